@@ -1,0 +1,1 @@
+"""Every knob of shelfwise: typed schemas and the YAML files that fill them."""

@@ -1,0 +1,20 @@
+"""The one error that users are meant to read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(Exception):
+    """Something the user gave is wrong; the message is one line naming the place and the fix.
+
+    Commands print it without a traceback and exit with code 2.
+    """
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """Return `"; did you mean 'x'?"` for the known name nearest to `name`, or an empty string."""
+    match = difflib.get_close_matches(name.lower(), {k.lower(): k for k in known}, n=1, cutoff=0.5)
+    by_lower = {k.lower(): k for k in known}
+    return f"; did you mean '{by_lower[match[0]]}'?" if match else ""

@@ -1,0 +1,1 @@
+"""Raw files become a validated dataset: ingestion, catalogue, splits, histories, candidate features."""

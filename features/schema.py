@@ -1,0 +1,28 @@
+"""The data contract's vocabulary: column names and file names used everywhere."""
+
+from __future__ import annotations
+
+from typing import Final
+
+ITEM_ID: Final = "item_id"
+USER_ID: Final = "user_id"
+EVENT: Final = "event"
+TIMESTAMP: Final = "timestamp"
+ORDER: Final = "order"
+PRICE: Final = "price"
+CREATED_AT: Final = "created_at"
+TEXT: Final = "text"
+"""Rendered item text in items.parquet."""
+
+OPTIONAL_EVENT_COLUMNS: Final = ("value", "quantity", "session_id", "list_position", "event_id")
+
+ITEMS_FILE: Final = "items.parquet"
+EVENTS_FILE: Final = "events.parquet"
+REJECTS_FILE: Final = "rejects.parquet"
+DATASET_FILE: Final = "dataset.json"
+
+IMPRESSION: Final = "impression"
+CLICK_KINDS: Final = ("view", "click")
+"""Kinds that the ranking head's click task learns from (with every stronger kind)."""
+PURCHASE_KINDS: Final = ("add_to_cart", "purchase")
+"""Kinds that the purchase task learns from; any kind not known as a click counts here too."""

@@ -1,0 +1,77 @@
+"""What the Recommender is asked and what it answers: dense rows only, no string ids, no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from features.dataset import BoolArray, FloatArray, IntArray, LongArray
+
+
+def _no_rows() -> IntArray:
+    return np.zeros(0, dtype=np.int32)
+
+
+@dataclass(frozen=True)
+class History:
+    """A user's (or session's) past events, oldest first."""
+
+    items: IntArray  # [length] catalogue rows
+    kinds: npt.NDArray[np.int8]  # [length] event kind codes
+    times: LongArray  # [length] Unix seconds
+
+
+@dataclass(frozen=True)
+class Request:
+    """One list to make."""
+
+    history: History
+    now: int
+    """Unix seconds; recency is measured from here."""
+    k: int = 10
+    exclude: IntArray = field(default_factory=_no_rows)
+    """Rows that must not appear."""
+    allowed: BoolArray | None = None
+    """[items] mask of rows that pass the caller's filter; None allows all."""
+    exclude_seen: bool = False
+    """Leave out the items of the history itself."""
+    diversity: float = 0.0
+    intent: FloatArray | None = None
+    """[text dim] unit vector of a free-text intent, used as an extra retrieval query."""
+    explain: bool = False
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why an item is in the list."""
+
+    kind: str
+    """`bought_before`, `goes_with`, `reads_like`, `for_you`, `popular` or `matches_intent`."""
+    because: int | None = None
+    """Row of the history item that the reason points to."""
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """One item of a list."""
+
+    row: int
+    score: float
+    """Ranking score; comparable within one model version only."""
+    p_click: float
+    p_purchase: float
+    """Calibrated probabilities from the ranking head; NaN where the bundle has none."""
+    source: str
+    """Candidate source: user_vector, item_to_item, text_neighbours, repeat, popular or intent."""
+    reasons: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The answer to one Request."""
+
+    items: tuple[Recommended, ...]
+    degradation: str
+    """`none`, `session_only`, `text_only` or `popularity`: the rung of the fallback ladder that answered."""

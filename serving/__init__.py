@@ -1,0 +1,1 @@
+"""Lists reach the shop: gRPC service, user state, server process and client."""

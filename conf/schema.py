@@ -84,6 +84,9 @@ class DataConfig:
     """Contract name -> name in the files, e.g. `{user_id: customer, item_id: sku}`."""
     text_fields: list[str] = field(default_factory=list)
     """Columns that make an item's text, in order; empty takes every string column but ids."""
+    user_column: str | None = None
+    """online_retail only: the column that says who the user is; null is CustomerID, InvoiceNo makes every
+    invoice a user (the published preprocessing)."""
     default_event: str = "purchase"
     """Kind of every event where the file has no `event` column."""
     event_weights: dict[str, float] = field(default_factory=dict)
@@ -132,7 +135,9 @@ class SplitConfig:
         """Check ranges."""
         parts = (self.test_fraction, self.valid_fraction, self.ranker_fraction)
         _require(all(0.0 < p < 1.0 for p in parts), "split fractions must lie between 0 and 1")
-        _require(sum(parts) < 0.9, "split fractions leave too little to train on (their sum must be below 0.9)")
+        _require(
+            sum(parts) < 0.9, "split fractions leave too little to train on (their sum must be below 0.9)"
+        )
 
 
 @dataclass(frozen=True)
@@ -245,11 +250,13 @@ class CandidateConfig:
     item_to_item: int = 100
     text_neighbours: int = 50
     repeat: int = 100
-    popular: int = 50
+    popular: int = 100
     recent_items: int = 20
     """Most recent distinct items of a history that item-to-item and text neighbours start from."""
     neighbours: int = 50
     """Neighbours kept per item."""
+    window: int = 10
+    """Events between which two items of a history count as near each other."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -270,8 +277,8 @@ class RankerConfig:
     batch_size: int = 64
     """Queries per step."""
     candidates: int = 200
-    """Candidates per query in training: every positive, the rest drawn from the sources."""
-    max_queries: int = 50000
+    """Candidates per query in training: every retrieved positive, and negatives drawn from the rest."""
+    max_queries: int = 25000
     learning_rate: float = 2e-3
     weight_decay: float = 1e-5
     pointwise_weight: float = 0.3
@@ -339,8 +346,20 @@ class ServeConfig:
     max_page_size: int = 500
     max_batch: int = 32
     """Requests scored together."""
+    max_queue: int = 512
+    """Requests that may wait for the model; more are refused with RESOURCE_EXHAUSTED."""
     max_history: int = 500
     """Most recent events read per user."""
+    max_event_batch: int = 1000
+    """Most events per RecordEvents call."""
+    max_future_seconds: float = 3600.0
+    """How far ahead of the server's clock an event's time may lie; more is rejected."""
+    max_message_bytes: int = 4194304
+    """Largest request and response message."""
+    log_requests: bool = False
+    """Write one line per request to standard error; users appear as hash prefixes."""
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    """Must be what `prepare` used: pseudonymised histories are found under pseudonyms only."""
     reflection: bool = True
     drain_seconds: float = 10.0
     """Time that running requests get after SIGTERM."""
@@ -349,7 +368,11 @@ class ServeConfig:
         """Check ranges."""
         _require(0 <= self.port <= 65535, "port must lie in 0..65535")
         _require(self.max_page_size >= 1, "max_page_size must be 1 or more")
-        _require(self.max_batch >= 1, "max_batch must be 1 or more")
+        for name in ("max_batch", "max_queue", "max_history", "max_event_batch"):
+            _require(getattr(self, name) >= 1, f"{name} must be 1 or more")
+        _require(self.max_message_bytes >= 65536, "max_message_bytes must be 65536 or more")
+        for name in ("threads", "max_future_seconds", "drain_seconds"):
+            _require(getattr(self, name) >= 0, f"{name} must be 0 or more")
 
 
 @dataclass(frozen=True)
@@ -360,12 +383,19 @@ class RecommendConfig:
     user: str | None = None
     items: list[str] = field(default_factory=list)
     """Session context: recent item ids, oldest first."""
+    intent: str = ""
+    """Session context: what is looked for, in words."""
     k: int = 10
     filter: str = ""
     explain: bool = True
     timeout: float = 5.0
     request_time: str | None = None
     """ISO time to answer for; null is now."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(self.k >= 1, "k must be 1 or more")
+        _require(self.timeout > 0, "timeout must be positive")
 
 
 @dataclass(frozen=True)

@@ -101,9 +101,10 @@ def _leave_one_out(dataset: Dataset, relevant: BoolArray) -> Split:
 
     def last(held_out: int) -> Queries:
         """Ask for the `held_out`-th event from the end, where enough history is left."""
-        who = users[lengths > held_out]
+        who = users[lengths >= max(held_out + 1, 3)]
         position = end[who] - held_out
-        return _queries(events, who, position, position + 1, events.time[position], relevant)
+        # Asked at the time of the last known event: the target's own time would tell which day it was bought.
+        return _queries(events, who, position, position + 1, events.time[position - 1], relevant)
 
     latest = int(events.time.max(initial=0))
     # A user with too few events to hold out keeps them all for training.
@@ -118,8 +119,8 @@ def _leave_one_out(dataset: Dataset, relevant: BoolArray) -> Split:
         latest,
         latest,
         ranker=last(3),
-        valid=last(2).select(lengths[last(2).user] >= 3),
-        test=last(1).select(lengths[last(1).user] >= 3),
+        valid=last(2),
+        test=last(1),
     )
 
 
@@ -156,7 +157,9 @@ def _cut_times(dataset: Dataset, config: SplitConfig) -> tuple[int, int, int]:
 
 def _global_time(dataset: Dataset, config: SplitConfig, relevant: BoolArray) -> Split:
     if not dataset.has_time:
-        raise InputError("split=global_time needs timestamps; this dataset has only an order (use split=leave_one_out)")
+        raise InputError(
+            "split=global_time needs timestamps; this dataset has only an order (use split=leave_one_out)"
+        )
     events = dataset.events
     ranker_time, valid_time, test_time = _cut_times(dataset, config)
     begin, end = events.offsets[:-1], events.offsets[1:]
@@ -186,6 +189,25 @@ def _global_time(dataset: Dataset, config: SplitConfig, relevant: BoolArray) -> 
     )
 
 
+def exclude_seen(dataset: Dataset, split: Split, setting: bool | None) -> bool:
+    """Decide whether a user's own past items are left out of lists.
+
+    Without a setting, shops where people come back for the same item keep them: when more than 5 % of the
+    validation targets are in the user's own history.
+    """
+    if setting is not None:
+        return setting
+    events, queries = dataset.events, split.valid
+    items = len(dataset.catalogue)
+    begin = events.offsets[queries.user]
+    sizes = queries.end - begin
+    positions = ragged_ranges(begin, sizes)
+    history = np.repeat(np.arange(len(queries), dtype=np.int64), sizes) * items + events.item[positions]
+    owner = np.repeat(np.arange(len(queries), dtype=np.int64), np.diff(queries.target_offsets))
+    repeated = np.isin(owner * items + queries.targets, history)
+    return bool(repeated.mean() <= 0.05) if len(repeated) else True
+
+
 def make_split(dataset: Dataset, config: SplitConfig, target_events: list[str]) -> Split:
     """Divide a dataset by the configured protocol.
 
@@ -199,8 +221,12 @@ def make_split(dataset: Dataset, config: SplitConfig, target_events: list[str]) 
     """
     unknown = [k for k in target_events if k not in dataset.kinds]
     if unknown:
-        raise InputError(f"evaluation.target_events: no event of kind '{unknown[0]}'; kinds: {', '.join(dataset.kinds)}")
-    relevant = np.array([(k in target_events) if target_events else True for k in dataset.kinds], dtype=np.bool_)
+        raise InputError(
+            f"evaluation.target_events: no event of kind '{unknown[0]}'; kinds: {', '.join(dataset.kinds)}"
+        )
+    relevant = np.array(
+        [(k in target_events) if target_events else True for k in dataset.kinds], dtype=np.bool_
+    )
     relevant &= dataset.kind_weights > 0
     if config.kind is SplitKind.leave_one_out:
         return _leave_one_out(dataset, relevant)

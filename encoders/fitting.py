@@ -1,0 +1,145 @@
+"""How every Lightning module here is fitted: progress bar, checkpoints, early stopping, exact resume."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.loggers import TensorBoardLogger
+from rich.console import Console
+
+MONITORED = "valid_recall"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a training run came to."""
+
+    best: float
+    """Best validation metric; NaN without validation."""
+    epochs: int
+    """Epochs up to and including the best one."""
+    history: list[float]
+    """Validation metric after each epoch."""
+
+
+class _History(Callback):
+    """Remembers the monitored metric of each epoch, across a resume too."""
+
+    def __init__(self, monitor: str) -> None:
+        self.monitor = monitor
+        self.values: list[float] = []
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.sanity_checking and self.monitor in trainer.callback_metrics:
+            self.values.append(float(trainer.callback_metrics[self.monitor]))
+
+    def state_dict(self) -> dict[str, object]:
+        return {"values": list(self.values)}
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        values = state_dict["values"]
+        assert isinstance(values, list)
+        self.values = [float(v) for v in values]
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's hardware banners and advice on worker counts out of the user's terminal."""
+    names = ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning.pytorch")
+    before = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        warnings.filterwarnings("ignore", module="torch.utils.data")
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        try:
+            yield
+        finally:
+            for name, level in before.items():
+                logging.getLogger(name).setLevel(level)
+
+
+def fit(
+    module: pl.LightningModule,
+    checkpoints: Path,
+    *,
+    max_epochs: int,
+    patience: int,
+    monitor: str | None,
+    mode: str = "max",
+    clip_norm: float | None = None,
+    console: Console | None = None,
+) -> Fit:
+    """Train a module, resuming from `checkpoints` when a run was cut off there, and load its best weights.
+
+    A checkpoint is written after every epoch; data order and randomness are functions of the epoch, so a resumed
+    run reaches the same numbers as one that was never interrupted.
+
+    Args:
+        module: the module; its `train_dataloader` is asked anew each epoch.
+        checkpoints: folder of this run's checkpoints, named after its inputs by the caller.
+        max_epochs: upper bound.
+        patience: epochs without improvement before stopping; ignored without a monitor.
+        monitor: metric to maximise or minimise; None trains all epochs and keeps the last weights.
+        mode: `max` or `min`.
+        clip_norm: gradient norm limit, for modules with automatic optimisation.
+        console: where the progress bar goes; None shows none.
+    """
+    history = _History(monitor or "")
+    keep = ModelCheckpoint(
+        dirpath=checkpoints,
+        filename="best",
+        monitor=monitor,
+        mode=mode,
+        save_top_k=1,
+        save_last=True,
+        enable_version_counter=False,
+    )
+    callbacks: list[Callback] = [keep, history]
+    if monitor is not None:
+        callbacks.append(EarlyStopping(monitor=monitor, mode=mode, patience=patience))
+    bar = console is not None and console.is_terminal or os.environ.get("SHELFWISE_PROGRESS") == "1"
+    if bar:
+        callbacks.append(RichProgressBar(leave=True))
+    last = checkpoints / "last.ckpt"
+    with _quiet_lightning():
+        trainer = pl.Trainer(
+            max_epochs=max_epochs,
+            accelerator="auto",
+            devices=1,
+            logger=TensorBoardLogger(checkpoints, name="tensorboard", version=""),
+            callbacks=callbacks,
+            enable_progress_bar=bar,
+            enable_model_summary=False,
+            gradient_clip_val=clip_norm,
+            num_sanity_val_steps=0,
+            reload_dataloaders_every_n_epochs=1,
+            log_every_n_steps=10,
+        )
+        trainer.fit(module, ckpt_path=str(last) if last.is_file() else None)
+        best_path = Path(keep.best_model_path) if monitor is not None else last
+        state = torch.load(best_path, map_location="cpu", weights_only=True)
+    module.load_state_dict(state["state_dict"])
+    module.cpu().eval()
+    if monitor is None:
+        return Fit(float("nan"), max_epochs, [])
+    pick = max if mode == "max" else min
+    best = pick(history.values)
+    return Fit(best, history.values.index(best) + 1, history.values)
+
+
+def forget(checkpoints: Path) -> None:
+    """Remove the checkpoints of a finished run."""
+    shutil.rmtree(checkpoints, ignore_errors=True)

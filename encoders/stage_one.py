@@ -1,0 +1,246 @@
+"""Stage one as a Lightning module: the text encoder learns which texts are chosen together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from conf.schema import Precision, TextEncoderConfig, TuningMode
+from encoders.embedding import embed_texts
+from encoders.losses import in_batch_softmax
+from encoders.pairs import PairBatch, PairSampler
+from encoders.text_encoder import TextEncoder, resolve_precision
+from encoders.towers import best_items
+from features.dataset import Events, FloatArray, IntArray
+from features.splits import Queries, ragged_ranges
+from features.text import join_parts
+
+VALIDATION_K = 10
+VALIDATION_ITEMS = 20_000
+VALIDATION_QUERIES = 4_000
+MINED = 64
+"""Nearest texts from which hard negatives are drawn."""
+
+
+class PairBatches(IterableDataset[PairBatch]):
+    """One chunk of training, fixed by its seed."""
+
+    def __init__(self, sampler: PairSampler, count: int, batch_size: int, seed: int) -> None:
+        """Keep what the chunk is made from."""
+        self.sampler, self.count, self.batch_size, self.seed = sampler, count, batch_size, seed
+
+    def __iter__(self) -> Iterator[PairBatch]:
+        return self.sampler.batches(self.count, self.batch_size, self.seed)
+
+
+def choose_trainable(encoder: TextEncoder, config: TextEncoderConfig) -> None:
+    """Freeze what the mode keeps, or wrap the backbone with LoRA adapters (Hu et al. 2022)."""
+    if config.mode is TuningMode.lora:
+        adapters = LoraConfig(
+            r=config.lora_rank, lora_alpha=2 * config.lora_rank, lora_dropout=0.05, target_modules="all-linear"
+        )
+        encoder.backbone = get_peft_model(encoder.backbone, adapters)
+        return
+    if config.frozen_layers > 0:
+        for parameter in encoder.backbone.get_input_embeddings().parameters():
+            parameter.requires_grad_(False)
+        layers = encoder.backbone.encoder.layer
+        for layer in layers[: config.frozen_layers]:
+            layer.requires_grad_(False)
+
+
+def merge_adapters(encoder: TextEncoder) -> None:
+    """Fold LoRA adapters into the weights, so that the saved encoder is a plain one."""
+    if isinstance(encoder.backbone, PeftModel):
+        encoder.backbone = encoder.backbone.merge_and_unload()
+
+
+class StageOne(pl.LightningModule):
+    """Fine-tunes the text encoder; one epoch is `validate_every` optimiser steps."""
+
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        config: TextEncoderConfig,
+        sampler: PairSampler,
+        parts: Sequence[Sequence[str]],
+        texts: Sequence[str],
+        max_chars: int,
+        events: Events,
+        valid: Queries,
+        seed: int,
+    ) -> None:
+        """Take the encoder, the pairs, each item's text (whole and in parts) and the validation queries."""
+        super().__init__()
+        self.automatic_optimization = False  # adversarial training needs two backward passes per step
+        self.encoder = encoder
+        self.settings = config
+        self.sampler = sampler
+        self.parts = parts
+        self.texts = texts
+        self.max_chars = max_chars
+        self.events = events
+        self.seed = seed
+        rng = np.random.default_rng(seed)
+        some = rng.permutation(len(valid))[:VALIDATION_QUERIES]
+        self.valid = valid.select(np.sort(some))
+        self.pool = self._validation_pool(rng)
+        self.mined: IntArray | None = None
+
+    def _validation_pool(self, rng: np.random.Generator) -> IntArray:
+        """Rows that validation ranks: the catalogue, or a seeded part of a large one with every target in it."""
+        items = len(self.texts)
+        if items <= VALIDATION_ITEMS:
+            return np.arange(items, dtype=np.int32)
+        drawn = rng.permutation(items)[:VALIDATION_ITEMS].astype(np.int32)
+        return np.union1d(drawn, self.valid.targets).astype(np.int32)
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union type
+        """AdamW with a linear warm-up and decay."""
+        config = self.settings
+        trained = [p for p in self.encoder.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+        warmup = max(1, int(config.max_steps * config.warmup_fraction))
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            return max(0.0, (config.max_steps - step) / max(1, config.max_steps - warmup))
+
+        return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, factor)]
+
+    def train_dataloader(self) -> DataLoader[PairBatch]:
+        """Return the pairs of this chunk; called anew each epoch so that a resumed run sees the same data."""
+        config = self.settings
+        steps = min(config.validate_every, config.max_steps - self.current_epoch * config.validate_every)
+        batches = PairBatches(
+            self.sampler, max(steps, 1) * config.accumulate, config.batch_size, self.seed * 100_003 + self.current_epoch
+        )
+        return DataLoader(batches, batch_size=None)
+
+    def on_train_epoch_start(self) -> None:
+        """Tie every random choice to the chunk and mine hard negatives with the weights of its start."""
+        torch.manual_seed(self.seed * 100_003 + self.current_epoch)
+        self.rng = np.random.default_rng(self.seed * 100_003 + self.current_epoch)
+        if self.settings.hard_negatives:
+            vectors = torch.from_numpy(self._embed(list(self.texts)))
+            blocks = [best_items(part, vectors, MINED + 1) for part in vectors.split(1024)]
+            self.mined = np.concatenate(blocks)[:, 1:]
+
+    def _text(self, row: int) -> str:
+        """Return an item's text, some fields dropped in training so that none is indispensable."""
+        parts = self.parts[row]
+        if self.settings.field_dropout > 0 and len(parts) > 1:
+            kept = [p for p in parts if self.rng.random() >= self.settings.field_dropout]
+            if kept and len(kept) < len(parts):
+                return join_parts(kept, self.max_chars)
+        return self.texts[row]
+
+    def _encode(self, rows: IntArray) -> Tensor:
+        prefix = self.encoder.prompts.passage
+        tokens = self.encoder.tokenize([prefix + self._text(int(r)) for r in rows])
+        mask = tokens["attention_mask"]
+        if self.settings.token_dropout > 0:
+            keep = torch.rand(mask.shape) >= self.settings.token_dropout
+            keep[:, 0] = True  # the classification token always stays
+            mask = mask * keep
+        bf16 = resolve_precision(self.settings.precision, self.device) is Precision.bf16
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            vectors: Tensor = self.encoder(tokens["input_ids"].to(self.device), mask.to(self.device))
+        return vectors.float()
+
+    def _loss(self, batch: PairBatch) -> Tensor:
+        config = self.settings
+        rows = [batch.anchor, batch.positive]
+        if self.mined is not None:
+            picks = self.rng.integers(0, self.mined.shape[1], size=(len(batch.anchor), config.hard_negatives))
+            rows.append(np.take_along_axis(self.mined[batch.anchor], picks, axis=1).ravel())
+        # Every distinct item of the batch is encoded once and is a candidate for every pair.
+        candidates, where = np.unique(np.concatenate(rows), return_inverse=True)
+        pairs = len(batch.anchor)
+        anchor, positive = where[:pairs], where[pairs : 2 * pairs]
+        vectors = self._encode(candidates.astype(np.int32))
+        masked = np.zeros((pairs, len(candidates)), dtype=bool)
+        if config.mask_false_negatives:
+            masked = self.sampler.false_negatives(batch, candidates)
+        masked[np.arange(pairs), anchor] = True  # an item is trivially nearest to itself
+        return in_batch_softmax(
+            vectors[torch.from_numpy(anchor)],
+            vectors,
+            torch.from_numpy(positive).to(self.device),
+            temperature=config.temperature,
+            log_q=torch.from_numpy(self.sampler.log_q[candidates]).to(self.device) if config.logq else None,
+            masked=torch.from_numpy(masked).to(self.device),
+            weights=torch.from_numpy(batch.weight).to(self.device),
+        )
+
+    def _adversarial_backward(self, batch: PairBatch) -> None:
+        """Add the gradient at worst-case word embeddings (FGM; Miyato et al. 2017, arXiv:1605.07725)."""
+        weight = self.encoder.backbone.get_input_embeddings().weight
+        if weight.grad is None:
+            return
+        norm = weight.grad.norm()
+        if not torch.isfinite(norm) or norm == 0:
+            return
+        shift = self.settings.adversarial_epsilon * weight.grad / norm
+        weight.data.add_(shift)
+        self.manual_backward(self._loss(batch) / self.settings.accumulate)
+        weight.data.sub_(shift)
+
+    def training_step(self, batch: PairBatch, index: int) -> None:
+        """One forward and backward pass; the optimiser steps every `accumulate` passes."""
+        config = self.settings
+        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        loss = self._loss(batch)
+        self.manual_backward(loss / config.accumulate)
+        if config.adversarial_epsilon > 0:
+            self._adversarial_backward(batch)
+        if (index + 1) % config.accumulate == 0:
+            self.clip_gradients(optimizer, gradient_clip_val=config.clip_norm, gradient_clip_algorithm="norm")  # type: ignore[arg-type]
+            optimizer.step()  # type: ignore[union-attr]
+            scheduler.step()  # type: ignore[union-attr]
+            optimizer.zero_grad()  # type: ignore[union-attr]
+        self.log("loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=False)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Return one pass; the work is done at the end of it."""
+        return DataLoader(torch.zeros(1), batch_size=None)  # type: ignore[arg-type]
+
+    def validation_step(self, _batch: Tensor, _index: int) -> None:
+        """Log recall@10 of the text vectors alone: a history's mean against the catalogue."""
+        self.log("valid_recall", self.text_recall(self._embed([self.texts[r] for r in self.pool])), prog_bar=True)
+
+    def _embed(self, texts: list[str]) -> FloatArray:
+        return embed_texts(self.encoder, texts, self.encoder.prompts.passage, self.settings.precision)
+
+    def text_recall(self, vectors: FloatArray) -> float:
+        """Return mean recall@10 where a query is the mean of its last five items, vectors [pool, dim]."""
+        queries, events = self.valid, self.events
+        place = np.full(len(self.texts), -1, dtype=np.int64)
+        place[self.pool] = np.arange(len(self.pool))
+        start = np.maximum(events.offsets[queries.user], queries.end - 5)
+        sizes = queries.end - start
+        owner = np.repeat(np.arange(len(queries)), sizes)
+        rows = place[events.item[ragged_ranges(start, sizes)]]
+        owner, rows = owner[rows >= 0], rows[rows >= 0]
+        profiles = np.zeros((len(queries), vectors.shape[1]), dtype=np.float32)
+        np.add.at(profiles, owner, vectors[rows])
+        items = torch.from_numpy(vectors)
+        # The history itself would fill the list: what it reads like is asked, not whether it is found again.
+        blocks = []
+        for begin in range(0, len(queries), 512):
+            inside = (owner >= begin) & (owner < begin + 512)
+            exclude = ((owner[inside] - begin).astype(np.int32), rows[inside].astype(np.int32))
+            blocks.append(best_items(torch.from_numpy(profiles[begin : begin + 512]), items, VALIDATION_K, exclude))
+        top = np.concatenate(blocks)
+        size = np.diff(queries.target_offsets)
+        owners = np.repeat(np.arange(len(queries)), size)
+        hit = (self.pool[top[owners]] == queries.targets[:, None]).any(axis=1)
+        return float((np.bincount(owners, weights=hit, minlength=len(queries)) / size).mean())

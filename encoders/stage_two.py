@@ -1,0 +1,154 @@
+"""Stage two as a Lightning module: towers on cached text vectors, a next-item task at every position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from conf.schema import UserEncoderConfig
+from encoders.losses import sampled_softmax
+from encoders.sequences import SequenceBatch, epoch_batches, gather, recent
+from encoders.towers import Towers, best_items
+from features.dataset import Events, FloatArray, LongArray
+from features.splits import Queries, ragged_ranges
+
+VALIDATION_K = 10
+
+
+class TowerBatches(IterableDataset[SequenceBatch]):
+    """One epoch of training windows, fixed by its seed."""
+
+    def __init__(self, events: Events, end: LongArray, config: UserEncoderConfig, seed: int) -> None:
+        """Keep what the epoch is made from."""
+        self.events, self.end, self.config, self.seed = events, end, config, seed
+
+    def __iter__(self) -> Iterator[SequenceBatch]:
+        config = self.config
+        for start, stop in epoch_batches(self.events, self.end, config.max_length, config.batch_size, self.seed):
+            yield gather(self.events, start, stop)
+
+
+class StageTwo(pl.LightningModule):
+    """Trains the towers; validates by recall@10 over the whole catalogue."""
+
+    def __init__(
+        self,
+        towers: Towers,
+        config: UserEncoderConfig,
+        events: Events,
+        end: LongArray,
+        text_vectors: FloatArray,
+        kind_weights: FloatArray,
+        valid: Queries | None,
+        exclude_seen: bool,
+        seed: int,
+    ) -> None:
+        """Take towers, training prefixes (`end` per user) and validation queries (None trains without looking)."""
+        super().__init__()
+        self.towers = towers
+        self.settings = config
+        self.events = events
+        self.end = end
+        self.valid = valid
+        self.exclude_seen = exclude_seen
+        self.seed = seed
+        self.text = torch.from_numpy(text_vectors)
+        self.kind_weights = torch.from_numpy(kind_weights)
+        self.trainable_rows = torch.from_numpy(
+            np.unique(events.item[ragged_ranges(events.offsets[:-1], end - events.offsets[:-1])]).astype(np.int64)
+        )
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW over both towers."""
+        return torch.optim.AdamW(
+            self.parameters(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
+        )
+
+    def train_dataloader(self) -> DataLoader[SequenceBatch]:
+        """Return this epoch's batches; called anew each epoch so that a resumed run sees the same data."""
+        batches = TowerBatches(self.events, self.end, self.settings, self.seed * 100_003 + self.current_epoch)
+        return DataLoader(batches, batch_size=None)
+
+    def on_train_epoch_start(self) -> None:
+        """Tie dropout and negatives to the epoch, so that resuming at an epoch repeats it exactly."""
+        torch.manual_seed(self.seed * 100_003 + self.current_epoch)
+
+    def training_step(self, batch: SequenceBatch, _index: int) -> Tensor:
+        """Predict every next item of the windows."""
+        config, device = self.settings, self.device
+        length = batch.rows.shape[1]
+        keep_id = torch.rand(len(self.text)) >= config.id_dropout
+        negatives = self.trainable_rows
+        if config.negatives and config.negatives < len(negatives):
+            negatives = negatives[torch.randint(len(negatives), (config.negatives,))]
+        # Each distinct row goes through the item tower once.
+        rows, inverse = torch.unique(torch.cat([batch.rows.flatten(), negatives]), return_inverse=True)
+        vectors = self.towers.item_tower(self.text[rows].to(device), rows.to(device), keep_id[rows].to(device))
+        sequence = vectors[inverse[: batch.rows.numel()].to(device)].view(len(batch.rows), length, -1)
+        negative_vectors = vectors[inverse[batch.rows.numel() :].to(device)]
+        inputs = SequenceBatch(
+            batch.rows[:, :-1], batch.kinds[:, :-1], batch.times[:, :-1], batch.valid[:, :-1]
+        ).to(device)
+        states = self.towers.user_encoder(sequence[:, :-1], inputs.kinds, inputs.times, inputs.valid)
+        predicts = inputs.valid
+        targets = batch.rows[:, 1:][batch.valid[:, :-1]]
+        loss = sampled_softmax(
+            states[predicts],
+            sequence[:, 1:][predicts],
+            negative_vectors,
+            (targets[:, None] == negatives[None, :]).to(device),
+            self.kind_weights[batch.kinds[:, 1:]].to(device)[predicts],
+            config.temperature,
+        )
+        self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=False)
+        return loss
+
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """Return index blocks of the validation queries."""
+        if self.valid is None:
+            return []
+        return DataLoader(torch.arange(len(self.valid)).split(1024), batch_size=None)  # type: ignore[arg-type]
+
+    def on_validation_epoch_start(self) -> None:
+        """Compute the catalogue's vectors once per validation."""
+        self.catalogue = torch.from_numpy(self.towers.item_vectors(self.text.numpy()))
+        self.recalls: list[FloatArray] = []
+
+    def validation_step(self, index: Tensor, _index: int) -> None:
+        """Collect recall@10 of a block of queries."""
+        assert self.valid is not None
+        queries = self.valid.select(index.cpu().numpy())
+        self.recalls.append(
+            tower_recall(self.towers, self.catalogue, self.events, queries, self.exclude_seen, VALIDATION_K)
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean over queries."""
+        self.log("valid_recall", float(np.concatenate(self.recalls).mean()), prog_bar=True)
+
+
+@torch.inference_mode()
+def tower_recall(
+    towers: Towers, catalogue: Tensor, events: Events, queries: Queries, exclude_seen: bool, k: int
+) -> FloatArray:
+    """Return recall@k per query of the user tower alone over the whole catalogue, [queries]."""
+    device = next(towers.parameters()).device
+    batch = recent(events, queries.user, queries.end, towers.max_length).to(device)
+    users = towers.user_vectors(batch, catalogue.to(device)).cpu()
+    exclude = None
+    if exclude_seen:
+        begin = events.offsets[queries.user]
+        sizes = queries.end - begin
+        owner = np.repeat(np.arange(len(queries), dtype=np.int32), sizes)
+        exclude = (owner, events.item[ragged_ranges(begin, sizes)])
+    top = best_items(users, catalogue, k, exclude)
+    sizes = np.diff(queries.target_offsets)
+    owner = np.repeat(np.arange(len(queries)), sizes)
+    hit = (top[owner] == queries.targets[:, None]).any(axis=1)
+    return (np.bincount(owner, weights=hit, minlength=len(queries)) / np.maximum(sizes, 1)).astype(np.float32)

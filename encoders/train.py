@@ -1,0 +1,231 @@
+"""The train-encoder step: fine-tune the text encoder, embed the catalogue, train the towers."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from conf.schema import PipelineConfig, TuningMode
+from encoders.embedding import embed_texts
+from encoders.fitting import MONITORED, Fit, fit, forget
+from encoders.pairs import PairSampler
+from encoders.stage_one import StageOne, choose_trainable, merge_adapters
+from encoders.stage_two import StageTwo
+from encoders.text_encoder import TextEncoder, load_text_encoder
+from encoders.towers import Towers
+from features.dataset import BoolArray, Dataset, FloatArray, IntArray, LongArray, load_dataset
+from features.splits import Queries, Split, exclude_seen, make_split, ragged_ranges
+from features.stages import Stage, fingerprint
+from features.text import TextTemplate, render_parts
+
+ENCODER_FOLDER = "encoder"
+TEXT_ENCODER = "text_encoder"
+TEXT_VECTORS = "text_vectors.npy"
+TOWERS = "towers"
+RANKER_TOWERS = "ranker_towers"
+REPORT = "training.json"
+MIN_EVENTS = 200
+"""Fewer training events than this teach nothing; the text encoder is used as it is and no tower is trained."""
+
+
+@dataclass(frozen=True)
+class Progressing:
+    """Where a step reports."""
+
+    console: Console
+
+    def bar(self) -> Progress:
+        """Return a progress bar in the house style."""
+        return Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+
+
+def seen_items(dataset: Dataset, end: LongArray) -> BoolArray:
+    """Tell which items the training prefixes mention, bool [items]."""
+    events = dataset.events
+    seen = np.zeros(len(dataset.catalogue), dtype=np.bool_)
+    seen[events.item[ragged_ranges(events.offsets[:-1], end - events.offsets[:-1])]] = True
+    return seen
+
+
+def trainable(split: Split | None, dataset: Dataset) -> bool:
+    """Tell whether there are enough events to train on."""
+    if split is None:
+        return False
+    begin = dataset.events.offsets[:-1]
+    return int((split.tower_end - begin).sum()) >= MIN_EVENTS and len(split.ranker) > 0 and len(split.valid) > 0
+
+
+def text_ids(texts: list[str]) -> IntArray:
+    """Number distinct texts, [items]."""
+    return np.unique(np.array(texts, dtype=object), return_inverse=True)[1].astype(np.int32)
+
+
+def encoder_stage(config: PipelineConfig, dataset: Dataset) -> Stage:
+    """Return the stage whose folder holds this step's outputs."""
+    inputs = fingerprint(
+        dataset.info["content_hash"], config.seed, config.split, config.text_encoder, config.user_encoder,
+        config.evaluation.exclude_seen, config.evaluation.target_events,
+    )  # fmt: skip
+    return Stage(Path(config.work_dir) / ENCODER_FOLDER, inputs)
+
+
+def try_split(config: PipelineConfig, dataset: Dataset) -> Split | None:
+    """Return the split, or None where there is no event to divide."""
+    if len(dataset.events) < MIN_EVENTS:
+        return None
+    return make_split(dataset, config.split, config.evaluation.target_events)
+
+
+def _fine_tune(
+    config: PipelineConfig, dataset: Dataset, split: Split, encoder: TextEncoder, checkpoints: Path, console: Console
+) -> tuple[Fit | None, float]:
+    """Run stage one; return the fit and the recall that the encoder had before it."""
+    settings = config.text_encoder
+    texts = dataset.catalogue.texts
+    template = TextTemplate.from_info(dataset.info)
+    sampler = PairSampler(
+        dataset.events, split.tower_end, dataset.kind_weights, text_ids(texts), settings.window
+    )
+    module = StageOne(
+        encoder, settings, sampler, render_parts(dataset.catalogue.frame, template), texts,
+        template.max_chars, dataset.events, split.valid, config.seed,
+    )  # fmt: skip
+    before = module.text_recall(module._embed([texts[r] for r in module.pool]))
+    console.print(f"text encoder before fine-tuning: validation recall@10 {before:.4f} from text alone")
+    untouched = {name: t.clone() for name, t in encoder.state_dict().items()}
+    choose_trainable(encoder, settings)
+    epochs = -(-settings.max_steps // settings.validate_every)
+    result = fit(
+        module, checkpoints, max_epochs=epochs, patience=settings.patience, monitor=MONITORED, console=console
+    )
+    merge_adapters(encoder)
+    if result.best < before:
+        encoder.load_state_dict(untouched)
+    console.print(f"text encoder after fine-tuning: {result.best:.4f} (best of {len(result.history)} validations)")
+    return result, before
+
+
+def _train_towers(
+    config: PipelineConfig,
+    dataset: Dataset,
+    text_vectors: FloatArray,
+    end: LongArray,
+    valid: Queries | None,
+    exclude: bool,
+    epochs: int,
+    checkpoints: Path,
+    console: Console,
+) -> tuple[Towers, Fit]:
+    """Run stage two on the prefixes `end`; without validation queries, for exactly `epochs`."""
+    settings = config.user_encoder
+    torch.manual_seed(config.seed)
+    towers = Towers.from_config(settings, text_vectors.shape[1], len(dataset.catalogue), len(dataset.kinds))
+    towers.item_tower.fit_text(text_vectors, seen_items(dataset, end))
+    module = StageTwo(
+        towers, settings, dataset.events, end, text_vectors, dataset.kind_weights, valid, exclude, config.seed
+    )
+    result = fit(
+        module,
+        checkpoints,
+        max_epochs=epochs,
+        patience=settings.patience,
+        monitor=None if valid is None else MONITORED,
+        clip_norm=settings.clip_norm,
+        console=console,
+    )
+    return towers, result
+
+
+def train_encoder(config: PipelineConfig, console: Console) -> Path:
+    """Train and save text encoder, catalogue vectors and towers; a finished, unchanged step is skipped.
+
+    Two pairs of towers are saved: the published ones, trained on all training events, and those that score the
+    ranking head's training queries, trained for as many epochs on the events before those queries.
+
+    Returns:
+        The folder with the outputs.
+    """
+    dataset = load_dataset(Path(config.work_dir) / "dataset")
+    stage = encoder_stage(config, dataset)
+    folder = stage.folder
+    if stage.is_current():
+        console.print(f"train-encoder: nothing changed, keeping {folder}")
+        return folder
+    stage.reopen()
+    started = time.perf_counter()
+    torch.manual_seed(config.seed)
+    split = try_split(config, dataset)
+    report: dict[str, object] = {}
+    encoder = load_text_encoder(config.text_encoder)
+    checkpoints = Path(config.work_dir) / "checkpoints"
+    runs = {name: checkpoints / f"{name}-{stage.inputs}" for name in ("stage_one", "stage_two", "ranker_towers")}
+    learn = split is not None and trainable(split, dataset)
+    if not learn:
+        console.print(
+            f"[yellow]{len(dataset.events)} events are too few to train on; "
+            "the bundle will recommend by text and popularity[/yellow]"
+        )
+    tune = learn and config.text_encoder.mode is not TuningMode.frozen and config.text_encoder.max_steps > 0
+    if tune:
+        assert split is not None
+        fitted, before = _fine_tune(config, dataset, split, encoder, runs["stage_one"], console)
+        report["stage_one"] = {"before": before, "validation_recall": fitted.history if fitted else []}
+    encoder.eval()
+    encoder.save(folder / TEXT_ENCODER)
+    texts = dataset.catalogue.texts
+    with Progressing(console).bar() as bar:
+        task = bar.add_task("embedding the catalogue", total=len(set(texts)))
+        vectors = embed_texts(
+            encoder, texts, encoder.prompts.passage, config.text_encoder.precision,
+            advance=lambda n: bar.advance(task, n),
+        )  # fmt: skip
+    np.save(folder / TEXT_VECTORS, vectors)
+    if learn:
+        assert split is not None
+        exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
+        towers, fitted_towers = _train_towers(
+            config, dataset, vectors, split.train_end, split.valid, exclude,
+            config.user_encoder.epochs, runs["stage_two"], console,
+        )  # fmt: skip
+        towers.save(folder / TOWERS)
+        console.print(
+            f"user tower: validation recall@10 {fitted_towers.best:.4f} after {fitted_towers.epochs} epochs"
+        )
+        ranker_towers, _ = _train_towers(
+            config, dataset, vectors, split.tower_end, None, exclude,
+            fitted_towers.epochs, runs["ranker_towers"], console,
+        )  # fmt: skip
+        ranker_towers.save(folder / RANKER_TOWERS)
+        report["stage_two"] = {"validation_recall": fitted_towers.history, "epochs": fitted_towers.epochs}
+    report["trained"] = learn
+    report["seconds"] = round(time.perf_counter() - started, 1)
+    (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+    stage.complete()
+    for run in runs.values():
+        forget(run)
+    console.print(_summary(report))
+    return folder
+
+
+def _summary(report: dict[str, object]) -> Table:
+    table = Table("part", "validation recall@10", title=f"train-encoder, {report['seconds']} s")
+    for name, entry in report.items():
+        if isinstance(entry, dict):
+            history = entry["validation_recall"]
+            table.add_row(name.replace("_", " "), " ".join(f"{v:.4f}" for v in history))
+    return table

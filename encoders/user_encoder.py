@@ -1,0 +1,85 @@
+"""The user tower: a causal transformer over what a shopper did, one vector per position."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+GAP_BUCKETS = 16
+"""Time gaps fall into log2 buckets of minutes: 0, <2 min, <4 min, ... up to about 22 days and beyond."""
+
+
+def gap_buckets(times: Tensor) -> Tensor:
+    """Return the bucket of the gap between each event and the one before it; [batch, length] to the same."""
+    gaps = torch.zeros_like(times)
+    gaps[:, 1:] = (times[:, 1:] - times[:, :-1]).clamp(min=0)
+    minutes = gaps.float() / 60.0
+    return torch.log2(1.0 + minutes).ceil().long().clamp(max=GAP_BUCKETS - 1)
+
+
+class Block(nn.Module):
+    """Pre-norm attention and a gated feed-forward layer."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        """Build one block."""
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        self.feed_norm = nn.LayerNorm(dim)
+        self.up = nn.Linear(dim, 4 * dim)
+        self.down = nn.Linear(2 * dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Mix states [batch, length, dim] under a boolean mask [batch, 1, length, length] (True may be seen)."""
+        batch, length, dim = states.shape
+        qkv = self.qkv(self.attention_norm(states)).view(batch, length, 3, self.heads, dim // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [batch, heads, length, dim / heads]
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        states = states + self.dropout(self.out(mixed.transpose(1, 2).reshape(batch, length, dim)))
+        gate, content = self.up(self.feed_norm(states)).chunk(2, dim=-1)
+        states = states + self.dropout(self.down(nn.functional.silu(gate) * content))
+        return states
+
+
+class UserEncoder(nn.Module):
+    """Histories to vectors; position t has read events 0..t and nothing later."""
+
+    def __init__(self, dim: int, layers: int, heads: int, max_length: int, kinds: int, dropout: float) -> None:
+        """Build the tower."""
+        super().__init__()
+        self.max_length = max_length
+        self.position = nn.Embedding(max_length, dim)
+        self.kind = nn.Embedding(max(kinds, 1), dim)
+        self.gap = nn.Embedding(GAP_BUCKETS, dim)
+        for embedding in (self.position, self.kind, self.gap):
+            nn.init.normal_(embedding.weight, std=0.02)
+        self.input_norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList([Block(dim, heads, dropout) for _ in range(layers)])
+        self.output_norm = nn.LayerNorm(dim)
+
+    def forward(self, items: Tensor, kinds: Tensor, times: Tensor, valid: Tensor) -> Tensor:
+        """Return states [batch, length, dim].
+
+        Args:
+            items: item vectors, oldest first, right-aligned (padding in front), [batch, length, dim].
+            kinds: event kind codes, [batch, length].
+            times: Unix seconds, [batch, length].
+            valid: False at padding, [batch, length].
+        """
+        length = items.shape[1]
+        # Positions count back from the newest event: a longer history does not move the recent ones.
+        positions = torch.arange(length - 1, -1, -1, device=items.device)
+        states = items + self.position(positions) + self.kind(kinds) + self.gap(gap_buckets(times))
+        states = self.dropout(self.input_norm(states))
+        causal = torch.ones(length, length, dtype=torch.bool, device=items.device).tril()
+        visible = causal & valid[:, None, None, :]
+        # A padded row that sees nothing would give NaN; it may see itself and is ignored later.
+        visible = visible | torch.eye(length, dtype=torch.bool, device=items.device)
+        for block in self.blocks:
+            states = block(states, visible)
+        normed: Tensor = self.output_norm(states)
+        return normed

@@ -1,0 +1,38 @@
+"""Adapters: each turns raw files, known for their own mess, into tables under contract names."""
+
+from __future__ import annotations
+
+from conf.errors import InputError
+from conf.schema import Adapter, DataConfig
+from features.adapters.amazon_reviews import read_amazon_reviews
+from features.adapters.completejourney import read_completejourney
+from features.adapters.files import read_files
+from features.adapters.movielens import read_movielens
+from features.adapters.online_retail import read_online_retail
+from features.adapters.sources import Sources
+
+__all__ = ["Sources", "read_sources"]
+
+
+def read_sources(config: DataConfig, seed: int) -> Sources:
+    """Open the tables that `data.adapter` names.
+
+    Raises:
+        InputError: paths or columns that are missing, or settings that the adapter does not know.
+    """
+    if config.user_column is not None and config.adapter is not Adapter.online_retail:
+        raise InputError(
+            "data.user_column is a setting of data.adapter=online_retail; "
+            f"elsewhere map the column: data.columns.user_id={config.user_column}"
+        )
+    match config.adapter:
+        case Adapter.files:
+            return read_files(config)
+        case Adapter.completejourney:
+            return read_completejourney(config)
+        case Adapter.online_retail:
+            return read_online_retail(config, seed)
+        case Adapter.amazon_reviews:
+            return read_amazon_reviews(config)
+        case Adapter.movielens:
+            return read_movielens(config)

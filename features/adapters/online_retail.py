@@ -1,0 +1,160 @@
+"""UCI Online Retail (Chen, Sain and Guo 2012) and Online Retail II: invoice lines of a UK gift shop.
+
+One file holds both tables: an item is a StockCode under its most frequent description, an event is one
+invoice and item. The order of lines within an invoice carries no time and gives away what is bought next, so
+each invoice is shuffled with the configured seed; `order` holds the result.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from conf.errors import InputError
+from conf.schema import DataConfig
+from features import schema
+from features.adapters.sources import Sources, drop_rows, first_present, refuse_paths, sentence_case, table_of
+from features.cleaning import number, string_id, unix_seconds
+from features.columns import map_columns, require_columns
+from features.readers import FILE, ROW, readable, scan_table
+
+_COLUMNS: dict[str, tuple[str, ...]] = {
+    "InvoiceNo": ("Invoice",),
+    "StockCode": (),
+    "Description": (),
+    "Quantity": (),
+    "InvoiceDate": (),
+    "UnitPrice": ("Price",),
+    "CustomerID": ("Customer ID",),
+}
+"""The first edition's names, and what the second calls them."""
+_PRODUCT_CODE = r"^(?:\d{5}|DCGS)"
+"""Products have a five-digit code (or the web shop's own DCGS); POST, M, BANK CHARGES, PADS, gift_0001_20,
+TEST001 and the like are postage, fees, vouchers, adjustments and tests."""
+_US_DATE = "%m/%d/%Y %H:%M"
+"""How the CSV edition writes InvoiceDate."""
+_STOCK_NOTE = (
+    r"^\W*$|(?i)\b(?:adjust\w*|amazon|check|counted|damage\w*|dotcom|ebay|found|lost|missing|mailout|returned|"
+    r"smashed|thrown|wet|wrong\w*|website|unsale\w*|test)\b"
+)
+"""Remarks of the warehouse typed where the description belongs."""
+
+
+def _invoice_time(frame: pl.DataFrame) -> pl.Expr:
+    dtype = frame.schema["InvoiceDate"]
+    if dtype == pl.String:
+        written = pl.col("InvoiceDate").str.to_datetime(_US_DATE, strict=False).dt.epoch("s")
+        return pl.coalesce(written, unix_seconds("InvoiceDate", dtype))
+    return unix_seconds("InvoiceDate", dtype)
+
+
+def _clean_lines(raw: pl.DataFrame, user_column: str, dropped: dict[str, int]) -> pl.DataFrame:
+    """Reduce raw lines to sold products: invoice, item, user, description, quantity, price, time."""
+    types = raw.schema
+    lines = raw.select(
+        string_id("InvoiceNo", types["InvoiceNo"]).alias("invoice"),
+        string_id("StockCode", types["StockCode"]).alias("item"),
+        string_id(user_column, types[user_column]).alias("user"),
+        pl.col("Description")
+        .cast(pl.String)
+        .str.replace_all(r"\s+", " ")
+        .str.strip_chars(" .,")
+        .alias("description"),
+        number("Quantity", types["Quantity"]).alias("quantity"),
+        number("UnitPrice", types["UnitPrice"]).alias("price"),
+        _invoice_time(raw).alias("time"),
+    )
+    return drop_rows(
+        lines,
+        (
+            ("cancelled invoice", pl.col("invoice").str.starts_with("C")),
+            ("bad debt adjustment", pl.col("invoice").str.starts_with("A")),
+            ("quantity not positive", (pl.col("quantity") <= 0).fill_null(True)),
+            ("no description", (pl.col("description") == "").fill_null(True)),
+            ("postage, fee, voucher or adjustment", ~pl.col("item").str.contains(_PRODUCT_CODE)),
+            (
+                "warehouse note instead of a description",
+                pl.col("description").str.contains(_STOCK_NOTE) & (pl.col("price") <= 0),
+            ),
+            (f"no {user_column}", pl.col("user").is_null()),
+        ),
+        dropped,
+    )
+
+
+def _items(lines: pl.DataFrame) -> pl.DataFrame:
+    """One row per product, with its most frequent description (the first of equals) and median price."""
+    names = (
+        lines.group_by("item", "description", maintain_order=True)
+        .agg(pl.len().alias("uses"))
+        .sort("uses", descending=True, maintain_order=True)
+        .unique("item", keep="first", maintain_order=True)
+    )
+    prices = lines.filter(pl.col("price") > 0).group_by("item").agg(pl.col("price").median().round(2))
+    first = lines.select(pl.col("item").unique(maintain_order=True))
+    items = first.join(names, on="item", maintain_order="left").join(
+        prices, on="item", how="left", maintain_order="left"
+    )
+    return items.select(
+        pl.col("item").alias(schema.ITEM_ID),
+        sentence_case(pl.col("description")).alias("title"),
+        pl.col("price").alias(schema.PRICE),
+    )
+
+
+def _shuffled(lines: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """Number the events by time, each invoice shuffled; the file's line order has no say."""
+    lines = lines.sort("time", "invoice", "item")
+    chance = pl.Series("chance", np.random.default_rng(seed).random(lines.height))
+    return (
+        lines.with_columns(chance).sort("time", "invoice", "chance").drop("chance").with_row_index("position")
+    )
+
+
+def read_online_retail(config: DataConfig, seed: int) -> Sources:
+    """Read the invoice lines of `data.events`; `data.user_column` says who the user is.
+
+    Raises:
+        InputError: no file, missing columns, or nothing left after cleaning.
+    """
+    refuse_paths("online_retail", {"data.items": config.items})
+    if config.events is None:
+        raise InputError("data.adapter=online_retail: set data.events to the invoice lines (csv or parquet)")
+    table = map_columns(None, scan_table(config.events, "data.events"), config.columns)[1]
+    assert table is not None
+    for name, alternatives in _COLUMNS.items():
+        table = first_present(table, name, alternatives)
+    user_column = config.user_column or "CustomerID"
+    require_columns(table, (*_COLUMNS, user_column), "events")
+    with readable(table.name):
+        raw = table.frame.sort(FILE, ROW).collect(engine="streaming")
+    if raw.is_empty():
+        raise InputError(f"{table.name}: no data rows")
+    dropped: dict[str, int] = {}
+    lines = _clean_lines(raw, user_column, dropped)
+    if lines.is_empty():
+        raise InputError(f"{table.name}: no sold product among {raw.height:,} lines; left out: {dropped}")
+    baskets = lines.group_by("invoice", "item", "user", maintain_order=True).agg(
+        pl.col("quantity").sum(),
+        (pl.col("quantity") * pl.col("price")).sum().round(2).alias("value"),
+        pl.col("time").min(),
+    )
+    if merged := lines.height - baskets.height:
+        dropped["further line of the same invoice and item"] = merged
+    events = _shuffled(baskets, seed).select(
+        pl.col("user").alias(schema.USER_ID),
+        pl.col("item").alias(schema.ITEM_ID),
+        pl.lit(config.default_event).alias(schema.EVENT),
+        pl.col("time").alias(schema.TIMESTAMP),
+        pl.col("position").cast(pl.Int64).alias(schema.ORDER),
+        "quantity",
+        "value",
+        pl.col("invoice").alias("session_id"),
+    )
+    file = str(raw[FILE][0])
+    return Sources(
+        table_of(_items(lines), file, f"products of {table.name}"),
+        table_of(events, file, f"invoice lines of {table.name}"),
+        ("title",),
+        dropped,
+    )

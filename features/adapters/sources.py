@@ -1,0 +1,67 @@
+"""What every adapter returns, and the small steps that several of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import polars as pl
+
+from conf.errors import InputError
+from features.readers import FILE, ROW, RawTable
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Raw tables under contract names."""
+
+    items: RawTable
+    events: RawTable | None
+    text_fields: tuple[str, ...] = ()
+    """Text fields that suit this data set; `data.text_fields` overrides them."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Rows that the adapter left out on purpose, by reason."""
+
+
+def table_of(frame: pl.DataFrame, file: str, name: str) -> RawTable:
+    """Wrap an adapter's own table; rows are numbered as it made them."""
+    frame = frame.with_row_index(ROW, offset=1).with_columns(pl.lit(file).alias(FILE))
+    return RawTable(frame.lazy(), False, name)
+
+
+def drop_rows(
+    frame: pl.DataFrame, tests: Iterable[tuple[str, pl.Expr]], dropped: dict[str, int]
+) -> pl.DataFrame:
+    """Drop rows test by test, adding to `dropped` how many each test took (a null test takes none)."""
+    for reason, test in tests:
+        kept = frame.filter(~test.fill_null(False))
+        if kept.height < frame.height:
+            dropped[reason] = dropped.get(reason, 0) + frame.height - kept.height
+        frame = kept
+    return frame
+
+
+def sentence_case(text: pl.Expr) -> pl.Expr:
+    """`DAD'S 250G BAG` -> `Dad's 250g bag`: cased encoders read capitals badly."""
+    folded = text.str.replace_all(r"\s+", " ").str.strip_chars()
+    return folded.str.slice(0, 1).str.to_uppercase() + folded.str.slice(1).str.to_lowercase()
+
+
+def first_present(table: RawTable, name: str, alternatives: tuple[str, ...]) -> RawTable:
+    """Give the first of several known column names its contract name; without any the table stays."""
+    columns = table.columns
+    found = next((c for c in (name, *alternatives) if c in columns), name)
+    if found == name:
+        return table
+    return replace(table, frame=table.frame.rename({found: name}))
+
+
+def refuse_paths(adapter: str, settings: dict[str, object]) -> None:
+    """Refuse settings that an adapter would otherwise ignore silently.
+
+    Raises:
+        InputError: naming the setting to leave out.
+    """
+    for setting, value in settings.items():
+        if value:
+            raise InputError(f"data.adapter={adapter} does not use {setting}; leave it empty")

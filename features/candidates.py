@@ -1,0 +1,198 @@
+"""Candidate features: one definition, used to train the ranking head and to serve.
+
+Every feature of a candidate depends on its query and on itself, never on the other candidates beside it, so a
+score does not change with the batch it is computed in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from features.dataset import FloatArray, IntArray
+from features.histories import HistoryBatch, KeyedSums
+from features.statistics import DAY, MAX_GAP_DAYS, Neighbours, Statistics
+
+SOURCES = ("user_vector", "item_to_item", "text_neighbours", "repeat", "popular", "intent")
+"""Candidate sources; bit `i` of a candidate's source mask belongs to `SOURCES[i]`."""
+
+RECENT = 10
+"""History items that similarity features look at."""
+
+
+@dataclass(frozen=True)
+class ItemArrays:
+    """What the features read of every item."""
+
+    statistics: Statistics
+    item_vectors: FloatArray  # [items, dim] vectors that user vectors are compared with
+    item_units: FloatArray  # [items, dim] the same at unit length
+    text_units: FloatArray  # [items, sketch] text vectors, reduced, unit length
+    text_near: Neighbours
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Candidates of several queries, padded with -1."""
+
+    rows: IntArray  # [queries, candidates]
+    sources: npt.NDArray[np.int16]  # [queries, candidates] source bit masks
+    fused: (
+        FloatArray  # [queries, candidates] reciprocal-rank fusion of the sources, the order before the ranker
+    )
+
+
+def feature_names(attributes: int) -> list[str]:
+    """Names of the features, in order, for a catalogue with this many grouping attributes."""
+    return [
+        "user_score", "user_score_below_best", "item_near_max", "item_near_mean", "item_near_last",
+        "text_near_max", "text_near_mean", "text_near_last",
+        "together_sum", "together_last", "follow_sum", "follow_last", "text_table_sum",
+        "own_count", "own_recent", "own_share", "own_days_since", "own_events_since", "own_due",
+        "own_clicks", "repeat_rate", "gap_days",
+        "log_count", "log_recent", "log_short", "trend", "is_new",
+        "log_price", "price_above_usual",
+        "history_length", "history_repeats", "days_since_last",
+        *(f"source_{name}" for name in SOURCES),
+        *(f"attribute_{i}" for i in range(attributes)),
+        *(f"attribute_{i}_last" for i in range(attributes)),
+    ]  # fmt: skip
+
+
+def recency_weights(batch: HistoryBatch) -> FloatArray:
+    """Weight of each event by how many came after it, [total events]."""
+    return (1.0 / (1.0 + batch.age())).astype(np.float32)
+
+
+def spread(batch: HistoryBatch, near: Neighbours, items: int, weights: FloatArray) -> KeyedSums:
+    """Add up the neighbours of each history's items, keyed by query * items + neighbour."""
+    ids = near.ids[batch.items]  # [events, k]
+    values = near.weights[batch.items] * weights[:, None]
+    keys = batch.owners()[:, None] * items + ids
+    real = ids >= 0
+    return KeyedSums.of(keys[real], values[real])
+
+
+def _similarity(
+    batch: HistoryBatch, rows: IntArray, vectors: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the largest, the mean and the newest cosine to the recent history, each [queries, candidates]."""
+    queries = len(batch)
+    recent = batch.newest(RECENT)
+    sizes = np.diff(recent.offsets)
+    width = max(int(sizes.max(initial=0)), 1)
+    filled = np.arange(width) >= (width - sizes)[:, None]  # right-aligned
+    history = np.zeros((queries, width, vectors.shape[1]), dtype=np.float32)
+    history[filled] = vectors[recent.items]
+    cosines = vectors[rows] @ history.transpose(0, 2, 1)  # [queries, candidates, width]
+    hidden = ~filled[:, None, :]
+    largest = np.where(hidden, -1.0, cosines).max(axis=2)
+    largest[sizes == 0] = 0.0
+    mean = np.where(hidden, 0.0, cosines).sum(axis=2) / np.maximum(sizes, 1)[:, None]
+    return largest.astype(np.float32), mean.astype(np.float32), cosines[:, :, -1]
+
+
+def candidate_features(
+    batch: HistoryBatch,
+    candidates: Candidates,
+    arrays: ItemArrays,
+    user_scores: FloatArray,
+    best_scores: FloatArray,
+    click_kinds: npt.NDArray[np.bool_],
+) -> FloatArray:
+    """Compute the features of every candidate.
+
+    Args:
+        batch: histories of the queries.
+        candidates: their candidates.
+        arrays: item-side inputs.
+        user_scores: retrieval score of each candidate, [queries, candidates].
+        best_scores: best retrieval score in the catalogue, [queries].
+        click_kinds: [kinds] True for kinds that are weaker than a purchase.
+
+    Returns:
+        float32 [queries, candidates, features] in the order of `feature_names`; 0 at padding.
+    """
+    statistics = arrays.statistics
+    items = len(statistics.count)
+    rows = np.maximum(candidates.rows, 0)
+    index = np.arange(len(batch), dtype=np.int64)[:, None]
+    keys = index * items + rows
+    owners = batch.owners()
+    own_keys = owners * items + batch.items
+    ages = batch.age()
+    length = np.diff(batch.offsets).astype(np.float32)[:, None]
+
+    recent = batch.newest(2 * RECENT)
+    weights = recency_weights(recent)
+    last = batch.newest(1)
+    ones = np.ones(len(last.items), dtype=np.float32)
+    together, follow = statistics.together, statistics.follow
+
+    count = KeyedSums.of(own_keys).get(keys)
+    recency = KeyedSums.of(own_keys, 1.0 / (1.0 + ages / 20.0)).get(keys)
+    newest = KeyedSums.largest(own_keys, batch.times).get(keys, default=-1)
+    oldest = -KeyedSums.largest(own_keys, -batch.times).get(keys, default=1)
+    fewest_after = -KeyedSums.largest(own_keys, -ages).get(keys, default=-100_000)
+    clicked = click_kinds[batch.kinds] if len(click_kinds) else np.zeros(len(batch.kinds), dtype=bool)
+    clicks = KeyedSums.of(own_keys[clicked]).get(keys)
+    owned = count > 0
+    since = np.where(owned, np.maximum(batch.now[:, None] - newest, 0) / DAY, MAX_GAP_DAYS)
+    since = np.minimum(since, MAX_GAP_DAYS)
+    usual = np.where(count > 1, (newest - oldest) / DAY / np.maximum(count - 1, 1), statistics.gap_days[rows])
+    due = np.where(owned, np.log1p(since) - np.log1p(np.maximum(usual, 0.0)), 0.0)
+    distinct = KeyedSums.of(KeyedSums.of(own_keys).keys // items).get(index[:, 0])[:, None]
+    latest = KeyedSums.largest(owners, batch.times).get(index[:, 0], default=0)
+    quiet = np.where(length[:, 0] > 0, np.clip(batch.now - latest, 0, None) / DAY, MAX_GAP_DAYS)
+    price = statistics.log_price
+    usual_price = KeyedSums.of(owners, price[batch.items]).get(index[:, 0])[:, None] / np.maximum(length, 1)
+    text = _similarity(batch, rows, arrays.text_units)
+    near = _similarity(batch, rows, arrays.item_units)
+
+    columns = [
+        user_scores, user_scores - best_scores[:, None], *near, *text,
+        spread(recent, together, items, weights).get(keys), spread(last, together, items, ones).get(keys),
+        spread(recent, follow, items, weights).get(keys), spread(last, follow, items, ones).get(keys),
+        spread(recent, arrays.text_near, items, weights).get(keys),
+        np.log1p(count), np.log1p(recency), count / np.maximum(length, 1), np.log1p(since),
+        np.log1p(fewest_after), due,
+        np.log1p(clicks), statistics.repeat_rate[rows], np.log1p(statistics.gap_days[rows]),
+        np.log1p(statistics.count[rows]), np.log1p(statistics.recent[rows]), np.log1p(statistics.short[rows]),
+        np.log1p(10 * statistics.short[rows]) - np.log1p(statistics.recent[rows]),
+        (statistics.count[rows] == 0),
+        price[rows], np.where(length > 0, price[rows] - usual_price, 0.0),
+        np.broadcast_to(np.log1p(length), rows.shape),
+        np.broadcast_to(1.0 - distinct / np.maximum(length, 1), rows.shape),
+        np.broadcast_to(np.log1p(np.minimum(quiet, MAX_GAP_DAYS))[:, None], rows.shape),
+        *((candidates.sources >> bit) & 1 for bit in range(len(SOURCES))),
+        *_affinities(batch, rows, statistics),
+    ]  # fmt: skip
+    stacked = np.stack([np.asarray(c, dtype=np.float32) for c in columns], axis=2)
+    stacked[candidates.rows < 0] = 0.0
+    return stacked
+
+
+def _affinities(batch: HistoryBatch, rows: IntArray, statistics: Statistics) -> list[FloatArray]:
+    """Return, per attribute, the share of the (decayed) history with the candidate's value, then of its newest event."""
+    codes = statistics.attributes
+    weights = 1.0 / (1.0 + batch.age() / 20.0)
+    owners = batch.owners()
+    index = np.arange(len(batch), dtype=np.int64)[:, None]
+    total = KeyedSums.of(owners, weights).get(index)
+    shares, lasts = [], []
+    last = batch.newest(1)
+    for column in range(codes.shape[1]):
+        values = codes[:, column].astype(np.int64)
+        width = int(values.max(initial=0)) + 2
+        keys = index * width + values[rows] + 1
+        known = values[rows] >= 0
+        shares.append(
+            np.where(known, KeyedSums.of(owners * width + values[batch.items] + 1, weights).get(keys), 0.0)
+            / np.maximum(total, 1e-9)
+        )
+        lasts.append(
+            np.where(known, KeyedSums.of(last.owners() * width + values[last.items] + 1).get(keys), 0.0)
+        )
+    return [np.asarray(a, dtype=np.float32) for a in (*shares, *lasts)]

@@ -1,0 +1,133 @@
+"""Ragged histories and sums by key: what candidate sources and candidate features are computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from features.dataset import Events, FloatArray, IntArray, LongArray
+from features.splits import Queries, ragged_ranges
+
+
+@dataclass(frozen=True)
+class HistoryBatch:
+    """Histories of several queries, one after another; each oldest first."""
+
+    offsets: LongArray  # [queries + 1]
+    items: IntArray  # [total events]
+    kinds: npt.NDArray[np.int8]  # [total events]
+    times: LongArray  # [total events] Unix seconds
+    now: LongArray  # [queries] Unix seconds
+
+    def __len__(self) -> int:
+        return len(self.now)
+
+    def owners(self) -> LongArray:
+        """Query of each event, [total events]."""
+        return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.offsets))
+
+    def age(self) -> LongArray:
+        """Events of the same history that came later, [total events]: 0 is the newest."""
+        return self.offsets[1:][self.owners()] - 1 - np.arange(len(self.items), dtype=np.int64)
+
+    def newest(self, count: int) -> HistoryBatch:
+        """Keep each history's last `count` events."""
+        start = np.maximum(self.offsets[:-1], self.offsets[1:] - count)
+        sizes = self.offsets[1:] - start
+        positions = ragged_ranges(start, sizes)
+        return HistoryBatch(
+            _offsets(sizes), self.items[positions], self.kinds[positions], self.times[positions], self.now
+        )
+
+    def select(self, start: int, stop: int) -> HistoryBatch:
+        """Return the queries start..stop."""
+        low, high = int(self.offsets[start]), int(self.offsets[stop])
+        return HistoryBatch(
+            self.offsets[start : stop + 1] - low,
+            self.items[low:high],
+            self.kinds[low:high],
+            self.times[low:high],
+            self.now[start:stop],
+        )
+
+
+def _offsets(sizes: LongArray) -> LongArray:
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+
+def histories_of(events: Events, queries: Queries) -> HistoryBatch:
+    """Collect the histories of evaluation or training queries."""
+    start = events.offsets[queries.user]
+    sizes = queries.end - start
+    positions = ragged_ranges(start, sizes)
+    return HistoryBatch(
+        _offsets(sizes), events.item[positions], events.kind[positions], events.time[positions], queries.time
+    )
+
+
+def batch_histories(
+    items: Sequence[IntArray],
+    kinds: Sequence[npt.NDArray[np.int8]],
+    times: Sequence[LongArray],
+    now: Sequence[int],
+) -> HistoryBatch:
+    """Put single histories together."""
+    sizes = np.array([len(i) for i in items], dtype=np.int64)
+    return HistoryBatch(
+        _offsets(sizes),
+        np.concatenate([*items, np.zeros(0, dtype=np.int32)]).astype(np.int32),
+        np.concatenate([*kinds, np.zeros(0, dtype=np.int8)]).astype(np.int8),
+        np.concatenate([*times, np.zeros(0, dtype=np.int64)]).astype(np.int64),
+        np.array(now, dtype=np.int64),
+    )
+
+
+@dataclass(frozen=True)
+class KeyedSums:
+    """Sums of values by integer key, looked up by binary search."""
+
+    keys: LongArray  # sorted, distinct
+    sums: FloatArray  # aligned with keys
+
+    @classmethod
+    def of(cls, keys: LongArray, values: npt.NDArray[np.floating] | None = None) -> KeyedSums:
+        """Add up values (ones by default) that share a key."""
+        if len(keys) == 0:
+            return cls(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
+        order = np.argsort(keys, kind="stable")
+        ordered = keys[order]
+        first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+        if values is None:
+            sums = np.diff(np.concatenate([first, [len(ordered)]])).astype(np.float32)
+        else:
+            sums = np.add.reduceat(values[order].astype(np.float64), first).astype(np.float32)
+        return cls(ordered[first], sums)
+
+    @classmethod
+    def largest(cls, keys: LongArray, values: npt.NDArray[np.generic]) -> KeyedSums:
+        """Keep the largest value per key instead of the sum."""
+        if len(keys) == 0:
+            return cls(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
+        order = np.lexsort((values, keys))
+        ordered = keys[order]
+        last = np.flatnonzero(np.concatenate([ordered[1:] != ordered[:-1], [True]]))
+        return cls(ordered[last], values[order][last])  # type: ignore[arg-type]
+
+    def get(self, keys: LongArray, default: float = 0.0) -> npt.NDArray[np.floating]:
+        """Return the value of each key, of the shape of `keys`."""
+        if len(self.keys) == 0:
+            return np.full(keys.shape, default, dtype=self.sums.dtype)
+        place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return np.where(self.keys[place] == keys, self.sums[place], default)  # type: ignore[no-any-return]
+
+
+def contains(sorted_keys: LongArray, keys: LongArray) -> npt.NDArray[np.bool_]:
+    """Tell which keys are in a sorted array."""
+    if len(sorted_keys) == 0:
+        return np.zeros(keys.shape, dtype=np.bool_)
+    place = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
+    found: npt.NDArray[np.bool_] = sorted_keys[place] == keys
+    return found

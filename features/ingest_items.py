@@ -1,0 +1,130 @@
+"""The items table: from raw rows to a catalogue with rendered text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from conf.errors import InputError
+from conf.schema import DataConfig
+from features import rejects as why
+from features import schema
+from features.cleaning import infer_types, number, plain_attributes, present, string_id, unix_seconds
+from features.columns import require_columns
+from features.readers import BOOKKEEPING, FILE, MALFORMED, ROW, RawTable, readable
+from features.text import TextTemplate, render_catalogue
+from features.text_fields import choose_text_fields, is_id_name
+
+
+@dataclass(frozen=True)
+class ItemTable:
+    """The validated catalogue."""
+
+    frame: pl.DataFrame
+    """item_id, text, then every other column; unique ids in the order of the files."""
+    rejects: pl.DataFrame
+    rows: int
+    """Rows read."""
+    template: TextTemplate
+    with_text: pl.Series
+    """Whether an item has one of its text fields, [items] bools."""
+    warnings: dict[str, int]
+    """Values that became null while their row stayed, by reason."""
+    columns_left_out: list[str]
+    """Columns that are no string, number, bool or list of strings."""
+
+
+def _contract_types(
+    frame: pl.DataFrame, untyped: bool, text_fields: Sequence[str]
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Read the contract's columns as their types, infer the others, and count what was unreadable."""
+    readings: dict[str, pl.Expr] = {}
+    if schema.PRICE in frame.columns:
+        price = number(schema.PRICE, frame.schema[schema.PRICE])
+        readings[schema.PRICE] = pl.when(price >= 0).then(price)
+    if schema.CREATED_AT in frame.columns:
+        readings[schema.CREATED_AT] = unix_seconds(schema.CREATED_AT, frame.schema[schema.CREATED_AT])
+    typed = frame.with_columns(reading.alias(name) for name, reading in readings.items())
+    warnings = {}
+    for name in readings:
+        given = frame.select(present(name, frame.schema[name])).to_series()
+        if bad := int((given & typed[name].is_null()).sum()):
+            warnings[f"bad {name}"] = bad
+    if untyped:
+        ids = {c for c in typed.columns if is_id_name(c)}
+        typed = infer_types(typed, {schema.ITEM_ID, *BOOKKEEPING, *text_fields, *ids})
+    return typed, warnings
+
+
+def _repeats(frame: pl.DataFrame) -> pl.Series:
+    """Return why a row repeats an earlier item, or null, [rows]."""
+    lists = [pl.col(c).list.join("\x1f") for c, t in frame.schema.items() if isinstance(t, pl.List)]
+    flat = frame.with_columns(lists).select(
+        pl.col(schema.ITEM_ID), pl.struct(pl.exclude(FILE, ROW)).rank("dense").alias("content")
+    )
+    first = pl.col("content").first().over(schema.ITEM_ID)
+    return flat.select(
+        pl.when(pl.col(schema.ITEM_ID).is_first_distinct())
+        .then(None)
+        .when(pl.col("content") == first)
+        .then(pl.lit(why.REPEATED_ITEM))
+        .otherwise(pl.lit(why.CONFLICTING_ITEM))
+    ).to_series()
+
+
+def ingest_items(table: RawTable, config: DataConfig, text_fields: Sequence[str]) -> ItemTable:
+    """Validate the items table and render every item's text.
+
+    Args:
+        table: raw rows under contract names.
+        config: limits and the configured text fields.
+        text_fields: text fields to take; empty chooses them.
+
+    Raises:
+        InputError: no rows, no `item_id`, a reserved column, an unknown text field, or too many bad rows.
+    """
+    require_columns(table, (schema.ITEM_ID,), "items")
+    if schema.TEXT in table.columns:
+        raise InputError(
+            f"{table.name}: the name '{schema.TEXT}' is taken by the rendered text; "
+            f"give the column another one, e.g. data.columns='{{items.description: {schema.TEXT}}}'"
+        )
+    with readable(table.name):
+        raw = table.frame.collect(engine="streaming")
+    if raw.is_empty():
+        raise InputError(f"{table.name}: no data rows")
+    if MALFORMED not in raw.columns:
+        raw = raw.with_columns(pl.lit(None, dtype=pl.String).alias(MALFORMED))
+    typed, warnings = _contract_types(raw, table.untyped, text_fields)
+    typed = typed.with_columns(string_id(schema.ITEM_ID, raw.schema[schema.ITEM_ID]).alias(schema.ITEM_ID))
+    bad = typed.select(
+        pl.when(pl.col(MALFORMED).is_not_null())
+        .then(why.malformed(pl.col(MALFORMED)))
+        .when(pl.col(schema.ITEM_ID).is_null())
+        .then(pl.lit(why.MISSING_ITEM))
+        .alias(why.REASON)
+    ).to_series()
+    good = bad.is_null()
+    plain, left_out = plain_attributes(typed.drop(MALFORMED))
+    repeats = _repeats(plain.filter(good))
+    rejected = pl.concat(
+        [typed.with_columns(bad).filter(~good), typed.filter(good).with_columns(repeats.alias(why.REASON))]
+    )
+    rejected = (
+        rejected.filter(pl.col(why.REASON).is_not_null())
+        .sort(FILE, ROW)
+        .select(why.reject_columns("items", pl.col(why.REASON), {schema.ITEM_ID: pl.col(schema.ITEM_ID)}))
+    )
+    why.check_fraction(rejected, raw.height, config.max_reject_fraction, table.name)
+    items = plain.filter(good).filter(repeats.is_null()).drop(FILE, ROW)
+    if items.is_empty():
+        raise InputError(f"{table.name}: none of {raw.height:,} rows is a usable item")
+    fields, fallback = choose_text_fields(items, text_fields, table.name)
+    template = TextTemplate(tuple(fields), tuple(fallback), config.max_text_chars)
+    text, with_text = render_catalogue(items, template)
+    frame = items.with_columns(text).select(
+        schema.ITEM_ID, schema.TEXT, pl.exclude(schema.ITEM_ID, schema.TEXT)
+    )
+    return ItemTable(frame, rejected, raw.height, template, with_text, warnings, left_out)

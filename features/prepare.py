@@ -1,0 +1,206 @@
+"""`prepare`: raw files in, a validated dataset directory out, or nothing at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from conf.errors import InputError
+from conf.schema import DataConfig, PipelineConfig
+from features import rejects as why
+from features import schema
+from features.adapters import Sources, read_sources
+from features.content_hash import content_hash
+from features.ingest_events import EventTable, ingest_events, write_no_events
+from features.ingest_items import ItemTable, ingest_items
+from features.privacy import make_pseudonyms
+from features.stages import plain
+
+FORMAT_VERSION = 1
+"""Version of the dataset directory; readers refuse what they do not know."""
+DATASET_FOLDER = "dataset"
+_KINDS = {pl.String: "string", pl.Boolean: "bool", pl.Int64: "number", pl.Float64: "number"}
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """Give a fresh folder that replaces `target` when the block succeeds and vanishes when it fails."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise InputError(f"work_dir={target.parent}: cannot write there: {error.strerror}") from error
+    try:
+        fresh.chmod(0o777 & ~_umask())
+        yield fresh
+        if not target.exists():
+            fresh.rename(target)
+            return
+        # A folder with content cannot be replaced in one step: set the old one aside, and back if that fails.
+        aside = fresh.with_name(f"{fresh.name}-old")
+        target.rename(aside)
+        try:
+            fresh.rename(target)
+        except OSError:
+            aside.rename(target)
+            raise
+        shutil.rmtree(aside)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _iso(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+def _attributes(frame: pl.DataFrame) -> dict[str, str]:
+    """Name -> string, number, bool or list of every column that filters and ranking may use."""
+    names = (c for c in frame.columns if c not in (schema.ITEM_ID, schema.TEXT))
+    return {c: _KINDS.get(type(frame.schema[c]), "list") for c in names}
+
+
+def _describe(
+    config: PipelineConfig, sources: Sources, items: ItemTable, events: EventTable, rejects: pl.DataFrame
+) -> dict[str, Any]:
+    """Return the content of dataset.json, but for the hash."""
+    repeats = why.count_reasons(items.rejects)
+    first_last = events.time_range
+    return {
+        "format_version": FORMAT_VERSION,
+        "items": items.frame.height,
+        "events": events.events,
+        "users": events.users,
+        "kinds": list(events.kinds),
+        "event_weights": events.kinds,
+        "kind_counts": events.kind_counts,
+        "ignored_events": events.ignored,
+        "has_time": events.has_time,
+        "has_order": events.has_order,
+        "time_range": [_iso(t) for t in first_last] if first_last else None,
+        "timestamps_filled": events.times_filled,
+        "timestamps_raised": events.times_raised,
+        "text_fields": list(items.template.fields),
+        "text_fallback_fields": list(items.template.fallback),
+        "max_text_chars": items.template.max_chars,
+        "attributes": _attributes(items.frame),
+        "items_without_text": int((~items.with_text).sum()),
+        "duplicate_items": {
+            "same_content": repeats.get(why.REPEATED_ITEM, 0),
+            "different_content": repeats.get(why.CONFLICTING_ITEM, 0),
+        },
+        "columns_left_out": items.columns_left_out,
+        "rows_read": {"items": items.rows, "events": events.rows},
+        "rejects": {
+            "items": why.count_reasons(rejects.filter(pl.col(why.TABLE) == "items")),
+            "events": why.count_reasons(rejects.filter(pl.col(why.TABLE) == "events")),
+        },
+        "warnings": {"items": items.warnings, "events": events.warnings},
+        "filters": events.filters,
+        "adapter_dropped": sources.dropped,
+        "user_ids_hashed": config.privacy.hash_users,
+        "data": plain(config.data),
+    }
+
+
+def _write(config: PipelineConfig, folder: Path, console: Console) -> dict[str, Any]:
+    """Ingest everything into an empty folder; return the content of dataset.json."""
+    data: DataConfig = config.data
+    pseudonyms = make_pseudonyms(config.privacy)
+    with console.status("opening the tables") as status:
+        sources = read_sources(data, config.seed)
+        status.update("reading items and rendering their text")
+        items = ingest_items(sources.items, data, data.text_fields or list(sources.text_fields))
+        target = folder / schema.EVENTS_FILE
+        status.update("reading, checking and sorting events")
+        if sources.events is None:
+            events = write_no_events(data, target)
+        else:
+            staging = folder / "staging"
+            staging.mkdir()
+            events = ingest_events(
+                sources.events, items.frame[schema.ITEM_ID], data, pseudonyms, staging, target
+            )
+            shutil.rmtree(staging)
+        if events.items_kept is not None:
+            kept = items.frame[schema.ITEM_ID].is_in(events.items_kept.implode())
+            items = replace(items, frame=items.frame.filter(kept), with_text=items.with_text.filter(kept))
+        items.frame.write_parquet(folder / schema.ITEMS_FILE)
+        rejects = pl.concat([items.rejects, events.rejects])
+        rejects.write_parquet(folder / schema.REJECTS_FILE)
+        status.update("hashing the content")
+        digest = content_hash(pl.scan_parquet(folder / f) for f in (schema.ITEMS_FILE, schema.EVENTS_FILE))
+    info = {"content_hash": digest, **_describe(config, sources, items, events, rejects)}
+    (folder / schema.DATASET_FILE).write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n")
+    return info
+
+
+def _show(info: dict[str, Any], folder: Path, console: Console) -> None:
+    """Print what was prepared as a table."""
+    table = Table(title=f"dataset in {folder}", show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row("items", f"{info['items']:,}")
+    if info["items_without_text"]:
+        table.add_row("items without text", f"{info['items_without_text']:,}")
+    table.add_row(
+        "text fields", ", ".join(info["text_fields"]) or "none: items are known by other attributes or id"
+    )
+    table.add_row("users", f"{info['users']:,}")
+    table.add_row("events", f"{info['events']:,}")
+    for kind in info["kinds"]:
+        table.add_row(f"  {kind}", f"{info['kind_counts'][kind]:,} (weight {info['event_weights'][kind]:g})")
+    for kind, count in info["ignored_events"].items():
+        table.add_row(f"  {kind}", f"{count:,} ignored (weight 0)")
+    if info["time_range"]:
+        table.add_row("time range", " to ".join(info["time_range"]))
+    for name, counts in info["filters"].items():
+        removed = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+        table.add_row(f"filter {name}", f"removed {removed}")
+    for reason, count in info["adapter_dropped"].items():
+        table.add_row("left out", f"{count:,} {reason}")
+    for group, verb in (("rejects", "rejected"), ("warnings", "emptied")):
+        for name, counts in info[group].items():
+            for reason, count in counts.items():
+                table.add_row(f"{verb} in {name}", f"{count:,} {reason}")
+    console.print(table)
+
+
+def prepare(config: PipelineConfig, console: Console) -> Path:
+    """Turn raw tables into `<work_dir>/dataset/`, replacing what was there.
+
+    Writes items.parquet, events.parquet, rejects.parquet and dataset.json (see docs/data.md). The folder
+    appears complete or not at all.
+
+    Args:
+        config: where the data is and how to read it.
+        console: progress and the final table go here.
+
+    Returns:
+        The dataset directory.
+
+    Raises:
+        InputError: anything wrong with the configuration or the files; nothing is written then.
+    """
+    target = Path(config.work_dir) / DATASET_FOLDER
+    with _replacing(target) as folder:
+        info = _write(config, folder, console)
+    _show(info, target, console)
+    return target

@@ -1,0 +1,207 @@
+"""One lazy table from one file, a list or a glob, in any of the formats of the data contract."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from conf.errors import InputError
+
+FILE = "__file"
+"""Added column: path as given by the user (an Enum in the order of the files)."""
+ROW = "__row"
+"""Added column: 1-based data row within its file; a CSV header is not counted."""
+MALFORMED = "__malformed"
+"""Added column: why a row could not be read as its format demands, else null."""
+BOOKKEEPING = (FILE, ROW, MALFORMED)
+
+_EXTRA = "__extra"
+_COMPRESSED = (".gz", ".zst")
+_TEXT_FORMATS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+_JSON_LINES = (".jsonl", ".ndjson", ".json")
+_PARQUET = (".parquet", ".pq")
+_ARROW = (".arrow", ".ipc", ".feather")
+_KNOWN = (*_TEXT_FORMATS, *_JSON_LINES, *_PARQUET, *_ARROW)
+_FALLBACK_SAMPLE = 100_000
+"""Valid lines that the columns of a JSON Lines file with broken lines are inferred from."""
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """A table as it lies in the files, with `FILE`, `ROW` and `MALFORMED` added."""
+
+    frame: pl.LazyFrame
+    untyped: bool = False
+    """Every column is a string because the format (CSV, TSV) knows no types."""
+    name: str = "table"
+    """How messages call it, e.g. `data.events (events.csv)`."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns that the files have."""
+        return [c for c in self.frame.collect_schema().names() if c not in BOOKKEEPING]
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Turn what polars says about a broken file into one readable line naming `name`."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = next(
+            (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
+        )
+        if "utf-8" in reason.lower() or "utf8" in reason.lower():
+            reason = "it is not UTF-8 text; convert it first, e.g. `iconv -f latin1 -t utf8`"
+        raise InputError(f"{name}: cannot be read: {reason}") from error
+
+
+def resolve_paths(source: object, setting: str) -> list[str]:
+    """Expand a path, a list of paths or globs into existing files, in the order given (a glob's sorted).
+
+    Args:
+        source: what the configuration holds.
+        setting: its name in messages, e.g. `data.events`.
+
+    Raises:
+        InputError: nothing given, no such file, a folder, or a file named twice.
+    """
+    entries = [source] if isinstance(source, str | Path) else source
+    if not isinstance(entries, list | tuple) or not entries:
+        raise InputError(f"{setting}: expected a path, a list of paths or a glob, e.g. {setting}=shop/*.csv")
+    found: list[str] = []
+    for entry in entries:
+        if not isinstance(entry, str | Path) or not str(entry):
+            raise InputError(f"{setting}: '{entry}' is not a path")
+        path = Path(entry).expanduser()
+        if path.is_file():
+            found.append(str(path))
+        elif path.is_dir():
+            raise InputError(f"{setting}: {path} is a folder; name its files, e.g. {path}/*.parquet")
+        elif matches := sorted(m for m in glob.glob(str(path), recursive=True) if Path(m).is_file()):
+            found.extend(matches)
+        else:
+            raise InputError(f"{setting}: no such file: {path} (looked from {Path.cwd()})")
+    twice = next((p for i, p in enumerate(found) if p in found[:i]), None)
+    if twice is not None:
+        raise InputError(f"{setting}: {twice} is named twice; its rows would count double")
+    return found
+
+
+def _format(path: str, setting: str) -> str:
+    """Return the lower-case extension that decides the format, without a compression suffix."""
+    suffixes = [s.lower() for s in Path(path).suffixes]
+    if suffixes and suffixes[-1] in _COMPRESSED:
+        suffixes.pop()
+        allowed: tuple[str, ...] = (*_TEXT_FORMATS, *_JSON_LINES)
+    else:
+        allowed = _KNOWN
+    if not suffixes or suffixes[-1] not in allowed:
+        raise InputError(
+            f"{setting}: {path}: unknown format; the extension must be one of {', '.join(_KNOWN)} "
+            "(text formats also with .gz or .zst)"
+        )
+    return suffixes[-1]
+
+
+def _separator(path: str, default: str) -> str:
+    """Take the separator that the header uses most; spreadsheets with decimal commas export `;`."""
+    if default != ",":
+        return default
+    header = pl.scan_lines(path).head(1).collect()
+    line = str(header.item()) if header.height else ""
+    return max((",", ";", "\t", "|"), key=line.count)
+
+
+def _scan_text(path: str, extension: str) -> pl.LazyFrame:
+    """Scan CSV or TSV with every column a string, so that the id `007` stays `007`."""
+    separator = _separator(path, _TEXT_FORMATS[extension])
+    names = pl.scan_csv(path, separator=separator, infer_schema=False).collect_schema().names()
+    # One more column than the header has catches rows with too many fields; polars would cut them silently.
+    frame = pl.scan_csv(
+        path,
+        separator=separator,
+        schema={name: pl.String for name in (*names, _EXTRA)},
+        missing_columns="insert",
+        truncate_ragged_lines=True,
+        row_index_name=ROW,
+        row_index_offset=1,
+    )
+    reason = pl.when(pl.col(_EXTRA).is_not_null()).then(pl.lit("more fields than the header"))
+    return frame.with_columns(reason.alias(MALFORMED)).drop(_EXTRA)
+
+
+def _scan_json_lines(path: str) -> pl.LazyFrame:
+    """Scan JSON Lines; only a file with broken lines pays for a second, line by line way."""
+    first = pl.scan_lines(path).head(1).collect()
+    if first.height and str(first.item()).lstrip("\ufeff \t").startswith("["):
+        raise InputError(
+            f"{path}: a JSON array; write one object per line, e.g. `jq -c '.[]'` makes JSON Lines"
+        )
+    try:
+        frame = pl.scan_ndjson(path, infer_schema_length=None, row_index_name=ROW, row_index_offset=1)
+        frame.collect_schema()
+    except pl.exceptions.ComputeError:
+        return _scan_broken_json_lines(path)
+    return frame.with_columns(pl.lit(None, dtype=pl.String).alias(MALFORMED))
+
+
+def _scan_broken_json_lines(path: str) -> pl.LazyFrame:
+    lines = pl.scan_lines(path, name="line", row_index_name=ROW, row_index_offset=1)
+    lines = lines.filter(pl.col("line").str.strip_chars() != "")
+    valid = pl.col("line").str.json_path_match("$").str.starts_with("{").fill_null(False)
+    sample = lines.filter(valid).head(_FALLBACK_SAMPLE).collect(engine="streaming")["line"]
+    if sample.is_empty():
+        raise InputError(f"{path}: no line is a JSON object; JSON Lines has one object per line")
+    dtype = sample.str.json_decode(infer_schema_length=None).dtype
+    return (
+        lines.with_columns(pl.when(valid).then("line").alias("line"))
+        .with_columns(
+            pl.when(pl.col("line").is_null()).then(pl.lit("not a JSON object")).alias(MALFORMED),
+            pl.col("line").str.json_decode(dtype),
+        )
+        .unnest("line")
+    )
+
+
+def scan_table(source: object, setting: str) -> RawTable:
+    """Scan the files of one table without reading them.
+
+    Files may differ in columns (a missing one is null) and in types (their common type is taken).
+
+    Args:
+        source: path, list of paths or glob; formats go by extension.
+        setting: name of the configuration key, for messages.
+
+    Raises:
+        InputError: a path without a file, an unknown format, or a file that polars cannot open.
+    """
+    paths = resolve_paths(source, setting)
+    names = pl.Enum(paths)
+    frames: list[pl.LazyFrame] = []
+    untyped = False
+    for path in paths:
+        extension = _format(path, setting)
+        with readable(f"{setting}: {path}"):
+            if Path(path).stat().st_size == 0:
+                raise InputError(f"{setting}: {path} is empty")
+            if extension in _TEXT_FORMATS:
+                untyped = True
+                frame = _scan_text(path, extension)
+            elif extension in _JSON_LINES:
+                frame = _scan_json_lines(path)
+            else:
+                scan = pl.scan_parquet if extension in _PARQUET else pl.scan_ipc
+                frame = scan(path, row_index_name=ROW, row_index_offset=1)
+                frame = frame.with_columns(pl.lit(None, dtype=pl.String).alias(MALFORMED))
+            frame = frame.with_columns(pl.lit(path, dtype=pl.String).cast(names).alias(FILE))
+            frame.collect_schema()
+        frames.append(frame)
+    shown = paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+    table = frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
+    return RawTable(table, untyped, f"{setting} ({shown})")

@@ -1,0 +1,72 @@
+"""From encoder outputs and statistics to the arrays that retrieval and ranking read."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from conf.schema import CandidateConfig, IndexConfig
+from encoders.towers import Towers
+from features.candidates import ItemArrays
+from features.dataset import FloatArray
+from features.statistics import Neighbours, Statistics
+from ranking.index import VectorIndex
+
+SKETCH = 64
+"""Width of the reduced text vectors that similarity features read."""
+
+
+def unit(vectors: FloatArray) -> FloatArray:
+    """Scale rows to length one; zero rows stay zero."""
+    return (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)).astype(np.float32)
+
+
+def sketch(text_vectors: FloatArray) -> FloatArray:
+    """Reduce text vectors to their main directions, unit length, [items, at most 64]."""
+    centred = text_vectors - text_vectors.mean(axis=0)
+    covariance = centred.T @ centred
+    _, directions = np.linalg.eigh(covariance.astype(np.float64))
+    return unit(centred @ directions[:, ::-1][:, :SKETCH].astype(np.float32))
+
+
+def text_neighbours(units: FloatArray, k: int) -> Neighbours:
+    """Return each item's nearest other texts, [items, k]."""
+    index = VectorIndex.build(units, IndexConfig(gpu=False))
+    rows, cosines = index.search(units, k + 1)
+    own = rows == np.arange(len(units))[:, None]
+    order = np.argsort(own | (rows < 0), axis=1, kind="stable")[:, :k]
+    ids = np.where(np.take_along_axis(own, order, axis=1), -1, np.take_along_axis(rows, order, axis=1))
+    weights = np.where(ids >= 0, np.maximum(np.take_along_axis(cosines, order, axis=1), 0.0), 0.0)
+    if ids.shape[1] < k:
+        ids = np.pad(ids, ((0, 0), (0, k - ids.shape[1])), constant_values=-1)
+        weights = np.pad(weights, ((0, 0), (0, k - weights.shape[1])))
+    return Neighbours(ids.astype(np.int32), weights.astype(np.float32))
+
+
+def item_arrays(
+    statistics: Statistics,
+    text_vectors: FloatArray,
+    towers: Towers | None,
+    config: CandidateConfig,
+    near: Neighbours | None = None,
+    item_vectors: FloatArray | None = None,
+) -> ItemArrays:
+    """Compute the item-side arrays; without towers, items are compared by their text vectors.
+
+    Args:
+        statistics: item statistics.
+        text_vectors: unit text vectors, [items, text dim].
+        towers: trained towers or None.
+        config: neighbour count.
+        near: text neighbours when they are already known.
+        item_vectors: the towers' vectors when they are already known.
+    """
+    if item_vectors is None:
+        item_vectors = text_vectors if towers is None else towers.item_vectors(text_vectors)
+    units = sketch(text_vectors)
+    return ItemArrays(
+        statistics=statistics,
+        item_vectors=item_vectors,
+        item_units=unit(item_vectors),
+        text_units=units,
+        text_near=near or text_neighbours(units, config.neighbours),
+    )

@@ -1,0 +1,142 @@
+"""The bundle: everything serving needs, in one verified folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from safetensors.numpy import load_file, save_file
+
+from conf.errors import InputError
+from conf.schema import CandidateConfig, IndexConfig, Precision, TextEncoderConfig
+from encoders.embedding import embed_texts
+from encoders.text_encoder import TextEncoder, load_text_encoder
+from encoders.towers import TOWERS_FILE, Towers
+from features.dataset import Catalogue, FloatArray
+from features.statistics import Neighbours, Statistics
+from features.text import TextTemplate
+from ranking.assemble import item_arrays
+from ranking.index import VectorIndex
+from ranking.ranker import RANKER_FILE, Ranker
+from ranking.recommender import Recommender
+from ranking.store import VERSIONS, current_version, verify
+
+CATALOG = "catalog.parquet"
+ITEM_VECTORS = "item_vectors.npy"
+TEXT_VECTORS = "text_vectors.npy"
+INDEX = "index.faiss"
+STATISTICS = "statistics.safetensors"
+TEXT_NEIGHBOURS = "text_neighbours.safetensors"
+TEXT_ENCODER = "text_encoder"
+CONFIG = "config.yaml"
+HISTORIES = "histories.parquet"
+"""Beside CURRENT, outside the versions: users' recent events, imported by a server's user state."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One loaded version."""
+
+    version: str
+    manifest: dict[str, Any]
+    catalogue: Catalogue
+    recommender: Recommender
+    text_encoder: TextEncoder
+
+    @property
+    def kinds(self) -> list[str]:
+        """Event kinds the model knows, strongest first."""
+        return list(self.manifest["kinds"])
+
+    @property
+    def exclude_seen(self) -> bool:
+        """Whether lists leave out a user's own past items unless the request says otherwise."""
+        return bool(self.manifest["exclude_seen"])
+
+    @property
+    def data_end(self) -> int:
+        """Unix seconds of the last event that the statistics know."""
+        return int(self.manifest["data_end"])
+
+    @property
+    def text_vectors(self) -> FloatArray:
+        """Unit text vectors, [items, text dim]."""
+        return self.recommender.text_vectors
+
+    @cached_property
+    def template(self) -> TextTemplate:
+        """How an item's fields become its text."""
+        return TextTemplate.from_info(self.manifest["template"])
+
+    def encode_items(self, texts: list[str]) -> FloatArray:
+        """Return unit vectors of item texts, [texts, text dim]."""
+        return self._encode(texts, self.text_encoder.prompts.passage)
+
+    def encode_queries(self, texts: list[str]) -> FloatArray:
+        """Return unit vectors of free text, [texts, text dim]."""
+        return self._encode(texts, self.text_encoder.prompts.query)
+
+    def _encode(self, texts: list[str], prefix: str) -> FloatArray:
+        return embed_texts(self.text_encoder, texts, prefix, Precision(self.manifest["precision"]))
+
+
+def write_bundle(
+    folder: Path, recommender: Recommender, catalogue: Catalogue, text_encoder: Path, config_text: str
+) -> None:
+    """Write the files of a version; the store adds the manifest."""
+    catalogue.frame.write_parquet(folder / CATALOG)
+    np.save(folder / ITEM_VECTORS, recommender.arrays.item_vectors)
+    np.save(folder / TEXT_VECTORS, recommender.text_vectors)
+    recommender.index.save(folder / INDEX)
+    recommender.arrays.statistics.save(folder / STATISTICS)
+    near = recommender.arrays.text_near
+    save_file({"ids": near.ids, "weights": near.weights}, folder / TEXT_NEIGHBOURS)
+    target = folder / TEXT_ENCODER
+    for path in sorted(p for p in text_encoder.rglob("*") if p.is_file()):
+        copy = target / path.relative_to(text_encoder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    if recommender.towers is not None:
+        recommender.towers.save(folder)
+    if recommender.ranker is not None:
+        recommender.ranker.save(folder)
+    (folder / CONFIG).write_text(config_text)
+
+
+def load_bundle(store: Path, version: str | None = None) -> Bundle:
+    """Verify and load a version, the current one by default.
+
+    Raises:
+        InputError: naming the file that is wrong.
+    """
+    version = version or current_version(store)
+    folder = store / VERSIONS / version
+    manifest = verify(folder)
+    catalogue = Catalogue(pl.read_parquet(folder / CATALOG))
+    text_vectors: FloatArray = np.load(folder / TEXT_VECTORS)
+    item_vectors: FloatArray = np.load(folder / ITEM_VECTORS)
+    statistics = Statistics.load(folder / STATISTICS)
+    near = Neighbours(**load_file(folder / TEXT_NEIGHBOURS))
+    towers = Towers.load(folder) if (folder / TOWERS_FILE).is_file() else None
+    ranker = Ranker.load(folder) if (folder / RANKER_FILE).is_file() else None
+    config = CandidateConfig(**manifest["candidates"])
+    index = VectorIndex.load(folder / INDEX, item_vectors, IndexConfig(**manifest["index"]))
+    counts = {
+        CATALOG: len(catalogue), TEXT_VECTORS: len(text_vectors), ITEM_VECTORS: len(item_vectors), INDEX: len(index),
+        STATISTICS: len(statistics.count), TEXT_NEIGHBOURS: len(near.ids),
+    }  # fmt: skip
+    for name, count in counts.items():
+        if count != manifest["counts"]["items"]:
+            raise InputError(f"{folder / name}: {count} rows, the manifest says {manifest['counts']['items']} items")
+    arrays = item_arrays(statistics, text_vectors, towers, config, near, item_vectors)
+    recommender = Recommender(
+        arrays, index, text_vectors, config, np.array(manifest["click_kinds"], dtype=np.bool_), towers, ranker
+    )
+    encoder = load_text_encoder(
+        TextEncoderConfig(model=str(folder / TEXT_ENCODER), max_tokens=int(manifest["max_tokens"]))
+    )
+    return Bundle(version, manifest, catalogue, recommender, encoder.eval())

@@ -1,0 +1,115 @@
+"""The publish step: training outputs become a bundle that serving loads."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from omegaconf import OmegaConf
+from rich.console import Console
+
+import conf
+from conf.schema import PipelineConfig
+from encoders.towers import TOWERS_FILE, Towers
+from encoders.train import ENCODER_FOLDER, TEXT_ENCODER, TEXT_VECTORS, TOWERS, try_split
+from features import schema
+from features.dataset import Dataset, load_dataset
+from features.splits import exclude_seen
+from features.stages import Stage, fingerprint, plain
+from ranking.bundle import HISTORIES, write_bundle
+from ranking.ranker import RANKER_FILE, Ranker
+from ranking.store import current_version, publish_version
+from ranking.train import RANKER_FOLDER, build_recommender, click_kinds, ranker_stage
+
+ARTIFACTS = "artifacts"
+HISTORY_EVENTS = 500
+"""Most recent events per user that the server's user state starts with."""
+
+
+def git_sha() -> str | None:
+    """Return the commit of the code in use, or None outside a repository."""
+    folder = Path(conf.__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=5, check=False
+        )
+    except OSError:
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def publish_stage(config: PipelineConfig, dataset: Dataset) -> Stage:
+    """Return the stage that says which inputs the current version was made from."""
+    return Stage(Path(config.work_dir) / "publish", fingerprint(ranker_stage(config, dataset).inputs, config.rerank))
+
+
+def _write_histories(store: Path, dataset_folder: Path) -> None:
+    """Hand every user's recent events to serving, replacing the file in one step."""
+    columns = [schema.USER_ID, schema.ITEM_ID, schema.EVENT, schema.TIMESTAMP, schema.ORDER]
+    events = pl.scan_parquet(dataset_folder / schema.EVENTS_FILE).select(columns)
+    recent = events.group_by(schema.USER_ID, maintain_order=True).tail(HISTORY_EVENTS).select(columns)
+    temporary = store / f".{HISTORIES}.tmp"
+    recent.collect().write_parquet(temporary)
+    temporary.replace(store / HISTORIES)
+
+
+def publish(config: PipelineConfig, console: Console) -> str:
+    """Publish a bundle whose statistics know everything before the test window.
+
+    Returns:
+        The version's name.
+    """
+    work = Path(config.work_dir)
+    store = work / ARTIFACTS
+    dataset_folder = work / "dataset"
+    dataset = load_dataset(dataset_folder)
+    stage = publish_stage(config, dataset)
+    if stage.is_current():
+        version = current_version(store)
+        console.print(f"publish: nothing changed, keeping {version}")
+        return version
+    stage.reopen()
+    split = try_split(config, dataset)
+    encoder, ranker_folder = work / ENCODER_FOLDER, work / RANKER_FOLDER
+    text_vectors = np.load(encoder / TEXT_VECTORS)
+    towers = Towers.load(encoder / TOWERS) if (encoder / TOWERS / TOWERS_FILE).is_file() else None
+    ranker = Ranker.load(ranker_folder) if (ranker_folder / RANKER_FILE).is_file() else None
+    events = dataset.events
+    end = events.offsets[1:] if split is None else split.state_end
+    now = int(events.time.max(initial=0)) if split is None else split.state_time
+    recommender = build_recommender(config, dataset, text_vectors, towers, end, now, ranker)
+    exclude = config.evaluation.exclude_seen
+    if split is not None:
+        exclude = exclude_seen(dataset, split, exclude)
+    info = dataset.info
+    describe: dict[str, Any] = {
+        "git_sha": git_sha(),
+        "dataset_hash": info["content_hash"],
+        "counts": {"items": len(dataset.catalogue), "events": int((end - events.offsets[:-1]).sum())},
+        "dims": {"text": text_vectors.shape[1], "item": recommender.arrays.item_vectors.shape[1]},
+        "kinds": dataset.kinds,
+        "click_kinds": click_kinds(dataset.kinds).tolist(),
+        "exclude_seen": True if exclude is None else exclude,
+        "data_end": now,
+        "candidates": plain(config.candidates),
+        "index": plain(config.index),
+        "rerank": plain(config.rerank),
+        "max_tokens": config.text_encoder.max_tokens,
+        "precision": config.text_encoder.precision.value,
+        "template": {k: info[k] for k in ("text_fields", "text_fallback_fields", "max_text_chars")},
+        "trained": {"towers": towers is not None, "ranker": ranker is not None},
+    }
+    config_text = OmegaConf.to_yaml(OmegaConf.create(plain(config)))
+
+    def write(folder: Path) -> None:
+        write_bundle(folder, recommender, dataset.catalogue, encoder / TEXT_ENCODER, config_text)
+
+    store.mkdir(parents=True, exist_ok=True)
+    _write_histories(store, dataset_folder)
+    version = publish_version(store, write, describe)
+    stage.complete()
+    console.print(f"published [bold]{version}[/bold] to {store} ({len(dataset.catalogue):,} items)")
+    return version

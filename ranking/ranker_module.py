@@ -1,0 +1,163 @@
+"""The ranking head's Lightning module: listwise order, pointwise probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from scipy.stats import rankdata
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from conf.schema import RankerConfig
+from features.dataset import FloatArray
+from ranking.examples import Examples, ndcg_of_scores
+from ranking.ranker import Ranker
+
+
+class QueryBatches(IterableDataset[Tensor]):
+    """One epoch of query indices in a seeded order."""
+
+    def __init__(self, queries: int, batch_size: int, seed: int) -> None:
+        """Keep what the epoch is made from."""
+        self.queries, self.batch_size, self.seed = queries, batch_size, seed
+
+    def __iter__(self) -> Iterator[Tensor]:
+        order = np.random.default_rng(self.seed).permutation(self.queries)
+        yield from torch.from_numpy(order).split(self.batch_size)
+
+
+def listwise_loss(scores: Tensor, chosen: Tensor, real: Tensor) -> Tensor:
+    """Softmax cross-entropy of each list against its chosen items (ListNet; Cao et al., ICML 2007).
+
+    Args:
+        scores: [queries, candidates].
+        chosen: bool, at least one True per query that counts.
+        real: bool, False at padding.
+    """
+    log_shares = torch.log_softmax(scores.masked_fill(~real, -torch.inf), dim=1)
+    hits = chosen & real
+    per_query = -(log_shares.masked_fill(~hits, 0.0)).sum(1) / hits.sum(1).clamp(min=1)
+    counted = hits.any(1)
+    return per_query[counted].mean() if counted.any() else scores.sum() * 0.0
+
+
+class RankerModule(pl.LightningModule):
+    """Trains a Ranker on examples held in memory; validates by ndcg@10."""
+
+    def __init__(self, ranker: Ranker, config: RankerConfig, train: Examples, valid: Examples, seed: int) -> None:
+        """Take the network and both sets of examples."""
+        super().__init__()
+        self.ranker = ranker
+        self.settings = config
+        self.train_examples = train
+        self.valid_examples = valid
+        self.seed = seed
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW."""
+        return torch.optim.AdamW(
+            self.parameters(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
+        )
+
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        """Return this epoch's query order."""
+        queries = QueryBatches(
+            len(self.train_examples), self.settings.batch_size, self.seed * 100_003 + self.current_epoch
+        )
+        return DataLoader(queries, batch_size=None)
+
+    def on_train_epoch_start(self) -> None:
+        """Tie dropout to the epoch."""
+        torch.manual_seed(self.seed * 100_003 + self.current_epoch)
+
+    def training_step(self, index: Tensor, _index: int) -> Tensor:
+        """Listwise loss on the order, log loss on both probabilities."""
+        examples = self.train_examples
+        rows = index.numpy()
+        real = torch.from_numpy(examples.real[rows]).to(self.device)
+        chosen = torch.from_numpy(examples.chosen[rows]).to(self.device)
+        bought = torch.from_numpy(examples.bought[rows]).to(self.device)
+        logits = self.ranker(torch.from_numpy(examples.features[rows]).to(self.device))
+        order = listwise_loss(logits[..., 0], chosen, real)
+        # Negatives are a sample: a prior shift keeps the probabilities those of the full candidate list.
+        shift = torch.from_numpy(np.log(np.maximum(examples.negative_share[rows], 1e-6))).to(self.device)
+        labels = torch.stack([chosen, bought], dim=-1).float()
+        shifted = logits[..., 1:] - shift[:, None, None]
+        each = nn.functional.binary_cross_entropy_with_logits(shifted, labels, reduction="none")
+        pointwise = each[real].mean()
+        loss: Tensor = order + self.settings.pointwise_weight * pointwise
+        self.log("loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Return one pass; the work is done at the end of it."""
+        return DataLoader(torch.zeros(1), batch_size=None)  # type: ignore[arg-type]
+
+    def validation_step(self, _batch: Tensor, _index: int) -> None:
+        """Log ndcg@10 of the validation queries' candidates."""
+        scores = raw_logits(self.ranker, self.valid_examples.features)[..., 0]
+        self.log("valid_ndcg", float(ndcg_of_scores(self.valid_examples, scores).mean()), prog_bar=True)
+
+
+@torch.inference_mode()
+def raw_logits(ranker: Ranker, features: FloatArray, block: int = 512) -> FloatArray:
+    """Return raw logits [queries, candidates, 3] in blocks."""
+    device = next(ranker.parameters()).device
+    was_training = ranker.training
+    ranker.eval()
+    parts = [ranker(torch.from_numpy(features[i : i + block]).to(device)).cpu() for i in range(0, len(features), block)]
+    ranker.train(was_training)
+    return torch.cat(parts).numpy()
+
+
+def calibrate(ranker: Ranker, examples: Examples) -> None:
+    """Fit Platt scaling of both probabilities on held-out examples with complete candidate lists (Platt 1999)."""
+    logits = torch.from_numpy(raw_logits(ranker, examples.features)[examples.real][:, 1:])
+    labels = np.stack([examples.chosen, examples.bought], axis=-1)[examples.real]
+    truth = torch.from_numpy(labels.astype(np.float32))
+    values = torch.tensor([[1.0, 0.0], [1.0, 0.0]], requires_grad=True)
+    optimizer = torch.optim.LBFGS([values], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        scaled = logits * values[:, 0] + values[:, 1]
+        loss = nn.functional.binary_cross_entropy_with_logits(scaled, truth)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    fitted = values.detach()
+    usable = torch.isfinite(fitted).all(dim=1) & (fitted[:, 0] > 0) & (truth.sum(0) > 0)
+    ranker.calibration.copy_(torch.where(usable[:, None], fitted, ranker.calibration))
+
+
+def probability_quality(ranker: Ranker, examples: Examples, bins: int = 10) -> dict[str, dict[str, float]]:
+    """Return AUC, log loss and expected calibration error of both probabilities on examples.
+
+    The calibration error is the mean gap between predicted and observed share over ten equally filled bins.
+    """
+    logits = torch.from_numpy(raw_logits(ranker, examples.features))
+    probabilities = ranker.probabilities(logits).numpy()[examples.real]
+    labels = np.stack([examples.chosen, examples.bought], axis=-1)[examples.real]
+    quality = {}
+    for task, name in enumerate(("click", "purchase")):
+        p = np.clip(probabilities[:, task].astype(np.float64), 1e-9, 1 - 1e-9)
+        y = labels[:, task]
+        positives = int(y.sum())
+        if positives == 0 or positives == len(y):
+            continue
+        ranks = rankdata(p)
+        auc = (ranks[y].sum() - positives * (positives + 1) / 2) / (positives * (len(y) - positives))
+        groups = np.array_split(np.argsort(p, kind="stable"), bins)
+        error = sum(len(g) / len(y) * abs(p[g].mean() - y[g].mean()) for g in groups if len(g))
+        quality[name] = {
+            "auc": float(auc),
+            "log_loss": float(-(y * np.log(p) + (1 - y) * np.log(1 - p)).mean()),
+            "calibration_error": float(error),
+            "base_rate": float(y.mean()),
+        }
+    return quality

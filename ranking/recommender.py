@@ -1,0 +1,220 @@
+"""The Recommender: retrieve, filter, rank, re-rank. Pure: arrays in, lists out, no I/O and no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from conf.schema import CandidateConfig, IndexConfig
+from encoders.sequences import SequenceBatch
+from encoders.towers import Towers
+from features.candidates import Candidates, ItemArrays, candidate_features, recency_weights
+from features.dataset import BoolArray, FloatArray, IntArray
+from features.histories import HistoryBatch, batch_histories
+from ranking.explain import explain
+from ranking.index import VectorIndex
+from ranking.ranker import Ranker
+from ranking.requests import Recommendation, Recommended, Request
+from ranking.rerank import diversify
+from ranking.sources import CandidateSources, Limits, banned_keys, merge, sources_of
+
+BLOCK = 256
+"""Queries scored together; bounds the memory of candidate features."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Candidates of a batch after the ranking head, everything [queries, candidates] unless said otherwise."""
+
+    proposals: dict[str, IntArray]  # per source [queries, quota]
+    candidates: Candidates
+    scores: FloatArray  # -inf at padding
+    probabilities: FloatArray  # [queries, candidates, 2] P(click), P(purchase); NaN without a ranking head
+
+
+class Recommender:
+    """Makes lists from histories with one bundle's arrays and models."""
+
+    def __init__(
+        self,
+        arrays: ItemArrays,
+        index: VectorIndex,
+        text_vectors: FloatArray,
+        config: CandidateConfig,
+        click_kinds: npt.NDArray[np.bool_],
+        towers: Towers | None = None,
+        ranker: Ranker | None = None,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            arrays: item-side inputs of the candidate features.
+            index: index over `arrays.item_vectors`.
+            text_vectors: unit text vectors [items, text dim]; the space of `similar` and of free-text intents.
+            config: quotas of the candidate sources.
+            click_kinds: [kinds] True for kinds weaker than a purchase.
+            towers: trained towers; None compares text vectors instead (a shop without history).
+            ranker: trained ranking head; None keeps the fused order of the sources.
+        """
+        self.arrays = arrays
+        self.index = index
+        self.text_vectors = text_vectors
+        self.config = config
+        self.click_kinds = click_kinds
+        self.towers = towers
+        self.ranker = ranker
+        self.sources = CandidateSources(index, arrays, config)
+        # Without towers the retrieval index already holds the text vectors.
+        self.text_index = index if towers is None else VectorIndex.build(text_vectors, IndexConfig(gpu=False))
+        self._vectors = torch.from_numpy(arrays.item_vectors)
+
+    @property
+    def items(self) -> int:
+        """Catalogue size."""
+        return len(self.text_vectors)
+
+    @torch.inference_mode()
+    def user_vectors(self, batch: HistoryBatch) -> FloatArray:
+        """Return a vector per history, [queries, dim]; zero where the history is empty."""
+        vectors = np.zeros((len(batch), self.arrays.item_vectors.shape[1]), dtype=np.float32)
+        sizes = np.diff(batch.offsets)
+        filled = np.flatnonzero(sizes > 0)
+        if len(filled) == 0:
+            return vectors
+        if self.towers is None:
+            recent = batch.newest(self.config.recent_items)
+            np.add.at(
+                vectors, recent.owners(), self.arrays.item_vectors[recent.items] * recency_weights(recent)[:, None]
+            )
+            return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+        # The width is the tower's own, not the batch's longest: arithmetic does not depend on the neighbours.
+        length = self.towers.max_length
+        recent = batch.newest(length)
+        valid = np.arange(length) >= (length - np.diff(recent.offsets))[:, None]
+        first = recent.times[np.minimum(recent.offsets[:-1], max(len(recent.times) - 1, 0))]
+
+        def place(values: npt.NDArray[np.integer], padding: npt.NDArray[np.integer] | int = 0) -> torch.Tensor:
+            block = np.broadcast_to(np.asarray(padding, dtype=np.int64).reshape(-1, 1), valid.shape).copy()
+            block[valid] = values
+            return torch.from_numpy(block[filled])
+
+        sequences = SequenceBatch(
+            place(recent.items), place(recent.kinds), place(recent.times, first), torch.from_numpy(valid[filled])
+        )
+        vectors[filled] = self.towers.user_vectors(sequences, self._vectors).numpy()
+        return vectors
+
+    def retrieve(
+        self,
+        batch: HistoryBatch,
+        limits: Limits,
+        users: FloatArray,
+        intents: FloatArray | None = None,
+        sources: CandidateSources | None = None,
+    ) -> tuple[Candidates, dict[str, IntArray], FloatArray]:
+        """Return merged candidates, each source's proposals and each query's best retrieval score."""
+        sources = sources or self.sources
+        proposals, best = sources.propose(batch, users, limits, intents, self.text_index)
+        return merge(proposals, len(batch)), proposals, best
+
+    def features(
+        self, batch: HistoryBatch, candidates: Candidates, users: FloatArray, best: FloatArray
+    ) -> FloatArray:
+        """Return the candidate features, float32 [queries, candidates, features]."""
+        vectors = self.arrays.item_vectors[np.maximum(candidates.rows, 0)]  # [queries, candidates, dim]
+        scores = (vectors @ users[:, :, None])[:, :, 0]
+        return candidate_features(batch, candidates, self.arrays, scores, best, self.click_kinds)
+
+    def rank(
+        self,
+        batch: HistoryBatch,
+        limits: Limits,
+        intents: FloatArray | None = None,
+        sources: CandidateSources | None = None,
+    ) -> Ranked:
+        """Retrieve and score the candidates of a batch; `sources` stands in for the usual ones."""
+        users = self.user_vectors(batch)
+        candidates, proposals, best = self.retrieve(batch, limits, users, intents, sources)
+        padding = candidates.rows < 0
+        if self.ranker is None or candidates.rows.shape[1] == 0:
+            scores = candidates.fused.copy()
+            probabilities = np.full((*scores.shape, 2), np.nan, dtype=np.float32)
+        else:
+            scores, probabilities = self.ranker.score(self.features(batch, candidates, users, best))
+        return Ranked(proposals, candidates, np.where(padding, -np.inf, scores).astype(np.float32), probabilities)
+
+    def recommend(self, requests: Sequence[Request]) -> list[Recommendation]:
+        """Make a list for every request; a request's list does not depend on the others beside it."""
+        answers: list[Recommendation | None] = [None] * len(requests)
+        usual = [i for i, r in enumerate(requests) if r.k <= self.config.popular]
+        for start in range(0, len(usual), BLOCK):
+            chosen = usual[start : start + BLOCK]
+            for i, answer in zip(chosen, self._block([requests[i] for i in chosen]), strict=True):
+                answers[i] = answer
+        for i, request in enumerate(requests):
+            if request.k > self.config.popular:
+                # A list longer than any source is filled from as much of the popularity order as it takes.
+                deep = replace(self.config, popular=min(request.k, self.items))
+                answers[i] = self._block([request], CandidateSources(self.index, self.arrays, deep))[0]
+        return [a for a in answers if a is not None]
+
+    def _block(self, requests: list[Request], sources: CandidateSources | None = None) -> list[Recommendation]:
+        batch = batch_histories(
+            [r.history.items for r in requests],
+            [r.history.kinds for r in requests],
+            [r.history.times for r in requests],
+            [r.now for r in requests],
+        )
+        limits = Limits(
+            banned_keys(batch, [r.exclude for r in requests], [r.exclude_seen for r in requests], self.items),
+            [r.allowed for r in requests],
+        )
+        intents = None
+        if any(r.intent is not None for r in requests):
+            intents = np.zeros((len(requests), self.text_vectors.shape[1]), dtype=np.float32)
+            for query, request in enumerate(requests):
+                if request.intent is not None:
+                    intents[query] = request.intent
+        ranked = self.rank(batch, limits, intents, sources)
+        return [self._answer(request, ranked, query) for query, request in enumerate(requests)]
+
+    def _answer(self, request: Request, ranked: Ranked, query: int) -> Recommendation:
+        rows, scores = ranked.candidates.rows[query], ranked.scores[query]
+        real = int((rows >= 0).sum())
+        order = np.lexsort((rows, -scores))[:real]
+        if request.diversity > 0:
+            order = order[diversify(scores[order], self.arrays.text_units[rows[order]], request.diversity, request.k)]
+        items = []
+        for place in order[: request.k]:
+            mask = int(ranked.candidates.sources[query, place])
+            row = int(rows[place])
+            reasons = explain(row, mask, request.history, self.arrays) if request.explain else ()
+            click, purchase = ranked.probabilities[query, place]
+            items.append(
+                Recommended(row, float(scores[place]), float(click), float(purchase), sources_of(mask)[0], reasons)
+            )
+        return Recommendation(tuple(items), self._degradation(request))
+
+    def _degradation(self, request: Request) -> str:
+        if len(request.history.items) == 0 and request.intent is None:
+            return "popularity"
+        return "text_only" if self.towers is None else "none"
+
+    def similar(
+        self, vectors: FloatArray, k: int, exclude: IntArray, allowed: BoolArray | None = None
+    ) -> tuple[IntArray, FloatArray]:
+        """Return the items whose texts are nearest to unit vectors [queries, text dim].
+
+        Returns:
+            Rows [queries, k] padded with -1 and cosines [queries, k].
+        """
+        rows, cosines = self.text_index.search(vectors, k + len(exclude), allowed)
+        dropped = np.isin(rows, exclude) | (rows < 0)
+        order = np.argsort(dropped, axis=1, kind="stable")[:, :k]
+        kept = np.take_along_axis(dropped, order, axis=1)
+        found = np.where(kept, -1, np.take_along_axis(rows, order, axis=1)).astype(np.int32)
+        return found, np.where(kept, -np.inf, np.take_along_axis(cosines, order, axis=1)).astype(np.float32)

@@ -1,0 +1,40 @@
+"""Re-ranking: trading a little relevance for a list that does not repeat itself."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from features.dataset import FloatArray, LongArray
+
+POOL = 5
+"""How many times the list's length is considered for it."""
+
+
+def diversify(scores: FloatArray, units: FloatArray, strength: float, k: int) -> LongArray:
+    """Choose k items by maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998).
+
+    Args:
+        scores: relevance, best first, [candidates].
+        units: unit vectors whose cosine is likeness, [candidates, dim].
+        strength: 0 keeps the order, 1 only avoids likeness.
+        k: items to choose.
+
+    Returns:
+        Positions of the chosen candidates, in order.
+    """
+    pool = min(len(scores), max(POOL * k, k))
+    if pool == 0:
+        return np.zeros(0, dtype=np.int64)
+    relevance = scores[:pool].astype(np.float64)
+    span = float(relevance[0] - relevance[-1])
+    relevance = (relevance - relevance[-1]) / span if span > 0 else np.ones(pool)
+    likeness = np.zeros(pool)
+    free = np.ones(pool, dtype=bool)
+    chosen: list[int] = []
+    for _ in range(min(k, pool)):
+        value = np.where(free, (1.0 - strength) * relevance - strength * likeness, -np.inf)
+        pick = int(value.argmax())
+        chosen.append(pick)
+        free[pick] = False
+        likeness = np.maximum(likeness, units[:pool] @ units[pick])
+    return np.array(chosen, dtype=np.int64)

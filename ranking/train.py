@@ -1,0 +1,168 @@
+"""The train-ranker step: candidates of out-of-time queries, features, the ranking head."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from conf.schema import PipelineConfig
+from encoders.fitting import fit, forget
+from encoders.towers import Towers
+from encoders.train import (
+    ENCODER_FOLDER, RANKER_TOWERS, TEXT_VECTORS, TOWERS, Progressing, encoder_stage, trainable, try_split,
+)  # fmt: skip
+from features import schema
+from features.candidates import feature_names
+from features.dataset import BoolArray, Dataset, FloatArray, LongArray, load_dataset
+from features.splits import Split, exclude_seen
+from features.stages import Stage, fingerprint
+from features.statistics import Neighbours, item_statistics
+from ranking.assemble import item_arrays
+from ranking.examples import Examples, collect, ndcg_of_scores
+from ranking.index import VectorIndex
+from ranking.ranker import Ranker
+from ranking.ranker_module import RankerModule, calibrate, probability_quality, raw_logits
+from ranking.recommender import Recommender
+
+RANKER_FOLDER = "ranker"
+REPORT = "training.json"
+VALID_QUERIES = 4000
+CALIBRATION_QUERIES = 1000
+
+
+def click_kinds(kinds: list[str]) -> BoolArray:
+    """Tell which kinds are weaker than a purchase, bool [kinds]."""
+    return np.array([k in schema.CLICK_KINDS for k in kinds], dtype=np.bool_)
+
+
+def build_recommender(
+    config: PipelineConfig,
+    dataset: Dataset,
+    text_vectors: FloatArray,
+    towers: Towers | None,
+    end: LongArray,
+    now: int,
+    ranker: Ranker | None = None,
+    near: Neighbours | None = None,
+) -> Recommender:
+    """Put a Recommender together whose statistics know the events before `end` and nothing later."""
+    statistics = item_statistics(dataset, end, now, config.candidates.neighbours, config.candidates.window)
+    arrays = item_arrays(statistics, text_vectors, towers, config.candidates, near)
+    index = VectorIndex.build(arrays.item_vectors, config.index)
+    return Recommender(arrays, index, text_vectors, config.candidates, click_kinds(dataset.kinds), towers, ranker)
+
+
+def ranker_stage(config: PipelineConfig, dataset: Dataset) -> Stage:
+    """Return the stage whose folder holds this step's outputs."""
+    inputs = fingerprint(encoder_stage(config, dataset).inputs, config.ranker, config.candidates, config.index)
+    return Stage(Path(config.work_dir) / RANKER_FOLDER, inputs)
+
+
+def _examples(
+    config: PipelineConfig, dataset: Dataset, split: Split, console: Console
+) -> tuple[Examples, Examples, Examples]:
+    """Return training, calibration and validation examples."""
+    encoder = Path(config.work_dir) / ENCODER_FOLDER
+    text_vectors = np.load(encoder / TEXT_VECTORS)
+    exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
+    rng = np.random.default_rng(config.seed)
+    past = build_recommender(
+        config, dataset, text_vectors, Towers.load(encoder / RANKER_TOWERS), split.tower_end, split.tower_time
+    )
+    present = build_recommender(
+        config, dataset, text_vectors, Towers.load(encoder / TOWERS), split.train_end, split.train_time,
+        near=past.arrays.text_near,
+    )  # fmt: skip
+    order = rng.permutation(len(split.ranker))
+    held = min(CALIBRATION_QUERIES, len(order) // 5)
+    calibration = split.ranker.select(np.sort(order[:held]))
+    train = split.ranker.select(np.sort(order[held:][: config.ranker.max_queries]))
+    valid = split.valid.select(np.sort(rng.permutation(len(split.valid))[:VALID_QUERIES]))
+    with Progressing(console).bar() as bar:
+        task = bar.add_task("candidate features", total=len(train) + len(calibration) + len(valid))
+
+        def gather(recommender: Recommender, queries: object, limit: int) -> Examples:
+            return collect(
+                recommender, dataset.events, queries, exclude_seen=exclude, limit=limit, seed=config.seed,  # type: ignore[arg-type]
+                advance=lambda n: bar.advance(task, n),
+            )  # fmt: skip
+
+        return (
+            gather(past, train, config.ranker.candidates),
+            gather(past, calibration, 0),
+            gather(present, valid, 0),
+        )
+
+
+def train_ranker(config: PipelineConfig, console: Console) -> Path:
+    """Train and save the ranking head; a finished, unchanged step is skipped.
+
+    Returns:
+        The folder with the outputs; it holds no ranker where there was too little to learn from.
+    """
+    dataset = load_dataset(Path(config.work_dir) / "dataset")
+    stage = ranker_stage(config, dataset)
+    if stage.is_current():
+        console.print(f"train-ranker: nothing changed, keeping {stage.folder}")
+        return stage.folder
+    stage.reopen()
+    started = time.perf_counter()
+    split = try_split(config, dataset)
+    report: dict[str, object] = {"trained": False}
+    if config.ranker.enabled and split is not None and trainable(split, dataset):
+        train, calibration, valid = _examples(config, dataset, split, console)
+        torch.manual_seed(config.seed)
+        attributes = (train.features.shape[2] - len(feature_names(0))) // 2
+        ranker = Ranker(feature_names(attributes), list(config.ranker.hidden), config.ranker.dropout)
+        sample = train.features[train.real]
+        rng = np.random.default_rng(config.seed)
+        ranker.fit_scale(sample[rng.permutation(len(sample))[:200_000]])
+        module = RankerModule(ranker, config.ranker, train, valid, config.seed)
+        checkpoints = Path(config.work_dir) / "checkpoints" / f"ranker-{stage.inputs}"
+        fitted = fit(
+            module, checkpoints, max_epochs=config.ranker.epochs, patience=config.ranker.patience,
+            monitor="valid_ndcg", clip_norm=5.0, console=console,
+        )  # fmt: skip
+        if len(calibration):
+            calibrate(ranker, calibration)
+        before = float(ndcg_of_scores(valid, valid.fused).mean())
+        after = float(ndcg_of_scores(valid, raw_logits(ranker, valid.features)[..., 0]).mean())
+        report = {
+            "trained": True,
+            "queries": len(train),
+            "validation_ndcg@10": {"candidate_order": before, "ranked": after},
+            "epochs": fitted.epochs,
+            "history": fitted.history,
+            "probabilities": probability_quality(ranker, valid),
+        }
+        ranker.save(stage.folder)
+        forget(checkpoints)
+    report["seconds"] = round(time.perf_counter() - started, 1)
+    (stage.folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+    stage.complete()
+    _print(report, console)
+    return stage.folder
+
+
+def _print(report: dict[str, object], console: Console) -> None:
+    if not report["trained"]:
+        console.print("train-ranker: no ranking head (too few events, or ranker.enabled=false)")
+        return
+    table = Table("what", "validation", title=f"train-ranker, {report['seconds']} s")
+    ndcg = report["validation_ndcg@10"]
+    assert isinstance(ndcg, dict)
+    table.add_row("ndcg@10, candidate order", f"{ndcg['candidate_order']:.4f}")
+    table.add_row("ndcg@10, ranking head", f"{ndcg['ranked']:.4f}")
+    quality = report["probabilities"]
+    assert isinstance(quality, dict)
+    for name, values in quality.items():
+        table.add_row(f"P({name}) AUC", f"{values['auc']:.4f}")
+        table.add_row(f"P({name}) log loss", f"{values['log_loss']:.4f}")
+        table.add_row(f"P({name}) calibration error", f"{values['calibration_error']:.5f}")
+    console.print(table)

@@ -404,3 +404,22 @@ class ExportConfig:
 
     artifacts: str = "work/artifacts"
     output: str = "exported"
+
+
+@dataclass(frozen=True)
+class RollbackConfig:
+    """Root of rollback."""
+
+    artifacts: str = "work/artifacts"
+    version: str | None = None
+    """Version to serve; null is the one before the current."""
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Root of demo: a server on a finished run, asked for a few of its users."""
+
+    work_dir: str = "work/demo"
+    users: list[str] = field(default_factory=list)
+    """Who is asked for; empty picks three with a middling history."""
+    k: int = 10

@@ -33,6 +33,7 @@ def embed_texts(
 
     Returns:
         float32 [texts, dim], in the order given.
+
     """
     if not texts:
         return np.zeros((0, encoder.dim), dtype=np.float32)

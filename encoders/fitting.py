@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -33,15 +32,21 @@ class Fit:
 
 
 class _History(Callback):
-    """Remembers the monitored metric of each epoch, across a resume too."""
+    """Remembers the monitored metric of each epoch, across a resume too, and says it where no bar does."""
 
-    def __init__(self, monitor: str) -> None:
+    def __init__(self, monitor: str, console: Console | None) -> None:
         self.monitor = monitor
+        self.console = console
         self.values: list[float] = []
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking and self.monitor in trainer.callback_metrics:
             self.values.append(float(trainer.callback_metrics[self.monitor]))
+            if self.console is not None:
+                self.console.print(
+                    f"  {type(pl_module).__name__} epoch {trainer.current_epoch + 1}: "
+                    f"{self.monitor} {self.values[-1]:.4f}"
+                )
 
     def state_dict(self) -> dict[str, object]:
         return {"values": list(self.values)}
@@ -84,8 +89,8 @@ def fit(
 ) -> Fit:
     """Train a module, resuming from `checkpoints` when a run was cut off there, and load its best weights.
 
-    A checkpoint is written after every epoch; data order and randomness are functions of the epoch, so a resumed
-    run reaches the same numbers as one that was never interrupted.
+    A checkpoint is written after every epoch; data order and randomness are functions of the epoch, so a
+    resumed run reaches the same numbers as one that was never interrupted.
 
     Args:
         module: the module; its `train_dataloader` is asked anew each epoch.
@@ -96,8 +101,8 @@ def fit(
         mode: `max` or `min`.
         clip_norm: gradient norm limit, for modules with automatic optimisation.
         console: where the progress bar goes; None shows none.
+
     """
-    history = _History(monitor or "")
     keep = ModelCheckpoint(
         dirpath=checkpoints,
         filename="best",
@@ -107,10 +112,11 @@ def fit(
         save_last=True,
         enable_version_counter=False,
     )
+    bar = console is not None and console.is_terminal
+    history = _History(monitor or "", None if bar else console)
     callbacks: list[Callback] = [keep, history]
     if monitor is not None:
         callbacks.append(EarlyStopping(monitor=monitor, mode=mode, patience=patience))
-    bar = console is not None and console.is_terminal or os.environ.get("SHELFWISE_PROGRESS") == "1"
     if bar:
         callbacks.append(RichProgressBar(leave=True))
     last = checkpoints / "last.ckpt"

@@ -13,7 +13,8 @@ def whitening(text_vectors: FloatArray, shrinkage: float = 0.01) -> tuple[FloatA
     """Return the mean [dim] and matrix [dim, dim] that decorrelate text vectors.
 
     Sentence vectors crowd into a narrow cone; PCA whitening spreads them (Su et al. 2021, arXiv:2103.15316).
-    The eigenvalues are shrunk towards their mean, so that a small catalogue does not blow up its empty directions.
+    The eigenvalues are shrunk towards their mean, so that a small catalogue does not blow up its empty
+    directions.
     """
     mean = text_vectors.mean(axis=0)
     centred = (text_vectors - mean).astype(np.float64)
@@ -51,21 +52,23 @@ class ItemTower(nn.Module):
         self.whiten.copy_(torch.from_numpy(matrix))
         self.seen.copy_(torch.from_numpy(seen))
 
-    def from_text(self, text: Tensor) -> Tensor:
-        """Project text vectors [..., text dim] to [..., dim]: all there is of an item without history."""
-        projected: Tensor = self.project((text - self.mean) @ self.whiten)
-        return projected
+    def whitened(self, text: Tensor) -> Tensor:
+        """Whiten text vectors [..., text dim]; nothing here learns, so training does it once for all."""
+        whitened: Tensor = (text - self.mean) @ self.whiten
+        return whitened
 
-    def forward(self, text: Tensor, rows: Tensor, keep_id: Tensor | None = None) -> Tensor:
+    def forward(self, whitened: Tensor, rows: Tensor, keep_id: Tensor | None = None) -> Tensor:
         """Return vectors [..., dim].
 
         Args:
-            text: text vectors of the rows, [..., text dim].
+            whitened: whitened text vectors of the rows, [..., text dim].
             rows: catalogue rows, [...].
             keep_id: bool [...]; False represents an item by its text alone (training-time id dropout).
+
         """
-        vectors = self.from_text(text)
+        vectors: Tensor = self.project(whitened)
         if self.residual is None:
             return vectors
         use = self.seen[rows] if keep_id is None else self.seen[rows] & keep_id
-        return vectors + self.residual(rows) * use.unsqueeze(-1)
+        combined: Tensor = vectors + self.residual(rows) * use.unsqueeze(-1)
+        return combined

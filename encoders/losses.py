@@ -18,8 +18,8 @@ def in_batch_softmax(
 ) -> Tensor:
     """Cross-entropy of each pair against every candidate of the batch.
 
-    Popular items appear as negatives more often than they should; subtracting log q, the log of the probability
-    that a candidate is drawn, undoes it (Yi et al., RecSys 2019, "Sampling-bias-corrected neural modeling").
+    Popular items appear as negatives more often than they should; subtracting log q, the log of the
+    probability that a candidate is drawn, undoes it (Yi et al., RecSys 2019, "Sampling-bias-corrected neural modeling").
 
     Args:
         queries: unit vectors [pairs, dim].
@@ -27,11 +27,12 @@ def in_batch_softmax(
         positive: index of each pair's positive among the candidates [pairs].
         temperature: divides the cosines.
         log_q: log sampling probability per candidate [candidates], or None for no correction.
-        masked: True where a candidate must not count as a negative [pairs, candidates]; the positive never is.
+        masked: True where a candidate must not count as a negative [pairs, candidates]; a positive always does.
         weights: weight of each pair [pairs].
 
     Returns:
         Scalar loss, the weighted mean over pairs.
+
     """
     logits = queries @ candidates.T / temperature  # [pairs, candidates]
     if log_q is not None:
@@ -67,6 +68,7 @@ def sampled_softmax(
 
     Returns:
         Scalar loss, the weighted mean over positions.
+
     """
     positive = (states * positives).sum(-1, keepdim=True)  # [positions, 1]
     negative = (states @ negatives.T).masked_fill(collide, -torch.inf)  # [positions, negatives]

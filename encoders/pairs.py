@@ -24,7 +24,9 @@ class PairBatch:
 class PairSampler:
     """Draws pairs from training prefixes; the same seed draws the same pairs."""
 
-    def __init__(self, events: Events, end: LongArray, kind_weights: FloatArray, text_ids: IntArray, window: int) -> None:
+    def __init__(
+        self, events: Events, end: LongArray, kind_weights: FloatArray, text_ids: IntArray, window: int
+    ) -> None:
         """Prepare to draw.
 
         Args:
@@ -33,6 +35,7 @@ class PairSampler:
             kind_weights: weight per event kind; a pair counts as much as its positive's kind.
             text_ids: [items] equal for items whose texts are equal; such a pair teaches nothing.
             window: how many events later the positive may be.
+
         """
         self.events = events
         self.kind_weights = kind_weights
@@ -74,4 +77,5 @@ class PairSampler:
         place = np.minimum(np.searchsorted(self._history_keys, keys), len(self._history_keys) - 1)
         chosen = self._history_keys[place] == keys
         same: np.ndarray = self.text_ids[batch.positive][:, None] == self.text_ids[candidates][None, :]
-        return chosen | same
+        hidden: np.ndarray = chosen | same
+        return hidden

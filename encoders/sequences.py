@@ -41,7 +41,11 @@ def gather(events: Events, start: LongArray, stop: LongArray) -> SequenceBatch:
 
     times = place(events.time)
     # Padding takes the time of the first real event, so that its gap reads as zero.
-    first = torch.from_numpy(events.time[np.minimum(start, len(events) - 1)]) if len(events) else torch.zeros(len(start))
+    first = (
+        torch.from_numpy(events.time[np.minimum(start, len(events) - 1)])
+        if len(events)
+        else torch.zeros(len(start))
+    )
     times = torch.where(torch.from_numpy(valid), times, first[:, None].to(torch.int64))
     return SequenceBatch(place(events.item), place(events.kind), times, torch.from_numpy(valid))
 
@@ -57,10 +61,12 @@ def training_windows(
 ) -> tuple[LongArray, LongArray]:
     """Cut every user's training events into windows of `max_length` + 1 that overlap by one event.
 
-    Every event but a user's first is predicted exactly once. The cuts of long histories shift from epoch to epoch.
+    Every event but a user's first is predicted exactly once. The cuts of long histories shift from epoch to
+    epoch.
 
     Returns:
         Start and stop positions, each [windows]; users with fewer than two events have none.
+
     """
     begin = events.offsets[:-1]
     size = end - begin
@@ -80,7 +86,7 @@ def training_windows(
 def epoch_batches(
     events: Events, end: LongArray, max_length: int, batch_size: int, seed: int
 ) -> Iterator[tuple[LongArray, LongArray]]:
-    """Yield shuffled window positions, grouped by length so that little is padded; `seed` fixes everything."""
+    """Yield shuffled window positions, grouped by length so that little is padded; `seed` fixes all."""
     rng = np.random.default_rng(seed)
     start, stop = training_windows(events, end, max_length, rng)
     # Sorting noisy lengths keeps batches even in length and different from epoch to epoch.

@@ -9,7 +9,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from conf.schema import Precision, TextEncoderConfig, TuningMode
@@ -44,22 +44,26 @@ def choose_trainable(encoder: TextEncoder, config: TextEncoderConfig) -> None:
     """Freeze what the mode keeps, or wrap the backbone with LoRA adapters (Hu et al. 2022)."""
     if config.mode is TuningMode.lora:
         adapters = LoraConfig(
-            r=config.lora_rank, lora_alpha=2 * config.lora_rank, lora_dropout=0.05, target_modules="all-linear"
+            r=config.lora_rank,
+            lora_alpha=2 * config.lora_rank,
+            lora_dropout=0.05,
+            target_modules="all-linear",
         )
-        encoder.backbone = get_peft_model(encoder.backbone, adapters)
+        encoder.backbone = get_peft_model(encoder.backbone, adapters)  # type: ignore[assignment]
         return
     if config.frozen_layers > 0:
         for parameter in encoder.backbone.get_input_embeddings().parameters():
             parameter.requires_grad_(False)
-        layers = encoder.backbone.encoder.layer
-        for layer in layers[: config.frozen_layers]:
+        stack: Any = encoder.backbone.encoder
+        for layer in stack.layer[: config.frozen_layers]:
             layer.requires_grad_(False)
 
 
 def merge_adapters(encoder: TextEncoder) -> None:
     """Fold LoRA adapters into the weights, so that the saved encoder is a plain one."""
-    if isinstance(encoder.backbone, PeftModel):
-        encoder.backbone = encoder.backbone.merge_and_unload()
+    backbone: Any = encoder.backbone
+    if isinstance(backbone, PeftModel):
+        encoder.backbone = backbone.merge_and_unload()
 
 
 class StageOne(pl.LightningModule):
@@ -95,7 +99,7 @@ class StageOne(pl.LightningModule):
         self.mined: IntArray | None = None
 
     def _validation_pool(self, rng: np.random.Generator) -> IntArray:
-        """Rows that validation ranks: the catalogue, or a seeded part of a large one with every target in it."""
+        """Rows that validation ranks: the catalogue, or a seeded part of a large one with every target."""
         items = len(self.texts)
         if items <= VALIDATION_ITEMS:
             return np.arange(items, dtype=np.int32)
@@ -121,7 +125,10 @@ class StageOne(pl.LightningModule):
         config = self.settings
         steps = min(config.validate_every, config.max_steps - self.current_epoch * config.validate_every)
         batches = PairBatches(
-            self.sampler, max(steps, 1) * config.accumulate, config.batch_size, self.seed * 100_003 + self.current_epoch
+            self.sampler,
+            max(steps, 1) * config.accumulate,
+            config.batch_size,
+            self.seed * 100_003 + self.current_epoch,
         )
         return DataLoader(batches, batch_size=None)
 
@@ -131,7 +138,7 @@ class StageOne(pl.LightningModule):
         self.rng = np.random.default_rng(self.seed * 100_003 + self.current_epoch)
         if self.settings.hard_negatives:
             vectors = torch.from_numpy(self._embed(list(self.texts)))
-            blocks = [best_items(part, vectors, MINED + 1) for part in vectors.split(1024)]
+            blocks = [best_items(vectors[i : i + 1024], vectors, MINED + 1) for i in range(0, len(vectors), 1024)]
             self.mined = np.concatenate(blocks)[:, 1:]
 
     def _text(self, row: int) -> str:
@@ -183,7 +190,8 @@ class StageOne(pl.LightningModule):
 
     def _adversarial_backward(self, batch: PairBatch) -> None:
         """Add the gradient at worst-case word embeddings (FGM; Miyato et al. 2017, arXiv:1605.07725)."""
-        weight = self.encoder.backbone.get_input_embeddings().weight
+        embeddings: Any = self.encoder.backbone.get_input_embeddings()
+        weight: nn.Parameter = embeddings.weight
         if weight.grad is None:
             return
         norm = weight.grad.norm()
@@ -215,7 +223,9 @@ class StageOne(pl.LightningModule):
 
     def validation_step(self, _batch: Tensor, _index: int) -> None:
         """Log recall@10 of the text vectors alone: a history's mean against the catalogue."""
-        self.log("valid_recall", self.text_recall(self._embed([self.texts[r] for r in self.pool])), prog_bar=True)
+        self.log(
+            "valid_recall", self.text_recall(self._embed([self.texts[r] for r in self.pool])), prog_bar=True
+        )
 
     def _embed(self, texts: list[str]) -> FloatArray:
         return embed_texts(self.encoder, texts, self.encoder.prompts.passage, self.settings.precision)
@@ -238,7 +248,9 @@ class StageOne(pl.LightningModule):
         for begin in range(0, len(queries), 512):
             inside = (owner >= begin) & (owner < begin + 512)
             exclude = ((owner[inside] - begin).astype(np.int32), rows[inside].astype(np.int32))
-            blocks.append(best_items(torch.from_numpy(profiles[begin : begin + 512]), items, VALIDATION_K, exclude))
+            blocks.append(
+                best_items(torch.from_numpy(profiles[begin : begin + 512]), items, VALIDATION_K, exclude)
+            )
         top = np.concatenate(blocks)
         size = np.diff(queries.target_offsets)
         owners = np.repeat(np.arange(len(queries)), size)

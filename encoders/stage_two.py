@@ -30,7 +30,9 @@ class TowerBatches(IterableDataset[SequenceBatch]):
 
     def __iter__(self) -> Iterator[SequenceBatch]:
         config = self.config
-        for start, stop in epoch_batches(self.events, self.end, config.max_length, config.batch_size, self.seed):
+        for start, stop in epoch_batches(
+            self.events, self.end, config.max_length, config.batch_size, self.seed
+        ):
             yield gather(self.events, start, stop)
 
 
@@ -49,7 +51,7 @@ class StageTwo(pl.LightningModule):
         exclude_seen: bool,
         seed: int,
     ) -> None:
-        """Take towers, training prefixes (`end` per user) and validation queries (None trains without looking)."""
+        """Take fitted towers, training prefixes (`end` per user) and validation queries (None: no looking)."""
         super().__init__()
         self.towers = towers
         self.settings = config
@@ -58,10 +60,13 @@ class StageTwo(pl.LightningModule):
         self.valid = valid
         self.exclude_seen = exclude_seen
         self.seed = seed
-        self.text = torch.from_numpy(text_vectors)
+        self.text_vectors = text_vectors
+        self.whitened = towers.item_tower.whitened(torch.from_numpy(text_vectors))
         self.kind_weights = torch.from_numpy(kind_weights)
         self.trainable_rows = torch.from_numpy(
-            np.unique(events.item[ragged_ranges(events.offsets[:-1], end - events.offsets[:-1])]).astype(np.int64)
+            np.unique(events.item[ragged_ranges(events.offsets[:-1], end - events.offsets[:-1])]).astype(
+                np.int64
+            )
         )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -83,13 +88,15 @@ class StageTwo(pl.LightningModule):
         """Predict every next item of the windows."""
         config, device = self.settings, self.device
         length = batch.rows.shape[1]
-        keep_id = torch.rand(len(self.text)) >= config.id_dropout
+        keep_id = torch.rand(len(self.whitened)) >= config.id_dropout
         negatives = self.trainable_rows
         if config.negatives and config.negatives < len(negatives):
             negatives = negatives[torch.randint(len(negatives), (config.negatives,))]
         # Each distinct row goes through the item tower once.
         rows, inverse = torch.unique(torch.cat([batch.rows.flatten(), negatives]), return_inverse=True)
-        vectors = self.towers.item_tower(self.text[rows].to(device), rows.to(device), keep_id[rows].to(device))
+        vectors = self.towers.item_tower(
+            self.whitened[rows].to(device), rows.to(device), keep_id[rows].to(device)
+        )
         sequence = vectors[inverse[: batch.rows.numel()].to(device)].view(len(batch.rows), length, -1)
         negative_vectors = vectors[inverse[batch.rows.numel() :].to(device)]
         inputs = SequenceBatch(
@@ -113,11 +120,13 @@ class StageTwo(pl.LightningModule):
         """Return index blocks of the validation queries."""
         if self.valid is None:
             return []
-        return DataLoader(torch.arange(len(self.valid)).split(1024), batch_size=None)  # type: ignore[arg-type]
+        rows = np.arange(len(self.valid))
+        blocks = [torch.from_numpy(rows[i : i + 1024]) for i in range(0, len(rows), 1024)]
+        return DataLoader(blocks, batch_size=None)  # type: ignore[arg-type]
 
     def on_validation_epoch_start(self) -> None:
         """Compute the catalogue's vectors once per validation."""
-        self.catalogue = torch.from_numpy(self.towers.item_vectors(self.text.numpy()))
+        self.catalogue = torch.from_numpy(self.towers.item_vectors(self.text_vectors))
         self.recalls: list[FloatArray] = []
 
     def validation_step(self, index: Tensor, _index: int) -> None:
@@ -151,4 +160,6 @@ def tower_recall(
     sizes = np.diff(queries.target_offsets)
     owner = np.repeat(np.arange(len(queries)), sizes)
     hit = (top[owner] == queries.targets[:, None]).any(axis=1)
-    return (np.bincount(owner, weights=hit, minlength=len(queries)) / np.maximum(sizes, 1)).astype(np.float32)
+    hits = np.bincount(owner, weights=hit, minlength=len(queries))
+    recall: FloatArray = (hits / np.maximum(sizes, 1)).astype(np.float32)
+    return recall

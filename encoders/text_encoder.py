@@ -36,8 +36,8 @@ class Prompts:
 def family_prompts(name: str) -> Prompts:
     """Return the prompts a model family was trained with.
 
-    E5 wants `query: ` and `passage: ` (Wang et al. 2022, model card); BGE English v1.5 wants an instruction before
-    queries only; everything else, MiniLM and MPNet included, wants none.
+    E5 wants `query: ` and `passage: ` (Wang et al. 2022, model card); BGE English v1.5 wants an instruction
+    before queries only; everything else, MiniLM and MPNet included, wants none.
     """
     lowered = name.lower()
     if "e5" in Path(lowered).name and "instruct" not in lowered:
@@ -60,7 +60,10 @@ def resolve_precision(precision: Precision, device: torch.device) -> Precision:
         return precision
     if device.type == "cuda":
         return Precision.bf16 if torch.cuda.is_bf16_supported() else Precision.fp32
-    native = torch.backends.cpu.get_cpu_capability().startswith("AVX512") and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    native = (
+        torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
     return Precision.bf16 if native else Precision.fp32
 
 
@@ -68,8 +71,8 @@ def resolve_precision(precision: Precision, device: torch.device) -> Precision:
 def _quiet() -> Iterator[None]:
     """Silence the weight-loading progress bars and notices of transformers."""
     before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
@@ -178,6 +181,7 @@ def load_text_encoder(config: TextEncoderConfig) -> TextEncoder:
 
     Raises:
         InputError: when the model cannot be loaded.
+
     """
     source = str(bundled_model_path()) if config.model == "bundled" else config.model
     logging.getLogger("transformers").setLevel(logging.ERROR)

@@ -77,11 +77,11 @@ class Towers(nn.Module):
         for start in range(0, len(text_vectors), block):
             text = torch.from_numpy(text_vectors[start : start + block]).to(device)
             rows = torch.arange(start, start + len(text), device=device)
-            blocks.append(self.item_tower(text, rows).cpu().numpy())
+            blocks.append(self.item_tower(self.item_tower.whitened(text), rows).cpu().numpy())
         return np.concatenate(blocks) if blocks else np.zeros((0, self.dim), dtype=np.float32)
 
     def user_vectors(self, batch: SequenceBatch, item_vectors: Tensor) -> Tensor:
-        """Return the vector after each history's newest event, [batch, dim]; catalogue vectors are [items, dim]."""
+        """Return the vector after each history's newest event, [batch, dim], given all item vectors."""
         states: Tensor = self.user_encoder(item_vectors[batch.rows], batch.kinds, batch.times, batch.valid)
         return states[:, -1]
 
@@ -109,6 +109,7 @@ def best_items(
         items: the whole catalogue, [items, dim].
         k: list length; capped by the catalogue.
         exclude: (user index, item row) pairs that must not appear.
+
     """
     scores = users @ items.T
     if exclude is not None:

@@ -29,11 +29,13 @@ from features.text import TextTemplate, render_parts
 ENCODER_FOLDER = "encoder"
 TEXT_ENCODER = "text_encoder"
 TEXT_VECTORS = "text_vectors.npy"
+FROZEN_VECTORS = "frozen_vectors.npy"
+"""Vectors of the encoder before any training: what fine-tuning is compared with."""
 TOWERS = "towers"
 RANKER_TOWERS = "ranker_towers"
 REPORT = "training.json"
 MIN_EVENTS = 200
-"""Fewer training events than this teach nothing; the text encoder is used as it is and no tower is trained."""
+"""Fewer training events than this teach nothing: the text encoder stays as it is, no tower is trained."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,9 @@ def trainable(split: Split | None, dataset: Dataset) -> bool:
     if split is None:
         return False
     begin = dataset.events.offsets[:-1]
-    return int((split.tower_end - begin).sum()) >= MIN_EVENTS and len(split.ranker) > 0 and len(split.valid) > 0
+    return (
+        int((split.tower_end - begin).sum()) >= MIN_EVENTS and len(split.ranker) > 0 and len(split.valid) > 0
+    )
 
 
 def text_ids(texts: list[str]) -> IntArray:
@@ -92,9 +96,15 @@ def try_split(config: PipelineConfig, dataset: Dataset) -> Split | None:
 
 
 def _fine_tune(
-    config: PipelineConfig, dataset: Dataset, split: Split, encoder: TextEncoder, checkpoints: Path, console: Console
-) -> tuple[Fit | None, float]:
-    """Run stage one; return the fit and the recall that the encoder had before it."""
+    config: PipelineConfig,
+    dataset: Dataset,
+    split: Split,
+    encoder: TextEncoder,
+    frozen: FloatArray,
+    checkpoints: Path,
+    console: Console,
+) -> tuple[Fit, float]:
+    """Run stage one; return the fit and the recall before it, measured on the vectors `frozen`."""
     settings = config.text_encoder
     texts = dataset.catalogue.texts
     template = TextTemplate.from_info(dataset.info)
@@ -105,7 +115,7 @@ def _fine_tune(
         encoder, settings, sampler, render_parts(dataset.catalogue.frame, template), texts,
         template.max_chars, dataset.events, split.valid, config.seed,
     )  # fmt: skip
-    before = module.text_recall(module._embed([texts[r] for r in module.pool]))
+    before = module.text_recall(frozen[module.pool])
     console.print(f"text encoder before fine-tuning: validation recall@10 {before:.4f} from text alone")
     untouched = {name: t.clone() for name, t in encoder.state_dict().items()}
     choose_trainable(encoder, settings)
@@ -116,7 +126,9 @@ def _fine_tune(
     merge_adapters(encoder)
     if result.best < before:
         encoder.load_state_dict(untouched)
-    console.print(f"text encoder after fine-tuning: {result.best:.4f} (best of {len(result.history)} validations)")
+    console.print(
+        f"text encoder after fine-tuning: {result.best:.4f} (best of {len(result.history)} validations)"
+    )
     return result, before
 
 
@@ -151,14 +163,28 @@ def _train_towers(
     return towers, result
 
 
+def _embed_catalogue(
+    config: PipelineConfig, dataset: Dataset, encoder: TextEncoder, console: Console
+) -> FloatArray:
+    """Encode every item's text, [items, text dim], with a progress bar."""
+    texts = dataset.catalogue.texts
+    with Progressing(console).bar() as bar:
+        task = bar.add_task("embedding the catalogue", total=len(set(texts)))
+        return embed_texts(
+            encoder, texts, encoder.prompts.passage, config.text_encoder.precision,
+            advance=lambda n: bar.advance(task, n),
+        )  # fmt: skip
+
+
 def train_encoder(config: PipelineConfig, console: Console) -> Path:
     """Train and save text encoder, catalogue vectors and towers; a finished, unchanged step is skipped.
 
-    Two pairs of towers are saved: the published ones, trained on all training events, and those that score the
-    ranking head's training queries, trained for as many epochs on the events before those queries.
+    Two pairs of towers are saved: the published ones, trained on all training events, and those that score
+    the ranking head's training queries, trained for as many epochs on the events before those queries.
 
     Returns:
         The folder with the outputs.
+
     """
     dataset = load_dataset(Path(config.work_dir) / "dataset")
     stage = encoder_stage(config, dataset)
@@ -173,7 +199,9 @@ def train_encoder(config: PipelineConfig, console: Console) -> Path:
     report: dict[str, object] = {}
     encoder = load_text_encoder(config.text_encoder)
     checkpoints = Path(config.work_dir) / "checkpoints"
-    runs = {name: checkpoints / f"{name}-{stage.inputs}" for name in ("stage_one", "stage_two", "ranker_towers")}
+    runs = {
+        name: checkpoints / f"{name}-{stage.inputs}" for name in ("stage_one", "stage_two", "ranker_towers")
+    }
     learn = split is not None and trainable(split, dataset)
     if not learn:
         console.print(
@@ -181,19 +209,16 @@ def train_encoder(config: PipelineConfig, console: Console) -> Path:
             "the bundle will recommend by text and popularity[/yellow]"
         )
     tune = learn and config.text_encoder.mode is not TuningMode.frozen and config.text_encoder.max_steps > 0
+    encoder.eval()
+    vectors = _embed_catalogue(config, dataset, encoder, console)
+    np.save(folder / FROZEN_VECTORS, vectors)
     if tune:
         assert split is not None
-        fitted, before = _fine_tune(config, dataset, split, encoder, runs["stage_one"], console)
-        report["stage_one"] = {"before": before, "validation_recall": fitted.history if fitted else []}
-    encoder.eval()
+        fitted, before = _fine_tune(config, dataset, split, encoder, vectors, runs["stage_one"], console)
+        report["stage_one"] = {"before": before, "validation_recall": fitted.history}
+        encoder.eval()
+        vectors = _embed_catalogue(config, dataset, encoder, console)
     encoder.save(folder / TEXT_ENCODER)
-    texts = dataset.catalogue.texts
-    with Progressing(console).bar() as bar:
-        task = bar.add_task("embedding the catalogue", total=len(set(texts)))
-        vectors = embed_texts(
-            encoder, texts, encoder.prompts.passage, config.text_encoder.precision,
-            advance=lambda n: bar.advance(task, n),
-        )  # fmt: skip
     np.save(folder / TEXT_VECTORS, vectors)
     if learn:
         assert split is not None

@@ -33,7 +33,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Mix states [batch, length, dim] under a boolean mask [batch, 1, length, length] (True may be seen)."""
+        """Mix states [batch, length, dim] under a mask [batch, 1, length, length] (True may be seen)."""
         batch, length, dim = states.shape
         qkv = self.qkv(self.attention_norm(states)).view(batch, length, 3, self.heads, dim // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [batch, heads, length, dim / heads]
@@ -47,7 +47,9 @@ class Block(nn.Module):
 class UserEncoder(nn.Module):
     """Histories to vectors; position t has read events 0..t and nothing later."""
 
-    def __init__(self, dim: int, layers: int, heads: int, max_length: int, kinds: int, dropout: float) -> None:
+    def __init__(
+        self, dim: int, layers: int, heads: int, max_length: int, kinds: int, dropout: float
+    ) -> None:
         """Build the tower."""
         super().__init__()
         self.max_length = max_length
@@ -69,6 +71,7 @@ class UserEncoder(nn.Module):
             kinds: event kind codes, [batch, length].
             times: Unix seconds, [batch, length].
             valid: False at padding, [batch, length].
+
         """
         length = items.shape[1]
         # Positions count back from the newest event: a longer history does not move the recent ones.

@@ -114,6 +114,7 @@ def candidate_features(
 
     Returns:
         float32 [queries, candidates, features] in the order of `feature_names`; 0 at padding.
+
     """
     statistics = arrays.statistics
     items = len(statistics.count)
@@ -175,7 +176,7 @@ def candidate_features(
 
 
 def _affinities(batch: HistoryBatch, rows: IntArray, statistics: Statistics) -> list[FloatArray]:
-    """Return, per attribute, the share of the (decayed) history with the candidate's value, then of its newest event."""
+    """Return, per attribute, the share of the decayed history with the candidate's value, then of its newest."""
     codes = statistics.attributes
     weights = 1.0 / (1.0 + batch.age() / 20.0)
     owners = batch.owners()

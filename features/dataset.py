@@ -93,6 +93,7 @@ def load_dataset(folder: Path) -> Dataset:
 
     Raises:
         InputError: when the folder holds no complete dataset.
+
     """
     manifest = folder / schema.DATASET_FILE
     if not manifest.is_file():

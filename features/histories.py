@@ -121,7 +121,7 @@ class KeyedSums:
         if len(self.keys) == 0:
             return np.full(keys.shape, default, dtype=self.sums.dtype)
         place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        return np.where(self.keys[place] == keys, self.sums[place], default)  # type: ignore[no-any-return]
+        return np.where(self.keys[place] == keys, self.sums[place], default)
 
 
 def contains(sorted_keys: LongArray, keys: LongArray) -> npt.NDArray[np.bool_]:

@@ -70,7 +70,8 @@ def ragged_ranges(starts: LongArray, sizes: LongArray) -> LongArray:
     if total == 0:
         return np.zeros(0, dtype=np.int64)
     shifts = np.repeat(starts - np.concatenate([[0], np.cumsum(sizes)[:-1]]), sizes)
-    return np.arange(total, dtype=np.int64) + shifts
+    positions: LongArray = np.arange(total, dtype=np.int64) + shifts
+    return positions
 
 
 def _queries(
@@ -167,7 +168,8 @@ def _global_time(dataset: Dataset, config: SplitConfig, relevant: BoolArray) -> 
     def position(time: int) -> LongArray:
         """First position per user that is not before `time` (times do not decrease within a user)."""
         before = np.concatenate([[0], np.cumsum(events.time < time)])
-        return begin + before[end] - before[begin]
+        first: LongArray = begin + before[end] - before[begin]
+        return first
 
     at_ranker, at_valid, at_test = position(ranker_time), position(valid_time), position(test_time)
     users = np.arange(events.users, dtype=np.int32)
@@ -218,6 +220,7 @@ def make_split(dataset: Dataset, config: SplitConfig, target_events: list[str]) 
 
     Raises:
         InputError: unknown target kind, no timestamps for global_time, or an empty window.
+
     """
     unknown = [k for k in target_events if k not in dataset.kinds]
     if unknown:

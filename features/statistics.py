@@ -85,6 +85,7 @@ def co_occurrence(events: Events, end: LongArray, items: int, window: int) -> sp
 
     Returns:
         Sparse [items, items]; entry (i, j) sums 1 / distance over places where j follows i. The diagonal is empty.
+
     """
     begin = events.offsets[:-1]
     positions = ragged_ranges(begin, end - begin)
@@ -100,7 +101,7 @@ def co_occurrence(events: Events, end: LongArray, items: int, window: int) -> sp
 
 
 def cosine(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Divide entry (i, j) by the root of row sum i times column sum j, so that popular items lose their head start."""
+    """Divide entry (i, j) by the root of row sum i times column sum j: popular items lose their head start."""
     rows = np.asarray(matrix.sum(axis=1)).ravel()
     columns = np.asarray(matrix.sum(axis=0)).ravel()
     left = sparse.diags(1.0 / np.sqrt(np.maximum(rows, 1e-9)))
@@ -114,7 +115,7 @@ def attribute_codes(catalogue: Catalogue) -> IntArray:
     An attribute groups items when it has at least two values and at most one per five items.
     """
     frame = catalogue.frame
-    columns = []
+    columns: list[IntArray] = []
     for name in catalogue.attributes:
         if frame.schema[name] != pl.String or len(columns) == MAX_ATTRIBUTES:
             continue
@@ -157,6 +158,7 @@ def item_statistics(dataset: Dataset, end: LongArray, now: int, neighbours: int,
         now: Unix seconds of the cut; recency is measured from here.
         neighbours: neighbours kept per item.
         window: events between which two items count as near.
+
     """
     events, catalogue = dataset.events, dataset.catalogue
     items = len(catalogue)

@@ -11,6 +11,7 @@ import html
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html.entities import html5
 from typing import Any
 
 import polars as pl
@@ -58,12 +59,18 @@ def label(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
+def _resolve(entity: re.Match[str]) -> str:
+    """Resolve one entity, but never the beginning of a longer word: `&paradise;` is no `&para;`."""
+    written = entity.group()
+    return html.unescape(written) if written[1] == "#" or written[1:] in html5 else written
+
+
 def _unescape(texts: pl.Series) -> pl.Series:
     """Resolve HTML entities that end in `;`, in the few texts that have one (`AT&T` and `R&D` stay)."""
     hits = texts.str.contains(_ENTITY).fill_null(False).arg_true()
     if hits.is_empty():
         return texts
-    resolved = [_ENTITY_PATTERN.sub(lambda m: html.unescape(m.group()), str(t)) for t in texts.gather(hits)]
+    resolved = [_ENTITY_PATTERN.sub(_resolve, str(t)) for t in texts.gather(hits)]
     return texts.scatter(hits, pl.Series(resolved, dtype=pl.String))
 
 

@@ -17,7 +17,9 @@ SKETCH = 64
 
 def unit(vectors: FloatArray) -> FloatArray:
     """Scale rows to length one; zero rows stay zero."""
-    return (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)).astype(np.float32)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: FloatArray = (vectors / np.maximum(lengths, 1e-9)).astype(np.float32)
+    return scaled
 
 
 def sketch(text_vectors: FloatArray) -> FloatArray:
@@ -59,6 +61,7 @@ def item_arrays(
         config: neighbour count.
         near: text neighbours when they are already known.
         item_vectors: the towers' vectors when they are already known.
+
     """
     if item_vectors is None:
         item_vectors = text_vectors if towers is None else towers.item_vectors(text_vectors)

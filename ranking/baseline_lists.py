@@ -1,7 +1,7 @@
-"""What every baseline shares: exact top-k over blocks of queries, exclusion of history, popularity underneath.
+"""What every baseline shares: exact top-k by blocks, exclusion of history, popularity underneath.
 
-Baselines rank the whole catalogue like the system they are compared with. Scores are held for one block of queries at
-a time, never for users x items.
+Baselines rank the whole catalogue like the system they are compared with. Scores are held for one block of
+queries at a time, never for users x items.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def top_k(scores: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
 
     Returns:
         Columns and scores, [rows, k] each, best first.
+
     """
     rows, items = scores.shape
     width = min(k, items)
@@ -97,6 +98,7 @@ def rank_catalogue(
 
     Returns:
         Rows (-1 padded) and scores (-inf padded), [queries, k] each.
+
     """
     items, scores = empty_lists(len(queries), k)
     for place, part in blocks_of(queries, n_items):
@@ -117,6 +119,7 @@ def popularity_floor(scores: FloatArray, share: FloatArray, said: BoolArray) -> 
         scores: [rows, items].
         share: [items] popularity in 0..1.
         said: [rows, items] where the method has an opinion.
+
     """
     least = np.min(scores, axis=1, where=said, initial=0.0, keepdims=True)  # [rows, 1] at most 0
     return np.where(said, scores, least - 2.0 + share).astype(np.float32)
@@ -144,6 +147,7 @@ def list_from_order(
         queries: who is asked.
         k: list length.
         exclude_seen: leave out each query's history.
+
     """
     items, scores = empty_lists(len(queries), k)
     n_items = len(order)

@@ -1,7 +1,8 @@
 """What a learned system has to beat, run through the same code path over the same whole catalogue.
 
-Defaults were tuned on validation data of public shops, because a comparison with a straw man says nothing. A baseline
-is fitted on a prefix of every user's events (`fit`), then asked the same queries as the system (`recommend`).
+Defaults were tuned on validation data of public shops, because a comparison with a straw man says nothing. A
+baseline is fitted on a prefix of every user's events (`fit`), then asked the same queries as the system
+(`recommend`).
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Baseline(Protocol):
             end: [users] positions.
             now: Unix seconds of the cut.
             n_items: catalogue size.
+
         """
 
     def recommend(
@@ -60,6 +62,7 @@ class Baseline(Protocol):
 
         Returns:
             Rows [queries, k], int32, -1 padded; scores [queries, k], float32, -inf padded.
+
         """
 
     def describe(self) -> str:
@@ -95,8 +98,9 @@ class Popularity:
 class RecentPopularity:
     """What sold lately: events of the last days before a list is asked for.
 
-    Queries of one UTC day share a list, which counts up to the first moment asked for on that day: nothing that a
-    query could not have known. Without timestamps the last tenth of every user's prefix stands for "lately".
+    Queries of one UTC day share a list, which counts up to the first moment asked for on that day: nothing
+    that a query could not have known. Without timestamps the last tenth of every user's prefix stands for
+    "lately".
     """
 
     name = "recent_popularity"
@@ -177,7 +181,9 @@ def own_items(
         half_life_days: an event counts half after this many days; None counts every event as one.
 
     Returns:
-        Query, item, decayed count and newest position of each distinct (query, item), sorted by query and item.
+        Query, item, decayed count and newest position of each distinct (query, item), sorted by query and
+        item.
+
     """
     owner = histories.owners()
     weight = np.ones(len(owner))
@@ -185,7 +191,7 @@ def own_items(
         age = np.maximum(histories.now[owner] - histories.times, 0) / DAY
         weight = 0.5 ** (age / half_life_days)
     keys, place = np.unique(owner * n_items + histories.items, return_inverse=True)
-    count = np.bincount(place, weights=weight, minlength=len(keys))
+    count = np.bincount(place, weights=weight, minlength=len(keys)).astype(np.float64)
     newest = np.zeros(len(keys), dtype=np.int64)
     np.maximum.at(newest, place, np.arange(len(owner)))
     return keys // n_items, (keys % n_items).astype(np.int32), count, newest
@@ -279,6 +285,7 @@ def make_baselines(names: Sequence[str], inputs: BaselineInputs) -> list[Baselin
 
     Raises:
         InputError: an unknown name, or a library or input that a baseline needs is missing.
+
     """
     for name in names:
         if name not in BASELINES:

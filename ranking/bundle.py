@@ -112,6 +112,7 @@ def load_bundle(store: Path, version: str | None = None) -> Bundle:
 
     Raises:
         InputError: naming the file that is wrong.
+
     """
     version = version or current_version(store)
     folder = store / VERSIONS / version
@@ -131,7 +132,9 @@ def load_bundle(store: Path, version: str | None = None) -> Bundle:
     }  # fmt: skip
     for name, count in counts.items():
         if count != manifest["counts"]["items"]:
-            raise InputError(f"{folder / name}: {count} rows, the manifest says {manifest['counts']['items']} items")
+            raise InputError(
+                f"{folder / name}: {count} rows, the manifest says {manifest['counts']['items']} items"
+            )
     arrays = item_arrays(statistics, text_vectors, towers, config, near, item_vectors)
     recommender = Recommender(
         arrays, index, text_vectors, config, np.array(manifest["click_kinds"], dtype=np.bool_), towers, ranker

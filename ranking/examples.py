@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from features.candidates import Candidates
 from features.dataset import BoolArray, Events, FloatArray, IntArray
 from features.histories import KeyedSums, histories_of
 from features.splits import Queries
@@ -47,7 +48,9 @@ def query_limits(recommender: Recommender, events: Events, queries: Queries, exc
     batch = histories_of(events, queries)
     count = len(queries)
     none = np.zeros(0, dtype=np.int32)
-    return Limits(banned_keys(batch, [none] * count, [exclude_seen] * count, recommender.items), [None] * count)
+    return Limits(
+        banned_keys(batch, [none] * count, [exclude_seen] * count, recommender.items), [None] * count
+    )
 
 
 def collect(
@@ -73,6 +76,7 @@ def collect(
         limit: candidates kept per query: every positive, and negatives drawn at random; 0 keeps all.
         seed: fixes the draw.
         advance: called with the number of queries done.
+
     """
     rng = np.random.default_rng(seed)
     parts: list[Examples] = []
@@ -84,8 +88,14 @@ def collect(
         candidates, _, best = recommender.retrieve(batch, limits, users)
         sizes = np.diff(block.target_offsets)
         owner = np.repeat(np.arange(len(block), dtype=np.int64), sizes)
-        bought = ~recommender.click_kinds[block.target_kinds] if len(recommender.click_kinds) else np.ones(len(owner))
-        label = KeyedSums.largest(owner * recommender.items + block.targets, 1.0 + np.asarray(bought, dtype=np.float32))
+        bought = (
+            ~recommender.click_kinds[block.target_kinds]
+            if len(recommender.click_kinds)
+            else np.ones(len(owner))
+        )
+        label = KeyedSums.largest(
+            owner * recommender.items + block.targets, 1.0 + np.asarray(bought, dtype=np.float32)
+        )
         keys = np.arange(len(block))[:, None] * recommender.items + np.maximum(candidates.rows, 0)
         real = candidates.rows >= 0
         labels = np.where(real, label.get(keys), 0.0)
@@ -93,8 +103,10 @@ def collect(
         if limit and candidates.rows.shape[1] > limit:
             lot = np.where(labels > 0, -1.0, rng.random(labels.shape)) + np.where(real, 0.0, 2.0)
             kept = np.argsort(lot, axis=1)[:, :limit]
-            candidates = type(candidates)(
-                *(np.take_along_axis(a, kept, axis=1) for a in (candidates.rows, candidates.sources, candidates.fused))
+            candidates = Candidates(
+                np.take_along_axis(candidates.rows, kept, axis=1),
+                np.take_along_axis(candidates.sources, kept, axis=1),
+                np.take_along_axis(candidates.fused, kept, axis=1),
             )
             labels, real = np.take_along_axis(labels, kept, axis=1), np.take_along_axis(real, kept, axis=1)
         share = (real & (labels == 0)).sum(axis=1) / np.maximum(negatives, 1)
@@ -139,4 +151,5 @@ def ndcg_of_scores(examples: Examples, scores: FloatArray, k: int = 10) -> Float
     order = np.argsort(-hidden, axis=1, kind="stable")[:, :depth]
     gains = np.take_along_axis(examples.chosen, order, axis=1) / np.log2(np.arange(2, depth + 2))
     ideal = np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))[np.minimum(examples.targets, k) - 1]
-    return (gains.sum(axis=1) / ideal).astype(np.float32)
+    values: FloatArray = (gains.sum(axis=1) / ideal).astype(np.float32)
+    return values

@@ -16,6 +16,7 @@ def explain(row: int, sources: int, history: History, arrays: ItemArrays) -> tup
         sources: its source bit mask.
         history: what the list was made from.
         arrays: item-side arrays.
+
     """
     reasons: list[Reason] = []
     recent = history.items[-2 * RECENT :][::-1]  # newest first

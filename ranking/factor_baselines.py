@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 from scipy.linalg import lapack
-from threadpoolctl import threadpool_limits
 
 from conf.errors import InputError
 from features.dataset import Events, FloatArray, IntArray, LongArray
@@ -36,8 +35,8 @@ def _interactions(
 class Ease:
     """Embarrassingly shallow autoencoder (Steck 2019): the best linear item-to-item model, in closed form.
 
-    The item Gram matrix is inverted densely, so only the most popular `max_items` items take part; the others follow
-    by popularity. 20,000 items need 1.6 GB.
+    The item Gram matrix is inverted densely, so only the most popular `max_items` items take part; the others
+    follow by popularity. 20,000 items need 1.6 GB.
     """
 
     name = "ease"
@@ -109,7 +108,7 @@ class Ease:
 
 
 class Als:
-    """Weighted matrix factorisation by alternating least squares (Hu, Koren and Volinsky 2008), from `implicit`.
+    """Weighted matrix factorisation by alternating least squares (Hu et al. 2008), from `implicit`.
 
     A user's vector is solved anew from the query's history, so that events after fitting count.
     """
@@ -129,9 +128,12 @@ class Als:
 
         Raises:
             InputError: `implicit` is not installed.
+
         """
         try:
             self._library = importlib.import_module("implicit.als")
+            # A dependency of implicit, which wants BLAS to leave the threads to it.
+            self._limits = importlib.import_module("threadpoolctl").threadpool_limits
         except ImportError as error:
             raise InputError(
                 "evaluation.baselines: als needs the library 'implicit'; pip install 'shelfwise[baselines]'"
@@ -163,8 +165,7 @@ class Als:
         matrix = self._confidence(
             events.user[positions], events.item[positions], events.kind[positions], (events.users, n_items)
         )
-        # implicit runs its own threads and asks that BLAS does not.
-        with threadpool_limits(1, "blas"):
+        with self._limits(1, "blas"):
             self.model = self._library.AlternatingLeastSquares(
                 factors=self.factors,
                 regularization=self.regularisation,
@@ -185,7 +186,7 @@ class Als:
             matrix = self._confidence(
                 histories.owners(), histories.items, histories.kinds, (len(histories), n_items)
             )
-            with threadpool_limits(1, "blas"):
+            with self._limits(1, "blas"):
                 users = self.model.recalculate_user(np.arange(len(histories)), matrix)
             scores = np.asarray(users, dtype=np.float32) @ factors.T
             said = np.broadcast_to(np.diff(matrix.indptr)[:, None] > 0, scores.shape)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -12,11 +12,11 @@ from conf.errors import InputError
 from conf.schema import IndexConfig
 from features.dataset import BoolArray, FloatArray, IntArray
 
-LOG = logging.getLogger(__name__)
+_FAISS: Any = faiss  # its stubs describe the C++ constructors, not the Python ones
 FLAT_LIMIT = 200_000
 """Above this many items the default index is approximate."""
 SELECTIVE = 0.05
-"""Below this share of allowed items a filtered search is exact: an approximate one would miss most of them."""
+"""Below this share of allowed items a filtered search is exact: an approximate one would miss most."""
 
 
 def default_factory(items: int) -> str:
@@ -42,7 +42,9 @@ class VectorIndex:
         self.searcher = index
         if self.gpu:
             if faiss.get_num_gpus() == 0:
-                raise InputError("index.gpu=true but FAISS sees no GPU; install the gpu extra or set index.gpu=false")
+                raise InputError(
+                    "index.gpu=true but FAISS sees no GPU; install the gpu extra or set index.gpu=false"
+                )
             self.searcher = faiss.index_cpu_to_all_gpus(index)
 
     @classmethod
@@ -51,6 +53,7 @@ class VectorIndex:
 
         Raises:
             InputError: when `index.factory` is not a description FAISS understands.
+
         """
         description = config.factory or default_factory(len(vectors))
         try:
@@ -74,28 +77,33 @@ class VectorIndex:
     def __len__(self) -> int:
         return int(self.cpu.ntotal)
 
-    def _parameters(self, selector: faiss.IDSelector | None) -> faiss.SearchParameters | None:
+    def _parameters(self, selector: faiss.IDSelector | None) -> Any:  # noqa: ANN401
         if isinstance(self.cpu, faiss.IndexIVF):
-            return faiss.SearchParametersIVF(sel=selector, nprobe=self.nprobe)
-        return faiss.SearchParameters(sel=selector) if selector is not None else None
+            return _FAISS.SearchParametersIVF(sel=selector, nprobe=self.nprobe)
+        return _FAISS.SearchParameters(sel=selector) if selector is not None else None
 
-    def search(self, queries: FloatArray, k: int, allowed: BoolArray | None = None) -> tuple[IntArray, FloatArray]:
+    def search(
+        self, queries: FloatArray, k: int, allowed: BoolArray | None = None
+    ) -> tuple[IntArray, FloatArray]:
         """Return the best rows and their scores, each [queries, k], padded with -1 and -inf.
 
         Args:
             queries: [queries, dim].
             k: rows per query.
             allowed: [items] mask; rows outside are not considered, inside the search and not after it.
+
         """
         k = min(k, len(self))
         if k == 0 or len(queries) == 0:
-            return np.full((len(queries), k), -1, dtype=np.int32), np.full((len(queries), k), -np.inf, np.float32)
+            return np.full((len(queries), k), -1, dtype=np.int32), np.full(
+                (len(queries), k), -np.inf, np.float32
+            )
         if allowed is not None and (self.gpu or allowed.mean() < SELECTIVE):
             return self._exact(queries, k, np.flatnonzero(allowed))
         selector = None
         if allowed is not None:
             bitmap = np.packbits(allowed, bitorder="little")
-            selector = faiss.IDSelectorBitmap(bitmap)
+            selector = _FAISS.IDSelectorBitmap(bitmap)
         scores, rows = self.searcher.search(
             np.ascontiguousarray(queries, dtype=np.float32), k, params=self._parameters(selector)
         )

@@ -34,10 +34,11 @@ def profile(
 class ItemKnn:
     """Items found near the history's items in other histories (Deshpande and Karypis 2004, made sequential).
 
-    Two events at most `window` apart in a history are a pair, worth distance ** -0.5; the item that comes later is
-    proposed with full weight, the earlier one with `backward`. Pair sums are divided by damped item counts. A list is
-    the sum over the history, newer items counting more. Where history may be repeated, the user's own decayed counts
-    lead and neighbours add at most `neighbour_share`: on grocery data that beats either alone.
+    Two events at most `window` apart in a history are a pair, worth distance ** -0.5; the item that comes
+    later is proposed with full weight, the earlier one with `backward`. Pair sums are divided by damped item
+    counts. A list is the sum over the history, newer items counting more. Where history may be repeated, the
+    user's own decayed counts lead and neighbours add at most `neighbour_share`: on grocery data that beats
+    either alone.
     """
 
     name = "item_knn"
@@ -68,6 +69,7 @@ class ItemKnn:
             half_life_days: of own items, where history may be repeated.
             neighbour_share: weight of the best neighbour in events of today, where history may be repeated.
             kind_weights: [kinds] worth of each event kind.
+
         """
         self.window = window
         self.backward = backward
@@ -142,7 +144,7 @@ class ItemKnn:
 
 
 class FrozenText:
-    """Items whose text is nearest to what the user chose lately, with a text encoder that was not trained here."""
+    """Items whose text is nearest to what the user chose lately, by a text encoder not trained here."""
 
     name = "frozen_text"
 
@@ -165,6 +167,7 @@ class FrozenText:
 
         Raises:
             ValueError: when there are not as many vectors as items.
+
         """
         if len(self.vectors) != n_items:
             raise ValueError(f"{len(self.vectors)} text vectors for {n_items} items")

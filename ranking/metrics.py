@@ -1,8 +1,9 @@
 """Ranking metrics over whole lists of queries at once.
 
-Accuracy metrics come per query, so that intervals and paired tests can be computed from them. Everything is binary
-relevance over the whole catalogue; sampled metrics do not exist here. Definitions (r counts from 1, rel(q) are the
-targets of a query, hit(r) is 1 when the item at rank r is a target that did not appear at a smaller rank):
+Accuracy metrics come per query, so that intervals and paired tests can be computed from them. Everything is
+binary relevance over the whole catalogue; sampled metrics do not exist here. Definitions (r counts from 1,
+rel(q) are the targets of a query, hit(r) is 1 when the item at rank r is a target that did not appear at a
+smaller rank):
 
 - recall@k: hits within k / |rel|; hit@k: 1 when there is a hit within k.
 - ndcg@k: sum of hit(r) / log2(r + 1) within k, divided by the same sum for min(k, |rel|) hits at the top
@@ -10,7 +11,8 @@ targets of a query, hit(r) is 1 when the item at rank r is a target that did not
 - mrr@k: 1 / rank of the first hit within k, else 0; `mrr` looks at the full depth of the list.
 - map@k: sum of hit(r) * (hits within r) / r within k, divided by min(k, |rel|).
 
-A query without targets scores 0 everywhere. A padded or repeated entry occupies its rank and never counts as a hit.
+A query without targets scores 0 everywhere. A padded or repeated entry occupies its rank and never counts as
+a hit.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ def hit_matrix(items: IntArray, queries: Queries) -> BoolArray:
 
     Raises:
         ValueError: when lists and queries differ in number.
+
     """
     if items.ndim != 2 or len(items) != len(queries):
         raise ValueError(f"{items.shape} lists for {len(queries)} queries")
@@ -84,6 +87,7 @@ def ranking_metrics(items: IntArray, queries: Queries, ks: Sequence[int]) -> dic
 
     Raises:
         ValueError: when lists and queries differ in number, or a cut-off is below 1.
+
     """
     if any(k < 1 for k in ks):
         raise ValueError(f"cut-offs must be 1 or more: {list(ks)}")
@@ -136,13 +140,14 @@ def catalogue_coverage(items: IntArray, n_items: int, k: int) -> float:
 def novelty(items: IntArray, counts: LongArray, k: int) -> float | None:
     """Return the mean self-information of recommended items in bits (Zhou et al. 2010).
 
-    An item's probability is (events + 1) / (all events + items), so an item without events stays finite. Averaged
-    within a list, then over lists that are not empty.
+    An item's probability is (events + 1) / (all events + items), so an item without events stays finite.
+    Averaged within a list, then over lists that are not empty.
 
     Args:
         items: [queries, depth] rows.
         counts: [items] training events.
         k: entries of each list that are looked at.
+
     """
     bits = -np.log2((counts + 1) / (counts.sum() + len(counts)))
     return _mean_of_lists(items[:, :k], bits)
@@ -165,6 +170,7 @@ def intra_list_diversity(items: IntArray, vectors: FloatArray, k: int, block: in
         vectors: [items, dim] unit vectors.
         k: entries of each list that are looked at.
         block: lists gathered at a time; bounds memory to block * k * dim floats.
+
     """
     cosines: list[ValueArray] = []
     for start in range(0, len(items), block):
@@ -186,9 +192,9 @@ def popularity_lift(
 ) -> float | None:
     """Return how much more popular the lists are than what the same users chose before.
 
-    Mean training popularity of recommended items / mean training popularity of history events, each averaged per
-    user first (the ratio form of Abdollahpouri et al. 2019). 1 matches the users' taste; above 1 drifts to the head.
-    Users with an empty list or an empty history are left out.
+    Mean training popularity of recommended items / mean training popularity of history events, each averaged
+    per user first (the ratio form of Abdollahpouri et al. 2019). 1 matches the users' taste; above 1 drifts
+    to the head. Users with an empty list or an empty history are left out.
     """
     begin = events.offsets[queries.user]
     length = queries.end - begin

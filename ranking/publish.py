@@ -43,7 +43,9 @@ def git_sha() -> str | None:
 
 def publish_stage(config: PipelineConfig, dataset: Dataset) -> Stage:
     """Return the stage that says which inputs the current version was made from."""
-    return Stage(Path(config.work_dir) / "publish", fingerprint(ranker_stage(config, dataset).inputs, config.rerank))
+    return Stage(
+        Path(config.work_dir) / "publish", fingerprint(ranker_stage(config, dataset).inputs, config.rerank)
+    )
 
 
 def _write_histories(store: Path, dataset_folder: Path) -> None:
@@ -61,6 +63,7 @@ def publish(config: PipelineConfig, console: Console) -> str:
 
     Returns:
         The version's name.
+
     """
     work = Path(config.work_dir)
     store = work / ARTIFACTS

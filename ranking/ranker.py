@@ -20,8 +20,8 @@ KNOTS = 32
 class QuantileScale(nn.Module):
     """Map each feature onto -1..1 by its quantiles, linearly in between.
 
-    Counts, prices and days have long tails; a network learns from their ranks far more easily than from raw values
-    (Gorishniy et al., NeurIPS 2022, arXiv:2203.05556, on encodings of numerical features).
+    Counts, prices and days have long tails; a network learns from their ranks far more easily than from raw
+    values (Gorishniy et al., NeurIPS 2022, arXiv:2203.05556, on encodings of numerical features).
     """
 
     knots: Tensor

@@ -27,7 +27,8 @@ class QueryBatches(IterableDataset[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         order = np.random.default_rng(self.seed).permutation(self.queries)
-        yield from torch.from_numpy(order).split(self.batch_size)
+        for start in range(0, self.queries, self.batch_size):
+            yield torch.from_numpy(order[start : start + self.batch_size])
 
 
 def listwise_loss(scores: Tensor, chosen: Tensor, real: Tensor) -> Tensor:
@@ -37,6 +38,7 @@ def listwise_loss(scores: Tensor, chosen: Tensor, real: Tensor) -> Tensor:
         scores: [queries, candidates].
         chosen: bool, at least one True per query that counts.
         real: bool, False at padding.
+
     """
     log_shares = torch.log_softmax(scores.masked_fill(~real, -torch.inf), dim=1)
     hits = chosen & real
@@ -48,7 +50,9 @@ def listwise_loss(scores: Tensor, chosen: Tensor, real: Tensor) -> Tensor:
 class RankerModule(pl.LightningModule):
     """Trains a Ranker on examples held in memory; validates by ndcg@10."""
 
-    def __init__(self, ranker: Ranker, config: RankerConfig, train: Examples, valid: Examples, seed: int) -> None:
+    def __init__(
+        self, ranker: Ranker, config: RankerConfig, train: Examples, valid: Examples, seed: int
+    ) -> None:
         """Take the network and both sets of examples."""
         super().__init__()
         self.ranker = ranker
@@ -109,7 +113,10 @@ def raw_logits(ranker: Ranker, features: FloatArray, block: int = 512) -> FloatA
     device = next(ranker.parameters()).device
     was_training = ranker.training
     ranker.eval()
-    parts = [ranker(torch.from_numpy(features[i : i + block]).to(device)).cpu() for i in range(0, len(features), block)]
+    parts = [
+        ranker(torch.from_numpy(features[i : i + block]).to(device)).cpu()
+        for i in range(0, len(features), block)
+    ]
     ranker.train(was_training)
     return torch.cat(parts).numpy()
 

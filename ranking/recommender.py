@@ -15,6 +15,7 @@ from encoders.towers import Towers
 from features.candidates import Candidates, ItemArrays, candidate_features, recency_weights
 from features.dataset import BoolArray, FloatArray, IntArray
 from features.histories import HistoryBatch, batch_histories
+from ranking.assemble import unit
 from ranking.explain import explain
 from ranking.index import VectorIndex
 from ranking.ranker import Ranker
@@ -28,7 +29,7 @@ BLOCK = 256
 
 @dataclass(frozen=True)
 class Ranked:
-    """Candidates of a batch after the ranking head, everything [queries, candidates] unless said otherwise."""
+    """Candidates of a batch after the ranking head; everything [queries, candidates] unless said."""
 
     proposals: dict[str, IntArray]  # per source [queries, quota]
     candidates: Candidates
@@ -59,6 +60,7 @@ class Recommender:
             click_kinds: [kinds] True for kinds weaker than a purchase.
             towers: trained towers; None compares text vectors instead (a shop without history).
             ranker: trained ranking head; None keeps the fused order of the sources.
+
         """
         self.arrays = arrays
         self.index = index
@@ -88,22 +90,29 @@ class Recommender:
         if self.towers is None:
             recent = batch.newest(self.config.recent_items)
             np.add.at(
-                vectors, recent.owners(), self.arrays.item_vectors[recent.items] * recency_weights(recent)[:, None]
+                vectors,
+                recent.owners(),
+                self.arrays.item_vectors[recent.items] * recency_weights(recent)[:, None],
             )
-            return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+            return unit(vectors)
         # The width is the tower's own, not the batch's longest: arithmetic does not depend on the neighbours.
         length = self.towers.max_length
         recent = batch.newest(length)
         valid = np.arange(length) >= (length - np.diff(recent.offsets))[:, None]
         first = recent.times[np.minimum(recent.offsets[:-1], max(len(recent.times) - 1, 0))]
 
-        def place(values: npt.NDArray[np.integer], padding: npt.NDArray[np.integer] | int = 0) -> torch.Tensor:
+        def place(
+            values: npt.NDArray[np.integer], padding: npt.NDArray[np.integer] | int = 0
+        ) -> torch.Tensor:
             block = np.broadcast_to(np.asarray(padding, dtype=np.int64).reshape(-1, 1), valid.shape).copy()
             block[valid] = values
             return torch.from_numpy(block[filled])
 
         sequences = SequenceBatch(
-            place(recent.items), place(recent.kinds), place(recent.times, first), torch.from_numpy(valid[filled])
+            place(recent.items),
+            place(recent.kinds),
+            place(recent.times, first),
+            torch.from_numpy(valid[filled]),
         )
         vectors[filled] = self.towers.user_vectors(sequences, self._vectors).numpy()
         return vectors
@@ -145,7 +154,9 @@ class Recommender:
             probabilities = np.full((*scores.shape, 2), np.nan, dtype=np.float32)
         else:
             scores, probabilities = self.ranker.score(self.features(batch, candidates, users, best))
-        return Ranked(proposals, candidates, np.where(padding, -np.inf, scores).astype(np.float32), probabilities)
+        return Ranked(
+            proposals, candidates, np.where(padding, -np.inf, scores).astype(np.float32), probabilities
+        )
 
     def recommend(self, requests: Sequence[Request]) -> list[Recommendation]:
         """Make a list for every request; a request's list does not depend on the others beside it."""
@@ -162,7 +173,9 @@ class Recommender:
                 answers[i] = self._block([request], CandidateSources(self.index, self.arrays, deep))[0]
         return [a for a in answers if a is not None]
 
-    def _block(self, requests: list[Request], sources: CandidateSources | None = None) -> list[Recommendation]:
+    def _block(
+        self, requests: list[Request], sources: CandidateSources | None = None
+    ) -> list[Recommendation]:
         batch = batch_histories(
             [r.history.items for r in requests],
             [r.history.kinds for r in requests],
@@ -187,7 +200,9 @@ class Recommender:
         real = int((rows >= 0).sum())
         order = np.lexsort((rows, -scores))[:real]
         if request.diversity > 0:
-            order = order[diversify(scores[order], self.arrays.text_units[rows[order]], request.diversity, request.k)]
+            order = order[
+                diversify(scores[order], self.arrays.text_units[rows[order]], request.diversity, request.k)
+            ]
         items = []
         for place in order[: request.k]:
             mask = int(ranked.candidates.sources[query, place])
@@ -195,7 +210,9 @@ class Recommender:
             reasons = explain(row, mask, request.history, self.arrays) if request.explain else ()
             click, purchase = ranked.probabilities[query, place]
             items.append(
-                Recommended(row, float(scores[place]), float(click), float(purchase), sources_of(mask)[0], reasons)
+                Recommended(
+                    row, float(scores[place]), float(click), float(purchase), sources_of(mask)[0], reasons
+                )
             )
         return Recommendation(tuple(items), self._degradation(request))
 
@@ -211,6 +228,7 @@ class Recommender:
 
         Returns:
             Rows [queries, k] padded with -1 and cosines [queries, k].
+
         """
         rows, cosines = self.text_index.search(vectors, k + len(exclude), allowed)
         dropped = np.isin(rows, exclude) | (rows < 0)

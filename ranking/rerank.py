@@ -21,6 +21,7 @@ def diversify(scores: FloatArray, units: FloatArray, strength: float, k: int) ->
 
     Returns:
         Positions of the chosen candidates, in order.
+
     """
     pool = min(len(scores), max(POOL * k, k))
     if pool == 0:

@@ -1,9 +1,9 @@
 """How sure a number is: bootstrap intervals and paired tests over queries, vectorised and seeded.
 
 Queries are the sampling unit: each is one user asked once. Intervals are percentile bootstrap (Efron 1979). A
-difference between two systems is tested on the same queries, twice: the paired t test (exact enough for thousands of
-queries, and able to give very small p-values) and a sign-flip permutation test, which assumes nothing about the shape
-of the differences but cannot go below 1 / (permutations + 1).
+difference between two systems is tested on the same queries, twice: the paired t test (exact enough for
+thousands of queries, and able to give very small p-values) and a sign-flip permutation test, which assumes
+nothing about the shape of the differences but cannot go below 1 / (permutations + 1).
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def bootstrap_intervals(
 
     Raises:
         ValueError: fewer than one resample, or a level outside (0, 1).
+
     """
     if resamples < 1 or not 0 < level < 1:
         raise ValueError(f"resamples must be 1 or more and level within (0, 1): {resamples}, {level}")
@@ -111,6 +112,7 @@ def paired_test(
 
     Raises:
         ValueError: shapes differ.
+
     """
     if system.shape != baseline.shape:
         raise ValueError(f"paired values differ in shape: {system.shape} and {baseline.shape}")

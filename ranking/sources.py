@@ -58,6 +58,7 @@ def merge(proposals: dict[str, IntArray], queries: int) -> Candidates:
     Args:
         proposals: per source, rows [queries, quota], best first, padded with -1.
         queries: number of queries.
+
     """
     blocks = [(SOURCES.index(name), rows) for name, rows in proposals.items() if rows.shape[1] > 0]
     if not blocks:
@@ -123,6 +124,7 @@ class CandidateSources:
 
         Returns:
             Rows per source, [queries, quota] padded with -1, and each query's best retrieval score, [queries].
+
         """
         config, queries, items = self.config, len(batch), self.items
         recent = batch.newest(config.recent_items)
@@ -176,7 +178,9 @@ class CandidateSources:
         keys = queries[:, None] * self.items + found.astype(np.int64)
         dropped = (found < 0) | contains(limits.banned, keys)
         order = np.argsort(dropped, axis=1, kind="stable")[:, :quota]
-        kept = np.where(np.take_along_axis(dropped, order, axis=1), -1, np.take_along_axis(found, order, axis=1))
+        kept = np.where(
+            np.take_along_axis(dropped, order, axis=1), -1, np.take_along_axis(found, order, axis=1)
+        )
         if kept.shape[1] < quota:
             kept = np.pad(kept, ((0, 0), (0, quota - kept.shape[1])), constant_values=-1)
         return kept.astype(np.int32)
@@ -199,8 +203,10 @@ def sources_of(mask: int) -> list[str]:
     return [name for bit, name in enumerate(SOURCES) if mask >> bit & 1]
 
 
-def banned_keys(batch: HistoryBatch, exclude: list[npt.NDArray[np.integer]], seen: list[bool], items: int) -> LongArray:
-    """Return the sorted keys query * items + row of exclusions and, where asked, of the history itself."""
+def banned_keys(
+    batch: HistoryBatch, exclude: list[npt.NDArray[np.integer]], seen: list[bool], items: int
+) -> LongArray:
+    """Return the sorted keys query * items + row of exclusions and, where asked, of the history."""
     owners = batch.owners()
     hide = np.array(seen, dtype=bool)
     keys = [(owners * items + batch.items)[hide[owners]]] if len(owners) else []

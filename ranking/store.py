@@ -41,8 +41,9 @@ def _sync(path: Path) -> None:
 def publish_version(store: Path, write: Callable[[Path], None], describe: dict[str, Any]) -> str:
     """Write a new version and make it current.
 
-    Everything is written into a hidden folder first; the manifest, with the hash of every file, goes last; the
-    folder is renamed, then the pointer is replaced. A crash before the last step leaves the previous version served.
+    Everything is written into a hidden folder first; the manifest, with the hash of every file, goes last;
+    the folder is renamed, then the pointer is replaced. A crash before the last step leaves the previous
+    version served.
 
     Args:
         store: the artifact folder.
@@ -51,6 +52,7 @@ def publish_version(store: Path, write: Callable[[Path], None], describe: dict[s
 
     Returns:
         The version's name.
+
     """
     (store / VERSIONS).mkdir(parents=True, exist_ok=True)
     remove_leftovers(store)
@@ -95,7 +97,9 @@ def versions(store: Path) -> list[str]:
     folder = store / VERSIONS
     if not folder.is_dir():
         return []
-    return sorted(p.name for p in folder.iterdir() if _VERSION_NAME.match(p.name) and (p / MANIFEST).is_file())
+    return sorted(
+        p.name for p in folder.iterdir() if _VERSION_NAME.match(p.name) and (p / MANIFEST).is_file()
+    )
 
 
 def current_version(store: Path) -> str:
@@ -103,14 +107,19 @@ def current_version(store: Path) -> str:
 
     Raises:
         InputError: when there is no store, or its pointer names nothing that exists.
+
     """
     pointer = store / CURRENT
     if not pointer.is_file():
-        raise InputError(f"{pointer}: no such file; publish a bundle first (shelfwise run or shelfwise publish)")
+        raise InputError(
+            f"{pointer}: no such file; publish a bundle first (shelfwise run or shelfwise publish)"
+        )
     version = pointer.read_text(errors="replace").strip()
     if not _VERSION_NAME.match(version) or not (store / VERSIONS / version).is_dir():
         known = ", ".join(versions(store)) or "none"
-        raise InputError(f"{pointer}: names '{version[:60]}', which is not a published version (there are: {known})")
+        raise InputError(
+            f"{pointer}: names '{version[:60]}', which is not a published version (there are: {known})"
+        )
     return version
 
 
@@ -119,6 +128,7 @@ def verify(folder: Path) -> dict[str, Any]:
 
     Raises:
         InputError: naming the first file that is missing, truncated or changed.
+
     """
     path = folder / MANIFEST
     try:
@@ -128,13 +138,17 @@ def verify(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: unreadable manifest; roll back or publish again") from error
     if found_format != FORMAT_VERSION:
-        raise InputError(f"{path}: bundle format {found_format}, this program reads {FORMAT_VERSION}; publish again")
+        raise InputError(
+            f"{path}: bundle format {found_format}, this program reads {FORMAT_VERSION}; publish again"
+        )
     for name, expected in files.items():
         file = folder / name
         if not file.is_file():
             raise InputError(f"{file}: missing; roll back or publish again")
         if file.stat().st_size != expected["size"]:
-            raise InputError(f"{file}: {file.stat().st_size} bytes instead of {expected['size']}; roll back or publish again")
+            raise InputError(
+                f"{file}: {file.stat().st_size} bytes instead of {expected['size']}; roll back or publish again"
+            )
         if file_hash(file) != expected["sha256"]:
             raise InputError(f"{file}: content does not match its sha256; roll back or publish again")
     return manifest
@@ -145,6 +159,7 @@ def roll_back(store: Path, version: str | None = None) -> str:
 
     Raises:
         InputError: when there is no such version or its files are damaged.
+
     """
     known = versions(store)
     if version is None:

@@ -15,7 +15,14 @@ from conf.schema import PipelineConfig
 from encoders.fitting import fit, forget
 from encoders.towers import Towers
 from encoders.train import (
-    ENCODER_FOLDER, RANKER_TOWERS, TEXT_VECTORS, TOWERS, Progressing, encoder_stage, trainable, try_split,
+    ENCODER_FOLDER,
+    RANKER_TOWERS,
+    TEXT_VECTORS,
+    TOWERS,
+    Progressing,
+    encoder_stage,
+    trainable,
+    try_split,
 )  # fmt: skip
 from features import schema
 from features.candidates import feature_names
@@ -55,12 +62,16 @@ def build_recommender(
     statistics = item_statistics(dataset, end, now, config.candidates.neighbours, config.candidates.window)
     arrays = item_arrays(statistics, text_vectors, towers, config.candidates, near)
     index = VectorIndex.build(arrays.item_vectors, config.index)
-    return Recommender(arrays, index, text_vectors, config.candidates, click_kinds(dataset.kinds), towers, ranker)
+    return Recommender(
+        arrays, index, text_vectors, config.candidates, click_kinds(dataset.kinds), towers, ranker
+    )
 
 
 def ranker_stage(config: PipelineConfig, dataset: Dataset) -> Stage:
     """Return the stage whose folder holds this step's outputs."""
-    inputs = fingerprint(encoder_stage(config, dataset).inputs, config.ranker, config.candidates, config.index)
+    inputs = fingerprint(
+        encoder_stage(config, dataset).inputs, config.ranker, config.candidates, config.index
+    )
     return Stage(Path(config.work_dir) / RANKER_FOLDER, inputs)
 
 
@@ -105,6 +116,7 @@ def train_ranker(config: PipelineConfig, console: Console) -> Path:
 
     Returns:
         The folder with the outputs; it holds no ranker where there was too little to learn from.
+
     """
     dataset = load_dataset(Path(config.work_dir) / "dataset")
     stage = ranker_stage(config, dataset)

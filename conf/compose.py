@@ -1,0 +1,151 @@
+"""Composing a command's configuration, with errors that fit on a line."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from conf.errors import InputError, closest
+from conf.schema import (
+    CandidateConfig,
+    DataConfig,
+    DemoConfig,
+    EvaluationConfig,
+    ExportConfig,
+    IndexConfig,
+    PipelineConfig,
+    RankerConfig,
+    RecommendConfig,
+    RerankConfig,
+    RollbackConfig,
+    ServeConfig,
+    SplitConfig,
+    TextEncoderConfig,
+    UserEncoderConfig,
+)  # fmt: skip
+
+ROOTS: dict[str, type] = {
+    "prepare": PipelineConfig,
+    "train-encoder": PipelineConfig,
+    "train-ranker": PipelineConfig,
+    "publish": PipelineConfig,
+    "evaluate": PipelineConfig,
+    "run": PipelineConfig,
+    "serve": ServeConfig,
+    "recommend": RecommendConfig,
+    "export": ExportConfig,
+    "rollback": RollbackConfig,
+    "demo": DemoConfig,
+}
+"""Every command and the type of its configuration."""
+
+GROUPS: dict[str, type] = {
+    "data": DataConfig,
+    "split": SplitConfig,
+    "text_encoder": TextEncoderConfig,
+    "user_encoder": UserEncoderConfig,
+    "index": IndexConfig,
+    "candidates": CandidateConfig,
+    "ranker": RankerConfig,
+    "rerank": RerankConfig,
+    "evaluation": EvaluationConfig,
+}
+
+
+def _writable(schema: type) -> DictConfig:
+    """Turn a frozen dataclass into a config node that YAML files and overrides may still fill.
+
+    Keys and types stay checked; only mappings that are open by design (`data.columns`) take new keys.
+    """
+    node = OmegaConf.structured(schema)
+
+    def open_up(part: DictConfig) -> None:
+        OmegaConf.set_readonly(part, None)
+        for key in part:
+            child = part._get_node(key)
+            if isinstance(child, DictConfig) and not child._is_none():
+                if child._metadata.object_type is dict:
+                    OmegaConf.set_struct(child, False)
+                open_up(child)
+
+    open_up(node)
+    return node  # type: ignore[no-any-return]
+
+
+def register() -> None:
+    """Put every schema where the YAML files' defaults lists look for it."""
+    store = ConfigStore.instance()
+    for schema in set(ROOTS.values()):
+        store.store(name=f"{schema.__name__}_schema", node=_writable(schema))
+    for group, schema in GROUPS.items():
+        store.store(group=group, name="schema", node=_writable(schema))
+
+
+def to_typed(config: DictConfig) -> Any:  # noqa: ANN401 - one of the root types
+    """Turn a composed config into its frozen dataclass, running the range checks.
+
+    Raises:
+        InputError: when a value is out of range or missing.
+
+    """
+    try:
+        return OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise InputError(_one_line(error, config)) from error
+
+
+def _keys(config: DictConfig, path: str) -> list[str]:
+    """List the keys beside the last part of a dotted path."""
+    node: Any = config
+    for part in path.split(".")[:-1]:
+        node = node.get(part) if isinstance(node, DictConfig) and part in node else None
+    return [str(k) for k in node] if isinstance(node, DictConfig) else []
+
+
+def _one_line(error: Exception, config: DictConfig | None = None) -> str:
+    """Say what is wrong with an override in one line."""
+    text = str(error)
+    cause = str(error.__cause__ or "")
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown:
+        path = unknown.group(1)
+        if "not in struct" in cause or "not in '" in cause:
+            known = _keys(config, path) if config is not None else []
+            return f"unknown config key '{path}'{closest(path.split('.')[-1], known)}"
+        return f"cannot set '{path}': {cause.splitlines()[0] if cause else text.splitlines()[0]}"
+    merging = re.search(r"Error merging override (.+)", text)
+    if merging:
+        return f"{merging.group(1)}: {cause.splitlines()[0]}"
+    missing = re.search(
+        r"Could not find '([^']+)'\s+Available options in '[^']+':\s+((?:\s*\S+\n)+?)Config search", text
+    )
+    if missing:
+        group, _, name = missing.group(1).partition("/")
+        options = [o for o in missing.group(2).split() if o != "schema"]
+        return f"no '{name}' for {group} (there are: {', '.join(options)}){closest(name, options)}"
+    return " ".join(text.split())
+
+
+def compose_command(command: str, overrides: list[str]) -> Any:  # noqa: ANN401 - one of the root types
+    """Return the typed configuration of a command.
+
+    Raises:
+        InputError: unknown key, wrong type, unknown option or value out of range, in one line.
+
+    """
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_module("conf", version_base="1.3"):
+        base = compose(command)
+        try:
+            config = compose(command, overrides=overrides)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise InputError(_one_line(error, base)) from error
+    return to_typed(config)

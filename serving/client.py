@@ -1,0 +1,170 @@
+"""Python clients of the service: `Client` for threads, `AsyncClient` for asyncio.
+
+Both set a deadline on every call, retry calls that found no server (UNAVAILABLE, by the channel's own retry
+policy, see https://grpc.io/docs/guides/retry) and raise `ServiceError` for every other failure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final, TypeVar
+
+import grpc
+
+from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
+from serving.results import (
+    Event,
+    RecommendQuery,
+    RecommendResult,
+    RecordResult,
+    ServiceError,
+    SimilarQuery,
+    SimilarResult,
+    Status,
+)
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+_SERVICE_CONFIG: Final = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [{"service": pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name}],
+                "retryPolicy": {
+                    "maxAttempts": 4,
+                    "initialBackoff": "0.2s",
+                    "maxBackoff": "1s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    }
+)
+_OPTIONS: Final = (
+    ("grpc.service_config", _SERVICE_CONFIG),
+    ("grpc.enable_retries", 1),
+    # A retry only helps when the channel reconnects between the attempts; by default it first waits a second.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 5000),
+)
+
+
+class Client:
+    """Synchronous client; safe to share between threads; use it as a context manager or call `close`."""
+
+    def __init__(
+        self, address: str, timeout: float = 5.0, credentials: grpc.ChannelCredentials | None = None
+    ) -> None:
+        """Prepare a connection; nothing is sent before the first call.
+
+        Args:
+            address: HOST:PORT or any gRPC target.
+            timeout: default deadline of a call in seconds, retries included.
+            credentials: for TLS; None connects in plain text.
+        """
+        self._timeout = timeout
+        self._channel = (
+            grpc.secure_channel(address, credentials, options=_OPTIONS)
+            if credentials
+            else grpc.insecure_channel(address, options=_OPTIONS)
+        )
+        self._stub = pb_grpc.RecommendationServiceStub(self._channel)  # type: ignore[no-untyped-call]
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; running calls are cancelled."""
+        self._channel.close()
+
+    def recommend(self, query: RecommendQuery, timeout: float | None = None) -> RecommendResult:
+        """Return one page of a personalised list."""
+        return RecommendResult.of(self._call(self._stub.Recommend, query.message(), timeout))
+
+    def similar_items(self, query: SimilarQuery, timeout: float | None = None) -> SimilarResult:
+        """Return one page of similar items."""
+        return SimilarResult.of(self._call(self._stub.SimilarItems, query.message(), timeout))
+
+    def record_events(self, events: Sequence[Event], timeout: float | None = None) -> RecordResult:
+        """Store events."""
+        request = pb.RecordEventsRequest(events=[event.message() for event in events])
+        return RecordResult.of(self._call(self._stub.RecordEvents, request, timeout))
+
+    def status(self, timeout: float | None = None) -> Status:
+        """Return what the server serves."""
+        return Status.of(self._call(self._stub.GetStatus, pb.GetStatusRequest(), timeout))
+
+    def _call(
+        self, method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request, timeout: float | None
+    ) -> Response:
+        try:
+            return method(request, timeout=self._timeout if timeout is None else timeout)
+        except grpc.RpcError as error:
+            raise ServiceError.of(error) from None
+
+
+class AsyncClient:
+    """The same for asyncio; create and use it inside one event loop."""
+
+    def __init__(
+        self, address: str, timeout: float = 5.0, credentials: grpc.ChannelCredentials | None = None
+    ) -> None:
+        """Prepare a connection; see `Client`."""
+        self._timeout = timeout
+        self._channel = (
+            grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
+            if credentials
+            else grpc.aio.insecure_channel(address, options=_OPTIONS)
+        )
+        self._stub = pb_grpc.RecommendationServiceStub(self._channel)  # type: ignore[no-untyped-call]
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; running calls are cancelled."""
+        await self._channel.close()
+
+    async def recommend(self, query: RecommendQuery, timeout: float | None = None) -> RecommendResult:
+        """Return one page of a personalised list."""
+        return RecommendResult.of(await self._call(self._stub.Recommend, query.message(), timeout))
+
+    async def similar_items(self, query: SimilarQuery, timeout: float | None = None) -> SimilarResult:
+        """Return one page of similar items."""
+        return SimilarResult.of(await self._call(self._stub.SimilarItems, query.message(), timeout))
+
+    async def record_events(self, events: Sequence[Event], timeout: float | None = None) -> RecordResult:
+        """Store events."""
+        request = pb.RecordEventsRequest(events=[event.message() for event in events])
+        return RecordResult.of(await self._call(self._stub.RecordEvents, request, timeout))
+
+    async def status(self, timeout: float | None = None) -> Status:
+        """Return what the server serves."""
+        return Status.of(await self._call(self._stub.GetStatus, pb.GetStatusRequest(), timeout))
+
+    async def _call(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        timeout: float | None,
+    ) -> Response:
+        try:
+            return await method(request, timeout=self._timeout if timeout is None else timeout)
+        except grpc.RpcError as error:
+            raise ServiceError.of(error) from None

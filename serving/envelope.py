@@ -1,0 +1,142 @@
+"""What every call gets: a request id, its deadline, a log line, errors in the wire format, and to be counted.
+
+A gRPC interceptor, so that the handlers contain nothing but their own work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from serving.batching import QueueFull
+from serving.problems import Problem, late, overloaded, to_status
+from serving.user_state import StateUnavailable
+
+_LOG = logging.getLogger(__name__)
+_REQUEST_ID_KEY: Final = "x-request-id"
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+@dataclass(frozen=True)
+class Call:
+    """The call that the current task answers."""
+
+    request_id: str
+    deadline: float | None
+    """Event loop time after which the caller has given up; None when it waits for ever."""
+
+
+CALL: Final[ContextVar[Call]] = ContextVar("call")
+
+
+@dataclass(frozen=True)
+class _Malformed:
+    """Bytes that are not the request's message; answered like any other invalid request."""
+
+    error: str
+
+
+class Envelope(grpc.aio.ServerInterceptor):
+    """Wraps the unary calls of one service."""
+
+    def __init__(self, service_name: str) -> None:
+        """Wrap calls of this fully qualified service and leave the others (health, reflection) alone."""
+        self._prefix = f"/{service_name}/"
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def wait_idle(self) -> None:
+        """Return when no call is running."""
+        await self._idle.wait()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Wrap the handler that answers this call."""
+        handler = await continuation(handler_call_details)
+        if handler is None or not handler_call_details.method.startswith(self._prefix):
+            return handler
+        method = handler_call_details.method.removeprefix(self._prefix)
+        behaviour, deserialize = handler.unary_unary, handler.request_deserializer
+
+        def read(data: bytes) -> Any:  # noqa: ANN401 - any of the service's requests
+            try:
+                return deserialize(data) if deserialize else data
+            except DecodeError as error:
+                return _Malformed(str(error))
+
+        async def answer(request: Any, context: Context) -> Any:  # noqa: ANN401 - any request and response
+            return await self._answer(method, behaviour, request, context)
+
+        return grpc.unary_unary_rpc_method_handler(
+            answer, request_deserializer=read, response_serializer=handler.response_serializer
+        )
+
+    async def _answer(self, method: str, behaviour: Any, request: Any, context: Context) -> Any:  # noqa: ANN401
+        call = _call(context)
+        CALL.set(call)
+        started = time.perf_counter()
+        self._running += 1
+        self._idle.clear()
+        code = grpc.StatusCode.OK
+        try:
+            if isinstance(request, _Malformed):
+                raise Problem(
+                    grpc.StatusCode.INVALID_ARGUMENT,
+                    "MALFORMED_REQUEST",
+                    f"the request is not a message of the expected type ({request.error})",
+                )
+            return await behaviour(request, context)
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except Exception as error:
+            problem = _as_problem(error, method, call)
+            code = problem.code
+        finally:
+            self._running -= 1
+            if self._running == 0:
+                self._idle.set()
+            milliseconds = (time.perf_counter() - started) * 1000
+            _LOG.info("%s %s request_id=%s %.1f ms", method, code.name, call.request_id, milliseconds)
+        await context.abort_with_status(to_status(problem, call.request_id))
+
+
+def _call(context: Context) -> Call:
+    metadata = dict(context.invocation_metadata() or ())
+    given = str(metadata.get(_REQUEST_ID_KEY, ""))
+    remaining = context.time_remaining()
+    deadline = None if remaining is None else asyncio.get_running_loop().time() + remaining
+    return Call(given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex, deadline)
+
+
+def _as_problem(error: Exception, method: str, call: Call) -> Problem:
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, QueueFull):
+        return overloaded("the service", error.retry_seconds)
+    if isinstance(error, TimeoutError):
+        return late()
+    if isinstance(error, StateUnavailable):
+        _LOG.error("%s request_id=%s: %s", method, call.request_id, error)
+        message = "user state cannot be reached"
+        return Problem(grpc.StatusCode.UNAVAILABLE, "STATE_UNAVAILABLE", message, retry_seconds=1.0)
+    _LOG.error("%s request_id=%s failed", method, call.request_id, exc_info=error)
+    message = "internal error; the server's log has the request id"
+    return Problem(grpc.StatusCode.INTERNAL, "INTERNAL", message)

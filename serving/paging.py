@@ -1,0 +1,102 @@
+"""Page tokens: stateless, checksummed, and stable while users act and models change.
+
+A token carries a fingerprint of the request it belongs to and a four-byte hash of every item already shown.
+The next page is the same question with those items excluded, so no item is shown twice even when the order
+changes in between. Hashes of ids, unlike catalogue rows, mean the same under every model version.
+Collisions cost little: with 2,000 of 100,000 items shown, 0.05 items are expected to be left out wrongly.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import zlib
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import Message
+
+from features.dataset import Catalogue, IntArray
+from serving.problems import invalid
+
+HashArray = npt.NDArray[np.uint32]
+
+MAX_SHOWN: Final = 2000
+"""Items that can be paged through; the token of the last page would take 11 kB."""
+_FORMAT: Final = b"\x01"
+_DIGEST: Final = 8
+
+
+def _digest(data: bytes, purpose: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=_DIGEST, person=purpose).digest()
+
+
+def fingerprint(request: Message) -> bytes:
+    """Digest everything of a request but its page size and token, which may change from page to page."""
+    plain = type(request)()
+    plain.CopyFrom(request)
+    plain.ClearField("page_size")
+    plain.ClearField("page_token")
+    return _digest(type(request).__name__.encode() + plain.SerializeToString(deterministic=True), b"request")
+
+
+def encode(request_fingerprint: bytes, shown: HashArray) -> str:
+    """Return the token for the page after `shown`, or an empty string when there may be no further page."""
+    if len(shown) >= MAX_SHOWN:
+        return ""
+    body = _FORMAT + request_fingerprint + shown.astype("<u4").tobytes()
+    return base64.urlsafe_b64encode(body + _digest(body, b"page token")).decode().rstrip("=")
+
+
+def decode(token: str, request_fingerprint: bytes) -> HashArray:
+    """Return the hashes of the items already shown; none for an empty token.
+
+    Raises:
+        Problem: the token is damaged or belongs to a request with other parameters.
+    """
+    if not token:
+        return np.zeros(0, dtype=np.uint32)
+    damaged = invalid(
+        "page_token", "not a token of this service; pass next_page_token unchanged", "PAGE_TOKEN_INVALID"
+    )
+    try:
+        data = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise damaged from None
+    body, checksum = data[:-_DIGEST], data[-_DIGEST:]
+    head = len(_FORMAT) + _DIGEST
+    if len(body) < head or (len(body) - head) % 4 or not body.startswith(_FORMAT):
+        raise damaged
+    if _digest(body, b"page token") != checksum:
+        raise damaged
+    if body[len(_FORMAT) : head] != request_fingerprint:
+        raise invalid(
+            "page_token",
+            "belongs to a request with other parameters; only page_size may change between pages",
+            "PAGE_TOKEN_MISMATCH",
+        )
+    return np.frombuffer(body[head:], dtype="<u4").astype(np.uint32)
+
+
+def id_hash(item_id: str) -> int:
+    """Return the four-byte hash by which tokens remember an item."""
+    return zlib.crc32(item_id.encode())
+
+
+class ShownItems:
+    """Finds the catalogue rows of hashed ids; built once per catalogue."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        """Hash every id, [items]."""
+        hashes = np.fromiter((id_hash(i) for i in catalogue.ids), dtype=np.uint32, count=len(catalogue))
+        self._order = np.argsort(hashes, kind="stable").astype(np.int32)
+        self._sorted = hashes[self._order]
+
+    def rows(self, hashes: HashArray) -> IntArray:
+        """Return the rows of every item whose id has one of the hashes."""
+        first = np.searchsorted(self._sorted, hashes, side="left")
+        last = np.searchsorted(self._sorted, hashes, side="right")
+        found = [self._order[a:b] for a, b in zip(first.tolist(), last.tolist(), strict=True) if b > a]
+        return np.concatenate(found) if found else np.zeros(0, dtype=np.int32)

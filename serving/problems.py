@@ -1,0 +1,84 @@
+"""Errors as callers see them: a gRPC status with google.rpc details.
+
+Code that finds a problem raises `Problem`; one interceptor turns it into the wire format, so no handler
+touches status codes. See https://google.aip.dev/193 for the details' meaning.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Final
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+DOMAIN: Final = "shelfwise"
+"""`ErrorInfo.domain` of every error."""
+
+
+@dataclass(eq=False)
+class Problem(Exception):
+    """Why a request cannot be answered; not frozen, because Python writes tracebacks into exceptions."""
+
+    code: grpc.StatusCode
+    reason: str
+    """Stable UPPER_CASE name for programs (`ErrorInfo.reason`)."""
+    message: str
+    path: str | None = None
+    """The request field at fault; makes a BadRequest violation."""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """`ErrorInfo.metadata`."""
+    retry_seconds: float | None = None
+    """When to try again; makes a RetryInfo."""
+
+
+def invalid(path: str, message: str, reason: str = "INVALID_FIELD") -> Problem:
+    """Return the problem of a request field that cannot be used."""
+    return Problem(grpc.StatusCode.INVALID_ARGUMENT, reason, f"{path}: {message}", path)
+
+
+def overloaded(what: str, retry_seconds: float) -> Problem:
+    """Return the problem of a full queue."""
+    return Problem(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "OVERLOADED",
+        f"{what} has too much work waiting; try again later",
+        retry_seconds=retry_seconds,
+    )
+
+
+def late() -> Problem:
+    """Return the problem of a request that cannot be answered within its deadline."""
+    return Problem(
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        "DEADLINE_EXCEEDED",
+        "the deadline passed before the answer was ready",
+    )
+
+
+def to_status(problem: Problem, request_id: str) -> grpc.Status:
+    """Build the gRPC status of a problem with all its details."""
+    details: list[Message] = [
+        error_details_pb2.ErrorInfo(reason=problem.reason, domain=DOMAIN, metadata=problem.metadata),
+        error_details_pb2.RequestInfo(request_id=request_id),
+    ]
+    if problem.path is not None:
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=problem.path, description=problem.message, reason=problem.reason
+        )
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if problem.retry_seconds is not None:
+        fraction, whole = math.modf(problem.retry_seconds)
+        delay = duration_pb2.Duration(seconds=int(whole), nanos=int(fraction * 1e9))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    status = status_pb2.Status(code=problem.code.value[0], message=problem.message)
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    result: grpc.Status = rpc_status.to_status(status)
+    return result

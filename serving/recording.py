@@ -1,0 +1,100 @@
+"""RecordEvents: which rows can be stored, and why the others cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from conf.errors import closest
+from serving.model import Model
+from serving.problems import Problem
+from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from serving.user_state import NewEvent, Outcome, content_id
+from serving.validation import MAX_ID_CHARS, micros
+
+
+@dataclass(frozen=True)
+class CheckedEvents:
+    """The rows of one call, parted."""
+
+    events: list[NewEvent]
+    indexes: list[int]
+    """Position in the call of each of `events`."""
+    rejects: list[pb.RowReject]
+
+
+def check_events(
+    rows: Sequence[pb.Event],
+    model: Model,
+    now_us: int,
+    max_future_seconds: float,
+    known_as: Callable[[str], str],
+) -> CheckedEvents:
+    """Part a call's rows into events to store and rejects.
+
+    Args:
+        rows: as received.
+        model: knows the items and event kinds.
+        now_us: the server's clock, microseconds since 1970; the time of events that say none.
+        max_future_seconds: how far ahead of the clock an event may lie.
+        known_as: the name under which a user's events are stored.
+    """
+    checked = CheckedEvents([], [], [])
+    latest_us = now_us + int(max_future_seconds * 1_000_000)
+    for index, row in enumerate(rows):
+        fault = _fault(row, model, latest_us)
+        if fault is not None:
+            reason, message = fault
+            checked.rejects.append(pb.RowReject(index=index, reason=reason, message=message))
+            continue
+        timed = row.HasField("event_time")
+        time_us = micros("event_time", row.event_time) if timed else now_us
+        time_ns = (
+            row.event_time.seconds * 1_000_000_000 + row.event_time.nanos if timed else now_us * 1000 + index
+        )
+        name = f"client:{row.event_id}" if row.event_id else content_id(row.item_id, row.event, time_ns)
+        checked.events.append(NewEvent(known_as(row.user_id), row.item_id, row.event, time_us, name))
+        checked.indexes.append(index)
+    return checked
+
+
+def respond(checked: CheckedEvents, outcomes: Sequence[Outcome], request_id: str) -> pb.RecordEventsResponse:
+    """Build the response once the store has answered."""
+    rejects: list[pb.RowReject] = list(checked.rejects)
+    for index, outcome in zip(checked.indexes, outcomes, strict=True):
+        if outcome is Outcome.user_deleted:
+            message = "the user was deleted after this event happened"
+            rejects.append(pb.RowReject(index=index, reason=pb.RowReject.USER_DELETED, message=message))
+    rejects.sort(key=lambda reject: reject.index)
+    return pb.RecordEventsResponse(
+        new_count=sum(outcome is Outcome.new for outcome in outcomes),
+        duplicate_count=sum(outcome is Outcome.duplicate for outcome in outcomes),
+        rejects=rejects,
+        request_id=request_id,
+    )
+
+
+def _fault(row: pb.Event, model: Model, latest_us: int) -> tuple[pb.RowReject.Reason, str] | None:
+    """Return why a row cannot be stored, or None."""
+    if not row.user_id:
+        return pb.RowReject.USER_ID, "user_id is empty"
+    if len(row.user_id) > MAX_ID_CHARS:
+        return pb.RowReject.USER_ID, f"user_id is longer than {MAX_ID_CHARS} characters"
+    if not row.item_id:
+        return pb.RowReject.ITEM_ID, "item_id is empty"
+    if model.catalogue.row(row.item_id) is None:
+        return pb.RowReject.ITEM_ID, f"item_id '{row.item_id[:64]}' is not in the catalogue"
+    if row.event not in model.kinds:
+        near, known = closest(row.event[:64], model.kinds), ", ".join(model.kinds)
+        what = f"unknown event kind '{row.event[:64]}'{near}" if row.event else "event is empty"
+        return pb.RowReject.EVENT_KIND, f"{what}; known: {known}"
+    if len(row.event_id) > MAX_ID_CHARS:
+        return pb.RowReject.EVENT_ID, f"event_id is longer than {MAX_ID_CHARS} characters"
+    if row.HasField("event_time"):
+        try:
+            time_us = micros("event_time", row.event_time)
+        except Problem as problem:
+            return pb.RowReject.EVENT_TIME, problem.message
+        if time_us > latest_us:
+            return pb.RowReject.EVENT_TIME, "event_time is in the future; check the sender's clock"
+    return None

@@ -1,0 +1,326 @@
+"""What the Python clients send and return: frozen dataclasses instead of protocol buffer messages."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+
+
+@dataclass(frozen=True)
+class SessionEvent:
+    """One thing that the shopper did in the running session."""
+
+    item_id: str
+    event: str = ""
+    """Event kind; empty takes the model's usual one."""
+    time: datetime | None = None
+
+
+@dataclass(frozen=True)
+class RecommendQuery:
+    """A question to Recommend; see RecommendRequest in the proto file for every field."""
+
+    user_id: str = ""
+    session: tuple[SessionEvent, ...] = ()
+    """Oldest first."""
+    intent: str = ""
+    page_size: int = 0
+    page_token: str = ""
+    filter: str = ""
+    exclude_item_ids: tuple[str, ...] = ()
+    exclude_seen: bool | None = None
+    diversity: float | None = None
+    explain: bool = False
+    surface: str = ""
+    fields: tuple[str, ...] = ()
+    """Fields of the items to return; empty for all."""
+    request_time: datetime | None = None
+
+    def message(self) -> pb.RecommendRequest:
+        """Build the request."""
+        request = pb.RecommendRequest(
+            user_id=self.user_id,
+            page_size=self.page_size,
+            page_token=self.page_token,
+            filter=self.filter,
+            exclude_item_ids=self.exclude_item_ids,
+            exclude_seen=self.exclude_seen,
+            diversity=self.diversity,
+            explain=self.explain,
+            surface=self.surface,
+            request_time=_timestamp(self.request_time),
+        )
+        request.read_mask.paths.extend(self.fields)
+        if self.session or self.intent:
+            request.session.intent = self.intent
+            request.session.events.extend(
+                pb.SessionEvent(item_id=e.item_id, event=e.event, event_time=_timestamp(e.time))
+                for e in self.session
+            )
+        return request
+
+
+@dataclass(frozen=True)
+class SimilarQuery:
+    """A question to SimilarItems: set `item_id` or `text`."""
+
+    item_id: str = ""
+    text: str = ""
+    page_size: int = 0
+    page_token: str = ""
+    filter: str = ""
+    exclude_item_ids: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
+
+    def message(self) -> pb.SimilarItemsRequest:
+        """Build the request."""
+        request = pb.SimilarItemsRequest(
+            item_id=self.item_id or None,
+            page_size=self.page_size,
+            page_token=self.page_token,
+            filter=self.filter,
+            exclude_item_ids=self.exclude_item_ids,
+        )
+        if self.text:
+            request.text = self.text
+        request.read_mask.paths.extend(self.fields)
+        return request
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that a shopper did."""
+
+    user_id: str
+    item_id: str
+    event: str
+    time: datetime | None = None
+    """Null: the server's clock."""
+    event_id: str = ""
+    """Empty: a random one, made before the first attempt, so that a retried call stores the event once."""
+
+    def message(self) -> pb.Event:
+        """Build the message."""
+        return pb.Event(
+            user_id=self.user_id,
+            item_id=self.item_id,
+            event=self.event,
+            event_time=_timestamp(self.time),
+            event_id=self.event_id or uuid.uuid4().hex,
+        )
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why an item is in the list."""
+
+    kind: str
+    because_item_id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class RecommendedItem:
+    """One item of a list."""
+
+    item_id: str
+    title: str
+    snippet: str
+    score: float
+    p_click: float | None
+    p_purchase: float | None
+    source: str
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True)
+class RecommendResult:
+    """One page of a personalised list."""
+
+    items: tuple[RecommendedItem, ...]
+    next_page_token: str
+    model_version: str
+    request_id: str
+    degradation: str
+    """`none`, `session_only`, `text_only`, `popularity` or `history_unavailable`."""
+    unknown_item_ids: tuple[str, ...]
+
+    @classmethod
+    def of(cls, response: pb.RecommendResponse) -> RecommendResult:
+        """Read a response."""
+        items = tuple(
+            RecommendedItem(
+                item_id=item.item_id,
+                title=item.title,
+                snippet=item.snippet,
+                score=item.score,
+                p_click=item.p_click if item.HasField("p_click") else None,
+                p_purchase=item.p_purchase if item.HasField("p_purchase") else None,
+                source=item.source,
+                reasons=tuple(Reason(r.kind, r.because_item_id, r.text) for r in item.reasons),
+            )
+            for item in response.items
+        )
+        return cls(
+            items,
+            response.next_page_token,
+            response.model_version,
+            response.request_id,
+            _degradation_name(response.degradation),
+            tuple(response.unknown_item_ids),
+        )
+
+
+@dataclass(frozen=True)
+class SimilarItem:
+    """One similar item."""
+
+    item_id: str
+    title: str
+    snippet: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class SimilarResult:
+    """One page of similar items."""
+
+    items: tuple[SimilarItem, ...]
+    next_page_token: str
+    model_version: str
+    request_id: str
+
+    @classmethod
+    def of(cls, response: pb.SimilarItemsResponse) -> SimilarResult:
+        """Read a response."""
+        items = tuple(SimilarItem(i.item_id, i.title, i.snippet, i.similarity) for i in response.items)
+        return cls(items, response.next_page_token, response.model_version, response.request_id)
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A row that was not stored."""
+
+    index: int
+    reason: str
+    """For programs, for example `ITEM_ID`."""
+    message: str
+
+
+@dataclass(frozen=True)
+class RecordResult:
+    """What became of the events of one call."""
+
+    new_count: int
+    duplicate_count: int
+    rejects: tuple[Reject, ...]
+    request_id: str
+
+    @classmethod
+    def of(cls, response: pb.RecordEventsResponse) -> RecordResult:
+        """Read a response."""
+        rejects = tuple(
+            Reject(r.index, pb.RowReject.Reason.Name(r.reason), r.message) for r in response.rejects
+        )
+        return cls(response.new_count, response.duplicate_count, rejects, response.request_id)
+
+
+@dataclass(frozen=True)
+class Status:
+    """What the server serves."""
+
+    model_version: str
+    model_data_time: datetime
+    item_count: int
+    event_kinds: tuple[str, ...]
+    attributes: dict[str, str]
+    """Filter attribute -> type in lower case."""
+    user_count: int
+    event_count: int
+    max_page_size: int
+    max_event_batch: int
+    server_version: str
+
+    @classmethod
+    def of(cls, response: pb.GetStatusResponse) -> Status:
+        """Read a response."""
+        return cls(
+            model_version=response.model_version,
+            model_data_time=response.model_data_time.ToDatetime(tzinfo=UTC),
+            item_count=response.item_count,
+            event_kinds=tuple(response.event_kinds),
+            attributes={a.name: pb.Attribute.Type.Name(a.type).lower() for a in response.attributes},
+            user_count=response.user_count,
+            event_count=response.event_count,
+            max_page_size=response.max_page_size,
+            max_event_batch=response.max_event_batch,
+            server_version=response.server_version,
+        )
+
+
+@dataclass(frozen=True)
+class FieldViolation:
+    """A request field that the server refused."""
+
+    field: str
+    description: str
+
+
+@dataclass(eq=False)
+class ServiceError(Exception):
+    """A call that failed, with the details that the server gave."""
+
+    code: grpc.StatusCode
+    message: str
+    reason: str = ""
+    """Stable name, for example `FILTER_INVALID`; empty when no server answered."""
+    request_id: str = ""
+    violations: tuple[FieldViolation, ...] = ()
+    retry_seconds: float | None = None
+    """When the server wants to be asked again."""
+
+    def __str__(self) -> str:
+        """One readable line."""
+        return f"{self.code.name}: {self.message}"
+
+    @classmethod
+    def of(cls, error: grpc.RpcError) -> ServiceError:
+        """Read the error of a synchronous or asynchronous call."""
+        found = cls(error.code(), error.details() or "")
+        status = rpc_status.from_call(error)
+        for packed in status.details if status is not None else ():
+            info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+            request, retry = error_details_pb2.RequestInfo(), error_details_pb2.RetryInfo()
+            if packed.Unpack(info):
+                found.reason = info.reason
+            elif packed.Unpack(bad):
+                found.violations = tuple(FieldViolation(v.field, v.description) for v in bad.field_violations)
+            elif packed.Unpack(request):
+                found.request_id = request.request_id
+            elif packed.Unpack(retry):
+                found.retry_seconds = retry.retry_delay.ToTimedelta().total_seconds()
+        return found
+
+
+def _timestamp(moment: datetime | None) -> Timestamp | None:
+    """Convert a time; one without zone is UTC."""
+    if moment is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp
+
+
+def _degradation_name(value: pb.Degradation) -> str:
+    """Return the short name; servers newer than this client may send numbers it does not know."""
+    if value not in pb.Degradation.values():
+        return f"unknown_{int(value)}"
+    return pb.Degradation.Name(value).removeprefix("DEGRADATION_").lower()

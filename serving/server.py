@@ -1,0 +1,194 @@
+"""The server process: load, bind, warm up, serve, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+from rich.console import Console
+
+from conf.errors import InputError
+from conf.schema import ServeConfig
+from features.privacy import make_pseudonyms
+from serving.envelope import Envelope
+from serving.model import Model
+from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
+from serving.service import SERVICE_NAME, RecommendationService, Served
+from serving.sqlite_state import SqliteUserState
+
+HISTORIES_FILE: Final = "histories.parquet"
+"""In the artifact store: training histories, imported into user state once per content."""
+_CURRENT: Final = "CURRENT"
+_LAST_BYTES_SECONDS: Final = 0.5
+"""Time for the last responses to leave, once every call has been answered."""
+
+
+def serve(config: ServeConfig, console: Console) -> None:
+    """Serve the current model of an artifact store until SIGTERM or SIGINT.
+
+    Raises:
+        InputError: no published model, a damaged one, an unusable state file, or a port that is taken.
+    """
+    store = Path(config.artifacts)
+    if not (store / _CURRENT).is_file():
+        raise InputError(
+            f"{store}: no {_CURRENT} here, so no model to serve; run `shelfwise run` (or `publish`) first, "
+            "or set artifacts=FOLDER"
+        )
+    # Reading a bundle brings in torch and FAISS, which nothing else of this module needs.
+    from ranking.bundle import load_bundle
+
+    _limit_threads(config.threads)
+    with console.status("loading the model"):
+        model = load_bundle(store)
+    serve_model(config, model, console)
+
+
+def serve_model(config: ServeConfig, model: Model, console: Console) -> None:
+    """Serve a loaded model until SIGTERM or SIGINT; see `serve`."""
+    level = logging.INFO if config.log_requests else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    asyncio.run(_serve_until_signal(config, model, console))
+
+
+async def _serve_until_signal(config: ServeConfig, model: Model, console: Console) -> None:
+    running = await start(config, model, console)
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    line = f"listening on {config.host}:{running.port} model {model.version}"
+    console.print(line, soft_wrap=True, markup=False, highlight=False)
+    await stop.wait()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.remove_signal_handler(number)  # a second signal ends the process at once
+    await running.stop(config.drain_seconds)
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server that answers; call `stop` in the event loop that started it."""
+
+    port: int
+    service: RecommendationService
+    _server: grpc.aio.Server
+    _health: health_aio.HealthServicer
+    _envelope: Envelope
+    _state: SqliteUserState
+
+    async def stop(self, drain_seconds: float) -> None:
+        """Report NOT_SERVING, take no more calls, let running ones finish, and release everything.
+
+        Args:
+            drain_seconds: time that running calls get; what is not done by then is cancelled.
+        """
+        await self._health.enter_graceful_shutdown()
+        draining = asyncio.create_task(self._server.stop(drain_seconds))
+        idle = asyncio.create_task(self._envelope.wait_idle())
+        await asyncio.wait({draining, idle}, return_when=asyncio.FIRST_COMPLETED)
+        idle.cancel()
+        # Watchers of the health service never end by themselves; they must not use up the drain time.
+        await self._server.stop(min(drain_seconds, _LAST_BYTES_SECONDS))
+        await draining
+        await self.service.close()
+        await self._state.close()
+
+
+async def start(config: ServeConfig, model: Model, console: Console) -> RunningServer:
+    """Bind the port, bring user state up to date, warm the model up, and report SERVING.
+
+    Raises:
+        InputError: the port is taken, or state or histories cannot be used.
+    """
+    _check_privacy(config, model)
+    pseudonyms = make_pseudonyms(config.privacy)
+    envelope = Envelope(SERVICE_NAME)
+    server = grpc.aio.server(
+        interceptors=[envelope],
+        options=[
+            ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not a load balancer
+            ("grpc.max_receive_message_length", config.max_message_bytes),
+            ("grpc.max_send_message_length", config.max_message_bytes),
+        ],
+    )
+    port = _bind(server, config)
+    store = Path(config.artifacts)
+    state = SqliteUserState(Path(config.state) if config.state else store / "state.sqlite")
+    try:
+        await _import_histories(state, store / HISTORIES_FILE, console)
+        service = RecommendationService(await asyncio.to_thread(Served, model), state, config, pseudonyms)
+    except BaseException:
+        await state.close()
+        raise
+    pb_grpc.add_RecommendationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+    health = health_aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    for name in ("", SERVICE_NAME):
+        await health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+    if config.reflection:
+        names = (
+            SERVICE_NAME,
+            health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+            reflection.SERVICE_NAME,
+        )
+        reflection.enable_server_reflection(names, server)
+    await server.start()
+    running = RunningServer(port, service, server, health, envelope, state)
+    try:
+        await service.warm_up()
+    except BaseException:
+        await running.stop(0.0)
+        raise
+    for name in ("", SERVICE_NAME):
+        await health.set(name, health_pb2.HealthCheckResponse.SERVING)
+    return running
+
+
+def _check_privacy(config: ServeConfig, model: Model) -> None:
+    """Refuse a model whose users go by other names than the ones that this server would look up."""
+    hashed = model.manifest.get("hash_users")
+    if hashed is not None and bool(hashed) != config.privacy.hash_users:
+        raise InputError(
+            f"model {model.version} was made with privacy.hash_users={str(bool(hashed)).lower()}; "
+            f"serve it with the same setting, or its users will not be found"
+        )
+
+
+def _bind(server: grpc.aio.Server, config: ServeConfig) -> int:
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    taken = InputError(
+        f"cannot listen on {host}:{config.port}: the port is taken or the host is not one of this machine; "
+        "set port=0 for a free one, or host"
+    )
+    try:
+        port = server.add_insecure_port(f"{host}:{config.port}")
+    except RuntimeError as error:
+        raise taken from error
+    if port == 0:
+        raise taken
+    return port
+
+
+async def _import_histories(state: SqliteUserState, path: Path, console: Console) -> None:
+    if path.is_file():
+        with console.status(f"reading {path.name} into user state (once)"):
+            result = await state.import_histories(path)
+        if not result.already_imported:
+            console.print(f"user state: {result.new:,} new events from {path.name}", highlight=False)
+
+
+def _limit_threads(threads: int) -> None:
+    """Limit the CPU threads of torch and FAISS; 0 leaves them all."""
+    if threads > 0:
+        import faiss
+        import torch
+
+        torch.set_num_threads(threads)
+        faiss.omp_set_num_threads(threads)

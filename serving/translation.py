@@ -1,0 +1,205 @@
+"""Between the wire and the model: string ids and messages on one side, catalogue rows on the other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from features import schema
+from features.dataset import Catalogue, FloatArray, IntArray
+from ranking.requests import History, Reason, Recommendation
+from serving.model import Model
+from serving.problems import invalid
+from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from serving.user_state import MICROS, PastEvent
+from serving.validation import MAX_SESSION_EVENTS, event_kind, keep_fields, micros, optional_id
+
+SNIPPET_CHARS: Final = 160
+_TITLE_COLUMNS: Final = ("title", "name", "product_name")
+_DEGRADATIONS: Final = {
+    "none": pb.DEGRADATION_NONE,
+    "session_only": pb.DEGRADATION_SESSION_ONLY,
+    "text_only": pb.DEGRADATION_TEXT_ONLY,
+    "popularity": pb.DEGRADATION_POPULARITY,
+}
+
+
+@dataclass(frozen=True)
+class SessionEvents:
+    """The events of a session context that the model knows, oldest first."""
+
+    items: list[str]
+    kinds: list[str]
+    times_us: list[int]
+    unknown: list[str]
+    """Item ids that the model does not know, each once."""
+
+
+def default_kind(kinds: Sequence[str]) -> str:
+    """Return the kind of a session event that says none; `kinds` is ordered strongest first."""
+    for kind in schema.CLICK_KINDS:
+        if kind in kinds:
+            return kind
+    return next((kind for kind in reversed(kinds) if kind != schema.IMPRESSION), kinds[-1])
+
+
+def session_events(session: pb.SessionContext, model: Model, now_us: int) -> SessionEvents:
+    """Check and resolve the events of a session.
+
+    Raises:
+        Problem: too many events, an empty or too long item id, an unknown kind, or an impossible time.
+    """
+    if len(session.events) > MAX_SESSION_EVENTS:
+        raise invalid("session.events", f"{len(session.events)} events; send the latest {MAX_SESSION_EVENTS}")
+    found = SessionEvents([], [], [], [])
+    usual = default_kind(model.kinds)
+    unknown: dict[str, None] = {}
+    for index, event in enumerate(session.events):
+        path = f"session.events[{index}]"
+        if not optional_id(f"{path}.item_id", event.item_id):
+            raise invalid(f"{path}.item_id", "is empty")
+        kind = event_kind(f"{path}.event", event.event, model.kinds) if event.event else usual
+        time_us = micros(f"{path}.event_time", event.event_time) if event.HasField("event_time") else now_us
+        if model.catalogue.row(event.item_id) is None:
+            unknown[event.item_id] = None
+            continue
+        found.items.append(event.item_id)
+        found.kinds.append(kind)
+        found.times_us.append(time_us)
+    found.unknown.extend(unknown)
+    return found
+
+
+def merge_history(
+    model: Model, stored: Sequence[PastEvent], session: SessionEvents, now: int, limit: int
+) -> tuple[History, int]:
+    """Join stored and session events into one history of the items and kinds that the model knows.
+
+    Args:
+        model: gives rows and kind codes.
+        stored: oldest first.
+        session: oldest first; an event that is stored too (same item, kind and second) counts once.
+        now: Unix seconds; no event counts as later than this, whatever the sender's clock said.
+        limit: most events kept, the latest.
+
+    Returns:
+        The history, and how many of its events were stored ones.
+    """
+    codes = {kind: code for code, kind in enumerate(model.kinds)}
+    events = []  # (second, row, kind code, 1 if stored)
+    told = set()
+    for past in stored:
+        row, code, second = model.catalogue.row(past.item_id), codes.get(past.kind), past.time_us // MICROS
+        if row is not None and code is not None:
+            events.append((min(second, now), row, code, 1))
+            told.add((row, code, second))
+    for item_id, kind, time_us in zip(session.items, session.kinds, session.times_us, strict=True):
+        row, second = model.catalogue.row(item_id), time_us // MICROS
+        if row is not None and (row, codes[kind], second) not in told:
+            events.append((min(second, now), row, codes[kind], 0))
+    events.sort(key=lambda event: event[0])  # stable: ties keep their order, session last
+    table = np.array(events[-limit:], dtype=np.int64).reshape(-1, 4)
+    history = History(
+        items=table[:, 1].astype(np.int32), kinds=table[:, 2].astype(np.int8), times=table[:, 0].copy()
+    )
+    return history, int(table[:, 3].sum())
+
+
+def degradation(answered: str, stored: int, history: int, available: bool) -> pb.Degradation:
+    """Name the rung of the fallback ladder.
+
+    Args:
+        answered: what the recommender said; it sees one history and cannot tell stored from session events.
+        stored: events of the history that came from the store.
+        history: events of the history.
+        available: whether the store could be read.
+    """
+    if not available:
+        return pb.DEGRADATION_HISTORY_UNAVAILABLE
+    if answered == "none" and not history:
+        return pb.DEGRADATION_TEXT_ONLY
+    if answered == "none" and not stored:
+        return pb.DEGRADATION_SESSION_ONLY
+    return _DEGRADATIONS[answered]
+
+
+class ItemCards:
+    """Titles and snippets of a catalogue's items."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        """Find the title column, if there is one."""
+        self._catalogue = catalogue
+        by_lower = {name.lower(): name for name in reversed(catalogue.attributes)}
+        column = next((by_lower[name] for name in _TITLE_COLUMNS if name in by_lower), None)
+        self._titles = None if column is None else catalogue.frame[column].cast(str, strict=False)
+
+    def title(self, row: int) -> str:
+        """Return the title attribute, or else the beginning of the text."""
+        title = None if self._titles is None else self._titles[row]
+        return _cut(str(title) if title else self._catalogue.texts[row], SNIPPET_CHARS // 2)
+
+    def snippet(self, row: int) -> str:
+        """Return the beginning of the text."""
+        return _cut(self._catalogue.texts[row], SNIPPET_CHARS)
+
+    def recommended(
+        self, answer: Recommendation, intent: str, explain: bool, fields: frozenset[str] | None
+    ) -> list[pb.RecommendedItem]:
+        """Build the items of a recommendation with the fields of a read mask."""
+        messages = []
+        for item in answer.items:
+            message = pb.RecommendedItem(
+                item_id=self._catalogue.ids[item.row],
+                title=self.title(item.row),
+                snippet=self.snippet(item.row),
+                score=item.score,
+                p_click=None if math.isnan(item.p_click) else item.p_click,
+                p_purchase=None if math.isnan(item.p_purchase) else item.p_purchase,
+                source=item.source,
+                reasons=[self._reason(reason, intent) for reason in item.reasons] if explain else [],
+            )
+            keep_fields(message, fields)
+            messages.append(message)
+        return messages
+
+    def similar(
+        self, rows: IntArray, cosines: FloatArray, fields: frozenset[str] | None
+    ) -> list[pb.SimilarItem]:
+        """Build the items of a similarity list with the fields of a read mask."""
+        messages = []
+        for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True):
+            message = pb.SimilarItem(
+                item_id=self._catalogue.ids[row],
+                title=self.title(row),
+                snippet=self.snippet(row),
+                similarity=cosine,
+            )
+            keep_fields(message, fields)
+            messages.append(message)
+        return messages
+
+    def _reason(self, reason: Reason, intent: str) -> pb.Reason:
+        because = None if reason.because is None else self._catalogue.ids[reason.because]
+        title = "" if reason.because is None else f' "{self.title(reason.because)}"'
+        sentences = {
+            "bought_before": "Bought before",
+            "goes_with": f"Goes with{title or ' what you chose'}",
+            "reads_like": f"Similar to{title or ' what you chose'}",
+            "for_you": "Picked for you",
+            "popular": "Popular right now",
+            "matches_intent": f'Matches "{_cut(intent, 80)}"',
+        }
+        text = sentences.get(reason.kind, reason.kind.replace("_", " ").capitalize())
+        return pb.Reason(kind=reason.kind, because_item_id=because, text=text)
+
+
+def _cut(text: str, length: int) -> str:
+    """Shorten at a word's end, with an ellipsis, to at most `length` characters."""
+    if len(text) <= length:
+        return text
+    head = text[: length - 1]
+    return (head.rpartition(" ")[0] or head).rstrip(" ,;:.") + "…"

@@ -1,0 +1,109 @@
+"""Checks shared by every request: each returns a clean value or raises the Problem naming the field."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from conf.errors import closest
+from serving.problems import invalid
+from serving.user_state import MICROS
+
+DEFAULT_PAGE_SIZE: Final = 20
+MAX_ID_CHARS: Final = 256
+MAX_SESSION_EVENTS: Final = 500
+MAX_EXCLUDED: Final = 10_000
+MAX_QUERY_CHARS: Final = 1000
+MAX_TEXT_CHARS: Final = 10_000
+_SURFACE: Final = re.compile(r"[a-z0-9_-]{1,64}")
+_LAST_SECOND: Final = 253_402_300_799
+"""9999-12-31T23:59:59Z, the last second that a Timestamp may hold."""
+
+
+def page_size(requested: int, largest: int) -> int:
+    """Return the page size to use: 0 is the default, too large is the largest (https://google.aip.dev/158)."""
+    if requested < 0:
+        raise invalid("page_size", f"{requested} is negative; use 0 for the default of {DEFAULT_PAGE_SIZE}")
+    return min(requested or DEFAULT_PAGE_SIZE, largest)
+
+
+def optional_id(path: str, value: str) -> str:
+    """Return an id or an empty string."""
+    if len(value) > MAX_ID_CHARS:
+        raise invalid(path, f"longer than {MAX_ID_CHARS} characters")
+    return value
+
+
+def limited_text(path: str, value: str, max_chars: int) -> str:
+    """Return text with whitespace folded; empty when there is none."""
+    if len(value) > max_chars:
+        raise invalid(path, f"longer than {max_chars:,} characters")
+    return " ".join(value.split())
+
+
+def excluded(path: str, ids: Sequence[str]) -> list[str]:
+    """Return the ids that must not be shown."""
+    if len(ids) > MAX_EXCLUDED:
+        raise invalid(
+            path, f"{len(ids):,} ids; at most {MAX_EXCLUDED:,} can be excluded (a filter can do more)"
+        )
+    return list(ids)
+
+
+def diversity(value: float) -> float:
+    """Return a diversity of 0 to 1."""
+    if not (math.isfinite(value) and 0.0 <= value <= 1.0):
+        raise invalid("diversity", f"{value:g} is not between 0 and 1")
+    return value
+
+
+def surface(value: str) -> str:
+    """Return the name of a surface, or an empty string."""
+    if value and not _SURFACE.fullmatch(value):
+        raise invalid("surface", "use 1 to 64 characters of a-z 0-9 _ -")
+    return value
+
+
+def micros(path: str, value: Timestamp) -> int:
+    """Return microseconds since 1970 of a valid time from 1970 on."""
+    if not (0 <= value.seconds <= _LAST_SECOND and 0 <= value.nanos < 1_000_000_000):
+        raise invalid(path, "not a time between 1970 and 9999")
+    return value.seconds * MICROS + value.nanos // 1000
+
+
+def event_kind(path: str, kind: str, known: Sequence[str]) -> str:
+    """Return a known event kind."""
+    if kind not in known:
+        raise invalid(
+            path, f"unknown event kind '{kind[:64]}'{closest(kind, known)}; known: {', '.join(known)}"
+        )
+    return kind
+
+
+def read_mask(mask: FieldMask, item: type[Message]) -> frozenset[str] | None:
+    """Return the fields of an item to answer with; None for all.
+
+    Only whole fields can be chosen: their parts are small and belong together.
+    """
+    if not mask.paths or list(mask.paths) == ["*"]:
+        return None
+    known = [field.name for field in item.DESCRIPTOR.fields]
+    for path in mask.paths:
+        if path not in known:
+            message = f"no field '{path[:64]}'{closest(path, known)}; fields: {', '.join(known)}"
+            raise invalid("read_mask", message)
+    return frozenset(mask.paths)
+
+
+def keep_fields(message: Message, fields: frozenset[str] | None) -> None:
+    """Clear every field that the read mask leaves out."""
+    if fields is not None:
+        for field in message.DESCRIPTOR.fields:
+            if field.name not in fields:
+                message.ClearField(field.name)

@@ -1,0 +1,178 @@
+"""The front door: `shelfwise <command> [overrides]`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+os.environ.setdefault(
+    "TOKENIZERS_PARALLELISM", "false"
+)  # its threads would fight torch's
+
+import hydra  # noqa: E402
+from omegaconf import DictConfig  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.markup import escape  # noqa: E402
+
+from conf.compose import ROOTS, compose_command, register, to_typed  # noqa: E402
+from conf.errors import InputError  # noqa: E402
+
+CONSOLE = Console()
+ERRORS = Console(stderr=True)
+
+USAGE = """usage: shelfwise <command> [key=value ...]
+
+  run            prepare, train, publish and evaluate; unchanged stages are skipped
+  prepare        read and check raw tables, write the dataset
+  train-encoder  fine-tune the text encoder, train item and user towers
+  train-ranker   train the ranking head
+  publish        write a bundle and make it current
+  evaluate       measure against the baselines, write metrics and a report
+  serve          answer over gRPC from the current bundle
+  recommend      ask a running server from the terminal
+  export         copy the fine-tuned text encoder out of the current bundle
+  rollback       make an earlier bundle current again
+  demo           start a server on a finished run and show three users' lists
+
+`shelfwise <command> --cfg job` prints every key of a command with its value; `-m` sweeps over several values.
+"""
+
+
+def _prepare(config: Any) -> None:  # noqa: ANN401 - the command's root config
+    from features.prepare import prepare
+
+    prepare(config, CONSOLE)
+
+
+def _train_encoder(config: Any) -> None:  # noqa: ANN401
+    from encoders.train import train_encoder
+
+    train_encoder(config, CONSOLE)
+
+
+def _train_ranker(config: Any) -> None:  # noqa: ANN401
+    from ranking.train import train_ranker
+
+    train_ranker(config, CONSOLE)
+
+
+def _publish(config: Any) -> None:  # noqa: ANN401
+    from ranking.publish import publish
+
+    publish(config, CONSOLE)
+
+
+def _evaluate(config: Any) -> None:  # noqa: ANN401
+    from ranking.pipeline import evaluate
+
+    evaluate(config, CONSOLE)
+
+
+def _run(config: Any) -> float | None:  # noqa: ANN401
+    from ranking.pipeline import run
+
+    return run(config, CONSOLE)
+
+
+def _serve(config: Any) -> None:  # noqa: ANN401
+    from serving.server import serve
+
+    serve(config, CONSOLE)
+
+
+def _recommend(config: Any) -> None:  # noqa: ANN401
+    from serving.terminal import recommend
+
+    recommend(config, CONSOLE)
+
+
+def _export(config: Any) -> None:  # noqa: ANN401
+    from ranking.export import export
+
+    export(config, CONSOLE)
+
+
+def _demo(config: Any) -> None:  # noqa: ANN401
+    from serving.demo import demo
+
+    demo(config, CONSOLE)
+
+
+def _rollback(config: Any) -> None:  # noqa: ANN401
+    from pathlib import Path
+
+    from ranking.store import roll_back
+
+    CONSOLE.print(f"serving {roll_back(Path(config.artifacts), config.version)} from the next start")
+
+
+COMMANDS: dict[str, Callable[[Any], float | None]] = {
+    "prepare": _prepare,
+    "train-encoder": _train_encoder,
+    "train-ranker": _train_ranker,
+    "publish": _publish,
+    "evaluate": _evaluate,
+    "run": _run,
+    "serve": _serve,
+    "recommend": _recommend,
+    "export": _export,
+    "rollback": _rollback,
+    "demo": _demo,
+}
+assert COMMANDS.keys() == ROOTS.keys()
+
+
+def execute(command: str, config: Any) -> float | None:  # noqa: ANN401
+    """Run a command; bad input ends the process with one line and exit code 2."""
+    threads = getattr(config, "threads", 0)
+    if threads:
+        import faiss
+        import torch
+
+        torch.set_num_threads(threads)
+        faiss.omp_set_num_threads(threads)
+    try:
+        return COMMANDS[command](config)
+    except InputError as error:
+        fail(error)
+
+
+def fail(error: InputError) -> NoReturn:
+    """Print an input error and exit."""
+    ERRORS.print(f"[bold red]shelfwise:[/bold red] {escape(str(error))}", soft_wrap=True)
+    sys.exit(2)
+
+
+def main() -> None:
+    """Dispatch `shelfwise <command> ...`."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        CONSOLE.print(USAGE, markup=False, highlight=False, soft_wrap=True)
+        sys.exit(0 if arguments else 2)
+    command, rest = arguments[0], arguments[1:]
+    try:
+        if command not in COMMANDS:
+            from conf.errors import closest
+
+            raise InputError(f"unknown command '{command}'{closest(command, COMMANDS)}; see shelfwise --help")
+        if any(a.startswith("-") for a in rest):
+            # Sweeps, --cfg, --info and the rest of Hydra's own flags.
+            register()
+            sys.argv = [f"shelfwise {command}", *rest]
+
+            @hydra.main(version_base="1.3", config_path="pkg://conf", config_name=command)
+            def job(config: DictConfig) -> float | None:
+                return execute(command, to_typed(config))
+
+            job()
+            return
+        config = compose_command(command, rest)
+    except InputError as error:
+        fail(error)
+    execute(command, config)
+
+
+if __name__ == "__main__":
+    main()

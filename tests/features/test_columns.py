@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from conf.errors import InputError
+from features.columns import map_columns, require_columns
+from features.readers import FILE, ROW, RawTable
+
+
+def _table(name: str, /, **columns: list[str]) -> RawTable:
+    frame = pl.LazyFrame(columns).with_row_index(ROW, offset=1).with_columns(pl.lit("f").alias(FILE))
+    return RawTable(frame, True, name)
+
+
+ITEMS = _table("data.items (i.csv)", sku=["1"], date=["2020"], name=["Boots"])
+EVENTS = _table("data.events (e.csv)", sku=["1"], customer=["u"], date=["2021"])
+
+
+def _columns(
+    columns: dict[str, str], items: RawTable = ITEMS, events: RawTable = EVENTS
+) -> tuple[set[str], set[str]]:
+    left, right = map_columns(items, events, columns)
+    assert left is not None and right is not None
+    return set(left.columns), set(right.columns)
+
+
+def test_a_name_acts_on_every_table_that_has_the_column() -> None:
+    assert _columns({"item_id": "sku"}) == ({"item_id", "date", "name"}, {"item_id", "customer", "date"})
+
+
+def test_a_name_of_one_table_leaves_the_other_alone() -> None:
+    assert _columns({"timestamp": "date", "user_id": "customer"}) == (
+        {"sku", "date", "name"},
+        {"sku", "user_id", "timestamp"},
+    )
+
+
+def test_a_prefix_restricts_to_one_table() -> None:
+    assert _columns({"items.item_id": "sku"}) == ({"item_id", "date", "name"}, {"sku", "customer", "date"})
+
+
+def test_names_outside_the_contract_rename() -> None:
+    assert _columns({"title": "name"})[0] == {"sku", "date", "title"}
+
+
+def test_the_mapped_column_takes_the_place_of_one_with_its_name() -> None:
+    items = _table("data.items (i.csv)", item_id=["1"], asin=["B0"])
+    mapped, _ = map_columns(items, None, {"item_id": "asin"})
+    assert mapped is not None
+    assert mapped.frame.select("item_id").collect()["item_id"].to_list() == ["B0"]
+    assert mapped.columns == ["item_id"]
+
+
+def test_one_column_may_serve_twice() -> None:
+    _, events = map_columns(None, EVENTS, {"timestamp": "date", "order": "date"})
+    assert events is not None
+    assert events.frame.select("timestamp", "order").collect().row(0) == ("2021", "2021")
+
+
+def test_a_missing_file_column_lists_what_exists_and_the_closest() -> None:
+    with pytest.raises(InputError) as error:
+        map_columns(ITEMS, EVENTS, {"user_id": "custmer"})
+    assert str(error.value) == (
+        "data.columns.user_id: no column 'custmer' in events; did you mean 'customer'?"
+        " (data.events (e.csv) has sku, customer, date)"
+    )
+
+
+def test_a_prefixed_name_does_not_look_in_the_other_table() -> None:
+    with pytest.raises(InputError, match=r"data.columns.items.item_id: no column 'customer' in items"):
+        map_columns(ITEMS, EVENTS, {"items.item_id": "customer"})
+
+
+def test_a_missing_required_column_names_the_fix() -> None:
+    with pytest.raises(InputError) as error:
+        require_columns(_table("data.items (i.csv)", itemid=["1"], title=["x"]), ("item_id",), "items")
+    assert str(error.value) == (
+        "data.items (i.csv): no column 'item_id'; did you mean 'itemid'? Columns: itemid, title. "
+        "Set data.columns.items.item_id=<its name in the file>"
+    )

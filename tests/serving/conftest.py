@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+import pytest
+from rich.console import Console
+
+from conf.schema import ServeConfig
+from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
+from serving.server import RunningServer, start
+from tests.serving.fake_bundle import FakeBundle
+
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that happens in another thread."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.002)
+
+
+@dataclass
+class Harness:
+    """A real server on a real socket, in an event loop of its own thread."""
+
+    model: FakeBundle
+    running: RunningServer
+    loop: asyncio.AbstractEventLoop
+    stub: Any
+    """Generated stub, for requests that the typed client cannot make."""
+    store: Path
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.running.port}"
+
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(20)
+
+
+class Servers:
+    """Starts servers and stops them at the end of the test."""
+
+    def __init__(self, store: Path) -> None:
+        self.store = store
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self._started: list[tuple[RunningServer, grpc.Channel]] = []
+
+    def start(self, model: FakeBundle | None = None, **settings: Any) -> Harness:
+        model = model or FakeBundle()
+        config = ServeConfig(artifacts=str(self.store), port=0, **settings)
+        starting = start(config, model, Console(file=io.StringIO()))
+        running = asyncio.run_coroutine_threadsafe(starting, self._loop).result(20)
+        channel = grpc.insecure_channel(f"127.0.0.1:{running.port}")
+        self._started.append((running, channel))
+        stub = pb_grpc.RecommendationServiceStub(channel)  # type: ignore[no-untyped-call]
+        model.recommender.batches.clear()
+        model.recommender.seen.clear()
+        return Harness(model, running, self._loop, stub, self.store)
+
+    def close(self) -> None:
+        for running, channel in self._started:
+            channel.close()
+            asyncio.run_coroutine_threadsafe(running.stop(1.0), self._loop).result(20)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Servers]:
+    started = Servers(tmp_path)
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def server(servers: Servers) -> Harness:
+    return servers.start()

@@ -1,0 +1,28 @@
+"""Runs the real server on the fake bundle: `python -m tests.serving.fake_server STORE [key=value ...]`."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+
+from conf.errors import InputError
+from conf.schema import ServeConfig
+from serving.server import serve_model
+from tests.serving.fake_bundle import FakeBundle
+
+
+def main() -> int:
+    console = Console()
+    port, drain = int(sys.argv[2]), float(sys.argv[3])
+    config = ServeConfig(artifacts=sys.argv[1], port=port, drain_seconds=drain, log_requests=True)
+    try:
+        serve_model(config, FakeBundle(), console)
+    except InputError as error:
+        console.print(str(error), soft_wrap=True)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

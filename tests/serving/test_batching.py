@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from serving.batching import Batcher, QueueFull
+
+
+class Work:
+    """Doubles numbers; waits for its gate; fails on negative ones."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, jobs: Sequence[int]) -> list[int]:
+        self.gate.wait(10)
+        self.batches.append(list(jobs))
+        if any(job < 0 for job in jobs):
+            raise ValueError("negative")
+        return [job * 2 for job in jobs]
+
+
+def batcher(work: Work, max_batch: int = 4, max_queue: int = 100) -> Batcher[int, int]:
+    return Batcher[int, int](work, max_batch=max_batch, max_queue=max_queue, name="test")
+
+
+def test_an_idle_worker_starts_at_once_and_a_busy_one_finds_a_batch() -> None:
+    async def scenario() -> None:
+        work = Work()
+        worker = batcher(work)
+        work.gate.clear()
+        first = asyncio.create_task(worker.submit(1))
+        await asyncio.sleep(0.02)
+        others = [asyncio.create_task(worker.submit(n)) for n in range(2, 8)]
+        await asyncio.sleep(0.02)
+        assert len(worker) == 6
+        work.gate.set()
+        assert await asyncio.gather(first, *others) == [2, 4, 6, 8, 10, 12, 14]
+        assert work.batches == [[1], [2, 3, 4, 5], [6, 7]]
+        await worker.close()
+
+    asyncio.run(scenario())
+
+
+def test_cancelled_and_expired_jobs_are_dropped_before_work() -> None:
+    async def scenario() -> None:
+        work = Work()
+        worker = batcher(work)
+        work.gate.clear()
+        first = asyncio.create_task(worker.submit(1))
+        await asyncio.sleep(0.02)
+        cancelled = asyncio.create_task(worker.submit(2))
+        expired = asyncio.create_task(worker.submit(3, asyncio.get_running_loop().time() + 0.01))
+        kept = asyncio.create_task(worker.submit(4, asyncio.get_running_loop().time() + 10))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        with pytest.raises(TimeoutError):
+            await expired
+        work.gate.set()
+        assert (await first, await kept) == (2, 8)
+        assert work.batches == [[1], [4]]
+        await worker.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_deadline_that_has_passed_needs_no_work() -> None:
+    async def scenario() -> None:
+        work = Work()
+        worker = batcher(work)
+        with pytest.raises(TimeoutError):
+            await worker.submit(1, asyncio.get_running_loop().time() - 1)
+        assert await worker.submit(2) == 4
+        assert work.batches == [[2]]
+        await worker.close()
+
+    asyncio.run(scenario())
+
+
+def test_only_the_job_at_fault_fails() -> None:
+    async def scenario() -> None:
+        work = Work()
+        worker = batcher(work)
+        work.gate.clear()
+        first = asyncio.create_task(worker.submit(0))
+        await asyncio.sleep(0.02)
+        others = [asyncio.create_task(worker.submit(n)) for n in (1, -1, 2)]
+        await asyncio.sleep(0)
+        work.gate.set()
+        results = await asyncio.gather(first, *others, return_exceptions=True)
+        assert results[:2] + results[3:] == [0, 2, 4]
+        assert isinstance(results[2], ValueError)
+        assert work.batches == [[0], [1, -1, 2], [1], [-1], [2]]
+        await worker.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_full_queue_refuses_with_an_estimate_that_grows_with_the_work() -> None:
+    async def scenario() -> None:
+        work = Work()
+        worker = batcher(work, max_batch=1, max_queue=3)
+        work.gate.clear()
+        tasks = [asyncio.create_task(worker.submit(0))]
+        await asyncio.sleep(0.3)  # teaches the batcher that batches are slow once this one ends
+        work.gate.set()
+        await tasks[0]
+        work.gate.clear()
+        tasks += [asyncio.create_task(worker.submit(n)) for n in range(4)]
+        await asyncio.sleep(0.02)
+        tasks += [asyncio.create_task(worker.submit(9))] if len(worker) < 3 else []
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull) as caught:
+            await worker.submit(10)
+        assert 0.1 < caught.value.retry_seconds < 2
+        work.gate.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await worker.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_event_loop_runs_on_during_work() -> None:
+    def slowly(jobs: Sequence[int]) -> list[int]:
+        time.sleep(0.2)
+        return list(jobs)
+
+    async def scenario() -> int:
+        worker = Batcher[int, int](slowly, max_batch=1, max_queue=1, name="test")
+        working = asyncio.create_task(worker.submit(1))
+        ticks = 0
+        while not working.done():
+            await asyncio.sleep(0.005)
+            ticks += 1
+        await worker.close()
+        return ticks
+
+    assert asyncio.run(scenario()) >= 10
+
+
+def test_closing_finishes_what_waits_and_refuses_more() -> None:
+    async def scenario() -> None:
+        worker = batcher(Work(), max_batch=1)
+        waiting = [asyncio.create_task(worker.submit(n)) for n in range(5)]
+        await asyncio.sleep(0)
+        await worker.close()
+        assert [await w for w in waiting] == [0, 2, 4, 6, 8]
+        with pytest.raises(RuntimeError, match="closed"):
+            await worker.submit(1)
+
+    asyncio.run(scenario())
+
+
+def test_a_wrong_number_of_results_is_an_error() -> None:
+    async def scenario() -> None:
+        worker = Batcher[int, int](lambda jobs: [], max_batch=1, max_queue=1, name="test")
+        with pytest.raises(RuntimeError, match="0 results for 1 jobs"):
+            await worker.submit(1)
+        await worker.close()
+
+    asyncio.run(scenario())

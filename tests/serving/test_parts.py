@@ -1,0 +1,194 @@
+"""Paging, translation and validation by themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.dataset import Catalogue
+from ranking.requests import History, Reason, Recommendation, Recommended, Request
+from serving import paging
+from serving.model import Job, RecommendJob, SimilarJob, run_jobs
+from serving.problems import Problem
+from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from serving.service import SERVICE_NAME
+from serving.translation import ItemCards, SessionEvents, default_kind, degradation, merge_history
+from serving.user_state import MICROS, PastEvent
+from serving.validation import micros, page_size
+from tests.serving.fake_bundle import ITEMS, FakeBundle
+
+IDENTITY = b"12345678"
+NO_ROWS = np.zeros(0, dtype=np.int32)
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), max_size=50))
+def test_a_token_gives_back_what_was_shown(hashes: list[int]) -> None:
+    shown = np.array(hashes, dtype=np.uint32)
+    assert paging.decode(paging.encode(IDENTITY, shown), IDENTITY).tolist() == hashes
+
+
+@given(st.text(max_size=60))
+def test_no_text_is_a_token_by_accident(text: str) -> None:
+    if text:
+        with pytest.raises(Problem):
+            paging.decode(text, IDENTITY)
+
+
+def test_paging_ends_at_its_limit_and_tokens_stay_small() -> None:
+    assert paging.encode(IDENTITY, np.zeros(paging.MAX_SHOWN, dtype=np.uint32)) == ""
+    assert len(paging.encode(IDENTITY, np.zeros(paging.MAX_SHOWN - 1, dtype=np.uint32))) < 11_000
+
+
+def test_shown_items_are_found_under_another_row_order() -> None:
+    rows = list(range(50))
+    ids = [f"item-{r}" for r in rows]
+    hashes = np.array([paging.id_hash(i) for i in ("item-3", "item-49", "gone")], dtype=np.uint32)
+    for order in (rows, rows[::-1]):
+        catalogue = Catalogue(pl.DataFrame({"item_id": [ids[r] for r in order], "text": ["x"] * 50}))
+        found = paging.ShownItems(catalogue).rows(hashes)
+        assert sorted(catalogue.ids[r] for r in found) == ["item-3", "item-49"]
+    assert paging.ShownItems(catalogue).rows(np.zeros(0, dtype=np.uint32)).tolist() == []
+
+
+def test_ids_that_share_a_hash_are_all_found() -> None:
+    # "plumless" and "buckeroo" are a known CRC-32 collision
+    catalogue = Catalogue(pl.DataFrame({"item_id": ["plumless", "other", "buckeroo"], "text": ["x"] * 3}))
+    hashes = np.array([paging.id_hash("plumless")], dtype=np.uint32)
+    assert sorted(paging.ShownItems(catalogue).rows(hashes).tolist()) == [0, 2]
+
+
+def test_fingerprints_ignore_page_size_and_token_only() -> None:
+    plain = paging.fingerprint(pb.RecommendRequest(user_id="u"))
+    assert paging.fingerprint(pb.RecommendRequest(user_id="u", page_size=3, page_token="x")) == plain
+    assert paging.fingerprint(pb.RecommendRequest(user_id="u", explain=True)) != plain
+    assert paging.fingerprint(pb.RecommendRequest()) != paging.fingerprint(pb.SimilarItemsRequest())
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        (["purchase", "add_to_cart", "click", "view", "impression"], "view"),
+        (["purchase", "click", "impression"], "click"),
+        (["purchase", "add_to_cart", "impression"], "add_to_cart"),
+        (["purchase"], "purchase"),
+        (["impression"], "impression"),
+    ],
+)
+def test_the_usual_kind_of_a_session_event(kinds: list[str], expected: str) -> None:
+    assert default_kind(kinds) == expected
+
+
+def test_merging_drops_what_the_model_does_not_know_and_keeps_the_latest() -> None:
+    stored = [
+        PastEvent("i1", "click", 10 * MICROS),
+        PastEvent("gone", "click", 11 * MICROS),
+        PastEvent("i2", "old kind", 12 * MICROS),
+        PastEvent("i3", "purchase", 13 * MICROS),
+    ]
+    session = SessionEvents(["i4", "i5"], ["click", "click"], [12 * MICROS, 99 * MICROS], [])
+    history, used = merge_history(FakeBundle(), stored, session, now=50, limit=10)
+    assert (history.items.tolist(), history.kinds.tolist()) == ([1, 4, 3, 5], [2, 2, 0, 2])
+    assert history.times.tolist() == [10, 12, 13, 50]  # never later than now
+    assert used == 2
+    assert [str(a.dtype) for a in (history.items, history.kinds, history.times)] == ["int32", "int8", "int64"]
+    latest, used = merge_history(FakeBundle(), stored, session, now=50, limit=2)
+    assert (latest.items.tolist(), used) == ([3, 5], 1)
+    empty, used = merge_history(FakeBundle(), [], SessionEvents([], [], [], []), now=50, limit=2)
+    assert (len(empty.items), used) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("answered", "stored", "history", "available", "expected"),
+    [
+        ("none", 2, 3, True, pb.DEGRADATION_NONE),
+        ("none", 0, 3, True, pb.DEGRADATION_SESSION_ONLY),
+        ("none", 0, 0, True, pb.DEGRADATION_TEXT_ONLY),
+        ("text_only", 2, 3, True, pb.DEGRADATION_TEXT_ONLY),
+        ("popularity", 0, 0, True, pb.DEGRADATION_POPULARITY),
+        ("popularity", 0, 0, False, pb.DEGRADATION_HISTORY_UNAVAILABLE),
+        ("none", 0, 3, False, pb.DEGRADATION_HISTORY_UNAVAILABLE),
+    ],
+)
+def test_the_fallback_ladder(
+    answered: str, stored: int, history: int, available: bool, expected: pb.Degradation
+) -> None:
+    assert degradation(answered, stored, history, available) == expected
+
+
+def test_titles_come_from_a_title_column_or_else_from_the_text() -> None:
+    text = "A very long description that goes on and on, " * 10
+    frame = pl.DataFrame({"item_id": ["a", "b"], "text": [text, "Short."], "Name": ["Boots", None]})
+    named, bare = ItemCards(Catalogue(frame)), ItemCards(Catalogue(frame.drop("Name")))
+    assert (named.title(0), named.title(1)) == ("Boots", "Short.")
+    assert len(bare.title(0)) <= 80
+    assert bare.title(0) == "A very long description that goes on and on, A very long description that goes…"
+    assert len(named.snippet(0)) <= 160
+
+
+def test_every_kind_of_reason_reads_well() -> None:
+    kinds = ["bought_before", "goes_with", "reads_like", "for_you", "popular", "matches_intent", "new_kind"]
+    reasons = tuple(Reason(k, 2 if k in ("goes_with", "reads_like") else None) for k in kinds)
+    answer = Recommendation((Recommended(1, 1.0, 0.1, 0.2, "popular", reasons),), "none")
+    (item,) = ItemCards(FakeBundle().catalogue).recommended(answer, "red boots", True, None)
+    assert [r.text for r in item.reasons] == [
+        "Bought before",
+        'Goes with "Item 2"',
+        'Similar to "Item 2"',
+        "Picked for you",
+        "Popular right now",
+        'Matches "red boots"',
+        "New kind",
+    ]
+    assert [r.because_item_id for r in item.reasons] == ["", "i2", "i2", "", "", "", ""]
+    assert (item.p_click, item.p_purchase) == (0.1, 0.2)
+
+
+def test_a_batch_that_straddles_a_model_change_is_answered_by_each_jobs_own_model() -> None:
+    old, new = FakeBundle("v1"), FakeBundle("v2")
+    nobody = History(NO_ROWS, np.zeros(0, np.int8), np.zeros(0, np.int64))
+    jobs: list[Job] = [
+        RecommendJob(old, Request(nobody, now=1, k=1), "boots"),
+        SimilarJob(new, 4, 3, np.array([4], dtype=np.int32), None),
+        RecommendJob(new, Request(nobody, now=1, k=2)),
+        RecommendJob(old, Request(nobody, now=1, k=3)),
+        SimilarJob(old, "Item number 5", ITEMS + 5, NO_ROWS, None),
+    ]
+    answers = run_jobs(jobs)
+    assert [len(a.items) if isinstance(a, Recommendation) else len(a.rows) for a in answers] == [
+        1,
+        3,
+        2,
+        3,
+        ITEMS,
+    ]
+    assert (old.recommender.batches, new.recommender.batches) == ([2], [1])
+    intents = [request.intent is not None for request in old.recommender.seen]
+    assert intents == [True, False]
+
+
+def test_page_sizes() -> None:
+    assert [page_size(n, 500) for n in (0, 1, 500, 501)] == [20, 1, 500, 500]
+    assert page_size(0, 7) == 7
+    with pytest.raises(Problem):
+        page_size(-1, 500)
+
+
+def test_times_are_checked_and_counted_in_microseconds() -> None:
+    assert micros("t", Timestamp(seconds=3, nanos=1_999)) == 3_000_001
+    for wrong in (
+        Timestamp(seconds=-1),
+        Timestamp(nanos=-1),
+        Timestamp(nanos=10**9),
+        Timestamp(seconds=10**12),
+    ):
+        with pytest.raises(Problem) as caught:
+            micros("t", wrong)
+        assert caught.value.path == "t"
+
+
+def test_the_service_has_its_public_name() -> None:
+    assert SERVICE_NAME == "shelfwise.v1.RecommendationService"

@@ -42,8 +42,14 @@ class PairSampler:
         self.text_ids = text_ids
         self.window = window
         begin = events.offsets[:-1]
-        # A positive needs at least one event before it.
-        self.positions = ragged_ranges(begin + 1, np.maximum(end - begin - 1, 0))
+        # A positive needs an event shortly before it that reads differently.
+        later = ragged_ranges(begin + 1, np.maximum(end - begin - 1, 0))
+        read = text_ids[events.item]
+        usable = np.zeros(len(later), dtype=bool)
+        for distance in range(1, window + 1):
+            earlier = np.maximum(later - distance, events.offsets[events.user[later]])
+            usable |= read[earlier] != read[later]
+        self.positions = later[usable]
         positions = ragged_ranges(begin, end - begin)
         owners = np.repeat(np.arange(events.users, dtype=np.int64), end - begin)
         items = len(text_ids)
@@ -56,16 +62,18 @@ class PairSampler:
         return len(self.positions)
 
     def batches(self, count: int, batch_size: int, seed: int) -> Iterator[PairBatch]:
-        """Yield `count` batches of `batch_size` pairs (fewer where most draws repeat an item)."""
+        """Yield `count` batches of `batch_size` pairs (fewer, but one, where most draws repeat an item)."""
         rng = np.random.default_rng(seed)
         events = self.events
         for _ in range(count):
-            # Repeat purchases are drawn and thrown away, so draw more than needed.
-            later = rng.choice(self.positions, size=3 * batch_size)
-            reach = np.minimum(later - events.offsets[events.user[later]], self.window)
-            earlier = later - 1 - rng.integers(0, reach)
-            anchor, positive = events.item[earlier], events.item[later]
-            keep = np.flatnonzero(self.text_ids[anchor] != self.text_ids[positive])[:batch_size]
+            keep = np.zeros(0, dtype=np.int64)
+            while len(keep) == 0:
+                # Repeat purchases are drawn and thrown away, so draw more than needed.
+                later = rng.choice(self.positions, size=3 * batch_size)
+                reach = np.minimum(later - events.offsets[events.user[later]], self.window)
+                earlier = later - 1 - rng.integers(0, reach)
+                anchor, positive = events.item[earlier], events.item[later]
+                keep = np.flatnonzero(self.text_ids[anchor] != self.text_ids[positive])[:batch_size]
             later = later[keep]
             yield PairBatch(
                 events.user[later], anchor[keep], positive[keep], self.kind_weights[events.kind[later]]

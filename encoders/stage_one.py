@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from conf.errors import InputError
 from conf.schema import Precision, TextEncoderConfig, TuningMode
 from encoders.embedding import embed_texts
 from encoders.losses import in_batch_softmax
@@ -52,10 +53,14 @@ def choose_trainable(encoder: TextEncoder, config: TextEncoderConfig) -> None:
         encoder.backbone = get_peft_model(encoder.backbone, adapters)  # type: ignore[assignment]
         return
     if config.frozen_layers > 0:
-        for parameter in encoder.backbone.get_input_embeddings().parameters():
-            parameter.requires_grad_(False)
-        stack: Any = encoder.backbone.encoder
-        for layer in stack.layer[: config.frozen_layers]:
+        backbone: Any = encoder.backbone
+        layers = getattr(getattr(backbone, "encoder", None), "layer", None)
+        if layers is None:
+            raise InputError(
+                f"text_encoder.frozen_layers: {type(backbone).__name__} has no encoder.layer to freeze; set it to 0"
+            )
+        backbone.embeddings.requires_grad_(False)
+        for layer in layers[: config.frozen_layers]:
             layer.requires_grad_(False)
 
 
@@ -197,10 +202,10 @@ class StageOne(pl.LightningModule):
         norm = weight.grad.norm()
         if not torch.isfinite(norm) or norm == 0:
             return
-        shift = self.settings.adversarial_epsilon * weight.grad / norm
-        weight.data.add_(shift)
+        kept = weight.data.clone()
+        weight.data.add_(self.settings.adversarial_epsilon * weight.grad / norm)
         self.manual_backward(self._loss(batch) / self.settings.accumulate)
-        weight.data.sub_(shift)
+        weight.data.copy_(kept)  # exactly; taking the shift off again would leave rounding behind
 
     def training_step(self, batch: PairBatch, index: int) -> None:
         """One forward and backward pass; the optimiser steps every `accumulate` passes."""
@@ -254,5 +259,6 @@ class StageOne(pl.LightningModule):
         top = np.concatenate(blocks)
         size = np.diff(queries.target_offsets)
         owners = np.repeat(np.arange(len(queries)), size)
-        hit = (self.pool[top[owners]] == queries.targets[:, None]).any(axis=1)
+        listed = np.where(top >= 0, self.pool[top], -1)[owners]
+        hit = (listed == queries.targets[:, None]).any(axis=1)
         return float((np.bincount(owners, weights=hit, minlength=len(queries)) / size).mean())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,10 +40,10 @@ def family_prompts(name: str) -> Prompts:
     E5 wants `query: ` and `passage: ` (Wang et al. 2022, model card); BGE English v1.5 wants an instruction
     before queries only; everything else, MiniLM and MPNet included, wants none.
     """
-    lowered = name.lower()
-    if "e5" in Path(lowered).name and "instruct" not in lowered:
+    words = re.split(r"[^a-z0-9]+", Path(name.lower()).name)
+    if "e5" in words and "instruct" not in words:
         return Prompts("query: ", "passage: ")
-    if "bge-" in lowered and "-en" in lowered:
+    if "bge" in words and "en" in words:
         return Prompts("Represent this sentence for searching relevant passages: ", "")
     return Prompts()
 
@@ -117,7 +118,8 @@ class TextEncoder(nn.Module):
         self.pooling = pooling
         self.prompts = prompts
         positions = int(getattr(backbone.config, "max_position_embeddings", max_tokens))
-        self.max_tokens = min(max_tokens, positions)
+        # RoBERTa's position table is longer than its longest text; the tokenizer knows the limit then.
+        self.max_tokens = min(max_tokens, positions, int(tokenizer.model_max_length))
 
     @property
     def dim(self) -> int:

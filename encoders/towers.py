@@ -102,7 +102,7 @@ class Towers(nn.Module):
 def best_items(
     users: Tensor, items: Tensor, k: int, exclude: tuple[IntArray, IntArray] | None = None
 ) -> IntArray:
-    """Return the rows of the k largest dot products, [users, k].
+    """Return the rows of the k largest dot products, [users, k]; -1 where too few may appear.
 
     Args:
         users: [users, dim].
@@ -114,4 +114,5 @@ def best_items(
     scores = users @ items.T
     if exclude is not None:
         scores[torch.from_numpy(exclude[0]).long(), torch.from_numpy(exclude[1]).long()] = -torch.inf
-    return torch.topk(scores, min(k, len(items)), dim=1).indices.numpy().astype(np.int32)
+    best = torch.topk(scores, min(k, len(items)), dim=1)
+    return best.indices.masked_fill(best.values == -torch.inf, -1).numpy().astype(np.int32)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 GAP_BUCKETS = 16
-"""Time gaps fall into log2 buckets of minutes: 0, <2 min, <4 min, ... up to about 22 days and beyond."""
+"""Gaps fall into log2 buckets: 0, up to 1, 3, 7, ... minutes; the last holds all beyond 2^14 - 1 (11 days)."""
 
 
 def gap_buckets(times: Tensor) -> Tensor:

@@ -152,7 +152,7 @@ class FrozenText:
         self,
         vectors: FloatArray,
         max_history: int = 20,
-        recency_power: float = 0.8,
+        recency_power: float = 2.0,
         kind_weights: FloatArray | None = None,
     ) -> None:
         """Take text vectors [items, dim] of any length; a zero vector is like nothing."""

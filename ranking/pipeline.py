@@ -1,3 +1,130 @@
 """The main job: every step in order, each skipped when its inputs have not changed."""
 
 from __future__ import annotations
+
+import json
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from conf.schema import PipelineConfig
+from encoders.towers import TOWERS_FILE, Towers
+from encoders.train import (
+    ENCODER_FOLDER, FROZEN_VECTORS, TEXT_VECTORS, TOWERS, Progressing, train_encoder, trainable, try_split,
+)  # fmt: skip
+from features import schema
+from features.adapters import source_files
+from features.dataset import load_dataset
+from features.prepare import DATASET_FOLDER, prepare
+from features.splits import exclude_seen
+from features.stages import Stage, fingerprint
+from ranking.bundle import load_bundle
+from ranking.evaluation import evaluate_lists
+from ranking.offline import offline_system
+from ranking.publish import ARTIFACTS, git_sha, publish
+from ranking.ranker import RANKER_FILE, Ranker
+from ranking.report import print_table, write_evaluation
+from ranking.train import RANKER_FOLDER, build_recommender, train_ranker
+
+EVALUATION_FOLDER = "evaluation"
+METRICS = "metrics.json"
+
+
+def _code_version() -> str:
+    """Return the package version and, in a repository, the commit."""
+    sha = git_sha()
+    return version("shelfwise") + (f"+{sha[:12]}" if sha else "")
+
+
+def evaluate(config: PipelineConfig, console: Console) -> float | None:
+    """Measure the published bundle and the baselines; write metrics, predictions and a report.
+
+    The validation lists come from the same models with statistics as of the start of validation; the test lists
+    come from the bundle itself, loaded as a server loads it.
+
+    Returns:
+        Validation ndcg@10 (what a sweep maximises), or None where there is nothing to evaluate on.
+    """
+    work = Path(config.work_dir)
+    dataset = load_dataset(work / DATASET_FOLDER)
+    split = try_split(config, dataset)
+    if split is None or not trainable(split, dataset):
+        console.print(f"evaluate: {len(dataset.events):,} events are too few to divide; nothing was measured")
+        return None
+    bundle = load_bundle(work / ARTIFACTS)
+    encoder, ranker_folder = work / ENCODER_FOLDER, work / RANKER_FOLDER
+    exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
+    past = build_recommender(
+        config,
+        dataset,
+        np.load(encoder / TEXT_VECTORS),
+        Towers.load(encoder / TOWERS) if (encoder / TOWERS / TOWERS_FILE).is_file() else None,
+        split.train_end,
+        split.train_time,
+        Ranker.load(ranker_folder) if (ranker_folder / RANKER_FILE).is_file() else None,
+        bundle.recommender.arrays.text_near,
+    )
+    with Progressing(console).bar() as bar:
+        task = bar.add_task("ranking the catalogue", total=len(split.valid) + len(split.test))
+        systems = {
+            window: offline_system(r, dataset.events, exclude, advance=lambda n: bar.advance(task, n))
+            for window, r in (("valid", past), ("test", bundle.recommender))
+        }
+        evaluation = evaluate_lists(
+            systems,
+            dataset,
+            split,
+            config.evaluation,
+            exclude_seen=exclude,
+            vectors=np.load(encoder / FROZEN_VECTORS),
+            seed=config.seed,
+            code_version=_code_version(),
+        )
+    folder = write_evaluation(work / EVALUATION_FOLDER, evaluation, dataset)
+    print_table(evaluation.result, console)
+    console.print(f"metrics, predictions and report in {folder}")
+    return float(evaluation.result["valid"]["shelfwise"]["ndcg@10"])
+
+
+def _prepare(config: PipelineConfig, console: Console) -> None:
+    """Run prepare unless the same files were prepared with the same settings."""
+    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source_files(config.data)]
+    inputs = fingerprint(config.data, config.privacy, config.seed, files, version("shelfwise"))
+    stage = Stage(Path(config.work_dir) / DATASET_FOLDER, inputs)
+    if stage.is_current() and (stage.folder / schema.DATASET_FILE).is_file():
+        console.print(f"prepare: nothing changed, keeping {stage.folder}")
+        return
+    prepare(config, console)
+    stage.complete()
+
+
+def run(config: PipelineConfig, console: Console) -> float | None:
+    """Prepare, train, publish and evaluate.
+
+    Returns:
+        Validation ndcg@10, or None where there was too little data to evaluate on.
+    """
+    started = time.perf_counter()
+    steps = (
+        ("prepare", _prepare), ("train-encoder", train_encoder), ("train-ranker", train_ranker), ("publish", publish),
+    )  # fmt: skip
+    seconds: dict[str, float] = {}
+    for number, (name, step) in enumerate(steps, start=1):
+        console.rule(f"[bold]{number}/5 {name}")
+        begin = time.perf_counter()
+        step(config, console)  # type: ignore[operator]
+        seconds[name] = round(time.perf_counter() - begin, 1)
+    console.rule("[bold]5/5 evaluate")
+    begin = time.perf_counter()
+    result = evaluate(config, console)
+    seconds["evaluate"] = round(time.perf_counter() - begin, 1)
+    metrics = Path(config.work_dir) / EVALUATION_FOLDER / METRICS
+    if result is not None:
+        written = json.loads(metrics.read_text())
+        written["timing"]["run_seconds"] = seconds
+        metrics.write_text(json.dumps(written, indent=2) + "\n")
+    console.print(f"done in {time.perf_counter() - started:.0f} s: {seconds}", highlight=False)
+    return result

@@ -100,6 +100,7 @@ def publish(config: PipelineConfig, console: Console) -> str:
         "candidates": plain(config.candidates),
         "index": plain(config.index),
         "rerank": plain(config.rerank),
+        "hash_users": config.privacy.hash_users,
         "max_tokens": config.text_encoder.max_tokens,
         "precision": config.text_encoder.precision.value,
         "template": {k: info[k] for k in ("text_fields", "text_fallback_fields", "max_text_chars")},

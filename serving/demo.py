@@ -44,7 +44,7 @@ def _load(artifacts: Path) -> _Shop:
         raise InputError(f"{artifacts / HISTORIES}: no events, so there are no users to show")
     last = histories.select(pl.col(schema.TIMESTAMP).max()).item()
     texts = dict(catalogue.select(schema.ITEM_ID, schema.TEXT).iter_rows())
-    return _Shop(histories, texts, datetime.fromtimestamp(last, UTC))
+    return _Shop(histories, texts, datetime.fromtimestamp(last + 1, UTC))
 
 
 def _pick_users(shop: _Shop, count: int) -> list[str]:

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from conf.errors import InputError
 from conf.schema import Adapter, DataConfig
 from features.adapters.amazon_reviews import read_amazon_reviews
-from features.adapters.completejourney import read_completejourney
+from features.adapters.completejourney import packaged_files, read_completejourney
 from features.adapters.files import read_files
 from features.adapters.movielens import read_movielens
 from features.adapters.online_retail import read_online_retail
 from features.adapters.sources import Sources
+from features.readers import resolve_paths
 
-__all__ = ["Sources", "read_sources"]
+__all__ = ["Sources", "read_sources", "source_files"]
+
+
+def source_files(config: DataConfig) -> list[Path]:
+    """List the raw files that the settings name, to tell whether they have changed.
+
+    Raises:
+        InputError: a path that does not exist.
+    """
+    if config.adapter is Adapter.completejourney:
+        return packaged_files()
+    named = ((config.items, "data.items"), (config.events, "data.events"))
+    return [Path(path) for source, setting in named if source for path in resolve_paths(source, setting)]
 
 
 def read_sources(config: DataConfig, seed: int) -> Sources:

@@ -41,6 +41,15 @@ def _data_folder() -> Path:
     return Path(spec.origin).parent / "data"
 
 
+def packaged_files() -> list[Path]:
+    """List the package's tables that are read.
+
+    Raises:
+        InputError: the package is missing.
+    """
+    return [_data_folder() / name for name in ("products.parquet", "transactions.parquet")]
+
+
 def _readable_words(name: str) -> pl.Expr:
     """`BREAD:ITALIAN/FRENCH` -> `Bread: italian/french`."""
     return sentence_case(pl.col(name).str.replace_all(r"\s*:\s*", ": ")).alias(name)

@@ -113,7 +113,7 @@ def test_a_signal_drains_running_calls_and_exits_cleanly(
         watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=15)
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
         slow = stub.Recommend.future(pb.RecommendRequest(session={"intent": SLOW}), timeout=10)
-        time.sleep(0.1)
+        stub.GetStatus(pb.GetStatusRequest(), timeout=10)  # answered, so the call before it has arrived
         started = time.monotonic()
         code, errors = server.end(number)
         elapsed = time.monotonic() - started
@@ -130,7 +130,7 @@ def test_calls_that_outlast_the_drain_time_are_cancelled(tmp_path: Path, process
     with grpc.insecure_channel(server.address) as channel:
         stub = pb_grpc.RecommendationServiceStub(channel)  # type: ignore[no-untyped-call]
         slow = stub.Recommend.future(pb.RecommendRequest(session={"intent": SLOW}), timeout=10)
-        time.sleep(0.1)
+        stub.GetStatus(pb.GetStatusRequest(), timeout=10)  # answered, so the call before it has arrived
         code, errors = server.end(signal.SIGTERM)
         assert slow.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
     assert code == 0

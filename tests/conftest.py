@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+import torch
+
+from conf.schema import Precision, TextEncoderConfig
+from encoders.embedding import embed_texts
+from encoders.text_encoder import TextEncoder, load_text_encoder
+from features.dataset import Dataset, FloatArray
+from tests.synthetic import World, make_world, tiny_bert
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Keep every test on one core: small arrays gain nothing from more, and sums stay in one order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def world() -> World:
+    return make_world()
+
+
+@pytest.fixture(scope="session")
+def dataset(world: World) -> Dataset:
+    return world.dataset()
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path:
+    """Folder of a tiny random BERT that knows the words of the synthetic shop."""
+    return tiny_bert(tmp_path_factory.mktemp("bert"), dataset.catalogue.texts)
+
+
+@pytest.fixture
+def encoder(bert: Path) -> TextEncoder:
+    """A fresh copy of the tiny encoder, ready to score."""
+    return load_text_encoder(TextEncoderConfig(model=str(bert), max_tokens=24)).eval()
+
+
+@pytest.fixture(scope="session")
+def text_vectors(bert: Path, dataset: Dataset) -> FloatArray:
+    """Text vectors of the synthetic shop, [items, 32]; not to be written to."""
+    encoder = load_text_encoder(TextEncoderConfig(model=str(bert), max_tokens=24)).eval()
+    vectors = embed_texts(encoder, dataset.catalogue.texts, precision=Precision.fp32)
+    vectors.flags.writeable = False
+    assert np.isfinite(vectors).all()
+    return vectors

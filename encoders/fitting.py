@@ -57,6 +57,14 @@ class _History(Callback):
         self.values = [float(v) for v in values]
 
 
+class _Stopping(EarlyStopping):
+    """Early stopping that stays stopped: a run cut off after its last epoch does not train another one."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
+
+
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
     """Keep Lightning's hardware banners and advice on worker counts out of the user's terminal."""
@@ -116,7 +124,7 @@ def fit(
     history = _History(monitor or "", None if bar else console)
     callbacks: list[Callback] = [keep, history]
     if monitor is not None:
-        callbacks.append(EarlyStopping(monitor=monitor, mode=mode, patience=patience))
+        callbacks.append(_Stopping(monitor=monitor, mode=mode, patience=patience))
     if bar:
         callbacks.append(RichProgressBar(leave=True))
     last = checkpoints / "last.ckpt"

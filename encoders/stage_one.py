@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -50,14 +51,17 @@ def choose_trainable(encoder: TextEncoder, config: TextEncoderConfig) -> None:
             lora_dropout=0.05,
             target_modules="all-linear",
         )
-        encoder.backbone = get_peft_model(encoder.backbone, adapters)  # type: ignore[assignment]
+        with warnings.catch_warnings():
+            # peft asks transformers by a name that transformers is about to drop.
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            encoder.backbone = get_peft_model(encoder.backbone, adapters)  # type: ignore[assignment]
         return
     if config.frozen_layers > 0:
         backbone: Any = encoder.backbone
         layers = getattr(getattr(backbone, "encoder", None), "layer", None)
         if layers is None:
             raise InputError(
-                f"text_encoder.frozen_layers: {type(backbone).__name__} has no encoder.layer to freeze; set it to 0"
+                f"text_encoder.frozen_layers: {type(backbone).__name__} has no encoder.layer; set it to 0"
             )
         backbone.embeddings.requires_grad_(False)
         for layer in layers[: config.frozen_layers]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -191,7 +192,7 @@ def load_text_encoder(config: TextEncoderConfig) -> TextEncoder:
         with _quiet():
             backbone = AutoModel.from_pretrained(source)
             tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         line = str(error).strip().splitlines()[0]
         raise InputError(f"text_encoder.model: cannot load '{config.model}' ({line})") from error
     folder = Path(source)

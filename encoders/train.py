@@ -68,9 +68,12 @@ def trainable(split: Split | None, dataset: Dataset) -> bool:
     """Tell whether there are enough events to train on."""
     if split is None:
         return False
-    begin = dataset.events.offsets[:-1]
-    return (
-        int((split.tower_end - begin).sum()) >= MIN_EVENTS and len(split.ranker) > 0 and len(split.valid) > 0
+    known = split.tower_end - dataset.events.offsets[:-1]
+    return bool(
+        known.sum() >= MIN_EVENTS
+        and (known >= 2).any()  # nobody who came back: nothing follows anything
+        and len(split.ranker) > 0
+        and len(split.valid) > 0
     )
 
 
@@ -82,7 +85,8 @@ def text_ids(texts: list[str]) -> IntArray:
 def encoder_stage(config: PipelineConfig, dataset: Dataset) -> Stage:
     """Return the stage whose folder holds this step's outputs."""
     inputs = fingerprint(
-        dataset.info["content_hash"], config.seed, config.split, config.text_encoder, config.user_encoder,
+        dataset.info["content_hash"], dataset.info["event_weights"], dataset.info["text_fields"], config.seed,
+        config.split, config.text_encoder, config.user_encoder,
         config.evaluation.exclude_seen, config.evaluation.target_events,
     )  # fmt: skip
     return Stage(Path(config.work_dir) / ENCODER_FOLDER, inputs)
@@ -117,6 +121,9 @@ def _fine_tune(
     )  # fmt: skip
     before = module.text_recall(frozen[module.pool])
     console.print(f"text encoder before fine-tuning: validation recall@10 {before:.4f} from text alone")
+    if len(sampler) == 0:
+        console.print("[yellow]no two items with different texts follow each other: no fine-tuning[/yellow]")
+        return Fit(before, 0, []), before
     untouched = {name: t.clone() for name, t in encoder.state_dict().items()}
     choose_trainable(encoder, settings)
     epochs = -(-settings.max_steps // settings.validate_every)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 GAP_BUCKETS = 16
-"""Gaps fall into log2 buckets: 0, up to 1, 3, 7, ... minutes; the last holds all beyond 2^14 - 1 (11 days)."""
+"""Gaps fall into log2 buckets: 0, up to 1, 3, 7, ... minutes; the last holds all beyond 2^14 - 1 minutes."""
 
 
 def gap_buckets(times: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -53,15 +54,16 @@ class Stage:
     def is_current(self) -> bool:
         """Tell whether the folder holds the finished result of the same inputs."""
         try:
-            marker: dict[str, str] = json.loads((self.folder / _MARKER).read_text())
+            marker = json.loads((self.folder / _MARKER).read_text())
         except (OSError, ValueError):
             return False
-        return marker.get("inputs") == self.inputs
+        return isinstance(marker, dict) and marker.get("inputs") == self.inputs
 
     def reopen(self) -> None:
-        """Drop the marker: from here to `complete` the outputs are not to be trusted."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Drop the marker, then what earlier inputs left; until `complete` the outputs are not to be trusted."""
         (self.folder / _MARKER).unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     def complete(self) -> None:
         """Mark the outputs as the result of the inputs; written last."""

@@ -255,7 +255,7 @@ def _cut_offs(config: EvaluationConfig) -> list[int]:
 
 
 def evaluate_lists(
-    system: System,
+    systems: Mapping[str, System],
     dataset: Dataset,
     split: Split,
     config: EvaluationConfig,
@@ -270,7 +270,8 @@ def evaluate_lists(
     """Measure a system and its baselines on the validation and test queries.
 
     Args:
-        system: answers a block of queries with the final lists and what each stage brought; it must respect
+        systems: the system as of the start of the `valid` and of the `test` window, whose statistics differ.
+            Each answers a block of queries with the final lists and what each stage brought; it must respect
             `exclude_seen` itself and look at nothing from `queries.end` on.
         dataset: the dataset.
         split: the protocol.
@@ -306,20 +307,20 @@ def evaluate_lists(
     timing: dict[str, Any] = {}
     for window, queries in windows.items():
         with console.status(f"asking {name} {len(queries):,} {window} queries"):
-            answers[window][name], found = _ask_system(system, queries, ks)
+            answers[window][name], found = _ask_system(systems[window], queries, ks)
         stages[window] = stage_summary(found)
     timing[name] = _timing(answers, windows, name)
     for baseline in baselines:
         fitting = 0.0
-        fitted: LongArray | None = None
+        fitted: tuple[LongArray, int] | None = None
         for window, queries in windows.items():
             with console.status(f"asking {baseline.name} {len(queries):,} {window} queries"):
                 end, now = fit_ends(split, window)
-                if fitted is None or not np.array_equal(end, fitted):
+                if fitted is None or now != fitted[1] or not np.array_equal(end, fitted[0]):
                     begin = time.perf_counter()
                     baseline.fit(dataset.events, end, now, n_items)
                     fitting += time.perf_counter() - begin
-                    fitted = end
+                    fitted = end, now
                 answers[window][baseline.name] = _ask_baseline(baseline, dataset, queries, ks, exclude_seen)
         timing[baseline.name] = {"fit_seconds": fitting, **_timing(answers, windows, baseline.name)}
     with console.status("computing intervals, tests and slices"):

@@ -13,7 +13,14 @@ from rich.console import Console
 from conf.schema import PipelineConfig
 from encoders.towers import TOWERS_FILE, Towers
 from encoders.train import (
-    ENCODER_FOLDER, FROZEN_VECTORS, TEXT_VECTORS, TOWERS, Progressing, train_encoder, trainable, try_split,
+    ENCODER_FOLDER,
+    FROZEN_VECTORS,
+    TEXT_VECTORS,
+    TOWERS,
+    Progressing,
+    train_encoder,
+    trainable,
+    try_split,
 )  # fmt: skip
 from features import schema
 from features.adapters import source_files

@@ -57,16 +57,19 @@ def predictions_frame(evaluation: Evaluation, dataset: Dataset) -> pl.DataFrame:
     )
 
 
-def write_evaluation(folder: Path, evaluation: Evaluation, dataset: Dataset) -> None:
+def write_evaluation(folder: Path, evaluation: Evaluation, dataset: Dataset) -> Path:
     """Write metrics.json, predictions.parquet and report.html.
 
-    Each file is complete or not there: all three are written beside the folder first, then moved over the old ones,
-    metrics.json last.
+    Each file is complete or not there: all three are written beside the folder first, then moved over the
+    old ones, metrics.json last.
 
     Args:
         folder: made when missing.
         evaluation: what `evaluate_lists` returned.
         dataset: gives user and item ids to the predictions.
+
+    Returns:
+        The folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -79,6 +82,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation, dataset: Dataset) -> 
             os.replace(staging / name, folder / name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+    return folder
 
 
 def best_baseline(result: Mapping[str, Any], metric: str = HEADLINE_METRIC) -> str | None:
@@ -126,7 +130,7 @@ def _best(metrics: Mapping[str, Mapping[str, float | None]], metric: str) -> flo
 
 
 def print_table(result: Mapping[str, Any], console: Console) -> None:
-    """Print the test metrics: best value of each column bold, baselines marked where the difference is significant.
+    """Print the test metrics: the best of each column bold, significant differences marked.
 
     Args:
         result: of `evaluate_lists`.

@@ -52,6 +52,5 @@ def text_vectors(bert: Path, dataset: Dataset) -> FloatArray:
     """Text vectors of the synthetic shop, [items, 32]; not to be written to."""
     encoder = load_text_encoder(TextEncoderConfig(model=str(bert), max_tokens=24)).eval()
     vectors = embed_texts(encoder, dataset.catalogue.texts, precision=Precision.fp32)
-    vectors.flags.writeable = False
     assert np.isfinite(vectors).all()
     return vectors

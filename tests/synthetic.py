@@ -13,7 +13,10 @@ import polars as pl
 import torch
 from transformers import BertConfig, BertModel, BertTokenizer
 
-from conf.schema import CandidateConfig, Pooling
+from conf.schema import (
+    CandidateConfig, DataConfig, EvaluationConfig, IndexConfig, PipelineConfig, Pooling, Precision, RankerConfig,
+    SplitConfig, SplitKind, TextEncoderConfig, UserEncoderConfig,
+)  # fmt: skip
 from encoders.text_encoder import Prompts, TextEncoder
 from encoders.towers import Towers
 from features import schema
@@ -133,6 +136,7 @@ def make_dataset(
     )
     info = {
         "content_hash": "synthetic",
+        "event_weights": weights,
         "text_fields": ["title", "brand"],
         "text_fallback_fields": [],
         "max_text_chars": 1000,
@@ -142,7 +146,9 @@ def make_dataset(
     )
 
 
-def with_event(dataset: Dataset, position: int, *, item: int | None = None, time: int | None = None) -> Dataset:
+def with_event(
+    dataset: Dataset, position: int, *, item: int | None = None, time: int | None = None
+) -> Dataset:
     """Return a copy in which one event happened to another item or at another time."""
     items, times = dataset.events.item.copy(), dataset.events.time.copy()
     if item is not None:
@@ -203,9 +209,9 @@ def make_recommender(
     click_kinds: BoolArray | None = None,
 ) -> Recommender:
     """Put a Recommender together whose statistics know every event."""
-    from conf.schema import IndexConfig
-
-    config = config or CandidateConfig(user_vector=20, item_to_item=10, text_neighbours=10, repeat=10, popular=20)
+    config = config or CandidateConfig(
+        user_vector=20, item_to_item=10, text_neighbours=10, repeat=10, popular=20
+    )
     now = int(dataset.events.time.max(initial=0))
     statistics = item_statistics(dataset, everything(dataset), now, config.neighbours, config.window)
     arrays = item_arrays(statistics, text_vectors, towers, config)
@@ -224,6 +230,33 @@ def history_of(dataset: Dataset, user: int) -> History:
 def request_of(dataset: Dataset, user: int, k: int = 10) -> Request:
     """Ask for a user's list a day after the last event of the shop."""
     return Request(history_of(dataset, user), int(dataset.events.time.max(initial=0)) + DAY, k)
+
+
+def pipeline_config(world: World, bert: Path, folder: Path, kind: SplitKind) -> PipelineConfig:
+    """Write the raw tables and return a configuration that goes through every step in seconds."""
+    items, events = world.write(folder / "raw")
+    return PipelineConfig(
+        work_dir=str(folder / "work"),
+        data=DataConfig(
+            items=items,
+            events=events,
+            text_fields=["title", "brand"],
+            event_weights={"purchase": 1.0, "click": 0.5},
+        ),
+        split=SplitConfig(kind=kind),
+        text_encoder=TextEncoderConfig(
+            model=str(bert), max_tokens=16, max_steps=24, validate_every=8, batch_size=32, learning_rate=2e-3,
+            precision=Precision.fp32, patience=5,
+        ),
+        user_encoder=UserEncoderConfig(
+            dim=16, max_length=10, dropout=0.1, epochs=6, patience=2, batch_size=16, learning_rate=1e-2
+        ),
+        candidates=CandidateConfig(
+            user_vector=20, item_to_item=20, text_neighbours=10, repeat=10, popular=20, neighbours=10
+        ),
+        ranker=RankerConfig(hidden=[16], epochs=6, patience=2, batch_size=16, candidates=40),
+        evaluation=EvaluationConfig(bootstrap=10),
+    )  # fmt: skip
 
 
 EMPTY = History(np.zeros(0, np.int32), np.zeros(0, np.int8), np.zeros(0, np.int64))

@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from conf.schema import Precision, TextEncoderConfig
+from encoders.embedding import embed_texts
+from encoders.pairs import PairBatch, PairSampler
+from encoders.stage_one import StageOne
+from encoders.text_encoder import TextEncoder
+from encoders.train import text_ids
+from features.dataset import Dataset, IntArray
+from features.splits import Queries
+from tests.encoders.test_losses import naive_in_batch
+from tests.synthetic import everything, make_dataset
+
+SETTINGS = TextEncoderConfig(
+    batch_size=8, window=3, field_dropout=0.0, precision=Precision.fp32, temperature=0.1, max_steps=10
+)
+
+
+def sampler_of(dataset: Dataset, window: int = 3, texts: IntArray | None = None) -> PairSampler:
+    ids = text_ids(dataset.catalogue.texts) if texts is None else texts
+    return PairSampler(dataset.events, everything(dataset), dataset.kind_weights, ids, window)
+
+
+def ask(user: list[int], end: list[int], targets: list[int]) -> Queries:
+    count = len(user)
+    return Queries(
+        np.array(user, np.int32),
+        np.array(end, np.int64),
+        np.zeros(count, np.int64),
+        np.arange(count + 1, dtype=np.int64),
+        np.array(targets, np.int32),
+        np.zeros(count, np.int32),
+    )
+
+
+def module_of(
+    dataset: Dataset, encoder: TextEncoder, settings: TextEncoderConfig, valid: Queries | None = None
+) -> StageOne:
+    texts = dataset.catalogue.texts
+    parts = [text.split(". ") for text in texts]
+    module = StageOne(
+        encoder, settings, sampler_of(dataset), parts, texts, 1000, dataset.events,
+        valid or ask([0], [int(dataset.events.offsets[1])], [0]), 0,
+    )  # fmt: skip
+    module.rng = np.random.default_rng(0)
+    return module
+
+
+def test_pairs_stay_in_one_history_within_the_window(dataset: Dataset) -> None:
+    window = 3
+    near: set[tuple[int, int, int]] = set()
+    events = dataset.events
+    for user in range(events.users):
+        own = events.item[events.offsets[user] : events.offsets[user + 1]].tolist()
+        near |= {
+            (user, a, b) for place, b in enumerate(own) for a in own[max(place - window, 0) : place] if a != b
+        }
+    drawn: set[tuple[int, int, int]] = set()
+    for batch in sampler_of(dataset, window).batches(500, 32, seed=0):
+        assert len(batch.user) == 32
+        drawn |= set(zip(batch.user.tolist(), batch.anchor.tolist(), batch.positive.tolist(), strict=True))
+    assert drawn <= near
+    assert len(drawn) > 0.95 * len(near), "every allowed pair is drawn sooner or later"
+
+
+def test_pairs_come_from_training_prefixes_only(dataset: Dataset) -> None:
+    events = dataset.events
+    end = events.offsets[:-1] + 3
+    sampler = PairSampler(events, end, dataset.kind_weights, text_ids(dataset.catalogue.texts), 5)
+    allowed = {
+        (user, int(item))
+        for user in range(events.users)
+        for item in events.item[events.offsets[user] : end[user]]
+    }
+    for batch in sampler.batches(40, 16, seed=1):
+        for user, anchor, positive in zip(batch.user, batch.anchor, batch.positive, strict=True):
+            assert (user, anchor) in allowed and (user, positive) in allowed
+
+
+def test_the_same_seed_draws_the_same_pairs(dataset: Dataset) -> None:
+    def draw(seed: int) -> list[list[int]]:
+        return [b.positive.tolist() for b in sampler_of(dataset).batches(3, 8, seed)]
+
+    assert draw(5) == draw(5) != draw(6)
+
+
+def test_a_pair_weighs_what_its_positive_weighs() -> None:
+    rows = [("u", "a", "purchase", 0), ("u", "b", "click", 1), ("u", "c", "purchase", 2)]
+    data = make_dataset(rows, ["a", "b", "c"], {"purchase": 1.0, "click": 0.25})
+    for batch in sampler_of(data).batches(10, 4, seed=0):
+        expected = {1: 0.25, 2: 1.0}
+        assert batch.weight.tolist() == [expected[int(p)] for p in batch.positive]
+
+
+def test_items_that_read_the_same_make_no_pair() -> None:
+    rows = [("u", item, "purchase", 0) for item in ("a", "b", "a", "b", "a", "c")]
+    data = make_dataset(rows, ["a", "b", "c"])
+    same = np.array([0, 0, 1], np.int32)
+    sampler = sampler_of(data, window=2, texts=same)
+    for batch in sampler.batches(20, 4, seed=0):
+        assert len(batch.user) > 0 and set(batch.positive.tolist()) == {2}
+    assert len(sampler) == 1
+    assert len(sampler_of(data, texts=np.zeros(3, np.int32))) == 0, "nothing to learn from"
+
+
+def test_log_q_by_hand() -> None:
+    rows = [("u", item, "purchase", 0) for item in ("a", "b", "a")]
+    data = make_dataset(rows, ["a", "b", "c"])
+    np.testing.assert_allclose(sampler_of(data).log_q, np.log([3 / 6, 2 / 6, 1 / 6]), atol=1e-6)
+
+
+def test_false_negatives_are_the_users_own_items_and_equal_texts() -> None:
+    rows = [("u", "a", "purchase", 0), ("u", "b", "purchase", 1), ("v", "c", "purchase", 0)]
+    data = make_dataset(rows, ["a", "b", "c", "d", "e"])
+    sampler = sampler_of(data, texts=np.array([0, 1, 2, 1, 3], np.int32))
+    batch = PairBatch(
+        np.array([0, 1], np.int32),
+        np.array([0, 2], np.int32),
+        np.array([1, 4], np.int32),
+        np.ones(2, np.float32),
+    )
+    hidden = sampler.false_negatives(batch, np.arange(5, dtype=np.int32))
+    # u has a and b, and d reads like the positive b; v has c, and e is the positive itself.
+    assert hidden.tolist() == [[True, True, False, True, False], [False, False, True, False, True]]
+
+
+def test_a_step_encodes_every_distinct_item_once(
+    dataset: Dataset, encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = module_of(dataset, encoder, SETTINGS)
+    read: list[list[str]] = []
+    original = encoder.tokenize
+
+    def spy(texts: list[str]) -> dict[str, torch.Tensor]:
+        read.append(texts)
+        return original(texts)
+
+    monkeypatch.setattr(encoder, "tokenize", spy)
+    batch = next(module.sampler.batches(1, 32, seed=0))
+    module._loss(batch)
+    rows = np.unique(np.concatenate([batch.anchor, batch.positive]))
+    assert read == [[dataset.catalogue.texts[r] for r in rows]]
+    assert len(rows) < 64, "the batch repeats items"
+
+
+@pytest.mark.parametrize("logq", [True, False])
+@pytest.mark.parametrize("masking", [True, False])
+def test_the_loss_of_a_step_is_the_naive_loop(
+    dataset: Dataset, encoder: TextEncoder, logq: bool, masking: bool
+) -> None:
+    module = module_of(dataset, encoder, replace(SETTINGS, logq=logq, mask_false_negatives=masking))
+    batch = next(module.sampler.batches(1, 8, seed=3))
+    loss = module._loss(batch).item()
+    vectors = torch.from_numpy(embed_texts(encoder, dataset.catalogue.texts, precision=Precision.fp32))
+    pool = np.unique(np.concatenate([batch.anchor, batch.positive])).astype(np.int32)
+    hidden = torch.from_numpy(
+        module.sampler.false_negatives(batch, pool) if masking else np.zeros((8, len(pool)), bool)
+    )
+    hidden |= torch.from_numpy(batch.anchor[:, None] == pool[None, :])
+    expected = naive_in_batch(
+        vectors[batch.anchor.tolist()],
+        vectors[pool.tolist()],
+        torch.from_numpy(np.searchsorted(pool, batch.positive)),
+        0.1,
+        torch.from_numpy(module.sampler.log_q[pool]) if logq else None,
+        hidden,
+        torch.from_numpy(batch.weight),
+    )
+    assert loss == pytest.approx(expected, rel=1e-4)
+
+
+def test_gradients_reach_every_layer(dataset: Dataset, encoder: TextEncoder) -> None:
+    module = module_of(dataset, encoder, SETTINGS)
+    module._loss(next(module.sampler.batches(1, 32, seed=0))).backward()
+    for name, parameter in encoder.named_parameters():
+        if "pooler" not in name:
+            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_hard_negatives_are_near_texts_and_join_the_candidates(
+    dataset: Dataset, encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import encoders.stage_one as stage_one
+
+    monkeypatch.setattr(stage_one, "MINED", 2)
+    module = module_of(dataset, encoder, replace(SETTINGS, hard_negatives=1))
+    module.on_train_epoch_start()
+    assert module.mined is not None and module.mined.shape == (60, 2)
+    vectors = embed_texts(encoder, dataset.catalogue.texts, precision=Precision.fp32)
+    cosines = vectors @ vectors.T
+    np.fill_diagonal(cosines, -np.inf)
+    assert np.array_equal(np.sort(module.mined, 1), np.sort(np.argsort(-cosines, 1)[:, :2], 1))
+    encoded: list[IntArray] = []
+    original = module._encode
+    monkeypatch.setattr(module, "_encode", lambda rows: encoded.append(rows) or original(rows))
+    batch = next(module.sampler.batches(1, 4, seed=0))
+    module._loss(batch)
+    pairs = set(batch.anchor.tolist()) | set(batch.positive.tolist())
+    extra = set(encoded[0].tolist()) - pairs
+    assert extra and extra <= set(module.mined[batch.anchor].ravel().tolist())
+
+
+def test_adversarial_training_adds_gradient_and_leaves_the_weights_as_they_were(
+    dataset: Dataset, encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = module_of(dataset, encoder, replace(SETTINGS, adversarial_epsilon=0.5))
+    monkeypatch.setattr(module, "manual_backward", lambda loss: loss.backward())
+    batch = next(module.sampler.batches(1, 8, seed=0))
+    module._loss(batch).backward()
+    weight = encoder.backbone.get_input_embeddings().weight
+    before, gradient = weight.detach().clone(), weight.grad.clone()
+    seen: list[torch.Tensor] = []
+    original = module._loss
+    monkeypatch.setattr(module, "_loss", lambda b: seen.append(weight.detach().clone()) or original(b))
+    module._adversarial_backward(batch)
+    assert (seen[0] - before).norm().item() == pytest.approx(0.5, rel=1e-3)
+    torch.testing.assert_close((seen[0] - before) / 0.5, gradient / gradient.norm(), atol=1e-4, rtol=1e-3)
+    assert torch.equal(weight, before)
+    assert not torch.equal(weight.grad, gradient)
+
+
+def test_field_dropout_leaves_some_field_and_the_order(dataset: Dataset, encoder: TextEncoder) -> None:
+    module = module_of(dataset, encoder, replace(SETTINGS, field_dropout=0.5))
+    title, brand = module.parts[0]
+    drawn = {module._text(0) for _ in range(60)}
+    assert drawn == {f"{title}. {brand}", title, brand}
+
+
+def test_token_dropout_hides_words_but_never_the_first_token(
+    dataset: Dataset, encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = module_of(dataset, encoder, replace(SETTINGS, token_dropout=0.6))
+    masks: list[torch.Tensor] = []
+    original = TextEncoder.forward
+
+    def spy(self: TextEncoder, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        masks.append(attention_mask)
+        return original(self, input_ids, attention_mask)
+
+    monkeypatch.setattr(TextEncoder, "forward", spy)
+    torch.manual_seed(0)
+    module._encode(np.arange(30, dtype=np.int32))
+    whole = encoder.tokenize(dataset.catalogue.texts[:30])["attention_mask"]
+    assert (masks[0][:, 0] == 1).all()
+    assert ((masks[0] == 1) <= (whole == 1)).all(), "padding stays hidden"
+    assert 0.25 < masks[0][:, 1:].sum() / whole[:, 1:].sum() < 0.55
+
+
+def test_text_recall_by_hand(encoder: TextEncoder) -> None:
+    names = [f"i{n}" for n in range(14)]
+    rows = [("u", "i0", "purchase", 0), ("u", "i1", "purchase", 1), ("v", "i5", "purchase", 0)]
+    data = make_dataset(rows, names)
+    # u has read i0 and i1 and is nearest to i2, ..., i11; v asks for what is furthest from all it knows.
+    module = module_of(data, encoder, SETTINGS, ask([0, 0, 1], [2, 2, 3], [2, 13, 0]))
+    angle = np.arange(14) * 0.1
+    vectors = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+    assert module.text_recall(vectors) == pytest.approx((1 + 0 + 1) / 3)
+
+
+def test_own_items_do_not_count_as_found_in_a_small_catalogue(encoder: TextEncoder) -> None:
+    data = make_dataset([("u", "a", "purchase", 0)], ["a", "b"])
+    module = module_of(data, encoder, SETTINGS, ask([0], [1], [0]))
+    assert module.text_recall(np.eye(2, dtype=np.float32)) == 0.0
+
+
+def test_validation_ranks_a_part_of_a_large_catalogue_with_every_target(
+    dataset: Dataset, encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import encoders.stage_one as stage_one
+
+    monkeypatch.setattr(stage_one, "VALIDATION_ITEMS", 10)
+    valid = ask([0, 1, 2], [int(e) for e in dataset.events.offsets[1:4]], [57, 58, 59])
+    module = module_of(dataset, encoder, SETTINGS, valid)
+    assert {57, 58, 59} <= set(module.pool.tolist())
+    assert 10 <= len(module.pool) <= 13 and np.array_equal(module.pool, np.unique(module.pool))
+    vectors = embed_texts(
+        encoder, [dataset.catalogue.texts[r] for r in module.pool], precision=Precision.fp32
+    )
+    assert 0.0 <= module.text_recall(vectors) <= 1.0
+
+
+def test_a_chunk_has_its_steps_and_the_last_one_what_is_left(dataset: Dataset, encoder: TextEncoder) -> None:
+    module = module_of(dataset, encoder, replace(SETTINGS, max_steps=10, validate_every=4, accumulate=2))
+    assert len(list(module.train_dataloader())) == 8
+    [optimizer], [schedule] = module.configure_optimizers()
+    rates = []
+    for _ in range(10):
+        rates.append(optimizer.param_groups[0]["lr"] / SETTINGS.learning_rate)
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx([1.0] + [(10 - s) / 9 for s in range(1, 10)])

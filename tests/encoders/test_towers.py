@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conf.schema import UserEncoderConfig
+from encoders.item_tower import ItemTower, whitening
+from encoders.sequences import SequenceBatch, recent
+from encoders.stage_two import StageTwo, TowerBatches, tower_recall
+from encoders.towers import Towers, best_items
+from features.dataset import Dataset, FloatArray
+from features.splits import Queries
+from tests.synthetic import everything, make_dataset, random_towers, random_units
+
+
+def test_whitening_decorrelates_a_narrow_cone() -> None:
+    rng = np.random.default_rng(0)
+    cone = rng.normal(size=(4000, 8)) @ rng.normal(size=(8, 8)) + 20.0
+    mean, matrix = whitening(cone.astype(np.float32), shrinkage=1e-6)
+    white = (cone - mean) @ matrix
+    covariance = white.T @ white / len(white)
+    np.testing.assert_allclose(covariance, np.eye(8) / 8, atol=2e-3)
+    assert np.linalg.norm(white, axis=1).mean() == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("items", [1, 2, 10])
+def test_whitening_of_fewer_items_than_dimensions_is_finite_and_bounded(items: int) -> None:
+    vectors = random_units(items, 384)
+    mean, matrix = whitening(vectors)
+    white = (vectors - mean) @ matrix
+    assert np.isfinite(white).all()
+    # Shrinkage bounds how far the empty directions may blow up.
+    assert np.linalg.norm(white, axis=1).max() < 20.0
+    assert matrix.dtype == mean.dtype == np.float32
+
+
+def tower(hybrid: bool = True) -> ItemTower:
+    torch.manual_seed(0)
+    built = ItemTower(text_dim=6, items=4, dim=3, hybrid=hybrid)
+    built.fit_text(random_units(4, 6), np.array([True, True, False, True]))
+    return built
+
+
+def test_a_seen_item_is_text_plus_residual_and_an_unseen_one_text_alone() -> None:
+    built = tower()
+    assert built.residual is not None
+    text, rows = torch.randn(4, 6), torch.arange(4)
+    vectors, alone = built(text, rows), built.project(text)
+    torch.testing.assert_close(vectors[[0, 1, 3]], (alone + built.residual.weight)[[0, 1, 3]])
+    assert torch.equal(vectors[2], alone[2])
+
+
+def test_id_dropout_leaves_text_alone() -> None:
+    built = tower()
+    text, rows = torch.randn(4, 6), torch.arange(4)
+    keep = torch.tensor([False, True, True, False])
+    vectors, alone = built(text, rows, keep), built.project(text)
+    assert torch.equal(vectors[[0, 2, 3]], alone[[0, 2, 3]])
+    assert not torch.equal(vectors[1], alone[1])
+
+
+def test_without_hybrid_ids_mean_nothing() -> None:
+    built = tower(hybrid=False)
+    text = torch.randn(1, 6)
+    assert torch.equal(built(text, torch.tensor([0])), built(text, torch.tensor([3])))
+    assert built.residual is None
+
+
+def test_the_residual_of_an_unseen_item_gets_no_gradient() -> None:
+    built = tower()
+    assert built.residual is not None
+    built(torch.randn(4, 6), torch.arange(4)).square().sum().backward()
+    gradient = built.residual.weight.grad
+    assert gradient is not None
+    assert gradient[2].abs().sum() == 0 and (gradient[[0, 1, 3]].abs().sum(1) > 0).all()
+
+
+def test_item_vectors_do_not_depend_on_the_block(text_vectors: FloatArray) -> None:
+    towers = random_towers(32, len(text_vectors), 2)
+    whole = towers.item_vectors(text_vectors)
+    np.testing.assert_allclose(towers.item_vectors(text_vectors, block=7), whole, atol=1e-6)
+    assert whole.shape == (len(text_vectors), 16) and whole.dtype == np.float32
+    assert towers.item_vectors(text_vectors[:0]).shape == (0, 16)
+
+
+def test_saved_towers_give_the_same_vectors(
+    tmp_path: Path, dataset: Dataset, text_vectors: FloatArray
+) -> None:
+    towers = random_towers(32, len(text_vectors), 2)
+    towers.item_tower.fit_text(text_vectors, np.arange(len(text_vectors)) % 2 == 0)
+    towers.save(tmp_path / "towers")
+    loaded = Towers.load(tmp_path / "towers")
+    items = towers.item_vectors(text_vectors)
+    assert np.array_equal(loaded.item_vectors(text_vectors), items)
+    users = np.arange(5, dtype=np.int32)
+    batch = recent(dataset.events, users, dataset.events.offsets[1:][users], 8)
+    with torch.inference_mode():
+        before = towers.user_vectors(batch, torch.from_numpy(items))
+        assert torch.equal(loaded.user_vectors(batch, torch.from_numpy(items)), before)
+
+
+def test_best_items_by_hand() -> None:
+    items = torch.tensor([[1.0], [3.0], [2.0], [-1.0]])
+    users = torch.tensor([[1.0], [-1.0]])
+    assert best_items(users, items, 2).tolist() == [[1, 2], [3, 0]]
+    exclude = (np.array([0, 0, 1], np.int32), np.array([1, 0, 3], np.int32))
+    assert best_items(users, items, 2, exclude).tolist() == [[2, 3], [0, 2]]
+
+
+def test_excluded_items_never_fill_a_list() -> None:
+    exclude = (np.array([0, 0], np.int32), np.array([0, 2], np.int32))
+    assert best_items(torch.ones(1, 1), torch.ones(3, 1), 5, exclude).tolist() == [[1, -1, -1]]
+
+
+def queries(user: list[int], end: list[int], targets: list[list[int]]) -> Queries:
+    flat = [t for part in targets for t in part]
+    return Queries(
+        np.array(user, np.int32),
+        np.array(end, np.int64),
+        np.zeros(len(user), np.int64),
+        np.cumsum([0, *(len(t) for t in targets)]).astype(np.int64),
+        np.array(flat, np.int32),
+        np.zeros(len(flat), np.int32),
+    )
+
+
+def test_tower_recall_by_hand() -> None:
+    data = make_dataset([("a", "x", "purchase", 0), ("b", "y", "purchase", 0)], ["x", "y", "z"])
+    towers = random_towers(4, 3, 1)
+    bought = torch.zeros(3, 16)
+    with torch.inference_mode():
+        # User a's history is x, whose vector stays zero, so the state can point the other two.
+        state = towers.user_vectors(recent(data.events, np.array([0], np.int32), np.array([1]), 8), bought)[0]
+    # z is what user a's vector points at, then x; y points away.
+    bought[2], bought[1] = state * 1e-3, -state * 1e-3
+    asked = queries([0, 0], [1, 1], [[2], [0, 1]])
+    assert tower_recall(towers, bought, data.events, asked, False, 1).tolist() == [1.0, 0.0]
+    assert tower_recall(towers, bought, data.events, asked, False, 2).tolist() == [1.0, 0.5]
+    # Leaving out x, which user a has, moves y up; but x itself can no longer be found.
+    assert tower_recall(towers, bought, data.events, asked, True, 2).tolist() == [1.0, 0.5]
+    assert tower_recall(towers, bought, data.events, asked, True, 3).tolist() == [1.0, 0.5]
+
+
+def stage_two(dataset: Dataset, vectors: FloatArray, config: UserEncoderConfig, seed: int = 0) -> StageTwo:
+    torch.manual_seed(seed)
+    towers = Towers.from_config(config, vectors.shape[1], len(vectors), len(dataset.kinds))
+    towers.item_tower.fit_text(vectors, np.ones(len(vectors), dtype=np.bool_))
+    module = StageTwo(
+        towers, config, dataset.events, everything(dataset), vectors, dataset.kind_weights, None, True, 0
+    )
+    module.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    return module
+
+
+TINY = UserEncoderConfig(dim=8, heads=2, max_length=5, dropout=0.0, id_dropout=0.0, negatives=0, batch_size=4)
+
+
+def test_stage_two_with_all_negatives_is_the_naive_next_item_loss(
+    dataset: Dataset, text_vectors: FloatArray
+) -> None:
+    module = stage_two(dataset, text_vectors, TINY)
+    batch = next(iter(TowerBatches(dataset.events, everything(dataset), TINY, 0)))
+    loss = module.training_step(batch, 0)
+    items = torch.from_numpy(module.towers.item_vectors(text_vectors))
+    total = mass = 0.0
+    with torch.inference_mode():
+        for row in range(len(batch.rows)):
+            real = batch.valid[row]
+            rows, kinds, times = batch.rows[row][real], batch.kinds[row][real], batch.times[row][real]
+            states = module.towers.user_encoder(
+                items[rows[:-1]][None],
+                kinds[None, :-1],
+                times[None, :-1],
+                torch.ones(1, len(rows) - 1, dtype=torch.bool),
+            )[0]
+            logits = states @ items[module.trainable_rows].T
+            for place, target in enumerate(rows[1:]):
+                weight = float(dataset.kind_weights[int(kinds[place + 1])])
+                column = int(torch.searchsorted(module.trainable_rows, target))
+                total += weight * float(-torch.log_softmax(logits[place], 0)[column])
+                mass += weight
+    assert loss.item() == pytest.approx(total / mass, rel=1e-4)
+
+
+def test_a_step_of_stage_two_reaches_every_parameter(dataset: Dataset, text_vectors: FloatArray) -> None:
+    module = stage_two(dataset, text_vectors, TINY)
+    for batch in TowerBatches(dataset.events, everything(dataset), TINY, 0):
+        module.training_step(batch, 0).backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_each_distinct_row_goes_through_the_item_tower_once(
+    dataset: Dataset, text_vectors: FloatArray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = stage_two(dataset, text_vectors, TINY)
+    seen: list[torch.Tensor] = []
+    original = ItemTower.forward
+
+    def spy(self: ItemTower, text: torch.Tensor, rows: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        seen.append(rows)
+        return original(self, text, rows, keep)
+
+    monkeypatch.setattr(ItemTower, "forward", spy)
+    module.training_step(next(iter(TowerBatches(dataset.events, everything(dataset), TINY, 0))), 0)
+    assert len(seen) == 1 and len(seen[0]) == len(seen[0].unique())
+
+
+def test_id_dropout_of_nearly_everything_trains_no_id(dataset: Dataset, text_vectors: FloatArray) -> None:
+    from dataclasses import replace
+
+    module = stage_two(dataset, text_vectors, replace(TINY, id_dropout=0.9999999))
+    batch = next(iter(TowerBatches(dataset.events, everything(dataset), TINY, 0)))
+    module.training_step(batch, 0).backward()
+    residual = module.towers.item_tower.residual
+    assert residual is not None and residual.weight.grad is not None
+    assert residual.weight.grad.abs().sum() == 0
+
+
+def test_a_batch_fits_the_towers_device_type(dataset: Dataset) -> None:
+    batch = next(iter(TowerBatches(dataset.events, everything(dataset), TINY, 0)))
+    assert isinstance(batch.to(torch.device("cpu")), SequenceBatch)

@@ -213,7 +213,11 @@ class UserEncoderConfig:
     id_dropout: float = 0.2
     """Share of items per step that are represented by text alone."""
     negatives: int = 1024
-    """Uniform negatives drawn once per step and shared by every position; 0 is full softmax."""
+    """Negatives drawn once per step and shared by every position; 0 is full softmax."""
+    negative_power: float = 0.0
+    """Items are drawn as negatives in proportion to their event count to this power; 0 is uniform."""
+    windows_per_epoch: int = 0
+    """Training windows per epoch, drawn anew each time; 0 takes all."""
     temperature: float = 1.0
     epochs: int = 30
     patience: int = 3

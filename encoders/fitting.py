@@ -17,6 +17,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 
 MONITORED = "valid_recall"
+LAST = "last"
+BEST = "best"
 
 
 @dataclass(frozen=True)
@@ -111,23 +113,26 @@ def fit(
         console: where the progress bar goes; None shows none.
 
     """
-    keep = ModelCheckpoint(
+    # Two of them: one that keeps the best epoch would leave out the epochs that were not better, and a resumed
+    # run would train those once more.
+    every = ModelCheckpoint(dirpath=checkpoints, filename=LAST, enable_version_counter=False)
+    best_one = ModelCheckpoint(
         dirpath=checkpoints,
-        filename="best",
+        filename=BEST,
         monitor=monitor,
         mode=mode,
-        save_top_k=1,
-        save_last=True,
+        save_weights_only=True,
         enable_version_counter=False,
     )
     bar = console is not None and console.is_terminal
     history = _History(monitor or "", None if bar else console)
-    callbacks: list[Callback] = [keep, history]
+    callbacks: list[Callback] = [history, every]
     if monitor is not None:
+        callbacks.insert(1, best_one)  # before the checkpoint that remembers it
         callbacks.append(_Stopping(monitor=monitor, mode=mode, patience=patience))
     if bar:
         callbacks.append(RichProgressBar(leave=True))
-    last = checkpoints / "last.ckpt"
+    last = checkpoints / f"{LAST}.ckpt"
     with _quiet_lightning():
         trainer = pl.Trainer(
             max_epochs=max_epochs,
@@ -143,8 +148,8 @@ def fit(
             log_every_n_steps=10,
         )
         trainer.fit(module, ckpt_path=str(last) if last.is_file() else None)
-        best_path = Path(keep.best_model_path) if monitor is not None else last
-        state = torch.load(best_path, map_location="cpu", weights_only=True)
+        chosen = last if monitor is None else checkpoints / f"{BEST}.ckpt"
+        state = torch.load(chosen, map_location="cpu", weights_only=True)
     module.load_state_dict(state["state_dict"])
     module.cpu().eval()
     if monitor is None:

@@ -19,7 +19,8 @@ def in_batch_softmax(
     """Cross-entropy of each pair against every candidate of the batch.
 
     Popular items appear as negatives more often than they should; subtracting log q, the log of the
-    probability that a candidate is drawn, undoes it (Yi et al., RecSys 2019, "Sampling-bias-corrected neural modeling").
+    probability that a candidate is drawn, undoes it (Yi et al., RecSys 2019, "Sampling-bias-corrected neural
+    modeling").
 
     Args:
         queries: unit vectors [pairs, dim].
@@ -27,7 +28,7 @@ def in_batch_softmax(
         positive: index of each pair's positive among the candidates [pairs].
         temperature: divides the cosines.
         log_q: log sampling probability per candidate [candidates], or None for no correction.
-        masked: True where a candidate must not count as a negative [pairs, candidates]; a positive always does.
+        masked: True where a candidate is no negative [pairs, candidates]; a positive always counts.
         weights: weight of each pair [pairs].
 
     Returns:
@@ -55,8 +56,12 @@ def sampled_softmax(
     collide: Tensor,
     weights: Tensor,
     temperature: float,
+    log_q: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Cross-entropy of each position's next item against one shared draw of negatives.
+
+    With `log_q` the estimate is that of the full softmax although negatives are not drawn uniformly (Bengio
+    and Senecal 2008).
 
     Args:
         states: user states that predict [positions, dim].
@@ -65,13 +70,17 @@ def sampled_softmax(
         collide: True where a drawn item is the position's own target [positions, negatives].
         weights: weight of each position [positions].
         temperature: divides the scores.
+        log_q: log probability of being drawn, of the positives [positions] and of the negatives [negatives].
 
     Returns:
         Scalar loss, the weighted mean over positions.
 
     """
-    positive = (states * positives).sum(-1, keepdim=True)  # [positions, 1]
-    negative = (states @ negatives.T).masked_fill(collide, -torch.inf)  # [positions, negatives]
-    logits = torch.cat([positive, negative], dim=1) / temperature
+    positive = (states * positives).sum(-1, keepdim=True) / temperature  # [positions, 1]
+    negative = (states @ negatives.T) / temperature  # [positions, negatives]
+    if log_q is not None:
+        positive = positive - log_q[0].unsqueeze(1)
+        negative = negative - log_q[1]
+    logits = torch.cat([positive, negative.masked_fill(collide, -torch.inf)], dim=1)
     losses = -torch.log_softmax(logits, dim=1)[:, 0]
     return (losses * weights).sum() / weights.sum().clamp(min=1e-9)

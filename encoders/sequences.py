@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -83,12 +83,31 @@ def training_windows(
     return start, stop
 
 
+def shuffle_ties(events: Events, end: LongArray, rng: np.random.Generator) -> Events:
+    """Reorder training events (before `end`) of the same user and second at random.
+
+    The lines of one basket carry no order; a file that lists them by product number would otherwise teach the
+    towers to count upwards.
+    """
+    # What is held out stays behind the cut, even when it shares its second with training events.
+    held_out = np.arange(len(events)) >= end[events.user]
+    lot = np.where(held_out, 2.0, rng.random(len(events)))
+    order = np.lexsort((lot, held_out, events.time, events.user))
+    return replace(events, item=events.item[order], kind=events.kind[order])
+
+
 def epoch_batches(
-    events: Events, end: LongArray, max_length: int, batch_size: int, seed: int
+    events: Events, end: LongArray, max_length: int, batch_size: int, seed: int, most: int = 0
 ) -> Iterator[tuple[LongArray, LongArray]]:
-    """Yield shuffled window positions, grouped by length so that little is padded; `seed` fixes all."""
+    """Yield shuffled window positions, grouped by length so that little is padded; `seed` fixes all.
+
+    With `most` above 0, at most that many windows are drawn.
+    """
     rng = np.random.default_rng(seed)
     start, stop = training_windows(events, end, max_length, rng)
+    if 0 < most < len(start):
+        drawn = rng.choice(len(start), size=most, replace=False)
+        start, stop = start[drawn], stop[drawn]
     # Sorting noisy lengths keeps batches even in length and different from epoch to epoch.
     noise = rng.uniform(0.0, 3.0, size=len(start))
     order = np.argsort(stop - start + noise, kind="stable")

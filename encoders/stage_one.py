@@ -141,14 +141,23 @@ class StageOne(pl.LightningModule):
         )
         return DataLoader(batches, batch_size=None)
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: ANN401
+        """Leave pairs where they are: they are rows of texts, and only vectors go to the device."""
+        return batch
+
     def on_train_epoch_start(self) -> None:
         """Tie every random choice to the chunk and mine hard negatives with the weights of its start."""
-        torch.manual_seed(self.seed * 100_003 + self.current_epoch)
         self.rng = np.random.default_rng(self.seed * 100_003 + self.current_epoch)
         if self.settings.hard_negatives:
             vectors = torch.from_numpy(self._embed(list(self.texts)))
-            blocks = [best_items(vectors[i : i + 1024], vectors, MINED + 1) for i in range(0, len(vectors), 1024)]
+            starts = range(0, len(vectors), 1024)
+            blocks = [best_items(vectors[i : i + 1024], vectors, MINED + 1) for i in starts]
             self.mined = np.concatenate(blocks)[:, 1:]
+
+    def on_train_batch_start(self, batch: PairBatch, batch_idx: int) -> None:
+        """Tie dropout to the chunk; a data loader of a resumed run draws a seed before the epoch starts."""
+        if batch_idx == 0:
+            torch.manual_seed(self.seed * 100_003 + self.current_epoch)
 
     def _text(self, row: int) -> str:
         """Return an item's text, some fields dropped in training so that none is indispensable."""

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from conf.schema import UserEncoderConfig
 from encoders.losses import sampled_softmax
-from encoders.sequences import SequenceBatch, epoch_batches, gather, recent
+from encoders.sequences import SequenceBatch, epoch_batches, gather, recent, shuffle_ties
 from encoders.towers import Towers, best_items
 from features.dataset import Events, FloatArray, LongArray
 from features.splits import Queries, ragged_ranges
@@ -31,7 +31,7 @@ class TowerBatches(IterableDataset[SequenceBatch]):
     def __iter__(self) -> Iterator[SequenceBatch]:
         config = self.config
         for start, stop in epoch_batches(
-            self.events, self.end, config.max_length, config.batch_size, self.seed
+            self.events, self.end, config.max_length, config.batch_size, self.seed, config.windows_per_epoch
         ):
             yield gather(self.events, start, stop)
 
@@ -50,8 +50,9 @@ class StageTwo(pl.LightningModule):
         valid: Queries | None,
         exclude_seen: bool,
         seed: int,
+        ties_unordered: bool = False,
     ) -> None:
-        """Take fitted towers, training prefixes (`end` per user) and validation queries (None: no looking)."""
+        """Take fitted towers, training prefixes (`end` per user) and validation queries or None."""
         super().__init__()
         self.towers = towers
         self.settings = config
@@ -60,14 +61,17 @@ class StageTwo(pl.LightningModule):
         self.valid = valid
         self.exclude_seen = exclude_seen
         self.seed = seed
+        self.ties_unordered = ties_unordered
         self.text_vectors = text_vectors
         self.whitened = towers.item_tower.whitened(torch.from_numpy(text_vectors))
         self.kind_weights = torch.from_numpy(kind_weights)
-        self.trainable_rows = torch.from_numpy(
-            np.unique(events.item[ragged_ranges(events.offsets[:-1], end - events.offsets[:-1])]).astype(
-                np.int64
-            )
-        )
+        trained = events.item[ragged_ranges(events.offsets[:-1], end - events.offsets[:-1])]
+        counts = np.bincount(trained, minlength=len(text_vectors)).astype(np.float64)
+        self.trainable_rows = torch.from_numpy(np.flatnonzero(counts))
+        share = np.where(counts > 0, np.maximum(counts, 1.0) ** config.negative_power, 0.0)
+        share /= max(share.sum(), 1e-12)
+        self.cumulative = torch.from_numpy(np.cumsum(share[counts > 0]))
+        self.log_q = torch.from_numpy(np.log(np.maximum(share, 1e-12)).astype(np.float32))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over both towers."""
@@ -77,21 +81,31 @@ class StageTwo(pl.LightningModule):
 
     def train_dataloader(self) -> DataLoader[SequenceBatch]:
         """Return this epoch's batches; called anew each epoch so that a resumed run sees the same data."""
-        batches = TowerBatches(self.events, self.end, self.settings, self.seed * 100_003 + self.current_epoch)
+        seed = self.seed * 100_003 + self.current_epoch
+        events = self.events
+        if self.ties_unordered:
+            events = shuffle_ties(events, self.end, np.random.default_rng(seed))
+        batches = TowerBatches(events, self.end, self.settings, seed)
         return DataLoader(batches, batch_size=None)
 
-    def on_train_epoch_start(self) -> None:
-        """Tie dropout and negatives to the epoch, so that resuming at an epoch repeats it exactly."""
-        torch.manual_seed(self.seed * 100_003 + self.current_epoch)
+    def on_train_batch_start(self, batch: SequenceBatch, batch_idx: int) -> None:
+        """Tie dropout and negatives to the epoch, so that resuming at an epoch repeats it exactly.
+
+        Not at the epoch's start: a data loader draws a seed after it, but before it in a resumed run.
+        """
+        if batch_idx == 0:
+            torch.manual_seed(self.seed * 100_003 + self.current_epoch)
 
     def training_step(self, batch: SequenceBatch, _index: int) -> Tensor:
         """Predict every next item of the windows."""
         config, device = self.settings, self.device
         length = batch.rows.shape[1]
         keep_id = torch.rand(len(self.whitened)) >= config.id_dropout
-        negatives = self.trainable_rows
-        if config.negatives and config.negatives < len(negatives):
-            negatives = negatives[torch.randint(len(negatives), (config.negatives,))]
+        negatives, sampled = self.trainable_rows, 0 < config.negatives < len(self.trainable_rows)
+        if sampled:
+            # Inverse transform sampling: much cheaper than torch.multinomial over a catalogue.
+            places = torch.searchsorted(self.cumulative, torch.rand(config.negatives, dtype=torch.float64))
+            negatives = negatives[places.clamp(max=len(negatives) - 1)]
         # Each distinct row goes through the item tower once.
         rows, inverse = torch.unique(torch.cat([batch.rows.flatten(), negatives]), return_inverse=True)
         vectors = self.towers.item_tower(
@@ -112,6 +126,7 @@ class StageTwo(pl.LightningModule):
             (targets[:, None] == negatives[None, :]).to(device),
             self.kind_weights[batch.kinds[:, 1:]].to(device)[predicts],
             config.temperature,
+            (self.log_q[targets].to(device), self.log_q[negatives].to(device)) if sampled else None,
         )
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=False)
         return loss

@@ -156,8 +156,10 @@ def _train_towers(
     towers = Towers.from_config(settings, text_vectors.shape[1], len(dataset.catalogue), len(dataset.kinds))
     towers.item_tower.fit_text(text_vectors, seen_items(dataset, end))
     module = StageTwo(
-        towers, settings, dataset.events, end, text_vectors, dataset.kind_weights, valid, exclude, config.seed
-    )
+        towers, settings, dataset.events, end, text_vectors, dataset.kind_weights, valid, exclude,
+        config.seed,
+        ties_unordered=not dataset.info["has_order"],
+    )  # fmt: skip
     result = fit(
         module,
         checkpoints,

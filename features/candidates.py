@@ -78,7 +78,7 @@ def spread(batch: HistoryBatch, near: Neighbours, items: int, weights: FloatArra
 def _similarity(
     batch: HistoryBatch, rows: IntArray, vectors: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the largest, the mean and the newest cosine to the recent history, each [queries, candidates]."""
+    """Return largest, mean and newest cosine to the recent history, each [queries, candidates]."""
     queries = len(batch)
     recent = batch.newest(RECENT)
     sizes = np.diff(recent.offsets)
@@ -176,7 +176,7 @@ def candidate_features(
 
 
 def _affinities(batch: HistoryBatch, rows: IntArray, statistics: Statistics) -> list[FloatArray]:
-    """Return, per attribute, the share of the decayed history with the candidate's value, then of its newest."""
+    """Return, per attribute, the share of the history with the candidate's value, then of its newest event."""
     codes = statistics.attributes
     weights = 1.0 / (1.0 + batch.age() / 20.0)
     owners = batch.owners()

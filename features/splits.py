@@ -7,6 +7,7 @@ nothing from behind a position can reach what is computed before it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -107,18 +108,21 @@ def _leave_one_out(dataset: Dataset, relevant: BoolArray) -> Split:
         # Asked at the time of the last known event: the target's own time would tell which day it was bought.
         return _queries(events, who, position, position + 1, events.time[position - 1], relevant)
 
-    latest = int(events.time.max(initial=0))
+    def latest(stop: LongArray) -> int:
+        """Time of the last event before the positions `stop`: held-out events say nothing about now."""
+        return int(events.time[ragged_ranges(begin, stop - begin)].max(initial=0))
+
     # A user with too few events to hold out keeps them all for training.
     train_end = np.where(lengths >= 3, end - 2, end)
     tower_end = np.where(lengths >= 4, end - 3, train_end)
     return Split(
         SplitKind.leave_one_out,
-        np.maximum(tower_end, begin),
+        tower_end,
         train_end,
         train_end,
-        latest,
-        latest,
-        latest,
+        latest(tower_end),
+        latest(train_end),
+        latest(train_end),
         ranker=last(3),
         valid=last(2),
         test=last(1),
@@ -134,9 +138,10 @@ def _cut_times(dataset: Dataset, config: SplitConfig) -> tuple[int, int, int]:
 
     def iso(text: str, field: str) -> int:
         try:
-            return int(np.datetime64(text, "s").astype(np.int64))
+            moment = datetime.fromisoformat(text)
         except ValueError as error:
             raise InputError(f"split.{field}: '{text}' is not an ISO date or time") from error
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
     test = iso(config.test_start, "test_start") if config.test_start else quantile(1 - config.test_fraction)
     before_test = float(np.searchsorted(times, test)) / len(times)
@@ -147,7 +152,7 @@ def _cut_times(dataset: Dataset, config: SplitConfig) -> tuple[int, int, int]:
     )
     before_valid = float(np.searchsorted(times, valid)) / len(times)
     ranker = quantile(max(before_valid - config.ranker_fraction, 0.0))
-    if not times[0] < ranker <= valid <= test <= times[-1]:
+    if not times[0] < ranker < valid < test <= times[-1]:
         raise InputError(
             "split=global_time: the cut times leave an empty window "
             f"({np.datetime64(ranker, 's')}, {np.datetime64(valid, 's')}, {np.datetime64(test, 's')}); "

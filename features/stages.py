@@ -60,7 +60,7 @@ class Stage:
         return isinstance(marker, dict) and marker.get("inputs") == self.inputs
 
     def reopen(self) -> None:
-        """Drop the marker, then what earlier inputs left; until `complete` the outputs are not to be trusted."""
+        """Drop the marker, then what earlier inputs left; until `complete` the outputs cannot be trusted."""
         (self.folder / _MARKER).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)

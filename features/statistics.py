@@ -84,7 +84,7 @@ def co_occurrence(events: Events, end: LongArray, items: int, window: int) -> sp
     """Count how often an item comes within `window` events after another, nearer counting more.
 
     Returns:
-        Sparse [items, items]; entry (i, j) sums 1 / distance over places where j follows i. The diagonal is empty.
+        Sparse [items, items]; entry (i, j) sums 1 / distance over places where j follows i; no diagonal.
 
     """
     begin = events.offsets[:-1]
@@ -101,7 +101,7 @@ def co_occurrence(events: Events, end: LongArray, items: int, window: int) -> sp
 
 
 def cosine(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Divide entry (i, j) by the root of row sum i times column sum j: popular items lose their head start."""
+    """Divide entry (i, j) by the root of row sum i times column sum j, against popular items' head start."""
     rows = np.asarray(matrix.sum(axis=1)).ravel()
     columns = np.asarray(matrix.sum(axis=0)).ravel()
     left = sparse.diags(1.0 / np.sqrt(np.maximum(rows, 1e-9)))
@@ -119,10 +119,10 @@ def attribute_codes(catalogue: Catalogue) -> IntArray:
     for name in catalogue.attributes:
         if frame.schema[name] != pl.String or len(columns) == MAX_ATTRIBUTES:
             continue
-        values = frame[name].n_unique()
+        values = frame[name].drop_nulls().n_unique()
         if 2 <= values <= max(len(catalogue) // 5, 2) and frame[name].null_count() < len(catalogue) // 2:
-            codes = frame[name].cast(pl.Categorical).to_physical().cast(pl.Int32).fill_null(-1)
-            columns.append(codes.to_numpy())
+            codes = frame[name].rank("dense").cast(pl.Int32) - 1  # nulls have no rank
+            columns.append(codes.fill_null(-1).to_numpy())
     if not columns:
         return np.zeros((len(catalogue), 0), dtype=np.int32)
     return np.stack(columns, axis=1).astype(np.int32)
@@ -135,9 +135,10 @@ def _repeats(
     user, item, time = events.user[positions], events.item[positions], events.time[positions]
     order = np.lexsort((time, item, user))
     user, item, time = user[order], item[order], time[order]
-    again = np.concatenate([[False], (user[1:] == user[:-1]) & (item[1:] == item[:-1])])
-    days = np.concatenate([[0.0], np.diff(time) / DAY])
-    again &= days > 0.5
+    days = np.zeros(len(time))
+    days[1:] = np.diff(time) / DAY
+    again = days > 0.5
+    again[1:] &= (user[1:] == user[:-1]) & (item[1:] == item[:-1])
     pairs = user.astype(np.int64) * items + item
     buyers = np.bincount(np.unique(pairs) % items, minlength=items)
     repeaters = np.bincount(np.unique(pairs[again]) % items, minlength=items)
@@ -179,7 +180,7 @@ def item_statistics(dataset: Dataset, end: LongArray, now: int, neighbours: int,
     price = np.zeros(items, dtype=np.float32)
     if schema.PRICE in catalogue.frame.columns:
         values = catalogue.frame[schema.PRICE].cast(pl.Float32, strict=False).fill_null(0.0).to_numpy()
-        price = np.log1p(np.maximum(values, 0.0)).astype(np.float32)
+        price = np.log1p(np.maximum(np.nan_to_num(values, posinf=0.0), 0.0)).astype(np.float32)
     return Statistics(
         now=np.array([now], dtype=np.int64),
         count=np.bincount(item, minlength=items).astype(np.float32),

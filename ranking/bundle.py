@@ -127,8 +127,8 @@ def load_bundle(store: Path, version: str | None = None) -> Bundle:
     config = CandidateConfig(**manifest["candidates"])
     index = VectorIndex.load(folder / INDEX, item_vectors, IndexConfig(**manifest["index"]))
     counts = {
-        CATALOG: len(catalogue), TEXT_VECTORS: len(text_vectors), ITEM_VECTORS: len(item_vectors), INDEX: len(index),
-        STATISTICS: len(statistics.count), TEXT_NEIGHBOURS: len(near.ids),
+        CATALOG: len(catalogue), TEXT_VECTORS: len(text_vectors), ITEM_VECTORS: len(item_vectors),
+        INDEX: len(index),        STATISTICS: len(statistics.count), TEXT_NEIGHBOURS: len(near.ids),
     }  # fmt: skip
     for name, count in counts.items():
         if count != manifest["counts"]["items"]:

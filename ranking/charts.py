@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 ACCENT = "#0b6e4f"
 INK = "#1f2933"
@@ -21,17 +22,22 @@ def _svg(figure: Figure, name: str) -> str:
     """Render to inline SVG; the same figure gives the same text, and ids differ between figures."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with matplotlib.rc_context({"svg.hashsalt": f"shelfwise-{name}", "svg.fonttype": "none"}):
+    # A dollar sign in a name is a dollar sign, not the start of a formula; some labels are made while saving.
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    with matplotlib.rc_context(
+        {"svg.hashsalt": f"shelfwise-{name}", "svg.fonttype": "none", "text.parse_math": False}
+    ):
         figure.savefig(buffer, format="svg", metadata=nothing)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :].replace(
+    drawn = buffer.getvalue()
+    return drawn[drawn.index("<svg") :].replace(
         'xmlns="http://www.w3.org/2000/svg"',
         f'xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{name}"',
     )
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
-    with matplotlib.rc_context({"font.family": "sans-serif", "font.size": 10, "text.parse_math": False}):
+    with matplotlib.rc_context({"font.family": "sans-serif", "font.size": 10}):
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)

@@ -65,8 +65,8 @@ def collect(
 ) -> Examples:
     """Retrieve candidates for queries and label them.
 
-    Only what the sources really propose is learnt from: adding positives that retrieval missed would teach the
-    ranker to trust candidates without a source.
+    Only what the sources really propose is learnt from: adding positives that retrieval missed would teach
+    the ranker to trust candidates without a source.
 
     Args:
         recommender: retrieval to learn on top of; its ranker is not used.

@@ -30,11 +30,11 @@ def default_factory(items: int) -> str:
 class VectorIndex:
     """Inner-product search over row-aligned vectors.
 
-    Search parameters (`nprobe`, the filter) are passed per call; the index itself is never changed by a search.
+    Search parameters (`nprobe`, the filter) are passed per call; a search never changes the index.
     """
 
     def __init__(self, index: faiss.Index, vectors: FloatArray, config: IndexConfig) -> None:
-        """Wrap a trained CPU index and the vectors it holds (kept for exact search under selective filters)."""
+        """Wrap a trained CPU index and the vectors it holds (for exact search under selective filters)."""
         self.cpu = index
         self.vectors = vectors
         self.nprobe = config.nprobe

@@ -27,7 +27,7 @@ from features.adapters import source_files
 from features.dataset import load_dataset
 from features.prepare import DATASET_FOLDER, prepare
 from features.splits import exclude_seen
-from features.stages import Stage, fingerprint
+from features.stages import Stage, fingerprint, write_atomically
 from ranking.bundle import load_bundle
 from ranking.evaluation import evaluate_lists
 from ranking.offline import offline_system
@@ -49,8 +49,8 @@ def _code_version() -> str:
 def evaluate(config: PipelineConfig, console: Console) -> float | None:
     """Measure the published bundle and the baselines; write metrics, predictions and a report.
 
-    The validation lists come from the same models with statistics as of the start of validation; the test lists
-    come from the bundle itself, loaded as a server loads it.
+    The validation lists come from the same models with statistics as of the start of validation; the test
+    lists come from the bundle itself, loaded as a server loads it.
 
     Returns:
         Validation ndcg@10 (what a sweep maximises), or None where there is nothing to evaluate on.
@@ -93,7 +93,8 @@ def evaluate(config: PipelineConfig, console: Console) -> float | None:
     folder = write_evaluation(work / EVALUATION_FOLDER, evaluation, dataset)
     print_table(evaluation.result, console)
     console.print(f"metrics, predictions and report in {folder}")
-    return float(evaluation.result["valid"]["shelfwise"]["ndcg@10"])
+    score: float | None = evaluation.result["valid"]["shelfwise"]["ndcg@10"]
+    return score
 
 
 def _prepare(config: PipelineConfig, console: Console) -> None:
@@ -116,13 +117,13 @@ def run(config: PipelineConfig, console: Console) -> float | None:
     """
     started = time.perf_counter()
     steps = (
-        ("prepare", _prepare), ("train-encoder", train_encoder), ("train-ranker", train_ranker), ("publish", publish),
-    )  # fmt: skip
+        ("prepare", _prepare), ("train-encoder", train_encoder), ("train-ranker", train_ranker),
+        ("publish", publish),    )  # fmt: skip
     seconds: dict[str, float] = {}
     for number, (name, step) in enumerate(steps, start=1):
         console.rule(f"[bold]{number}/5 {name}")
         begin = time.perf_counter()
-        step(config, console)  # type: ignore[operator]
+        step(config, console)
         seconds[name] = round(time.perf_counter() - begin, 1)
     console.rule("[bold]5/5 evaluate")
     begin = time.perf_counter()
@@ -132,6 +133,6 @@ def run(config: PipelineConfig, console: Console) -> float | None:
     if result is not None:
         written = json.loads(metrics.read_text())
         written["timing"]["run_seconds"] = seconds
-        metrics.write_text(json.dumps(written, indent=2) + "\n")
+        write_atomically(metrics, json.dumps(written, indent=2, ensure_ascii=False) + "\n")
     console.print(f"done in {time.perf_counter() - started:.0f} s: {seconds}", highlight=False)
     return result

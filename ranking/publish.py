@@ -49,9 +49,13 @@ def publish_stage(config: PipelineConfig, dataset: Dataset) -> Stage:
 
 
 def _write_histories(store: Path, dataset_folder: Path) -> None:
-    """Hand every user's recent events to serving, replacing the file in one step."""
+    """Hand every user's recent events to serving, replacing the file in one step.
+
+    `order` is the position among the user's events: the dataset is sorted, but its own `order` may be empty.
+    """
     columns = [schema.USER_ID, schema.ITEM_ID, schema.EVENT, schema.TIMESTAMP, schema.ORDER]
-    events = pl.scan_parquet(dataset_folder / schema.EVENTS_FILE).select(columns)
+    position = pl.int_range(pl.len(), dtype=pl.Int64).over(schema.USER_ID)
+    events = pl.scan_parquet(dataset_folder / schema.EVENTS_FILE).with_columns(position.alias(schema.ORDER))
     recent = events.group_by(schema.USER_ID, maintain_order=True).tail(HISTORY_EVENTS).select(columns)
     temporary = store / f".{HISTORIES}.tmp"
     recent.collect().write_parquet(temporary)

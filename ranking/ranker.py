@@ -50,7 +50,7 @@ class QuantileScale(nn.Module):
 
 
 class Ranker(nn.Module):
-    """Scores candidates one by one: a rank score and calibrated probabilities of a click and of a purchase."""
+    """Scores candidates one by one: a rank score, calibrated probabilities of a click and of a purchase."""
 
     calibration: Tensor
 

@@ -74,9 +74,10 @@ class RankerModule(pl.LightningModule):
         )
         return DataLoader(queries, batch_size=None)
 
-    def on_train_epoch_start(self) -> None:
-        """Tie dropout to the epoch."""
-        torch.manual_seed(self.seed * 100_003 + self.current_epoch)
+    def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
+        """Tie dropout to the epoch, after the data loader has drawn its own seed."""
+        if batch_idx == 0:
+            torch.manual_seed(self.seed * 100_003 + self.current_epoch)
 
     def training_step(self, index: Tensor, _index: int) -> Tensor:
         """Listwise loss on the order, log loss on both probabilities."""
@@ -122,7 +123,7 @@ def raw_logits(ranker: Ranker, features: FloatArray, block: int = 512) -> FloatA
 
 
 def calibrate(ranker: Ranker, examples: Examples) -> None:
-    """Fit Platt scaling of both probabilities on held-out examples with complete candidate lists (Platt 1999)."""
+    """Fit Platt scaling of both probabilities on held-out, complete candidate lists (Platt 1999)."""
     logits = torch.from_numpy(raw_logits(ranker, examples.features)[examples.real][:, 1:])
     labels = np.stack([examples.chosen, examples.bought], axis=-1)[examples.real]
     truth = torch.from_numpy(labels.astype(np.float32))

@@ -55,7 +55,7 @@ class Recommender:
         Args:
             arrays: item-side inputs of the candidate features.
             index: index over `arrays.item_vectors`.
-            text_vectors: unit text vectors [items, text dim]; the space of `similar` and of free-text intents.
+            text_vectors: unit text vectors [items, text dim]; the space of `similar` and of intents.
             config: quotas of the candidate sources.
             click_kinds: [kinds] True for kinds weaker than a purchase.
             towers: trained towers; None compares text vectors instead (a shop without history).

@@ -123,7 +123,7 @@ class CandidateSources:
             text_index: index over text vectors; needed with intents.
 
         Returns:
-            Rows per source, [queries, quota] padded with -1, and each query's best retrieval score, [queries].
+            Rows per source, [queries, quota] padded with -1; each query's best retrieval score, [queries].
 
         """
         config, queries, items = self.config, len(batch), self.items
@@ -160,7 +160,7 @@ class CandidateSources:
         bans = np.bincount((limits.banned // self.items).astype(np.int64), minlength=queries)
         plain = [q for q in np.flatnonzero(asked) if limits.allowed[q] is None]
         if plain:
-            # Banned rows are fetched too and dropped, so ask for as many more (in steps, to keep batches together).
+            # Banned rows are fetched too and dropped, so ask for as many more.
             extra = int(2 ** np.ceil(np.log2(1 + bans[plain].max(initial=0)))) if bans[plain].any() else 0
             found, scores = index.search(vectors[plain], quota + extra)
             best[plain] = scores[:, 0]

@@ -147,7 +147,7 @@ def verify(folder: Path) -> dict[str, Any]:
             raise InputError(f"{file}: missing; roll back or publish again")
         if file.stat().st_size != expected["size"]:
             raise InputError(
-                f"{file}: {file.stat().st_size} bytes instead of {expected['size']}; roll back or publish again"
+                f"{file}: {file.stat().st_size} bytes, not {expected['size']}; roll back or publish again"
             )
         if file_hash(file) != expected["sha256"]:
             raise InputError(f"{file}: content does not match its sha256; roll back or publish again")

@@ -133,7 +133,7 @@ def demo(config: DemoConfig, console: Console) -> None:
         ("read the evaluation", f"open {report}"),
         ("serve it", f"shelfwise serve artifacts={artifacts}"),
         ("ask it", f"shelfwise recommend user={users[0]} request_time={moment}"),
-        ("your own data", "shelfwise run data=files data.items=items.csv data.events=events.csv work_dir=work/shop"),
+        ("your own data", "shelfwise run data.items=items.csv data.events=events.csv work_dir=work/shop"),
         ("measure again", f"shelfwise evaluate data=completejourney experiment=demo work_dir={work}"),
     ):
         console.print(f"  {what:<22}{command}", markup=False, highlight=False, soft_wrap=True)

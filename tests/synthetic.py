@@ -137,6 +137,7 @@ def make_dataset(
     info = {
         "content_hash": "synthetic",
         "event_weights": weights,
+        "has_order": True,
         "text_fields": ["title", "brand"],
         "text_fallback_fields": [],
         "max_text_chars": 1000,
@@ -175,8 +176,6 @@ def tiny_bert(folder: Path, texts: Sequence[str], *, seed: int = 0, max_tokens: 
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=max_tokens,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
         # The usual 0.02 makes all texts of so small a network read alike.
         initializer_range=0.3,
     )

@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from features.candidates import (
+    SOURCES, Candidates, ItemArrays, candidate_features, feature_names, recency_weights, spread,
+)  # fmt: skip
+from features.dataset import Dataset, FloatArray
+from features.histories import HistoryBatch, batch_histories
+from features.statistics import DAY, Neighbours, Statistics
+from ranking.requests import History
+from tests.synthetic import EMPTY, START, history_of, make_dataset, make_recommender
+
+NOW = 1_000 * DAY
+UNITS = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [-1.0, 0.0]], dtype=np.float32)
+TEXTS = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.8, 0.6]], dtype=np.float32)
+
+
+def near(rows: list[list[tuple[int, float]]]) -> Neighbours:
+    width = max(len(row) for row in rows)
+    padded = [row + [(-1, 0.0)] * (width - len(row)) for row in rows]
+    return Neighbours(
+        np.array([[i for i, _ in row] for row in padded], np.int32),
+        np.array([[w for _, w in row] for row in padded], np.float32),
+    )
+
+
+@pytest.fixture
+def arrays() -> ItemArrays:
+    """Four items with statistics that are easy to tell apart."""
+    follow = near([[(1, 0.5), (2, 0.25)], [(2, 0.75)], [], [(1, 0.125)]])
+    together = near([[(1, 0.5)], [(0, 0.5), (2, 0.3)], [(1, 0.3)], []])
+    statistics = Statistics(
+        now=np.array([NOW]),
+        count=np.array([10, 5, 1, 0], np.float32),
+        recent=np.array([4, 2, 0.5, 0], np.float32),
+        short=np.array([1, 0.5, 0, 0], np.float32),
+        repeat_rate=np.array([0.4, 0.3, 0.2, 0.1], np.float32),
+        gap_days=np.array([10, 20, 30, 40], np.float32),
+        log_price=np.array([1.0, 2.0, 3.0, 4.0], np.float32),
+        attributes=np.array([[0, 1], [1, -1], [0, 1], [-1, 0]], np.int32),
+        follow_ids=follow.ids,
+        follow_weights=follow.weights,
+        together_ids=together.ids,
+        together_weights=together.weights,
+    )
+    return ItemArrays(
+        statistics, 2 * UNITS, UNITS, TEXTS, near([[(2, 0.9)], [(3, 0.6)], [(0, 0.9)], [(1, 0.6)]])
+    )
+
+
+def history(*events: tuple[int, int, float]) -> History:
+    """History of (item, kind, days before now)."""
+    return History(
+        np.array([i for i, _, _ in events], np.int32),
+        np.array([k for _, k, _ in events], np.int8),
+        np.array([int(NOW - d * DAY) for _, _, d in events], np.int64),
+    )
+
+
+def batch_of(*histories: History, now: int = NOW) -> HistoryBatch:
+    return batch_histories(
+        [h.items for h in histories], [h.kinds for h in histories], [h.times for h in histories], [now] * len(histories)
+    )
+
+
+def features_of(
+    arrays: ItemArrays, batch: HistoryBatch, rows: list[list[int]], sources: int = 1
+) -> dict[str, np.ndarray]:
+    """Feature name -> values [queries, candidates]; the user score of item i is i, the best score 5."""
+    block = np.array(rows, np.int32)
+    candidates = Candidates(block, np.full(block.shape, sources, np.int16), np.ones(block.shape, np.float32))
+    best = np.full(len(batch), 5.0, np.float32)
+    found = candidate_features(
+        batch, candidates, arrays, block.astype(np.float32), best, np.array([False, True])
+    )
+    names = feature_names(arrays.statistics.attributes.shape[1])
+    assert found.shape == (*block.shape, len(names)) and found.dtype == np.float32
+    return {name: found[:, :, place] for place, name in enumerate(names)}
+
+
+def test_names_are_distinct_and_grow_with_the_attributes() -> None:
+    assert len(feature_names(0)) == 32 + len(SOURCES)
+    assert feature_names(2)[-4:] == ["attribute_0", "attribute_1", "attribute_0_last", "attribute_1_last"]
+    assert len(set(feature_names(4))) == len(feature_names(4))
+
+
+# Three events, oldest first: item 0 bought 12 days ago, item 1 clicked 4 days ago, item 0 bought 2 days ago.
+EXPECTED = {
+    "user_score": [0, 1, 2, 3],
+    "user_score_below_best": [-5, -4, -3, -2],
+    "item_near_max": [1, 1, 0.8, -0.6],
+    "item_near_mean": [(1 + 0.6 + 1) / 3, (0.6 + 1 + 0.6) / 3, 0.8 / 3, (-1 - 0.6 - 1) / 3],
+    "item_near_last": [1, 0.6, 0, -1],
+    "text_near_max": [1, 1, 1, 0.8],
+    "text_near_mean": [2 / 3, 1 / 3, 2 / 3, (0.8 + 0.6 + 0.8) / 3],
+    "text_near_last": [1, 0, 1, 0.8],
+    # Weights by age: 1/3, 1/2, 1. Item 0 brings 1 (.5); item 1 brings 0 (.5) and 2 (.3).
+    "together_sum": [0.25, 0.5 * 4 / 3, 0.15, 0],
+    "together_last": [0, 0.5, 0, 0],
+    "follow_sum": [0, 0.5 * 4 / 3, 0.25 * 4 / 3 + 0.375, 0],
+    "follow_last": [0, 0.5, 0.25, 0],
+    "text_table_sum": [0, 0, 0.9 * 4 / 3, 0.3],
+    "own_count": np.log1p([2, 1, 0, 0]),
+    "own_recent": np.log1p([1 / 1.1 + 1, 1 / 1.05, 0, 0]),
+    "own_share": [2 / 3, 1 / 3, 0, 0],
+    "own_days_since": np.log1p([2, 4, 365, 365]),
+    "own_events_since": np.log1p([0, 1, 100_000, 100_000]),
+    # Item 0 came back after 10 days, item 1 is expected after its typical 20.
+    "own_due": [np.log(3 / 11), np.log(5 / 21), 0, 0],
+    "own_clicks": np.log1p([0, 1, 0, 0]),
+    "repeat_rate": [0.4, 0.3, 0.2, 0.1],
+    "gap_days": np.log1p([10, 20, 30, 40]),
+    "log_count": np.log1p([10, 5, 1, 0]),
+    "log_recent": np.log1p([4, 2, 0.5, 0]),
+    "log_short": np.log1p([1, 0.5, 0, 0]),
+    "trend": [np.log(11 / 5), np.log(6 / 3), np.log(1 / 1.5), 0],
+    "is_new": [0, 0, 0, 1],
+    "log_price": [1, 2, 3, 4],
+    "price_above_usual": [1 - 4 / 3, 2 - 4 / 3, 3 - 4 / 3, 4 - 4 / 3],
+    "history_length": np.log1p([3] * 4),
+    "history_repeats": [1 / 3] * 4,
+    "days_since_last": np.log1p([2] * 4),
+    "source_user_vector": [1] * 4,
+    "source_item_to_item": [0] * 4,
+    "source_text_neighbours": [1] * 4,
+    "source_repeat": [0] * 4,
+    "source_popular": [0] * 4,
+    "source_intent": [1] * 4,
+    # Weights by age: 1/1.1, 1/1.05, 1. Item 0 has values (0, 1), item 1 has (1, none).
+    "attribute_0": [(1 / 1.1 + 1) / (1 / 1.1 + 1 / 1.05 + 1), (1 / 1.05) / (1 / 1.1 + 1 / 1.05 + 1)] + [None, 0],
+    "attribute_1": [(1 / 1.1 + 1) / (1 / 1.1 + 1 / 1.05 + 1), 0, None, 0],
+    "attribute_0_last": [1, 0, 1, 0],
+    "attribute_1_last": [1, 0, 1, 0],
+}
+
+
+def test_every_feature_by_hand(arrays: ItemArrays) -> None:
+    batch = batch_of(history((0, 0, 12), (1, 1, 4), (0, 0, 2)))
+    found = features_of(arrays, batch, [[0, 1, 2, 3]], sources=0b100101)
+    assert list(found) == list(EXPECTED)
+    for name, values in EXPECTED.items():
+        # An item shares its value with item 0 exactly where item 0 does.
+        expected = [found[name][0, 0] if v is None else v for v in values]
+        assert found[name][0].tolist() == pytest.approx(expected, abs=1e-5), name
+
+
+def test_an_empty_history_has_finite_neutral_features(arrays: ItemArrays) -> None:
+    found = features_of(arrays, batch_of(EMPTY), [[0, 3]])
+    assert all(np.isfinite(values).all() for values in found.values())
+    for name in ("item_near_max", "text_near_mean", "own_count", "own_due", "price_above_usual", "history_length"):
+        assert found[name].tolist() == [[0.0, 0.0]], name
+    assert found["days_since_last"].tolist() == pytest.approx(np.log1p([[365.0, 365.0]]), abs=1e-6) or True
+    np.testing.assert_allclose(found["days_since_last"], np.log1p(365.0), rtol=1e-6)
+    np.testing.assert_allclose(found["own_days_since"], np.log1p(365.0), rtol=1e-6)
+
+
+def test_without_statistics_and_timestamps_features_are_finite(text_vectors: FloatArray) -> None:
+    data = make_dataset([], [f"i{n}" for n in range(60)])
+    arrays = make_recommender(data, text_vectors).arrays
+    past = History(np.array([3, 4], np.int32), np.zeros(2, np.int8), np.zeros(2, np.int64))
+    found = features_of(arrays, batch_of(past, EMPTY, now=0), [[3, 5], [0, 1]])
+    assert all(np.isfinite(values).all() for values in found.values())
+    assert found["own_days_since"][0, 0] == 0.0 and found["days_since_last"][0, 0] == 0.0
+    assert found["is_new"].tolist() == [[1.0, 1.0], [1.0, 1.0]]
+
+
+def test_an_event_from_the_future_is_no_time_ago(arrays: ItemArrays) -> None:
+    found = features_of(arrays, batch_of(history((0, 0, -3))), [[0]])
+    assert found["own_days_since"].tolist() == [[0.0]] and found["days_since_last"].tolist() == [[0.0]]
+
+
+def test_padding_is_all_zero(arrays: ItemArrays) -> None:
+    found = features_of(arrays, batch_of(history((0, 0, 1))), [[1, -1, -1]])
+    assert all((values[0, 1:] == 0).all() for values in found.values())
+    assert found["user_score"][0, 0] == 1.0
+
+
+def test_similarity_looks_at_ten_recent_items_only(arrays: ItemArrays) -> None:
+    long = history(*([(3, 0, 40.0)] + [(0, 0, 20.0 - n) for n in range(10)]))
+    found = features_of(arrays, batch_of(long), [[0, 3]])
+    assert found["item_near_max"][0].tolist() == [1.0, -1.0], "item 3 is eleven events ago"
+    assert found["own_count"][0, 1] == pytest.approx(np.log1p(1)), "but what is counted is the whole history"
+
+
+def test_recency_weights_and_spread_by_hand(arrays: ItemArrays) -> None:
+    batch = batch_of(history((0, 0, 3), (1, 0, 2)), history((1, 0, 1)))
+    weights = recency_weights(batch)
+    assert weights.tolist() == [0.5, 1.0, 1.0]
+    sums = spread(batch, arrays.statistics.together, 4, weights)
+    # First query: item 0 brings 1 at half weight, item 1 brings 0 and 2; second query: item 1 alone.
+    assert dict(zip(sums.keys.tolist(), sums.sums.tolist(), strict=True)) == pytest.approx(
+        {0: 0.5, 1: 0.25, 2: 0.3, 4: 0.5, 6: 0.3}
+    )
+
+
+def full(dataset: Dataset, users: list[int], rows: np.ndarray, vectors: FloatArray) -> np.ndarray:
+    arrays = make_recommender(dataset, vectors).arrays
+    histories = [history_of(dataset, u) for u in users]
+    batch = batch_histories(
+        [h.items for h in histories], [h.kinds for h in histories], [h.times for h in histories],
+        [START + 60 * DAY] * len(users),
+    )  # fmt: skip
+    candidates = Candidates(rows, np.ones(rows.shape, np.int16), np.ones(rows.shape, np.float32))
+    return candidate_features(
+        batch, candidates, arrays, rows.astype(np.float32), np.zeros(len(users), np.float32), np.array([False, True])
+    )
+
+
+def test_features_do_not_depend_on_what_is_beside_them(dataset: Dataset, text_vectors: FloatArray) -> None:
+    rng = np.random.default_rng(0)
+    users = list(range(12))
+    rows = np.stack([rng.permutation(60)[:15] for _ in users]).astype(np.int32)
+    together = full(dataset, users, rows, text_vectors)
+    assert np.isfinite(together).all()
+    for place, user in enumerate(users):
+        np.testing.assert_allclose(
+            full(dataset, [user], rows[place : place + 1], text_vectors)[0], together[place], rtol=1e-6, atol=1e-6
+        )
+    for column in (0, 7, 14):
+        np.testing.assert_allclose(
+            full(dataset, users, rows[:, column : column + 1], text_vectors)[:, 0],
+            together[:, column],
+            rtol=1e-6,
+            atol=1e-6,
+        )
+
+
+def test_one_attribute_less_is_two_features_less(arrays: ItemArrays) -> None:
+    one = replace(arrays, statistics=replace(arrays.statistics, attributes=arrays.statistics.attributes[:, :1]))
+    assert "attribute_1" not in features_of(one, batch_of(EMPTY), [[0]])

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from conf.schema import PipelineConfig, SplitConfig, SplitKind, TextEncoderConfig
+from features.stages import Stage, fingerprint, plain, write_atomically
+
+
+def test_plain_turns_configs_into_json_types() -> None:
+    config = plain(SplitConfig(kind=SplitKind.leave_one_out))
+    assert config["kind"] == "leave_one_out" and config["test_fraction"] == 0.1 and config["test_start"] is None
+    assert plain({1: (SplitKind.global_time, [2])}) == {"1": ["global_time", [2]]}
+
+
+def test_the_same_inputs_have_the_same_fingerprint_and_any_change_another() -> None:
+    config = PipelineConfig()
+    first = fingerprint("hash", config)
+    assert first == fingerprint("hash", PipelineConfig()) and len(first) == 16
+    changed = [
+        fingerprint("other", config),
+        fingerprint("hash", replace(config, seed=1)),
+        fingerprint("hash", replace(config, text_encoder=TextEncoderConfig(max_steps=1))),
+        fingerprint("hash", config, None),
+    ]
+    assert len({first, *changed}) == 5
+
+
+def test_a_stage_is_current_only_between_complete_and_the_next_reopen(tmp_path: Path) -> None:
+    stage = Stage(tmp_path / "stage", "abc")
+    assert not stage.is_current()
+    stage.reopen()
+    assert not stage.is_current()
+    stage.complete()
+    assert stage.is_current()
+    assert not Stage(tmp_path / "stage", "abd").is_current(), "other inputs"
+    stage.reopen()
+    assert not stage.is_current()
+
+
+def test_reopening_removes_what_other_inputs_left(tmp_path: Path) -> None:
+    stage = Stage(tmp_path / "stage", "abc")
+    stage.reopen()
+    (stage.folder / "towers").mkdir()
+    (stage.folder / "towers" / "weights").write_text("old")
+    stage.complete()
+    Stage(tmp_path / "stage", "abd").reopen()
+    assert list(stage.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["", "{", "null", "[]", '"abc"', "{}", '{"inputs": null}'])
+def test_a_damaged_marker_means_not_current(tmp_path: Path, content: str) -> None:
+    (tmp_path / "stage.json").write_text(content)
+    assert not Stage(tmp_path, "abc").is_current()
+
+
+def test_an_atomic_write_that_fails_leaves_the_old_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "CURRENT"
+    write_atomically(path, "old")
+
+    def fail(_descriptor: int) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="no space"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    monkeypatch.undo()
+    write_atomically(path, "new")
+    assert path.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["CURRENT"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -147,6 +148,8 @@ def fail(error: InputError) -> NoReturn:
 
 def main() -> None:
     """Dispatch `shelfwise <command> ...`."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a log file follows the run, line by line
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         CONSOLE.print(USAGE, markup=False, highlight=False, soft_wrap=True)

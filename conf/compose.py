@@ -123,6 +123,9 @@ def _one_line(error: Exception, config: DictConfig | None = None) -> str:
     merging = re.search(r"Error merging override (.+)", text)
     if merging:
         return f"{merging.group(1)}: {cause.splitlines()[0]}"
+    if "override_grammar" in text:
+        override = text.splitlines()[0].partition(": ")[2]
+        return f"cannot read '{override}'; put quotes inside the quotes: 'key=\"a value with < , or =\"'"
     missing = re.search(
         r"Could not find '([^']+)'\s+Available options in '[^']+':\s+((?:\s*\S+\n)+?)Config search", text
     )

@@ -119,7 +119,9 @@ class StageOne(pl.LightningModule):
         """AdamW with a linear warm-up and decay."""
         config = self.settings
         trained = [p for p in self.encoder.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+        optimizer = torch.optim.AdamW(
+            trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
         warmup = max(1, int(config.max_steps * config.warmup_fraction))
 
         def factor(step: int) -> float:

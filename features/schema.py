@@ -11,7 +11,7 @@ TIMESTAMP: Final = "timestamp"
 ORDER: Final = "order"
 PRICE: Final = "price"
 CREATED_AT: Final = "created_at"
-TEXT: Final = "text"
+TEXT: Final = "item_text"
 """Rendered item text in items.parquet."""
 
 OPTIONAL_EVENT_COLUMNS: Final = ("value", "quantity", "session_id", "list_position", "event_id")

@@ -80,7 +80,8 @@ def collect(
     """
     rng = np.random.default_rng(seed)
     parts: list[Examples] = []
-    for start in range(0, len(queries), BLOCK):
+    # No query at all still makes one (empty) block, which knows the number of features.
+    for start in range(0, max(len(queries), 1), BLOCK):
         block = queries.select(np.arange(start, min(start + BLOCK, len(queries))))
         batch = histories_of(events, block)
         limits = query_limits(recommender, events, block, exclude_seen)
@@ -109,7 +110,8 @@ def collect(
                 np.take_along_axis(candidates.fused, kept, axis=1),
             )
             labels, real = np.take_along_axis(labels, kept, axis=1), np.take_along_axis(real, kept, axis=1)
-        share = (real & (labels == 0)).sum(axis=1) / np.maximum(negatives, 1)
+        kept_negatives = (real & (labels == 0)).sum(axis=1)
+        share = np.where(negatives > 0, kept_negatives / np.maximum(negatives, 1), 1.0)
         parts.append(
             Examples(
                 recommender.features(batch, candidates, users, best),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from conf.schema import IndexConfig
 from features.dataset import BoolArray, FloatArray, IntArray
 
 _FAISS: Any = faiss  # its stubs describe the C++ constructors, not the Python ones
+LOG = logging.getLogger(__name__)
 FLAT_LIMIT = 200_000
 """Above this many items the default index is approximate."""
 SELECTIVE = 0.05
@@ -46,6 +48,26 @@ class VectorIndex:
                     "index.gpu=true but FAISS sees no GPU; install the gpu extra or set index.gpu=false"
                 )
             self.searcher = faiss.index_cpu_to_all_gpus(index)
+        inverted = _FAISS.try_extract_index_ivf(index)
+        self.probes = inverted is not None and self._accepts(_FAISS.SearchParametersIVF(nprobe=self.nprobe))
+        if inverted is not None and not self.probes:
+            inverted.nprobe = (
+                self.nprobe
+            )  # wrapped so that no parameters reach it: set once, before any search
+        everything = _FAISS.IDSelectorBitmap(np.full(len(self) // 8 + 1, 255, dtype=np.uint8))
+        self.filters = self._accepts(self._parameters(everything))
+        if not self.filters:
+            LOG.warning(
+                "%s cannot filter inside its search; filtered searches are exact", type(index).__name__
+            )
+
+    def _accepts(self, parameters: Any) -> bool:  # noqa: ANN401
+        """Tell whether the index searches with these parameters; FAISS only says so by failing."""
+        try:
+            self.cpu.search(np.zeros((1, self.cpu.d), dtype=np.float32), 1, params=parameters)
+        except RuntimeError:
+            return False
+        return True
 
     @classmethod
     def build(cls, vectors: FloatArray, config: IndexConfig) -> VectorIndex:
@@ -71,14 +93,23 @@ class VectorIndex:
 
     @classmethod
     def load(cls, path: Path, vectors: FloatArray, config: IndexConfig) -> VectorIndex:
-        """Read an index written by `save`."""
-        return cls(faiss.read_index(str(path)), vectors, config)
+        """Read an index written by `save`.
+
+        Raises:
+            InputError: when the file is not an index.
+
+        """
+        try:
+            index = faiss.read_index(str(path))
+        except RuntimeError as error:
+            raise InputError(f"{path}: not a FAISS index; roll back or publish again") from error
+        return cls(index, vectors, config)
 
     def __len__(self) -> int:
         return int(self.cpu.ntotal)
 
     def _parameters(self, selector: faiss.IDSelector | None) -> Any:  # noqa: ANN401
-        if isinstance(self.cpu, faiss.IndexIVF):
+        if self.probes:
             return _FAISS.SearchParametersIVF(sel=selector, nprobe=self.nprobe)
         return _FAISS.SearchParameters(sel=selector) if selector is not None else None
 
@@ -93,21 +124,28 @@ class VectorIndex:
             allowed: [items] mask; rows outside are not considered, inside the search and not after it.
 
         """
-        k = min(k, len(self))
-        if k == 0 or len(queries) == 0:
-            return np.full((len(queries), k), -1, dtype=np.int32), np.full(
-                (len(queries), k), -np.inf, np.float32
-            )
-        if allowed is not None and (self.gpu or allowed.mean() < SELECTIVE):
+        found = np.full((len(queries), k), -1, dtype=np.int32)
+        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        depth = min(k, len(self))
+        if depth == 0 or len(queries) == 0:
+            return found, scores
+        if allowed is not None and (self.gpu or not self.filters or allowed.mean() < SELECTIVE):
             return self._exact(queries, k, np.flatnonzero(allowed))
         selector = None
         if allowed is not None:
             bitmap = np.packbits(allowed, bitorder="little")
             selector = _FAISS.IDSelectorBitmap(bitmap)
-        scores, rows = self.searcher.search(
-            np.ascontiguousarray(queries, dtype=np.float32), k, params=self._parameters(selector)
+        best, rows = self.searcher.search(
+            np.ascontiguousarray(queries, dtype=np.float32), depth, params=self._parameters(selector)
         )
-        return rows.astype(np.int32), np.where(rows >= 0, scores, -np.inf).astype(np.float32)
+        found[:, :depth], scores[:, :depth] = rows, np.where(rows >= 0, best, -np.inf)
+        if allowed is not None:
+            # The lists an approximate search looked into may hold too few of the allowed rows.
+            wanted = min(depth, int(allowed.sum()))
+            short = np.flatnonzero((rows >= 0).sum(axis=1) < wanted)
+            if len(short):
+                found[short], scores[short] = self._exact(queries[short], k, np.flatnonzero(allowed))
+        return found, scores
 
     def _exact(self, queries: FloatArray, k: int, rows: np.ndarray) -> tuple[IntArray, FloatArray]:
         found = np.full((len(queries), k), -1, dtype=np.int32)

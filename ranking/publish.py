@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 import conf
+from conf.errors import InputError
 from conf.schema import PipelineConfig
 from encoders.towers import TOWERS_FILE, Towers
 from encoders.train import ENCODER_FOLDER, TEXT_ENCODER, TEXT_VECTORS, TOWERS, try_split
@@ -62,6 +63,14 @@ def _write_histories(store: Path, dataset_folder: Path) -> None:
     temporary.replace(store / HISTORIES)
 
 
+def _current(store: Path) -> str | None:
+    """Return the current version, or None where the store lost it and publishing again is the repair."""
+    try:
+        return current_version(store)
+    except InputError:
+        return None
+
+
 def publish(config: PipelineConfig, console: Console) -> str:
     """Publish a bundle whose statistics know everything before the test window.
 
@@ -74,10 +83,10 @@ def publish(config: PipelineConfig, console: Console) -> str:
     dataset_folder = work / "dataset"
     dataset = load_dataset(dataset_folder)
     stage = publish_stage(config, dataset)
-    if stage.is_current():
-        version = current_version(store)
-        console.print(f"publish: nothing changed, keeping {version}")
-        return version
+    kept = _current(store) if stage.is_current() else None
+    if kept is not None:
+        console.print(f"publish: nothing changed, keeping {kept}")
+        return kept
     stage.reopen()
     split = try_split(config, dataset)
     encoder, ranker_folder = work / ENCODER_FOLDER, work / RANKER_FOLDER

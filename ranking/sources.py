@@ -163,7 +163,7 @@ class CandidateSources:
             # Banned rows are fetched too and dropped, so ask for as many more.
             extra = int(2 ** np.ceil(np.log2(1 + bans[plain].max(initial=0)))) if bans[plain].any() else 0
             found, scores = index.search(vectors[plain], quota + extra)
-            best[plain] = scores[:, 0]
+            best[plain] = np.where(found[:, 0] >= 0, scores[:, 0], 0.0)
             rows[plain] = self._permitted(found, np.array(plain), quota, limits)
         for query in np.flatnonzero(asked):
             mask = limits.allowed[query]

@@ -75,7 +75,7 @@ def ranker_stage(config: PipelineConfig, dataset: Dataset) -> Stage:
     return Stage(Path(config.work_dir) / RANKER_FOLDER, inputs)
 
 
-def _examples(
+def collect_examples(
     config: PipelineConfig, dataset: Dataset, split: Split, console: Console
 ) -> tuple[Examples, Examples, Examples]:
     """Return training, calibration and validation examples."""
@@ -128,7 +128,7 @@ def train_ranker(config: PipelineConfig, console: Console) -> Path:
     split = try_split(config, dataset)
     report: dict[str, object] = {"trained": False}
     if config.ranker.enabled and split is not None and trainable(split, dataset):
-        train, calibration, valid = _examples(config, dataset, split, console)
+        train, calibration, valid = collect_examples(config, dataset, split, console)
         torch.manual_seed(config.seed)
         attributes = (train.features.shape[2] - len(feature_names(0))) // 2
         ranker = Ranker(feature_names(attributes), list(config.ranker.hidden), config.ranker.dropout)

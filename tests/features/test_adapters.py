@@ -86,7 +86,7 @@ def test_completejourney(shop: Shop) -> None:
     assert done.table("items").rows(named=True) == [
         {
             "item_id": "1",
-            "text": "Bread: italian/french. Product category: Bread. Department: Pastry. Brand: Private",
+            "item_text": "Bread: italian/french. Product category: Bread. Department: Pastry. Brand: Private",
             "product_type": "Bread: italian/french",
             "product_category": "Bread",
             "department": "Pastry",
@@ -97,7 +97,7 @@ def test_completejourney(shop: Shop) -> None:
         },
         {
             "item_id": "2",
-            "text": "Ice - crushed/cubed. Product category: Frzn ice. Department: Grocery. Brand: National. "
+            "item_text": "Ice - crushed/cubed. Product category: Frzn ice. Department: Grocery. Brand: National. "
             "Package size: 22 lb",
             "product_type": "Ice - crushed/cubed",
             "product_category": "Frzn ice",
@@ -281,7 +281,7 @@ def test_raw_amazon_reviews_of_2014(shop: Shop, literal: bool) -> None:
     meta.write_bytes(gzip.compress(lines.encode()))
     reviews = shop.write("reviews_Beauty_5.json", "".join(json.dumps(r) + "\n" for r in REVIEWS))
     done = shop.prepare(DataConfig(adapter=Adapter.amazon_reviews, items=str(meta), events=reviews))
-    assert done.table("items")["text"].to_list() == AMAZON_TEXTS
+    assert done.table("items")["item_text"].to_list() == AMAZON_TEXTS
     assert done.table("items")["price"].to_list() == [4.5, None]
     assert done.table("items")["categories"].to_list() == [["Beauty", "Nails", "Gifts"], ["Beauty"]]
     assert done.table("events").drop("order").rows() == [
@@ -313,7 +313,7 @@ def test_raw_amazon_reviews_of_2023(shop: Shop) -> None:
     meta = shop.write("meta.jsonl", json.dumps(product) + "\n")
     reviews = shop.write("reviews.jsonl", json.dumps(review) + "\n")
     done = shop.prepare(DataConfig(adapter=Adapter.amazon_reviews, items=meta, events=reviews))
-    assert done.table("items")["text"].to_list() == ["Comb. Brand: Acme. Categories: Beauty, Hair"]
+    assert done.table("items")["item_text"].to_list() == ["Comb. Brand: Acme. Categories: Beauty, Hair"]
     assert done.table("events").drop("order").rows() == [("U", "P1", "purchase", 1318896000, 4.0)]
 
 
@@ -321,7 +321,7 @@ def test_prepared_amazon_tables_keep_their_ids_and_catalogue(shop: Shop) -> None
     items = shop.write("items.csv", "item_id,asin,title\n1,B01,Polish\n2,B02,Mask\n")
     events = shop.write("events.csv", "user_id,item_id,event,order,timestamp\n1,2,purchase,0,1318896000\n")
     done = shop.prepare(DataConfig(adapter=Adapter.amazon_reviews, items=items, events=events))
-    assert done.table("items").select("item_id", "text").rows() == [("1", "Polish"), ("2", "Mask")]
+    assert done.table("items").select("item_id", "item_text").rows() == [("1", "Polish"), ("2", "Mask")]
     assert done.info["adapter_dropped"] == {}
 
 
@@ -343,7 +343,7 @@ def _check_movies(shop: Shop, movies: str, ratings: str) -> None:
     done = shop.prepare(
         DataConfig(adapter=Adapter.movielens, items=movies, events=ratings, default_event="rating")
     )
-    table = done.table("items").select("item_id", "title", "genres", "year", "text")
+    table = done.table("items").select("item_id", "title", "genres", "year", "item_text")
     assert table.rows() == MOVIES
     assert done.table("events").drop("order").rows() == [
         ("7", "2", "rating", 100, 3.5),
@@ -385,7 +385,7 @@ def test_movies_without_year_or_genres_and_in_latin1(shop: Shop) -> None:
     path.write_bytes("1::Les Misérables::(no genres listed)\n2::Babylon 5 ::Sci-Fi\n".encode("latin-1"))
     ratings = shop.write("ratings.dat", "7::1::5::200\n")
     done = shop.prepare(DataConfig(adapter=Adapter.movielens, items=str(path), events=ratings))
-    assert done.table("items")["text"].to_list() == ["Les Misérables", "Babylon 5. Genres: Sci-Fi"]
+    assert done.table("items")["item_text"].to_list() == ["Les Misérables", "Babylon 5. Genres: Sci-Fi"]
 
 
 def test_a_file_that_is_not_movielens(shop: Shop) -> None:

@@ -21,7 +21,7 @@ def load(folder: Path, data: DataConfig) -> Dataset:
 
 def test_ids_become_rows_and_back() -> None:
     catalogue = Catalogue(
-        pl.DataFrame({"item_id": ["x", "y", "z"], "text": ["tx", "ty", "tz"], "brand": ["a", "b", None]})
+        pl.DataFrame({"item_id": ["x", "y", "z"], "item_text": ["tx", "ty", "tz"], "brand": ["a", "b", None]})
     )
     assert len(catalogue) == 3 and catalogue.texts == ["tx", "ty", "tz"]
     assert [catalogue.row(i) for i in ("z", "x", "nope")] == [2, 0, None]

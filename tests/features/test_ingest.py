@@ -153,7 +153,7 @@ def test_items_repeats_prices_and_attributes(shop: Shop) -> None:
     assert done.table("items").rows(named=True) == [
         {
             "item_id": "007",
-            "text": "Tea",
+            "item_text": "Tea",
             "title": "Tea",
             "price": 1200.5,
             "created_at": 1577836800,
@@ -163,7 +163,7 @@ def test_items_repeats_prices_and_attributes(shop: Shop) -> None:
         },
         {
             "item_id": "8",
-            "text": "Jam",
+            "item_text": "Jam",
             "title": "Jam",
             "price": None,
             "created_at": None,
@@ -198,7 +198,7 @@ def test_repeats_do_not_count_as_bad_rows(shop: Shop) -> None:
 def test_items_without_text_fall_back_and_are_counted(shop: Shop) -> None:
     path = shop.write("items.csv", "item_id,title,colour\n1,Tea,red\n2,,blue\n3,,\n")
     done = shop.prepare(DataConfig(items=path, text_fields=["title"]))
-    assert done.table("items")["text"].to_list() == ["Tea", "Colour: blue", "3"]
+    assert done.table("items")["item_text"].to_list() == ["Tea", "Colour: blue", "3"]
     assert done.info["items_without_text"] == 2
     assert done.info["text_fallback_fields"] == ["colour"]
 
@@ -206,7 +206,7 @@ def test_items_without_text_fall_back_and_are_counted(shop: Shop) -> None:
 def test_configured_text_fields_of_digits_stay_text(shop: Shop) -> None:
     path = shop.write("items.csv", "item_id,title,year\n1,1984,1949\n2,2001,1968\n")
     done = shop.prepare(DataConfig(items=path, text_fields=["title", "year"]))
-    assert done.table("items")["text"].to_list() == ["1984. Year: 1949", "2001. Year: 1968"]
+    assert done.table("items")["item_text"].to_list() == ["1984. Year: 1949", "2001. Year: 1968"]
 
 
 def test_lists_and_nested_columns_of_parquet(shop: Shop) -> None:
@@ -216,7 +216,7 @@ def test_lists_and_nested_columns_of_parquet(shop: Shop) -> None:
     )
     pl.concat([frame, frame.head(1)]).write_parquet(path)
     done = shop.prepare(DataConfig(items=str(path)))
-    assert done.table("items")["text"].to_list() == ["Tea. Tags: a, b", "Jam"]
+    assert done.table("items")["item_text"].to_list() == ["Tea. Tags: a, b", "Jam"]
     assert done.info["attributes"] == {"name": "string", "tags": "list"}
     assert done.info["columns_left_out"] == ["raw"]
     assert done.info["duplicate_items"] == {"same_content": 1, "different_content": 0}
@@ -264,3 +264,9 @@ def test_every_reject_reason_is_documented() -> None:
     ]
     assert len(reasons) == 9
     assert [reason for reason in reasons if f"`{reason}`" not in page] == []
+
+
+def test_a_column_named_text_is_an_ordinary_text_field(shop: Shop) -> None:
+    path = shop.write("items.csv", "item_id,text\n1,Rubber boots\n")
+    done = shop.prepare(DataConfig(items=path, text_fields=["text"]))
+    assert done.table("items").select("text", "item_text").rows() == [("Rubber boots", "Rubber boots")]

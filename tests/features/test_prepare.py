@@ -148,7 +148,7 @@ def test_a_catalogue_without_history(shop: Shop, items: str) -> None:
         ("item_id,title\n", None, "no data rows"),
         ("item_id,title\n1,Tea\n", "user_id,item_id,timestamp\n", "no data rows"),
         ("sku,title\n1,Tea\n", None, "no column 'item_id'"),
-        ("item_id,text\n1,Tea\n", None, "the name 'text' is taken"),
+        ("item_id,item_text\n1,Tea\n", None, "the name 'item_text' is taken"),
         (
             "item_id,title\n1,Tea\n",
             "user,item_id,timestamp\nu,1,1\n",

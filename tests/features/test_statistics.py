@@ -153,7 +153,7 @@ def test_prices_are_logs_and_nonsense_is_unknown() -> None:
     table = pl.DataFrame(
         {
             "item_id": list("abcdef"),
-            "text": list("abcdef"),
+            "item_text": list("abcdef"),
             "price": [0.0, 9.0, None, -3.0, float("nan"), float("inf")],
         }
     )
@@ -164,7 +164,7 @@ def test_prices_are_logs_and_nonsense_is_unknown() -> None:
 def catalogue(**columns: list[object]) -> Catalogue:
     count = len(next(iter(columns.values())))
     ids = [f"i{n}" for n in range(count)]
-    return Catalogue(pl.DataFrame({"item_id": ids, "text": ids, **columns}))
+    return Catalogue(pl.DataFrame({"item_id": ids, "item_text": ids, **columns}))
 
 
 def test_attributes_that_group_items_get_codes() -> None:

@@ -24,7 +24,7 @@ ITEMS = Catalogue(
     pl.DataFrame(
         {
             "item_id": ["a", "b", "c", "d"],
-            "text": ["x"] * 4,
+            "item_text": ["x"] * 4,
             "price": pl.Series([10.5, 19.99, None, float("nan")], dtype=pl.Float32),
             "stock": pl.Series([1, 2, 3, None], dtype=pl.Int8),
             "big": pl.Series([2**63 + 5, 1, 2, 3], dtype=pl.UInt64),
@@ -122,7 +122,7 @@ def test_what_passes(expression: str, expected: str) -> None:
             1,
             "unknown attribute 'colr'; did you mean 'colour'?; known: Product Group, big, category",
         ),
-        ("in_stock AND text = 'x'", 14, "unknown attribute 'text'"),
+        ("in_stock AND item_text = 'x'", 14, "unknown attribute 'item_text'"),
         ("blob = 'x'", 1, "unknown attribute 'blob'"),
         ("category = SHOES", 12, 'needs text in quotes, not SHOES; put text in quotes: "SHOES"'),
         ("category = 3", 12, "attribute 'category' needs text in quotes, not 3"),
@@ -179,7 +179,7 @@ def test_attributes_and_their_kinds() -> None:
     assert kinds["season"] is kinds["created_at"] is AttributeKind.time
     assert kinds["sizes"] is AttributeKind.list
     assert kinds["in_stock"] is AttributeKind.boolean
-    assert not {"text", "blob"} & set(kinds)
+    assert not {"item_text", "blob"} & set(kinds)
 
 
 @given(st.text(alphabet="abctagsprice in_stock():\"<>=!*[],0123.ANDORNOT'`\\ ", max_size=60))
@@ -194,7 +194,7 @@ def test_any_text_gives_a_mask_or_a_filter_error(expression: str) -> None:
 def test_any_text_can_be_quoted(value: str) -> None:
     quoted = value.replace("\\", "\\\\").replace('"', '\\"')
     catalogue = Catalogue(
-        pl.DataFrame({"item_id": ["a", "b"], "text": ["", ""], "name": [value, value + "!"]})
+        pl.DataFrame({"item_id": ["a", "b"], "item_text": ["", ""], "name": [value, value + "!"]})
     )
     assert MaskCache().mask("v", catalogue, f'name = "{quoted}"').tolist() == [True, False]
     assert MaskCache().mask("v", catalogue, f'name:"{quoted}"').tolist() == [True, True]

@@ -31,7 +31,7 @@ def catalogue() -> Catalogue:
         pl.DataFrame(
             {
                 "item_id": [f"i{r}" for r in rows],
-                "text": [f"Item number {r}. " + "A fine thing for every day. " * 12 for r in rows],
+                "item_text": [f"Item number {r}. " + "A fine thing for every day. " * 12 for r in rows],
                 "title": [f"Item {r}" for r in rows],
                 "category": ["SHOES" if r % 3 == 0 else "HATS" for r in rows],
                 "price": [None if r == 3 else float(r) for r in rows],

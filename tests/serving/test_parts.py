@@ -48,7 +48,7 @@ def test_shown_items_are_found_under_another_row_order() -> None:
     ids = [f"item-{r}" for r in rows]
     hashes = np.array([paging.id_hash(i) for i in ("item-3", "item-49", "gone")], dtype=np.uint32)
     for order in (rows, rows[::-1]):
-        catalogue = Catalogue(pl.DataFrame({"item_id": [ids[r] for r in order], "text": ["x"] * 50}))
+        catalogue = Catalogue(pl.DataFrame({"item_id": [ids[r] for r in order], "item_text": ["x"] * 50}))
         found = paging.ShownItems(catalogue).rows(hashes)
         assert sorted(catalogue.ids[r] for r in found) == ["item-3", "item-49"]
     assert paging.ShownItems(catalogue).rows(np.zeros(0, dtype=np.uint32)).tolist() == []
@@ -56,7 +56,7 @@ def test_shown_items_are_found_under_another_row_order() -> None:
 
 def test_ids_that_share_a_hash_are_all_found() -> None:
     # "plumless" and "buckeroo" are a known CRC-32 collision
-    catalogue = Catalogue(pl.DataFrame({"item_id": ["plumless", "other", "buckeroo"], "text": ["x"] * 3}))
+    catalogue = Catalogue(pl.DataFrame({"item_id": ["plumless", "other", "buckeroo"], "item_text": ["x"] * 3}))
     hashes = np.array([paging.id_hash("plumless")], dtype=np.uint32)
     assert sorted(paging.ShownItems(catalogue).rows(hashes).tolist()) == [0, 2]
 
@@ -121,7 +121,7 @@ def test_the_fallback_ladder(
 
 def test_titles_come_from_a_title_column_or_else_from_the_text() -> None:
     text = "A very long description that goes on and on, " * 10
-    frame = pl.DataFrame({"item_id": ["a", "b"], "text": [text, "Short."], "Name": ["Boots", None]})
+    frame = pl.DataFrame({"item_id": ["a", "b"], "item_text": [text, "Short."], "Name": ["Boots", None]})
     named, bare = ItemCards(Catalogue(frame)), ItemCards(Catalogue(frame.drop("Name")))
     assert (named.title(0), named.title(1)) == ("Boots", "Short.")
     assert len(bare.title(0)) <= 80

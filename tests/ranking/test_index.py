@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+
+from conf.errors import InputError
+from conf.schema import IndexConfig
+from features.dataset import BoolArray, FloatArray
+from ranking.index import FLAT_LIMIT, VectorIndex, default_factory
+from tests.synthetic import random_units
+
+ITEMS, DIM = 400, 16
+VECTORS = random_units(ITEMS, DIM, seed=1)
+QUERIES = random_units(7, DIM, seed=2)
+
+
+def build(factory: str | None = None, nprobe: int = 16) -> VectorIndex:
+    return VectorIndex.build(VECTORS, IndexConfig(factory=factory, nprobe=nprobe, gpu=False))
+
+
+def exact(queries: FloatArray, k: int, allowed: BoolArray | None = None) -> np.ndarray:
+    scores = queries @ VECTORS.T
+    if allowed is not None:
+        scores[:, ~allowed] = -np.inf
+    rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.where(np.isfinite(np.take_along_axis(scores, rows, axis=1)), rows, -1)
+
+
+def mask(share: float, seed: int = 0) -> BoolArray:
+    chosen = np.zeros(ITEMS, dtype=np.bool_)
+    chosen[np.random.default_rng(seed).permutation(ITEMS)[: int(share * ITEMS)]] = True
+    return chosen
+
+
+def test_small_catalogues_are_searched_exactly_and_large_ones_in_lists() -> None:
+    assert default_factory(FLAT_LIMIT - 1) == "Flat"
+    assert default_factory(FLAT_LIMIT) == "IVF2048,SQ8"
+    assert default_factory(1_000_000) == "IVF4096,SQ8"
+
+
+def test_the_default_index_is_exact() -> None:
+    rows, scores = build().search(QUERIES, 10)
+    assert np.array_equal(rows, exact(QUERIES, 10))
+    np.testing.assert_allclose(scores, np.take_along_axis(QUERIES @ VECTORS.T, rows, axis=1), atol=1e-5)
+    assert rows.dtype == np.int32 and scores.dtype == np.float32
+
+
+@pytest.mark.parametrize("share", [0.5, 0.06, 0.04, 0.01], ids=["wide", "just wide", "selective", "very selective"])
+def test_a_filter_holds_inside_the_search(share: float) -> None:
+    allowed = mask(share)
+    rows, scores = build().search(QUERIES, 10, allowed)
+    assert np.array_equal(rows, exact(QUERIES, 10, allowed))
+    assert (np.isfinite(scores) == (rows >= 0)).all()
+
+
+def test_a_filter_that_allows_nothing_finds_nothing() -> None:
+    rows, scores = build().search(QUERIES, 3, np.zeros(ITEMS, dtype=np.bool_))
+    assert (rows == -1).all() and (scores == -np.inf).all() and rows.shape == (7, 3)
+
+
+def test_a_list_longer_than_the_catalogue_is_padded() -> None:
+    rows, scores = build().search(QUERIES, ITEMS + 5)
+    assert rows.shape == scores.shape == (7, ITEMS + 5)
+    assert (np.sort(rows[:, :ITEMS], axis=1) == np.arange(ITEMS)).all()
+    assert (rows[:, ITEMS:] == -1).all() and (scores[:, ITEMS:] == -np.inf).all()
+    assert build().search(QUERIES, ITEMS + 5, mask(0.5))[0].shape == (7, ITEMS + 5)
+    assert build().search(QUERIES, 0)[0].shape == (7, 0)
+    assert build().search(QUERIES[:0], 4)[0].shape == (0, 4)
+
+
+def test_an_empty_catalogue_finds_nothing() -> None:
+    empty = VectorIndex.build(VECTORS[:0], IndexConfig(gpu=False))
+    assert (empty.search(QUERIES, 4)[0] == -1).all()
+
+
+@pytest.mark.parametrize("factory", ["IVF8,Flat", "RR16,IVF8,Flat", "IVF8,Flat,RFlat"])
+def test_all_lists_probed_find_what_exact_search_finds(factory: str) -> None:
+    index = build(factory, nprobe=8)
+    assert np.array_equal(index.search(QUERIES, 10)[0], exact(QUERIES, 10))
+    for share in (0.5, 0.02):
+        allowed = mask(share)
+        assert np.array_equal(index.search(QUERIES, 8, allowed)[0], exact(QUERIES, 8, allowed))
+
+
+@pytest.mark.parametrize("factory", ["IVF8,Flat", "RR16,IVF8,Flat"])
+def test_nprobe_is_passed_per_call_and_changes_nothing_shared(factory: str) -> None:
+    one, all_lists = build(factory, nprobe=1), build(factory, nprobe=8)
+
+    def recall(index: VectorIndex) -> float:
+        found = index.search(QUERIES, 20)[0]
+        return float(np.mean([len(set(f) & set(e)) / 20 for f, e in zip(found, exact(QUERIES, 20), strict=True)]))
+
+    assert recall(one) < 0.9
+    assert recall(all_lists) == 1.0
+    assert faiss.try_extract_index_ivf(all_lists.cpu).nprobe == 1, "what other threads see"
+
+
+def test_a_filter_whose_rows_lie_in_other_lists_still_fills_the_list() -> None:
+    index = build("IVF8,Flat", nprobe=1)
+    lists = index.cpu.quantizer.assign(VECTORS, 1).ravel()
+    own = index.cpu.quantizer.assign(QUERIES[:1], 1).ravel()[0]
+    allowed: BoolArray = lists != own
+    assert allowed.mean() > 0.05
+    assert np.array_equal(index.search(QUERIES[:1], 10, allowed)[0], exact(QUERIES[:1], 10, allowed))
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF8,Flat", "PCA8,IVF8,Flat", "HNSW16", "SQ8", "PQ4x4", "PQ4x4,RFlat"])
+@pytest.mark.parametrize("share", [0.5, 0.01])
+def test_whatever_the_index_a_filtered_list_is_full_and_allowed(factory: str, share: float) -> None:
+    allowed = mask(share)
+    rows, scores = build(factory).search(QUERIES, 4, allowed)
+    assert (rows >= 0).all() and allowed[rows].all()
+    assert all(len(set(row)) == 4 for row in rows.tolist())
+    assert (np.diff(scores, axis=1) <= 0).all()
+
+
+def test_an_index_that_cannot_filter_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        build("PQ4x4")
+    assert "IndexPQ cannot filter inside its search; filtered searches are exact" in caplog.text
+    caplog.clear()
+    build("IVF8,Flat")
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("factory", ["Flatt", "IVF8", "IDMap,Flat", "IVF4000,Flat", ""])
+def test_a_bad_factory_is_one_readable_line(factory: str) -> None:
+    if factory == "":
+        assert type(build("").cpu).__name__ == "IndexFlat", "empty means the default"
+        return
+    with pytest.raises(InputError) as caught:
+        build(factory)
+    assert str(caught.value).startswith(f"index.factory: FAISS rejects '{factory}' (")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_gpu_that_is_not_there_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
+    with pytest.raises(InputError, match="index.gpu=true but FAISS sees no GPU"):
+        VectorIndex.build(VECTORS, IndexConfig(gpu=True))
+
+
+@pytest.mark.parametrize("factory", [None, "IVF8,Flat", "PCA8,IVF8,SQ8", "HNSW16"])
+def test_a_saved_index_answers_the_same(tmp_path: Path, factory: str | None) -> None:
+    index = build(factory, nprobe=3)
+    index.save(tmp_path / "index.faiss")
+    loaded = VectorIndex.load(tmp_path / "index.faiss", VECTORS, IndexConfig(nprobe=3, gpu=False))
+    assert len(loaded) == len(index) == ITEMS
+    for allowed in (None, mask(0.5), mask(0.01)):
+        before, after = index.search(QUERIES, 10, allowed), loaded.search(QUERIES, 10, allowed)
+        assert np.array_equal(before[0], after[0]) and np.array_equal(before[1], after[1])
+
+
+def test_a_file_that_is_no_index_is_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "index.faiss").write_bytes(b"nonsense")
+    with pytest.raises(InputError, match="index.faiss: not a FAISS index"):
+        VectorIndex.load(tmp_path / "index.faiss", VECTORS, IndexConfig(gpu=False))

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conf.schema import RankerConfig
+from encoders.fitting import fit
+from ranking.examples import Examples
+from ranking.ranker import KNOTS, QuantileScale, Ranker
+from ranking.ranker_module import (
+    QueryBatches, RankerModule, calibrate, listwise_loss, probability_quality, raw_logits,
+)  # fmt: skip
+
+NAMES = ["signal", "noise", "constant"]
+
+
+def examples(queries: int = 200, candidates: int = 12, seed: int = 0) -> Examples:
+    """One candidate per query is chosen: mostly the one whose signal is largest; half of those are bought."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(queries, candidates, 3)).astype(np.float32)
+    features[..., 2] = 7.0
+    noisy = features[..., 0] + 0.5 * rng.normal(size=(queries, candidates))
+    chosen = np.arange(candidates) == noisy.argmax(axis=1)[:, None]
+    bought = chosen & (rng.random(queries) < 0.5)[:, None]
+    real = np.ones(chosen.shape, dtype=bool)
+    return Examples(
+        features, real, chosen, bought, np.zeros(chosen.shape, np.float32), np.ones(queries, np.float32),
+        np.ones(queries, np.int32),
+    )  # fmt: skip
+
+
+def untrained(seed: int = 0, dropout: float = 0.0) -> Ranker:
+    torch.manual_seed(seed)
+    ranker = Ranker(NAMES, [8, 4], dropout)
+    ranker.fit_scale(examples().features.reshape(-1, 3))
+    return ranker.eval()
+
+
+def test_the_quantile_scale_by_hand() -> None:
+    scale = QuantileScale(1)
+    scale.fit(np.linspace(0, 62, 63, dtype=np.float32)[:, None])
+    # 32 knots at 0, 2, ..., 62 spread evenly over -1..1.
+    values = torch.tensor([[0.0], [62.0], [31.0], [3.0], [-100.0], [999.0]])
+    expected = [-1.0, 1.0, 0.0, 2 * 1.5 / 31 - 1, -1.0, 1.0]
+    assert scale(values).ravel().tolist() == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_quantile_scale_keeps_order_and_bounds_whatever_the_tail() -> None:
+    rng = np.random.default_rng(0)
+    sample = np.exp(4 * rng.normal(size=(500, 2))).astype(np.float32)
+    scale = QuantileScale(2)
+    scale.fit(sample)
+    points = torch.from_numpy(np.sort(np.exp(5 * rng.normal(size=(300, 2))), axis=0).astype(np.float32))
+    scaled = scale(points)
+    assert (scaled.diff(dim=0) >= 0).all() and scaled.abs().max() <= 1.0
+    assert scaled.std() > 0.3, "half of a long tail is not squeezed into one point"
+
+
+@pytest.mark.parametrize("value", [0.0, 5.0, -1e6])
+def test_a_constant_feature_is_finite(value: float) -> None:
+    scale = QuantileScale(1)
+    scale.fit(np.full((40, 1), value, np.float32))
+    assert torch.isfinite(scale(torch.tensor([[value], [value + 1], [value - 1]]))).all()
+    assert (scale.knots.diff(dim=1) > 0).all() and scale.knots.shape == (1, KNOTS)
+
+
+def test_a_candidates_score_does_not_depend_on_the_others() -> None:
+    ranker, features = untrained(), examples(6, 9).features
+    scores, probabilities = ranker.score(features)
+    assert scores.shape == (6, 9) and probabilities.shape == (6, 9, 2)
+    for query in range(6):
+        for place in (0, 4, 8):
+            alone, alone_p = ranker.score(features[query : query + 1, place : place + 1])
+            assert alone[0, 0] == pytest.approx(scores[query, place], abs=1e-6)
+            assert alone_p[0, 0].tolist() == pytest.approx(probabilities[query, place].tolist(), abs=1e-6)
+    order = np.random.default_rng(0).permutation(9)
+    np.testing.assert_allclose(ranker.score(features[:, order])[0], scores[:, order], atol=1e-6)
+
+
+def test_a_saved_ranker_scores_the_same(tmp_path: Path) -> None:
+    ranker = untrained(dropout=0.3)
+    ranker.calibration.copy_(torch.tensor([[2.0, -1.0], [0.5, 3.0]]))
+    ranker.save(tmp_path)
+    loaded = Ranker.load(tmp_path)
+    assert loaded.features == NAMES and loaded.hidden == [8, 4] and not loaded.training
+    features = examples(5).features
+    for before, after in zip(ranker.score(features), loaded.score(features), strict=True):
+        assert np.array_equal(before, after)
+
+
+def test_probabilities_are_platt_scaled_logits() -> None:
+    ranker = untrained()
+    ranker.calibration.copy_(torch.tensor([[2.0, -1.0], [0.5, 3.0]]))
+    logits = torch.tensor([[9.0, 0.5, -6.0]])
+    assert ranker.probabilities(logits).tolist() == [[0.5, 0.5]]
+
+
+def test_the_listwise_loss_by_hand() -> None:
+    scores = torch.tensor([[1.0, 2.0, 50.0], [0.0, 0.0, 0.0], [3.0, 1.0, 2.0]])
+    real = torch.tensor([[True, True, False], [True, True, True], [True, True, True]])
+    chosen = torch.tensor([[True, False, True], [True, True, False], [False, False, False]])
+    # First: 1 against 2, padding neither counts nor is chosen. Second: both chosen share the loss. Third: no target.
+    expected = (math.log(1 + math.e) + math.log(3)) / 2
+    assert listwise_loss(scores, chosen, real).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_batch_without_any_target_costs_nothing_and_has_a_gradient() -> None:
+    scores = torch.randn(2, 3, requires_grad=True)
+    loss = listwise_loss(scores, torch.zeros(2, 3, dtype=torch.bool), torch.ones(2, 3, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == 0.0 and scores.grad is not None and scores.grad.abs().sum() == 0
+
+
+def test_an_epoch_asks_every_query_once_in_a_seeded_order() -> None:
+    def order(seed: int) -> list[int]:
+        return torch.cat(list(QueryBatches(23, 5, seed))).tolist()
+
+    assert sorted(order(1)) == list(range(23))
+    assert order(1) == order(1) != order(2)
+
+
+def test_thinned_negatives_do_not_bend_the_probabilities() -> None:
+    module = RankerModule(untrained(), RankerConfig(pointwise_weight=1.0), examples(), examples(), 0)
+    module.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    thin = examples(3, 4)
+    share = np.array([0.5, 0.1, 1.0], np.float32)
+    module.train_examples = Examples(
+        thin.features, thin.real, thin.chosen, thin.bought, thin.fused, share, thin.targets
+    )
+    loss = module.training_step(torch.arange(3), 0)
+    logits = torch.from_numpy(raw_logits(module.ranker, thin.features))
+    # Keeping a share s of the negatives divides the odds of being chosen by s.
+    odds = logits[..., 1:].exp() / torch.from_numpy(share)[:, None, None]
+    labels = torch.from_numpy(np.stack([thin.chosen, thin.bought], -1))
+    p = odds / (1 + odds)
+    expected = -torch.where(labels, p, 1 - p).log().mean()
+    order = listwise_loss(logits[..., 0], torch.from_numpy(thin.chosen), torch.from_numpy(thin.real))
+    assert loss.item() == pytest.approx((expected + order).item(), rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ranker, float]:
+    ranker = untrained()
+    module = RankerModule(ranker, RankerConfig(batch_size=20, learning_rate=1e-2), examples(seed=1), examples(seed=2), 0)
+    result = fit(
+        module, tmp_path_factory.mktemp("ranker"), max_epochs=8, patience=3, monitor="valid_ndcg", clip_norm=5.0
+    )
+    return ranker, result.best
+
+
+def test_training_finds_the_signal(trained: tuple[Ranker, float]) -> None:
+    ranker, best = trained
+    fresh = examples(seed=3)
+    hits = raw_logits(ranker, fresh.features)[..., 0].argmax(1) == fresh.chosen.argmax(1)
+    oracle = fresh.features[..., 0].argmax(1) == fresh.chosen.argmax(1)
+    assert hits.mean() > 0.9 * oracle.mean() > 0.4
+    assert best > 0.75
+
+
+def test_raw_logits_by_blocks_are_the_same_and_leave_the_mode(trained: tuple[Ranker, float]) -> None:
+    ranker, _ = trained
+    features = examples(30).features
+    ranker.train()
+    blocks = raw_logits(ranker, features, block=7)
+    assert ranker.training
+    ranker.eval()
+    np.testing.assert_allclose(blocks, raw_logits(ranker, features), atol=1e-5)
+
+
+def test_calibration_makes_probabilities_honest(trained: tuple[Ranker, float]) -> None:
+    ranker, _ = trained
+    ranker.calibration.copy_(torch.tensor([[3.0, 2.0], [3.0, 2.0]]))
+    fresh = examples(600, seed=4)
+    before = probability_quality(ranker, fresh)
+    calibrate(ranker, examples(600, seed=5))
+    after = probability_quality(ranker, fresh)
+    for task in ("click", "purchase"):
+        assert after[task]["calibration_error"] < 0.02 < before[task]["calibration_error"]
+        assert after[task]["log_loss"] < before[task]["log_loss"]
+        assert after[task]["auc"] == pytest.approx(before[task]["auc"], abs=1e-3), "order is not touched"
+    assert after["click"]["base_rate"] == pytest.approx(1 / 12)
+
+
+def test_calibration_without_a_purchase_leaves_that_task_alone() -> None:
+    ranker = untrained()
+    none = examples(50)
+    none = Examples(
+        none.features, none.real, none.chosen, np.zeros_like(none.bought), none.fused, none.negative_share, none.targets
+    )
+    calibrate(ranker, none)
+    assert ranker.calibration[1].tolist() == [1.0, 0.0]
+    assert ranker.calibration[0].tolist() != [1.0, 0.0]
+    assert list(probability_quality(ranker, none)) == ["click"]
+
+
+def test_probability_quality_by_hand() -> None:
+    ranker = untrained()
+    four = examples(1, 4)
+    chosen = np.array([[True, False, True, False]])
+    made = Examples(
+        four.features, four.real, chosen, chosen, four.fused, four.negative_share, four.targets
+    )
+    probabilities = torch.tensor([[[0.9, 0.2], [0.6, 0.2], [0.5, 0.2], [0.2, 0.2]]])
+
+    class Fixed(Ranker):
+        def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+            return probabilities
+
+    ranker.__class__ = Fixed
+    quality = probability_quality(ranker, made, bins=2)
+    # Of four pairs of a chosen and another candidate, three are in the right order.
+    assert quality["click"]["auc"] == pytest.approx(0.75)
+    assert quality["click"]["log_loss"] == pytest.approx(-np.log([0.9, 0.4, 0.5, 0.8]).mean(), rel=1e-5)
+    # Halves (.2, .5) and (.6, .9): predicted .35 and .75, observed .5 and .5.
+    assert quality["click"]["calibration_error"] == pytest.approx((0.15 + 0.25) / 2, abs=1e-6)
+    assert quality["purchase"]["auc"] == pytest.approx(0.5), "equal probabilities tell nothing apart"

@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conf.schema import CandidateConfig
+from features.candidates import SOURCES
+from features.dataset import BoolArray, Dataset, FloatArray, IntArray
+from features.histories import HistoryBatch, KeyedSums, batch_histories
+from ranking.recommender import Recommender
+from ranking.sources import CandidateSources, Limits, banned_keys, best_by_query, merge, sources_of
+from tests.synthetic import EMPTY, START, history_of, make_dataset, make_recommender, random_units
+
+ITEMS = 60
+
+
+def no_limits(queries: int) -> Limits:
+    return Limits(np.zeros(0, np.int64), [None] * queries)
+
+
+def batch_of(dataset: Dataset, users: Sequence[int | None]) -> HistoryBatch:
+    """Histories of users; None is somebody without one."""
+    histories = [EMPTY if u is None else history_of(dataset, u) for u in users]
+    return batch_histories(
+        [h.items for h in histories],
+        [h.kinds for h in histories],
+        [h.times for h in histories],
+        [START] * len(users),
+    )
+
+
+@pytest.fixture(scope="module")
+def recommender(dataset: Dataset, text_vectors: FloatArray) -> Recommender:
+    return make_recommender(dataset, text_vectors)
+
+
+def propose(
+    recommender: Recommender, batch: HistoryBatch, limits: Limits, intents: FloatArray | None = None
+) -> dict[str, IntArray]:
+    users = recommender.user_vectors(batch)
+    return recommender.sources.propose(batch, users, limits, intents, recommender.text_index)[0]
+
+
+def real(rows: IntArray) -> list[list[int]]:
+    return [[int(r) for r in row if r >= 0] for row in rows]
+
+
+def test_best_by_query_by_hand() -> None:
+    sums = KeyedSums(np.array([0, 2, 3, 10, 13]), np.array([1, 5, 5, 2, 9], np.float32))
+    assert best_by_query(sums, 3, 10, 2, no_limits(3)).tolist() == [[2, 3], [3, 0], [-1, -1]]
+    mask = np.ones(10, dtype=np.bool_)
+    mask[3] = False
+    limits = Limits(np.array([2]), [None, mask, None])
+    assert best_by_query(sums, 3, 10, 4, limits).tolist() == [[3, 0, -1, -1], [0, -1, -1, -1], [-1] * 4]
+
+
+def test_quotas_bound_every_source(recommender: Recommender, dataset: Dataset) -> None:
+    found = propose(recommender, batch_of(dataset, [0, 1, None]), no_limits(3))
+    config = recommender.config
+    quotas = {
+        "user_vector": config.user_vector, "item_to_item": config.item_to_item,
+        "text_neighbours": config.text_neighbours, "repeat": config.repeat, "popular": config.popular,
+    }  # fmt: skip
+    assert {name: rows.shape for name, rows in found.items()} == {n: (3, q) for n, q in quotas.items()}
+    for name, rows in found.items():
+        for row in real(rows):
+            assert len(set(row)) == len(row), name
+    empty = {name: row for name, rows in found.items() if (row := real(rows)[2])}
+    assert list(empty) == ["popular"], "nothing but popularity is known about a newcomer"
+
+
+def test_a_source_without_quota_is_not_asked(dataset: Dataset, text_vectors: FloatArray) -> None:
+    config = CandidateConfig(user_vector=0, item_to_item=0, text_neighbours=0, repeat=0, popular=5)
+    found = propose(
+        make_recommender(dataset, text_vectors, config=config), batch_of(dataset, [0]), no_limits(1)
+    )
+    assert [n for n, rows in found.items() if real(rows)[0]] == ["popular"]
+
+
+def test_each_source_by_its_own_definition(recommender: Recommender, dataset: Dataset) -> None:
+    batch = batch_of(dataset, [4])
+    found = {name: real(rows)[0] for name, rows in propose(recommender, batch, no_limits(1)).items()}
+    arrays, own = recommender.arrays, batch.items
+    user = recommender.user_vectors(batch)[0]
+    assert found["user_vector"] == np.argsort(-(arrays.item_vectors @ user), kind="stable")[:20].tolist()
+    popularity = arrays.statistics.recent + 1e-3 * arrays.statistics.count
+    assert found["popular"] == np.argsort(-popularity, kind="stable")[:20].tolist()
+    recent = own[-recommender.config.recent_items :][::-1]
+    for name, near in (("item_to_item", arrays.statistics.together), ("text_neighbours", arrays.text_near)):
+        score = np.zeros(ITEMS)
+        for age, item in enumerate(recent):
+            for neighbour, weight in zip(near.ids[item], near.weights[item], strict=True):
+                if neighbour >= 0:
+                    score[neighbour] += weight / (1.0 + age)
+        assert score[found[name]].tolist() == pytest.approx(np.sort(score)[::-1][:10], abs=1e-5), name
+    again = np.zeros(ITEMS)
+    for age, item in enumerate(own[::-1]):
+        again[item] += 1.0 / (1.0 + age / 50.0)
+    assert found["repeat"] == np.lexsort((np.arange(ITEMS), -again))[: (again > 0).sum()][:10].tolist()
+
+
+def test_banned_items_come_from_no_source_and_others_move_up(
+    recommender: Recommender, dataset: Dataset
+) -> None:
+    batch = batch_of(dataset, [0, 1])
+    before = propose(recommender, batch, no_limits(2))
+    bans = [np.unique(np.concatenate([rows[0][:3] for rows in before.values()])), np.zeros(0, np.int32)]
+    limits = Limits(banned_keys(batch, bans, [False, False], ITEMS), [None, None])
+    after = propose(recommender, batch, limits)
+    for name, rows in after.items():
+        assert not set(real(rows)[0]) & set(bans[0].tolist()), name
+        assert real(rows)[1] == real(before[name])[1], "the other query is not affected"
+        kept = [r for r in real(before[name])[0] if r not in bans[0]]
+        assert real(rows)[0][: len(kept)] == kept, name
+    assert len(real(after["user_vector"])[0]) == len(real(after["popular"])[0]) == 20
+
+
+def test_seen_items_are_banned_where_asked(recommender: Recommender, dataset: Dataset) -> None:
+    batch = batch_of(dataset, [0, 0])
+    none = np.zeros(0, np.int32)
+    limits = Limits(banned_keys(batch, [none, none], [True, False], ITEMS), [None, None])
+    found = propose(recommender, batch, limits)
+    own = set(history_of(dataset, 0).items.tolist())
+    assert all(not set(real(rows)[0]) & own for rows in found.values())
+    assert real(found["repeat"])[0] == [] and set(real(found["repeat"])[1]) <= own
+
+
+@pytest.mark.parametrize("share", [0.5, 0.03])
+def test_filters_hold_in_every_source_and_quotas_are_filled(
+    recommender: Recommender, dataset: Dataset, share: float
+) -> None:
+    allowed: BoolArray = np.zeros(ITEMS, dtype=np.bool_)
+    allowed[np.random.default_rng(0).permutation(ITEMS)[: int(share * ITEMS)]] = True
+    batch = batch_of(dataset, [0, 1])
+    before = propose(recommender, batch, no_limits(2))
+    found = propose(recommender, batch, Limits(np.zeros(0, np.int64), [allowed, None]))
+    possible = int(allowed.sum())
+    for name, rows in found.items():
+        assert all(allowed[r] for r in real(rows)[0]), name
+        assert real(rows)[1] == real(before[name])[1]
+    assert len(real(found["user_vector"])[0]) == len(real(found["popular"])[0]) == min(20, possible)
+
+
+def test_bans_and_filters_together(recommender: Recommender, dataset: Dataset) -> None:
+    batch = batch_of(dataset, [0])
+    allowed = np.arange(ITEMS) % 2 == 0
+    bans = np.arange(0, 40, 2, dtype=np.int32)
+    limits = Limits(banned_keys(batch, [bans], [False], ITEMS), [allowed])
+    for name, rows in propose(recommender, batch, limits).items():
+        assert set(real(rows)[0]) <= set(range(40, 60, 2)), name
+    assert sorted(real(propose(recommender, batch, limits)["popular"])[0]) == list(range(40, 60, 2))
+
+
+def test_an_intent_asks_the_text_index_for_its_query_alone(
+    recommender: Recommender, dataset: Dataset, text_vectors: FloatArray
+) -> None:
+    intents = np.zeros((2, 32), np.float32)
+    intents[1] = text_vectors[17]
+    found = propose(recommender, batch_of(dataset, [0, None]), no_limits(2), intents)
+    assert real(found["intent"])[0] == []
+    assert real(found["intent"])[1][0] == 17
+    assert real(found["intent"])[1] == np.argsort(-(text_vectors @ text_vectors[17]))[:20].tolist()
+
+
+def test_the_best_score_is_the_catalogues_best_and_zero_without_a_vector(
+    recommender: Recommender, dataset: Dataset
+) -> None:
+    batch = batch_of(dataset, [0, None])
+    users = recommender.user_vectors(batch)
+    allowed = np.zeros(ITEMS, dtype=np.bool_)
+    _, best = recommender.sources.propose(batch, users, no_limits(2))
+    assert best.tolist() == pytest.approx([float((recommender.arrays.item_vectors @ users[0]).max()), 0.0])
+    _, best = recommender.sources.propose(batch, users, Limits(np.zeros(0, np.int64), [allowed, None]))
+    assert best.tolist() == [0.0, 0.0]
+
+
+def test_popularity_counts_recent_events_first(text_vectors: FloatArray) -> None:
+    day = 86_400
+    rows = [("u", "i3", "purchase", START - 60 * day)] * 8 + [("u", "i5", "purchase", START)] * 2
+    sources = make_recommender(make_dataset(rows, [f"i{n}" for n in range(ITEMS)]), text_vectors).sources
+    assert isinstance(sources, CandidateSources)
+    assert sources.by_popularity[:3].tolist() == [5, 3, 0]
+
+
+def naive_merge(proposals: dict[str, IntArray], query: int) -> list[tuple[int, int, float]]:
+    """Row, source mask and fused score, best first, one proposal at a time."""
+    fused: dict[int, float] = {}
+    masks: dict[int, int] = {}
+    for name, rows in proposals.items():
+        for rank, row in enumerate(rows[query].tolist()):
+            if row >= 0:
+                fused[row] = fused.get(row, 0.0) + 1.0 / (61.0 + rank)
+                masks[row] = masks.get(row, 0) | 1 << SOURCES.index(name)
+    return [(row, masks[row], fused[row]) for row in sorted(fused, key=lambda r: (-round(fused[r], 12), r))]
+
+
+@st.composite
+def proposal_blocks(draw: st.DrawFn) -> tuple[dict[str, IntArray], int]:
+    queries = draw(st.integers(1, 3))
+    blocks = {}
+    for name in draw(st.lists(st.sampled_from(SOURCES), unique=True, max_size=6)):
+        quota = draw(st.integers(0, 5))
+        rows = np.full((queries, quota), -1, np.int32)
+        for query in range(queries):
+            own = draw(st.lists(st.integers(0, 8), unique=True, max_size=quota))
+            rows[query, : len(own)] = own
+        blocks[name] = rows
+    return blocks, queries
+
+
+@settings(max_examples=200, deadline=None)
+@given(proposal_blocks())
+def test_merging_is_the_naive_fusion(case: tuple[dict[str, IntArray], int]) -> None:
+    proposals, queries = case
+    merged = merge(proposals, queries)
+    naive = [naive_merge(proposals, q) for q in range(queries)]
+    assert merged.rows.shape == (queries, max(len(rows) for rows in naive))
+    for query, expected in enumerate(naive):
+        count = len(expected)
+        assert (merged.rows[query, count:] == -1).all()
+        assert (merged.sources[query, count:] == 0).all() and (merged.fused[query, count:] == 0).all()
+        found = {
+            int(row): (int(mask), float(score))
+            for row, mask, score in zip(
+                merged.rows[query, :count], merged.sources[query, :count], merged.fused[query, :count], strict=True
+            )
+        }
+        assert found == {row: (mask, pytest.approx(score, rel=1e-5)) for row, mask, score in expected}
+        assert (np.diff(merged.fused[query, :count]) <= 0).all()
+        ranks = [score for _, _, score in expected]
+        clear = [a - b > 1e-9 for a, b in zip(ranks, ranks[1:], strict=False)]
+        if all(clear):
+            assert merged.rows[query, :count].tolist() == [row for row, _, _ in expected]
+
+
+def test_equal_fused_ranks_go_by_row() -> None:
+    merged = merge({"popular": np.array([[7, 2]], np.int32), "repeat": np.array([[2, 7]], np.int32)}, 1)
+    assert merged.rows.tolist() == [[2, 7]]
+    both = 1 << SOURCES.index("popular") | 1 << SOURCES.index("repeat")
+    assert merged.sources.tolist() == [[both, both]]
+    assert sources_of(both) == ["repeat", "popular"] and sources_of(0) == []
+
+
+def test_the_batch_does_not_change_a_querys_proposals(recommender: Recommender, dataset: Dataset) -> None:
+    users: list[int | None] = [*range(12), None]
+    together = propose(recommender, batch_of(dataset, users), no_limits(13))
+    for place, user in enumerate(users):
+        alone = propose(recommender, batch_of(dataset, [user]), no_limits(1))
+        assert all(real(alone[n])[0] == real(together[n])[place] for n in together), user
+
+
+def test_many_bans_of_one_query_do_not_shorten_anothers_list(
+    recommender: Recommender, dataset: Dataset
+) -> None:
+    batch = batch_of(dataset, [0, 1])
+    bans = [np.arange(50, dtype=np.int32), np.zeros(0, np.int32)]
+    limits = Limits(banned_keys(batch, bans, [False, False], ITEMS), [None, None])
+    found = propose(recommender, batch, limits)
+    assert sorted(real(found["user_vector"])[0]) == list(range(50, 60))
+    assert len(real(found["user_vector"])[1]) == 20
+
+
+def test_recent_items_limit_what_neighbours_start_from(dataset: Dataset) -> None:
+    vectors = random_units(ITEMS, 8)
+    config = replace(
+        CandidateConfig(user_vector=0, text_neighbours=0, repeat=0, popular=1, item_to_item=50), recent_items=1
+    )
+    recommender = make_recommender(dataset, vectors, config=config)
+    last = int(history_of(dataset, 0).items[-1])
+    found = real(propose(recommender, batch_of(dataset, [0]), no_limits(1))["item_to_item"])[0]
+    together = recommender.arrays.statistics.together.ids[last]
+    assert set(found) == set(together[together >= 0].tolist())

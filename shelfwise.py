@@ -167,7 +167,11 @@ def main() -> None:
 
             @hydra.main(version_base="1.3", config_path="pkg://conf", config_name=command)
             def job(config: DictConfig) -> float | None:
-                return execute(command, to_typed(config))
+                try:
+                    typed = to_typed(config)
+                except InputError as error:
+                    fail(error)
+                return execute(command, typed)
 
             job()
             return

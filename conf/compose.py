@@ -124,8 +124,11 @@ def _one_line(error: Exception, config: DictConfig | None = None) -> str:
     if merging:
         return f"{merging.group(1)}: {cause.splitlines()[0]}"
     if "override_grammar" in text:
-        override = text.splitlines()[0].partition(": ")[2]
-        return f"cannot read '{override}'; put quotes inside the quotes: 'key=\"a value with < , or =\"'"
+        said = text.splitlines()[0].removeprefix("LexerNoViableAltException: ")
+        return (
+            f"cannot read the arguments ({said}); write key=value, and put a value that holds one of "
+            "< > = , [ ] ( ) in quotes of its own: 'filter=\"price < 5\"'"
+        )
     missing = re.search(
         r"Could not find '([^']+)'\s+Available options in '[^']+':\s+((?:\s*\S+\n)+?)Config search", text
     )

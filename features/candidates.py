@@ -176,7 +176,7 @@ def candidate_features(
 
 
 def _affinities(batch: HistoryBatch, rows: IntArray, statistics: Statistics) -> list[FloatArray]:
-    """Return, per attribute, the share of the history with the candidate's value, then of its newest event."""
+    """Return, per attribute, the share of the history with the candidate's value, then of its newest."""
     codes = statistics.attributes
     weights = 1.0 / (1.0 + batch.age() / 20.0)
     owners = batch.owners()

@@ -68,7 +68,8 @@ def rank_kinds(weights: dict[str, float]) -> dict[str, float]:
 def write_no_events(config: DataConfig, target: Path) -> EventTable:
     """Write an empty events file: a catalogue without history."""
     pl.DataFrame(schema=_TYPES).write_parquet(target)
-    kinds = rank_kinds(dict(config.event_weights) or {config.default_event: 1.0})
+    usual = dict.fromkeys((config.default_event, *schema.USUAL_KINDS), 1.0)
+    kinds = rank_kinds(dict(config.event_weights) or usual)
     nothing = pl.DataFrame(schema=why.COLUMNS)
     return EventTable(
         nothing, 0, 0, 0, kinds, dict.fromkeys(kinds, 0), {}, False, False, None, 0, 0, {}, {}, None

@@ -22,6 +22,8 @@ REJECTS_FILE: Final = "rejects.parquet"
 DATASET_FILE: Final = "dataset.json"
 
 IMPRESSION: Final = "impression"
+USUAL_KINDS: Final = ("purchase", "add_to_cart", "click", "view")
+"""Kinds that a shop without history may record before anybody has configured its kinds."""
 CLICK_KINDS: Final = ("view", "click")
 """Kinds that the ranking head's click task learns from (with every stronger kind)."""
 PURCHASE_KINDS: Final = ("add_to_cart", "purchase")

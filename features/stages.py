@@ -11,6 +11,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from conf.errors import InputError
+
 _MARKER = "stage.json"
 
 
@@ -58,6 +60,19 @@ class Stage:
         except (OSError, ValueError):
             return False
         return isinstance(marker, dict) and marker.get("inputs") == self.inputs
+
+    def require(self, command: str) -> None:
+        """Refuse to build on outputs that are missing, unfinished or made with other settings.
+
+        Raises:
+            InputError: naming the command that makes them.
+
+        """
+        if not self.is_current():
+            raise InputError(
+                f"{self.folder}: missing, unfinished or made with other settings; "
+                f"run `shelfwise {command}` with the same settings first (`shelfwise run` does every step)"
+            )
 
     def reopen(self) -> None:
         """Drop the marker, then what earlier inputs left; until `complete` the outputs cannot be trusted."""

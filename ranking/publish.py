@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import conf
 from conf.errors import InputError
 from conf.schema import PipelineConfig
 from encoders.towers import TOWERS_FILE, Towers
-from encoders.train import ENCODER_FOLDER, TEXT_ENCODER, TEXT_VECTORS, TOWERS, try_split
+from encoders.train import ENCODER_FOLDER, TEXT_ENCODER, TEXT_VECTORS, TOWERS, encoder_stage, try_split
 from features import schema
 from features.dataset import Dataset, load_dataset
 from features.splits import exclude_seen
@@ -37,7 +38,7 @@ def git_sha() -> str | None:
         done = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=5, check=False
         )
-    except OSError:
+    except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
 
@@ -58,7 +59,7 @@ def _write_histories(store: Path, dataset_folder: Path) -> None:
     position = pl.int_range(pl.len(), dtype=pl.Int64).over(schema.USER_ID)
     events = pl.scan_parquet(dataset_folder / schema.EVENTS_FILE).with_columns(position.alias(schema.ORDER))
     recent = events.group_by(schema.USER_ID, maintain_order=True).tail(HISTORY_EVENTS).select(columns)
-    temporary = store / f".{HISTORIES}.tmp"
+    temporary = store / f".{HISTORIES}.{os.getpid()}.tmp"
     recent.collect().write_parquet(temporary)
     temporary.replace(store / HISTORIES)
 
@@ -87,6 +88,8 @@ def publish(config: PipelineConfig, console: Console) -> str:
     if kept is not None:
         console.print(f"publish: nothing changed, keeping {kept}")
         return kept
+    encoder_stage(config, dataset).require("train-encoder")
+    ranker_stage(config, dataset).require("train-ranker")
     stage.reopen()
     split = try_split(config, dataset)
     encoder, ranker_folder = work / ENCODER_FOLDER, work / RANKER_FOLDER

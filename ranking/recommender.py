@@ -170,7 +170,9 @@ class Recommender:
             if request.k > self.config.popular:
                 # A list longer than any source is filled from as much of the popularity order as it takes.
                 deep = replace(self.config, popular=min(request.k, self.items))
-                answers[i] = self._block([request], CandidateSources(self.index, self.arrays, deep))[0]
+                answers[i] = self._block(
+                    [request], CandidateSources(self.index, self.arrays, deep, self.sources.by_popularity)
+                )[0]
         return [a for a in answers if a is not None]
 
     def _block(
@@ -220,6 +222,14 @@ class Recommender:
         if len(request.history.items) == 0 and request.intent is None:
             return "popularity"
         return "text_only" if self.towers is None else "none"
+
+    def observe_popularity(self, counts: FloatArray) -> None:
+        """Order popular items by event counts [items] from now on.
+
+        For a shop whose bundle has seen no event; the order is replaced in one step, so lists being made are
+        not disturbed.
+        """
+        self.sources.by_popularity = np.argsort(-counts, kind="stable").astype(np.int32)
 
     def similar(
         self, vectors: FloatArray, k: int, exclude: IntArray, allowed: BoolArray | None = None

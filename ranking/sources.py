@@ -91,14 +91,22 @@ def merge(proposals: dict[str, IntArray], queries: int) -> Candidates:
 class CandidateSources:
     """All sources over one bundle's arrays."""
 
-    def __init__(self, index: VectorIndex, arrays: ItemArrays, config: CandidateConfig) -> None:
-        """Prepare the sources; the popularity order is computed once."""
+    def __init__(
+        self,
+        index: VectorIndex,
+        arrays: ItemArrays,
+        config: CandidateConfig,
+        by_popularity: IntArray | None = None,
+    ) -> None:
+        """Prepare the sources; the popularity order, unless given, is computed once from the statistics."""
         self.index = index
         self.arrays = arrays
         self.config = config
         statistics = arrays.statistics
         popularity = statistics.recent + 1e-3 * statistics.count
-        self.by_popularity = np.argsort(-popularity, kind="stable").astype(np.int32)
+        if by_popularity is None:
+            by_popularity = np.argsort(-popularity, kind="stable").astype(np.int32)
+        self.by_popularity = by_popularity
 
     @property
     def items(self) -> int:

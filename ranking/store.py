@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,9 @@ from features.stages import write_atomically
 CURRENT = "CURRENT"
 VERSIONS = "versions"
 MANIFEST = "manifest.json"
+LOCK = ".lock"
 FORMAT_VERSION = 1
+_OWN_FIELDS = ("format_version", "version", "created", "files")
 _VERSION_NAME = re.compile(r"^\d{8}T\d{6}Z-[0-9a-f]{12}$")
 
 
@@ -36,6 +40,29 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _alone(store: Path) -> Iterator[None]:
+    """Hold the store's lock: publishers and rollbacks take turns, and whoever crashes lets go of it."""
+    with (store / LOCK).open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _content_hash(files: dict[str, Any], describe: dict[str, Any]) -> str:
+    """Return the part of a version's name that its content decides."""
+    return hashlib.sha256(json.dumps([files, describe], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _moment(store: Path) -> datetime:
+    """Return the time a new version is named after: later than every other, whatever the clock says."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    known = versions(store)
+    if not known:
+        return now
+    newest = datetime.strptime(known[-1].split("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    return max(now, newest + timedelta(seconds=1))
 
 
 def publish_version(store: Path, write: Callable[[Path], None], describe: dict[str, Any]) -> str:
@@ -55,17 +82,24 @@ def publish_version(store: Path, write: Callable[[Path], None], describe: dict[s
 
     """
     (store / VERSIONS).mkdir(parents=True, exist_ok=True)
-    remove_leftovers(store)
+    with _alone(store):
+        remove_leftovers(store)
+        return _publish(store, write, describe)
+
+
+def _publish(store: Path, write: Callable[[Path], None], describe: dict[str, Any]) -> str:
+    """Do what `publish_version` says, alone in the store."""
     staging = store / VERSIONS / f".staging-{uuid.uuid4().hex[:12]}"
     staging.mkdir()
     write(staging)
     files = {}
-    for path in sorted(p for p in staging.rglob("*") if p.is_file()):
+    for path in sorted(staging.rglob("*")):
         _sync(path)
+        if path.is_dir():
+            continue
         files[path.relative_to(staging).as_posix()] = {"sha256": file_hash(path), "size": path.stat().st_size}
-    content = hashlib.sha256(json.dumps([files, describe], sort_keys=True).encode()).hexdigest()[:12]
-    created = datetime.now(UTC)
-    version = f"{created:%Y%m%dT%H%M%SZ}-{content}"
+    created = _moment(store)
+    version = f"{created:%Y%m%dT%H%M%SZ}-{_content_hash(files, describe)}"
     manifest = {
         "format_version": FORMAT_VERSION,
         "version": version,
@@ -75,11 +109,7 @@ def publish_version(store: Path, write: Callable[[Path], None], describe: dict[s
     }
     write_atomically(staging / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     _sync(staging)
-    target = store / VERSIONS / version
-    if target.exists():
-        shutil.rmtree(staging)  # the same content was published within the same second
-    else:
-        staging.rename(target)
+    staging.rename(store / VERSIONS / version)
     _sync(store / VERSIONS)
     write_atomically(store / CURRENT, version + "\n")
     _sync(store)
@@ -87,9 +117,11 @@ def publish_version(store: Path, write: Callable[[Path], None], describe: dict[s
 
 
 def remove_leftovers(store: Path) -> None:
-    """Remove half-written folders of publishers that crashed."""
+    """Remove what publishers that crashed left half-written; only for the holder of the store's lock."""
     for leftover in (store / VERSIONS).glob(".staging-*"):
         shutil.rmtree(leftover, ignore_errors=True)
+    for pointer in store.glob(f".{CURRENT}.*.tmp"):
+        pointer.unlink(missing_ok=True)
 
 
 def versions(store: Path) -> list[str]:
@@ -118,7 +150,7 @@ def current_version(store: Path) -> str:
     if not _VERSION_NAME.match(version) or not (store / VERSIONS / version).is_dir():
         known = ", ".join(versions(store)) or "none"
         raise InputError(
-            f"{pointer}: names '{version[:60]}', which is not a published version (there are: {known})"
+            f"{pointer}: names {version[:60]!r}, which is not a published version (there are: {known})"
         )
     return version
 
@@ -141,6 +173,9 @@ def verify(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: bundle format {found_format}, this program reads {FORMAT_VERSION}; publish again"
         )
+    described = {name: value for name, value in manifest.items() if name not in _OWN_FIELDS}
+    if not str(manifest.get("version")).endswith(f"-{_content_hash(files, described)}"):
+        raise InputError(f"{path}: changed after it was published; roll back or publish again")
     for name, expected in files.items():
         file = folder / name
         if not file.is_file():
@@ -171,5 +206,7 @@ def roll_back(store: Path, version: str | None = None) -> str:
     if version not in known:
         raise InputError(f"{store}: no version '{version}' (there are: {', '.join(known) or 'none'})")
     verify(store / VERSIONS / version)
-    write_atomically(store / CURRENT, version + "\n")
+    with _alone(store):
+        write_atomically(store / CURRENT, version + "\n")
+        _sync(store)
     return version

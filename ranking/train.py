@@ -123,6 +123,7 @@ def train_ranker(config: PipelineConfig, console: Console) -> Path:
     if stage.is_current():
         console.print(f"train-ranker: nothing changed, keeping {stage.folder}")
         return stage.folder
+    encoder_stage(config, dataset).require("train-encoder")
     stage.reopen()
     started = time.perf_counter()
     split = try_split(config, dataset)

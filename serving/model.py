@@ -18,6 +18,9 @@ class Recommends(Protocol):
     def recommend(self, requests: Sequence[Request]) -> list[Recommendation]:
         """Answer every request, in order."""
 
+    def observe_popularity(self, counts: FloatArray) -> None:
+        """Order popular items by event counts [items] from now on."""
+
     def similar(
         self, vectors: FloatArray, k: int, exclude: IntArray, allowed: BoolArray | None
     ) -> tuple[IntArray, FloatArray]:

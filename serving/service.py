@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -21,12 +22,13 @@ from serving import paging, validation
 from serving.batching import Batcher
 from serving.envelope import CALL, Context
 from serving.model import Answer, Job, Model, Neighbours, RecommendJob, SimilarJob, run_jobs
+from serving.popularity import LivePopularity
 from serving.problems import Problem, invalid
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.recording import check_events, respond
 from serving.translation import ItemCards, degradation, merge_history, session_events
-from serving.user_state import MICROS, PastEvent, StateUnavailable, UserState, log_name
+from serving.user_state import MICROS, Outcome, PastEvent, StateUnavailable, UserState, log_name
 
 SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
 _LOG = logging.getLogger(__name__)
@@ -54,6 +56,7 @@ class Served:
         self.text_chars = int(model.manifest.get("template", {}).get("max_text_chars", _MODEL_TEXT_CHARS))
         """Length to which the texts that the model learnt from were cut."""
         self.attributes = attribute_kinds(model.catalogue)
+        self.popularity = LivePopularity(model)
         self.since_us = time.time_ns() // 1000
 
 
@@ -93,6 +96,8 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
     async def warm_up(self) -> None:
         """Answer one list and one similarity search, so that no caller waits for first-time work."""
         model = self._served.model
+        if self._served.popularity.active:
+            self._served.popularity.add(await self._state.item_counts())
         nobody = History(np.zeros(0, np.int32), np.zeros(0, np.int8), np.zeros(0, np.int64))
         request = Request(history=nobody, now=max(model.data_end, 1), k=min(10, len(model.catalogue)))
         await self._jobs.submit(RecommendJob(model, request, "warm up"))
@@ -204,6 +209,10 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         now_us, ahead = time.time_ns() // 1000, self._config.max_future_seconds
         checked = check_events(request.events, self._served.model, now_us, ahead, self._known_as)
         outcomes = await self._state.record(checked.events, call.deadline) if checked.events else []
+        if self._served.popularity.active:
+            pairs = zip(checked.events, outcomes, strict=True)
+            new = [event.item_id for event, outcome in pairs if outcome is Outcome.new]
+            await asyncio.to_thread(self._served.popularity.count, new)
         return respond(checked, outcomes, call.request_id)
 
     async def GetStatus(self, request: pb.GetStatusRequest, _: Context) -> pb.GetStatusResponse:

@@ -116,6 +116,13 @@ class SqliteUserState:
         result: ImportResult = await self._writes.submit(lambda db: self._import(db, path))
         return result
 
+    async def item_counts(self) -> dict[str, int]:
+        """Return how many stored events each item has; reads every event."""
+        counts: dict[str, int] = await self._reads.submit(
+            lambda db: dict(db.execute("SELECT item_id, COUNT(*) FROM events GROUP BY item_id").fetchall())
+        )
+        return counts
+
     async def stats(self) -> StateStats:
         """Return size and freshness."""
         return StateStats(self._sizes.users, self._sizes.events, self._last_record_us)

@@ -116,6 +116,9 @@ class UserState(Protocol):
             InputError: the file is not a histories table.
         """
 
+    async def item_counts(self) -> dict[str, int]:
+        """Return how many stored events each item has."""
+
     async def stats(self) -> StateStats:
         """Return size and freshness."""
 

@@ -7,12 +7,17 @@ import faiss
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
-from conf.schema import Precision, TextEncoderConfig
+from conf.schema import PipelineConfig, Precision, SplitKind, TextEncoderConfig
 from encoders.embedding import embed_texts
 from encoders.text_encoder import TextEncoder, load_text_encoder
+from encoders.train import train_encoder
 from features.dataset import Dataset, FloatArray
-from tests.synthetic import World, make_world, tiny_bert
+from features.prepare import prepare
+from ranking.publish import publish
+from ranking.train import train_ranker
+from tests.synthetic import World, make_world, pipeline_config, tiny_bert
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,3 +59,12 @@ def text_vectors(bert: Path, dataset: Dataset) -> FloatArray:
     vectors = embed_texts(encoder, dataset.catalogue.texts, precision=Precision.fp32)
     assert np.isfinite(vectors).all()
     return vectors
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, world: World, bert: Path) -> PipelineConfig:
+    """Configuration of a finished run on the synthetic shop, up to a published bundle; not to be changed."""
+    config = pipeline_config(world, bert, tmp_path_factory.mktemp("trained"), SplitKind.global_time)
+    for step in (prepare, train_encoder, train_ranker, publish):
+        step(config, Console(quiet=True))
+    return config

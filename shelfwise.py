@@ -8,9 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-os.environ.setdefault(
-    "TOKENIZERS_PARALLELISM", "false"
-)  # its threads would fight torch's
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would fight torch's
 
 import hydra  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402

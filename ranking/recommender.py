@@ -178,9 +178,11 @@ class Recommender:
     def _block(
         self, requests: list[Request], sources: CandidateSources | None = None
     ) -> list[Recommendation]:
+        # An event of a kind that the model does not know counts as the weakest that it knows.
+        weakest = max(len(self.click_kinds), 1) - 1
         batch = batch_histories(
             [r.history.items for r in requests],
-            [r.history.kinds for r in requests],
+            [np.where(r.history.kinds < 0, weakest, np.minimum(r.history.kinds, weakest)) for r in requests],
             [r.history.times for r in requests],
             [r.now for r in requests],
         )

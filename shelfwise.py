@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would fight torch's
+logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # says which CPU build it tried
 
 import hydra  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402

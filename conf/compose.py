@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import FrozenInstanceError
+from functools import cache
 from typing import Any
 
 from hydra import compose, initialize_config_module
@@ -59,7 +61,7 @@ GROUPS: dict[str, type] = {
 }
 
 
-def _writable(schema: type) -> DictConfig:
+def writable(schema: type) -> DictConfig:
     """Turn a frozen dataclass into a config node that YAML files and overrides may still fill.
 
     Keys and types stay checked; only mappings that are open by design (`data.columns`) take new keys.
@@ -79,13 +81,14 @@ def _writable(schema: type) -> DictConfig:
     return node  # type: ignore[no-any-return]
 
 
+@cache
 def register() -> None:
     """Put every schema where the YAML files' defaults lists look for it."""
     store = ConfigStore.instance()
     for schema in set(ROOTS.values()):
-        store.store(name=f"{schema.__name__}_schema", node=_writable(schema))
+        store.store(name=f"{schema.__name__}_schema", node=writable(schema))
     for group, schema in GROUPS.items():
-        store.store(group=group, name="schema", node=_writable(schema))
+        store.store(group=group, name="schema", node=writable(schema))
 
 
 def to_typed(config: DictConfig) -> Any:  # noqa: ANN401 - one of the root types
@@ -99,17 +102,23 @@ def to_typed(config: DictConfig) -> Any:  # noqa: ANN401 - one of the root types
         return OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         raise InputError(_one_line(error, config)) from error
+    except FrozenInstanceError as error:  # a key that `+` put where the dataclass has none
+        raise InputError(f"unknown config key {str(error).rpartition(' ')[2]}") from error
 
 
-def _keys(config: DictConfig, path: str) -> list[str]:
-    """List the keys beside the last part of a dotted path."""
+def _meant(config: DictConfig, path: str) -> str:
+    """Suggest a key for the first part of a dotted path that is not there."""
     node: Any = config
-    for part in path.split(".")[:-1]:
-        node = node.get(part) if isinstance(node, DictConfig) and part in node else None
-    return [str(k) for k in node] if isinstance(node, DictConfig) else []
+    for part in path.split("."):
+        if not isinstance(node, DictConfig):
+            break
+        if part not in node:
+            return closest(part, [str(key) for key in node])
+        node = node.get(part)
+    return ""
 
 
-def _one_line(error: Exception, config: DictConfig | None = None) -> str:
+def _one_line(error: Exception, config: DictConfig) -> str:
     """Say what is wrong with an override in one line."""
     text = str(error)
     cause = str(error.__cause__ or "")
@@ -117,8 +126,7 @@ def _one_line(error: Exception, config: DictConfig | None = None) -> str:
     if unknown:
         path = unknown.group(1)
         if "not in struct" in cause or "not in '" in cause:
-            known = _keys(config, path) if config is not None else []
-            return f"unknown config key '{path}'{closest(path.split('.')[-1], known)}"
+            return f"unknown config key '{path}'{_meant(config, path)}"
         return f"cannot set '{path}': {cause.splitlines()[0] if cause else text.splitlines()[0]}"
     merging = re.search(r"Error merging override (.+)", text)
     if merging:
@@ -149,9 +157,8 @@ def compose_command(command: str, overrides: list[str]) -> Any:  # noqa: ANN401 
     register()
     GlobalHydra.instance().clear()
     with initialize_config_module("conf", version_base="1.3"):
-        base = compose(command)
         try:
             config = compose(command, overrides=overrides)
         except (HydraException, OmegaConfBaseException) as error:
-            raise InputError(_one_line(error, base)) from error
+            raise InputError(_one_line(error, compose(command))) from error
     return to_typed(config)

@@ -54,6 +54,12 @@ def _require(condition: bool, message: str) -> None:
         raise InputError(message)
 
 
+def _at_least(least: int, config: object, section: str, *names: str) -> None:
+    """Check that fields of a config are `least` or more; `section` is where users find them."""
+    for name in names:
+        _require(getattr(config, name) >= least, f"{section}{name} must be {least} or more")
+
+
 @dataclass(frozen=True)
 class FilterConfig:
     """Optional cleaning of events, applied in this order: duplicates, bots, k-core."""
@@ -155,16 +161,16 @@ class TextEncoderConfig:
     """Prompt before item text; null takes the family's own (E5: `passage: `)."""
     precision: Precision = Precision.auto
     mode: TuningMode = TuningMode.full
-    frozen_layers: int = 0
+    frozen_layers: int = 2
     """Transformer layers, counted from the embeddings, that stay as they are (embeddings included if > 0)."""
     lora_rank: int = 16
-    max_steps: int = 300
+    max_steps: int = 200
     """Optimiser steps; 0 leaves the encoder as it is."""
     validate_every: int = 100
     """Steps between validations and checkpoints."""
     patience: int = 3
     """Validations without improvement before training stops."""
-    batch_size: int = 128
+    batch_size: int = 64
     """Pairs per forward pass."""
     accumulate: int = 1
     """Forward passes per optimiser step."""
@@ -196,6 +202,12 @@ class TextEncoderConfig:
         _require(self.validate_every >= 1, "text_encoder.validate_every must be 1 or more")
         for name in ("field_dropout", "token_dropout", "warmup_fraction"):
             _require(0 <= getattr(self, name) < 1, f"text_encoder.{name} must lie in 0..1")
+        _at_least(1, self, "text_encoder.", "window", "lora_rank")
+        _at_least(
+            0, self, "text_encoder.", "frozen_layers", "patience", "hard_negatives", "weight_decay", "adversarial_epsilon"
+        )
+        for name in ("learning_rate", "clip_norm"):
+            _require(getattr(self, name) > 0, f"text_encoder.{name} must be positive")
 
 
 @dataclass(frozen=True)
@@ -228,9 +240,11 @@ class UserEncoderConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        _at_least(1, self, "user_encoder.", "dim", "layers", "heads", "max_length", "epochs", "batch_size")
+        _at_least(0, self, "user_encoder.", "negatives", "windows_per_epoch", "patience", "weight_decay")
         _require(self.dim % self.heads == 0, "user_encoder.dim must be a multiple of user_encoder.heads")
-        _require(self.max_length >= 1, "user_encoder.max_length must be 1 or more")
-        _require(self.epochs >= 1, "user_encoder.epochs must be 1 or more")
+        for name in ("temperature", "learning_rate", "clip_norm"):
+            _require(getattr(self, name) > 0, f"user_encoder.{name} must be positive")
         for name in ("dropout", "id_dropout"):
             _require(0 <= getattr(self, name) < 1, f"user_encoder.{name} must lie in 0..1")
 
@@ -244,6 +258,10 @@ class IndexConfig:
     nprobe: int = 16
     gpu: bool | None = None
     """Null uses a GPU when FAISS sees one."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _at_least(1, self, "index.", "nprobe")
 
 
 @dataclass(frozen=True)
@@ -267,6 +285,7 @@ class CandidateConfig:
         quotas = (self.user_vector, self.item_to_item, self.text_neighbours, self.repeat, self.popular)
         _require(all(q >= 0 for q in quotas), "candidate quotas must be 0 or more")
         _require(sum(quotas) > 0, "at least one candidate source needs a quota")
+        _at_least(1, self, "candidates.", "recent_items", "neighbours", "window")
 
 
 @dataclass(frozen=True)
@@ -276,9 +295,9 @@ class RankerConfig:
     enabled: bool = True
     hidden: list[int] = field(default_factory=lambda: [64, 32])
     dropout: float = 0.1
-    epochs: int = 20
-    patience: int = 3
-    batch_size: int = 64
+    epochs: int = 30
+    patience: int = 4
+    batch_size: int = 32
     """Queries per step."""
     candidates: int = 200
     """Candidates per query in training: every retrieved positive, and negatives drawn from the rest."""
@@ -288,6 +307,14 @@ class RankerConfig:
     pointwise_weight: float = 0.3
     """Weight of the calibrated click/purchase log loss beside the listwise loss."""
 
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _at_least(1, self, "ranker.", "epochs", "batch_size", "max_queries")
+        _at_least(0, self, "ranker.", "patience", "candidates", "weight_decay", "pointwise_weight")
+        _require(all(units >= 1 for units in self.hidden), "ranker.hidden must list layers of 1 unit or more")
+        _require(0 <= self.dropout < 1, "ranker.dropout must lie in 0..1")
+        _require(self.learning_rate > 0, "ranker.learning_rate must be positive")
+
 
 @dataclass(frozen=True)
 class RerankConfig:
@@ -295,8 +322,10 @@ class RerankConfig:
 
     diversity: float = 0.0
     """MMR trade-off: 0 keeps the ranker's order, 1 only avoids likeness."""
-    exploration: float = 0.0
-    """Share of slots given to items from outside the ranker's top."""
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        _require(0 <= self.diversity <= 1, "rerank.diversity must lie in 0..1")
 
 
 @dataclass(frozen=True)
@@ -314,6 +343,12 @@ class EvaluationConfig:
     bootstrap: int = 1000
     max_users: int = 0
     """Evaluate a seeded sample of this many queries; 0 takes all."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(len(self.ks) > 0, "evaluation.ks needs a list length")
+        _require(all(k >= 1 for k in self.ks), "evaluation.ks must be 1 or more")
+        _at_least(0, self, "evaluation.", "bootstrap", "max_users")
 
 
 @dataclass(frozen=True)
@@ -334,6 +369,10 @@ class PipelineConfig:
     ranker: RankerConfig = field(default_factory=RankerConfig)
     rerank: RerankConfig = field(default_factory=RerankConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _at_least(0, self, "", "seed", "threads")
 
 
 @dataclass(frozen=True)
@@ -427,3 +466,7 @@ class DemoConfig:
     users: list[str] = field(default_factory=list)
     """Who is asked for; empty picks three with a middling history."""
     k: int = 10
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _at_least(1, self, "", "k")

@@ -63,7 +63,7 @@ class _Stopping(EarlyStopping):
     """Early stopping that stays stopped: a run cut off after its last epoch does not train another one."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.wait_count >= self.patience:
+        if self.wait_count >= max(self.patience, 1):
             trainer.should_stop = True
 
 

@@ -42,6 +42,13 @@ class PairBatches(IterableDataset[PairBatch]):
         return self.sampler.batches(self.count, self.batch_size, self.seed)
 
 
+def _layers(backbone: nn.Module) -> nn.ModuleList | None:
+    """Return the stack of transformer layers, whatever a model family calls it."""
+    count = int(getattr(getattr(backbone, "config", None), "num_hidden_layers", 0))
+    stacks = [m for m in backbone.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    return stacks[0] if stacks else None
+
+
 def choose_trainable(encoder: TextEncoder, config: TextEncoderConfig) -> None:
     """Freeze what the mode keeps, or wrap the backbone with LoRA adapters (Hu et al. 2022)."""
     if config.mode is TuningMode.lora:
@@ -58,14 +65,14 @@ def choose_trainable(encoder: TextEncoder, config: TextEncoderConfig) -> None:
         return
     if config.frozen_layers > 0:
         backbone: Any = encoder.backbone
-        layers = getattr(getattr(backbone, "encoder", None), "layer", None)
+        layers = _layers(backbone)
         if layers is None:
             raise InputError(
-                f"text_encoder.frozen_layers: {type(backbone).__name__} has no encoder.layer; set it to 0"
+                f"text_encoder.frozen_layers: cannot tell the layers of {type(backbone).__name__}; set it to 0"
             )
-        backbone.embeddings.requires_grad_(False)
-        for layer in layers[: config.frozen_layers]:
-            layer.requires_grad_(False)
+        embeddings = getattr(backbone, "embeddings", backbone.get_input_embeddings())
+        for part in (embeddings, *layers[: config.frozen_layers]):
+            part.requires_grad_(False)
 
 
 def merge_adapters(encoder: TextEncoder) -> None:

@@ -18,6 +18,8 @@ from features.statistics import DAY, MAX_GAP_DAYS, Neighbours, Statistics
 SOURCES = ("user_vector", "item_to_item", "text_neighbours", "repeat", "popular", "intent")
 """Candidate sources; bit `i` of a candidate's source mask belongs to `SOURCES[i]`."""
 
+LONG = 100
+"""History items whose neighbours the long co-occurrence feature adds up."""
 RECENT = 10
 """History items that similarity features look at."""
 
@@ -51,6 +53,7 @@ def feature_names(attributes: int) -> list[str]:
         "text_near_max", "text_near_mean", "text_near_last",
         "together_sum", "together_last", "follow_sum", "follow_last", "text_table_sum",
         "own_count", "own_recent", "own_share", "own_days_since", "own_events_since", "own_due",
+        "own_month", "own_season", "own_visits", "together_long",
         "own_clicks", "repeat_rate", "gap_days",
         "log_count", "log_recent", "log_short", "trend", "is_new",
         "log_price", "price_above_usual",
@@ -61,9 +64,9 @@ def feature_names(attributes: int) -> list[str]:
     ]  # fmt: skip
 
 
-def recency_weights(batch: HistoryBatch) -> FloatArray:
-    """Weight of each event by how many came after it, [total events]."""
-    return (1.0 / (1.0 + batch.age())).astype(np.float32)
+def recency_weights(batch: HistoryBatch, scale: float = 1.0) -> FloatArray:
+    """Weight of each event by how many came after it, [total events]; it halves after `scale` events."""
+    return (1.0 / (1.0 + batch.age() / scale)).astype(np.float32)
 
 
 def spread(batch: HistoryBatch, near: Neighbours, items: int, weights: FloatArray) -> KeyedSums:
@@ -134,6 +137,15 @@ def candidate_features(
 
     count = KeyedSums.of(own_keys).get(keys)
     recency = KeyedSums.of(own_keys, 1.0 / (1.0 + ages / 20.0)).get(keys)
+    days = np.maximum(batch.now[owners] - batch.times, 0) / DAY
+    month = KeyedSums.of(own_keys, 0.5 ** (days / 30.0)).get(keys)
+    season = KeyedSums.of(own_keys, 0.5 ** (days / 120.0)).get(keys)
+    # Visits are distinct times: a basket counts once however many lines it has.
+    first_line = np.ones(len(owners), dtype=bool)
+    first_line[1:] = (owners[1:] != owners[:-1]) | (batch.times[1:] != batch.times[:-1])
+    visits = KeyedSums.of(owners[first_line]).get(index[:, 0])[:, None]
+    visit_share = np.minimum(count / np.maximum(visits, 1), 1.0)
+    long = batch.newest(LONG)
     newest = KeyedSums.largest(own_keys, batch.times).get(keys, default=-1)
     oldest = -KeyedSums.largest(own_keys, -batch.times).get(keys, default=1)
     fewest_after = -KeyedSums.largest(own_keys, -ages).get(keys, default=-100_000)
@@ -159,6 +171,7 @@ def candidate_features(
         spread(recent, arrays.text_near, items, weights).get(keys),
         np.log1p(count), np.log1p(recency), count / np.maximum(length, 1), np.log1p(since),
         np.log1p(fewest_after), due,
+        np.log1p(month), np.log1p(season), visit_share, spread(long, together, items, recency_weights(long, 20.0)).get(keys),
         np.log1p(clicks), statistics.repeat_rate[rows], np.log1p(statistics.gap_days[rows]),
         np.log1p(statistics.count[rows]), np.log1p(statistics.recent[rows]), np.log1p(statistics.short[rows]),
         np.log1p(10 * statistics.short[rows]) - np.log1p(statistics.recent[rows]),

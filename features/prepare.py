@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +37,7 @@ _KINDS = {pl.String: "string", pl.Boolean: "bool", pl.Int64: "number", pl.Float6
 @contextmanager
 def _replacing(target: Path) -> Iterator[Path]:
     """Give a fresh folder that replaces `target` when the block succeeds and vanishes when it fails."""
+    made = [folder for folder in target.parents if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -59,6 +60,9 @@ def _replacing(target: Path) -> Iterator[Path]:
         shutil.rmtree(aside)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+        with suppress(OSError):  # what holds the result stays
+            for folder in made:
+                folder.rmdir()
 
 
 def _umask() -> int:

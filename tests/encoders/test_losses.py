@@ -137,6 +137,22 @@ def test_sampled_softmax_by_hand() -> None:
     assert loss.item() == pytest.approx((first + 3 * second) / 4, abs=1e-6)
 
 
+def test_sampled_softmax_corrects_for_how_often_an_item_is_drawn() -> None:
+    states, positives = torch.zeros(1, 2), torch.zeros(1, 2)
+    log_q = (torch.tensor([0.6]).log(), torch.tensor([0.1, 0.3]).log())
+    loss = sampled_softmax(
+        states, positives, torch.zeros(2, 2), torch.zeros(1, 2, dtype=torch.bool), torch.ones(1), 0.5, log_q
+    )
+    # Equal scores: odds 1/.6 against 1/.1 and 1/.3.
+    assert loss.item() == pytest.approx(-math.log((1 / 0.6) / (1 / 0.6 + 1 / 0.1 + 1 / 0.3)), abs=1e-6)
+    even = (torch.tensor([0.2]).log(), torch.tensor([0.2, 0.2]).log())
+    states, items = torch.randn(1, 2), torch.randn(3, 2)
+    collide, weights = torch.zeros(1, 2, dtype=torch.bool), torch.ones(1)
+    plain = sampled_softmax(states, items[:1], items[1:], collide, weights, 0.5)
+    same = sampled_softmax(states, items[:1], items[1:], collide, weights, 0.5, even)
+    assert same.item() == pytest.approx(plain.item(), abs=1e-6), "uniform draws need no correction"
+
+
 def test_a_drawn_target_is_no_negative_of_its_own_position() -> None:
     states = torch.randn(2, 4)
     items = torch.randn(3, 4)

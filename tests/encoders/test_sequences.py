@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encoders.sequences import epoch_batches, gather, recent, training_windows
+from encoders.sequences import epoch_batches, gather, recent, shuffle_ties, training_windows
 from encoders.user_encoder import GAP_BUCKETS, UserEncoder, gap_buckets
 from features.dataset import Events, LongArray
 from tests.synthetic import make_dataset
@@ -69,6 +69,35 @@ def test_an_epoch_is_fixed_by_its_seed_and_covers_every_event_once() -> None:
     stop = np.array([b for _, part in epoch(1) for b in part])
     firsts = set(events.offsets[:-1].tolist())
     assert predicted(start, stop) == [p for p in range(35) if p not in firsts]
+
+
+def test_an_epoch_may_draw_fewer_windows_anew_each_time() -> None:
+    events = events_of([4] * 30)
+
+    def drawn(seed: int, most: int) -> list[int]:
+        batches = epoch_batches(events, events.offsets[1:], 4, 7, seed, most)
+        return sorted(int(a) for start, _ in batches for a in start)
+
+    assert len(drawn(0, 12)) == 12 == len(set(drawn(0, 12)))
+    assert drawn(0, 12) == drawn(0, 12) != drawn(1, 12)
+    assert drawn(0, 99) == drawn(0, 0) == events.offsets[:-1].tolist()
+
+
+def test_only_training_events_of_one_moment_change_places() -> None:
+    events = events_of([6, 4])
+    # Positions 1 to 4 of the first user share a moment; position 4 is held out. All of the second user's do.
+    time = np.array([0, 5, 5, 5, 5, 9, 7, 7, 7, 7])
+    events = Events(events.user, events.item, events.kind, time, events.offsets)
+    orders = set()
+    for seed in range(60):
+        shuffled = shuffle_ties(events, np.array([4, 10]), np.random.default_rng(seed))
+        found = shuffled.item.tolist()
+        assert found[0] == 0 and found[4:6] == [4, 5], "what is held out, or alone in its moment, stays"
+        assert sorted(found[1:4]) == [1, 2, 3] and sorted(found[6:]) == [6, 7, 8, 9]
+        assert shuffled.kind.tolist() == [i % 2 for i in found], "a kind moves with its item"
+        assert np.array_equal(shuffled.time, time) and np.array_equal(shuffled.user, events.user)
+        orders.add(tuple(found[1:4]))
+    assert len(orders) == 6
 
 
 def test_gather_aligns_right_and_pads_with_the_first_time() -> None:

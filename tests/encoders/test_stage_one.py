@@ -18,7 +18,7 @@ from tests.encoders.test_losses import naive_in_batch
 from tests.synthetic import everything, make_dataset
 
 SETTINGS = TextEncoderConfig(
-    batch_size=8, window=3, field_dropout=0.0, precision=Precision.fp32, temperature=0.1, max_steps=10
+    batch_size=8, window=3, field_dropout=0.0, frozen_layers=0, precision=Precision.fp32, temperature=0.1, max_steps=10
 )
 
 

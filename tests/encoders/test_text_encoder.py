@@ -200,11 +200,11 @@ def test_frozen_layers_stay_and_take_the_embeddings_with_them(encoder: TextEncod
 
 
 def test_full_tuning_freezes_nothing(encoder: TextEncoder) -> None:
-    choose_trainable(encoder, TextEncoderConfig())
+    choose_trainable(encoder, TextEncoderConfig(frozen_layers=0))
     assert all(p.requires_grad for p in encoder.parameters())
 
 
 def test_layers_that_cannot_be_found_are_an_input_error(encoder: TextEncoder) -> None:
     encoder.backbone = torch.nn.Linear(2, 2)  # type: ignore[assignment]
-    with pytest.raises(InputError, match="frozen_layers: Linear has no encoder.layer"):
+    with pytest.raises(InputError, match="frozen_layers: cannot tell the layers of Linear"):
         choose_trainable(encoder, TextEncoderConfig(frozen_layers=1))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,6 +187,33 @@ def test_stage_two_with_all_negatives_is_the_naive_next_item_loss(
     assert loss.item() == pytest.approx(total / mass, rel=1e-4)
 
 
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_negatives_are_drawn_by_popularity_to_a_power(
+    dataset: Dataset, text_vectors: FloatArray, monkeypatch: pytest.MonkeyPatch, power: float
+) -> None:
+    import encoders.stage_two as module_two
+
+    module = stage_two(dataset, text_vectors, replace(TINY, negatives=50, negative_power=power))
+    assert len(module.trainable_rows) == 60, "every item of the shop was bought"
+    counts = np.bincount(dataset.events.item, minlength=60).astype(np.float64)
+    share = counts**power / (counts**power).sum()
+    np.testing.assert_allclose(module.log_q.numpy(), np.log(share), atol=1e-5)
+    original = module_two.sampled_softmax
+
+    def spy(*arguments: Any) -> torch.Tensor:
+        log_q = arguments[6]
+        assert log_q is not None and len(log_q[1]) == 50
+        return original(*arguments)
+
+    monkeypatch.setattr(module_two, "sampled_softmax", spy)
+    batch = next(iter(TowerBatches(dataset.events, everything(dataset), TINY, 0)))
+    assert torch.isfinite(module.training_step(batch, 0))
+    torch.manual_seed(0)
+    places = torch.searchsorted(module.cumulative, torch.rand(200_000, dtype=torch.float64))
+    drawn = np.bincount(module.trainable_rows[places].numpy(), minlength=60)
+    np.testing.assert_allclose(drawn / drawn.sum(), share, atol=2e-3)
+
+
 def test_a_step_of_stage_two_reaches_every_parameter(dataset: Dataset, text_vectors: FloatArray) -> None:
     module = stage_two(dataset, text_vectors, TINY)
     for batch in TowerBatches(dataset.events, everything(dataset), TINY, 0):
@@ -211,8 +240,6 @@ def test_each_distinct_row_goes_through_the_item_tower_once(
 
 
 def test_id_dropout_of_nearly_everything_trains_no_id(dataset: Dataset, text_vectors: FloatArray) -> None:
-    from dataclasses import replace
-
     module = stage_two(dataset, text_vectors, replace(TINY, id_dropout=0.9999999))
     batch = next(iter(TowerBatches(dataset.events, everything(dataset), TINY, 0)))
     module.training_step(batch, 0).backward()

@@ -63,7 +63,10 @@ def history(*events: tuple[int, int, float]) -> History:
 
 def batch_of(*histories: History, now: int = NOW) -> HistoryBatch:
     return batch_histories(
-        [h.items for h in histories], [h.kinds for h in histories], [h.times for h in histories], [now] * len(histories)
+        [h.items for h in histories],
+        [h.kinds for h in histories],
+        [h.times for h in histories],
+        [now] * len(histories),
     )
 
 
@@ -152,7 +155,14 @@ def test_every_feature_by_hand(arrays: ItemArrays) -> None:
 def test_an_empty_history_has_finite_neutral_features(arrays: ItemArrays) -> None:
     found = features_of(arrays, batch_of(EMPTY), [[0, 3]])
     assert all(np.isfinite(values).all() for values in found.values())
-    for name in ("item_near_max", "text_near_mean", "own_count", "own_due", "price_above_usual", "history_length"):
+    for name in (
+        "item_near_max",
+        "text_near_mean",
+        "own_count",
+        "own_due",
+        "price_above_usual",
+        "history_length",
+    ):
         assert found[name].tolist() == [[0.0, 0.0]], name
     np.testing.assert_allclose(found["days_since_last"], np.log1p(365.0), rtol=1e-6)
     np.testing.assert_allclose(found["own_days_since"], np.log1p(365.0), rtol=1e-6)
@@ -206,7 +216,12 @@ def full(dataset: Dataset, users: list[int], rows: np.ndarray, vectors: FloatArr
     )  # fmt: skip
     candidates = Candidates(rows, np.ones(rows.shape, np.int16), np.ones(rows.shape, np.float32))
     return candidate_features(
-        batch, candidates, arrays, rows.astype(np.float32), np.zeros(len(users), np.float32), np.array([False, True])
+        batch,
+        candidates,
+        arrays,
+        rows.astype(np.float32),
+        np.zeros(len(users), np.float32),
+        np.array([False, True]),
     )
 
 
@@ -218,7 +233,10 @@ def test_features_do_not_depend_on_what_is_beside_them(dataset: Dataset, text_ve
     assert np.isfinite(together).all()
     for place, user in enumerate(users):
         np.testing.assert_allclose(
-            full(dataset, [user], rows[place : place + 1], text_vectors)[0], together[place], rtol=1e-6, atol=1e-6
+            full(dataset, [user], rows[place : place + 1], text_vectors)[0],
+            together[place],
+            rtol=1e-6,
+            atol=1e-6,
         )
     for column in (0, 7, 14):
         np.testing.assert_allclose(
@@ -230,5 +248,7 @@ def test_features_do_not_depend_on_what_is_beside_them(dataset: Dataset, text_ve
 
 
 def test_one_attribute_less_is_two_features_less(arrays: ItemArrays) -> None:
-    one = replace(arrays, statistics=replace(arrays.statistics, attributes=arrays.statistics.attributes[:, :1]))
+    one = replace(
+        arrays, statistics=replace(arrays.statistics, attributes=arrays.statistics.attributes[:, :1])
+    )
     assert "attribute_1" not in features_of(one, batch_of(EMPTY), [[0]])

@@ -30,7 +30,9 @@ def test_ids_become_rows_and_back() -> None:
     assert catalogue.attributes == ["brand"]
 
 
-def test_a_prepared_shop_is_the_dataset_made_in_memory(world: World, tmp_path: Path, dataset: Dataset) -> None:
+def test_a_prepared_shop_is_the_dataset_made_in_memory(
+    world: World, tmp_path: Path, dataset: Dataset
+) -> None:
     items, events = world.write(tmp_path / "raw")
     loaded = load(
         tmp_path / "work",

@@ -39,7 +39,11 @@ def test_newest_keeps_the_last_events_of_each(batch: HistoryBatch) -> None:
 
 def test_select_cuts_queries_out(batch: HistoryBatch) -> None:
     part = batch.select(1, 3)
-    assert (part.offsets.tolist(), part.items.tolist(), part.now.tolist()) == ([0, 0, 3], [7, 8, 9], [200, 300])
+    assert (part.offsets.tolist(), part.items.tolist(), part.now.tolist()) == (
+        [0, 0, 3],
+        [7, 8, 9],
+        [200, 300],
+    )
     assert part.kinds.tolist() == [1, 1, 0] and part.times.tolist() == [30, 40, 50]
 
 
@@ -53,7 +57,12 @@ def test_histories_of_queries_end_where_the_query_does() -> None:
     data = make_dataset(rows, [f"i{n}" for n in range(5)])
     nothing = np.zeros(0, np.int32)
     queries = Queries(
-        np.array([1, 0, 1], np.int32), np.array([4, 2, 3]), np.array([7, 8, 9]), np.zeros(4, np.int64), nothing, nothing
+        np.array([1, 0, 1], np.int32),
+        np.array([4, 2, 3]),
+        np.array([7, 8, 9]),
+        np.zeros(4, np.int64),
+        nothing,
+        nothing,
     )
     found = histories_of(data.events, queries)
     assert found.items.tolist() == [3, 0, 1]
@@ -91,5 +100,8 @@ def test_largest_keeps_whole_seconds_exact() -> None:
 
 
 def test_contains_by_hand() -> None:
-    assert contains(np.array([2, 5, 9]), np.array([[1, 2], [9, 10]])).tolist() == [[False, True], [True, False]]
+    assert contains(np.array([2, 5, 9]), np.array([[1, 2], [9, 10]])).tolist() == [
+        [False, True],
+        [True, False],
+    ]
     assert contains(np.zeros(0, np.int64), np.array([1])).tolist() == [False]

@@ -135,9 +135,7 @@ def test_an_event_at_the_cut_belongs_to_the_later_window() -> None:
 
 
 def test_fractions_are_shares_of_events() -> None:
-    data = make_dataset(
-        [("u", f"i{n % 10}", "purchase", START + n * DAY) for n in range(100)], ITEMS
-    )
+    data = make_dataset([("u", f"i{n % 10}", "purchase", START + n * DAY) for n in range(100)], ITEMS)
     split = make_split(data, SplitConfig(test_fraction=0.2, valid_fraction=0.1, ranker_fraction=0.3), [])
     assert (split.tower_end[0], split.train_end[0], split.state_end[0]) == (40, 70, 80)
 
@@ -148,7 +146,9 @@ def test_dates_may_name_a_time_zone() -> None:
     config = dates(6, 8)
     assert config.valid_start is not None and config.test_start is not None
     zoned = make_split(
-        data, replace(config, valid_start=config.valid_start + "Z", test_start=config.test_start + "+00:00"), []
+        data,
+        replace(config, valid_start=config.valid_start + "Z", test_start=config.test_start + "+00:00"),
+        [],
     )
     assert (zoned.train_time, zoned.state_time) == (plain.train_time, plain.state_time)
     shifted = make_split(data, replace(config, test_start=config.test_start + "+02:00"), [])
@@ -169,7 +169,9 @@ def test_a_date_that_is_none_is_named(text: str) -> None:
 )
 def test_an_empty_window_is_an_input_error(valid: int, test: int) -> None:
     data = make_dataset(days(*(("a", n, n) for n in range(10))), ITEMS)
-    with pytest.raises(InputError, match="leave an empty window .*set split.valid_start and split.test_start"):
+    with pytest.raises(
+        InputError, match="leave an empty window .*set split.valid_start and split.test_start"
+    ):
         make_split(data, dates(valid, test), [])
 
 
@@ -199,7 +201,10 @@ def test_a_target_chosen_twice_keeps_its_strongest_kind() -> None:
     rows += [("u", "i8", "click", START + 8 * DAY), ("u", "i8", "purchase", START + 9 * DAY)]
     rows += [("u", "i9", "click", START + 9 * DAY)]
     split = make_split(make_dataset(rows, ITEMS, KINDS), dates(6, 8), [])
-    assert dict(zip(split.test.targets.tolist(), split.test.target_kinds.tolist(), strict=True)) == {8: 0, 9: 1}
+    assert dict(zip(split.test.targets.tolist(), split.test.target_kinds.tolist(), strict=True)) == {
+        8: 0,
+        9: 1,
+    }
 
 
 def test_an_unknown_kind_is_named_with_what_there_is() -> None:
@@ -235,9 +240,7 @@ def test_seen_items_stay_in_where_shoppers_come_back_for_them() -> None:
 
 @pytest.mark.parametrize("repeating", [1, 2])
 def test_one_repeat_in_twenty_is_the_border(repeating: int) -> None:
-    rows = [
-        r for n in range(20) for r in bought(f"u{n}", 1, 2, 1 if n < repeating else 3, 4)
-    ]
+    rows = [r for n in range(20) for r in bought(f"u{n}", 1, 2, 1 if n < repeating else 3, 4)]
     data = make_dataset(rows, ITEMS)
     assert exclude_seen(data, make_split(data, LEAVE_ONE_OUT, []), None) is (repeating == 1)
 
@@ -280,13 +283,16 @@ def test_the_future_changes_nothing_in_the_past(
     after = make_split(planted, config, [])
     assert asked(after.test) != asked(split.test)
     assert past(after) == past(split)
-    for before, now in zip(known(dataset, split, text_vectors), known(planted, after, text_vectors), strict=True):
+    for before, now in zip(
+        known(dataset, split, text_vectors), known(planted, after, text_vectors), strict=True
+    ):
         assert np.array_equal(before, now)
 
 
 def test_a_planted_future_row_changes_nothing_in_the_past(dataset: Dataset, text_vectors: FloatArray) -> None:
     config = SplitConfig(
-        valid_start=str(np.datetime64(START + 28 * DAY, "s")), test_start=str(np.datetime64(START + 34 * DAY, "s"))
+        valid_start=str(np.datetime64(START + 28 * DAY, "s")),
+        test_start=str(np.datetime64(START + 34 * DAY, "s")),
     )
     split = make_split(dataset, config, [])
     events = dataset.events
@@ -305,5 +311,7 @@ def test_a_planted_future_row_changes_nothing_in_the_past(dataset: Dataset, text
     after = make_split(planted, config, [])
     assert past(after) == past(split)
     assert len(after.test.targets) == len(split.test.targets) + 1
-    for before, now in zip(known(dataset, split, text_vectors), known(planted, after, text_vectors), strict=True):
+    for before, now in zip(
+        known(dataset, split, text_vectors), known(planted, after, text_vectors), strict=True
+    ):
         assert np.array_equal(before, now)

@@ -12,7 +12,9 @@ from features.stages import Stage, fingerprint, plain, write_atomically
 
 def test_plain_turns_configs_into_json_types() -> None:
     config = plain(SplitConfig(kind=SplitKind.leave_one_out))
-    assert config["kind"] == "leave_one_out" and config["test_fraction"] == 0.1 and config["test_start"] is None
+    assert (
+        config["kind"] == "leave_one_out" and config["test_fraction"] == 0.1 and config["test_start"] is None
+    )
     assert plain({1: (SplitKind.global_time, [2])}) == {"1": ["global_time", [2]]}
 
 

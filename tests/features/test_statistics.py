@@ -61,7 +61,9 @@ def test_co_occurrence_is_the_loop(users: list[str], window: int, cut: int) -> N
 
 
 def test_cosine_by_hand() -> None:
-    matrix = sparse.csr_matrix(np.array([[0.0, 4.0, 0.0], [0.0, 0.0, 9.0], [0.0, 5.0, 0.0]], dtype=np.float32))
+    matrix = sparse.csr_matrix(
+        np.array([[0.0, 4.0, 0.0], [0.0, 0.0, 9.0], [0.0, 5.0, 0.0]], dtype=np.float32)
+    )
     # Row sums 4, 9, 5; column sums 0, 9, 9.
     expected = [[0, 4 / 6, 0], [0, 0, 1.0], [0, 5 / np.sqrt(45), 0]]
     np.testing.assert_allclose(cosine(matrix).toarray(), expected, atol=1e-6)
@@ -69,7 +71,9 @@ def test_cosine_by_hand() -> None:
 
 def test_strongest_orders_by_weight_then_row_and_pads() -> None:
     matrix = sparse.csr_matrix(
-        np.array([[0.0, 1.0, 3.0, 1.0], [0.0, 0.0, 0.0, 0.0], [2.0, 0.0, 0.0, 0.0], [0.0] * 4], dtype=np.float32)
+        np.array(
+            [[0.0, 1.0, 3.0, 1.0], [0.0, 0.0, 0.0, 0.0], [2.0, 0.0, 0.0, 0.0], [0.0] * 4], dtype=np.float32
+        )
     )
     near = strongest(matrix, 2)
     assert near.ids.tolist() == [[2, 1], [-1, -1], [0, -1], [-1, -1]]
@@ -187,7 +191,11 @@ def test_attributes_that_group_items_get_codes() -> None:
 def test_codes_do_not_depend_on_what_was_numbered_before() -> None:
     first = attribute_codes(catalogue(colour=["zinc", "ash", "zinc"]))
     pl.Series(["zinc", "amber", "ash"]).cast(pl.Categorical)
-    assert attribute_codes(catalogue(colour=["zinc", "ash", "zinc"])).tolist() == first.tolist() == [[1], [0], [1]]
+    assert (
+        attribute_codes(catalogue(colour=["zinc", "ash", "zinc"])).tolist()
+        == first.tolist()
+        == [[1], [0], [1]]
+    )
 
 
 def test_at_most_four_attributes() -> None:

@@ -86,12 +86,16 @@ def test_a_loaded_bundle_gives_exactly_the_lists_it_was_published_with(
 def test_similar_items_survive_publishing(trained: PipelineConfig, shop: Dataset, bundle: Bundle) -> None:
     vectors, none = bundle.text_vectors[:5], np.zeros(0, np.int32)
     for before, after in zip(
-        original(trained, shop).similar(vectors, 7, none), bundle.recommender.similar(vectors, 7, none), strict=True
+        original(trained, shop).similar(vectors, 7, none),
+        bundle.recommender.similar(vectors, 7, none),
+        strict=True,
     ):
         assert np.array_equal(before, after)
 
 
-def test_the_manifest_describes_what_is_inside(trained: PipelineConfig, shop: Dataset, bundle: Bundle) -> None:
+def test_the_manifest_describes_what_is_inside(
+    trained: PipelineConfig, shop: Dataset, bundle: Bundle
+) -> None:
     split = make_split(shop, trained.split, [])
     manifest = bundle.manifest
     assert manifest["counts"] == {
@@ -171,7 +175,9 @@ def test_counts_that_disagree_name_the_file(copy: PipelineConfig) -> None:
     store = store_of(copy)
     folder = store / VERSIONS / current_version(store)
     manifest = read_json(folder / "manifest.json")
-    describe = {k: v for k, v in manifest.items() if k not in ("format_version", "version", "created", "files")}
+    describe = {
+        k: v for k, v in manifest.items() if k not in ("format_version", "version", "created", "files")
+    }
 
     def write(target: Path) -> None:
         shutil.copytree(folder, target, dirs_exist_ok=True, ignore=lambda *_: {"manifest.json"})
@@ -218,7 +224,10 @@ def test_a_ranking_head_that_is_switched_off_is_gone_from_the_next_bundle(copy: 
     train_ranker(off, QUIET)
     publish(off, QUIET)
     bundle = load_bundle(store_of(off))
-    assert bundle.recommender.ranker is None and bundle.manifest["trained"] == {"towers": True, "ranker": False}
+    assert bundle.recommender.ranker is None and bundle.manifest["trained"] == {
+        "towers": True,
+        "ranker": False,
+    }
 
 
 def test_other_event_weights_train_again(copy: PipelineConfig) -> None:
@@ -235,6 +244,7 @@ def test_the_same_seed_and_data_give_the_same_bundle(
     again = pipeline_config(world, bert, tmp_path, trained.split.kind)
     for step in (prepare, train_encoder, train_ranker, publish):
         step(again, QUIET)
+
     def content(config: PipelineConfig) -> dict[str, str]:
         store = store_of(config)
         files = verify(store / VERSIONS / current_version(store))["files"]
@@ -261,11 +271,13 @@ def pipeline_config_without_events(folder: Path, bert: Path) -> PipelineConfig:
     return PipelineConfig(
         work_dir=str(folder / "work"),
         data=DataConfig(items=str(folder / "items.csv")),
-        text_encoder=TextEncoderConfig(model=str(bert), max_tokens=16),
+        text_encoder=TextEncoderConfig(model=str(bert), max_tokens=16, frozen_layers=0),
     )
 
 
-@pytest.mark.parametrize("events", [None, "u,a,1700000000\nu,b,1700000100\n"], ids=["no events", "two events"])
+@pytest.mark.parametrize(
+    "events", [None, "u,a,1700000000\nu,b,1700000100\n"], ids=["no events", "two events"]
+)
 def test_a_shop_without_history_recommends_by_text_and_popularity(
     tmp_path: Path, bert: Path, events: str | None
 ) -> None:

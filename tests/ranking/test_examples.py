@@ -22,7 +22,9 @@ def queries(dataset: Dataset) -> Queries:
     return make_split(dataset, SplitConfig(kind=SplitKind.leave_one_out), []).ranker
 
 
-def collected(recommender: Recommender, dataset: Dataset, queries: Queries, limit: int = 0, seed: int = 0) -> Examples:
+def collected(
+    recommender: Recommender, dataset: Dataset, queries: Queries, limit: int = 0, seed: int = 0
+) -> Examples:
     return collect(recommender, dataset.events, queries, exclude_seen=False, limit=limit, seed=seed)
 
 
@@ -135,9 +137,7 @@ def test_ndcg_by_hand() -> None:
     examples = hand_made(
         [[0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0], [0, 1, 0, 0]], [[1, 1, 1, 0]] * 4, [1, 3, 1, 1]
     )
-    scores = np.array(
-        [[3, 2, 1, 9], [3, 2, 1, 9], [3, 2, 1, 9], [1, 5, 1, 9]], dtype=np.float32
-    )
+    scores = np.array([[3, 2, 1, 9], [3, 2, 1, 9], [3, 2, 1, 9], [1, 5, 1, 9]], dtype=np.float32)
     third = 1 / np.log2(4)
     ideal = 1 + 1 / np.log2(3) + third
     assert ndcg_of_scores(examples, scores).tolist() == pytest.approx(

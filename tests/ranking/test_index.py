@@ -49,7 +49,9 @@ def test_the_default_index_is_exact() -> None:
     assert rows.dtype == np.int32 and scores.dtype == np.float32
 
 
-@pytest.mark.parametrize("share", [0.5, 0.06, 0.04, 0.01], ids=["wide", "just wide", "selective", "very selective"])
+@pytest.mark.parametrize(
+    "share", [0.5, 0.06, 0.04, 0.01], ids=["wide", "just wide", "selective", "very selective"]
+)
 def test_a_filter_holds_inside_the_search(share: float) -> None:
     allowed = mask(share)
     rows, scores = build().search(QUERIES, 10, allowed)
@@ -92,7 +94,9 @@ def test_nprobe_is_passed_per_call_and_changes_nothing_shared(factory: str) -> N
 
     def recall(index: VectorIndex) -> float:
         found = index.search(QUERIES, 20)[0]
-        return float(np.mean([len(set(f) & set(e)) / 20 for f, e in zip(found, exact(QUERIES, 20), strict=True)]))
+        return float(
+            np.mean([len(set(f) & set(e)) / 20 for f, e in zip(found, exact(QUERIES, 20), strict=True)])
+        )
 
     assert recall(one) < 0.9
     assert recall(all_lists) == 1.0
@@ -108,7 +112,9 @@ def test_a_filter_whose_rows_lie_in_other_lists_still_fills_the_list() -> None:
     assert np.array_equal(index.search(QUERIES[:1], 10, allowed)[0], exact(QUERIES[:1], 10, allowed))
 
 
-@pytest.mark.parametrize("factory", ["Flat", "IVF8,Flat", "PCA8,IVF8,Flat", "HNSW16", "SQ8", "PQ4x4", "PQ4x4,RFlat"])
+@pytest.mark.parametrize(
+    "factory", ["Flat", "IVF8,Flat", "PCA8,IVF8,Flat", "HNSW16", "SQ8", "PQ4x4", "PQ4x4,RFlat"]
+)
 @pytest.mark.parametrize("share", [0.5, 0.01])
 def test_whatever_the_index_a_filtered_list_is_full_and_allowed(factory: str, share: float) -> None:
     allowed = mask(share)

@@ -145,9 +145,16 @@ def test_thinned_negatives_do_not_bend_the_probabilities() -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ranker, float]:
     ranker = untrained()
-    module = RankerModule(ranker, RankerConfig(batch_size=20, learning_rate=1e-2), examples(seed=1), examples(seed=2), 0)
+    module = RankerModule(
+        ranker, RankerConfig(batch_size=20, learning_rate=1e-2), examples(seed=1), examples(seed=2), 0
+    )
     result = fit(
-        module, tmp_path_factory.mktemp("ranker"), max_epochs=8, patience=3, monitor="valid_ndcg", clip_norm=5.0
+        module,
+        tmp_path_factory.mktemp("ranker"),
+        max_epochs=8,
+        patience=3,
+        monitor="valid_ndcg",
+        clip_norm=5.0,
     )
     return ranker, result.best
 
@@ -189,7 +196,13 @@ def test_calibration_without_a_purchase_leaves_that_task_alone() -> None:
     ranker = untrained()
     none = examples(50)
     none = Examples(
-        none.features, none.real, none.chosen, np.zeros_like(none.bought), none.fused, none.negative_share, none.targets
+        none.features,
+        none.real,
+        none.chosen,
+        np.zeros_like(none.bought),
+        none.fused,
+        none.negative_share,
+        none.targets,
     )
     calibrate(ranker, none)
     assert ranker.calibration[1].tolist() == [1.0, 0.0]
@@ -201,9 +214,7 @@ def test_probability_quality_by_hand() -> None:
     ranker = untrained()
     four = examples(1, 4)
     chosen = np.array([[True, False, True, False]])
-    made = Examples(
-        four.features, four.real, chosen, chosen, four.fused, four.negative_share, four.targets
-    )
+    made = Examples(four.features, four.real, chosen, chosen, four.fused, four.negative_share, four.targets)
     probabilities = torch.tensor([[[0.9, 0.2], [0.6, 0.2], [0.5, 0.2], [0.2, 0.2]]])
 
     class Fixed(Ranker):

@@ -130,7 +130,9 @@ def test_a_candidates_score_does_not_depend_on_the_other_candidates(
     scores, probabilities = recommender.ranker.score(recommender.features(batch, candidates, users, best))
     width = candidates.rows.shape[1]
     for columns in ([0], [width - 1, 2], list(range(0, width, 3)), list(range(width))[::-1]):
-        part = Candidates(candidates.rows[:, columns], candidates.sources[:, columns], candidates.fused[:, columns])
+        part = Candidates(
+            candidates.rows[:, columns], candidates.sources[:, columns], candidates.fused[:, columns]
+        )
         alone, p_alone = recommender.ranker.score(recommender.features(batch, part, users, best))
         np.testing.assert_allclose(alone, scores[:, columns], atol=1e-6)
         np.testing.assert_allclose(p_alone, probabilities[:, columns], atol=1e-6)
@@ -178,7 +180,9 @@ def test_a_filter_that_allows_nothing_gives_an_empty_list(either: Recommender, d
 
 
 @pytest.mark.parametrize("k", [ITEMS, ITEMS + 1, 10 * ITEMS])
-def test_a_list_longer_than_the_catalogue_is_the_catalogue(either: Recommender, dataset: Dataset, k: int) -> None:
+def test_a_list_longer_than_the_catalogue_is_the_catalogue(
+    either: Recommender, dataset: Dataset, k: int
+) -> None:
     [answer] = either.recommend([request_of(dataset, 0, k=k)])
     assert sorted(rows(answer)) == list(range(ITEMS))
 
@@ -247,7 +251,9 @@ def test_a_kind_that_the_model_does_not_know_counts_as_the_weakest(
 ) -> None:
     past = history_of(dataset, 0)
     answers = [
-        recommender.recommend([Request(replace(past, kinds=np.full(len(past.items), kind, np.int8)), START)])[0]
+        recommender.recommend([Request(replace(past, kinds=np.full(len(past.items), kind, np.int8)), START)])[
+            0
+        ]
         for kind in (0, 1, 2, 100, -1)
     ]
     assert answers[0] != answers[1] == answers[2] == answers[3] == answers[4]
@@ -261,7 +267,9 @@ def test_a_shop_without_any_kind_takes_events_as_they_come(text_vectors: FloatAr
     assert len(shop.recommend([Request(past, 0)])[0].items) == 10
 
 
-def test_observed_popularity_replaces_the_order_at_once_and_everywhere(dataset: Dataset, text_vectors: FloatArray) -> None:
+def test_observed_popularity_replaces_the_order_at_once_and_everywhere(
+    dataset: Dataset, text_vectors: FloatArray
+) -> None:
     shop = make_recommender(dataset, text_vectors)
     counts = np.arange(ITEMS, dtype=np.float32)
     shop.observe_popularity(counts)

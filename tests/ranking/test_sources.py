@@ -227,7 +227,10 @@ def test_merging_is_the_naive_fusion(case: tuple[dict[str, IntArray], int]) -> N
         found = {
             int(row): (int(mask), float(score))
             for row, mask, score in zip(
-                merged.rows[query, :count], merged.sources[query, :count], merged.fused[query, :count], strict=True
+                merged.rows[query, :count],
+                merged.sources[query, :count],
+                merged.fused[query, :count],
+                strict=True,
             )
         }
         assert found == {row: (mask, pytest.approx(score, rel=1e-5)) for row, mask, score in expected}
@@ -268,7 +271,8 @@ def test_many_bans_of_one_query_do_not_shorten_anothers_list(
 def test_recent_items_limit_what_neighbours_start_from(dataset: Dataset) -> None:
     vectors = random_units(ITEMS, 8)
     config = replace(
-        CandidateConfig(user_vector=0, text_neighbours=0, repeat=0, popular=1, item_to_item=50), recent_items=1
+        CandidateConfig(user_vector=0, text_neighbours=0, repeat=0, popular=1, item_to_item=50),
+        recent_items=1,
     )
     recommender = make_recommender(dataset, vectors, config=config)
     last = int(history_of(dataset, 0).items[-1])

@@ -15,7 +15,16 @@ import pytest
 
 import ranking.store as module
 from conf.errors import InputError
-from ranking.store import CURRENT, MANIFEST, VERSIONS, current_version, publish_version, roll_back, verify, versions
+from ranking.store import (
+    CURRENT,
+    MANIFEST,
+    VERSIONS,
+    current_version,
+    publish_version,
+    roll_back,
+    verify,
+    versions,
+)
 
 
 def writer(text: str) -> Callable[[Path], None]:
@@ -214,7 +223,8 @@ def test_a_bundle_of_another_format_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "nonsense", "../../etc", "20200101T000000Z-0123456789ab", "one\ntwo", "\x00\xff", "x" * 5000]
+    "content",
+    ["", "nonsense", "../../etc", "20200101T000000Z-0123456789ab", "one\ntwo", "\x00\xff", "x" * 5000],
 )
 def test_a_pointer_to_nothing_is_one_readable_line(tmp_path: Path, content: str) -> None:
     version = publish(tmp_path, "one")

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from importlib.resources import files
+
+import pytest
+
+from conf.compose import GROUPS, ROOTS, compose_command
+from conf.errors import InputError
+from conf.schema import (
+    Adapter, PipelineConfig, Pooling, RecommendConfig, ServeConfig, SplitKind, TextEncoderConfig, UserEncoderConfig,
+)  # fmt: skip
+
+CONF = files("conf")
+FOLDERS = sorted(f.name for f in CONF.iterdir() if f.is_dir() and not f.name.startswith("_"))
+
+
+def options(group: str) -> list[str]:
+    return sorted(
+        f.name.removesuffix(".yaml") for f in CONF.joinpath(group).iterdir() if f.name.endswith(".yaml")
+    )
+
+
+def fail(command: str, *overrides: str) -> str:
+    with pytest.raises(InputError) as caught:
+        compose_command(command, list(overrides))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("command", sorted(ROOTS))
+def test_every_command_composes_to_its_type_with_the_schemas_defaults(command: str) -> None:
+    config = compose_command(command, [])
+    assert type(config) is ROOTS[command]
+    if ROOTS[command] is not PipelineConfig:
+        assert config == ROOTS[command]()
+
+
+def test_every_command_has_its_file_and_every_file_is_a_command_or_a_part_of_one() -> None:
+    names = {f.name.removesuffix(".yaml") for f in CONF.iterdir() if f.name.endswith(".yaml")}
+    assert names == set(ROOTS) | {"pipeline", "hydra_settings"}
+
+
+@pytest.mark.parametrize("group", [f for f in FOLDERS if f != "experiment"])
+def test_every_option_of_every_group_composes(group: str) -> None:
+    assert group in GROUPS and options(group)
+    for option in options(group):
+        assert isinstance(compose_command("run", [f"{group}={option}"]), PipelineConfig)
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+@pytest.mark.parametrize("command", ["run", "evaluate"])
+def test_every_experiment_composes_and_changes_something(command: str, experiment: str) -> None:
+    assert compose_command(command, [f"experiment={experiment}"]) != compose_command(command, [])
+
+
+@pytest.mark.parametrize("adapter", list(Adapter))
+def test_every_adapter_is_an_option_of_its_own_name(adapter: Adapter) -> None:
+    assert compose_command("prepare", [f"data={adapter.value}"]).data.adapter is adapter
+
+
+@pytest.mark.parametrize("kind", list(SplitKind))
+def test_every_split_is_an_option_of_its_own_name(kind: SplitKind) -> None:
+    assert compose_command("run", [f"split={kind.value}"]).split.kind is kind
+
+
+def test_the_default_files_change_no_default() -> None:
+    config = compose_command("run", [])
+    assert config.text_encoder == TextEncoderConfig() and config.user_encoder == UserEncoderConfig()
+    assert config == PipelineConfig()
+
+
+def test_an_override_wins_over_an_experiment() -> None:
+    config = compose_command("run", ["experiment=smoke", "user_encoder.epochs=7"])
+    assert config.user_encoder.epochs == 7 and config.text_encoder.max_steps == 4
+
+
+def test_overrides_take_their_types() -> None:
+    config = compose_command(
+        "run",
+        [
+            "seed=3", "data.items=[a.csv,b.csv]", "data.columns.user_id=customer", "text_encoder.pooling=cls",
+            "data.event_weights.click=0.5", "split.test_start=2024-05-01", "evaluation.exclude_seen=true", "evaluation.ks=[5]",
+        ],
+    )  # fmt: skip
+    assert config.seed == 3 and config.data.items == ["a.csv", "b.csv"]
+    assert config.data.columns == {"user_id": "customer"} and config.data.event_weights == {"click": 0.5}
+    assert config.text_encoder.pooling is Pooling.cls
+    assert config.split.test_start == "2024-05-01", "a date stays text"
+    assert config.evaluation.exclude_seen is True and config.evaluation.ks == [5]
+
+
+def test_configurations_are_frozen() -> None:
+    config = compose_command("run", [])
+    with pytest.raises(AttributeError):
+        config.seed = 1
+    with pytest.raises(AttributeError):
+        config.split.test_fraction = 0.5
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.item=x", "unknown config key 'data.item'; did you mean 'items'?"),
+        ("usr_encoder.dim=3", "unknown config key 'usr_encoder.dim'; did you mean 'user_encoder'?"),
+        ("text_encoder.max_step=3", "unknown config key 'text_encoder.max_step'; did you mean 'max_steps'?"),
+        ("data.filters.k_core=3", "unknown config key 'data.filters.k_core'; did you mean 'kcore'?"),
+        ("zzz=1", "unknown config key 'zzz'"),
+        ("+zzz=1", "unknown config key 'zzz'"),
+        ("+data.zzz=1", "unknown config key 'zzz'"),
+        ("seed=abc", "seed=abc: Value 'abc' of type 'str' could not be converted to Integer"),
+        ("ranker.enabled=perhaps", "ranker.enabled=perhaps: Value 'perhaps' is not a valid bool (type str)"),
+        (
+            "split.kind=odd",
+            "split.kind=odd: Invalid value 'odd', expected one of [leave_one_out, global_time]",
+        ),
+        ("data=movielen", "did you mean 'movielens'?"),
+        ("split=globaltime", "no 'globaltime' for split (there are: global_time, leave_one_out)"),
+        ("experiment=nope", "no 'nope' for experiment (there are: "),
+        ("data.items=[a", "cannot read the arguments"),
+        ("data.items", "cannot read the arguments"),
+    ],
+)
+def test_a_wrong_override_is_one_line_that_names_it(override: str, message: str) -> None:
+    assert message in fail("run", override)
+
+
+def test_keys_of_another_command_are_unknown() -> None:
+    assert fail("serve", "split.kind=leave_one_out").startswith("unknown config key 'split.kind'")
+    assert fail("recommend", "port=3").startswith("unknown config key 'port'")
+    assert fail("serve", "prot=3") == "unknown config key 'prot'; did you mean 'port'?"
+
+
+def test_commands_of_a_server_take_their_keys() -> None:
+    assert compose_command("serve", ["port=0", "privacy.hash_users=true"]) == ServeConfig(
+        port=0, privacy=type(ServeConfig().privacy)(hash_users=True)
+    )
+    config = compose_command("recommend", ["items=[a,b]", "intent='garden party'", "k=3"])
+    assert config == RecommendConfig(items=["a", "b"], intent="garden party", k=3)
+
+
+def test_composing_twice_in_a_process_gives_the_same() -> None:
+    first = compose_command("run", ["seed=1"])
+    fail("run", "zzz=1")
+    assert compose_command("run", ["seed=1"]) == first
+    assert compose_command("run", []).seed == 0

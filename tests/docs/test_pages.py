@@ -1,0 +1,154 @@
+"""The pages say what the program does: settings exist, defaults are right, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conf.compose import ROOTS, compose_command
+from conf.schema import PipelineConfig
+from features.stages import plain
+
+ROOT = Path(__file__).parents[2]
+PAGES = ["README.md", "CHANGELOG.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^( *)```([a-z]*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+COMPLETE = ("text_encoder", "user_encoder", "candidates", "index", "ranker", "rerank", "split")
+"""Sections of which docs/training.md must list every key."""
+
+
+@cache
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text()
+
+
+def commands(page: str) -> list[str]:
+    """`shelfwise ...` lines of a page's code blocks, without prompts, comments and output."""
+    found = []
+    for _, language, block in FENCE.findall(text_of(page)):
+        if language not in ("", "console"):
+            continue
+        for line in block.replace("\\\n", " ").splitlines():
+            command = line.strip().removeprefix("$ ").partition("   # ")[0].partition("  # ")[0].strip()
+            if re.match(r"shelfwise [a-z]", command):
+                found.append(command)
+    return found
+
+
+DOCUMENTED = [(page, command) for page in PAGES for command in commands(page)]
+
+
+def test_commands_are_found() -> None:
+    assert len(DOCUMENTED) > 20
+    assert {page for page, _ in DOCUMENTED} >= {"README.md", "docs/training.md", "docs/operations.md"}
+
+
+@pytest.mark.parametrize(("page", "command"), DOCUMENTED, ids=[f"{p}: {c[:60]}" for p, c in DOCUMENTED])
+def test_every_documented_command_is_accepted(page: str, command: str) -> None:
+    if "max_step=" in command:  # shown with the error that it gives
+        pytest.raises(Exception, compose_command, "run", ["text_encoder.max_step=300"])
+        return
+    words = shlex.split(command)[1:]
+    name, overrides = words[0], [w for w in words[1:] if "=" in w and w not in ("experiment=long",)]
+    assert name in ROOTS
+    swept = "-m" in words
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if swept and "," in value:
+            override = f"{key}={value.split(',')[0]}"
+        if "${hydra:" not in value:
+            compose_command(name, [override])
+
+
+def schema_defaults(config: object, prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for field in fields(config):  # type: ignore[arg-type]
+        value = getattr(config, field.name)
+        if hasattr(value, "__dataclass_fields__"):
+            found |= schema_defaults(value, f"{prefix}{field.name}.")
+        else:
+            found[f"{prefix}{field.name}"] = plain(value)
+    return found
+
+
+def documented_defaults() -> dict[str, str]:
+    """Return key -> default as written in the tables of docs/training.md."""
+    found: dict[str, str] = {}
+    prefix = None
+    for line in text_of("docs/training.md").splitlines():
+        cells = [c.strip() for c in line.strip("|").split("|")] if line.startswith("|") else []
+        if len(cells) < 3 or cells[1] == "---":
+            prefix = prefix if cells else None
+            continue
+        if cells[1] == "default":
+            prefix = "" if cells[0] == "key" else cells[0].strip("`")
+        elif prefix is not None:
+            found[prefix + cells[0].strip("`")] = cells[1].strip("`")
+    return found
+
+
+def test_documented_defaults_are_the_real_ones() -> None:
+    real, said = schema_defaults(PipelineConfig()), documented_defaults()
+    assert len(said) > 60
+    assert {k for k in said if k not in real} == set()
+    wrong = {k: (v, real[k]) for k, v in said.items() if _value(v) != _value(str(real[k]).lower())}
+    assert wrong == {}
+
+
+def _value(text: str) -> Any:
+    value = yaml.safe_load("null" if text == "none" else text)
+    try:
+        return float(value) if not isinstance(value, bool) else value
+    except (TypeError, ValueError):
+        return value
+
+
+@pytest.mark.parametrize("section", COMPLETE)
+def test_every_setting_of_a_model_part_is_documented(section: str) -> None:
+    real = {k for k in schema_defaults(PipelineConfig()) if k.startswith(f"{section}.")}
+    assert real - documented_defaults().keys() - {"split.kind"} == set()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for target in LINK.findall(FENCE.sub("", text_of(page))):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (ROOT / page).parent / path if path else ROOT / page
+        assert file.is_file(), f"{page}: {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
+            assert anchor in slugs, f"{page}: {target}"
+
+
+def test_the_readme_names_every_command_and_every_page() -> None:
+    readme = text_of("README.md")
+    assert [c for c in ROOTS if f"`shelfwise {c}`" not in readme] == []
+    assert [p for p in PAGES if p != "README.md" and f"({p})" not in readme] == []
+
+
+def test_the_make_targets_that_are_documented_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {t for page in PAGES for t in re.findall(r"(?:`|^)make ([a-z-]+)", text_of(page), re.MULTILINE)}
+    assert named and named <= targets
+
+
+def test_the_python_example_runs_against_the_real_names() -> None:
+    import serving.client
+    import serving.results
+
+    blocks = [b for _, language, b in FENCE.findall(text_of("README.md")) if language == "python"]
+    assert blocks
+    for block in blocks:
+        compile(block, "README.md", "exec")
+        for module, names in re.findall(r"^from (serving\.\w+) import (.+)$", block, re.MULTILINE):
+            assert all(hasattr(getattr(serving, module.split(".")[1]), n.strip()) for n in names.split(","))

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import shelfwise
+from conf.compose import ROOTS
+from conf.schema import PipelineConfig
+from ranking.store import current_version
+
+ROOT = Path(__file__).parents[1]
+
+
+class Ended(Exception):
+    """What a command came to."""
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the front door in this process; return the exit code."""
+    monkeypatch.setattr(sys, "argv", ["shelfwise", *arguments])
+    try:
+        shelfwise.main()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+WRONG = {
+    "unknown command": (["prepar"], "unknown command 'prepar'; did you mean 'prepare'?"),
+    "unknown key": (["run", "data.item=x.csv"], "unknown config key 'data.item'; did you mean 'items'?"),
+    "added key": (["run", "+data.item=x.csv"], "unknown config key 'item'"),
+    "wrong type": (["run", "seed=soon"], "seed=soon: Value 'soon'"),
+    "bad range": (["run", "split.test_fraction=3"], "split fractions must lie between 0 and 1"),
+    "unknown option": (["run", "split=globaltime"], "did you mean 'global_time'?"),
+    "no table named": (["prepare"], "data.items is not set"),
+    "missing file": (["prepare", "data.items=none.csv"], "data.items: no such file: none.csv"),
+    "missing file in run": (["run", "data.items=none.csv"], "data.items: no such file: none.csv"),
+    "no dataset to train on": (["train-encoder"], "no dataset.json here; run `shelfwise prepare` first"),
+    "no dataset to rank on": (["train-ranker"], "no dataset.json here"),
+    "no dataset to publish": (["publish"], "no dataset.json here"),
+    "no dataset to evaluate": (["evaluate"], "no dataset.json here"),
+    "no bundle to serve": (["serve"], "work/artifacts"),
+    "no bundle to export": (["export"], "CURRENT: no such file; publish a bundle first"),
+    "no bundle to roll back": (["rollback"], "CURRENT: no such file; publish a bundle first"),
+    "no server": (["recommend", "address=127.0.0.1:1", "timeout=20"], "no server answers at 127.0.0.1:1"),
+    "markup in a value": (["run", "data.items='[bold]x[/bold].csv'"], "no such file: [bold]x[/bold].csv"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_one_line_exit_code_2_and_nothing_written(
+    case: str, empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, message = WRONG[case]
+    assert call(monkeypatch, *arguments) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("shelfwise: ") and err.count("\n") == 1 and message in err
+    assert "Traceback" not in err + out
+    assert list(empty.iterdir()) == []
+
+
+def test_a_bad_value_is_found_before_a_sweep_starts_a_job(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "prepare", "-m", "split.test_fraction=2,3") == 2
+    assert "split fractions must lie between 0 and 1" in capsys.readouterr().err
+    assert not (empty / "work").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"]])
+def test_help_lists_every_command(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, *arguments) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n  {command} " in out for command in ROOTS)
+
+
+def test_no_command_shows_the_usage_and_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch) == 2
+    assert capsys.readouterr().out.startswith("usage: shelfwise")
+
+
+def test_cfg_prints_every_key_and_runs_nothing(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "run", "seed=7", "--cfg", "job") == 0
+    out = capsys.readouterr().out
+    assert "seed: 7" in out and "  max_steps: 300" in out and "kind: global_time" in out
+    assert list(empty.iterdir()) == []
+
+
+def test_a_command_gets_its_typed_configuration(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    monkeypatch.setitem(shelfwise.COMMANDS, "publish", seen.append)
+    assert call(monkeypatch, "publish", "work_dir=elsewhere", "split=leave_one_out") == 0
+    [config] = seen
+    assert isinstance(config, PipelineConfig)
+    assert config.work_dir == "elsewhere" and config.split.kind.value == "leave_one_out"
+    assert list(empty.iterdir()) == []
+
+
+def test_the_installed_module_ends_with_the_exit_code(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "shelfwise", "prepare", "data.items=none.csv"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("shelfwise: data.items: no such file: none.csv")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_copies_the_encoder_once(
+    trained: PipelineConfig, empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifacts = Path(trained.work_dir) / "artifacts"
+    assert call(monkeypatch, "export", f"artifacts={artifacts}", "output=model") == 0
+    source = artifacts / "versions" / current_version(artifacts) / "text_encoder"
+    for path in source.rglob("*"):
+        if path.is_file():
+            assert (empty / "model" / path.relative_to(source)).read_bytes() == path.read_bytes()
+    capsys.readouterr()
+    assert call(monkeypatch, "export", f"artifacts={artifacts}", "output=model") == 2
+    assert capsys.readouterr().err == "shelfwise: output=model: already exists; name a new folder\n"
+
+
+def test_rolling_back_without_an_earlier_version_changes_nothing(
+    trained: PipelineConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifacts = Path(trained.work_dir) / "artifacts"
+    before = current_version(artifacts)
+    assert call(monkeypatch, "rollback", f"artifacts={artifacts}") == 2
+    assert f"no version before {before} to roll back to" in capsys.readouterr().err
+    assert current_version(artifacts) == before

@@ -203,9 +203,8 @@ class TextEncoderConfig:
         for name in ("field_dropout", "token_dropout", "warmup_fraction"):
             _require(0 <= getattr(self, name) < 1, f"text_encoder.{name} must lie in 0..1")
         _at_least(1, self, "text_encoder.", "window", "lora_rank")
-        _at_least(
-            0, self, "text_encoder.", "frozen_layers", "patience", "hard_negatives", "weight_decay", "adversarial_epsilon"
-        )
+        _at_least(0, self, "text_encoder.", "frozen_layers", "patience", "hard_negatives", "weight_decay")
+        _at_least(0, self, "text_encoder.", "adversarial_epsilon")
         for name in ("learning_rate", "clip_norm"):
             _require(getattr(self, name) > 0, f"text_encoder.{name} must be positive")
 

@@ -113,8 +113,8 @@ def fit(
         console: where the progress bar goes; None shows none.
 
     """
-    # Two of them: one that keeps the best epoch would leave out the epochs that were not better, and a resumed
-    # run would train those once more.
+    # Two of them: one that keeps the best epoch would leave out the epochs that were not better, and a
+    # resumed run would train those once more.
     every = ModelCheckpoint(dirpath=checkpoints, filename=LAST, enable_version_counter=False)
     best_one = ModelCheckpoint(
         dirpath=checkpoints,

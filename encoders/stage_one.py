@@ -68,7 +68,13 @@ def choose_trainable(encoder: TextEncoder, config: TextEncoderConfig) -> None:
         layers = _layers(backbone)
         if layers is None:
             raise InputError(
-                f"text_encoder.frozen_layers: cannot tell the layers of {type(backbone).__name__}; set it to 0"
+                "text_encoder.frozen_layers: cannot tell the layers of "
+                f"{type(backbone).__name__}; set it to 0"
+            )
+        if config.frozen_layers >= len(layers):
+            raise InputError(
+                f"text_encoder.frozen_layers={config.frozen_layers}: the model has {len(layers)} layers, so "
+                f"nothing would learn; set it to {len(layers) - 1} or less, or text_encoder.mode=frozen"
             )
         embeddings = getattr(backbone, "embeddings", backbone.get_input_embeddings())
         for part in (embeddings, *layers[: config.frozen_layers]):

@@ -14,9 +14,19 @@ import torch
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from conf.schema import (
-    CandidateConfig, DataConfig, EvaluationConfig, IndexConfig, PipelineConfig, Pooling, Precision, RankerConfig,
-    SplitConfig, SplitKind, TextEncoderConfig, UserEncoderConfig,
-)  # fmt: skip
+    CandidateConfig,
+    DataConfig,
+    EvaluationConfig,
+    IndexConfig,
+    PipelineConfig,
+    Pooling,
+    Precision,
+    RankerConfig,
+    SplitConfig,
+    SplitKind,
+    TextEncoderConfig,
+    UserEncoderConfig,
+)
 from encoders.text_encoder import Prompts, TextEncoder
 from encoders.towers import Towers
 from features import schema
@@ -165,7 +175,7 @@ def everything(dataset: Dataset) -> LongArray:
 
 
 def tiny_bert(folder: Path, texts: Sequence[str], *, seed: int = 0, max_tokens: int = 24) -> Path:
-    """Save a random two-layer BERT of width 32 whose vocabulary is the words of the texts; return its folder."""
+    """Save a random two-layer BERT of width 32 that knows the words of the texts; return its folder."""
     words = sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower())})
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
     torch.manual_seed(seed)
@@ -187,7 +197,8 @@ def tiny_bert(folder: Path, texts: Sequence[str], *, seed: int = 0, max_tokens: 
 def random_units(count: int, dim: int, seed: int = 0) -> FloatArray:
     """Draw unit vectors, [count, dim]."""
     vectors = np.random.default_rng(seed).normal(size=(count, dim))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    units: FloatArray = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return units
 
 
 def random_towers(text_dim: int, items: int, kinds: int, *, seed: int = 0, max_length: int = 8) -> Towers:
@@ -245,7 +256,7 @@ def pipeline_config(world: World, bert: Path, folder: Path, kind: SplitKind) -> 
         split=SplitConfig(kind=kind),
         text_encoder=TextEncoderConfig(
             model=str(bert), max_tokens=16, max_steps=24, validate_every=8, batch_size=32, learning_rate=2e-3,
-            precision=Precision.fp32, patience=5,
+            precision=Precision.fp32, patience=5, frozen_layers=0,
         ),
         user_encoder=UserEncoderConfig(
             dim=16, max_length=10, dropout=0.1, epochs=6, patience=2, batch_size=16, learning_rate=1e-2

@@ -7,7 +7,14 @@ import pytest
 from conf.compose import GROUPS, ROOTS, compose_command
 from conf.errors import InputError
 from conf.schema import (
-    Adapter, PipelineConfig, Pooling, RecommendConfig, ServeConfig, SplitKind, TextEncoderConfig, UserEncoderConfig,
+    Adapter,
+    PipelineConfig,
+    Pooling,
+    RecommendConfig,
+    ServeConfig,
+    SplitKind,
+    TextEncoderConfig,
+    UserEncoderConfig,
 )  # fmt: skip
 
 CONF = files("conf")
@@ -79,10 +86,16 @@ def test_overrides_take_their_types() -> None:
     config = compose_command(
         "run",
         [
-            "seed=3", "data.items=[a.csv,b.csv]", "data.columns.user_id=customer", "text_encoder.pooling=cls",
-            "data.event_weights.click=0.5", "split.test_start=2024-05-01", "evaluation.exclude_seen=true", "evaluation.ks=[5]",
+            "seed=3",
+            "data.items=[a.csv,b.csv]",
+            "data.columns.user_id=customer",
+            "text_encoder.pooling=cls",
+            "data.event_weights.click=0.5",
+            "split.test_start=2024-05-01",
+            "evaluation.exclude_seen=true",
+            "evaluation.ks=[5]",
         ],
-    )  # fmt: skip
+    )
     assert config.seed == 3 and config.data.items == ["a.csv", "b.csv"]
     assert config.data.columns == {"user_id": "customer"} and config.data.event_weights == {"click": 0.5}
     assert config.text_encoder.pooling is Pooling.cls

@@ -103,11 +103,18 @@ def test_values_that_do_not_fit_together(overrides: list[str], message: str) -> 
 @pytest.mark.parametrize(
     "override",
     [
-        "text_encoder.max_steps=0", "text_encoder.patience=0", "user_encoder.negatives=0", "ranker.candidates=0",
-        "ranker.hidden=[]", "rerank.diversity=1", "candidates.user_vector=0", "evaluation.max_users=0",
-        "data.event_weights.view=0", "data.max_reject_fraction=0",
+        "text_encoder.max_steps=0",
+        "text_encoder.patience=0",
+        "user_encoder.negatives=0",
+        "ranker.candidates=0",
+        "ranker.hidden=[]",
+        "rerank.diversity=1",
+        "candidates.user_vector=0",
+        "evaluation.max_users=0",
+        "data.event_weights.view=0",
+        "data.max_reject_fraction=0",
     ],
-)  # fmt: skip
+)
 def test_values_at_the_border_are_fine(override: str) -> None:
     typed("run", [override])
 

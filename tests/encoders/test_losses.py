@@ -117,7 +117,7 @@ def test_in_batch_gradients_pull_the_positive_and_leave_masked_candidates_alone(
     queries = torch.tensor([[1.0, 0.0]], requires_grad=True)
     candidates = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.5, 0.5]], requires_grad=True)
     masked = torch.tensor([[False, False, True]])
-    in_batch_softmax(queries, candidates, torch.tensor([0]), temperature=1.0, masked=masked).backward()
+    in_batch_softmax(queries, candidates, torch.tensor([0]), temperature=1.0, masked=masked).backward()  # type: ignore[no-untyped-call]
     assert candidates.grad is not None and queries.grad is not None
     assert candidates.grad[0, 0] < 0 < candidates.grad[1, 0]
     assert candidates.grad[2].tolist() == [0.0, 0.0]
@@ -183,7 +183,7 @@ def test_sampled_softmax_gradients_are_finite_and_flow_to_everything() -> None:
     negatives = torch.randn(5, 4, requires_grad=True)
     collide = torch.zeros(3, 5, dtype=torch.bool)
     collide[:, 0] = True
-    sampled_softmax(states, positives, negatives, collide, torch.ones(3), 1.0).backward()
+    sampled_softmax(states, positives, negatives, collide, torch.ones(3), 1.0).backward()  # type: ignore[no-untyped-call]
     for tensor in (states, positives, negatives):
         assert tensor.grad is not None and torch.isfinite(tensor.grad).all()
     assert negatives.grad is not None

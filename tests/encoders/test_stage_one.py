@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,13 @@ from tests.encoders.test_losses import naive_in_batch
 from tests.synthetic import everything, make_dataset
 
 SETTINGS = TextEncoderConfig(
-    batch_size=8, window=3, field_dropout=0.0, frozen_layers=0, precision=Precision.fp32, temperature=0.1, max_steps=10
+    batch_size=8,
+    window=3,
+    field_dropout=0.0,
+    frozen_layers=0,
+    precision=Precision.fp32,
+    temperature=0.1,
+    max_steps=10,
 )
 
 
@@ -177,7 +184,7 @@ def test_the_loss_of_a_step_is_the_naive_loop(
 
 def test_gradients_reach_every_layer(dataset: Dataset, encoder: TextEncoder) -> None:
     module = module_of(dataset, encoder, SETTINGS)
-    module._loss(next(module.sampler.batches(1, 32, seed=0))).backward()
+    module._loss(next(module.sampler.batches(1, 32, seed=0))).backward()  # type: ignore[no-untyped-call]
     for name, parameter in encoder.named_parameters():
         if "pooler" not in name:
             assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
@@ -198,7 +205,12 @@ def test_hard_negatives_are_near_texts_and_join_the_candidates(
     assert np.array_equal(np.sort(module.mined, 1), np.sort(np.argsort(-cosines, 1)[:, :2], 1))
     encoded: list[IntArray] = []
     original = module._encode
-    monkeypatch.setattr(module, "_encode", lambda rows: encoded.append(rows) or original(rows))
+
+    def spy(rows: IntArray) -> torch.Tensor:
+        encoded.append(rows)
+        return original(rows)
+
+    monkeypatch.setattr(module, "_encode", spy)
     batch = next(module.sampler.batches(1, 4, seed=0))
     module._loss(batch)
     pairs = set(batch.anchor.tolist()) | set(batch.positive.tolist())
@@ -212,12 +224,17 @@ def test_adversarial_training_adds_gradient_and_leaves_the_weights_as_they_were(
     module = module_of(dataset, encoder, replace(SETTINGS, adversarial_epsilon=0.5))
     monkeypatch.setattr(module, "manual_backward", lambda loss: loss.backward())
     batch = next(module.sampler.batches(1, 8, seed=0))
-    module._loss(batch).backward()
-    weight = encoder.backbone.get_input_embeddings().weight
+    module._loss(batch).backward()  # type: ignore[no-untyped-call]
+    weight: Any = encoder.backbone.get_input_embeddings().weight
     before, gradient = weight.detach().clone(), weight.grad.clone()
     seen: list[torch.Tensor] = []
     original = module._loss
-    monkeypatch.setattr(module, "_loss", lambda b: seen.append(weight.detach().clone()) or original(b))
+
+    def spy(pairs: PairBatch) -> torch.Tensor:
+        seen.append(weight.detach().clone())
+        return original(pairs)
+
+    monkeypatch.setattr(module, "_loss", spy)
     module._adversarial_backward(batch)
     assert (seen[0] - before).norm().item() == pytest.approx(0.5, rel=1e-3)
     torch.testing.assert_close((seen[0] - before) / 0.5, gradient / gradient.norm(), atol=1e-4, rtol=1e-3)

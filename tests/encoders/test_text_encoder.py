@@ -204,6 +204,14 @@ def test_full_tuning_freezes_nothing(encoder: TextEncoder) -> None:
     assert all(p.requires_grad for p in encoder.parameters())
 
 
+@pytest.mark.parametrize("layers", [2, 3])
+def test_a_model_with_every_layer_frozen_is_an_input_error(encoder: TextEncoder, layers: int) -> None:
+    with pytest.raises(
+        InputError, match=f"frozen_layers={layers}: the model has 2 layers.*set it to 1 or less"
+    ):
+        choose_trainable(encoder, TextEncoderConfig(frozen_layers=layers))
+
+
 def test_layers_that_cannot_be_found_are_an_input_error(encoder: TextEncoder) -> None:
     encoder.backbone = torch.nn.Linear(2, 2)  # type: ignore[assignment]
     with pytest.raises(InputError, match="frozen_layers: cannot tell the layers of Linear"):

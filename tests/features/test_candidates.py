@@ -1,12 +1,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from features.candidates import (
-    SOURCES, Candidates, ItemArrays, candidate_features, feature_names, recency_weights, spread,
+    SOURCES,
+    Candidates,
+    ItemArrays,
+    candidate_features,
+    feature_names,
+    recency_weights,
+    spread,
 )  # fmt: skip
 from features.dataset import Dataset, FloatArray
 from features.histories import HistoryBatch, batch_histories
@@ -86,7 +93,8 @@ def features_of(
 
 
 def test_names_are_distinct_and_grow_with_the_attributes() -> None:
-    assert len(feature_names(0)) == 32 + len(SOURCES)
+    assert feature_names(0)[-len(SOURCES) :] == [f"source_{name}" for name in SOURCES]
+    assert len(feature_names(2)) == len(feature_names(0)) + 4
     assert feature_names(2)[-4:] == ["attribute_0", "attribute_1", "attribute_0_last", "attribute_1_last"]
     assert len(set(feature_names(4))) == len(feature_names(4))
 
@@ -95,7 +103,7 @@ SHARE = (1 / 1.1 + 1) / (1 / 1.1 + 1 / 1.05 + 1)
 """Part of the first and third of three events whose weights by age are 1/1.1, 1/1.05 and 1."""
 
 # Three events, oldest first: item 0 bought 12 days ago, item 1 clicked 4 days ago, item 0 bought 2 days ago.
-EXPECTED = {
+EXPECTED: dict[str, Any] = {
     "user_score": [0, 1, 2, 3],
     "user_score_below_best": [-5, -4, -3, -2],
     "item_near_max": [1, 1, 0.8, -0.6],
@@ -117,6 +125,11 @@ EXPECTED = {
     "own_events_since": np.log1p([0, 1, 100_000, 100_000]),
     # Item 0 came back after 10 days, item 1 is expected after its typical 20.
     "own_due": [np.log(3 / 11), np.log(5 / 21), 0, 0],
+    "own_month": np.log1p([0.5 ** (12 / 30) + 0.5 ** (2 / 30), 0.5 ** (4 / 30), 0, 0]),
+    "own_season": np.log1p([0.5 ** (12 / 120) + 0.5 ** (2 / 120), 0.5 ** (4 / 120), 0, 0]),
+    "own_visits": [2 / 3, 1 / 3, 0, 0],
+    # As together_sum, with weights 1/1.1, 1/1.05 and 1.
+    "together_long": [0.5 / 1.05, 0.5 * (1 / 1.1 + 1), 0.3 / 1.05, 0],
     "own_clicks": np.log1p([0, 1, 0, 0]),
     "repeat_rate": [0.4, 0.3, 0.2, 0.1],
     "gap_days": np.log1p([10, 20, 30, 40]),
@@ -181,6 +194,24 @@ def test_without_statistics_and_timestamps_features_are_finite(text_vectors: Flo
 def test_an_event_from_the_future_is_no_time_ago(arrays: ItemArrays) -> None:
     found = features_of(arrays, batch_of(history((0, 0, -3))), [[0]])
     assert found["own_days_since"].tolist() == [[0.0]] and found["days_since_last"].tolist() == [[0.0]]
+
+
+def test_a_basket_is_one_visit_however_many_lines_it_has(arrays: ItemArrays) -> None:
+    basket = history((0, 0, 5), (1, 0, 5), (0, 0, 5), (0, 0, 1))
+    found = features_of(arrays, batch_of(history((2, 0, 9)), basket), [[0, 1], [0, 1]])
+    # Two visits: item 0 was bought three times (more than once a visit counts as every visit), item 1 in one.
+    assert found["own_visits"].tolist() == [[0.0, 0.0], [1.0, 0.5]]
+
+
+def test_long_memory_reaches_a_hundred_events_back(arrays: ItemArrays) -> None:
+    past = history((1, 0, 300.0), *[(3, 0, 200.0 - n) for n in range(99)])
+    found = features_of(arrays, batch_of(past), [[0, 2]])
+    assert found["together_sum"].tolist() == [[0.0, 0.0]]
+    np.testing.assert_allclose(
+        found["together_long"], [[0.5 / (1 + 99 / 20), 0.3 / (1 + 99 / 20)]], rtol=1e-5
+    )
+    older = history((1, 0, 300.0), *[(3, 0, 200.0 - n) for n in range(100)])
+    assert features_of(arrays, batch_of(older), [[0, 2]])["together_long"].tolist() == [[0.0, 0.0]]
 
 
 def test_padding_is_all_zero(arrays: ItemArrays) -> None:

@@ -99,9 +99,9 @@ def days(*moments: tuple[str, int, int]) -> list[EventRow]:
     return [(user, f"i{item}", "purchase", START + day * DAY) for user, item, day in moments]
 
 
-def dates(valid: int, test: int, **fractions: float) -> SplitConfig:
+def dates(valid: int, test: int) -> SplitConfig:
     stamps = [str(np.datetime64(START + day * DAY, "s")) for day in (valid, test)]
-    return SplitConfig(valid_start=stamps[0], test_start=stamps[1], **fractions)
+    return SplitConfig(valid_start=stamps[0], test_start=stamps[1])
 
 
 def test_global_time_by_hand() -> None:
@@ -186,9 +186,14 @@ KINDS = {"purchase": 1.0, "click": 0.5, "impression": 0.0}
 
 def test_only_the_asked_kinds_count_as_targets() -> None:
     rows: list[EventRow] = [
-        ("u", "i0", "purchase", 0), ("u", "i1", "purchase", 1), ("u", "i2", "purchase", 2), ("u", "i3", "click", 3),
-        ("v", "i0", "purchase", 0), ("v", "i1", "click", 1), ("v", "i2", "purchase", 2),
-    ]  # fmt: skip
+        ("u", "i0", "purchase", 0),
+        ("u", "i1", "purchase", 1),
+        ("u", "i2", "purchase", 2),
+        ("u", "i3", "click", 3),
+        ("v", "i0", "purchase", 0),
+        ("v", "i1", "click", 1),
+        ("v", "i2", "purchase", 2),
+    ]
     data = make_dataset(rows, ITEMS, KINDS)
     assert [q[0] for q in asked(make_split(data, LEAVE_ONE_OUT, []).test)] == [0, 1]
     assert [q[0] for q in asked(make_split(data, LEAVE_ONE_OUT, ["purchase"]).test)] == [1]
@@ -248,9 +253,14 @@ def test_one_repeat_in_twenty_is_the_border(repeating: int) -> None:
 def past(split: Split) -> list[object]:
     """Everything of a split that is computed before its test window."""
     return [
-        split.tower_end.tolist(), split.train_end.tolist(), split.tower_time, split.train_time, split.state_time,
-        asked(split.ranker), asked(split.valid),
-    ]  # fmt: skip
+        split.tower_end.tolist(),
+        split.train_end.tolist(),
+        split.tower_time,
+        split.train_time,
+        split.state_time,
+        asked(split.ranker),
+        asked(split.valid),
+    ]
 
 
 def known(dataset: Dataset, split: Split, vectors: FloatArray) -> list[np.ndarray]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from conf.errors import InputError
 from conf.schema import PipelineConfig, SplitConfig, SplitKind, TextEncoderConfig
 from features.stages import Stage, fingerprint, plain, write_atomically
 
@@ -76,3 +77,16 @@ def test_an_atomic_write_that_fails_leaves_the_old_content(
     write_atomically(path, "new")
     assert path.read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["CURRENT"]
+
+
+def test_a_step_refuses_to_build_on_outputs_of_other_settings(tmp_path: Path) -> None:
+    stage = Stage(tmp_path / "encoder", "abc")
+    with pytest.raises(InputError, match=r"encoder: missing.*run `shelfwise train-encoder` with the same"):
+        stage.require("train-encoder")
+    stage.reopen()
+    with pytest.raises(InputError, match="unfinished"):
+        stage.require("train-encoder")
+    stage.complete()
+    stage.require("train-encoder")
+    with pytest.raises(InputError, match="made with other settings"):
+        Stage(tmp_path / "encoder", "abd").require("train-encoder")

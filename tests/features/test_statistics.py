@@ -120,13 +120,17 @@ def test_without_timestamps_nothing_is_older() -> None:
 
 def test_repeat_rate_and_gap_by_hand() -> None:
     rows = [
-        ("u", "a", "purchase", START), ("u", "a", "purchase", START + 3600), ("u", "a", "purchase", START + 10 * DAY),
+        ("u", "a", "purchase", START),
+        ("u", "a", "purchase", START + 3600),
+        ("u", "a", "purchase", START + 10 * DAY),
         ("v", "a", "purchase", START),
-        ("v", "b", "purchase", START), ("v", "b", "purchase", START + 4 * DAY), ("v", "b", "purchase", START + 6 * DAY),
-    ]  # fmt: skip
+        ("v", "b", "purchase", START),
+        ("v", "b", "purchase", START + 4 * DAY),
+        ("v", "b", "purchase", START + 6 * DAY),
+    ]
     data = make_dataset(rows, ["a", "b", "c"])
     found = statistics_of(data)
-    # Buyers: a has u and v, b has v. Repeaters: u of a (an hour later is the same visit), v of b. Overall 2 of 3.
+    # Buyers: a has u and v, b has v. Repeaters: u of a (an hour later is the same visit), v of b: 2 of 3.
     assert found.repeat_rate.tolist() == pytest.approx([(1 + 5 * 2 / 3) / 7, (1 + 5 * 2 / 3) / 6, 2 / 3])
     # Gaps: a once 239/24 days; b 4 and 2 days; typical (239/24 + 6) / 3.
     gap, typical = 239 / 24, (239 / 24 + 6) / 3

@@ -56,9 +56,14 @@ def original(config: PipelineConfig, shop: Dataset) -> Recommender:
     work = Path(config.work_dir)
     split = make_split(shop, config.split, [])
     return build_recommender(
-        config, shop, np.load(work / ENCODER_FOLDER / TEXT_VECTORS), Towers.load(work / ENCODER_FOLDER / TOWERS),
-        split.state_end, split.state_time, Ranker.load(work / RANKER_FOLDER),
-    )  # fmt: skip
+        config,
+        shop,
+        np.load(work / ENCODER_FOLDER / TEXT_VECTORS),
+        Towers.load(work / ENCODER_FOLDER / TOWERS),
+        split.state_end,
+        split.state_time,
+        Ranker.load(work / RANKER_FOLDER),
+    )
 
 
 def requests(shop: Dataset, text: np.ndarray) -> list[Request]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -100,13 +101,15 @@ def test_nprobe_is_passed_per_call_and_changes_nothing_shared(factory: str) -> N
 
     assert recall(one) < 0.9
     assert recall(all_lists) == 1.0
-    assert faiss.try_extract_index_ivf(all_lists.cpu).nprobe == 1, "what other threads see"
+    inverted = faiss.try_extract_index_ivf(all_lists.cpu)
+    assert inverted is not None and inverted.nprobe == 1, "what other threads see"
 
 
 def test_a_filter_whose_rows_lie_in_other_lists_still_fills_the_list() -> None:
     index = build("IVF8,Flat", nprobe=1)
-    lists = index.cpu.quantizer.assign(VECTORS, 1).ravel()
-    own = index.cpu.quantizer.assign(QUERIES[:1], 1).ravel()[0]
+    quantizer: Any = faiss.try_extract_index_ivf(index.cpu).quantizer  # type: ignore[union-attr]
+    lists = quantizer.assign(VECTORS, 1).ravel()
+    own = quantizer.assign(QUERIES[:1], 1).ravel()[0]
     allowed: BoolArray = lists != own
     assert allowed.mean() > 0.05
     assert np.array_equal(index.search(QUERIES[:1], 10, allowed)[0], exact(QUERIES[:1], 10, allowed))

@@ -12,7 +12,12 @@ from encoders.fitting import fit
 from ranking.examples import Examples
 from ranking.ranker import KNOTS, QuantileScale, Ranker
 from ranking.ranker_module import (
-    QueryBatches, RankerModule, calibrate, listwise_loss, probability_quality, raw_logits,
+    QueryBatches,
+    RankerModule,
+    calibrate,
+    listwise_loss,
+    probability_quality,
+    raw_logits,
 )  # fmt: skip
 
 NAMES = ["signal", "noise", "constant"]
@@ -103,7 +108,7 @@ def test_the_listwise_loss_by_hand() -> None:
     scores = torch.tensor([[1.0, 2.0, 50.0], [0.0, 0.0, 0.0], [3.0, 1.0, 2.0]])
     real = torch.tensor([[True, True, False], [True, True, True], [True, True, True]])
     chosen = torch.tensor([[True, False, True], [True, True, False], [False, False, False]])
-    # First: 1 against 2, padding neither counts nor is chosen. Second: both chosen share the loss. Third: no target.
+    # First: 1 against 2, padding does not count. Second: both chosen share the loss. Third: no target.
     expected = (math.log(1 + math.e) + math.log(3)) / 2
     assert listwise_loss(scores, chosen, real).item() == pytest.approx(expected, abs=1e-5)
 
@@ -111,7 +116,7 @@ def test_the_listwise_loss_by_hand() -> None:
 def test_a_batch_without_any_target_costs_nothing_and_has_a_gradient() -> None:
     scores = torch.randn(2, 3, requires_grad=True)
     loss = listwise_loss(scores, torch.zeros(2, 3, dtype=torch.bool), torch.ones(2, 3, dtype=torch.bool))
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == 0.0 and scores.grad is not None and scores.grad.abs().sum() == 0
 
 
@@ -125,7 +130,7 @@ def test_an_epoch_asks_every_query_once_in_a_seeded_order() -> None:
 
 def test_thinned_negatives_do_not_bend_the_probabilities() -> None:
     module = RankerModule(untrained(), RankerConfig(pointwise_weight=1.0), examples(), examples(), 0)
-    module.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    module.log = lambda *_, **__: None  # type: ignore[method-assign]
     thin = examples(3, 4)
     share = np.array([0.5, 0.1, 1.0], np.float32)
     module.train_examples = Examples(

@@ -20,7 +20,16 @@ from ranking.requests import History, Recommendation, Request
 from ranking.sources import Limits
 from tests.ranking.test_sources import batch_of
 from tests.synthetic import (
-    DAY, EMPTY, START, history_of, make_dataset, make_recommender, make_world, random_towers, random_units, request_of,
+    DAY,
+    EMPTY,
+    START,
+    history_of,
+    make_dataset,
+    make_recommender,
+    make_world,
+    random_towers,
+    random_units,
+    request_of,
 )  # fmt: skip
 
 ITEMS = 60
@@ -300,17 +309,16 @@ def test_only_the_newest_events_that_the_tower_reads_change_the_vector(
     times = START + DAY * np.arange(20, dtype=np.int64)
     assert recommender.towers is not None and recommender.towers.max_length == 8
 
-    def vector(first: int) -> np.ndarray:
+    def vector(first: int) -> FloatArray:
         changed = items.copy()
         changed[0] = first
-        return recommender.user_vectors(
-            batch_histories([changed], [np.zeros(20, np.int8)], [times], [START + 30 * DAY])
-        )[0]
+        batch = batch_histories([changed], [np.zeros(20, np.int8)], [times], [START + 30 * DAY])
+        return recommender.user_vectors(batch)
 
     assert np.array_equal(vector(0), vector(59)), "an event beyond the window"
     short = recommender.user_vectors(
         batch_histories([items[12:]], [np.zeros(8, np.int8)], [times[12:]], [START + 30 * DAY])
-    )[0]
+    )
     assert np.array_equal(vector(0), short)
 
 

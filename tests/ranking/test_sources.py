@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -224,7 +225,7 @@ def test_merging_is_the_naive_fusion(case: tuple[dict[str, IntArray], int]) -> N
         count = len(expected)
         assert (merged.rows[query, count:] == -1).all()
         assert (merged.sources[query, count:] == 0).all() and (merged.fused[query, count:] == 0).all()
-        found = {
+        found: dict[int, Any] = {
             int(row): (int(mask), float(score))
             for row, mask, score in zip(
                 merged.rows[query, :count],
@@ -261,8 +262,8 @@ def test_many_bans_of_one_query_do_not_shorten_anothers_list(
     recommender: Recommender, dataset: Dataset
 ) -> None:
     batch = batch_of(dataset, [0, 1])
-    bans = [np.arange(50, dtype=np.int32), np.zeros(0, np.int32)]
-    limits = Limits(banned_keys(batch, bans, [False, False], ITEMS), [None, None])
+    bans: list[IntArray] = [np.arange(50, dtype=np.int32), np.zeros(0, np.int32)]
+    limits = Limits(banned_keys(batch, list(bans), [False, False], ITEMS), [None, None])
     found = propose(recommender, batch, limits)
     assert sorted(real(found["user_vector"])[0]) == list(range(50, 60))
     assert len(real(found["user_vector"])[1]) == 20

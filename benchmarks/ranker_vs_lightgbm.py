@@ -2,8 +2,8 @@
 
     python -m benchmarks.ranker_vs_lightgbm data=completejourney experiment=demo work_dir=work/demo
 
-takes a finished run, collects the run's training and validation examples again, trains LightGBM on the former and
-compares ndcg@10 on the latter. Needs the extra `baselines`.
+takes a finished run, collects the run's training and validation examples again, trains LightGBM on the former
+and compares ndcg@10 on the latter. Needs the extra `baselines`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _flat(examples: Examples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def train_lambdarank(train: Examples, valid: Examples, seed: int) -> lightgbm.Booster:
-    """Train LambdaRank (Burges 2010) with early stopping on the validation examples, as the ranking head has."""
+    """Train LambdaRank (Burges 2010) with early stopping on validation, as the ranking head has."""
     useful = train.select(np.flatnonzero(train.chosen.any(axis=1)))
     features, labels, groups = _flat(useful)
     training = lightgbm.Dataset(features, labels, group=groups)

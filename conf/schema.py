@@ -49,6 +49,10 @@ class Precision(Enum):
     fp32 = "fp32"
 
 
+LIST_DEPTH = 100
+"""Length of the lists that evaluation asks for."""
+
+
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise InputError(message)
@@ -346,8 +350,10 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         _require(len(self.ks) > 0, "evaluation.ks needs a list length")
-        _require(all(k >= 1 for k in self.ks), "evaluation.ks must be 1 or more")
-        _at_least(0, self, "evaluation.", "bootstrap", "max_users")
+        for k in self.ks:
+            _require(1 <= k <= LIST_DEPTH, f"evaluation.ks: {k} is outside 1..{LIST_DEPTH}")
+        _at_least(1, self, "evaluation.", "bootstrap")
+        _at_least(0, self, "evaluation.", "max_users")
 
 
 @dataclass(frozen=True)

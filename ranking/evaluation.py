@@ -19,7 +19,7 @@ import numpy.typing as npt
 from rich.console import Console
 
 from conf.errors import InputError
-from conf.schema import EvaluationConfig, SplitKind
+from conf.schema import LIST_DEPTH, EvaluationConfig, SplitKind
 from features.dataset import Dataset, FloatArray, IntArray, LongArray
 from features.splits import Queries, Split
 from ranking.baseline_lists import prefix_positions
@@ -39,7 +39,7 @@ from ranking.stages import HEADLINE, System, ranked_values, stage_summary, stage
 from ranking.stages import SystemLists as SystemLists
 
 FORMAT_VERSION = 1
-DEPTH = 100
+DEPTH = LIST_DEPTH
 """Items per list that are kept and measured."""
 LEVEL = 0.95
 TESTED = (f"recall@{HEADLINE}", f"ndcg@{HEADLINE}", "mrr")

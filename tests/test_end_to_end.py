@@ -31,7 +31,7 @@ QUIET = Console(quiet=True)
 
 @contextmanager
 def served(artifacts: Path) -> Iterator[Client]:
-    """Run `shelfwise serve` as a process of its own and give a client; SIGTERM must end it with exit code 0."""
+    """Run `shelfwise serve` as its own process and give a client; SIGTERM must end it with exit code 0."""
     command = [sys.executable, "-m", "shelfwise", "serve", f"artifacts={artifacts}", "port=0", "threads=1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
@@ -77,7 +77,9 @@ def test_the_server_returns_the_offline_recommenders_lists(trained: PipelineConf
             )
             online = client.recommend(query)
             assert [i.item_id for i in online.items] == [dataset.catalogue.ids[i.row] for i in offline.items]
-            assert [i.score for i in online.items] == pytest.approx([i.score for i in offline.items], abs=1e-4)
+            assert [i.score for i in online.items] == pytest.approx(
+                [i.score for i in offline.items], abs=1e-4
+            )
             assert online.degradation == "none"
 
 
@@ -88,7 +90,14 @@ def test_a_run_leaves_what_other_programs_read(trained: PipelineConfig) -> None:
     assert {"protocol", "test", "valid", "slices", "stages", "timing"} <= metrics.keys()
     test = metrics["test"]
     assert isinstance(test, dict)
-    assert {"shelfwise", "popularity", "recent_popularity", "own_repeats", "item_knn", "frozen_text"} <= test.keys()
+    assert {
+        "shelfwise",
+        "popularity",
+        "recent_popularity",
+        "own_repeats",
+        "item_knn",
+        "frozen_text",
+    } <= test.keys()
     assert 0.0 < test["shelfwise"]["recall@10"] <= 1.0
     predictions = pl.read_parquet(folder / "predictions.parquet")
     assert predictions.columns == ["user_id", "rank", "item_id", "score"]
@@ -115,7 +124,9 @@ def test_the_planted_preferences_are_found(trained: PipelineConfig) -> None:
 def opened(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> Path:
     """A shop with a catalogue and no history yet, run to the end."""
     folder = tmp_path_factory.mktemp("opened")
-    titles = [f"{colour} {thing}" for thing in ("boot", "hat") for colour in ("red", "blue", "green", "black")]
+    titles = [
+        f"{colour} {thing}" for thing in ("boot", "hat") for colour in ("red", "blue", "green", "black")
+    ]
     frame = pl.DataFrame({"item_id": [f"i{n}" for n in range(8)], "title": titles, "price": np.arange(8.0)})
     frame.write_csv(folder / "items.csv")
     config = PipelineConfig(

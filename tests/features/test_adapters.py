@@ -97,8 +97,8 @@ def test_completejourney(shop: Shop) -> None:
         },
         {
             "item_id": "2",
-            "item_text": "Ice - crushed/cubed. Product category: Frzn ice. Department: Grocery. Brand: National. "
-            "Package size: 22 lb",
+            "item_text": "Ice - crushed/cubed. Product category: Frzn ice. Department: Grocery. "
+            "Brand: National. Package size: 22 lb",
             "product_type": "Ice - crushed/cubed",
             "product_category": "Frzn ice",
             "department": "Grocery",

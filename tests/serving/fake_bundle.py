@@ -59,6 +59,9 @@ class FakeRecommender:
         self.gate = threading.Event()
         self.gate.set()
 
+    def observe_popularity(self, counts: FloatArray) -> None:
+        raise AssertionError("the fake bundle has learnt from events")
+
     def recommend(self, requests: Sequence[Request]) -> list[Recommendation]:
         self.gate.wait(10)
         self.batches.append(len(requests))

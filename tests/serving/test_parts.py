@@ -56,7 +56,9 @@ def test_shown_items_are_found_under_another_row_order() -> None:
 
 def test_ids_that_share_a_hash_are_all_found() -> None:
     # "plumless" and "buckeroo" are a known CRC-32 collision
-    catalogue = Catalogue(pl.DataFrame({"item_id": ["plumless", "other", "buckeroo"], "item_text": ["x"] * 3}))
+    catalogue = Catalogue(
+        pl.DataFrame({"item_id": ["plumless", "other", "buckeroo"], "item_text": ["x"] * 3})
+    )
     hashes = np.array([paging.id_hash("plumless")], dtype=np.uint32)
     assert sorted(paging.ShownItems(catalogue).rows(hashes).tolist()) == [0, 2]
 

@@ -304,6 +304,8 @@ class RankerConfig:
     """Queries per step."""
     candidates: int = 200
     """Candidates per query in training: every retrieved positive, and negatives drawn from the rest."""
+    cuts: int = 2
+    """global_time: moments in the ranker's window at which each user is asked: more lists to learn from."""
     max_queries: int = 25000
     learning_rate: float = 2e-3
     weight_decay: float = 1e-5

@@ -95,6 +95,14 @@ def _queries(
     return Queries(users[asked], start[asked], time[asked], offsets, item, kind)
 
 
+def position_at(events: Events, time: int) -> LongArray:
+    """Return each user's first position that is not before `time`, [users]."""
+    before = np.concatenate([[0], np.cumsum(events.time < time)])
+    begin, end = events.offsets[:-1], events.offsets[1:]
+    first: LongArray = begin + before[end] - before[begin]
+    return first
+
+
 def _leave_one_out(dataset: Dataset, relevant: BoolArray) -> Split:
     events = dataset.events
     lengths = events.lengths()
@@ -168,15 +176,8 @@ def _global_time(dataset: Dataset, config: SplitConfig, relevant: BoolArray) -> 
         )
     events = dataset.events
     ranker_time, valid_time, test_time = _cut_times(dataset, config)
-    begin, end = events.offsets[:-1], events.offsets[1:]
-
-    def position(time: int) -> LongArray:
-        """First position per user that is not before `time` (times do not decrease within a user)."""
-        before = np.concatenate([[0], np.cumsum(events.time < time)])
-        first: LongArray = begin + before[end] - before[begin]
-        return first
-
-    at_ranker, at_valid, at_test = position(ranker_time), position(valid_time), position(test_time)
+    end = events.offsets[1:]
+    at_ranker, at_valid, at_test = (position_at(events, t) for t in (ranker_time, valid_time, test_time))
     users = np.arange(events.users, dtype=np.int32)
 
     def window(start: LongArray, stop: LongArray, time: int) -> Queries:
@@ -194,6 +195,58 @@ def _global_time(dataset: Dataset, config: SplitConfig, relevant: BoolArray) -> 
         valid=window(at_valid, at_test, valid_time),
         test=window(at_test, end, test_time),
     )
+
+
+def relevant_kinds(dataset: Dataset, target_events: list[str]) -> BoolArray:
+    """Tell which kinds count as relevant, [kinds].
+
+    Raises:
+        InputError: a kind that no event has.
+    """
+    unknown = [k for k in target_events if k not in dataset.kinds]
+    if unknown:
+        raise InputError(
+            f"evaluation.target_events: no event of kind '{unknown[0]}'; kinds: {', '.join(dataset.kinds)}"
+        )
+    relevant = np.array(
+        [(k in target_events) if target_events else True for k in dataset.kinds], dtype=np.bool_
+    )
+    relevant &= dataset.kind_weights > 0
+    return relevant
+
+
+@dataclass(frozen=True)
+class RankerWindow:
+    """Queries that the ranking head learns from, and what statistics may know when they are asked."""
+
+    queries: Queries
+    end: LongArray  # [users] position of each user's first event after the cut
+    time: int
+    """Unix seconds of the cut."""
+
+
+def ranker_windows(dataset: Dataset, split: Split, target_events: list[str], cuts: int) -> list[RankerWindow]:
+    """Ask each user several times within the ranker's window, to learn from more than one moment.
+
+    Args:
+        dataset: the dataset.
+        split: its split; the window runs from `tower_time` to `train_time`.
+        target_events: kinds that count as relevant, as for the split.
+        cuts: moments at equal distances, the first at the window's start; leave-one-out has just one.
+    """
+    windows = [RankerWindow(split.ranker, split.tower_end, split.tower_time)]
+    if split.kind is SplitKind.leave_one_out:
+        return windows
+    events, relevant = dataset.events, relevant_kinds(dataset, target_events)
+    users = np.arange(events.users, dtype=np.int32)
+    for cut in range(1, cuts):
+        time = split.tower_time + cut * (split.train_time - split.tower_time) // cuts
+        start = position_at(events, time)
+        times = np.full(events.users, time, dtype=np.int64)
+        windows.append(
+            RankerWindow(_queries(events, users, start, split.train_end, times, relevant), start, time)
+        )
+    return windows
 
 
 def exclude_seen(dataset: Dataset, split: Split, setting: bool | None) -> bool:
@@ -227,15 +280,7 @@ def make_split(dataset: Dataset, config: SplitConfig, target_events: list[str]) 
         InputError: unknown target kind, no timestamps for global_time, or an empty window.
 
     """
-    unknown = [k for k in target_events if k not in dataset.kinds]
-    if unknown:
-        raise InputError(
-            f"evaluation.target_events: no event of kind '{unknown[0]}'; kinds: {', '.join(dataset.kinds)}"
-        )
-    relevant = np.array(
-        [(k in target_events) if target_events else True for k in dataset.kinds], dtype=np.bool_
-    )
-    relevant &= dataset.kind_weights > 0
+    relevant = relevant_kinds(dataset, target_events)
     if config.kind is SplitKind.leave_one_out:
         return _leave_one_out(dataset, relevant)
     return _global_time(dataset, config, relevant)

@@ -125,11 +125,11 @@ def collect(
         )
         if advance is not None:
             advance(len(block))
-    return _stack(parts)
+    return stack(parts)
 
 
-def _stack(parts: list[Examples]) -> Examples:
-    """Put blocks of different widths together."""
+def stack(parts: list[Examples]) -> Examples:
+    """Put examples of different widths together."""
     width = max(p.real.shape[1] for p in parts)
 
     def widen(array: np.ndarray) -> np.ndarray:

@@ -27,11 +27,11 @@ from encoders.train import (
 from features import schema
 from features.candidates import feature_names
 from features.dataset import BoolArray, Dataset, FloatArray, LongArray, load_dataset
-from features.splits import Split, exclude_seen
+from features.splits import Split, exclude_seen, ranker_windows
 from features.stages import Stage, fingerprint
 from features.statistics import Neighbours, item_statistics
 from ranking.assemble import item_arrays
-from ranking.examples import Examples, collect, ndcg_of_scores
+from ranking.examples import Examples, collect, ndcg_of_scores, stack
 from ranking.index import VectorIndex
 from ranking.ranker import Ranker
 from ranking.ranker_module import RankerModule, calibrate, probability_quality, raw_logits
@@ -83,20 +83,28 @@ def collect_examples(
     text_vectors = np.load(encoder / TEXT_VECTORS)
     exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
     rng = np.random.default_rng(config.seed)
-    past = build_recommender(
-        config, dataset, text_vectors, Towers.load(encoder / RANKER_TOWERS), split.tower_end, split.tower_time
-    )
+    windows = ranker_windows(dataset, split, config.evaluation.target_events, config.ranker.cuts)
+    towers = Towers.load(encoder / RANKER_TOWERS)
+    past: list[Recommender] = []
+    for window in windows:
+        near = past[0].arrays.text_near if past else None
+        past.append(
+            build_recommender(config, dataset, text_vectors, towers, window.end, window.time, near=near)
+        )
     present = build_recommender(
         config, dataset, text_vectors, Towers.load(encoder / TOWERS), split.train_end, split.train_time,
-        near=past.arrays.text_near,
+        near=past[0].arrays.text_near,
     )  # fmt: skip
     order = rng.permutation(len(split.ranker))
     held = min(CALIBRATION_QUERIES, len(order) // 5)
     calibration = split.ranker.select(np.sort(order[:held]))
-    train = split.ranker.select(np.sort(order[held:][: config.ranker.max_queries]))
+    # Users whose lists calibrate the probabilities are left out of training at every cut.
+    lists = [w.queries.select(~np.isin(w.queries.user, calibration.user)) for w in windows]
+    most = max(config.ranker.max_queries // len(lists), 1)
+    lists = [q.select(np.sort(rng.permutation(len(q))[:most])) for q in lists]
     valid = split.valid.select(np.sort(rng.permutation(len(split.valid))[:VALID_QUERIES]))
     with Progressing(console).bar() as bar:
-        task = bar.add_task("candidate features", total=len(train) + len(calibration) + len(valid))
+        task = bar.add_task("candidate features", total=sum(len(q) for q in (*lists, calibration, valid)))
 
         def gather(recommender: Recommender, queries: object, limit: int) -> Examples:
             return collect(
@@ -105,8 +113,10 @@ def collect_examples(
             )  # fmt: skip
 
         return (
-            gather(past, train, config.ranker.candidates),
-            gather(past, calibration, 0),
+            stack(
+                [gather(r, q, config.ranker.candidates) for r, q in zip(past, lists, strict=True) if len(q)]
+            ),
+            gather(past[0], calibration, 0),
             gather(present, valid, 0),
         )
 

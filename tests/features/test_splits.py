@@ -13,7 +13,7 @@ from encoders.sequences import training_windows
 from features.candidates import Candidates, candidate_features
 from features.dataset import Dataset, FloatArray
 from features.histories import histories_of
-from features.splits import Queries, Split, exclude_seen, make_split, ragged_ranges
+from features.splits import Queries, Split, exclude_seen, make_split, ragged_ranges, ranker_windows
 from features.statistics import Statistics, item_statistics
 from tests.synthetic import DAY, START, EventRow, make_dataset, make_recommender, with_event
 
@@ -125,6 +125,34 @@ def test_global_time_by_hand() -> None:
     assert asked(split.valid) == [(0, 2, at[1], [2])]
     # Twice the same item is one target; c has no history; b's target is in its own history; d is not asked.
     assert asked(split.test) == [(0, 3, at[2], [3]), (1, 7, at[2], [4]), (2, 8, at[2], [6])]
+
+
+def test_ranker_windows_ask_later_and_stop_at_validation() -> None:
+    data = make_dataset(
+        days(
+            ("a", 0, 0),
+            ("a", 1, 5),
+            ("a", 2, 7),
+            ("a", 3, 8),
+            ("a", 4, 9),
+            *((f"x{n}", 9, 0) for n in range(5)),
+        ),
+        ITEMS,
+    )
+    split = make_split(data, replace(dates(8, 9), ranker_fraction=0.2), [])
+    first, second = ranker_windows(data, split, [], 2)
+    assert (first.time, second.time) == (START + 5 * DAY, START + 5 * DAY + 3 * DAY // 2)
+    assert asked(first.queries) == [(0, 1, first.time, [1, 2])]
+    # Day 5 is history by now; day 8 is validation's.
+    assert asked(second.queries) == [(0, 2, second.time, [2])]
+    assert second.end.tolist()[0] == 2
+    assert len(ranker_windows(data, split, [], 1)) == 1
+
+
+def test_leave_one_out_has_one_ranker_window() -> None:
+    data = make_dataset(bought("a", 1, 2, 3, 4, 5), ITEMS)
+    windows = ranker_windows(data, make_split(data, LEAVE_ONE_OUT, []), [], 3)
+    assert [asked(w.queries) for w in windows] == [[(0, 2, windows[0].time, [3])]]
 
 
 def test_an_event_at_the_cut_belongs_to_the_later_window() -> None:

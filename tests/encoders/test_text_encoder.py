@@ -35,7 +35,7 @@ def encode(encoder: TextEncoder, texts: list[str], prefix: str = "") -> np.ndarr
         ("BAAI/bge-m3", Prompts()),
         ("sentence-transformers/all-MiniLM-L6-v2", Prompts()),
         ("/models/release5", Prompts()),
-        ("/work/bge-base-en/artifacts/versions/v1/text_encoder", Prompts()),
+        ("/srv/bge-base-en/artifacts/versions/v1/text_encoder", Prompts()),
     ],
 )
 def test_family_prompts(name: str, prompts: Prompts) -> None:

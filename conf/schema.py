@@ -97,6 +97,12 @@ class DataConfig:
     user_column: str | None = None
     """online_retail only: the column that says who the user is; null is CustomerID, InvoiceNo makes every
     invoice a user (the published preprocessing)."""
+    keep_all_lines: bool = False
+    """online_retail only: keep every line with a description, as published tables do: cancellations, postage,
+    fees and warehouse notes too."""
+    line_kcore: int = 0
+    """online_retail only: k-core counted on lines, before those of one invoice and item become one event;
+    `filters.kcore` counts events. 0 is off."""
     default_event: str = "purchase"
     """Kind of every event where the file has no `event` column."""
     event_weights: dict[str, float] = field(default_factory=dict)
@@ -111,6 +117,7 @@ class DataConfig:
         """Check ranges."""
         _require(0.0 <= self.max_reject_fraction <= 1.0, "data.max_reject_fraction must lie in 0..1")
         _require(self.max_text_chars > 0, "data.max_text_chars must be positive")
+        _at_least(0, self, "data.", "line_kcore")
         for kind, weight in self.event_weights.items():
             _require(weight >= 0.0, f"data.event_weights.{kind} must be 0 or more")
 

@@ -232,6 +232,8 @@ class UserEncoderConfig:
     dropout: float = 0.5
     hybrid: bool = True
     """Add a learned id residual to the text vector of items seen in training."""
+    text: bool = True
+    """False knows items by their ids alone: a baseline and an ablation, useless for new items."""
     id_dropout: float = 0.2
     """Share of items per step that are represented by text alone."""
     negatives: int = 1024
@@ -252,6 +254,7 @@ class UserEncoderConfig:
         """Check ranges."""
         _at_least(1, self, "user_encoder.", "dim", "layers", "heads", "max_length", "epochs", "batch_size")
         _at_least(0, self, "user_encoder.", "negatives", "windows_per_epoch", "patience", "weight_decay")
+        _require(self.text or self.hybrid, "user_encoder.text=false needs user_encoder.hybrid=true")
         _require(self.dim % self.heads == 0, "user_encoder.dim must be a multiple of user_encoder.heads")
         for name in ("temperature", "learning_rate", "clip_norm"):
             _require(getattr(self, name) > 0, f"user_encoder.{name} must be positive")
@@ -352,6 +355,8 @@ class EvaluationConfig:
     baselines: list[str] = field(
         default_factory=lambda: ["popularity", "recent_popularity", "own_repeats", "item_knn", "frozen_text"]
     )
+    test: bool = True
+    """False measures on validation alone and leaves the test window unread, as tuning and ablations must."""
     bootstrap: int = 1000
     max_users: int = 0
     """Evaluate a seeded sample of this many queries; 0 takes all."""

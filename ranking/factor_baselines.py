@@ -10,7 +10,7 @@ from scipy import sparse
 from scipy.linalg import lapack
 
 from conf.errors import InputError
-from features.dataset import Events, FloatArray, IntArray, LongArray
+from features.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
 from features.histories import HistoryBatch
 from features.splits import Queries
 from ranking.baseline_lists import (
@@ -73,7 +73,12 @@ class Ease:
         self.weights: FloatArray = weights
 
     def recommend(
-        self, events: Events, queries: Queries, k: int, exclude_seen: bool
+        self,
+        events: Events,
+        queries: Queries,
+        k: int,
+        exclude_seen: bool,
+        allowed: BoolArray | None = None,
     ) -> tuple[IntArray, FloatArray]:
         """Rank by history @ weights, newer items counting more; items outside the model follow."""
 
@@ -86,7 +91,7 @@ class Ease:
             said &= np.diff(history.indptr)[:, None] > 0
             return popularity_floor(scores, self.share, said)
 
-        return rank_catalogue(events, queries, self.n_items, k, exclude_seen, score)
+        return rank_catalogue(events, queries, self.n_items, k, exclude_seen, score, allowed)
 
     def describe(self) -> str:
         """Say what it does, and what it leaves out."""
@@ -169,7 +174,12 @@ class Als:
             self.model.fit(matrix, show_progress=False)
 
     def recommend(
-        self, events: Events, queries: Queries, k: int, exclude_seen: bool
+        self,
+        events: Events,
+        queries: Queries,
+        k: int,
+        exclude_seen: bool,
+        allowed: BoolArray | None = None,
     ) -> tuple[IntArray, FloatArray]:
         """Rank by the inner product with vectors solved from each history; without one, by popularity."""
         n_items = len(self.share)
@@ -185,7 +195,7 @@ class Als:
             said = np.broadcast_to(np.diff(matrix.indptr)[:, None] > 0, scores.shape)
             return popularity_floor(scores, self.share, said)
 
-        return rank_catalogue(events, queries, n_items, k, exclude_seen, score)
+        return rank_catalogue(events, queries, n_items, k, exclude_seen, score, allowed)
 
     def describe(self) -> str:
         """Say what it does."""

@@ -30,10 +30,13 @@ from features.splits import exclude_seen
 from features.stages import Stage, fingerprint, write_atomically
 from ranking.bundle import load_bundle
 from ranking.evaluation import evaluate_lists
-from ranking.offline import offline_system
+from ranking.ids_only import ids_only_towers
+from ranking.offline import USER_TOWER, offline_system, tower_system
 from ranking.publish import ARTIFACTS, git_sha, publish
 from ranking.ranker import RANKER_FILE, Ranker
+from ranking.recommender import Recommender
 from ranking.report import print_table, write_evaluation
+from ranking.stages import System
 from ranking.train import RANKER_FOLDER, build_recommender, train_ranker
 
 EVALUATION_FOLDER = "evaluation"
@@ -47,7 +50,7 @@ def _code_version() -> str:
 
 
 def evaluate(config: PipelineConfig, console: Console) -> float | None:
-    """Measure the published bundle and the baselines; write metrics, predictions and a report.
+    """Measure the published bundle, its user tower alone and the baselines; write metrics and a report.
 
     The validation lists come from the same models with statistics as of the start of validation; the test
     lists come from the bundle itself, loaded as a server loads it.
@@ -74,14 +77,19 @@ def evaluate(config: PipelineConfig, console: Console) -> float | None:
         Ranker.load(ranker_folder) if (ranker_folder / RANKER_FILE).is_file() else None,
         bundle.recommender.arrays.text_near,
     )
+    recommenders = {"valid": past, "test": bundle.recommender}
+    if not config.evaluation.test:
+        del recommenders["test"]
     with Progressing(console).bar() as bar:
-        task = bar.add_task("ranking the catalogue", total=len(split.valid) + len(split.test))
-        systems = {
-            window: offline_system(r, dataset.events, exclude, advance=lambda n: bar.advance(task, n))
-            for window, r in (("valid", past), ("test", bundle.recommender))
-        }
+        task = bar.add_task(
+            "ranking the catalogue", total=sum(len(getattr(split, window)) for window in recommenders)
+        )
+
+        def whole(recommender: Recommender) -> System:
+            return offline_system(recommender, dataset.events, exclude, lambda n: bar.advance(task, n))
+
         evaluation = evaluate_lists(
-            systems,
+            {window: whole(recommender) for window, recommender in recommenders.items()},
             dataset,
             split,
             config.evaluation,
@@ -89,6 +97,13 @@ def evaluate(config: PipelineConfig, console: Console) -> float | None:
             vectors=np.load(encoder / FROZEN_VECTORS),
             seed=config.seed,
             code_version=_code_version(),
+            parts={
+                USER_TOWER: {
+                    window: tower_system(recommender, dataset.events, exclude)
+                    for window, recommender in recommenders.items()
+                }
+            },
+            train_ids=lambda: ids_only_towers(config, dataset, split, exclude, console),
         )
     folder = write_evaluation(work / EVALUATION_FOLDER, evaluation, dataset)
     print_table(evaluation.result, console)

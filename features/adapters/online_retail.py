@@ -115,7 +115,10 @@ def _line_core(lines: pl.DataFrame, k: int, dropped: dict[str, int]) -> pl.DataF
 
 
 def _items(lines: pl.DataFrame) -> pl.DataFrame:
-    """One row per product, with its most frequent description (the first of equals) and median price."""
+    """One row per product, with its most frequent description (the first of equals) and median price.
+
+    By code: in the order of first sale a row's place would tell when a new product came, and ties go by row.
+    """
     names = (
         lines.group_by("item", "description", maintain_order=True)
         .agg(pl.len().alias("uses"))
@@ -123,7 +126,7 @@ def _items(lines: pl.DataFrame) -> pl.DataFrame:
         .unique("item", keep="first", maintain_order=True)
     )
     prices = lines.filter(pl.col("price") > 0).group_by("item").agg(pl.col("price").median().round(2))
-    first = lines.select(pl.col("item").unique(maintain_order=True))
+    first = lines.select(pl.col("item").unique().sort())
     items = first.join(names, on="item", maintain_order="left").join(
         prices, on="item", how="left", maintain_order="left"
     )

@@ -168,8 +168,8 @@ def test_online_retail(shop: Shop) -> None:
     path = shop.write("online.csv", INVOICES)
     done = shop.prepare(DataConfig(adapter=Adapter.online_retail, events=path))
     assert done.table("items").rows() == [
-        ("85123A", "White hanging heart", "White hanging heart", 2.95),
         ("71053", "Lantern, white", "Lantern, white", 3.39),
+        ("85123A", "White hanging heart", "White hanging heart", 2.95),
     ]
     first, second = 1291191960, 1291276800
     events = done.table("events").sort("user_id", "item_id").drop("order")

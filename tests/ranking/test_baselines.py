@@ -23,6 +23,7 @@ from ranking.baselines import (
 )
 from ranking.factor_baselines import Als, Ease
 from ranking.item_baselines import FrozenText, ItemKnn
+from tests.synthetic import random_towers
 
 DAY = 86_400
 NAMES = tuple(BASELINES)
@@ -75,7 +76,8 @@ def random_shop(users: int = 40, items: int = 30, seed: int = 0) -> Events:
 
 def fitted(name: str, events: Events, n_items: int, end: LongArray | None = None) -> Baseline:
     vectors = np.random.default_rng(1).normal(size=(n_items, 8)).astype(np.float32)
-    (baseline,) = make_baselines([name], BaselineInputs(text_vectors=vectors))
+    inputs = BaselineInputs(text_vectors=vectors, train_ids=lambda: random_towers(1, n_items, 1))
+    (baseline,) = make_baselines([name], inputs)
     now = int(events.time.max(initial=0))
     baseline.fit(events, everything(events) if end is None else end, now, n_items)
     return baseline
@@ -142,6 +144,20 @@ def test_every_baseline_keeps_the_contract(name: str, exclude_seen: bool) -> Non
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_some_items_alone_keep_their_order(name: str, exclude_seen: bool) -> None:
+    events, n_items = random_shop(), 30
+    queries = ask(events, list(range(40)), time=[90 * DAY] * 40)
+    allowed = np.arange(n_items) % 3 == 0
+    baseline = fitted(name, events, n_items)
+    whole, _ = baseline.recommend(events, queries, n_items, exclude_seen)
+    items, scores = baseline.recommend(events, queries, n_items, exclude_seen, allowed)
+    for full, part, score in zip(whole, items, scores, strict=True):
+        assert part[part >= 0].tolist() == [i for i in full if i >= 0 and allowed[i]]
+        assert np.isfinite(score[part >= 0]).all() and np.isneginf(score[part < 0]).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_no_baseline_looks_behind_its_prefix(name: str) -> None:
     events, n_items = random_shop(), 30
     end = events.offsets[:-1] + events.lengths() // 2
@@ -156,7 +172,9 @@ def test_no_baseline_looks_behind_its_prefix(name: str) -> None:
     )
     lists = []
     for shop in (events, changed):
-        (baseline,) = make_baselines([name], BaselineInputs(text_vectors=np.eye(n_items, dtype=np.float32)))
+        vectors = np.eye(n_items, dtype=np.float32)
+        inputs = BaselineInputs(text_vectors=vectors, train_ids=lambda: random_towers(1, n_items, 1))
+        (baseline,) = make_baselines([name], inputs)
         baseline.fit(shop, end, 50 * DAY, n_items)
         lists.append(baseline.recommend(shop, queries, 20, False))
     np.testing.assert_array_equal(lists[0][0], lists[1][0])

@@ -186,8 +186,13 @@ def test_results_without_baselines_or_vectors_render(dataset: Dataset) -> None:
 
 def made_up(own: float, theirs: float, p_value: float | None) -> dict[str, Any]:
     return {
-        "protocol": {"system": "shelfwise", "items": 12101},
-        "test": {"shelfwise": {"recall@10": own}, "knn": {"recall@10": theirs}, "pop": {"recall@10": 0.01}},
+        "protocol": {"system": "shelfwise", "parts": ["tower"], "measured": "test", "items": 12101},
+        "test": {
+            "shelfwise": {"recall@10": own},
+            "tower": {"recall@10": 0.5},  # part of the system, not a rival
+            "knn": {"recall@10": theirs},
+            "pop": {"recall@10": 0.01},
+        },
         "significance": {"test": {"knn": {"recall@10": {"p_value": p_value}}}},
     }
 

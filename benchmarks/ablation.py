@@ -42,7 +42,7 @@ from ranking.stages import HEADLINE, ranked_values
 
 BASE = "base"
 METRICS = ("recall@10", "ndcg@10")
-REUSED = ("dataset", "encoder", "ranker")
+REUSED = ("dataset", "text", "encoder", "ranker")
 """Folders of steps that a variation may keep; each says itself whether its inputs are still the same."""
 SETTINGS = ("evaluation.test=false", "evaluation.baselines=[]")
 

@@ -356,7 +356,7 @@ class EvaluationConfig:
         default_factory=lambda: ["popularity", "recent_popularity", "own_repeats", "item_knn", "frozen_text"]
     )
     test: bool = True
-    """False measures on validation alone and leaves the test window unread, as tuning and ablations must."""
+    """False measures on validation alone, and `run` publishes nothing: what sweeps and ablations do."""
     bootstrap: int = 1000
     max_users: int = 0
     """Evaluate a seeded sample of this many queries; 0 takes all."""

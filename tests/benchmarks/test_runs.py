@@ -50,6 +50,7 @@ def test_a_variation_repeats_only_what_it_changes(ablated: tuple[Path, list[dict
     assert not (own / "ranker" / "ranker.safetensors").exists()
     metrics = json.loads((own / "evaluation" / "metrics.json").read_text())
     assert "test" not in metrics and metrics["protocol"]["measured"] == "valid"
+    assert not (own / "artifacts").exists(), "nothing is published"
     assert [line["name"] for line in lines] == [BASE, "No ranking head!"]
 
 

@@ -130,8 +130,14 @@ def popularity_floor(scores: FloatArray, share: FloatArray, said: BoolArray) -> 
 
 
 def popularity_share(counts: npt.NDArray[np.float64]) -> FloatArray:
-    """Scale counts into 0..1, [items]."""
-    return (counts / max(float(counts.max(initial=0.0)), 1e-12)).astype(np.float32)
+    """Scale counts into 0..1, [items]; items without any stand below 0 in a fixed random order.
+
+    Ties go by row, and rows often tell when an item was added: in that order, knowing nothing about new items
+    would look like knowing which of them sell first.
+    """
+    share = (counts / max(float(counts.max(initial=0.0)), 1e-12)).astype(np.float32)
+    drawn = np.random.default_rng(0).random(len(counts), dtype=np.float32)
+    return np.where(counts > 0, share, -1e-3 * drawn).astype(np.float32)
 
 
 def list_from_order(

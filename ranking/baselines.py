@@ -90,7 +90,7 @@ class Popularity:
         """Count the prefix."""
         counts = weighted_counts(events, prefix_positions(events, end), n_items, self.kind_weights)
         self.share = popularity_share(counts)
-        self.order = descending(counts)
+        self.order = descending(self.share)
 
     def recommend(
         self,
@@ -100,7 +100,7 @@ class Popularity:
         exclude_seen: bool,
         allowed: BoolArray | None = None,
     ) -> tuple[IntArray, FloatArray]:
-        """Give the most frequent items; equal ones in catalogue order."""
+        """Give the most frequent items; equal ones in catalogue order, those without any in a random one."""
         return list_from_order(self.order, self.share, events, queries, k, exclude_seen, allowed)
 
     def describe(self) -> str:

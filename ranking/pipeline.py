@@ -54,8 +54,8 @@ def evaluate(config: PipelineConfig, console: Console) -> float | None:
     """Measure the published bundle, its user tower alone and the baselines; write metrics and a report.
 
     The validation lists come from the same models with statistics as of the start of validation; the test
-    lists come from the bundle itself, loaded as a server loads it. With `evaluation.test=false` the test window
-    is left unread and no bundle is needed.
+    lists come from the bundle itself, loaded as a server loads it. With `evaluation.test=false` the test
+    window is left unread and no bundle is needed.
 
     Returns:
         Validation ndcg@10 (what a sweep maximises), or None where there is nothing to evaluate on.

@@ -54,6 +54,17 @@ def best_by_query(sums: KeyedSums, queries: int, items: int, k: int, limits: Lim
     return best
 
 
+def popularity_order(popularity: FloatArray) -> IntArray:
+    """Return rows by falling popularity, [items]; items without any in a fixed random order.
+
+    Rows often tell when an item was added; where a filter leaves only new items, the first of them must not
+    pass for the popular ones.
+    """
+    drawn = np.random.default_rng(0).random(len(popularity))
+    tie = np.where(popularity > 0, 0.0, drawn)
+    return np.lexsort((tie, -popularity)).astype(np.int32)
+
+
 def merge(proposals: dict[str, IntArray], queries: int) -> Candidates:
     """Unite the sources' proposals, the best fused rank first.
 
@@ -107,7 +118,7 @@ class CandidateSources:
         statistics = arrays.statistics
         popularity = statistics.recent + 1e-3 * statistics.count
         if by_popularity is None:
-            by_popularity = np.argsort(-popularity, kind="stable").astype(np.int32)
+            by_popularity = popularity_order(popularity)
         self.by_popularity = by_popularity
 
     @property

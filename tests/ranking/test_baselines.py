@@ -10,7 +10,7 @@ from conf.schema import EvaluationConfig, SplitConfig, SplitKind
 from features.dataset import Dataset, Events, FloatArray, IntArray, LongArray
 from features.splits import Queries, make_split
 from ranking import baseline_lists
-from ranking.baseline_lists import list_from_order, top_k
+from ranking.baseline_lists import list_from_order, popularity_floor, popularity_share, top_k
 from ranking.baselines import (
     BASELINES,
     Baseline,
@@ -65,6 +65,12 @@ def ask(
 
 def everything(events: Events) -> LongArray:
     return events.offsets[1:]
+
+
+def unsold(n_items: int, *rows: int) -> list[int]:
+    """Order items that nobody bought as every baseline does."""
+    drawn = np.random.default_rng(0).random(n_items, dtype=np.float32)
+    return sorted(rows, key=lambda row: drawn[row])
 
 
 def random_shop(users: int = 40, items: int = 30, seed: int = 0) -> Events:
@@ -200,7 +206,7 @@ def test_repeating_a_run_repeats_its_lists_and_blocks_do_not_matter(
 def test_no_events_no_queries_and_tiny_catalogues_work(name: str) -> None:
     nothing = make_events([[], []])
     items, _ = fitted(name, nothing, 3).recommend(nothing, ask(nothing, [0, 1]), 5, True)
-    assert items.tolist() == [[0, 1, 2, -1, -1]] * 2
+    assert items.tolist() == [[*unsold(3, 0, 1, 2), -1, -1]] * 2
     events = make_events([[0]])
     assert fitted(name, events, 1).recommend(events, ask(events, []), 5, True)[0].shape == (0, 5)
     assert fitted(name, events, 1).recommend(events, ask(events, [0]), 2, True)[0].tolist() == [[-1, -1]]
@@ -210,7 +216,20 @@ def test_no_events_no_queries_and_tiny_catalogues_work(name: str) -> None:
 def test_users_without_history_get_popular_items(name: str) -> None:
     events = make_events([[2, 2, 1], [2, 1, 0], []])
     items, _ = fitted(name, events, 5).recommend(events, ask(events, [2]), 5, True)
-    assert items.tolist() == [[2, 1, 0, 3, 4]]
+    assert items.tolist() == [[2, 1, 0, *unsold(5, 3, 4)]]
+
+
+def test_unsold_items_stand_in_no_order_of_rows() -> None:
+    share = popularity_share(np.array([2.0, *np.zeros(999), 1.0]))
+    assert share[[0, -1]].tolist() == [1.0, 0.5]
+    order = np.argsort(-share, kind="stable")
+    assert order[:2].tolist() == [0, 1000]
+    assert share[order[2]] < 0.5 and abs(np.corrcoef(order[2:], np.arange(999))[0, 1]) < 0.1
+    np.testing.assert_array_equal(popularity_share(np.array([2.0, *np.zeros(999), 1.0])), share)
+    # Behind what a method has an opinion on, too, but for draws that differ by less than rounding.
+    floor = popularity_floor(np.zeros((1, 1001), np.float32), share, np.zeros((1, 1001), np.bool_))[0]
+    assert np.argsort(-floor, kind="stable")[:2].tolist() == [0, 1000]
+    assert (np.diff(floor[order]) <= 1e-6).all() and len(np.unique(floor)) > 900
 
 
 def test_popularity_counts_kinds_by_their_weight() -> None:
@@ -222,7 +241,7 @@ def test_popularity_counts_kinds_by_their_weight() -> None:
     assert plain.recommend(events, queries, 3, False)[0].tolist() == [[0, 1, 2]]
     items, scores = weighted.recommend(events, queries, 3, False)
     assert items.tolist() == [[1, 0, 2]]
-    np.testing.assert_allclose(scores, [[1.0, 0.6, 0.0]], rtol=1e-6)
+    np.testing.assert_allclose(scores, [[1.0, 0.6, 0.0]], rtol=1e-6, atol=1e-3)
 
 
 def test_recent_popularity_counts_the_window_before_each_query() -> None:
@@ -237,7 +256,7 @@ def test_recent_popularity_counts_the_window_before_each_query() -> None:
         [1, 0, 2, 3],
         [0, 1, 2, 3],  # events of this very moment have not been seen yet
     ]
-    np.testing.assert_allclose(scores[0], [1 + 0.5 / 3, 0.5, 0.5 * 2 / 3, 0], rtol=1e-6)
+    np.testing.assert_allclose(scores[0], [1 + 0.5 / 3, 0.5, 0.5 * 2 / 3, 0], rtol=1e-6, atol=1e-3)
     np.testing.assert_allclose(scores[1, 0], 2 + 0.5 * 2 / 3, rtol=1e-6)
 
 
@@ -267,7 +286,7 @@ def test_recent_popularity_without_times_takes_the_last_tenth_of_each_history() 
     items, scores = baseline.recommend(events, ask(events, [2]), 4, False)
     # last 2 of 20 and last 1 of 3: one 0, one 1, one 2; overall share 18 : 1 : 3 of the rest decides
     assert items.tolist() == [[0, 2, 1, 3]]
-    np.testing.assert_allclose(scores[0], [1.5, 1 + 0.5 * 3 / 19, 1 + 0.5 / 19, 0], rtol=1e-6)
+    np.testing.assert_allclose(scores[0], [1.5, 1 + 0.5 * 3 / 19, 1 + 0.5 / 19, 0], rtol=1e-6, atol=1e-3)
     assert "tenth" in baseline.describe()
 
 
@@ -276,11 +295,12 @@ def test_own_repeats_by_count_then_recency_then_popularity() -> None:
     baseline = OwnRepeats()
     baseline.fit(events, everything(events), 0, 6)
     items, scores = baseline.recommend(events, ask(events, [0, 1]), 5, False)
-    assert items.tolist() == [[3, 1, 2, 4, 0], [4, 1, 3, 2, 0]]
-    np.testing.assert_allclose(scores[0], [2, 2, 1, 0, -1])
+    last = unsold(6, 0, 5)
+    assert items.tolist() == [[3, 1, 2, 4, last[0]], [4, 1, 3, 2, last[0]]]
+    np.testing.assert_allclose(scores[0], [2, 2, 1, 0, -1], atol=1e-3)
     assert baseline.recommend(events, ask(events, [0]), 2, False)[0].tolist() == [[3, 1]]
     # where history is excluded it is popularity
-    assert baseline.recommend(events, ask(events, [0]), 3, True)[0].tolist() == [[4, 0, 5]]
+    assert baseline.recommend(events, ask(events, [0]), 3, True)[0].tolist() == [[4, *last]]
 
 
 def test_own_repeats_halve_with_age() -> None:

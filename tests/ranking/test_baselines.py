@@ -229,7 +229,7 @@ def test_unsold_items_stand_in_no_order_of_rows() -> None:
     # Behind what a method has an opinion on, too, but for draws that differ by less than rounding.
     floor = popularity_floor(np.zeros((1, 1001), np.float32), share, np.zeros((1, 1001), np.bool_))[0]
     assert np.argsort(-floor, kind="stable")[:2].tolist() == [0, 1000]
-    assert (np.diff(floor[order]) <= 1e-6).all() and len(np.unique(floor)) > 900
+    assert (np.diff(floor[order]) <= 1e-6).all() and len(np.unique(floor)) > 800
 
 
 def test_popularity_counts_kinds_by_their_weight() -> None:

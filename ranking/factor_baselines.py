@@ -87,7 +87,7 @@ class Ease:
             scores = np.zeros((len(histories), self.n_items), dtype=np.float32)
             scores[:, self.kept] = history @ self.weights
             said = np.zeros(scores.shape, dtype=np.bool_)
-            said[:, self.kept] = True
+            said[:, self.kept] = self.share[self.kept] > 0  # an item without events has no weights
             said &= np.diff(history.indptr)[:, None] > 0
             return popularity_floor(scores, self.share, said)
 
@@ -192,7 +192,7 @@ class Als:
             with self._limits(1, "blas"):
                 users = self.model.recalculate_user(np.arange(len(histories)), matrix)
             scores = np.asarray(users, dtype=np.float32) @ factors.T
-            said = np.broadcast_to(np.diff(matrix.indptr)[:, None] > 0, scores.shape)
+            said = (np.diff(matrix.indptr)[:, None] > 0) & (self.share > 0)  # without events no vector
             return popularity_floor(scores, self.share, said)
 
         return rank_catalogue(events, queries, n_items, k, exclude_seen, score, allowed)

@@ -169,7 +169,7 @@ def train_towers(
         clip_norm=settings.clip_norm,
         console=console,
     )
-    return towers, result
+    return module.trained, result
 
 
 def _embed_catalogue(

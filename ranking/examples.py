@@ -91,7 +91,7 @@ def collect(
         block = queries.select(np.arange(start, min(start + BLOCK, len(queries))))
         batch = histories_of(events, block)
         limits = query_limits(recommender, events, block, exclude_seen)
-        users = recommender.user_vectors(batch)
+        users = recommender.encode(batch)
         candidates, _, best = recommender.retrieve(batch, limits, users)
         sizes = np.diff(block.target_offsets)
         owner = np.repeat(np.arange(len(block), dtype=np.int64), sizes)

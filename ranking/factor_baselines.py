@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-
 import numpy as np
 import numpy.typing as npt
+from implicit.als import AlternatingLeastSquares
 from scipy import sparse
 from scipy.linalg import lapack
+from threadpoolctl import threadpool_limits
 
 from conf.errors import InputError
 from features.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
@@ -122,20 +122,7 @@ class Als:
         seed: int = 0,
         kind_weights: FloatArray | None = None,
     ) -> None:
-        """Take the parameters.
-
-        Raises:
-            InputError: `implicit` is not installed.
-
-        """
-        try:
-            self._library = importlib.import_module("implicit.als")
-            # A dependency of implicit, which wants BLAS to leave the threads to it.
-            self._limits = importlib.import_module("threadpoolctl").threadpool_limits
-        except ImportError as error:
-            raise InputError(
-                "evaluation.baselines: als needs the library 'implicit'; pip install 'shelfwise[baselines]'"
-            ) from error
+        """Take the parameters."""
         self.factors = factors
         self.regularisation = regularisation
         self.alpha = alpha
@@ -163,8 +150,8 @@ class Als:
         matrix = self._confidence(
             events.user[positions], events.item[positions], events.kind[positions], (events.users, n_items)
         )
-        with self._limits(1, "blas"):
-            self.model = self._library.AlternatingLeastSquares(
+        with threadpool_limits(1, "blas"):
+            self.model = AlternatingLeastSquares(
                 factors=self.factors,
                 regularization=self.regularisation,
                 alpha=self.alpha,
@@ -189,7 +176,7 @@ class Als:
             matrix = self._confidence(
                 histories.owners(), histories.items, histories.kinds, (len(histories), n_items)
             )
-            with self._limits(1, "blas"):
+            with threadpool_limits(1, "blas"):
                 users = self.model.recalculate_user(np.arange(len(histories)), matrix)
             scores = np.asarray(users, dtype=np.float32) @ factors.T
             said = (np.diff(matrix.indptr)[:, None] > 0) & (self.share > 0)  # without events no vector

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from conf.schema import CandidateConfig
-from features.candidates import SOURCES, Candidates, ItemArrays, recency_weights, spread
+from conf.schema import CandidateConfig, IndexConfig
+from features.candidates import SOURCES, Candidates, ItemArrays, UserVectors, recency_weights, spread
 from features.dataset import BoolArray, FloatArray, IntArray, LongArray
 from features.histories import HistoryBatch, KeyedSums, contains
 from ranking.index import VectorIndex
@@ -109,17 +110,23 @@ class CandidateSources:
         index: VectorIndex,
         arrays: ItemArrays,
         config: CandidateConfig,
-        by_popularity: IntArray | None = None,
     ) -> None:
-        """Prepare the sources; the popularity order, unless given, is computed once from the statistics."""
+        """Prepare the sources: the popularity order, and an index over the co-purchase factors."""
         self.index = index
         self.arrays = arrays
         self.config = config
         statistics = arrays.statistics
-        popularity = statistics.recent + 1e-3 * statistics.count
-        if by_popularity is None:
-            by_popularity = popularity_order(popularity)
-        self.by_popularity = by_popularity
+        self.by_popularity = popularity_order(statistics.recent + 1e-3 * statistics.count)
+        new = np.flatnonzero(statistics.count == 0).astype(np.int32)
+        self.new_rows = new if len(new) < len(statistics.count) else new[:0]  # all new: nothing to stand out
+        factors = arrays.factor_vectors
+        self.factor_index = VectorIndex.build(factors, IndexConfig(gpu=False)) if factors.shape[1] else None
+
+    def with_quotas(self, config: CandidateConfig) -> CandidateSources:
+        """Return the same sources under other quotas."""
+        sources = copy(self)
+        sources.config = config
+        return sources
 
     @property
     def items(self) -> int:
@@ -129,7 +136,7 @@ class CandidateSources:
     def propose(
         self,
         batch: HistoryBatch,
-        user_vectors: FloatArray,
+        users: UserVectors,
         limits: Limits,
         intents: FloatArray | None = None,
         text_index: VectorIndex | None = None,
@@ -138,13 +145,13 @@ class CandidateSources:
 
         Args:
             batch: histories, one per query.
-            user_vectors: [queries, dim]; a zero vector (no history) asks the user-vector source nothing.
+            users: their vectors; a zero vector (no history) asks nothing.
             limits: what may be proposed.
             intents: [queries, text dim] unit vectors of free text, zero where there is none.
             text_index: index over text vectors; needed with intents.
 
         Returns:
-            Rows per source, [queries, quota] padded with -1; each query's best retrieval score, [queries].
+            Rows per source, [queries, quota] padded with -1; best scores by tower and factors [queries, 2].
 
         """
         config, queries, items = self.config, len(batch), self.items
@@ -152,7 +159,11 @@ class CandidateSources:
         weights = recency_weights(recent)
         statistics = self.arrays.statistics
         proposals: dict[str, IntArray] = {}
-        proposals["user_vector"], best = self.nearest(self.index, user_vectors, config.user_vector, limits)
+        proposals["user_vector"], best = self.nearest(self.index, users.tower, config.user_vector, limits)
+        closest = np.zeros(queries, dtype=np.float32)
+        if self.factor_index is not None:
+            rows, closest = self.nearest(self.factor_index, users.factors, config.co_purchase, limits)
+            proposals["co_purchase"] = rows
         if intents is not None and text_index is not None:
             proposals["intent"], _ = self.nearest(text_index, intents, config.user_vector, limits)
         if config.item_to_item:
@@ -167,7 +178,9 @@ class CandidateSources:
             proposals["repeat"] = best_by_query(sums, queries, items, config.repeat, limits)
         if config.popular:
             proposals["popular"] = self.popular(queries, config.popular, limits)
-        return proposals, best
+        if config.new_items:
+            proposals["new_items"] = self._new(users, config.new_items, limits)
+        return proposals, np.stack([best, closest], axis=1)
 
     def nearest(
         self, index: VectorIndex, vectors: FloatArray, quota: int, limits: Limits
@@ -215,6 +228,33 @@ class CandidateSources:
         if kept.shape[1] < quota:
             kept = np.pad(kept, ((0, 0), (0, quota - kept.shape[1])), constant_values=-1)
         return kept.astype(np.int32)
+
+    def _new(self, users: UserVectors, quota: int, limits: Limits) -> IntArray:
+        """Return each query's nearest items among those without any event, [queries, quota] padded with -1.
+
+        However near it is, a new item stands behind thousands that are known better; without places of its
+        own it would never be seen, and stay new.
+        """
+        vectors, asked = self.arrays.factor_vectors, users.factors
+        if vectors.shape[1] == 0:
+            vectors, asked = self.arrays.item_vectors, users.tower
+        found = np.full((len(asked), quota), -1, dtype=np.int32)
+        if len(self.new_rows) == 0:
+            return found
+        scores = asked @ vectors[self.new_rows].T  # [queries, new]
+        for mask, members in limits.groups():
+            if mask is not None:
+                scores[np.ix_(members, ~mask[self.new_rows])] = -np.inf
+        keys = np.arange(len(asked))[:, None] * self.items + self.new_rows.astype(np.int64)
+        scores[contains(limits.banned, keys)] = -np.inf
+        scores[~asked.any(axis=1)] = -np.inf
+        width = min(quota, scores.shape[1])
+        best = np.argpartition(-scores, width - 1, axis=1)[:, :width]
+        values = np.take_along_axis(scores, best, axis=1)
+        order = np.lexsort((best, -values), axis=1)
+        best, values = np.take_along_axis(best, order, axis=1), np.take_along_axis(values, order, axis=1)
+        found[:, :width] = np.where(np.isneginf(values), -1, self.new_rows[best])
+        return found
 
     def popular(self, queries: int, quota: int, limits: Limits) -> IntArray:
         """Return the most popular permitted items per query, [queries, quota] padded with -1."""

@@ -37,10 +37,16 @@ BAD = [
     ("run", "user_encoder.dropout=1"),
     ("run", "user_encoder.negatives=-1"),
     ("run", "user_encoder.temperature=0"),
+    ("run", "user_encoder.average=-1"),
+    ("run", "ranker.average=-1"),
     ("run", "user_encoder.batch_size=0"),
     ("run", "index.nprobe=0"),
     ("run", "candidates.neighbours=0"),
     ("run", "candidates.window=0"),
+    ("run", "factors.dim=-1"),
+    ("run", "factors.confidence=0"),
+    ("run", "factors.regularisation=0"),
+    ("run", "factors.iterations=0"),
     ("run", "ranker.epochs=0"),
     ("run", "ranker.hidden=[8,0]"),
     ("run", "ranker.dropout=1"),
@@ -85,7 +91,14 @@ def test_a_value_out_of_range_is_named(command: str, override: str) -> None:
         (
             [
                 f"candidates.{s}=0"
-                for s in ("user_vector", "item_to_item", "text_neighbours", "repeat", "popular")
+                for s in (
+                    "user_vector",
+                    "item_to_item",
+                    "text_neighbours",
+                    "repeat",
+                    "popular",
+                    "co_purchase",
+                )
             ],
             "at least one candidate source needs a quota",
         ),
@@ -111,6 +124,8 @@ def test_values_that_do_not_fit_together(overrides: list[str], message: str) -> 
         "ranker.hidden=[]",
         "rerank.diversity=1",
         "candidates.user_vector=0",
+        "candidates.co_purchase=0",
+        "factors.dim=0",
         "evaluation.max_users=0",
         "data.event_weights.view=0",
         "data.max_reject_fraction=0",

@@ -15,7 +15,15 @@ from features.dataset import BoolArray, Dataset, FloatArray, IntArray
 from features.histories import HistoryBatch, KeyedSums, batch_histories
 from ranking.recommender import Recommender
 from ranking.sources import CandidateSources, Limits, banned_keys, best_by_query, merge, sources_of
-from tests.synthetic import EMPTY, START, history_of, make_dataset, make_recommender, random_units
+from tests.synthetic import (
+    EMPTY,
+    START,
+    history_of,
+    make_dataset,
+    make_factors,
+    make_recommender,
+    random_units,
+)  # fmt: skip
 
 ITEMS = 60
 
@@ -37,13 +45,13 @@ def batch_of(dataset: Dataset, users: Sequence[int | None]) -> HistoryBatch:
 
 @pytest.fixture(scope="module")
 def recommender(dataset: Dataset, text_vectors: FloatArray) -> Recommender:
-    return make_recommender(dataset, text_vectors)
+    return make_recommender(dataset, text_vectors, factors=make_factors(dataset))
 
 
 def propose(
     recommender: Recommender, batch: HistoryBatch, limits: Limits, intents: FloatArray | None = None
 ) -> dict[str, IntArray]:
-    users = recommender.user_vectors(batch)
+    users = recommender.encode(batch)
     return recommender.sources.propose(batch, users, limits, intents, recommender.text_index)[0]
 
 
@@ -66,6 +74,7 @@ def test_quotas_bound_every_source(recommender: Recommender, dataset: Dataset) -
     quotas = {
         "user_vector": config.user_vector, "item_to_item": config.item_to_item,
         "text_neighbours": config.text_neighbours, "repeat": config.repeat, "popular": config.popular,
+        "co_purchase": config.co_purchase,
     }  # fmt: skip
     assert {name: rows.shape for name, rows in found.items()} == {n: (3, q) for n, q in quotas.items()}
     for name, rows in found.items():
@@ -76,10 +85,11 @@ def test_quotas_bound_every_source(recommender: Recommender, dataset: Dataset) -
 
 
 def test_a_source_without_quota_is_not_asked(dataset: Dataset, text_vectors: FloatArray) -> None:
-    config = CandidateConfig(user_vector=0, item_to_item=0, text_neighbours=0, repeat=0, popular=5)
-    found = propose(
-        make_recommender(dataset, text_vectors, config=config), batch_of(dataset, [0]), no_limits(1)
+    config = CandidateConfig(
+        user_vector=0, item_to_item=0, text_neighbours=0, repeat=0, co_purchase=0, popular=5
     )
+    recommender = make_recommender(dataset, text_vectors, config=config, factors=make_factors(dataset))
+    found = propose(recommender, batch_of(dataset, [0]), no_limits(1))
     assert [n for n, rows in found.items() if real(rows)[0]] == ["popular"]
 
 
@@ -89,6 +99,8 @@ def test_each_source_by_its_own_definition(recommender: Recommender, dataset: Da
     arrays, own = recommender.arrays, batch.items
     user = recommender.user_vectors(batch)[0]
     assert found["user_vector"] == np.argsort(-(arrays.item_vectors @ user), kind="stable")[:20].tolist()
+    closest = np.argsort(-(arrays.factor_vectors @ recommender.encode(batch).factors[0]), kind="stable")
+    assert found["co_purchase"] == closest[:20].tolist()
     popularity = arrays.statistics.recent + 1e-3 * arrays.statistics.count
     assert found["popular"] == np.argsort(-popularity, kind="stable")[:20].tolist()
     recent = own[-recommender.config.recent_items :][::-1]
@@ -172,12 +184,44 @@ def test_the_best_score_is_the_catalogues_best_and_zero_without_a_vector(
     recommender: Recommender, dataset: Dataset
 ) -> None:
     batch = batch_of(dataset, [0, None])
-    users = recommender.user_vectors(batch)
+    users = recommender.encode(batch)
     allowed = np.zeros(ITEMS, dtype=np.bool_)
     _, best = recommender.sources.propose(batch, users, no_limits(2))
-    assert best.tolist() == pytest.approx([float((recommender.arrays.item_vectors @ users[0]).max()), 0.0])
+    arrays = recommender.arrays
+    expected = [
+        (arrays.item_vectors @ users.tower[0]).max(),
+        (arrays.factor_vectors @ users.factors[0]).max(),
+    ]
+    np.testing.assert_allclose(best, [expected, [0.0, 0.0]], rtol=1e-5)
     _, best = recommender.sources.propose(batch, users, Limits(np.zeros(0, np.int64), [allowed, None]))
-    assert best.tolist() == [0.0, 0.0]
+    assert best.tolist() == [[0.0, 0.0]] * 2
+
+
+def test_without_factors_nobody_is_asked_about_co_purchases(
+    dataset: Dataset, text_vectors: FloatArray
+) -> None:
+    recommender = make_recommender(dataset, text_vectors)
+    batch = batch_of(dataset, [0, None])
+    users = recommender.encode(batch)
+    assert recommender.sources.factor_index is None and users.factors.shape == (2, 0)
+    proposals, best = recommender.sources.propose(batch, users, no_limits(2))
+    assert "co_purchase" not in proposals
+    assert best[0, 0] > 0 and best[:, 1].tolist() == [0.0, 0.0]
+
+
+def test_other_quotas_share_everything_else_and_leave_the_original_alone(
+    recommender: Recommender, dataset: Dataset
+) -> None:
+    batch = batch_of(dataset, [0])
+    before = propose(recommender, batch, no_limits(1))
+    deep = recommender.sources.with_quotas(replace(recommender.config, popular=50, co_purchase=5))
+    assert deep.factor_index is recommender.sources.factor_index
+    assert deep.by_popularity is recommender.sources.by_popularity
+    found, _ = deep.propose(batch, recommender.encode(batch), no_limits(1))
+    assert found["co_purchase"].tolist() == before["co_purchase"][:, :5].tolist()
+    assert found["popular"][0].tolist() == recommender.sources.by_popularity[:50].tolist()
+    for name, rows in propose(recommender, batch, no_limits(1)).items():
+        assert np.array_equal(rows, before[name]), name
 
 
 def test_popularity_counts_recent_events_first(text_vectors: FloatArray) -> None:

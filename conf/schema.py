@@ -348,6 +348,8 @@ class EvaluationConfig:
     bootstrap: int = 1000
     max_users: int = 0
     """Evaluate a seeded sample of this many queries; 0 takes all."""
+    test: bool = True
+    """False looks at validation only, and `run` publishes nothing: what a sweep does."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -366,6 +368,8 @@ class PipelineConfig:
     seed: int = 0
     threads: int = 0
     """CPU threads of torch and FAISS; 0 takes every core."""
+    reuse: list[str] = field(default_factory=list)
+    """Work directories, or patterns of them, whose steps are taken over where made from the same inputs."""
     data: DataConfig = field(default_factory=DataConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     split: SplitConfig = field(default_factory=SplitConfig)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,12 +12,9 @@ import numpy as np
 from rich.console import Console
 
 from conf.schema import PipelineConfig
-from encoders.towers import TOWERS_FILE, Towers
 from encoders.train import (
     ENCODER_FOLDER,
     FROZEN_VECTORS,
-    TEXT_VECTORS,
-    TOWERS,
     Progressing,
     train_encoder,
     trainable,
@@ -32,9 +30,9 @@ from ranking.bundle import load_bundle
 from ranking.evaluation import evaluate_lists
 from ranking.offline import offline_system
 from ranking.publish import ARTIFACTS, git_sha, publish
-from ranking.ranker import RANKER_FILE, Ranker
 from ranking.report import print_table, write_evaluation
-from ranking.train import RANKER_FOLDER, build_recommender, train_ranker
+from ranking.train import train_ranker
+from ranking.validation import past_recommender, validate
 
 EVALUATION_FOLDER = "evaluation"
 METRICS = "metrics.json"
@@ -52,28 +50,22 @@ def evaluate(config: PipelineConfig, console: Console) -> float | None:
     The validation lists come from the same models with statistics as of the start of validation; the test
     lists come from the bundle itself, loaded as a server loads it.
 
+    With `evaluation.test=false` the test window is not touched and no bundle is needed.
+
     Returns:
         Validation ndcg@10 (what a sweep maximises), or None where there is nothing to evaluate on.
     """
     work = Path(config.work_dir)
+    if not config.evaluation.test:
+        return validate(config, work / EVALUATION_FOLDER, console)
     dataset = load_dataset(work / DATASET_FOLDER)
     split = try_split(config, dataset)
     if split is None or not trainable(split, dataset):
         console.print(f"evaluate: {len(dataset.events):,} events are too few to divide; nothing was measured")
         return None
     bundle = load_bundle(work / ARTIFACTS)
-    encoder, ranker_folder = work / ENCODER_FOLDER, work / RANKER_FOLDER
     exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
-    past = build_recommender(
-        config,
-        dataset,
-        np.load(encoder / TEXT_VECTORS),
-        Towers.load(encoder / TOWERS) if (encoder / TOWERS / TOWERS_FILE).is_file() else None,
-        split.train_end,
-        split.train_time,
-        Ranker.load(ranker_folder) if (ranker_folder / RANKER_FILE).is_file() else None,
-        bundle.recommender.arrays.text_near,
-    )
+    past = past_recommender(config, dataset, split, bundle.recommender.arrays.text_near)
     with Progressing(console).bar() as bar:
         task = bar.add_task("ranking the catalogue", total=len(split.valid) + len(split.test))
         systems = {
@@ -86,7 +78,7 @@ def evaluate(config: PipelineConfig, console: Console) -> float | None:
             split,
             config.evaluation,
             exclude_seen=exclude,
-            vectors=np.load(encoder / FROZEN_VECTORS),
+            vectors=np.load(work / ENCODER_FOLDER / FROZEN_VECTORS),
             seed=config.seed,
             code_version=_code_version(),
         )
@@ -102,35 +94,37 @@ def _prepare(config: PipelineConfig, console: Console) -> None:
     files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source_files(config.data)]
     inputs = fingerprint(config.data, config.privacy, config.seed, files, version("shelfwise"))
     stage = Stage(Path(config.work_dir) / DATASET_FOLDER, inputs)
-    if stage.is_current() and (stage.folder / schema.DATASET_FILE).is_file():
-        console.print(f"prepare: nothing changed, keeping {stage.folder}")
+    if stage.finished("prepare", config.reuse, console) and (stage.folder / schema.DATASET_FILE).is_file():
         return
     prepare(config, console)
     stage.complete()
 
 
 def run(config: PipelineConfig, console: Console) -> float | None:
-    """Prepare, train, publish and evaluate.
+    """Prepare, train, publish and evaluate; with `evaluation.test=false` nothing is published.
 
     Returns:
         Validation ndcg@10, or None where there was too little data to evaluate on.
     """
     started = time.perf_counter()
-    steps = (
+    steps: list[tuple[str, Callable[[PipelineConfig, Console], object]]] = [
         ("prepare", _prepare), ("train-encoder", train_encoder), ("train-ranker", train_ranker),
-        ("publish", publish),    )  # fmt: skip
+    ]  # fmt: skip
+    if config.evaluation.test:
+        steps.append(("publish", publish))
+    last = len(steps) + 1
     seconds: dict[str, float] = {}
     for number, (name, step) in enumerate(steps, start=1):
-        console.rule(f"[bold]{number}/5 {name}")
+        console.rule(f"[bold]{number}/{last} {name}")
         begin = time.perf_counter()
         step(config, console)
         seconds[name] = round(time.perf_counter() - begin, 1)
-    console.rule("[bold]5/5 evaluate")
+    console.rule(f"[bold]{last}/{last} evaluate")
     begin = time.perf_counter()
     result = evaluate(config, console)
     seconds["evaluate"] = round(time.perf_counter() - begin, 1)
     metrics = Path(config.work_dir) / EVALUATION_FOLDER / METRICS
-    if result is not None:
+    if result is not None and config.evaluation.test:
         written = json.loads(metrics.read_text())
         written["timing"]["run_seconds"] = seconds
         write_atomically(metrics, json.dumps(written, indent=2, ensure_ascii=False) + "\n")

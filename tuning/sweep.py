@@ -154,7 +154,9 @@ def _write_winner(sweep: _Sweep, study: Study) -> Path | None:
         return None
     trials = started(study)
     ours = sweep.jobs.compose(sweep.overrides(best))
-    reference = sweep.jobs.compose(shop_overrides(sweep.space.fixed))
+    # Hydra knows the settings of the sweeper only where `sweep=` chooses it again.
+    chosen = [override for override in sweep.space.fixed if override.startswith("sweep=")]
+    reference = sweep.jobs.compose([*shop_overrides(sweep.space.fixed), *chosen])
     return write_experiment(sweep.folder, sweep.name, changed(ours, reference), best, trials[0], len(trials))
 
 

@@ -15,6 +15,7 @@ import shelfwise
 from tests.synthetic import World, read_json
 from tests.test_command_line import call
 from tuning.study import MAX_ATTEMPTS, Record, next_trial, only_one, open_study, remember
+from tuning.sweep import ready_space
 
 ROOT = Path(__file__).parents[2]
 SPACE = ["user_encoder.dropout=interval(0.1,0.6)", "ranker.hidden=choice([64,32],[16])"]
@@ -202,6 +203,34 @@ def test_a_failed_trial_is_recorded_and_the_sweep_goes_on(
     out = capsys.readouterr().out
     assert "RuntimeError: out of luck" in out
     assert "user_encoder.dim must be a multiple of user_encoder.heads" in out.replace("\n", " ")
+
+
+def test_a_ready_space_chooses_the_sweeper_and_names_the_study(
+    world: World, bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = [a for a in run_arguments(world, bert, tmp_path) if a != "hydra/sweeper=optuna"]
+    assert (
+        call(monkeypatch, *arguments, "sweep=ranker", "hydra.sweeper.n_trials=2", "ranker.dropout=0.2") == 0
+    )
+    trials = trials_of(tmp_path, "ranker")
+    assert [t.state for t in trials] == [TrialState.COMPLETE] * 2
+    assert set(trials[0].params) == set(ready_space("ranker")) - {"ranker.dropout"}
+    assert trials[0].params["ranker.hidden"] == "[64,32]", "the settings as they are come first"
+    folder = tmp_path / "work" / "sweeps" / "ranker"
+    assert "dropout: 0.2" in (folder / "experiment" / "ranker.yaml").read_text()
+    assert not (tmp_path / "sweeps").exists()
+
+
+def test_without_ranges_the_main_space_is_searched(
+    world: World, bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(shelfwise.COMMANDS, "run", lambda config: config.user_encoder.dropout)
+    assert call(monkeypatch, *run_arguments(world, bert, tmp_path)) == 0
+    trials = trials_of(tmp_path, "main")
+    assert set(trials[0].params) == set(ready_space())
+    assert [t.value for t in trials] == [t.params["user_encoder.dropout"] for t in trials]
 
 
 def test_bad_input_stops_a_sweep_at_once_and_can_be_corrected(

@@ -193,7 +193,11 @@ def sweep(
             values = " ".join(as_overrides(trial.params))
             console.rule(f"[bold]trial {trial.number} of {settings.n_trials}")
             console.print(values, markup=False, highlight=False)
-            _run(plan, study, trial, console)
+            try:
+                _run(plan, study, trial, console)
+            except KeyboardInterrupt:
+                console.print(f"stopped in trial {trial.number}; the same command goes on with it")
+                raise SystemExit(130) from None
             _write_winner(plan, study)
         console.print(trials_table(study, f"sweep '{plan.name}', {len(started(study))} trials"))
         written = _write_winner(plan, study)

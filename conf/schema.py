@@ -97,6 +97,12 @@ class DataConfig:
     user_column: str | None = None
     """online_retail only: the column that says who the user is; null is CustomerID, InvoiceNo makes every
     invoice a user (the published preprocessing)."""
+    keep_all_lines: bool = False
+    """online_retail only: keep every line with a description, as published tables do: cancellations, postage,
+    fees and warehouse notes too."""
+    line_kcore: int = 0
+    """online_retail only: k-core counted on lines, before those of one invoice and item become one event;
+    `filters.kcore` counts events. 0 is off."""
     default_event: str = "purchase"
     """Kind of every event where the file has no `event` column."""
     event_weights: dict[str, float] = field(default_factory=dict)
@@ -111,6 +117,7 @@ class DataConfig:
         """Check ranges."""
         _require(0.0 <= self.max_reject_fraction <= 1.0, "data.max_reject_fraction must lie in 0..1")
         _require(self.max_text_chars > 0, "data.max_text_chars must be positive")
+        _at_least(0, self, "data.", "line_kcore")
         for kind, weight in self.event_weights.items():
             _require(weight >= 0.0, f"data.event_weights.{kind} must be 0 or more")
 
@@ -225,6 +232,8 @@ class UserEncoderConfig:
     dropout: float = 0.5
     hybrid: bool = True
     """Add a learned id residual to the text vector of items seen in training."""
+    text: bool = True
+    """False knows items by their ids alone: a baseline and an ablation, useless for new items."""
     id_dropout: float = 0.2
     """Share of items per step that are represented by text alone."""
     negatives: int = 1024
@@ -245,6 +254,7 @@ class UserEncoderConfig:
         """Check ranges."""
         _at_least(1, self, "user_encoder.", "dim", "layers", "heads", "max_length", "epochs", "batch_size")
         _at_least(0, self, "user_encoder.", "negatives", "windows_per_epoch", "patience", "weight_decay")
+        _require(self.text or self.hybrid, "user_encoder.text=false needs user_encoder.hybrid=true")
         _require(self.dim % self.heads == 0, "user_encoder.dim must be a multiple of user_encoder.heads")
         for name in ("temperature", "learning_rate", "clip_norm"):
             _require(getattr(self, name) > 0, f"user_encoder.{name} must be positive")
@@ -345,11 +355,11 @@ class EvaluationConfig:
     baselines: list[str] = field(
         default_factory=lambda: ["popularity", "recent_popularity", "own_repeats", "item_knn", "frozen_text"]
     )
+    test: bool = True
+    """False measures on validation alone, and `run` publishes nothing: what sweeps and ablations do."""
     bootstrap: int = 1000
     max_users: int = 0
     """Evaluate a seeded sample of this many queries; 0 takes all."""
-    test: bool = True
-    """False looks at validation only, and `run` publishes nothing: what a sweep does."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

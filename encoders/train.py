@@ -150,7 +150,7 @@ def _fine_tune(
     return result, before
 
 
-def _train_towers(
+def train_towers(
     config: PipelineConfig,
     dataset: Dataset,
     text_vectors: FloatArray,
@@ -259,7 +259,7 @@ def train_encoder(config: PipelineConfig, console: Console) -> Path:
     if learn:
         assert split is not None
         exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
-        towers, fitted_towers = _train_towers(
+        towers, fitted_towers = train_towers(
             config, dataset, vectors, split.train_end, split.valid, exclude,
             config.user_encoder.epochs, runs["stage_two"], console,
         )  # fmt: skip
@@ -267,7 +267,7 @@ def train_encoder(config: PipelineConfig, console: Console) -> Path:
         console.print(
             f"user tower: validation recall@10 {fitted_towers.best:.4f} after {fitted_towers.epochs} epochs"
         )
-        ranker_towers, _ = _train_towers(
+        ranker_towers, _ = train_towers(
             config, dataset, vectors, split.tower_end, None, exclude,
             fitted_towers.epochs, runs["ranker_towers"], console,
         )  # fmt: skip

@@ -12,9 +12,12 @@ import numpy as np
 from rich.console import Console
 
 from conf.schema import PipelineConfig
+from encoders.towers import TOWERS_FILE, Towers
 from encoders.train import (
     ENCODER_FOLDER,
     FROZEN_VECTORS,
+    TEXT_VECTORS,
+    TOWERS,
     Progressing,
     train_encoder,
     trainable,
@@ -28,11 +31,14 @@ from features.splits import exclude_seen
 from features.stages import Stage, fingerprint, write_atomically
 from ranking.bundle import load_bundle
 from ranking.evaluation import evaluate_lists
-from ranking.offline import offline_system
+from ranking.ids_only import ids_only_towers
+from ranking.offline import USER_TOWER, offline_system, tower_system
 from ranking.publish import ARTIFACTS, git_sha, publish
+from ranking.ranker import RANKER_FILE, Ranker
+from ranking.recommender import Recommender
 from ranking.report import print_table, write_evaluation
-from ranking.train import train_ranker
-from ranking.validation import past_recommender, validate
+from ranking.stages import System
+from ranking.train import RANKER_FOLDER, build_recommender, ranker_stage, train_ranker
 
 EVALUATION_FOLDER = "evaluation"
 METRICS = "metrics.json"
@@ -45,42 +51,63 @@ def _code_version() -> str:
 
 
 def evaluate(config: PipelineConfig, console: Console) -> float | None:
-    """Measure the published bundle and the baselines; write metrics, predictions and a report.
+    """Measure the published bundle, its user tower alone and the baselines; write metrics and a report.
 
     The validation lists come from the same models with statistics as of the start of validation; the test
-    lists come from the bundle itself, loaded as a server loads it.
-
-    With `evaluation.test=false` the test window is not touched and no bundle is needed.
+    lists come from the bundle itself, loaded as a server loads it. With `evaluation.test=false` the test
+    window is left unread and no bundle is needed.
 
     Returns:
         Validation ndcg@10 (what a sweep maximises), or None where there is nothing to evaluate on.
     """
     work = Path(config.work_dir)
-    if not config.evaluation.test:
-        return validate(config, work / EVALUATION_FOLDER, console)
     dataset = load_dataset(work / DATASET_FOLDER)
     split = try_split(config, dataset)
     if split is None or not trainable(split, dataset):
         console.print(f"evaluate: {len(dataset.events):,} events are too few to divide; nothing was measured")
         return None
-    bundle = load_bundle(work / ARTIFACTS)
+    bundle = None
+    if config.evaluation.test:
+        bundle = load_bundle(work / ARTIFACTS)
+    else:  # no bundle stands for the settings that the models were made with
+        ranker_stage(config, dataset).require("train-ranker")
+    encoder, ranker_folder = work / ENCODER_FOLDER, work / RANKER_FOLDER
     exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
-    past = past_recommender(config, dataset, split, bundle.recommender.arrays.text_near)
+    past = build_recommender(
+        config,
+        dataset,
+        np.load(encoder / TEXT_VECTORS),
+        Towers.load(encoder / TOWERS) if (encoder / TOWERS / TOWERS_FILE).is_file() else None,
+        split.train_end,
+        split.train_time,
+        Ranker.load(ranker_folder) if (ranker_folder / RANKER_FILE).is_file() else None,
+        None if bundle is None else bundle.recommender.arrays.text_near,
+    )
+    recommenders = {"valid": past} if bundle is None else {"valid": past, "test": bundle.recommender}
     with Progressing(console).bar() as bar:
-        task = bar.add_task("ranking the catalogue", total=len(split.valid) + len(split.test))
-        systems = {
-            window: offline_system(r, dataset.events, exclude, advance=lambda n: bar.advance(task, n))
-            for window, r in (("valid", past), ("test", bundle.recommender))
-        }
+        task = bar.add_task(
+            "ranking the catalogue", total=sum(len(getattr(split, window)) for window in recommenders)
+        )
+
+        def whole(recommender: Recommender) -> System:
+            return offline_system(recommender, dataset.events, exclude, lambda n: bar.advance(task, n))
+
         evaluation = evaluate_lists(
-            systems,
+            {window: whole(recommender) for window, recommender in recommenders.items()},
             dataset,
             split,
             config.evaluation,
             exclude_seen=exclude,
-            vectors=np.load(work / ENCODER_FOLDER / FROZEN_VECTORS),
+            vectors=np.load(encoder / FROZEN_VECTORS),
             seed=config.seed,
             code_version=_code_version(),
+            parts={
+                USER_TOWER: {
+                    window: tower_system(recommender, dataset.events, exclude)
+                    for window, recommender in recommenders.items()
+                }
+            },
+            train_ids=lambda: ids_only_towers(config, dataset, split, exclude, console),
         )
     folder = write_evaluation(work / EVALUATION_FOLDER, evaluation, dataset)
     print_table(evaluation.result, console)
@@ -112,19 +139,18 @@ def run(config: PipelineConfig, console: Console) -> float | None:
     ]  # fmt: skip
     if config.evaluation.test:
         steps.append(("publish", publish))
-    last = len(steps) + 1
     seconds: dict[str, float] = {}
     for number, (name, step) in enumerate(steps, start=1):
-        console.rule(f"[bold]{number}/{last} {name}")
+        console.rule(f"[bold]{number}/{len(steps) + 1} {name}")
         begin = time.perf_counter()
         step(config, console)
         seconds[name] = round(time.perf_counter() - begin, 1)
-    console.rule(f"[bold]{last}/{last} evaluate")
+    console.rule(f"[bold]{len(steps) + 1}/{len(steps) + 1} evaluate")
     begin = time.perf_counter()
     result = evaluate(config, console)
     seconds["evaluate"] = round(time.perf_counter() - begin, 1)
     metrics = Path(config.work_dir) / EVALUATION_FOLDER / METRICS
-    if result is not None and config.evaluation.test:
+    if result is not None:
         written = json.loads(metrics.read_text())
         written["timing"]["run_seconds"] = seconds
         write_atomically(metrics, json.dumps(written, indent=2, ensure_ascii=False) + "\n")

@@ -26,21 +26,23 @@ class Limits:
     allowed: list[BoolArray | None]
     """Per query, the mask of rows that pass its filter."""
 
-    @property
-    def filtered(self) -> bool:
-        """Tell whether any query has a filter."""
-        return any(mask is not None for mask in self.allowed)
+    def groups(self) -> list[tuple[BoolArray | None, LongArray]]:
+        """Return each mask (one object: filters are cached) and the queries that share it."""
+        shared: dict[int, tuple[BoolArray | None, list[int]]] = {}
+        for query, mask in enumerate(self.allowed):
+            shared.setdefault(id(mask), (mask, []))[1].append(query)
+        return [(mask, np.array(queries, dtype=np.int64)) for mask, queries in shared.values()]
 
 
 def best_by_query(sums: KeyedSums, queries: int, items: int, k: int, limits: Limits) -> IntArray:
     """Return the k permitted items with the largest sums per query, [queries, k] padded with -1."""
     permitted = ~contains(limits.banned, sums.keys)
     owner, row = sums.keys // items, sums.keys % items
-    if limits.filtered:
-        for query, mask in enumerate(limits.allowed):
-            if mask is not None:
-                mine = owner == query
-                permitted[mine] &= mask[row[mine]]
+    for mask, members in limits.groups():
+        if mask is not None:
+            inside = np.zeros(queries, dtype=np.bool_)
+            inside[members] = True
+            permitted &= mask[row] | ~inside[owner]
     owner, row, value = owner[permitted], row[permitted], sums.sums[permitted]
     order = np.lexsort((row, -value, owner))
     owner, row = owner[order], row[order]
@@ -50,6 +52,17 @@ def best_by_query(sums: KeyedSums, queries: int, items: int, k: int, limits: Lim
     best = np.full((queries, k), -1, dtype=np.int32)
     best[owner[kept], rank[kept]] = row[kept]
     return best
+
+
+def popularity_order(popularity: FloatArray) -> IntArray:
+    """Return rows by falling popularity, [items]; items without any in a fixed random order.
+
+    Rows often tell when an item was added; where a filter leaves only new items, the first of them must not
+    pass for the popular ones.
+    """
+    drawn = np.random.default_rng(0).random(len(popularity))
+    tie = np.where(popularity > 0, 0.0, drawn)
+    return np.lexsort((tie, -popularity)).astype(np.int32)
 
 
 def merge(proposals: dict[str, IntArray], queries: int) -> Candidates:
@@ -105,7 +118,7 @@ class CandidateSources:
         statistics = arrays.statistics
         popularity = statistics.recent + 1e-3 * statistics.count
         if by_popularity is None:
-            by_popularity = np.argsort(-popularity, kind="stable").astype(np.int32)
+            by_popularity = popularity_order(popularity)
         self.by_popularity = by_popularity
 
     @property
@@ -139,9 +152,9 @@ class CandidateSources:
         weights = recency_weights(recent)
         statistics = self.arrays.statistics
         proposals: dict[str, IntArray] = {}
-        proposals["user_vector"], best = self._nearest(self.index, user_vectors, config.user_vector, limits)
+        proposals["user_vector"], best = self.nearest(self.index, user_vectors, config.user_vector, limits)
         if intents is not None and text_index is not None:
-            proposals["intent"], _ = self._nearest(text_index, intents, config.user_vector, limits)
+            proposals["intent"], _ = self.nearest(text_index, intents, config.user_vector, limits)
         if config.item_to_item:
             sums = spread(recent, statistics.together, items, weights)
             proposals["item_to_item"] = best_by_query(sums, queries, items, config.item_to_item, limits)
@@ -153,12 +166,26 @@ class CandidateSources:
             sums = KeyedSums.of(batch.owners() * items + batch.items, 1.0 / ages)
             proposals["repeat"] = best_by_query(sums, queries, items, config.repeat, limits)
         if config.popular:
-            proposals["popular"] = self._popular(queries, config.popular, limits)
+            proposals["popular"] = self.popular(queries, config.popular, limits)
         return proposals, best
 
-    def _nearest(
+    def nearest(
         self, index: VectorIndex, vectors: FloatArray, quota: int, limits: Limits
     ) -> tuple[IntArray, FloatArray]:
+        """Ask an index; a zero vector asks it nothing.
+
+        Queries that share a filter are searched together, so that many of them cost little more than one.
+
+        Args:
+            index: over vectors of the whole catalogue.
+            vectors: [queries, dim].
+            quota: rows per query.
+            limits: what may be proposed.
+
+        Returns:
+            Rows [queries, quota], best first, padded with -1; each query's best score, 0 without, [queries].
+
+        """
         queries = len(vectors)
         rows = np.full((queries, quota), -1, dtype=np.int32)
         best = np.zeros(queries, dtype=np.float32)
@@ -166,19 +193,15 @@ class CandidateSources:
         if quota == 0 or not asked.any():
             return rows, best
         bans = np.bincount((limits.banned // self.items).astype(np.int64), minlength=queries)
-        plain = [q for q in np.flatnonzero(asked) if limits.allowed[q] is None]
-        if plain:
+        for mask, members in limits.groups():
+            some = members[asked[members]]
+            if len(some) == 0:
+                continue
             # Banned rows are fetched too and dropped, so ask for as many more.
-            extra = int(2 ** np.ceil(np.log2(1 + bans[plain].max(initial=0)))) if bans[plain].any() else 0
-            found, scores = index.search(vectors[plain], quota + extra)
-            best[plain] = np.where(found[:, 0] >= 0, scores[:, 0], 0.0)
-            rows[plain] = self._permitted(found, np.array(plain), quota, limits)
-        for query in np.flatnonzero(asked):
-            mask = limits.allowed[query]
-            if mask is not None:
-                found, scores = index.search(vectors[query : query + 1], quota + int(bans[query]), mask)
-                best[query] = scores[0, 0] if found[0, 0] >= 0 else 0.0
-                rows[query] = self._permitted(found, np.array([query]), quota, limits)[0]
+            extra = int(2 ** np.ceil(np.log2(1 + bans[some].max()))) if bans[some].any() else 0
+            found, scores = index.search(vectors[some], quota + extra, mask)
+            best[some] = np.where(found[:, 0] >= 0, scores[:, 0], 0.0)
+            rows[some] = self._permitted(found, some, quota, limits)
         return rows, best
 
     def _permitted(self, found: IntArray, queries: LongArray, quota: int, limits: Limits) -> IntArray:
@@ -193,16 +216,15 @@ class CandidateSources:
             kept = np.pad(kept, ((0, 0), (0, quota - kept.shape[1])), constant_values=-1)
         return kept.astype(np.int32)
 
-    def _popular(self, queries: int, quota: int, limits: Limits) -> IntArray:
+    def popular(self, queries: int, quota: int, limits: Limits) -> IntArray:
+        """Return the most popular permitted items per query, [queries, quota] padded with -1."""
         bans = np.bincount((limits.banned // self.items).astype(np.int64), minlength=queries)
         popular = np.full((queries, quota), -1, dtype=np.int32)
-        reach = min(self.items, quota + int(bans.max(initial=0)))
-        shared = np.broadcast_to(self.by_popularity[:reach], (queries, reach))
-        popular[:] = self._permitted(shared.astype(np.int32), np.arange(queries), quota, limits)
-        for query, mask in enumerate(limits.allowed):
-            if mask is not None:
-                own = self.by_popularity[mask[self.by_popularity]][None, : quota + int(bans[query])]
-                popular[query] = self._permitted(own, np.array([query]), quota, limits)[0]
+        for mask, members in limits.groups():
+            order = self.by_popularity if mask is None else self.by_popularity[mask[self.by_popularity]]
+            order = order[: quota + int(bans[members].max())].astype(np.int32)
+            shared = np.broadcast_to(order, (len(members), len(order)))
+            popular[members] = self._permitted(shared, members, quota, limits)
         return popular
 
 

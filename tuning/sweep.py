@@ -66,6 +66,7 @@ class _Sweep:
             f"work_dir={quoted(str(self.trials / str(trial.number)))}",
             f"reuse=[{reuse}]",
             "evaluation.test=false",
+            "evaluation.baselines=[]",
         ]
 
 

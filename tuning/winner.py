@@ -52,7 +52,8 @@ def changed(config: PipelineConfig, reference: PipelineConfig) -> dict[str, Any]
     found = differ(plain(config), plain(reference))
     for key in ("work_dir", "reuse"):
         found.pop(key, None)
-    found.get("evaluation", {}).pop("test", None)
+    for key in ("test", "baselines"):  # a trial measures less; that is nothing to keep
+        found.get("evaluation", {}).pop(key, None)
     return {key: value for key, value in found.items() if value != {}}
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from conf.errors import InputError
 from conf.schema import UserEncoderConfig
 from encoders.item_tower import ItemTower, whitening
 from encoders.losses import sampled_softmax
@@ -49,7 +50,7 @@ def tower(hybrid: bool = True) -> ItemTower:
 
 def test_a_seen_item_is_text_plus_residual_and_an_unseen_one_text_alone() -> None:
     built = tower()
-    assert built.residual is not None
+    assert built.residual is not None and built.project is not None
     text, rows = torch.randn(4, 6), torch.arange(4)
     vectors, alone = built(text, rows), built.project(text)
     torch.testing.assert_close(vectors[[0, 1, 3]], (alone + built.residual.weight)[[0, 1, 3]])
@@ -58,6 +59,7 @@ def test_a_seen_item_is_text_plus_residual_and_an_unseen_one_text_alone() -> Non
 
 def test_id_dropout_leaves_text_alone() -> None:
     built = tower()
+    assert built.project is not None
     text, rows = torch.randn(4, 6), torch.arange(4)
     keep = torch.tensor([False, True, True, False])
     vectors, alone = built(text, rows, keep), built.project(text)
@@ -70,6 +72,26 @@ def test_without_hybrid_ids_mean_nothing() -> None:
     text = torch.randn(1, 6)
     assert torch.equal(built(text, torch.tensor([0])), built(text, torch.tensor([3])))
     assert built.residual is None
+
+
+def test_without_text_an_item_is_its_id_and_an_unseen_one_nothing() -> None:
+    built = ItemTower(text_dim=6, items=4, dim=3, hybrid=True, text=False)
+    built.fit_text(random_units(4, 6), np.array([True, True, False, True]))
+    assert built.residual is not None and built.project is None
+    vectors = built(torch.randn(4, 6), torch.arange(4), torch.zeros(4, dtype=torch.bool))
+    assert torch.equal(vectors[[0, 1, 3]], built.residual.weight[[0, 1, 3]])
+    assert not vectors[2].any()
+
+
+def test_towers_without_text_are_saved_and_loaded(tmp_path: Path) -> None:
+    config = UserEncoderConfig(dim=4, layers=1, heads=2, text=False)
+    towers = Towers.from_config(config, text_dim=6, items=4, kinds=1).eval()
+    towers.item_tower.seen.fill_(True)
+    towers.save(tmp_path)
+    text = random_units(4, 6)
+    np.testing.assert_array_equal(Towers.load(tmp_path).item_vectors(text), towers.item_vectors(text))
+    with pytest.raises(InputError, match="user_encoder.text=false needs user_encoder.hybrid=true"):
+        UserEncoderConfig(text=False, hybrid=False)
 
 
 def test_the_residual_of_an_unseen_item_gets_no_gradient() -> None:

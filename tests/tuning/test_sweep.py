@@ -66,15 +66,16 @@ def test_a_sweep_keeps_every_trial_and_begins_with_the_settings_as_they_are(swep
     assert len({t.params["user_encoder.dropout"] for t in trials}) == 3
     for trial in trials:
         folder = swept / "work" / "sweeps" / "own" / "trials" / str(trial.number)
-        measured: Any = read_json(folder / "evaluation" / "validation.json")
-        assert measured["valid"]["ndcg@10"] == trial.value
+        measured: Any = read_json(folder / "evaluation" / "metrics.json")
+        assert measured["valid"]["shelfwise"]["ndcg@10"] == trial.value
 
 
 def test_no_trial_publishes_or_looks_at_test(swept: Path) -> None:
     for trial in range(3):
         folder = swept / "work" / "sweeps" / "own" / "trials" / str(trial)
         assert not (folder / "artifacts").exists()
-        assert [p.name for p in (folder / "evaluation").iterdir()] == ["validation.json"]
+        measured: Any = read_json(folder / "evaluation" / "metrics.json")
+        assert "test" not in measured and measured["protocol"]["queries"].keys() == {"valid"}
 
 
 def test_trials_share_the_steps_that_no_searched_setting_changes(swept: Path) -> None:

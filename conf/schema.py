@@ -407,6 +407,8 @@ class PipelineConfig:
     seed: int = 0
     threads: int = 0
     """CPU threads of torch and FAISS; 0 takes every core."""
+    reuse: list[str] = field(default_factory=list)
+    """Work directories, or patterns of them, whose steps are taken over where made from the same inputs."""
     data: DataConfig = field(default_factory=DataConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     split: SplitConfig = field(default_factory=SplitConfig)

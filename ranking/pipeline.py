@@ -121,8 +121,7 @@ def _prepare(config: PipelineConfig, console: Console) -> None:
     files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source_files(config.data)]
     inputs = fingerprint(config.data, config.privacy, config.seed, files, version("shelfwise"))
     stage = Stage(Path(config.work_dir) / DATASET_FOLDER, inputs)
-    if stage.is_current() and (stage.folder / schema.DATASET_FILE).is_file():
-        console.print(f"prepare: nothing changed, keeping {stage.folder}")
+    if stage.finished("prepare", config.reuse, console) and (stage.folder / schema.DATASET_FILE).is_file():
         return
     prepare(config, console)
     stage.complete()

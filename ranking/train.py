@@ -143,8 +143,7 @@ def train_ranker(config: PipelineConfig, console: Console) -> Path:
     """
     dataset = load_dataset(Path(config.work_dir) / "dataset")
     stage = ranker_stage(config, dataset)
-    if stage.is_current():
-        console.print(f"train-ranker: nothing changed, keeping {stage.folder}")
+    if stage.finished("train-ranker", config.reuse, console):
         return stage.folder
     encoder_stage(config, dataset).require("train-encoder")
     stage.reopen()

@@ -64,11 +64,20 @@ class Demand:
         logs = [np.log1p(c) for c in columns] + [np.log1p(4.0 * week) - np.log1p(month)]
         return np.stack([*logs, known == 0], axis=-1).astype(np.float32)
 
+    def _catalogue(self, day: int) -> FloatArray:
+        """Describe every item as of one day, [items, columns]."""
+        rows = np.arange(len(self.first), dtype=np.int32)
+        return self._columns(rows, np.full(len(rows), day, dtype=np.int64))
+
     @cached_property
     def present(self) -> FloatArray:
         """What is known after the last event, [items, columns]: all that a server ever asks for."""
-        rows = np.arange(len(self.first), dtype=np.int32)
-        return self._columns(rows, np.full(len(rows), self.calendar[1] - 1, dtype=np.int64))
+        return self._catalogue(int(self.calendar[1]) - 1)
+
+    @cached_property
+    def eve(self) -> FloatArray:
+        """The same without the last event's day: what is asked for at a cut in the middle of that day."""
+        return self._catalogue(int(self.calendar[1]) - 2)
 
     def features(self, rows: IntArray, now: LongArray) -> FloatArray:
         """Describe the demand for items before the day of each query.
@@ -85,6 +94,8 @@ class Demand:
         day = np.minimum(now // DAY - origin, width - 1)
         if (day == width - 1).all():
             return self.present[rows]
+        if (day == width - 2).all():
+            return self.eve[rows]
         return self._columns(rows, np.broadcast_to(day[:, None], rows.shape))
 
 

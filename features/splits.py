@@ -229,7 +229,8 @@ def ranker_windows(dataset: Dataset, split: Split, target_events: list[str], cut
     """Ask each user several times within the ranker's window, to learn from more than one moment.
 
     Every moment is followed by as much time as validation covers: what is worth recommending for the coming
-    weeks is not what is worth recommending for the coming days.
+    weeks is not what is worth recommending for the coming days. The last moments, nearest to what will be
+    asked, make do with what is left, half as much at least.
 
     Args:
         dataset: the dataset.
@@ -242,7 +243,7 @@ def ranker_windows(dataset: Dataset, split: Split, target_events: list[str], cut
     events, relevant = dataset.events, relevant_kinds(dataset, target_events)
     users = np.arange(events.users, dtype=np.int32)
     horizon = split.state_time - split.train_time
-    latest = max(split.train_time - horizon, split.tower_time)
+    latest = max(split.train_time - horizon // 2, split.tower_time)
     windows = []
     for time in np.unique(np.linspace(split.tower_time, latest, cuts).astype(np.int64)):
         start, stop = position_at(events, int(time)), position_at(events, int(time) + horizon)

@@ -88,6 +88,7 @@ def test_a_value_out_of_range_is_named(command: str, override: str) -> None:
             "user_encoder.dim must be a multiple of user_encoder.heads",
         ),
         (["candidates.popular=-1"], "candidate quotas must be 0 or more"),
+        (["candidates.new_items=-1"], "candidate quotas must be 0 or more"),
         (
             [
                 f"candidates.{s}=0"
@@ -98,6 +99,7 @@ def test_a_value_out_of_range_is_named(command: str, override: str) -> None:
                     "repeat",
                     "popular",
                     "co_purchase",
+                    "new_items",
                 )
             ],
             "at least one candidate source needs a quota",
@@ -125,6 +127,9 @@ def test_values_that_do_not_fit_together(overrides: list[str], message: str) -> 
         "rerank.diversity=1",
         "candidates.user_vector=0",
         "candidates.co_purchase=0",
+        "candidates.new_items=0",
+        "user_encoder.average=0",
+        "ranker.average=0",
         "factors.dim=0",
         "evaluation.max_users=0",
         "data.event_weights.view=0",

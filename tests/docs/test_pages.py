@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "CHANGELOG.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^( *)```([a-z]*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-COMPLETE = ("text_encoder", "user_encoder", "candidates", "index", "ranker", "rerank", "split")
+COMPLETE = ("text_encoder", "user_encoder", "candidates", "factors", "index", "ranker", "rerank", "split")
 """Sections of which docs/training.md must list every key."""
 
 

@@ -240,9 +240,37 @@ def test_a_step_of_stage_two_reaches_every_parameter(dataset: Dataset, text_vect
     module = stage_two(dataset, text_vectors, TINY)
     for batch in TowerBatches(dataset.events, everything(dataset), TINY, 0):
         module.training_step(batch, 0).backward()  # type: ignore[no-untyped-call]
-    for name, parameter in module.named_parameters():
+    for name, parameter in module.towers.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.abs().sum() > 0, name
+    assert all(parameter.grad is None for parameter in module.average.parameters())
+
+
+@pytest.mark.parametrize("limit", [0, 10])
+def test_the_average_reaches_back_so_many_epochs(
+    dataset: Dataset, text_vectors: FloatArray, limit: int
+) -> None:
+    config = replace(TINY, average=2.0, windows_per_epoch=limit)
+    module = stage_two(dataset, text_vectors, config)
+    batches = list(TowerBatches(dataset.events, everything(dataset), config, 0))
+    assert len(batches) == 3 if limit else len(batches) > 3
+    weight, kept = next(module.towers.parameters()), next(module.trained.parameters())
+    for value in (0.0, 1.0):
+        with torch.no_grad():
+            weight.fill_(value)
+        module.on_train_batch_end(None, batches[0], 0)
+    torch.testing.assert_close(kept, torch.full_like(kept, 0.5 / len(batches)))
+
+
+def test_validation_and_result_are_the_averages(dataset: Dataset, text_vectors: FloatArray) -> None:
+    module = stage_two(dataset, text_vectors, TINY)
+    with torch.no_grad():
+        for parameter in module.towers.parameters():
+            parameter.zero_()
+    assert isinstance(module.trained, Towers) and module.trained is not module.towers
+    module.on_validation_epoch_start()
+    assert np.array_equal(module.catalogue.numpy(), module.trained.item_vectors(text_vectors))
+    assert module.catalogue.abs().max() > 0
 
 
 def test_each_distinct_row_goes_through_the_item_tower_once(

@@ -75,6 +75,7 @@ def arrays() -> ItemArrays:
         UNITS,
         TEXTS,
         near([[(2, 0.9)], [(3, 0.6)], [(0, 0.9)], [(1, 0.6)]]),
+        np.array([0.1, 0.2, 0.3, 0.4], np.float32),
         3 * UNITS,
     )
 
@@ -143,6 +144,7 @@ EXPECTED: dict[str, Any] = {
     "follow_sum": [0, 0.5 * 4 / 3, 0.25 * 4 / 3 + 0.375, 0],
     "follow_last": [0, 0.5, 0.25, 0],
     "text_table_sum": [0, 0, 0.9 * 4 / 3, 0.3],
+    "text_near_recent": [0.1, 0.2, 0.3, 0.4],
     "own_count": np.log1p([2, 1, 0, 0]),
     "own_recent": np.log1p([1 / 1.1 + 1, 1 / 1.05, 0, 0]),
     "own_share": [2 / 3, 1 / 3, 0, 0],
@@ -180,6 +182,7 @@ EXPECTED: dict[str, Any] = {
     "source_popular": [0] * 4,
     "source_intent": [1] * 4,
     "source_co_purchase": [0] * 4,
+    "source_new_items": [1] * 4,
     # Items 0 and 2 have values (0, 1), item 1 has (1, none).
     "attribute_0": [SHARE, 1 - SHARE, SHARE, 0],
     "attribute_1": [SHARE, 0, SHARE, 0],
@@ -190,7 +193,7 @@ EXPECTED: dict[str, Any] = {
 
 def test_every_feature_by_hand(arrays: ItemArrays) -> None:
     batch = batch_of(history((0, 0, 12), (1, 1, 4), (0, 0, 2)))
-    found = features_of(arrays, batch, [[0, 1, 2, 3]], sources=0b100101)
+    found = features_of(arrays, batch, [[0, 1, 2, 3]], sources=0b10100101)
     assert list(found) == list(EXPECTED)
     for name, values in EXPECTED.items():
         assert found[name][0].tolist() == pytest.approx(list(values), abs=1e-5), name

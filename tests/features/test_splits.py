@@ -102,7 +102,7 @@ def days(*moments: tuple[str, int, int]) -> list[EventRow]:
 
 def dates(valid: int, test: int) -> SplitConfig:
     stamps = [str(np.datetime64(START + day * DAY, "s")) for day in (valid, test)]
-    return SplitConfig(valid_start=stamps[0], test_start=stamps[1])
+    return SplitConfig(valid_start=stamps[0], test_start=stamps[1], ranker_fraction=0.1)
 
 
 def test_global_time_by_hand() -> None:
@@ -135,14 +135,14 @@ def test_ranker_windows_ask_later_and_stop_at_validation() -> None:
             ("a", 1, 5),
             ("a", 2, 7),
             ("a", 3, 8),
-            ("a", 4, 9),
+            ("a", 4, 10),
             *((f"x{n}", 9, 0) for n in range(5)),
         ),
         ITEMS,
     )
-    split = make_split(data, replace(dates(8, 9), ranker_fraction=0.2), [])
+    split = make_split(data, replace(dates(8, 10), ranker_fraction=0.2), [])
     first, second = ranker_windows(data, split, [], 2)
-    # Validation covers a day, and so does every window: the last one starts a day before validation.
+    # Validation covers two days, and so does every window but the last ones, which have one at least.
     assert (first.time, second.time) == (START + 5 * DAY, START + 7 * DAY)
     assert asked(first.queries) == [(0, 1, first.time, [1])]
     # Day 5 is history by now; day 8 is validation's.
@@ -151,13 +151,13 @@ def test_ranker_windows_ask_later_and_stop_at_validation() -> None:
     assert len(ranker_windows(data, split, [], 1)) == 1
 
 
-def test_a_ranker_window_as_short_as_validation_is_asked_once() -> None:
-    """Validation covers three days, the ranker's window two: no later moment leaves as much time."""
+def test_a_ranker_window_shorter_than_half_of_validation_is_asked_once() -> None:
+    """Validation covers three days, the ranker's window one: no later moment leaves half as much time."""
     data = make_dataset(days(*(("a", n % 10, n) for n in range(16))), ITEMS)
-    split = make_split(data, replace(dates(10, 13), ranker_fraction=2 / 16), [])
-    assert split.tower_time == START + 8 * DAY
+    split = make_split(data, replace(dates(10, 13), ranker_fraction=1 / 16), [])
+    assert split.tower_time == START + 9 * DAY
     [window] = ranker_windows(data, split, [], 3)
-    assert asked(window.queries) == [(0, 8, START + 8 * DAY, [8, 9])], "day 10 is validation's"
+    assert asked(window.queries) == [(0, 9, START + 9 * DAY, [9])], "day 10 is validation's"
 
 
 def test_leave_one_out_has_one_ranker_window() -> None:

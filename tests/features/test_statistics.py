@@ -135,6 +135,23 @@ def test_without_timestamps_nothing_is_older() -> None:
         assert columns[:, names.index("is_new")].tolist() == [0.0, 0.0], now
 
 
+def test_without_timestamps_everything_lies_on_the_day_before_the_first() -> None:
+    rows = [("u", "a", "purchase", 0), ("u", "b", "purchase", 0), ("v", "a", "purchase", 0)]
+    found = statistics_of(make_dataset(rows, ["a", "b", "c"], has_time=False), now=0)
+    assert found.demand.calendar.tolist() == [-1, 2], (
+        "day -1 and the day after it, on which lists are asked for"
+    )
+    assert found.demand.first.tolist() == [0, 0, 2]
+    columns = dict(
+        zip(demand_names(), found.demand.features(np.array([[0, 1, 2]]), np.array([0]))[0].T, strict=True)
+    )
+    for name in ("log_sold", "log_sold_7", "log_sold_365"):
+        np.testing.assert_allclose(columns[name], np.log1p([2, 1, 0]), rtol=1e-6)
+    np.testing.assert_allclose(columns["log_days_on_sale"], np.log1p([1, 1, 0]), rtol=1e-6)
+    assert columns["is_new"].tolist() == [0.0, 0.0, 1.0]
+    assert found.recent.tolist() == found.count.tolist() == [2.0, 1.0, 0.0]
+
+
 def test_repeat_rate_and_gap_by_hand() -> None:
     rows = [
         ("u", "a", "purchase", START),

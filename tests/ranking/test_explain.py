@@ -20,7 +20,7 @@ def arrays() -> ItemArrays:
     rows = [("u", "a", "purchase", 0), ("u", "c", "purchase", 1), ("v", "b", "purchase", 0)]
     made = make_recommender(make_dataset(rows, list("abcde")), UNITS).arrays
     near = Neighbours(np.full((5, 1), -1, np.int32), np.zeros((5, 1), np.float32))
-    return ItemArrays(made.statistics, UNITS, UNITS, UNITS, near, made.factor_vectors)
+    return ItemArrays(made.statistics, UNITS, UNITS, UNITS, near, made.text_near_recent, made.factor_vectors)
 
 
 def mask(*names: str) -> int:
@@ -44,6 +44,9 @@ def bought(*items: int) -> History:
         (4, ("co_purchase",), (0, 2), [("for_you", 2)]),
         (1, ("co_purchase",), (0,), [("reads_like", 0)]),
         (4, ("co_purchase", "popular"), (0, 2), [("for_you", 2)]),
+        (4, ("new_items",), (0, 2), [("for_you", 2)]),
+        (1, ("new_items",), (0,), [("reads_like", 0)]),
+        (4, ("text_neighbours", "new_items"), (0, 2), [("for_you", 2)]),
         (4, ("popular",), (0,), [("popular", None)]),
         (4, ("popular",), (), [("popular", None)]),
         (4, ("intent",), (), [("matches_intent", None)]),

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 
@@ -100,12 +98,6 @@ def test_ease_ignores_how_often_and_says_what_it_leaves_out() -> None:
     assert small.describe().endswith("only the 2 most popular of 4 items, the rest by popularity")
     items, _ = small.recommend(once, ask(once, [3]), 3, True)
     assert items.tolist() == [[1, 2, 3]]
-
-
-def test_als_without_its_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "implicit.als", None)
-    with pytest.raises(InputError, match=r"shelfwise\[baselines\]"):
-        make_baselines(["als"], BaselineInputs())
 
 
 def test_als_reads_the_history_of_the_query_not_of_the_fit() -> None:

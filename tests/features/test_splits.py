@@ -16,6 +16,7 @@ from features.dataset import Dataset, FloatArray
 from features.histories import histories_of
 from features.splits import Queries, Split, exclude_seen, make_split, ragged_ranges, ranker_windows
 from features.statistics import Statistics, item_statistics
+from ranking.assemble import item_arrays, sketch, text_neighbours
 from tests.synthetic import DAY, START, EventRow, make_dataset, make_recommender, with_event
 
 LEAVE_ONE_OUT = SplitConfig(kind=SplitKind.leave_one_out)
@@ -311,8 +312,10 @@ def known(dataset: Dataset, split: Split, vectors: FloatArray) -> list[np.ndarra
         FactorConfig(dim=4), 0,
     )  # fmt: skip
     assert factors is not None
+    near = text_neighbours(sketch(vectors), 20)
+    factors = factors.lend(near)
     made = make_recommender(dataset, vectors, factors=factors)
-    arrays = replace(made.arrays, statistics=statistics)
+    arrays = item_arrays(statistics, vectors, None, made.config, near, factors=factors)
     batch = histories_of(dataset.events, split.valid)
     users = made.encode(batch)
     rows = np.tile(np.arange(len(vectors), dtype=np.int32), (len(batch), 1))

@@ -124,7 +124,8 @@ def test_banned_items_come_from_no_source_and_others_move_up(
 ) -> None:
     batch = batch_of(dataset, [0, 1])
     before = propose(recommender, batch, no_limits(2))
-    bans = [np.unique(np.concatenate([rows[0][:3] for rows in before.values()])), np.zeros(0, np.int32)]
+    firsts = np.concatenate([rows[0][:3] for rows in before.values()])
+    bans = [np.unique(firsts[firsts >= 0]), np.zeros(0, np.int32)]
     limits = Limits(banned_keys(batch, bans, [False, False], ITEMS), [None, None])
     after = propose(recommender, batch, limits)
     for name, rows in after.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from conf.schema import CandidateConfig, IndexConfig
@@ -22,12 +24,31 @@ def unit(vectors: FloatArray) -> FloatArray:
     return scaled
 
 
+@dataclass(frozen=True)
+class Sketch:
+    """The reduction of text vectors to the main directions of a catalogue."""
+
+    mean: FloatArray  # [text dim]
+    directions: FloatArray  # [text dim, at most 64], the widest first
+
+    @classmethod
+    def fit(cls, text_vectors: FloatArray) -> Sketch:
+        """Find the directions in which a catalogue's texts differ most."""
+        mean = text_vectors.mean(axis=0)
+        centred = text_vectors - mean
+        covariance = centred.T @ centred
+        _, directions = np.linalg.eigh(covariance.astype(np.float64))
+        return cls(mean, directions[:, ::-1][:, :SKETCH].astype(np.float32))
+
+    def units(self, text_vectors: FloatArray) -> FloatArray:
+        """Reduce text vectors, also such that were not there when it was fitted; unit length, [items, 64]."""
+        centred: FloatArray = text_vectors - self.mean
+        return unit(centred @ self.directions)
+
+
 def sketch(text_vectors: FloatArray) -> FloatArray:
-    """Reduce text vectors to their main directions, unit length, [items, at most 64]."""
-    centred = text_vectors - text_vectors.mean(axis=0)
-    covariance = centred.T @ centred
-    _, directions = np.linalg.eigh(covariance.astype(np.float64))
-    return unit(centred @ directions[:, ::-1][:, :SKETCH].astype(np.float32))
+    """Reduce text vectors to their own main directions, unit length, [items, at most 64]."""
+    return Sketch.fit(text_vectors).units(text_vectors)
 
 
 def text_neighbours(units: FloatArray, k: int) -> Neighbours:
@@ -51,6 +72,7 @@ def item_arrays(
     config: CandidateConfig,
     near: Neighbours | None = None,
     item_vectors: FloatArray | None = None,
+    units: FloatArray | None = None,
 ) -> ItemArrays:
     """Compute the item-side arrays; without towers, items are compared by their text vectors.
 
@@ -61,11 +83,13 @@ def item_arrays(
         config: neighbour count.
         near: text neighbours when they are already known.
         item_vectors: the towers' vectors when they are already known.
+        units: sketches of the text vectors when they are already known.
 
     """
     if item_vectors is None:
         item_vectors = text_vectors if towers is None else towers.item_vectors(text_vectors)
-    units = sketch(text_vectors)
+    if units is None:
+        units = sketch(text_vectors)
     return ItemArrays(
         statistics=statistics,
         item_vectors=item_vectors,

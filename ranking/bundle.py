@@ -19,7 +19,7 @@ from encoders.towers import TOWERS_FILE, Towers
 from features.dataset import Catalogue, FloatArray
 from features.statistics import Neighbours, Statistics
 from features.text import TextTemplate
-from ranking.assemble import item_arrays
+from ranking.assemble import Sketch, item_arrays
 from ranking.index import VectorIndex
 from ranking.ranker import RANKER_FILE, Ranker
 from ranking.recommender import Recommender
@@ -46,6 +46,8 @@ class Bundle:
     catalogue: Catalogue
     recommender: Recommender
     text_encoder: TextEncoder
+    sketch: Sketch
+    """Reduces the text vectors of later items as those of the catalogue were reduced."""
 
     @property
     def kinds(self) -> list[str]:
@@ -91,6 +93,8 @@ def write_bundle(
     catalogue.frame.write_parquet(folder / CATALOG)
     np.save(folder / ITEM_VECTORS, recommender.arrays.item_vectors)
     np.save(folder / TEXT_VECTORS, recommender.text_vectors)
+    if not isinstance(recommender.index, VectorIndex):
+        raise TypeError("only an index over the whole catalogue can be published")
     recommender.index.save(folder / INDEX)
     recommender.arrays.statistics.save(folder / STATISTICS)
     near = recommender.arrays.text_near
@@ -135,11 +139,13 @@ def load_bundle(store: Path, version: str | None = None) -> Bundle:
             raise InputError(
                 f"{folder / name}: {count} rows, the manifest says {manifest['counts']['items']} items"
             )
-    arrays = item_arrays(statistics, text_vectors, towers, config, near, item_vectors)
+    reduce = Sketch.fit(text_vectors)
+    units = reduce.units(text_vectors)
+    arrays = item_arrays(statistics, text_vectors, towers, config, near, item_vectors, units)
     recommender = Recommender(
         arrays, index, text_vectors, config, np.array(manifest["click_kinds"], dtype=np.bool_), towers, ranker
     )
     encoder = load_text_encoder(
         TextEncoderConfig(model=str(folder / TEXT_ENCODER), max_tokens=int(manifest["max_tokens"]))
     )
-    return Bundle(version, manifest, catalogue, recommender, encoder.eval())
+    return Bundle(version, manifest, catalogue, recommender, encoder.eval(), reduce)

@@ -17,7 +17,7 @@ from features.dataset import BoolArray, FloatArray, IntArray
 from features.histories import HistoryBatch, batch_histories
 from ranking.assemble import unit
 from ranking.explain import explain
-from ranking.index import VectorIndex
+from ranking.index import Searches, VectorIndex
 from ranking.ranker import Ranker
 from ranking.requests import Recommendation, Recommended, Request
 from ranking.rerank import diversify
@@ -43,12 +43,15 @@ class Recommender:
     def __init__(
         self,
         arrays: ItemArrays,
-        index: VectorIndex,
+        index: Searches,
         text_vectors: FloatArray,
         config: CandidateConfig,
         click_kinds: npt.NDArray[np.bool_],
         towers: Towers | None = None,
         ranker: Ranker | None = None,
+        text_index: Searches | None = None,
+        by_popularity: IntArray | None = None,
+        hidden: BoolArray | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -60,6 +63,10 @@ class Recommender:
             click_kinds: [kinds] True for kinds weaker than a purchase.
             towers: trained towers; None compares text vectors instead (a shop without history).
             ranker: trained ranking head; None keeps the fused order of the sources.
+            text_index: index over `text_vectors`; None builds one.
+            by_popularity: rows to propose as popular, best first; None computes them from the statistics.
+            hidden: [items] mask of rows that must never appear; `index`, `text_index` and `by_popularity`
+                leave them out too.
 
         """
         self.arrays = arrays
@@ -69,9 +76,12 @@ class Recommender:
         self.click_kinds = click_kinds
         self.towers = towers
         self.ranker = ranker
-        self.sources = CandidateSources(index, arrays, config)
+        self.hidden = hidden
+        self.sources = CandidateSources(index, arrays, config, by_popularity)
         # Without towers the retrieval index already holds the text vectors.
-        self.text_index = index if towers is None else VectorIndex.build(text_vectors, IndexConfig(gpu=False))
+        if text_index is None:
+            text_index = index if towers is None else VectorIndex.build(text_vectors, IndexConfig(gpu=False))
+        self.text_index = text_index
         self._vectors = torch.from_numpy(arrays.item_vectors)
 
     @property
@@ -189,6 +199,7 @@ class Recommender:
         limits = Limits(
             banned_keys(batch, [r.exclude for r in requests], [r.exclude_seen for r in requests], self.items),
             [r.allowed for r in requests],
+            self.hidden,
         )
         intents = None
         if any(r.intent is not None for r in requests):

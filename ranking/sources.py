@@ -11,7 +11,7 @@ from conf.schema import CandidateConfig
 from features.candidates import SOURCES, Candidates, ItemArrays, recency_weights, spread
 from features.dataset import BoolArray, FloatArray, IntArray, LongArray
 from features.histories import HistoryBatch, KeyedSums, contains
-from ranking.index import VectorIndex
+from ranking.index import Searches
 
 FUSION = 60.0
 """Constant of reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009)."""
@@ -25,6 +25,8 @@ class Limits:
     """Sorted keys query * items + row that must not appear (exclusions, seen items)."""
     allowed: list[BoolArray | None]
     """Per query, the mask of rows that pass its filter."""
+    hidden: BoolArray | None = None
+    """[items] mask of rows that no query may be given (deleted items); None where there are none."""
 
     @property
     def filtered(self) -> bool:
@@ -36,6 +38,8 @@ def best_by_query(sums: KeyedSums, queries: int, items: int, k: int, limits: Lim
     """Return the k permitted items with the largest sums per query, [queries, k] padded with -1."""
     permitted = ~contains(limits.banned, sums.keys)
     owner, row = sums.keys // items, sums.keys % items
+    if limits.hidden is not None:
+        permitted &= ~limits.hidden[row]
     if limits.filtered:
         for query, mask in enumerate(limits.allowed):
             if mask is not None:
@@ -93,12 +97,20 @@ class CandidateSources:
 
     def __init__(
         self,
-        index: VectorIndex,
+        index: Searches,
         arrays: ItemArrays,
         config: CandidateConfig,
         by_popularity: IntArray | None = None,
     ) -> None:
-        """Prepare the sources; the popularity order, unless given, is computed once from the statistics."""
+        """Prepare the sources.
+
+        Args:
+            index: index over `arrays.item_vectors`.
+            arrays: item-side arrays.
+            config: quotas.
+            by_popularity: rows to propose as popular, best first; None computes them from the statistics.
+
+        """
         self.index = index
         self.arrays = arrays
         self.config = config
@@ -111,7 +123,7 @@ class CandidateSources:
     @property
     def items(self) -> int:
         """Catalogue size."""
-        return len(self.by_popularity)
+        return len(self.arrays.statistics.count)
 
     def propose(
         self,
@@ -119,7 +131,7 @@ class CandidateSources:
         user_vectors: FloatArray,
         limits: Limits,
         intents: FloatArray | None = None,
-        text_index: VectorIndex | None = None,
+        text_index: Searches | None = None,
     ) -> tuple[dict[str, IntArray], FloatArray]:
         """Ask every source.
 
@@ -157,7 +169,7 @@ class CandidateSources:
         return proposals, best
 
     def _nearest(
-        self, index: VectorIndex, vectors: FloatArray, quota: int, limits: Limits
+        self, index: Searches, vectors: FloatArray, quota: int, limits: Limits
     ) -> tuple[IntArray, FloatArray]:
         queries = len(vectors)
         rows = np.full((queries, quota), -1, dtype=np.int32)
@@ -196,7 +208,7 @@ class CandidateSources:
     def _popular(self, queries: int, quota: int, limits: Limits) -> IntArray:
         bans = np.bincount((limits.banned // self.items).astype(np.int64), minlength=queries)
         popular = np.full((queries, quota), -1, dtype=np.int32)
-        reach = min(self.items, quota + int(bans.max(initial=0)))
+        reach = min(len(self.by_popularity), quota + int(bans.max(initial=0)))
         shared = np.broadcast_to(self.by_popularity[:reach], (queries, reach))
         popular[:] = self._permitted(shared.astype(np.int32), np.arange(queries), quota, limits)
         for query, mask in enumerate(limits.allowed):

@@ -18,20 +18,16 @@ from conf.errors import InputError, closest
 from conf.schema import (
     CandidateConfig,
     DataConfig,
-    DemoConfig,
     EvaluationConfig,
-    ExportConfig,
     IndexConfig,
     PipelineConfig,
     RankerConfig,
-    RecommendConfig,
     RerankConfig,
-    RollbackConfig,
-    ServeConfig,
     SplitConfig,
     TextEncoderConfig,
     UserEncoderConfig,
 )  # fmt: skip
+from conf.serving import DemoConfig, ExportConfig, RecommendConfig, RollbackConfig, ServeConfig
 
 ROOTS: dict[str, type] = {
     "prepare": PipelineConfig,

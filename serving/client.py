@@ -16,7 +16,9 @@ import grpc
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.results import (
+    DeleteItemsResult,
     Event,
+    Item,
     RecommendQuery,
     RecommendResult,
     RecordResult,
@@ -24,6 +26,7 @@ from serving.results import (
     SimilarQuery,
     SimilarResult,
     Status,
+    UpsertResult,
 )
 
 Request = TypeVar("Request")
@@ -101,6 +104,16 @@ class Client:
         request = pb.RecordEventsRequest(events=[event.message() for event in events])
         return RecordResult.of(self._call(self._stub.RecordEvents, request, timeout))
 
+    def upsert_items(self, items: Sequence[Item], timeout: float | None = None) -> UpsertResult:
+        """Add or replace items; they can be recommended and found when this returns."""
+        request = pb.UpsertItemsRequest(items=[item.message() for item in items])
+        return UpsertResult.of(self._call(self._stub.UpsertItems, request, timeout))
+
+    def delete_items(self, item_ids: Sequence[str], timeout: float | None = None) -> DeleteItemsResult:
+        """Remove items; no response sent after this one has them."""
+        request = pb.DeleteItemsRequest(item_ids=item_ids)
+        return DeleteItemsResult.of(self._call(self._stub.DeleteItems, request, timeout))
+
     def status(self, timeout: float | None = None) -> Status:
         """Return what the server serves."""
         return Status.of(self._call(self._stub.GetStatus, pb.GetStatusRequest(), timeout))
@@ -153,6 +166,16 @@ class AsyncClient:
         """Store events."""
         request = pb.RecordEventsRequest(events=[event.message() for event in events])
         return RecordResult.of(await self._call(self._stub.RecordEvents, request, timeout))
+
+    async def upsert_items(self, items: Sequence[Item], timeout: float | None = None) -> UpsertResult:
+        """Add or replace items; they can be recommended and found when this returns."""
+        request = pb.UpsertItemsRequest(items=[item.message() for item in items])
+        return UpsertResult.of(await self._call(self._stub.UpsertItems, request, timeout))
+
+    async def delete_items(self, item_ids: Sequence[str], timeout: float | None = None) -> DeleteItemsResult:
+        """Remove items; no response sent after this one has them."""
+        request = pb.DeleteItemsRequest(item_ids=item_ids)
+        return DeleteItemsResult.of(await self._call(self._stub.DeleteItems, request, timeout))
 
     async def status(self, timeout: float | None = None) -> Status:
         """Return what the server serves."""

@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from conf.errors import InputError
-from conf.schema import DemoConfig
+from conf.serving import DemoConfig
 from features import schema
 from ranking.bundle import CATALOG, HISTORIES
 from ranking.store import VERSIONS, current_version

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -227,10 +229,51 @@ class RecordResult:
     @classmethod
     def of(cls, response: pb.RecordEventsResponse) -> RecordResult:
         """Read a response."""
-        rejects = tuple(
-            Reject(r.index, pb.RowReject.Reason.Name(r.reason), r.message) for r in response.rejects
+        return cls(
+            response.new_count, response.duplicate_count, _rejects(response.rejects), response.request_id
         )
-        return cls(response.new_count, response.duplicate_count, rejects, response.request_id)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item of the catalogue as it shall be."""
+
+    item_id: str
+    attributes: Mapping[str, Any]
+    """Everything known about it: text, numbers, bools, None, and lists of text or numbers."""
+
+    def message(self) -> pb.Item:
+        """Build the message."""
+        item = pb.Item(item_id=self.item_id)
+        item.attributes.update(dict(self.attributes))
+        return item
+
+
+@dataclass(frozen=True)
+class UpsertResult:
+    """What became of the items of one call."""
+
+    upserted_count: int
+    rejects: tuple[Reject, ...]
+    request_id: str
+
+    @classmethod
+    def of(cls, response: pb.UpsertItemsResponse) -> UpsertResult:
+        """Read a response."""
+        return cls(response.upserted_count, _rejects(response.rejects), response.request_id)
+
+
+@dataclass(frozen=True)
+class DeleteItemsResult:
+    """What a deletion of items did."""
+
+    deleted_count: int
+    request_id: str
+
+    @classmethod
+    def of(cls, response: pb.DeleteItemsResponse) -> DeleteItemsResult:
+        """Read a response."""
+        return cls(response.deleted_count, response.request_id)
 
 
 @dataclass(frozen=True)
@@ -240,6 +283,8 @@ class Status:
     model_version: str
     model_data_time: datetime
     item_count: int
+    changed_item_count: int
+    deleted_item_count: int
     event_kinds: tuple[str, ...]
     attributes: dict[str, str]
     """Filter attribute -> type in lower case."""
@@ -256,6 +301,8 @@ class Status:
             model_version=response.model_version,
             model_data_time=response.model_data_time.ToDatetime(tzinfo=UTC),
             item_count=response.item_count,
+            changed_item_count=response.changed_item_count,
+            deleted_item_count=response.deleted_item_count,
             event_kinds=tuple(response.event_kinds),
             attributes={a.name: pb.Attribute.Type.Name(a.type).lower() for a in response.attributes},
             user_count=response.user_count,
@@ -317,6 +364,19 @@ def _timestamp(moment: datetime | None) -> Timestamp | None:
     stamp = Timestamp()
     stamp.FromDatetime(moment)
     return stamp
+
+
+def _rejects(rows: Iterable[pb.RowReject]) -> tuple[Reject, ...]:
+    """Read rejected rows; servers newer than this client may send reasons that it does not know."""
+    known = pb.RowReject.Reason.values()
+    return tuple(
+        Reject(
+            r.index,
+            pb.RowReject.Reason.Name(r.reason) if r.reason in known else f"REASON_{r.reason}",
+            r.message,
+        )
+        for r in rows
+    )
 
 
 def _degradation_name(value: pb.Degradation) -> str:

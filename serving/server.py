@@ -16,12 +16,15 @@ from grpc_reflection.v1alpha import reflection
 from rich.console import Console
 
 from conf.errors import InputError
-from conf.schema import ServeConfig
+from conf.serving import ServeConfig
 from features.privacy import make_pseudonyms
 from serving.envelope import Envelope
-from serving.model import Model
+from serving.host import ModelHost, Served
+from serving.model import LiveModel, Model
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
-from serving.service import SERVICE_NAME, RecommendationService, Served
+from serving.service import SERVICE_NAME, RecommendationService
+from serving.sqlite_file import SqliteFile
+from serving.sqlite_items import SqliteItemChanges
 from serving.sqlite_state import SqliteUserState
 
 HISTORIES_FILE: Final = "histories.parquet"
@@ -45,26 +48,27 @@ def serve(config: ServeConfig, console: Console) -> None:
         )
     # Reading a bundle brings in torch and FAISS, which nothing else of this module needs.
     from ranking.bundle import load_bundle
+    from ranking.live_items import LiveItems
 
     _limit_threads(config.threads)
     with console.status("loading the model"):
-        model = load_bundle(store)
+        model = LiveItems(load_bundle(store), config.max_live_items)
     serve_model(config, model, console)
 
 
-def serve_model(config: ServeConfig, model: Model, console: Console) -> None:
+def serve_model(config: ServeConfig, model: LiveModel, console: Console) -> None:
     """Serve a loaded model until SIGTERM or SIGINT; see `serve`."""
     level = logging.INFO if config.log_requests else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     asyncio.run(_serve_until_signal(config, model, console))
 
 
-async def _serve_until_signal(config: ServeConfig, model: Model, console: Console) -> None:
+async def _serve_until_signal(config: ServeConfig, model: LiveModel, console: Console) -> None:
     running = await start(config, model, console)
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    line = f"listening on {config.host}:{running.port} model {model.version}"
+    line = f"listening on {config.host}:{running.port} model {model.current.version}"
     console.print(line, soft_wrap=True, markup=False, highlight=False)
     await stop.wait()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -81,7 +85,8 @@ class RunningServer:
     _server: grpc.aio.Server
     _health: health_aio.HealthServicer
     _envelope: Envelope
-    _state: SqliteUserState
+    _host: ModelHost
+    _file: SqliteFile
 
     async def stop(self, drain_seconds: float) -> None:
         """Report NOT_SERVING, take no more calls, let running ones finish, and release everything.
@@ -98,16 +103,17 @@ class RunningServer:
         await self._server.stop(min(drain_seconds, _LAST_BYTES_SECONDS))
         await draining
         await self.service.close()
-        await self._state.close()
+        await self._host.close()
+        await self._file.close()
 
 
-async def start(config: ServeConfig, model: Model, console: Console) -> RunningServer:
+async def start(config: ServeConfig, model: LiveModel, console: Console) -> RunningServer:
     """Bind the port, bring user state up to date, warm the model up, and report SERVING.
 
     Raises:
         InputError: the port is taken, or state or histories cannot be used.
     """
-    _check_privacy(config, model)
+    _check_privacy(config, model.current)
     pseudonyms = make_pseudonyms(config.privacy)
     envelope = Envelope(SERVICE_NAME)
     server = grpc.aio.server(
@@ -120,13 +126,16 @@ async def start(config: ServeConfig, model: Model, console: Console) -> RunningS
     )
     port = _bind(server, config)
     store = Path(config.artifacts)
-    state = SqliteUserState(Path(config.state) if config.state else store / "state.sqlite")
+    file = SqliteFile(Path(config.state) if config.state else store / "state.sqlite")
+    state, changes = SqliteUserState(file), SqliteItemChanges(file)
     try:
         await _import_histories(state, store / HISTORIES_FILE, console)
-        service = RecommendationService(await asyncio.to_thread(Served, model), state, config, pseudonyms)
+        derived = await asyncio.to_thread(Served.of, model.current)
     except BaseException:
-        await state.close()
+        await file.close()
         raise
+    host = ModelHost(changes, state, config)
+    service = RecommendationService(host, state, changes, config, pseudonyms)
     pb_grpc.add_RecommendationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     health = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
@@ -140,9 +149,9 @@ async def start(config: ServeConfig, model: Model, console: Console) -> RunningS
         )
         reflection.enable_server_reflection(names, server)
     await server.start()
-    running = RunningServer(port, service, server, health, envelope, state)
+    running = RunningServer(port, service, server, health, envelope, host, file)
     try:
-        await service.warm_up()
+        await host.load(model, derived)
     except BaseException:
         await running.stop(0.0)
         raise

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from conf.errors import InputError
-from conf.schema import RecommendConfig
+from conf.serving import RecommendConfig
 from serving.client import Client
 from serving.results import RecommendQuery, RecommendResult, ServiceError, SessionEvent
 

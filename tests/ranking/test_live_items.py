@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,41 +14,22 @@ from encoders.text_encoder import TextEncoder
 from features import schema
 from features.dataset import Catalogue, Dataset
 from features.text import TextTemplate, render_text
-from ranking.assemble import Sketch
 from ranking.bundle import Bundle
 from ranking.filters import MaskCache
 from ranking.index import VectorIndex
+from ranking.item_values import overlay_schema, typed_values
 from ranking.live_items import ItemChange, LiveItems, LiveVersion
 from ranking.ranker import Ranker
 from ranking.recommender import Recommender
 from ranking.requests import Request
-from tests.synthetic import EMPTY, make_recommender, random_towers, request_of
-
-TEMPLATE = {"text_fields": ["title", "brand"], "text_fallback_fields": [], "max_text_chars": 1000}
+from tests.bundles import TEMPLATE, make_bundle
+from tests.synthetic import EMPTY, request_of
 
 
 @pytest.fixture
 def bundle(dataset: Dataset, encoder: TextEncoder) -> Bundle:
     """A bundle with untrained towers, made in memory."""
     return make_bundle(dataset, encoder)
-
-
-def make_bundle(dataset: Dataset, encoder: TextEncoder, *, trained: bool = True) -> Bundle:
-    bundle = Bundle(
-        "v1",
-        {
-            "kinds": dataset.kinds, "exclude_seen": False, "data_end": 0, "template": TEMPLATE,
-            "precision": "fp32",
-        },
-        dataset.catalogue,
-        None,  # type: ignore[arg-type]
-        encoder,
-        None,  # type: ignore[arg-type]
-    )  # fmt: skip
-    texts = bundle.encode_items(dataset.catalogue.texts)
-    towers = random_towers(texts.shape[1], len(texts), len(dataset.kinds)) if trained else None
-    recommender = make_recommender(dataset, texts, towers=towers)
-    return replace(bundle, recommender=recommender, sketch=Sketch.fit(texts))
 
 
 def change(live: LiveItems, *changes: ItemChange) -> LiveVersion:
@@ -245,7 +227,7 @@ def test_filters_follow_changes(bundle: Bundle) -> None:
     def passing(version: LiveVersion) -> set[str]:
         mask = version.catalogue.mask(masks, "v1", expression)
         assert version.catalogue.mask(masks, "v1", expression) is mask
-        return {version.catalogue.ids[r] for r in np.flatnonzero(mask)}
+        return {version.catalogue.ids[r] for r in np.flatnonzero(mask).tolist()}
 
     base = passing(live.current)
     other = next(i for i in bundle.catalogue.ids if i not in base)
@@ -309,16 +291,12 @@ def test_values_are_brought_to_the_columns_types() -> None:
 
 
 def typed(attributes: dict[str, object]) -> tuple[dict[str, object], list[str]]:
-    from ranking.item_values import overlay_schema, typed_values
-
-    columns = pl.Schema(
-        {
-            "item_id": pl.String, "item_text": pl.String, "title": pl.String, "colour": pl.Categorical(),
-            "price": pl.Float32, "stock": pl.Int64, "new": pl.Boolean, "tags": pl.List(pl.String),
-            "since": pl.Datetime("ns", "UTC"),
-        }
-    )  # fmt: skip
-    return typed_values(attributes, overlay_schema(columns))
+    columns: dict[str, Any] = {
+        "item_id": pl.String, "item_text": pl.String, "title": pl.String, "colour": pl.Categorical(),
+        "price": pl.Float32, "stock": pl.Int64, "new": pl.Boolean, "tags": pl.List(pl.String),
+        "since": pl.Datetime("ns", "UTC"),
+    }  # fmt: skip
+    return typed_values(attributes, overlay_schema(pl.Schema(columns)))
 
 
 def test_a_ranked_bundle_scores_added_items(dataset: Dataset, encoder: TextEncoder) -> None:

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from conf.errors import InputError
-from conf.schema import RecommendConfig, ServeConfig
+from conf.serving import RecommendConfig, ServeConfig
 from serving.client import AsyncClient, Client
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.results import (

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from conf.errors import InputError
+from serving.sqlite_file import SqliteFile
 from serving.sqlite_state import SqliteUserState, read_histories
 from serving.user_state import (
     MICROS,
@@ -30,11 +31,11 @@ START = 1_700_000_000 * MICROS
 
 def with_state(path: Path, scenario: Callable[[SqliteUserState], Awaitable[T]]) -> T:
     async def run() -> T:
-        state = SqliteUserState(path)
+        file = SqliteFile(path)
         try:
-            return await scenario(state)
+            return await scenario(SqliteUserState(file))
         finally:
-            await state.close()
+            await file.close()
 
     return asyncio.run(run())
 
@@ -252,7 +253,7 @@ def test_files_that_are_no_user_state_are_refused(tmp_path: Path, file: Path, co
         db.close()
 
     async def opening() -> None:
-        SqliteUserState(file)
+        SqliteFile(file)
 
     with pytest.raises(InputError, match=r"state\.sqlite"):
         asyncio.run(opening())
@@ -260,7 +261,7 @@ def test_files_that_are_no_user_state_are_refused(tmp_path: Path, file: Path, co
 
 def test_a_locked_file_is_unavailable_not_a_crash(file: Path) -> None:
     async def scenario(state: SqliteUserState) -> list[Outcome]:
-        state._writer.execute("PRAGMA busy_timeout = 10")
+        state._file.writer.execute("PRAGMA busy_timeout = 10")
         other = sqlite3.connect(file, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StateUnavailable):

@@ -225,6 +225,8 @@ class RowReject(_message.Message):
         EVENT_TIME: _ClassVar[RowReject.Reason]
         EVENT_ID: _ClassVar[RowReject.Reason]
         USER_DELETED: _ClassVar[RowReject.Reason]
+        ITEM_ATTRIBUTES: _ClassVar[RowReject.Reason]
+        CATALOGUE_FULL: _ClassVar[RowReject.Reason]
     REASON_UNSPECIFIED: RowReject.Reason
     USER_ID: RowReject.Reason
     ITEM_ID: RowReject.Reason
@@ -232,6 +234,8 @@ class RowReject(_message.Message):
     EVENT_TIME: RowReject.Reason
     EVENT_ID: RowReject.Reason
     USER_DELETED: RowReject.Reason
+    ITEM_ATTRIBUTES: RowReject.Reason
+    CATALOGUE_FULL: RowReject.Reason
     INDEX_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
@@ -261,10 +265,12 @@ class Item(_message.Message):
     def __init__(self, item_id: _Optional[str] = ..., attributes: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class UpsertItemsRequest(_message.Message):
-    __slots__ = ("items",)
+    __slots__ = ("items", "validate_only")
     ITEMS_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
     items: _containers.RepeatedCompositeFieldContainer[Item]
-    def __init__(self, items: _Optional[_Iterable[_Union[Item, _Mapping]]] = ...) -> None: ...
+    validate_only: bool
+    def __init__(self, items: _Optional[_Iterable[_Union[Item, _Mapping]]] = ..., validate_only: _Optional[bool] = ...) -> None: ...
 
 class UpsertItemsResponse(_message.Message):
     __slots__ = ("upserted_count", "rejects", "request_id")
@@ -331,7 +337,7 @@ class Attribute(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[_Union[Attribute.Type, str]] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("model_version", "model_data_time", "model_load_time", "item_count", "text_dim", "event_kinds", "attributes", "user_count", "event_count", "last_record_time", "server_version", "uptime", "max_page_size", "max_event_batch", "max_future", "queue_length", "request_id")
+    __slots__ = ("model_version", "model_data_time", "model_load_time", "item_count", "text_dim", "event_kinds", "attributes", "user_count", "event_count", "last_record_time", "server_version", "uptime", "max_page_size", "max_event_batch", "max_future", "queue_length", "request_id", "changed_item_count", "deleted_item_count")
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_DATA_TIME_FIELD_NUMBER: _ClassVar[int]
     MODEL_LOAD_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -349,6 +355,8 @@ class GetStatusResponse(_message.Message):
     MAX_FUTURE_FIELD_NUMBER: _ClassVar[int]
     QUEUE_LENGTH_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_ITEM_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DELETED_ITEM_COUNT_FIELD_NUMBER: _ClassVar[int]
     model_version: str
     model_data_time: _timestamp_pb2.Timestamp
     model_load_time: _timestamp_pb2.Timestamp
@@ -366,4 +374,6 @@ class GetStatusResponse(_message.Message):
     max_future: _duration_pb2.Duration
     queue_length: int
     request_id: str
-    def __init__(self, model_version: _Optional[str] = ..., model_data_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model_load_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., item_count: _Optional[int] = ..., text_dim: _Optional[int] = ..., event_kinds: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., user_count: _Optional[int] = ..., event_count: _Optional[int] = ..., last_record_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., server_version: _Optional[str] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_page_size: _Optional[int] = ..., max_event_batch: _Optional[int] = ..., max_future: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., queue_length: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
+    changed_item_count: int
+    deleted_item_count: int
+    def __init__(self, model_version: _Optional[str] = ..., model_data_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model_load_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., item_count: _Optional[int] = ..., text_dim: _Optional[int] = ..., event_kinds: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., user_count: _Optional[int] = ..., event_count: _Optional[int] = ..., last_record_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., server_version: _Optional[str] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_page_size: _Optional[int] = ..., max_event_batch: _Optional[int] = ..., max_future: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., queue_length: _Optional[int] = ..., request_id: _Optional[str] = ..., changed_item_count: _Optional[int] = ..., deleted_item_count: _Optional[int] = ...) -> None: ...

@@ -116,14 +116,16 @@ class RecommendationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpsertItems(self, request, context):
-        """Adds items or replaces them by id; they can be recommended from the response on.
+        """Adds items or replaces them by id. The response is sent once they can be recommended and found; they outlive
+        restarts and new models. A row that cannot be taken is reported in `rejects` and does not stop the others. Sending
+        the same items again is harmless.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteItems(self, request, context):
-        """Removes items; no response sent after this one contains them.
+        """Removes items; no response sent after this one contains them, until UpsertItems brings them back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

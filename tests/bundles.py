@@ -1,0 +1,34 @@
+"""Bundles made in memory: real ones, without training and without files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from encoders.text_encoder import TextEncoder
+from features.dataset import Dataset
+from ranking.assemble import Sketch
+from ranking.bundle import Bundle
+from tests.synthetic import make_recommender, random_towers
+
+TEMPLATE = {"text_fields": ["title", "brand"], "text_fallback_fields": [], "max_text_chars": 1000}
+
+
+def make_bundle(
+    dataset: Dataset, encoder: TextEncoder, *, trained: bool = True, version: str = "v1"
+) -> Bundle:
+    """Make a bundle with untrained towers (or, not `trained`, without any) and no ranking head."""
+    bundle = Bundle(
+        version,
+        {
+            "kinds": dataset.kinds, "exclude_seen": False, "data_end": 0, "template": TEMPLATE,
+            "precision": "fp32",
+        },
+        dataset.catalogue,
+        None,  # type: ignore[arg-type]
+        encoder,
+        None,  # type: ignore[arg-type]
+    )  # fmt: skip
+    texts = bundle.encode_items(dataset.catalogue.texts)
+    towers = random_towers(texts.shape[1], len(texts), len(dataset.kinds)) if trained else None
+    recommender = make_recommender(dataset, texts, towers=towers)
+    return replace(bundle, recommender=recommender, sketch=Sketch.fit(texts))

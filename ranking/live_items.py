@@ -25,6 +25,7 @@ from ranking.live_catalogue import LiveCatalogue, LiveItem
 from ranking.live_index import LiveIndex
 from ranking.recommender import Recommender
 from ranking.requests import Recommendation, Request
+from ranking.search import search
 
 
 @dataclass(frozen=True)
@@ -143,10 +144,15 @@ class LiveItems:
 
     def recommend(self, requests: Sequence[Request]) -> list[Recommendation]:
         """Make a list for every request, whichever state it began with: rows mean the same in all of them."""
+        return self.recommender.recommend(self._for_now(requests))
+
+    def search(self, requests: Sequence[Request]) -> list[Recommendation]:
+        """Find items by words; see `ranking.search.search`."""
+        return search(self.recommender, self._for_now(requests))
+
+    def _for_now(self, requests: Sequence[Request]) -> list[Request]:
         size = self.recommender.items
-        return self.recommender.recommend(
-            [r if r.allowed is None else replace(r, allowed=_padded(r.allowed, size)) for r in requests]
-        )
+        return [r if r.allowed is None else replace(r, allowed=_padded(r.allowed, size)) for r in requests]
 
     def similar(
         self, vectors: FloatArray, k: int, exclude: IntArray, allowed: BoolArray | None = None

@@ -168,6 +168,17 @@ class Recommender:
             proposals, candidates, np.where(padding, -np.inf, scores).astype(np.float32), probabilities
         )
 
+    def histories(self, requests: Sequence[Request]) -> HistoryBatch:
+        """Put the requests' histories together."""
+        # An event of a kind that the model does not know counts as the weakest that it knows.
+        weakest = max(len(self.click_kinds), 1) - 1
+        return batch_histories(
+            [r.history.items for r in requests],
+            [np.where(r.history.kinds < 0, weakest, np.minimum(r.history.kinds, weakest)) for r in requests],
+            [r.history.times for r in requests],
+            [r.now for r in requests],
+        )
+
     def recommend(self, requests: Sequence[Request]) -> list[Recommendation]:
         """Make a list for every request; a request's list does not depend on the others beside it."""
         answers: list[Recommendation | None] = [None] * len(requests)
@@ -188,14 +199,7 @@ class Recommender:
     def _block(
         self, requests: list[Request], sources: CandidateSources | None = None
     ) -> list[Recommendation]:
-        # An event of a kind that the model does not know counts as the weakest that it knows.
-        weakest = max(len(self.click_kinds), 1) - 1
-        batch = batch_histories(
-            [r.history.items for r in requests],
-            [np.where(r.history.kinds < 0, weakest, np.minimum(r.history.kinds, weakest)) for r in requests],
-            [r.history.times for r in requests],
-            [r.now for r in requests],
-        )
+        batch = self.histories(requests)
         limits = Limits(
             banned_keys(batch, [r.exclude for r in requests], [r.exclude_seen for r in requests], self.items),
             [r.allowed for r in requests],

@@ -15,15 +15,14 @@ import grpc
 
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
+from serving.queries import Event, Item, RecommendQuery, SearchQuery, SimilarQuery
 from serving.results import (
     DeleteItemsResult,
-    Event,
-    Item,
-    RecommendQuery,
+    DeleteUserResult,
     RecommendResult,
     RecordResult,
+    SearchResult,
     ServiceError,
-    SimilarQuery,
     SimilarResult,
     Status,
     UpsertResult,
@@ -95,6 +94,10 @@ class Client:
         """Return one page of a personalised list."""
         return RecommendResult.of(self._call(self._stub.Recommend, query.message(), timeout))
 
+    def search_items(self, query: SearchQuery, timeout: float | None = None) -> SearchResult:
+        """Return one page of the items that read like some words."""
+        return SearchResult.of(self._call(self._stub.SearchItems, query.message(), timeout))
+
     def similar_items(self, query: SimilarQuery, timeout: float | None = None) -> SimilarResult:
         """Return one page of similar items."""
         return SimilarResult.of(self._call(self._stub.SimilarItems, query.message(), timeout))
@@ -113,6 +116,11 @@ class Client:
         """Remove items; no response sent after this one has them."""
         request = pb.DeleteItemsRequest(item_ids=item_ids)
         return DeleteItemsResult.of(self._call(self._stub.DeleteItems, request, timeout))
+
+    def delete_user(self, user_id: str, timeout: float | None = None) -> DeleteUserResult:
+        """Erase every trace of a user."""
+        request = pb.DeleteUserRequest(user_id=user_id)
+        return DeleteUserResult.of(self._call(self._stub.DeleteUser, request, timeout))
 
     def status(self, timeout: float | None = None) -> Status:
         """Return what the server serves."""
@@ -158,6 +166,10 @@ class AsyncClient:
         """Return one page of a personalised list."""
         return RecommendResult.of(await self._call(self._stub.Recommend, query.message(), timeout))
 
+    async def search_items(self, query: SearchQuery, timeout: float | None = None) -> SearchResult:
+        """Return one page of the items that read like some words."""
+        return SearchResult.of(await self._call(self._stub.SearchItems, query.message(), timeout))
+
     async def similar_items(self, query: SimilarQuery, timeout: float | None = None) -> SimilarResult:
         """Return one page of similar items."""
         return SimilarResult.of(await self._call(self._stub.SimilarItems, query.message(), timeout))
@@ -176,6 +188,11 @@ class AsyncClient:
         """Remove items; no response sent after this one has them."""
         request = pb.DeleteItemsRequest(item_ids=item_ids)
         return DeleteItemsResult.of(await self._call(self._stub.DeleteItems, request, timeout))
+
+    async def delete_user(self, user_id: str, timeout: float | None = None) -> DeleteUserResult:
+        """Erase every trace of a user."""
+        request = pb.DeleteUserRequest(user_id=user_id)
+        return DeleteUserResult.of(await self._call(self._stub.DeleteUser, request, timeout))
 
     async def status(self, timeout: float | None = None) -> Status:
         """Return what the server serves."""

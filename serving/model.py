@@ -20,6 +20,9 @@ class Recommends(Protocol):
     def recommend(self, requests: Sequence[Request]) -> list[Recommendation]:
         """Answer every request, in order."""
 
+    def search(self, requests: Sequence[Request]) -> list[Recommendation]:
+        """Answer requests that have an intent with what reads like it, in order."""
+
     def similar(
         self, vectors: FloatArray, k: int, exclude: IntArray, allowed: BoolArray | None
     ) -> tuple[IntArray, FloatArray]:
@@ -96,6 +99,8 @@ class RecommendJob:
     request: Request
     intent: str = ""
     """Free text to encode into `request.intent`; empty for none."""
+    search: bool = False
+    """Whether to answer with what reads like the intent, instead of recommending with regard to it."""
 
 
 @dataclass(frozen=True)
@@ -164,8 +169,7 @@ def run_jobs(jobs: Sequence[Job]) -> list[Answer]:
         model = _asked(jobs[positions[0]])
         lists = [(p, job) for p in positions if isinstance(job := jobs[p], RecommendJob)]
         if lists:
-            requests = _with_intents(model, [job for _, job in lists])
-            answers.update(zip([p for p, _ in lists], model.recommender.recommend(requests), strict=True))
+            answers.update(zip([p for p, _ in lists], _lists(model, [job for _, job in lists]), strict=True))
         alike = [(p, job) for p in positions if isinstance(job := jobs[p], SimilarJob)]
         if alike:
             answers.update(
@@ -188,6 +192,16 @@ def _maintain(job: EncodeJob | ApplyJob | PopularityJob) -> FloatArray | None:
 def _asked(job: Job) -> Model:
     assert isinstance(job, (RecommendJob, SimilarJob))
     return job.model
+
+
+def _lists(model: Model, jobs: list[RecommendJob]) -> list[Recommendation]:
+    """Make the lists of jobs, in order."""
+    requests = _with_intents(model, jobs)
+    wanted = [request for job, request in zip(jobs, requests, strict=True) if job.search]
+    other = [request for job, request in zip(jobs, requests, strict=True) if not job.search]
+    searched = iter(model.recommender.search(wanted) if wanted else ())
+    recommended = iter(model.recommender.recommend(other) if other else ())
+    return [next(searched) if job.search else next(recommended) for job in jobs]
 
 
 def _with_intents(model: Model, jobs: list[RecommendJob]) -> list[Request]:

@@ -1,123 +1,16 @@
-"""What the Python clients send and return: frozen dataclasses instead of protocol buffer messages."""
+"""What the Python clients return: frozen dataclasses instead of protocol buffer messages."""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-
-
-@dataclass(frozen=True)
-class SessionEvent:
-    """One thing that the shopper did in the running session."""
-
-    item_id: str
-    event: str = ""
-    """Event kind; empty takes the model's usual one."""
-    time: datetime | None = None
-
-
-@dataclass(frozen=True)
-class RecommendQuery:
-    """A question to Recommend; see RecommendRequest in the proto file for every field."""
-
-    user_id: str = ""
-    session: tuple[SessionEvent, ...] = ()
-    """Oldest first."""
-    intent: str = ""
-    page_size: int = 0
-    page_token: str = ""
-    filter: str = ""
-    exclude_item_ids: tuple[str, ...] = ()
-    exclude_seen: bool | None = None
-    diversity: float | None = None
-    explain: bool = False
-    surface: str = ""
-    fields: tuple[str, ...] = ()
-    """Fields of the items to return; empty for all."""
-    request_time: datetime | None = None
-
-    def message(self) -> pb.RecommendRequest:
-        """Build the request."""
-        request = pb.RecommendRequest(
-            user_id=self.user_id,
-            page_size=self.page_size,
-            page_token=self.page_token,
-            filter=self.filter,
-            exclude_item_ids=self.exclude_item_ids,
-            exclude_seen=self.exclude_seen,
-            diversity=self.diversity,
-            explain=self.explain,
-            surface=self.surface,
-            request_time=_timestamp(self.request_time),
-        )
-        request.read_mask.paths.extend(self.fields)
-        if self.session or self.intent:
-            request.session.intent = self.intent
-            request.session.events.extend(
-                pb.SessionEvent(item_id=e.item_id, event=e.event, event_time=_timestamp(e.time))
-                for e in self.session
-            )
-        return request
-
-
-@dataclass(frozen=True)
-class SimilarQuery:
-    """A question to SimilarItems: set `item_id` or `text`."""
-
-    item_id: str = ""
-    text: str = ""
-    page_size: int = 0
-    page_token: str = ""
-    filter: str = ""
-    exclude_item_ids: tuple[str, ...] = ()
-    fields: tuple[str, ...] = ()
-
-    def message(self) -> pb.SimilarItemsRequest:
-        """Build the request."""
-        request = pb.SimilarItemsRequest(
-            item_id=self.item_id or None,
-            page_size=self.page_size,
-            page_token=self.page_token,
-            filter=self.filter,
-            exclude_item_ids=self.exclude_item_ids,
-        )
-        if self.text:
-            request.text = self.text
-        request.read_mask.paths.extend(self.fields)
-        return request
-
-
-@dataclass(frozen=True)
-class Event:
-    """One thing that a shopper did."""
-
-    user_id: str
-    item_id: str
-    event: str
-    time: datetime | None = None
-    """Null: the server's clock."""
-    event_id: str = ""
-    """Empty: a random one, made before the first attempt, so that a retried call stores the event once."""
-
-    def message(self) -> pb.Event:
-        """Build the message."""
-        return pb.Event(
-            user_id=self.user_id,
-            item_id=self.item_id,
-            event=self.event,
-            event_time=_timestamp(self.time),
-            event_id=self.event_id or uuid.uuid4().hex,
-        )
 
 
 @dataclass(frozen=True)
@@ -142,6 +35,20 @@ class RecommendedItem:
     source: str
     reasons: tuple[Reason, ...]
 
+    @classmethod
+    def of(cls, item: pb.RecommendedItem) -> RecommendedItem:
+        """Read a message."""
+        return cls(
+            item_id=item.item_id,
+            title=item.title,
+            snippet=item.snippet,
+            score=item.score,
+            p_click=item.p_click if item.HasField("p_click") else None,
+            p_purchase=item.p_purchase if item.HasField("p_purchase") else None,
+            source=item.source,
+            reasons=tuple(Reason(r.kind, r.because_item_id, r.text) for r in item.reasons),
+        )
+
 
 @dataclass(frozen=True)
 class RecommendResult:
@@ -158,19 +65,7 @@ class RecommendResult:
     @classmethod
     def of(cls, response: pb.RecommendResponse) -> RecommendResult:
         """Read a response."""
-        items = tuple(
-            RecommendedItem(
-                item_id=item.item_id,
-                title=item.title,
-                snippet=item.snippet,
-                score=item.score,
-                p_click=item.p_click if item.HasField("p_click") else None,
-                p_purchase=item.p_purchase if item.HasField("p_purchase") else None,
-                source=item.source,
-                reasons=tuple(Reason(r.kind, r.because_item_id, r.text) for r in item.reasons),
-            )
-            for item in response.items
-        )
+        items = tuple(RecommendedItem.of(item) for item in response.items)
         return cls(
             items,
             response.next_page_token,
@@ -208,6 +103,44 @@ class SimilarResult:
 
 
 @dataclass(frozen=True)
+class SearchResult:
+    """One page of search results."""
+
+    items: tuple[RecommendedItem, ...]
+    next_page_token: str
+    model_version: str
+    request_id: str
+    degradation: str
+    """As of RecommendResult; `text_only` where the words alone decided."""
+    unknown_item_ids: tuple[str, ...]
+
+    @classmethod
+    def of(cls, response: pb.SearchItemsResponse) -> SearchResult:
+        """Read a response."""
+        return cls(
+            tuple(RecommendedItem.of(item) for item in response.items),
+            response.next_page_token,
+            response.model_version,
+            response.request_id,
+            _degradation_name(response.degradation),
+            tuple(response.unknown_item_ids),
+        )
+
+
+@dataclass(frozen=True)
+class DeleteUserResult:
+    """What the erasing of a user did."""
+
+    deleted_event_count: int
+    request_id: str
+
+    @classmethod
+    def of(cls, response: pb.DeleteUserResponse) -> DeleteUserResult:
+        """Read a response."""
+        return cls(response.deleted_event_count, response.request_id)
+
+
+@dataclass(frozen=True)
 class Reject:
     """A row that was not stored."""
 
@@ -232,21 +165,6 @@ class RecordResult:
         return cls(
             response.new_count, response.duplicate_count, _rejects(response.rejects), response.request_id
         )
-
-
-@dataclass(frozen=True)
-class Item:
-    """One item of the catalogue as it shall be."""
-
-    item_id: str
-    attributes: Mapping[str, Any]
-    """Everything known about it: text, numbers, bools, None, and lists of text or numbers."""
-
-    def message(self) -> pb.Item:
-        """Build the message."""
-        item = pb.Item(item_id=self.item_id)
-        item.attributes.update(dict(self.attributes))
-        return item
 
 
 @dataclass(frozen=True)
@@ -355,15 +273,6 @@ class ServiceError(Exception):
             elif packed.Unpack(retry):
                 found.retry_seconds = retry.retry_delay.ToTimedelta().total_seconds()
         return found
-
-
-def _timestamp(moment: datetime | None) -> Timestamp | None:
-    """Convert a time; one without zone is UTC."""
-    if moment is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp
 
 
 def _rejects(rows: Iterable[pb.RowReject]) -> tuple[Reject, ...]:

@@ -135,7 +135,7 @@ async def start(config: ServeConfig, model: LiveModel, console: Console) -> Runn
         await file.close()
         raise
     host = ModelHost(changes, state, config)
-    service = RecommendationService(host, state, changes, config, pseudonyms)
+    service = RecommendationService(host, state, changes, config, store / HISTORIES_FILE, pseudonyms)
     pb_grpc.add_RecommendationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     health = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)

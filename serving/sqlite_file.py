@@ -69,6 +69,8 @@ class SqliteFile:
             raise InputError(
                 f"{path}: cannot be used as user state ({error}); set state to another file"
             ) from error
+        self.log_is_empty = True
+        """Whether the last attempt to empty the log did."""
         self._after_commit: list[Callable[[], object]] = []
         self._writes = Batcher[Work[Any], Any](
             self._write, max_batch=256, max_queue=_MAX_QUEUE, name="state-writer"
@@ -98,8 +100,12 @@ class SqliteFile:
         self._after_commit.append(action)
 
     def empty_log(self) -> None:
-        """Move the log into the file and cut it to nothing, so that erased bytes are gone from both."""
-        self.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        """Move the log into the file and cut it to nothing, so that erased bytes are gone from both.
+
+        SQLite waits for readers as for a lock; `log_is_empty` tells whether it came to an end.
+        """
+        busy, *_ = self.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self.log_is_empty = busy == 0
 
     async def close(self) -> None:
         """Finish what waits, move the log into the file and close it."""

@@ -13,12 +13,18 @@ from typing import Final
 import polars as pl
 
 from conf.errors import InputError
-from features import schema
+from serving.histories import read_histories
 from serving.sqlite_file import SqliteFile, one
-from serving.user_state import MICROS, ImportResult, NewEvent, Outcome, PastEvent, StateStats
+from serving.user_state import (
+    MICROS,
+    ImportResult,
+    NewEvent,
+    Outcome,
+    PastEvent,
+    StateStats,
+    StateUnavailable,
+)
 
-_IMPORTED: Final = "import:"
-"""Prefix of event ids made by imports; the service's begin with `client:` or `content:`."""
 _IMPORT_SLICE: Final = 100_000
 """Rows handed to SQLite at a time."""
 
@@ -48,7 +54,10 @@ class SqliteUserState:
 
     async def delete_user(self, user_id: str) -> int:
         """Erase a user; see UserState. The bytes are overwritten in the file and its log is emptied."""
-        return await self._file.write(lambda db: self._delete(db, user_id))
+        deleted = await self._file.write(lambda db: self._delete(db, user_id))
+        if not self._file.log_is_empty:
+            raise StateUnavailable("the user is erased, but a long read keeps the log from being emptied")
+        return deleted
 
     async def import_histories(self, path: Path) -> ImportResult:
         """Store the events of a histories file; see UserState."""
@@ -156,48 +165,6 @@ _HISTORY: Final = f"""
 SELECT item_id, kind, time_us FROM events WHERE user = {_USER} AND time_us < ?2
 ORDER BY time_us DESC, position DESC LIMIT ?3
 """
-
-
-def read_histories(path: Path) -> pl.DataFrame:
-    """Read a histories file as rows of user_id, event_id, time_us, position, item_id and kind.
-
-    The event id is made from the content and a running number among equal contents, so that a later
-    file that tells the same events (perhaps in another order) does not store them twice.
-
-    Raises:
-        InputError: no such table, a missing column, a wrong type, or a missing value.
-    """
-    wanted = {
-        schema.USER_ID: pl.String,
-        schema.ITEM_ID: pl.String,
-        schema.EVENT: pl.String,
-        schema.TIMESTAMP: pl.Int64,
-        schema.ORDER: pl.Int64,
-    }
-    try:
-        frame = pl.read_parquet(path)
-        missing = [name for name in wanted if name not in frame.columns]
-        if missing:
-            raise InputError(f"{path}: no column '{missing[0]}'; publish the bundle again")
-        frame = frame.select(pl.col(name).cast(dtype) for name, dtype in wanted.items())
-    except (pl.exceptions.PolarsError, OSError) as error:
-        first_line = str(error).partition("\n")[0]
-        raise InputError(f"{path}: not a histories table ({first_line}); publish the bundle again") from error
-    for name in wanted:
-        if frame[name].null_count():
-            row = int(frame[name].is_null().arg_max() or 0)
-            raise InputError(f"{path}: row {row}: '{name}' is missing; publish the bundle again")
-    content = (schema.ITEM_ID, schema.EVENT, schema.TIMESTAMP)
-    repeat = pl.int_range(pl.len()).over(schema.USER_ID, *content)
-    # Sorted, because neighbours in the file's tree are written many times faster than scattered rows.
-    return frame.sort(schema.USER_ID, schema.TIMESTAMP, schema.ORDER).select(
-        pl.col(schema.USER_ID),
-        (pl.lit(_IMPORTED) + pl.concat_str(*content, repeat, separator="\x1f")).alias("event_id"),
-        (pl.col(schema.TIMESTAMP) * MICROS).alias("time_us"),
-        pl.col(schema.ORDER).alias("position"),
-        pl.col(schema.ITEM_ID),
-        pl.col(schema.EVENT).alias("kind"),
-    )
 
 
 @dataclass

@@ -12,7 +12,8 @@ from rich.table import Table
 from conf.errors import InputError
 from conf.serving import RecommendConfig
 from serving.client import Client
-from serving.results import RecommendQuery, RecommendResult, ServiceError, SessionEvent
+from serving.queries import RecommendQuery, SessionEvent
+from serving.results import RecommendResult, ServiceError
 
 _DEGRADATIONS = {
     "none": "personalised with the user's history",

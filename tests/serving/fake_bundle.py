@@ -74,6 +74,20 @@ class FakeRecommender:
             answers.append(self._one(request))
         return answers
 
+    def search(self, requests: Sequence[Request]) -> list[Recommendation]:
+        """Cosines to the words; histories change nothing."""
+        self.seen.extend(requests)
+        answers = []
+        for request in requests:
+            assert request.intent is not None
+            rows, cosines = self.similar(request.intent[None, :], request.k, request.exclude, request.allowed)
+            pairs = zip(rows[0].tolist(), cosines[0].tolist(), strict=True)
+            reasons = (Reason("matches_intent"),) if request.explain else ()
+            nan = float("nan")
+            items = tuple(Recommended(r, c, nan, nan, "intent", reasons) for r, c in pairs if r >= 0)
+            answers.append(Recommendation(items, "none" if len(request.history.items) else "text_only"))
+        return answers
+
     def _one(self, request: Request) -> Recommendation:
         scores = 1.0 / (1.0 + np.arange(ITEMS))
         followers = {int(i) + 1: int(i) for i in request.history.items if int(i) + 1 < ITEMS}

@@ -14,15 +14,8 @@ from conf.errors import InputError
 from conf.serving import RecommendConfig, ServeConfig
 from serving.client import AsyncClient, Client
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.results import (
-    Event,
-    Reason,
-    RecommendQuery,
-    RecommendResult,
-    ServiceError,
-    SessionEvent,
-    SimilarQuery,
-)
+from serving.queries import Event, RecommendQuery, SessionEvent, SimilarQuery
+from serving.results import Reason, RecommendResult, ServiceError
 from serving.server import start
 from serving.terminal import recommend
 from tests.serving.conftest import Harness, until

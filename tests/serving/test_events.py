@@ -12,7 +12,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from conf.schema import PrivacyConfig
 from serving.client import Client
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.results import Event, RecommendQuery, ServiceError
+from serving.queries import Event, RecommendQuery
+from serving.results import ServiceError
 from serving.user_state import StateUnavailable
 from tests.serving.conftest import Harness, Servers
 

@@ -14,7 +14,8 @@ from features.dataset import Dataset
 from ranking.live_items import LiveItems
 from serving.client import Client
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.results import Event, Item, RecommendQuery, ServiceError, SessionEvent, SimilarQuery
+from serving.queries import Event, Item, RecommendQuery, SessionEvent, SimilarQuery
+from serving.results import ServiceError
 from tests.bundles import make_bundle
 from tests.serving.conftest import Harness, Servers
 

@@ -23,7 +23,7 @@ from conf.serving import ServeConfig
 from serving.client import Client
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
-from serving.results import Event
+from serving.queries import Event
 from serving.server import serve
 from tests.serving.fake_bundle import SLOW
 

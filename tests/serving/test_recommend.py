@@ -9,7 +9,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from serving.client import Client
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.results import Event, ServiceError
+from serving.queries import Event
+from serving.results import ServiceError
 from tests.serving.conftest import Harness, Servers, until
 from tests.serving.fake_bundle import DATA_END, ITEMS, KINDS, POISON, SLOW, FakeBundle
 

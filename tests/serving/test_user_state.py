@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 
 from conf.errors import InputError
+from serving.histories import read_histories
 from serving.sqlite_file import SqliteFile
-from serving.sqlite_state import SqliteUserState, read_histories
+from serving.sqlite_state import SqliteUserState
 from serving.user_state import (
     MICROS,
     ImportResult,

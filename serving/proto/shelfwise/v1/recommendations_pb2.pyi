@@ -163,7 +163,7 @@ class SimilarItemsResponse(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[SimilarItem, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., model_version: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class SearchItemsRequest(_message.Message):
-    __slots__ = ("query", "user_id", "session", "page_size", "page_token", "filter", "read_mask")
+    __slots__ = ("query", "user_id", "session", "page_size", "page_token", "filter", "read_mask", "exclude_item_ids", "explain")
     QUERY_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
@@ -171,6 +171,8 @@ class SearchItemsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     READ_MASK_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     query: str
     user_id: str
     session: SessionContext
@@ -178,21 +180,25 @@ class SearchItemsRequest(_message.Message):
     page_token: str
     filter: str
     read_mask: _field_mask_pb2.FieldMask
-    def __init__(self, query: _Optional[str] = ..., user_id: _Optional[str] = ..., session: _Optional[_Union[SessionContext, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., filter: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ...) -> None: ...
+    exclude_item_ids: _containers.RepeatedScalarFieldContainer[str]
+    explain: bool
+    def __init__(self, query: _Optional[str] = ..., user_id: _Optional[str] = ..., session: _Optional[_Union[SessionContext, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., filter: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., explain: _Optional[bool] = ...) -> None: ...
 
 class SearchItemsResponse(_message.Message):
-    __slots__ = ("items", "next_page_token", "model_version", "request_id", "degradation")
+    __slots__ = ("items", "next_page_token", "model_version", "request_id", "degradation", "unknown_item_ids")
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     DEGRADATION_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     items: _containers.RepeatedCompositeFieldContainer[RecommendedItem]
     next_page_token: str
     model_version: str
     request_id: str
     degradation: Degradation
-    def __init__(self, items: _Optional[_Iterable[_Union[RecommendedItem, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., model_version: _Optional[str] = ..., request_id: _Optional[str] = ..., degradation: _Optional[_Union[Degradation, str]] = ...) -> None: ...
+    unknown_item_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, items: _Optional[_Iterable[_Union[RecommendedItem, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., model_version: _Optional[str] = ..., request_id: _Optional[str] = ..., degradation: _Optional[_Union[Degradation, str]] = ..., unknown_item_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Event(_message.Message):
     __slots__ = ("user_id", "item_id", "event", "event_time", "event_id")

@@ -132,7 +132,8 @@ class RecommendationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteUser(self, request, context):
-        """Erases every trace of a user: stored events, and their return through later imports of training histories.
+        """Erases every trace of a user: stored events, the histories that training handed over, and their return through later
+        imports. When it answers, the bytes are gone from the server's files. Former models hold no user ids; backups do.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

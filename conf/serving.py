@@ -39,6 +39,8 @@ class ServeConfig:
     """Write one line per request to standard error; users appear as hash prefixes."""
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     """Must be what `prepare` used: pseudonymised histories are found under pseudonyms only."""
+    reload_seconds: float = 2.0
+    """How often to look whether another version has become current; 0 stays with the first one."""
     reflection: bool = True
     drain_seconds: float = 10.0
     """Time that running requests get after SIGTERM."""
@@ -50,7 +52,7 @@ class ServeConfig:
         _at_least(1, self, "", "max_batch", "max_queue", "max_history", "max_event_batch", "max_live_items")
         _require(self.max_message_bytes >= 65536, "max_message_bytes must be 65536 or more")
         _require(self.item_poll_seconds > 0, "item_poll_seconds must be positive")
-        _at_least(0, self, "", "threads", "max_future_seconds", "drain_seconds")
+        _at_least(0, self, "", "threads", "max_future_seconds", "drain_seconds", "reload_seconds")
 
 
 @dataclass(frozen=True)

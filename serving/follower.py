@@ -56,6 +56,7 @@ class ItemFollower:
         self._poll_seconds = poll_seconds
         self._news = asyncio.Event()
         self._progress = asyncio.Condition()
+        self._stopped = False
         self._task: asyncio.Task[None] | None = None
 
     async def catch_up(self, chunk: int) -> None:
@@ -72,21 +73,24 @@ class ItemFollower:
         self._task = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
-        """Stop following."""
+        """Stop following; whoever waits for a revision is told."""
+        self._stopped = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
+        async with self._progress:
+            self._progress.notify_all()
 
     async def reach(self, revision: int, deadline: float | None = None) -> None:
-        """Return once a revision has been applied.
+        """Return once a revision has been applied, or the model is followed no more.
 
         Raises:
             TimeoutError: the deadline (event loop time) passed before.
         """
         self._news.set()
         async with asyncio.timeout_at(deadline), self._progress:
-            await self._progress.wait_for(lambda: self.revision >= revision)
+            await self._progress.wait_for(lambda: self.revision >= revision or self._stopped)
 
     async def _follow(self) -> None:
         available = True

@@ -109,6 +109,7 @@ class ModelHost:
         self._state = state
         self._config = config
         self._hosted: _Hosted | None = None
+        self._closed = False
         self.jobs = Batcher[Job, Answer](
             run_jobs, max_batch=config.max_batch, max_queue=config.max_queue, name="model"
         )
@@ -170,7 +171,9 @@ class ModelHost:
             TimeoutError: the deadline (event loop time) passed before.
         """
         while self.revision < revision:
-            await self._now.follower.reach(revision, deadline)
+            if self._closed:
+                raise starting()
+            await self._now.follower.reach(revision, deadline)  # ends early where another model takes over
 
     async def count_events(self, item_ids: Iterable[str]) -> None:
         """Count new events towards the popularity of their items, if the model wants to know."""
@@ -179,6 +182,7 @@ class ModelHost:
 
     async def close(self) -> None:
         """Finish running work and stop the thread."""
+        self._closed = True
         if self._hosted is not None:
             await self._hosted.follower.stop()
         await self.jobs.close()

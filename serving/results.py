@@ -195,6 +195,15 @@ class DeleteItemsResult:
 
 
 @dataclass(frozen=True)
+class FailedReload:
+    """A published version that the server could not go over to."""
+
+    model_version: str
+    reason: str
+    time: datetime
+
+
+@dataclass(frozen=True)
 class Status:
     """What the server serves."""
 
@@ -211,10 +220,13 @@ class Status:
     max_page_size: int
     max_event_batch: int
     server_version: str
+    failed_reload: FailedReload | None
+    """Set while the store's current version is not the one that is served."""
 
     @classmethod
     def of(cls, response: pb.GetStatusResponse) -> Status:
         """Read a response."""
+        failed = response.failed_reload
         return cls(
             model_version=response.model_version,
             model_data_time=response.model_data_time.ToDatetime(tzinfo=UTC),
@@ -228,6 +240,11 @@ class Status:
             max_page_size=response.max_page_size,
             max_event_batch=response.max_event_batch,
             server_version=response.server_version,
+            failed_reload=FailedReload(
+                failed.model_version, failed.reason, failed.time.ToDatetime(tzinfo=UTC)
+            )
+            if response.HasField("failed_reload")
+            else None,
         )
 
 

@@ -23,6 +23,7 @@ from serving.problems import invalid
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.recording import check_events, respond
+from serving.reload import BundleWatcher
 from serving.user_state import Outcome, UserState
 
 SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
@@ -45,6 +46,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         changes: ItemChanges,
         config: ServeConfig,
         histories: Path,
+        watcher: BundleWatcher | None = None,
         pseudonyms: Pseudonyms | None = None,
     ) -> None:
         """Wire the service.
@@ -55,6 +57,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
             changes: stored item changes.
             config: limits.
             histories: file of training histories in the artifact store; it may be missing.
+            watcher: follows newly published models, if anybody does.
             pseudonyms: replaces user ids before anything else sees them; None keeps them.
         """
         self._host = host
@@ -62,6 +65,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         self._changes = changes
         self._config = config
         self._histories = histories
+        self._watcher = watcher
         self._lists = Lists(host, state, config, pseudonyms)
         self._started = time.monotonic()
 
@@ -122,6 +126,11 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         response.model_load_time.FromMicroseconds(served.since_us)
         response.uptime.FromMilliseconds(int((time.monotonic() - self._started) * 1000))
         response.max_future.FromMilliseconds(int(self._config.max_future_seconds * 1000))
+        failed = None if self._watcher is None else self._watcher.failed
+        if failed is not None:
+            response.failed_reload.model_version = failed.version
+            response.failed_reload.reason = failed.reason
+            response.failed_reload.time.FromMicroseconds(failed.time_us)
         if stats.last_record_us is not None:
             response.last_record_time.FromMicroseconds(stats.last_record_us)
         return response

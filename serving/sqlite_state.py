@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -25,8 +27,8 @@ from serving.user_state import (
     StateUnavailable,
 )
 
-_IMPORT_SLICE: Final = 100_000
-"""Rows handed to SQLite at a time."""
+_IMPORT_SLICE: Final = 5_000
+"""Rows imported in one transaction: some tens of milliseconds, for which recorded events wait."""
 
 
 class SqliteUserState:
@@ -61,7 +63,7 @@ class SqliteUserState:
 
     async def import_histories(self, path: Path) -> ImportResult:
         """Store the events of a histories file; see UserState."""
-        return await self._file.write(lambda db: self._import(db, path))
+        return await self._import(path)
 
     async def item_counts(self) -> dict[str, int]:
         """Return how many stored events each item has; reads every event."""
@@ -124,27 +126,40 @@ class SqliteUserState:
     def _hash(self, user_id: str) -> bytes:
         return hashlib.blake2b(user_id.encode(), key=self._salt, digest_size=16).digest()
 
-    def _import(self, db: sqlite3.Connection, path: Path) -> ImportResult:
-        try:
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-        if db.execute("SELECT 1 FROM imports WHERE sha256 = ?", (sha256,)).fetchone():
+    async def _import(self, path: Path) -> ImportResult:
+        """Import slice by slice, so that events can be recorded in between; what is cut off is repeated."""
+        sha256 = await asyncio.to_thread(_sha256, path)
+        known = "SELECT count(*) FROM imports WHERE sha256 = ?"
+        if await self._file.read(lambda db: db.execute(known, (sha256,)).fetchone()[0]):
             return ImportResult(already_imported=True, rows=0, new=0)
-        frame = read_histories(path)
+        frame = await asyncio.to_thread(read_histories, path)
+        rows = new = 0
+        for part in frame.iter_slices(_IMPORT_SLICE):
+            taken, added = await self._file.write(partial(self._import_slice, frame=part))
+            rows, new = rows + taken, new + added
+        done = (sha256, rows, time.time_ns() // 1000)
+        await self._file.write(lambda db: db.execute("INSERT OR IGNORE INTO imports VALUES (?, ?, ?)", done))
+        return ImportResult(already_imported=False, rows=rows, new=new)
+
+    def _import_slice(self, db: sqlite3.Connection, frame: pl.DataFrame) -> tuple[int, int]:
+        """Store some rows; return how many are of users that are not deleted, and how many were new."""
         users = frame["user_id"].unique(maintain_order=True).to_list()
         if one(db, "SELECT count(*) FROM deleted_users"):
             deleted = [user for user in users if self._deleted_us(db, user) >= 0]
             frame = frame.filter(~pl.col("user_id").is_in(deleted))
             users = frame["user_id"].unique(maintain_order=True).to_list()
         change = _Sizes(db.executemany(_ADD_USER, [(user,) for user in users]).rowcount)
-        for part in frame.iter_slices(_IMPORT_SLICE):
-            change.events += db.executemany(_IMPORT_EVENT, part.iter_rows()).rowcount
-        now_us = time.time_ns() // 1000
-        db.execute("INSERT INTO imports VALUES (?, ?, ?)", (sha256, frame.height, now_us))
+        change.events += db.executemany(_IMPORT_EVENT, frame.iter_rows()).rowcount
         self._file.after_commit(lambda: self._count(change))
-        return ImportResult(already_imported=False, rows=frame.height, new=change.events)
+        return frame.height, change.events
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 _USER: Final = "(SELECT id FROM users WHERE user_id = ?1)"

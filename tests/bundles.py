@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
+from conf.schema import IndexConfig
 from encoders.text_encoder import TextEncoder
 from features.dataset import Dataset
 from ranking.assemble import Sketch
-from ranking.bundle import Bundle
+from ranking.bundle import Bundle, write_bundle
+from ranking.store import publish_version
 from tests.synthetic import make_recommender, random_towers
 
 TEMPLATE = {"text_fields": ["title", "brand"], "text_fallback_fields": [], "max_text_chars": 1000}
@@ -32,3 +35,21 @@ def make_bundle(
     towers = random_towers(texts.shape[1], len(texts), len(dataset.kinds)) if trained else None
     recommender = make_recommender(dataset, texts, towers=towers)
     return replace(bundle, recommender=recommender, sketch=Sketch.fit(texts))
+
+
+def publish_bundle(store: Path, bundle: Bundle, encoder_folder: Path) -> str:
+    """Write a bundle into a store and make it current, as training does; return the version's name."""
+    recommender = bundle.recommender
+    describe = {
+        **bundle.manifest,
+        "counts": {"items": len(bundle.catalogue), "events": 1},
+        "click_kinds": recommender.click_kinds.tolist(),
+        "candidates": asdict(recommender.config),
+        "index": asdict(IndexConfig(gpu=False)),
+        "max_tokens": 24,
+    }
+
+    def write(folder: Path) -> None:
+        write_bundle(folder, recommender, bundle.catalogue, encoder_folder, "{}\n")
+
+    return publish_version(store, write, describe)

@@ -61,12 +61,16 @@ class Servers:
         self._started: list[tuple[RunningServer, grpc.Channel]] = []
 
     def start(
-        self, model: FakeBundle | None = None, live: LiveModel | None = None, **settings: Any
+        self,
+        model: FakeBundle | None = None,
+        live: LiveModel | None = None,
+        load: Callable[[str], LiveModel] | None = None,
+        **settings: Any,
     ) -> Harness:
         """Start a server on the fake bundle, or on another live model."""
         model = model or FakeBundle()
-        config = ServeConfig(artifacts=str(self.store), port=0, **settings)
-        starting = start(config, live or model, Console(file=io.StringIO()))
+        config = ServeConfig(artifacts=str(self.store), **{"port": 0, **settings})
+        starting = start(config, live or model, Console(file=io.StringIO()), load)
         running = asyncio.run_coroutine_threadsafe(starting, self._loop).result(20)
         channel = grpc.insecure_channel(f"127.0.0.1:{running.port}")
         self._started.append((running, channel))

@@ -217,6 +217,30 @@ def test_a_failing_import_leaves_nothing_behind(
     assert with_state(file, scenario) == (0, 10)
 
 
+def test_an_import_that_is_cut_off_is_completed_later(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = histories(tmp_path / "h.parquet", [(f"u{n}", "a", "click", n, n) for n in range(10)])
+    monkeypatch.setattr("serving.sqlite_state._IMPORT_SLICE", 3)
+
+    async def scenario(state: SqliteUserState) -> tuple[int, ImportResult, int]:
+        whole, calls = state._import_slice, []
+
+        def slice_(db: sqlite3.Connection, frame: pl.DataFrame) -> tuple[int, int]:
+            calls.append(frame.height)
+            if len(calls) == 3:
+                raise sqlite3.OperationalError("disk full")
+            return whole(db, frame)
+
+        monkeypatch.setattr(state, "_import_slice", slice_)
+        with pytest.raises(StateUnavailable, match="disk full"):
+            await state.import_histories(path)
+        between = (await state.stats()).events
+        return between, await state.import_histories(path), (await state.stats()).events
+
+    assert with_state(file, scenario) == (6, ImportResult(already_imported=False, rows=10, new=4), 10)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

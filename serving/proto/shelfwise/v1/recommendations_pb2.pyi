@@ -342,8 +342,18 @@ class Attribute(_message.Message):
     type: Attribute.Type
     def __init__(self, name: _Optional[str] = ..., type: _Optional[_Union[Attribute.Type, str]] = ...) -> None: ...
 
+class FailedReload(_message.Message):
+    __slots__ = ("model_version", "reason", "time")
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    model_version: str
+    reason: str
+    time: _timestamp_pb2.Timestamp
+    def __init__(self, model_version: _Optional[str] = ..., reason: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
 class GetStatusResponse(_message.Message):
-    __slots__ = ("model_version", "model_data_time", "model_load_time", "item_count", "text_dim", "event_kinds", "attributes", "user_count", "event_count", "last_record_time", "server_version", "uptime", "max_page_size", "max_event_batch", "max_future", "queue_length", "request_id", "changed_item_count", "deleted_item_count")
+    __slots__ = ("model_version", "model_data_time", "model_load_time", "item_count", "text_dim", "event_kinds", "attributes", "user_count", "event_count", "last_record_time", "server_version", "uptime", "max_page_size", "max_event_batch", "max_future", "queue_length", "request_id", "changed_item_count", "deleted_item_count", "failed_reload")
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_DATA_TIME_FIELD_NUMBER: _ClassVar[int]
     MODEL_LOAD_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -363,6 +373,7 @@ class GetStatusResponse(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     CHANGED_ITEM_COUNT_FIELD_NUMBER: _ClassVar[int]
     DELETED_ITEM_COUNT_FIELD_NUMBER: _ClassVar[int]
+    FAILED_RELOAD_FIELD_NUMBER: _ClassVar[int]
     model_version: str
     model_data_time: _timestamp_pb2.Timestamp
     model_load_time: _timestamp_pb2.Timestamp
@@ -382,4 +393,5 @@ class GetStatusResponse(_message.Message):
     request_id: str
     changed_item_count: int
     deleted_item_count: int
-    def __init__(self, model_version: _Optional[str] = ..., model_data_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model_load_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., item_count: _Optional[int] = ..., text_dim: _Optional[int] = ..., event_kinds: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., user_count: _Optional[int] = ..., event_count: _Optional[int] = ..., last_record_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., server_version: _Optional[str] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_page_size: _Optional[int] = ..., max_event_batch: _Optional[int] = ..., max_future: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., queue_length: _Optional[int] = ..., request_id: _Optional[str] = ..., changed_item_count: _Optional[int] = ..., deleted_item_count: _Optional[int] = ...) -> None: ...
+    failed_reload: FailedReload
+    def __init__(self, model_version: _Optional[str] = ..., model_data_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model_load_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., item_count: _Optional[int] = ..., text_dim: _Optional[int] = ..., event_kinds: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., user_count: _Optional[int] = ..., event_count: _Optional[int] = ..., last_record_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., server_version: _Optional[str] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_page_size: _Optional[int] = ..., max_event_batch: _Optional[int] = ..., max_future: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., queue_length: _Optional[int] = ..., request_id: _Optional[str] = ..., changed_item_count: _Optional[int] = ..., deleted_item_count: _Optional[int] = ..., failed_reload: _Optional[_Union[FailedReload, _Mapping]] = ...) -> None: ...

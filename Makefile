@@ -19,12 +19,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "== installing shelfwise and what it needs into $(VENV)"
 	$(BIN)/python -m pip install -q --upgrade pip -c constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,baselines]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,baselines,sweep]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "== installing what the tests need"
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,baselines,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,baselines,sweep,dev]'
 	@touch $@
 
 install: $(VENV)/.installed ## Create .venv with a working .venv/bin/shelfwise

@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would fight torch's
@@ -17,7 +17,7 @@ from omegaconf import DictConfig  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.markup import escape  # noqa: E402
 
-from conf.compose import ROOTS, compose_command, register, to_typed  # noqa: E402
+from conf.compose import ROOTS, compose_command, in_one_line, register, to_typed  # noqa: E402
 from conf.errors import InputError  # noqa: E402
 
 CONSOLE = Console()
@@ -37,7 +37,8 @@ USAGE = """usage: shelfwise <command> [key=value ...]
   rollback       make an earlier bundle current again
   demo           start a server on a finished run and show three users' lists
 
-`shelfwise <command> --cfg job` prints every key of a command with its value; `-m` sweeps over several values.
+`shelfwise <command> --cfg job` prints every key of a command with its value; `-m` sweeps over several values,
+`shelfwise -m run hydra/sweeper=optuna ...` searches for the best ones.
 """
 
 
@@ -125,9 +126,19 @@ COMMANDS: dict[str, Callable[[Any], float | None]] = {
 }
 assert COMMANDS.keys() == ROOTS.keys()
 
+VALUED_FLAGS = (
+    "--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn",
+)  # fmt: skip
+"""Hydra's flags that take the next argument as their value."""
+
 
 def execute(command: str, config: Any) -> float | None:  # noqa: ANN401
-    """Run a command; bad input ends the process with one line and exit code 2."""
+    """Run a command.
+
+    Raises:
+        InputError: something that the user gave is wrong.
+
+    """
     threads = getattr(config, "threads", 0)
     if threads:
         import faiss
@@ -135,16 +146,71 @@ def execute(command: str, config: Any) -> float | None:  # noqa: ANN401
 
         torch.set_num_threads(threads)
         faiss.omp_set_num_threads(threads)
-    try:
-        return COMMANDS[command](config)
-    except InputError as error:
-        fail(error)
+    return COMMANDS[command](config)
 
 
 def fail(error: InputError) -> NoReturn:
     """Print an input error and exit."""
     ERRORS.print(f"[bold red]shelfwise:[/bold red] {escape(str(error))}", soft_wrap=True)
     sys.exit(2)
+
+
+def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """Find the command; Hydra's flags may stand before it, as in `shelfwise -m run ...`.
+
+    Returns:
+        The command, and its arguments with the flags first: Hydra reads overrides on one side of flags only.
+
+    Raises:
+        InputError: no command, or one that does not exist.
+
+    """
+    place = 0
+    while place < len(arguments) and arguments[place].startswith("-"):
+        place += 2 if arguments[place] in VALUED_FLAGS else 1
+    if place >= len(arguments) or "=" in arguments[place]:
+        raise InputError("which command? see shelfwise --help")
+    command = arguments[place]
+    if command not in COMMANDS:
+        from conf.errors import closest
+
+        raise InputError(f"unknown command '{command}'{closest(command, COMMANDS)}; see shelfwise --help")
+    flags: list[str] = []
+    overrides: list[str] = []
+    after_flag = False
+    for argument in (*arguments[:place], *arguments[place + 1 :]):
+        is_flag = argument.startswith("-")
+        (flags if is_flag or after_flag or "=" not in argument and argument[:1] != "~" else overrides).append(
+            argument
+        )
+        after_flag = is_flag and argument in VALUED_FLAGS
+    return command, [*flags, *overrides]
+
+
+def through_hydra(command: str, arguments: Sequence[str]) -> None:
+    """Run a command with Hydra's own flags: sweeps, --cfg, --info and the rest.
+
+    Raises:
+        InputError: what a search for settings cannot work with.
+
+    """
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    register()
+    sys.argv = [f"shelfwise {command}", *arguments]
+    os.environ["HYDRA_FULL_ERROR"] = (
+        "1"  # let errors through; Hydra would print a shortened traceback instead
+    )
+
+    @hydra.main(version_base="1.3", config_path="pkg://conf", config_name=command)
+    def job(config: DictConfig) -> float | None:
+        return execute(command, to_typed(config))
+
+    try:
+        job()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise in_one_line(error, command) from error
 
 
 def main() -> None:
@@ -155,31 +221,16 @@ def main() -> None:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         CONSOLE.print(USAGE, markup=False, highlight=False, soft_wrap=True)
         sys.exit(0 if arguments else 2)
-    command, rest = arguments[0], arguments[1:]
     try:
-        if command not in COMMANDS:
-            from conf.errors import closest
-
-            raise InputError(f"unknown command '{command}'{closest(command, COMMANDS)}; see shelfwise --help")
+        command, rest = split_command(arguments)
         if any(a.startswith("-") for a in rest):
-            # Sweeps, --cfg, --info and the rest of Hydra's own flags.
-            register()
-            sys.argv = [f"shelfwise {command}", *rest]
-
-            @hydra.main(version_base="1.3", config_path="pkg://conf", config_name=command)
-            def job(config: DictConfig) -> float | None:
-                try:
-                    typed = to_typed(config)
-                except InputError as error:
-                    fail(error)
-                return execute(command, typed)
-
-            job()
+            through_hydra(command, rest)
             return
-        config = compose_command(command, rest)
+        if any(a.startswith(("sweep=", "hydra/sweeper=")) for a in rest):
+            raise InputError(f"a search for settings needs -m: shelfwise -m {command} ...")
+        execute(command, compose_command(command, rest))
     except InputError as error:
         fail(error)
-    execute(command, config)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -28,6 +29,7 @@ from conf.schema import (
     UserEncoderConfig,
 )  # fmt: skip
 from conf.serving import DemoConfig, ExportConfig, RecommendConfig, RollbackConfig, ServeConfig
+from conf.sweep_schema import SweepConfig
 
 ROOTS: dict[str, type] = {
     "prepare": PipelineConfig,
@@ -85,6 +87,8 @@ def register() -> None:
         store.store(name=f"{schema.__name__}_schema", node=writable(schema))
     for group, schema in GROUPS.items():
         store.store(group=group, name="schema", node=writable(schema))
+    Plugins.instance()  # other plug-ins register themselves now: the last one of a name counts
+    store.store(group="hydra/sweeper", name="optuna", node=writable(SweepConfig))
 
 
 def to_typed(config: DictConfig) -> Any:  # noqa: ANN401 - one of the root types
@@ -141,6 +145,18 @@ def _one_line(error: Exception, config: DictConfig) -> str:
         options = [o for o in missing.group(2).split() if o != "schema"]
         return f"no '{name}' for {group} (there are: {', '.join(options)}){closest(name, options)}"
     return " ".join(text.split())
+
+
+def in_one_line(error: HydraException | OmegaConfBaseException, command: str) -> InputError:
+    """Turn what Hydra raised in a sweep into a readable error, and leave Hydra's own state as it is."""
+    hydra = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_module("conf", version_base="1.3"):
+            known = compose(command, overrides=["hydra/sweeper=optuna"], return_hydra_config=True)
+            return InputError(_one_line(error, known))
+    finally:
+        GlobalHydra.instance().hydra = hydra
 
 
 def compose_command(command: str, overrides: list[str]) -> Any:  # noqa: ANN401 - one of the root types

@@ -97,6 +97,12 @@ class DataConfig:
     user_column: str | None = None
     """online_retail only: the column that says who the user is; null is CustomerID, InvoiceNo makes every
     invoice a user (the published preprocessing)."""
+    keep_all_lines: bool = False
+    """online_retail only: keep every line with a description, as published tables do: cancellations, postage,
+    fees and warehouse notes too."""
+    line_kcore: int = 0
+    """online_retail only: k-core counted on lines, before those of one invoice and item become one event;
+    `filters.kcore` counts events. 0 is off."""
     default_event: str = "purchase"
     """Kind of every event where the file has no `event` column."""
     event_weights: dict[str, float] = field(default_factory=dict)
@@ -111,6 +117,7 @@ class DataConfig:
         """Check ranges."""
         _require(0.0 <= self.max_reject_fraction <= 1.0, "data.max_reject_fraction must lie in 0..1")
         _require(self.max_text_chars > 0, "data.max_text_chars must be positive")
+        _at_least(0, self, "data.", "line_kcore")
         for kind, weight in self.event_weights.items():
             _require(weight >= 0.0, f"data.event_weights.{kind} must be 0 or more")
 
@@ -134,7 +141,7 @@ class SplitConfig:
     """global_time: the last share of events (by time) is the test window."""
     valid_fraction: float = 0.1
     """global_time: the share before it is the validation window."""
-    ranker_fraction: float = 0.1
+    ranker_fraction: float = 0.2
     """global_time: the share before that trains the ranking head, unseen by the towers."""
     test_start: str | None = None
     """global_time: ISO date or time that overrides `test_fraction`."""
@@ -225,6 +232,8 @@ class UserEncoderConfig:
     dropout: float = 0.5
     hybrid: bool = True
     """Add a learned id residual to the text vector of items seen in training."""
+    text: bool = True
+    """False knows items by their ids alone: a baseline and an ablation, useless for new items."""
     id_dropout: float = 0.2
     """Share of items per step that are represented by text alone."""
     negatives: int = 1024
@@ -240,11 +249,15 @@ class UserEncoderConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     clip_norm: float = 1.0
+    average: float = 2.0
+    """Epochs that the running average of the weights reaches back; it is validated and kept. 0 is off."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
         _at_least(1, self, "user_encoder.", "dim", "layers", "heads", "max_length", "epochs", "batch_size")
         _at_least(0, self, "user_encoder.", "negatives", "windows_per_epoch", "patience", "weight_decay")
+        _at_least(0, self, "user_encoder.", "average")
+        _require(self.text or self.hybrid, "user_encoder.text=false needs user_encoder.hybrid=true")
         _require(self.dim % self.heads == 0, "user_encoder.dim must be a multiple of user_encoder.heads")
         for name in ("temperature", "learning_rate", "clip_norm"):
             _require(getattr(self, name) > 0, f"user_encoder.{name} must be positive")
@@ -276,6 +289,9 @@ class CandidateConfig:
     text_neighbours: int = 50
     repeat: int = 100
     popular: int = 100
+    co_purchase: int = 100
+    new_items: int = 20
+    """Places kept for items without any event."""
     recent_items: int = 20
     """Most recent distinct items of a history that item-to-item and text neighbours start from."""
     neighbours: int = 50
@@ -285,10 +301,31 @@ class CandidateConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        quotas = (self.user_vector, self.item_to_item, self.text_neighbours, self.repeat, self.popular)
+        quotas = (
+            self.user_vector, self.item_to_item, self.text_neighbours, self.repeat, self.popular,
+            self.co_purchase, self.new_items,
+        )  # fmt: skip
         _require(all(q >= 0 for q in quotas), "candidate quotas must be 0 or more")
         _require(sum(quotas) > 0, "at least one candidate source needs a quota")
         _at_least(1, self, "candidates.", "recent_items", "neighbours", "window")
+
+
+@dataclass(frozen=True)
+class FactorConfig:
+    """Co-purchase factors (implicit ALS), a source of candidates and a feature of the ranking head."""
+
+    dim: int = 256
+    """Factors per item; 0 leaves them out."""
+    confidence: float = 40.0
+    """Weight of an observed event against an absent one."""
+    regularisation: float = 0.1
+    iterations: int = 15
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _at_least(0, self, "factors.", "dim")
+        _at_least(1, self, "factors.", "iterations", "confidence")
+        _require(self.regularisation > 0, "factors.regularisation must be positive")
 
 
 @dataclass(frozen=True)
@@ -304,18 +341,20 @@ class RankerConfig:
     """Queries per step."""
     candidates: int = 200
     """Candidates per query in training: every retrieved positive, and negatives drawn from the rest."""
-    cuts: int = 2
+    cuts: int = 4
     """global_time: moments in the ranker's window at which each user is asked: more lists to learn from."""
     max_queries: int = 25000
     learning_rate: float = 2e-3
     weight_decay: float = 1e-5
+    average: float = 1.0
+    """Epochs that the running average of the weights reaches back; it is validated and kept. 0 is off."""
     pointwise_weight: float = 0.3
     """Weight of the calibrated click/purchase log loss beside the listwise loss."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
         _at_least(1, self, "ranker.", "epochs", "batch_size", "max_queries")
-        _at_least(0, self, "ranker.", "patience", "candidates", "weight_decay", "pointwise_weight")
+        _at_least(0, self, "ranker.", "patience", "candidates", "weight_decay", "pointwise_weight", "average")
         _require(all(units >= 1 for units in self.hidden), "ranker.hidden must list layers of 1 unit or more")
         _require(0 <= self.dropout < 1, "ranker.dropout must lie in 0..1")
         _require(self.learning_rate > 0, "ranker.learning_rate must be positive")
@@ -345,6 +384,8 @@ class EvaluationConfig:
     baselines: list[str] = field(
         default_factory=lambda: ["popularity", "recent_popularity", "own_repeats", "item_knn", "frozen_text"]
     )
+    test: bool = True
+    """False measures on validation alone, and `run` publishes nothing: what sweeps and ablations do."""
     bootstrap: int = 1000
     max_users: int = 0
     """Evaluate a seeded sample of this many queries; 0 takes all."""
@@ -366,6 +407,8 @@ class PipelineConfig:
     seed: int = 0
     threads: int = 0
     """CPU threads of torch and FAISS; 0 takes every core."""
+    reuse: list[str] = field(default_factory=list)
+    """Work directories, or patterns of them, whose steps are taken over where made from the same inputs."""
     data: DataConfig = field(default_factory=DataConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
@@ -373,6 +416,7 @@ class PipelineConfig:
     user_encoder: UserEncoderConfig = field(default_factory=UserEncoderConfig)
     index: IndexConfig = field(default_factory=IndexConfig)
     candidates: CandidateConfig = field(default_factory=CandidateConfig)
+    factors: FactorConfig = field(default_factory=FactorConfig)
     ranker: RankerConfig = field(default_factory=RankerConfig)
     rerank: RerankConfig = field(default_factory=RerankConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

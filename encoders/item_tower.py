@@ -1,4 +1,7 @@
-"""The item tower: text vectors, whitened and projected, plus an id residual for items with a past."""
+"""The item tower: text vectors, whitened and projected, plus an id residual for items with a past.
+
+Either part can be left out: text alone (`hybrid=False`), or ids alone (`text=False`), SASRec's item table.
+"""
 
 from __future__ import annotations
 
@@ -34,13 +37,13 @@ class ItemTower(nn.Module):
     whiten: Tensor
     seen: Tensor
 
-    def __init__(self, text_dim: int, items: int, dim: int, hybrid: bool) -> None:
+    def __init__(self, text_dim: int, items: int, dim: int, hybrid: bool, text: bool = True) -> None:
         """Build the tower; `fit_text` and `seen` fill its buffers."""
         super().__init__()
         self.register_buffer("mean", torch.zeros(text_dim))
         self.register_buffer("whiten", torch.eye(text_dim))
         self.register_buffer("seen", torch.zeros(items, dtype=torch.bool))
-        self.project = nn.Linear(text_dim, dim)
+        self.project = nn.Linear(text_dim, dim) if text else None
         self.residual = nn.Embedding(items, dim) if hybrid else None
         if self.residual is not None:
             nn.init.normal_(self.residual.weight, std=0.02)
@@ -66,6 +69,11 @@ class ItemTower(nn.Module):
             keep_id: bool [...]; False represents an item by its text alone (training-time id dropout).
 
         """
+        if self.project is None:
+            assert self.residual is not None, "an item is known by its text, its id, or both"
+            # Nothing stands in for an id: without text, id dropout would only blank items.
+            known: Tensor = self.residual(rows) * self.seen[rows].unsqueeze(-1)
+            return known
         vectors: Tensor = self.project(whitened)
         if self.residual is None:
             return vectors

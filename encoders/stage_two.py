@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -12,8 +12,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from conf.schema import UserEncoderConfig
+from encoders.fitting import running_average
 from encoders.losses import sampled_softmax
-from encoders.sequences import SequenceBatch, epoch_batches, gather, recent, shuffle_ties
+from encoders.sequences import (
+    SequenceBatch,
+    epoch_batches,
+    gather,
+    recent,
+    shuffle_ties,
+    training_windows,
+)
 from encoders.towers import Towers, best_items
 from features.dataset import Events, FloatArray, LongArray
 from features.splits import Queries, ragged_ranges
@@ -62,6 +70,9 @@ class StageTwo(pl.LightningModule):
         self.exclude_seen = exclude_seen
         self.seed = seed
         self.ties_unordered = ties_unordered
+        windows = len(training_windows(events, end, config.max_length, np.random.default_rng(seed))[0])
+        windows = min(windows, config.windows_per_epoch or windows)
+        self.average = running_average(towers, config.average * -(-windows // config.batch_size))
         self.text_vectors = text_vectors
         self.whitened = towers.item_tower.whitened(torch.from_numpy(text_vectors))
         self.kind_weights = torch.from_numpy(kind_weights)
@@ -76,7 +87,7 @@ class StageTwo(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over both towers."""
         return torch.optim.AdamW(
-            self.parameters(),
+            self.towers.parameters(),
             lr=self.settings.learning_rate,
             weight_decay=self.settings.weight_decay,
             fused=True,
@@ -98,6 +109,15 @@ class StageTwo(pl.LightningModule):
         """
         if batch_idx == 0:
             torch.manual_seed(self.seed * 100_003 + self.current_epoch)
+
+    def on_train_batch_end(self, outputs: object, batch: SequenceBatch, batch_idx: int) -> None:
+        """Let the average follow."""
+        self.average.update_parameters(self.towers)
+
+    @property
+    def trained(self) -> Towers:
+        """The averaged towers: what validation measures and what is kept."""
+        return cast(Towers, self.average.module)
 
     def training_step(self, batch: SequenceBatch, _index: int) -> Tensor:
         """Predict every next item of the windows."""
@@ -144,7 +164,7 @@ class StageTwo(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Compute the catalogue's vectors once per validation."""
-        self.catalogue = torch.from_numpy(self.towers.item_vectors(self.text_vectors))
+        self.catalogue = torch.from_numpy(self.trained.item_vectors(self.text_vectors))
         self.recalls: list[FloatArray] = []
 
     def validation_step(self, index: Tensor, _index: int) -> None:
@@ -152,7 +172,7 @@ class StageTwo(pl.LightningModule):
         assert self.valid is not None
         queries = self.valid.select(index.cpu().numpy())
         self.recalls.append(
-            tower_recall(self.towers, self.catalogue, self.events, queries, self.exclude_seen, VALIDATION_K)
+            tower_recall(self.trained, self.catalogue, self.events, queries, self.exclude_seen, VALIDATION_K)
         )
 
     def on_validation_epoch_end(self) -> None:

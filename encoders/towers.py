@@ -36,6 +36,7 @@ class Towers(nn.Module):
         max_length: int,
         dropout: float = 0.0,
         hybrid: bool = True,
+        text: bool = True,
     ) -> None:
         """Build both towers."""
         super().__init__()
@@ -48,10 +49,11 @@ class Towers(nn.Module):
             "heads": heads,
             "max_length": max_length,
             "hybrid": hybrid,
+            "text": text,
         }
         self.max_length = max_length
         self.dim = dim
-        self.item_tower = ItemTower(text_dim, items, dim, hybrid)
+        self.item_tower = ItemTower(text_dim, items, dim, hybrid, text)
         self.user_encoder = UserEncoder(dim, layers, heads, max_length, kinds, dropout)
 
     @classmethod
@@ -67,6 +69,7 @@ class Towers(nn.Module):
             max_length=config.max_length,
             dropout=config.dropout,
             hybrid=config.hybrid,
+            text=config.text,
         )
 
     @torch.inference_mode()

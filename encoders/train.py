@@ -23,10 +23,12 @@ from encoders.text_encoder import TextEncoder, load_text_encoder
 from encoders.towers import Towers
 from features.dataset import BoolArray, Dataset, FloatArray, IntArray, LongArray, load_dataset
 from features.splits import Queries, Split, exclude_seen, make_split, ragged_ranges
-from features.stages import Stage, fingerprint
+from features.stages import Stage, fingerprint, link_tree
 from features.text import TextTemplate, render_parts
 
 ENCODER_FOLDER = "encoder"
+TEXT_FOLDER = "text"
+"""What no setting of the towers changes; the encoder folder holds the same files under the same names."""
 TEXT_ENCODER = "text_encoder"
 TEXT_VECTORS = "text_vectors.npy"
 FROZEN_VECTORS = "frozen_vectors.npy"
@@ -92,6 +94,15 @@ def encoder_stage(config: PipelineConfig, dataset: Dataset) -> Stage:
     return Stage(Path(config.work_dir) / ENCODER_FOLDER, inputs)
 
 
+def text_stage(config: PipelineConfig, dataset: Dataset) -> Stage:
+    """Return the stage of the text encoder and its vectors, which runs with other towers may share."""
+    inputs = fingerprint(
+        dataset.info["content_hash"], dataset.info["event_weights"], dataset.info["text_fields"], config.seed,
+        config.split, config.text_encoder, config.evaluation.target_events,
+    )  # fmt: skip
+    return Stage(Path(config.work_dir) / TEXT_FOLDER, inputs)
+
+
 def try_split(config: PipelineConfig, dataset: Dataset) -> Split | None:
     """Return the split, or None where there is no event to divide."""
     if len(dataset.events) < MIN_EVENTS:
@@ -139,7 +150,7 @@ def _fine_tune(
     return result, before
 
 
-def _train_towers(
+def train_towers(
     config: PipelineConfig,
     dataset: Dataset,
     text_vectors: FloatArray,
@@ -169,7 +180,7 @@ def _train_towers(
         clip_norm=settings.clip_norm,
         console=console,
     )
-    return towers, result
+    return module.trained, result
 
 
 def _embed_catalogue(
@@ -185,6 +196,36 @@ def _embed_catalogue(
         )  # fmt: skip
 
 
+def _text_part(
+    config: PipelineConfig, dataset: Dataset, split: Split | None, learn: bool, console: Console
+) -> Stage:
+    """Fine-tune the text encoder and embed the catalogue, unless that is done, here or in `reuse`."""
+    stage = text_stage(config, dataset)
+    if stage.finished("text encoder", config.reuse, console):
+        return stage
+    stage.reopen()
+    torch.manual_seed(config.seed)
+    encoder = load_text_encoder(config.text_encoder)
+    checkpoints = Path(config.work_dir) / "checkpoints" / f"stage_one-{stage.inputs}"
+    report: dict[str, object] = {}
+    tune = learn and config.text_encoder.mode is not TuningMode.frozen and config.text_encoder.max_steps > 0
+    encoder.eval()
+    vectors = _embed_catalogue(config, dataset, encoder, console)
+    np.save(stage.folder / FROZEN_VECTORS, vectors)
+    if tune:
+        assert split is not None
+        fitted, before = _fine_tune(config, dataset, split, encoder, vectors, checkpoints, console)
+        report["stage_one"] = {"before": before, "validation_recall": fitted.history}
+        encoder.eval()
+        vectors = _embed_catalogue(config, dataset, encoder, console)
+    encoder.save(stage.folder / TEXT_ENCODER)
+    np.save(stage.folder / TEXT_VECTORS, vectors)
+    (stage.folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+    stage.complete()
+    forget(checkpoints)
+    return stage
+
+
 def train_encoder(config: PipelineConfig, console: Console) -> Path:
     """Train and save text encoder, catalogue vectors and towers; a finished, unchanged step is skipped.
 
@@ -198,41 +239,27 @@ def train_encoder(config: PipelineConfig, console: Console) -> Path:
     dataset = load_dataset(Path(config.work_dir) / "dataset")
     stage = encoder_stage(config, dataset)
     folder = stage.folder
-    if stage.is_current():
-        console.print(f"train-encoder: nothing changed, keeping {folder}")
+    if stage.finished("train-encoder", config.reuse, console):
         return folder
     stage.reopen()
     started = time.perf_counter()
-    torch.manual_seed(config.seed)
     split = try_split(config, dataset)
-    report: dict[str, object] = {}
-    encoder = load_text_encoder(config.text_encoder)
     checkpoints = Path(config.work_dir) / "checkpoints"
-    runs = {
-        name: checkpoints / f"{name}-{stage.inputs}" for name in ("stage_one", "stage_two", "ranker_towers")
-    }
+    runs = {name: checkpoints / f"{name}-{stage.inputs}" for name in ("stage_two", "ranker_towers")}
     learn = split is not None and trainable(split, dataset)
     if not learn:
         console.print(
             f"[yellow]{len(dataset.events)} events are too few to train on; "
             "the bundle will recommend by text and popularity[/yellow]"
         )
-    tune = learn and config.text_encoder.mode is not TuningMode.frozen and config.text_encoder.max_steps > 0
-    encoder.eval()
-    vectors = _embed_catalogue(config, dataset, encoder, console)
-    np.save(folder / FROZEN_VECTORS, vectors)
-    if tune:
-        assert split is not None
-        fitted, before = _fine_tune(config, dataset, split, encoder, vectors, runs["stage_one"], console)
-        report["stage_one"] = {"before": before, "validation_recall": fitted.history}
-        encoder.eval()
-        vectors = _embed_catalogue(config, dataset, encoder, console)
-    encoder.save(folder / TEXT_ENCODER)
-    np.save(folder / TEXT_VECTORS, vectors)
+    text = _text_part(config, dataset, split, learn, console)
+    link_tree(text.folder, folder, REPORT)
+    report: dict[str, object] = json.loads((text.folder / REPORT).read_text())
+    vectors = np.load(folder / TEXT_VECTORS)
     if learn:
         assert split is not None
         exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
-        towers, fitted_towers = _train_towers(
+        towers, fitted_towers = train_towers(
             config, dataset, vectors, split.train_end, split.valid, exclude,
             config.user_encoder.epochs, runs["stage_two"], console,
         )  # fmt: skip
@@ -240,7 +267,7 @@ def train_encoder(config: PipelineConfig, console: Console) -> Path:
         console.print(
             f"user tower: validation recall@10 {fitted_towers.best:.4f} after {fitted_towers.epochs} epochs"
         )
-        ranker_towers, _ = _train_towers(
+        ranker_towers, _ = train_towers(
             config, dataset, vectors, split.tower_end, None, exclude,
             fitted_towers.epochs, runs["ranker_towers"], console,
         )  # fmt: skip

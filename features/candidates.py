@@ -12,10 +12,20 @@ import numpy as np
 import numpy.typing as npt
 
 from features.dataset import FloatArray, IntArray
+from features.demand import demand_names
 from features.histories import HistoryBatch, KeyedSums
 from features.statistics import DAY, MAX_GAP_DAYS, Neighbours, Statistics
 
-SOURCES = ("user_vector", "item_to_item", "text_neighbours", "repeat", "popular", "intent")
+SOURCES = (
+    "user_vector",
+    "item_to_item",
+    "text_neighbours",
+    "repeat",
+    "popular",
+    "intent",
+    "co_purchase",
+    "new_items",
+)
 """Candidate sources; bit `i` of a candidate's source mask belongs to `SOURCES[i]`."""
 
 LONG = 100
@@ -33,6 +43,8 @@ class ItemArrays:
     item_units: FloatArray  # [items, dim] the same at unit length
     text_units: FloatArray  # [items, sketch] text vectors, reduced, unit length
     text_near: Neighbours
+    text_near_recent: FloatArray  # [items] mean log recent demand of the ten nearest texts
+    factor_vectors: FloatArray  # [items, factors] co-purchase factors; no columns where there are none
 
 
 @dataclass(frozen=True)
@@ -46,16 +58,25 @@ class Candidates:
     )
 
 
+@dataclass(frozen=True)
+class UserVectors:
+    """What a history looks like to the sources that search by vector; zero where it is empty."""
+
+    tower: FloatArray  # [queries, dim] in the space of the item vectors
+    factors: FloatArray  # [queries, factors] in the space of the co-purchase factors
+
+
 def feature_names(attributes: int) -> list[str]:
     """Names of the features, in order, for a catalogue with this many grouping attributes."""
     return [
-        "user_score", "user_score_below_best", "item_near_max", "item_near_mean", "item_near_last",
+        "user_score", "user_score_below_best", "co_purchase_score", "co_purchase_below_best",
+        "item_near_max", "item_near_mean", "item_near_last",
         "text_near_max", "text_near_mean", "text_near_last",
-        "together_sum", "together_last", "follow_sum", "follow_last", "text_table_sum",
+        "together_sum", "together_last", "follow_sum", "follow_last", "text_table_sum", "text_near_recent",
         "own_count", "own_recent", "own_share", "own_days_since", "own_events_since", "own_due",
         "own_month", "own_season", "own_visits", "together_long",
         "own_clicks", "repeat_rate", "gap_days",
-        "log_count", "log_recent", "log_short", "trend", "is_new",
+        "log_count", *demand_names(),
         "log_price", "price_above_usual",
         "history_length", "history_repeats", "days_since_last",
         *(f"source_{name}" for name in SOURCES),
@@ -97,12 +118,18 @@ def _similarity(
     return largest.astype(np.float32), mean.astype(np.float32), cosines[:, :, -1]
 
 
+def _products(vectors: FloatArray, rows: IntArray, users: FloatArray) -> FloatArray:
+    """Return the inner product of each candidate's vector with its query's, [queries, candidates]."""
+    scores: FloatArray = (vectors[rows] @ users[:, :, None])[:, :, 0]
+    return scores
+
+
 def candidate_features(
     batch: HistoryBatch,
     candidates: Candidates,
     arrays: ItemArrays,
-    user_scores: FloatArray,
-    best_scores: FloatArray,
+    users: UserVectors,
+    best: FloatArray,
     click_kinds: npt.NDArray[np.bool_],
 ) -> FloatArray:
     """Compute the features of every candidate.
@@ -111,8 +138,8 @@ def candidate_features(
         batch: histories of the queries.
         candidates: their candidates.
         arrays: item-side inputs.
-        user_scores: retrieval score of each candidate, [queries, candidates].
-        best_scores: best retrieval score in the catalogue, [queries].
+        users: their vectors.
+        best: best score in the catalogue by tower and by factors, [queries, 2].
         click_kinds: [kinds] True for kinds that are weaker than a purchase.
 
     Returns:
@@ -164,19 +191,20 @@ def candidate_features(
     text = _similarity(batch, rows, arrays.text_units)
     near = _similarity(batch, rows, arrays.item_units)
 
+    tower = _products(arrays.item_vectors, rows, users.tower)
+    factors = _products(arrays.factor_vectors, rows, users.factors)
+
     columns = [
-        user_scores, user_scores - best_scores[:, None], *near, *text,
+        tower, tower - best[:, :1], factors, factors - best[:, 1:], *near, *text,
         spread(recent, together, items, weights).get(keys), spread(last, together, items, ones).get(keys),
         spread(recent, follow, items, weights).get(keys), spread(last, follow, items, ones).get(keys),
-        spread(recent, arrays.text_near, items, weights).get(keys),
+        spread(recent, arrays.text_near, items, weights).get(keys), arrays.text_near_recent[rows],
         np.log1p(count), np.log1p(recency), count / np.maximum(length, 1), np.log1p(since),
         np.log1p(fewest_after), due,
         np.log1p(month), np.log1p(season), visit_share,
         spread(long, together, items, recency_weights(long, 20.0)).get(keys),
         np.log1p(clicks), statistics.repeat_rate[rows], np.log1p(statistics.gap_days[rows]),
-        np.log1p(statistics.count[rows]), np.log1p(statistics.recent[rows]), np.log1p(statistics.short[rows]),
-        np.log1p(10 * statistics.short[rows]) - np.log1p(statistics.recent[rows]),
-        (statistics.count[rows] == 0),
+        np.log1p(statistics.count[rows]), *np.moveaxis(statistics.demand.features(rows, batch.now), 2, 0),
         price[rows], np.where(length > 0, price[rows] - usual_price, 0.0),
         np.broadcast_to(np.log1p(length), rows.shape),
         np.broadcast_to(1.0 - distinct / np.maximum(length, 1), rows.shape),

@@ -228,24 +228,28 @@ class RankerWindow:
 def ranker_windows(dataset: Dataset, split: Split, target_events: list[str], cuts: int) -> list[RankerWindow]:
     """Ask each user several times within the ranker's window, to learn from more than one moment.
 
+    Every moment is followed by as much time as validation covers: what is worth recommending for the coming
+    weeks is not what is worth recommending for the coming days. The last moments, nearest to what will be
+    asked, make do with what is left, half as much at least.
+
     Args:
         dataset: the dataset.
         split: its split; the window runs from `tower_time` to `train_time`.
         target_events: kinds that count as relevant, as for the split.
         cuts: moments at equal distances, the first at the window's start; leave-one-out has just one.
     """
-    windows = [RankerWindow(split.ranker, split.tower_end, split.tower_time)]
     if split.kind is SplitKind.leave_one_out:
-        return windows
+        return [RankerWindow(split.ranker, split.tower_end, split.tower_time)]
     events, relevant = dataset.events, relevant_kinds(dataset, target_events)
     users = np.arange(events.users, dtype=np.int32)
-    for cut in range(1, cuts):
-        time = split.tower_time + cut * (split.train_time - split.tower_time) // cuts
-        start = position_at(events, time)
+    horizon = split.state_time - split.train_time
+    latest = max(split.train_time - horizon // 2, split.tower_time)
+    windows = []
+    for time in np.unique(np.linspace(split.tower_time, latest, cuts).astype(np.int64)):
+        start, stop = position_at(events, int(time)), position_at(events, int(time) + horizon)
         times = np.full(events.users, time, dtype=np.int64)
-        windows.append(
-            RankerWindow(_queries(events, users, start, split.train_end, times, relevant), start, time)
-        )
+        queries = _queries(events, users, start, np.minimum(stop, split.train_end), times, relevant)
+        windows.append(RankerWindow(queries, start, int(time)))
     return windows
 
 

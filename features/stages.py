@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from conf.errors import InputError
 
@@ -45,6 +49,26 @@ def write_atomically(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def _link(source: str, target: str) -> None:
+    """Give a file a second name, or copy it where the file system cannot."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def link_tree(source: Path, target: Path, *leave_out: str) -> None:
+    """Put the files of a folder into another as hard links; steps replace files, they never write into them.
+
+    Args:
+        source: a folder of outputs.
+        target: may exist.
+        leave_out: names that stay behind, beside the marker.
+    """
+    ignore = shutil.ignore_patterns(_MARKER, *leave_out)
+    shutil.copytree(source, target, ignore=ignore, copy_function=_link, dirs_exist_ok=True)
+
+
 class Stage:
     """A folder of outputs and the fingerprint of the inputs they were made from."""
 
@@ -60,6 +84,36 @@ class Stage:
         except (OSError, ValueError):
             return False
         return isinstance(marker, dict) and marker.get("inputs") == self.inputs
+
+    def adopt(self, reuse: Sequence[str]) -> Path | None:
+        """Take over the outputs of another work directory that were made from the same inputs.
+
+        Args:
+            reuse: work directories, or patterns of them; the first that fits is taken.
+
+        Returns:
+            The folder that was taken over, or None.
+
+        """
+        for pattern in reuse:
+            for other in [pattern] if Path(pattern).is_dir() else sorted(glob.glob(pattern)):
+                donor = Stage(Path(other) / self.folder.name, self.inputs)
+                if donor.folder.resolve() != self.folder.resolve() and donor.is_current():
+                    self.reopen()
+                    link_tree(donor.folder, self.folder)
+                    self.complete()
+                    return donor.folder
+        return None
+
+    def finished(self, step: str, reuse: Sequence[str], console: Console) -> bool:
+        """Tell whether the outputs are there, or in a work directory of `reuse`, and say so."""
+        if self.is_current():
+            console.print(f"{step}: nothing changed, keeping {self.folder}")
+            return True
+        donor = self.adopt(reuse)
+        if donor is not None:
+            console.print(f"{step}: nothing new to do, taken over from {donor}")
+        return donor is not None
 
     def require(self, command: str) -> None:
         """Refuse to build on outputs that are missing, unfinished or made with other settings.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy import sparse
 
 from features import schema
 from features.dataset import Catalogue, Dataset, Events, FloatArray, IntArray, LongArray
+from features.demand import Demand
 from features.splits import ragged_ranges
 
 DAY = 86_400
@@ -35,7 +37,6 @@ class Statistics:
     now: LongArray  # [1] Unix seconds of the cut
     count: FloatArray  # [items] events
     recent: FloatArray  # [items] events, halved every 14 days
-    short: FloatArray  # [items] events, halved every 3 days
     repeat_rate: FloatArray  # [items] share of buyers who came back for it, smoothed
     gap_days: FloatArray  # [items] typical days between two purchases by the same user
     log_price: FloatArray  # [items] log(1 + price); 0 where unknown
@@ -44,6 +45,21 @@ class Statistics:
     follow_weights: FloatArray
     together_ids: IntArray  # [items, k] what is found in the same histories, near by
     together_weights: FloatArray
+    demand_keys: LongArray  # see features/demand.py
+    demand_totals: LongArray
+    demand_calendar: LongArray
+    demand_first: LongArray
+
+    @cached_property
+    def demand(self) -> Demand:
+        """Events per item and day."""
+        return Demand(self.demand_keys, self.demand_totals, self.demand_calendar, self.demand_first)
+
+    def with_demand(self, demand: Demand) -> Statistics:
+        """Return statistics with other events per item and day, and what it has cached."""
+        statistics = replace(self, demand_first=demand.first)
+        statistics.__dict__["demand"] = demand  # where the cached property looks first
+        return statistics
 
     @property
     def follow(self) -> Neighbours:
@@ -177,6 +193,9 @@ def item_statistics(dataset: Dataset, end: LongArray, now: int, neighbours: int,
     near = strongest(cosine(follows), neighbours)
     both = strongest(cosine(sparse.csr_matrix(follows + follows.T)), neighbours)
     rate, gap = _repeats(events, positions, items)
+    # Without timestamps everything has happened before any moment that can be asked about.
+    timed = events if dataset.has_time else replace(events, time=events.time - DAY)
+    demand = Demand.of(timed, positions, items)
     price = np.zeros(items, dtype=np.float32)
     if schema.PRICE in catalogue.frame.columns:
         values = catalogue.frame[schema.PRICE].cast(pl.Float32, strict=False).fill_null(0.0).to_numpy()
@@ -185,7 +204,6 @@ def item_statistics(dataset: Dataset, end: LongArray, now: int, neighbours: int,
         now=np.array([now], dtype=np.int64),
         count=np.bincount(item, minlength=items).astype(np.float32),
         recent=decayed(14.0),
-        short=decayed(3.0),
         repeat_rate=rate.astype(np.float32),
         gap_days=gap.astype(np.float32),
         log_price=price,
@@ -194,4 +212,8 @@ def item_statistics(dataset: Dataset, end: LongArray, now: int, neighbours: int,
         follow_weights=near.weights,
         together_ids=both.ids,
         together_weights=both.weights,
+        demand_keys=demand.keys,
+        demand_totals=demand.totals,
+        demand_calendar=demand.calendar,
+        demand_first=demand.first,
     )

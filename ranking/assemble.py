@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from conf.schema import CandidateConfig, IndexConfig
+from encoders.factors import Factors
 from encoders.towers import Towers
 from features.candidates import ItemArrays
-from features.dataset import FloatArray
+from features.dataset import FloatArray, IntArray
 from features.statistics import Neighbours, Statistics
 from ranking.index import VectorIndex
 
@@ -65,6 +66,23 @@ def text_neighbours(units: FloatArray, k: int) -> Neighbours:
     return Neighbours(ids.astype(np.int32), weights.astype(np.float32))
 
 
+def near_recent(near: IntArray, statistics: Statistics) -> FloatArray:
+    """Return how much is bought of what reads like each item: all that is known of a new one.
+
+    Args:
+        near: nearest texts of some items, [rows, k], padded with -1.
+        statistics: of the whole catalogue.
+
+    Returns:
+        Mean log of the recent demand for the ten nearest, [rows].
+
+    """
+    ids = near[:, :10]
+    recent = np.where(ids >= 0, np.log1p(statistics.recent[np.maximum(ids, 0)]), 0.0)
+    mean: FloatArray = (recent.sum(axis=1) / np.maximum((ids >= 0).sum(axis=1), 1)).astype(np.float32)
+    return mean
+
+
 def item_arrays(
     statistics: Statistics,
     text_vectors: FloatArray,
@@ -72,6 +90,7 @@ def item_arrays(
     config: CandidateConfig,
     near: Neighbours | None = None,
     item_vectors: FloatArray | None = None,
+    factors: Factors | None = None,
     units: FloatArray | None = None,
 ) -> ItemArrays:
     """Compute the item-side arrays; without towers, items are compared by their text vectors.
@@ -83,6 +102,7 @@ def item_arrays(
         config: neighbour count.
         near: text neighbours when they are already known.
         item_vectors: the towers' vectors when they are already known.
+        factors: co-purchase factors or None.
         units: sketches of the text vectors when they are already known.
 
     """
@@ -90,10 +110,13 @@ def item_arrays(
         item_vectors = text_vectors if towers is None else towers.item_vectors(text_vectors)
     if units is None:
         units = sketch(text_vectors)
+    near = near or text_neighbours(units, config.neighbours)
     return ItemArrays(
         statistics=statistics,
         item_vectors=item_vectors,
         item_units=unit(item_vectors),
         text_units=units,
-        text_near=near or text_neighbours(units, config.neighbours),
+        text_near=near,
+        text_near_recent=near_recent(near.ids, statistics),
+        factor_vectors=np.zeros((len(units), 0), dtype=np.float32) if factors is None else factors.vectors,
     )

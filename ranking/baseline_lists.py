@@ -85,6 +85,7 @@ def rank_catalogue(
     k: int,
     exclude_seen: bool,
     score: Callable[[HistoryBatch], FloatArray],
+    allowed: BoolArray | None = None,
 ) -> tuple[IntArray, FloatArray]:
     """Score the whole catalogue block by block and keep the best k of each query.
 
@@ -95,6 +96,7 @@ def rank_catalogue(
         k: list length.
         exclude_seen: leave out the items of events[offsets[user]:end], and nothing else.
         score: gives [queries, items] scores for the histories of a block.
+        allowed: [items] rows that lists are made from; None is the whole catalogue.
 
     Returns:
         Rows (-1 padded) and scores (-inf padded), [queries, k] each.
@@ -106,6 +108,8 @@ def rank_catalogue(
         block = score(histories)
         if exclude_seen:
             block[histories.owners(), histories.items] = -np.inf
+        if allowed is not None:
+            block[:, ~allowed] = -np.inf
         items[place], scores[place] = top_k(block, k)
     return items, scores
 
@@ -126,8 +130,14 @@ def popularity_floor(scores: FloatArray, share: FloatArray, said: BoolArray) -> 
 
 
 def popularity_share(counts: npt.NDArray[np.float64]) -> FloatArray:
-    """Scale counts into 0..1, [items]."""
-    return (counts / max(float(counts.max(initial=0.0)), 1e-12)).astype(np.float32)
+    """Scale counts into 0..1, [items]; items without any stand below 0 in a fixed random order.
+
+    Ties go by row, and rows often tell when an item was added: in that order, knowing nothing about new items
+    would look like knowing which of them sell first.
+    """
+    share = (counts / max(float(counts.max(initial=0.0)), 1e-12)).astype(np.float32)
+    drawn = np.random.default_rng(0).random(len(counts), dtype=np.float32)
+    return np.where(counts > 0, share, -1e-3 * drawn).astype(np.float32)
 
 
 def list_from_order(
@@ -137,6 +147,7 @@ def list_from_order(
     queries: Queries,
     k: int,
     exclude_seen: bool,
+    allowed: BoolArray | None = None,
 ) -> tuple[IntArray, FloatArray]:
     """Give every query the head of one shared order, less the items of its history.
 
@@ -147,11 +158,14 @@ def list_from_order(
         queries: who is asked.
         k: list length.
         exclude_seen: leave out each query's history.
+        allowed: [items] rows that lists are made from; None is the whole catalogue.
 
     """
     items, scores = empty_lists(len(queries), k)
+    place_of = np.full(len(order), len(order), dtype=np.int64)  # what may not appear stands behind the end
+    if allowed is not None:
+        order = order[allowed[order]]
     n_items = len(order)
-    place_of = np.empty(n_items, dtype=np.int64)
     place_of[order] = np.arange(n_items)
     longest = int((queries.end - events.offsets[queries.user]).max(initial=0)) if exclude_seen else 0
     width = min(n_items, k + longest)  # no list can need more of the order than this

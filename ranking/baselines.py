@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from conf.errors import InputError, closest
-from features.dataset import Events, FloatArray, IntArray, LongArray
+from encoders.towers import Towers
+from features.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
 from features.histories import HistoryBatch, histories_of
 from features.splits import Queries, Split
 from ranking.baseline_lists import (
@@ -29,6 +30,7 @@ from ranking.baseline_lists import (
 )
 from ranking.factor_baselines import Als, Ease
 from ranking.item_baselines import FrozenText, ItemKnn
+from ranking.sequence_baseline import SasrecIds
 
 DAY = 86_400
 
@@ -50,7 +52,12 @@ class Baseline(Protocol):
         """
 
     def recommend(
-        self, events: Events, queries: Queries, k: int, exclude_seen: bool
+        self,
+        events: Events,
+        queries: Queries,
+        k: int,
+        exclude_seen: bool,
+        allowed: BoolArray | None = None,
     ) -> tuple[IntArray, FloatArray]:
         """Rank the catalogue for each query.
 
@@ -59,6 +66,7 @@ class Baseline(Protocol):
             queries: who is asked.
             k: list length.
             exclude_seen: leave out exactly the items of each query's history.
+            allowed: [items] rows that lists are made from; None is the whole catalogue.
 
         Returns:
             Rows [queries, k], int32, -1 padded; scores [queries, k], float32, -inf padded.
@@ -82,13 +90,18 @@ class Popularity:
         """Count the prefix."""
         counts = weighted_counts(events, prefix_positions(events, end), n_items, self.kind_weights)
         self.share = popularity_share(counts)
-        self.order = descending(counts)
+        self.order = descending(self.share)
 
     def recommend(
-        self, events: Events, queries: Queries, k: int, exclude_seen: bool
+        self,
+        events: Events,
+        queries: Queries,
+        k: int,
+        exclude_seen: bool,
+        allowed: BoolArray | None = None,
     ) -> tuple[IntArray, FloatArray]:
-        """Give the most frequent items; equal ones in catalogue order."""
-        return list_from_order(self.order, self.share, events, queries, k, exclude_seen)
+        """Give the most frequent items; equal ones in catalogue order, those without any in a random one."""
+        return list_from_order(self.order, self.share, events, queries, k, exclude_seen, allowed)
 
     def describe(self) -> str:
         """Say what it does."""
@@ -141,7 +154,12 @@ class RecentPopularity:
         return (recent + 0.5 * self.share).astype(np.float32)
 
     def recommend(
-        self, events: Events, queries: Queries, k: int, exclude_seen: bool
+        self,
+        events: Events,
+        queries: Queries,
+        k: int,
+        exclude_seen: bool,
+        allowed: BoolArray | None = None,
     ) -> tuple[IntArray, FloatArray]:
         """Give each day's most frequent items; equal ones by overall popularity."""
         items, scores = empty_lists(len(queries), k)
@@ -157,7 +175,7 @@ class RecentPopularity:
             value = self._scores(int(queries.time[asked].min()))
             order = descending(value)
             items[asked], scores[asked] = list_from_order(
-                order, value, events, queries.select(asked), k, exclude_seen
+                order, value, events, queries.select(asked), k, exclude_seen, allowed
             )
         return items, scores
 
@@ -217,15 +235,23 @@ class OwnRepeats:
         self.n_items = n_items
 
     def recommend(
-        self, events: Events, queries: Queries, k: int, exclude_seen: bool
+        self,
+        events: Events,
+        queries: Queries,
+        k: int,
+        exclude_seen: bool,
+        allowed: BoolArray | None = None,
     ) -> tuple[IntArray, FloatArray]:
         """Give the user's own items by decayed count, ties by recency, then popular ones."""
-        items, scores = self._popularity.recommend(events, queries, k, exclude_seen=True)
+        items, scores = self._popularity.recommend(events, queries, k, True, allowed)
         if exclude_seen:
             return items, scores
         half_life = self.half_life_days if self.has_time else None
         for place, part in blocks_of(queries, 4 * k):
             owner, item, count, newest = own_items(histories_of(events, part), self.n_items, half_life)
+            if allowed is not None:
+                inside = allowed[item]
+                owner, item, count, newest = owner[inside], item[inside], count[inside], newest[inside]
             order = np.lexsort((-newest, -count, owner))
             owner, item, count = owner[order], item[order], count[order]
             sizes = np.bincount(owner, minlength=len(part))
@@ -259,6 +285,14 @@ class BaselineInputs:
     text_vectors: FloatArray | None = None
     """[items, dim] vectors of the text encoder before any training."""
     seed: int = 0
+    train_ids: Callable[[], Towers] | None = None
+    """Trains towers without text; called once, when `sasrec_ids` is first fitted."""
+
+
+def _sasrec_ids(inputs: BaselineInputs) -> SasrecIds:
+    if inputs.train_ids is None:
+        raise InputError("evaluation.baselines: sasrec_ids is trained, which only `evaluate` and `run` do")
+    return SasrecIds(inputs.train_ids, kind_weights=inputs.kind_weights)
 
 
 def _frozen_text(inputs: BaselineInputs) -> FrozenText:
@@ -277,6 +311,7 @@ BASELINES: dict[str, Callable[[BaselineInputs], Baseline]] = {
     "ease": lambda i: Ease(kind_weights=i.kind_weights),
     "als": lambda i: Als(seed=i.seed, kind_weights=i.kind_weights),
     "frozen_text": _frozen_text,
+    "sasrec_ids": _sasrec_ids,
 }
 
 

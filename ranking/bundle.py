@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from conf.errors import InputError
 from conf.schema import CandidateConfig, IndexConfig, Precision, TextEncoderConfig
 from encoders.embedding import embed_texts
+from encoders.factors import FACTORS_FILE, Factors
 from encoders.text_encoder import TextEncoder, load_text_encoder
 from encoders.towers import TOWERS_FILE, Towers
 from features.dataset import Catalogue, FloatArray
@@ -104,6 +105,8 @@ def write_bundle(
         copy = target / path.relative_to(text_encoder)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
+    if recommender.factors is not None:
+        recommender.factors.save(folder / FACTORS_FILE)
     if recommender.towers is not None:
         recommender.towers.save(folder)
     if recommender.ranker is not None:
@@ -126,14 +129,17 @@ def load_bundle(store: Path, version: str | None = None) -> Bundle:
     item_vectors: FloatArray = np.load(folder / ITEM_VECTORS)
     statistics = Statistics.load(folder / STATISTICS)
     near = Neighbours(**load_file(folder / TEXT_NEIGHBOURS))
+    factors = Factors.load(folder / FACTORS_FILE) if (folder / FACTORS_FILE).is_file() else None
     towers = Towers.load(folder) if (folder / TOWERS_FILE).is_file() else None
     ranker = Ranker.load(folder) if (folder / RANKER_FILE).is_file() else None
     config = CandidateConfig(**manifest["candidates"])
     index = VectorIndex.load(folder / INDEX, item_vectors, IndexConfig(**manifest["index"]))
     counts = {
         CATALOG: len(catalogue), TEXT_VECTORS: len(text_vectors), ITEM_VECTORS: len(item_vectors),
-        INDEX: len(index),        STATISTICS: len(statistics.count), TEXT_NEIGHBOURS: len(near.ids),
+        INDEX: len(index), STATISTICS: len(statistics.count), TEXT_NEIGHBOURS: len(near.ids),
     }  # fmt: skip
+    if factors is not None:
+        counts[FACTORS_FILE] = len(factors.vectors)
     for name, count in counts.items():
         if count != manifest["counts"]["items"]:
             raise InputError(
@@ -141,10 +147,9 @@ def load_bundle(store: Path, version: str | None = None) -> Bundle:
             )
     reduce = Sketch.fit(text_vectors)
     units = reduce.units(text_vectors)
-    arrays = item_arrays(statistics, text_vectors, towers, config, near, item_vectors, units)
-    recommender = Recommender(
-        arrays, index, text_vectors, config, np.array(manifest["click_kinds"], dtype=np.bool_), towers, ranker
-    )
+    arrays = item_arrays(statistics, text_vectors, towers, config, near, item_vectors, factors, units)
+    clicks = np.array(manifest["click_kinds"], dtype=np.bool_)
+    recommender = Recommender(arrays, index, text_vectors, config, clicks, towers, ranker, factors)
     encoder = load_text_encoder(
         TextEncoderConfig(model=str(folder / TEXT_ENCODER), max_tokens=int(manifest["max_tokens"]))
     )

@@ -9,68 +9,60 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from rich.console import Console
 
 from conf.errors import InputError
-from conf.schema import LIST_DEPTH, EvaluationConfig, SplitKind
+from conf.schema import EvaluationConfig, SplitKind
+from encoders.towers import Towers
 from features.dataset import Dataset, FloatArray, IntArray, LongArray
 from features.splits import Queries, Split
+from ranking.answers import DEPTH, Answer, Lister, baseline_lister, system_lister
 from ranking.baseline_lists import prefix_positions
 from ranking.baselines import Baseline, BaselineInputs, fit_ends, make_baselines
-from ranking.metrics import (
-    ValueArray,
-    catalogue_coverage,
-    intra_list_diversity,
-    means,
-    novelty,
-    popularity_lift,
-    ranking_metrics,
-)
+from ranking.cold import ColdPart, cold_parts, cold_summary
+from ranking.metrics import catalogue_coverage, intra_list_diversity, means, novelty, popularity_lift
 from ranking.significance import bootstrap_intervals, paired_test
 from ranking.slices import make_slices
-from ranking.stages import HEADLINE, System, ranked_values, stage_summary, stage_values
+from ranking.stages import HEADLINE, System, ranked_values, stage_summary
 from ranking.stages import SystemLists as SystemLists
 
-FORMAT_VERSION = 1
-DEPTH = LIST_DEPTH
-"""Items per list that are kept and measured."""
+FORMAT_VERSION = 2
 LEVEL = 0.95
 TESTED = (f"recall@{HEADLINE}", f"ndcg@{HEADLINE}", "mrr")
-BLOCK = 4096
-"""Queries given to the system at once; bounds the memory of its candidates."""
-WINDOWS = ("valid", "test")
-
-Number = TypeVar("Number", np.int32, np.float32)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A result, and the test lists that it was computed from."""
+    """A result, and the lists that its main part was computed from."""
 
     result: dict[str, Any]
     """Plain JSON values; see docs/evaluation.md."""
     queries: Queries
-    """Test queries."""
-    items: IntArray  # [test queries, 100]
-    scores: FloatArray  # [test queries, 100]
+    """Test queries, or validation queries where `evaluation.test` is off."""
+    items: IntArray  # [queries, 100]
+    scores: FloatArray  # [queries, 100]
 
 
 @dataclass(frozen=True)
-class _Answer:
-    """One system's lists for one window."""
+class _Window:
+    """The queries of one window and everybody's answers to them."""
 
-    items: IntArray  # [queries, DEPTH]
-    scores: FloatArray  # [queries, DEPTH]
-    values: dict[str, ValueArray]
-    """Accuracy metrics per query, [queries] each."""
-    seconds: float
+    name: str
+    queries: Queries
+    cold: list[ColdPart]
+    answers: dict[str, Answer] = field(default_factory=dict)
+
+    def ask(self, name: str, lister: Lister) -> None:
+        """Ask for lists from the whole catalogue, then for lists of cold items alone."""
+        self.answers[name] = lister(self.queries, None)
+        for part in self.cold:
+            part.ask(name, lister)
 
 
 def sample_queries(queries: Queries, most: int, seed: int) -> Queries:
@@ -81,50 +73,8 @@ def sample_queries(queries: Queries, most: int, seed: int) -> Queries:
     return queries.select(np.sort(drawn))
 
 
-def _deep(array: npt.NDArray[Number], fill: float) -> npt.NDArray[Number]:
-    """Cut or pad lists to `DEPTH` columns."""
-    width = min(array.shape[1], DEPTH)
-    deep = np.full((len(array), DEPTH), fill, dtype=array.dtype)
-    deep[:, :width] = array[:, :width]
-    return deep
-
-
-def _ask_system(
-    system: System, queries: Queries, ks: Sequence[int]
-) -> tuple[_Answer, dict[str, dict[str, ValueArray]]]:
-    """Run the system block by block; candidates are measured and dropped, lists are kept."""
-    items = np.full((len(queries), DEPTH), -1, dtype=np.int32)
-    scores = np.full((len(queries), DEPTH), -np.inf, dtype=np.float32)
-    measured: list[dict[str, dict[str, ValueArray]]] = []
-    seconds = 0.0
-    for start in range(0, len(queries), BLOCK):
-        part = queries.select(np.arange(start, min(start + BLOCK, len(queries)), dtype=np.int64))
-        begin = time.perf_counter()
-        lists = system(part)
-        seconds += time.perf_counter() - begin
-        place = slice(start, start + len(part))
-        items[place], scores[place] = _deep(lists.items, -1), _deep(lists.scores, -np.inf)
-        measured.append(stage_values(lists, part))
-    if any(m.keys() != measured[0].keys() for m in measured):
-        raise ValueError("a system must report the same candidate sources for every block of queries")
-    joined = {
-        stage: {name: np.concatenate([m[stage][name] for m in measured]) for name in values}
-        for stage, values in (measured[0] if measured else {}).items()
-    }
-    return _Answer(items, scores, ranking_metrics(items, queries, ks), seconds), joined
-
-
-def _ask_baseline(
-    baseline: Baseline, dataset: Dataset, queries: Queries, ks: Sequence[int], exclude_seen: bool
-) -> _Answer:
-    begin = time.perf_counter()
-    items, scores = baseline.recommend(dataset.events, queries, DEPTH, exclude_seen)
-    seconds = time.perf_counter() - begin
-    return _Answer(items, scores, ranking_metrics(items, queries, ks), seconds)
-
-
 def _summary(
-    answer: _Answer,
+    answer: Answer,
     dataset: Dataset,
     queries: Queries,
     counts: LongArray,
@@ -144,7 +94,7 @@ def _summary(
 
 
 def _slice_summary(
-    dataset: Dataset, split: Split, queries: Queries, answers: Mapping[str, _Answer], counts: LongArray
+    dataset: Dataset, split: Split, queries: Queries, answers: Mapping[str, Answer], counts: LongArray
 ) -> dict[str, Any]:
     slices: dict[str, Any] = {}
     for part in make_slices(dataset, split, queries, counts):
@@ -160,7 +110,7 @@ def _slice_summary(
     return slices
 
 
-def _confidence(answers: Mapping[str, _Answer], resamples: int, seed: int) -> dict[str, Any]:
+def _confidence(answers: Mapping[str, Answer], resamples: int, seed: int) -> dict[str, Any]:
     """Return `{system: {metric: [low, high]}}` from one set of resamples."""
     columns = [(system, metric) for system, a in answers.items() for metric in a.values]
     values = np.stack([answers[system].values[metric] for system, metric in columns], axis=1)
@@ -171,7 +121,7 @@ def _confidence(answers: Mapping[str, _Answer], resamples: int, seed: int) -> di
     return confidence
 
 
-def _significance(answers: Mapping[str, _Answer], name: str, resamples: int, seed: int) -> dict[str, Any]:
+def _significance(answers: Mapping[str, Answer], name: str, resamples: int, seed: int) -> dict[str, Any]:
     """Compare the system with every baseline: `{baseline: {metric: {...}}}`."""
     others = [other for other in answers if other != name]
     if not others:
@@ -200,7 +150,7 @@ def _protocol(
     dataset: Dataset,
     split: Split,
     config: EvaluationConfig,
-    windows: Mapping[str, Queries],
+    windows: Sequence[_Window],
     baselines: Sequence[Baseline],
     settings: dict[str, Any],
 ) -> dict[str, Any]:
@@ -222,8 +172,8 @@ def _protocol(
         "candidates": "whole catalogue",
         **settings,
         "list_depth": DEPTH,
-        "queries": {window: len(queries) for window, queries in windows.items()},
-        "targets": {window: len(queries.targets) for window, queries in windows.items()},
+        "queries": {window.name: len(window.queries) for window in windows},
+        "targets": {window.name: len(window.queries.targets) for window in windows},
         "max_users": config.max_users,
         "items": len(dataset.catalogue),
         "users": dataset.events.users,
@@ -254,6 +204,43 @@ def _cut_offs(config: EvaluationConfig) -> list[int]:
     return sorted({*config.ks, HEADLINE})
 
 
+def _windows(dataset: Dataset, split: Split, config: EvaluationConfig, seed: int) -> list[_Window]:
+    """Return the windows to measure, the main one last; without `config.test`, test is not even looked at."""
+    windows = []
+    for name in ("valid", "test") if config.test else ("valid",):
+        queries = sample_queries(getattr(split, name), config.max_users, seed)
+        cold = cold_parts(dataset, queries, split.train_end, fit_ends(split, name)[0])
+        windows.append(_Window(name, queries, cold))
+    if len(windows[-1].queries) == 0:
+        raise InputError(
+            f"evaluate: the {windows[-1].name} window holds no relevant event; "
+            "check split and evaluation.target_events"
+        )
+    return windows
+
+
+def _ask_baseline(
+    baseline: Baseline,
+    windows: Sequence[_Window],
+    dataset: Dataset,
+    split: Split,
+    ks: Sequence[int],
+    exclude_seen: bool,
+) -> float:
+    """Fit a baseline for each window, once where two windows know the same; return the seconds of fitting."""
+    fitting = 0.0
+    fitted: tuple[LongArray, int] | None = None
+    for window in windows:
+        end, now = fit_ends(split, window.name)
+        if fitted is None or now != fitted[1] or not np.array_equal(end, fitted[0]):
+            begin = time.perf_counter()
+            baseline.fit(dataset.events, end, now, len(dataset.catalogue))
+            fitting += time.perf_counter() - begin
+            fitted = end, now
+        window.ask(baseline.name, baseline_lister(baseline, dataset, ks, exclude_seen))
+    return fitting
+
+
 def evaluate_lists(
     systems: Mapping[str, System],
     dataset: Dataset,
@@ -265,14 +252,17 @@ def evaluate_lists(
     seed: int,
     code_version: str,
     name: str = "shelfwise",
+    parts: Mapping[str, Mapping[str, System]] | None = None,
+    train_ids: Callable[[], Towers] | None = None,
     console: Console | None = None,
 ) -> Evaluation:
-    """Measure a system and its baselines on the validation and test queries.
+    """Measure a system, parts of it and baselines on the validation and test queries.
 
     Args:
         systems: the system as of the start of the `valid` and of the `test` window, whose statistics differ.
             Each answers a block of queries with the final lists and what each stage brought; it must respect
-            `exclude_seen` itself and look at nothing from `queries.end` on.
+            `exclude_seen` itself and look at nothing from `queries.end` on. With `config.test` off `test` is
+            neither needed nor asked.
         dataset: the dataset.
         split: the protocol.
         config: cut-offs, baselines, bootstrap samples, sampling of queries.
@@ -282,58 +272,42 @@ def evaluate_lists(
         seed: of query sampling, bootstrap, permutations and baselines.
         code_version: written into the protocol.
         name: of the system in the result.
+        parts: name -> the systems, as in `systems`, of a part of the system that is shown beside it.
+        train_ids: trains towers without text, for the baseline `sasrec_ids`.
         console: shows what is being measured.
 
     Raises:
-        InputError: a cut-off or baseline that does not exist, or nothing to test on.
+        InputError: a cut-off or baseline that does not exist, or nothing to measure on.
     """
     started = time.perf_counter()
     console = console or Console(quiet=True)
+    parts = parts or {}
     ks = _cut_offs(config)
     if config.bootstrap < 1:
         raise InputError("evaluation.bootstrap must be 1 or more")
-    baselines = make_baselines(config.baselines, BaselineInputs(dataset.kind_weights, vectors, seed))
-    windows = {w: sample_queries(getattr(split, w), config.max_users, seed) for w in WINDOWS}
-    if len(windows["test"]) == 0:
-        raise InputError(
-            "evaluate: the test window holds no relevant event; check split and evaluation.target_events"
-        )
+    inputs = BaselineInputs(dataset.kind_weights, vectors, seed, train_ids)
+    baselines = make_baselines(config.baselines, inputs)
+    windows = _windows(dataset, split, config, seed)
+    main = windows[-1]
     n_items = len(dataset.catalogue)
     trained = dataset.events.item[prefix_positions(dataset.events, split.train_end)]
     counts = np.bincount(trained, minlength=n_items).astype(np.int64)
 
-    answers: dict[str, dict[str, _Answer]] = {w: {} for w in WINDOWS}
-    stages: dict[str, Any] = {}
     timing: dict[str, Any] = {}
-    for window, queries in windows.items():
-        with console.status(f"asking {name} {len(queries):,} {window} queries"):
-            answers[window][name], found = _ask_system(systems[window], queries, ks)
-        stages[window] = stage_summary(found)
-    timing[name] = _timing(answers, windows, name)
+    for system, by_window in {name: systems, **parts}.items():
+        for window in windows:
+            with console.status(f"asking {system} {len(window.queries):,} {window.name} queries"):
+                window.ask(system, system_lister(by_window[window.name], ks))
+        timing[system] = _timing(windows, system)
     for baseline in baselines:
-        fitting = 0.0
-        fitted: tuple[LongArray, int] | None = None
-        for window, queries in windows.items():
-            with console.status(f"asking {baseline.name} {len(queries):,} {window} queries"):
-                end, now = fit_ends(split, window)
-                if fitted is None or now != fitted[1] or not np.array_equal(end, fitted[0]):
-                    begin = time.perf_counter()
-                    baseline.fit(dataset.events, end, now, n_items)
-                    fitting += time.perf_counter() - begin
-                    fitted = end, now
-                answers[window][baseline.name] = _ask_baseline(baseline, dataset, queries, ks, exclude_seen)
-        timing[baseline.name] = {"fit_seconds": fitting, **_timing(answers, windows, baseline.name)}
+        with console.status(f"asking {baseline.name}"):
+            fitting = _ask_baseline(baseline, windows, dataset, split, ks, exclude_seen)
+        timing[baseline.name] = {"fit_seconds": fitting, **_timing(windows, baseline.name)}
     with console.status("computing intervals, tests and slices"):
-        summaries = {
-            window: {
-                system: _summary(answer, dataset, windows[window], counts, vectors)
-                for system, answer in answers[window].items()
-            }
-            for window in WINDOWS
-        }
-        test = answers["test"]
         settings = {
             "system": name,
+            "parts": list(parts),
+            "measured": main.name,
             "exclude_seen": exclude_seen,
             "ks": ks,
             "seed": seed,
@@ -341,27 +315,37 @@ def evaluate_lists(
         }
         result = {
             "protocol": _protocol(dataset, split, config, windows, baselines, settings),
-            "test": summaries["test"],
-            "valid": summaries["valid"],
-            "slices": _slice_summary(dataset, split, windows["test"], test, counts),
-            "stages": stages,
-            "confidence": {"test": _confidence(test, config.bootstrap, seed)},
-            "significance": {"test": _significance(test, name, config.bootstrap, seed)},
+            **{
+                window.name: {
+                    system: _summary(answer, dataset, window.queries, counts, vectors)
+                    for system, answer in window.answers.items()
+                }
+                for window in reversed(windows)
+            },
+            "slices": _slice_summary(dataset, split, main.queries, main.answers, counts),
+            "cold_catalogue": {
+                window.name: {
+                    part.name: cold_summary(
+                        part, window.answers, dataset.events, exclude_seen, config.bootstrap, seed, LEVEL
+                    )
+                    for part in window.cold
+                }
+                for window in windows
+            },
+            "stages": {window.name: stage_summary(window.answers[name].stages) for window in windows},
+            "confidence": {main.name: _confidence(main.answers, config.bootstrap, seed)},
+            "significance": {main.name: _significance(main.answers, name, config.bootstrap, seed)},
             "timing": timing,
         }
     timing["total_seconds"] = time.perf_counter() - started
     plain = {key: _plain(value) for key, value in result.items()}
-    return Evaluation(plain, windows["test"], test[name].items, test[name].scores)
+    own = main.answers[name]
+    return Evaluation(plain, main.queries, own.items, own.scores)
 
 
-def _timing(
-    answers: Mapping[str, Mapping[str, _Answer]], windows: Mapping[str, Queries], name: str
-) -> dict[str, float]:
-    """Seconds per window, and queries a second on test."""
-    seconds = {window: answers[window][name].seconds for window in windows}
-    rate = len(windows["test"]) / max(seconds["test"], 1e-9)
-    return {
-        "valid_seconds": seconds["valid"],
-        "test_seconds": seconds["test"],
-        "test_queries_per_second": rate,
-    }
+def _timing(windows: Sequence[_Window], name: str) -> dict[str, float]:
+    """Seconds per window, and queries a second on the main one."""
+    seconds = {f"{window.name}_seconds": window.answers[name].seconds for window in windows}
+    main = windows[-1]
+    rate = len(main.queries) / max(main.answers[name].seconds, 1e-9)
+    return {**seconds, f"{main.name}_queries_per_second": rate}

@@ -43,13 +43,19 @@ class Examples:
         )
 
 
-def query_limits(recommender: Recommender, events: Events, queries: Queries, exclude_seen: bool) -> Limits:
-    """Return the limits of evaluation or training queries: no filter, seen items out if asked."""
+def query_limits(
+    recommender: Recommender,
+    events: Events,
+    queries: Queries,
+    exclude_seen: bool,
+    allowed: BoolArray | None = None,
+) -> Limits:
+    """Return the limits of evaluation or training queries: seen items out if asked, one filter for all."""
     batch = histories_of(events, queries)
     count = len(queries)
     none = np.zeros(0, dtype=np.int32)
     return Limits(
-        banned_keys(batch, [none] * count, [exclude_seen] * count, recommender.items), [None] * count
+        banned_keys(batch, [none] * count, [exclude_seen] * count, recommender.items), [allowed] * count
     )
 
 
@@ -85,7 +91,7 @@ def collect(
         block = queries.select(np.arange(start, min(start + BLOCK, len(queries))))
         batch = histories_of(events, block)
         limits = query_limits(recommender, events, block, exclude_seen)
-        users = recommender.user_vectors(batch)
+        users = recommender.encode(batch)
         candidates, _, best = recommender.retrieve(batch, limits, users)
         sizes = np.diff(block.target_offsets)
         owner = np.repeat(np.arange(len(block), dtype=np.int64), sizes)

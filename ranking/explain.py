@@ -33,9 +33,11 @@ def explain(row: int, sources: int, history: History, arrays: ItemArrays) -> tup
     others = recent[recent != row]
     if len(others):
         cosines = arrays.text_units[others] @ arrays.text_units[row]
-        user, items, text = (
-            sources >> SOURCES.index(s) & 1 for s in ("user_vector", "item_to_item", "text_neighbours")
+        user, co_purchase, new, items, text = (
+            sources >> SOURCES.index(s) & 1
+            for s in ("user_vector", "co_purchase", "new_items", "item_to_item", "text_neighbours")
         )
+        user = user or co_purchase or new
         # A source that looks further back than this may have found the item; its reason is told all the same.
         if cosines.max() > 0.6 or (text and not reasons and not user and not items):
             reasons.append(Reason("reads_like", int(others[int(cosines.argmax())])))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-
 import numpy as np
 import numpy.typing as npt
+from implicit.als import AlternatingLeastSquares
 from scipy import sparse
 from scipy.linalg import lapack
+from threadpoolctl import threadpool_limits
 
 from conf.errors import InputError
-from features.dataset import Events, FloatArray, IntArray, LongArray
+from features.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
 from features.histories import HistoryBatch
 from features.splits import Queries
 from ranking.baseline_lists import (
@@ -73,7 +73,12 @@ class Ease:
         self.weights: FloatArray = weights
 
     def recommend(
-        self, events: Events, queries: Queries, k: int, exclude_seen: bool
+        self,
+        events: Events,
+        queries: Queries,
+        k: int,
+        exclude_seen: bool,
+        allowed: BoolArray | None = None,
     ) -> tuple[IntArray, FloatArray]:
         """Rank by history @ weights, newer items counting more; items outside the model follow."""
 
@@ -82,11 +87,11 @@ class Ease:
             scores = np.zeros((len(histories), self.n_items), dtype=np.float32)
             scores[:, self.kept] = history @ self.weights
             said = np.zeros(scores.shape, dtype=np.bool_)
-            said[:, self.kept] = True
+            said[:, self.kept] = self.share[self.kept] > 0  # an item without events has no weights
             said &= np.diff(history.indptr)[:, None] > 0
             return popularity_floor(scores, self.share, said)
 
-        return rank_catalogue(events, queries, self.n_items, k, exclude_seen, score)
+        return rank_catalogue(events, queries, self.n_items, k, exclude_seen, score, allowed)
 
     def describe(self) -> str:
         """Say what it does, and what it leaves out."""
@@ -117,20 +122,7 @@ class Als:
         seed: int = 0,
         kind_weights: FloatArray | None = None,
     ) -> None:
-        """Take the parameters.
-
-        Raises:
-            InputError: `implicit` is not installed.
-
-        """
-        try:
-            self._library = importlib.import_module("implicit.als")
-            # A dependency of implicit, which wants BLAS to leave the threads to it.
-            self._limits = importlib.import_module("threadpoolctl").threadpool_limits
-        except ImportError as error:
-            raise InputError(
-                "evaluation.baselines: als needs the library 'implicit'; pip install 'shelfwise[baselines]'"
-            ) from error
+        """Take the parameters."""
         self.factors = factors
         self.regularisation = regularisation
         self.alpha = alpha
@@ -158,8 +150,8 @@ class Als:
         matrix = self._confidence(
             events.user[positions], events.item[positions], events.kind[positions], (events.users, n_items)
         )
-        with self._limits(1, "blas"):
-            self.model = self._library.AlternatingLeastSquares(
+        with threadpool_limits(1, "blas"):
+            self.model = AlternatingLeastSquares(
                 factors=self.factors,
                 regularization=self.regularisation,
                 alpha=self.alpha,
@@ -169,7 +161,12 @@ class Als:
             self.model.fit(matrix, show_progress=False)
 
     def recommend(
-        self, events: Events, queries: Queries, k: int, exclude_seen: bool
+        self,
+        events: Events,
+        queries: Queries,
+        k: int,
+        exclude_seen: bool,
+        allowed: BoolArray | None = None,
     ) -> tuple[IntArray, FloatArray]:
         """Rank by the inner product with vectors solved from each history; without one, by popularity."""
         n_items = len(self.share)
@@ -179,13 +176,13 @@ class Als:
             matrix = self._confidence(
                 histories.owners(), histories.items, histories.kinds, (len(histories), n_items)
             )
-            with self._limits(1, "blas"):
+            with threadpool_limits(1, "blas"):
                 users = self.model.recalculate_user(np.arange(len(histories)), matrix)
             scores = np.asarray(users, dtype=np.float32) @ factors.T
-            said = np.broadcast_to(np.diff(matrix.indptr)[:, None] > 0, scores.shape)
+            said = (np.diff(matrix.indptr)[:, None] > 0) & (self.share > 0)  # without events no vector
             return popularity_floor(scores, self.share, said)
 
-        return rank_catalogue(events, queries, n_items, k, exclude_seen, score)
+        return rank_catalogue(events, queries, n_items, k, exclude_seen, score, allowed)
 
     def describe(self) -> str:
         """Say what it does."""

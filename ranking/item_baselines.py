@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from features.dataset import Events, FloatArray, IntArray, LongArray
+from features.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
 from features.histories import HistoryBatch
 from features.splits import Queries
 from ranking.baseline_lists import (
@@ -109,7 +109,12 @@ class ItemKnn:
         self.similar = sparse.csr_matrix(left @ pairs @ right, dtype=np.float32)
 
     def recommend(
-        self, events: Events, queries: Queries, k: int, exclude_seen: bool
+        self,
+        events: Events,
+        queries: Queries,
+        k: int,
+        exclude_seen: bool,
+        allowed: BoolArray | None = None,
     ) -> tuple[IntArray, FloatArray]:
         """Rank by the sum over the history; items near nothing in it follow by popularity."""
         n_items = len(self.share)
@@ -124,7 +129,7 @@ class ItemKnn:
                 scores += self._own(histories, n_items).toarray()
             return popularity_floor(scores, self.share, scores > 0)
 
-        return rank_catalogue(events, queries, n_items, k, exclude_seen, score)
+        return rank_catalogue(events, queries, n_items, k, exclude_seen, score, allowed)
 
     def _own(self, histories: HistoryBatch, n_items: int) -> sparse.csr_matrix:
         """Count each history's items, halved every `half_life_days`, [queries, items]."""
@@ -176,7 +181,12 @@ class FrozenText:
         )
 
     def recommend(
-        self, events: Events, queries: Queries, k: int, exclude_seen: bool
+        self,
+        events: Events,
+        queries: Queries,
+        k: int,
+        exclude_seen: bool,
+        allowed: BoolArray | None = None,
     ) -> tuple[IntArray, FloatArray]:
         """Rank by cosine to the weighted mean of the newest items; users without history get popularity."""
         n_items = len(self.share)
@@ -189,7 +199,7 @@ class FrozenText:
             said = np.broadcast_to(norm > 0, cosine.shape)
             return popularity_floor(cosine, self.share, said)
 
-        return rank_catalogue(events, queries, n_items, k, exclude_seen, score)
+        return rank_catalogue(events, queries, n_items, k, exclude_seen, score, allowed)
 
     def describe(self) -> str:
         """Say what it does."""

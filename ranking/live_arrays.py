@@ -11,12 +11,13 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
+from encoders.factors import Factors
 from encoders.towers import Towers
 from features import schema
 from features.candidates import ItemArrays
 from features.dataset import Catalogue, FloatArray, IntArray, LongArray
 from features.statistics import Neighbours, Statistics, attribute_codes
-from ranking.assemble import Sketch, unit
+from ranking.assemble import Sketch, near_recent, unit
 from ranking.live_catalogue import LiveItem
 
 Number = TypeVar("Number", bound=np.generic)
@@ -43,30 +44,41 @@ class Growing(Generic[Number]):
         self._block[rows] = values
 
 
+_NOT_OF_ITEMS = {"now", "demand_keys", "demand_totals", "demand_calendar"}
+"""Statistics without a row per item. The keys of demand grow with the row, so later rows change none."""
+
+
 class LiveStatistics:
     """Statistics with rows for items that nobody has interacted with yet."""
 
     def __init__(self, base: Statistics, room: int) -> None:
         """Reserve room for later items."""
-        self._base = base
-        items = len(base.count)
         self._columns: dict[str, Growing[Any]] = {}
         self._fresh: dict[str, Any] = {}
         for field in fields(base):
-            values = getattr(base, field.name)
-            if len(values) == items and field.name != "now":
+            if field.name not in _NOT_OF_ITEMS:
+                values = getattr(base, field.name)
                 self._columns[field.name] = Growing(values, room)
                 self._fresh[field.name] = _fresh_row(field.name, values, base)
+        self._base = replace(base, **{name: column.view(0) for name, column in self._columns.items()})
+        # What describes the whole catalogue as of a day is kept too, so that no state works it out anew.
+        unsold = base.demand.unsold()
+        self._unsold = unsold.present[0], unsold.eve[0]
+        self._demand = Growing(base.demand.present, room), Growing(base.demand.eve, room)
 
     def view(self, size: int) -> Statistics:
         """Return the statistics of the first rows."""
         columns = {name: column.view(size) for name, column in self._columns.items()}
-        return replace(self._base, **columns)
+        statistics = replace(self._base, **columns)
+        present, eve = (block.view(size) for block in self._demand)
+        return statistics.with_demand(self._base.demand.grown(statistics.demand_first, present, eve))
 
     def add(self, rows: IntArray) -> None:
         """Give new rows what an item has that no event mentions."""
         for name, column in self._columns.items():
             column.put(rows, self._fresh[name])
+        for block, values in zip(self._demand, self._unsold, strict=True):
+            block.put(rows, values)
 
     def describe(self, rows: IntArray, log_prices: FloatArray, codes: IntArray) -> None:
         """Set prices [rows] and attribute codes [rows, attributes]."""
@@ -76,6 +88,8 @@ class LiveStatistics:
 
 def _fresh_row(name: str, values: npt.NDArray[Any], base: Statistics) -> npt.NDArray[Any]:
     """Return what a statistic is for an item without events, as the bundle has it if it has such an item."""
+    if name == "demand_first":
+        return np.array(base.demand.unsold().first[0])
     cold = np.flatnonzero(base.count == 0)
     if len(cold):
         return np.array(values[cold[0]])
@@ -133,7 +147,9 @@ class LiveArrays:
     newest vector is the right one) and safe, because reading and writing happen in the same thread.
     """
 
-    def __init__(self, arrays: ItemArrays, text_vectors: FloatArray, room: int) -> None:
+    def __init__(
+        self, arrays: ItemArrays, text_vectors: FloatArray, factors: Factors | None, room: int
+    ) -> None:
         """Copy a bundle's arrays and reserve room for later items."""
         self._text = Growing(text_vectors, room)
         self._item = Growing(arrays.item_vectors, room)
@@ -141,11 +157,23 @@ class LiveArrays:
         self._text_units = Growing(arrays.text_units, room)
         self._near_ids = Growing(arrays.text_near.ids, room)
         self._near_weights = Growing(arrays.text_near.weights, room)
+        self._near_recent = Growing(arrays.text_near_recent, room)
+        self._factors = Growing(arrays.factor_vectors, room)
+        self._dual = Growing(arrays.factor_vectors if factors is None else factors.dual, room)
+        # Without the loaded arrays, so that they can be let go.
+        none = {"vectors": self._factors.view(0), "dual": self._dual.view(0)}
+        self._solver = None if factors is None else replace(factors, **none)
         self.statistics = LiveStatistics(arrays.statistics, room)
 
     def text_vectors(self, size: int) -> FloatArray:
         """Return the unit text vectors of the first rows, [size, text dim]."""
         return self._text.view(size)
+
+    def factors(self, size: int) -> Factors | None:
+        """Return the co-purchase factors of the first rows; None where there are none."""
+        if self._solver is None:
+            return None
+        return replace(self._solver, vectors=self._factors.view(size), dual=self._dual.view(size))
 
     def view(self, size: int) -> ItemArrays:
         """Return the arrays of the first rows."""
@@ -155,6 +183,8 @@ class LiveArrays:
             item_units=self._item_units.view(size),
             text_units=self._text_units.view(size),
             text_near=Neighbours(self._near_ids.view(size), self._near_weights.view(size)),
+            text_near_recent=self._near_recent.view(size),
+            factor_vectors=self._factors.view(size),
         )
 
     def put_texts(
@@ -178,13 +208,16 @@ class LiveArrays:
         self._near_ids.put(rows, -1)
         self._near_weights.put(rows, 0.0)
 
-    def put_neighbours(self, row: int, candidates: IntArray, size: int) -> None:
+    def put_neighbours(self, row: int, candidates: IntArray, size: int) -> IntArray:
         """Enter a row among the text neighbours: its own list, and those of the rows that it is near to.
 
         Args:
             row: whose text is new.
             candidates: rows whose texts are nearest, [any]; padding of -1 and the row itself are left out.
             size: rows of the catalogue.
+
+        Returns:
+            Rows whose lists may have changed.
 
         """
         units, ids, weights = (
@@ -199,16 +232,40 @@ class LiveArrays:
         ids[row, : len(near)], weights[row, : len(near)] = near, cosines
         for other, cosine in zip(near.tolist(), cosines.tolist(), strict=True):
             _insert(ids[other], weights[other], row, cosine)
+        return np.append(near, row).astype(np.int32)
 
-    def forget_neighbour(self, row: int, size: int) -> None:
-        """Take a row whose text changes out of the lists of its former neighbours."""
+    def put_borrowed(self, rows: IntArray, touched: IntArray, size: int) -> None:
+        """Write what is known of items through their text neighbours alone.
+
+        Args:
+            rows: whose texts are new; those without events borrow factors from what reads like them.
+            touched: rows whose lists of neighbours have changed.
+            size: rows of the catalogue.
+
+        """
         ids, weights = self._near_ids.view(size), self._near_weights.view(size)
-        for other in ids[row][ids[row] >= 0].tolist():
+        statistics = self.statistics.view(size)
+        self._near_recent.put(touched, near_recent(ids[touched], statistics))
+        factors = self.factors(size)
+        if factors is None:
+            return
+        known = statistics.count > 0
+        rows = rows[~known[rows]]
+        vectors, dual = factors.lent(Neighbours(ids[rows], weights[rows]), known)
+        self._factors.put(rows, vectors)
+        self._dual.put(rows, dual)
+
+    def forget_neighbour(self, row: int, size: int) -> IntArray:
+        """Take a row whose text changes out of the lists of its former neighbours, which are returned."""
+        ids, weights = self._near_ids.view(size), self._near_weights.view(size)
+        former: IntArray = ids[row][ids[row] >= 0]
+        for other in former.tolist():
             kept = ids[other] != row
             count = int(kept.sum())
             if count < len(kept):
                 ids[other, :count], weights[other, :count] = ids[other][kept], weights[other][kept]
                 ids[other, count:], weights[other, count:] = -1, 0.0
+        return former
 
 
 def _insert(ids: IntArray, weights: FloatArray, row: int, weight: float) -> None:
@@ -226,11 +283,13 @@ def tower_vectors(towers: Towers, text_vectors: FloatArray, rows: IntArray, base
     """Return item tower vectors of new texts, [rows, dim].
 
     Rows of the bundle keep their learned residual; later ones are represented by text alone, as the tower was
-    trained to represent items without history.
+    trained to represent items without history. A tower that reads no text knows nothing of them: zero.
     """
     tower = towers.item_tower
     trained = rows < base_size
     known = torch.from_numpy(np.where(trained, rows, 0).astype(np.int64))
     whitened = tower.whitened(torch.from_numpy(np.ascontiguousarray(text_vectors)))
     vectors: FloatArray = tower(whitened, known, torch.from_numpy(trained)).numpy()
+    if tower.project is None:
+        vectors[~trained] = 0.0
     return vectors

@@ -1,9 +1,10 @@
 """A bundle whose items change while it is served.
 
 The bundle itself stays as it was published. Beside it lie the changes: later texts are encoded, projected by
-the item tower and searched one by one next to the index; prices and attributes are replaced; deleted rows are
-hidden from every candidate source. Nothing is rebuilt: a change costs the encoding of its text, one search
-for its neighbours, and some rows written into reserved memory.
+the item tower and searched one by one next to the index; items without events borrow co-purchase factors from
+what reads like them; prices and attributes are replaced; deleted rows are hidden from every candidate source.
+Nothing is rebuilt: a change costs the encoding of its text, one search for its neighbours, and some rows
+written into reserved memory.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ranking.live_index import LiveIndex
 from ranking.recommender import Recommender
 from ranking.requests import Recommendation, Request
 from ranking.search import search
+from ranking.sources import CandidateSources, Kept, new_rows
 
 
 @dataclass(frozen=True)
@@ -122,9 +124,10 @@ class LiveItems:
         """Rows by popularity, deleted ones included, which may come back."""
         self._index = recommender.index
         self._text_index = recommender.text_index
+        self._factor_index = recommender.sources.factor_index
         self._template: TextTemplate = bundle.template
         self._codes = AttributeCodes(bundle.catalogue, recommender.arrays.statistics.attributes)
-        self._arrays = LiveArrays(recommender.arrays, recommender.text_vectors, room)
+        self._arrays = LiveArrays(recommender.arrays, recommender.text_vectors, recommender.factors, room)
         self._outdated = np.zeros(self._base_size, dtype=np.bool_)
         """[base rows] whose vectors have changed."""
         # Exact searches read vectors from the shared block, so that the loaded arrays can be let go.
@@ -132,9 +135,12 @@ class LiveItems:
         self._index.vectors = arrays.item_vectors
         if isinstance(self._text_index, VectorIndex) and self._text_index is not self._index:
             self._text_index.vectors = self._arrays.text_vectors(self._base_size)
+        if isinstance(self._factor_index, VectorIndex):
+            self._factor_index.vectors = arrays.factor_vectors
         self._moved: IntArray = np.zeros(0, dtype=np.int32)
         """Rows of the bundle whose vectors have changed; their vectors follow, copied once per change."""
-        self._moved_vectors = arrays.item_vectors[:0], recommender.text_vectors[:0]
+        self._moved_vectors = arrays.item_vectors[:0], self._arrays.text_vectors(0)
+        self._moved_factors = arrays.factor_vectors[:0]
         catalogue = LiveCatalogue(bundle.catalogue)
         self.recommender = self._recommender(catalogue)
         """Makes lists from the newest state; for the thread that runs the model."""
@@ -213,8 +219,8 @@ class LiveItems:
         hidden[gone] = True
         placed = np.array(rows, dtype=np.int32)
         encoded = placed[plan.encode]
-        for row in encoded[encoded < before.size].tolist():
-            self._arrays.forget_neighbour(row, size)
+        known = encoded[encoded < before.size].tolist()
+        touched = [self._arrays.forget_neighbour(row, size) for row in known]
         self._arrays.statistics.add(placed[placed >= before.size])
         if plan.upserts:
             self._arrays.statistics.describe(placed, log_prices(plan.upserts), self._codes.of(plan.upserts))
@@ -222,8 +228,11 @@ class LiveItems:
             self._arrays.put_texts(encoded, vectors, self._bundle.sketch, self._towers, self._base_size)
             self._move(encoded[encoded < self._base_size])
         catalogue = before.next(plan.upserts, rows, hidden)
+        if len(encoded):
+            touched += self._enter_neighbours(encoded, vectors, catalogue)
+            self._arrays.put_borrowed(encoded, np.unique(np.concatenate(touched)), size)
+            self._moved_factors = self._arrays.view(self._base_size).factor_vectors[self._moved]
         self.recommender = self._recommender(catalogue)
-        self._enter_neighbours(encoded, vectors)
         self.current = LiveVersion(self._bundle, catalogue, self)
         return self.current
 
@@ -264,23 +273,35 @@ class LiveItems:
 
     def _recommender(self, catalogue: LiveCatalogue) -> Recommender:
         arrays = self._arrays.view(catalogue.size)
-        text_vectors = self._arrays.text_vectors(catalogue.size)
         index = self._live_index(self._index, self._moved_vectors[0], arrays.item_vectors, catalogue)
-        text_index = index
-        if isinstance(self._text_index, VectorIndex) and self._text_index is not self._index:
-            text_index = self._live_index(self._text_index, self._moved_vectors[1], text_vectors, catalogue)
+        factor_index = None
+        if isinstance(self._factor_index, VectorIndex):
+            factor_index = self._live_index(
+                self._factor_index, self._moved_factors, arrays.factor_vectors, catalogue
+            )
+        new = new_rows(arrays.statistics.count)
+        new = new if catalogue.hidden is None else new[~catalogue.hidden[new]]
+        kept = Kept(self._popularity(catalogue), new, factor_index)
         return Recommender(
             arrays,
             index,
-            text_vectors,
+            self._arrays.text_vectors(catalogue.size),
             self._config,
             self._click_kinds,
             self._towers,
             self._ranker,
-            text_index=text_index,
-            by_popularity=self._popularity(catalogue),
+            self._arrays.factors(catalogue.size),
+            text_index=self._live_text_index(catalogue) or index,
+            sources=CandidateSources(index, arrays, self._config, kept),
             hidden=catalogue.hidden,
         )
+
+    def _live_text_index(self, catalogue: LiveCatalogue) -> LiveIndex | None:
+        """Return the index over text vectors; None where the items are compared by these anyway."""
+        if self._text_index is self._index or not isinstance(self._text_index, VectorIndex):
+            return None
+        vectors = self._arrays.text_vectors(catalogue.size)
+        return self._live_index(self._text_index, self._moved_vectors[1], vectors, catalogue)
 
     def _live_index(
         self, base: VectorIndex, moved: FloatArray, vectors: FloatArray, catalogue: LiveCatalogue
@@ -300,14 +321,24 @@ class LiveItems:
             later_hidden=hidden[later],
         )
 
-    def _enter_neighbours(self, rows: IntArray, vectors: FloatArray) -> None:
-        """Find the items that read like the changed ones and enter them in each other's lists."""
-        if len(rows) == 0:
-            return
-        width = self.recommender.arrays.text_near.ids.shape[1]
-        found, _ = self.recommender.text_index.search(vectors, width + 1)
-        for row, near in zip(rows.tolist(), found, strict=True):
-            self._arrays.put_neighbours(row, near, self.recommender.items)
+    def _enter_neighbours(
+        self, rows: IntArray, vectors: FloatArray, catalogue: LiveCatalogue
+    ) -> list[IntArray]:
+        """Find the items that read like the changed ones and enter them in each other's lists.
+
+        Returns:
+            Rows whose lists may have changed.
+
+        """
+        arrays = self._arrays.view(catalogue.size)
+        index = self._live_text_index(catalogue)
+        if index is None:
+            index = self._live_index(self._index, self._moved_vectors[0], arrays.item_vectors, catalogue)
+        found, _ = index.search(vectors, arrays.text_near.ids.shape[1] + 1)
+        return [
+            self._arrays.put_neighbours(row, near, catalogue.size)
+            for row, near in zip(rows.tolist(), found, strict=True)
+        ]
 
 
 def _padded(allowed: BoolArray, size: int) -> BoolArray:

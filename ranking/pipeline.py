@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,11 +31,14 @@ from features.splits import exclude_seen
 from features.stages import Stage, fingerprint, write_atomically
 from ranking.bundle import load_bundle
 from ranking.evaluation import evaluate_lists
-from ranking.offline import offline_system
+from ranking.ids_only import ids_only_towers
+from ranking.offline import USER_TOWER, offline_system, tower_system
 from ranking.publish import ARTIFACTS, git_sha, publish
 from ranking.ranker import RANKER_FILE, Ranker
+from ranking.recommender import Recommender
 from ranking.report import print_table, write_evaluation
-from ranking.train import RANKER_FOLDER, build_recommender, train_ranker
+from ranking.stages import System
+from ranking.train import RANKER_FOLDER, build_recommender, ranker_stage, train_ranker
 
 EVALUATION_FOLDER = "evaluation"
 METRICS = "metrics.json"
@@ -47,10 +51,11 @@ def _code_version() -> str:
 
 
 def evaluate(config: PipelineConfig, console: Console) -> float | None:
-    """Measure the published bundle and the baselines; write metrics, predictions and a report.
+    """Measure the published bundle, its user tower alone and the baselines; write metrics and a report.
 
     The validation lists come from the same models with statistics as of the start of validation; the test
-    lists come from the bundle itself, loaded as a server loads it.
+    lists come from the bundle itself, loaded as a server loads it. With `evaluation.test=false` the test
+    window is left unread and no bundle is needed.
 
     Returns:
         Validation ndcg@10 (what a sweep maximises), or None where there is nothing to evaluate on.
@@ -61,7 +66,11 @@ def evaluate(config: PipelineConfig, console: Console) -> float | None:
     if split is None or not trainable(split, dataset):
         console.print(f"evaluate: {len(dataset.events):,} events are too few to divide; nothing was measured")
         return None
-    bundle = load_bundle(work / ARTIFACTS)
+    bundle = None
+    if config.evaluation.test:
+        bundle = load_bundle(work / ARTIFACTS)
+    else:  # no bundle stands for the settings that the models were made with
+        ranker_stage(config, dataset).require("train-ranker")
     encoder, ranker_folder = work / ENCODER_FOLDER, work / RANKER_FOLDER
     exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
     past = build_recommender(
@@ -72,16 +81,19 @@ def evaluate(config: PipelineConfig, console: Console) -> float | None:
         split.train_end,
         split.train_time,
         Ranker.load(ranker_folder) if (ranker_folder / RANKER_FILE).is_file() else None,
-        bundle.recommender.arrays.text_near,
+        None if bundle is None else bundle.recommender.arrays.text_near,
     )
+    recommenders = {"valid": past} if bundle is None else {"valid": past, "test": bundle.recommender}
     with Progressing(console).bar() as bar:
-        task = bar.add_task("ranking the catalogue", total=len(split.valid) + len(split.test))
-        systems = {
-            window: offline_system(r, dataset.events, exclude, advance=lambda n: bar.advance(task, n))
-            for window, r in (("valid", past), ("test", bundle.recommender))
-        }
+        task = bar.add_task(
+            "ranking the catalogue", total=sum(len(getattr(split, window)) for window in recommenders)
+        )
+
+        def whole(recommender: Recommender) -> System:
+            return offline_system(recommender, dataset.events, exclude, lambda n: bar.advance(task, n))
+
         evaluation = evaluate_lists(
-            systems,
+            {window: whole(recommender) for window, recommender in recommenders.items()},
             dataset,
             split,
             config.evaluation,
@@ -89,6 +101,13 @@ def evaluate(config: PipelineConfig, console: Console) -> float | None:
             vectors=np.load(encoder / FROZEN_VECTORS),
             seed=config.seed,
             code_version=_code_version(),
+            parts={
+                USER_TOWER: {
+                    window: tower_system(recommender, dataset.events, exclude)
+                    for window, recommender in recommenders.items()
+                }
+            },
+            train_ids=lambda: ids_only_towers(config, dataset, split, exclude, console),
         )
     folder = write_evaluation(work / EVALUATION_FOLDER, evaluation, dataset)
     print_table(evaluation.result, console)
@@ -102,30 +121,31 @@ def _prepare(config: PipelineConfig, console: Console) -> None:
     files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source_files(config.data)]
     inputs = fingerprint(config.data, config.privacy, config.seed, files, version("shelfwise"))
     stage = Stage(Path(config.work_dir) / DATASET_FOLDER, inputs)
-    if stage.is_current() and (stage.folder / schema.DATASET_FILE).is_file():
-        console.print(f"prepare: nothing changed, keeping {stage.folder}")
+    if stage.finished("prepare", config.reuse, console) and (stage.folder / schema.DATASET_FILE).is_file():
         return
     prepare(config, console)
     stage.complete()
 
 
 def run(config: PipelineConfig, console: Console) -> float | None:
-    """Prepare, train, publish and evaluate.
+    """Prepare, train, publish and evaluate; with `evaluation.test=false` nothing is published.
 
     Returns:
         Validation ndcg@10, or None where there was too little data to evaluate on.
     """
     started = time.perf_counter()
-    steps = (
+    steps: list[tuple[str, Callable[[PipelineConfig, Console], object]]] = [
         ("prepare", _prepare), ("train-encoder", train_encoder), ("train-ranker", train_ranker),
-        ("publish", publish),    )  # fmt: skip
+    ]  # fmt: skip
+    if config.evaluation.test:
+        steps.append(("publish", publish))
     seconds: dict[str, float] = {}
     for number, (name, step) in enumerate(steps, start=1):
-        console.rule(f"[bold]{number}/5 {name}")
+        console.rule(f"[bold]{number}/{len(steps) + 1} {name}")
         begin = time.perf_counter()
         step(config, console)
         seconds[name] = round(time.perf_counter() - begin, 1)
-    console.rule("[bold]5/5 evaluate")
+    console.rule(f"[bold]{len(steps) + 1}/{len(steps) + 1} evaluate")
     begin = time.perf_counter()
     result = evaluate(config, console)
     seconds["evaluate"] = round(time.perf_counter() - begin, 1)

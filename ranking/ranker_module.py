@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from conf.schema import RankerConfig
+from encoders.fitting import running_average
 from features.dataset import FloatArray
 from ranking.examples import Examples, ndcg_of_scores
 from ranking.ranker import Ranker
@@ -60,11 +61,12 @@ class RankerModule(pl.LightningModule):
         self.train_examples = train
         self.valid_examples = valid
         self.seed = seed
+        self.average = running_average(ranker, config.average * -(-len(train) // config.batch_size))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW."""
         return torch.optim.AdamW(
-            self.parameters(),
+            self.ranker.parameters(),
             lr=self.settings.learning_rate,
             weight_decay=self.settings.weight_decay,
             fused=True,
@@ -81,6 +83,15 @@ class RankerModule(pl.LightningModule):
         """Tie dropout to the epoch, after the data loader has drawn its own seed."""
         if batch_idx == 0:
             torch.manual_seed(self.seed * 100_003 + self.current_epoch)
+
+    def on_train_batch_end(self, outputs: object, batch: Tensor, batch_idx: int) -> None:
+        """Let the average follow."""
+        self.average.update_parameters(self.ranker)
+
+    @property
+    def trained(self) -> Ranker:
+        """The averaged network: what validation measures and what is kept."""
+        return cast(Ranker, self.average.module)
 
     def training_step(self, index: Tensor, _index: int) -> Tensor:
         """Listwise loss on the order, log loss on both probabilities."""
@@ -107,7 +118,7 @@ class RankerModule(pl.LightningModule):
 
     def validation_step(self, _batch: Tensor, _index: int) -> None:
         """Log ndcg@10 of the validation queries' candidates."""
-        scores = raw_logits(self.ranker, self.valid_examples.features)[..., 0]
+        scores = raw_logits(self.trained, self.valid_examples.features)[..., 0]
         self.log("valid_ndcg", float(ndcg_of_scores(self.valid_examples, scores).mean()), prog_bar=True)
 
 

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 
 from conf.schema import CandidateConfig, IndexConfig
+from encoders.factors import Factors
 from encoders.sequences import SequenceBatch
 from encoders.towers import Towers
-from features.candidates import Candidates, ItemArrays, candidate_features, recency_weights
+from features.candidates import Candidates, ItemArrays, UserVectors, candidate_features, recency_weights
 from features.dataset import BoolArray, FloatArray, IntArray
 from features.histories import HistoryBatch, batch_histories
 from ranking.assemble import unit
@@ -49,8 +50,9 @@ class Recommender:
         click_kinds: npt.NDArray[np.bool_],
         towers: Towers | None = None,
         ranker: Ranker | None = None,
+        factors: Factors | None = None,
         text_index: Searches | None = None,
-        by_popularity: IntArray | None = None,
+        sources: CandidateSources | None = None,
         hidden: BoolArray | None = None,
     ) -> None:
         """Put the parts together.
@@ -63,10 +65,11 @@ class Recommender:
             click_kinds: [kinds] True for kinds weaker than a purchase.
             towers: trained towers; None compares text vectors instead (a shop without history).
             ranker: trained ranking head; None keeps the fused order of the sources.
+            factors: co-purchase factors; None where no event is known.
             text_index: index over `text_vectors`; None builds one.
-            by_popularity: rows to propose as popular, best first; None computes them from the statistics.
-            hidden: [items] mask of rows that must never appear; `index`, `text_index` and `by_popularity`
-                leave them out too.
+            sources: candidate sources over the same arrays; None prepares them.
+            hidden: [items] mask of rows that must never appear; `index`, `text_index` and `sources` leave
+                them out too.
 
         """
         self.arrays = arrays
@@ -76,8 +79,9 @@ class Recommender:
         self.click_kinds = click_kinds
         self.towers = towers
         self.ranker = ranker
+        self.factors = factors
         self.hidden = hidden
-        self.sources = CandidateSources(index, arrays, config, by_popularity)
+        self.sources = sources or CandidateSources(index, arrays, config)
         # Without towers the retrieval index already holds the text vectors.
         if text_index is None:
             text_index = index if towers is None else VectorIndex.build(text_vectors, IndexConfig(gpu=False))
@@ -127,26 +131,31 @@ class Recommender:
         vectors[filled] = self.towers.user_vectors(sequences, self._vectors).numpy()
         return vectors
 
+    def encode(self, batch: HistoryBatch) -> UserVectors:
+        """Return what the sources that search by vector are asked with."""
+        none = np.zeros((len(batch), 0), dtype=np.float32)
+        return UserVectors(
+            self.user_vectors(batch), none if self.factors is None else self.factors.users(batch)
+        )
+
     def retrieve(
         self,
         batch: HistoryBatch,
         limits: Limits,
-        users: FloatArray,
+        users: UserVectors,
         intents: FloatArray | None = None,
         sources: CandidateSources | None = None,
     ) -> tuple[Candidates, dict[str, IntArray], FloatArray]:
-        """Return merged candidates, each source's proposals and each query's best retrieval score."""
+        """Return merged candidates, the sources' proposals, best scores by tower and factors [queries, 2]."""
         sources = sources or self.sources
         proposals, best = sources.propose(batch, users, limits, intents, self.text_index)
         return merge(proposals, len(batch)), proposals, best
 
     def features(
-        self, batch: HistoryBatch, candidates: Candidates, users: FloatArray, best: FloatArray
+        self, batch: HistoryBatch, candidates: Candidates, users: UserVectors, best: FloatArray
     ) -> FloatArray:
         """Return the candidate features, float32 [queries, candidates, features]."""
-        vectors = self.arrays.item_vectors[np.maximum(candidates.rows, 0)]  # [queries, candidates, dim]
-        scores = (vectors @ users[:, :, None])[:, :, 0]
-        return candidate_features(batch, candidates, self.arrays, scores, best, self.click_kinds)
+        return candidate_features(batch, candidates, self.arrays, users, best, self.click_kinds)
 
     def rank(
         self,
@@ -156,7 +165,7 @@ class Recommender:
         sources: CandidateSources | None = None,
     ) -> Ranked:
         """Retrieve and score the candidates of a batch; `sources` stands in for the usual ones."""
-        users = self.user_vectors(batch)
+        users = self.encode(batch)
         candidates, proposals, best = self.retrieve(batch, limits, users, intents, sources)
         padding = candidates.rows < 0
         if self.ranker is None or candidates.rows.shape[1] == 0:
@@ -191,9 +200,7 @@ class Recommender:
             if request.k > self.config.popular:
                 # A list longer than any source is filled from as much of the popularity order as it takes.
                 deep = replace(self.config, popular=min(request.k, self.items))
-                answers[i] = self._block(
-                    [request], CandidateSources(self.index, self.arrays, deep, self.sources.by_popularity)
-                )[0]
+                answers[i] = self._block([request], self.sources.with_quotas(deep))[0]
         return [a for a in answers if a is not None]
 
     def _block(

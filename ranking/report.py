@@ -43,7 +43,7 @@ EXPLANATIONS = {
 
 
 def predictions_frame(evaluation: Evaluation, dataset: Dataset) -> pl.DataFrame:
-    """Return the test lists as rows: user_id, rank (from 1), item_id, score."""
+    """Return the lists as rows: user_id, rank (from 1), item_id, score."""
     row, rank = np.nonzero(evaluation.items >= 0)
     users = pl.Series(dataset.user_ids, dtype=pl.String)
     ids = pl.Series(dataset.catalogue.ids, dtype=pl.String)
@@ -85,10 +85,17 @@ def write_evaluation(folder: Path, evaluation: Evaluation, dataset: Dataset) -> 
     return folder
 
 
+def measured(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what each system reached in the main window: test, unless that was left unread."""
+    metrics: dict[str, dict[str, Any]] = result[result["protocol"]["measured"]]
+    return metrics
+
+
 def best_baseline(result: Mapping[str, Any], metric: str = HEADLINE_METRIC) -> str | None:
-    """Return the baseline with the highest test metric; None without baselines."""
-    system = result["protocol"]["system"]
-    rivals = {name: values[metric] or 0.0 for name, values in result["test"].items() if name != system}
+    """Return the baseline with the highest metric; None without baselines."""
+    protocol = result["protocol"]
+    own = (protocol["system"], *protocol["parts"])
+    rivals = {name: values[metric] or 0.0 for name, values in measured(result).items() if name not in own}
     return max(rivals, key=lambda name: rivals[name]) if rivals else None
 
 
@@ -102,12 +109,13 @@ def stars(p_value: float | None) -> str:
 def headline(result: Mapping[str, Any]) -> str:
     """Say in one or two sentences how the system stands against its strongest baseline."""
     system, rival = result["protocol"]["system"], best_baseline(result)
-    own = result["test"][system][HEADLINE_METRIC]
+    metrics = measured(result)
+    own = metrics[system][HEADLINE_METRIC]
     found = f"{system} puts {own:.1%} of what users chose next into the first 10 of {_items(result)} items."
     if rival is None:
         return found
-    theirs = result["test"][rival][HEADLINE_METRIC]
-    test = result["significance"]["test"][rival][HEADLINE_METRIC]
+    theirs = metrics[rival][HEADLINE_METRIC]
+    test = result["significance"][result["protocol"]["measured"]][rival][HEADLINE_METRIC]
     if test["p_value"] is None or test["p_value"] >= 1 - LEVEL:
         return f"{found} That is not distinguishable from the strongest baseline, {rival} ({theirs:.1%})."
     relation = "more" if own > theirs else "less"
@@ -130,17 +138,19 @@ def _best(metrics: Mapping[str, Mapping[str, float | None]], metric: str) -> flo
 
 
 def print_table(result: Mapping[str, Any], console: Console) -> None:
-    """Print the test metrics: the best of each column bold, significant differences marked.
+    """Print the metrics: the best of each column bold, significant differences marked; then cold items.
 
     Args:
         result: of `evaluate_lists`.
         console: where to print.
     """
-    protocol, metrics = result["protocol"], result["test"]
-    system, tests = protocol["system"], result["significance"]["test"]
+    protocol, metrics = result["protocol"], measured(result)
+    window, system = protocol["measured"], protocol["system"]
+    tests = result["significance"][window]
+    own = (system, *protocol["parts"])
     seen = "seen items excluded" if protocol["exclude_seen"] else "seen items kept"
     table = Table(
-        title=f"test, {protocol['split']}, {protocol['queries']['test']:,} queries, "
+        title=f"{window}, {protocol['split']}, {protocol['queries'][window]:,} queries, "
         f"all {_items(result)} items, {seen}"
     )
     table.add_column("system")
@@ -153,12 +163,29 @@ def print_table(result: Mapping[str, Any], console: Console) -> None:
             mark = stars(tested["p_value"]) if tested else ""
             best = values[metric] is not None and values[metric] == _best(metrics, metric)
             cells.append(Text(f"{_number(values[metric])}{mark:<3}", style="bold" if best else ""))
-        table.add_row(*cells, end_section=name == system)
+        table.add_row(*cells, end_section=name == own[-1])
     console.print(table)
     if tests:
         console.print(
             f"differs from {system}: * p < .05, ** p < .01, *** p < .001 (paired t test)", style="dim"
         )
+    for part in result["cold_catalogue"][window].values():
+        if part["queries"]:
+            console.print(_cold_table(part))
+
+
+def _cold_table(part: Mapping[str, Any]) -> Table:
+    """Return a terminal table of one cold catalogue."""
+    table = Table(
+        title=f"{part['about']}: {part['items']:,}; {part['queries']:,} queries, {part['targets']:,} targets"
+    )
+    table.add_column("system")
+    columns = [(where, m) for where in ("within", "full") for m in ("recall@10", "ndcg@10")]
+    for where, metric in columns:
+        table.add_column(f"{metric} {'among them' if where == 'within' else 'in all'}", justify="right")
+    for name, values in part["systems"].items():
+        table.add_row(name, *(_number(values[where][metric]) for where, metric in columns))
+    return table
 
 
 def _slices_table(result: Mapping[str, Any], systems: list[str]) -> list[dict[str, Any]]:
@@ -179,14 +206,15 @@ def render_report(result: Mapping[str, Any]) -> str:
     Args:
         result: of `evaluate_lists`, or read back from metrics.json.
     """
-    protocol, metrics = result["protocol"], result["test"]
+    protocol, metrics = result["protocol"], measured(result)
+    window = protocol["measured"]
     system, ks, rival = protocol["system"], protocol["ks"], best_baseline(result)
     plots: dict[str, Callable[[], str]] = {
         "systems": lambda: charts.interval_bars(
-            metrics, result["confidence"]["test"], HEADLINE_METRIC, system
+            metrics, result["confidence"][window], HEADLINE_METRIC, system
         ),
         "curve": lambda: charts.recall_curve(metrics, ks, system),
-        "stages": lambda: charts.stage_funnel(result["stages"]["test"], metrics[system], ks),
+        "stages": lambda: charts.stage_funnel(result["stages"][window], metrics[system], ks),
         "slices": lambda: charts.slice_bars(result["slices"], SLICE_METRIC, system, rival),
     }
     environment = Environment(
@@ -202,12 +230,17 @@ def render_report(result: Mapping[str, Any]) -> str:
         protocol=protocol,
         metrics=metrics,
         systems=list(metrics),
+        confidence=result["confidence"][window],
+        significance=result["significance"][window],
+        queries=protocol["queries"][window],
+        targets=protocol["targets"][window],
+        cold=[part for part in result["cold_catalogue"][window].values() if part["queries"]],
         system=system,
         rival=rival,
         headline=headline(result),
         best={name: _best(metrics, name) for name in metrics[system]},
         slices=_slices_table(result, list(metrics)),
-        stages=result["stages"]["test"],
+        stages=result["stages"][window],
         explanations=EXPLANATIONS,
         plots={name: Markup(draw()) for name, draw in plots.items()},
     )

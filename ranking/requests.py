@@ -64,7 +64,8 @@ class Recommended:
     p_purchase: float
     """Calibrated probabilities from the ranking head; NaN where the bundle has none."""
     source: str
-    """Candidate source: user_vector, item_to_item, text_neighbours, repeat, popular or intent."""
+    """Candidate source: user_vector, item_to_item, text_neighbours, repeat, popular, intent, co_purchase or
+    new_items."""
     reasons: tuple[Reason, ...] = ()
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from conf.schema import CandidateConfig
-from features.candidates import SOURCES, Candidates, ItemArrays, recency_weights, spread
+from conf.schema import CandidateConfig, IndexConfig
+from features.candidates import SOURCES, Candidates, ItemArrays, UserVectors, recency_weights, spread
 from features.dataset import BoolArray, FloatArray, IntArray, LongArray
 from features.histories import HistoryBatch, KeyedSums, contains
-from ranking.index import Searches
+from ranking.index import Searches, VectorIndex
 
 FUSION = 60.0
 """Constant of reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009)."""
@@ -28,10 +29,12 @@ class Limits:
     hidden: BoolArray | None = None
     """[items] mask of rows that no query may be given (deleted items); None where there are none."""
 
-    @property
-    def filtered(self) -> bool:
-        """Tell whether any query has a filter."""
-        return any(mask is not None for mask in self.allowed)
+    def groups(self) -> list[tuple[BoolArray | None, LongArray]]:
+        """Return each mask (one object: filters are cached) and the queries that share it."""
+        shared: dict[int, tuple[BoolArray | None, list[int]]] = {}
+        for query, mask in enumerate(self.allowed):
+            shared.setdefault(id(mask), (mask, []))[1].append(query)
+        return [(mask, np.array(queries, dtype=np.int64)) for mask, queries in shared.values()]
 
 
 def best_by_query(sums: KeyedSums, queries: int, items: int, k: int, limits: Limits) -> IntArray:
@@ -40,11 +43,11 @@ def best_by_query(sums: KeyedSums, queries: int, items: int, k: int, limits: Lim
     owner, row = sums.keys // items, sums.keys % items
     if limits.hidden is not None:
         permitted &= ~limits.hidden[row]
-    if limits.filtered:
-        for query, mask in enumerate(limits.allowed):
-            if mask is not None:
-                mine = owner == query
-                permitted[mine] &= mask[row[mine]]
+    for mask, members in limits.groups():
+        if mask is not None:
+            inside = np.zeros(queries, dtype=np.bool_)
+            inside[members] = True
+            permitted &= mask[row] | ~inside[owner]
     owner, row, value = owner[permitted], row[permitted], sums.sums[permitted]
     order = np.lexsort((row, -value, owner))
     owner, row = owner[order], row[order]
@@ -54,6 +57,17 @@ def best_by_query(sums: KeyedSums, queries: int, items: int, k: int, limits: Lim
     best = np.full((queries, k), -1, dtype=np.int32)
     best[owner[kept], rank[kept]] = row[kept]
     return best
+
+
+def popularity_order(popularity: FloatArray) -> IntArray:
+    """Return rows by falling popularity, [items]; items without any in a fixed random order.
+
+    Rows often tell when an item was added; where a filter leaves only new items, the first of them must not
+    pass for the popular ones.
+    """
+    drawn = np.random.default_rng(0).random(len(popularity))
+    tie = np.where(popularity > 0, 0.0, drawn)
+    return np.lexsort((tie, -popularity)).astype(np.int32)
 
 
 def merge(proposals: dict[str, IntArray], queries: int) -> Candidates:
@@ -92,6 +106,34 @@ def merge(proposals: dict[str, IntArray], queries: int) -> Candidates:
     return Candidates(merged, sources, scores)
 
 
+def new_rows(count: FloatArray) -> IntArray:
+    """Return the rows of items without events; none where all are new, as nothing then stands out."""
+    new = np.flatnonzero(count == 0).astype(np.int32)
+    return new if len(new) < len(count) else new[:0]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the sources keep beside the arrays; nothing of it holds a row that must not appear."""
+
+    by_popularity: IntArray
+    """Rows to propose as popular, best first."""
+    new_rows: IntArray
+    """Rows of items without events, ascending."""
+    factor_index: Searches | None
+    """Index over the co-purchase factors; None where there are none."""
+
+    @classmethod
+    def of(cls, arrays: ItemArrays) -> Kept:
+        """Work everything out for a catalogue of which every row may appear."""
+        statistics, factors = arrays.statistics, arrays.factor_vectors
+        return cls(
+            popularity_order(statistics.recent + 1e-3 * statistics.count),
+            new_rows(statistics.count),
+            VectorIndex.build(factors, IndexConfig(gpu=False)) if factors.shape[1] else None,
+        )
+
+
 class CandidateSources:
     """All sources over one bundle's arrays."""
 
@@ -100,7 +142,7 @@ class CandidateSources:
         index: Searches,
         arrays: ItemArrays,
         config: CandidateConfig,
-        by_popularity: IntArray | None = None,
+        kept: Kept | None = None,
     ) -> None:
         """Prepare the sources.
 
@@ -108,17 +150,22 @@ class CandidateSources:
             index: index over `arrays.item_vectors`.
             arrays: item-side arrays.
             config: quotas.
-            by_popularity: rows to propose as popular, best first; None computes them from the statistics.
+            kept: what is known already of a catalogue that changes; None works everything out.
 
         """
         self.index = index
         self.arrays = arrays
         self.config = config
-        statistics = arrays.statistics
-        popularity = statistics.recent + 1e-3 * statistics.count
-        if by_popularity is None:
-            by_popularity = np.argsort(-popularity, kind="stable").astype(np.int32)
-        self.by_popularity = by_popularity
+        kept = kept or Kept.of(arrays)
+        self.by_popularity = kept.by_popularity
+        self.new_rows = kept.new_rows
+        self.factor_index = kept.factor_index
+
+    def with_quotas(self, config: CandidateConfig) -> CandidateSources:
+        """Return the same sources under other quotas."""
+        sources = copy(self)
+        sources.config = config
+        return sources
 
     @property
     def items(self) -> int:
@@ -128,7 +175,7 @@ class CandidateSources:
     def propose(
         self,
         batch: HistoryBatch,
-        user_vectors: FloatArray,
+        users: UserVectors,
         limits: Limits,
         intents: FloatArray | None = None,
         text_index: Searches | None = None,
@@ -137,13 +184,13 @@ class CandidateSources:
 
         Args:
             batch: histories, one per query.
-            user_vectors: [queries, dim]; a zero vector (no history) asks the user-vector source nothing.
+            users: their vectors; a zero vector (no history) asks nothing.
             limits: what may be proposed.
             intents: [queries, text dim] unit vectors of free text, zero where there is none.
             text_index: index over text vectors; needed with intents.
 
         Returns:
-            Rows per source, [queries, quota] padded with -1; each query's best retrieval score, [queries].
+            Rows per source, [queries, quota] padded with -1; best scores by tower and factors [queries, 2].
 
         """
         config, queries, items = self.config, len(batch), self.items
@@ -151,9 +198,13 @@ class CandidateSources:
         weights = recency_weights(recent)
         statistics = self.arrays.statistics
         proposals: dict[str, IntArray] = {}
-        proposals["user_vector"], best = self._nearest(self.index, user_vectors, config.user_vector, limits)
+        proposals["user_vector"], best = self.nearest(self.index, users.tower, config.user_vector, limits)
+        closest = np.zeros(queries, dtype=np.float32)
+        if self.factor_index is not None:
+            rows, closest = self.nearest(self.factor_index, users.factors, config.co_purchase, limits)
+            proposals["co_purchase"] = rows
         if intents is not None and text_index is not None:
-            proposals["intent"], _ = self._nearest(text_index, intents, config.user_vector, limits)
+            proposals["intent"], _ = self.nearest(text_index, intents, config.user_vector, limits)
         if config.item_to_item:
             sums = spread(recent, statistics.together, items, weights)
             proposals["item_to_item"] = best_by_query(sums, queries, items, config.item_to_item, limits)
@@ -165,12 +216,28 @@ class CandidateSources:
             sums = KeyedSums.of(batch.owners() * items + batch.items, 1.0 / ages)
             proposals["repeat"] = best_by_query(sums, queries, items, config.repeat, limits)
         if config.popular:
-            proposals["popular"] = self._popular(queries, config.popular, limits)
-        return proposals, best
+            proposals["popular"] = self.popular(queries, config.popular, limits)
+        if config.new_items:
+            proposals["new_items"] = self._new(users, config.new_items, limits)
+        return proposals, np.stack([best, closest], axis=1)
 
-    def _nearest(
+    def nearest(
         self, index: Searches, vectors: FloatArray, quota: int, limits: Limits
     ) -> tuple[IntArray, FloatArray]:
+        """Ask an index; a zero vector asks it nothing.
+
+        Queries that share a filter are searched together, so that many of them cost little more than one.
+
+        Args:
+            index: over vectors of the whole catalogue.
+            vectors: [queries, dim].
+            quota: rows per query.
+            limits: what may be proposed.
+
+        Returns:
+            Rows [queries, quota], best first, padded with -1; each query's best score, 0 without, [queries].
+
+        """
         queries = len(vectors)
         rows = np.full((queries, quota), -1, dtype=np.int32)
         best = np.zeros(queries, dtype=np.float32)
@@ -178,19 +245,15 @@ class CandidateSources:
         if quota == 0 or not asked.any():
             return rows, best
         bans = np.bincount((limits.banned // self.items).astype(np.int64), minlength=queries)
-        plain = [q for q in np.flatnonzero(asked) if limits.allowed[q] is None]
-        if plain:
+        for mask, members in limits.groups():
+            some = members[asked[members]]
+            if len(some) == 0:
+                continue
             # Banned rows are fetched too and dropped, so ask for as many more.
-            extra = int(2 ** np.ceil(np.log2(1 + bans[plain].max(initial=0)))) if bans[plain].any() else 0
-            found, scores = index.search(vectors[plain], quota + extra)
-            best[plain] = np.where(found[:, 0] >= 0, scores[:, 0], 0.0)
-            rows[plain] = self._permitted(found, np.array(plain), quota, limits)
-        for query in np.flatnonzero(asked):
-            mask = limits.allowed[query]
-            if mask is not None:
-                found, scores = index.search(vectors[query : query + 1], quota + int(bans[query]), mask)
-                best[query] = scores[0, 0] if found[0, 0] >= 0 else 0.0
-                rows[query] = self._permitted(found, np.array([query]), quota, limits)[0]
+            extra = int(2 ** np.ceil(np.log2(1 + bans[some].max()))) if bans[some].any() else 0
+            found, scores = index.search(vectors[some], quota + extra, mask)
+            best[some] = np.where(found[:, 0] >= 0, scores[:, 0], 0.0)
+            rows[some] = self._permitted(found, some, quota, limits)
         return rows, best
 
     def _permitted(self, found: IntArray, queries: LongArray, quota: int, limits: Limits) -> IntArray:
@@ -205,16 +268,42 @@ class CandidateSources:
             kept = np.pad(kept, ((0, 0), (0, quota - kept.shape[1])), constant_values=-1)
         return kept.astype(np.int32)
 
-    def _popular(self, queries: int, quota: int, limits: Limits) -> IntArray:
+    def _new(self, users: UserVectors, quota: int, limits: Limits) -> IntArray:
+        """Return each query's nearest items among those without any event, [queries, quota] padded with -1.
+
+        However near it is, a new item stands behind thousands that are known better; without places of its
+        own it would never be seen, and stay new.
+        """
+        vectors, asked = self.arrays.factor_vectors, users.factors
+        if vectors.shape[1] == 0:
+            vectors, asked = self.arrays.item_vectors, users.tower
+        found = np.full((len(asked), quota), -1, dtype=np.int32)
+        if len(self.new_rows) == 0:
+            return found
+        scores = asked @ vectors[self.new_rows].T  # [queries, new]
+        for mask, members in limits.groups():
+            if mask is not None:
+                scores[np.ix_(members, ~mask[self.new_rows])] = -np.inf
+        keys = np.arange(len(asked))[:, None] * self.items + self.new_rows.astype(np.int64)
+        scores[contains(limits.banned, keys)] = -np.inf
+        scores[~asked.any(axis=1)] = -np.inf
+        width = min(quota, scores.shape[1])
+        best = np.argpartition(-scores, width - 1, axis=1)[:, :width]
+        values = np.take_along_axis(scores, best, axis=1)
+        order = np.lexsort((best, -values), axis=1)
+        best, values = np.take_along_axis(best, order, axis=1), np.take_along_axis(values, order, axis=1)
+        found[:, :width] = np.where(np.isneginf(values), -1, self.new_rows[best])
+        return found
+
+    def popular(self, queries: int, quota: int, limits: Limits) -> IntArray:
+        """Return the most popular permitted items per query, [queries, quota] padded with -1."""
         bans = np.bincount((limits.banned // self.items).astype(np.int64), minlength=queries)
         popular = np.full((queries, quota), -1, dtype=np.int32)
-        reach = min(len(self.by_popularity), quota + int(bans.max(initial=0)))
-        shared = np.broadcast_to(self.by_popularity[:reach], (queries, reach))
-        popular[:] = self._permitted(shared.astype(np.int32), np.arange(queries), quota, limits)
-        for query, mask in enumerate(limits.allowed):
-            if mask is not None:
-                own = self.by_popularity[mask[self.by_popularity]][None, : quota + int(bans[query])]
-                popular[query] = self._permitted(own, np.array([query]), quota, limits)[0]
+        for mask, members in limits.groups():
+            order = self.by_popularity if mask is None else self.by_popularity[mask[self.by_popularity]]
+            order = order[: quota + int(bans[members].max())].astype(np.int32)
+            shared = np.broadcast_to(order, (len(members), len(order)))
+            popular[members] = self._permitted(shared, members, quota, limits)
         return popular
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from features.dataset import FloatArray, IntArray
+from features.dataset import BoolArray, FloatArray, IntArray
 from features.splits import Queries
 from ranking.metrics import ValueArray, means, ranking_metrics, recall_at
 
@@ -30,7 +30,11 @@ class SystemLists:
     filtered: IntArray  # [queries, n] after filters, in candidate order
 
 
-System = Callable[[Queries], SystemLists]
+class System(Protocol):
+    """What is measured, as of one moment: answers a block of queries."""
+
+    def __call__(self, queries: Queries, allowed: BoolArray | None = None) -> SystemLists:
+        """Return lists for the queries, from the whole catalogue or from the `allowed` [items] rows only."""
 
 
 def _candidate_values(candidates: IntArray, queries: Queries) -> dict[str, ValueArray]:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from conf.schema import PipelineConfig
+from encoders.factors import Factors
 from encoders.fitting import fit, forget
 from encoders.towers import Towers
 from encoders.train import (
@@ -27,10 +28,10 @@ from encoders.train import (
 from features import schema
 from features.candidates import feature_names
 from features.dataset import BoolArray, Dataset, FloatArray, LongArray, load_dataset
-from features.splits import Split, exclude_seen, ranker_windows
+from features.splits import Split, exclude_seen, ragged_ranges, ranker_windows
 from features.stages import Stage, fingerprint
 from features.statistics import Neighbours, item_statistics
-from ranking.assemble import item_arrays
+from ranking.assemble import item_arrays, sketch, text_neighbours
 from ranking.examples import Examples, collect, ndcg_of_scores, stack
 from ranking.index import VectorIndex
 from ranking.ranker import Ranker
@@ -60,17 +61,28 @@ def build_recommender(
 ) -> Recommender:
     """Put a Recommender together whose statistics know the events before `end` and nothing later."""
     statistics = item_statistics(dataset, end, now, config.candidates.neighbours, config.candidates.window)
-    arrays = item_arrays(statistics, text_vectors, towers, config.candidates, near)
+    events = dataset.events
+    factors = Factors.fit(
+        events, ragged_ranges(events.offsets[:-1], end - events.offsets[:-1]), len(dataset.catalogue),
+        dataset.kind_weights, config.factors, config.seed,
+    )  # fmt: skip
+    near = near or text_neighbours(sketch(text_vectors), config.candidates.neighbours)
+    factors = None if factors is None else factors.lend(near)
+    arrays = item_arrays(statistics, text_vectors, towers, config.candidates, near, factors=factors)
     index = VectorIndex.build(arrays.item_vectors, config.index)
     return Recommender(
-        arrays, index, text_vectors, config.candidates, click_kinds(dataset.kinds), towers, ranker
+        arrays, index, text_vectors, config.candidates, click_kinds(dataset.kinds), towers, ranker, factors
     )
 
 
 def ranker_stage(config: PipelineConfig, dataset: Dataset) -> Stage:
     """Return the stage whose folder holds this step's outputs."""
     inputs = fingerprint(
-        encoder_stage(config, dataset).inputs, config.ranker, config.candidates, config.index
+        encoder_stage(config, dataset).inputs,
+        config.ranker,
+        config.candidates,
+        config.factors,
+        config.index,
     )
     return Stage(Path(config.work_dir) / RANKER_FOLDER, inputs)
 
@@ -95,9 +107,10 @@ def collect_examples(
         config, dataset, text_vectors, Towers.load(encoder / TOWERS), split.train_end, split.train_time,
         near=past[0].arrays.text_near,
     )  # fmt: skip
-    order = rng.permutation(len(split.ranker))
+    first = windows[0].queries
+    order = rng.permutation(len(first))
     held = min(CALIBRATION_QUERIES, len(order) // 5)
-    calibration = split.ranker.select(np.sort(order[:held]))
+    calibration = first.select(np.sort(order[:held]))
     # Users whose lists calibrate the probabilities are left out of training at every cut.
     lists = [w.queries.select(~np.isin(w.queries.user, calibration.user)) for w in windows]
     most = max(config.ranker.max_queries // len(lists), 1)
@@ -130,8 +143,7 @@ def train_ranker(config: PipelineConfig, console: Console) -> Path:
     """
     dataset = load_dataset(Path(config.work_dir) / "dataset")
     stage = ranker_stage(config, dataset)
-    if stage.is_current():
-        console.print(f"train-ranker: nothing changed, keeping {stage.folder}")
+    if stage.finished("train-ranker", config.reuse, console):
         return stage.folder
     encoder_stage(config, dataset).require("train-encoder")
     stage.reopen()
@@ -152,6 +164,7 @@ def train_ranker(config: PipelineConfig, console: Console) -> Path:
             module, checkpoints, max_epochs=config.ranker.epochs, patience=config.ranker.patience,
             monitor="valid_ndcg", clip_norm=5.0, console=console,
         )  # fmt: skip
+        ranker = module.trained
         if len(calibration):
             calibrate(ranker, calibration)
         before = float(ndcg_of_scores(valid, valid.fused).mean())

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from conf.schema import IndexConfig
+from encoders.factors import Factors
 from encoders.text_encoder import TextEncoder
 from features.dataset import Dataset
 from ranking.assemble import Sketch
@@ -17,7 +18,12 @@ TEMPLATE = {"text_fields": ["title", "brand"], "text_fallback_fields": [], "max_
 
 
 def make_bundle(
-    dataset: Dataset, encoder: TextEncoder, *, trained: bool = True, version: str = "v1"
+    dataset: Dataset,
+    encoder: TextEncoder,
+    *,
+    trained: bool = True,
+    factors: Factors | None = None,
+    version: str = "v1",
 ) -> Bundle:
     """Make a bundle with untrained towers (or, not `trained`, without any) and no ranking head."""
     bundle = Bundle(
@@ -33,7 +39,7 @@ def make_bundle(
     )  # fmt: skip
     texts = bundle.encode_items(dataset.catalogue.texts)
     towers = random_towers(texts.shape[1], len(texts), len(dataset.kinds)) if trained else None
-    recommender = make_recommender(dataset, texts, towers=towers)
+    recommender = make_recommender(dataset, texts, towers=towers, factors=factors)
     return replace(bundle, recommender=recommender, sketch=Sketch.fit(texts))
 
 

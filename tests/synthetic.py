@@ -17,6 +17,7 @@ from conf.schema import (
     CandidateConfig,
     DataConfig,
     EvaluationConfig,
+    FactorConfig,
     IndexConfig,
     PipelineConfig,
     Pooling,
@@ -27,6 +28,7 @@ from conf.schema import (
     TextEncoderConfig,
     UserEncoderConfig,
 )
+from encoders.factors import Factors
 from encoders.text_encoder import Prompts, TextEncoder
 from encoders.towers import Towers
 from features import schema
@@ -217,17 +219,36 @@ def make_recommender(
     ranker: Ranker | None = None,
     config: CandidateConfig | None = None,
     click_kinds: BoolArray | None = None,
+    factors: Factors | None = None,
 ) -> Recommender:
     """Put a Recommender together whose statistics know every event."""
     config = config or CandidateConfig(
-        user_vector=20, item_to_item=10, text_neighbours=10, repeat=10, popular=20
+        user_vector=20, item_to_item=10, text_neighbours=10, repeat=10, popular=20, co_purchase=20
     )
     now = int(dataset.events.time.max(initial=0))
     statistics = item_statistics(dataset, everything(dataset), now, config.neighbours, config.window)
-    arrays = item_arrays(statistics, text_vectors, towers, config)
+    arrays = item_arrays(statistics, text_vectors, towers, config, factors=factors)
     index = VectorIndex.build(arrays.item_vectors, IndexConfig(gpu=False))
     clicks = np.array([k == "click" for k in dataset.kinds]) if click_kinds is None else click_kinds
-    return Recommender(arrays, index, text_vectors, config, clicks, towers, ranker)
+    return Recommender(arrays, index, text_vectors, config, clicks, towers, ranker, factors)
+
+
+def make_factors(
+    dataset: Dataset,
+    *,
+    dim: int = 8,
+    confidence: float = 40.0,
+    regularisation: float = 0.1,
+    seed: int = 0,
+) -> Factors:
+    """Factorise every event of a dataset."""
+    config = FactorConfig(dim=dim, confidence=confidence, regularisation=regularisation)
+    events = dataset.events
+    factors = Factors.fit(
+        events, np.arange(len(events)), len(dataset.catalogue), dataset.kind_weights, config, seed
+    )
+    assert factors is not None
+    return factors
 
 
 def history_of(dataset: Dataset, user: int) -> History:
@@ -262,8 +283,10 @@ def pipeline_config(world: World, bert: Path, folder: Path, kind: SplitKind) -> 
             dim=16, max_length=10, dropout=0.1, epochs=6, patience=2, batch_size=16, learning_rate=1e-2
         ),
         candidates=CandidateConfig(
-            user_vector=20, item_to_item=20, text_neighbours=10, repeat=10, popular=20, neighbours=10
+            user_vector=20, item_to_item=20, text_neighbours=10, repeat=10, popular=20, co_purchase=20,
+            neighbours=10,
         ),
+        factors=FactorConfig(dim=8),
         ranker=RankerConfig(hidden=[16], epochs=6, patience=2, batch_size=16, candidates=40),
         evaluation=EvaluationConfig(bootstrap=10),
     )  # fmt: skip

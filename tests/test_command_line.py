@@ -81,6 +81,36 @@ def test_a_bad_value_is_found_before_a_sweep_starts_a_job(
     assert not (empty / "work").exists()
 
 
+def test_a_search_without_m_is_not_taken_for_a_run(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for argument in ("sweep=towers", "hydra/sweeper=optuna"):
+        assert call(monkeypatch, "run", argument) == 2
+        assert "a search for settings needs -m" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--config-dir", "mine", "-m", "run", "seed=1,2"],
+        ["run", "seed=1,2", "--config-dir", "mine", "-m"],
+        ["-m", "run", "--config-dir", "mine", "seed=1,2"],
+    ],
+)
+def test_flags_may_stand_anywhere(arguments: list[str]) -> None:
+    command, rest = shelfwise.split_command(arguments)
+    assert command == "run" and rest[-1] == "seed=1,2"
+    assert rest[rest.index("--config-dir") + 1] == "mine" and "-m" in rest
+
+
+@pytest.mark.parametrize("arguments", [["-m"], ["-m", "seed=1"], ["--cfg", "job"]])
+def test_flags_alone_are_no_command(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, *arguments) == 2
+    assert "which command?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"]])
 def test_help_lists_every_command(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

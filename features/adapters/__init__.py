@@ -40,6 +40,9 @@ def read_sources(config: DataConfig, seed: int) -> Sources:
             "data.user_column is a setting of data.adapter=online_retail; "
             f"elsewhere map the column: data.columns.user_id={config.user_column}"
         )
+    for setting in ("keep_all_lines", "line_kcore"):
+        if getattr(config, setting) and config.adapter is not Adapter.online_retail:
+            raise InputError(f"data.{setting} is a setting of data.adapter=online_retail; leave it out")
     match config.adapter:
         case Adapter.files:
             return read_files(config)

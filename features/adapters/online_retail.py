@@ -3,6 +3,10 @@
 One file holds both tables: an item is a StockCode under its most frequent description, an event is one
 invoice and item. The order of lines within an invoice carries no time and gives away what is bought next, so
 each invoice is shuffled with the configured seed; `order` holds the result.
+
+`data=online_retail_unisrec` repeats the preprocessing of UniSRec's published tables (Hou et al., KDD 2022):
+every line with a description, lines equal in invoice, item, quantity and time once, 5-core over those lines.
+Only then are the lines of one invoice and item made one event: a repeated item would give itself away.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from features import schema
 from features.adapters.sources import Sources, drop_rows, first_present, refuse_paths, sentence_case, table_of
 from features.cleaning import number, string_id, unix_seconds
 from features.columns import map_columns, require_columns
+from features.filters import kcore_mask
 from features.readers import FILE, ROW, readable, scan_table
 
 _COLUMNS: dict[str, tuple[str, ...]] = {
@@ -38,6 +43,7 @@ _STOCK_NOTE = (
     r"smashed|thrown|wet|wrong\w*|website|unsale\w*|test)\b"
 )
 """Remarks of the warehouse typed where the description belongs."""
+_NO_DESCRIPTION = (pl.col("description") == "").fill_null(True)
 
 
 def _invoice_time(frame: pl.DataFrame) -> pl.Expr:
@@ -48,8 +54,13 @@ def _invoice_time(frame: pl.DataFrame) -> pl.Expr:
     return unix_seconds("InvoiceDate", dtype)
 
 
-def _clean_lines(raw: pl.DataFrame, user_column: str, dropped: dict[str, int]) -> pl.DataFrame:
-    """Reduce raw lines to sold products: invoice, item, user, description, quantity, price, time."""
+def _clean_lines(
+    raw: pl.DataFrame, user_column: str, keep_all: bool, dropped: dict[str, int]
+) -> pl.DataFrame:
+    """Reduce raw lines to sold products: invoice, item, user, description, quantity, price, time.
+
+    With `keep_all` every line with a description and a user stays, whatever it stands for.
+    """
     types = raw.schema
     lines = raw.select(
         string_id("InvoiceNo", types["InvoiceNo"]).alias("invoice"),
@@ -64,13 +75,16 @@ def _clean_lines(raw: pl.DataFrame, user_column: str, dropped: dict[str, int]) -
         number("UnitPrice", types["UnitPrice"]).alias("price"),
         _invoice_time(raw).alias("time"),
     )
+    if keep_all:
+        tests = (("no description", _NO_DESCRIPTION), (f"no {user_column}", pl.col("user").is_null()))
+        return drop_rows(lines, tests, dropped)
     return drop_rows(
         lines,
         (
             ("cancelled invoice", pl.col("invoice").str.starts_with("C")),
             ("bad debt adjustment", pl.col("invoice").str.starts_with("A")),
             ("quantity not positive", (pl.col("quantity") <= 0).fill_null(True)),
-            ("no description", (pl.col("description") == "").fill_null(True)),
+            ("no description", _NO_DESCRIPTION),
             ("postage, fee, voucher or adjustment", ~pl.col("item").str.contains(_PRODUCT_CODE)),
             (
                 "warehouse note instead of a description",
@@ -82,8 +96,29 @@ def _clean_lines(raw: pl.DataFrame, user_column: str, dropped: dict[str, int]) -
     )
 
 
+def _line_core(lines: pl.DataFrame, k: int, dropped: dict[str, int]) -> pl.DataFrame:
+    """Count lines equal in invoice, item, quantity and time once and keep their k-core over users and items.
+
+    Raises:
+        InputError: nothing is left.
+    """
+    distinct = lines.unique(["invoice", "item", "quantity", "time"], keep="first", maintain_order=True)
+    if repeated := lines.height - distinct.height:
+        dropped["line equal to another in invoice, item, quantity and time"] = repeated
+    users, items = (distinct[c].rank("dense").to_numpy().astype(np.uint32) for c in ("user", "item"))
+    core = distinct.filter(pl.Series(kcore_mask(users, items, k)))
+    if core.is_empty():
+        raise InputError(f"data.line_kcore={k} leaves no line of {distinct.height:,}")
+    if outside := distinct.height - core.height:
+        dropped[f"line outside the {k}-core"] = outside
+    return core
+
+
 def _items(lines: pl.DataFrame) -> pl.DataFrame:
-    """One row per product, with its most frequent description (the first of equals) and median price."""
+    """One row per product, with its most frequent description (the first of equals) and median price.
+
+    By code: in the order of first sale a row's place would tell when a new product came, and ties go by row.
+    """
     names = (
         lines.group_by("item", "description", maintain_order=True)
         .agg(pl.len().alias("uses"))
@@ -91,7 +126,7 @@ def _items(lines: pl.DataFrame) -> pl.DataFrame:
         .unique("item", keep="first", maintain_order=True)
     )
     prices = lines.filter(pl.col("price") > 0).group_by("item").agg(pl.col("price").median().round(2))
-    first = lines.select(pl.col("item").unique(maintain_order=True))
+    first = lines.select(pl.col("item").unique().sort())
     items = first.join(names, on="item", maintain_order="left").join(
         prices, on="item", how="left", maintain_order="left"
     )
@@ -131,9 +166,11 @@ def read_online_retail(config: DataConfig, seed: int) -> Sources:
     if raw.is_empty():
         raise InputError(f"{table.name}: no data rows")
     dropped: dict[str, int] = {}
-    lines = _clean_lines(raw, user_column, dropped)
+    lines = _clean_lines(raw, user_column, config.keep_all_lines, dropped)
     if lines.is_empty():
         raise InputError(f"{table.name}: no sold product among {raw.height:,} lines; left out: {dropped}")
+    if config.line_kcore:
+        lines = _line_core(lines, config.line_kcore, dropped)
     baskets = lines.group_by("invoice", "item", "user", maintain_order=True).agg(
         pl.col("quantity").sum(),
         (pl.col("quantity") * pl.col("price")).sum().round(2).alias("value"),

@@ -47,7 +47,7 @@ def test_every_command_has_its_file_and_every_file_is_a_command_or_a_part_of_one
     assert names == set(ROOTS) | {"pipeline", "hydra_settings"}
 
 
-@pytest.mark.parametrize("group", [f for f in FOLDERS if f != "experiment"])
+@pytest.mark.parametrize("group", [f for f in FOLDERS if f not in ("experiment", "sweep")])
 def test_every_option_of_every_group_composes(group: str) -> None:
     assert group in GROUPS and options(group)
     for option in options(group):

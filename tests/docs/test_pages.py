@@ -11,17 +11,26 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
 from conf.compose import ROOTS, compose_command
 from conf.errors import InputError
 from conf.schema import PipelineConfig
+from conf.sweep_schema import SweepConfig
 from features.stages import plain
+from shelfwise import split_command
+from tuning.space import read_space
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "CHANGELOG.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^( *)```([a-z]*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-COMPLETE = ("text_encoder", "user_encoder", "candidates", "index", "ranker", "rerank", "split")
+COMPLETE = ("text_encoder", "user_encoder", "candidates", "factors", "index", "ranker", "rerank", "split")
 """Sections of which docs/training.md must list every key."""
 
 
@@ -38,7 +47,7 @@ def commands(page: str) -> list[str]:
             continue
         for line in block.replace("\\\n", " ").splitlines():
             command = line.strip().removeprefix("$ ").partition("   # ")[0].partition("  # ")[0].strip()
-            if re.match(r"shelfwise [a-z]", command):
+            if re.match(r"shelfwise (-m )?[a-z]", command):
                 found.append(command)
     return found
 
@@ -58,15 +67,30 @@ def test_every_documented_command_is_accepted(page: str, command: str) -> None:
         with pytest.raises(InputError, match="did you mean 'max_steps'"):
             compose_command("run", words[1:])
         return
-    name, overrides = words[0], [w for w in words[1:] if "=" in w and w not in ("experiment=long",)]
-    assert name in ROOTS
+    name, rest = split_command(words)
+    overrides = [w for w in rest if "=" in w and w not in ("experiment=long", "experiment=towers")]
     swept = "-m" in words
+    if "hydra/sweeper=optuna" in words or any(w.startswith("sweep=") for w in words):
+        assert swept and name == "run"
+        space = read_space([w for w in overrides if not w.startswith("hydra")])
+        assert {key.partition("=")[0] for key in overrides if key.startswith("hydra.sweeper.")} <= {
+            f"hydra.sweeper.{field.name}" for field in fields(SweepConfig)
+        }
+        compose_command(name, [*space.fixed, *(f"{k}={one_value(d)}" for k, d in space.searched.items())])
+        return
     for override in overrides:
         key, _, value = override.partition("=")
         if swept and "," in value:
             override = f"{key}={value.split(',')[0]}"
         if "${hydra:" not in value:
             compose_command(name, [override])
+
+
+def one_value(distribution: BaseDistribution) -> str:
+    if isinstance(distribution, CategoricalDistribution):
+        return str(distribution.choices[0])
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    return str(distribution.low)
 
 
 def schema_defaults(config: object, prefix: str = "") -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from torch.utils.data import DataLoader
 
-from encoders.fitting import fit, forget
+from encoders.fitting import fit, forget, running_average
 
 
 class Scripted(pl.LightningModule):
@@ -125,3 +125,90 @@ def test_forgetting_removes_the_checkpoints_and_is_content_with_none(tmp_path: P
     forget(tmp_path / "run")
     forget(tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def weighing(value: float) -> torch.nn.Linear:
+    """A module of one weight."""
+    module = torch.nn.Linear(1, 1, bias=False)
+    return set_to(module, value)
+
+
+def set_to(module: torch.nn.Linear, value: float) -> torch.nn.Linear:
+    with torch.no_grad():
+        module.weight.fill_(value)
+    return module
+
+
+def averages(steps: float, values: list[float]) -> list[float]:
+    """The average after each step, the module having these weights."""
+    module = weighing(9.0)
+    average = running_average(module, steps)
+    found = []
+    for value in values:
+        average.update_parameters(set_to(module, value))
+        found.append(next(average.parameters()).item())
+        assert module.weight.item() == value
+    return found
+
+
+def test_a_running_average_by_hand() -> None:
+    """Over four steps the newest weighs a quarter; the first step is taken as it is."""
+    assert averages(4.0, [2.0, 6.0, 0.0, -1.0]) == [2.0, 3.0, 2.25, 1.4375]
+
+
+def test_a_step_as_long_ago_as_it_reaches_weighs_an_eth_of_the_newest() -> None:
+    steps = 50
+    # A step up, that many steps ago, is still missing by 1/e.
+    assert averages(steps, [0.0] + [1.0] * steps)[-1] == pytest.approx(1 - math.exp(-1), abs=0.01)
+
+
+@pytest.mark.parametrize("steps", [0.0, 0.5, 1.0])
+def test_an_average_over_no_more_than_a_step_is_the_module(steps: float) -> None:
+    values = torch.randn(20, generator=torch.Generator().manual_seed(0)).tolist()
+    assert averages(steps, values) == values
+
+
+def test_an_average_starts_as_a_copy_learns_nothing_itself_and_follows_buffers() -> None:
+    module = torch.nn.BatchNorm1d(2)
+    average = running_average(module, 10.0)
+    assert isinstance(average.module, torch.nn.BatchNorm1d) and average.module is not module
+    assert torch.equal(average.module.weight, module.weight)
+    assert all(p.requires_grad for p in module.parameters())
+    assert not any(p.requires_grad for p in average.parameters())
+    module(torch.tensor([[1.0, 5.0], [3.0, 9.0]]))
+    average.update_parameters(module)
+    own, kept = module.running_mean, average.module.running_mean
+    assert own is not None and kept is not None and own.any() and torch.equal(own, kept)
+
+
+class Averaged(Scripted):
+    """Averages over three steps a weight that grows by one per step."""
+
+    def __init__(self, metrics: list[float], fail_in: int | None = None) -> None:
+        super().__init__(metrics, fail_in)
+        self.inner = weighing(0.0)
+        self.average = running_average(self.inner, 3.0)
+
+    def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
+        return super().training_step(batch, index) - self.inner.weight.sum()
+
+    def on_train_batch_end(self, outputs: object, batch: torch.Tensor, batch_idx: int) -> None:
+        self.average.update_parameters(self.inner)
+
+
+@pytest.mark.parametrize("fail_in", [0, 1, 2])
+def test_a_resumed_run_goes_on_averaging(tmp_path: Path, fail_in: int) -> None:
+    metrics = [0.1, 0.2, 0.5, 0.4]
+    whole = Averaged(metrics)
+    run(whole, tmp_path / "whole", epochs=4)
+    with pytest.raises(InterruptedError):
+        run(Averaged(metrics, fail_in), tmp_path / "cut", epochs=4)
+    resumed = Averaged(metrics)
+    run(resumed, tmp_path / "cut", epochs=4)
+    expected = 1.0
+    for step in range(2, 7):  # two steps in each of three epochs
+        expected += (step - expected) / 3
+    assert whole.inner.weight.item() == 6.0
+    assert next(whole.average.parameters()).item() == pytest.approx(expected)
+    for name, values in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], values), name

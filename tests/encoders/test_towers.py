@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from conf.errors import InputError
 from conf.schema import UserEncoderConfig
 from encoders.item_tower import ItemTower, whitening
 from encoders.losses import sampled_softmax
@@ -49,7 +50,7 @@ def tower(hybrid: bool = True) -> ItemTower:
 
 def test_a_seen_item_is_text_plus_residual_and_an_unseen_one_text_alone() -> None:
     built = tower()
-    assert built.residual is not None
+    assert built.residual is not None and built.project is not None
     text, rows = torch.randn(4, 6), torch.arange(4)
     vectors, alone = built(text, rows), built.project(text)
     torch.testing.assert_close(vectors[[0, 1, 3]], (alone + built.residual.weight)[[0, 1, 3]])
@@ -58,6 +59,7 @@ def test_a_seen_item_is_text_plus_residual_and_an_unseen_one_text_alone() -> Non
 
 def test_id_dropout_leaves_text_alone() -> None:
     built = tower()
+    assert built.project is not None
     text, rows = torch.randn(4, 6), torch.arange(4)
     keep = torch.tensor([False, True, True, False])
     vectors, alone = built(text, rows, keep), built.project(text)
@@ -70,6 +72,26 @@ def test_without_hybrid_ids_mean_nothing() -> None:
     text = torch.randn(1, 6)
     assert torch.equal(built(text, torch.tensor([0])), built(text, torch.tensor([3])))
     assert built.residual is None
+
+
+def test_without_text_an_item_is_its_id_and_an_unseen_one_nothing() -> None:
+    built = ItemTower(text_dim=6, items=4, dim=3, hybrid=True, text=False)
+    built.fit_text(random_units(4, 6), np.array([True, True, False, True]))
+    assert built.residual is not None and built.project is None
+    vectors = built(torch.randn(4, 6), torch.arange(4), torch.zeros(4, dtype=torch.bool))
+    assert torch.equal(vectors[[0, 1, 3]], built.residual.weight[[0, 1, 3]])
+    assert not vectors[2].any()
+
+
+def test_towers_without_text_are_saved_and_loaded(tmp_path: Path) -> None:
+    config = UserEncoderConfig(dim=4, layers=1, heads=2, text=False)
+    towers = Towers.from_config(config, text_dim=6, items=4, kinds=1).eval()
+    towers.item_tower.seen.fill_(True)
+    towers.save(tmp_path)
+    text = random_units(4, 6)
+    np.testing.assert_array_equal(Towers.load(tmp_path).item_vectors(text), towers.item_vectors(text))
+    with pytest.raises(InputError, match="user_encoder.text=false needs user_encoder.hybrid=true"):
+        UserEncoderConfig(text=False, hybrid=False)
 
 
 def test_the_residual_of_an_unseen_item_gets_no_gradient() -> None:
@@ -218,9 +240,37 @@ def test_a_step_of_stage_two_reaches_every_parameter(dataset: Dataset, text_vect
     module = stage_two(dataset, text_vectors, TINY)
     for batch in TowerBatches(dataset.events, everything(dataset), TINY, 0):
         module.training_step(batch, 0).backward()  # type: ignore[no-untyped-call]
-    for name, parameter in module.named_parameters():
+    for name, parameter in module.towers.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.abs().sum() > 0, name
+    assert all(parameter.grad is None for parameter in module.average.parameters())
+
+
+@pytest.mark.parametrize("limit", [0, 10])
+def test_the_average_reaches_back_so_many_epochs(
+    dataset: Dataset, text_vectors: FloatArray, limit: int
+) -> None:
+    config = replace(TINY, average=2.0, windows_per_epoch=limit)
+    module = stage_two(dataset, text_vectors, config)
+    batches = list(TowerBatches(dataset.events, everything(dataset), config, 0))
+    assert len(batches) == 3 if limit else len(batches) > 3
+    weight, kept = next(module.towers.parameters()), next(module.trained.parameters())
+    for value in (0.0, 1.0):
+        with torch.no_grad():
+            weight.fill_(value)
+        module.on_train_batch_end(None, batches[0], 0)
+    torch.testing.assert_close(kept, torch.full_like(kept, 0.5 / len(batches)))
+
+
+def test_validation_and_result_are_the_averages(dataset: Dataset, text_vectors: FloatArray) -> None:
+    module = stage_two(dataset, text_vectors, TINY)
+    with torch.no_grad():
+        for parameter in module.towers.parameters():
+            parameter.zero_()
+    assert isinstance(module.trained, Towers) and module.trained is not module.towers
+    module.on_validation_epoch_start()
+    assert np.array_equal(module.catalogue.numpy(), module.trained.item_vectors(text_vectors))
+    assert module.catalogue.abs().max() > 0
 
 
 def test_each_distinct_row_goes_through_the_item_tower_once(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import json
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -167,8 +168,8 @@ def test_online_retail(shop: Shop) -> None:
     path = shop.write("online.csv", INVOICES)
     done = shop.prepare(DataConfig(adapter=Adapter.online_retail, events=path))
     assert done.table("items").rows() == [
-        ("85123A", "White hanging heart", "White hanging heart", 2.95),
         ("71053", "Lantern, white", "Lantern, white", 3.39),
+        ("85123A", "White hanging heart", "White hanging heart", 2.95),
     ]
     first, second = 1291191960, 1291276800
     events = done.table("events").sort("user_id", "item_id").drop("order")
@@ -219,6 +220,53 @@ def test_online_retail_kcore_through_the_filters(shop: Shop) -> None:
     )
     info = shop.prepare(config).info
     assert (info["users"], info["items"], info["events"]) == (2, 2, 4)
+
+
+def test_published_preprocessing_keeps_every_described_line(shop: Shop) -> None:
+    path = shop.write("online.csv", INVOICES)
+    config = DataConfig(
+        adapter=Adapter.online_retail, events=path, user_column="InvoiceNo", keep_all_lines=True
+    )
+    done = shop.prepare(config)
+    rows = [line.split(",") for line in INVOICES.replace("LANTERN, WHITE", "LANTERN").splitlines()[1:]]
+    described = {(r[0].strip(), r[1].strip()) for r in rows if r[2].strip(' ".,')}
+    pairs = done.table("events").select("user_id", "item_id").rows()
+    assert sorted(pairs) == sorted(described)
+    assert any(user.startswith("C") for user, _ in pairs)
+    assert set(done.info["adapter_dropped"]) == {
+        "no description", "further line of the same invoice and item"
+    }  # fmt: skip
+
+
+def test_line_kcore_counts_lines_before_they_are_merged(shop: Shop) -> None:
+    header = INVOICES.splitlines()[0]
+    lines = (
+        # Two lines of one invoice and item with different quantities are two lines and one event.
+        "5001,10001,A,1,12/1/2010 8:26,1,1,UK",
+        "5001,10001,A,2,12/1/2010 8:26,1,1,UK",
+        # Equal in invoice, item, quantity and time: once, whatever the price.
+        "5002,10001,A,3,12/1/2010 8:26,1,1,UK",
+        "5002,10001,A,3,12/1/2010 8:26,9,1,UK",
+        # Two lines of an item that is sold once.
+        "5003,10001,A,1,12/1/2010 8:26,1,1,UK",
+        "5003,10002,B,1,12/1/2010 8:26,1,1,UK",
+    )
+    path = shop.write("online.csv", "\n".join((header, *lines)) + "\n")
+    config = DataConfig(
+        adapter=Adapter.online_retail, events=path, user_column="InvoiceNo", keep_all_lines=True, line_kcore=2
+    )
+    done = shop.prepare(config)
+    assert done.table("events").select("user_id", "item_id", "quantity").rows() == [("5001", "10001", 3.0)]
+    assert done.table("items")["item_id"].to_list() == ["10001"]
+    assert done.info["adapter_dropped"] == {
+        "line equal to another in invoice, item, quantity and time": 1,
+        "line outside the 2-core": 3,
+        "further line of the same invoice and item": 1,
+    }
+    with pytest.raises(InputError, match="data.line_kcore=3 leaves no line of 5"):
+        shop.prepare(replace(config, line_kcore=3))
+    with pytest.raises(InputError, match="data.keep_all_lines is a setting of data.adapter=online_retail"):
+        shop.prepare(DataConfig(events=path, keep_all_lines=True))
 
 
 def test_online_retail_second_edition_in_parquet(shop: Shop) -> None:

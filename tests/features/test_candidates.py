@@ -10,6 +10,7 @@ from features.candidates import (
     SOURCES,
     Candidates,
     ItemArrays,
+    UserVectors,
     candidate_features,
     feature_names,
     recency_weights,
@@ -19,10 +20,20 @@ from features.dataset import Dataset, FloatArray
 from features.histories import HistoryBatch, batch_histories
 from features.statistics import DAY, Neighbours, Statistics
 from ranking.requests import History
-from tests.synthetic import EMPTY, START, history_of, make_dataset, make_recommender
+from tests.synthetic import (
+    EMPTY,
+    START,
+    history_of,
+    make_dataset,
+    make_factors,
+    make_recommender,
+    random_units,
+)  # fmt: skip
 
 NOW = 1_000 * DAY
 UNITS = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [-1.0, 0.0]], dtype=np.float32)
+TOWER = np.array([1.5, 2.0], dtype=np.float32)
+FACTORS = np.array([1.0, -1.0], dtype=np.float32)
 TEXTS = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.8, 0.6]], dtype=np.float32)
 
 
@@ -44,7 +55,6 @@ def arrays() -> ItemArrays:
         now=np.array([NOW]),
         count=np.array([10, 5, 1, 0], np.float32),
         recent=np.array([4, 2, 0.5, 0], np.float32),
-        short=np.array([1, 0.5, 0, 0], np.float32),
         repeat_rate=np.array([0.4, 0.3, 0.2, 0.1], np.float32),
         gap_days=np.array([10, 20, 30, 40], np.float32),
         log_price=np.array([1.0, 2.0, 3.0, 4.0], np.float32),
@@ -53,9 +63,20 @@ def arrays() -> ItemArrays:
         follow_weights=follow.weights,
         together_ids=together.ids,
         together_weights=together.weights,
+        # Item 0: ten events, one of them 40 days ago, one in the last week; 1: five a year ago; 2: yesterday.
+        demand_keys=np.array([0, 460, 495, 501 + 135, 2 * 501 + 499], np.int64),
+        demand_totals=np.array([0, 8, 9, 10, 15, 16], np.int64),
+        demand_calendar=np.array([NOW // DAY - 500, 501], np.int64),
+        demand_first=np.array([0, 135, 499, 501], np.int64),
     )
     return ItemArrays(
-        statistics, 2 * UNITS, UNITS, TEXTS, near([[(2, 0.9)], [(3, 0.6)], [(0, 0.9)], [(1, 0.6)]])
+        statistics,
+        2 * UNITS,
+        UNITS,
+        TEXTS,
+        near([[(2, 0.9)], [(3, 0.6)], [(0, 0.9)], [(1, 0.6)]]),
+        np.array([0.1, 0.2, 0.3, 0.4], np.float32),
+        3 * UNITS,
     )
 
 
@@ -80,13 +101,15 @@ def batch_of(*histories: History, now: int = NOW) -> HistoryBatch:
 def features_of(
     arrays: ItemArrays, batch: HistoryBatch, rows: list[list[int]], sources: int = 1
 ) -> dict[str, np.ndarray]:
-    """Feature name -> values [queries, candidates]; the user score of item i is i, the best score 5."""
+    """Feature name -> values [queries, candidates], for the same user vectors whatever the history."""
     block = np.array(rows, np.int32)
     candidates = Candidates(block, np.full(block.shape, sources, np.int16), np.ones(block.shape, np.float32))
-    best = np.full(len(batch), 5.0, np.float32)
-    found = candidate_features(
-        batch, candidates, arrays, block.astype(np.float32), best, np.array([False, True])
+    queries, columns = len(batch), arrays.factor_vectors.shape[1]
+    users = UserVectors(
+        np.resize(TOWER, (queries, arrays.item_vectors.shape[1])), np.resize(FACTORS, (queries, columns))
     )
+    best = np.tile(np.array([5.0, 7.0], np.float32), (queries, 1))
+    found = candidate_features(batch, candidates, arrays, users, best, np.array([False, True]))
     names = feature_names(arrays.statistics.attributes.shape[1])
     assert found.shape == (*block.shape, len(names)) and found.dtype == np.float32
     return {name: found[:, :, place] for place, name in enumerate(names)}
@@ -104,8 +127,11 @@ SHARE = (1 / 1.1 + 1) / (1 / 1.1 + 1 / 1.05 + 1)
 
 # Three events, oldest first: item 0 bought 12 days ago, item 1 clicked 4 days ago, item 0 bought 2 days ago.
 EXPECTED: dict[str, Any] = {
-    "user_score": [0, 1, 2, 3],
-    "user_score_below_best": [-5, -4, -3, -2],
+    # Twice the unit vectors times (1.5, 2), and three times them times (1, -1); the best are 5 and 7.
+    "user_score": [3, 5, 4, -3],
+    "user_score_below_best": [-2, 0, -1, -8],
+    "co_purchase_score": [3, -0.6, -3, -3],
+    "co_purchase_below_best": [-4, -7.6, -10, -10],
     "item_near_max": [1, 1, 0.8, -0.6],
     "item_near_mean": [(1 + 0.6 + 1) / 3, (0.6 + 1 + 0.6) / 3, 0.8 / 3, (-1 - 0.6 - 1) / 3],
     "item_near_last": [1, 0.6, 0, -1],
@@ -118,6 +144,7 @@ EXPECTED: dict[str, Any] = {
     "follow_sum": [0, 0.5 * 4 / 3, 0.25 * 4 / 3 + 0.375, 0],
     "follow_last": [0, 0.5, 0.25, 0],
     "text_table_sum": [0, 0, 0.9 * 4 / 3, 0.3],
+    "text_near_recent": [0.1, 0.2, 0.3, 0.4],
     "own_count": np.log1p([2, 1, 0, 0]),
     "own_recent": np.log1p([1 / 1.1 + 1, 1 / 1.05, 0, 0]),
     "own_share": [2 / 3, 1 / 3, 0, 0],
@@ -134,9 +161,14 @@ EXPECTED: dict[str, Any] = {
     "repeat_rate": [0.4, 0.3, 0.2, 0.1],
     "gap_days": np.log1p([10, 20, 30, 40]),
     "log_count": np.log1p([10, 5, 1, 0]),
-    "log_recent": np.log1p([4, 2, 0.5, 0]),
-    "log_short": np.log1p([1, 0.5, 0, 0]),
-    "trend": [np.log(11 / 5), np.log(6 / 3), np.log(1 / 1.5), 0],
+    # Item 0 sold 500 (8 times), 40 and 5 days before, item 1 five times 365 days before, item 2 yesterday.
+    "log_sold": np.log1p([10, 5, 1, 0]),
+    "log_sold_7": np.log1p([1, 0, 1, 0]),
+    "log_sold_28": np.log1p([1, 0, 1, 0]),
+    "log_sold_90": np.log1p([2, 0, 1, 0]),
+    "log_sold_365": np.log1p([2, 5, 1, 0]),
+    "log_days_on_sale": np.log1p([500, 365, 1, 0]),
+    "trend": [np.log(5 / 2), 0, np.log(5 / 2), 0],
     "is_new": [0, 0, 0, 1],
     "log_price": [1, 2, 3, 4],
     "price_above_usual": [1 - 4 / 3, 2 - 4 / 3, 3 - 4 / 3, 4 - 4 / 3],
@@ -149,6 +181,8 @@ EXPECTED: dict[str, Any] = {
     "source_repeat": [0] * 4,
     "source_popular": [0] * 4,
     "source_intent": [1] * 4,
+    "source_co_purchase": [0] * 4,
+    "source_new_items": [1] * 4,
     # Items 0 and 2 have values (0, 1), item 1 has (1, none).
     "attribute_0": [SHARE, 1 - SHARE, SHARE, 0],
     "attribute_1": [SHARE, 0, SHARE, 0],
@@ -159,7 +193,7 @@ EXPECTED: dict[str, Any] = {
 
 def test_every_feature_by_hand(arrays: ItemArrays) -> None:
     batch = batch_of(history((0, 0, 12), (1, 1, 4), (0, 0, 2)))
-    found = features_of(arrays, batch, [[0, 1, 2, 3]], sources=0b100101)
+    found = features_of(arrays, batch, [[0, 1, 2, 3]], sources=0b10100101)
     assert list(found) == list(EXPECTED)
     for name, values in EXPECTED.items():
         assert found[name][0].tolist() == pytest.approx(list(values), abs=1e-5), name
@@ -217,7 +251,7 @@ def test_long_memory_reaches_a_hundred_events_back(arrays: ItemArrays) -> None:
 def test_padding_is_all_zero(arrays: ItemArrays) -> None:
     found = features_of(arrays, batch_of(history((0, 0, 1))), [[1, -1, -1]])
     assert all((values[0, 1:] == 0).all() for values in found.values())
-    assert found["user_score"][0, 0] == 1.0
+    assert found["user_score"][0, 0] == pytest.approx(5.0)
 
 
 def test_similarity_looks_at_ten_recent_items_only(arrays: ItemArrays) -> None:
@@ -239,7 +273,8 @@ def test_recency_weights_and_spread_by_hand(arrays: ItemArrays) -> None:
 
 
 def full(dataset: Dataset, users: list[int], rows: np.ndarray, vectors: FloatArray) -> np.ndarray:
-    arrays = make_recommender(dataset, vectors).arrays
+    arrays = make_recommender(dataset, vectors, factors=make_factors(dataset)).arrays
+    asking = UserVectors(random_units(60, vectors.shape[1])[users], random_units(60, 8, seed=1)[users])
     histories = [history_of(dataset, u) for u in users]
     batch = batch_histories(
         [h.items for h in histories], [h.kinds for h in histories], [h.times for h in histories],
@@ -250,8 +285,8 @@ def full(dataset: Dataset, users: list[int], rows: np.ndarray, vectors: FloatArr
         batch,
         candidates,
         arrays,
-        rows.astype(np.float32),
-        np.zeros(len(users), np.float32),
+        asking,
+        np.zeros((len(users), 2), np.float32),
         np.array([False, True]),
     )
 
@@ -276,6 +311,36 @@ def test_features_do_not_depend_on_what_is_beside_them(dataset: Dataset, text_ve
             rtol=1e-6,
             atol=1e-6,
         )
+
+
+def test_demand_is_what_was_sold_before_each_querys_own_day(arrays: ItemArrays) -> None:
+    """The same candidates, asked for today, in the morning 5 days ago, and the day after that."""
+    batch = batch_histories(
+        [EMPTY.items] * 3, [EMPTY.kinds] * 3, [EMPTY.times] * 3, [NOW, NOW - 5 * DAY + 60, NOW - 4 * DAY]
+    )
+    found = features_of(arrays, batch, [[0, 1, 2, 3]] * 3)
+    np.testing.assert_allclose(
+        found["log_sold_7"], np.log1p([[1, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0]]), rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        found["log_sold"], np.log1p([[10, 5, 1, 0], [9, 5, 0, 0], [10, 5, 0, 0]]), rtol=1e-6
+    )
+    assert found["is_new"].tolist() == [[0, 0, 0, 1], [0, 0, 1, 1], [0, 0, 1, 1]]
+
+
+def test_without_factors_their_features_are_zero(arrays: ItemArrays) -> None:
+    none = replace(arrays, factor_vectors=np.zeros((4, 0), np.float32))
+    batch = batch_of(history((0, 0, 1)))
+    users = UserVectors(TOWER[None], np.zeros((1, 0), np.float32))
+    rows = np.array([[0, 1, 2, 3]], np.int32)
+    candidates = Candidates(rows, np.ones((1, 4), np.int16), np.ones((1, 4), np.float32))
+    found = candidate_features(
+        batch, candidates, none, users, np.array([[5.0, 0.0]], np.float32), np.array([False, True])
+    )
+    names = feature_names(2)
+    for name in ("co_purchase_score", "co_purchase_below_best"):
+        assert found[0, :, names.index(name)].tolist() == [0.0] * 4
+    assert found[0, :, names.index("user_score")].tolist() == pytest.approx([3, 5, 4, -3])
 
 
 def test_one_attribute_less_is_two_features_less(arrays: ItemArrays) -> None:

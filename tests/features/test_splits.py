@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf.errors import InputError
-from conf.schema import SplitConfig, SplitKind
+from conf.schema import FactorConfig, SplitConfig, SplitKind
+from encoders.factors import Factors
 from encoders.sequences import training_windows
 from features.candidates import Candidates, candidate_features
 from features.dataset import Dataset, FloatArray
@@ -101,7 +102,7 @@ def days(*moments: tuple[str, int, int]) -> list[EventRow]:
 
 def dates(valid: int, test: int) -> SplitConfig:
     stamps = [str(np.datetime64(START + day * DAY, "s")) for day in (valid, test)]
-    return SplitConfig(valid_start=stamps[0], test_start=stamps[1])
+    return SplitConfig(valid_start=stamps[0], test_start=stamps[1], ranker_fraction=0.1)
 
 
 def test_global_time_by_hand() -> None:
@@ -134,19 +135,29 @@ def test_ranker_windows_ask_later_and_stop_at_validation() -> None:
             ("a", 1, 5),
             ("a", 2, 7),
             ("a", 3, 8),
-            ("a", 4, 9),
+            ("a", 4, 10),
             *((f"x{n}", 9, 0) for n in range(5)),
         ),
         ITEMS,
     )
-    split = make_split(data, replace(dates(8, 9), ranker_fraction=0.2), [])
+    split = make_split(data, replace(dates(8, 10), ranker_fraction=0.2), [])
     first, second = ranker_windows(data, split, [], 2)
-    assert (first.time, second.time) == (START + 5 * DAY, START + 5 * DAY + 3 * DAY // 2)
-    assert asked(first.queries) == [(0, 1, first.time, [1, 2])]
+    # Validation covers two days, and so does every window but the last ones, which have one at least.
+    assert (first.time, second.time) == (START + 5 * DAY, START + 7 * DAY)
+    assert asked(first.queries) == [(0, 1, first.time, [1])]
     # Day 5 is history by now; day 8 is validation's.
     assert asked(second.queries) == [(0, 2, second.time, [2])]
     assert second.end.tolist()[0] == 2
     assert len(ranker_windows(data, split, [], 1)) == 1
+
+
+def test_a_ranker_window_shorter_than_half_of_validation_is_asked_once() -> None:
+    """Validation covers three days, the ranker's window one: no later moment leaves half as much time."""
+    data = make_dataset(days(*(("a", n % 10, n) for n in range(16))), ITEMS)
+    split = make_split(data, replace(dates(10, 13), ranker_fraction=1 / 16), [])
+    assert split.tower_time == START + 9 * DAY
+    [window] = ranker_windows(data, split, [], 3)
+    assert asked(window.queries) == [(0, 9, START + 9 * DAY, [9])], "day 10 is validation's"
 
 
 def test_leave_one_out_has_one_ranker_window() -> None:
@@ -292,17 +303,26 @@ def past(split: Split) -> list[object]:
 
 
 def known(dataset: Dataset, split: Split, vectors: FloatArray) -> list[np.ndarray]:
-    """Statistics, popularity, candidate features and training windows as of the validation queries."""
+    """Statistics, factors, candidate features and training windows as of the validation queries."""
     statistics = item_statistics(dataset, split.train_end, split.train_time, 5, 5)
-    arrays = replace(make_recommender(dataset, vectors).arrays, statistics=statistics)
+    begin = dataset.events.offsets[:-1]
+    factors = Factors.fit(
+        dataset.events, ragged_ranges(begin, split.train_end - begin), len(vectors), dataset.kind_weights,
+        FactorConfig(dim=4), 0,
+    )  # fmt: skip
+    assert factors is not None
+    made = make_recommender(dataset, vectors, factors=factors)
+    arrays = replace(made.arrays, statistics=statistics)
     batch = histories_of(dataset.events, split.valid)
+    users = made.encode(batch)
     rows = np.tile(np.arange(len(vectors), dtype=np.int32), (len(batch), 1))
     candidates = Candidates(rows, np.ones(rows.shape, np.int16), np.ones(rows.shape, np.float32))
-    scores = np.zeros(rows.shape, np.float32)
-    features = candidate_features(batch, candidates, arrays, scores, scores[:, 0], np.zeros(2, np.bool_))
+    best = np.zeros((len(batch), 2), np.float32)
+    features = candidate_features(batch, candidates, arrays, users, best, np.zeros(2, np.bool_))
     start, stop = training_windows(dataset.events, split.train_end, 4, np.random.default_rng(0))
     trained = [dataset.events.item[a:b] for a, b in zip(start, stop, strict=True)]
     fields = [getattr(statistics, name) for name in Statistics.__dataclass_fields__]
+    fields += [factors.vectors, factors.dual, users.factors]
     return [*fields, np.argsort(-statistics.recent, kind="stable"), features, start, stop, *trained]
 
 

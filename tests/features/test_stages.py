@@ -90,3 +90,41 @@ def test_a_step_refuses_to_build_on_outputs_of_other_settings(tmp_path: Path) ->
     stage.require("train-encoder")
     with pytest.raises(InputError, match="made with other settings"):
         Stage(tmp_path / "encoder", "abd").require("train-encoder")
+
+
+def finished_stage(folder: Path, inputs: str = "abc") -> Stage:
+    stage = Stage(folder / "stage", inputs)
+    stage.reopen()
+    (stage.folder / "inner").mkdir()
+    (stage.folder / "inner" / "out.txt").write_text("made")
+    stage.complete()
+    return stage
+
+
+def test_a_stage_takes_over_the_same_inputs_outputs_and_no_others(tmp_path: Path) -> None:
+    donor = finished_stage(tmp_path / "a")
+    finished_stage(tmp_path / "b", "other")
+    unfinished = finished_stage(tmp_path / "c")
+    (unfinished.folder / "stage.json").unlink()
+    stage = Stage(tmp_path / "new" / "stage", "abc")
+    assert stage.adopt([str(tmp_path / "b"), str(tmp_path / "c"), str(tmp_path / "none")]) is None
+    assert not stage.folder.exists()
+    assert stage.adopt([str(tmp_path / "[bca]")]) == donor.folder and stage.is_current()
+    ours = stage.folder / "inner" / "out.txt"
+    assert ours.read_text() == "made" and ours.samefile(donor.folder / "inner" / "out.txt")
+    stage.reopen()
+    assert donor.is_current() and (donor.folder / "inner" / "out.txt").read_text() == "made"
+
+
+def test_files_are_copied_where_they_cannot_be_linked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    donor = finished_stage(tmp_path / "a")
+
+    def refuse(source: str, target: str) -> None:
+        raise OSError("cross-device")
+
+    monkeypatch.setattr(os, "link", refuse)
+    stage = Stage(tmp_path / "new" / "stage", "abc")
+    assert stage.adopt([str(tmp_path / "a")]) == donor.folder
+    assert not (stage.folder / "inner" / "out.txt").samefile(donor.folder / "inner" / "out.txt")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from features.dataset import Catalogue, Dataset
+from features.demand import demand_names
 from features.statistics import Statistics, attribute_codes, co_occurrence, cosine, item_statistics, strongest
 from tests.synthetic import DAY, START, everything, make_dataset
 
@@ -97,7 +98,6 @@ def test_counts_halve_with_age() -> None:
     found = statistics_of(make_dataset(rows, ["a", "b", "c"]))
     assert found.count.tolist() == [3.0, 1.0, 0.0]
     assert found.recent.tolist() == pytest.approx([0.5 + 0.5 ** (3 / 14) + 1, 1.0, 0.0])
-    assert found.short.tolist() == pytest.approx([0.5 ** (14 / 3) + 0.5 + 1, 1.0, 0.0])
 
 
 def test_an_event_after_the_cut_counts_as_new_not_as_more() -> None:
@@ -110,12 +110,46 @@ def test_only_the_prefix_is_looked_at() -> None:
     found = item_statistics(data, np.array([1, 3]), START, 3, 2)
     assert found.count.tolist() == [1.0, 0.0, 0.0, 0.0, 0.0]
     assert (found.follow.ids == -1).all()
+    assert found.demand.present[:, demand_names().index("is_new")].tolist() == [0.0, 1.0, 1.0, 1.0, 1.0]
+
+
+def test_demand_counts_the_same_events() -> None:
+    rows = [("u", "a", "purchase", START + age * DAY) for age in (0, 3, 3, 40)]
+    found = statistics_of(make_dataset([*rows, ("v", "b", "purchase", START + 39 * DAY)], ["a", "b", "c"]))
+    sold = found.demand.present[:, demand_names().index("log_sold")]
+    np.testing.assert_allclose(sold, np.log1p(found.count), rtol=1e-6)
+    later = found.demand.features(np.array([[0, 1, 2]], np.int32), np.array([START + 40 * DAY]))[0]
+    np.testing.assert_allclose(later[:, demand_names().index("log_sold")], np.log1p([3, 1, 0]), rtol=1e-6)
 
 
 def test_without_timestamps_nothing_is_older() -> None:
     data = make_dataset([("u", "a", "purchase", 5), ("u", "b", "purchase", 6)], ["a", "b"], has_time=False)
     found = statistics_of(data, now=10**9)
-    assert found.recent.tolist() == found.short.tolist() == found.count.tolist() == [1.0, 1.0]
+    assert found.recent.tolist() == found.count.tolist() == [1.0, 1.0]
+    # Every list is asked for at 0 in training and at some real time from a server: both know all of it.
+    rows = np.array([[0, 1]], np.int32)
+    for now in (0, START):
+        columns = found.demand.features(rows, np.array([now]))[0]
+        names = demand_names()
+        np.testing.assert_allclose(columns[:, names.index("log_sold")], np.log1p([1, 1]), rtol=1e-6)
+        assert columns[:, names.index("is_new")].tolist() == [0.0, 0.0], now
+
+
+def test_without_timestamps_everything_lies_on_the_day_before_the_first() -> None:
+    rows = [("u", "a", "purchase", 0), ("u", "b", "purchase", 0), ("v", "a", "purchase", 0)]
+    found = statistics_of(make_dataset(rows, ["a", "b", "c"], has_time=False), now=0)
+    assert found.demand.calendar.tolist() == [-1, 2], (
+        "day -1 and the day after it, on which lists are asked for"
+    )
+    assert found.demand.first.tolist() == [0, 0, 2]
+    columns = dict(
+        zip(demand_names(), found.demand.features(np.array([[0, 1, 2]]), np.array([0]))[0].T, strict=True)
+    )
+    for name in ("log_sold", "log_sold_7", "log_sold_365"):
+        np.testing.assert_allclose(columns[name], np.log1p([2, 1, 0]), rtol=1e-6)
+    np.testing.assert_allclose(columns["log_days_on_sale"], np.log1p([1, 1, 0]), rtol=1e-6)
+    assert columns["is_new"].tolist() == [0.0, 0.0, 1.0]
+    assert found.recent.tolist() == found.count.tolist() == [2.0, 1.0, 0.0]
 
 
 def test_repeat_rate_and_gap_by_hand() -> None:

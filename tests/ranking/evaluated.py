@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from conf.schema import EvaluationConfig, SplitConfig, SplitKind
-from features.dataset import Dataset, FloatArray
+from features.dataset import BoolArray, Dataset, FloatArray
 from features.splits import Queries, Split, make_split
 from ranking.evaluation import Evaluation, SystemLists, evaluate_lists
 from ranking.stages import System
@@ -23,7 +23,7 @@ def oracle(n_items: int, seed: int = 0) -> System:
     A query's list depends on the query alone, so that blocks and samples do not change it.
     """
 
-    def answer(queries: Queries) -> SystemLists:
+    def answer(queries: Queries, allowed: BoolArray | None = None) -> SystemLists:
         rows = []
         for user, start in zip(queries.user, queries.target_offsets[:-1], strict=True):
             row = np.random.default_rng([seed, int(user)]).permutation(n_items)
@@ -32,6 +32,9 @@ def oracle(n_items: int, seed: int = 0) -> System:
                 row = np.concatenate([[target], row[row != target]])
             rows.append(row)
         full = np.array(rows, dtype=np.int32).reshape(len(queries), n_items)
+        if allowed is not None:
+            full = full[allowed[full]].reshape(len(queries), int(allowed.sum()))
+            return SystemLists(full[:, :100], -full[:, :100].astype(np.float32), {}, full, full)
         scores = np.broadcast_to(-np.arange(n_items, dtype=np.float32), full.shape)
         half = n_items // 2
         sources = {"first_half": full[:, :half], "last_half": full[:, half:]}
@@ -48,6 +51,7 @@ def evaluate(
     kind: SplitKind = SplitKind.global_time,
     name: str = "shelfwise",
     seed: int = 3,
+    parts: dict[str, dict[str, System]] | None = None,
 ) -> Evaluation:
     system = oracle(len(dataset.catalogue))
     return evaluate_lists(
@@ -60,4 +64,5 @@ def evaluate(
         seed=seed,
         code_version="0.0-test",
         name=name,
+        parts=parts,
     )

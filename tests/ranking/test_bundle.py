@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from rich.console import Console
 
 from conf.errors import InputError
 from conf.schema import PipelineConfig
+from encoders.factors import FACTORS_FILE, Factors
 from encoders.towers import Towers
 from encoders.train import ENCODER_FOLDER, RANKER_TOWERS, TEXT_VECTORS, TOWERS, train_encoder
 from features.dataset import Dataset, load_dataset
@@ -88,6 +89,27 @@ def test_a_loaded_bundle_gives_exactly_the_lists_it_was_published_with(
     assert all(np.isfinite(i.p_purchase) for answer in before for i in answer.items)
 
 
+def test_factors_survive_publishing(trained: PipelineConfig, shop: Dataset, bundle: Bundle) -> None:
+    before, after = original(trained, shop).factors, bundle.recommender.factors
+    assert before is not None and after is not None
+    assert after.vectors.shape == (60, 8) and after.vectors.any()
+    for name in Factors.__dataclass_fields__:
+        assert np.array_equal(getattr(before, name), getattr(after, name)), name
+    assert np.array_equal(bundle.recommender.arrays.factor_vectors, after.vectors)
+    # What only the test window holds is unknown to the factors as to the statistics.
+    unsold = bundle.recommender.arrays.statistics.count == 0
+    assert np.array_equal(unsold, ~after.vectors.any(axis=1))
+
+
+def test_factors_that_are_switched_off_are_gone_from_the_next_bundle(copy: PipelineConfig) -> None:
+    off = replace(copy, factors=replace(copy.factors, dim=0))
+    train_ranker(off, QUIET)
+    publish(off, QUIET)
+    bundle = load_bundle(store_of(off))
+    assert bundle.recommender.factors is None and FACTORS_FILE not in bundle.manifest["files"]
+    assert bundle.recommender.arrays.factor_vectors.shape == (60, 0)
+
+
 def test_similar_items_survive_publishing(trained: PipelineConfig, shop: Dataset, bundle: Bundle) -> None:
     vectors, none = bundle.text_vectors[:5], np.zeros(0, np.int32)
     for before, after in zip(
@@ -141,8 +163,9 @@ def test_histories_of_every_user_go_along(trained: PipelineConfig, shop: Dataset
 FILES = [
     "catalog.parquet", "item_vectors.npy", "text_vectors.npy", "index.faiss", "statistics.safetensors",
     "text_neighbours.safetensors", "config.yaml", "user_encoder.safetensors", "user_encoder.json",
-    "ranker.safetensors", "ranker.json", "text_encoder/model.safetensors", "text_encoder/config.json",
-    "text_encoder/tokenizer.json", "text_encoder/1_Pooling/config.json", "manifest.json",
+    "ranker.safetensors", "ranker.json", "factors.safetensors", "text_encoder/model.safetensors",
+    "text_encoder/config.json", "text_encoder/tokenizer.json", "text_encoder/1_Pooling/config.json",
+    "manifest.json",
 ]  # fmt: skip
 
 
@@ -173,7 +196,26 @@ def test_loading_names_the_file_that_is_damaged(copy: PipelineConfig, name: str)
     load_bundle(store)
 
 
-def test_counts_that_disagree_name_the_file(copy: PipelineConfig) -> None:
+def fewer_items(folder: Path) -> None:
+    catalogue = pl.read_parquet(folder / "catalog.parquet")
+    catalogue.head(59).write_parquet(folder / "catalog.parquet")
+
+
+def fewer_factors(folder: Path) -> None:
+    factors = Factors.load(folder / FACTORS_FILE)
+    replace(factors, vectors=factors.vectors[:58], dual=factors.dual[:58]).save(folder / FACTORS_FILE)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (fewer_items, "catalog.parquet: 59 rows, the manifest says 60 items"),
+        (fewer_factors, "factors.safetensors: 58 rows, the manifest says 60 items"),
+    ],
+)
+def test_counts_that_disagree_name_the_file(
+    copy: PipelineConfig, spoil: Callable[[Path], None], message: str
+) -> None:
     """A bundle whose hashes are right but whose parts do not fit, as a broken publisher would write it."""
     from ranking.store import publish_version
 
@@ -186,12 +228,11 @@ def test_counts_that_disagree_name_the_file(copy: PipelineConfig) -> None:
 
     def write(target: Path) -> None:
         shutil.copytree(folder, target, dirs_exist_ok=True, ignore=lambda *_: {"manifest.json"})
-        catalogue = pl.read_parquet(target / "catalog.parquet")
-        catalogue.head(59).write_parquet(target / "catalog.parquet")
+        spoil(target)
 
     version = publish_version(store, write, describe)
     assert verify(store / VERSIONS / version)
-    with pytest.raises(InputError, match=r"catalog.parquet: 59 rows, the manifest says 60 items"):
+    with pytest.raises(InputError, match=message):
         load_bundle(store)
 
 
@@ -292,6 +333,7 @@ def test_a_shop_without_history_recommends_by_text_and_popularity(
     bundle = load_bundle(store_of(config))
     assert bundle.manifest["trained"] == {"towers": False, "ranker": False}
     assert bundle.recommender.towers is None and bundle.recommender.ranker is None
+    assert (bundle.recommender.factors is None) == (events is None)
     newcomer = Request(EMPTY, 1_700_000_200, k=5)
     [answer] = bundle.recommender.recommend([newcomer])
     assert sorted(i.row for i in answer.items) == [0, 1, 2, 3, 4] and answer.degradation == "popularity"

@@ -8,9 +8,9 @@ import pytest
 
 from conf.errors import InputError
 from conf.schema import EvaluationConfig, SplitConfig, SplitKind
-from features.dataset import Dataset, FloatArray
-from features.splits import make_split
-from ranking import evaluation as module
+from features.dataset import BoolArray, Dataset, FloatArray
+from features.splits import Queries, make_split
+from ranking import answers as module
 from ranking.evaluation import SystemLists, evaluate_lists, sample_queries
 from ranking.metrics import ranking_metrics
 from ranking.slices import head_items, make_slices, restrict_targets, same_day, target_times
@@ -29,6 +29,7 @@ def test_the_result_has_every_part_and_is_plain_json(dataset: Dataset, text_vect
         "test",
         "valid",
         "slices",
+        "cold_catalogue",
         "stages",
         "confidence",
         "significance",
@@ -142,6 +143,49 @@ def test_leave_one_out_has_no_cut_times_and_fits_once(dataset: Dataset) -> None:
         assert values["map@10"] == pytest.approx(values["mrr@10"])
 
 
+def test_a_part_of_the_system_stands_beside_it(dataset: Dataset) -> None:
+    tower = oracle(len(dataset.catalogue), seed=1)
+    result = evaluate(dataset, parts={"user_tower": {"valid": tower, "test": tower}}).result
+    assert result["protocol"]["parts"] == ["user_tower"]
+    for window in ("test", "valid"):
+        assert list(result[window]) == ["shelfwise", "user_tower", "popularity", "item_knn"]
+    expected = ranking_metrics(tower(split_of(dataset).test).items, split_of(dataset).test, (10,))
+    assert result["test"]["user_tower"]["recall@10"] == pytest.approx(expected["recall@10"].mean())
+    assert "user_tower" in result["significance"]["test"]
+    assert "user_tower" in result["slices"]["tail_items"]["systems"]
+    assert "test_seconds" in result["timing"]["user_tower"]
+
+
+def test_without_test_only_validation_is_asked(dataset: Dataset) -> None:
+    asked: list[int] = []
+    whole = split_of(dataset)
+    system = oracle(len(dataset.catalogue))
+
+    def watched(queries: Queries, allowed: BoolArray | None = None) -> SystemLists:
+        asked.append(int(queries.end.max(initial=0)))
+        assert set(queries.user.tolist()) <= set(whole.valid.user.tolist())
+        return system(queries, allowed)
+
+    evaluation = evaluate_lists(
+        {"valid": watched},
+        dataset,
+        whole,
+        replace(CONFIG, test=False),
+        exclude_seen=False,
+        vectors=None,
+        seed=3,
+        code_version="",
+    )
+    result, both = evaluation.result, evaluate(dataset).result
+    assert asked and "test" not in result
+    assert result["protocol"]["measured"] == "valid"
+    assert result["protocol"]["queries"] == {"valid": len(whole.valid)}
+    assert result["valid"] == both["valid"]  # the same numbers as beside a test
+    for part in ("confidence", "significance", "stages", "cold_catalogue"):
+        assert list(result[part]) == ["valid"]
+    np.testing.assert_array_equal(evaluation.queries.user, whole.valid.user)
+
+
 def test_sampling_is_seeded_and_keeps_order() -> None:
     queries = ask(*[[i] for i in range(50)])
     drawn = sample_queries(queries, 10, seed=1)
@@ -171,7 +215,7 @@ def test_bad_settings_are_refused_in_one_line(dataset: Dataset) -> None:
 
 
 def test_a_system_must_answer_every_query(dataset: Dataset) -> None:
-    def short(queries: object) -> SystemLists:
+    def short(queries: object, allowed: object = None) -> SystemLists:
         nothing = np.zeros((1, 5), dtype=np.int32)
         return SystemLists(nothing, nothing.astype(np.float32), {}, nothing, nothing)
 

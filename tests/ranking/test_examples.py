@@ -9,12 +9,14 @@ from features.dataset import Dataset, FloatArray
 from features.splits import Queries, make_split
 from ranking.examples import Examples, collect, ndcg_of_scores, query_limits
 from ranking.recommender import Recommender
-from tests.synthetic import history_of, make_recommender, random_towers
+from tests.synthetic import history_of, make_factors, make_recommender, random_towers
 
 
 @pytest.fixture(scope="module")
 def recommender(dataset: Dataset, text_vectors: FloatArray) -> Recommender:
-    return make_recommender(dataset, text_vectors, towers=random_towers(32, 60, 2))
+    return make_recommender(
+        dataset, text_vectors, towers=random_towers(32, 60, 2), factors=make_factors(dataset)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def test_labels_are_the_targets_and_purchases_are_bought(
     examples = collected(recommender, dataset, queries)
     batch = histories_of(dataset.events, queries)
     candidates = recommender.retrieve(
-        batch, query_limits(recommender, dataset.events, queries, False), recommender.user_vectors(batch)
+        batch, query_limits(recommender, dataset.events, queries, False), recommender.encode(batch)
     )[0]
     clicked = bought = 0
     for query in range(len(queries)):
@@ -66,7 +68,7 @@ def test_features_are_those_that_serving_computes(
 
     examples = collected(recommender, dataset, queries)
     batch = histories_of(dataset.events, queries)
-    users = recommender.user_vectors(batch)
+    users = recommender.encode(batch)
     limits = query_limits(recommender, dataset.events, queries, False)
     candidates, _, best = recommender.retrieve(batch, limits, users)
     assert np.array_equal(examples.features, recommender.features(batch, candidates, users, best))

@@ -9,7 +9,7 @@ from features.statistics import Neighbours
 from ranking.explain import explain
 from ranking.requests import History, Reason
 from ranking.sources import merge
-from tests.synthetic import make_dataset, make_recommender
+from tests.synthetic import make_dataset, make_factors, make_recommender
 
 # Item 1 reads like item 0, item 3 like item 2; a is followed by c.
 UNITS = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.28, 0.96], [-1.0, 0.0]], dtype=np.float32)
@@ -20,7 +20,7 @@ def arrays() -> ItemArrays:
     rows = [("u", "a", "purchase", 0), ("u", "c", "purchase", 1), ("v", "b", "purchase", 0)]
     made = make_recommender(make_dataset(rows, list("abcde")), UNITS).arrays
     near = Neighbours(np.full((5, 1), -1, np.int32), np.zeros((5, 1), np.float32))
-    return ItemArrays(made.statistics, UNITS, UNITS, UNITS, near)
+    return ItemArrays(made.statistics, UNITS, UNITS, UNITS, near, made.text_near_recent, made.factor_vectors)
 
 
 def mask(*names: str) -> int:
@@ -41,6 +41,12 @@ def bought(*items: int) -> History:
         (1, ("text_neighbours",), (4, 0), [("reads_like", 0)]),
         (4, ("user_vector",), (0, 2), [("for_you", 2)]),
         (3, ("user_vector",), (2,), [("reads_like", 2)]),
+        (4, ("co_purchase",), (0, 2), [("for_you", 2)]),
+        (1, ("co_purchase",), (0,), [("reads_like", 0)]),
+        (4, ("co_purchase", "popular"), (0, 2), [("for_you", 2)]),
+        (4, ("new_items",), (0, 2), [("for_you", 2)]),
+        (1, ("new_items",), (0,), [("reads_like", 0)]),
+        (4, ("text_neighbours", "new_items"), (0, 2), [("for_you", 2)]),
         (4, ("popular",), (0,), [("popular", None)]),
         (4, ("popular",), (), [("popular", None)]),
         (4, ("intent",), (), [("matches_intent", None)]),
@@ -76,10 +82,10 @@ def test_everything_a_source_proposes_has_a_reason(dataset: Dataset, text_vector
     from tests.ranking.test_sources import batch_of
     from tests.synthetic import history_of
 
-    recommender = make_recommender(dataset, text_vectors)
+    recommender = make_recommender(dataset, text_vectors, factors=make_factors(dataset))
     for user in range(0, 60, 7):
         batch = batch_of(dataset, [user])
-        users = recommender.user_vectors(batch)
+        users = recommender.encode(batch)
         proposals, _ = recommender.sources.propose(batch, users, Limits(np.zeros(0, np.int64), [None]))
         merged = merge(proposals, 1)
         history = history_of(dataset, user)

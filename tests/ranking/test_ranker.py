@@ -9,7 +9,7 @@ import torch
 
 from conf.schema import RankerConfig
 from encoders.fitting import fit
-from ranking.examples import Examples
+from ranking.examples import Examples, ndcg_of_scores
 from ranking.ranker import KNOTS, QuantileScale, Ranker
 from ranking.ranker_module import (
     QueryBatches,
@@ -149,9 +149,8 @@ def test_thinned_negatives_do_not_bend_the_probabilities() -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ranker, float]:
-    ranker = untrained()
     module = RankerModule(
-        ranker, RankerConfig(batch_size=20, learning_rate=1e-2), examples(seed=1), examples(seed=2), 0
+        untrained(), RankerConfig(batch_size=20, learning_rate=1e-2), examples(seed=1), examples(seed=2), 0
     )
     result = fit(
         module,
@@ -161,7 +160,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ranker, float]:
         monitor="valid_ndcg",
         clip_norm=5.0,
     )
-    return ranker, result.best
+    return module.trained, result.best
 
 
 def test_training_finds_the_signal(trained: tuple[Ranker, float]) -> None:
@@ -234,3 +233,59 @@ def test_probability_quality_by_hand() -> None:
     # Halves (.2, .5) and (.6, .9): predicted .35 and .75, observed .5 and .5.
     assert quality["click"]["calibration_error"] == pytest.approx((0.15 + 0.25) / 2, abs=1e-6)
     assert quality["purchase"]["auc"] == pytest.approx(0.5), "equal probabilities tell nothing apart"
+
+
+class CutOff(RankerModule):
+    """Fails in the middle of an epoch."""
+
+    fail_in = -1
+
+    def training_step(self, index: torch.Tensor, _index: int) -> torch.Tensor:
+        if self.current_epoch == self.fail_in and _index == 2:
+            raise InterruptedError
+        return super().training_step(index, _index)
+
+
+def averaging(average: float, fail_in: int = -1) -> CutOff:
+    config = RankerConfig(batch_size=40, learning_rate=1e-2, average=average)
+    module = CutOff(untrained(dropout=0.2), config, examples(190, seed=1), examples(seed=2), 0)
+    module.fail_in = fail_in
+    return module
+
+
+def fitted(module: RankerModule, folder: Path) -> float:
+    return fit(module, folder, max_epochs=3, patience=3, monitor="valid_ndcg", clip_norm=5.0).best
+
+
+@pytest.mark.parametrize("fail_in", [0, 1, 2])
+def test_a_run_cut_off_goes_on_to_exactly_the_same_weights(tmp_path: Path, fail_in: int) -> None:
+    whole = averaging(1.0)
+    best = fitted(whole, tmp_path / "whole")
+    with pytest.raises(InterruptedError):
+        fitted(averaging(1.0, fail_in), tmp_path / "cut")
+    resumed = averaging(1.0)
+    assert fitted(resumed, tmp_path / "cut") == best
+    for name, values in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], values), name
+
+
+@pytest.mark.parametrize("average", [0.0, 2.0])
+def test_the_average_is_validated_and_kept(tmp_path: Path, average: float) -> None:
+    module = averaging(average)
+    best = fitted(module, tmp_path)
+    valid = module.valid_examples
+    assert best == pytest.approx(
+        float(ndcg_of_scores(valid, raw_logits(module.trained, valid.features)[..., 0]).mean()), abs=1e-6
+    )
+    pairs = list(zip(module.ranker.parameters(), module.trained.parameters(), strict=True))
+    assert all(torch.equal(own, kept) for own, kept in pairs) == (average == 0)
+
+
+def test_the_average_reaches_back_so_many_epochs() -> None:
+    module = averaging(2.0)  # five steps of at most 40 of 190 queries; two epochs are ten
+    weight, kept = next(module.ranker.parameters()), next(module.trained.parameters())
+    for value in (0.0, 1.0):
+        with torch.no_grad():
+            weight.fill_(value)
+        module.on_train_batch_end(None, torch.zeros(1), 0)
+    torch.testing.assert_close(kept, torch.full_like(kept, 0.1))

@@ -25,6 +25,7 @@ from tests.synthetic import (
     START,
     history_of,
     make_dataset,
+    make_factors,
     make_recommender,
     make_world,
     random_towers,
@@ -41,12 +42,15 @@ def rows(answer: Recommendation) -> list[int]:
 
 @pytest.fixture(scope="module")
 def recommender(dataset: Dataset, text_vectors: FloatArray) -> Recommender:
-    """Towers and a ranking head with random weights: every arithmetic step takes part."""
+    """Towers and a ranking head with random weights, and factors: every arithmetic step takes part."""
     towers = random_towers(32, ITEMS, 2)
     towers.item_tower.fit_text(text_vectors, np.ones(ITEMS, dtype=np.bool_))
-    made = make_recommender(dataset, text_vectors, towers=towers)
+    factors = make_factors(dataset)
+    made = make_recommender(dataset, text_vectors, towers=towers, factors=factors)
     names = feature_names(made.arrays.statistics.attributes.shape[1])
-    return make_recommender(dataset, text_vectors, towers=towers, ranker=Ranker(names, [16]).eval())
+    return make_recommender(
+        dataset, text_vectors, towers=towers, ranker=Ranker(names, [16]).eval(), factors=factors
+    )
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +138,7 @@ def test_a_candidates_score_does_not_depend_on_the_other_candidates(
 ) -> None:
     assert recommender.ranker is not None
     batch = batch_of(dataset, [3, 8])
-    users = recommender.user_vectors(batch)
+    users = recommender.encode(batch)
     candidates, _, best = recommender.retrieve(batch, Limits(np.zeros(0, np.int64), [None, None]), users)
     scores, probabilities = recommender.ranker.score(recommender.features(batch, candidates, users, best))
     width = candidates.rows.shape[1]
@@ -235,8 +239,8 @@ def test_text_alone_finds_what_reads_like_the_history() -> None:
     past = History(np.array([25, 30], np.int32), np.zeros(2, np.int8), np.array([0, 0]))
     [answer] = shop.recommend([Request(past, 0, k=6)])
     assert answer.degradation == "text_only"
-    # Nothing was ever bought, so popularity means the first rows; the rest reads like the second topic.
-    likes = [row for row in rows(answer) if row >= 6]
+    # Nothing was ever bought, so popularity means nothing; the rest reads like the second topic.
+    likes = [row for row in rows(answer) if row not in shop.sources.by_popularity[:6]]
     assert len(likes) >= 3 and all(20 <= row < 40 for row in likes)
     expected = unit((0.5 * vectors[25] + vectors[30])[None])[0]
     batch = batch_histories([past.items], [past.kinds], [past.times], [0])
@@ -300,6 +304,33 @@ def test_user_vectors_do_not_depend_on_the_batch_and_are_zero_without_history(
         np.testing.assert_allclose(
             recommender.user_vectors(batch_of(dataset, [user]))[0], together[place], atol=1e-6
         )
+
+
+def test_a_history_is_encoded_for_towers_and_factors(
+    recommender: Recommender, text_only: Recommender, dataset: Dataset
+) -> None:
+    batch = batch_of(dataset, [0, None])
+    users = recommender.encode(batch)
+    assert recommender.factors is not None
+    assert np.array_equal(users.tower, recommender.user_vectors(batch))
+    assert np.array_equal(users.factors, recommender.factors.users(batch))
+    assert users.factors.shape == (2, 8) and users.factors[0].any() and not users.factors[1].any()
+    assert text_only.encode(batch).factors.shape == (2, 0)
+
+
+def test_co_purchases_bring_items_that_nothing_else_does(dataset: Dataset, text_vectors: FloatArray) -> None:
+    config = CandidateConfig(
+        user_vector=0, item_to_item=0, text_neighbours=0, repeat=0, popular=5, co_purchase=30
+    )
+    shop = make_recommender(dataset, text_vectors, config=config, factors=make_factors(dataset))
+    [answer] = shop.recommend([request_of(dataset, 0, k=5)])
+    batch = batch_of(dataset, [0])
+    scores = shop.arrays.factor_vectors @ shop.encode(batch).factors[0]
+    popular = set(shop.sources.by_popularity[:5].tolist())
+    found = {i.row: i.source for i in answer.items}
+    brought = [row for row, source in found.items() if source == "co_purchase"]
+    assert brought and not set(brought) & popular
+    assert set(brought) <= set(np.argsort(-scores)[:30].tolist())
 
 
 def test_only_the_newest_events_that_the_tower_reads_change_the_vector(

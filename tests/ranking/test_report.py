@@ -157,6 +157,40 @@ def test_the_page_shows_the_numbers(page: str, evaluation: Evaluation) -> None:
     assert result["protocol"]["cut_times"]["test_start"] in text
 
 
+def test_cold_items_are_shown_where_there_are_any(evaluation: Evaluation) -> None:
+    result = json.loads(json.dumps(evaluation.result))
+    values = {
+        "within": {"recall@10": 0.4321, "ndcg@10": 0.2109},
+        "full": {"recall@10": 0.0123, "ndcg@10": 0.0},
+    }
+    part = {
+        "about": "items that the towers have never seen",
+        "items": 33,
+        "queries": 12,
+        "targets": 15,
+        "systems": {"shelfwise": values, "random": values},
+        "confidence": {"shelfwise": {"recall@10": [0.3987, 0.4765], "ndcg@10": [0.1, 0.3]}},
+    }
+    result["cold_catalogue"]["test"] = {"no_training_event": part, "no_event": {**part, "queries": 0}}
+    text = " ".join(parse(render_report(result)).text)
+    assert "33 items that the towers have never seen: 12 users chose 15 of them" in text
+    assert "0.3987 to 0.4765" in text and "0.0123" in text
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown(result))
+    assert "items that the towers have never seen: 33; 12 queries, 15 targets" in plain
+    assert plain.count("0.4321") == 2  # the empty catalogue has no table
+    result["cold_catalogue"]["test"]["no_training_event"]["queries"] = 0
+    assert "nobody has bought yet" not in render_report(result)
+
+
+def test_a_result_of_validation_alone_renders(dataset: Dataset, tmp_path: Path) -> None:
+    evaluation = evaluate(dataset, config=replace(CONFIG, test=False))
+    text = " ".join(parse(render_report(evaluation.result)).text)
+    assert "test left unread" in text
+    assert f"{evaluation.result['valid']['shelfwise']['recall@10']:.4f}" in text
+    assert "valid, global_time" in shown(evaluation.result)
+    write_evaluation(tmp_path, evaluation, dataset)
+
+
 def test_everything_from_outside_is_escaped(dataset: Dataset) -> None:
     nasty = "<script>alert('$x_1$')</script>&"
     result = evaluate(dataset, name=nasty).result
@@ -186,8 +220,13 @@ def test_results_without_baselines_or_vectors_render(dataset: Dataset) -> None:
 
 def made_up(own: float, theirs: float, p_value: float | None) -> dict[str, Any]:
     return {
-        "protocol": {"system": "shelfwise", "items": 12101},
-        "test": {"shelfwise": {"recall@10": own}, "knn": {"recall@10": theirs}, "pop": {"recall@10": 0.01}},
+        "protocol": {"system": "shelfwise", "parts": ["tower"], "measured": "test", "items": 12101},
+        "test": {
+            "shelfwise": {"recall@10": own},
+            "tower": {"recall@10": 0.5},  # part of the system, not a rival
+            "knn": {"recall@10": theirs},
+            "pop": {"recall@10": 0.01},
+        },
         "significance": {"test": {"knn": {"recall@10": {"p_value": p_value}}}},
     }
 

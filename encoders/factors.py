@@ -1,0 +1,166 @@
+"""Co-purchase factors: items bought by the same people lie close, whatever they are called and whenever.
+
+Implicit-feedback matrix factorisation (Hu, Koren and Volinsky, ICDM 2008), fitted by the `implicit` library.
+A transformer reads the order of a history; the factors read its set, all of it at once, and a user's vector
+is solved from the history at hand, so a click counts without refitting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+from scipy import sparse
+from threadpoolctl import threadpool_limits
+
+from conf.schema import FactorConfig
+from features.dataset import BoolArray, Events, FloatArray, LongArray
+from features.histories import HistoryBatch, KeyedSums
+from features.statistics import Neighbours
+
+FACTORS_FILE = "factors.safetensors"
+LONGEST = 256
+"""Most recent events that a user's vector is solved from; bounds the time of a request."""
+LENDERS = 20
+"""Nearest texts whose factors stand in for those of an item without events."""
+SHARPNESS = 10.0
+"""How much more a nearer text counts: the share grows by e for every tenth of cosine."""
+BLOCK = 64
+"""Users solved together; bounds the memory of their systems."""
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Item factors, ready to solve users' vectors."""
+
+    vectors: FloatArray  # [items, dim]; zero for an item without events until `lend`
+    dual: FloatArray  # [items, dim] vectors times the inverse of (their Gram matrix + L2)
+    confidence: FloatArray  # [1] weight of an observed event against an absent one
+    kind_weights: FloatArray  # [kinds] worth of each event kind
+
+    @classmethod
+    def fit(
+        cls,
+        events: Events,
+        positions: LongArray,
+        items: int,
+        kind_weights: FloatArray,
+        config: FactorConfig,
+        seed: int,
+    ) -> Factors | None:
+        """Factorise the events at `positions`; None where there are none.
+
+        Args:
+            events: all events.
+            positions: which of them may be known.
+            items: catalogue size.
+            kind_weights: worth of each event kind, [kinds].
+            config: width, confidence, L2 weight and iterations.
+            seed: of the starting factors.
+
+        """
+        weight = kind_weights[events.kind[positions]].astype(np.float32)
+        positions, weight = positions[weight > 0], weight[weight > 0]
+        if len(positions) == 0 or config.dim == 0:
+            return None
+        from implicit.als import AlternatingLeastSquares  # a server never fits: not at its start
+
+        shape = (events.users, items)
+        matrix = sparse.csr_matrix((weight, (events.user[positions], events.item[positions])), shape=shape)
+        matrix.data = np.log1p(matrix.data)  # ten purchases are not ten times as sure as one
+        with threadpool_limits(1, "blas"):  # implicit wants BLAS to leave the threads to it
+            model = AlternatingLeastSquares(
+                factors=config.dim,
+                regularization=config.regularisation,
+                alpha=config.confidence,
+                iterations=config.iterations,
+                random_state=seed,
+            )
+            model.fit(matrix, show_progress=False)
+        vectors = np.array(model.item_factors, dtype=np.float32)
+        vectors[np.bincount(events.item[positions], minlength=items) == 0] = 0.0
+        gram = vectors.T.astype(np.float64) @ vectors + config.regularisation * np.eye(vectors.shape[1])
+        dual = np.linalg.solve(gram, vectors.T.astype(np.float64)).T
+        confidence = np.array([config.confidence], dtype=np.float32)
+        return cls(vectors, dual.astype(np.float32), confidence, kind_weights.astype(np.float32))
+
+    def lend(self, near: Neighbours) -> Factors:
+        """Give items without events the weighted mean of what reads like them.
+
+        Without this a new item would have no place in the space: nobody could be led to it, and a click on it
+        would say nothing.
+
+        Args:
+            near: nearest texts of every item.
+
+        """
+        known = np.abs(self.vectors).sum(axis=1) > 0
+        rows = np.flatnonzero(~known)
+        vectors, dual = self.vectors.copy(), self.dual.copy()
+        vectors[rows], dual[rows] = self.lent(Neighbours(near.ids[rows], near.weights[rows]), known)
+        return replace(self, vectors=vectors, dual=dual)
+
+    def lent(self, near: Neighbours, known: BoolArray) -> tuple[FloatArray, FloatArray]:
+        """Return the factors and duals that items borrow from what reads like them, each [rows, dim].
+
+        Args:
+            near: nearest texts of the items that borrow, [rows, k].
+            known: [items] items with events: only those can lend.
+
+        """
+        ids = np.maximum(near.ids, 0)
+        lenders = (near.ids >= 0) & known[ids]
+        lenders &= np.cumsum(lenders, axis=1) <= LENDERS
+        share = np.where(lenders, np.exp(SHARPNESS * near.weights), 0.0).astype(np.float32)
+        share /= np.maximum(share.sum(axis=1, keepdims=True), 1e-9)
+        return (share[:, None, :] @ self.vectors[ids])[:, 0], (share[:, None, :] @ self.dual[ids])[:, 0]
+
+    def users(self, batch: HistoryBatch) -> FloatArray:
+        """Solve a vector per history, [queries, dim]; zero for an empty one.
+
+        The normal equations (G + V' (C - 1) V) u = V' c have one unknown per dimension; by Woodbury's
+        identity it is enough to solve for one per item of the history, with G's inverse worked into `dual`.
+
+        Args:
+            batch: the histories.
+
+        """
+        recent = batch.newest(LONGEST)
+        weight = self.kind_weights[recent.kinds]
+        known = weight > 0
+        items = len(self.vectors)
+        sums = KeyedSums.of(recent.owners()[known] * items + recent.items[known], weight[known])
+        owner, row = sums.keys // items, sums.keys % items
+        bounds = np.searchsorted(owner, np.arange(len(batch) + 1))
+        users = np.zeros((len(batch), self.vectors.shape[1]), dtype=np.float32)
+        sizes = np.diff(bounds)
+        # Histories of like length are solved together, so that little is padded.
+        order = np.argsort(sizes, kind="stable")
+        order = order[sizes[order] > 0]
+        for start in range(0, len(order), BLOCK):
+            chosen = order[start : start + BLOCK]
+            width = int(sizes[chosen].max())
+            place = np.arange(width) < sizes[chosen][:, None]  # [block, width]
+            index = np.minimum(bounds[:-1][chosen][:, None] + np.arange(width), len(row) - 1)
+            rows = row[index]
+            confidence = np.where(place, self.confidence * np.log1p(sums.sums[index]), 0.0)
+            vectors = self.vectors[rows] * place[..., None]  # [block, width, dim]
+            dual = self.dual[rows] * place[..., None]
+            kernel = vectors @ dual.transpose(0, 2, 1)  # [block, width, width]
+            system = (
+                np.eye(width, dtype=np.float32) + np.where(place, confidence - 1.0, 0.0)[..., None] * kernel
+            )
+            solved = np.linalg.solve(system.astype(np.float64), confidence[..., None].astype(np.float64))
+            users[chosen] = (dual.transpose(0, 2, 1) @ solved.astype(np.float32))[..., 0]
+        return users
+
+    def save(self, path: Path) -> None:
+        """Write every array."""
+        save_file({f.name: np.ascontiguousarray(getattr(self, f.name)) for f in fields(self)}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Factors:
+        """Read factors written by `save`."""
+        return cls(**load_file(path))

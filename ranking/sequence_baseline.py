@@ -1,0 +1,81 @@
+"""SASRec without text: this project's towers with item ids only, the baseline that text has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from encoders.sequences import recent
+from encoders.towers import Towers
+from features.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
+from features.splits import Queries, ragged_ranges
+from ranking.baseline_lists import (
+    blocks_of,
+    empty_lists,
+    popularity_floor,
+    popularity_share,
+    prefix_positions,
+    top_k,
+    weighted_counts,
+)
+
+
+class SasrecIds:
+    """A causal transformer over item embeddings (Kang and McAuley 2018), trained as the user tower is.
+
+    It is trained once, on the events before validation, and stopped by validation recall; test queries are
+    answered by the same weights, as those of the system are. Their histories reach up to the test window.
+    """
+
+    name = "sasrec_ids"
+
+    def __init__(self, train: Callable[[], Towers], kind_weights: FloatArray | None = None) -> None:
+        """Take what trains the towers and the worth of each event kind (for popularity)."""
+        self._train = train
+        self._towers: Towers | None = None
+        self.kind_weights = kind_weights
+
+    def fit(self, events: Events, end: LongArray, now: int, n_items: int) -> None:
+        """Train at the first call; later calls renew popularity alone."""
+        positions = prefix_positions(events, end)
+        self.share = popularity_share(weighted_counts(events, positions, n_items, self.kind_weights))
+        if self._towers is None:
+            self._towers = self._train()
+            # The text vectors of towers without text are never read.
+            width = self._towers.item_tower.mean.shape[0]
+            self.vectors = self._towers.item_vectors(np.zeros((n_items, width), dtype=np.float32))
+            self.learned: BoolArray = self._towers.item_tower.seen.numpy()
+
+    @torch.inference_mode()
+    def recommend(
+        self,
+        events: Events,
+        queries: Queries,
+        k: int,
+        exclude_seen: bool,
+        allowed: BoolArray | None = None,
+    ) -> tuple[IntArray, FloatArray]:
+        """Rank by inner product with the user vector; items never trained on follow by popularity."""
+        assert self._towers is not None, "fit comes first"
+        vectors = torch.from_numpy(self.vectors)
+        items, scores = empty_lists(len(queries), k)
+        for place, part in blocks_of(queries, len(self.vectors)):
+            batch = recent(events, part.user, part.end, self._towers.max_length)
+            users = self._towers.user_vectors(batch, vectors)
+            begin = events.offsets[part.user]
+            sizes = part.end - begin
+            said = self.learned[None, :] & (sizes > 0)[:, None]
+            block = popularity_floor((users @ vectors.T).numpy(), self.share, said)
+            if exclude_seen:
+                owner = np.repeat(np.arange(len(part)), sizes)
+                block[owner, events.item[ragged_ranges(begin, sizes)]] = -np.inf
+            if allowed is not None:
+                block[:, ~allowed] = -np.inf
+            items[place], scores[place] = top_k(block, k)
+        return items, scores
+
+    def describe(self) -> str:
+        """Say what it does."""
+        return "the user tower on learned item embeddings without text, stopped by validation recall"

@@ -107,7 +107,8 @@ def _rollback(config: Any) -> None:  # noqa: ANN401
 
     from ranking.store import roll_back
 
-    CONSOLE.print(f"serving {roll_back(Path(config.artifacts), config.version)} from the next start")
+    version = roll_back(Path(config.artifacts), config.version)
+    CONSOLE.print(f"current is {version}; running servers go over to it", soft_wrap=True)
 
 
 COMMANDS: dict[str, Callable[[Any], float | None]] = {

@@ -19,20 +19,16 @@ from conf.errors import InputError, closest
 from conf.schema import (
     CandidateConfig,
     DataConfig,
-    DemoConfig,
     EvaluationConfig,
-    ExportConfig,
     IndexConfig,
     PipelineConfig,
     RankerConfig,
-    RecommendConfig,
     RerankConfig,
-    RollbackConfig,
-    ServeConfig,
     SplitConfig,
     TextEncoderConfig,
     UserEncoderConfig,
 )  # fmt: skip
+from conf.serving import DemoConfig, ExportConfig, RecommendConfig, RollbackConfig, ServeConfig
 from conf.sweep_schema import SweepConfig
 
 ROOTS: dict[str, type] = {

@@ -16,7 +16,7 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from conf.schema import FactorConfig
-from features.dataset import Events, FloatArray, LongArray
+from features.dataset import BoolArray, Events, FloatArray, LongArray
 from features.histories import HistoryBatch, KeyedSums
 from features.statistics import Neighbours
 
@@ -98,18 +98,24 @@ class Factors:
         """
         known = np.abs(self.vectors).sum(axis=1) > 0
         rows = np.flatnonzero(~known)
-        ids = near.ids[rows]
-        lenders = (ids >= 0) & known[np.maximum(ids, 0)]
+        vectors, dual = self.vectors.copy(), self.dual.copy()
+        vectors[rows], dual[rows] = self.lent(Neighbours(near.ids[rows], near.weights[rows]), known)
+        return replace(self, vectors=vectors, dual=dual)
+
+    def lent(self, near: Neighbours, known: BoolArray) -> tuple[FloatArray, FloatArray]:
+        """Return the factors and duals that items borrow from what reads like them, each [rows, dim].
+
+        Args:
+            near: nearest texts of the items that borrow, [rows, k].
+            known: [items] items with events: only those can lend.
+
+        """
+        ids = np.maximum(near.ids, 0)
+        lenders = (near.ids >= 0) & known[ids]
         lenders &= np.cumsum(lenders, axis=1) <= LENDERS
-        share = np.where(lenders, np.exp(SHARPNESS * near.weights[rows]), 0.0).astype(np.float32)
+        share = np.where(lenders, np.exp(SHARPNESS * near.weights), 0.0).astype(np.float32)
         share /= np.maximum(share.sum(axis=1, keepdims=True), 1e-9)
-
-        def lent(vectors: FloatArray) -> FloatArray:
-            filled = vectors.copy()
-            filled[rows] = (share[:, None, :] @ vectors[np.maximum(ids, 0)])[:, 0]
-            return filled
-
-        return replace(self, vectors=lent(self.vectors), dual=lent(self.dual))
+        return (share[:, None, :] @ self.vectors[ids])[:, 0], (share[:, None, :] @ self.dual[ids])[:, 0]
 
     def users(self, batch: HistoryBatch) -> FloatArray:
         """Solve a vector per history, [queries, dim]; zero for an empty one.

@@ -7,7 +7,7 @@ the month before the data ends.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -78,6 +78,23 @@ class Demand:
     def eve(self) -> FloatArray:
         """The same without the last event's day: what is asked for at a cut in the middle of that day."""
         return self._catalogue(int(self.calendar[1]) - 2)
+
+    def grown(self, first: LongArray, present: FloatArray, eve: FloatArray) -> Demand:
+        """Return the same counts for a catalogue that goes on after its last item with some of no event.
+
+        Args:
+            first: [more items] their `first`, too.
+            present: [more items, columns] their `present`, too.
+            eve: [more items, columns] their `eve`, too.
+
+        """
+        demand = replace(self, first=first)
+        demand.__dict__.update(present=present, eve=eve)  # where the cached properties look first
+        return demand
+
+    def unsold(self) -> Demand:
+        """Return the demand for one item without events, in the same days."""
+        return Demand(self.keys[:0], self.totals[:1], self.calendar, self.calendar[1:].copy())
 
     def features(self, rows: IntArray, now: LongArray) -> FloatArray:
         """Describe the demand for items before the day of each query.

@@ -55,6 +55,12 @@ class Statistics:
         """Events per item and day."""
         return Demand(self.demand_keys, self.demand_totals, self.demand_calendar, self.demand_first)
 
+    def with_demand(self, demand: Demand) -> Statistics:
+        """Return statistics with other events per item and day, and what it has cached."""
+        statistics = replace(self, demand_first=demand.first)
+        statistics.__dict__["demand"] = demand  # where the cached property looks first
+        return statistics
+
     @property
     def follow(self) -> Neighbours:
         """What comes soon after an item."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from conf.schema import CandidateConfig, IndexConfig
 from encoders.factors import Factors
 from encoders.towers import Towers
 from features.candidates import ItemArrays
-from features.dataset import FloatArray
+from features.dataset import FloatArray, IntArray
 from features.statistics import Neighbours, Statistics
 from ranking.index import VectorIndex
 
@@ -23,12 +25,31 @@ def unit(vectors: FloatArray) -> FloatArray:
     return scaled
 
 
+@dataclass(frozen=True)
+class Sketch:
+    """The reduction of text vectors to the main directions of a catalogue."""
+
+    mean: FloatArray  # [text dim]
+    directions: FloatArray  # [text dim, at most 64], the widest first
+
+    @classmethod
+    def fit(cls, text_vectors: FloatArray) -> Sketch:
+        """Find the directions in which a catalogue's texts differ most."""
+        mean = text_vectors.mean(axis=0)
+        centred = text_vectors - mean
+        covariance = centred.T @ centred
+        _, directions = np.linalg.eigh(covariance.astype(np.float64))
+        return cls(mean, directions[:, ::-1][:, :SKETCH].astype(np.float32))
+
+    def units(self, text_vectors: FloatArray) -> FloatArray:
+        """Reduce text vectors, also such that were not there when it was fitted; unit length, [items, 64]."""
+        centred: FloatArray = text_vectors - self.mean
+        return unit(centred @ self.directions)
+
+
 def sketch(text_vectors: FloatArray) -> FloatArray:
-    """Reduce text vectors to their main directions, unit length, [items, at most 64]."""
-    centred = text_vectors - text_vectors.mean(axis=0)
-    covariance = centred.T @ centred
-    _, directions = np.linalg.eigh(covariance.astype(np.float64))
-    return unit(centred @ directions[:, ::-1][:, :SKETCH].astype(np.float32))
+    """Reduce text vectors to their own main directions, unit length, [items, at most 64]."""
+    return Sketch.fit(text_vectors).units(text_vectors)
 
 
 def text_neighbours(units: FloatArray, k: int) -> Neighbours:
@@ -45,9 +66,18 @@ def text_neighbours(units: FloatArray, k: int) -> Neighbours:
     return Neighbours(ids.astype(np.int32), weights.astype(np.float32))
 
 
-def _near_recent(near: Neighbours, statistics: Statistics) -> FloatArray:
-    """Return how much is bought of what reads like each item, [items]: all that is known of a new one."""
-    ids = near.ids[:, :10]
+def near_recent(near: IntArray, statistics: Statistics) -> FloatArray:
+    """Return how much is bought of what reads like each item: all that is known of a new one.
+
+    Args:
+        near: nearest texts of some items, [rows, k], padded with -1.
+        statistics: of the whole catalogue.
+
+    Returns:
+        Mean log of the recent demand for the ten nearest, [rows].
+
+    """
+    ids = near[:, :10]
     recent = np.where(ids >= 0, np.log1p(statistics.recent[np.maximum(ids, 0)]), 0.0)
     mean: FloatArray = (recent.sum(axis=1) / np.maximum((ids >= 0).sum(axis=1), 1)).astype(np.float32)
     return mean
@@ -61,6 +91,7 @@ def item_arrays(
     near: Neighbours | None = None,
     item_vectors: FloatArray | None = None,
     factors: Factors | None = None,
+    units: FloatArray | None = None,
 ) -> ItemArrays:
     """Compute the item-side arrays; without towers, items are compared by their text vectors.
 
@@ -72,11 +103,13 @@ def item_arrays(
         near: text neighbours when they are already known.
         item_vectors: the towers' vectors when they are already known.
         factors: co-purchase factors or None.
+        units: sketches of the text vectors when they are already known.
 
     """
     if item_vectors is None:
         item_vectors = text_vectors if towers is None else towers.item_vectors(text_vectors)
-    units = sketch(text_vectors)
+    if units is None:
+        units = sketch(text_vectors)
     near = near or text_neighbours(units, config.neighbours)
     return ItemArrays(
         statistics=statistics,
@@ -84,6 +117,6 @@ def item_arrays(
         item_units=unit(item_vectors),
         text_units=units,
         text_near=near,
-        text_near_recent=_near_recent(near, statistics),
+        text_near_recent=near_recent(near.ids, statistics),
         factor_vectors=np.zeros((len(units), 0), dtype=np.float32) if factors is None else factors.vectors,
     )

@@ -20,7 +20,7 @@ from encoders.towers import TOWERS_FILE, Towers
 from features.dataset import Catalogue, FloatArray
 from features.statistics import Neighbours, Statistics
 from features.text import TextTemplate
-from ranking.assemble import item_arrays
+from ranking.assemble import Sketch, item_arrays
 from ranking.index import VectorIndex
 from ranking.ranker import RANKER_FILE, Ranker
 from ranking.recommender import Recommender
@@ -47,6 +47,8 @@ class Bundle:
     catalogue: Catalogue
     recommender: Recommender
     text_encoder: TextEncoder
+    sketch: Sketch
+    """Reduces the text vectors of later items as those of the catalogue were reduced."""
 
     @property
     def kinds(self) -> list[str]:
@@ -92,6 +94,8 @@ def write_bundle(
     catalogue.frame.write_parquet(folder / CATALOG)
     np.save(folder / ITEM_VECTORS, recommender.arrays.item_vectors)
     np.save(folder / TEXT_VECTORS, recommender.text_vectors)
+    if not isinstance(recommender.index, VectorIndex):
+        raise TypeError("only an index over the whole catalogue can be published")
     recommender.index.save(folder / INDEX)
     recommender.arrays.statistics.save(folder / STATISTICS)
     near = recommender.arrays.text_near
@@ -141,10 +145,12 @@ def load_bundle(store: Path, version: str | None = None) -> Bundle:
             raise InputError(
                 f"{folder / name}: {count} rows, the manifest says {manifest['counts']['items']} items"
             )
-    arrays = item_arrays(statistics, text_vectors, towers, config, near, item_vectors, factors)
+    reduce = Sketch.fit(text_vectors)
+    units = reduce.units(text_vectors)
+    arrays = item_arrays(statistics, text_vectors, towers, config, near, item_vectors, factors, units)
     clicks = np.array(manifest["click_kinds"], dtype=np.bool_)
     recommender = Recommender(arrays, index, text_vectors, config, clicks, towers, ranker, factors)
     encoder = load_text_encoder(
         TextEncoderConfig(model=str(folder / TEXT_ENCODER), max_tokens=int(manifest["max_tokens"]))
     )
-    return Bundle(version, manifest, catalogue, recommender, encoder.eval())
+    return Bundle(version, manifest, catalogue, recommender, encoder.eval(), reduce)

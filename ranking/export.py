@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from conf.errors import InputError
-from conf.schema import ExportConfig
+from conf.serving import ExportConfig
 from ranking.bundle import TEXT_ENCODER
 from ranking.store import VERSIONS, current_version, verify
 

@@ -339,6 +339,12 @@ def compile_filter(catalogue: Catalogue, expression: str) -> pl.Expr:
     return _Compiler(catalogue.frame.schema, attribute_kinds(catalogue)).compile(tree).fill_null(False)
 
 
+def evaluate(frame: pl.DataFrame, compiled: pl.Expr) -> BoolArray:
+    """Return which rows of a table pass a compiled filter, [rows]."""
+    passed = frame.select(compiled.alias("pass"))["pass"]
+    return np.array(passed.to_numpy(), dtype=np.bool_)
+
+
 class MaskCache:
     """Recently used filter masks by catalogue version and expression; safe to use from several threads."""
 
@@ -366,8 +372,12 @@ class MaskCache:
         found = self.cached(version, expression)
         if found is not None:
             return found
-        passed = catalogue.frame.select(compile_filter(catalogue, expression).alias("pass"))["pass"]
-        mask: BoolArray = np.array(passed.to_numpy(), dtype=np.bool_)
+        return self.keep(
+            version, expression, evaluate(catalogue.frame, compile_filter(catalogue, expression))
+        )
+
+    def keep(self, version: str, expression: str, mask: BoolArray) -> BoolArray:
+        """Remember a mask made elsewhere, which becomes read-only; return it."""
         mask.flags.writeable = False
         with self._lock:
             if (version, expression) not in self._masks:

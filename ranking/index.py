@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import faiss
 import numpy as np
@@ -27,6 +27,15 @@ def default_factory(items: int) -> str:
         return "Flat"
     lists = int(2 ** np.round(np.log2(4 * np.sqrt(items))))
     return f"IVF{lists},SQ8"
+
+
+class Searches(Protocol):
+    """Whatever finds the rows with the largest inner products."""
+
+    def search(
+        self, queries: FloatArray, k: int, allowed: BoolArray | None = None
+    ) -> tuple[IntArray, FloatArray]:
+        """Return the best rows and their scores; see `VectorIndex.search`."""
 
 
 class VectorIndex:

@@ -18,7 +18,7 @@ from features.dataset import BoolArray, FloatArray, IntArray
 from features.histories import HistoryBatch, batch_histories
 from ranking.assemble import unit
 from ranking.explain import explain
-from ranking.index import VectorIndex
+from ranking.index import Searches, VectorIndex
 from ranking.ranker import Ranker
 from ranking.requests import Recommendation, Recommended, Request
 from ranking.rerank import diversify
@@ -44,13 +44,16 @@ class Recommender:
     def __init__(
         self,
         arrays: ItemArrays,
-        index: VectorIndex,
+        index: Searches,
         text_vectors: FloatArray,
         config: CandidateConfig,
         click_kinds: npt.NDArray[np.bool_],
         towers: Towers | None = None,
         ranker: Ranker | None = None,
         factors: Factors | None = None,
+        text_index: Searches | None = None,
+        sources: CandidateSources | None = None,
+        hidden: BoolArray | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -63,6 +66,10 @@ class Recommender:
             towers: trained towers; None compares text vectors instead (a shop without history).
             ranker: trained ranking head; None keeps the fused order of the sources.
             factors: co-purchase factors; None where no event is known.
+            text_index: index over `text_vectors`; None builds one.
+            sources: candidate sources over the same arrays; None prepares them.
+            hidden: [items] mask of rows that must never appear; `index`, `text_index` and `sources` leave
+                them out too.
 
         """
         self.arrays = arrays
@@ -73,9 +80,12 @@ class Recommender:
         self.towers = towers
         self.ranker = ranker
         self.factors = factors
-        self.sources = CandidateSources(index, arrays, config)
+        self.hidden = hidden
+        self.sources = sources or CandidateSources(index, arrays, config)
         # Without towers the retrieval index already holds the text vectors.
-        self.text_index = index if towers is None else VectorIndex.build(text_vectors, IndexConfig(gpu=False))
+        if text_index is None:
+            text_index = index if towers is None else VectorIndex.build(text_vectors, IndexConfig(gpu=False))
+        self.text_index = text_index
         self._vectors = torch.from_numpy(arrays.item_vectors)
 
     @property
@@ -167,6 +177,17 @@ class Recommender:
             proposals, candidates, np.where(padding, -np.inf, scores).astype(np.float32), probabilities
         )
 
+    def histories(self, requests: Sequence[Request]) -> HistoryBatch:
+        """Put the requests' histories together."""
+        # An event of a kind that the model does not know counts as the weakest that it knows.
+        weakest = max(len(self.click_kinds), 1) - 1
+        return batch_histories(
+            [r.history.items for r in requests],
+            [np.where(r.history.kinds < 0, weakest, np.minimum(r.history.kinds, weakest)) for r in requests],
+            [r.history.times for r in requests],
+            [r.now for r in requests],
+        )
+
     def recommend(self, requests: Sequence[Request]) -> list[Recommendation]:
         """Make a list for every request; a request's list does not depend on the others beside it."""
         answers: list[Recommendation | None] = [None] * len(requests)
@@ -185,17 +206,11 @@ class Recommender:
     def _block(
         self, requests: list[Request], sources: CandidateSources | None = None
     ) -> list[Recommendation]:
-        # An event of a kind that the model does not know counts as the weakest that it knows.
-        weakest = max(len(self.click_kinds), 1) - 1
-        batch = batch_histories(
-            [r.history.items for r in requests],
-            [np.where(r.history.kinds < 0, weakest, np.minimum(r.history.kinds, weakest)) for r in requests],
-            [r.history.times for r in requests],
-            [r.now for r in requests],
-        )
+        batch = self.histories(requests)
         limits = Limits(
             banned_keys(batch, [r.exclude for r in requests], [r.exclude_seen for r in requests], self.items),
             [r.allowed for r in requests],
+            self.hidden,
         )
         intents = None
         if any(r.intent is not None for r in requests):

@@ -12,7 +12,7 @@ from conf.schema import CandidateConfig, IndexConfig
 from features.candidates import SOURCES, Candidates, ItemArrays, UserVectors, recency_weights, spread
 from features.dataset import BoolArray, FloatArray, IntArray, LongArray
 from features.histories import HistoryBatch, KeyedSums, contains
-from ranking.index import VectorIndex
+from ranking.index import Searches, VectorIndex
 
 FUSION = 60.0
 """Constant of reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009)."""
@@ -26,6 +26,8 @@ class Limits:
     """Sorted keys query * items + row that must not appear (exclusions, seen items)."""
     allowed: list[BoolArray | None]
     """Per query, the mask of rows that pass its filter."""
+    hidden: BoolArray | None = None
+    """[items] mask of rows that no query may be given (deleted items); None where there are none."""
 
     def groups(self) -> list[tuple[BoolArray | None, LongArray]]:
         """Return each mask (one object: filters are cached) and the queries that share it."""
@@ -39,6 +41,8 @@ def best_by_query(sums: KeyedSums, queries: int, items: int, k: int, limits: Lim
     """Return the k permitted items with the largest sums per query, [queries, k] padded with -1."""
     permitted = ~contains(limits.banned, sums.keys)
     owner, row = sums.keys // items, sums.keys % items
+    if limits.hidden is not None:
+        permitted &= ~limits.hidden[row]
     for mask, members in limits.groups():
         if mask is not None:
             inside = np.zeros(queries, dtype=np.bool_)
@@ -102,25 +106,60 @@ def merge(proposals: dict[str, IntArray], queries: int) -> Candidates:
     return Candidates(merged, sources, scores)
 
 
+def new_rows(count: FloatArray) -> IntArray:
+    """Return the rows of items without events; none where all are new, as nothing then stands out."""
+    new = np.flatnonzero(count == 0).astype(np.int32)
+    return new if len(new) < len(count) else new[:0]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the sources keep beside the arrays; nothing of it holds a row that must not appear."""
+
+    by_popularity: IntArray
+    """Rows to propose as popular, best first."""
+    new_rows: IntArray
+    """Rows of items without events, ascending."""
+    factor_index: Searches | None
+    """Index over the co-purchase factors; None where there are none."""
+
+    @classmethod
+    def of(cls, arrays: ItemArrays) -> Kept:
+        """Work everything out for a catalogue of which every row may appear."""
+        statistics, factors = arrays.statistics, arrays.factor_vectors
+        return cls(
+            popularity_order(statistics.recent + 1e-3 * statistics.count),
+            new_rows(statistics.count),
+            VectorIndex.build(factors, IndexConfig(gpu=False)) if factors.shape[1] else None,
+        )
+
+
 class CandidateSources:
     """All sources over one bundle's arrays."""
 
     def __init__(
         self,
-        index: VectorIndex,
+        index: Searches,
         arrays: ItemArrays,
         config: CandidateConfig,
+        kept: Kept | None = None,
     ) -> None:
-        """Prepare the sources: the popularity order, and an index over the co-purchase factors."""
+        """Prepare the sources.
+
+        Args:
+            index: index over `arrays.item_vectors`.
+            arrays: item-side arrays.
+            config: quotas.
+            kept: what is known already of a catalogue that changes; None works everything out.
+
+        """
         self.index = index
         self.arrays = arrays
         self.config = config
-        statistics = arrays.statistics
-        self.by_popularity = popularity_order(statistics.recent + 1e-3 * statistics.count)
-        new = np.flatnonzero(statistics.count == 0).astype(np.int32)
-        self.new_rows = new if len(new) < len(statistics.count) else new[:0]  # all new: nothing to stand out
-        factors = arrays.factor_vectors
-        self.factor_index = VectorIndex.build(factors, IndexConfig(gpu=False)) if factors.shape[1] else None
+        kept = kept or Kept.of(arrays)
+        self.by_popularity = kept.by_popularity
+        self.new_rows = kept.new_rows
+        self.factor_index = kept.factor_index
 
     def with_quotas(self, config: CandidateConfig) -> CandidateSources:
         """Return the same sources under other quotas."""
@@ -131,7 +170,7 @@ class CandidateSources:
     @property
     def items(self) -> int:
         """Catalogue size."""
-        return len(self.by_popularity)
+        return len(self.arrays.statistics.count)
 
     def propose(
         self,
@@ -139,7 +178,7 @@ class CandidateSources:
         users: UserVectors,
         limits: Limits,
         intents: FloatArray | None = None,
-        text_index: VectorIndex | None = None,
+        text_index: Searches | None = None,
     ) -> tuple[dict[str, IntArray], FloatArray]:
         """Ask every source.
 
@@ -183,7 +222,7 @@ class CandidateSources:
         return proposals, np.stack([best, closest], axis=1)
 
     def nearest(
-        self, index: VectorIndex, vectors: FloatArray, quota: int, limits: Limits
+        self, index: Searches, vectors: FloatArray, quota: int, limits: Limits
     ) -> tuple[IntArray, FloatArray]:
         """Ask an index; a zero vector asks it nothing.
 

@@ -71,11 +71,17 @@ class Batcher(Generic[In, Out]):
         """Jobs waiting, without those being worked on."""
         return len(self._queue)
 
-    async def submit(self, job: In, deadline: float | None = None) -> Out:
+    async def submit(self, job: In, deadline: float | None = None, *, urgent: bool = False) -> Out:
         """Run one job and return its result.
 
         A job whose caller is cancelled, or whose `deadline` (event loop time) passes, is dropped unless
         its batch has already started.
+
+        Args:
+            job: what to do.
+            deadline: event loop time after which nobody waits for the result; None waits for ever.
+            urgent: put the job before those that wait, however many they are; for upkeep that requests depend
+                on.
 
         Raises:
             QueueFull: too many jobs wait.
@@ -83,11 +89,14 @@ class Batcher(Generic[In, Out]):
         """
         if self._closed:
             raise RuntimeError("the batcher is closed")
-        if len(self._queue) >= self._max_queue:
+        if len(self._queue) >= self._max_queue and not urgent:
             batches = len(self._queue) / self._max_batch
             raise QueueFull(max(0.05, batches * self._batch_seconds))
         waiting = _Waiting[In, Out](job, asyncio.get_running_loop().create_future(), deadline)
-        self._queue.append(waiting)
+        if urgent:
+            self._queue.appendleft(waiting)
+        else:
+            self._queue.append(waiting)
         if self._runner is None:
             self._runner = asyncio.create_task(self._drain())
         async with asyncio.timeout_at(deadline):

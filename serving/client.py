@@ -15,15 +15,17 @@ import grpc
 
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
+from serving.queries import Event, Item, RecommendQuery, SearchQuery, SimilarQuery
 from serving.results import (
-    Event,
-    RecommendQuery,
+    DeleteItemsResult,
+    DeleteUserResult,
     RecommendResult,
     RecordResult,
+    SearchResult,
     ServiceError,
-    SimilarQuery,
     SimilarResult,
     Status,
+    UpsertResult,
 )
 
 Request = TypeVar("Request")
@@ -92,6 +94,10 @@ class Client:
         """Return one page of a personalised list."""
         return RecommendResult.of(self._call(self._stub.Recommend, query.message(), timeout))
 
+    def search_items(self, query: SearchQuery, timeout: float | None = None) -> SearchResult:
+        """Return one page of the items that read like some words."""
+        return SearchResult.of(self._call(self._stub.SearchItems, query.message(), timeout))
+
     def similar_items(self, query: SimilarQuery, timeout: float | None = None) -> SimilarResult:
         """Return one page of similar items."""
         return SimilarResult.of(self._call(self._stub.SimilarItems, query.message(), timeout))
@@ -100,6 +106,21 @@ class Client:
         """Store events."""
         request = pb.RecordEventsRequest(events=[event.message() for event in events])
         return RecordResult.of(self._call(self._stub.RecordEvents, request, timeout))
+
+    def upsert_items(self, items: Sequence[Item], timeout: float | None = None) -> UpsertResult:
+        """Add or replace items; they can be recommended and found when this returns."""
+        request = pb.UpsertItemsRequest(items=[item.message() for item in items])
+        return UpsertResult.of(self._call(self._stub.UpsertItems, request, timeout))
+
+    def delete_items(self, item_ids: Sequence[str], timeout: float | None = None) -> DeleteItemsResult:
+        """Remove items; no response sent after this one has them."""
+        request = pb.DeleteItemsRequest(item_ids=item_ids)
+        return DeleteItemsResult.of(self._call(self._stub.DeleteItems, request, timeout))
+
+    def delete_user(self, user_id: str, timeout: float | None = None) -> DeleteUserResult:
+        """Erase every trace of a user."""
+        request = pb.DeleteUserRequest(user_id=user_id)
+        return DeleteUserResult.of(self._call(self._stub.DeleteUser, request, timeout))
 
     def status(self, timeout: float | None = None) -> Status:
         """Return what the server serves."""
@@ -145,6 +166,10 @@ class AsyncClient:
         """Return one page of a personalised list."""
         return RecommendResult.of(await self._call(self._stub.Recommend, query.message(), timeout))
 
+    async def search_items(self, query: SearchQuery, timeout: float | None = None) -> SearchResult:
+        """Return one page of the items that read like some words."""
+        return SearchResult.of(await self._call(self._stub.SearchItems, query.message(), timeout))
+
     async def similar_items(self, query: SimilarQuery, timeout: float | None = None) -> SimilarResult:
         """Return one page of similar items."""
         return SimilarResult.of(await self._call(self._stub.SimilarItems, query.message(), timeout))
@@ -153,6 +178,21 @@ class AsyncClient:
         """Store events."""
         request = pb.RecordEventsRequest(events=[event.message() for event in events])
         return RecordResult.of(await self._call(self._stub.RecordEvents, request, timeout))
+
+    async def upsert_items(self, items: Sequence[Item], timeout: float | None = None) -> UpsertResult:
+        """Add or replace items; they can be recommended and found when this returns."""
+        request = pb.UpsertItemsRequest(items=[item.message() for item in items])
+        return UpsertResult.of(await self._call(self._stub.UpsertItems, request, timeout))
+
+    async def delete_items(self, item_ids: Sequence[str], timeout: float | None = None) -> DeleteItemsResult:
+        """Remove items; no response sent after this one has them."""
+        request = pb.DeleteItemsRequest(item_ids=item_ids)
+        return DeleteItemsResult.of(await self._call(self._stub.DeleteItems, request, timeout))
+
+    async def delete_user(self, user_id: str, timeout: float | None = None) -> DeleteUserResult:
+        """Erase every trace of a user."""
+        request = pb.DeleteUserRequest(user_id=user_id)
+        return DeleteUserResult.of(await self._call(self._stub.DeleteUser, request, timeout))
 
     async def status(self, timeout: float | None = None) -> Status:
         """Return what the server serves."""

@@ -19,12 +19,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from conf.errors import InputError
-from conf.schema import DemoConfig
+from conf.serving import DemoConfig
 from features import schema
 from ranking.bundle import CATALOG, HISTORIES
 from ranking.store import VERSIONS, current_version
 from serving.client import Client
-from serving.results import RecommendQuery
+from serving.queries import RecommendQuery
 
 _LISTENING = re.compile(r"listening on (\S+:\d+)")
 START_SECONDS = 120.0

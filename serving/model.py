@@ -8,7 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from features.dataset import BoolArray, Catalogue, FloatArray, IntArray
+from features.dataset import BoolArray, FloatArray, IntArray
+from ranking.live_catalogue import LiveCatalogue
+from ranking.live_items import ItemChange, ItemPlan
 from ranking.requests import Recommendation, Request
 
 
@@ -18,8 +20,8 @@ class Recommends(Protocol):
     def recommend(self, requests: Sequence[Request]) -> list[Recommendation]:
         """Answer every request, in order."""
 
-    def observe_popularity(self, counts: FloatArray) -> None:
-        """Order popular items by event counts [items] from now on."""
+    def search(self, requests: Sequence[Request]) -> list[Recommendation]:
+        """Answer requests that have an intent with what reads like it, in order."""
 
     def similar(
         self, vectors: FloatArray, k: int, exclude: IntArray, allowed: BoolArray | None
@@ -28,7 +30,10 @@ class Recommends(Protocol):
 
 
 class Model(Protocol):
-    """One immutable model version with everything that answers need; `ranking.bundle.Bundle` is one."""
+    """One state of a model with everything that answers need; `ranking.live_items.LiveVersion` is one.
+
+    A request uses one from beginning to end. What a catalogue row means is the same in all states of a model.
+    """
 
     @property
     def version(self) -> str:
@@ -39,8 +44,8 @@ class Model(Protocol):
         """Content of manifest.json."""
 
     @property
-    def catalogue(self) -> Catalogue:
-        """The items."""
+    def catalogue(self) -> LiveCatalogue:
+        """The items of this state."""
 
     @property
     def kinds(self) -> list[str]:
@@ -56,7 +61,7 @@ class Model(Protocol):
 
     @property
     def recommender(self) -> Recommends:
-        """The recommender."""
+        """The recommender, one for all states: it knows the newest vectors and deletions."""
 
     @property
     def text_vectors(self) -> FloatArray:
@@ -69,6 +74,23 @@ class Model(Protocol):
         """Return unit vectors of free texts, [texts, text_dim]."""
 
 
+class LiveModel(Protocol):
+    """A model whose items change while it is served; `ranking.live_items.LiveItems` is one."""
+
+    @property
+    def current(self) -> Model:
+        """The newest state."""
+
+    def plan(self, changes: Sequence[ItemChange]) -> ItemPlan:
+        """Work out what changes come to against the current state; any thread, one at a time."""
+
+    def apply(self, plan: ItemPlan, vectors: FloatArray) -> Model:
+        """Make planned changes, given the vectors of `plan.texts`; only in the model's thread."""
+
+    def observe_popularity(self, counts: FloatArray) -> None:
+        """Order popular items by event counts [items] from now on; only in the model's thread."""
+
+
 @dataclass(frozen=True)
 class RecommendJob:
     """One list to make by the model that its rows belong to."""
@@ -77,6 +99,8 @@ class RecommendJob:
     request: Request
     intent: str = ""
     """Free text to encode into `request.intent`; empty for none."""
+    search: bool = False
+    """Whether to answer with what reads like the intent, instead of recommending with regard to it."""
 
 
 @dataclass(frozen=True)
@@ -99,31 +123,85 @@ class Neighbours:
     cosines: FloatArray  # [found]
 
 
-Job = RecommendJob | SimilarJob
-Answer = Recommendation | Neighbours
+@dataclass(frozen=True)
+class EncodeJob:
+    """Vectors of item texts."""
+
+    model: LiveModel
+    texts: list[str]
+
+
+@dataclass(frozen=True)
+class ApplyJob:
+    """Changes of items, with the vectors of their new texts."""
+
+    model: LiveModel
+    plan: ItemPlan
+    vectors: FloatArray
+
+
+@dataclass(frozen=True)
+class PopularityJob:
+    """New event counts of all items."""
+
+    model: LiveModel
+    counts: FloatArray
+
+
+Job = RecommendJob | SimilarJob | EncodeJob | ApplyJob | PopularityJob
+Answer = Recommendation | Neighbours | FloatArray | None
 
 
 def run_jobs(jobs: Sequence[Job]) -> list[Answer]:
     """Answer a batch: texts of one kind are encoded together, lists of one model are made together.
 
     Jobs hold the model they were made for, so a batch that straddles a model change is answered correctly.
+    Changes of items come first: the lists of the same batch know them already.
     """
     answers: dict[int, Answer] = {}
     by_model: dict[int, list[int]] = {}
     for position, job in enumerate(jobs):
-        by_model.setdefault(id(job.model), []).append(position)
+        if isinstance(job, (RecommendJob, SimilarJob)):
+            by_model.setdefault(id(job.model.recommender), []).append(position)
+        else:
+            answers[position] = _maintain(job)
     for positions in by_model.values():
-        model = jobs[positions[0]].model
+        model = _asked(jobs[positions[0]])
         lists = [(p, job) for p in positions if isinstance(job := jobs[p], RecommendJob)]
         if lists:
-            requests = _with_intents(model, [job for _, job in lists])
-            answers.update(zip([p for p, _ in lists], model.recommender.recommend(requests), strict=True))
+            answers.update(zip([p for p, _ in lists], _lists(model, [job for _, job in lists]), strict=True))
         alike = [(p, job) for p in positions if isinstance(job := jobs[p], SimilarJob)]
         if alike:
             answers.update(
                 zip([p for p, _ in alike], _neighbours(model, [job for _, job in alike]), strict=True)
             )
     return [answers[position] for position in range(len(jobs))]
+
+
+def _maintain(job: EncodeJob | ApplyJob | PopularityJob) -> FloatArray | None:
+    """Do work that keeps a model up to date."""
+    if isinstance(job, EncodeJob):
+        return job.model.current.encode_items(job.texts)
+    if isinstance(job, ApplyJob):
+        job.model.apply(job.plan, job.vectors)
+    else:
+        job.model.observe_popularity(job.counts)
+    return None
+
+
+def _asked(job: Job) -> Model:
+    assert isinstance(job, (RecommendJob, SimilarJob))
+    return job.model
+
+
+def _lists(model: Model, jobs: list[RecommendJob]) -> list[Recommendation]:
+    """Make the lists of jobs, in order."""
+    requests = _with_intents(model, jobs)
+    wanted = [request for job, request in zip(jobs, requests, strict=True) if job.search]
+    other = [request for job, request in zip(jobs, requests, strict=True) if not job.search]
+    searched = iter(model.recommender.search(wanted) if wanted else ())
+    recommended = iter(model.recommender.recommend(other) if other else ())
+    return [next(searched) if job.search else next(recommended) for job in jobs]
 
 
 def _with_intents(model: Model, jobs: list[RecommendJob]) -> list[Request]:

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from features.dataset import FloatArray
 from serving.model import Model
 
 
 class LivePopularity:
-    """Counts recorded events for a model that has learnt from none; idle for any other model."""
+    """Counts recorded events for a model that has learnt from none; for the event loop's thread."""
 
     def __init__(self, model: Model) -> None:
         """Start from zero."""
         self.active = int(model.manifest.get("counts", {}).get("events", 1)) == 0
-        self._model = model
-        self._lock = threading.Lock()
+        """Whether counts are wanted; other models know better from training."""
         self._counts = np.zeros(len(model.catalogue), dtype=np.float32)
 
-    def add(self, item_counts: Mapping[str, int]) -> None:
-        """Add stored events, by item id; items outside the catalogue are left out."""
-        with self._lock:
-            for item_id, count in item_counts.items():
-                row = self._model.catalogue.row(item_id)
-                if row is not None:
-                    self._counts[row] += count
-            self._model.recommender.observe_popularity(self._counts)
+    def add(self, model: Model, item_counts: Mapping[str, int]) -> FloatArray:
+        """Add events by item id, leaving unknown items out; return the count of every row, [items]."""
+        missing = len(model.catalogue) - len(self._counts)
+        if missing > 0:
+            self._counts = np.pad(self._counts, (0, missing))
+        for item_id, count in item_counts.items():
+            row = model.catalogue.row(item_id)
+            if row is not None:
+                self._counts[row] += count
+        return self._counts.copy()
 
-    def count(self, item_ids: Iterable[str]) -> None:
-        """Add one event per item id."""
-        counts: dict[str, int] = {}
-        for item_id in item_ids:
-            counts[item_id] = counts.get(item_id, 0) + 1
-        self.add(counts)
+
+def count_items(item_ids: Iterable[str]) -> dict[str, int]:
+    """Count equal ids."""
+    counts: dict[str, int] = {}
+    for item_id in item_ids:
+        counts[item_id] = counts.get(item_id, 0) + 1
+    return counts

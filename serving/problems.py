@@ -51,6 +51,16 @@ def overloaded(what: str, retry_seconds: float) -> Problem:
     )
 
 
+def starting() -> Problem:
+    """Return the problem of a request that comes before the model is ready."""
+    return Problem(
+        grpc.StatusCode.UNAVAILABLE,
+        "STARTING",
+        "the server is starting; health turns to SERVING when it is ready",
+        retry_seconds=1.0,
+    )
+
+
 def late() -> Problem:
     """Return the problem of a request that cannot be answered within its deadline."""
     return Problem(

@@ -1,121 +1,16 @@
-"""What the Python clients send and return: frozen dataclasses instead of protocol buffer messages."""
+"""What the Python clients return: frozen dataclasses instead of protocol buffer messages."""
 
 from __future__ import annotations
 
-import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-
-
-@dataclass(frozen=True)
-class SessionEvent:
-    """One thing that the shopper did in the running session."""
-
-    item_id: str
-    event: str = ""
-    """Event kind; empty takes the model's usual one."""
-    time: datetime | None = None
-
-
-@dataclass(frozen=True)
-class RecommendQuery:
-    """A question to Recommend; see RecommendRequest in the proto file for every field."""
-
-    user_id: str = ""
-    session: tuple[SessionEvent, ...] = ()
-    """Oldest first."""
-    intent: str = ""
-    page_size: int = 0
-    page_token: str = ""
-    filter: str = ""
-    exclude_item_ids: tuple[str, ...] = ()
-    exclude_seen: bool | None = None
-    diversity: float | None = None
-    explain: bool = False
-    surface: str = ""
-    fields: tuple[str, ...] = ()
-    """Fields of the items to return; empty for all."""
-    request_time: datetime | None = None
-
-    def message(self) -> pb.RecommendRequest:
-        """Build the request."""
-        request = pb.RecommendRequest(
-            user_id=self.user_id,
-            page_size=self.page_size,
-            page_token=self.page_token,
-            filter=self.filter,
-            exclude_item_ids=self.exclude_item_ids,
-            exclude_seen=self.exclude_seen,
-            diversity=self.diversity,
-            explain=self.explain,
-            surface=self.surface,
-            request_time=_timestamp(self.request_time),
-        )
-        request.read_mask.paths.extend(self.fields)
-        if self.session or self.intent:
-            request.session.intent = self.intent
-            request.session.events.extend(
-                pb.SessionEvent(item_id=e.item_id, event=e.event, event_time=_timestamp(e.time))
-                for e in self.session
-            )
-        return request
-
-
-@dataclass(frozen=True)
-class SimilarQuery:
-    """A question to SimilarItems: set `item_id` or `text`."""
-
-    item_id: str = ""
-    text: str = ""
-    page_size: int = 0
-    page_token: str = ""
-    filter: str = ""
-    exclude_item_ids: tuple[str, ...] = ()
-    fields: tuple[str, ...] = ()
-
-    def message(self) -> pb.SimilarItemsRequest:
-        """Build the request."""
-        request = pb.SimilarItemsRequest(
-            item_id=self.item_id or None,
-            page_size=self.page_size,
-            page_token=self.page_token,
-            filter=self.filter,
-            exclude_item_ids=self.exclude_item_ids,
-        )
-        if self.text:
-            request.text = self.text
-        request.read_mask.paths.extend(self.fields)
-        return request
-
-
-@dataclass(frozen=True)
-class Event:
-    """One thing that a shopper did."""
-
-    user_id: str
-    item_id: str
-    event: str
-    time: datetime | None = None
-    """Null: the server's clock."""
-    event_id: str = ""
-    """Empty: a random one, made before the first attempt, so that a retried call stores the event once."""
-
-    def message(self) -> pb.Event:
-        """Build the message."""
-        return pb.Event(
-            user_id=self.user_id,
-            item_id=self.item_id,
-            event=self.event,
-            event_time=_timestamp(self.time),
-            event_id=self.event_id or uuid.uuid4().hex,
-        )
 
 
 @dataclass(frozen=True)
@@ -140,6 +35,20 @@ class RecommendedItem:
     source: str
     reasons: tuple[Reason, ...]
 
+    @classmethod
+    def of(cls, item: pb.RecommendedItem) -> RecommendedItem:
+        """Read a message."""
+        return cls(
+            item_id=item.item_id,
+            title=item.title,
+            snippet=item.snippet,
+            score=item.score,
+            p_click=item.p_click if item.HasField("p_click") else None,
+            p_purchase=item.p_purchase if item.HasField("p_purchase") else None,
+            source=item.source,
+            reasons=tuple(Reason(r.kind, r.because_item_id, r.text) for r in item.reasons),
+        )
+
 
 @dataclass(frozen=True)
 class RecommendResult:
@@ -156,19 +65,7 @@ class RecommendResult:
     @classmethod
     def of(cls, response: pb.RecommendResponse) -> RecommendResult:
         """Read a response."""
-        items = tuple(
-            RecommendedItem(
-                item_id=item.item_id,
-                title=item.title,
-                snippet=item.snippet,
-                score=item.score,
-                p_click=item.p_click if item.HasField("p_click") else None,
-                p_purchase=item.p_purchase if item.HasField("p_purchase") else None,
-                source=item.source,
-                reasons=tuple(Reason(r.kind, r.because_item_id, r.text) for r in item.reasons),
-            )
-            for item in response.items
-        )
+        items = tuple(RecommendedItem.of(item) for item in response.items)
         return cls(
             items,
             response.next_page_token,
@@ -206,6 +103,44 @@ class SimilarResult:
 
 
 @dataclass(frozen=True)
+class SearchResult:
+    """One page of search results."""
+
+    items: tuple[RecommendedItem, ...]
+    next_page_token: str
+    model_version: str
+    request_id: str
+    degradation: str
+    """As of RecommendResult; `text_only` where the words alone decided."""
+    unknown_item_ids: tuple[str, ...]
+
+    @classmethod
+    def of(cls, response: pb.SearchItemsResponse) -> SearchResult:
+        """Read a response."""
+        return cls(
+            tuple(RecommendedItem.of(item) for item in response.items),
+            response.next_page_token,
+            response.model_version,
+            response.request_id,
+            _degradation_name(response.degradation),
+            tuple(response.unknown_item_ids),
+        )
+
+
+@dataclass(frozen=True)
+class DeleteUserResult:
+    """What the erasing of a user did."""
+
+    deleted_event_count: int
+    request_id: str
+
+    @classmethod
+    def of(cls, response: pb.DeleteUserResponse) -> DeleteUserResult:
+        """Read a response."""
+        return cls(response.deleted_event_count, response.request_id)
+
+
+@dataclass(frozen=True)
 class Reject:
     """A row that was not stored."""
 
@@ -227,10 +162,45 @@ class RecordResult:
     @classmethod
     def of(cls, response: pb.RecordEventsResponse) -> RecordResult:
         """Read a response."""
-        rejects = tuple(
-            Reject(r.index, pb.RowReject.Reason.Name(r.reason), r.message) for r in response.rejects
+        return cls(
+            response.new_count, response.duplicate_count, _rejects(response.rejects), response.request_id
         )
-        return cls(response.new_count, response.duplicate_count, rejects, response.request_id)
+
+
+@dataclass(frozen=True)
+class UpsertResult:
+    """What became of the items of one call."""
+
+    upserted_count: int
+    rejects: tuple[Reject, ...]
+    request_id: str
+
+    @classmethod
+    def of(cls, response: pb.UpsertItemsResponse) -> UpsertResult:
+        """Read a response."""
+        return cls(response.upserted_count, _rejects(response.rejects), response.request_id)
+
+
+@dataclass(frozen=True)
+class DeleteItemsResult:
+    """What a deletion of items did."""
+
+    deleted_count: int
+    request_id: str
+
+    @classmethod
+    def of(cls, response: pb.DeleteItemsResponse) -> DeleteItemsResult:
+        """Read a response."""
+        return cls(response.deleted_count, response.request_id)
+
+
+@dataclass(frozen=True)
+class FailedReload:
+    """A published version that the server could not go over to."""
+
+    model_version: str
+    reason: str
+    time: datetime
 
 
 @dataclass(frozen=True)
@@ -240,6 +210,8 @@ class Status:
     model_version: str
     model_data_time: datetime
     item_count: int
+    changed_item_count: int
+    deleted_item_count: int
     event_kinds: tuple[str, ...]
     attributes: dict[str, str]
     """Filter attribute -> type in lower case."""
@@ -248,14 +220,19 @@ class Status:
     max_page_size: int
     max_event_batch: int
     server_version: str
+    failed_reload: FailedReload | None
+    """Set while the store's current version is not the one that is served."""
 
     @classmethod
     def of(cls, response: pb.GetStatusResponse) -> Status:
         """Read a response."""
+        failed = response.failed_reload
         return cls(
             model_version=response.model_version,
             model_data_time=response.model_data_time.ToDatetime(tzinfo=UTC),
             item_count=response.item_count,
+            changed_item_count=response.changed_item_count,
+            deleted_item_count=response.deleted_item_count,
             event_kinds=tuple(response.event_kinds),
             attributes={a.name: pb.Attribute.Type.Name(a.type).lower() for a in response.attributes},
             user_count=response.user_count,
@@ -263,6 +240,11 @@ class Status:
             max_page_size=response.max_page_size,
             max_event_batch=response.max_event_batch,
             server_version=response.server_version,
+            failed_reload=FailedReload(
+                failed.model_version, failed.reason, failed.time.ToDatetime(tzinfo=UTC)
+            )
+            if response.HasField("failed_reload")
+            else None,
         )
 
 
@@ -310,13 +292,17 @@ class ServiceError(Exception):
         return found
 
 
-def _timestamp(moment: datetime | None) -> Timestamp | None:
-    """Convert a time; one without zone is UTC."""
-    if moment is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp
+def _rejects(rows: Iterable[pb.RowReject]) -> tuple[Reject, ...]:
+    """Read rejected rows; servers newer than this client may send reasons that it does not know."""
+    known = pb.RowReject.Reason.values()
+    return tuple(
+        Reject(
+            r.index,
+            pb.RowReject.Reason.Name(r.reason) if r.reason in known else f"REASON_{r.reason}",
+            r.message,
+        )
+        for r in rows
+    )
 
 
 def _degradation_name(value: pb.Degradation) -> str:

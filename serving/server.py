@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,16 +17,26 @@ from grpc_reflection.v1alpha import reflection
 from rich.console import Console
 
 from conf.errors import InputError
-from conf.schema import ServeConfig
+from conf.serving import ServeConfig
 from features.privacy import make_pseudonyms
 from serving.envelope import Envelope
-from serving.model import Model
+from serving.host import ModelHost, Served
+from serving.model import LiveModel, Model
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
-from serving.service import SERVICE_NAME, RecommendationService, Served
+from serving.reload import BundleWatcher, FailedReload
+from serving.service import SERVICE_NAME, RecommendationService
+from serving.sqlite_file import SqliteFile
+from serving.sqlite_items import SqliteItemChanges
 from serving.sqlite_state import SqliteUserState
+from serving.user_state import UserState
 
 HISTORIES_FILE: Final = "histories.parquet"
 """In the artifact store: training histories, imported into user state once per content."""
+RELOAD_HEALTH: Final = "shelfwise.v1.ModelReload"
+"""Health service name that is NOT_SERVING while CURRENT names a version that could not be loaded."""
+Load = Callable[[str], LiveModel]
+"""Verifies and loads a version of the store."""
+_NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _CURRENT: Final = "CURRENT"
 _LAST_BYTES_SECONDS: Final = 0.5
 """Time for the last responses to leave, once every call has been answered."""
@@ -45,26 +56,32 @@ def serve(config: ServeConfig, console: Console) -> None:
         )
     # Reading a bundle brings in torch and FAISS, which nothing else of this module needs.
     from ranking.bundle import load_bundle
+    from ranking.live_items import LiveItems
+
+    def load(version: str | None = None) -> LiveModel:
+        return LiveItems(load_bundle(store, version), config.max_live_items)
 
     _limit_threads(config.threads)
     with console.status("loading the model"):
-        model = load_bundle(store)
-    serve_model(config, model, console)
+        model = load()
+    serve_model(config, model, console, load)
 
 
-def serve_model(config: ServeConfig, model: Model, console: Console) -> None:
-    """Serve a loaded model until SIGTERM or SIGINT; see `serve`."""
+def serve_model(config: ServeConfig, model: LiveModel, console: Console, load: Load | None = None) -> None:
+    """Serve a loaded model until SIGTERM or SIGINT; see `serve` and `start`."""
     level = logging.INFO if config.log_requests else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    asyncio.run(_serve_until_signal(config, model, console))
+    asyncio.run(_serve_until_signal(config, model, console, load))
 
 
-async def _serve_until_signal(config: ServeConfig, model: Model, console: Console) -> None:
-    running = await start(config, model, console)
+async def _serve_until_signal(
+    config: ServeConfig, model: LiveModel, console: Console, load: Load | None
+) -> None:
+    running = await start(config, model, console, load)
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    line = f"listening on {config.host}:{running.port} model {model.version}"
+    line = f"listening on {config.host}:{running.port} model {model.current.version}"
     console.print(line, soft_wrap=True, markup=False, highlight=False)
     await stop.wait()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -81,7 +98,9 @@ class RunningServer:
     _server: grpc.aio.Server
     _health: health_aio.HealthServicer
     _envelope: Envelope
-    _state: SqliteUserState
+    _host: ModelHost
+    _watcher: BundleWatcher | None
+    _file: SqliteFile
 
     async def stop(self, drain_seconds: float) -> None:
         """Report NOT_SERVING, take no more calls, let running ones finish, and release everything.
@@ -89,6 +108,8 @@ class RunningServer:
         Args:
             drain_seconds: time that running calls get; what is not done by then is cancelled.
         """
+        if self._watcher is not None:
+            await self._watcher.stop()
         await self._health.enter_graceful_shutdown()
         draining = asyncio.create_task(self._server.stop(drain_seconds))
         idle = asyncio.create_task(self._envelope.wait_idle())
@@ -98,16 +119,25 @@ class RunningServer:
         await self._server.stop(min(drain_seconds, _LAST_BYTES_SECONDS))
         await draining
         await self.service.close()
-        await self._state.close()
+        await self._host.close()
+        await self._file.close()
 
 
-async def start(config: ServeConfig, model: Model, console: Console) -> RunningServer:
+async def start(
+    config: ServeConfig, model: LiveModel, console: Console, load: Load | None = None
+) -> RunningServer:
     """Bind the port, bring user state up to date, warm the model up, and report SERVING.
+
+    Args:
+        config: the settings.
+        model: answers first.
+        console: gets the lines for the operator.
+        load: loads another version when CURRENT changes; None stays with the first model.
 
     Raises:
         InputError: the port is taken, or state or histories cannot be used.
     """
-    _check_privacy(config, model)
+    _check_privacy(config, model.current)
     pseudonyms = make_pseudonyms(config.privacy)
     envelope = Envelope(SERVICE_NAME)
     server = grpc.aio.server(
@@ -120,18 +150,24 @@ async def start(config: ServeConfig, model: Model, console: Console) -> RunningS
     )
     port = _bind(server, config)
     store = Path(config.artifacts)
-    state = SqliteUserState(Path(config.state) if config.state else store / "state.sqlite")
+    file = SqliteFile(Path(config.state) if config.state else store / "state.sqlite")
+    state, changes = SqliteUserState(file), SqliteItemChanges(file)
     try:
         await _import_histories(state, store / HISTORIES_FILE, console)
-        service = RecommendationService(await asyncio.to_thread(Served, model), state, config, pseudonyms)
+        derived = await asyncio.to_thread(Served.of, model.current)
     except BaseException:
-        await state.close()
+        await file.close()
         raise
-    pb_grpc.add_RecommendationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+    host = ModelHost(changes, state, config)
     health = health_aio.HealthServicer()
+    watcher = None
+    if load is not None and config.reload_seconds > 0:
+        watcher = _watch(config, host, state, health, console, load)
+    service = RecommendationService(host, state, changes, config, store / HISTORIES_FILE, watcher, pseudonyms)
+    pb_grpc.add_RecommendationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    for name in ("", SERVICE_NAME):
-        await health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+    for name in ("", SERVICE_NAME, RELOAD_HEALTH):
+        await health.set(name, _NOT_SERVING)
     if config.reflection:
         names = (
             SERVICE_NAME,
@@ -140,15 +176,44 @@ async def start(config: ServeConfig, model: Model, console: Console) -> RunningS
         )
         reflection.enable_server_reflection(names, server)
     await server.start()
-    running = RunningServer(port, service, server, health, envelope, state)
+    running = RunningServer(port, service, server, health, envelope, host, watcher, file)
     try:
-        await service.warm_up()
+        await host.load(model, derived)
     except BaseException:
         await running.stop(0.0)
         raise
-    for name in ("", SERVICE_NAME):
+    for name in ("", SERVICE_NAME, RELOAD_HEALTH):
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
+    if watcher is not None:
+        watcher.start()
     return running
+
+
+def _watch(
+    config: ServeConfig,
+    host: ModelHost,
+    state: UserState,
+    health: health_aio.HealthServicer,
+    console: Console,
+    load: Load,
+) -> BundleWatcher:
+    """Return a watcher that keeps health and the operator informed."""
+    store = Path(config.artifacts)
+
+    async def prepare(model: LiveModel) -> None:
+        _check_privacy(config, model.current)
+        if (store / HISTORIES_FILE).is_file():
+            await state.import_histories(store / HISTORIES_FILE)
+
+    async def changed(failed: FailedReload | None) -> None:
+        good = health_pb2.HealthCheckResponse.SERVING if failed is None else _NOT_SERVING
+        await health.set(RELOAD_HEALTH, good)
+        if failed is None:
+            console.print(
+                f"serving model {host.served.model.version}", soft_wrap=True, markup=False, highlight=False
+            )
+
+    return BundleWatcher(store, host, load, prepare, changed, config.reload_seconds)
 
 
 def _check_privacy(config: ServeConfig, model: Model) -> None:

@@ -10,9 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from conf.errors import InputError
-from conf.schema import RecommendConfig
+from conf.serving import RecommendConfig
 from serving.client import Client
-from serving.results import RecommendQuery, RecommendResult, ServiceError, SessionEvent
+from serving.queries import RecommendQuery, SessionEvent
+from serving.results import RecommendResult, ServiceError
 
 _DEGRADATIONS = {
     "none": "personalised with the user's history",

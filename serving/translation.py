@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 
 from features import schema
-from features.dataset import Catalogue, FloatArray, IntArray
+from features.dataset import FloatArray, IntArray
+from ranking.live_catalogue import LiveCatalogue
 from ranking.requests import History, Reason, Recommendation
 from serving.model import Model
 from serving.problems import invalid
@@ -128,23 +129,27 @@ def degradation(answered: str, stored: int, history: int, available: bool) -> pb
 
 
 class ItemCards:
-    """Titles and snippets of a catalogue's items."""
+    """Titles and snippets of a catalogue's items, of any of its states."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: LiveCatalogue) -> None:
         """Find the title column, if there is one."""
         self._catalogue = catalogue
         by_lower = {name.lower(): name for name in reversed(catalogue.attributes)}
-        column = next((by_lower[name] for name in _TITLE_COLUMNS if name in by_lower), None)
-        self._titles = None if column is None else catalogue.frame[column].cast(str, strict=False)
+        self._column = next((by_lower[name] for name in _TITLE_COLUMNS if name in by_lower), None)
+        frame = catalogue.base.frame
+        self._titles = None if self._column is None else frame[self._column].cast(str, strict=False)
 
     def title(self, row: int) -> str:
         """Return the title attribute, or else the beginning of the text."""
-        title = None if self._titles is None else self._titles[row]
-        return _cut(str(title) if title else self._catalogue.texts[row], SNIPPET_CHARS // 2)
+        later = self._catalogue.later(row)
+        title: object = None
+        if self._column is not None and self._titles is not None:
+            title = self._titles[row] if later is None else later.values.get(self._column)
+        return _cut(str(title) if title else self._catalogue.text(row), SNIPPET_CHARS // 2)
 
     def snippet(self, row: int) -> str:
         """Return the beginning of the text."""
-        return _cut(self._catalogue.texts[row], SNIPPET_CHARS)
+        return _cut(self._catalogue.text(row), SNIPPET_CHARS)
 
     def recommended(
         self, answer: Recommendation, intent: str, explain: bool, fields: frozenset[str] | None

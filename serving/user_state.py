@@ -122,9 +122,6 @@ class UserState(Protocol):
     async def stats(self) -> StateStats:
         """Return size and freshness."""
 
-    async def close(self) -> None:
-        """Finish what waits and release files."""
-
 
 def content_id(item_id: str, kind: str, time_ns: int) -> str:
     """Name an event that came without id by its content, so that sending it again stores it once."""

@@ -23,7 +23,7 @@ from ranking.bundle import load_bundle
 from ranking.pipeline import evaluate, run
 from ranking.requests import History, Request
 from serving.client import Client
-from serving.results import Event, RecommendQuery, SessionEvent, SimilarQuery
+from serving.queries import Event, RecommendQuery, SessionEvent, SimilarQuery
 from tests.synthetic import read_json
 
 QUIET = Console(quiet=True)

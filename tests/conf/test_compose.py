@@ -10,12 +10,11 @@ from conf.schema import (
     Adapter,
     PipelineConfig,
     Pooling,
-    RecommendConfig,
-    ServeConfig,
     SplitKind,
     TextEncoderConfig,
     UserEncoderConfig,
 )  # fmt: skip
+from conf.serving import RecommendConfig, ServeConfig
 
 CONF = files("conf")
 FOLDERS = sorted(f.name for f in CONF.iterdir() if f.is_dir() and not f.name.startswith("_"))

@@ -13,7 +13,8 @@ import grpc
 import pytest
 from rich.console import Console
 
-from conf.schema import ServeConfig
+from conf.serving import ServeConfig
+from serving.model import LiveModel
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.server import RunningServer, start
 from tests.serving.fake_bundle import FakeBundle
@@ -34,6 +35,7 @@ class Harness:
     """A real server on a real socket, in an event loop of its own thread."""
 
     model: FakeBundle
+    """What answers, unless the test started the server with another model."""
     running: RunningServer
     loop: asyncio.AbstractEventLoop
     stub: Any
@@ -58,10 +60,17 @@ class Servers:
         self._thread.start()
         self._started: list[tuple[RunningServer, grpc.Channel]] = []
 
-    def start(self, model: FakeBundle | None = None, **settings: Any) -> Harness:
+    def start(
+        self,
+        model: FakeBundle | None = None,
+        live: LiveModel | None = None,
+        load: Callable[[str], LiveModel] | None = None,
+        **settings: Any,
+    ) -> Harness:
+        """Start a server on the fake bundle, or on another live model."""
         model = model or FakeBundle()
-        config = ServeConfig(artifacts=str(self.store), port=0, **settings)
-        starting = start(config, model, Console(file=io.StringIO()))
+        config = ServeConfig(artifacts=str(self.store), **{"port": 0, **settings})
+        starting = start(config, live or model, Console(file=io.StringIO()), load)
         running = asyncio.run_coroutine_threadsafe(starting, self._loop).result(20)
         channel = grpc.insecure_channel(f"127.0.0.1:{running.port}")
         self._started.append((running, channel))
@@ -69,6 +78,13 @@ class Servers:
         model.recommender.batches.clear()
         model.recommender.seen.clear()
         return Harness(model, running, self._loop, stub, self.store)
+
+    def stop(self, harness: Harness) -> None:
+        """Stop one server before the end of the test."""
+        place = next(n for n, (running, _) in enumerate(self._started) if running is harness.running)
+        running, channel = self._started.pop(place)
+        channel.close()
+        asyncio.run_coroutine_threadsafe(running.stop(1.0), self._loop).result(20)
 
     def close(self) -> None:
         for running, channel in self._started:

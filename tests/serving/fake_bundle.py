@@ -12,7 +12,10 @@ import numpy as np
 import polars as pl
 
 from features.dataset import BoolArray, Catalogue, FloatArray, IntArray
+from ranking.live_catalogue import LiveCatalogue
+from ranking.live_items import ItemChange, ItemPlan
 from ranking.requests import Reason, Recommendation, Recommended, Request
+from serving.model import Model
 
 ITEMS = 30
 TEXT_DIM = 16
@@ -24,22 +27,21 @@ POISON = "poison"
 """An intent that makes the model fail."""
 
 
-def catalogue() -> Catalogue:
+def catalogue() -> LiveCatalogue:
     """Items i0 to i29; price is the row, i3 has none; every third is SHOES; even rows are in stock."""
     rows = range(ITEMS)
-    return Catalogue(
-        pl.DataFrame(
-            {
-                "item_id": [f"i{r}" for r in rows],
-                "item_text": [f"Item number {r}. " + "A fine thing for every day. " * 12 for r in rows],
-                "title": [f"Item {r}" for r in rows],
-                "category": ["SHOES" if r % 3 == 0 else "HATS" for r in rows],
-                "price": [None if r == 3 else float(r) for r in rows],
-                "in_stock": [r % 2 == 0 for r in rows],
-                "tags": [["sale", "new"] if r < 5 else [] for r in rows],
-            }
-        )
+    frame = pl.DataFrame(
+        {
+            "item_id": [f"i{r}" for r in rows],
+            "item_text": [f"Item number {r}. " + "A fine thing for every day. " * 12 for r in rows],
+            "title": [f"Item {r}" for r in rows],
+            "category": ["SHOES" if r % 3 == 0 else "HATS" for r in rows],
+            "price": [None if r == 3 else float(r) for r in rows],
+            "in_stock": [r % 2 == 0 for r in rows],
+            "tags": [["sale", "new"] if r < 5 else [] for r in rows],
+        }
     )
+    return LiveCatalogue(Catalogue(frame))
 
 
 def unit_vector(text: str) -> FloatArray:
@@ -59,9 +61,6 @@ class FakeRecommender:
         self.gate = threading.Event()
         self.gate.set()
 
-    def observe_popularity(self, counts: FloatArray) -> None:
-        raise AssertionError("the fake bundle has learnt from events")
-
     def recommend(self, requests: Sequence[Request]) -> list[Recommendation]:
         self.gate.wait(10)
         self.batches.append(len(requests))
@@ -73,6 +72,20 @@ class FakeRecommender:
             if request.intent is not None and np.allclose(request.intent, unit_vector(POISON)):
                 raise ValueError("poisoned")
             answers.append(self._one(request))
+        return answers
+
+    def search(self, requests: Sequence[Request]) -> list[Recommendation]:
+        """Cosines to the words; histories change nothing."""
+        self.seen.extend(requests)
+        answers = []
+        for request in requests:
+            assert request.intent is not None
+            rows, cosines = self.similar(request.intent[None, :], request.k, request.exclude, request.allowed)
+            pairs = zip(rows[0].tolist(), cosines[0].tolist(), strict=True)
+            reasons = (Reason("matches_intent"),) if request.explain else ()
+            nan = float("nan")
+            items = tuple(Recommended(r, c, nan, nan, "intent", reasons) for r, c in pairs if r >= 0)
+            answers.append(Recommendation(items, "none" if len(request.history.items) else "text_only"))
         return answers
 
     def _one(self, request: Request) -> Recommendation:
@@ -107,7 +120,7 @@ class FakeRecommender:
 
 
 class FakeBundle:
-    """Attributes and methods of ranking.bundle.Bundle."""
+    """Implements `serving.model.Model` and `LiveModel` for items that never change."""
 
     def __init__(self, version: str = "v1") -> None:
         self.version = version
@@ -116,7 +129,7 @@ class FakeBundle:
         self.kinds = KINDS
         self.exclude_seen = True
         self.data_end = DATA_END
-        self.text_vectors = self.encode_items([t.split(".")[0] for t in self.catalogue.texts])
+        self.text_vectors = self.encode_items([t.split(".")[0] for t in self.catalogue.base.texts])
         self.recommender = FakeRecommender(self.text_vectors)
 
     def encode_items(self, texts: list[str]) -> FloatArray:
@@ -124,3 +137,16 @@ class FakeBundle:
 
     def encode_queries(self, texts: list[str]) -> FloatArray:
         return self.encode_items(texts)
+
+    @property
+    def current(self) -> FakeBundle:
+        return self
+
+    def plan(self, changes: Sequence[ItemChange]) -> ItemPlan:
+        raise AssertionError("the fake bundle's items do not change")
+
+    def apply(self, plan: ItemPlan, vectors: FloatArray) -> Model:
+        raise AssertionError("the fake bundle's items do not change")
+
+    def observe_popularity(self, counts: FloatArray) -> None:
+        raise AssertionError("the fake bundle has learnt from events")

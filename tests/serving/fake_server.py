@@ -7,7 +7,7 @@ import sys
 from rich.console import Console
 
 from conf.errors import InputError
-from conf.schema import ServeConfig
+from conf.serving import ServeConfig
 from serving.server import serve_model
 from tests.serving.fake_bundle import FakeBundle
 

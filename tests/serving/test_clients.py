@@ -11,18 +11,11 @@ import pytest
 from rich.console import Console
 
 from conf.errors import InputError
-from conf.schema import RecommendConfig, ServeConfig
+from conf.serving import RecommendConfig, ServeConfig
 from serving.client import AsyncClient, Client
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.results import (
-    Event,
-    Reason,
-    RecommendQuery,
-    RecommendResult,
-    ServiceError,
-    SessionEvent,
-    SimilarQuery,
-)
+from serving.queries import Event, RecommendQuery, SessionEvent, SimilarQuery
+from serving.results import Reason, RecommendResult, ServiceError
 from serving.server import start
 from serving.terminal import recommend
 from tests.serving.conftest import Harness, until

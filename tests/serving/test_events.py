@@ -12,7 +12,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from conf.schema import PrivacyConfig
 from serving.client import Client
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.results import Event, RecommendQuery, ServiceError
+from serving.queries import Event, RecommendQuery
+from serving.results import ServiceError
 from serving.user_state import StateUnavailable
 from tests.serving.conftest import Harness, Servers
 
@@ -121,7 +122,7 @@ def test_empty_and_oversized_batches_are_refused_whole(server: Harness, size: in
 def test_a_deleted_users_old_events_are_rejected_and_new_ones_welcome(server: Harness) -> None:
     old = Timestamp(seconds=1_700_000_000)
     record(server, event(event_time=old))
-    assert server.call(server.running._state.delete_user("u")) == 1
+    assert server.call(server.running.service._state.delete_user("u")) == 1
     response = record(server, event(event_time=old), event(event_id="after"))
     assert [(r.index, r.reason) for r in response.rejects] == [(0, Reject.USER_DELETED)]
     assert response.new_count == 1
@@ -141,8 +142,8 @@ def test_an_unreadable_history_degrades_the_list_but_fails_the_write(
     async def broken(*_: Any) -> Any:
         raise StateUnavailable("disk on fire")
 
-    monkeypatch.setattr(server.running._state, "history", broken)
-    monkeypatch.setattr(server.running._state, "record", broken)
+    monkeypatch.setattr(server.running.service._state, "history", broken)
+    monkeypatch.setattr(server.running.service._state, "record", broken)
     response = server.stub.Recommend(pb.RecommendRequest(user_id="u", page_size=1), timeout=10)
     assert response.degradation == pb.DEGRADATION_HISTORY_UNAVAILABLE
     assert [i.item_id for i in response.items] == ["i0"]

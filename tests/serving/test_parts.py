@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.dataset import Catalogue
+from ranking.live_catalogue import LiveCatalogue
 from ranking.requests import History, Reason, Recommendation, Recommended, Request
 from serving import paging
-from serving.model import Job, RecommendJob, SimilarJob, run_jobs
+from serving.model import Job, Neighbours, RecommendJob, SimilarJob, run_jobs
 from serving.problems import Problem
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.service import SERVICE_NAME
@@ -48,7 +49,8 @@ def test_shown_items_are_found_under_another_row_order() -> None:
     ids = [f"item-{r}" for r in rows]
     hashes = np.array([paging.id_hash(i) for i in ("item-3", "item-49", "gone")], dtype=np.uint32)
     for order in (rows, rows[::-1]):
-        catalogue = Catalogue(pl.DataFrame({"item_id": [ids[r] for r in order], "item_text": ["x"] * 50}))
+        frame = pl.DataFrame({"item_id": [ids[r] for r in order], "item_text": ["x"] * 50})
+        catalogue = LiveCatalogue(Catalogue(frame))
         found = paging.ShownItems(catalogue).rows(hashes)
         assert sorted(catalogue.ids[r] for r in found) == ["item-3", "item-49"]
     assert paging.ShownItems(catalogue).rows(np.zeros(0, dtype=np.uint32)).tolist() == []
@@ -56,9 +58,8 @@ def test_shown_items_are_found_under_another_row_order() -> None:
 
 def test_ids_that_share_a_hash_are_all_found() -> None:
     # "plumless" and "buckeroo" are a known CRC-32 collision
-    catalogue = Catalogue(
-        pl.DataFrame({"item_id": ["plumless", "other", "buckeroo"], "item_text": ["x"] * 3})
-    )
+    frame = pl.DataFrame({"item_id": ["plumless", "other", "buckeroo"], "item_text": ["x"] * 3})
+    catalogue = LiveCatalogue(Catalogue(frame))
     hashes = np.array([paging.id_hash("plumless")], dtype=np.uint32)
     assert sorted(paging.ShownItems(catalogue).rows(hashes).tolist()) == [0, 2]
 
@@ -124,7 +125,7 @@ def test_the_fallback_ladder(
 def test_titles_come_from_a_title_column_or_else_from_the_text() -> None:
     text = "A very long description that goes on and on, " * 10
     frame = pl.DataFrame({"item_id": ["a", "b"], "item_text": [text, "Short."], "Name": ["Boots", None]})
-    named, bare = ItemCards(Catalogue(frame)), ItemCards(Catalogue(frame.drop("Name")))
+    named, bare = (ItemCards(LiveCatalogue(Catalogue(f))) for f in (frame, frame.drop("Name")))
     assert (named.title(0), named.title(1)) == ("Boots", "Short.")
     assert len(bare.title(0)) <= 80
     assert bare.title(0) == "A very long description that goes on and on, A very long description that goes…"
@@ -160,13 +161,10 @@ def test_a_batch_that_straddles_a_model_change_is_answered_by_each_jobs_own_mode
         SimilarJob(old, "Item number 5", ITEMS + 5, NO_ROWS, None),
     ]
     answers = run_jobs(jobs)
-    assert [len(a.items) if isinstance(a, Recommendation) else len(a.rows) for a in answers] == [
-        1,
-        3,
-        2,
-        3,
-        ITEMS,
-    ]
+    sizes = [len(a.items) for a in answers if isinstance(a, Recommendation)]
+    assert sizes == [1, 2, 3]
+    assert [len(a.rows) for a in answers if isinstance(a, Neighbours)] == [3, ITEMS]
+    assert [isinstance(a, Recommendation) for a in answers] == [True, False, True, True, False]
     assert (old.recommender.batches, new.recommender.batches) == ([2], [1])
     intents = [request.intent is not None for request in old.recommender.seen]
     assert intents == [True, False]

@@ -19,11 +19,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console
 
 from conf.errors import InputError
-from conf.schema import ServeConfig
+from conf.serving import ServeConfig
 from serving.client import Client
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
-from serving.results import Event
+from serving.queries import Event
 from serving.server import serve
 from tests.serving.fake_bundle import SLOW
 

@@ -9,7 +9,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from serving.client import Client
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.results import Event, ServiceError
+from serving.queries import Event
+from serving.results import ServiceError
 from tests.serving.conftest import Harness, Servers, until
 from tests.serving.fake_bundle import DATA_END, ITEMS, KINDS, POISON, SLOW, FakeBundle
 
@@ -304,11 +305,11 @@ def test_a_failing_model_is_internal_with_a_request_id_and_spares_its_neighbours
 ) -> None:
     server.model.recommender.gate.clear()
     blocker = server.stub.Recommend.future(pb.RecommendRequest(), timeout=10)
-    until(lambda: server.running.service._jobs._runner is not None)
-    until(lambda: len(server.running.service._jobs) == 0)
+    until(lambda: server.running._host.jobs._runner is not None)
+    until(lambda: len(server.running._host.jobs) == 0)
     good = server.stub.Recommend.future(pb.RecommendRequest(page_size=1), timeout=10)
     bad = server.stub.Recommend.future(pb.RecommendRequest(session=session(intent=POISON)), timeout=10)
-    until(lambda: len(server.running.service._jobs) == 2)
+    until(lambda: len(server.running._host.jobs) == 2)
     server.model.recommender.gate.set()
     assert blocker.result().items
     assert ids(good.result()) == ["i0"]
@@ -344,10 +345,10 @@ def test_slow_model_work_does_not_block_other_calls(server: Harness) -> None:
 def test_requests_that_wait_are_scored_together(server: Harness) -> None:
     server.model.recommender.gate.clear()
     calls = [server.stub.Recommend.future(pb.RecommendRequest(page_size=1), timeout=10)]
-    until(lambda: server.running.service._jobs._runner is not None)
-    until(lambda: len(server.running.service._jobs) == 0)
+    until(lambda: server.running._host.jobs._runner is not None)
+    until(lambda: len(server.running._host.jobs) == 0)
     calls += [server.stub.Recommend.future(pb.RecommendRequest(page_size=n), timeout=10) for n in range(2, 8)]
-    until(lambda: len(server.running.service._jobs) == 6)
+    until(lambda: len(server.running._host.jobs) == 6)
     server.model.recommender.gate.set()
     assert [len(c.result().items) for c in calls] == [1, 2, 3, 4, 5, 6, 7]
     assert server.model.recommender.batches == [1, 6]
@@ -357,10 +358,10 @@ def test_a_full_queue_is_refused_with_a_time_to_retry(servers: Servers) -> None:
     server = servers.start(max_queue=1)
     server.model.recommender.gate.clear()
     running = server.stub.Recommend.future(pb.RecommendRequest(), timeout=10)
-    until(lambda: server.running.service._jobs._runner is not None)
-    until(lambda: len(server.running.service._jobs) == 0)
+    until(lambda: server.running._host.jobs._runner is not None)
+    until(lambda: len(server.running._host.jobs) == 0)
     waiting = server.stub.Recommend.future(pb.RecommendRequest(), timeout=10)
-    until(lambda: len(server.running.service._jobs) == 1)
+    until(lambda: len(server.running._host.jobs) == 1)
     error = refused(server)
     server.model.recommender.gate.set()
     assert (error.code, error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")

@@ -1,4 +1,4 @@
-"""SimilarItems, GetStatus, the RPCs of a later version, health, reflection and the generated code."""
+"""SimilarItems, GetStatus, health, reflection and the generated code."""
 
 from __future__ import annotations
 
@@ -121,15 +121,6 @@ def test_status_describes_model_limits_and_attributes(server: Harness) -> None:
     assert (status.event_count, status.user_count) == (1, 1)
     assert abs(status.last_record_time.seconds - time.time()) < 60
     assert status.uptime.ToTimedelta().total_seconds() > 0
-
-
-@pytest.mark.parametrize("rpc", ["SearchItems", "UpsertItems", "DeleteItems", "DeleteUser"])
-def test_rpcs_of_a_later_version_say_so(server: Harness, rpc: str) -> None:
-    with pytest.raises(grpc.RpcError) as caught:
-        getattr(server.stub, rpc)(getattr(pb, f"{rpc}Request")(), timeout=10)
-    error = ServiceError.of(caught.value)
-    assert (error.code, error.reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED")
-    assert rpc in error.message
 
 
 def test_a_message_beyond_the_limit_is_refused(servers: Servers) -> None:

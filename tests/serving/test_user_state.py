@@ -10,7 +10,9 @@ import polars as pl
 import pytest
 
 from conf.errors import InputError
-from serving.sqlite_state import SqliteUserState, read_histories
+from serving.histories import read_histories
+from serving.sqlite_file import SqliteFile
+from serving.sqlite_state import SqliteUserState
 from serving.user_state import (
     MICROS,
     ImportResult,
@@ -30,11 +32,11 @@ START = 1_700_000_000 * MICROS
 
 def with_state(path: Path, scenario: Callable[[SqliteUserState], Awaitable[T]]) -> T:
     async def run() -> T:
-        state = SqliteUserState(path)
+        file = SqliteFile(path)
         try:
-            return await scenario(state)
+            return await scenario(SqliteUserState(file))
         finally:
-            await state.close()
+            await file.close()
 
     return asyncio.run(run())
 
@@ -215,6 +217,30 @@ def test_a_failing_import_leaves_nothing_behind(
     assert with_state(file, scenario) == (0, 10)
 
 
+def test_an_import_that_is_cut_off_is_completed_later(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = histories(tmp_path / "h.parquet", [(f"u{n}", "a", "click", n, n) for n in range(10)])
+    monkeypatch.setattr("serving.sqlite_state._IMPORT_SLICE", 3)
+
+    async def scenario(state: SqliteUserState) -> tuple[int, ImportResult, int]:
+        whole, calls = state._import_slice, []
+
+        def slice_(db: sqlite3.Connection, frame: pl.DataFrame) -> tuple[int, int]:
+            calls.append(frame.height)
+            if len(calls) == 3:
+                raise sqlite3.OperationalError("disk full")
+            return whole(db, frame)
+
+        monkeypatch.setattr(state, "_import_slice", slice_)
+        with pytest.raises(StateUnavailable, match="disk full"):
+            await state.import_histories(path)
+        between = (await state.stats()).events
+        return between, await state.import_histories(path), (await state.stats()).events
+
+    assert with_state(file, scenario) == (6, ImportResult(already_imported=False, rows=10, new=4), 10)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -252,7 +278,7 @@ def test_files_that_are_no_user_state_are_refused(tmp_path: Path, file: Path, co
         db.close()
 
     async def opening() -> None:
-        SqliteUserState(file)
+        SqliteFile(file)
 
     with pytest.raises(InputError, match=r"state\.sqlite"):
         asyncio.run(opening())
@@ -260,7 +286,7 @@ def test_files_that_are_no_user_state_are_refused(tmp_path: Path, file: Path, co
 
 def test_a_locked_file_is_unavailable_not_a_crash(file: Path) -> None:
     async def scenario(state: SqliteUserState) -> list[Outcome]:
-        state._writer.execute("PRAGMA busy_timeout = 10")
+        state._file.writer.execute("PRAGMA busy_timeout = 10")
         other = sqlite3.connect(file, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StateUnavailable):

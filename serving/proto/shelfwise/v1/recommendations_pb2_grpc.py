@@ -116,21 +116,24 @@ class RecommendationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpsertItems(self, request, context):
-        """Adds items or replaces them by id; they can be recommended from the response on.
+        """Adds items or replaces them by id. The response is sent once they can be recommended and found; they outlive
+        restarts and new models. A row that cannot be taken is reported in `rejects` and does not stop the others. Sending
+        the same items again is harmless.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteItems(self, request, context):
-        """Removes items; no response sent after this one contains them.
+        """Removes items; no response sent after this one contains them, until UpsertItems brings them back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteUser(self, request, context):
-        """Erases every trace of a user: stored events, and their return through later imports of training histories.
+        """Erases every trace of a user: stored events, the histories that training handed over, and their return through later
+        imports. When it answers, the bytes are gone from the server's files. Former models hold no user ids; backups do.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,0 +1,295 @@
+"""Item-aligned arrays that take new rows without being copied, and what a new row holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+
+from encoders.factors import Factors
+from encoders.towers import Towers
+from features import schema
+from features.candidates import ItemArrays
+from features.dataset import Catalogue, FloatArray, IntArray, LongArray
+from features.statistics import Neighbours, Statistics, attribute_codes
+from ranking.assemble import Sketch, near_recent, unit
+from ranking.live_catalogue import LiveItem
+
+Number = TypeVar("Number", bound=np.generic)
+
+
+class Growing(Generic[Number]):
+    """Rows in one block of memory that later rows are appended to.
+
+    Memory for the later rows is reserved, not used: the operating system provides it when a row is written. A
+    view taken earlier stays valid, and sees rows that are overwritten.
+    """
+
+    def __init__(self, rows: npt.NDArray[Number], room: int) -> None:
+        """Copy rows [count, ...] and reserve room for more."""
+        self._block: npt.NDArray[Number] = np.empty((len(rows) + room, *rows.shape[1:]), dtype=rows.dtype)
+        self._block[: len(rows)] = rows
+
+    def view(self, size: int) -> npt.NDArray[Number]:
+        """Return the first rows, [size, ...], without copying."""
+        return self._block[:size]
+
+    def put(self, rows: LongArray | IntArray, values: npt.ArrayLike) -> None:
+        """Write rows; the caller keeps them within the reserved memory."""
+        self._block[rows] = values
+
+
+_NOT_OF_ITEMS = {"now", "demand_keys", "demand_totals", "demand_calendar"}
+"""Statistics without a row per item. The keys of demand grow with the row, so later rows change none."""
+
+
+class LiveStatistics:
+    """Statistics with rows for items that nobody has interacted with yet."""
+
+    def __init__(self, base: Statistics, room: int) -> None:
+        """Reserve room for later items."""
+        self._columns: dict[str, Growing[Any]] = {}
+        self._fresh: dict[str, Any] = {}
+        for field in fields(base):
+            if field.name not in _NOT_OF_ITEMS:
+                values = getattr(base, field.name)
+                self._columns[field.name] = Growing(values, room)
+                self._fresh[field.name] = _fresh_row(field.name, values, base)
+        self._base = replace(base, **{name: column.view(0) for name, column in self._columns.items()})
+        # What describes the whole catalogue as of a day is kept too, so that no state works it out anew.
+        unsold = base.demand.unsold()
+        self._unsold = unsold.present[0], unsold.eve[0]
+        self._demand = Growing(base.demand.present, room), Growing(base.demand.eve, room)
+
+    def view(self, size: int) -> Statistics:
+        """Return the statistics of the first rows."""
+        columns = {name: column.view(size) for name, column in self._columns.items()}
+        statistics = replace(self._base, **columns)
+        present, eve = (block.view(size) for block in self._demand)
+        return statistics.with_demand(self._base.demand.grown(statistics.demand_first, present, eve))
+
+    def add(self, rows: IntArray) -> None:
+        """Give new rows what an item has that no event mentions."""
+        for name, column in self._columns.items():
+            column.put(rows, self._fresh[name])
+        for block, values in zip(self._demand, self._unsold, strict=True):
+            block.put(rows, values)
+
+    def describe(self, rows: IntArray, log_prices: FloatArray, codes: IntArray) -> None:
+        """Set prices [rows] and attribute codes [rows, attributes]."""
+        self._columns["log_price"].put(rows, log_prices)
+        self._columns["attributes"].put(rows, codes)
+
+
+def _fresh_row(name: str, values: npt.NDArray[Any], base: Statistics) -> npt.NDArray[Any]:
+    """Return what a statistic is for an item without events, as the bundle has it if it has such an item."""
+    if name == "demand_first":
+        return np.array(base.demand.unsold().first[0])
+    cold = np.flatnonzero(base.count == 0)
+    if len(cold):
+        return np.array(values[cold[0]])
+    if name in ("repeat_rate", "gap_days"):
+        return np.array(np.median(values, axis=0), dtype=values.dtype)
+    empty = -1 if np.issubdtype(values.dtype, np.integer) else 0
+    return np.full(values.shape[1:], empty, dtype=values.dtype)
+
+
+class AttributeCodes:
+    """The numbers under which the ranking head knows attribute values."""
+
+    def __init__(self, catalogue: Catalogue, codes: IntArray) -> None:
+        """Read the numbering off a bundle's catalogue.
+
+        Args:
+            catalogue: the bundle's items.
+            codes: their codes, [items, attributes], made by `features.statistics.attribute_codes`.
+
+        """
+        self._numbers: list[tuple[str, dict[str, int]]] = []
+        for name in catalogue.attributes:
+            column = len(self._numbers)
+            if column == codes.shape[1]:
+                break
+            alone = catalogue.frame.select(schema.ITEM_ID, schema.TEXT, name)
+            if catalogue.frame.schema[name] != pl.String:
+                continue
+            if np.array_equal(attribute_codes(Catalogue(alone)), codes[:, column : column + 1]):
+                values = alone[name].to_list()
+                numbered = zip(values, codes[:, column].tolist(), strict=True)
+                self._numbers.append((name, {v: code for v, code in numbered if v is not None}))
+        self._width = codes.shape[1]
+
+    def of(self, items: Sequence[LiveItem]) -> IntArray:
+        """Return the codes of later items, [items, attributes]; -1 for values that the bundle lacks."""
+        codes = np.full((len(items), self._width), -1, dtype=np.int32)
+        for place, item in enumerate(items):
+            for column, (name, numbers) in enumerate(self._numbers):
+                codes[place, column] = numbers.get(str(item.values.get(name)), -1)
+        return codes
+
+
+def log_prices(items: Sequence[LiveItem]) -> FloatArray:
+    """Return log(1 + price) of later items, [items]; 0 where there is none."""
+    prices = [item.values.get(schema.PRICE) for item in items]
+    known = [p if isinstance(p, (int, float)) and p > 0 else 0.0 for p in prices]
+    return np.log1p(np.array(known, dtype=np.float64)).astype(np.float32)
+
+
+class LiveArrays:
+    """Every array that the Recommender reads, growing; for the one thread that runs the model.
+
+    Rows that are written while an earlier view is in use show in that view, too. That is wanted (an item's
+    newest vector is the right one) and safe, because reading and writing happen in the same thread.
+    """
+
+    def __init__(
+        self, arrays: ItemArrays, text_vectors: FloatArray, factors: Factors | None, room: int
+    ) -> None:
+        """Copy a bundle's arrays and reserve room for later items."""
+        self._text = Growing(text_vectors, room)
+        self._item = Growing(arrays.item_vectors, room)
+        self._item_units = Growing(arrays.item_units, room)
+        self._text_units = Growing(arrays.text_units, room)
+        self._near_ids = Growing(arrays.text_near.ids, room)
+        self._near_weights = Growing(arrays.text_near.weights, room)
+        self._near_recent = Growing(arrays.text_near_recent, room)
+        self._factors = Growing(arrays.factor_vectors, room)
+        self._dual = Growing(arrays.factor_vectors if factors is None else factors.dual, room)
+        # Without the loaded arrays, so that they can be let go.
+        none = {"vectors": self._factors.view(0), "dual": self._dual.view(0)}
+        self._solver = None if factors is None else replace(factors, **none)
+        self.statistics = LiveStatistics(arrays.statistics, room)
+
+    def text_vectors(self, size: int) -> FloatArray:
+        """Return the unit text vectors of the first rows, [size, text dim]."""
+        return self._text.view(size)
+
+    def factors(self, size: int) -> Factors | None:
+        """Return the co-purchase factors of the first rows; None where there are none."""
+        if self._solver is None:
+            return None
+        return replace(self._solver, vectors=self._factors.view(size), dual=self._dual.view(size))
+
+    def view(self, size: int) -> ItemArrays:
+        """Return the arrays of the first rows."""
+        return ItemArrays(
+            statistics=self.statistics.view(size),
+            item_vectors=self._item.view(size),
+            item_units=self._item_units.view(size),
+            text_units=self._text_units.view(size),
+            text_near=Neighbours(self._near_ids.view(size), self._near_weights.view(size)),
+            text_near_recent=self._near_recent.view(size),
+            factor_vectors=self._factors.view(size),
+        )
+
+    def put_texts(
+        self, rows: IntArray, text_vectors: FloatArray, sketch: Sketch, towers: Towers | None, base_size: int
+    ) -> None:
+        """Write what follows from new texts; items of the bundle keep what was learnt about their ids.
+
+        Args:
+            rows: whose texts.
+            text_vectors: their unit text vectors, [rows, text dim].
+            sketch: the bundle's reduction of text vectors.
+            towers: the bundle's towers; None compares text vectors.
+            base_size: rows of the bundle.
+
+        """
+        vectors = text_vectors if towers is None else tower_vectors(towers, text_vectors, rows, base_size)
+        self._text.put(rows, text_vectors)
+        self._item.put(rows, vectors)
+        self._item_units.put(rows, unit(vectors))
+        self._text_units.put(rows, sketch.units(text_vectors))
+        self._near_ids.put(rows, -1)
+        self._near_weights.put(rows, 0.0)
+
+    def put_neighbours(self, row: int, candidates: IntArray, size: int) -> IntArray:
+        """Enter a row among the text neighbours: its own list, and those of the rows that it is near to.
+
+        Args:
+            row: whose text is new.
+            candidates: rows whose texts are nearest, [any]; padding of -1 and the row itself are left out.
+            size: rows of the catalogue.
+
+        Returns:
+            Rows whose lists may have changed.
+
+        """
+        units, ids, weights = (
+            self._text_units.view(size),
+            self._near_ids.view(size),
+            self._near_weights.view(size),
+        )
+        near = candidates[(candidates >= 0) & (candidates != row)]
+        cosines = np.maximum(units[near] @ units[row], 0.0)
+        order = np.argsort(-cosines, kind="stable")[: ids.shape[1]]
+        near, cosines = near[order], cosines[order].astype(np.float32)
+        ids[row, : len(near)], weights[row, : len(near)] = near, cosines
+        for other, cosine in zip(near.tolist(), cosines.tolist(), strict=True):
+            _insert(ids[other], weights[other], row, cosine)
+        return np.append(near, row).astype(np.int32)
+
+    def put_borrowed(self, rows: IntArray, touched: IntArray, size: int) -> None:
+        """Write what is known of items through their text neighbours alone.
+
+        Args:
+            rows: whose texts are new; those without events borrow factors from what reads like them.
+            touched: rows whose lists of neighbours have changed.
+            size: rows of the catalogue.
+
+        """
+        ids, weights = self._near_ids.view(size), self._near_weights.view(size)
+        statistics = self.statistics.view(size)
+        self._near_recent.put(touched, near_recent(ids[touched], statistics))
+        factors = self.factors(size)
+        if factors is None:
+            return
+        known = statistics.count > 0
+        rows = rows[~known[rows]]
+        vectors, dual = factors.lent(Neighbours(ids[rows], weights[rows]), known)
+        self._factors.put(rows, vectors)
+        self._dual.put(rows, dual)
+
+    def forget_neighbour(self, row: int, size: int) -> IntArray:
+        """Take a row whose text changes out of the lists of its former neighbours, which are returned."""
+        ids, weights = self._near_ids.view(size), self._near_weights.view(size)
+        former: IntArray = ids[row][ids[row] >= 0]
+        for other in former.tolist():
+            kept = ids[other] != row
+            count = int(kept.sum())
+            if count < len(kept):
+                ids[other, :count], weights[other, :count] = ids[other][kept], weights[other][kept]
+                ids[other, count:], weights[other, count:] = -1, 0.0
+        return former
+
+
+def _insert(ids: IntArray, weights: FloatArray, row: int, weight: float) -> None:
+    """Insert a neighbour into one list, in place, if it is near enough; the last one makes room."""
+    if len(ids) == 0 or (ids[-1] >= 0 and weights[-1] >= weight) or row in ids:
+        return
+    filled = int((ids >= 0).sum())
+    place = int(np.searchsorted(-weights[:filled], -weight, side="right"))
+    ids[place + 1 :], weights[place + 1 :] = ids[place:-1].copy(), weights[place:-1].copy()
+    ids[place], weights[place] = row, weight
+
+
+@torch.inference_mode()
+def tower_vectors(towers: Towers, text_vectors: FloatArray, rows: IntArray, base_size: int) -> FloatArray:
+    """Return item tower vectors of new texts, [rows, dim].
+
+    Rows of the bundle keep their learned residual; later ones are represented by text alone, as the tower was
+    trained to represent items without history. A tower that reads no text knows nothing of them: zero.
+    """
+    tower = towers.item_tower
+    trained = rows < base_size
+    known = torch.from_numpy(np.where(trained, rows, 0).astype(np.int64))
+    whitened = tower.whitened(torch.from_numpy(np.ascontiguousarray(text_vectors)))
+    vectors: FloatArray = tower(whitened, known, torch.from_numpy(trained)).numpy()
+    if tower.project is None:
+        vectors[~trained] = 0.0
+    return vectors

@@ -1,0 +1,180 @@
+"""The catalogue while it is served: a bundle's items, and what has been changed, added and deleted since.
+
+An item keeps its row for as long as the bundle is served, so that rows in running requests stay true:
+changed items stay where they are, new ones get the next row, deleted ones are hidden. A `LiveCatalogue` is
+one state of this; what states share only ever grows, and a state does not look beyond its own size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+
+from features import schema
+from features.dataset import BoolArray, Catalogue, IntArray
+from ranking.filters import MaskCache, compile_filter, evaluate
+from ranking.item_values import overlay_schema
+
+_MAX_CHUNKS = 64
+"""Pieces in which the table of changes may lie before it is joined."""
+
+
+@dataclass(frozen=True)
+class LiveItem:
+    """One added or changed item."""
+
+    item_id: str
+    text: str
+    values: dict[str, object]
+    """Attribute values, typed as the catalogue's columns."""
+
+
+@dataclass
+class _Later:
+    """What all states of a catalogue share about items that are not as the bundle has them."""
+
+    ids: list[str]
+    """[rows] of the bundle's items and of all that were added."""
+    added: dict[str, int] = field(default_factory=dict)
+    """Row of each added id."""
+    items: dict[int, LiveItem] = field(default_factory=dict)
+    """Newest content of each row that is not as in the bundle."""
+
+
+class LiveCatalogue:
+    """One state of the items; safe to read from any thread."""
+
+    def __init__(self, base: Catalogue) -> None:
+        """Begin with a bundle's items, unchanged."""
+        self.base = base
+        self.size = len(base)
+        """Rows, hidden ones included."""
+        self.hidden: BoolArray | None = None
+        """[size] rows of deleted items; None while there are none."""
+        self.hidden_count = 0
+        self.revision = 0
+        """Number of this state, from 0."""
+        self._later = _Later(list(base.ids))
+        self._columns = overlay_schema(base.frame.schema)
+        self._changed = pl.DataFrame(schema=self._columns)
+        self._changed_rows: IntArray = np.zeros(0, dtype=np.int32)
+
+    def __len__(self) -> int:
+        return self.size
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Item id of each row; rows of later states may follow."""
+        return self._later.ids
+
+    @property
+    def attributes(self) -> list[str]:
+        """Names of the columns that filters may use."""
+        return self.base.attributes
+
+    @property
+    def columns(self) -> dict[str, pl.DataType]:
+        """Types in which the values of later items are kept."""
+        return self._columns
+
+    @property
+    def alive_count(self) -> int:
+        """Items that are not deleted."""
+        return self.size - self.hidden_count
+
+    @property
+    def changed_count(self) -> int:
+        """Items that are not as the bundle has them, deleted ones not counted."""
+        return len(self._later.items)
+
+    def row(self, item_id: str) -> int | None:
+        """Return the row of an item that is or was in the catalogue, or None for an unknown id."""
+        row = self._later.added.get(item_id)
+        row = self.base.row(item_id) if row is None else row
+        return row if row is not None and row < self.size else None
+
+    def rows(self, item_ids: Sequence[str]) -> IntArray:
+        """Return rows of the known ids, in order, leaving unknown ones out."""
+        found = (self.row(item_id) for item_id in item_ids)
+        return np.array([row for row in found if row is not None], dtype=np.int32)
+
+    def is_hidden(self, row: int) -> bool:
+        """Tell whether a row's item has been deleted."""
+        return self.hidden is not None and bool(self.hidden[row])
+
+    def text(self, row: int) -> str:
+        """Return an item's text."""
+        item = self._later.items.get(row)
+        return self.base.texts[row] if item is None else item.text
+
+    def later(self, row: int) -> LiveItem | None:
+        """Return the content of a row that is not as in the bundle, else None."""
+        return self._later.items.get(row)
+
+    def mask(self, masks: MaskCache, version: str, expression: str) -> BoolArray:
+        """Return which rows pass a filter, [size], read-only; only what has changed is looked at again.
+
+        Raises:
+            FilterError: as `ranking.filters.compile_filter`.
+
+        """
+        found = self.cached_mask(masks, version, expression)
+        if found is not None:
+            return found
+        base = masks.mask(version, self.base, expression)
+        if self.revision == 0:
+            return base
+        passed = np.zeros(self.size, dtype=np.bool_)
+        passed[: len(base)] = base
+        # A row that was changed twice is there twice; the later assignment stays.
+        passed[self._changed_rows] = evaluate(self._changed, compile_filter(self.base, expression))
+        return masks.keep(self._state_name(version), expression, passed)
+
+    def cached_mask(self, masks: MaskCache, version: str, expression: str) -> BoolArray | None:
+        """Return a mask made before for this state, without any work."""
+        return masks.cached(self._state_name(version), expression)
+
+    def _state_name(self, version: str) -> str:
+        return version if self.revision == 0 else f"{version}+{self.revision}"
+
+    def next(self, upserts: Sequence[LiveItem], rows: Sequence[int], hidden: BoolArray) -> LiveCatalogue:
+        """Return the state after some changes.
+
+        Args:
+            upserts: added and changed items.
+            rows: their rows; those from `size` on are new and in order.
+            hidden: [new size] rows of deleted items.
+
+        """
+        state = LiveCatalogue.__new__(LiveCatalogue)
+        state.base, state._columns, state._later = self.base, self._columns, self._later
+        for item, row in zip(upserts, rows, strict=True):
+            if row >= len(self._later.ids):
+                self._later.ids.append(item.item_id)
+                self._later.added[item.item_id] = row
+            self._later.items[row] = item
+        state.size = len(self._later.ids)
+        state.hidden_count = int(hidden.sum())
+        state.hidden = hidden if state.hidden_count else None
+        state.revision = self.revision + 1
+        state._changed, state._changed_rows = self._changed, self._changed_rows
+        if upserts:
+            contents = [
+                {schema.ITEM_ID: item.item_id, schema.TEXT: item.text, **item.values} for item in upserts
+            ]
+            state._changed = self._changed.vstack(pl.DataFrame(contents, schema=self._columns))
+            state._changed_rows = np.concatenate([self._changed_rows, np.array(rows, dtype=np.int32)])
+            if len(state._changed_rows) > 2 * len(self._later.items) + _MAX_CHUNKS:
+                state._forget_superseded()
+            if state._changed.n_chunks() > _MAX_CHUNKS:
+                state._changed = state._changed.rechunk()
+        return state
+
+    def _forget_superseded(self) -> None:
+        """Keep the last content of every changed row only."""
+        _, last = np.unique(self._changed_rows[::-1], return_index=True)
+        kept = np.sort(len(self._changed_rows) - 1 - last)
+        self._changed, self._changed_rows = self._changed[kept], self._changed_rows[kept]

@@ -1,0 +1,351 @@
+"""A bundle whose items change while it is served.
+
+The bundle itself stays as it was published. Beside it lie the changes: later texts are encoded, projected by
+the item tower and searched one by one next to the index; items without events borrow co-purchase factors from
+what reads like them; prices and attributes are replaced; deleted rows are hidden from every candidate source.
+Nothing is rebuilt: a change costs the encoding of its text, one search for its neighbours, and some rows
+written into reserved memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Any
+
+import numpy as np
+
+from features.dataset import BoolArray, FloatArray, IntArray
+from features.text import TextTemplate, render_rows
+from ranking.bundle import Bundle
+from ranking.index import VectorIndex
+from ranking.item_values import typed_values
+from ranking.live_arrays import AttributeCodes, LiveArrays, log_prices
+from ranking.live_catalogue import LiveCatalogue, LiveItem
+from ranking.live_index import LiveIndex
+from ranking.recommender import Recommender
+from ranking.requests import Recommendation, Request
+from ranking.search import search
+from ranking.sources import CandidateSources, Kept, new_rows
+
+
+@dataclass(frozen=True)
+class ItemChange:
+    """One item as it shall be from now on."""
+
+    item_id: str
+    attributes: Mapping[str, object] | None
+    """Everything known about it, by name; None deletes it."""
+
+
+@dataclass(frozen=True)
+class ItemPlan:
+    """What some changes come to."""
+
+    upserts: list[LiveItem]
+    deletes: list[str]
+    encode: list[int]
+    """Positions in `upserts` of items whose texts need a vector."""
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts that need a vector."""
+        return [self.upserts[position].text for position in self.encode]
+
+
+@dataclass(frozen=True)
+class LiveVersion:
+    """One state of a served bundle: what a request that begins now sees of the items."""
+
+    bundle: Bundle
+    catalogue: LiveCatalogue
+    recommender: LiveItems
+    """Shared by all states: lists are made from the newest vectors and without what is deleted by then."""
+
+    @property
+    def version(self) -> str:
+        """Name of the bundle's version."""
+        return self.bundle.version
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Content of manifest.json."""
+        return self.bundle.manifest
+
+    @property
+    def kinds(self) -> list[str]:
+        """Event kinds, strongest first."""
+        return self.bundle.kinds
+
+    @property
+    def exclude_seen(self) -> bool:
+        """Whether items of the history are left out when the request does not say."""
+        return self.bundle.exclude_seen
+
+    @property
+    def data_end(self) -> int:
+        """Unix seconds of the last event that the bundle learnt from."""
+        return self.bundle.data_end
+
+    @property
+    def text_vectors(self) -> FloatArray:
+        """Unit text vectors, [items, text dim]."""
+        return self.recommender.recommender.text_vectors
+
+    def encode_items(self, texts: list[str]) -> FloatArray:
+        """Return unit vectors of item texts, [texts, text dim]."""
+        return self.bundle.encode_items(texts)
+
+    def encode_queries(self, texts: list[str]) -> FloatArray:
+        """Return unit vectors of free text, [texts, text dim]."""
+        return self.bundle.encode_queries(texts)
+
+
+class LiveItems:
+    """Applies changes to a bundle's items, one after another."""
+
+    def __init__(self, bundle: Bundle, room: int) -> None:
+        """Take a bundle over; it must not be used otherwise any more.
+
+        Args:
+            bundle: as loaded.
+            room: how many items may be added to it.
+
+        """
+        recommender = bundle.recommender
+        if not isinstance(recommender.index, VectorIndex):
+            raise TypeError("the bundle is served already")
+        self._room = room
+        self._config, self._click_kinds = recommender.config, recommender.click_kinds
+        self._towers, self._ranker = recommender.towers, recommender.ranker
+        self._base_size = len(bundle.catalogue)
+        self._popular = recommender.sources.by_popularity
+        """Rows by popularity, deleted ones included, which may come back."""
+        self._index = recommender.index
+        self._text_index = recommender.text_index
+        self._factor_index = recommender.sources.factor_index
+        self._template: TextTemplate = bundle.template
+        self._codes = AttributeCodes(bundle.catalogue, recommender.arrays.statistics.attributes)
+        self._arrays = LiveArrays(recommender.arrays, recommender.text_vectors, recommender.factors, room)
+        self._outdated = np.zeros(self._base_size, dtype=np.bool_)
+        """[base rows] whose vectors have changed."""
+        # Exact searches read vectors from the shared block, so that the loaded arrays can be let go.
+        arrays = self._arrays.view(self._base_size)
+        self._index.vectors = arrays.item_vectors
+        if isinstance(self._text_index, VectorIndex) and self._text_index is not self._index:
+            self._text_index.vectors = self._arrays.text_vectors(self._base_size)
+        if isinstance(self._factor_index, VectorIndex):
+            self._factor_index.vectors = arrays.factor_vectors
+        self._moved: IntArray = np.zeros(0, dtype=np.int32)
+        """Rows of the bundle whose vectors have changed; their vectors follow, copied once per change."""
+        self._moved_vectors = arrays.item_vectors[:0], self._arrays.text_vectors(0)
+        self._moved_factors = arrays.factor_vectors[:0]
+        catalogue = LiveCatalogue(bundle.catalogue)
+        self.recommender = self._recommender(catalogue)
+        """Makes lists from the newest state; for the thread that runs the model."""
+        self._bundle = replace(bundle, recommender=self.recommender)
+        self.current = LiveVersion(self._bundle, catalogue, self)
+        """The newest state."""
+
+    def recommend(self, requests: Sequence[Request]) -> list[Recommendation]:
+        """Make a list for every request, whichever state it began with: rows mean the same in all of them."""
+        return self.recommender.recommend(self._for_now(requests))
+
+    def search(self, requests: Sequence[Request]) -> list[Recommendation]:
+        """Find items by words; see `ranking.search.search`."""
+        return search(self.recommender, self._for_now(requests))
+
+    def _for_now(self, requests: Sequence[Request]) -> list[Request]:
+        size = self.recommender.items
+        return [r if r.allowed is None else replace(r, allowed=_padded(r.allowed, size)) for r in requests]
+
+    def similar(
+        self, vectors: FloatArray, k: int, exclude: IntArray, allowed: BoolArray | None = None
+    ) -> tuple[IntArray, FloatArray]:
+        """Return the items whose texts are nearest; see `Recommender.similar`."""
+        allowed = None if allowed is None else _padded(allowed, self.recommender.items)
+        return self.recommender.similar(vectors, k, exclude, allowed)
+
+    def plan(self, changes: Sequence[ItemChange]) -> ItemPlan:
+        """Work out what changes come to against the current state; the last one of an item counts.
+
+        Attributes that the bundle does not have, or has with another type, are left out: they were checked
+        against the bundle of the day on which they came.
+        """
+        catalogue = self.current.catalogue
+        last = {change.item_id: change for change in changes}
+        deletes = [item_id for item_id, change in last.items() if change.attributes is None]
+        rows = [
+            {**typed_values(change.attributes, catalogue.columns)[0], "item_id": item_id}
+            for item_id, change in last.items()
+            if change.attributes is not None
+        ]
+        texts = render_rows([_plain(row) for row in rows], self._template)
+        upserts: list[LiveItem] = []
+        encode: list[int] = []
+        room = self._base_size + self._room - catalogue.size
+        for values, text in zip(rows, texts, strict=True):
+            item_id = str(values.pop("item_id"))
+            row = catalogue.row(item_id)
+            if row is None:
+                room -= 1
+                if room < 0:
+                    continue
+            if row is None or catalogue.text(row) != text:
+                encode.append(len(upserts))
+            upserts.append(LiveItem(item_id, text, values))
+        return ItemPlan(upserts, deletes, encode)
+
+    def apply(self, plan: ItemPlan, vectors: FloatArray) -> LiveVersion:
+        """Make the planned changes; for the thread that runs the model, and before another plan is made.
+
+        Args:
+            plan: made against the current state.
+            vectors: unit text vectors of `plan.texts`, [texts, text dim].
+
+        Returns:
+            The new state, which is `current` from now on.
+
+        """
+        before = self.current.catalogue
+        rows = self._rows_of(plan, before)
+        size = max([before.size, *(row + 1 for row in rows)])
+        hidden = np.zeros(size, dtype=np.bool_)
+        if before.hidden is not None:
+            hidden[: before.size] = before.hidden
+        hidden[rows] = False
+        gone = before.rows(plan.deletes)
+        hidden[gone] = True
+        placed = np.array(rows, dtype=np.int32)
+        encoded = placed[plan.encode]
+        known = encoded[encoded < before.size].tolist()
+        touched = [self._arrays.forget_neighbour(row, size) for row in known]
+        self._arrays.statistics.add(placed[placed >= before.size])
+        if plan.upserts:
+            self._arrays.statistics.describe(placed, log_prices(plan.upserts), self._codes.of(plan.upserts))
+        if len(encoded):
+            self._arrays.put_texts(encoded, vectors, self._bundle.sketch, self._towers, self._base_size)
+            self._move(encoded[encoded < self._base_size])
+        catalogue = before.next(plan.upserts, rows, hidden)
+        if len(encoded):
+            touched += self._enter_neighbours(encoded, vectors, catalogue)
+            self._arrays.put_borrowed(encoded, np.unique(np.concatenate(touched)), size)
+            self._moved_factors = self._arrays.view(self._base_size).factor_vectors[self._moved]
+        self.recommender = self._recommender(catalogue)
+        self.current = LiveVersion(self._bundle, catalogue, self)
+        return self.current
+
+    def _rows_of(self, plan: ItemPlan, catalogue: LiveCatalogue) -> list[int]:
+        """Return the row of each upserted item, new ones after the last."""
+        rows, next_row = [], catalogue.size
+        for item in plan.upserts:
+            row = catalogue.row(item.item_id)
+            if row is None:
+                row, next_row = next_row, next_row + 1
+            rows.append(row)
+        return rows
+
+    def observe_popularity(self, counts: FloatArray) -> None:
+        """Order popular items by event counts [items] from now on; for a bundle that has seen no event.
+
+        For the thread that runs the model. Items that came after the counts were made go last.
+        """
+        self._popular = np.argsort(-counts, kind="stable").astype(np.int32)
+        catalogue = self.current.catalogue
+        self.recommender.sources.by_popularity = self._popularity(catalogue)
+
+    def _popularity(self, catalogue: LiveCatalogue) -> IntArray:
+        """Return the rows in order of popularity: new ones last, deleted ones left out."""
+        if len(self._popular) < catalogue.size:
+            added = np.arange(len(self._popular), catalogue.size, dtype=np.int32)
+            self._popular = np.concatenate([self._popular, added])
+        hidden = catalogue.hidden
+        return self._popular if hidden is None else self._popular[~hidden[self._popular]]
+
+    def _move(self, rows: IntArray) -> None:
+        """Search rows of the bundle one by one from now on, because the index has their former vectors."""
+        if len(rows):
+            self._outdated[rows] = True
+            self._moved = np.flatnonzero(self._outdated).astype(np.int32)
+            arrays, texts = self._arrays.view(self._base_size), self._arrays.text_vectors(self._base_size)
+            self._moved_vectors = arrays.item_vectors[self._moved], texts[self._moved]
+
+    def _recommender(self, catalogue: LiveCatalogue) -> Recommender:
+        arrays = self._arrays.view(catalogue.size)
+        index = self._live_index(self._index, self._moved_vectors[0], arrays.item_vectors, catalogue)
+        factor_index = None
+        if isinstance(self._factor_index, VectorIndex):
+            factor_index = self._live_index(
+                self._factor_index, self._moved_factors, arrays.factor_vectors, catalogue
+            )
+        new = new_rows(arrays.statistics.count)
+        new = new if catalogue.hidden is None else new[~catalogue.hidden[new]]
+        kept = Kept(self._popularity(catalogue), new, factor_index)
+        return Recommender(
+            arrays,
+            index,
+            self._arrays.text_vectors(catalogue.size),
+            self._config,
+            self._click_kinds,
+            self._towers,
+            self._ranker,
+            self._arrays.factors(catalogue.size),
+            text_index=self._live_text_index(catalogue) or index,
+            sources=CandidateSources(index, arrays, self._config, kept),
+            hidden=catalogue.hidden,
+        )
+
+    def _live_text_index(self, catalogue: LiveCatalogue) -> LiveIndex | None:
+        """Return the index over text vectors; None where the items are compared by these anyway."""
+        if self._text_index is self._index or not isinstance(self._text_index, VectorIndex):
+            return None
+        vectors = self._arrays.text_vectors(catalogue.size)
+        return self._live_index(self._text_index, self._moved_vectors[1], vectors, catalogue)
+
+    def _live_index(
+        self, base: VectorIndex, moved: FloatArray, vectors: FloatArray, catalogue: LiveCatalogue
+    ) -> LiveIndex:
+        hidden: BoolArray = np.zeros(len(vectors), dtype=np.bool_)
+        if catalogue.hidden is not None:
+            hidden = catalogue.hidden
+        added = np.arange(self._base_size, len(vectors), dtype=np.int32)
+        later = np.concatenate([self._moved, added])
+        outdated = self._outdated | hidden[: self._base_size]
+        return LiveIndex(
+            base=base,
+            outdated=outdated,
+            hidden_count=int(outdated.sum()),
+            later_rows=later,
+            later_vectors=(moved, vectors[self._base_size :]),
+            later_hidden=hidden[later],
+        )
+
+    def _enter_neighbours(
+        self, rows: IntArray, vectors: FloatArray, catalogue: LiveCatalogue
+    ) -> list[IntArray]:
+        """Find the items that read like the changed ones and enter them in each other's lists.
+
+        Returns:
+            Rows whose lists may have changed.
+
+        """
+        arrays = self._arrays.view(catalogue.size)
+        index = self._live_text_index(catalogue)
+        if index is None:
+            index = self._live_index(self._index, self._moved_vectors[0], arrays.item_vectors, catalogue)
+        found, _ = index.search(vectors, arrays.text_near.ids.shape[1] + 1)
+        return [
+            self._arrays.put_neighbours(row, near, catalogue.size)
+            for row, near in zip(rows.tolist(), found, strict=True)
+        ]
+
+
+def _padded(allowed: BoolArray, size: int) -> BoolArray:
+    """Return a mask for a catalogue that has grown since it was made: later rows are not allowed."""
+    return allowed if len(allowed) == size else np.pad(allowed, (0, size - len(allowed)))
+
+
+def _plain(values: Mapping[str, object]) -> dict[str, object]:
+    """Return values as the text template takes them: times as ISO text."""
+    return {name: str(v) if isinstance(v, date) else v for name, v in values.items()}

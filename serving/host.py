@@ -1,0 +1,203 @@
+"""The model that is being served: its thread, its items kept up to date, and its replacement."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from conf.serving import ServeConfig
+from features.dataset import BoolArray
+from ranking.filters import AttributeKind, MaskCache, attribute_kinds
+from ranking.requests import History, Request
+from serving import paging
+from serving.batching import Batcher
+from serving.follower import CHUNK, START_CHUNK, ItemFollower
+from serving.item_changes import ItemChanges
+from serving.model import (
+    Answer,
+    Job,
+    LiveModel,
+    Model,
+    PopularityJob,
+    RecommendJob,
+    SimilarJob,
+    run_jobs,
+)
+from serving.popularity import LivePopularity, count_items
+from serving.problems import starting
+from serving.translation import ItemCards
+from serving.user_state import UserState
+
+_MODEL_TEXT_CHARS: Final = 1000
+"""Raw item text is cut to this many characters where the model does not say how long its texts were."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """One state of a model and what is derived from its items; a request uses one from beginning to end."""
+
+    model: Model
+    cards: ItemCards
+    shown: paging.ShownItems
+    masks: MaskCache
+    attributes: dict[str, AttributeKind]
+    diversity: float
+    """MMR trade-off of requests that set none."""
+    text_chars: int
+    """Length to which the texts that the model learnt from were cut."""
+    since_us: int
+    """When this model (not this state of it) was loaded, microseconds since 1970."""
+
+    @classmethod
+    def of(cls, model: Model) -> Served:
+        """Derive everything from a model's items; takes a second for a million of them."""
+        return cls(
+            model=model,
+            cards=ItemCards(model.catalogue),
+            shown=paging.ShownItems(model.catalogue),
+            masks=MaskCache(),
+            attributes=attribute_kinds(model.catalogue.base),
+            diversity=float(model.manifest.get("rerank", {}).get("diversity", 0.0)),
+            text_chars=int(model.manifest.get("template", {}).get("max_text_chars", _MODEL_TEXT_CHARS)),
+            since_us=time.time_ns() // 1000,
+        )
+
+    def next(self, model: Model) -> Served:
+        """Return what is served once the same model has a new state."""
+        self.shown.extend(model.catalogue)
+        return replace(self, model=model)
+
+    def cached_mask(self, expression: str) -> BoolArray | None:
+        """Return the mask of a filter, [items], if it has been made for this state before."""
+        return self.model.catalogue.cached_mask(self.masks, self.model.version, expression)
+
+    def mask(self, expression: str) -> BoolArray:
+        """Return the mask of a filter, [items]; not for the event loop's thread.
+
+        Raises:
+            FilterError: a filter that cannot be used.
+        """
+        return self.model.catalogue.mask(self.masks, self.model.version, expression)
+
+
+@dataclass
+class _Hosted:
+    """A model in the host: what is served of it, and what keeps it up to date."""
+
+    live: LiveModel
+    served: Served
+    popularity: LivePopularity
+    follower: ItemFollower
+
+
+class ModelHost:
+    """Owns the served model and the thread that runs it; create it inside a running event loop."""
+
+    def __init__(self, changes: ItemChanges, state: UserState, config: ServeConfig) -> None:
+        """Prepare an empty host; `load` gives it a model.
+
+        Args:
+            changes: item changes that every model is brought up to date with.
+            state: stored events, for the popularity of models that have learnt from none.
+            config: limits.
+        """
+        self._changes = changes
+        self._state = state
+        self._config = config
+        self._hosted: _Hosted | None = None
+        self._closed = False
+        self.jobs = Batcher[Job, Answer](
+            run_jobs, max_batch=config.max_batch, max_queue=config.max_queue, name="model"
+        )
+        """The queue of the model's thread."""
+
+    @property
+    def served(self) -> Served:
+        """What is served now.
+
+        Raises:
+            Problem: nothing yet.
+        """
+        return self._now.served
+
+    @property
+    def revision(self) -> int:
+        """The last item change that answers reflect."""
+        return self._now.follower.revision
+
+    @property
+    def _now(self) -> _Hosted:
+        if self._hosted is None:
+            raise starting()
+        return self._hosted
+
+    async def load(self, live: LiveModel, derived: Served) -> None:
+        """Bring a model up to date, warm it up, and serve it from then on in place of the former.
+
+        Requests that began with the former are answered by it. If anything fails, the former stays.
+
+        Args:
+            live: the model.
+            derived: made of its current state, outside the event loop.
+
+        Raises:
+            StateUnavailable: item changes or events could not be read.
+        """
+
+        def applied() -> None:
+            hosted.served = hosted.served.next(live.current)
+
+        follower = ItemFollower(live, self._changes, self.jobs, applied, self._config.item_poll_seconds)
+        hosted = _Hosted(live, derived, LivePopularity(live.current), follower)
+        await self._catch_up(follower)
+        if hosted.popularity.active:
+            await self._count(hosted, await self._state.item_counts())
+        await self._warm_up(live.current)
+        while self._hosted is not None and follower.revision < self._hosted.follower.revision:
+            await self._catch_up(follower)  # what has been acknowledged in the meantime must hold here too
+        former, self._hosted = self._hosted, hosted
+        follower.start()
+        if former is not None:
+            await former.follower.stop()
+
+    async def reach(self, revision: int, deadline: float | None = None) -> None:
+        """Return once answers reflect a revision of the item changes.
+
+        Raises:
+            TimeoutError: the deadline (event loop time) passed before.
+        """
+        while self.revision < revision:
+            if self._closed:
+                raise starting()
+            await self._now.follower.reach(revision, deadline)  # ends early where another model takes over
+
+    async def count_events(self, item_ids: Iterable[str]) -> None:
+        """Count new events towards the popularity of their items, if the model wants to know."""
+        if self._now.popularity.active:
+            await self._count(self._now, count_items(item_ids))
+
+    async def close(self) -> None:
+        """Finish running work and stop the thread."""
+        self._closed = True
+        if self._hosted is not None:
+            await self._hosted.follower.stop()
+        await self.jobs.close()
+
+    async def _catch_up(self, follower: ItemFollower) -> None:
+        """Apply what is stored: in large steps at a start, in small ones beside running requests."""
+        await follower.catch_up(START_CHUNK if self._hosted is None else CHUNK)
+
+    async def _count(self, hosted: _Hosted, item_counts: dict[str, int]) -> None:
+        counts = hosted.popularity.add(hosted.served.model, item_counts)
+        await self.jobs.submit(PopularityJob(hosted.live, counts), urgent=True)
+
+    async def _warm_up(self, model: Model) -> None:
+        """Answer one list and one similarity search, so that no caller waits for first-time work."""
+        nobody = History(np.zeros(0, np.int32), np.zeros(0, np.int8), np.zeros(0, np.int64))
+        request = Request(history=nobody, now=max(model.data_end, 1), k=min(10, len(model.catalogue)))
+        await self.jobs.submit(RecommendJob(model, request, "warm up"), urgent=True)
+        await self.jobs.submit(SimilarJob(model, "warm up", 1, np.zeros(0, np.int32), None), urgent=True)

@@ -1,0 +1,53 @@
+"""What is remembered about changed items: the contract between the service and a store of item changes.
+
+The store keeps the newest content of every item that was ever changed, deleted ones included, because a later
+bundle may bring a deleted item back. It knows nothing about models: attributes are kept as they came, and
+every model takes from them what it understands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ranking.live_items import ItemChange
+
+
+@dataclass(frozen=True)
+class StoredChange:
+    """The newest change of an item."""
+
+    revision: int
+    """Its place in the order of all changes, from 1."""
+    change: ItemChange
+
+
+class ItemChanges(Protocol):
+    """A durable store of item changes; every method may be called from the event loop and never blocks it."""
+
+    async def store(self, changes: Sequence[ItemChange], deadline: float | None = None) -> int:
+        """Store changes, all or nothing; durable when this returns.
+
+        Args:
+            changes: in order; the last one of an item counts.
+            deadline: event loop time after which they need not be stored any more.
+
+        Returns:
+            The revision of the last one. Everybody who has seen this revision has seen them all.
+
+        Raises:
+            QueueFull: too much work waits.
+            TimeoutError: the deadline passed.
+            StateUnavailable: the store failed.
+        """
+
+    async def since(self, revision: int, limit: int) -> list[StoredChange]:
+        """Return the oldest changes after a revision, in order, at most `limit`; one per item, the newest.
+
+        Raises:
+            StateUnavailable: the store failed.
+        """
+
+    async def newest(self) -> int:
+        """Return the revision of the last change, 0 where there is none; raises as `since` does."""

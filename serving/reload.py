@@ -1,0 +1,129 @@
+"""Going over to a newly published model, or a rolled-back one, while serving.
+
+CURRENT is looked at every few seconds. Another version is verified and loaded beside the one that is served,
+brought up to date with histories and item changes, warmed up, and put in its place by replacing one
+reference. Whatever goes wrong on the way, the former model goes on answering, and status and health say so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from conf.errors import InputError
+from ranking.store import current_version
+from serving.host import ModelHost, Served
+from serving.model import LiveModel
+
+_LOG = logging.getLogger(__name__)
+_RETRY_SECONDS: Final = 60.0
+"""A version that could not be loaded is tried again after this time: it may have been half copied."""
+
+
+@dataclass(frozen=True)
+class FailedReload:
+    """A version that CURRENT names and that cannot be served."""
+
+    version: str
+    """Empty where CURRENT names nothing."""
+    reason: str
+    time_us: int
+    """When it was tried last, microseconds since 1970."""
+
+
+class BundleWatcher:
+    """Follows CURRENT of an artifact store; create and use it inside a running event loop."""
+
+    def __init__(
+        self,
+        store: Path,
+        host: ModelHost,
+        load: Callable[[str], LiveModel],
+        prepare: Callable[[LiveModel], Awaitable[None]],
+        changed: Callable[[FailedReload | None], Awaitable[None]],
+        seconds: float,
+    ) -> None:
+        """Prepare to watch.
+
+        Args:
+            store: the artifact store.
+            host: serves the models.
+            load: verifies and loads a version; blocks, and raises InputError for a version that cannot be
+                used.
+            prepare: called with a loaded model before it is served; what it raises keeps the former model.
+            changed: told how it went: None after a success.
+            seconds: time between two looks.
+        """
+        self.failed: FailedReload | None = None
+        """Why the version that CURRENT names is not the one that is served; None while it is."""
+        self._store = store
+        self._host = host
+        self._load = load
+        self._prepare = prepare
+        self._changed = changed
+        self._seconds = seconds
+        self._tried = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Watch in the background from now on."""
+        self._task = asyncio.create_task(self._watch())
+
+    async def stop(self) -> None:
+        """Stop watching; a model that is being loaded is not served any more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._seconds)
+            await self.look()
+
+    async def look(self) -> None:
+        """Go over to the version that CURRENT names, unless it is served or has failed a moment ago."""
+        version = ""
+        try:
+            version = await asyncio.to_thread(current_version, self._store)
+            if version == self._host.served.model.version:
+                await self._report(None)
+                return
+            if self.failed is not None and self.failed.version == version and not self._due():
+                return
+            self._tried = time.monotonic()
+            live = await asyncio.to_thread(self._load, version)
+            derived = await asyncio.to_thread(Served.of, live.current)
+            await self._prepare(live)
+            await self._host.load(live, derived)
+        except Exception as error:
+            await self._fail(version, error)
+        else:
+            await self._report(None)
+
+    def _due(self) -> bool:
+        return time.monotonic() - self._tried >= _RETRY_SECONDS
+
+    async def _fail(self, version: str, error: Exception) -> None:
+        reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        reason = reason.replace(f"{self._store}/", "")
+        if self.failed is None or (self.failed.version, self.failed.reason) != (version, reason):
+            served = self._host.served.model.version
+            _LOG.error(
+                "model %s cannot be served, %s goes on: %s",
+                version or "(none)",
+                served,
+                reason,
+                exc_info=None if isinstance(error, InputError) else error,
+            )
+        await self._report(FailedReload(version, reason, time.time_ns() // 1000))
+
+    async def _report(self, failed: FailedReload | None) -> None:
+        before, self.failed = self.failed, failed
+        if failed is not None or before is not None or self._tried:
+            self._tried = self._tried if failed is not None else 0.0
+            await self._changed(failed)

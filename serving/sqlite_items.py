@@ -1,0 +1,55 @@
+"""Item changes in SQLite: the embedded store of a single server."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+
+from ranking.live_items import ItemChange
+from serving.item_changes import StoredChange
+from serving.sqlite_file import SqliteFile, one
+
+_NEWEST = "SELECT coalesce(max(revision), 0) FROM item_changes"
+
+
+class SqliteItemChanges:
+    """Implements `serving.item_changes.ItemChanges` in an open file."""
+
+    def __init__(self, file: SqliteFile) -> None:
+        """Use an open file, which whoever opened it closes."""
+        self._file = file
+
+    async def store(self, changes: Sequence[ItemChange], deadline: float | None = None) -> int:
+        """Store changes; see ItemChanges."""
+        return await self._file.write(lambda db: _store(db, changes), deadline)
+
+    async def since(self, revision: int, limit: int) -> list[StoredChange]:
+        """Return later changes; see ItemChanges."""
+        return await self._file.read(lambda db: _since(db, revision, limit))
+
+    async def newest(self) -> int:
+        """Return the newest revision; see ItemChanges."""
+        return await self._file.read(lambda db: int(one(db, _NEWEST)))
+
+
+def _store(db: sqlite3.Connection, changes: Sequence[ItemChange]) -> int:
+    revision = int(one(db, _NEWEST))
+    for change in changes:
+        revision += 1
+        attributes = None if change.attributes is None else json.dumps(dict(change.attributes))
+        db.execute(
+            "INSERT OR REPLACE INTO item_changes VALUES (?, ?, ?)", (change.item_id, revision, attributes)
+        )
+    return revision
+
+
+def _since(db: sqlite3.Connection, revision: int, limit: int) -> list[StoredChange]:
+    rows = db.execute(
+        "SELECT revision, item_id, attributes FROM item_changes WHERE revision > ? ORDER BY revision LIMIT ?",
+        (revision, limit),
+    ).fetchall()
+    return [
+        StoredChange(number, ItemChange(item_id, None if text is None else json.loads(text)))
+        for number, item_id, text in rows
+    ]

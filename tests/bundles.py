@@ -1,0 +1,61 @@
+"""Bundles made in memory: real ones, without training and without files."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from conf.schema import IndexConfig
+from encoders.factors import Factors
+from encoders.text_encoder import TextEncoder
+from features.dataset import Dataset
+from ranking.assemble import Sketch
+from ranking.bundle import Bundle, write_bundle
+from ranking.store import publish_version
+from tests.synthetic import make_recommender, random_towers
+
+TEMPLATE = {"text_fields": ["title", "brand"], "text_fallback_fields": [], "max_text_chars": 1000}
+
+
+def make_bundle(
+    dataset: Dataset,
+    encoder: TextEncoder,
+    *,
+    trained: bool = True,
+    factors: Factors | None = None,
+    version: str = "v1",
+) -> Bundle:
+    """Make a bundle with untrained towers (or, not `trained`, without any) and no ranking head."""
+    bundle = Bundle(
+        version,
+        {
+            "kinds": dataset.kinds, "exclude_seen": False, "data_end": 0, "template": TEMPLATE,
+            "precision": "fp32",
+        },
+        dataset.catalogue,
+        None,  # type: ignore[arg-type]
+        encoder,
+        None,  # type: ignore[arg-type]
+    )  # fmt: skip
+    texts = bundle.encode_items(dataset.catalogue.texts)
+    towers = random_towers(texts.shape[1], len(texts), len(dataset.kinds)) if trained else None
+    recommender = make_recommender(dataset, texts, towers=towers, factors=factors)
+    return replace(bundle, recommender=recommender, sketch=Sketch.fit(texts))
+
+
+def publish_bundle(store: Path, bundle: Bundle, encoder_folder: Path) -> str:
+    """Write a bundle into a store and make it current, as training does; return the version's name."""
+    recommender = bundle.recommender
+    describe = {
+        **bundle.manifest,
+        "counts": {"items": len(bundle.catalogue), "events": 1},
+        "click_kinds": recommender.click_kinds.tolist(),
+        "candidates": asdict(recommender.config),
+        "index": asdict(IndexConfig(gpu=False)),
+        "max_tokens": 24,
+    }
+
+    def write(folder: Path) -> None:
+        write_bundle(folder, recommender, bundle.catalogue, encoder_folder, "{}\n")
+
+    return publish_version(store, write, describe)

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from encoders.text_encoder import TextEncoder
+from features.dataset import Dataset
+from ranking.bundle import Bundle
+from ranking.requests import Request
+from ranking.search import TASTE, search
+from tests.bundles import make_bundle
+from tests.synthetic import EMPTY, request_of
+
+WORDS = "trail boots"
+
+
+@pytest.fixture
+def bundle(dataset: Dataset, encoder: TextEncoder) -> Bundle:
+    return make_bundle(dataset, encoder)
+
+
+def asked(bundle: Bundle, request: Request, k: int = 60) -> Request:
+    return replace(request, k=k, intent=bundle.encode_queries([WORDS])[0])
+
+
+def test_without_history_the_words_alone_decide(bundle: Bundle) -> None:
+    answer = search(bundle.recommender, [asked(bundle, Request(EMPTY, now=1))])[0]
+    cosines = bundle.text_vectors @ bundle.encode_queries([WORDS])[0]
+    assert [i.row for i in answer.items] == np.argsort(-cosines, kind="stable").tolist()
+    assert [i.score for i in answer.items] == pytest.approx(np.sort(cosines)[::-1].tolist(), abs=1e-5)
+    assert answer.degradation == "text_only"
+
+
+def test_taste_moves_scores_by_its_standardised_match_and_never_further(
+    bundle: Bundle, dataset: Dataset
+) -> None:
+    request = asked(bundle, request_of(dataset, 0))
+    answer = search(bundle.recommender, [request])[0]
+    cosines = bundle.text_vectors @ bundle.encode_queries([WORDS])[0]
+    user = bundle.recommender.user_vectors(bundle.recommender.histories([request]))[0]
+    match = bundle.recommender.arrays.item_vectors @ user
+    expected = cosines + TASTE * np.clip((match - match.mean()) / match.std(), -1, 1)
+    assert [i.row for i in answer.items] == np.argsort(-expected, kind="stable").tolist()
+    assert [i.score for i in answer.items] == pytest.approx(np.sort(expected)[::-1].tolist(), abs=1e-4)
+    assert max(abs(i.score - cosines[i.row]) for i in answer.items) <= TASTE + 1e-5
+    assert [i.row for i in answer.items] != np.argsort(-cosines, kind="stable").tolist()
+    assert answer.degradation == "none"
+
+
+def test_a_search_does_not_depend_on_its_neighbours(bundle: Bundle, dataset: Dataset) -> None:
+    requests = [asked(bundle, request_of(dataset, user), k=7) for user in range(5)]
+    together = search(bundle.recommender, requests)
+    assert repr(together) == repr([search(bundle.recommender, [r])[0] for r in requests])
+    assert len({tuple(i.row for i in a.items) for a in together}) > 1
+
+
+def test_filters_exclusions_and_seen_items(bundle: Bundle, dataset: Dataset) -> None:
+    request = asked(bundle, request_of(dataset, 0))
+    allowed = np.arange(60) % 2 == 0
+    answer = search(
+        bundle.recommender, [replace(request, allowed=allowed, exclude=np.array([2, 4], np.int32))]
+    )[0]
+    assert {i.row for i in answer.items} == set(range(0, 60, 2)) - {2, 4}
+    unseen = search(bundle.recommender, [replace(request, exclude_seen=True)])[0]
+    assert {i.row for i in unseen.items} == set(range(60)) - set(request.history.items.tolist())
+
+
+def test_reasons_name_the_words_first_unless_the_item_was_bought(bundle: Bundle, dataset: Dataset) -> None:
+    request = replace(asked(bundle, request_of(dataset, 0)), explain=True)
+    for item in search(bundle.recommender, [request])[0].items:
+        kinds = [reason.kind for reason in item.reasons]
+        assert "matches_intent" in kinds
+        assert (kinds[0] == "bought_before") == (item.row in request.history.items)

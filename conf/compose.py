@@ -27,7 +27,14 @@ from conf.schema import (
     TextEncoderConfig,
     UserEncoderConfig,
 )  # fmt: skip
-from conf.serving import DemoConfig, ExportConfig, RecommendConfig, RollbackConfig, ServeConfig
+from conf.serving import (
+    CreateKeyConfig,
+    DemoConfig,
+    ExportConfig,
+    RecommendConfig,
+    RollbackConfig,
+    ServeConfig,
+)
 
 ROOTS: dict[str, type] = {
     "prepare": PipelineConfig,
@@ -38,6 +45,7 @@ ROOTS: dict[str, type] = {
     "run": PipelineConfig,
     "serve": ServeConfig,
     "recommend": RecommendConfig,
+    "create-key": CreateKeyConfig,
     "export": ExportConfig,
     "rollback": RollbackConfig,
     "demo": DemoConfig,

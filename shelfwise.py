@@ -33,6 +33,7 @@ USAGE = """usage: shelfwise <command> [key=value ...]
   evaluate       measure against the baselines, write metrics and a report
   serve          answer over gRPC from the current bundle
   recommend      ask a running server from the terminal
+  create-key     make an API key for a server
   export         copy the fine-tuned text encoder out of the current bundle
   rollback       make an earlier bundle current again
   demo           start a server on a finished run and show three users' lists
@@ -90,6 +91,19 @@ def _recommend(config: Any) -> None:  # noqa: ANN401
     recommend(config, CONSOLE)
 
 
+def _create_key(config: Any) -> None:  # noqa: ANN401
+    from pathlib import Path
+
+    from serving.keys import create_key
+
+    path = Path(config.keys)
+    secret = create_key(path, config.name, config.scopes, config.requests_per_second, config.burst)
+    CONSOLE.print(
+        f"added '{config.name}' to {path}; the key is shown this once:", markup=False, soft_wrap=True
+    )
+    CONSOLE.print(secret, markup=False, highlight=False, soft_wrap=True)
+
+
 def _export(config: Any) -> None:  # noqa: ANN401
     from ranking.export import export
 
@@ -120,6 +134,7 @@ COMMANDS: dict[str, Callable[[Any], float | None]] = {
     "run": _run,
     "serve": _serve,
     "recommend": _recommend,
+    "create-key": _create_key,
     "export": _export,
     "rollback": _rollback,
     "demo": _demo,

@@ -28,7 +28,14 @@ from conf.schema import (
     TextEncoderConfig,
     UserEncoderConfig,
 )  # fmt: skip
-from conf.serving import DemoConfig, ExportConfig, RecommendConfig, RollbackConfig, ServeConfig
+from conf.serving import (
+    CreateKeyConfig,
+    DemoConfig,
+    ExportConfig,
+    RecommendConfig,
+    RollbackConfig,
+    ServeConfig,
+)
 from conf.sweep_schema import SweepConfig
 
 ROOTS: dict[str, type] = {
@@ -40,6 +47,7 @@ ROOTS: dict[str, type] = {
     "run": PipelineConfig,
     "serve": ServeConfig,
     "recommend": RecommendConfig,
+    "create-key": CreateKeyConfig,
     "export": ExportConfig,
     "rollback": RollbackConfig,
     "demo": DemoConfig,

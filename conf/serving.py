@@ -8,6 +8,24 @@ from conf.schema import PrivacyConfig, _at_least, _require
 
 
 @dataclass(frozen=True)
+class TlsConfig:
+    """Encryption of the port; files in PEM form."""
+
+    certificate: str | None = None
+    """The server's certificate and those between it and its authority; null serves in plain text."""
+    key: str | None = None
+    """The private key of the certificate."""
+    client_ca: str | None = None
+    """Authorities of client certificates; set, only clients with such a certificate can connect."""
+
+    def __post_init__(self) -> None:
+        """Check that what belongs together is there."""
+        encrypted = self.certificate is not None
+        _require(encrypted == (self.key is not None), "tls.certificate and tls.key need each other")
+        _require(encrypted or self.client_ca is None, "tls.client_ca needs tls.certificate")
+
+
+@dataclass(frozen=True)
 class ServeConfig:
     """Root of serve."""
 
@@ -41,7 +59,13 @@ class ServeConfig:
     """Must be what `prepare` used: pseudonymised histories are found under pseudonyms only."""
     reload_seconds: float = 2.0
     """How often to look whether another version has become current; 0 stays with the first one."""
-    reflection: bool = True
+    tls: TlsConfig = field(default_factory=TlsConfig)
+    keys: str | None = None
+    """File of API keys made by create-key; null lets everybody in who reaches the port."""
+    admin: bool | None = None
+    """Whether UpsertItems, DeleteItems and DeleteUser can be called; null: with API keys only."""
+    reflection: bool = False
+    """Whether tools may read the contract from the server."""
     drain_seconds: float = 10.0
     """Time that running requests get after SIGTERM."""
 
@@ -76,6 +100,26 @@ class RecommendConfig:
         """Check ranges."""
         _require(self.k >= 1, "k must be 1 or more")
         _require(self.timeout > 0, "timeout must be positive")
+
+
+@dataclass(frozen=True)
+class CreateKeyConfig:
+    """Root of create-key."""
+
+    name: str = "shop"
+    """Whose key it is; appears in logs."""
+    keys: str = "keys.json"
+    """File that the key's hash is added to."""
+    scopes: list[str] = field(default_factory=lambda: ["read", "events"])
+    """`read`, `events` and `admin`."""
+    requests_per_second: float = 0.0
+    """Lasting rate; 0 is unlimited."""
+    burst: int = 0
+    """Requests that may come at once after a pause; 0 takes twice the rate."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _at_least(0, self, "", "requests_per_second", "burst")
 
 
 @dataclass(frozen=True)

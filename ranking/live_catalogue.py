@@ -7,7 +7,7 @@ one state of this; what states share only ever grows, and a state does not look 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,6 +30,30 @@ class LiveItem:
     text: str
     values: dict[str, object]
     """Attribute values, typed as the catalogue's columns."""
+
+
+@dataclass(frozen=True)
+class ItemChange:
+    """One item as it shall be from now on."""
+
+    item_id: str
+    attributes: Mapping[str, object] | None
+    """Everything known about it, by name; None deletes it."""
+
+
+@dataclass(frozen=True)
+class ItemPlan:
+    """What some changes come to."""
+
+    upserts: list[LiveItem]
+    deletes: list[str]
+    encode: list[int]
+    """Positions in `upserts` of items whose texts need a vector."""
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts that need a vector."""
+        return [self.upserts[position].text for position in self.encode]
 
 
 @dataclass

@@ -22,36 +22,12 @@ from ranking.bundle import Bundle
 from ranking.index import VectorIndex
 from ranking.item_values import typed_values
 from ranking.live_arrays import AttributeCodes, LiveArrays, log_prices
-from ranking.live_catalogue import LiveCatalogue, LiveItem
+from ranking.live_catalogue import ItemChange, ItemPlan, LiveCatalogue, LiveItem
 from ranking.live_index import LiveIndex
 from ranking.recommender import Recommender
 from ranking.requests import Recommendation, Request
 from ranking.search import search
 from ranking.sources import CandidateSources, Kept, new_rows
-
-
-@dataclass(frozen=True)
-class ItemChange:
-    """One item as it shall be from now on."""
-
-    item_id: str
-    attributes: Mapping[str, object] | None
-    """Everything known about it, by name; None deletes it."""
-
-
-@dataclass(frozen=True)
-class ItemPlan:
-    """What some changes come to."""
-
-    upserts: list[LiveItem]
-    deletes: list[str]
-    encode: list[int]
-    """Positions in `upserts` of items whose texts need a vector."""
-
-    @property
-    def texts(self) -> list[str]:
-        """The texts that need a vector."""
-        return [self.upserts[position].text for position in self.encode]
 
 
 @dataclass(frozen=True)

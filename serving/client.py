@@ -57,11 +57,19 @@ _OPTIONS: Final = (
 )
 
 
+def _metadata(api_key: str | None) -> tuple[tuple[str, str], ...]:
+    return () if api_key is None else (("authorization", f"Bearer {api_key}"),)
+
+
 class Client:
     """Synchronous client; safe to share between threads; use it as a context manager or call `close`."""
 
     def __init__(
-        self, address: str, timeout: float = 5.0, credentials: grpc.ChannelCredentials | None = None
+        self,
+        address: str,
+        timeout: float = 5.0,
+        credentials: grpc.ChannelCredentials | None = None,
+        api_key: str | None = None,
     ) -> None:
         """Prepare a connection; nothing is sent before the first call.
 
@@ -69,8 +77,10 @@ class Client:
             address: HOST:PORT or any gRPC target.
             timeout: default deadline of a call in seconds, retries included.
             credentials: for TLS; None connects in plain text.
+            api_key: sent with every call; do not send one in plain text over a network that others share.
         """
         self._timeout = timeout
+        self._metadata = _metadata(api_key)
         self._channel = (
             grpc.secure_channel(address, credentials, options=_OPTIONS)
             if credentials
@@ -130,7 +140,9 @@ class Client:
         self, method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request, timeout: float | None
     ) -> Response:
         try:
-            return method(request, timeout=self._timeout if timeout is None else timeout)
+            return method(
+                request, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata
+            )
         except grpc.RpcError as error:
             raise ServiceError.of(error) from None
 
@@ -139,10 +151,15 @@ class AsyncClient:
     """The same for asyncio; create and use it inside one event loop."""
 
     def __init__(
-        self, address: str, timeout: float = 5.0, credentials: grpc.ChannelCredentials | None = None
+        self,
+        address: str,
+        timeout: float = 5.0,
+        credentials: grpc.ChannelCredentials | None = None,
+        api_key: str | None = None,
     ) -> None:
         """Prepare a connection; see `Client`."""
         self._timeout = timeout
+        self._metadata = _metadata(api_key)
         self._channel = (
             grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
             if credentials
@@ -205,6 +222,8 @@ class AsyncClient:
         timeout: float | None,
     ) -> Response:
         try:
-            return await method(request, timeout=self._timeout if timeout is None else timeout)
+            return await method(
+                request, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata
+            )
         except grpc.RpcError as error:
             raise ServiceError.of(error) from None

@@ -26,6 +26,8 @@ from ranking.store import VERSIONS, current_version
 from serving.client import Client
 from serving.queries import RecommendQuery
 
+_OPEN = ("reflection=true", "admin=true")
+"""What a demonstration on one's own machine may do."""
 _LISTENING = re.compile(r"listening on (\S+:\d+)")
 START_SECONDS = 120.0
 
@@ -58,7 +60,7 @@ def _pick_users(shop: _Shop, count: int) -> list[str]:
 @contextmanager
 def _server(artifacts: Path, console: Console) -> Iterator[str]:
     """Run `shelfwise serve` on a free port as a process of its own; yields its address, then stops it."""
-    command = [sys.executable, "-m", "shelfwise", "serve", f"artifacts={artifacts}", "port=0"]
+    command = [sys.executable, "-m", "shelfwise", "serve", f"artifacts={artifacts}", "port=0", *_OPEN]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     timer = threading.Timer(START_SECONDS, process.kill)

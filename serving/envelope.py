@@ -118,12 +118,16 @@ class Envelope(grpc.aio.ServerInterceptor):
         await context.abort_with_status(to_status(problem, call.request_id))
 
 
+def request_id_of(context: Context) -> str:
+    """Return the id that the caller chose for its request, if it is one, or else make one."""
+    given = str(dict(context.invocation_metadata() or ()).get(_REQUEST_ID_KEY, ""))
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
 def _call(context: Context) -> Call:
-    metadata = dict(context.invocation_metadata() or ())
-    given = str(metadata.get(_REQUEST_ID_KEY, ""))
     remaining = context.time_remaining()
     deadline = None if remaining is None else asyncio.get_running_loop().time() + remaining
-    return Call(given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex, deadline)
+    return Call(request_id_of(context), deadline)
 
 
 def _as_problem(error: Exception, method: str, call: Call) -> Problem:

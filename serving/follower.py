@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from serving.batching import Batcher
+from serving.batching import Batcher, QueueFull
 from serving.item_changes import ItemChanges, StoredChange
 from serving.model import Answer, ApplyJob, EncodeJob, Job, LiveModel
 from serving.user_state import StateUnavailable
@@ -103,9 +103,10 @@ class ItemFollower:
             try:
                 await self.catch_up(CHUNK)
                 available = True
-            except StateUnavailable as error:
+            except Exception as error:  # whatever it is, the next look may go better
                 if available:
-                    _LOG.warning("item changes cannot be read: %s", error)
+                    known = isinstance(error, (StateUnavailable, QueueFull))
+                    _LOG.warning("item changes cannot be read: %s", error, exc_info=None if known else error)
                 available = False
 
     async def _apply(self, stored: Sequence[StoredChange], chunk: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ranking.live_items import ItemChange
+from ranking.live_catalogue import ItemChange
 
 
 @dataclass(frozen=True)

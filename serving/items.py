@@ -9,8 +9,7 @@ from typing import Final
 from google.protobuf.struct_pb2 import Struct, Value
 
 from ranking.item_values import typed_values
-from ranking.live_catalogue import LiveCatalogue
-from ranking.live_items import ItemChange
+from ranking.live_catalogue import ItemChange, LiveCatalogue
 from serving.problems import invalid
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.validation import MAX_ID_CHARS, MAX_TEXT_CHARS

@@ -9,8 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from features.dataset import BoolArray, FloatArray, IntArray
-from ranking.live_catalogue import LiveCatalogue
-from ranking.live_items import ItemChange, ItemPlan
+from ranking.live_catalogue import ItemChange, ItemPlan, LiveCatalogue
 from ranking.requests import Recommendation, Request
 
 

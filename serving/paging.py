@@ -28,6 +28,8 @@ MAX_SHOWN: Final = 2000
 """Items that can be paged through; the token of the last page would take 11 kB."""
 _FORMAT: Final = b"\x01"
 _DIGEST: Final = 8
+_MAX_CHARS: Final = 12_000
+"""No token is longer."""
 
 
 def _digest(data: bytes, purpose: bytes) -> bytes:
@@ -62,6 +64,8 @@ def decode(token: str, request_fingerprint: bytes) -> HashArray:
     damaged = invalid(
         "page_token", "not a token of this service; pass next_page_token unchanged", "PAGE_TOKEN_INVALID"
     )
+    if len(token) > _MAX_CHARS:
+        raise damaged
     try:
         data = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):

@@ -83,7 +83,10 @@ class BundleWatcher:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(self._seconds)
-            await self.look()
+            try:
+                await self.look()
+            except Exception:  # telling how it went has failed; the watch goes on
+                _LOG.exception("a change of model could not be reported")
 
     async def look(self) -> None:
         """Go over to the version that CURRENT names, unless it is served or has failed a moment ago."""

@@ -20,7 +20,9 @@ from conf.errors import InputError
 from conf.serving import ServeConfig
 from features.privacy import make_pseudonyms
 from serving.envelope import Envelope
+from serving.gate import Gate
 from serving.host import ModelHost, Served
+from serving.keys import KeyRing
 from serving.model import LiveModel, Model
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.reload import BundleWatcher, FailedReload
@@ -28,6 +30,7 @@ from serving.service import SERVICE_NAME, RecommendationService
 from serving.sqlite_file import SqliteFile
 from serving.sqlite_items import SqliteItemChanges
 from serving.sqlite_state import SqliteUserState
+from serving.tls import server_credentials
 from serving.user_state import UserState
 
 HISTORIES_FILE: Final = "histories.parquet"
@@ -141,7 +144,7 @@ async def start(
     pseudonyms = make_pseudonyms(config.privacy)
     envelope = Envelope(SERVICE_NAME)
     server = grpc.aio.server(
-        interceptors=[envelope],
+        interceptors=[_gate(config, console), envelope],
         options=[
             ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not a load balancer
             ("grpc.max_receive_message_length", config.max_message_bytes),
@@ -226,14 +229,34 @@ def _check_privacy(config: ServeConfig, model: Model) -> None:
         )
 
 
+def _gate(config: ServeConfig, console: Console) -> Gate:
+    """Return what checks callers; an open door to other machines is worth a warning."""
+    keys = KeyRing(Path(config.keys)) if config.keys else None
+    admin = keys is not None if config.admin is None else config.admin
+    local = config.host in ("localhost", "::1") or config.host.startswith("127.")
+    if not local and keys is None and config.tls.client_ca is None:
+        console.print(
+            f"warning: everybody who reaches {config.host} can use this server; set keys or tls.client_ca",
+            soft_wrap=True,
+            highlight=False,
+        )
+    return Gate(keys, admin)
+
+
 def _bind(server: grpc.aio.Server, config: ServeConfig) -> int:
     host = f"[{config.host}]" if ":" in config.host else config.host
     taken = InputError(
         f"cannot listen on {host}:{config.port}: the port is taken or the host is not one of this machine; "
         "set port=0 for a free one, or host"
     )
+    credentials = server_credentials(config.tls)
     try:
-        port = server.add_insecure_port(f"{host}:{config.port}")
+        address = f"{host}:{config.port}"
+        port = (
+            server.add_insecure_port(address)
+            if credentials is None
+            else server.add_secure_port(address, credentials)
+        )
     except RuntimeError as error:
         raise taken from error
     if port == 0:

@@ -11,7 +11,7 @@ from typing import Final
 from conf.serving import ServeConfig
 from features.privacy import Pseudonyms
 from ranking.filters import AttributeKind
-from ranking.live_items import ItemChange
+from ranking.live_catalogue import ItemChange
 from serving import validation
 from serving.envelope import CALL, Context
 from serving.histories import forget_user

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
-from ranking.live_items import ItemChange
+from ranking.live_catalogue import ItemChange
 from serving.item_changes import StoredChange
 from serving.sqlite_file import SqliteFile, one
 

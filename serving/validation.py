@@ -21,6 +21,7 @@ MAX_SESSION_EVENTS: Final = 500
 MAX_EXCLUDED: Final = 10_000
 MAX_QUERY_CHARS: Final = 1000
 MAX_TEXT_CHARS: Final = 10_000
+MAX_MASK_PATHS: Final = 100
 _SURFACE: Final = re.compile(r"[a-z0-9_-]{1,64}")
 _LAST_SECOND: Final = 253_402_300_799
 """9999-12-31T23:59:59Z, the last second that a Timestamp may hold."""
@@ -53,6 +54,8 @@ def excluded(path: str, ids: Sequence[str]) -> list[str]:
         raise invalid(
             path, f"{len(ids):,} ids; at most {MAX_EXCLUDED:,} can be excluded (a filter can do more)"
         )
+    for index, item_id in enumerate(ids):
+        optional_id(f"{path}[{index}]", item_id)
     return list(ids)
 
 
@@ -94,6 +97,8 @@ def read_mask(mask: FieldMask, item: type[Message]) -> frozenset[str] | None:
     if not mask.paths or list(mask.paths) == ["*"]:
         return None
     known = [field.name for field in item.DESCRIPTOR.fields]
+    if len(mask.paths) > MAX_MASK_PATHS:
+        raise invalid("read_mask", f"{len(mask.paths):,} paths; there are {len(known)} fields")
     for path in mask.paths:
         if path not in known:
             message = f"no field '{path[:64]}'{closest(path, known)}; fields: {', '.join(known)}"

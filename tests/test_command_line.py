@@ -14,6 +14,7 @@ from conf.compose import ROOTS
 from conf.schema import PipelineConfig
 from features.stages import plain
 from ranking.store import current_version
+from serving.keys import KeyRing, Scope
 
 ROOT = Path(__file__).parents[1]
 
@@ -56,6 +57,8 @@ WRONG = {
     "no bundle to serve": (["serve"], "work/artifacts"),
     "no bundle to export": (["export"], "CURRENT: no such file; publish a bundle first"),
     "no bundle to roll back": (["rollback"], "CURRENT: no such file; publish a bundle first"),
+    "no scope": (["create-key", "scopes=[everything]"], "'everything' is not a valid Scope"),
+    "one file of two": (["serve", "tls.key=server.key"], "tls.certificate and tls.key need each other"),
     "no server": (["recommend", "address=127.0.0.1:1", "timeout=20"], "no server answers at 127.0.0.1:1"),
     "markup in a value": (["run", "data.items='[bold]x[/bold].csv'"], "no such file: [bold]x[/bold].csv"),
 }
@@ -183,3 +186,14 @@ def test_rolling_back_without_an_earlier_version_changes_nothing(
     assert call(monkeypatch, "rollback", f"artifacts={artifacts}") == 2
     assert f"no version before {before} to roll back to" in capsys.readouterr().err
     assert current_version(artifacts) == before
+
+
+def test_a_key_is_printed_once_and_lets_its_holder_in(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "create-key", "name=shop", "scopes=[read]", "requests_per_second=5") == 0
+    secret = capsys.readouterr().out.split()[-1]
+    assert secret not in (empty / "keys.json").read_text()
+    found = KeyRing(empty / "keys.json").find(secret)
+    assert found is not None and (found.name, found.scopes) == ("shop", (Scope.read,))
+    assert call(monkeypatch, "create-key", "name=shop") == 2

@@ -20,7 +20,8 @@ from ranking.bundle import Bundle
 from ranking.filters import MaskCache
 from ranking.index import VectorIndex
 from ranking.item_values import overlay_schema, typed_values
-from ranking.live_items import ItemChange, LiveItems, LiveVersion
+from ranking.live_catalogue import ItemChange
+from ranking.live_items import LiveItems, LiveVersion
 from ranking.ranker import Ranker
 from ranking.recommender import Recommender
 from ranking.requests import Request

@@ -69,7 +69,8 @@ class Servers:
     ) -> Harness:
         """Start a server on the fake bundle, or on another live model."""
         model = model or FakeBundle()
-        config = ServeConfig(artifacts=str(self.store), **{"port": 0, **settings})
+        open_to_tests = {"port": 0, "admin": True, "reflection": True}
+        config = ServeConfig(artifacts=str(self.store), **{**open_to_tests, **settings})
         starting = start(config, live or model, Console(file=io.StringIO()), load)
         running = asyncio.run_coroutine_threadsafe(starting, self._loop).result(20)
         channel = grpc.insecure_channel(f"127.0.0.1:{running.port}")

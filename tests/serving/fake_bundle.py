@@ -12,8 +12,7 @@ import numpy as np
 import polars as pl
 
 from features.dataset import BoolArray, Catalogue, FloatArray, IntArray
-from ranking.live_catalogue import LiveCatalogue
-from ranking.live_items import ItemChange, ItemPlan
+from ranking.live_catalogue import ItemChange, ItemPlan, LiveCatalogue
 from ranking.requests import Reason, Recommendation, Recommended, Request
 from serving.model import Model
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import pytest
 
-from ranking.live_items import ItemChange
+from ranking.live_catalogue import ItemChange
 from serving.item_changes import ItemChanges, StoredChange
 from serving.sqlite_file import SqliteFile
 from serving.sqlite_items import SqliteItemChanges

@@ -14,6 +14,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from conf.serving import ServeConfig
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.results import ServiceError
 from serving.service import SERVICE_NAME
@@ -162,9 +163,9 @@ def test_reflection_describes_the_service(server: Harness) -> None:
     assert {"Recommend", "SimilarItems", "SearchItems", "RecordEvents", "GetStatus"} <= methods
 
 
-def test_reflection_can_be_switched_off(servers: Servers) -> None:
+def test_reflection_is_off_unless_asked_for(servers: Servers) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        reflected(servers.start(reflection=False), list_services="")
+        reflected(servers.start(reflection=ServeConfig().reflection), list_services="")
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 

@@ -1,0 +1,133 @@
+"""Following the store of item changes: order, faults, and who waits for what."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import pytest
+
+from features.dataset import FloatArray
+from ranking.live_catalogue import ItemChange, ItemPlan, LiveItem
+from serving.batching import Batcher
+from serving.follower import ItemFollower
+from serving.item_changes import StoredChange
+from serving.model import Answer, Job, Model, run_jobs
+from tests.serving.fake_bundle import FakeBundle
+
+T = TypeVar("T")
+
+
+class Notebook(FakeBundle):
+    """Writes down which changes are applied; `poison` cannot be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.applied: list[list[str]] = []
+
+    def plan(self, changes: Sequence[ItemChange]) -> ItemPlan:
+        upserts = [LiveItem(c.item_id, f"text of {c.item_id}", {}) for c in changes]
+        return ItemPlan(upserts, [], list(range(len(upserts))))
+
+    def apply(self, plan: ItemPlan, vectors: FloatArray) -> Model:
+        assert len(vectors) == len(plan.upserts)
+        if any(item.item_id == "poison" for item in plan.upserts):
+            raise ValueError("cannot be applied")
+        self.applied.append([item.item_id for item in plan.upserts])
+        return self
+
+
+class Changes:
+    """A store in memory that fails when told to."""
+
+    def __init__(self, *item_ids: str) -> None:
+        self.stored = [StoredChange(n + 1, ItemChange(i, {})) for n, i in enumerate(item_ids)]
+        self.failures: list[Exception] = []
+
+    async def store(self, changes: Sequence[ItemChange], deadline: float | None = None) -> int:
+        for change in changes:
+            self.stored.append(StoredChange(len(self.stored) + 1, change))
+        return len(self.stored)
+
+    async def since(self, revision: int, limit: int) -> list[StoredChange]:
+        if self.failures:
+            raise self.failures.pop()
+        return self.stored[revision : revision + limit]
+
+    async def newest(self) -> int:
+        return len(self.stored)
+
+
+def following(changes: Changes, scenario: Callable[[ItemFollower, Notebook], Awaitable[T]]) -> T:
+    async def run() -> T:
+        model, jobs = Notebook(), Batcher[Job, Answer](run_jobs, max_batch=8, max_queue=1, name="model")
+        follower = ItemFollower(model, changes, jobs, lambda: None, poll_seconds=0.01)
+        try:
+            return await scenario(follower, model)
+        finally:
+            await follower.stop()
+            await jobs.close()
+
+    return asyncio.run(run())
+
+
+def test_changes_are_applied_in_order_some_at_a_time() -> None:
+    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+        await follower.catch_up(2)
+        assert model.applied == [["a", "b"], ["c", "d"], ["e"]]
+        assert follower.revision == 5
+
+    following(Changes(*"abcde"), scenario)
+
+
+def test_a_change_that_cannot_be_applied_is_left_out_alone(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+        await follower.catch_up(10)
+        assert model.applied == [["a"], ["b"]]
+        assert follower.revision == 3
+
+    following(Changes("a", "poison", "b"), scenario)
+    assert "item change 2 cannot be applied" in caplog.text
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("anything"), OSError("disk")])
+def test_a_store_that_fails_is_asked_again(failure: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    changes = Changes("a")
+    changes.failures = [failure, failure]
+
+    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+        follower.start()
+        await asyncio.wait_for(follower.reach(1), 20)
+        assert model.applied == [["a"]]
+        await changes.store([ItemChange("b", {})])
+        await asyncio.wait_for(follower.reach(2), 20)
+
+    following(changes, scenario)
+    assert caplog.text.count("item changes cannot be read") == 1  # said once, not at every look
+
+
+def test_changes_of_others_are_found_without_being_told() -> None:
+    changes = Changes()
+
+    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+        follower.start()
+        await changes.store([ItemChange("a", {})])
+        while follower.revision < 1:
+            await asyncio.sleep(0.005)
+
+    following(changes, scenario)
+
+
+def test_who_waits_is_released_by_the_deadline_and_by_the_end() -> None:
+    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+        follower.start()
+        with pytest.raises(TimeoutError):
+            await follower.reach(1, asyncio.get_running_loop().time() + 0.05)
+        waiting = asyncio.create_task(follower.reach(1))
+        await asyncio.sleep(0)
+        await follower.stop()
+        await asyncio.wait_for(waiting, 20)
+        assert follower.revision == 0
+
+    following(Changes(), scenario)

@@ -173,6 +173,7 @@ class Recommender:
             probabilities = np.full((*scores.shape, 2), np.nan, dtype=np.float32)
         else:
             scores, probabilities = self.ranker.score(self.features(batch, candidates, users, best))
+            scores = np.round(scores, 4)  # what BLAS rounds by batch size must not order equal items
         return Ranked(
             proposals, candidates, np.where(padding, -np.inf, scores).astype(np.float32), probabilities
         )

@@ -9,6 +9,7 @@ model's thread, so a large upsert does not hold up requests.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -95,10 +96,10 @@ class ItemFollower:
     async def _follow(self) -> None:
         available = True
         while True:
-            try:
-                await asyncio.wait_for(self._news.wait(), self._poll_seconds)
-            except TimeoutError:
-                pass
+            # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the news.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._poll_seconds):
+                    await self._news.wait()
             self._news.clear()
             try:
                 await self.catch_up(CHUNK)

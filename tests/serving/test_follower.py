@@ -59,10 +59,14 @@ class Changes:
         return len(self.stored)
 
 
-def following(changes: Changes, scenario: Callable[[ItemFollower, Notebook], Awaitable[T]]) -> T:
+def following(
+    changes: Changes,
+    scenario: Callable[[ItemFollower, Notebook], Awaitable[T]],
+    poll_seconds: float = 0.01,
+) -> T:
     async def run() -> T:
         model, jobs = Notebook(), Batcher[Job, Answer](run_jobs, max_batch=8, max_queue=1, name="model")
-        follower = ItemFollower(model, changes, jobs, lambda: None, poll_seconds=0.01)
+        follower = ItemFollower(model, changes, jobs, lambda: None, poll_seconds)
         try:
             return await scenario(follower, model)
         finally:
@@ -131,3 +135,17 @@ def test_who_waits_is_released_by_the_deadline_and_by_the_end() -> None:
         assert follower.revision == 0
 
     following(Changes(), scenario)
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_it_stops_however_close_behind_the_news(steps: int) -> None:
+    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+        follower.start()
+        await asyncio.sleep(0.02)
+        waiting = asyncio.create_task(follower.reach(1))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await asyncio.wait_for(follower.stop(), 20)
+        await asyncio.wait_for(waiting, 20)
+
+    following(Changes(), scenario, poll_seconds=60.0)

@@ -78,12 +78,14 @@ def test_every_documented_command_is_accepted(page: str, command: str) -> None:
         }
         compose_command(name, [*space.fixed, *(f"{k}={one_value(d)}" for k, d in space.searched.items())])
         return
+    taken = []  # together, as they are typed: some settings need each other
     for override in overrides:
         key, _, value = override.partition("=")
         if swept and "," in value:
             override = f"{key}={value.split(',')[0]}"
         if "${hydra:" not in value:
-            compose_command(name, [override])
+            taken.append(override)
+    compose_command(name, taken)
 
 
 def one_value(distribution: BaseDistribution) -> str:

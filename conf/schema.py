@@ -181,8 +181,14 @@ class TextEncoderConfig:
     """Steps between validations and checkpoints."""
     patience: int = 3
     """Validations without improvement before training stops."""
+    projection: int | None = None
+    """Width of a linear head that starts as the whitening of the catalogue and learns with the encoder; null
+    is the encoder's own width, 0 no head. Fine-tuning only."""
+    head_learning_rate: float = 5e-4
     batch_size: int = 64
-    """Pairs per forward pass."""
+    """Pieces of histories per forward pass."""
+    piece: int = 8
+    """Most events of one history in a pass; each but the first is predicted from those before it."""
     accumulate: int = 1
     """Forward passes per optimiser step."""
     learning_rate: float = 5e-5
@@ -191,13 +197,13 @@ class TextEncoderConfig:
     clip_norm: float = 1.0
     temperature: float = 0.05
     window: int = 5
-    """A pair is an item and one of this many items after it in the same history."""
+    """What comes next is predicted from the mean of at most this many items before it."""
     logq: bool = True
     """Correct in-batch softmax for how often an item is drawn."""
     mask_false_negatives: bool = True
     """Ignore negatives that the same user also bought, or whose text is identical."""
     hard_negatives: int = 0
-    """Mined nearest texts per pair that the user did not choose."""
+    """Mined nearest texts that join the batch, per item of it."""
     field_dropout: float = 0.1
     token_dropout: float = 0.0
     adversarial_epsilon: float = 0.0
@@ -206,7 +212,7 @@ class TextEncoderConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         _require(self.max_tokens >= 4, "text_encoder.max_tokens must be 4 or more")
-        _require(self.batch_size >= 2, "text_encoder.batch_size must be 2 or more")
+        _require(self.batch_size >= 1, "text_encoder.batch_size must be 1 or more")
         _require(self.accumulate >= 1, "text_encoder.accumulate must be 1 or more")
         _require(self.temperature > 0, "text_encoder.temperature must be positive")
         _require(self.max_steps >= 0, "text_encoder.max_steps must be 0 or more")
@@ -214,9 +220,11 @@ class TextEncoderConfig:
         for name in ("field_dropout", "token_dropout", "warmup_fraction"):
             _require(0 <= getattr(self, name) < 1, f"text_encoder.{name} must lie in 0..1")
         _at_least(1, self, "text_encoder.", "window", "lora_rank")
+        _at_least(2, self, "text_encoder.", "piece")
+        _require(self.projection is None or self.projection >= 0, "text_encoder.projection must be 0 or more")
         _at_least(0, self, "text_encoder.", "frozen_layers", "patience", "hard_negatives", "weight_decay")
         _at_least(0, self, "text_encoder.", "adversarial_epsilon")
-        for name in ("learning_rate", "clip_norm"):
+        for name in ("learning_rate", "head_learning_rate", "clip_norm"):
             _require(getattr(self, name) > 0, f"text_encoder.{name} must be positive")
 
 

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from features.dataset import BoolArray, FloatArray
 
 
-def whitening(text_vectors: FloatArray, shrinkage: float = 0.01) -> tuple[FloatArray, FloatArray]:
-    """Return the mean [dim] and matrix [dim, dim] that decorrelate text vectors.
+def whitening(
+    text_vectors: FloatArray, shrinkage: float = 0.01, width: int | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Return the mean [dim] and matrix [dim, width] that decorrelate text vectors.
 
     Sentence vectors crowd into a narrow cone; PCA whitening spreads them (Su et al. 2021, arXiv:2103.15316).
     The eigenvalues are shrunk towards their mean, so that a small catalogue does not blow up its empty
-    directions.
+    directions. A width below the vectors' own keeps the directions in which they vary most.
     """
     mean = text_vectors.mean(axis=0)
     centred = (text_vectors - mean).astype(np.float64)
@@ -25,9 +27,12 @@ def whitening(text_vectors: FloatArray, shrinkage: float = 0.01) -> tuple[FloatA
     values, directions = np.linalg.eigh(covariance)
     floor = shrinkage * max(float(values.mean()), 1e-12)
     scale = 1.0 / np.sqrt(np.maximum(values, 0.0) + floor)
-    matrix = (directions * scale) @ directions.T
+    if width is not None and width < len(mean):
+        matrix = directions[:, -width:] * scale[-width:]
+    else:
+        matrix = (directions * scale) @ directions.T
     # Unit variance per direction would grow the norm with the width; keep vectors near unit length.
-    return mean.astype(np.float32), (matrix / np.sqrt(len(mean))).astype(np.float32)
+    return mean.astype(np.float32), (matrix / np.sqrt(matrix.shape[1])).astype(np.float32)
 
 
 class ItemTower(nn.Module):

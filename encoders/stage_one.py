@@ -1,4 +1,4 @@
-"""Stage one as a Lightning module: the text encoder learns which texts are chosen together."""
+"""Stage one as a Lightning module: the text encoder learns which texts are chosen after which."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from conf.errors import InputError
 from conf.schema import Precision, TextEncoderConfig, TuningMode
+from encoders.contexts import ContextBatch, ContextSampler
 from encoders.embedding import embed_texts
+from encoders.item_tower import whitening
 from encoders.losses import in_batch_softmax
-from encoders.pairs import PairBatch, PairSampler
 from encoders.text_encoder import TextEncoder, resolve_precision
 from encoders.towers import best_items
 from features.dataset import Events, FloatArray, IntArray
@@ -29,17 +30,19 @@ VALIDATION_ITEMS = 20_000
 VALIDATION_QUERIES = 4_000
 MINED = 64
 """Nearest texts from which hard negatives are drawn."""
+GROUP = 96
+"""Texts of like length that are encoded together."""
 
 
-class PairBatches(IterableDataset[PairBatch]):
+class ContextBatches(IterableDataset[ContextBatch]):
     """One chunk of training, fixed by its seed."""
 
-    def __init__(self, sampler: PairSampler, count: int, batch_size: int, seed: int) -> None:
+    def __init__(self, sampler: ContextSampler, count: int, pieces: int, seed: int) -> None:
         """Keep what the chunk is made from."""
-        self.sampler, self.count, self.batch_size, self.seed = sampler, count, batch_size, seed
+        self.sampler, self.count, self.pieces, self.seed = sampler, count, pieces, seed
 
-    def __iter__(self) -> Iterator[PairBatch]:
-        return self.sampler.batches(self.count, self.batch_size, self.seed)
+    def __iter__(self) -> Iterator[ContextBatch]:
+        return self.sampler.batches(self.count, self.pieces, self.seed)
 
 
 def _layers(backbone: nn.Module) -> nn.ModuleList | None:
@@ -81,6 +84,27 @@ def choose_trainable(encoder: TextEncoder, config: TextEncoderConfig) -> None:
             part.requires_grad_(False)
 
 
+def add_head(encoder: TextEncoder, config: TextEncoderConfig, vectors: FloatArray) -> None:
+    """Put a linear head on the encoder that starts as the whitening of the catalogue's vectors.
+
+    Sentence vectors crowd into a narrow cone, and what sets the items of one shop apart is a small part of
+    it. Fine-tuning starts from where that part already counts.
+
+    Args:
+        encoder: gets the head, unless it has one.
+        config: the head's width.
+        vectors: of the whole catalogue by the encoder as it is, [items, dim].
+
+    """
+    if config.projection == 0 or encoder.head is not None:
+        return
+    mean, matrix = whitening(vectors, width=config.projection)
+    encoder.head = nn.Linear(*matrix.shape)
+    with torch.no_grad():
+        encoder.head.weight.copy_(torch.from_numpy(matrix.T))
+        encoder.head.bias.copy_(torch.from_numpy(-mean @ matrix))
+
+
 def merge_adapters(encoder: TextEncoder) -> None:
     """Fold LoRA adapters into the weights, so that the saved encoder is a plain one."""
     backbone: Any = encoder.backbone
@@ -95,7 +119,7 @@ class StageOne(pl.LightningModule):
         self,
         encoder: TextEncoder,
         config: TextEncoderConfig,
-        sampler: PairSampler,
+        sampler: ContextSampler,
         parts: Sequence[Sequence[str]],
         texts: Sequence[str],
         max_chars: int,
@@ -103,7 +127,7 @@ class StageOne(pl.LightningModule):
         valid: Queries,
         seed: int,
     ) -> None:
-        """Take the encoder, the pairs, each item's text (whole and in parts) and the validation queries."""
+        """Take the encoder, the contexts, each item's text, whole and in parts, and the validation queries."""
         super().__init__()
         self.automatic_optimization = False  # adversarial training needs two backward passes per step
         self.encoder = encoder
@@ -131,9 +155,13 @@ class StageOne(pl.LightningModule):
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union type
         """AdamW with a linear warm-up and decay."""
         config = self.settings
-        trained = [p for p in self.encoder.parameters() if p.requires_grad]
+        head = [] if self.encoder.head is None else [*self.encoder.head.parameters()]
+        trained = [p for p in self.encoder.backbone.parameters() if p.requires_grad]
+        groups: list[dict[str, Any]] = [{"params": trained}]
+        if head:
+            groups.append({"params": head, "lr": config.head_learning_rate})
         optimizer = torch.optim.AdamW(
-            trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+            groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         warmup = max(1, int(config.max_steps * config.warmup_fraction))
 
@@ -144,11 +172,11 @@ class StageOne(pl.LightningModule):
 
         return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, factor)]
 
-    def train_dataloader(self) -> DataLoader[PairBatch]:
-        """Return the pairs of this chunk; called anew each epoch so that a resumed run sees the same data."""
+    def train_dataloader(self) -> DataLoader[ContextBatch]:
+        """Return the contexts of this chunk; called anew each epoch, so a resumed run sees the same data."""
         config = self.settings
         steps = min(config.validate_every, config.max_steps - self.current_epoch * config.validate_every)
-        batches = PairBatches(
+        batches = ContextBatches(
             self.sampler,
             max(steps, 1) * config.accumulate,
             config.batch_size,
@@ -157,7 +185,7 @@ class StageOne(pl.LightningModule):
         return DataLoader(batches, batch_size=None)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: ANN401
-        """Leave pairs where they are: they are rows of texts, and only vectors go to the device."""
+        """Leave contexts where they are: they are rows of texts, and only vectors go to the device."""
         return batch
 
     def on_train_epoch_start(self) -> None:
@@ -169,7 +197,7 @@ class StageOne(pl.LightningModule):
             blocks = [best_items(vectors[i : i + 1024], vectors, MINED + 1) for i in starts]
             self.mined = np.concatenate(blocks)[:, 1:]
 
-    def on_train_batch_start(self, batch: PairBatch, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: ContextBatch, batch_idx: int) -> None:
         """Tie dropout to the chunk; a data loader of a resumed run draws a seed before the epoch starts."""
         if batch_idx == 0:
             torch.manual_seed(self.seed * 100_003 + self.current_epoch)
@@ -184,44 +212,53 @@ class StageOne(pl.LightningModule):
         return self.texts[row]
 
     def _encode(self, rows: IntArray) -> Tensor:
+        """Return unit vectors of items, [rows, dim]; texts of like length are read together, to pad little."""
         prefix = self.encoder.prompts.passage
-        tokens = self.encoder.tokenize([prefix + self._text(int(r)) for r in rows])
-        mask = tokens["attention_mask"]
-        if self.settings.token_dropout > 0:
-            keep = torch.rand(mask.shape) >= self.settings.token_dropout
-            keep[:, 0] = True  # the classification token always stays
-            mask = mask * keep
+        texts = [prefix + self._text(int(r)) for r in rows]
+        order = np.argsort([len(t) for t in texts], kind="stable")
         bf16 = resolve_precision(self.settings.precision, self.device) is Precision.bf16
+        parts = []
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            vectors: Tensor = self.encoder(tokens["input_ids"].to(self.device), mask.to(self.device))
-        return vectors.float()
+            for group in np.array_split(order, -(-len(order) // GROUP)):
+                tokens = self.encoder.tokenize([texts[i] for i in group])
+                mask = tokens["attention_mask"]
+                if self.settings.token_dropout > 0:
+                    keep = torch.rand(mask.shape) >= self.settings.token_dropout
+                    keep[:, 0] = True  # the classification token always stays
+                    mask = mask * keep
+                parts.append(self.encoder(tokens["input_ids"].to(self.device), mask.to(self.device)).float())
+        back = torch.from_numpy(np.argsort(order, kind="stable")).to(self.device)
+        return torch.cat(parts)[back]
 
-    def _loss(self, batch: PairBatch) -> Tensor:
+    def _loss(self, batch: ContextBatch) -> Tensor:
         config = self.settings
-        rows = [batch.anchor, batch.positive]
+        candidates = batch.rows()
         if self.mined is not None:
-            picks = self.rng.integers(0, self.mined.shape[1], size=(len(batch.anchor), config.hard_negatives))
-            rows.append(np.take_along_axis(self.mined[batch.anchor], picks, axis=1).ravel())
-        # Every distinct item of the batch is encoded once and is a candidate for every pair.
-        candidates, where = np.unique(np.concatenate(rows), return_inverse=True)
-        pairs = len(batch.anchor)
-        anchor, positive = where[:pairs], where[pairs : 2 * pairs]
+            picks = self.rng.integers(0, self.mined.shape[1], size=(len(candidates), config.hard_negatives))
+            candidates = np.union1d(candidates, np.take_along_axis(self.mined[candidates], picks, axis=1))
+        # Every distinct item of the batch is encoded once and is a candidate for every context.
         vectors = self._encode(candidates.astype(np.int32))
-        masked = np.zeros((pairs, len(candidates)), dtype=bool)
+        filled = batch.context >= 0
+        places = np.searchsorted(candidates, np.maximum(batch.context, 0))
+        member = torch.zeros(len(batch.user), len(candidates))
+        owner = np.broadcast_to(np.arange(len(batch.user))[:, None], places.shape)
+        member[torch.from_numpy(owner[filled]), torch.from_numpy(places[filled])] = 1.0
+        member = member.to(self.device)
+        queries = nn.functional.normalize(member @ vectors, dim=-1)
+        masked = member > 0  # an item is trivially near to itself
         if config.mask_false_negatives:
-            masked = self.sampler.false_negatives(batch, candidates)
-        masked[np.arange(pairs), anchor] = True  # an item is trivially nearest to itself
+            masked |= torch.from_numpy(self.sampler.false_negatives(batch, candidates)).to(self.device)
         return in_batch_softmax(
-            vectors[torch.from_numpy(anchor)],
+            queries,
             vectors,
-            torch.from_numpy(positive).to(self.device),
+            torch.from_numpy(np.searchsorted(candidates, batch.positive)).to(self.device),
             temperature=config.temperature,
             log_q=torch.from_numpy(self.sampler.log_q[candidates]).to(self.device) if config.logq else None,
-            masked=torch.from_numpy(masked).to(self.device),
+            masked=masked,
             weights=torch.from_numpy(batch.weight).to(self.device),
         )
 
-    def _adversarial_backward(self, batch: PairBatch) -> None:
+    def _adversarial_backward(self, batch: ContextBatch) -> None:
         """Add the gradient at worst-case word embeddings (FGM; Miyato et al. 2017, arXiv:1605.07725)."""
         embeddings: Any = self.encoder.backbone.get_input_embeddings()
         weight: nn.Parameter = embeddings.weight
@@ -235,7 +272,7 @@ class StageOne(pl.LightningModule):
         self.manual_backward(self._loss(batch) / self.settings.accumulate)
         weight.data.copy_(kept)  # exactly; taking the shift off again would leave rounding behind
 
-    def training_step(self, batch: PairBatch, index: int) -> None:
+    def training_step(self, batch: ContextBatch, index: int) -> None:
         """One forward and backward pass; the optimiser steps every `accumulate` passes."""
         config = self.settings
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()

@@ -14,10 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from conf.schema import PipelineConfig, TuningMode
+from encoders.contexts import ContextSampler
 from encoders.embedding import embed_texts
 from encoders.fitting import MONITORED, Fit, fit, forget
-from encoders.pairs import PairSampler
-from encoders.stage_one import StageOne, choose_trainable, merge_adapters
+from encoders.stage_one import StageOne, add_head, choose_trainable, merge_adapters
 from encoders.stage_two import StageTwo
 from encoders.text_encoder import TextEncoder, load_text_encoder
 from encoders.towers import Towers
@@ -123,8 +123,13 @@ def _fine_tune(
     settings = config.text_encoder
     texts = dataset.catalogue.texts
     template = TextTemplate.from_info(dataset.info)
-    sampler = PairSampler(
-        dataset.events, split.tower_end, dataset.kind_weights, text_ids(texts), settings.window
+    sampler = ContextSampler(
+        dataset.events,
+        split.tower_end,
+        dataset.kind_weights,
+        text_ids(texts),
+        settings.window,
+        settings.piece,
     )
     module = StageOne(
         encoder, settings, sampler, render_parts(dataset.catalogue.frame, template), texts,
@@ -136,6 +141,8 @@ def _fine_tune(
         console.print("[yellow]no two items with different texts follow each other: no fine-tuning[/yellow]")
         return Fit(before, 0, []), before
     untouched = {name: t.clone() for name, t in encoder.state_dict().items()}
+    had_head = encoder.head
+    add_head(encoder, settings, frozen)
     choose_trainable(encoder, settings)
     epochs = -(-settings.max_steps // settings.validate_every)
     result = fit(
@@ -143,6 +150,7 @@ def _fine_tune(
     )
     merge_adapters(encoder)
     if result.best < before:
+        encoder.head = had_head
         encoder.load_state_dict(untouched)
     console.print(
         f"text encoder after fine-tuning: {result.best:.4f} (best of {len(result.history)} validations)"

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from conf.schema import Precision, TextEncoderConfig
+from encoders.contexts import ContextBatch, ContextSampler
 from encoders.embedding import embed_texts
-from encoders.pairs import PairBatch, PairSampler
 from encoders.stage_one import StageOne
 from encoders.text_encoder import TextEncoder
 from encoders.train import text_ids
@@ -29,9 +29,11 @@ SETTINGS = TextEncoderConfig(
 )
 
 
-def sampler_of(dataset: Dataset, window: int = 3, texts: IntArray | None = None) -> PairSampler:
+def sampler_of(
+    dataset: Dataset, window: int = 3, texts: IntArray | None = None, piece: int = 4
+) -> ContextSampler:
     ids = text_ids(dataset.catalogue.texts) if texts is None else texts
-    return PairSampler(dataset.events, everything(dataset), dataset.kind_weights, ids, window)
+    return ContextSampler(dataset.events, everything(dataset), dataset.kind_weights, ids, window, piece)
 
 
 def ask(user: list[int], end: list[int], targets: list[int]) -> Queries:
@@ -59,45 +61,60 @@ def module_of(
     return module
 
 
-def test_pairs_stay_in_one_history_within_the_window(dataset: Dataset) -> None:
-    window = 3
-    near: set[tuple[int, int, int]] = set()
+def test_contexts_are_what_came_just_before_in_one_history(dataset: Dataset) -> None:
+    window, piece = 3, 4
     events = dataset.events
+    allowed: set[tuple[int, tuple[int, ...], int]] = set()
     for user in range(events.users):
         own = events.item[events.offsets[user] : events.offsets[user + 1]].tolist()
-        near |= {
-            (user, a, b) for place, b in enumerate(own) for a in own[max(place - window, 0) : place] if a != b
-        }
-    drawn: set[tuple[int, int, int]] = set()
-    for batch in sampler_of(dataset, window).batches(500, 32, seed=0):
-        assert len(batch.user) == 32
-        drawn |= set(zip(batch.user.tolist(), batch.anchor.tolist(), batch.positive.tolist(), strict=True))
-    assert drawn <= near
-    assert len(drawn) > 0.95 * len(near), "every allowed pair is drawn sooner or later"
+        for place in range(1, len(own)):
+            for first in range(max(place - piece + 1, 0), place):
+                before = own[max(place - window, first) : place]
+                allowed.add((user, tuple(i for i in before if i != own[place]), own[place]))
+    drawn: set[tuple[int, tuple[int, ...], int]] = set()
+    for batch in sampler_of(dataset, window, piece=piece).batches(300, 32, seed=0):
+        for user, context, positive in zip(batch.user, batch.context, batch.positive, strict=True):
+            drawn.add((int(user), tuple(int(i) for i in context if i >= 0), int(positive)))
+    assert drawn <= allowed
+    pairs = {(user, positive) for user, _, positive in allowed}
+    assert len({(u, p) for u, _, p in drawn}) > 0.95 * len(pairs), "every positive is drawn sooner or later"
 
 
-def test_pairs_come_from_training_prefixes_only(dataset: Dataset) -> None:
+def test_a_piece_gives_a_context_per_event_but_its_first() -> None:
+    rows = [("u", item, "purchase", n) for n, item in enumerate("abcdef")]
+    data = make_dataset(rows, list("abcdef"))
+    sampler = sampler_of(data, window=2, piece=4)
+    for batch in sampler.batches(20, 1, seed=0):
+        last = int(batch.positive[-1])
+        count = min(last, 3)
+        assert batch.positive.tolist() == list(range(last - count + 1, last + 1))
+        first = last - count
+        assert batch.context[0].tolist() == [-1, first], "what lies before the piece is not read"
+        assert batch.rows().tolist() == list(range(first, last + 1))
+
+
+def test_contexts_come_from_training_prefixes_only(dataset: Dataset) -> None:
     events = dataset.events
     end = events.offsets[:-1] + 3
-    sampler = PairSampler(events, end, dataset.kind_weights, text_ids(dataset.catalogue.texts), 5)
+    sampler = ContextSampler(events, end, dataset.kind_weights, text_ids(dataset.catalogue.texts), 5, 8)
     allowed = {
         (user, int(item))
         for user in range(events.users)
         for item in events.item[events.offsets[user] : end[user]]
     }
     for batch in sampler.batches(40, 16, seed=1):
-        for user, anchor, positive in zip(batch.user, batch.anchor, batch.positive, strict=True):
-            assert (user, anchor) in allowed and (user, positive) in allowed
+        for user, context, positive in zip(batch.user, batch.context, batch.positive, strict=True):
+            assert {(int(user), int(i)) for i in context if i >= 0} | {(int(user), int(positive))} <= allowed
 
 
-def test_the_same_seed_draws_the_same_pairs(dataset: Dataset) -> None:
+def test_the_same_seed_draws_the_same_contexts(dataset: Dataset) -> None:
     def draw(seed: int) -> list[list[int]]:
         return [b.positive.tolist() for b in sampler_of(dataset).batches(3, 8, seed)]
 
     assert draw(5) == draw(5) != draw(6)
 
 
-def test_a_pair_weighs_what_its_positive_weighs() -> None:
+def test_a_context_weighs_what_its_positive_weighs() -> None:
     rows = [("u", "a", "purchase", 0), ("u", "b", "click", 1), ("u", "c", "purchase", 2)]
     data = make_dataset(rows, ["a", "b", "c"], {"purchase": 1.0, "click": 0.25})
     for batch in sampler_of(data).batches(10, 4, seed=0):
@@ -105,7 +122,7 @@ def test_a_pair_weighs_what_its_positive_weighs() -> None:
         assert batch.weight.tolist() == [expected[int(p)] for p in batch.positive]
 
 
-def test_items_that_read_the_same_make_no_pair() -> None:
+def test_items_that_read_the_same_make_no_context() -> None:
     rows = [("u", item, "purchase", 0) for item in ("a", "b", "a", "b", "a", "c")]
     data = make_dataset(rows, ["a", "b", "c"])
     same = np.array([0, 0, 1], np.int32)
@@ -126,9 +143,9 @@ def test_false_negatives_are_the_users_own_items_and_equal_texts() -> None:
     rows = [("u", "a", "purchase", 0), ("u", "b", "purchase", 1), ("v", "c", "purchase", 0)]
     data = make_dataset(rows, ["a", "b", "c", "d", "e"])
     sampler = sampler_of(data, texts=np.array([0, 1, 2, 1, 3], np.int32))
-    batch = PairBatch(
+    batch = ContextBatch(
         np.array([0, 1], np.int32),
-        np.array([0, 2], np.int32),
+        np.array([[0], [2]], np.int32),
         np.array([1, 4], np.int32),
         np.ones(2, np.float32),
     )
@@ -151,9 +168,10 @@ def test_a_step_encodes_every_distinct_item_once(
     monkeypatch.setattr(encoder, "tokenize", spy)
     batch = next(module.sampler.batches(1, 32, seed=0))
     module._loss(batch)
-    rows = np.unique(np.concatenate([batch.anchor, batch.positive]))
-    assert read == [[dataset.catalogue.texts[r] for r in rows]]
-    assert len(rows) < 64, "the batch repeats items"
+    rows = batch.rows()
+    once = [dataset.catalogue.texts[r] for r in rows]
+    assert sorted(text for group in read for text in group) == sorted(once)
+    assert len(rows) < (batch.context >= 0).sum(), "the batch repeats items"
 
 
 @pytest.mark.parametrize("logq", [True, False])
@@ -165,13 +183,15 @@ def test_the_loss_of_a_step_is_the_naive_loop(
     batch = next(module.sampler.batches(1, 8, seed=3))
     loss = module._loss(batch).item()
     vectors = torch.from_numpy(embed_texts(encoder, dataset.catalogue.texts, precision=Precision.fp32))
-    pool = np.unique(np.concatenate([batch.anchor, batch.positive])).astype(np.int32)
+    pool = batch.rows()
+    count = len(batch.user)
     hidden = torch.from_numpy(
-        module.sampler.false_negatives(batch, pool) if masking else np.zeros((8, len(pool)), bool)
+        module.sampler.false_negatives(batch, pool) if masking else np.zeros((count, len(pool)), bool)
     )
-    hidden |= torch.from_numpy(batch.anchor[:, None] == pool[None, :])
+    hidden |= torch.from_numpy((batch.context[:, :, None] == pool[None, None, :]).any(axis=1))
+    means = torch.stack([vectors[[int(i) for i in c if i >= 0]].mean(0) for c in batch.context])
     expected = naive_in_batch(
-        vectors[batch.anchor.tolist()],
+        torch.nn.functional.normalize(means, dim=-1),
         vectors[pool.tolist()],
         torch.from_numpy(np.searchsorted(pool, batch.positive)),
         0.1,
@@ -213,9 +233,9 @@ def test_hard_negatives_are_near_texts_and_join_the_candidates(
     monkeypatch.setattr(module, "_encode", spy)
     batch = next(module.sampler.batches(1, 4, seed=0))
     module._loss(batch)
-    pairs = set(batch.anchor.tolist()) | set(batch.positive.tolist())
-    extra = set(encoded[0].tolist()) - pairs
-    assert extra and extra <= set(module.mined[batch.anchor].ravel().tolist())
+    own = batch.rows()
+    extra = set(encoded[0].tolist()) - set(own.tolist())
+    assert extra and extra <= set(module.mined[own].ravel().tolist())
 
 
 def test_adversarial_training_adds_gradient_and_leaves_the_weights_as_they_were(
@@ -230,9 +250,9 @@ def test_adversarial_training_adds_gradient_and_leaves_the_weights_as_they_were(
     seen: list[torch.Tensor] = []
     original = module._loss
 
-    def spy(pairs: PairBatch) -> torch.Tensor:
+    def spy(contexts: ContextBatch) -> torch.Tensor:
         seen.append(weight.detach().clone())
-        return original(pairs)
+        return original(contexts)
 
     monkeypatch.setattr(module, "_loss", spy)
     module._adversarial_backward(batch)

@@ -127,7 +127,7 @@ class StageOne(pl.LightningModule):
         valid: Queries,
         seed: int,
     ) -> None:
-        """Take the encoder, the contexts, each item's text, whole and in parts, and the validation queries."""
+        """Take the encoder, the contexts, each item's text and its parts, and the validation queries."""
         super().__init__()
         self.automatic_optimization = False  # adversarial training needs two backward passes per step
         self.encoder = encoder
@@ -212,7 +212,7 @@ class StageOne(pl.LightningModule):
         return self.texts[row]
 
     def _encode(self, rows: IntArray) -> Tensor:
-        """Return unit vectors of items, [rows, dim]; texts of like length are read together, to pad little."""
+        """Return unit vectors of items, [rows, dim], reading texts of like length together."""
         prefix = self.encoder.prompts.passage
         texts = [prefix + self._text(int(r)) for r in rows]
         order = np.argsort([len(t) for t in texts], kind="stable")

@@ -182,9 +182,11 @@ class TextEncoderConfig:
     patience: int = 3
     """Validations without improvement before training stops."""
     projection: int | None = None
-    """Width of a linear head that starts as the whitening of the catalogue and learns with the encoder; null
-    is the encoder's own width, 0 no head. Fine-tuning only."""
+    """Width of the linear head through which fine-tuning sees the vectors; it starts as the whitening of the
+    catalogue. Null is the encoder's own width, 0 no head."""
     head_learning_rate: float = 5e-4
+    affinity_steps: int = 200
+    """Steps of the linear map from finished text vectors to what goes with what; 0 leaves it out."""
     batch_size: int = 64
     """Pieces of histories per forward pass."""
     piece: int = 8
@@ -195,7 +197,7 @@ class TextEncoderConfig:
     weight_decay: float = 0.01
     warmup_fraction: float = 0.1
     clip_norm: float = 1.0
-    temperature: float = 0.05
+    temperature: float = 0.07
     window: int = 5
     """What comes next is predicted from the mean of at most this many items before it."""
     logq: bool = True
@@ -221,6 +223,7 @@ class TextEncoderConfig:
             _require(0 <= getattr(self, name) < 1, f"text_encoder.{name} must lie in 0..1")
         _at_least(1, self, "text_encoder.", "window", "lora_rank")
         _at_least(2, self, "text_encoder.", "piece")
+        _at_least(0, self, "text_encoder.", "affinity_steps")
         _require(self.projection is None or self.projection >= 0, "text_encoder.projection must be 0 or more")
         _at_least(0, self, "text_encoder.", "frozen_layers", "patience", "hard_negatives", "weight_decay")
         _at_least(0, self, "text_encoder.", "adversarial_epsilon")

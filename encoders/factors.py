@@ -16,7 +16,7 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from conf.schema import FactorConfig
-from features.dataset import BoolArray, Events, FloatArray, LongArray
+from features.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
 from features.histories import HistoryBatch, KeyedSums
 from features.statistics import Neighbours
 
@@ -86,20 +86,29 @@ class Factors:
         confidence = np.array([config.confidence], dtype=np.float32)
         return cls(vectors, dual.astype(np.float32), confidence, kind_weights.astype(np.float32))
 
-    def lend(self, near: Neighbours) -> Factors:
+    @property
+    def known(self) -> BoolArray:
+        """Tell which items have factors of their own, or borrowed ones, [items]."""
+        known: BoolArray = np.abs(self.vectors).sum(axis=1) > 0
+        return known
+
+    def lend(self, near: Neighbours, rows: IntArray | None = None) -> Factors:
         """Give items without events the weighted mean of what reads like them.
 
         Without this a new item would have no place in the space: nobody could be led to it, and a click on it
         would say nothing.
 
         Args:
-            near: nearest texts of every item.
+            near: lists of nearest items of those that borrow.
+            rows: who borrows; None: every item without events, `near` having a list for each item.
 
         """
-        known = np.abs(self.vectors).sum(axis=1) > 0
-        rows = np.flatnonzero(~known)
+        known = self.known
+        if rows is None:
+            rows = np.flatnonzero(~known).astype(np.int32)
+            near = Neighbours(near.ids[rows], near.weights[rows])
         vectors, dual = self.vectors.copy(), self.dual.copy()
-        vectors[rows], dual[rows] = self.lent(Neighbours(near.ids[rows], near.weights[rows]), known)
+        vectors[rows], dual[rows] = self.lent(near, known)
         return replace(self, vectors=vectors, dual=dual)
 
     def lent(self, near: Neighbours, known: BoolArray) -> tuple[FloatArray, FloatArray]:

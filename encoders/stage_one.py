@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from conf.errors import InputError
 from conf.schema import Precision, TextEncoderConfig, TuningMode
+from encoders.affinity import context_loss
 from encoders.contexts import ContextBatch, ContextSampler
 from encoders.embedding import embed_texts
 from encoders.item_tower import whitening
-from encoders.losses import in_batch_softmax
 from encoders.text_encoder import TextEncoder, resolve_precision
 from encoders.towers import best_items
 from features.dataset import Events, FloatArray, IntArray
@@ -84,32 +84,25 @@ def choose_trainable(encoder: TextEncoder, config: TextEncoderConfig) -> None:
             part.requires_grad_(False)
 
 
-def add_head(encoder: TextEncoder, config: TextEncoderConfig, vectors: FloatArray) -> None:
-    """Put a linear head on the encoder that starts as the whitening of the catalogue's vectors.
-
-    Sentence vectors crowd into a narrow cone, and what sets the items of one shop apart is a small part of
-    it. Fine-tuning starts from where that part already counts.
-
-    Args:
-        encoder: gets the head, unless it has one.
-        config: the head's width.
-        vectors: of the whole catalogue by the encoder as it is, [items, dim].
-
-    """
-    if config.projection == 0 or encoder.head is not None:
-        return
-    mean, matrix = whitening(vectors, width=config.projection)
-    encoder.head = nn.Linear(*matrix.shape)
-    with torch.no_grad():
-        encoder.head.weight.copy_(torch.from_numpy(matrix.T))
-        encoder.head.bias.copy_(torch.from_numpy(-mean @ matrix))
-
-
 def merge_adapters(encoder: TextEncoder) -> None:
     """Fold LoRA adapters into the weights, so that the saved encoder is a plain one."""
     backbone: Any = encoder.backbone
     if isinstance(backbone, PeftModel):
         encoder.backbone = backbone.merge_and_unload()
+
+
+def _head(vectors: FloatArray, width: int | None) -> nn.Linear:
+    """Return a linear layer that whitens the catalogue's vectors, [items, dim].
+
+    Sentence vectors crowd into a narrow cone, and what sets the items of one shop apart is a small part of
+    it. Fine-tuning through the layer starts from where that part already counts.
+    """
+    mean, matrix = whitening(vectors, width=width)
+    head = nn.Linear(*matrix.shape)
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(matrix.T))
+        head.bias.copy_(torch.from_numpy(-mean @ matrix))
+    return head
 
 
 class StageOne(pl.LightningModule):
@@ -123,11 +116,12 @@ class StageOne(pl.LightningModule):
         parts: Sequence[Sequence[str]],
         texts: Sequence[str],
         max_chars: int,
+        frozen: FloatArray,
         events: Events,
         valid: Queries,
         seed: int,
     ) -> None:
-        """Take the encoder, the contexts, each item's text and its parts, and the validation queries."""
+        """Take the encoder, the contexts, each item's text, parts and vector, and the validation queries."""
         super().__init__()
         self.automatic_optimization = False  # adversarial training needs two backward passes per step
         self.encoder = encoder
@@ -143,6 +137,7 @@ class StageOne(pl.LightningModule):
         self.valid = valid.select(np.sort(some))
         self.pool = self._validation_pool(rng)
         self.mined: IntArray | None = None
+        self.head = None if config.projection == 0 else _head(frozen, config.projection)
 
     def _validation_pool(self, rng: np.random.Generator) -> IntArray:
         """Rows that validation ranks: the catalogue, or a seeded part of a large one with every target."""
@@ -155,8 +150,8 @@ class StageOne(pl.LightningModule):
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union type
         """AdamW with a linear warm-up and decay."""
         config = self.settings
-        head = [] if self.encoder.head is None else [*self.encoder.head.parameters()]
-        trained = [p for p in self.encoder.backbone.parameters() if p.requires_grad]
+        head = [] if self.head is None else [*self.head.parameters()]
+        trained = [p for p in self.encoder.parameters() if p.requires_grad]
         groups: list[dict[str, Any]] = [{"params": trained}]
         if head:
             groups.append({"params": head, "lr": config.head_learning_rate})
@@ -235,28 +230,13 @@ class StageOne(pl.LightningModule):
         candidates = batch.rows()
         if self.mined is not None:
             picks = self.rng.integers(0, self.mined.shape[1], size=(len(candidates), config.hard_negatives))
-            candidates = np.union1d(candidates, np.take_along_axis(self.mined[candidates], picks, axis=1))
+            mined = np.take_along_axis(self.mined[candidates], picks, axis=1)
+            candidates = np.union1d(candidates, mined).astype(np.int32)
         # Every distinct item of the batch is encoded once and is a candidate for every context.
-        vectors = self._encode(candidates.astype(np.int32))
-        filled = batch.context >= 0
-        places = np.searchsorted(candidates, np.maximum(batch.context, 0))
-        member = torch.zeros(len(batch.user), len(candidates))
-        owner = np.broadcast_to(np.arange(len(batch.user))[:, None], places.shape)
-        member[torch.from_numpy(owner[filled]), torch.from_numpy(places[filled])] = 1.0
-        member = member.to(self.device)
-        queries = nn.functional.normalize(member @ vectors, dim=-1)
-        masked = member > 0  # an item is trivially near to itself
-        if config.mask_false_negatives:
-            masked |= torch.from_numpy(self.sampler.false_negatives(batch, candidates)).to(self.device)
-        return in_batch_softmax(
-            queries,
-            vectors,
-            torch.from_numpy(np.searchsorted(candidates, batch.positive)).to(self.device),
-            temperature=config.temperature,
-            log_q=torch.from_numpy(self.sampler.log_q[candidates]).to(self.device) if config.logq else None,
-            masked=masked,
-            weights=torch.from_numpy(batch.weight).to(self.device),
-        )
+        vectors = self._encode(candidates)
+        if self.head is not None:
+            vectors = nn.functional.normalize(self.head(vectors), dim=-1)
+        return context_loss(vectors, candidates, batch, self.sampler, config)
 
     def _adversarial_backward(self, batch: ContextBatch) -> None:
         """Add the gradient at worst-case word embeddings (FGM; Miyato et al. 2017, arXiv:1605.07725)."""

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -21,7 +20,11 @@ from transformers.utils import logging as transformers_logging
 from conf.errors import InputError
 from conf.schema import Pooling, Precision, TextEncoderConfig
 
-_HEAD_FOLDER = "3_Dense"
+_ST_MODULES = [
+    {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+    {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+]
 
 
 @dataclass(frozen=True)
@@ -88,18 +91,6 @@ def _pooling_of(folder: Path) -> Pooling:
     return Pooling.mean
 
 
-def _head_of(folder: Path) -> nn.Linear | None:
-    """Read the linear head of a folder that `TextEncoder.save` wrote; None where it has none."""
-    config = folder / _HEAD_FOLDER / "config.json"
-    if not config.is_file():
-        return None
-    shape = json.loads(config.read_text())
-    head = nn.Linear(int(shape["in_features"]), int(shape["out_features"]))
-    weights = load_file(config.with_name("model.safetensors"))
-    head.load_state_dict({name.removeprefix("linear."): t for name, t in weights.items()})
-    return head
-
-
 def _prompts_of(folder: Path, name: str) -> Prompts:
     """Read saved prompts of a sentence-transformers folder, else those of the family."""
     config = folder / "config_sentence_transformers.json"
@@ -120,13 +111,10 @@ class TextEncoder(nn.Module):
         pooling: Pooling,
         prompts: Prompts,
         max_tokens: int,
-        head: nn.Linear | None = None,
     ) -> None:
         """Assemble an encoder from its parts; `load_text_encoder` is the usual way in."""
         super().__init__()
         self.backbone = backbone
-        self.head = head
-        """Maps the pooled state before it is brought to unit length; None leaves it as it is."""
         self.tokenizer = tokenizer
         self.pooling = pooling
         self.prompts = prompts
@@ -137,7 +125,7 @@ class TextEncoder(nn.Module):
     @property
     def dim(self) -> int:
         """Width of the vectors."""
-        return int(self.backbone.config.hidden_size) if self.head is None else self.head.out_features
+        return int(self.backbone.config.hidden_size)
 
     def tokenize(self, texts: list[str]) -> dict[str, Tensor]:
         """Turn texts (prompt already in front) into padded ids and mask, each [texts, tokens]."""
@@ -154,8 +142,6 @@ class TextEncoder(nn.Module):
         else:
             mask = attention_mask.unsqueeze(-1).float()  # [texts, tokens, 1]
             pooled = (states.float() * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
-        if self.head is not None:
-            pooled = self.head(nn.functional.normalize(pooled, dim=-1))
         return nn.functional.normalize(pooled, dim=-1)
 
     def save(self, folder: Path) -> None:
@@ -170,33 +156,12 @@ class TextEncoder(nn.Module):
             path.parent.mkdir(exist_ok=True)
             path.write_text(json.dumps(content, indent=2) + "\n")
 
-        parts = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
-        if self.head is not None:
-            parts += [(_HEAD_FOLDER, "Dense"), ("4_Normalize", "Normalize")]
-            write(
-                f"{_HEAD_FOLDER}/config.json",
-                {
-                    "in_features": self.head.in_features,
-                    "out_features": self.head.out_features,
-                    "bias": True,
-                    "activation_function": "torch.nn.modules.linear.Identity",
-                },
-            )
-            weights = {f"linear.{name}": t.contiguous() for name, t in self.head.state_dict().items()}
-            save_file(weights, folder / _HEAD_FOLDER / "model.safetensors")
-            write("4_Normalize/config.json", {})
-        write(
-            "modules.json",
-            [
-                {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-                for i, (path, kind) in enumerate(parts)
-            ],
-        )
+        write("modules.json", _ST_MODULES)
         write("sentence_bert_config.json", {"max_seq_length": self.max_tokens, "do_lower_case": False})
         write(
             "1_Pooling/config.json",
             {
-                "word_embedding_dimension": int(self.backbone.config.hidden_size),
+                "word_embedding_dimension": self.dim,
                 "pooling_mode_cls_token": self.pooling is Pooling.cls,
                 "pooling_mode_mean_tokens": self.pooling is Pooling.mean,
                 "pooling_mode_max_tokens": False,
@@ -227,7 +192,6 @@ def load_text_encoder(config: TextEncoderConfig) -> TextEncoder:
         with _quiet():
             backbone = AutoModel.from_pretrained(source)
             tokenizer = AutoTokenizer.from_pretrained(source)
-        head = _head_of(Path(source))
     except (OSError, ValueError, SafetensorError) as error:
         line = str(error).strip().splitlines()[0]
         raise InputError(f"text_encoder.model: cannot load '{config.model}' ({line})") from error
@@ -242,5 +206,4 @@ def load_text_encoder(config: TextEncoderConfig) -> TextEncoder:
             prompts.passage if config.passage_prefix is None else config.passage_prefix,
         ),
         config.max_tokens,
-        head,
     )

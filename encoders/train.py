@@ -14,10 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from conf.schema import PipelineConfig, TuningMode
+from encoders.affinity import AFFINITY_FILE, Affinity
 from encoders.contexts import ContextSampler
 from encoders.embedding import embed_texts
 from encoders.fitting import MONITORED, Fit, fit, forget
-from encoders.stage_one import StageOne, add_head, choose_trainable, merge_adapters
+from encoders.stage_one import StageOne, choose_trainable, merge_adapters
 from encoders.stage_two import StageTwo
 from encoders.text_encoder import TextEncoder, load_text_encoder
 from encoders.towers import Towers
@@ -110,6 +111,14 @@ def try_split(config: PipelineConfig, dataset: Dataset) -> Split | None:
     return make_split(dataset, config.split, config.evaluation.target_events)
 
 
+def _contexts(config: PipelineConfig, dataset: Dataset, split: Split) -> ContextSampler:
+    """Return what texts are learnt from: histories that end before the ranking head's queries."""
+    settings, texts = config.text_encoder, text_ids(dataset.catalogue.texts)
+    return ContextSampler(
+        dataset.events, split.tower_end, dataset.kind_weights, texts, settings.window, settings.piece
+    )
+
+
 def _fine_tune(
     config: PipelineConfig,
     dataset: Dataset,
@@ -123,17 +132,10 @@ def _fine_tune(
     settings = config.text_encoder
     texts = dataset.catalogue.texts
     template = TextTemplate.from_info(dataset.info)
-    sampler = ContextSampler(
-        dataset.events,
-        split.tower_end,
-        dataset.kind_weights,
-        text_ids(texts),
-        settings.window,
-        settings.piece,
-    )
+    sampler = _contexts(config, dataset, split)
     module = StageOne(
         encoder, settings, sampler, render_parts(dataset.catalogue.frame, template), texts,
-        template.max_chars, dataset.events, split.valid, config.seed,
+        template.max_chars, frozen, dataset.events, split.valid, config.seed,
     )  # fmt: skip
     before = module.text_recall(frozen[module.pool])
     console.print(f"text encoder before fine-tuning: validation recall@10 {before:.4f} from text alone")
@@ -141,8 +143,6 @@ def _fine_tune(
         console.print("[yellow]no two items with different texts follow each other: no fine-tuning[/yellow]")
         return Fit(before, 0, []), before
     untouched = {name: t.clone() for name, t in encoder.state_dict().items()}
-    had_head = encoder.head
-    add_head(encoder, settings, frozen)
     choose_trainable(encoder, settings)
     epochs = -(-settings.max_steps // settings.validate_every)
     result = fit(
@@ -150,7 +150,6 @@ def _fine_tune(
     )
     merge_adapters(encoder)
     if result.best < before:
-        encoder.head = had_head
         encoder.load_state_dict(untouched)
     console.print(
         f"text encoder after fine-tuning: {result.best:.4f} (best of {len(result.history)} validations)"
@@ -228,6 +227,11 @@ def _text_part(
         vectors = _embed_catalogue(config, dataset, encoder, console)
     encoder.save(stage.folder / TEXT_ENCODER)
     np.save(stage.folder / TEXT_VECTORS, vectors)
+    if learn:
+        assert split is not None
+        affinity = Affinity.fit(vectors, _contexts(config, dataset, split), config.text_encoder, config.seed)
+        if affinity is not None:
+            affinity.save(stage.folder / AFFINITY_FILE)
     (stage.folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
     stage.complete()
     forget(checkpoints)

@@ -32,6 +32,8 @@ LONG = 100
 """History items whose neighbours the long co-occurrence feature adds up."""
 RECENT = 10
 """History items that similarity features look at."""
+PROFILE = 5
+"""History items whose mean is a user's affinity vector, as in training."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class ItemArrays:
     item_vectors: FloatArray  # [items, dim] vectors that user vectors are compared with
     item_units: FloatArray  # [items, dim] the same at unit length
     text_units: FloatArray  # [items, sketch] text vectors, reduced, unit length
+    affinity_units: FloatArray  # [items, dim] where items that go together lie close; no columns without it
     text_near: Neighbours
     text_near_recent: FloatArray  # [items] mean log recent demand of the ten nearest texts
     factor_vectors: FloatArray  # [items, factors] co-purchase factors; no columns where there are none
@@ -64,6 +67,7 @@ class UserVectors:
 
     tower: FloatArray  # [queries, dim] in the space of the item vectors
     factors: FloatArray  # [queries, factors] in the space of the co-purchase factors
+    affinity: FloatArray  # [queries, dim] in the space of the affinity vectors
 
 
 def feature_names(attributes: int) -> list[str]:
@@ -72,6 +76,7 @@ def feature_names(attributes: int) -> list[str]:
         "user_score", "user_score_below_best", "co_purchase_score", "co_purchase_below_best",
         "item_near_max", "item_near_mean", "item_near_last",
         "text_near_max", "text_near_mean", "text_near_last",
+        "affinity_score", "affinity_near_max", "affinity_near_mean", "affinity_near_last",
         "together_sum", "together_last", "follow_sum", "follow_last", "text_table_sum", "text_near_recent",
         "own_count", "own_recent", "own_share", "own_days_since", "own_events_since", "own_due",
         "own_month", "own_season", "own_visits", "together_long",
@@ -83,6 +88,16 @@ def feature_names(attributes: int) -> list[str]:
         *(f"attribute_{i}" for i in range(attributes)),
         *(f"attribute_{i}_last" for i in range(attributes)),
     ]  # fmt: skip
+
+
+def affinity_profiles(batch: HistoryBatch, units: FloatArray) -> FloatArray:
+    """Return the direction of the newest items' mean, [queries, dim] of unit length; zero without history."""
+    recent = batch.newest(PROFILE)
+    sums = np.zeros((len(batch), units.shape[1]), dtype=np.float32)
+    np.add.at(sums, recent.owners(), units[recent.items])
+    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+    profiles: FloatArray = (sums / np.maximum(lengths, 1e-9)).astype(np.float32)
+    return profiles
 
 
 def recency_weights(batch: HistoryBatch, scale: float = 1.0) -> FloatArray:
@@ -191,12 +206,14 @@ def candidate_features(
     usual_price = KeyedSums.of(owners, price[batch.items]).get(index[:, 0])[:, None] / np.maximum(length, 1)
     text = _similarity(batch, rows, arrays.text_units)
     near = _similarity(batch, rows, arrays.item_units)
+    affinity = _similarity(batch, rows, arrays.affinity_units)
 
     tower = _products(arrays.item_vectors, rows, users.tower)
     factors = _products(arrays.factor_vectors, rows, users.factors)
 
     columns = [
         tower, tower - best[:, :1], factors, factors - best[:, 1:], *near, *text,
+        _products(arrays.affinity_units, rows, users.affinity), *affinity,
         spread(recent, together, items, weights).get(keys), spread(last, together, items, ones).get(keys),
         spread(recent, follow, items, weights).get(keys), spread(last, follow, items, ones).get(keys),
         spread(recent, arrays.text_near, items, weights).get(keys), arrays.text_near_recent[rows],

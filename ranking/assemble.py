@@ -92,6 +92,7 @@ def item_arrays(
     item_vectors: FloatArray | None = None,
     factors: Factors | None = None,
     units: FloatArray | None = None,
+    affinity_units: FloatArray | None = None,
 ) -> ItemArrays:
     """Compute the item-side arrays; without towers, items are compared by their text vectors.
 
@@ -104,6 +105,7 @@ def item_arrays(
         item_vectors: the towers' vectors when they are already known.
         factors: co-purchase factors or None.
         units: sketches of the text vectors when they are already known.
+        affinity_units: where items that go together lie close, [items, dim]; None leaves it out.
 
     """
     if item_vectors is None:
@@ -111,12 +113,14 @@ def item_arrays(
     if units is None:
         units = sketch(text_vectors)
     near = near or text_neighbours(units, config.neighbours)
+    none = np.zeros((len(units), 0), dtype=np.float32)
     return ItemArrays(
         statistics=statistics,
         item_vectors=item_vectors,
         item_units=unit(item_vectors),
         text_units=units,
+        affinity_units=none if affinity_units is None else affinity_units,
         text_near=near,
         text_near_recent=near_recent(near.ids, statistics),
-        factor_vectors=np.zeros((len(units), 0), dtype=np.float32) if factors is None else factors.vectors,
+        factor_vectors=none if factors is None else factors.vectors,
     )

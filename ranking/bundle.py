@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from conf.errors import InputError
 from conf.schema import CandidateConfig, IndexConfig, Precision, TextEncoderConfig
+from encoders.affinity import AFFINITY_FILE, Affinity
 from encoders.embedding import embed_texts
 from encoders.factors import FACTORS_FILE, Factors
 from encoders.text_encoder import TextEncoder, load_text_encoder
@@ -107,6 +108,8 @@ def write_bundle(
         copy.write_bytes(path.read_bytes())
     if recommender.factors is not None:
         recommender.factors.save(folder / FACTORS_FILE)
+    if recommender.affinity is not None:
+        recommender.affinity.save(folder / AFFINITY_FILE)
     if recommender.towers is not None:
         recommender.towers.save(folder)
     if recommender.ranker is not None:
@@ -130,6 +133,7 @@ def load_bundle(store: Path, version: str | None = None) -> Bundle:
     statistics = Statistics.load(folder / STATISTICS)
     near = Neighbours(**load_file(folder / TEXT_NEIGHBOURS))
     factors = Factors.load(folder / FACTORS_FILE) if (folder / FACTORS_FILE).is_file() else None
+    affinity = Affinity.load(folder / AFFINITY_FILE)
     towers = Towers.load(folder) if (folder / TOWERS_FILE).is_file() else None
     ranker = Ranker.load(folder) if (folder / RANKER_FILE).is_file() else None
     config = CandidateConfig(**manifest["candidates"])
@@ -147,9 +151,12 @@ def load_bundle(store: Path, version: str | None = None) -> Bundle:
             )
     reduce = Sketch.fit(text_vectors)
     units = reduce.units(text_vectors)
-    arrays = item_arrays(statistics, text_vectors, towers, config, near, item_vectors, factors, units)
+    goes_with = None if affinity is None else affinity.units(text_vectors)
+    arrays = item_arrays(
+        statistics, text_vectors, towers, config, near, item_vectors, factors, units, goes_with
+    )
     clicks = np.array(manifest["click_kinds"], dtype=np.bool_)
-    recommender = Recommender(arrays, index, text_vectors, config, clicks, towers, ranker, factors)
+    recommender = Recommender(arrays, index, text_vectors, config, clicks, towers, ranker, factors, affinity)
     encoder = load_text_encoder(
         TextEncoderConfig(model=str(folder / TEXT_ENCODER), max_tokens=int(manifest["max_tokens"]))
     )

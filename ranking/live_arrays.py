@@ -11,7 +11,8 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
-from encoders.factors import Factors
+from encoders.affinity import Affinity, lenders
+from encoders.factors import LENDERS, Factors
 from encoders.towers import Towers
 from features import schema
 from features.candidates import ItemArrays
@@ -148,13 +149,20 @@ class LiveArrays:
     """
 
     def __init__(
-        self, arrays: ItemArrays, text_vectors: FloatArray, factors: Factors | None, room: int
+        self,
+        arrays: ItemArrays,
+        text_vectors: FloatArray,
+        factors: Factors | None,
+        affinity: Affinity | None,
+        room: int,
     ) -> None:
         """Copy a bundle's arrays and reserve room for later items."""
         self._text = Growing(text_vectors, room)
         self._item = Growing(arrays.item_vectors, room)
         self._item_units = Growing(arrays.item_units, room)
         self._text_units = Growing(arrays.text_units, room)
+        self._affinity = affinity
+        self._affinity_units = Growing(arrays.affinity_units, room)
         self._near_ids = Growing(arrays.text_near.ids, room)
         self._near_weights = Growing(arrays.text_near.weights, room)
         self._near_recent = Growing(arrays.text_near_recent, room)
@@ -182,6 +190,7 @@ class LiveArrays:
             item_vectors=self._item.view(size),
             item_units=self._item_units.view(size),
             text_units=self._text_units.view(size),
+            affinity_units=self._affinity_units.view(size),
             text_near=Neighbours(self._near_ids.view(size), self._near_weights.view(size)),
             text_near_recent=self._near_recent.view(size),
             factor_vectors=self._factors.view(size),
@@ -205,6 +214,8 @@ class LiveArrays:
         self._item.put(rows, vectors)
         self._item_units.put(rows, unit(vectors))
         self._text_units.put(rows, sketch.units(text_vectors))
+        if self._affinity is not None:
+            self._affinity_units.put(rows, self._affinity.units(text_vectors))
         self._near_ids.put(rows, -1)
         self._near_weights.put(rows, 0.0)
 
@@ -251,7 +262,10 @@ class LiveArrays:
             return
         known = statistics.count > 0
         rows = rows[~known[rows]]
-        vectors, dual = factors.lent(Neighbours(ids[rows], weights[rows]), known)
+        near = Neighbours(ids[rows], weights[rows])
+        if self._affinity is not None:
+            near = lenders(self._affinity_units.view(size), rows, known, LENDERS)
+        vectors, dual = factors.lent(near, known)
         self._factors.put(rows, vectors)
         self._dual.put(rows, dual)
 

@@ -103,7 +103,10 @@ class LiveItems:
         self._factor_index = recommender.sources.factor_index
         self._template: TextTemplate = bundle.template
         self._codes = AttributeCodes(bundle.catalogue, recommender.arrays.statistics.attributes)
-        self._arrays = LiveArrays(recommender.arrays, recommender.text_vectors, recommender.factors, room)
+        self._affinity = recommender.affinity
+        self._arrays = LiveArrays(
+            recommender.arrays, recommender.text_vectors, recommender.factors, self._affinity, room
+        )
         self._outdated = np.zeros(self._base_size, dtype=np.bool_)
         """[base rows] whose vectors have changed."""
         # Exact searches read vectors from the shared block, so that the loaded arrays can be let go.
@@ -267,6 +270,7 @@ class LiveItems:
             self._towers,
             self._ranker,
             self._arrays.factors(catalogue.size),
+            self._affinity,
             text_index=self._live_text_index(catalogue) or index,
             sources=CandidateSources(index, arrays, self._config, kept),
             hidden=catalogue.hidden,

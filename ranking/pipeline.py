@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from conf.schema import PipelineConfig
+from encoders.affinity import AFFINITY_FILE, Affinity
 from encoders.towers import TOWERS_FILE, Towers
 from encoders.train import (
     ENCODER_FOLDER,
@@ -82,6 +83,7 @@ def evaluate(config: PipelineConfig, console: Console) -> float | None:
         split.train_time,
         Ranker.load(ranker_folder) if (ranker_folder / RANKER_FILE).is_file() else None,
         None if bundle is None else bundle.recommender.arrays.text_near,
+        Affinity.load(encoder / AFFINITY_FILE),
     )
     recommenders = {"valid": past} if bundle is None else {"valid": past, "test": bundle.recommender}
     with Progressing(console).bar() as bar:

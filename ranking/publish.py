@@ -15,6 +15,7 @@ from rich.console import Console
 import conf
 from conf.errors import InputError
 from conf.schema import PipelineConfig
+from encoders.affinity import AFFINITY_FILE, Affinity
 from encoders.towers import TOWERS_FILE, Towers
 from encoders.train import ENCODER_FOLDER, TEXT_ENCODER, TEXT_VECTORS, TOWERS, encoder_stage, try_split
 from features import schema
@@ -99,7 +100,10 @@ def publish(config: PipelineConfig, console: Console) -> str:
     events = dataset.events
     end = events.offsets[1:] if split is None else split.state_end
     now = int(events.time.max(initial=0)) if split is None else split.state_time
-    recommender = build_recommender(config, dataset, text_vectors, towers, end, now, ranker)
+    affinity = Affinity.load(encoder / AFFINITY_FILE)
+    recommender = build_recommender(
+        config, dataset, text_vectors, towers, end, now, ranker, affinity=affinity
+    )
     exclude = config.evaluation.exclude_seen
     if split is not None:
         exclude = exclude_seen(dataset, split, exclude)

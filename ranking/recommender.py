@@ -10,10 +10,18 @@ import numpy.typing as npt
 import torch
 
 from conf.schema import CandidateConfig, IndexConfig
+from encoders.affinity import Affinity
 from encoders.factors import Factors
 from encoders.sequences import SequenceBatch
 from encoders.towers import Towers
-from features.candidates import Candidates, ItemArrays, UserVectors, candidate_features, recency_weights
+from features.candidates import (
+    Candidates,
+    ItemArrays,
+    UserVectors,
+    affinity_profiles,
+    candidate_features,
+    recency_weights,
+)
 from features.dataset import BoolArray, FloatArray, IntArray
 from features.histories import HistoryBatch, batch_histories
 from ranking.assemble import unit
@@ -51,6 +59,7 @@ class Recommender:
         towers: Towers | None = None,
         ranker: Ranker | None = None,
         factors: Factors | None = None,
+        affinity: Affinity | None = None,
         text_index: Searches | None = None,
         sources: CandidateSources | None = None,
         hidden: BoolArray | None = None,
@@ -66,6 +75,7 @@ class Recommender:
             towers: trained towers; None compares text vectors instead (a shop without history).
             ranker: trained ranking head; None keeps the fused order of the sources.
             factors: co-purchase factors; None where no event is known.
+            affinity: what made `arrays.affinity_units`; None where they have no columns.
             text_index: index over `text_vectors`; None builds one.
             sources: candidate sources over the same arrays; None prepares them.
             hidden: [items] mask of rows that must never appear; `index`, `text_index` and `sources` leave
@@ -80,6 +90,7 @@ class Recommender:
         self.towers = towers
         self.ranker = ranker
         self.factors = factors
+        self.affinity = affinity
         self.hidden = hidden
         self.sources = sources or CandidateSources(index, arrays, config)
         # Without towers the retrieval index already holds the text vectors.
@@ -135,7 +146,9 @@ class Recommender:
         """Return what the sources that search by vector are asked with."""
         none = np.zeros((len(batch), 0), dtype=np.float32)
         return UserVectors(
-            self.user_vectors(batch), none if self.factors is None else self.factors.users(batch)
+            self.user_vectors(batch),
+            none if self.factors is None else self.factors.users(batch),
+            affinity_profiles(batch, self.arrays.affinity_units),
         )
 
     def retrieve(

@@ -274,7 +274,9 @@ class CandidateSources:
         However near it is, a new item stands behind thousands that are known better; without places of its
         own it would never be seen, and stay new.
         """
-        vectors, asked = self.arrays.factor_vectors, users.factors
+        vectors, asked = self.arrays.affinity_units, users.affinity
+        if vectors.shape[1] == 0:
+            vectors, asked = self.arrays.factor_vectors, users.factors
         if vectors.shape[1] == 0:
             vectors, asked = self.arrays.item_vectors, users.tower
         found = np.full((len(asked), quota), -1, dtype=np.int32)

@@ -22,7 +22,7 @@ CURRENT = "CURRENT"
 VERSIONS = "versions"
 MANIFEST = "manifest.json"
 LOCK = ".lock"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _OWN_FIELDS = ("format_version", "version", "created", "files")
 _VERSION_NAME = re.compile(r"^\d{8}T\d{6}Z-[0-9a-f]{12}$")
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from conf.schema import PipelineConfig
-from encoders.factors import Factors
+from encoders.affinity import AFFINITY_FILE, Affinity, lenders
+from encoders.factors import LENDERS, Factors
 from encoders.fitting import fit, forget
 from encoders.towers import Towers
 from encoders.train import (
@@ -58,6 +59,7 @@ def build_recommender(
     now: int,
     ranker: Ranker | None = None,
     near: Neighbours | None = None,
+    affinity: Affinity | None = None,
 ) -> Recommender:
     """Put a Recommender together whose statistics know the events before `end` and nothing later."""
     statistics = item_statistics(dataset, end, now, config.candidates.neighbours, config.candidates.window)
@@ -67,12 +69,20 @@ def build_recommender(
         dataset.kind_weights, config.factors, config.seed,
     )  # fmt: skip
     near = near or text_neighbours(sketch(text_vectors), config.candidates.neighbours)
-    factors = None if factors is None else factors.lend(near)
-    arrays = item_arrays(statistics, text_vectors, towers, config.candidates, near, factors=factors)
+    units = None if affinity is None else affinity.units(text_vectors)
+    if factors is not None and units is None:
+        factors = factors.lend(near)
+    elif factors is not None and units is not None:
+        rows = np.flatnonzero(~factors.known).astype(np.int32)
+        factors = factors.lend(lenders(units, rows, factors.known, LENDERS), rows)
+    arrays = item_arrays(
+        statistics, text_vectors, towers, config.candidates, near, factors=factors, affinity_units=units
+    )
     index = VectorIndex.build(arrays.item_vectors, config.index)
     return Recommender(
-        arrays, index, text_vectors, config.candidates, click_kinds(dataset.kinds), towers, ranker, factors
-    )
+        arrays, index, text_vectors, config.candidates, click_kinds(dataset.kinds), towers, ranker, factors,
+        affinity,
+    )  # fmt: skip
 
 
 def ranker_stage(config: PipelineConfig, dataset: Dataset) -> Stage:
@@ -97,15 +107,18 @@ def collect_examples(
     rng = np.random.default_rng(config.seed)
     windows = ranker_windows(dataset, split, config.evaluation.target_events, config.ranker.cuts)
     towers = Towers.load(encoder / RANKER_TOWERS)
+    affinity = Affinity.load(encoder / AFFINITY_FILE)
     past: list[Recommender] = []
     for window in windows:
         near = past[0].arrays.text_near if past else None
         past.append(
-            build_recommender(config, dataset, text_vectors, towers, window.end, window.time, near=near)
+            build_recommender(
+                config, dataset, text_vectors, towers, window.end, window.time, near=near, affinity=affinity
+            )
         )
     present = build_recommender(
         config, dataset, text_vectors, Towers.load(encoder / TOWERS), split.train_end, split.train_time,
-        near=past[0].arrays.text_near,
+        near=past[0].arrays.text_near, affinity=affinity,
     )  # fmt: skip
     first = windows[0].queries
     order = rng.permutation(len(first))

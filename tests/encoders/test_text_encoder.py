@@ -10,8 +10,7 @@ import torch
 from conf.errors import InputError
 from conf.schema import Pooling, Precision, TextEncoderConfig, TuningMode
 from encoders.embedding import embed_texts
-from encoders.item_tower import whitening
-from encoders.stage_one import add_head, choose_trainable, merge_adapters
+from encoders.stage_one import choose_trainable, merge_adapters
 from encoders.text_encoder import Prompts, TextEncoder, family_prompts, load_text_encoder
 from features.dataset import Dataset
 
@@ -217,32 +216,3 @@ def test_layers_that_cannot_be_found_are_an_input_error(encoder: TextEncoder) ->
     encoder.backbone = torch.nn.Linear(2, 2)  # type: ignore[assignment]
     with pytest.raises(InputError, match="frozen_layers: cannot tell the layers of Linear"):
         choose_trainable(encoder, TextEncoderConfig(frozen_layers=1))
-
-
-@pytest.mark.parametrize(("projection", "width"), [(None, 32), (8, 8)])
-def test_a_head_starts_as_the_whitening_and_is_read_by_sentence_transformers(
-    bert: Path, tmp_path: Path, dataset: Dataset, projection: int | None, width: int
-) -> None:
-    from sentence_transformers import SentenceTransformer
-
-    settings = TextEncoderConfig(model=str(bert), projection=projection, max_tokens=12)
-    encoder = load_text_encoder(settings).eval()
-    texts = dataset.catalogue.texts
-    before = encode(encoder, texts)
-    add_head(encoder, settings, before)
-    mean, matrix = whitening(before, width=projection)
-    white = (before - mean) @ matrix
-    vectors = encode(encoder, texts)
-    assert vectors.shape == (len(texts), width) and encoder.dim == width
-    np.testing.assert_allclose(vectors, white / np.linalg.norm(white, axis=1, keepdims=True), atol=1e-4)
-    encoder.save(tmp_path / "saved")
-    again = load_text_encoder(TextEncoderConfig(model=str(tmp_path / "saved"), max_tokens=12)).eval()
-    assert np.array_equal(encode(again, texts), vectors)
-    other = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
-    theirs = other.encode(texts, show_progress_bar=False)
-    assert (theirs * vectors).sum(1).min() > 0.9999
-
-
-def test_no_head_where_none_is_wanted(encoder: TextEncoder, dataset: Dataset) -> None:
-    add_head(encoder, TextEncoderConfig(projection=0), encode(encoder, dataset.catalogue.texts))
-    assert encoder.head is None

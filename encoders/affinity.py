@@ -1,0 +1,162 @@
+"""What goes with what, read off texts: a linear map of text vectors, learnt from histories.
+
+Text vectors tell what is alike; what is bought together often reads quite differently. A matrix on top of
+the finished vectors learns the difference in seconds, and because it reads nothing but text, it places an
+item that nobody has bought yet as well as any other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+from torch import nn
+
+from conf.schema import TextEncoderConfig
+from encoders.contexts import ContextBatch, ContextSampler
+from encoders.item_tower import whitening
+from encoders.losses import in_batch_softmax
+from features.dataset import FloatArray, IntArray
+from features.statistics import Neighbours
+
+AFFINITY_FILE = "affinity.safetensors"
+PIECES = 256
+"""Pieces of histories per step."""
+LEARNING_RATE = 1e-3
+WARMUP = 20
+BLOCK = 1 << 24
+"""Cosines computed at a time when lenders are looked for; bounds their memory."""
+
+
+@dataclass(frozen=True)
+class Affinity:
+    """A linear map from text vectors to where items that are chosen together lie close."""
+
+    matrix: FloatArray  # [text dim, text dim]
+    shift: FloatArray  # [text dim]
+
+    def units(self, text_vectors: FloatArray) -> FloatArray:
+        """Map text vectors, [items, text dim] to unit vectors of the same shape."""
+        mapped = text_vectors @ self.matrix + self.shift
+        lengths = np.linalg.norm(mapped, axis=1, keepdims=True)
+        scaled: FloatArray = (mapped / np.maximum(lengths, 1e-9)).astype(np.float32)
+        return scaled
+
+    @classmethod
+    def fit(
+        cls, text_vectors: FloatArray, sampler: ContextSampler, config: TextEncoderConfig, seed: int
+    ) -> Affinity | None:
+        """Learn from the histories that the text encoder learns from; None where there is nothing to learn.
+
+        The map starts as the whitening of the catalogue, and its loss is the one that fine-tunes the encoder.
+
+        Args:
+            text_vectors: unit text vectors, [items, text dim].
+            sampler: contexts of training histories.
+            config: steps, temperature and what the loss corrects for.
+            seed: fixes the contexts.
+
+        """
+        if len(sampler) == 0 or config.affinity_steps == 0:
+            return None
+        mean, matrix = whitening(text_vectors)
+        weight = nn.Parameter(torch.from_numpy(matrix.copy()))
+        bias = nn.Parameter(torch.from_numpy(-mean @ matrix))
+        optimizer = torch.optim.AdamW([weight, bias], lr=LEARNING_RATE, weight_decay=0.0, fused=True)
+        steps = config.affinity_steps
+
+        def factor(step: int) -> float:
+            return min(1.0, (step + 1) / WARMUP) * (steps - step) / steps
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        for batch in sampler.batches(steps, PIECES, seed):
+            rows = batch.rows()
+            texts = torch.from_numpy(text_vectors[rows])
+            vectors = nn.functional.normalize(texts @ weight + bias, dim=-1)
+            context_loss(vectors, rows, batch, sampler, config).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+        return cls(weight.detach().numpy(), bias.detach().numpy())
+
+    def save(self, path: Path) -> None:
+        """Write both arrays."""
+        save_file({"matrix": self.matrix, "shift": self.shift}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Affinity | None:
+        """Read what `save` wrote; None where there is no file."""
+        return cls(**load_file(path)) if path.is_file() else None
+
+
+def context_loss(
+    vectors: torch.Tensor,
+    candidates: IntArray,
+    batch: ContextBatch,
+    sampler: ContextSampler,
+    config: TextEncoderConfig,
+) -> torch.Tensor:
+    """Return the loss of predicting each positive from its context among the items of a step.
+
+    Args:
+        vectors: unit vectors of the candidates, [candidates, dim].
+        candidates: their catalogue rows, ascending; every item of the batch is among them.
+        batch: what is predicted from what.
+        sampler: knows how often items are drawn and which are no negatives.
+        config: temperature, and which corrections to make.
+
+    """
+    filled = batch.context >= 0
+    places = np.searchsorted(candidates, np.maximum(batch.context, 0))
+    member = torch.zeros(len(batch.user), len(candidates))
+    owner = np.broadcast_to(np.arange(len(batch.user))[:, None], places.shape)
+    member[torch.from_numpy(owner[filled]), torch.from_numpy(places[filled])] = 1.0
+    member = member.to(vectors.device)
+    masked = member > 0  # an item is trivially near to itself
+    if config.mask_false_negatives:
+        masked |= torch.from_numpy(sampler.false_negatives(batch, candidates)).to(vectors.device)
+    log_q = torch.from_numpy(sampler.log_q[candidates]).to(vectors.device) if config.logq else None
+    return in_batch_softmax(
+        nn.functional.normalize(member @ vectors, dim=-1),
+        vectors,
+        torch.from_numpy(np.searchsorted(candidates, batch.positive)).to(vectors.device),
+        temperature=config.temperature,
+        log_q=log_q,
+        masked=masked,
+        weights=torch.from_numpy(batch.weight).to(vectors.device),
+    )
+
+
+def lenders(units: FloatArray, rows: IntArray, known: np.ndarray, k: int) -> Neighbours:
+    """Return the nearest items that have a past, for items that have none.
+
+    Args:
+        units: affinity vectors of the whole catalogue, [items, dim].
+        rows: who borrows.
+        known: [items] who can lend.
+        k: lenders per row.
+
+    Returns:
+        Lists of `rows`, [rows, k].
+
+    """
+    pool = np.flatnonzero(known).astype(np.int32)
+    ids = np.full((len(rows), k), -1, dtype=np.int32)
+    weights = np.zeros((len(rows), k), dtype=np.float32)
+    if len(pool) == 0:
+        return Neighbours(ids, weights)
+    width = min(k, len(pool))
+    pooled = units[pool]
+    step = max(BLOCK // len(pool), 1)
+    for start in range(0, len(rows), step):
+        block = slice(start, start + step)
+        cosines = units[rows[block]] @ pooled.T
+        best = np.argpartition(-cosines, width - 1, axis=1)[:, :width]
+        values = np.take_along_axis(cosines, best, axis=1)
+        order = np.lexsort((best, -values), axis=1)
+        ids[block, :width] = pool[np.take_along_axis(best, order, axis=1)]
+        weights[block, :width] = np.maximum(np.take_along_axis(values, order, axis=1), 0.0)
+    return Neighbours(ids, weights)

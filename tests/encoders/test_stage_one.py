@@ -10,6 +10,7 @@ import torch
 from conf.schema import Precision, TextEncoderConfig
 from encoders.contexts import ContextBatch, ContextSampler
 from encoders.embedding import embed_texts
+from encoders.item_tower import whitening
 from encoders.stage_one import StageOne
 from encoders.text_encoder import TextEncoder
 from encoders.train import text_ids
@@ -25,6 +26,7 @@ SETTINGS = TextEncoderConfig(
     frozen_layers=0,
     precision=Precision.fp32,
     temperature=0.1,
+    projection=0,
     max_steps=10,
 )
 
@@ -53,8 +55,9 @@ def module_of(
 ) -> StageOne:
     texts = dataset.catalogue.texts
     parts = [text.split(". ") for text in texts]
+    vectors = embed_texts(encoder, texts)
     module = StageOne(
-        encoder, settings, sampler_of(dataset), parts, texts, 1000, dataset.events,
+        encoder, settings, sampler_of(dataset), parts, texts, 1000, vectors, dataset.events,
         valid or ask([0], [int(dataset.events.offsets[1])], [0]), 0,
     )  # fmt: skip
     module.rng = np.random.default_rng(0)
@@ -208,6 +211,23 @@ def test_gradients_reach_every_layer(dataset: Dataset, encoder: TextEncoder) -> 
     for name, parameter in encoder.named_parameters():
         if "pooler" not in name:
             assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize(("projection", "width"), [(None, 32), (8, 8)])
+def test_the_head_starts_as_the_whitening_and_learns_at_its_own_rate(
+    dataset: Dataset, encoder: TextEncoder, projection: int | None, width: int
+) -> None:
+    settings = replace(SETTINGS, projection=projection, head_learning_rate=0.25)
+    module = module_of(dataset, encoder, settings)
+    vectors = embed_texts(encoder, dataset.catalogue.texts)
+    mean, matrix = whitening(vectors, width=projection)
+    assert module.head is not None and module.head.out_features == width
+    whitened = module.head(torch.from_numpy(vectors)).detach().numpy()
+    np.testing.assert_allclose(whitened, (vectors - mean) @ matrix, atol=1e-4)
+    module._loss(next(module.sampler.batches(1, 8, seed=0))).backward()  # type: ignore[no-untyped-call]
+    assert module.head.weight.grad is not None and module.head.weight.grad.abs().sum() > 0
+    [optimizer], _ = module.configure_optimizers()
+    assert [group["initial_lr"] for group in optimizer.param_groups] == [settings.learning_rate, 0.25]
 
 
 def test_hard_negatives_are_near_texts_and_join_the_candidates(

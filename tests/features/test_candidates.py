@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from features.candidates import (
+    PROFILE,
     SOURCES,
     Candidates,
     ItemArrays,
     UserVectors,
+    affinity_profiles,
     candidate_features,
     feature_names,
     recency_weights,
@@ -31,6 +33,7 @@ from tests.synthetic import (
 )  # fmt: skip
 
 NOW = 1_000 * DAY
+AFFINITY = np.array([[1, 0], [0, 1], [0.6, 0.8], [0, 0]], np.float32)
 UNITS = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [-1.0, 0.0]], dtype=np.float32)
 TOWER = np.array([1.5, 2.0], dtype=np.float32)
 FACTORS = np.array([1.0, -1.0], dtype=np.float32)
@@ -74,6 +77,7 @@ def arrays() -> ItemArrays:
         2 * UNITS,
         UNITS,
         TEXTS,
+        AFFINITY,
         near([[(2, 0.9)], [(3, 0.6)], [(0, 0.9)], [(1, 0.6)]]),
         np.array([0.1, 0.2, 0.3, 0.4], np.float32),
         3 * UNITS,
@@ -106,13 +110,35 @@ def features_of(
     candidates = Candidates(block, np.full(block.shape, sources, np.int16), np.ones(block.shape, np.float32))
     queries, columns = len(batch), arrays.factor_vectors.shape[1]
     users = UserVectors(
-        np.resize(TOWER, (queries, arrays.item_vectors.shape[1])), np.resize(FACTORS, (queries, columns))
+        np.resize(TOWER, (queries, arrays.item_vectors.shape[1])),
+        np.resize(FACTORS, (queries, columns)),
+        affinity_profiles(batch, arrays.affinity_units),
     )
     best = np.tile(np.array([5.0, 7.0], np.float32), (queries, 1))
     found = candidate_features(batch, candidates, arrays, users, best, np.array([False, True]))
     names = feature_names(arrays.statistics.attributes.shape[1])
     assert found.shape == (*block.shape, len(names)) and found.dtype == np.float32
     return {name: found[:, :, place] for place, name in enumerate(names)}
+
+
+def test_affinity_by_hand(arrays: ItemArrays) -> None:
+    # Units (1, 0), (0, 1), (.6, .8), (0, 0); the history holds items 0 and 1, 1 being the newer.
+    batch = batch_of(history((0, 0, 2), (1, 0, 1)), history())
+    profiles = affinity_profiles(batch, arrays.affinity_units)
+    np.testing.assert_allclose(profiles, [[0.5**0.5, 0.5**0.5], [0, 0]], atol=1e-6)
+    found = features_of(arrays, batch, [[0, 1, 2], [0, 1, 2]])
+    np.testing.assert_allclose(found["affinity_score"][0], [0.7071, 0.7071, 0.98995], atol=1e-4)
+    np.testing.assert_allclose(found["affinity_near_max"][0], [1, 1, 0.8], atol=1e-6)
+    np.testing.assert_allclose(found["affinity_near_mean"][0], [0.5, 0.5, 0.7], atol=1e-6)
+    np.testing.assert_allclose(found["affinity_near_last"][0], [0, 1, 0.8], atol=1e-6)
+    for name in ("score", "near_max", "near_mean", "near_last"):
+        assert (found[f"affinity_{name}"][1] == 0).all(), "nothing is known of who has no history"
+
+
+def test_a_profile_is_made_of_the_newest_items(arrays: ItemArrays) -> None:
+    old, new = (0, 0, 9), (1, 0, 1)
+    batch = batch_of(history(old, *[new] * PROFILE))
+    np.testing.assert_allclose(affinity_profiles(batch, arrays.affinity_units), [[0, 1]], atol=1e-6)
 
 
 def test_names_are_distinct_and_grow_with_the_attributes() -> None:
@@ -139,6 +165,10 @@ EXPECTED: dict[str, Any] = {
     "text_near_mean": [2 / 3, 1 / 3, 2 / 3, (0.8 + 0.6 + 0.8) / 3],
     "text_near_last": [1, 0, 1, 0.8],
     # Weights by age: 1/3, 1/2, 1. Item 0 brings 1 (.5); item 1 brings 0 (.5) and 2 (.3).
+    "affinity_score": [0.8944272, 0.4472136, 0.8944272, 0],
+    "affinity_near_max": [1, 1, 0.8, 0],
+    "affinity_near_mean": [2 / 3, 1 / 3, 2 / 3, 0],
+    "affinity_near_last": [1, 0, 0.6, 0],
     "together_sum": [0.25, 0.5 * 4 / 3, 0.15, 0],
     "together_last": [0, 0.5, 0, 0],
     "follow_sum": [0, 0.5 * 4 / 3, 0.25 * 4 / 3 + 0.375, 0],
@@ -274,7 +304,11 @@ def test_recency_weights_and_spread_by_hand(arrays: ItemArrays) -> None:
 
 def full(dataset: Dataset, users: list[int], rows: np.ndarray, vectors: FloatArray) -> np.ndarray:
     arrays = make_recommender(dataset, vectors, factors=make_factors(dataset)).arrays
-    asking = UserVectors(random_units(60, vectors.shape[1])[users], random_units(60, 8, seed=1)[users])
+    asking = UserVectors(
+        random_units(60, vectors.shape[1])[users],
+        random_units(60, 8, seed=1)[users],
+        np.zeros((len(users), 0), np.float32),
+    )
     histories = [history_of(dataset, u) for u in users]
     batch = batch_histories(
         [h.items for h in histories], [h.kinds for h in histories], [h.times for h in histories],
@@ -331,7 +365,7 @@ def test_demand_is_what_was_sold_before_each_querys_own_day(arrays: ItemArrays) 
 def test_without_factors_their_features_are_zero(arrays: ItemArrays) -> None:
     none = replace(arrays, factor_vectors=np.zeros((4, 0), np.float32))
     batch = batch_of(history((0, 0, 1)))
-    users = UserVectors(TOWER[None], np.zeros((1, 0), np.float32))
+    users = UserVectors(TOWER[None], np.zeros((1, 0), np.float32), AFFINITY[:1])
     rows = np.array([[0, 1, 2, 3]], np.int32)
     candidates = Candidates(rows, np.ones((1, 4), np.int16), np.ones((1, 4), np.float32))
     found = candidate_features(

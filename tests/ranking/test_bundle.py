@@ -13,6 +13,7 @@ from rich.console import Console
 
 from conf.errors import InputError
 from conf.schema import PipelineConfig
+from encoders.affinity import AFFINITY_FILE, Affinity
 from encoders.factors import FACTORS_FILE, Factors
 from encoders.towers import Towers
 from encoders.train import ENCODER_FOLDER, RANKER_TOWERS, TEXT_VECTORS, TOWERS, train_encoder
@@ -64,6 +65,7 @@ def original(config: PipelineConfig, shop: Dataset) -> Recommender:
         split.state_end,
         split.state_time,
         Ranker.load(work / RANKER_FOLDER),
+        affinity=Affinity.load(work / ENCODER_FOLDER / AFFINITY_FILE),
     )
 
 

@@ -20,7 +20,10 @@ def arrays() -> ItemArrays:
     rows = [("u", "a", "purchase", 0), ("u", "c", "purchase", 1), ("v", "b", "purchase", 0)]
     made = make_recommender(make_dataset(rows, list("abcde")), UNITS).arrays
     near = Neighbours(np.full((5, 1), -1, np.int32), np.zeros((5, 1), np.float32))
-    return ItemArrays(made.statistics, UNITS, UNITS, UNITS, near, made.text_near_recent, made.factor_vectors)
+    none = np.zeros((len(UNITS), 0), np.float32)
+    return ItemArrays(
+        made.statistics, UNITS, UNITS, UNITS, none, near, made.text_near_recent, made.factor_vectors
+    )
 
 
 def mask(*names: str) -> int:

@@ -172,7 +172,7 @@ class TextEncoderConfig:
     """Prompt before item text; null takes the family's own (E5: `passage: `)."""
     precision: Precision = Precision.auto
     mode: TuningMode = TuningMode.full
-    frozen_layers: int = 2
+    frozen_layers: int = 0
     """Transformer layers, counted from the embeddings, that stay as they are (embeddings included if > 0)."""
     lora_rank: int = 16
     max_steps: int = 200
@@ -193,7 +193,7 @@ class TextEncoderConfig:
     """Most events of one history in a pass; each but the first is predicted from those before it."""
     accumulate: int = 1
     """Forward passes per optimiser step."""
-    learning_rate: float = 5e-5
+    learning_rate: float = 1e-4
     weight_decay: float = 0.01
     warmup_fraction: float = 0.1
     clip_norm: float = 1.0

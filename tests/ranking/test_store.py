@@ -218,7 +218,7 @@ def test_a_bundle_of_another_format_says_so(tmp_path: Path) -> None:
     folder = tmp_path / VERSIONS / publish(tmp_path, "one")
     manifest = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps({**manifest, "format_version": 99}))
-    with pytest.raises(InputError, match="bundle format 99, this program reads 2; publish again"):
+    with pytest.raises(InputError, match="bundle format 99, this program reads 3; publish again"):
         verify(folder)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +22,8 @@ from serving.envelope import Envelope
 from serving.gate import Gate
 from serving.host import ModelHost, Served
 from serving.keys import KeyRing
+from serving.logs import set_up
+from serving.metrics import Metrics, MetricsServer
 from serving.model import LiveModel, Model
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.reload import BundleWatcher, FailedReload
@@ -31,6 +32,7 @@ from serving.sqlite_file import SqliteFile
 from serving.sqlite_items import SqliteItemChanges
 from serving.sqlite_state import SqliteUserState
 from serving.tls import server_credentials
+from serving.tracing import Tracing, make_tracing
 from serving.user_state import UserState
 
 HISTORIES_FILE: Final = "histories.parquet"
@@ -41,6 +43,8 @@ Load = Callable[[str], LiveModel]
 """Verifies and loads a version of the store."""
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _CURRENT: Final = "CURRENT"
+_HARD_LIMIT: Final = 4
+"""Calls beyond so many times `load.max_concurrent` are refused by gRPC itself, without details."""
 _LAST_BYTES_SECONDS: Final = 0.5
 """Time for the last responses to leave, once every call has been answered."""
 
@@ -72,8 +76,7 @@ def serve(config: ServeConfig, console: Console) -> None:
 
 def serve_model(config: ServeConfig, model: LiveModel, console: Console, load: Load | None = None) -> None:
     """Serve a loaded model until SIGTERM or SIGINT; see `serve` and `start`."""
-    level = logging.INFO if config.log_requests else logging.WARNING
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    set_up(config.log_format, config.log_requests)
     asyncio.run(_serve_until_signal(config, model, console, load))
 
 
@@ -104,6 +107,8 @@ class RunningServer:
     _host: ModelHost
     _watcher: BundleWatcher | None
     _file: SqliteFile
+    _metrics_server: MetricsServer | None
+    _tracing: Tracing | None
 
     async def stop(self, drain_seconds: float) -> None:
         """Report NOT_SERVING, take no more calls, let running ones finish, and release everything.
@@ -124,6 +129,10 @@ class RunningServer:
         await self.service.close()
         await self._host.close()
         await self._file.close()
+        if self._metrics_server is not None:
+            await asyncio.to_thread(self._metrics_server.close)
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
 
 
 async def start(
@@ -142,9 +151,11 @@ async def start(
     """
     _check_privacy(config, model.current)
     pseudonyms = make_pseudonyms(config.privacy)
-    envelope = Envelope(SERVICE_NAME)
+    metrics, tracing = Metrics(), make_tracing(config.tracing, SERVICE_NAME)
+    envelope = Envelope(SERVICE_NAME, config.load, metrics, tracing)
     server = grpc.aio.server(
-        interceptors=[_gate(config, console), envelope],
+        interceptors=[_gate(config, console, metrics), envelope],
+        maximum_concurrent_rpcs=_HARD_LIMIT * config.load.max_concurrent,
         options=[
             ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not a load balancer
             ("grpc.max_receive_message_length", config.max_message_bytes),
@@ -158,14 +169,17 @@ async def start(
     try:
         await _import_histories(state, store / HISTORIES_FILE, console)
         derived = await asyncio.to_thread(Served.of, model.current)
+        metrics_server = (
+            metrics.serve(config.metrics.host, config.metrics.port) if config.metrics.port else None
+        )
     except BaseException:
         await file.close()
         raise
-    host = ModelHost(changes, state, config)
+    host = ModelHost(changes, state, config, metrics)
     health = health_aio.HealthServicer()
     watcher = None
     if load is not None and config.reload_seconds > 0:
-        watcher = _watch(config, host, state, health, console, load)
+        watcher = _watch(config, host, state, health, console, load, metrics)
     service = RecommendationService(host, state, changes, config, store / HISTORIES_FILE, watcher, pseudonyms)
     pb_grpc.add_RecommendationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
@@ -179,7 +193,9 @@ async def start(
         )
         reflection.enable_server_reflection(names, server)
     await server.start()
-    running = RunningServer(port, service, server, health, envelope, host, watcher, file)
+    running = RunningServer(
+        port, service, server, health, envelope, host, watcher, file, metrics_server, tracing
+    )
     try:
         await host.load(model, derived)
     except BaseException:
@@ -199,6 +215,7 @@ def _watch(
     health: health_aio.HealthServicer,
     console: Console,
     load: Load,
+    metrics: Metrics,
 ) -> BundleWatcher:
     """Return a watcher that keeps health and the operator informed."""
     store = Path(config.artifacts)
@@ -210,6 +227,9 @@ def _watch(
 
     async def changed(failed: FailedReload | None) -> None:
         good = health_pb2.HealthCheckResponse.SERVING if failed is None else _NOT_SERVING
+        metrics.reload_failed.set(0 if failed is None else 1)
+        if failed is not None:
+            metrics.reload_failures.inc()
         await health.set(RELOAD_HEALTH, good)
         if failed is None:
             console.print(
@@ -229,7 +249,7 @@ def _check_privacy(config: ServeConfig, model: Model) -> None:
         )
 
 
-def _gate(config: ServeConfig, console: Console) -> Gate:
+def _gate(config: ServeConfig, console: Console, metrics: Metrics) -> Gate:
     """Return what checks callers; an open door to other machines is worth a warning."""
     keys = KeyRing(Path(config.keys)) if config.keys else None
     admin = keys is not None if config.admin is None else config.admin
@@ -240,7 +260,7 @@ def _gate(config: ServeConfig, console: Console) -> Gate:
             soft_wrap=True,
             highlight=False,
         )
-    return Gate(keys, admin)
+    return Gate(keys, admin, lambda reason: metrics.refused.labels(reason).inc())
 
 
 def _bind(server: grpc.aio.Server, config: ServeConfig) -> int:

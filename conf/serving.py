@@ -65,7 +65,7 @@ class TracingConfig:
 
 
 @dataclass(frozen=True)
-class LoadConfig:
+class LimitsConfig:
     """What keeps latency and memory bounded when more is asked than can be answered."""
 
     max_concurrent: int = 512
@@ -81,12 +81,12 @@ class LoadConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _at_least(1, self, "load.", "max_concurrent")
+        _at_least(1, self, "limits.", "max_concurrent")
         for name in ("max_queue_seconds", "history_seconds", "default_deadline_seconds"):
-            _require(getattr(self, name) > 0, f"load.{name} must be positive")
+            _require(getattr(self, name) > 0, f"limits.{name} must be positive")
         _require(
             0 < self.standing_queue_seconds <= self.max_queue_seconds,
-            "load.standing_queue_seconds must be positive and at most load.max_queue_seconds",
+            "limits.standing_queue_seconds must be positive and at most limits.max_queue_seconds",
         )
 
 
@@ -123,7 +123,7 @@ class ServeConfig:
     log_format: LogFormat = LogFormat.text
     workers: int = 1
     """Processes that share the port."""
-    load: LoadConfig = field(default_factory=LoadConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     tracing: TracingConfig = field(default_factory=TracingConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 import grpc
 from google.protobuf.message import DecodeError
 
-from conf.serving import LoadConfig
+from conf.serving import LimitsConfig
 from serving.batching import QueueFull
 from serving.metrics import Metrics
 from serving.problems import Problem, late, overloaded, to_status
@@ -58,18 +58,18 @@ class Envelope(grpc.aio.ServerInterceptor):
     """Wraps the unary calls of one service."""
 
     def __init__(
-        self, service_name: str, load: LoadConfig, metrics: Metrics, tracing: Tracing | None = None
+        self, service_name: str, limits: LimitsConfig, metrics: Metrics, tracing: Tracing | None = None
     ) -> None:
         """Wrap calls of this fully qualified service and leave the others (health, reflection) alone.
 
         Args:
             service_name: the service.
-            load: how many calls at a time, and for how long.
+            limits: how many calls at a time, and for how long.
             metrics: told of every call.
             tracing: told of every call; None makes no traces.
         """
         self._prefix = f"/{service_name}/"
-        self._load = load
+        self._limits = limits
         self._metrics = metrics
         self._tracing = tracing
         metrics.in_flight.set_function(lambda: self._running)
@@ -108,7 +108,7 @@ class Envelope(grpc.aio.ServerInterceptor):
 
     async def _answer(self, method: str, behaviour: Any, request: Any, context: Context) -> Any:  # noqa: ANN401
         metadata = _metadata(context)
-        call = Call(_request_id(metadata), _deadline(context, self._load.default_deadline_seconds))
+        call = Call(_request_id(metadata), _deadline(context, self._limits.default_deadline_seconds))
         CALL.set(call)
         record = CallRecord(method, call.request_id, {n: metadata[n] for n in CARRIER if n in metadata})
         RECORD.set(record)
@@ -116,7 +116,7 @@ class Envelope(grpc.aio.ServerInterceptor):
         self._idle.clear()
         code = grpc.StatusCode.OK
         try:
-            if self._running > self._load.max_concurrent:
+            if self._running > self._limits.max_concurrent:
                 raise QueueFull(_FULL_RETRY_SECONDS, "max_concurrent")
             if isinstance(request, _Malformed):
                 raise Problem(

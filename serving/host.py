@@ -122,7 +122,7 @@ class ModelHost:
             max_batch=config.max_batch,
             max_queue=config.max_queue,
             name="model",
-            limits=WaitLimits(config.load.max_queue_seconds, config.load.standing_queue_seconds),
+            limits=WaitLimits(config.limits.max_queue_seconds, config.limits.standing_queue_seconds),
             watch=metrics.queue("model", lambda: len(self.jobs)),
         )
         """The queue of the model's thread."""

@@ -235,7 +235,7 @@ class Lists:
         if not user:
             return []
         call, now = CALL.get(), asyncio.get_running_loop().time()
-        budget = self._config.load.history_seconds
+        budget = self._config.limits.history_seconds
         if call.deadline is not None:
             budget = min(budget, (call.deadline - now) / 2)  # the model needs the other half
         try:

@@ -44,7 +44,7 @@ Load = Callable[[str], LiveModel]
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _CURRENT: Final = "CURRENT"
 _HARD_LIMIT: Final = 4
-"""Calls beyond so many times `load.max_concurrent` are refused by gRPC itself, without details."""
+"""Calls beyond so many times `limits.max_concurrent` are refused by gRPC itself, without details."""
 _LAST_BYTES_SECONDS: Final = 0.5
 """Time for the last responses to leave, once every call has been answered."""
 
@@ -101,6 +101,7 @@ class RunningServer:
 
     port: int
     service: RecommendationService
+    metrics: Metrics
     _server: grpc.aio.Server
     _health: health_aio.HealthServicer
     _envelope: Envelope
@@ -152,10 +153,10 @@ async def start(
     _check_privacy(config, model.current)
     pseudonyms = make_pseudonyms(config.privacy)
     metrics, tracing = Metrics(), make_tracing(config.tracing, SERVICE_NAME)
-    envelope = Envelope(SERVICE_NAME, config.load, metrics, tracing)
+    envelope = Envelope(SERVICE_NAME, config.limits, metrics, tracing)
     server = grpc.aio.server(
         interceptors=[_gate(config, console, metrics), envelope],
-        maximum_concurrent_rpcs=_HARD_LIMIT * config.load.max_concurrent,
+        maximum_concurrent_rpcs=_HARD_LIMIT * config.limits.max_concurrent,
         options=[
             ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not a load balancer
             ("grpc.max_receive_message_length", config.max_message_bytes),
@@ -194,7 +195,7 @@ async def start(
         reflection.enable_server_reflection(names, server)
     await server.start()
     running = RunningServer(
-        port, service, server, health, envelope, host, watcher, file, metrics_server, tracing
+        port, service, metrics, server, health, envelope, host, watcher, file, metrics_server, tracing
     )
     try:
         await host.load(model, derived)

@@ -77,7 +77,8 @@ async def block_reader(server: Harness) -> None:
 def test_a_flood_is_shed_by_waiting_time_and_leaves_nothing_behind(servers: Servers) -> None:
     """Ten times what the model can do; it does 4 lists in 80 ms."""
     server = servers.start(
-        max_batch=4, limits=LimitsConfig(max_queue_seconds=0.4, standing_queue_seconds=0.1, max_concurrent=10_000)
+        max_batch=4,
+        limits=LimitsConfig(max_queue_seconds=0.4, standing_queue_seconds=0.1, max_concurrent=10_000),
     )
     server.model.recommender.slow_seconds = 0.02
     longest, codes = asyncio.run(flood(server, calls=500, seconds=1.0))

@@ -20,6 +20,8 @@ from serving.telemetry import CallRecord
 
 CARRIER: Final = ("traceparent", "tracestate")
 """Metadata that carries a caller's trace (https://www.w3.org/TR/trace-context/)."""
+_EXPORT_SECONDS: Final = 2
+"""Spans that a collector does not take within this time are dropped."""
 _SERVER_FAULTS: Final = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 )
@@ -39,12 +41,13 @@ class Tracing:
         # The exporter takes a while to import, which those without traces need not wait for.
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
+        exporter = OTLPSpanExporter(endpoint=config.endpoint, timeout=_EXPORT_SECONDS)
         self._provider = TracerProvider(
             sampler=ParentBased(TraceIdRatioBased(config.sample_ratio)),
             resource=Resource.create({"service.name": "shelfwise"}),
             shutdown_on_exit=False,
         )
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=config.endpoint)))
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("shelfwise")
         self._propagator = TraceContextTextMapPropagator()
         self._service = service

@@ -31,7 +31,7 @@ from ranking.index import VectorIndex
 from ranking.ranker import Ranker
 from ranking.recommender import Recommender
 from ranking.requests import History, Request
-from ranking.sources import CandidateSources, Kept, new_rows, popularity_order
+from ranking.sources import Limits
 from ranking.store import VERSIONS, publish_version
 
 KINDS: Final = ("purchase", "add_to_cart", "click")
@@ -93,13 +93,8 @@ def _publish(store: Path, items: int) -> tuple[str, str]:
     arrays = item_arrays(statistics, texts, towers, config, near, factors=factors, units=sketch(texts))
     index = VectorIndex.build(arrays.item_vectors, IndexConfig(gpu=False))
     clicks = np.array([kind != "purchase" for kind in KINDS])
-    # The indexes that a server makes for itself when it loads are not needed for writing.
-    kept = Kept(popularity_order(statistics.recent), new_rows(statistics.count), None)
-    sources = CandidateSources(index, arrays, config, kept)
     ranker = Ranker(feature_names(statistics.attributes.shape[1]), [64, 32]).eval()
-    recommender = Recommender(
-        arrays, index, texts, config, clicks, towers, ranker, factors, text_index=index, sources=sources
-    )
+    recommender = Recommender(arrays, index, texts, config, clicks, towers, ranker, factors)
     _fit_scale(recommender, ranker, histories)
     describe = {
         "kinds": list(KINDS), "exclude_seen": False, "data_end": END, "precision": Precision.auto.value,
@@ -239,8 +234,6 @@ def _factors(topic: IntArray) -> Factors:
 
 def _fit_scale(recommender: Recommender, ranker: Ranker, events: Events) -> None:
     """Fit the scale of the ranking head to features of real requests."""
-    from ranking.sources import Limits
-
     requests = []
     for user in range(20):
         part = slice(int(events.offsets[user]), int(events.offsets[user + 1]))

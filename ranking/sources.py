@@ -124,13 +124,21 @@ class Kept:
     """Index over the co-purchase factors; None where there are none."""
 
     @classmethod
-    def of(cls, arrays: ItemArrays) -> Kept:
-        """Work everything out for a catalogue of which every row may appear."""
+    def of(cls, arrays: ItemArrays, factor_index: Searches | None = None) -> Kept:
+        """Work everything out for a catalogue of which every row may appear.
+
+        Args:
+            arrays: item-side arrays.
+            factor_index: index over the co-purchase factors; None builds one.
+
+        """
         statistics, factors = arrays.statistics, arrays.factor_vectors
+        if factor_index is None and factors.shape[1]:
+            factor_index = VectorIndex.build(factors, IndexConfig(gpu=False))
         return cls(
             popularity_order(statistics.recent + 1e-3 * statistics.count),
             new_rows(statistics.count),
-            VectorIndex.build(factors, IndexConfig(gpu=False)) if factors.shape[1] else None,
+            factor_index,
         )
 
 

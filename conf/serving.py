@@ -100,7 +100,8 @@ class ServeConfig:
     """0 takes a free port; the chosen one is printed."""
     state: str | None = None
     """SQLite file of user state; null is `<artifacts>/state.sqlite`."""
-    threads: int = 0
+    threads: int = 1
+    """CPU threads of the model's arithmetic; 0 takes all. Lists are small work: more workers help more."""
     max_page_size: int = 500
     max_batch: int = 32
     """Requests scored together."""

@@ -20,8 +20,9 @@ FLAT_LIMIT = 4_000_000
 than a millisecond per query."""
 SMALL_LIMIT = 200_000
 """Above this many items the vectors of the default index are rounded to 8 bits instead of 16."""
-PROBED = 25_000
-"""Vectors that a search of an inverted file looks at by default."""
+PROBED = 2_000_000
+"""Numbers (vectors times width) that a search of an inverted file looks at by default: about half a
+millisecond, whatever the size of the catalogue."""
 SAMPLED = 64
 """Vectors per list that the lists of an inverted file are found from; more cost minutes and change little."""
 SELECTIVE = 0.05
@@ -188,7 +189,7 @@ class VectorIndex:
 def best_places(scores: FloatArray, k: int) -> LongArray:
     """Return the places of the k largest scores of each row, [rows, k], best first, equals in order.
 
-    The same as a stable sort of everything, without sorting everything; k is at least 1 and at most the width.
+    The same as a stable sort of everything, without the sorting; k is at least 1 and at most the width.
     """
     width = scores.shape[1]
     if width <= 4 * k:
@@ -205,4 +206,5 @@ def _probes(inverted: Any) -> int:  # noqa: ANN401
     """Return how many lists of an inverted file hold as many vectors as a search should look at."""
     if inverted is None or inverted.ntotal == 0:
         return 1
-    return max(1, min(int(inverted.nlist), round(PROBED * inverted.nlist / inverted.ntotal)))
+    share = PROBED / (inverted.ntotal * inverted.d)
+    return max(1, min(int(inverted.nlist), round(share * inverted.nlist)))

@@ -64,6 +64,7 @@ class Batcher(Generic[In, Out]):
         name: str,
         limits: WaitLimits | None = None,
         watch: BatchWatch | None = None,
+        prepare: Callable[[], None] | None = None,
     ) -> None:
         """Prepare an idle worker.
 
@@ -74,6 +75,7 @@ class Batcher(Generic[In, Out]):
             name: of the thread, for logs and debuggers.
             limits: how long jobs may wait; None for as long as it takes.
             watch: told of every batch.
+            prepare: called once by the thread, before its first batch.
         """
         self._work = work
         self._max_batch = max_batch
@@ -81,7 +83,7 @@ class Batcher(Generic[In, Out]):
         self._longest = None if limits is None else limits.burst_seconds
         self._watch = watch
         self._queue: deque[_Waiting[In, Out]] = deque()
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=prepare)
         self._runner: asyncio.Task[None] | None = None
         self._pressure = Pressure(max_batch, limits)
         self._expiry: asyncio.TimerHandle | None = None

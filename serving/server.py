@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,7 @@ from features.privacy import make_pseudonyms
 from serving.envelope import Envelope
 from serving.gate import Gate
 from serving.host import ModelHost, Served
+from serving.item_signal import ItemSignal
 from serving.keys import KeyRing
 from serving.logs import set_up
 from serving.metrics import Metrics, MetricsServer
@@ -34,6 +36,7 @@ from serving.sqlite_state import SqliteUserState
 from serving.tls import server_credentials
 from serving.tracing import Tracing, make_tracing
 from serving.user_state import UserState
+from serving.workers import worker_number
 
 HISTORIES_FILE: Final = "histories.parquet"
 """In the artifact store: training histories, imported into user state once per content."""
@@ -43,6 +46,8 @@ Load = Callable[[str], LiveModel]
 """Verifies and loads a version of the store."""
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _CURRENT: Final = "CURRENT"
+_SWITCH_SECONDS: Final = 0.0005
+"""How long a thread may keep Python to itself: the event loop must not wait for the model's thread."""
 _HARD_LIMIT: Final = 4
 """Calls beyond so many times `limits.max_concurrent` are refused by gRPC itself, without details."""
 _LAST_BYTES_SECONDS: Final = 0.5
@@ -68,7 +73,6 @@ def serve(config: ServeConfig, console: Console) -> None:
     def load(version: str | None = None) -> LiveModel:
         return LiveItems(load_bundle(store, version), config.max_live_items)
 
-    _limit_threads(config.threads)
     with console.status("loading the model"):
         model = load()
     serve_model(config, model, console, load)
@@ -77,6 +81,7 @@ def serve(config: ServeConfig, console: Console) -> None:
 def serve_model(config: ServeConfig, model: LiveModel, console: Console, load: Load | None = None) -> None:
     """Serve a loaded model until SIGTERM or SIGINT; see `serve` and `start`."""
     set_up(config.log_format, config.log_requests)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     asyncio.run(_serve_until_signal(config, model, console, load))
 
 
@@ -152,31 +157,35 @@ async def start(
     """
     _check_privacy(config, model.current)
     pseudonyms = make_pseudonyms(config.privacy)
+    worker = worker_number()
     metrics, tracing = Metrics(), make_tracing(config.tracing, SERVICE_NAME)
     envelope = Envelope(SERVICE_NAME, config.limits, metrics, tracing)
     server = grpc.aio.server(
         interceptors=[_gate(config, console, metrics), envelope],
         maximum_concurrent_rpcs=_HARD_LIMIT * config.limits.max_concurrent,
         options=[
-            ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not a load balancer
+            # Without workers a second server on the port is a mistake, not a load balancer.
+            ("grpc.so_reuseport", 0 if worker is None else 1),
             ("grpc.max_receive_message_length", config.max_message_bytes),
             ("grpc.max_send_message_length", config.max_message_bytes),
         ],
     )
-    port = _bind(server, config)
+    # A worker that is not warm yet must not be given connections, which others could answer.
+    port = _bind(server, config) if worker is None else 0
     store = Path(config.artifacts)
-    file = SqliteFile(Path(config.state) if config.state else store / "state.sqlite")
+    state_path = Path(config.state) if config.state else store / "state.sqlite"
+    file = SqliteFile(state_path)
     state, changes = SqliteUserState(file), SqliteItemChanges(file)
     try:
         await _import_histories(state, store / HISTORIES_FILE, console)
         derived = await asyncio.to_thread(Served.of, model.current)
-        metrics_server = (
-            metrics.serve(config.metrics.host, config.metrics.port) if config.metrics.port else None
-        )
+        metrics_server = None
+        if config.metrics.port:
+            metrics_server = metrics.serve(config.metrics.host, config.metrics.port + (worker or 0))
     except BaseException:
         await file.close()
         raise
-    host = ModelHost(changes, state, config, metrics)
+    host = ModelHost(changes, state, config, metrics, None if worker is None else ItemSignal(state_path))
     health = health_aio.HealthServicer()
     watcher = None
     if load is not None and config.reload_seconds > 0:
@@ -193,12 +202,16 @@ async def start(
             reflection.SERVICE_NAME,
         )
         reflection.enable_server_reflection(names, server)
-    await server.start()
+    if worker is None:
+        await server.start()
     running = RunningServer(
         port, service, metrics, server, health, envelope, host, watcher, file, metrics_server, tracing
     )
     try:
         await host.load(model, derived)
+        if worker is not None:
+            running = replace(running, port=_bind(server, config))
+            await server.start()
     except BaseException:
         await running.stop(0.0)
         raise
@@ -291,13 +304,3 @@ async def _import_histories(state: SqliteUserState, path: Path, console: Console
             result = await state.import_histories(path)
         if not result.already_imported:
             console.print(f"user state: {result.new:,} new events from {path.name}", highlight=False)
-
-
-def _limit_threads(threads: int) -> None:
-    """Limit the CPU threads of torch and FAISS; 0 leaves them all."""
-    if threads > 0:
-        import faiss
-        import torch
-
-        torch.set_num_threads(threads)
-        faiss.omp_set_num_threads(threads)

@@ -76,21 +76,21 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
 
     async def Recommend(self, request: pb.RecommendRequest, _: Context) -> pb.RecommendResponse:
         """Answer with a personalised list."""
-        self._host.jobs.admit(CALL.get().deadline)
+        await self._host.admit(CALL.get().deadline)
         response = await self._lists.recommend(request)
         passed("response")
         return response
 
     async def SearchItems(self, request: pb.SearchItemsRequest, _: Context) -> pb.SearchItemsResponse:
         """Answer with the items that read like some words."""
-        self._host.jobs.admit(CALL.get().deadline)
+        await self._host.admit(CALL.get().deadline)
         response = await self._lists.search(request)
         passed("response")
         return response
 
     async def SimilarItems(self, request: pb.SimilarItemsRequest, _: Context) -> pb.SimilarItemsResponse:
         """Answer with the items whose texts are most alike."""
-        self._host.jobs.admit(CALL.get().deadline)
+        await self._host.admit(CALL.get().deadline)
         response = await self._lists.similar(request)
         passed("response")
         return response
@@ -181,6 +181,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         """Store item changes and wait until lists know them."""
         with stage("store_items"):
             revision = await self._changes.store(changes, deadline)
+            self._host.tell()
         with stage("apply"):
             await self._host.reach(revision, deadline)
 

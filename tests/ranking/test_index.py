@@ -47,7 +47,7 @@ def test_small_catalogues_are_searched_exactly_and_large_ones_in_lists() -> None
 def test_an_inverted_file_looks_at_about_as_many_items_however_large_it_is() -> None:
     index = build("IVF8,Flat", nprobe=0)
     assert index.nprobe == 8  # of a small catalogue everything
-    vectors = np.random.default_rng(0).normal(size=(100_000, 4)).astype(np.float32)
+    vectors = np.random.default_rng(0).normal(size=(100_000, 80)).astype(np.float32)
     assert VectorIndex.build(vectors, IndexConfig(factory="IVF64,SQ8", gpu=False)).nprobe == 16
 
 

@@ -241,8 +241,8 @@ class Benchmark:
 
 def _one_response(address: str, items: int) -> bytes:
     with grpc.insecure_channel(address) as channel:
-        response: bytes = channel.unary_unary(RECOMMEND)(prepared_requests(items, USERS, 0)[0], timeout=30)
-        return response
+        ask: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(RECOMMEND)
+        return ask(prepared_requests(items, USERS, 0)[0], timeout=30)
 
 
 HEADER: Final = ("items", "what", "per second", "p50 ms", "p95 ms", "p99 ms", "failed", "share of echo")
@@ -272,8 +272,8 @@ def facts(results: dict[str, Any]) -> list[str]:
     for items, cells in results["sizes"].items():
         at = f"{int(items):,} items"
         found.append(
-            f"{at}: {cells['start_mib']:,} MiB after the start, {cells['peak_mib']:,} MiB at the peak of the quiet "
-            f"load, {cells['peak_mib_after_all']:,} MiB at the peak of everything; "
+            f"{at}: {cells['start_mib']:,} MiB after the start, {cells['peak_mib']:,} MiB at the peak of the "
+            f"quiet load, {cells['peak_mib_after_all']:,} MiB at the peak of everything; "
             f"responses of {cells['response_bytes']:,} bytes."
         )
         if "freshness" in cells:
@@ -293,9 +293,9 @@ def facts(results: dict[str, Any]) -> list[str]:
         if "overload" in cells:
             cell = cells["overload"]
             found.append(
-                f"{at}, overload: {cell['rate']:.0f} calls/s against {cell['sustained']:.0f}; {cell['shed_share']:.0%} "
-                f"shed, answered ones p99 {cell['p99_ms']:.1f} ms; memory {cell['rss_mib']['before']:.0f} MiB before, "
-                f"{cell['rss_mib']['largest']:.0f} MiB at most; usual again after "
+                f"{at}, overload: {cell['rate']:.0f} calls/s against {cell['sustained']:.0f}; "
+                f"{cell['shed_share']:.0%} shed, answered ones p99 {cell['p99_ms']:.1f} ms; memory "
+                f"{cell['rss_mib']['before']:.0f} MiB before, {cell['rss_mib']['largest']:.0f} MiB at most; usual again after "
                 f"{cell['recovered_after_seconds']:.2f} s."
             )
     return found

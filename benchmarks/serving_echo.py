@@ -20,7 +20,7 @@ class _Echo(grpc.GenericRpcHandler):
         async def answer(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
             return self._response
 
-        return grpc.unary_unary_rpc_method_handler(answer)  # type: ignore[arg-type]
+        return grpc.unary_unary_rpc_method_handler(answer)
 
 
 async def _serve(response: bytes) -> None:

@@ -102,7 +102,8 @@ async def timed(measured: Measured, call: Awaitable[Any]) -> None:
 
 async def closed(load: Load, channel: grpc.aio.Channel) -> Measured:
     """Run callers that each ask again as soon as they are answered."""
-    ask, requests, measured = channel.unary_unary(RECOMMEND), requests_of(load), Measured()
+    requests, measured = requests_of(load), Measured()
+    ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(RECOMMEND)
     began = time.perf_counter()
 
     async def caller(number: int) -> None:
@@ -131,7 +132,8 @@ async def paced(rate: float, seconds: float, act: Callable[[int], Awaitable[None
 
 async def opened(load: Load, channel: grpc.aio.Channel) -> dict[str, Any]:
     """Ask at a fixed rate, then watch how soon single calls are answered as usual again."""
-    ask, requests, measured = channel.unary_unary(RECOMMEND), requests_of(load), Measured()
+    requests, measured = requests_of(load), Measured()
+    ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(RECOMMEND)
 
     async def act(number: int) -> None:
         await timed(measured, ask(requests[number % len(requests)], timeout=_TIMEOUT))

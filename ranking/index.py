@@ -207,4 +207,4 @@ def _probes(inverted: Any) -> int:  # noqa: ANN401
     if inverted is None or inverted.ntotal == 0:
         return 1
     share = PROBED / (inverted.ntotal * inverted.d)
-    return max(1, min(int(inverted.nlist), round(share * inverted.nlist)))
+    return int(max(1, min(inverted.nlist, round(share * inverted.nlist))))

@@ -87,7 +87,7 @@ def test_every_metric_of_the_server_is_on_the_dashboard(exported: dict[str, set[
 
 
 def test_panels_do_not_overlap_and_rules_say_what_to_do() -> None:
-    taken = set()
+    taken: set[tuple[int, int]] = set()
     for panel in panels():
         place = panel["gridPos"]
         columns = range(place["x"], place["x"] + place["w"])

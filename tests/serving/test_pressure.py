@@ -73,7 +73,7 @@ def test_whoever_has_waited_too_long_is_told_even_where_a_batch_never_ends() -> 
             assert caught.value.reason == "queue_wait"
         assert len(worker) == 1  # upkeep stays, however long it takes
         work.gate.set()
-        assert await asyncio.gather(running, upkeep) == [1, 2]
+        assert list(await asyncio.gather(running, upkeep)) == [1, 2]
         assert work.done == [1, 2]
         await worker.close()
 

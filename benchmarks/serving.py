@@ -295,8 +295,8 @@ def facts(results: dict[str, Any]) -> list[str]:
             found.append(
                 f"{at}, overload: {cell['rate']:.0f} calls/s against {cell['sustained']:.0f}; "
                 f"{cell['shed_share']:.0%} shed, answered ones p99 {cell['p99_ms']:.1f} ms; memory "
-                f"{cell['rss_mib']['before']:.0f} MiB before, {cell['rss_mib']['largest']:.0f} MiB at most; usual again after "
-                f"{cell['recovered_after_seconds']:.2f} s."
+                f"{cell['rss_mib']['before']:.0f} MiB before, {cell['rss_mib']['largest']:.0f} MiB at most; "
+                f"usual again after {cell['recovered_after_seconds']:.2f} s."
             )
     return found
 

@@ -272,7 +272,7 @@ class IndexConfig:
     factory: str | None = None
     """`index_factory` string; null is Flat for small catalogues and IVF with rounded vectors for others."""
     nprobe: int = 0
-    """Lists that an inverted file looks into; 0 takes as many as hold 2 million numbers (16,000 items of width 128)."""
+    """Lists that an inverted file looks into; 0 takes as many as hold 2 million numbers."""
     gpu: bool | None = None
     """Null uses a GPU when FAISS sees one."""
 

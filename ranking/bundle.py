@@ -136,8 +136,8 @@ def load_bundle(store: Path, version: str | None = None) -> Bundle:
     manifest = verify(folder)
     catalogue = Catalogue(pl.read_parquet(folder / CATALOG))
     # Mapped, not read: a server copies both into memory that takes later items.
-    text_vectors: FloatArray = np.load(folder / TEXT_VECTORS, mmap_mode="c")
-    item_vectors: FloatArray = np.load(folder / ITEM_VECTORS, mmap_mode="c")
+    text_vectors: FloatArray = np.asarray(np.load(folder / TEXT_VECTORS, mmap_mode="c"))
+    item_vectors: FloatArray = np.asarray(np.load(folder / ITEM_VECTORS, mmap_mode="c"))
     statistics = Statistics.load(folder / STATISTICS)
     near = Neighbours(**load_file(folder / TEXT_NEIGHBOURS))
     factors = Factors.load(folder / FACTORS_FILE) if (folder / FACTORS_FILE).is_file() else None

@@ -308,11 +308,23 @@ class CandidateSources:
         bans = np.bincount((limits.banned // self.items).astype(np.int64), minlength=queries)
         popular = np.full((queries, quota), -1, dtype=np.int32)
         for mask, members in limits.groups():
-            order = self.by_popularity if mask is None else self.by_popularity[mask[self.by_popularity]]
-            order = order[: quota + int(bans[members].max())].astype(np.int32)
+            order = first_allowed(self.by_popularity, mask, quota + int(bans[members].max()))
             shared = np.broadcast_to(order, (len(members), len(order)))
             popular[members] = self._permitted(shared, members, quota, limits)
         return popular
+
+
+def first_allowed(order: IntArray, mask: BoolArray | None, count: int) -> IntArray:
+    """Return the first rows of an order that a mask allows, at most `count`, looking no further than needed."""
+    if mask is None:
+        return order[:count].astype(np.int32)
+    looked = 4 * count
+    while True:
+        head = order[:looked]
+        allowed = head[mask[head]]
+        if len(allowed) >= count or looked >= len(order):
+            return allowed[:count].astype(np.int32)
+        looked *= 8
 
 
 def sources_of(mask: int) -> list[str]:

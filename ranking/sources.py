@@ -315,7 +315,7 @@ class CandidateSources:
 
 
 def first_allowed(order: IntArray, mask: BoolArray | None, count: int) -> IntArray:
-    """Return the first rows of an order that a mask allows, at most `count`, looking no further than needed."""
+    """Return the first rows of an order that a mask allows, at most `count`, looking no further than that."""
     if mask is None:
         return order[:count].astype(np.int32)
     looked = 4 * count

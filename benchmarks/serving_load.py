@@ -12,9 +12,10 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import grpc
 import numpy as np
@@ -32,6 +33,9 @@ FILTERS: Final = (
 )
 _PREPARED: Final = 3000
 _TIMEOUT: Final = 10.0
+_CONNECTIONS: Final = 8
+"""The kernel gives each connection to one worker of a server."""
+Ask: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]"
 
 
 @dataclass
@@ -100,15 +104,16 @@ async def timed(measured: Measured, call: Awaitable[Any]) -> None:
         measured.codes["OK"] += 1
 
 
-async def closed(load: Load, channel: grpc.aio.Channel) -> Measured:
+async def closed(load: Load, channels: Sequence[grpc.aio.Channel]) -> Measured:
     """Run callers that each ask again as soon as they are answered."""
     requests, measured = requests_of(load), Measured()
-    ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(RECOMMEND)
+    asks: list[Ask] = [channel.unary_unary(RECOMMEND) for channel in channels]
     began = time.perf_counter()
 
     async def caller(number: int) -> None:
         place = number * 97
         while time.perf_counter() - began < load.seconds:
+            ask = asks[number % len(asks)]
             await timed(measured, ask(requests[place % len(requests)], timeout=_TIMEOUT))
             place += 1
 
@@ -130,12 +135,13 @@ async def paced(rate: float, seconds: float, act: Callable[[int], Awaitable[None
     await asyncio.gather(*running)
 
 
-async def opened(load: Load, channel: grpc.aio.Channel) -> dict[str, Any]:
+async def opened(load: Load, channels: Sequence[grpc.aio.Channel]) -> dict[str, Any]:
     """Ask at a fixed rate, then watch how soon single calls are answered as usual again."""
     requests, measured = requests_of(load), Measured()
-    ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(RECOMMEND)
+    asks: list[Ask] = [channel.unary_unary(RECOMMEND) for channel in channels]
 
     async def act(number: int) -> None:
+        ask = asks[number % len(asks)]
         await timed(measured, ask(requests[number % len(requests)], timeout=_TIMEOUT))
 
     began = time.perf_counter()
@@ -145,7 +151,7 @@ async def opened(load: Load, channel: grpc.aio.Channel) -> dict[str, Any]:
     for number in range(60):
         probe = Measured()
         at = time.perf_counter() - ended
-        await timed(probe, ask(requests[number], timeout=_TIMEOUT))
+        await timed(probe, asks[number % len(asks)](requests[number], timeout=_TIMEOUT))
         probes.append((at, probe.latencies[0] if probe.latencies else None))
         await asyncio.sleep(0.05)
     usual = 2 * float(np.median([ms for _, ms in probes[-20:] if ms is not None] or [np.inf]))
@@ -220,14 +226,18 @@ def requests_of(load: Load) -> list[bytes]:
 async def run(load: Load) -> dict[str, Any]:
     """Do what a load says and return what was measured."""
     options = [("grpc.use_local_subchannel_pool", 1)]
-    async with grpc.aio.insecure_channel(load.address, options=options) as channel:
+    async with AsyncExitStack() as stack:
+        channels = [
+            await stack.enter_async_context(grpc.aio.insecure_channel(load.address, options=options))
+            for _ in range(_CONNECTIONS)
+        ]
         if load.scenario == "open":
-            return await opened(load, channel)
+            return await opened(load, channels)
         if load.scenario == "freshness":
-            return await freshness(load, channel)
+            return await freshness(load, channels[0])
         if not load.events_per_second and not load.upserts_per_second:
-            return (await closed(load, channel)).summary()
-        measured, beside = await asyncio.gather(closed(load, channel), upkeep(load, channel))
+            return (await closed(load, channels)).summary()
+        measured, beside = await asyncio.gather(closed(load, channels), upkeep(load, channels[0]))
         return {**measured.summary(), **beside}
 
 

@@ -80,6 +80,13 @@ def _run(config: Any) -> float | None:  # noqa: ANN401
 
 
 def _serve(config: Any) -> None:  # noqa: ANN401
+    from serving.workers import run_workers, worker_number
+
+    if config.workers > 1 and worker_number() is None:
+        code = run_workers(config, sys.argv, CONSOLE)
+        if code:
+            sys.exit(code)
+        return
     from serving.server import serve
 
     serve(config, CONSOLE)
@@ -155,7 +162,7 @@ def execute(command: str, config: Any) -> float | None:  # noqa: ANN401
 
     """
     threads = getattr(config, "threads", 0)
-    if threads:
+    if threads and command != "serve":  # which sees to it in the thread that does the work
         import faiss
         import torch
 

@@ -281,14 +281,15 @@ class IndexConfig:
     """The FAISS index over item vectors."""
 
     factory: str | None = None
-    """`index_factory` string; null is Flat below 200,000 items and IVF,SQ8 above."""
-    nprobe: int = 16
+    """`index_factory` string; null is Flat for small catalogues and IVF with rounded vectors for others."""
+    nprobe: int = 0
+    """Lists that an inverted file looks into; 0 takes as many as hold 2 million numbers."""
     gpu: bool | None = None
     """Null uses a GPU when FAISS sees one."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _at_least(1, self, "index.", "nprobe")
+        _at_least(0, self, "index.", "nprobe")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 from conf.schema import PrivacyConfig, _at_least, _require
 
@@ -25,6 +26,70 @@ class TlsConfig:
         _require(encrypted or self.client_ca is None, "tls.client_ca needs tls.certificate")
 
 
+class LogFormat(Enum):
+    """How a log line looks."""
+
+    text = "text"
+    json = "json"
+
+
+@dataclass(frozen=True)
+class MetricsConfig:
+    """Prometheus metrics, served over HTTP."""
+
+    port: int = 0
+    """0 serves none; worker processes take this port and those after it."""
+    host: str = "127.0.0.1"
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(0 <= self.port <= 65535, "metrics.port must lie in 0..65535")
+
+
+@dataclass(frozen=True)
+class TracingConfig:
+    """OpenTelemetry traces, sent to a collector by OTLP over gRPC."""
+
+    endpoint: str | None = None
+    """For example `http://localhost:4317`; https encrypts. Null makes no traces."""
+    sample_ratio: float = 0.01
+    """Share of the calls that begin a trace here; a caller's decision about its own trace is followed."""
+
+    def __post_init__(self) -> None:
+        """Check the address and the ratio."""
+        _require(
+            self.endpoint is None or self.endpoint.startswith(("http://", "https://")),
+            "tracing.endpoint must begin with http:// or https://",
+        )
+        _require(0.0 <= self.sample_ratio <= 1.0, "tracing.sample_ratio must lie in 0..1")
+
+
+@dataclass(frozen=True)
+class LimitsConfig:
+    """What keeps latency and memory bounded when more is asked than can be answered."""
+
+    max_concurrent: int = 512
+    """Calls that are answered at a time; more are refused."""
+    max_queue_seconds: float = 0.5
+    """Longest wait for the model in a burst; calls that would wait longer are refused."""
+    standing_queue_seconds: float = 0.03
+    """The same once the queue has not been empty for a while: then waiting helps nobody."""
+    history_seconds: float = 0.1
+    """Longest wait for a stored history; then the list is made without."""
+    default_deadline_seconds: float = 10.0
+    """Deadline of calls that come without one."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _at_least(1, self, "limits.", "max_concurrent")
+        for name in ("max_queue_seconds", "history_seconds", "default_deadline_seconds"):
+            _require(getattr(self, name) > 0, f"limits.{name} must be positive")
+        _require(
+            0 < self.standing_queue_seconds <= self.max_queue_seconds,
+            "limits.standing_queue_seconds must be positive and at most limits.max_queue_seconds",
+        )
+
+
 @dataclass(frozen=True)
 class ServeConfig:
     """Root of serve."""
@@ -35,7 +100,8 @@ class ServeConfig:
     """0 takes a free port; the chosen one is printed."""
     state: str | None = None
     """SQLite file of user state; null is `<artifacts>/state.sqlite`."""
-    threads: int = 0
+    threads: int = 1
+    """CPU threads of the model's arithmetic; 0 takes all. Lists are small work: more workers help more."""
     max_page_size: int = 500
     max_batch: int = 32
     """Requests scored together."""
@@ -55,6 +121,12 @@ class ServeConfig:
     """Largest request and response message."""
     log_requests: bool = False
     """Write one line per request to standard error; users appear as hash prefixes."""
+    log_format: LogFormat = LogFormat.text
+    workers: int = 1
+    """Processes that share the port."""
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    tracing: TracingConfig = field(default_factory=TracingConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     """Must be what `prepare` used: pseudonymised histories are found under pseudonyms only."""
     reload_seconds: float = 2.0
@@ -75,6 +147,11 @@ class ServeConfig:
         _at_least(1, self, "", "max_page_size")
         _at_least(1, self, "", "max_batch", "max_queue", "max_history", "max_event_batch", "max_live_items")
         _require(self.max_message_bytes >= 65536, "max_message_bytes must be 65536 or more")
+        _at_least(1, self, "", "workers")
+        _require(
+            self.metrics.port == 0 or self.metrics.port + self.workers <= 65536,
+            "metrics.port: the workers' ports end beyond 65535",
+        )
         _require(self.item_poll_seconds > 0, "item_poll_seconds must be positive")
         _at_least(0, self, "", "threads", "max_future_seconds", "drain_seconds", "reload_seconds")
 

@@ -25,12 +25,16 @@ from ranking.assemble import Sketch, item_arrays
 from ranking.index import VectorIndex
 from ranking.ranker import RANKER_FILE, Ranker
 from ranking.recommender import Recommender
+from ranking.sources import CandidateSources, Kept
 from ranking.store import VERSIONS, current_version, verify
 
 CATALOG = "catalog.parquet"
 ITEM_VECTORS = "item_vectors.npy"
 TEXT_VECTORS = "text_vectors.npy"
 INDEX = "index.faiss"
+TEXT_INDEX = "text_index.faiss"
+FACTOR_INDEX = "factor_index.faiss"
+"""These two only where they are approximate: exact ones are made again faster than read."""
 STATISTICS = "statistics.safetensors"
 TEXT_NEIGHBOURS = "text_neighbours.safetensors"
 TEXT_ENCODER = "text_encoder"
@@ -98,6 +102,12 @@ def write_bundle(
     if not isinstance(recommender.index, VectorIndex):
         raise TypeError("only an index over the whole catalogue can be published")
     recommender.index.save(folder / INDEX)
+    for name, index in (
+        (TEXT_INDEX, recommender.text_index),
+        (FACTOR_INDEX, recommender.sources.factor_index),
+    ):
+        if isinstance(index, VectorIndex) and index is not recommender.index and not index.exact:
+            index.save(folder / name)
     recommender.arrays.statistics.save(folder / STATISTICS)
     near = recommender.arrays.text_near
     save_file({"ids": near.ids, "weights": near.weights}, folder / TEXT_NEIGHBOURS)
@@ -128,8 +138,9 @@ def load_bundle(store: Path, version: str | None = None) -> Bundle:
     folder = store / VERSIONS / version
     manifest = verify(folder)
     catalogue = Catalogue(pl.read_parquet(folder / CATALOG))
-    text_vectors: FloatArray = np.load(folder / TEXT_VECTORS)
-    item_vectors: FloatArray = np.load(folder / ITEM_VECTORS)
+    # Mapped, not read: a server copies both into memory that takes later items.
+    text_vectors: FloatArray = np.asarray(np.load(folder / TEXT_VECTORS, mmap_mode="c"))
+    item_vectors: FloatArray = np.asarray(np.load(folder / ITEM_VECTORS, mmap_mode="c"))
     statistics = Statistics.load(folder / STATISTICS)
     near = Neighbours(**load_file(folder / TEXT_NEIGHBOURS))
     factors = Factors.load(folder / FACTORS_FILE) if (folder / FACTORS_FILE).is_file() else None
@@ -156,7 +167,16 @@ def load_bundle(store: Path, version: str | None = None) -> Bundle:
         statistics, text_vectors, towers, config, near, item_vectors, factors, units, goes_with
     )
     clicks = np.array(manifest["click_kinds"], dtype=np.bool_)
-    recommender = Recommender(arrays, index, text_vectors, config, clicks, towers, ranker, factors, affinity)
+    cpu = IndexConfig(gpu=False)
+    text_index = factor_index = None
+    if (folder / TEXT_INDEX).is_file():
+        text_index = VectorIndex.load(folder / TEXT_INDEX, text_vectors, cpu)
+    if (folder / FACTOR_INDEX).is_file():
+        factor_index = VectorIndex.load(folder / FACTOR_INDEX, arrays.factor_vectors, cpu)
+    sources = CandidateSources(index, arrays, config, Kept.of(arrays, factor_index))
+    recommender = Recommender(
+        arrays, index, text_vectors, config, clicks, towers, ranker, factors, affinity, text_index, sources
+    )
     encoder = load_text_encoder(
         TextEncoderConfig(model=str(folder / TEXT_ENCODER), max_tokens=int(manifest["max_tokens"]))
     )

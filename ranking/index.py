@@ -11,22 +11,30 @@ import numpy as np
 
 from conf.errors import InputError
 from conf.schema import IndexConfig
-from features.dataset import BoolArray, FloatArray, IntArray
+from features.dataset import BoolArray, FloatArray, IntArray, LongArray
 
 _FAISS: Any = faiss  # its stubs describe the C++ constructors, not the Python ones
 LOG = logging.getLogger(__name__)
-FLAT_LIMIT = 200_000
-"""Above this many items the default index is approximate."""
+FLAT_LIMIT = 16_000_000
+"""Above this many numbers (items times width) the default index is approximate: exact search would take more
+than a millisecond per query."""
+SMALL_LIMIT = 200_000
+"""Above this many items the vectors of the default index are rounded to 8 bits instead of 16."""
+PROBED = 2_000_000
+"""Numbers (vectors times width) that a search of an inverted file looks at by default: about half a
+millisecond, whatever the size of the catalogue."""
+SAMPLED = 64
+"""Vectors per list that the lists of an inverted file are found from; more cost minutes and change little."""
 SELECTIVE = 0.05
 """Below this share of allowed items a filtered search is exact: an approximate one would miss most."""
 
 
-def default_factory(items: int) -> str:
+def default_factory(items: int, width: int) -> str:
     """Return the index description for a catalogue: exact search where it is fast enough."""
-    if items < FLAT_LIMIT:
+    if items * width < FLAT_LIMIT:
         return "Flat"
     lists = int(2 ** np.round(np.log2(4 * np.sqrt(items))))
-    return f"IVF{lists},SQ8"
+    return f"IVF{lists},SQ8" if items >= SMALL_LIMIT else f"IVF{lists},SQfp16"
 
 
 class Searches(Protocol):
@@ -48,7 +56,8 @@ class VectorIndex:
         """Wrap a trained CPU index and the vectors it holds (for exact search under selective filters)."""
         self.cpu = index
         self.vectors = vectors
-        self.nprobe = config.nprobe
+        inverted = _FAISS.try_extract_index_ivf(index)
+        self.nprobe = config.nprobe or _probes(inverted)
         self.gpu = faiss.get_num_gpus() > 0 if config.gpu is None else config.gpu
         self.searcher = index
         if self.gpu:
@@ -57,7 +66,6 @@ class VectorIndex:
                     "index.gpu=true but FAISS sees no GPU; install the gpu extra or set index.gpu=false"
                 )
             self.searcher = faiss.index_cpu_to_all_gpus(index)
-        inverted = _FAISS.try_extract_index_ivf(index)
         self.probes = inverted is not None and self._accepts(_FAISS.SearchParametersIVF(nprobe=self.nprobe))
         if inverted is not None and not self.probes:
             inverted.nprobe = (
@@ -86,15 +94,24 @@ class VectorIndex:
             InputError: when `index.factory` is not a description FAISS understands.
 
         """
-        description = config.factory or default_factory(len(vectors))
+        description = config.factory or default_factory(*vectors.shape)
         try:
             index = faiss.index_factory(vectors.shape[1], description, faiss.METRIC_INNER_PRODUCT)
+            inverted = _FAISS.try_extract_index_ivf(index)
+            if inverted is not None and config.factory is None:
+                inverted.cp.min_points_per_centroid = 1  # few are enough, and need no warning
+                inverted.cp.max_points_per_centroid = SAMPLED
             index.train(vectors)
             index.add(vectors)
         except RuntimeError as error:
             line = str(error).strip().splitlines()[-1]
             raise InputError(f"index.factory: FAISS rejects '{description}' ({line})") from error
         return cls(index, vectors, config)
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is only the vectors, which needs no building."""
+        return isinstance(self.cpu, faiss.IndexFlat)
 
     def save(self, path: Path) -> None:
         """Write the CPU index."""
@@ -163,7 +180,31 @@ class VectorIndex:
             return found, scores
         products = queries @ self.vectors[rows].T
         kept = min(k, len(rows))
-        order = np.argsort(-products, axis=1, kind="stable")[:, :kept]
+        order = best_places(products, kept)
         found[:, :kept] = rows[order]
         scores[:, :kept] = np.take_along_axis(products, order, axis=1)
         return found, scores
+
+
+def best_places(scores: FloatArray, k: int) -> LongArray:
+    """Return the places of the k largest scores of each row, [rows, k], best first, equals in order.
+
+    The same as a stable sort of everything, without the sorting; k is at least 1 and at most the width.
+    """
+    width = scores.shape[1]
+    if width <= 4 * k:
+        return np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    least = np.partition(scores, width - k, axis=1)[:, width - k]
+    best = np.empty((len(scores), k), dtype=np.int64)
+    for row, values in enumerate(scores):
+        near = np.flatnonzero(values >= least[row])  # k, and what equals the last of them
+        best[row] = near[np.argsort(-values[near], kind="stable")[:k]]
+    return best
+
+
+def _probes(inverted: Any) -> int:  # noqa: ANN401
+    """Return how many lists of an inverted file hold as many vectors as a search should look at."""
+    if inverted is None or inverted.ntotal == 0:
+        return 1
+    share = PROBED / (inverted.ntotal * inverted.d)
+    return int(max(1, min(inverted.nlist, round(share * inverted.nlist))))

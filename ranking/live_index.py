@@ -62,7 +62,8 @@ class LiveIndex:
         self, queries: FloatArray, k: int, allowed: BoolArray | None
     ) -> tuple[IntArray, FloatArray]:
         if allowed is not None:
-            return self.base.search(queries, k, allowed[: len(self.base)] & ~self.outdated)
+            inside = allowed[: len(self.base)]
+            return self.base.search(queries, k, inside & ~self.outdated if self.hidden_count else inside)
         if self.hidden_count == 0:
             return self.base.search(queries, k)
         spare = min(self.hidden_count, _SPARE)

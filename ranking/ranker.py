@@ -42,11 +42,28 @@ class QuantileScale(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Scale [..., features]."""
         flat = features.reshape(-1, features.shape[-1]).T.contiguous()  # [features, rows]
-        right = torch.searchsorted(self.knots, flat).clamp(1, KNOTS - 1)
+        if torch.is_inference_mode_enabled() and flat.device.type == "cpu":
+            right = _knots_below(self.knots, flat)
+        else:
+            right = torch.searchsorted(self.knots, flat).clamp(1, KNOTS - 1)
         low, high = self.knots.gather(1, right - 1), self.knots.gather(1, right)
         share = ((flat - low) / (high - low)).clamp(0.0, 1.0)
         scaled = 2.0 * ((right - 1) + share) / (KNOTS - 1) - 1.0
         return scaled.T.reshape(features.shape)
+
+
+def _knots_below(knots: Tensor, values: Tensor) -> Tensor:
+    """Return searchsorted(knots, values) within 1..KNOTS - 1, [features, rows].
+
+    Comparing with every knot takes a quarter of the time of searching among so few.
+    """
+    heights, flat = knots.numpy(), values.numpy()
+    right = np.ones(flat.shape, dtype=np.int8)
+    above = np.empty(flat.shape, dtype=np.bool_)
+    for knot in range(1, KNOTS - 1):
+        np.greater(flat, heights[:, knot : knot + 1], out=above)
+        right += above.view(np.int8)
+    return torch.from_numpy(right.astype(np.int64))
 
 
 class Ranker(nn.Module):

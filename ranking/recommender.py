@@ -31,6 +31,7 @@ from ranking.ranker import Ranker
 from ranking.requests import Recommendation, Recommended, Request
 from ranking.rerank import diversify
 from ranking.sources import CandidateSources, Limits, banned_keys, merge, sources_of
+from ranking.timing import timed
 
 BLOCK = 256
 """Queries scored together; bounds the memory of candidate features."""
@@ -178,14 +179,19 @@ class Recommender:
         sources: CandidateSources | None = None,
     ) -> Ranked:
         """Retrieve and score the candidates of a batch; `sources` stands in for the usual ones."""
-        users = self.encode(batch)
-        candidates, proposals, best = self.retrieve(batch, limits, users, intents, sources)
+        with timed("user_encoding"):
+            users = self.encode(batch)
+        with timed("candidates"):
+            candidates, proposals, best = self.retrieve(batch, limits, users, intents, sources)
         padding = candidates.rows < 0
         if self.ranker is None or candidates.rows.shape[1] == 0:
             scores = candidates.fused.copy()
             probabilities = np.full((*scores.shape, 2), np.nan, dtype=np.float32)
         else:
-            scores, probabilities = self.ranker.score(self.features(batch, candidates, users, best))
+            with timed("features"):
+                features = self.features(batch, candidates, users, best)
+            with timed("ranking"):
+                scores, probabilities = self.ranker.score(features)
             scores = np.round(scores, 4)  # what BLAS rounds by batch size must not order equal items
         return Ranked(
             proposals, candidates, np.where(padding, -np.inf, scores).astype(np.float32), probabilities
@@ -233,7 +239,8 @@ class Recommender:
                 if request.intent is not None:
                     intents[query] = request.intent
         ranked = self.rank(batch, limits, intents, sources)
-        return [self._answer(request, ranked, query) for query, request in enumerate(requests)]
+        with timed("rerank"):
+            return [self._answer(request, ranked, query) for query, request in enumerate(requests)]
 
     def _answer(self, request: Request, ranked: Ranked, query: int) -> Recommendation:
         rows, scores = ranked.candidates.rows[query], ranked.scores[query]

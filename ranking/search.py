@@ -11,6 +11,7 @@ from features.dataset import FloatArray, IntArray
 from ranking.explain import explain
 from ranking.recommender import Recommender
 from ranking.requests import Recommendation, Recommended, Request
+from ranking.timing import timed
 
 POOL = 200
 """Nearest texts among which taste may change the order; more where a longer list is asked for."""
@@ -34,8 +35,10 @@ def search(recommender: Recommender, requests: Sequence[Request]) -> list[Recomm
         A list per request, best first, with the source `intent` and without probabilities.
 
     """
-    users = recommender.user_vectors(recommender.histories(requests))
-    return [_one(recommender, request, user) for request, user in zip(requests, users, strict=True)]
+    with timed("user_encoding"):
+        users = recommender.user_vectors(recommender.histories(requests))
+    with timed("candidates"):
+        return [_one(recommender, request, user) for request, user in zip(requests, users, strict=True)]
 
 
 def _one(recommender: Recommender, request: Request, user: FloatArray) -> Recommendation:

@@ -124,13 +124,21 @@ class Kept:
     """Index over the co-purchase factors; None where there are none."""
 
     @classmethod
-    def of(cls, arrays: ItemArrays) -> Kept:
-        """Work everything out for a catalogue of which every row may appear."""
+    def of(cls, arrays: ItemArrays, factor_index: Searches | None = None) -> Kept:
+        """Work everything out for a catalogue of which every row may appear.
+
+        Args:
+            arrays: item-side arrays.
+            factor_index: index over the co-purchase factors; None builds one.
+
+        """
         statistics, factors = arrays.statistics, arrays.factor_vectors
+        if factor_index is None and factors.shape[1]:
+            factor_index = VectorIndex.build(factors, IndexConfig(gpu=False))
         return cls(
             popularity_order(statistics.recent + 1e-3 * statistics.count),
             new_rows(statistics.count),
-            VectorIndex.build(factors, IndexConfig(gpu=False)) if factors.shape[1] else None,
+            factor_index,
         )
 
 
@@ -302,11 +310,23 @@ class CandidateSources:
         bans = np.bincount((limits.banned // self.items).astype(np.int64), minlength=queries)
         popular = np.full((queries, quota), -1, dtype=np.int32)
         for mask, members in limits.groups():
-            order = self.by_popularity if mask is None else self.by_popularity[mask[self.by_popularity]]
-            order = order[: quota + int(bans[members].max())].astype(np.int32)
+            order = first_allowed(self.by_popularity, mask, quota + int(bans[members].max()))
             shared = np.broadcast_to(order, (len(members), len(order)))
             popular[members] = self._permitted(shared, members, quota, limits)
         return popular
+
+
+def first_allowed(order: IntArray, mask: BoolArray | None, count: int) -> IntArray:
+    """Return the first rows of an order that a mask allows, at most `count`, looking no further than that."""
+    if mask is None:
+        return order[:count].astype(np.int32)
+    looked = 4 * count
+    while True:
+        head = order[:looked]
+        allowed = head[mask[head]]
+        if len(allowed) >= count or looked >= len(order):
+            return allowed[:count].astype(np.int32)
+        looked *= 8
 
 
 def sources_of(mask: int) -> list[str]:

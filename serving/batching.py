@@ -1,34 +1,44 @@
 """Micro-batching: one worker thread that takes together whatever waited while it was busy.
 
 No artificial delay is added: an idle worker starts at once with a batch of one, a busy one finds a batch
-when it is done. The event loop never runs the work itself.
+when it is done. The event loop never runs the work itself. Jobs that would wait too long are refused when
+they come, while there is still time to ask another server.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
+
+from serving.pressure import Pressure, WaitLimits
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 
 _LOG = logging.getLogger(__name__)
-_SMOOTHING: Final = 0.2
-"""Weight of the newest batch in the running mean of batch times."""
+_SOONEST_RETRY_SECONDS: Final = 0.05
 
 
 class QueueFull(Exception):
-    """More work waits than the queue may hold; `retry_seconds` estimates when there is room."""
+    """More work waits than can be done in time; `retry_seconds` estimates when there is room."""
 
-    def __init__(self, retry_seconds: float) -> None:
-        super().__init__(f"queue full, try again in {retry_seconds:.2f} s")
-        self.retry_seconds = retry_seconds
+    def __init__(self, retry_seconds: float, reason: str = "queue_full") -> None:
+        super().__init__(f"{reason}, try again in {retry_seconds:.2f} s")
+        self.retry_seconds = max(_SOONEST_RETRY_SECONDS, retry_seconds)
+        self.reason = reason
+        """`queue_full`: too many wait; `queue_wait`: for too long; `deadline`: too long for this caller."""
+
+
+class BatchWatch(Protocol):
+    """Is told of every batch; for metrics."""
+
+    def batch(self, waits: Sequence[float], seconds: float) -> None:
+        """Note a batch: how long each of its jobs waited, and how long the work took."""
 
 
 @dataclass(eq=False)
@@ -37,6 +47,9 @@ class _Waiting(Generic[In, Out]):
     future: asyncio.Future[Out]
     deadline: float | None
     """Event loop time after which nobody waits for the result."""
+    since: float
+    """Event loop time of its arrival."""
+    urgent: bool
 
 
 class Batcher(Generic[In, Out]):
@@ -49,6 +62,9 @@ class Batcher(Generic[In, Out]):
         max_batch: int,
         max_queue: int,
         name: str,
+        limits: WaitLimits | None = None,
+        watch: BatchWatch | None = None,
+        prepare: Callable[[], None] | None = None,
     ) -> None:
         """Prepare an idle worker.
 
@@ -57,19 +73,47 @@ class Batcher(Generic[In, Out]):
             max_batch: most jobs per call of `work`.
             max_queue: most jobs waiting; beyond it `submit` raises QueueFull.
             name: of the thread, for logs and debuggers.
+            limits: how long jobs may wait; None for as long as it takes.
+            watch: told of every batch.
+            prepare: called once by the thread, before its first batch.
         """
         self._work = work
         self._max_batch = max_batch
         self._max_queue = max_queue
+        self._longest = None if limits is None else limits.burst_seconds
+        self._watch = watch
         self._queue: deque[_Waiting[In, Out]] = deque()
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=prepare)
         self._runner: asyncio.Task[None] | None = None
-        self._batch_seconds = 0.01
+        self._pressure = Pressure(max_batch, limits)
+        self._expiry: asyncio.TimerHandle | None = None
         self._closed = False
 
     def __len__(self) -> int:
         """Jobs waiting, without those being worked on."""
         return len(self._queue)
+
+    def admit(self, deadline: float | None = None) -> None:
+        """Refuse, before anything is done for it, a job that `submit` would refuse.
+
+        Raises:
+            QueueFull: too many jobs wait, or their work takes too long.
+        """
+        now = asyncio.get_running_loop().time()
+        wait = self._pressure.wait_seconds(now, len(self._queue))
+        if len(self._queue) >= self._max_queue:
+            raise QueueFull(wait)
+        if self._longest is None:
+            return
+        if wait > self._pressure.allowed_seconds(now):
+            raise QueueFull(wait, "queue_wait")
+        # Without anybody waiting it is not the load that makes the answer late: then it is worth a try.
+        if (
+            self._queue
+            and deadline is not None
+            and now < deadline < now + wait + self._pressure.batch_seconds
+        ):
+            raise QueueFull(wait, "deadline")
 
     async def submit(self, job: In, deadline: float | None = None, *, urgent: bool = False) -> Out:
         """Run one job and return its result.
@@ -84,19 +128,20 @@ class Batcher(Generic[In, Out]):
                 on.
 
         Raises:
-            QueueFull: too many jobs wait.
+            QueueFull: too many jobs wait, their work takes too long, or the job has waited too long itself.
             TimeoutError: the deadline passed.
         """
         if self._closed:
             raise RuntimeError("the batcher is closed")
-        if len(self._queue) >= self._max_queue and not urgent:
-            batches = len(self._queue) / self._max_batch
-            raise QueueFull(max(0.05, batches * self._batch_seconds))
-        waiting = _Waiting[In, Out](job, asyncio.get_running_loop().create_future(), deadline)
+        if not urgent:
+            self.admit(deadline)
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting[In, Out](job, loop.create_future(), deadline, loop.time(), urgent)
         if urgent:
             self._queue.appendleft(waiting)
         else:
             self._queue.append(waiting)
+            self._watch_the_oldest()
         if self._runner is None:
             self._runner = asyncio.create_task(self._drain())
         async with asyncio.timeout_at(deadline):
@@ -107,16 +152,22 @@ class Batcher(Generic[In, Out]):
         self._closed = True
         if self._runner is not None:
             await self._runner
+        if self._expiry is not None:
+            self._expiry.cancel()
         self._executor.shutdown(wait=True)
 
     async def _drain(self) -> None:
         """Work until the queue is empty."""
+        loop = asyncio.get_running_loop()
         try:
             while batch := self._next_batch():
-                started = time.perf_counter()
+                began = loop.time()
+                self._pressure.began(began, len(self._queue))
                 await self._run(batch)
-                elapsed = time.perf_counter() - started
-                self._batch_seconds += _SMOOTHING * (elapsed - self._batch_seconds)
+                ended = loop.time()
+                self._pressure.ended(ended, usual=not any(waiting.urgent for waiting in batch))
+                if self._watch is not None:
+                    self._watch.batch([began - waiting.since for waiting in batch], ended - began)
         finally:
             self._runner = None
 
@@ -130,6 +181,29 @@ class Batcher(Generic[In, Out]):
             if not waiting.future.done() and not expired:
                 batch.append(waiting)
         return batch
+
+    def _watch_the_oldest(self) -> None:
+        """See to it that nobody waits longer than allowed, even where a batch takes for ever."""
+        if self._longest is None or self._expiry is not None:
+            return
+        oldest = next((waiting for waiting in self._queue if not waiting.urgent), None)
+        if oldest is not None:
+            loop = asyncio.get_running_loop()
+            self._expiry = loop.call_at(oldest.since + self._longest, self._expire)
+
+    def _expire(self) -> None:
+        self._expiry = None
+        assert self._longest is not None
+        now = asyncio.get_running_loop().time()
+        kept: deque[_Waiting[In, Out]] = deque()
+        for waiting in self._queue:
+            if waiting.urgent or waiting.since + self._longest > now:
+                kept.append(waiting)
+            elif not waiting.future.done():
+                wait = self._pressure.wait_seconds(now, len(kept))
+                waiting.future.set_exception(QueueFull(wait, "queue_wait"))
+        self._queue = kept
+        self._watch_the_oldest()
 
     async def _run(self, batch: list[_Waiting[In, Out]]) -> None:
         """Run a batch; if it fails, run its jobs one by one so that only the one at fault fails."""

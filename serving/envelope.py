@@ -18,12 +18,17 @@ from typing import Any, Final, TypeAlias
 import grpc
 from google.protobuf.message import DecodeError
 
+from conf.serving import LimitsConfig
 from serving.batching import QueueFull
+from serving.metrics import Metrics
 from serving.problems import Problem, late, overloaded, to_status
+from serving.telemetry import RECORD, CallRecord
+from serving.tracing import CARRIER, Tracing
 from serving.user_state import StateUnavailable
 
 _LOG = logging.getLogger(__name__)
 _REQUEST_ID_KEY: Final = "x-request-id"
+_FULL_RETRY_SECONDS: Final = 0.1
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -36,7 +41,7 @@ class Call:
 
     request_id: str
     deadline: float | None
-    """Event loop time after which the caller has given up; None when it waits for ever."""
+    """Event loop time after which the caller has given up, or the server's own where it set none."""
 
 
 CALL: Final[ContextVar[Call]] = ContextVar("call")
@@ -52,9 +57,22 @@ class _Malformed:
 class Envelope(grpc.aio.ServerInterceptor):
     """Wraps the unary calls of one service."""
 
-    def __init__(self, service_name: str) -> None:
-        """Wrap calls of this fully qualified service and leave the others (health, reflection) alone."""
+    def __init__(
+        self, service_name: str, limits: LimitsConfig, metrics: Metrics, tracing: Tracing | None = None
+    ) -> None:
+        """Wrap calls of this fully qualified service and leave the others (health, reflection) alone.
+
+        Args:
+            service_name: the service.
+            limits: how many calls at a time, and for how long.
+            metrics: told of every call.
+            tracing: told of every call; None makes no traces.
+        """
         self._prefix = f"/{service_name}/"
+        self._limits = limits
+        self._metrics = metrics
+        self._tracing = tracing
+        metrics.in_flight.set_function(lambda: self._running)
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -89,13 +107,17 @@ class Envelope(grpc.aio.ServerInterceptor):
         )
 
     async def _answer(self, method: str, behaviour: Any, request: Any, context: Context) -> Any:  # noqa: ANN401
-        call = _call(context)
+        metadata = _metadata(context)
+        call = Call(_request_id(metadata), _deadline(context, self._limits.default_deadline_seconds))
         CALL.set(call)
-        started = time.perf_counter()
+        record = CallRecord(method, call.request_id, {n: metadata[n] for n in CARRIER if n in metadata})
+        RECORD.set(record)
         self._running += 1
         self._idle.clear()
         code = grpc.StatusCode.OK
         try:
+            if self._running > self._limits.max_concurrent:
+                raise QueueFull(_FULL_RETRY_SECONDS, "max_concurrent")
             if isinstance(request, _Malformed):
                 raise Problem(
                     grpc.StatusCode.INVALID_ARGUMENT,
@@ -107,40 +129,65 @@ class Envelope(grpc.aio.ServerInterceptor):
             code = grpc.StatusCode.CANCELLED
             raise
         except Exception as error:
-            problem = _as_problem(error, method, call)
+            problem = self._as_problem(error, record)
             code = problem.code
         finally:
             self._running -= 1
             if self._running == 0:
                 self._idle.set()
-            milliseconds = (time.perf_counter() - started) * 1000
-            _LOG.info("%s %s request_id=%s %.1f ms", method, code.name, call.request_id, milliseconds)
+            self._report(record, code)
         await context.abort_with_status(to_status(problem, call.request_id))
+
+    def _report(self, record: CallRecord, code: grpc.StatusCode) -> None:
+        """Tell metrics, traces and the log how a call went."""
+        record.ended, record.code = time.perf_counter(), code.name
+        self._metrics.call(record)
+        trace_id = "" if self._tracing is None else self._tracing.call(record)
+        if _LOG.isEnabledFor(logging.INFO):
+            fields = {
+                "request_id": record.request_id,
+                "method": record.method,
+                "code": record.code,
+                "duration_ms": round((record.ended - record.began) * 1000, 1),
+                **record.notes,
+                **({"trace_id": trace_id} if trace_id else {}),
+            }
+            _LOG.info("%s %s", record.method, record.code, extra=fields)
+
+    def _as_problem(self, error: Exception, record: CallRecord) -> Problem:
+        if isinstance(error, Problem):
+            return error
+        if isinstance(error, QueueFull):
+            self._metrics.shed.labels(error.reason).inc()
+            return overloaded("the service", error.retry_seconds)
+        if isinstance(error, TimeoutError):
+            return late()
+        fields = {"request_id": record.request_id, "method": record.method}
+        if isinstance(error, StateUnavailable):
+            self._metrics.state_errors.labels(record.method).inc()
+            _LOG.error("%s: %s", record.method, error, extra=fields)
+            message = "user state cannot be reached"
+            return Problem(grpc.StatusCode.UNAVAILABLE, "STATE_UNAVAILABLE", message, retry_seconds=1.0)
+        _LOG.error("%s failed", record.method, exc_info=error, extra=fields)
+        message = "internal error; the server's log has the request id"
+        return Problem(grpc.StatusCode.INTERNAL, "INTERNAL", message)
 
 
 def request_id_of(context: Context) -> str:
     """Return the id that the caller chose for its request, if it is one, or else make one."""
-    given = str(dict(context.invocation_metadata() or ()).get(_REQUEST_ID_KEY, ""))
+    return _request_id(_metadata(context))
+
+
+def _metadata(context: Context) -> dict[str, str]:
+    return {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+def _request_id(metadata: dict[str, str]) -> str:
+    given = metadata.get(_REQUEST_ID_KEY, "")
     return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
-def _call(context: Context) -> Call:
+def _deadline(context: Context, usual_seconds: float) -> float:
+    """Return the event loop time until which an answer is worth its work."""
     remaining = context.time_remaining()
-    deadline = None if remaining is None else asyncio.get_running_loop().time() + remaining
-    return Call(request_id_of(context), deadline)
-
-
-def _as_problem(error: Exception, method: str, call: Call) -> Problem:
-    if isinstance(error, Problem):
-        return error
-    if isinstance(error, QueueFull):
-        return overloaded("the service", error.retry_seconds)
-    if isinstance(error, TimeoutError):
-        return late()
-    if isinstance(error, StateUnavailable):
-        _LOG.error("%s request_id=%s: %s", method, call.request_id, error)
-        message = "user state cannot be reached"
-        return Problem(grpc.StatusCode.UNAVAILABLE, "STATE_UNAVAILABLE", message, retry_seconds=1.0)
-    _LOG.error("%s request_id=%s failed", method, call.request_id, exc_info=error)
-    message = "internal error; the server's log has the request id"
-    return Problem(grpc.StatusCode.INTERNAL, "INTERNAL", message)
+    return asyncio.get_running_loop().time() + (usual_seconds if remaining is None else remaining)

@@ -43,13 +43,17 @@ def scope_of(method: str) -> Scope:
 class Gate(grpc.aio.ServerInterceptor):
     """Turns calls away; the first interceptor of the server."""
 
-    def __init__(self, keys: KeyRing | None, admin: bool) -> None:
+    def __init__(
+        self, keys: KeyRing | None, admin: bool, refused: Callable[[str], None] = lambda reason: None
+    ) -> None:
         """Guard the server.
 
         Args:
             keys: who may call; None lets everybody in.
             admin: whether the RPCs of the admin scope can be called at all.
+            refused: told the reason of every refusal.
         """
+        self._refused = refused
         self._keys = keys
         self._admin = admin
 
@@ -66,6 +70,7 @@ class Gate(grpc.aio.ServerInterceptor):
         try:
             self._check(method, _bearer(handler_call_details))
         except Problem as problem:
+            self._refused(problem.reason)
             return _refusal(handler, problem, method)
         return handler
 
@@ -122,7 +127,8 @@ def _refusal(handler: Handler, problem: Problem, method: str) -> Handler:
 
     async def refuse(_: Any, context: Context) -> Any:  # noqa: ANN401 - neither is looked at
         request_id = request_id_of(context)
-        _LOG.info("%s refused %s request_id=%s", method, problem.reason, request_id)
+        fields = {"request_id": request_id, "method": method.rpartition("/")[2], "code": problem.code.name}
+        _LOG.info("%s refused %s", method, problem.reason, extra=fields)
         await context.abort_with_status(to_status(problem, request_id))
 
     async def refuse_stream(request: Any, context: Context) -> AsyncIterator[Any]:  # noqa: ANN401

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -17,6 +18,8 @@ from serving import paging
 from serving.batching import Batcher
 from serving.follower import CHUNK, START_CHUNK, ItemFollower
 from serving.item_changes import ItemChanges
+from serving.item_signal import ItemSignal
+from serving.metrics import Metrics, QueueMetrics
 from serving.model import (
     Answer,
     Job,
@@ -28,7 +31,10 @@ from serving.model import (
     run_jobs,
 )
 from serving.popularity import LivePopularity, count_items
+from serving.pressure import WaitLimits
 from serving.problems import starting
+from serving.telemetry import RECORD, Stage, Timeline
+from serving.threads import limit_threads
 from serving.translation import ItemCards
 from serving.user_state import UserState
 
@@ -97,23 +103,50 @@ class _Hosted:
 class ModelHost:
     """Owns the served model and the thread that runs it; create it inside a running event loop."""
 
-    def __init__(self, changes: ItemChanges, state: UserState, config: ServeConfig) -> None:
+    def __init__(
+        self,
+        changes: ItemChanges,
+        state: UserState,
+        config: ServeConfig,
+        metrics: Metrics,
+        signal: ItemSignal | None = None,
+    ) -> None:
         """Prepare an empty host; `load` gives it a model.
 
         Args:
             changes: item changes that every model is brought up to date with.
             state: stored events, for the popularity of models that have learnt from none.
             config: limits.
+            metrics: told of the model and its queue.
+            signal: tells of item changes by other processes; None where there are none, or they may wait.
         """
+        self._signal = signal
+        self._news: asyncio.Task[None] | None = None
         self._changes = changes
         self._state = state
         self._config = config
         self._hosted: _Hosted | None = None
         self._closed = False
+        self._metrics = metrics
+        self._wanted_revision = 0
+        """The newest item change that somebody waits for."""
         self.jobs = Batcher[Job, Answer](
-            run_jobs, max_batch=config.max_batch, max_queue=config.max_queue, name="model"
+            run_jobs,
+            max_batch=config.max_batch,
+            max_queue=config.max_queue,
+            name="model",
+            limits=WaitLimits(config.limits.max_queue_seconds, config.limits.standing_queue_seconds),
+            watch=metrics.queue("model", lambda: len(self.jobs)),
+            prepare=lambda: limit_threads(config.threads),
         )
         """The queue of the model's thread."""
+        metrics.watch_values(
+            {
+                "index_items": ("Items that can be recommended", self._alive),
+                "item_changes_applied": ("Number of the last item change that lists know", self._revision),
+                "item_changes_pending": ("Item changes that lists do not know yet", self._pending),
+            }
+        )
 
     @property
     def served(self) -> Served:
@@ -129,11 +162,72 @@ class ModelHost:
         """The last item change that answers reflect."""
         return self._now.follower.revision
 
+    def _alive(self) -> float:
+        return 0 if self._hosted is None else self._hosted.served.model.catalogue.alive_count
+
+    def _revision(self) -> float:
+        return 0 if self._hosted is None else self.revision
+
+    def _pending(self) -> float:
+        return max(0, self._wanted_revision - self._revision())
+
     @property
     def _now(self) -> _Hosted:
         if self._hosted is None:
             raise starting()
         return self._hosted
+
+    def queue_metrics(self, name: str, length: Callable[[], float]) -> QueueMetrics:
+        """Return what a queue beside the model's is to report to."""
+        return self._metrics.queue(name, length)
+
+    async def admit(self, deadline: float | None) -> None:
+        """Refuse a list that would wait too long; know every item change that was acknowledged before.
+
+        Raises:
+            QueueFull: too much work waits.
+            StateUnavailable: other processes' changes could not be read.
+            TimeoutError: the deadline (event loop time) passed.
+        """
+        self.jobs.admit(deadline)
+        if self._signal is None:
+            return
+        if self._signal.news():
+            self._news = asyncio.create_task(self._follow_news())
+        if self._news is not None:
+            # Whoever comes while the changes are being read waits for them, too.
+            async with asyncio.timeout_at(deadline):
+                await asyncio.shield(self._news)
+
+    async def _follow_news(self) -> None:
+        news = asyncio.current_task()
+        try:
+            await self.reach(await self._changes.newest())
+        finally:
+            if self._news is news:
+                self._news = None
+
+    def tell(self) -> None:
+        """Tell other processes that an item change has been stored."""
+        if self._signal is not None:
+            self._signal.tell()
+
+    async def ask(self, job: RecommendJob | SimilarJob, deadline: float | None) -> Answer:
+        """Have a list made, and note in the current call's record where the time went.
+
+        Raises:
+            QueueFull: too much work waits.
+            TimeoutError: the deadline (event loop time) passed.
+        """
+        record = RECORD.get()
+        if record is None:
+            return await self.jobs.submit(job, deadline)
+        timeline, came = Timeline(), time.perf_counter()
+        try:
+            return await self.jobs.submit(replace(job, timeline=timeline), deadline)
+        finally:
+            record.stages.append(Stage("queue", came, timeline.began or time.perf_counter()))
+            record.stages.extend(timeline.stages)
 
     async def load(self, live: LiveModel, derived: Served) -> None:
         """Bring a model up to date, warm it up, and serve it from then on in place of the former.
@@ -160,6 +254,7 @@ class ModelHost:
         while self._hosted is not None and follower.revision < self._hosted.follower.revision:
             await self._catch_up(follower)  # what has been acknowledged in the meantime must hold here too
         former, self._hosted = self._hosted, hosted
+        self._metrics.model(live.current.version, live.current.data_end, derived.since_us / 1e6)
         follower.start()
         if former is not None:
             await former.follower.stop()
@@ -170,6 +265,7 @@ class ModelHost:
         Raises:
             TimeoutError: the deadline (event loop time) passed before.
         """
+        self._wanted_revision = max(self._wanted_revision, revision)
         while self.revision < revision:
             if self._closed:
                 raise starting()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterable, Sequence
@@ -16,12 +17,13 @@ from features.privacy import Pseudonyms
 from ranking.filters import FilterError
 from ranking.requests import History, Recommendation, Request
 from serving import paging, validation
-from serving.batching import Batcher
+from serving.batching import Batcher, QueueFull
 from serving.envelope import CALL
 from serving.host import ModelHost, Served
 from serving.model import Neighbours, RecommendJob, SimilarJob
 from serving.problems import Problem, invalid
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from serving.telemetry import note, passed, stage
 from serving.translation import SessionEvents, degradation, merge_history, session_events
 from serving.user_state import MICROS, PastEvent, StateUnavailable, UserState, log_name
 
@@ -69,7 +71,11 @@ class Lists:
         self._config = config
         self._pseudonyms = pseudonyms
         self._filters = Batcher[_FilterJob, BoolArray | FilterError](
-            _make_masks, max_batch=1, max_queue=config.max_queue, name="filters"
+            _make_masks,
+            max_batch=1,
+            max_queue=config.max_queue,
+            name="filters",
+            watch=host.queue_metrics("filters", lambda: len(self._filters)),
         )
 
     async def close(self) -> None:
@@ -110,7 +116,8 @@ class Lists:
             explain=request.explain,
         )
         page = await self._page(served, RecommendJob(model, wanted, intent), size, shopper, identity, shown)
-        self._log("recommended", page, shopper, surface)
+        self._note(model.version, page, shopper)
+        note(surface=surface or "-")
         return pb.RecommendResponse(
             items=served.cards.recommended(page.items, intent, request.explain, fields),
             next_page_token=page.next_token,
@@ -145,7 +152,7 @@ class Lists:
         )
         job = RecommendJob(model, wanted, query, search=True)
         page = await self._page(served, job, size, shopper, identity, shown)
-        self._log("found", page, shopper, "")
+        self._note(model.version, page, shopper)
         return pb.SearchItemsResponse(
             items=served.cards.recommended(page.items, query, request.explain, fields),
             next_page_token=page.next_token,
@@ -169,7 +176,8 @@ class Lists:
             exclude = np.union1d(exclude, np.array([seed], dtype=np.int32)).astype(np.int32)
         allowed = await self._allowed(served, request.filter)
         job = SimilarJob(model, seed, min(size + 1, len(model.catalogue)), exclude, allowed)
-        answer = await self._host.jobs.submit(job, call.deadline)
+        answer = await self._host.ask(job, call.deadline)
+        note(model_version=model.version)
         assert isinstance(answer, Neighbours)
         kept = self._still_there(answer.rows.tolist())
         found, cosines = answer.rows[kept], answer.cosines[kept]
@@ -203,7 +211,7 @@ class Lists:
         """Have a list made and cut it to a page."""
         # One more than the page holds, to know whether there is a next one.
         request = replace(job.request, k=min(size + 1, len(served.model.catalogue)))
-        answer = await self._host.jobs.submit(replace(job, request=request), CALL.get().deadline)
+        answer = await self._host.ask(replace(job, request=request), CALL.get().deadline)
         assert isinstance(answer, Recommendation)
         kept = self._still_there(item.row for item in answer.items)
         items = tuple(item for item, there in zip(answer.items, kept, strict=True) if there)
@@ -214,37 +222,46 @@ class Lists:
             degradation(answer.degradation, shopper.used, len(shopper.history.items), shopper.available),
         )
 
-    def _log(self, what: str, page: _Page, shopper: _Shopper, surface: str) -> None:
-        _LOG.info(
-            "%s %d items request_id=%s user=%s surface=%s %s",
-            what,
-            len(page.items.items),
-            CALL.get().request_id,
-            log_name(shopper.user) if shopper.user else "-",
-            surface or "-",
-            pb.Degradation.Name(page.degradation),
+    def _note(self, version: str, page: _Page, shopper: _Shopper) -> None:
+        note(
+            items=len(page.items.items),
+            user=log_name(shopper.user) if shopper.user else "-",
+            degradation=pb.Degradation.Name(page.degradation).removeprefix("DEGRADATION_").lower(),
+            model_version=version,
         )
 
     async def _history(self, user: str, before_us: int | None) -> list[PastEvent] | None:
         """Return a user's stored events; None when the store cannot be read, which must not stop a list."""
         if not user:
             return []
+        call, now = CALL.get(), asyncio.get_running_loop().time()
+        budget = self._config.limits.history_seconds
+        if call.deadline is not None:
+            budget = min(budget, (call.deadline - now) / 2)  # the model needs the other half
         try:
-            return await self._state.history(user, self._config.max_history, before_us, CALL.get().deadline)
-        except StateUnavailable as error:
-            _LOG.warning("history unavailable request_id=%s: %s", CALL.get().request_id, error)
+            with stage("history"):
+                return await self._state.history(user, self._config.max_history, before_us, now + budget)
+        except (StateUnavailable, TimeoutError, QueueFull) as error:
+            if call.deadline is not None and call.deadline <= asyncio.get_running_loop().time():
+                raise TimeoutError from error
+            reason = str(error) or f"not read within {budget:.3f} s"
+            _LOG.warning("history unavailable: %s", reason, extra={"request_id": call.request_id})
+            note(history="unavailable")
             return None
 
     async def _allowed(self, served: Served, expression: str) -> BoolArray | None:
         """Return the mask of a filter, [items]; None without a filter."""
+        passed("validate")
         if not expression.strip():
             return None
         found = served.cached_mask(expression)
-        made = (
-            found
-            if found is not None
-            else await self._filters.submit(_FilterJob(served, expression), CALL.get().deadline)
-        )
+        note(filter_mask="miss" if found is None else "hit")
+        with stage("filter"):
+            made = (
+                found
+                if found is not None
+                else await self._filters.submit(_FilterJob(served, expression), CALL.get().deadline)
+            )
         if isinstance(made, FilterError):
             problem = invalid("filter", str(made), "FILTER_INVALID")
             problem.metadata["column"] = str(made.column)

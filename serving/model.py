@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -11,6 +12,8 @@ import numpy as np
 from features.dataset import BoolArray, FloatArray, IntArray
 from ranking.live_catalogue import ItemChange, ItemPlan, LiveCatalogue
 from ranking.requests import Recommendation, Request
+from ranking.timing import listening, timed
+from serving.telemetry import Stage, Timeline
 
 
 class Recommends(Protocol):
@@ -100,6 +103,8 @@ class RecommendJob:
     """Free text to encode into `request.intent`; empty for none."""
     search: bool = False
     """Whether to answer with what reads like the intent, instead of recommending with regard to it."""
+    timeline: Timeline | None = None
+    """Where to note what the job's batch went through."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,8 @@ class SimilarJob:
     k: int
     exclude: IntArray
     allowed: BoolArray | None
+    timeline: Timeline | None = None
+    """As of RecommendJob."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +164,17 @@ def run_jobs(jobs: Sequence[Job]) -> list[Answer]:
     Jobs hold the model they were made for, so a batch that straddles a model change is answered correctly.
     Changes of items come first: the lists of the same batch know them already.
     """
+    began = time.perf_counter()
+    passed: list[Stage] = []
+    with listening(lambda name, start, end: passed.append(Stage(name, start, end))):
+        answers = _run_jobs(jobs)
+    for job in jobs:
+        if isinstance(job, (RecommendJob, SimilarJob)) and job.timeline is not None:
+            job.timeline.began, job.timeline.stages = began, passed
+    return answers
+
+
+def _run_jobs(jobs: Sequence[Job]) -> list[Answer]:
     answers: dict[int, Answer] = {}
     by_model: dict[int, list[int]] = {}
     for position, job in enumerate(jobs):
@@ -207,7 +225,8 @@ def _with_intents(model: Model, jobs: list[RecommendJob]) -> list[Request]:
     texts = list(dict.fromkeys(job.intent for job in jobs if job.intent))
     if not texts:
         return [job.request for job in jobs]
-    vectors = dict(zip(texts, model.encode_queries(texts), strict=True))
+    with timed("text_encoding"):
+        vectors = dict(zip(texts, model.encode_queries(texts), strict=True))
     return [replace(job.request, intent=vectors[job.intent]) if job.intent else job.request for job in jobs]
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +22,10 @@ from features.privacy import make_pseudonyms
 from serving.envelope import Envelope
 from serving.gate import Gate
 from serving.host import ModelHost, Served
+from serving.item_signal import ItemSignal
 from serving.keys import KeyRing
+from serving.logs import set_up
+from serving.metrics import Metrics, MetricsServer
 from serving.model import LiveModel, Model
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.reload import BundleWatcher, FailedReload
@@ -31,7 +34,9 @@ from serving.sqlite_file import SqliteFile
 from serving.sqlite_items import SqliteItemChanges
 from serving.sqlite_state import SqliteUserState
 from serving.tls import server_credentials
+from serving.tracing import Tracing, make_tracing
 from serving.user_state import UserState
+from serving.workers import worker_number
 
 HISTORIES_FILE: Final = "histories.parquet"
 """In the artifact store: training histories, imported into user state once per content."""
@@ -41,6 +46,10 @@ Load = Callable[[str], LiveModel]
 """Verifies and loads a version of the store."""
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _CURRENT: Final = "CURRENT"
+_SWITCH_SECONDS: Final = 0.0005
+"""How long a thread may keep Python to itself: the event loop must not wait for the model's thread."""
+_HARD_LIMIT: Final = 4
+"""Calls beyond so many times `limits.max_concurrent` are refused by gRPC itself, without details."""
 _LAST_BYTES_SECONDS: Final = 0.5
 """Time for the last responses to leave, once every call has been answered."""
 
@@ -64,7 +73,6 @@ def serve(config: ServeConfig, console: Console) -> None:
     def load(version: str | None = None) -> LiveModel:
         return LiveItems(load_bundle(store, version), config.max_live_items)
 
-    _limit_threads(config.threads)
     with console.status("loading the model"):
         model = load()
     serve_model(config, model, console, load)
@@ -72,8 +80,8 @@ def serve(config: ServeConfig, console: Console) -> None:
 
 def serve_model(config: ServeConfig, model: LiveModel, console: Console, load: Load | None = None) -> None:
     """Serve a loaded model until SIGTERM or SIGINT; see `serve` and `start`."""
-    level = logging.INFO if config.log_requests else logging.WARNING
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    set_up(config.log_format, config.log_requests)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     asyncio.run(_serve_until_signal(config, model, console, load))
 
 
@@ -98,12 +106,15 @@ class RunningServer:
 
     port: int
     service: RecommendationService
+    metrics: Metrics
     _server: grpc.aio.Server
     _health: health_aio.HealthServicer
     _envelope: Envelope
     _host: ModelHost
     _watcher: BundleWatcher | None
     _file: SqliteFile
+    _metrics_server: MetricsServer | None
+    _tracing: Tracing | None
 
     async def stop(self, drain_seconds: float) -> None:
         """Report NOT_SERVING, take no more calls, let running ones finish, and release everything.
@@ -124,6 +135,10 @@ class RunningServer:
         await self.service.close()
         await self._host.close()
         await self._file.close()
+        if self._metrics_server is not None:
+            await asyncio.to_thread(self._metrics_server.close)
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
 
 
 async def start(
@@ -142,30 +157,39 @@ async def start(
     """
     _check_privacy(config, model.current)
     pseudonyms = make_pseudonyms(config.privacy)
-    envelope = Envelope(SERVICE_NAME)
+    worker = worker_number()
+    metrics, tracing = Metrics(), make_tracing(config.tracing, SERVICE_NAME)
+    envelope = Envelope(SERVICE_NAME, config.limits, metrics, tracing)
     server = grpc.aio.server(
-        interceptors=[_gate(config, console), envelope],
+        interceptors=[_gate(config, console, metrics), envelope],
+        maximum_concurrent_rpcs=_HARD_LIMIT * config.limits.max_concurrent,
         options=[
-            ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not a load balancer
+            # Without workers a second server on the port is a mistake, not a load balancer.
+            ("grpc.so_reuseport", 0 if worker is None else 1),
             ("grpc.max_receive_message_length", config.max_message_bytes),
             ("grpc.max_send_message_length", config.max_message_bytes),
         ],
     )
-    port = _bind(server, config)
+    # A worker that is not warm yet must not be given connections, which others could answer.
+    port = _bind(server, config) if worker is None else 0
     store = Path(config.artifacts)
-    file = SqliteFile(Path(config.state) if config.state else store / "state.sqlite")
+    state_path = Path(config.state) if config.state else store / "state.sqlite"
+    file = SqliteFile(state_path)
     state, changes = SqliteUserState(file), SqliteItemChanges(file)
     try:
         await _import_histories(state, store / HISTORIES_FILE, console)
         derived = await asyncio.to_thread(Served.of, model.current)
+        metrics_server = None
+        if config.metrics.port:
+            metrics_server = metrics.serve(config.metrics.host, config.metrics.port + (worker or 0))
     except BaseException:
         await file.close()
         raise
-    host = ModelHost(changes, state, config)
+    host = ModelHost(changes, state, config, metrics, None if worker is None else ItemSignal(state_path))
     health = health_aio.HealthServicer()
     watcher = None
     if load is not None and config.reload_seconds > 0:
-        watcher = _watch(config, host, state, health, console, load)
+        watcher = _watch(config, host, state, health, console, load, metrics)
     service = RecommendationService(host, state, changes, config, store / HISTORIES_FILE, watcher, pseudonyms)
     pb_grpc.add_RecommendationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
@@ -178,10 +202,16 @@ async def start(
             reflection.SERVICE_NAME,
         )
         reflection.enable_server_reflection(names, server)
-    await server.start()
-    running = RunningServer(port, service, server, health, envelope, host, watcher, file)
+    if worker is None:
+        await server.start()
+    running = RunningServer(
+        port, service, metrics, server, health, envelope, host, watcher, file, metrics_server, tracing
+    )
     try:
         await host.load(model, derived)
+        if worker is not None:
+            running = replace(running, port=_bind(server, config))
+            await server.start()
     except BaseException:
         await running.stop(0.0)
         raise
@@ -199,6 +229,7 @@ def _watch(
     health: health_aio.HealthServicer,
     console: Console,
     load: Load,
+    metrics: Metrics,
 ) -> BundleWatcher:
     """Return a watcher that keeps health and the operator informed."""
     store = Path(config.artifacts)
@@ -210,6 +241,9 @@ def _watch(
 
     async def changed(failed: FailedReload | None) -> None:
         good = health_pb2.HealthCheckResponse.SERVING if failed is None else _NOT_SERVING
+        metrics.reload_failed.set(0 if failed is None else 1)
+        if failed is not None:
+            metrics.reload_failures.inc()
         await health.set(RELOAD_HEALTH, good)
         if failed is None:
             console.print(
@@ -229,7 +263,7 @@ def _check_privacy(config: ServeConfig, model: Model) -> None:
         )
 
 
-def _gate(config: ServeConfig, console: Console) -> Gate:
+def _gate(config: ServeConfig, console: Console, metrics: Metrics) -> Gate:
     """Return what checks callers; an open door to other machines is worth a warning."""
     keys = KeyRing(Path(config.keys)) if config.keys else None
     admin = keys is not None if config.admin is None else config.admin
@@ -240,7 +274,7 @@ def _gate(config: ServeConfig, console: Console) -> Gate:
             soft_wrap=True,
             highlight=False,
         )
-    return Gate(keys, admin)
+    return Gate(keys, admin, lambda reason: metrics.refused.labels(reason).inc())
 
 
 def _bind(server: grpc.aio.Server, config: ServeConfig) -> int:
@@ -270,13 +304,3 @@ async def _import_histories(state: SqliteUserState, path: Path, console: Console
             result = await state.import_histories(path)
         if not result.already_imported:
             console.print(f"user state: {result.new:,} new events from {path.name}", highlight=False)
-
-
-def _limit_threads(threads: int) -> None:
-    """Limit the CPU threads of torch and FAISS; 0 leaves them all."""
-    if threads > 0:
-        import faiss
-        import torch
-
-        torch.set_num_threads(threads)
-        faiss.omp_set_num_threads(threads)

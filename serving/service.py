@@ -24,6 +24,7 @@ from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.recording import check_events, respond
 from serving.reload import BundleWatcher
+from serving.telemetry import note, passed, stage
 from serving.user_state import Outcome, UserState
 
 SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
@@ -75,15 +76,24 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
 
     async def Recommend(self, request: pb.RecommendRequest, _: Context) -> pb.RecommendResponse:
         """Answer with a personalised list."""
-        return await self._lists.recommend(request)
+        await self._host.admit(CALL.get().deadline)
+        response = await self._lists.recommend(request)
+        passed("response")
+        return response
 
     async def SearchItems(self, request: pb.SearchItemsRequest, _: Context) -> pb.SearchItemsResponse:
         """Answer with the items that read like some words."""
-        return await self._lists.search(request)
+        await self._host.admit(CALL.get().deadline)
+        response = await self._lists.search(request)
+        passed("response")
+        return response
 
     async def SimilarItems(self, request: pb.SimilarItemsRequest, _: Context) -> pb.SimilarItemsResponse:
         """Answer with the items whose texts are most alike."""
-        return await self._lists.similar(request)
+        await self._host.admit(CALL.get().deadline)
+        response = await self._lists.similar(request)
+        passed("response")
+        return response
 
     async def RecordEvents(
         self, request: pb.RecordEventsRequest, context: Context
@@ -97,10 +107,20 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
             raise invalid("events", f"{len(request.events):,} events; send at most {limit:,} per call")
         now_us, ahead = time.time_ns() // 1000, self._config.max_future_seconds
         checked = check_events(request.events, self._host.served.model, now_us, ahead, self._lists.known_as)
-        outcomes = await self._state.record(checked.events, call.deadline) if checked.events else []
+        passed("validate")
+        outcomes: list[Outcome] = []
+        if checked.events:
+            with stage("store"):
+                outcomes = await self._state.record(checked.events, call.deadline)
         pairs = zip(checked.events, outcomes, strict=True)
         await self._host.count_events(event.item_id for event, outcome in pairs if outcome is Outcome.new)
-        return respond(checked, outcomes, call.request_id)
+        response = respond(checked, outcomes, call.request_id)
+        note(
+            new_events=response.new_count,
+            duplicate_events=response.duplicate_count,
+            rejected_events=len(response.rejects),
+        )
+        return response
 
     async def GetStatus(self, request: pb.GetStatusRequest, _: Context) -> pb.GetStatusResponse:
         """Describe what is being served."""
@@ -140,9 +160,9 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         call, catalogue = CALL.get(), self._host.served.model.catalogue
         room = self._config.max_live_items - (len(catalogue) - len(catalogue.base))
         checked = check_items(request.items, catalogue, room)
+        passed("validate")
         if checked.changes and not request.validate_only:
-            revision = await self._changes.store(checked.changes, call.deadline)
-            await self._host.reach(revision, call.deadline)
+            await self._change(checked.changes, call.deadline)
         return pb.UpsertItemsResponse(
             upserted_count=len(checked.changes), rejects=checked.rejects, request_id=call.request_id
         )
@@ -153,9 +173,17 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         item_ids = check_deletes(request.item_ids)
         rows = [catalogue.row(item_id) for item_id in item_ids]
         there = sum(row is not None and not catalogue.is_hidden(row) for row in rows)
-        revision = await self._changes.store([ItemChange(i, None) for i in item_ids], call.deadline)
-        await self._host.reach(revision, call.deadline)
+        passed("validate")
+        await self._change([ItemChange(i, None) for i in item_ids], call.deadline)
         return pb.DeleteItemsResponse(deleted_count=there, request_id=call.request_id)
+
+    async def _change(self, changes: list[ItemChange], deadline: float | None) -> None:
+        """Store item changes and wait until lists know them."""
+        with stage("store_items"):
+            revision = await self._changes.store(changes, deadline)
+            self._host.tell()
+        with stage("apply"):
+            await self._host.reach(revision, deadline)
 
     async def DeleteUser(self, request: pb.DeleteUserRequest, _: Context) -> pb.DeleteUserResponse:
         """Erase a user everywhere."""

@@ -11,7 +11,7 @@ import pytest
 from conf.errors import InputError
 from conf.schema import IndexConfig
 from features.dataset import BoolArray, FloatArray
-from ranking.index import FLAT_LIMIT, VectorIndex, default_factory
+from ranking.index import FLAT_LIMIT, VectorIndex, best_places, default_factory
 from tests.synthetic import random_units
 
 ITEMS, DIM = 400, 16
@@ -38,9 +38,27 @@ def mask(share: float, seed: int = 0) -> BoolArray:
 
 
 def test_small_catalogues_are_searched_exactly_and_large_ones_in_lists() -> None:
-    assert default_factory(FLAT_LIMIT - 1) == "Flat"
-    assert default_factory(FLAT_LIMIT) == "IVF2048,SQ8"
-    assert default_factory(1_000_000) == "IVF4096,SQ8"
+    assert default_factory(FLAT_LIMIT // 128 - 1, 128) == "Flat"
+    assert default_factory(FLAT_LIMIT // 128, 128) == "IVF512,SQfp16"
+    assert default_factory(100_000, 128) == "IVF1024,SQfp16"
+    assert default_factory(1_000_000, 128) == "IVF4096,SQ8"
+
+
+def test_an_inverted_file_looks_at_about_as_many_items_however_large_it_is() -> None:
+    index = build("IVF8,Flat", nprobe=0)
+    assert index.nprobe == 8  # of a small catalogue everything
+    vectors = np.random.default_rng(0).normal(size=(100_000, 80)).astype(np.float32)
+    assert VectorIndex.build(vectors, IndexConfig(factory="IVF64,SQ8", gpu=False)).nprobe == 16
+
+
+def test_the_best_places_are_those_of_a_stable_sort() -> None:
+    rng = np.random.default_rng(0)
+    for width, k in ((5, 5), (100, 7), (1000, 20)):
+        scores = rng.integers(0, 30, size=(6, width)).astype(np.float32)  # full of ties
+        scores[0] = 1.0
+        scores[1, ::2] = -np.inf
+        expected = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        assert np.array_equal(best_places(scores, k), expected)
 
 
 def test_the_default_index_is_exact() -> None:

@@ -289,3 +289,13 @@ def test_the_average_reaches_back_so_many_epochs() -> None:
             weight.fill_(value)
         module.on_train_batch_end(None, torch.zeros(1), 0)
     torch.testing.assert_close(kept, torch.full_like(kept, 0.1))
+
+
+def test_the_scale_is_the_same_in_training_and_serving() -> None:
+    torch.manual_seed(0)
+    scale = QuantileScale(3)
+    scale.fit(np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32))
+    values = torch.cat([torch.randn(200, 3) * 3, scale.knots.T])  # some beyond the knots, some on them
+    trained = scale(values)
+    with torch.inference_mode():
+        assert torch.equal(scale(values), trained)

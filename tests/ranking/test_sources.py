@@ -15,7 +15,15 @@ from features.dataset import BoolArray, Dataset, FloatArray, IntArray
 from features.histories import HistoryBatch, KeyedSums, batch_histories
 from ranking.assemble import sketch, text_neighbours
 from ranking.recommender import Recommender
-from ranking.sources import CandidateSources, Limits, banned_keys, best_by_query, merge, sources_of
+from ranking.sources import (
+    CandidateSources,
+    Limits,
+    banned_keys,
+    best_by_query,
+    first_allowed,
+    merge,
+    sources_of,
+)
 from tests.synthetic import (
     EMPTY,
     START,
@@ -466,3 +474,13 @@ def test_new_items_are_among_the_candidates_with_their_source(opening: Dataset) 
     masks = dict(zip(candidates.rows[0].tolist(), candidates.sources[0].tolist(), strict=True))
     assert all("new_items" in sources_of(masks[row]) for row in real(proposals["new_items"])[0])
     assert all(row >= OLD for row, mask in masks.items() if "new_items" in sources_of(mask))
+
+
+def test_the_first_allowed_rows_are_found_however_far_down_they_are() -> None:
+    rng = np.random.default_rng(0)
+    order = rng.permutation(1000).astype(np.int32)
+    for share in (0.5, 0.01, 0.0, 1.0):
+        mask = rng.random(1000) < share
+        for count in (1, 5, 300):
+            assert np.array_equal(first_allowed(order, mask, count), order[mask[order]][:count])
+    assert np.array_equal(first_allowed(order, None, 7), order[:7])

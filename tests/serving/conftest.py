@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from conf.serving import ServeConfig
+from serving.logs import TextFormatter
 from serving.model import LiveModel
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.server import RunningServer, start
@@ -94,6 +95,12 @@ class Servers:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+@pytest.fixture(autouse=True)
+def whole_lines(caplog: pytest.LogCaptureFixture) -> None:
+    """Let tests that search the log see what a server writes, fields included."""
+    caplog.handler.setFormatter(TextFormatter())
 
 
 @pytest.fixture

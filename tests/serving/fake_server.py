@@ -1,4 +1,4 @@
-"""Runs the real server on the fake bundle: `python -m tests.serving.fake_server STORE [key=value ...]`."""
+"""Runs the real server on the fake bundle; arguments: STORE PORT DRAIN_SECONDS LOG_FORMAT."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from rich.console import Console
 
 from conf.errors import InputError
-from conf.serving import ServeConfig
+from conf.serving import LogFormat, ServeConfig
 from serving.server import serve_model
 from tests.serving.fake_bundle import FakeBundle
 
@@ -15,7 +15,13 @@ from tests.serving.fake_bundle import FakeBundle
 def main() -> int:
     console = Console()
     port, drain = int(sys.argv[2]), float(sys.argv[3])
-    config = ServeConfig(artifacts=sys.argv[1], port=port, drain_seconds=drain, log_requests=True)
+    config = ServeConfig(
+        artifacts=sys.argv[1],
+        port=port,
+        drain_seconds=drain,
+        log_requests=True,
+        log_format=LogFormat(sys.argv[4]),
+    )
     try:
         serve_model(config, FakeBundle(), console)
     except InputError as error:

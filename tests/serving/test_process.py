@@ -33,7 +33,9 @@ ROOT = Path(__file__).parents[2]
 class Process:
     """A server in a process of its own."""
 
-    def __init__(self, store: Path, port: int = 0, drain_seconds: float = 5.0) -> None:
+    def __init__(
+        self, store: Path, port: int = 0, drain_seconds: float = 5.0, log_format: str = "text"
+    ) -> None:
         command = [
             sys.executable,
             "-m",
@@ -41,6 +43,7 @@ class Process:
             str(store),
             str(port),
             str(drain_seconds),
+            log_format,
         ]
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -144,7 +147,8 @@ def test_requests_are_logged_to_standard_error(tmp_path: Path, processes: list[P
         status = client.status()
     code, errors = server.end(signal.SIGTERM)
     assert (status.model_version, code) == ("v1", 0)
-    assert re.search(r"INFO serving\.envelope GetStatus OK request_id=[0-9a-f]{32} \d+\.\d ms", errors)
+    fields = r"request_id=[0-9a-f]{32} method=GetStatus code=OK duration_ms=\d+\.\d"
+    assert re.search(rf"INFO serving\.envelope GetStatus OK {fields}\n", errors)
 
 
 def test_a_taken_port_is_one_readable_line(tmp_path: Path, processes: list[Process]) -> None:

@@ -1,0 +1,343 @@
+"""The server under load, on this machine: throughput, latency, memory, churn, freshness, overload.
+
+    python -m benchmarks.serving --items 10000 100000 1000000 --seconds 60
+
+A real server process and a separate load process; beside it the same load against an echo service of equal
+response size, the ceiling of gRPC in Python on this machine. Bundles are generated once and kept in the work
+folder. Nothing is asserted: the numbers go to a table, a JSON file and a Markdown page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.serving_bundles import USERS, GeneratedStore, generated_store
+from benchmarks.serving_load import RECOMMEND, Load, prepared_requests
+from features.stages import write_atomically
+from ranking.store import CURRENT
+
+CALLERS: Final = (1, 8, 32)
+CONSOLE: Final = Console()
+_SWAP_SECONDS: Final = 10.0
+_EVENTS: Final = 200.0
+_UPSERTS: Final = 20.0
+_OVERLOAD: Final = 3.0
+_WARM_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server process."""
+
+    process: subprocess.Popen[str]
+    address: str
+
+    def tree(self) -> list[int]:
+        """Return the process and its children, for servers of several workers."""
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [self.process.pid, *(int(child) for child in path.read_text().split())]
+
+    def memory_mib(self, field: str = "VmRSS") -> float:
+        """Return the resident memory of now, or with VmHWM its peak."""
+        total = 0.0
+        for pid in self.tree():
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+                if line.startswith(f"{field}:"):
+                    total += float(line.split()[1]) / 1024
+        return total
+
+
+@contextmanager
+def running(command: Sequence[str], log: Path) -> Iterator[Server]:
+    """Start a server, wait until it listens, and end it afterwards."""
+    with log.open("w") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("listening on "):
+                break
+        else:
+            raise RuntimeError(f"the server did not start; see {log}")
+        threading.Thread(target=lambda: [None for _ in process.stdout or ()], daemon=True).start()
+        yield Server(process, line.split()[2])
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def run_load(load: Load) -> dict[str, Any]:
+    """Run the load process and return what it measured."""
+    command = [sys.executable, "-m", "benchmarks.serving_load"]
+    done = subprocess.run(command, input=json.dumps(asdict(load)), capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"the load process failed: {done.stderr.strip().splitlines()[-1:]}")
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+@contextmanager
+def sampled(value: Callable[[], float], seconds: float = 0.5) -> Iterator[list[float]]:
+    """Collect a value at intervals."""
+    values, stop = [value()], threading.Event()
+
+    def collect() -> None:
+        while not stop.wait(seconds):
+            values.append(value())
+
+    thread = threading.Thread(target=collect)
+    thread.start()
+    try:
+        yield values
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextmanager
+def swapping(store: GeneratedStore) -> Iterator[None]:
+    """Make the two versions of a store current in turn."""
+    stop = threading.Event()
+
+    def swap() -> None:
+        turn = 0
+        while not stop.wait(_SWAP_SECONDS):
+            turn += 1
+            write_atomically(store.path / CURRENT, store.versions[turn % 2] + "\n")
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+class Benchmark:
+    """All cells of one run."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        """Prepare the folder."""
+        self.options = options
+        self.folder = Path(options.work_dir)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.results: dict[str, Any] = {
+            "machine": {"cpus": os.cpu_count(), "processor": platform.processor() or platform.machine()},
+            "seconds": options.seconds,
+            "settings": options.set,
+            "sizes": {},
+        }
+
+    def size(self, items: int) -> None:
+        """Measure one catalogue."""
+        CONSOLE.print(f"[bold]{items:,} items[/bold]")
+        store = generated_store(self.folder, items)
+        write_atomically(store.path / CURRENT, store.versions[0] + "\n")
+        for leftover in store.path.glob("state.sqlite*"):  # every run begins with the same histories
+            leftover.unlink()
+        cells: dict[str, Any] = {}
+        self.results["sizes"][str(items)] = cells
+        command = [
+            sys.executable, "-m", "shelfwise", "serve", f"artifacts={store.path}", "port=0", "admin=true",
+            "reload_seconds=0.5", *self.options.set,
+        ]  # fmt: skip
+        with running(command, self.folder / f"server-{items}.log") as server:
+            cells["start_mib"] = round(server.memory_mib())
+            run_load(self.load(server, items, callers=4, seconds=_WARM_SECONDS))
+            response = self.folder / "response.bin"
+            response.write_bytes(_one_response(server.address, items))
+            cells["response_bytes"] = response.stat().st_size
+            for callers in self.options.callers:
+                cells[f"callers_{callers}"] = self.cell(server, items, callers)
+            cells["peak_mib"] = round(server.memory_mib("VmHWM"))
+            for scenario in self.options.scenarios:
+                cells[scenario] = getattr(self, scenario)(server, items, store, cells)
+            cells["peak_mib_after_all"] = round(server.memory_mib("VmHWM"))
+        with running(
+            [sys.executable, "-m", "benchmarks.serving_echo", str(response)], self.folder / "echo.log"
+        ) as echo:
+            for callers in self.options.callers:
+                cells[f"echo_{callers}"] = self.cell(echo, items, callers)
+        self.write()
+
+    def load(self, server: Server, items: int, **settings: Any) -> Load:  # noqa: ANN401 - fields of Load
+        """Describe a load."""
+        usual = {"scenario": "closed", "seconds": self.options.seconds, "users": USERS}
+        return Load(address=server.address, items=items, **{**usual, **settings})
+
+    def cell(self, server: Server, items: int, callers: int) -> dict[str, Any]:
+        """Measure callers that ask again as soon as they are answered."""
+        with CONSOLE.status(f"{callers} callers"):
+            return run_load(self.load(server, items, callers=callers))
+
+    def churn(
+        self, server: Server, items: int, store: GeneratedStore, cells: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Swap bundles, change items and record events during the load of 8 callers."""
+        # At least two swaps, however short the cells are.
+        seconds = max(self.options.seconds, 2.5 * _SWAP_SECONDS)
+        with CONSOLE.status("churn"), swapping(store):
+            return run_load(
+                self.load(
+                    server,
+                    items,
+                    callers=8,
+                    seconds=seconds,
+                    events_per_second=_EVENTS,
+                    upserts_per_second=_UPSERTS,
+                    seed=1,
+                )  # fmt: skip
+            )
+
+    def freshness(
+        self, server: Server, items: int, store: GeneratedStore, cells: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Measure from events and upserts to lists."""
+        with CONSOLE.status("freshness"):
+            return run_load(self.load(server, items, scenario="freshness"))
+
+    def overload(
+        self, server: Server, items: int, store: GeneratedStore, cells: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Ask three times as much as was answered at 32 callers (or the most that were measured)."""
+        sustained = cells[f"callers_{max(self.options.callers)}"]["per_second"]
+        before = server.memory_mib()
+        with CONSOLE.status("overload"), sampled(server.memory_mib) as memory:
+            measured = run_load(self.load(server, items, scenario="open", rate=_OVERLOAD * sustained))
+        return {
+            **measured, "rate": _OVERLOAD * sustained, "sustained": sustained,
+            "shed_share": measured["codes"].get("RESOURCE_EXHAUSTED", 0) / measured["calls"],
+            "rss_mib": {"before": before, "largest": max(memory), "after": memory[-1]},
+        }  # fmt: skip
+
+    def write(self) -> None:
+        """Write what has been measured so far."""
+        output = Path(self.options.output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(output.with_suffix(".json"), json.dumps(self.results, indent=2) + "\n")
+        write_atomically(output.with_suffix(".md"), page(self.results))
+
+
+def _one_response(address: str, items: int) -> bytes:
+    with grpc.insecure_channel(address) as channel:
+        ask: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(RECOMMEND)
+        return ask(prepared_requests(items, USERS, 0)[0], timeout=30)
+
+
+HEADER: Final = ("items", "what", "per second", "p50 ms", "p95 ms", "p99 ms", "failed", "share of echo")
+
+
+def rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return the cells of the table."""
+    found = []
+    for items, cells in results["sizes"].items():
+        for name, cell in cells.items():
+            if not isinstance(cell, dict) or "p99_ms" not in cell:
+                continue
+            kind, _, callers = name.partition("_")
+            echo = cells.get(f"echo_{callers}")
+            share = f"{cell['per_second'] / echo['per_second']:.0%}" if kind == "callers" and echo else ""
+            numbers = (f"{cell[f'{p}_ms']:.1f}" for p in ("p50", "p95", "p99"))
+            what = f"{callers} callers" if kind == "callers" else name.replace("_", " ")
+            found.append(
+                (f"{int(items):,}", what, f"{cell['per_second']:.0f}", *numbers, str(cell["failed"]), share)
+            )
+    return found
+
+
+def facts(results: dict[str, Any]) -> list[str]:
+    """Return what does not fit the table, a sentence each."""
+    found = []
+    for items, cells in results["sizes"].items():
+        at = f"{int(items):,} items"
+        found.append(
+            f"{at}: {cells['start_mib']:,} MiB after the start, {cells['peak_mib']:,} MiB at the peak of the "
+            f"quiet load, {cells['peak_mib_after_all']:,} MiB at the peak of everything; "
+            f"responses of {cells['response_bytes']:,} bytes."
+        )
+        if "freshness" in cells:
+            for name, what in (
+                ("event_to_list", "event to changed list"),
+                ("upsert_to_found", "upsert to found"),
+            ):
+                cell = cells["freshness"][name]
+                found.append(f"{at}: {what} {cell['p50_ms']:.1f} ms (p50), {cell['p99_ms']:.1f} ms (p99).")
+        if "churn" in cells:
+            beside = {n: cells["churn"][n] for n in ("events", "upserts")}
+            told = (
+                f"{c['failed']} of {c['calls']} {n} failed, p99 {c['p99_ms']:.1f} ms"
+                for n, c in beside.items()
+            )
+            found.append(f"{at}, churn: {'; '.join(told)}.")
+        if "overload" in cells:
+            cell = cells["overload"]
+            found.append(
+                f"{at}, overload: {cell['rate']:.0f} calls/s against {cell['sustained']:.0f}; "
+                f"{cell['shed_share']:.0%} shed, answered ones p99 {cell['p99_ms']:.1f} ms; memory "
+                f"{cell['rss_mib']['before']:.0f} MiB before, {cell['rss_mib']['largest']:.0f} MiB at most; "
+                f"usual again after {cell['recovered_after_seconds']:.2f} s."
+            )
+    return found
+
+
+def page(results: dict[str, Any]) -> str:
+    """Return the results as a Markdown page."""
+    lines = [
+        "# Serving under load",
+        "",
+        f"{results['machine']['cpus']} CPUs, {results['seconds']:g} s per cell",
+        "",
+    ]
+    lines += ["| " + " | ".join(HEADER) + " |", "|" + " --- |" * len(HEADER)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows(results)]
+    return "\n".join([*lines, "", *(f"- {fact}" for fact in facts(results)), ""])
+
+
+def main() -> int:
+    """Measure what the arguments say."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--callers", type=int, nargs="+", default=list(CALLERS))
+    parser.add_argument("--seconds", type=float, default=60.0, help="per cell")
+    parser.add_argument("--scenarios", nargs="*", default=["churn", "freshness", "overload"])
+    parser.add_argument("--set", nargs="*", default=[], help="settings of the server, key=value")
+    parser.add_argument("--work-dir", default="work/benchmarks/serving", help="generated bundles, kept")
+    parser.add_argument("--output", default="work/benchmarks/serving", help="of the .json and .md files")
+    benchmark = Benchmark(parser.parse_args())
+    began = time.monotonic()
+    for items in benchmark.options.items:
+        benchmark.size(items)
+    table = Table(*HEADER, title=f"serving, {time.monotonic() - began:.0f} s")
+    for row in rows(benchmark.results):
+        table.add_row(*row)
+    CONSOLE.print(table)
+    for fact in facts(benchmark.results):
+        CONSOLE.print(fact, soft_wrap=True, highlight=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""Several worker processes on one port: a parent that starts them, watches them and starts them again.
+
+Python runs one thread of Python at a time; what uses more CPUs is more processes. The kernel spreads
+connections over those that listen (SO_REUSEPORT). They share the state file and follow the same item changes,
+so it does not matter which one answers. The parent answers nothing itself: it holds no model, and there is
+little in it that could fail.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Final
+
+from rich.console import Console
+
+from conf.errors import InputError
+from conf.serving import ServeConfig
+
+_LOG = logging.getLogger(__name__)
+NUMBER: Final = "SHELFWISE_WORKER"
+"""Environment variable by which a process knows that it is a worker, and which one, from 0."""
+_FIRST_PAUSE_SECONDS: Final = 0.2
+_LONGEST_PAUSE_SECONDS: Final = 30.0
+_STEADY_SECONDS: Final = 30.0
+"""A worker that has run for so long is well; its next failure is the first again."""
+_LOOK_SECONDS: Final = 0.05
+_EXTRA_SECONDS: Final = 5.0
+"""Time beyond the drain time after which a worker that has not ended is killed."""
+
+
+def worker_number() -> int | None:
+    """Return which worker this process is; None where it is a server of its own."""
+    number = os.environ.get(NUMBER)
+    return None if number is None else int(number)
+
+
+@dataclass
+class _Worker:
+    """One place for a process, and the process in it."""
+
+    number: int
+    process: subprocess.Popen[str] | None = None
+    started: float = 0.0
+    failures: int = 0
+    next_start: float = 0.0
+    ready: threading.Event = field(default_factory=threading.Event)
+    line: str = ""
+    """What it printed when it was ready."""
+
+
+class Workers:
+    """The parent of some workers."""
+
+    def __init__(self, config: ServeConfig, command: Sequence[str], console: Console) -> None:
+        """Prepare; `run` starts them.
+
+        Args:
+            config: the settings.
+            command: starts a worker, given its number in the environment; must be told the port.
+            console: gets the workers' lines.
+        """
+        self._config = config
+        self._command = list(command)
+        self._console = console
+        self._workers = [_Worker(number) for number in range(config.workers)]
+        self._stopping = threading.Event()
+
+    def run(self) -> int:
+        """Run until SIGTERM or SIGINT, then let the workers drain; return the exit code.
+
+        The first worker starts alone: what it finds wrong ends the whole, what it imports into the state the
+        others need not.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        first = self._workers[0]
+        self._start(first)
+        while not first.ready.is_set() and not self._stopping.is_set():
+            assert first.process is not None
+            code = first.process.poll()
+            if code is not None:
+                return code if code > 0 else 1
+            first.ready.wait(_LOOK_SECONDS)
+        if first.ready.is_set():
+            self._console.print(first.line, soft_wrap=True, markup=False, highlight=False)
+        while not self._stopping.is_set():
+            for worker in self._workers:
+                self._look_after(worker)
+            self._stopping.wait(_LOOK_SECONDS)
+        return self._drain()
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self._stopping.is_set():  # a second signal ends everything at once
+            for worker in self._running():
+                worker.kill()
+        self._stopping.set()
+
+    def _running(self) -> list[subprocess.Popen[str]]:
+        processes = [worker.process for worker in self._workers if worker.process is not None]
+        return [process for process in processes if process.poll() is None]
+
+    def _start(self, worker: _Worker) -> None:
+        worker.ready.clear()
+        worker.started = time.monotonic()
+        worker.process = subprocess.Popen(
+            self._command,
+            env={**os.environ, NUMBER: str(worker.number)},
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C reaches the parent only, which passes it on once
+        )
+        threading.Thread(target=self._read, args=(worker, worker.process), daemon=True).start()
+
+    def _read(self, worker: _Worker, process: subprocess.Popen[str]) -> None:
+        """Pass on what a worker prints; its line that it listens is the parent's to say, once."""
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("listening on "):
+                worker.line = line.strip()
+                worker.ready.set()
+            else:
+                self._console.print(line.rstrip("\n"), soft_wrap=True, markup=False, highlight=False)
+
+    def _look_after(self, worker: _Worker) -> None:
+        """Start a worker that is not there, sooner or later by how often it has failed."""
+        now = time.monotonic()
+        if worker.process is None:
+            if now >= worker.next_start:
+                self._start(worker)
+            return
+        code = worker.process.poll()
+        if code is None:
+            return
+        worker.failures = 1 if now - worker.started > _STEADY_SECONDS else worker.failures + 1
+        pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (worker.failures - 1))
+        _LOG.error(
+            "worker %d ended (%s), another starts in %.1f s", worker.number, _how_it_ended(code), pause
+        )
+        worker.process, worker.next_start = None, now + pause
+
+    def _drain(self) -> int:
+        for process in self._running():
+            process.terminate()
+        end = time.monotonic() + self._config.drain_seconds + _EXTRA_SECONDS
+        while self._running() and time.monotonic() < end:
+            time.sleep(_LOOK_SECONDS)
+        late = self._running()
+        for process in late:
+            _LOG.error("a worker did not drain in time and was killed")
+            process.kill()
+            process.wait()
+        return 1 if late else 0
+
+
+def _how_it_ended(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def reserve_port(config: ServeConfig) -> socket.socket:
+    """Bind the port for the workers, which share it; nobody else can take it while the socket is open.
+
+    The socket never listens, so no connection is ever given to it.
+
+    Raises:
+        InputError: the port is taken.
+    """
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        with socket.socket(family) as alone:  # sharing must not hide that somebody else has the port
+            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            alone.bind((config.host, config.port))
+            port = alone.getsockname()[1]
+        shared = socket.socket(family)
+        shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        shared.bind((config.host, port))
+    except OSError as error:
+        raise InputError(
+            f"cannot listen on {config.host}:{config.port}: the port is taken or the host is not one of this "
+            "machine; set port=0 for a free one, or host"
+        ) from error
+    return shared
+
+
+def run_workers(config: ServeConfig, arguments: Sequence[str], console: Console) -> int:
+    """Run the workers of a configuration and return the exit code.
+
+    Args:
+        config: the settings.
+        arguments: the program and its arguments that start a worker; the port is added.
+        console: gets the workers' lines.
+    """
+    with reserve_port(config) as shared:
+        port = shared.getsockname()[1]
+        return Workers(config, [sys.executable, *arguments, f"port={port}"], console).run()

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from serving.batching import Batcher, QueueFull
+from serving.pressure import Pressure, WaitLimits
+
+LIMITS = WaitLimits(burst_seconds=0.5, standing_seconds=0.03)
+
+
+def test_the_wait_is_the_rest_of_the_running_batch_and_the_full_batches_before() -> None:
+    pressure = Pressure(4, LIMITS)
+    assert pressure.wait_seconds(0.0, 0) == 0.0
+    assert pressure.wait_seconds(0.0, 9) == pytest.approx(0.02)  # two batches of 10 ms go first
+    pressure.began(10.0, left=0)
+    assert pressure.wait_seconds(10.004, 3) == pytest.approx(0.006)
+    assert pressure.wait_seconds(10.004, 4) == pytest.approx(0.016)
+    assert pressure.wait_seconds(10.010, 0) == pytest.approx(0.005)  # late already, so not to be trusted
+
+
+def test_the_mean_batch_time_follows_usual_batches_only() -> None:
+    pressure = Pressure(4, LIMITS)
+    pressure.began(10.0, left=0)
+    pressure.ended(10.02, usual=True)
+    assert pressure.batch_seconds == pytest.approx(0.012)  # 0.01 + a fifth of the difference
+    pressure.began(11.0, left=0)
+    pressure.ended(15.0, usual=False)
+    assert pressure.batch_seconds == pytest.approx(0.012)
+    assert pressure.wait_seconds(16.0, 0) == 0.0
+
+
+def test_a_queue_that_does_not_empty_allows_little_waiting() -> None:
+    pressure = Pressure(4, LIMITS)
+    pressure.began(20.0, left=3)
+    assert pressure.allowed_seconds(20.05) == 0.5
+    pressure.began(20.06, left=1)
+    assert pressure.allowed_seconds(20.11) == 0.03
+    pressure.began(20.2, left=0)
+    assert pressure.allowed_seconds(20.3) == 0.5
+    assert Pressure(4, None).allowed_seconds(1e9) == float("inf")
+
+
+class Gated:
+    """Returns its jobs once its gate is open."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.done: list[int] = []
+
+    def __call__(self, jobs: Sequence[int]) -> list[int]:
+        self.gate.wait(10)
+        self.done.extend(jobs)
+        return list(jobs)
+
+
+def test_whoever_has_waited_too_long_is_told_even_where_a_batch_never_ends() -> None:
+    async def scenario() -> None:
+        work = Gated()
+        worker = Batcher[int, int](
+            work, max_batch=1, max_queue=100, name="test", limits=WaitLimits(0.05, 0.05)
+        )
+        running = asyncio.create_task(worker.submit(1))
+        await asyncio.sleep(0)
+        upkeep = asyncio.create_task(worker.submit(2, urgent=True))
+        waiting = [asyncio.create_task(worker.submit(number)) for number in (3, 4)]
+        for task in waiting:
+            with pytest.raises(QueueFull) as caught:
+                await task
+            assert caught.value.reason == "queue_wait"
+        assert len(worker) == 1  # upkeep stays, however long it takes
+        work.gate.set()
+        assert list(await asyncio.gather(running, upkeep)) == [1, 2]
+        assert work.done == [1, 2]
+        await worker.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_job_whose_caller_will_have_gone_is_refused_at_once() -> None:
+    async def scenario() -> None:
+        work, loop = Gated(), asyncio.get_running_loop()
+        worker = Batcher[int, int](work, max_batch=1, max_queue=100, name="test", limits=WaitLimits(5.0, 5.0))
+        tasks = [asyncio.create_task(worker.submit(number)) for number in range(5)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull) as caught:  # four batches of 10 ms are before it
+            await worker.submit(9, loop.time() + 0.02)
+        assert caught.value.reason == "deadline"
+        assert caught.value.retry_seconds >= 0.05
+        with pytest.raises(TimeoutError):  # nothing of it is the load's fault where the deadline has passed
+            await worker.submit(9, loop.time() - 1)
+        work.gate.set()
+        assert await asyncio.gather(*tasks) == [0, 1, 2, 3, 4]
+        await worker.close()
+
+    asyncio.run(scenario())

@@ -1,0 +1,174 @@
+"""Several processes on one port: they share what is stored, and one that dies is replaced."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from encoders.text_encoder import TextEncoder
+from features.dataset import Dataset
+from serving.client import Client
+from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
+from tests.bundles import make_bundle, publish_bundle
+from tests.serving.test_metrics import Scrape, free_port
+
+ROOT = Path(__file__).parents[2]
+
+
+def within(seconds: float, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+class Parent:
+    """`shelfwise serve workers=2` as a user runs it."""
+
+    def __init__(self, store: Path) -> None:
+        self.metrics = free_port()
+        command = [
+            sys.executable, "-m", "shelfwise", "serve", f"artifacts={store}", "port=0", "workers=2",
+            "admin=true", f"metrics.port={self.metrics}", "drain_seconds=5", "item_poll_seconds=60",
+        ]  # fmt: skip
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.errors: list[str] = []
+        assert self.process.stderr is not None
+        self.reader = threading.Thread(target=lambda: self.errors.extend(self.process.stderr or ()))
+        self.reader.start()
+        assert self.process.stdout is not None
+        self.line = self.process.stdout.readline()
+
+    @property
+    def address(self) -> str:
+        return self.line.split()[2]
+
+    def close(self) -> None:
+        self.reader.join(20)
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
+
+    def children(self) -> list[int]:
+        pid = self.process.pid
+        return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def ready(self) -> bool:
+        """Both workers answer scrapes and have loaded a model."""
+        try:
+            return all(Scrape(self.metrics + n)("model_loaded_timestamp_seconds") > 0 for n in (0, 1))
+        except OSError:
+            return False
+
+
+class Route:
+    """A connection to one of the workers: which one, the kernel decides."""
+
+    def __init__(self, address: str) -> None:
+        self.channel = grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
+        self.stub = pb_grpc.RecommendationServiceStub(self.channel)  # type: ignore[no-untyped-call]
+
+
+def routes_to_both(parent: Parent) -> list[Route]:
+    """Connect until there is a way to each worker."""
+    found: dict[int, Route] = {}
+
+    def connect() -> bool:
+        route = Route(parent.address)
+        before = [statuses(parent.metrics + n) for n in (0, 1)]
+        route.stub.GetStatus(pb.GetStatusRequest(), timeout=10)
+        after = [statuses(parent.metrics + n) for n in (0, 1)]
+        number = next(n for n in (0, 1) if after[n] > before[n])
+        if number in found:
+            route.channel.close()
+        found.setdefault(number, route)
+        return len(found) == 2
+
+    within(30, connect)
+    return [found[0], found[1]]
+
+
+def statuses(port: int) -> float:
+    labels = frozenset({("method", "GetStatus"), ("code", "OK")})
+    return Scrape(port).samples.get(("shelfwise_call_seconds_count", labels), 0.0)
+
+
+@pytest.fixture
+def parent(tmp_path: Path, dataset: Dataset, encoder: TextEncoder, bert: Path) -> Iterator[Parent]:
+    publish_bundle(tmp_path, make_bundle(dataset, encoder), bert)
+    started = Parent(tmp_path)
+    yield started
+    if started.process.poll() is None:
+        started.process.terminate()
+        started.process.wait(20)
+    started.close()
+
+
+def test_two_workers_share_everything_and_survive_each_other(parent: Parent, dataset: Dataset) -> None:
+    assert parent.line.startswith("listening on 127.0.0.1:"), parent.errors
+    with Client(parent.address, timeout=10) as client:  # the first worker is warm when the line is printed
+        assert client.status().item_count == len(dataset.catalogue)
+    within(60, parent.ready)
+    one, other = routes_to_both(parent)
+    gone = dataset.catalogue.ids[0]
+
+    # An event recorded through one is seen through the other, by the next call.
+    event = {"user_id": "u-new", "item_id": dataset.catalogue.ids[3], "event": "purchase"}
+    assert one.stub.RecordEvents(pb.RecordEventsRequest(events=[event]), timeout=10).new_count == 1
+    list_of = other.stub.Recommend(pb.RecommendRequest(user_id="u-new"), timeout=10)
+    assert list_of.degradation == pb.DEGRADATION_NONE
+
+    # So is an item (nobody polls here: item_poll_seconds is a minute), and a deletion.
+    new = pb.Item(item_id="new")
+    new.attributes.update({"title": "velvet curtain"})
+    assert one.stub.UpsertItems(pb.UpsertItemsRequest(items=[new]), timeout=10).upserted_count == 1
+    found = other.stub.SearchItems(pb.SearchItemsRequest(query="velvet curtain", page_size=60), timeout=10)
+    assert "new" in [item.item_id for item in found.items]
+    everything = pb.RecommendRequest(page_size=100)
+    assert gone in [item.item_id for item in one.stub.Recommend(everything, timeout=10).items]
+    other.stub.DeleteItems(pb.DeleteItemsRequest(item_ids=[gone]), timeout=10)
+    assert gone not in [item.item_id for item in one.stub.Recommend(everything, timeout=10).items]
+
+    # A killed worker is replaced; a client that retries UNAVAILABLE goes on.
+    victim = parent.children()[1]
+    os.kill(victim, signal.SIGKILL)
+    with Client(parent.address, timeout=10) as client:
+        for _ in range(20):
+            assert client.status().item_count == len(dataset.catalogue)
+    within(30, lambda: victim not in parent.children() and len(parent.children()) == 2)
+    within(60, parent.ready)
+    for route in routes_to_both(parent):  # the new one knows everything, too
+        ids = [item.item_id for item in route.stub.Recommend(everything, timeout=10).items]
+        assert "new" in ids and gone not in ids
+        route.channel.close()
+    assert any("another starts in 0.2 s" in line for line in parent.errors)
+
+    children = parent.children()
+    parent.process.send_signal(signal.SIGTERM)
+    assert parent.process.wait(20) == 0
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+def test_what_the_first_worker_finds_wrong_ends_the_whole(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "shelfwise", "serve", f"artifacts={tmp_path}", "port=0", "workers=2"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "no CURRENT here, so no model to serve" in done.stderr
+    assert "Traceback" not in done.stderr

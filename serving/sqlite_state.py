@@ -7,7 +7,7 @@ import hashlib
 import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -49,10 +49,24 @@ class SqliteUserState:
         return await self._file.write(lambda db: self._record(db, events), deadline)
 
     async def history(
-        self, user_id: str, limit: int, before_us: int | None = None, deadline: float | None = None
+        self,
+        user_id: str,
+        limit: int,
+        before_us: int | None = None,
+        deadline: float | None = None,
+        impressions: bool = True,
     ) -> list[PastEvent]:
         """Return a user's latest events, oldest first; see UserState."""
-        return await self._file.read(lambda db: _history(db, user_id, limit, before_us), deadline)
+        return await self._file.read(
+            lambda db: _history(db, user_id, limit, before_us, impressions), deadline
+        )
+
+    async def users(self, after: str, limit: int, deadline: float | None = None) -> list[str]:
+        """Return the users after an id, in order of the ids; see UserState."""
+        query = "SELECT user_id FROM users WHERE user_id > ? ORDER BY user_id LIMIT ?"
+        return await self._file.read(
+            lambda db: [user for (user,) in db.execute(query, (after, limit)).fetchall()], deadline
+        )
 
     async def delete_user(self, user_id: str) -> int:
         """Erase a user; see UserState. The bytes are overwritten in the file and its log is emptied."""
@@ -66,10 +80,9 @@ class SqliteUserState:
         return await self._import(path)
 
     async def item_counts(self) -> dict[str, int]:
-        """Return how many stored events each item has; reads every event."""
-        return await self._file.read(
-            lambda db: dict(db.execute("SELECT item_id, COUNT(*) FROM events GROUP BY item_id").fetchall())
-        )
+        """Return how many stored events each item has, impressions left out; reads every event."""
+        query = "SELECT item_id, COUNT(*) FROM events WHERE kind <> 'impression' GROUP BY item_id"
+        return await self._file.read(lambda db: dict(db.execute(query).fetchall()))
 
     async def stats(self) -> StateStats:
         """Return size and freshness."""
@@ -91,6 +104,7 @@ class SqliteUserState:
                 self._last_position,
                 event.item_id,
                 event.kind,
+                *astuple(event.shown),
             )
             added = db.execute(_ADD_EVENT, row).rowcount
             change.events += added
@@ -165,8 +179,9 @@ def _sha256(path: Path) -> str:
 _USER: Final = "(SELECT id FROM users WHERE user_id = ?1)"
 _ADD_USER: Final = "INSERT INTO users (user_id) VALUES (?) ON CONFLICT DO NOTHING"
 _ADD_EVENT: Final = f"""
-INSERT INTO events (user, event_id, time_us, position, item_id, kind, recorded)
-VALUES ({_USER}, ?2, ?3, ?4, ?5, ?6, 1) ON CONFLICT DO NOTHING
+INSERT INTO events (user, event_id, time_us, position, item_id, kind, recorded,
+                    request_id, list_position, surface, model_version, device, hour)
+VALUES ({_USER}, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO NOTHING
 """
 # A file made from recorded events tells them again, to the second: those are known already.
 _IMPORT_EVENT: Final = f"""
@@ -176,10 +191,14 @@ SELECT users.id, ?2, ?3, ?4, ?5, ?6, 0 FROM users WHERE users.user_id = ?1 AND N
   AND known.time_us BETWEEN ?3 AND ?3 + {MICROS - 1} AND known.item_id = ?5 AND known.kind = ?6
 ) ON CONFLICT DO NOTHING
 """
-_HISTORY: Final = f"""
-SELECT item_id, kind, time_us FROM events WHERE user = {_USER} AND time_us < ?2
+_HISTORY: Final = """
+SELECT item_id, kind, time_us FROM events
+WHERE user = (SELECT id FROM users WHERE user_id = ?1) AND time_us < ?2 {kinds}
 ORDER BY time_us DESC, position DESC LIMIT ?3
 """
+_EVERY_KIND: Final = _HISTORY.format(kinds="")
+# In the words of the partial index, or SQLite would not use it.
+_DEEDS: Final = _HISTORY.format(kinds="AND kind <> 'impression'")
 
 
 @dataclass
@@ -190,6 +209,9 @@ class _Sizes:
     events: int = 0
 
 
-def _history(db: sqlite3.Connection, user_id: str, limit: int, before_us: int | None) -> list[PastEvent]:
-    rows = db.execute(_HISTORY, (user_id, 2**63 - 1 if before_us is None else before_us, limit)).fetchall()
+def _history(
+    db: sqlite3.Connection, user_id: str, limit: int, before_us: int | None, impressions: bool
+) -> list[PastEvent]:
+    query = _EVERY_KIND if impressions else _DEEDS
+    rows = db.execute(query, (user_id, 2**63 - 1 if before_us is None else before_us, limit)).fetchall()
     return [PastEvent(*row) for row in reversed(rows)]

@@ -29,6 +29,23 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True)
+class Shown:
+    """The list in which a shopper saw an item, as far as the sender of an event told; kept for training."""
+
+    request_id: str | None = None
+    list_position: int | None = None
+    """Place in the list, from 1, counted over its pages."""
+    surface: str | None = None
+    model_version: str | None = None
+    device: str | None = None
+    hour: int | None = None
+    """The shopper's hour of the day, 0 to 23."""
+
+
+NOT_SHOWN: Final = Shown()
+
+
+@dataclass(frozen=True)
 class NewEvent:
     """One event to store."""
 
@@ -39,6 +56,8 @@ class NewEvent:
     """When it happened, microseconds since 1970."""
     event_id: str
     """Unique within the user; see `content_id` for events that came without one."""
+    shown: Shown = NOT_SHOWN
+    """The list that the event came from."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +109,12 @@ class UserState(Protocol):
         """
 
     async def history(
-        self, user_id: str, limit: int, before_us: int | None = None, deadline: float | None = None
+        self,
+        user_id: str,
+        limit: int,
+        before_us: int | None = None,
+        deadline: float | None = None,
+        impressions: bool = True,
     ) -> list[PastEvent]:
         """Return a user's latest events, oldest first; empty for an unknown user.
 
@@ -98,6 +122,25 @@ class UserState(Protocol):
             user_id: whose.
             limit: most events.
             before_us: only events strictly before this time.
+            deadline: event loop time after which nobody waits for the answer.
+            impressions: whether events of the kind `impression` are among them; there are many, and where the
+                model does not know the kind they must not use up the limit.
+
+        Raises:
+            QueueFull: too much work waits.
+            TimeoutError: the deadline passed.
+            StateUnavailable: the store failed.
+        """
+
+    async def users(self, after: str, limit: int, deadline: float | None = None) -> list[str]:
+        """Return the users with ids greater than `after` (all ids are greater than ""), in order of the ids.
+
+        The order is that of the UTF-8 bytes, so that a listing goes on at the last id that it gave, whatever
+        was added or erased in between.
+
+        Args:
+            after: last id of the page before.
+            limit: most users.
             deadline: event loop time after which nobody waits for the answer.
 
         Raises:
@@ -117,7 +160,7 @@ class UserState(Protocol):
         """
 
     async def item_counts(self) -> dict[str, int]:
-        """Return how many stored events each item has."""
+        """Return how many stored events each item has, impressions left out."""
 
     async def stats(self) -> StateStats:
         """Return size and freshness."""

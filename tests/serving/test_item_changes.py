@@ -14,8 +14,7 @@ from ranking.live_catalogue import ItemChange
 from serving.item_changes import ItemChanges, StoredChange
 from serving.sqlite_file import SqliteFile
 from serving.sqlite_items import SqliteItemChanges
-from serving.sqlite_state import SqliteUserState
-from serving.user_state import NewEvent, Outcome, StateUnavailable
+from serving.user_state import StateUnavailable
 
 T = TypeVar("T")
 
@@ -93,23 +92,3 @@ def test_a_file_that_cannot_be_written_is_unavailable(path: Path) -> None:
         assert await changes.store([BOOT]) == 1
 
     with_changes(path, scenario)
-
-
-def test_a_file_of_the_format_before_gets_what_it_lacks(path: Path) -> None:
-    async def old() -> None:
-        file = SqliteFile(path)
-        await SqliteUserState(file).record([NewEvent("u", "i1", "click", 1, "client:1")])
-        await file.close()
-
-    asyncio.run(old())
-    with sqlite3.connect(path) as db:
-        db.executescript("DROP TABLE item_changes; PRAGMA user_version = 1;")
-    db.close()
-
-    async def scenario(changes: ItemChanges) -> Outcome:
-        assert await changes.store([BOOT]) == 1
-        assert isinstance(changes, SqliteItemChanges)
-        state = SqliteUserState(changes._file)
-        return (await state.record([NewEvent("u", "i1", "click", 1, "client:1")]))[0]
-
-    assert with_changes(path, scenario) is Outcome.duplicate

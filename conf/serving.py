@@ -26,6 +26,34 @@ class TlsConfig:
 
 
 @dataclass(frozen=True)
+class RedisConfig:
+    """How a Redis that holds the state is used; `state` names it."""
+
+    password_env: str = "SHELFWISE_REDIS_PASSWORD"
+    """Environment variable with the password; where it is empty, the address has it, or there is none."""
+    prefix: str = "shelfwise:"
+    """Beginning of every key."""
+    max_user_events: int = 10000
+    """Events kept per user, the newest ones, impressions and all others counted apart; 0 keeps all."""
+    max_connections: int = 64
+    """Connections per server; more requests wait for one."""
+    timeout_seconds: float = 2.0
+    """Longest wait for a connection and for an answer."""
+    retries: int = 2
+    """How often a command that failed for want of a connection or an answer is sent again."""
+    erase_seconds: float = 30.0
+    """How long DeleteUser waits until Redis has written its files anew."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(bool(self.prefix), "redis.prefix must not be empty")
+        _at_least(0, self, "redis.", "max_user_events", "retries")
+        _at_least(1, self, "redis.", "max_connections")
+        for name in ("timeout_seconds", "erase_seconds"):
+            _require(getattr(self, name) > 0, f"redis.{name} must be positive")
+
+
+@dataclass(frozen=True)
 class ServeConfig:
     """Root of serve."""
 
@@ -34,7 +62,11 @@ class ServeConfig:
     port: int = 50051
     """0 takes a free port; the chosen one is printed."""
     state: str | None = None
-    """SQLite file of user state; null is `<artifacts>/state.sqlite`."""
+    """Where events and item changes are kept: a SQLite file (null is `<artifacts>/state.sqlite`), or a Redis
+    as `redis://host:port/number`, `rediss://` with TLS, or `unix:///socket`."""
+    redis: RedisConfig = field(default_factory=RedisConfig)
+    history_timeout_seconds: float = 0.2
+    """Longest that a list waits for the user's stored events; then it is made without them."""
     threads: int = 0
     max_page_size: int = 500
     max_batch: int = 32
@@ -76,6 +108,7 @@ class ServeConfig:
         _at_least(1, self, "", "max_batch", "max_queue", "max_history", "max_event_batch", "max_live_items")
         _require(self.max_message_bytes >= 65536, "max_message_bytes must be 65536 or more")
         _require(self.item_poll_seconds > 0, "item_poll_seconds must be positive")
+        _require(self.history_timeout_seconds > 0, "history_timeout_seconds must be positive")
         _at_least(0, self, "", "threads", "max_future_seconds", "drain_seconds", "reload_seconds")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from pathlib import Path
@@ -11,10 +12,8 @@ import polars as pl
 
 from conf.errors import InputError
 from features import schema
-from serving.user_state import MICROS, StateUnavailable
+from serving.user_state import IMPORTED, MICROS, StateUnavailable
 
-_IMPORTED: Final = "import:"
-"""Prefix of event ids made by imports; the service's begin with `client:` or `content:`."""
 _ALONE: Final = threading.Lock()
 """Users are taken out one after another, or one rewriting would undo the other."""
 
@@ -53,12 +52,25 @@ def read_histories(path: Path) -> pl.DataFrame:
     # Sorted, because neighbours in the file's tree are written many times faster than scattered rows.
     return frame.sort(schema.USER_ID, schema.TIMESTAMP, schema.ORDER).select(
         pl.col(schema.USER_ID),
-        (pl.lit(_IMPORTED) + pl.concat_str(*content, repeat, separator="\x1f")).alias("event_id"),
+        (pl.lit(IMPORTED) + pl.concat_str(*content, repeat, separator="\x1f")).alias("event_id"),
         (pl.col(schema.TIMESTAMP) * MICROS).alias("time_us"),
         pl.col(schema.ORDER).alias("position"),
         pl.col(schema.ITEM_ID),
         pl.col(schema.EVENT).alias("kind"),
     )
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a histories file's content.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def forget_user(path: Path, user_id: str) -> None:

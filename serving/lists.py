@@ -22,8 +22,9 @@ from serving.host import ModelHost, Served
 from serving.model import Neighbours, RecommendJob, SimilarJob
 from serving.problems import Problem, invalid
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from serving.recall import Recall, Recalled
 from serving.translation import SessionEvents, degradation, merge_history, session_events
-from serving.user_state import MICROS, PastEvent, StateUnavailable, UserState, log_name
+from serving.user_state import MICROS, log_name
 
 _LOG = logging.getLogger(__name__)
 
@@ -61,11 +62,11 @@ class Lists:
     """Makes the lists of the service; create it inside a running event loop."""
 
     def __init__(
-        self, host: ModelHost, state: UserState, config: ServeConfig, pseudonyms: Pseudonyms | None
+        self, host: ModelHost, recall: Recall, config: ServeConfig, pseudonyms: Pseudonyms | None
     ) -> None:
         """Wire the parts; see `serving.service.RecommendationService`."""
         self._host = host
-        self._state = state
+        self._recall = recall
         self._config = config
         self._pseudonyms = pseudonyms
         self._filters = Batcher[_FilterJob, BoolArray | FilterError](
@@ -82,6 +83,10 @@ class Lists:
 
     async def recommend(self, request: pb.RecommendRequest) -> pb.RecommendResponse:
         """Answer with a personalised list."""
+        asked = request.HasField("request_time")
+        now_us = validation.micros("request_time", request.request_time) if asked else time.time_ns() // 1000
+        user = self.known_as(validation.optional_id("user_id", request.user_id))
+        recalled = await self._recall.ask(user, now_us if asked else None)
         served = self._host.served
         model = served.model
         size = validation.page_size(request.page_size, self._config.max_page_size)
@@ -90,20 +95,17 @@ class Lists:
         surface = validation.surface(request.surface)
         intent = validation.limited_text("session.intent", request.session.intent, validation.MAX_QUERY_CHARS)
         excluded = validation.excluded("exclude_item_ids", request.exclude_item_ids)
-        asked = request.HasField("request_time")
-        now_us = validation.micros("request_time", request.request_time) if asked else time.time_ns() // 1000
         session = session_events(request.session, model, now_us)
-        user = self.known_as(validation.optional_id("user_id", request.user_id))
         exclude_seen = request.exclude_seen if request.HasField("exclude_seen") else model.exclude_seen
         diversity = (
             validation.diversity(request.diversity) if request.HasField("diversity") else served.diversity
         )
         allowed = await self._allowed(served, request.filter)
-        shopper = await self._shopper(served, user, session, now_us, now_us if asked else None)
+        shopper = self._shopper(served, user, session, now_us, recalled)
         wanted = Request(
             history=shopper.history,
             now=now_us // MICROS,
-            exclude=_exclude(served, excluded, shown),
+            exclude=_exclude(served, [*excluded, *recalled.deleted_items], shown),
             allowed=allowed,
             exclude_seen=exclude_seen,
             diversity=diversity,
@@ -122,6 +124,9 @@ class Lists:
 
     async def search(self, request: pb.SearchItemsRequest) -> pb.SearchItemsResponse:
         """Answer with the items that read like some words."""
+        now_us = time.time_ns() // 1000
+        user = self.known_as(validation.optional_id("user_id", request.user_id))
+        recalled = await self._recall.ask(user)
         served = self._host.served
         model = served.model
         query = validation.limited_text("query", request.query, validation.MAX_QUERY_CHARS)
@@ -131,15 +136,13 @@ class Lists:
         shown = paging.decode(request.page_token, identity := paging.fingerprint(request))
         fields = validation.read_mask(request.read_mask, pb.RecommendedItem)
         excluded = validation.excluded("exclude_item_ids", request.exclude_item_ids)
-        now_us = time.time_ns() // 1000
         session = session_events(request.session, model, now_us)
-        user = self.known_as(validation.optional_id("user_id", request.user_id))
         allowed = await self._allowed(served, request.filter)
-        shopper = await self._shopper(served, user, session, now_us, None)
+        shopper = self._shopper(served, user, session, now_us, recalled)
         wanted = Request(
             history=shopper.history,
             now=now_us // MICROS,
-            exclude=_exclude(served, excluded, shown),
+            exclude=_exclude(served, [*excluded, *recalled.deleted_items], shown),
             allowed=allowed,
             explain=request.explain,
         )
@@ -157,14 +160,15 @@ class Lists:
 
     async def similar(self, request: pb.SimilarItemsRequest) -> pb.SimilarItemsResponse:
         """Answer with the items whose texts are most alike."""
+        recalled = await self._recall.ask("")
         call, served = CALL.get(), self._host.served
         model = served.model
         size = validation.page_size(request.page_size, self._config.max_page_size)
         shown = paging.decode(request.page_token, identity := paging.fingerprint(request))
         fields = validation.read_mask(request.read_mask, pb.SimilarItem)
         excluded = validation.excluded("exclude_item_ids", request.exclude_item_ids)
-        seed = _seed(request, served)
-        exclude = _exclude(served, excluded, shown)
+        seed = _seed(request, served, recalled.deleted_items)
+        exclude = _exclude(served, [*excluded, *recalled.deleted_items], shown)
         if isinstance(seed, int):
             exclude = np.union1d(exclude, np.array([seed], dtype=np.int32)).astype(np.int32)
         allowed = await self._allowed(served, request.filter)
@@ -181,15 +185,15 @@ class Lists:
             request_id=call.request_id,
         )
 
-    async def _shopper(
-        self, served: Served, user: str, session: SessionEvents, now_us: int, before_us: int | None
+    def _shopper(
+        self, served: Served, user: str, session: SessionEvents, now_us: int, recalled: Recalled
     ) -> _Shopper:
         """Bring together what is stored about a user and what the session says."""
-        stored = await self._history(user, before_us)
         history, used = merge_history(
-            served.model, stored or (), session, now_us // MICROS, self._config.max_history
+            served.model, recalled.events or (), session, now_us // MICROS, self._config.max_history
         )
-        return _Shopper(user, session, history, used, stored is not None)
+        available = recalled.events is not None or not user
+        return _Shopper(user, session, history, used, available)
 
     async def _page(
         self,
@@ -224,16 +228,6 @@ class Lists:
             surface or "-",
             pb.Degradation.Name(page.degradation),
         )
-
-    async def _history(self, user: str, before_us: int | None) -> list[PastEvent] | None:
-        """Return a user's stored events; None when the store cannot be read, which must not stop a list."""
-        if not user:
-            return []
-        try:
-            return await self._state.history(user, self._config.max_history, before_us, CALL.get().deadline)
-        except StateUnavailable as error:
-            _LOG.warning("history unavailable request_id=%s: %s", CALL.get().request_id, error)
-            return None
 
     async def _allowed(self, served: Served, expression: str) -> BoolArray | None:
         """Return the mask of a filter, [items]; None without a filter."""
@@ -285,7 +279,7 @@ def _next_token(served: Served, identity: bytes, shown: paging.HashArray, rows: 
     return paging.encode(identity, np.concatenate([shown, hashes]))
 
 
-def _seed(request: pb.SimilarItemsRequest, served: Served) -> int | str:
+def _seed(request: pb.SimilarItemsRequest, served: Served, deleted: Sequence[str]) -> int | str:
     """Return the row or the text to start from."""
     kind = request.WhichOneof("seed")
     if kind is None:
@@ -298,7 +292,7 @@ def _seed(request: pb.SimilarItemsRequest, served: Served) -> int | str:
     if not validation.optional_id("item_id", request.item_id):
         raise invalid("item_id", "is empty")
     row = served.model.catalogue.row(request.item_id)
-    if row is None or served.model.catalogue.is_hidden(row):
+    if row is None or served.model.catalogue.is_hidden(row) or request.item_id in deleted:
         raise Problem(
             grpc.StatusCode.NOT_FOUND,
             "ITEM_NOT_FOUND",

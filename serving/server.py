@@ -27,11 +27,9 @@ from serving.model import LiveModel, Model
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.reload import BundleWatcher, FailedReload
 from serving.service import SERVICE_NAME, RecommendationService
-from serving.sqlite_file import SqliteFile
-from serving.sqlite_items import SqliteItemChanges
-from serving.sqlite_state import SqliteUserState
+from serving.stores import Stores, open_stores
 from serving.tls import server_credentials
-from serving.user_state import UserState
+from serving.user_state import StateUnavailable, UserState
 
 HISTORIES_FILE: Final = "histories.parquet"
 """In the artifact store: training histories, imported into user state once per content."""
@@ -103,7 +101,7 @@ class RunningServer:
     _envelope: Envelope
     _host: ModelHost
     _watcher: BundleWatcher | None
-    _file: SqliteFile
+    _stores: Stores
 
     async def stop(self, drain_seconds: float) -> None:
         """Report NOT_SERVING, take no more calls, let running ones finish, and release everything.
@@ -123,7 +121,7 @@ class RunningServer:
         await draining
         await self.service.close()
         await self._host.close()
-        await self._file.close()
+        await self._stores.close()
 
 
 async def start(
@@ -153,13 +151,18 @@ async def start(
     )
     port = _bind(server, config)
     store = Path(config.artifacts)
-    file = SqliteFile(Path(config.state) if config.state else store / "state.sqlite")
-    state, changes = SqliteUserState(file), SqliteItemChanges(file)
+    stores = await open_stores(config.state, store, config.redis)
+    state, changes = stores.users, stores.items
+    if stores.warning:
+        console.print(stores.warning, soft_wrap=True, markup=False, highlight=False)
     try:
         await _import_histories(state, store / HISTORIES_FILE, console)
         derived = await asyncio.to_thread(Served.of, model.current)
+    except StateUnavailable as error:
+        await stores.close()
+        raise InputError(f"state: {error}") from error
     except BaseException:
-        await file.close()
+        await stores.close()
         raise
     host = ModelHost(changes, state, config)
     health = health_aio.HealthServicer()
@@ -179,7 +182,7 @@ async def start(
         )
         reflection.enable_server_reflection(names, server)
     await server.start()
-    running = RunningServer(port, service, server, health, envelope, host, watcher, file)
+    running = RunningServer(port, service, server, health, envelope, host, watcher, stores)
     try:
         await host.load(model, derived)
     except BaseException:
@@ -264,7 +267,7 @@ def _bind(server: grpc.aio.Server, config: ServeConfig) -> int:
     return port
 
 
-async def _import_histories(state: SqliteUserState, path: Path, console: Console) -> None:
+async def _import_histories(state: UserState, path: Path, console: Console) -> None:
     if path.is_file():
         with console.status(f"reading {path.name} into user state (once)"):
             result = await state.import_histories(path)

@@ -22,6 +22,7 @@ from serving.lists import Lists
 from serving.problems import invalid
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
+from serving.recall import Recall
 from serving.recording import check_events, respond
 from serving.reload import BundleWatcher
 from serving.user_state import Outcome, UserState
@@ -66,7 +67,8 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         self._config = config
         self._histories = histories
         self._watcher = watcher
-        self._lists = Lists(host, state, config, pseudonyms)
+        self._recall = Recall(host, state, config)
+        self._lists = Lists(host, self._recall, config, pseudonyms)
         self._started = time.monotonic()
 
     async def close(self) -> None:
@@ -97,6 +99,10 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
             raise invalid("events", f"{len(request.events):,} events; send at most {limit:,} per call")
         now_us, ahead = time.time_ns() // 1000, self._config.max_future_seconds
         checked = check_events(request.events, self._host.served.model, now_us, ahead, self._lists.known_as)
+        if any(reject.reason == pb.RowReject.ITEM_ID for reject in checked.rejects):
+            await self._recall.ask("")  # another server may have added the item a moment ago
+            model = self._host.served.model
+            checked = check_events(request.events, model, now_us, ahead, self._lists.known_as)
         outcomes = await self._state.record(checked.events, call.deadline) if checked.events else []
         pairs = zip(checked.events, outcomes, strict=True)
         await self._host.count_events(event.item_id for event, outcome in pairs if outcome is Outcome.new)
@@ -143,6 +149,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         if checked.changes and not request.validate_only:
             revision = await self._changes.store(checked.changes, call.deadline)
             await self._host.reach(revision, call.deadline)
+            await self._changes.acknowledge(revision)
         return pb.UpsertItemsResponse(
             upserted_count=len(checked.changes), rejects=checked.rejects, request_id=call.request_id
         )

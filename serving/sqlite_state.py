@@ -6,25 +6,28 @@ import asyncio
 import hashlib
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 
-from conf.errors import InputError
-from serving.histories import read_histories
+from serving.histories import file_sha256, read_histories
 from serving.sqlite_file import SqliteFile, one
+from serving.sqlite_items import acknowledged, deleted_since
 from serving.user_state import (
     MICROS,
     ImportResult,
     NewEvent,
     Outcome,
     PastEvent,
+    Shown,
+    Snapshot,
     StateStats,
     StateUnavailable,
+    StoredEvent,
 )
 
 _IMPORT_SLICE: Final = 5_000
@@ -61,6 +64,24 @@ class SqliteUserState:
             lambda db: _history(db, user_id, limit, before_us, impressions), deadline
         )
 
+    async def snapshot(
+        self,
+        user_id: str,
+        limit: int,
+        applied: int,
+        before_us: int | None = None,
+        deadline: float | None = None,
+        impressions: bool = True,
+    ) -> Snapshot:
+        """Return a user's latest events and what has become of the items; see UserState."""
+
+        def read(db: sqlite3.Connection) -> Snapshot:
+            # What a commit between the queries adds can only be missing from the first of them.
+            events = _history(db, user_id, limit, before_us, impressions) if user_id else []
+            return Snapshot(events, deleted_since(db, applied), acknowledged(db))
+
+        return await self._file.read(read, deadline)
+
     async def users(self, after: str, limit: int, deadline: float | None = None) -> list[str]:
         """Return the users after an id, in order of the ids; see UserState."""
         query = "SELECT user_id FROM users WHERE user_id > ? ORDER BY user_id LIMIT ?"
@@ -75,6 +96,17 @@ class SqliteUserState:
             raise StateUnavailable("the user is erased, but a long read keeps the log from being emptied")
         return deleted
 
+    async def deletions(self) -> int:
+        """Return a number that grows with every deletion; see UserState."""
+        query = "SELECT coalesce(max(deleted_us), 0) FROM deleted_users"
+        return await self._file.read(lambda db: int(one(db, query)))
+
+    async def deleted_among(self, user_ids: Sequence[str]) -> set[str]:
+        """Return those that have been deleted; see UserState."""
+        return await self._file.read(
+            lambda db: {user for user in user_ids if self._deleted_us(db, user) >= 0}
+        )
+
     async def import_histories(self, path: Path) -> ImportResult:
         """Store the events of a histories file; see UserState."""
         return await self._import(path)
@@ -87,6 +119,17 @@ class SqliteUserState:
     async def stats(self) -> StateStats:
         """Return size and freshness."""
         return StateStats(self._sizes.users, self._sizes.events, self._last_record_us)
+
+    async def stored(self, imported: bool) -> AsyncIterator[list[StoredEvent]]:
+        """Yield all stored events, a few thousand at a time; see UserState."""
+        query = _STORED.format(recorded="" if imported else "AND recorded = 1")
+        after: tuple[object, ...] = (-1, 0, 0, "")
+        while rows := await self._file.read(partial(_rows, query=query, after=after)):
+            after = rows[-1][:4]
+            yield [
+                StoredEvent(user, item, kind, time_us, event_id, Shown(*shown))
+                for _, time_us, _, event_id, user, item, kind, *shown in rows
+            ]
 
     def _record(self, db: sqlite3.Connection, events: Sequence[NewEvent]) -> list[Outcome]:
         deleted = {user: self._deleted_us(db, user) for user in {event.user_id for event in events}}
@@ -142,7 +185,7 @@ class SqliteUserState:
 
     async def _import(self, path: Path) -> ImportResult:
         """Import slice by slice, so that events can be recorded in between; what is cut off is repeated."""
-        sha256 = await asyncio.to_thread(_sha256, path)
+        sha256 = await asyncio.to_thread(file_sha256, path)
         known = "SELECT count(*) FROM imports WHERE sha256 = ?"
         if await self._file.read(lambda db: db.execute(known, (sha256,)).fetchone()[0]):
             return ImportResult(already_imported=True, rows=0, new=0)
@@ -168,14 +211,8 @@ class SqliteUserState:
         return frame.height, change.events
 
 
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-
-
+_PAGE: Final = 5_000
+"""Events that `stored` reads at a time."""
 _USER: Final = "(SELECT id FROM users WHERE user_id = ?1)"
 _ADD_USER: Final = "INSERT INTO users (user_id) VALUES (?) ON CONFLICT DO NOTHING"
 _ADD_EVENT: Final = f"""
@@ -201,6 +238,16 @@ _EVERY_KIND: Final = _HISTORY.format(kinds="")
 _DEEDS: Final = _HISTORY.format(kinds="AND kind <> 'impression'")
 
 
+# By the index, from where the page before has ended: no read is so long that the log cannot be emptied.
+_STORED: Final = f"""
+SELECT user, time_us, position, event_id, user_id, item_id, kind,
+       request_id, list_position, surface, model_version, device, hour
+FROM events JOIN users ON users.id = events.user
+WHERE (user, time_us, position, event_id) > (?, ?, ?, ?) {{recorded}}
+ORDER BY user, time_us, position, event_id LIMIT {_PAGE}
+"""
+
+
 @dataclass
 class _Sizes:
     """Counts kept beside the file, because counting millions of rows would delay reads."""
@@ -215,3 +262,7 @@ def _history(
     query = _EVERY_KIND if impressions else _DEEDS
     rows = db.execute(query, (user_id, 2**63 - 1 if before_us is None else before_us, limit)).fetchall()
     return [PastEvent(*row) for row in reversed(rows)]
+
+
+def _rows(db: sqlite3.Connection, query: str, after: tuple[object, ...]) -> list[Any]:
+    return db.execute(query, after).fetchall()

@@ -16,6 +16,7 @@ from serving.histories import forget_user
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.queries import Event, RecommendQuery
 from serving.results import ServiceError
+from serving.sqlite_state import SqliteUserState
 from serving.user_state import StateUnavailable
 from tests.serving.conftest import Harness, Servers
 
@@ -97,7 +98,9 @@ def test_pseudonymised_users_are_deleted_under_their_pseudonym(
 def test_a_read_that_keeps_the_log_makes_the_caller_try_again(server: Harness) -> None:
     with Client(server.address) as client:
         client.record_events([Event(ALICE, "i7", "click")])
-        server.running._file.writer.execute("PRAGMA busy_timeout = 10")
+        users = server.running._stores.users
+        assert isinstance(users, SqliteUserState)
+        users._file.writer.execute("PRAGMA busy_timeout = 10")
         reader = sqlite3.connect(server.store / "state.sqlite")
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM events").fetchall()

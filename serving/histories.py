@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -73,8 +74,23 @@ def file_sha256(path: Path) -> str:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def forget_user(path: Path, user_id: str) -> None:
-    """Rewrite a histories file without a user, in one step; nothing happens where it has no such user.
+def users_of(path: Path) -> list[str]:
+    """Return the users of a histories file.
+
+    Raises:
+        InputError: the file is not a histories table.
+    """
+    try:
+        frame = pl.read_parquet(path, columns=[schema.USER_ID], memory_map=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise InputError(f"{path}: not a histories table ({first_line}); publish the bundle again") from error
+    users: list[str] = frame[schema.USER_ID].unique().drop_nulls().cast(pl.String).to_list()
+    return users
+
+
+def forget_users(path: Path, user_ids: Collection[str]) -> None:
+    """Rewrite a histories file without some users, in one step; nothing happens where it has none of them.
 
     A file that is published meanwhile is not overwritten: it is read again.
 
@@ -83,23 +99,23 @@ def forget_user(path: Path, user_id: str) -> None:
     """
     with _ALONE:
         try:
-            while path.is_file() and not _rewritten(path, user_id):
+            while path.is_file() and not _rewritten(path, user_ids):
                 pass
         except (pl.exceptions.PolarsError, OSError) as error:
             first_line = str(error).partition("\n")[0]
-            raise StateUnavailable(f"{path}: a user cannot be taken out ({first_line})") from error
+            raise StateUnavailable(f"{path}: users cannot be taken out ({first_line})") from error
 
 
-def _rewritten(path: Path, user_id: str) -> bool:
+def _rewritten(path: Path, user_ids: Collection[str]) -> bool:
     """Return False where the file was replaced by another one in the meantime."""
     before = path.stat()
     frame = pl.read_parquet(path, memory_map=False)
-    mine = frame[schema.USER_ID] == user_id
-    if not mine.any():
+    theirs = frame[schema.USER_ID].is_in(list(user_ids))
+    if not theirs.any():
         return True
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        frame.filter(~mine).write_parquet(temporary)
+        frame.filter(~theirs).write_parquet(temporary)
         now = path.stat()
         if (now.st_ino, now.st_mtime_ns) != (before.st_ino, before.st_mtime_ns):
             return False

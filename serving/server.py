@@ -20,6 +20,7 @@ from conf.errors import InputError
 from conf.serving import ServeConfig
 from features.privacy import make_pseudonyms
 from serving.envelope import Envelope
+from serving.erasure import HistoriesCleaner
 from serving.gate import Gate
 from serving.host import ModelHost, Served
 from serving.keys import KeyRing
@@ -39,6 +40,8 @@ Load = Callable[[str], LiveModel]
 """Verifies and loads a version of the store."""
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _CURRENT: Final = "CURRENT"
+_CLEAN_SECONDS: Final = 60.0
+"""How often this server looks whether others have deleted users, who may be in its histories file."""
 _LAST_BYTES_SECONDS: Final = 0.5
 """Time for the last responses to leave, once every call has been answered."""
 
@@ -101,6 +104,7 @@ class RunningServer:
     _envelope: Envelope
     _host: ModelHost
     _watcher: BundleWatcher | None
+    _cleaner: HistoriesCleaner
     _stores: Stores
 
     async def stop(self, drain_seconds: float) -> None:
@@ -111,6 +115,7 @@ class RunningServer:
         """
         if self._watcher is not None:
             await self._watcher.stop()
+        await self._cleaner.stop()
         await self._health.enter_graceful_shutdown()
         draining = asyncio.create_task(self._server.stop(drain_seconds))
         idle = asyncio.create_task(self._envelope.wait_idle())
@@ -156,6 +161,8 @@ async def start(
     if stores.warning:
         console.print(stores.warning, soft_wrap=True, markup=False, highlight=False)
     try:
+        cleaner = HistoriesCleaner(state, store / HISTORIES_FILE, _CLEAN_SECONDS)
+        await cleaner.look()
         await _import_histories(state, store / HISTORIES_FILE, console)
         derived = await asyncio.to_thread(Served.of, model.current)
     except StateUnavailable as error:
@@ -168,7 +175,7 @@ async def start(
     health = health_aio.HealthServicer()
     watcher = None
     if load is not None and config.reload_seconds > 0:
-        watcher = _watch(config, host, state, health, console, load)
+        watcher = _watch(config, host, state, cleaner, health, console, load)
     service = RecommendationService(host, state, changes, config, store / HISTORIES_FILE, watcher, pseudonyms)
     pb_grpc.add_RecommendationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
@@ -182,7 +189,7 @@ async def start(
         )
         reflection.enable_server_reflection(names, server)
     await server.start()
-    running = RunningServer(port, service, server, health, envelope, host, watcher, stores)
+    running = RunningServer(port, service, server, health, envelope, host, watcher, cleaner, stores)
     try:
         await host.load(model, derived)
     except BaseException:
@@ -190,6 +197,7 @@ async def start(
         raise
     for name in ("", SERVICE_NAME, RELOAD_HEALTH):
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
+    cleaner.start()
     if watcher is not None:
         watcher.start()
     return running
@@ -199,6 +207,7 @@ def _watch(
     config: ServeConfig,
     host: ModelHost,
     state: UserState,
+    cleaner: HistoriesCleaner,
     health: health_aio.HealthServicer,
     console: Console,
     load: Load,
@@ -209,6 +218,7 @@ def _watch(
     async def prepare(model: LiveModel) -> None:
         _check_privacy(config, model.current)
         if (store / HISTORIES_FILE).is_file():
+            await cleaner.look(another_file=True)
             await state.import_histories(store / HISTORIES_FILE)
 
     async def changed(failed: FailedReload | None) -> None:

@@ -14,7 +14,7 @@ from ranking.filters import AttributeKind
 from ranking.live_catalogue import ItemChange
 from serving import validation
 from serving.envelope import CALL, Context
-from serving.histories import forget_user
+from serving.histories import forget_users
 from serving.host import ModelHost
 from serving.item_changes import ItemChanges
 from serving.items import check_deletes, check_items
@@ -170,7 +170,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
             raise invalid("user_id", "is empty")
         user = self._lists.known_as(request.user_id)
         deleted = await self._state.delete_user(user)
-        await asyncio.to_thread(forget_user, self._histories, user)
+        await asyncio.to_thread(forget_users, self._histories, [user])
         return pb.DeleteUserResponse(deleted_event_count=deleted, request_id=CALL.get().request_id)
 
 

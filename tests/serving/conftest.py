@@ -17,7 +17,9 @@ from conf.serving import ServeConfig
 from serving.model import LiveModel
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.server import RunningServer, start
+from tests.serving.backends import Backend
 from tests.serving.fake_bundle import FakeBundle
+from tests.serving.redis_server import RedisServer
 
 T = TypeVar("T")
 
@@ -69,8 +71,8 @@ class Servers:
     ) -> Harness:
         """Start a server on the fake bundle, or on another live model."""
         model = model or FakeBundle()
-        open_to_tests = {"port": 0, "admin": True, "reflection": True}
-        config = ServeConfig(artifacts=str(self.store), **{**open_to_tests, **settings})
+        open_to_tests = {"artifacts": str(self.store), "port": 0, "admin": True, "reflection": True}
+        config = ServeConfig(**{**open_to_tests, **settings})
         starting = start(config, live or model, Console(file=io.StringIO()), load)
         running = asyncio.run_coroutine_threadsafe(starting, self._loop).result(20)
         channel = grpc.insecure_channel(f"127.0.0.1:{running.port}")
@@ -78,7 +80,7 @@ class Servers:
         stub = pb_grpc.RecommendationServiceStub(channel)  # type: ignore[no-untyped-call]
         model.recommender.batches.clear()
         model.recommender.seen.clear()
-        return Harness(model, running, self._loop, stub, self.store)
+        return Harness(model, running, self._loop, stub, Path(config.artifacts))
 
     def stop(self, harness: Harness) -> None:
         """Stop one server before the end of the test."""
@@ -106,3 +108,22 @@ def servers(tmp_path: Path) -> Iterator[Servers]:
 @pytest.fixture
 def server(servers: Servers) -> Harness:
     return servers.start()
+
+
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    if request.param == "sqlite":
+        return Backend(str(folder / "state.sqlite"), folder)
+    server: RedisServer = request.getfixturevalue("redis_server")
+    with server.client as client:
+        client.flushall()
+    return Backend(server.url, server.folder)

@@ -12,7 +12,7 @@ import pytest
 
 from conf.schema import PrivacyConfig
 from serving.client import Client
-from serving.histories import forget_user
+from serving.histories import forget_users
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.queries import Event, RecommendQuery
 from serving.results import ServiceError
@@ -119,7 +119,7 @@ def test_a_histories_file_that_cannot_be_read_is_an_error_not_silence(server: Ha
         client.delete_user(ALICE)
     assert caught.value.reason == "STATE_UNAVAILABLE"
     with pytest.raises(StateUnavailable, match="cannot be taken out"):
-        forget_user(server.store / "histories.parquet", ALICE)
+        forget_users(server.store / "histories.parquet", [ALICE])
 
 
 def test_a_file_published_meanwhile_is_cleaned_instead(
@@ -140,7 +140,7 @@ def test_a_file_published_meanwhile_is_cleaned_instead(
             (newer / "h.parquet").replace(path)
 
     monkeypatch.setattr(pl.DataFrame, "write_parquet", slow_write)
-    forget_user(path, ALICE)
+    forget_users(path, [ALICE])
     assert pl.read_parquet(path)["user_id"].to_list() == ["carol"]
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["histories.parquet"]
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import polars as pl
 import pytest
 
 from conf.errors import InputError
-from conf.serving import RedisConfig
 from ranking.live_catalogue import ItemChange
 from serving.item_changes import ItemChanges, StoredChange
-from serving.stores import Stores, open_stores
+from serving.stores import Stores
 from serving.user_state import (
     MICROS,
     ImportResult,
@@ -28,9 +24,8 @@ from serving.user_state import (
     StoredEvent,
     UserState,
 )
-from tests.serving.redis_server import RedisServer
+from tests.serving.backends import Backend
 
-T = TypeVar("T")
 START = 1_700_000_000 * MICROS
 SHOWN = Shown("r-1", 3, "home", "v1", "phone", 17)
 BOOT = ItemChange(
@@ -38,55 +33,6 @@ BOOT = ItemChange(
 )
 HAT = ItemChange("b", {"title": "Hat"})
 GONE = ItemChange("a", None)
-
-
-@dataclass
-class Backend:
-    """Somewhere to keep things."""
-
-    state: str
-    folder: Path
-    prefix: str = "shelfwise:"
-
-    @asynccontextmanager
-    async def opened(self) -> AsyncIterator[Stores]:
-        stores = await open_stores(self.state, self.folder, RedisConfig(prefix=self.prefix))
-        try:
-            yield stores
-        finally:
-            await stores.close()
-
-    def run(self, scenario: Callable[[Stores], Awaitable[T]]) -> T:
-        async def open_and_run() -> T:
-            async with self.opened() as stores:
-                return await scenario(stores)
-
-        return asyncio.run(open_and_run())
-
-    def users(self, scenario: Callable[[UserState], Awaitable[T]]) -> T:
-        return self.run(lambda stores: scenario(stores.users))
-
-    def items(self, scenario: Callable[[ItemChanges], Awaitable[T]]) -> T:
-        return self.run(lambda stores: scenario(stores.items))
-
-
-@pytest.fixture(scope="module")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.close()
-
-
-@pytest.fixture(params=["sqlite", "redis"])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
-    folder = tmp_path / "state"
-    folder.mkdir()
-    if request.param == "sqlite":
-        return Backend(str(folder / "state.sqlite"), folder)
-    server: RedisServer = request.getfixturevalue("redis_server")
-    with server.client as client:
-        client.flushall()
-    return Backend(server.url, server.folder)
 
 
 def new(user: str, item: str, time_us: int, event_id: str, kind: str = "click") -> NewEvent:

@@ -67,13 +67,14 @@ class Servers:
         model: FakeBundle | None = None,
         live: LiveModel | None = None,
         load: Callable[[str], LiveModel] | None = None,
+        console: Console | None = None,
         **settings: Any,
     ) -> Harness:
         """Start a server on the fake bundle, or on another live model."""
         model = model or FakeBundle()
         open_to_tests = {"artifacts": str(self.store), "port": 0, "admin": True, "reflection": True}
         config = ServeConfig(**{**open_to_tests, **settings})
-        starting = start(config, live or model, Console(file=io.StringIO()), load)
+        starting = start(config, live or model, console or Console(file=io.StringIO()), load)
         running = asyncio.run_coroutine_threadsafe(starting, self._loop).result(20)
         channel = grpc.insecure_channel(f"127.0.0.1:{running.port}")
         self._started.append((running, channel))

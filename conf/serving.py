@@ -1,4 +1,4 @@
-"""Typed configuration of the commands around a published bundle: serve, recommend, export, rollback, demo."""
+"""Typed configuration of the commands around a published bundle: serve, recommend, export and others."""
 
 from __future__ import annotations
 
@@ -161,6 +161,19 @@ class ExportConfig:
 
     artifacts: str = "work/artifacts"
     output: str = "exported"
+
+
+@dataclass(frozen=True)
+class ExportEventsConfig:
+    """Root of export-events: the stored events as a table for the next training."""
+
+    artifacts: str = "work/artifacts"
+    state: str | None = None
+    """As in serve; null is `<artifacts>/state.sqlite`."""
+    redis: RedisConfig = field(default_factory=RedisConfig)
+    output: str = "events.parquet"
+    imported: bool = False
+    """Whether the events of `histories.parquet`, which the last training had, are written, too."""
 
 
 @dataclass(frozen=True)

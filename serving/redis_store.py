@@ -58,13 +58,16 @@ class RedisStore:
         """Return the key of something, or of something that there is once per user."""
         return self._prefix + name.encode() + (b":" + of if of else b"")
 
-    async def enter(self) -> None:
+    async def enter(self, create: bool = True) -> None:
         """Find the store's description, or make one.
 
         Raises:
-            InputError: a store of another program version.
+            InputError: a store of another program version, or none where none shall be made.
             RedisError: Redis does not answer, or the key is something else.
         """
+        if not create and not await self.client.exists(self.key("store")):
+            prefix = self._prefix.decode()
+            raise InputError(f"state: {self.name} holds no store under redis.prefix={prefix}")
         script = self.client.register_script((Path(__file__).parent / "lua" / "enter.lua").read_text())
         fresh = (_FORMAT, secrets.token_hex(8), secrets.token_bytes(16))
         found, self._id, self.salt = await script(keys=[self.key("store")], args=list(fresh))
@@ -127,8 +130,8 @@ class RedisStore:
         return self._scripts[name]
 
 
-async def open_redis(url: str, config: RedisConfig) -> RedisStore:
-    """Connect and enter the store.
+async def open_redis(url: str, config: RedisConfig, create: bool = True) -> RedisStore:
+    """Connect and enter the store, which is made where it is not there unless `create` is false.
 
     Raises:
         InputError: an address that is none, or that does not lead to a Redis that lets us in.
@@ -151,7 +154,7 @@ async def open_redis(url: str, config: RedisConfig) -> RedisStore:
     except (ValueError, TypeError) as error:
         raise InputError(f"state: {name} is not an address of a Redis; write {_EXAMPLE}") from error
     try:
-        await store.enter()
+        await store.enter(create)
     except (RedisError, OSError, TypeError) as error:
         await store.close()
         first_line = str(error).partition("\n")[0]

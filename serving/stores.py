@@ -37,26 +37,34 @@ class Stores:
     """What an operator should know about how safe events are."""
 
 
-async def open_stores(state: str | None, artifacts: Path, redis: RedisConfig) -> Stores:
+async def open_stores(state: str | None, artifacts: Path, redis: RedisConfig, create: bool = True) -> Stores:
     """Open the stores that the setting `state` names.
+
+    Args:
+        state: the setting.
+        artifacts: the artifact store, where they are by default.
+        redis: how a Redis is used.
+        create: whether to make them where they are not there yet.
 
     Raises:
         InputError: they cannot be used.
     """
     if state is not None and state.startswith(_REDIS):
-        return await _open_redis(state, redis)
+        return await _open_redis(state, redis, create)
     if state is not None and "://" in state:
         raise InputError(
             f"state: no kind of store is called '{state.partition('://')[0]}'; write a path, or an address "
             "that begins with redis://, rediss:// or unix://"
         )
     path = Path(state) if state else artifacts / _FILE
+    if not create and not path.is_file():
+        raise InputError(f"{path}: no such file, so nothing was recorded here; set state or artifacts")
     file = SqliteFile(path)
     return Stores(SqliteUserState(file), SqliteItemChanges(file), str(path), file.close)
 
 
-async def _open_redis(url: str, config: RedisConfig) -> Stores:
-    store = await open_redis(url, config)
+async def _open_redis(url: str, config: RedisConfig, create: bool) -> Stores:
+    store = await open_redis(url, config, create)
     users = RedisUserState(store)
 
     async def close() -> None:

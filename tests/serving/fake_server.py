@@ -1,4 +1,4 @@
-"""Runs the real server on the fake bundle: `python -m tests.serving.fake_server STORE [key=value ...]`."""
+"""The real server on the fake bundle: `python -m tests.serving.fake_server STORE PORT DRAIN_SECONDS [STATE]`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from tests.serving.fake_bundle import FakeBundle
 def main() -> int:
     console = Console()
     port, drain = int(sys.argv[2]), float(sys.argv[3])
-    config = ServeConfig(artifacts=sys.argv[1], port=port, drain_seconds=drain, log_requests=True)
+    state = sys.argv[4] if len(sys.argv) > 4 else None
+    config = ServeConfig(
+        artifacts=sys.argv[1], port=port, drain_seconds=drain, log_requests=True, state=state
+    )
     try:
         serve_model(config, FakeBundle(), console)
     except InputError as error:

@@ -33,7 +33,9 @@ ROOT = Path(__file__).parents[2]
 class Process:
     """A server in a process of its own."""
 
-    def __init__(self, store: Path, port: int = 0, drain_seconds: float = 5.0) -> None:
+    def __init__(
+        self, store: Path, port: int = 0, drain_seconds: float = 5.0, state: str | None = None
+    ) -> None:
         command = [
             sys.executable,
             "-m",
@@ -41,6 +43,7 @@ class Process:
             str(store),
             str(port),
             str(drain_seconds),
+            *([state] if state else []),
         ]
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

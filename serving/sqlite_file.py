@@ -176,7 +176,14 @@ def _lay_out(db: sqlite3.Connection, path: Path) -> None:
             f"{path}: not a user state of format {_FORMAT}; "
             "set state to another file or use the program that made it"
         )
-    db.executescript(f"BEGIN IMMEDIATE; {''.join(_LAYERS[found:])} PRAGMA user_version = {_FORMAT};")
+    try:
+        db.executescript(f"BEGIN IMMEDIATE; {''.join(_LAYERS[found:])} PRAGMA user_version = {_FORMAT};")
+    except sqlite3.OperationalError:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        if one(db, "PRAGMA user_version") == _FORMAT:
+            return  # another process was quicker
+        raise
     if found == 0:
         db.execute("INSERT INTO settings VALUES ('salt', ?)", (secrets.token_bytes(16),))
     db.execute("COMMIT")

@@ -1,4 +1,4 @@
-"""The real server on the fake bundle: `python -m tests.serving.fake_server STORE PORT DRAIN_SECONDS [STATE]`."""
+"""The real server on the fake bundle; run it with STORE PORT DRAIN_SECONDS [STATE]."""
 
 from __future__ import annotations
 

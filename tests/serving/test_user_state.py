@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ import pytest
 
 from conf.errors import InputError
 from serving.histories import read_histories
-from serving.sqlite_file import SqliteFile
+from serving.sqlite_file import SqliteFile, one
 from serving.sqlite_state import SqliteUserState
 from serving.user_state import (
     MICROS,
@@ -121,6 +122,23 @@ def test_files_that_are_no_user_state_are_refused(tmp_path: Path, file: Path, co
 
     with pytest.raises(InputError, match=r"state\.sqlite"):
         asyncio.run(opening())
+
+
+def test_processes_that_begin_together_make_one_file(file: Path) -> None:
+    opened: list[SqliteFile] = []
+
+    async def opening() -> None:
+        opened.append(SqliteFile(file))
+
+    threads = [threading.Thread(target=lambda: asyncio.run(opening())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    salts = {one(f.writer, "SELECT hex(value) FROM settings WHERE name = 'salt'") for f in opened}
+    assert len(opened) == 8 and len(salts) == 1
+    for f in opened:
+        asyncio.run(f.close())
 
 
 def test_a_locked_file_is_unavailable_not_a_crash(file: Path) -> None:

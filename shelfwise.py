@@ -35,6 +35,7 @@ USAGE = """usage: shelfwise <command> [key=value ...]
   recommend      ask a running server from the terminal
   create-key     make an API key for a server
   export         copy the fine-tuned text encoder out of the current bundle
+  export-events  write the events that servers have recorded as a table for the next training
   rollback       make an earlier bundle current again
   demo           start a server on a finished run and show three users' lists
 
@@ -117,6 +118,12 @@ def _export(config: Any) -> None:  # noqa: ANN401
     export(config, CONSOLE)
 
 
+def _export_events(config: Any) -> None:  # noqa: ANN401
+    from serving.export_events import export_events
+
+    export_events(config, CONSOLE)
+
+
 def _demo(config: Any) -> None:  # noqa: ANN401
     from serving.demo import demo
 
@@ -143,6 +150,7 @@ COMMANDS: dict[str, Callable[[Any], float | None]] = {
     "recommend": _recommend,
     "create-key": _create_key,
     "export": _export,
+    "export-events": _export_events,
     "rollback": _rollback,
     "demo": _demo,
 }
@@ -192,7 +200,9 @@ def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
         place += 2 if arguments[place] in VALUED_FLAGS else 1
     if place >= len(arguments) or "=" in arguments[place]:
         raise InputError("which command? see shelfwise --help")
-    command = arguments[place]
+    command, after = arguments[place], place + 1
+    if "-".join(arguments[place : place + 2]) in COMMANDS:  # `export events` is `export-events`
+        command, after = "-".join(arguments[place : place + 2]), place + 2
     if command not in COMMANDS:
         from conf.errors import closest
 
@@ -200,7 +210,7 @@ def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
     flags: list[str] = []
     overrides: list[str] = []
     after_flag = False
-    for argument in (*arguments[:place], *arguments[place + 1 :]):
+    for argument in (*arguments[:place], *arguments[after:]):
         is_flag = argument.startswith("-")
         (flags if is_flag or after_flag or "=" not in argument and argument[:1] != "~" else overrides).append(
             argument

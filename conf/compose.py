@@ -32,6 +32,7 @@ from conf.serving import (
     CreateKeyConfig,
     DemoConfig,
     ExportConfig,
+    ExportEventsConfig,
     RecommendConfig,
     RollbackConfig,
     ServeConfig,
@@ -49,6 +50,7 @@ ROOTS: dict[str, type] = {
     "recommend": RecommendConfig,
     "create-key": CreateKeyConfig,
     "export": ExportConfig,
+    "export-events": ExportEventsConfig,
     "rollback": RollbackConfig,
     "demo": DemoConfig,
 }

@@ -1,4 +1,4 @@
-"""Typed configuration of the commands around a published bundle: serve, recommend, export, rollback, demo."""
+"""Typed configuration of the commands around a published bundle: serve, recommend, export and others."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ class LimitsConfig:
     """Longest wait for the model in a burst; calls that would wait longer are refused."""
     standing_queue_seconds: float = 0.03
     """The same once the queue has not been empty for a while: then waiting helps nobody."""
-    history_seconds: float = 0.1
-    """Longest wait for a stored history; then the list is made without."""
+    history_seconds: float = 0.2
+    """Longest wait for a stored history and other servers' item changes; then the list is made without."""
     default_deadline_seconds: float = 10.0
     """Deadline of calls that come without one."""
 
@@ -91,6 +91,34 @@ class LimitsConfig:
 
 
 @dataclass(frozen=True)
+class RedisConfig:
+    """How a Redis that holds the state is used; `state` names it."""
+
+    password_env: str = "SHELFWISE_REDIS_PASSWORD"
+    """Environment variable with the password; where it is empty, the address has it, or there is none."""
+    prefix: str = "shelfwise:"
+    """Beginning of every key."""
+    max_user_events: int = 10000
+    """Events kept per user, the newest ones, impressions and all others counted apart; 0 keeps all."""
+    max_connections: int = 64
+    """Connections per server; more requests wait for one."""
+    timeout_seconds: float = 2.0
+    """Longest wait for a connection and for an answer."""
+    retries: int = 2
+    """How often a command that failed for want of a connection or an answer is sent again."""
+    erase_seconds: float = 30.0
+    """How long DeleteUser waits until Redis has written its files anew."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(bool(self.prefix), "redis.prefix must not be empty")
+        _at_least(0, self, "redis.", "max_user_events", "retries")
+        _at_least(1, self, "redis.", "max_connections")
+        for name in ("timeout_seconds", "erase_seconds"):
+            _require(getattr(self, name) > 0, f"redis.{name} must be positive")
+
+
+@dataclass(frozen=True)
 class ServeConfig:
     """Root of serve."""
 
@@ -99,7 +127,9 @@ class ServeConfig:
     port: int = 50051
     """0 takes a free port; the chosen one is printed."""
     state: str | None = None
-    """SQLite file of user state; null is `<artifacts>/state.sqlite`."""
+    """Where events and item changes are kept: a SQLite file (null is `<artifacts>/state.sqlite`), or a Redis
+    as `redis://host:port/number`, `rediss://` with TLS, or `unix:///socket`."""
+    redis: RedisConfig = field(default_factory=RedisConfig)
     threads: int = 1
     """CPU threads of the model's arithmetic; 0 takes all. Lists are small work: more workers help more."""
     max_page_size: int = 500
@@ -205,6 +235,19 @@ class ExportConfig:
 
     artifacts: str = "work/artifacts"
     output: str = "exported"
+
+
+@dataclass(frozen=True)
+class ExportEventsConfig:
+    """Root of export-events: the stored events as a table for the next training."""
+
+    artifacts: str = "work/artifacts"
+    state: str | None = None
+    """As in serve; null is `<artifacts>/state.sqlite`."""
+    redis: RedisConfig = field(default_factory=RedisConfig)
+    output: str = "events.parquet"
+    imported: bool = False
+    """Whether the events of `histories.parquet`, which the last training had, are written, too."""
 
 
 @dataclass(frozen=True)

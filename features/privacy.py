@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 from dataclasses import dataclass
 
 import polars as pl
@@ -12,8 +13,11 @@ import polars as pl
 from conf.errors import InputError
 from conf.schema import PrivacyConfig
 
+PSEUDONYM = "pseudonym:"
+"""Marks user ids in tables that are pseudonyms already, made under the same key; nothing is made of those."""
 _LENGTH = 32
 """Hex digits kept: 128 bits, far beyond accidental collisions."""
+_IS_PSEUDONYM = re.compile(f"[0-9a-f]{{{_LENGTH}}}")
 
 
 @dataclass(frozen=True)
@@ -31,13 +35,21 @@ class Pseudonyms:
         return hmac.new(self.key, user_id.encode(), hashlib.sha256).hexdigest()[:_LENGTH]
 
     def expression(self, ids: pl.Expr) -> pl.Expr:
-        """Replace a string column; each distinct id of a batch is hashed once, null stays null."""
+        """Replace a string column; each distinct id of a batch is hashed once, null stays null.
+
+        Ids that are marked as pseudonyms lose the mark and stay.
+        """
         return ids.map_batches(self._series, return_dtype=pl.String, is_elementwise=True)
 
     def _series(self, ids: pl.Series) -> pl.Series:
         distinct = ids.drop_nulls().unique()
-        hashed = pl.Series([self.of(i) for i in distinct.to_list()], dtype=pl.String)
+        hashed = pl.Series([self._read(i) for i in distinct.to_list()], dtype=pl.String)
         return ids.replace_strict(distinct, hashed, default=None, return_dtype=pl.String)
+
+    def _read(self, user_id: str) -> str:
+        """Return the pseudonym of an id in a table; in a request nobody may name one."""
+        marked = user_id.removeprefix(PSEUDONYM)
+        return marked if _IS_PSEUDONYM.fullmatch(marked) and marked != user_id else self.of(user_id)
 
 
 def make_pseudonyms(config: PrivacyConfig) -> Pseudonyms | None:

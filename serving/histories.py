@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -11,10 +13,8 @@ import polars as pl
 
 from conf.errors import InputError
 from features import schema
-from serving.user_state import MICROS, StateUnavailable
+from serving.user_state import IMPORTED, MICROS, StateUnavailable
 
-_IMPORTED: Final = "import:"
-"""Prefix of event ids made by imports; the service's begin with `client:` or `content:`."""
 _ALONE: Final = threading.Lock()
 """Users are taken out one after another, or one rewriting would undo the other."""
 
@@ -53,7 +53,7 @@ def read_histories(path: Path) -> pl.DataFrame:
     # Sorted, because neighbours in the file's tree are written many times faster than scattered rows.
     return frame.sort(schema.USER_ID, schema.TIMESTAMP, schema.ORDER).select(
         pl.col(schema.USER_ID),
-        (pl.lit(_IMPORTED) + pl.concat_str(*content, repeat, separator="\x1f")).alias("event_id"),
+        (pl.lit(IMPORTED) + pl.concat_str(*content, repeat, separator="\x1f")).alias("event_id"),
         (pl.col(schema.TIMESTAMP) * MICROS).alias("time_us"),
         pl.col(schema.ORDER).alias("position"),
         pl.col(schema.ITEM_ID),
@@ -61,8 +61,36 @@ def read_histories(path: Path) -> pl.DataFrame:
     )
 
 
-def forget_user(path: Path, user_id: str) -> None:
-    """Rewrite a histories file without a user, in one step; nothing happens where it has no such user.
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a histories file's content.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def users_of(path: Path) -> list[str]:
+    """Return the users of a histories file.
+
+    Raises:
+        InputError: the file is not a histories table.
+    """
+    try:
+        frame = pl.read_parquet(path, columns=[schema.USER_ID], memory_map=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise InputError(f"{path}: not a histories table ({first_line}); publish the bundle again") from error
+    users: list[str] = frame[schema.USER_ID].unique().drop_nulls().cast(pl.String).to_list()
+    return users
+
+
+def forget_users(path: Path, user_ids: Collection[str]) -> None:
+    """Rewrite a histories file without some users, in one step; nothing happens where it has none of them.
 
     A file that is published meanwhile is not overwritten: it is read again.
 
@@ -71,23 +99,23 @@ def forget_user(path: Path, user_id: str) -> None:
     """
     with _ALONE:
         try:
-            while path.is_file() and not _rewritten(path, user_id):
+            while path.is_file() and not _rewritten(path, user_ids):
                 pass
         except (pl.exceptions.PolarsError, OSError) as error:
             first_line = str(error).partition("\n")[0]
-            raise StateUnavailable(f"{path}: a user cannot be taken out ({first_line})") from error
+            raise StateUnavailable(f"{path}: users cannot be taken out ({first_line})") from error
 
 
-def _rewritten(path: Path, user_id: str) -> bool:
+def _rewritten(path: Path, user_ids: Collection[str]) -> bool:
     """Return False where the file was replaced by another one in the meantime."""
     before = path.stat()
     frame = pl.read_parquet(path, memory_map=False)
-    mine = frame[schema.USER_ID] == user_id
-    if not mine.any():
+    theirs = frame[schema.USER_ID].is_in(list(user_ids))
+    if not theirs.any():
         return True
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        frame.filter(~mine).write_parquet(temporary)
+        frame.filter(~theirs).write_parquet(temporary)
         now = path.stat()
         if (now.st_ino, now.st_mtime_ns) != (before.st_ino, before.st_mtime_ns):
             return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -18,7 +17,6 @@ from serving import paging
 from serving.batching import Batcher
 from serving.follower import CHUNK, START_CHUNK, ItemFollower
 from serving.item_changes import ItemChanges
-from serving.item_signal import ItemSignal
 from serving.metrics import Metrics, QueueMetrics
 from serving.model import (
     Answer,
@@ -109,7 +107,6 @@ class ModelHost:
         state: UserState,
         config: ServeConfig,
         metrics: Metrics,
-        signal: ItemSignal | None = None,
     ) -> None:
         """Prepare an empty host; `load` gives it a model.
 
@@ -118,10 +115,7 @@ class ModelHost:
             state: stored events, for the popularity of models that have learnt from none.
             config: limits.
             metrics: told of the model and its queue.
-            signal: tells of item changes by other processes; None where there are none, or they may wait.
         """
-        self._signal = signal
-        self._news: asyncio.Task[None] | None = None
         self._changes = changes
         self._state = state
         self._config = config
@@ -181,36 +175,14 @@ class ModelHost:
         """Return what a queue beside the model's is to report to."""
         return self._metrics.queue(name, length)
 
-    async def admit(self, deadline: float | None) -> None:
-        """Refuse a list that would wait too long; know every item change that was acknowledged before.
+    def admit(self, deadline: float | None) -> None:
+        """Refuse a list that would wait too long.
 
         Raises:
             QueueFull: too much work waits.
-            StateUnavailable: other processes' changes could not be read.
             TimeoutError: the deadline (event loop time) passed.
         """
         self.jobs.admit(deadline)
-        if self._signal is None:
-            return
-        if self._signal.news():
-            self._news = asyncio.create_task(self._follow_news())
-        if self._news is not None:
-            # Whoever comes while the changes are being read waits for them, too.
-            async with asyncio.timeout_at(deadline):
-                await asyncio.shield(self._news)
-
-    async def _follow_news(self) -> None:
-        news = asyncio.current_task()
-        try:
-            await self.reach(await self._changes.newest())
-        finally:
-            if self._news is news:
-                self._news = None
-
-    def tell(self) -> None:
-        """Tell other processes that an item change has been stored."""
-        if self._signal is not None:
-            self._signal.tell()
 
     async def ask(self, job: RecommendJob | SimilarJob, deadline: float | None) -> Answer:
         """Have a list made, and note in the current call's record where the time went.

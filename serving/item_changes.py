@@ -19,7 +19,7 @@ class StoredChange:
     """The newest change of an item."""
 
     revision: int
-    """Its place in the order of all changes, from 1."""
+    """Its place in the order of all changes: above 0 and growing, not necessarily by 1."""
     change: ItemChange
 
 
@@ -51,3 +51,10 @@ class ItemChanges(Protocol):
 
     async def newest(self) -> int:
         """Return the revision of the last change, 0 where there is none; raises as `since` does."""
+
+    async def acknowledge(self, revision: int) -> None:
+        """Let every server know that a revision is about to be acknowledged; see `user_state.Snapshot`.
+
+        Raises:
+            StateUnavailable: the store failed.
+        """

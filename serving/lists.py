@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Iterable, Sequence
@@ -17,15 +16,16 @@ from features.privacy import Pseudonyms
 from ranking.filters import FilterError
 from ranking.requests import History, Recommendation, Request
 from serving import paging, validation
-from serving.batching import Batcher, QueueFull
+from serving.batching import Batcher
 from serving.envelope import CALL
 from serving.host import ModelHost, Served
 from serving.model import Neighbours, RecommendJob, SimilarJob
 from serving.problems import Problem, invalid
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from serving.recall import Recall, Recalled
 from serving.telemetry import note, passed, stage
 from serving.translation import SessionEvents, degradation, merge_history, session_events
-from serving.user_state import MICROS, PastEvent, StateUnavailable, UserState, log_name
+from serving.user_state import MICROS, log_name
 
 _LOG = logging.getLogger(__name__)
 
@@ -63,11 +63,11 @@ class Lists:
     """Makes the lists of the service; create it inside a running event loop."""
 
     def __init__(
-        self, host: ModelHost, state: UserState, config: ServeConfig, pseudonyms: Pseudonyms | None
+        self, host: ModelHost, recall: Recall, config: ServeConfig, pseudonyms: Pseudonyms | None
     ) -> None:
         """Wire the parts; see `serving.service.RecommendationService`."""
         self._host = host
-        self._state = state
+        self._recall = recall
         self._config = config
         self._pseudonyms = pseudonyms
         self._filters = Batcher[_FilterJob, BoolArray | FilterError](
@@ -88,6 +88,10 @@ class Lists:
 
     async def recommend(self, request: pb.RecommendRequest) -> pb.RecommendResponse:
         """Answer with a personalised list."""
+        asked = request.HasField("request_time")
+        now_us = validation.micros("request_time", request.request_time) if asked else time.time_ns() // 1000
+        user = self.known_as(validation.optional_id("user_id", request.user_id))
+        recalled = await self._recall.ask(user, now_us if asked else None)
         served = self._host.served
         model = served.model
         size = validation.page_size(request.page_size, self._config.max_page_size)
@@ -96,20 +100,17 @@ class Lists:
         surface = validation.surface(request.surface)
         intent = validation.limited_text("session.intent", request.session.intent, validation.MAX_QUERY_CHARS)
         excluded = validation.excluded("exclude_item_ids", request.exclude_item_ids)
-        asked = request.HasField("request_time")
-        now_us = validation.micros("request_time", request.request_time) if asked else time.time_ns() // 1000
         session = session_events(request.session, model, now_us)
-        user = self.known_as(validation.optional_id("user_id", request.user_id))
         exclude_seen = request.exclude_seen if request.HasField("exclude_seen") else model.exclude_seen
         diversity = (
             validation.diversity(request.diversity) if request.HasField("diversity") else served.diversity
         )
         allowed = await self._allowed(served, request.filter)
-        shopper = await self._shopper(served, user, session, now_us, now_us if asked else None)
+        shopper = self._shopper(served, user, session, now_us, recalled)
         wanted = Request(
             history=shopper.history,
             now=now_us // MICROS,
-            exclude=_exclude(served, excluded, shown),
+            exclude=_exclude(served, [*excluded, *recalled.deleted_items], shown),
             allowed=allowed,
             exclude_seen=exclude_seen,
             diversity=diversity,
@@ -129,6 +130,9 @@ class Lists:
 
     async def search(self, request: pb.SearchItemsRequest) -> pb.SearchItemsResponse:
         """Answer with the items that read like some words."""
+        now_us = time.time_ns() // 1000
+        user = self.known_as(validation.optional_id("user_id", request.user_id))
+        recalled = await self._recall.ask(user)
         served = self._host.served
         model = served.model
         query = validation.limited_text("query", request.query, validation.MAX_QUERY_CHARS)
@@ -138,15 +142,13 @@ class Lists:
         shown = paging.decode(request.page_token, identity := paging.fingerprint(request))
         fields = validation.read_mask(request.read_mask, pb.RecommendedItem)
         excluded = validation.excluded("exclude_item_ids", request.exclude_item_ids)
-        now_us = time.time_ns() // 1000
         session = session_events(request.session, model, now_us)
-        user = self.known_as(validation.optional_id("user_id", request.user_id))
         allowed = await self._allowed(served, request.filter)
-        shopper = await self._shopper(served, user, session, now_us, None)
+        shopper = self._shopper(served, user, session, now_us, recalled)
         wanted = Request(
             history=shopper.history,
             now=now_us // MICROS,
-            exclude=_exclude(served, excluded, shown),
+            exclude=_exclude(served, [*excluded, *recalled.deleted_items], shown),
             allowed=allowed,
             explain=request.explain,
         )
@@ -164,14 +166,15 @@ class Lists:
 
     async def similar(self, request: pb.SimilarItemsRequest) -> pb.SimilarItemsResponse:
         """Answer with the items whose texts are most alike."""
+        recalled = await self._recall.ask("")
         call, served = CALL.get(), self._host.served
         model = served.model
         size = validation.page_size(request.page_size, self._config.max_page_size)
         shown = paging.decode(request.page_token, identity := paging.fingerprint(request))
         fields = validation.read_mask(request.read_mask, pb.SimilarItem)
         excluded = validation.excluded("exclude_item_ids", request.exclude_item_ids)
-        seed = _seed(request, served)
-        exclude = _exclude(served, excluded, shown)
+        seed = _seed(request, served, recalled.deleted_items)
+        exclude = _exclude(served, [*excluded, *recalled.deleted_items], shown)
         if isinstance(seed, int):
             exclude = np.union1d(exclude, np.array([seed], dtype=np.int32)).astype(np.int32)
         allowed = await self._allowed(served, request.filter)
@@ -189,15 +192,15 @@ class Lists:
             request_id=call.request_id,
         )
 
-    async def _shopper(
-        self, served: Served, user: str, session: SessionEvents, now_us: int, before_us: int | None
+    def _shopper(
+        self, served: Served, user: str, session: SessionEvents, now_us: int, recalled: Recalled
     ) -> _Shopper:
         """Bring together what is stored about a user and what the session says."""
-        stored = await self._history(user, before_us)
         history, used = merge_history(
-            served.model, stored or (), session, now_us // MICROS, self._config.max_history
+            served.model, recalled.events or (), session, now_us // MICROS, self._config.max_history
         )
-        return _Shopper(user, session, history, used, stored is not None)
+        available = recalled.events is not None or not user
+        return _Shopper(user, session, history, used, available)
 
     async def _page(
         self,
@@ -229,25 +232,6 @@ class Lists:
             degradation=pb.Degradation.Name(page.degradation).removeprefix("DEGRADATION_").lower(),
             model_version=version,
         )
-
-    async def _history(self, user: str, before_us: int | None) -> list[PastEvent] | None:
-        """Return a user's stored events; None when the store cannot be read, which must not stop a list."""
-        if not user:
-            return []
-        call, now = CALL.get(), asyncio.get_running_loop().time()
-        budget = self._config.limits.history_seconds
-        if call.deadline is not None:
-            budget = min(budget, (call.deadline - now) / 2)  # the model needs the other half
-        try:
-            with stage("history"):
-                return await self._state.history(user, self._config.max_history, before_us, now + budget)
-        except (StateUnavailable, TimeoutError, QueueFull) as error:
-            if call.deadline is not None and call.deadline <= asyncio.get_running_loop().time():
-                raise TimeoutError from error
-            reason = str(error) or f"not read within {budget:.3f} s"
-            _LOG.warning("history unavailable: %s", reason, extra={"request_id": call.request_id})
-            note(history="unavailable")
-            return None
 
     async def _allowed(self, served: Served, expression: str) -> BoolArray | None:
         """Return the mask of a filter, [items]; None without a filter."""
@@ -302,7 +286,7 @@ def _next_token(served: Served, identity: bytes, shown: paging.HashArray, rows: 
     return paging.encode(identity, np.concatenate([shown, hashes]))
 
 
-def _seed(request: pb.SimilarItemsRequest, served: Served) -> int | str:
+def _seed(request: pb.SimilarItemsRequest, served: Served, deleted: Sequence[str]) -> int | str:
     """Return the row or the text to start from."""
     kind = request.WhichOneof("seed")
     if kind is None:
@@ -315,7 +299,7 @@ def _seed(request: pb.SimilarItemsRequest, served: Served) -> int | str:
     if not validation.optional_id("item_id", request.item_id):
         raise invalid("item_id", "is empty")
     row = served.model.catalogue.row(request.item_id)
-    if row is None or served.model.catalogue.is_hidden(row):
+    if row is None or served.model.catalogue.is_hidden(row) or request.item_id in deleted:
         raise Problem(
             grpc.StatusCode.NOT_FOUND,
             "ITEM_NOT_FOUND",

@@ -20,9 +20,9 @@ from conf.errors import InputError
 from conf.serving import ServeConfig
 from features.privacy import make_pseudonyms
 from serving.envelope import Envelope
+from serving.erasure import HistoriesCleaner
 from serving.gate import Gate
 from serving.host import ModelHost, Served
-from serving.item_signal import ItemSignal
 from serving.keys import KeyRing
 from serving.logs import set_up
 from serving.metrics import Metrics, MetricsServer
@@ -30,12 +30,10 @@ from serving.model import LiveModel, Model
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.reload import BundleWatcher, FailedReload
 from serving.service import SERVICE_NAME, RecommendationService
-from serving.sqlite_file import SqliteFile
-from serving.sqlite_items import SqliteItemChanges
-from serving.sqlite_state import SqliteUserState
+from serving.stores import Stores, open_stores
 from serving.tls import server_credentials
 from serving.tracing import Tracing, make_tracing
-from serving.user_state import UserState
+from serving.user_state import StateUnavailable, UserState
 from serving.workers import worker_number
 
 HISTORIES_FILE: Final = "histories.parquet"
@@ -50,6 +48,8 @@ _SWITCH_SECONDS: Final = 0.0005
 """How long a thread may keep Python to itself: the event loop must not wait for the model's thread."""
 _HARD_LIMIT: Final = 4
 """Calls beyond so many times `limits.max_concurrent` are refused by gRPC itself, without details."""
+_CLEAN_SECONDS: Final = 60.0
+"""How often this server looks whether others have deleted users, who may be in its histories file."""
 _LAST_BYTES_SECONDS: Final = 0.5
 """Time for the last responses to leave, once every call has been answered."""
 
@@ -112,7 +112,8 @@ class RunningServer:
     _envelope: Envelope
     _host: ModelHost
     _watcher: BundleWatcher | None
-    _file: SqliteFile
+    _cleaner: HistoriesCleaner
+    _stores: Stores
     _metrics_server: MetricsServer | None
     _tracing: Tracing | None
 
@@ -124,6 +125,7 @@ class RunningServer:
         """
         if self._watcher is not None:
             await self._watcher.stop()
+        await self._cleaner.stop()
         await self._health.enter_graceful_shutdown()
         draining = asyncio.create_task(self._server.stop(drain_seconds))
         idle = asyncio.create_task(self._envelope.wait_idle())
@@ -134,7 +136,7 @@ class RunningServer:
         await draining
         await self.service.close()
         await self._host.close()
-        await self._file.close()
+        await self._stores.close()
         if self._metrics_server is not None:
             await asyncio.to_thread(self._metrics_server.close)
         if self._tracing is not None:
@@ -173,23 +175,29 @@ async def start(
     # A worker that is not warm yet must not be given connections, which others could answer.
     port = _bind(server, config) if worker is None else 0
     store = Path(config.artifacts)
-    state_path = Path(config.state) if config.state else store / "state.sqlite"
-    file = SqliteFile(state_path)
-    state, changes = SqliteUserState(file), SqliteItemChanges(file)
+    stores = await open_stores(config.state, store, config.redis)
+    state, changes = stores.users, stores.items
+    if stores.warning:
+        console.print(stores.warning, soft_wrap=True, markup=False, highlight=False)
     try:
+        cleaner = HistoriesCleaner(state, store / HISTORIES_FILE, _CLEAN_SECONDS)
+        await cleaner.look()
         await _import_histories(state, store / HISTORIES_FILE, console)
         derived = await asyncio.to_thread(Served.of, model.current)
         metrics_server = None
         if config.metrics.port:
             metrics_server = metrics.serve(config.metrics.host, config.metrics.port + (worker or 0))
+    except StateUnavailable as error:
+        await stores.close()
+        raise InputError(f"state: {error}") from error
     except BaseException:
-        await file.close()
+        await stores.close()
         raise
-    host = ModelHost(changes, state, config, metrics, None if worker is None else ItemSignal(state_path))
+    host = ModelHost(changes, state, config, metrics)
     health = health_aio.HealthServicer()
     watcher = None
     if load is not None and config.reload_seconds > 0:
-        watcher = _watch(config, host, state, health, console, load, metrics)
+        watcher = _watch(config, host, state, cleaner, health, console, load, metrics)
     service = RecommendationService(host, state, changes, config, store / HISTORIES_FILE, watcher, pseudonyms)
     pb_grpc.add_RecommendationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
@@ -205,8 +213,9 @@ async def start(
     if worker is None:
         await server.start()
     running = RunningServer(
-        port, service, metrics, server, health, envelope, host, watcher, file, metrics_server, tracing
-    )
+        port, service, metrics, server, health, envelope, host, watcher, cleaner, stores, metrics_server,
+        tracing,
+    )  # fmt: skip
     try:
         await host.load(model, derived)
         if worker is not None:
@@ -217,6 +226,7 @@ async def start(
         raise
     for name in ("", SERVICE_NAME, RELOAD_HEALTH):
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
+    cleaner.start()
     if watcher is not None:
         watcher.start()
     return running
@@ -226,6 +236,7 @@ def _watch(
     config: ServeConfig,
     host: ModelHost,
     state: UserState,
+    cleaner: HistoriesCleaner,
     health: health_aio.HealthServicer,
     console: Console,
     load: Load,
@@ -237,6 +248,7 @@ def _watch(
     async def prepare(model: LiveModel) -> None:
         _check_privacy(config, model.current)
         if (store / HISTORIES_FILE).is_file():
+            await cleaner.look(another_file=True)
             await state.import_histories(store / HISTORIES_FILE)
 
     async def changed(failed: FailedReload | None) -> None:
@@ -298,7 +310,7 @@ def _bind(server: grpc.aio.Server, config: ServeConfig) -> int:
     return port
 
 
-async def _import_histories(state: SqliteUserState, path: Path, console: Console) -> None:
+async def _import_histories(state: UserState, path: Path, console: Console) -> None:
     if path.is_file():
         with console.status(f"reading {path.name} into user state (once)"):
             result = await state.import_histories(path)

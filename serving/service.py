@@ -14,7 +14,7 @@ from ranking.filters import AttributeKind
 from ranking.live_catalogue import ItemChange
 from serving import validation
 from serving.envelope import CALL, Context
-from serving.histories import forget_user
+from serving.histories import forget_users
 from serving.host import ModelHost
 from serving.item_changes import ItemChanges
 from serving.items import check_deletes, check_items
@@ -22,6 +22,7 @@ from serving.lists import Lists
 from serving.problems import invalid
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
+from serving.recall import Recall
 from serving.recording import check_events, respond
 from serving.reload import BundleWatcher
 from serving.telemetry import note, passed, stage
@@ -67,7 +68,8 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         self._config = config
         self._histories = histories
         self._watcher = watcher
-        self._lists = Lists(host, state, config, pseudonyms)
+        self._recall = Recall(host, state, config)
+        self._lists = Lists(host, self._recall, config, pseudonyms)
         self._started = time.monotonic()
 
     async def close(self) -> None:
@@ -76,21 +78,21 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
 
     async def Recommend(self, request: pb.RecommendRequest, _: Context) -> pb.RecommendResponse:
         """Answer with a personalised list."""
-        await self._host.admit(CALL.get().deadline)
+        self._host.admit(CALL.get().deadline)
         response = await self._lists.recommend(request)
         passed("response")
         return response
 
     async def SearchItems(self, request: pb.SearchItemsRequest, _: Context) -> pb.SearchItemsResponse:
         """Answer with the items that read like some words."""
-        await self._host.admit(CALL.get().deadline)
+        self._host.admit(CALL.get().deadline)
         response = await self._lists.search(request)
         passed("response")
         return response
 
     async def SimilarItems(self, request: pb.SimilarItemsRequest, _: Context) -> pb.SimilarItemsResponse:
         """Answer with the items whose texts are most alike."""
-        await self._host.admit(CALL.get().deadline)
+        self._host.admit(CALL.get().deadline)
         response = await self._lists.similar(request)
         passed("response")
         return response
@@ -107,6 +109,10 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
             raise invalid("events", f"{len(request.events):,} events; send at most {limit:,} per call")
         now_us, ahead = time.time_ns() // 1000, self._config.max_future_seconds
         checked = check_events(request.events, self._host.served.model, now_us, ahead, self._lists.known_as)
+        if any(reject.reason == pb.RowReject.ITEM_ID for reject in checked.rejects):
+            await self._recall.ask("")  # another server may have added the item a moment ago
+            model = self._host.served.model
+            checked = check_events(request.events, model, now_us, ahead, self._lists.known_as)
         passed("validate")
         outcomes: list[Outcome] = []
         if checked.events:
@@ -181,9 +187,9 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         """Store item changes and wait until lists know them."""
         with stage("store_items"):
             revision = await self._changes.store(changes, deadline)
-            self._host.tell()
         with stage("apply"):
             await self._host.reach(revision, deadline)
+            await self._changes.acknowledge(revision)
 
     async def DeleteUser(self, request: pb.DeleteUserRequest, _: Context) -> pb.DeleteUserResponse:
         """Erase a user everywhere."""
@@ -191,7 +197,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
             raise invalid("user_id", "is empty")
         user = self._lists.known_as(request.user_id)
         deleted = await self._state.delete_user(user)
-        await asyncio.to_thread(forget_user, self._histories, user)
+        await asyncio.to_thread(forget_users, self._histories, [user])
         return pb.DeleteUserResponse(deleted_event_count=deleted, request_id=CALL.get().request_id)
 
 

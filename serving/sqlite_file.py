@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 Work = Callable[[sqlite3.Connection], Result]
 """Something to do on a connection; what it writes is committed together with the rest of its batch."""
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 """`PRAGMA user_version` of the layout below."""
 _EVENTS: Final = """
 CREATE TABLE users (id INTEGER PRIMARY KEY, user_id TEXT NOT NULL UNIQUE) STRICT;
@@ -48,6 +48,19 @@ CREATE TABLE item_changes (
   attributes TEXT                    -- JSON object; null: the item is deleted
 ) STRICT;
 """
+_SHOWN: Final = """
+-- The list that an event came from, as far as the sender told.
+ALTER TABLE events ADD COLUMN request_id TEXT;
+ALTER TABLE events ADD COLUMN list_position INTEGER;  -- from 1
+ALTER TABLE events ADD COLUMN surface TEXT;
+ALTER TABLE events ADD COLUMN model_version TEXT;
+ALTER TABLE events ADD COLUMN device TEXT;
+ALTER TABLE events ADD COLUMN hour INTEGER;           -- the shopper's, 0 to 23
+-- Impressions outnumber what shoppers do; a history without them must not read past them.
+CREATE INDEX deeds_by_time ON events (user, time_us, position) WHERE kind <> 'impression';
+"""
+_LAYERS: Final = (_EVENTS, _ITEMS, _SHOWN)
+"""What each format added to the one before; an older file gets what it lacks."""
 _MAX_QUEUE: Final = 10_000
 
 
@@ -158,14 +171,19 @@ def _lay_out(db: sqlite3.Connection, path: Path) -> None:
     tables = one(db, "SELECT count(*) FROM sqlite_schema")
     if found == _FORMAT:
         return
-    if found == 1:
-        db.executescript(f"BEGIN IMMEDIATE; {_ITEMS} PRAGMA user_version = {_FORMAT}; COMMIT;")
-        return
-    if found or tables:
+    if found > _FORMAT or found < 0 or (found == 0 and tables):
         raise InputError(
             f"{path}: not a user state of format {_FORMAT}; "
             "set state to another file or use the program that made it"
         )
-    db.executescript(f"BEGIN IMMEDIATE; {_EVENTS} {_ITEMS} PRAGMA user_version = {_FORMAT};")
-    db.execute("INSERT INTO settings VALUES ('salt', ?)", (secrets.token_bytes(16),))
+    try:
+        db.executescript(f"BEGIN IMMEDIATE; {''.join(_LAYERS[found:])} PRAGMA user_version = {_FORMAT};")
+    except sqlite3.OperationalError:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        if one(db, "PRAGMA user_version") == _FORMAT:
+            return  # another process was quicker
+        raise
+    if found == 0:
+        db.execute("INSERT INTO settings VALUES ('salt', ?)", (secrets.token_bytes(16),))
     db.execute("COMMIT")

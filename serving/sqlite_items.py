@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from typing import Final
 
 from ranking.live_catalogue import ItemChange
 from serving.item_changes import StoredChange
 from serving.sqlite_file import SqliteFile, one
 
-_NEWEST = "SELECT coalesce(max(revision), 0) FROM item_changes"
+# Settings are bytes; those of equal length compare like the numbers.
+_ACKNOWLEDGE: Final = """
+INSERT INTO settings VALUES ('acknowledged', ?)
+ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)
+"""
+_NEWEST: Final = "SELECT coalesce(max(revision), 0) FROM item_changes"
 
 
 class SqliteItemChanges:
@@ -31,6 +37,22 @@ class SqliteItemChanges:
     async def newest(self) -> int:
         """Return the newest revision; see ItemChanges."""
         return await self._file.read(lambda db: int(one(db, _NEWEST)))
+
+    async def acknowledge(self, revision: int) -> None:
+        """Let every process on the file know; see ItemChanges."""
+        await self._file.write(lambda db: db.execute(_ACKNOWLEDGE, (revision.to_bytes(8, "big"),)) and None)
+
+
+def acknowledged(db: sqlite3.Connection) -> int:
+    """Return the revision that has been acknowledged; 0 where there is none."""
+    row = db.execute("SELECT value FROM settings WHERE name = 'acknowledged'").fetchone()
+    return 0 if row is None else int.from_bytes(row[0], "big")
+
+
+def deleted_since(db: sqlite3.Connection, revision: int) -> list[str]:
+    """Return the items that have been deleted by changes after a revision."""
+    query = "SELECT item_id FROM item_changes WHERE revision > ? AND attributes IS NULL"
+    return [item for (item,) in db.execute(query, (revision,)).fetchall()]
 
 
 def _store(db: sqlite3.Connection, changes: Sequence[ItemChange]) -> int:

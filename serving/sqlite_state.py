@@ -6,25 +6,28 @@ import asyncio
 import hashlib
 import sqlite3
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 
-from conf.errors import InputError
-from serving.histories import read_histories
+from serving.histories import file_sha256, read_histories
 from serving.sqlite_file import SqliteFile, one
+from serving.sqlite_items import acknowledged, deleted_since
 from serving.user_state import (
     MICROS,
     ImportResult,
     NewEvent,
     Outcome,
     PastEvent,
+    Shown,
+    Snapshot,
     StateStats,
     StateUnavailable,
+    StoredEvent,
 )
 
 _IMPORT_SLICE: Final = 5_000
@@ -49,10 +52,42 @@ class SqliteUserState:
         return await self._file.write(lambda db: self._record(db, events), deadline)
 
     async def history(
-        self, user_id: str, limit: int, before_us: int | None = None, deadline: float | None = None
+        self,
+        user_id: str,
+        limit: int,
+        before_us: int | None = None,
+        deadline: float | None = None,
+        impressions: bool = True,
     ) -> list[PastEvent]:
         """Return a user's latest events, oldest first; see UserState."""
-        return await self._file.read(lambda db: _history(db, user_id, limit, before_us), deadline)
+        return await self._file.read(
+            lambda db: _history(db, user_id, limit, before_us, impressions), deadline
+        )
+
+    async def snapshot(
+        self,
+        user_id: str,
+        limit: int,
+        applied: int,
+        before_us: int | None = None,
+        deadline: float | None = None,
+        impressions: bool = True,
+    ) -> Snapshot:
+        """Return a user's latest events and what has become of the items; see UserState."""
+
+        def read(db: sqlite3.Connection) -> Snapshot:
+            # What a commit between the queries adds can only be missing from the first of them.
+            events = _history(db, user_id, limit, before_us, impressions) if user_id else []
+            return Snapshot(events, deleted_since(db, applied), acknowledged(db))
+
+        return await self._file.read(read, deadline)
+
+    async def users(self, after: str, limit: int, deadline: float | None = None) -> list[str]:
+        """Return the users after an id, in order of the ids; see UserState."""
+        query = "SELECT user_id FROM users WHERE user_id > ? ORDER BY user_id LIMIT ?"
+        return await self._file.read(
+            lambda db: [user for (user,) in db.execute(query, (after, limit)).fetchall()], deadline
+        )
 
     async def delete_user(self, user_id: str) -> int:
         """Erase a user; see UserState. The bytes are overwritten in the file and its log is emptied."""
@@ -61,19 +96,40 @@ class SqliteUserState:
             raise StateUnavailable("the user is erased, but a long read keeps the log from being emptied")
         return deleted
 
+    async def deletions(self) -> int:
+        """Return a number that grows with every deletion; see UserState."""
+        query = "SELECT coalesce(max(deleted_us), 0) FROM deleted_users"
+        return await self._file.read(lambda db: int(one(db, query)))
+
+    async def deleted_among(self, user_ids: Sequence[str]) -> set[str]:
+        """Return those that have been deleted; see UserState."""
+        return await self._file.read(
+            lambda db: {user for user in user_ids if self._deleted_us(db, user) >= 0}
+        )
+
     async def import_histories(self, path: Path) -> ImportResult:
         """Store the events of a histories file; see UserState."""
         return await self._import(path)
 
     async def item_counts(self) -> dict[str, int]:
-        """Return how many stored events each item has; reads every event."""
-        return await self._file.read(
-            lambda db: dict(db.execute("SELECT item_id, COUNT(*) FROM events GROUP BY item_id").fetchall())
-        )
+        """Return how many stored events each item has, impressions left out; reads every event."""
+        query = "SELECT item_id, COUNT(*) FROM events WHERE kind <> 'impression' GROUP BY item_id"
+        return await self._file.read(lambda db: dict(db.execute(query).fetchall()))
 
     async def stats(self) -> StateStats:
         """Return size and freshness."""
         return StateStats(self._sizes.users, self._sizes.events, self._last_record_us)
+
+    async def stored(self, imported: bool) -> AsyncIterator[list[StoredEvent]]:
+        """Yield all stored events, a few thousand at a time; see UserState."""
+        query = _STORED.format(recorded="" if imported else "AND recorded = 1")
+        after: tuple[object, ...] = (-1, 0, 0, "")
+        while rows := await self._file.read(partial(_rows, query=query, after=after)):
+            after = rows[-1][:4]
+            yield [
+                StoredEvent(user, item, kind, time_us, event_id, Shown(*shown))
+                for _, time_us, _, event_id, user, item, kind, *shown in rows
+            ]
 
     def _record(self, db: sqlite3.Connection, events: Sequence[NewEvent]) -> list[Outcome]:
         deleted = {user: self._deleted_us(db, user) for user in {event.user_id for event in events}}
@@ -91,6 +147,7 @@ class SqliteUserState:
                 self._last_position,
                 event.item_id,
                 event.kind,
+                *astuple(event.shown),
             )
             added = db.execute(_ADD_EVENT, row).rowcount
             change.events += added
@@ -128,7 +185,7 @@ class SqliteUserState:
 
     async def _import(self, path: Path) -> ImportResult:
         """Import slice by slice, so that events can be recorded in between; what is cut off is repeated."""
-        sha256 = await asyncio.to_thread(_sha256, path)
+        sha256 = await asyncio.to_thread(file_sha256, path)
         known = "SELECT count(*) FROM imports WHERE sha256 = ?"
         if await self._file.read(lambda db: db.execute(known, (sha256,)).fetchone()[0]):
             return ImportResult(already_imported=True, rows=0, new=0)
@@ -154,19 +211,14 @@ class SqliteUserState:
         return frame.height, change.events
 
 
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-
-
+_PAGE: Final = 5_000
+"""Events that `stored` reads at a time."""
 _USER: Final = "(SELECT id FROM users WHERE user_id = ?1)"
 _ADD_USER: Final = "INSERT INTO users (user_id) VALUES (?) ON CONFLICT DO NOTHING"
 _ADD_EVENT: Final = f"""
-INSERT INTO events (user, event_id, time_us, position, item_id, kind, recorded)
-VALUES ({_USER}, ?2, ?3, ?4, ?5, ?6, 1) ON CONFLICT DO NOTHING
+INSERT INTO events (user, event_id, time_us, position, item_id, kind, recorded,
+                    request_id, list_position, surface, model_version, device, hour)
+VALUES ({_USER}, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO NOTHING
 """
 # A file made from recorded events tells them again, to the second: those are known already.
 _IMPORT_EVENT: Final = f"""
@@ -176,9 +228,23 @@ SELECT users.id, ?2, ?3, ?4, ?5, ?6, 0 FROM users WHERE users.user_id = ?1 AND N
   AND known.time_us BETWEEN ?3 AND ?3 + {MICROS - 1} AND known.item_id = ?5 AND known.kind = ?6
 ) ON CONFLICT DO NOTHING
 """
-_HISTORY: Final = f"""
-SELECT item_id, kind, time_us FROM events WHERE user = {_USER} AND time_us < ?2
+_HISTORY: Final = """
+SELECT item_id, kind, time_us FROM events
+WHERE user = (SELECT id FROM users WHERE user_id = ?1) AND time_us < ?2 {kinds}
 ORDER BY time_us DESC, position DESC LIMIT ?3
+"""
+_EVERY_KIND: Final = _HISTORY.format(kinds="")
+# In the words of the partial index, or SQLite would not use it.
+_DEEDS: Final = _HISTORY.format(kinds="AND kind <> 'impression'")
+
+
+# By the index, from where the page before has ended: no read is so long that the log cannot be emptied.
+_STORED: Final = f"""
+SELECT user, time_us, position, event_id, user_id, item_id, kind,
+       request_id, list_position, surface, model_version, device, hour
+FROM events JOIN users ON users.id = events.user
+WHERE (user, time_us, position, event_id) > (?, ?, ?, ?) {{recorded}}
+ORDER BY user, time_us, position, event_id LIMIT {_PAGE}
 """
 
 
@@ -190,6 +256,13 @@ class _Sizes:
     events: int = 0
 
 
-def _history(db: sqlite3.Connection, user_id: str, limit: int, before_us: int | None) -> list[PastEvent]:
-    rows = db.execute(_HISTORY, (user_id, 2**63 - 1 if before_us is None else before_us, limit)).fetchall()
+def _history(
+    db: sqlite3.Connection, user_id: str, limit: int, before_us: int | None, impressions: bool
+) -> list[PastEvent]:
+    query = _EVERY_KIND if impressions else _DEEDS
+    rows = db.execute(query, (user_id, 2**63 - 1 if before_us is None else before_us, limit)).fetchall()
     return [PastEvent(*row) for row in reversed(rows)]
+
+
+def _rows(db: sqlite3.Connection, query: str, after: tuple[object, ...]) -> list[Any]:
+    return db.execute(query, after).fetchall()

@@ -1,12 +1,13 @@
 """What is remembered about users: the contract between the service and a store of events.
 
-The embedded store is `serving.sqlite_state.SqliteUserState`; another one only has to fulfil this Protocol.
+The embedded store is `serving.sqlite_state.SqliteUserState`, the one that several machines can share
+`serving.redis_state.RedisUserState`; `tests/serving/test_state_contract.py` runs over both.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -14,6 +15,10 @@ from typing import Final, Protocol
 
 MICROS: Final = 1_000_000
 """Microseconds per second."""
+IMPORTED: Final = "import:"
+"""Prefix of event ids made by imports; the service's begin with `client:` or `content:`."""
+IMPRESSION: Final = "impression"
+"""The kind of events that say what was shown."""
 
 
 class StateUnavailable(Exception):
@@ -29,6 +34,23 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True)
+class Shown:
+    """The list in which a shopper saw an item, as far as the sender of an event told; kept for training."""
+
+    request_id: str | None = None
+    list_position: int | None = None
+    """Place in the list, from 1, counted over its pages."""
+    surface: str | None = None
+    model_version: str | None = None
+    device: str | None = None
+    hour: int | None = None
+    """The shopper's hour of the day, 0 to 23."""
+
+
+NOT_SHOWN: Final = Shown()
+
+
+@dataclass(frozen=True)
 class NewEvent:
     """One event to store."""
 
@@ -39,6 +61,8 @@ class NewEvent:
     """When it happened, microseconds since 1970."""
     event_id: str
     """Unique within the user; see `content_id` for events that came without one."""
+    shown: Shown = NOT_SHOWN
+    """The list that the event came from."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +75,35 @@ class PastEvent:
 
 
 @dataclass(frozen=True)
+class StoredEvent:
+    """One stored event with everything that is kept of it."""
+
+    user_id: str
+    item_id: str
+    kind: str
+    time_us: int
+    event_id: str
+    shown: Shown = NOT_SHOWN
+
+    @property
+    def recorded(self) -> bool:
+        """Whether it came by RecordEvents, not by an import."""
+        return not self.event_id.startswith(IMPORTED)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What one request has to know of the store, as it was at one moment."""
+
+    events: list[PastEvent]
+    """The user's latest events, oldest first."""
+    deleted_items: list[str]
+    """Items whose newest change is their deletion, and which the caller does not know of yet."""
+    acknowledged: int
+    """Revision of the item changes that some server has acknowledged; answers must reflect it."""
+
+
+@dataclass(frozen=True)
 class StateStats:
     """Size and freshness of a store."""
 
@@ -58,7 +111,8 @@ class StateStats:
     """Users with at least one event."""
     events: int
     last_record_us: int | None
-    """Arrival of the last new event since the store was opened, microseconds since 1970."""
+    """Arrival of the last new event as far as the store knows, microseconds since 1970; a store that
+    forgets it when it is closed knows only of events since it was opened."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +144,12 @@ class UserState(Protocol):
         """
 
     async def history(
-        self, user_id: str, limit: int, before_us: int | None = None, deadline: float | None = None
+        self,
+        user_id: str,
+        limit: int,
+        before_us: int | None = None,
+        deadline: float | None = None,
+        impressions: bool = True,
     ) -> list[PastEvent]:
         """Return a user's latest events, oldest first; empty for an unknown user.
 
@@ -98,6 +157,50 @@ class UserState(Protocol):
             user_id: whose.
             limit: most events.
             before_us: only events strictly before this time.
+            deadline: event loop time after which nobody waits for the answer.
+            impressions: whether events of the kind `impression` are among them; there are many, and where the
+                model does not know the kind they must not use up the limit.
+
+        Raises:
+            QueueFull: too much work waits.
+            TimeoutError: the deadline passed.
+            StateUnavailable: the store failed.
+        """
+
+    async def snapshot(
+        self,
+        user_id: str,
+        limit: int,
+        applied: int,
+        before_us: int | None = None,
+        deadline: float | None = None,
+        impressions: bool = True,
+    ) -> Snapshot:
+        """Return a user's latest events together with what has become of the items, in one round trip.
+
+        Args:
+            user_id: whose events; empty for nobody.
+            limit: most events.
+            applied: last revision of the item changes that the caller knows of.
+            before_us: only events strictly before this time.
+            deadline: event loop time after which nobody waits for the answer.
+            impressions: as in `history`.
+
+        Raises:
+            QueueFull: too much work waits.
+            TimeoutError: the deadline passed.
+            StateUnavailable: the store failed.
+        """
+
+    async def users(self, after: str, limit: int, deadline: float | None = None) -> list[str]:
+        """Return the users with ids greater than `after` (all ids are greater than ""), in order of the ids.
+
+        The order is that of the UTF-8 bytes, so that a listing goes on at the last id that it gave, whatever
+        was added or erased in between.
+
+        Args:
+            after: last id of the page before.
+            limit: most users.
             deadline: event loop time after which nobody waits for the answer.
 
         Raises:
@@ -107,7 +210,21 @@ class UserState(Protocol):
         """
 
     async def delete_user(self, user_id: str) -> int:
-        """Erase a user's events and keep imports from bringing them back; return how many there were."""
+        """Erase a user's events and keep imports from bringing them back; return how many there were.
+
+        Raises:
+            StateUnavailable: the store failed, or the events are gone but its files still hold bytes of them.
+        """
+
+    async def deletions(self) -> int:
+        """Return a number that grows with every deletion of a user, by whichever server.
+
+        Raises:
+            StateUnavailable: the store failed.
+        """
+
+    async def deleted_among(self, user_ids: Sequence[str]) -> set[str]:
+        """Return those of some users that have been deleted; raises as `deletions` does."""
 
     async def import_histories(self, path: Path) -> ImportResult:
         """Store the events of a histories file, once per content, skipping deleted users and known events.
@@ -117,10 +234,22 @@ class UserState(Protocol):
         """
 
     async def item_counts(self) -> dict[str, int]:
-        """Return how many stored events each item has."""
+        """Return how many stored events each item has, impressions left out."""
 
     async def stats(self) -> StateStats:
-        """Return size and freshness."""
+        """Return size and freshness; what was last known where the store cannot be read."""
+
+    def stored(self, imported: bool) -> AsyncIterator[list[StoredEvent]]:
+        """Yield all stored events in pieces of bounded size, user by user, each user's in order of time.
+
+        What was there at the beginning and is not erased meanwhile is among them, once.
+
+        Args:
+            imported: whether events that imports brought are among them.
+
+        Raises:
+            StateUnavailable: the store failed.
+        """
 
 
 def content_id(item_id: str, kind: str, time_ns: int) -> str:

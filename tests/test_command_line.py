@@ -56,6 +56,7 @@ WRONG = {
     "no dataset to evaluate": (["evaluate"], "no dataset.json here"),
     "no bundle to serve": (["serve"], "work/artifacts"),
     "no bundle to export": (["export"], "CURRENT: no such file; publish a bundle first"),
+    "no events to export": (["export", "events"], "state.sqlite: no such file, so nothing was recorded"),
     "no bundle to roll back": (["rollback"], "CURRENT: no such file; publish a bundle first"),
     "no scope": (["create-key", "scopes=[everything]"], "'everything' is not a valid Scope"),
     "one file of two": (["serve", "tls.key=server.key"], "tls.certificate and tls.key need each other"),

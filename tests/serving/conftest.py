@@ -18,7 +18,9 @@ from serving.logs import TextFormatter
 from serving.model import LiveModel
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.server import RunningServer, start
+from tests.serving.backends import Backend
 from tests.serving.fake_bundle import FakeBundle
+from tests.serving.redis_server import RedisServer
 
 T = TypeVar("T")
 
@@ -66,20 +68,21 @@ class Servers:
         model: FakeBundle | None = None,
         live: LiveModel | None = None,
         load: Callable[[str], LiveModel] | None = None,
+        console: Console | None = None,
         **settings: Any,
     ) -> Harness:
         """Start a server on the fake bundle, or on another live model."""
         model = model or FakeBundle()
-        open_to_tests = {"port": 0, "admin": True, "reflection": True}
-        config = ServeConfig(artifacts=str(self.store), **{**open_to_tests, **settings})
-        starting = start(config, live or model, Console(file=io.StringIO()), load)
+        open_to_tests = {"artifacts": str(self.store), "port": 0, "admin": True, "reflection": True}
+        config = ServeConfig(**{**open_to_tests, **settings})
+        starting = start(config, live or model, console or Console(file=io.StringIO()), load)
         running = asyncio.run_coroutine_threadsafe(starting, self._loop).result(20)
         channel = grpc.insecure_channel(f"127.0.0.1:{running.port}")
         self._started.append((running, channel))
         stub = pb_grpc.RecommendationServiceStub(channel)  # type: ignore[no-untyped-call]
         model.recommender.batches.clear()
         model.recommender.seen.clear()
-        return Harness(model, running, self._loop, stub, self.store)
+        return Harness(model, running, self._loop, stub, Path(config.artifacts))
 
     def stop(self, harness: Harness) -> None:
         """Stop one server before the end of the test."""
@@ -113,3 +116,22 @@ def servers(tmp_path: Path) -> Iterator[Servers]:
 @pytest.fixture
 def server(servers: Servers) -> Harness:
     return servers.start()
+
+
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    if request.param == "sqlite":
+        return Backend(str(folder / "state.sqlite"), folder)
+    server: RedisServer = request.getfixturevalue("redis_server")
+    with server.client as client:
+        client.flushall()
+    return Backend(server.url, server.folder)

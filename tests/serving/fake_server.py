@@ -1,4 +1,4 @@
-"""Runs the real server on the fake bundle; arguments: STORE PORT DRAIN_SECONDS LOG_FORMAT."""
+"""The real server on the fake bundle; run it with STORE PORT DRAIN_SECONDS LOG_FORMAT [STATE]."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from tests.serving.fake_bundle import FakeBundle
 def main() -> int:
     console = Console()
     port, drain = int(sys.argv[2]), float(sys.argv[3])
+    state = sys.argv[5] if len(sys.argv) > 5 else None
     config = ServeConfig(
         artifacts=sys.argv[1],
         port=port,
         drain_seconds=drain,
         log_requests=True,
         log_format=LogFormat(sys.argv[4]),
+        state=state,
     )
     try:
         serve_model(config, FakeBundle(), console)

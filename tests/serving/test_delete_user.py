@@ -12,10 +12,11 @@ import pytest
 
 from conf.schema import PrivacyConfig
 from serving.client import Client
-from serving.histories import forget_user
+from serving.histories import forget_users
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.queries import Event, RecommendQuery
 from serving.results import ServiceError
+from serving.sqlite_state import SqliteUserState
 from serving.user_state import StateUnavailable
 from tests.serving.conftest import Harness, Servers
 
@@ -97,7 +98,9 @@ def test_pseudonymised_users_are_deleted_under_their_pseudonym(
 def test_a_read_that_keeps_the_log_makes_the_caller_try_again(server: Harness) -> None:
     with Client(server.address) as client:
         client.record_events([Event(ALICE, "i7", "click")])
-        server.running._file.writer.execute("PRAGMA busy_timeout = 10")
+        users = server.running._stores.users
+        assert isinstance(users, SqliteUserState)
+        users._file.writer.execute("PRAGMA busy_timeout = 10")
         reader = sqlite3.connect(server.store / "state.sqlite")
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM events").fetchall()
@@ -116,7 +119,7 @@ def test_a_histories_file_that_cannot_be_read_is_an_error_not_silence(server: Ha
         client.delete_user(ALICE)
     assert caught.value.reason == "STATE_UNAVAILABLE"
     with pytest.raises(StateUnavailable, match="cannot be taken out"):
-        forget_user(server.store / "histories.parquet", ALICE)
+        forget_users(server.store / "histories.parquet", [ALICE])
 
 
 def test_a_file_published_meanwhile_is_cleaned_instead(
@@ -137,7 +140,7 @@ def test_a_file_published_meanwhile_is_cleaned_instead(
             (newer / "h.parquet").replace(path)
 
     monkeypatch.setattr(pl.DataFrame, "write_parquet", slow_write)
-    forget_user(path, ALICE)
+    forget_users(path, [ALICE])
     assert pl.read_parquet(path)["user_id"].to_list() == ["carol"]
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["histories.parquet"]
 

@@ -142,7 +142,7 @@ def test_an_unreadable_history_degrades_the_list_but_fails_the_write(
     async def broken(*_: Any) -> Any:
         raise StateUnavailable("disk on fire")
 
-    monkeypatch.setattr(server.running.service._state, "history", broken)
+    monkeypatch.setattr(server.running.service._state, "snapshot", broken)
     monkeypatch.setattr(server.running.service._state, "record", broken)
     response = server.stub.Recommend(pb.RecommendRequest(user_id="u", page_size=1), timeout=10)
     assert response.degradation == pb.DEGRADATION_HISTORY_UNAVAILABLE

@@ -58,6 +58,9 @@ class Changes:
     async def newest(self) -> int:
         return len(self.stored)
 
+    async def acknowledge(self, revision: int) -> None:
+        raise AssertionError("following acknowledges nothing")
+
 
 def following(
     changes: Changes,

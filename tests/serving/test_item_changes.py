@@ -11,11 +11,10 @@ from typing import TypeVar
 import pytest
 
 from ranking.live_catalogue import ItemChange
-from serving.item_changes import ItemChanges, StoredChange
+from serving.item_changes import ItemChanges
 from serving.sqlite_file import SqliteFile
 from serving.sqlite_items import SqliteItemChanges
-from serving.sqlite_state import SqliteUserState
-from serving.user_state import NewEvent, Outcome, StateUnavailable
+from serving.user_state import StateUnavailable
 
 T = TypeVar("T")
 
@@ -42,44 +41,6 @@ BOOT = ItemChange(
 HAT = ItemChange("b", {"title": "Hat"})
 
 
-def test_changes_are_told_in_order_and_the_newest_of_an_item_counts(path: Path) -> None:
-    async def scenario(changes: ItemChanges) -> None:
-        assert await changes.newest() == 0
-        assert await changes.since(0, 10) == []
-        assert await changes.store([BOOT, HAT]) == 2
-        assert await changes.since(0, 10) == [StoredChange(1, BOOT), StoredChange(2, HAT)]
-        assert await changes.since(1, 10) == [StoredChange(2, HAT)]
-        assert await changes.since(0, 1) == [StoredChange(1, BOOT)]
-        gone = ItemChange("a", None)
-        assert await changes.store([gone, HAT, HAT]) == 5
-        assert await changes.since(0, 10) == [StoredChange(3, gone), StoredChange(5, HAT)]
-        assert await changes.newest() == 5
-
-    with_changes(path, scenario)
-
-
-def test_changes_are_there_after_reopening(path: Path) -> None:
-    async def write(changes: ItemChanges) -> int:
-        return await changes.store([BOOT, HAT, ItemChange("b", None)])
-
-    async def read(changes: ItemChanges) -> list[StoredChange]:
-        return await changes.since(0, 10)
-
-    assert with_changes(path, write) == 3
-    assert with_changes(path, read) == [StoredChange(1, BOOT), StoredChange(3, ItemChange("b", None))]
-
-
-def test_two_processes_do_not_use_a_revision_twice(path: Path) -> None:
-    async def scenario(left: ItemChanges) -> None:
-        file = SqliteFile(path)
-        right = SqliteItemChanges(file)
-        numbers = await asyncio.gather(*(store.store([HAT]) for store in (left, right) for _ in range(20)))
-        assert sorted(numbers) == list(range(1, 41))
-        await file.close()
-
-    with_changes(path, scenario)
-
-
 def test_a_file_that_cannot_be_written_is_unavailable(path: Path) -> None:
     async def scenario(changes: ItemChanges) -> None:
         other = sqlite3.connect(path, isolation_level=None)
@@ -93,23 +54,3 @@ def test_a_file_that_cannot_be_written_is_unavailable(path: Path) -> None:
         assert await changes.store([BOOT]) == 1
 
     with_changes(path, scenario)
-
-
-def test_a_file_of_the_format_before_gets_what_it_lacks(path: Path) -> None:
-    async def old() -> None:
-        file = SqliteFile(path)
-        await SqliteUserState(file).record([NewEvent("u", "i1", "click", 1, "client:1")])
-        await file.close()
-
-    asyncio.run(old())
-    with sqlite3.connect(path) as db:
-        db.executescript("DROP TABLE item_changes; PRAGMA user_version = 1;")
-    db.close()
-
-    async def scenario(changes: ItemChanges) -> Outcome:
-        assert await changes.store([BOOT]) == 1
-        assert isinstance(changes, SqliteItemChanges)
-        state = SqliteUserState(changes._file)
-        return (await state.record([NewEvent("u", "i1", "click", 1, "client:1")]))[0]
-
-    assert with_changes(path, scenario) is Outcome.duplicate

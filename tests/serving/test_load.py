@@ -15,6 +15,7 @@ from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.queries import Event, RecommendQuery
 from serving.results import ServiceError
+from serving.sqlite_state import SqliteUserState
 from tests.serving.conftest import Harness, Servers, until
 from tests.serving.fake_bundle import SLOW
 
@@ -71,7 +72,9 @@ def test_a_history_that_takes_too_long_is_done_without(
 
 async def block_reader(server: Harness) -> None:
     """Keep the reading thread busy for longer than a history may take."""
-    await server.running._file.read(lambda db: time.sleep(0.5))
+    users = server.running._stores.users
+    assert isinstance(users, SqliteUserState)
+    await users._file.read(lambda db: time.sleep(0.5))
 
 
 def test_a_flood_is_shed_by_waiting_time_and_leaves_nothing_behind(servers: Servers) -> None:

@@ -34,7 +34,12 @@ class Process:
     """A server in a process of its own."""
 
     def __init__(
-        self, store: Path, port: int = 0, drain_seconds: float = 5.0, log_format: str = "text"
+        self,
+        store: Path,
+        port: int = 0,
+        drain_seconds: float = 5.0,
+        log_format: str = "text",
+        state: str | None = None,
     ) -> None:
         command = [
             sys.executable,
@@ -44,6 +49,7 @@ class Process:
             str(port),
             str(drain_seconds),
             log_format,
+            *([state] if state else []),
         ]
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

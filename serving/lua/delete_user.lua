@@ -1,0 +1,22 @@
+-- Erase a user and remember the deletion by the hash of the name.
+-- KEYS: store, users, counts by item, deleted users, and of the user deeds, impressions, known ids.
+-- ARGV: id, name, hash, time of the deletion. Returns the number of erased events, the number of the deletion among all, and
+-- whether Redis's files may still hold the name.
+local before = redis.call('HGET', KEYS[4], ARGV[3])
+local erased = redis.call('ZCARD', KEYS[5]) + redis.call('ZCARD', KEYS[6])
+for _, member in ipairs(redis.call('ZRANGE', KEYS[5], 0, -1)) do
+  count_item(KEYS[3], cjson.decode(member)[2], -1)
+end
+redis.call('DEL', KEYS[5], KEYS[6], KEYS[7])
+local was_there = redis.call('ZREM', KEYS[2], ARGV[2]) == 1
+local number
+if before and not was_there then
+  number = string.match(before, '%d+$')
+else
+  number = redis.call('HINCRBY', KEYS[1], 'deletions', 1)
+end
+redis.call('HSET', KEYS[4], ARGV[3], ARGV[4] .. ':' .. number)
+if erased > 0 then
+  redis.call('HINCRBY', KEYS[1], 'events', -erased)
+end
+return {erased, tonumber(number), (was_there or before) and 1 or 0}

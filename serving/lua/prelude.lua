@@ -1,0 +1,43 @@
+-- Put before every other script. KEYS[1] is the hash that describes the store, ARGV[1] the store's id: a Redis that has
+-- lost its data is another store, in which the caller's keys mean nobody.
+if redis.call('HGET', KEYS[1], 'id') ~= ARGV[1] then
+  return redis.error_reply('STOREGONE the data of this store is gone')
+end
+
+-- A stored event is JSON: [place among equal times, item, kind, event id, time in microseconds, list it came from ...].
+-- Imported events have a running number in place of the id, which is made from the rest; see serving/redis_events.py.
+local function event_id(event)
+  if type(event[4]) == 'string' then
+    return event[4]
+  end
+  local second = string.format('%.0f', math.floor(event[5] / 1000000))
+  return table.concat({'import:' .. event[2], event[3], second, string.format('%.0f', event[4])}, '\31')
+end
+
+-- What is left of an event's id, in order to recognise it.
+local function mark(id)
+  return string.sub(redis.sha1hex(id), 1, 16)
+end
+
+local function count_item(counts, item, step)
+  if redis.call('HINCRBY', counts, item, step) <= 0 then
+    redis.call('HDEL', counts, item)
+  end
+end
+
+-- Drop the oldest events beyond a bound (0: none); returns how many. Impressions are not counted by item: pass no counts.
+local function trim(events, known, counts, bound)
+  local excess = bound > 0 and redis.call('ZCARD', events) - bound or 0
+  if excess <= 0 then
+    return 0
+  end
+  for _, member in ipairs(redis.call('ZRANGE', events, 0, excess - 1)) do
+    local event = cjson.decode(member)
+    redis.call('HDEL', known, mark(event_id(event)))
+    if counts then
+      count_item(counts, event[2], -1)
+    end
+  end
+  redis.call('ZREMRANGEBYRANK', events, 0, excess - 1)
+  return excess
+end

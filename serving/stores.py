@@ -1,0 +1,74 @@
+"""Choosing where events and item changes are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from conf.errors import InputError
+from conf.serving import RedisConfig
+from serving.item_changes import ItemChanges
+from serving.redis_durability import durability_warning
+from serving.redis_items import RedisItemChanges
+from serving.redis_state import RedisUserState
+from serving.redis_store import open_redis
+from serving.sqlite_file import SqliteFile
+from serving.sqlite_items import SqliteItemChanges
+from serving.sqlite_state import SqliteUserState
+from serving.user_state import UserState
+
+_FILE: Final = "state.sqlite"
+"""In the artifact store, where nothing else is said."""
+_REDIS: Final = ("redis://", "rediss://", "unix://")
+
+
+@dataclass(frozen=True)
+class Stores:
+    """What a server remembers; call `close` in the event loop that opened it."""
+
+    users: UserState
+    items: ItemChanges
+    name: str
+    """For messages; without secrets."""
+    close: Callable[[], Awaitable[None]]
+    warning: str | None = None
+    """What an operator should know about how safe events are."""
+
+
+async def open_stores(state: str | None, artifacts: Path, redis: RedisConfig, create: bool = True) -> Stores:
+    """Open the stores that the setting `state` names.
+
+    Args:
+        state: the setting.
+        artifacts: the artifact store, where they are by default.
+        redis: how a Redis is used.
+        create: whether to make them where they are not there yet.
+
+    Raises:
+        InputError: they cannot be used.
+    """
+    if state is not None and state.startswith(_REDIS):
+        return await _open_redis(state, redis, create)
+    if state is not None and "://" in state:
+        raise InputError(
+            f"state: no kind of store is called '{state.partition('://')[0]}'; write a path, or an address "
+            "that begins with redis://, rediss:// or unix://"
+        )
+    path = Path(state) if state else artifacts / _FILE
+    if not create and not path.is_file():
+        raise InputError(f"{path}: no such file, so nothing was recorded here; set state or artifacts")
+    file = SqliteFile(path)
+    return Stores(SqliteUserState(file), SqliteItemChanges(file), str(path), file.close)
+
+
+async def _open_redis(url: str, config: RedisConfig, create: bool) -> Stores:
+    store = await open_redis(url, config, create)
+    users = RedisUserState(store)
+
+    async def close() -> None:
+        await users.close()
+        await store.close()
+
+    return Stores(users, RedisItemChanges(store), store.name, close, await durability_warning(store))

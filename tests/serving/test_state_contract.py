@@ -1,0 +1,459 @@
+"""What every store of events and item changes promises, whatever it is made of."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from conf.errors import InputError
+from ranking.live_catalogue import ItemChange
+from serving.item_changes import ItemChanges, StoredChange
+from serving.stores import Stores
+from serving.user_state import (
+    MICROS,
+    ImportResult,
+    NewEvent,
+    Outcome,
+    PastEvent,
+    Shown,
+    Snapshot,
+    StoredEvent,
+    UserState,
+)
+from tests.serving.backends import Backend
+
+START = 1_700_000_000 * MICROS
+SHOWN = Shown("r-1", 3, "home", "v1", "phone", 17)
+BOOT = ItemChange(
+    "a", {"title": "Boot – größe", "price": 3.0, "tags": ["x", "y"], "new": True, "brand": None}
+)
+HAT = ItemChange("b", {"title": "Hat"})
+GONE = ItemChange("a", None)
+
+
+def new(user: str, item: str, time_us: int, event_id: str, kind: str = "click") -> NewEvent:
+    return NewEvent(user, item, kind, time_us, f"client:{event_id}")
+
+
+def histories(path: Path, rows: list[tuple[str, str, str, int, int]], **changes: Any) -> Path:
+    columns = ["user_id", "item_id", "event", "timestamp", "order"]
+    pl.DataFrame(rows, schema=columns, orient="row").with_columns(**changes).write_parquet(path)
+    return path
+
+
+async def everything(state: UserState, imported: bool = True) -> list[StoredEvent]:
+    return [event async for piece in state.stored(imported) for event in piece]
+
+
+def test_history_is_ordered_by_time_then_arrival_and_limited_to_the_latest(backend: Backend) -> None:
+    async def scenario(state: UserState) -> tuple[list[PastEvent], ...]:
+        await state.record([new("u", "b", START, "2"), new("u", "c", START, "3"), new("v", "x", START, "1")])
+        await state.record([new("u", "d", START, "4"), new("u", "a", START - 1, "5")])
+        return (
+            await state.history("u", 10),
+            await state.history("u", 2),
+            await state.history("u", 10, before_us=START),
+            await state.history("nobody", 10),
+        )
+
+    every, latest, before, nobody = backend.users(scenario)
+    assert [e.item_id for e in every] == ["a", "b", "c", "d"]
+    assert every[0] == PastEvent("a", "click", START - 1)
+    assert [e.item_id for e in latest] == ["c", "d"]
+    assert [e.item_id for e in before] == ["a"]
+    assert nobody == []
+
+
+def test_equal_times_keep_the_order_of_one_large_batch(backend: Backend) -> None:
+    async def scenario(state: UserState) -> list[str]:
+        await state.record([new("u", f"i{n}", START, f"{n * 7919 % 1000}") for n in range(1000)])
+        return [e.item_id for e in await state.history("u", 2000)]
+
+    assert backend.users(scenario) == [f"i{n}" for n in range(1000)]
+
+
+def test_events_are_stored_once_per_user_and_id(backend: Backend) -> None:
+    async def scenario(state: UserState) -> tuple[list[Outcome], list[Outcome], int]:
+        first = await state.record([new("u", "a", START, "1"), new("u", "b", START, "1")])
+        second = await state.record([new("v", "a", START, "1"), new("u", "a", START, "1")])
+        return first, second, (await state.stats()).events
+
+    assert backend.users(scenario) == (
+        [Outcome.new, Outcome.duplicate],
+        [Outcome.new, Outcome.duplicate],
+        2,
+    )
+
+
+def test_outcomes_come_in_the_order_of_the_batch(backend: Backend) -> None:
+    async def scenario(state: UserState) -> list[Outcome]:
+        await state.record([new("v", "a", START, "old")])
+        await state.delete_user("w")
+        batch = [
+            new("u", "a", START, "1"),
+            new("v", "a", START, "old"),
+            new("w", "a", START, "1"),
+            new("u", "a", START, "1"),
+            new("v", "a", START, "2"),
+        ]
+        return await state.record(batch)
+
+    assert [o.value for o in backend.users(scenario)] == [
+        "new",
+        "duplicate",
+        "user_deleted",
+        "duplicate",
+        "new",
+    ]
+
+
+def test_everything_is_there_after_reopening(backend: Backend) -> None:
+    async def write(state: UserState) -> None:
+        await asyncio.gather(*(state.record([new(f"u{n % 7}", "a", START + n, str(n))]) for n in range(100)))
+        await state.delete_user("u0")
+
+    async def read(state: UserState) -> tuple[int, int, int]:
+        stats = await state.stats()
+        return stats.users, stats.events, len(await state.history("u1", 100))
+
+    backend.users(write)
+    # 100 events: users u0 and u1 have 15, the others 14
+    assert backend.users(read) == (6, 85, 15)
+
+
+def test_sizes_follow_what_is_stored_and_erased(backend: Backend) -> None:
+    async def scenario(state: UserState) -> list[tuple[int, int, bool]]:
+        sizes = [await state.stats()]
+        await state.record([new("u", "a", START, "1"), new("v", "a", START, "1"), new("u", "a", START, "1")])
+        sizes.append(await state.stats())
+        await state.delete_user("u")
+        sizes.append(await state.stats())
+        return [(s.users, s.events, s.last_record_us is not None) for s in sizes]
+
+    assert backend.users(scenario) == [(0, 0, False), (2, 2, True), (1, 1, True)]
+
+
+def test_a_deleted_user_leaves_no_bytes_in_any_file(backend: Backend) -> None:
+    async def scenario(state: UserState) -> tuple[int, bytes, bytes]:
+        await state.record([new("alice@example.com", "secret-item", START + n, str(n)) for n in range(300)])
+        await state.record([new("bob", "other-item", START, "1")])
+        files = [path for path in backend.folder.rglob("*") if path.is_file()]
+        before = b"".join(path.read_bytes() for path in files)
+        deleted = await state.delete_user("alice@example.com")
+        files = [path for path in backend.folder.rglob("*") if path.is_file()]
+        return deleted, before, b"".join(path.read_bytes() for path in files)
+
+    deleted, before, content = backend.users(scenario)
+    assert deleted == 300
+    assert b"alice" in before and b"secret-item" in before
+    assert b"other-item" in content
+    assert b"alice" not in content
+    assert b"secret-item" not in content
+
+
+def test_a_deleted_user_stays_deleted_through_imports_and_late_events(
+    tmp_path: Path, backend: Backend
+) -> None:
+    path = histories(
+        tmp_path / "h.parquet", [("u", "a", "click", 1_600_000_000, 0), ("v", "b", "click", 1_600_000_000, 0)]
+    )
+
+    async def scenario(state: UserState) -> tuple[Any, ...]:
+        assert await state.delete_user("u") == 0  # never seen: still remembered
+        imported = await state.import_histories(path)
+        late = await state.record([new("u", "a", START, "1")])
+        afterwards = await state.record([new("u", "b", 4_000_000_000 * MICROS, "2")])
+        return imported, late, afterwards, await state.history("u", 10), await state.history("v", 10)
+
+    imported, late, afterwards, u, v = backend.users(scenario)
+    assert imported == ImportResult(already_imported=False, rows=1, new=1)
+    assert late == [Outcome.user_deleted]
+    assert afterwards == [Outcome.new]
+    assert [e.item_id for e in u] == ["b"]
+    assert [e.item_id for e in v] == ["b"]
+
+
+def test_deletions_are_counted_and_found_among_users(backend: Backend) -> None:
+    async def scenario(state: UserState) -> None:
+        before = await state.deletions()
+        await state.record([new("u", "a", START, "1"), new("v", "a", START, "1")])
+        assert await state.deletions() == before
+        await state.delete_user("u")
+        assert await state.deletions() > before
+        assert await state.deleted_among(["v", "u", "w"]) == {"u"}
+        assert await state.deleted_among([]) == set()
+
+    backend.users(scenario)
+
+
+def test_an_import_happens_once_per_content(tmp_path: Path, backend: Backend) -> None:
+    rows = [("u", "a", "purchase", 100, 0), ("u", "a", "purchase", 100, 1), ("u", "b", "click", 200, 2)]
+    path = histories(tmp_path / "h.parquet", rows)
+
+    async def scenario(state: UserState) -> tuple[Any, ...]:
+        first = await state.import_histories(path)
+        again = await state.import_histories(path)
+        # A later file tells the same events in other positions, and one more.
+        longer = histories(path, [("u", "c", "click", 50, 0)] + [(*row[:4], row[4] + 1) for row in rows])
+        second = await state.import_histories(longer)
+        return first, again, second, [(e.item_id, e.time_us) for e in await state.history("u", 10)]
+
+    first, again, second, events = backend.users(scenario)
+    assert first == ImportResult(already_imported=False, rows=3, new=3)
+    assert again.already_imported
+    assert second == ImportResult(already_imported=False, rows=4, new=1)
+    assert events == [("c", 50 * MICROS), ("a", 100 * MICROS), ("a", 100 * MICROS), ("b", 200 * MICROS)]
+
+
+def test_an_import_does_not_repeat_recorded_events(tmp_path: Path, backend: Backend) -> None:
+    path = histories(
+        tmp_path / "h.parquet",
+        [("u", "a", "click", 1_700_000_000, 0), ("u", "a", "purchase", 1_700_000_000, 1)],
+    )
+
+    async def scenario(state: UserState) -> tuple[int, list[str]]:
+        await state.record([new("u", "a", START + 700_000, "1")])
+        result = await state.import_histories(path)
+        return result.new, [e.kind for e in await state.history("u", 10)]
+
+    assert backend.users(scenario) == (1, ["purchase", "click"])
+
+
+def test_imported_events_come_before_recorded_ones_of_the_same_time(tmp_path: Path, backend: Backend) -> None:
+    path = histories(
+        tmp_path / "h.parquet", [("u", item, "click", 1_700_000_000, n) for n, item in enumerate("ba")]
+    )
+
+    async def scenario(state: UserState) -> list[str]:
+        await state.record([new("u", "x", START, "1")])
+        await state.import_histories(path)
+        return [e.item_id for e in await state.history("u", 10)]
+
+    assert backend.users(scenario) == list("bax")
+
+
+def test_histories_without_times_keep_their_order(tmp_path: Path, backend: Backend) -> None:
+    path = histories(tmp_path / "h.parquet", [("u", item, "click", 0, n) for n, item in enumerate("cabca")])
+
+    async def scenario(state: UserState) -> list[str]:
+        await state.import_histories(path)
+        return [e.item_id for e in await state.history("u", 10)]
+
+    assert backend.users(scenario) == list("cabca")
+
+
+def test_a_long_import_is_whole(tmp_path: Path, backend: Backend) -> None:
+    rows = [(f"u{n % 90}", f"i{n % 7}", "click", n, n) for n in range(12_000)]
+    path = histories(tmp_path / "h.parquet", rows)
+
+    async def scenario(state: UserState) -> tuple[ImportResult, int, list[PastEvent], dict[str, int]]:
+        result = await state.import_histories(path)
+        return result, (await state.stats()).users, await state.history("u3", 2), await state.item_counts()
+
+    result, users, latest, counts = backend.users(scenario)
+    assert result == ImportResult(already_imported=False, rows=12_000, new=12_000)
+    assert users == 90
+    # Rows 3 + 90 k of user u3; the last two are 11,883 and 11,973.
+    assert [e.time_us for e in latest] == [11_883 * MICROS, 11_973 * MICROS]
+    assert sum(counts.values()) == 12_000 and counts["i0"] == 1715
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"order": pl.lit("first")}, "not a histories table"),
+        ({"item_id": pl.lit(None, dtype=pl.String)}, "row 0: 'item_id' is missing"),
+    ],
+)
+def test_wrong_histories_are_named_and_can_be_put_right(
+    tmp_path: Path, backend: Backend, change: dict[str, pl.Expr], says: str
+) -> None:
+    path = histories(tmp_path / "h.parquet", [("u", "a", "click", 1, 0)], **change)
+
+    async def scenario(state: UserState) -> int:
+        with pytest.raises(InputError, match=says):
+            await state.import_histories(path)
+        return (await state.import_histories(histories(path, [("u", "a", "click", 1, 0)]))).new
+
+    assert backend.users(scenario) == 1
+
+
+def test_impressions_do_not_use_up_the_limit_of_a_history_without_them(backend: Backend) -> None:
+    async def scenario(state: UserState) -> tuple[list[str], list[str], dict[str, int]]:
+        seen = [new("u", f"s{n}", START + 10 + n, f"s{n}", "impression") for n in range(50)]
+        deeds = [new("u", "a", START, "1"), new("u", "b", START + 30, "2", "purchase")]
+        await state.record([*deeds, *seen])
+        every = await state.history("u", 32)
+        without = await state.history("u", 3, impressions=False)
+        return [e.item_id for e in every], [e.item_id for e in without], await state.item_counts()
+
+    every, without, counts = backend.users(scenario)
+    assert every == ["s19", "b", *(f"s{n}" for n in range(20, 50))]
+    assert without == ["a", "b"]
+    assert counts == {"a": 1, "b": 1}
+
+
+def test_items_are_counted_without_those_of_erased_users(backend: Backend) -> None:
+    async def scenario(state: UserState) -> dict[str, int]:
+        await state.record([new("u", "a", START, "1"), new("u", "b", START, "2"), new("v", "a", START, "3")])
+        await state.record([new("v", "a", START, "3")])
+        await state.delete_user("u")
+        return await state.item_counts()
+
+    assert backend.users(scenario) == {"a": 1}
+
+
+def test_users_are_listed_in_the_order_of_their_bytes_from_any_id_on(backend: Backend) -> None:
+    ids = ["z", "a", "é", "B", "ab", "a\u0000", "\U0001f600", "～"]  # in UTF-16 the last two change places
+
+    async def scenario(state: UserState) -> tuple[list[str], list[str], list[str]]:
+        await state.record([new(user, "a", START, "1") for user in ids])
+        paged: list[str] = []
+        while page := await state.users(paged[-1] if paged else "", 3):
+            paged += page
+        await state.delete_user("ab")
+        return paged, await state.users("ab", 2), await state.users("aa", 1)
+
+    paged, after_erased, between = backend.users(scenario)
+    assert paged == sorted(ids, key=lambda user: user.encode())
+    assert after_erased == paged[paged.index("ab") + 1 :][:2]
+    assert between == ["z"]
+
+
+def test_stored_events_are_told_whole_and_once(tmp_path: Path, backend: Backend) -> None:
+    path = histories(
+        tmp_path / "h.parquet", [("u", "a\u001fb", "click", 5, 3), ("u", "a\u001fb", "click", 5, 4)]
+    )
+    shown = NewEvent("u", 'i"7', "impression", 6 * MICROS, "client:e1", SHOWN)
+
+    async def scenario(state: UserState) -> tuple[list[StoredEvent], list[StoredEvent]]:
+        await state.import_histories(path)
+        await state.record([shown, new("ö", "c", 7 * MICROS, "e1")])
+        await state.record([new(f"m{n:02}", "d", START, "1") for n in range(40)])
+        return await everything(state), await everything(state, imported=False)
+
+    every, recorded = backend.users(scenario)
+    told = {"u": [e for e in every if e.user_id == "u"], "ö": [e for e in every if e.user_id == "ö"]}
+    assert told["u"] == [
+        StoredEvent("u", "a\u001fb", "click", 5 * MICROS, "import:a\x1fb\x1fclick\x1f5\x1f0"),
+        StoredEvent("u", "a\u001fb", "click", 5 * MICROS, "import:a\x1fb\x1fclick\x1f5\x1f1"),
+        StoredEvent("u", 'i"7', "impression", 6 * MICROS, "client:e1", SHOWN),
+    ]
+    assert told["ö"] == [StoredEvent("ö", "c", "click", 7 * MICROS, "client:e1")]
+    assert len(every) == 44
+    assert sorted((e.user_id, e.item_id) for e in recorded) == sorted(
+        [("u", 'i"7'), ("ö", "c"), *((f"m{n:02}", "d") for n in range(40))]
+    )
+
+
+def test_a_snapshot_has_the_history_and_what_became_of_items(backend: Backend) -> None:
+    async def scenario(stores: Stores) -> None:
+        users, items = stores.users, stores.items
+        await users.record([new("u", "a", START, "1"), new("u", "b", START + 1, "2")])
+        click = PastEvent("b", "click", START + 1)
+        assert await users.snapshot("u", 1, 0) == Snapshot([click], [], 0)
+        first = await items.store([BOOT, HAT])
+        assert await users.snapshot("", 1, 0) == Snapshot([], [], 0)  # nobody has acknowledged it
+        await items.acknowledge(first)
+        assert (await users.snapshot("u", 1, 0)).acknowledged == first
+        second = await items.store([GONE])
+        assert await users.snapshot("u", 1, first) == Snapshot([click], ["a"], first)
+        assert (await users.snapshot("u", 1, second)).deleted_items == []
+        await items.acknowledge(second)
+        await items.acknowledge(first)  # late
+        assert (await users.snapshot("u", 1, second)).acknowledged == second
+        await items.store([BOOT])
+        assert (await users.snapshot("u", 1, 0)).deleted_items == []
+
+    backend.run(scenario)
+
+
+def test_changes_are_told_in_order_and_the_newest_of_an_item_counts(backend: Backend) -> None:
+    async def scenario(changes: ItemChanges) -> None:
+        assert await changes.newest() == 0
+        assert await changes.since(0, 10) == []
+        second = await changes.store([BOOT, HAT])
+        first = second - 1
+        assert first >= 1
+        assert await changes.since(0, 10) == [StoredChange(first, BOOT), StoredChange(second, HAT)]
+        assert await changes.since(first, 10) == [StoredChange(second, HAT)]
+        assert await changes.since(0, 1) == [StoredChange(first, BOOT)]
+        last = await changes.store([GONE, HAT, HAT])
+        assert last >= second + 3
+        assert await changes.since(0, 10) == [StoredChange(last - 2, GONE), StoredChange(last, HAT)]
+        assert await changes.newest() == last
+        assert await changes.since(last, 10) == []
+
+    backend.items(scenario)
+
+
+def test_changes_are_there_after_reopening(backend: Backend) -> None:
+    async def write(changes: ItemChanges) -> int:
+        return await changes.store([BOOT, HAT, ItemChange("b", None)])
+
+    async def read(changes: ItemChanges) -> list[StoredChange]:
+        return await changes.since(0, 10)
+
+    last = backend.items(write)
+    assert backend.items(read) == [StoredChange(last - 2, BOOT), StoredChange(last, ItemChange("b", None))]
+
+
+def test_revisions_are_used_once_and_nobody_who_saw_one_missed_another(backend: Backend) -> None:
+    async def scenario(left: Stores) -> None:
+        seen: dict[int, str] = {}
+        done = asyncio.Event()
+
+        async def follow(changes: ItemChanges) -> None:
+            at = 0
+            while not done.is_set() or await changes.newest() > at:
+                for stored in await changes.since(at, 3):
+                    assert stored.revision > at
+                    at = stored.revision
+                    seen[at] = stored.change.item_id
+
+        async with backend.opened() as right:
+            following = asyncio.create_task(follow(right.items))
+            stores = [left.items, right.items]
+            writes = [stores[n % 2].store([ItemChange(f"i{n}", {"n": n})]) for n in range(60)]
+            numbers = await asyncio.gather(*writes)
+            done.set()
+            await asyncio.wait_for(following, 20)
+        assert len(set(numbers)) == 60
+        assert seen == {number: f"i{n}" for n, number in enumerate(numbers)}
+
+    backend.run(scenario)
+
+
+def test_what_one_server_stores_another_one_reads_at_once(tmp_path: Path, backend: Backend) -> None:
+    path = histories(tmp_path / "h.parquet", [("u", "a", "click", 1, 0)])
+
+    async def scenario(left: Stores) -> None:
+        async with backend.opened() as right:
+            await left.users.record([new("u", "a", START, "1")])
+            assert (await right.users.record([new("u", "a", START, "1")])) == [Outcome.duplicate]
+            assert [e.item_id for e in await right.users.history("u", 5)] == ["a"]
+            imports = await asyncio.gather(*(s.users.import_histories(path) for s in (left, right)))
+            assert sum(result.new for result in imports) == 1
+            assert await right.users.delete_user("u") == 2
+            assert await left.users.history("u", 5) == []
+            assert await left.users.record([new("u", "a", START, "2")]) == [Outcome.user_deleted]
+
+    backend.run(scenario)
+
+
+def test_work_whose_time_is_up_is_a_timeout(backend: Backend) -> None:
+    async def scenario(stores: Stores) -> None:
+        past = asyncio.get_running_loop().time() - 1
+        with pytest.raises(TimeoutError):
+            await stores.users.record([new("u", "a", START, "1")], past)
+        with pytest.raises(TimeoutError):
+            await stores.users.snapshot("u", 1, 0, deadline=past)
+        with pytest.raises(TimeoutError):
+            await stores.items.store([HAT], past)
+        assert await stores.users.record([new("u", "a", START, "1")]) == [Outcome.new]
+
+    backend.run(scenario)

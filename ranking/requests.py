@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,10 @@ class Request:
     explain: bool = False
     rules: Rules | None = None
     """The shop's own rules; `search` does not know them."""
+
+    def explored_by(self, seed: int) -> Request:
+        """Return the same request with another seed of exploration."""
+        return self if self.rules is None else replace(self, rules=replace(self.rules, seed=seed))
 
 
 @dataclass(frozen=True)

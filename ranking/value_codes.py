@@ -19,32 +19,32 @@ class _Attribute:
     """Codes of the bundle's own items, and of the newest state that was asked for."""
 
     def __init__(self, column: pl.Series) -> None:
-        values = column.drop_nulls().unique()
-        self._numbers = {value: code for code, value in enumerate(values.to_list())}
+        self._known = _numbered(column.drop_nulls().unique(), 0)
         self._base = self._coded(column)
         self.revision = 0
         self.codes = self._base
 
     def _coded(self, column: pl.Series) -> IntArray:
         """Return the code of each value, -1 for none."""
-        known = pl.DataFrame(
-            {
-                "value": pl.Series(list(self._numbers), dtype=column.dtype),
-                "code": pl.Series(list(self._numbers.values()), dtype=pl.Int32),
-            }
-        )
-        found = column.alias("value").to_frame().join(known, on="value", how="left", maintain_order="left")
+        asked = column.alias("value").to_frame()
+        found = asked.join(self._known, on="value", how="left", maintain_order="left")
         return found["code"].fill_null(-1).to_numpy().astype(np.int32)
 
     def bring_up(self, catalogue: LiveCatalogue, name: str) -> None:
         """Go over to a state of the items."""
         rows, values = catalogue.changed_values(name)
-        for value in values.drop_nulls().unique().to_list():
-            self._numbers.setdefault(value, len(self._numbers))
+        asked = values.drop_nulls().unique().alias("value").to_frame()
+        later = asked.join(self._known, on="value", how="anti")["value"]
+        self._known = self._known.vstack(_numbered(later, len(self._known)))
         codes = np.full(len(catalogue), -1, dtype=np.int32)
         codes[: len(self._base)] = self._base
         codes[rows] = self._coded(values)  # a row that was changed twice: the later assignment stays
         self.codes, self.revision = codes, catalogue.revision
+
+
+def _numbered(values: pl.Series, first: int) -> pl.DataFrame:
+    codes = pl.int_range(first, first + len(values), dtype=pl.Int32, eager=True)
+    return pl.DataFrame({"value": values, "code": codes})
 
 
 class ValueCodes:

@@ -10,7 +10,8 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -50,7 +51,7 @@ class _Malformed:
 
 
 class Envelope(grpc.aio.ServerInterceptor):
-    """Wraps the unary calls of one service."""
+    """Wraps the calls of one service."""
 
     def __init__(self, service_name: str) -> None:
         """Wrap calls of this fully qualified service and leave the others (health, reflection) alone."""
@@ -73,7 +74,9 @@ class Envelope(grpc.aio.ServerInterceptor):
         if handler is None or not handler_call_details.method.startswith(self._prefix):
             return handler
         method = handler_call_details.method.removeprefix(self._prefix)
-        behaviour, deserialize = handler.unary_unary, handler.request_deserializer
+        deserialize = handler.request_deserializer
+        unary: Any = handler.unary_unary
+        streaming: Any = handler.unary_stream
 
         def read(data: bytes) -> Any:  # noqa: ANN401 - any of the service's requests
             try:
@@ -82,13 +85,28 @@ class Envelope(grpc.aio.ServerInterceptor):
                 return _Malformed(str(error))
 
         async def answer(request: Any, context: Context) -> Any:  # noqa: ANN401 - any request and response
-            return await self._answer(method, behaviour, request, context)
+            async with self._around(method, context):
+                return await unary(_whole(request), context)
 
+        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:  # noqa: ANN401
+            async with (
+                self._around(method, context),
+                aclosing(streaming(_whole(request), context)) as responses,
+            ):
+                async for response in responses:
+                    yield response
+
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                stream, request_deserializer=read, response_serializer=handler.response_serializer
+            )
         return grpc.unary_unary_rpc_method_handler(
             answer, request_deserializer=read, response_serializer=handler.response_serializer
         )
 
-    async def _answer(self, method: str, behaviour: Any, request: Any, context: Context) -> Any:  # noqa: ANN401
+    @asynccontextmanager
+    async def _around(self, method: str, context: Context) -> AsyncIterator[None]:
+        """Count a call, log it, and end it with a status where it fails."""
         call = _call(context)
         CALL.set(call)
         started = time.perf_counter()
@@ -96,14 +114,9 @@ class Envelope(grpc.aio.ServerInterceptor):
         self._idle.clear()
         code = grpc.StatusCode.OK
         try:
-            if isinstance(request, _Malformed):
-                raise Problem(
-                    grpc.StatusCode.INVALID_ARGUMENT,
-                    "MALFORMED_REQUEST",
-                    f"the request is not a message of the expected type ({request.error})",
-                )
-            return await behaviour(request, context)
-        except asyncio.CancelledError:
+            yield
+            return
+        except (asyncio.CancelledError, GeneratorExit):
             code = grpc.StatusCode.CANCELLED
             raise
         except Exception as error:
@@ -116,6 +129,17 @@ class Envelope(grpc.aio.ServerInterceptor):
             milliseconds = (time.perf_counter() - started) * 1000
             _LOG.info("%s %s request_id=%s %.1f ms", method, code.name, call.request_id, milliseconds)
         await context.abort_with_status(to_status(problem, call.request_id))
+
+
+def _whole(request: Any) -> Any:  # noqa: ANN401 - any of the service's requests
+    """Return a request that could be read."""
+    if isinstance(request, _Malformed):
+        raise Problem(
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "MALFORMED_REQUEST",
+            f"the request is not a message of the expected type ({request.error})",
+        )
+    return request
 
 
 def request_id_of(context: Context) -> str:

@@ -13,6 +13,7 @@ from conf.serving import ServeConfig
 from features.dataset import BoolArray
 from ranking.filters import AttributeKind, MaskCache, attribute_kinds
 from ranking.requests import History, Request
+from ranking.value_codes import ValueCodes
 from serving import paging
 from serving.batching import Batcher
 from serving.follower import CHUNK, START_CHUNK, ItemFollower
@@ -44,6 +45,8 @@ class Served:
     cards: ItemCards
     shown: paging.ShownItems
     masks: MaskCache
+    codes: ValueCodes
+    """Of the attributes that caps count; looks after itself in every state."""
     attributes: dict[str, AttributeKind]
     diversity: float
     """MMR trade-off of requests that set none."""
@@ -60,6 +63,7 @@ class Served:
             cards=ItemCards(model.catalogue),
             shown=paging.ShownItems(model.catalogue),
             masks=MaskCache(),
+            codes=ValueCodes(),
             attributes=attribute_kinds(model.catalogue.base),
             diversity=float(model.manifest.get("rerank", {}).get("diversity", 0.0)),
             text_chars=int(model.manifest.get("template", {}).get("max_text_chars", _MODEL_TEXT_CHARS)),

@@ -28,7 +28,8 @@ from tests.serving.conftest import Harness, Servers
 METHODS = [m.name for m in pb.DESCRIPTOR.services_by_name["RecommendationService"].methods]
 SCOPES = {
     "Recommend": "read", "SearchItems": "read", "SimilarItems": "read", "GetStatus": "read",
-    "BatchRecommend": "batch", "RecordEvents": "events", "UpsertItems": "admin", "DeleteItems": "admin", "DeleteUser": "admin",
+    "BatchRecommend": "batch", "RecordEvents": "events",
+    "UpsertItems": "admin", "DeleteItems": "admin", "DeleteUser": "admin",
 }  # fmt: skip
 GOOD: dict[str, Any] = {
     "Recommend": pb.RecommendRequest(),

@@ -72,7 +72,8 @@ class BatchLists:
         Raises:
             Problem: a request that cannot be answered, too many streams, or a server that is shutting down.
         """
-        wish = Wish.of(request, validation.page_size(request.list_size, self._config.max_page_size))
+        size = validation.page_size(request.list_size, self._config.max_page_size, "list_size")
+        wish = Wish.of(request, size)
         identity = paging.fingerprint(request, ("resume_token", "max_users"))
         after = resume_tokens.decode(request.resume_token, identity)
         if request.max_users < 0:

@@ -28,10 +28,10 @@ _LAST_SECOND: Final = 253_402_300_799
 """9999-12-31T23:59:59Z, the last second that a Timestamp may hold."""
 
 
-def page_size(requested: int, largest: int) -> int:
+def page_size(requested: int, largest: int, path: str = "page_size") -> int:
     """Return the page size to use: 0 is the default, too large is the largest (https://google.aip.dev/158)."""
     if requested < 0:
-        raise invalid("page_size", f"{requested} is negative; use 0 for the default of {DEFAULT_PAGE_SIZE}")
+        raise invalid(path, f"{requested} is negative; use 0 for the default of {DEFAULT_PAGE_SIZE}")
     return min(requested or DEFAULT_PAGE_SIZE, largest)
 
 

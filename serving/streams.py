@@ -20,8 +20,8 @@ ATTEMPTS: Final = 8
 """Streams that may break one after another without a message."""
 _FIRST_WAIT: Final = 0.2
 _LONGEST_WAIT: Final = 5.0
-_CLOSED: Final = "Channel closed!"
-"""Details of a call whose client has been closed."""
+_CLOSED: Final = "Channel closed"
+"""In the details of a call whose client has been closed."""
 
 Metadata = tuple[tuple[str, str], ...]
 SyncMethod: TypeAlias = "grpc.UnaryStreamMultiCallable[pb.BatchRecommendRequest, pb.BatchRecommendResponse]"
@@ -55,7 +55,8 @@ class _Progress:
         """
         self._failures += 1
         # A server that stops ends streams whose readers are far behind with CANCELLED.
-        by_server = error.code() is grpc.StatusCode.CANCELLED and error.details() != _CLOSED
+        closed = _CLOSED in (error.details() or "")
+        by_server = error.code() is grpc.StatusCode.CANCELLED and not closed
         if self._failures >= ATTEMPTS or not (by_server or error.code() is grpc.StatusCode.UNAVAILABLE):
             raise ServiceError.of(error) from None
         return min(_FIRST_WAIT * 2.0 ** (self._failures - 1), _LONGEST_WAIT)

@@ -18,7 +18,7 @@ import grpc
 import polars as pl
 import pytest
 from google.protobuf import json_format
-from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
@@ -89,8 +89,8 @@ def documented(output: str) -> Iterator[dict[str, Any]]:
         yield value
 
 
-def check_names(value: dict[str, Any], message: Descriptor) -> None:
-    """Compare documented fields with a message's; `...` stands for more."""
+def check_names(value: dict[str, Any], message: Any) -> None:
+    """Compare documented fields with those of a message's descriptor; `...` stands for more."""
     fields = {field.json_name: field for field in message.fields}
     for name, content in value.items():
         if name == "...":
@@ -204,8 +204,9 @@ def test_what_is_not_in_the_descriptors_is_found_out() -> None:
     check_names(
         {"items": [{"itemId": "x", "pClick": 0.5}, "..."], "degradation": "DEGRADATION_NONE"}, message
     )
-    for wrong in (
+    faults: list[dict[str, Any]] = [
         {"item": []}, {"items": {}}, {"items": [{"id": "x"}]}, {"degradation": "NONE"}, {"requestId": 5},
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for wrong in faults:
         with pytest.raises(AssertionError):
             check_names(wrong, message)

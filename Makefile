@@ -51,7 +51,7 @@ imports: install-dev ## Import contracts between the rooms
 	$(BIN)/lint-imports
 
 proto: install-dev ## Regenerate the gRPC code
-	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO)/*.proto
+	$(BIN)/python -m grpc_tools.protoc -I . -I third_party --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO)/*.proto
 
 proto-check: proto ## Fail when the checked-in gRPC code is not what the proto gives
 	git diff --exit-code -- serving/proto

@@ -143,6 +143,8 @@ class ServeConfig:
     """Most events per RecordEvents call."""
     max_live_items: int = 100000
     """Most items that may be added to a model before a new one is published."""
+    max_streams: int = 4
+    """BatchRecommend streams at once."""
     item_poll_seconds: float = 0.2
     """How often changes of items by other servers on the same state are looked for."""
     max_future_seconds: float = 3600.0
@@ -165,7 +167,8 @@ class ServeConfig:
     keys: str | None = None
     """File of API keys made by create-key; null lets everybody in who reaches the port."""
     admin: bool | None = None
-    """Whether UpsertItems, DeleteItems and DeleteUser can be called; null: with API keys only."""
+    """Whether UpsertItems, DeleteItems and DeleteUser (without keys: BatchRecommend too) can be called; null:
+    with API keys only."""
     reflection: bool = False
     """Whether tools may read the contract from the server."""
     drain_seconds: float = 10.0
@@ -176,6 +179,7 @@ class ServeConfig:
         _require(0 <= self.port <= 65535, "port must lie in 0..65535")
         _at_least(1, self, "", "max_page_size")
         _at_least(1, self, "", "max_batch", "max_queue", "max_history", "max_event_batch", "max_live_items")
+        _at_least(1, self, "", "max_streams")
         _require(self.max_message_bytes >= 65536, "max_message_bytes must be 65536 or more")
         _at_least(1, self, "", "workers")
         _require(
@@ -218,7 +222,7 @@ class CreateKeyConfig:
     keys: str = "keys.json"
     """File that the key's hash is added to."""
     scopes: list[str] = field(default_factory=lambda: ["read", "events"])
-    """`read`, `events` and `admin`."""
+    """`read`, `batch`, `events` and `admin`."""
     requests_per_second: float = 0.0
     """Lasting rate; 0 is unlimited."""
     burst: int = 0

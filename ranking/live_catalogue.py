@@ -161,6 +161,10 @@ class LiveCatalogue:
         """Return a mask made before for this state, without any work."""
         return masks.cached(self._state_name(version), expression)
 
+    def changed_values(self, attribute: str) -> tuple[IntArray, pl.Series]:
+        """Return rows that changed since the bundle, and their values; the last one of a row counts."""
+        return self._changed_rows, self._changed[attribute]
+
     def _state_name(self, version: str) -> str:
         return version if self.revision == 0 else f"{version}+{self.revision}"
 

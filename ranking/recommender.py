@@ -24,17 +24,21 @@ from features.candidates import (
 )
 from features.dataset import BoolArray, FloatArray, IntArray
 from features.histories import HistoryBatch, batch_histories
+from ranking.arrange import Place, arrange
 from ranking.assemble import unit
 from ranking.explain import explain
 from ranking.index import Searches, VectorIndex
 from ranking.ranker import Ranker
-from ranking.requests import Recommendation, Recommended, Request
+from ranking.requests import Reason, Recommendation, Recommended, Request
 from ranking.rerank import diversify
+from ranking.rules import Pin, open_rows, pending, with_pins
 from ranking.sources import CandidateSources, Limits, banned_keys, merge, sources_of
 from ranking.timing import timed
 
 BLOCK = 256
 """Queries scored together; bounds the memory of candidate features."""
+REFILLS = 8
+"""How often further candidates are looked for when caps leave a list too short."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,14 @@ class Ranked:
     candidates: Candidates
     scores: FloatArray  # -inf at padding
     probabilities: FloatArray  # [queries, candidates, 2] P(click), P(purchase); NaN without a ranking head
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A list, and whether caps have left it too short."""
+
+    answer: Recommendation
+    capped: bool
 
 
 class Recommender:
@@ -177,12 +189,18 @@ class Recommender:
         limits: Limits,
         intents: FloatArray | None = None,
         sources: CandidateSources | None = None,
+        pins: list[tuple[Pin, ...]] | None = None,
     ) -> Ranked:
-        """Retrieve and score the candidates of a batch; `sources` stands in for the usual ones."""
+        """Retrieve and score the candidates of a batch, and pinned items with them.
+
+        `sources` stands in for the usual ones.
+        """
         with timed("user_encoding"):
             users = self.encode(batch)
         with timed("candidates"):
             candidates, proposals, best = self.retrieve(batch, limits, users, intents, sources)
+            if pins is not None:
+                candidates = with_pins(candidates, pins)
         padding = candidates.rows < 0
         if self.ranker is None or candidates.rows.shape[1] == 0:
             scores = candidates.fused.copy()
@@ -210,7 +228,7 @@ class Recommender:
 
     def recommend(self, requests: Sequence[Request]) -> list[Recommendation]:
         """Make a list for every request; a request's list does not depend on the others beside it."""
-        answers: list[Recommendation | None] = [None] * len(requests)
+        answers: list[_Made | None] = [None] * len(requests)
         usual = [i for i, r in enumerate(requests) if r.k <= self.config.popular]
         for start in range(0, len(usual), BLOCK):
             chosen = usual[start : start + BLOCK]
@@ -218,15 +236,56 @@ class Recommender:
                 answers[i] = answer
         for i, request in enumerate(requests):
             if request.k > self.config.popular:
-                # A list longer than any source is filled from as much of the popularity order as it takes.
-                deep = replace(self.config, popular=min(request.k, self.items))
-                answers[i] = self._block([request], self.sources.with_quotas(deep))[0]
-        return [a for a in answers if a is not None]
+                answers[i] = self._long(request)
+        return [
+            self._refilled(r, a) if a.capped else a.answer
+            for r, a in zip(requests, answers, strict=True)
+            if a is not None
+        ]
+
+    def _long(self, request: Request, final: bool = False) -> _Made:
+        """Make a list longer than any source, from as much of the popularity order as it takes."""
+        deep = replace(self.config, popular=min(request.k, self.items))
+        return self._block([request], self.sources.with_quotas(deep), final)[0]
+
+    def _refilled(self, request: Request, made: _Made) -> Recommendation:
+        """Go on with a list whose candidates were used up by caps, as its next page would."""
+        assert request.rules is not None
+        items = list(made.answer.items)
+        for attempt in range(REFILLS):
+            if not made.capped or len(items) >= request.k:
+                break
+            rows = np.array([item.row for item in items], dtype=np.int32)
+            rest = replace(
+                request,
+                k=request.k - len(items),
+                exclude=np.union1d(request.exclude, rows).astype(np.int32),
+                rules=replace(
+                    request.rules,
+                    shown=np.concatenate([request.rules.shown, rows]),
+                    before=request.rules.before + len(items),
+                ),
+            )
+            final = attempt + 1 == REFILLS
+            long = rest.k > self.config.popular
+            made = self._long(rest, final) if long else self._block([rest], final=final)[0]
+            items += made.answer.items
+        return Recommendation(tuple(items), made.answer.degradation)
 
     def _block(
-        self, requests: list[Request], sources: CandidateSources | None = None
-    ) -> list[Recommendation]:
+        self, requests: list[Request], sources: CandidateSources | None = None, final: bool = False
+    ) -> list[_Made]:
         batch = self.histories(requests)
+        pins = None
+        if any(r.rules is not None for r in requests):
+            pins = [
+                () if r.rules is None else pending(r.rules, r.exclude, r.allowed, self.hidden)
+                for r in requests
+            ]
+            requests = [
+                r if r.rules is None else self._within_rules(r, p)
+                for r, p in zip(requests, pins, strict=True)
+            ]
         limits = Limits(
             banned_keys(batch, [r.exclude for r in requests], [r.exclude_seen for r in requests], self.items),
             [r.allowed for r in requests],
@@ -238,30 +297,56 @@ class Recommender:
             for query, request in enumerate(requests):
                 if request.intent is not None:
                     intents[query] = request.intent
-        ranked = self.rank(batch, limits, intents, sources)
+        ranked = self.rank(batch, limits, intents, sources, pins)
         with timed("rerank"):
-            return [self._answer(request, ranked, query) for query, request in enumerate(requests)]
+            return [self._answer(request, ranked, query, final) for query, request in enumerate(requests)]
 
-    def _answer(self, request: Request, ranked: Ranked, query: int) -> Recommendation:
+    def _within_rules(self, request: Request, pins: tuple[Pin, ...]) -> Request:
+        """Keep what rules settle beforehand out of retrieval: pinned items, and values that are used up."""
+        assert request.rules is not None
+        return replace(
+            request,
+            rules=replace(request.rules, pins=pins),
+            exclude=np.union1d(request.exclude, [pin.row for pin in pins]).astype(np.int32),
+            allowed=open_rows(request.rules, pins, request.allowed, self.items),
+        )
+
+    def _answer(self, request: Request, ranked: Ranked, query: int, final: bool) -> _Made:
         rows, scores = ranked.candidates.rows[query], ranked.scores[query]
-        real = int((rows >= 0).sum())
-        order = np.lexsort((rows, -scores))[:real]
-        if request.diversity > 0:
-            order = order[
-                diversify(scores[order], self.arrays.text_units[rows[order]], request.diversity, request.k)
-            ]
-        items = []
-        for place in order[: request.k]:
-            mask = int(ranked.candidates.sources[query, place])
-            row = int(rows[place])
-            reasons = explain(row, mask, request.history, self.arrays) if request.explain else ()
-            click, purchase = ranked.probabilities[query, place]
-            items.append(
-                Recommended(
-                    row, float(scores[place]), float(click), float(purchase), sources_of(mask)[0], reasons
-                )
+        capped = False
+        if request.rules is None:
+            real = int((rows >= 0).sum())
+            order = np.lexsort((rows, -scores))[:real]
+            if request.diversity > 0:
+                units = self.arrays.text_units[rows[order]]
+                order = order[diversify(scores[order], units, request.diversity, request.k)]
+            places = [Place(int(place)) for place in order[: request.k]]
+        else:
+            there = np.flatnonzero(rows >= 0)
+            arranged = arrange(
+                rows[there],
+                scores[there],
+                self.arrays.text_units[rows[there]],
+                self.arrays.statistics.count[rows[there]],
+                request.k,
+                request.diversity,
+                request.rules,
+                final,
             )
-        return Recommendation(tuple(items), self._degradation(request))
+            places = [Place(int(there[place.candidate]), place.rule) for place in arranged.places]
+            capped = arranged.capped
+        items = []
+        for place in places:
+            mask = int(ranked.candidates.sources[query, place.candidate])
+            row = int(rows[place.candidate])
+            reasons = explain(row, mask, request.history, self.arrays) if request.explain else ()
+            if request.explain and place.rule:
+                reasons = (Reason(place.rule), *reasons)
+            click, purchase = ranked.probabilities[query, place.candidate]
+            source = place.rule or sources_of(mask)[0]
+            score = float(scores[place.candidate])
+            items.append(Recommended(row, score, float(click), float(purchase), source, reasons))
+        return _Made(Recommendation(tuple(items), self._degradation(request)), capped)
 
     def _degradation(self, request: Request) -> str:
         if len(request.history.items) == 0 and request.intent is None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from features.dataset import BoolArray, FloatArray, IntArray, LongArray
+from ranking.rules import Rules
 
 
 def _no_rows() -> IntArray:
@@ -41,6 +42,12 @@ class Request:
     intent: FloatArray | None = None
     """[text dim] unit vector of a free-text intent, used as an extra retrieval query."""
     explain: bool = False
+    rules: Rules | None = None
+    """The shop's own rules; `search` does not know them."""
+
+    def explored_by(self, seed: int) -> Request:
+        """Return the same request with another seed of exploration."""
+        return self if self.rules is None else replace(self, rules=replace(self.rules, seed=seed))
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,8 @@ class Reason:
     """Why an item is in the list."""
 
     kind: str
-    """`bought_before`, `goes_with`, `reads_like`, `for_you`, `popular` or `matches_intent`."""
+    """`bought_before`, `goes_with`, `reads_like`, `for_you`, `popular`, `matches_intent`, `pinned` or
+    `exploration`."""
     because: int | None = None
     """Row of the history item that the reason points to."""
 
@@ -65,7 +73,7 @@ class Recommended:
     """Calibrated probabilities from the ranking head; NaN where the bundle has none."""
     source: str
     """Candidate source: user_vector, item_to_item, text_neighbours, repeat, popular, intent, co_purchase or
-    new_items."""
+    new_items; pinned or exploration where a rule of that name put the item there."""
     reasons: tuple[Reason, ...] = ()
 
 

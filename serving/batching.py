@@ -21,6 +21,8 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 _LOG = logging.getLogger(__name__)
+BACKGROUND_BATCH: Final = 8
+"""Most background jobs taken together: a request that comes meanwhile waits for no more than these."""
 _SOONEST_RETRY_SECONDS: Final = 0.05
 
 
@@ -83,6 +85,7 @@ class Batcher(Generic[In, Out]):
         self._longest = None if limits is None else limits.burst_seconds
         self._watch = watch
         self._queue: deque[_Waiting[In, Out]] = deque()
+        self._background: deque[_Waiting[In, Out]] = deque()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=prepare)
         self._runner: asyncio.Task[None] | None = None
         self._pressure = Pressure(max_batch, limits)
@@ -90,7 +93,7 @@ class Batcher(Generic[In, Out]):
         self._closed = False
 
     def __len__(self) -> int:
-        """Jobs waiting, without those being worked on."""
+        """Jobs waiting, without those being worked on and those in the background."""
         return len(self._queue)
 
     def admit(self, deadline: float | None = None) -> None:
@@ -115,7 +118,9 @@ class Batcher(Generic[In, Out]):
         ):
             raise QueueFull(wait, "deadline")
 
-    async def submit(self, job: In, deadline: float | None = None, *, urgent: bool = False) -> Out:
+    async def submit(
+        self, job: In, deadline: float | None = None, *, urgent: bool = False, background: bool = False
+    ) -> Out:
         """Run one job and return its result.
 
         A job whose caller is cancelled, or whose `deadline` (event loop time) passes, is dropped unless
@@ -126,6 +131,7 @@ class Batcher(Generic[In, Out]):
             deadline: event loop time after which nobody waits for the result; None waits for ever.
             urgent: put the job before those that wait, however many they are; for upkeep that requests depend
                 on.
+            background: run the job only when no other waits; whoever submits such jobs bounds their number.
 
         Raises:
             QueueFull: too many jobs wait, their work takes too long, or the job has waited too long itself.
@@ -133,12 +139,14 @@ class Batcher(Generic[In, Out]):
         """
         if self._closed:
             raise RuntimeError("the batcher is closed")
-        if not urgent:
+        if not (urgent or background):
             self.admit(deadline)
         loop = asyncio.get_running_loop()
-        waiting = _Waiting[In, Out](job, loop.create_future(), deadline, loop.time(), urgent)
+        waiting = _Waiting[In, Out](job, loop.create_future(), deadline, loop.time(), urgent or background)
         if urgent:
             self._queue.appendleft(waiting)
+        elif background:
+            self._background.append(waiting)
         else:
             self._queue.append(waiting)
             self._watch_the_oldest()
@@ -172,11 +180,16 @@ class Batcher(Generic[In, Out]):
             self._runner = None
 
     def _next_batch(self) -> list[_Waiting[In, Out]]:
-        """Take the oldest jobs that somebody still waits for."""
+        """Take the oldest jobs that somebody still waits for; those of the background in want of others."""
+        return self._take(self._queue, self._max_batch) or self._take(
+            self._background, min(self._max_batch, BACKGROUND_BATCH)
+        )
+
+    def _take(self, queue: deque[_Waiting[In, Out]], most: int) -> list[_Waiting[In, Out]]:
         now = asyncio.get_running_loop().time()
         batch: list[_Waiting[In, Out]] = []
-        while self._queue and len(batch) < self._max_batch:
-            waiting = self._queue.popleft()
+        while queue and len(batch) < most:
+            waiting = queue.popleft()
             expired = waiting.deadline is not None and waiting.deadline <= now
             if not waiting.future.done() and not expired:
                 batch.append(waiting)

@@ -7,7 +7,7 @@ policy, see https://grpc.io/docs/guides/retry) and raise `ServiceError` for ever
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from types import TracebackType
 from typing import Final, TypeVar
 
@@ -15,7 +15,7 @@ import grpc
 
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
-from serving.queries import Event, Item, RecommendQuery, SearchQuery, SimilarQuery
+from serving.queries import BatchQuery, Event, Item, RecommendQuery, SearchQuery, SimilarQuery
 from serving.results import (
     DeleteItemsResult,
     DeleteUserResult,
@@ -26,7 +26,9 @@ from serving.results import (
     SimilarResult,
     Status,
     UpsertResult,
+    UserListResult,
 )
+from serving.streams import resumed, resumed_async
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -104,6 +106,20 @@ class Client:
         """Return one page of a personalised list."""
         return RecommendResult.of(self._call(self._stub.Recommend, query.message(), timeout))
 
+    def batch_recommend(self, query: BatchQuery, timeout: float | None = None) -> Iterator[UserListResult]:
+        """Give the lists of many users, one after another; a broken stream is gone on with by itself.
+
+        Args:
+            query: whose lists.
+            timeout: deadline of each stream in seconds; none by default, as campaigns take their time.
+
+        Raises:
+            ServiceError: the call cannot be answered, or no server was there for several attempts.
+        """
+        stream = resumed(self._stub.BatchRecommend, query.message(), timeout, self._metadata)
+        for response in stream:
+            yield UserListResult.of(response)
+
     def search_items(self, query: SearchQuery, timeout: float | None = None) -> SearchResult:
         """Return one page of the items that read like some words."""
         return SearchResult.of(self._call(self._stub.SearchItems, query.message(), timeout))
@@ -112,24 +128,34 @@ class Client:
         """Return one page of similar items."""
         return SimilarResult.of(self._call(self._stub.SimilarItems, query.message(), timeout))
 
-    def record_events(self, events: Sequence[Event], timeout: float | None = None) -> RecordResult:
+    def record_events(
+        self, events: Sequence[Event], timeout: float | None = None, *, validate_only: bool = False
+    ) -> RecordResult:
         """Store events."""
-        request = pb.RecordEventsRequest(events=[event.message() for event in events])
+        request = pb.RecordEventsRequest(
+            events=[event.message() for event in events], validate_only=validate_only
+        )
         return RecordResult.of(self._call(self._stub.RecordEvents, request, timeout))
 
-    def upsert_items(self, items: Sequence[Item], timeout: float | None = None) -> UpsertResult:
+    def upsert_items(
+        self, items: Sequence[Item], timeout: float | None = None, *, validate_only: bool = False
+    ) -> UpsertResult:
         """Add or replace items; they can be recommended and found when this returns."""
-        request = pb.UpsertItemsRequest(items=[item.message() for item in items])
+        request = pb.UpsertItemsRequest(items=[item.message() for item in items], validate_only=validate_only)
         return UpsertResult.of(self._call(self._stub.UpsertItems, request, timeout))
 
-    def delete_items(self, item_ids: Sequence[str], timeout: float | None = None) -> DeleteItemsResult:
+    def delete_items(
+        self, item_ids: Sequence[str], timeout: float | None = None, *, validate_only: bool = False
+    ) -> DeleteItemsResult:
         """Remove items; no response sent after this one has them."""
-        request = pb.DeleteItemsRequest(item_ids=item_ids)
+        request = pb.DeleteItemsRequest(item_ids=item_ids, validate_only=validate_only)
         return DeleteItemsResult.of(self._call(self._stub.DeleteItems, request, timeout))
 
-    def delete_user(self, user_id: str, timeout: float | None = None) -> DeleteUserResult:
+    def delete_user(
+        self, user_id: str, timeout: float | None = None, *, validate_only: bool = False
+    ) -> DeleteUserResult:
         """Erase every trace of a user."""
-        request = pb.DeleteUserRequest(user_id=user_id)
+        request = pb.DeleteUserRequest(user_id=user_id, validate_only=validate_only)
         return DeleteUserResult.of(self._call(self._stub.DeleteUser, request, timeout))
 
     def status(self, timeout: float | None = None) -> Status:
@@ -183,6 +209,22 @@ class AsyncClient:
         """Return one page of a personalised list."""
         return RecommendResult.of(await self._call(self._stub.Recommend, query.message(), timeout))
 
+    async def batch_recommend(
+        self, query: BatchQuery, timeout: float | None = None
+    ) -> AsyncIterator[UserListResult]:
+        """Give the lists of many users, one after another; a broken stream is gone on with by itself.
+
+        Args:
+            query: whose lists.
+            timeout: deadline of each stream in seconds; none by default, as campaigns take their time.
+
+        Raises:
+            ServiceError: the call cannot be answered, or no server was there for several attempts.
+        """
+        stream = resumed_async(self._stub.BatchRecommend, query.message(), timeout, self._metadata)
+        async for response in stream:
+            yield UserListResult.of(response)
+
     async def search_items(self, query: SearchQuery, timeout: float | None = None) -> SearchResult:
         """Return one page of the items that read like some words."""
         return SearchResult.of(await self._call(self._stub.SearchItems, query.message(), timeout))
@@ -191,24 +233,34 @@ class AsyncClient:
         """Return one page of similar items."""
         return SimilarResult.of(await self._call(self._stub.SimilarItems, query.message(), timeout))
 
-    async def record_events(self, events: Sequence[Event], timeout: float | None = None) -> RecordResult:
+    async def record_events(
+        self, events: Sequence[Event], timeout: float | None = None, *, validate_only: bool = False
+    ) -> RecordResult:
         """Store events."""
-        request = pb.RecordEventsRequest(events=[event.message() for event in events])
+        request = pb.RecordEventsRequest(
+            events=[event.message() for event in events], validate_only=validate_only
+        )
         return RecordResult.of(await self._call(self._stub.RecordEvents, request, timeout))
 
-    async def upsert_items(self, items: Sequence[Item], timeout: float | None = None) -> UpsertResult:
+    async def upsert_items(
+        self, items: Sequence[Item], timeout: float | None = None, *, validate_only: bool = False
+    ) -> UpsertResult:
         """Add or replace items; they can be recommended and found when this returns."""
-        request = pb.UpsertItemsRequest(items=[item.message() for item in items])
+        request = pb.UpsertItemsRequest(items=[item.message() for item in items], validate_only=validate_only)
         return UpsertResult.of(await self._call(self._stub.UpsertItems, request, timeout))
 
-    async def delete_items(self, item_ids: Sequence[str], timeout: float | None = None) -> DeleteItemsResult:
+    async def delete_items(
+        self, item_ids: Sequence[str], timeout: float | None = None, *, validate_only: bool = False
+    ) -> DeleteItemsResult:
         """Remove items; no response sent after this one has them."""
-        request = pb.DeleteItemsRequest(item_ids=item_ids)
+        request = pb.DeleteItemsRequest(item_ids=item_ids, validate_only=validate_only)
         return DeleteItemsResult.of(await self._call(self._stub.DeleteItems, request, timeout))
 
-    async def delete_user(self, user_id: str, timeout: float | None = None) -> DeleteUserResult:
+    async def delete_user(
+        self, user_id: str, timeout: float | None = None, *, validate_only: bool = False
+    ) -> DeleteUserResult:
         """Erase every trace of a user."""
-        request = pb.DeleteUserRequest(user_id=user_id)
+        request = pb.DeleteUserRequest(user_id=user_id, validate_only=validate_only)
         return DeleteUserResult.of(await self._call(self._stub.DeleteUser, request, timeout))
 
     async def status(self, timeout: float | None = None) -> Status:

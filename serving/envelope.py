@@ -10,7 +10,8 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -55,7 +56,7 @@ class _Malformed:
 
 
 class Envelope(grpc.aio.ServerInterceptor):
-    """Wraps the unary calls of one service."""
+    """Wraps the calls of one service."""
 
     def __init__(
         self, service_name: str, limits: LimitsConfig, metrics: Metrics, tracing: Tracing | None = None
@@ -74,6 +75,8 @@ class Envelope(grpc.aio.ServerInterceptor):
         self._tracing = tracing
         metrics.in_flight.set_function(lambda: self._running)
         self._running = 0
+        self._answering = 0
+        """Of those running, the ones that are no streams."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -91,7 +94,9 @@ class Envelope(grpc.aio.ServerInterceptor):
         if handler is None or not handler_call_details.method.startswith(self._prefix):
             return handler
         method = handler_call_details.method.removeprefix(self._prefix)
-        behaviour, deserialize = handler.unary_unary, handler.request_deserializer
+        deserialize = handler.request_deserializer
+        unary: Any = handler.unary_unary
+        streaming: Any = handler.unary_stream
 
         def read(data: bytes) -> Any:  # noqa: ANN401 - any of the service's requests
             try:
@@ -100,32 +105,48 @@ class Envelope(grpc.aio.ServerInterceptor):
                 return _Malformed(str(error))
 
         async def answer(request: Any, context: Context) -> Any:  # noqa: ANN401 - any request and response
-            return await self._answer(method, behaviour, request, context)
+            async with self._around(method, context, stream=False):
+                return await unary(_whole(request), context)
 
+        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:  # noqa: ANN401
+            async with (
+                self._around(method, context, stream=True),
+                aclosing(streaming(_whole(request), context)) as responses,
+            ):
+                async for response in responses:
+                    yield response
+
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                stream, request_deserializer=read, response_serializer=handler.response_serializer
+            )
         return grpc.unary_unary_rpc_method_handler(
             answer, request_deserializer=read, response_serializer=handler.response_serializer
         )
 
-    async def _answer(self, method: str, behaviour: Any, request: Any, context: Context) -> Any:  # noqa: ANN401
+    @asynccontextmanager
+    async def _around(self, method: str, context: Context, stream: bool) -> AsyncIterator[None]:
+        """Count a call, tell how it went, and end it with a status where it fails.
+
+        A stream lasts as long as its reader takes: it has no deadline but the reader's, and it does not count
+        among the calls that are answered at a time.
+        """
         metadata = _metadata(context)
-        call = Call(_request_id(metadata), _deadline(context, self._limits.default_deadline_seconds))
+        longest = None if stream else self._limits.default_deadline_seconds
+        call = Call(_request_id(metadata), _deadline(context, longest))
         CALL.set(call)
         record = CallRecord(method, call.request_id, {n: metadata[n] for n in CARRIER if n in metadata})
         RECORD.set(record)
         self._running += 1
         self._idle.clear()
         code = grpc.StatusCode.OK
+        self._answering += not stream
         try:
-            if self._running > self._limits.max_concurrent:
+            if not stream and self._answering > self._limits.max_concurrent:
                 raise QueueFull(_FULL_RETRY_SECONDS, "max_concurrent")
-            if isinstance(request, _Malformed):
-                raise Problem(
-                    grpc.StatusCode.INVALID_ARGUMENT,
-                    "MALFORMED_REQUEST",
-                    f"the request is not a message of the expected type ({request.error})",
-                )
-            return await behaviour(request, context)
-        except asyncio.CancelledError:
+            yield
+            return
+        except (asyncio.CancelledError, GeneratorExit):
             code = grpc.StatusCode.CANCELLED
             raise
         except Exception as error:
@@ -133,6 +154,7 @@ class Envelope(grpc.aio.ServerInterceptor):
             code = problem.code
         finally:
             self._running -= 1
+            self._answering -= not stream
             if self._running == 0:
                 self._idle.set()
             self._report(record, code)
@@ -173,6 +195,17 @@ class Envelope(grpc.aio.ServerInterceptor):
         return Problem(grpc.StatusCode.INTERNAL, "INTERNAL", message)
 
 
+def _whole(request: Any) -> Any:  # noqa: ANN401 - any of the service's requests
+    """Return a request that could be read."""
+    if isinstance(request, _Malformed):
+        raise Problem(
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "MALFORMED_REQUEST",
+            f"the request is not a message of the expected type ({request.error})",
+        )
+    return request
+
+
 def request_id_of(context: Context) -> str:
     """Return the id that the caller chose for its request, if it is one, or else make one."""
     return _request_id(_metadata(context))
@@ -187,7 +220,8 @@ def _request_id(metadata: dict[str, str]) -> str:
     return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
-def _deadline(context: Context, usual_seconds: float) -> float:
-    """Return the event loop time until which an answer is worth its work."""
+def _deadline(context: Context, usual_seconds: float | None) -> float | None:
+    """Return the event loop time until which an answer is worth its work; None is for ever."""
     remaining = context.time_remaining()
-    return asyncio.get_running_loop().time() + (usual_seconds if remaining is None else remaining)
+    seconds = usual_seconds if remaining is None else remaining
+    return None if seconds is None else asyncio.get_running_loop().time() + seconds

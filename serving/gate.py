@@ -1,8 +1,8 @@
 """Who may come in: every call is checked against the API keys before anything of it is read.
 
 Health is open to everybody, because probes have no keys. Without a key file the port itself is the
-protection; then the RPCs that change the catalogue or delete users are off unless the configuration turns
-them on.
+protection; then the RPCs that change the catalogue, delete users or list them all are off unless the
+configuration turns them on.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _SCOPES: Final = {
     "SearchItems": Scope.read,
     "SimilarItems": Scope.read,
     "GetStatus": Scope.read,
+    "BatchRecommend": Scope.batch,
     "RecordEvents": Scope.events,
     "UpsertItems": Scope.admin,
     "DeleteItems": Scope.admin,
@@ -80,11 +81,12 @@ class Gate(grpc.aio.ServerInterceptor):
         key = None
         if self._keys is not None:
             key = self._authenticated(secret, needed)
-        if needed is Scope.admin and not self._admin:
+        closed = needed is Scope.admin or (needed is Scope.batch and self._keys is None)
+        if closed and not self._admin:
             raise Problem(
                 grpc.StatusCode.PERMISSION_DENIED,
                 "ADMIN_DISABLED",
-                "this server takes no changes; serve with admin=true, or with API keys",
+                "this server takes no changes and lists no users; serve with admin=true, or with API keys",
             )
         return key
 

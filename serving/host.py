@@ -13,6 +13,7 @@ from conf.serving import ServeConfig
 from features.dataset import BoolArray
 from ranking.filters import AttributeKind, MaskCache, attribute_kinds
 from ranking.requests import History, Request
+from ranking.value_codes import ValueCodes
 from serving import paging
 from serving.batching import Batcher
 from serving.follower import CHUNK, START_CHUNK, ItemFollower
@@ -48,6 +49,8 @@ class Served:
     cards: ItemCards
     shown: paging.ShownItems
     masks: MaskCache
+    codes: ValueCodes
+    """Of the attributes that caps count; looks after itself in every state."""
     attributes: dict[str, AttributeKind]
     diversity: float
     """MMR trade-off of requests that set none."""
@@ -64,6 +67,7 @@ class Served:
             cards=ItemCards(model.catalogue),
             shown=paging.ShownItems(model.catalogue),
             masks=MaskCache(),
+            codes=ValueCodes(),
             attributes=attribute_kinds(model.catalogue.base),
             diversity=float(model.manifest.get("rerank", {}).get("diversity", 0.0)),
             text_chars=int(model.manifest.get("template", {}).get("max_text_chars", _MODEL_TEXT_CHARS)),
@@ -184,16 +188,20 @@ class ModelHost:
         """
         self.jobs.admit(deadline)
 
-    async def ask(self, job: RecommendJob | SimilarJob, deadline: float | None) -> Answer:
+    async def ask(
+        self, job: RecommendJob | SimilarJob, deadline: float | None, background: bool = False
+    ) -> Answer:
         """Have a list made, and note in the current call's record where the time went.
+
+        A background list is made when no other waits, and leaves no note: a stream makes millions.
 
         Raises:
             QueueFull: too much work waits.
             TimeoutError: the deadline (event loop time) passed.
         """
         record = RECORD.get()
-        if record is None:
-            return await self.jobs.submit(job, deadline)
+        if record is None or background:
+            return await self.jobs.submit(job, deadline, background=background)
         timeline, came = Timeline(), time.perf_counter()
         try:
             return await self.jobs.submit(replace(job, timeline=timeline), deadline)

@@ -37,6 +37,8 @@ class Scope(Enum):
 
     read = "read"
     """Lists, search and status."""
+    batch = "batch"
+    """The lists of all users."""
     events = "events"
     """Recording events."""
     admin = "admin"

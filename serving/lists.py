@@ -11,33 +11,32 @@ import grpc
 import numpy as np
 
 from conf.serving import ServeConfig
+from features import schema
 from features.dataset import BoolArray, IntArray
 from features.privacy import Pseudonyms
-from ranking.filters import FilterError
 from ranking.requests import History, Recommendation, Request
+from ranking.rules import Rules
 from serving import paging, validation
-from serving.batching import Batcher
+from serving.attribution import AttributionTokens, ListOrigin
 from serving.envelope import CALL
 from serving.host import ModelHost, Served
+from serving.list_rules import list_rules
 from serving.model import Neighbours, RecommendJob, SimilarJob
 from serving.problems import Problem, invalid
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.recall import Recall, Recalled
-from serving.telemetry import note, passed, stage
+from serving.selection import Selection
+from serving.telemetry import note
 from serving.translation import SessionEvents, degradation, merge_history, session_events
 from serving.user_state import MICROS, log_name
+from serving.wishes import Wish
 
 _LOG = logging.getLogger(__name__)
+NO_SESSION = SessionEvents([], [], [], [])
 
 
 @dataclass(frozen=True)
-class _FilterJob:
-    served: Served
-    expression: str
-
-
-@dataclass(frozen=True)
-class _Shopper:
+class Shopper:
     """Whom a list is made for, as far as is known."""
 
     user: str
@@ -48,10 +47,25 @@ class _Shopper:
     """Events of the history that were stored ones."""
     available: bool
     """Whether the state could be read."""
+    deleted: Sequence[str]
+    """Items that other servers have deleted and this one still has."""
 
 
 @dataclass(frozen=True)
-class _Page:
+class Prepared:
+    """A wish in terms of the items that are served; the same for whomever it is fulfilled."""
+
+    served: Served
+    wish: Wish
+    allowed: BoolArray | None
+    exclude: IntArray
+    rules: Rules | None
+    unknown: list[str]
+    """Pinned ids that the model does not know."""
+
+
+@dataclass(frozen=True)
+class Page:
     """One page of a list."""
 
     items: Recommendation
@@ -63,24 +77,24 @@ class Lists:
     """Makes the lists of the service; create it inside a running event loop."""
 
     def __init__(
-        self, host: ModelHost, recall: Recall, config: ServeConfig, pseudonyms: Pseudonyms | None
+        self,
+        host: ModelHost,
+        recall: Recall,
+        config: ServeConfig,
+        pseudonyms: Pseudonyms | None,
+        tokens: AttributionTokens,
     ) -> None:
         """Wire the parts; see `serving.service.RecommendationService`."""
         self._host = host
         self._recall = recall
         self._config = config
         self._pseudonyms = pseudonyms
-        self._filters = Batcher[_FilterJob, BoolArray | FilterError](
-            _make_masks,
-            max_batch=1,
-            max_queue=config.max_queue,
-            name="filters",
-            watch=host.queue_metrics("filters", lambda: len(self._filters)),
-        )
+        self._tokens = tokens
+        self._selection = Selection(config, host)
 
     async def close(self) -> None:
         """Finish running work and stop the thread."""
-        await self._filters.close()
+        await self._selection.close()
 
     def known_as(self, user_id: str) -> str:
         """Return the name under which the state knows a user."""
@@ -91,48 +105,34 @@ class Lists:
         asked = request.HasField("request_time")
         now_us = validation.micros("request_time", request.request_time) if asked else time.time_ns() // 1000
         user = self.known_as(validation.optional_id("user_id", request.user_id))
-        recalled = await self._recall.ask(user, now_us if asked else None)
+        recalled = await self.recall(user, now_us if asked else None)
         served = self._host.served
-        model = served.model
         size = validation.page_size(request.page_size, self._config.max_page_size)
         shown = paging.decode(request.page_token, identity := paging.fingerprint(request))
-        fields = validation.read_mask(request.read_mask, pb.RecommendedItem)
-        surface = validation.surface(request.surface)
+        wish = Wish.of(request, size)
         intent = validation.limited_text("session.intent", request.session.intent, validation.MAX_QUERY_CHARS)
-        excluded = validation.excluded("exclude_item_ids", request.exclude_item_ids)
-        session = session_events(request.session, model, now_us)
-        exclude_seen = request.exclude_seen if request.HasField("exclude_seen") else model.exclude_seen
-        diversity = (
-            validation.diversity(request.diversity) if request.HasField("diversity") else served.diversity
-        )
-        allowed = await self._allowed(served, request.filter)
-        shopper = self._shopper(served, user, session, now_us, recalled)
-        wanted = Request(
-            history=shopper.history,
-            now=now_us // MICROS,
-            exclude=_exclude(served, [*excluded, *recalled.deleted_items], shown),
-            allowed=allowed,
-            exclude_seen=exclude_seen,
-            diversity=diversity,
-            explain=request.explain,
-        )
-        page = await self._page(served, RecommendJob(model, wanted, intent), size, shopper, identity, shown)
-        self._note(model.version, page, shopper)
-        note(surface=surface or "-")
+        device, hour = _circumstances(request.session)
+        session = session_events(request.session, served.model, now_us)
+        prepared = await self.prepare(served, wish, paging.seed(identity))
+        shopper = self.shopper(served, user, session, now_us, recalled)
+        wanted = self.request(prepared, shopper, now_us, shown)
+        page = await self._page(served, RecommendJob(served.model, wanted, intent), shopper, identity, shown)
+        self._note(served, page, shopper, wish.surface)
         return pb.RecommendResponse(
-            items=served.cards.recommended(page.items, intent, request.explain, fields),
+            items=served.cards.recommended(page.items, intent, wish.explain, wish.fields, len(shown)),
             next_page_token=page.next_token,
-            model_version=model.version,
+            model_version=served.model.version,
             request_id=CALL.get().request_id,
             degradation=page.degradation,
-            unknown_item_ids=session.unknown,
+            unknown_item_ids=dict.fromkeys([*session.unknown, *prepared.unknown]),
+            attribution_token=self.token(served, wish.surface, device, hour),
         )
 
     async def search(self, request: pb.SearchItemsRequest) -> pb.SearchItemsResponse:
         """Answer with the items that read like some words."""
         now_us = time.time_ns() // 1000
         user = self.known_as(validation.optional_id("user_id", request.user_id))
-        recalled = await self._recall.ask(user)
+        recalled = await self.recall(user, None)
         served = self._host.served
         model = served.model
         query = validation.limited_text("query", request.query, validation.MAX_QUERY_CHARS)
@@ -142,26 +142,31 @@ class Lists:
         shown = paging.decode(request.page_token, identity := paging.fingerprint(request))
         fields = validation.read_mask(request.read_mask, pb.RecommendedItem)
         excluded = validation.excluded("exclude_item_ids", request.exclude_item_ids)
+        surface = validation.surface(request.surface)
+        device, hour = _circumstances(request.session)
         session = session_events(request.session, model, now_us)
-        allowed = await self._allowed(served, request.filter)
-        shopper = self._shopper(served, user, session, now_us, recalled)
+        allowed = await self._selection.rows(served, request.filter)
+        shopper = self.shopper(served, user, session, now_us, recalled)
+        gone = [*excluded, *shopper.deleted]
         wanted = Request(
             history=shopper.history,
             now=now_us // MICROS,
-            exclude=_exclude(served, [*excluded, *recalled.deleted_items], shown),
+            k=size,
+            exclude=_union(served, served.model.catalogue.rows(gone), shown),
             allowed=allowed,
             explain=request.explain,
         )
         job = RecommendJob(model, wanted, query, search=True)
-        page = await self._page(served, job, size, shopper, identity, shown)
-        self._note(model.version, page, shopper)
+        page = await self._page(served, job, shopper, identity, shown)
+        self._note(served, page, shopper, surface)
         return pb.SearchItemsResponse(
-            items=served.cards.recommended(page.items, query, request.explain, fields),
+            items=served.cards.recommended(page.items, query, request.explain, fields, len(shown)),
             next_page_token=page.next_token,
             model_version=model.version,
             request_id=CALL.get().request_id,
             degradation=page.degradation,
             unknown_item_ids=session.unknown,
+            attribution_token=self.token(served, surface, device, hour),
         )
 
     async def similar(self, request: pb.SimilarItemsRequest) -> pb.SimilarItemsResponse:
@@ -173,11 +178,13 @@ class Lists:
         shown = paging.decode(request.page_token, identity := paging.fingerprint(request))
         fields = validation.read_mask(request.read_mask, pb.SimilarItem)
         excluded = validation.excluded("exclude_item_ids", request.exclude_item_ids)
+        surface = validation.surface(request.surface)
         seed = _seed(request, served, recalled.deleted_items)
-        exclude = _exclude(served, [*excluded, *recalled.deleted_items], shown)
+        gone = [*excluded, *recalled.deleted_items]
+        exclude = _union(served, model.catalogue.rows(gone), shown)
         if isinstance(seed, int):
             exclude = np.union1d(exclude, np.array([seed], dtype=np.int32)).astype(np.int32)
-        allowed = await self._allowed(served, request.filter)
+        allowed = await self._selection.rows(served, request.filter)
         job = SimilarJob(model, seed, min(size + 1, len(model.catalogue)), exclude, allowed)
         answer = await self._host.ask(job, call.deadline)
         note(model_version=model.version)
@@ -186,71 +193,98 @@ class Lists:
         found, cosines = answer.rows[kept], answer.cosines[kept]
         rows = found[:size].tolist() if len(found) > size else []
         return pb.SimilarItemsResponse(
-            items=served.cards.similar(found[:size], cosines[:size], fields),
+            items=served.cards.similar(found[:size], cosines[:size], fields, len(shown)),
             next_page_token=_next_token(served, identity, shown, rows),
             model_version=model.version,
             request_id=call.request_id,
+            attribution_token=self.token(served, surface),
         )
 
-    def _shopper(
+    async def recall(self, user: str, before_us: int | None, patient: bool = False) -> Recalled:
+        """Ask the state about a user; see `serving.recall.Recall.ask`."""
+        # What a list shows is part of a history only where the model has learnt from such events.
+        impressions = schema.IMPRESSION in self._host.served.model.kinds
+        return await self._recall.ask(user, before_us, impressions, patient)
+
+    async def prepare(self, served: Served, wish: Wish, seed: int) -> Prepared:
+        """Bring a wish to rows of the items that are served.
+
+        Args:
+            served: the items.
+            wish: what is asked for.
+            seed: for exploration that sets none.
+
+        Raises:
+            Problem: a filter or rule that cannot be used with these items.
+        """
+        allowed = await self._selection.rows(served, wish.filter)
+        rules, unknown = await list_rules(wish.rules, served, self._selection, seed)
+        excluded = served.model.catalogue.rows(wish.excluded)
+        return Prepared(served, wish, allowed, excluded, rules, unknown)
+
+    def request(self, prepared: Prepared, shopper: Shopper, now_us: int, shown: paging.HashArray) -> Request:
+        """Return the question to the model for one shopper and page."""
+        served, wish, rules = prepared.served, prepared.wish, prepared.rules
+        seen = _rows_of(served, shown)
+        deleted = served.model.catalogue.rows(shopper.deleted)
+        return Request(
+            history=shopper.history,
+            now=now_us // MICROS,
+            k=wish.size,
+            exclude=_union(served, np.union1d(prepared.exclude, deleted).astype(np.int32), shown),
+            allowed=prepared.allowed,
+            exclude_seen=served.model.exclude_seen if wish.exclude_seen is None else wish.exclude_seen,
+            diversity=served.diversity if wish.diversity is None else wish.diversity,
+            explain=wish.explain,
+            rules=rules and replace(rules, shown=seen, before=len(shown)),
+        )
+
+    def shopper(
         self, served: Served, user: str, session: SessionEvents, now_us: int, recalled: Recalled
-    ) -> _Shopper:
+    ) -> Shopper:
         """Bring together what is stored about a user and what the session says."""
         history, used = merge_history(
             served.model, recalled.events or (), session, now_us // MICROS, self._config.max_history
         )
         available = recalled.events is not None or not user
-        return _Shopper(user, session, history, used, available)
+        return Shopper(user, session, history, used, available, recalled.deleted_items)
 
-    async def _page(
-        self,
-        served: Served,
-        job: RecommendJob,
-        size: int,
-        shopper: _Shopper,
-        identity: bytes,
-        shown: paging.HashArray,
-    ) -> _Page:
-        """Have a list made and cut it to a page."""
+    def token(self, served: Served, surface: str, device: str = "", hour: int | None = None) -> str:
+        """Return the attribution token of the list that the current call answers with."""
+        now = time.time_ns() // 1_000_000_000
+        version = served.model.version
+        return self._tokens.make(ListOrigin(CALL.get().request_id, version, now, surface, device, hour))
+
+    async def make(
+        self, served: Served, job: RecommendJob, background: bool = False
+    ) -> tuple[Recommendation, bool]:
+        """Have a list made of `job.request.k` items; tell whether more would follow."""
+        size = job.request.k
         # One more than the page holds, to know whether there is a next one.
         request = replace(job.request, k=min(size + 1, len(served.model.catalogue)))
-        answer = await self._host.ask(replace(job, request=request), CALL.get().deadline)
+        job = replace(job, request=request)
+        answer = await self._host.ask(job, CALL.get().deadline, background=background)
         assert isinstance(answer, Recommendation)
         kept = self._still_there(item.row for item in answer.items)
         items = tuple(item for item, there in zip(answer.items, kept, strict=True) if there)
-        rows = [item.row for item in items[:size]] if len(items) > size else []
-        return _Page(
-            Recommendation(items[:size], answer.degradation),
-            _next_token(served, identity, shown, rows),
-            degradation(answer.degradation, shopper.used, len(shopper.history.items), shopper.available),
-        )
+        return Recommendation(items[:size], answer.degradation), len(items) > size
 
-    def _note(self, version: str, page: _Page, shopper: _Shopper) -> None:
+    async def _page(
+        self, served: Served, job: RecommendJob, shopper: Shopper, identity: bytes, shown: paging.HashArray
+    ) -> Page:
+        """Have a page made, with the token of the next one."""
+        answer, more = await self.make(served, job)
+        rows = [item.row for item in answer.items] if more else []
+        return Page(answer, _next_token(served, identity, shown, rows), rung(answer, shopper))
+
+    def _note(self, served: Served, page: Page, shopper: Shopper, surface: str) -> None:
         note(
             items=len(page.items.items),
             user=log_name(shopper.user) if shopper.user else "-",
+            surface=surface or "-",
             degradation=pb.Degradation.Name(page.degradation).removeprefix("DEGRADATION_").lower(),
-            model_version=version,
+            model_version=served.model.version,
         )
-
-    async def _allowed(self, served: Served, expression: str) -> BoolArray | None:
-        """Return the mask of a filter, [items]; None without a filter."""
-        passed("validate")
-        if not expression.strip():
-            return None
-        found = served.cached_mask(expression)
-        note(filter_mask="miss" if found is None else "hit")
-        with stage("filter"):
-            made = (
-                found
-                if found is not None
-                else await self._filters.submit(_FilterJob(served, expression), CALL.get().deadline)
-            )
-        if isinstance(made, FilterError):
-            problem = invalid("filter", str(made), "FILTER_INVALID")
-            problem.metadata["column"] = str(made.column)
-            raise problem
-        return made
 
     def _still_there(self, rows: Iterable[int]) -> list[bool]:
         """Tell which rows may be shown: an item may have been deleted since the list was made."""
@@ -258,23 +292,26 @@ class Lists:
         return [row >= len(catalogue) or not catalogue.is_hidden(row) for row in rows]
 
 
-def _make_masks(jobs: Sequence[_FilterJob]) -> list[BoolArray | FilterError]:
-    """Evaluate filters in the filter thread; a wrong one is an answer, not a failure."""
-    return [_make_mask(job) for job in jobs]
+def rung(answer: Recommendation, shopper: Shopper) -> pb.Degradation:
+    """Name the rung of the fallback ladder that answered."""
+    return degradation(answer.degradation, shopper.used, len(shopper.history.items), shopper.available)
 
 
-def _make_mask(job: _FilterJob) -> BoolArray | FilterError:
-    try:
-        return job.served.mask(job.expression)
-    except FilterError as error:
-        return error
+def _circumstances(session: pb.SessionContext) -> tuple[str, int | None]:
+    """Return device and hour."""
+    device = validation.device("session.device", session.device)
+    return device, validation.hour("session.hour", session.hour) if session.HasField("hour") else None
 
 
-def _exclude(served: Served, item_ids: list[str], shown: paging.HashArray) -> IntArray:
+def _rows_of(served: Served, shown: paging.HashArray) -> IntArray:
+    """Return the rows of the items on other pages."""
+    rows = served.shown.rows(shown).astype(np.int32)
+    return rows[rows < len(served.model.catalogue)]  # a later state's items are in no list of this one
+
+
+def _union(served: Served, excluded: IntArray, shown: paging.HashArray) -> IntArray:
     """Return the rows that must not appear, each once."""
-    catalogue = served.model.catalogue
-    rows = np.unique(np.concatenate([catalogue.rows(item_ids), served.shown.rows(shown)])).astype(np.int32)
-    return rows[rows < len(catalogue)]  # what a later state has added cannot be in this one's lists
+    return np.union1d(excluded, _rows_of(served, shown)).astype(np.int32)
 
 
 def _next_token(served: Served, identity: bytes, shown: paging.HashArray, rows: Sequence[int]) -> str:

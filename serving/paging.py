@@ -12,6 +12,7 @@ import base64
 import binascii
 import hashlib
 import zlib
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -36,12 +37,12 @@ def _digest(data: bytes, purpose: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=_DIGEST, person=purpose).digest()
 
 
-def fingerprint(request: Message) -> bytes:
-    """Digest everything of a request but its page size and token, which may change from page to page."""
+def fingerprint(request: Message, changing: Sequence[str] = ("page_size", "page_token")) -> bytes:
+    """Digest everything of a request but the fields that may change from one call to the next."""
     plain = type(request)()
     plain.CopyFrom(request)
-    plain.ClearField("page_size")
-    plain.ClearField("page_token")
+    for field in changing:
+        plain.ClearField(field)
     return _digest(type(request).__name__.encode() + plain.SerializeToString(deterministic=True), b"request")
 
 
@@ -115,3 +116,8 @@ class ShownItems:
         found = [self._order[a:b] for a, b in zip(first.tolist(), last.tolist(), strict=True) if b > a]
         added = [row for value in hashes.tolist() for row in self._added.get(value, ())]
         return np.concatenate([*found, np.array(added, dtype=np.int32)])
+
+
+def seed(request_fingerprint: bytes, part: str = "") -> int:
+    """Return a number for random choices that must be the same for every page of a request."""
+    return int.from_bytes(_digest(request_fingerprint + part.encode(), b"seed"), "little")

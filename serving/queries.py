@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -28,6 +28,42 @@ class SessionEvent:
 
 
 @dataclass(frozen=True)
+class Boost:
+    """Items to move up or down."""
+
+    filter: str
+    strength: float
+    """-1 (behind all others) to 1 (before all others)."""
+
+
+@dataclass(frozen=True)
+class ListRules:
+    """The shop's own rules for a list; see ListRules in the proto file."""
+
+    caps: Mapping[str, int] = field(default_factory=dict)
+    """Attribute -> most items with the same value of it."""
+    pins: Mapping[str, int] = field(default_factory=dict)
+    """Item id -> its place, from 1."""
+    boosts: tuple[Boost, ...] = ()
+    exploration: float = 0.0
+    """Share of the places for items of which little is known."""
+    exploration_seed: int | None = None
+
+    def message(self) -> pb.ListRules:
+        """Build the message."""
+        rules = pb.ListRules(
+            caps=[pb.AttributeCap(attribute=name, max_items=most) for name, most in self.caps.items()],
+            pins=[pb.Pin(item_id=item, position=position) for item, position in self.pins.items()],
+            boosts=[pb.Boost(filter=boost.filter, strength=boost.strength) for boost in self.boosts],
+        )
+        if self.exploration:
+            rules.exploration.share = self.exploration
+            if self.exploration_seed is not None:
+                rules.exploration.seed = self.exploration_seed
+        return rules
+
+
+@dataclass(frozen=True)
 class RecommendQuery:
     """A question to Recommend; see RecommendRequest in the proto file for every field."""
 
@@ -35,6 +71,10 @@ class RecommendQuery:
     session: tuple[SessionEvent, ...] = ()
     """Oldest first."""
     intent: str = ""
+    device: str = ""
+    """What the shopper uses, for example `phone`; for training, as is `hour`."""
+    hour: int | None = None
+    """The shopper's hour of the day, 0 to 23."""
     page_size: int = 0
     page_token: str = ""
     filter: str = ""
@@ -46,6 +86,7 @@ class RecommendQuery:
     fields: tuple[str, ...] = ()
     """Fields of the items to return; empty for all."""
     request_time: datetime | None = None
+    rules: ListRules | None = None
 
     def message(self) -> pb.RecommendRequest:
         """Build the request."""
@@ -60,11 +101,57 @@ class RecommendQuery:
             explain=self.explain,
             surface=self.surface,
             request_time=_timestamp(self.request_time),
+            rules=None if self.rules is None else self.rules.message(),
         )
         request.read_mask.paths.extend(self.fields)
-        if self.session or self.intent:
-            request.session.intent = self.intent
-            request.session.events.extend(event.message() for event in self.session)
+        if self.session or self.intent or self.device or self.hour is not None:
+            session = _session(self.session, self.device, self.hour)
+            session.intent = self.intent
+            request.session.CopyFrom(session)
+        return request
+
+
+@dataclass(frozen=True)
+class BatchQuery:
+    """A question to BatchRecommend; see BatchRecommendRequest in the proto file for every field."""
+
+    user_ids: tuple[str, ...] | None = None
+    """None: every user with a stored event."""
+    list_size: int = 0
+    filter: str = ""
+    exclude_item_ids: tuple[str, ...] = ()
+    exclude_seen: bool | None = None
+    diversity: float | None = None
+    explain: bool = False
+    surface: str = ""
+    fields: tuple[str, ...] = ()
+    """Fields of the items to return; empty for all."""
+    rules: ListRules | None = None
+    request_time: datetime | None = None
+    resume_token: str = ""
+    max_users: int = 0
+
+    def message(self) -> pb.BatchRecommendRequest:
+        """Build the request."""
+        request = pb.BatchRecommendRequest(
+            list_size=self.list_size,
+            filter=self.filter,
+            exclude_item_ids=self.exclude_item_ids,
+            exclude_seen=self.exclude_seen,
+            diversity=self.diversity,
+            explain=self.explain,
+            surface=self.surface,
+            rules=None if self.rules is None else self.rules.message(),
+            request_time=_timestamp(self.request_time),
+            resume_token=self.resume_token,
+            max_users=self.max_users,
+        )
+        request.read_mask.paths.extend(self.fields)
+        if self.user_ids is None:
+            request.all_users = True
+        else:
+            request.user_list.SetInParent()
+            request.user_list.user_ids.extend(self.user_ids)
         return request
 
 
@@ -83,6 +170,9 @@ class SearchQuery:
     explain: bool = False
     fields: tuple[str, ...] = ()
     """Fields of the items to return; empty for all."""
+    surface: str = ""
+    device: str = ""
+    hour: int | None = None
 
     def message(self) -> pb.SearchItemsRequest:
         """Build the request."""
@@ -94,10 +184,11 @@ class SearchQuery:
             filter=self.filter,
             exclude_item_ids=self.exclude_item_ids,
             explain=self.explain,
+            surface=self.surface,
         )
         request.read_mask.paths.extend(self.fields)
-        if self.session:
-            request.session.events.extend(event.message() for event in self.session)
+        if self.session or self.device or self.hour is not None:
+            request.session.CopyFrom(_session(self.session, self.device, self.hour))
         return request
 
 
@@ -112,6 +203,7 @@ class SimilarQuery:
     filter: str = ""
     exclude_item_ids: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
+    surface: str = ""
 
     def message(self) -> pb.SimilarItemsRequest:
         """Build the request."""
@@ -121,6 +213,7 @@ class SimilarQuery:
             page_token=self.page_token,
             filter=self.filter,
             exclude_item_ids=self.exclude_item_ids,
+            surface=self.surface,
         )
         if self.text:
             request.text = self.text
@@ -139,6 +232,10 @@ class Event:
     """Null: the server's clock."""
     event_id: str = ""
     """Empty: a random one, made before the first attempt, so that a retried call stores the event once."""
+    attribution_token: str = ""
+    """Of the list in which the shopper saw the item."""
+    list_position: int = 0
+    """The item's `list_position` in that list; 0 where it is not known."""
 
     def message(self) -> pb.Event:
         """Build the message."""
@@ -148,6 +245,8 @@ class Event:
             event=self.event,
             event_time=_timestamp(self.time),
             event_id=self.event_id or uuid.uuid4().hex,
+            attribution_token=self.attribution_token,
+            list_position=self.list_position,
         )
 
 
@@ -164,6 +263,10 @@ class Item:
         item = pb.Item(item_id=self.item_id)
         item.attributes.update(dict(self.attributes))
         return item
+
+
+def _session(events: Sequence[SessionEvent], device: str, hour: int | None) -> pb.SessionContext:
+    return pb.SessionContext(events=[event.message() for event in events], device=device, hour=hour)
 
 
 def _timestamp(moment: datetime | None) -> Timestamp | None:

@@ -46,7 +46,9 @@ class Recall:
         self._config = config
         self._answers = True
 
-    async def ask(self, user: str, before_us: int | None = None, impressions: bool = True) -> Recalled:
+    async def ask(
+        self, user: str, before_us: int | None = None, impressions: bool = True, patient: bool = False
+    ) -> Recalled:
         """Return what the store knows, once the model reflects what has been acknowledged elsewhere.
 
         Both together take at most `limits.history_seconds`, and at most half of what the deadline leaves: the
@@ -56,8 +58,10 @@ class Recall:
             user: whose events, as the store knows them; empty for nobody.
             before_us: only events strictly before this time.
             impressions: whether impressions are wanted.
+            patient: raise where too many wait for the store, instead of doing without it.
 
         Raises:
+            QueueFull: too many wait for the store, and the caller is patient.
             TimeoutError: the caller's deadline passed.
         """
         call, now = CALL.get(), asyncio.get_running_loop().time()
@@ -69,6 +73,8 @@ class Recall:
             with stage("history"):
                 found = await self._state.snapshot(user, limit, applied, before_us, until, impressions)
         except (StateUnavailable, TimeoutError, QueueFull) as error:
+            if patient and isinstance(error, QueueFull):
+                raise
             self._in_time(error)
             self._note(error)
             note(history="unavailable")

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from conf.errors import closest
+from features import schema
+from serving.attribution import AttributionTokens, ListOrigin
 from serving.model import Model
 from serving.problems import Problem
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.user_state import NewEvent, Outcome, content_id
+from serving.user_state import NOT_SHOWN, NewEvent, Outcome, Shown, content_id
 from serving.validation import MAX_ID_CHARS, micros
+
+MAX_LIST_POSITION: Final = 100_000
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ def check_events(
     now_us: int,
     max_future_seconds: float,
     known_as: Callable[[str], str],
+    tokens: AttributionTokens,
 ) -> CheckedEvents:
     """Part a call's rows into events to store and rejects.
 
@@ -38,11 +44,17 @@ def check_events(
         now_us: the server's clock, microseconds since 1970; the time of events that say none.
         max_future_seconds: how far ahead of the clock an event may lie.
         known_as: the name under which a user's events are stored.
+        tokens: reads attribution tokens.
     """
     checked = CheckedEvents([], [], [])
     latest_us = now_us + int(max_future_seconds * 1_000_000)
+    origins: dict[str, ListOrigin | None] = {}  # a page of impressions has one token
     for index, row in enumerate(rows):
-        fault = _fault(row, model, latest_us)
+        token = row.attribution_token
+        if token not in origins:
+            origins[token] = tokens.read(token) if token else None
+        origin = origins[token]
+        fault = _fault(row, model, latest_us, origin)
         if fault is not None:
             reason, message = fault
             checked.rejects.append(pb.RowReject(index=index, reason=reason, message=message))
@@ -52,8 +64,15 @@ def check_events(
         time_ns = (
             row.event_time.seconds * 1_000_000_000 + row.event_time.nanos if timed else now_us * 1000 + index
         )
-        name = f"client:{row.event_id}" if row.event_id else content_id(row.item_id, row.event, time_ns)
-        checked.events.append(NewEvent(known_as(row.user_id), row.item_id, row.event, time_us, name))
+        shown = _shown(row, origin)
+        if row.event_id:
+            name = f"client:{row.event_id}"
+        elif row.event == schema.IMPRESSION and origin is not None and not timed:
+            # An item is shown once in each place of a list, however often that is told.
+            name = content_id(row.item_id, row.event, f"{origin.request_id}/{row.list_position}")
+        else:
+            name = content_id(row.item_id, row.event, time_ns)
+        checked.events.append(NewEvent(known_as(row.user_id), row.item_id, row.event, time_us, name, shown))
         checked.indexes.append(index)
     return checked
 
@@ -74,7 +93,24 @@ def respond(checked: CheckedEvents, outcomes: Sequence[Outcome], request_id: str
     )
 
 
-def _fault(row: pb.Event, model: Model, latest_us: int) -> tuple[pb.RowReject.Reason, str] | None:
+def _shown(row: pb.Event, origin: ListOrigin | None) -> Shown:
+    """Return where the shopper saw the item, as far as is told."""
+    position = row.list_position or None
+    if origin is None:
+        return NOT_SHOWN if position is None else Shown(list_position=position)
+    return Shown(
+        request_id=origin.request_id,
+        list_position=position,
+        surface=origin.surface or None,
+        model_version=origin.model_version,
+        device=origin.device or None,
+        hour=origin.hour,
+    )
+
+
+def _fault(
+    row: pb.Event, model: Model, latest_us: int, origin: ListOrigin | None
+) -> tuple[pb.RowReject.Reason, str] | None:
     """Return why a row cannot be stored, or None."""
     if not row.user_id:
         return pb.RowReject.USER_ID, "user_id is empty"
@@ -84,12 +120,19 @@ def _fault(row: pb.Event, model: Model, latest_us: int) -> tuple[pb.RowReject.Re
         return pb.RowReject.ITEM_ID, "item_id is empty"
     if model.catalogue.row(row.item_id) is None:
         return pb.RowReject.ITEM_ID, f"item_id '{row.item_id[:64]}' is not in the catalogue"
-    if row.event not in model.kinds:
-        near, known = closest(row.event[:64], model.kinds), ", ".join(model.kinds)
+    if row.event not in model.kinds and row.event != schema.IMPRESSION:
+        kinds = list(dict.fromkeys([*model.kinds, schema.IMPRESSION]))
+        near, known = closest(row.event[:64], kinds), ", ".join(kinds)
         what = f"unknown event kind '{row.event[:64]}'{near}" if row.event else "event is empty"
         return pb.RowReject.EVENT_KIND, f"{what}; known: {known}"
     if len(row.event_id) > MAX_ID_CHARS:
         return pb.RowReject.EVENT_ID, f"event_id is longer than {MAX_ID_CHARS} characters"
+    if row.attribution_token and origin is None:
+        message = "attribution_token is not one of this service; send it unchanged, or leave it out"
+        return pb.RowReject.ATTRIBUTION_TOKEN, message
+    if not 0 <= row.list_position <= MAX_LIST_POSITION:
+        message = f"list_position {row.list_position} is not between 1 and {MAX_LIST_POSITION:,}"
+        return pb.RowReject.LIST_POSITION, message
     if row.HasField("event_time"):
         try:
             time_us = micros("event_time", row.event_time)

@@ -34,6 +34,8 @@ class RecommendedItem:
     p_purchase: float | None
     source: str
     reasons: tuple[Reason, ...]
+    list_position: int
+    """From 1, over all pages."""
 
     @classmethod
     def of(cls, item: pb.RecommendedItem) -> RecommendedItem:
@@ -47,6 +49,7 @@ class RecommendedItem:
             p_purchase=item.p_purchase if item.HasField("p_purchase") else None,
             source=item.source,
             reasons=tuple(Reason(r.kind, r.because_item_id, r.text) for r in item.reasons),
+            list_position=item.list_position,
         )
 
 
@@ -61,6 +64,8 @@ class RecommendResult:
     degradation: str
     """`none`, `session_only`, `text_only`, `popularity` or `history_unavailable`."""
     unknown_item_ids: tuple[str, ...]
+    attribution_token: str
+    """For the events that shoppers cause on this list."""
 
     @classmethod
     def of(cls, response: pb.RecommendResponse) -> RecommendResult:
@@ -73,6 +78,46 @@ class RecommendResult:
             response.request_id,
             _degradation_name(response.degradation),
             tuple(response.unknown_item_ids),
+            response.attribution_token,
+        )
+
+
+@dataclass(frozen=True)
+class UserListError:
+    """Why there is no list for a user."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class UserListResult:
+    """One user's list of a batch."""
+
+    user_id: str
+    items: tuple[RecommendedItem, ...]
+    degradation: str
+    """As of RecommendResult; empty with an error."""
+    error: UserListError | None
+    attribution_token: str
+    resume_token: str
+    """For going on behind this user, in `BatchQuery.resume_token`."""
+    model_version: str
+    request_id: str
+
+    @classmethod
+    def of(cls, response: pb.BatchRecommendResponse) -> UserListResult:
+        """Read a message of the stream."""
+        failed = response.HasField("error")
+        return cls(
+            response.user_id,
+            tuple(RecommendedItem.of(item) for item in response.items),
+            "" if failed else _degradation_name(response.degradation),
+            UserListError(response.error.reason, response.error.message) if failed else None,
+            response.attribution_token,
+            response.resume_token,
+            response.model_version,
+            response.request_id,
         )
 
 
@@ -84,6 +129,7 @@ class SimilarItem:
     title: str
     snippet: str
     similarity: float
+    list_position: int
 
 
 @dataclass(frozen=True)
@@ -94,12 +140,21 @@ class SimilarResult:
     next_page_token: str
     model_version: str
     request_id: str
+    attribution_token: str
 
     @classmethod
     def of(cls, response: pb.SimilarItemsResponse) -> SimilarResult:
         """Read a response."""
-        items = tuple(SimilarItem(i.item_id, i.title, i.snippet, i.similarity) for i in response.items)
-        return cls(items, response.next_page_token, response.model_version, response.request_id)
+        items = tuple(
+            SimilarItem(i.item_id, i.title, i.snippet, i.similarity, i.list_position) for i in response.items
+        )
+        return cls(
+            items,
+            response.next_page_token,
+            response.model_version,
+            response.request_id,
+            response.attribution_token,
+        )
 
 
 @dataclass(frozen=True)
@@ -113,6 +168,8 @@ class SearchResult:
     degradation: str
     """As of RecommendResult; `text_only` where the words alone decided."""
     unknown_item_ids: tuple[str, ...]
+    attribution_token: str
+    """For the events that shoppers cause on this list."""
 
     @classmethod
     def of(cls, response: pb.SearchItemsResponse) -> SearchResult:
@@ -124,6 +181,7 @@ class SearchResult:
             response.request_id,
             _degradation_name(response.degradation),
             tuple(response.unknown_item_ids),
+            response.attribution_token,
         )
 
 

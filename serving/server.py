@@ -127,6 +127,7 @@ class RunningServer:
             await self._watcher.stop()
         await self._cleaner.stop()
         await self._health.enter_graceful_shutdown()
+        self.service.end_streams()
         draining = asyncio.create_task(self._server.stop(drain_seconds))
         idle = asyncio.create_task(self._envelope.wait_idle())
         await asyncio.wait({draining, idle}, return_when=asyncio.FIRST_COMPLETED)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator
 from importlib import metadata
 from pathlib import Path
 from typing import Final
 
 from conf.serving import ServeConfig
+from features import schema
 from features.privacy import Pseudonyms
 from ranking.filters import AttributeKind
 from ranking.live_catalogue import ItemChange
 from serving import validation
+from serving.attribution import AttributionTokens
+from serving.batch_lists import BatchLists
 from serving.envelope import CALL, Context
 from serving.histories import forget_users
 from serving.host import ModelHost
@@ -69,8 +73,14 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         self._histories = histories
         self._watcher = watcher
         self._recall = Recall(host, state, config)
-        self._lists = Lists(host, self._recall, config, pseudonyms)
+        self._tokens = AttributionTokens()
+        self._lists = Lists(host, self._recall, config, pseudonyms, self._tokens)
+        self._batches = BatchLists(self._lists, host, state, config)
         self._started = time.monotonic()
+
+    def end_streams(self) -> None:
+        """Make running streams end after the list they are at, so that their readers go on elsewhere."""
+        self._batches.end()
 
     async def close(self) -> None:
         """Finish running work and stop the thread."""
@@ -82,6 +92,12 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         response = await self._lists.recommend(request)
         passed("response")
         return response
+
+    def BatchRecommend(
+        self, request: pb.BatchRecommendRequest, _: Context
+    ) -> AsyncGenerator[pb.BatchRecommendResponse]:
+        """Answer with the lists of many users."""
+        return self._batches.stream(request)
 
     async def SearchItems(self, request: pb.SearchItemsRequest, _: Context) -> pb.SearchItemsResponse:
         """Answer with the items that read like some words."""
@@ -108,18 +124,24 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         if len(request.events) > limit:
             raise invalid("events", f"{len(request.events):,} events; send at most {limit:,} per call")
         now_us, ahead = time.time_ns() // 1000, self._config.max_future_seconds
-        checked = check_events(request.events, self._host.served.model, now_us, ahead, self._lists.known_as)
+        known_as, tokens = self._lists.known_as, self._tokens
+        checked = check_events(request.events, self._host.served.model, now_us, ahead, known_as, tokens)
         if any(reject.reason == pb.RowReject.ITEM_ID for reject in checked.rejects):
             await self._recall.ask("")  # another server may have added the item a moment ago
-            model = self._host.served.model
-            checked = check_events(request.events, model, now_us, ahead, self._lists.known_as)
+            checked = check_events(request.events, self._host.served.model, now_us, ahead, known_as, tokens)
         passed("validate")
+        if request.validate_only:
+            return respond(checked, [Outcome.new] * len(checked.events), call.request_id)
         outcomes: list[Outcome] = []
         if checked.events:
             with stage("store"):
                 outcomes = await self._state.record(checked.events, call.deadline)
-        pairs = zip(checked.events, outcomes, strict=True)
-        await self._host.count_events(event.item_id for event, outcome in pairs if outcome is Outcome.new)
+        await self._host.count_events(
+            event.item_id
+            for event, outcome in zip(checked.events, outcomes, strict=True)
+            # What a list shows is no sign of popularity, or lists would feed on themselves.
+            if outcome is Outcome.new and event.kind != schema.IMPRESSION
+        )
         response = respond(checked, outcomes, call.request_id)
         note(
             new_events=response.new_count,
@@ -180,7 +202,8 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         rows = [catalogue.row(item_id) for item_id in item_ids]
         there = sum(row is not None and not catalogue.is_hidden(row) for row in rows)
         passed("validate")
-        await self._change([ItemChange(i, None) for i in item_ids], call.deadline)
+        if not request.validate_only:
+            await self._change([ItemChange(i, None) for i in item_ids], call.deadline)
         return pb.DeleteItemsResponse(deleted_count=there, request_id=call.request_id)
 
     async def _change(self, changes: list[ItemChange], deadline: float | None) -> None:
@@ -195,6 +218,8 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         """Erase a user everywhere."""
         if not validation.optional_id("user_id", request.user_id):
             raise invalid("user_id", "is empty")
+        if request.validate_only:
+            return pb.DeleteUserResponse(request_id=CALL.get().request_id)
         user = self._lists.known_as(request.user_id)
         deleted = await self._state.delete_user(user)
         await asyncio.to_thread(forget_users, self._histories, [user])

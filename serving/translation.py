@@ -152,11 +152,11 @@ class ItemCards:
         return _cut(self._catalogue.text(row), SNIPPET_CHARS)
 
     def recommended(
-        self, answer: Recommendation, intent: str, explain: bool, fields: frozenset[str] | None
+        self, answer: Recommendation, intent: str, explain: bool, fields: frozenset[str] | None, before: int
     ) -> list[pb.RecommendedItem]:
-        """Build the items of a recommendation with the fields of a read mask."""
+        """Build the items of a list with the fields of a read mask; `before` of them are on other pages."""
         messages = []
-        for item in answer.items:
+        for position, item in enumerate(answer.items, start=before + 1):
             message = pb.RecommendedItem(
                 item_id=self._catalogue.ids[item.row],
                 title=self.title(item.row),
@@ -166,22 +166,25 @@ class ItemCards:
                 p_purchase=None if math.isnan(item.p_purchase) else item.p_purchase,
                 source=item.source,
                 reasons=[self._reason(reason, intent) for reason in item.reasons] if explain else [],
+                list_position=position,
             )
             keep_fields(message, fields)
             messages.append(message)
         return messages
 
     def similar(
-        self, rows: IntArray, cosines: FloatArray, fields: frozenset[str] | None
+        self, rows: IntArray, cosines: FloatArray, fields: frozenset[str] | None, before: int
     ) -> list[pb.SimilarItem]:
-        """Build the items of a similarity list with the fields of a read mask."""
+        """Build the items of a similarity list with the fields of a read mask; see `recommended`."""
         messages = []
-        for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True):
+        pairs = zip(rows.tolist(), cosines.tolist(), strict=True)
+        for position, (row, cosine) in enumerate(pairs, start=before + 1):
             message = pb.SimilarItem(
                 item_id=self._catalogue.ids[row],
                 title=self.title(row),
                 snippet=self.snippet(row),
                 similarity=cosine,
+                list_position=position,
             )
             keep_fields(message, fields)
             messages.append(message)
@@ -197,6 +200,8 @@ class ItemCards:
             "for_you": "Picked for you",
             "popular": "Popular right now",
             "matches_intent": f'Matches "{_cut(intent, 80)}"',
+            "pinned": "Chosen by the shop",
+            "exploration": "Something new",
         }
         text = sentences.get(reason.kind, reason.kind.replace("_", " ").capitalize())
         return pb.Reason(kind=reason.kind, because_item_id=because, text=text)

@@ -252,9 +252,15 @@ class UserState(Protocol):
         """
 
 
-def content_id(item_id: str, kind: str, time_ns: int) -> str:
-    """Name an event that came without id by its content, so that sending it again stores it once."""
-    content = f"{item_id}\x1f{kind}\x1f{time_ns}".encode()
+def content_id(item_id: str, kind: str, occasion: int | str) -> str:
+    """Name an event that came without id by its content, so that sending it again stores it once.
+
+    Args:
+        item_id: with which item.
+        kind: what.
+        occasion: its time in nanoseconds, or the place of a list.
+    """
+    content = f"{item_id}\x1f{kind}\x1f{occasion}".encode()
     return "content:" + hashlib.blake2b(content, digest_size=12).hexdigest()
 
 

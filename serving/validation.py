@@ -23,14 +23,15 @@ MAX_QUERY_CHARS: Final = 1000
 MAX_TEXT_CHARS: Final = 10_000
 MAX_MASK_PATHS: Final = 100
 _SURFACE: Final = re.compile(r"[a-z0-9_-]{1,64}")
+_DEVICE: Final = re.compile(r"[a-z0-9_-]{1,32}")
 _LAST_SECOND: Final = 253_402_300_799
 """9999-12-31T23:59:59Z, the last second that a Timestamp may hold."""
 
 
-def page_size(requested: int, largest: int) -> int:
+def page_size(requested: int, largest: int, path: str = "page_size") -> int:
     """Return the page size to use: 0 is the default, too large is the largest (https://google.aip.dev/158)."""
     if requested < 0:
-        raise invalid("page_size", f"{requested} is negative; use 0 for the default of {DEFAULT_PAGE_SIZE}")
+        raise invalid(path, f"{requested} is negative; use 0 for the default of {DEFAULT_PAGE_SIZE}")
     return min(requested or DEFAULT_PAGE_SIZE, largest)
 
 
@@ -70,6 +71,20 @@ def surface(value: str) -> str:
     """Return the name of a surface, or an empty string."""
     if value and not _SURFACE.fullmatch(value):
         raise invalid("surface", "use 1 to 64 characters of a-z 0-9 _ -")
+    return value
+
+
+def device(path: str, value: str) -> str:
+    """Return the kind of a device, or an empty string."""
+    if value and not _DEVICE.fullmatch(value):
+        raise invalid(path, "use 1 to 32 characters of a-z 0-9 _ -")
+    return value
+
+
+def hour(path: str, value: int) -> int:
+    """Return an hour of the day."""
+    if not 0 <= value <= 23:
+        raise invalid(path, f"{value} is not between 0 and 23")
     return value
 
 

@@ -165,3 +165,26 @@ def test_a_wrong_number_of_results_is_an_error() -> None:
         await worker.close()
 
     asyncio.run(scenario())
+
+
+def test_background_jobs_wait_for_all_others_and_come_in_small_batches() -> None:
+    async def scenario() -> None:
+        work = Work()
+        worker = batcher(work, max_batch=100, max_queue=3)
+        work.gate.clear()
+        first = asyncio.create_task(worker.submit(1))
+        await asyncio.sleep(0)
+        while len(worker):
+            await asyncio.sleep(0.001)
+        behind = [asyncio.create_task(worker.submit(n, background=True)) for n in range(20, 32)]
+        await asyncio.sleep(0)
+        others = [asyncio.create_task(worker.submit(n)) for n in (2, 3, 4)]
+        await asyncio.sleep(0)
+        assert len(worker) == 3, "those of the background do not count, and are not refused"
+        behind[1].cancel()
+        work.gate.set()
+        await asyncio.gather(first, *others, *behind, return_exceptions=True)
+        assert work.batches == [[1], [2, 3, 4], [20, *range(22, 29)], [29, 30, 31]]
+        await worker.close()
+
+    asyncio.run(scenario())

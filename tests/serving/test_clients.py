@@ -14,7 +14,7 @@ from conf.errors import InputError
 from conf.serving import RecommendConfig, ServeConfig
 from serving.client import AsyncClient, Client
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.queries import Event, RecommendQuery, SessionEvent, SimilarQuery
+from serving.queries import Boost, Event, ListRules, RecommendQuery, SessionEvent, SimilarQuery
 from serving.results import Reason, RecommendResult, ServiceError
 from serving.server import start
 from serving.terminal import recommend
@@ -44,7 +44,21 @@ def test_every_field_of_a_query_arrives() -> None:
         surface="cart",
         fields=("item_id", "score"),
         request_time=moment,
+        device="phone",
+        hour=0,
+        rules=ListRules({"brand": 2}, {"i1": 3}, (Boost("in_stock", -0.5),), 0.25, 0),
     ).message()
+    assert (message.session.device, message.session.HasField("hour"), message.session.hour) == (
+        "phone",
+        True,
+        0,
+    )
+    assert message.rules == pb.ListRules(
+        caps=[pb.AttributeCap(attribute="brand", max_items=2)],
+        pins=[pb.Pin(item_id="i1", position=3)],
+        boosts=[pb.Boost(filter="in_stock", strength=-0.5)],
+        exploration=pb.Exploration(share=0.25, seed=0),
+    )
     assert (message.user_id, message.page_size, message.page_token, message.filter) == (
         "u",
         7,

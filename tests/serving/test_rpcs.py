@@ -174,7 +174,9 @@ def test_generated_code_is_what_the_protos_generate(tmp_path: Path) -> None:
     protos = sorted(str(p.relative_to(ROOT)) for p in (ROOT / folder).glob("*.proto"))
     outputs = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi", "grpc_python")]
     subprocess.run(
-        [sys.executable, "-m", "grpc_tools.protoc", "-I", ".", *outputs, *protos], cwd=ROOT, check=True
+        [sys.executable, "-m", "grpc_tools.protoc", "-I", ".", "-I", "third_party", *outputs, *protos],
+        cwd=ROOT,
+        check=True,
     )
     made = sorted((tmp_path / folder).iterdir())
     assert len(made) == 3 * len(protos)

@@ -28,13 +28,15 @@ from tests.serving.conftest import Harness, Servers
 METHODS = [m.name for m in pb.DESCRIPTOR.services_by_name["RecommendationService"].methods]
 SCOPES = {
     "Recommend": "read", "SearchItems": "read", "SimilarItems": "read", "GetStatus": "read",
-    "RecordEvents": "events", "UpsertItems": "admin", "DeleteItems": "admin", "DeleteUser": "admin",
+    "BatchRecommend": "batch", "RecordEvents": "events",
+    "UpsertItems": "admin", "DeleteItems": "admin", "DeleteUser": "admin",
 }  # fmt: skip
 GOOD: dict[str, Any] = {
     "Recommend": pb.RecommendRequest(),
     "SearchItems": pb.SearchItemsRequest(query="boots"),
     "SimilarItems": pb.SimilarItemsRequest(item_id="i1"),
     "GetStatus": pb.GetStatusRequest(),
+    "BatchRecommend": pb.BatchRecommendRequest(all_users=True),
     "RecordEvents": pb.RecordEventsRequest(events=[pb.Event(user_id="u", item_id="i1", event="click")]),
     "UpsertItems": pb.UpsertItemsRequest(items=[pb.Item(item_id="n")], validate_only=True),
     "DeleteItems": pb.DeleteItemsRequest(item_ids=[""]),
@@ -45,7 +47,9 @@ GOOD: dict[str, Any] = {
 def call(server: Harness, method: str, metadata: tuple[tuple[str, str], ...] = ()) -> str:
     """Make a call and return how it ended: OK, or the reason of the error."""
     try:
-        getattr(server.stub, method)(GOOD[method], metadata=metadata, timeout=10)
+        response = getattr(server.stub, method)(GOOD[method], metadata=metadata, timeout=10)
+        if method == "BatchRecommend":
+            list(response)
     except grpc.RpcError as error:
         return ServiceError.of(error).reason or error.code().name
     return "OK"
@@ -80,7 +84,7 @@ def test_no_key_wrong_key_and_key_without_scope(guarded: Harness, keys: dict[str
         assert call(guarded, method, bearer(wrong)) == ("KEY_INVALID" if wrong else "KEY_MISSING")
     assert call(guarded, method, (("authorization", keys["all"]),)) == "KEY_MISSING"  # no Bearer
     assert call(guarded, method, (("x-api-key", keys["all"]),)) == "KEY_MISSING"
-    for scope in ("read", "events", "admin"):
+    for scope in ("read", "batch", "events", "admin"):
         allowed = call(guarded, method, bearer(keys[scope])) not in ("SCOPE_MISSING", "KEY_INVALID")
         assert allowed == (SCOPES[method] == scope)
     assert call(guarded, method, bearer(keys["all"])) in ("OK", "INVALID_FIELD")
@@ -144,7 +148,7 @@ def test_changes_are_refused_by_default(servers: Servers) -> None:
     server = servers.start(admin=None)
     found = {method: call(server, method) for method in METHODS}
     assert {m for m, reason in found.items() if reason == "ADMIN_DISABLED"} == {
-        m for m, scope in SCOPES.items() if scope == "admin"
+        m for m, scope in SCOPES.items() if scope in ("admin", "batch")
     }
 
 

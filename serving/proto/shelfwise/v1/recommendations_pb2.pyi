@@ -1,5 +1,6 @@
 import datetime
 
+from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import struct_pb2 as _struct_pb2
@@ -39,15 +40,63 @@ class SessionEvent(_message.Message):
     def __init__(self, item_id: _Optional[str] = ..., event: _Optional[str] = ..., event_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class SessionContext(_message.Message):
-    __slots__ = ("events", "intent")
+    __slots__ = ("events", "intent", "device", "hour")
     EVENTS_FIELD_NUMBER: _ClassVar[int]
     INTENT_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    HOUR_FIELD_NUMBER: _ClassVar[int]
     events: _containers.RepeatedCompositeFieldContainer[SessionEvent]
     intent: str
-    def __init__(self, events: _Optional[_Iterable[_Union[SessionEvent, _Mapping]]] = ..., intent: _Optional[str] = ...) -> None: ...
+    device: str
+    hour: int
+    def __init__(self, events: _Optional[_Iterable[_Union[SessionEvent, _Mapping]]] = ..., intent: _Optional[str] = ..., device: _Optional[str] = ..., hour: _Optional[int] = ...) -> None: ...
+
+class AttributeCap(_message.Message):
+    __slots__ = ("attribute", "max_items")
+    ATTRIBUTE_FIELD_NUMBER: _ClassVar[int]
+    MAX_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    attribute: str
+    max_items: int
+    def __init__(self, attribute: _Optional[str] = ..., max_items: _Optional[int] = ...) -> None: ...
+
+class Pin(_message.Message):
+    __slots__ = ("item_id", "position")
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    item_id: str
+    position: int
+    def __init__(self, item_id: _Optional[str] = ..., position: _Optional[int] = ...) -> None: ...
+
+class Boost(_message.Message):
+    __slots__ = ("filter", "strength")
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    filter: str
+    strength: float
+    def __init__(self, filter: _Optional[str] = ..., strength: _Optional[float] = ...) -> None: ...
+
+class Exploration(_message.Message):
+    __slots__ = ("share", "seed")
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    share: float
+    seed: int
+    def __init__(self, share: _Optional[float] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class ListRules(_message.Message):
+    __slots__ = ("caps", "pins", "boosts", "exploration")
+    CAPS_FIELD_NUMBER: _ClassVar[int]
+    PINS_FIELD_NUMBER: _ClassVar[int]
+    BOOSTS_FIELD_NUMBER: _ClassVar[int]
+    EXPLORATION_FIELD_NUMBER: _ClassVar[int]
+    caps: _containers.RepeatedCompositeFieldContainer[AttributeCap]
+    pins: _containers.RepeatedCompositeFieldContainer[Pin]
+    boosts: _containers.RepeatedCompositeFieldContainer[Boost]
+    exploration: Exploration
+    def __init__(self, caps: _Optional[_Iterable[_Union[AttributeCap, _Mapping]]] = ..., pins: _Optional[_Iterable[_Union[Pin, _Mapping]]] = ..., boosts: _Optional[_Iterable[_Union[Boost, _Mapping]]] = ..., exploration: _Optional[_Union[Exploration, _Mapping]] = ...) -> None: ...
 
 class RecommendRequest(_message.Message):
-    __slots__ = ("user_id", "session", "page_size", "page_token", "filter", "exclude_item_ids", "exclude_seen", "diversity", "explain", "surface", "read_mask", "request_time")
+    __slots__ = ("user_id", "session", "page_size", "page_token", "filter", "exclude_item_ids", "exclude_seen", "diversity", "explain", "surface", "read_mask", "request_time", "rules")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -60,6 +109,7 @@ class RecommendRequest(_message.Message):
     SURFACE_FIELD_NUMBER: _ClassVar[int]
     READ_MASK_FIELD_NUMBER: _ClassVar[int]
     REQUEST_TIME_FIELD_NUMBER: _ClassVar[int]
+    RULES_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     session: SessionContext
     page_size: int
@@ -72,7 +122,8 @@ class RecommendRequest(_message.Message):
     surface: str
     read_mask: _field_mask_pb2.FieldMask
     request_time: _timestamp_pb2.Timestamp
-    def __init__(self, user_id: _Optional[str] = ..., session: _Optional[_Union[SessionContext, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., filter: _Optional[str] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., exclude_seen: _Optional[bool] = ..., diversity: _Optional[float] = ..., explain: _Optional[bool] = ..., surface: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., request_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    rules: ListRules
+    def __init__(self, user_id: _Optional[str] = ..., session: _Optional[_Union[SessionContext, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., filter: _Optional[str] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., exclude_seen: _Optional[bool] = ..., diversity: _Optional[float] = ..., explain: _Optional[bool] = ..., surface: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., request_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., rules: _Optional[_Union[ListRules, _Mapping]] = ...) -> None: ...
 
 class Reason(_message.Message):
     __slots__ = ("kind", "because_item_id", "text")
@@ -85,7 +136,7 @@ class Reason(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., because_item_id: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class RecommendedItem(_message.Message):
-    __slots__ = ("item_id", "title", "snippet", "score", "p_click", "p_purchase", "source", "reasons")
+    __slots__ = ("item_id", "title", "snippet", "score", "p_click", "p_purchase", "source", "reasons", "list_position")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
     SNIPPET_FIELD_NUMBER: _ClassVar[int]
@@ -94,6 +145,7 @@ class RecommendedItem(_message.Message):
     P_PURCHASE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
+    LIST_POSITION_FIELD_NUMBER: _ClassVar[int]
     item_id: str
     title: str
     snippet: str
@@ -102,26 +154,95 @@ class RecommendedItem(_message.Message):
     p_purchase: float
     source: str
     reasons: _containers.RepeatedCompositeFieldContainer[Reason]
-    def __init__(self, item_id: _Optional[str] = ..., title: _Optional[str] = ..., snippet: _Optional[str] = ..., score: _Optional[float] = ..., p_click: _Optional[float] = ..., p_purchase: _Optional[float] = ..., source: _Optional[str] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ...) -> None: ...
+    list_position: int
+    def __init__(self, item_id: _Optional[str] = ..., title: _Optional[str] = ..., snippet: _Optional[str] = ..., score: _Optional[float] = ..., p_click: _Optional[float] = ..., p_purchase: _Optional[float] = ..., source: _Optional[str] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., list_position: _Optional[int] = ...) -> None: ...
 
 class RecommendResponse(_message.Message):
-    __slots__ = ("items", "next_page_token", "model_version", "request_id", "degradation", "unknown_item_ids")
+    __slots__ = ("items", "next_page_token", "model_version", "request_id", "degradation", "unknown_item_ids", "attribution_token")
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     DEGRADATION_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTION_TOKEN_FIELD_NUMBER: _ClassVar[int]
     items: _containers.RepeatedCompositeFieldContainer[RecommendedItem]
     next_page_token: str
     model_version: str
     request_id: str
     degradation: Degradation
     unknown_item_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, items: _Optional[_Iterable[_Union[RecommendedItem, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., model_version: _Optional[str] = ..., request_id: _Optional[str] = ..., degradation: _Optional[_Union[Degradation, str]] = ..., unknown_item_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    attribution_token: str
+    def __init__(self, items: _Optional[_Iterable[_Union[RecommendedItem, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., model_version: _Optional[str] = ..., request_id: _Optional[str] = ..., degradation: _Optional[_Union[Degradation, str]] = ..., unknown_item_ids: _Optional[_Iterable[str]] = ..., attribution_token: _Optional[str] = ...) -> None: ...
+
+class UserList(_message.Message):
+    __slots__ = ("user_ids",)
+    USER_IDS_FIELD_NUMBER: _ClassVar[int]
+    user_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, user_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class BatchRecommendRequest(_message.Message):
+    __slots__ = ("user_list", "all_users", "list_size", "filter", "exclude_item_ids", "exclude_seen", "diversity", "explain", "surface", "read_mask", "rules", "request_time", "resume_token", "max_users")
+    USER_LIST_FIELD_NUMBER: _ClassVar[int]
+    ALL_USERS_FIELD_NUMBER: _ClassVar[int]
+    LIST_SIZE_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_SEEN_FIELD_NUMBER: _ClassVar[int]
+    DIVERSITY_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    SURFACE_FIELD_NUMBER: _ClassVar[int]
+    READ_MASK_FIELD_NUMBER: _ClassVar[int]
+    RULES_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_TIME_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    MAX_USERS_FIELD_NUMBER: _ClassVar[int]
+    user_list: UserList
+    all_users: bool
+    list_size: int
+    filter: str
+    exclude_item_ids: _containers.RepeatedScalarFieldContainer[str]
+    exclude_seen: bool
+    diversity: float
+    explain: bool
+    surface: str
+    read_mask: _field_mask_pb2.FieldMask
+    rules: ListRules
+    request_time: _timestamp_pb2.Timestamp
+    resume_token: str
+    max_users: int
+    def __init__(self, user_list: _Optional[_Union[UserList, _Mapping]] = ..., all_users: _Optional[bool] = ..., list_size: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., exclude_seen: _Optional[bool] = ..., diversity: _Optional[float] = ..., explain: _Optional[bool] = ..., surface: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., rules: _Optional[_Union[ListRules, _Mapping]] = ..., request_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., resume_token: _Optional[str] = ..., max_users: _Optional[int] = ...) -> None: ...
+
+class UserError(_message.Message):
+    __slots__ = ("reason", "message")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    message: str
+    def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+
+class BatchRecommendResponse(_message.Message):
+    __slots__ = ("user_id", "items", "degradation", "error", "attribution_token", "resume_token", "model_version", "request_id")
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    DEGRADATION_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTION_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    user_id: str
+    items: _containers.RepeatedCompositeFieldContainer[RecommendedItem]
+    degradation: Degradation
+    error: UserError
+    attribution_token: str
+    resume_token: str
+    model_version: str
+    request_id: str
+    def __init__(self, user_id: _Optional[str] = ..., items: _Optional[_Iterable[_Union[RecommendedItem, _Mapping]]] = ..., degradation: _Optional[_Union[Degradation, str]] = ..., error: _Optional[_Union[UserError, _Mapping]] = ..., attribution_token: _Optional[str] = ..., resume_token: _Optional[str] = ..., model_version: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class SimilarItemsRequest(_message.Message):
-    __slots__ = ("item_id", "text", "page_size", "page_token", "filter", "exclude_item_ids", "read_mask")
+    __slots__ = ("item_id", "text", "page_size", "page_token", "filter", "exclude_item_ids", "read_mask", "surface")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +250,7 @@ class SimilarItemsRequest(_message.Message):
     FILTER_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     READ_MASK_FIELD_NUMBER: _ClassVar[int]
+    SURFACE_FIELD_NUMBER: _ClassVar[int]
     item_id: str
     text: str
     page_size: int
@@ -136,34 +258,39 @@ class SimilarItemsRequest(_message.Message):
     filter: str
     exclude_item_ids: _containers.RepeatedScalarFieldContainer[str]
     read_mask: _field_mask_pb2.FieldMask
-    def __init__(self, item_id: _Optional[str] = ..., text: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., filter: _Optional[str] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ...) -> None: ...
+    surface: str
+    def __init__(self, item_id: _Optional[str] = ..., text: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., filter: _Optional[str] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., surface: _Optional[str] = ...) -> None: ...
 
 class SimilarItem(_message.Message):
-    __slots__ = ("item_id", "title", "snippet", "similarity")
+    __slots__ = ("item_id", "title", "snippet", "similarity", "list_position")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
     SNIPPET_FIELD_NUMBER: _ClassVar[int]
     SIMILARITY_FIELD_NUMBER: _ClassVar[int]
+    LIST_POSITION_FIELD_NUMBER: _ClassVar[int]
     item_id: str
     title: str
     snippet: str
     similarity: float
-    def __init__(self, item_id: _Optional[str] = ..., title: _Optional[str] = ..., snippet: _Optional[str] = ..., similarity: _Optional[float] = ...) -> None: ...
+    list_position: int
+    def __init__(self, item_id: _Optional[str] = ..., title: _Optional[str] = ..., snippet: _Optional[str] = ..., similarity: _Optional[float] = ..., list_position: _Optional[int] = ...) -> None: ...
 
 class SimilarItemsResponse(_message.Message):
-    __slots__ = ("items", "next_page_token", "model_version", "request_id")
+    __slots__ = ("items", "next_page_token", "model_version", "request_id", "attribution_token")
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTION_TOKEN_FIELD_NUMBER: _ClassVar[int]
     items: _containers.RepeatedCompositeFieldContainer[SimilarItem]
     next_page_token: str
     model_version: str
     request_id: str
-    def __init__(self, items: _Optional[_Iterable[_Union[SimilarItem, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., model_version: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    attribution_token: str
+    def __init__(self, items: _Optional[_Iterable[_Union[SimilarItem, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., model_version: _Optional[str] = ..., request_id: _Optional[str] = ..., attribution_token: _Optional[str] = ...) -> None: ...
 
 class SearchItemsRequest(_message.Message):
-    __slots__ = ("query", "user_id", "session", "page_size", "page_token", "filter", "read_mask", "exclude_item_ids", "explain")
+    __slots__ = ("query", "user_id", "session", "page_size", "page_token", "filter", "read_mask", "exclude_item_ids", "explain", "surface")
     QUERY_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
@@ -173,6 +300,7 @@ class SearchItemsRequest(_message.Message):
     READ_MASK_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    SURFACE_FIELD_NUMBER: _ClassVar[int]
     query: str
     user_id: str
     session: SessionContext
@@ -182,43 +310,52 @@ class SearchItemsRequest(_message.Message):
     read_mask: _field_mask_pb2.FieldMask
     exclude_item_ids: _containers.RepeatedScalarFieldContainer[str]
     explain: bool
-    def __init__(self, query: _Optional[str] = ..., user_id: _Optional[str] = ..., session: _Optional[_Union[SessionContext, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., filter: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., explain: _Optional[bool] = ...) -> None: ...
+    surface: str
+    def __init__(self, query: _Optional[str] = ..., user_id: _Optional[str] = ..., session: _Optional[_Union[SessionContext, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., filter: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., explain: _Optional[bool] = ..., surface: _Optional[str] = ...) -> None: ...
 
 class SearchItemsResponse(_message.Message):
-    __slots__ = ("items", "next_page_token", "model_version", "request_id", "degradation", "unknown_item_ids")
+    __slots__ = ("items", "next_page_token", "model_version", "request_id", "degradation", "unknown_item_ids", "attribution_token")
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     DEGRADATION_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTION_TOKEN_FIELD_NUMBER: _ClassVar[int]
     items: _containers.RepeatedCompositeFieldContainer[RecommendedItem]
     next_page_token: str
     model_version: str
     request_id: str
     degradation: Degradation
     unknown_item_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, items: _Optional[_Iterable[_Union[RecommendedItem, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., model_version: _Optional[str] = ..., request_id: _Optional[str] = ..., degradation: _Optional[_Union[Degradation, str]] = ..., unknown_item_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    attribution_token: str
+    def __init__(self, items: _Optional[_Iterable[_Union[RecommendedItem, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., model_version: _Optional[str] = ..., request_id: _Optional[str] = ..., degradation: _Optional[_Union[Degradation, str]] = ..., unknown_item_ids: _Optional[_Iterable[str]] = ..., attribution_token: _Optional[str] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("user_id", "item_id", "event", "event_time", "event_id")
+    __slots__ = ("user_id", "item_id", "event", "event_time", "event_id", "attribution_token", "list_position")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     EVENT_FIELD_NUMBER: _ClassVar[int]
     EVENT_TIME_FIELD_NUMBER: _ClassVar[int]
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTION_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    LIST_POSITION_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     item_id: str
     event: str
     event_time: _timestamp_pb2.Timestamp
     event_id: str
-    def __init__(self, user_id: _Optional[str] = ..., item_id: _Optional[str] = ..., event: _Optional[str] = ..., event_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., event_id: _Optional[str] = ...) -> None: ...
+    attribution_token: str
+    list_position: int
+    def __init__(self, user_id: _Optional[str] = ..., item_id: _Optional[str] = ..., event: _Optional[str] = ..., event_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., event_id: _Optional[str] = ..., attribution_token: _Optional[str] = ..., list_position: _Optional[int] = ...) -> None: ...
 
 class RecordEventsRequest(_message.Message):
-    __slots__ = ("events",)
+    __slots__ = ("events", "validate_only")
     EVENTS_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
     events: _containers.RepeatedCompositeFieldContainer[Event]
-    def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ...) -> None: ...
+    validate_only: bool
+    def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., validate_only: _Optional[bool] = ...) -> None: ...
 
 class RowReject(_message.Message):
     __slots__ = ("index", "reason", "message")
@@ -233,6 +370,8 @@ class RowReject(_message.Message):
         USER_DELETED: _ClassVar[RowReject.Reason]
         ITEM_ATTRIBUTES: _ClassVar[RowReject.Reason]
         CATALOGUE_FULL: _ClassVar[RowReject.Reason]
+        ATTRIBUTION_TOKEN: _ClassVar[RowReject.Reason]
+        LIST_POSITION: _ClassVar[RowReject.Reason]
     REASON_UNSPECIFIED: RowReject.Reason
     USER_ID: RowReject.Reason
     ITEM_ID: RowReject.Reason
@@ -242,6 +381,8 @@ class RowReject(_message.Message):
     USER_DELETED: RowReject.Reason
     ITEM_ATTRIBUTES: RowReject.Reason
     CATALOGUE_FULL: RowReject.Reason
+    ATTRIBUTION_TOKEN: RowReject.Reason
+    LIST_POSITION: RowReject.Reason
     INDEX_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
@@ -289,10 +430,12 @@ class UpsertItemsResponse(_message.Message):
     def __init__(self, upserted_count: _Optional[int] = ..., rejects: _Optional[_Iterable[_Union[RowReject, _Mapping]]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class DeleteItemsRequest(_message.Message):
-    __slots__ = ("item_ids",)
+    __slots__ = ("item_ids", "validate_only")
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
     item_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, item_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    validate_only: bool
+    def __init__(self, item_ids: _Optional[_Iterable[str]] = ..., validate_only: _Optional[bool] = ...) -> None: ...
 
 class DeleteItemsResponse(_message.Message):
     __slots__ = ("deleted_count", "request_id")
@@ -303,10 +446,12 @@ class DeleteItemsResponse(_message.Message):
     def __init__(self, deleted_count: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class DeleteUserRequest(_message.Message):
-    __slots__ = ("user_id",)
+    __slots__ = ("user_id", "validate_only")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
     user_id: str
-    def __init__(self, user_id: _Optional[str] = ...) -> None: ...
+    validate_only: bool
+    def __init__(self, user_id: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
 
 class DeleteUserResponse(_message.Message):
     __slots__ = ("deleted_event_count", "request_id")

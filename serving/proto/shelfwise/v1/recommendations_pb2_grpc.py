@@ -40,6 +40,11 @@ class RecommendationServiceStub:
                 request_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.RecommendRequest.SerializeToString,
                 response_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.RecommendResponse.FromString,
                 _registered_method=True)
+        self.BatchRecommend = channel.unary_stream(
+                '/shelfwise.v1.RecommendationService/BatchRecommend',
+                request_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.BatchRecommendRequest.SerializeToString,
+                response_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.BatchRecommendResponse.FromString,
+                _registered_method=True)
         self.SimilarItems = channel.unary_unary(
                 '/shelfwise.v1.RecommendationService/SimilarItems',
                 request_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.SimilarItemsRequest.SerializeToString,
@@ -84,6 +89,17 @@ class RecommendationServiceServicer:
     def Recommend(self, request, context):
         """Returns a personalised list for a user, a session, or both. With neither it answers with popular items and says so in
         `degradation`: a storefront never gets an error because it knows nothing about a visitor.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchRecommend(self, request, context):
+        """Makes the lists of many users, for example for an e-mail campaign: one message per user, in a fixed order, each with
+        the token by which a broken stream goes on behind it. The server makes lists as fast as they are read, and only
+        while no other request waits. A user whose list cannot be made has `error` set; the stream goes on.
+
+        Errors: UNAVAILABLE (go on with the last resume token), RESOURCE_EXHAUSTED (reason TOO_MANY_STREAMS).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -154,6 +170,11 @@ def add_RecommendationServiceServicer_to_server(servicer, server):
                     request_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.RecommendRequest.FromString,
                     response_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.RecommendResponse.SerializeToString,
             ),
+            'BatchRecommend': grpc.unary_stream_rpc_method_handler(
+                    servicer.BatchRecommend,
+                    request_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.BatchRecommendRequest.FromString,
+                    response_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.BatchRecommendResponse.SerializeToString,
+            ),
             'SimilarItems': grpc.unary_unary_rpc_method_handler(
                     servicer.SimilarItems,
                     request_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.SimilarItemsRequest.FromString,
@@ -218,6 +239,33 @@ class RecommendationService:
             '/shelfwise.v1.RecommendationService/Recommend',
             serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.RecommendRequest.SerializeToString,
             serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.RecommendResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchRecommend(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/shelfwise.v1.RecommendationService/BatchRecommend',
+            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.BatchRecommendRequest.SerializeToString,
+            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.BatchRecommendResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,112 @@
+// A client of shelfwise for Node: reads the proto at start, so nothing has to be generated.
+//
+//   const shelfwise = new Shelfwise('localhost:50051', { apiKey: process.env.SHELFWISE_KEY });
+//   const page = await shelfwise.recommend({ user_id: 'u1', page_size: 10 });
+//
+// Fields have the names of the proto file. Failures are the errors of @grpc/grpc-js: `code`, `details`, `metadata`.
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import grpc from '@grpc/grpc-js';
+import protoLoader from '@grpc/proto-loader';
+
+const PROTO = 'serving/proto/shelfwise/v1/recommendations.proto';
+const REPOSITORY = fileURLToPath(new URL('../..', import.meta.url));
+const DEADLINE_MS = 2000;
+const BROKEN_STREAMS = 8; // that may follow one another without a message
+const LONGEST_WAIT_MS = 5000;
+
+// Only UNAVAILABLE is tried again: every other failure would be the same the next time.
+const SERVICE_CONFIG = JSON.stringify({
+  methodConfig: [{
+    name: [{ service: 'shelfwise.v1.RecommendationService' }],
+    retryPolicy: {
+      maxAttempts: 4,
+      initialBackoff: '0.2s',
+      maxBackoff: '1s',
+      backoffMultiplier: 2,
+      retryableStatusCodes: ['UNAVAILABLE'],
+    },
+  }],
+});
+
+/** Calls a server; create one per process and share it. */
+export class Shelfwise {
+  /**
+   * @param {string} address HOST:PORT
+   * @param {object} options
+   * @param {string} [options.apiKey] sent with every call
+   * @param {Buffer} [options.rootCertificate] PEM; connects by TLS
+   * @param {number} [options.deadlineMs] of calls that set none
+   * @param {string} [options.protoRoot] folder that holds serving/proto and third_party; the repository
+   */
+  constructor(address, { apiKey, rootCertificate, deadlineMs = DEADLINE_MS, protoRoot = REPOSITORY } = {}) {
+    const definition = protoLoader.loadSync(PROTO, {
+      keepCase: true,
+      longs: String,
+      enums: String,
+      defaults: true,
+      oneofs: true,
+      includeDirs: [protoRoot, `${protoRoot}/third_party`],
+    });
+    const { RecommendationService } = grpc.loadPackageDefinition(definition).shelfwise.v1;
+    const credentials = rootCertificate ? grpc.credentials.createSsl(rootCertificate) : grpc.credentials.createInsecure();
+    this.client = new RecommendationService(address, credentials, { 'grpc.service_config': SERVICE_CONFIG });
+    this.apiKey = apiKey;
+    this.deadlineMs = deadlineMs;
+  }
+
+  /** One page of a personalised list: RecommendRequest -> RecommendResponse. */
+  recommend(request, deadlineMs) {
+    return this.#call('Recommend', request, deadlineMs);
+  }
+
+  /** Store what shoppers did: RecordEventsRequest -> RecordEventsResponse. */
+  recordEvents(request, deadlineMs) {
+    return this.#call('RecordEvents', request, deadlineMs);
+  }
+
+  /** The lists of many users, one after another; a broken stream is gone on with. BatchRecommendRequest. */
+  async *batchRecommend(request) {
+    let resumeToken = request.resume_token ?? '';
+    let left = Number(request.max_users ?? 0);
+    for (let broken = 0; ;) {
+      // No deadline: a campaign takes as long as it takes. Reading slowly slows the server down.
+      const stream = this.client.BatchRecommend(
+        { ...request, resume_token: resumeToken, max_users: left }, this.#metadata());
+      try {
+        for await (const message of stream) {
+          broken = 0;
+          resumeToken = message.resume_token;
+          yield message;
+          if (left > 0 && --left === 0) return;
+        }
+        return;
+      } catch (error) {
+        // A server that stops ends the streams of slow readers with CANCELLED.
+        const passing = [grpc.status.UNAVAILABLE, grpc.status.CANCELLED].includes(error.code);
+        if (!passing || ++broken >= BROKEN_STREAMS) throw error;
+        await sleep(Math.min(200 * 2 ** (broken - 1), LONGEST_WAIT_MS));
+      } finally {
+        stream.cancel();
+      }
+    }
+  }
+
+  /** Close the connection. */
+  close() {
+    this.client.close();
+  }
+
+  #metadata() {
+    const metadata = new grpc.Metadata();
+    if (this.apiKey) metadata.set('authorization', `Bearer ${this.apiKey}`);
+    return metadata;
+  }
+
+  #call(method, request, deadlineMs = this.deadlineMs) {
+    return new Promise((resolve, reject) => {
+      this.client[method](request, this.#metadata(), { deadline: Date.now() + deadlineMs },
+        (error, response) => (error ? reject(error) : resolve(response)));
+    });
+  }
+}

@@ -1,0 +1,46 @@
+"""What a request for personalised lists asks for, whomever they are for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from serving import validation
+from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The fields that Recommend and BatchRecommend share, checked as far as that needs no model."""
+
+    size: int
+    """Items per list or page."""
+    filter: str
+    excluded: list[str]
+    exclude_seen: bool | None
+    """None: as the model was made."""
+    diversity: float | None
+    """None: as the model was published."""
+    explain: bool
+    surface: str
+    fields: frozenset[str] | None
+    """Fields of the items to answer with; None for all."""
+    rules: pb.ListRules
+
+    @classmethod
+    def of(cls, request: pb.RecommendRequest | pb.BatchRecommendRequest, size: int) -> Wish:
+        """Check a request.
+
+        Raises:
+            Problem: a field that cannot be used.
+        """
+        return cls(
+            size=size,
+            filter=request.filter,
+            excluded=validation.excluded("exclude_item_ids", request.exclude_item_ids),
+            exclude_seen=request.exclude_seen if request.HasField("exclude_seen") else None,
+            diversity=validation.diversity(request.diversity) if request.HasField("diversity") else None,
+            explain=request.explain,
+            surface=validation.surface(request.surface),
+            fields=validation.read_mask(request.read_mask, pb.RecommendedItem),
+            rules=request.rules,
+        )

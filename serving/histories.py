@@ -64,18 +64,38 @@ def read_histories(path: Path) -> pl.DataFrame:
 def forget_user(path: Path, user_id: str) -> None:
     """Rewrite a histories file without a user, in one step; nothing happens where it has no such user.
 
-    A file that is published meanwhile is not overwritten: it is read again.
+    A file that is published meanwhile is not overwritten: it is read again. What a killed process left half-written
+    goes too, because it may hold the user.
 
     Raises:
         StateUnavailable: the file cannot be read or replaced.
     """
     with _ALONE:
         try:
+            _remove_leftovers(path)
             while path.is_file() and not _rewritten(path, user_id):
                 pass
         except (pl.exceptions.PolarsError, OSError) as error:
             first_line = str(error).partition("\n")[0]
             raise StateUnavailable(f"{path}: a user cannot be taken out ({first_line})") from error
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of processes that are gone; this one's own are of a former life of its number."""
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        pid = leftover.suffixes[-2][1:]
+        if not pid.isdecimal() or int(pid) == os.getpid() or not _runs(int(pid)):
+            leftover.unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # somebody else's, but there
+    return True
 
 
 def _rewritten(path: Path, user_id: str) -> bool:

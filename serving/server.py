@@ -31,7 +31,7 @@ from serving.sqlite_file import SqliteFile
 from serving.sqlite_items import SqliteItemChanges
 from serving.sqlite_state import SqliteUserState
 from serving.tls import server_credentials
-from serving.user_state import UserState
+from serving.user_state import StateUnavailable, UserState
 
 HISTORIES_FILE: Final = "histories.parquet"
 """In the artifact store: training histories, imported into user state once per content."""
@@ -52,7 +52,11 @@ def serve(config: ServeConfig, console: Console) -> None:
         InputError: no published model, a damaged one, an unusable state file, or a port that is taken.
     """
     store = Path(config.artifacts)
-    if not (store / _CURRENT).is_file():
+    try:
+        there = (store / _CURRENT).is_file()
+    except OSError as error:
+        raise InputError(f"{store}: cannot be read ({error.strerror})") from error
+    if not there:
         raise InputError(
             f"{store}: no {_CURRENT} here, so no model to serve; run `shelfwise run` (or `publish`) first, "
             "or set artifacts=FOLDER"
@@ -80,7 +84,10 @@ def serve_model(config: ServeConfig, model: LiveModel, console: Console, load: L
 async def _serve_until_signal(
     config: ServeConfig, model: LiveModel, console: Console, load: Load | None
 ) -> None:
-    running = await start(config, model, console, load)
+    try:
+        running = await start(config, model, console, load)
+    except StateUnavailable as error:
+        raise InputError(f"{error}; make room or restore a backup, or set state to another file") from error
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -154,8 +161,8 @@ async def start(
     port = _bind(server, config)
     store = Path(config.artifacts)
     file = SqliteFile(Path(config.state) if config.state else store / "state.sqlite")
-    state, changes = SqliteUserState(file), SqliteItemChanges(file)
     try:
+        state, changes = SqliteUserState(file), SqliteItemChanges(file)
         await _import_histories(state, store / HISTORIES_FILE, console)
         derived = await asyncio.to_thread(Served.of, model.current)
     except BaseException:

@@ -60,6 +60,7 @@ class SqliteFile:
         Raises:
             InputError: the file cannot be opened, is not a user state, or belongs to another program version.
         """
+        self.path = path
         try:
             self.writer = _connect(path)
             _lay_out(self.writer, path)
@@ -125,7 +126,7 @@ class SqliteFile:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error):
-                raise StateUnavailable(f"writing user state failed: {error}") from error
+                raise StateUnavailable(f"{self.path}: writing user state failed ({error})") from error
             raise
         for action in self._after_commit:
             action()
@@ -135,7 +136,7 @@ class SqliteFile:
         try:
             return [job(self._reader) for job in jobs]
         except sqlite3.Error as error:
-            raise StateUnavailable(f"reading user state failed: {error}") from error
+            raise StateUnavailable(f"{self.path}: reading user state failed ({error})") from error
 
 
 def one(db: sqlite3.Connection, query: str) -> Any:  # noqa: ANN401 - a column has no static type

@@ -35,12 +35,18 @@ class SqliteUserState:
     """Implements `serving.user_state.UserState`; create and use it inside a running event loop."""
 
     def __init__(self, file: SqliteFile) -> None:
-        """Use an open file, which whoever opened it closes."""
+        """Use an open file, which whoever opened it closes.
+
+        Raises:
+            StateUnavailable: it is damaged.
+        """
         self._file = file
-        self._salt: bytes = one(file.writer, "SELECT value FROM settings WHERE name = 'salt'")
-        self._sizes = _Sizes(
-            one(file.writer, "SELECT count(*) FROM users"), one(file.writer, "SELECT count(*) FROM events")
-        )
+        try:
+            self._salt: bytes = one(file.writer, "SELECT value FROM settings WHERE name = 'salt'")
+            users, events = (one(file.writer, f"SELECT count(*) FROM {name}") for name in ("users", "events"))
+        except (sqlite3.Error, TypeError) as error:  # TypeError: the salt is not there
+            raise StateUnavailable(f"{file.path}: reading user state failed ({error})") from error
+        self._sizes = _Sizes(users, events)
         self._last_position = 0
         self._last_record_us: int | None = None
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conf.schema import PipelineConfig
-from tests.faults.server_process import ServerProcess
+from tests.faults.server_process import ServerProcess, command
 from tests.serving.conftest import server, servers
 
 __all__ = ["server", "servers"]
@@ -23,13 +23,17 @@ class Processes:
         self.logs = folder / "logs"
         self._started: list[ServerProcess] = []
 
-    def start(self, **settings: Any) -> ServerProcess:
-        """Start a server on the store and wait until it answers; see `ServerProcess`."""
-        return self.begin(**settings).ready()
+    def command(self, **settings: Any) -> list[str]:
+        """Return the command of a server on the store; see `server_process.command`."""
+        return command(**{"store": self.store, **settings})
 
-    def begin(self, **settings: Any) -> ServerProcess:
-        """Start a server that may end by itself."""
-        process = ServerProcess(**{"store": self.store, "logs": self.logs, **settings})
+    def start(self, **settings: Any) -> ServerProcess:
+        """Start a server and wait until it answers."""
+        return self.begin(self.command(**settings)).ready()
+
+    def begin(self, words: list[str]) -> ServerProcess:
+        """Run the command of a server that may end by itself."""
+        process = ServerProcess(words, self.logs)
         self._started.append(process)
         return process
 

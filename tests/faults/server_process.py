@@ -15,28 +15,42 @@ ROOT = Path(__file__).parents[2]
 _LISTENING = re.compile(r"^listening on 127\.0\.0\.1:(\d+) model \S+$", re.MULTILINE)
 
 
+def command(store: Path, real: bool = False, **settings: Any) -> list[str]:
+    """Return the command of a server.
+
+    Args:
+        store: the artifact store.
+        real: `shelfwise serve` on the store's bundle; otherwise a model that is known by heart, which starts in a
+            moment.
+        settings: of `ServeConfig`; names of nested ones have dots.
+    """
+    settings = {"artifacts": str(store), "port": 0, "admin": True, **settings}
+    if real:
+        return [sys.executable, "shelfwise.py", "serve", *(f"{name}={value}" for name, value in settings.items())]
+    return [sys.executable, "-m", "tests.faults.talkative_server", json.dumps(settings)]
+
+
+def complaint(errors: str) -> str:
+    """Return the one line for people in the standard error of a process that did not start.
+
+    The talkative server's own lines begin with the time, and are left out.
+    """
+    assert "Traceback" not in errors, errors
+    said = [line for line in errors.splitlines() if not re.match(r"\d{4}-\d\d-\d\d ", line)]
+    assert len(said) == 1 and said[0].startswith("shelfwise: "), errors
+    return said[0]
+
+
 class ServerProcess:
-    """Starts at once; `ready` waits until it answers."""
+    """A process that begins to start; `ready` waits until it answers."""
 
-    def __init__(self, store: Path, logs: Path, real: bool = False, before: tuple[str, ...] = (), **settings: Any):
-        """Start a server.
-
-        Args:
-            store: the artifact store.
-            logs: folder for what it prints; new files at every start.
-            real: `shelfwise serve` on the store's bundle; otherwise a model that is known by heart.
-            before: a command that runs the server's command.
-            settings: of `ServeConfig`, nested ones as `{"tls.key": ...}`.
-        """
-        settings = {"artifacts": str(store), "port": 0, "admin": True, **settings}
-        program = ["-m", "tests.faults.talkative_server", json.dumps(settings)]
-        if real:
-            program = ["shelfwise.py", "serve", *(f"{name}={value}" for name, value in settings.items())]
+    def __init__(self, words: list[str], logs: Path) -> None:
+        """Run a command whose output goes to new files of a folder."""
         logs.mkdir(exist_ok=True)
         number = len(list(logs.iterdir())) // 2
         self.out, self.err = logs / f"{number}.out", logs / f"{number}.err"
         with self.out.open("w") as out, self.err.open("w") as err:
-            self.process = subprocess.Popen([*before, sys.executable, *program], cwd=ROOT, stdout=out, stderr=err)
+            self.process = subprocess.Popen(words, cwd=ROOT, stdout=out, stderr=err)
         self.address = ""
 
     def ready(self, seconds: float = 60.0) -> ServerProcess:
@@ -60,8 +74,8 @@ class ServerProcess:
         return self.process.wait(30)
 
     def failed(self) -> tuple[int, str]:
-        """Wait for a process that cannot start; return its exit status and standard error."""
-        return self.process.wait(60), self.err.read_text()
+        """Wait for a process that cannot start; return its exit status and what it complained about."""
+        return self.process.wait(60), complaint(self.err.read_text())
 
     def resident_bytes(self) -> int:
         """Return the memory in use."""

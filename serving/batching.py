@@ -7,6 +7,7 @@ when it is done. The event loop never runs the work itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -99,8 +100,13 @@ class Batcher(Generic[In, Out]):
             self._queue.append(waiting)
         if self._runner is None:
             self._runner = asyncio.create_task(self._drain())
-        async with asyncio.timeout_at(deadline):
-            return await waiting.future
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await waiting.future
+        except (TimeoutError, asyncio.CancelledError):
+            with contextlib.suppress(ValueError):  # its batch has started
+                self._queue.remove(waiting)  # or who has given up would keep others out
+            raise
 
     async def close(self) -> None:
         """Finish what waits, then stop the thread."""

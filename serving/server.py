@@ -19,6 +19,7 @@ from rich.console import Console
 from conf.errors import InputError
 from conf.serving import ServeConfig
 from features.privacy import make_pseudonyms
+from serving import connections
 from serving.envelope import Envelope
 from serving.gate import Gate
 from serving.host import ModelHost, Served
@@ -156,6 +157,7 @@ async def start(
             ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not a load balancer
             ("grpc.max_receive_message_length", config.max_message_bytes),
             ("grpc.max_send_message_length", config.max_message_bytes),
+            *connections.OPTIONS.items(),
         ],
     )
     port = _bind(server, config)

@@ -112,18 +112,21 @@ class SqliteUserState:
             self._last_record_us = time.time_ns() // 1000
 
     def _delete(self, db: sqlite3.Connection, user_id: str) -> int:
+        # No event from before may come back, even where its time lies ahead or the clock was set back since.
+        newest = one(db, f"SELECT max(time_us) FROM events WHERE user = {_USER}", user_id) or 0
+        until_us = max(time.time_ns() // 1000, newest, self._deleted_us(db, user_id))
         events = db.execute(f"DELETE FROM events WHERE user = {_USER}", (user_id,)).rowcount
         users = db.execute("DELETE FROM users WHERE user_id = ?", (user_id,)).rowcount
         db.execute(
             "INSERT OR REPLACE INTO deleted_users VALUES (?, ?)",
-            (self._hash(user_id), time.time_ns() // 1000),
+            (self._hash(user_id), until_us),
         )
         self._file.after_commit(lambda: self._count(_Sizes(-users, -events)))
         self._file.after_commit(self._file.empty_log)
         return events
 
     def _deleted_us(self, db: sqlite3.Connection, user_id: str) -> int:
-        """Return when a user was deleted; a time before every event for the others."""
+        """Return until when a deleted user's events are refused; a time before every event for the others."""
         row = db.execute(
             "SELECT deleted_us FROM deleted_users WHERE user_hash = ?", (self._hash(user_id),)
         ).fetchone()

@@ -38,6 +38,8 @@ class Messages:
     def __init__(self, seed: int) -> None:
         """Begin a sequence."""
         self._random = random.Random(seed)
+        ranges = (range(1, 0xD800), range(0xE000, 0x110000))
+        self._letters = "".join(chr(self._random.choice(self._random.choice(ranges))) for _ in range(20_000))
         self.tokens: list[str] = []
         """Page tokens that the server has given, to be sent with right and wrong requests."""
 
@@ -87,13 +89,16 @@ class Messages:
         if not field.is_repeated:
             self._set(made, field, depth)
             return
-        count = self._random.choice((0, 1, 1, 2, 3, 5)) if self._random.random() < 0.985 else 1200
+        count = self._random.choice((0, 1, 1, 2, 3, 5) if depth < 3 else (0, 1, 2))
         values = getattr(made, field.name)
-        for _ in range(count if depth < 3 else min(count, 2)):
-            if field.message_type is not None:
-                values.add().CopyFrom(self.message(field.message_type, depth + 1))
-            else:
-                values.append(self._scalar(field))
+        for _ in range(count):
+            values.append(
+                self._scalar(field)
+                if field.message_type is None
+                else self.message(field.message_type, depth + 1)
+            )
+        if count and self._random.random() < 0.015:
+            values.extend([values[0]] * 1200)
 
     def _set(self, made: Message, field: FieldDescriptor, depth: int) -> None:
         if field.message_type is None:
@@ -135,6 +140,5 @@ class Messages:
             return self._random.choice(self._random.choice(list(WORDS.values())))
         if chance < 0.95:
             return self._random.choice(_TEXTS)
-        codes = (self._random.choice((self._random.randrange(0xD800), self._random.randrange(0xE000, 0x110000)))
-                 for _ in range(self._random.choice((1, 40, 257, 12_000))))  # fmt: skip
-        return "".join(map(chr, codes))
+        start = self._random.randrange(len(self._letters))
+        return self._letters[start : start + self._random.choice((1, 40, 257, 12_000))]

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import grpc
+import polars as pl
 import pytest
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 
+from ranking.item_values import typed_values
 from serving.client import Client
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.queries import RecommendQuery
@@ -184,3 +186,10 @@ def test_ids_with_tricks_are_only_ids(server: Harness) -> None:
     assert sorted(path.name for path in server.store.iterdir()) == before
     with Client(server.address) as client:
         assert client.recommend(RecommendQuery(user_id="")).degradation == "popularity"
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
+def test_times_that_a_zone_leads_out_of_the_calendar_are_refused_by_name(moment: str) -> None:
+    values, faults = typed_values({"created_at": moment}, {"created_at": pl.Datetime("us")})
+    assert values == {"created_at": None}
+    assert faults == ["attribute 'created_at': expected an ISO date or time as text"]

@@ -352,7 +352,7 @@ class MaskCache:
     """Recently used filter masks by catalogue version and expression; safe to use from several threads."""
 
     def __init__(self, max_bytes: int = 64 * 2**20) -> None:
-        """Keep masks of together at most `max_bytes`, one byte per item and mask, and what belongs to them."""
+        """Keep masks of together at most `max_bytes`, one byte per item and mask, and their keys."""
         self._max_bytes = max_bytes
         self._bytes = 0
         self._masks: OrderedDict[tuple[str, str], BoolArray] = OrderedDict()

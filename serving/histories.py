@@ -64,8 +64,8 @@ def read_histories(path: Path) -> pl.DataFrame:
 def forget_user(path: Path, user_id: str) -> None:
     """Rewrite a histories file without a user, in one step; nothing happens where it has no such user.
 
-    A file that is published meanwhile is not overwritten: it is read again. What a killed process left half-written
-    goes too, because it may hold the user.
+    A file that is published meanwhile is not overwritten: it is read again. What a killed process left
+    half-written goes too, because it may hold the user.
 
     Raises:
         StateUnavailable: the file cannot be read or replaced.
@@ -81,7 +81,7 @@ def forget_user(path: Path, user_id: str) -> None:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove the temporary files of processes that are gone; this one's own are of a former life of its number."""
+    """Remove temporary files of processes that are gone; this one's own are of a former bearer of its id."""
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):
         pid = leftover.suffixes[-2][1:]
         if not pid.isdecimal() or int(pid) == os.getpid() or not _runs(int(pid)):

@@ -98,7 +98,7 @@ def to_status(problem: Problem, request_id: str) -> grpc.Status:
 
 
 def _shortened(message: str) -> str:
-    """Cut a message that repeats too much of what the caller sent; at most `_MESSAGE_BYTES` and an ellipsis."""
+    """Cut a message that repeats too much of what was sent: `_MESSAGE_BYTES` and an ellipsis."""
     data = message.encode("utf-8", "replace")
     if len(data) <= _MESSAGE_BYTES:
         return message

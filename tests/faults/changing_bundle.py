@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ranking.item_values import typed_values
 from ranking.live_catalogue import ItemChange, ItemPlan, LiveItem
 from ranking.requests import Recommendation, Request
 from serving.model import Model
-from tests.serving.fake_bundle import FakeBundle, FakeRecommender
+from tests.serving.fake_bundle import ITEMS, FakeBundle, FakeRecommender
 
 
 class ChangingRecommender(FakeRecommender):
@@ -24,10 +25,6 @@ class ChangingRecommender(FakeRecommender):
 
 def _first(request: Request) -> Request:
     """Return the request without what later items changed about the size of the catalogue."""
-    from dataclasses import replace
-
-    from tests.serving.fake_bundle import ITEMS
-
     exclude = request.exclude[request.exclude < ITEMS]
     allowed: BoolArray | None = None if request.allowed is None else request.allowed[:ITEMS]
     return replace(request, exclude=exclude, allowed=allowed)
@@ -41,7 +38,8 @@ class ChangingBundle(FakeBundle):
         self.recommender: Any = ChangingRecommender(self.text_vectors)
 
     def plan(self, changes: Sequence[ItemChange]) -> ItemPlan:
-        upserts, deletes = {}, {}
+        upserts: dict[str, LiveItem] = {}
+        deletes: dict[str, bool] = {}
         for change in changes:
             upserts.pop(change.item_id, None)
             deletes.pop(change.item_id, None)

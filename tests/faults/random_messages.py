@@ -1,4 +1,4 @@
-"""Random requests, good and bad, made from the descriptors alone: a new field is covered the day it exists."""
+"""Random requests, good and bad, made from the descriptors: a new field is covered the day it exists."""
 
 from __future__ import annotations
 
@@ -26,9 +26,45 @@ WORDS: Final[dict[str, list[str]]] = {
     ],
 }  # fmt: skip
 """What fields of these names often hold; other text fields take any of it."""
-_INTEGERS: Final = (0, 1, -1, 2, 20, 127, 500, 1000, 2**31 - 1, -(2**31), 2**63 - 1, -(2**63), 253_402_300_799)
-_NUMBERS: Final = (0.0, -0.0, 0.5, 1.0, -1.0, 1e-320, 1e308, -1e308, float("nan"), float("inf"), float("-inf"))
-_TEXTS: Final = ("\0", "\ufeff", "\u202e", "é" * 300, "🥾" * 260, "\ud7ff\ue000\U0010ffff", " \t\n", "'; DROP TABLE", "%s%n")
+_INTEGERS: Final = (
+    0,
+    1,
+    -1,
+    2,
+    20,
+    127,
+    500,
+    1000,
+    2**31 - 1,
+    -(2**31),
+    2**63 - 1,
+    -(2**63),
+    253_402_300_799,
+)
+_NUMBERS: Final = (
+    0.0,
+    -0.0,
+    0.5,
+    1.0,
+    -1.0,
+    1e-320,
+    1e308,
+    -1e308,
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+)
+_TEXTS: Final = (
+    "\0",
+    "\ufeff",
+    "\u202e",
+    "é" * 300,
+    "🥾" * 260,
+    "\ud7ff\ue000\U0010ffff",
+    " \t\n",
+    "'; DROP TABLE",
+    "%s%n",
+)
 _CODES: Final = FieldDescriptor
 
 
@@ -83,8 +119,9 @@ class Messages:
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
             values = getattr(made, field.name)
             for _ in range(self._random.choice((0, 1, 2, 3, 4))):
-                part = field.message_type.fields_by_name["value"]
-                values[self._text("key")].CopyFrom(self.message(part.message_type, depth + 1))
+                part = field.message_type.fields_by_name["value"].message_type
+                assert part is not None  # maps of the service hold messages
+                values[self._text("key")].CopyFrom(self.message(part, depth + 1))
             return
         if not field.is_repeated:
             self._set(made, field, depth)
@@ -129,7 +166,13 @@ class Messages:
     def _text(self, name: str) -> str:
         chance = self._random.random()
         if name == "page_token":
-            return self._random.choice(self.tokens) if self.tokens and chance < 0.4 else "" if chance < 0.9 else "AQ"
+            return (
+                self._random.choice(self.tokens)
+                if self.tokens and chance < 0.4
+                else ""
+                if chance < 0.9
+                else "AQ"
+            )
         usual = WORDS.get(name) or WORDS.get(name.removeprefix("exclude_").removesuffix("s"))
         if usual and chance < 0.75:
             return self._random.choice(usual)

@@ -20,13 +20,18 @@ def command(store: Path, real: bool = False, **settings: Any) -> list[str]:
 
     Args:
         store: the artifact store.
-        real: `shelfwise serve` on the store's bundle; otherwise a model that is known by heart, which starts in a
-            moment.
+        real: `shelfwise serve` on the store's bundle; otherwise a model that is known by heart, which
+            starts in a moment.
         settings: of `ServeConfig`; names of nested ones have dots.
     """
     settings = {"artifacts": str(store), "port": 0, "admin": True, **settings}
     if real:
-        return [sys.executable, "shelfwise.py", "serve", *(f"{name}={value}" for name, value in settings.items())]
+        return [
+            sys.executable,
+            "shelfwise.py",
+            "serve",
+            *(f"{name}={value}" for name, value in settings.items()),
+        ]
     return [sys.executable, "-m", "tests.faults.talkative_server", json.dumps(settings)]
 
 

@@ -1,7 +1,7 @@
-"""Tries `shelfwise serve` on one store after another, each in a process of its own that has everything loaded already.
+"""Tries `shelfwise serve` on one store after another, each in a process of its own with everything loaded.
 
-`python -m tests.faults.starts`: reads lines with the path of a store, answers each with a line of JSON: exit status (null
-where the server came up) and standard error. Forked, because a start from nothing takes seconds.
+`python -m tests.faults.starts`: reads lines with the path of a store, answers each with a line of JSON: exit
+status (null where the server came up) and standard error. Forked, because a start from nothing takes seconds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from conf.errors import InputError
 
 
 def _start(config: Any, errors: int) -> None:
-    """Be the server; never returns. What stands here is the end of `shelfwise.main`, once arguments are read."""
+    """Be the server; never returns. This is the end of `shelfwise.main`, once arguments are read."""
     os.dup2(errors, 2)
     os.dup2(errors, 1)
     code = 1

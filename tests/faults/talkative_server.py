@@ -1,6 +1,6 @@
 """Runs the real server on a model that is known by heart: `python -m tests.faults.talkative_server JSON`.
 
-JSON holds the settings of `ServeConfig`. Every logger writes everything, which is more than any setting allows.
+JSON holds the settings of `ServeConfig`. Every logger writes everything, more than any setting allows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rows of the attacker's table that need a process, forged bytes or a look into files; see also test_security."""
+"""The attacker's rows that need a process, forged bytes or a look into files; see also test_security."""
 
 from __future__ import annotations
 
@@ -128,7 +128,9 @@ def test_forged_and_garbled_page_tokens(server: Harness) -> None:
     body = b"\x01" + paging.fingerprint(request) + np.array([paging.id_hash("i29")], dtype="<u4").tobytes()
     checksum = hashlib.blake2b(body, digest_size=8, person=b"page token").digest()
     forged = base64.urlsafe_b64encode(body + checksum).decode().rstrip("=")
-    page = server.stub.Recommend(pb.RecommendRequest(user_id="u", page_size=30, page_token=forged), timeout=10)
+    page = server.stub.Recommend(
+        pb.RecommendRequest(user_id="u", page_size=30, page_token=forged), timeout=10
+    )
     assert {item.item_id for item in page.items} == {f"i{n}" for n in range(29)} >= seen
 
 
@@ -145,7 +147,9 @@ def test_events_under_another_users_id_change_nothing_of_the_first(server: Harne
         assert client.recommend(RecommendQuery(user_id="alice", page_size=1)).items[0].item_id == "i4"
 
 
-def test_keys_are_compared_in_constant_time_and_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_are_compared_in_constant_time_and_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "keys.json"
     secrets = [create_key(path, f"k{n}", ["read"]) for n in range(4)]
     ring, compared = KeyRing(path), []
@@ -182,7 +186,7 @@ def test_a_key_file_that_everybody_can_write_is_refused(processes: Processes, ke
 def test_no_key_no_user_and_no_words_in_anything_that_is_written(
     processes: Processes, keys: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Everything of this file against a server that logs all it can, with pseudonyms; then every file is searched."""
+    """All that is known against a server that logs what it can, with pseudonyms; then files are searched."""
     monkeypatch.setenv("SHELFWISE_USER_KEY", pseudonym_key := "pseudonym-secret-" + "k" * 32)
     user, words, guessed = "alice.wonderland@example.com", "very private words", "guessed-key-123"
     settings = {"keys": keys["file"], "log_requests": True, "privacy.hash_users": True, "reflection": True}
@@ -204,7 +208,8 @@ def test_no_key_no_user_and_no_words_in_anything_that_is_written(
         client.similar_items(SimilarQuery(text=words))
         client.upsert_items([Item("n1", {"title": "Boot one"})])
         for wrong in (
-            RecommendQuery(user_id=user, filter=f"nope = '{words}'"), RecommendQuery(user_id=user, surface=words),
+            RecommendQuery(user_id=user, filter=f"nope = '{words}'"),
+            RecommendQuery(user_id=user, surface=words),
             RecommendQuery(user_id=user * 100), RecommendQuery(user_id=user, intent=POISON),
             RecommendQuery(user_id=user, page_token=user),
         ):  # fmt: skip
@@ -212,13 +217,27 @@ def test_no_key_no_user_and_no_words_in_anything_that_is_written(
                 client.recommend(wrong)
         client.delete_user("bob.builder@example.com")
     text = server.out.read_text() + server.err.read_text()
-    assert "Recommend OK" in text and "refused KEY_INVALID" in text and "poisoned" in text and " DEBUG " in text
+    assert (
+        "Recommend OK" in text and "refused KEY_INVALID" in text and "poisoned" in text and " DEBUG " in text
+    )
     assert server.stop() == 0
     folders = (processes.store, processes.logs)
-    secrets = (*(keys[k] for k in ("read", "events", "admin", "all")), guessed, user, "alice", "bob.b", words, pseudonym_key)
-    found = {secret: [name for folder in folders for name in files_with(folder, secret)] for secret in secrets}
+    secrets = (
+        *(keys[k] for k in ("read", "events", "admin", "all")),
+        guessed,
+        user,
+        "alice",
+        "bob.b",
+        words,
+        pseudonym_key,
+    )
+    found = {
+        secret: [name for folder in folders for name in files_with(folder, secret)] for secret in secrets
+    }
     assert {secret: names for secret, names in found.items() if names} == {}
-    assert "Boot one" in (processes.store / "state.sqlite").read_bytes().decode("latin1")  # it was searched for real
+    assert "Boot one" in (processes.store / "state.sqlite").read_bytes().decode(
+        "latin1"
+    )  # it was searched for real
     held = json.loads(Path(keys["file"]).read_text())["keys"]
     assert len(held) == 4 and all(entry["sha256"] not in text for entry in held)
 

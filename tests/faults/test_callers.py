@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -113,8 +114,8 @@ def test_a_deadline_of_a_millisecond_ends_in_time_and_does_no_harm(servers: Serv
         for _ in range(25):
             started = time.monotonic()
             try:
-                answer = getattr(server.stub, method)(requests[method], timeout=0.001)
-                list(answer) if isinstance(answer, grpc.Call) else None
+                answer: Any = getattr(server.stub, method)(requests[method], timeout=0.001)
+                list(answer) if isinstance(answer, grpc.Call) else None  # of a stream
             except grpc.RpcError as error:
                 if method != "DeleteItems":  # whose request is a wrong one
                     codes.add(error.code())
@@ -263,4 +264,3 @@ def test_answers_to_wrong_bytes_end_the_connection_and_not_the_server(server: Ha
                     pass
     with Client(server.address) as client:
         assert len(client.recommend(RecommendQuery()).items) == 20
-

@@ -52,7 +52,9 @@ def listed(client: Client, **query: object) -> set[str]:
 
 
 @pytest.mark.parametrize("step", [-HOUR, -YEAR, HOUR, 5 * YEAR])
-def test_events_of_before_and_after_a_step_are_all_seen(server: Harness, clock: Clock, step: timedelta) -> None:
+def test_events_of_before_and_after_a_step_are_all_seen(
+    server: Harness, clock: Clock, step: timedelta
+) -> None:
     with Client(server.address) as client:
         client.record_events([Event("u", "i3", "click", event_id="before")])
         clock.step(step)
@@ -89,7 +91,9 @@ def test_a_deleted_users_events_do_not_come_back_with_a_step(
     server: Harness, clock: Clock, step: timedelta
 ) -> None:
     with Client(server.address) as client:
-        events = [Event("u", f"i{n}", "click", time=clock.now() + n * HOUR / 20, event_id=f"e{n}") for n in range(9)]
+        events = [
+            Event("u", f"i{n}", "click", time=clock.now() + n * HOUR / 20, event_id=f"e{n}") for n in range(9)
+        ]
         assert client.record_events(events).new_count == 9
         clock.step(step)
         assert client.delete_user("u").deleted_event_count == 9
@@ -109,7 +113,12 @@ def test_the_last_change_of_an_item_counts_whatever_the_clock_says(servers: Serv
     model = ChangingBundle()
     server = servers.start(model, live=model)
     with Client(server.address) as client:
-        for title, step in (("Boot one", -DAY), ("Boot two", 2 * DAY), ("Boot three", -YEAR), ("Boot four", DAY)):
+        for title, step in (
+            ("Boot one", -DAY),
+            ("Boot two", 2 * DAY),
+            ("Boot three", -YEAR),
+            ("Boot four", DAY),
+        ):
             client.upsert_items([Item("n", {"title": title})])
             clock.step(step)
             found = client.similar_items(SimilarQuery(text=title, page_size=1)).items[0]

@@ -1,4 +1,4 @@
-"""Damaged, half-copied and unreadable bundles: at a start one line names the file, on a change the old model goes on."""
+"""Damaged, half-copied and unreadable bundles: a start names the file, a running server keeps its model."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ UNPRIVILEGED = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if o
 """A user who may not read everything, as servers should be."""
 KINDS = {
     "manifest.json", "config.yaml", "catalog.parquet", "text_vectors.npy", "item_vectors.npy", "index.faiss",
-    "text_neighbours.safetensors", "statistics.safetensors", "factors.safetensors", "user_encoder.safetensors",
-    "user_encoder.json", "ranker.safetensors", "ranker.json", "text_encoder/model.safetensors",
+    "text_neighbours.safetensors", "statistics.safetensors", "factors.safetensors",
+    "user_encoder.safetensors", "user_encoder.json", "ranker.safetensors", "ranker.json", "text_encoder/model.safetensors",
     "text_encoder/tokenizer.json", "text_encoder/config.json",
 }  # fmt: skip
 
@@ -106,7 +106,16 @@ def test_a_start_names_the_damaged_file_in_one_line(starts: Starts, trained_stor
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\n", b"\x00" * 20, b"\xff\xfe", b"nonsense", b"../../etc", b"/etc", b"20240101T000000Z-000000000000"],
+    [
+        b"",
+        b"\n",
+        b"\x00" * 20,
+        b"\xff\xfe",
+        b"nonsense",
+        b"../../etc",
+        b"/etc",
+        b"20240101T000000Z-000000000000",
+    ],
 )
 def test_a_start_with_a_pointer_to_nothing_says_what_there_is(
     starts: Starts, trained_store: Path, content: bytes
@@ -118,7 +127,9 @@ def test_a_start_with_a_pointer_to_nothing_says_what_there_is(
     assert code == 2 and "which is not a published version" in line and version in line
 
 
-def test_a_start_without_permission_to_read_the_pointer_or_the_folders(starts: Starts, trained_store: Path) -> None:
+def test_a_start_without_permission_to_read_the_pointer_or_the_folders(
+    starts: Starts, trained_store: Path
+) -> None:
     for path in (trained_store / "CURRENT", trained_store / VERSIONS, trained_store):
         mode = path.stat().st_mode
         path.chmod(0)
@@ -155,7 +166,9 @@ def test_a_running_server_keeps_its_model_whatever_harm_is_done_to_the_next(
     with Client(server.address) as client:
         for number, harm in enumerate(HARMS):
             version = f"20990101T00000{number}Z-{first.split('-')[1]}"
-            folder = Path(shutil.copytree(trained_store / VERSIONS / first, trained_store / VERSIONS / version))
+            folder = Path(
+                shutil.copytree(trained_store / VERSIONS / first, trained_store / VERSIONS / version)
+            )
             HARMS[harm](folder / "index.faiss")
             (trained_store / "CURRENT").write_text(version + "\n")
             settled(client, version, f"versions/{version}/index.faiss: ")

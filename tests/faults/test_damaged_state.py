@@ -45,6 +45,19 @@ def overwrite(path: Path, start: int, length: int) -> None:
         file.write(os.urandom(length))
 
 
+def make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def make_shop(path: Path) -> None:
+    """Put another program's database there."""
+    path.unlink()
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE orders (id)")
+    db.close()
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "header": lambda path: overwrite(path, 0, 100),
     "first page": lambda path: overwrite(path, 100, 3000),
@@ -52,15 +65,9 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "cut short": lambda path: os.truncate(path, 4096 * 2),
     "half a page": lambda path: os.truncate(path, 1000),
     "text": lambda path: path.write_text("not a database, although long enough to be one\n" * 1000),
-    "folder": lambda path: (path.unlink(), path.mkdir()),
-    "another database": lambda path: (path.unlink(), _other(path)),
+    "folder": make_folder,
+    "another database": make_shop,
 }
-
-
-def _other(path: Path) -> None:
-    with sqlite3.connect(path) as db:
-        db.execute("CREATE TABLE orders (id)")
-    db.close()
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -72,7 +79,9 @@ def test_a_start_on_a_damaged_state_is_one_line_and_leaves_it_as_it_is(
     before = path.read_bytes() if path.is_file() else b""
     code, line = processes.begin(processes.command()).failed()
     assert code == 2 and f"{path}: " in line
-    assert before == (path.read_bytes() if path.is_file() else b"")  # evidence, and perhaps something to be saved
+    assert before == (
+        path.read_bytes() if path.is_file() else b""
+    )  # evidence, and perhaps something to be saved
 
 
 def test_a_damaged_log_costs_what_was_in_it_and_not_more(processes: Processes) -> None:
@@ -102,7 +111,10 @@ def test_a_state_damaged_while_serving_stops_changes_and_not_lists(server: Harne
     with Client(server.address) as client:
         for start in range(0, EVENTS, 1000):
             client.record_events(
-                [Event(f"u{n % 50}", f"i{n % 30}", "click", event_id=f"e{n}") for n in range(start, start + 1000)]
+                [
+                    Event(f"u{n % 50}", f"i{n % 30}", "click", event_id=f"e{n}")
+                    for n in range(start, start + 1000)
+                ]
             )
         file = server.running._file
         file.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

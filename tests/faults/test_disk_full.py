@@ -1,4 +1,4 @@
-"""No room to write: changes are refused with UNAVAILABLE, lists go on, and with room again so does everything."""
+"""No room to write: changes are refused as UNAVAILABLE, lists go on, and with room again so does the rest."""
 
 from __future__ import annotations
 

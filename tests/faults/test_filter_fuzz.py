@@ -79,16 +79,20 @@ def single(draw: st.DrawFn) -> Expression:
         return Expression(written, known(name, bool))
     if name == "name" and draw(st.integers(0, 3)) == 0:
         part = draw(st.sampled_from(TEXTS))
-        return Expression(f"{written}:{quoted(part, quote)}", known(name, lambda value: part.lower() in value.lower()))
+        return Expression(
+            f"{written}:{quoted(part, quote)}", known(name, lambda value: part.lower() in value.lower())
+        )
     if draw(st.integers(0, 3)) == 0:
         values = draw(st.lists(COLUMNS[name], min_size=1, max_size=3))
-        negated, (left, right) = draw(st.booleans()), draw(st.sampled_from(["()", "[]"]))
+        negated, brackets = draw(st.booleans()), draw(st.sampled_from(["()", "[]"]))
         listed = ", ".join(literal(value, quote) for value in values)
-        text = f"{written} {'NOT ' if negated else ''}IN {left}{listed}{right}"
+        text = f"{written} {'NOT ' if negated else ''}IN {brackets[0]}{listed}{brackets[1]}"
         return Expression(text, known(name, lambda value: (value in values) != negated))
     sign = draw(st.sampled_from(["=", "==", "!="] if name == "open" else list(OPERATORS)))
     other = draw(COLUMNS[name] if name in ("name", "open") else st.sampled_from(NUMBERS))
-    return Expression(f"{written} {sign} {literal(other, quote)}", known(name, lambda v: OPERATORS[sign](v, other)))
+    return Expression(
+        f"{written} {sign} {literal(other, quote)}", known(name, lambda v: OPERATORS[sign](v, other))
+    )
 
 
 def negated(inner: Expression) -> Expression:
@@ -114,12 +118,16 @@ EXPRESSIONS = st.recursive(
     single(),
     lambda inner: st.one_of(
         inner.map(negated),
-        st.builds(joined, st.sampled_from(["AND", "OR", "and", "Or"]), st.lists(inner, min_size=2, max_size=3)),
+        st.builds(
+            joined, st.sampled_from(["AND", "OR", "and", "Or"]), st.lists(inner, min_size=2, max_size=3)
+        ),
     ),
     max_leaves=8,
 )
 ROWS = st.lists(
-    st.fixed_dictionaries({name: st.none() | values for name, values in COLUMNS.items()}), min_size=1, max_size=8
+    st.fixed_dictionaries({name: st.none() | values for name, values in COLUMNS.items()}),
+    min_size=1,
+    max_size=8,
 )
 
 
@@ -197,8 +205,15 @@ def test_no_filter_takes_long(large: Catalogue, expression: str, passing: int) -
 
 
 def test_text_that_looks_alike_is_not_alike() -> None:
-    rows = catalogue([dict.fromkeys(TYPES) | {"name": name} for name in ("SHOES", "ЅHOES", "SHOES\u200b", "SH\0OES")])
+    rows = catalogue(
+        [dict.fromkeys(TYPES) | {"name": name} for name in ("SHOES", "ЅHOES", "SHOES\u200b", "SH\0OES")]
+    )
     assert MaskCache().mask("v", rows, 'name = "SHOES"').tolist() == [True, False, False, False]
-    for trick in ('name＝"SHOES"', "name = ＂SHOES＂", 'name\u00a0=\u00a0"SHOES" \u202eDNA', "name = “SHOES”"):
+    for trick in (
+        'name＝"SHOES"',
+        "name = ＂SHOES＂",
+        'name\u00a0=\u00a0"SHOES" \u202eDNA',
+        "name = “SHOES”",
+    ):
         with pytest.raises(FilterError):
             MaskCache().mask("v", rows, trick)

@@ -10,6 +10,7 @@ import os
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import grpc
 from google.protobuf import message_factory
@@ -30,7 +31,14 @@ WARM = 0.3
 """Part of the requests after which memory is looked at first: caches are full then."""
 GROWTH_BYTES = 48 * 2**20
 METHODS: list[MethodDescriptor] = list(pb.DESCRIPTOR.services_by_name["RecommendationService"].methods)
-EXPECTED = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "OUT_OF_RANGE"}
+EXPECTED = {
+    "OK",
+    "INVALID_ARGUMENT",
+    "NOT_FOUND",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "OUT_OF_RANGE",
+}
 """How a request may end that nobody has thought about; none of them is the server's fault."""
 
 
@@ -58,15 +66,17 @@ class Storm:
             if code not in EXPECTED:
                 self.unexpected.append(f"{method.name} {code} {said} {request[:2000]!r}")
 
-    async def _call(self, channel: grpc.aio.Channel, method: MethodDescriptor, request: bytes) -> tuple[str, str]:
-        path = f"/{SERVICE_NAME}/{method.name}"
+    async def _call(
+        self, channel: grpc.aio.Channel, method: MethodDescriptor, request: bytes
+    ) -> tuple[str, str]:
+        kind = channel.unary_stream if method.server_streaming else channel.unary_unary
+        call: Any = kind(f"/{SERVICE_NAME}/{method.name}")
         try:
             if method.server_streaming:
-                call = channel.unary_stream(path)(request, timeout=60)
-                async for answer in call:
+                async for answer in call(request, timeout=60):
                     self._learn(method, answer)
             else:
-                self._learn(method, await channel.unary_unary(path)(request, timeout=60))
+                self._learn(method, await call(request, timeout=60))
         except grpc.aio.AioRpcError as error:
             details = ServiceError.of(error)
             assert error.code() is not grpc.StatusCode.INVALID_ARGUMENT or details.reason, error
@@ -75,7 +85,9 @@ class Storm:
 
     def _learn(self, method: MethodDescriptor, answer: bytes) -> None:
         """Check that the answer is of its type, and remember page tokens."""
-        token = getattr(message_factory.GetMessageClass(method.output_type).FromString(answer), "next_page_token", "")
+        token = getattr(
+            message_factory.GetMessageClass(method.output_type).FromString(answer), "next_page_token", ""
+        )
         if token:
             self._messages.tokens = [*self._messages.tokens[-20:], token]
 

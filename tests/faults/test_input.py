@@ -1,9 +1,10 @@
-"""Texts of a million characters, bytes that are no text, and messages nested without end: in every field there is."""
+"""A million characters, bytes that are no text, values nested without end: in every field there is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 import polars as pl
@@ -31,7 +32,9 @@ REQUIRED: dict[str, dict[str, Any]] = {
 """What a row needs so that another field of it is the only fault."""
 
 
-def text_fields(of: Descriptor, path: tuple[FieldDescriptor, ...] = ()) -> Iterator[tuple[FieldDescriptor, ...]]:
+def text_fields(
+    of: Descriptor, path: tuple[FieldDescriptor, ...] = ()
+) -> Iterator[tuple[FieldDescriptor, ...]]:
     """Find every field of a message that holds text, at any depth; maps by their keys and values."""
     for field in of.fields:
         if field.type == FieldDescriptor.TYPE_STRING:
@@ -46,7 +49,7 @@ def name(path: tuple[FieldDescriptor, ...]) -> str:
 
 def holding(of: Descriptor, path: tuple[FieldDescriptor, ...], text: str) -> Any:
     """Return a request with a text in one place, and what its row needs beside it."""
-    message = message_factory.GetMessageClass(of)()
+    message: Any = message_factory.GetMessageClass(of)()
     _put(message, path, text, "")
     if "query" in of.fields_by_name and not message.query:
         message.query = "boots"
@@ -81,11 +84,12 @@ IDS = [f"{method.name}: {name(path)}" for method, path in CASES]
 def send(server: Harness, method: MethodDescriptor, data: bytes) -> Any:
     """Make a call with raw bytes; return the response, or the error."""
     with grpc.insecure_channel(server.address) as channel:
-        path, read = f"/{SERVICE_NAME}/{method.name}", message_factory.GetMessageClass(method.output_type).FromString
+        kind = channel.unary_stream if method.server_streaming else channel.unary_unary
+        read = message_factory.GetMessageClass(method.output_type).FromString
+        call: Any = kind(f"/{SERVICE_NAME}/{method.name}", response_deserializer=read)
         try:
-            if method.server_streaming:
-                return list(channel.unary_stream(path, response_deserializer=read)(data, timeout=20))
-            return channel.unary_unary(path, response_deserializer=read)(data, timeout=20)
+            answer = call(data, timeout=20)
+            return list(answer) if method.server_streaming else answer
         except grpc.RpcError as error:
             return ServiceError.of(error)
 
@@ -94,7 +98,8 @@ def test_every_text_field_is_found() -> None:
     assert {
         "Recommend: session.events.item_id", "Recommend: read_mask.paths", "Recommend: exclude_item_ids",
         "RecordEvents: events.event_id", "UpsertItems: items.attributes.fields.key",
-        "UpsertItems: items.attributes.fields.value.string_value", "DeleteUser: user_id", "SimilarItems: text",
+        "UpsertItems: items.attributes.fields.value.string_value", "DeleteUser: user_id",
+        "SimilarItems: text",
     } <= set(IDS)  # fmt: skip
 
 
@@ -165,24 +170,36 @@ def test_an_error_that_repeats_the_request_fits_into_the_headers_of_the_answer(
         server.stub.Recommend(pb.RecommendRequest(filter=expression), timeout=10)
     error = ServiceError.of(caught.value)
     assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "FILTER_INVALID")
-    headers = [*(caught.value.trailing_metadata() or ()), ("grpc-message", error.message)]  # type: ignore[attr-defined]
-    assert sum(len(k) + 4 * len(v) // 3 + 32 for k, v in headers if k != "grpc-message") < 5500
-    assert 12 * len(error.message.encode()) // 4 < 2600
+    found: Any = caught.value
+    details = sum(len(key) + len(value) * 4 // 3 + 32 for key, value in found.trailing_metadata() or ())
+    assert details + len(quote(error.message)) < 8192
 
 
 def test_ids_with_tricks_are_only_ids(server: Harness) -> None:
     """Ids are looked up, never made into paths, statements or log lines."""
-    tricks = ["../../../etc/passwd", "/etc/passwd", "a\0b", "x\nINFO forged", "'; DROP TABLE events; --", "%s%n", "\u202e"]
+    tricks = [
+        "../../../etc/passwd",
+        "/etc/passwd",
+        "a\0b",
+        "x\nINFO forged",
+        "'; DROP TABLE events; --",
+        "%s%n",
+        "\u202e",
+    ]
     before = sorted(path.name for path in server.store.iterdir())
     events = [pb.Event(user_id=trick, item_id="i3", event="click", event_id=trick) for trick in tricks]
-    assert server.stub.RecordEvents(pb.RecordEventsRequest(events=events), timeout=10).new_count == len(tricks)
+    assert server.stub.RecordEvents(pb.RecordEventsRequest(events=events), timeout=10).new_count == len(
+        tricks
+    )
     for trick in tricks:
         page = server.stub.Recommend(pb.RecommendRequest(user_id=trick, page_size=1), timeout=10)
         assert (page.items[0].item_id, page.degradation) == ("i4", pb.DEGRADATION_NONE)
         with pytest.raises(grpc.RpcError) as caught:
             server.stub.SimilarItems(pb.SimilarItemsRequest(item_id=trick), timeout=10)
         assert ServiceError.of(caught.value).reason == "ITEM_NOT_FOUND"
-        assert server.stub.DeleteUser(pb.DeleteUserRequest(user_id=trick), timeout=10).deleted_event_count == 1
+        assert (
+            server.stub.DeleteUser(pb.DeleteUserRequest(user_id=trick), timeout=10).deleted_event_count == 1
+        )
     assert sorted(path.name for path in server.store.iterdir()) == before
     with Client(server.address) as client:
         assert client.recommend(RecommendQuery(user_id="")).degradation == "popularity"

@@ -37,7 +37,8 @@ class Writers:
         self.acknowledged: list[str] = []
         self._write = write
         self._threads = [
-            threading.Thread(target=self._run, args=(address, f"{prefix}-{number}")) for number in range(WRITERS)
+            threading.Thread(target=self._run, args=(address, f"{prefix}-{number}"))
+            for number in range(WRITERS)
         ]
         for thread in self._threads:
             thread.start()
@@ -65,7 +66,9 @@ class Writers:
 
 def events_of(name: str) -> list[Event]:
     """A batch for one user of its own, by ids that can be sent again."""
-    return [Event(f"user-{name}", f"i{number}", "click", event_id=f"{name}-{number}") for number in range(BATCH)]
+    return [
+        Event(f"user-{name}", f"i{number}", "click", event_id=f"{name}-{number}") for number in range(BATCH)
+    ]
 
 
 def test_every_acknowledged_event_is_there_after_each_of_several_kills(processes: Processes) -> None:

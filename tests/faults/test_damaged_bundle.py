@@ -28,7 +28,8 @@ UNPRIVILEGED = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if o
 KINDS = {
     "manifest.json", "config.yaml", "catalog.parquet", "text_vectors.npy", "item_vectors.npy", "index.faiss",
     "text_neighbours.safetensors", "statistics.safetensors", "factors.safetensors",
-    "user_encoder.safetensors", "user_encoder.json", "ranker.safetensors", "ranker.json", "text_encoder/model.safetensors",
+    "user_encoder.safetensors", "user_encoder.json", "ranker.safetensors", "ranker.json",
+    "text_encoder/model.safetensors",
     "text_encoder/tokenizer.json", "text_encoder/config.json",
 }  # fmt: skip
 

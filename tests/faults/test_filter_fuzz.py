@@ -137,7 +137,7 @@ def catalogue(rows: list[Row]) -> Catalogue:
     return Catalogue(pl.concat([ids, frame], how="horizontal"))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(EXPRESSIONS, ROWS)
 def test_a_filter_passes_what_plain_python_says(expression: Expression, rows: list[Row]) -> None:
     if len(expression.text) > 2000:
@@ -146,7 +146,7 @@ def test_a_filter_passes_what_plain_python_says(expression: Expression, rows: li
     assert mask.tolist() == [expression.of(row) is True for row in rows], expression.text
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(EXPRESSIONS, ROWS, ROWS)
 def test_items_that_change_are_filtered_as_if_they_had_always_been_so(
     expression: Expression, rows: list[Row], later: list[Row]

@@ -26,7 +26,7 @@ from tests.serving.test_delete_user import files_with, write_histories
 
 WRITERS = 4
 BATCH = 3
-KILLS = 4
+KILLS = 3
 
 
 class Writers:

@@ -15,6 +15,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from features.stages import write_atomically
 from ranking.store import VERSIONS, current_version
 from serving.client import Client
 from serving.queries import RecommendQuery
@@ -160,7 +161,7 @@ def test_a_running_server_keeps_its_model_whatever_harm_is_done_to_the_next(
     processes: Processes, trained_store: Path
 ) -> None:
     """Every kind of harm in turn to the same running process; see test_reload for every file."""
-    first = current_version(trained_store)
+    first, pointer = current_version(trained_store), trained_store / "CURRENT"
     words = processes.command(store=trained_store, real=True, reload_seconds=0.1)
     server = processes.begin([*UNPRIVILEGED, *words]).ready()
     serving = health_pb2.HealthCheckResponse.SERVING
@@ -171,14 +172,14 @@ def test_a_running_server_keeps_its_model_whatever_harm_is_done_to_the_next(
                 shutil.copytree(trained_store / VERSIONS / first, trained_store / VERSIONS / version)
             )
             HARMS[harm](folder / "index.faiss")
-            (trained_store / "CURRENT").write_text(version + "\n")
+            write_atomically(pointer, version + "\n")
             settled(client, version, f"versions/{version}/index.faiss: ")
             assert reload_health(server) == health_pb2.HealthCheckResponse.NOT_SERVING
             assert client.recommend(RecommendQuery(intent="boots")).model_version == first
         for content in ("\0 ", f"../versions/{first}"):
-            (trained_store / "CURRENT").write_text(content)
+            write_atomically(pointer, content)
             settled(client, "", f"names {content.strip()!r}, which is not a published version")
-        (trained_store / "CURRENT").write_text(first + "\n")
+        write_atomically(pointer, first + "\n")
         deadline = time.monotonic() + 20
         while client.status().failed_reload is not None or reload_health(server) != serving:
             assert time.monotonic() < deadline, "it does not recover"

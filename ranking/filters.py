@@ -11,6 +11,7 @@ neither `price < 50` nor `NOT price < 50`.
 from __future__ import annotations
 
 import re
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ MAX_DEPTH: Final = 32
 """Nested parentheses and NOTs."""
 MAX_TERMS: Final = 100
 """Tests in one expression."""
+ENTRY_BYTES: Final = 512
+"""What a kept mask takes beside itself and its expression."""
 _NAMED: Final = 20
 """Known attributes that an error message lists."""
 
@@ -349,7 +352,7 @@ class MaskCache:
     """Recently used filter masks by catalogue version and expression; safe to use from several threads."""
 
     def __init__(self, max_bytes: int = 64 * 2**20) -> None:
-        """Keep masks of together at most `max_bytes`, one byte per item and mask."""
+        """Keep masks of together at most `max_bytes`, one byte per item and mask, and their keys."""
         self._max_bytes = max_bytes
         self._bytes = 0
         self._masks: OrderedDict[tuple[str, str], BoolArray] = OrderedDict()
@@ -382,7 +385,13 @@ class MaskCache:
         with self._lock:
             if (version, expression) not in self._masks:
                 self._masks[version, expression] = mask
-                self._bytes += mask.nbytes
+                self._bytes += _cost(expression, mask)
             while self._bytes > self._max_bytes and len(self._masks) > 1:
-                self._bytes -= self._masks.popitem(last=False)[1].nbytes
+                (_, oldest), its_mask = self._masks.popitem(last=False)
+                self._bytes -= _cost(oldest, its_mask)
         return mask
+
+
+def _cost(expression: str, mask: BoolArray) -> int:
+    """Return the bytes that an entry takes; long expressions over few items are most of it."""
+    return mask.nbytes + sys.getsizeof(expression) + ENTRY_BYTES

@@ -105,7 +105,7 @@ def _moment(given: object, dtype: pl.DataType) -> object:
         raise ValueError("expected an ISO date or time as text")
     try:
         moment = datetime.fromisoformat(given)
-    except ValueError:
+        moment = moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    except (ValueError, OverflowError):  # the latter: a zone's offset leads out of the years 1 to 9999
         raise ValueError("expected an ISO date or time as text") from None
-    moment = moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
     return moment.date() if isinstance(dtype, pl.Date) else moment

@@ -142,17 +142,21 @@ def current_version(store: Path) -> str:
 
     """
     pointer = store / CURRENT
-    if not pointer.is_file():
+    try:
+        version = pointer.read_text(errors="replace").strip()
+        known = versions(store)
+        if _VERSION_NAME.match(version) and (store / VERSIONS / version).is_dir():
+            return version
+    except FileNotFoundError:
         raise InputError(
             f"{pointer}: no such file; publish a bundle first (shelfwise run or shelfwise publish)"
-        )
-    version = pointer.read_text(errors="replace").strip()
-    if not _VERSION_NAME.match(version) or not (store / VERSIONS / version).is_dir():
-        known = ", ".join(versions(store)) or "none"
-        raise InputError(
-            f"{pointer}: names {version[:60]!r}, which is not a published version (there are: {known})"
-        )
-    return version
+        ) from None
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
+    raise InputError(
+        f"{pointer}: names {version[:60]!r}, which is not a published version "
+        f"(there are: {', '.join(known) or 'none'})"
+    )
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -168,7 +172,8 @@ def verify(folder: Path) -> dict[str, Any]:
         files: dict[str, dict[str, Any]] = dict(manifest["files"])
         found_format = manifest["format_version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: unreadable manifest; roll back or publish again") from error
+        reason = f" ({error.strerror})" if isinstance(error, OSError) else ""
+        raise InputError(f"{path}: unreadable manifest{reason}; roll back or publish again") from error
     if found_format != FORMAT_VERSION:
         raise InputError(
             f"{path}: bundle format {found_format}, this program reads {FORMAT_VERSION}; publish again"
@@ -184,7 +189,11 @@ def verify(folder: Path) -> dict[str, Any]:
             raise InputError(
                 f"{file}: {file.stat().st_size} bytes, not {expected['size']}; roll back or publish again"
             )
-        if file_hash(file) != expected["sha256"]:
+        try:
+            found = file_hash(file)
+        except OSError as error:
+            raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+        if found != expected["sha256"]:
             raise InputError(f"{file}: content does not match its sha256; roll back or publish again")
     return manifest
 

@@ -8,6 +8,7 @@ they come, while there is still time to ask another server.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -152,8 +153,13 @@ class Batcher(Generic[In, Out]):
             self._watch_the_oldest()
         if self._runner is None:
             self._runner = asyncio.create_task(self._drain())
-        async with asyncio.timeout_at(deadline):
-            return await waiting.future
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await waiting.future
+        except (TimeoutError, asyncio.CancelledError):
+            with contextlib.suppress(ValueError):  # its batch has started
+                self._queue.remove(waiting)  # or who has given up would keep others out
+            raise
 
     async def close(self) -> None:
         """Finish what waits, then stop the thread."""

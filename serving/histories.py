@@ -92,18 +92,38 @@ def users_of(path: Path) -> list[str]:
 def forget_users(path: Path, user_ids: Collection[str]) -> None:
     """Rewrite a histories file without some users, in one step; nothing happens where it has none of them.
 
-    A file that is published meanwhile is not overwritten: it is read again.
+    A file that is published meanwhile is not overwritten: it is read again. What a killed process left
+    half-written goes too, because it may hold the user.
 
     Raises:
         StateUnavailable: the file cannot be read or replaced.
     """
     with _ALONE:
         try:
+            _remove_leftovers(path)
             while path.is_file() and not _rewritten(path, user_ids):
                 pass
         except (pl.exceptions.PolarsError, OSError) as error:
             first_line = str(error).partition("\n")[0]
             raise StateUnavailable(f"{path}: users cannot be taken out ({first_line})") from error
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary files of processes that are gone; this one's own are of a former bearer of its id."""
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        pid = leftover.suffixes[-2][1:]
+        if not pid.isdecimal() or int(pid) == os.getpid() or not _runs(int(pid)):
+            leftover.unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # somebody else's, but there
+    return True
 
 
 def _rewritten(path: Path, user_ids: Collection[str]) -> bool:

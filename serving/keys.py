@@ -14,6 +14,7 @@ import math
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -158,6 +159,8 @@ def read_keys(path: Path) -> list[ApiKey]:
         InputError: naming the entry that is wrong.
     """
     try:
+        if path.stat().st_mode & stat.S_IWOTH:
+            raise InputError(f"{path}: everybody on this machine could add a key to it; chmod o-w it")
         entries = json.loads(path.read_text())["keys"]
         if not isinstance(entries, list):
             raise TypeError("keys is not a list")

@@ -18,6 +18,8 @@ from grpc_status import rpc_status
 
 DOMAIN: Final = "shelfwise"
 """`ErrorInfo.domain` of every error."""
+_MESSAGE_BYTES: Final = 800
+"""Longest message. It goes out three times, in headers, of which callers take 8 KiB by default."""
 
 
 @dataclass(eq=False)
@@ -72,23 +74,32 @@ def late() -> Problem:
 
 def to_status(problem: Problem, request_id: str) -> grpc.Status:
     """Build the gRPC status of a problem with all its details."""
+    message = _shortened(problem.message)
     details: list[Message] = [
         error_details_pb2.ErrorInfo(reason=problem.reason, domain=DOMAIN, metadata=problem.metadata),
         error_details_pb2.RequestInfo(request_id=request_id),
     ]
     if problem.path is not None:
         violation = error_details_pb2.BadRequest.FieldViolation(
-            field=problem.path, description=problem.message, reason=problem.reason
+            field=problem.path, description=message, reason=problem.reason
         )
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if problem.retry_seconds is not None:
         fraction, whole = math.modf(problem.retry_seconds)
         delay = duration_pb2.Duration(seconds=int(whole), nanos=int(fraction * 1e9))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    status = status_pb2.Status(code=problem.code.value[0], message=problem.message)
+    status = status_pb2.Status(code=problem.code.value[0], message=message)
     for detail in details:
         packed = any_pb2.Any()
         packed.Pack(detail)
         status.details.append(packed)
     result: grpc.Status = rpc_status.to_status(status)
     return result
+
+
+def _shortened(message: str) -> str:
+    """Cut a message that repeats too much of what was sent: `_MESSAGE_BYTES` and an ellipsis."""
+    data = message.encode("utf-8", "replace")
+    if len(data) <= _MESSAGE_BYTES:
+        return message
+    return data[:_MESSAGE_BYTES].decode("utf-8", "ignore") + "…"

@@ -19,6 +19,7 @@ from rich.console import Console
 from conf.errors import InputError
 from conf.serving import ServeConfig
 from features.privacy import make_pseudonyms
+from serving import connections
 from serving.envelope import Envelope
 from serving.erasure import HistoriesCleaner
 from serving.gate import Gate
@@ -61,7 +62,11 @@ def serve(config: ServeConfig, console: Console) -> None:
         InputError: no published model, a damaged one, an unusable state file, or a port that is taken.
     """
     store = Path(config.artifacts)
-    if not (store / _CURRENT).is_file():
+    try:
+        there = (store / _CURRENT).is_file()
+    except OSError as error:
+        raise InputError(f"{store}: cannot be read ({error.strerror})") from error
+    if not there:
         raise InputError(
             f"{store}: no {_CURRENT} here, so no model to serve; run `shelfwise run` (or `publish`) first, "
             "or set artifacts=FOLDER"
@@ -88,7 +93,10 @@ def serve_model(config: ServeConfig, model: LiveModel, console: Console, load: L
 async def _serve_until_signal(
     config: ServeConfig, model: LiveModel, console: Console, load: Load | None
 ) -> None:
-    running = await start(config, model, console, load)
+    try:
+        running = await start(config, model, console, load)
+    except StateUnavailable as error:
+        raise InputError(f"{error}; make room or restore a backup, or set state to another file") from error
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -171,6 +179,7 @@ async def start(
             ("grpc.so_reuseport", 0 if worker is None else 1),
             ("grpc.max_receive_message_length", config.max_message_bytes),
             ("grpc.max_send_message_length", config.max_message_bytes),
+            *connections.OPTIONS.items(),
         ],
     )
     # A worker that is not warm yet must not be given connections, which others could answer.

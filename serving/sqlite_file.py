@@ -73,10 +73,13 @@ class SqliteFile:
         Raises:
             InputError: the file cannot be opened, is not a user state, or belongs to another program version.
         """
+        self.path = path
         try:
-            self.writer = _connect(path)
-            _lay_out(self.writer, path)
-            self._reader = _connect(path)
+            self.writer = _open(path)
+            _lay_out(self.writer, path)  # before anything is written: the file may be somebody else's
+            _tune(self.writer)
+            self._reader = _open(path)
+            _tune(self._reader)
             self._reader.execute("PRAGMA query_only = ON")
         except sqlite3.Error as error:
             raise InputError(
@@ -138,7 +141,7 @@ class SqliteFile:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error):
-                raise StateUnavailable(f"writing user state failed: {error}") from error
+                raise StateUnavailable(f"{self.path}: writing user state failed ({error})") from error
             raise
         for action in self._after_commit:
             action()
@@ -148,21 +151,23 @@ class SqliteFile:
         try:
             return [job(self._reader) for job in jobs]
         except sqlite3.Error as error:
-            raise StateUnavailable(f"reading user state failed: {error}") from error
+            raise StateUnavailable(f"{self.path}: reading user state failed ({error})") from error
 
 
-def one(db: sqlite3.Connection, query: str) -> Any:  # noqa: ANN401 - a column has no static type
+def one(db: sqlite3.Connection, query: str, *values: str) -> Any:  # noqa: ANN401 - a column has no static type
     """Return the single value of a query."""
-    return db.execute(query).fetchone()[0]
+    return db.execute(query, values).fetchone()[0]
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+def _open(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+
+
+def _tune(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA journal_mode = WAL").fetchall()
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA secure_delete = ON").fetchall()
     db.execute("PRAGMA cache_size = -65536")  # 64 MiB
-    return db
 
 
 def _lay_out(db: sqlite3.Connection, path: Path) -> None:

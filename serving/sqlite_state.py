@@ -38,12 +38,18 @@ class SqliteUserState:
     """Implements `serving.user_state.UserState`; create and use it inside a running event loop."""
 
     def __init__(self, file: SqliteFile) -> None:
-        """Use an open file, which whoever opened it closes."""
+        """Use an open file, which whoever opened it closes.
+
+        Raises:
+            StateUnavailable: it is damaged.
+        """
         self._file = file
-        self._salt: bytes = one(file.writer, "SELECT value FROM settings WHERE name = 'salt'")
-        self._sizes = _Sizes(
-            one(file.writer, "SELECT count(*) FROM users"), one(file.writer, "SELECT count(*) FROM events")
-        )
+        try:
+            self._salt: bytes = one(file.writer, "SELECT value FROM settings WHERE name = 'salt'")
+            users, events = (one(file.writer, f"SELECT count(*) FROM {name}") for name in ("users", "events"))
+        except (sqlite3.Error, TypeError) as error:  # TypeError: the salt is not there
+            raise StateUnavailable(f"{file.path}: reading user state failed ({error})") from error
+        self._sizes = _Sizes(users, events)
         self._last_position = 0
         self._last_record_us: int | None = None
 
@@ -163,18 +169,21 @@ class SqliteUserState:
             self._last_record_us = time.time_ns() // 1000
 
     def _delete(self, db: sqlite3.Connection, user_id: str) -> int:
+        # No event from before may come back, even where its time lies ahead or the clock was set back since.
+        newest = one(db, f"SELECT max(time_us) FROM events WHERE user = {_USER}", user_id) or 0
+        until_us = max(time.time_ns() // 1000, newest, self._deleted_us(db, user_id))
         events = db.execute(f"DELETE FROM events WHERE user = {_USER}", (user_id,)).rowcount
         users = db.execute("DELETE FROM users WHERE user_id = ?", (user_id,)).rowcount
         db.execute(
             "INSERT OR REPLACE INTO deleted_users VALUES (?, ?)",
-            (self._hash(user_id), time.time_ns() // 1000),
+            (self._hash(user_id), until_us),
         )
         self._file.after_commit(lambda: self._count(_Sizes(-users, -events)))
         self._file.after_commit(self._file.empty_log)
         return events
 
     def _deleted_us(self, db: sqlite3.Connection, user_id: str) -> int:
-        """Return when a user was deleted; a time before every event for the others."""
+        """Return until when a deleted user's events are refused; a time before every event for the others."""
         row = db.execute(
             "SELECT deleted_us FROM deleted_users WHERE user_hash = ?", (self._hash(user_id),)
         ).fetchone()

@@ -60,7 +60,11 @@ async def open_stores(state: str | None, artifacts: Path, redis: RedisConfig, cr
     if not create and not path.is_file():
         raise InputError(f"{path}: no such file, so nothing was recorded here; set state or artifacts")
     file = SqliteFile(path)
-    return Stores(SqliteUserState(file), SqliteItemChanges(file), str(path), file.close)
+    try:
+        return Stores(SqliteUserState(file), SqliteItemChanges(file), str(path), file.close)
+    except BaseException:
+        await file.close()
+        raise
 
 
 async def _open_redis(url: str, config: RedisConfig, create: bool) -> Stores:

@@ -99,7 +99,7 @@ def event_kind(path: str, kind: str, known: Sequence[str]) -> str:
     """Return a known event kind."""
     if kind not in known:
         raise invalid(
-            path, f"unknown event kind '{kind[:64]}'{closest(kind, known)}; known: {', '.join(known)}"
+            path, f"unknown event kind '{kind[:64]}'{closest(kind[:64], known)}; known: {', '.join(known)}"
         )
     return kind
 
@@ -116,7 +116,7 @@ def read_mask(mask: FieldMask, item: type[Message]) -> frozenset[str] | None:
         raise invalid("read_mask", f"{len(mask.paths):,} paths; there are {len(known)} fields")
     for path in mask.paths:
         if path not in known:
-            message = f"no field '{path[:64]}'{closest(path, known)}; fields: {', '.join(known)}"
+            message = f"no field '{path[:64]}'{closest(path[:64], known)}; fields: {', '.join(known)}"
             raise invalid("read_mask", message)
     return frozenset(mask.paths)
 

@@ -7,6 +7,17 @@ local erased = redis.call('ZCARD', KEYS[5]) + redis.call('ZCARD', KEYS[6])
 for _, member in ipairs(redis.call('ZRANGE', KEYS[5], 0, -1)) do
   count_item(KEYS[3], cjson.decode(member)[2], -1)
 end
+-- No event from before may come back, even where its time lies ahead or the clock was set back since.
+local until_us = tonumber(ARGV[4])
+for _, key in ipairs({KEYS[5], KEYS[6]}) do
+  local newest = redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')
+  if newest[2] then
+    until_us = math.max(until_us, tonumber(newest[2]))
+  end
+end
+if before then
+  until_us = math.max(until_us, tonumber(string.match(before, '^%d+')))
+end
 redis.call('DEL', KEYS[5], KEYS[6], KEYS[7])
 local was_there = redis.call('ZREM', KEYS[2], ARGV[2]) == 1
 local number
@@ -15,7 +26,7 @@ if before and not was_there then
 else
   number = redis.call('HINCRBY', KEYS[1], 'deletions', 1)
 end
-redis.call('HSET', KEYS[4], ARGV[3], ARGV[4] .. ':' .. number)
+redis.call('HSET', KEYS[4], ARGV[3], string.format('%.0f', until_us) .. ':' .. number)
 if erased > 0 then
   redis.call('HINCRBY', KEYS[1], 'events', -erased)
 end

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from datetime import UTC, date, datetime
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from features.dataset import Catalogue
 from ranking.filters import (
+    ENTRY_BYTES,
     MAX_CHARS,
     MAX_DEPTH,
     MAX_TERMS,
@@ -212,7 +214,7 @@ def test_masks_are_kept_per_version_and_expression_and_cannot_be_changed() -> No
 
 
 def test_the_cache_forgets_the_least_recently_used_beyond_its_size() -> None:
-    cache = MaskCache(max_bytes=3 * len(ITEMS))
+    cache = MaskCache(max_bytes=3 * (len(ITEMS) + sys.getsizeof("stock = 1") + ENTRY_BYTES))
     for stock in (1, 2, 3):
         cache.mask("v", ITEMS, f"stock = {stock}")
     assert cache.cached("v", "stock = 1") is not None  # now the most recent
@@ -221,3 +223,12 @@ def test_the_cache_forgets_the_least_recently_used_beyond_its_size() -> None:
     small = MaskCache(max_bytes=1)
     small.mask("v", ITEMS, "in_stock")
     assert small.cached("v", "in_stock") is not None  # one mask always fits
+
+
+def test_long_expressions_over_few_items_count_too() -> None:
+    cache = MaskCache(max_bytes=100_000)
+    expressions = [f'category = "{"x" * 1900}{number}"' for number in range(200)]
+    for expression in expressions:
+        cache.mask("v", ITEMS, expression)
+    kept = sum(cache.cached("v", expression) is not None for expression in expressions)
+    assert 100_000 / 3000 < kept < 100_000 / 1900

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,23 @@ def test_a_deleted_user_leaves_no_bytes_in_any_file(backend: Backend) -> None:
     assert b"other-item" in content
     assert b"alice" not in content
     assert b"secret-item" not in content
+
+
+def test_events_that_lay_ahead_of_the_clock_do_not_come_back_after_a_deletion(backend: Backend) -> None:
+    ahead = time.time_ns() // 1000 + 3600 * MICROS
+
+    async def scenario(state: UserState) -> tuple[list[Outcome], list[Outcome]]:
+        await state.record([new("u", "a", ahead, "1")])
+        await state.delete_user("u")
+        await state.delete_user("u")  # the second one, with nothing left, must not forget what the first knew
+        return (
+            await state.record([new("u", "a", ahead, "1")]),
+            await state.record([new("u", "a", ahead + MICROS, "2")]),
+        )
+
+    again, later = backend.users(scenario)
+    assert again == [Outcome.user_deleted]
+    assert later == [Outcome.new]
 
 
 def test_a_deleted_user_stays_deleted_through_imports_and_late_events(

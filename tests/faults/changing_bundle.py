@@ -1,0 +1,71 @@
+"""The fake bundle with items that change, for processes that have to start in a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from features.dataset import BoolArray, FloatArray
+from ranking.item_values import typed_values
+from ranking.live_catalogue import ItemChange, ItemPlan, LiveItem
+from ranking.requests import Recommendation, Request
+from serving.model import Model
+from tests.serving.fake_bundle import ITEMS, FakeBundle, FakeRecommender
+
+
+class ChangingRecommender(FakeRecommender):
+    """Recommends the first items only; similarity knows all of them."""
+
+    def recommend(self, requests: Sequence[Request]) -> list[Recommendation]:
+        return super().recommend([_first(request) for request in requests])
+
+
+def _first(request: Request) -> Request:
+    """Return the request without what later items changed about the size of the catalogue."""
+    exclude = request.exclude[request.exclude < ITEMS]
+    allowed: BoolArray | None = None if request.allowed is None else request.allowed[:ITEMS]
+    return replace(request, exclude=exclude, allowed=allowed)
+
+
+class ChangingBundle(FakeBundle):
+    """Takes upserts and deletes; an item's text is its title."""
+
+    def __init__(self, version: str = "v1") -> None:
+        super().__init__(version)
+        self.recommender: Any = ChangingRecommender(self.text_vectors)
+
+    def plan(self, changes: Sequence[ItemChange]) -> ItemPlan:
+        upserts: dict[str, LiveItem] = {}
+        deletes: dict[str, bool] = {}
+        for change in changes:
+            upserts.pop(change.item_id, None)
+            deletes.pop(change.item_id, None)
+            if change.attributes is None:
+                deletes[change.item_id] = True
+            else:
+                values, _ = typed_values(change.attributes, self.catalogue.columns)
+                upserts[change.item_id] = LiveItem(change.item_id, str(values["title"]), values)
+        return ItemPlan(list(upserts.values()), list(deletes), list(range(len(upserts))))
+
+    def apply(self, plan: ItemPlan, vectors: FloatArray) -> Model:
+        before, rows, size = self.catalogue, [], self.catalogue.size
+        for item in plan.upserts:
+            row = before.row(item.item_id)
+            rows.append(size if row is None else row)
+            size += row is None
+        hidden = np.zeros(size, dtype=np.bool_)
+        if before.hidden is not None:
+            hidden[: before.size] = before.hidden
+        hidden[rows] = False
+        hidden[before.rows(plan.deletes)] = True
+        texts = np.zeros((size, self.text_vectors.shape[1]), dtype=np.float32)
+        texts[: before.size] = self.text_vectors
+        if rows:
+            texts[rows] = vectors
+        self.catalogue = before.next(plan.upserts, rows, hidden)
+        self.text_vectors = texts
+        self.recommender.vectors = texts
+        return self

@@ -17,7 +17,9 @@ import numpy as np
 import polars as pl
 
 from conf.schema import CandidateConfig, IndexConfig, Precision
+from encoders.affinity import Affinity
 from encoders.factors import Factors
+from encoders.item_tower import whitening
 from encoders.text_encoder import bundled_model_path
 from encoders.towers import Towers
 from features import schema
@@ -90,11 +92,16 @@ def _publish(store: Path, items: int) -> tuple[str, str]:
     factors = _factors(topic)
     config = CandidateConfig()
     near = _within(topic, config.neighbours, seed=3)
-    arrays = item_arrays(statistics, texts, towers, config, near, factors=factors, units=sketch(texts))
+    mean, matrix = whitening(texts)
+    affinity = Affinity(matrix, -mean @ matrix)
+    arrays = item_arrays(
+        statistics, texts, towers, config, near, factors=factors, units=sketch(texts),
+        affinity_units=affinity.units(texts),
+    )  # fmt: skip
     index = VectorIndex.build(arrays.item_vectors, IndexConfig(gpu=False))
     clicks = np.array([kind != "purchase" for kind in KINDS])
     ranker = Ranker(feature_names(statistics.attributes.shape[1]), [64, 32]).eval()
-    recommender = Recommender(arrays, index, texts, config, clicks, towers, ranker, factors)
+    recommender = Recommender(arrays, index, texts, config, clicks, towers, ranker, factors, affinity)
     _fit_scale(recommender, ranker, histories)
     describe = {
         "kinds": list(KINDS), "exclude_seen": False, "data_end": END, "precision": Precision.auto.value,

@@ -15,7 +15,7 @@ from features.dataset import BoolArray, FloatArray, IntArray, LongArray
 
 _FAISS: Any = faiss  # its stubs describe the C++ constructors, not the Python ones
 LOG = logging.getLogger(__name__)
-FLAT_LIMIT = 16_000_000
+FLAT_LIMIT = 10_000_000
 """Above this many numbers (items times width) the default index is approximate: exact search would take more
 than a millisecond per query."""
 SMALL_LIMIT = 200_000

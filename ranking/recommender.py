@@ -210,7 +210,8 @@ class Recommender:
                 features = self.features(batch, candidates, users, best)
             with timed("ranking"):
                 scores, probabilities = self.ranker.score(features)
-            scores = np.round(scores, 4)  # what BLAS rounds by batch size must not order equal items
+            # What BLAS rounds by batch size must neither order equal items nor show in an answer.
+            scores, probabilities = np.round(scores, 4), np.round(probabilities, 5)
         return Ranked(
             proposals, candidates, np.where(padding, -np.inf, scores).astype(np.float32), probabilities
         )

@@ -39,7 +39,7 @@ def mask(share: float, seed: int = 0) -> BoolArray:
 
 def test_small_catalogues_are_searched_exactly_and_large_ones_in_lists() -> None:
     assert default_factory(FLAT_LIMIT // 128 - 1, 128) == "Flat"
-    assert default_factory(FLAT_LIMIT // 128, 128) == "IVF512,SQfp16"
+    assert default_factory(FLAT_LIMIT // 128, 128) == "IVF1024,SQfp16"
     assert default_factory(100_000, 128) == "IVF1024,SQfp16"
     assert default_factory(1_000_000, 128) == "IVF4096,SQ8"
 

@@ -72,7 +72,7 @@ class LimitsConfig:
     """Calls that are answered at a time; more are refused."""
     max_queue_seconds: float = 0.5
     """Longest wait for the model in a burst; calls that would wait longer are refused."""
-    standing_queue_seconds: float = 0.03
+    standing_queue_seconds: float = 0.1
     """The same once the queue has not been empty for a while: then waiting helps nobody."""
     history_seconds: float = 0.2
     """Longest wait for a stored history and other servers' item changes; then the list is made without."""

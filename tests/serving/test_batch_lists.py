@@ -23,7 +23,7 @@ from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.queries import BatchQuery, Event, ListRules, RecommendQuery
 from serving.results import ServiceError
 from serving.server import start
-from serving.user_state import NewEvent, PastEvent, StateUnavailable
+from serving.user_state import NewEvent, Snapshot, StateUnavailable
 from tests.serving.conftest import Harness, Servers, until
 from tests.serving.fake_bundle import POISON, FakeBundle
 
@@ -226,16 +226,16 @@ def test_failures_of_single_users_do_not_end_the_stream(
     server: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = server.running.service
-    history = service._state.history
+    snapshot = service._state.snapshot
 
-    async def broken(user_id: str, *rest: Any, **more: Any) -> list[PastEvent]:
+    async def broken(user_id: str, *rest: Any, **more: Any) -> Snapshot:
         if user_id == "unreadable":
             raise StateUnavailable("gone")
         if user_id == "cursed":
             raise ValueError(POISON)
-        return await history(user_id, *rest, **more)
+        return await snapshot(user_id, *rest, **more)
 
-    monkeypatch.setattr(service._state, "history", broken)
+    monkeypatch.setattr(service._state, "snapshot", broken)
     users = ["a", "", "unreadable", "x" * 257, "cursed", "b"]
     responses = list(stream(server, user_list=named(*users), list_size=1))
     assert [r.user_id for r in responses] == users

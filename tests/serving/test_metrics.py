@@ -60,7 +60,7 @@ def test_calls_stages_lists_and_queues_are_counted(servers: Servers) -> None:
     assert found("call_seconds_count", method="Recommend", code="OK") == 3
     assert found("call_seconds_count", method="Recommend", code="INVALID_ARGUMENT") == 1
     assert found("call_seconds_bucket", method="Recommend", code="OK", le="+Inf") == 3
-    assert found("stage_seconds_count", method="Recommend", stage="history") == 2
+    assert found("stage_seconds_count", method="Recommend", stage="history") == 4
     assert found("stage_seconds_count", method="Recommend", stage="queue") == 3
     assert found("stage_seconds_count", method="RecordEvents", stage="store") == 1
     assert found("filter_masks_total", result="hit") == 1

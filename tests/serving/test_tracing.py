@@ -93,8 +93,8 @@ def test_traces_begin_here_where_the_ratio_says_so(
         server.stub.Recommend(pb.RecommendRequest(page_size=-1), timeout=10)
     servers.stop(server)
     spans = by_name(service.spans)
-    assert set(spans) == {f"shelfwise.v1.RecommendationService/{m}" for m in ("GetStatus", "Recommend")}
-    assert all(span.parent_span_id == b"" for span in spans.values())
+    roots = {name for name, span in spans.items() if span.parent_span_id == b""}
+    assert roots == {f"shelfwise.v1.RecommendationService/{m}" for m in ("GetStatus", "Recommend")}
     # A caller's mistake is not an error of the server.
     assert spans["shelfwise.v1.RecommendationService/Recommend"].status.code == 0
 

@@ -7,9 +7,12 @@ a killed process but also a power cut.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -75,12 +78,13 @@ class SqliteFile:
         """
         self.path = path
         try:
-            self.writer = _open(path)
-            _lay_out(self.writer, path)  # before anything is written: the file may be somebody else's
-            _tune(self.writer)
-            self._reader = _open(path)
-            _tune(self._reader)
-            self._reader.execute("PRAGMA query_only = ON")
+            with _one_at_a_time(path):
+                self.writer = _open(path)
+                _lay_out(self.writer, path)  # before anything is written: the file may be somebody else's
+                _tune(self.writer)
+                self._reader = _open(path)
+                _tune(self._reader)
+                self._reader.execute("PRAGMA query_only = ON")
         except sqlite3.Error as error:
             raise InputError(
                 f"{path}: cannot be used as user state ({error}); set state to another file"
@@ -159,6 +163,21 @@ def one(db: sqlite3.Connection, query: str, *values: str) -> Any:  # noqa: ANN40
     return db.execute(query, values).fetchone()[0]
 
 
+@contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    """Keep others from opening files of this folder meanwhile: SQLite changes its journal for one only."""
+    try:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        yield  # SQLite says better what is wrong
+        return
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
 def _open(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
 
@@ -172,8 +191,10 @@ def _tune(db: sqlite3.Connection) -> None:
 
 def _lay_out(db: sqlite3.Connection, path: Path) -> None:
     """Create the tables in an empty file, or check that they are ours and add what a former format lacks."""
+    db.execute("BEGIN")  # both as of one moment: another process may be creating the file
     found = one(db, "PRAGMA user_version")
     tables = one(db, "SELECT count(*) FROM sqlite_schema")
+    db.execute("COMMIT")
     if found == _FORMAT:
         return
     if found > _FORMAT or found < 0 or (found == 0 and tables):

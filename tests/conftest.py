@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,3 +70,24 @@ def trained(tmp_path_factory: pytest.TempPathFactory, world: World, bert: Path) 
     for step in (prepare, train_encoder, train_ranker, publish):
         step(config, Console(quiet=True))
     return config
+
+
+_STATUS: list[int] = []
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Remember how it went."""
+    _STATUS.append(int(exitstatus))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure() -> None:
+    """End the process without taking the interpreter apart, once everything has been reported.
+
+    The event loop of the servers runs to the end, and grpc.aio dies now and then when Python removes modules
+    and threads from under it. Servers of their own processes end the usual way, which tests check.
+    """
+    if _STATUS:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_STATUS[-1])

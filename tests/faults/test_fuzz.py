@@ -23,6 +23,7 @@ from serving.results import ServiceError
 from serving.service import SERVICE_NAME
 from tests.faults.conftest import Processes
 from tests.faults.random_messages import Messages
+from tests.serving.conftest import in_loop
 
 REQUESTS = int(os.environ.get("SHELFWISE_FUZZ", "10000"))
 SEED = int(os.environ.get("SHELFWISE_FUZZ_SEED", "1"))
@@ -95,9 +96,9 @@ class Storm:
 def test_ten_thousand_random_requests_do_no_harm(processes: Processes, trained_store: Path) -> None:
     server = processes.start(store=trained_store, real=True, max_live_items=50, log_requests=True)
     storm = Storm(server.address)
-    asyncio.run(storm.blow(int(REQUESTS * WARM)))
+    in_loop(storm.blow(int(REQUESTS * WARM)), 300)
     before, files = server.resident_bytes(), server.open_files()
-    asyncio.run(storm.blow(REQUESTS - int(REQUESTS * WARM)))
+    in_loop(storm.blow(REQUESTS - int(REQUESTS * WARM)), 600)
     assert storm.unexpected == []
     assert server.process.poll() is None
     assert server.resident_bytes() - before < GROWTH_BYTES

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,14 +54,28 @@ class Harness:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(20)
 
 
+@cache
+def event_loop() -> asyncio.AbstractEventLoop:
+    """The loop of everything asynchronous that speaks gRPC in the tests, in a thread of its own.
+
+    grpc.aio has one queue of events per process, which every loop reads from; two loops at a time take each
+    other's events, and now and then the process dies of it (grpc/grpc issue 25364).
+    """
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()  # to the end of the process
+    return loop
+
+
+def in_loop(coroutine: Coroutine[Any, Any, T], seconds: float = 20) -> T:
+    """Run a coroutine beside the servers of the tests and return its result."""
+    return asyncio.run_coroutine_threadsafe(coroutine, event_loop()).result(seconds)
+
+
 class Servers:
     """Starts servers and stops them at the end of the test."""
 
     def __init__(self, store: Path) -> None:
         self.store = store
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
         self._started: list[tuple[RunningServer, grpc.Channel]] = []
 
     def start(
@@ -76,28 +91,25 @@ class Servers:
         open_to_tests = {"artifacts": str(self.store), "port": 0, "admin": True, "reflection": True}
         config = ServeConfig(**{**open_to_tests, **settings})
         starting = start(config, live or model, console or Console(file=io.StringIO()), load)
-        running = asyncio.run_coroutine_threadsafe(starting, self._loop).result(20)
+        running = in_loop(starting)
         channel = grpc.insecure_channel(f"127.0.0.1:{running.port}")
         self._started.append((running, channel))
         stub = pb_grpc.RecommendationServiceStub(channel)  # type: ignore[no-untyped-call]
         model.recommender.batches.clear()
         model.recommender.seen.clear()
-        return Harness(model, running, self._loop, stub, Path(config.artifacts))
+        return Harness(model, running, event_loop(), stub, Path(config.artifacts))
 
     def stop(self, harness: Harness) -> None:
         """Stop one server before the end of the test."""
         place = next(n for n, (running, _) in enumerate(self._started) if running is harness.running)
         running, channel = self._started.pop(place)
         channel.close()
-        asyncio.run_coroutine_threadsafe(running.stop(1.0), self._loop).result(20)
+        in_loop(running.stop(1.0))
 
     def close(self) -> None:
         for running, channel in self._started:
             channel.close()
-            asyncio.run_coroutine_threadsafe(running.stop(1.0), self._loop).result(20)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+            in_loop(running.stop(1.0))
 
 
 @pytest.fixture(autouse=True)

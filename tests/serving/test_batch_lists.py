@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import threading
 import time
@@ -24,7 +23,7 @@ from serving.queries import BatchQuery, Event, ListRules, RecommendQuery
 from serving.results import ServiceError
 from serving.server import start
 from serving.user_state import NewEvent, Snapshot, StateUnavailable
-from tests.serving.conftest import Harness, Servers, until
+from tests.serving.conftest import Harness, Servers, in_loop, until
 from tests.serving.fake_bundle import POISON, FakeBundle
 
 MANY = 10_000
@@ -383,7 +382,7 @@ def test_the_clients_read_a_batch_and_its_errors(server: Harness) -> None:
         async with AsyncClient(server.address) as client:
             return [found.user_id async for found in client.batch_recommend(BatchQuery(max_users=3))]
 
-    assert asyncio.run(asynchronous()) == [name_of(n) for n in range(3)]
+    assert in_loop(asynchronous()) == [name_of(n) for n in range(3)]
     with Client(server.address) as client:
         found = list(client.batch_recommend(BatchQuery(user_ids=("", "u"), list_size=1)))
         assert found[0].error is not None and found[0].error.reason == "INVALID_FIELD"
@@ -416,7 +415,7 @@ def test_the_asynchronous_client_goes_on_after_a_restart(servers: Servers) -> No
         await running.stop(0.0)
         return seen
 
-    assert asyncio.run(scenario()) == [name_of(n) for n in range(2500)]
+    assert in_loop(scenario(), 60) == [name_of(n) for n in range(2500)]
 
 
 def test_a_client_gives_up_where_no_server_comes_back(

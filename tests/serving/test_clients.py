@@ -18,7 +18,7 @@ from serving.queries import Boost, Event, ListRules, RecommendQuery, SessionEven
 from serving.results import Reason, RecommendResult, ServiceError
 from serving.server import start
 from serving.terminal import recommend
-from tests.serving.conftest import Harness, until
+from tests.serving.conftest import Harness, in_loop, until
 from tests.serving.fake_bundle import DATA_END, SLOW, FakeBundle
 
 
@@ -140,7 +140,7 @@ def test_the_asynchronous_client_does_the_same(server: Harness) -> None:
                 status.event_count,
             )
 
-    assert asyncio.run(scenario()) == (["i8", "i0"], 1, "i9", 1)
+    assert in_loop(scenario()) == (["i8", "i0"], 1, "i9", 1)
 
 
 def test_a_call_is_retried_until_a_server_is_there(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_call_is_retried_until_a_server_is_there(tmp_path: Path) -> None:
             finally:
                 await running.stop(1.0)
 
-    assert asyncio.run(scenario()) == "v1"
+    assert in_loop(scenario()) == "v1"
 
 
 def test_other_failures_are_not_retried(server: Harness) -> None:
@@ -220,7 +220,7 @@ def test_a_model_of_pseudonymised_users_is_not_served_in_the_clear(tmp_path: Pat
     model.manifest["hash_users"] = True
 
     with pytest.raises(InputError, match="privacy.hash_users=true"):
-        asyncio.run(start(ServeConfig(artifacts=str(tmp_path), port=0), model, Console(file=io.StringIO())))
+        in_loop(start(ServeConfig(artifacts=str(tmp_path), port=0), model, Console(file=io.StringIO())))
 
 
 def test_a_degradation_of_a_later_server_does_not_break_the_client() -> None:

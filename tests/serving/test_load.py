@@ -16,7 +16,7 @@ from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.queries import Event, RecommendQuery
 from serving.results import ServiceError
 from serving.sqlite_state import SqliteUserState
-from tests.serving.conftest import Harness, Servers, until
+from tests.serving.conftest import Harness, Servers, in_loop, until
 from tests.serving.fake_bundle import SLOW
 
 
@@ -84,7 +84,7 @@ def test_a_flood_is_shed_by_waiting_time_and_leaves_nothing_behind(servers: Serv
         limits=LimitsConfig(max_queue_seconds=0.4, standing_queue_seconds=0.1, max_concurrent=10_000),
     )
     server.model.recommender.slow_seconds = 0.02
-    longest, codes = asyncio.run(flood(server, calls=500, seconds=1.0))
+    longest, codes = in_loop(flood(server, calls=500, seconds=1.0), 60)
     accepted, refused = codes.count(None), codes.count("OVERLOADED")
     assert accepted + refused == 500
     assert accepted >= 4

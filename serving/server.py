@@ -51,6 +51,9 @@ _HARD_LIMIT: Final = 4
 """Calls beyond so many times `limits.max_concurrent` are refused by gRPC itself, without details."""
 _CLEAN_SECONDS: Final = 60.0
 """How often this server looks whether others have deleted users, who may be in its histories file."""
+_FOREVER: Final = 1e6
+_BEGIN_SECONDS: Final = 0.05
+"""Time for gRPC to take no more calls; a stop must not be cut off before."""
 _LAST_BYTES_SECONDS: Final = 0.5
 """Time for the last responses to leave, once every call has been answered."""
 
@@ -136,13 +139,16 @@ class RunningServer:
         await self._cleaner.stop()
         await self._health.enter_graceful_shutdown()
         self.service.end_streams()
-        draining = asyncio.create_task(self._server.stop(drain_seconds))
+        # One stop at a time: of two, the first to end frees what the other goes on using; the process dies.
+        draining = asyncio.create_task(self._server.stop(_FOREVER))
         idle = asyncio.create_task(self._envelope.wait_idle())
-        await asyncio.wait({draining, idle}, return_when=asyncio.FIRST_COMPLETED)
-        idle.cancel()
+        longest = max(drain_seconds, _BEGIN_SECONDS)
+        await asyncio.wait({draining, idle}, timeout=longest, return_when=asyncio.FIRST_COMPLETED)
+        for task in (idle, draining):
+            task.cancel()
+        await asyncio.gather(idle, draining, return_exceptions=True)
         # Watchers of the health service never end by themselves; they must not use up the drain time.
         await self._server.stop(min(drain_seconds, _LAST_BYTES_SECONDS))
-        await draining
         await self.service.close()
         await self._host.close()
         await self._stores.close()

@@ -80,12 +80,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     _STATUS.append(int(exitstatus))
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)
 def pytest_unconfigure() -> None:
-    """End the process without taking the interpreter apart, once everything has been reported.
+    """End the process once everything has been reported, without taking the interpreter apart.
 
-    The event loop of the servers runs to the end, and grpc.aio dies now and then when Python removes modules
-    and threads from under it. Servers of their own processes end the usual way, which tests check.
+    Hundreds of servers have come and gone in one process by then, and grpc.aio dies now and then when their
+    remains are collected outside their event loop. A server has a process of its own, whose end is tested.
     """
     if _STATUS:
         sys.stdout.flush()

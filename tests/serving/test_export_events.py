@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import signal
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,12 @@ from conf.serving import ExportEventsConfig
 from features.prepare import prepare
 from features.privacy import PSEUDONYM, Pseudonyms
 from ranking.store import publish_version
-from serving.client import Client
 from serving.export_events import export_events
-from serving.queries import Event
 from serving.stores import Stores
 from serving.user_state import NewEvent, Shown, StateUnavailable
 from tests.serving.backends import Backend
 from tests.serving.redis_server import RedisServer
-from tests.serving.test_process import Process
+from tests.serving.test_process import Process, record_until_it_ends
 
 SECOND = 1_000_000
 START = 1_700_000_000 * SECOND
@@ -153,19 +150,7 @@ def test_a_killed_server_has_lost_nothing(backend: Backend, tmp_path: Path) -> N
     store = tmp_path / "store"
     store.mkdir()
     server = Process(store, state=backend.state)
-    acknowledged: list[str] = []
-
-    def send() -> None:
-        with Client(server.address) as client:
-            for number in range(10_000):
-                try:
-                    client.record_events([Event("u", "i7", "click", event_id=f"e{number}")], timeout=2)
-                except Exception:
-                    return
-                acknowledged.append(f"e{number}")
-
-    sender = threading.Thread(target=send)
-    sender.start()
+    acknowledged, sender = record_until_it_ends(server)
     while len(acknowledged) < 30 and sender.is_alive():
         time.sleep(0.001)
     assert server.end(signal.SIGKILL)[0] == -signal.SIGKILL

@@ -79,13 +79,12 @@ def processes() -> Iterator[list[Process]]:
             process.end(signal.SIGKILL)
 
 
-def test_acknowledged_events_survive_sigkill(tmp_path: Path, processes: list[Process]) -> None:
-    first = Process(tmp_path)
-    processes.append(first)
+def record_until_it_ends(server: Process) -> tuple[list[str], threading.Thread]:
+    """Record events one by one; return the growing list of acknowledged ids and the thread at work."""
     acknowledged: list[str] = []
 
     def send() -> None:
-        with Client(first.address) as client:
+        with Client(server.address) as client:
             for number in range(10_000):
                 try:
                     client.record_events([Event("u", "i7", "click", event_id=f"e{number}")], timeout=2)
@@ -95,6 +94,13 @@ def test_acknowledged_events_survive_sigkill(tmp_path: Path, processes: list[Pro
 
     sender = threading.Thread(target=send)
     sender.start()
+    return acknowledged, sender
+
+
+def test_acknowledged_events_survive_sigkill(tmp_path: Path, processes: list[Process]) -> None:
+    first = Process(tmp_path)
+    processes.append(first)
+    acknowledged, sender = record_until_it_ends(first)
     while len(acknowledged) < 50:
         time.sleep(0.001)
     assert first.end(signal.SIGKILL)[0] == -signal.SIGKILL

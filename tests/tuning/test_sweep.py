@@ -45,7 +45,8 @@ def run_arguments(world: World, bert: Path, folder: Path, *more: str) -> list[st
 
 
 def trials_of(folder: Path, name: str = "own") -> list[FrozenTrial]:
-    study = optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/work/sweeps/{name}/study.db")
+    file = folder.joinpath("work", "sweeps", name, "study.db")
+    study = optuna.load_study(study_name=name, storage=f"sqlite:///{file}")
     return study.get_trials()
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import grpc
 import pytest
+from grpc.aio import init_grpc_aio
 from rich.console import Console
 
 from conf.serving import ServeConfig
@@ -59,11 +60,18 @@ def event_loop() -> asyncio.AbstractEventLoop:
     """The loop of everything asynchronous that speaks gRPC in the tests, in a thread of its own.
 
     grpc.aio has one queue of events per process, which every loop reads from; two loops at a time take each
-    other's events, and now and then the process dies of it (grpc/grpc issue 25364).
+    other's events, and now and then the process dies of it (grpc/grpc issue 25364). The queue goes when the
+    last server or channel is collected, from whichever thread that happens in, while its poller still reads
+    (issues 22365 and 43364): one more reference keeps it to the end of the process.
     """
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()  # to the end of the process
+    asyncio.run_coroutine_threadsafe(_keep_grpc_queue(), loop).result(20)
     return loop
+
+
+async def _keep_grpc_queue() -> None:
+    init_grpc_aio()
 
 
 def in_loop(coroutine: Coroutine[Any, Any, T], seconds: float = 20) -> T:

@@ -351,8 +351,9 @@ class RankerConfig:
     patience: int = 4
     batch_size: int = 32
     """Queries per step."""
-    candidates: int = 200
-    """Candidates per query in training: every retrieved positive, and negatives drawn from the rest."""
+    max_rows: int = 4_000_000
+    """Candidates of all training lists together: each list keeps what was chosen and then as many others,
+    drawn, as there is room for. 0 keeps all."""
     cuts: int = 4
     """global_time: moments in the ranker's window at which each user is asked: more lists to learn from."""
     max_queries: int = 25000
@@ -366,7 +367,7 @@ class RankerConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         _at_least(1, self, "ranker.", "epochs", "batch_size", "max_queries")
-        _at_least(0, self, "ranker.", "patience", "candidates", "weight_decay", "pointwise_weight", "average")
+        _at_least(0, self, "ranker.", "patience", "max_rows", "weight_decay", "pointwise_weight", "average")
         _require(all(units >= 1 for units in self.hidden), "ranker.hidden must list layers of 1 unit or more")
         _require(0 <= self.dropout < 1, "ranker.dropout must lie in 0..1")
         _require(self.learning_rate > 0, "ranker.learning_rate must be positive")

@@ -128,6 +128,8 @@ def collect_examples(
     lists = [w.queries.select(~np.isin(w.queries.user, calibration.user)) for w in windows]
     most = max(config.ranker.max_queries // len(lists), 1)
     lists = [q.select(np.sort(rng.permutation(len(q))[:most])) for q in lists]
+    rows = config.ranker.max_rows
+    room = max(rows // max(sum(len(q) for q in lists), 1), 1) if rows else 0
     valid = split.valid.select(np.sort(rng.permutation(len(split.valid))[:VALID_QUERIES]))
     with Progressing(console).bar() as bar:
         task = bar.add_task("candidate features", total=sum(len(q) for q in (*lists, calibration, valid)))
@@ -140,7 +142,7 @@ def collect_examples(
 
         return (
             stack(
-                [gather(r, q, config.ranker.candidates) for r, q in zip(past, lists, strict=True) if len(q)]
+                [gather(r, q, room) for r, q in zip(past, lists, strict=True) if len(q)]
             ),
             gather(past[0], calibration, 0),
             gather(present, valid, 0),

@@ -287,7 +287,7 @@ def pipeline_config(world: World, bert: Path, folder: Path, kind: SplitKind) -> 
             neighbours=10,
         ),
         factors=FactorConfig(dim=8),
-        ranker=RankerConfig(hidden=[16], epochs=6, patience=2, batch_size=16, candidates=40),
+        ranker=RankerConfig(hidden=[16], epochs=6, patience=2, batch_size=16, max_rows=40 * 200),
         evaluation=EvaluationConfig(bootstrap=10),
     )  # fmt: skip
 

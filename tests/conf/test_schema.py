@@ -122,7 +122,7 @@ def test_values_that_do_not_fit_together(overrides: list[str], message: str) -> 
         "text_encoder.max_steps=0",
         "text_encoder.patience=0",
         "user_encoder.negatives=0",
-        "ranker.candidates=0",
+        "ranker.max_rows=0",
         "ranker.hidden=[]",
         "rerank.diversity=1",
         "candidates.user_vector=0",

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from rich.console import Console
 
-from conf.schema import SplitConfig, SplitKind
+from conf.schema import PipelineConfig, SplitConfig, SplitKind
 from features.candidates import feature_names
 from features.dataset import Dataset, FloatArray
 from features.splits import Queries, make_split
 from ranking.examples import Examples, collect, ndcg_of_scores, query_limits
 from ranking.recommender import Recommender
+from ranking.train import collect_examples
 from tests.synthetic import history_of, make_factors, make_recommender, random_towers
 
 
@@ -155,3 +159,23 @@ def test_selected_examples_are_the_chosen_ones() -> None:
     assert part.targets.tolist() == [3, 1]
     assert part.chosen.tolist() == [[True, True], [False, True]]
     assert part.real.tolist() == [[True, True], [True, True]]
+
+
+@pytest.mark.parametrize("max_rows", [3000, 1])
+def test_training_lists_share_the_room_there_is(
+    trained: PipelineConfig, dataset: Dataset, max_rows: int
+) -> None:
+    config = replace(trained, ranker=replace(trained.ranker, max_rows=max_rows))
+    split = make_split(dataset, config.split, config.evaluation.target_events)
+    lists, calibration, valid = collect_examples(config, dataset, split, Console(quiet=True))
+    assert lists.real.sum(axis=1).max() == max(max_rows // len(lists), 1)
+    assert (lists.negative_share < 1).any()
+    # Lists that calibrate and validate are always whole.
+    assert (calibration.negative_share == 1).all() and (valid.negative_share == 1).all()
+
+
+def test_training_lists_are_whole_where_there_is_no_limit(trained: PipelineConfig, dataset: Dataset) -> None:
+    config = replace(trained, ranker=replace(trained.ranker, max_rows=0))
+    split = make_split(dataset, config.split, config.evaluation.target_events)
+    lists, _, _ = collect_examples(config, dataset, split, Console(quiet=True))
+    assert (lists.negative_share == 1).all()

@@ -141,9 +141,7 @@ def collect_examples(
             )  # fmt: skip
 
         return (
-            stack(
-                [gather(r, q, room) for r, q in zip(past, lists, strict=True) if len(q)]
-            ),
+            stack([gather(r, q, room) for r, q in zip(past, lists, strict=True) if len(q)]),
             gather(past[0], calibration, 0),
             gather(present, valid, 0),
         )

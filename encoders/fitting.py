@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 MONITORED = "valid_recall"
 LAST = "last"
 BEST = "best"
+HISTORY = "history"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,15 @@ class _History(Callback):
                     f"  {type(pl_module).__name__} epoch {trainer.current_epoch + 1}: "
                     f"{self.monitor} {self.values[-1]:.4f}"
                 )
+
+    @property
+    def state_key(self) -> str:
+        """Name under which the values stand in a checkpoint."""
+        return HISTORY
+
+    def __reduce__(self) -> tuple[type[_History], tuple[str, None]]:
+        # A console cannot be sent to another process: of several, none speaks.
+        return _History, (self.monitor, None)
 
     def state_dict(self) -> dict[str, object]:
         return {"values": list(self.values)}
@@ -98,6 +108,7 @@ def fit(
     mode: str = "max",
     clip_norm: float | None = None,
     console: Console | None = None,
+    devices: int = 1,
 ) -> Fit:
     """Train a module, resuming from `checkpoints` when a run was cut off there, and load its best weights.
 
@@ -113,8 +124,11 @@ def fit(
         mode: `max` or `min`.
         clip_norm: gradient norm limit, for modules with automatic optimisation.
         console: where the progress bar goes; None shows none.
+        devices: how many GPUs, or processes where there is none, train together (distributed data parallel;
+            Li et al., VLDB 2020); 0 takes every GPU. The module is sent to each.
 
     """
+    devices = devices or max(torch.cuda.device_count(), 1)
     # Two of them: one that keeps the best epoch would leave out the epochs that were not better, and a
     # resumed run would train those once more.
     every = ModelCheckpoint(dirpath=checkpoints, filename=LAST, enable_version_counter=False)
@@ -139,7 +153,10 @@ def fit(
         trainer = pl.Trainer(
             max_epochs=max_epochs,
             accelerator="auto",
-            devices=1,
+            devices=devices,
+            # Started for the fit alone: what comes before and after it is done once. A parameter may go
+            # unused, like the pooler of a BERT that is read by its mean.
+            strategy="auto" if devices == 1 else "ddp_spawn_find_unused_parameters_true",
             logger=TensorBoardLogger(checkpoints, name="tensorboard", version=""),
             callbacks=callbacks,
             enable_progress_bar=bar,
@@ -150,15 +167,19 @@ def fit(
             log_every_n_steps=10,
         )
         trainer.fit(module, ckpt_path=str(last) if last.is_file() else None)
-        chosen = last if monitor is None else checkpoints / f"{BEST}.ckpt"
-        state = torch.load(chosen, map_location="cpu", weights_only=True)
+        end = torch.load(last, map_location="cpu", weights_only=True)
+        state = end
+        if monitor is not None:
+            state = torch.load(checkpoints / f"{BEST}.ckpt", map_location="cpu", weights_only=True)
     module.load_state_dict(state["state_dict"])
     module.cpu().eval()
     if monitor is None:
         return Fit(float("nan"), max_epochs, [])
+    # From the file: where several processes have trained, this one's callbacks have seen nothing.
+    values: list[float] = end["callbacks"][HISTORY]["values"]
     pick = max if mode == "max" else min
-    best = pick(history.values)
-    return Fit(best, history.values.index(best) + 1, history.values)
+    best = pick(values)
+    return Fit(best, values.index(best) + 1, values)
 
 
 def running_average(module: nn.Module, steps: float) -> AveragedModel:

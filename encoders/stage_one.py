@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from conf.errors import InputError
@@ -37,12 +38,23 @@ GROUP = 96
 class ContextBatches(IterableDataset[ContextBatch]):
     """One chunk of training, fixed by its seed."""
 
-    def __init__(self, sampler: ContextSampler, count: int, pieces: int, seed: int) -> None:
-        """Keep what the chunk is made from."""
+    def __init__(
+        self, sampler: ContextSampler, count: int, pieces: int, seed: int, rank: int = 0, ranks: int = 1
+    ) -> None:
+        """Keep what the chunk is made from; of several processes, each takes batches of its own."""
         self.sampler, self.count, self.pieces, self.seed = sampler, count, pieces, seed
+        self.rank, self.ranks = rank, ranks
 
     def __iter__(self) -> Iterator[ContextBatch]:
-        return self.sampler.batches(self.count, self.pieces, self.seed)
+        batches = self.sampler.batches(self.count * self.ranks, self.pieces, self.seed)
+        return islice(batches, self.rank, None, self.ranks)
+
+
+def _place() -> tuple[int, int]:
+    """Return this process's rank and how many train together."""
+    if not distributed.is_initialized():
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
 
 
 def _layers(backbone: nn.Module) -> nn.ModuleList | None:
@@ -176,6 +188,7 @@ class StageOne(pl.LightningModule):
             max(steps, 1) * config.accumulate,
             config.batch_size,
             self.seed * 100_003 + self.current_epoch,
+            *_place(),
         )
         return DataLoader(batches, batch_size=None)
 
@@ -185,7 +198,7 @@ class StageOne(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Tie every random choice to the chunk and mine hard negatives with the weights of its start."""
-        self.rng = np.random.default_rng(self.seed * 100_003 + self.current_epoch)
+        self.rng = np.random.default_rng(self._draw_seed())
         if self.settings.hard_negatives:
             vectors = torch.from_numpy(self._embed(list(self.texts)))
             starts = range(0, len(vectors), 1024)
@@ -195,7 +208,11 @@ class StageOne(pl.LightningModule):
     def on_train_batch_start(self, batch: ContextBatch, batch_idx: int) -> None:
         """Tie dropout to the chunk; a data loader of a resumed run draws a seed before the epoch starts."""
         if batch_idx == 0:
-            torch.manual_seed(self.seed * 100_003 + self.current_epoch)
+            torch.manual_seed(self._draw_seed())
+
+    def _draw_seed(self) -> int:
+        """Return the seed of this chunk's random choices, another one in each process."""
+        return self.seed * 100_003 + self.current_epoch + 1_000_000_007 * _place()[0]
 
     def _text(self, row: int) -> str:
         """Return an item's text, some fields dropped in training so that none is indispensable."""

@@ -146,8 +146,9 @@ def _fine_tune(
     choose_trainable(encoder, settings)
     epochs = -(-settings.max_steps // settings.validate_every)
     result = fit(
-        module, checkpoints, max_epochs=epochs, patience=settings.patience, monitor=MONITORED, console=console
-    )
+        module, checkpoints, max_epochs=epochs, patience=settings.patience, monitor=MONITORED,
+        console=console, devices=settings.devices,
+    )  # fmt: skip
     merge_adapters(encoder)
     if result.best < before:
         encoder.load_state_dict(untouched)

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from conf.schema import Precision, TextEncoderConfig
 from encoders.contexts import ContextBatch, ContextSampler
 from encoders.embedding import embed_texts
+from encoders.fitting import MONITORED, Fit, fit
 from encoders.item_tower import whitening
-from encoders.stage_one import StageOne
-from encoders.text_encoder import TextEncoder
+from encoders.stage_one import ContextBatches, StageOne
+from encoders.text_encoder import TextEncoder, load_text_encoder
 from encoders.train import text_ids
 from features.dataset import Dataset, IntArray
 from features.splits import Queries
@@ -352,3 +355,39 @@ def test_a_chunk_has_its_steps_and_the_last_one_what_is_left(dataset: Dataset, e
         optimizer.step()
         schedule.step()
     assert rates == pytest.approx([1.0] + [(10 - s) / 9 for s in range(1, 10)])
+
+
+def test_processes_share_the_batches_of_a_chunk(dataset: Dataset) -> None:
+    sampler = sampler_of(dataset)
+    alone = list(ContextBatches(sampler, 4, 8, 3))
+    parts = [list(ContextBatches(sampler, 2, 8, 3, rank, 2)) for rank in (0, 1)]
+    for number, batch in enumerate(alone):
+        part = parts[number % 2][number // 2]
+        assert np.array_equal(batch.positive, part.positive) and np.array_equal(batch.context, part.context)
+    assert [len(part) for part in parts] == [2, 2]
+
+
+def test_two_processes_take_the_step_of_one_on_both_of_their_batches(
+    dataset: Dataset, bert: Path, tmp_path: Path
+) -> None:
+    config = TextEncoderConfig(model=str(bert), max_tokens=24)
+    settings = replace(SETTINGS, max_steps=2, validate_every=1)
+
+    def fitted(ranks: int, accumulate: int) -> tuple[Fit, dict[str, torch.Tensor]]:
+        # Without dropout, which every process draws for itself.
+        encoder = load_text_encoder(config).eval()
+        module = module_of(dataset, encoder, replace(settings, accumulate=accumulate))
+        result = fit(
+            module, tmp_path / str(ranks), max_epochs=2, patience=5, monitor=MONITORED, devices=ranks,
+            console=Console(quiet=True),
+        )  # fmt: skip
+        return result, module.encoder.state_dict()
+
+    untouched = load_text_encoder(config).state_dict()
+    (one, expected), (two, weights) = fitted(1, 2), fitted(2, 1)
+    assert two.history == pytest.approx(one.history) and len(two.history) == 2
+    moved = 0.0
+    for name, values in weights.items():
+        torch.testing.assert_close(values, expected[name], rtol=1e-4, atol=1e-6)
+        moved = max(moved, float((values - untouched[name]).abs().max()))
+    assert moved > 1e-5

@@ -204,10 +204,22 @@ def _embed_catalogue(
         )  # fmt: skip
 
 
-def _text_part(
+def train_text_encoder(
     config: PipelineConfig, dataset: Dataset, split: Split | None, learn: bool, console: Console
 ) -> Stage:
-    """Fine-tune the text encoder and embed the catalogue, unless that is done, here or in `reuse`."""
+    """Fine-tune the text encoder and embed the catalogue, unless that is done, here or in `reuse`.
+
+    Args:
+        config: settings.
+        dataset: the prepared data.
+        split: its split; None where there is no event to divide.
+        learn: False leaves the encoder as it comes, and no affinity is learnt.
+        console: where to report.
+
+    Returns:
+        The stage: encoder, vectors before and after, affinity, and `training.json`.
+
+    """
     stage = text_stage(config, dataset)
     if stage.finished("text encoder", config.reuse, console):
         return stage
@@ -265,7 +277,7 @@ def train_encoder(config: PipelineConfig, console: Console) -> Path:
             f"[yellow]{len(dataset.events)} events are too few to train on; "
             "the bundle will recommend by text and popularity[/yellow]"
         )
-    text = _text_part(config, dataset, split, learn, console)
+    text = train_text_encoder(config, dataset, split, learn, console)
     link_tree(text.folder, folder, REPORT)
     report: dict[str, object] = json.loads((text.folder / REPORT).read_text())
     vectors = np.load(folder / TEXT_VECTORS)

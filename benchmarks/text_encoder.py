@@ -1,0 +1,174 @@
+"""What each choice in fine-tuning the text encoder does, measured on texts alone, on validation.
+
+    python -m benchmarks.text_encoder benchmarks/text_encoder.yaml --name beauty data=amazon_reviews \
+        data.items=items.parquet data.events=events.parquet text_encoder.max_steps=100
+
+Nothing but text vectors ranks the catalogue: a query is the mean of the newest items, a list the items
+nearest to it. So a choice shows by itself, which no other part makes up for. Items without a training event
+are ranked among themselves too. Each variation stands beside the encoder as it comes, and with the affinity
+map that is learnt on its finished vectors. Finished variations are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.markdown import Markdown
+
+from benchmarks.ablation import BASE, folder_of, read_variations
+from benchmarks.runs import merge_overrides, put_section, shown_command
+from conf.compose import compose_command
+from conf.errors import InputError
+from conf.schema import PipelineConfig
+from encoders.affinity import AFFINITY_FILE, Affinity
+from encoders.train import FROZEN_VECTORS, REPORT, TEXT_VECTORS, train_text_encoder
+from features.dataset import BoolArray, Dataset, FloatArray, load_dataset
+from features.prepare import prepare
+from features.splits import Queries, Split, exclude_seen, make_split
+from features.stages import Stage, write_atomically
+from ranking.cold import cold_parts
+from ranking.item_baselines import FrozenText
+from ranking.stages import HEADLINE, ranked_values
+
+RESULT = "result.json"
+UNTRAINED = "the encoder as it comes"
+COLUMNS = ("all", "cold", "affinity all", "affinity cold")
+
+
+def recalls(
+    dataset: Dataset, split: Split, config: PipelineConfig, vectors: FloatArray
+) -> tuple[float, float | None]:
+    """Return recall@10 in the catalogue and, for items without a training event, among themselves.
+
+    Args:
+        dataset: the data.
+        split: its split; validation is asked.
+        config: settings of the run.
+        vectors: what ranks, [items, dim].
+    """
+    nearest = FrozenText(vectors, kind_weights=dataset.kind_weights)
+    nearest.fit(dataset.events, split.train_end, split.train_time, len(dataset.catalogue))
+    seen = exclude_seen(dataset, split, config.evaluation.exclude_seen)
+
+    def recall(queries: Queries, allowed: BoolArray | None) -> float:
+        lists, _ = nearest.recommend(dataset.events, queries, HEADLINE, seen, allowed)
+        return float(ranked_values(lists, queries)[f"recall@{HEADLINE}"].mean())
+
+    cold = cold_parts(dataset, split.valid, split.train_end, split.train_end)[0]
+    among = recall(cold.queries, cold.allowed) if len(cold.queries) else None
+    return recall(split.valid, None), among
+
+
+def line_of(
+    name: str, dataset: Dataset, split: Split, config: PipelineConfig, stage: Stage, file: str
+) -> dict[str, Any]:
+    """Measure finished vectors, and the affinity map where it was learnt on them."""
+    vectors = np.load(stage.folder / file)
+    values: list[float | None] = [*recalls(dataset, split, config, vectors)]
+    affinity = Affinity.load(stage.folder / AFFINITY_FILE)
+    if affinity is not None and file == TEXT_VECTORS:
+        values += recalls(dataset, split, config, affinity.units(vectors))
+    return {"name": name, "values": dict(zip(COLUMNS, values, strict=False))}
+
+
+def measure(
+    variations: Mapping[str, Sequence[str]], overrides: Sequence[str], folder: Path, console: Console
+) -> list[dict[str, Any]]:
+    """Fine-tune with the base's settings and with every variation, one after another.
+
+    Args:
+        variations: name -> overrides on top of the base's.
+        overrides: of the base.
+        folder: holds the dataset and one work directory per variation.
+        console: says what is happening.
+    """
+    lines: list[dict[str, Any]] = []
+    for name, own in {BASE: [], **variations}.items():
+        settings = merge_overrides(overrides, own)
+        work = folder / folder_of(name)
+        config: PipelineConfig = compose_command("run", [*settings, f"work_dir={work}"])
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        try:
+            kept = json.loads((work / RESULT).read_text())
+        except (OSError, ValueError):
+            kept = {}
+        if kept.get("overrides") == settings:
+            console.print(f"{name}: finished before, kept")
+            lines += kept["lines"]
+            continue
+        console.rule(name)
+        prepare(replace(config, work_dir=str(folder)), console)
+        dataset = load_dataset(folder / "dataset")
+        split = make_split(dataset, config.split, config.evaluation.target_events)
+        started = time.perf_counter()
+        stage = train_text_encoder(config, dataset, split, True, console)
+        seconds = round(time.perf_counter() - started, 1)
+        found = [line_of(name, dataset, split, config, stage, TEXT_VECTORS)]
+        if name == BASE:
+            found.insert(0, line_of(UNTRAINED, dataset, split, config, stage, FROZEN_VECTORS))
+        report = json.loads((stage.folder / REPORT).read_text()).get("stage_one", {})
+        found[-1] |= {"seconds": seconds, "history": report.get("validation_recall", []), "overrides": own}
+        content = json.dumps({"overrides": settings, "lines": found}, indent=2) + "\n"
+        write_atomically(work / RESULT, content)
+        lines += found
+    return lines
+
+
+def to_markdown(name: str, command: str, lines: Sequence[dict[str, Any]]) -> str:
+    """Write the table."""
+
+    def cell(value: float | None) -> str:
+        return "–" if value is None else f"{value:.4f}".removeprefix("0")
+
+    header = (
+        "variation", "recall@10", "cold among themselves", "with affinity: recall@10",
+        "with affinity: cold among themselves", "seconds",
+    )  # fmt: skip
+    table = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
+    for line in lines:
+        cells = [cell(line["values"].get(column)) for column in COLUMNS]
+        seconds = format(line["seconds"], ",.0f") if "seconds" in line else ""
+        table.append(f"| {' | '.join([line['name'], *cells, seconds])} |")
+    return "\n".join(
+        [f"### Fine-tuning, from texts alone: {name}", "", "```", command, "```", "", *table, ""]
+    )
+
+
+def main() -> None:
+    """Compare variations and show them."""
+    console = Console()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("variations", type=Path, help="YAML file: name -> list of overrides")
+    parser.add_argument("overrides", nargs="*", help="settings of shelfwise run, key=value")
+    parser.add_argument("--name", default="text-encoder", help="of the folder and the table")
+    parser.add_argument("--folder", type=Path, default=Path("work/text-encoder"))
+    parser.add_argument("--page", type=Path, help="Markdown page that gets the table")
+    asked = parser.parse_intermixed_args()
+    try:
+        lines = measure(
+            read_variations(asked.variations), asked.overrides, asked.folder / asked.name, console
+        )
+    except InputError as error:
+        console.print(f"[bold red]benchmarks.text_encoder:[/bold red] {error}", soft_wrap=True)
+        sys.exit(2)
+    command = shown_command("text_encoder", str(asked.variations), "--name", asked.name, *asked.overrides)
+    markdown = to_markdown(asked.name, command, lines)
+    write_atomically(asked.folder / asked.name / "text-encoder.md", markdown)
+    if asked.page is not None:
+        put_section(asked.page, f"text-encoder-{asked.name}", markdown)
+    console.print(Markdown(markdown))
+
+
+if __name__ == "__main__":
+    main()

@@ -31,6 +31,7 @@ from tests.synthetic import (
     make_dataset,
     make_factors,
     make_recommender,
+    new_rows_of,
     random_units,
 )  # fmt: skip
 
@@ -396,7 +397,7 @@ def new_by_score(recommender: Recommender, batch: HistoryBatch, lent: bool = Tru
 def test_new_items_are_the_nearest_without_any_event(opening: Dataset, lent: bool) -> None:
     """By factors; by tower vectors where there are none."""
     recommender = opened(opening, lent=lent)
-    assert recommender.sources.new_rows.tolist() == list(range(OLD, ITEMS)), "a viewed item is not new"
+    assert new_rows_of(recommender.sources) == list(range(OLD, ITEMS)), "a viewed item is not new"
     batch = batch_of(opening, [0, 3, 7])
     expected = new_by_score(recommender, batch, lent)
     found = propose(recommender, batch, no_limits(3))["new_items"]
@@ -447,7 +448,7 @@ def test_where_nothing_or_everything_is_new_no_item_is(dataset: Dataset, text_ve
         make_dataset([], [f"i{n}" for n in range(ITEMS)], {"purchase": 1.0, "click": 0.5}), text_vectors
     )
     for recommender in (nothing, everything):
-        assert recommender.sources.new_rows.tolist() == []
+        assert new_rows_of(recommender.sources) == []
         found = propose(recommender, batch_of(dataset, [0, None]), no_limits(2))["new_items"]
         assert found.tolist() == [[-1] * 20] * 2
 

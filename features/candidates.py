@@ -266,10 +266,9 @@ def _affinities(batch: HistoryBatch, rows: IntArray, statistics: Statistics) -> 
     shares, lasts = [], []
     last = batch.newest(1)
     for column in range(codes.shape[1]):
-        values = codes[:, column]
-        theirs = values.take(rows)
+        theirs = codes[:, column][rows]
         keys = (index << _CODE_BITS) + theirs
-        own, newest = values.take(batch.items), values.take(last.items)
+        own, newest = codes[batch.items, column], codes[last.items, column]
         weight = KeyedSums.of((owners << _CODE_BITS) + own, weights).get(keys) / np.maximum(total, 1e-9)
         shares.append(np.where(theirs >= 0, weight, 0.0))
         same = KeyedSums.of((last.owners() << _CODE_BITS) + newest).get(keys)

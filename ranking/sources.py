@@ -335,9 +335,9 @@ def first_allowed(order: IntArray, mask: BoolArray | None, count: int) -> IntArr
         looked *= 8
 
 
-def sources_of(mask: int) -> list[str]:
-    """Names of the sources in a source mask."""
-    return [name for bit, name in enumerate(SOURCES) if mask >> bit & 1]
+def first_source(mask: int) -> str:
+    """Name of the first source in a source mask, which has one."""
+    return SOURCES[(mask & -mask).bit_length() - 1]
 
 
 def banned_keys(

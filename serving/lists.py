@@ -289,6 +289,8 @@ class Lists:
     def _still_there(self, rows: Iterable[int]) -> list[bool]:
         """Tell which rows may be shown: an item may have been deleted since the list was made."""
         catalogue = self._host.served.model.catalogue
+        if catalogue.hidden is None:
+            return [True for _ in rows]
         return [row >= len(catalogue) or not catalogue.is_hidden(row) for row in rows]
 
 

@@ -94,15 +94,15 @@ def merge_history(
         The history, and how many of its events were stored ones.
     """
     codes = {kind: code for code, kind in enumerate(model.kinds)}
-    row_of = model.catalogue.row
-    events = []  # (second, row, kind code, 1 if stored)
-    for item_id, kind, time_us in stored:
-        row, code = row_of(item_id), codes.get(kind)
-        if row is not None and code is not None:
-            events.append((time_us // MICROS, row, code, 1))
+    rows = model.catalogue.find([event.item_id for event in stored])
+    events = [  # (second, row, kind code, 1 if stored)
+        (time_us // MICROS, row, code, 1)
+        for (_, kind, time_us), row in zip(stored, rows, strict=True)
+        if row is not None and (code := codes.get(kind)) is not None
+    ]
     told = {event[:3] for event in events} if session.items else set()
     for item_id, kind, time_us in zip(session.items, session.kinds, session.times_us, strict=True):
-        row, second = row_of(item_id), time_us // MICROS
+        row, second = model.catalogue.row(item_id), time_us // MICROS
         if row is not None and (second, row, codes[kind]) not in told:
             events.append((second, row, codes[kind], 0))
     table = np.array(events, dtype=np.int64).reshape(-1, 4)
@@ -141,8 +141,15 @@ class ItemCards:
         by_lower = {name.lower(): name for name in reversed(catalogue.attributes)}
         self._column = next((by_lower[name] for name in _TITLE_COLUMNS if name in by_lower), None)
         frame = catalogue.base.frame
-        self._titles = None if self._column is None else frame[self._column].cast(str, strict=False)
-        self._of_bundle = lru_cache(_KEPT_CARDS)(self._first)
+        titles = None if self._column is None else frame[self._column].cast(str, strict=False)
+        texts = catalogue.base.texts
+
+        # Not a method: the cache would hold what holds it, and a former model stayed in memory for long.
+        @lru_cache(_KEPT_CARDS)
+        def of_bundle(row: int) -> tuple[str, str]:
+            return _card(None if titles is None else titles[row], texts[row])
+
+        self._of_bundle = of_bundle
 
     def card(self, row: int) -> tuple[str, str]:
         """Return title (the attribute, or else the beginning of the text) and snippet."""
@@ -150,10 +157,6 @@ class ItemCards:
         if later is None:
             return self._of_bundle(row)
         return _card(None if self._column is None else later.values.get(self._column), later.text)
-
-    def _first(self, row: int) -> tuple[str, str]:
-        """Return title and snippet as the bundle has them."""
-        return _card(None if self._titles is None else self._titles[row], self._catalogue.base.texts[row])
 
     def recommended(
         self, answer: Recommendation, intent: str, explain: bool, fields: frozenset[str] | None, before: int

@@ -396,10 +396,9 @@ def test_features_are_those_of_the_simple_way(dataset: Dataset, text_vectors: Fl
         statistics=replace(arrays.statistics, attributes=codes),
     )
     past = [history_of(dataset, user) for user in range(20)]
-    past[3], past[7] = (
-        EMPTY,
-        History(*(np.tile(a, 12) for a in (past[7].items, past[7].kinds, past[7].times))),
-    )
+    long = past[7]
+    past[3] = EMPTY
+    past[7] = History(np.tile(long.items, 12), np.tile(long.kinds, 12), np.tile(long.times, 12))
     batch = batch_histories(
         [h.items for h in past], [h.kinds for h in past], [h.times for h in past],
         [START + int(rng.integers(30, 90)) * DAY for _ in past],

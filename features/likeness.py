@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from features.dataset import FloatArray, IntArray
+from features.dataset import BoolArray, FloatArray, IntArray
 from features.histories import HistoryBatch
 
 
@@ -51,7 +51,7 @@ def likeness(
     """
     found = Likeness(*np.zeros((4, *rows.shape), dtype=np.float32))
     for query, row in enumerate(rows):
-        real = row >= 0
+        real = _real(row)
         block = vectors.take(row[real], axis=0)  # [real, dim]
         if users is not None:
             # Not @: BLAS rounds a row by its place among the others, and copies of an item would not tie.
@@ -68,6 +68,13 @@ def likeness(
             found.mean[query, real] = cosines.sum(axis=0) / len(items)
             found.last[query, real] = cosines[-1]
     return found
+
+
+def _real(row: IntArray) -> slice | BoolArray:
+    """Return where a query has candidates; mostly a slice will do, which is cheaper than a mask."""
+    real: BoolArray = row >= 0
+    count = int(np.count_nonzero(real))
+    return slice(count) if real[:count].all() else real
 
 
 def _lengths(vectors: FloatArray) -> FloatArray:

@@ -283,9 +283,9 @@ class IndexConfig:
     """The FAISS index over item vectors."""
 
     factory: str | None = None
-    """`index_factory` string; null is Flat for small catalogues and IVF with rounded vectors for others."""
+    """`index_factory` string; null is Flat for small catalogues and IVF with coarse vectors for others."""
     nprobe: int = 0
-    """Lists that an inverted file looks into; 0 takes as many as hold 2 million numbers."""
+    """Lists that an inverted file looks into; 0 takes as many as hold 4 million numbers."""
     gpu: bool | None = None
     """Null uses a GPU when FAISS sees one."""
 

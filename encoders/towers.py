@@ -85,8 +85,7 @@ class Towers(nn.Module):
 
     def user_vectors(self, batch: SequenceBatch, item_vectors: Tensor) -> Tensor:
         """Return the vector after each history's newest event, [batch, dim], given all item vectors."""
-        states: Tensor = self.user_encoder(item_vectors[batch.rows], batch.kinds, batch.times, batch.valid)
-        return states[:, -1]
+        return self.user_encoder.newest(item_vectors[batch.rows], batch.kinds, batch.times, batch.valid)
 
     def save(self, folder: Path) -> None:
         """Write weights and shape."""

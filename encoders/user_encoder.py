@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -32,13 +34,29 @@ class Block(nn.Module):
         self.down = nn.Linear(2 * dim, dim)
         self.dropout = nn.Dropout(dropout)
 
+    def newest(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Return the last position of what `forward` does, [batch, 1, dim], without the others."""
+        batch, length, dim = states.shape
+        normed = self.attention_norm(states)
+        weight, bias = self.qkv.weight, self.qkv.bias
+        query = nn.functional.linear(normed[:, -1:], weight[:dim], bias[:dim])
+        both = nn.functional.linear(normed, weight[dim:], bias[dim:])
+        query = query.view(batch, 1, self.heads, dim // self.heads).transpose(1, 2)
+        key, value = both.view(batch, length, 2, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, :, -1:])
+        return self._feed(states[:, -1:], mixed)
+
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """Mix states [batch, length, dim] under a mask [batch, 1, length, length] (True may be seen)."""
         batch, length, dim = states.shape
         qkv = self.qkv(self.attention_norm(states)).view(batch, length, 3, self.heads, dim // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [batch, heads, length, dim / heads]
         mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        states = states + self.dropout(self.out(mixed.transpose(1, 2).reshape(batch, length, dim)))
+        return self._feed(states, mixed)
+
+    def _feed(self, states: Tensor, mixed: Tensor) -> Tensor:
+        """Go on with states [batch, length, dim] after attention [batch, heads, length, dim / heads]."""
+        states = states + self.dropout(self.out(mixed.transpose(1, 2).reshape(states.shape)))
         gate, content = self.up(self.feed_norm(states)).chunk(2, dim=-1)
         states = states + self.dropout(self.down(nn.functional.silu(gate) * content))
         return states
@@ -64,7 +82,24 @@ class UserEncoder(nn.Module):
         self.output_norm = nn.LayerNorm(dim)
 
     def forward(self, items: Tensor, kinds: Tensor, times: Tensor, valid: Tensor) -> Tensor:
-        """Return states [batch, length, dim].
+        """Return states [batch, length, dim]; see `_begin` for the arguments."""
+        states, visible = self._begin(items, kinds, times, valid)
+        for block in self.blocks:
+            states = block(states, visible)
+        normed: Tensor = self.output_norm(states)
+        return normed
+
+    def newest(self, items: Tensor, kinds: Tensor, times: Tensor, valid: Tensor) -> Tensor:
+        """Return the last position of what `forward` does, [batch, dim], at a fraction of its cost."""
+        states, visible = self._begin(items, kinds, times, valid)
+        *before, last = self.blocks
+        for block in before:
+            states = block(states, visible)
+        normed: Tensor = self.output_norm(cast(Block, last).newest(states, visible))
+        return normed[:, -1]
+
+    def _begin(self, items: Tensor, kinds: Tensor, times: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the first block reads, [batch, length, dim], and what each position may see.
 
         Args:
             items: item vectors, oldest first, right-aligned (padding in front), [batch, length, dim].
@@ -81,8 +116,4 @@ class UserEncoder(nn.Module):
         causal = torch.ones(length, length, dtype=torch.bool, device=items.device).tril()
         visible = causal & valid[:, None, None, :]
         # A padded row that sees nothing would give NaN; it may see itself and is ignored later.
-        visible = visible | torch.eye(length, dtype=torch.bool, device=items.device)
-        for block in self.blocks:
-            states = block(states, visible)
-        normed: Tensor = self.output_norm(states)
-        return normed
+        return states, visible | torch.eye(length, dtype=torch.bool, device=items.device)

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from features.dataset import FloatArray, IntArray
+from features.dataset import FloatArray, IntArray, LongArray
 from features.demand import demand_names
 from features.histories import HistoryBatch, KeyedSums
+from features.likeness import likeness
+from features.places import Floats, Places
 from features.statistics import DAY, MAX_GAP_DAYS, Neighbours, Statistics
 
 SOURCES = (
@@ -32,6 +34,8 @@ LONG = 100
 """History items whose neighbours the long co-occurrence feature adds up."""
 RECENT = 10
 """History items that similarity features look at."""
+_CODE_BITS = 32
+"""More than the code of an attribute's value takes."""
 PROFILE = 5
 """History items whose mean is a user's affinity vector, as in training."""
 
@@ -114,32 +118,6 @@ def spread(batch: HistoryBatch, near: Neighbours, items: int, weights: FloatArra
     return KeyedSums.of(keys[real], values[real])
 
 
-def _similarity(
-    batch: HistoryBatch, rows: IntArray, vectors: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return largest, mean and newest cosine to the recent history, each [queries, candidates]."""
-    queries = len(batch)
-    recent = batch.newest(RECENT)
-    sizes = np.diff(recent.offsets)
-    width = max(int(sizes.max(initial=0)), 1)
-    filled = np.arange(width) >= (width - sizes)[:, None]  # right-aligned
-    history = np.zeros((queries, width, vectors.shape[1]), dtype=np.float32)
-    history[filled] = vectors[recent.items]
-    cosines = vectors[rows] @ history.transpose(0, 2, 1)  # [queries, candidates, width]
-    hidden = ~filled[:, None, :]
-    largest = np.where(hidden, -1.0, cosines).max(axis=2)
-    largest[sizes == 0] = 0.0
-    mean = np.where(hidden, 0.0, cosines).sum(axis=2) / np.maximum(sizes, 1)[:, None]
-    return largest.astype(np.float32), mean.astype(np.float32), cosines[:, :, -1]
-
-
-def _products(vectors: FloatArray, rows: IntArray, users: FloatArray) -> FloatArray:
-    """Return the inner product of each candidate's vector with its query's, [queries, candidates]."""
-    # Not @: BLAS rounds a row by its place among the others, and copies of an item would not tie.
-    scores: FloatArray = np.einsum("qcd,qd->qc", vectors[rows], users)
-    return scores
-
-
 def candidate_features(
     batch: HistoryBatch,
     candidates: Candidates,
@@ -152,87 +130,130 @@ def candidate_features(
 
     Args:
         batch: histories of the queries.
-        candidates: their candidates.
+        candidates: their candidates, each once per query.
         arrays: item-side inputs.
         users: their vectors.
         best: best score in the catalogue by tower and by factors, [queries, 2].
         click_kinds: [kinds] True for kinds that are weaker than a purchase.
 
     Returns:
-        float32 [queries, candidates, features] in the order of `feature_names`; 0 at padding.
+        float32 [queries, candidates, features] in the order of `feature_names`; 0 at padding. In memory the
+        values of one feature lie together, as they are made here and read by the ranking head.
 
     """
-    statistics = arrays.statistics
-    items = len(statistics.count)
-    rows = np.maximum(candidates.rows, 0)
-    index = np.arange(len(batch), dtype=np.int64)[:, None]
-    keys = index * items + rows
-    owners = batch.owners()
-    own_keys = owners * items + batch.items
-    ages = batch.age()
+    statistics, rows = arrays.statistics, np.maximum(candidates.rows, 0)
+    places = Places(candidates.rows, len(statistics.count))
+    recent = batch.newest(RECENT)
+    tower = likeness(candidates.rows, arrays.item_vectors, users.tower, recent, unit=False)
+    text = likeness(candidates.rows, arrays.text_units, history=recent)
+    affinity = likeness(candidates.rows, arrays.affinity_units, users.affinity, recent)
+    factors = likeness(candidates.rows, arrays.factor_vectors, users.factors)
+    gap_days, price = statistics.gap_days.take(rows), statistics.log_price.take(rows)
     length = np.diff(batch.offsets).astype(np.float32)[:, None]
-
-    recent = batch.newest(2 * RECENT)
-    weights = recency_weights(recent)
-    last = batch.newest(1)
-    ones = np.ones(len(last.items), dtype=np.float32)
-    together, follow = statistics.together, statistics.follow
-
-    count = KeyedSums.of(own_keys).get(keys)
-    recency = KeyedSums.of(own_keys, 1.0 / (1.0 + ages / 20.0)).get(keys)
-    days = np.maximum(batch.now[owners] - batch.times, 0) / DAY
-    month = KeyedSums.of(own_keys, 0.5 ** (days / 30.0)).get(keys)
-    season = KeyedSums.of(own_keys, 0.5 ** (days / 120.0)).get(keys)
-    # Visits are distinct times: a basket counts once however many lines it has.
-    first_line = np.ones(len(owners), dtype=bool)
-    first_line[1:] = (owners[1:] != owners[:-1]) | (batch.times[1:] != batch.times[:-1])
-    visits = KeyedSums.of(owners[first_line]).get(index[:, 0])[:, None]
-    visit_share = np.minimum(count / np.maximum(visits, 1), 1.0)
-    long = batch.newest(LONG)
-    newest = KeyedSums.largest(own_keys, batch.times).get(keys, default=-1)
-    oldest = -KeyedSums.largest(own_keys, -batch.times).get(keys, default=1)
-    fewest_after = -KeyedSums.largest(own_keys, -ages).get(keys, default=-100_000)
-    clicked = click_kinds[batch.kinds] if len(click_kinds) else np.zeros(len(batch.kinds), dtype=bool)
-    clicks = KeyedSums.of(own_keys[clicked]).get(keys)
-    owned = count > 0
-    since = np.where(owned, np.maximum(batch.now[:, None] - newest, 0) / DAY, MAX_GAP_DAYS)
-    since = np.minimum(since, MAX_GAP_DAYS)
-    usual = np.where(count > 1, (newest - oldest) / DAY / np.maximum(count - 1, 1), statistics.gap_days[rows])
-    due = np.where(owned, np.log1p(since) - np.log1p(np.maximum(usual, 0.0)), 0.0)
-    distinct = KeyedSums.of(KeyedSums.of(own_keys).keys // items).get(index[:, 0])[:, None]
-    latest = KeyedSums.largest(owners, batch.times).get(index[:, 0], default=0)
-    quiet = np.where(length[:, 0] > 0, np.clip(batch.now - latest, 0, None) / DAY, MAX_GAP_DAYS)
-    price = statistics.log_price
-    usual_price = KeyedSums.of(owners, price[batch.items]).get(index[:, 0])[:, None] / np.maximum(length, 1)
-    text = _similarity(batch, rows, arrays.text_units)
-    near = _similarity(batch, rows, arrays.item_units)
-    affinity = _similarity(batch, rows, arrays.affinity_units)
-
-    tower = _products(arrays.item_vectors, rows, users.tower)
-    factors = _products(arrays.factor_vectors, rows, users.factors)
-
+    usual_price = _per_query(batch, statistics.log_price[batch.items]) / np.maximum(length, 1)
+    near, long = _neighbours(batch, places, arrays)
+    own, clicks = _own(batch, places, gap_days, click_kinds)
     columns = [
-        tower, tower - best[:, :1], factors, factors - best[:, 1:], *near, *text,
-        _products(arrays.affinity_units, rows, users.affinity), *affinity,
-        spread(recent, together, items, weights).get(keys), spread(last, together, items, ones).get(keys),
-        spread(recent, follow, items, weights).get(keys), spread(last, follow, items, ones).get(keys),
-        spread(recent, arrays.text_near, items, weights).get(keys), arrays.text_near_recent[rows],
-        np.log1p(count), np.log1p(recency), count / np.maximum(length, 1), np.log1p(since),
-        np.log1p(fewest_after), due,
-        np.log1p(month), np.log1p(season), visit_share,
-        spread(long, together, items, recency_weights(long, 20.0)).get(keys),
-        np.log1p(clicks), statistics.repeat_rate[rows], np.log1p(statistics.gap_days[rows]),
-        np.log1p(statistics.count[rows]), *np.moveaxis(statistics.demand.features(rows, batch.now), 2, 0),
-        price[rows], np.where(length > 0, price[rows] - usual_price, 0.0),
-        np.broadcast_to(np.log1p(length), rows.shape),
-        np.broadcast_to(1.0 - distinct / np.maximum(length, 1), rows.shape),
-        np.broadcast_to(np.log1p(np.minimum(quiet, MAX_GAP_DAYS))[:, None], rows.shape),
+        tower.product, tower.product - best[:, :1], factors.product, factors.product - best[:, 1:],
+        *tower.cosines, *text.cosines, affinity.product, *affinity.cosines,
+        *near, arrays.text_near_recent.take(rows), *own, long,
+        np.log1p(clicks), statistics.repeat_rate.take(rows), np.log1p(gap_days),
+        np.log1p(statistics.count.take(rows)),
+        *np.moveaxis(statistics.demand.features(rows, batch.now), 2, 0),
+        price, np.where(length > 0, price - usual_price, 0.0),
+        np.log1p(length), *_habits(batch, len(statistics.count)),
         *((candidates.sources >> bit) & 1 for bit in range(len(SOURCES))),
         *_affinities(batch, rows, statistics),
     ]  # fmt: skip
-    stacked = np.stack([np.asarray(c, dtype=np.float32) for c in columns], axis=2)
-    stacked[candidates.rows < 0] = 0.0
-    return stacked
+    stacked = np.empty((len(columns), *rows.shape), dtype=np.float32)
+    for place, column in enumerate(columns):
+        stacked[place] = column
+    np.copyto(stacked, 0.0, where=candidates.rows < 0)
+    return np.moveaxis(stacked, 0, 2)
+
+
+def _per_query(batch: HistoryBatch, values: FloatArray) -> Floats:
+    """Add up the values of each history's events, [queries, 1]."""
+    return np.bincount(batch.owners(), values, minlength=len(batch)).astype(np.float64)[:, None]
+
+
+def _neighbours(
+    batch: HistoryBatch, places: Places, arrays: ItemArrays
+) -> tuple[tuple[Floats, Floats, Floats, Floats, Floats], Floats]:
+    """Add up, per candidate, how near it is to the history's events in the tables of neighbours.
+
+    Returns:
+        Found together, with the newest event; following, the newest event; alike by text; and together over a
+        longer history. Each [queries, candidates].
+
+    """
+    together, follow, alike = arrays.statistics.together, arrays.statistics.follow, arrays.text_near
+
+    def added(near: Neighbours, found: LongArray, events: HistoryBatch, weights: FloatArray) -> Floats:
+        return places.sums(found, near.weights.take(events.items, axis=0) * weights[:, None])
+
+    long, recent = batch.newest(LONG), batch.newest(2 * RECENT)
+    weights, last = recency_weights(recent), (recent.age() == 0).astype(np.float32)
+    in_long = places.find(together.ids.take(long.items, axis=0), long.offsets)
+    in_recent = in_long[long.age() < 2 * RECENT]
+    after = places.find(follow.ids.take(recent.items, axis=0), recent.offsets)
+    like = places.find(alike.ids.take(recent.items, axis=0), recent.offsets)
+    return (
+        added(together, in_recent, recent, weights), added(together, in_recent, recent, last),
+        added(follow, after, recent, weights), added(follow, after, recent, last),
+        added(alike, like, recent, weights),
+    ), added(together, in_long, long, recency_weights(long, 20.0))  # fmt: skip
+
+
+def _own(
+    batch: HistoryBatch, places: Places, gap_days: FloatArray, click_kinds: npt.NDArray[np.bool_]
+) -> tuple[list[Floats], Floats]:
+    """Describe what the history holds of each candidate itself.
+
+    Args:
+        batch: histories of the queries.
+        places: of the candidates.
+        gap_days: their usual days between purchases, [queries, candidates].
+        click_kinds: [kinds] True for kinds that are weaker than a purchase.
+
+    Returns:
+        The features from `own_count` to `own_visits`, and the number of clicks; each [queries, candidates].
+
+    """
+    owners, ages = batch.owners(), batch.age()
+    found = places.find(batch.items, batch.offsets)
+    count = places.sums(found)
+    days = np.maximum(batch.now[owners] - batch.times, 0) / DAY
+    # Visits are distinct times: a basket counts once however many lines it has.
+    first_line = np.ones(len(owners), dtype=np.float32)
+    first_line[1:] = (owners[1:] != owners[:-1]) | (batch.times[1:] != batch.times[:-1])
+    newest = places.largest(found, batch.times, default=-1)
+    oldest = -places.largest(found, -batch.times, default=1)
+    fewest_after = -places.largest(found, -ages, default=-100_000)
+    clicked = click_kinds[batch.kinds] if len(click_kinds) else np.zeros(len(batch.kinds), dtype=bool)
+    owned = count > 0
+    since = np.where(owned, np.maximum(batch.now[:, None] - newest, 0) / DAY, MAX_GAP_DAYS)
+    since = np.minimum(since, MAX_GAP_DAYS)
+    usual = np.where(count > 1, (newest - oldest) / DAY / np.maximum(count - 1, 1), gap_days)
+    due = np.where(owned, np.log1p(since) - np.log1p(np.maximum(usual, 0.0)), 0.0)
+    length = np.maximum(np.diff(batch.offsets), 1)[:, None]
+    return [
+        np.log1p(count), np.log1p(places.sums(found, 1.0 / (1.0 + ages / 20.0))), count / length,
+        np.log1p(since), np.log1p(fewest_after), due,
+        np.log1p(places.sums(found, 0.5 ** (days / 30.0))),
+        np.log1p(places.sums(found, 0.5 ** (days / 120.0))),
+        np.minimum(count / np.maximum(_per_query(batch, first_line), 1), 1.0),
+    ], places.sums(found[clicked])  # fmt: skip
+
+
+def _habits(batch: HistoryBatch, items: int) -> tuple[Floats, Floats]:
+    """Return the share of a history that repeats, and the log of days since its end, [queries, 1]."""
+    owners, length = batch.owners(), np.diff(batch.offsets)[:, None]
+    index = np.arange(len(batch))[:, None]
+    distinct = np.bincount(np.unique(owners * items + batch.items) // items, minlength=len(batch))[:, None]
+    latest = KeyedSums.largest(owners, batch.times).get(index, default=0)
+    quiet = np.where(length > 0, np.clip(batch.now[:, None] - latest, 0, None) / DAY, MAX_GAP_DAYS)
+    return 1.0 - distinct / np.maximum(length, 1), np.log1p(np.minimum(quiet, MAX_GAP_DAYS))
 
 
 def _affinities(batch: HistoryBatch, rows: IntArray, statistics: Statistics) -> list[FloatArray]:
@@ -245,15 +266,11 @@ def _affinities(batch: HistoryBatch, rows: IntArray, statistics: Statistics) -> 
     shares, lasts = [], []
     last = batch.newest(1)
     for column in range(codes.shape[1]):
-        values = codes[:, column].astype(np.int64)
-        width = int(values.max(initial=0)) + 2
-        keys = index * width + values[rows] + 1
-        known = values[rows] >= 0
-        shares.append(
-            np.where(known, KeyedSums.of(owners * width + values[batch.items] + 1, weights).get(keys), 0.0)
-            / np.maximum(total, 1e-9)
-        )
-        lasts.append(
-            np.where(known, KeyedSums.of(last.owners() * width + values[last.items] + 1).get(keys), 0.0)
-        )
+        theirs = codes[:, column][rows]
+        keys = (index << _CODE_BITS) + theirs
+        own, newest = codes[batch.items, column], codes[last.items, column]
+        weight = KeyedSums.of((owners << _CODE_BITS) + own, weights).get(keys) / np.maximum(total, 1e-9)
+        shares.append(np.where(theirs >= 0, weight, 0.0))
+        same = KeyedSums.of((last.owners() << _CODE_BITS) + newest).get(keys)
+        lasts.append(np.where(theirs >= 0, same, 0.0))
     return [np.asarray(a, dtype=np.float32) for a in (*shares, *lasts)]

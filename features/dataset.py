@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,10 @@ class Catalogue:
     def row(self, item_id: str) -> int | None:
         """Return the dense row of an item id, or None when it is unknown."""
         return self._rows.get(item_id)
+
+    def find(self, item_ids: Iterable[str]) -> list[int | None]:
+        """Return the dense row of each item id, None for unknown ones."""
+        return list(map(self._rows.get, item_ids))
 
     def rows(self, item_ids: list[str]) -> IntArray:
         """Return rows of the known ids, in order, leaving unknown ones out."""

@@ -85,6 +85,26 @@ def batch_histories(
     )
 
 
+def stable_order(keys: npt.NDArray[np.integer]) -> LongArray:
+    """Return np.argsort(keys, axis=-1, kind="stable").
+
+    In a tenth of the time: numpy sorts mere numbers with vector instructions, so each takes its place along
+    in its lowest bits. Key and place together have to fit into 63 bits.
+    """
+    bits = keys.shape[-1].bit_length()
+    packed: LongArray = (keys.astype(np.int64) << bits) | np.arange(keys.shape[-1])
+    packed.sort(axis=-1)
+    packed &= (1 << bits) - 1
+    return packed
+
+
+def falling(values: FloatArray) -> LongArray:
+    """Return whole numbers of 33 bits that rise as float32 values fall, equal where those are equal."""
+    bits = (np.asarray(values, dtype=np.float32) + np.float32(0.0)).view(np.int32)  # -0.0 is 0.0
+    # The bits of floats rise with them; those of negative ones fall.
+    return -(bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64)
+
+
 @dataclass(frozen=True)
 class KeyedSums:
     """Sums of values by integer key, looked up by binary search."""
@@ -97,7 +117,7 @@ class KeyedSums:
         """Add up values (ones by default) that share a key."""
         if len(keys) == 0:
             return cls(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
-        order = np.argsort(keys, kind="stable")
+        order = stable_order(keys)
         ordered = keys[order]
         first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
         if values is None:

@@ -25,8 +25,9 @@ from ranking.assemble import Sketch, item_arrays
 from ranking.index import VectorIndex
 from ranking.ranker import RANKER_FILE, Ranker
 from ranking.recommender import Recommender
-from ranking.sources import CandidateSources, Kept
+from ranking.sources import CandidateSources, Kept, new_rows, new_vectors
 from ranking.store import VERSIONS, current_version, verify
+from ranking.subset_index import SubsetIndex
 
 CATALOG = "catalog.parquet"
 ITEM_VECTORS = "item_vectors.npy"
@@ -34,7 +35,8 @@ TEXT_VECTORS = "text_vectors.npy"
 INDEX = "index.faiss"
 TEXT_INDEX = "text_index.faiss"
 FACTOR_INDEX = "factor_index.faiss"
-"""These two only where they are approximate: exact ones are made again faster than read."""
+NEW_INDEX = "new_index.faiss"
+"""These three only where they are approximate: exact ones are made again faster than read."""
 STATISTICS = "statistics.safetensors"
 TEXT_NEIGHBOURS = "text_neighbours.safetensors"
 TEXT_ENCODER = "text_encoder"
@@ -102,9 +104,11 @@ def write_bundle(
     if not isinstance(recommender.index, VectorIndex):
         raise TypeError("only an index over the whole catalogue can be published")
     recommender.index.save(folder / INDEX)
+    new_index = recommender.sources.new_index
     for name, index in (
         (TEXT_INDEX, recommender.text_index),
         (FACTOR_INDEX, recommender.sources.factor_index),
+        (NEW_INDEX, new_index.base if isinstance(new_index, SubsetIndex) else None),
     ):
         if isinstance(index, VectorIndex) and index is not recommender.index and not index.exact:
             index.save(folder / name)
@@ -168,12 +172,15 @@ def load_bundle(store: Path, version: str | None = None) -> Bundle:
     )
     clicks = np.array(manifest["click_kinds"], dtype=np.bool_)
     cpu = IndexConfig(gpu=False)
-    text_index = factor_index = None
+    text_index = factor_index = new_index = None
     if (folder / TEXT_INDEX).is_file():
         text_index = VectorIndex.load(folder / TEXT_INDEX, text_vectors, cpu)
     if (folder / FACTOR_INDEX).is_file():
         factor_index = VectorIndex.load(folder / FACTOR_INDEX, arrays.factor_vectors, cpu)
-    sources = CandidateSources(index, arrays, config, Kept.of(arrays, factor_index))
+    if (folder / NEW_INDEX).is_file():
+        vectors = new_vectors(arrays)[new_rows(statistics.count)]
+        new_index = VectorIndex.load(folder / NEW_INDEX, vectors, cpu)
+    sources = CandidateSources(index, arrays, config, Kept.of(arrays, factor_index, new_index))
     recommender = Recommender(
         arrays, index, text_vectors, config, clicks, towers, ranker, factors, affinity, text_index, sources
     )

@@ -120,10 +120,16 @@ class LiveCatalogue:
         row = self.base.row(item_id) if row is None else row
         return row if row is not None and row < self.size else None
 
+    def find(self, item_ids: Sequence[str]) -> list[int | None]:
+        """Return what `row` does of each id, in a fraction of the time."""
+        found = self.base.find(item_ids)
+        if not self._later.added:
+            return found
+        return [self.row(i) if row is None else row for i, row in zip(item_ids, found, strict=True)]
+
     def rows(self, item_ids: Sequence[str]) -> IntArray:
         """Return rows of the known ids, in order, leaving unknown ones out."""
-        found = (self.row(item_id) for item_id in item_ids)
-        return np.array([row for row in found if row is not None], dtype=np.int32)
+        return np.array([row for row in self.find(item_ids) if row is not None], dtype=np.int32)
 
     def is_hidden(self, row: int) -> bool:
         """Tell whether a row's item has been deleted."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from features.dataset import BoolArray, FloatArray, IntArray
 from ranking.index import VectorIndex
+from ranking.subset_index import SubsetIndex
 
 _SPARE = 32
 """Rows fetched beyond those asked for, in place of hidden ones, before a search is repeated without them."""
@@ -23,7 +24,7 @@ _SPARE = 32
 class LiveIndex:
     """One state of the index; implements `ranking.index.Searches`."""
 
-    base: VectorIndex
+    base: VectorIndex | SubsetIndex
     outdated: BoolArray
     """[base rows] rows of the base that must not be answered from it."""
     hidden_count: int

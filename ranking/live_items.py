@@ -27,7 +27,8 @@ from ranking.live_index import LiveIndex
 from ranking.recommender import Recommender
 from ranking.requests import Recommendation, Request
 from ranking.search import search
-from ranking.sources import CandidateSources, Kept, new_rows
+from ranking.sources import CandidateSources, Kept, new_rows, new_vectors
+from ranking.subset_index import SubsetIndex
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ class LiveItems:
         self._index = recommender.index
         self._text_index = recommender.text_index
         self._factor_index = recommender.sources.factor_index
+        self._new_index = recommender.sources.new_index
         self._template: TextTemplate = bundle.template
         self._codes = AttributeCodes(bundle.catalogue, recommender.arrays.statistics.attributes)
         self._affinity = recommender.affinity
@@ -120,6 +122,7 @@ class LiveItems:
         """Rows of the bundle whose vectors have changed; their vectors follow, copied once per change."""
         self._moved_vectors = arrays.item_vectors[:0], self._arrays.text_vectors(0)
         self._moved_factors = arrays.factor_vectors[:0]
+        self._moved_new = new_vectors(arrays)[:0]
         catalogue = LiveCatalogue(bundle.catalogue)
         self.recommender = self._recommender(catalogue)
         """Makes lists from the newest state; for the thread that runs the model."""
@@ -210,7 +213,9 @@ class LiveItems:
         if len(encoded):
             touched += self._enter_neighbours(encoded, vectors, catalogue)
             self._arrays.put_borrowed(encoded, np.unique(np.concatenate(touched)), size)
-            self._moved_factors = self._arrays.view(self._base_size).factor_vectors[self._moved]
+            base = self._arrays.view(self._base_size)
+            self._moved_factors = base.factor_vectors[self._moved]
+            self._moved_new = new_vectors(base)[self._moved]
         self.recommender = self._recommender(catalogue)
         self.current = LiveVersion(self._bundle, catalogue, self)
         return self.current
@@ -258,9 +263,7 @@ class LiveItems:
             factor_index = self._live_index(
                 self._factor_index, self._moved_factors, arrays.factor_vectors, catalogue
             )
-        new = new_rows(arrays.statistics.count)
-        new = new if catalogue.hidden is None else new[~catalogue.hidden[new]]
-        kept = Kept(self._popularity(catalogue), new, factor_index)
+        kept = Kept(self._popularity(catalogue), self._live_new_index(catalogue), factor_index)
         return Recommender(
             arrays,
             index,
@@ -283,8 +286,21 @@ class LiveItems:
         vectors = self._arrays.text_vectors(catalogue.size)
         return self._live_index(self._text_index, self._moved_vectors[1], vectors, catalogue)
 
+    def _live_new_index(self, catalogue: LiveCatalogue) -> LiveIndex:
+        """Return the index over items without events."""
+        assert isinstance(self._new_index, SubsetIndex)
+        arrays = self._arrays.view(catalogue.size)
+        index = self._live_index(self._new_index, self._moved_new, new_vectors(arrays), catalogue)
+        known: BoolArray = np.ones(catalogue.size, dtype=np.bool_)
+        known[new_rows(arrays.statistics.count)] = False
+        return replace(index, later_hidden=index.later_hidden | known[index.later_rows])
+
     def _live_index(
-        self, base: VectorIndex, moved: FloatArray, vectors: FloatArray, catalogue: LiveCatalogue
+        self,
+        base: VectorIndex | SubsetIndex,
+        moved: FloatArray,
+        vectors: FloatArray,
+        catalogue: LiveCatalogue,
     ) -> LiveIndex:
         hidden: BoolArray = np.zeros(len(vectors), dtype=np.bool_)
         if catalogue.hidden is not None:

@@ -15,6 +15,8 @@ from features.dataset import FloatArray
 RANKER_FILE = "ranker.safetensors"
 RANKER_CONFIG = "ranker.json"
 KNOTS = 32
+ROWS = 2048
+"""Candidates scored together: what is computed of them stays in the processor's cache."""
 
 
 class QuantileScale(nn.Module):
@@ -43,27 +45,44 @@ class QuantileScale(nn.Module):
         """Scale [..., features]."""
         flat = features.reshape(-1, features.shape[-1]).T.contiguous()  # [features, rows]
         if torch.is_inference_mode_enabled() and flat.device.type == "cpu":
-            right = _knots_below(self.knots, flat)
+            scaled = torch.from_numpy(_scaled(self.knots.numpy(), flat.numpy()))
         else:
             right = torch.searchsorted(self.knots, flat).clamp(1, KNOTS - 1)
-        low, high = self.knots.gather(1, right - 1), self.knots.gather(1, right)
-        share = ((flat - low) / (high - low)).clamp(0.0, 1.0)
-        scaled = 2.0 * ((right - 1) + share) / (KNOTS - 1) - 1.0
+            low, high = self.knots.gather(1, right - 1), self.knots.gather(1, right)
+            share = ((flat - low) / (high - low)).clamp(0.0, 1.0)
+            scaled = 2.0 * ((right - 1) + share) / (KNOTS - 1) - 1.0
         return scaled.T.reshape(features.shape)
 
 
-def _knots_below(knots: Tensor, values: Tensor) -> Tensor:
-    """Return searchsorted(knots, values) within 1..KNOTS - 1, [features, rows].
+def _scaled(knots: FloatArray, values: FloatArray) -> FloatArray:
+    """Return what `QuantileScale.forward` makes of values, [features, rows], a few times faster.
 
-    Comparing with every knot takes a quarter of the time of searching among so few.
+    The first half of a search for the interval is comparing with every fourth knot, the second looks knots
+    up: neither alone is as fast as both.
     """
-    heights, flat = knots.numpy(), values.numpy()
-    right = np.ones(flat.shape, dtype=np.int8)
-    above = np.empty(flat.shape, dtype=np.bool_)
-    for knot in range(1, KNOTS - 1):
-        np.greater(flat, heights[:, knot : knot + 1], out=above)
-        right += above.view(np.int8)
-    return torch.from_numpy(right.astype(np.int64))
+    first = KNOTS * np.arange(len(knots))[:, None]
+    interval = np.zeros(values.shape, dtype=np.int8)
+    above = np.empty(values.shape, dtype=np.bool_)
+    for knot in range(4, KNOTS - 1, 4):
+        np.greater(values, knots[:, knot, None], out=above)
+        interval += above.view(np.int8)
+    interval *= 4
+    heights = knots.copy()
+    heights[:, -1] = np.inf  # behind the last interval is none
+    for step in (2, 1):
+        np.greater(values, heights.take(interval + (first + step)), out=above)
+        interval += above.view(np.int8) * np.int8(step)
+    place = interval + first  # of the knot on the left, among those of all features
+    widths = np.ones_like(knots)
+    np.subtract(knots[:, 1:], knots[:, :-1], out=widths[:, :-1])
+    share = values - knots.take(place)
+    share /= widths.take(place)
+    np.clip(share, 0.0, 1.0, out=share)
+    share += interval
+    share *= 2.0
+    share /= KNOTS - 1
+    share -= 1.0
+    return share
 
 
 class Ranker(nn.Module):
@@ -110,8 +129,20 @@ class Ranker(nn.Module):
     @torch.inference_mode()
     def score(self, features: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return rank scores [queries, candidates] and probabilities [queries, candidates, 2]."""
-        logits = self(torch.from_numpy(features))
+        flat = features.reshape(-1, features.shape[-1]).T  # [features, rows]
+        blocks = [self._logits(flat[:, start : start + ROWS]) for start in range(0, flat.shape[1], ROWS)]
+        logits = torch.cat(blocks).reshape(*features.shape[:-1], 3)
         return logits[..., 0].numpy(), self.probabilities(logits).numpy()
+
+    def _logits(self, features: FloatArray) -> Tensor:
+        """Return what `forward` does, [rows, 3], of features [features, rows], without turning them round."""
+        shift, width = (self.get_buffer(name).numpy()[:, None] for name in ("shift", "width"))
+        inputs = np.empty((2, *features.shape), dtype=np.float32)
+        inputs[0] = _scaled(self.scale.knots.numpy(), np.ascontiguousarray(features))
+        np.clip((features - shift) / width, -4.0, 4.0, out=inputs[1])
+        rows = torch.from_numpy(inputs.reshape(-1, features.shape[1])).T
+        logits: Tensor = self.heads(self.trunk(rows)) + self.direct(rows)
+        return logits
 
     def save(self, folder: Path) -> None:
         """Write weights and feature names."""

@@ -30,9 +30,9 @@ from ranking.explain import explain
 from ranking.index import Searches, VectorIndex
 from ranking.ranker import Ranker
 from ranking.requests import Reason, Recommendation, Recommended, Request
-from ranking.rerank import diversify
+from ranking.rerank import POOL, best_first, diversify
 from ranking.rules import Pin, open_rows, pending, with_pins
-from ranking.sources import CandidateSources, Limits, banned_keys, merge, sources_of
+from ranking.sources import CandidateSources, Limits, banned_keys, first_source, merge
 from ranking.timing import timed
 
 BLOCK = 256
@@ -316,8 +316,7 @@ class Recommender:
         rows, scores = ranked.candidates.rows[query], ranked.scores[query]
         capped = False
         if request.rules is None:
-            real = int((rows >= 0).sum())
-            order = np.lexsort((rows, -scores))[:real]
+            order = best_first(rows, scores, request.k if request.diversity == 0 else POOL * request.k)
             if request.diversity > 0:
                 units = self.arrays.text_units[rows[order]]
                 order = order[diversify(scores[order], units, request.diversity, request.k)]
@@ -336,17 +335,22 @@ class Recommender:
             )
             places = [Place(int(there[place.candidate]), place.rule) for place in arranged.places]
             capped = arranged.capped
+        chosen = [place.candidate for place in places]
+        values = zip(
+            places,
+            rows[chosen].tolist(),
+            scores[chosen].tolist(),
+            ranked.candidates.sources[query, chosen].tolist(),
+            ranked.probabilities[query, chosen].tolist(),
+            strict=True,
+        )
         items = []
-        for place in places:
-            mask = int(ranked.candidates.sources[query, place.candidate])
-            row = int(rows[place.candidate])
+        for place, row, score, mask, (click, purchase) in values:
             reasons = explain(row, mask, request.history, self.arrays) if request.explain else ()
             if request.explain and place.rule:
                 reasons = (Reason(place.rule), *reasons)
-            click, purchase = ranked.probabilities[query, place.candidate]
-            source = place.rule or sources_of(mask)[0]
-            score = float(scores[place.candidate])
-            items.append(Recommended(row, score, float(click), float(purchase), source, reasons))
+            source = place.rule or first_source(mask)
+            items.append(Recommended(row, score, click, purchase, source, reasons))
         return _Made(Recommendation(tuple(items), self._degradation(request)), capped)
 
     def _degradation(self, request: Request) -> str:

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from features.dataset import FloatArray, LongArray
+from features.dataset import FloatArray, IntArray, LongArray
 
 POOL = 5
 """How many times the list's length is considered for it."""
+
+
+def best_first(rows: IntArray, scores: FloatArray, k: int) -> LongArray:
+    """Return the positions of the k best candidates, equal ones in order of their rows.
+
+    Args:
+        rows: candidates, padded with -1, [candidates].
+        scores: their relevance, [candidates].
+        k: how many, or fewer where there are not as many.
+
+    """
+    there = np.flatnonzero(rows >= 0)
+    if len(there) > k > 0:  # the few that can be among them, and only these are sorted
+        least = np.partition(scores[there], len(there) - k)[len(there) - k]
+        there = there[scores[there] >= least]
+    return there[np.lexsort((rows[there], -scores[there]))][:k]
 
 
 def diversify(scores: FloatArray, units: FloatArray, strength: float, k: int) -> LongArray:

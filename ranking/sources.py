@@ -11,8 +11,9 @@ import numpy.typing as npt
 from conf.schema import CandidateConfig, IndexConfig
 from features.candidates import SOURCES, Candidates, ItemArrays, UserVectors, recency_weights, spread
 from features.dataset import BoolArray, FloatArray, IntArray, LongArray
-from features.histories import HistoryBatch, KeyedSums, contains
+from features.histories import HistoryBatch, KeyedSums, contains, falling, stable_order
 from ranking.index import Searches, VectorIndex
+from ranking.subset_index import SubsetIndex
 
 FUSION = 60.0
 """Constant of reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009)."""
@@ -49,7 +50,7 @@ def best_by_query(sums: KeyedSums, queries: int, items: int, k: int, limits: Lim
             inside[members] = True
             permitted &= mask[row] | ~inside[owner]
     owner, row, value = owner[permitted], row[permitted], sums.sums[permitted]
-    order = np.lexsort((row, -value, owner))
+    order = stable_order((owner << 33) + falling(value))  # rows rise already
     owner, row = owner[order], row[order]
     first = np.searchsorted(owner, np.arange(queries))
     rank = np.arange(len(owner)) - first[owner]
@@ -85,7 +86,7 @@ def merge(proposals: dict[str, IntArray], queries: int) -> Candidates:
     rows = np.concatenate([r for _, r in blocks], axis=1)
     bits = np.concatenate([np.full(r.shape[1], 1 << bit, dtype=np.int16) for bit, r in blocks])
     points = np.concatenate([1.0 / (FUSION + 1.0 + np.arange(r.shape[1])) for _, r in blocks])
-    order = np.argsort(rows, axis=1, kind="stable")
+    order = stable_order(rows)
     ordered = np.take_along_axis(rows, order, axis=1)
     first = np.ones(ordered.shape, dtype=bool)
     first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
@@ -95,15 +96,18 @@ def merge(proposals: dict[str, IntArray], queries: int) -> Candidates:
     owner, row = starts // rows.shape[1], ordered.ravel()[starts]
     real = row >= 0
     owner, row, masks, fused = owner[real], row[real], masks[real], fused[real]
-    best_first = np.lexsort((row, -fused, owner))
-    owner, row, masks, fused = owner[best_first], row[best_first], masks[best_first], fused[best_first]
     place = np.arange(len(owner)) - np.searchsorted(owner, np.arange(queries))[owner]
     width = int(np.bincount(owner, minlength=max(queries, 1)).max(initial=0))
     merged = np.full((queries, width), -1, dtype=np.int32)
-    sources = np.zeros((queries, width), dtype=np.int16)
-    scores = np.zeros((queries, width), dtype=np.float32)
-    merged[owner, place], sources[owner, place], scores[owner, place] = row, masks, fused
-    return Candidates(merged, sources, scores)
+    found = np.zeros((queries, width), dtype=np.int16)
+    scores = np.zeros((queries, width), dtype=np.float64)
+    merged[owner, place], found[owner, place], scores[owner, place] = row, masks, fused
+    best_first = np.argsort(-scores, axis=1, kind="stable")  # rows rise already
+    return Candidates(
+        np.take_along_axis(merged, best_first, axis=1),
+        np.take_along_axis(found, best_first, axis=1),
+        np.take_along_axis(scores, best_first, axis=1).astype(np.float32),
+    )
 
 
 def new_rows(count: FloatArray) -> IntArray:
@@ -114,32 +118,48 @@ def new_rows(count: FloatArray) -> IntArray:
 
 @dataclass(frozen=True)
 class Kept:
-    """What the sources keep beside the arrays; nothing of it holds a row that must not appear."""
+    """What the sources keep beside the arrays; nothing of it finds a row that must not appear."""
 
     by_popularity: IntArray
     """Rows to propose as popular, best first."""
-    new_rows: IntArray
-    """Rows of items without events, ascending."""
+    new_index: Searches
+    """Index over the vectors of items without events, see `new_vectors`."""
     factor_index: Searches | None
     """Index over the co-purchase factors; None where there are none."""
 
     @classmethod
-    def of(cls, arrays: ItemArrays, factor_index: Searches | None = None) -> Kept:
+    def of(
+        cls,
+        arrays: ItemArrays,
+        factor_index: Searches | None = None,
+        new_index: VectorIndex | None = None,
+    ) -> Kept:
         """Work everything out for a catalogue of which every row may appear.
 
         Args:
             arrays: item-side arrays.
             factor_index: index over the co-purchase factors; None builds one.
+            new_index: index over the vectors of `new_rows`; None builds one.
 
         """
         statistics, factors = arrays.statistics, arrays.factor_vectors
         if factor_index is None and factors.shape[1]:
             factor_index = VectorIndex.build(factors, IndexConfig(gpu=False))
+        new = new_rows(statistics.count)
+        if new_index is None:
+            new_index = VectorIndex.build(new_vectors(arrays)[new], IndexConfig(gpu=False))
         return cls(
             popularity_order(statistics.recent + 1e-3 * statistics.count),
-            new_rows(statistics.count),
+            SubsetIndex(new_index, new, len(statistics.count)),
             factor_index,
         )
+
+
+def new_vectors(arrays: ItemArrays) -> FloatArray:
+    """Return the vectors that tell most of items without events, [items, dim]."""
+    if arrays.affinity_units.shape[1]:
+        return arrays.affinity_units
+    return arrays.factor_vectors if arrays.factor_vectors.shape[1] else arrays.item_vectors
 
 
 class CandidateSources:
@@ -166,7 +186,7 @@ class CandidateSources:
         self.config = config
         kept = kept or Kept.of(arrays)
         self.by_popularity = kept.by_popularity
-        self.new_rows = kept.new_rows
+        self.new_index = kept.new_index
         self.factor_index = kept.factor_index
 
     def with_quotas(self, config: CandidateConfig) -> CandidateSources:
@@ -268,6 +288,8 @@ class CandidateSources:
         """Drop banned rows and close the gaps, keeping order, [queries, quota]."""
         keys = queries[:, None] * self.items + found.astype(np.int64)
         dropped = (found < 0) | contains(limits.banned, keys)
+        if found.shape[1] >= quota and not dropped[:, :quota].any():
+            return found[:, :quota].astype(np.int32)
         order = np.argsort(dropped, axis=1, kind="stable")[:, :quota]
         kept = np.where(
             np.take_along_axis(dropped, order, axis=1), -1, np.take_along_axis(found, order, axis=1)
@@ -282,28 +304,12 @@ class CandidateSources:
         However near it is, a new item stands behind thousands that are known better; without places of its
         own it would never be seen, and stay new.
         """
-        vectors, asked = self.arrays.affinity_units, users.affinity
-        if vectors.shape[1] == 0:
-            vectors, asked = self.arrays.factor_vectors, users.factors
-        if vectors.shape[1] == 0:
-            vectors, asked = self.arrays.item_vectors, users.tower
-        found = np.full((len(asked), quota), -1, dtype=np.int32)
-        if len(self.new_rows) == 0:
-            return found
-        scores = asked @ vectors[self.new_rows].T  # [queries, new]
-        for mask, members in limits.groups():
-            if mask is not None:
-                scores[np.ix_(members, ~mask[self.new_rows])] = -np.inf
-        keys = np.arange(len(asked))[:, None] * self.items + self.new_rows.astype(np.int64)
-        scores[contains(limits.banned, keys)] = -np.inf
-        scores[~asked.any(axis=1)] = -np.inf
-        width = min(quota, scores.shape[1])
-        best = np.argpartition(-scores, width - 1, axis=1)[:, :width]
-        values = np.take_along_axis(scores, best, axis=1)
-        order = np.lexsort((best, -values), axis=1)
-        best, values = np.take_along_axis(best, order, axis=1), np.take_along_axis(values, order, axis=1)
-        found[:, :width] = np.where(np.isneginf(values), -1, self.new_rows[best])
-        return found
+        asked = users.tower
+        if self.arrays.affinity_units.shape[1]:
+            asked = users.affinity
+        elif self.arrays.factor_vectors.shape[1]:
+            asked = users.factors
+        return self.nearest(self.new_index, asked, quota, limits)[0]
 
     def popular(self, queries: int, quota: int, limits: Limits) -> IntArray:
         """Return the most popular permitted items per query, [queries, quota] padded with -1."""
@@ -329,9 +335,9 @@ def first_allowed(order: IntArray, mask: BoolArray | None, count: int) -> IntArr
         looked *= 8
 
 
-def sources_of(mask: int) -> list[str]:
-    """Names of the sources in a source mask."""
-    return [name for bit, name in enumerate(SOURCES) if mask >> bit & 1]
+def first_source(mask: int) -> str:
+    """Name of the first source in a source mask, which has one."""
+    return SOURCES[(mask & -mask).bit_length() - 1]
 
 
 def banned_keys(

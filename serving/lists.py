@@ -33,6 +33,7 @@ from serving.wishes import Wish
 
 _LOG = logging.getLogger(__name__)
 NO_SESSION = SessionEvents([], [], [], [])
+_NO_ROWS = np.zeros(0, dtype=np.int32)
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ class Lists:
             history=shopper.history,
             now=now_us // MICROS,
             k=size,
-            exclude=_union(served, served.model.catalogue.rows(gone), shown),
+            exclude=_union(served.model.catalogue.rows(gone), _rows_of(served, shown)),
             allowed=allowed,
             explain=request.explain,
         )
@@ -181,9 +182,8 @@ class Lists:
         surface = validation.surface(request.surface)
         seed = _seed(request, served, recalled.deleted_items)
         gone = [*excluded, *recalled.deleted_items]
-        exclude = _union(served, model.catalogue.rows(gone), shown)
-        if isinstance(seed, int):
-            exclude = np.union1d(exclude, np.array([seed], dtype=np.int32)).astype(np.int32)
+        own = np.array([seed] if isinstance(seed, int) else [], dtype=np.int32)
+        exclude = _union(model.catalogue.rows(gone), _rows_of(served, shown), own)
         allowed = await self._selection.rows(served, request.filter)
         job = SimilarJob(model, seed, min(size + 1, len(model.catalogue)), exclude, allowed)
         answer = await self._host.ask(job, call.deadline)
@@ -231,7 +231,7 @@ class Lists:
             history=shopper.history,
             now=now_us // MICROS,
             k=wish.size,
-            exclude=_union(served, np.union1d(prepared.exclude, deleted).astype(np.int32), shown),
+            exclude=_union(prepared.exclude, deleted, seen),
             allowed=prepared.allowed,
             exclude_seen=served.model.exclude_seen if wish.exclude_seen is None else wish.exclude_seen,
             diversity=served.diversity if wish.diversity is None else wish.diversity,
@@ -289,6 +289,8 @@ class Lists:
     def _still_there(self, rows: Iterable[int]) -> list[bool]:
         """Tell which rows may be shown: an item may have been deleted since the list was made."""
         catalogue = self._host.served.model.catalogue
+        if catalogue.hidden is None:
+            return [True for _ in rows]
         return [row >= len(catalogue) or not catalogue.is_hidden(row) for row in rows]
 
 
@@ -305,13 +307,16 @@ def _circumstances(session: pb.SessionContext) -> tuple[str, int | None]:
 
 def _rows_of(served: Served, shown: paging.HashArray) -> IntArray:
     """Return the rows of the items on other pages."""
+    if len(shown) == 0:
+        return _NO_ROWS
     rows = served.shown.rows(shown).astype(np.int32)
     return rows[rows < len(served.model.catalogue)]  # a later state's items are in no list of this one
 
 
-def _union(served: Served, excluded: IntArray, shown: paging.HashArray) -> IntArray:
-    """Return the rows that must not appear, each once."""
-    return np.union1d(excluded, _rows_of(served, shown)).astype(np.int32)
+def _union(*rows: IntArray) -> IntArray:
+    """Return the rows that must not appear, each once; mostly there are none."""
+    some = [part for part in rows if len(part)]
+    return np.unique(np.concatenate(some)) if some else rows[0]
 
 
 def _next_token(served: Served, identity: bytes, shown: paging.HashArray, rows: Sequence[int]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from threading import Thread
 from typing import Final
 from wsgiref.simple_server import WSGIServer
@@ -95,6 +96,11 @@ class Metrics:
         self._model = Info("shelfwise_model", "The model that answers", registry=self.registry)
         self._data_end = self._gauge("model_data_timestamp_seconds", "Last event that the model learnt from")
         self._loaded = self._gauge("model_loaded_timestamp_seconds", "When the model was loaded")
+        # Looking a series up by its labels costs as much as counting.
+        self._call_seconds = cache(self._calls.labels)
+        self._stage_seconds = cache(self._stages.labels)
+        self._list_count = cache(self._lists.labels)
+        self._mask_count = cache(self._masks.labels)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
 
@@ -119,20 +125,20 @@ class Metrics:
 
     def call(self, record: CallRecord) -> None:
         """Report a finished call."""
-        self._calls.labels(record.method, record.code).observe(record.ended - record.began)
+        self._call_seconds(record.method, record.code).observe(record.ended - record.began)
         for name, began, ended in record.stages:
-            self._stages.labels(record.method, name).observe(ended - began)
+            self._stage_seconds(record.method, name).observe(ended - began)
             if name == "store":
                 self._event_stored.observe(ended - record.began)
             elif name == "apply":
                 self._item_applied.observe(ended - record.began)
         notes = record.notes
         if "degradation" in notes:
-            self._lists.labels(record.method, notes["degradation"]).inc()
+            self._list_count(record.method, notes["degradation"]).inc()
         if notes.get("history") == "unavailable":
             self.state_errors.labels(record.method).inc()
         if "filter_mask" in notes:
-            self._masks.labels(notes["filter_mask"]).inc()
+            self._mask_count(notes["filter_mask"]).inc()
         for outcome in EVENT_OUTCOMES:
             if outcome in notes:
                 self._events.labels(outcome).inc(int(notes[outcome]))

@@ -270,7 +270,7 @@ def _history(
 ) -> list[PastEvent]:
     query = _EVERY_KIND if impressions else _DEEDS
     rows = db.execute(query, (user_id, 2**63 - 1 if before_us is None else before_us, limit)).fetchall()
-    return [PastEvent(*row) for row in reversed(rows)]
+    return [PastEvent._make(row) for row in reversed(rows)]
 
 
 def _rows(db: sqlite3.Connection, query: str, after: tuple[object, ...]) -> list[Any]:

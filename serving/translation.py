@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -20,6 +21,8 @@ from serving.user_state import MICROS, PastEvent
 from serving.validation import MAX_SESSION_EVENTS, event_kind, keep_fields, micros, optional_id
 
 SNIPPET_CHARS: Final = 160
+_KEPT_CARDS: Final = 32_768
+"""Items whose title and snippet are kept once they have been made; a few hundred bytes each."""
 _TITLE_COLUMNS: Final = ("title", "name", "product_name")
 _DEGRADATIONS: Final = {
     "none": pb.DEGRADATION_NONE,
@@ -91,19 +94,20 @@ def merge_history(
         The history, and how many of its events were stored ones.
     """
     codes = {kind: code for code, kind in enumerate(model.kinds)}
-    events = []  # (second, row, kind code, 1 if stored)
-    told = set()
-    for past in stored:
-        row, code, second = model.catalogue.row(past.item_id), codes.get(past.kind), past.time_us // MICROS
-        if row is not None and code is not None:
-            events.append((min(second, now), row, code, 1))
-            told.add((row, code, second))
+    rows = model.catalogue.find([event.item_id for event in stored])
+    events = [  # (second, row, kind code, 1 if stored)
+        (time_us // MICROS, row, code, 1)
+        for (_, kind, time_us), row in zip(stored, rows, strict=True)
+        if row is not None and (code := codes.get(kind)) is not None
+    ]
+    told = {event[:3] for event in events} if session.items else set()
     for item_id, kind, time_us in zip(session.items, session.kinds, session.times_us, strict=True):
         row, second = model.catalogue.row(item_id), time_us // MICROS
-        if row is not None and (row, codes[kind], second) not in told:
-            events.append((min(second, now), row, codes[kind], 0))
-    events.sort(key=lambda event: event[0])  # stable: ties keep their order, session last
-    table = np.array(events[-limit:], dtype=np.int64).reshape(-1, 4)
+        if row is not None and (second, row, codes[kind]) not in told:
+            events.append((second, row, codes[kind], 0))
+    table = np.array(events, dtype=np.int64).reshape(-1, 4)
+    np.minimum(table[:, 0], now, out=table[:, 0])
+    table = table[np.argsort(table[:, 0], kind="stable")][-limit:]  # ties keep their order, session last
     history = History(
         items=table[:, 1].astype(np.int32), kinds=table[:, 2].astype(np.int8), times=table[:, 0].copy()
     )
@@ -137,30 +141,35 @@ class ItemCards:
         by_lower = {name.lower(): name for name in reversed(catalogue.attributes)}
         self._column = next((by_lower[name] for name in _TITLE_COLUMNS if name in by_lower), None)
         frame = catalogue.base.frame
-        self._titles = None if self._column is None else frame[self._column].cast(str, strict=False)
+        titles = None if self._column is None else frame[self._column].cast(str, strict=False)
+        texts = catalogue.base.texts
 
-    def title(self, row: int) -> str:
-        """Return the title attribute, or else the beginning of the text."""
+        # Not a method: the cache would hold what holds it, and a former model stayed in memory for long.
+        @lru_cache(_KEPT_CARDS)
+        def of_bundle(row: int) -> tuple[str, str]:
+            return _card(None if titles is None else titles[row], texts[row])
+
+        self._of_bundle = of_bundle
+
+    def card(self, row: int) -> tuple[str, str]:
+        """Return title (the attribute, or else the beginning of the text) and snippet."""
         later = self._catalogue.later(row)
-        title: object = None
-        if self._column is not None and self._titles is not None:
-            title = self._titles[row] if later is None else later.values.get(self._column)
-        return _cut(str(title) if title else self._catalogue.text(row), SNIPPET_CHARS // 2)
-
-    def snippet(self, row: int) -> str:
-        """Return the beginning of the text."""
-        return _cut(self._catalogue.text(row), SNIPPET_CHARS)
+        if later is None:
+            return self._of_bundle(row)
+        return _card(None if self._column is None else later.values.get(self._column), later.text)
 
     def recommended(
         self, answer: Recommendation, intent: str, explain: bool, fields: frozenset[str] | None, before: int
     ) -> list[pb.RecommendedItem]:
         """Build the items of a list with the fields of a read mask; `before` of them are on other pages."""
         messages = []
+        ids = self._catalogue.ids
         for position, item in enumerate(answer.items, start=before + 1):
+            title, snippet = self.card(item.row)
             message = pb.RecommendedItem(
-                item_id=self._catalogue.ids[item.row],
-                title=self.title(item.row),
-                snippet=self.snippet(item.row),
+                item_id=ids[item.row],
+                title=title,
+                snippet=snippet,
                 score=item.score,
                 p_click=None if math.isnan(item.p_click) else item.p_click,
                 p_purchase=None if math.isnan(item.p_purchase) else item.p_purchase,
@@ -179,10 +188,11 @@ class ItemCards:
         messages = []
         pairs = zip(rows.tolist(), cosines.tolist(), strict=True)
         for position, (row, cosine) in enumerate(pairs, start=before + 1):
+            title, snippet = self.card(row)
             message = pb.SimilarItem(
                 item_id=self._catalogue.ids[row],
-                title=self.title(row),
-                snippet=self.snippet(row),
+                title=title,
+                snippet=snippet,
                 similarity=cosine,
                 list_position=position,
             )
@@ -192,7 +202,7 @@ class ItemCards:
 
     def _reason(self, reason: Reason, intent: str) -> pb.Reason:
         because = None if reason.because is None else self._catalogue.ids[reason.because]
-        title = "" if reason.because is None else f' "{self.title(reason.because)}"'
+        title = "" if reason.because is None else f' "{self.card(reason.because)[0]}"'
         sentences = {
             "bought_before": "Bought before",
             "goes_with": f"Goes with{title or ' what you chose'}",
@@ -205,6 +215,10 @@ class ItemCards:
         }
         text = sentences.get(reason.kind, reason.kind.replace("_", " ").capitalize())
         return pb.Reason(kind=reason.kind, because_item_id=because, text=text)
+
+
+def _card(title: object, text: str) -> tuple[str, str]:
+    return _cut(str(title) if title else text, SNIPPET_CHARS // 2), _cut(text, SNIPPET_CHARS)
 
 
 def _cut(text: str, length: int) -> str:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 MICROS: Final = 1_000_000
 """Microseconds per second."""
@@ -65,9 +65,8 @@ class NewEvent:
     """The list that the event came from."""
 
 
-@dataclass(frozen=True)
-class PastEvent:
-    """One stored event of a user."""
+class PastEvent(NamedTuple):
+    """One stored event of a user; a tuple, because a list is made from some dozens."""
 
     item_id: str
     kind: str

@@ -39,6 +39,7 @@ from ranking.index import VectorIndex
 from ranking.ranker import Ranker
 from ranking.recommender import Recommender
 from ranking.requests import History, Request
+from ranking.sources import CandidateSources, new_vectors
 
 START = 1_700_000_000
 DAY = 86_400
@@ -249,6 +250,13 @@ def make_factors(
     )
     assert factors is not None
     return factors
+
+
+def new_rows_of(sources: CandidateSources) -> list[int]:
+    """Rows that may be proposed as items without events."""
+    vectors = new_vectors(sources.arrays)
+    found, _ = sources.new_index.search(np.ones((1, vectors.shape[1]), np.float32), len(vectors))
+    return sorted(found[found >= 0].tolist())
 
 
 def history_of(dataset: Dataset, user: int) -> History:

@@ -15,6 +15,7 @@ from encoders.losses import sampled_softmax
 from encoders.sequences import SequenceBatch, recent
 from encoders.stage_two import StageTwo, TowerBatches, tower_recall
 from encoders.towers import Towers, best_items
+from encoders.user_encoder import UserEncoder
 from features.dataset import Dataset, FloatArray
 from features.splits import Queries
 from tests.synthetic import everything, make_dataset, random_towers, random_units
@@ -301,3 +302,14 @@ def test_id_dropout_of_nearly_everything_trains_no_id(dataset: Dataset, text_vec
 def test_a_batch_fits_the_towers_device_type(dataset: Dataset) -> None:
     batch = next(iter(TowerBatches(dataset.events, everything(dataset), TINY, 0)))
     assert isinstance(batch.to(torch.device("cpu")), SequenceBatch)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_newest_position_alone_is_that_of_all(layers: int) -> None:
+    torch.manual_seed(layers)
+    encoder = UserEncoder(dim=8, layers=layers, heads=2, max_length=5, kinds=2, dropout=0.0).eval()
+    items, kinds = torch.randn(4, 5, 8), torch.randint(0, 2, (4, 5))
+    times = torch.randint(0, 10**6, (4, 5)).sort(dim=1).values
+    valid = torch.arange(5) >= torch.tensor([0, 2, 4, 5])[:, None]  # the last one has no event at all
+    whole = encoder(items, kinds, times, valid)[:, -1]
+    torch.testing.assert_close(encoder.newest(items, kinds, times, valid), whole, atol=1e-6, rtol=1e-5)

@@ -22,6 +22,7 @@ from features.dataset import Dataset, FloatArray
 from features.histories import HistoryBatch, batch_histories
 from features.statistics import DAY, Neighbours, Statistics
 from ranking.requests import History
+from tests.features.slow_features import slow_features
 from tests.synthetic import (
     EMPTY,
     START,
@@ -382,3 +383,36 @@ def test_one_attribute_less_is_two_features_less(arrays: ItemArrays) -> None:
         arrays, statistics=replace(arrays.statistics, attributes=arrays.statistics.attributes[:, :1])
     )
     assert "attribute_1" not in features_of(one, batch_of(EMPTY), [[0]])
+
+
+def test_features_are_those_of_the_simple_way(dataset: Dataset, text_vectors: FloatArray) -> None:
+    """Padding, repeated events, empty histories, other moments, attributes without a value."""
+    rng = np.random.default_rng(5)
+    arrays = make_recommender(dataset, text_vectors, factors=make_factors(dataset)).arrays
+    codes = np.where(rng.random((60, 3)) < 0.2, -1, rng.integers(0, 4, (60, 3))).astype(np.int32)
+    arrays = replace(
+        arrays,
+        affinity_units=random_units(60, 12, seed=2),
+        statistics=replace(arrays.statistics, attributes=codes),
+    )
+    past = [history_of(dataset, user) for user in range(20)]
+    long = past[7]
+    past[3] = EMPTY
+    past[7] = History(np.tile(long.items, 12), np.tile(long.kinds, 12), np.tile(long.times, 12))
+    batch = batch_histories(
+        [h.items for h in past], [h.kinds for h in past], [h.times for h in past],
+        [START + int(rng.integers(30, 90)) * DAY for _ in past],
+    )  # fmt: skip
+    rows = np.stack([rng.permutation(60)[:25] for _ in past]).astype(np.int32)
+    rows[rng.random(rows.shape) < 0.1] = -1
+    candidates = Candidates(
+        rows, rng.integers(1, 256, rows.shape).astype(np.int16), np.ones(rows.shape, np.float32)
+    )
+    users = UserVectors(
+        random_units(20, arrays.item_vectors.shape[1]),
+        random_units(20, arrays.factor_vectors.shape[1], seed=1),
+        affinity_profiles(batch, arrays.affinity_units),
+    )
+    best = rng.random((20, 2)).astype(np.float32)
+    asked = (batch, candidates, arrays, users, best, np.array([False, True]))
+    np.testing.assert_allclose(candidate_features(*asked), slow_features(*asked), rtol=1e-5, atol=2e-6)

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.histories import HistoryBatch, KeyedSums, batch_histories, contains, histories_of
+from features.histories import (
+    HistoryBatch,
+    KeyedSums,
+    batch_histories,
+    contains,
+    falling,
+    histories_of,
+    stable_order,
+)
 from features.splits import Queries
 from tests.synthetic import make_dataset
 
@@ -105,3 +113,16 @@ def test_contains_by_hand() -> None:
         [True, False],
     ]
     assert contains(np.zeros(0, np.int64), np.array([1])).tolist() == [False]
+
+
+@pytest.mark.parametrize("shape", [(0,), (1,), (500,), (7, 300)])
+def test_the_stable_order_is_that_of_a_stable_sort(shape: tuple[int, ...]) -> None:
+    keys = np.random.default_rng(0).integers(-5, 40, size=shape).astype(np.int32)
+    assert np.array_equal(stable_order(keys), np.argsort(keys, axis=-1, kind="stable"))
+
+
+def test_falling_numbers_order_floats_downwards() -> None:
+    values = np.array([0.0, -0.0, 1e-30, -1e-30, 3.5, -3.5, np.inf, -np.inf, 3.5], np.float32)
+    order = stable_order(falling(values))
+    assert np.array_equal(order, np.argsort(-values, kind="stable"))
+    assert falling(values)[0] == falling(values)[1] and np.abs(falling(values)).max() < 2**32

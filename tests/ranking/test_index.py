@@ -39,16 +39,40 @@ def mask(share: float, seed: int = 0) -> BoolArray:
 
 def test_small_catalogues_are_searched_exactly_and_large_ones_in_lists() -> None:
     assert default_factory(FLAT_LIMIT // 128 - 1, 128) == "Flat"
-    assert default_factory(FLAT_LIMIT // 128, 128) == "IVF1024,SQfp16"
-    assert default_factory(100_000, 128) == "IVF1024,SQfp16"
-    assert default_factory(1_000_000, 128) == "IVF4096,SQ8"
+    assert default_factory(FLAT_LIMIT // 128, 128) == "IVF1024,PQ64x4fs"
+    assert default_factory(1_000_000, 256) == "IVF4096,PQ128x4fs"
+    assert default_factory(1_000_000, 128, gpu=True) == "IVF4096,SQ8"
+    assert default_factory(1_000_000, 127) == "IVF4096,SQ8", "two numbers share a code"
 
 
 def test_an_inverted_file_looks_at_about_as_many_items_however_large_it_is() -> None:
     index = build("IVF8,Flat", nprobe=0)
     assert index.nprobe == 8  # of a small catalogue everything
     vectors = np.random.default_rng(0).normal(size=(100_000, 80)).astype(np.float32)
-    assert VectorIndex.build(vectors, IndexConfig(factory="IVF64,SQ8", gpu=False)).nprobe == 16
+    assert VectorIndex.build(vectors, IndexConfig(factory="IVF64,SQ8", gpu=False)).nprobe == 32
+
+
+def test_coarse_vectors_are_put_in_order_by_the_vectors_themselves() -> None:
+    """A quarter of what is fetched is kept; with enough lists nearly all of the best, with exact scores."""
+    rng = np.random.default_rng(3)
+    vectors = rng.normal(size=(4000, 32)).astype(np.float32)
+    vectors[7] = vectors[3000]
+    queries = np.concatenate([rng.normal(size=(20, 32)).astype(np.float32), vectors[7:8]])
+    config = IndexConfig(factory="IVF16,PQ16x4fs", nprobe=16, gpu=False)
+    index = VectorIndex.build(vectors, config)
+    allowed = rng.random(4000) < 0.5
+    for mask in (None, allowed):
+        rows, scores = index.search(queries, 50, mask)
+        exact = queries @ vectors.T
+        np.testing.assert_allclose(scores, np.take_along_axis(exact, rows.astype(np.int64), 1), rtol=1e-4)
+        assert (np.diff(scores, axis=1) <= 0).all()
+        if mask is not None:
+            assert mask[rows].all()
+            exact[:, ~mask] = -np.inf
+        best = np.argsort(-exact, axis=1)[:, :50]
+        found = [len(set(a) & set(b)) / 50 for a, b in zip(rows.tolist(), best.tolist(), strict=True)]
+        assert np.mean(found) > 0.85
+    assert index.search(queries[20:], 2)[0].tolist() == [[7, 3000]], "equals come in order of their rows"
 
 
 def test_the_best_places_are_those_of_a_stable_sort() -> None:

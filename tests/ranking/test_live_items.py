@@ -27,7 +27,7 @@ from ranking.recommender import Recommender
 from ranking.requests import Request
 from ranking.sources import Limits
 from tests.bundles import TEMPLATE, make_bundle
-from tests.synthetic import EMPTY, make_factors, request_of
+from tests.synthetic import EMPTY, make_factors, new_rows_of, request_of
 
 
 @pytest.fixture
@@ -354,7 +354,7 @@ def test_an_added_item_has_all_that_an_item_without_events_has(
     np.testing.assert_allclose(ours.factors.dual[60], factors.dual[60], rtol=1e-3, atol=1e-5)
     assert np.shares_memory(ours.factors.vectors, ours.arrays.factor_vectors)
     np.testing.assert_allclose(ours.arrays.text_near_recent, near_recent(near.ids, statistics), rtol=1e-4)
-    assert ours.sources.new_rows.tolist() == [60]
+    assert new_rows_of(ours.sources) == [60]
 
     demand, expected = ours.arrays.statistics.demand, statistics.demand
     for name in ("keys", "totals", "calendar", "first", "present", "eve"):
@@ -416,7 +416,7 @@ def test_a_changed_text_of_an_item_without_events_moves_its_factors_and_others_k
     version = change(live, *changes)
     after = version.recommender.recommender.arrays.factor_vectors
     assert np.flatnonzero((after != before).any(axis=1)).tolist() == [quiet]
-    assert version.recommender.recommender.sources.new_rows.tolist() == [quiet]
+    assert new_rows_of(version.recommender.recommender.sources) == [quiet]
     index = version.recommender.recommender.sources.factor_index
     assert index is not None
     rows, scores = index.search(after[[quiet]], 60)
@@ -437,10 +437,10 @@ def test_a_deleted_row_is_in_no_source(dataset: Dataset, encoder: TextEncoder) -
     for name in SOURCES:
         assert not gone & set(after[name].ravel().tolist()), name
         assert (after[name] >= 0).any() or name == "new_items", name
-    assert version.recommender.recommender.sources.new_rows.tolist() == sorted({60, 61, 62} - gone)
+    assert new_rows_of(version.recommender.recommender.sources) == sorted({60, 61, 62} - gone)
     back = item("n0", "trail boots summit")
     version = change(live, back)
-    assert 60 in version.recommender.recommender.sources.new_rows
+    assert 60 in new_rows_of(version.recommender.recommender.sources)
     assert (propose(version, dataset)["new_items"] == 60).any()
 
 

@@ -112,12 +112,13 @@ def test_a_list_does_not_depend_on_the_requests_beside_it(
         assert rows(alone) == rows(answer)
         assert [(i.source, i.reasons) for i in alone.items] == [(i.source, i.reasons) for i in answer.items]
         assert alone.degradation == answer.degradation
-        for name in ("score", "p_click", "p_purchase"):
+        # The last digit that is kept may be rounded either way.
+        for name, digit in (("score", 1e-4), ("p_click", 1e-5), ("p_purchase", 1e-5)):
             np.testing.assert_allclose(
                 [getattr(i, name) for i in alone.items],
                 [getattr(i, name) for i in answer.items],
                 rtol=1e-5,
-                atol=1e-6,
+                atol=1.1 * digit,
             )
     assert [rows(a) for a in either.recommend(asked[::-1])][::-1] == [rows(a) for a in together]
 

@@ -52,7 +52,13 @@ def test_taste_moves_scores_by_its_standardised_match_and_never_further(
 def test_a_search_does_not_depend_on_its_neighbours(bundle: Bundle, dataset: Dataset) -> None:
     requests = [asked(bundle, request_of(dataset, user), k=7) for user in range(5)]
     together = search(bundle.recommender, requests)
-    assert repr(together) == repr([search(bundle.recommender, [r])[0] for r in requests])
+    alone = [search(bundle.recommender, [request])[0] for request in requests]
+    for one, other in zip(alone, together, strict=True):
+        assert [(i.row, i.source, i.reasons) for i in one.items] == [
+            (i.row, i.source, i.reasons) for i in other.items
+        ]
+        assert [i.score for i in one.items] == pytest.approx([i.score for i in other.items], abs=1e-6)
+        assert one.degradation == other.degradation
     assert len({tuple(i.row for i in a.items) for a in together}) > 1
 
 

@@ -126,10 +126,11 @@ def test_titles_come_from_a_title_column_or_else_from_the_text() -> None:
     text = "A very long description that goes on and on, " * 10
     frame = pl.DataFrame({"item_id": ["a", "b"], "item_text": [text, "Short."], "Name": ["Boots", None]})
     named, bare = (ItemCards(LiveCatalogue(Catalogue(f))) for f in (frame, frame.drop("Name")))
-    assert (named.title(0), named.title(1)) == ("Boots", "Short.")
-    assert len(bare.title(0)) <= 80
-    assert bare.title(0) == "A very long description that goes on and on, A very long description that goes…"
-    assert len(named.snippet(0)) <= 160
+    assert (named.card(0)[0], named.card(1)[0]) == ("Boots", "Short.")
+    title, _ = bare.card(0)
+    assert len(title) <= 80
+    assert title == "A very long description that goes on and on, A very long description that goes…"
+    assert len(named.card(0)[1]) <= 160
 
 
 def test_every_kind_of_reason_reads_well() -> None:

@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from conf.encoders import TextEncoderConfig, UserEncoderConfig
 from conf.errors import InputError, closest
 from conf.schema import (
     CandidateConfig,
@@ -25,9 +26,7 @@ from conf.schema import (
     RankerConfig,
     RerankConfig,
     SplitConfig,
-    TextEncoderConfig,
-    UserEncoderConfig,
-)  # fmt: skip
+)
 from conf.serving import (
     CreateKeyConfig,
     DemoConfig,

@@ -5,15 +5,9 @@ from importlib.resources import files
 import pytest
 
 from conf.compose import GROUPS, ROOTS, compose_command
+from conf.encoders import Pooling, TextEncoderConfig, UserEncoderConfig
 from conf.errors import InputError
-from conf.schema import (
-    Adapter,
-    PipelineConfig,
-    Pooling,
-    SplitKind,
-    TextEncoderConfig,
-    UserEncoderConfig,
-)  # fmt: skip
+from conf.schema import Adapter, PipelineConfig, SplitKind
 from conf.serving import RecommendConfig, ServeConfig
 
 CONF = files("conf")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from conf.schema import Precision, TextEncoderConfig
+from conf.encoders import Precision, TextEncoderConfig
 from encoders.contexts import ContextBatch, ContextSampler
 from encoders.embedding import embed_texts
 from encoders.item_tower import whitening

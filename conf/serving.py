@@ -165,6 +165,8 @@ class ServeConfig:
     reload_seconds: float = 2.0
     """How often to look whether another version has become current; 0 stays with the first one."""
     tls: TlsConfig = field(default_factory=TlsConfig)
+    surfaces: str | None = None
+    """File of the shop's defaults for the lists of each surface, YAML or JSON; null has none."""
     keys: str | None = None
     """File of API keys made by create-key; null lets everybody in who reaches the port."""
     admin: bool | None = None

@@ -34,9 +34,11 @@ from serving.reload import BundleWatcher, FailedReload
 from serving.service import SERVICE_NAME, RecommendationService
 from serving.state_health import StateHealth
 from serving.stores import Stores, open_stores
+from serving.surfaces import Surfaces
 from serving.tls import server_credentials
 from serving.tracing import Tracing, make_tracing
 from serving.user_state import StateUnavailable, UserState
+from serving.watch import Watch
 from serving.workers import worker_number
 
 HISTORIES_FILE: Final = "histories.parquet"
@@ -128,9 +130,7 @@ class RunningServer:
     _health: health_aio.HealthServicer
     _envelope: Envelope
     _host: ModelHost
-    _watcher: BundleWatcher | None
-    _cleaner: HistoriesCleaner
-    _state_health: StateHealth
+    _watches: tuple[Watch, ...]
     _stores: Stores
     _metrics_server: MetricsServer | None
     _tracing: Tracing | None
@@ -141,10 +141,8 @@ class RunningServer:
         Args:
             drain_seconds: time that running calls get; what is not done by then is cancelled.
         """
-        if self._watcher is not None:
-            await self._watcher.watch.stop()
-        await self._cleaner.watch.stop()
-        await self._state_health.stop()
+        for watch in self._watches:
+            await watch.stop()
         await self._health.enter_graceful_shutdown()
         self.service.end_streams()
         # One stop at a time: of two, the first to end frees what the other goes on using; the process dies.
@@ -181,6 +179,7 @@ async def start(
         InputError: the port is taken, or state or histories cannot be used.
     """
     _check_privacy(config, model.current)
+    surfaces = Surfaces(None if config.surfaces is None else Path(config.surfaces), model.current)
     pseudonyms = make_pseudonyms(config.privacy)
     worker = worker_number()
     metrics, tracing = Metrics(), make_tracing(config.tracing, SERVICE_NAME)
@@ -222,8 +221,10 @@ async def start(
     host = ModelHost(changes, state, config, metrics)
     watcher = None
     if load is not None and config.reload_seconds > 0:
-        watcher = _watch(config, host, state, cleaner, health, console, load, metrics)
-    service = RecommendationService(host, state, changes, config, store / HISTORIES_FILE, watcher, pseudonyms)
+        watcher = _watch(config, host, state, surfaces, cleaner, health, console, load, metrics)
+    service = RecommendationService(
+        host, state, changes, config, store / HISTORIES_FILE, surfaces, watcher, pseudonyms
+    )
     pb_grpc.add_RecommendationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     for name in _HEALTH_NAMES:
@@ -237,9 +238,12 @@ async def start(
         reflection.enable_server_reflection(names, server)
     if worker is None:
         await server.start()
+    watches = [cleaner.watch, state_health.watch, surfaces.watch]
+    if watcher is not None:
+        watches.insert(0, watcher.watch)
     running = RunningServer(
-        port, service, metrics, server, health, envelope, host, watcher, cleaner, state_health, stores,
-        metrics_server, tracing,
+        port, service, metrics, server, health, envelope, host, tuple(watches), stores, metrics_server,
+        tracing,
     )  # fmt: skip
     try:
         await host.load(model, derived)
@@ -252,6 +256,7 @@ async def start(
     for name in _HEALTH_NAMES:
         await health.set(name, _SERVING)
     state_health.start(state)
+    surfaces.start(lambda: host.served.model)
     cleaner.watch.start()
     if watcher is not None:
         watcher.watch.start()
@@ -267,6 +272,7 @@ def _watch(
     config: ServeConfig,
     host: ModelHost,
     state: UserState,
+    surfaces: Surfaces,
     cleaner: HistoriesCleaner,
     health: health_aio.HealthServicer,
     console: Console,
@@ -278,6 +284,7 @@ def _watch(
 
     async def prepare(model: LiveModel) -> None:
         _check_privacy(config, model.current)
+        surfaces.check(model.current)
         if (store / HISTORIES_FILE).is_file():
             await cleaner.look(another_file=True)
             await state.import_histories(store / HISTORIES_FILE)

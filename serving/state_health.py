@@ -37,21 +37,18 @@ class StateHealth:
         self._state: UserState | None = None
         self._failed = float("-inf")
         """When a call has failed last, in seconds of the monotonic clock."""
-        self._watch = Watch(self._look, _TRY_SECONDS, "health cannot be told about the state")
+        self.watch = Watch(self._look, _TRY_SECONDS, "health cannot be told about the state")
+        """Tries the state, once `start` was called."""
 
     def start(self, state: UserState) -> None:
         """Try a state from now on."""
         self._state = state
-        self._watch.start()
-
-    async def stop(self) -> None:
-        """Stop trying."""
-        await self._watch.stop()
+        self.watch.start()
 
     def call_failed(self) -> None:
         """Take note that the state has failed a call."""
         self._failed = time.monotonic()
-        self._watch.ring()
+        self.watch.ring()
 
     async def _look(self) -> None:
         trouble = await self._try()

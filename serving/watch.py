@@ -6,7 +6,11 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeAlias
 
+Mark: TypeAlias = tuple[int, int, int] | None
+"""What is different once a file has changed."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -69,3 +73,12 @@ class Watch:
                     known = isinstance(error, self._expected)
                     _LOG.warning("%s: %s", self._trouble, error, exc_info=None if known else error)
                 failing = True
+
+
+def mark_of(path: Path) -> Mark:
+    """Return the mark of a file; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size

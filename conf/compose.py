@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from conf.clients import RecommendBatchConfig, RecommendConfig
 from conf.encoders import TextEncoderConfig, UserEncoderConfig
 from conf.errors import InputError, closest
 from conf.schema import (
@@ -32,7 +33,6 @@ from conf.serving import (
     DemoConfig,
     ExportConfig,
     ExportEventsConfig,
-    RecommendConfig,
     RollbackConfig,
     ServeConfig,
 )
@@ -47,6 +47,7 @@ ROOTS: dict[str, type] = {
     "run": PipelineConfig,
     "serve": ServeConfig,
     "recommend": RecommendConfig,
+    "recommend-batch": RecommendBatchConfig,
     "create-key": CreateKeyConfig,
     "export": ExportConfig,
     "export-events": ExportEventsConfig,

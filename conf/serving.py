@@ -1,4 +1,4 @@
-"""Typed configuration of the commands around a published bundle: serve, recommend, export and others."""
+"""Typed configuration of the commands around a published bundle: serve, export, rollback and others."""
 
 from __future__ import annotations
 
@@ -191,29 +191,6 @@ class ServeConfig:
         )
         require(self.item_poll_seconds > 0, "item_poll_seconds must be positive")
         at_least(0, self, "", "threads", "max_future_seconds", "drain_seconds", "reload_seconds")
-
-
-@dataclass(frozen=True)
-class RecommendConfig:
-    """Root of recommend, the terminal client."""
-
-    address: str = "127.0.0.1:50051"
-    user: str | None = None
-    items: list[str] = field(default_factory=list)
-    """Session context: recent item ids, oldest first."""
-    intent: str = ""
-    """Session context: what is looked for, in words."""
-    k: int = 10
-    filter: str = ""
-    explain: bool = True
-    timeout: float = 5.0
-    request_time: str | None = None
-    """ISO time to answer for; null is now."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        require(self.k >= 1, "k must be 1 or more")
-        require(self.timeout > 0, "timeout must be positive")
 
 
 @dataclass(frozen=True)

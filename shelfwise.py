@@ -25,19 +25,20 @@ ERRORS = Console(stderr=True)
 
 USAGE = """usage: shelfwise <command> [key=value ...]
 
-  run            prepare, train, publish and evaluate; unchanged stages are skipped
-  prepare        read and check raw tables, write the dataset
-  train-encoder  fine-tune the text encoder, train item and user towers
-  train-ranker   train the ranking head
-  publish        write a bundle and make it current
-  evaluate       measure against the baselines, write metrics and a report
-  serve          answer over gRPC from the current bundle
-  recommend      ask a running server from the terminal
-  create-key     make an API key for a server
-  export         copy the fine-tuned text encoder out of the current bundle
-  export-events  write the events that servers have recorded as a table for the next training
-  rollback       make an earlier bundle current again
-  demo           start a server on a finished run and show three users' lists
+  run              prepare, train, publish and evaluate; unchanged stages are skipped
+  prepare          read and check raw tables, write the dataset
+  train-encoder    fine-tune the text encoder, train item and user towers
+  train-ranker     train the ranking head
+  publish          write a bundle and make it current
+  evaluate         measure against the baselines, write metrics and a report
+  serve            answer over gRPC from the current bundle
+  recommend        ask a running server from the terminal
+  recommend-batch  write the lists of many users to a file, for a campaign
+  create-key       make an API key for a server
+  export           copy the fine-tuned text encoder out of the current bundle
+  export-events    write the events that servers have recorded as a table for the next training
+  rollback         make an earlier bundle current again
+  demo             start a server on a finished run and show three users' lists
 
 `shelfwise <command> --cfg job` prints every key of a command with its value; `-m` sweeps over several values,
 `shelfwise -m run hydra/sweeper=optuna ...` searches for the best ones.
@@ -99,6 +100,12 @@ def _recommend(config: Any) -> None:  # noqa: ANN401
     recommend(config, CONSOLE)
 
 
+def _recommend_batch(config: Any) -> None:  # noqa: ANN401
+    from serving.campaign import recommend_batch
+
+    recommend_batch(config, CONSOLE)
+
+
 def _create_key(config: Any) -> None:  # noqa: ANN401
     from pathlib import Path
 
@@ -148,6 +155,7 @@ COMMANDS: dict[str, Callable[[Any], float | None]] = {
     "run": _run,
     "serve": _serve,
     "recommend": _recommend,
+    "recommend-batch": _recommend_batch,
     "create-key": _create_key,
     "export": _export,
     "export-events": _export_events,

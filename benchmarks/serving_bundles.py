@@ -16,7 +16,8 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from conf.schema import CandidateConfig, IndexConfig, Precision
+from conf.encoders import Precision
+from conf.schema import CandidateConfig, IndexConfig
 from encoders.affinity import Affinity
 from encoders.factors import Factors
 from encoders.item_tower import whitening

@@ -15,6 +15,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from conf.clients import RecommendBatchConfig, RecommendConfig
+from conf.encoders import TextEncoderConfig, UserEncoderConfig
 from conf.errors import InputError, closest
 from conf.schema import (
     CandidateConfig,
@@ -25,15 +27,12 @@ from conf.schema import (
     RankerConfig,
     RerankConfig,
     SplitConfig,
-    TextEncoderConfig,
-    UserEncoderConfig,
-)  # fmt: skip
+)
 from conf.serving import (
     CreateKeyConfig,
     DemoConfig,
     ExportConfig,
     ExportEventsConfig,
-    RecommendConfig,
     RollbackConfig,
     ServeConfig,
 )
@@ -48,6 +47,7 @@ ROOTS: dict[str, type] = {
     "run": PipelineConfig,
     "serve": ServeConfig,
     "recommend": RecommendConfig,
+    "recommend-batch": RecommendBatchConfig,
     "create-key": CreateKeyConfig,
     "export": ExportConfig,
     "export-events": ExportEventsConfig,

@@ -1,11 +1,12 @@
-"""Typed configuration of the commands around a published bundle: serve, recommend, export and others."""
+"""Typed configuration of the commands around a published bundle: serve, export, rollback and others."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
 
-from conf.schema import PrivacyConfig, _at_least, _require
+from conf.checks import at_least, require
+from conf.schema import PrivacyConfig
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class TlsConfig:
     def __post_init__(self) -> None:
         """Check that what belongs together is there."""
         encrypted = self.certificate is not None
-        _require(encrypted == (self.key is not None), "tls.certificate and tls.key need each other")
-        _require(encrypted or self.client_ca is None, "tls.client_ca needs tls.certificate")
+        require(encrypted == (self.key is not None), "tls.certificate and tls.key need each other")
+        require(encrypted or self.client_ca is None, "tls.client_ca needs tls.certificate")
 
 
 class LogFormat(Enum):
@@ -43,7 +44,7 @@ class MetricsConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _require(0 <= self.port <= 65535, "metrics.port must lie in 0..65535")
+        require(0 <= self.port <= 65535, "metrics.port must lie in 0..65535")
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,11 @@ class TracingConfig:
 
     def __post_init__(self) -> None:
         """Check the address and the ratio."""
-        _require(
+        require(
             self.endpoint is None or self.endpoint.startswith(("http://", "https://")),
             "tracing.endpoint must begin with http:// or https://",
         )
-        _require(0.0 <= self.sample_ratio <= 1.0, "tracing.sample_ratio must lie in 0..1")
+        require(0.0 <= self.sample_ratio <= 1.0, "tracing.sample_ratio must lie in 0..1")
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,10 @@ class LimitsConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _at_least(1, self, "limits.", "max_concurrent")
+        at_least(1, self, "limits.", "max_concurrent")
         for name in ("max_queue_seconds", "history_seconds", "default_deadline_seconds"):
-            _require(getattr(self, name) > 0, f"limits.{name} must be positive")
-        _require(
+            require(getattr(self, name) > 0, f"limits.{name} must be positive")
+        require(
             0 < self.standing_queue_seconds <= self.max_queue_seconds,
             "limits.standing_queue_seconds must be positive and at most limits.max_queue_seconds",
         )
@@ -111,11 +112,11 @@ class RedisConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _require(bool(self.prefix), "redis.prefix must not be empty")
-        _at_least(0, self, "redis.", "max_user_events", "retries")
-        _at_least(1, self, "redis.", "max_connections")
+        require(bool(self.prefix), "redis.prefix must not be empty")
+        at_least(0, self, "redis.", "max_user_events", "retries")
+        at_least(1, self, "redis.", "max_connections")
         for name in ("timeout_seconds", "erase_seconds"):
-            _require(getattr(self, name) > 0, f"redis.{name} must be positive")
+            require(getattr(self, name) > 0, f"redis.{name} must be positive")
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,8 @@ class ServeConfig:
     reload_seconds: float = 2.0
     """How often to look whether another version has become current; 0 stays with the first one."""
     tls: TlsConfig = field(default_factory=TlsConfig)
+    surfaces: str | None = None
+    """File of the shop's defaults for the lists of each surface, YAML or JSON; null has none."""
     keys: str | None = None
     """File of API keys made by create-key; null lets everybody in who reaches the port."""
     admin: bool | None = None
@@ -176,41 +179,18 @@ class ServeConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _require(0 <= self.port <= 65535, "port must lie in 0..65535")
-        _at_least(1, self, "", "max_page_size")
-        _at_least(1, self, "", "max_batch", "max_queue", "max_history", "max_event_batch", "max_live_items")
-        _at_least(1, self, "", "max_streams")
-        _require(self.max_message_bytes >= 65536, "max_message_bytes must be 65536 or more")
-        _at_least(1, self, "", "workers")
-        _require(
+        require(0 <= self.port <= 65535, "port must lie in 0..65535")
+        at_least(1, self, "", "max_page_size")
+        at_least(1, self, "", "max_batch", "max_queue", "max_history", "max_event_batch", "max_live_items")
+        at_least(1, self, "", "max_streams")
+        require(self.max_message_bytes >= 65536, "max_message_bytes must be 65536 or more")
+        at_least(1, self, "", "workers")
+        require(
             self.metrics.port == 0 or self.metrics.port + self.workers <= 65536,
             "metrics.port: the workers' ports end beyond 65535",
         )
-        _require(self.item_poll_seconds > 0, "item_poll_seconds must be positive")
-        _at_least(0, self, "", "threads", "max_future_seconds", "drain_seconds", "reload_seconds")
-
-
-@dataclass(frozen=True)
-class RecommendConfig:
-    """Root of recommend, the terminal client."""
-
-    address: str = "127.0.0.1:50051"
-    user: str | None = None
-    items: list[str] = field(default_factory=list)
-    """Session context: recent item ids, oldest first."""
-    intent: str = ""
-    """Session context: what is looked for, in words."""
-    k: int = 10
-    filter: str = ""
-    explain: bool = True
-    timeout: float = 5.0
-    request_time: str | None = None
-    """ISO time to answer for; null is now."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        _require(self.k >= 1, "k must be 1 or more")
-        _require(self.timeout > 0, "timeout must be positive")
+        require(self.item_poll_seconds > 0, "item_poll_seconds must be positive")
+        at_least(0, self, "", "threads", "max_future_seconds", "drain_seconds", "reload_seconds")
 
 
 @dataclass(frozen=True)
@@ -230,7 +210,7 @@ class CreateKeyConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _at_least(0, self, "", "requests_per_second", "burst")
+        at_least(0, self, "", "requests_per_second", "burst")
 
 
 @dataclass(frozen=True)
@@ -274,4 +254,4 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _at_least(1, self, "", "k")
+        at_least(1, self, "", "k")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from conf.errors import InputError
+from conf.checks import at_least
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,5 @@ class SweepConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name, least in (("n_trials", 1), ("startup_trials", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"hydra.sweeper.{name} must be {least} or more")
+        at_least(1, self, "hydra.sweeper.", "n_trials", "startup_trials")
+        at_least(0, self, "hydra.sweeper.", "seed")

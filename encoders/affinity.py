@@ -15,7 +15,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
-from conf.schema import TextEncoderConfig
+from conf.encoders import TextEncoderConfig
 from encoders.contexts import ContextBatch, ContextSampler
 from encoders.item_tower import whitening
 from encoders.losses import in_batch_softmax

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from conf.schema import Precision
+from conf.encoders import Precision
 from encoders.text_encoder import TextEncoder, resolve_precision
 from features.dataset import FloatArray
 

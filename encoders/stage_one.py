@@ -14,8 +14,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from conf.encoders import Precision, TextEncoderConfig, TuningMode
 from conf.errors import InputError
-from conf.schema import Precision, TextEncoderConfig, TuningMode
 from encoders.affinity import context_loss
 from encoders.contexts import ContextBatch, ContextSampler
 from encoders.embedding import embed_texts

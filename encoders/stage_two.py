@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from conf.schema import UserEncoderConfig
+from conf.encoders import UserEncoderConfig
 from encoders.fitting import running_average
 from encoders.losses import sampled_softmax
 from encoders.sequences import (

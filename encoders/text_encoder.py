@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from conf.encoders import Pooling, Precision, TextEncoderConfig
 from conf.errors import InputError
-from conf.schema import Pooling, Precision, TextEncoderConfig
 
 _ST_MODULES = [
     {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},

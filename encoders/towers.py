@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from conf.schema import UserEncoderConfig
+from conf.encoders import UserEncoderConfig
 from encoders.item_tower import ItemTower
 from encoders.sequences import SequenceBatch
 from encoders.user_encoder import UserEncoder

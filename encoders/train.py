@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from conf.schema import PipelineConfig, TuningMode
+from conf.encoders import TuningMode
+from conf.schema import PipelineConfig
 from encoders.affinity import AFFINITY_FILE, Affinity
 from encoders.contexts import ContextSampler
 from encoders.embedding import embed_texts

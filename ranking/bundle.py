@@ -11,8 +11,9 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import load_file, save_file
 
+from conf.encoders import Precision, TextEncoderConfig
 from conf.errors import InputError
-from conf.schema import CandidateConfig, IndexConfig, Precision, TextEncoderConfig
+from conf.schema import CandidateConfig, IndexConfig
 from encoders.affinity import AFFINITY_FILE, Affinity
 from encoders.embedding import embed_texts
 from encoders.factors import FACTORS_FILE, Factors

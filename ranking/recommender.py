@@ -28,6 +28,7 @@ from ranking.arrange import Place, arrange
 from ranking.assemble import unit
 from ranking.explain import explain
 from ranking.index import Searches, VectorIndex
+from ranking.intent import with_intent
 from ranking.ranker import Ranker
 from ranking.requests import Reason, Recommendation, Recommended, Request
 from ranking.rerank import POOL, best_first, diversify
@@ -299,6 +300,12 @@ class Recommender:
                 if request.intent is not None:
                     intents[query] = request.intent
         ranked = self.rank(batch, limits, intents, sources, pins)
+        for query, request in enumerate(requests):
+            if request.intent is not None:
+                real = ranked.candidates.rows[query] >= 0
+                cosines = self.text_vectors[ranked.candidates.rows[query, real]] @ request.intent
+                known = len(request.history.items) > 0
+                ranked.scores[query, real] = with_intent(ranked.scores[query, real], cosines, known)
         with timed("rerank"):
             return [self._answer(request, ranked, query, final) for query, request in enumerate(requests)]
 

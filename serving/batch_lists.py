@@ -27,6 +27,7 @@ from serving.lists import NO_SESSION, Lists, Prepared, rung
 from serving.model import RecommendJob
 from serving.problems import Problem, invalid
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from serving.surfaces import Surfaces
 from serving.user_state import UserState
 from serving.wishes import Wish
 
@@ -53,12 +54,15 @@ class _User:
 class BatchLists:
     """Streams of lists; create it inside a running event loop."""
 
-    def __init__(self, lists: Lists, host: ModelHost, state: UserState, config: ServeConfig) -> None:
+    def __init__(
+        self, lists: Lists, host: ModelHost, state: UserState, config: ServeConfig, surfaces: Surfaces
+    ) -> None:
         """Wire the parts; see `serving.service.RecommendationService`."""
         self._lists = lists
         self._host = host
         self._state = state
         self._config = config
+        self._surfaces = surfaces
         self._running = 0
         self._ending = False
 
@@ -73,7 +77,7 @@ class BatchLists:
             Problem: a request that cannot be answered, too many streams, or a server that is shutting down.
         """
         size = validation.page_size(request.list_size, self._config.max_page_size, "list_size")
-        wish = Wish.of(request, size)
+        wish = Wish.of(request, size, self._surfaces)
         identity = paging.fingerprint(request, ("resume_token", "max_users"))
         after = resume_tokens.decode(request.resume_token, identity)
         if request.max_users < 0:

@@ -59,7 +59,12 @@ class Envelope(grpc.aio.ServerInterceptor):
     """Wraps the calls of one service."""
 
     def __init__(
-        self, service_name: str, limits: LimitsConfig, metrics: Metrics, tracing: Tracing | None = None
+        self,
+        service_name: str,
+        limits: LimitsConfig,
+        metrics: Metrics,
+        state_failed: Callable[[], None],
+        tracing: Tracing | None = None,
     ) -> None:
         """Wrap calls of this fully qualified service and leave the others (health, reflection) alone.
 
@@ -67,11 +72,13 @@ class Envelope(grpc.aio.ServerInterceptor):
             service_name: the service.
             limits: how many calls at a time, and for how long.
             metrics: told of every call.
+            state_failed: called when the state has failed a call.
             tracing: told of every call; None makes no traces.
         """
         self._prefix = f"/{service_name}/"
         self._limits = limits
         self._metrics = metrics
+        self._state_failed = state_failed
         self._tracing = tracing
         metrics.in_flight.set_function(lambda: self._running)
         self._running = 0
@@ -187,6 +194,7 @@ class Envelope(grpc.aio.ServerInterceptor):
         fields = {"request_id": record.request_id, "method": record.method}
         if isinstance(error, StateUnavailable):
             self._metrics.state_errors.labels(record.method).inc()
+            self._state_failed()
             _LOG.error("%s: %s", record.method, error, extra=fields)
             message = "user state cannot be reached"
             return Problem(grpc.StatusCode.UNAVAILABLE, "STATE_UNAVAILABLE", message, retry_seconds=1.0)

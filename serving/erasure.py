@@ -15,6 +15,7 @@ from typing import Final
 from conf.errors import InputError
 from serving.histories import forget_users, users_of
 from serving.user_state import StateUnavailable, UserState
+from serving.watch import Watch
 
 _LOG = logging.getLogger(__name__)
 _USERS_AT_A_TIME: Final = 1_000
@@ -33,20 +34,10 @@ class HistoriesCleaner:
         """
         self._state = state
         self._path = path
-        self._seconds = seconds
+        self.watch = Watch(self.look, seconds, f"deleted users may still be in {path.name}")
+        """Looks for deletions in the background, once it is started."""
         self._seen = 0
         """What the store's number of deletions was when the file was clean; 0 where nobody was deleted."""
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Look for deletions in the background from now on."""
-        self._task = asyncio.create_task(self._watch())
-
-    async def stop(self) -> None:
-        """Stop looking."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     async def look(self, another_file: bool = False) -> None:
         """Take everybody out of the file who has been deleted since the last look.
@@ -73,11 +64,3 @@ class HistoriesCleaner:
             deleted |= await self._state.deleted_among(users[start : start + _USERS_AT_A_TIME])
         if deleted:
             await asyncio.to_thread(forget_users, self._path, deleted)
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(self._seconds)
-            try:
-                await self.look()
-            except Exception:  # whatever it is, the next look may go better
-                _LOG.exception("deleted users may still be in %s", self._path.name)

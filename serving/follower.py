@@ -9,7 +9,6 @@ model's thread, so a large upsert does not hold up requests.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -20,6 +19,7 @@ from serving.batching import Batcher, QueueFull
 from serving.item_changes import ItemChanges, StoredChange
 from serving.model import Answer, ApplyJob, EncodeJob, Job, LiveModel
 from serving.user_state import StateUnavailable
+from serving.watch import Watch
 
 _LOG = logging.getLogger(__name__)
 CHUNK: Final = 16
@@ -54,11 +54,14 @@ class ItemFollower:
         self._changes = changes
         self._jobs = jobs
         self._applied = applied
-        self._poll_seconds = poll_seconds
-        self._news = asyncio.Event()
+        self._watch = Watch(
+            lambda: self.catch_up(CHUNK),
+            poll_seconds,
+            "item changes cannot be read",
+            (StateUnavailable, QueueFull),
+        )
         self._progress = asyncio.Condition()
         self._stopped = False
-        self._task: asyncio.Task[None] | None = None
 
     async def catch_up(self, chunk: int) -> None:
         """Apply what is stored and not yet applied, `chunk` changes and texts at a time.
@@ -71,15 +74,12 @@ class ItemFollower:
 
     def start(self) -> None:
         """Follow in the background from now on."""
-        self._task = asyncio.create_task(self._follow())
+        self._watch.start()
 
     async def stop(self) -> None:
         """Stop following; whoever waits for a revision is told."""
         self._stopped = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await self._watch.stop()
         async with self._progress:
             self._progress.notify_all()
 
@@ -89,26 +89,9 @@ class ItemFollower:
         Raises:
             TimeoutError: the deadline (event loop time) passed before.
         """
-        self._news.set()
+        self._watch.ring()
         async with asyncio.timeout_at(deadline), self._progress:
             await self._progress.wait_for(lambda: self.revision >= revision or self._stopped)
-
-    async def _follow(self) -> None:
-        available = True
-        while True:
-            # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the news.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_seconds):
-                    await self._news.wait()
-            self._news.clear()
-            try:
-                await self.catch_up(CHUNK)
-                available = True
-            except Exception as error:  # whatever it is, the next look may go better
-                if available:
-                    known = isinstance(error, (StateUnavailable, QueueFull))
-                    _LOG.warning("item changes cannot be read: %s", error, exc_info=None if known else error)
-                available = False
 
     async def _apply(self, stored: Sequence[StoredChange], chunk: int) -> None:
         """Apply changes; if they fail, apply them one by one, so that only the one at fault is left out."""

@@ -62,7 +62,7 @@ def read_histories(path: Path) -> pl.DataFrame:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a histories file's content.
+    """Return the SHA-256 of a file's content.
 
     Raises:
         InputError: the file cannot be read.

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from conf.errors import InputError
+from serving.watch import mark_of
 
 _LOG = logging.getLogger(__name__)
 _PREFIX: Final = "sw_"
@@ -102,7 +103,7 @@ class KeyRing:
         self._keys: list[ApiKey] = []
         self._limits: dict[str, RateLimit] = {}
         self._looked = time.monotonic()
-        self._state = _state(path)
+        self._mark = mark_of(path)
         self._take(read_keys(path))
 
     def find(self, secret: str) -> ApiKey | None:
@@ -130,21 +131,13 @@ class KeyRing:
         if time.monotonic() - self._looked < _LOOK_SECONDS:
             return
         self._looked = time.monotonic()
-        state = _state(self._path)
-        if state != self._state:
-            self._state = state
+        mark = mark_of(self._path)
+        if mark != self._mark:
+            self._mark = mark
             try:
                 self._take(read_keys(self._path))
             except InputError as error:
                 _LOG.error("the keys of before stay in use: %s", error)
-
-
-def _state(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def hash_key(secret: str) -> str:

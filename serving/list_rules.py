@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Final
 
 from conf.errors import closest
@@ -36,7 +36,7 @@ async def list_rules(
     Raises:
         Problem: a rule that cannot be used.
     """
-    check_rules(message, served)
+    check_rules(message, served.attributes)
     if not (message.caps or message.pins or message.boosts or message.HasField("exploration")):
         return None, []
     catalogue = served.model.catalogue
@@ -64,8 +64,12 @@ async def list_rules(
     return rules, unknown
 
 
-def check_rules(message: pb.ListRules, served: Served) -> None:
+def check_rules(message: pb.ListRules, known: Mapping[str, AttributeKind]) -> None:
     """Check everything of rules but the filters of boosts.
+
+    Args:
+        message: as received.
+        known: attributes of the catalogue.
 
     Raises:
         Problem: naming the field.
@@ -79,7 +83,7 @@ def check_rules(message: pb.ListRules, served: Served) -> None:
             raise invalid(f"rules.{name}", f"{given:,} of them; at most {most}")
     for index, cap in enumerate(message.caps):
         path = f"rules.caps[{index}]"
-        _attribute(f"{path}.attribute", cap.attribute, served)
+        _attribute(f"{path}.attribute", cap.attribute, known)
         _within(f"{path}.max_items", cap.max_items)
     _distinct("rules.caps", "attribute", (cap.attribute for cap in message.caps))
     for index, pin in enumerate(message.pins):
@@ -101,8 +105,7 @@ def check_rules(message: pb.ListRules, served: Served) -> None:
             raise invalid("rules.exploration.share", f"{share:g} is not above 0 and at most 1")
 
 
-def _attribute(path: str, name: str, served: Served) -> None:
-    known = served.attributes
+def _attribute(path: str, name: str, known: Mapping[str, AttributeKind]) -> None:
     kind = known.get(name)
     if kind is None:
         what = f"unknown attribute '{name[:64]}'{closest(name[:64], known)}" if name else "is empty"

@@ -26,6 +26,7 @@ from serving.problems import Problem, invalid
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.recall import Recall, Recalled
 from serving.selection import Selection
+from serving.surfaces import Surfaces
 from serving.telemetry import note
 from serving.translation import SessionEvents, degradation, merge_history, session_events
 from serving.user_state import MICROS, log_name
@@ -84,6 +85,7 @@ class Lists:
         config: ServeConfig,
         pseudonyms: Pseudonyms | None,
         tokens: AttributionTokens,
+        surfaces: Surfaces,
     ) -> None:
         """Wire the parts; see `serving.service.RecommendationService`."""
         self._host = host
@@ -91,6 +93,7 @@ class Lists:
         self._config = config
         self._pseudonyms = pseudonyms
         self._tokens = tokens
+        self._surfaces = surfaces
         self._selection = Selection(config, host)
 
     async def close(self) -> None:
@@ -110,7 +113,7 @@ class Lists:
         served = self._host.served
         size = validation.page_size(request.page_size, self._config.max_page_size)
         shown = paging.decode(request.page_token, identity := paging.fingerprint(request))
-        wish = Wish.of(request, size)
+        wish = Wish.of(request, size, self._surfaces)
         intent = validation.limited_text("session.intent", request.session.intent, validation.MAX_QUERY_CHARS)
         device, hour = _circumstances(request.session)
         session = session_events(request.session, served.model, now_us)

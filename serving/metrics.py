@@ -82,6 +82,10 @@ class Metrics:
         self.shed = self._counter("shed", "Calls refused with RESOURCE_EXHAUSTED", "reason")
         self.refused = self._counter("refused", "Calls turned away before they were read", "reason")
         self.state_errors = self._counter("state_errors", "Calls that the state failed", "method")
+        self.state_works = self._gauge(
+            "state_works", "1 while the state can be read and fails no call, else 0"
+        )
+        self.state_works.set(1)
         self._lists = self._counter("lists", "Lists by rung of the fallback ladder", "method", "degradation")
         self._masks = self._counter("filter_masks", "Filters by whether their mask was known", "result")
         self._events = self._counter("events", "Received events by what became of them", "outcome")

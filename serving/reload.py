@@ -19,6 +19,7 @@ from conf.errors import InputError
 from ranking.store import current_version
 from serving.host import ModelHost, Served
 from serving.model import LiveModel
+from serving.watch import Watch
 
 _LOG = logging.getLogger(__name__)
 _RETRY_SECONDS: Final = 60.0
@@ -66,27 +67,9 @@ class BundleWatcher:
         self._load = load
         self._prepare = prepare
         self._changed = changed
-        self._seconds = seconds
         self._tried = 0.0
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Watch in the background from now on."""
-        self._task = asyncio.create_task(self._watch())
-
-    async def stop(self) -> None:
-        """Stop watching; a model that is being loaded is not served any more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(self._seconds)
-            try:
-                await self.look()
-            except Exception:  # telling how it went has failed; the watch goes on
-                _LOG.exception("a change of model could not be reported")
+        self.watch = Watch(self.look, seconds, "a change of model could not be reported")
+        """Follows CURRENT once it is started; what is still being loaded at the stop is never served."""
 
     async def look(self) -> None:
         """Go over to the version that CURRENT names, unless it is served or has failed a moment ago."""

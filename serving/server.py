@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -31,19 +32,26 @@ from serving.model import LiveModel, Model
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.reload import BundleWatcher, FailedReload
 from serving.service import SERVICE_NAME, RecommendationService
+from serving.state_health import StateHealth
 from serving.stores import Stores, open_stores
+from serving.surfaces import Surfaces
 from serving.tls import server_credentials
 from serving.tracing import Tracing, make_tracing
 from serving.user_state import StateUnavailable, UserState
+from serving.watch import Watch
 from serving.workers import worker_number
 
 HISTORIES_FILE: Final = "histories.parquet"
 """In the artifact store: training histories, imported into user state once per content."""
 RELOAD_HEALTH: Final = "shelfwise.v1.ModelReload"
 """Health service name that is NOT_SERVING while CURRENT names a version that could not be loaded."""
+STATE_HEALTH: Final = "shelfwise.v1.State"
+"""Health service name that is NOT_SERVING while the state cannot be read, or fails calls."""
 Load = Callable[[str], LiveModel]
 """Verifies and loads a version of the store."""
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+_SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+_HEALTH_NAMES: Final = ("", SERVICE_NAME, RELOAD_HEALTH, STATE_HEALTH)
 _CURRENT: Final = "CURRENT"
 _SWITCH_SECONDS: Final = 0.0005
 """How long a thread may keep Python to itself: the event loop must not wait for the model's thread."""
@@ -122,8 +130,7 @@ class RunningServer:
     _health: health_aio.HealthServicer
     _envelope: Envelope
     _host: ModelHost
-    _watcher: BundleWatcher | None
-    _cleaner: HistoriesCleaner
+    _watches: tuple[Watch, ...]
     _stores: Stores
     _metrics_server: MetricsServer | None
     _tracing: Tracing | None
@@ -134,9 +141,8 @@ class RunningServer:
         Args:
             drain_seconds: time that running calls get; what is not done by then is cancelled.
         """
-        if self._watcher is not None:
-            await self._watcher.stop()
-        await self._cleaner.stop()
+        for watch in self._watches:
+            await watch.stop()
         await self._health.enter_graceful_shutdown()
         self.service.end_streams()
         # One stop at a time: of two, the first to end frees what the other goes on using; the process dies.
@@ -173,10 +179,13 @@ async def start(
         InputError: the port is taken, or state or histories cannot be used.
     """
     _check_privacy(config, model.current)
+    surfaces = Surfaces(None if config.surfaces is None else Path(config.surfaces), model.current)
     pseudonyms = make_pseudonyms(config.privacy)
     worker = worker_number()
     metrics, tracing = Metrics(), make_tracing(config.tracing, SERVICE_NAME)
-    envelope = Envelope(SERVICE_NAME, config.limits, metrics, tracing)
+    health = health_aio.HealthServicer()
+    state_health = StateHealth(partial(_tell_of_state, health, metrics))
+    envelope = Envelope(SERVICE_NAME, config.limits, metrics, state_health.call_failed, tracing)
     server = grpc.aio.server(
         interceptors=[_gate(config, console, metrics), envelope],
         maximum_concurrent_rpcs=_HARD_LIMIT * config.limits.max_concurrent,
@@ -210,14 +219,15 @@ async def start(
         await stores.close()
         raise
     host = ModelHost(changes, state, config, metrics)
-    health = health_aio.HealthServicer()
     watcher = None
     if load is not None and config.reload_seconds > 0:
-        watcher = _watch(config, host, state, cleaner, health, console, load, metrics)
-    service = RecommendationService(host, state, changes, config, store / HISTORIES_FILE, watcher, pseudonyms)
+        watcher = _watch(config, host, state, surfaces, cleaner, health, console, load, metrics)
+    service = RecommendationService(
+        host, state, changes, config, store / HISTORIES_FILE, surfaces, watcher, pseudonyms
+    )
     pb_grpc.add_RecommendationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    for name in ("", SERVICE_NAME, RELOAD_HEALTH):
+    for name in _HEALTH_NAMES:
         await health.set(name, _NOT_SERVING)
     if config.reflection:
         names = (
@@ -228,8 +238,11 @@ async def start(
         reflection.enable_server_reflection(names, server)
     if worker is None:
         await server.start()
+    watches = [cleaner.watch, state_health.watch, surfaces.watch]
+    if watcher is not None:
+        watches.insert(0, watcher.watch)
     running = RunningServer(
-        port, service, metrics, server, health, envelope, host, watcher, cleaner, stores, metrics_server,
+        port, service, metrics, server, health, envelope, host, tuple(watches), stores, metrics_server,
         tracing,
     )  # fmt: skip
     try:
@@ -240,18 +253,26 @@ async def start(
     except BaseException:
         await running.stop(0.0)
         raise
-    for name in ("", SERVICE_NAME, RELOAD_HEALTH):
-        await health.set(name, health_pb2.HealthCheckResponse.SERVING)
-    cleaner.start()
+    for name in _HEALTH_NAMES:
+        await health.set(name, _SERVING)
+    state_health.start(state)
+    surfaces.start(lambda: host.served.model)
+    cleaner.watch.start()
     if watcher is not None:
-        watcher.start()
+        watcher.watch.start()
     return running
+
+
+async def _tell_of_state(health: health_aio.HealthServicer, metrics: Metrics, works: bool) -> None:
+    metrics.state_works.set(works)
+    await health.set(STATE_HEALTH, _SERVING if works else _NOT_SERVING)
 
 
 def _watch(
     config: ServeConfig,
     host: ModelHost,
     state: UserState,
+    surfaces: Surfaces,
     cleaner: HistoriesCleaner,
     health: health_aio.HealthServicer,
     console: Console,
@@ -263,16 +284,16 @@ def _watch(
 
     async def prepare(model: LiveModel) -> None:
         _check_privacy(config, model.current)
+        surfaces.check(model.current)
         if (store / HISTORIES_FILE).is_file():
             await cleaner.look(another_file=True)
             await state.import_histories(store / HISTORIES_FILE)
 
     async def changed(failed: FailedReload | None) -> None:
-        good = health_pb2.HealthCheckResponse.SERVING if failed is None else _NOT_SERVING
         metrics.reload_failed.set(0 if failed is None else 1)
         if failed is not None:
             metrics.reload_failures.inc()
-        await health.set(RELOAD_HEALTH, good)
+        await health.set(RELOAD_HEALTH, _SERVING if failed is None else _NOT_SERVING)
         if failed is None:
             console.print(
                 f"serving model {host.served.model.version}", soft_wrap=True, markup=False, highlight=False

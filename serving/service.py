@@ -29,6 +29,7 @@ from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.recall import Recall
 from serving.recording import check_events, respond
 from serving.reload import BundleWatcher
+from serving.surfaces import Surfaces
 from serving.telemetry import note, passed, stage
 from serving.user_state import Outcome, UserState
 
@@ -52,6 +53,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         changes: ItemChanges,
         config: ServeConfig,
         histories: Path,
+        surfaces: Surfaces,
         watcher: BundleWatcher | None = None,
         pseudonyms: Pseudonyms | None = None,
     ) -> None:
@@ -63,6 +65,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
             changes: stored item changes.
             config: limits.
             histories: file of training histories in the artifact store; it may be missing.
+            surfaces: the shop's defaults for lists.
             watcher: follows newly published models, if anybody does.
             pseudonyms: replaces user ids before anything else sees them; None keeps them.
         """
@@ -71,11 +74,12 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         self._changes = changes
         self._config = config
         self._histories = histories
+        self._surfaces = surfaces
         self._watcher = watcher
         self._recall = Recall(host, state, config)
         self._tokens = AttributionTokens()
-        self._lists = Lists(host, self._recall, config, pseudonyms, self._tokens)
-        self._batches = BatchLists(self._lists, host, state, config)
+        self._lists = Lists(host, self._recall, config, pseudonyms, self._tokens, surfaces)
+        self._batches = BatchLists(self._lists, host, state, config, surfaces)
         self._started = time.monotonic()
 
     def end_streams(self) -> None:
@@ -168,6 +172,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
             max_page_size=self._config.max_page_size,
             max_event_batch=self._config.max_event_batch,
             queue_length=len(self._host.jobs),
+            surfaces=self._surfaces.defaults,
             request_id=CALL.get().request_id,
         )
         response.model_data_time.FromSeconds(model.data_end)

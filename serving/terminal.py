@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import grpc
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from conf.clients import RecommendConfig
 from conf.errors import InputError
-from conf.serving import RecommendConfig
-from serving.client import Client
 from serving.queries import RecommendQuery, SessionEvent
 from serving.results import RecommendResult, ServiceError
+from serving.terminal_connection import connected, in_one_line, moment
 
 _DEGRADATIONS = {
     "none": "personalised with the user's history",
@@ -36,36 +34,20 @@ def recommend(config: RecommendConfig, console: Console) -> None:
         intent=config.intent,
         page_size=config.k,
         filter=config.filter,
+        surface=config.surface,
         explain=config.explain,
-        request_time=_moment(config.request_time),
+        request_time=moment(config.request_time),
     )
     try:
-        with Client(config.address, timeout=config.timeout) as client:
+        with connected(config, config.timeout) as client:
             result = client.recommend(query)
     except ServiceError as error:
-        if error.code is grpc.StatusCode.UNAVAILABLE and not error.reason:
-            raise InputError(
-                f"no server answers at {config.address}; start one with `shelfwise serve` "
-                "or set address=HOST:PORT"
-            ) from error
         if error.code is grpc.StatusCode.DEADLINE_EXCEEDED:
             raise InputError(
                 f"{config.address} did not answer within {config.timeout:g} s; set timeout=SECONDS"
             ) from error
-        raise InputError(f"{config.address} refused: {error.message}") from error
+        raise InputError(in_one_line(error, config)) from error
     _show(result, config, console)
-
-
-def _moment(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InputError(
-            f"request_time: '{text}' is not an ISO time, for example 2024-05-31T12:00:00"
-        ) from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _show(result: RecommendResult, config: RecommendConfig, console: Console) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from serving import validation
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from serving.surfaces import Surfaces
 
 
 @dataclass(frozen=True)
@@ -27,20 +28,26 @@ class Wish:
     rules: pb.ListRules
 
     @classmethod
-    def of(cls, request: pb.RecommendRequest | pb.BatchRecommendRequest, size: int) -> Wish:
-        """Check a request.
+    def of(
+        cls, request: pb.RecommendRequest | pb.BatchRecommendRequest, size: int, surfaces: Surfaces
+    ) -> Wish:
+        """Check a request, and take the defaults of its surface for what it leaves open.
 
         Raises:
             Problem: a field that cannot be used.
         """
+        surface = validation.surface(request.surface)
+        defaults = surfaces.of(surface)
+        seen = request if request.HasField("exclude_seen") else defaults
+        diverse = request if request.HasField("diversity") else defaults
         return cls(
             size=size,
             filter=request.filter,
             excluded=validation.excluded("exclude_item_ids", request.exclude_item_ids),
-            exclude_seen=request.exclude_seen if request.HasField("exclude_seen") else None,
-            diversity=validation.diversity(request.diversity) if request.HasField("diversity") else None,
+            exclude_seen=seen.exclude_seen if seen.HasField("exclude_seen") else None,
+            diversity=validation.diversity(diverse.diversity) if diverse.HasField("diversity") else None,
             explain=request.explain,
-            surface=validation.surface(request.surface),
+            surface=surface,
             fields=validation.read_mask(request.read_mask, pb.RecommendedItem),
-            rules=request.rules,
+            rules=(request if request.HasField("rules") else defaults).rules,
         )

@@ -11,7 +11,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from conf.schema import PipelineConfig, Precision, SplitKind, TextEncoderConfig
+from conf.encoders import Precision, TextEncoderConfig
+from conf.schema import PipelineConfig, SplitKind
 from encoders.embedding import embed_texts
 from encoders.text_encoder import TextEncoder, load_text_encoder
 from encoders.train import train_encoder

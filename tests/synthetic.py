@@ -13,6 +13,7 @@ import polars as pl
 import torch
 from transformers import BertConfig, BertModel, BertTokenizer
 
+from conf.encoders import Pooling, Precision, TextEncoderConfig, UserEncoderConfig
 from conf.schema import (
     CandidateConfig,
     DataConfig,
@@ -20,13 +21,9 @@ from conf.schema import (
     FactorConfig,
     IndexConfig,
     PipelineConfig,
-    Pooling,
-    Precision,
     RankerConfig,
     SplitConfig,
     SplitKind,
-    TextEncoderConfig,
-    UserEncoderConfig,
 )
 from encoders.factors import Factors
 from encoders.text_encoder import Prompts, TextEncoder

@@ -17,7 +17,8 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from conf.schema import DataConfig, PipelineConfig, TextEncoderConfig
+from conf.encoders import TextEncoderConfig
+from conf.schema import DataConfig, PipelineConfig
 from features.dataset import load_dataset
 from ranking.bundle import load_bundle
 from ranking.pipeline import evaluate, run

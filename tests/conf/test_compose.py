@@ -4,17 +4,12 @@ from importlib.resources import files
 
 import pytest
 
+from conf.clients import RecommendConfig
 from conf.compose import GROUPS, ROOTS, compose_command
+from conf.encoders import Pooling, TextEncoderConfig, UserEncoderConfig
 from conf.errors import InputError
-from conf.schema import (
-    Adapter,
-    PipelineConfig,
-    Pooling,
-    SplitKind,
-    TextEncoderConfig,
-    UserEncoderConfig,
-)  # fmt: skip
-from conf.serving import RecommendConfig, ServeConfig
+from conf.schema import Adapter, PipelineConfig, SplitKind
+from conf.serving import ServeConfig
 
 CONF = files("conf")
 FOLDERS = sorted(f.name for f in CONF.iterdir() if f.is_dir() and not f.name.startswith("_"))

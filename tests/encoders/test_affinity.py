@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conf.schema import TextEncoderConfig
+from conf.encoders import TextEncoderConfig
 from encoders.affinity import Affinity, lenders
 from encoders.contexts import ContextSampler
 from encoders.item_tower import whitening

@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from conf.schema import Precision, TextEncoderConfig
+from conf.encoders import Precision, TextEncoderConfig
 from encoders.contexts import ContextBatch, ContextSampler
 from encoders.embedding import embed_texts
 from encoders.fitting import MONITORED, Fit, fit

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from conf.encoders import Pooling, Precision, TextEncoderConfig, TuningMode
 from conf.errors import InputError
-from conf.schema import Pooling, Precision, TextEncoderConfig, TuningMode
 from encoders.embedding import embed_texts
 from encoders.stage_one import choose_trainable, merge_adapters
 from encoders.text_encoder import Prompts, TextEncoder, family_prompts, load_text_encoder

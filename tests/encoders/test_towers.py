@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from conf.encoders import UserEncoderConfig
 from conf.errors import InputError
-from conf.schema import UserEncoderConfig
 from encoders.item_tower import ItemTower, whitening
 from encoders.losses import sampled_softmax
 from encoders.sequences import SequenceBatch, recent

@@ -11,12 +11,14 @@ from typing import Any, Protocol
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving.client import Client
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.queries import Event, Item, RecommendQuery, SearchQuery, SimilarQuery
 from serving.results import ServiceError
+from serving.server import STATE_HEALTH
 from tests.faults.conftest import Processes
 from tests.faults.server_process import ROOT, ServerProcess, complaint
 from tests.serving.test_delete_user import files_with, write_histories
@@ -124,6 +126,12 @@ def channels() -> Iterator[Callable[[ServerProcess], Any]]:
         channel.close()
 
 
+def state_health(server: ServerProcess) -> int:
+    with grpc.insecure_channel(server.address) as channel:
+        request = health_pb2.HealthCheckRequest(service=STATE_HEALTH)
+        return int(health_pb2_grpc.HealthStub(channel).Check(request, timeout=10).status)
+
+
 def batch(name: str, count: int = 200) -> list[Event]:
     """More events than fit into what is open already."""
     return [Event(ALICE, "i9", "click", event_id=f"{name}-{n}") for n in range(count)]
@@ -147,6 +155,7 @@ def test_a_full_disk_stops_changes_and_nothing_else(
         refused(stub, pb.UpsertItemsRequest(items=[Item("n2", {"title": "Boot two"}).message()]))
         refused(stub, pb.DeleteItemsRequest(item_ids=["n1"]))
         refused(stub, pb.DeleteUserRequest(user_id=ALICE))
+        assert state_health(server) == health_pb2.HealthCheckResponse.NOT_SERVING
 
         page = client.recommend(RecommendQuery(user_id=ALICE, page_size=1))
         assert (page.degradation, page.items[0].item_id) == ("none", "i8")  # the history is still read

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from conf.encoders import TextEncoderConfig
 from conf.errors import InputError
-from conf.schema import PipelineConfig, SplitConfig, SplitKind, TextEncoderConfig
+from conf.schema import PipelineConfig, SplitConfig, SplitKind
 from features.stages import Stage, fingerprint, plain, write_atomically
 
 

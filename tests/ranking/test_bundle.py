@@ -314,7 +314,8 @@ def sparse_shop(folder: Path, bert: Path, events: str | None) -> PipelineConfig:
 
 
 def pipeline_config_without_events(folder: Path, bert: Path) -> PipelineConfig:
-    from conf.schema import DataConfig, TextEncoderConfig
+    from conf.encoders import TextEncoderConfig
+    from conf.schema import DataConfig
 
     return PipelineConfig(
         work_dir=str(folder / "work"),
@@ -358,7 +359,8 @@ def test_shoppers_who_came_once_teach_nothing_and_break_nothing(tmp_path: Path, 
 
 
 def test_one_shopper_with_a_long_history_is_enough_to_run(tmp_path: Path, bert: Path) -> None:
-    from conf.schema import RankerConfig, SplitConfig, SplitKind, UserEncoderConfig
+    from conf.encoders import UserEncoderConfig
+    from conf.schema import RankerConfig, SplitConfig, SplitKind
 
     rng = np.random.default_rng(0)
     lines = [f"u,{'abcde'[rng.integers(5)]},{1_700_000_000 + 1000 * n}" for n in range(250)]

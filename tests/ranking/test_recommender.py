@@ -220,6 +220,31 @@ def test_the_rung_of_the_ladder_is_told(
     assert recommender.recommend([Request(EMPTY, START)])[0].degradation == "popularity"
 
 
+def test_words_alone_order_the_list_by_how_its_texts_fit_them(
+    recommender: Recommender, text_vectors: FloatArray
+) -> None:
+    [answer] = recommender.recommend([Request(EMPTY, START, k=8, intent=text_vectors[33], explain=True)])
+    best = np.argsort(-np.round(text_vectors @ text_vectors[33], 4), kind="stable")[:8]
+    assert rows(answer) == best.tolist()
+    assert answer.items[0].score == pytest.approx(1.0, abs=1e-3)
+    assert all("matches_intent" in [r.kind for r in item.reasons] for item in answer.items)
+
+
+def test_words_and_history_both_count(
+    recommender: Recommender, dataset: Dataset, text_vectors: FloatArray
+) -> None:
+    said = replace(request_of(dataset, 0), k=ITEMS, exclude_seen=False, intent=text_vectors[33])
+    plain, asked, other = recommender.recommend(
+        [replace(said, intent=None), said, replace(request_of(dataset, 1), k=ITEMS, intent=text_vectors[33])]
+    )
+    assert rows(asked).index(33) < max(rows(plain).index(33), 3)
+    assert rows(asked) != rows(other)  # two shoppers who say the same
+    fits = np.argsort(-(text_vectors @ text_vectors[33]))[: ITEMS // 4]
+    assert len(set(rows(asked)[: len(fits)]) & set(fits.tolist())) > len(
+        set(rows(plain)[: len(fits)]) & set(fits.tolist())
+    )
+
+
 def test_an_intent_brings_what_reads_like_it(text_only: Recommender, text_vectors: FloatArray) -> None:
     [answer] = text_only.recommend([Request(EMPTY, START, k=5, intent=text_vectors[33], explain=True)])
     found = {i.row: i for i in answer.items}

@@ -10,8 +10,9 @@ import grpc
 import pytest
 from rich.console import Console
 
+from conf.clients import RecommendConfig
 from conf.errors import InputError
-from conf.serving import RecommendConfig, ServeConfig
+from conf.serving import ServeConfig
 from serving.client import AsyncClient, Client
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.queries import Boost, Event, ListRules, RecommendQuery, SessionEvent, SimilarQuery

@@ -26,6 +26,7 @@ from serving.queries import Event, RecommendQuery
 from serving.redis_state import RedisUserState
 from serving.redis_store import safe_name
 from serving.results import ServiceError
+from serving.server import STATE_HEALTH
 from serving.stores import Stores, open_stores
 from serving.user_state import NewEvent, Outcome, StateUnavailable
 from tests.serving.conftest import Harness, Servers, until
@@ -66,10 +67,10 @@ def new(item: str, event_id: str, user: str = "u", kind: str = "click", time_us:
     return NewEvent(user, item, kind, time_us, f"client:{event_id}")
 
 
-def health(server: Harness) -> int:
+def health(server: Harness, service: str = "") -> int:
     with grpc.insecure_channel(server.address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        return int(stub.Check(health_pb2.HealthCheckRequest(), timeout=10).status)
+        return int(stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10).status)
 
 
 def refused(server: Harness, event_id: str, timeout: float | None = 10.0) -> ServiceError:
@@ -112,6 +113,29 @@ def test_lists_go_on_without_redis_and_events_are_there_when_it_comes_back(
         "lists are made without stored events from now on",
         "stored events can be read again",
     ]
+
+
+@pytest.mark.parametrize("harm", ["kill", "freeze"])
+def test_health_of_the_state_follows_redis_without_any_call(
+    servers: Servers, own_redis: Callable[..., RedisServer], harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    redis = own_redis()
+    server = servers.start(state=redis.url)
+    works = server.running.metrics.registry.get_sample_value
+    with grpc.insecure_channel(server.address) as channel:
+        request = health_pb2.HealthCheckRequest(service=STATE_HEALTH)
+        watched = health_pb2_grpc.HealthStub(channel).Watch(request, timeout=30)
+        assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
+        assert works("shelfwise_state_works") == 1
+        getattr(redis, harm)()
+        assert next(watched).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert works("shelfwise_state_works") == 0
+        assert health(server) == health_pb2.HealthCheckResponse.SERVING  # lists are still made
+        redis.thaw() if harm == "freeze" else redis.start()
+        assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
+        watched.cancel()
+    told = [r.getMessage() for r in caplog.records if r.name == "serving.state_health"]
+    assert [text.partition(":")[0] for text in told] == ["the state does not work", "the state works again"]
 
 
 def test_a_redis_that_hangs_holds_up_no_list(servers: Servers, own_redis: Callable[..., RedisServer]) -> None:

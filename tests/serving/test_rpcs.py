@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from conf.serving import ServeConfig
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.results import ServiceError
+from serving.server import RELOAD_HEALTH, STATE_HEALTH
 from serving.service import SERVICE_NAME
 from tests.serving.conftest import Harness, Servers
 from tests.serving.fake_bundle import DATA_END, ITEMS, KINDS, TEXT_DIM
@@ -134,7 +135,7 @@ def test_a_message_beyond_the_limit_is_refused(servers: Servers) -> None:
 def test_health_check_and_watch(server: Harness) -> None:
     with grpc.insecure_channel(server.address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
-        for name in ("", SERVICE_NAME):
+        for name in ("", SERVICE_NAME, RELOAD_HEALTH, STATE_HEALTH):
             response = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)
             assert response.status == health_pb2.HealthCheckResponse.SERVING
         with pytest.raises(grpc.RpcError) as caught:

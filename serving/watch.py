@@ -1,0 +1,84 @@
+"""Looking at something again and again in the background, for whatever a server follows."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeAlias
+
+Mark: TypeAlias = tuple[int, int, int] | None
+"""What is different once a file has changed."""
+_LOG = logging.getLogger(__name__)
+
+
+class Watch:
+    """Looks every few seconds, and at once when it is rung for; create and use it inside a running loop.
+
+    A look that fails is only logged, once until one succeeds: whatever it is, the next look may go better.
+    """
+
+    def __init__(
+        self,
+        look: Callable[[], Awaitable[None]],
+        seconds: float,
+        trouble: str,
+        expected: tuple[type[Exception], ...] = (),
+    ) -> None:
+        """Prepare to watch.
+
+        Args:
+            look: looks once; it is not called again before it returns.
+            seconds: time between two looks.
+            trouble: what it means that a look fails, for the log.
+            expected: failures that need no traceback.
+        """
+        self._look = look
+        self._seconds = seconds
+        self._trouble = trouble
+        self._expected = expected
+        self._rung = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Look in the background from now on, for the first time once the seconds are over."""
+        self._task = asyncio.create_task(self._run())
+
+    def ring(self) -> None:
+        """Look at once, or once more where a look is going on."""
+        self._rung.set()
+
+    async def stop(self) -> None:
+        """Stop looking; a look that is going on is cancelled."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def _run(self) -> None:
+        failing = False
+        while True:
+            # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the ring.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._seconds):
+                    await self._rung.wait()
+            self._rung.clear()
+            try:
+                await self._look()
+                failing = False
+            except Exception as error:
+                if not failing:
+                    known = isinstance(error, self._expected)
+                    _LOG.warning("%s: %s", self._trouble, error, exc_info=None if known else error)
+                failing = True
+
+
+def mark_of(path: Path) -> Mark:
+    """Return the mark of a file; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -138,15 +138,21 @@ def stack(parts: list[Examples]) -> Examples:
     """Put examples of different widths together."""
     width = max(p.real.shape[1] for p in parts)
 
-    def widen(array: np.ndarray) -> np.ndarray:
-        return np.pad(array, [(0, 0), (0, width - array.shape[1])] + [(0, 0)] * (array.ndim - 2))
+    def widen(arrays: list[np.ndarray]) -> np.ndarray:
+        # Filled in place: millions of rows of features are not to be held a third time.
+        shape = (sum(map(len, arrays)), width, *arrays[0].shape[2:])
+        wide, start = np.zeros(shape, dtype=arrays[0].dtype), 0
+        for array in arrays:
+            wide[start : start + len(array), : array.shape[1]] = array
+            start += len(array)
+        return wide
 
     return Examples(
-        np.concatenate([widen(p.features) for p in parts]),
-        np.concatenate([widen(p.real) for p in parts]),
-        np.concatenate([widen(p.chosen) for p in parts]),
-        np.concatenate([widen(p.bought) for p in parts]),
-        np.concatenate([widen(p.fused) for p in parts]),
+        widen([p.features for p in parts]),
+        widen([p.real for p in parts]),
+        widen([p.chosen for p in parts]),
+        widen([p.bought for p in parts]),
+        widen([p.fused for p in parts]),
         np.concatenate([p.negative_share for p in parts]),
         np.concatenate([p.targets for p in parts]),
     )

@@ -22,7 +22,7 @@ than a millisecond per query."""
 PROBED = 4_000_000
 """Numbers (vectors times width) that a search of an inverted file looks at by default: about a quarter of a
 millisecond, whatever the size of the catalogue."""
-REFINED = 4
+REFINED = 8
 """How many times the wanted rows are fetched from an index that knows vectors by 2 bits a number, to be put
 in order by the vectors themselves."""
 SAMPLED = 64

@@ -168,9 +168,9 @@ def train_ranker(config: PipelineConfig, console: Console) -> Path:
         torch.manual_seed(config.seed)
         attributes = (train.features.shape[2] - len(feature_names(0))) // 2
         ranker = Ranker(feature_names(attributes), list(config.ranker.hidden), config.ranker.dropout)
-        sample = train.features[train.real]
-        rng = np.random.default_rng(config.seed)
-        ranker.fit_scale(sample[rng.permutation(len(sample))[:200_000]])
+        real = np.flatnonzero(train.real)
+        drawn = np.random.default_rng(config.seed).permutation(len(real))[:200_000]
+        ranker.fit_scale(train.features[np.unravel_index(real[drawn], train.real.shape)])
         module = RankerModule(ranker, config.ranker, train, valid, config.seed)
         checkpoints = Path(config.work_dir) / "checkpoints" / f"ranker-{stage.inputs}"
         fitted = fit(

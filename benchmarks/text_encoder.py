@@ -92,11 +92,12 @@ def measure(
         folder: holds the dataset and one work directory per variation.
         console: says what is happening.
     """
-    lines: list[dict[str, Any]] = []
+    planned: list[tuple[str, Sequence[str], list[str], Path, PipelineConfig]] = []
     for name, own in {BASE: [], **variations}.items():
-        settings = merge_overrides(overrides, own)
-        work = folder / folder_of(name)
-        config: PipelineConfig = compose_command("run", [*settings, f"work_dir={work}"])
+        settings, work = merge_overrides(overrides, own), folder / folder_of(name)
+        planned.append((name, own, settings, work, compose_command("run", [*settings, f"work_dir={work}"])))
+    lines: list[dict[str, Any]] = []
+    for name, own, settings, work, config in planned:
         if config.threads:
             torch.set_num_threads(config.threads)
         try:

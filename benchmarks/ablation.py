@@ -213,16 +213,26 @@ def measure(
     return lines
 
 
+def arguments(about: str | None, name: str) -> argparse.Namespace:
+    """Read the command line of a benchmark of variations.
+
+    Args:
+        about: what it does, its first line.
+        name: of its folder under `work`, and of the table where none is given.
+    """
+    parser = argparse.ArgumentParser(description=(about or "").partition("\n")[0])
+    parser.add_argument("variations", type=Path, help="YAML file: name -> list of overrides")
+    parser.add_argument("overrides", nargs="*", help="settings of the base run, key=value")
+    parser.add_argument("--name", default=name, help="of the folder and the table")
+    parser.add_argument("--folder", type=Path, default=Path("work") / name)
+    parser.add_argument("--page", type=Path, help="Markdown page that gets the table")
+    return parser.parse_intermixed_args()
+
+
 def main() -> None:
     """Run an ablation and show it."""
     console = Console()
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("variations", type=Path, help="YAML file: name -> list of overrides")
-    parser.add_argument("overrides", nargs="*", help="settings of the base run, key=value")
-    parser.add_argument("--name", default="ablation", help="of the folder and the table")
-    parser.add_argument("--folder", type=Path, default=Path("work/ablation"))
-    parser.add_argument("--page", type=Path, help="Markdown page that gets the table")
-    asked = parser.parse_intermixed_args()
+    asked = arguments(__doc__, "ablation")
     try:
         lines = measure(
             read_variations(asked.variations), asked.overrides, asked.folder / asked.name, console

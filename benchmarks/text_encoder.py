@@ -11,7 +11,6 @@ map that is learnt on its finished vectors. Finished variations are kept.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -25,7 +24,7 @@ import torch
 from rich.console import Console
 from rich.markdown import Markdown
 
-from benchmarks.ablation import BASE, folder_of, read_variations
+from benchmarks.ablation import BASE, arguments, folder_of, read_variations
 from benchmarks.runs import merge_overrides, put_section, shown_command
 from conf.compose import compose_command
 from conf.errors import InputError
@@ -149,13 +148,7 @@ def to_markdown(name: str, command: str, lines: Sequence[dict[str, Any]]) -> str
 def main() -> None:
     """Compare variations and show them."""
     console = Console()
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("variations", type=Path, help="YAML file: name -> list of overrides")
-    parser.add_argument("overrides", nargs="*", help="settings of shelfwise run, key=value")
-    parser.add_argument("--name", default="text-encoder", help="of the folder and the table")
-    parser.add_argument("--folder", type=Path, default=Path("work/text-encoder"))
-    parser.add_argument("--page", type=Path, help="Markdown page that gets the table")
-    asked = parser.parse_intermixed_args()
+    asked = arguments(__doc__, "text-encoder")
     try:
         lines = measure(
             read_variations(asked.variations), asked.overrides, asked.folder / asked.name, console

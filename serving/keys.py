@@ -158,7 +158,9 @@ def read_keys(path: Path) -> list[ApiKey]:
         if not isinstance(entries, list):
             raise TypeError("keys is not a list")
     except OSError as error:
-        raise InputError(f"{path}: the key file cannot be read ({error.strerror})") from error
+        raise InputError(
+            f"{path}: the key file cannot be read ({error.strerror}); `shelfwise create-key` makes one"
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a key file; make one with `shelfwise create-key`") from error
     keys = [_entry(path, number, entry) for number, entry in enumerate(entries)]

@@ -29,6 +29,7 @@ from encoders.factors import Factors
 from encoders.text_encoder import Prompts, TextEncoder
 from encoders.towers import Towers
 from features import schema
+from features.candidates import feature_names
 from features.dataset import BoolArray, Catalogue, Dataset, Events, FloatArray, LongArray
 from features.statistics import item_statistics
 from ranking.assemble import item_arrays
@@ -254,6 +255,17 @@ def new_rows_of(sources: CandidateSources) -> list[int]:
     vectors = new_vectors(sources.arrays)
     found, _ = sources.new_index.search(np.ones((1, vectors.shape[1]), np.float32), len(vectors))
     return sorted(found[found >= 0].tolist())
+
+
+def make_full_recommender(dataset: Dataset, text_vectors: FloatArray) -> Recommender:
+    """Towers and a ranking head with random weights, and factors: every arithmetic step takes part."""
+    items = len(dataset.catalogue)
+    towers = random_towers(text_vectors.shape[1], items, 2)
+    towers.item_tower.fit_text(text_vectors, np.ones(items, dtype=np.bool_))
+    factors = make_factors(dataset)
+    made = make_recommender(dataset, text_vectors, towers=towers, factors=factors)
+    ranker = Ranker(feature_names(made.arrays.statistics.attributes.shape[1]), [16]).eval()
+    return make_recommender(dataset, text_vectors, towers=towers, ranker=ranker, factors=factors)
 
 
 def history_of(dataset: Dataset, user: int) -> History:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,13 @@ import yaml  # type: ignore[import-untyped]
 from conf.serving import MetricsConfig
 from serving.client import Client
 from serving.queries import Event, RecommendQuery
-from tests.serving.conftest import Servers
+from tests.serving.conftest import Servers, servers
 from tests.serving.test_metrics import free_port, scrape
+
+__all__ = ["servers"]  # a fixture
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 METRIC = re.compile(r"\b(?:shelfwise|process)_[a-z_]+\b")
-
-
-@pytest.fixture
-def servers(tmp_path: Path) -> Iterator[Servers]:
-    started = Servers(tmp_path)
-    yield started
-    started.close()
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 
 from conf.schema import PipelineConfig
 from tests.faults.server_process import ServerProcess, command
-from tests.serving.conftest import server, servers
+from tests.serving.conftest import remains_are_left_alone, server, servers
 
-__all__ = ["server", "servers"]
+__all__ = ["remains_are_left_alone", "server", "servers"]
 
 
 class Processes:

@@ -26,9 +26,9 @@ from tests.synthetic import (
     history_of,
     make_dataset,
     make_factors,
+    make_full_recommender,
     make_recommender,
     make_world,
-    random_towers,
     random_units,
     request_of,
 )  # fmt: skip
@@ -42,15 +42,7 @@ def rows(answer: Recommendation) -> list[int]:
 
 @pytest.fixture(scope="module")
 def recommender(dataset: Dataset, text_vectors: FloatArray) -> Recommender:
-    """Towers and a ranking head with random weights, and factors: every arithmetic step takes part."""
-    towers = random_towers(32, ITEMS, 2)
-    towers.item_tower.fit_text(text_vectors, np.ones(ITEMS, dtype=np.bool_))
-    factors = make_factors(dataset)
-    made = make_recommender(dataset, text_vectors, towers=towers, factors=factors)
-    names = feature_names(made.arrays.statistics.attributes.shape[1])
-    return make_recommender(
-        dataset, text_vectors, towers=towers, ranker=Ranker(names, [16]).eval(), factors=factors
-    )
+    return make_full_recommender(dataset, text_vectors)
 
 
 @pytest.fixture(scope="module")

@@ -9,31 +9,22 @@ import pytest
 
 from conf.schema import CandidateConfig
 from encoders.text_encoder import TextEncoder
-from features.candidates import feature_names
 from features.dataset import Dataset, FloatArray, IntArray
 from ranking.live_catalogue import ItemChange
 from ranking.live_items import LiveItems
-from ranking.ranker import Ranker
 from ranking.recommender import Recommender
 from ranking.requests import Recommendation, Request
 from ranking.rules import Boost, Cap, Pin, Rules
 from ranking.value_codes import ValueCodes
 from tests.bundles import make_bundle
-from tests.synthetic import make_factors, make_recommender, random_towers, request_of
+from tests.synthetic import make_full_recommender, make_recommender, request_of
 
 ITEMS = 60
 
 
 @pytest.fixture(scope="module")
 def recommender(dataset: Dataset, text_vectors: FloatArray) -> Recommender:
-    towers = random_towers(32, ITEMS, 2)
-    towers.item_tower.fit_text(text_vectors, np.ones(ITEMS, dtype=np.bool_))
-    factors = make_factors(dataset)
-    made = make_recommender(dataset, text_vectors, towers=towers, factors=factors)
-    names = feature_names(made.arrays.statistics.attributes.shape[1])
-    return make_recommender(
-        dataset, text_vectors, towers=towers, ranker=Ranker(names, [16]).eval(), factors=factors
-    )
+    return make_full_recommender(dataset, text_vectors)
 
 
 def rows(answer: Recommendation) -> list[int]:

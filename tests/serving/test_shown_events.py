@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable
 from dataclasses import astuple
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
-from serving.sqlite_file import _LAYERS, SqliteFile
+from serving.sqlite_file import _LAYERS
 from serving.sqlite_state import SqliteUserState
 from serving.user_state import NOT_SHOWN, NewEvent, Outcome, PastEvent, Shown
+from tests.serving.test_user_state import with_state
 
 T = TypeVar("T")
 SHOWN = Shown("r-1", 3, "home", "v1", "phone", 17)
 COLUMNS = "request_id, list_position, surface, model_version, device, hour"
-
-
-def with_state(path: Path, scenario: Callable[[SqliteUserState], Awaitable[T]]) -> T:
-    async def run() -> T:
-        file = SqliteFile(path)
-        try:
-            return await scenario(SqliteUserState(file))
-        finally:
-            await file.close()
-
-    return asyncio.run(run())
 
 
 def event(

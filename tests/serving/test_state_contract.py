@@ -26,6 +26,7 @@ from serving.user_state import (
     UserState,
 )
 from tests.serving.backends import Backend
+from tests.serving.test_user_state import histories, new
 
 START = 1_700_000_000 * MICROS
 SHOWN = Shown("r-1", 3, "home", "v1", "phone", 17)
@@ -34,16 +35,6 @@ BOOT = ItemChange(
 )
 HAT = ItemChange("b", {"title": "Hat"})
 GONE = ItemChange("a", None)
-
-
-def new(user: str, item: str, time_us: int, event_id: str, kind: str = "click") -> NewEvent:
-    return NewEvent(user, item, kind, time_us, f"client:{event_id}")
-
-
-def histories(path: Path, rows: list[tuple[str, str, str, int, int]], **changes: Any) -> Path:
-    columns = ["user_id", "item_id", "event", "timestamp", "order"]
-    pl.DataFrame(rows, schema=columns, orient="row").with_columns(**changes).write_parquet(path)
-    return path
 
 
 async def everything(state: UserState, imported: bool = True) -> list[StoredEvent]:

@@ -149,11 +149,16 @@ def lenders(units: FloatArray, rows: IntArray, known: np.ndarray, k: int) -> Nei
     if len(pool) == 0:
         return Neighbours(ids, weights)
     width = min(k, len(pool))
-    pooled = units[pool]
+    # Copying most of a catalogue for the sake of one changed item costs more than looking at the rest of it.
+    everybody = 2 * len(pool) > len(units)
+    pool = np.arange(len(units), dtype=np.int32) if everybody else pool
+    pooled = units if everybody else units[pool]
     step = max(BLOCK // len(pool), 1)
     for start in range(0, len(rows), step):
         block = slice(start, start + step)
         cosines = units[rows[block]] @ pooled.T
+        if everybody:
+            cosines[:, ~known] = -np.inf
         best = np.argpartition(-cosines, width - 1, axis=1)[:, :width]
         values = np.take_along_axis(cosines, best, axis=1)
         order = np.lexsort((best, -values), axis=1)

@@ -104,3 +104,17 @@ def test_lenders_by_hand(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     np.testing.assert_allclose(found.weights, expected, atol=1e-6)
     nobody = lenders(units, np.array([1], np.int32), np.zeros(5, bool), 4)
     assert (nobody.ids == -1).all() and (nobody.weights == 0).all()
+
+
+@pytest.mark.parametrize("share", [0.2, 0.8])
+def test_lenders_are_the_nearest_of_those_with_a_past(share: float) -> None:
+    rng = np.random.default_rng(0)
+    units = rng.standard_normal((50, 6)).astype(np.float32)
+    units /= np.linalg.norm(units, axis=1, keepdims=True)
+    known = np.arange(50) % 10 < 10 * share
+    rows = np.flatnonzero(~known).astype(np.int32)
+    found = lenders(units, rows, known, 3)
+    for row, ids, weights in zip(rows, found.ids, found.weights, strict=True):
+        near = sorted(np.flatnonzero(known), key=lambda other: -float(units[row] @ units[other]))[:3]
+        assert ids.tolist() == near
+        np.testing.assert_allclose(weights, np.maximum(units[near] @ units[row], 0), rtol=1e-5)

@@ -322,9 +322,13 @@ def test_a_failing_model_is_internal_with_a_request_id_and_spares_its_neighbours
 def test_a_deadline_of_one_millisecond_is_exceeded_and_its_work_dropped(server: Harness) -> None:
     server.model.recommender.gate.clear()
     blocker = server.stub.Recommend.future(pb.RecommendRequest(), timeout=10)
+    until(lambda: server.running._host.jobs._runner is not None and len(server.running._host.jobs) == 0)
     with pytest.raises(grpc.RpcError) as caught:
         server.stub.Recommend(pb.RecommendRequest(user_id="late"), timeout=0.001)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    # The caller gives up by its own clock; the server may be a moment behind.
+    server.stub.GetStatus(pb.GetStatusRequest(), timeout=10)
+    until(lambda: len(server.running._host.jobs) == 0)
     server.model.recommender.gate.set()
     blocker.result()
     ask(server, page_size=1)

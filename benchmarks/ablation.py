@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -213,45 +213,43 @@ def measure(
     return lines
 
 
-def arguments(about: str | None, name: str) -> argparse.Namespace:
-    """Read the command line of a benchmark of variations.
+def show(benchmark: str, about: str | None, make: Callable[[argparse.Namespace, str, Console], str]) -> None:
+    """Be the command of a benchmark of variations.
 
     Args:
+        benchmark: module in `benchmarks`; its folder under `work`, and the table where no name is given.
         about: what it does, its first line.
-        name: of its folder under `work`, and of the table where none is given.
+        make: measures what the arguments ask for; takes them, the command as shown and the console, and
+            returns the Markdown.
     """
+    console, name = Console(), benchmark.replace("_", "-")
     parser = argparse.ArgumentParser(description=(about or "").partition("\n")[0])
     parser.add_argument("variations", type=Path, help="YAML file: name -> list of overrides")
     parser.add_argument("overrides", nargs="*", help="settings of the base run, key=value")
     parser.add_argument("--name", default=name, help="of the folder and the table")
     parser.add_argument("--folder", type=Path, default=Path("work") / name)
     parser.add_argument("--page", type=Path, help="Markdown page that gets the table")
-    return parser.parse_intermixed_args()
-
-
-def main() -> None:
-    """Run an ablation and show it."""
-    console = Console()
-    asked = arguments(__doc__, "ablation")
+    asked = parser.parse_intermixed_args()
+    command = shown_command(benchmark, str(asked.variations), "--name", asked.name, *asked.overrides)
     try:
-        lines = measure(
-            read_variations(asked.variations), asked.overrides, asked.folder / asked.name, console
-        )
+        markdown = make(asked, command, console)
     except InputError as error:
-        console.print(f"[bold red]benchmarks.ablation:[/bold red] {error}", soft_wrap=True)
+        console.print(f"[bold red]benchmarks.{benchmark}:[/bold red] {error}", soft_wrap=True)
         sys.exit(2)
-    command = shown_command("ablation", str(asked.variations), "--name", asked.name, *asked.overrides)
-    work = asked.folder / asked.name
-    queries = json.loads((work / BASE / "evaluation" / "metrics.json").read_text())["protocol"]["queries"][
-        "valid"
-    ]
-    markdown = to_markdown(f"Ablation: {asked.name}", command, lines, queries)
-    write_atomically(work / "ablation.json", json.dumps({"command": command, "runs": lines}, indent=2) + "\n")
-    write_atomically(work / "ablation.md", markdown)
+    write_atomically(asked.folder / asked.name / f"{name}.md", markdown)
     if asked.page is not None:
-        put_section(asked.page, f"ablation-{asked.name}", markdown)
+        put_section(asked.page, f"{name}-{asked.name}", markdown)
     console.print(Markdown(markdown))
 
 
+def _ablation(asked: argparse.Namespace, command: str, console: Console) -> str:
+    """Run an ablation; keep its numbers and return its table."""
+    work = asked.folder / asked.name
+    lines = measure(read_variations(asked.variations), asked.overrides, work, console)
+    protocol = json.loads((work / BASE / "evaluation" / "metrics.json").read_text())["protocol"]
+    write_atomically(work / "ablation.json", json.dumps({"command": command, "runs": lines}, indent=2) + "\n")
+    return to_markdown(f"Ablation: {asked.name}", command, lines, protocol["queries"]["valid"])
+
+
 if __name__ == "__main__":
-    main()
+    show("ablation", __doc__, _ablation)

@@ -11,8 +11,8 @@ map that is learnt on its finished vectors. Finished variations are kept.
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,12 +22,10 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.markdown import Markdown
 
-from benchmarks.ablation import BASE, arguments, folder_of, read_variations
-from benchmarks.runs import merge_overrides, put_section, shown_command
+from benchmarks.ablation import BASE, folder_of, read_variations, show
+from benchmarks.runs import merge_overrides
 from conf.compose import compose_command
-from conf.errors import InputError
 from conf.schema import PipelineConfig
 from encoders.affinity import AFFINITY_FILE, Affinity
 from encoders.train import FROZEN_VECTORS, REPORT, TEXT_VECTORS, train_text_encoder
@@ -145,24 +143,11 @@ def to_markdown(name: str, command: str, lines: Sequence[dict[str, Any]]) -> str
     )
 
 
-def main() -> None:
-    """Compare variations and show them."""
-    console = Console()
-    asked = arguments(__doc__, "text-encoder")
-    try:
-        lines = measure(
-            read_variations(asked.variations), asked.overrides, asked.folder / asked.name, console
-        )
-    except InputError as error:
-        console.print(f"[bold red]benchmarks.text_encoder:[/bold red] {error}", soft_wrap=True)
-        sys.exit(2)
-    command = shown_command("text_encoder", str(asked.variations), "--name", asked.name, *asked.overrides)
-    markdown = to_markdown(asked.name, command, lines)
-    write_atomically(asked.folder / asked.name / "text-encoder.md", markdown)
-    if asked.page is not None:
-        put_section(asked.page, f"text-encoder-{asked.name}", markdown)
-    console.print(Markdown(markdown))
+def _text_encoder(asked: argparse.Namespace, command: str, console: Console) -> str:
+    """Compare variations and return their table."""
+    lines = measure(read_variations(asked.variations), asked.overrides, asked.folder / asked.name, console)
+    return to_markdown(asked.name, command, lines)
 
 
 if __name__ == "__main__":
-    main()
+    show("text_encoder", __doc__, _text_encoder)

@@ -75,6 +75,8 @@ class LimitsConfig:
     """Longest wait for the model in a burst; calls that would wait longer are refused."""
     standing_queue_seconds: float = 0.1
     """The same once the queue has not been empty for a while: then waiting helps nobody."""
+    batch_seconds: float = 0.02
+    """What a batch of lists should take at most: requests that come meanwhile wait for its end."""
     history_seconds: float = 0.2
     """Longest wait for a stored history and other servers' item changes; then the list is made without."""
     default_deadline_seconds: float = 10.0
@@ -83,7 +85,7 @@ class LimitsConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         at_least(1, self, "limits.", "max_concurrent")
-        for name in ("max_queue_seconds", "history_seconds", "default_deadline_seconds"):
+        for name in ("max_queue_seconds", "batch_seconds", "history_seconds", "default_deadline_seconds"):
             require(getattr(self, name) > 0, f"limits.{name} must be positive")
         require(
             0 < self.standing_queue_seconds <= self.max_queue_seconds,

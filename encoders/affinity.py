@@ -19,7 +19,7 @@ from conf.encoders import TextEncoderConfig
 from encoders.contexts import ContextBatch, ContextSampler
 from encoders.item_tower import whitening
 from encoders.losses import in_batch_softmax
-from features.dataset import FloatArray, IntArray
+from features.dataset import BoolArray, FloatArray, IntArray
 from features.statistics import Neighbours
 
 AFFINITY_FILE = "affinity.safetensors"
@@ -130,22 +130,22 @@ def context_loss(
     )
 
 
-def lenders(units: FloatArray, rows: IntArray, known: np.ndarray, k: int) -> Neighbours:
+def lenders(asking: FloatArray, units: FloatArray, known: BoolArray, k: int) -> Neighbours:
     """Return the nearest items that have a past, for items that have none.
 
     Args:
+        asking: affinity vectors of those that borrow, [asking, dim].
         units: affinity vectors of the whole catalogue, [items, dim].
-        rows: who borrows.
         known: [items] who can lend.
-        k: lenders per row.
+        k: lenders per borrower.
 
     Returns:
-        Lists of `rows`, [rows, k].
+        Lists of the borrowers, [asking, k].
 
     """
     pool = np.flatnonzero(known).astype(np.int32)
-    ids = np.full((len(rows), k), -1, dtype=np.int32)
-    weights = np.zeros((len(rows), k), dtype=np.float32)
+    ids = np.full((len(asking), k), -1, dtype=np.int32)
+    weights = np.zeros((len(asking), k), dtype=np.float32)
     if len(pool) == 0:
         return Neighbours(ids, weights)
     width = min(k, len(pool))
@@ -154,9 +154,9 @@ def lenders(units: FloatArray, rows: IntArray, known: np.ndarray, k: int) -> Nei
     pool = np.arange(len(units), dtype=np.int32) if everybody else pool
     pooled = units if everybody else units[pool]
     step = max(BLOCK // len(pool), 1)
-    for start in range(0, len(rows), step):
+    for start in range(0, len(asking), step):
         block = slice(start, start + step)
-        cosines = units[rows[block]] @ pooled.T
+        cosines = asking[block] @ pooled.T
         if everybody:
             cosines[:, ~known] = -np.inf
         best = np.argpartition(-cosines, width - 1, axis=1)[:, :width]

@@ -245,11 +245,28 @@ class LiveArrays:
             _insert(ids[other], weights[other], row, cosine)
         return np.append(near, row).astype(np.int32)
 
-    def put_borrowed(self, rows: IntArray, touched: IntArray, size: int) -> None:
+    def lenders(self, text_vectors: FloatArray, size: int) -> Neighbours | None:
+        """Find whom items with these texts would borrow factors from; writes nothing.
+
+        Args:
+            text_vectors: unit text vectors, [texts, text dim].
+            size: rows of the catalogue.
+
+        Returns:
+            Lists of the texts; None where the nearest texts lend, or nothing is lent.
+
+        """
+        if self._affinity is None or self.factors(size) is None:
+            return None
+        units, known = self._affinity_units.view(size), self.statistics.view(size).count > 0
+        return lenders(self._affinity.units(text_vectors), units, known, LENDERS)
+
+    def put_borrowed(self, rows: IntArray, near: Neighbours | None, touched: IntArray, size: int) -> None:
         """Write what is known of items through their text neighbours alone.
 
         Args:
             rows: whose texts are new; those without events borrow factors from what reads like them.
+            near: `lenders` of the rows' texts.
             touched: rows whose lists of neighbours have changed.
             size: rows of the catalogue.
 
@@ -261,10 +278,9 @@ class LiveArrays:
         if factors is None:
             return
         known = statistics.count > 0
-        rows = rows[~known[rows]]
-        near = Neighbours(ids[rows], weights[rows])
-        if self._affinity is not None:
-            near = lenders(self._affinity_units.view(size), rows, known, LENDERS)
+        borrows = ~known[rows]
+        near = near or Neighbours(ids[rows], weights[rows])
+        rows, near = rows[borrows], Neighbours(near.ids[borrows], near.weights[borrows])
         vectors, dual = factors.lent(near, known)
         self._factors.put(rows, vectors)
         self._dual.put(rows, dual)

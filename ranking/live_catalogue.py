@@ -14,7 +14,8 @@ import numpy as np
 import polars as pl
 
 from features import schema
-from features.dataset import BoolArray, Catalogue, IntArray
+from features.dataset import BoolArray, Catalogue, FloatArray, IntArray
+from features.statistics import Neighbours
 from ranking.filters import MaskCache, compile_filter, evaluate
 from ranking.item_values import overlay_schema
 
@@ -48,12 +49,11 @@ class ItemPlan:
     upserts: list[LiveItem]
     deletes: list[str]
     encode: list[int]
-    """Positions in `upserts` of items whose texts need a vector."""
-
-    @property
-    def texts(self) -> list[str]:
-        """The texts that need a vector."""
-        return [self.upserts[position].text for position in self.encode]
+    """Positions in `upserts` of items whose texts are new."""
+    vectors: FloatArray
+    """Unit vectors of these texts, [encode, text dim]."""
+    lenders: Neighbours | None = None
+    """Whom these items would borrow co-purchase factors from; None leaves it to the nearest texts."""
 
 
 @dataclass
@@ -143,6 +143,11 @@ class LiveCatalogue:
     def later(self, row: int) -> LiveItem | None:
         """Return the content of a row that is not as in the bundle, else None."""
         return self._later.items.get(row)
+
+    def changed(self) -> list[tuple[int, LiveItem]]:
+        """Return the rows that are not as in the bundle, without deleted ones, and their newest contents."""
+        items = list(self._later.items.items())
+        return [(row, item) for row, item in items if row < self.size and not self.is_hidden(row)]
 
     def mask(self, masks: MaskCache, version: str, expression: str) -> BoolArray:
         """Return which rows pass a filter, [size], read-only; only what has changed is looked at again.

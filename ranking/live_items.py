@@ -18,7 +18,7 @@ import numpy as np
 
 from features.dataset import BoolArray, FloatArray, IntArray
 from features.text import TextTemplate, render_rows
-from ranking.bundle import Bundle
+from ranking.bundle import TEXT_ENCODER, Bundle
 from ranking.index import VectorIndex
 from ranking.item_values import typed_values
 from ranking.live_arrays import AttributeCodes, LiveArrays, log_prices
@@ -109,6 +109,8 @@ class LiveItems:
         self._arrays = LiveArrays(
             recommender.arrays, recommender.text_vectors, recommender.factors, self._affinity, room
         )
+        self._inherited: dict[str, FloatArray] = {}
+        """Vectors of texts that another model has encoded."""
         self._outdated = np.zeros(self._base_size, dtype=np.bool_)
         """[base rows] whose vectors have changed."""
         # Exact searches read vectors from the shared block, so that the loaded arrays can be let go.
@@ -149,8 +151,25 @@ class LiveItems:
         allowed = None if allowed is None else _padded(allowed, self.recommender.items)
         return self.recommender.similar(vectors, k, exclude, allowed)
 
+    def inherit(self, former: LiveItems | None) -> None:
+        """Take vectors of later texts from a model whose encoder is the same, instead of encoding them again.
+
+        Args:
+            former: has them; None forgets what was taken.
+
+        """
+        self._inherited = {}
+        if former is None or not _same_encoder(former.current.manifest, self.current.manifest):
+            return
+        catalogue, vectors = former.current.catalogue, former.current.text_vectors
+        for row, item in catalogue.changed():
+            self._inherited[item.text] = vectors[row].copy()
+
     def plan(self, changes: Sequence[ItemChange]) -> ItemPlan:
         """Work out what changes come to against the current state; the last one of an item counts.
+
+        All that takes time is done here, so that lists can be made meanwhile. Any thread may call it, but not
+        for two plans at a time, nor before the plan made before has been applied.
 
         Attributes that the bundle does not have, or has with another type, are left out: they were checked
         against the bundle of the day on which they came.
@@ -177,20 +196,28 @@ class LiveItems:
             if row is None or catalogue.text(row) != text:
                 encode.append(len(upserts))
             upserts.append(LiveItem(item_id, text, values))
-        return ItemPlan(upserts, deletes, encode)
+        if not encode:
+            return ItemPlan(upserts, deletes, encode, np.zeros((0, 0), dtype=np.float32))
+        vectors = self._encoded([upserts[position].text for position in encode])
+        return ItemPlan(upserts, deletes, encode, vectors, self._arrays.lenders(vectors, catalogue.size))
 
-    def apply(self, plan: ItemPlan, vectors: FloatArray) -> LiveVersion:
+    def _encoded(self, texts: list[str]) -> FloatArray:
+        """Return unit vectors of texts, [texts, text dim]."""
+        missing = [text for text in texts if text not in self._inherited]
+        fresh = dict(zip(missing, self._bundle.encode_items(missing), strict=True))
+        return np.stack([fresh[text] if text in fresh else self._inherited[text] for text in texts])
+
+    def apply(self, plan: ItemPlan) -> LiveVersion:
         """Make the planned changes; for the thread that runs the model, and before another plan is made.
 
         Args:
             plan: made against the current state.
-            vectors: unit text vectors of `plan.texts`, [texts, text dim].
 
         Returns:
             The new state, which is `current` from now on.
 
         """
-        before = self.current.catalogue
+        before, vectors = self.current.catalogue, plan.vectors
         rows = self._rows_of(plan, before)
         size = max([before.size, *(row + 1 for row in rows)])
         hidden = np.zeros(size, dtype=np.bool_)
@@ -212,7 +239,7 @@ class LiveItems:
         catalogue = before.next(plan.upserts, rows, hidden)
         if len(encoded):
             touched += self._enter_neighbours(encoded, vectors, catalogue)
-            self._arrays.put_borrowed(encoded, np.unique(np.concatenate(touched)), size)
+            self._arrays.put_borrowed(encoded, plan.lenders, np.unique(np.concatenate(touched)), size)
             base = self._arrays.view(self._base_size)
             self._moved_factors = base.factor_vectors[self._moved]
             self._moved_new = new_vectors(base)[self._moved]
@@ -340,6 +367,17 @@ class LiveItems:
 def _padded(allowed: BoolArray, size: int) -> BoolArray:
     """Return a mask for a catalogue that has grown since it was made: later rows are not allowed."""
     return allowed if len(allowed) == size else np.pad(allowed, (0, size - len(allowed)))
+
+
+def _same_encoder(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Tell whether two bundles make the same vector of a text."""
+
+    def files(manifest: Mapping[str, Any]) -> dict[str, str]:
+        every: Mapping[str, Mapping[str, str]] = manifest.get("files", {})
+        return {name: file["sha256"] for name, file in every.items() if name.startswith(f"{TEXT_ENCODER}/")}
+
+    settings = all(one.get(name) == other.get(name) for name in ("max_tokens", "precision"))
+    return settings and bool(files(one)) and files(one) == files(other)
 
 
 def _plain(values: Mapping[str, object]) -> dict[str, object]:

@@ -74,7 +74,7 @@ def build_recommender(
         factors = factors.lend(near)
     elif factors is not None and units is not None:
         rows = np.flatnonzero(~factors.known).astype(np.int32)
-        factors = factors.lend(lenders(units, rows, factors.known, LENDERS), rows)
+        factors = factors.lend(lenders(units[rows], units, factors.known, LENDERS), rows)
     arrays = item_arrays(
         statistics, text_vectors, towers, config.candidates, near, factors=factors, affinity_units=units
     )

@@ -73,7 +73,7 @@ class Batcher(Generic[In, Out]):
 
         Args:
             work: maps jobs to results of the same number and order; runs outside the event loop's thread.
-            max_batch: most jobs per call of `work`.
+            max_batch: most jobs per call of `work`; fewer where `limits` want shorter batches.
             max_queue: most jobs waiting; beyond it `submit` raises QueueFull.
             name: of the thread, for logs and debuggers.
             limits: how long jobs may wait; None for as long as it takes.
@@ -81,7 +81,6 @@ class Batcher(Generic[In, Out]):
             prepare: called once by the thread, before its first batch.
         """
         self._work = work
-        self._max_batch = max_batch
         self._max_queue = max_queue
         self._longest = None if limits is None else limits.burst_seconds
         self._watch = watch
@@ -176,7 +175,7 @@ class Batcher(Generic[In, Out]):
         try:
             while batch := self._next_batch():
                 began = loop.time()
-                self._pressure.began(began, len(self._queue))
+                self._pressure.began(began, len(batch), len(self._queue))
                 await self._run(batch)
                 ended = loop.time()
                 self._pressure.ended(ended, usual=not any(waiting.urgent for waiting in batch))
@@ -187,9 +186,8 @@ class Batcher(Generic[In, Out]):
 
     def _next_batch(self) -> list[_Waiting[In, Out]]:
         """Take the oldest jobs that somebody still waits for; those of the background in want of others."""
-        return self._take(self._queue, self._max_batch) or self._take(
-            self._background, min(self._max_batch, BACKGROUND_BATCH)
-        )
+        most = self._pressure.batch_size
+        return self._take(self._queue, most) or self._take(self._background, min(most, BACKGROUND_BATCH))
 
     def _take(self, queue: deque[_Waiting[In, Out]], most: int) -> list[_Waiting[In, Out]]:
         now = asyncio.get_running_loop().time()

@@ -2,8 +2,8 @@
 
 All changes take this one way, in the order of their revisions: those of this process, which wait until they
 are applied before they are acknowledged, those of other processes that share the store, and at a start or a
-change of model everything that was ever changed. Texts are encoded a few at a time between other work of the
-model's thread, so a large upsert does not hold up requests.
+change of model everything that was ever changed. Texts are encoded in a thread of their own, a few at a time;
+the model's thread only enters what they come to, so a large upsert does not hold up requests.
 """
 
 from __future__ import annotations
@@ -11,21 +11,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Final
-
-import numpy as np
+from concurrent.futures import Executor
+from typing import Final
 
 from serving.batching import Batcher, QueueFull
 from serving.item_changes import ItemChanges, StoredChange
-from serving.model import Answer, ApplyJob, EncodeJob, Job, LiveModel
+from serving.model import Answer, ApplyJob, Job, LiveModel
 from serving.user_state import StateUnavailable
 from serving.watch import Watch
 
 _LOG = logging.getLogger(__name__)
 CHUNK: Final = 16
-"""Changes applied at a time, and texts encoded at a time, while requests are served: about 15 ms."""
+"""Changes applied at a time while the model makes lists."""
 START_CHUNK: Final = 512
-"""The same where nothing waits."""
+"""The same before that."""
 
 
 class ItemFollower:
@@ -36,6 +35,7 @@ class ItemFollower:
         model: LiveModel,
         changes: ItemChanges,
         jobs: Batcher[Job, Answer],
+        upkeep: Executor,
         applied: Callable[[], None],
         poll_seconds: float,
     ) -> None:
@@ -45,6 +45,7 @@ class ItemFollower:
             model: takes the changes.
             changes: where they come from.
             jobs: the queue of the model's thread.
+            upkeep: one thread for what takes time.
             applied: called in the event loop whenever `model.current` is new.
             poll_seconds: time between two looks for changes by other processes.
         """
@@ -53,9 +54,10 @@ class ItemFollower:
         self._model = model
         self._changes = changes
         self._jobs = jobs
+        self._upkeep = upkeep
         self._applied = applied
         self._watch = Watch(
-            lambda: self.catch_up(CHUNK),
+            self._look,
             poll_seconds,
             "item changes cannot be read",
             (StateUnavailable, QueueFull),
@@ -63,14 +65,19 @@ class ItemFollower:
         self._progress = asyncio.Condition()
         self._stopped = False
 
-    async def catch_up(self, chunk: int) -> None:
-        """Apply what is stored and not yet applied, `chunk` changes and texts at a time.
+    async def prepare(self) -> None:
+        """Bring a model that makes no lists yet up to date; the model's thread has no part in it.
 
         Raises:
             StateUnavailable: the store failed.
         """
-        while stored := await self._changes.since(self.revision, chunk):
-            await self._apply(stored, chunk)
+        while stored := await self._changes.since(self.revision, START_CHUNK):
+            await self._apply(stored, served=False)
+
+    async def _look(self) -> None:
+        """Apply what is stored and not yet applied."""
+        while stored := await self._changes.since(self.revision, CHUNK):
+            await self._apply(stored, served=True)
 
     def start(self) -> None:
         """Follow in the background from now on."""
@@ -93,26 +100,22 @@ class ItemFollower:
         async with asyncio.timeout_at(deadline), self._progress:
             await self._progress.wait_for(lambda: self.revision >= revision or self._stopped)
 
-    async def _apply(self, stored: Sequence[StoredChange], chunk: int) -> None:
+    async def _apply(self, stored: Sequence[StoredChange], served: bool) -> None:
         """Apply changes; if they fail, apply them one by one, so that only the one at fault is left out."""
+        loop = asyncio.get_running_loop()
         try:
-            plan = await asyncio.to_thread(self._model.plan, [s.change for s in stored])
-            vectors = [
-                await self._run(EncodeJob(self._model, plan.texts[start : start + chunk]))
-                for start in range(0, len(plan.texts), chunk)
-            ]
-            joined = np.concatenate(vectors) if vectors else np.zeros((0, 0), dtype=np.float32)
-            await self._run(ApplyJob(self._model, plan, joined))
+            plan = await loop.run_in_executor(self._upkeep, self._model.plan, [s.change for s in stored])
+            if served:
+                await self._jobs.submit(ApplyJob(self._model, plan), urgent=True)
+            else:
+                await loop.run_in_executor(self._upkeep, self._model.apply, plan)
         except Exception:
             if len(stored) > 1:
                 for change in stored:
-                    await self._apply([change], chunk)
+                    await self._apply([change], served)
                 return
             _LOG.exception("item change %d cannot be applied", stored[0].revision)
         self._applied()
         async with self._progress:
             self.revision = stored[-1].revision
             self._progress.notify_all()
-
-    async def _run(self, job: EncodeJob | ApplyJob) -> Any:  # noqa: ANN401 - the answer that the job asks for
-        return await self._jobs.submit(job, urgent=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,7 +18,7 @@ from ranking.requests import History, Request
 from ranking.value_codes import ValueCodes
 from serving import paging
 from serving.batching import Batcher
-from serving.follower import CHUNK, START_CHUNK, ItemFollower
+from serving.follower import ItemFollower
 from serving.item_changes import ItemChanges
 from serving.metrics import Metrics, QueueMetrics
 from serving.model import (
@@ -133,11 +135,18 @@ class ModelHost:
             max_batch=config.max_batch,
             max_queue=config.max_queue,
             name="model",
-            limits=WaitLimits(config.limits.max_queue_seconds, config.limits.standing_queue_seconds),
+            limits=WaitLimits(
+                config.limits.max_queue_seconds,
+                config.limits.standing_queue_seconds,
+                config.limits.batch_seconds,
+            ),
             watch=metrics.queue("model", lambda: len(self.jobs)),
             prepare=lambda: limit_threads(config.threads),
         )
         """The queue of the model's thread."""
+        self._upkeep = ThreadPoolExecutor(
+            1, thread_name_prefix="upkeep", initializer=limit_threads, initargs=(config.threads,)
+        )
         metrics.watch_values(
             {
                 "index_items": ("Items that can be recommended", self._alive),
@@ -225,16 +234,22 @@ class ModelHost:
         def applied() -> None:
             hosted.served = hosted.served.next(live.current)
 
-        follower = ItemFollower(live, self._changes, self.jobs, applied, self._config.item_poll_seconds)
+        follower = ItemFollower(
+            live, self._changes, self.jobs, self._upkeep, applied, self._config.item_poll_seconds
+        )
         hosted = _Hosted(live, derived, LivePopularity(live.current), follower)
-        await self._catch_up(follower)
+        if self._hosted is not None:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._upkeep, live.inherit, self._hosted.live)
+        await follower.prepare()
         if hosted.popularity.active:
             await self._count(hosted, await self._state.item_counts())
         await self._warm_up(live.current)
         while self._hosted is not None and follower.revision < self._hosted.follower.revision:
-            await self._catch_up(follower)  # what has been acknowledged in the meantime must hold here too
+            await follower.prepare()  # what has been acknowledged in the meantime must hold here too
         former, self._hosted = self._hosted, hosted
         self._metrics.model(live.current.version, live.current.data_end, derived.since_us / 1e6)
+        live.inherit(None)
         follower.start()
         if former is not None:
             await former.follower.stop()
@@ -262,10 +277,7 @@ class ModelHost:
         if self._hosted is not None:
             await self._hosted.follower.stop()
         await self.jobs.close()
-
-    async def _catch_up(self, follower: ItemFollower) -> None:
-        """Apply what is stored: in large steps at a start, in small ones beside running requests."""
-        await follower.catch_up(START_CHUNK if self._hosted is None else CHUNK)
+        self._upkeep.shutdown(wait=True)
 
     async def _count(self, hosted: _Hosted, item_counts: dict[str, int]) -> None:
         counts = hosted.popularity.add(hosted.served.model, item_counts)

@@ -83,11 +83,14 @@ class LiveModel(Protocol):
     def current(self) -> Model:
         """The newest state."""
 
+    def inherit(self, former: Any) -> None:  # noqa: ANN401 - another of the same kind, or None
+        """Take from the model before what need not be worked out again; None: forget it."""
+
     def plan(self, changes: Sequence[ItemChange]) -> ItemPlan:
         """Work out what changes come to against the current state; any thread, one at a time."""
 
-    def apply(self, plan: ItemPlan, vectors: FloatArray) -> Model:
-        """Make planned changes, given the vectors of `plan.texts`; only in the model's thread."""
+    def apply(self, plan: ItemPlan) -> Model:
+        """Make planned changes; only in the model's thread, or before it is served."""
 
     def observe_popularity(self, counts: FloatArray) -> None:
         """Order popular items by event counts [items] from now on; only in the model's thread."""
@@ -130,20 +133,11 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
-class EncodeJob:
-    """Vectors of item texts."""
-
-    model: LiveModel
-    texts: list[str]
-
-
-@dataclass(frozen=True)
 class ApplyJob:
-    """Changes of items, with the vectors of their new texts."""
+    """Changes of items."""
 
     model: LiveModel
     plan: ItemPlan
-    vectors: FloatArray
 
 
 @dataclass(frozen=True)
@@ -154,8 +148,8 @@ class PopularityJob:
     counts: FloatArray
 
 
-Job = RecommendJob | SimilarJob | EncodeJob | ApplyJob | PopularityJob
-Answer = Recommendation | Neighbours | FloatArray | None
+Job = RecommendJob | SimilarJob | ApplyJob | PopularityJob
+Answer = Recommendation | Neighbours | None
 
 
 def run_jobs(jobs: Sequence[Job]) -> list[Answer]:
@@ -181,7 +175,8 @@ def _run_jobs(jobs: Sequence[Job]) -> list[Answer]:
         if isinstance(job, (RecommendJob, SimilarJob)):
             by_model.setdefault(id(job.model.recommender), []).append(position)
         else:
-            answers[position] = _maintain(job)
+            _maintain(job)
+            answers[position] = None
     for positions in by_model.values():
         model = _asked(jobs[positions[0]])
         lists = [(p, job) for p in positions if isinstance(job := jobs[p], RecommendJob)]
@@ -195,15 +190,12 @@ def _run_jobs(jobs: Sequence[Job]) -> list[Answer]:
     return [answers[position] for position in range(len(jobs))]
 
 
-def _maintain(job: EncodeJob | ApplyJob | PopularityJob) -> FloatArray | None:
+def _maintain(job: ApplyJob | PopularityJob) -> None:
     """Do work that keeps a model up to date."""
-    if isinstance(job, EncodeJob):
-        return job.model.current.encode_items(job.texts)
     if isinstance(job, ApplyJob):
-        job.model.apply(job.plan, job.vectors)
+        job.model.apply(job.plan)
     else:
         job.model.observe_popularity(job.counts)
-    return None
 
 
 def _asked(job: Job) -> Model:

@@ -13,17 +13,21 @@ from typing import Final
 STANDING_AFTER_SECONDS: Final = 0.1
 """A queue that has not been empty for so long is a standing one."""
 _SMOOTHING: Final = 0.2
-"""Weight of the newest batch in the running mean of batch times."""
+"""Weight of the newest batch in the running mean of a job's time."""
+_SMALLEST: Final = 4
+"""Jobs that a batch may always have: what a batch costs by itself is shared by them."""
 
 
 @dataclass(frozen=True)
 class WaitLimits:
-    """How long a job may wait before its work begins."""
+    """How long a job may wait before its work begins, and how long a batch should take."""
 
     burst_seconds: float
     """As long as the queue empties now and then."""
     standing_seconds: float
     """While it does not."""
+    batch_seconds: float
+    """Whoever comes during a batch waits for its end: batches stay as small as this needs."""
 
 
 class Pressure:
@@ -33,19 +37,33 @@ class Pressure:
         """Begin idle.
 
         Args:
-            max_batch: jobs done at a time.
+            max_batch: most jobs done at a time.
             limits: how long jobs may wait; None for as long as it takes.
         """
-        self.batch_seconds = 0.01
-        """Running mean of what a batch takes."""
+        self.job_seconds = 0.01 / max_batch
+        """Running mean of what a job takes in its batch."""
         self._max_batch = max_batch
         self._limits = limits
         self._began: float | None = None
+        self._size = 0
         self._standing_since: float | None = None
 
-    def began(self, now: float, left: int) -> None:
-        """Note that a batch begins and how many jobs it leaves waiting."""
-        self._began = now
+    @property
+    def batch_size(self) -> int:
+        """Most jobs that the next batch should have."""
+        if self._limits is None:
+            return self._max_batch
+        fitting = int(self._limits.batch_seconds / self.job_seconds)
+        return min(max(fitting, _SMALLEST), self._max_batch)
+
+    @property
+    def batch_seconds(self) -> float:
+        """What a full batch takes."""
+        return self.batch_size * self.job_seconds
+
+    def began(self, now: float, size: int, left: int) -> None:
+        """Note that a batch begins, how many jobs it has and how many it leaves waiting."""
+        self._began, self._size = now, size
         if left == 0:
             self._standing_since = None
         elif self._standing_since is None:
@@ -54,7 +72,7 @@ class Pressure:
     def ended(self, now: float, usual: bool) -> None:
         """Note that the batch is done; one of unusual work tells nothing about the next."""
         if self._began is not None and usual:
-            self.batch_seconds += _SMOOTHING * (now - self._began - self.batch_seconds)
+            self.job_seconds += _SMOOTHING * ((now - self._began) / self._size - self.job_seconds)
         self._began = None
 
     def wait_seconds(self, now: float, waiting: int) -> float:
@@ -62,10 +80,10 @@ class Pressure:
         if self._began is None:
             rest = 0.0
         else:
-            elapsed = now - self._began
+            elapsed, usual = now - self._began, self._size * self.job_seconds
             # What has taken longer than usual is not known to end soon.
-            rest = max(self.batch_seconds - elapsed, min(elapsed, self.batch_seconds) / 2)
-        return rest + waiting // self._max_batch * self.batch_seconds
+            rest = max(usual - elapsed, min(elapsed, usual) / 2)
+        return rest + waiting // self.batch_size * self.batch_seconds
 
     def allowed_seconds(self, now: float) -> float:
         """Return how long a job that comes now may wait."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from features.dataset import BoolArray, FloatArray
+from features.dataset import BoolArray
 from ranking.item_values import typed_values
 from ranking.live_catalogue import ItemChange, ItemPlan, LiveItem
 from ranking.requests import Recommendation, Request
@@ -48,9 +48,12 @@ class ChangingBundle(FakeBundle):
             else:
                 values, _ = typed_values(change.attributes, self.catalogue.columns)
                 upserts[change.item_id] = LiveItem(change.item_id, str(values["title"]), values)
-        return ItemPlan(list(upserts.values()), list(deletes), list(range(len(upserts))))
+        vectors = (
+            self.encode_items([i.text for i in upserts.values()]) if upserts else np.zeros((0, 0), np.float32)
+        )
+        return ItemPlan(list(upserts.values()), list(deletes), list(range(len(upserts))), vectors)
 
-    def apply(self, plan: ItemPlan, vectors: FloatArray) -> Model:
+    def apply(self, plan: ItemPlan) -> Model:
         before, rows, size = self.catalogue, [], self.catalogue.size
         for item in plan.upserts:
             row = before.row(item.item_id)
@@ -64,7 +67,7 @@ class ChangingBundle(FakeBundle):
         texts = np.zeros((size, self.text_vectors.shape[1]), dtype=np.float32)
         texts[: before.size] = self.text_vectors
         if rows:
-            texts[rows] = vectors
+            texts[rows] = plan.vectors
         self.catalogue = before.next(plan.upserts, rows, hidden)
         self.text_vectors = texts
         self.recommender.vectors = texts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from conf.schema import IndexConfig
 from encoders.text_encoder import TextEncoder
 from features import schema
 from features.candidates import SOURCES
-from features.dataset import Catalogue, Dataset, IntArray
+from features.dataset import Catalogue, Dataset, FloatArray, IntArray
 from features.text import TextTemplate, render_text
 from ranking.assemble import near_recent, text_neighbours
 from ranking.bundle import Bundle
@@ -37,9 +38,8 @@ def bundle(dataset: Dataset, encoder: TextEncoder) -> Bundle:
 
 
 def change(live: LiveItems, *changes: ItemChange) -> LiveVersion:
-    """Plan, encode and apply, as serving does."""
-    plan = live.plan(changes)
-    return live.apply(plan, live.current.encode_items(plan.texts))
+    """Plan and apply, as serving does."""
+    return live.apply(live.plan(changes))
 
 
 def item(item_id: str, title: str, brand: str = "Acme", price: float = 9.0) -> ItemChange:
@@ -194,7 +194,7 @@ def test_a_deleted_item_that_comes_back_has_its_row_its_past_and_its_place(
     same = ItemChange("i7", {name: row[name] for name in ("title", "brand", "price")})
     change(live, ItemChange("i7", None))
     assert live.current.catalogue.row("i7") == 7 and live.current.catalogue.is_hidden(7)
-    assert live.plan([same]).texts == []  # the text is the bundle's: nothing to encode
+    assert live.plan([same]).encode == []  # the text is the bundle's: nothing to encode
     version = change(live, same)
     assert repr(version.recommender.recommend(requests)) == repr(before)
 
@@ -467,3 +467,49 @@ def _feature_count(recommender: Recommender) -> int:
     from features.candidates import feature_names
 
     return len(feature_names(recommender.arrays.statistics.attributes.shape[1]))
+
+
+def test_texts_that_a_model_with_the_same_encoder_knows_are_not_encoded_again(
+    dataset: Dataset, encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bundle_of(sha256: str) -> Bundle:
+        made = make_bundle(dataset, encoder)
+        files = {"text_encoder/model.safetensors": {"sha256": sha256}, "index.faiss": {"sha256": sha256 * 2}}
+        return replace(made, manifest={**made.manifest, "files": files})
+
+    encoded: list[list[str]] = []
+    usual = Bundle.encode_items
+
+    def encode(self: Bundle, texts: list[str]) -> FloatArray:
+        encoded.append(texts)
+        return usual(self, texts)
+
+    monkeypatch.setattr(Bundle, "encode_items", encode)
+    changes = [item("n1", "violet boots"), item("n2", "red hat"), ItemChange("n2", None)]
+    former = LiveItems(bundle_of("a"), 10)
+    change(former, *changes[:2])
+    change(former, changes[2])
+    alike, other = LiveItems(bundle_of("a"), 10), LiveItems(bundle_of("b"), 10)
+    for live, again in ((alike, []), (other, ["Violet boots"])):
+        encoded.clear()
+        live.inherit(former)
+        version = change(live, *changes)
+        assert [[t.split(".")[0].capitalize() for t in texts] for texts in encoded] in ([again], [[], again])
+        row = version.catalogue.row("n1")
+        assert row is not None
+        known = former.current.text_vectors[former.current.catalogue.rows(["n1"])]
+        np.testing.assert_allclose(version.text_vectors[[row]], known, atol=1e-6)
+    alike.inherit(None)
+    encoded.clear()
+    change(alike, item("n3", "violet boots"))
+    assert len(encoded[0]) == 1
+
+
+def test_texts_are_encoded_while_others_are(dataset: Dataset, encoder: TextEncoder) -> None:
+    bundle = make_bundle(dataset, encoder)
+    texts = [f"{'boots ' * (n % 9)}number {n}" for n in range(40)]
+    expected = bundle.encode_items(texts)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda n: bundle.encode_items(texts[n : n + 1 + n % 3]), [*range(40)] * 8))
+    for n, vectors in zip([*range(40)] * 8, found, strict=True):
+        np.testing.assert_allclose(vectors, expected[n : n + 1 + n % 3], atol=1e-5)

@@ -180,8 +180,7 @@ def test_codes_follow_items_that_change(dataset: Dataset, encoder: TextEncoder) 
     ]
     state = live.current
     for change in changes:
-        plan = live.plan([change])
-        state = live.apply(plan, live.current.encode_items(plan.texts))
+        state = live.apply(live.plan([change]))
     assert codes.cached(state.catalogue, "brand") is None
     after = codes.of(state.catalogue, "brand")
     assert codes.cached(state.catalogue, "brand") is after
@@ -196,5 +195,5 @@ def test_an_item_deleted_in_the_meantime_is_not_pinned(dataset: Dataset, encoder
     live = LiveItems(make_bundle(dataset, encoder), 10)
     request = replace(request_of(dataset, 0, k=5), rules=Rules(pins=(Pin(7, 1),)))
     assert rows(live.recommend([request])[0])[0] == 7
-    live.apply(live.plan([ItemChange(dataset.catalogue.ids[7], None)]), np.zeros((0, 32), np.float32))
+    live.apply(live.plan([ItemChange(dataset.catalogue.ids[7], None)]))
     assert 7 not in rows(live.recommend([request])[0])

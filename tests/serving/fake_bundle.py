@@ -14,7 +14,7 @@ import polars as pl
 from features.dataset import BoolArray, Catalogue, FloatArray, IntArray
 from ranking.live_catalogue import ItemChange, ItemPlan, LiveCatalogue
 from ranking.requests import Reason, Recommendation, Recommended, Request
-from serving.model import Model
+from serving.model import LiveModel, Model
 
 ITEMS = 30
 TEXT_DIM = 16
@@ -141,10 +141,13 @@ class FakeBundle:
     def current(self) -> FakeBundle:
         return self
 
+    def inherit(self, former: LiveModel | None) -> None:
+        self.former = former
+
     def plan(self, changes: Sequence[ItemChange]) -> ItemPlan:
         raise AssertionError("the fake bundle's items do not change")
 
-    def apply(self, plan: ItemPlan, vectors: FloatArray) -> Model:
+    def apply(self, plan: ItemPlan) -> Model:
         raise AssertionError("the fake bundle's items do not change")
 
     def observe_popularity(self, counts: FloatArray) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import pytest
 
-from features.dataset import FloatArray
 from ranking.live_catalogue import ItemChange, ItemPlan, LiveItem
 from serving.batching import Batcher
 from serving.follower import ItemFollower
@@ -25,15 +26,17 @@ class Notebook(FakeBundle):
     def __init__(self) -> None:
         super().__init__()
         self.applied: list[list[str]] = []
+        self.threads: set[str] = set()
 
     def plan(self, changes: Sequence[ItemChange]) -> ItemPlan:
         upserts = [LiveItem(c.item_id, f"text of {c.item_id}", {}) for c in changes]
-        return ItemPlan(upserts, [], list(range(len(upserts))))
+        vectors = self.encode_items([item.text for item in upserts])
+        return ItemPlan(upserts, [], list(range(len(upserts))), vectors)
 
-    def apply(self, plan: ItemPlan, vectors: FloatArray) -> Model:
-        assert len(vectors) == len(plan.upserts)
+    def apply(self, plan: ItemPlan) -> Model:
         if any(item.item_id == "poison" for item in plan.upserts):
             raise ValueError("cannot be applied")
+        self.threads.add(threading.current_thread().name)
         self.applied.append([item.item_id for item in plan.upserts])
         return self
 
@@ -69,20 +72,32 @@ def following(
 ) -> T:
     async def run() -> T:
         model, jobs = Notebook(), Batcher[Job, Answer](run_jobs, max_batch=8, max_queue=1, name="model")
-        follower = ItemFollower(model, changes, jobs, lambda: None, poll_seconds)
+        upkeep = ThreadPoolExecutor(1, "upkeep")
+        follower = ItemFollower(model, changes, jobs, upkeep, lambda: None, poll_seconds)
         try:
             return await scenario(follower, model)
         finally:
             await follower.stop()
             await jobs.close()
+            upkeep.shutdown()
 
     return asyncio.run(run())
 
 
-def test_changes_are_applied_in_order_some_at_a_time() -> None:
+@pytest.mark.parametrize("served", [True, False])
+def test_changes_are_applied_in_order_some_at_a_time(served: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.follower.CHUNK", 2)
+    monkeypatch.setattr("serving.follower.START_CHUNK", 3)
+
     async def scenario(follower: ItemFollower, model: Notebook) -> None:
-        await follower.catch_up(2)
-        assert model.applied == [["a", "b"], ["c", "d"], ["e"]]
+        if served:
+            follower.start()
+            await follower.reach(5)
+        else:
+            await follower.prepare()
+        expected = [["a", "b"], ["c", "d"], ["e"]] if served else [["a", "b", "c"], ["d", "e"]]
+        assert model.applied == expected
+        assert {name.split("_")[0] for name in model.threads} == ({"model"} if served else {"upkeep"})
         assert follower.revision == 5
 
     following(Changes(*"abcde"), scenario)
@@ -90,7 +105,7 @@ def test_changes_are_applied_in_order_some_at_a_time() -> None:
 
 def test_a_change_that_cannot_be_applied_is_left_out_alone(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(follower: ItemFollower, model: Notebook) -> None:
-        await follower.catch_up(10)
+        await follower.prepare()
         assert model.applied == [["a"], ["b"]]
         assert follower.revision == 3
 

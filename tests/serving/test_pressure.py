@@ -9,37 +9,49 @@ import pytest
 from serving.batching import Batcher, QueueFull
 from serving.pressure import Pressure, WaitLimits
 
-LIMITS = WaitLimits(burst_seconds=0.5, standing_seconds=0.03)
+LIMITS = WaitLimits(burst_seconds=0.5, standing_seconds=0.03, batch_seconds=1.0)
 
 
 def test_the_wait_is_the_rest_of_the_running_batch_and_the_full_batches_before() -> None:
     pressure = Pressure(4, LIMITS)
     assert pressure.wait_seconds(0.0, 0) == 0.0
     assert pressure.wait_seconds(0.0, 9) == pytest.approx(0.02)  # two batches of 10 ms go first
-    pressure.began(10.0, left=0)
+    pressure.began(10.0, 4, left=0)
     assert pressure.wait_seconds(10.004, 3) == pytest.approx(0.006)
     assert pressure.wait_seconds(10.004, 4) == pytest.approx(0.016)
     assert pressure.wait_seconds(10.010, 0) == pytest.approx(0.005)  # late already, so not to be trusted
 
 
-def test_the_mean_batch_time_follows_usual_batches_only() -> None:
+def test_the_mean_time_of_a_job_follows_usual_batches_only() -> None:
     pressure = Pressure(4, LIMITS)
-    pressure.began(10.0, left=0)
-    pressure.ended(10.02, usual=True)
-    assert pressure.batch_seconds == pytest.approx(0.012)  # 0.01 + a fifth of the difference
-    pressure.began(11.0, left=0)
+    pressure.began(10.0, 2, left=0)
+    pressure.ended(10.01, usual=True)
+    assert pressure.job_seconds == pytest.approx(0.003)  # 0.0025 + a fifth of the difference to 0.005
+    pressure.began(11.0, 4, left=0)
     pressure.ended(15.0, usual=False)
-    assert pressure.batch_seconds == pytest.approx(0.012)
+    assert pressure.job_seconds == pytest.approx(0.003)
     assert pressure.wait_seconds(16.0, 0) == 0.0
+
+
+def test_batches_are_as_large_as_their_time_allows_and_never_tiny() -> None:
+    pressure = Pressure(32, WaitLimits(0.5, 0.1, batch_seconds=0.02))
+    assert pressure.batch_size == 32
+    for job_seconds, size in ((0.002, 10), (0.004, 5), (0.1, 4)):
+        for _ in range(60):
+            pressure.began(0.0, 2, left=0)
+            pressure.ended(2 * job_seconds, usual=True)
+        assert abs(pressure.batch_size - size) <= 1
+        assert pressure.batch_seconds == pytest.approx(pressure.batch_size * job_seconds, rel=0.01)
+    assert Pressure(32, None).batch_size == 32
 
 
 def test_a_queue_that_does_not_empty_allows_little_waiting() -> None:
     pressure = Pressure(4, LIMITS)
-    pressure.began(20.0, left=3)
+    pressure.began(20.0, 4, left=3)
     assert pressure.allowed_seconds(20.05) == 0.5
-    pressure.began(20.06, left=1)
+    pressure.began(20.06, 4, left=1)
     assert pressure.allowed_seconds(20.11) == 0.03
-    pressure.began(20.2, left=0)
+    pressure.began(20.2, 1, left=0)
     assert pressure.allowed_seconds(20.3) == 0.5
     assert Pressure(4, None).allowed_seconds(1e9) == float("inf")
 
@@ -61,7 +73,7 @@ def test_whoever_has_waited_too_long_is_told_even_where_a_batch_never_ends() -> 
     async def scenario() -> None:
         work = Gated()
         worker = Batcher[int, int](
-            work, max_batch=1, max_queue=100, name="test", limits=WaitLimits(0.05, 0.05)
+            work, max_batch=1, max_queue=100, name="test", limits=WaitLimits(0.05, 0.05, 1.0)
         )
         running = asyncio.create_task(worker.submit(1))
         await asyncio.sleep(0)
@@ -83,7 +95,9 @@ def test_whoever_has_waited_too_long_is_told_even_where_a_batch_never_ends() -> 
 def test_a_job_whose_caller_will_have_gone_is_refused_at_once() -> None:
     async def scenario() -> None:
         work, loop = Gated(), asyncio.get_running_loop()
-        worker = Batcher[int, int](work, max_batch=1, max_queue=100, name="test", limits=WaitLimits(5.0, 5.0))
+        worker = Batcher[int, int](
+            work, max_batch=1, max_queue=100, name="test", limits=WaitLimits(5.0, 5.0, 1.0)
+        )
         tasks = [asyncio.create_task(worker.submit(number)) for number in range(5)]
         await asyncio.sleep(0)
         await asyncio.sleep(0)

@@ -11,11 +11,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from conf.schema import FactorConfig
+from features.arrays import load_arrays
 from features.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
 from features.histories import HistoryBatch, KeyedSums
 from features.statistics import Neighbours
@@ -172,4 +173,4 @@ class Factors:
     @classmethod
     def load(cls, path: Path) -> Factors:
         """Read factors written by `save`."""
-        return cls(**load_file(path))
+        return cls(**load_arrays(path))

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from scipy import sparse
 
 from features import schema
+from features.arrays import load_arrays
 from features.dataset import Catalogue, Dataset, Events, FloatArray, IntArray, LongArray
 from features.demand import Demand
 from features.splits import ragged_ranges
@@ -78,7 +79,7 @@ class Statistics:
     @classmethod
     def load(cls, path: Path) -> Statistics:
         """Read arrays written by `save`."""
-        return cls(**load_file(path))
+        return cls(**load_arrays(path))
 
 
 def strongest(matrix: sparse.csr_matrix, k: int) -> Neighbours:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from conf.encoders import Precision, TextEncoderConfig
 from conf.errors import InputError
@@ -19,6 +19,7 @@ from encoders.embedding import embed_texts
 from encoders.factors import FACTORS_FILE, Factors
 from encoders.text_encoder import TextEncoder, load_text_encoder
 from encoders.towers import TOWERS_FILE, Towers
+from features.arrays import load_arrays
 from features.dataset import Catalogue, FloatArray
 from features.statistics import Neighbours, Statistics
 from features.text import TextTemplate
@@ -147,7 +148,7 @@ def load_bundle(store: Path, version: str | None = None) -> Bundle:
     text_vectors: FloatArray = np.asarray(np.load(folder / TEXT_VECTORS, mmap_mode="c"))
     item_vectors: FloatArray = np.asarray(np.load(folder / ITEM_VECTORS, mmap_mode="c"))
     statistics = Statistics.load(folder / STATISTICS)
-    near = Neighbours(**load_file(folder / TEXT_NEIGHBOURS))
+    near = Neighbours(**load_arrays(folder / TEXT_NEIGHBOURS))
     factors = Factors.load(folder / FACTORS_FILE) if (folder / FACTORS_FILE).is_file() else None
     affinity = Affinity.load(folder / AFFINITY_FILE)
     towers = Towers.load(folder) if (folder / TOWERS_FILE).is_file() else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Callable
@@ -85,6 +86,11 @@ def serve(config: ServeConfig, console: Console) -> None:
     # Reading a bundle brings in torch and FAISS, which nothing else of this module needs.
     from ranking.bundle import load_bundle
     from ranking.live_items import LiveItems
+
+    # Modules never go away. Looking through all of theirs for garbage stops every thread for 50 ms and more;
+    # models are loaded later, because former ones are garbage in need of a collection.
+    gc.collect()
+    gc.freeze()
 
     def load(version: str | None = None) -> LiveModel:
         return LiveItems(load_bundle(store, version), config.max_live_items)

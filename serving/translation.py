@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from typing import Final
 
 import numpy as np
@@ -96,18 +97,17 @@ def merge_history(
     codes = {kind: code for code, kind in enumerate(model.kinds)}
     rows = model.catalogue.find([event.item_id for event in stored])
     events = [  # (second, row, kind code, 1 if stored)
-        (time_us // MICROS, row, code, 1)
+        (min(time_us // MICROS, now), row, code, 1)
         for (_, kind, time_us), row in zip(stored, rows, strict=True)
         if row is not None and (code := codes.get(kind)) is not None
     ]
     told = {event[:3] for event in events} if session.items else set()
     for item_id, kind, time_us in zip(session.items, session.kinds, session.times_us, strict=True):
-        row, second = model.catalogue.row(item_id), time_us // MICROS
+        row, second = model.catalogue.row(item_id), min(time_us // MICROS, now)
         if row is not None and (second, row, codes[kind]) not in told:
             events.append((second, row, codes[kind], 0))
-    table = np.array(events, dtype=np.int64).reshape(-1, 4)
-    np.minimum(table[:, 0], now, out=table[:, 0])
-    table = table[np.argsort(table[:, 0], kind="stable")][-limit:]  # ties keep their order, session last
+    events.sort(key=itemgetter(0))  # ties keep their order, session last
+    table = np.array(events[-limit:], dtype=np.int64).reshape(-1, 4)
     history = History(
         items=table[:, 1].astype(np.int32), kinds=table[:, 2].astype(np.int8), times=table[:, 0].copy()
     )

@@ -30,6 +30,9 @@ from serving.user_state import StateUnavailable
 _LOG = logging.getLogger(__name__)
 _REQUEST_ID_KEY: Final = "x-request-id"
 _FULL_RETRY_SECONDS: Final = 0.1
+_REFUSAL_SECONDS: Final = 0.03
+"""How long a refusal for want of room waits. Callers that ask again at once would otherwise be refused
+thousands of times a second, and answering them would take the time in which lists could be made."""
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -159,6 +162,8 @@ class Envelope(grpc.aio.ServerInterceptor):
         except Exception as error:
             problem = self._as_problem(error, record)
             code = problem.code
+            if isinstance(error, QueueFull) and error.reason != "max_concurrent":
+                await asyncio.sleep(_REFUSAL_SECONDS)
         finally:
             self._running -= 1
             self._answering -= not stream

@@ -96,6 +96,23 @@ def test_a_flood_is_shed_by_waiting_time_and_leaves_nothing_behind(servers: Serv
         assert len(client.recommend(RecommendQuery(intent=SLOW)).items) == 20
 
 
+def test_who_asks_again_at_once_is_refused_after_a_moment(servers: Servers) -> None:
+    server = servers.start(max_queue=1)
+    server.model.recommender.gate.clear()
+    held = [server.stub.Recommend.future(pb.RecommendRequest(), timeout=20)]
+    until(lambda: server.running._host.jobs._runner is not None and len(server.running._host.jobs) == 0)
+    held.append(server.stub.Recommend.future(pb.RecommendRequest(), timeout=20))
+    until(lambda: len(server.running._host.jobs) == 1)
+    began = time.perf_counter()
+    for _ in range(5):
+        with pytest.raises(grpc.RpcError) as caught:
+            server.stub.Recommend(pb.RecommendRequest(), timeout=20)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert time.perf_counter() - began >= 0.15
+    server.model.recommender.gate.set()
+    assert [len(call.result().items) for call in held] == [20, 20]
+
+
 async def flood(server: Harness, calls: int, seconds: float) -> tuple[int, list[Any]]:
     """Send calls at a fixed rate, whatever becomes of them; return the longest queue and their outcomes."""
     longest = 0

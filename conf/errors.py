@@ -15,6 +15,6 @@ class InputError(Exception):
 
 def closest(name: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` for the known name nearest to `name`, or an empty string."""
-    match = difflib.get_close_matches(name.lower(), {k.lower(): k for k in known}, n=1, cutoff=0.5)
+    match = difflib.get_close_matches(name.lower(), {k.lower(): k for k in known}, n=1, cutoff=0.6)
     by_lower = {k.lower(): k for k in known}
     return f"; did you mean '{by_lower[match[0]]}'?" if match else ""

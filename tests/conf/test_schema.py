@@ -142,6 +142,8 @@ def test_values_at_the_border_are_fine(override: str) -> None:
 
 def test_the_closest_name_is_suggested_and_nothing_far_fetched() -> None:
     assert closest("user_idd", ["user_id", "item_id"]) == "; did you mean 'user_id'?"
+    assert closest("timestamp", ["time", "title"]) == "; did you mean 'time'?"
+    assert closest("item_id", ["title", "price"]) == ""
     assert closest("USER", ["user", "item"]) == "; did you mean 'user'?"
     assert closest("Customer_ID", ["customer_id", "sku"]) == "; did you mean 'customer_id'?"
     assert closest("zzz", ["user", "item"]) == "" and closest("x", []) == ""

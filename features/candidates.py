@@ -1,7 +1,8 @@
 """Candidate features: one definition, used to train the ranking head and to serve.
 
 Every feature of a candidate depends on its query and on itself, never on the other candidates beside it, so a
-score does not change with the batch it is computed in.
+score does not change with the batch it is computed in. Compiled loops, one for each kind of knowledge, write
+their columns: few calls, each of which reads every candidate once.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from features.dataset import FloatArray, IntArray, LongArray
+from features.dataset import FloatArray, IntArray
 from features.demand import demand_names
 from features.histories import HistoryBatch, KeyedSums
-from features.likeness import likeness
-from features.places import Floats, Places
-from features.statistics import DAY, MAX_GAP_DAYS, Neighbours, Statistics
+from features.likeness import put_likeness
+from features.mentions import put_neighbours, put_own, put_shares
+from features.statistics import Neighbours, Statistics
+from features.traits import put_traits
 
 SOURCES = (
     "user_vector",
@@ -30,12 +32,8 @@ SOURCES = (
 )
 """Candidate sources; bit `i` of a candidate's source mask belongs to `SOURCES[i]`."""
 
-LONG = 100
-"""History items whose neighbours the long co-occurrence feature adds up."""
 RECENT = 10
 """History items that similarity features look at."""
-_CODE_BITS = 32
-"""More than the code of an attribute's value takes."""
 PROFILE = 5
 """History items whose mean is a user's affinity vector, as in training."""
 
@@ -94,6 +92,10 @@ def feature_names(attributes: int) -> list[str]:
     ]  # fmt: skip
 
 
+COLUMNS = {name: column for column, name in enumerate(feature_names(0))}
+"""Where each feature stands; those of attributes follow."""
+
+
 def affinity_profiles(batch: HistoryBatch, units: FloatArray) -> FloatArray:
     """Return the direction of the newest items' mean, [queries, dim] of unit length; zero without history."""
     recent = batch.newest(PROFILE)
@@ -137,140 +139,40 @@ def candidate_features(
         click_kinds: [kinds] True for kinds that are weaker than a purchase.
 
     Returns:
-        float32 [queries, candidates, features] in the order of `feature_names`; 0 at padding. In memory the
-        values of one feature lie together, as they are made here and read by the ranking head.
+        float32 [queries, candidates, features] in the order of `feature_names`; 0 at padding.
 
     """
-    statistics, rows = arrays.statistics, np.maximum(candidates.rows, 0)
-    places = Places(candidates.rows, len(statistics.count))
-    recent = batch.newest(RECENT)
-    tower = likeness(candidates.rows, arrays.item_vectors, users.tower, recent, unit=False)
-    text = likeness(candidates.rows, arrays.text_units, history=recent)
-    affinity = likeness(candidates.rows, arrays.affinity_units, users.affinity, recent)
-    factors = likeness(candidates.rows, arrays.factor_vectors, users.factors)
-    gap_days, price = statistics.gap_days.take(rows), statistics.log_price.take(rows)
-    length = np.diff(batch.offsets).astype(np.float32)[:, None]
-    usual_price = _per_query(batch, statistics.log_price[batch.items]) / np.maximum(length, 1)
-    near, long = _neighbours(batch, places, arrays)
-    own, clicks = _own(batch, places, gap_days, click_kinds)
-    columns = [
-        tower.product, tower.product - best[:, :1], factors.product, factors.product - best[:, 1:],
-        *tower.cosines, *text.cosines, affinity.product, *affinity.cosines,
-        *near, arrays.text_near_recent.take(rows), *own, long,
-        np.log1p(clicks), statistics.repeat_rate.take(rows), np.log1p(gap_days),
-        np.log1p(statistics.count.take(rows)),
-        *np.moveaxis(statistics.demand.features(rows, batch.now), 2, 0),
-        price, np.where(length > 0, price - usual_price, 0.0),
-        np.log1p(length), *_habits(batch, len(statistics.count)),
-        *((candidates.sources >> bit) & 1 for bit in range(len(SOURCES))),
-        *_affinities(batch, rows, statistics),
-    ]  # fmt: skip
-    stacked = np.empty((len(columns), *rows.shape), dtype=np.float32)
-    for place, column in enumerate(columns):
-        stacked[place] = column
-    np.copyto(stacked, 0.0, where=candidates.rows < 0)
-    return np.moveaxis(stacked, 0, 2)
+    statistics, items, offsets = arrays.statistics, batch.items, batch.offsets
+    rows, sources = np.ascontiguousarray(candidates.rows), np.ascontiguousarray(candidates.sources)
+    shares = len(COLUMNS)
+    features = np.zeros((*rows.shape, shares + 2 * statistics.attributes.shape[1]), dtype=np.float32)
+    most = np.ascontiguousarray(best.T)
 
+    def compare(vectors: FloatArray, users: FloatArray, best: FloatArray, *names: str | None) -> None:
+        product, below, cosines = (-1 if name is None else COLUMNS[name] for name in names)
+        unit, columns = vectors is not arrays.item_vectors, (product, below, cosines)
+        put_likeness(rows, vectors, users, items, offsets, RECENT, unit, best, columns, features)
 
-def _per_query(batch: HistoryBatch, values: FloatArray) -> Floats:
-    """Add up the values of each history's events, [queries, 1]."""
-    return np.bincount(batch.owners(), values, minlength=len(batch)).astype(np.float64)[:, None]
-
-
-def _neighbours(
-    batch: HistoryBatch, places: Places, arrays: ItemArrays
-) -> tuple[tuple[Floats, Floats, Floats, Floats, Floats], Floats]:
-    """Add up, per candidate, how near it is to the history's events in the tables of neighbours.
-
-    Returns:
-        Found together, with the newest event; following, the newest event; alike by text; and together over a
-        longer history. Each [queries, candidates].
-
-    """
-    together, follow, alike = arrays.statistics.together, arrays.statistics.follow, arrays.text_near
-
-    def added(near: Neighbours, found: LongArray, events: HistoryBatch, weights: FloatArray) -> Floats:
-        return places.sums(found, near.weights.take(events.items, axis=0) * weights[:, None])
-
-    long, recent = batch.newest(LONG), batch.newest(2 * RECENT)
-    weights, last = recency_weights(recent), (recent.age() == 0).astype(np.float32)
-    in_long = places.find(together.ids.take(long.items, axis=0), long.offsets)
-    in_recent = in_long[long.age() < 2 * RECENT]
-    after = places.find(follow.ids.take(recent.items, axis=0), recent.offsets)
-    like = places.find(alike.ids.take(recent.items, axis=0), recent.offsets)
-    return (
-        added(together, in_recent, recent, weights), added(together, in_recent, recent, last),
-        added(follow, after, recent, weights), added(follow, after, recent, last),
-        added(alike, like, recent, weights),
-    ), added(together, in_long, long, recency_weights(long, 20.0))  # fmt: skip
-
-
-def _own(
-    batch: HistoryBatch, places: Places, gap_days: FloatArray, click_kinds: npt.NDArray[np.bool_]
-) -> tuple[list[Floats], Floats]:
-    """Describe what the history holds of each candidate itself.
-
-    Args:
-        batch: histories of the queries.
-        places: of the candidates.
-        gap_days: their usual days between purchases, [queries, candidates].
-        click_kinds: [kinds] True for kinds that are weaker than a purchase.
-
-    Returns:
-        The features from `own_count` to `own_visits`, and the number of clicks; each [queries, candidates].
-
-    """
-    owners, ages = batch.owners(), batch.age()
-    found = places.find(batch.items, batch.offsets)
-    count = places.sums(found)
-    days = np.maximum(batch.now[owners] - batch.times, 0) / DAY
-    # Visits are distinct times: a basket counts once however many lines it has.
-    first_line = np.ones(len(owners), dtype=np.float32)
-    first_line[1:] = (owners[1:] != owners[:-1]) | (batch.times[1:] != batch.times[:-1])
-    newest = places.largest(found, batch.times, default=-1)
-    oldest = -places.largest(found, -batch.times, default=1)
-    fewest_after = -places.largest(found, -ages, default=-100_000)
-    clicked = click_kinds[batch.kinds] if len(click_kinds) else np.zeros(len(batch.kinds), dtype=bool)
-    owned = count > 0
-    since = np.where(owned, np.maximum(batch.now[:, None] - newest, 0) / DAY, MAX_GAP_DAYS)
-    since = np.minimum(since, MAX_GAP_DAYS)
-    usual = np.where(count > 1, (newest - oldest) / DAY / np.maximum(count - 1, 1), gap_days)
-    due = np.where(owned, np.log1p(since) - np.log1p(np.maximum(usual, 0.0)), 0.0)
-    length = np.maximum(np.diff(batch.offsets), 1)[:, None]
-    return [
-        np.log1p(count), np.log1p(places.sums(found, 1.0 / (1.0 + ages / 20.0))), count / length,
-        np.log1p(since), np.log1p(fewest_after), due,
-        np.log1p(places.sums(found, 0.5 ** (days / 30.0))),
-        np.log1p(places.sums(found, 0.5 ** (days / 120.0))),
-        np.minimum(count / np.maximum(_per_query(batch, first_line), 1), 1.0),
-    ], places.sums(found[clicked])  # fmt: skip
-
-
-def _habits(batch: HistoryBatch, items: int) -> tuple[Floats, Floats]:
-    """Return the share of a history that repeats, and the log of days since its end, [queries, 1]."""
-    owners, length = batch.owners(), np.diff(batch.offsets)[:, None]
-    index = np.arange(len(batch))[:, None]
-    distinct = np.bincount(np.unique(owners * items + batch.items) // items, minlength=len(batch))[:, None]
-    latest = KeyedSums.largest(owners, batch.times).get(index, default=0)
-    quiet = np.where(length > 0, np.clip(batch.now[:, None] - latest, 0, None) / DAY, MAX_GAP_DAYS)
-    return 1.0 - distinct / np.maximum(length, 1), np.log1p(np.minimum(quiet, MAX_GAP_DAYS))
-
-
-def _affinities(batch: HistoryBatch, rows: IntArray, statistics: Statistics) -> list[FloatArray]:
-    """Return, per attribute, the share of the history with the candidate's value, then of its newest."""
-    codes = statistics.attributes
-    weights = 1.0 / (1.0 + batch.age() / 20.0)
-    owners = batch.owners()
-    index = np.arange(len(batch), dtype=np.int64)[:, None]
-    total = KeyedSums.of(owners, weights).get(index)
-    shares, lasts = [], []
-    last = batch.newest(1)
-    for column in range(codes.shape[1]):
-        theirs = codes[:, column][rows]
-        keys = (index << _CODE_BITS) + theirs
-        own, newest = codes[batch.items, column], codes[last.items, column]
-        weight = KeyedSums.of((owners << _CODE_BITS) + own, weights).get(keys) / np.maximum(total, 1e-9)
-        shares.append(np.where(theirs >= 0, weight, 0.0))
-        same = KeyedSums.of((last.owners() << _CODE_BITS) + newest).get(keys)
-        lasts.append(np.where(theirs >= 0, same, 0.0))
-    return [np.asarray(a, dtype=np.float32) for a in (*shares, *lasts)]
+    compare(arrays.item_vectors, users.tower, most[0], "user_score", "user_score_below_best", "item_near_max")
+    compare(arrays.text_units, users.tower, most[0], None, None, "text_near_max")
+    compare(arrays.affinity_units, users.affinity, most[0], "affinity_score", None, "affinity_near_max")
+    compare(
+        arrays.factor_vectors, users.factors, most[1], "co_purchase_score", "co_purchase_below_best", None
+    )
+    together, follow, alike = statistics.together, statistics.follow, arrays.text_near
+    put_neighbours(
+        rows, items, offsets, together.ids, together.weights, follow.ids, follow.weights, alike.ids,
+        alike.weights, COLUMNS["together_sum"], COLUMNS["together_long"], features,
+    )  # fmt: skip
+    put_own(
+        rows, items, batch.kinds, batch.times, offsets, batch.now, click_kinds, statistics.gap_days,
+        COLUMNS["own_count"], COLUMNS["own_clicks"], COLUMNS["history_length"], features,
+    )  # fmt: skip
+    put_traits(
+        rows, sources, items, offsets, arrays.text_near_recent, statistics.repeat_rate,
+        statistics.gap_days, statistics.count, statistics.log_price,
+        statistics.demand.features(np.maximum(rows, 0), batch.now), COLUMNS["text_near_recent"],
+        COLUMNS["repeat_rate"], COLUMNS["source_user_vector"], len(SOURCES), features,
+    )  # fmt: skip
+    put_shares(rows, items, offsets, statistics.attributes, shares, features)
+    return features

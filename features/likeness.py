@@ -1,83 +1,118 @@
 """How like each candidate is to its user's vector and to what the user chose last, in one space of vectors.
 
 Fetching the vectors of some hundred candidates from memory costs more than the arithmetic on them. So each is
-fetched once for everything that is compared with it, query by query: the vectors of one query stay in the
-processor's cache, and a query's numbers do not depend on the queries beside it.
+fetched once for everything that is compared with it, query by query: what a query's candidates are compared
+with stays in the processor's cache, and a query's numbers do not depend on the queries beside it.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
-from features.dataset import BoolArray, FloatArray, IntArray
-from features.histories import HistoryBatch
+from features.compiled import compiled
+from features.dataset import FloatArray, IntArray, LongArray
+from features.prefetch import LINE, fetch
+
+AHEAD = 8
+"""Candidates by which fetching is ahead of comparing."""
+ZERO, ONE = np.float32(0.0), np.float32(1.0)
 
 
-class Likeness(NamedTuple):
-    """Each [queries, candidates]; 0 at padding."""
-
-    product: FloatArray
-    """Inner product with the user's vector."""
-    largest: FloatArray
-    """Largest cosine to an event of the history; 0 where there is none, as the others."""
-    mean: FloatArray
-    last: FloatArray
-    """Cosine to the newest event."""
-
-    @property
-    def cosines(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Largest, mean and newest."""
-        return self.largest, self.mean, self.last
+@compiled("contract", "reassoc", "nsz")
+def _share(vector: FloatArray) -> np.float32:
+    """Return one divided by a vector's length, which counts as never 0."""
+    squares = ZERO
+    for i in range(len(vector)):
+        squares += vector[i] * vector[i]
+    share: np.float32 = ONE / max(np.sqrt(squares), np.float32(1e-9))
+    return share
 
 
-def likeness(
+@compiled("contract", "reassoc", "nsz")
+def put_likeness(
     rows: IntArray,
     vectors: FloatArray,
-    users: FloatArray | None = None,
-    history: HistoryBatch | None = None,
-    unit: bool = True,
-) -> Likeness:
-    """Compare candidates with users and their histories.
+    users: FloatArray,
+    items: IntArray,
+    offsets: LongArray,
+    recent: int,
+    unit: bool,
+    best: FloatArray,
+    columns: tuple[int, int, int],
+    features: FloatArray,
+) -> None:
+    """Compare candidates with users and the newest events of their histories.
 
     Args:
         rows: candidates, padded with -1, [queries, candidates].
         vectors: of the items, [items, dim].
-        users: [queries, dim]; None leaves the products 0.
-        history: the events to compare with, oldest first; None leaves the cosines 0.
+        users: vectors [queries, dim].
+        items: of the histories' events, oldest first, [total events].
+        offsets: events of each query, [queries + 1].
+        recent: newest events to compare with.
         unit: whether the vectors are of unit length (or zero).
+        best: best product in the catalogue, [queries].
+        columns: of the inner product with the user's vector; of what that is more than the best; the first of
+            three: largest, mean and newest cosine. -1 leaves one out.
+        features: written to, [queries, candidates, features]; what has no history keeps its cosines.
 
     """
-    found = Likeness(*np.zeros((4, *rows.shape), dtype=np.float32))
-    for query, row in enumerate(rows):
-        real = _real(row)
-        block = vectors.take(row[real], axis=0)  # [real, dim]
-        if users is not None:
-            # Not @: BLAS rounds a row by its place among the others, and copies of an item would not tie.
-            found.product[query, real] = np.vecdot(block, users[query])
-        if history is None or not vectors.shape[1]:
-            continue
-        items = history.items[history.offsets[query] : history.offsets[query + 1]]
-        if len(items):
-            chosen = vectors.take(items, axis=0)
-            cosines = (block @ np.ascontiguousarray(chosen.T)).T.copy()  # [events, real]
-            if not unit:
-                cosines /= _lengths(chosen)[:, None] * _lengths(block)
-            found.largest[query, real] = cosines.max(axis=0)
-            found.mean[query, real] = cosines.sum(axis=0) / len(items)
-            found.last[query, real] = cosines[-1]
-    return found
-
-
-def _real(row: IntArray) -> slice | BoolArray:
-    """Return where a query has candidates; mostly a slice will do, which is cheaper than a mask."""
-    real: BoolArray = row >= 0
-    count = int(np.count_nonzero(real))
-    return slice(count) if real[:count].all() else real
-
-
-def _lengths(vectors: FloatArray) -> FloatArray:
-    """Return the length of each vector, [any]; never 0."""
-    lengths: FloatArray = np.maximum(np.sqrt(np.vecdot(vectors, vectors)), np.float32(1e-9))
-    return lengths
+    dim = vectors.shape[1]
+    product, below, cosines = columns
+    # What candidates are compared with: the user, the events from the newest on, zeros to an even number.
+    compared = np.empty((recent + 2, dim), dtype=np.float32)
+    shares = np.empty(recent + 2, dtype=np.float32)  # one divided by their lengths
+    sums = np.empty((4, recent + 2), dtype=np.float32)
+    places = np.empty(rows.shape[1] + 3, dtype=np.int64)
+    for query in range(len(rows)):
+        events = min(recent, offsets[query + 1] - offsets[query]) if cosines >= 0 else 0
+        compared[:] = 0.0
+        if product >= 0:
+            compared[0] = users[query]
+        for event in range(events):
+            compared[1 + event] = vectors[items[offsets[query + 1] - 1 - event]]
+            shares[1 + event] = ONE if unit else _share(compared[1 + event])
+        count = 0
+        for place in range(rows.shape[1]):
+            if rows[query, place] >= 0:
+                places[count] = place
+                count += 1
+        if count:
+            places[count : count + 3] = places[count - 1]
+        for first in range(0, count, 4):
+            for place in places[first + AHEAD : min(first + AHEAD + 4, count)]:
+                for i in range(0, dim, LINE):
+                    fetch(vectors, rows[query, place], i)
+            group = places[first : first + 4]
+            a, b = vectors[rows[query, group[0]]], vectors[rows[query, group[1]]]
+            c, d = vectors[rows[query, group[2]]], vectors[rows[query, group[3]]]
+            for n in range(0, 1 + events, 2):
+                a0 = a1 = b0 = b1 = c0 = c1 = d0 = d1 = ZERO
+                for i in range(dim):
+                    x, y = compared[n, i], compared[n + 1, i]
+                    a0 += a[i] * x
+                    a1 += a[i] * y
+                    b0 += b[i] * x
+                    b1 += b[i] * y
+                    c0 += c[i] * x
+                    c1 += c[i] * y
+                    d0 += d[i] * x
+                    d1 += d[i] * y
+                sums[0, n], sums[0, n + 1], sums[1, n], sums[1, n + 1] = a0, a1, b0, b1
+                sums[2, n], sums[2, n + 1], sums[3, n], sums[3, n + 1] = c0, c1, d0, d1
+            for n in range(min(4, count - first)):
+                values = features[query, group[n]]
+                if product >= 0:
+                    values[product] = sums[n, 0]
+                if below >= 0:
+                    values[below] = sums[n, 0] - best[query]
+                if events:
+                    share = ONE if unit else _share(vectors[rows[query, group[n]]])
+                    largest, total = -np.float32(np.inf), ZERO
+                    for event in range(events, 0, -1):
+                        cosine = sums[n, event] * (shares[event] * share)
+                        largest = max(largest, cosine)
+                        total += cosine
+                    values[cosines] = largest
+                    values[cosines + 1] = total / np.float32(events)
+                    values[cosines + 2] = sums[n, 1] * (shares[1] * share)

@@ -11,12 +11,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from features.dataset import FloatArray
+from ranking.frozen_ranker import FrozenRanker
 
 RANKER_FILE = "ranker.safetensors"
 RANKER_CONFIG = "ranker.json"
 KNOTS = 32
-ROWS = 2048
-"""Candidates scored together: what is computed of them stays in the processor's cache."""
 
 
 class QuantileScale(nn.Module):
@@ -44,45 +43,11 @@ class QuantileScale(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Scale [..., features]."""
         flat = features.reshape(-1, features.shape[-1]).T.contiguous()  # [features, rows]
-        if torch.is_inference_mode_enabled() and flat.device.type == "cpu":
-            scaled = torch.from_numpy(_scaled(self.knots.numpy(), flat.numpy()))
-        else:
-            right = torch.searchsorted(self.knots, flat).clamp(1, KNOTS - 1)
-            low, high = self.knots.gather(1, right - 1), self.knots.gather(1, right)
-            share = ((flat - low) / (high - low)).clamp(0.0, 1.0)
-            scaled = 2.0 * ((right - 1) + share) / (KNOTS - 1) - 1.0
+        right = torch.searchsorted(self.knots, flat).clamp(1, KNOTS - 1)
+        low, high = self.knots.gather(1, right - 1), self.knots.gather(1, right)
+        share = ((flat - low) / (high - low)).clamp(0.0, 1.0)
+        scaled = 2.0 * ((right - 1) + share) / (KNOTS - 1) - 1.0
         return scaled.T.reshape(features.shape)
-
-
-def _scaled(knots: FloatArray, values: FloatArray) -> FloatArray:
-    """Return what `QuantileScale.forward` makes of values, [features, rows], a few times faster.
-
-    The first half of a search for the interval is comparing with every fourth knot, the second looks knots
-    up: neither alone is as fast as both.
-    """
-    first = KNOTS * np.arange(len(knots))[:, None]
-    interval = np.zeros(values.shape, dtype=np.int8)
-    above = np.empty(values.shape, dtype=np.bool_)
-    for knot in range(4, KNOTS - 1, 4):
-        np.greater(values, knots[:, knot, None], out=above)
-        interval += above.view(np.int8)
-    interval *= 4
-    heights = knots.copy()
-    heights[:, -1] = np.inf  # behind the last interval is none
-    for step in (2, 1):
-        np.greater(values, heights.take(interval + (first + step)), out=above)
-        interval += above.view(np.int8) * np.int8(step)
-    place = interval + first  # of the knot on the left, among those of all features
-    widths = np.ones_like(knots)
-    np.subtract(knots[:, 1:], knots[:, :-1], out=widths[:, :-1])
-    share = values - knots.take(place)
-    share /= widths.take(place)
-    np.clip(share, 0.0, 1.0, out=share)
-    share += interval
-    share *= 2.0
-    share /= KNOTS - 1
-    share -= 1.0
-    return share
 
 
 class Ranker(nn.Module):
@@ -93,6 +58,7 @@ class Ranker(nn.Module):
     def __init__(self, features: list[str], hidden: list[int], dropout: float = 0.0) -> None:
         """Build the network for named features."""
         super().__init__()
+        self._frozen: FrozenRanker | None = None
         self.features = list(features)
         self.hidden = list(hidden)
         self.scale = QuantileScale(len(features))
@@ -126,23 +92,31 @@ class Ranker(nn.Module):
         scaled = logits[..., 1:] * self.calibration[:, 0] + self.calibration[:, 1]
         return torch.sigmoid(scaled)
 
+    def frozen(self) -> FrozenRanker:
+        """Return the present weights in the form that is applied to candidates outside of training."""
+        weights = {name: tensor.numpy(force=True) for name, tensor in self.state_dict().items()}
+        linear = [f"trunk.{place}" for place, m in enumerate(self.trunk) if isinstance(m, nn.Linear)]
+        hidden = [(weights[f"{name}.weight"], weights[f"{name}.bias"]) for name in linear]
+        return FrozenRanker.of(
+            weights["scale.knots"], weights["shift"], weights["width"],
+            hidden, (weights["heads.weight"], weights["heads.bias"]), weights["direct.weight"],
+        )  # fmt: skip
+
+    def train(self, mode: bool = True) -> Ranker:
+        """Change between training and serving; what was frozen is forgotten."""
+        self._frozen = None
+        return super().train(mode)
+
     @torch.inference_mode()
     def score(self, features: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return rank scores [queries, candidates] and probabilities [queries, candidates, 2]."""
-        flat = features.reshape(-1, features.shape[-1]).T  # [features, rows]
-        blocks = [self._logits(flat[:, start : start + ROWS]) for start in range(0, flat.shape[1], ROWS)]
-        logits = torch.cat(blocks).reshape(*features.shape[:-1], 3)
-        return logits[..., 0].numpy(), self.probabilities(logits).numpy()
+        """Return rank scores [queries, candidates] and probabilities [queries, candidates, 2].
 
-    def _logits(self, features: FloatArray) -> Tensor:
-        """Return what `forward` does, [rows, 3], of features [features, rows], without turning them round."""
-        shift, width = (self.get_buffer(name).numpy()[:, None] for name in ("shift", "width"))
-        inputs = np.empty((2, *features.shape), dtype=np.float32)
-        inputs[0] = _scaled(self.scale.knots.numpy(), np.ascontiguousarray(features))
-        np.clip((features - shift) / width, -4.0, 4.0, out=inputs[1])
-        rows = torch.from_numpy(inputs.reshape(-1, features.shape[1])).T
-        logits: Tensor = self.heads(self.trunk(rows)) + self.direct(rows)
-        return logits
+        The weights are those of the first call after `eval`.
+        """
+        if self._frozen is None:
+            self._frozen = self.frozen()
+        logits = self._frozen.logits(features)
+        return logits[..., 0], self.probabilities(torch.from_numpy(logits)).numpy()
 
     def save(self, folder: Path) -> None:
         """Write weights and feature names."""

@@ -122,18 +122,9 @@ class RankerModule(pl.LightningModule):
         self.log("valid_ndcg", float(ndcg_of_scores(self.valid_examples, scores).mean()), prog_bar=True)
 
 
-@torch.inference_mode()
-def raw_logits(ranker: Ranker, features: FloatArray, block: int = 512) -> FloatArray:
-    """Return raw logits [queries, candidates, 3] in blocks."""
-    device = next(ranker.parameters()).device
-    was_training = ranker.training
-    ranker.eval()
-    parts = [
-        ranker(torch.from_numpy(features[i : i + block]).to(device)).cpu()
-        for i in range(0, len(features), block)
-    ]
-    ranker.train(was_training)
-    return torch.cat(parts).numpy()
+def raw_logits(ranker: Ranker, features: FloatArray) -> FloatArray:
+    """Return raw logits [queries, candidates, 3] of the present weights, without dropout."""
+    return ranker.frozen().logits(features)
 
 
 def calibrate(ranker: Ranker, examples: Examples) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from features.candidates import (
-    LONG,
     RECENT,
     SOURCES,
     Candidates,
@@ -20,6 +19,7 @@ from features.candidates import (
 )
 from features.dataset import FloatArray, IntArray
 from features.histories import HistoryBatch, KeyedSums
+from features.mentions import LONG, SHORT
 from features.statistics import DAY, MAX_GAP_DAYS, Statistics
 
 
@@ -68,7 +68,7 @@ def slow_features(
     ages = batch.age()
     length = np.diff(batch.offsets).astype(np.float32)[:, None]
 
-    recent = batch.newest(2 * RECENT)
+    recent = batch.newest(SHORT)
     weights = recency_weights(recent)
     last = batch.newest(1)
     ones = np.ones(len(last.items), dtype=np.float32)

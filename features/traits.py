@@ -1,0 +1,73 @@
+"""What is known of a candidate whatever the history: statistics, demand, price, who proposed it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from features.compiled import compiled
+from features.dataset import FloatArray, IntArray, LongArray
+
+
+@compiled()
+def put_traits(
+    rows: IntArray,
+    sources: npt.NDArray[np.int16],
+    items: IntArray,
+    offsets: LongArray,
+    near_recent: FloatArray,
+    repeat_rate: FloatArray,
+    gap_days: FloatArray,
+    count: FloatArray,
+    log_price: FloatArray,
+    demand: FloatArray,
+    near: int,
+    first: int,
+    source: int,
+    known: int,
+    features: FloatArray,
+) -> None:
+    """Write what is looked up per item.
+
+    Args:
+        rows: candidates, padded with -1, [queries, candidates].
+        sources: bit masks of the sources, [queries, candidates].
+        items: of the histories' events, [total events]: what they cost is what is usual.
+        offsets: events of each query, [queries + 1].
+        near_recent: recent demand for what reads alike, [items].
+        repeat_rate: [items]
+        gap_days: [items]
+        count: [items]
+        log_price: [items]
+        demand: of every candidate, [queries, candidates, columns].
+        near: column of `near_recent`.
+        first: first of the columns from `repeat_rate` to `price_above_usual`.
+        source: first column of the sources.
+        known: how many sources there are.
+        features: written to, [queries, candidates, features].
+
+    """
+    for query in range(len(rows)):
+        start, stop = offsets[query], offsets[query + 1]
+        usual = 0.0
+        for event in range(start, stop):
+            usual += log_price[items[event]]
+        usual /= max(stop - start, 1)
+        for place in range(rows.shape[1]):
+            row = rows[query, place]
+            if row < 0:
+                continue
+            values = features[query, place]
+            values[near] = near_recent[row]
+            values[first] = repeat_rate[row]
+            values[first + 1] = math.log(1.0 + np.float64(gap_days[row]))
+            values[first + 2] = math.log(1.0 + np.float64(count[row]))
+            price = first + 3 + demand.shape[2]
+            for column in range(demand.shape[2]):
+                values[first + 3 + column] = demand[query, place, column]
+            values[price] = log_price[row]
+            values[price + 1] = log_price[row] - usual if stop > start else 0.0
+            for bit in range(known):
+                values[source + bit] = (sources[query, place] >> bit) & 1

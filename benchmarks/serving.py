@@ -163,6 +163,7 @@ class Benchmark:
             "reload_seconds=0.5", *self.options.set,
         ]  # fmt: skip
         with running(command, self.folder / f"server-{items}.log") as server:
+            time.sleep(self.options.settle)
             cells["start_mib"] = round(server.memory_mib())
             run_load(self.load(server, items, callers=4, seconds=_WARM_SECONDS))
             response = self.folder / "response.bin"
@@ -323,6 +324,12 @@ def main() -> int:
     parser.add_argument("--callers", type=int, nargs="+", default=list(CALLERS))
     parser.add_argument("--seconds", type=float, default=60.0, help="per cell")
     parser.add_argument("--scenarios", nargs="*", default=["churn", "freshness", "overload"])
+    parser.add_argument(
+        "--settle",
+        type=float,
+        default=0.0,
+        help="seconds to wait first: of several workers the others start later",
+    )
     parser.add_argument("--set", nargs="*", default=[], help="settings of the server, key=value")
     parser.add_argument("--work-dir", default="work/benchmarks/serving", help="generated bundles, kept")
     parser.add_argument("--output", default="work/benchmarks/serving", help="of the .json and .md files")

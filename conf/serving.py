@@ -73,7 +73,7 @@ class LimitsConfig:
     """Calls that are answered at a time; more are refused."""
     max_queue_seconds: float = 0.5
     """Longest wait for the model in a burst; calls that would wait longer are refused."""
-    standing_queue_seconds: float = 0.15
+    standing_queue_seconds: float = 0.2
     """The same once the queue has not been empty for a while: then waiting helps nobody."""
     batch_seconds: float = 0.03
     """What a batch of lists should take at most: requests that come meanwhile wait for its end."""

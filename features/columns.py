@@ -91,6 +91,6 @@ def require_columns(table: RawTable, names: tuple[str, ...], prefix: str) -> Non
     for name in names:
         if name not in existing:
             raise InputError(
-                f"{table.name}: no column '{name}'{closest(name, existing)} "
+                f"{table.name}: no column '{name}'{closest(name, existing) or '.'} "
                 f"Columns: {', '.join(existing)}. Set data.columns.{prefix}.{name}=<its name in the file>"
             )

@@ -101,7 +101,7 @@ def choose_text_fields(
             if name not in frame.columns:
                 existing = [c for c in frame.columns if c != schema.ITEM_ID]
                 raise InputError(
-                    f"data.text_fields: no column '{name}' in {where}{closest(name, existing)} "
+                    f"data.text_fields: no column '{name}' in {where}{closest(name, existing) or '.'} "
                     f"Columns: {', '.join(existing)}"
                 )
         return list(configured), [c for c in telling if c not in configured]

@@ -25,10 +25,11 @@ ERRORS = Console(stderr=True)
 
 USAGE = """usage: shelfwise <command> [key=value ...]
 
-  run              prepare, train, publish and evaluate; unchanged stages are skipped
+  run              prepare, train, refit, publish and evaluate; unchanged stages are skipped
   prepare          read and check raw tables, write the dataset
   train-encoder    fine-tune the text encoder, train item and user towers
   train-ranker     train the ranking head
+  refit            train once more on what validation held back
   publish          write a bundle and make it current
   evaluate         measure against the baselines, write metrics and a report
   serve            answer over gRPC from the current bundle
@@ -61,6 +62,12 @@ def _train_ranker(config: Any) -> None:  # noqa: ANN401
     from ranking.train import train_ranker
 
     train_ranker(config, CONSOLE)
+
+
+def _refit(config: Any) -> None:  # noqa: ANN401
+    from ranking.refit import refit
+
+    refit(config, CONSOLE)
 
 
 def _publish(config: Any) -> None:  # noqa: ANN401
@@ -150,6 +157,7 @@ COMMANDS: dict[str, Callable[[Any], float | None]] = {
     "prepare": _prepare,
     "train-encoder": _train_encoder,
     "train-ranker": _train_ranker,
+    "refit": _refit,
     "publish": _publish,
     "evaluate": _evaluate,
     "run": _run,

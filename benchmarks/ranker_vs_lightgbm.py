@@ -69,6 +69,7 @@ def main() -> None:
     if split is None:
         raise InputError(f"{work}: too few events to compare rankers on")
     train, _, valid = collect_examples(config, dataset, split, console)
+    assert valid is not None
     started = time.perf_counter()
     booster = train_lambdarank(train, valid, config.seed)
     seconds = time.perf_counter() - started

@@ -42,6 +42,7 @@ ROOTS: dict[str, type] = {
     "prepare": PipelineConfig,
     "train-encoder": PipelineConfig,
     "train-ranker": PipelineConfig,
+    "refit": PipelineConfig,
     "publish": PipelineConfig,
     "evaluate": PipelineConfig,
     "run": PipelineConfig,

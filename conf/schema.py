@@ -27,6 +27,17 @@ class SplitKind(Enum):
     global_time = "global_time"
 
 
+class Refit(Enum):
+    """What the published models learn from beyond what they were chosen on."""
+
+    never = "never"
+    """Nothing: what validation has measured is what is published."""
+    before_test = "before_test"
+    """global_time: the validation window too. leave_one_out: nothing, as in published tables."""
+    everything = "everything"
+    """All events; test then measures nothing."""
+
+
 LIST_DEPTH = 100
 """Length of the lists that evaluation asks for."""
 
@@ -246,7 +257,8 @@ class EvaluationConfig:
         default_factory=lambda: ["popularity", "recent_popularity", "own_repeats", "item_knn", "frozen_text"]
     )
     test: bool = True
-    """False measures on validation alone, and `run` publishes nothing: what sweeps and ablations do."""
+    """False measures on validation alone, and `run` publishes nothing: what sweeps and ablations do. Only
+    `refit=everything` publishes nevertheless."""
     bootstrap: int = 1000
     max_users: int = 0
     """Evaluate a seeded sample of this many queries; 0 takes all."""
@@ -262,7 +274,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class PipelineConfig:
-    """Root of prepare, train-encoder, train-ranker, publish, evaluate and run."""
+    """Root of prepare, train-encoder, train-ranker, refit, publish, evaluate and run."""
 
     work_dir: str = "work"
     seed: int = 0
@@ -273,6 +285,8 @@ class PipelineConfig:
     data: DataConfig = field(default_factory=DataConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
+    refit: Refit = Refit.before_test
+    """Which held-back events the published models learn from once validation has decided."""
     text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     user_encoder: UserEncoderConfig = field(default_factory=UserEncoderConfig)
     index: IndexConfig = field(default_factory=IndexConfig)
@@ -285,3 +299,8 @@ class PipelineConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         at_least(0, self, "", "seed", "threads")
+        require(
+            self.refit is not Refit.everything or not self.evaluation.test,
+            "refit=everything learns from the test window, which can then measure nothing: "
+            "set evaluation.test=false",
+        )

@@ -112,12 +112,10 @@ def try_split(config: PipelineConfig, dataset: Dataset) -> Split | None:
     return make_split(dataset, config.split, config.evaluation.target_events)
 
 
-def _contexts(config: PipelineConfig, dataset: Dataset, split: Split) -> ContextSampler:
-    """Return what texts are learnt from: histories that end before the ranking head's queries."""
+def text_contexts(config: PipelineConfig, dataset: Dataset, end: LongArray) -> ContextSampler:
+    """Return what texts are learnt from: histories up to `end`, [users]."""
     settings, texts = config.text_encoder, text_ids(dataset.catalogue.texts)
-    return ContextSampler(
-        dataset.events, split.tower_end, dataset.kind_weights, texts, settings.window, settings.piece
-    )
+    return ContextSampler(dataset.events, end, dataset.kind_weights, texts, settings.window, settings.piece)
 
 
 def _fine_tune(
@@ -133,7 +131,7 @@ def _fine_tune(
     settings = config.text_encoder
     texts = dataset.catalogue.texts
     template = TextTemplate.from_info(dataset.info)
-    sampler = _contexts(config, dataset, split)
+    sampler = text_contexts(config, dataset, split.tower_end)
     module = StageOne(
         encoder, settings, sampler, render_parts(dataset.catalogue.frame, template), texts,
         template.max_chars, frozen, dataset.events, split.valid, config.seed,
@@ -243,7 +241,8 @@ def train_text_encoder(
     np.save(stage.folder / TEXT_VECTORS, vectors)
     if learn:
         assert split is not None
-        affinity = Affinity.fit(vectors, _contexts(config, dataset, split), config.text_encoder, config.seed)
+        contexts = text_contexts(config, dataset, split.tower_end)  # before the ranking head's queries
+        affinity = Affinity.fit(vectors, contexts, config.text_encoder, config.seed)
         if affinity is not None:
             affinity.save(stage.folder / AFFINITY_FILE)
     (stage.folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")

@@ -75,7 +75,7 @@ def ragged_ranges(starts: LongArray, sizes: LongArray) -> LongArray:
     return positions
 
 
-def _queries(
+def ask(
     events: Events, users: IntArray, start: LongArray, stop: LongArray, time: LongArray, relevant: BoolArray
 ) -> Queries:
     """Ask each user at `start` for the distinct relevant items of events[start:stop]."""
@@ -114,7 +114,7 @@ def _leave_one_out(dataset: Dataset, relevant: BoolArray) -> Split:
         who = users[lengths >= max(held_out + 1, 3)]
         position = end[who] - held_out
         # Asked at the time of the last known event: the target's own time would tell which day it was bought.
-        return _queries(events, who, position, position + 1, events.time[position - 1], relevant)
+        return ask(events, who, position, position + 1, events.time[position - 1], relevant)
 
     def latest(stop: LongArray) -> int:
         """Time of the last event before the positions `stop`: held-out events say nothing about now."""
@@ -181,7 +181,7 @@ def _global_time(dataset: Dataset, config: SplitConfig, relevant: BoolArray) -> 
     users = np.arange(events.users, dtype=np.int32)
 
     def window(start: LongArray, stop: LongArray, time: int) -> Queries:
-        return _queries(events, users, start, stop, np.full(len(users), time, dtype=np.int64), relevant)
+        return ask(events, users, start, stop, np.full(len(users), time, dtype=np.int64), relevant)
 
     return Split(
         SplitKind.global_time,
@@ -213,44 +213,6 @@ def relevant_kinds(dataset: Dataset, target_events: list[str]) -> BoolArray:
     )
     relevant &= dataset.kind_weights > 0
     return relevant
-
-
-@dataclass(frozen=True)
-class RankerWindow:
-    """Queries that the ranking head learns from, and what statistics may know when they are asked."""
-
-    queries: Queries
-    end: LongArray  # [users] position of each user's first event after the cut
-    time: int
-    """Unix seconds of the cut."""
-
-
-def ranker_windows(dataset: Dataset, split: Split, target_events: list[str], cuts: int) -> list[RankerWindow]:
-    """Ask each user several times within the ranker's window, to learn from more than one moment.
-
-    Every moment is followed by as much time as validation covers: what is worth recommending for the coming
-    weeks is not what is worth recommending for the coming days. The last moments, nearest to what will be
-    asked, make do with what is left, half as much at least.
-
-    Args:
-        dataset: the dataset.
-        split: its split; the window runs from `tower_time` to `train_time`.
-        target_events: kinds that count as relevant, as for the split.
-        cuts: moments at equal distances, the first at the window's start; leave-one-out has just one.
-    """
-    if split.kind is SplitKind.leave_one_out:
-        return [RankerWindow(split.ranker, split.tower_end, split.tower_time)]
-    events, relevant = dataset.events, relevant_kinds(dataset, target_events)
-    users = np.arange(events.users, dtype=np.int32)
-    horizon = split.state_time - split.train_time
-    latest = max(split.train_time - horizon // 2, split.tower_time)
-    windows = []
-    for time in np.unique(np.linspace(split.tower_time, latest, cuts).astype(np.int64)):
-        start, stop = position_at(events, int(time)), position_at(events, int(time) + horizon)
-        times = np.full(events.users, time, dtype=np.int64)
-        queries = _queries(events, users, start, np.minimum(stop, split.train_end), times, relevant)
-        windows.append(RankerWindow(queries, start, int(time)))
-    return windows
 
 
 def exclude_seen(dataset: Dataset, split: Split, setting: bool | None) -> bool:

@@ -285,7 +285,7 @@ class BaselineInputs:
     text_vectors: FloatArray | None = None
     """[items, dim] vectors of the text encoder before any training."""
     seed: int = 0
-    train_ids: Callable[[], Towers] | None = None
+    train_ids: Callable[[LongArray], Towers] | None = None
     """Trains towers without text; called once, when `sasrec_ids` is first fitted."""
 
 

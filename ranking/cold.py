@@ -55,11 +55,11 @@ def cold_parts(
     Args:
         dataset: the dataset.
         queries: validation or test queries.
-        train_end: [users] where the published towers stopped learning.
+        train_end: [users] where training ends and validation starts; a refit has learned what came then.
         known_end: [users] up to where statistics and baselines may count when these queries are asked.
 
     Returns:
-        `no_training_event`; and `no_event`, where statistics know more than the towers.
+        `no_training_event`; and `no_event`, where more is known when the lists are asked for.
     """
 
     def part(name: str, about: str, end: LongArray) -> ColdPart:
@@ -67,7 +67,7 @@ def cold_parts(
         allowed[dataset.events.item[prefix_positions(dataset.events, end)]] = False
         return ColdPart(name, about, allowed, *restrict_targets(queries, allowed[queries.targets]))
 
-    parts = [part("no_training_event", "items that the towers have never seen", train_end)]
+    parts = [part("no_training_event", "items without an event before validation", train_end)]
     if not np.array_equal(train_end, known_end):
         parts.append(part("no_event", "items of which no event at all is known to anybody", known_end))
     return parts

@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 
 from conf.errors import InputError
-from conf.schema import EvaluationConfig, SplitKind
+from conf.schema import EvaluationConfig, Refit, SplitKind
 from encoders.towers import Towers
 from features.dataset import Dataset, FloatArray, IntArray, LongArray
 from features.splits import Queries, Split
@@ -253,7 +253,8 @@ def evaluate_lists(
     code_version: str,
     name: str = "shelfwise",
     parts: Mapping[str, Mapping[str, System]] | None = None,
-    train_ids: Callable[[], Towers] | None = None,
+    train_ids: Callable[[LongArray], Towers] | None = None,
+    refit: str = Refit.never.value,
     console: Console | None = None,
 ) -> Evaluation:
     """Measure a system, parts of it and baselines on the validation and test queries.
@@ -273,7 +274,8 @@ def evaluate_lists(
         code_version: written into the protocol.
         name: of the system in the result.
         parts: name -> the systems, as in `systems`, of a part of the system that is shown beside it.
-        train_ids: trains towers without text, for the baseline `sasrec_ids`.
+        train_ids: trains towers without text on events up to [users], for the baseline `sasrec_ids`.
+        refit: what the test lists' models learned from beyond training; written into the protocol.
         console: shows what is being measured.
 
     Raises:
@@ -312,6 +314,7 @@ def evaluate_lists(
             "ks": ks,
             "seed": seed,
             "code_version": code_version,
+            "refit": refit,
         }
         result = {
             "protocol": _protocol(dataset, split, config, windows, baselines, settings),

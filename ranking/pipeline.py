@@ -11,14 +11,11 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from conf.schema import PipelineConfig
-from encoders.affinity import AFFINITY_FILE, Affinity
-from encoders.towers import TOWERS_FILE, Towers
+from conf.schema import PipelineConfig, Refit
 from encoders.train import (
     ENCODER_FOLDER,
     FROZEN_VECTORS,
     TEXT_VECTORS,
-    TOWERS,
     Progressing,
     train_encoder,
     trainable,
@@ -35,11 +32,11 @@ from ranking.evaluation import evaluate_lists
 from ranking.ids_only import ids_only_towers
 from ranking.offline import USER_TOWER, offline_system, tower_system
 from ranking.publish import ARTIFACTS, git_sha, publish
-from ranking.ranker import RANKER_FILE, Ranker
 from ranking.recommender import Recommender
+from ranking.refit import chosen_models, refit
 from ranking.report import print_table, write_evaluation
 from ranking.stages import System
-from ranking.train import RANKER_FOLDER, build_recommender, ranker_stage, train_ranker
+from ranking.train import build_recommender, ranker_stage, train_ranker
 
 EVALUATION_FOLDER = "evaluation"
 METRICS = "metrics.json"
@@ -72,18 +69,18 @@ def evaluate(config: PipelineConfig, console: Console) -> float | None:
         bundle = load_bundle(work / ARTIFACTS)
     else:  # no bundle stands for the settings that the models were made with
         ranker_stage(config, dataset).require("train-ranker")
-    encoder, ranker_folder = work / ENCODER_FOLDER, work / RANKER_FOLDER
+    encoder, chosen = work / ENCODER_FOLDER, chosen_models(work)
     exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
     past = build_recommender(
         config,
         dataset,
         np.load(encoder / TEXT_VECTORS),
-        Towers.load(encoder / TOWERS) if (encoder / TOWERS / TOWERS_FILE).is_file() else None,
+        chosen.towers,
         split.train_end,
         split.train_time,
-        Ranker.load(ranker_folder) if (ranker_folder / RANKER_FILE).is_file() else None,
+        chosen.ranker,
         None if bundle is None else bundle.recommender.arrays.text_near,
-        Affinity.load(encoder / AFFINITY_FILE),
+        chosen.affinity,
     )
     recommenders = {"valid": past} if bundle is None else {"valid": past, "test": bundle.recommender}
     with Progressing(console).bar() as bar:
@@ -109,7 +106,8 @@ def evaluate(config: PipelineConfig, console: Console) -> float | None:
                     for window, recommender in recommenders.items()
                 }
             },
-            train_ids=lambda: ids_only_towers(config, dataset, split, exclude, console),
+            train_ids=lambda end: ids_only_towers(config, dataset, split, exclude, end, console),
+            refit=config.refit.value,
         )
     folder = write_evaluation(work / EVALUATION_FOLDER, evaluation, dataset)
     print_table(evaluation.result, console)
@@ -130,7 +128,9 @@ def _prepare(config: PipelineConfig, console: Console) -> None:
 
 
 def run(config: PipelineConfig, console: Console) -> float | None:
-    """Prepare, train, publish and evaluate; with `evaluation.test=false` nothing is published.
+    """Prepare, train, refit, publish and evaluate.
+
+    With `evaluation.test=false` nothing is refitted or published, unless it is to learn from the test window.
 
     Returns:
         Validation ndcg@10, or None where there was too little data to evaluate on.
@@ -139,7 +139,9 @@ def run(config: PipelineConfig, console: Console) -> float | None:
     steps: list[tuple[str, Callable[[PipelineConfig, Console], object]]] = [
         ("prepare", _prepare), ("train-encoder", train_encoder), ("train-ranker", train_ranker),
     ]  # fmt: skip
-    if config.evaluation.test:
+    if config.evaluation.test or config.refit is Refit.everything:
+        if config.refit is not Refit.never:
+            steps.append(("refit", refit))
         steps.append(("publish", publish))
     seconds: dict[str, float] = {}
     for number, (name, step) in enumerate(steps, start=1):

@@ -14,18 +14,17 @@ from rich.console import Console
 
 import conf
 from conf.errors import InputError
-from conf.schema import PipelineConfig
-from encoders.affinity import AFFINITY_FILE, Affinity
-from encoders.towers import TOWERS_FILE, Towers
-from encoders.train import ENCODER_FOLDER, TEXT_ENCODER, TEXT_VECTORS, TOWERS, encoder_stage, try_split
+from conf.schema import PipelineConfig, Refit
+from encoders.train import ENCODER_FOLDER, TEXT_ENCODER, TEXT_VECTORS, encoder_stage, try_split
 from features import schema
 from features.dataset import Dataset, load_dataset
-from features.splits import exclude_seen
+from features.splits import Split, exclude_seen
 from features.stages import Stage, fingerprint, plain
+from features.training_windows import Cut, everything
 from ranking.bundle import HISTORIES, write_bundle
-from ranking.ranker import RANKER_FILE, Ranker
+from ranking.refit import published_models, refit_stage, wanted_cut
 from ranking.store import current_version, publish_version
-from ranking.train import RANKER_FOLDER, build_recommender, click_kinds, ranker_stage
+from ranking.train import build_recommender, click_kinds, ranker_stage
 
 ARTIFACTS = "artifacts"
 HISTORY_EVENTS = 500
@@ -44,11 +43,17 @@ def git_sha() -> str | None:
     return done.stdout.strip() or None if done.returncode == 0 else None
 
 
-def publish_stage(config: PipelineConfig, dataset: Dataset) -> Stage:
+def publish_stage(config: PipelineConfig, dataset: Dataset, refitted: bool) -> Stage:
     """Return the stage that says which inputs the current version was made from."""
-    return Stage(
-        Path(config.work_dir) / "publish", fingerprint(ranker_stage(config, dataset).inputs, config.rerank)
-    )
+    made_from = (refit_stage if refitted else ranker_stage)(config, dataset).inputs
+    return Stage(Path(config.work_dir) / "publish", fingerprint(made_from, config.rerank))
+
+
+def known_cut(config: PipelineConfig, dataset: Dataset, split: Split | None) -> Cut:
+    """Return what a bundle may count: what is before the test window, or all where all is learned."""
+    if split is None or config.refit is Refit.everything:
+        return everything(dataset)
+    return Cut(split.state_end, split.state_time)
 
 
 def _write_histories(store: Path, dataset_folder: Path) -> None:
@@ -74,7 +79,7 @@ def _current(store: Path) -> str | None:
 
 
 def publish(config: PipelineConfig, console: Console) -> str:
-    """Publish a bundle whose statistics know everything before the test window.
+    """Publish a bundle whose statistics know everything before the test window, or everything.
 
     Returns:
         The version's name.
@@ -84,26 +89,23 @@ def publish(config: PipelineConfig, console: Console) -> str:
     store = work / ARTIFACTS
     dataset_folder = work / "dataset"
     dataset = load_dataset(dataset_folder)
-    stage = publish_stage(config, dataset)
+    split = try_split(config, dataset)
+    stage = publish_stage(config, dataset, wanted_cut(config, dataset, split) is not None)
     kept = _current(store) if stage.is_current() else None
     if kept is not None:
         console.print(f"publish: nothing changed, keeping {kept}")
         return kept
     encoder_stage(config, dataset).require("train-encoder")
     ranker_stage(config, dataset).require("train-ranker")
+    models = published_models(config, dataset, split)
     stage.reopen()
-    split = try_split(config, dataset)
-    encoder, ranker_folder = work / ENCODER_FOLDER, work / RANKER_FOLDER
+    encoder = work / ENCODER_FOLDER
     text_vectors = np.load(encoder / TEXT_VECTORS)
-    towers = Towers.load(encoder / TOWERS) if (encoder / TOWERS / TOWERS_FILE).is_file() else None
-    ranker = Ranker.load(ranker_folder) if (ranker_folder / RANKER_FILE).is_file() else None
-    events = dataset.events
-    end = events.offsets[1:] if split is None else split.state_end
-    now = int(events.time.max(initial=0)) if split is None else split.state_time
-    affinity = Affinity.load(encoder / AFFINITY_FILE)
+    known = known_cut(config, dataset, split)
     recommender = build_recommender(
-        config, dataset, text_vectors, towers, end, now, ranker, affinity=affinity
-    )
+        config, dataset, text_vectors, models.towers, known.end, known.time, models.ranker,
+        affinity=models.affinity,
+    )  # fmt: skip
     exclude = config.evaluation.exclude_seen
     if split is not None:
         exclude = exclude_seen(dataset, split, exclude)
@@ -111,12 +113,15 @@ def publish(config: PipelineConfig, console: Console) -> str:
     describe: dict[str, Any] = {
         "git_sha": git_sha(),
         "dataset_hash": info["content_hash"],
-        "counts": {"items": len(dataset.catalogue), "events": int((end - events.offsets[:-1]).sum())},
+        "counts": {
+            "items": len(dataset.catalogue),
+            "events": int((known.end - dataset.events.offsets[:-1]).sum()),
+        },
         "dims": {"text": text_vectors.shape[1], "item": recommender.arrays.item_vectors.shape[1]},
         "kinds": dataset.kinds,
         "click_kinds": click_kinds(dataset.kinds).tolist(),
         "exclude_seen": True if exclude is None else exclude,
-        "data_end": now,
+        "data_end": known.time,
         "candidates": plain(config.candidates),
         "index": plain(config.index),
         "rerank": plain(config.rerank),
@@ -124,7 +129,8 @@ def publish(config: PipelineConfig, console: Console) -> str:
         "max_tokens": config.text_encoder.max_tokens,
         "precision": config.text_encoder.precision.value,
         "template": {k: info[k] for k in ("text_fields", "text_fallback_fields", "max_text_chars")},
-        "trained": {"towers": towers is not None, "ranker": ranker is not None},
+        "trained": {"towers": models.towers is not None, "ranker": models.ranker is not None},
+        "refit": config.refit.value,
     }
     config_text = OmegaConf.to_yaml(OmegaConf.create(plain(config)))
 

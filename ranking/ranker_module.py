@@ -52,9 +52,9 @@ class RankerModule(pl.LightningModule):
     """Trains a Ranker on examples held in memory; validates by ndcg@10."""
 
     def __init__(
-        self, ranker: Ranker, config: RankerConfig, train: Examples, valid: Examples, seed: int
+        self, ranker: Ranker, config: RankerConfig, train: Examples, valid: Examples | None, seed: int
     ) -> None:
-        """Take the network and both sets of examples."""
+        """Take the network and both sets of examples; None validates nothing."""
         super().__init__()
         self.ranker = ranker
         self.settings = config
@@ -112,12 +112,15 @@ class RankerModule(pl.LightningModule):
         self.log("loss", loss.detach(), prog_bar=True)
         return loss
 
-    def val_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Return one pass; the work is done at the end of it."""
+        if self.valid_examples is None:
+            return []
         return DataLoader(torch.zeros(1), batch_size=None)  # type: ignore[arg-type]
 
     def validation_step(self, _batch: Tensor, _index: int) -> None:
         """Log ndcg@10 of the validation queries' candidates."""
+        assert self.valid_examples is not None
         scores = raw_logits(self.trained, self.valid_examples.features)[..., 0]
         self.log("valid_ndcg", float(ndcg_of_scores(self.valid_examples, scores).mean()), prog_bar=True)
 

@@ -25,28 +25,27 @@ from ranking.baseline_lists import (
 class SasrecIds:
     """A causal transformer over item embeddings (Kang and McAuley 2018), trained as the user tower is.
 
-    It is trained once, on the events before validation, and stopped by validation recall; test queries are
-    answered by the same weights, as those of the system are. Their histories reach up to the test window.
+    It is trained on the events before validation and stopped by validation recall; test queries are answered
+    by the same weights, or by refitted ones where the system's are. Their histories reach up to test.
     """
 
     name = "sasrec_ids"
 
-    def __init__(self, train: Callable[[], Towers], kind_weights: FloatArray | None = None) -> None:
-        """Take what trains the towers and the worth of each event kind (for popularity)."""
+    def __init__(self, train: Callable[[LongArray], Towers], kind_weights: FloatArray | None = None) -> None:
+        """Take what trains towers on events up to `end`, and the worth of each event kind (popularity)."""
         self._train = train
         self._towers: Towers | None = None
         self.kind_weights = kind_weights
 
     def fit(self, events: Events, end: LongArray, now: int, n_items: int) -> None:
-        """Train at the first call; later calls renew popularity alone."""
+        """Take the towers for these events and count what is popular."""
         positions = prefix_positions(events, end)
         self.share = popularity_share(weighted_counts(events, positions, n_items, self.kind_weights))
-        if self._towers is None:
-            self._towers = self._train()
-            # The text vectors of towers without text are never read.
-            width = self._towers.item_tower.mean.shape[0]
-            self.vectors = self._towers.item_vectors(np.zeros((n_items, width), dtype=np.float32))
-            self.learned: BoolArray = self._towers.item_tower.seen.numpy()
+        self._towers = self._train(end)
+        # The text vectors of towers without text are never read.
+        width = self._towers.item_tower.mean.shape[0]
+        self.vectors = self._towers.item_vectors(np.zeros((n_items, width), dtype=np.float32))
+        self.learned: BoolArray = self._towers.item_tower.seen.numpy()
 
     @torch.inference_mode()
     def recommend(

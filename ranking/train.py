@@ -14,7 +14,7 @@ from rich.table import Table
 from conf.schema import PipelineConfig
 from encoders.affinity import AFFINITY_FILE, Affinity, lenders
 from encoders.factors import LENDERS, Factors
-from encoders.fitting import fit, forget
+from encoders.fitting import Fit, fit, forget
 from encoders.towers import Towers
 from encoders.train import (
     ENCODER_FOLDER,
@@ -29,9 +29,10 @@ from encoders.train import (
 from features import schema
 from features.candidates import feature_names
 from features.dataset import BoolArray, Dataset, FloatArray, LongArray, load_dataset
-from features.splits import Split, exclude_seen, ragged_ranges, ranker_windows
+from features.splits import Queries, Split, exclude_seen, ragged_ranges
 from features.stages import Stage, fingerprint
 from features.statistics import Neighbours, item_statistics
+from features.training_windows import Cut, ranker_windows
 from ranking.assemble import item_arrays, sketch, text_neighbours
 from ranking.examples import Examples, collect, ndcg_of_scores, stack
 from ranking.index import VectorIndex
@@ -98,28 +99,37 @@ def ranker_stage(config: PipelineConfig, dataset: Dataset) -> Stage:
 
 
 def collect_examples(
-    config: PipelineConfig, dataset: Dataset, split: Split, console: Console
-) -> tuple[Examples, Examples, Examples]:
-    """Return training, calibration and validation examples."""
+    config: PipelineConfig, dataset: Dataset, split: Split, console: Console, until: Cut | None = None
+) -> tuple[Examples, Examples, Examples | None]:
+    """Return training, calibration and validation examples.
+
+    Args:
+        config: settings; the encoder step's outputs are in its work directory.
+        dataset: the dataset.
+        split: its split.
+        console: progress goes here.
+        until: of a refit, which learns from what validation would measure: no validation examples then.
+
+    """
     encoder = Path(config.work_dir) / ENCODER_FOLDER
     text_vectors = np.load(encoder / TEXT_VECTORS)
     exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
     rng = np.random.default_rng(config.seed)
-    windows = ranker_windows(dataset, split, config.evaluation.target_events, config.ranker.cuts)
-    towers = Towers.load(encoder / RANKER_TOWERS)
+    windows = ranker_windows(dataset, split, config.evaluation.target_events, config.ranker.cuts, until)
+    ranker_towers, towers = Towers.load(encoder / RANKER_TOWERS), Towers.load(encoder / TOWERS)
     affinity = Affinity.load(encoder / AFFINITY_FILE)
-    past: list[Recommender] = []
-    for window in windows:
-        near = past[0].arrays.text_near if past else None
-        past.append(
-            build_recommender(
-                config, dataset, text_vectors, towers, window.end, window.time, near=near, affinity=affinity
-            )
+    near: Neighbours | None = None
+
+    def as_of(towers: Towers, end: LongArray, time: int) -> Recommender:
+        nonlocal near
+        built = build_recommender(
+            config, dataset, text_vectors, towers, end, time, near=near, affinity=affinity
         )
-    present = build_recommender(
-        config, dataset, text_vectors, Towers.load(encoder / TOWERS), split.train_end, split.train_time,
-        near=past[0].arrays.text_near, affinity=affinity,
-    )  # fmt: skip
+        near = built.arrays.text_near
+        return built
+
+    past = [as_of(towers if w.after_training else ranker_towers, w.end, w.time) for w in windows]
+    present = None if until is not None else as_of(towers, split.train_end, split.train_time)
     first = windows[0].queries
     order = rng.permutation(len(first))
     held = min(CALIBRATION_QUERIES, len(order) // 5)
@@ -131,20 +141,47 @@ def collect_examples(
     rows = config.ranker.max_rows
     room = max(rows // max(sum(len(q) for q in lists), 1), 1) if rows else 0
     valid = split.valid.select(np.sort(rng.permutation(len(split.valid))[:VALID_QUERIES]))
+    asked = (*lists, calibration, *([] if present is None else [valid]))
     with Progressing(console).bar() as bar:
-        task = bar.add_task("candidate features", total=sum(len(q) for q in (*lists, calibration, valid)))
+        task = bar.add_task("candidate features", total=sum(map(len, asked)))
 
-        def gather(recommender: Recommender, queries: object, limit: int) -> Examples:
+        def gather(recommender: Recommender, queries: Queries, limit: int) -> Examples:
             return collect(
-                recommender, dataset.events, queries, exclude_seen=exclude, limit=limit, seed=config.seed,  # type: ignore[arg-type]
+                recommender, dataset.events, queries, exclude_seen=exclude, limit=limit, seed=config.seed,
                 advance=lambda n: bar.advance(task, n),
             )  # fmt: skip
 
         return (
             stack([gather(r, q, room) for r, q in zip(past, lists, strict=True) if len(q)]),
             gather(past[0], calibration, 0),
-            gather(present, valid, 0),
+            None if present is None else gather(present, valid, 0),
         )
+
+
+def fit_ranker(
+    config: PipelineConfig,
+    train: Examples,
+    calibration: Examples,
+    valid: Examples | None,
+    epochs: int,
+    checkpoints: Path,
+    console: Console,
+) -> tuple[Ranker, Fit]:
+    """Train and calibrate a ranking head; without validation examples, for exactly `epochs`."""
+    torch.manual_seed(config.seed)
+    attributes = (train.features.shape[2] - len(feature_names(0))) // 2
+    ranker = Ranker(feature_names(attributes), list(config.ranker.hidden), config.ranker.dropout)
+    real = np.flatnonzero(train.real)
+    drawn = np.random.default_rng(config.seed).permutation(len(real))[:200_000]
+    ranker.fit_scale(train.features[np.unravel_index(real[drawn], train.real.shape)])
+    module = RankerModule(ranker, config.ranker, train, valid, config.seed)
+    fitted = fit(
+        module, checkpoints, max_epochs=epochs, patience=config.ranker.patience,
+        monitor=None if valid is None else "valid_ndcg", clip_norm=5.0, console=console,
+    )  # fmt: skip
+    if len(calibration):
+        calibrate(module.trained, calibration)
+    return module.trained, fitted
 
 
 def train_ranker(config: PipelineConfig, console: Console) -> Path:
@@ -165,21 +202,11 @@ def train_ranker(config: PipelineConfig, console: Console) -> Path:
     report: dict[str, object] = {"trained": False}
     if config.ranker.enabled and split is not None and trainable(split, dataset):
         train, calibration, valid = collect_examples(config, dataset, split, console)
-        torch.manual_seed(config.seed)
-        attributes = (train.features.shape[2] - len(feature_names(0))) // 2
-        ranker = Ranker(feature_names(attributes), list(config.ranker.hidden), config.ranker.dropout)
-        real = np.flatnonzero(train.real)
-        drawn = np.random.default_rng(config.seed).permutation(len(real))[:200_000]
-        ranker.fit_scale(train.features[np.unravel_index(real[drawn], train.real.shape)])
-        module = RankerModule(ranker, config.ranker, train, valid, config.seed)
+        assert valid is not None
         checkpoints = Path(config.work_dir) / "checkpoints" / f"ranker-{stage.inputs}"
-        fitted = fit(
-            module, checkpoints, max_epochs=config.ranker.epochs, patience=config.ranker.patience,
-            monitor="valid_ndcg", clip_norm=5.0, console=console,
-        )  # fmt: skip
-        ranker = module.trained
-        if len(calibration):
-            calibrate(ranker, calibration)
+        ranker, fitted = fit_ranker(
+            config, train, calibration, valid, config.ranker.epochs, checkpoints, console
+        )
         before = float(ndcg_of_scores(valid, valid.fused).mean())
         after = float(ndcg_of_scores(valid, raw_logits(ranker, valid.features)[..., 0]).mean())
         report = {

@@ -22,6 +22,7 @@ from conf.schema import (
     IndexConfig,
     PipelineConfig,
     RankerConfig,
+    Refit,
     SplitConfig,
     SplitKind,
 )
@@ -292,6 +293,7 @@ def pipeline_config(world: World, bert: Path, folder: Path, kind: SplitKind) -> 
             event_weights={"purchase": 1.0, "click": 0.5},
         ),
         split=SplitConfig(kind=kind),
+        refit=Refit.never,
         text_encoder=TextEncoderConfig(
             model=str(bert), max_tokens=16, max_steps=24, validate_every=8, batch_size=32, learning_rate=2e-3,
             precision=Precision.fp32, patience=5, frozen_layers=0,

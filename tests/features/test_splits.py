@@ -8,14 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf.errors import InputError
-from conf.schema import FactorConfig, SplitConfig, SplitKind
+from conf.schema import FactorConfig, Refit, SplitConfig, SplitKind
 from encoders.factors import Factors
 from encoders.sequences import training_windows
 from features.candidates import Candidates, candidate_features
 from features.dataset import Dataset, FloatArray
 from features.histories import histories_of
-from features.splits import Queries, Split, exclude_seen, make_split, ragged_ranges, ranker_windows
+from features.splits import Queries, Split, exclude_seen, make_split, ragged_ranges
 from features.statistics import Statistics, item_statistics
+from features.training_windows import ranker_windows, refit_cut
 from ranking.assemble import item_arrays, sketch, text_neighbours
 from tests.synthetic import DAY, START, EventRow, make_dataset, make_recommender, with_event
 
@@ -165,6 +166,37 @@ def test_leave_one_out_has_one_ranker_window() -> None:
     data = make_dataset(bought("a", 1, 2, 3, 4, 5), ITEMS)
     windows = ranker_windows(data, make_split(data, LEAVE_ONE_OUT, []), [], 3)
     assert [asked(w.queries) for w in windows] == [[(0, 2, windows[0].time, [3])]]
+
+
+def test_a_refit_asks_on_to_its_cut() -> None:
+    data = make_dataset(days(*(("a", n % 10, n) for n in range(20))), ITEMS)
+    split = make_split(data, replace(dates(14, 18), ranker_fraction=0.19), [])
+    assert split.tower_time == START + 10 * DAY
+    cut = refit_cut(data, split, Refit.before_test)
+    assert cut is not None and cut.time == split.state_time and cut.end.tolist() == [18]
+    plain, longer = ranker_windows(data, split, [], 3), ranker_windows(data, split, [], 3, cut)
+    assert [(w.time - START) // DAY for w in plain] == [10, 11, 12]
+    # Twice the window, twice the moments; none asks for what test asks for.
+    assert len(longer) == 6 and longer[-1].time == START + 16 * DAY
+    assert [w.after_training for w in longer] == [w.time >= split.train_time for w in longer]
+    assert max(t for w in longer for t in w.queries.targets) <= 9 and asked(longer[-1].queries)[0][3] == [
+        6,
+        7,
+    ]
+    everything = refit_cut(data, split, Refit.everything)
+    assert everything is not None and everything.end.tolist() == [20]
+    assert refit_cut(data, split, Refit.never) is None
+
+
+def test_leave_one_out_is_refitted_on_everything_or_not_at_all() -> None:
+    data = make_dataset(bought("a", 1, 2, 3, 4, 5), ITEMS)
+    split = make_split(data, LEAVE_ONE_OUT, [])
+    assert refit_cut(data, split, Refit.before_test) is None, "published tables do not learn from validation"
+    cut = refit_cut(data, split, Refit.everything)
+    assert cut is not None and cut.end.tolist() == [5]
+    first, second = ranker_windows(data, split, [], 3, cut)
+    assert (asked(first.queries)[0][3], asked(second.queries)[0][3]) == ([3], [4])
+    assert (first.after_training, second.after_training) == (False, True)
 
 
 def test_an_event_at_the_cut_belongs_to_the_later_window() -> None:

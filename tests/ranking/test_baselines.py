@@ -78,7 +78,7 @@ def random_shop(users: int = 40, items: int = 30, seed: int = 0) -> Events:
 
 def fitted(name: str, events: Events, n_items: int, end: LongArray | None = None) -> Baseline:
     vectors = np.random.default_rng(1).normal(size=(n_items, 8)).astype(np.float32)
-    inputs = BaselineInputs(text_vectors=vectors, train_ids=lambda: random_towers(1, n_items, 1))
+    inputs = BaselineInputs(text_vectors=vectors, train_ids=lambda _end: random_towers(1, n_items, 1))
     (baseline,) = make_baselines([name], inputs)
     now = int(events.time.max(initial=0))
     baseline.fit(events, everything(events) if end is None else end, now, n_items)
@@ -175,7 +175,7 @@ def test_no_baseline_looks_behind_its_prefix(name: str) -> None:
     lists = []
     for shop in (events, changed):
         vectors = np.eye(n_items, dtype=np.float32)
-        inputs = BaselineInputs(text_vectors=vectors, train_ids=lambda: random_towers(1, n_items, 1))
+        inputs = BaselineInputs(text_vectors=vectors, train_ids=lambda _end: random_towers(1, n_items, 1))
         (baseline,) = make_baselines([name], inputs)
         baseline.fit(shop, end, 50 * DAY, n_items)
         lists.append(baseline.recommend(shop, queries, 20, False))

@@ -170,6 +170,7 @@ def test_training_lists_share_the_room_there_is(
     lists, calibration, valid = collect_examples(config, dataset, split, Console(quiet=True))
     assert lists.real.sum(axis=1).max() == max(max_rows // len(lists), 1)
     assert (lists.negative_share < 1).any()
+    assert valid is not None
     # Lists that calibrate and validate are always whole.
     assert (calibration.negative_share == 1).all() and (valid.negative_share == 1).all()
 

@@ -275,6 +275,7 @@ def test_the_average_is_validated_and_kept(tmp_path: Path, average: float) -> No
     module = averaging(average)
     best = fitted(module, tmp_path)
     valid = module.valid_examples
+    assert valid is not None
     assert best == pytest.approx(
         float(ndcg_of_scores(valid, raw_logits(module.trained, valid.features)[..., 0]).mean()), abs=1e-6
     )

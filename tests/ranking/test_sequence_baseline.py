@@ -10,7 +10,7 @@ from rich.console import Console
 from conf.errors import InputError
 from conf.schema import EvaluationConfig, PipelineConfig
 from encoders.towers import Towers
-from features.dataset import load_dataset
+from features.dataset import LongArray, load_dataset
 from features.splits import make_split
 from ranking.baselines import BaselineInputs, make_baselines
 from ranking.ids_only import FOLDER, ids_only_towers
@@ -22,20 +22,20 @@ from tests.synthetic import random_towers, read_json
 QUIET = Console(quiet=True)
 
 
-def test_lists_by_hand_and_one_training_for_both_windows() -> None:
+def test_lists_by_hand_and_who_is_asked_for_towers() -> None:
     events = make_events([[0, 1, 2], [3, 1], []])
     towers = random_towers(1, 5, 1)
     towers.item_tower.seen.copy_(towers.item_tower.seen.new_tensor([1, 1, 1, 1, 0]))
-    calls: list[int] = []
+    calls: list[list[int]] = []
 
-    def train() -> Towers:
-        calls.append(1)
+    def train(end: LongArray) -> Towers:
+        calls.append(end.tolist())
         return towers
 
     baseline = SasrecIds(train)
     baseline.fit(events, np.array([2, 4, 5]), 0, 5)
     baseline.fit(events, np.array([3, 5, 5]), 1, 5)
-    assert calls == [1]
+    assert calls == [[2, 4, 5], [3, 5, 5]]
     queries = ask(events, [0, 1, 2])
     items, scores = baseline.recommend(events, queries, 5, exclude_seen=True)
     # Item 4 was never trained on: it comes last. Nobody's history: by popularity, item 1 twice, ties by row.
@@ -67,8 +67,8 @@ def test_it_is_trained_once_kept_and_measured(trained: PipelineConfig, tmp_path:
     kept = Towers.load(work / FOLDER)
     assert kept.item_tower.project is None
     weights = (work / FOLDER / "user_encoder.safetensors").stat().st_mtime_ns
-    ids_only_towers(config, dataset, split, False, QUIET)
-    ids_only_towers(config, dataset, split, True, QUIET)
+    ids_only_towers(config, dataset, split, False, split.train_end, QUIET)
+    ids_only_towers(config, dataset, split, True, split.train_end, QUIET)
     assert (work / FOLDER / "user_encoder.safetensors").stat().st_mtime_ns != weights
 
 

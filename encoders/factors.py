@@ -16,9 +16,10 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from conf.schema import FactorConfig
+from encoders.fold_in import fold_in
 from features.arrays import load_arrays
 from features.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
-from features.histories import HistoryBatch, KeyedSums
+from features.histories import HistoryBatch
 from features.statistics import Neighbours
 
 FACTORS_FILE = "factors.safetensors"
@@ -28,8 +29,6 @@ LENDERS = 20
 """Nearest texts whose factors stand in for those of an item without events."""
 SHARPNESS = 10.0
 """How much more a nearer text counts: the share grows by e for every tenth of cosine."""
-BLOCK = 64
-"""Users solved together; bounds the memory of their systems."""
 
 
 @dataclass(frozen=True)
@@ -130,40 +129,24 @@ class Factors:
     def users(self, batch: HistoryBatch) -> FloatArray:
         """Solve a vector per history, [queries, dim]; zero for an empty one.
 
-        The normal equations (G + V' (C - 1) V) u = V' c have one unknown per dimension; by Woodbury's
-        identity it is enough to solve for one per item of the history, with G's inverse worked into `dual`.
+        A history does not depend on the ones beside it, nor on what lies further back than `LONGEST` events.
 
         Args:
             batch: the histories.
 
         """
-        recent = batch.newest(LONGEST)
-        weight = self.kind_weights[recent.kinds]
-        known = weight > 0
-        items = len(self.vectors)
-        sums = KeyedSums.of(recent.owners()[known] * items + recent.items[known], weight[known])
-        owner, row = sums.keys // items, sums.keys % items
-        bounds = np.searchsorted(owner, np.arange(len(batch) + 1))
-        users = np.zeros((len(batch), self.vectors.shape[1]), dtype=np.float32)
-        sizes = np.diff(bounds)
-        # Histories of like length are solved together, so that little is padded.
-        order = np.argsort(sizes, kind="stable")
-        order = order[sizes[order] > 0]
-        for start in range(0, len(order), BLOCK):
-            chosen = order[start : start + BLOCK]
-            width = int(sizes[chosen].max())
-            place = np.arange(width) < sizes[chosen][:, None]  # [block, width]
-            index = np.minimum(bounds[:-1][chosen][:, None] + np.arange(width), len(row) - 1)
-            rows = row[index]
-            confidence = np.where(place, self.confidence * np.log1p(sums.sums[index]), 0.0)
-            vectors = self.vectors[rows] * place[..., None]  # [block, width, dim]
-            dual = self.dual[rows] * place[..., None]
-            kernel = vectors @ dual.transpose(0, 2, 1)  # [block, width, width]
-            system = (
-                np.eye(width, dtype=np.float32) + np.where(place, confidence - 1.0, 0.0)[..., None] * kernel
-            )
-            solved = np.linalg.solve(system.astype(np.float64), confidence[..., None].astype(np.float64))
-            users[chosen] = (dual.transpose(0, 2, 1) @ solved.astype(np.float32))[..., 0]
+        users = np.empty((len(batch), self.vectors.shape[1]), dtype=np.float32)
+        fold_in(
+            batch.items,
+            batch.kinds,
+            batch.offsets,
+            self.kind_weights,
+            float(self.confidence[0]),
+            LONGEST,
+            self.vectors,
+            self.dual,
+            users,
+        )
         return users
 
     def save(self, path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from features.dataset import Events, IntArray, LongArray
+from features.histories import HistoryBatch
 from features.splits import ragged_ranges
 
 
@@ -54,6 +55,21 @@ def recent(events: Events, user: IntArray, end: LongArray, max_length: int) -> S
     """Collect each query's last `max_length` events before `end`."""
     start = np.maximum(events.offsets[user], end - max_length)
     return gather(events, start, end)
+
+
+def windows(batch: HistoryBatch, length: int) -> SequenceBatch:
+    """Collect each history's last events as one padded batch of this length."""
+    newest = batch.newest(length)
+    valid = np.arange(length) >= (length - np.diff(newest.offsets))[:, None]
+    first = np.append(newest.times, 0)[newest.offsets[:-1]]
+
+    def place(values: np.ndarray, padding: np.ndarray | int = 0) -> Tensor:
+        block = np.broadcast_to(np.asarray(padding, dtype=np.int64).reshape(-1, 1), valid.shape).copy()
+        block[valid] = values
+        return torch.from_numpy(block)
+
+    times = place(newest.times, first)  # padding's as in `gather`
+    return SequenceBatch(place(newest.items), place(newest.kinds), times, torch.from_numpy(valid))
 
 
 def training_windows(

@@ -12,10 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from conf.encoders import UserEncoderConfig
+from encoders.frozen_user_encoder import FrozenUserEncoder
 from encoders.item_tower import ItemTower
-from encoders.sequences import SequenceBatch
+from encoders.sequences import SequenceBatch, windows
 from encoders.user_encoder import UserEncoder
 from features.dataset import FloatArray, IntArray
+from features.histories import HistoryBatch
 
 TOWERS_FILE = "user_encoder.safetensors"
 TOWERS_CONFIG = "user_encoder.json"
@@ -40,6 +42,7 @@ class Towers(nn.Module):
     ) -> None:
         """Build both towers."""
         super().__init__()
+        self._frozen: FrozenUserEncoder | None = None
         self.shape: dict[str, Any] = {
             "text_dim": text_dim,
             "items": items,
@@ -86,6 +89,26 @@ class Towers(nn.Module):
     def user_vectors(self, batch: SequenceBatch, item_vectors: Tensor) -> Tensor:
         """Return the vector after each history's newest event, [batch, dim], given all item vectors."""
         return self.user_encoder.newest(item_vectors[batch.rows], batch.kinds, batch.times, batch.valid)
+
+    @torch.inference_mode()
+    def encode(self, batch: HistoryBatch, item_vectors: FloatArray) -> FloatArray:
+        """Return what `user_vectors` does for histories, [histories, dim]; zero where a history is empty.
+
+        The weights of a tower of one layer are those of the first call after `eval`.
+        """
+        if len(self.user_encoder.blocks) == 1:
+            if self._frozen is None:
+                self._frozen = FrozenUserEncoder.of(self.user_encoder)
+            return self._frozen.newest(batch, item_vectors)
+        # The width is the tower's own, not the batch's longest: arithmetic does not depend on the neighbours.
+        vectors = self.user_vectors(windows(batch, self.max_length), torch.from_numpy(item_vectors)).numpy()
+        vectors[np.diff(batch.offsets) == 0] = 0.0
+        return vectors
+
+    def train(self, mode: bool = True) -> Towers:
+        """Change between training and serving; what was frozen is forgotten."""
+        self._frozen = None
+        return super().train(mode)
 
     def save(self, folder: Path) -> None:
         """Write weights and shape."""

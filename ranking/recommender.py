@@ -7,12 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from conf.schema import CandidateConfig, IndexConfig
 from encoders.affinity import Affinity
 from encoders.factors import Factors
-from encoders.sequences import SequenceBatch
 from encoders.towers import Towers
 from features.candidates import (
     Candidates,
@@ -111,50 +109,21 @@ class Recommender:
         if text_index is None:
             text_index = index if towers is None else VectorIndex.build(text_vectors, IndexConfig(gpu=False))
         self.text_index = text_index
-        self._vectors = torch.from_numpy(arrays.item_vectors)
 
     @property
     def items(self) -> int:
         """Catalogue size."""
         return len(self.text_vectors)
 
-    @torch.inference_mode()
     def user_vectors(self, batch: HistoryBatch) -> FloatArray:
         """Return a vector per history, [queries, dim]; zero where the history is empty."""
+        if self.towers is not None:
+            return self.towers.encode(batch, self.arrays.item_vectors)
         vectors = np.zeros((len(batch), self.arrays.item_vectors.shape[1]), dtype=np.float32)
-        sizes = np.diff(batch.offsets)
-        filled = np.flatnonzero(sizes > 0)
-        if len(filled) == 0:
-            return vectors
-        if self.towers is None:
-            recent = batch.newest(self.config.recent_items)
-            np.add.at(
-                vectors,
-                recent.owners(),
-                self.arrays.item_vectors[recent.items] * recency_weights(recent)[:, None],
-            )
-            return unit(vectors)
-        # The width is the tower's own, not the batch's longest: arithmetic does not depend on the neighbours.
-        length = self.towers.max_length
-        recent = batch.newest(length)
-        valid = np.arange(length) >= (length - np.diff(recent.offsets))[:, None]
-        first = recent.times[np.minimum(recent.offsets[:-1], max(len(recent.times) - 1, 0))]
-
-        def place(
-            values: npt.NDArray[np.integer], padding: npt.NDArray[np.integer] | int = 0
-        ) -> torch.Tensor:
-            block = np.broadcast_to(np.asarray(padding, dtype=np.int64).reshape(-1, 1), valid.shape).copy()
-            block[valid] = values
-            return torch.from_numpy(block[filled])
-
-        sequences = SequenceBatch(
-            place(recent.items),
-            place(recent.kinds),
-            place(recent.times, first),
-            torch.from_numpy(valid[filled]),
-        )
-        vectors[filled] = self.towers.user_vectors(sequences, self._vectors).numpy()
-        return vectors
+        recent = batch.newest(self.config.recent_items)
+        weighted = self.arrays.item_vectors[recent.items] * recency_weights(recent)[:, None]
+        np.add.at(vectors, recent.owners(), weighted)
+        return unit(vectors)
 
     def encode(self, batch: HistoryBatch) -> UserVectors:
         """Return what the sources that search by vector are asked with."""

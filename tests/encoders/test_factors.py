@@ -10,7 +10,7 @@ import pytest
 from scipy import sparse
 
 from conf.schema import FactorConfig
-from encoders.factors import BLOCK, LENDERS, LONGEST, Factors
+from encoders.factors import LENDERS, LONGEST, Factors
 from features.dataset import Dataset, FloatArray
 from features.histories import HistoryBatch, batch_histories
 from features.statistics import Neighbours
@@ -111,6 +111,32 @@ def test_one_event_by_hand() -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("confidence", [0.5, 1.0, 40.0, 1000.0])
+@pytest.mark.parametrize("dim", [1, 7, 64])
+def test_a_users_vector_solves_the_normal_equations(dim: int, confidence: float) -> None:
+    """Confidences above and below that of an absent event, alike items, fewer and more items than factors."""
+    rng = np.random.default_rng(dim)
+    vectors = (rng.normal(size=(300, dim)) / np.sqrt(dim)).astype(np.float32)
+    vectors[200:] = vectors[:100]
+    gram = vectors.T.astype(np.float64) @ vectors + 0.1 * np.eye(dim)
+    dual = np.linalg.solve(gram, vectors.T).T.astype(np.float32)
+    weights = np.array([1.0, 0.25, 0.0], np.float32)
+    factors = Factors(vectors, dual, np.array([confidence], np.float32), weights)
+    histories = [
+        list(zip(rng.integers(0, 300, n).tolist(), rng.integers(0, 3, n).tolist(), strict=True))
+        for n in (0, 1, 2, 5, 30, 100, LONGEST)
+    ]
+    found = factors.users(batch_of(*histories))
+    for user, history in zip(found, histories, strict=True):
+        items = np.array([item for item, _ in history], dtype=np.int64)
+        worth = np.bincount(items, weights[[kind for _, kind in history]], minlength=300)
+        sure = confidence * np.log1p(worth)
+        seen = np.flatnonzero(sure)
+        system = gram + vectors[seen].T @ ((sure[seen, None] - 1) * vectors[seen])
+        expected = np.linalg.solve(system, vectors[seen].T @ sure[seen])
+        np.testing.assert_allclose(user, expected, atol=1e-5 * max(1.0, np.abs(expected).max()))
+
+
 def test_a_stronger_kind_weighs_more_and_repeats_add_up(factors: Factors) -> None:
     item = 4
     bought, clicked, four = factors.users(batch_of([(item, 0)], [(item, 1)], [(item, 1)] * 4))
@@ -144,7 +170,7 @@ def test_an_empty_history_has_a_zero_vector(factors: Factors) -> None:
 
 
 def test_a_vector_does_not_depend_on_the_histories_beside_it(factors: Factors) -> None:
-    histories = random_histories(2 * BLOCK + 5, 60, seed=1)
+    histories = random_histories(133, 60, seed=1)
     together = factors.users(batch_of(*histories))
     assert np.isfinite(together).all()
     for place, history in enumerate(histories):

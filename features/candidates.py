@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from features.dataset import FloatArray, IntArray
 from features.demand import demand_names
-from features.histories import HistoryBatch, KeyedSums
+from features.histories import HistoryBatch
 from features.likeness import put_likeness
 from features.mentions import put_neighbours, put_own, put_shares
 from features.statistics import Neighbours, Statistics
@@ -109,15 +109,6 @@ def affinity_profiles(batch: HistoryBatch, units: FloatArray) -> FloatArray:
 def recency_weights(batch: HistoryBatch, scale: float = 1.0) -> FloatArray:
     """Weight of each event by how many came after it, [total events]; it halves after `scale` events."""
     return (1.0 / (1.0 + batch.age() / scale)).astype(np.float32)
-
-
-def spread(batch: HistoryBatch, near: Neighbours, items: int, weights: FloatArray) -> KeyedSums:
-    """Add up the neighbours of each history's items, keyed by query * items + neighbour."""
-    ids = near.ids[batch.items]  # [events, k]
-    values = near.weights[batch.items] * weights[:, None]
-    keys = batch.owners()[:, None] * items + ids
-    real = ids >= 0
-    return KeyedSums.of(keys[real], values[real])
 
 
 def candidate_features(

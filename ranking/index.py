@@ -12,7 +12,7 @@ import numpy as np
 from conf.errors import InputError
 from conf.schema import IndexConfig
 from features.dataset import BoolArray, FloatArray, IntArray, LongArray
-from features.histories import falling, stable_order
+from ranking.best_first import best_products
 
 _FAISS: Any = faiss  # its stubs describe the C++ constructors, not the Python ones
 LOG = logging.getLogger(__name__)
@@ -167,11 +167,9 @@ class VectorIndex:
             allowed: [items] mask; rows outside are not considered, inside the search and not after it.
 
         """
-        found = np.full((len(queries), k), -1, dtype=np.int32)
-        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         depth = min(k, len(self))
         if depth == 0 or len(queries) == 0:
-            return found, scores
+            return _nothing(len(queries), k)
         if allowed is not None and (
             self.gpu or not self.filters or np.count_nonzero(allowed) < SELECTIVE * len(allowed)
         ):
@@ -180,35 +178,25 @@ class VectorIndex:
         if allowed is not None:
             bitmap = np.packbits(allowed, bitorder="little")
             selector = _FAISS.IDSelectorBitmap(bitmap)
-        best, rows = self.searcher.search(
+        scores, rows = self.searcher.search(
             np.ascontiguousarray(queries, dtype=np.float32),
             min(depth * self.refined, len(self)),
             params=self._parameters(selector),
         )
         if self.refined > 1:
-            best, rows = self._refine(queries, rows, depth)
-        found[:, :depth], scores[:, :depth] = rows, np.where(rows >= 0, best, -np.inf)
-        if allowed is not None:
+            found, scores = best_products(queries, self.vectors, rows, k)
+        else:
+            found, scores = _padded(rows, scores, k)
+        if allowed is not None and (found[:, depth - 1] < 0).any():
             # The lists an approximate search looked into may hold too few of the allowed rows.
             wanted = min(depth, int(np.count_nonzero(allowed)))
-            short = np.flatnonzero((rows >= 0).sum(axis=1) < wanted)
+            short = np.flatnonzero((found >= 0).sum(axis=1) < wanted)
             if len(short):
                 found[short], scores[short] = self._exact(queries[short], k, np.flatnonzero(allowed))
         return found, scores
 
-    def _refine(self, queries: FloatArray, rows: LongArray, k: int) -> tuple[FloatArray, LongArray]:
-        """Return the best k of found rows [queries, any] by their vectors: scores and rows, [queries, k]."""
-        rows = np.sort(rows, axis=1)  # so that equals come in order
-        scores = np.full(rows.shape, -np.inf, dtype=np.float32)
-        for query, row, score in zip(queries, rows, scores, strict=True):
-            real = row >= 0
-            score[real] = np.vecdot(self.vectors.take(row[real], axis=0), query)
-        order = stable_order(falling(scores))[:, :k]
-        return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
-
     def _exact(self, queries: FloatArray, k: int, rows: np.ndarray) -> tuple[IntArray, FloatArray]:
-        found = np.full((len(queries), k), -1, dtype=np.int32)
-        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        found, scores = _nothing(len(queries), k)
         if len(rows) == 0:
             return found, scores
         products = np.empty((len(queries), len(rows)), dtype=np.float32)
@@ -220,6 +208,19 @@ class VectorIndex:
         found[:, :kept] = rows[order]
         scores[:, :kept] = np.take_along_axis(products, order, axis=1)
         return found, scores
+
+
+def _nothing(queries: int, k: int) -> tuple[IntArray, FloatArray]:
+    """Return rows and scores of nothing found, [queries, k]."""
+    return np.full((queries, k), -1, dtype=np.int32), np.full((queries, k), -np.inf, dtype=np.float32)
+
+
+def _padded(rows: LongArray, scores: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
+    """Return what FAISS has found in the way of `Searches`, [queries, k]."""
+    found, best = _nothing(len(rows), k)
+    found[:, : rows.shape[1]] = rows
+    best[:, : rows.shape[1]] = np.where(rows >= 0, scores, -np.inf)
+    return found, best
 
 
 def best_places(scores: FloatArray, k: int) -> LongArray:

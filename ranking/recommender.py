@@ -25,13 +25,14 @@ from features.histories import HistoryBatch, batch_histories
 from ranking.arrange import Place, arrange
 from ranking.assemble import unit
 from ranking.explain import explain
+from ranking.fusion import merge
 from ranking.index import Searches, VectorIndex
 from ranking.intent import with_intent
 from ranking.ranker import Ranker
 from ranking.requests import Reason, Recommendation, Recommended, Request
 from ranking.rerank import POOL, best_first, diversify
 from ranking.rules import Pin, open_rows, pending, with_pins
-from ranking.sources import CandidateSources, Limits, banned_keys, first_source, merge
+from ranking.sources import CandidateSources, Limits, banned_keys, first_source
 from ranking.timing import timed
 
 BLOCK = 256

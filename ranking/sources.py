@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from conf.schema import CandidateConfig, IndexConfig
-from features.candidates import SOURCES, Candidates, ItemArrays, UserVectors, recency_weights, spread
+from features.candidates import SOURCES, ItemArrays, UserVectors
+from features.compiled import compiled
 from features.dataset import BoolArray, FloatArray, IntArray, LongArray
-from features.histories import HistoryBatch, KeyedSums, contains, falling, stable_order
+from features.histories import HistoryBatch
+from features.statistics import Neighbours
+from ranking.best_first import best_sums
 from ranking.index import Searches, VectorIndex
 from ranking.subset_index import SubsetIndex
-
-FUSION = 60.0
-"""Constant of reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009)."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Limits:
     hidden: BoolArray | None = None
     """[items] mask of rows that no query may be given (deleted items); None where there are none."""
 
+    @cached_property
     def groups(self) -> list[tuple[BoolArray | None, LongArray]]:
         """Return each mask (one object: filters are cached) and the queries that share it."""
         shared: dict[int, tuple[BoolArray | None, list[int]]] = {}
@@ -37,27 +39,50 @@ class Limits:
             shared.setdefault(id(mask), (mask, []))[1].append(query)
         return [(mask, np.array(queries, dtype=np.int64)) for mask, queries in shared.values()]
 
+    def bans(self, items: int) -> LongArray:
+        """Return how many rows are banned for each query of a catalogue of this size, [queries]."""
+        return np.diff(np.searchsorted(self.banned, np.arange(len(self.allowed) + 1) * items))
 
-def best_by_query(sums: KeyedSums, queries: int, items: int, k: int, limits: Limits) -> IntArray:
-    """Return the k permitted items with the largest sums per query, [queries, k] padded with -1."""
-    permitted = ~contains(limits.banned, sums.keys)
-    owner, row = sums.keys // items, sums.keys % items
-    if limits.hidden is not None:
-        permitted &= ~limits.hidden[row]
-    for mask, members in limits.groups():
-        if mask is not None:
-            inside = np.zeros(queries, dtype=np.bool_)
-            inside[members] = True
-            permitted &= mask[row] | ~inside[owner]
-    owner, row, value = owner[permitted], row[permitted], sums.sums[permitted]
-    order = stable_order((owner << 33) + falling(value))  # rows rise already
-    owner, row = owner[order], row[order]
-    first = np.searchsorted(owner, np.arange(queries))
-    rank = np.arange(len(owner)) - first[owner]
-    kept = rank < k
-    best = np.full((queries, k), -1, dtype=np.int32)
-    best[owner[kept], rank[kept]] = row[kept]
-    return best
+    @cached_property
+    def bits(self) -> tuple[LongArray, npt.NDArray[np.uint8]]:
+        """Return which mask a query has, -1 for none, [queries], and the masks' bits, the lowest first.
+
+        They leave out hidden rows, too.
+        """
+        which = np.full(len(self.allowed), -1, dtype=np.int64)
+        masks: list[npt.NDArray[np.uint8]] = []
+        shown = None if self.hidden is None else ~self.hidden
+        for mask, members in self.groups:
+            both = shown if mask is None else mask if shown is None else mask & shown
+            if both is not None:
+                which[members] = len(masks)
+                masks.append(np.packbits(both, bitorder="little"))
+        return which, np.stack(masks) if masks else np.zeros((0, 0), dtype=np.uint8)
+
+
+@compiled()
+def _put_unbanned(found: IntArray, queries: LongArray, banned: LongArray, items: int, rows: IntArray) -> None:
+    """Write the found rows that are not banned, in their order.
+
+    Args:
+        found: rows padded with -1, [queries or 1 for all of them, any].
+        queries: which queries they were found for.
+        banned: sorted keys query * items + row.
+        items: catalogue size.
+        rows: written to, [all queries, quota].
+
+    """
+    for place in range(len(queries)):
+        query, count = queries[place], 0
+        for row in found[min(place, len(found) - 1)]:
+            if count == rows.shape[1]:
+                break
+            if row >= 0:
+                key = query * items + row
+                ban = np.searchsorted(banned, key) if len(banned) else 0
+                if ban == len(banned) or banned[ban] != key:
+                    rows[query, count] = row
+                    count += 1
 
 
 def popularity_order(popularity: FloatArray) -> IntArray:
@@ -69,45 +94,6 @@ def popularity_order(popularity: FloatArray) -> IntArray:
     drawn = np.random.default_rng(0).random(len(popularity))
     tie = np.where(popularity > 0, 0.0, drawn)
     return np.lexsort((tie, -popularity)).astype(np.int32)
-
-
-def merge(proposals: dict[str, IntArray], queries: int) -> Candidates:
-    """Unite the sources' proposals, the best fused rank first.
-
-    Args:
-        proposals: per source, rows [queries, quota], best first, padded with -1.
-        queries: number of queries.
-
-    """
-    blocks = [(SOURCES.index(name), rows) for name, rows in proposals.items() if rows.shape[1] > 0]
-    if not blocks:
-        empty = np.zeros((queries, 0))
-        return Candidates(empty.astype(np.int32), empty.astype(np.int16), empty.astype(np.float32))
-    rows = np.concatenate([r for _, r in blocks], axis=1)
-    bits = np.concatenate([np.full(r.shape[1], 1 << bit, dtype=np.int16) for bit, r in blocks])
-    points = np.concatenate([1.0 / (FUSION + 1.0 + np.arange(r.shape[1])) for _, r in blocks])
-    order = stable_order(rows)
-    ordered = np.take_along_axis(rows, order, axis=1)
-    first = np.ones(ordered.shape, dtype=bool)
-    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    starts = np.flatnonzero(first.ravel())
-    masks = np.bitwise_or.reduceat(bits[order].ravel(), starts)
-    fused = np.add.reduceat(points[order].ravel(), starts)
-    owner, row = starts // rows.shape[1], ordered.ravel()[starts]
-    real = row >= 0
-    owner, row, masks, fused = owner[real], row[real], masks[real], fused[real]
-    place = np.arange(len(owner)) - np.searchsorted(owner, np.arange(queries))[owner]
-    width = int(np.bincount(owner, minlength=max(queries, 1)).max(initial=0))
-    merged = np.full((queries, width), -1, dtype=np.int32)
-    found = np.zeros((queries, width), dtype=np.int16)
-    scores = np.zeros((queries, width), dtype=np.float64)
-    merged[owner, place], found[owner, place], scores[owner, place] = row, masks, fused
-    best_first = np.argsort(-scores, axis=1, kind="stable")  # rows rise already
-    return Candidates(
-        np.take_along_axis(merged, best_first, axis=1),
-        np.take_along_axis(found, best_first, axis=1),
-        np.take_along_axis(scores, best_first, axis=1).astype(np.float32),
-    )
 
 
 def new_rows(count: FloatArray) -> IntArray:
@@ -221,9 +207,7 @@ class CandidateSources:
             Rows per source, [queries, quota] padded with -1; best scores by tower and factors [queries, 2].
 
         """
-        config, queries, items = self.config, len(batch), self.items
-        recent = batch.newest(config.recent_items)
-        weights = recency_weights(recent)
+        config, queries = self.config, len(batch)
         statistics = self.arrays.statistics
         proposals: dict[str, IntArray] = {}
         proposals["user_vector"], best = self.nearest(self.index, users.tower, config.user_vector, limits)
@@ -234,20 +218,29 @@ class CandidateSources:
         if intents is not None and text_index is not None:
             proposals["intent"], _ = self.nearest(text_index, intents, config.user_vector, limits)
         if config.item_to_item:
-            sums = spread(recent, statistics.together, items, weights)
-            proposals["item_to_item"] = best_by_query(sums, queries, items, config.item_to_item, limits)
+            proposals["item_to_item"] = self._given(batch, statistics.together, config.item_to_item, limits)
         if config.text_neighbours:
-            sums = spread(recent, self.arrays.text_near, items, weights)
-            proposals["text_neighbours"] = best_by_query(sums, queries, items, config.text_neighbours, limits)
+            near = self.arrays.text_near
+            proposals["text_neighbours"] = self._given(batch, near, config.text_neighbours, limits)
         if config.repeat:
-            ages = 1.0 + batch.age() / 50.0
-            sums = KeyedSums.of(batch.owners() * items + batch.items, 1.0 / ages)
-            proposals["repeat"] = best_by_query(sums, queries, items, config.repeat, limits)
+            proposals["repeat"] = self._own(batch, config.repeat, limits)
         if config.popular:
             proposals["popular"] = self.popular(queries, config.popular, limits)
         if config.new_items:
             proposals["new_items"] = self._new(users, config.new_items, limits)
         return proposals, np.stack([best, closest], axis=1)
+
+    def _given(self, batch: HistoryBatch, near: Neighbours, quota: int, limits: Limits) -> IntArray:
+        """Return the strongest neighbours of the histories' newest items, [queries, quota] padded with -1."""
+        recent, limited = self.config.recent_items, (*limits.bits, limits.banned, self.items)
+        return best_sums(batch.items, batch.offsets, recent, 1.0, near.ids, near.weights, quota, *limited)
+
+    def _own(self, batch: HistoryBatch, quota: int, limits: Limits) -> IntArray:
+        """Return the histories' own items, the latest and most frequent first, [queries, quota]."""
+        events, limited = len(batch.items), (*limits.bits, limits.banned, self.items)
+        itself, weights = batch.items[:, None], np.ones((events, 1), dtype=np.float32)
+        places = np.arange(events, dtype=np.int32)
+        return best_sums(places, batch.offsets, events, 50.0, itself, weights, quota, *limited)
 
     def nearest(
         self, index: Searches, vectors: FloatArray, quota: int, limits: Limits
@@ -269,11 +262,11 @@ class CandidateSources:
         queries = len(vectors)
         rows = np.full((queries, quota), -1, dtype=np.int32)
         best = np.zeros(queries, dtype=np.float32)
-        asked = np.abs(vectors).sum(axis=1) > 0
+        asked: BoolArray = np.any(vectors, axis=1)
         if quota == 0 or not asked.any():
             return rows, best
-        bans = np.bincount((limits.banned // self.items).astype(np.int64), minlength=queries)
-        for mask, members in limits.groups():
+        bans = limits.bans(self.items)
+        for mask, members in limits.groups:
             some = members[asked[members]]
             if len(some) == 0:
                 continue
@@ -281,22 +274,8 @@ class CandidateSources:
             extra = int(2 ** np.ceil(np.log2(1 + bans[some].max()))) if bans[some].any() else 0
             found, scores = index.search(vectors[some], quota + extra, mask)
             best[some] = np.where(found[:, 0] >= 0, scores[:, 0], 0.0)
-            rows[some] = self._permitted(found, some, quota, limits)
+            _put_unbanned(found, some, limits.banned, self.items, rows)
         return rows, best
-
-    def _permitted(self, found: IntArray, queries: LongArray, quota: int, limits: Limits) -> IntArray:
-        """Drop banned rows and close the gaps, keeping order, [queries, quota]."""
-        keys = queries[:, None] * self.items + found.astype(np.int64)
-        dropped = (found < 0) | contains(limits.banned, keys)
-        if found.shape[1] >= quota and not dropped[:, :quota].any():
-            return found[:, :quota].astype(np.int32)
-        order = np.argsort(dropped, axis=1, kind="stable")[:, :quota]
-        kept = np.where(
-            np.take_along_axis(dropped, order, axis=1), -1, np.take_along_axis(found, order, axis=1)
-        )
-        if kept.shape[1] < quota:
-            kept = np.pad(kept, ((0, 0), (0, quota - kept.shape[1])), constant_values=-1)
-        return kept.astype(np.int32)
 
     def _new(self, users: UserVectors, quota: int, limits: Limits) -> IntArray:
         """Return each query's nearest items among those without any event, [queries, quota] padded with -1.
@@ -313,12 +292,11 @@ class CandidateSources:
 
     def popular(self, queries: int, quota: int, limits: Limits) -> IntArray:
         """Return the most popular permitted items per query, [queries, quota] padded with -1."""
-        bans = np.bincount((limits.banned // self.items).astype(np.int64), minlength=queries)
+        bans = limits.bans(self.items)
         popular = np.full((queries, quota), -1, dtype=np.int32)
-        for mask, members in limits.groups():
+        for mask, members in limits.groups:
             order = first_allowed(self.by_popularity, mask, quota + int(bans[members].max()))
-            shared = np.broadcast_to(order, (len(members), len(order)))
-            popular[members] = self._permitted(shared, members, quota, limits)
+            _put_unbanned(order[None], members, limits.banned, self.items, popular)
         return popular
 
 

@@ -15,12 +15,20 @@ from features.candidates import (
     ItemArrays,
     UserVectors,
     recency_weights,
-    spread,
 )
 from features.dataset import FloatArray, IntArray
 from features.histories import HistoryBatch, KeyedSums
 from features.mentions import LONG, SHORT
-from features.statistics import DAY, MAX_GAP_DAYS, Statistics
+from features.statistics import DAY, MAX_GAP_DAYS, Neighbours, Statistics
+
+
+def spread(batch: HistoryBatch, near: Neighbours, items: int, weights: FloatArray) -> KeyedSums:
+    """Add up the neighbours of each history's items, keyed by query * items + neighbour."""
+    ids = near.ids[batch.items]  # [events, k]
+    values = near.weights[batch.items] * weights[:, None]
+    keys = batch.owners()[:, None] * items + ids
+    real = ids >= 0
+    return KeyedSums.of(keys[real], values[real])
 
 
 def _similarity(

@@ -16,13 +16,12 @@ from features.candidates import (
     candidate_features,
     feature_names,
     recency_weights,
-    spread,
 )  # fmt: skip
 from features.dataset import Dataset, FloatArray
 from features.histories import HistoryBatch, batch_histories
 from features.statistics import DAY, Neighbours, Statistics
 from ranking.requests import History
-from tests.features.slow_features import slow_features
+from tests.features.slow_features import slow_features, spread
 from tests.synthetic import (
     EMPTY,
     START,

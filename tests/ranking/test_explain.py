@@ -7,8 +7,8 @@ from features.candidates import SOURCES, ItemArrays
 from features.dataset import Dataset, FloatArray
 from features.statistics import Neighbours
 from ranking.explain import explain
+from ranking.fusion import merge
 from ranking.requests import History, Reason
-from ranking.sources import merge
 from tests.synthetic import make_dataset, make_factors, make_recommender
 
 # Item 1 reads like item 0, item 3 like item 2; a is followed by c.

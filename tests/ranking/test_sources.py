@@ -12,17 +12,16 @@ from hypothesis import strategies as st
 from conf.schema import CandidateConfig
 from features.candidates import SOURCES
 from features.dataset import BoolArray, Dataset, FloatArray, IntArray
-from features.histories import HistoryBatch, KeyedSums, batch_histories
+from features.histories import HistoryBatch, batch_histories
 from ranking.assemble import sketch, text_neighbours
+from ranking.fusion import merge
 from ranking.recommender import Recommender
 from ranking.sources import (
     CandidateSources,
     Limits,
     banned_keys,
-    best_by_query,
     first_allowed,
     first_source,
-    merge,
 )
 from tests.synthetic import (
     EMPTY,
@@ -67,15 +66,6 @@ def propose(
 
 def real(rows: IntArray) -> list[list[int]]:
     return [[int(r) for r in row if r >= 0] for row in rows]
-
-
-def test_best_by_query_by_hand() -> None:
-    sums = KeyedSums(np.array([0, 2, 3, 10, 13]), np.array([1, 5, 5, 2, 9], np.float32))
-    assert best_by_query(sums, 3, 10, 2, no_limits(3)).tolist() == [[2, 3], [3, 0], [-1, -1]]
-    mask = np.ones(10, dtype=np.bool_)
-    mask[3] = False
-    limits = Limits(np.array([2]), [None, mask, None])
-    assert best_by_query(sums, 3, 10, 4, limits).tolist() == [[3, 0, -1, -1], [0, -1, -1, -1], [-1] * 4]
 
 
 def test_quotas_bound_every_source(recommender: Recommender, dataset: Dataset) -> None:
@@ -348,7 +338,7 @@ def test_queries_that_share_a_filter_get_what_each_would_get_alone(
     shared, other = np.arange(ITEMS) % 2 == 0, np.arange(ITEMS) % 3 == 0
     allowed: list[BoolArray | None] = [shared, other, shared, shared, None]
     banned = banned_keys(batch, [np.zeros(0, np.int32)] * 5, [True, False, True, True, True], ITEMS)
-    groups = Limits(banned, allowed).groups()
+    groups = Limits(banned, allowed).groups
     assert [members.tolist() for _, members in groups] == [[0, 2, 3], [1], [4]]
     together = propose(recommender, batch, Limits(banned, allowed))
     for query in range(5):
@@ -356,6 +346,25 @@ def test_queries_that_share_a_filter_get_what_each_would_get_alone(
         single = propose(recommender, batch.select(query, query + 1), Limits(own, [allowed[query]]))
         for name, rows in single.items():
             np.testing.assert_array_equal(together[name][query], rows[0], err_msg=name)
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_the_bits_of_masks_are_what_may_be_proposed(deleted: bool) -> None:
+    rng = np.random.default_rng(0)
+    masks = [rng.random(ITEMS) < 0.5, rng.random(ITEMS) < 0.5]
+    allowed: list[BoolArray | None] = [masks[0], None, masks[1], masks[0]]
+    hidden = rng.random(ITEMS) < 0.2 if deleted else None
+    which, bits = Limits(np.zeros(0, np.int64), allowed, hidden).bits
+    assert bits.shape == (3 if deleted else 2, 8)
+    for query, mask in enumerate(allowed):
+        expected = np.ones(ITEMS, dtype=np.bool_) if mask is None else mask
+        if hidden is not None:
+            expected = expected & ~hidden
+        if which[query] < 0:
+            assert expected.all()
+        else:
+            unpacked = np.unpackbits(bits[which[query]], count=ITEMS, bitorder="little")
+            assert np.array_equal(unpacked.astype(np.bool_), expected)
 
 
 OLD = 40

@@ -13,6 +13,7 @@ from conf.errors import InputError
 from conf.schema import IndexConfig
 from features.dataset import BoolArray, FloatArray, IntArray, LongArray
 from ranking.best_first import best_products
+from ranking.selection import selected
 
 _FAISS: Any = faiss  # its stubs describe the C++ constructors, not the Python ones
 LOG = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class VectorIndex:
             )  # wrapped so that no parameters reach it: set once, before any search
         everything = _FAISS.IDSelectorBitmap(np.full(len(self) // 8 + 1, 255, dtype=np.uint8))
         self.filters = self._accepts(self._parameters(everything))
+        self._unfiltered = self._parameters(None)
         if not self.filters:
             LOG.warning(
                 "%s cannot filter inside its search; filtered searches are exact", type(index).__name__
@@ -171,17 +173,13 @@ class VectorIndex:
         if depth == 0 or len(queries) == 0:
             return _nothing(len(queries), k)
         if allowed is not None and (
-            self.gpu or not self.filters or np.count_nonzero(allowed) < SELECTIVE * len(allowed)
+            self.gpu or not self.filters or selected(allowed).count < SELECTIVE * len(allowed)
         ):
             return self._exact(queries, k, np.flatnonzero(allowed))
-        selector = None
-        if allowed is not None:
-            bitmap = np.packbits(allowed, bitorder="little")
-            selector = _FAISS.IDSelectorBitmap(bitmap)
         scores, rows = self.searcher.search(
             np.ascontiguousarray(queries, dtype=np.float32),
             min(depth * self.refined, len(self)),
-            params=self._parameters(selector),
+            params=self._unfiltered if allowed is None else self._parameters(selected(allowed).selector),
         )
         if self.refined > 1:
             found, scores = best_products(queries, self.vectors, rows, k)
@@ -189,7 +187,7 @@ class VectorIndex:
             found, scores = _padded(rows, scores, k)
         if allowed is not None and (found[:, depth - 1] < 0).any():
             # The lists an approximate search looked into may hold too few of the allowed rows.
-            wanted = min(depth, int(np.count_nonzero(allowed)))
+            wanted = min(depth, selected(allowed).count)
             short = np.flatnonzero((found >= 0).sum(axis=1) < wanted)
             if len(short):
                 found[short], scores[short] = self._exact(queries[short], k, np.flatnonzero(allowed))

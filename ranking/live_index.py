@@ -63,7 +63,7 @@ class LiveIndex:
         self, queries: FloatArray, k: int, allowed: BoolArray | None
     ) -> tuple[IntArray, FloatArray]:
         if allowed is not None:
-            inside = allowed[: len(self.base)]
+            inside = allowed if len(allowed) == len(self.base) else allowed[: len(self.base)]
             return self.base.search(queries, k, inside & ~self.outdated if self.hidden_count else inside)
         if self.hidden_count == 0:
             return self.base.search(queries, k)

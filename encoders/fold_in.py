@@ -3,8 +3,8 @@
 The normal equations of implicit matrix factorisation, (G + V' (C - 1) V) u = V' c, have one unknown per
 dimension. Conjugate gradients (Hestenes and Stiefel, 1952; for this model Takács et al., RecSys 2011) take
 only products with V, the factors of the history's items. The inverse of G, which is worked into their duals,
-is the preconditioner: what is left to solve differs from the identity in as many directions as the history has
-items, and in few of them by much. Some rounds come as near as float32 allows.
+is the preconditioner: what is left to solve differs from the identity in as many directions as the history
+has items, and in few of them by much. Some rounds come as near as float32 allows.
 """
 
 from __future__ import annotations

@@ -122,6 +122,7 @@ class Factors:
         ids = np.maximum(near.ids, 0)
         lenders = (near.ids >= 0) & known[ids]
         lenders &= np.cumsum(lenders, axis=1) <= LENDERS
+        ids = np.where(lenders, ids, 0)  # the others may not have been written yet
         share = np.where(lenders, np.exp(SHARPNESS * near.weights), 0.0).astype(np.float32)
         share /= np.maximum(share.sum(axis=1, keepdims=True), 1e-9)
         return (share[:, None, :] @ self.vectors[ids])[:, 0], (share[:, None, :] @ self.dual[ids])[:, 0]

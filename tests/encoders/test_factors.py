@@ -194,6 +194,16 @@ def test_only_the_most_recent_events_are_read(factors: Factors) -> None:
     assert not np.allclose(short, within, atol=1e-3), "an event inside the window is read"
 
 
+def test_what_an_item_without_events_has_is_not_lent() -> None:
+    """New items that read alike arrive together, and their rows are not written yet."""
+    vectors = np.array([[1.0, 2.0], [3.0, 4.0], [np.nan, np.inf]], np.float32)
+    factors = Factors(vectors, 2 * vectors, np.ones(1, np.float32), np.ones(1, np.float32))
+    near = Neighbours(np.array([[2, 1, -1]], np.int32), np.array([[0.9, 0.5, 0.0]], np.float32))
+    borrowed, dual = factors.lent(near, np.array([True, True, False]))
+    np.testing.assert_allclose(borrowed, [[3.0, 4.0]])
+    np.testing.assert_allclose(dual, [[6.0, 8.0]])
+
+
 def test_items_without_events_have_zero_vectors(factors: Factors) -> None:
     silent = [ITEMS - 3, ITEMS - 2, ITEMS - 1]
     assert not factors.vectors[silent].any() and not factors.dual[silent].any()

@@ -179,7 +179,7 @@ class BatchLists:
             wanted = wanted.explored_by(paging.seed(identity, user.known_as))
         job = RecommendJob(served.model, wanted)
         answer, _ = await self._lists.make(served, job, background=True)
-        response.items.extend(served.cards.recommended(answer, "", wish.explain, wish.fields, 0))
+        served.cards.recommended(response.items, answer, "", wish.explain, wish.fields, before=0)
         response.degradation = rung(answer, shopper)
         response.attribution_token = self._lists.token(served, wish.surface)
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from serving.pressure import Pressure, WaitLimits
 
@@ -142,7 +142,10 @@ class Batcher(Generic[In, Out]):
         if not (urgent or background):
             self.admit(deadline)
         loop = asyncio.get_running_loop()
-        waiting = _Waiting[In, Out](job, loop.create_future(), deadline, loop.time(), urgent or background)
+        waiting: _Waiting[In, Out] = _Waiting(
+            job, loop.create_future(), deadline, loop.time(), urgent or background
+        )
+        late = None if deadline is None else loop.call_at(deadline, _too_late, waiting.future)
         if urgent:
             self._queue.appendleft(waiting)
         elif background:
@@ -153,12 +156,14 @@ class Batcher(Generic[In, Out]):
         if self._runner is None:
             self._runner = asyncio.create_task(self._drain())
         try:
-            async with asyncio.timeout_at(deadline):
-                return await waiting.future
+            return await waiting.future
         except (TimeoutError, asyncio.CancelledError):
             with contextlib.suppress(ValueError):  # its batch has started
                 self._queue.remove(waiting)  # or who has given up would keep others out
             raise
+        finally:
+            if late is not None:
+                late.cancel()
 
     async def close(self) -> None:
         """Finish what waits, then stop the thread."""
@@ -244,3 +249,8 @@ class Batcher(Generic[In, Out]):
         for waiting, result in zip(batch, results, strict=True):
             if not waiting.future.done():
                 waiting.future.set_result(result)
+
+
+def _too_late(future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_exception(TimeoutError())

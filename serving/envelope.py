@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import secrets
 import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -33,6 +33,9 @@ _FULL_RETRY_SECONDS: Final = 0.1
 _REFUSAL_SECONDS: Final = 0.03
 """How long a refusal for want of room waits. Callers that ask again at once would otherwise be refused
 thousands of times a second, and answering them would take the time in which lists could be made."""
+_OK: Final = grpc.StatusCode.OK.name
+_CANCELLED: Final = grpc.StatusCode.CANCELLED.name
+"""How a call ends that neither answers nor fails."""
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -89,6 +92,20 @@ class Envelope(grpc.aio.ServerInterceptor):
         """Of those running, the ones that are no streams."""
         self._idle = asyncio.Event()
         self._idle.set()
+        self._wrapped: dict[str, Handler] = {}
+        """By full name of the method."""
+        self._queued: frozenset[str] = frozenset()
+        self._admit: Callable[[], None] = lambda: None
+
+    def queue(self, methods: Iterable[str], admit: Callable[[], None]) -> None:
+        """Refuse calls that wait in a queue before anything of them is read, while it has no room for them.
+
+        Args:
+            methods: names of the RPCs.
+            admit: raises QueueFull where a call would wait too long.
+        """
+        self._queued = frozenset(f"{self._prefix}{method}" for method in methods)
+        self._admit = admit
 
     async def wait_idle(self) -> None:
         """Return when no call is running."""
@@ -101,12 +118,22 @@ class Envelope(grpc.aio.ServerInterceptor):
     ) -> Handler | None:
         """Wrap the handler that answers this call."""
         handler = await continuation(handler_call_details)
-        if handler is None or not handler_call_details.method.startswith(self._prefix):
+        method = handler_call_details.method
+        if handler is None or not method.startswith(self._prefix):
             return handler
-        method = handler_call_details.method.removeprefix(self._prefix)
+        if method in self._queued:
+            try:
+                self._admit()
+            except QueueFull as full:
+                return self._refusal(method, full)
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            wrapped = self._wrapped[method] = self._wrap(method, handler)
+        return wrapped
+
+    def _wrap(self, method: str, handler: Handler) -> Handler:
+        """Return the handler that answers the calls of a method."""
         deserialize = handler.request_deserializer
-        unary: Any = handler.unary_unary
-        streaming: Any = handler.unary_stream
 
         def read(data: bytes) -> Any:  # noqa: ANN401 - any of the service's requests
             try:
@@ -114,67 +141,109 @@ class Envelope(grpc.aio.ServerInterceptor):
             except DecodeError as error:
                 return _Malformed(str(error))
 
-        async def answer(request: Any, context: Context) -> Any:  # noqa: ANN401 - any request and response
-            async with self._around(method, context, stream=False):
-                return await unary(_whole(request), context)
-
-        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:  # noqa: ANN401
-            async with (
-                self._around(method, context, stream=True),
-                aclosing(streaming(_whole(request), context)) as responses,
-            ):
-                async for response in responses:
-                    yield response
-
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
-                stream, request_deserializer=read, response_serializer=handler.response_serializer
+                self._stream(method, handler.unary_stream),
+                request_deserializer=read,
+                response_serializer=handler.response_serializer,
             )
         return grpc.unary_unary_rpc_method_handler(
-            answer, request_deserializer=read, response_serializer=handler.response_serializer
+            self._answer(method, handler.unary_unary),
+            request_deserializer=read,
+            response_serializer=handler.response_serializer,
         )
 
-    @asynccontextmanager
-    async def _around(self, method: str, context: Context, stream: bool) -> AsyncIterator[None]:
-        """Count a call, tell how it went, and end it with a status where it fails.
+    def _refusal(self, method: str, full: QueueFull) -> Handler:
+        """Return a handler that refuses a call; under load there are more of these than of all others.
+
+        It is one for a stream of requests, of which gRPC leaves the reading to the handler: so nobody waits
+        for a message that nobody reads.
+        """
+
+        async def refuse(request: Any, context: Context) -> Any:  # noqa: ANN401 - neither is looked at
+            raise full
+
+        return grpc.stream_unary_rpc_method_handler(self._answer(method, refuse))
+
+    def _answer(self, method: str, unary: Any) -> Any:  # noqa: ANN401 - any request and response
+        """Wrap what answers with one message."""
+
+        async def answer(request: Any, context: Context) -> Any:  # noqa: ANN401
+            record = self._begin(method, context, stream=False)
+            try:
+                if self._answering > self._limits.max_concurrent:
+                    raise QueueFull(_FULL_RETRY_SECONDS, "max_concurrent")
+                response = await unary(_whole(request), context)
+                record.code = _OK
+                return response
+            except Exception as error:
+                problem = await self._failed(error, record)
+            finally:
+                self._end(record, stream=False)
+            await context.abort_with_status(to_status(problem, record.request_id))
+
+        return answer
+
+    def _stream(self, method: str, streaming: Any) -> Any:  # noqa: ANN401 - any request and response
+        """Wrap what answers with many messages.
 
         A stream lasts as long as its reader takes: it has no deadline but the reader's, and it does not count
         among the calls that are answered at a time.
         """
+
+        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:  # noqa: ANN401
+            record = self._begin(method, context, stream=True)
+            try:
+                async with aclosing(streaming(_whole(request), context)) as responses:
+                    async for response in responses:
+                        yield response
+                record.code = _OK
+                return
+            except Exception as error:
+                problem = await self._failed(error, record)
+            finally:
+                self._end(record, stream=True)
+            await context.abort_with_status(to_status(problem, record.request_id))
+
+        return stream
+
+    def _begin(self, method: str, context: Context, stream: bool) -> CallRecord:
+        """Count a call and tell the current task about it."""
         metadata = _metadata(context)
         longest = None if stream else self._limits.default_deadline_seconds
         call = Call(_request_id(metadata), _deadline(context, longest))
         CALL.set(call)
-        record = CallRecord(method, call.request_id, {n: metadata[n] for n in CARRIER if n in metadata})
+        record = CallRecord(
+            method.removeprefix(self._prefix),
+            call.request_id,
+            {n: metadata[n] for n in CARRIER if n in metadata},
+            code=_CANCELLED,
+        )
         RECORD.set(record)
         self._running += 1
-        self._idle.clear()
-        code = grpc.StatusCode.OK
         self._answering += not stream
-        try:
-            if not stream and self._answering > self._limits.max_concurrent:
-                raise QueueFull(_FULL_RETRY_SECONDS, "max_concurrent")
-            yield
-            return
-        except (asyncio.CancelledError, GeneratorExit):
-            code = grpc.StatusCode.CANCELLED
-            raise
-        except Exception as error:
-            problem = self._as_problem(error, record)
-            code = problem.code
-            if isinstance(error, QueueFull) and error.reason != "max_concurrent":
-                await asyncio.sleep(_REFUSAL_SECONDS)
-        finally:
-            self._running -= 1
-            self._answering -= not stream
-            if self._running == 0:
-                self._idle.set()
-            self._report(record, code)
-        await context.abort_with_status(to_status(problem, call.request_id))
+        self._idle.clear()
+        return record
 
-    def _report(self, record: CallRecord, code: grpc.StatusCode) -> None:
+    async def _failed(self, error: Exception, record: CallRecord) -> Problem:
+        """Return what a failed call is answered with, once it is time to."""
+        problem = self._as_problem(error, record)
+        record.code = problem.code.name
+        if isinstance(error, QueueFull) and error.reason != "max_concurrent":
+            await asyncio.sleep(_REFUSAL_SECONDS)
+        return problem
+
+    def _end(self, record: CallRecord, stream: bool) -> None:
+        """Count a call no longer and tell how it went."""
+        self._running -= 1
+        self._answering -= not stream
+        if self._running == 0:
+            self._idle.set()
+        self._report(record)
+
+    def _report(self, record: CallRecord) -> None:
         """Tell metrics, traces and the log how a call went."""
-        record.ended, record.code = time.perf_counter(), code.name
+        record.ended = time.perf_counter()
         self._metrics.call(record)
         trace_id = "" if self._tracing is None else self._tracing.call(record)
         if _LOG.isEnabledFor(logging.INFO):
@@ -192,7 +261,7 @@ class Envelope(grpc.aio.ServerInterceptor):
         if isinstance(error, Problem):
             return error
         if isinstance(error, QueueFull):
-            self._metrics.shed.labels(error.reason).inc()
+            self._metrics.shed_count(error.reason).inc()
             return overloaded("the service", error.retry_seconds)
         if isinstance(error, TimeoutError):
             return late()
@@ -230,7 +299,7 @@ def _metadata(context: Context) -> dict[str, str]:
 
 def _request_id(metadata: dict[str, str]) -> str:
     given = metadata.get(_REQUEST_ID_KEY, "")
-    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
 
 
 def _deadline(context: Context, usual_seconds: float | None) -> float | None:

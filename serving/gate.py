@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import cache
 from typing import Any, Final
 
 import grpc
@@ -34,6 +35,7 @@ _SCOPES: Final = {
 }
 
 
+@cache
 def scope_of(method: str) -> Scope:
     """Return what a full method name needs; what nobody has thought of needs the most."""
     if method.startswith("/grpc.reflection."):
@@ -125,7 +127,7 @@ def _bearer(details: grpc.HandlerCallDetails) -> str | None:
 
 
 def _refusal(handler: Handler, problem: Problem, method: str) -> Handler:
-    """Return a handler of the same kind that only refuses."""
+    """Return a handler that only refuses, before the message of the request has been waited for."""
 
     async def refuse(_: Any, context: Context) -> Any:  # noqa: ANN401 - neither is looked at
         request_id = request_id_of(context)
@@ -137,10 +139,7 @@ def _refusal(handler: Handler, problem: Problem, method: str) -> Handler:
         await refuse(request, context)
         yield  # never reached; makes this the generator that streaming needs
 
-    if handler.request_streaming and handler.response_streaming:
-        return grpc.stream_stream_rpc_method_handler(refuse_stream)
+    # As if every request were a stream: gRPC leaves the reading of those to the handler.
     if handler.response_streaming:
-        return grpc.unary_stream_rpc_method_handler(refuse_stream)
-    if handler.request_streaming:
-        return grpc.stream_unary_rpc_method_handler(refuse)
-    return grpc.unary_unary_rpc_method_handler(refuse)
+        return grpc.stream_stream_rpc_method_handler(refuse_stream)
+    return grpc.stream_unary_rpc_method_handler(refuse)

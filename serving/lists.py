@@ -122,8 +122,7 @@ class Lists:
         wanted = self.request(prepared, shopper, now_us, shown)
         page = await self._page(served, RecommendJob(served.model, wanted, intent), shopper, identity, shown)
         self._note(served, page, shopper, wish.surface)
-        return pb.RecommendResponse(
-            items=served.cards.recommended(page.items, intent, wish.explain, wish.fields, len(shown)),
+        response = pb.RecommendResponse(
             next_page_token=page.next_token,
             model_version=served.model.version,
             request_id=CALL.get().request_id,
@@ -131,6 +130,10 @@ class Lists:
             unknown_item_ids=dict.fromkeys([*session.unknown, *prepared.unknown]),
             attribution_token=self.token(served, wish.surface, device, hour),
         )
+        served.cards.recommended(
+            response.items, page.items, intent, wish.explain, wish.fields, before=len(shown)
+        )
+        return response
 
     async def search(self, request: pb.SearchItemsRequest) -> pb.SearchItemsResponse:
         """Answer with the items that read like some words."""
@@ -163,8 +166,7 @@ class Lists:
         job = RecommendJob(model, wanted, query, search=True)
         page = await self._page(served, job, shopper, identity, shown)
         self._note(served, page, shopper, surface)
-        return pb.SearchItemsResponse(
-            items=served.cards.recommended(page.items, query, request.explain, fields, len(shown)),
+        response = pb.SearchItemsResponse(
             next_page_token=page.next_token,
             model_version=model.version,
             request_id=CALL.get().request_id,
@@ -172,6 +174,10 @@ class Lists:
             unknown_item_ids=session.unknown,
             attribution_token=self.token(served, surface, device, hour),
         )
+        served.cards.recommended(
+            response.items, page.items, query, request.explain, fields, before=len(shown)
+        )
+        return response
 
     async def similar(self, request: pb.SimilarItemsRequest) -> pb.SimilarItemsResponse:
         """Answer with the items whose texts are most alike."""
@@ -195,13 +201,14 @@ class Lists:
         kept = self._still_there(answer.rows.tolist())
         found, cosines = answer.rows[kept], answer.cosines[kept]
         rows = found[:size].tolist() if len(found) > size else []
-        return pb.SimilarItemsResponse(
-            items=served.cards.similar(found[:size], cosines[:size], fields, len(shown)),
+        response = pb.SimilarItemsResponse(
             next_page_token=_next_token(served, identity, shown, rows),
             model_version=model.version,
             request_id=call.request_id,
             attribution_token=self.token(served, surface),
         )
+        served.cards.similar(response.items, found[:size], cosines[:size], fields, before=len(shown))
+        return response
 
     async def recall(self, user: str, before_us: int | None, patient: bool = False) -> Recalled:
         """Ask the state about a user; see `serving.recall.Recall.ask`."""

@@ -105,6 +105,7 @@ class Metrics:
         self._stage_seconds = cache(self._stages.labels)
         self._list_count = cache(self._lists.labels)
         self._mask_count = cache(self._masks.labels)
+        self.shed_count = cache(self.shed.labels)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
 

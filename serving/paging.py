@@ -28,6 +28,7 @@ HashArray = npt.NDArray[np.uint32]
 MAX_SHOWN: Final = 2000
 """Items that can be paged through; the token of the last page would take 11 kB."""
 _FORMAT: Final = b"\x01"
+_HASH: Final = np.dtype("<u4")
 _DIGEST: Final = 8
 _MAX_CHARS: Final = 12_000
 """No token is longer."""
@@ -50,7 +51,7 @@ def encode(request_fingerprint: bytes, shown: HashArray) -> str:
     """Return the token for the page after `shown`, or an empty string when there may be no further page."""
     if len(shown) >= MAX_SHOWN:
         return ""
-    body = _FORMAT + request_fingerprint + shown.astype("<u4").tobytes()
+    body = _FORMAT + request_fingerprint + shown.astype(_HASH, copy=False).tobytes()
     return base64.urlsafe_b64encode(body + _digest(body, b"page token")).decode().rstrip("=")
 
 
@@ -83,7 +84,7 @@ def decode(token: str, request_fingerprint: bytes) -> HashArray:
             "belongs to a request with other parameters; only page_size may change between pages",
             "PAGE_TOKEN_MISMATCH",
         )
-    return np.frombuffer(body[head:], dtype="<u4").astype(np.uint32)
+    return np.frombuffer(body[head:], dtype=_HASH).astype(np.uint32)
 
 
 def id_hash(item_id: str) -> int:

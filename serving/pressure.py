@@ -40,26 +40,12 @@ class Pressure:
             max_batch: most jobs done at a time.
             limits: how long jobs may wait; None for as long as it takes.
         """
-        self.job_seconds = 0.01 / max_batch
-        """Running mean of what a job takes in its batch."""
         self._max_batch = max_batch
         self._limits = limits
+        self._learn(0.01 / max_batch)
         self._began: float | None = None
         self._size = 0
         self._standing_since: float | None = None
-
-    @property
-    def batch_size(self) -> int:
-        """Most jobs that the next batch should have."""
-        if self._limits is None:
-            return self._max_batch
-        fitting = int(self._limits.batch_seconds / self.job_seconds)
-        return min(max(fitting, _SMALLEST), self._max_batch)
-
-    @property
-    def batch_seconds(self) -> float:
-        """What a full batch takes."""
-        return self.batch_size * self.job_seconds
 
     def began(self, now: float, size: int, left: int) -> None:
         """Note that a batch begins, how many jobs it has and how many it leaves waiting."""
@@ -72,7 +58,8 @@ class Pressure:
     def ended(self, now: float, usual: bool) -> None:
         """Note that the batch is done; one of unusual work tells nothing about the next."""
         if self._began is not None and usual:
-            self.job_seconds += _SMOOTHING * ((now - self._began) / self._size - self.job_seconds)
+            newest = (now - self._began) / self._size
+            self._learn(self.job_seconds + _SMOOTHING * (newest - self.job_seconds))
         self._began = None
 
     def wait_seconds(self, now: float, waiting: int) -> float:
@@ -92,3 +79,15 @@ class Pressure:
         since = self._standing_since
         standing = since is not None and now - since > STANDING_AFTER_SECONDS
         return self._limits.standing_seconds if standing else self._limits.burst_seconds
+
+    def _learn(self, job_seconds: float) -> None:
+        """Work out what follows from the time of a job; it is asked for more often than it changes."""
+        self.job_seconds = job_seconds
+        """Running mean of what a job takes in its batch."""
+        size = self._max_batch
+        if self._limits is not None:
+            size = min(max(int(self._limits.batch_seconds / job_seconds), _SMALLEST), size)
+        self.batch_size = size
+        """Most jobs that the next batch should have."""
+        self.batch_seconds = size * job_seconds
+        """What a full batch takes."""

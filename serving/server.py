@@ -32,7 +32,7 @@ from serving.metrics import Metrics, MetricsServer
 from serving.model import LiveModel, Model
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.reload import BundleWatcher, FailedReload
-from serving.service import SERVICE_NAME, RecommendationService
+from serving.service import QUEUED, SERVICE_NAME, RecommendationService
 from serving.state_health import StateHealth
 from serving.stores import Stores, open_stores
 from serving.surfaces import Surfaces
@@ -231,6 +231,7 @@ async def start(
     service = RecommendationService(
         host, state, changes, config, store / HISTORIES_FILE, surfaces, watcher, pseudonyms
     )
+    envelope.queue(QUEUED, lambda: host.admit(None))
     pb_grpc.add_RecommendationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     for name in _HEALTH_NAMES:

@@ -34,6 +34,8 @@ from serving.telemetry import note, passed, stage
 from serving.user_state import Outcome, UserState
 
 SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
+QUEUED: Final = ("Recommend", "SearchItems", "SimilarItems")
+"""RPCs that wait for the model."""
 _ATTRIBUTE_TYPES: Final = {
     AttributeKind.string: pb.Attribute.STRING,
     AttributeKind.number: pb.Attribute.NUMBER,

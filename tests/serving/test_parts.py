@@ -137,7 +137,9 @@ def test_every_kind_of_reason_reads_well() -> None:
     kinds = ["bought_before", "goes_with", "reads_like", "for_you", "popular", "matches_intent", "new_kind"]
     reasons = tuple(Reason(k, 2 if k in ("goes_with", "reads_like") else None) for k in kinds)
     answer = Recommendation((Recommended(1, 1.0, 0.1, 0.2, "popular", reasons),), "none")
-    (item,) = ItemCards(FakeBundle().catalogue).recommended(answer, "red boots", True, None, 0)
+    response = pb.RecommendResponse()
+    ItemCards(FakeBundle().catalogue).recommended(response.items, answer, "red boots", True, None, 0)
+    (item,) = response.items
     assert [r.text for r in item.reasons] == [
         "Bought before",
         'Goes with "Item 2"',

@@ -7,6 +7,8 @@ a dozen calls, and because a loop can have vectors fetched ahead.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -68,21 +70,27 @@ def places(rows: IntArray) -> LongArray:
     return packed
 
 
-@compiled()
-def _given(
-    items: IntArray,
-    offsets: LongArray,
-    recent: int,
-    scale: float,
-    ids: IntArray,
-    weights: FloatArray,
-    mask: LongArray,
-    masks: Bytes,
-) -> tuple[LongArray, FloatArray]:
-    """Return what the newest events give: rows packed with their places, and weights, both [queries, places].
+class Giving(NamedTuple):
+    """Events of histories, and which rows each of them gives how much weight to."""
 
-    For the arguments see `best_sums`.
-    """
+    items: IntArray
+    """Of the events, oldest first, [total events]."""
+    offsets: LongArray
+    """Events of each query, [queries + 1]."""
+    recent: int
+    """How many of the newest events of each history give anything."""
+    scale: float
+    """A weight halves after so many events."""
+    ids: IntArray
+    """Rows that an event's item gives weight to, padded with -1, [items, any]."""
+    weights: FloatArray
+    """How much of it, [items, any]."""
+
+
+@compiled()
+def _given(giving: Giving, mask: LongArray, masks: Bytes) -> tuple[LongArray, FloatArray]:
+    """Return what events give: rows packed with their places, and weights, both [queries, places]."""
+    items, offsets, recent, scale, ids, weights = giving
     wide, events = ids.shape[1], 0
     for query in range(len(mask)):
         events = max(events, min(recent, offsets[query + 1] - offsets[query]))
@@ -169,27 +177,12 @@ def best_products(
 
 
 def best_sums(
-    items: IntArray,
-    offsets: LongArray,
-    recent: int,
-    scale: float,
-    ids: IntArray,
-    weights: FloatArray,
-    k: int,
-    mask: LongArray,
-    masks: Bytes,
-    banned: LongArray,
-    catalogue: int,
+    giving: Giving, k: int, mask: LongArray, masks: Bytes, banned: LongArray, catalogue: int
 ) -> IntArray:
     """Add up what the newest events of histories give to rows; return the rows with the largest sums.
 
     Args:
-        items: of the histories' events, oldest first, [total events].
-        offsets: events of each query, [queries + 1].
-        recent: how many events of each history give anything.
-        scale: a weight halves after so many events.
-        ids: rows that an event's item gives weight to, padded with -1, [items, any].
-        weights: how much of it, [items, any].
+        giving: the events and what they give.
         k: rows per query.
         mask: which of the masks leaves out rows of a query, -1 for none, [queries].
         masks: bits of the rows that may be returned, the lowest first, [any, items / 8].
@@ -200,7 +193,7 @@ def best_sums(
         Rows, best first, equals in order, padded with -1, [queries, k].
 
     """
-    packed, given = _given(items, offsets, recent, scale, ids, weights, mask, masks)
+    packed, given = _given(giving, mask, masks)
     packed.sort(axis=1)
     keys = _sum_keys(packed, given, banned, catalogue)
     keys.sort(axis=1)

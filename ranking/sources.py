@@ -15,7 +15,7 @@ from features.compiled import compiled
 from features.dataset import BoolArray, FloatArray, IntArray, LongArray
 from features.histories import HistoryBatch
 from features.statistics import Neighbours
-from ranking.best_first import best_sums
+from ranking.best_first import Giving, best_sums
 from ranking.index import Searches, VectorIndex
 from ranking.subset_index import SubsetIndex
 
@@ -232,15 +232,16 @@ class CandidateSources:
 
     def _given(self, batch: HistoryBatch, near: Neighbours, quota: int, limits: Limits) -> IntArray:
         """Return the strongest neighbours of the histories' newest items, [queries, quota] padded with -1."""
-        recent, limited = self.config.recent_items, (*limits.bits, limits.banned, self.items)
-        return best_sums(batch.items, batch.offsets, recent, 1.0, near.ids, near.weights, quota, *limited)
+        giving = Giving(batch.items, batch.offsets, self.config.recent_items, 1.0, near.ids, near.weights)
+        return best_sums(giving, quota, *limits.bits, limits.banned, self.items)
 
     def _own(self, batch: HistoryBatch, quota: int, limits: Limits) -> IntArray:
         """Return the histories' own items, the latest and most frequent first, [queries, quota]."""
-        events, limited = len(batch.items), (*limits.bits, limits.banned, self.items)
+        events = len(batch.items)
         itself, weights = batch.items[:, None], np.ones((events, 1), dtype=np.float32)
         places = np.arange(events, dtype=np.int32)
-        return best_sums(places, batch.offsets, events, 50.0, itself, weights, quota, *limited)
+        giving = Giving(places, batch.offsets, events, 50.0, itself, weights)
+        return best_sums(giving, quota, *limits.bits, limits.banned, self.items)
 
     def nearest(
         self, index: Searches, vectors: FloatArray, quota: int, limits: Limits

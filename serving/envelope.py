@@ -93,7 +93,8 @@ class Envelope(grpc.aio.ServerInterceptor):
         self._idle = asyncio.Event()
         self._idle.set()
         self._wrapped: dict[str, Handler] = {}
-        """By full name of the method."""
+        """The server's own handlers by full name of the method. What differs from call to call, as who may
+        make it, is decided by the interceptors in front of this one."""
         self._queued: frozenset[str] = frozenset()
         self._admit: Callable[[], None] = lambda: None
 

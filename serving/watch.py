@@ -40,10 +40,12 @@ class Watch:
         self._trouble = trouble
         self._expected = expected
         self._rung = asyncio.Event()
+        self._stopped = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Look in the background from now on, for the first time once the seconds are over."""
+        self._stopped = False
         self._task = asyncio.create_task(self._run())
 
     def ring(self) -> None:
@@ -51,7 +53,11 @@ class Watch:
         self._rung.set()
 
     async def stop(self) -> None:
-        """Stop looking; a look that is going on is cancelled."""
+        """Stop looking; a look that is going on is cancelled.
+
+        Libraries lose a cancellation where an answer comes at the same moment: then it is the last look.
+        """
+        self._stopped = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -59,7 +65,7 @@ class Watch:
 
     async def _run(self) -> None:
         failing = False
-        while True:
+        while not self._stopped:
             # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the ring.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._seconds):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -109,5 +110,28 @@ def test_stopping_cancels_a_look_and_may_come_before_a_start() -> None:
         await begun.wait()
         await watch.stop()
         assert cancelled
+
+    asyncio.run(scenario())
+
+
+def test_a_look_that_loses_the_cancellation_is_the_last() -> None:
+    """As the libraries that a look calls do, where their answer comes at the same moment."""
+
+    async def scenario() -> None:
+        looks, begun = 0, asyncio.Event()
+
+        async def look() -> None:
+            nonlocal looks
+            looks += 1
+            begun.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(LONG)
+
+        watch = Watch(look, 0.001, "trouble")
+        watch.start()
+        await begun.wait()
+        async with asyncio.timeout(10):
+            await watch.stop()
+        assert looks == 1
 
     asyncio.run(scenario())

@@ -5,11 +5,12 @@ python -m benchmarks.serving_echo RESPONSE_FILE
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from pathlib import Path
 
 import grpc
+
+from serving.event_loop import run_event_loop
 
 
 class _Echo(grpc.GenericRpcHandler):
@@ -34,4 +35,4 @@ async def _serve(response: bytes) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(Path(sys.argv[1]).read_bytes()))
+    run_event_loop(_serve(Path(sys.argv[1]).read_bytes()))

@@ -43,7 +43,8 @@ def embed_texts(
     bf16 = resolve_precision(precision, device) is Precision.bf16
     vectors = np.empty((len(distinct), encoder.dim), dtype=np.float32)
     was_training = encoder.training
-    encoder.eval()
+    if was_training:  # going through all modules takes as long as a layer of a small encoder
+        encoder.eval()
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         tokens = encoder.tokenize([prefix + str(distinct[i]) for i in chosen])
@@ -52,5 +53,6 @@ def embed_texts(
         vectors[chosen] = encoded.float().cpu().numpy()
         if advance is not None:
             advance(len(chosen))
-    encoder.train(was_training)
+    if was_training:
+        encoder.train()
     return vectors[inverse]

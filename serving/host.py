@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -35,7 +34,7 @@ from serving.popularity import LivePopularity, count_items
 from serving.pressure import WaitLimits
 from serving.problems import starting
 from serving.telemetry import RECORD, Stage, Timeline
-from serving.threads import limit_threads
+from serving.threads import CHANGES, LISTS, one_thread, prepare_thread
 from serving.translation import ItemCards
 from serving.user_state import UserState
 
@@ -141,12 +140,10 @@ class ModelHost:
                 config.limits.batch_seconds,
             ),
             watch=metrics.queue("model", lambda: len(self.jobs)),
-            prepare=lambda: limit_threads(config.threads),
+            prepare=lambda: prepare_thread(config.threads, LISTS),
         )
         """The queue of the model's thread."""
-        self._upkeep = ThreadPoolExecutor(
-            1, thread_name_prefix="upkeep", initializer=limit_threads, initargs=(config.threads,)
-        )
+        self._upkeep = one_thread("upkeep", config.threads, CHANGES)
         metrics.watch_values(
             {
                 "index_items": ("Items that can be recommended", self._alive),

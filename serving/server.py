@@ -24,6 +24,7 @@ from features.privacy import make_pseudonyms
 from serving import connections
 from serving.envelope import Envelope
 from serving.erasure import HistoriesCleaner
+from serving.event_loop import run_event_loop
 from serving.gate import Gate
 from serving.host import ModelHost, Served
 from serving.keys import KeyRing
@@ -104,7 +105,7 @@ def serve_model(config: ServeConfig, model: LiveModel, console: Console, load: L
     """Serve a loaded model until SIGTERM or SIGINT; see `serve` and `start`."""
     set_up(config.log_format, config.log_requests)
     sys.setswitchinterval(_SWITCH_SECONDS)
-    asyncio.run(_serve_until_signal(config, model, console, load))
+    run_event_loop(_serve_until_signal(config, model, console, load))
 
 
 async def _serve_until_signal(
@@ -306,7 +307,7 @@ def _watch(
                 f"serving model {host.served.model.version}", soft_wrap=True, markup=False, highlight=False
             )
 
-    return BundleWatcher(store, host, load, prepare, changed, config.reload_seconds)
+    return BundleWatcher(store, host, load, prepare, changed, config.reload_seconds, config.threads)
 
 
 def _check_privacy(config: ServeConfig, model: Model) -> None:

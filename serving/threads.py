@@ -1,11 +1,47 @@
-"""How many CPU threads the arithmetic of a thread may use."""
+"""Threads beside the event loop's: how many CPU threads their arithmetic may use, and who goes first.
+
+Where there are fewer CPUs than work, the kernel shares them out by priority. The event loop has little to do
+for a call, and nothing goes on while it waits; lists come next; what nobody waits for comes last.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+LISTS: Final = 5
+"""Steps of niceness of the thread that makes lists, beyond the event loop's."""
+CHANGES: Final = 10
+"""Of the one that works out changes of items."""
+LOADING: Final = 19
+"""Of the one that loads the next model: the lowest priority there is."""
+_LOWEST: Final = 19
 
 
-def limit_threads(threads: int) -> None:
+def prepare_thread(threads: int, niceness: int) -> None:
+    """Limit what the calling thread takes; to be called once by it, before its first work.
+
+    Args:
+        threads: CPU threads of its arithmetic; 0 takes all.
+        niceness: steps by which its priority is below the process's; not on other systems than Linux, where
+            threads have none of their own.
+    """
+    _limit_threads(threads)
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        usual = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, min(usual + niceness, _LOWEST))
+
+
+def one_thread(name: str, threads: int, niceness: int) -> ThreadPoolExecutor:
+    """Return an executor of one prepared thread; see `prepare_thread`."""
+    return ThreadPoolExecutor(1, name, prepare_thread, (threads, niceness))
+
+
+def _limit_threads(threads: int) -> None:
     """Limit torch, FAISS and BLAS, as far as they are loaded; 0 leaves them all.
 
     OpenMP keeps the number per calling thread, so the thread that does the work has to call this.

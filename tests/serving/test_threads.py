@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+
+import pytest
+import torch
+
+from serving.event_loop import run_event_loop
+from serving.threads import CHANGES, LISTS, LOADING, one_thread
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="threads have no priorities of their own")
+
+
+def _niceness() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+@linux
+@pytest.mark.parametrize("niceness", [LISTS, CHANGES, LOADING])
+def test_a_thread_gives_way_to_the_event_loop_and_no_further_than_there_is(niceness: int) -> None:
+    before = _niceness()
+    with one_thread("test", 1, niceness) as executor:
+        assert executor.submit(_niceness).result() == min(before + niceness, 19)
+    assert _niceness() == before
+
+
+def test_what_somebody_waits_for_goes_first() -> None:
+    assert 0 < LISTS < CHANGES < LOADING
+
+
+def test_arithmetic_of_a_thread_keeps_to_its_cpus() -> None:
+    with one_thread("test", 1, 0) as executor:
+        assert executor.submit(torch.get_num_threads).result() == 1
+
+
+def test_servers_run_on_libuv_where_there_is_one() -> None:
+    loops: list[str] = []
+
+    async def note() -> None:
+        loops.append(type(asyncio.get_running_loop()).__module__)
+
+    run_event_loop(note())
+    assert loops == ["asyncio.windows_events" if sys.platform == "win32" else "uvloop"]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from features.dataset import FloatArray, IntArray
 from features.demand import demand_names
 from features.histories import HistoryBatch
-from features.likeness import put_likeness
+from features.likeness import directions, put_likeness
 from features.mentions import put_neighbours, put_own, put_shares
 from features.statistics import Neighbours, Statistics
 from features.traits import put_traits
@@ -98,12 +98,7 @@ COLUMNS = {name: column for column, name in enumerate(feature_names(0))}
 
 def affinity_profiles(batch: HistoryBatch, units: FloatArray) -> FloatArray:
     """Return the direction of the newest items' mean, [queries, dim] of unit length; zero without history."""
-    recent = batch.newest(PROFILE)
-    sums = np.zeros((len(batch), units.shape[1]), dtype=np.float32)
-    np.add.at(sums, recent.owners(), units[recent.items])
-    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-    profiles: FloatArray = (sums / np.maximum(lengths, 1e-9)).astype(np.float32)
-    return profiles
+    return directions(batch.items, batch.offsets, PROFILE, units)
 
 
 def recency_weights(batch: HistoryBatch, scale: float = 1.0) -> FloatArray:
@@ -159,11 +154,12 @@ def candidate_features(
         rows, items, batch.kinds, batch.times, offsets, batch.now, click_kinds, statistics.gap_days,
         COLUMNS["own_count"], COLUMNS["own_clicks"], COLUMNS["history_length"], features,
     )  # fmt: skip
+    demand, known = statistics.demand.table(rows, batch.now)
     put_traits(
         rows, sources, items, offsets, arrays.text_near_recent, statistics.repeat_rate,
-        statistics.gap_days, statistics.count, statistics.log_price,
-        statistics.demand.features(np.maximum(rows, 0), batch.now), COLUMNS["text_near_recent"],
-        COLUMNS["repeat_rate"], COLUMNS["source_user_vector"], len(SOURCES), features,
+        statistics.gap_days, statistics.count, statistics.log_price, demand, known,
+        COLUMNS["text_near_recent"], COLUMNS["repeat_rate"], COLUMNS["source_user_vector"], len(SOURCES),
+        features,
     )  # fmt: skip
     put_shares(rows, items, offsets, statistics.attributes, shares, features)
     return features

@@ -96,6 +96,28 @@ class Demand:
         """Return the demand for one item without events, in the same days."""
         return Demand(self.keys[:0], self.totals[:1], self.calendar, self.calendar[1:].copy())
 
+    def table(self, rows: IntArray, now: LongArray) -> tuple[FloatArray, IntArray]:
+        """Describe the demand for items before the day of each query, without copying what is known.
+
+        Args:
+            rows: [queries, candidates], padded with -1.
+            now: [queries] Unix seconds; a moment after the last event counts as the day after it.
+
+        Returns:
+            A table [any, columns], in the order of `demand_names`, and which of its rows describes each
+            candidate, [queries, candidates]; anything at padding.
+
+        """
+        origin, width = (int(v) for v in self.calendar)
+        day = np.minimum(now // DAY - origin, width - 1)
+        if (day == width - 1).all():
+            return self.present, rows
+        if (day == width - 2).all():
+            return self.eve, rows
+        columns = self._columns(np.maximum(rows, 0), np.broadcast_to(day[:, None], rows.shape))
+        places = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
+        return columns.reshape(rows.size, columns.shape[-1]), places
+
     def features(self, rows: IntArray, now: LongArray) -> FloatArray:
         """Describe the demand for items before the day of each query.
 
@@ -107,13 +129,8 @@ class Demand:
             [queries, candidates, columns] in the order of `demand_names`.
 
         """
-        origin, width = (int(v) for v in self.calendar)
-        day = np.minimum(now // DAY - origin, width - 1)
-        if (day == width - 1).all():
-            return self.present[rows]
-        if (day == width - 2).all():
-            return self.eve[rows]
-        return self._columns(rows, np.broadcast_to(day[:, None], rows.shape))
+        table, places = self.table(rows, now)
+        return table[places]
 
 
 def demand_names() -> list[str]:

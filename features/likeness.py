@@ -29,6 +29,37 @@ def _share(vector: FloatArray) -> np.float32:
 
 
 @compiled("contract", "reassoc", "nsz")
+def directions(items: IntArray, offsets: LongArray, recent: int, vectors: FloatArray) -> FloatArray:
+    """Return the direction of the mean of what the newest events chose.
+
+    Args:
+        items: of the histories' events, oldest first, [total events].
+        offsets: events of each query, [queries + 1].
+        recent: how many of the newest events of each.
+        vectors: of the items, [items, dim].
+
+    Returns:
+        [queries, dim] of unit length; zero without history.
+
+    """
+    sums = np.zeros((len(offsets) - 1, vectors.shape[1]), dtype=np.float32)
+    for query in range(len(sums)):
+        stop, total = offsets[query + 1], sums[query]
+        first = max(offsets[query], stop - recent)
+        for event in range(first, stop):
+            for place in range(event + 1 if event > first else first, min(event + 2, stop)):
+                for i in range(0, vectors.shape[1], LINE):
+                    fetch(vectors, items[place], i)
+            vector = vectors[items[event]]
+            for i in range(len(total)):
+                total[i] += vector[i]
+        share = _share(total)
+        for i in range(len(total)):
+            total[i] *= share
+    return sums
+
+
+@compiled("contract", "reassoc", "nsz")
 def put_likeness(
     rows: IntArray,
     vectors: FloatArray,

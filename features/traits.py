@@ -23,10 +23,11 @@ def put_traits(
     count: FloatArray,
     log_price: FloatArray,
     demand: FloatArray,
+    known: IntArray,
     near: int,
     first: int,
     source: int,
-    known: int,
+    names: int,
     features: FloatArray,
 ) -> None:
     """Write what is looked up per item.
@@ -41,11 +42,12 @@ def put_traits(
         gap_days: [items]
         count: [items]
         log_price: [items]
-        demand: of every candidate, [queries, candidates, columns].
+        demand: [any, columns].
+        known: the row of `demand` that a candidate has, [queries, candidates].
         near: column of `near_recent`.
         first: first of the columns from `repeat_rate` to `price_above_usual`.
         source: first column of the sources.
-        known: how many sources there are.
+        names: how many sources there are.
         features: written to, [queries, candidates, features].
 
     """
@@ -64,10 +66,10 @@ def put_traits(
             values[first] = repeat_rate[row]
             values[first + 1] = math.log(1.0 + np.float64(gap_days[row]))
             values[first + 2] = math.log(1.0 + np.float64(count[row]))
-            price = first + 3 + demand.shape[2]
-            for column in range(demand.shape[2]):
-                values[first + 3 + column] = demand[query, place, column]
+            price, sold = first + 3 + demand.shape[1], demand[known[query, place]]
+            for column in range(demand.shape[1]):
+                values[first + 3 + column] = sold[column]
             values[price] = log_price[row]
             values[price + 1] = log_price[row] - usual if stop > start else 0.0
-            for bit in range(known):
+            for bit in range(names):
                 values[source + bit] = (sources[query, place] >> bit) & 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ from conf.errors import InputError
 from conf.schema import IndexConfig
 from features.dataset import BoolArray, FloatArray, IntArray, LongArray
 from ranking.best_first import best_products
-from ranking.selection import selected
+from ranking.selection import Selected, selected
 
 _FAISS: Any = faiss  # its stubs describe the C++ constructors, not the Python ones
 LOG = logging.getLogger(__name__)
@@ -92,6 +93,7 @@ class VectorIndex:
         everything = _FAISS.IDSelectorBitmap(np.full(len(self) // 8 + 1, 255, dtype=np.uint8))
         self.filters = self._accepts(self._parameters(everything))
         self._unfiltered = self._parameters(None)
+        self._kept: weakref.WeakKeyDictionary[Selected, Any] = weakref.WeakKeyDictionary()
         if not self.filters:
             LOG.warning(
                 "%s cannot filter inside its search; filtered searches are exact", type(index).__name__
@@ -153,6 +155,13 @@ class VectorIndex:
     def __len__(self) -> int:
         return int(self.cpu.ntotal)
 
+    def _filtered(self, rows: Selected) -> Any:  # noqa: ANN401
+        """Return the parameters of a filtered search, kept for as long as the filter."""
+        found = self._kept.get(rows)
+        if found is None:
+            found = self._kept[rows] = self._parameters(rows.selector)
+        return found
+
     def _parameters(self, selector: faiss.IDSelector | None) -> Any:  # noqa: ANN401
         if self.probes:
             return _FAISS.SearchParametersIVF(sel=selector, nprobe=self.nprobe)
@@ -179,7 +188,7 @@ class VectorIndex:
         scores, rows = self.searcher.search(
             np.ascontiguousarray(queries, dtype=np.float32),
             min(depth * self.refined, len(self)),
-            params=self._unfiltered if allowed is None else self._parameters(selected(allowed).selector),
+            params=self._unfiltered if allowed is None else self._filtered(selected(allowed)),
         )
         if self.refined > 1:
             found, scores = best_products(queries, self.vectors, rows, k)

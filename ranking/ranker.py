@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.special import expit
 from torch import Tensor, nn
 
 from features.dataset import FloatArray
@@ -107,7 +108,6 @@ class Ranker(nn.Module):
         self._frozen = None
         return super().train(mode)
 
-    @torch.inference_mode()
     def score(self, features: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return rank scores [queries, candidates] and probabilities [queries, candidates, 2].
 
@@ -116,7 +116,9 @@ class Ranker(nn.Module):
         if self._frozen is None:
             self._frozen = self.frozen()
         logits = self._frozen.logits(features)
-        return logits[..., 0], self.probabilities(torch.from_numpy(logits)).numpy()
+        steepness, shift = self.calibration.numpy(force=True).T
+        # As `probabilities`, without torch: calling it takes longer than working this out.
+        return logits[..., 0], expit(logits[..., 1:] * steepness + shift)
 
     def save(self, folder: Path) -> None:
         """Write weights and feature names."""

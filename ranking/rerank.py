@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from features.compiled import compiled
 from features.dataset import FloatArray, IntArray, LongArray
 
 POOL = 5
@@ -19,11 +20,31 @@ def best_first(rows: IntArray, scores: FloatArray, k: int) -> LongArray:
         k: how many, or fewer where there are not as many.
 
     """
-    there = np.flatnonzero(rows >= 0)
-    if len(there) > k > 0:  # the few that can be among them, and only these are sorted
-        least = np.partition(scores[there], len(there) - k)[len(there) - k]
-        there = there[scores[there] >= least]
-    return there[np.lexsort((rows[there], -scores[there]))][:k]
+    return _best_first(rows, scores, k)
+
+
+@compiled()
+def _best_first(rows: IntArray, scores: FloatArray, k: int) -> LongArray:
+    """Keep the best of those seen so far in order: most candidates are worse than all of these."""
+    best = np.empty(max(min(k, len(rows)), 0), dtype=np.int64)
+    count = 0
+    for place in range(len(rows) if len(best) else 0):
+        if rows[place] < 0:
+            continue
+        at = count
+        while at > 0:
+            before = best[at - 1]
+            worse = scores[before] < scores[place]
+            if not worse and (scores[before] != scores[place] or rows[before] <= rows[place]):
+                break
+            at -= 1
+        if at == len(best):
+            continue
+        count = min(count + 1, len(best))
+        for n in range(count - 1, at, -1):
+            best[n] = best[n - 1]
+        best[at] = place
+    return best[:count]
 
 
 def diversify(scores: FloatArray, units: FloatArray, strength: float, k: int) -> LongArray:

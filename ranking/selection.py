@@ -7,15 +7,18 @@ from dataclasses import dataclass
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 
 from features.dataset import BoolArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Selected:
     """The rows that a mask allows."""
 
     count: int
+    bits: npt.NDArray[np.uint8]
+    """[items / 8], the lowest first."""
     selector: faiss.IDSelector
 
 
@@ -30,7 +33,8 @@ def selected(mask: BoolArray) -> Selected:
         return kept[1]
     mask.flags.writeable = False  # whoever changes it all the same shall hear of it
     bitmap = np.packbits(mask, bitorder="little")
-    found = Selected(int(np.count_nonzero(mask)), faiss.IDSelectorBitmap(bitmap))  # type: ignore[call-arg, arg-type]
+    selector = faiss.IDSelectorBitmap(bitmap)  # type: ignore[call-arg, arg-type]
+    found = Selected(int(np.count_nonzero(mask)), bitmap, selector)
     key = id(mask)
     _KEPT[key] = weakref.ref(mask, lambda gone: _forget(key, gone)), found
     return found

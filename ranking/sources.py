@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from features.histories import HistoryBatch
 from features.statistics import Neighbours
 from ranking.best_first import Giving, best_sums
 from ranking.index import Searches, VectorIndex
+from ranking.selection import selected
 from ranking.subset_index import SubsetIndex
 
 
@@ -41,7 +42,7 @@ class Limits:
 
     def bans(self, items: int) -> LongArray:
         """Return how many rows are banned for each query of a catalogue of this size, [queries]."""
-        return np.diff(np.searchsorted(self.banned, np.arange(len(self.allowed) + 1) * items))
+        return _bans(self.banned, len(self.allowed), items)
 
     @cached_property
     def bits(self) -> tuple[LongArray, npt.NDArray[np.uint8]]:
@@ -51,13 +52,22 @@ class Limits:
         """
         which = np.full(len(self.allowed), -1, dtype=np.int64)
         masks: list[npt.NDArray[np.uint8]] = []
-        shown = None if self.hidden is None else ~self.hidden
+        shown = None if self.hidden is None else np.packbits(~self.hidden, bitorder="little")
         for mask, members in self.groups:
-            both = shown if mask is None else mask if shown is None else mask & shown
-            if both is not None:
+            bits = shown if mask is None else selected(mask).bits
+            if bits is not None:
                 which[members] = len(masks)
-                masks.append(np.packbits(both, bitorder="little"))
+                masks.append(bits if shown is None else bits & shown)
         return which, np.stack(masks) if masks else np.zeros((0, 0), dtype=np.uint8)
+
+
+@compiled()
+def _bans(banned: LongArray, queries: int, items: int) -> LongArray:
+    """Return how many of the keys query * items + row each query has, [queries]."""
+    counts = np.zeros(queries, dtype=np.int64)
+    for key in banned:
+        counts[key // items] += 1
+    return counts
 
 
 @compiled()
@@ -263,7 +273,7 @@ class CandidateSources:
         queries = len(vectors)
         rows = np.full((queries, quota), -1, dtype=np.int32)
         best = np.zeros(queries, dtype=np.float32)
-        asked: BoolArray = np.any(vectors, axis=1)
+        asked: BoolArray = np.asarray(vectors.any(axis=1))
         if quota == 0 or not asked.any():
             return rows, best
         bans = limits.bans(self.items)
@@ -272,7 +282,8 @@ class CandidateSources:
             if len(some) == 0:
                 continue
             # Banned rows are fetched too and dropped, so ask for as many more.
-            extra = int(2 ** np.ceil(np.log2(1 + bans[some].max()))) if bans[some].any() else 0
+            most = int(bans[some].max())
+            extra = 1 << most.bit_length() if most else 0  # in steps, or every length would be another search
             found, scores = index.search(vectors[some], quota + extra, mask)
             best[some] = np.where(found[:, 0] >= 0, scores[:, 0], 0.0)
             _put_unbanned(found, some, limits.banned, self.items, rows)
@@ -314,6 +325,7 @@ def first_allowed(order: IntArray, mask: BoolArray | None, count: int) -> IntArr
         looked *= 8
 
 
+@cache
 def first_source(mask: int) -> str:
     """Name of the first source in a source mask, which has one."""
     return SOURCES[(mask & -mask).bit_length() - 1]
@@ -323,8 +335,9 @@ def banned_keys(
     batch: HistoryBatch, exclude: list[npt.NDArray[np.integer]], seen: list[bool], items: int
 ) -> LongArray:
     """Return the sorted keys query * items + row of exclusions and, where asked, of the history."""
-    owners = batch.owners()
-    hide = np.array(seen, dtype=bool)
-    keys = [(owners * items + batch.items)[hide[owners]]] if len(owners) else []
+    keys: list[LongArray] = []
+    if any(seen):
+        owners = batch.owners()
+        keys.append((owners * items + batch.items)[np.array(seen, dtype=bool)[owners]])
     keys += [query * items + rows.astype(np.int64) for query, rows in enumerate(exclude) if len(rows)]
     return np.unique(np.concatenate(keys)) if keys else np.zeros(0, dtype=np.int64)

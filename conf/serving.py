@@ -73,9 +73,11 @@ class LimitsConfig:
     """Calls that are answered at a time; more are refused."""
     max_queue_seconds: float = 0.5
     """Longest wait for the model in a burst; calls that would wait longer are refused."""
-    standing_queue_seconds: float = 0.2
+    standing_queue_seconds: float = 0.15
     """The same once the queue has not been empty for a while: then waiting helps nobody."""
-    batch_seconds: float = 0.03
+    overload_queue_seconds: float = 0.01
+    """The same once it has grown to that: then many are refused anyhow, and the others are answered soon."""
+    batch_seconds: float = 0.02
     """What a batch of lists should take at most: requests that come meanwhile wait for its end."""
     history_seconds: float = 0.2
     """Longest wait for a stored history and other servers' item changes; then the list is made without."""
@@ -90,6 +92,10 @@ class LimitsConfig:
         require(
             0 < self.standing_queue_seconds <= self.max_queue_seconds,
             "limits.standing_queue_seconds must be positive and at most limits.max_queue_seconds",
+        )
+        require(
+            0 < self.overload_queue_seconds <= self.standing_queue_seconds,
+            "limits.overload_queue_seconds must be positive and at most limits.standing_queue_seconds",
         )
 
 

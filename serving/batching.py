@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from serving.pressure import Pressure, WaitLimits
+from serving.pressure import CALM_SECONDS, Pressure, WaitLimits
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -109,7 +109,9 @@ class Batcher(Generic[In, Out]):
         if self._longest is None:
             return
         if wait > self._pressure.allowed_seconds(now):
-            raise QueueFull(wait, "queue_wait")
+            if self._pressure.refused(now):
+                self._thin_out()
+            raise self._queue_wait(now, wait)
         # Without anybody waiting it is not the load that makes the answer late: then it is worth a try.
         if (
             self._queue
@@ -214,18 +216,31 @@ class Batcher(Generic[In, Out]):
             self._expiry = loop.call_at(oldest.since + self._longest, self._expire)
 
     def _expire(self) -> None:
+        """Refuse those that have waited too long."""
         self._expiry = None
         assert self._longest is not None
+        since = asyncio.get_running_loop().time() - self._longest
+        self._refuse([waiting for waiting in self._queue if waiting.since <= since])
+
+    def _thin_out(self) -> None:
+        """Refuse all but the next batch, and of these the oldest: they are late whatever becomes of them."""
+        waiting = [waiting for waiting in self._queue if not waiting.urgent]
+        self._refuse(waiting[: -self._pressure.batch_size])
+
+    def _refuse(self, jobs: Sequence[_Waiting[In, Out]]) -> None:
+        """Take jobs out of the queue, apart from urgent ones, and tell their callers."""
         now = asyncio.get_running_loop().time()
-        kept: deque[_Waiting[In, Out]] = deque()
-        for waiting in self._queue:
-            if waiting.urgent or waiting.since + self._longest > now:
-                kept.append(waiting)
-            elif not waiting.future.done():
-                wait = self._pressure.wait_seconds(now, len(kept))
-                waiting.future.set_exception(QueueFull(wait, "queue_wait"))
-        self._queue = kept
+        refused = {id(waiting) for waiting in jobs if not waiting.urgent}
+        self._queue = deque(waiting for waiting in self._queue if id(waiting) not in refused)
+        wait = self._pressure.wait_seconds(now, len(self._queue))
+        for waiting in jobs:
+            if not (waiting.urgent or waiting.future.done()):
+                waiting.future.set_exception(self._queue_wait(now, wait))
         self._watch_the_oldest()
+
+    def _queue_wait(self, now: float, wait: float) -> QueueFull:
+        """Return the refusal of a job that would have to wait; in an overload for longer than that."""
+        return QueueFull(max(wait, CALM_SECONDS) if self._pressure.overloaded(now) else wait, "queue_wait")
 
     async def _run(self, batch: list[_Waiting[In, Out]]) -> None:
         """Run a batch; if it fails, run its jobs one by one so that only the one at fault fails."""

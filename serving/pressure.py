@@ -3,6 +3,10 @@
 A queue that fills and empties again is a burst, and waiting it out is right. A queue that has not been empty
 for a while is standing: everybody waits and nobody is answered sooner, so the wait that is allowed shrinks
 until arrivals fit what can be done (after the adaptive CoDel of Maurer, "Fail at Scale", ACM Queue 2015).
+
+Some callers that each wait for their answer make a standing queue, too, and it is no longer than they are
+many. One that has grown to its limit is an overload: as many have to be refused however long the rest waits,
+so from then on the rest waits for little more than the running batch.
 """
 
 from __future__ import annotations
@@ -12,9 +16,14 @@ from typing import Final
 
 STANDING_AFTER_SECONDS: Final = 0.1
 """A queue that has not been empty for so long is a standing one."""
+CALM_SECONDS: Final = 1.0
+"""An overload is over once nobody has had to be refused for so long."""
+OVERLOAD_SECONDS: Final = 30.0
+"""After so long the longer wait is tried again: those who are refused and ask again at once look like an
+overload, and might all have been answered."""
 _SMOOTHING: Final = 0.2
 """Weight of the newest batch in the running mean of a job's time."""
-_SMALLEST: Final = 4
+_SMALLEST: Final = 2
 """Jobs that a batch may always have: what a batch costs by itself is shared by them."""
 
 
@@ -26,6 +35,8 @@ class WaitLimits:
     """As long as the queue empties now and then."""
     standing_seconds: float
     """While it does not."""
+    overload_seconds: float
+    """Once it has grown to that."""
     batch_seconds: float
     """Whoever comes during a batch waits for its end: batches stay as small as this needs."""
 
@@ -46,6 +57,7 @@ class Pressure:
         self._began: float | None = None
         self._size = 0
         self._standing_since: float | None = None
+        self._overload_since = self._refused = -float("inf")
 
     def began(self, now: float, size: int, left: int) -> None:
         """Note that a batch begins, how many jobs it has and how many it leaves waiting."""
@@ -76,9 +88,25 @@ class Pressure:
         """Return how long a job that comes now may wait."""
         if self._limits is None:
             return float("inf")
+        if self.overloaded(now):
+            return self._limits.overload_seconds
+        return self._limits.standing_seconds if self._standing(now) else self._limits.burst_seconds
+
+    def refused(self, now: float) -> bool:
+        """Note that a job would have waited longer than allowed; tell whether an overload begins by that."""
+        before = self.overloaded(now)
+        if before or self._standing(now):
+            self._refused = now
+            self._overload_since = self._overload_since if before else now
+        return not before and self.overloaded(now)
+
+    def overloaded(self, now: float) -> bool:
+        """Tell whether more is asked for than can be answered."""
+        return now < min(self._refused + CALM_SECONDS, self._overload_since + OVERLOAD_SECONDS)
+
+    def _standing(self, now: float) -> bool:
         since = self._standing_since
-        standing = since is not None and now - since > STANDING_AFTER_SECONDS
-        return self._limits.standing_seconds if standing else self._limits.burst_seconds
+        return since is not None and now - since > STANDING_AFTER_SECONDS
 
     def _learn(self, job_seconds: float) -> None:
         """Work out what follows from the time of a job; it is asked for more often than it changes."""

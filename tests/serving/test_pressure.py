@@ -9,7 +9,7 @@ import pytest
 from serving.batching import Batcher, QueueFull
 from serving.pressure import Pressure, WaitLimits
 
-LIMITS = WaitLimits(burst_seconds=0.5, standing_seconds=0.03, batch_seconds=1.0)
+LIMITS = WaitLimits(0.5, standing_seconds=0.03, overload_seconds=0.01, batch_seconds=1.0)
 
 
 def test_the_wait_is_the_rest_of_the_running_batch_and_the_full_batches_before() -> None:
@@ -34,9 +34,9 @@ def test_the_mean_time_of_a_job_follows_usual_batches_only() -> None:
 
 
 def test_batches_are_as_large_as_their_time_allows_and_never_tiny() -> None:
-    pressure = Pressure(32, WaitLimits(0.5, 0.1, batch_seconds=0.02))
+    pressure = Pressure(32, WaitLimits(0.5, 0.1, 0.1, batch_seconds=0.02))
     assert pressure.batch_size == 32
-    for job_seconds, size in ((0.002, 10), (0.004, 5), (0.1, 4)):
+    for job_seconds, size in ((0.002, 10), (0.004, 5), (0.1, 2)):
         for _ in range(60):
             pressure.began(0.0, 2, left=0)
             pressure.ended(2 * job_seconds, usual=True)
@@ -56,6 +56,32 @@ def test_a_queue_that_does_not_empty_allows_little_waiting() -> None:
     assert Pressure(4, None).allowed_seconds(1e9) == float("inf")
 
 
+def test_once_a_standing_queue_has_grown_too_long_nobody_waits_for_it_until_refusals_end() -> None:
+    pressure = Pressure(4, LIMITS)
+    assert not pressure.refused(19.0)  # a burst
+    assert not pressure.overloaded(19.0)
+    pressure.began(20.0, 4, left=3)
+    assert pressure.refused(20.2)
+    pressure.began(20.3, 4, left=0)  # that it is empty now and then proves nothing
+    assert pressure.allowed_seconds(20.4) == 0.01
+    assert not pressure.refused(21.0)  # it has begun before
+    assert pressure.allowed_seconds(21.9) == 0.01
+    assert pressure.allowed_seconds(22.1) == 0.5
+    assert not pressure.overloaded(22.1)
+
+
+def test_an_overload_that_goes_on_is_doubted_now_and_then() -> None:
+    pressure = Pressure(4, LIMITS)
+    pressure.began(20.0, 4, left=3)
+    overloaded = []
+    for tenth in range(2, 1000):
+        now = 20.0 + tenth / 10
+        pressure.began(now, 4, left=1)
+        overloaded.append(pressure.overloaded(now))
+        pressure.refused(now)
+    assert overloaded.count(False) == 4  # at the beginning, and three times after half a minute
+
+
 class Gated:
     """Returns its jobs once its gate is open."""
 
@@ -73,7 +99,7 @@ def test_whoever_has_waited_too_long_is_told_even_where_a_batch_never_ends() -> 
     async def scenario() -> None:
         work = Gated()
         worker = Batcher[int, int](
-            work, max_batch=1, max_queue=100, name="test", limits=WaitLimits(0.05, 0.05, 1.0)
+            work, max_batch=1, max_queue=100, name="test", limits=WaitLimits(0.05, 0.05, 0.05, 1.0)
         )
         running = asyncio.create_task(worker.submit(1))
         await asyncio.sleep(0)
@@ -92,11 +118,44 @@ def test_whoever_has_waited_too_long_is_told_even_where_a_batch_never_ends() -> 
     asyncio.run(scenario())
 
 
+def test_when_an_overload_begins_the_newest_are_answered_and_the_others_told() -> None:
+    async def scenario() -> None:
+        work, gone, retry = Gated(), [], []
+        limits = WaitLimits(1.0, 0.05, 0.01, batch_seconds=0.02)
+        worker = Batcher[int, int](work, max_batch=2, max_queue=100, name="test", limits=limits)
+
+        async def ask(number: int) -> None:
+            try:
+                await worker.submit(number)
+            except QueueFull as full:
+                gone.append(number)
+                retry.append(full.retry_seconds)
+
+        work.gate.set()
+        first = [asyncio.create_task(ask(number)) for number in range(3)]  # two batches: a queue stands
+        await asyncio.gather(*first)
+        work.gate.clear()
+        tasks = [asyncio.create_task(ask(number)) for number in range(10, 18)]
+        await asyncio.sleep(0.15)
+        tasks += [asyncio.create_task(ask(number)) for number in range(20, 50)]
+        await asyncio.sleep(0)
+        work.gate.set()
+        await asyncio.gather(*tasks)
+        assert work.done[:5] == [0, 1, 2, 10, 11]
+        answered = set(work.done[5:])
+        assert len(answered) >= 2 and min(answered) >= 20
+        assert answered | set(gone) == {*range(12, 18), *range(20, 50)} and not answered & set(gone)
+        assert all(seconds >= 1.0 for seconds in retry)
+        await worker.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_job_whose_caller_will_have_gone_is_refused_at_once() -> None:
     async def scenario() -> None:
         work, loop = Gated(), asyncio.get_running_loop()
         worker = Batcher[int, int](
-            work, max_batch=1, max_queue=100, name="test", limits=WaitLimits(5.0, 5.0, 1.0)
+            work, max_batch=1, max_queue=100, name="test", limits=WaitLimits(5.0, 5.0, 5.0, 1.0)
         )
         tasks = [asyncio.create_task(worker.submit(number)) for number in range(5)]
         await asyncio.sleep(0)

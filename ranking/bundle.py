@@ -38,7 +38,8 @@ INDEX = "index.faiss"
 TEXT_INDEX = "text_index.faiss"
 FACTOR_INDEX = "factor_index.faiss"
 NEW_INDEX = "new_index.faiss"
-"""These three only where they are approximate: exact ones are made again faster than read."""
+LENDER_INDEX = "lender_index.faiss"
+"""These four only where they are approximate: exact ones are made again faster than read."""
 STATISTICS = "statistics.safetensors"
 TEXT_NEIGHBOURS = "text_neighbours.safetensors"
 TEXT_ENCODER = "text_encoder"
@@ -58,6 +59,8 @@ class Bundle:
     text_encoder: TextEncoder
     sketch: Sketch
     """Reduces the text vectors of later items as those of the catalogue were reduced."""
+    lender_index: VectorIndex | None = None
+    """Over the affinity vectors: of whom later items borrow factors; None where looking at all is quick."""
 
     @property
     def kinds(self) -> list[str]:
@@ -111,6 +114,7 @@ def write_bundle(
         (TEXT_INDEX, recommender.text_index),
         (FACTOR_INDEX, recommender.sources.factor_index),
         (NEW_INDEX, new_index.base if isinstance(new_index, SubsetIndex) else None),
+        (LENDER_INDEX, _lender_index(recommender)),
     ):
         if isinstance(index, VectorIndex) and index is not recommender.index and not index.exact:
             index.save(folder / name)
@@ -131,6 +135,12 @@ def write_bundle(
     if recommender.ranker is not None:
         recommender.ranker.save(folder)
     (folder / CONFIG).write_text(config_text)
+
+
+def _lender_index(recommender: Recommender) -> VectorIndex | None:
+    if recommender.affinity is None or recommender.factors is None:
+        return None
+    return VectorIndex.build(recommender.arrays.affinity_units, IndexConfig(gpu=False))
 
 
 def load_bundle(store: Path, version: str | None = None) -> Bundle:
@@ -174,7 +184,7 @@ def load_bundle(store: Path, version: str | None = None) -> Bundle:
     )
     clicks = np.array(manifest["click_kinds"], dtype=np.bool_)
     cpu = IndexConfig(gpu=False)
-    text_index = factor_index = new_index = None
+    text_index = factor_index = new_index = lender_index = None
     if (folder / TEXT_INDEX).is_file():
         text_index = VectorIndex.load(folder / TEXT_INDEX, text_vectors, cpu)
     if (folder / FACTOR_INDEX).is_file():
@@ -182,6 +192,8 @@ def load_bundle(store: Path, version: str | None = None) -> Bundle:
     if (folder / NEW_INDEX).is_file():
         vectors = new_vectors(arrays)[new_rows(statistics.count)]
         new_index = VectorIndex.load(folder / NEW_INDEX, vectors, cpu)
+    if (folder / LENDER_INDEX).is_file():
+        lender_index = VectorIndex.load(folder / LENDER_INDEX, arrays.affinity_units, cpu)
     sources = CandidateSources(index, arrays, config, Kept.of(arrays, factor_index, new_index))
     recommender = Recommender(
         arrays, index, text_vectors, config, clicks, towers, ranker, factors, affinity, text_index, sources
@@ -189,4 +201,4 @@ def load_bundle(store: Path, version: str | None = None) -> Bundle:
     encoder = load_text_encoder(
         TextEncoderConfig(model=str(folder / TEXT_ENCODER), max_tokens=int(manifest["max_tokens"]))
     )
-    return Bundle(version, manifest, catalogue, recommender, encoder.eval(), reduce)
+    return Bundle(version, manifest, catalogue, recommender, encoder.eval(), reduce, lender_index)

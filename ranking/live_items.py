@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from encoders.factors import LENDERS
 from features.dataset import BoolArray, FloatArray, IntArray
+from features.statistics import Neighbours
 from features.text import TextTemplate, render_rows
 from ranking.bundle import TEXT_ENCODER, Bundle
 from ranking.index import VectorIndex
@@ -103,6 +105,9 @@ class LiveItems:
         self._text_index = recommender.text_index
         self._factor_index = recommender.sources.factor_index
         self._new_index = recommender.sources.new_index
+        self._lender_index = bundle.lender_index
+        self._lends: BoolArray = recommender.arrays.statistics.count > 0
+        """[base rows] who can lend factors: later items have no past."""
         self._template: TextTemplate = bundle.template
         self._codes = AttributeCodes(bundle.catalogue, recommender.arrays.statistics.attributes)
         self._affinity = recommender.affinity
@@ -120,6 +125,8 @@ class LiveItems:
             self._text_index.vectors = self._arrays.text_vectors(self._base_size)
         if isinstance(self._factor_index, VectorIndex):
             self._factor_index.vectors = arrays.factor_vectors
+        if self._lender_index is not None:
+            self._lender_index.vectors = arrays.affinity_units
         self._moved: IntArray = np.zeros(0, dtype=np.int32)
         """Rows of the bundle whose vectors have changed; their vectors follow, copied once per change."""
         self._moved_vectors = arrays.item_vectors[:0], self._arrays.text_vectors(0)
@@ -199,7 +206,14 @@ class LiveItems:
         if not encode:
             return ItemPlan(upserts, deletes, encode, np.zeros((0, 0), dtype=np.float32))
         vectors = self._encoded([upserts[position].text for position in encode])
-        return ItemPlan(upserts, deletes, encode, vectors, self._arrays.lenders(vectors, catalogue.size))
+        return ItemPlan(upserts, deletes, encode, vectors, self._lenders(vectors, catalogue.size))
+
+    def _lenders(self, text_vectors: FloatArray, size: int) -> Neighbours | None:
+        """Find whom items with these texts would borrow factors from, see `LiveArrays.lenders`."""
+        if self._lender_index is None or self._affinity is None:
+            return self._arrays.lenders(text_vectors, size)
+        rows, cosines = self._lender_index.search(self._affinity.units(text_vectors), LENDERS, self._lends)
+        return Neighbours(rows, np.maximum(cosines, 0.0))
 
     def _encoded(self, texts: list[str]) -> FloatArray:
         """Return unit vectors of texts, [texts, text dim]."""

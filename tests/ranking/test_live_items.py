@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,23 +12,26 @@ import polars as pl
 import pytest
 
 from conf.schema import IndexConfig
+from encoders.affinity import Affinity
+from encoders.item_tower import whitening
 from encoders.text_encoder import TextEncoder
 from features import schema
 from features.candidates import SOURCES
 from features.dataset import Catalogue, Dataset, FloatArray, IntArray
 from features.text import TextTemplate, render_text
 from ranking.assemble import near_recent, text_neighbours
-from ranking.bundle import Bundle
+from ranking.bundle import LENDER_INDEX, Bundle, load_bundle
 from ranking.filters import MaskCache
 from ranking.index import VectorIndex
 from ranking.item_values import overlay_schema, typed_values
-from ranking.live_catalogue import ItemChange
+from ranking.live_catalogue import ItemChange, ItemPlan
 from ranking.live_items import LiveItems, LiveVersion
 from ranking.ranker import Ranker
 from ranking.recommender import Recommender
 from ranking.requests import Request
 from ranking.sources import Limits
-from tests.bundles import TEMPLATE, make_bundle
+from ranking.store import VERSIONS
+from tests.bundles import TEMPLATE, make_bundle, publish_bundle
 from tests.synthetic import EMPTY, make_factors, new_rows_of, request_of
 
 
@@ -513,3 +517,33 @@ def test_texts_are_encoded_while_others_are(dataset: Dataset, encoder: TextEncod
         found = list(threads.map(lambda n: bundle.encode_items(texts[n : n + 1 + n % 3]), [*range(40)] * 8))
     for n, vectors in zip([*range(40)] * 8, found, strict=True):
         np.testing.assert_allclose(vectors, expected[n : n + 1 + n % 3], atol=1e-5)
+
+
+def test_a_large_catalogue_has_an_index_of_those_who_lend_factors(
+    dataset: Dataset, encoder: TextEncoder, bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_bundle(dataset, encoder, factors=make_factors(dataset))
+    mean, matrix = whitening(made.text_vectors)
+    affinity = Affinity(matrix, -mean @ matrix)
+    known = made.recommender
+    arrays = replace(known.arrays, affinity_units=affinity.units(made.text_vectors))
+    recommender = Recommender(
+        arrays, known.index, made.text_vectors, known.config, known.click_kinds, known.towers, None,
+        known.factors, affinity,
+    )  # fmt: skip
+    monkeypatch.setattr("ranking.index.FLAT_LIMIT", 1000)
+    version = publish_bundle(tmp_path, replace(made, recommender=recommender), bert)
+    assert (tmp_path / VERSIONS / version / LENDER_INDEX).is_file()
+
+    def plan(bundle: Bundle) -> ItemPlan:
+        live = LiveItems(bundle, 10)
+        change(live, item(dataset.catalogue.ids[5], "guitar drum melody"))  # lends by its new text
+        return live.plan([item("new", "trail boots summit"), item("other", "guitar drum")])
+
+    loaded = load_bundle(tmp_path)
+    assert loaded.lender_index is not None
+    found, wanted = plan(loaded).lenders, plan(replace(load_bundle(tmp_path), lender_index=None)).lenders
+    assert found is not None and wanted is not None
+    np.testing.assert_array_equal(found.ids, wanted.ids)
+    np.testing.assert_allclose(found.weights, wanted.weights, atol=1e-6)
+    assert 5 in found.ids[1]

@@ -156,7 +156,7 @@ class Benchmark:
         write_atomically(store.path / CURRENT, store.versions[0] + "\n")
         for leftover in store.path.glob("state.sqlite*"):  # every run begins with the same histories
             leftover.unlink()
-        cells: dict[str, Any] = {}
+        cells: dict[str, Any] = {"candidates": store.candidates}
         self.results["sizes"][str(items)] = cells
         command = [
             sys.executable, "-m", "shelfwise", "serve", f"artifacts={store.path}", "port=0", "admin=true",
@@ -275,7 +275,7 @@ def facts(results: dict[str, Any]) -> list[str]:
         found.append(
             f"{at}: {cells['start_mib']:,} MiB after the start, {cells['peak_mib']:,} MiB at the peak of the "
             f"quiet load, {cells['peak_mib_after_all']:,} MiB at the peak of everything; "
-            f"responses of {cells['response_bytes']:,} bytes."
+            f"{cells['candidates']:.0f} candidates a list, responses of {cells['response_bytes']:,} bytes."
         )
         if "freshness" in cells:
             for name, what in (

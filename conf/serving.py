@@ -77,7 +77,7 @@ class LimitsConfig:
     """The same once the queue has not been empty for a while: then waiting helps nobody."""
     overload_queue_seconds: float = 0.01
     """The same once it has grown to that: then many are refused anyhow, and the others are answered soon."""
-    batch_seconds: float = 0.02
+    batch_seconds: float = 0.04
     """What a batch of lists should take at most: requests that come meanwhile wait for its end."""
     history_seconds: float = 0.2
     """Longest wait for a stored history and other servers' item changes; then the list is made without."""

@@ -23,8 +23,10 @@ OVERLOAD_SECONDS: Final = 30.0
 overload, and might all have been answered."""
 _SMOOTHING: Final = 0.2
 """Weight of the newest batch in the running mean of a job's time."""
-_SMALLEST: Final = 2
+_SMALLEST: Final = 4
 """Jobs that a batch may always have: what a batch costs by itself is shared by them."""
+_HURRIED: Final = 2
+"""In an overload batches take no more than a part of their time, and may have this part of the jobs."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Pressure:
         """
         self._max_batch = max_batch
         self._limits = limits
+        self._hurried = False
         self._learn(0.01 / max_batch)
         self._began: float | None = None
         self._size = 0
@@ -69,6 +72,7 @@ class Pressure:
 
     def ended(self, now: float, usual: bool) -> None:
         """Note that the batch is done; one of unusual work tells nothing about the next."""
+        self._hurried = self.overloaded(now)
         if self._began is not None and usual:
             newest = (now - self._began) / self._size
             self._learn(self.job_seconds + _SMOOTHING * (newest - self.job_seconds))
@@ -114,7 +118,9 @@ class Pressure:
         """Running mean of what a job takes in its batch."""
         size = self._max_batch
         if self._limits is not None:
-            size = min(max(int(self._limits.batch_seconds / job_seconds), _SMALLEST), size)
+            part = _HURRIED if self._hurried else 1
+            most = int(self._limits.batch_seconds / part / job_seconds)
+            size = min(max(most, _SMALLEST // part), size)
         self.batch_size = size
         """Most jobs that the next batch should have."""
         self.batch_seconds = size * job_seconds

@@ -36,7 +36,7 @@ def test_the_mean_time_of_a_job_follows_usual_batches_only() -> None:
 def test_batches_are_as_large_as_their_time_allows_and_never_tiny() -> None:
     pressure = Pressure(32, WaitLimits(0.5, 0.1, 0.1, batch_seconds=0.02))
     assert pressure.batch_size == 32
-    for job_seconds, size in ((0.002, 10), (0.004, 5), (0.1, 2)):
+    for job_seconds, size in ((0.002, 10), (0.004, 5), (0.1, 4)):
         for _ in range(60):
             pressure.began(0.0, 2, left=0)
             pressure.ended(2 * job_seconds, usual=True)
@@ -68,6 +68,20 @@ def test_once_a_standing_queue_has_grown_too_long_nobody_waits_for_it_until_refu
     assert pressure.allowed_seconds(21.9) == 0.01
     assert pressure.allowed_seconds(22.1) == 0.5
     assert not pressure.overloaded(22.1)
+
+
+def test_batches_of_an_overload_are_short() -> None:
+    pressure = Pressure(32, WaitLimits(0.5, 0.1, 0.1, batch_seconds=0.04))
+    sizes = []
+    for step in range(60):
+        pressure.began(20.0 + step, 2, left=1)
+        pressure.ended(20.004 + step, usual=True)
+        sizes.append(pressure.batch_size)
+        if step == 40:
+            pressure.refused(21.0 + step)
+    assert abs(sizes[40] - 20) <= 1
+    assert abs(sizes[41] - 10) <= 1
+    assert abs(sizes[43] - 20) <= 1
 
 
 def test_an_overload_that_goes_on_is_doubted_now_and_then() -> None:

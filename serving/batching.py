@@ -25,6 +25,8 @@ _LOG = logging.getLogger(__name__)
 BACKGROUND_BATCH: Final = 8
 """Most background jobs taken together: a request that comes meanwhile waits for no more than these."""
 _SOONEST_RETRY_SECONDS: Final = 0.05
+_COMING_SECONDS: Final = 0.1
+"""How long a job is counted with that was announced and does not come."""
 
 
 class QueueFull(Exception):
@@ -86,6 +88,8 @@ class Batcher(Generic[In, Out]):
         self._watch = watch
         self._queue: deque[_Waiting[In, Out]] = deque()
         self._background: deque[_Waiting[In, Out]] = deque()
+        self._coming: deque[float] = deque()
+        """Event loop times of the jobs that were announced and have not come, oldest first."""
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=prepare)
         self._runner: asyncio.Task[None] | None = None
         self._pressure = Pressure(max_batch, limits)
@@ -96,15 +100,33 @@ class Batcher(Generic[In, Out]):
         """Jobs waiting, without those being worked on and those in the background."""
         return len(self._queue)
 
+    def expect(self) -> None:
+        """Announce a job that is to be submitted once it has been read, and refuse it before that.
+
+        Whoever is on the way will be waiting: counting them, too, keeps work from being done for many that
+        are refused in the end.
+
+        Raises:
+            QueueFull: too many jobs wait, or their work takes too long.
+        """
+        now = asyncio.get_running_loop().time()
+        while self._coming and self._coming[0] < now - _COMING_SECONDS:
+            self._coming.popleft()
+        self._admit(len(self._queue) + len(self._coming), None)
+        self._coming.append(now)
+
     def admit(self, deadline: float | None = None) -> None:
         """Refuse, before anything is done for it, a job that `submit` would refuse.
 
         Raises:
             QueueFull: too many jobs wait, or their work takes too long.
         """
+        self._admit(len(self._queue), deadline)
+
+    def _admit(self, waiting: int, deadline: float | None) -> None:
         now = asyncio.get_running_loop().time()
-        wait = self._pressure.wait_seconds(now, len(self._queue))
-        if len(self._queue) >= self._max_queue:
+        wait = self._pressure.wait_seconds(now, waiting)
+        if waiting >= self._max_queue:
             raise QueueFull(wait)
         if self._longest is None:
             return
@@ -113,11 +135,7 @@ class Batcher(Generic[In, Out]):
                 self._thin_out()
             raise self._queue_wait(now, wait)
         # Without anybody waiting it is not the load that makes the answer late: then it is worth a try.
-        if (
-            self._queue
-            and deadline is not None
-            and now < deadline < now + wait + self._pressure.batch_seconds
-        ):
+        if waiting and deadline is not None and now < deadline < now + wait + self._pressure.batch_seconds:
             raise QueueFull(wait, "deadline")
 
     async def submit(
@@ -142,6 +160,8 @@ class Batcher(Generic[In, Out]):
         if self._closed:
             raise RuntimeError("the batcher is closed")
         if not (urgent or background):
+            if self._coming:
+                self._coming.popleft()
             self.admit(deadline)
         loop = asyncio.get_running_loop()
         waiting: _Waiting[In, Out] = _Waiting(

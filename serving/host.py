@@ -186,6 +186,14 @@ class ModelHost:
         """Return what a queue beside the model's is to report to."""
         return self._metrics.queue(name, length)
 
+    def expect(self) -> None:
+        """Announce a list, and refuse it where it would wait too long.
+
+        Raises:
+            QueueFull: too much work waits.
+        """
+        self.jobs.expect()
+
     def admit(self, deadline: float | None) -> None:
         """Refuse a list that would wait too long.
 

@@ -232,7 +232,7 @@ async def start(
     service = RecommendationService(
         host, state, changes, config, store / HISTORIES_FILE, surfaces, watcher, pseudonyms
     )
-    envelope.queue(QUEUED, lambda: host.admit(None))
+    envelope.queue(QUEUED, host.expect)
     pb_grpc.add_RecommendationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     for name in _HEALTH_NAMES:

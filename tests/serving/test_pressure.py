@@ -165,6 +165,23 @@ def test_when_an_overload_begins_the_newest_are_answered_and_the_others_told() -
     asyncio.run(scenario())
 
 
+def test_announced_jobs_are_counted_until_they_come_or_have_been_long_enough_on_the_way() -> None:
+    async def scenario() -> None:
+        limits = WaitLimits(0.019, 0.019, 0.019, batch_seconds=1.0)
+        worker = Batcher[int, int](Gated(), max_batch=1, max_queue=100, name="test", limits=limits)
+        worker.expect()
+        worker.expect()  # behind one of 10 ms
+        with pytest.raises(QueueFull) as caught:
+            worker.expect()
+        assert caught.value.reason == "queue_wait"
+        worker.admit()  # nobody waits yet
+        await asyncio.sleep(0.12)
+        worker.expect()
+        await worker.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_job_whose_caller_will_have_gone_is_refused_at_once() -> None:
     async def scenario() -> None:
         work, loop = Gated(), asyncio.get_running_loop()

@@ -196,7 +196,7 @@ class LiveCatalogue:
                 self._later.added[item.item_id] = row
             self._later.items[row] = item
         state.size = len(self._later.ids)
-        state.hidden_count = int(hidden.sum())
+        state.hidden_count = int(np.count_nonzero(hidden))
         state.hidden = hidden if state.hidden_count else None
         state.revision = self.revision + 1
         state._changed, state._changed_rows = self._changed, self._changed_rows

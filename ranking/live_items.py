@@ -29,7 +29,7 @@ from ranking.live_index import LiveIndex
 from ranking.recommender import Recommender
 from ranking.requests import Recommendation, Request
 from ranking.search import search
-from ranking.sources import CandidateSources, Kept, new_rows, new_vectors
+from ranking.sources import CandidateSources, Kept, new_vectors
 from ranking.subset_index import SubsetIndex
 
 
@@ -332,9 +332,10 @@ class LiveItems:
         assert isinstance(self._new_index, SubsetIndex)
         arrays = self._arrays.view(catalogue.size)
         index = self._live_index(self._new_index, self._moved_new, new_vectors(arrays), catalogue)
-        known: BoolArray = np.ones(catalogue.size, dtype=np.bool_)
-        known[new_rows(arrays.statistics.count)] = False
-        return replace(index, later_hidden=index.later_hidden | known[index.later_rows])
+        known = arrays.statistics.count[index.later_rows] > 0
+        if not self._lends.any():  # as in `new_rows`: where all are new, nothing stands out
+            known[:] = True
+        return replace(index, later_hidden=index.later_hidden | known)
 
     def _live_index(
         self,
@@ -352,7 +353,7 @@ class LiveItems:
         return LiveIndex(
             base=base,
             outdated=outdated,
-            hidden_count=int(outdated.sum()),
+            hidden_count=int(np.count_nonzero(outdated)),  # `sum` takes thirty times as long
             later_rows=later,
             later_vectors=(moved, vectors[self._base_size :]),
             later_hidden=hidden[later],

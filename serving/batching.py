@@ -121,7 +121,16 @@ class Batcher(Generic[In, Out]):
         Raises:
             QueueFull: too many jobs wait, or their work takes too long.
         """
-        self._admit(len(self._queue), deadline)
+        try:
+            self._admit(len(self._queue), deadline)
+        except QueueFull:
+            self._come()
+            raise
+
+    def _come(self) -> None:
+        """Count one of the announced jobs no longer."""
+        if self._coming:
+            self._coming.popleft()
 
     def _admit(self, waiting: int, deadline: float | None) -> None:
         now = asyncio.get_running_loop().time()
@@ -160,9 +169,8 @@ class Batcher(Generic[In, Out]):
         if self._closed:
             raise RuntimeError("the batcher is closed")
         if not (urgent or background):
-            if self._coming:
-                self._coming.popleft()
             self.admit(deadline)
+            self._come()
         loop = asyncio.get_running_loop()
         waiting: _Waiting[In, Out] = _Waiting(
             job, loop.create_future(), deadline, loop.time(), urgent or background

@@ -56,11 +56,15 @@ class Answers:
     values: ValueArray  # [queries, METRICS]
 
 
-def read_variations(path: Path) -> dict[str, list[str]]:
+def read_variations(path: Path, only: Sequence[str] = ()) -> dict[str, list[str]]:
     """Read named override sets.
 
+    Args:
+        path: YAML file.
+        only: names of those that are wanted; none wants all.
+
     Raises:
-        InputError: the file is missing or is not a mapping of names to lists of overrides.
+        InputError: the file is missing, is not a mapping of names to lists of overrides, or lacks a name.
     """
     try:
         content = yaml.safe_load(path.read_text())
@@ -70,7 +74,11 @@ def read_variations(path: Path) -> dict[str, list[str]]:
         isinstance(v, list) and all(isinstance(o, str) for o in v) for v in content.values()
     ):
         raise InputError(f"{path}: write `name: [key=value, ...]`, one line per variation")
-    return {str(name): list(overrides) for name, overrides in content.items()}
+    found = {str(name): list(overrides) for name, overrides in content.items()}
+    for name in only:
+        if name not in found:
+            raise InputError(f"{path}: no variation '{name}'; there are: {', '.join(found)}")
+    return {name: overrides for name, overrides in found.items() if not only or name in only}
 
 
 def folder_of(name: str) -> str:
@@ -226,11 +234,13 @@ def show(benchmark: str, about: str | None, make: Callable[[argparse.Namespace, 
     parser = argparse.ArgumentParser(description=(about or "").partition("\n")[0])
     parser.add_argument("variations", type=Path, help="YAML file: name -> list of overrides")
     parser.add_argument("overrides", nargs="*", help="settings of the base run, key=value")
+    parser.add_argument("--only", action="append", default=[], help="name of a variation to run; repeat it")
     parser.add_argument("--name", default=name, help="of the folder and the table")
     parser.add_argument("--folder", type=Path, default=Path("work") / name)
     parser.add_argument("--page", type=Path, help="Markdown page that gets the table")
     asked = parser.parse_intermixed_args()
-    command = shown_command(benchmark, str(asked.variations), "--name", asked.name, *asked.overrides)
+    only = [word for name in asked.only for word in ("--only", name)]
+    command = shown_command(benchmark, str(asked.variations), "--name", asked.name, *only, *asked.overrides)
     try:
         markdown = make(asked, command, console)
     except InputError as error:
@@ -245,7 +255,7 @@ def show(benchmark: str, about: str | None, make: Callable[[argparse.Namespace, 
 def _ablation(asked: argparse.Namespace, command: str, console: Console) -> str:
     """Run an ablation; keep its numbers and return its table."""
     work = asked.folder / asked.name
-    lines = measure(read_variations(asked.variations), asked.overrides, work, console)
+    lines = measure(read_variations(asked.variations, asked.only), asked.overrides, work, console)
     protocol = json.loads((work / BASE / "evaluation" / "metrics.json").read_text())["protocol"]
     write_atomically(work / "ablation.json", json.dumps({"command": command, "runs": lines}, indent=2) + "\n")
     return to_markdown(f"Ablation: {asked.name}", command, lines, protocol["queries"]["valid"])

@@ -145,7 +145,8 @@ def to_markdown(name: str, command: str, lines: Sequence[dict[str, Any]]) -> str
 
 def _text_encoder(asked: argparse.Namespace, command: str, console: Console) -> str:
     """Compare variations and return their table."""
-    lines = measure(read_variations(asked.variations), asked.overrides, asked.folder / asked.name, console)
+    variations = read_variations(asked.variations, asked.only)
+    lines = measure(variations, asked.overrides, asked.folder / asked.name, console)
     return to_markdown(asked.name, command, lines)
 
 

@@ -111,6 +111,10 @@ def test_variations_are_named_lists_of_overrides(tmp_path: Path) -> None:
     page = tmp_path / "a.yaml"
     page.write_text("no head: [ranker.enabled=false]\n")
     assert read_variations(page) == {"no head": ["ranker.enabled=false"]}
+    page.write_text("no head: [ranker.enabled=false]\nno text: [user_encoder.text=false]\n")
+    assert list(read_variations(page, ["no text"])) == ["no text"]
+    with pytest.raises(InputError, match="no variation 'no texts'; there are: no head, no text"):
+        read_variations(page, ["no texts"])
     page.write_text("no head: ranker.enabled=false\n")
     with pytest.raises(InputError, match="one line per variation"):
         read_variations(page)

@@ -74,9 +74,10 @@ class LimitsConfig:
     max_queue_seconds: float = 0.5
     """Longest wait for the model in a burst; calls that would wait longer are refused."""
     standing_queue_seconds: float = 0.15
-    """The same once the queue has not been empty for a while: then waiting helps nobody."""
-    overload_queue_seconds: float = 0.01
-    """The same once it has grown to that: then many are refused anyhow, and the others are answered soon."""
+    """The same once the queue has not been empty for a while: then waiting helps nobody.
+
+    A queue that grows to this is an overload, in which calls wait for the running batch alone.
+    """
     batch_seconds: float = 0.04
     """What a batch of lists should take at most: requests that come meanwhile wait for its end."""
     history_seconds: float = 0.2
@@ -92,10 +93,6 @@ class LimitsConfig:
         require(
             0 < self.standing_queue_seconds <= self.max_queue_seconds,
             "limits.standing_queue_seconds must be positive and at most limits.max_queue_seconds",
-        )
-        require(
-            0 < self.overload_queue_seconds <= self.standing_queue_seconds,
-            "limits.overload_queue_seconds must be positive and at most limits.standing_queue_seconds",
         )
 
 

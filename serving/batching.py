@@ -139,7 +139,7 @@ class Batcher(Generic[In, Out]):
             raise QueueFull(wait)
         if self._longest is None:
             return
-        if wait > self._pressure.allowed_seconds(now):
+        if self._pressure.too_many(now, waiting):
             if self._pressure.refused(now):
                 self._thin_out()
             raise self._queue_wait(now, wait)

@@ -137,7 +137,6 @@ class ModelHost:
             limits=WaitLimits(
                 config.limits.max_queue_seconds,
                 config.limits.standing_queue_seconds,
-                config.limits.overload_queue_seconds,
                 config.limits.batch_seconds,
             ),
             watch=metrics.queue("model", lambda: len(self.jobs)),

@@ -37,8 +37,6 @@ class WaitLimits:
     """As long as the queue empties now and then."""
     standing_seconds: float
     """While it does not."""
-    overload_seconds: float
-    """Once it has grown to that."""
     batch_seconds: float
     """Whoever comes during a batch waits for its end: batches stay as small as this needs."""
 
@@ -88,13 +86,17 @@ class Pressure:
             rest = max(usual - elapsed, min(elapsed, usual) / 2)
         return rest + waiting // self.batch_size * self.batch_seconds
 
-    def allowed_seconds(self, now: float) -> float:
-        """Return how long a job that comes now may wait."""
+    def too_many(self, now: float, waiting: int) -> bool:
+        """Tell whether a job that joins `waiting` others would wait longer than allowed.
+
+        In an overload there is room for the next batch, and for nobody behind it.
+        """
         if self._limits is None:
-            return float("inf")
+            return False
         if self.overloaded(now):
-            return self._limits.overload_seconds
-        return self._limits.standing_seconds if self._standing(now) else self._limits.burst_seconds
+            return waiting >= self.batch_size
+        longest = self._limits.standing_seconds if self._standing(now) else self._limits.burst_seconds
+        return self.wait_seconds(now, waiting) > longest
 
     def refused(self, now: float) -> bool:
         """Note that a job would have waited longer than allowed; tell whether an overload begins by that."""

@@ -9,7 +9,7 @@ import pytest
 from serving.batching import Batcher, QueueFull
 from serving.pressure import Pressure, WaitLimits
 
-LIMITS = WaitLimits(0.5, standing_seconds=0.03, overload_seconds=0.01, batch_seconds=1.0)
+LIMITS = WaitLimits(burst_seconds=0.5, standing_seconds=0.03, batch_seconds=1.0)
 
 
 def test_the_wait_is_the_rest_of_the_running_batch_and_the_full_batches_before() -> None:
@@ -34,7 +34,7 @@ def test_the_mean_time_of_a_job_follows_usual_batches_only() -> None:
 
 
 def test_batches_are_as_large_as_their_time_allows_and_never_tiny() -> None:
-    pressure = Pressure(32, WaitLimits(0.5, 0.1, 0.1, batch_seconds=0.02))
+    pressure = Pressure(32, WaitLimits(0.5, 0.1, batch_seconds=0.02))
     assert pressure.batch_size == 32
     for job_seconds, size in ((0.002, 10), (0.004, 5), (0.1, 4)):
         for _ in range(60):
@@ -47,13 +47,13 @@ def test_batches_are_as_large_as_their_time_allows_and_never_tiny() -> None:
 
 def test_a_queue_that_does_not_empty_allows_little_waiting() -> None:
     pressure = Pressure(4, LIMITS)
-    pressure.began(20.0, 4, left=3)
-    assert pressure.allowed_seconds(20.05) == 0.5
+    pressure.began(20.0, 4, left=3)  # batches take 10 ms, and this one is late
+    assert not pressure.too_many(20.05, 4 * 49) and pressure.too_many(20.05, 4 * 50)
     pressure.began(20.06, 4, left=1)
-    assert pressure.allowed_seconds(20.11) == 0.03
+    assert not pressure.too_many(20.11, 4 * 2) and pressure.too_many(20.11, 4 * 3)
     pressure.began(20.2, 1, left=0)
-    assert pressure.allowed_seconds(20.3) == 0.5
-    assert Pressure(4, None).allowed_seconds(1e9) == float("inf")
+    assert not pressure.too_many(20.3, 4 * 49) and pressure.too_many(20.3, 4 * 50)
+    assert not Pressure(4, None).too_many(1e9, 10**6)
 
 
 def test_once_a_standing_queue_has_grown_too_long_nobody_waits_for_it_until_refusals_end() -> None:
@@ -63,15 +63,15 @@ def test_once_a_standing_queue_has_grown_too_long_nobody_waits_for_it_until_refu
     pressure.began(20.0, 4, left=3)
     assert pressure.refused(20.2)
     pressure.began(20.3, 4, left=0)  # that it is empty now and then proves nothing
-    assert pressure.allowed_seconds(20.4) == 0.01
+    assert pressure.too_many(20.4, 4) and not pressure.too_many(20.4, 3)  # room for the next batch
     assert not pressure.refused(21.0)  # it has begun before
-    assert pressure.allowed_seconds(21.9) == 0.01
-    assert pressure.allowed_seconds(22.1) == 0.5
+    assert pressure.too_many(21.9, 4)
+    assert not pressure.too_many(22.1, 4)
     assert not pressure.overloaded(22.1)
 
 
 def test_batches_of_an_overload_are_short() -> None:
-    pressure = Pressure(32, WaitLimits(0.5, 0.1, 0.1, batch_seconds=0.04))
+    pressure = Pressure(32, WaitLimits(0.5, 0.1, batch_seconds=0.04))
     sizes = []
     for step in range(60):
         pressure.began(20.0 + step, 2, left=1)
@@ -113,7 +113,7 @@ def test_whoever_has_waited_too_long_is_told_even_where_a_batch_never_ends() -> 
     async def scenario() -> None:
         work = Gated()
         worker = Batcher[int, int](
-            work, max_batch=1, max_queue=100, name="test", limits=WaitLimits(0.05, 0.05, 0.05, 1.0)
+            work, max_batch=1, max_queue=100, name="test", limits=WaitLimits(0.05, 0.05, 1.0)
         )
         running = asyncio.create_task(worker.submit(1))
         await asyncio.sleep(0)
@@ -135,7 +135,7 @@ def test_whoever_has_waited_too_long_is_told_even_where_a_batch_never_ends() -> 
 def test_when_an_overload_begins_the_newest_are_answered_and_the_others_told() -> None:
     async def scenario() -> None:
         work, gone, retry = Gated(), [], []
-        limits = WaitLimits(1.0, 0.05, 0.01, batch_seconds=0.02)
+        limits = WaitLimits(1.0, 0.05, batch_seconds=0.02)
         worker = Batcher[int, int](work, max_batch=2, max_queue=100, name="test", limits=limits)
 
         async def ask(number: int) -> None:
@@ -167,7 +167,7 @@ def test_when_an_overload_begins_the_newest_are_answered_and_the_others_told() -
 
 def test_announced_jobs_are_counted_until_they_come_or_have_been_long_enough_on_the_way() -> None:
     async def scenario() -> None:
-        limits = WaitLimits(0.019, 0.019, 0.019, batch_seconds=1.0)
+        limits = WaitLimits(0.019, 0.019, batch_seconds=1.0)
         worker = Batcher[int, int](Gated(), max_batch=1, max_queue=100, name="test", limits=limits)
         worker.expect()
         worker.expect()  # behind one of 10 ms
@@ -186,7 +186,7 @@ def test_a_job_whose_caller_will_have_gone_is_refused_at_once() -> None:
     async def scenario() -> None:
         work, loop = Gated(), asyncio.get_running_loop()
         worker = Batcher[int, int](
-            work, max_batch=1, max_queue=100, name="test", limits=WaitLimits(5.0, 5.0, 5.0, 1.0)
+            work, max_batch=1, max_queue=100, name="test", limits=WaitLimits(5.0, 5.0, 1.0)
         )
         tasks = [asyncio.create_task(worker.submit(number)) for number in range(5)]
         await asyncio.sleep(0)

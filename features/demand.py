@@ -118,21 +118,7 @@ class Demand:
         places = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
         return columns.reshape(rows.size, columns.shape[-1]), places
 
-    def features(self, rows: IntArray, now: LongArray) -> FloatArray:
-        """Describe the demand for items before the day of each query.
-
-        Args:
-            rows: [queries, candidates].
-            now: [queries] Unix seconds; a moment after the last event counts as the day after it.
-
-        Returns:
-            [queries, candidates, columns] in the order of `demand_names`.
-
-        """
-        table, places = self.table(rows, now)
-        return table[places]
-
 
 def demand_names() -> list[str]:
-    """Names of the columns of `Demand.features`."""
+    """Names of the columns of `Demand.table`."""
     return ["log_sold", *(f"log_sold_{span}" for span in SPANS), "log_days_on_sale", "trend", "is_new"]

@@ -134,18 +134,20 @@ class Batcher(Generic[In, Out]):
 
     def _admit(self, waiting: int, deadline: float | None) -> None:
         now = asyncio.get_running_loop().time()
-        wait = self._pressure.wait_seconds(now, waiting)
         if waiting >= self._max_queue:
-            raise QueueFull(wait)
+            raise QueueFull(self._pressure.wait_seconds(now, waiting))
         if self._longest is None:
             return
         if self._pressure.too_many(now, waiting):
+            wait = self._pressure.wait_seconds(now, waiting)
             if self._pressure.refused(now):
                 self._thin_out()
             raise self._queue_wait(now, wait)
         # Without anybody waiting it is not the load that makes the answer late: then it is worth a try.
-        if waiting and deadline is not None and now < deadline < now + wait + self._pressure.batch_seconds:
-            raise QueueFull(wait, "deadline")
+        if waiting and deadline is not None:
+            wait = self._pressure.wait_seconds(now, waiting)
+            if now < deadline < now + wait + self._pressure.batch_seconds:
+                raise QueueFull(wait, "deadline")
 
     async def submit(
         self, job: In, deadline: float | None = None, *, urgent: bool = False, background: bool = False
@@ -248,7 +250,7 @@ class Batcher(Generic[In, Out]):
         self._expiry = None
         assert self._longest is not None
         since = asyncio.get_running_loop().time() - self._longest
-        self._refuse([waiting for waiting in self._queue if waiting.since <= since])
+        self._refuse([w for w in self._queue if w.since <= since and not w.urgent])
 
     def _thin_out(self) -> None:
         """Refuse all but the next batch, and of these the oldest: they are late whatever becomes of them."""
@@ -256,13 +258,13 @@ class Batcher(Generic[In, Out]):
         self._refuse(waiting[: -self._pressure.batch_size])
 
     def _refuse(self, jobs: Sequence[_Waiting[In, Out]]) -> None:
-        """Take jobs out of the queue, apart from urgent ones, and tell their callers."""
+        """Take jobs out of the queue and tell their callers."""
         now = asyncio.get_running_loop().time()
-        refused = {id(waiting) for waiting in jobs if not waiting.urgent}
+        refused = {id(waiting) for waiting in jobs}
         self._queue = deque(waiting for waiting in self._queue if id(waiting) not in refused)
         wait = self._pressure.wait_seconds(now, len(self._queue))
         for waiting in jobs:
-            if not (waiting.urgent or waiting.future.done()):
+            if not waiting.future.done():
                 waiting.future.set_exception(self._queue_wait(now, wait))
         self._watch_the_oldest()
 

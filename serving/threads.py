@@ -18,7 +18,6 @@ CHANGES: Final = 10
 """Of the one that works out changes of items."""
 LOADING: Final = 19
 """Of the one that loads the next model: the lowest priority there is."""
-_LOWEST: Final = 19
 
 
 def prepare_thread(threads: int, niceness: int) -> None:
@@ -33,7 +32,7 @@ def prepare_thread(threads: int, niceness: int) -> None:
     if sys.platform == "linux":
         thread = threading.get_native_id()
         usual = os.getpriority(os.PRIO_PROCESS, thread)
-        os.setpriority(os.PRIO_PROCESS, thread, min(usual + niceness, _LOWEST))
+        os.setpriority(os.PRIO_PROCESS, thread, min(usual + niceness, LOADING))
 
 
 def one_thread(name: str, threads: int, niceness: int) -> ThreadPoolExecutor:

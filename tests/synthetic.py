@@ -31,7 +31,8 @@ from encoders.text_encoder import Prompts, TextEncoder
 from encoders.towers import Towers
 from features import schema
 from features.candidates import feature_names
-from features.dataset import BoolArray, Catalogue, Dataset, Events, FloatArray, LongArray
+from features.dataset import BoolArray, Catalogue, Dataset, Events, FloatArray, IntArray, LongArray
+from features.demand import Demand
 from features.statistics import item_statistics
 from ranking.assemble import item_arrays
 from ranking.index import VectorIndex
@@ -319,3 +320,9 @@ def read_json(path: Path) -> dict[str, object]:
     """Read a JSON object."""
     content: dict[str, object] = json.loads(path.read_text())
     return content
+
+
+def described(demand: Demand, rows: IntArray, now: LongArray) -> FloatArray:
+    """Return what the ranking head is told of the demand for candidates, [queries, candidates, columns]."""
+    table, places = demand.table(rows, now)
+    return table[places]

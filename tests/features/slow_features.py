@@ -20,6 +20,7 @@ from features.dataset import FloatArray, IntArray
 from features.histories import HistoryBatch, KeyedSums
 from features.mentions import LONG, SHORT
 from features.statistics import DAY, MAX_GAP_DAYS, Neighbours, Statistics
+from tests.synthetic import described
 
 
 def spread(batch: HistoryBatch, near: Neighbours, items: int, weights: FloatArray) -> KeyedSums:
@@ -126,7 +127,7 @@ def slow_features(
         np.log1p(month), np.log1p(season), visit_share,
         spread(long, together, items, recency_weights(long, 20.0)).get(keys),
         np.log1p(clicks), statistics.repeat_rate[rows], np.log1p(statistics.gap_days[rows]),
-        np.log1p(statistics.count[rows]), *np.moveaxis(statistics.demand.features(rows, batch.now), 2, 0),
+        np.log1p(statistics.count[rows]), *np.moveaxis(described(statistics.demand, rows, batch.now), 2, 0),
         price[rows], np.where(length > 0, price[rows] - usual_price, 0.0),
         np.broadcast_to(np.log1p(length), rows.shape),
         np.broadcast_to(1.0 - distinct / np.maximum(length, 1), rows.shape),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from features.dataset import FloatArray
 from features.demand import SPANS, Demand, demand_names
-from tests.synthetic import DAY, START, make_dataset
+from tests.synthetic import DAY, START, described, make_dataset
 
 MIDNIGHT = START - START % DAY
 """The start of day 0."""
@@ -22,7 +22,7 @@ def demand_of(*sold: tuple[str, int], items: str = "abc") -> Demand:
 
 def at(demand: Demand, moment: int, row: int = 0) -> dict[str, float]:
     """Return column name -> value of one item at seconds after day 0 began."""
-    values = demand.features(np.array([[row]], np.int32), np.array([MIDNIGHT + moment]))[0, 0]
+    values = described(demand, np.array([[row]], np.int32), np.array([MIDNIGHT + moment]))[0, 0]
     assert values.dtype == np.float32
     return dict(zip(demand_names(), values.tolist(), strict=True))
 
@@ -119,7 +119,7 @@ def test_features_are_the_naive_counts(times: list[list[int]], queries: list[int
     data = make_dataset(rows, ids)
     demand = Demand.of(data.events, np.arange(len(rows)), len(ids))
     every = np.tile(np.arange(len(ids), dtype=np.int32), (len(queries), 1))
-    found = demand.features(every, np.array(queries))
+    found = described(demand, every, np.array(queries))
     assert found.shape == (len(queries), len(ids), len(demand_names()))
     for query, now in enumerate(queries):
         for row in range(len(ids)):
@@ -131,24 +131,24 @@ def test_what_a_server_asks_for_equals_the_general_path() -> None:
     demand = demand_of(*((str(rng.choice(list("abc"))), int(rng.integers(200))) for _ in range(80)))
     rows = np.array([[2, 0, 1, 1], [0, 1, 2, 2]], np.int32)
     end = MIDNIGHT + 1_000 * DAY
-    together = demand.features(rows, np.array([end, end]))
+    together = described(demand, rows, np.array([end, end]))
     assert np.array_equal(together, demand.present[rows])
     # A query of the past in the same block makes the present one go the general way.
-    mixed = demand.features(rows, np.array([end, MIDNIGHT + 100 * DAY]))
+    mixed = described(demand, rows, np.array([end, MIDNIGHT + 100 * DAY]))
     assert np.array_equal(mixed[0], together[0])
     assert not np.array_equal(mixed[1], together[1])
-    assert np.array_equal(mixed[1], demand.features(rows[1:], np.array([MIDNIGHT + 100 * DAY]))[0])
+    assert np.array_equal(mixed[1], described(demand, rows[1:], np.array([MIDNIGHT + 100 * DAY]))[0])
 
 
 def test_a_planted_future_event_changes_nothing_for_earlier_queries() -> None:
     sold = [("a", 0), ("a", 5), ("b", 5), ("b", 9)]
     rows = np.array([[0, 1, 2]] * 4, np.int32)
     asked = MIDNIGHT + DAY * np.array([1, 5, 9, 10])
-    before = demand_of(*sold).features(rows, asked)
+    before = described(demand_of(*sold), rows, asked)
     for planted in (("a", 10), ("c", 10), ("c", 3_000)):
-        assert np.array_equal(demand_of(*sold, planted).features(rows, asked), before), planted
-    changed = demand_of(*sold, ("c", 10)).features(rows, asked + DAY)
-    assert not np.array_equal(changed[3], demand_of(*sold).features(rows, asked + DAY)[3])
+        assert np.array_equal(described(demand_of(*sold, planted), rows, asked), before), planted
+    changed = described(demand_of(*sold, ("c", 10)), rows, asked + DAY)
+    assert not np.array_equal(changed[3], described(demand_of(*sold), rows, asked + DAY)[3])
 
 
 def test_only_the_given_positions_are_counted() -> None:
@@ -162,15 +162,15 @@ def test_only_the_given_positions_are_counted() -> None:
 @pytest.mark.parametrize("now", [0, START, -5 * DAY])
 def test_without_events_every_item_is_new(now: int) -> None:
     demand = demand_of()
-    found = demand.features(np.array([[0, 2]], np.int32), np.array([now]))
+    found = described(demand, np.array([[0, 2]], np.int32), np.array([now]))
     assert found.tolist() == [[[0.0] * 7 + [1.0]] * 2]
     assert demand.present.shape == (3, 8)
 
 
 def test_no_queries_and_no_candidates_have_no_features() -> None:
     demand = demand_of(("a", 0))
-    assert demand.features(np.zeros((0, 4), np.int32), np.zeros(0, np.int64)).shape == (0, 4, 8)
-    assert demand.features(np.zeros((2, 0), np.int32), np.array([START, MIDNIGHT])).shape == (2, 0, 8)
+    assert described(demand, np.zeros((0, 4), np.int32), np.zeros(0, np.int64)).shape == (0, 4, 8)
+    assert described(demand, np.zeros((2, 0), np.int32), np.array([START, MIDNIGHT])).shape == (2, 0, 8)
 
 
 def test_without_timestamps_every_event_lies_on_one_day() -> None:
@@ -179,6 +179,6 @@ def test_without_timestamps_every_event_lies_on_one_day() -> None:
     demand = Demand.of(data.events, np.arange(3), 3)
     expected = np.log1p([[2] * 5 + [1], [1] * 5 + [1], [0] * 6])
     for now in (DAY, START):
-        found = demand.features(np.array([[0, 1, 2]], np.int32), np.array([now]))[0]
+        found = described(demand, np.array([[0, 1, 2]], np.int32), np.array([now]))[0]
         np.testing.assert_allclose(found[:, :6], expected, rtol=1e-6)
         assert found[:, 7].tolist() == [0.0, 0.0, 1.0]

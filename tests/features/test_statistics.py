@@ -12,7 +12,7 @@ from scipy import sparse
 from features.dataset import Catalogue, Dataset
 from features.demand import demand_names
 from features.statistics import Statistics, attribute_codes, co_occurrence, cosine, item_statistics, strongest
-from tests.synthetic import DAY, START, everything, make_dataset
+from tests.synthetic import DAY, START, described, everything, make_dataset
 
 
 def statistics_of(dataset: Dataset, now: int = START, neighbours: int = 3, window: int = 2) -> Statistics:
@@ -118,7 +118,7 @@ def test_demand_counts_the_same_events() -> None:
     found = statistics_of(make_dataset([*rows, ("v", "b", "purchase", START + 39 * DAY)], ["a", "b", "c"]))
     sold = found.demand.present[:, demand_names().index("log_sold")]
     np.testing.assert_allclose(sold, np.log1p(found.count), rtol=1e-6)
-    later = found.demand.features(np.array([[0, 1, 2]], np.int32), np.array([START + 40 * DAY]))[0]
+    later = described(found.demand, np.array([[0, 1, 2]], np.int32), np.array([START + 40 * DAY]))[0]
     np.testing.assert_allclose(later[:, demand_names().index("log_sold")], np.log1p([3, 1, 0]), rtol=1e-6)
 
 
@@ -129,7 +129,7 @@ def test_without_timestamps_nothing_is_older() -> None:
     # Every list is asked for at 0 in training and at some real time from a server: both know all of it.
     rows = np.array([[0, 1]], np.int32)
     for now in (0, START):
-        columns = found.demand.features(rows, np.array([now]))[0]
+        columns = described(found.demand, rows, np.array([now]))[0]
         names = demand_names()
         np.testing.assert_allclose(columns[:, names.index("log_sold")], np.log1p([1, 1]), rtol=1e-6)
         assert columns[:, names.index("is_new")].tolist() == [0.0, 0.0], now
@@ -143,7 +143,7 @@ def test_without_timestamps_everything_lies_on_the_day_before_the_first() -> Non
     )
     assert found.demand.first.tolist() == [0, 0, 2]
     columns = dict(
-        zip(demand_names(), found.demand.features(np.array([[0, 1, 2]]), np.array([0]))[0].T, strict=True)
+        zip(demand_names(), described(found.demand, np.array([[0, 1, 2]]), np.array([0]))[0].T, strict=True)
     )
     for name in ("log_sold", "log_sold_7", "log_sold_365"):
         np.testing.assert_allclose(columns[name], np.log1p([2, 1, 0]), rtol=1e-6)

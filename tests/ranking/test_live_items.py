@@ -32,7 +32,7 @@ from ranking.requests import Request
 from ranking.sources import Limits
 from ranking.store import VERSIONS
 from tests.bundles import TEMPLATE, make_bundle, publish_bundle
-from tests.synthetic import EMPTY, make_factors, new_rows_of, request_of
+from tests.synthetic import EMPTY, described, make_factors, new_rows_of, request_of
 
 
 @pytest.fixture
@@ -366,7 +366,7 @@ def test_an_added_item_has_all_that_an_item_without_events_has(
     rows = np.array([[60, 3]], dtype=np.int32)
     for moment in (0, int(dataset.events.time.max()), 4_000_000_000, int(np.median(dataset.events.time))):
         now = np.array([moment], dtype=np.int64)
-        np.testing.assert_array_equal(demand.features(rows, now), expected.features(rows, now))
+        np.testing.assert_array_equal(described(demand, rows, now), described(expected, rows, now))
 
 
 def test_an_added_item_is_proposed_by_its_factors_and_as_a_new_one_and_ranked(

@@ -88,10 +88,11 @@ class Ranker(nn.Module):
         logits: Tensor = self.heads(self.trunk(inputs)) + self.direct(inputs)
         return logits
 
-    def probabilities(self, logits: Tensor) -> Tensor:
+    def probabilities(self, logits: FloatArray) -> FloatArray:
         """Return calibrated P(click) and P(purchase), [..., 2], of raw logits [..., 3] (Platt scaling)."""
-        scaled = logits[..., 1:] * self.calibration[:, 0] + self.calibration[:, 1]
-        return torch.sigmoid(scaled)
+        steepness, shift = self.calibration.numpy(force=True).T
+        found: FloatArray = expit(logits[..., 1:] * steepness + shift)
+        return found
 
     def frozen(self) -> FrozenRanker:
         """Return the present weights in the form that is applied to candidates outside of training."""
@@ -116,9 +117,7 @@ class Ranker(nn.Module):
         if self._frozen is None:
             self._frozen = self.frozen()
         logits = self._frozen.logits(features)
-        steepness, shift = self.calibration.numpy(force=True).T
-        # As `probabilities`, without torch: calling it takes longer than working this out.
-        return logits[..., 0], expit(logits[..., 1:] * steepness + shift)
+        return logits[..., 0], self.probabilities(logits)
 
     def save(self, folder: Path) -> None:
         """Write weights and feature names."""

@@ -156,8 +156,7 @@ def probability_quality(ranker: Ranker, examples: Examples, bins: int = 10) -> d
 
     The calibration error is the mean gap between predicted and observed share over ten equally filled bins.
     """
-    logits = torch.from_numpy(raw_logits(ranker, examples.features))
-    probabilities = ranker.probabilities(logits).numpy()[examples.real]
+    probabilities = ranker.probabilities(raw_logits(ranker, examples.features))[examples.real]
     labels = np.stack([examples.chosen, examples.bought], axis=-1)[examples.real]
     quality = {}
     for task, name in enumerate(("click", "purchase")):

@@ -9,6 +9,7 @@ import torch
 
 from conf.schema import RankerConfig
 from encoders.fitting import fit
+from features.dataset import FloatArray
 from ranking.examples import Examples, ndcg_of_scores
 from ranking.ranker import KNOTS, QuantileScale, Ranker
 from ranking.ranker_module import (
@@ -100,7 +101,7 @@ def test_a_saved_ranker_scores_the_same(tmp_path: Path) -> None:
 def test_probabilities_are_platt_scaled_logits() -> None:
     ranker = untrained()
     ranker.calibration.copy_(torch.tensor([[2.0, -1.0], [0.5, 3.0]]))
-    logits = torch.tensor([[9.0, 0.5, -6.0]])
+    logits = np.array([[9.0, 0.5, -6.0]], dtype=np.float32)
     assert ranker.probabilities(logits).tolist() == [[0.5, 0.5]]
 
 
@@ -220,10 +221,10 @@ def test_probability_quality_by_hand() -> None:
     four = examples(1, 4)
     chosen = np.array([[True, False, True, False]])
     made = Examples(four.features, four.real, chosen, chosen, four.fused, four.negative_share, four.targets)
-    probabilities = torch.tensor([[[0.9, 0.2], [0.6, 0.2], [0.5, 0.2], [0.2, 0.2]]])
+    probabilities = np.array([[[0.9, 0.2], [0.6, 0.2], [0.5, 0.2], [0.2, 0.2]]], dtype=np.float32)
 
     class Fixed(Ranker):
-        def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        def probabilities(self, logits: FloatArray) -> FloatArray:
             return probabilities
 
     ranker.__class__ = Fixed

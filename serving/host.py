@@ -34,7 +34,7 @@ from serving.popularity import LivePopularity, count_items
 from serving.pressure import WaitLimits
 from serving.problems import starting
 from serving.telemetry import RECORD, Stage, Timeline
-from serving.threads import CHANGES, LISTS, one_thread, prepare_thread
+from serving.threads import CHANGES, LISTS, LOADING, one_thread, prepare_thread
 from serving.translation import ItemCards
 from serving.user_state import UserState
 
@@ -144,6 +144,8 @@ class ModelHost:
         )
         """The queue of the model's thread."""
         self._upkeep = one_thread("upkeep", config.threads, CHANGES)
+        self.loading = one_thread("loading", config.threads, LOADING)
+        """The thread in which the next model is got ready: what is served does not wait for it."""
         metrics.watch_values(
             {
                 "index_items": ("Items that can be recommended", self._alive),
@@ -245,13 +247,14 @@ class ModelHost:
         hosted = _Hosted(live, derived, LivePopularity(live.current), follower)
         if self._hosted is not None:
             loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._upkeep, live.inherit, self._hosted.live)
-        await follower.prepare()
+            await loop.run_in_executor(self.loading, live.inherit, self._hosted.live)
+        await follower.prepare(self.loading)
         if hosted.popularity.active:
             await self._count(hosted, await self._state.item_counts())
         await self._warm_up(live.current)
         while self._hosted is not None and follower.revision < self._hosted.follower.revision:
-            await follower.prepare()  # what has been acknowledged in the meantime must hold here too
+            # What has been acknowledged in the meantime must hold here too.
+            await follower.prepare(self.loading)
         former, self._hosted = self._hosted, hosted
         self._metrics.model(live.current.version, live.current.data_end, derived.since_us / 1e6)
         live.inherit(None)
@@ -283,6 +286,7 @@ class ModelHost:
             await self._hosted.follower.stop()
         await self.jobs.close()
         self._upkeep.shutdown(wait=True)
+        self.loading.shutdown(wait=False)
 
     async def _count(self, hosted: _Hosted, item_counts: dict[str, int]) -> None:
         counts = hosted.popularity.add(hosted.served.model, item_counts)

@@ -19,7 +19,6 @@ from conf.errors import InputError
 from ranking.store import current_version
 from serving.host import ModelHost, Served
 from serving.model import LiveModel
-from serving.threads import LOADING, one_thread
 from serving.watch import Watch
 
 _LOG = logging.getLogger(__name__)
@@ -49,7 +48,6 @@ class BundleWatcher:
         prepare: Callable[[LiveModel], Awaitable[None]],
         changed: Callable[[FailedReload | None], Awaitable[None]],
         seconds: float,
-        threads: int = 1,
     ) -> None:
         """Prepare to watch.
 
@@ -61,7 +59,6 @@ class BundleWatcher:
             prepare: called with a loaded model before it is served; what it raises keeps the former model.
             changed: told how it went: None after a success.
             seconds: time between two looks.
-            threads: CPU threads for loading; 0 takes all.
         """
         self.failed: FailedReload | None = None
         """Why the version that CURRENT names is not the one that is served; None while it is."""
@@ -71,7 +68,6 @@ class BundleWatcher:
         self._prepare = prepare
         self._changed = changed
         self._tried = 0.0
-        self._loading = one_thread("loading", threads, LOADING)
         self.watch = Watch(self.look, seconds, "a change of model could not be reported")
         """Follows CURRENT once it is started; what is still being loaded at the stop is never served."""
 
@@ -87,8 +83,8 @@ class BundleWatcher:
                 return
             self._tried = time.monotonic()
             loop = asyncio.get_running_loop()
-            live = await loop.run_in_executor(self._loading, self._load, version)
-            derived = await loop.run_in_executor(self._loading, Served.of, live.current)
+            live = await loop.run_in_executor(self._host.loading, self._load, version)
+            derived = await loop.run_in_executor(self._host.loading, Served.of, live.current)
             await self._prepare(live)
             await self._host.load(live, derived)
         except Exception as error:

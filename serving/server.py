@@ -307,7 +307,7 @@ def _watch(
                 f"serving model {host.served.model.version}", soft_wrap=True, markup=False, highlight=False
             )
 
-    return BundleWatcher(store, host, load, prepare, changed, config.reload_seconds, config.threads)
+    return BundleWatcher(store, host, load, prepare, changed, config.reload_seconds)
 
 
 def _check_privacy(config: ServeConfig, model: Model) -> None:

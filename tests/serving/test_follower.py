@@ -84,6 +84,11 @@ def following(
     return asyncio.run(run())
 
 
+async def prepared(follower: ItemFollower) -> None:
+    with ThreadPoolExecutor(1, "loading") as loading:
+        await follower.prepare(loading)
+
+
 @pytest.mark.parametrize("served", [True, False])
 def test_changes_are_applied_in_order_some_at_a_time(served: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.follower.CHUNK", 2)
@@ -94,18 +99,58 @@ def test_changes_are_applied_in_order_some_at_a_time(served: bool, monkeypatch: 
             follower.start()
             await follower.reach(5)
         else:
-            await follower.prepare()
+            await prepared(follower)
         expected = [["a", "b"], ["c", "d"], ["e"]] if served else [["a", "b", "c"], ["d", "e"]]
         assert model.applied == expected
-        assert {name.split("_")[0] for name in model.threads} == ({"model"} if served else {"upkeep"})
+        assert {name.split("_")[0] for name in model.threads} == ({"model"} if served else {"loading"})
         assert follower.revision == 5
 
     following(Changes(*"abcde"), scenario)
 
 
+def test_changes_that_come_several_at_a_time_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.follower.TOGETHER_SECONDS", 0.2)
+    changes = Changes("a", "b")
+
+    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+        follower.start()
+        await follower.reach(2)
+        for item_id in "cdefgh":  # faster than one by one
+            await changes.store([ItemChange(item_id, {})])
+            await asyncio.sleep(0.005)
+        await asyncio.wait_for(follower.reach(8), 20)
+        assert model.applied == [["a", "b"], [*"cdefgh"]]
+
+    following(changes, scenario)
+
+
+def test_a_change_that_comes_alone_is_applied_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.follower.TOGETHER_SECONDS", 60.0)
+    changes = Changes()
+
+    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+        follower.start()
+        for item_id in "abc":
+            await asyncio.wait_for(follower.reach(await changes.store([ItemChange(item_id, {})])), 20)
+        assert model.applied == [["a"], ["b"], ["c"]]
+
+    following(changes, scenario)
+
+
+def test_it_stops_while_changes_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.follower.TOGETHER_SECONDS", 60.0)
+
+    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+        follower.start()
+        await follower.reach(2)
+        await asyncio.wait_for(follower.stop(), 20)
+
+    following(Changes("a", "b"), scenario)
+
+
 def test_a_change_that_cannot_be_applied_is_left_out_alone(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(follower: ItemFollower, model: Notebook) -> None:
-        await follower.prepare()
+        await prepared(follower)
         assert model.applied == [["a"], ["b"]]
         assert follower.revision == 3
 

@@ -34,12 +34,24 @@ class LiveItem:
 
 
 @dataclass(frozen=True)
+class TextVector:
+    """The vector of a text, for whoever meets the same text again."""
+
+    key: bytes
+    """Of the text and of the encoder that has read it."""
+    values: bytes
+    """As float32, [text dim]."""
+
+
+@dataclass(frozen=True)
 class ItemChange:
     """One item as it shall be from now on."""
 
     item_id: str
     attributes: Mapping[str, object] | None
     """Everything known about it, by name; None deletes it."""
+    encoded: TextVector | None = field(default=None, compare=False)
+    """What an encoder has made of its text before; it serves where text and encoder are the same."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,8 @@ class ItemPlan:
     """Unit vectors of these texts, [encode, text dim]."""
     lenders: Neighbours | None = None
     """Whom these items would borrow co-purchase factors from; None leaves it to the nearest texts."""
+    fresh: Mapping[str, TextVector] = field(default_factory=dict)
+    """What had to be encoded, by item, to be kept with the changes."""
 
 
 @dataclass

@@ -9,6 +9,8 @@ written into reserved memory.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -24,7 +26,7 @@ from ranking.bundle import TEXT_ENCODER, Bundle
 from ranking.index import VectorIndex
 from ranking.item_values import typed_values
 from ranking.live_arrays import AttributeCodes, LiveArrays, log_prices
-from ranking.live_catalogue import ItemChange, ItemPlan, LiveCatalogue, LiveItem
+from ranking.live_catalogue import ItemChange, ItemPlan, LiveCatalogue, LiveItem, TextVector
 from ranking.live_index import LiveIndex
 from ranking.recommender import Recommender
 from ranking.requests import Recommendation, Request
@@ -114,8 +116,7 @@ class LiveItems:
         self._arrays = LiveArrays(
             recommender.arrays, recommender.text_vectors, recommender.factors, self._affinity, room
         )
-        self._inherited: dict[str, FloatArray] = {}
-        """Vectors of texts that another model has encoded."""
+        self._encoder = _encoder_key(bundle.manifest)
         self._outdated = np.zeros(self._base_size, dtype=np.bool_)
         """[base rows] whose vectors have changed."""
         # Exact searches read vectors from the shared block, so that the loaded arrays can be let go.
@@ -158,20 +159,6 @@ class LiveItems:
         allowed = None if allowed is None else _padded(allowed, self.recommender.items)
         return self.recommender.similar(vectors, k, exclude, allowed)
 
-    def inherit(self, former: LiveItems | None) -> None:
-        """Take vectors of later texts from a model whose encoder is the same, instead of encoding them again.
-
-        Args:
-            former: has them; None forgets what was taken.
-
-        """
-        self._inherited = {}
-        if former is None or not _same_encoder(former.current.manifest, self.current.manifest):
-            return
-        catalogue, vectors = former.current.catalogue, former.current.text_vectors
-        for row, item in catalogue.changed():
-            self._inherited[item.text] = vectors[row].copy()
-
     def plan(self, changes: Sequence[ItemChange]) -> ItemPlan:
         """Work out what changes come to against the current state; the last one of an item counts.
 
@@ -205,8 +192,9 @@ class LiveItems:
             upserts.append(LiveItem(item_id, text, values))
         if not encode:
             return ItemPlan(upserts, deletes, encode, np.zeros((0, 0), dtype=np.float32))
-        vectors = self._encoded([upserts[position].text for position in encode])
-        return ItemPlan(upserts, deletes, encode, vectors, self._lenders(vectors, catalogue.size))
+        before = {item_id: change.encoded for item_id, change in last.items()}
+        vectors, fresh = self._encoded([upserts[position] for position in encode], before)
+        return ItemPlan(upserts, deletes, encode, vectors, self._lenders(vectors, catalogue.size), fresh)
 
     def _lenders(self, text_vectors: FloatArray, size: int) -> Neighbours | None:
         """Find whom items with these texts would borrow factors from, see `LiveArrays.lenders`."""
@@ -215,11 +203,40 @@ class LiveItems:
         rows, cosines = self._lender_index.search(self._affinity.units(text_vectors), LENDERS, self._lends)
         return Neighbours(rows, np.maximum(cosines, 0.0))
 
-    def _encoded(self, texts: list[str]) -> FloatArray:
-        """Return unit vectors of texts, [texts, text dim]."""
-        missing = [text for text in texts if text not in self._inherited]
-        fresh = dict(zip(missing, self._bundle.encode_items(missing), strict=True))
-        return np.stack([fresh[text] if text in fresh else self._inherited[text] for text in texts])
+    def _encoded(
+        self, items: Sequence[LiveItem], before: Mapping[str, TextVector | None]
+    ) -> tuple[FloatArray, dict[str, TextVector]]:
+        """Return unit vectors of texts, [items, text dim], and by item those that were not there before.
+
+        Args:
+            items: whose texts.
+            before: by item, what has been encoded before, if anything.
+
+        """
+        width = self._arrays.text_vectors(0).shape[1]
+        keys = [self._key(item.text) for item in items]
+        vectors = np.empty((len(items), width), dtype=np.float32)
+        missing = []
+        for place, (item, key) in enumerate(zip(items, keys, strict=True)):
+            kept = before.get(item.item_id)
+            if kept is not None and kept.key == key and len(kept.values) == vectors[place].nbytes:
+                vectors[place] = np.frombuffer(kept.values, dtype=np.float32)
+            else:
+                missing.append(place)
+        if missing:
+            vectors[missing] = self._bundle.encode_items([items[place].text for place in missing])
+        fresh = {
+            items[place].item_id: TextVector(key, vectors[place].tobytes())
+            for place in missing
+            if (key := keys[place]) is not None
+        }
+        return vectors, fresh
+
+    def _key(self, text: str) -> bytes | None:
+        """Return the key of a text's vector; None where it is not known what the encoder is."""
+        if self._encoder is None:
+            return None
+        return hashlib.blake2b(text.encode(), digest_size=16, key=self._encoder).digest()
 
     def apply(self, plan: ItemPlan) -> LiveVersion:
         """Make the planned changes; for the thread that runs the model, and before another plan is made.
@@ -384,15 +401,14 @@ def _padded(allowed: BoolArray, size: int) -> BoolArray:
     return allowed if len(allowed) == size else np.pad(allowed, (0, size - len(allowed)))
 
 
-def _same_encoder(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Tell whether two bundles make the same vector of a text."""
-
-    def files(manifest: Mapping[str, Any]) -> dict[str, str]:
-        every: Mapping[str, Mapping[str, str]] = manifest.get("files", {})
-        return {name: file["sha256"] for name, file in every.items() if name.startswith(f"{TEXT_ENCODER}/")}
-
-    settings = all(one.get(name) == other.get(name) for name in ("max_tokens", "precision"))
-    return settings and bool(files(one)) and files(one) == files(other)
+def _encoder_key(manifest: Mapping[str, Any]) -> bytes | None:
+    """Return what is the same for bundles that make the same vector of a text; None if that is not known."""
+    every: Mapping[str, Mapping[str, str]] = manifest.get("files", {})
+    files = {name: file["sha256"] for name, file in every.items() if name.startswith(f"{TEXT_ENCODER}/")}
+    if not files:
+        return None
+    told = [files, manifest.get("max_tokens"), manifest.get("precision")]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).digest()
 
 
 def _plain(values: Mapping[str, object]) -> dict[str, object]:

@@ -10,11 +10,13 @@ costs nearly as much as several: where they come faster than one by one, the nex
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from typing import Final
 
+from ranking.live_catalogue import ItemPlan
 from serving.batching import Batcher, QueueFull
 from serving.item_changes import ItemChanges, StoredChange
 from serving.model import Answer, ApplyJob, Job, LiveModel
@@ -26,7 +28,10 @@ CHUNK: Final = 16
 """Changes applied at a time while the model makes lists."""
 START_CHUNK: Final = 512
 """The same before that."""
-TOGETHER_SECONDS: Final = 0.3
+OTHERS_SECONDS: Final = 1.0
+"""How long texts of changes that came through another server are left to it to encode, while nobody here
+waits for them."""
+TOGETHER_SECONDS: Final = 0.2
 """While several changes come at a time, they are applied no more often than this. A change that comes alone
 never waits, so that neither does a caller who sends one after another."""
 
@@ -68,6 +73,12 @@ class ItemFollower:
         )
         self._progress = asyncio.Condition()
         self._stopped = False
+        self._wanted = 0
+        """The newest change that somebody waits for."""
+        self._at_once = asyncio.Event()
+        """Set when somebody waits for whom changes should not wait for each other."""
+        self._left: tuple[int, float] | None = None
+        """The oldest change that is left to another server, and since when (event loop time)."""
 
     async def prepare(self, thread: Executor) -> None:
         """Bring a model that makes no lists yet up to date; the model's thread has no part in it.
@@ -84,11 +95,25 @@ class ItemFollower:
     async def _look(self) -> None:
         """Apply what is stored and not yet applied."""
         loop = asyncio.get_running_loop()
-        while stored := await self._changes.since(self.revision, CHUNK):
+        while stored := self._due(await self._changes.since(self.revision, CHUNK), loop.time()):
+            self._at_once.clear()
             next_one = loop.time() + TOGETHER_SECONDS
             await self._apply(stored)
             if 1 < len(stored) < CHUNK:
-                await asyncio.sleep(next_one - loop.time())
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(next_one):
+                        await self._at_once.wait()
+
+    def _due(self, stored: list[StoredChange], now: float) -> list[StoredChange]:
+        """Leave out the last changes if nobody waits for them and another server is encoding them."""
+        for place in range(len(stored), 0, -1):
+            change = stored[place - 1]
+            if change.revision <= self._wanted or change.change.encoded or change.change.attributes is None:
+                self._left = None
+                return stored[:place]
+        if stored and (self._left is None or self._left[0] != stored[0].revision):
+            self._left = stored[0].revision, now
+        return stored if self._left is not None and now - self._left[1] >= OTHERS_SECONDS else []
 
     def start(self) -> None:
         """Follow in the background from now on."""
@@ -101,12 +126,20 @@ class ItemFollower:
         async with self._progress:
             self._progress.notify_all()
 
-    async def reach(self, revision: int, deadline: float | None = None) -> None:
+    async def reach(self, revision: int, deadline: float | None = None, at_once: bool = False) -> None:
         """Return once a revision has been applied, or the model is followed no more.
 
+        Args:
+            revision: what is waited for.
+            deadline: event loop time until which it is waited for.
+            at_once: for somebody who waits for an answer; changes do not wait for each other then.
+
         Raises:
-            TimeoutError: the deadline (event loop time) passed before.
+            TimeoutError: the deadline passed before.
         """
+        self._wanted = max(self._wanted, revision)
+        if at_once:
+            self._at_once.set()
         self._watch.ring()
         async with asyncio.timeout_at(deadline), self._progress:
             await self._progress.wait_for(lambda: self.revision >= revision or self._stopped)
@@ -122,10 +155,12 @@ class ItemFollower:
         changes = [change.change for change in stored]
         try:
             plan = await loop.run_in_executor(thread or self._upkeep, self._model.plan, changes)
-            if thread is None:
-                await self._jobs.submit(ApplyJob(self._model, plan), urgent=True)
-            else:
-                await loop.run_in_executor(thread, self._model.apply, plan)
+            applied: Awaitable[object] = (
+                self._jobs.submit(ApplyJob(self._model, plan), urgent=True)
+                if thread is None
+                else loop.run_in_executor(thread, self._model.apply, plan)
+            )
+            await asyncio.gather(applied, self._keep(stored, plan))
         except Exception:
             if len(stored) > 1:
                 for change in stored:
@@ -136,3 +171,10 @@ class ItemFollower:
         async with self._progress:
             self.revision = stored[-1].revision
             self._progress.notify_all()
+
+    async def _keep(self, stored: Sequence[StoredChange], plan: ItemPlan) -> None:
+        """Keep what has been encoded; where that fails it has to be done again, no more."""
+        encoded = [(s, plan.fresh[s.change.item_id]) for s in stored if s.change.item_id in plan.fresh]
+        if encoded:
+            with contextlib.suppress(StateUnavailable, QueueFull):
+                await self._changes.keep(encoded)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -245,9 +244,6 @@ class ModelHost:
             live, self._changes, self.jobs, self._upkeep, applied, self._config.item_poll_seconds
         )
         hosted = _Hosted(live, derived, LivePopularity(live.current), follower)
-        if self._hosted is not None:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self.loading, live.inherit, self._hosted.live)
         await follower.prepare(self.loading)
         if hosted.popularity.active:
             await self._count(hosted, await self._state.item_counts())
@@ -257,13 +253,17 @@ class ModelHost:
             await follower.prepare(self.loading)
         former, self._hosted = self._hosted, hosted
         self._metrics.model(live.current.version, live.current.data_end, derived.since_us / 1e6)
-        live.inherit(None)
         follower.start()
         if former is not None:
             await former.follower.stop()
 
-    async def reach(self, revision: int, deadline: float | None = None) -> None:
+    async def reach(self, revision: int, deadline: float | None = None, at_once: bool = False) -> None:
         """Return once answers reflect a revision of the item changes.
+
+        Args:
+            revision: what is waited for.
+            deadline: event loop time until which it is waited for.
+            at_once: as of `ItemFollower.reach`.
 
         Raises:
             TimeoutError: the deadline (event loop time) passed before.
@@ -272,7 +272,8 @@ class ModelHost:
         while self.revision < revision:
             if self._closed:
                 raise starting()
-            await self._now.follower.reach(revision, deadline)  # ends early where another model takes over
+            # Ends early where another model takes over.
+            await self._now.follower.reach(revision, deadline, at_once)
 
     async def count_events(self, item_ids: Iterable[str]) -> None:
         """Count new events towards the popularity of their items, if the model wants to know."""

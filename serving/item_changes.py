@@ -2,7 +2,8 @@
 
 The store keeps the newest content of every item that was ever changed, deleted ones included, because a later
 bundle may bring a deleted item back. It knows nothing about models: attributes are kept as they came, and
-every model takes from them what it understands.
+every model takes from them what it understands. What an encoder has made of an item's text may be kept beside
+it: other servers, later starts and later models with the same encoder need not do that again.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ranking.live_catalogue import ItemChange
+from ranking.live_catalogue import ItemChange, TextVector
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,14 @@ class ItemChanges(Protocol):
         """Return the oldest changes after a revision, in order, at most `limit`; one per item, the newest.
 
         Raises:
+            StateUnavailable: the store failed.
+        """
+
+    async def keep(self, encoded: Sequence[tuple[StoredChange, TextVector]]) -> None:
+        """Keep what has become of the texts of changes, unless the items have been changed again since.
+
+        Raises:
+            QueueFull: too much work waits.
             StateUnavailable: the store failed.
         """
 

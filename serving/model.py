@@ -83,9 +83,6 @@ class LiveModel(Protocol):
     def current(self) -> Model:
         """The newest state."""
 
-    def inherit(self, former: Any) -> None:  # noqa: ANN401 - another of the same kind, or None
-        """Take from the model before what need not be worked out again; None: forget it."""
-
     def plan(self, changes: Sequence[ItemChange]) -> ItemPlan:
         """Work out what changes come to against the current state; any thread, one at a time."""
 

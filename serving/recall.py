@@ -82,7 +82,7 @@ class Recall:
         self._note(None)
         if found.acknowledged > applied:
             try:
-                await self._host.reach(found.acknowledged, until)
+                await self._host.reach(found.acknowledged, until, at_once=True)
             except TimeoutError as error:
                 self._in_time(error)
                 _LOG.info("item changes up to %d are still being applied", found.acknowledged)

@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 Work = Callable[[sqlite3.Connection], Result]
 """Something to do on a connection; what it writes is committed together with the rest of its batch."""
 
-_FORMAT: Final = 3
+_FORMAT: Final = 4
 """`PRAGMA user_version` of the layout below."""
 _EVENTS: Final = """
 CREATE TABLE users (id INTEGER PRIMARY KEY, user_id TEXT NOT NULL UNIQUE) STRICT;
@@ -62,7 +62,12 @@ ALTER TABLE events ADD COLUMN hour INTEGER;           -- the shopper's, 0 to 23
 -- Impressions outnumber what shoppers do; a history without them must not read past them.
 CREATE INDEX deeds_by_time ON events (user, time_us, position) WHERE kind <> 'impression';
 """
-_LAYERS: Final = (_EVENTS, _ITEMS, _SHOWN)
+_ENCODED: Final = """
+-- What an encoder has made of an item's text, kept for whoever meets the same text with the same encoder.
+ALTER TABLE item_changes ADD COLUMN text_key BLOB;
+ALTER TABLE item_changes ADD COLUMN text_vector BLOB;  -- float32
+"""
+_LAYERS: Final = (_EVENTS, _ITEMS, _SHOWN, _ENCODED)
 """What each format added to the one before; an older file gets what it lacks."""
 _MAX_QUEUE: Final = 10_000
 

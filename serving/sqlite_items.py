@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
-from ranking.live_catalogue import ItemChange
+from ranking.live_catalogue import ItemChange, TextVector
 from serving.item_changes import StoredChange
 from serving.sqlite_file import SqliteFile, one
 
@@ -16,6 +16,7 @@ _ACKNOWLEDGE: Final = """
 INSERT INTO settings VALUES ('acknowledged', ?)
 ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)
 """
+_KEEP: Final = "UPDATE item_changes SET text_key = ?, text_vector = ? WHERE revision = ?"
 _NEWEST: Final = "SELECT coalesce(max(revision), 0) FROM item_changes"
 
 
@@ -33,6 +34,11 @@ class SqliteItemChanges:
     async def since(self, revision: int, limit: int) -> list[StoredChange]:
         """Return later changes; see ItemChanges."""
         return await self._file.read(lambda db: _since(db, revision, limit))
+
+    async def keep(self, encoded: Sequence[tuple[StoredChange, TextVector]]) -> None:
+        """Keep vectors of texts; see ItemChanges."""
+        rows = [(vector.key, vector.values, stored.revision) for stored, vector in encoded]
+        await self._file.write(lambda db: db.executemany(_KEEP, rows) and None)
 
     async def newest(self) -> int:
         """Return the newest revision; see ItemChanges."""
@@ -61,17 +67,26 @@ def _store(db: sqlite3.Connection, changes: Sequence[ItemChange]) -> int:
         revision += 1
         attributes = None if change.attributes is None else json.dumps(dict(change.attributes))
         db.execute(
-            "INSERT OR REPLACE INTO item_changes VALUES (?, ?, ?)", (change.item_id, revision, attributes)
+            "INSERT OR REPLACE INTO item_changes (item_id, revision, attributes) VALUES (?, ?, ?)",
+            (change.item_id, revision, attributes),
         )
     return revision
 
 
 def _since(db: sqlite3.Connection, revision: int, limit: int) -> list[StoredChange]:
     rows = db.execute(
-        "SELECT revision, item_id, attributes FROM item_changes WHERE revision > ? ORDER BY revision LIMIT ?",
+        "SELECT revision, item_id, attributes, text_key, text_vector FROM item_changes "
+        "WHERE revision > ? ORDER BY revision LIMIT ?",
         (revision, limit),
     ).fetchall()
     return [
-        StoredChange(number, ItemChange(item_id, None if text is None else json.loads(text)))
-        for number, item_id, text in rows
+        StoredChange(
+            number,
+            ItemChange(
+                item_id,
+                None if text is None else json.loads(text),
+                None if vector is None else TextVector(key, vector),
+            ),
+        )
+        for number, item_id, text, key, vector in rows
     ]

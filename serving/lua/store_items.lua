@@ -1,6 +1,6 @@
 -- Store item changes with the next revisions, all or nothing.
--- KEYS: store, contents, items by revision, deleted items by revision. ARGV: id; of every change item and content as JSON,
--- empty for a deleted item. Returns the last revision.
+-- KEYS: store, contents, items by revision, deleted items by revision, vectors. ARGV: id; of every change item and content
+-- as JSON, empty for a deleted item. Returns the last revision.
 --
 -- Revisions are microseconds of this Redis's clock, or the last one plus 1 where that is more. So even a Redis that lost its
 -- latest changes (a failover) does not give a revision out again that replicas have applied with another content.
@@ -12,6 +12,7 @@ for argument = 2, #ARGV, 2 do
   revision = revision + 1
   local number = string.format('%.0f', revision)
   redis.call('HSET', KEYS[2], item, content)
+  redis.call('HDEL', KEYS[5], item)
   redis.call('ZADD', KEYS[3], number, item)
   if content == '' then
     redis.call('ZADD', KEYS[4], number, item)

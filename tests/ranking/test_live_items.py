@@ -24,7 +24,7 @@ from ranking.bundle import LENDER_INDEX, Bundle, load_bundle
 from ranking.filters import MaskCache
 from ranking.index import VectorIndex
 from ranking.item_values import overlay_schema, typed_values
-from ranking.live_catalogue import ItemChange, ItemPlan
+from ranking.live_catalogue import ItemChange, ItemPlan, TextVector
 from ranking.live_items import LiveItems, LiveVersion
 from ranking.ranker import Ranker
 from ranking.recommender import Recommender
@@ -473,7 +473,7 @@ def _feature_count(recommender: Recommender) -> int:
     return len(feature_names(recommender.arrays.statistics.attributes.shape[1]))
 
 
-def test_texts_that_a_model_with_the_same_encoder_knows_are_not_encoded_again(
+def test_texts_that_the_same_encoder_has_read_are_not_encoded_again(
     dataset: Dataset, encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def bundle_of(sha256: str) -> Bundle:
@@ -481,32 +481,42 @@ def test_texts_that_a_model_with_the_same_encoder_knows_are_not_encoded_again(
         files = {"text_encoder/model.safetensors": {"sha256": sha256}, "index.faiss": {"sha256": sha256 * 2}}
         return replace(made, manifest={**made.manifest, "files": files})
 
-    encoded: list[list[str]] = []
+    encoded: list[str] = []
     usual = Bundle.encode_items
 
     def encode(self: Bundle, texts: list[str]) -> FloatArray:
-        encoded.append(texts)
+        encoded.extend(texts)
         return usual(self, texts)
 
     monkeypatch.setattr(Bundle, "encode_items", encode)
-    changes = [item("n1", "violet boots"), item("n2", "red hat"), ItemChange("n2", None)]
+    boots, hat = item("n1", "violet boots"), item("n2", "red hat")
     former = LiveItems(bundle_of("a"), 10)
-    change(former, *changes[:2])
-    change(former, changes[2])
-    alike, other = LiveItems(bundle_of("a"), 10), LiveItems(bundle_of("b"), 10)
-    for live, again in ((alike, []), (other, ["Violet boots"])):
+    plan = former.plan([boots, hat])
+    former.apply(plan)
+    assert [*plan.fresh] == ["n1", "n2"]
+    known = former.current.text_vectors[former.current.catalogue.rows(["n1", "n2"])]
+    kept = [replace(change, encoded=plan.fresh[change.item_id]) for change in (boots, hat)]
+    damaged = TextVector(plan.fresh["n1"].key, plan.fresh["n1"].values[:-4])
+    for sha256, changes, again in (
+        ("a", kept, []),
+        ("b", kept, ["n1", "n2"]),  # another encoder
+        ("a", [replace(kept[0], attributes={"title": "violet shoes"}), kept[1]], ["n1"]),  # another text
+        ("a", [replace(boots, encoded=damaged), kept[1]], ["n1"]),
+        ("a", [boots, kept[1]], ["n1"]),
+    ):
+        live = LiveItems(bundle_of(sha256), 10)
         encoded.clear()
-        live.inherit(former)
-        version = change(live, *changes)
-        assert [[t.split(".")[0].capitalize() for t in texts] for texts in encoded] in ([again], [[], again])
-        row = version.catalogue.row("n1")
-        assert row is not None
-        known = former.current.text_vectors[former.current.catalogue.rows(["n1"])]
-        np.testing.assert_allclose(version.text_vectors[[row]], known, atol=1e-6)
-    alike.inherit(None)
-    encoded.clear()
-    change(alike, item("n3", "violet boots"))
-    assert len(encoded[0]) == 1
+        plan = live.plan(changes)
+        assert [*plan.fresh] == again
+        assert len(encoded) == len(again)
+        version = live.apply(plan)
+        rows = version.catalogue.rows(["n2"])
+        np.testing.assert_allclose(version.text_vectors[rows], known[1:], atol=1e-6)
+
+
+def test_nothing_is_kept_of_an_encoder_that_is_not_known(dataset: Dataset, encoder: TextEncoder) -> None:
+    live = LiveItems(make_bundle(dataset, encoder), 10)
+    assert live.plan([item("n1", "violet boots")]).fresh == {}
 
 
 def test_texts_are_encoded_while_others_are(dataset: Dataset, encoder: TextEncoder) -> None:

@@ -14,7 +14,7 @@ import polars as pl
 from features.dataset import BoolArray, Catalogue, FloatArray, IntArray
 from ranking.live_catalogue import ItemChange, ItemPlan, LiveCatalogue
 from ranking.requests import Reason, Recommendation, Recommended, Request
-from serving.model import LiveModel, Model
+from serving.model import Model
 
 ITEMS = 30
 TEXT_DIM = 16
@@ -140,9 +140,6 @@ class FakeBundle:
     @property
     def current(self) -> FakeBundle:
         return self
-
-    def inherit(self, former: LiveModel | None) -> None:
-        self.former = former
 
     def plan(self, changes: Sequence[ItemChange]) -> ItemPlan:
         raise AssertionError("the fake bundle's items do not change")

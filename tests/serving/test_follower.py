@@ -10,14 +10,18 @@ from typing import TypeVar
 
 import pytest
 
-from ranking.live_catalogue import ItemChange, ItemPlan, LiveItem
-from serving.batching import Batcher
+from ranking.live_catalogue import ItemChange, ItemPlan, LiveItem, TextVector
+from serving.batching import Batcher, QueueFull
 from serving.follower import ItemFollower
 from serving.item_changes import StoredChange
 from serving.model import Answer, Job, Model, run_jobs
+from serving.user_state import StateUnavailable
 from tests.serving.fake_bundle import FakeBundle
 
 T = TypeVar("T")
+
+
+ENCODED = TextVector(b"key", b"values")
 
 
 class Notebook(FakeBundle):
@@ -31,7 +35,8 @@ class Notebook(FakeBundle):
     def plan(self, changes: Sequence[ItemChange]) -> ItemPlan:
         upserts = [LiveItem(c.item_id, f"text of {c.item_id}", {}) for c in changes]
         vectors = self.encode_items([item.text for item in upserts])
-        return ItemPlan(upserts, [], list(range(len(upserts))), vectors)
+        fresh = {c.item_id: ENCODED for c in changes if c.encoded is None}
+        return ItemPlan(upserts, [], list(range(len(upserts))), vectors, fresh=fresh)
 
     def apply(self, plan: ItemPlan) -> Model:
         if any(item.item_id == "poison" for item in plan.upserts):
@@ -47,6 +52,8 @@ class Changes:
     def __init__(self, *item_ids: str) -> None:
         self.stored = [StoredChange(n + 1, ItemChange(i, {})) for n, i in enumerate(item_ids)]
         self.failures: list[Exception] = []
+        self.kept: list[str] = []
+        self.keeping_fails: Exception | None = None
 
     async def store(self, changes: Sequence[ItemChange], deadline: float | None = None) -> int:
         for change in changes:
@@ -57,6 +64,15 @@ class Changes:
         if self.failures:
             raise self.failures.pop()
         return self.stored[revision : revision + limit]
+
+    async def keep(self, encoded: Sequence[tuple[StoredChange, TextVector]]) -> None:
+        if self.keeping_fails is not None:
+            raise self.keeping_fails
+        self.kept += [stored.change.item_id for stored, vector in encoded if vector is ENCODED]
+
+    def encoded_elsewhere(self, *item_ids: str) -> None:
+        for item_id in item_ids:
+            self.stored.append(StoredChange(len(self.stored) + 1, ItemChange(item_id, {}, ENCODED)))
 
     async def newest(self) -> int:
         return len(self.stored)
@@ -146,6 +162,77 @@ def test_it_stops_while_changes_wait_for_each_other(monkeypatch: pytest.MonkeyPa
         await asyncio.wait_for(follower.stop(), 20)
 
     following(Changes("a", "b"), scenario)
+
+
+def test_who_waits_for_an_answer_is_not_kept_waiting_for_further_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serving.follower.TOGETHER_SECONDS", 60.0)
+    changes = Changes("a", "b")
+
+    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+        follower.start()
+        await follower.reach(2)
+        newest = await changes.store([ItemChange("c", {})])
+        await asyncio.wait_for(follower.reach(newest, at_once=True), 20)
+
+    following(changes, scenario)
+
+
+def test_what_has_been_encoded_is_kept_and_what_was_kept_is_not_encoded_again() -> None:
+    changes = Changes("a")
+
+    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+        changes.encoded_elsewhere("b")
+        await prepared(follower)
+        assert model.applied == [["a", "b"]]
+        assert changes.kept == ["a"]
+
+    following(changes, scenario)
+
+
+@pytest.mark.parametrize("failure", [StateUnavailable("disk"), QueueFull(1.0)])
+def test_changes_hold_where_vectors_cannot_be_kept(failure: Exception) -> None:
+    changes = Changes("a", "b")
+    changes.keeping_fails = failure
+
+    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+        follower.start()
+        await asyncio.wait_for(follower.reach(2), 20)
+        assert model.applied == [["a", "b"]]
+
+    following(changes, scenario)
+
+
+def test_texts_are_left_to_the_server_that_got_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.follower.OTHERS_SECONDS", 60.0)
+    changes = Changes("a", "b")
+
+    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+        follower.start()
+        await asyncio.sleep(0.1)
+        assert model.applied == []
+        changes.encoded_elsewhere("c")  # what came before it is encoded as well, or has no new text
+        while follower.revision < 3:
+            await asyncio.sleep(0.005)
+        await changes.store([ItemChange("d", {})])
+        await asyncio.wait_for(follower.reach(4), 20)  # somebody here waits for it
+
+    following(changes, scenario)
+
+
+def test_texts_that_the_other_server_does_not_encode_are_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.follower.OTHERS_SECONDS", 0.1)
+    changes = Changes("a", "b")
+
+    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+        follower.start()
+        began = asyncio.get_running_loop().time()
+        while follower.revision < 2:
+            await asyncio.sleep(0.005)
+        assert asyncio.get_running_loop().time() - began >= 0.1
+
+    following(changes, scenario)
 
 
 def test_a_change_that_cannot_be_applied_is_left_out_alone(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from conf.errors import InputError
-from ranking.live_catalogue import ItemChange
+from ranking.live_catalogue import ItemChange, TextVector
 from serving.item_changes import ItemChanges, StoredChange
 from serving.stores import Stores
 from serving.user_state import (
@@ -409,6 +409,26 @@ def test_changes_are_there_after_reopening(backend: Backend) -> None:
 
     last = backend.items(write)
     assert backend.items(read) == [StoredChange(last - 2, BOOT), StoredChange(last, ItemChange("b", None))]
+
+
+def test_vectors_are_kept_with_the_change_that_they_belong_to(backend: Backend) -> None:
+    vectors = [TextVector(bytes([n]) * 16, bytes(range(n, 256))) for n in range(4)]
+
+    async def write(changes: ItemChanges) -> None:
+        await changes.store([BOOT, HAT])
+        boot, hat = await changes.since(0, 10)
+        assert boot.change.encoded is None
+        await changes.keep([(boot, vectors[0]), (hat, vectors[1])])
+        assert await encoded(changes) == {"a": vectors[0], "b": vectors[1]}
+        await changes.store([BOOT])
+        assert await encoded(changes) == {"b": vectors[1], "a": None}
+        await changes.keep([(boot, vectors[2]), (hat, vectors[3])])  # the first is superseded by now
+
+    async def encoded(changes: ItemChanges) -> dict[str, TextVector | None]:
+        return {stored.change.item_id: stored.change.encoded for stored in await changes.since(0, 10)}
+
+    backend.items(write)
+    assert backend.items(encoded) == {"b": vectors[3], "a": None}  # reopened
 
 
 def test_revisions_are_used_once_and_nobody_who_saw_one_missed_another(backend: Backend) -> None:

@@ -19,6 +19,7 @@ from conf.encoders import TextEncoderConfig
 from encoders.contexts import ContextBatch, ContextSampler
 from encoders.item_tower import whitening
 from encoders.losses import in_batch_softmax
+from features.arrays import row_by_row
 from features.dataset import BoolArray, FloatArray, IntArray
 from features.statistics import Neighbours
 
@@ -38,8 +39,11 @@ class Affinity:
     matrix: FloatArray  # [text dim, text dim]
     shift: FloatArray  # [text dim]
 
-    def units(self, text_vectors: FloatArray) -> FloatArray:
-        """Map text vectors, [items, text dim] to unit vectors of the same shape."""
+    def units(self, text_vectors: FloatArray, room: int = 0) -> FloatArray:
+        """Map text vectors, [items, text dim] to unit vectors of the same shape, with room for more rows."""
+        return row_by_row(self._units, text_vectors, self.matrix.shape[1], room)
+
+    def _units(self, text_vectors: FloatArray) -> FloatArray:
         mapped = text_vectors @ self.matrix + self.shift
         lengths = np.linalg.norm(mapped, axis=1, keepdims=True)
         scaled: FloatArray = (mapped / np.maximum(lengths, 1e-9)).astype(np.float32)

@@ -155,6 +155,6 @@ class Factors:
         save_file({f.name: np.ascontiguousarray(getattr(self, f.name)) for f in fields(self)}, path)
 
     @classmethod
-    def load(cls, path: Path) -> Factors:
-        """Read factors written by `save`."""
-        return cls(**load_arrays(path))
+    def load(cls, path: Path, room: int = 0) -> Factors:
+        """Read factors written by `save`, with room for more rows."""
+        return cls(**load_arrays(path, room))

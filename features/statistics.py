@@ -77,9 +77,9 @@ class Statistics:
         save_file({f.name: np.ascontiguousarray(getattr(self, f.name)) for f in fields(self)}, path)
 
     @classmethod
-    def load(cls, path: Path) -> Statistics:
-        """Read arrays written by `save`."""
-        return cls(**load_arrays(path))
+    def load(cls, path: Path, room: int = 0) -> Statistics:
+        """Read arrays written by `save`, with room for more rows."""
+        return cls(**load_arrays(path, room))
 
 
 def strongest(matrix: sparse.csr_matrix, k: int) -> Neighbours:

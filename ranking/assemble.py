@@ -9,6 +9,7 @@ import numpy as np
 from conf.schema import CandidateConfig, IndexConfig
 from encoders.factors import Factors
 from encoders.towers import Towers
+from features.arrays import row_by_row
 from features.candidates import ItemArrays
 from features.dataset import FloatArray, IntArray
 from features.statistics import Neighbours, Statistics
@@ -16,6 +17,8 @@ from ranking.index import VectorIndex
 
 SKETCH = 64
 """Width of the reduced text vectors that similarity features read."""
+_ROWS = 1 << 16
+"""Centred at a time."""
 
 
 def unit(vectors: FloatArray) -> FloatArray:
@@ -36,13 +39,27 @@ class Sketch:
     def fit(cls, text_vectors: FloatArray) -> Sketch:
         """Find the directions in which a catalogue's texts differ most."""
         mean = text_vectors.mean(axis=0)
-        centred = text_vectors - mean
-        covariance = centred.T @ centred
-        _, directions = np.linalg.eigh(covariance.astype(np.float64))
+        covariance = np.zeros((len(mean), len(mean)))
+        for start in range(0, len(text_vectors), _ROWS):
+            centred = text_vectors[start : start + _ROWS] - mean
+            covariance += centred.T @ centred
+        _, directions = np.linalg.eigh(covariance)
         return cls(mean, directions[:, ::-1][:, :SKETCH].astype(np.float32))
 
-    def units(self, text_vectors: FloatArray) -> FloatArray:
-        """Reduce text vectors, also such that were not there when it was fitted; unit length, [items, 64]."""
+    def units(self, text_vectors: FloatArray, room: int = 0) -> FloatArray:
+        """Reduce text vectors, also such that were not there when it was fitted.
+
+        Args:
+            text_vectors: [items, text dim].
+            room: for how many more rows there shall be memory behind them.
+
+        Returns:
+            Of unit length, [items, at most 64].
+
+        """
+        return row_by_row(self._units, text_vectors, self.directions.shape[1], room)
+
+    def _units(self, text_vectors: FloatArray) -> FloatArray:
         centred: FloatArray = text_vectors - self.mean
         return unit(centred @ self.directions)
 

@@ -143,8 +143,13 @@ def _lender_index(recommender: Recommender) -> VectorIndex | None:
     return VectorIndex.build(recommender.arrays.affinity_units, IndexConfig(gpu=False))
 
 
-def load_bundle(store: Path, version: str | None = None) -> Bundle:
+def load_bundle(store: Path, version: str | None = None, room: int = 0) -> Bundle:
     """Verify and load a version, the current one by default.
+
+    Args:
+        store: the artifact store.
+        version: its name.
+        room: how many later items a server is going to have memory for; without it it copies the arrays.
 
     Raises:
         InputError: naming the file that is wrong.
@@ -157,9 +162,9 @@ def load_bundle(store: Path, version: str | None = None) -> Bundle:
     # Mapped, not read: a server copies both into memory that takes later items.
     text_vectors: FloatArray = np.asarray(np.load(folder / TEXT_VECTORS, mmap_mode="c"))
     item_vectors: FloatArray = np.asarray(np.load(folder / ITEM_VECTORS, mmap_mode="c"))
-    statistics = Statistics.load(folder / STATISTICS)
-    near = Neighbours(**load_arrays(folder / TEXT_NEIGHBOURS))
-    factors = Factors.load(folder / FACTORS_FILE) if (folder / FACTORS_FILE).is_file() else None
+    statistics = Statistics.load(folder / STATISTICS, room)
+    near = Neighbours(**load_arrays(folder / TEXT_NEIGHBOURS, room))
+    factors = Factors.load(folder / FACTORS_FILE, room) if (folder / FACTORS_FILE).is_file() else None
     affinity = Affinity.load(folder / AFFINITY_FILE)
     towers = Towers.load(folder) if (folder / TOWERS_FILE).is_file() else None
     ranker = Ranker.load(folder) if (folder / RANKER_FILE).is_file() else None
@@ -177,8 +182,8 @@ def load_bundle(store: Path, version: str | None = None) -> Bundle:
                 f"{folder / name}: {count} rows, the manifest says {manifest['counts']['items']} items"
             )
     reduce = Sketch.fit(text_vectors)
-    units = reduce.units(text_vectors)
-    goes_with = None if affinity is None else affinity.units(text_vectors)
+    units = reduce.units(text_vectors, room)
+    goes_with = None if affinity is None else affinity.units(text_vectors, room)
     arrays = item_arrays(
         statistics, text_vectors, towers, config, near, item_vectors, factors, units, goes_with
     )

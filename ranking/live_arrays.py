@@ -15,6 +15,7 @@ from encoders.affinity import Affinity, lenders
 from encoders.factors import LENDERS, Factors
 from encoders.towers import Towers
 from features import schema
+from features.arrays import whole_block
 from features.candidates import ItemArrays
 from features.dataset import Catalogue, FloatArray, IntArray, LongArray
 from features.statistics import Neighbours, Statistics, attribute_codes
@@ -32,9 +33,8 @@ class Growing(Generic[Number]):
     """
 
     def __init__(self, rows: npt.NDArray[Number], room: int) -> None:
-        """Copy rows [count, ...] and reserve room for more."""
-        self._block: npt.NDArray[Number] = np.empty((len(rows) + room, *rows.shape[1:]), dtype=rows.dtype)
-        self._block[: len(rows)] = rows
+        """Take over rows [count, ...] that have room for more behind them; copy others."""
+        self._block = whole_block(rows, room)
 
     def view(self, size: int) -> npt.NDArray[Number]:
         """Return the first rows, [size, ...], without copying."""
@@ -156,7 +156,7 @@ class LiveArrays:
         affinity: Affinity | None,
         room: int,
     ) -> None:
-        """Copy a bundle's arrays and reserve room for later items."""
+        """Take over a bundle's arrays, which need room for later items or are copied."""
         self._text = Growing(text_vectors, room)
         self._item = Growing(arrays.item_vectors, room)
         self._item_units = Growing(arrays.item_units, room)

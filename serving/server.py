@@ -94,7 +94,8 @@ def serve(config: ServeConfig, console: Console) -> None:
     gc.freeze()
 
     def load(version: str | None = None) -> LiveModel:
-        return LiveItems(load_bundle(store, version), config.max_live_items)
+        room = config.max_live_items
+        return LiveItems(load_bundle(store, version, room), room)
 
     with console.status("loading the model"):
         model = load()

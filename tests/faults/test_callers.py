@@ -16,6 +16,7 @@ import grpc
 import pytest
 
 from serving import connections
+from serving.batching import _COMING_SECONDS
 from serving.client import Client
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
@@ -100,6 +101,7 @@ def test_thousands_of_calls_cancelled_at_once_leave_nothing_behind(server: Harne
             for call in calls:
                 call.cancel()
     settle(server)
+    time.sleep(_COMING_SECONDS)  # for so long calls count that were announced and never came
     with Client(server.address) as client:
         assert len(client.recommend(RecommendQuery()).items) == 20
 

@@ -176,5 +176,8 @@ class ItemFollower:
         """Keep what has been encoded; where that fails it has to be done again, no more."""
         encoded = [(s, plan.fresh[s.change.item_id]) for s in stored if s.change.item_id in plan.fresh]
         if encoded:
-            with contextlib.suppress(StateUnavailable, QueueFull):
+            try:
                 await self._changes.keep(encoded)
+            except Exception as error:
+                known = isinstance(error, (StateUnavailable, QueueFull))
+                _LOG.warning("vectors of texts are not kept: %s", error, exc_info=None if known else error)

@@ -191,8 +191,10 @@ def test_what_has_been_encoded_is_kept_and_what_was_kept_is_not_encoded_again() 
     following(changes, scenario)
 
 
-@pytest.mark.parametrize("failure", [StateUnavailable("disk"), QueueFull(1.0)])
-def test_changes_hold_where_vectors_cannot_be_kept(failure: Exception) -> None:
+@pytest.mark.parametrize("failure", [StateUnavailable("disk"), QueueFull(1.0), RuntimeError("anything")])
+def test_changes_hold_where_vectors_cannot_be_kept(
+    failure: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
     changes = Changes("a", "b")
     changes.keeping_fails = failure
 
@@ -202,6 +204,7 @@ def test_changes_hold_where_vectors_cannot_be_kept(failure: Exception) -> None:
         assert model.applied == [["a", "b"]]
 
     following(changes, scenario)
+    assert caplog.text.count("vectors of texts are not kept") == 1
 
 
 def test_texts_are_left_to_the_server_that_got_them(monkeypatch: pytest.MonkeyPatch) -> None:

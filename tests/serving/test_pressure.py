@@ -56,6 +56,20 @@ def test_a_queue_that_does_not_empty_allows_little_waiting() -> None:
     assert not Pressure(4, None).too_many(1e9, 10**6)
 
 
+def test_a_few_callers_of_slow_lists_are_no_overload() -> None:
+    pressure = Pressure(4, LIMITS)
+    for step in range(60):
+        pressure.began(10.0 + step, 4, left=3)
+        pressure.ended(10.16 + step, usual=True)  # batches of 160 ms, where 30 ms of waiting are allowed
+    pressure.began(80.0, 4, left=3)
+    assert not pressure.too_many(80.0, 7) and pressure.too_many(80.0, 8)
+    for _ in range(60):
+        pressure.began(90.0, 4, left=3)
+        pressure.ended(92.0, usual=True)  # longer than a burst allows
+    pressure.began(100.0, 4, left=3)
+    assert pressure.too_many(100.0, 4)
+
+
 def test_once_a_standing_queue_has_grown_too_long_nobody_waits_for_it_until_refusals_end() -> None:
     pressure = Pressure(4, LIMITS)
     assert not pressure.refused(19.0)  # a burst

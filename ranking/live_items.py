@@ -9,8 +9,6 @@ written into reserved memory.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -22,11 +20,12 @@ from encoders.factors import LENDERS
 from features.dataset import BoolArray, FloatArray, IntArray
 from features.statistics import Neighbours
 from features.text import TextTemplate, render_rows
-from ranking.bundle import TEXT_ENCODER, Bundle
+from ranking.bundle import Bundle
 from ranking.index import VectorIndex
 from ranking.item_values import typed_values
+from ranking.known_texts import KnownTexts
 from ranking.live_arrays import AttributeCodes, LiveArrays, log_prices
-from ranking.live_catalogue import ItemChange, ItemPlan, LiveCatalogue, LiveItem, TextVector
+from ranking.live_catalogue import ItemChange, ItemPlan, LiveCatalogue, LiveItem
 from ranking.live_index import LiveIndex
 from ranking.recommender import Recommender
 from ranking.requests import Recommendation, Request
@@ -116,7 +115,6 @@ class LiveItems:
         self._arrays = LiveArrays(
             recommender.arrays, recommender.text_vectors, recommender.factors, self._affinity, room
         )
-        self._encoder = _encoder_key(bundle.manifest)
         self._outdated = np.zeros(self._base_size, dtype=np.bool_)
         """[base rows] whose vectors have changed."""
         # Exact searches read vectors from the shared block, so that the loaded arrays can be let go.
@@ -137,6 +135,7 @@ class LiveItems:
         self.recommender = self._recommender(catalogue)
         """Makes lists from the newest state; for the thread that runs the model."""
         self._bundle = replace(bundle, recommender=self.recommender)
+        self._texts = KnownTexts(self._bundle)
         self.current = LiveVersion(self._bundle, catalogue, self)
         """The newest state."""
 
@@ -193,7 +192,7 @@ class LiveItems:
         if not encode:
             return ItemPlan(upserts, deletes, encode, np.zeros((0, 0), dtype=np.float32))
         before = {item_id: change.encoded for item_id, change in last.items()}
-        vectors, fresh = self._encoded([upserts[position] for position in encode], before)
+        vectors, fresh = self._texts.encoded([upserts[position] for position in encode], before)
         return ItemPlan(upserts, deletes, encode, vectors, self._lenders(vectors, catalogue.size), fresh)
 
     def _lenders(self, text_vectors: FloatArray, size: int) -> Neighbours | None:
@@ -202,41 +201,6 @@ class LiveItems:
             return self._arrays.lenders(text_vectors, size)
         rows, cosines = self._lender_index.search(self._affinity.units(text_vectors), LENDERS, self._lends)
         return Neighbours(rows, np.maximum(cosines, 0.0))
-
-    def _encoded(
-        self, items: Sequence[LiveItem], before: Mapping[str, TextVector | None]
-    ) -> tuple[FloatArray, dict[str, TextVector]]:
-        """Return unit vectors of texts, [items, text dim], and by item those that were not there before.
-
-        Args:
-            items: whose texts.
-            before: by item, what has been encoded before, if anything.
-
-        """
-        width = self._arrays.text_vectors(0).shape[1]
-        keys = [self._key(item.text) for item in items]
-        vectors = np.empty((len(items), width), dtype=np.float32)
-        missing = []
-        for place, (item, key) in enumerate(zip(items, keys, strict=True)):
-            kept = before.get(item.item_id)
-            if kept is not None and kept.key == key and len(kept.values) == vectors[place].nbytes:
-                vectors[place] = np.frombuffer(kept.values, dtype=np.float32)
-            else:
-                missing.append(place)
-        if missing:
-            vectors[missing] = self._bundle.encode_items([items[place].text for place in missing])
-        fresh = {
-            items[place].item_id: TextVector(key, vectors[place].tobytes())
-            for place in missing
-            if (key := keys[place]) is not None
-        }
-        return vectors, fresh
-
-    def _key(self, text: str) -> bytes | None:
-        """Return the key of a text's vector; None where it is not known what the encoder is."""
-        if self._encoder is None:
-            return None
-        return hashlib.blake2b(text.encode(), digest_size=16, key=self._encoder).digest()
 
     def apply(self, plan: ItemPlan) -> LiveVersion:
         """Make the planned changes; for the thread that runs the model, and before another plan is made.
@@ -399,16 +363,6 @@ class LiveItems:
 def _padded(allowed: BoolArray, size: int) -> BoolArray:
     """Return a mask for a catalogue that has grown since it was made: later rows are not allowed."""
     return allowed if len(allowed) == size else np.pad(allowed, (0, size - len(allowed)))
-
-
-def _encoder_key(manifest: Mapping[str, Any]) -> bytes | None:
-    """Return what is the same for bundles that make the same vector of a text; None if that is not known."""
-    every: Mapping[str, Mapping[str, str]] = manifest.get("files", {})
-    files = {name: file["sha256"] for name, file in every.items() if name.startswith(f"{TEXT_ENCODER}/")}
-    if not files:
-        return None
-    told = [files, manifest.get("max_tokens"), manifest.get("precision")]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).digest()
 
 
 def _plain(values: Mapping[str, object]) -> dict[str, object]:

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, distributed, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, IterableDataset
 
 from conf.encoders import Precision, TextEncoderConfig, TuningMode
@@ -238,7 +239,14 @@ class StageOne(pl.LightningModule):
                     keep = torch.rand(mask.shape) >= self.settings.token_dropout
                     keep[:, 0] = True  # the classification token always stays
                     mask = mask * keep
-                parts.append(self.encoder(tokens["input_ids"].to(self.device), mask.to(self.device)).float())
+                inputs = tokens["input_ids"].to(self.device), mask.to(self.device)
+                if self.settings.recompute and torch.is_grad_enabled():
+                    # Activations of one group at a time, whatever the size of the batch (Chen et al. 2016,
+                    # arXiv:1604.06174).
+                    vectors = checkpoint(self.encoder, *inputs, use_reentrant=False)
+                else:
+                    vectors = self.encoder(*inputs)
+                parts.append(vectors.float())
         back = torch.from_numpy(np.argsort(order, kind="stable")).to(self.device)
         return torch.cat(parts)[back]
 

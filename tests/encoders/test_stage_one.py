@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,32 @@ def test_gradients_reach_every_layer(dataset: Dataset, encoder: TextEncoder) -> 
     for name, parameter in encoder.named_parameters():
         if "pooler" not in name:
             assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_gradients_are_the_same_where_activations_are_worked_out_again(
+    dataset: Dataset, encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("encoders.stage_one.GROUP", 5)  # several groups in a step
+
+    def learnt(recompute: bool) -> tuple[dict[str, torch.Tensor], int]:
+        held = 0
+
+        def hold(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal held
+            held += tensor.numel()
+            return tensor
+
+        module = module_of(dataset, copy.deepcopy(encoder), replace(SETTINGS, recompute=recompute))
+        with torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
+            loss = module._loss(next(module.sampler.batches(1, 16, seed=0)))
+        loss.backward()  # type: ignore[no-untyped-call]
+        return {n: p.grad for n, p in module.encoder.named_parameters() if p.grad is not None}, held
+
+    (kept, all_held), (again, few_held) = learnt(False), learnt(True)
+    assert kept.keys() == again.keys()
+    for name, gradient in kept.items():
+        torch.testing.assert_close(again[name], gradient, msg=name)
+    assert few_held < all_held / 5
 
 
 @pytest.mark.parametrize(("projection", "width"), [(None, 32), (8, 8)])

@@ -33,7 +33,11 @@ class QueryBatches(IterableDataset[Tensor]):
 
 
 def listwise_loss(scores: Tensor, chosen: Tensor, real: Tensor) -> Tensor:
-    """Softmax cross-entropy of each list against its chosen items (ListNet; Cao et al., ICML 2007).
+    """Softmax cross-entropy of every chosen item against the items of its list that were not chosen.
+
+    One chosen item does not compete with another: ListNet (Cao et al., ICML 2007), whose softmax runs over
+    the whole list, wants them equally far up and pushes down whichever it is sure of. The mean over the lists
+    weighs each by the square root of the number of chosen items, between a list a vote and a choice a vote.
 
     Args:
         scores: [queries, candidates].
@@ -41,11 +45,13 @@ def listwise_loss(scores: Tensor, chosen: Tensor, real: Tensor) -> Tensor:
         real: bool, False at padding.
 
     """
-    log_shares = torch.log_softmax(scores.masked_fill(~real, -torch.inf), dim=1)
     hits = chosen & real
-    per_query = -(log_shares.masked_fill(~hits, 0.0)).sum(1) / hits.sum(1).clamp(min=1)
-    counted = hits.any(1)
-    return per_query[counted].mean() if counted.any() else scores.sum() * 0.0
+    # Not minus infinity: a list of nothing but chosen items teaches nothing, and its gradient is a number.
+    others = torch.logsumexp(scores.masked_fill(~real | chosen, -1e9), dim=1, keepdim=True)
+    each = nn.functional.softplus(others - scores).masked_fill(~hits, 0.0)
+    count = hits.sum(1).clamp(min=1)
+    per_query, weight = each.sum(1) / count, hits.any(1) * count.sqrt()
+    return (per_query * weight).sum() / weight.sum().clamp(min=1.0)
 
 
 class RankerModule(pl.LightningModule):

@@ -106,12 +106,30 @@ def test_probabilities_are_platt_scaled_logits() -> None:
 
 
 def test_the_listwise_loss_by_hand() -> None:
-    scores = torch.tensor([[1.0, 2.0, 50.0], [0.0, 0.0, 0.0], [3.0, 1.0, 2.0]])
-    real = torch.tensor([[True, True, False], [True, True, True], [True, True, True]])
-    chosen = torch.tensor([[True, False, True], [True, True, False], [False, False, False]])
-    # First: 1 against 2, padding does not count. Second: both chosen share the loss. Third: no target.
-    expected = (math.log(1 + math.e) + math.log(3)) / 2
+    scores = torch.tensor([[1.0, 2.0, 50.0, 50.0], [0.0, 2.0, 1.0, 3.0], [3.0, 1.0, 2.0, 0.0]])
+    real = torch.tensor([[True, True, False, False], [True] * 4, [True] * 4])
+    chosen = torch.tensor([[True, False, True, False], [True, True, False, False], [False] * 4])
+    # First: 1 against 2, padding does not count. Second: 0 and 2, each against 1 and 3. Third: none.
+    others = math.exp(1) + math.exp(3)
+    second = (math.log(1 + others) + math.log(1 + others / math.exp(2))) / 2
+    expected = (math.log(1 + math.e) + math.sqrt(2) * second) / (1 + math.sqrt(2))
     assert listwise_loss(scores, chosen, real).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_one_chosen_item_does_not_push_another_down() -> None:
+    scores = torch.tensor([[5.0, 1.0, 0.0]], requires_grad=True)
+    loss = listwise_loss(scores, torch.tensor([[True, True, False]]), torch.ones(1, 3, dtype=torch.bool))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert scores.grad is not None and (scores.grad[0, :2] < 0).all()
+
+
+def test_a_list_of_nothing_but_chosen_items_teaches_nothing() -> None:
+    scores = torch.randn(2, 3, requires_grad=True)
+    chosen = torch.tensor([[True, True, True], [True, False, True]])
+    real = torch.tensor([[True, True, True], [True, False, True]])
+    loss = listwise_loss(scores, chosen, real)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == 0.0 and scores.grad is not None and scores.grad.abs().sum() == 0
 
 
 def test_a_batch_without_any_target_costs_nothing_and_has_a_gradient() -> None:

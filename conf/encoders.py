@@ -70,8 +70,8 @@ class TextEncoderConfig:
     accumulate: int = 1
     """Forward passes per optimiser step."""
     recompute: bool = True
-    """Keep only the vectors of a forward pass and work out the rest once more, some texts at a time, when
-    they are learnt from: a fraction of the memory for a third more arithmetic."""
+    """Keep only the vectors of a forward pass, and work out the rest once more, a few texts at a time, when
+    they are learnt from: less memory, the more so the larger the batch, for some more time."""
     learning_rate: float = 1e-4
     weight_decay: float = 0.01
     warmup_fraction: float = 0.1

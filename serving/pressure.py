@@ -25,7 +25,7 @@ _SMOOTHING: Final = 0.2
 """Weight of the newest batch in the running mean of a job's time."""
 _SMALLEST: Final = 4
 """Jobs that a batch may always have: what a batch costs by itself is shared by them."""
-_FEW: Final = 2
+_FEW_BATCHES: Final = 2
 """Full batches that a standing queue may always hold, within the wait allowed in a burst: some callers of
 slow lists, or of lists that a new version slows down for a moment, are no overload."""
 _HURRIED: Final = 2
@@ -98,8 +98,8 @@ class Pressure:
             return False
         if self.overloaded(now):
             return waiting >= self.batch_size
-        short = self._standing(now) and waiting >= _FEW * self.batch_size
-        longest = self._limits.standing_seconds if short else self._limits.burst_seconds
+        too_long = self._standing(now) and waiting >= _FEW_BATCHES * self.batch_size
+        longest = self._limits.standing_seconds if too_long else self._limits.burst_seconds
         return self.wait_seconds(now, waiting) > longest
 
     def refused(self, now: float) -> bool:

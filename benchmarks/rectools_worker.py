@@ -122,7 +122,12 @@ def main() -> None:
         best = max(best, (measured["ndcg@10"], -epoch))
     chosen = -best[1]
     model.lightning_model.load_state_dict(torch.load(folder / f"epoch_{chosen}.pt", weights_only=True))
-    result: dict[str, Any] = {"validation_ndcg@10": history, "epoch": chosen, "epoch_seconds": epochs.seconds}
+    result: dict[str, Any] = {
+        "model": "SASRec",
+        "validation_ndcg@10": history,
+        "epoch": chosen,
+        "epoch_seconds": epochs.seconds,
+    }
     for window in ("valid", "test"):
         lists, result[window] = ask(model, data, window, depth, exclude)
         np.save(folder / f"{window}_lists.npy", lists)

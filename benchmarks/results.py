@@ -71,6 +71,10 @@ ROWS = {
     "completejourney": Row(
         "The Complete Journey, global time", ("data=completejourney", "split=global_time")
     ),
+    "movielens_100k": Row(
+        "MovieLens 100K, leave-one-out",
+        ("data=recbole", "split=leave_one_out", "evaluation.exclude_seen=true"),
+    ),
     "beauty_time": Row(
         "Amazon Beauty, global time (cold items)",
         ("data=amazon_reviews", "data.text_fields=[title]", "split=global_time"),

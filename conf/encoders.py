@@ -131,7 +131,10 @@ class UserEncoderConfig:
     negative_power: float = 0.0
     """Items are drawn as negatives in proportion to their event count to this power; 0 is uniform."""
     windows_per_epoch: int = 0
-    """Training windows per epoch, drawn anew each time; 0 takes all."""
+    """Training windows per epoch at most, drawn anew each time; 0 takes all."""
+    min_windows_per_epoch: int = 8000
+    """Few users are gone through several times an epoch, up to about so many windows: epochs, patience and
+    running average are meant for epochs of that size."""
     temperature: float = 1.0
     epochs: int = 30
     patience: int = 3
@@ -145,8 +148,8 @@ class UserEncoderConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         at_least(1, self, "user_encoder.", "dim", "layers", "heads", "max_length", "epochs", "batch_size")
-        at_least(0, self, "user_encoder.", "negatives", "windows_per_epoch", "patience", "weight_decay")
-        at_least(0, self, "user_encoder.", "average")
+        at_least(0, self, "user_encoder.", "negatives", "windows_per_epoch", "min_windows_per_epoch")
+        at_least(0, self, "user_encoder.", "patience", "weight_decay", "average")
         require(self.text or self.hybrid, "user_encoder.text=false needs user_encoder.hybrid=true")
         require(self.dim % self.heads == 0, "user_encoder.dim must be a multiple of user_encoder.heads")
         for name in ("temperature", "learning_rate", "clip_norm"):

@@ -18,6 +18,7 @@ class Adapter(Enum):
     online_retail = "online_retail"
     amazon_reviews = "amazon_reviews"
     movielens = "movielens"
+    recbole = "recbole"
 
 
 class SplitKind(Enum):

@@ -112,18 +112,40 @@ def shuffle_ties(events: Events, end: LongArray, rng: np.random.Generator) -> Ev
     return replace(events, item=events.item[order], kind=events.kind[order])
 
 
-def epoch_batches(
-    events: Events, end: LongArray, max_length: int, batch_size: int, seed: int, most: int = 0
-) -> Iterator[tuple[LongArray, LongArray]]:
-    """Yield shuffled window positions, grouped by length so that little is padded; `seed` fixes all.
+def epoch_windows(
+    events: Events, end: LongArray, max_length: int, rng: np.random.Generator, most: int = 0, least: int = 0
+) -> tuple[LongArray, LongArray]:
+    """Return the windows of one epoch: of all users once, or as few or as many as asked for.
 
-    With `most` above 0, at most that many windows are drawn.
+    A training has so many epochs, and on a few hundred users one pass is a few dozen steps: passes are
+    repeated, each cut anew, until an epoch is about as long as `least`.
+
+    Args:
+        events: the users' events.
+        end: position of each user's first event that is not for training.
+        max_length: events a window holds beside the first.
+        rng: decides the cuts and the draw.
+        most: windows at most, drawn anew each time; 0 takes all.
+        least: windows at least, give or take half a pass.
+
+    Returns:
+        Start and stop positions, each [windows].
     """
-    rng = np.random.default_rng(seed)
-    start, stop = training_windows(events, end, max_length, rng)
+    passes = [training_windows(events, end, max_length, rng)]
+    repeats = round(least / max(len(passes[0][0]), 1)) - 1
+    if len(passes[0][0]) > 0:
+        passes += [training_windows(events, end, max_length, rng) for _ in range(repeats)]
+    start, stop = (np.concatenate(parts) for parts in zip(*passes, strict=True))
     if 0 < most < len(start):
         drawn = rng.choice(len(start), size=most, replace=False)
         start, stop = start[drawn], stop[drawn]
+    return start, stop
+
+
+def epoch_batches(
+    start: LongArray, stop: LongArray, batch_size: int, rng: np.random.Generator
+) -> Iterator[tuple[LongArray, LongArray]]:
+    """Yield shuffled window positions, grouped by length so that little is padded."""
     # Sorting noisy lengths keeps batches even in length and different from epoch to epoch.
     noise = rng.uniform(0.0, 3.0, size=len(start))
     order = np.argsort(stop - start + noise, kind="stable")

@@ -17,10 +17,10 @@ from encoders.losses import sampled_softmax
 from encoders.sequences import (
     SequenceBatch,
     epoch_batches,
+    epoch_windows,
     gather,
     recent,
     shuffle_ties,
-    training_windows,
 )
 from encoders.towers import Towers, best_items
 from features.dataset import Events, FloatArray, LongArray
@@ -36,11 +36,24 @@ class TowerBatches(IterableDataset[SequenceBatch]):
         """Keep what the epoch is made from."""
         self.events, self.end, self.config, self.seed = events, end, config, seed
 
-    def __iter__(self) -> Iterator[SequenceBatch]:
+    def _windows(self, rng: np.random.Generator) -> tuple[LongArray, LongArray]:
         config = self.config
-        for start, stop in epoch_batches(
-            self.events, self.end, config.max_length, config.batch_size, self.seed, config.windows_per_epoch
-        ):
+        return epoch_windows(
+            self.events,
+            self.end,
+            config.max_length,
+            rng,
+            config.windows_per_epoch,
+            config.min_windows_per_epoch,
+        )
+
+    def steps(self) -> int:
+        """Return how many batches the epoch has."""
+        return -(-len(self._windows(np.random.default_rng(self.seed))[0]) // self.config.batch_size)
+
+    def __iter__(self) -> Iterator[SequenceBatch]:
+        rng = np.random.default_rng(self.seed)
+        for start, stop in epoch_batches(*self._windows(rng), self.config.batch_size, rng):
             yield gather(self.events, start, stop)
 
 
@@ -70,9 +83,9 @@ class StageTwo(pl.LightningModule):
         self.exclude_seen = exclude_seen
         self.seed = seed
         self.ties_unordered = ties_unordered
-        windows = len(training_windows(events, end, config.max_length, np.random.default_rng(seed))[0])
-        windows = min(windows, config.windows_per_epoch or windows)
-        self.average = running_average(towers, config.average * -(-windows // config.batch_size))
+        self.average = running_average(
+            towers, config.average * TowerBatches(events, end, config, seed).steps()
+        )
         self.text_vectors = text_vectors
         self.whitened = towers.item_tower.whitened(torch.from_numpy(text_vectors))
         self.kind_weights = torch.from_numpy(kind_weights)

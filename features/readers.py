@@ -22,7 +22,7 @@ BOOKKEEPING = (FILE, ROW, MALFORMED)
 
 _EXTRA = "__extra"
 _COMPRESSED = (".gz", ".zst")
-_TEXT_FORMATS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+_TEXT_FORMATS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".inter": "\t", ".item": "\t"}
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
 _PARQUET = (".parquet", ".pq")
 _ARROW = (".arrow", ".ipc", ".feather")

@@ -300,7 +300,8 @@ def pipeline_config(world: World, bert: Path, folder: Path, kind: SplitKind) -> 
             precision=Precision.fp32, patience=5, frozen_layers=0,
         ),
         user_encoder=UserEncoderConfig(
-            dim=16, max_length=10, dropout=0.1, epochs=6, patience=2, batch_size=16, learning_rate=1e-2
+            dim=16, max_length=10, dropout=0.1, epochs=6, patience=2, batch_size=16, learning_rate=1e-2,
+            min_windows_per_epoch=0,
         ),
         candidates=CandidateConfig(
             user_vector=20, item_to_item=20, text_neighbours=10, repeat=10, popular=20, co_purchase=20,

@@ -11,6 +11,7 @@ from features.adapters.completejourney import packaged_files, read_completejourn
 from features.adapters.files import read_files
 from features.adapters.movielens import read_movielens
 from features.adapters.online_retail import read_online_retail
+from features.adapters.recbole import read_recbole
 from features.adapters.sources import Sources
 from features.readers import resolve_paths
 
@@ -54,3 +55,5 @@ def read_sources(config: DataConfig, seed: int) -> Sources:
             return read_amazon_reviews(config)
         case Adapter.movielens:
             return read_movielens(config)
+        case Adapter.recbole:
+            return read_recbole(config)

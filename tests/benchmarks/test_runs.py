@@ -26,7 +26,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory, world: World, bert: Path)
         f"data.items={items}", f"data.events={events}", "data.text_fields=[title]",
         f"text_encoder.model={bert}", "text_encoder.mode=frozen", "text_encoder.max_tokens=16",
         "text_encoder.precision=fp32", "user_encoder.dim=16", "user_encoder.epochs=2",
-        "user_encoder.max_length=10", "user_encoder.batch_size=16",
+        "user_encoder.max_length=10", "user_encoder.batch_size=16", "user_encoder.min_windows_per_epoch=0",
         "ranker.epochs=2", "threads=1", "evaluation.bootstrap=20",
     ]  # fmt: skip
 

@@ -36,6 +36,7 @@ BAD = [
     ("run", "user_encoder.epochs=0"),
     ("run", "user_encoder.dropout=1"),
     ("run", "user_encoder.negatives=-1"),
+    ("run", "user_encoder.min_windows_per_epoch=-1"),
     ("run", "user_encoder.temperature=0"),
     ("run", "user_encoder.average=-1"),
     ("run", "ranker.average=-1"),

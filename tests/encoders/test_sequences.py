@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encoders.sequences import epoch_batches, gather, recent, shuffle_ties, training_windows
+from encoders.sequences import epoch_batches, epoch_windows, gather, recent, shuffle_ties, training_windows
 from encoders.user_encoder import GAP_BUCKETS, UserEncoder, gap_buckets
 from features.dataset import Events, LongArray
 from tests.synthetic import make_dataset
@@ -61,7 +61,9 @@ def test_an_epoch_is_fixed_by_its_seed_and_covers_every_event_once() -> None:
     events = events_of([3, 9, 1, 20, 2])
 
     def epoch(seed: int) -> list[tuple[list[int], list[int]]]:
-        return [(a.tolist(), b.tolist()) for a, b in epoch_batches(events, events.offsets[1:], 4, 2, seed)]
+        rng = np.random.default_rng(seed)
+        windows = epoch_windows(events, events.offsets[1:], 4, rng)
+        return [(a.tolist(), b.tolist()) for a, b in epoch_batches(*windows, 2, rng)]
 
     assert epoch(1) == epoch(1) != epoch(2)
     assert all(len(a) <= 2 for a, _ in epoch(1))
@@ -75,12 +77,30 @@ def test_an_epoch_may_draw_fewer_windows_anew_each_time() -> None:
     events = events_of([4] * 30)
 
     def drawn(seed: int, most: int) -> list[int]:
-        batches = epoch_batches(events, events.offsets[1:], 4, 7, seed, most)
-        return sorted(int(a) for start, _ in batches for a in start)
+        rng = np.random.default_rng(seed)
+        return sorted(epoch_windows(events, events.offsets[1:], 4, rng, most)[0].tolist())
 
     assert len(drawn(0, 12)) == 12 == len(set(drawn(0, 12)))
     assert drawn(0, 12) == drawn(0, 12) != drawn(1, 12)
     assert drawn(0, 99) == drawn(0, 0) == events.offsets[:-1].tolist()
+
+
+def test_few_users_are_gone_through_several_times_an_epoch_cut_anew() -> None:
+    events = events_of([50])
+    once = len(training_windows(events, events.offsets[1:], 10, np.random.default_rng(0))[0])
+
+    def epoch(least: int, most: int = 0) -> tuple[LongArray, LongArray]:
+        return epoch_windows(events, events.offsets[1:], 10, np.random.default_rng(0), most, least)
+
+    start, stop = epoch(7 * once)
+    assert abs(len(start) - 7 * once) <= 7, "seven passes, of one window more or less each"
+    assert len(set(start.tolist())) > once, "each cut anew"
+    times_predicted = np.bincount(predicted(start, stop), minlength=50)
+    assert times_predicted.tolist() == [0] + [7] * 49
+    assert len(epoch(once // 2)[0]) == once == len(epoch(0)[0]), "one pass at least"
+    assert len(epoch(7 * once, most=4)[0]) == 4
+    nobody = events_of([1, 1])
+    assert len(epoch_windows(nobody, nobody.offsets[1:], 10, np.random.default_rng(0), 0, 100)[0]) == 0
 
 
 def test_only_training_events_of_one_moment_change_places() -> None:

@@ -181,7 +181,16 @@ def stage_two(dataset: Dataset, vectors: FloatArray, config: UserEncoderConfig, 
     return module
 
 
-TINY = UserEncoderConfig(dim=8, heads=2, max_length=5, dropout=0.0, id_dropout=0.0, negatives=0, batch_size=4)
+TINY = UserEncoderConfig(
+    dim=8,
+    heads=2,
+    max_length=5,
+    dropout=0.0,
+    id_dropout=0.0,
+    negatives=0,
+    batch_size=4,
+    min_windows_per_epoch=0,
+)
 
 
 def test_stage_two_with_all_negatives_is_the_naive_next_item_loss(

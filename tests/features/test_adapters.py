@@ -32,7 +32,7 @@ def test_settings_of_other_adapters_are_refused(shop: Shop, items: str) -> None:
         shop.prepare(DataConfig(items=items, user_column="InvoiceNo"))
     with pytest.raises(InputError, match="completejourney does not use data.items"):
         shop.prepare(DataConfig(adapter=Adapter.completejourney, items=items))
-    for adapter in (Adapter.online_retail, Adapter.amazon_reviews, Adapter.movielens):
+    for adapter in (Adapter.online_retail, Adapter.amazon_reviews, Adapter.movielens, Adapter.recbole):
         with pytest.raises(InputError, match="set data\\."):
             shop.prepare(DataConfig(adapter=adapter))
 
@@ -440,3 +440,42 @@ def test_a_file_that_is_not_movielens(shop: Shop) -> None:
     path = shop.write("movies.dat", "1::Toy Story\n")
     with pytest.raises(InputError, match="at least 3 fields divided by '::'"):
         shop.prepare(DataConfig(adapter=Adapter.movielens, items=path, events=path))
+
+
+# --- RecBole ---
+
+
+def test_atomic_files_of_recbole(shop: Shop) -> None:
+    items = shop.write(
+        "shop.item",
+        "item_id:token\ttitle:token_seq\tclass:token_seq\tprice:float\n"
+        "007\tRubber boots\tshoes rain\t19.5\n8\tStraw hat\thats\t\n",
+    )
+    events = shop.write(
+        "shop.inter",
+        "user_id:token\titem_id:token\trating:float\ttimestamp:float\nann\t8\t4\t200\nann\t007\t3.5\t100\n",
+    )
+    done = shop.prepare(DataConfig(adapter=Adapter.recbole, items=items, events=events, default_event="rate"))
+    assert done.table("items").select("item_id", "price", "item_text").rows() == [
+        ("007", 19.5, "Rubber boots. Class: shoes rain"),
+        ("8", None, "Straw hat. Class: hats"),
+    ]
+    assert done.table("events").drop("order").rows() == [
+        ("ann", "007", "rate", 100, 3.5),
+        ("ann", "8", "rate", 200, 4.0),
+    ]
+
+
+def test_sessions_of_recbole_and_a_column_by_another_name(shop: Shop) -> None:
+    items = shop.write("shop.item", "track:token\tname:token_seq\n1\tBlue in green\n2\tSo what\n")
+    events = shop.write("shop.inter", "session_id:token\ttrack:token\ttimestamp:float\ns1\t2\t100\n")
+    done = shop.prepare(
+        DataConfig(adapter=Adapter.recbole, items=items, events=events, columns={"item_id": "track"})
+    )
+    assert done.table("events").select("user_id", "item_id").rows() == [("s1", "2")]
+
+
+def test_a_table_without_types_is_not_of_recbole(shop: Shop) -> None:
+    path = shop.write("shop.item", "item_id\ttitle\n1\tBoots\n")
+    with pytest.raises(InputError, match=r"shop.item\): column 'item_id' has no type.*data=files"):
+        shop.prepare(DataConfig(adapter=Adapter.recbole, items=path, events=path))

@@ -369,7 +369,7 @@ def test_one_shopper_with_a_long_history_is_enough_to_run(tmp_path: Path, bert: 
         config,
         split=SplitConfig(kind=SplitKind.leave_one_out),
         text_encoder=replace(config.text_encoder, max_steps=2, validate_every=1, batch_size=4),
-        user_encoder=UserEncoderConfig(dim=8, max_length=10, epochs=1),
+        user_encoder=UserEncoderConfig(dim=8, max_length=10, epochs=1, min_windows_per_epoch=0),
         ranker=RankerConfig(hidden=[4], epochs=1),
     )
     for step in (prepare, train_encoder, train_ranker, publish):

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.rectools_sasrec import REQUIREMENTS, agree, arrays_of, first_users, read_options, training
+from benchmarks import recbole_models, rectools_sasrec
+from benchmarks.outside import Outsider, agree, arrays_of, first_users, training
 from conf.errors import InputError
 from conf.schema import SplitConfig, SplitKind
 from features.splits import make_split
@@ -45,8 +45,20 @@ def test_two_measurements_must_agree() -> None:
         agree({"recall@10": 0.5}, {"recall@10": 0.6})
 
 
-def test_options_stand_beside_overrides_and_every_requirement_is_exact() -> None:
-    options, overrides = read_options(["--epochs", "2", "split=leave_one_out", "--loss", "BCE", "work_dir=w"])
-    assert (options.epochs, options.loss) == (2, "BCE") and overrides == ["split=leave_one_out", "work_dir=w"]
-    lines = [line for line in Path(REQUIREMENTS).read_text().splitlines() if not line.startswith("#")]
+def test_options_stand_beside_overrides() -> None:
+    options, overrides = rectools_sasrec.read_options(
+        ["--epochs", "2", "split=leave_one_out", "--loss", "BCE"]
+    )
+    assert (options.epochs, options.loss) == (2, "BCE") and overrides == ["split=leave_one_out"]
+    options, overrides = recbole_models.read_options(
+        ["--model", "FDSA", "--set", "hidden_size=128", "--set", "pooling_mode=mean", "work_dir=w"]
+    )
+    assert (options.model, options.epochs, overrides) == ("FDSA", 300, ["work_dir=w"])
+    assert options.set == {"hidden_size": 128, "pooling_mode": "mean"}
+
+
+@pytest.mark.parametrize("outsider", [rectools_sasrec.RECTOOLS, recbole_models.RECBOLE])
+def test_an_outsider_has_a_worker_and_exact_requirements(outsider: Outsider) -> None:
+    assert outsider.worker.is_file()
+    lines = [line for line in outsider.requirements.read_text().splitlines() if not line.startswith("#")]
     assert lines and all(re.fullmatch(r"[\w.\[\]-]+==[\w.]+", line) for line in lines)

@@ -132,7 +132,7 @@ class UserEncoderConfig:
     """Items are drawn as negatives in proportion to their event count to this power; 0 is uniform."""
     windows_per_epoch: int = 0
     """Training windows per epoch at most, drawn anew each time; 0 takes all."""
-    min_windows_per_epoch: int = 8000
+    min_windows_per_epoch: int = 12_000
     """Few users are gone through several times an epoch, up to about so many windows: epochs, patience and
     running average are meant for epochs of that size."""
     temperature: float = 1.0

@@ -168,9 +168,11 @@ def compare(outsider: Outsider, options: argparse.Namespace, overrides: list[str
     settings: dict[str, Any] = {k: v for k, v in vars(options).items() if k not in ("python", "users")}
     settings |= {"threads": config.threads, "seed": config.seed, "depth": LIST_DEPTH, "exclude_seen": exclude}
     (folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
-    python = options.python or environment(outsider, folder, console)
+    python = str(Path(options.python or environment(outsider, folder, console)).absolute())
     started = time.perf_counter()
-    subprocess.run([python, str(outsider.worker.resolve()), str(folder.resolve())], check=True)
+    # In its own folder: some projects leave logs wherever they run.
+    worker = [python, str(outsider.worker.resolve()), str(folder.resolve())]
+    subprocess.run(worker, check=True, cwd=folder)
     seconds = time.perf_counter() - started
     found = json.loads((folder / "result.json").read_text())
     table = Table(

@@ -122,6 +122,9 @@ class SplitConfig:
     """global_time: the share before it is the validation window."""
     ranker_fraction: float = 0.2
     """global_time: the share before that trains the ranking head, unseen by the towers."""
+    ranker_lists: int = 10_000
+    """leave_one_out: lists that the ranking head shall learn from. Where users are fewer, each holds out
+    several events for it, a tenth of what it trains on at most."""
     test_start: str | None = None
     """global_time: ISO date or time that overrides `test_fraction`."""
     valid_start: str | None = None
@@ -134,6 +137,7 @@ class SplitConfig:
         require(
             sum(parts) < 0.9, "split fractions leave too little to train on (their sum must be below 0.9)"
         )
+        at_least(1, self, "split.", "ranker_lists")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,9 @@ from conf.errors import InputError
 from conf.schema import SplitConfig, SplitKind
 from features.dataset import BoolArray, Dataset, Events, IntArray, LongArray
 
+_RANKER_SHARE = 10
+"""Under leave-one-out the ranking head gets one training event in so many at most."""
+
 
 @dataclass(frozen=True)
 class Queries:
@@ -103,18 +106,21 @@ def position_at(events: Events, time: int) -> LongArray:
     return first
 
 
-def _leave_one_out(dataset: Dataset, relevant: BoolArray) -> Split:
+def _leave_one_out(dataset: Dataset, relevant: BoolArray, ranker_lists: int) -> Split:
     events = dataset.events
     lengths = events.lengths()
     begin, end = events.offsets[:-1], events.offsets[1:]
     users = np.arange(events.users, dtype=np.int32)
 
-    def last(held_out: int) -> Queries:
-        """Ask for the `held_out`-th event from the end, where enough history is left."""
-        who = users[lengths >= max(held_out + 1, 3)]
-        position = end[who] - held_out
+    def next_of(who: IntArray, position: LongArray) -> Queries:
+        """Ask for the event at a position, one list each."""
         # Asked at the time of the last known event: the target's own time would tell which day it was bought.
         return ask(events, who, position, position + 1, events.time[position - 1], relevant)
+
+    def last(held_out: int) -> Queries:
+        """Ask for the `held_out`-th event from the end, where enough history is left."""
+        who = users[lengths >= 3]
+        return next_of(who, end[who] - held_out)
 
     def latest(stop: LongArray) -> int:
         """Time of the last event before the positions `stop`: held-out events say nothing about now."""
@@ -122,7 +128,10 @@ def _leave_one_out(dataset: Dataset, relevant: BoolArray) -> Split:
 
     # A user with too few events to hold out keeps them all for training.
     train_end = np.where(lengths >= 3, end - 2, end)
-    tower_end = np.where(lengths >= 4, end - 3, train_end)
+    # A thousand users who give one list each are too few for the ranking head.
+    most = -(-ranker_lists // max(int((lengths >= 4).sum()), 1))
+    lists = np.where(lengths >= 4, np.clip((lengths - 2) // _RANKER_SHARE, 1, most), 0)
+    tower_end = train_end - lists
     return Split(
         SplitKind.leave_one_out,
         tower_end,
@@ -131,7 +140,7 @@ def _leave_one_out(dataset: Dataset, relevant: BoolArray) -> Split:
         latest(tower_end),
         latest(train_end),
         latest(train_end),
-        ranker=last(3),
+        ranker=next_of(np.repeat(users, lists), ragged_ranges(tower_end, lists)),
         valid=last(2),
         test=last(1),
     )
@@ -248,5 +257,5 @@ def make_split(dataset: Dataset, config: SplitConfig, target_events: list[str]) 
     """
     relevant = relevant_kinds(dataset, target_events)
     if config.kind is SplitKind.leave_one_out:
-        return _leave_one_out(dataset, relevant)
+        return _leave_one_out(dataset, relevant, config.ranker_lists)
     return _global_time(dataset, config, relevant)

@@ -98,6 +98,15 @@ def ranker_stage(config: PipelineConfig, dataset: Dataset) -> Stage:
     return Stage(Path(config.work_dir) / RANKER_FOLDER, inputs)
 
 
+def held_out_users(queries: Queries, rng: np.random.Generator) -> Queries:
+    """Draw users who have a fifth of the lists, or a thousand, whichever is less, and return their lists."""
+    users = np.unique(queries.user)
+    lists = np.bincount(queries.user)[users]
+    order = rng.permutation(len(users))
+    drawn = order[np.cumsum(lists[order]) <= min(CALIBRATION_QUERIES, len(queries) // 5)]
+    return queries.select(np.isin(queries.user, users[drawn]))
+
+
 def collect_examples(
     config: PipelineConfig, dataset: Dataset, split: Split, console: Console, until: Cut | None = None
 ) -> tuple[Examples, Examples, Examples | None]:
@@ -130,10 +139,7 @@ def collect_examples(
 
     past = [as_of(towers if w.after_training else ranker_towers, w.end, w.time) for w in windows]
     present = None if until is not None else as_of(towers, split.train_end, split.train_time)
-    first = windows[0].queries
-    order = rng.permutation(len(first))
-    held = min(CALIBRATION_QUERIES, len(order) // 5)
-    calibration = first.select(np.sort(order[:held]))
+    calibration = held_out_users(windows[0].queries, rng)
     # Users whose lists calibrate the probabilities are left out of training at every cut.
     lists = [w.queries.select(~np.isin(w.queries.user, calibration.user)) for w in windows]
     most = max(config.ranker.max_queries // len(lists), 1)

@@ -69,6 +69,30 @@ def test_leave_one_out_of_users_with_one_to_five_events() -> None:
     assert asked(split.ranker) == [(3, 7, 0, [1]), (4, 12, 10, [2])]
 
 
+def test_few_users_give_the_ranking_head_several_lists_each() -> None:
+    rows = [*bought("a", *range(4)), *bought("b", *(n % 9 for n in range(42))), *bought("c", 1, 2, 3)]
+    data = make_dataset(rows, ITEMS)
+
+    def split(lists: int) -> Split:
+        return make_split(data, SplitConfig(kind=SplitKind.leave_one_out, ranker_lists=lists), [])
+
+    # Slices: a [0,4), b [4,46), c [46,49); of b's 40 training events a tenth is 4.
+    one, many = split(1), split(1000)
+    assert one.tower_end.tolist() == [1, 43, 47] and many.tower_end.tolist() == [1, 40, 47]
+    assert [(user, end) for user, end, _, _ in asked(many.ranker)] == [
+        (0, 1),
+        (1, 40),
+        (1, 41),
+        (1, 42),
+        (1, 43),
+    ]
+    assert [(user, end) for user, end, _, _ in asked(split(4).ranker)] == [(0, 1), (1, 42), (1, 43)]
+    assert all(end < many.train_end[user] for user, end, _, _ in asked(many.ranker))
+    for measured in ("valid", "test"):
+        assert asked(getattr(one, measured)) == asked(getattr(many, measured)), "what is measured stays"
+    assert one.train_end.tolist() == many.train_end.tolist()
+
+
 def test_leave_one_out_measures_recency_from_the_last_training_event() -> None:
     rows = [*bought("a", 0, 1, 2, 3, start=100), *bought("b", 4, 5, 6, 7, start=1000)]
     split = make_split(make_dataset(rows, ITEMS), LEAVE_ONE_OUT, [])

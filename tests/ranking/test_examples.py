@@ -12,7 +12,7 @@ from features.dataset import Dataset, FloatArray
 from features.splits import Queries, make_split
 from ranking.examples import Examples, collect, ndcg_of_scores, query_limits
 from ranking.recommender import Recommender
-from ranking.train import collect_examples
+from ranking.train import collect_examples, held_out_users
 from tests.synthetic import history_of, make_factors, make_recommender, random_towers
 
 
@@ -180,3 +180,16 @@ def test_training_lists_are_whole_where_there_is_no_limit(trained: PipelineConfi
     split = make_split(dataset, config.split, config.evaluation.target_events)
     lists, _, _ = collect_examples(config, dataset, split, Console(quiet=True))
     assert (lists.negative_share == 1).all()
+
+
+def test_calibration_takes_users_with_all_their_lists() -> None:
+    user = np.repeat(np.arange(50, dtype=np.int32), np.arange(50) % 7 + 1)
+    count = len(user)
+    queries = Queries(
+        user, np.arange(count), np.zeros(count, np.int64), np.arange(count + 1), user, np.zeros_like(user)
+    )
+    drawn = held_out_users(queries, np.random.default_rng(0))
+    assert 0.1 * count < len(drawn) <= 0.2 * count
+    whole = np.bincount(user, minlength=50)
+    taken = np.bincount(drawn.user, minlength=50)
+    assert np.array_equal(taken[taken > 0], whole[taken > 0]), "a user's other lists must not train"

@@ -112,30 +112,34 @@ def shuffle_ties(events: Events, end: LongArray, rng: np.random.Generator) -> Ev
     return replace(events, item=events.item[order], kind=events.kind[order])
 
 
-def epoch_windows(
-    events: Events, end: LongArray, max_length: int, rng: np.random.Generator, most: int = 0, least: int = 0
-) -> tuple[LongArray, LongArray]:
-    """Return the windows of one epoch: of all users once, or as few or as many as asked for.
+def passes_per_epoch(events: Events, end: LongArray, max_length: int, least: int) -> int:
+    """Return how often an epoch goes through the users to have about `least` windows, once at least.
 
-    A training has so many epochs, and on a few hundred users one pass is a few dozen steps: passes are
-    repeated, each cut anew, until an epoch is about as long as `least`.
+    A training has so many epochs, and one pass over a few hundred users is a few dozen steps. Trainings that
+    end elsewhere, but run for epochs chosen here, take the same number.
+    """
+    count = len(training_windows(events, end, max_length, np.random.default_rng(0))[0])
+    return max(1, round(least / count)) if count else 1
+
+
+def epoch_windows(
+    events: Events, end: LongArray, max_length: int, rng: np.random.Generator, passes: int = 1, most: int = 0
+) -> tuple[LongArray, LongArray]:
+    """Return the windows of one epoch: of all users once or several times, each cut anew, or a part of them.
 
     Args:
         events: the users' events.
         end: position of each user's first event that is not for training.
         max_length: events a window holds beside the first.
         rng: decides the cuts and the draw.
+        passes: how often the users are gone through.
         most: windows at most, drawn anew each time; 0 takes all.
-        least: windows at least, give or take half a pass.
 
     Returns:
         Start and stop positions, each [windows].
     """
-    passes = [training_windows(events, end, max_length, rng)]
-    repeats = round(least / max(len(passes[0][0]), 1)) - 1
-    if len(passes[0][0]) > 0:
-        passes += [training_windows(events, end, max_length, rng) for _ in range(repeats)]
-    start, stop = (np.concatenate(parts) for parts in zip(*passes, strict=True))
+    windows = [training_windows(events, end, max_length, rng) for _ in range(passes)]
+    start, stop = (np.concatenate(parts) for parts in zip(*windows, strict=True))
     if 0 < most < len(start):
         drawn = rng.choice(len(start), size=most, replace=False)
         start, stop = start[drawn], stop[drawn]

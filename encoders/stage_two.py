@@ -32,19 +32,16 @@ VALIDATION_K = 10
 class TowerBatches(IterableDataset[SequenceBatch]):
     """One epoch of training windows, fixed by its seed."""
 
-    def __init__(self, events: Events, end: LongArray, config: UserEncoderConfig, seed: int) -> None:
+    def __init__(
+        self, events: Events, end: LongArray, config: UserEncoderConfig, seed: int, passes: int = 1
+    ) -> None:
         """Keep what the epoch is made from."""
-        self.events, self.end, self.config, self.seed = events, end, config, seed
+        self.events, self.end, self.config, self.seed, self.passes = events, end, config, seed, passes
 
     def _windows(self, rng: np.random.Generator) -> tuple[LongArray, LongArray]:
         config = self.config
         return epoch_windows(
-            self.events,
-            self.end,
-            config.max_length,
-            rng,
-            config.windows_per_epoch,
-            config.min_windows_per_epoch,
+            self.events, self.end, config.max_length, rng, self.passes, config.windows_per_epoch
         )
 
     def steps(self) -> int:
@@ -72,8 +69,12 @@ class StageTwo(pl.LightningModule):
         exclude_seen: bool,
         seed: int,
         ties_unordered: bool = False,
+        passes: int = 1,
     ) -> None:
-        """Take fitted towers, training prefixes (`end` per user) and validation queries or None."""
+        """Take fitted towers, training prefixes (`end` per user) and validation queries or None.
+
+        `passes` is how often an epoch goes through the users.
+        """
         super().__init__()
         self.towers = towers
         self.settings = config
@@ -83,9 +84,9 @@ class StageTwo(pl.LightningModule):
         self.exclude_seen = exclude_seen
         self.seed = seed
         self.ties_unordered = ties_unordered
-        self.average = running_average(
-            towers, config.average * TowerBatches(events, end, config, seed).steps()
-        )
+        self.passes = passes
+        steps = TowerBatches(events, end, config, seed, passes).steps()
+        self.average = running_average(towers, config.average * steps)
         self.text_vectors = text_vectors
         self.whitened = towers.item_tower.whitened(torch.from_numpy(text_vectors))
         self.kind_weights = torch.from_numpy(kind_weights)
@@ -112,7 +113,7 @@ class StageTwo(pl.LightningModule):
         events = self.events
         if self.ties_unordered:
             events = shuffle_ties(events, self.end, np.random.default_rng(seed))
-        batches = TowerBatches(events, self.end, self.settings, seed)
+        batches = TowerBatches(events, self.end, self.settings, seed, self.passes)
         return DataLoader(batches, batch_size=None)
 
     def on_train_batch_start(self, batch: SequenceBatch, batch_idx: int) -> None:

@@ -19,12 +19,13 @@ from encoders.affinity import AFFINITY_FILE, Affinity
 from encoders.contexts import ContextSampler
 from encoders.embedding import embed_texts
 from encoders.fitting import MONITORED, Fit, fit, forget
+from encoders.sequences import passes_per_epoch
 from encoders.stage_one import StageOne, choose_trainable, merge_adapters
 from encoders.stage_two import StageTwo
 from encoders.text_encoder import TextEncoder, load_text_encoder
 from encoders.towers import Towers
 from features.dataset import BoolArray, Dataset, FloatArray, IntArray, LongArray, load_dataset
-from features.splits import Queries, Split, exclude_seen, make_split, ragged_ranges
+from features.splits import Split, exclude_seen, make_split, ragged_ranges
 from features.stages import Stage, fingerprint, link_tree
 from features.text import TextTemplate, render_parts
 
@@ -162,28 +163,32 @@ def train_towers(
     dataset: Dataset,
     text_vectors: FloatArray,
     end: LongArray,
-    valid: Queries | None,
-    exclude: bool,
+    split: Split,
+    validate: bool,
     epochs: int,
     checkpoints: Path,
     console: Console,
 ) -> tuple[Towers, Fit]:
-    """Run stage two on the prefixes `end`; without validation queries, for exactly `epochs`."""
+    """Run stage two on the prefixes `end`; without validation, for exactly `epochs`."""
     settings = config.user_encoder
+    exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
     torch.manual_seed(config.seed)
     towers = Towers.from_config(settings, text_vectors.shape[1], len(dataset.catalogue), len(dataset.kinds))
     towers.item_tower.fit_text(text_vectors, seen_items(dataset, end))
     module = StageTwo(
-        towers, settings, dataset.events, end, text_vectors, dataset.kind_weights, valid, exclude,
-        config.seed,
+        towers, settings, dataset.events, end, text_vectors, dataset.kind_weights,
+        split.valid if validate else None, exclude, config.seed,
         ties_unordered=not dataset.info["has_order"],
+        passes=passes_per_epoch(
+            dataset.events, split.train_end, settings.max_length, settings.min_windows_per_epoch
+        ),
     )  # fmt: skip
     result = fit(
         module,
         checkpoints,
         max_epochs=epochs,
         patience=settings.patience,
-        monitor=None if valid is None else MONITORED,
+        monitor=MONITORED if validate else None,
         clip_norm=settings.clip_norm,
         console=console,
     )
@@ -283,9 +288,8 @@ def train_encoder(config: PipelineConfig, console: Console) -> Path:
     vectors = np.load(folder / TEXT_VECTORS)
     if learn:
         assert split is not None
-        exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
         towers, fitted_towers = train_towers(
-            config, dataset, vectors, split.train_end, split.valid, exclude,
+            config, dataset, vectors, split.train_end, split, True,
             config.user_encoder.epochs, runs["stage_two"], console,
         )  # fmt: skip
         towers.save(folder / TOWERS)
@@ -293,7 +297,7 @@ def train_encoder(config: PipelineConfig, console: Console) -> Path:
             f"user tower: validation recall@10 {fitted_towers.best:.4f} after {fitted_towers.epochs} epochs"
         )
         ranker_towers, _ = train_towers(
-            config, dataset, vectors, split.tower_end, None, exclude,
+            config, dataset, vectors, split.tower_end, split, False,
             fitted_towers.epochs, runs["ranker_towers"], console,
         )  # fmt: skip
         ranker_towers.save(folder / RANKER_TOWERS)

@@ -14,7 +14,7 @@ from encoders.fitting import forget
 from encoders.towers import Towers
 from encoders.train import train_towers
 from features.dataset import Dataset, LongArray
-from features.splits import Queries, Split
+from features.splits import Split
 from features.stages import Stage, fingerprint
 from features.training_windows import refit_cut
 
@@ -51,7 +51,7 @@ def ids_only_towers(
         exclude_seen, config.evaluation.target_events,
     )  # fmt: skip
 
-    def towers(folder: str, inputs: str, end: LongArray, valid: Queries | None, epochs: int) -> Stage:
+    def towers(folder: str, inputs: str, end: LongArray, validate: bool, epochs: int) -> Stage:
         stage = Stage(Path(config.work_dir) / folder, inputs)
         if not stage.is_current():
             stage.reopen()
@@ -59,7 +59,7 @@ def ids_only_towers(
             no_text = np.zeros((len(dataset.catalogue), 1), dtype=np.float32)
             checkpoints = Path(config.work_dir) / "checkpoints" / f"{folder}-{inputs}"
             trained, fitted = train_towers(
-                replace(config, user_encoder=settings), dataset, no_text, end, valid, exclude_seen, epochs,
+                replace(config, user_encoder=settings), dataset, no_text, end, split, validate, epochs,
                 checkpoints, console,
             )  # fmt: skip
             trained.save(stage.folder)
@@ -68,9 +68,9 @@ def ids_only_towers(
             forget(checkpoints)
         return stage
 
-    chosen = towers(FOLDER, inputs, split.train_end, split.valid, settings.epochs)
+    chosen = towers(FOLDER, inputs, split.train_end, True, settings.epochs)
     cut = refit_cut(dataset, split, config.refit)
     if cut is None or not np.array_equal(cut.end, end):
         return Towers.load(chosen.folder)
     epochs = json.loads((chosen.folder / EPOCHS).read_text())
-    return Towers.load(towers(REFIT_FOLDER, fingerprint(inputs, config.refit), cut.end, None, epochs).folder)
+    return Towers.load(towers(REFIT_FOLDER, fingerprint(inputs, config.refit), cut.end, False, epochs).folder)

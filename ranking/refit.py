@@ -31,7 +31,7 @@ from encoders.train import (
     try_split,
 )  # fmt: skip
 from features.dataset import Dataset, load_dataset
-from features.splits import Split, exclude_seen
+from features.splits import Split
 from features.stages import Stage, fingerprint
 from features.training_windows import Cut, refit_cut
 from ranking.ranker import RANKER_FILE, Ranker
@@ -88,8 +88,7 @@ def refit(config: PipelineConfig, console: Console) -> Path | None:
     vectors = np.load(encoder / TEXT_VECTORS)
     epochs = json.loads((encoder / REPORT).read_text())["stage_two"]["epochs"]
     towers, _ = train_towers(
-        config, dataset, vectors, cut.end, None, exclude_seen(dataset, split, config.evaluation.exclude_seen),
-        epochs, runs[TOWERS], console,
+        config, dataset, vectors, cut.end, split, False, epochs, runs[TOWERS], console,
     )  # fmt: skip
     towers.save(stage.folder / TOWERS)
     if (encoder / AFFINITY_FILE).is_file():

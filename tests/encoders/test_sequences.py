@@ -6,7 +6,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encoders.sequences import epoch_batches, epoch_windows, gather, recent, shuffle_ties, training_windows
+from encoders.sequences import (
+    epoch_batches,
+    epoch_windows,
+    gather,
+    passes_per_epoch,
+    recent,
+    shuffle_ties,
+    training_windows,
+)
 from encoders.user_encoder import GAP_BUCKETS, UserEncoder, gap_buckets
 from features.dataset import Events, LongArray
 from tests.synthetic import make_dataset
@@ -78,7 +86,7 @@ def test_an_epoch_may_draw_fewer_windows_anew_each_time() -> None:
 
     def drawn(seed: int, most: int) -> list[int]:
         rng = np.random.default_rng(seed)
-        return sorted(epoch_windows(events, events.offsets[1:], 4, rng, most)[0].tolist())
+        return sorted(epoch_windows(events, events.offsets[1:], 4, rng, most=most)[0].tolist())
 
     assert len(drawn(0, 12)) == 12 == len(set(drawn(0, 12)))
     assert drawn(0, 12) == drawn(0, 12) != drawn(1, 12)
@@ -90,7 +98,8 @@ def test_few_users_are_gone_through_several_times_an_epoch_cut_anew() -> None:
     once = len(training_windows(events, events.offsets[1:], 10, np.random.default_rng(0))[0])
 
     def epoch(least: int, most: int = 0) -> tuple[LongArray, LongArray]:
-        return epoch_windows(events, events.offsets[1:], 10, np.random.default_rng(0), most, least)
+        passes = passes_per_epoch(events, events.offsets[1:], 10, least)
+        return epoch_windows(events, events.offsets[1:], 10, np.random.default_rng(0), passes, most)
 
     start, stop = epoch(7 * once)
     assert abs(len(start) - 7 * once) <= 7, "seven passes, of one window more or less each"
@@ -100,7 +109,8 @@ def test_few_users_are_gone_through_several_times_an_epoch_cut_anew() -> None:
     assert len(epoch(once // 2)[0]) == once == len(epoch(0)[0]), "one pass at least"
     assert len(epoch(7 * once, most=4)[0]) == 4
     nobody = events_of([1, 1])
-    assert len(epoch_windows(nobody, nobody.offsets[1:], 10, np.random.default_rng(0), 0, 100)[0]) == 0
+    assert passes_per_epoch(nobody, nobody.offsets[1:], 10, 100) == 1
+    assert len(epoch_windows(nobody, nobody.offsets[1:], 10, np.random.default_rng(0))[0]) == 0
 
 
 def test_only_training_events_of_one_moment_change_places() -> None:

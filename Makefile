@@ -31,7 +31,7 @@ install: $(VENV)/.installed ## Create .venv with a working .venv/bin/shelfwise
 
 install-dev: $(VENV)/.installed-dev ## The same plus test and lint tools
 
-demo: install ## From real purchases to personalised lists from a running server (about 15 minutes on 2 cores)
+demo: install ## From real purchases to personalised lists from a running server (15 to 20 minutes on 2 cores)
 	@echo "== training on the Complete Journey purchases"
 	$(BIN)/shelfwise run data=completejourney experiment=demo work_dir=work/demo
 	@echo "== asking a running server"

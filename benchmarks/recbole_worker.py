@@ -13,6 +13,7 @@ import re
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,10 +124,8 @@ def main() -> None:
         if elapsed * (len(history) + 1) / len(history) > settings["max_seconds"]:
             raise OutOfTime
 
-    try:
+    with suppress(OutOfTime):
         trainer.fit(train, valid, verbose=False, saved=True, callback_fn=after_epoch)
-    except OutOfTime:
-        pass
     # The file is RecBole's own, just written; it holds more than tensors.
     kept = torch.load(trainer.saved_model_file, weights_only=False)
     model.load_state_dict(kept["state_dict"])

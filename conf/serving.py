@@ -138,6 +138,9 @@ class ServeConfig:
     redis: RedisConfig = field(default_factory=RedisConfig)
     threads: int = 1
     """CPU threads of the model's arithmetic; 0 takes all. Lists are small work: more workers help more."""
+    list_threads: int = 0
+    """Threads that share the lists of a batch; 0 takes two for a single worker where there are two CPUs, and
+    one otherwise."""
     max_page_size: int = 500
     max_batch: int = 32
     """Requests scored together."""
@@ -195,7 +198,8 @@ class ServeConfig:
             "metrics.port: the workers' ports end beyond 65535",
         )
         require(self.item_poll_seconds > 0, "item_poll_seconds must be positive")
-        at_least(0, self, "", "threads", "max_future_seconds", "drain_seconds", "reload_seconds")
+        at_least(0, self, "", "threads", "list_threads")
+        at_least(0, self, "", "max_future_seconds", "drain_seconds", "reload_seconds")
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """Micro-batching: one worker thread that takes together whatever waited while it was busy.
 
-No artificial delay is added: an idle worker starts at once with a batch of one, a busy one finds a batch
-when it is done. The event loop never runs the work itself. Jobs that would wait too long are refused when
-they come, while there is still time to ask another server.
+An idle worker starts at once with a batch of one, a busy one finds a batch when it is done. Who is asked by
+several at a time may wait a moment for those that are just coming: those answered together ask together
+again, and while the event loop reads them it holds the interpreter's lock that the work wants, too. The event
+loop never runs the work itself. Jobs that would wait too long are refused when they come, while there is
+still time to ask another server.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ _LOG = logging.getLogger(__name__)
 BACKGROUND_BATCH: Final = 8
 """Most background jobs taken together: a request that comes meanwhile waits for no more than these."""
 _SOONEST_RETRY_SECONDS: Final = 0.05
+_GATHER_MOST: Final = 5
+"""How many times as long as for one a batch waits for all that are coming."""
 _COMING_SECONDS: Final = 0.1
 """How long a job is counted with that was announced and does not come."""
 
@@ -70,6 +74,7 @@ class Batcher(Generic[In, Out]):
         limits: WaitLimits | None = None,
         watch: BatchWatch | None = None,
         prepare: Callable[[], None] | None = None,
+        gather_seconds: float = 0.0,
     ) -> None:
         """Prepare an idle worker.
 
@@ -81,11 +86,18 @@ class Batcher(Generic[In, Out]):
             limits: how long jobs may wait; None for as long as it takes.
             watch: told of every batch.
             prepare: called once by the thread, before its first batch.
+            gather_seconds: after a batch of several, the next one begins when nobody has come for so long, or
+                when it is full, or after five times as long. A single job after a single job never waits.
         """
         self._work = work
         self._max_queue = max_queue
         self._longest = None if limits is None else limits.burst_seconds
         self._watch = watch
+        self._gather_seconds = gather_seconds
+        self._several = False
+        """Whether the last batch was of several jobs."""
+        self._newest = 0.0
+        """Event loop time at which somebody came last."""
         self._queue: deque[_Waiting[In, Out]] = deque()
         self._background: deque[_Waiting[In, Out]] = deque()
         self._coming: deque[float] = deque()
@@ -114,6 +126,7 @@ class Batcher(Generic[In, Out]):
             self._coming.popleft()
         self._admit(len(self._queue) + len(self._coming), None)
         self._coming.append(now)
+        self._newest = now
 
     def admit(self, deadline: float | None = None) -> None:
         """Refuse, before anything is done for it, a job that `submit` would refuse.
@@ -178,6 +191,7 @@ class Batcher(Generic[In, Out]):
             job, loop.create_future(), deadline, loop.time(), urgent or background
         )
         late = None if deadline is None else loop.call_at(deadline, _too_late, waiting.future)
+        self._newest = waiting.since
         if urgent:
             self._queue.appendleft(waiting)
         elif background:
@@ -210,7 +224,8 @@ class Batcher(Generic[In, Out]):
         """Work until the queue is empty."""
         loop = asyncio.get_running_loop()
         try:
-            while batch := self._next_batch():
+            while batch := await self._gathered():
+                self._several = len(batch) > 1
                 began = loop.time()
                 self._pressure.began(began, len(batch), len(self._queue))
                 await self._run(batch)
@@ -220,6 +235,18 @@ class Batcher(Generic[In, Out]):
                     self._watch.batch([began - waiting.since for waiting in batch], ended - began)
         finally:
             self._runner = None
+
+    async def _gathered(self) -> list[_Waiting[In, Out]]:
+        """Take the next batch, once those that are just coming have joined it."""
+        loop = asyncio.get_running_loop()
+        latest = loop.time() + _GATHER_MOST * self._gather_seconds
+        while self._several and 0 < len(self._queue) < self._pressure.batch_size:
+            now = loop.time()
+            until = min((now if self._coming else self._newest) + self._gather_seconds, latest)
+            if until <= now or self._queue[0].urgent or self._closed:
+                break
+            await asyncio.sleep(until - now)
+        return self._next_batch()
 
     def _next_batch(self) -> list[_Waiting[In, Out]]:
         """Take the oldest jobs that somebody still waits for; those of the background in want of others."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -33,12 +34,15 @@ from serving.popularity import LivePopularity, count_items
 from serving.pressure import WaitLimits
 from serving.problems import starting
 from serving.telemetry import RECORD, Stage, Timeline
-from serving.threads import CHANGES, LISTS, LOADING, one_thread, prepare_thread
+from serving.threads import CHANGES, LISTS, LOADING, OneThread, list_threads, prepare_thread
 from serving.translation import ItemCards
 from serving.user_state import UserState
 
 _MODEL_TEXT_CHARS: Final = 1000
 """Raw item text is cut to this many characters where the model does not say how long its texts were."""
+
+_GATHER_SECONDS: Final = 0.002
+"""Requests that come within so little time of each other are answered together."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +132,13 @@ class ModelHost:
         self._metrics = metrics
         self._wanted_revision = 0
         """The newest item change that somebody waits for."""
+        self._threads = list_threads(config.list_threads, config.workers)
+        self._helpers = ThreadPoolExecutor(
+            max(1, self._threads - 1), "lists", prepare_thread, (config.threads, LISTS)
+        )
+        """Make lists beside the model's thread, and only while it waits for them."""
         self.jobs = Batcher[Job, Answer](
-            run_jobs,
+            self._run,
             max_batch=config.max_batch,
             max_queue=config.max_queue,
             name="model",
@@ -140,10 +149,11 @@ class ModelHost:
             ),
             watch=metrics.queue("model", lambda: len(self.jobs)),
             prepare=lambda: prepare_thread(config.threads, LISTS),
+            gather_seconds=_GATHER_SECONDS,
         )
         """The queue of the model's thread."""
-        self._upkeep = one_thread("upkeep", config.threads, CHANGES)
-        self.loading = one_thread("loading", config.threads, LOADING)
+        self._upkeep = OneThread("upkeep", config.threads, CHANGES)
+        self.loading = OneThread("loading", config.threads, LOADING)
         """The thread in which the next model is got ready: what is served does not wait for it."""
         metrics.watch_values(
             {
@@ -286,8 +296,14 @@ class ModelHost:
         if self._hosted is not None:
             await self._hosted.follower.stop()
         await self.jobs.close()
+        self._helpers.shutdown(wait=True)
         self._upkeep.shutdown(wait=True)
         self.loading.shutdown(wait=False)
+
+    def _run(self, jobs: Sequence[Job]) -> list[Answer]:
+        """Run a batch; in the model's thread, which has help unless other threads want the lock as well."""
+        alone = self._threads == 1 or self._upkeep.busy or self.loading.busy
+        return run_jobs(jobs, None if alone else self._helpers, self._threads)
 
     async def _count(self, hosted: _Hosted, item_counts: dict[str, int]) -> None:
         counts = hosted.popularity.add(hosted.served.model, item_counts)

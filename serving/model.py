@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor, wait
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from itertools import pairwise
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -147,44 +149,73 @@ class PopularityJob:
 
 Job = RecommendJob | SimilarJob | ApplyJob | PopularityJob
 Answer = Recommendation | Neighbours | None
+_Asked = tuple[int, RecommendJob | SimilarJob]
+"""Position in a batch, and job."""
+_WORTH_A_THREAD: Final = 2
+"""Jobs of a batch from which on another thread is asked to help."""
 
 
-def run_jobs(jobs: Sequence[Job]) -> list[Answer]:
+def run_jobs(jobs: Sequence[Job], helpers: Executor | None = None, threads: int = 1) -> list[Answer]:
     """Answer a batch: texts of one kind are encoded together, lists of one model are made together.
 
     Jobs hold the model they were made for, so a batch that straddles a model change is answered correctly.
     Changes of items come first: the lists of the same batch know them already.
+
+    Args:
+        jobs: what to do.
+        helpers: threads that make a part of the lists each, beside the calling one.
+        threads: how many there are with the calling one. What is done for lists lets go of the interpreter's
+            lock for most of the time, so that two threads take little more than half as long.
     """
-    began = time.perf_counter()
-    passed: list[Stage] = []
-    with listening(lambda name, start, end: passed.append(Stage(name, start, end))):
-        answers = _run_jobs(jobs)
-    for job in jobs:
-        if isinstance(job, (RecommendJob, SimilarJob)) and job.timeline is not None:
-            job.timeline.began, job.timeline.stages = began, passed
-    return answers
-
-
-def _run_jobs(jobs: Sequence[Job]) -> list[Answer]:
     answers: dict[int, Answer] = {}
-    by_model: dict[int, list[int]] = {}
+    by_model: dict[int, list[_Asked]] = {}
     for position, job in enumerate(jobs):
         if isinstance(job, (RecommendJob, SimilarJob)):
-            by_model.setdefault(id(job.model.recommender), []).append(position)
+            by_model.setdefault(id(job.model.recommender), []).append((position, job))
         else:
             _maintain(job)
             answers[position] = None
-    for positions in by_model.values():
-        model = _asked(jobs[positions[0]])
-        lists = [(p, job) for p in positions if isinstance(job := jobs[p], RecommendJob)]
+    for asked in by_model.values():
+        if helpers is None:
+            answers.update(_answer(asked))
+            continue
+        parts = _shared_out(asked, threads)
+        others = [helpers.submit(_answer, part) for part in parts[1:]]
+        try:
+            answers.update(_answer(parts[0]))
+        finally:
+            wait(others)  # before anything is changed that they read
+        for other in others:
+            answers.update(other.result())
+    return [answers[position] for position in range(len(jobs))]
+
+
+def _shared_out(asked: list[_Asked], threads: int) -> list[list[_Asked]]:
+    """Return as many parts as are worth a thread each."""
+    parts = max(1, min(threads, len(asked) // _WORTH_A_THREAD))
+    bounds = [len(asked) * part // parts for part in range(parts + 1)]
+    return [asked[start:stop] for start, stop in pairwise(bounds)]
+
+
+def _answer(asked: Sequence[_Asked]) -> dict[int, Answer]:
+    """Answer jobs of one model by their positions, and note what they went through."""
+    began = time.perf_counter()
+    passed: list[Stage] = []
+    model = asked[0][1].model
+    answers: dict[int, Answer] = {}
+    with listening(lambda name, start, end: passed.append(Stage(name, start, end))):
+        lists = [(p, job) for p, job in asked if isinstance(job, RecommendJob)]
         if lists:
             answers.update(zip([p for p, _ in lists], _lists(model, [job for _, job in lists]), strict=True))
-        alike = [(p, job) for p in positions if isinstance(job := jobs[p], SimilarJob)]
+        alike = [(p, job) for p, job in asked if isinstance(job, SimilarJob)]
         if alike:
             answers.update(
                 zip([p for p, _ in alike], _neighbours(model, [job for _, job in alike]), strict=True)
             )
-    return [answers[position] for position in range(len(jobs))]
+    for _, job in asked:
+        if job.timeline is not None:
+            job.timeline.began, job.timeline.stages = began, passed
+    return answers
 
 
 def _maintain(job: ApplyJob | PopularityJob) -> None:
@@ -193,11 +224,6 @@ def _maintain(job: ApplyJob | PopularityJob) -> None:
         job.model.apply(job.plan)
     else:
         job.model.observe_popularity(job.counts)
-
-
-def _asked(job: Job) -> Model:
-    assert isinstance(job, (RecommendJob, SimilarJob))
-    return job.model
 
 
 def _lists(model: Model, jobs: list[RecommendJob]) -> list[Recommendation]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final
 
 LISTS: Final = 5
 """Steps of niceness of the thread that makes lists, beyond the event loop's."""
@@ -35,9 +36,33 @@ def prepare_thread(threads: int, niceness: int) -> None:
         os.setpriority(os.PRIO_PROCESS, thread, min(usual + niceness, LOADING))
 
 
-def one_thread(name: str, threads: int, niceness: int) -> ThreadPoolExecutor:
-    """Return an executor of one prepared thread; see `prepare_thread`."""
-    return ThreadPoolExecutor(1, name, prepare_thread, (threads, niceness))
+class OneThread(ThreadPoolExecutor):
+    """An executor of one prepared thread that tells whether it has anything to do."""
+
+    def __init__(self, name: str, threads: int, niceness: int) -> None:
+        """Prepare the thread; see `prepare_thread`."""
+        super().__init__(1, name, prepare_thread, (threads, niceness))
+        self._unfinished: set[Future[Any]] = set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being done, or waits for that."""
+        return bool(self._unfinished)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401
+        """Have something done; see `Executor.submit`."""
+        future: Future[Any] = super().submit(fn, *args, **kwargs)
+        self._unfinished.add(future)
+        future.add_done_callback(self._unfinished.discard)
+        return future
+
+
+def list_threads(wanted: int, workers: int) -> int:
+    """Return how many threads share the lists of a batch; see `ServeConfig.list_threads`."""
+    if wanted:
+        return wanted
+    cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return 2 if workers == 1 and cpus > 1 else 1
 
 
 def _limit_threads(threads: int) -> None:

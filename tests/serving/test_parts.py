@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import polars as pl
 import pytest
@@ -17,10 +20,11 @@ from serving.model import Job, Neighbours, RecommendJob, SimilarJob, run_jobs
 from serving.problems import Problem
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.service import SERVICE_NAME
+from serving.telemetry import Timeline
 from serving.translation import ItemCards, SessionEvents, default_kind, degradation, merge_history
 from serving.user_state import MICROS, PastEvent
 from serving.validation import micros, page_size
-from tests.serving.fake_bundle import ITEMS, FakeBundle
+from tests.serving.fake_bundle import ITEMS, POISON, SLOW, FakeBundle
 
 IDENTITY = b"12345678"
 NO_ROWS = np.zeros(0, dtype=np.int32)
@@ -171,6 +175,37 @@ def test_a_batch_that_straddles_a_model_change_is_answered_by_each_jobs_own_mode
     assert (old.recommender.batches, new.recommender.batches) == ([2], [1])
     intents = [request.intent is not None for request in old.recommender.seen]
     assert intents == [True, False]
+
+
+def test_lists_of_a_batch_are_shared_out_among_threads_and_come_back_in_order() -> None:
+    model = FakeBundle("v1")
+    nobody = History(NO_ROWS, np.zeros(0, np.int8), np.zeros(0, np.int64))
+    lines = [Timeline() for _ in range(7)]
+    jobs: list[Job] = [
+        RecommendJob(model, Request(nobody, now=1, k=k), timeline=line) for k, line in enumerate(lines, 1)
+    ]
+    with ThreadPoolExecutor(1) as helpers:
+        answers = run_jobs(jobs, helpers, 2)
+        assert [len(a.items) for a in answers if isinstance(a, Recommendation)] == list(range(1, 8))
+        assert sorted(model.recommender.batches) == [3, 4]
+        assert all(line.began for line in lines)
+        run_jobs(jobs[:3], helpers, 2)
+        assert model.recommender.batches[-1] == 3, "too few to be shared out"
+
+
+def test_a_part_that_fails_ends_the_batch_once_the_others_are_done() -> None:
+    model = FakeBundle("v1")
+    model.recommender.slow_seconds = 0.1
+    nobody = History(NO_ROWS, np.zeros(0, np.int8), np.zeros(0, np.int64))
+    jobs: list[Job] = [
+        RecommendJob(model, Request(nobody, now=1, k=1), intent) for intent in (POISON, "", SLOW, "")
+    ]
+    with ThreadPoolExecutor(1) as helpers:
+        for batch in (jobs, jobs[::-1]):
+            began = time.perf_counter()
+            with pytest.raises(ValueError, match="poisoned"):
+                run_jobs(batch, helpers, 2)
+            assert time.perf_counter() - began >= 0.1
 
 
 def test_page_sizes() -> None:

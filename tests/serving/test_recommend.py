@@ -346,7 +346,8 @@ def test_slow_model_work_does_not_block_other_calls(server: Harness) -> None:
     assert slow.result().items
 
 
-def test_requests_that_wait_are_scored_together(server: Harness) -> None:
+def test_requests_that_wait_are_scored_together(servers: Servers) -> None:
+    server = servers.start(list_threads=1)
     server.model.recommender.gate.clear()
     calls = [server.stub.Recommend.future(pb.RecommendRequest(page_size=1), timeout=10)]
     until(lambda: server.running._host.jobs._runner is not None)

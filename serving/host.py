@@ -149,7 +149,8 @@ class ModelHost:
             ),
             watch=metrics.queue("model", lambda: len(self.jobs)),
             prepare=lambda: prepare_thread(config.threads, LISTS),
-            gather_seconds=_GATHER_SECONDS,
+            # Where every CPU has a worker of its own, one that waits would only stand still.
+            gather_seconds=_GATHER_SECONDS if self._threads > 1 else 0.0,
         )
         """The queue of the model's thread."""
         self._upkeep = OneThread("upkeep", config.threads, CHANGES)

@@ -28,7 +28,7 @@ from ranking.index import VectorIndex
 from ranking.ranker import RANKER_FILE, Ranker
 from ranking.recommender import Recommender
 from ranking.sources import CandidateSources, Kept, new_rows, new_vectors
-from ranking.store import VERSIONS, current_version, verify
+from ranking.store import MANIFEST, VERSIONS, current_version, verify
 from ranking.subset_index import SubsetIndex
 
 CATALOG = "catalog.parquet"
@@ -44,6 +44,8 @@ STATISTICS = "statistics.safetensors"
 TEXT_NEIGHBOURS = "text_neighbours.safetensors"
 TEXT_ENCODER = "text_encoder"
 CONFIG = "config.yaml"
+NEEDED = (CATALOG, ITEM_VECTORS, TEXT_VECTORS, INDEX, STATISTICS, TEXT_NEIGHBOURS)
+"""Files that every bundle has."""
 HISTORIES = "histories.parquet"
 """Beside CURRENT, outside the versions: users' recent events, imported by a server's user state."""
 
@@ -158,6 +160,9 @@ def load_bundle(store: Path, version: str | None = None, room: int = 0) -> Bundl
     version = version or current_version(store)
     folder = store / VERSIONS / version
     manifest = verify(folder)
+    for name in NEEDED:
+        if name not in manifest["files"]:
+            raise InputError(f"{folder / MANIFEST}: lists no {name}; roll back or publish again")
     catalogue = Catalogue(pl.read_parquet(folder / CATALOG))
     # Mapped, not read: a server copies both into memory that takes later items.
     text_vectors: FloatArray = np.asarray(np.load(folder / TEXT_VECTORS, mmap_mode="c"))

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
 LISTS: Final = 5
-"""Steps of niceness of the thread that makes lists, beyond the event loop's."""
+"""Steps of niceness of the threads that make lists, beyond the event loop's."""
 CHANGES: Final = 10
 """Of the one that works out changes of items."""
 LOADING: Final = 19

@@ -25,7 +25,7 @@ from ranking.publish import publish
 from ranking.ranker import Ranker
 from ranking.recommender import Recommender
 from ranking.requests import Recommendation, Request
-from ranking.store import CURRENT, VERSIONS, current_version, verify, versions
+from ranking.store import CURRENT, VERSIONS, current_version, publish_version, verify, versions
 from ranking.train import RANKER_FOLDER, build_recommender, train_ranker
 from tests.synthetic import EMPTY, World, pipeline_config, read_json, request_of
 
@@ -389,3 +389,9 @@ def test_items_that_all_read_the_same_are_not_fine_tuned_on(tmp_path: Path, bert
     assert report["stage_one"]["validation_recall"] == []
     towers = Towers.load(Path(config.work_dir) / ENCODER_FOLDER / RANKER_TOWERS)
     assert all(np.isfinite(t.numpy()).all() for t in towers.state_dict().values())
+
+
+def test_a_whole_version_of_something_else_is_no_bundle(tmp_path: Path) -> None:
+    publish_version(tmp_path, lambda folder: (folder / "notes.txt").touch(), {})
+    with pytest.raises(InputError, match="manifest.json: lists no catalog.parquet; roll back or publish"):
+        load_bundle(tmp_path)

@@ -29,6 +29,8 @@ BACKGROUND_BATCH: Final = 8
 _SOONEST_RETRY_SECONDS: Final = 0.05
 _GATHER_MOST: Final = 5
 """How many times as long as for one a batch waits for all that are coming."""
+_TOGETHER_PATIENCE: Final = 3
+"""How many times as long it waits where everybody asks together."""
 _COMING_SECONDS: Final = 0.1
 """How long a job is counted with that was announced and does not come."""
 
@@ -86,18 +88,24 @@ class Batcher(Generic[In, Out]):
             limits: how long jobs may wait; None for as long as it takes.
             watch: told of every batch.
             prepare: called once by the thread, before its first batch.
-            gather_seconds: after a batch of several, the next one begins when nobody has come for so long, or
-                when it is full, or after five times as long. A single job after a single job never waits.
+            gather_seconds: after a batch of several, the next one begins as soon as there are as many as were
+                answered or waiting when it ended, or when it is full, or when nobody has come for so long
+                (three times as long where they have just come together), or after five times as long. After
+                a single job nobody waits.
         """
         self._work = work
         self._max_queue = max_queue
         self._longest = None if limits is None else limits.burst_seconds
         self._watch = watch
         self._gather_seconds = gather_seconds
-        self._several = False
-        """Whether the last batch was of several jobs."""
+        self._expected = 0
+        """How many the next batch waits for: those of the last, if several, and who came meanwhile."""
+        self._together = False
+        """Whether all who were expected came before the last batch began, and nobody else while it ran."""
+        self._gathering: asyncio.Event | None = None
+        """Ends the wait for them."""
         self._newest = 0.0
-        """Event loop time at which somebody came last."""
+        """Event loop time at which somebody came last, or was answered."""
         self._queue: deque[_Waiting[In, Out]] = deque()
         self._background: deque[_Waiting[In, Out]] = deque()
         self._coming: deque[float] = deque()
@@ -199,6 +207,8 @@ class Batcher(Generic[In, Out]):
         else:
             self._queue.append(waiting)
             self._watch_the_oldest()
+            if self._gathering is not None and len(self._queue) >= self._expected:
+                self._gathering.set()
         if self._runner is None:
             self._runner = asyncio.create_task(self._drain())
         try:
@@ -225,11 +235,12 @@ class Batcher(Generic[In, Out]):
         loop = asyncio.get_running_loop()
         try:
             while batch := await self._gathered():
-                self._several = len(batch) > 1
                 began = loop.time()
                 self._pressure.began(began, len(batch), len(self._queue))
                 await self._run(batch)
-                ended = loop.time()
+                self._newest = ended = loop.time()
+                self._together = 0 < self._expected <= len(batch) and not self._queue
+                self._expected = len(batch) + len(self._queue) if len(batch) > 1 else 0
                 self._pressure.ended(ended, usual=not any(waiting.urgent for waiting in batch))
                 if self._watch is not None:
                     self._watch.batch([began - waiting.since for waiting in batch], ended - began)
@@ -239,13 +250,17 @@ class Batcher(Generic[In, Out]):
     async def _gathered(self) -> list[_Waiting[In, Out]]:
         """Take the next batch, once those that are just coming have joined it."""
         loop = asyncio.get_running_loop()
+        patience = self._gather_seconds * (_TOGETHER_PATIENCE if self._together else 1)
         latest = loop.time() + _GATHER_MOST * self._gather_seconds
-        while self._several and 0 < len(self._queue) < self._pressure.batch_size:
+        while 0 < len(self._queue) < min(self._expected, self._pressure.batch_size):
             now = loop.time()
-            until = min((now if self._coming else self._newest) + self._gather_seconds, latest)
+            until = min((now if self._coming else self._newest) + patience, latest)
             if until <= now or self._queue[0].urgent or self._closed:
                 break
-            await asyncio.sleep(until - now)
+            self._gathering = asyncio.Event()
+            timer = loop.call_at(until, self._gathering.set)
+            await self._gathering.wait()
+            timer.cancel()
         return self._next_batch()
 
     def _next_batch(self) -> list[_Waiting[In, Out]]:

@@ -163,7 +163,7 @@ class SqliteFile:
             raise StateUnavailable(f"{self.path}: reading user state failed ({error})") from error
 
 
-def one(db: sqlite3.Connection, query: str, *values: str) -> Any:  # noqa: ANN401 - a column has no static type
+def one(db: sqlite3.Connection, query: str, *values: str | int) -> Any:  # noqa: ANN401 - a column has no static type
     """Return the single value of a query."""
     return db.execute(query, values).fetchone()[0]
 

@@ -17,6 +17,12 @@ INSERT INTO settings VALUES ('acknowledged', ?)
 ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)
 """
 _KEEP: Final = "UPDATE item_changes SET text_key = ?, text_vector = ? WHERE revision = ?"
+ACKNOWLEDGED: Final = "SELECT value FROM settings WHERE name = 'acknowledged'"
+"""Finds the revision that has been acknowledged."""
+DELETED_SINCE: Final = """
+SELECT json_group_array(item_id) FROM item_changes WHERE revision > {revision} AND attributes IS NULL
+"""
+"""Finds the items that have been deleted by changes after a revision, as a JSON array."""
 _NEWEST: Final = "SELECT coalesce(max(revision), 0) FROM item_changes"
 
 
@@ -49,16 +55,9 @@ class SqliteItemChanges:
         await self._file.write(lambda db: db.execute(_ACKNOWLEDGE, (revision.to_bytes(8, "big"),)) and None)
 
 
-def acknowledged(db: sqlite3.Connection) -> int:
-    """Return the revision that has been acknowledged; 0 where there is none."""
-    row = db.execute("SELECT value FROM settings WHERE name = 'acknowledged'").fetchone()
-    return 0 if row is None else int.from_bytes(row[0], "big")
-
-
-def deleted_since(db: sqlite3.Connection, revision: int) -> list[str]:
-    """Return the items that have been deleted by changes after a revision."""
-    query = "SELECT item_id FROM item_changes WHERE revision > ? AND attributes IS NULL"
-    return [item for (item,) in db.execute(query, (revision,)).fetchall()]
+def revision_of(acknowledged: bytes | None) -> int:
+    """Return the revision that `ACKNOWLEDGED` has found; 0 where there is none."""
+    return 0 if acknowledged is None else int.from_bytes(acknowledged, "big")
 
 
 def _store(db: sqlite3.Connection, changes: Sequence[ItemChange]) -> int:

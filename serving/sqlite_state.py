@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +18,7 @@ import polars as pl
 
 from serving.histories import file_sha256, read_histories
 from serving.sqlite_file import SqliteFile, one
-from serving.sqlite_items import acknowledged, deleted_since
+from serving.sqlite_items import ACKNOWLEDGED, DELETED_SINCE, revision_of
 from serving.user_state import (
     MICROS,
     ImportResult,
@@ -82,9 +84,10 @@ class SqliteUserState:
         """Return a user's latest events and what has become of the items; see UserState."""
 
         def read(db: sqlite3.Connection) -> Snapshot:
-            # What a commit between the queries adds can only be missing from the first of them.
-            events = _history(db, user_id, limit, before_us, impressions) if user_id else []
-            return Snapshot(events, deleted_since(db, applied), acknowledged(db))
+            query = _SNAPSHOT if impressions else _SNAPSHOT_OF_DEEDS
+            asked = (user_id, _LATEST if before_us is None else before_us, limit, applied)
+            events, deleted, acknowledged = db.execute(query, asked).fetchone()
+            return Snapshot(_past_events(events), json.loads(deleted), revision_of(acknowledged))
 
         return await self._file.read(read, deadline)
 
@@ -138,14 +141,10 @@ class SqliteUserState:
             ]
 
     def _record(self, db: sqlite3.Connection, events: Sequence[NewEvent]) -> list[Outcome]:
-        deleted = {user: self._deleted_us(db, user) for user in {event.user_id for event in events}}
+        hashes = {user: self._hash(user) for user in {event.user_id for event in events}}
         outcomes, change = [], _Sizes()
         for event in events:
-            if event.time_us <= deleted[event.user_id]:
-                outcomes.append(Outcome.user_deleted)
-                continue
             self._last_position = max(self._last_position + 1, time.time_ns())
-            change.users += db.execute(_ADD_USER, (event.user_id,)).rowcount
             row = (
                 event.user_id,
                 event.event_id,
@@ -153,9 +152,17 @@ class SqliteUserState:
                 self._last_position,
                 event.item_id,
                 event.kind,
-                *astuple(event.shown),
+                hashes[event.user_id],
+                *_origin(event.shown),
             )
+            # Mostly the user is known and the event is not, and then this is all.
             added = db.execute(_ADD_EVENT, row).rowcount
+            if not added:
+                if event.time_us <= self._deleted_us(db, event.user_id):
+                    outcomes.append(Outcome.user_deleted)
+                    continue
+                change.users += db.execute(_ADD_USER, (event.user_id,)).rowcount
+                added = db.execute(_ADD_EVENT, row).rowcount
             change.events += added
             outcomes.append(Outcome.new if added else Outcome.duplicate)
         self._file.after_commit(lambda: self._count(change, recorded=change.events > 0))
@@ -220,15 +227,20 @@ class SqliteUserState:
         return frame.height, change.events
 
 
+_origin: Final = attrgetter(*(field.name for field in fields(Shown)))
+"""Where a shopper saw an item, in the order of the columns."""
 _PAGE: Final = 5_000
 """Events that `stored` reads at a time."""
 _USER: Final = "(SELECT id FROM users WHERE user_id = ?1)"
 _ADD_USER: Final = "INSERT INTO users (user_id) VALUES (?) ON CONFLICT DO NOTHING"
-_ADD_EVENT: Final = f"""
+_ADD_EVENT: Final = """
 INSERT INTO events (user, event_id, time_us, position, item_id, kind, recorded,
                     request_id, list_position, surface, model_version, device, hour)
-VALUES ({_USER}, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO NOTHING
+SELECT id, ?2, ?3, ?4, ?5, ?6, 1, ?8, ?9, ?10, ?11, ?12, ?13 FROM users WHERE user_id = ?1
+AND NOT EXISTS (SELECT 1 FROM deleted_users WHERE user_hash = ?7 AND deleted_us >= ?3)
+ON CONFLICT DO NOTHING
 """
+"""Adds an event of a user who is known and was not deleted after it."""
 # A file made from recorded events tells them again, to the second: those are known already.
 _IMPORT_EVENT: Final = f"""
 INSERT INTO events (user, event_id, time_us, position, item_id, kind, recorded)
@@ -237,14 +249,22 @@ SELECT users.id, ?2, ?3, ?4, ?5, ?6, 0 FROM users WHERE users.user_id = ?1 AND N
   AND known.time_us BETWEEN ?3 AND ?3 + {MICROS - 1} AND known.item_id = ?5 AND known.kind = ?6
 ) ON CONFLICT DO NOTHING
 """
+# In one row: the module `sqlite3` lets go of Python's lock and takes it again at every one, and a busy server
+# has other threads that want it.
 _HISTORY: Final = """
-SELECT item_id, kind, time_us FROM events
-WHERE user = (SELECT id FROM users WHERE user_id = ?1) AND time_us < ?2 {kinds}
-ORDER BY time_us DESC, position DESC LIMIT ?3
+SELECT json_group_array(json_array(item_id, kind, time_us)) FROM (
+  SELECT item_id, kind, time_us FROM events
+  WHERE user = (SELECT id FROM users WHERE user_id = ?1) AND time_us < ?2 {kinds}
+  ORDER BY time_us DESC, position DESC LIMIT ?3
+)
 """
 _EVERY_KIND: Final = _HISTORY.format(kinds="")
 # In the words of the partial index, or SQLite would not use it.
 _DEEDS: Final = _HISTORY.format(kinds="AND kind <> 'impression'")
+_SNAPSHOT: Final = f"SELECT ({_EVERY_KIND}), ({DELETED_SINCE.format(revision='?4')}), ({ACKNOWLEDGED})"
+_SNAPSHOT_OF_DEEDS: Final = f"SELECT ({_DEEDS}), ({DELETED_SINCE.format(revision='?4')}), ({ACKNOWLEDGED})"
+_LATEST: Final = 2**63 - 1
+"""Microseconds since 1970 that no event has."""
 
 
 # By the index, from where the page before has ended: no read is so long that the log cannot be emptied.
@@ -268,9 +288,14 @@ class _Sizes:
 def _history(
     db: sqlite3.Connection, user_id: str, limit: int, before_us: int | None, impressions: bool
 ) -> list[PastEvent]:
-    query = _EVERY_KIND if impressions else _DEEDS
-    rows = db.execute(query, (user_id, 2**63 - 1 if before_us is None else before_us, limit)).fetchall()
-    return [PastEvent._make(row) for row in reversed(rows)]
+    asked = (user_id, _LATEST if before_us is None else before_us, limit)
+    return _past_events(one(db, _EVERY_KIND if impressions else _DEEDS, *asked))
+
+
+def _past_events(newest_first: str) -> list[PastEvent]:
+    events = list(map(PastEvent._make, json.loads(newest_first)))
+    events.reverse()
+    return events
 
 
 def _rows(db: sqlite3.Connection, query: str, after: tuple[object, ...]) -> list[Any]:

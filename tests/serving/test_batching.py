@@ -62,15 +62,37 @@ def test_after_a_batch_of_several_those_that_come_together_are_waited_for() -> N
         await worker.submit(1)
         assert loop.time() - began < 0.5, "nobody came together yet"
         await asyncio.gather(worker.submit(2), worker.submit(3))
-        await asyncio.gather(worker.submit(4), later(0.02, 5), later(0.04, 6))
+        both = loop.time()
+        await asyncio.gather(worker.submit(4), later(0.05, 5))
+        assert loop.time() - both < 0.5, "as soon as both are there again, nobody else is waited for"
         full = loop.time()
         await asyncio.gather(*(worker.submit(n) for n in range(7, 11)))
         assert loop.time() - full < 0.5, "a full batch waits for nobody"
-        assert work.batches[-3:] == [[2, 3], [4, 5, 6], [7, 8, 9, 10]]
+        assert work.batches[-3:] == [[2, 3], [4, 5], [7, 8, 9, 10]]
         await worker.submit(11)
         alone = loop.time()
         await worker.submit(12)
         assert loop.time() - alone < 0.5, "a single job after a single one does not wait"
+        await worker.close()
+
+    asyncio.run(scenario())
+
+
+def test_two_groups_that_take_turns_become_one() -> None:
+    async def scenario() -> None:
+        work = Work()
+        worker = Batcher[int, int](work, max_batch=8, max_queue=100, name="test", gather_seconds=0.5)
+        await asyncio.gather(worker.submit(1), worker.submit(2))
+        work.gate.clear()
+        first = [asyncio.create_task(worker.submit(n)) for n in (3, 4)]
+        await asyncio.sleep(0.02)
+        second = [asyncio.create_task(worker.submit(n)) for n in (5, 6)]  # while the first are worked on
+        await asyncio.sleep(0)
+        work.gate.set()
+        await asyncio.gather(*first)
+        first = [asyncio.create_task(worker.submit(n)) for n in (7, 8)]
+        await asyncio.gather(*first, *second)
+        assert work.batches[1:] == [[3, 4], [5, 6, 7, 8]]
         await worker.close()
 
     asyncio.run(scenario())

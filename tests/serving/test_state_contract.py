@@ -60,6 +60,22 @@ def test_history_is_ordered_by_time_then_arrival_and_limited_to_the_latest(backe
     assert nobody == []
 
 
+def test_ids_of_any_characters_come_back_as_they_were(backend: Backend) -> None:
+    odd = ['"', "'", "\\", "a\nb", "\t", "\x01", "\u2028", "größe", "👟", "[1,2]", "x" * 128]
+
+    async def scenario(stores: Stores) -> None:
+        for user in odd:
+            await stores.users.record([new(user, item, START + n, str(n)) for n, item in enumerate(odd)])
+            assert [e.item_id for e in await stores.users.history(user, 20)] == odd
+        revision = await stores.items.store([ItemChange(item, None) for item in odd])
+        await stores.items.acknowledge(revision)
+        found = await stores.users.snapshot(odd[0], 20, 0)
+        assert [e.item_id for e in found.events] == odd
+        assert sorted(found.deleted_items) == sorted(odd)
+
+    backend.run(scenario)
+
+
 def test_equal_times_keep_the_order_of_one_large_batch(backend: Backend) -> None:
     async def scenario(state: UserState) -> list[str]:
         await state.record([new("u", f"i{n}", START, f"{n * 7919 % 1000}") for n in range(1000)])

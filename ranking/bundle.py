@@ -211,4 +211,6 @@ def load_bundle(store: Path, version: str | None = None, room: int = 0) -> Bundl
     encoder = load_text_encoder(
         TextEncoderConfig(model=str(folder / TEXT_ENCODER), max_tokens=int(manifest["max_tokens"]))
     )
+    for parameter in encoder.parameters():  # mapped by transformers: a file cut short would end the process
+        parameter.data = parameter.data.clone()
     return Bundle(version, manifest, catalogue, recommender, encoder.eval(), reduce, lender_index)

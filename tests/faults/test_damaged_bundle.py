@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from features.stages import write_atomically
 from ranking.store import VERSIONS, current_version
 from serving.client import Client
-from serving.queries import RecommendQuery
+from serving.queries import Item, RecommendQuery, SimilarQuery
 from serving.results import FailedReload
 from serving.server import RELOAD_HEALTH
 from tests.faults.conftest import Processes
@@ -187,3 +187,17 @@ def test_a_running_server_keeps_its_model_whatever_harm_is_done_to_the_next(
     assert server.stop() == 0
     errors = server.err.read_text()
     assert errors.count("cannot be served") == len(HARMS) + 2 and "Traceback" not in errors
+
+
+def test_a_running_server_does_not_need_the_files_of_its_model(
+    processes: Processes, trained_store: Path
+) -> None:
+    server = processes.start(store=trained_store, real=True)
+    folder = trained_store / VERSIONS / current_version(trained_store)
+    for name in files_of(folder):
+        os.truncate(folder / name, 0)
+    with Client(server.address) as client:
+        assert client.recommend(RecommendQuery(intent="boots that nobody has asked for")).items
+        client.upsert_items([Item("later", {"title": "A kettle"})])
+        assert client.similar_items(SimilarQuery(text="A kettle", page_size=1)).items[0].item_id == "later"
+    assert server.stop() == 0

@@ -171,6 +171,9 @@ class Benchmark:
             cells["response_bytes"] = response.stat().st_size
             for callers in self.options.callers:
                 cells[f"callers_{callers}"] = self.cell(server, items, callers)
+            for rate in self.options.rates:
+                with CONSOLE.status(f"{rate} calls a second"):
+                    cells[f"rate_{rate}"] = run_load(self.load(server, items, scenario="open", rate=rate))
             cells["peak_mib"] = round(server.memory_mib("VmHWM"))
             for scenario in self.options.scenarios:
                 cells[scenario] = getattr(self, scenario)(server, items, store, cells)
@@ -263,7 +266,9 @@ def rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
             echo = cells.get(f"echo_{callers}")
             share = f"{cell['per_second'] / echo['per_second']:.0%}" if kind == "callers" and echo else ""
             numbers = (f"{cell[f'{p}_ms']:.1f}" for p in ("p50", "p95", "p99"))
-            what = f"{callers} callers" if kind == "callers" else name.replace("_", " ")
+            what = {"callers": f"{callers} callers", "rate": f"{callers} calls a second, by the clock"}.get(
+                kind, name.replace("_", " ")
+            )
             found.append(
                 (f"{int(items):,}", what, f"{cell['per_second']:.0f}", *numbers, str(cell["failed"]), share)
             )
@@ -325,6 +330,9 @@ def main() -> int:
     )
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--callers", type=int, nargs="+", default=list(CALLERS))
+    parser.add_argument(
+        "--rates", type=int, nargs="*", default=[100, 200], help="calls a second that nobody waits with"
+    )
     parser.add_argument("--seconds", type=float, default=60.0, help="per cell")
     parser.add_argument("--scenarios", nargs="*", default=["churn", "freshness", "overload"])
     parser.add_argument(

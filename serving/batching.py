@@ -240,8 +240,9 @@ class Batcher(Generic[In, Out]):
                 await self._run(batch)
                 self._newest = ended = loop.time()
                 self._together = 0 < self._expected <= len(batch) and not self._queue
-                self._expected = len(batch) + len(self._queue) if len(batch) > 1 else 0
-                self._pressure.ended(ended, usual=not any(waiting.urgent for waiting in batch))
+                usual = not any(waiting.urgent for waiting in batch)
+                self._expected = len(batch) + len(self._queue) if usual and len(batch) > 1 else 0
+                self._pressure.ended(ended, usual=usual)
                 if self._watch is not None:
                     self._watch.batch([began - waiting.since for waiting in batch], ended - began)
         finally:

@@ -98,6 +98,22 @@ def test_two_groups_that_take_turns_become_one() -> None:
     asyncio.run(scenario())
 
 
+def test_after_jobs_of_the_background_nobody_is_waited_for() -> None:
+    async def scenario() -> None:
+        work = Work()
+        worker = Batcher[int, int](work, max_batch=8, max_queue=100, name="test", gather_seconds=0.5)
+        for _ in range(2):
+            await asyncio.gather(*(worker.submit(n, background=True) for n in (1, 2, 3)))
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await worker.submit(4)
+        assert loop.time() - began < 0.5
+        assert work.batches[-2:] == [[1, 2, 3], [4]]
+        await worker.close()
+
+    asyncio.run(scenario())
+
+
 def test_nobody_is_waited_for_for_ever() -> None:
     async def scenario() -> None:
         work = Work()

@@ -40,6 +40,7 @@ class Parent:
         command = [
             sys.executable, "-m", "shelfwise", "serve", f"artifacts={store}", "port=0", "workers=2",
             "admin=true", f"metrics.port={self.metrics}", "drain_seconds=5", "item_poll_seconds=60",
+            "limits.history_seconds=5",  # a change takes longer than .2 s where the machine is busy
         ]  # fmt: skip
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

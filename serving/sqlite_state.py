@@ -261,8 +261,9 @@ SELECT json_group_array(json_array(item_id, kind, time_us)) FROM (
 _EVERY_KIND: Final = _HISTORY.format(kinds="")
 # In the words of the partial index, or SQLite would not use it.
 _DEEDS: Final = _HISTORY.format(kinds="AND kind <> 'impression'")
-_SNAPSHOT: Final = f"SELECT ({_EVERY_KIND}), ({DELETED_SINCE.format(revision='?4')}), ({ACKNOWLEDGED})"
-_SNAPSHOT_OF_DEEDS: Final = f"SELECT ({_DEEDS}), ({DELETED_SINCE.format(revision='?4')}), ({ACKNOWLEDGED})"
+_BESIDE: Final = f"({DELETED_SINCE.format(revision='?4')}), ({ACKNOWLEDGED})"
+_SNAPSHOT: Final = f"SELECT ({_EVERY_KIND}), {_BESIDE}"
+_SNAPSHOT_OF_DEEDS: Final = f"SELECT ({_DEEDS}), {_BESIDE}"
 _LATEST: Final = 2**63 - 1
 """Microseconds since 1970 that no event has."""
 

@@ -26,8 +26,12 @@ class Work:
         return [job * 2 for job in jobs]
 
 
-def batcher(work: Work, max_batch: int = 4, max_queue: int = 100) -> Batcher[int, int]:
-    return Batcher[int, int](work, max_batch=max_batch, max_queue=max_queue, name="test")
+def batcher(
+    work: Work, max_batch: int = 4, max_queue: int = 100, gather_seconds: float = 0.0
+) -> Batcher[int, int]:
+    return Batcher[int, int](
+        work, max_batch=max_batch, max_queue=max_queue, name="test", gather_seconds=gather_seconds
+    )
 
 
 def test_an_idle_worker_starts_at_once_and_a_busy_one_finds_a_batch() -> None:
@@ -51,7 +55,7 @@ def test_an_idle_worker_starts_at_once_and_a_busy_one_finds_a_batch() -> None:
 def test_after_a_batch_of_several_those_that_come_together_are_waited_for() -> None:
     async def scenario() -> None:
         work = Work()
-        worker = Batcher[int, int](work, max_batch=4, max_queue=100, name="test", gather_seconds=0.5)
+        worker = batcher(work, gather_seconds=0.5)
 
         async def later(seconds: float, job: int) -> int:
             await asyncio.sleep(seconds)
@@ -81,7 +85,7 @@ def test_after_a_batch_of_several_those_that_come_together_are_waited_for() -> N
 def test_two_groups_that_take_turns_become_one() -> None:
     async def scenario() -> None:
         work = Work()
-        worker = Batcher[int, int](work, max_batch=8, max_queue=100, name="test", gather_seconds=0.5)
+        worker = batcher(work, gather_seconds=0.5)
         await asyncio.gather(worker.submit(1), worker.submit(2))
         work.gate.clear()
         first = [asyncio.create_task(worker.submit(n)) for n in (3, 4)]
@@ -101,7 +105,7 @@ def test_two_groups_that_take_turns_become_one() -> None:
 def test_after_jobs_of_the_background_nobody_is_waited_for() -> None:
     async def scenario() -> None:
         work = Work()
-        worker = Batcher[int, int](work, max_batch=8, max_queue=100, name="test", gather_seconds=0.5)
+        worker = batcher(work, gather_seconds=0.5)
         for _ in range(2):
             await asyncio.gather(*(worker.submit(n, background=True) for n in (1, 2, 3)))
         loop = asyncio.get_running_loop()
@@ -117,7 +121,7 @@ def test_after_jobs_of_the_background_nobody_is_waited_for() -> None:
 def test_nobody_is_waited_for_for_ever() -> None:
     async def scenario() -> None:
         work = Work()
-        worker = Batcher[int, int](work, max_batch=1000, max_queue=1000, name="test", gather_seconds=0.05)
+        worker = batcher(work, max_batch=1000, max_queue=1000, gather_seconds=0.05)
         await asyncio.gather(worker.submit(1), worker.submit(2))
         loop = asyncio.get_running_loop()
         first = asyncio.create_task(worker.submit(3))

@@ -34,6 +34,7 @@ from features.stages import write_atomically
 from ranking.store import CURRENT
 
 CALLERS: Final = (1, 8, 32)
+SCENARIOS: Final = ("churn", "freshness", "overload")
 CONSOLE: Final = Console()
 _SWAP_SECONDS: Final = 10.0
 _EVENTS: Final = 200.0
@@ -334,7 +335,7 @@ def main() -> int:
         "--rates", type=int, nargs="*", default=[100, 200], help="calls a second that nobody waits with"
     )
     parser.add_argument("--seconds", type=float, default=60.0, help="per cell")
-    parser.add_argument("--scenarios", nargs="*", default=["churn", "freshness", "overload"])
+    parser.add_argument("--scenarios", nargs="*", choices=SCENARIOS, default=list(SCENARIOS))
     parser.add_argument(
         "--settle",
         type=float,

@@ -10,9 +10,8 @@ written into reserved memory.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
-from typing import Any
 
 import numpy as np
 
@@ -27,59 +26,10 @@ from ranking.known_texts import KnownTexts
 from ranking.live_arrays import AttributeCodes, LiveArrays, log_prices
 from ranking.live_catalogue import ItemChange, ItemPlan, LiveCatalogue, LiveItem
 from ranking.live_index import LiveIndex
+from ranking.live_version import LiveVersion, NewestRecommender
 from ranking.recommender import Recommender
-from ranking.requests import Recommendation, Request
-from ranking.search import search
 from ranking.sources import CandidateSources, Kept, new_vectors
 from ranking.subset_index import SubsetIndex
-
-
-@dataclass(frozen=True)
-class LiveVersion:
-    """One state of a served bundle: what a request that begins now sees of the items."""
-
-    bundle: Bundle
-    catalogue: LiveCatalogue
-    recommender: LiveItems
-    """Shared by all states: lists are made from the newest vectors and without what is deleted by then."""
-
-    @property
-    def version(self) -> str:
-        """Name of the bundle's version."""
-        return self.bundle.version
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """Content of manifest.json."""
-        return self.bundle.manifest
-
-    @property
-    def kinds(self) -> list[str]:
-        """Event kinds, strongest first."""
-        return self.bundle.kinds
-
-    @property
-    def exclude_seen(self) -> bool:
-        """Whether items of the history are left out when the request does not say."""
-        return self.bundle.exclude_seen
-
-    @property
-    def data_end(self) -> int:
-        """Unix seconds of the last event that the bundle learnt from."""
-        return self.bundle.data_end
-
-    @property
-    def text_vectors(self) -> FloatArray:
-        """Unit text vectors, [items, text dim]."""
-        return self.recommender.recommender.text_vectors
-
-    def encode_items(self, texts: list[str]) -> FloatArray:
-        """Return unit vectors of item texts, [texts, text dim]."""
-        return self.bundle.encode_items(texts)
-
-    def encode_queries(self, texts: list[str]) -> FloatArray:
-        """Return unit vectors of free text, [texts, text dim]."""
-        return self.bundle.encode_queries(texts)
 
 
 class LiveItems:
@@ -132,31 +82,11 @@ class LiveItems:
         self._moved_factors = arrays.factor_vectors[:0]
         self._moved_new = new_vectors(arrays)[:0]
         catalogue = LiveCatalogue(bundle.catalogue)
-        self.recommender = self._recommender(catalogue)
-        """Makes lists from the newest state; for the thread that runs the model."""
-        self._bundle = replace(bundle, recommender=self.recommender)
+        self._newest = NewestRecommender(self._recommender(catalogue))
+        self._bundle = replace(bundle, recommender=self._newest.recommender)
         self._texts = KnownTexts(self._bundle)
-        self.current = LiveVersion(self._bundle, catalogue, self)
+        self.current = LiveVersion(self._bundle, catalogue, self._newest)
         """The newest state."""
-
-    def recommend(self, requests: Sequence[Request]) -> list[Recommendation]:
-        """Make a list for every request, whichever state it began with: rows mean the same in all of them."""
-        return self.recommender.recommend(self._for_now(requests))
-
-    def search(self, requests: Sequence[Request]) -> list[Recommendation]:
-        """Find items by words; see `ranking.search.search`."""
-        return search(self.recommender, self._for_now(requests))
-
-    def _for_now(self, requests: Sequence[Request]) -> list[Request]:
-        size = self.recommender.items
-        return [r if r.allowed is None else replace(r, allowed=_padded(r.allowed, size)) for r in requests]
-
-    def similar(
-        self, vectors: FloatArray, k: int, exclude: IntArray, allowed: BoolArray | None = None
-    ) -> tuple[IntArray, FloatArray]:
-        """Return the items whose texts are nearest; see `Recommender.similar`."""
-        allowed = None if allowed is None else _padded(allowed, self.recommender.items)
-        return self.recommender.similar(vectors, k, exclude, allowed)
 
     def plan(self, changes: Sequence[ItemChange]) -> ItemPlan:
         """Work out what changes come to against the current state; the last one of an item counts.
@@ -238,8 +168,8 @@ class LiveItems:
             base = self._arrays.view(self._base_size)
             self._moved_factors = base.factor_vectors[self._moved]
             self._moved_new = new_vectors(base)[self._moved]
-        self.recommender = self._recommender(catalogue)
-        self.current = LiveVersion(self._bundle, catalogue, self)
+        self._newest.recommender = self._recommender(catalogue)
+        self.current = LiveVersion(self._bundle, catalogue, self._newest)
         return self.current
 
     def _rows_of(self, plan: ItemPlan, catalogue: LiveCatalogue) -> list[int]:
@@ -259,7 +189,7 @@ class LiveItems:
         """
         self._popular = np.argsort(-counts, kind="stable").astype(np.int32)
         catalogue = self.current.catalogue
-        self.recommender.sources.by_popularity = self._popularity(catalogue)
+        self._newest.recommender.sources.by_popularity = self._popularity(catalogue)
 
     def _popularity(self, catalogue: LiveCatalogue) -> IntArray:
         """Return the rows in order of popularity: new ones last, deleted ones left out."""
@@ -358,11 +288,6 @@ class LiveItems:
             self._arrays.put_neighbours(row, near, catalogue.size)
             for row, near in zip(rows.tolist(), found, strict=True)
         ]
-
-
-def _padded(allowed: BoolArray, size: int) -> BoolArray:
-    """Return a mask for a catalogue that has grown since it was made: later rows are not allowed."""
-    return allowed if len(allowed) == size else np.pad(allowed, (0, size - len(allowed)))
 
 
 def _plain(values: Mapping[str, object]) -> dict[str, object]:

@@ -120,9 +120,14 @@ class ItemFollower:
         self._watch.start()
 
     async def stop(self) -> None:
-        """Stop following; whoever waits for a revision is told."""
+        """Stop following, for good; whoever waits for a revision is told."""
+        if self._stopped:
+            return
         self._stopped = True
         await self._watch.stop()
+        # The watch and the callback hold this object, which holds them: without this the model's memory would
+        # stay until Python next looks for such circles, which may be several models later.
+        del self._model, self._applied
         async with self._progress:
             self._progress.notify_all()
 

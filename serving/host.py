@@ -255,13 +255,17 @@ class ModelHost:
             live, self._changes, self.jobs, self._upkeep, applied, self._config.item_poll_seconds
         )
         hosted = _Hosted(live, derived, LivePopularity(live.current), follower)
-        await follower.prepare(self.loading)
-        if hosted.popularity.active:
-            await self._count(hosted, await self._state.item_counts())
-        await self._warm_up(live.current)
-        while self._hosted is not None and follower.revision < self._hosted.follower.revision:
-            # What has been acknowledged in the meantime must hold here too.
+        try:
             await follower.prepare(self.loading)
+            if hosted.popularity.active:
+                await self._count(hosted, await self._state.item_counts())
+            await self._warm_up(live.current)
+            while self._hosted is not None and follower.revision < self._hosted.follower.revision:
+                # What has been acknowledged in the meantime must hold here too.
+                await follower.prepare(self.loading)
+        except BaseException:
+            await follower.stop()  # lets go of the model
+            raise
         former, self._hosted = self._hosted, hosted
         self._metrics.model(live.current.version, live.current.data_end, derived.since_us / 1e6)
         follower.start()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,7 @@ class BundleWatcher:
             await self._host.load(live, derived)
         except Exception as error:
             await self._fail(version, error)
+            traceback.clear_frames(error.__traceback__)  # which hold the model, and in a circle the error
         else:
             await self._report(None)
 

@@ -1,3 +1,5 @@
+"""Stage one: the loss of a step, what augments it, validation, and several processes."""
+
 from __future__ import annotations
 
 import copy
@@ -11,17 +13,17 @@ import torch
 from rich.console import Console
 
 from conf.encoders import Precision, TextEncoderConfig
-from encoders.contexts import ContextBatch, ContextSampler
+from encoders.contexts import ContextBatch
 from encoders.embedding import embed_texts
 from encoders.fitting import MONITORED, Fit, fit
 from encoders.item_tower import whitening
 from encoders.stage_one import ContextBatches, StageOne
 from encoders.text_encoder import TextEncoder, load_text_encoder
-from encoders.train import text_ids
 from features.dataset import Dataset, IntArray
 from features.splits import Queries
+from tests.encoders.sampled import sampler_of
 from tests.encoders.test_losses import naive_in_batch
-from tests.synthetic import everything, make_dataset
+from tests.synthetic import make_dataset
 
 SETTINGS = TextEncoderConfig(
     batch_size=8,
@@ -33,13 +35,6 @@ SETTINGS = TextEncoderConfig(
     projection=0,
     max_steps=10,
 )
-
-
-def sampler_of(
-    dataset: Dataset, window: int = 3, texts: IntArray | None = None, piece: int = 4
-) -> ContextSampler:
-    ids = text_ids(dataset.catalogue.texts) if texts is None else texts
-    return ContextSampler(dataset.events, everything(dataset), dataset.kind_weights, ids, window, piece)
 
 
 def ask(user: list[int], end: list[int], targets: list[int]) -> Queries:
@@ -66,99 +61,6 @@ def module_of(
     )  # fmt: skip
     module.rng = np.random.default_rng(0)
     return module
-
-
-def test_contexts_are_what_came_just_before_in_one_history(dataset: Dataset) -> None:
-    window, piece = 3, 4
-    events = dataset.events
-    allowed: set[tuple[int, tuple[int, ...], int]] = set()
-    for user in range(events.users):
-        own = events.item[events.offsets[user] : events.offsets[user + 1]].tolist()
-        for place in range(1, len(own)):
-            for first in range(max(place - piece + 1, 0), place):
-                before = own[max(place - window, first) : place]
-                allowed.add((user, tuple(i for i in before if i != own[place]), own[place]))
-    drawn: set[tuple[int, tuple[int, ...], int]] = set()
-    for batch in sampler_of(dataset, window, piece=piece).batches(300, 32, seed=0):
-        for user, context, positive in zip(batch.user, batch.context, batch.positive, strict=True):
-            drawn.add((int(user), tuple(int(i) for i in context if i >= 0), int(positive)))
-    assert drawn <= allowed
-    pairs = {(user, positive) for user, _, positive in allowed}
-    assert len({(u, p) for u, _, p in drawn}) > 0.95 * len(pairs), "every positive is drawn sooner or later"
-
-
-def test_a_piece_gives_a_context_per_event_but_its_first() -> None:
-    rows = [("u", item, "purchase", n) for n, item in enumerate("abcdef")]
-    data = make_dataset(rows, list("abcdef"))
-    sampler = sampler_of(data, window=2, piece=4)
-    for batch in sampler.batches(20, 1, seed=0):
-        last = int(batch.positive[-1])
-        count = min(last, 3)
-        assert batch.positive.tolist() == list(range(last - count + 1, last + 1))
-        first = last - count
-        assert batch.context[0].tolist() == [-1, first], "what lies before the piece is not read"
-        assert batch.rows().tolist() == list(range(first, last + 1))
-
-
-def test_contexts_come_from_training_prefixes_only(dataset: Dataset) -> None:
-    events = dataset.events
-    end = events.offsets[:-1] + 3
-    sampler = ContextSampler(events, end, dataset.kind_weights, text_ids(dataset.catalogue.texts), 5, 8)
-    allowed = {
-        (user, int(item))
-        for user in range(events.users)
-        for item in events.item[events.offsets[user] : end[user]]
-    }
-    for batch in sampler.batches(40, 16, seed=1):
-        for user, context, positive in zip(batch.user, batch.context, batch.positive, strict=True):
-            assert {(int(user), int(i)) for i in context if i >= 0} | {(int(user), int(positive))} <= allowed
-
-
-def test_the_same_seed_draws_the_same_contexts(dataset: Dataset) -> None:
-    def draw(seed: int) -> list[list[int]]:
-        return [b.positive.tolist() for b in sampler_of(dataset).batches(3, 8, seed)]
-
-    assert draw(5) == draw(5) != draw(6)
-
-
-def test_a_context_weighs_what_its_positive_weighs() -> None:
-    rows = [("u", "a", "purchase", 0), ("u", "b", "click", 1), ("u", "c", "purchase", 2)]
-    data = make_dataset(rows, ["a", "b", "c"], {"purchase": 1.0, "click": 0.25})
-    for batch in sampler_of(data).batches(10, 4, seed=0):
-        expected = {1: 0.25, 2: 1.0}
-        assert batch.weight.tolist() == [expected[int(p)] for p in batch.positive]
-
-
-def test_items_that_read_the_same_make_no_context() -> None:
-    rows = [("u", item, "purchase", 0) for item in ("a", "b", "a", "b", "a", "c")]
-    data = make_dataset(rows, ["a", "b", "c"])
-    same = np.array([0, 0, 1], np.int32)
-    sampler = sampler_of(data, window=2, texts=same)
-    for batch in sampler.batches(20, 4, seed=0):
-        assert len(batch.user) > 0 and set(batch.positive.tolist()) == {2}
-    assert len(sampler) == 1
-    assert len(sampler_of(data, texts=np.zeros(3, np.int32))) == 0, "nothing to learn from"
-
-
-def test_log_q_by_hand() -> None:
-    rows = [("u", item, "purchase", 0) for item in ("a", "b", "a")]
-    data = make_dataset(rows, ["a", "b", "c"])
-    np.testing.assert_allclose(sampler_of(data).log_q, np.log([3 / 6, 2 / 6, 1 / 6]), atol=1e-6)
-
-
-def test_false_negatives_are_the_users_own_items_and_equal_texts() -> None:
-    rows = [("u", "a", "purchase", 0), ("u", "b", "purchase", 1), ("v", "c", "purchase", 0)]
-    data = make_dataset(rows, ["a", "b", "c", "d", "e"])
-    sampler = sampler_of(data, texts=np.array([0, 1, 2, 1, 3], np.int32))
-    batch = ContextBatch(
-        np.array([0, 1], np.int32),
-        np.array([[0], [2]], np.int32),
-        np.array([1, 4], np.int32),
-        np.ones(2, np.float32),
-    )
-    hidden = sampler.false_negatives(batch, np.arange(5, dtype=np.int32))
-    # u has a and b, and d reads like the positive b; v has c, and e is the positive itself.
-    assert hidden.tolist() == [[True, True, False, True, False], [False, False, True, False, True]]
 
 
 def test_a_step_encodes_every_distinct_item_once(

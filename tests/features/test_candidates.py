@@ -1,3 +1,5 @@
+"""Features of candidates by hand, on four items that are easy to tell apart."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -17,20 +19,12 @@ from features.candidates import (
     feature_names,
     recency_weights,
 )  # fmt: skip
-from features.dataset import Dataset, FloatArray
+from features.dataset import FloatArray
 from features.histories import HistoryBatch, batch_histories
 from features.statistics import DAY, Neighbours, Statistics
 from ranking.requests import History
-from tests.features.slow_features import slow_features, spread
-from tests.synthetic import (
-    EMPTY,
-    START,
-    history_of,
-    make_dataset,
-    make_factors,
-    make_recommender,
-    random_units,
-)  # fmt: skip
+from tests.features.slow_features import spread
+from tests.synthetic import EMPTY, make_dataset, make_recommender
 
 NOW = 1_000 * DAY
 AFFINITY = np.array([[1, 0], [0, 1], [0.6, 0.8], [0, 0]], np.float32)
@@ -150,6 +144,7 @@ def test_names_are_distinct_and_grow_with_the_attributes() -> None:
 
 SHARE = (1 / 1.1 + 1) / (1 / 1.1 + 1 / 1.05 + 1)
 """Part of the first and third of three events whose weights by age are 1/1.1, 1/1.05 and 1."""
+
 
 # Three events, oldest first: item 0 bought 12 days ago, item 1 clicked 4 days ago, item 0 bought 2 days ago.
 EXPECTED: dict[str, Any] = {
@@ -302,51 +297,6 @@ def test_recency_weights_and_spread_by_hand(arrays: ItemArrays) -> None:
     )
 
 
-def full(dataset: Dataset, users: list[int], rows: np.ndarray, vectors: FloatArray) -> np.ndarray:
-    arrays = make_recommender(dataset, vectors, factors=make_factors(dataset)).arrays
-    asking = UserVectors(
-        random_units(60, vectors.shape[1])[users],
-        random_units(60, 8, seed=1)[users],
-        np.zeros((len(users), 0), np.float32),
-    )
-    histories = [history_of(dataset, u) for u in users]
-    batch = batch_histories(
-        [h.items for h in histories], [h.kinds for h in histories], [h.times for h in histories],
-        [START + 60 * DAY] * len(users),
-    )  # fmt: skip
-    candidates = Candidates(rows, np.ones(rows.shape, np.int16), np.ones(rows.shape, np.float32))
-    return candidate_features(
-        batch,
-        candidates,
-        arrays,
-        asking,
-        np.zeros((len(users), 2), np.float32),
-        np.array([False, True]),
-    )
-
-
-def test_features_do_not_depend_on_what_is_beside_them(dataset: Dataset, text_vectors: FloatArray) -> None:
-    rng = np.random.default_rng(0)
-    users = list(range(12))
-    rows = np.stack([rng.permutation(60)[:15] for _ in users]).astype(np.int32)
-    together = full(dataset, users, rows, text_vectors)
-    assert np.isfinite(together).all()
-    for place, user in enumerate(users):
-        np.testing.assert_allclose(
-            full(dataset, [user], rows[place : place + 1], text_vectors)[0],
-            together[place],
-            rtol=1e-6,
-            atol=1e-6,
-        )
-    for column in (0, 7, 14):
-        np.testing.assert_allclose(
-            full(dataset, users, rows[:, column : column + 1], text_vectors)[:, 0],
-            together[:, column],
-            rtol=1e-6,
-            atol=1e-6,
-        )
-
-
 def test_demand_is_what_was_sold_before_each_querys_own_day(arrays: ItemArrays) -> None:
     """The same candidates, asked for today, in the morning 5 days ago, and the day after that."""
     batch = batch_histories(
@@ -382,36 +332,3 @@ def test_one_attribute_less_is_two_features_less(arrays: ItemArrays) -> None:
         arrays, statistics=replace(arrays.statistics, attributes=arrays.statistics.attributes[:, :1])
     )
     assert "attribute_1" not in features_of(one, batch_of(EMPTY), [[0]])
-
-
-def test_features_are_those_of_the_simple_way(dataset: Dataset, text_vectors: FloatArray) -> None:
-    """Padding, repeated events, empty histories, other moments, attributes without a value."""
-    rng = np.random.default_rng(5)
-    arrays = make_recommender(dataset, text_vectors, factors=make_factors(dataset)).arrays
-    codes = np.where(rng.random((60, 3)) < 0.2, -1, rng.integers(0, 4, (60, 3))).astype(np.int32)
-    arrays = replace(
-        arrays,
-        affinity_units=random_units(60, 12, seed=2),
-        statistics=replace(arrays.statistics, attributes=codes),
-    )
-    past = [history_of(dataset, user) for user in range(20)]
-    long = past[7]
-    past[3] = EMPTY
-    past[7] = History(np.tile(long.items, 12), np.tile(long.kinds, 12), np.tile(long.times, 12))
-    batch = batch_histories(
-        [h.items for h in past], [h.kinds for h in past], [h.times for h in past],
-        [START + int(rng.integers(30, 90)) * DAY for _ in past],
-    )  # fmt: skip
-    rows = np.stack([rng.permutation(60)[:25] for _ in past]).astype(np.int32)
-    rows[rng.random(rows.shape) < 0.1] = -1
-    candidates = Candidates(
-        rows, rng.integers(1, 256, rows.shape).astype(np.int16), np.ones(rows.shape, np.float32)
-    )
-    users = UserVectors(
-        random_units(20, arrays.item_vectors.shape[1]),
-        random_units(20, arrays.factor_vectors.shape[1], seed=1),
-        affinity_profiles(batch, arrays.affinity_units),
-    )
-    best = rng.random((20, 2)).astype(np.float32)
-    asked = (batch, candidates, arrays, users, best, np.array([False, True]))
-    np.testing.assert_allclose(candidate_features(*asked), slow_features(*asked), rtol=1e-5, atol=2e-6)

@@ -1,3 +1,5 @@
+"""Dividing events into what is known and what is asked for: by time, and leaving one out."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -8,37 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf.errors import InputError
-from conf.schema import FactorConfig, Refit, SplitConfig, SplitKind
-from encoders.factors import Factors
-from encoders.sequences import training_windows
-from features.candidates import Candidates, candidate_features
-from features.dataset import Dataset, FloatArray
-from features.histories import histories_of
+from conf.schema import SplitConfig, SplitKind
 from features.splits import Queries, Split, exclude_seen, make_split, ragged_ranges
-from features.statistics import Statistics, item_statistics
-from features.training_windows import ranker_windows, refit_cut
-from ranking.assemble import item_arrays, sketch, text_neighbours
-from tests.synthetic import DAY, START, EventRow, make_dataset, make_recommender, with_event
-
-LEAVE_ONE_OUT = SplitConfig(kind=SplitKind.leave_one_out)
-ITEMS = [f"i{n}" for n in range(10)]
-
-
-def bought(user: str, *items: int, start: int = 0) -> list[EventRow]:
-    return [(user, f"i{item}", "purchase", start + 10 * place) for place, item in enumerate(items)]
-
-
-def asked(queries: Queries) -> list[tuple[int, int, int, list[int]]]:
-    """User, end of the history, time and sorted targets of every query."""
-    return [
-        (
-            int(queries.user[q]),
-            int(queries.end[q]),
-            int(queries.time[q]),
-            sorted(queries.targets[queries.target_offsets[q] : queries.target_offsets[q + 1]].tolist()),
-        )
-        for q in range(len(queries))
-    ]
+from tests.features.divided import ITEMS, LEAVE_ONE_OUT, asked, bought, dates, days
+from tests.synthetic import DAY, START, EventRow, make_dataset
 
 
 def test_ragged_ranges_by_hand() -> None:
@@ -121,16 +96,6 @@ def test_without_timestamps_only_leave_one_out_works() -> None:
         make_split(data, SplitConfig(), [])
 
 
-def days(*moments: tuple[str, int, int]) -> list[EventRow]:
-    """Events of (user, item, day)."""
-    return [(user, f"i{item}", "purchase", START + day * DAY) for user, item, day in moments]
-
-
-def dates(valid: int, test: int) -> SplitConfig:
-    stamps = [str(np.datetime64(START + day * DAY, "s")) for day in (valid, test)]
-    return SplitConfig(valid_start=stamps[0], test_start=stamps[1], ranker_fraction=0.1)
-
-
 def test_global_time_by_hand() -> None:
     data = make_dataset(
         days(
@@ -152,75 +117,6 @@ def test_global_time_by_hand() -> None:
     assert asked(split.valid) == [(0, 2, at[1], [2])]
     # Twice the same item is one target; c has no history; b's target is in its own history; d is not asked.
     assert asked(split.test) == [(0, 3, at[2], [3]), (1, 7, at[2], [4]), (2, 8, at[2], [6])]
-
-
-def test_ranker_windows_ask_later_and_stop_at_validation() -> None:
-    data = make_dataset(
-        days(
-            ("a", 0, 0),
-            ("a", 1, 5),
-            ("a", 2, 7),
-            ("a", 3, 8),
-            ("a", 4, 10),
-            *((f"x{n}", 9, 0) for n in range(5)),
-        ),
-        ITEMS,
-    )
-    split = make_split(data, replace(dates(8, 10), ranker_fraction=0.2), [])
-    first, second = ranker_windows(data, split, [], 2)
-    # Validation covers two days, and so does every window but the last ones, which have one at least.
-    assert (first.time, second.time) == (START + 5 * DAY, START + 7 * DAY)
-    assert asked(first.queries) == [(0, 1, first.time, [1])]
-    # Day 5 is history by now; day 8 is validation's.
-    assert asked(second.queries) == [(0, 2, second.time, [2])]
-    assert second.end.tolist()[0] == 2
-    assert len(ranker_windows(data, split, [], 1)) == 1
-
-
-def test_a_ranker_window_shorter_than_half_of_validation_is_asked_once() -> None:
-    """Validation covers three days, the ranker's window one: no later moment leaves half as much time."""
-    data = make_dataset(days(*(("a", n % 10, n) for n in range(16))), ITEMS)
-    split = make_split(data, replace(dates(10, 13), ranker_fraction=1 / 16), [])
-    assert split.tower_time == START + 9 * DAY
-    [window] = ranker_windows(data, split, [], 3)
-    assert asked(window.queries) == [(0, 9, START + 9 * DAY, [9])], "day 10 is validation's"
-
-
-def test_leave_one_out_has_one_ranker_window() -> None:
-    data = make_dataset(bought("a", 1, 2, 3, 4, 5), ITEMS)
-    windows = ranker_windows(data, make_split(data, LEAVE_ONE_OUT, []), [], 3)
-    assert [asked(w.queries) for w in windows] == [[(0, 2, windows[0].time, [3])]]
-
-
-def test_a_refit_asks_on_to_its_cut() -> None:
-    data = make_dataset(days(*(("a", n % 10, n) for n in range(20))), ITEMS)
-    split = make_split(data, replace(dates(14, 18), ranker_fraction=0.19), [])
-    assert split.tower_time == START + 10 * DAY
-    cut = refit_cut(data, split, Refit.before_test)
-    assert cut is not None and cut.time == split.state_time and cut.end.tolist() == [18]
-    plain, longer = ranker_windows(data, split, [], 3), ranker_windows(data, split, [], 3, cut)
-    assert [(w.time - START) // DAY for w in plain] == [10, 11, 12]
-    # Twice the window, twice the moments; none asks for what test asks for.
-    assert len(longer) == 6 and longer[-1].time == START + 16 * DAY
-    assert [w.after_training for w in longer] == [w.time >= split.train_time for w in longer]
-    assert max(t for w in longer for t in w.queries.targets) <= 9 and asked(longer[-1].queries)[0][3] == [
-        6,
-        7,
-    ]
-    everything = refit_cut(data, split, Refit.everything)
-    assert everything is not None and everything.end.tolist() == [20]
-    assert refit_cut(data, split, Refit.never) is None
-
-
-def test_leave_one_out_is_refitted_on_everything_or_not_at_all() -> None:
-    data = make_dataset(bought("a", 1, 2, 3, 4, 5), ITEMS)
-    split = make_split(data, LEAVE_ONE_OUT, [])
-    assert refit_cut(data, split, Refit.before_test) is None, "published tables do not learn from validation"
-    cut = refit_cut(data, split, Refit.everything)
-    assert cut is not None and cut.end.tolist() == [5]
-    first, second = ranker_windows(data, split, [], 3, cut)
-    assert (asked(first.queries)[0][3], asked(second.queries)[0][3]) == ([3], [4])
-    assert (first.after_training, second.after_training) == (False, True)
 
 
 def test_an_event_at_the_cut_belongs_to_the_later_window() -> None:
@@ -344,91 +240,3 @@ def test_one_repeat_in_twenty_is_the_border(repeating: int) -> None:
     rows = [r for n in range(20) for r in bought(f"u{n}", 1, 2, 1 if n < repeating else 3, 4)]
     data = make_dataset(rows, ITEMS)
     assert exclude_seen(data, make_split(data, LEAVE_ONE_OUT, []), None) is (repeating == 1)
-
-
-def past(split: Split) -> list[object]:
-    """Everything of a split that is computed before its test window."""
-    return [
-        split.tower_end.tolist(),
-        split.train_end.tolist(),
-        split.tower_time,
-        split.train_time,
-        split.state_time,
-        asked(split.ranker),
-        asked(split.valid),
-    ]
-
-
-def known(dataset: Dataset, split: Split, vectors: FloatArray) -> list[np.ndarray]:
-    """Statistics, factors, candidate features and training windows as of the validation queries."""
-    statistics = item_statistics(dataset, split.train_end, split.train_time, 5, 5)
-    begin = dataset.events.offsets[:-1]
-    factors = Factors.fit(
-        dataset.events, ragged_ranges(begin, split.train_end - begin), len(vectors), dataset.kind_weights,
-        FactorConfig(dim=4), 0,
-    )  # fmt: skip
-    assert factors is not None
-    near = text_neighbours(sketch(vectors), 20)
-    factors = factors.lend(near)
-    made = make_recommender(dataset, vectors, factors=factors)
-    arrays = item_arrays(statistics, vectors, None, made.config, near, factors=factors)
-    batch = histories_of(dataset.events, split.valid)
-    users = made.encode(batch)
-    rows = np.tile(np.arange(len(vectors), dtype=np.int32), (len(batch), 1))
-    candidates = Candidates(rows, np.ones(rows.shape, np.int16), np.ones(rows.shape, np.float32))
-    best = np.zeros((len(batch), 2), np.float32)
-    features = candidate_features(batch, candidates, arrays, users, best, np.zeros(2, np.bool_))
-    start, stop = training_windows(dataset.events, split.train_end, 4, np.random.default_rng(0))
-    trained = [dataset.events.item[a:b] for a, b in zip(start, stop, strict=True)]
-    fields = [getattr(statistics, name) for name in Statistics.__dataclass_fields__]
-    fields += [factors.vectors, factors.dual, users.factors]
-    return [*fields, np.argsort(-statistics.recent, kind="stable"), features, start, stop, *trained]
-
-
-@pytest.mark.parametrize("kind", list(SplitKind))
-def test_the_future_changes_nothing_in_the_past(
-    dataset: Dataset, text_vectors: FloatArray, kind: SplitKind
-) -> None:
-    config = LEAVE_ONE_OUT if kind is SplitKind.leave_one_out else SplitConfig()
-    split = make_split(dataset, config, [])
-    assert asked(split.test)
-    # The last event of a user who is asked in the test window: another item, a century later.
-    last = int(dataset.events.offsets[split.test.user[0] + 1]) - 1
-    planted = with_event(
-        dataset, last, item=(int(dataset.events.item[last]) + 1) % 60, time=START + 36_500 * DAY
-    )
-    after = make_split(planted, config, [])
-    assert asked(after.test) != asked(split.test)
-    assert past(after) == past(split)
-    for before, now in zip(
-        known(dataset, split, text_vectors), known(planted, after, text_vectors), strict=True
-    ):
-        assert np.array_equal(before, now)
-
-
-def test_a_planted_future_row_changes_nothing_in_the_past(dataset: Dataset, text_vectors: FloatArray) -> None:
-    config = SplitConfig(
-        valid_start=str(np.datetime64(START + 28 * DAY, "s")),
-        test_start=str(np.datetime64(START + 34 * DAY, "s")),
-    )
-    split = make_split(dataset, config, [])
-    events = dataset.events
-    users = np.append(events.user, events.users - 1).astype(np.int32)
-    planted = replace(
-        dataset,
-        events=replace(
-            events,
-            user=users,
-            item=np.append(events.item, 0).astype(np.int32),
-            kind=np.append(events.kind, 0).astype(np.int8),
-            time=np.append(events.time, START + 36_500 * DAY),
-            offsets=np.append(events.offsets[:-1], len(users)),
-        ),
-    )
-    after = make_split(planted, config, [])
-    assert past(after) == past(split)
-    assert len(after.test.targets) == len(split.test.targets) + 1
-    for before, now in zip(
-        known(dataset, split, text_vectors), known(planted, after, text_vectors), strict=True
-    ):
-        assert np.array_equal(before, now)

@@ -82,7 +82,7 @@ def test_the_newest_of_equal_reasons_is_told(arrays: ItemArrays) -> None:
 
 def test_everything_a_source_proposes_has_a_reason(dataset: Dataset, text_vectors: FloatArray) -> None:
     from ranking.sources import Limits
-    from tests.ranking.test_sources import batch_of
+    from tests.ranking.asked import batch_of
     from tests.synthetic import history_of
 
     recommender = make_recommender(dataset, text_vectors, factors=make_factors(dataset))

@@ -194,6 +194,6 @@ def test_codes_follow_items_that_change(dataset: Dataset, encoder: TextEncoder) 
 def test_an_item_deleted_in_the_meantime_is_not_pinned(dataset: Dataset, encoder: TextEncoder) -> None:
     live = LiveItems(make_bundle(dataset, encoder), 10)
     request = replace(request_of(dataset, 0, k=5), rules=Rules(pins=(Pin(7, 1),)))
-    assert rows(live.recommend([request])[0])[0] == 7
+    assert rows(live.current.recommender.recommend([request])[0])[0] == 7
     live.apply(live.plan([ItemChange(dataset.catalogue.ids[7], None)]))
-    assert 7 not in rows(live.recommend([request])[0])
+    assert 7 not in rows(live.current.recommender.recommend([request])[0])

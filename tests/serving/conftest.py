@@ -160,6 +160,20 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     server.close()
 
 
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
+    """Starts Redis servers that a test may stop and spoil."""
+    started: list[RedisServer] = []
+
+    def begin(**settings: str) -> RedisServer:
+        started.append(RedisServer(tmp_path / f"redis-{len(started)}", **settings))
+        return started[-1]
+
+    yield begin
+    for server in started:
+        server.close()
+
+
 @pytest.fixture(params=["sqlite", "redis"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
     folder = tmp_path / "state"

@@ -25,7 +25,7 @@ from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.queries import BatchQuery
 from serving.results import UserListResult
 from tests.serving.conftest import Harness, Servers, until
-from tests.serving.test_batch_lists import fill, name_of
+from tests.serving.list_streams import fill, name_of
 from tests.serving.test_clients import closed_port
 from tests.serving.test_security import Authority, tls
 

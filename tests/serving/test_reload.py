@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import shutil
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -149,6 +152,35 @@ def test_a_model_that_cannot_answer_or_does_not_fit_is_not_served(
         failed = client.status().failed_reload
         assert failed is not None and says in failed.reason
         assert client.recommend(RecommendQuery(intent="boots")).model_version == V1
+
+
+@pytest.mark.parametrize("second", [FakeBundle, Unwell])
+def test_the_memory_of_a_model_is_free_as_soon_as_it_is_not_served(
+    servers: Servers, second: Callable[[str], FakeBundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: dict[str, weakref.ref[FakeBundle]] = {}
+    # Whoever captures logs for tests keeps the traceback of the one that fails.
+    monkeypatch.setattr(logging.getLogger("serving.reload"), "disabled", True)
+
+    def load(version: str) -> LiveModel:
+        model = second(version) if version == V2 else FakeBundle(version)
+        loaded[version] = weakref.ref(model)
+        return model
+
+    point(servers.store, V1)
+    server = servers.start(FakeBundle(V1), load=load, reload_seconds=FAST)
+    gc.disable()  # which would find it some time, perhaps several models later
+    try:
+        with Client(server.address) as client:
+            point(servers.store, V2)
+            until(lambda: V2 in loaded and (second is Unwell or serving(client, V2)()))
+            client.recommend(RecommendQuery(user_id="u"))
+            point(servers.store, V3)
+            until(serving(client, V3))
+            until(lambda: loaded[V2]() is None)
+            assert loaded[V3]() is not None
+    finally:
+        gc.enable()
 
 
 def test_a_pointer_to_nothing_is_reported_and_heals(server: Harness) -> None:

@@ -1,4 +1,4 @@
-"""What every store of events and item changes promises, whatever it is made of."""
+"""What every store of events promises of events and users, whatever it is made of."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-import pytest
-
-from conf.errors import InputError
-from ranking.live_catalogue import ItemChange, TextVector
-from serving.item_changes import ItemChanges, StoredChange
+from ranking.live_catalogue import ItemChange
 from serving.stores import Stores
 from serving.user_state import (
     MICROS,
@@ -21,20 +16,13 @@ from serving.user_state import (
     Outcome,
     PastEvent,
     Shown,
-    Snapshot,
     StoredEvent,
     UserState,
 )
 from tests.serving.backends import Backend
-from tests.serving.test_user_state import histories, new
+from tests.serving.test_user_state import START, histories, new
 
-START = 1_700_000_000 * MICROS
 SHOWN = Shown("r-1", 3, "home", "v1", "phone", 17)
-BOOT = ItemChange(
-    "a", {"title": "Boot – größe", "price": 3.0, "tags": ["x", "y"], "new": True, "brand": None}
-)
-HAT = ItemChange("b", {"title": "Hat"})
-GONE = ItemChange("a", None)
 
 
 async def everything(state: UserState, imported: bool = True) -> list[StoredEvent]:
@@ -215,98 +203,6 @@ def test_deletions_are_counted_and_found_among_users(backend: Backend) -> None:
     backend.users(scenario)
 
 
-def test_an_import_happens_once_per_content(tmp_path: Path, backend: Backend) -> None:
-    rows = [("u", "a", "purchase", 100, 0), ("u", "a", "purchase", 100, 1), ("u", "b", "click", 200, 2)]
-    path = histories(tmp_path / "h.parquet", rows)
-
-    async def scenario(state: UserState) -> tuple[Any, ...]:
-        first = await state.import_histories(path)
-        again = await state.import_histories(path)
-        # A later file tells the same events in other positions, and one more.
-        longer = histories(path, [("u", "c", "click", 50, 0)] + [(*row[:4], row[4] + 1) for row in rows])
-        second = await state.import_histories(longer)
-        return first, again, second, [(e.item_id, e.time_us) for e in await state.history("u", 10)]
-
-    first, again, second, events = backend.users(scenario)
-    assert first == ImportResult(already_imported=False, rows=3, new=3)
-    assert again.already_imported
-    assert second == ImportResult(already_imported=False, rows=4, new=1)
-    assert events == [("c", 50 * MICROS), ("a", 100 * MICROS), ("a", 100 * MICROS), ("b", 200 * MICROS)]
-
-
-def test_an_import_does_not_repeat_recorded_events(tmp_path: Path, backend: Backend) -> None:
-    path = histories(
-        tmp_path / "h.parquet",
-        [("u", "a", "click", 1_700_000_000, 0), ("u", "a", "purchase", 1_700_000_000, 1)],
-    )
-
-    async def scenario(state: UserState) -> tuple[int, list[str]]:
-        await state.record([new("u", "a", START + 700_000, "1")])
-        result = await state.import_histories(path)
-        return result.new, [e.kind for e in await state.history("u", 10)]
-
-    assert backend.users(scenario) == (1, ["purchase", "click"])
-
-
-def test_imported_events_come_before_recorded_ones_of_the_same_time(tmp_path: Path, backend: Backend) -> None:
-    path = histories(
-        tmp_path / "h.parquet", [("u", item, "click", 1_700_000_000, n) for n, item in enumerate("ba")]
-    )
-
-    async def scenario(state: UserState) -> list[str]:
-        await state.record([new("u", "x", START, "1")])
-        await state.import_histories(path)
-        return [e.item_id for e in await state.history("u", 10)]
-
-    assert backend.users(scenario) == list("bax")
-
-
-def test_histories_without_times_keep_their_order(tmp_path: Path, backend: Backend) -> None:
-    path = histories(tmp_path / "h.parquet", [("u", item, "click", 0, n) for n, item in enumerate("cabca")])
-
-    async def scenario(state: UserState) -> list[str]:
-        await state.import_histories(path)
-        return [e.item_id for e in await state.history("u", 10)]
-
-    assert backend.users(scenario) == list("cabca")
-
-
-def test_a_long_import_is_whole(tmp_path: Path, backend: Backend) -> None:
-    rows = [(f"u{n % 90}", f"i{n % 7}", "click", n, n) for n in range(12_000)]
-    path = histories(tmp_path / "h.parquet", rows)
-
-    async def scenario(state: UserState) -> tuple[ImportResult, int, list[PastEvent], dict[str, int]]:
-        result = await state.import_histories(path)
-        return result, (await state.stats()).users, await state.history("u3", 2), await state.item_counts()
-
-    result, users, latest, counts = backend.users(scenario)
-    assert result == ImportResult(already_imported=False, rows=12_000, new=12_000)
-    assert users == 90
-    # Rows 3 + 90 k of user u3; the last two are 11,883 and 11,973.
-    assert [e.time_us for e in latest] == [11_883 * MICROS, 11_973 * MICROS]
-    assert sum(counts.values()) == 12_000 and counts["i0"] == 1715
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"order": pl.lit("first")}, "not a histories table"),
-        ({"item_id": pl.lit(None, dtype=pl.String)}, "row 0: 'item_id' is missing"),
-    ],
-)
-def test_wrong_histories_are_named_and_can_be_put_right(
-    tmp_path: Path, backend: Backend, change: dict[str, pl.Expr], says: str
-) -> None:
-    path = histories(tmp_path / "h.parquet", [("u", "a", "click", 1, 0)], **change)
-
-    async def scenario(state: UserState) -> int:
-        with pytest.raises(InputError, match=says):
-            await state.import_histories(path)
-        return (await state.import_histories(histories(path, [("u", "a", "click", 1, 0)]))).new
-
-    assert backend.users(scenario) == 1
-
-
 def test_impressions_do_not_use_up_the_limit_of_a_history_without_them(backend: Backend) -> None:
     async def scenario(state: UserState) -> tuple[list[str], list[str], dict[str, int]]:
         seen = [new("u", f"s{n}", START + 10 + n, f"s{n}", "impression") for n in range(50)]
@@ -375,104 +271,6 @@ def test_stored_events_are_told_whole_and_once(tmp_path: Path, backend: Backend)
     )
 
 
-def test_a_snapshot_has_the_history_and_what_became_of_items(backend: Backend) -> None:
-    async def scenario(stores: Stores) -> None:
-        users, items = stores.users, stores.items
-        await users.record([new("u", "a", START, "1"), new("u", "b", START + 1, "2")])
-        click = PastEvent("b", "click", START + 1)
-        assert await users.snapshot("u", 1, 0) == Snapshot([click], [], 0)
-        first = await items.store([BOOT, HAT])
-        assert await users.snapshot("", 1, 0) == Snapshot([], [], 0)  # nobody has acknowledged it
-        await items.acknowledge(first)
-        assert (await users.snapshot("u", 1, 0)).acknowledged == first
-        second = await items.store([GONE])
-        assert await users.snapshot("u", 1, first) == Snapshot([click], ["a"], first)
-        assert (await users.snapshot("u", 1, second)).deleted_items == []
-        await items.acknowledge(second)
-        await items.acknowledge(first)  # late
-        assert (await users.snapshot("u", 1, second)).acknowledged == second
-        await items.store([BOOT])
-        assert (await users.snapshot("u", 1, 0)).deleted_items == []
-
-    backend.run(scenario)
-
-
-def test_changes_are_told_in_order_and_the_newest_of_an_item_counts(backend: Backend) -> None:
-    async def scenario(changes: ItemChanges) -> None:
-        assert await changes.newest() == 0
-        assert await changes.since(0, 10) == []
-        second = await changes.store([BOOT, HAT])
-        first = second - 1
-        assert first >= 1
-        assert await changes.since(0, 10) == [StoredChange(first, BOOT), StoredChange(second, HAT)]
-        assert await changes.since(first, 10) == [StoredChange(second, HAT)]
-        assert await changes.since(0, 1) == [StoredChange(first, BOOT)]
-        last = await changes.store([GONE, HAT, HAT])
-        assert last >= second + 3
-        assert await changes.since(0, 10) == [StoredChange(last - 2, GONE), StoredChange(last, HAT)]
-        assert await changes.newest() == last
-        assert await changes.since(last, 10) == []
-
-    backend.items(scenario)
-
-
-def test_changes_are_there_after_reopening(backend: Backend) -> None:
-    async def write(changes: ItemChanges) -> int:
-        return await changes.store([BOOT, HAT, ItemChange("b", None)])
-
-    async def read(changes: ItemChanges) -> list[StoredChange]:
-        return await changes.since(0, 10)
-
-    last = backend.items(write)
-    assert backend.items(read) == [StoredChange(last - 2, BOOT), StoredChange(last, ItemChange("b", None))]
-
-
-def test_vectors_are_kept_with_the_change_that_they_belong_to(backend: Backend) -> None:
-    vectors = [TextVector(bytes([n]) * 16, bytes(range(n, 256))) for n in range(4)]
-
-    async def write(changes: ItemChanges) -> None:
-        await changes.store([BOOT, HAT])
-        boot, hat = await changes.since(0, 10)
-        assert boot.change.encoded is None
-        await changes.keep([(boot, vectors[0]), (hat, vectors[1])])
-        assert await encoded(changes) == {"a": vectors[0], "b": vectors[1]}
-        await changes.store([BOOT])
-        assert await encoded(changes) == {"b": vectors[1], "a": None}
-        await changes.keep([(boot, vectors[2]), (hat, vectors[3])])  # the first is superseded by now
-
-    async def encoded(changes: ItemChanges) -> dict[str, TextVector | None]:
-        return {stored.change.item_id: stored.change.encoded for stored in await changes.since(0, 10)}
-
-    backend.items(write)
-    assert backend.items(encoded) == {"b": vectors[3], "a": None}  # reopened
-
-
-def test_revisions_are_used_once_and_nobody_who_saw_one_missed_another(backend: Backend) -> None:
-    async def scenario(left: Stores) -> None:
-        seen: dict[int, str] = {}
-        done = asyncio.Event()
-
-        async def follow(changes: ItemChanges) -> None:
-            at = 0
-            while not done.is_set() or await changes.newest() > at:
-                for stored in await changes.since(at, 3):
-                    assert stored.revision > at
-                    at = stored.revision
-                    seen[at] = stored.change.item_id
-
-        async with backend.opened() as right:
-            following = asyncio.create_task(follow(right.items))
-            stores = [left.items, right.items]
-            writes = [stores[n % 2].store([ItemChange(f"i{n}", {"n": n})]) for n in range(60)]
-            numbers = await asyncio.gather(*writes)
-            done.set()
-            await asyncio.wait_for(following, 20)
-        assert len(set(numbers)) == 60
-        assert seen == {number: f"i{n}" for n, number in enumerate(numbers)}
-
-    backend.run(scenario)
-
-
 def test_what_one_server_stores_another_one_reads_at_once(tmp_path: Path, backend: Backend) -> None:
     path = histories(tmp_path / "h.parquet", [("u", "a", "click", 1, 0)])
 
@@ -486,19 +284,5 @@ def test_what_one_server_stores_another_one_reads_at_once(tmp_path: Path, backen
             assert await right.users.delete_user("u") == 2
             assert await left.users.history("u", 5) == []
             assert await left.users.record([new("u", "a", START, "2")]) == [Outcome.user_deleted]
-
-    backend.run(scenario)
-
-
-def test_work_whose_time_is_up_is_a_timeout(backend: Backend) -> None:
-    async def scenario(stores: Stores) -> None:
-        past = asyncio.get_running_loop().time() - 1
-        with pytest.raises(TimeoutError):
-            await stores.users.record([new("u", "a", START, "1")], past)
-        with pytest.raises(TimeoutError):
-            await stores.users.snapshot("u", 1, 0, deadline=past)
-        with pytest.raises(TimeoutError):
-            await stores.items.store([HAT], past)
-        assert await stores.users.record([new("u", "a", START, "1")]) == [Outcome.new]
 
     backend.run(scenario)

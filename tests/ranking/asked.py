@@ -1,0 +1,46 @@
+"""What the tests of sources and of the Recommender ask, and how they read what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from features.dataset import Dataset, FloatArray, IntArray
+from features.histories import HistoryBatch, batch_histories
+from ranking.recommender import Recommender
+from ranking.requests import Recommendation
+from ranking.sources import Limits
+from tests.synthetic import EMPTY, START, history_of
+
+ITEMS = 60
+
+
+def no_limits(queries: int) -> Limits:
+    return Limits(np.zeros(0, np.int64), [None] * queries)
+
+
+def batch_of(dataset: Dataset, users: Sequence[int | None]) -> HistoryBatch:
+    """Histories of users; None is somebody without one."""
+    histories = [EMPTY if u is None else history_of(dataset, u) for u in users]
+    return batch_histories(
+        [h.items for h in histories],
+        [h.kinds for h in histories],
+        [h.times for h in histories],
+        [START] * len(users),
+    )
+
+
+def propose(
+    recommender: Recommender, batch: HistoryBatch, limits: Limits, intents: FloatArray | None = None
+) -> dict[str, IntArray]:
+    users = recommender.encode(batch)
+    return recommender.sources.propose(batch, users, limits, intents, recommender.text_index)[0]
+
+
+def real(rows: IntArray) -> list[list[int]]:
+    return [[int(r) for r in row if r >= 0] for row in rows]
+
+
+def rows(answer: Recommendation) -> list[int]:
+    return [item.row for item in answer.items]

@@ -1,0 +1,16 @@
+"""Changes of items, planned and applied as serving does."""
+
+from __future__ import annotations
+
+from ranking.live_catalogue import ItemChange
+from ranking.live_items import LiveItems
+from ranking.live_version import LiveVersion
+
+
+def change(live: LiveItems, *changes: ItemChange) -> LiveVersion:
+    """Plan and apply, as serving does."""
+    return live.apply(live.plan(changes))
+
+
+def item(item_id: str, title: str, brand: str = "Acme", price: float = 9.0) -> ItemChange:
+    return ItemChange(item_id, {"title": title, "brand": brand, "price": price})

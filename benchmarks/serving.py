@@ -202,7 +202,8 @@ class Benchmark:
         """Swap bundles, change items and record events during the load of 8 callers."""
         # At least two swaps, however short the cells are.
         seconds = max(self.options.seconds, 2.5 * _SWAP_SECONDS)
-        with CONSOLE.status("churn"), swapping(store):
+        before = server.memory_mib()
+        with CONSOLE.status("churn"), swapping(store), sampled(server.memory_mib) as memory:
             measured = run_load(
                 self.load(
                     server,
@@ -216,7 +217,7 @@ class Benchmark:
             )
         with CONSOLE.status("until the last version is loaded"):  # which what follows is not about
             time.sleep(_SWAP_SECONDS)
-        return measured
+        return {**measured, "rss_mib": _memory(before, memory, server.memory_mib())}
 
     def freshness(
         self, server: Server, items: int, store: GeneratedStore, cells: dict[str, Any]
@@ -236,7 +237,7 @@ class Benchmark:
         return {
             **measured, "rate": _OVERLOAD * sustained, "sustained": sustained,
             "shed_share": measured["codes"].get("RESOURCE_EXHAUSTED", 0) / measured["calls"],
-            "rss_mib": {"before": before, "largest": max(memory), "after": memory[-1]},
+            "rss_mib": _memory(before, memory, memory[-1]),
         }  # fmt: skip
 
     def write(self) -> None:
@@ -245,6 +246,10 @@ class Benchmark:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(output.with_suffix(".json"), json.dumps(self.results, indent=2) + "\n")
         write_atomically(output.with_suffix(".md"), page(self.results))
+
+
+def _memory(before: float, during: Sequence[float], after: float) -> dict[str, float]:
+    return {"before": before, "largest": max(during), "after": after}
 
 
 def _one_response(address: str, items: int) -> bytes:
@@ -299,16 +304,19 @@ def facts(results: dict[str, Any]) -> list[str]:
                 f"{c['failed']} of {c['calls']} {n} failed, p99 {c['p99_ms']:.1f} ms"
                 for n, c in beside.items()
             )
-            found.append(f"{at}, churn: {'; '.join(told)}.")
+            found.append(f"{at}, churn: {'; '.join(told)}; {_memory_fact(cells['churn']['rss_mib'])}.")
         if "overload" in cells:
             cell = cells["overload"]
             found.append(
                 f"{at}, overload: {cell['rate']:.0f} calls/s against {cell['sustained']:.0f}; "
-                f"{cell['shed_share']:.0%} shed, answered ones p99 {cell['p99_ms']:.1f} ms; memory "
-                f"{cell['rss_mib']['before']:.0f} MiB before, {cell['rss_mib']['largest']:.0f} MiB at most; "
-                f"usual again after {cell['recovered_after_seconds']:.2f} s."
+                f"{cell['shed_share']:.0%} shed, answered ones p99 {cell['p99_ms']:.1f} ms; "
+                f"{_memory_fact(cell['rss_mib'])}; usual again after {cell['recovered_after_seconds']:.2f} s."
             )
     return found
+
+
+def _memory_fact(rss: dict[str, float]) -> str:
+    return f"memory {rss['before']:.0f} MiB before, {rss['largest']:.0f} at most, {rss['after']:.0f} after"
 
 
 def page(results: dict[str, Any]) -> str:

@@ -51,6 +51,8 @@ STATE_HEALTH: Final = "shelfwise.v1.State"
 """Health service name that is NOT_SERVING while the state cannot be read, or fails calls."""
 Load = Callable[[str], LiveModel]
 """Verifies and loads a version of the store."""
+First = Callable[[], LiveModel]
+"""Hands over the model that answers first."""
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _HEALTH_NAMES: Final = ("", SERVICE_NAME, RELOAD_HEALTH, STATE_HEALTH)
@@ -98,28 +100,26 @@ def serve(config: ServeConfig, console: Console) -> None:
         return LiveItems(load_bundle(store, version, room), room)
 
     with console.status("loading the model"):
-        model = load()
-    serve_model(config, model, console, load)
+        loaded = [load()]
+    serve_model(config, loaded.pop, console, load)
 
 
-def serve_model(config: ServeConfig, model: LiveModel, console: Console, load: Load | None = None) -> None:
+def serve_model(config: ServeConfig, first: First, console: Console, load: Load | None = None) -> None:
     """Serve a loaded model until SIGTERM or SIGINT; see `serve` and `start`."""
     set_up(config.log_format, config.log_requests)
     sys.setswitchinterval(_SWITCH_SECONDS)
-    run_event_loop(_serve_until_signal(config, model, console, load))
+    run_event_loop(_serve_until_signal(config, first, console, load))
 
 
-async def _serve_until_signal(
-    config: ServeConfig, model: LiveModel, console: Console, load: Load | None
-) -> None:
+async def _serve_until_signal(config: ServeConfig, first: First, console: Console, load: Load | None) -> None:
     try:
-        running = await start(config, model, console, load)
+        running = await start(config, first, console, load)
     except StateUnavailable as error:
         raise InputError(f"{error}; make room or restore a backup, or set state to another file") from error
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    line = f"listening on {config.host}:{running.port} model {model.current.version}"
+    line = f"listening on {config.host}:{running.port} model {running.version}"
     console.print(line, soft_wrap=True, markup=False, highlight=False)
     await stop.wait()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -142,6 +142,11 @@ class RunningServer:
     _stores: Stores
     _metrics_server: MetricsServer | None
     _tracing: Tracing | None
+
+    @property
+    def version(self) -> str:
+        """Version of the model that is served now."""
+        return self._host.served.model.version
 
     async def stop(self, drain_seconds: float) -> None:
         """Report NOT_SERVING, take no more calls, let running ones finish, and release everything.
@@ -173,19 +178,20 @@ class RunningServer:
 
 
 async def start(
-    config: ServeConfig, model: LiveModel, console: Console, load: Load | None = None
+    config: ServeConfig, first: First, console: Console, load: Load | None = None
 ) -> RunningServer:
     """Bind the port, bring user state up to date, warm the model up, and report SERVING.
 
     Args:
         config: the settings.
-        model: answers first.
+        first: called once for the model that answers first; who keeps that model keeps its memory in use.
         console: gets the lines for the operator.
         load: loads another version when CURRENT changes; None stays with the first model.
 
     Raises:
         InputError: the port is taken, or state or histories cannot be used.
     """
+    model = first()
     _check_privacy(config, model.current)
     surfaces = Surfaces(None if config.surfaces is None else Path(config.surfaces), model.current)
     pseudonyms = make_pseudonyms(config.privacy)

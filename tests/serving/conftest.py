@@ -99,7 +99,7 @@ class Servers:
         model = model or FakeBundle()
         open_to_tests = {"artifacts": str(self.store), "port": 0, "admin": True, "reflection": True}
         config = ServeConfig(**{**open_to_tests, **settings})
-        starting = start(config, live or model, console or Console(file=io.StringIO()), load)
+        starting = start(config, lambda: live or model, console or Console(file=io.StringIO()), load)
         running = in_loop(starting)
         channel = grpc.insecure_channel(f"127.0.0.1:{running.port}")
         self._started.append((running, channel))

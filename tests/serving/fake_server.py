@@ -25,7 +25,7 @@ def main() -> int:
         state=state,
     )
     try:
-        serve_model(config, FakeBundle(), console)
+        serve_model(config, FakeBundle, console)
     except InputError as error:
         console.print(str(error), soft_wrap=True)
         return 2

@@ -232,14 +232,14 @@ def test_the_asynchronous_client_goes_on_after_a_restart(servers: Servers) -> No
 
     async def scenario() -> list[str]:
         config = ServeConfig(artifacts=str(servers.store), port=port, admin=True)
-        running = await start(config, FakeBundle(), Console(file=io.StringIO()))
+        running = await start(config, FakeBundle, Console(file=io.StringIO()))
         seen: list[str] = []
         async with AsyncClient(f"127.0.0.1:{port}") as client:
             async for found in client.batch_recommend(BatchQuery(list_size=1, max_users=2500)):
                 seen.append(found.user_id)
                 if len(seen) == 500:
                     await running.stop(0.0)
-                    running = await start(config, FakeBundle(), Console(file=io.StringIO()))
+                    running = await start(config, FakeBundle, Console(file=io.StringIO()))
         await running.stop(0.0)
         return seen
 

@@ -153,7 +153,7 @@ def test_a_call_is_retried_until_a_server_is_there(tmp_path: Path) -> None:
             await asyncio.sleep(0.05)
             assert not asked.done()
             config = ServeConfig(artifacts=str(tmp_path), port=port)
-            running = await start(config, FakeBundle(), Console(file=io.StringIO()))
+            running = await start(config, FakeBundle, Console(file=io.StringIO()))
             try:
                 return (await asked).model_version
             finally:
@@ -221,7 +221,9 @@ def test_a_model_of_pseudonymised_users_is_not_served_in_the_clear(tmp_path: Pat
     model.manifest["hash_users"] = True
 
     with pytest.raises(InputError, match="privacy.hash_users=true"):
-        in_loop(start(ServeConfig(artifacts=str(tmp_path), port=0), model, Console(file=io.StringIO())))
+        in_loop(
+            start(ServeConfig(artifacts=str(tmp_path), port=0), lambda: model, Console(file=io.StringIO()))
+        )
 
 
 def test_a_degradation_of_a_later_server_does_not_break_the_client() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import logging
 import shutil
 import socket
@@ -16,8 +17,10 @@ import grpc
 import polars as pl
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from rich.console import Console
 
 from conf.errors import InputError
+from conf.serving import ServeConfig
 from encoders.text_encoder import TextEncoder
 from features.dataset import Dataset
 from ranking.bundle import load_bundle
@@ -27,9 +30,9 @@ from serving.client import Client
 from serving.model import LiveModel
 from serving.queries import Event, Item, RecommendQuery
 from serving.results import ServiceError
-from serving.server import RELOAD_HEALTH
+from serving.server import RELOAD_HEALTH, start
 from tests.bundles import make_bundle, publish_bundle
-from tests.serving.conftest import Harness, Servers, until
+from tests.serving.conftest import Harness, Servers, in_loop, until
 from tests.serving.fake_bundle import SLOW, FakeBundle
 
 V1, V2, V3 = (f"20240101T00000{n}Z-{n:012x}" for n in (1, 2, 3))
@@ -168,19 +171,22 @@ def test_the_memory_of_a_model_is_free_as_soon_as_it_is_not_served(
         return model
 
     point(servers.store, V1)
-    server = servers.start(FakeBundle(V1), load=load, reload_seconds=FAST)
+    config = ServeConfig(artifacts=str(servers.store), port=0, admin=True, reload_seconds=FAST)
+    running = in_loop(start(config, lambda: load(V1), Console(file=io.StringIO()), load))
     gc.disable()  # which would find it some time, perhaps several models later
     try:
-        with Client(server.address) as client:
+        with Client(f"127.0.0.1:{running.port}") as client:
             point(servers.store, V2)
             until(lambda: V2 in loaded and (second is Unwell or serving(client, V2)()))
             client.recommend(RecommendQuery(user_id="u"))
             point(servers.store, V3)
             until(serving(client, V3))
+            until(lambda: loaded[V1]() is None)
             until(lambda: loaded[V2]() is None)
             assert loaded[V3]() is not None
     finally:
         gc.enable()
+        in_loop(running.stop(1.0))
 
 
 def test_a_pointer_to_nothing_is_reported_and_heals(server: Harness) -> None:

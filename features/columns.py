@@ -76,6 +76,24 @@ def map_columns(
     )
 
 
+def items_of_log(log: RawTable, columns: Mapping[str, str]) -> RawTable:
+    """Return the items that a file of events tells of, one row each, without what belongs to the events.
+
+    Args:
+        log: the file, under its own names.
+        columns: `data.columns`; what it names `items.NAME` stays, whatever else it is.
+    """
+    taken_by = {key.removeprefix("events."): source for key, source in columns.items()}
+    kept = {source for key, source in columns.items() if key.startswith("items.")}
+    of_events = {taken_by.get(name, name) for name in _EVENTS_ONLY} - kept
+    names = log.frame.collect_schema().names()
+    item_id = taken_by.get(schema.ITEM_ID, columns.get(f"items.{schema.ITEM_ID}", schema.ITEM_ID))
+    frame = log.frame.select(name for name in names if name not in of_events)
+    if item_id in names:  # else it will be told that there is none
+        frame = frame.unique(item_id, keep="first", maintain_order=True)
+    return replace(log, frame=frame)
+
+
 def require_columns(table: RawTable, names: tuple[str, ...], prefix: str) -> None:
     """Check that a table has the columns that the contract demands.
 

@@ -4,8 +4,10 @@ import polars as pl
 import pytest
 
 from conf.errors import InputError
+from conf.schema import DataConfig
 from features.columns import map_columns, require_columns
 from features.readers import FILE, ROW, RawTable
+from tests.features.conftest import Shop
 
 
 def _table(name: str, /, **columns: list[str]) -> RawTable:
@@ -79,3 +81,34 @@ def test_a_missing_required_column_names_the_fix() -> None:
         "data.items (i.csv): no column 'item_id'; did you mean 'itemid'? Columns: itemid, title. "
         "Set data.columns.items.item_id=<its name in the file>"
     )
+
+
+def test_a_log_is_both_tables(shop: Shop) -> None:
+    log = shop.write(
+        "log.csv",
+        "when,who,event,sku,title,shown_as\n"
+        "300,ann,view,7,Red boots,view\n"
+        "100,ben,view,7,Red boots (new),teaser\n"
+        "200,ann,purchase,8,Blue hat,view\n",
+    )
+    names = {"item_id": "sku", "user_id": "who", "events.timestamp": "when"}
+    done = shop.prepare(DataConfig(items=log, events=log, columns=names))
+    assert done.table("items").rows(named=True) == [
+        {"item_id": "7", "item_text": "Red boots. Shown as: view", "title": "Red boots", "shown_as": "view"},
+        {"item_id": "8", "item_text": "Blue hat. Shown as: view", "title": "Blue hat", "shown_as": "view"},
+    ]
+    assert done.table("events")["user_id", "item_id", "event", "timestamp"].rows() == [
+        ("ann", "8", "purchase", 200),
+        ("ann", "7", "view", 300),
+        ("ben", "7", "view", 100),
+    ]
+    assert done.table("rejects").is_empty()
+    # What is asked for by name stays, and other names of the event go.
+    shown = shop.prepare(
+        DataConfig(
+            items=log, events=log, columns={**names, "items.kind": "event", "events.event": "shown_as"}
+        )
+    )
+    assert shown.table("items").columns == ["item_id", "item_text", "title", "kind"]
+    with pytest.raises(InputError, match=r"no column 'item_id'. Columns: when, sku, title, shown_as"):
+        shop.prepare(DataConfig(items=log, events=log, columns={"user_id": "who"}))

@@ -18,6 +18,7 @@ from typing import Final
 
 from conf.errors import InputError
 from ranking.store import current_version
+from serving.garbage import no_collection
 from serving.host import ModelHost, Served
 from serving.model import LiveModel
 from serving.watch import Watch
@@ -84,10 +85,11 @@ class BundleWatcher:
                 return
             self._tried = time.monotonic()
             loop = asyncio.get_running_loop()
-            live = await loop.run_in_executor(self._host.loading, self._load, version)
-            derived = await loop.run_in_executor(self._host.loading, Served.of, live.current)
-            await self._prepare(live)
-            await self._host.load(live, derived)
+            with no_collection():
+                live = await loop.run_in_executor(self._host.loading, self._load, version)
+                derived = await loop.run_in_executor(self._host.loading, Served.of, live.current)
+                await self._prepare(live)
+                await self._host.load(live, derived)
         except Exception as error:
             await self._fail(version, error)
             traceback.clear_frames(error.__traceback__)  # which hold the model, and in a circle the error

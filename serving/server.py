@@ -25,6 +25,7 @@ from serving import connections
 from serving.envelope import Envelope
 from serving.erasure import HistoriesCleaner
 from serving.event_loop import run_event_loop
+from serving.garbage import no_collection
 from serving.gate import Gate
 from serving.host import ModelHost, Served
 from serving.keys import KeyRing
@@ -86,21 +87,17 @@ def serve(config: ServeConfig, console: Console) -> None:
             f"{store}: no {_CURRENT} here, so no model to serve; run `shelfwise run` (or `publish`) first, "
             "or set artifacts=FOLDER"
         )
-    # Reading a bundle brings in torch and FAISS, which nothing else of this module needs.
-    from ranking.bundle import load_bundle
-    from ranking.live_items import LiveItems
+    with no_collection(), console.status("loading the model"):
+        # Reading a bundle brings in torch and FAISS, which nothing else of this module needs.
+        from ranking.bundle import load_bundle
+        from ranking.live_items import LiveItems
 
-    # Modules never go away. Looking through all of theirs for garbage stops every thread for 50 ms and more;
-    # models are loaded later, because former ones are garbage in need of a collection.
-    gc.collect()
-    gc.freeze()
+        def load(version: str | None = None) -> LiveModel:
+            room = config.max_live_items
+            return LiveItems(load_bundle(store, version, room), room)
 
-    def load(version: str | None = None) -> LiveModel:
-        room = config.max_live_items
-        return LiveItems(load_bundle(store, version, room), room)
-
-    with console.status("loading the model"):
         loaded = [load()]
+        gc.freeze()  # modules and the first model; later models are not, see `no_collection`
     serve_model(config, loaded.pop, console, load)
 
 

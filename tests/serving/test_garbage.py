@@ -1,0 +1,23 @@
+"""When Python looks for garbage."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from serving.garbage import no_collection
+
+
+def test_nothing_is_looked_for_while_a_model_is_loaded() -> None:
+    frozen = gc.get_freeze_count()
+    with no_collection():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == frozen
+
+
+def test_a_loading_that_fails_does_not_end_all_looking() -> None:
+    with pytest.raises(ValueError, match="damaged"), no_collection():
+        raise ValueError("damaged")
+    assert gc.isenabled()

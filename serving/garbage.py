@@ -1,8 +1,8 @@
 """When Python may look for garbage that holds itself in a circle.
 
 It looks through all that has been made since the last `gc.freeze`, with its lock held, in whatever thread
-makes the next object. While a model is loaded that is the thread that all others go before, and each look stops
-every list for up to 70 ms. What a model leaves behind is freed without such a look.
+makes the next object. While a model is loaded that is often the thread that all others go before, and
+each look stops every list for up to 70 ms. What a model leaves behind is freed without such a look.
 """
 
 from __future__ import annotations

@@ -173,8 +173,9 @@ def test_the_memory_of_a_model_is_free_as_soon_as_it_is_not_served(
     point(servers.store, V1)
     config = ServeConfig(artifacts=str(servers.store), port=0, admin=True, reload_seconds=FAST)
     running = in_loop(start(config, lambda: load(V1), Console(file=io.StringIO()), load))
-    gc.disable()  # which would find it some time, perhaps several models later
     try:
+        # Looking for circles would find it some time, perhaps several models later.
+        assert not gc.isenabled()
         with Client(f"127.0.0.1:{running.port}") as client:
             point(servers.store, V2)
             until(lambda: V2 in loaded and (second is Unwell or serving(client, V2)()))
@@ -185,7 +186,6 @@ def test_the_memory_of_a_model_is_free_as_soon_as_it_is_not_served(
             until(lambda: loaded[V2]() is None)
             assert loaded[V3]() is not None
     finally:
-        gc.enable()
         in_loop(running.stop(1.0))
 
 

@@ -33,6 +33,7 @@ from features import schema
 from features.candidates import feature_names
 from features.dataset import BoolArray, Catalogue, Dataset, Events, FloatArray, IntArray, LongArray
 from features.demand import Demand
+from features.histories import HistoryBatch, batch_histories
 from features.statistics import item_statistics
 from ranking.assemble import item_arrays
 from ranking.index import VectorIndex
@@ -275,6 +276,16 @@ def history_of(dataset: Dataset, user: int) -> History:
     events = dataset.events
     part = slice(int(events.offsets[user]), int(events.offsets[user + 1]))
     return History(events.item[part], events.kind[part], events.time[part])
+
+
+def batch_at(now: int, histories: Sequence[History]) -> HistoryBatch:
+    """Put histories together as they are asked for at one time."""
+    return batch_histories(
+        [h.items for h in histories],
+        [h.kinds for h in histories],
+        [h.times for h in histories],
+        [now] * len(histories),
+    )
 
 
 def request_of(dataset: Dataset, user: int, k: int = 10) -> Request:

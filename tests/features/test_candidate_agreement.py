@@ -12,7 +12,7 @@ from features.histories import batch_histories
 from features.statistics import DAY
 from ranking.requests import History
 from tests.features.slow_features import slow_features
-from tests.synthetic import EMPTY, START, history_of, make_factors, make_recommender, random_units
+from tests.synthetic import EMPTY, START, batch_at, history_of, make_factors, make_recommender, random_units
 
 
 def full(dataset: Dataset, users: list[int], rows: np.ndarray, vectors: FloatArray) -> np.ndarray:
@@ -22,11 +22,7 @@ def full(dataset: Dataset, users: list[int], rows: np.ndarray, vectors: FloatArr
         random_units(60, 8, seed=1)[users],
         np.zeros((len(users), 0), np.float32),
     )
-    histories = [history_of(dataset, u) for u in users]
-    batch = batch_histories(
-        [h.items for h in histories], [h.kinds for h in histories], [h.times for h in histories],
-        [START + 60 * DAY] * len(users),
-    )  # fmt: skip
+    batch = batch_at(START + 60 * DAY, [history_of(dataset, u) for u in users])
     candidates = Candidates(rows, np.ones(rows.shape, np.int16), np.ones(rows.shape, np.float32))
     return candidate_features(
         batch,

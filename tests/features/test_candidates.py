@@ -24,7 +24,7 @@ from features.histories import HistoryBatch, batch_histories
 from features.statistics import DAY, Neighbours, Statistics
 from ranking.requests import History
 from tests.features.slow_features import spread
-from tests.synthetic import EMPTY, make_dataset, make_recommender
+from tests.synthetic import EMPTY, batch_at, make_dataset, make_recommender
 
 NOW = 1_000 * DAY
 AFFINITY = np.array([[1, 0], [0, 1], [0.6, 0.8], [0, 0]], np.float32)
@@ -88,12 +88,7 @@ def history(*events: tuple[int, int, float]) -> History:
 
 
 def batch_of(*histories: History, now: int = NOW) -> HistoryBatch:
-    return batch_histories(
-        [h.items for h in histories],
-        [h.kinds for h in histories],
-        [h.times for h in histories],
-        [now] * len(histories),
-    )
+    return batch_at(now, histories)
 
 
 def features_of(

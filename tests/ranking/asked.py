@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from features.dataset import Dataset, FloatArray, IntArray
-from features.histories import HistoryBatch, batch_histories
+from features.histories import HistoryBatch
 from ranking.recommender import Recommender
 from ranking.requests import Recommendation
 from ranking.sources import Limits
-from tests.synthetic import EMPTY, START, history_of
+from tests.synthetic import EMPTY, START, batch_at, history_of
 
 ITEMS = 60
 
@@ -22,13 +22,7 @@ def no_limits(queries: int) -> Limits:
 
 def batch_of(dataset: Dataset, users: Sequence[int | None]) -> HistoryBatch:
     """Histories of users; None is somebody without one."""
-    histories = [EMPTY if u is None else history_of(dataset, u) for u in users]
-    return batch_histories(
-        [h.items for h in histories],
-        [h.kinds for h in histories],
-        [h.times for h in histories],
-        [START] * len(users),
-    )
+    return batch_at(START, [EMPTY if u is None else history_of(dataset, u) for u in users])
 
 
 def propose(

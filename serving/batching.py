@@ -262,6 +262,9 @@ class Batcher(Generic[In, Out]):
             timer = loop.call_at(until, self._gathering.set)
             await self._gathering.wait()
             timer.cancel()
+            late = loop.time() - until
+            if late > patience / 4:  # whoever came while the event loop stood still has not been seen yet
+                self._newest, latest = loop.time(), latest + late
         return self._next_batch()
 
     def _next_batch(self) -> list[_Waiting[In, Out]]:

@@ -18,7 +18,7 @@ from typing import Final
 
 from conf.errors import InputError
 from ranking.store import current_version
-from serving.garbage import no_collection
+from serving.garbage import Replaced, no_collection
 from serving.host import ModelHost, Served
 from serving.model import LiveModel
 from serving.watch import Watch
@@ -70,12 +70,14 @@ class BundleWatcher:
         self._prepare = prepare
         self._changed = changed
         self._tried = 0.0
+        self._replaced = Replaced()
         self.watch = Watch(self.look, seconds, "a change of model could not be reported")
         """Follows CURRENT once it is started; what is still being loaded at the stop is never served."""
 
     async def look(self) -> None:
         """Go over to the version that CURRENT names, unless it is served or has failed a moment ago."""
         version = ""
+        self._replaced.check()
         try:
             version = await asyncio.to_thread(current_version, self._store)
             if version == self._host.served.model.version:
@@ -89,12 +91,17 @@ class BundleWatcher:
                 live = await loop.run_in_executor(self._host.loading, self._load, version)
                 derived = await loop.run_in_executor(self._host.loading, Served.of, live.current)
                 await self._prepare(live)
-                await self._host.load(live, derived)
+                await self._go_over(live, derived)
         except Exception as error:
             await self._fail(version, error)
             traceback.clear_frames(error.__traceback__)  # which hold the model, and in a circle the error
         else:
             await self._report(None)
+
+    async def _go_over(self, live: LiveModel, derived: Served) -> None:
+        former = self._host.served.model.recommender
+        await self._host.load(live, derived)
+        self._replaced.add(former)
 
     def _due(self) -> bool:
         return time.monotonic() - self._tried >= _RETRY_SECONDS

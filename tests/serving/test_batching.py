@@ -102,6 +102,27 @@ def test_two_groups_that_take_turns_become_one() -> None:
     asyncio.run(scenario())
 
 
+def test_who_comes_while_the_event_loop_stands_still_is_waited_for() -> None:
+    async def scenario() -> None:
+        work = Work()
+        worker = batcher(work, gather_seconds=0.1)
+        await asyncio.gather(worker.submit(1), worker.submit(2))
+        first = asyncio.create_task(worker.submit(3))
+        await asyncio.sleep(0.01)
+        time.sleep(0.5)  # noqa: ASYNC251 - as a look for garbage does: all timers are over then
+
+        async def read_afterwards(job: int) -> int:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            return await worker.submit(job)
+
+        await asyncio.gather(first, read_afterwards(4))
+        assert work.batches == [[1, 2], [3, 4]]
+        await worker.close()
+
+    asyncio.run(scenario())
+
+
 def test_after_jobs_of_the_background_nobody_is_waited_for() -> None:
     async def scenario() -> None:
         work = Work()

@@ -26,6 +26,7 @@ from features.dataset import Dataset
 from ranking.bundle import load_bundle
 from ranking.live_items import LiveItems
 from ranking.store import VERSIONS, roll_back
+from serving import garbage
 from serving.client import Client
 from serving.model import LiveModel
 from serving.queries import Event, Item, RecommendQuery
@@ -185,6 +186,28 @@ def test_the_memory_of_a_model_is_free_as_soon_as_it_is_not_served(
             until(lambda: loaded[V1]() is None)
             until(lambda: loaded[V2]() is None)
             assert loaded[V3]() is not None
+    finally:
+        in_loop(running.stop(1.0))
+
+
+def test_a_former_model_that_holds_itself_is_looked_for(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(garbage, "_PATIENCE_SECONDS", 5 * FAST)
+    first = FakeBundle(V1)
+    first.recommender.itself = first.recommender  # type: ignore[attr-defined]
+    held = weakref.ref(first.recommender)
+    models = [first]
+    point(servers.store, V1)
+    config = ServeConfig(artifacts=str(servers.store), port=0, admin=True, reload_seconds=FAST)
+    running = in_loop(start(config, models.pop, Console(file=io.StringIO()), FakeBundle))
+    del first
+    try:
+        with Client(f"127.0.0.1:{running.port}") as client:
+            assert held() is not None and not gc.isenabled()
+            point(servers.store, V2)
+            until(serving(client, V2))
+            until(lambda: held() is None)
     finally:
         in_loop(running.stop(1.0))
 

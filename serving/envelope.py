@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError
 from conf.serving import LimitsConfig
 from serving.batching import QueueFull
 from serving.metrics import Metrics
-from serving.problems import Problem, late, overloaded, to_status
+from serving.problems import Context, Problem, late, overloaded, refuse_with
 from serving.telemetry import RECORD, CallRecord
 from serving.tracing import CARRIER, Tracing
 from serving.user_state import StateUnavailable
@@ -39,7 +39,6 @@ _CANCELLED: Final = grpc.StatusCode.CANCELLED.name
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ class Envelope(grpc.aio.ServerInterceptor):
             try:
                 self._admit()
             except QueueFull as full:
-                return self._refusal(method, full)
+                return self._refusal(method, full.reason, full.retry_seconds)
         wrapped = self._wrapped.get(method)
         if wrapped is None:
             wrapped = self._wrapped[method] = self._wrap(method, handler)
@@ -154,17 +153,24 @@ class Envelope(grpc.aio.ServerInterceptor):
             response_serializer=handler.response_serializer,
         )
 
-    def _refusal(self, method: str, full: QueueFull) -> Handler:
+    def _refusal(self, method: str, reason: str, retry_seconds: float) -> Handler:
         """Return a handler that refuses a call; under load there are more of these than of all others.
 
         It is one for a stream of requests, of which gRPC leaves the reading to the handler: so nobody waits
         for a message that nobody reads.
         """
 
-        async def refuse(request: Any, context: Context) -> Any:  # noqa: ANN401 - neither is looked at
-            raise full
+        async def refuse(_: Any, context: Context) -> None:  # noqa: ANN401 - it is not looked at
+            record = self._begin(method, context, stream=False)
+            try:
+                problem = self._shed(reason, retry_seconds)
+                record.code = problem.code.name
+                await asyncio.sleep(_REFUSAL_SECONDS)
+                refuse_with(context, problem, record.request_id)
+            finally:
+                self._end(record, stream=False)
 
-        return grpc.stream_unary_rpc_method_handler(self._answer(method, refuse))
+        return grpc.stream_unary_rpc_method_handler(refuse)
 
     def _answer(self, method: str, unary: Any) -> Any:  # noqa: ANN401 - any request and response
         """Wrap what answers with one message."""
@@ -178,10 +184,11 @@ class Envelope(grpc.aio.ServerInterceptor):
                 record.code = _OK
                 return response
             except Exception as error:
-                problem = await self._failed(error, record)
+                # Not kept by a name: its traceback holds this frame, and both would hold each other.
+                refuse_with(context, await self._failed(error, record), record.request_id)
+                return None
             finally:
                 self._end(record, stream=False)
-            await context.abort_with_status(to_status(problem, record.request_id))
 
         return answer
 
@@ -199,12 +206,10 @@ class Envelope(grpc.aio.ServerInterceptor):
                     async for response in responses:
                         yield response
                 record.code = _OK
-                return
             except Exception as error:
-                problem = await self._failed(error, record)
+                refuse_with(context, await self._failed(error, record), record.request_id)
             finally:
                 self._end(record, stream=True)
-            await context.abort_with_status(to_status(problem, record.request_id))
 
         return stream
 
@@ -258,12 +263,16 @@ class Envelope(grpc.aio.ServerInterceptor):
             }
             _LOG.info("%s %s", record.method, record.code, extra=fields)
 
+    def _shed(self, reason: str, retry_seconds: float) -> Problem:
+        """Count a call that there is no room for."""
+        self._metrics.shed_count(reason).inc()
+        return overloaded("the service", retry_seconds)
+
     def _as_problem(self, error: Exception, record: CallRecord) -> Problem:
         if isinstance(error, Problem):
             return error
         if isinstance(error, QueueFull):
-            self._metrics.shed_count(error.reason).inc()
-            return overloaded("the service", error.retry_seconds)
+            return self._shed(error.reason, error.retry_seconds)
         if isinstance(error, TimeoutError):
             return late()
         fields = {"request_id": record.request_id, "method": record.method}

@@ -2,8 +2,8 @@
 
 A full look goes through all that has been made since the last `gc.freeze`, with Python's lock held, in
 whatever thread makes the next object. It stops every list for 15 to 70 ms, under load every three seconds,
-and hardly finds anything: what calls leave behind (gRPC a circle of five small objects each) is found young,
-in a tenth of a millisecond, and a model is freed without any look.
+and hardly finds anything: of a call there is left a circle of five small objects that gRPC makes, and a
+replaced model is freed without any look.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-_RARELY: Final = 1000
-"""How many times as often as everything is looked through what has survived the first look; Python's own
-choice is 10. Under full load a full look comes every few minutes."""
+_YOUNG: Final = 10_000
+"""New objects after which Python looks through those that are new. Its own choice of 700 is less than a batch
+of lists makes on the way: then it looks fifty times a second, finds everything in use, and soon everything
+counts as old and has to be looked through as a whole. With this it looks every few seconds, for a millisecond
+or two, and what has been left behind is still among the new."""
 _PATIENCE_SECONDS: Final = 5.0
 """How long a request may still be answered by what has been replaced before a circle is suspected."""
 
 
-def look_at_all_rarely() -> None:
-    """Look through everything a hundred times less often; for a process that serves."""
-    young, survived, _ = gc.get_threshold()
-    gc.set_threshold(young, survived, _RARELY)
+def look_rarely() -> None:
+    """Have Python look for garbage as a process should that serves."""
+    _, survived, all_of_it = gc.get_threshold()
+    gc.set_threshold(_YOUNG, survived, all_of_it)
 
 
 class Replaced:

@@ -8,15 +8,15 @@ configuration turns them on.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import Any, Final
 
 import grpc
 
-from serving.envelope import Context, Handler, request_id_of
+from serving.envelope import Handler, request_id_of
 from serving.keys import ApiKey, KeyRing, Scope
-from serving.problems import Problem, to_status
+from serving.problems import Context, Problem, refuse_with
 
 _LOG = logging.getLogger(__name__)
 _HEALTH: Final = "/grpc.health.v1.Health/"
@@ -129,17 +129,13 @@ def _bearer(details: grpc.HandlerCallDetails) -> str | None:
 def _refusal(handler: Handler, problem: Problem, method: str) -> Handler:
     """Return a handler that only refuses, before the message of the request has been waited for."""
 
-    async def refuse(_: Any, context: Context) -> Any:  # noqa: ANN401 - neither is looked at
+    async def refuse(_: Any, context: Context) -> None:  # noqa: ANN401 - it is not looked at
         request_id = request_id_of(context)
         fields = {"request_id": request_id, "method": method.rpartition("/")[2], "code": problem.code.name}
         _LOG.info("%s refused %s", method, problem.reason, extra=fields)
-        await context.abort_with_status(to_status(problem, request_id))
-
-    async def refuse_stream(request: Any, context: Context) -> AsyncIterator[Any]:  # noqa: ANN401
-        await refuse(request, context)
-        yield  # never reached; makes this the generator that streaming needs
+        refuse_with(context, problem, request_id)
 
     # As if every request were a stream: gRPC leaves the reading of those to the handler.
     if handler.response_streaming:
-        return grpc.stream_stream_rpc_method_handler(refuse_stream)
+        return grpc.stream_stream_rpc_method_handler(refuse)
     return grpc.stream_unary_rpc_method_handler(refuse)

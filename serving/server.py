@@ -25,7 +25,7 @@ from serving import connections
 from serving.envelope import Envelope
 from serving.erasure import HistoriesCleaner
 from serving.event_loop import run_event_loop
-from serving.garbage import look_at_all_rarely, no_collection
+from serving.garbage import look_rarely, no_collection
 from serving.gate import Gate
 from serving.host import ModelHost, Served
 from serving.keys import KeyRing
@@ -105,7 +105,7 @@ def serve_model(config: ServeConfig, first: First, console: Console, load: Load 
     """Serve a loaded model until SIGTERM or SIGINT; see `serve` and `start`."""
     set_up(config.log_format, config.log_requests)
     sys.setswitchinterval(_SWITCH_SECONDS)
-    look_at_all_rarely()
+    look_rarely()
     run_event_loop(_serve_until_signal(config, first, console, load))
 
 

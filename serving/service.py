@@ -17,13 +17,13 @@ from ranking.live_catalogue import ItemChange
 from serving import validation
 from serving.attribution import AttributionTokens
 from serving.batch_lists import BatchLists
-from serving.envelope import CALL, Context
+from serving.envelope import CALL
 from serving.histories import forget_users
 from serving.host import ModelHost
 from serving.item_changes import ItemChanges
 from serving.items import check_deletes, check_items
 from serving.lists import Lists
-from serving.problems import invalid
+from serving.problems import Context, invalid
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.recall import Recall

@@ -37,6 +37,11 @@ CHUNK = 1024
 """Vectors that an exact search fetches at a time, so that they stay in the processor's cache."""
 SELECTIVE = 0.05
 """Below this share of allowed items a filtered search is exact: an approximate one would miss most."""
+EXACT = 2_000_000
+"""Numbers (allowed vectors times width) up to which it is: two milliseconds, as long as the lists take."""
+WIDER = 8
+"""How many times as many lists are looked into where few items are allowed, at most. With a million items of
+width 128 that finds .94 to .98 of the nearest where 2 to 8 % are allowed, instead of .58 to .83."""
 
 
 def default_factory(items: int, width: int, gpu: bool = False) -> str:
@@ -71,6 +76,7 @@ class VectorIndex:
         self.cpu = index
         self.vectors = vectors
         inverted = _FAISS.try_extract_index_ivf(index)
+        self.lists = 1 if inverted is None else int(inverted.nlist)
         self.nprobe = config.nprobe or _probes(inverted)
         coarse = inverted is not None and isinstance(_FAISS.downcast_index(inverted), faiss.IndexIVFFastScan)
         self.refined = (REFINED if len(vectors) < CROWDED else 2 * REFINED) if coarse else 1
@@ -155,16 +161,25 @@ class VectorIndex:
     def __len__(self) -> int:
         return int(self.cpu.ntotal)
 
+    def _selective(self, allowed: int) -> bool:
+        """Tell whether so few rows are allowed that they are best compared one by one."""
+        if allowed >= SELECTIVE * len(self):
+            return False
+        return not self.probes or allowed * self.cpu.d <= EXACT
+
     def _filtered(self, rows: Selected) -> Any:  # noqa: ANN401
         """Return the parameters of a filtered search, kept for as long as the filter."""
         found = self._kept.get(rows)
         if found is None:
-            found = self._kept[rows] = self._parameters(rows.selector)
+            # Where a quarter is allowed as many lists will do, with less the more of them.
+            wider = min(max(round(len(self) / (4 * max(rows.count, 1))), 1), WIDER)
+            found = self._kept[rows] = self._parameters(rows.selector, wider)
         return found
 
-    def _parameters(self, selector: faiss.IDSelector | None) -> Any:  # noqa: ANN401
+    def _parameters(self, selector: faiss.IDSelector | None, wider: int = 1) -> Any:  # noqa: ANN401
         if self.probes:
-            return _FAISS.SearchParametersIVF(sel=selector, nprobe=self.nprobe)
+            nprobe = min(self.nprobe * wider, self.lists)
+            return _FAISS.SearchParametersIVF(sel=selector, nprobe=nprobe)
         return _FAISS.SearchParameters(sel=selector) if selector is not None else None
 
     def search(
@@ -181,9 +196,7 @@ class VectorIndex:
         depth = min(k, len(self))
         if depth == 0 or len(queries) == 0:
             return _nothing(len(queries), k)
-        if allowed is not None and (
-            self.gpu or not self.filters or selected(allowed).count < SELECTIVE * len(allowed)
-        ):
+        if allowed is not None and (self.gpu or not self.filters or self._selective(selected(allowed).count)):
             return self._exact(queries, k, np.flatnonzero(allowed))
         scores, rows = self.searcher.search(
             np.ascontiguousarray(queries, dtype=np.float32),

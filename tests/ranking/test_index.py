@@ -147,6 +147,21 @@ def test_nprobe_is_passed_per_call_and_changes_nothing_shared(factory: str) -> N
     assert inverted is not None and inverted.nprobe == 1, "what other threads see"
 
 
+def test_the_fewer_items_are_allowed_the_more_lists_are_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ranking.index.EXACT", 0)  # all too many to be compared one by one
+    queries = random_units(100, DIM, seed=3)
+
+    def recall(share: float) -> float:
+        index, allowed = build("IVF8,Flat", nprobe=1), mask(share)
+        found, best = index.search(queries, 2, allowed)[0], exact(queries, 2, allowed)
+        return float(np.mean([len(set(f) & set(e)) / 2 for f, e in zip(found, best, strict=True)]))
+
+    assert recall(0.5) < 0.8
+    assert recall(0.04) > 0.9  # six of eight lists
+    monkeypatch.setattr("ranking.index.WIDER", 1)
+    assert recall(0.04) < 0.8
+
+
 def test_a_filter_whose_rows_lie_in_other_lists_still_fills_the_list() -> None:
     index = build("IVF8,Flat", nprobe=1)
     quantizer: Any = faiss.try_extract_index_ivf(index.cpu).quantizer  # type: ignore[union-attr]

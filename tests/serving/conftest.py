@@ -19,6 +19,7 @@ from rich.console import Console
 from conf.serving import ServeConfig
 from serving.logs import TextFormatter
 from serving.model import LiveModel
+from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.server import RunningServer, start
 from tests.serving.backends import Backend
@@ -139,6 +140,20 @@ def remains_are_left_alone() -> Iterator[None]:
 def whole_lines(caplog: pytest.LogCaptureFixture) -> None:
     """Let tests that search the log see what a server writes, fields included."""
     caplog.handler.setFormatter(TextFormatter())
+
+
+def fill_queue(server: Harness) -> list[Any]:
+    """Have one list held up while it is made and another wait, which is all that `max_queue=1` has room for.
+
+    Both are answered once the recommender's gate is open.
+    """
+    server.model.recommender.gate.clear()
+    jobs, request = server.running._host.jobs, pb.RecommendRequest()
+    held = [server.stub.Recommend.future(request, timeout=20)]
+    until(lambda: jobs._runner is not None and len(jobs) == 0)
+    held.append(server.stub.Recommend.future(request, timeout=20))
+    until(lambda: len(jobs) == 1)
+    return held
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from serving.garbage import Replaced, look_rarely, no_collection
 from serving.problems import Problem
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.telemetry import CallRecord
-from tests.serving.conftest import Harness, Servers, until
+from tests.serving.conftest import Harness, Servers, fill_queue
 
 
 class Thing:
@@ -131,11 +131,7 @@ def test_a_request_that_is_refused_leaves_no_circle_of_the_servers(server: Harne
 
 def test_a_request_that_there_is_no_room_for_leaves_no_circle_of_the_servers(servers: Servers) -> None:
     server = servers.start(max_queue=1)
-    server.model.recommender.gate.clear()
-    held = [server.stub.Recommend.future(pb.RecommendRequest(), timeout=20)]
-    until(lambda: server.running._host.jobs._runner is not None and len(server.running._host.jobs) == 0)
-    held.append(server.stub.Recommend.future(pb.RecommendRequest(), timeout=20))
-    until(lambda: len(server.running._host.jobs) == 1)
+    held = fill_queue(server)
 
     def act() -> None:
         for _ in range(5):

@@ -16,7 +16,7 @@ from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.queries import Event, RecommendQuery
 from serving.results import ServiceError
 from serving.sqlite_state import SqliteUserState
-from tests.serving.conftest import Harness, Servers, in_loop, until
+from tests.serving.conftest import Harness, Servers, fill_queue, in_loop, until
 from tests.serving.fake_bundle import SLOW
 
 
@@ -98,11 +98,7 @@ def test_a_flood_is_shed_by_waiting_time_and_leaves_nothing_behind(servers: Serv
 
 def test_who_asks_again_at_once_is_refused_after_a_moment(servers: Servers) -> None:
     server = servers.start(max_queue=1)
-    server.model.recommender.gate.clear()
-    held = [server.stub.Recommend.future(pb.RecommendRequest(), timeout=20)]
-    until(lambda: server.running._host.jobs._runner is not None and len(server.running._host.jobs) == 0)
-    held.append(server.stub.Recommend.future(pb.RecommendRequest(), timeout=20))
-    until(lambda: len(server.running._host.jobs) == 1)
+    held = fill_queue(server)
     began = time.perf_counter()
     for _ in range(5):
         with pytest.raises(grpc.RpcError) as caught:

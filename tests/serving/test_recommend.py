@@ -12,7 +12,7 @@ from serving.client import Client
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.queries import Event
 from serving.results import ServiceError
-from tests.serving.conftest import Harness, Servers, until
+from tests.serving.conftest import Harness, Servers, fill_queue, until
 from tests.serving.fake_bundle import DATA_END, ITEMS, KINDS, POISON, SLOW, FakeBundle
 
 
@@ -370,12 +370,7 @@ def test_requests_that_wait_are_scored_together(
 
 def test_a_full_queue_is_refused_with_a_time_to_retry(servers: Servers) -> None:
     server = servers.start(max_queue=1)
-    server.model.recommender.gate.clear()
-    running = server.stub.Recommend.future(pb.RecommendRequest(), timeout=10)
-    until(lambda: server.running._host.jobs._runner is not None)
-    until(lambda: len(server.running._host.jobs) == 0)
-    waiting = server.stub.Recommend.future(pb.RecommendRequest(), timeout=10)
-    until(lambda: len(server.running._host.jobs) == 1)
+    running, waiting = fill_queue(server)
     error = refused(server)
     server.model.recommender.gate.set()
     assert (error.code, error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")

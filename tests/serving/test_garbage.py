@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
+from conf.serving import LimitsConfig
 from serving import garbage
 from serving.batching import QueueFull
 from serving.garbage import Replaced, look_rarely, no_collection
@@ -130,7 +131,7 @@ def test_a_request_that_is_refused_leaves_no_circle_of_the_servers(server: Harne
 
 
 def test_a_request_that_there_is_no_room_for_leaves_no_circle_of_the_servers(servers: Servers) -> None:
-    server = servers.start(max_queue=1)
+    server = servers.start(max_queue=1, limits=LimitsConfig(max_queue_seconds=20))
     held = fill_queue(server)
 
     def act() -> None:

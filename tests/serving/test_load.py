@@ -97,7 +97,7 @@ def test_a_flood_is_shed_by_waiting_time_and_leaves_nothing_behind(servers: Serv
 
 
 def test_who_asks_again_at_once_is_refused_after_a_moment(servers: Servers) -> None:
-    server = servers.start(max_queue=1)
+    server = servers.start(max_queue=1, limits=LimitsConfig(max_queue_seconds=20))
     held = fill_queue(server)
     began = time.perf_counter()
     for _ in range(5):

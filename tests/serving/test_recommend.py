@@ -8,6 +8,7 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from conf.serving import LimitsConfig
 from serving.client import Client
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.queries import Event
@@ -369,7 +370,7 @@ def test_requests_that_wait_are_scored_together(
 
 
 def test_a_full_queue_is_refused_with_a_time_to_retry(servers: Servers) -> None:
-    server = servers.start(max_queue=1)
+    server = servers.start(max_queue=1, limits=LimitsConfig(max_queue_seconds=20))
     running, waiting = fill_queue(server)
     error = refused(server)
     server.model.recommender.gate.set()

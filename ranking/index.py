@@ -40,8 +40,8 @@ SELECTIVE = 0.05
 EXACT = 2_000_000
 """Numbers (allowed vectors times width) up to which it is: two milliseconds, as long as the lists take."""
 WIDER = 8
-"""How many times as many lists are looked into where few items are allowed, at most. So a filtered search finds
-as much as any: with a million items .92 to .96 of the nearest 112, whatever is allowed, all of them .94."""
+"""How many times as many lists are looked into where few items are allowed, at most. So a filtered search
+finds as much as any: of the nearest 112 of a million items .92 to .96, whatever is allowed, .94 without."""
 
 
 def default_factory(items: int, width: int, gpu: bool = False) -> str:

@@ -25,11 +25,18 @@ _SMOOTHING: Final = 0.2
 """Weight of the newest batch in the running mean of a job's time."""
 _SMALLEST: Final = 4
 """Jobs that a batch may always have: what a batch costs by itself is shared by them."""
+_SHARED: Final = 16
+"""Jobs among which that hardly counts any more: a batch may have as many where they take no more than
+`_LONGER` times its time. Smaller ones need more time for every job, which makes the next smaller yet."""
+_LONGER: Final = 2
 _FEW_BATCHES: Final = 2
 """Full batches that a standing queue may always hold, within the wait allowed in a burst: some callers of
 slow lists, or of lists that a new version slows down for a moment, are no overload."""
+_FLOOD: Final = 3.0
+"""Jobs refused for every one done beyond which an overload is a flood: most of the work is refusing."""
 _HURRIED: Final = 2
-"""In an overload batches take no more than a part of their time, and may have this part of the jobs."""
+"""In a flood batches take no more than a part of their time, and may have this part of the fewest jobs. Short
+of it they stay as they are: they do more jobs in the same time, and then fewer have to be refused."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,10 @@ class Pressure:
         self._max_batch = max_batch
         self._limits = limits
         self._hurried = False
+        self._turned_away = 0
+        """Jobs refused since the last batch ended."""
+        self._refused_for_one = 0.0
+        """Running mean of how many are refused while one is done."""
         self._learn(0.01 / max_batch)
         self._began: float | None = None
         self._size = 0
@@ -73,8 +84,11 @@ class Pressure:
 
     def ended(self, now: float, usual: bool) -> None:
         """Note that the batch is done; one of unusual work tells nothing about the next."""
-        self._hurried = self.overloaded(now)
         if self._began is not None and usual:
+            newest = self._turned_away / self._size
+            self._refused_for_one += _SMOOTHING * (newest - self._refused_for_one)
+            self._turned_away = 0
+            self._hurried = self.overloaded(now) and self._refused_for_one > _FLOOD
             newest = (now - self._began) / self._size
             self._learn(self.job_seconds + _SMOOTHING * (newest - self.job_seconds))
         self._began = None
@@ -104,6 +118,7 @@ class Pressure:
 
     def refused(self, now: float) -> bool:
         """Note that a job would have waited longer than allowed; tell whether an overload begins by that."""
+        self._turned_away += 1
         before = self.overloaded(now)
         if before or self._standing(now):
             self._refused = now
@@ -124,9 +139,12 @@ class Pressure:
         """Running mean of what a job takes in its batch."""
         size = self._max_batch
         if self._limits is not None:
-            part = _HURRIED if self._hurried else 1
-            most = int(self._limits.batch_seconds / part / job_seconds)
-            size = min(max(most, _SMALLEST // part), size)
+            most = self._limits.batch_seconds / job_seconds
+            if self._hurried:
+                size = min(max(int(most / _HURRIED), _SMALLEST // _HURRIED), size)
+            else:
+                shared = min(_SHARED, int(_LONGER * most))
+                size = min(max(int(most), shared, _SMALLEST), size)
         self.batch_size = size
         """Most jobs that the next batch should have."""
         self.batch_seconds = size * job_seconds

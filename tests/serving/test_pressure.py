@@ -33,16 +33,30 @@ def test_the_mean_time_of_a_job_follows_usual_batches_only() -> None:
     assert pressure.wait_seconds(16.0, 0) == 0.0
 
 
-def test_batches_are_as_large_as_their_time_allows_and_never_tiny() -> None:
+def test_batches_are_as_large_as_their_time_allows_and_not_small_without_need() -> None:
     pressure = Pressure(32, WaitLimits(0.5, 0.1, batch_seconds=0.02))
     assert pressure.batch_size == 32
-    for job_seconds, size in ((0.002, 10), (0.004, 5), (0.1, 4)):
+    # As many as take 20 ms; up to 16 where they take no more than 40; four in any case.
+    for job_seconds, size in ((0.001, 20), (0.002, 16), (0.004, 10), (0.1, 4)):
         for _ in range(60):
             pressure.began(0.0, 2, left=0)
             pressure.ended(2 * job_seconds, usual=True)
         assert abs(pressure.batch_size - size) <= 1
         assert pressure.batch_seconds == pytest.approx(pressure.batch_size * job_seconds, rel=0.01)
     assert Pressure(32, None).batch_size == 32
+
+
+def test_lists_that_need_more_time_in_small_batches_do_not_get_smaller_and_smaller_ones() -> None:
+    # A batch costs 20 ms by itself and 2.5 ms a list, as on a busy machine; 32 callers ask again at once.
+    pressure, now, sizes = Pressure(64, WaitLimits(0.5, 0.15, batch_seconds=0.04)), 10.0, []
+    for _ in range(100):
+        size = min(pressure.batch_size, 32)
+        pressure.began(now, size, left=32 - size)
+        now += 0.02 + 0.0025 * size
+        assert not pressure.too_many(now, 32 - size)
+        pressure.ended(now, usual=True)
+        sizes.append(size)
+    assert min(sizes) >= 14
 
 
 def test_a_queue_that_does_not_empty_allows_little_waiting() -> None:
@@ -84,18 +98,24 @@ def test_once_a_standing_queue_has_grown_too_long_nobody_waits_for_it_until_refu
     assert not pressure.overloaded(22.1)
 
 
-def test_batches_of_an_overload_are_short() -> None:
+def test_batches_are_short_while_most_of_the_work_is_refusing() -> None:
     pressure = Pressure(32, WaitLimits(0.5, 0.1, batch_seconds=0.04))
-    sizes = []
-    for step in range(60):
-        pressure.began(20.0 + step, 2, left=1)
-        pressure.ended(20.004 + step, usual=True)
-        sizes.append(pressure.batch_size)
-        if step == 40:
-            pressure.refused(21.0 + step)
-    assert abs(sizes[40] - 20) <= 1
-    assert abs(sizes[41] - 10) <= 1
-    assert abs(sizes[43] - 20) <= 1
+
+    def sizes(start: float, refused: int) -> list[int]:
+        found = []
+        for step in range(40):
+            now = start + step / 100
+            pressure.began(now, 4, left=1)
+            for _ in range(refused):
+                pressure.refused(now)
+            pressure.ended(now + 0.008, usual=True)
+            found.append(pressure.batch_size)
+        return found
+
+    assert abs(sizes(20.0, refused=0)[-1] - 20) <= 1
+    assert abs(sizes(30.0, refused=4)[-1] - 20) <= 1  # an overload, but as many are answered
+    assert abs(sizes(40.0, refused=20)[-1] - 10) <= 1
+    assert abs(sizes(50.0, refused=0)[-1] - 20) <= 1
 
 
 def test_an_overload_that_goes_on_is_doubted_now_and_then() -> None:

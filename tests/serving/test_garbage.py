@@ -72,11 +72,12 @@ def test_what_is_still_used_is_looked_for_once_and_what_is_gone_not_at_all(
 
 def test_nothing_is_looked_for_while_a_model_is_loaded() -> None:
     gc.enable()  # off in tests of servers
-    frozen = gc.get_freeze_count()
     with no_collection():
         assert not gc.isenabled()
+        made: list[object] = []
     assert gc.isenabled()
-    assert gc.get_freeze_count() == frozen
+    # Not the number of what is frozen, which other threads' objects may leave at any moment.
+    assert any(thing is made for thing in gc.get_objects())
 
 
 def test_who_has_switched_it_off_finds_it_off() -> None:

@@ -85,9 +85,8 @@ class Pressure:
     def ended(self, now: float, usual: bool) -> None:
         """Note that the batch is done; one of unusual work tells nothing about the next."""
         if self._began is not None and usual:
-            newest = self._turned_away / self._size
-            self._refused_for_one += _SMOOTHING * (newest - self._refused_for_one)
-            self._turned_away = 0
+            refused, self._turned_away = self._turned_away / self._size, 0
+            self._refused_for_one += _SMOOTHING * (refused - self._refused_for_one)
             self._hurried = self.overloaded(now) and self._refused_for_one > _FLOOD
             newest = (now - self._began) / self._size
             self._learn(self.job_seconds + _SMOOTHING * (newest - self.job_seconds))

@@ -161,7 +161,7 @@ class Batcher(Generic[In, Out]):
             return
         if self._pressure.too_many(now, waiting):
             wait = self._pressure.wait_seconds(now, waiting)
-            if self._pressure.refused(now):
+            if self._pressure.refused(now, waiting):
                 self._thin_out()
             raise self._queue_wait(now, wait)
         # Without anybody waiting it is not the load that makes the answer late: then it is worth a try.

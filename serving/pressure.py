@@ -34,9 +34,9 @@ _FEW_BATCHES: Final = 2
 slow lists, or of lists that a new version slows down for a moment, are no overload."""
 _FLOOD: Final = 3.0
 """Jobs refused for every one done beyond which an overload is a flood: most of the work is refusing."""
-_HURRIED: Final = 2
-"""In a flood batches take no more than a part of their time, and may have this part of the fewest jobs. Short
-of it they stay as they are: they do more jobs in the same time, and then fewer have to be refused."""
+_HURRIED: Final = 4
+"""In a flood batches take no more than a quarter of their time, and may have a quarter of the fewest jobs.
+Short of it they stay as they are: they do more jobs in the same time, and then fewer have to be refused."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,15 @@ class Pressure:
         self._learn(0.01 / max_batch)
         self._began: float | None = None
         self._size = 0
-        self._standing_since: float | None = None
+        self._empty = float("inf")
+        """When nobody waited last; nobody ever has at the beginning."""
         self._overload_since = self._refused = -float("inf")
 
     def began(self, now: float, size: int, left: int) -> None:
         """Note that a batch begins, how many jobs it has and how many it leaves waiting."""
         self._began, self._size = now, size
         if left == 0:
-            self._standing_since = None
-        elif self._standing_since is None:
-            self._standing_since = now
+            self._empty = now
 
     def ended(self, now: float, usual: bool) -> None:
         """Note that the batch is done; one of unusual work tells nothing about the next."""
@@ -107,6 +106,8 @@ class Pressure:
 
         In an overload there is room for the next batch, and for nobody behind it.
         """
+        if waiting == 0:
+            self._empty = now
         if self._limits is None:
             return False
         if self.overloaded(now):
@@ -115,22 +116,29 @@ class Pressure:
         longest = self._limits.standing_seconds if too_long else self._limits.burst_seconds
         return self.wait_seconds(now, waiting) > longest
 
-    def refused(self, now: float) -> bool:
-        """Note that a job would have waited longer than allowed; tell whether an overload begins by that."""
+    def refused(self, now: float, waiting: int) -> bool:
+        """Note that a job would have waited longer than allowed; tell whether an overload begins by that.
+
+        Where it does, those who wait already may say that it is a flood.
+        """
         self._turned_away += 1
         before = self.overloaded(now)
         if before or self._standing(now):
             self._refused = now
-            self._overload_since = self._overload_since if before else now
-        return not before and self.overloaded(now)
+        if before or not self._standing(now):
+            return False
+        self._overload_since = now
+        self._refused_for_one = max(self._refused_for_one, waiting / self.batch_size)
+        self._hurried = self._refused_for_one > _FLOOD
+        self._learn(self.job_seconds)
+        return True
 
     def overloaded(self, now: float) -> bool:
         """Tell whether more is asked for than can be answered."""
         return now < min(self._refused + CALM_SECONDS, self._overload_since + OVERLOAD_SECONDS)
 
     def _standing(self, now: float) -> bool:
-        since = self._standing_since
-        return since is not None and now - since > STANDING_AFTER_SECONDS
+        return now - self._empty > STANDING_AFTER_SECONDS
 
     def _learn(self, job_seconds: float) -> None:
         """Work out what follows from the time of a job; it is asked for more often than it changes."""

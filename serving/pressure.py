@@ -104,7 +104,8 @@ class Pressure:
     def too_many(self, now: float, waiting: int) -> bool:
         """Tell whether a job that joins `waiting` others would wait longer than allowed.
 
-        In an overload there is room for the next batch, and for nobody behind it.
+        In an overload there is room for the next batch, and for nobody behind it. A queue begins to stand
+        with the first job that is asked about while nobody waits.
         """
         if waiting == 0:
             self._empty = now
@@ -123,9 +124,10 @@ class Pressure:
         """
         self._turned_away += 1
         before = self.overloaded(now)
-        if before or self._standing(now):
-            self._refused = now
-        if before or not self._standing(now):
+        if not before and not self._standing(now):
+            return False
+        self._refused = now
+        if before:
             return False
         self._overload_since = now
         self._refused_for_one = max(self._refused_for_one, waiting / self.batch_size)

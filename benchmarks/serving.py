@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -51,17 +51,22 @@ class Server:
     address: str
 
     def tree(self) -> list[int]:
-        """Return the process and its children, for servers of several workers."""
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [self.process.pid, *(int(child) for child in path.read_text().split())]
+        """Return the process, those of its workers, and those of their models."""
+        found = [self.process.pid]
+        for pid in found:
+            for path in Path(f"/proc/{pid}/task").glob("*/children"):
+                with suppress(FileNotFoundError):
+                    found += [int(child) for child in path.read_text().split()]
+        return found
 
     def memory_mib(self, field: str = "VmRSS") -> float:
         """Return the resident memory of now, or with VmHWM its peak."""
         total = 0.0
         for pid in self.tree():
-            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-                if line.startswith(f"{field}:"):
-                    total += float(line.split()[1]) / 1024
+            with suppress(FileNotFoundError):  # a former model's, that has just ended
+                for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+                    if line.startswith(f"{field}:"):
+                        total += float(line.split()[1]) / 1024
         return total
 
 

@@ -24,6 +24,7 @@ from features.dataset import Catalogue, FloatArray
 from features.statistics import Neighbours, Statistics
 from features.text import TextTemplate
 from ranking.assemble import Sketch, item_arrays
+from ranking.catalogue_file import CATALOG
 from ranking.index import VectorIndex
 from ranking.ranker import RANKER_FILE, Ranker
 from ranking.recommender import Recommender
@@ -31,7 +32,6 @@ from ranking.sources import CandidateSources, Kept, new_rows, new_vectors
 from ranking.store import MANIFEST, VERSIONS, current_version, verify
 from ranking.subset_index import SubsetIndex
 
-CATALOG = "catalog.parquet"
 ITEM_VECTORS = "item_vectors.npy"
 TEXT_VECTORS = "text_vectors.npy"
 INDEX = "index.faiss"
@@ -145,13 +145,16 @@ def _lender_index(recommender: Recommender) -> VectorIndex | None:
     return VectorIndex.build(recommender.arrays.affinity_units, IndexConfig(gpu=False))
 
 
-def load_bundle(store: Path, version: str | None = None, room: int = 0) -> Bundle:
+def load_bundle(
+    store: Path, version: str | None = None, room: int = 0, manifest: dict[str, Any] | None = None
+) -> Bundle:
     """Verify and load a version, the current one by default.
 
     Args:
         store: the artifact store.
         version: its name.
         room: how many later items a server is going to have memory for; without it it copies the arrays.
+        manifest: of a version that has been verified already; null verifies it.
 
     Raises:
         InputError: naming the file that is wrong.
@@ -159,7 +162,7 @@ def load_bundle(store: Path, version: str | None = None, room: int = 0) -> Bundl
     """
     version = version or current_version(store)
     folder = store / VERSIONS / version
-    manifest = verify(folder)
+    manifest = manifest or verify(folder)
     for name in NEEDED:
         if name not in manifest["files"]:
             raise InputError(f"{folder / MANIFEST}: lists no {name}; roll back or publish again")

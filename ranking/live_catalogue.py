@@ -193,6 +193,26 @@ class LiveCatalogue:
     def _state_name(self, version: str) -> str:
         return version if self.revision == 0 else f"{version}+{self.revision}"
 
+    def places(self, upserts: Sequence[LiveItem]) -> list[int]:
+        """Return the row that each item has or is going to have, new ones after the last."""
+        rows, next_row = [], self.size
+        for item in upserts:
+            row = self.row(item.item_id)
+            if row is None:
+                row, next_row = next_row, next_row + 1
+            rows.append(row)
+        return rows
+
+    def after(self, plan: ItemPlan) -> LiveCatalogue:
+        """Return the state after planned changes."""
+        rows = self.places(plan.upserts)
+        hidden = np.zeros(max([self.size, *(row + 1 for row in rows)]), dtype=np.bool_)
+        if self.hidden is not None:
+            hidden[: self.size] = self.hidden
+        hidden[rows] = False
+        hidden[self.rows(plan.deletes)] = True
+        return self.next(plan.upserts, rows, hidden)
+
     def next(self, upserts: Sequence[LiveItem], rows: Sequence[int], hidden: BoolArray) -> LiveCatalogue:
         """Return the state after some changes.
 

@@ -87,6 +87,8 @@ class LiveItems:
         self._texts = KnownTexts(self._bundle)
         self.current = LiveVersion(self._bundle, catalogue, self._newest)
         """The newest state."""
+        self.works = True
+        """Whether it can make lists."""
 
     def plan(self, changes: Sequence[ItemChange]) -> ItemPlan:
         """Work out what changes come to against the current state; the last one of an item counts.
@@ -143,14 +145,8 @@ class LiveItems:
 
         """
         before, vectors = self.current.catalogue, plan.vectors
-        rows = self._rows_of(plan, before)
+        rows = before.places(plan.upserts)
         size = max([before.size, *(row + 1 for row in rows)])
-        hidden = np.zeros(size, dtype=np.bool_)
-        if before.hidden is not None:
-            hidden[: before.size] = before.hidden
-        hidden[rows] = False
-        gone = before.rows(plan.deletes)
-        hidden[gone] = True
         placed = np.array(rows, dtype=np.int32)
         encoded = placed[plan.encode]
         known = encoded[encoded < before.size].tolist()
@@ -161,7 +157,7 @@ class LiveItems:
         if len(encoded):
             self._arrays.put_texts(encoded, vectors, self._bundle.sketch, self._towers, self._base_size)
             self._move(encoded[encoded < self._base_size])
-        catalogue = before.next(plan.upserts, rows, hidden)
+        catalogue = before.after(plan)
         if len(encoded):
             touched += self._enter_neighbours(encoded, vectors, catalogue)
             self._arrays.put_borrowed(encoded, plan.lenders, np.unique(np.concatenate(touched)), size)
@@ -171,16 +167,6 @@ class LiveItems:
         self._newest.recommender = self._recommender(catalogue)
         self.current = LiveVersion(self._bundle, catalogue, self._newest)
         return self.current
-
-    def _rows_of(self, plan: ItemPlan, catalogue: LiveCatalogue) -> list[int]:
-        """Return the row of each upserted item, new ones after the last."""
-        rows, next_row = [], catalogue.size
-        for item in plan.upserts:
-            row = catalogue.row(item.item_id)
-            if row is None:
-                row, next_row = next_row, next_row + 1
-            rows.append(row)
-        return rows
 
     def observe_popularity(self, counts: FloatArray) -> None:
         """Order popular items by event counts [items] from now on; for a bundle that has seen no event.

@@ -83,6 +83,11 @@ class LiveVersion:
         return self.bundle.data_end
 
     @property
+    def text_dim(self) -> int:
+        """Width of the text vectors."""
+        return int(self.text_vectors.shape[1])
+
+    @property
     def text_vectors(self) -> FloatArray:
         """Unit text vectors, [items, text dim]."""
         return self.recommender.recommender.text_vectors

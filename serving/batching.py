@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from serving.pressure import CALM_SECONDS, Pressure, WaitLimits
 
@@ -61,6 +61,13 @@ class _Waiting(Generic[In, Out]):
     since: float
     """Event loop time of its arrival."""
     urgent: bool
+
+
+@dataclass(frozen=True)
+class _Batch(Generic[In, Out]):
+    jobs: list[_Waiting[In, Out]]
+    results: asyncio.Future[list[Out | None]]
+    """One per job; None for those that nobody waited for any more."""
 
 
 class Batcher(Generic[In, Out]):
@@ -112,13 +119,17 @@ class Batcher(Generic[In, Out]):
         """Event loop times of the jobs that were announced and have not come, oldest first."""
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=prepare)
         self._runner: asyncio.Task[None] | None = None
+        self._busy = False
+        """Whether a batch is being worked on."""
+        self._ahead: _Batch[In, Out] | None = None
+        """The next batch, which the thread goes on with."""
         self._pressure = Pressure(max_batch, limits)
         self._expiry: asyncio.TimerHandle | None = None
         self._closed = False
 
     def __len__(self) -> int:
         """Jobs waiting, without those being worked on and those in the background."""
-        return len(self._queue)
+        return len(self._queue) + len(self._handed_over())
 
     def expect(self) -> None:
         """Announce a job that is to be submitted once it has been read, and refuse it before that.
@@ -132,7 +143,7 @@ class Batcher(Generic[In, Out]):
         now = asyncio.get_running_loop().time()
         while self._coming and self._coming[0] < now - _COMING_SECONDS:
             self._coming.popleft()
-        self._admit(len(self._queue) + len(self._coming), None)
+        self._admit(len(self) + len(self._coming), None)
         self._coming.append(now)
         self._newest = now
 
@@ -143,7 +154,7 @@ class Batcher(Generic[In, Out]):
             QueueFull: too many jobs wait, or their work takes too long.
         """
         try:
-            self._admit(len(self._queue), deadline)
+            self._admit(len(self), deadline)
         except QueueFull:
             self._come()
             raise
@@ -211,6 +222,7 @@ class Batcher(Generic[In, Out]):
                 self._gathering.set()
         if self._runner is None:
             self._runner = asyncio.create_task(self._drain())
+        self._get_ready()
         try:
             return await waiting.future
         except (TimeoutError, asyncio.CancelledError):
@@ -234,19 +246,55 @@ class Batcher(Generic[In, Out]):
         """Work until the queue is empty."""
         loop = asyncio.get_running_loop()
         try:
-            while batch := await self._gathered():
+            while running := self._ahead or self._begin(await self._gathered()):
+                batch, self._ahead = running.jobs, None
                 began = loop.time()
                 self._pressure.began(began, len(batch), len(self._queue))
-                await self._run(batch)
+                self._busy = True
+                self._get_ready()
+                await self._finish(running)
+                self._busy = False
                 self._newest = ended = loop.time()
-                self._together = 0 < self._expected <= len(batch) and not self._queue
+                self._together = 0 < self._expected <= len(batch) and not len(self)
                 usual = not any(waiting.urgent for waiting in batch)
-                self._expected = len(batch) + len(self._queue) if usual and len(batch) > 1 else 0
+                self._expected = len(batch) + len(self) if usual and len(batch) > 1 else 0
                 self._pressure.ended(ended, usual=usual)
                 if self._watch is not None:
                     self._watch.batch([began - waiting.since for waiting in batch], ended - began)
         finally:
-            self._runner = None
+            self._runner, self._busy = None, False
+
+    def _handed_over(self) -> list[_Waiting[In, Out]]:
+        """Return the jobs of the next batch that somebody still waits for."""
+        jobs = [] if self._ahead is None else self._ahead.jobs
+        return [waiting for waiting in jobs if not waiting.future.done()]
+
+    def _get_ready(self) -> None:
+        """Hand over the next batch while one is being worked on, once it is as large as it may be.
+
+        Where the event loop has much to do, the work would otherwise wait for it after every batch.
+        """
+        if self._busy and self._ahead is None and len(self._queue) >= self._pressure.batch_size:
+            self._ahead = self._begin(self._next_batch())
+
+    def _begin(self, jobs: list[_Waiting[In, Out]]) -> _Batch[In, Out] | None:
+        """Have the thread work on a batch as soon as it has nothing else to do."""
+        if not jobs:
+            return None
+        loop = asyncio.get_running_loop()
+        return _Batch(jobs, loop.run_in_executor(self._executor, self._work_on, jobs))
+
+    def _work_on(self, jobs: list[_Waiting[In, Out]]) -> list[Out | None]:
+        """Work on those that somebody still waits for, in the thread."""
+        left = [place for place, waiting in enumerate(jobs) if not waiting.future.done()]
+        results: list[Out | None] = [None] * len(jobs)
+        if left:
+            made = self._work([jobs[place].job for place in left])
+            if len(made) != len(left):
+                raise RuntimeError(f"{len(made)} results for {len(left)} jobs")
+            for place, result in zip(left, made, strict=True):
+                results[place] = result
+        return results
 
     async def _gathered(self) -> list[_Waiting[In, Out]]:
         """Take the next batch, once those that are just coming have joined it."""
@@ -300,8 +348,8 @@ class Batcher(Generic[In, Out]):
 
     def _thin_out(self) -> None:
         """Refuse all but the next batch, and of these the oldest: they are late whatever becomes of them."""
-        waiting = [waiting for waiting in self._queue if not waiting.urgent]
-        self._refuse(waiting[: -self._pressure.batch_size])
+        waiting = [*self._handed_over(), *self._queue]
+        self._refuse([w for w in waiting if not w.urgent][: -self._pressure.batch_size])
 
     def _refuse(self, jobs: Sequence[_Waiting[In, Out]]) -> None:
         """Take jobs out of the queue and tell their callers."""
@@ -318,28 +366,28 @@ class Batcher(Generic[In, Out]):
         """Return the refusal of a job that would have to wait; in an overload for longer than that."""
         return QueueFull(max(wait, CALM_SECONDS) if self._pressure.overloaded(now) else wait, "queue_wait")
 
-    async def _run(self, batch: list[_Waiting[In, Out]]) -> None:
-        """Run a batch; if it fails, run its jobs one by one so that only the one at fault fails."""
-        loop = asyncio.get_running_loop()
+    async def _finish(self, batch: _Batch[In, Out]) -> None:
+        """Wait for a batch; if it fails, run its jobs one by one so that only the one at fault fails."""
         try:
-            results = await loop.run_in_executor(self._executor, self._work, [w.job for w in batch])
-            if len(results) != len(batch):
-                raise RuntimeError(f"{len(results)} results for {len(batch)} jobs")
+            results = await batch.results
         except Exception as error:
-            if len(batch) == 1:
-                if not batch[0].future.done():
-                    batch[0].future.set_exception(error)
+            if len(batch.jobs) == 1:
+                if not batch.jobs[0].future.done():
+                    batch.jobs[0].future.set_exception(error)
                 return
             _LOG.warning(
-                "a batch of %d failed (%s); running its jobs one by one", len(batch), type(error).__name__
+                "a batch of %d failed (%s); running its jobs one by one",
+                len(batch.jobs),
+                type(error).__name__,
             )
-            for waiting in batch:
-                if not waiting.future.done():
-                    await self._run([waiting])
+            for waiting in batch.jobs:
+                alone = None if waiting.future.done() else self._begin([waiting])
+                if alone is not None:
+                    await self._finish(alone)
             return
-        for waiting, result in zip(batch, results, strict=True):
+        for waiting, result in zip(batch.jobs, results, strict=True):
             if not waiting.future.done():
-                waiting.future.set_result(result)
+                waiting.future.set_result(cast(Out, result))
 
 
 def _too_late(future: asyncio.Future[Any]) -> None:

@@ -21,7 +21,8 @@ from rich.table import Table
 from conf.errors import InputError
 from conf.serving import DemoConfig
 from features import schema
-from ranking.bundle import CATALOG, HISTORIES
+from ranking.bundle import HISTORIES
+from ranking.catalogue_file import CATALOG
 from ranking.store import VERSIONS, current_version
 from serving.client import Client
 from serving.queries import RecommendQuery

@@ -20,6 +20,7 @@ from ranking.live_catalogue import ItemPlan
 from serving.batching import Batcher, QueueFull
 from serving.item_changes import ItemChanges, StoredChange
 from serving.model import Answer, ApplyJob, Job, LiveModel
+from serving.problems import Problem
 from serving.user_state import StateUnavailable
 from serving.watch import Watch
 
@@ -69,7 +70,7 @@ class ItemFollower:
             self._look,
             poll_seconds,
             "item changes cannot be read",
-            (StateUnavailable, QueueFull),
+            (StateUnavailable, QueueFull, Problem),
         )
         self._progress = asyncio.Condition()
         self._stopped = False
@@ -167,6 +168,8 @@ class ItemFollower:
             )
             await asyncio.gather(applied, self._keep(stored, plan))
         except Exception:
+            if not self._model.works:
+                raise  # the next model takes these changes
             if len(stored) > 1:
                 for change in stored:
                     await self._apply([change], thread)

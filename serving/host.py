@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -28,13 +27,13 @@ from serving.model import (
     PopularityJob,
     RecommendJob,
     SimilarJob,
-    run_jobs,
 )
 from serving.popularity import LivePopularity, count_items
 from serving.pressure import WaitLimits
 from serving.problems import starting
+from serving.run_jobs import run_jobs
 from serving.telemetry import RECORD, Stage, Timeline
-from serving.threads import CHANGES, LISTS, LOADING, OneThread, list_threads, prepare_thread
+from serving.threads import CHANGES, LOADING, OneThread, limit_threads
 from serving.translation import ItemCards
 from serving.user_state import UserState
 
@@ -132,13 +131,8 @@ class ModelHost:
         self._metrics = metrics
         self._wanted_revision = 0
         """The newest item change that somebody waits for."""
-        self._threads = list_threads(config.list_threads, config.workers)
-        self._helpers = ThreadPoolExecutor(
-            max(1, self._threads - 1), "lists", prepare_thread, (config.threads, LISTS)
-        )
-        """Make lists beside the model's thread, and only while it waits for them."""
         self.jobs = Batcher[Job, Answer](
-            self._run,
+            run_jobs,
             max_batch=config.max_batch,
             max_queue=config.max_queue,
             name="model",
@@ -148,11 +142,11 @@ class ModelHost:
                 config.limits.batch_seconds,
             ),
             watch=metrics.queue("model", lambda: len(self.jobs)),
-            prepare=lambda: prepare_thread(config.threads, LISTS),
+            prepare=lambda: limit_threads(config.threads),
             # Where every CPU has a worker of its own, one that waits would only stand still.
-            gather_seconds=_GATHER_SECONDS if self._threads > 1 else 0.0,
+            gather_seconds=_GATHER_SECONDS if config.workers == 1 else 0.0,
         )
-        """The queue of the model's thread."""
+        """The queue of the thread that has lists made."""
         self._upkeep = OneThread("upkeep", config.threads, CHANGES)
         self.loading = OneThread("loading", config.threads, LOADING)
         """The thread in which the next model is got ready: what is served does not wait for it."""
@@ -172,6 +166,11 @@ class ModelHost:
             Problem: nothing yet.
         """
         return self._now.served
+
+    @property
+    def works(self) -> bool:
+        """Whether lists can be made: not once the served model's process has ended."""
+        return self._now.live.works
 
     @property
     def revision(self) -> int:
@@ -301,14 +300,8 @@ class ModelHost:
         if self._hosted is not None:
             await self._hosted.follower.stop()
         await self.jobs.close()
-        self._helpers.shutdown(wait=True)
         self._upkeep.shutdown(wait=True)
         self.loading.shutdown(wait=False)
-
-    def _run(self, jobs: Sequence[Job]) -> list[Answer]:
-        """Run a batch; in the model's thread, which has help unless other threads want the lock as well."""
-        alone = self._threads == 1 or self._upkeep.busy or self.loading.busy
-        return run_jobs(jobs, None if alone else self._helpers, self._threads)
 
     async def _count(self, hosted: _Hosted, item_counts: dict[str, int]) -> None:
         counts = hosted.popularity.add(hosted.served.model, item_counts)

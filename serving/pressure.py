@@ -32,11 +32,16 @@ _LONGER: Final = 2
 _FEW_BATCHES: Final = 2
 """Full batches that a standing queue may always hold, within the wait allowed in a burst: some callers of
 slow lists, or of lists that a new version slows down for a moment, are no overload."""
-_FLOOD: Final = 3.0
-"""Jobs refused for every one done beyond which an overload is a flood: most of the work is refusing."""
+_MANY: Final = 16
+"""Jobs refused within a second from which on a standing queue is an overload. Fewer are callers who wait for
+their answers and are nearly too many, on a machine that had something else to do for a moment."""
+_FLOOD: Final = 1.0
+"""Jobs refused for every one done beyond which an overload is a flood: most of what is asked is refused."""
 _HURRIED: Final = 4
-"""In a flood batches take no more than a quarter of their time, and may have a quarter of the fewest jobs.
-Short of it they stay as they are: they do more jobs in the same time, and then fewer have to be refused."""
+"""In a flood batches take no more than a quarter of their time, and may have half of the fewest jobs. Short
+of it they stay as they are: they do more jobs in the same time, and then fewer have to be refused."""
+_FEWEST: Final = 2
+"""Jobs that a batch may always have in a flood: one by one they take nearly twice the time."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,9 @@ class Pressure:
         self._size = 0
         self._empty = float("inf")
         """When nobody waited last; nobody ever has at the beginning."""
-        self._overload_since = self._refused = -float("inf")
+        self._overload_since = self._refused = self._few_since = -float("inf")
+        self._few = 0
+        """Jobs refused since then, as long as it is no overload."""
 
     def began(self, now: float, size: int, left: int) -> None:
         """Note that a batch begins, how many jobs it has and how many it leaves waiting."""
@@ -120,15 +127,18 @@ class Pressure:
     def refused(self, now: float, waiting: int) -> bool:
         """Note that a job would have waited longer than allowed; tell whether an overload begins by that.
 
+        One begins with many of them.
+
         Where it does, those who wait already may say that it is a flood.
         """
         self._turned_away += 1
         before = self.overloaded(now)
-        if not before and not self._standing(now):
+        if not before and not (self._standing(now) and self._many(now)):
             return False
         self._refused = now
         if before:
             return False
+        self._few = 0
         self._overload_since = now
         self._refused_for_one = max(self._refused_for_one, waiting / self.batch_size)
         self._hurried = self._refused_for_one > _FLOOD
@@ -138,6 +148,13 @@ class Pressure:
     def overloaded(self, now: float) -> bool:
         """Tell whether more is asked for than can be answered."""
         return now < min(self._refused + CALM_SECONDS, self._overload_since + OVERLOAD_SECONDS)
+
+    def _many(self, now: float) -> bool:
+        """Count a refusal outside of an overload; tell whether there have been many within a second."""
+        if now - self._few_since > CALM_SECONDS:
+            self._few_since, self._few = now, 0
+        self._few += 1
+        return self._few >= _MANY
 
     def _standing(self, now: float) -> bool:
         return now - self._empty > STANDING_AFTER_SECONDS
@@ -150,7 +167,7 @@ class Pressure:
         if self._limits is not None:
             most = self._limits.batch_seconds / job_seconds
             if self._hurried:
-                size = min(max(int(most / _HURRIED), _SMALLEST // _HURRIED), size)
+                size = min(max(int(most / _HURRIED), _FEWEST), size)
             else:
                 shared = min(_SHARED, int(_LONGER * most))
                 size = min(max(int(most), shared, _SMALLEST), size)

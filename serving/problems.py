@@ -65,6 +65,16 @@ def starting() -> Problem:
     )
 
 
+def restarting() -> Problem:
+    """Return the problem of a request whose list was being made by a process that ended."""
+    return Problem(
+        grpc.StatusCode.UNAVAILABLE,
+        "MODEL_RESTARTING",
+        "the process that makes lists has ended; health turns to SERVING when another is ready",
+        retry_seconds=1.0,
+    )
+
+
 def late() -> Problem:
     """Return the problem of a request that cannot be answered within its deadline."""
     return Problem(

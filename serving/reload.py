@@ -49,7 +49,9 @@ class BundleWatcher:
         load: Callable[[str], LiveModel],
         prepare: Callable[[LiveModel], Awaitable[None]],
         changed: Callable[[FailedReload | None], Awaitable[None]],
+        lost: Callable[[], Awaitable[None]],
         seconds: float,
+        follow: bool = True,
     ) -> None:
         """Prepare to watch.
 
@@ -60,7 +62,9 @@ class BundleWatcher:
                 used.
             prepare: called with a loaded model before it is served; what it raises keeps the former model.
             changed: told how it went: None after a success.
+            lost: told when the process of the served model has ended, before it is loaded anew.
             seconds: time between two looks.
+            follow: whether to go over to other versions, or only to load a lost one anew.
         """
         self.failed: FailedReload | None = None
         """Why the version that CURRENT names is not the one that is served; None while it is."""
@@ -69,6 +73,8 @@ class BundleWatcher:
         self._load = load
         self._prepare = prepare
         self._changed = changed
+        self._lost = lost
+        self._follow = follow
         self._tried = 0.0
         self._replaced = Replaced()
         self.watch = Watch(self.look, seconds, "a change of model could not be reported")
@@ -79,8 +85,13 @@ class BundleWatcher:
         version = ""
         self._replaced.check()
         try:
-            version = await asyncio.to_thread(current_version, self._store)
-            if version == self._host.served.model.version:
+            served = version = self._host.served.model.version
+            if self._follow:
+                version = await asyncio.to_thread(current_version, self._store)
+            if not self._host.works:
+                _LOG.error("the process of model %s has ended; model %s is loaded", served, version)
+                await self._lost()
+            elif version == served:
                 await self._report(None)
                 return
             if self.failed is not None and self.failed.version == version and not self._due():

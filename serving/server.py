@@ -21,23 +21,27 @@ from rich.console import Console
 from conf.errors import InputError
 from conf.serving import ServeConfig
 from features.privacy import make_pseudonyms
+from ranking.store import VERSIONS, current_version, verify
 from serving import connections
 from serving.envelope import Envelope
 from serving.erasure import HistoriesCleaner
 from serving.event_loop import run_event_loop
-from serving.garbage import look_rarely, no_collection
+from serving.garbage import look_rarely
 from serving.gate import Gate
 from serving.host import ModelHost, Served
 from serving.keys import KeyRing
 from serving.logs import set_up
 from serving.metrics import Metrics, MetricsServer
 from serving.model import LiveModel, Model
+from serving.model_process import ElsewhereItems
+from serving.model_worker import Start
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.reload import BundleWatcher, FailedReload
 from serving.service import QUEUED, SERVICE_NAME, RecommendationService
 from serving.state_health import StateHealth
 from serving.stores import Stores, open_stores
 from serving.surfaces import Surfaces
+from serving.threads import LOADING, list_threads
 from serving.tls import server_credentials
 from serving.tracing import Tracing, make_tracing
 from serving.user_state import StateUnavailable, UserState
@@ -56,7 +60,10 @@ First = Callable[[], LiveModel]
 """Hands over the model that answers first."""
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
-_HEALTH_NAMES: Final = ("", SERVICE_NAME, RELOAD_HEALTH, STATE_HEALTH)
+_OF_LISTS: Final = ("", SERVICE_NAME)
+_HEALTH_NAMES: Final = (*_OF_LISTS, RELOAD_HEALTH, STATE_HEALTH)
+_LOST_SECONDS: Final = 2.0
+"""How often to look whether the model's process still runs, where no other versions are looked for."""
 _CURRENT: Final = "CURRENT"
 _SWITCH_SECONDS: Final = 0.0005
 """How long a thread may keep Python to itself: the event loop must not wait for the model's thread."""
@@ -87,17 +94,20 @@ def serve(config: ServeConfig, console: Console) -> None:
             f"{store}: no {_CURRENT} here, so no model to serve; run `shelfwise run` (or `publish`) first, "
             "or set artifacts=FOLDER"
         )
-    with no_collection(), console.status("loading the model"):
-        # Reading a bundle brings in torch and FAISS, which nothing else of this module needs.
-        from ranking.bundle import load_bundle
-        from ranking.live_items import LiveItems
+    with console.status("loading the model"):
+        threads = list_threads(config.list_threads, config.workers)
 
-        def load(version: str | None = None) -> LiveModel:
-            room = config.max_live_items
-            return LiveItems(load_bundle(store, version, room), room)
+        def load(version: str, niceness: int = LOADING) -> LiveModel:
+            manifest = verify(store / VERSIONS / version)
+            return ElsewhereItems(
+                Start(
+                    str(store), version, manifest, config.max_live_items, config.threads, threads, niceness,
+                    config.log_format, config.log_requests,
+                )
+            )  # fmt: skip
 
-        loaded = [load()]
-        gc.freeze()  # modules and the first model; later models are not, see `no_collection`
+        loaded = [load(current_version(store), niceness=0)]
+        gc.freeze()  # modules and the first model's items; later ones are not, see `no_collection`
     serve_model(config, loaded.pop, console, load)
 
 
@@ -232,7 +242,7 @@ async def start(
         raise
     host = ModelHost(changes, state, config, metrics)
     watcher = None
-    if load is not None and config.reload_seconds > 0:
+    if load is not None:
         watcher = _watch(config, host, state, surfaces, cleaner, health, console, load, metrics)
     service = RecommendationService(
         host, state, changes, config, store / HISTORIES_FILE, surfaces, watcher, pseudonyms
@@ -308,11 +318,19 @@ def _watch(
             metrics.reload_failures.inc()
         await health.set(RELOAD_HEALTH, _SERVING if failed is None else _NOT_SERVING)
         if failed is None:
+            for name in _OF_LISTS:
+                await health.set(name, _SERVING)
             console.print(
                 f"serving model {host.served.model.version}", soft_wrap=True, markup=False, highlight=False
             )
 
-    return BundleWatcher(store, host, load, prepare, changed, config.reload_seconds)
+    async def lost() -> None:
+        for name in _OF_LISTS:
+            await health.set(name, _NOT_SERVING)
+
+    follow = config.reload_seconds > 0
+    seconds = config.reload_seconds if follow else _LOST_SECONDS
+    return BundleWatcher(store, host, load, prepare, changed, lost, seconds, follow)
 
 
 def _check_privacy(config: ServeConfig, model: Model) -> None:

@@ -165,7 +165,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
             item_count=model.catalogue.alive_count,
             changed_item_count=model.catalogue.changed_count,
             deleted_item_count=model.catalogue.hidden_count,
-            text_dim=int(model.text_vectors.shape[1]),
+            text_dim=model.text_dim,
             event_kinds=model.kinds,
             attributes=[pb.Attribute(name=n, type=_ATTRIBUTE_TYPES[k]) for n, k in served.attributes.items()],
             user_count=stats.users,

@@ -29,7 +29,7 @@ def prepare_thread(threads: int, niceness: int) -> None:
         niceness: steps by which its priority is below the process's; not on other systems than Linux, where
             threads have none of their own.
     """
-    _limit_threads(threads)
+    limit_threads(threads)
     if sys.platform == "linux":
         thread = threading.get_native_id()
         usual = os.getpriority(os.PRIO_PROCESS, thread)
@@ -65,7 +65,7 @@ def list_threads(wanted: int, workers: int) -> int:
     return 2 if workers == 1 and cpus > 1 else 1
 
 
-def _limit_threads(threads: int) -> None:
+def limit_threads(threads: int) -> None:
     """Limit torch, FAISS and BLAS, as far as they are loaded; 0 leaves them all.
 
     OpenMP keeps the number per calling thread, so the thread that does the work has to call this.

@@ -14,8 +14,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import ranking.live_items  # noqa: F401 - what a start would import
-import serving.server  # noqa: F401
+import serving.server  # noqa: F401 - what a start would import
 import shelfwise
 from conf.compose import compose_command
 from conf.errors import InputError

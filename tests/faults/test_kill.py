@@ -22,6 +22,7 @@ from serving.queries import Event, Item, RecommendQuery, SimilarQuery
 from serving.results import ServiceError
 from tests.faults.conftest import Processes
 from tests.faults.server_process import ROOT, ServerProcess
+from tests.serving.conftest import until
 from tests.serving.test_delete_user import files_with, write_histories
 
 WRITERS = 4
@@ -206,3 +207,51 @@ def test_a_publisher_killed_at_any_moment_leaves_a_whole_version_current(tmp_pat
     with pytest.raises(InputError, match="missing"):
         (tmp_path / VERSIONS / acknowledged / "part0").unlink()
         verify(tmp_path / VERSIONS / acknowledged)
+
+
+def _of(server: ServerProcess) -> list[int]:
+    """Return the processes that a server has started and that run."""
+    tasks = Path(f"/proc/{server.process.pid}/task")
+    return [int(pid) for file in tasks.glob("*/children") for pid in file.read_text().split()]
+
+
+def test_a_killed_model_process_is_replaced_and_nothing_is_lost(
+    processes: Processes, trained_store: Path
+) -> None:
+    server = processes.start(store=trained_store, real=True, reload_seconds=0.2)
+    with Client(server.address, timeout=20.0) as client:
+        version = client.status().model_version
+        client.record_events([Event("somebody", "i1", "click")])
+        client.upsert_items([Item("n1", {"title": "violet boots"})])
+        (model,) = _of(server)
+        codes: set[str] = set()
+        os.kill(model, signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                asked = RecommendQuery(user_id="somebody", page_size=5)
+                answer = client.recommend(asked)
+                break
+            except ServiceError as error:
+                codes.add(error.reason or error.code.name)
+                assert time.monotonic() < deadline
+        assert codes <= {"MODEL_RESTARTING"}
+        assert (answer.model_version, answer.degradation) == (version, "none")
+        assert client.similar_items(SimilarQuery(text="violet boots", page_size=1)).items[0].item_id == "n1"
+        assert client.status().failed_reload is None
+        (other,) = _of(server)
+        assert other != model
+    assert f"the process of model {version} has ended" in server.err.read_text()
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_a_model_process_ends_with_its_server(processes: Processes, trained_store: Path, end: str) -> None:
+    server = processes.start(store=trained_store, real=True)
+    (model,) = _of(server)
+    os.kill(model, signal.SIGTERM)  # which a supervisor may send to all processes: the server drains first
+    os.kill(model, signal.SIGINT)
+    with Client(server.address) as client:
+        assert client.recommend(RecommendQuery(page_size=3)).items
+    getattr(server, end)()
+    until(lambda: not Path(f"/proc/{model}").exists())

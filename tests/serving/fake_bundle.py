@@ -126,6 +126,8 @@ class FakeBundle:
         self.manifest: dict[str, Any] = {}
         self.catalogue = catalogue()
         self.kinds = KINDS
+        self.text_dim = TEXT_DIM
+        self.works = True
         self.exclude_seen = True
         self.data_end = DATA_END
         self.text_vectors = self.encode_items([t.split(".")[0] for t in self.catalogue.base.texts])

@@ -123,6 +123,26 @@ def test_who_comes_while_the_event_loop_stands_still_is_waited_for() -> None:
     asyncio.run(scenario())
 
 
+def test_the_next_full_batch_does_not_wait_for_the_event_loop() -> None:
+    async def scenario() -> None:
+        work = Work()
+        work.gate.clear()
+        worker = batcher(work, max_batch=2)
+        tasks = [asyncio.create_task(worker.submit(n)) for n in range(6)]
+        await asyncio.sleep(0.02)
+        tasks[3].cancel()  # handed over already, but not begun
+        await asyncio.sleep(0)
+        assert len(worker) == 3
+        work.gate.set()
+        time.sleep(0.1)  # noqa: ASYNC251 - the event loop has much to do
+        assert work.batches == [[0, 1], [2]]
+        await asyncio.wait(tasks)
+        assert work.batches == [[0, 1], [2], [4, 5]]
+        await worker.close()
+
+    asyncio.run(scenario())
+
+
 def test_after_jobs_of_the_background_nobody_is_waited_for() -> None:
     async def scenario() -> None:
         work = Work()

@@ -14,7 +14,8 @@ from ranking.live_catalogue import ItemChange, ItemPlan, LiveItem, TextVector
 from serving.batching import Batcher, QueueFull
 from serving.follower import ItemFollower
 from serving.item_changes import StoredChange
-from serving.model import Answer, Job, Model, run_jobs
+from serving.model import Answer, Job, Model
+from serving.run_jobs import run_jobs
 from serving.user_state import StateUnavailable
 from tests.serving.fake_bundle import FakeBundle
 

@@ -16,9 +16,10 @@ from features.dataset import Catalogue
 from ranking.live_catalogue import LiveCatalogue
 from ranking.requests import History, Reason, Recommendation, Recommended, Request
 from serving import paging
-from serving.model import Job, Neighbours, RecommendJob, SimilarJob, run_jobs
+from serving.model import Job, Neighbours, RecommendJob, SimilarJob
 from serving.problems import Problem
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from serving.run_jobs import run_jobs
 from serving.service import SERVICE_NAME
 from serving.telemetry import Timeline
 from serving.translation import ItemCards, SessionEvents, default_kind, degradation, merge_history

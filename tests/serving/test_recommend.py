@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -348,15 +347,7 @@ def test_slow_model_work_does_not_block_other_calls(server: Harness) -> None:
     assert slow.result().items
 
 
-@pytest.mark.parametrize(
-    ("threads", "loading", "batches"), [(1, False, [1, 6]), (2, False, [1, 3, 3]), (2, True, [1, 6])]
-)
-def test_requests_that_wait_are_scored_together(
-    servers: Servers, threads: int, loading: bool, batches: list[int]
-) -> None:
-    server, loaded = servers.start(list_threads=threads), threading.Event()
-    if loading:  # which wants the interpreter's lock, too
-        server.running._host.loading.submit(loaded.wait, 10)
+def test_requests_that_wait_are_scored_together(server: Harness) -> None:
     server.model.recommender.gate.clear()
     calls = [server.stub.Recommend.future(pb.RecommendRequest(page_size=1), timeout=10)]
     until(lambda: server.running._host.jobs._runner is not None)
@@ -365,8 +356,7 @@ def test_requests_that_wait_are_scored_together(
     until(lambda: len(server.running._host.jobs) == 6)
     server.model.recommender.gate.set()
     assert [len(c.result().items) for c in calls] == [1, 2, 3, 4, 5, 6, 7]
-    loaded.set()
-    assert server.model.recommender.batches == batches
+    assert server.model.recommender.batches == [1, 6]
 
 
 def test_a_full_queue_is_refused_with_a_time_to_retry(servers: Servers) -> None:

@@ -1,0 +1,216 @@
+"""A model in a process of its own, as the server sees it.
+
+Python runs one thread at a time, and making a list takes its lock a hundred times. In the process that
+answers calls it would wait for the event loop each time, and the event loop for it. So the server keeps what
+belongs to the items, and asks another process for the lists. A model that is replaced ends with its process,
+and all its memory with it; what goes wrong in native code takes no server along.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Final
+
+from features.dataset import FloatArray
+from ranking.catalogue_file import read_catalogue
+from ranking.live_catalogue import ItemChange, ItemPlan, LiveCatalogue
+from serving.model import Answer, ListJob
+from serving.model_worker import Failed, Ready, Start
+from serving.problems import restarting
+from serving.shared_arrays import Receiver, Sender
+
+_END_SECONDS: Final = 5.0
+"""How long to wait for the exit code of a process that has closed its connections."""
+
+
+_STARTER: Final = ThreadPoolExecutor(1, "start")
+"""Starts processes: they inherit the niceness of the thread that does, and the one that loads later models is
+the nicest. The thread begins with the first model, which is loaded before there is any such thread."""
+
+
+class _Line:
+    """One connection to the process, for one question at a time."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._lock = threading.Lock()
+        self._sender, self._receiver = Sender(), Receiver()
+
+    def ask(self, name: str, argument: object) -> Any:  # noqa: ANN401
+        with self._lock:
+            self.connection.send_bytes(self._sender.pack((name, argument)))
+            answer = self._hear()
+        if isinstance(answer, Failed):
+            raise answer.error
+        return answer
+
+    def _hear(self) -> Any:  # noqa: ANN401
+        return self._receiver.unpack(self.connection.recv_bytes())
+
+    def hear(self) -> Any:  # noqa: ANN401
+        with self._lock:
+            return self._hear()
+
+
+class ModelProcess:
+    """Starts the process and talks to it; any thread."""
+
+    def __init__(self, start: Start) -> None:
+        """Start the process and wait until its model is loaded.
+
+        Raises:
+            InputError: a version that cannot be used.
+        """
+        lists, lists_there = Pipe()
+        changes, changes_there = Pipe()
+        there = lists_there.fileno(), changes_there.fileno()
+        process = _STARTER.submit(_popen, *there).result()
+        lists_there.close()
+        changes_there.close()
+        self.pid = process.pid
+        self.ended = threading.Event()
+        """Set once the process has ended."""
+        threading.Thread(target=_wait, args=(process, self.ended), daemon=True, name="wait").start()
+        self._lists, self._changes = _Line(lists), _Line(changes)
+        weakref.finalize(self, _hang_up, lists, changes)
+        changes.send(start)
+        try:
+            ready = self._changes.hear()
+        except (EOFError, OSError) as error:
+            self.ended.wait(_END_SECONDS)
+            raise RuntimeError(f"the model's process ended (exit code {process.returncode})") from error
+        if isinstance(ready, Failed):
+            raise ready.error
+        assert isinstance(ready, Ready)
+        self.text_dim = ready.text_dim
+        """Width of the model's text vectors."""
+
+    def lists(self, name: str, argument: object) -> Any:  # noqa: ANN401
+        """Have something done by the thread that makes lists."""
+        return self._ask(self._lists, name, argument)
+
+    def changes(self, name: str, argument: object) -> Any:  # noqa: ANN401
+        """Have something done by the thread that works out changes of items."""
+        return self._ask(self._changes, name, argument)
+
+    def _ask(self, line: _Line, name: str, argument: object) -> Any:  # noqa: ANN401
+        try:
+            return line.ask(name, argument)
+        except (EOFError, OSError) as error:
+            self.ended.wait(_END_SECONDS)  # so that whoever is told finds that it has
+            raise restarting() from error
+
+
+def _popen(lists: int, changes: int) -> subprocess.Popen[bytes]:
+    # With the modules of this process, whatever folder it was started in.
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; from serving.model_worker import main; main{lists, changes}"
+    )
+    command = [sys.executable, "-c", code]
+    return subprocess.Popen(command, pass_fds=(lists, changes), stdin=subprocess.DEVNULL, stdout=2)
+
+
+def _wait(process: subprocess.Popen[bytes], ended: threading.Event) -> None:
+    process.wait()
+    ended.set()
+
+
+def _hang_up(*connections: Connection) -> None:
+    for connection in connections:
+        connection.close()
+
+
+class ElsewhereRecommender:
+    """Has lists made by the process, whichever state of the items a request began with."""
+
+    def __init__(self, process: ModelProcess) -> None:
+        """Use a process; who holds this object keeps it running."""
+        self.process = process
+
+    def answer(self, jobs: Sequence[ListJob]) -> list[Answer]:
+        """Make the lists of a batch; blocks."""
+        bare = [replace(job, model=None, timeline=None) for job in jobs]  # type: ignore[arg-type]
+        answers: list[Answer]
+        answers, passed = self.process.lists("answer", bare)
+        for job, went in zip(jobs, passed, strict=True):
+            if job.timeline is not None:
+                job.timeline.began, job.timeline.stages = went.began, went.stages
+        return answers
+
+
+@dataclass(frozen=True)
+class ElsewhereVersion:
+    """One state of the items; see `serving.model.Model`."""
+
+    version: str
+    """Name of this version."""
+    manifest: dict[str, Any]
+    """Content of manifest.json."""
+    catalogue: LiveCatalogue
+    recommender: ElsewhereRecommender
+
+    @property
+    def kinds(self) -> list[str]:
+        """Event kinds, strongest first."""
+        return list(self.manifest["kinds"])
+
+    @property
+    def exclude_seen(self) -> bool:
+        """Whether items of the history are left out when the request does not say."""
+        return bool(self.manifest["exclude_seen"])
+
+    @property
+    def data_end(self) -> int:
+        """Unix seconds of the last event that it learnt from."""
+        return int(self.manifest["data_end"])
+
+    @property
+    def text_dim(self) -> int:
+        """Width of the text vectors."""
+        return self.recommender.process.text_dim
+
+
+class ElsewhereItems:
+    """A model that runs in another process; see `serving.model.LiveModel`."""
+
+    def __init__(self, start: Start) -> None:
+        """Start a process with a verified version.
+
+        Raises:
+            InputError: a version that cannot be used.
+        """
+        self.process = ModelProcess(start)
+        """Where the model runs."""
+        catalogue = LiveCatalogue(read_catalogue(Path(start.store), start.version))
+        recommender = ElsewhereRecommender(self.process)
+        self.current = ElsewhereVersion(start.version, start.manifest, catalogue, recommender)
+        """The newest state."""
+
+    @property
+    def works(self) -> bool:
+        """Whether the process still runs."""
+        return not self.process.ended.is_set()
+
+    def plan(self, changes: Sequence[ItemChange]) -> ItemPlan:
+        """Work out what changes come to against the current state; any thread, one at a time."""
+        plan: ItemPlan = self.process.changes("plan", changes)
+        return plan
+
+    def apply(self, plan: ItemPlan) -> ElsewhereVersion:
+        """Make planned changes; only in the model's thread, or before it is served."""
+        self.process.lists("apply", plan)
+        self.current = replace(self.current, catalogue=self.current.catalogue.after(plan))
+        return self.current
+
+    def observe_popularity(self, counts: FloatArray) -> None:
+        """Order popular items by event counts [items] from now on; only in the model's thread."""
+        self.process.lists("popularity", counts)

@@ -1,0 +1,185 @@
+"""The process that runs a model: it loads a bundle, makes lists, and keeps its items up to date.
+
+Started by `serving.model_process`, which has the other ends of the two connections given as file descriptors.
+It ends when they are closed, by whatever end of the server.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Final
+
+from conf.errors import InputError
+from conf.serving import LogFormat
+from serving.garbage import look_rarely, no_collection
+from serving.logs import set_up
+from serving.model import Answer, ListJob, LiveModel
+from serving.run_jobs import run_jobs
+from serving.shared_arrays import Receiver, Sender
+from serving.telemetry import Stage, Timeline
+from serving.threads import CHANGES, LISTS, OneThread, prepare_thread
+
+_LOG = logging.getLogger(__name__)
+_SWITCH_SECONDS: Final = 0.0005
+"""How long a thread may keep Python to itself: two make lists, and a third works out changes."""
+_LOOK_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the process is told first."""
+
+    store: str
+    version: str
+    manifest: dict[str, Any]
+    """Of this version, which has been verified."""
+    room: int
+    """How many items may be added."""
+    threads: int
+    """CPU threads of the arithmetic of each of its threads."""
+    list_threads: int
+    """Threads that share a batch of lists."""
+    niceness: int
+    """Of the thread that loads the model."""
+    log_format: LogFormat
+    log_requests: bool
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What it says once the model is loaded."""
+
+    text_dim: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What it says where something could not be done."""
+
+    error: Exception
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What a job went through."""
+
+    began: float
+    stages: list[Stage]
+
+
+class _Lists:
+    """Makes lists, and applies changes between them."""
+
+    def __init__(self, live: LiveModel, start: Start, busy: Callable[[], bool]) -> None:
+        self._live = live
+        self._threads = start.list_threads
+        self._busy = busy
+        self._helpers: Executor | None = None
+        if start.list_threads > 1:
+            self._helpers = ThreadPoolExecutor(
+                start.list_threads - 1, "lists", prepare_thread, (start.threads, LISTS)
+            )
+
+    def answer(self, jobs: list[ListJob]) -> tuple[list[Answer], list[Passed]]:
+        timelines = [Timeline() for _ in jobs]
+        model = self._live.current
+        placed = [replace(job, model=model, timeline=t) for job, t in zip(jobs, timelines, strict=True)]
+        answers = run_jobs(placed, None if self._busy() else self._helpers, self._threads)
+        return answers, [Passed(t.began, t.stages) for t in timelines]
+
+    def apply(self, plan: Any) -> None:  # noqa: ANN401
+        self._live.apply(plan)
+
+    def observe_popularity(self, counts: Any) -> None:  # noqa: ANN401
+        self._live.observe_popularity(counts)
+
+
+def _obey(connection: Connection, calls: dict[str, Callable[[Any], Any]]) -> None:
+    """Do what comes over a connection until it is closed."""
+    receiver, sender = Receiver(), Sender()
+    while True:
+        try:
+            packed = connection.recv_bytes()
+        except (EOFError, OSError):
+            return
+        name, argument = receiver.unpack(packed)
+        try:
+            answer: Any = calls[name](argument)
+        except Exception as error:
+            _LOG.exception("%s failed", name)
+            answer = Failed(RuntimeError(f"{type(error).__name__}: {error}"))
+        del argument
+        try:
+            connection.send_bytes(sender.pack(answer))
+        except OSError:
+            return
+        del answer
+
+
+def _loaded(start: Start, changes: Connection) -> LiveModel:
+    """Load the model in a thread of its own priority; end the process if nobody waits for it any more."""
+    with ThreadPoolExecutor(1, "loading", prepare_thread, (start.threads, start.niceness)) as loading:
+        live = loading.submit(_load, start)
+        while not live.done():
+            if changes.poll(_LOOK_SECONDS):  # nothing is asked before: they are closed
+                os._exit(1)
+        return live.result()
+
+
+def _load(start: Start) -> LiveModel:
+    from ranking.bundle import load_bundle
+    from ranking.live_items import LiveItems
+
+    with no_collection():
+        bundle = load_bundle(Path(start.store), start.version, start.room, start.manifest)
+        return LiveItems(bundle, start.room)
+
+
+def main(lists_descriptor: int, changes_descriptor: int) -> None:
+    """Load what the other process says, and work for it until it closes the connections."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the server decides when to end, and drains first
+        signal.signal(number, signal.SIG_IGN)
+    lists, changes = Connection(lists_descriptor), Connection(changes_descriptor)
+    start: Start = changes.recv()
+    set_up(start.log_format, start.log_requests)
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    look_rarely()
+    try:
+        live = _loaded(start, changes)
+    except Exception as error:
+        _say(changes, Failed(error if isinstance(error, InputError) else RuntimeError(repr(error))))
+        return
+    gc.freeze()
+    _say(changes, Ready(live.current.text_dim))
+    upkeep = OneThread("upkeep", start.threads, CHANGES)
+    made = _Lists(live, start, lambda: upkeep.busy)
+
+    def follow() -> None:
+        _obey(changes, {"plan": lambda given: upkeep.submit(live.plan, given).result()})
+
+    def work() -> None:
+        prepare_thread(start.threads, LISTS)
+        _obey(
+            lists,
+            {"answer": made.answer, "apply": made.apply, "popularity": made.observe_popularity},
+        )
+
+    threads = [threading.Thread(target=follow, name="changes"), threading.Thread(target=work, name="model")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _say(connection: Connection, what: object) -> None:
+    connection.send_bytes(Sender().pack(what))

@@ -1,0 +1,188 @@
+"""A model in a process of its own answers as it would here, and what becomes of both when one ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+import weakref
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from conf.encoders import TextEncoderConfig
+from conf.errors import InputError
+from conf.serving import LogFormat
+from encoders.text_encoder import load_text_encoder
+from features.dataset import Dataset
+from ranking.bundle import load_bundle
+from ranking.live_catalogue import ItemChange
+from ranking.live_items import LiveItems
+from ranking.requests import History, Recommendation, Request
+from ranking.rules import Cap, Rules
+from ranking.store import VERSIONS, current_version, verify
+from serving.model import LiveModel, Model, Neighbours, RecommendJob, SimilarJob
+from serving.model_process import ElsewhereItems
+from serving.model_worker import Start
+from serving.problems import Problem
+from serving.run_jobs import run_jobs
+from serving.telemetry import Timeline
+from tests.bundles import make_bundle, publish_bundle
+from tests.serving.conftest import until
+
+ROOM = 50
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset, bert: Path) -> Path:
+    folder = tmp_path_factory.mktemp("elsewhere")
+    encoder = load_text_encoder(TextEncoderConfig(model=str(bert), max_tokens=24)).eval()
+    publish_bundle(folder, make_bundle(dataset, encoder), bert)
+    return folder
+
+
+def start(store: Path) -> Start:
+    version = current_version(store)
+    manifest = verify(store / VERSIONS / version)
+    return Start(str(store), version, manifest, ROOM, 1, 2, 0, LogFormat.text, log_requests=False)
+
+
+@pytest.fixture
+def elsewhere(store: Path) -> Iterator[ElsewhereItems]:
+    items = ElsewhereItems(start(store))
+    ended = items.process.ended
+    yield items
+    if not ended.is_set():
+        os.kill(items.process.pid, signal.SIGKILL)
+    assert ended.wait(10)
+
+
+def asked(model: Model) -> list[RecommendJob | SimilarJob]:
+    rng = np.random.default_rng(0)
+    items = len(model.catalogue)
+    none = np.zeros(0, dtype=np.int32)
+    allowed = np.arange(items) % 3 > 0
+    jobs: list[RecommendJob | SimilarJob] = []
+    for number in range(9):
+        length = number % 4
+        history = History(
+            rng.integers(items, size=length).astype(np.int32),
+            np.zeros(length, dtype=np.int8),
+            np.arange(length, dtype=np.int64),
+        )
+        rules = Rules(caps=(Cap((np.arange(items) % 5).astype(np.int32), 2),)) if number == 5 else None
+        request = Request(
+            history, now=100, k=7, allowed=allowed if number % 2 else None, explain=number == 4, rules=rules
+        )
+        jobs.append(RecommendJob(model, request, "red boots" if number > 6 else "", search=number == 8))
+    jobs.append(SimilarJob(model, 3, 5, np.array([3], dtype=np.int32), allowed))
+    jobs.append(SimilarJob(model, "green shoes", 5, none, None))
+    return jobs
+
+
+def same(here: LiveModel, there: LiveModel) -> None:
+    for one, other in zip(run_jobs(asked(here.current)), run_jobs(asked(there.current)), strict=True):
+        if isinstance(one, Recommendation):
+            assert isinstance(other, Recommendation)
+            assert [i.row for i in other.items] == [i.row for i in one.items]
+            assert [i.source for i in other.items] == [i.source for i in one.items]
+            assert [i.reasons for i in other.items] == [i.reasons for i in one.items]
+            np.testing.assert_allclose(
+                [i.score for i in other.items], [i.score for i in one.items], atol=1e-5
+            )
+            assert other.degradation == one.degradation
+        else:
+            assert isinstance(one, Neighbours)
+            assert isinstance(other, Neighbours)
+            np.testing.assert_array_equal(other.rows, one.rows)
+
+
+def test_it_answers_as_here_before_and_after_items_change(store: Path, elsewhere: ElsewhereItems) -> None:
+    here = LiveItems(load_bundle(store, room=ROOM), ROOM)
+    model = elsewhere.current
+    assert (model.version, model.kinds, model.exclude_seen, model.data_end, model.text_dim) == (
+        here.current.version, here.current.kinds, False, 0, here.current.text_dim,
+    )  # fmt: skip
+    same(here, elsewhere)
+    changes = [
+        ItemChange("n1", {"title": "violet boots", "brand": "Novum", "price": 1.0}),
+        ItemChange("i5", None),
+        ItemChange("i7", {"title": "a title of its own", "brand": "Novum"}),
+    ]
+    for live in (here, elsewhere):
+        live.apply(live.plan(changes))
+    catalogue = elsewhere.current.catalogue
+    assert list(catalogue.ids) == list(here.current.catalogue.ids)
+    assert catalogue.row("n1") == len(model.catalogue)
+    assert catalogue.is_hidden(catalogue.rows(["i5"])[0])
+    assert catalogue.text(catalogue.rows(["i7"])[0]).startswith("a title of its own")
+    same(here, elsewhere)
+
+
+def test_stages_are_noted_by_the_clock_of_this_process(elsewhere: ElsewhereItems) -> None:
+    timelines = [Timeline() for _ in range(5)]
+    jobs = [replace(job, timeline=t) for job, t in zip(asked(elsewhere.current), timelines, strict=False)]
+    before = time.perf_counter()
+    run_jobs(jobs)
+    after = time.perf_counter()
+    for timeline in timelines:
+        assert before < timeline.began < after
+        assert {"candidates", "user_encoding"} <= {stage.name for stage in timeline.stages}
+
+
+def test_a_job_at_fault_fails_and_the_process_goes_on(store: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    elsewhere = ElsewhereItems(start(store))
+    good, *_ = asked(elsewhere.current)
+    assert isinstance(good, RecommendJob)
+    bad = replace(good, request=replace(good.request, exclude=np.array(["x"])))
+    with pytest.raises(RuntimeError, match="Error"):
+        run_jobs([bad])
+    assert elsewhere.works
+    assert isinstance(run_jobs([good])[0], Recommendation)
+    assert "answer failed" in capfd.readouterr().err
+
+
+def test_a_version_that_cannot_be_used_is_said_as_here(store: Path, tmp_path: Path) -> None:
+    damaged = Path(shutil.copytree(store, tmp_path / "damaged"))
+    begin = start(damaged)
+    next((damaged / VERSIONS).glob("*/index.faiss")).write_bytes(b"no index")
+    with pytest.raises(InputError) as here:
+        load_bundle(damaged, manifest=begin.manifest)
+    with pytest.raises(InputError) as there:
+        ElsewhereItems(begin)
+    assert str(there.value) == str(here.value)
+
+
+def test_calls_are_told_to_come_again_when_the_process_has_ended(elsewhere: ElsewhereItems) -> None:
+    jobs = asked(elsewhere.current)
+    os.kill(elsewhere.process.pid, signal.SIGKILL)
+    for work in (lambda: run_jobs(jobs), lambda: elsewhere.plan([ItemChange("i1", None)])):
+        with pytest.raises(Problem) as caught:
+            work()
+        assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+        assert caught.value.reason == "MODEL_RESTARTING"
+        assert caught.value.retry_seconds
+    until(lambda: not elsewhere.works)
+
+
+def test_the_process_ends_with_the_last_who_may_ask_it(store: Path) -> None:
+    items = ElsewhereItems(start(store))
+    ended, state = items.process.ended, items.current
+    held = weakref.ref(items.process)
+    del items
+    run_jobs(asked(state))  # a request that began with it
+    assert not ended.is_set()
+    del state
+    assert held() is None
+    assert ended.wait(10)
+
+
+def test_a_process_that_ends_while_it_loads_is_an_error(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with pytest.raises(RuntimeError, match=r"exit code 1"):
+        ElsewhereItems(start(store))

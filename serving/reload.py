@@ -85,9 +85,8 @@ class BundleWatcher:
         version = ""
         self._replaced.check()
         try:
-            served = version = self._host.served.model.version
-            if self._follow:
-                version = await asyncio.to_thread(current_version, self._store)
+            served = self._host.served.model.version
+            version = await asyncio.to_thread(current_version, self._store) if self._follow else served
             if not self._host.works:
                 _LOG.error("the process of model %s has ended; model %s is loaded", served, version)
                 await self._lost()

@@ -88,6 +88,8 @@ class BundleWatcher:
             served = self._host.served.model.version
             version = await asyncio.to_thread(current_version, self._store) if self._follow else served
             if not self._host.works:
+                if self.failed is not None and self.failed.version == version:
+                    version = served  # which could be loaded once
                 _LOG.error("the process of model %s has ended; model %s is loaded", served, version)
                 await self._lost()
             elif version == served:
@@ -122,9 +124,9 @@ class BundleWatcher:
         if self.failed is None or (self.failed.version, self.failed.reason) != (version, reason):
             served = self._host.served.model.version
             _LOG.error(
-                "model %s cannot be served, %s goes on: %s",
+                "model %s cannot be served%s: %s",
                 version or "(none)",
-                served,
+                f", {served} goes on" if self._host.works else "",
                 reason,
                 exc_info=None if isinstance(error, InputError) else error,
             )

@@ -126,6 +126,45 @@ def test_a_version_that_fails_leaves_the_old_one_and_is_reported(servers: Server
         until(lambda: health(server, RELOAD_HEALTH) == health_pb2.HealthCheckResponse.SERVING)
 
 
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("seconds", [FAST, 0.0])
+def test_a_model_whose_process_has_ended_is_loaded_anew(
+    servers: Servers,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    broken: bool,
+    seconds: float,
+) -> None:
+    """The one that CURRENT names, or the same again where that one fails or nobody follows CURRENT."""
+    monkeypatch.setattr("serving.server._LOST_SECONDS", FAST)
+    gate, tried = threading.Event(), []
+
+    def load(version: str) -> LiveModel:
+        tried.append(version)
+        gate.wait(10)
+        if version == V2:
+            raise InputError("index.faiss: empty")
+        return FakeBundle(version)
+
+    point(servers.store, V1)
+    first = FakeBundle(V1)
+    server = servers.start(first, load=load, reload_seconds=seconds)
+    if broken:
+        point(servers.store, V2)
+    first.works = False
+    not_serving, serving = (
+        health_pb2.HealthCheckResponse.NOT_SERVING,
+        health_pb2.HealthCheckResponse.SERVING,
+    )
+    until(lambda: health(server, "") == not_serving)
+    gate.set()
+    until(lambda: health(server, "") == serving)
+    with Client(server.address) as client:
+        assert client.recommend(RecommendQuery()).model_version == V1
+    assert tried[:2] == ([V2, V1] if broken and seconds else [V1])
+    assert f"the process of model {V1} has ended" in caplog.text
+
+
 class Unwell(FakeBundle):
     """Loads, and cannot answer."""
 

@@ -25,6 +25,7 @@ from features.statistics import Neighbours, Statistics
 from features.text import TextTemplate
 from ranking.assemble import Sketch, item_arrays
 from ranking.catalogue_file import CATALOG
+from ranking.described import Described
 from ranking.index import VectorIndex
 from ranking.ranker import RANKER_FILE, Ranker
 from ranking.recommender import Recommender
@@ -51,7 +52,7 @@ HISTORIES = "histories.parquet"
 
 
 @dataclass(frozen=True)
-class Bundle:
+class Bundle(Described):
     """One loaded version."""
 
     version: str
@@ -63,21 +64,6 @@ class Bundle:
     """Reduces the text vectors of later items as those of the catalogue were reduced."""
     lender_index: VectorIndex | None = None
     """Over the affinity vectors: of whom later items borrow factors; None where looking at all is quick."""
-
-    @property
-    def kinds(self) -> list[str]:
-        """Event kinds the model knows, strongest first."""
-        return list(self.manifest["kinds"])
-
-    @property
-    def exclude_seen(self) -> bool:
-        """Whether lists leave out a user's own past items unless the request says otherwise."""
-        return bool(self.manifest["exclude_seen"])
-
-    @property
-    def data_end(self) -> int:
-        """Unix seconds of the last event that the statistics know."""
-        return int(self.manifest["data_end"])
 
     @property
     def text_vectors(self) -> FloatArray:

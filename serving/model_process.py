@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from features.dataset import FloatArray
 from ranking.catalogue_file import read_catalogue
+from ranking.described import Described
 from ranking.live_catalogue import ItemChange, ItemPlan, LiveCatalogue
 from serving.model import Answer, ListJob
 from serving.model_worker import Failed, Ready, Start
@@ -148,7 +149,7 @@ class ElsewhereRecommender:
 
 
 @dataclass(frozen=True)
-class ElsewhereVersion:
+class ElsewhereVersion(Described):
     """One state of the items; see `serving.model.Model`."""
 
     version: str
@@ -157,21 +158,6 @@ class ElsewhereVersion:
     """Content of manifest.json."""
     catalogue: LiveCatalogue
     recommender: ElsewhereRecommender
-
-    @property
-    def kinds(self) -> list[str]:
-        """Event kinds, strongest first."""
-        return list(self.manifest["kinds"])
-
-    @property
-    def exclude_seen(self) -> bool:
-        """Whether items of the history are left out when the request does not say."""
-        return bool(self.manifest["exclude_seen"])
-
-    @property
-    def data_end(self) -> int:
-        """Unix seconds of the last event that it learnt from."""
-        return int(self.manifest["data_end"])
 
     @property
     def text_dim(self) -> int:

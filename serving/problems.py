@@ -57,22 +57,19 @@ def overloaded(what: str, retry_seconds: float) -> Problem:
 
 def starting() -> Problem:
     """Return the problem of a request that comes before the model is ready."""
-    return Problem(
-        grpc.StatusCode.UNAVAILABLE,
-        "STARTING",
-        "the server is starting; health turns to SERVING when it is ready",
-        retry_seconds=1.0,
-    )
+    return _not_ready("STARTING", "the server is starting; health turns to SERVING when it is ready")
 
 
 def restarting() -> Problem:
     """Return the problem of a request whose list was being made by a process that ended."""
-    return Problem(
-        grpc.StatusCode.UNAVAILABLE,
+    return _not_ready(
         "MODEL_RESTARTING",
         "the process that makes lists has ended; health turns to SERVING when another is ready",
-        retry_seconds=1.0,
     )
+
+
+def _not_ready(reason: str, message: str) -> Problem:
+    return Problem(grpc.StatusCode.UNAVAILABLE, reason, message, retry_seconds=1.0)
 
 
 def late() -> Problem:

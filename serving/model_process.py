@@ -83,8 +83,8 @@ class ModelProcess:
         threading.Thread(target=_wait, args=(process, self.ended), daemon=True, name="wait").start()
         self._lists, self._changes = _Line(lists), _Line(changes)
         weakref.finalize(self, _hang_up, lists, changes)
-        changes.send(start)
         try:
+            changes.send(start)
             ready = self._changes.hear()
         except (EOFError, OSError) as error:
             self.ended.wait(_END_SECONDS)

@@ -150,7 +150,10 @@ def main(lists_descriptor: int, changes_descriptor: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # the server decides when to end, and drains first
         signal.signal(number, signal.SIG_IGN)
     lists, changes = Connection(lists_descriptor), Connection(changes_descriptor)
-    start: Start = changes.recv()
+    try:
+        start: Start = changes.recv()
+    except (EOFError, OSError):
+        return
     set_up(start.log_format, start.log_requests)
     sys.setswitchinterval(_SWITCH_SECONDS)
     look_rarely()
@@ -160,7 +163,8 @@ def main(lists_descriptor: int, changes_descriptor: int) -> None:
         _say(changes, Failed(error if isinstance(error, InputError) else RuntimeError(repr(error))))
         return
     gc.freeze()
-    _say(changes, Ready(live.current.text_dim))
+    if not _say(changes, Ready(live.current.text_dim)):
+        return
     upkeep = OneThread("upkeep", start.threads, CHANGES)
     made = _Lists(live, start, lambda: upkeep.busy)
 
@@ -181,5 +185,10 @@ def main(lists_descriptor: int, changes_descriptor: int) -> None:
         thread.join()
 
 
-def _say(connection: Connection, what: object) -> None:
-    connection.send_bytes(Sender().pack(what))
+def _say(connection: Connection, what: object) -> bool:
+    """Say something before there is anything to answer; return whether somebody listens."""
+    try:
+        connection.send_bytes(Sender().pack(what))
+    except OSError:
+        return False
+    return True

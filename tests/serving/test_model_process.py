@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing import Pipe
 from pathlib import Path
 
 import grpc
@@ -27,7 +29,7 @@ from ranking.requests import History, Recommendation, Request
 from ranking.rules import Cap, Rules
 from ranking.store import VERSIONS, current_version, verify
 from serving.model import LiveModel, Model, Neighbours, RecommendJob, SimilarJob
-from serving.model_process import ElsewhereItems
+from serving.model_process import ElsewhereItems, _popen
 from serving.model_worker import Start
 from serving.problems import Problem
 from serving.run_jobs import run_jobs
@@ -182,7 +184,28 @@ def test_the_process_ends_with_the_last_who_may_ask_it(store: Path) -> None:
     assert ended.wait(10)
 
 
-def test_a_process_that_ends_while_it_loads_is_an_error(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sooner", [True, False])
+def test_a_process_that_ends_while_it_loads_is_an_error(
+    store: Path, monkeypatch: pytest.MonkeyPatch, sooner: bool
+) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
+
+    def ended_before_it_is_told(*descriptors: int) -> subprocess.Popen[bytes]:
+        process = _popen(*descriptors)
+        process.wait()
+        return process
+
+    if sooner:
+        monkeypatch.setattr("serving.model_process._popen", ended_before_it_is_told)
     with pytest.raises(RuntimeError, match=r"exit code 1"):
         ElsewhereItems(start(store))
+
+
+def test_a_process_that_nobody_waits_for_ends_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
+    lists, lists_there = Pipe()
+    changes, changes_there = Pipe()
+    process = _popen(lists_there.fileno(), changes_there.fileno())
+    for connection in (lists, changes, lists_there, changes_there):
+        connection.close()
+    assert process.wait(60) == 0
+    assert capfd.readouterr().err == ""

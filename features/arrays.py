@@ -14,8 +14,8 @@ Number = TypeVar("Number", bound=np.generic)
 Floats = npt.NDArray[np.float32]
 _BLOCK_BYTES: Final = 1 << 22
 """Read at a time: a few milliseconds, during which no other thread of Python runs."""
-_ROWS: Final = 1 << 16
-"""Made at a time: what is needed on the way stays small beside the whole."""
+_ROWS: Final = 1 << 12
+"""Made at a time: what is needed on the way stays in the cache, which takes less than half the time."""
 
 
 def empty_rows(shape: tuple[int, ...], dtype: npt.DTypeLike, room: int = 0) -> npt.NDArray[Any]:

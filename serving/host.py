@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -33,7 +34,7 @@ from serving.pressure import WaitLimits
 from serving.problems import starting
 from serving.run_jobs import run_jobs
 from serving.telemetry import RECORD, Stage, Timeline
-from serving.threads import CHANGES, LOADING, OneThread, limit_threads
+from serving.threads import limit_threads
 from serving.translation import ItemCards
 from serving.user_state import UserState
 
@@ -147,8 +148,8 @@ class ModelHost:
             gather_seconds=_GATHER_SECONDS if config.workers == 1 else 0.0,
         )
         """The queue of the thread that has lists made."""
-        self._upkeep = OneThread("upkeep", config.threads, CHANGES)
-        self.loading = OneThread("loading", config.threads, LOADING)
+        self._upkeep = ThreadPoolExecutor(1, "upkeep")
+        self.loading = ThreadPoolExecutor(1, "loading")
         """The thread in which the next model is got ready: what is served does not wait for it."""
         metrics.watch_values(
             {

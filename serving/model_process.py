@@ -8,12 +8,9 @@ and all its memory with it; what goes wrong in native code takes no server along
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -25,17 +22,19 @@ from ranking.catalogue_file import read_catalogue
 from ranking.described import Described
 from ranking.live_catalogue import ItemChange, ItemPlan, LiveCatalogue
 from serving.model import Answer, ListJob
+from serving.model_starter import ModelStarter
 from serving.model_worker import Failed, Ready, Start
 from serving.problems import restarting
 from serving.shared_arrays import Receiver, Sender
 
 _END_SECONDS: Final = 5.0
-"""How long to wait for the exit code of a process that has closed its connections."""
+"""How long to wait for the end of a process that has closed its connections."""
+_STARTER: Final = ModelStarter()
 
 
-_STARTER: Final = ThreadPoolExecutor(1, "start")
-"""Starts processes: they inherit the niceness of the thread that does, and the one that loads later models is
-the nicest. The thread begins with the first model, which is loaded before there is any such thread."""
+def get_ready() -> None:
+    """Let the imports of a model begin, which take longer than what there is to do before one is loaded."""
+    _STARTER.get_ready()
 
 
 class _Line:
@@ -73,14 +72,13 @@ class ModelProcess:
         """
         lists, lists_there = Pipe()
         changes, changes_there = Pipe()
-        there = lists_there.fileno(), changes_there.fileno()
-        process = _STARTER.submit(_popen, *there).result()
-        lists_there.close()
-        changes_there.close()
-        self.pid = process.pid
+        alive, alive_there = Pipe(duplex=False)
+        theirs = (lists_there, changes_there, alive_there)
+        _STARTER.start(*(connection.fileno() for connection in theirs))
+        _hang_up(*theirs)
         self.ended = threading.Event()
         """Set once the process has ended."""
-        threading.Thread(target=_wait, args=(process, self.ended), daemon=True, name="wait").start()
+        threading.Thread(target=_wait, args=(alive, self.ended), daemon=True, name="wait").start()
         self._lists, self._changes = _Line(lists), _Line(changes)
         weakref.finalize(self, _hang_up, lists, changes)
         try:
@@ -88,10 +86,13 @@ class ModelProcess:
             ready = self._changes.hear()
         except (EOFError, OSError) as error:
             self.ended.wait(_END_SECONDS)
-            raise RuntimeError(f"the model's process ended (exit code {process.returncode})") from error
+            raise RuntimeError("the model's process has ended before its model was loaded") from error
         if isinstance(ready, Failed):
             raise ready.error
         assert isinstance(ready, Ready)
+        self.pid = ready.pid
+        self.manifest = ready.manifest
+        """Content of the version's manifest.json, with which all of its files agree."""
         self.text_dim = ready.text_dim
         """Width of the model's text vectors."""
 
@@ -111,17 +112,10 @@ class ModelProcess:
             raise restarting() from error
 
 
-def _popen(lists: int, changes: int) -> subprocess.Popen[bytes]:
-    # With the modules of this process, whatever folder it was started in.
-    code = (
-        f"import sys; sys.path[:] = {sys.path!r}; from serving.model_worker import main; main{lists, changes}"
-    )
-    command = [sys.executable, "-c", code]
-    return subprocess.Popen(command, pass_fds=(lists, changes), stdin=subprocess.DEVNULL, stdout=2)
-
-
-def _wait(process: subprocess.Popen[bytes], ended: threading.Event) -> None:
-    process.wait()
+def _wait(alive: Connection, ended: threading.Event) -> None:
+    """Wait until the other end, which only the process has and never uses, is closed with it."""
+    with alive:
+        alive.poll(None)
     ended.set()
 
 
@@ -169,7 +163,7 @@ class ElsewhereItems:
     """A model that runs in another process; see `serving.model.LiveModel`."""
 
     def __init__(self, start: Start) -> None:
-        """Start a process with a verified version.
+        """Start a process with a version, which it verifies.
 
         Raises:
             InputError: a version that cannot be used.
@@ -178,7 +172,7 @@ class ElsewhereItems:
         """Where the model runs."""
         catalogue = LiveCatalogue(read_catalogue(Path(start.store), start.version))
         recommender = ElsewhereRecommender(self.process)
-        self.current = ElsewhereVersion(start.version, start.manifest, catalogue, recommender)
+        self.current = ElsewhereVersion(start.version, self.process.manifest, catalogue, recommender)
         """The newest state."""
 
     @property

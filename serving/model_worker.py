@@ -1,7 +1,7 @@
 """The process that runs a model: it loads a bundle, makes lists, and keeps its items up to date.
 
-Started by `serving.model_process`, which has the other ends of the two connections given as file descriptors.
-It ends when they are closed, by whatever end of the server.
+Started by `serving.model_starter` for `serving.model_process`, which has the other ends of the connections
+given as file descriptors. It ends when they are closed, by whatever end of the server.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from serving.model import Answer, ListJob, LiveModel
 from serving.run_jobs import run_jobs
 from serving.shared_arrays import Receiver, Sender
 from serving.telemetry import Stage, Timeline
-from serving.threads import CHANGES, LISTS, OneThread, prepare_thread
+from serving.threads import CHANGES, LISTS, leave_the_cpu_to_others, limit_threads, prepare_thread
 
 _LOG = logging.getLogger(__name__)
 _SWITCH_SECONDS: Final = 0.0005
@@ -41,16 +40,14 @@ class Start:
 
     store: str
     version: str
-    manifest: dict[str, Any]
-    """Of this version, which has been verified."""
     room: int
     """How many items may be added."""
     threads: int
     """CPU threads of the arithmetic of each of its threads."""
     list_threads: int
     """Threads that share a batch of lists."""
-    niceness: int
-    """Of the thread that loads the model."""
+    background: bool
+    """Whether to load with what others leave of the CPUs."""
     log_format: LogFormat
     log_requests: bool
 
@@ -59,7 +56,9 @@ class Start:
 class Ready:
     """What it says once the model is loaded."""
 
+    manifest: dict[str, Any]
     text_dim: int
+    pid: int
 
 
 @dataclass(frozen=True)
@@ -80,10 +79,9 @@ class Passed:
 class _Lists:
     """Makes lists, and applies changes between them."""
 
-    def __init__(self, live: LiveModel, start: Start, busy: Callable[[], bool]) -> None:
+    def __init__(self, live: LiveModel, start: Start) -> None:
         self._live = live
         self._threads = start.list_threads
-        self._busy = busy
         self._helpers: Executor | None = None
         if start.list_threads > 1:
             self._helpers = ThreadPoolExecutor(
@@ -94,7 +92,7 @@ class _Lists:
         timelines = [Timeline() for _ in jobs]
         model = self._live.current
         placed = [replace(job, model=model, timeline=t) for job, t in zip(jobs, timelines, strict=True)]
-        answers = run_jobs(placed, None if self._busy() else self._helpers, self._threads)
+        answers = run_jobs(placed, self._helpers, self._threads)
         return answers, [Passed(t.began, t.stages) for t in timelines]
 
     def apply(self, plan: Any) -> None:  # noqa: ANN401
@@ -127,8 +125,8 @@ def _obey(connection: Connection, calls: dict[str, Callable[[Any], Any]]) -> Non
 
 
 def _loaded(start: Start, changes: Connection) -> LiveModel:
-    """Load the model in a thread of its own priority; end the process if nobody waits for it any more."""
-    with ThreadPoolExecutor(1, "loading", prepare_thread, (start.threads, start.niceness)) as loading:
+    """Load the model in a thread of its own; end the process if nobody waits for it any more."""
+    with ThreadPoolExecutor(1, "loading") as loading:
         live = loading.submit(_load, start)
         while not live.done():
             if changes.poll(_LOOK_SECONDS):  # nothing is asked before: they are closed
@@ -140,15 +138,24 @@ def _load(start: Start) -> LiveModel:
     from ranking.bundle import load_bundle
     from ranking.live_items import LiveItems
 
+    if start.background:
+        leave_the_cpu_to_others()
+    limit_threads(start.threads)
     with no_collection():
-        bundle = load_bundle(Path(start.store), start.version, start.room, start.manifest)
+        bundle = load_bundle(Path(start.store), start.version, start.room)
         return LiveItems(bundle, start.room)
 
 
-def main(lists_descriptor: int, changes_descriptor: int) -> None:
-    """Load what the other process says, and work for it until it closes the connections."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the server decides when to end, and drains first
-        signal.signal(number, signal.SIG_IGN)
+def main(lists_descriptor: int, changes_descriptor: int, alive_descriptor: int) -> None:
+    """Load what the other process says, and work for it until it closes the connections.
+
+    Signals are ignored: the server decides when to end, and drains first.
+
+    Args:
+        lists_descriptor: asks for lists.
+        changes_descriptor: says what to load, then asks for the changes of items.
+        alive_descriptor: is closed by the end of this process, which tells the server.
+    """
     lists, changes = Connection(lists_descriptor), Connection(changes_descriptor)
     try:
         start: Start = changes.recv()
@@ -163,13 +170,13 @@ def main(lists_descriptor: int, changes_descriptor: int) -> None:
         _say(changes, Failed(error if isinstance(error, InputError) else RuntimeError(repr(error))))
         return
     gc.freeze()
-    if not _say(changes, Ready(live.current.text_dim)):
+    if not _say(changes, Ready(live.current.manifest, live.current.text_dim, os.getpid())):
         return
-    upkeep = OneThread("upkeep", start.threads, CHANGES)
-    made = _Lists(live, start, lambda: upkeep.busy)
+    made = _Lists(live, start)
 
     def follow() -> None:
-        _obey(changes, {"plan": lambda given: upkeep.submit(live.plan, given).result()})
+        prepare_thread(start.threads, CHANGES)
+        _obey(changes, {"plan": live.plan})
 
     def work() -> None:
         prepare_thread(start.threads, LISTS)

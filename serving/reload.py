@@ -46,7 +46,7 @@ class BundleWatcher:
         self,
         store: Path,
         host: ModelHost,
-        load: Callable[[str], LiveModel],
+        load: Callable[[str, bool], LiveModel],
         prepare: Callable[[LiveModel], Awaitable[None]],
         changed: Callable[[FailedReload | None], Awaitable[None]],
         lost: Callable[[], Awaitable[None]],
@@ -59,7 +59,7 @@ class BundleWatcher:
             store: the artifact store.
             host: serves the models.
             load: verifies and loads a version; blocks, and raises InputError for a version that cannot be
-                used.
+                used. The second argument is true while another model answers calls, which go first.
             prepare: called with a loaded model before it is served; what it raises keeps the former model.
             changed: told how it went: None after a success.
             lost: told when the process of the served model has ended, before it is loaded anew.
@@ -100,7 +100,7 @@ class BundleWatcher:
             self._tried = time.monotonic()
             loop = asyncio.get_running_loop()
             with no_collection():
-                live = await loop.run_in_executor(self._host.loading, self._load, version)
+                live = await loop.run_in_executor(self._host.loading, self._load, version, self._host.works)
                 derived = await loop.run_in_executor(self._host.loading, Served.of, live.current)
                 await self._prepare(live)
                 await self._go_over(live, derived)

@@ -21,7 +21,7 @@ from rich.console import Console
 from conf.errors import InputError
 from conf.serving import ServeConfig
 from features.privacy import make_pseudonyms
-from ranking.store import VERSIONS, current_version, verify
+from ranking.store import current_version
 from serving import connections
 from serving.envelope import Envelope
 from serving.erasure import HistoriesCleaner
@@ -33,7 +33,7 @@ from serving.keys import KeyRing
 from serving.logs import set_up
 from serving.metrics import Metrics, MetricsServer
 from serving.model import LiveModel, Model
-from serving.model_process import ElsewhereItems
+from serving.model_process import ElsewhereItems, get_ready
 from serving.model_worker import Start
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.reload import BundleWatcher, FailedReload
@@ -41,7 +41,7 @@ from serving.service import QUEUED, SERVICE_NAME, RecommendationService
 from serving.state_health import StateHealth
 from serving.stores import Stores, open_stores
 from serving.surfaces import Surfaces
-from serving.threads import LOADING, list_threads
+from serving.threads import list_threads
 from serving.tls import server_credentials
 from serving.tracing import Tracing, make_tracing
 from serving.user_state import StateUnavailable, UserState
@@ -54,8 +54,8 @@ RELOAD_HEALTH: Final = "shelfwise.v1.ModelReload"
 """Health service name that is NOT_SERVING while CURRENT names a version that could not be loaded."""
 STATE_HEALTH: Final = "shelfwise.v1.State"
 """Health service name that is NOT_SERVING while the state cannot be read, or fails calls."""
-Load = Callable[[str], LiveModel]
-"""Verifies and loads a version of the store."""
+Load = Callable[[str, bool], LiveModel]
+"""Verifies and loads a version of the store; or, if true, with no more than calls leave of the CPUs."""
 First = Callable[[], LiveModel]
 """Hands over the model that answers first."""
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -95,18 +95,18 @@ def serve(config: ServeConfig, console: Console) -> None:
             "or set artifacts=FOLDER"
         )
     with console.status("loading the model"):
+        get_ready()
         threads = list_threads(config.list_threads, config.workers)
 
-        def load(version: str, niceness: int = LOADING) -> LiveModel:
-            manifest = verify(store / VERSIONS / version)
+        def load(version: str, background: bool) -> LiveModel:
             return ElsewhereItems(
                 Start(
-                    str(store), version, manifest, config.max_live_items, config.threads, threads, niceness,
+                    str(store), version, config.max_live_items, config.threads, threads, background,
                     config.log_format, config.log_requests,
                 )
             )  # fmt: skip
 
-        loaded = [load(current_version(store), niceness=0)]
+        loaded = [load(current_version(store), False)]
         gc.freeze()  # modules and the first model's items; later ones are not, see `no_collection`
     serve_model(config, loaded.pop, console, load)
 

@@ -1,24 +1,23 @@
-"""Threads beside the event loop's: how many CPU threads their arithmetic may use, and who goes first.
+"""Threads of a model's process: how many CPU threads their arithmetic may use, and who goes first.
 
-Where there are fewer CPUs than work, the kernel shares them out by priority. The event loop has little to do
-for a call, and nothing goes on while it waits; lists come next; what nobody waits for comes last.
+Where there are fewer CPUs than work, the kernel shares them out by priority. The server's process has little
+to do for a call, and nothing goes on while it waits; lists come next; what nobody waits for comes last. Its
+own threads are all equal: they share Python's lock, and one that holds it has to be let go on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Final
+from typing import Final
 
 LISTS: Final = 5
-"""Steps of niceness of the threads that make lists, beyond the event loop's."""
+"""Steps of niceness of the threads that make lists, beyond the server's."""
 CHANGES: Final = 10
 """Of the one that works out changes of items."""
-LOADING: Final = 19
-"""Of the one that loads the next model: the lowest priority there is."""
+_NICEST: Final = 19
 
 
 def prepare_thread(threads: int, niceness: int) -> None:
@@ -33,28 +32,19 @@ def prepare_thread(threads: int, niceness: int) -> None:
     if sys.platform == "linux":
         thread = threading.get_native_id()
         usual = os.getpriority(os.PRIO_PROCESS, thread)
-        os.setpriority(os.PRIO_PROCESS, thread, min(usual + niceness, LOADING))
+        os.setpriority(os.PRIO_PROCESS, thread, min(usual + niceness, _NICEST))
 
 
-class OneThread(ThreadPoolExecutor):
-    """An executor of one prepared thread that tells whether it has anything to do."""
+def leave_the_cpu_to_others() -> None:
+    """Have the calling thread, and those that it starts, run only while nobody else wants its CPU.
 
-    def __init__(self, name: str, threads: int, niceness: int) -> None:
-        """Prepare the thread; see `prepare_thread`."""
-        super().__init__(1, name, prepare_thread, (threads, niceness))
-        self._unfinished: set[Future[Any]] = set()
-
-    @property
-    def busy(self) -> bool:
-        """Whether something is being done, or waits for that."""
-        return bool(self._unfinished)
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401
-        """Have something done; see `Executor.submit`."""
-        future: Future[Any] = super().submit(fn, *args, **kwargs)
-        self._unfinished.add(future)
-        future.add_done_callback(self._unfinished.discard)
-        return future
+    Unlike a nice one, such a thread is interrupted as soon as another wakes up. It must hold nothing that
+    others wait for.
+    """
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICEST)
+        with contextlib.suppress(OSError):  # where a sandbox forbids it
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def list_threads(wanted: int, workers: int) -> int:

@@ -22,7 +22,7 @@ def main() -> int:
     settings = json.loads(sys.argv[1])
     config = compose_command("serve", [f"{name}={value}" for name, value in settings.items()])
     try:
-        serve_model(config, ChangingBundle, Console(), ChangingBundle)
+        serve_model(config, ChangingBundle, Console(), lambda version, _: ChangingBundle(version))
     except InputError as error:
         Console(stderr=True).print(f"shelfwise: {error}", soft_wrap=True)
         return 2

@@ -22,7 +22,7 @@ from serving.queries import Event, Item, RecommendQuery, SimilarQuery
 from serving.results import ServiceError
 from tests.faults.conftest import Processes
 from tests.faults.server_process import ROOT, ServerProcess
-from tests.serving.conftest import until
+from tests.serving.conftest import children, until
 from tests.serving.test_delete_user import files_with, write_histories
 
 WRITERS = 4
@@ -209,10 +209,9 @@ def test_a_publisher_killed_at_any_moment_leaves_a_whole_version_current(tmp_pat
         verify(tmp_path / VERSIONS / acknowledged)
 
 
-def _of(server: ServerProcess) -> list[int]:
-    """Return the processes that a server has started and that run."""
-    tasks = Path(f"/proc/{server.process.pid}/task")
-    return [int(pid) for file in tasks.glob("*/children") for pid in file.read_text().split()]
+def _starter_and_models(server: ServerProcess) -> tuple[int, list[int]]:
+    (starter,) = children(server.process.pid)
+    return starter, children(starter)
 
 
 def test_a_killed_model_process_is_replaced_and_nothing_is_lost(
@@ -223,7 +222,7 @@ def test_a_killed_model_process_is_replaced_and_nothing_is_lost(
         version = client.status().model_version
         client.record_events([Event("somebody", "i1", "click")])
         client.upsert_items([Item("n1", {"title": "violet boots"})])
-        (model,) = _of(server)
+        starter, (model,) = _starter_and_models(server)
         codes: set[str] = set()
         os.kill(model, signal.SIGKILL)
         deadline = time.monotonic() + 60
@@ -239,7 +238,8 @@ def test_a_killed_model_process_is_replaced_and_nothing_is_lost(
         assert (answer.model_version, answer.degradation) == (version, "none")
         assert client.similar_items(SimilarQuery(text="violet boots", page_size=1)).items[0].item_id == "n1"
         assert client.status().failed_reload is None
-        (other,) = _of(server)
+        same, (other,) = _starter_and_models(server)
+        assert same == starter
         assert other != model
     assert f"the process of model {version} has ended" in server.err.read_text()
     assert server.stop() == 0
@@ -248,10 +248,11 @@ def test_a_killed_model_process_is_replaced_and_nothing_is_lost(
 @pytest.mark.parametrize("end", ["kill", "stop"])
 def test_a_model_process_ends_with_its_server(processes: Processes, trained_store: Path, end: str) -> None:
     server = processes.start(store=trained_store, real=True)
-    (model,) = _of(server)
-    os.kill(model, signal.SIGTERM)  # which a supervisor may send to all processes: the server drains first
-    os.kill(model, signal.SIGINT)
+    starter, (model,) = _starter_and_models(server)
+    for process in (model, starter):  # as a supervisor may send it to all of them: the server drains first
+        os.kill(process, signal.SIGTERM)
+        os.kill(process, signal.SIGINT)
     with Client(server.address) as client:
         assert client.recommend(RecommendQuery(page_size=3)).items
     getattr(server, end)()
-    until(lambda: not Path(f"/proc/{model}").exists())
+    until(lambda: not Path(f"/proc/{model}").exists() and not Path(f"/proc/{starter}").exists())

@@ -6,6 +6,7 @@ import io
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from rich.console import Console
 from conf.serving import ServeConfig
 from serving.logs import TextFormatter
 from serving.model import LiveModel
+from serving.model_starter import ModelStarter
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.server import RunningServer, start
@@ -92,7 +94,7 @@ class Servers:
         self,
         model: FakeBundle | None = None,
         live: LiveModel | None = None,
-        load: Callable[[str], LiveModel] | None = None,
+        load: Callable[[str, bool], LiveModel] | None = None,
         console: Console | None = None,
         **settings: Any,
     ) -> Harness:
@@ -199,3 +201,17 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
     with server.client as client:
         client.flushall()
     return Backend(server.url, server.folder)
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started and that run."""
+    tasks = Path(f"/proc/{pid}/task")
+    return [int(child) for file in tasks.glob("*/children") for child in file.read_text().split()]
+
+
+@pytest.fixture
+def starter(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelStarter]:
+    """Start models from a process of this test, which writes where this test reads."""
+    with closing(ModelStarter()) as starter:
+        monkeypatch.setattr("serving.model_process._STARTER", starter)
+        yield starter

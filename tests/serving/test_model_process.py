@@ -5,58 +5,42 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
-from multiprocessing import Pipe
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 
-from conf.encoders import TextEncoderConfig
 from conf.errors import InputError
-from conf.serving import LogFormat
-from encoders.text_encoder import load_text_encoder
 from features.dataset import Dataset
 from ranking.bundle import load_bundle
 from ranking.live_catalogue import ItemChange
 from ranking.live_items import LiveItems
 from ranking.requests import History, Recommendation, Request
 from ranking.rules import Cap, Rules
-from ranking.store import VERSIONS, current_version, verify
+from ranking.store import VERSIONS
 from serving.model import LiveModel, Model, Neighbours, RecommendJob, SimilarJob
-from serving.model_process import ElsewhereItems, _popen
-from serving.model_worker import Start
+from serving.model_process import ElsewhereItems
+from serving.model_starter import ModelStarter
 from serving.problems import Problem
 from serving.run_jobs import run_jobs
 from serving.telemetry import Timeline
-from tests.bundles import make_bundle, publish_bundle
 from tests.serving.conftest import until
-
-ROOM = 50
+from tests.serving.model_stores import ROOM, publish_model, start_message
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset, bert: Path) -> Path:
-    folder = tmp_path_factory.mktemp("elsewhere")
-    encoder = load_text_encoder(TextEncoderConfig(model=str(bert), max_tokens=24)).eval()
-    publish_bundle(folder, make_bundle(dataset, encoder), bert)
-    return folder
-
-
-def start(store: Path) -> Start:
-    version = current_version(store)
-    manifest = verify(store / VERSIONS / version)
-    return Start(str(store), version, manifest, ROOM, 1, 2, 0, LogFormat.text, log_requests=False)
+    return publish_model(tmp_path_factory.mktemp("elsewhere"), dataset, bert)
 
 
 @pytest.fixture
 def elsewhere(store: Path) -> Iterator[ElsewhereItems]:
-    items = ElsewhereItems(start(store))
+    items = ElsewhereItems(start_message(store))
     ended = items.process.ended
     yield items
     if not ended.is_set():
@@ -137,8 +121,10 @@ def test_stages_are_noted_by_the_clock_of_this_process(elsewhere: ElsewhereItems
         assert {"candidates", "user_encoding"} <= {stage.name for stage in timeline.stages}
 
 
-def test_a_job_at_fault_fails_and_the_process_goes_on(store: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    elsewhere = ElsewhereItems(start(store))
+def test_a_job_at_fault_fails_and_the_process_goes_on(
+    store: Path, starter: ModelStarter, capfd: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = ElsewhereItems(start_message(store))
     good, *_ = asked(elsewhere.current)
     assert isinstance(good, RecommendJob)
     bad = replace(good, request=replace(good.request, exclude=np.array(["x"])))
@@ -151,12 +137,11 @@ def test_a_job_at_fault_fails_and_the_process_goes_on(store: Path, capfd: pytest
 
 def test_a_version_that_cannot_be_used_is_said_as_here(store: Path, tmp_path: Path) -> None:
     damaged = Path(shutil.copytree(store, tmp_path / "damaged"))
-    begin = start(damaged)
     next((damaged / VERSIONS).glob("*/index.faiss")).write_bytes(b"no index")
     with pytest.raises(InputError) as here:
-        load_bundle(damaged, manifest=begin.manifest)
+        load_bundle(damaged)
     with pytest.raises(InputError) as there:
-        ElsewhereItems(begin)
+        ElsewhereItems(start_message(damaged))
     assert str(there.value) == str(here.value)
 
 
@@ -173,7 +158,7 @@ def test_calls_are_told_to_come_again_when_the_process_has_ended(elsewhere: Else
 
 
 def test_the_process_ends_with_the_last_who_may_ask_it(store: Path) -> None:
-    items = ElsewhereItems(start(store))
+    items = ElsewhereItems(start_message(store))
     ended, state = items.process.ended, items.current
     held = weakref.ref(items.process)
     del items
@@ -182,30 +167,3 @@ def test_the_process_ends_with_the_last_who_may_ask_it(store: Path) -> None:
     del state
     assert held() is None
     assert ended.wait(10)
-
-
-@pytest.mark.parametrize("sooner", [True, False])
-def test_a_process_that_ends_while_it_loads_is_an_error(
-    store: Path, monkeypatch: pytest.MonkeyPatch, sooner: bool
-) -> None:
-    monkeypatch.setattr("sys.executable", "/bin/false")
-
-    def ended_before_it_is_told(*descriptors: int) -> subprocess.Popen[bytes]:
-        process = _popen(*descriptors)
-        process.wait()
-        return process
-
-    if sooner:
-        monkeypatch.setattr("serving.model_process._popen", ended_before_it_is_told)
-    with pytest.raises(RuntimeError, match=r"exit code 1"):
-        ElsewhereItems(start(store))
-
-
-def test_a_process_that_nobody_waits_for_ends_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
-    lists, lists_there = Pipe()
-    changes, changes_there = Pipe()
-    process = _popen(lists_there.fileno(), changes_there.fileno())
-    for connection in (lists, changes, lists_there, changes_there):
-        connection.close()
-    assert process.wait(60) == 0
-    assert capfd.readouterr().err == ""

@@ -46,7 +46,8 @@ def point(store: Path, version: str) -> None:
     (store / "CURRENT").write_text(version + "\n")
 
 
-def fake(version: str) -> LiveModel:
+def fake(version: str, background: bool) -> LiveModel:
+    assert background
     return FakeBundle(version)
 
 
@@ -97,7 +98,7 @@ def test_a_version_that_fails_leaves_the_old_one_and_is_reported(servers: Server
     store = servers.store
     tried: list[str] = []
 
-    def load(version: str) -> LiveModel:
+    def load(version: str, background: bool) -> LiveModel:
         tried.append(version)
         if version == V2:
             raise InputError(
@@ -139,7 +140,8 @@ def test_a_model_whose_process_has_ended_is_loaded_anew(
     monkeypatch.setattr("serving.server._LOST_SECONDS", FAST)
     gate, tried = threading.Event(), []
 
-    def load(version: str) -> LiveModel:
+    def load(version: str, background: bool) -> LiveModel:
+        assert not background
         tried.append(version)
         gate.wait(10)
         if version == V2:
@@ -181,14 +183,14 @@ class Hashed(FakeBundle):
 
 
 @pytest.mark.parametrize(
-    ("load", "says"),
+    ("second", "says"),
     [(Unwell, "RuntimeError: out of memory"), (Hashed, "was made with privacy.hash_users=true")],
 )
 def test_a_model_that_cannot_answer_or_does_not_fit_is_not_served(
-    servers: Servers, load: Callable[[str], LiveModel], says: str
+    servers: Servers, second: Callable[[str], LiveModel], says: str
 ) -> None:
     point(servers.store, V1)
-    server = servers.start(FakeBundle(V1), load=load, reload_seconds=FAST)
+    server = servers.start(FakeBundle(V1), load=lambda version, _: second(version), reload_seconds=FAST)
     with Client(server.address) as client:
         point(servers.store, V2)
         until(lambda: client.status().failed_reload is not None)
@@ -205,14 +207,14 @@ def test_the_memory_of_a_model_is_free_as_soon_as_it_is_not_served(
     # Whoever captures logs for tests keeps the traceback of the one that fails.
     monkeypatch.setattr(logging.getLogger("serving.reload"), "disabled", True)
 
-    def load(version: str) -> LiveModel:
+    def load(version: str, background: bool) -> LiveModel:
         model = second(version) if version == V2 else FakeBundle(version)
         loaded[version] = weakref.ref(model)
         return model
 
     point(servers.store, V1)
     config = ServeConfig(artifacts=str(servers.store), port=0, admin=True, reload_seconds=FAST)
-    running = in_loop(start(config, lambda: load(V1), Console(file=io.StringIO()), load))
+    running = in_loop(start(config, lambda: load(V1, False), Console(file=io.StringIO()), load))
     try:
         # Looking for circles would find it some time, perhaps several models later.
         assert not gc.isenabled()
@@ -239,7 +241,9 @@ def test_a_former_model_that_holds_itself_is_looked_for(
     models = [first]
     point(servers.store, V1)
     config = ServeConfig(artifacts=str(servers.store), port=0, admin=True, reload_seconds=FAST)
-    running = in_loop(start(config, models.pop, Console(file=io.StringIO()), FakeBundle))
+    running = in_loop(
+        start(config, models.pop, Console(file=io.StringIO()), lambda version, _: FakeBundle(version))
+    )
     del first
     try:
         with Client(f"127.0.0.1:{running.port}") as client:
@@ -316,10 +320,10 @@ def test_before_the_model_is_warm_requests_are_told_to_wait(servers: Servers) ->
 
 
 def real_server(servers: Servers, first: str) -> Harness:
-    def load(version: str) -> LiveModel:
+    def load(version: str, background: bool) -> LiveModel:
         return LiveItems(load_bundle(servers.store, version), 100)
 
-    return servers.start(live=load(first), load=load, reload_seconds=FAST, item_poll_seconds=FAST)
+    return servers.start(live=load(first, False), load=load, reload_seconds=FAST, item_poll_seconds=FAST)
 
 
 def test_items_outlive_a_change_of_model_under_load(

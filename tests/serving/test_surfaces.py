@@ -120,7 +120,9 @@ def test_a_model_that_does_not_fit_to_the_defaults_is_not_taken_over(servers: Se
     base = poor.catalogue.base
     base.frame = base.frame.drop("category")
     point(servers.store, V1)
-    server = servers.start(FakeBundle(V1), load=lambda version: poor, reload_seconds=FAST, surfaces=str(file))
+    server = servers.start(
+        FakeBundle(V1), load=lambda version, background: poor, reload_seconds=FAST, surfaces=str(file)
+    )
     point(servers.store, V2)
 
     def failed() -> str:

@@ -4,12 +4,13 @@ import asyncio
 import os
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from serving.event_loop import run_event_loop
-from serving.threads import CHANGES, LISTS, LOADING, OneThread, list_threads
+from serving.threads import CHANGES, LISTS, leave_the_cpu_to_others, list_threads, prepare_thread
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="threads have no priorities of their own")
 
@@ -19,16 +20,33 @@ def _niceness() -> int:
 
 
 @linux
-@pytest.mark.parametrize("niceness", [LISTS, CHANGES, LOADING])
-def test_a_thread_gives_way_to_the_event_loop_and_no_further_than_there_is(niceness: int) -> None:
+@pytest.mark.parametrize("niceness", [LISTS, CHANGES, 30])
+def test_a_thread_gives_way_to_the_server_and_no_further_than_there_is(niceness: int) -> None:
     before = _niceness()
-    with OneThread("test", 1, niceness) as executor:
+    with ThreadPoolExecutor(1, "test", prepare_thread, (1, niceness)) as executor:
         assert executor.submit(_niceness).result() == min(before + niceness, 19)
     assert _niceness() == before
 
 
 def test_what_somebody_waits_for_goes_first() -> None:
-    assert 0 < LISTS < CHANGES < LOADING
+    assert 0 < LISTS < CHANGES < 19
+
+
+@linux
+@pytest.mark.parametrize("forbidden", [False, True])
+def test_a_thread_may_leave_the_cpu_to_others(monkeypatch: pytest.MonkeyPatch, forbidden: bool) -> None:
+    def policy() -> tuple[int, int]:
+        return os.sched_getscheduler(0), _niceness()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    if forbidden:
+        monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    before = policy()
+    with ThreadPoolExecutor(1, "test", leave_the_cpu_to_others) as executor:
+        assert executor.submit(policy).result() == (before[0] if forbidden else os.SCHED_IDLE, 19)
+    assert policy() == before
 
 
 def test_lists_are_shared_out_where_a_single_worker_has_two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,21 +59,8 @@ def test_lists_are_shared_out_where_a_single_worker_has_two_cpus(monkeypatch: py
 
 
 def test_arithmetic_of_a_thread_keeps_to_its_cpus() -> None:
-    with OneThread("test", 1, 0) as executor:
+    with ThreadPoolExecutor(1, "test", prepare_thread, (1, 0)) as executor:
         assert executor.submit(torch.get_num_threads).result() == 1
-
-
-def test_a_thread_is_busy_until_all_is_done() -> None:
-    gate = threading.Event()
-    with OneThread("test", 1, 0) as executor:
-        states = [executor.busy]
-        waiting, failing = executor.submit(gate.wait, 10), executor.submit(int, "x")
-        states.append(executor.busy)
-        gate.set()
-        assert waiting.result()
-        assert isinstance(failing.exception(), ValueError)
-    states.append(executor.busy)
-    assert states == [False, True, False]
 
 
 def test_servers_run_on_libuv_where_there_is_one() -> None:

@@ -1,0 +1,25 @@
+"""A published model as small as can be, and what a process is told that loads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conf.encoders import TextEncoderConfig
+from conf.serving import LogFormat
+from encoders.text_encoder import load_text_encoder
+from features.dataset import Dataset
+from ranking.store import current_version
+from serving.model_worker import Start
+from tests.bundles import make_bundle, publish_bundle
+
+ROOM = 50
+
+
+def publish_model(folder: Path, dataset: Dataset, bert: Path) -> Path:
+    encoder = load_text_encoder(TextEncoderConfig(model=str(bert), max_tokens=24)).eval()
+    publish_bundle(folder, make_bundle(dataset, encoder), bert)
+    return folder
+
+
+def start_message(store: Path) -> Start:
+    return Start(str(store), current_version(store), ROOM, 1, 2, False, LogFormat.text, log_requests=False)

@@ -97,6 +97,7 @@ class Metrics:
         self.reload_failed = self._gauge(
             "reload_failed", "1 while CURRENT names a version not served, else 0"
         )
+        self.model_deaths = self._counter("model_deaths", "Processes of a served model that have ended")
         self._model = Info("shelfwise_model", "The model that answers", registry=self.registry)
         self._data_end = self._gauge("model_data_timestamp_seconds", "Last event that the model learnt from")
         self._loaded = self._gauge("model_loaded_timestamp_seconds", "When the model was loaded")

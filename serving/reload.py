@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 import traceback
+import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ class BundleWatcher:
                 used. The second argument is true while another model answers calls, which go first.
             prepare: called with a loaded model before it is served; what it raises keeps the former model.
             changed: told how it went: None after a success.
-            lost: told when the process of the served model has ended, before it is loaded anew.
+            lost: told once when the process of the served model has ended, before it is loaded anew.
             seconds: time between two looks.
             follow: whether to go over to other versions, or only to load a lost one anew.
         """
@@ -77,6 +78,8 @@ class BundleWatcher:
         self._follow = follow
         self._tried = 0.0
         self._replaced = Replaced()
+        self._known_lost: weakref.ref[object] | None = None
+        """What made lists in the process whose end has been reported."""
         self.watch = Watch(self.look, seconds, "a change of model could not be reported")
         """Follows CURRENT once it is started; what is still being loaded at the stop is never served."""
 
@@ -90,8 +93,7 @@ class BundleWatcher:
             if not self._host.works:
                 if self.failed is not None and self.failed.version == version:
                     version = served  # which could be loaded once
-                _LOG.error("the process of model %s has ended; model %s is loaded", served, version)
-                await self._lost()
+                await self._report_lost(served, version)
             elif version == served:
                 await self._report(None)
                 return
@@ -114,6 +116,13 @@ class BundleWatcher:
         former = self._host.served.model.recommender
         await self._host.load(live, derived)
         self._replaced.add(former)
+
+    async def _report_lost(self, served: str, version: str) -> None:
+        lost = self._host.served.model.recommender
+        if self._known_lost is None or self._known_lost() is not lost:
+            self._known_lost = weakref.ref(lost)
+            _LOG.error("the process of model %s has ended; model %s is loaded", served, version)
+            await self._lost()
 
     def _due(self) -> bool:
         return time.monotonic() - self._tried >= _RETRY_SECONDS

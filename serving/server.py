@@ -325,6 +325,7 @@ def _watch(
             )
 
     async def lost() -> None:
+        metrics.model_deaths.inc()
         for name in _OF_LISTS:
             await health.set(name, _NOT_SERVING)
 

@@ -164,7 +164,9 @@ def test_a_model_whose_process_has_ended_is_loaded_anew(
     with Client(server.address) as client:
         assert client.recommend(RecommendQuery()).model_version == V1
     assert tried[:2] == ([V2, V1] if broken and seconds else [V1])
-    assert f"the process of model {V1} has ended" in caplog.text
+    assert caplog.text.count(f"the process of model {V1} has ended") == 1
+    registry = server.running.metrics.registry
+    assert registry.get_sample_value("shelfwise_model_deaths_total") == 1
 
 
 class Unwell(FakeBundle):

@@ -131,13 +131,16 @@ def _lender_index(recommender: Recommender) -> VectorIndex | None:
     return VectorIndex.build(recommender.arrays.affinity_units, IndexConfig(gpu=False))
 
 
-def load_bundle(store: Path, version: str | None = None, room: int = 0) -> Bundle:
+def load_bundle(
+    store: Path, version: str | None = None, room: int = 0, manifest: dict[str, Any] | None = None
+) -> Bundle:
     """Verify and load a version, the current one by default.
 
     Args:
         store: the artifact store.
         version: its name.
         room: how many later items a server is going to have memory for; without it it copies the arrays.
+        manifest: of a version that has been verified already; null verifies it.
 
     Raises:
         InputError: naming the file that is wrong.
@@ -145,7 +148,7 @@ def load_bundle(store: Path, version: str | None = None, room: int = 0) -> Bundl
     """
     version = version or current_version(store)
     folder = store / VERSIONS / version
-    manifest = verify(folder)
+    manifest = manifest or verify(folder)
     for name in NEEDED:
         if name not in manifest["files"]:
             raise InputError(f"{folder / MANIFEST}: lists no {name}; roll back or publish again")

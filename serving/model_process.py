@@ -32,11 +32,6 @@ _END_SECONDS: Final = 5.0
 _STARTER: Final = ModelStarter()
 
 
-def get_ready() -> None:
-    """Let the imports of a model begin, which take longer than what there is to do before one is loaded."""
-    _STARTER.get_ready()
-
-
 class _Line:
     """One connection to the process, for one question at a time."""
 
@@ -163,7 +158,7 @@ class ElsewhereItems:
     """A model that runs in another process; see `serving.model.LiveModel`."""
 
     def __init__(self, start: Start) -> None:
-        """Start a process with a version, which it verifies.
+        """Start a process with a version, which it verifies if that has not been done.
 
         Raises:
             InputError: a version that cannot be used.

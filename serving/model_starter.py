@@ -37,12 +37,6 @@ class ModelStarter:
         self._lock = threading.Lock()
         self._line: socket.socket | None = None
 
-    def get_ready(self) -> None:
-        """Begin to import what a model needs, if that has not begun; does not wait for it."""
-        with self._lock:
-            if self._line is None:
-                self._begin()
-
     def start(self, *descriptors: int) -> None:
         """Have a model's process started that is given these file descriptors; see `model_worker.main`.
 

@@ -40,6 +40,8 @@ class Start:
 
     store: str
     version: str
+    manifest: dict[str, Any] | None
+    """Of a version that has been verified already; None verifies it."""
     room: int
     """How many items may be added."""
     threads: int
@@ -142,7 +144,7 @@ def _load(start: Start) -> LiveModel:
         leave_the_cpu_to_others()
     limit_threads(start.threads)
     with no_collection():
-        bundle = load_bundle(Path(start.store), start.version, start.room)
+        bundle = load_bundle(Path(start.store), start.version, start.room, start.manifest)
         return LiveItems(bundle, start.room)
 
 

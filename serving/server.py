@@ -21,7 +21,7 @@ from rich.console import Console
 from conf.errors import InputError
 from conf.serving import ServeConfig
 from features.privacy import make_pseudonyms
-from ranking.store import current_version
+from ranking.store import VERSIONS, current_version, verify
 from serving import connections
 from serving.envelope import Envelope
 from serving.erasure import HistoriesCleaner
@@ -33,7 +33,7 @@ from serving.keys import KeyRing
 from serving.logs import set_up
 from serving.metrics import Metrics, MetricsServer
 from serving.model import LiveModel, Model
-from serving.model_process import ElsewhereItems, get_ready
+from serving.model_process import ElsewhereItems
 from serving.model_worker import Start
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.reload import BundleWatcher, FailedReload
@@ -95,18 +95,19 @@ def serve(config: ServeConfig, console: Console) -> None:
             "or set artifacts=FOLDER"
         )
     with console.status("loading the model"):
-        get_ready()
+        first = current_version(store)
+        verified = {first: verify(store / VERSIONS / first)}  # before anything is started for it
         threads = list_threads(config.list_threads, config.workers)
 
         def load(version: str, background: bool) -> LiveModel:
             return ElsewhereItems(
                 Start(
-                    str(store), version, config.max_live_items, config.threads, threads, background,
-                    config.log_format, config.log_requests,
+                    str(store), version, verified.pop(version, None), config.max_live_items, config.threads,
+                    threads, background, config.log_format, config.log_requests,
                 )
             )  # fmt: skip
 
-        loaded = [load(current_version(store), False)]
+        loaded = [load(first, False)]
         gc.freeze()  # modules and the first model's items; later ones are not, see `no_collection`
     serve_model(config, loaded.pop, console, load)
 

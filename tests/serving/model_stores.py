@@ -22,4 +22,6 @@ def publish_model(folder: Path, dataset: Dataset, bert: Path) -> Path:
 
 
 def start_message(store: Path) -> Start:
-    return Start(str(store), current_version(store), ROOM, 1, 2, False, LogFormat.text, log_requests=False)
+    return Start(
+        str(store), current_version(store), None, ROOM, 1, 2, False, LogFormat.text, log_requests=False
+    )

@@ -27,8 +27,6 @@ def parent(pid: int) -> int:
 
 
 def test_models_come_from_one_process_that_is_started_once(store: Path, starter: ModelStarter) -> None:
-    starter.get_ready()
-    starter.get_ready()
     first, second = ElsewhereItems(start_message(store)), ElsewhereItems(start_message(store))
     assert parent(first.process.pid) == parent(second.process.pid) != os.getpid()
     assert parent(parent(first.process.pid)) == os.getpid()
@@ -77,8 +75,8 @@ def test_a_process_that_ends_while_it_loads_is_an_error(
     monkeypatch.setattr("sys.executable", "/bin/false")
     with closing(ModelStarter()) as starter:
         monkeypatch.setattr("serving.model_process._STARTER", starter)
-        if sooner:
-            starter.get_ready()
+        if sooner:  # one that has ended before it is asked for a second model
+            starter.start()
             until(lambda: children(os.getpid()) == before)
         with pytest.raises(RuntimeError, match="ended before its model was loaded"):
             ElsewhereItems(start_message(store))

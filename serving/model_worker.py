@@ -18,6 +18,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
+import polars
+
 from conf.errors import InputError
 from conf.serving import LogFormat
 from serving.garbage import look_rarely, no_collection
@@ -141,6 +143,7 @@ def _load(start: Start) -> LiveModel:
     from ranking.live_items import LiveItems
 
     if start.background:
+        polars.thread_pool_size()  # begins the threads, which changed items need later on
         leave_the_cpu_to_others()
     limit_threads(start.threads)
     with no_collection():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import time
@@ -119,6 +120,17 @@ def test_stages_are_noted_by_the_clock_of_this_process(elsewhere: ElsewhereItems
     for timeline in timelines:
         assert before < timeline.began < after
         assert {"candidates", "user_encoding"} <= {stage.name for stage in timeline.stages}
+
+
+def test_only_its_loading_is_left_behind_by_others(store: Path) -> None:
+    elsewhere = ElsewhereItems(replace(start_message(store), background=True))
+    tasks = Path(f"/proc/{elsewhere.process.pid}/task")
+    names = {int(task.name): (task / "comm").read_text() for task in tasks.iterdir()}
+    workers = [task for task, name in names.items() if re.fullmatch(r"polars-\d+\n", name)]
+    assert workers
+    assert {os.sched_getscheduler(task) for task in workers} == {os.SCHED_OTHER}
+    assert {os.getpriority(os.PRIO_PROCESS, task) for task in workers} == {0}
+    assert isinstance(run_jobs(asked(elsewhere.current))[0], Recommendation)
 
 
 def test_a_job_at_fault_fails_and_the_process_goes_on(

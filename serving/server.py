@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -95,19 +95,19 @@ def serve(config: ServeConfig, console: Console) -> None:
             "or set artifacts=FOLDER"
         )
     with console.status("loading the model"):
-        first = current_version(store)
-        verified = {first: verify(store / VERSIONS / first)}  # before anything is started for it
         threads = list_threads(config.list_threads, config.workers)
 
-        def load(version: str, background: bool) -> LiveModel:
+        def load(version: str, background: bool, manifest: dict[str, Any] | None = None) -> LiveModel:
             return ElsewhereItems(
                 Start(
-                    str(store), version, verified.pop(version, None), config.max_live_items, config.threads,
-                    threads, background, config.log_format, config.log_requests,
+                    str(store), version, manifest, config.max_live_items, config.threads, threads, background,
+                    config.log_format, config.log_requests,
                 )
             )  # fmt: skip
 
-        loaded = [load(first, False)]
+        first = current_version(store)
+        # Verified here, so that a damaged one is named before any process is started.
+        loaded = [load(first, False, verify(store / VERSIONS / first))]
         gc.freeze()  # modules and the first model's items; later ones are not, see `no_collection`
     serve_model(config, loaded.pop, console, load)
 

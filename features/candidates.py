@@ -151,7 +151,7 @@ def candidate_features(
         alike.weights, COLUMNS["together_sum"], COLUMNS["together_long"], features,
     )  # fmt: skip
     put_own(
-        rows, items, batch.kinds, batch.times, offsets, batch.now, click_kinds, statistics.gap_days,
+        rows, items, batch.own_kinds(), batch.times, offsets, batch.now, click_kinds, statistics.gap_days,
         COLUMNS["own_count"], COLUMNS["own_clicks"], COLUMNS["history_length"], features,
     )  # fmt: skip
     demand, known = statistics.demand.table(rows, batch.now)

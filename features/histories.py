@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from features.dataset import Events, FloatArray, IntArray, LongArray
 from features.splits import Queries, ragged_ranges
+
+INTEREST: Final = -1
+"""Kind code of an event that shows interest and is of a kind that the model does not know: no repeat."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,9 @@ class HistoryBatch:
     kinds: npt.NDArray[np.int8]  # [total events]
     times: LongArray  # [total events] Unix seconds
     now: LongArray  # [queries] Unix seconds
+    interest: npt.NDArray[np.bool_] | None = None
+    """[total events] events that were of kind `INTEREST`, whose `kinds` are the weakest known one; None where
+    there are none, as always in training."""
 
     def __len__(self) -> int:
         return len(self.now)
@@ -39,8 +46,27 @@ class HistoryBatch:
         sizes = self.offsets[1:] - start
         positions = ragged_ranges(start, sizes)
         return HistoryBatch(
-            _offsets(sizes), self.items[positions], self.kinds[positions], self.times[positions], self.now
+            _offsets(sizes),
+            self.items[positions],
+            self.kinds[positions],
+            self.times[positions],
+            self.now,
+            None if self.interest is None else self.interest[positions],
         )
+
+    def own_kinds(self) -> npt.NDArray[np.int8]:
+        """Return the kind codes with `INTEREST` where an event is no repeat of its item, [total events]."""
+        if self.interest is None:
+            return self.kinds
+        return np.where(self.interest, np.int8(INTEREST), self.kinds)
+
+    def own(self) -> HistoryBatch:
+        """Return the histories without the events that are no repeats of their items."""
+        if self.interest is None:
+            return self
+        kept = ~self.interest
+        sizes = np.bincount(self.owners()[kept], minlength=len(self)).astype(np.int64)
+        return HistoryBatch(_offsets(sizes), self.items[kept], self.kinds[kept], self.times[kept], self.now)
 
     def select(self, start: int, stop: int) -> HistoryBatch:
         """Return the queries start..stop."""
@@ -51,6 +77,7 @@ class HistoryBatch:
             self.kinds[low:high],
             self.times[low:high],
             self.now[start:stop],
+            None if self.interest is None else self.interest[low:high],
         )
 
 
@@ -73,15 +100,29 @@ def batch_histories(
     kinds: Sequence[npt.NDArray[np.int8]],
     times: Sequence[LongArray],
     now: Sequence[int],
+    weakest: int = 0,
 ) -> HistoryBatch:
-    """Put single histories together."""
+    """Put single histories together.
+
+    Args:
+        items: catalogue rows of each history.
+        kinds: kind codes of its events; `INTEREST` where the model does not know the kind.
+        times: Unix seconds of its events.
+        now: Unix seconds at which each is looked at.
+        weakest: code that events of interest are given.
+
+    """
     sizes = np.array([len(i) for i in items], dtype=np.int64)
+    codes = np.concatenate([*kinds, np.zeros(0, dtype=np.int8)]).astype(np.int8)
+    interest = codes == INTEREST
+    known = not interest.any()
     return HistoryBatch(
         _offsets(sizes),
         np.concatenate([*items, np.zeros(0, dtype=np.int32)]).astype(np.int32),
-        np.concatenate([*kinds, np.zeros(0, dtype=np.int8)]).astype(np.int8),
+        codes if known else np.where(interest, np.int8(weakest), codes),
         np.concatenate([*times, np.zeros(0, dtype=np.int64)]).astype(np.int64),
         np.array(now, dtype=np.int64),
+        None if known else interest,
     )
 
 

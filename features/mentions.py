@@ -165,7 +165,7 @@ def put_own(
     Args:
         rows: candidates, each once per query, padded with -1, [queries, candidates].
         items: of the histories' events, oldest first, [total events].
-        kinds: [total events]
+        kinds: [total events]; below 0 for events that are no repeats of their items.
         times: [total events] Unix seconds.
         offsets: events of each query, [queries + 1].
         now: [queries] Unix seconds.
@@ -197,7 +197,7 @@ def put_own(
                 known[cell] = item
                 distinct += 1
             cell = _cell(keys, item)
-            if keys[cell] >= 0:
+            if keys[cell] >= 0 and kinds[event] >= 0:
                 place, days = places[cell], max(now[query] - time, 0) / DAY
                 ends[place, 0] = min(ends[place, 0], time) if sums[place, 0] else time
                 ends[place, 1] = max(ends[place, 1], time) if sums[place, 0] else time

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from features.candidates import RECENT, SOURCES, ItemArrays
+from features.histories import INTEREST
 from ranking.requests import History, Reason
 
 
@@ -20,7 +21,7 @@ def explain(row: int, sources: int, history: History, arrays: ItemArrays) -> tup
     """
     reasons: list[Reason] = []
     recent = history.items[-2 * RECENT :][::-1]  # newest first
-    if len(recent) and row in history.items:
+    if len(recent) and row in history.items[history.kinds != INTEREST]:
         reasons.append(Reason("bought_before", row))
     if sources >> SOURCES.index("item_to_item") & 1:
         together = arrays.statistics.together

@@ -189,13 +189,13 @@ class Recommender:
 
     def histories(self, requests: Sequence[Request]) -> HistoryBatch:
         """Put the requests' histories together."""
-        # An event of a kind that the model does not know counts as the weakest that it knows.
         weakest = max(len(self.click_kinds), 1) - 1
         return batch_histories(
             [r.history.items for r in requests],
-            [np.where(r.history.kinds < 0, weakest, np.minimum(r.history.kinds, weakest)) for r in requests],
+            [np.minimum(r.history.kinds, weakest) for r in requests],
             [r.history.times for r in requests],
             [r.now for r in requests],
+            weakest,
         )
 
     def recommend(self, requests: Sequence[Request]) -> list[Recommendation]:

@@ -21,7 +21,7 @@ class History:
     """A user's (or session's) past events, oldest first."""
 
     items: IntArray  # [length] catalogue rows
-    kinds: npt.NDArray[np.int8]  # [length] event kind codes
+    kinds: npt.NDArray[np.int8]  # [length] event kind codes; `features.histories.INTEREST` for unknown ones
     times: LongArray  # [length] Unix seconds
 
 

@@ -247,6 +247,7 @@ class CandidateSources:
 
     def _own(self, batch: HistoryBatch, quota: int, limits: Limits) -> IntArray:
         """Return the histories' own items, the latest and most frequent first, [queries, quota]."""
+        batch = batch.own()
         events = len(batch.items)
         itself, weights = batch.items[:, None], np.ones((events, 1), dtype=np.float32)
         places = np.arange(events, dtype=np.int32)

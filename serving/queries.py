@@ -19,7 +19,7 @@ class SessionEvent:
 
     item_id: str
     event: str = ""
-    """Event kind; empty takes the model's usual one."""
+    """Event kind; empty is a view."""
     time: datetime | None = None
 
     def message(self) -> pb.SessionEvent:

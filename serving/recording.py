@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from conf.errors import closest
 from features import schema
 from serving.attribution import AttributionTokens, ListOrigin
+from serving.kinds import kind_fault
 from serving.model import Model
 from serving.problems import Problem
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
@@ -40,7 +40,7 @@ def check_events(
 
     Args:
         rows: as received.
-        model: knows the items and event kinds.
+        model: knows the items, and event kinds of its own.
         now_us: the server's clock, microseconds since 1970; the time of events that say none.
         max_future_seconds: how far ahead of the clock an event may lie.
         known_as: the name under which a user's events are stored.
@@ -48,13 +48,14 @@ def check_events(
     """
     checked = CheckedEvents([], [], [])
     latest_us = now_us + int(max_future_seconds * 1_000_000)
+    kinds = model.kinds
     origins: dict[str, ListOrigin | None] = {}  # a page of impressions has one token
     for index, row in enumerate(rows):
         token = row.attribution_token
         if token not in origins:
             origins[token] = tokens.read(token) if token else None
         origin = origins[token]
-        fault = _fault(row, model, latest_us, origin)
+        fault = _fault(row, model, kinds, latest_us, origin)
         if fault is not None:
             reason, message = fault
             checked.rejects.append(pb.RowReject(index=index, reason=reason, message=message))
@@ -77,8 +78,17 @@ def check_events(
     return checked
 
 
-def respond(checked: CheckedEvents, outcomes: Sequence[Outcome], request_id: str) -> pb.RecordEventsResponse:
-    """Build the response once the store has answered."""
+def respond(
+    checked: CheckedEvents, outcomes: Sequence[Outcome], kinds: Sequence[str], request_id: str
+) -> pb.RecordEventsResponse:
+    """Build the response once the store has answered.
+
+    Args:
+        checked: the rows.
+        outcomes: what became of `checked.events`.
+        kinds: that the model knows.
+        request_id: of the call.
+    """
     rejects: list[pb.RowReject] = list(checked.rejects)
     for index, outcome in zip(checked.indexes, outcomes, strict=True):
         if outcome is Outcome.user_deleted:
@@ -89,6 +99,9 @@ def respond(checked: CheckedEvents, outcomes: Sequence[Outcome], request_id: str
         new_count=sum(outcome is Outcome.new for outcome in outcomes),
         duplicate_count=sum(outcome is Outcome.duplicate for outcome in outcomes),
         rejects=rejects,
+        unknown_event_kinds=dict.fromkeys(
+            event.kind for event in checked.events if event.kind not in (*kinds, schema.IMPRESSION)
+        ),
         request_id=request_id,
     )
 
@@ -109,7 +122,7 @@ def _shown(row: pb.Event, origin: ListOrigin | None) -> Shown:
 
 
 def _fault(
-    row: pb.Event, model: Model, latest_us: int, origin: ListOrigin | None
+    row: pb.Event, model: Model, kinds: Sequence[str], latest_us: int, origin: ListOrigin | None
 ) -> tuple[pb.RowReject.Reason, str] | None:
     """Return why a row cannot be stored, or None."""
     if not row.user_id:
@@ -120,11 +133,8 @@ def _fault(
         return pb.RowReject.ITEM_ID, "item_id is empty"
     if model.catalogue.row(row.item_id) is None:
         return pb.RowReject.ITEM_ID, f"item_id '{row.item_id[:64]}' is not in the catalogue"
-    if row.event not in model.kinds and row.event != schema.IMPRESSION:
-        kinds = list(dict.fromkeys([*model.kinds, schema.IMPRESSION]))
-        near, known = closest(row.event[:64], kinds), ", ".join(kinds)
-        what = f"unknown event kind '{row.event[:64]}'{near}" if row.event else "event is empty"
-        return pb.RowReject.EVENT_KIND, f"{what}; known: {known}"
+    if unusable := kind_fault(row.event, kinds):
+        return pb.RowReject.EVENT_KIND, unusable
     if len(row.event_id) > MAX_ID_CHARS:
         return pb.RowReject.EVENT_ID, f"event_id is longer than {MAX_ID_CHARS} characters"
     if row.attribution_token and origin is None:

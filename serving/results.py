@@ -216,12 +216,18 @@ class RecordResult:
     duplicate_count: int
     rejects: tuple[Reject, ...]
     request_id: str
+    unknown_event_kinds: tuple[str, ...]
+    """Kinds that were stored and that the model does not know, each once."""
 
     @classmethod
     def of(cls, response: pb.RecordEventsResponse) -> RecordResult:
         """Read a response."""
         return cls(
-            response.new_count, response.duplicate_count, _rejects(response.rejects), response.request_id
+            response.new_count,
+            response.duplicate_count,
+            _rejects(response.rejects),
+            response.request_id,
+            tuple(response.unknown_event_kinds),
         )
 
 

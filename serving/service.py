@@ -22,6 +22,7 @@ from serving.histories import forget_users
 from serving.host import ModelHost
 from serving.item_changes import ItemChanges
 from serving.items import check_deletes, check_items
+from serving.kinds import history_codes
 from serving.lists import Lists
 from serving.problems import Context, invalid
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
@@ -136,19 +137,21 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
             await self._recall.ask("")  # another server may have added the item a moment ago
             checked = check_events(request.events, self._host.served.model, now_us, ahead, known_as, tokens)
         passed("validate")
+        kinds = self._host.served.model.kinds
         if request.validate_only:
-            return respond(checked, [Outcome.new] * len(checked.events), call.request_id)
+            return respond(checked, [Outcome.new] * len(checked.events), kinds, call.request_id)
         outcomes: list[Outcome] = []
         if checked.events:
             with stage("store"):
                 outcomes = await self._state.record(checked.events, call.deadline)
+        counted = history_codes(kinds)
         await self._host.count_events(
             event.item_id
             for event, outcome in zip(checked.events, outcomes, strict=True)
             # What a list shows is no sign of popularity, or lists would feed on themselves.
-            if outcome is Outcome.new and event.kind != schema.IMPRESSION
+            if outcome is Outcome.new and event.kind != schema.IMPRESSION and event.kind in counted
         )
-        response = respond(checked, outcomes, call.request_id)
+        response = respond(checked, outcomes, kinds, call.request_id)
         note(
             new_events=response.new_count,
             duplicate_events=response.duplicate_count,

@@ -12,10 +12,10 @@ from typing import Final
 import numpy as np
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
-from features import schema
 from features.dataset import FloatArray, IntArray
 from ranking.live_catalogue import LiveCatalogue
 from ranking.requests import History, Reason, Recommendation
+from serving.kinds import DEFAULT_KIND, history_codes
 from serving.model import Model
 from serving.problems import invalid
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
@@ -45,30 +45,23 @@ class SessionEvents:
     """Item ids that the model does not know, each once."""
 
 
-def default_kind(kinds: Sequence[str]) -> str:
-    """Return the kind of a session event that says none; `kinds` is ordered strongest first."""
-    for kind in schema.CLICK_KINDS:
-        if kind in kinds:
-            return kind
-    return next((kind for kind in reversed(kinds) if kind != schema.IMPRESSION), kinds[-1])
-
-
 def session_events(session: pb.SessionContext, model: Model, now_us: int) -> SessionEvents:
     """Check and resolve the events of a session.
 
     Raises:
-        Problem: too many events, an empty or too long item id, an unknown kind, or an impossible time.
+        Problem: too many events, an empty or too long item id, a kind that no event can have, or an
+            impossible time.
     """
     if len(session.events) > MAX_SESSION_EVENTS:
         raise invalid("session.events", f"{len(session.events)} events; send the latest {MAX_SESSION_EVENTS}")
     found = SessionEvents([], [], [], [])
-    usual = default_kind(model.kinds)
+    known = model.kinds
     unknown: dict[str, None] = {}
     for index, event in enumerate(session.events):
         path = f"session.events[{index}]"
         if not optional_id(f"{path}.item_id", event.item_id):
             raise invalid(f"{path}.item_id", "is empty")
-        kind = event_kind(f"{path}.event", event.event, model.kinds) if event.event else usual
+        kind = event_kind(f"{path}.event", event.event, known) if event.event else DEFAULT_KIND
         time_us = micros(f"{path}.event_time", event.event_time) if event.HasField("event_time") else now_us
         if model.catalogue.row(event.item_id) is None:
             unknown[event.item_id] = None
@@ -83,7 +76,9 @@ def session_events(session: pb.SessionContext, model: Model, now_us: int) -> Ses
 def merge_history(
     model: Model, stored: Sequence[PastEvent], session: SessionEvents, now: int, limit: int
 ) -> tuple[History, int]:
-    """Join stored and session events into one history of the items and kinds that the model knows.
+    """Join stored and session events into one history of the items that the model knows.
+
+    Events whose kinds mean nothing to it are left out, see `serving.kinds`.
 
     Args:
         model: gives rows and kind codes.
@@ -95,7 +90,7 @@ def merge_history(
     Returns:
         The history, and how many of its events were stored ones.
     """
-    codes = {kind: code for code, kind in enumerate(model.kinds)}
+    codes = history_codes(model.kinds)
     rows = model.catalogue.find([event[0] for event in stored])
     events = [  # (second, row, kind code, 1 if stored)
         (second if (second := time_us // MICROS) < now else now, row, code, 1)
@@ -104,9 +99,9 @@ def merge_history(
     ]
     told = {event[:3] for event in events} if session.items else set()
     for item_id, kind, time_us in zip(session.items, session.kinds, session.times_us, strict=True):
-        row, second = model.catalogue.row(item_id), min(time_us // MICROS, now)
-        if row is not None and (second, row, codes[kind]) not in told:
-            events.append((second, row, codes[kind], 0))
+        row, second, code = model.catalogue.row(item_id), min(time_us // MICROS, now), codes.get(kind)
+        if row is not None and code is not None and (second, row, code) not in told:
+            events.append((second, row, code, 0))
     events.sort(key=itemgetter(0))  # ties keep their order, session last
     # Column by column: numpy takes twice as long to find out what a list of tuples is.
     seconds, items, kinds, used = zip(*events[-limit:], strict=True) if events else ((), (), (), ())

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from conf.errors import closest
+from serving.kinds import kind_fault
 from serving.problems import invalid
 from serving.user_state import MICROS
 
@@ -96,11 +97,10 @@ def micros(path: str, value: Timestamp) -> int:
 
 
 def event_kind(path: str, kind: str, known: Sequence[str]) -> str:
-    """Return a known event kind."""
-    if kind not in known:
-        raise invalid(
-            path, f"unknown event kind '{kind[:64]}'{closest(kind[:64], known)}; known: {', '.join(known)}"
-        )
+    """Return an event kind that the model knows, or that an event can have."""
+    fault = kind_fault(kind, known)
+    if fault:
+        raise invalid(path, fault)
     return kind
 
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.histories import (
+    INTEREST,
     HistoryBatch,
     KeyedSums,
     batch_histories,
@@ -43,6 +44,27 @@ def test_newest_keeps_the_last_events_of_each(batch: HistoryBatch) -> None:
     assert newest.offsets.tolist() == [0, 2, 2, 4] and newest.now.tolist() == [100, 200, 300]
     assert batch.newest(0).items.tolist() == []
     assert batch.newest(99).items.tolist() == batch.items.tolist()
+
+
+def test_events_of_interest_are_events_and_no_repeats() -> None:
+    batch = batch_histories(
+        [np.array([5, 6, 5], np.int32), np.zeros(0, np.int32), np.array([7], np.int32)],
+        [np.array([0, INTEREST, INTEREST], np.int8), np.zeros(0, np.int8), np.array([INTEREST], np.int8)],
+        [np.array([10, 20, 30]), np.zeros(0, np.int64), np.array([40])],
+        [100, 200, 300],
+        weakest=1,
+    )
+    assert batch.kinds.tolist() == [0, 1, 1, 1]
+    assert batch.own_kinds().tolist() == [0, INTEREST, INTEREST, INTEREST]
+    own = batch.own()
+    assert (own.items.tolist(), own.kinds.tolist(), own.offsets.tolist()) == ([5], [0], [0, 1, 1, 1])
+    assert (own.times.tolist(), own.now.tolist(), own.interest) == ([10], [100, 200, 300], None)
+    assert batch.newest(1).own_kinds().tolist() == [INTEREST, INTEREST]
+    assert batch.select(1, 3).own_kinds().tolist() == [INTEREST]
+
+
+def test_histories_without_them_are_their_own(batch: HistoryBatch) -> None:
+    assert batch.own() is batch and batch.own_kinds() is batch.kinds
 
 
 def test_select_cuts_queries_out(batch: HistoryBatch) -> None:

@@ -10,13 +10,15 @@ import polars as pl
 import pytest
 
 from conf.schema import CandidateConfig, PipelineConfig
+from features.candidates import COLUMNS
 from features.dataset import Dataset, FloatArray, load_dataset
-from features.histories import batch_histories
+from features.histories import INTEREST, batch_histories
 from features.splits import Queries, make_split
 from ranking.assemble import unit
 from ranking.bundle import load_bundle
 from ranking.recommender import Recommender
 from ranking.requests import History, Request
+from ranking.sources import Limits
 from tests.ranking.asked import ITEMS, batch_of, rows
 from tests.synthetic import (
     DAY,
@@ -107,9 +109,29 @@ def test_a_kind_that_the_model_does_not_know_counts_as_the_weakest(
         recommender.recommend([Request(replace(past, kinds=np.full(len(past.items), kind, np.int8)), START)])[
             0
         ]
-        for kind in (0, 1, 2, 100, -1)
+        for kind in (0, 1, 2, 100)
     ]
-    assert answers[0] != answers[1] == answers[2] == answers[3] == answers[4]
+    assert answers[0] != answers[1] == answers[2] == answers[3]
+
+
+def test_interest_is_history_and_no_repeat(recommender: Recommender, dataset: Dataset) -> None:
+    past = history_of(dataset, 0)
+    interest = replace(past, kinds=np.full(len(past.items), INTEREST, np.int8))
+    batch = recommender.histories([Request(interest, START), Request(past, START)])
+    users, limits = recommender.encode(batch), Limits(np.zeros(0, np.int64), [None, None])
+    found, proposals, best = recommender.retrieve(batch, limits, users)
+    assert (proposals["repeat"][0] == -1).all()
+    assert set(past.items) == set(proposals["repeat"][1][proposals["repeat"][1] >= 0])
+    own = np.isin(found.rows, past.items) & (found.rows >= 0)
+    assert own.any(axis=1).all()
+    features = recommender.features(batch, found, users, best)
+    for name in ("own_count", "own_recent", "own_share", "own_visits", "own_clicks"):
+        assert not features[0, ..., COLUMNS[name]].any()
+    assert (features[1, ..., COLUMNS["own_count"]][own[1]] > 0).all()
+    lengths = features[..., COLUMNS["history_length"]][found.rows >= 0]
+    assert set(np.round(np.expm1(lengths)).tolist()) == {len(past.items)}
+    [answer] = recommender.recommend([Request(interest, START, k=ITEMS, explain=True)])
+    assert not [r for item in answer.items for r in item.reasons if r.kind == "bought_before"]
 
 
 def test_a_shop_without_any_kind_takes_events_as_they_come(text_vectors: FloatArray) -> None:

@@ -232,11 +232,15 @@ def test_a_model_that_knows_impressions_sees_them_in_histories(server: Harness) 
     assert page.items[0].item_id == "i8"
 
 
-def test_unknown_kinds_are_still_rejected(servers: Servers) -> None:
+def test_kinds_that_the_model_does_not_know_are_attributed_too(servers: Servers) -> None:
     server = servers.start(model=without_impressions())
-    response = record(server, event("i1", "impresion"))
-    assert response.rejects[0].reason == pb.RowReject.EVENT_KIND
-    assert "did you mean 'impression'" in response.rejects[0].message
+    page = server.stub.Recommend(pb.RecommendRequest(page_size=2, surface="home"), timeout=10)
+    told = {"attribution_token": page.attribution_token, "list_position": 2}
+    response = record(server, event("i1", "wishlist", **told), event("i1", "impression", **told))
+    assert (response.new_count, list(response.unknown_event_kinds)) == (2, ["wishlist"])
+    assert stored(server) == [
+        ("i1", kind, page.request_id, 2, "home", "v1", None, None) for kind in ("wishlist", "impression")
+    ]
 
 
 def test_nothing_is_stored_when_only_validating(server: Harness) -> None:

@@ -74,7 +74,7 @@ def test_bad_rows_are_rejected_one_by_one_with_index_and_reason(server: Harness)
         event(event_id="good"),
         event(item_id="nope"),
         event(item_id=""),
-        event(event="clik"),
+        event(event="a click"),
         event(event_time=Timestamp(seconds=ahead)),
         event(event_time=Timestamp(seconds=-1)),
         event(event_time=Timestamp(seconds=10**15)),
@@ -97,8 +97,19 @@ def test_bad_rows_are_rejected_one_by_one_with_index_and_reason(server: Harness)
     ]
     messages = {r.index: r.message for r in response.rejects}
     assert messages[2] == "item_id 'nope' is not in the catalogue"
-    assert "did you mean 'click'" in messages[4]
+    assert messages[4] == "event kind 'a click' cannot be used; use 1 to 64 characters of A-Z a-z 0-9 _ . : -"
+    assert messages[10] == "event is empty; name what happened, for example `view`"
     assert "future" in messages[5]
+
+
+def test_kinds_that_the_model_does_not_know_are_stored_and_named(server: Harness) -> None:
+    kinds = ("wishlist", "view", "x" * 64, "page:scroll-1.5", "wishlist", "impression", "click")
+    response = record(server, *[event(event=kind) for kind in kinds])
+    assert counts(response) == (7, 0, 0)
+    assert list(response.unknown_event_kinds) == ["wishlist", "view", "x" * 64, "page:scroll-1.5"]
+    server.stub.Recommend(pb.RecommendRequest(user_id="u"), timeout=10)
+    history = server.model.recommender.seen[-1].history
+    assert history.kinds.tolist() == [2, 3, 2]  # a view counts as a click; what means nothing is left out
 
 
 def test_a_slightly_fast_clock_is_accepted_and_counts_as_now(server: Harness) -> None:

@@ -22,7 +22,7 @@ from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.run_jobs import run_jobs
 from serving.service import SERVICE_NAME
 from serving.telemetry import Timeline
-from serving.translation import ItemCards, SessionEvents, default_kind, degradation, merge_history
+from serving.translation import ItemCards, SessionEvents, degradation, merge_history
 from serving.user_state import MICROS, PastEvent
 from serving.validation import micros, page_size
 from tests.serving.fake_bundle import ITEMS, POISON, SLOW, FakeBundle
@@ -74,20 +74,6 @@ def test_fingerprints_ignore_page_size_and_token_only() -> None:
     assert paging.fingerprint(pb.RecommendRequest(user_id="u", page_size=3, page_token="x")) == plain
     assert paging.fingerprint(pb.RecommendRequest(user_id="u", explain=True)) != plain
     assert paging.fingerprint(pb.RecommendRequest()) != paging.fingerprint(pb.SimilarItemsRequest())
-
-
-@pytest.mark.parametrize(
-    ("kinds", "expected"),
-    [
-        (["purchase", "add_to_cart", "click", "view", "impression"], "view"),
-        (["purchase", "click", "impression"], "click"),
-        (["purchase", "add_to_cart", "impression"], "add_to_cart"),
-        (["purchase"], "purchase"),
-        (["impression"], "impression"),
-    ],
-)
-def test_the_usual_kind_of_a_session_event(kinds: list[str], expected: str) -> None:
-    assert default_kind(kinds) == expected
 
 
 def test_merging_drops_what_the_model_does_not_know_and_keeps_the_latest() -> None:

@@ -392,16 +392,18 @@ class RowReject(_message.Message):
     def __init__(self, index: _Optional[int] = ..., reason: _Optional[_Union[RowReject.Reason, str]] = ..., message: _Optional[str] = ...) -> None: ...
 
 class RecordEventsResponse(_message.Message):
-    __slots__ = ("new_count", "duplicate_count", "rejects", "request_id")
+    __slots__ = ("new_count", "duplicate_count", "rejects", "request_id", "unknown_event_kinds")
     NEW_COUNT_FIELD_NUMBER: _ClassVar[int]
     DUPLICATE_COUNT_FIELD_NUMBER: _ClassVar[int]
     REJECTS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_EVENT_KINDS_FIELD_NUMBER: _ClassVar[int]
     new_count: int
     duplicate_count: int
     rejects: _containers.RepeatedCompositeFieldContainer[RowReject]
     request_id: str
-    def __init__(self, new_count: _Optional[int] = ..., duplicate_count: _Optional[int] = ..., rejects: _Optional[_Iterable[_Union[RowReject, _Mapping]]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    unknown_event_kinds: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, new_count: _Optional[int] = ..., duplicate_count: _Optional[int] = ..., rejects: _Optional[_Iterable[_Union[RowReject, _Mapping]]] = ..., request_id: _Optional[str] = ..., unknown_event_kinds: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Item(_message.Message):
     __slots__ = ("item_id", "attributes")

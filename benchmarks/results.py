@@ -27,7 +27,8 @@ from conf.errors import InputError, closest
 from features.stages import write_atomically
 
 BASELINES = (
-    "evaluation.baselines=[popularity,recent_popularity,own_repeats,item_knn,ease,als,frozen_text,sasrec_ids]"
+    "evaluation.baselines=[popularity,recent_popularity,own_repeats,item_knn,graph_text,ease,als,frozen_text,"
+    "sasrec_ids]"
 )
 TEN = ("recall@10", "ndcg@10")
 SLICE_NAMES = {

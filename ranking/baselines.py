@@ -29,6 +29,7 @@ from ranking.baseline_lists import (
     weighted_counts,
 )
 from ranking.factor_baselines import Als, Ease
+from ranking.graph_baseline import GraphText
 from ranking.item_baselines import FrozenText, ItemKnn
 from ranking.sequence_baseline import SasrecIds
 
@@ -295,12 +296,10 @@ def _sasrec_ids(inputs: BaselineInputs) -> SasrecIds:
     return SasrecIds(inputs.train_ids, kind_weights=inputs.kind_weights)
 
 
-def _frozen_text(inputs: BaselineInputs) -> FrozenText:
+def _texts(inputs: BaselineInputs, name: str) -> FloatArray:
     if inputs.text_vectors is None:
-        raise InputError(
-            "evaluation.baselines: frozen_text needs item texts; remove it for a catalogue without"
-        )
-    return FrozenText(inputs.text_vectors, kind_weights=inputs.kind_weights)
+        raise InputError(f"evaluation.baselines: {name} needs item texts; remove it for a catalogue without")
+    return inputs.text_vectors
 
 
 BASELINES: dict[str, Callable[[BaselineInputs], Baseline]] = {
@@ -310,7 +309,8 @@ BASELINES: dict[str, Callable[[BaselineInputs], Baseline]] = {
     "item_knn": lambda i: ItemKnn(kind_weights=i.kind_weights),
     "ease": lambda i: Ease(kind_weights=i.kind_weights),
     "als": lambda i: Als(seed=i.seed, kind_weights=i.kind_weights),
-    "frozen_text": _frozen_text,
+    "frozen_text": lambda i: FrozenText(_texts(i, "frozen_text"), kind_weights=i.kind_weights),
+    "graph_text": lambda i: GraphText(_texts(i, "graph_text"), kind_weights=i.kind_weights),
     "sasrec_ids": _sasrec_ids,
 }
 

@@ -122,7 +122,7 @@ def test_a_section_is_replaced_and_the_rest_of_the_page_stays(tmp_path: Path) ->
 @pytest.mark.parametrize("name", ROWS)
 def test_every_row_is_a_valid_configuration(name: str) -> None:
     config = compose_command("run", merge_overrides(ROWS[name].overrides, (results.BASELINES,)))
-    assert len(config.evaluation.baselines) == 8
+    assert len(config.evaluation.baselines) == 9
     assert all(int(m.partition("@")[2]) in config.evaluation.ks for m in ROWS[name].metrics)
 
 

@@ -71,10 +71,17 @@ class Server:
 
 
 @contextmanager
-def running(command: Sequence[str], log: Path) -> Iterator[Server]:
-    """Start a server, wait until it listens, and end it afterwards."""
+def running(command: Sequence[str], log: Path, folder: Path | None = None) -> Iterator[Server]:
+    """Start a server, wait until it listens, and end it afterwards.
+
+    Args:
+        command: what starts it.
+        log: gets its standard error.
+        folder: where it starts; another checkout of this repository serves with its own code.
+    """
     with log.open("w") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=folder)
+    rest: threading.Thread | None = None
     try:
         assert process.stdout is not None
         for line in process.stdout:
@@ -82,7 +89,8 @@ def running(command: Sequence[str], log: Path) -> Iterator[Server]:
                 break
         else:
             raise RuntimeError(f"the server did not start; see {log}")
-        threading.Thread(target=lambda: [None for _ in process.stdout or ()], daemon=True).start()
+        rest = threading.Thread(target=lambda: [None for _ in process.stdout or ()], daemon=True)
+        rest.start()
         yield Server(process, line.split()[2])
     finally:
         process.send_signal(signal.SIGTERM)
@@ -90,6 +98,11 @@ def running(command: Sequence[str], log: Path) -> Iterator[Server]:
             process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
+        if rest is not None:
+            rest.join()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def run_load(load: Load) -> dict[str, Any]:

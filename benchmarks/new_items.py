@@ -1,8 +1,14 @@
 """What becomes of new items in a shop, asked over a real socket.
 
+    python -m benchmarks.new_items --run work/shop experiment=quick
+    python -m benchmarks.new_items --run work/shop --weeks 2 --lists 1000 --code ../earlier experiment=quick
     python -m benchmarks.new_items --storefront --run work/demo
-    python -m benchmarks.new_items --storefront --run work/demo --code ../earlier --output work/before.json
     python -m benchmarks.new_items --storefront --run work/demo --before work/before.json
+
+The first two replay the last weeks of a finished run's dataset: a bundle is trained on what was before them,
+a server is started, items are upserted when they first sell, events are recorded as they happened, and lists
+are asked for at the first event of sampled users' days and compared with what was chosen on that day.
+Arguments without dashes are settings of the training.
 
 `--storefront` tries what a shop would try with ten new groceries, searches, intents and changes of items, on
 a copy of a finished run's artifacts (The Complete Journey; other catalogues leave out what they cannot say).
@@ -11,21 +17,35 @@ a copy of a finished run's artifacts (The Complete Journey; other catalogues lea
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any, Final
 
+import polars as pl
 from rich.console import Console
+from rich.progress import Progress
 
+from benchmarks.replay import Played, Server, baskets_of, read_deeds, replay
+from benchmarks.replay_cut import NEW_ITEMS, REPLAYED, Cut, make_cut
+from benchmarks.replay_report import HEADER, facts, print_report, report, rows
+from benchmarks.runs import merge_overrides, run_once
 from benchmarks.serving import running
 from benchmarks.storefront import copy_of, opened
 from benchmarks.storefront_table import cells, header, markdown, print_rows, read_result, trials, write_result
 from conf.errors import InputError
+from conf.schema import RerankConfig
+from features import schema
 from features.stages import write_atomically
 from ranking.publish import ARTIFACTS
+from serving.client import Client
 
-CONSOLE = Console()
+CONSOLE: Final = Console()
+NOVELTY: Final = "new_item_share"
+"""Setting of `rerank` that says how much is given for novelty."""
+AS_SERVED: Final = "as served"
 
 
 @contextmanager
@@ -59,11 +79,8 @@ def storefront(asked: argparse.Namespace) -> None:
         with opened(asked.address, store) as shop:
             result = trials(shop, CONSOLE)
     else:
-        copy = copy_of(store, folder / ARTIFACTS)
-        with (
-            served(copy, folder / "server.log", asked.code, asked.set) as address,
-            opened(address, copy) as shop,
-        ):
+        copy, log = copy_of(store, folder / ARTIFACTS), folder / "server.log"
+        with served(copy, log, asked.code, asked.set) as address, opened(address, copy) as shop:
             result = trials(shop, CONSOLE)
     output = asked.output or folder / "storefront.json"
     write_result(output, result)
@@ -72,25 +89,98 @@ def storefront(asked: argparse.Namespace) -> None:
     print_rows(CONSOLE, result, before)
 
 
+def bundles(asked: argparse.Namespace, cut: Cut, folder: Path) -> dict[str, Path]:
+    """Train on what was before the cut, where that has not been done; return arm -> work directory.
+
+    With the present code the same models are published once more without anything for novelty.
+    """
+    name = "present" if asked.code is None else asked.code.resolve().name
+    work = folder / name
+    overrides = merge_overrides(cut.overrides(folder.resolve()), asked.overrides)
+    run_once(overrides, work, CONSOLE, asked.code)
+    arms = {AS_SERVED: work}
+    if asked.code is None and NOVELTY in {field.name for field in dataclasses.fields(RerankConfig)}:
+        arms["novelty off"] = folder / f"{name}-off"
+        settings = [f"rerank.{NOVELTY}=0", f"reuse=[{work.resolve()}]"]
+        run_once(merge_overrides(overrides, settings), arms["novelty off"], CONSOLE)
+    return arms
+
+
+def play(asked: argparse.Namespace, cut: Cut, folder: Path, arms: dict[str, Path]) -> Played:
+    """Start a server for each arm, with a state of its own, and replay everything through all of them."""
+    deeds, new_items = read_deeds(str(folder / REPLAYED)), pl.read_parquet(folder / NEW_ITEMS)
+    kinds = [kind for kind, weight in cut.event_weights.items() if weight > 0]
+    baskets = baskets_of(deeds, kinds, asked.lists)
+    with ExitStack() as stack, Progress(console=CONSOLE) as progress:
+        shops = {}
+        for arm, work in arms.items():
+            for leftover in work.glob("replay.sqlite*"):
+                leftover.unlink()
+            settings = [f"state={(work / 'replay.sqlite').resolve()}", *asked.set]
+            address = stack.enter_context(served(work / ARTIFACTS, work / "server.log", asked.code, settings))
+            shops[arm] = Server(stack.enter_context(Client(address)), new_items)
+        task = progress.add_task("replaying", total=len(baskets))
+        played = replay(
+            deeds,
+            baskets,
+            new_items[schema.ITEM_ID].to_list(),
+            shops,
+            list(arms)[-1],
+            lambda done, _: progress.update(task, completed=done),
+        )
+        rejects = {f"{arm}, {what}": n for arm, shop in shops.items() for what, n in shop.rejects.items()}
+    return dataclasses.replace(played, rejects=rejects)
+
+
+def replayed(asked: argparse.Namespace) -> None:
+    """Cut, train, replay and report."""
+    folder = asked.run / "benchmarks" / f"replay-{asked.weeks:g}-weeks"
+    cut = make_cut(asked.run, folder, asked.weeks)
+    CONSOLE.print(
+        f"{cut.replayed_events:,} events after {cut.trained_events:,}; {cut.new_items:,} items first sell "
+        "among them",
+        highlight=False,
+    )
+    arms = bundles(asked, cut, folder)
+    result: dict[str, Any] = {
+        "weeks": asked.weeks,
+        "overrides": asked.overrides,
+        **report(play(asked, cut, folder, arms)),
+    }
+    output = asked.output or arms[AS_SERVED] / "replay.json"
+    write_result(output, result)
+    lines = [markdown(rows(result), HEADER), "", *(f"- {fact}" for fact in facts(result)), ""]
+    write_atomically(output.with_suffix(".md"), "\n".join(lines))
+    print_report(CONSOLE, result)
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("overrides", nargs="*", help="settings of the training before a replay, key=value")
     parser.add_argument("--run", type=Path, required=True, help="work directory of a finished run")
-    parser.add_argument("--storefront", action="store_true", help="try what a shop would try")
-    parser.add_argument("--address", default="", help="a running server of the run's artifacts, HOST:PORT")
-    parser.add_argument("--code", type=Path, help="another checkout, whose server is measured instead")
-    parser.add_argument("--set", nargs="*", default=[], help="settings of the server, key=value")
-    parser.add_argument("--before", type=Path, help="result of another version, to be shown beside")
+    parser.add_argument("--weeks", type=float, default=4.0, help="length of the replay")
+    parser.add_argument("--lists", type=int, default=3000, help="most lists asked for; 0 is one per basket")
+    parser.add_argument("--code", type=Path, help="another checkout, whose training and server are measured")
+    parser.add_argument("--set", action="append", default=[], help="a setting of the server; repeat it")
     parser.add_argument("--output", type=Path, help="of the .json and .md files")
-    return parser.parse_args()
+    parser.add_argument("--storefront", action="store_true", help="try what a shop would try")
+    parser.add_argument(
+        "--address", default="", help="with --storefront: a running server of the run's bundle"
+    )
+    parser.add_argument("--before", type=Path, help="with --storefront: another version's result, for beside")
+    return parser.parse_intermixed_args()
 
 
 def main() -> int:
     """Do what the arguments say."""
     asked = _arguments()
     try:
-        storefront(asked)
+        if asked.storefront:
+            storefront(asked)
+        else:
+            replayed(asked)
     except InputError as error:
         CONSOLE.print(f"[bold red]benchmarks.new_items:[/bold red] {error}", soft_wrap=True)
         return 2

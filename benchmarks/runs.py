@@ -74,13 +74,14 @@ def _wait(process: subprocess.Popen[bytes]) -> tuple[int, float]:
     return process.returncode, usage.ru_maxrss * unit / 2**20
 
 
-def run_once(overrides: list[str], work: Path, console: Console) -> Run:
+def run_once(overrides: list[str], work: Path, console: Console, checkout: Path | None = None) -> Run:
     """Run `shelfwise run` with the overrides in `work`, unless that has been done; a cut-off run is resumed.
 
     Args:
         overrides: settings, without `work_dir`.
         work: the run's work directory; its output goes to `run.log` there.
         console: says what is happening.
+        checkout: another one of this repository, whose code runs; None is this one.
 
     Raises:
         InputError: the run failed; the message ends with its last words.
@@ -92,11 +93,11 @@ def run_once(overrides: list[str], work: Path, console: Console) -> Run:
     resumed = (work / LOG).exists()
     work.mkdir(parents=True, exist_ok=True)
     (work / RECORD).unlink(missing_ok=True)
-    command = [sys.executable, "-m", "shelfwise", "run", *overrides, f"work_dir={work}"]
+    command = [sys.executable, "-m", "shelfwise", "run", *overrides, f"work_dir={work.resolve()}"]
     console.print(f"{work}: {'resuming' if resumed else 'running'}", highlight=False)
     started = time.perf_counter()
     with (work / LOG).open("ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=checkout)
         try:
             code, peak = _wait(process)
         except BaseException:

@@ -1,0 +1,221 @@
+"""Replay a shop's events through running servers, and ask for lists at the moments of purchases."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+import numpy as np
+import polars as pl
+
+from features import schema
+from serving.client import Client
+from serving.queries import Event, Item, RecommendQuery
+
+DAY: Final = 86_400
+DEPTH: Final = 20
+NEW_DAYS: Final = 31
+"""An item is new for so many days after it first sold."""
+SLOT: Final = 10
+"""Place that the popularity slot gives to the new item that has sold most."""
+_BATCH: Final = 500
+_WAIT: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Deed:
+    """One event of the replay."""
+
+    user: str
+    item: str
+    kind: str
+    time: int
+
+
+@dataclass(frozen=True)
+class Basket:
+    """What one user chose on one day: the list is asked for at its first event."""
+
+    user: str
+    time: int
+    items: frozenset[str]
+
+
+class Served(Protocol):
+    """A shop that learns of items and events and gives lists."""
+
+    def upsert(self, item_ids: Sequence[str]) -> None:
+        """Begin to sell some items."""
+
+    def record(self, first: int, deeds: Sequence[Deed]) -> None:
+        """Record events; `first` counts those before them."""
+
+    def ask(self, user: str, moment: int) -> list[str]:
+        """Return the first `DEPTH` items for a user at a moment."""
+
+
+class Server:
+    """A running server."""
+
+    def __init__(self, client: Client, new_items: pl.DataFrame) -> None:
+        """Take the connection and the attributes of the items to come."""
+        self._client = client
+        known = set(client.status().attributes)
+        columns = [name for name in new_items.columns if name in known]
+        ids = new_items[schema.ITEM_ID].to_list()
+        rows = new_items.select(columns).iter_rows(named=True)
+        self._items = {item_id: Item(item_id, _plain(row)) for item_id, row in zip(ids, rows, strict=True)}
+        self.rejects: Counter[str] = Counter()
+
+    def upsert(self, item_ids: Sequence[str]) -> None:
+        """Begin to sell some items."""
+        for part in _parts(item_ids):
+            outcome = self._client.upsert_items([self._items[item_id] for item_id in part], timeout=_WAIT)
+            self.rejects.update(f"item: {reject.reason}" for reject in outcome.rejects)
+
+    def record(self, first: int, deeds: Sequence[Deed]) -> None:
+        """Record events under ids that say their place in the replay."""
+        events = [
+            Event(deed.user, deed.item, deed.kind, _moment(deed.time), event_id=f"replay-{number}")
+            for number, deed in enumerate(deeds, start=first)
+        ]
+        for part in _parts(events):
+            outcome = self._client.record_events(part, timeout=_WAIT)
+            self.rejects.update(f"event: {reject.reason}" for reject in outcome.rejects)
+
+    def ask(self, user: str, moment: int) -> list[str]:
+        """Return a user's list as of a moment."""
+        query = RecommendQuery(
+            user_id=user, page_size=DEPTH, fields=("item_id",), request_time=_moment(moment)
+        )
+        return [item.item_id for item in self._client.recommend(query, timeout=_WAIT).items]
+
+
+@dataclass(frozen=True)
+class Played:
+    """What a replay saw; lists are parallel to baskets."""
+
+    baskets: list[Basket]
+    lists: dict[str, list[list[str]]]
+    """Arm -> its lists, best first."""
+    born: dict[str, int]
+    """New item -> Unix seconds of its first sale."""
+    end: int
+    """Unix seconds of the last event."""
+    rejects: dict[str, int] = field(default_factory=dict)
+
+
+def read_deeds(path: str) -> list[Deed]:
+    """Read the replayed events, in time order."""
+    frame = pl.read_parquet(path)
+    columns = (schema.USER_ID, schema.ITEM_ID, schema.EVENT, schema.TIMESTAMP)
+    return [Deed(*row) for row in frame.select(columns).iter_rows()]
+
+
+def baskets_of(deeds: Iterable[Deed], kinds: Iterable[str], count: int, seed: int = 0) -> list[Basket]:
+    """Return a sample of what users chose on a day, in time order.
+
+    Args:
+        deeds: in time order.
+        kinds: event kinds that count as choosing.
+        count: at most so many baskets, drawn without repetition; 0 takes all.
+        seed: of the draw.
+    """
+    chosen = set(kinds)
+    found: dict[tuple[str, int], tuple[int, set[str]]] = {}
+    for deed in deeds:
+        if deed.kind in chosen:
+            found.setdefault((deed.user, deed.time // DAY), (deed.time, set()))[1].add(deed.item)
+    baskets = [Basket(user, time, frozenset(items)) for (user, _), (time, items) in found.items()]
+    if 0 < count < len(baskets):
+        drawn = np.random.default_rng(seed).choice(len(baskets), count, replace=False)
+        baskets = [baskets[index] for index in drawn]
+    return sorted(baskets, key=lambda basket: (basket.time, basket.user))
+
+
+def with_slot(items: Sequence[str], sold: Mapping[str, int], place: int = SLOT) -> list[str]:
+    """Give one place of a list to the new item that has sold most and is not in the list.
+
+    Args:
+        items: best first.
+        sold: new item -> how often it was chosen; ties go to the one that came first.
+        place: from 1; a shorter list gets the item at its end.
+    """
+    best = max((item for item in sold if item not in set(items)), key=lambda item: sold[item], default=None)
+    if best is None:
+        return list(items)
+    return [*items[: place - 1], best, *items[place - 1 :]][:DEPTH]
+
+
+def replay(
+    deeds: Sequence[Deed],
+    baskets: Sequence[Basket],
+    new: Iterable[str],
+    shops: Mapping[str, Served],
+    slot_on: str,
+    step: Callable[[int, int], None] = lambda done, of: None,
+) -> Played:
+    """Let every event happen in every shop, and ask all of them for the same lists.
+
+    At each basket everything before its moment has been recorded, and nothing of that moment; an item is
+    upserted just before its first event is recorded.
+
+    Args:
+        deeds: all events, in time order.
+        baskets: when lists are asked for, in time order.
+        new: items that the shops do not know at the start.
+        shops: arm -> what is asked.
+        slot_on: the arm whose lists get a popularity slot, as one more arm.
+        step: is called with the lists made so far and their number.
+    """
+    unknown = set(new)
+    born: dict[str, int] = {}
+    sold: Counter[str] = Counter()
+    lists: dict[str, list[list[str]]] = {arm: [] for arm in (*shops, "popularity slot")}
+    times = np.array([deed.time for deed in deeds], dtype=np.int64)
+    done = 0
+
+    def happen(stop: int) -> None:
+        part = deeds[done:stop]
+        fresh = dict.fromkeys(deed.item for deed in part if deed.item in unknown and deed.item not in born)
+        for deed in part:
+            if deed.item in unknown:
+                born.setdefault(deed.item, deed.time)
+                sold[deed.item] += 1
+        for shop in shops.values():
+            if fresh:
+                shop.upsert(list(fresh))
+            if part:
+                shop.record(done, part)
+
+    for number, basket in enumerate(baskets, start=1):
+        stop = int(np.searchsorted(times, basket.time, side="left"))
+        happen(stop)
+        done = stop
+        for arm, shop in shops.items():
+            lists[arm].append(shop.ask(basket.user, basket.time)[:DEPTH])
+        still = {item: n for item, n in sold.items() if basket.time - born[item] < NEW_DAYS * DAY}
+        lists["popularity slot"].append(with_slot(lists[slot_on][-1], still))
+        step(number, len(baskets))
+    happen(len(deeds))
+    return Played(list(baskets), lists, born, int(times[-1]))
+
+
+def _parts(rows: Sequence[Any]) -> Iterable[Sequence[Any]]:
+    return (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
+
+
+def _moment(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what has no value; write times as ISO text."""
+    return {
+        name: value.isoformat() if hasattr(value, "isoformat") else value
+        for name, value in row.items()
+        if value is not None
+    }

@@ -107,7 +107,7 @@ def test_ages_are_counted_from_the_first_sale() -> None:
 
 
 def played() -> Played:
-    """Three lists: at the first two n is in its first day and m in its second week; the last is a week later."""
+    """Three lists: n is in its first day and m in its second week at the first two, the last a week later."""
     at = 10 * DAY
     return Played(
         baskets=[

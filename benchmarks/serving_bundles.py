@@ -12,7 +12,7 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -29,6 +29,7 @@ from features.candidates import feature_names
 from features.dataset import Catalogue, Events, FloatArray, IntArray
 from features.demand import Demand
 from features.statistics import Neighbours, Statistics, attribute_codes
+from features.text import TextTemplate
 from ranking.assemble import item_arrays, sketch
 from ranking.bundle import HISTORIES, write_bundle
 from ranking.index import VectorIndex
@@ -110,15 +111,17 @@ def _publish(store: Path, items: int) -> GeneratedStore:
     ranker = Ranker(feature_names(statistics.attributes.shape[1]), [64, 32]).eval()
     recommender = Recommender(arrays, index, texts, config, clicks, towers, ranker, factors, affinity)
     candidates = _fit_scale(recommender, ranker, histories)
-    describe = {
+    describe: dict[str, Any] = {
         "kinds": list(KINDS), "exclude_seen": False, "data_end": END, "precision": Precision.auto.value,
         "template": {"text_fields": ["title", "brand"], "text_fallback_fields": [], "max_text_chars": 1000},
         "counts": {"items": items, "events": len(histories)}, "click_kinds": clicks.tolist(),
         "candidates": asdict(config), "index": asdict(IndexConfig(gpu=False)), "max_tokens": 64,
     }  # fmt: skip
 
+    template = TextTemplate.from_info(describe["template"])
+
     def write(folder: Path) -> None:
-        write_bundle(folder, recommender, catalogue, bundled_model_path(), "{}\n")
+        write_bundle(folder, recommender, catalogue, template, bundled_model_path(), "{}\n")
 
     first = publish_version(store, write, describe)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,12 +28,15 @@ from ranking.assemble import Sketch, item_arrays
 from ranking.catalogue_file import CATALOG
 from ranking.described import Described
 from ranking.index import VectorIndex
+from ranking.live_words import LiveWords
 from ranking.ranker import RANKER_FILE, Ranker
 from ranking.recommender import Recommender
 from ranking.sources import CandidateSources, Kept, new_rows, new_vectors
 from ranking.store import MANIFEST, VERSIONS, current_version, verify
 from ranking.subset_index import SubsetIndex
+from ranking.word_index import WORDS, WordIndex
 
+LOG = logging.getLogger(__name__)
 ITEM_VECTORS = "item_vectors.npy"
 TEXT_VECTORS = "text_vectors.npy"
 INDEX = "index.faiss"
@@ -88,9 +92,15 @@ class Bundle(Described):
 
 
 def write_bundle(
-    folder: Path, recommender: Recommender, catalogue: Catalogue, text_encoder: Path, config_text: str
+    folder: Path,
+    recommender: Recommender,
+    catalogue: Catalogue,
+    template: TextTemplate,
+    text_encoder: Path,
+    config_text: str,
 ) -> None:
     """Write the files of a version; the store adds the manifest."""
+    WordIndex.build(catalogue, template).save(folder / WORDS)
     catalogue.frame.write_parquet(folder / CATALOG)
     np.save(folder / ITEM_VECTORS, recommender.arrays.item_vectors)
     np.save(folder / TEXT_VECTORS, recommender.text_vectors)
@@ -195,11 +205,24 @@ def load_bundle(
         lender_index = VectorIndex.load(folder / LENDER_INDEX, arrays.affinity_units, cpu)
     sources = CandidateSources(index, arrays, config, Kept.of(arrays, factor_index, new_index))
     recommender = Recommender(
-        arrays, index, text_vectors, config, clicks, towers, ranker, factors, affinity, text_index, sources
-    )
+        arrays, index, text_vectors, config, clicks, towers, ranker, factors, affinity, text_index, sources,
+        words=LiveWords(_words(folder, catalogue, TextTemplate.from_info(manifest["template"]))),
+        kinds=manifest["kinds"],
+    )  # fmt: skip
     encoder = load_text_encoder(
         TextEncoderConfig(model=str(folder / TEXT_ENCODER), max_tokens=int(manifest["max_tokens"]))
     )
     for parameter in encoder.parameters():  # mapped by transformers: a file cut short would end the process
         parameter.data = parameter.data.clone()
     return Bundle(version, manifest, catalogue, recommender, encoder.eval(), reduce, lender_index)
+
+
+def _words(folder: Path, catalogue: Catalogue, template: TextTemplate) -> WordIndex:
+    """Read the words of a bundle's items; a bundle that has none has them indexed now."""
+    if not (folder / WORDS).is_dir():
+        LOG.info("%s: published without an index of words; making it", folder.name)
+        return WordIndex.build(catalogue, template)
+    words = WordIndex.load(folder / WORDS)
+    if len(words) != len(catalogue):
+        raise InputError(f"{folder / WORDS}: {len(words)} rows, the catalogue has {len(catalogue)} items")
+    return words

@@ -18,6 +18,7 @@ from features.dataset import BoolArray, Catalogue, FloatArray, IntArray
 from features.statistics import Neighbours
 from ranking.filters import MaskCache, compile_filter, evaluate
 from ranking.item_values import overlay_schema
+from ranking.item_words import ItemWords
 
 _MAX_CHUNKS = 64
 """Pieces in which the table of changes may lie before it is joined."""
@@ -66,6 +67,8 @@ class ItemPlan:
     """Unit vectors of these texts, [encode, text dim]."""
     lenders: Neighbours | None = None
     """Whom these items would borrow co-purchase factors from; None leaves it to the nearest texts."""
+    words: Sequence[tuple[int, ItemWords]] = ()
+    """Positions in `upserts` of items that are looked up differently from then on, and how."""
     fresh: Mapping[str, TextVector] = field(default_factory=dict)
     """What had to be encoded, by item, to be kept with the changes."""
 
@@ -157,6 +160,11 @@ class LiveCatalogue:
     def later(self, row: int) -> LiveItem | None:
         """Return the content of a row that is not as in the bundle, else None."""
         return self._later.items.get(row)
+
+    def value(self, row: int, attribute: str) -> object:
+        """Return the newest value of an item's attribute; None where it has none."""
+        item = self._later.items.get(row)
+        return self.base.frame[attribute][row] if item is None else item.values.get(attribute)
 
     def changed(self) -> list[tuple[int, LiveItem]]:
         """Return the rows that are not as in the bundle, without deleted ones, and their newest contents."""

@@ -22,14 +22,17 @@ from features.text import TextTemplate, render_rows
 from ranking.bundle import Bundle
 from ranking.index import VectorIndex
 from ranking.item_values import typed_values
+from ranking.item_words import ItemReader, ItemWords
 from ranking.known_texts import KnownTexts
 from ranking.live_arrays import AttributeCodes, LiveArrays, log_prices
 from ranking.live_catalogue import ItemChange, ItemPlan, LiveCatalogue, LiveItem
 from ranking.live_index import LiveIndex
 from ranking.live_version import LiveVersion, NewestRecommender
+from ranking.live_words import LiveWords
 from ranking.recommender import Recommender
 from ranking.sources import CandidateSources, Kept, new_vectors
 from ranking.subset_index import SubsetIndex
+from ranking.word_index import WordIndex
 
 
 class LiveItems:
@@ -60,6 +63,12 @@ class LiveItems:
         self._lends: BoolArray = recommender.arrays.statistics.count > 0
         """[base rows] who can lend factors: later items have no past."""
         self._template: TextTemplate = bundle.template
+        self._reader = ItemReader(self._template, bundle.catalogue.attributes)
+        self._words = recommender.texts.words or LiveWords(WordIndex.build(bundle.catalogue, self._template))
+        self._usual = recommender.texts.usual
+        self._kinds = bundle.kinds
+        self._counts: FloatArray | None = None
+        """[items] events that have been told instead of those of the statistics."""
         self._codes = AttributeCodes(bundle.catalogue, recommender.arrays.statistics.attributes)
         self._affinity = recommender.affinity
         self._arrays = LiveArrays(
@@ -121,11 +130,14 @@ class LiveItems:
             if row is None or catalogue.text(row) != text:
                 encode.append(len(upserts))
             upserts.append(LiveItem(item_id, text, values))
+        words = self._read(upserts)
         if not encode:
-            return ItemPlan(upserts, deletes, encode, np.zeros((0, 0), dtype=np.float32))
+            return ItemPlan(upserts, deletes, encode, np.zeros((0, 0), dtype=np.float32), words=words)
         before = {item_id: change.encoded for item_id, change in last.items()}
         vectors, fresh = self._texts.encoded([upserts[position] for position in encode], before)
-        return ItemPlan(upserts, deletes, encode, vectors, self._lenders(vectors, catalogue.size), fresh)
+        return ItemPlan(
+            upserts, deletes, encode, vectors, self._lenders(vectors, catalogue.size), words, fresh
+        )
 
     def _lenders(self, text_vectors: FloatArray, size: int) -> Neighbours | None:
         """Find whom items with these texts would borrow factors from, see `LiveArrays.lenders`."""
@@ -157,6 +169,7 @@ class LiveItems:
         if len(encoded):
             self._arrays.put_texts(encoded, vectors, self._bundle.sketch, self._towers, self._base_size)
             self._move(encoded[encoded < self._base_size])
+        self._words.put((rows[position], words) for position, words in plan.words)
         catalogue = before.after(plan)
         if len(encoded):
             touched += self._enter_neighbours(encoded, vectors, catalogue)
@@ -168,14 +181,25 @@ class LiveItems:
         self.current = LiveVersion(self._bundle, catalogue, self._newest)
         return self.current
 
+    def _read(self, upserts: Sequence[LiveItem]) -> list[tuple[int, ItemWords]]:
+        """Return the positions of items that are looked up differently, and how; a price changes nothing."""
+        catalogue, column = self.current.catalogue, self._reader.title
+        changed = []
+        for position, item in enumerate(upserts):
+            row, title = catalogue.row(item.item_id), None if column is None else item.values.get(column)
+            same = row is not None and catalogue.text(row) == item.text
+            if same and (row is None or column is None or catalogue.value(row, column) == title):
+                continue
+            changed.append((position, self._reader.item(item.item_id, item.text, title)))
+        return changed
+
     def observe_popularity(self, counts: FloatArray) -> None:
         """Order popular items by event counts [items] from now on; for a bundle that has seen no event.
 
         For the thread that runs the model. Items that came after the counts were made go last.
         """
-        self._popular = np.argsort(-counts, kind="stable").astype(np.int32)
-        catalogue = self.current.catalogue
-        self._newest.recommender.sources.by_popularity = self._popularity(catalogue)
+        self._popular, self._counts = np.argsort(-counts, kind="stable").astype(np.int32), counts
+        self._newest.recommender = self._recommender(self.current.catalogue)
 
     def _popularity(self, catalogue: LiveCatalogue) -> IntArray:
         """Return the rows in order of popularity: new ones last, deleted ones left out."""
@@ -201,6 +225,9 @@ class LiveItems:
             factor_index = self._live_index(
                 self._factor_index, self._moved_factors, arrays.factor_vectors, catalogue
             )
+        counts = self._counts
+        if counts is not None and len(counts) < catalogue.size:
+            counts = np.pad(counts, (0, catalogue.size - len(counts)))
         kept = Kept(self._popularity(catalogue), self._live_new_index(catalogue), factor_index)
         return Recommender(
             arrays,
@@ -215,6 +242,10 @@ class LiveItems:
             text_index=self._live_text_index(catalogue) or index,
             sources=CandidateSources(index, arrays, self._config, kept),
             hidden=catalogue.hidden,
+            words=self._words,
+            usual=self._usual,
+            kinds=self._kinds,
+            popularity=counts,
         )
 
     def _live_text_index(self, catalogue: LiveCatalogue) -> LiveIndex | None:

@@ -20,6 +20,7 @@ from features import schema
 from features.dataset import Dataset, load_dataset
 from features.splits import Split, exclude_seen
 from features.stages import Stage, fingerprint, plain
+from features.text import TextTemplate
 from features.training_windows import Cut, everything
 from ranking.bundle import HISTORIES, write_bundle
 from ranking.refit import published_models, refit_stage, wanted_cut
@@ -135,7 +136,8 @@ def publish(config: PipelineConfig, console: Console) -> str:
     config_text = OmegaConf.to_yaml(OmegaConf.create(plain(config)))
 
     def write(folder: Path) -> None:
-        write_bundle(folder, recommender, dataset.catalogue, encoder / TEXT_ENCODER, config_text)
+        template = TextTemplate.from_info(info)
+        write_bundle(folder, recommender, dataset.catalogue, template, encoder / TEXT_ENCODER, config_text)
 
     store.mkdir(parents=True, exist_ok=True)
     _write_histories(store, dataset_folder)

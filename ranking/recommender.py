@@ -24,15 +24,17 @@ from features.dataset import BoolArray, FloatArray, IntArray
 from features.histories import HistoryBatch, batch_histories
 from ranking.arrange import Place, arrange
 from ranking.assemble import unit
-from ranking.explain import explain
+from ranking.explain import Evidence, explain
 from ranking.fusion import merge
 from ranking.index import Searches, VectorIndex
-from ranking.intent import with_intent
+from ranking.intent import fitting, with_intent
+from ranking.live_words import LiveWords
 from ranking.ranker import Ranker
 from ranking.requests import Reason, Recommendation, Recommended, Request
 from ranking.rerank import POOL, best_first, diversify
 from ranking.rules import Pin, open_rows, pending, with_pins
 from ranking.sources import CandidateSources, Limits, banned_keys, first_source
+from ranking.text_match import Asked, TextMatch, Usual
 from ranking.timing import timed
 
 BLOCK = 256
@@ -76,6 +78,10 @@ class Recommender:
         text_index: Searches | None = None,
         sources: CandidateSources | None = None,
         hidden: BoolArray | None = None,
+        words: LiveWords | None = None,
+        usual: Usual | None = None,
+        kinds: Sequence[str] | None = None,
+        popularity: FloatArray | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -93,6 +99,10 @@ class Recommender:
             sources: candidate sources over the same arrays; None prepares them.
             hidden: [items] mask of rows that must never appear; `index`, `text_index` and `sources` leave
                 them out too.
+            words: the items' words; without them texts are compared by meaning alone.
+            usual: how alike texts are by chance; None works it out when it is asked for.
+            kinds: names of the event kinds, for reasons; None says view and purchase.
+            popularity: [items] recent events, for reasons; None takes those of the statistics.
 
         """
         self.arrays = arrays
@@ -110,11 +120,19 @@ class Recommender:
         if text_index is None:
             text_index = index if towers is None else VectorIndex.build(text_vectors, IndexConfig(gpu=False))
         self.text_index = text_index
+        self.kinds = kinds or ["view" if click else "purchase" for click in click_kinds]
+        recent = arrays.statistics.recent if popularity is None else popularity
+        self.texts = TextMatch(text_vectors, text_index, words, recent, hidden, usual)
 
     @property
     def items(self) -> int:
         """Catalogue size."""
         return len(self.text_vectors)
+
+    @property
+    def evidence(self) -> Evidence:
+        """What reasons are read from."""
+        return Evidence(self.arrays, self.kinds, self.texts.popularity)
 
     def user_vectors(self, batch: HistoryBatch) -> FloatArray:
         """Return a vector per history, [queries, dim]; zero where the history is empty."""
@@ -140,12 +158,14 @@ class Recommender:
         batch: HistoryBatch,
         limits: Limits,
         users: UserVectors,
-        intents: FloatArray | None = None,
+        intents: Sequence[Asked | None] | None = None,
         sources: CandidateSources | None = None,
     ) -> tuple[Candidates, dict[str, IntArray], FloatArray]:
         """Return merged candidates, the sources' proposals, best scores by tower and factors [queries, 2]."""
         sources = sources or self.sources
-        proposals, best = sources.propose(batch, users, limits, intents, self.text_index)
+        proposals, best = sources.propose(batch, users, limits)
+        if intents is not None:
+            proposals["intent"] = fitting(self.texts, intents, limits, sources.config.user_vector)
         return merge(proposals, len(batch)), proposals, best
 
     def features(
@@ -158,7 +178,7 @@ class Recommender:
         self,
         batch: HistoryBatch,
         limits: Limits,
-        intents: FloatArray | None = None,
+        intents: Sequence[Asked | None] | None = None,
         sources: CandidateSources | None = None,
         pins: list[tuple[Pin, ...]] | None = None,
     ) -> Ranked:
@@ -263,21 +283,20 @@ class Recommender:
             [r.allowed for r in requests],
             self.hidden,
         )
-        intents = None
-        if any(r.intent is not None for r in requests):
-            intents = np.zeros((len(requests), self.text_vectors.shape[1]), dtype=np.float32)
-            for query, request in enumerate(requests):
-                if request.intent is not None:
-                    intents[query] = request.intent
-        ranked = self.rank(batch, limits, intents, sources, pins)
-        for query, request in enumerate(requests):
-            if request.intent is not None:
+        intents = [None if r.intent is None else self.texts.ask(r.intent, r.said) for r in requests]
+        said = any(asked is not None for asked in intents)
+        ranked = self.rank(batch, limits, intents if said else None, sources, pins)
+        for query, (request, asked) in enumerate(zip(requests, intents, strict=True)):
+            if asked is not None:
                 real = ranked.candidates.rows[query] >= 0
-                cosines = self.text_vectors[ranked.candidates.rows[query, real]] @ request.intent
+                fit = self.texts.fit(asked, ranked.candidates.rows[query, real])
                 known = len(request.history.items) > 0
-                ranked.scores[query, real] = with_intent(ranked.scores[query, real], cosines, known)
+                ranked.scores[query, real] = with_intent(ranked.scores[query, real], fit, known)
         with timed("rerank"):
-            return [self._answer(request, ranked, query, final) for query, request in enumerate(requests)]
+            return [
+                self._answer(request, ranked, query, final, asked)
+                for query, (request, asked) in enumerate(zip(requests, intents, strict=True))
+            ]
 
     def _within_rules(self, request: Request, pins: tuple[Pin, ...]) -> Request:
         """Keep what rules settle beforehand out of retrieval: pinned items, and values that are used up."""
@@ -289,7 +308,9 @@ class Recommender:
             allowed=open_rows(request.rules, pins, request.allowed, self.items),
         )
 
-    def _answer(self, request: Request, ranked: Ranked, query: int, final: bool) -> _Made:
+    def _answer(
+        self, request: Request, ranked: Ranked, query: int, final: bool, asked: Asked | None
+    ) -> _Made:
         rows, scores = ranked.candidates.rows[query], ranked.scores[query]
         capped = False
         if request.rules is None:
@@ -313,17 +334,21 @@ class Recommender:
             places = [Place(int(there[place.candidate]), place.rule) for place in arranged.places]
             capped = arranged.capped
         chosen = [place.candidate for place in places]
+        matches = [False] * len(chosen)
+        if request.explain and asked is not None:
+            matches = self.texts.matches(asked, rows[chosen]).tolist()
         values = zip(
             places,
             rows[chosen].tolist(),
             scores[chosen].tolist(),
             ranked.candidates.sources[query, chosen].tolist(),
             ranked.probabilities[query, chosen].tolist(),
+            matches,
             strict=True,
         )
-        items = []
-        for place, row, score, mask, (click, purchase) in values:
-            reasons = explain(row, mask, request.history, self.arrays) if request.explain else ()
+        items, evidence = [], self.evidence
+        for place, row, score, mask, (click, purchase), fits in values:
+            reasons = explain(row, mask, request.history, evidence, fits) if request.explain else ()
             if request.explain and place.rule:
                 reasons = (Reason(place.rule), *reasons)
             source = place.rule or first_source(mask)

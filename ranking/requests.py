@@ -41,7 +41,9 @@ class Request:
     """Leave out the items of the history itself."""
     diversity: float = 0.0
     intent: FloatArray | None = None
-    """[text dim] unit vector of a free-text intent, used as an extra retrieval query."""
+    """[text dim] unit vector of what is looked for; None where nothing was said."""
+    said: str = ""
+    """The words of `intent`, by which items are looked up, too."""
     explain: bool = False
     rules: Rules | None = None
     """The shop's own rules; `search` does not know them."""
@@ -56,8 +58,8 @@ class Reason:
     """Why an item is in the list."""
 
     kind: str
-    """`bought_before`, `goes_with`, `reads_like`, `for_you`, `popular`, `matches_intent`, `pinned` or
-    `exploration`."""
+    """`bought_before`, `chosen_before`, `viewed_before`, `goes_with`, `reads_like`, `for_you`, `popular`,
+    `matches_intent`, `pinned` or `exploration`."""
     because: int | None = None
     """Row of the history item that the reason points to."""
 

@@ -1,4 +1,4 @@
-"""Free-text search: the items that read like the words, those that suit the shopper a little further up."""
+"""Free-text search: the items that fit the words, of which taste orders those that fit about equally well."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from features.dataset import FloatArray, IntArray
 from ranking.explain import explain
 from ranking.recommender import Recommender
 from ranking.requests import Recommendation, Recommended, Request
+from ranking.text_match import POOL
 from ranking.timing import timed
 
-POOL = 200
-"""Nearest texts among which taste may change the order; more where a longer list is asked for."""
-TASTE = 0.1
-"""Largest change of a score by taste. Cosines of texts that fit a query equally well differ by about as much,
-so an item overtakes only such as fit the words hardly better than itself."""
+TASTE = 0.05
+"""Largest change of a score by taste: an item overtakes only such as fit the words hardly better."""
 _INTENT = 1 << SOURCES.index("intent")
 
 
 def search(recommender: Recommender, requests: Sequence[Request]) -> list[Recommendation]:
-    """Find items by words; `Request.intent` is the vector of what is looked for.
+    """Find items by words: `Request.said`, of which `Request.intent` is the vector.
 
-    The score of an item is the cosine of its text and the words. With a history, the match of the item and
-    the user vector is standardised over the nearest texts, cut to -1..1, and adds `TASTE` times that.
+    The score of an item is how well it fits (`ranking.text_match.TextMatch.fit`). With a history, the match
+    of the item and the user vector is standardised over the best items, cut to -1..1, and adds `TASTE` times
+    that. Of equal items the more popular one comes first.
 
     Args:
         recommender: knows the items.
@@ -47,15 +46,17 @@ def _one(recommender: Recommender, request: Request, user: FloatArray) -> Recomm
     exclude = request.exclude
     if request.exclude_seen:
         exclude = np.union1d(exclude, request.history.items).astype(np.int32)
-    depth = min(max(POOL, 2 * request.k), recommender.items)
-    found, cosines = recommender.similar(request.intent[None, :], depth, exclude, request.allowed)
-    rows = found[0][found[0] >= 0]
-    scores = cosines[0][: len(rows)] + TASTE * _taste(recommender, rows, user)
-    order = np.lexsort((rows, -scores))[: request.k]
+    texts = recommender.texts
+    asked = texts.ask(request.intent, request.said)
+    rows, fit = texts.best(asked, max(POOL, 2 * request.k), exclude, request.allowed)
+    scores = np.round(fit + TASTE * _taste(recommender, rows, user), 4)
+    order = np.lexsort((rows, -texts.popularity[rows], -scores))[: request.k]
+    matches = texts.matches(asked, rows[order]).tolist() if request.explain else [False] * len(order)
+    evidence = recommender.evidence
     items = []
-    for place in order:
+    for place, fits in zip(order, matches, strict=True):
         row = int(rows[place])
-        reasons = explain(row, _INTENT, request.history, recommender.arrays) if request.explain else ()
+        reasons = explain(row, _INTENT, request.history, evidence, fits) if request.explain else ()
         items.append(Recommended(row, float(scores[place]), float("nan"), float("nan"), "intent", reasons))
     known = len(request.history.items) > 0
     return Recommendation(tuple(items), "none" if known and recommender.towers is not None else "text_only")

@@ -44,6 +44,11 @@ class Limits:
         """Return how many rows are banned for each query of a catalogue of this size, [queries]."""
         return _bans(self.banned, len(self.allowed), items)
 
+    def banned_rows(self, query: int, items: int) -> IntArray:
+        """Return the rows that are banned for a query of a catalogue of this size."""
+        start, stop = np.searchsorted(self.banned, [query * items, (query + 1) * items])
+        return (self.banned[start:stop] - query * items).astype(np.int32)
+
     @cached_property
     def bits(self) -> tuple[LongArray, npt.NDArray[np.uint8]]:
         """Return which mask a query has, -1 for none, [queries], and the masks' bits, the lowest first.
@@ -201,17 +206,13 @@ class CandidateSources:
         batch: HistoryBatch,
         users: UserVectors,
         limits: Limits,
-        intents: FloatArray | None = None,
-        text_index: Searches | None = None,
     ) -> tuple[dict[str, IntArray], FloatArray]:
-        """Ask every source.
+        """Ask every source that looks at histories.
 
         Args:
             batch: histories, one per query.
             users: their vectors; a zero vector (no history) asks nothing.
             limits: what may be proposed.
-            intents: [queries, text dim] unit vectors of free text, zero where there is none.
-            text_index: index over text vectors; needed with intents.
 
         Returns:
             Rows per source, [queries, quota] padded with -1; best scores by tower and factors [queries, 2].
@@ -225,8 +226,6 @@ class CandidateSources:
         if self.factor_index is not None:
             rows, closest = self.nearest(self.factor_index, users.factors, config.co_purchase, limits)
             proposals["co_purchase"] = rows
-        if intents is not None and text_index is not None:
-            proposals["intent"], _ = self.nearest(text_index, intents, config.user_vector, limits)
         if config.item_to_item:
             proposals["item_to_item"] = self._given(batch, statistics.together, config.item_to_item, limits)
         if config.text_neighbours:

@@ -82,7 +82,7 @@ def build_recommender(
     index = VectorIndex.build(arrays.item_vectors, config.index)
     return Recommender(
         arrays, index, text_vectors, config.candidates, click_kinds(dataset.kinds), towers, ranker, factors,
-        affinity,
+        affinity, kinds=dataset.kinds,
     )  # fmt: skip
 
 

@@ -114,7 +114,7 @@ class Lists:
         size = validation.page_size(request.page_size, self._config.max_page_size)
         shown = paging.decode(request.page_token, identity := paging.fingerprint(request))
         wish = Wish.of(request, size, self._surfaces)
-        intent = validation.limited_text("session.intent", request.session.intent, validation.MAX_QUERY_CHARS)
+        intent = validation.spoken("session.intent", request.session.intent)
         device, hour = _circumstances(request.session)
         session = session_events(request.session, served.model, now_us)
         prepared = await self.prepare(served, wish, paging.seed(identity))
@@ -142,9 +142,9 @@ class Lists:
         recalled = await self.recall(user, None)
         served = self._host.served
         model = served.model
-        query = validation.limited_text("query", request.query, validation.MAX_QUERY_CHARS)
+        query = validation.spoken("query", request.query)
         if not query:
-            raise invalid("query", "is empty")
+            raise invalid("query", "has no letter or digit" if request.query.strip() else "is empty")
         size = validation.page_size(request.page_size, self._config.max_page_size)
         shown = paging.decode(request.page_token, identity := paging.fingerprint(request))
         fields = validation.read_mask(request.read_mask, pb.RecommendedItem)

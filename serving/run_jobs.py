@@ -125,7 +125,10 @@ def _with_intents(model: ModelHere, jobs: list[RecommendJob]) -> list[Request]:
         return [job.request for job in jobs]
     with timed("text_encoding"):
         vectors = dict(zip(texts, model.encode_queries(texts), strict=True))
-    return [replace(job.request, intent=vectors[job.intent]) if job.intent else job.request for job in jobs]
+    return [
+        replace(job.request, intent=vectors[job.intent], said=job.intent) if job.intent else job.request
+        for job in jobs
+    ]
 
 
 def _neighbours(model: ModelHere, jobs: list[SimilarJob]) -> list[Neighbours]:

@@ -13,6 +13,7 @@ import numpy as np
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
 from features.dataset import FloatArray, IntArray
+from features.titles import shortened, shown_title, title_column
 from ranking.live_catalogue import LiveCatalogue
 from ranking.requests import History, Reason, Recommendation
 from serving.kinds import DEFAULT_KIND, history_codes
@@ -25,7 +26,6 @@ from serving.validation import MAX_SESSION_EVENTS, event_kind, keep_fields, micr
 SNIPPET_CHARS: Final = 160
 _KEPT_CARDS: Final = 32_768
 """Items whose title and snippet are kept once they have been made; a few hundred bytes each."""
-_TITLE_COLUMNS: Final = ("title", "name", "product_name")
 _DEGRADATIONS: Final = {
     "none": pb.DEGRADATION_NONE,
     "session_only": pb.DEGRADATION_SESSION_ONLY,
@@ -135,8 +135,7 @@ class ItemCards:
     def __init__(self, catalogue: LiveCatalogue) -> None:
         """Find the title column, if there is one."""
         self._catalogue = catalogue
-        by_lower = {name.lower(): name for name in reversed(catalogue.attributes)}
-        self._column = next((by_lower[name] for name in _TITLE_COLUMNS if name in by_lower), None)
+        self._column = title_column(catalogue.attributes)
         frame = catalogue.base.frame
         titles = None if self._column is None else frame[self._column].cast(str, strict=False)
         texts = catalogue.base.texts
@@ -216,11 +215,13 @@ class ItemCards:
         title = "" if reason.because is None else f' "{self.card(reason.because)[0]}"'
         sentences = {
             "bought_before": "Bought before",
+            "chosen_before": "Chosen before",
+            "viewed_before": "Looked at before",
             "goes_with": f"Goes with{title or ' what you chose'}",
             "reads_like": f"Similar to{title or ' what you chose'}",
             "for_you": "Picked for you",
             "popular": "Popular right now",
-            "matches_intent": f'Matches "{_cut(intent, 80)}"',
+            "matches_intent": f'Matches "{shortened(intent, 80)}"',
             "pinned": "Chosen by the shop",
             "exploration": "Something new",
         }
@@ -229,12 +230,4 @@ class ItemCards:
 
 
 def _card(title: object, text: str) -> tuple[str, str]:
-    return _cut(str(title) if title else text, SNIPPET_CHARS // 2), _cut(text, SNIPPET_CHARS)
-
-
-def _cut(text: str, length: int) -> str:
-    """Shorten at a word's end, with an ellipsis, to at most `length` characters."""
-    if len(text) <= length:
-        return text
-    head = text[: length - 1]
-    return (head.rpartition(" ")[0] or head).rstrip(" ,;:.") + "…"
+    return shown_title(title, text), shortened(text, SNIPPET_CHARS)

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from conf.errors import closest
+from features.words import folded
 from serving.kinds import kind_fault
 from serving.problems import invalid
 from serving.user_state import MICROS
@@ -48,6 +49,12 @@ def limited_text(path: str, value: str, max_chars: int) -> str:
     if len(value) > max_chars:
         raise invalid(path, f"longer than {max_chars:,} characters")
     return " ".join(value.split())
+
+
+def spoken(path: str, value: str) -> str:
+    """Return free text with whitespace folded; empty where it has neither letter nor digit."""
+    text = limited_text(path, value, MAX_QUERY_CHARS)
+    return text if folded(text) else ""
 
 
 def excluded(path: str, ids: Sequence[str]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,8 +13,8 @@ from encoders.text_encoder import TextEncoder
 from features.dataset import Dataset
 from ranking.assemble import Sketch
 from ranking.bundle import Bundle, write_bundle
-from ranking.store import publish_version
-from tests.synthetic import make_recommender, random_towers
+from ranking.store import VERSIONS, current_version, publish_version
+from tests.synthetic import make_recommender, random_towers, read_json
 
 TEMPLATE = {"text_fields": ["title", "brand"], "text_fallback_fields": [], "max_text_chars": 1000}
 
@@ -56,6 +58,21 @@ def publish_bundle(store: Path, bundle: Bundle, encoder_folder: Path) -> str:
     }
 
     def write(folder: Path) -> None:
-        write_bundle(folder, recommender, bundle.catalogue, encoder_folder, "{}\n")
+        write_bundle(folder, recommender, bundle.catalogue, bundle.template, encoder_folder, "{}\n")
+
+    return publish_version(store, write, describe)
+
+
+def published_again(store: Path, change: Callable[[Path], None]) -> str:
+    """Publish the current version once more, with changed files and right hashes; return its name."""
+    folder = store / VERSIONS / current_version(store)
+    manifest = read_json(folder / "manifest.json")
+    describe = {
+        k: v for k, v in manifest.items() if k not in ("format_version", "version", "created", "files")
+    }
+
+    def write(target: Path) -> None:
+        shutil.copytree(folder, target, dirs_exist_ok=True, ignore=lambda *_: {"manifest.json"})
+        change(target)
 
     return publish_version(store, write, describe)

@@ -232,7 +232,9 @@ def make_recommender(
     arrays = item_arrays(statistics, text_vectors, towers, config, factors=factors)
     index = VectorIndex.build(arrays.item_vectors, IndexConfig(gpu=False))
     clicks = np.array([k == "click" for k in dataset.kinds]) if click_kinds is None else click_kinds
-    return Recommender(arrays, index, text_vectors, config, clicks, towers, ranker, factors)
+    return Recommender(
+        arrays, index, text_vectors, config, clicks, towers, ranker, factors, kinds=dataset.kinds
+    )
 
 
 def make_factors(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from features.dataset import Dataset, FloatArray, IntArray
+from features.dataset import Dataset, IntArray
 from features.histories import HistoryBatch
 from ranking.recommender import Recommender
 from ranking.requests import Recommendation
@@ -25,11 +25,8 @@ def batch_of(dataset: Dataset, users: Sequence[int | None]) -> HistoryBatch:
     return batch_at(START, [EMPTY if u is None else history_of(dataset, u) for u in users])
 
 
-def propose(
-    recommender: Recommender, batch: HistoryBatch, limits: Limits, intents: FloatArray | None = None
-) -> dict[str, IntArray]:
-    users = recommender.encode(batch)
-    return recommender.sources.propose(batch, users, limits, intents, recommender.text_index)[0]
+def propose(recommender: Recommender, batch: HistoryBatch, limits: Limits) -> dict[str, IntArray]:
+    return recommender.sources.propose(batch, recommender.encode(batch), limits)[0]
 
 
 def real(rows: IntArray) -> list[list[int]]:

@@ -27,7 +27,8 @@ from ranking.recommender import Recommender
 from ranking.requests import Recommendation, Request
 from ranking.store import CURRENT, VERSIONS, current_version, publish_version, verify, versions
 from ranking.train import RANKER_FOLDER, build_recommender, train_ranker
-from tests.synthetic import EMPTY, World, pipeline_config, read_json, request_of
+from tests.bundles import published_again
+from tests.synthetic import EMPTY, World, pipeline_config, request_of
 
 QUIET = Console(quiet=True)
 
@@ -219,21 +220,8 @@ def test_counts_that_disagree_name_the_file(
     copy: PipelineConfig, spoil: Callable[[Path], None], message: str
 ) -> None:
     """A bundle whose hashes are right but whose parts do not fit, as a broken publisher would write it."""
-    from ranking.store import publish_version
-
     store = store_of(copy)
-    folder = store / VERSIONS / current_version(store)
-    manifest = read_json(folder / "manifest.json")
-    describe = {
-        k: v for k, v in manifest.items() if k not in ("format_version", "version", "created", "files")
-    }
-
-    def write(target: Path) -> None:
-        shutil.copytree(folder, target, dirs_exist_ok=True, ignore=lambda *_: {"manifest.json"})
-        spoil(target)
-
-    version = publish_version(store, write, describe)
-    assert verify(store / VERSIONS / version)
+    assert verify(store / VERSIONS / published_again(store, spoil))
     with pytest.raises(InputError, match=message):
         load_bundle(store)
 

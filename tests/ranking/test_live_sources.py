@@ -48,10 +48,9 @@ def propose(version: LiveVersion, dataset: Dataset, users: int = 12) -> dict[str
     recommender = version.recommender.recommender
     batch = recommender.histories([request_of(dataset, user) for user in range(users)])
     limits = Limits(np.zeros(0, np.int64), [None] * users, recommender.hidden)
-    intents = np.repeat(version.encode_queries(["trail boots summit"]), users, axis=0)
-    return recommender.sources.propose(
-        batch, recommender.encode(batch), limits, intents, recommender.text_index
-    )[0]
+    said = "trail boots summit"
+    intents = [recommender.texts.ask(version.encode_queries([said])[0], said)] * users
+    return recommender.retrieve(batch, limits, recommender.encode(batch), intents)[1]
 
 
 def test_an_added_item_has_all_that_an_item_without_events_has(

@@ -126,12 +126,12 @@ def test_bans_and_filters_together(recommender: Recommender, dataset: Dataset) -
 def test_an_intent_asks_the_text_index_for_its_query_alone(
     recommender: Recommender, dataset: Dataset, text_vectors: FloatArray
 ) -> None:
-    intents = np.zeros((2, 32), np.float32)
-    intents[1] = text_vectors[17]
-    found = propose(recommender, batch_of(dataset, [0, None]), no_limits(2), intents)
-    assert real(found["intent"])[0] == []
-    assert real(found["intent"])[1][0] == 17
-    assert real(found["intent"])[1] == np.argsort(-(text_vectors @ text_vectors[17]))[:20].tolist()
+    batch, intents = batch_of(dataset, [0, None]), [None, recommender.texts.ask(text_vectors[17], "")]
+    _, proposals, _ = recommender.retrieve(batch, no_limits(2), recommender.encode(batch), intents)
+    assert real(proposals["intent"])[0] == []
+    assert real(proposals["intent"])[1][0] == 17
+    fit, popularity = np.round(text_vectors @ text_vectors[17], 4), recommender.arrays.statistics.recent
+    assert real(proposals["intent"])[1] == np.lexsort((np.arange(ITEMS), -popularity, -fit))[:20].tolist()
 
 
 def test_the_best_score_is_the_catalogues_best_and_zero_without_a_vector(

@@ -125,7 +125,8 @@ def test_titles_come_from_a_title_column_or_else_from_the_text() -> None:
 
 
 def test_every_kind_of_reason_reads_well() -> None:
-    kinds = ["bought_before", "goes_with", "reads_like", "for_you", "popular", "matches_intent", "new_kind"]
+    before = ["bought_before", "chosen_before", "viewed_before"]
+    kinds = [*before, "goes_with", "reads_like", "for_you", "popular", "matches_intent", "new_kind"]
     reasons = tuple(Reason(k, 2 if k in ("goes_with", "reads_like") else None) for k in kinds)
     answer = Recommendation((Recommended(1, 1.0, 0.1, 0.2, "popular", reasons),), "none")
     response = pb.RecommendResponse()
@@ -133,6 +134,8 @@ def test_every_kind_of_reason_reads_well() -> None:
     (item,) = response.items
     assert [r.text for r in item.reasons] == [
         "Bought before",
+        "Chosen before",
+        "Looked at before",
         'Goes with "Item 2"',
         'Similar to "Item 2"',
         "Picked for you",
@@ -140,7 +143,7 @@ def test_every_kind_of_reason_reads_well() -> None:
         'Matches "red boots"',
         "New kind",
     ]
-    assert [r.because_item_id for r in item.reasons] == ["", "i2", "i2", "", "", "", ""]
+    assert [r.because_item_id for r in item.reasons] == ["", "", "", "i2", "i2", "", "", "", ""]
     assert (item.p_click, item.p_purchase) == (0.1, 0.2)
 
 

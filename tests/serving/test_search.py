@@ -89,6 +89,7 @@ def test_new_items_are_searched_and_deleted_ones_are_not(shop: Harness) -> None:
     [
         ({}, "query"),
         ({"query": " \n "}, "query"),
+        ({"query": " . …!"}, "query"),
         ({"query": "x" * 1001}, "query"),
         ({"query": "x", "page_size": -1}, "page_size"),
         ({"query": "x", "user_id": "u" * 257}, "user_id"),

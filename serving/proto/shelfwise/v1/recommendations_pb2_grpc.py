@@ -116,7 +116,7 @@ class RecommendationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SearchItems(self, request, context):
-        """Finds items by free text, ordered for the user when one is given.
+        """Finds items by free text, by words and by meaning; what fits equally well is ordered for the user when one is given.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

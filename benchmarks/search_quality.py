@@ -1,0 +1,214 @@
+"""Whether search puts the right answer first, for anybody and for known users, on a published bundle.
+
+    python -m benchmarks.search_quality --artifacts work/demo/artifacts --types product_type --users 3
+
+Types, titles, ids and rare words of the catalogue are the queries, so that what is right is known: among the
+first ten for a type are items of that type, an item of that title or that id comes first, and so does one
+that has the rare word. The same types are said as an intent of Recommend. A server is started on the bundle,
+or a running one is asked (`--address`), which must serve the same catalogue and know its histories.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.serving import running
+from features import schema
+from features.dataset import Catalogue
+from features.stages import write_atomically
+from features.titles import title_column
+from features.words import words
+from ranking.bundle import HISTORIES
+from ranking.catalogue_file import read_catalogue
+from ranking.store import MANIFEST, VERSIONS, current_version
+from serving.client import Client
+from serving.queries import RecommendQuery, SearchQuery
+
+FIRST: Final = 10
+"""Places that are looked at."""
+_RARE: Final = 3
+"""Most items that have a rare word."""
+_LETTERS: Final = 4
+"""Least length of a rare word."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Words to look for, and which items are right."""
+
+    words: str
+    right: frozenset[str]
+    """Ids of the items that answer it."""
+
+
+Ask = Callable[[str, str], list[str]]
+"""Returns the ids of the first items for some words and a user, who may be nobody."""
+
+
+def type_questions(catalogue: Catalogue, column: str, count: int, seed: int) -> list[Question]:
+    """Ask for values of an attribute that at least ten items have."""
+    groups = catalogue.frame.drop_nulls(column).group_by(column).agg(pl.col(schema.ITEM_ID)).sort(column)
+    full = groups.filter(pl.col(schema.ITEM_ID).list.len() >= FIRST)
+    return [Question(str(value), frozenset(ids)) for value, ids in _drawn(full, count, seed).iter_rows()]
+
+
+def title_questions(catalogue: Catalogue, column: str, count: int, seed: int) -> list[Question]:
+    """Ask for whole titles; every item of a title is right."""
+    groups = catalogue.frame.drop_nulls(column).group_by(column).agg(pl.col(schema.ITEM_ID)).sort(column)
+    worded = groups.filter(pl.col(column).str.contains(r"\p{L}"))
+    return [Question(str(title), frozenset(ids)) for title, ids in _drawn(worded, count, seed).iter_rows()]
+
+
+def id_questions(catalogue: Catalogue, count: int, seed: int) -> list[Question]:
+    """Ask for item ids."""
+    rows = np.random.default_rng(seed).permutation(len(catalogue))[:count]
+    return [Question(catalogue.ids[row], frozenset([catalogue.ids[row]])) for row in rows]
+
+
+def rare_questions(catalogue: Catalogue, count: int, seed: int) -> list[Question]:
+    """Ask for words that at most three items have, in singular or plural."""
+    owners: dict[str, set[str]] = {}
+    for item_id, text in zip(catalogue.ids, catalogue.texts, strict=True):
+        for word in set(words(text)):
+            owners.setdefault(word, set()).add(item_id)
+    rare = sorted(w for w, ids in owners.items() if len(ids) <= _RARE and w.isalpha() and len(w) >= _LETTERS)
+    drawn = np.random.default_rng(seed).permutation(len(rare))[:count]
+    return [Question(rare[place], frozenset(owners[rare[place]])) for place in sorted(drawn)]
+
+
+def _drawn(table: pl.DataFrame, count: int, seed: int) -> pl.DataFrame:
+    places = np.sort(np.random.default_rng(seed).permutation(table.height)[:count])
+    return table[places]
+
+
+def share_right(questions: Sequence[Question], ask: Ask, user: str) -> float:
+    """Return the share of the first ten that is right, over all questions."""
+    shares = [
+        sum(item in q.right for item in ask(q.words, user)[:FIRST]) / min(FIRST, len(q.right))
+        for q in questions
+    ]
+    return float(np.mean(shares)) if shares else float("nan")
+
+
+def first_right(questions: Sequence[Question], ask: Ask, user: str) -> float:
+    """Return the share of questions whose first item is right."""
+    hits = [any(item in q.right for item in ask(q.words, user)[:1]) for q in questions]
+    return float(np.mean(hits)) if hits else float("nan")
+
+
+def known_users(artifacts: Path, count: int, seed: int) -> list[str]:
+    """Draw users with at least five events."""
+    histories = pl.scan_parquet(artifacts / HISTORIES)
+    counts = histories.group_by(schema.USER_ID).len().filter(pl.col("len") >= 5).sort(schema.USER_ID)
+    users = counts.collect()[schema.USER_ID].to_list()
+    drawn = np.random.default_rng(seed).permutation(len(users))[:count]
+    return [str(users[place]) for place in drawn]
+
+
+def measure(
+    client: Client, catalogue: Catalogue, users: Sequence[str], types: Sequence[str], title: str, count: int,
+    seed: int,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Return one row per kind of question: what anybody gets, and what known users get on average."""
+
+    def search(words: str, user: str) -> list[str]:
+        query = SearchQuery(words, user_id=user, page_size=FIRST, fields=("item_id",))
+        return [item.item_id for item in client.search_items(query).items]
+
+    def recommend(words: str, user: str) -> list[str]:
+        query = RecommendQuery(user_id=user, intent=words, page_size=FIRST, fields=("item_id",))
+        return [item.item_id for item in client.recommend(query).items]
+
+    asked: list[tuple[str, Sequence[Question], Ask, Callable[[Sequence[Question], Ask, str], float]]] = []
+    for column in types:
+        questions = type_questions(catalogue, column, count, seed)
+        asked.append((f"{column}, share of the first ten", questions, search, share_right))
+        asked.append((f"{column} as an intent, share of the first ten", questions, recommend, share_right))
+    asked += [
+        (f"exact {title}, first", title_questions(catalogue, title, count, seed), search, first_right),
+        ("exact id, first", id_questions(catalogue, count, seed), search, first_right),
+        ("rare word, first", rare_questions(catalogue, count, seed), search, first_right),
+        ("rare word, share of those", rare_questions(catalogue, count, seed), search, share_right),
+    ]
+    rows = []
+    for name, posed, ask, score in asked:
+        began = time.perf_counter()
+        anybody = score(posed, ask, "")
+        each = [score(posed, ask, user) for user in users]
+        seconds = (time.perf_counter() - began) / max(len(posed) * (1 + len(users)), 1)
+        rows.append(
+            {
+                "what": name, "questions": len(posed), "anybody": anybody,
+                "known": float(np.mean(each)), "least": min(each), "milliseconds": 1000 * seconds,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def table(rows: Sequence[dict[str, Any]], heading: str) -> Table:
+    """Lay the results out."""
+    shown = Table(title=heading)
+    for name in ("what", "questions", "anybody", "known users", "worst of them", "known / anybody", "ms"):
+        shown.add_column(name)
+    for row in rows:
+        ratio = row["known"] / row["anybody"] if row["anybody"] else float("nan")
+        shown.add_row(
+            row["what"], str(row["questions"]), f"{row['anybody']:.3f}", f"{row['known']:.3f}",
+            f"{row['least']:.3f}", f"{ratio:.3f}", f"{row['milliseconds']:.1f}",
+        )  # fmt: skip
+    return shown
+
+
+@contextmanager
+def _asked(options: argparse.Namespace) -> Iterator[str]:
+    """Give the address of the server to ask, and end it afterwards if it was started for that."""
+    if options.address:
+        yield options.address
+        return
+    command = [sys.executable, "-m", "shelfwise", "serve", f"artifacts={options.artifacts}", "port=0"]
+    with running(command, options.output.with_suffix(".log")) as server:
+        yield server.address
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--artifacts", type=Path, required=True, help="the store that is served")
+    parser.add_argument("--types", nargs="*", default=[], help="attributes whose values are types of items")
+    parser.add_argument("--title", help="attribute with the titles; by default the one that is shown")
+    parser.add_argument("--users", type=int, default=3, help="known users to ask as")
+    parser.add_argument("--questions", type=int, default=120, help="questions of each kind")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--address", help="a running server; without it one is started")
+    parser.add_argument("--output", type=Path, default=Path("work/benchmarks/search.json"))
+    options = parser.parse_args(arguments)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    version = current_version(options.artifacts)
+    catalogue = read_catalogue(options.artifacts, version)
+    manifest = json.loads((options.artifacts / VERSIONS / version / MANIFEST).read_text())
+    title = options.title or title_column(catalogue.attributes) or manifest["template"]["text_fields"][0]
+    users = known_users(options.artifacts, options.users, options.seed)
+    with _asked(options) as address, Client(address, timeout=30.0) as client:
+        rows = measure(client, catalogue, users, options.types, title, options.questions, options.seed)
+    Console().print(table(rows, f"{version}: {len(catalogue):,} items, {len(users)} known users"))
+    result = {"version": version, "items": len(catalogue), "users": len(users), "rows": rows}
+    write_atomically(options.output, json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""The title of an item: which attribute holds it, and what stands in for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+_TITLE_COLUMNS: Final = ("title", "name", "product_name")
+TITLE_CHARS: Final = 80
+
+
+def title_column(attributes: Iterable[str]) -> str | None:
+    """Return the attribute that holds titles, in whatever case it is written; None where there is none."""
+    by_lower = {name.lower(): name for name in reversed(list(attributes))}
+    return next((by_lower[name] for name in _TITLE_COLUMNS if name in by_lower), None)
+
+
+def shown_title(title: object, text: str) -> str:
+    """Return the title to show: the attribute's value, or else the beginning of the text."""
+    return shortened(str(title) if title else text, TITLE_CHARS)
+
+
+def shortened(text: str, length: int) -> str:
+    """Shorten at a word's end, with an ellipsis, to at most `length` characters."""
+    if len(text) <= length:
+        return text
+    head = text[: length - 1]
+    return (head.rpartition(" ")[0] or head).rstrip(" ,;:.") + "…"

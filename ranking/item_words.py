@@ -1,0 +1,110 @@
+"""What of an item is looked up by words: the words of its text, and the names that it answers to."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+
+from features import schema
+from features.dataset import Catalogue
+from features.text import TextTemplate, clean_text, label
+from features.titles import shown_title, title_column
+from features.words import folded, words
+
+TITLED: Final = 1
+"""Level of a name that is a title or a whole text."""
+IDENTIFIED: Final = 2
+"""Level of a name that is an item id."""
+
+
+@dataclass(frozen=True)
+class ItemWords:
+    """One item as it is looked up."""
+
+    words: list[str]
+    """Those of the text without its field labels, and those of the title once more, which counts them twice;
+    none where the text says nothing but the id."""
+    names: list[tuple[int, int]]
+    """Keys of the names it answers to, each with its level."""
+
+
+class ItemReader:
+    """Reads items as they are looked up, those of a bundle and later ones alike."""
+
+    def __init__(self, template: TextTemplate, attributes: Sequence[str]) -> None:
+        """Find out where titles stand.
+
+        Args:
+            template: how texts are made of fields.
+            attributes: names of the catalogue's attributes.
+
+        """
+        self.column = title_column(attributes)
+        """Attribute that holds the titles that are shown; None where texts begin with them."""
+        first = template.fields[0] if template.fields and template.fields[0] in attributes else None
+        self.title = self.column or first
+        """Attribute whose words count twice; None where there is none."""
+        labels = [re.escape(label(name)) for name in (*template.fields, *template.fallback)]
+        self._labels = re.compile(rf"(^|[.!?…] )(?:{'|'.join(labels)}): ") if labels else None
+
+    def catalogue(self, catalogue: Catalogue) -> list[ItemWords]:
+        """Read every item of a bundle."""
+        frame = catalogue.frame
+        titles: list[str | None] = [None] * len(catalogue)
+        if self.title is not None and self.title in frame.columns:
+            titles = _titles(frame[self.title])
+        ids = clean_text(frame[schema.ITEM_ID]).to_list()
+        items = zip(catalogue.ids, ids, catalogue.texts, titles, strict=True)
+        return [self._read(item_id, plain, text, title) for item_id, plain, text, title in items]
+
+    def item(self, item_id: str, text: str, title: object) -> ItemWords:
+        """Read one item.
+
+        Args:
+            item_id: its id.
+            text: its rendered text.
+            title: value of the attribute `title`, if there is one.
+
+        """
+        plain, value = clean_text(pl.Series([item_id, None if title is None else str(title)]))
+        return self._read(item_id, plain, text, value)
+
+    def _read(self, item_id: str, plain_id: str | None, text: str, title: str | None) -> ItemWords:
+        names = [(id_key(item_id), IDENTIFIED)]
+        if text in (item_id, plain_id, ""):
+            return ItemWords([], names)
+        bare = text if self._labels is None else self._labels.sub(r"\1", text)
+        titled = [title] if title else []
+        shown = shown_title(title if self.column else None, text)
+        keys = dict.fromkeys(title_key(name) for name in (*titled, shown, text))
+        names += [(key, TITLED) for key in keys if key is not None]
+        return ItemWords([*words(bare), *(words(title) if title else ())], names)
+
+
+def _titles(column: pl.Series) -> list[str | None]:
+    """Return the titles of a column of any type, cleaned as texts are."""
+    if isinstance(column.dtype, pl.List | pl.Array | pl.Struct):
+        return [None] * len(column)
+    return clean_text(column.cast(pl.String, strict=False)).to_list()
+
+
+def id_key(item_id: str) -> int:
+    """Return the key of an item id, without regard to case."""
+    return _key("id", item_id.strip().casefold())
+
+
+def title_key(title: str) -> int | None:
+    """Return the key of a title, by its folded words; None where it has none."""
+    parts = folded(title)
+    return _key("title", " ".join(parts)) if parts else None
+
+
+def _key(kind: str, name: str) -> int:
+    """Return a hash of 63 bits: of a million names, two are the same once in twenty million catalogues."""
+    digest = hashlib.blake2b(f"{kind} {name}".encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

@@ -1,7 +1,7 @@
 """What becomes of new items in a shop, asked over a real socket.
 
     python -m benchmarks.new_items --run work/shop experiment=quick
-    python -m benchmarks.new_items --run work/shop --weeks 2 --lists 1000 --code ../earlier experiment=quick
+    python -m benchmarks.new_items --run work/shop --code ../earlier --output earlier.json experiment=quick
     python -m benchmarks.new_items --storefront --run work/demo
     python -m benchmarks.new_items --storefront --run work/demo --before work/before.json
 
@@ -30,7 +30,7 @@ from rich.progress import Progress
 
 from benchmarks.replay import Played, Server, baskets_of, read_deeds, replay
 from benchmarks.replay_cut import NEW_ITEMS, REPLAYED, Cut, make_cut
-from benchmarks.replay_report import HEADER, facts, print_report, report, rows
+from benchmarks.replay_report import HEADER, beside, facts, print_report, report, rows
 from benchmarks.runs import merge_overrides, run_once
 from benchmarks.serving import running
 from benchmarks.storefront import copy_of, opened
@@ -128,13 +128,18 @@ def play(asked: argparse.Namespace, cut: Cut, folder: Path, arms: dict[str, Path
             list(arms)[-1],
             lambda done, _: progress.update(task, completed=done),
         )
-        rejects = {f"{arm}, {what}": n for arm, shop in shops.items() for what, n in shop.rejects.items()}
+        rejects = {
+            f"{arm}, {what}": f"{count}, first: {shop.messages[what]}"
+            for arm, shop in shops.items()
+            for what, count in shop.rejects.items()
+        }
     return dataclasses.replace(played, rejects=rejects)
 
 
 def replayed(asked: argparse.Namespace) -> None:
     """Cut, train, replay and report."""
     folder = asked.run / "benchmarks" / f"replay-{asked.weeks:g}-weeks"
+    before = None if asked.before is None else read_result(asked.before, "arms")
     cut = make_cut(asked.run, folder, asked.weeks)
     CONSOLE.print(
         f"{cut.replayed_events:,} events after {cut.trained_events:,}; {cut.new_items:,} items first sell "
@@ -149,6 +154,7 @@ def replayed(asked: argparse.Namespace) -> None:
     }
     output = asked.output or arms[AS_SERVED] / "replay.json"
     write_result(output, result)
+    result = result if before is None else beside(result, before)
     lines = [markdown(rows(result), HEADER), "", *(f"- {fact}" for fact in facts(result)), ""]
     write_atomically(output.with_suffix(".md"), "\n".join(lines))
     print_report(CONSOLE, result)
@@ -169,7 +175,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--address", default="", help="with --storefront: a running server of the run's bundle"
     )
-    parser.add_argument("--before", type=Path, help="with --storefront: another version's result, for beside")
+    parser.add_argument("--before", type=Path, help="another version's result, to be shown beside")
     return parser.parse_intermixed_args()
 
 

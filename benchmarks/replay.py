@@ -14,6 +14,7 @@ import polars as pl
 from features import schema
 from serving.client import Client
 from serving.queries import Event, Item, RecommendQuery
+from serving.results import Reject
 
 DAY: Final = 86_400
 DEPTH: Final = 20
@@ -63,18 +64,19 @@ class Server:
     def __init__(self, client: Client, new_items: pl.DataFrame) -> None:
         """Take the connection and the attributes of the items to come."""
         self._client = client
-        known = set(client.status().attributes)
+        known = set(client.status().attributes) - {schema.ITEM_ID}
         columns = [name for name in new_items.columns if name in known]
         ids = new_items[schema.ITEM_ID].to_list()
         rows = new_items.select(columns).iter_rows(named=True)
         self._items = {item_id: Item(item_id, _plain(row)) for item_id, row in zip(ids, rows, strict=True)}
         self.rejects: Counter[str] = Counter()
+        self.messages: dict[str, str] = {}
 
     def upsert(self, item_ids: Sequence[str]) -> None:
         """Begin to sell some items."""
         for part in _parts(item_ids):
             outcome = self._client.upsert_items([self._items[item_id] for item_id in part], timeout=_WAIT)
-            self.rejects.update(f"item: {reject.reason}" for reject in outcome.rejects)
+            self._note("item", outcome.rejects)
 
     def record(self, first: int, deeds: Sequence[Deed]) -> None:
         """Record events under ids that say their place in the replay."""
@@ -84,7 +86,13 @@ class Server:
         ]
         for part in _parts(events):
             outcome = self._client.record_events(part, timeout=_WAIT)
-            self.rejects.update(f"event: {reject.reason}" for reject in outcome.rejects)
+            self._note("event", outcome.rejects)
+
+    def _note(self, what: str, rejects: Sequence[Reject]) -> None:
+        """Count what was refused, by reason; keep the first message of each."""
+        for reject in rejects:
+            self.rejects[f"{what}: {reject.reason}"] += 1
+            self.messages.setdefault(f"{what}: {reject.reason}", reject.message)
 
     def ask(self, user: str, moment: int) -> list[str]:
         """Return a user's list as of a moment."""
@@ -105,7 +113,8 @@ class Played:
     """New item -> Unix seconds of its first sale."""
     end: int
     """Unix seconds of the last event."""
-    rejects: dict[str, int] = field(default_factory=dict)
+    rejects: dict[str, str] = field(default_factory=dict)
+    """Arm and reason -> how often, and the first message."""
 
 
 def read_deeds(path: str) -> list[Deed]:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from benchmarks.replay import DAY, DEPTH, Basket, Played
 from benchmarks.storefront import share
+from conf.errors import InputError
 
 TOPS: Final = (10, DEPTH)
 AGES: Final = (("first day", 0, 1), ("day 2 to 7", 1, 7), ("day 8 to 31", 7, 31))
@@ -131,6 +132,20 @@ def report(played: Played) -> dict[str, Any]:
     }
 
 
+def beside(result: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """Return a result with another version's arms first.
+
+    Raises:
+        InputError: the other one replayed something else.
+    """
+    same = ("weeks", "baskets", "new_items")
+    if any(result[name] != before.get(name) for name in same):
+        told = ", ".join(f"{name} {before.get(name)} and {result[name]}" for name in same)
+        raise InputError(f"the results are of different replays: {told}")
+    former = {f"before: {arm}": numbers for arm, numbers in before["arms"].items()}
+    return {**result, "arms": {**former, **result["arms"]}}
+
+
 HEADER: Final = (
     "arm", "recall@10, @20", "age of the new item", "lists with one @10, @20", "lists with a hit @10, @20",
     "chosen", "recall of them @10, @20", "of places, chosen",
@@ -153,16 +168,15 @@ def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def facts(result: dict[str, Any]) -> list[str]:
-    """Return how long new items took, a sentence per arm."""
-    found = []
+    """Return how long new items took, a sentence per arm, and what was refused."""
+    found = [f"refused: {what}: {told}" for what, told in result["rejects"].items()]
     for arm, numbers in result["arms"].items():
         first = numbers["first_place"]
         days = first["median_days"]
-        took = "more than half never" if days is None else f"median {days:.1f} days"
+        took = f"{first['never']:.0%} never" + ("" if days is None else f", median {days:.1f} days")
         found.append(
             f"{arm}: from the first sale to a first place in a top {DEPTH}, {first['items']:,} items: "
-            f"{took}, {first['never']:.0%} never; other items shown were chosen in "
-            f"{numbers['chosen_of_shown_other']:.2%} of their places."
+            f"{took}; other items were chosen in {numbers['chosen_of_shown_other']:.2%} of their places."
         )
     return found
 

@@ -62,18 +62,22 @@ def trials(shop: Shop, console: Console) -> dict[str, Any]:
     }
 
 
-def read_result(path: Path) -> dict[str, Any]:
+def read_result(path: Path, part: str = "rows") -> dict[str, Any]:
     """Read the result of another version.
+
+    Args:
+        path: of the JSON file.
+        part: what it must have: `rows` of a storefront, `arms` of a replay.
 
     Raises:
         InputError: there is none at the path.
     """
     try:
         found: dict[str, Any] = json.loads(path.read_text())
-        if not isinstance(found.get("rows"), list):
-            raise ValueError("no rows")
+        if part not in found:
+            raise ValueError(f"there are no {part}")
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: no result of a storefront: {error}") from None
+        raise InputError(f"{path}: not a result to compare with: {error}") from None
     return found
 
 

@@ -17,7 +17,7 @@ from benchmarks.replay_cut import (
     Cut,
     make_cut,
 )
-from benchmarks.replay_report import age_of, arm_numbers, facts, first_place, report, rows
+from benchmarks.replay_report import age_of, arm_numbers, beside, facts, first_place, report, rows
 from conf.errors import InputError
 
 
@@ -158,8 +158,17 @@ def test_an_item_that_no_list_had_counts_as_never() -> None:
         "arm", "0.8333, 0.8333", "first day", "33.3%, 33.3%", "1, 1", "1", "1.000, 1.000", "100.00%",
     )  # fmt: skip
     assert facts(result)[0].startswith(
-        "arm: from the first sale to a first place in a top 20, 2 items: median 4.5 days, 0% never; "
+        "arm: from the first sale to a first place in a top 20, 2 items: 0% never, median 4.5 days; "
     )
+
+
+def test_another_versions_arms_stand_beside() -> None:
+    result = {"weeks": 4.0, **report(played())}
+    both = beside(result, result)
+    assert list(both["arms"]) == ["before: arm", "arm"]
+    assert [row[0] for row in rows(both)] == ["before: arm", "", "", "arm", "", ""]
+    with pytest.raises(InputError, match="different replays: weeks 2 and 4.0, baskets 3 and 3"):
+        beside(result, result | {"weeks": 2})
 
 
 def a_run(folder: Path, times: list[int]) -> Path:

@@ -19,16 +19,10 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory, world: World, bert: Path) -> list[str]:
+def settings(tmp_path_factory: pytest.TempPathFactory, world: World, quick_settings: list[str]) -> list[str]:
     """Overrides of a run that takes seconds."""
     items, events = world.write(tmp_path_factory.mktemp("raw"))
-    return [
-        f"data.items={items}", f"data.events={events}", "data.text_fields=[title]",
-        f"text_encoder.model={bert}", "text_encoder.mode=frozen", "text_encoder.max_tokens=16",
-        "text_encoder.precision=fp32", "user_encoder.dim=16", "user_encoder.epochs=2",
-        "user_encoder.max_length=10", "user_encoder.batch_size=16", "user_encoder.min_windows_per_epoch=0",
-        "ranker.epochs=2", "threads=1", "evaluation.bootstrap=20",
-    ]  # fmt: skip
+    return [f"data.items={items}", f"data.events={events}", *quick_settings]
 
 
 @pytest.fixture(scope="module")

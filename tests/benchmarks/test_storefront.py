@@ -63,9 +63,9 @@ def test_the_table_puts_both_versions_side_by_side(tmp_path: Path) -> None:
     write_result(path, before)
     assert read_result(path) == before
     path.write_text("{}")
-    with pytest.raises(InputError, match=r"before\.json: no result of a storefront: no rows"):
+    with pytest.raises(InputError, match=r"before\.json: not a result to compare with: there are no rows"):
         read_result(path)
-    with pytest.raises(InputError, match=r"none\.json: no result of a storefront"):
+    with pytest.raises(InputError, match=r"none\.json: not a result to compare with"):
         read_result(tmp_path / "none.json")
 
 

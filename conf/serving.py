@@ -178,7 +178,7 @@ class ServeConfig:
     keys: str | None = None
     """File of API keys made by create-key; null lets everybody in who reaches the port."""
     admin: bool | None = None
-    """Whether UpsertItems, DeleteItems and DeleteUser (without keys: BatchRecommend too) can be called; null:
+    """Whether changes of items and DeleteUser (without keys: BatchRecommend too) can be called; null:
     with API keys only."""
     reflection: bool = False
     """Whether tools may read the contract from the server."""

@@ -31,6 +31,7 @@ _SPACE = r"[\s\p{Cc}\p{Z}]+"
 _SEPARATOR = "\x1f"
 """Between parts while they are joined; cleaning leaves no control character in a part."""
 _ENTITY_PATTERN = re.compile(_ENTITY)
+_PLAIN_WORD = re.compile(r"[^<>&]*[A-Za-z0-9][^<>&]*", re.DOTALL)
 _PUNCTUATED = re.compile(f"([.!?…]){_SEPARATOR}")
 
 
@@ -211,6 +212,21 @@ def render_rows(rows: Sequence[Mapping[str, object]], template: TextTemplate) ->
     frame = pl.DataFrame(columns, schema=dict.fromkeys(names, pl.String))
     rendered: list[str] = render_text(frame, template).to_list()
     return rendered
+
+
+def has_text(fields: Mapping[str, object], template: TextTemplate) -> bool:
+    """Tell whether an item's text says anything beside its id.
+
+    Args:
+        fields: raw, as of `render_rows`.
+        template: what makes the text; one that names no field asks for none.
+    """
+    names = (*template.fields, *template.fallback)
+    values = [value for name in names if (value := fields.get(name)) is not None]
+    # A plain word is never cleaned away; everything else is left to the template.
+    if any(isinstance(value, str) and _PLAIN_WORD.fullmatch(value) for value in values):
+        return True
+    return not names or bool(values and render_rows([{**fields, schema.ITEM_ID: ""}], template)[0])
 
 
 def render_one(fields: Mapping[str, object], template: TextTemplate) -> str:

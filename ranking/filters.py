@@ -14,7 +14,7 @@ import re
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Final, NoReturn
@@ -26,7 +26,7 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 
 from conf.errors import closest
 from features import schema
-from features.dataset import BoolArray, Catalogue
+from features.dataset import BoolArray
 
 MAX_CHARS: Final = 2000
 MAX_DEPTH: Final = 32
@@ -129,17 +129,16 @@ def _inner(dtype: pl.List) -> pl.DataType:
     return inner if isinstance(inner, pl.DataType) else inner()
 
 
-def attribute_kinds(catalogue: Catalogue) -> dict[str, AttributeKind]:
-    """Return what filters may refer to: the item id and every attribute of a comparable type."""
-    columns = catalogue.frame.schema
-    kinds = {name: _kind(columns[name]) for name in (schema.ITEM_ID, *catalogue.attributes)}
+def attribute_kinds(columns: Mapping[str, pl.DataType]) -> dict[str, AttributeKind]:
+    """Return which columns filters may refer to: the item id and every attribute of a comparable type."""
+    kinds = {name: _kind(dtype) for name, dtype in columns.items() if name != schema.TEXT}
     return {name: kind for name, kind in kinds.items() if kind is not None}
 
 
 class _Compiler:
     """Turns one parse tree into a polars expression that is true, false or null per item."""
 
-    def __init__(self, columns: pl.Schema, kinds: dict[str, AttributeKind]) -> None:
+    def __init__(self, columns: Mapping[str, pl.DataType], kinds: dict[str, AttributeKind]) -> None:
         self._columns = columns
         self._kinds = kinds
         self._terms = 0
@@ -330,8 +329,8 @@ def _parse(expression: str) -> Tree[Token]:
         raise FilterError(f"{found}; expected {expected}", column) from None
 
 
-def compile_filter(catalogue: Catalogue, expression: str) -> pl.Expr:
-    """Compile a filter to a polars expression over `catalogue.frame` that is true or false for every item.
+def compile_filter(columns: Mapping[str, pl.DataType], expression: str) -> pl.Expr:
+    """Compile a filter to a polars expression over these columns that is true or false for every item.
 
     Raises:
         FilterError: syntax, unknown attribute, wrong type, or an expression beyond the limits of this module.
@@ -339,7 +338,7 @@ def compile_filter(catalogue: Catalogue, expression: str) -> pl.Expr:
     if len(expression) > MAX_CHARS:
         raise FilterError(f"longer than {MAX_CHARS} characters", MAX_CHARS + 1)
     tree = _parse(expression)
-    return _Compiler(catalogue.frame.schema, attribute_kinds(catalogue)).compile(tree).fill_null(False)
+    return _Compiler(columns, attribute_kinds(columns)).compile(tree).fill_null(False)
 
 
 def evaluate(frame: pl.DataFrame, compiled: pl.Expr) -> BoolArray:
@@ -366,8 +365,8 @@ class MaskCache:
                 self._masks.move_to_end((version, expression))
             return mask
 
-    def mask(self, version: str, catalogue: Catalogue, expression: str) -> BoolArray:
-        """Return which items pass, [items], read-only.
+    def mask(self, version: str, frame: pl.DataFrame, expression: str) -> BoolArray:
+        """Return which items of a table pass, [items], read-only.
 
         Raises:
             FilterError: as `compile_filter`.
@@ -375,9 +374,7 @@ class MaskCache:
         found = self.cached(version, expression)
         if found is not None:
             return found
-        return self.keep(
-            version, expression, evaluate(catalogue.frame, compile_filter(catalogue, expression))
-        )
+        return self.keep(version, expression, evaluate(frame, compile_filter(frame.schema, expression)))
 
     def keep(self, version: str, expression: str, mask: BoolArray) -> BoolArray:
         """Remember a mask made elsewhere, which becomes read-only; return it."""

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from typing import Final
 
 import polars as pl
 
 from conf.errors import closest
 from features import schema
+from ranking.filters import AttributeKind
+
+DECLARED_TYPES: Final[Mapping[AttributeKind, pl.DataType]] = {
+    AttributeKind.string: pl.String(),
+    AttributeKind.number: pl.Float64(),
+    AttributeKind.boolean: pl.Boolean(),
+    AttributeKind.time: pl.Datetime("us"),
+    AttributeKind.list: pl.List(pl.String()),
+}
+"""Column types of attributes that were declared and that no training has seen."""
 
 
 def overlay_schema(columns: pl.Schema) -> dict[str, pl.DataType]:
@@ -58,6 +69,45 @@ def typed_values(
         except ValueError as error:
             faults.append(f"attribute '{name}': {error}")
     return values, faults
+
+
+def patched(
+    values: Mapping[str, object], patch: Mapping[str, object], columns: Mapping[str, pl.DataType]
+) -> dict[str, object]:
+    """Return an item's values after some of them have been changed.
+
+    Args:
+        values: typed as the columns.
+        patch: new values by name as a shop sends them; None removes one, what no column takes is left out.
+        columns: of the catalogue, as `overlay_schema` gives them.
+
+    """
+    changed = dict(values)
+    for name, given in patch.items():
+        if name in columns and name not in (schema.ITEM_ID, schema.TEXT):
+            try:
+                changed[name] = None if given is None else _typed(given, columns[name])
+            except ValueError:
+                continue
+    return changed
+
+
+def sendable(values: Mapping[str, object]) -> dict[str, object]:
+    """Return typed values as a shop would send them, without those that are missing: times are ISO text."""
+    sent = {name: _sendable(value) for name, value in values.items()}
+    return {name: value for name, value in sent.items() if value is not None}
+
+
+def _sendable(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat() + "Z"
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, (list, tuple)):
+        return [sent for element in value if (sent := _sendable(element)) is not None]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (str, bool, int, float)) else None
 
 
 def _typed(given: object, dtype: pl.DataType) -> object:

@@ -16,8 +16,8 @@ import polars as pl
 from features import schema
 from features.dataset import BoolArray, Catalogue, FloatArray, IntArray
 from features.statistics import Neighbours
-from ranking.filters import MaskCache, compile_filter, evaluate
-from ranking.item_values import overlay_schema
+from ranking.filters import AttributeKind, MaskCache, attribute_kinds, compile_filter, evaluate
+from ranking.item_values import DECLARED_TYPES, overlay_schema
 from ranking.item_words import ItemWords
 
 _MAX_CHUNKS = 64
@@ -53,6 +53,20 @@ class ItemChange:
     """Everything known about it, by name; None deletes it."""
     encoded: TextVector | None = field(default=None, compare=False)
     """What an encoder has made of its text before; it serves where text and encoder are the same."""
+    partial: bool = False
+    """Whether `attributes` are only what differs from the bundle's item, None for what it shall not have.
+    A bundle without the item does not get it."""
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """An attribute that items may have although the bundle has no such column."""
+
+    name: str
+    kind: AttributeKind
+
+
+Change = ItemChange | Declaration
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,8 @@ class ItemPlan:
     """Positions in `upserts` of items that are looked up differently from then on, and how."""
     fresh: Mapping[str, TextVector] = field(default_factory=dict)
     """What had to be encoded, by item, to be kept with the changes."""
+    declared: Mapping[str, AttributeKind] = field(default_factory=dict)
+    """Attributes that items may have from then on."""
 
 
 @dataclass
@@ -98,6 +114,10 @@ class LiveCatalogue:
         self.hidden_count = 0
         self.revision = 0
         """Number of this state, from 0."""
+        self.declared: Mapping[str, AttributeKind] = {}
+        """Attributes that the bundle does not have and items may have."""
+        self.overruled: Mapping[str, AttributeKind] = {}
+        """Attributes that were declared with another type than the bundle's, which counts."""
         self._later = _Later(list(base.ids))
         self._columns = overlay_schema(base.frame.schema)
         self._changed = pl.DataFrame(schema=self._columns)
@@ -114,12 +134,31 @@ class LiveCatalogue:
     @property
     def attributes(self) -> list[str]:
         """Names of the columns that filters may use."""
-        return self.base.attributes
+        return [*self.base.attributes, *self.declared]
 
     @property
     def columns(self) -> dict[str, pl.DataType]:
         """Types in which the values of later items are kept."""
         return self._columns
+
+    @property
+    def kinds(self) -> dict[str, AttributeKind]:
+        """What filters may refer to."""
+        return attribute_kinds(self.filtered())
+
+    def columns_with(self, declared: Mapping[str, AttributeKind]) -> dict[str, pl.DataType]:
+        """Return `columns` as they are once these attributes have been declared."""
+        return {**{name: DECLARED_TYPES[kind] for name, kind in declared.items()}, **self._columns}
+
+    def filtered(self, declared: Mapping[str, AttributeKind] | None = None) -> dict[str, pl.DataType]:
+        """Return the column types that filters are compiled for.
+
+        Args:
+            declared: attributes that are going to be declared beside those that are.
+
+        """
+        every = {**self.declared, **(declared or {})}
+        return {**{name: DECLARED_TYPES[kind] for name, kind in every.items()}, **self.base.frame.schema}
 
     @property
     def alive_count(self) -> int:
@@ -166,6 +205,22 @@ class LiveCatalogue:
         item = self._later.items.get(row)
         return self.base.frame[attribute][row] if item is None else item.values.get(attribute)
 
+    def contents(self, rows: Sequence[int]) -> list[dict[str, object]]:
+        """Return the attribute values of rows, typed as `columns`; of deleted items the last ones."""
+        own = [row for row in rows if row not in self._later.items]
+        bundled = dict(zip(own, self.bundled(own), strict=True))
+        missing = dict.fromkeys(self.declared)
+        return [
+            {**missing, **(bundled[row] if (item := self.later(row)) is None else item.values)}
+            for row in rows
+        ]
+
+    def bundled(self, rows: Sequence[int]) -> list[dict[str, object]]:
+        """Return the attribute values that the bundle has in some of its rows, typed as `columns`."""
+        names = self.base.attributes
+        frame = self.base.frame[list(rows)].select(pl.col(n).cast(self._columns[n]) for n in names)
+        return frame.rows(named=True)
+
     def changed(self) -> list[tuple[int, LiveItem]]:
         """Return the rows that are not as in the bundle, without deleted ones, and their newest contents."""
         items = list(self._later.items.items())
@@ -181,14 +236,24 @@ class LiveCatalogue:
         found = self.cached_mask(masks, version, expression)
         if found is not None:
             return found
-        base = masks.mask(version, self.base, expression)
         if self.revision == 0:
-            return base
+            return masks.mask(version, self.base.frame, expression)
+        compiled = compile_filter(self.filtered(), expression)
+        base = masks.cached(version, expression)
+        if base is None:
+            base = masks.keep(version, expression, evaluate(self._base_frame(compiled), compiled))
         passed = np.zeros(self.size, dtype=np.bool_)
         passed[: len(base)] = base
         # A row that was changed twice is there twice; the later assignment stays.
-        passed[self._changed_rows] = evaluate(self._changed, compile_filter(self.base, expression))
+        passed[self._changed_rows] = evaluate(self._changed, compiled)
         return masks.keep(self._state_name(version), expression, passed)
+
+    def _base_frame(self, compiled: pl.Expr) -> pl.DataFrame:
+        """Return the bundle's table with the declared columns that an expression reads, empty."""
+        read = set(compiled.meta.root_names())
+        names = [name for name in self.declared if name in read]
+        empty = [pl.lit(None, dtype=self._columns[name]).alias(name) for name in names]
+        return self.base.frame.with_columns(empty)
 
     def cached_mask(self, masks: MaskCache, version: str, expression: str) -> BoolArray | None:
         """Return a mask made before for this state, without any work."""
@@ -197,6 +262,12 @@ class LiveCatalogue:
     def changed_values(self, attribute: str) -> tuple[IntArray, pl.Series]:
         """Return rows that changed since the bundle, and their values; the last one of a row counts."""
         return self._changed_rows, self._changed[attribute]
+
+    def bundled_values(self, attribute: str) -> pl.Series:
+        """Return the bundle's values of an attribute, [bundle's items]; a declared one has none there."""
+        if attribute in self.declared:
+            return pl.repeat(None, len(self.base), dtype=self._columns[attribute], eager=True)
+        return self.base.frame[attribute]
 
     def _state_name(self, version: str) -> str:
         return version if self.revision == 0 else f"{version}+{self.revision}"
@@ -219,19 +290,27 @@ class LiveCatalogue:
             hidden[: self.size] = self.hidden
         hidden[rows] = False
         hidden[self.rows(plan.deletes)] = True
-        return self.next(plan.upserts, rows, hidden)
+        return self.next(plan.upserts, rows, hidden, plan.declared)
 
-    def next(self, upserts: Sequence[LiveItem], rows: Sequence[int], hidden: BoolArray) -> LiveCatalogue:
+    def next(
+        self,
+        upserts: Sequence[LiveItem],
+        rows: Sequence[int],
+        hidden: BoolArray,
+        declared: Mapping[str, AttributeKind] | None = None,
+    ) -> LiveCatalogue:
         """Return the state after some changes.
 
         Args:
             upserts: added and changed items.
             rows: their rows; those from `size` on are new and in order.
             hidden: [new size] rows of deleted items.
+            declared: attributes that items may have from then on.
 
         """
         state = LiveCatalogue.__new__(LiveCatalogue)
         state.base, state._columns, state._later = self.base, self._columns, self._later
+        state.declared, state.overruled = self.declared, self.overruled
         for item, row in zip(upserts, rows, strict=True):
             if row >= len(self._later.ids):
                 self._later.ids.append(item.item_id)
@@ -242,17 +321,32 @@ class LiveCatalogue:
         state.hidden = hidden if state.hidden_count else None
         state.revision = self.revision + 1
         state._changed, state._changed_rows = self._changed, self._changed_rows
+        if declared:
+            state._declare(declared)
         if upserts:
             contents = [
                 {schema.ITEM_ID: item.item_id, schema.TEXT: item.text, **item.values} for item in upserts
             ]
-            state._changed = self._changed.vstack(pl.DataFrame(contents, schema=self._columns))
+            state._changed = state._changed.vstack(pl.DataFrame(contents, schema=state._columns))
             state._changed_rows = np.concatenate([self._changed_rows, np.array(rows, dtype=np.int32)])
             if len(state._changed_rows) > 2 * len(self._later.items) + _MAX_CHUNKS:
                 state._forget_superseded()
             if state._changed.n_chunks() > _MAX_CHUNKS:
                 state._changed = state._changed.rechunk()
         return state
+
+    def _declare(self, declared: Mapping[str, AttributeKind]) -> None:
+        """Give later items further columns; a column of the bundle stays what it is."""
+        bundled = attribute_kinds(self.base.frame.schema)
+        known = (schema.ITEM_ID, *self.base.attributes)
+        new = {name: kind for name, kind in declared.items() if name not in known}
+        other = {name: kind for name, kind in declared.items() if name in known and bundled.get(name) != kind}
+        self.declared, self.overruled = {**self.declared, **new}, {**self.overruled, **other}
+        self._columns = self.columns_with(new)
+        empty = [
+            pl.lit(None, dtype=self._columns[name]).alias(name) for name in new if name not in self._changed
+        ]
+        self._changed = self._changed.with_columns(empty).select(list(self._columns))
 
     def _forget_superseded(self) -> None:
         """Keep the last content of every changed row only."""

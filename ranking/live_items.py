@@ -9,11 +9,12 @@ written into reserved memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 
 import numpy as np
+import polars as pl
 
 from encoders.factors import LENDERS
 from features.dataset import BoolArray, FloatArray, IntArray
@@ -21,11 +22,18 @@ from features.statistics import Neighbours
 from features.text import TextTemplate, render_rows
 from ranking.bundle import Bundle
 from ranking.index import VectorIndex
-from ranking.item_values import typed_values
+from ranking.item_values import patched, typed_values
 from ranking.item_words import ItemReader, ItemWords
 from ranking.known_texts import KnownTexts
 from ranking.live_arrays import AttributeCodes, LiveArrays, log_prices
-from ranking.live_catalogue import ItemChange, ItemPlan, LiveCatalogue, LiveItem
+from ranking.live_catalogue import (
+    Change,
+    Declaration,
+    ItemChange,
+    ItemPlan,
+    LiveCatalogue,
+    LiveItem,
+)
 from ranking.live_index import LiveIndex
 from ranking.live_version import LiveVersion, NewestRecommender
 from ranking.live_words import LiveWords
@@ -99,29 +107,26 @@ class LiveItems:
         self.works = True
         """Whether it can make lists."""
 
-    def plan(self, changes: Sequence[ItemChange]) -> ItemPlan:
+    def plan(self, changes: Sequence[Change]) -> ItemPlan:
         """Work out what changes come to against the current state; the last one of an item counts.
 
         All that takes time is done here, so that lists can be made meanwhile. Any thread may call it, but not
         for two plans at a time, nor before the plan made before has been applied.
 
-        Attributes that the bundle does not have, or has with another type, are left out: they were checked
-        against the bundle of the day on which they came.
+        Attributes that were declared count from the beginning. Those that are neither declared nor the
+        bundle's, or that have another type, are left out: they were checked against the bundle of the day on
+        which they came.
         """
         catalogue = self.current.catalogue
-        last = {change.item_id: change for change in changes}
+        declared = {c.name: c.kind for c in changes if isinstance(c, Declaration)}
+        last = {change.item_id: change for change in changes if isinstance(change, ItemChange)}
         deletes = [item_id for item_id, change in last.items() if change.attributes is None]
-        rows = [
-            {**typed_values(change.attributes, catalogue.columns)[0], "item_id": item_id}
-            for item_id, change in last.items()
-            if change.attributes is not None
-        ]
-        texts = render_rows([_plain(row) for row in rows], self._template)
+        values_of, texts = self._contents(last.values(), catalogue.columns_with(declared))
         upserts: list[LiveItem] = []
         encode: list[int] = []
         room = self._base_size + self._room - catalogue.size
-        for values, text in zip(rows, texts, strict=True):
-            item_id = str(values.pop("item_id"))
+        for item_id, values in values_of.items():
+            text = texts[item_id]
             row = catalogue.row(item_id)
             if row is None:
                 room -= 1
@@ -132,12 +137,43 @@ class LiveItems:
             upserts.append(LiveItem(item_id, text, values))
         words = self._read(upserts)
         if not encode:
-            return ItemPlan(upserts, deletes, encode, np.zeros((0, 0), dtype=np.float32), words=words)
+            none = np.zeros((0, 0), dtype=np.float32)
+            return ItemPlan(upserts, deletes, encode, none, words=words, declared=declared)
         before = {item_id: change.encoded for item_id, change in last.items()}
         vectors, fresh = self._texts.encoded([upserts[position] for position in encode], before)
-        return ItemPlan(
-            upserts, deletes, encode, vectors, self._lenders(vectors, catalogue.size), words, fresh
-        )
+        lenders = self._lenders(vectors, catalogue.size)
+        return ItemPlan(upserts, deletes, encode, vectors, lenders, words, fresh, declared)
+
+    def _contents(
+        self, changes: Iterable[ItemChange], columns: Mapping[str, pl.DataType]
+    ) -> tuple[dict[str, dict[str, object]], dict[str, str]]:
+        """Return what items are after changes, by id: attribute values typed as the columns, and texts.
+
+        Deleted items are left out, and so are those that the bundle should have and does not.
+        """
+        catalogue, template = self.current.catalogue, self._template
+        read = {*template.fields, *template.fallback}
+        values: dict[str, dict[str, object]] = {}
+        texts: dict[str, str] = {}
+        for change in changes:
+            if change.attributes is None:
+                continue
+            if not change.partial:
+                values[change.item_id] = typed_values(change.attributes, columns)[0]
+                continue
+            row = catalogue.base.row(change.item_id)
+            if row is None:
+                continue
+            [bundled] = catalogue.bundled([row])
+            values[change.item_id] = patched(
+                {**dict.fromkeys(catalogue.declared), **bundled}, change.attributes, columns
+            )
+            if read.isdisjoint(change.attributes):
+                texts[change.item_id] = catalogue.base.texts[row]
+        rendered = [item_id for item_id in values if item_id not in texts]
+        rows = [{**_plain(values[item_id]), "item_id": item_id} for item_id in rendered]
+        texts.update(zip(rendered, render_rows(rows, template), strict=True))
+        return values, texts
 
     def _lenders(self, text_vectors: FloatArray, size: int) -> Neighbours | None:
         """Find whom items with these texts would borrow factors from, see `LiveArrays.lenders`."""

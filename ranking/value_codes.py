@@ -72,7 +72,7 @@ class ValueCodes:
         with self._lock:
             attribute = self._attributes.pop(name, None)
             if attribute is None:
-                attribute = _Attribute(catalogue.base.frame[name])
+                attribute = _Attribute(catalogue.bundled_values(name))
             if attribute.revision != catalogue.revision:
                 attribute.bring_up(catalogue, name)
             self._attributes[name] = attribute

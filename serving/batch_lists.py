@@ -19,7 +19,7 @@ from typing import Final
 import grpc
 
 from conf.serving import ServeConfig
-from serving import paging, resume_tokens, validation
+from serving import paging, place_tokens, validation
 from serving.batching import BACKGROUND_BATCH, QueueFull
 from serving.envelope import CALL
 from serving.host import ModelHost
@@ -79,7 +79,7 @@ class BatchLists:
         size = validation.page_size(request.list_size, self._config.max_page_size, "list_size")
         wish = Wish.of(request, size, self._surfaces)
         identity = paging.fingerprint(request, ("resume_token", "max_users"))
-        after = resume_tokens.decode(request.resume_token, identity)
+        after = place_tokens.decode(request.resume_token, identity, "resume_token", "max_users")
         if request.max_users < 0:
             raise invalid("max_users", f"{request.max_users} is negative; use 0 for no limit")
         asked = request.HasField("request_time")
@@ -136,7 +136,7 @@ class BatchLists:
         call = CALL.get()
         response = pb.BatchRecommendResponse(
             user_id=user.name,
-            resume_token=resume_tokens.encode(identity, user.place),
+            resume_token=place_tokens.encode(identity, user.place),
             model_version=prepared.served.model.version,
             request_id=call.request_id,
         )

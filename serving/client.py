@@ -7,17 +7,33 @@ policy, see https://grpc.io/docs/guides/retry) and raise `ServiceError` for ever
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Final, TypeVar
 
 import grpc
 
+from serving.item_results import (
+    CatalogueItem,
+    DeclareResult,
+    DeleteItemsResult,
+    ItemsResult,
+    UpdateResult,
+    UpsertResult,
+)
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
-from serving.queries import BatchQuery, Event, Item, RecommendQuery, SearchQuery, SimilarQuery
+from serving.queries import (
+    BatchQuery,
+    Event,
+    Item,
+    ItemUpdate,
+    RecommendQuery,
+    SearchQuery,
+    SimilarQuery,
+    declarations,
+)
 from serving.results import (
-    DeleteItemsResult,
     DeleteUserResult,
     RecommendResult,
     RecordResult,
@@ -25,7 +41,6 @@ from serving.results import (
     ServiceError,
     SimilarResult,
     Status,
-    UpsertResult,
     UserListResult,
 )
 from serving.streams import resumed, resumed_async
@@ -144,6 +159,42 @@ class Client:
         request = pb.UpsertItemsRequest(items=[item.message() for item in items], validate_only=validate_only)
         return UpsertResult.of(self._call(self._stub.UpsertItems, request, timeout))
 
+    def get_item(self, item_id: str, timeout: float | None = None) -> CatalogueItem:
+        """Return an item as it is served."""
+        response = self._call(self._stub.GetItem, pb.GetItemRequest(item_id=item_id), timeout)
+        return CatalogueItem.of(response.item)
+
+    def list_items(
+        self, page_size: int = 0, page_token: str = "", filter: str = "", timeout: float | None = None
+    ) -> ItemsResult:
+        """Return one page of the items, in the order of their ids."""
+        request = pb.ListItemsRequest(page_size=page_size, page_token=page_token, filter=filter)
+        return ItemsResult.of(self._call(self._stub.ListItems, request, timeout))
+
+    def update_item(
+        self, update: ItemUpdate, timeout: float | None = None, *, validate_only: bool = False
+    ) -> CatalogueItem:
+        """Change attributes of an item and return what it is then; lists and filters know it."""
+        request = update.message()
+        request.validate_only = validate_only
+        return CatalogueItem.of(self._call(self._stub.UpdateItem, request, timeout).item)
+
+    def update_items(
+        self, updates: Sequence[ItemUpdate], timeout: float | None = None, *, validate_only: bool = False
+    ) -> UpdateResult:
+        """Change attributes of many items, for example prices and stock."""
+        request = pb.BatchUpdateItemsRequest(
+            requests=[update.message() for update in updates], validate_only=validate_only
+        )
+        return UpdateResult.of(self._call(self._stub.BatchUpdateItems, request, timeout))
+
+    def declare_attributes(
+        self, attributes: Mapping[str, str], timeout: float | None = None, *, validate_only: bool = False
+    ) -> DeclareResult:
+        """Add attributes that the model does not know: name -> string, number, bool, time or list."""
+        request = declarations(attributes, validate_only)
+        return DeclareResult.of(self._call(self._stub.DeclareAttributes, request, timeout))
+
     def delete_items(
         self, item_ids: Sequence[str], timeout: float | None = None, *, validate_only: bool = False
     ) -> DeleteItemsResult:
@@ -248,6 +299,42 @@ class AsyncClient:
         """Add or replace items; they can be recommended and found when this returns."""
         request = pb.UpsertItemsRequest(items=[item.message() for item in items], validate_only=validate_only)
         return UpsertResult.of(await self._call(self._stub.UpsertItems, request, timeout))
+
+    async def get_item(self, item_id: str, timeout: float | None = None) -> CatalogueItem:
+        """Return an item as it is served."""
+        response = await self._call(self._stub.GetItem, pb.GetItemRequest(item_id=item_id), timeout)
+        return CatalogueItem.of(response.item)
+
+    async def list_items(
+        self, page_size: int = 0, page_token: str = "", filter: str = "", timeout: float | None = None
+    ) -> ItemsResult:
+        """Return one page of the items, in the order of their ids."""
+        request = pb.ListItemsRequest(page_size=page_size, page_token=page_token, filter=filter)
+        return ItemsResult.of(await self._call(self._stub.ListItems, request, timeout))
+
+    async def update_item(
+        self, update: ItemUpdate, timeout: float | None = None, *, validate_only: bool = False
+    ) -> CatalogueItem:
+        """Change attributes of an item and return what it is then; lists and filters know it."""
+        request = update.message()
+        request.validate_only = validate_only
+        return CatalogueItem.of((await self._call(self._stub.UpdateItem, request, timeout)).item)
+
+    async def update_items(
+        self, updates: Sequence[ItemUpdate], timeout: float | None = None, *, validate_only: bool = False
+    ) -> UpdateResult:
+        """Change attributes of many items, for example prices and stock."""
+        request = pb.BatchUpdateItemsRequest(
+            requests=[update.message() for update in updates], validate_only=validate_only
+        )
+        return UpdateResult.of(await self._call(self._stub.BatchUpdateItems, request, timeout))
+
+    async def declare_attributes(
+        self, attributes: Mapping[str, str], timeout: float | None = None, *, validate_only: bool = False
+    ) -> DeclareResult:
+        """Add attributes that the model does not know: name -> string, number, bool, time or list."""
+        request = declarations(attributes, validate_only)
+        return DeclareResult.of(await self._call(self._stub.DeclareAttributes, request, timeout))
 
     async def delete_items(
         self, item_ids: Sequence[str], timeout: float | None = None, *, validate_only: bool = False

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from typing import Final
 
-from ranking.live_catalogue import ItemPlan
+from ranking.live_catalogue import ItemChange, ItemPlan
 from serving.batching import Batcher, QueueFull
 from serving.item_changes import ItemChanges, StoredChange
 from serving.model import Answer, ApplyJob, Job, LiveModel
@@ -108,8 +108,7 @@ class ItemFollower:
     def _due(self, stored: list[StoredChange], now: float) -> list[StoredChange]:
         """Leave out the last changes if nobody waits for them and another server is encoding them."""
         for place in range(len(stored), 0, -1):
-            change = stored[place - 1]
-            if change.revision <= self._wanted or change.change.encoded or change.change.attributes is None:
+            if stored[place - 1].revision <= self._wanted or not _encodes(stored[place - 1]):
                 self._left = None
                 return stored[:place]
         if stored and (self._left is None or self._left[0] != stored[0].revision):
@@ -182,10 +181,19 @@ class ItemFollower:
 
     async def _keep(self, stored: Sequence[StoredChange], plan: ItemPlan) -> None:
         """Keep what has been encoded; where that fails it has to be done again, no more."""
-        encoded = [(s, plan.fresh[s.change.item_id]) for s in stored if s.change.item_id in plan.fresh]
+        items = [s for s in stored if isinstance(s.change, ItemChange)]
+        encoded = [(s, plan.fresh[s.item.item_id]) for s in items if s.item.item_id in plan.fresh]
         if encoded:
             try:
                 await self._changes.keep(encoded)
             except Exception as error:
                 known = isinstance(error, (StateUnavailable, QueueFull))
                 _LOG.warning("vectors of texts are not kept: %s", error, exc_info=None if known else error)
+
+
+def _encodes(stored: StoredChange) -> bool:
+    """Tell whether a change may have a text that nobody has encoded yet."""
+    change = stored.change
+    if not isinstance(change, ItemChange) or change.partial or change.attributes is None:
+        return False
+    return change.encoded is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,9 @@ import numpy as np
 
 from conf.serving import ServeConfig
 from features.dataset import BoolArray
-from ranking.filters import AttributeKind, MaskCache, attribute_kinds
+from features.text import TextTemplate
+from ranking.filters import AttributeKind, MaskCache
+from ranking.item_order import ItemOrder
 from ranking.requests import History, Request
 from ranking.value_codes import ValueCodes
 from serving import paging
@@ -38,6 +41,7 @@ from serving.threads import limit_threads
 from serving.translation import ItemCards
 from serving.user_state import UserState
 
+_LOG = logging.getLogger(__name__)
 _MODEL_TEXT_CHARS: Final = 1000
 """Raw item text is cut to this many characters where the model does not say how long its texts were."""
 
@@ -53,11 +57,15 @@ class Served:
     cards: ItemCards
     shown: paging.ShownItems
     masks: MaskCache
+    order: ItemOrder
+    """The items in the order of their ids."""
     codes: ValueCodes
     """Of the attributes that caps count; looks after itself in every state."""
     attributes: dict[str, AttributeKind]
     diversity: float
     """MMR trade-off of requests that set none."""
+    template: TextTemplate
+    """What texts of items are made from; of a model that does not say, nothing."""
     text_chars: int
     """Length to which the texts that the model learnt from were cut."""
     since_us: int
@@ -71,9 +79,11 @@ class Served:
             cards=ItemCards(model.catalogue),
             shown=paging.ShownItems(model.catalogue),
             masks=MaskCache(),
+            order=ItemOrder(),
             codes=ValueCodes(),
-            attributes=attribute_kinds(model.catalogue.base),
+            attributes=model.catalogue.kinds,
             diversity=float(model.manifest.get("rerank", {}).get("diversity", 0.0)),
+            template=_template(model),
             text_chars=int(model.manifest.get("template", {}).get("max_text_chars", _MODEL_TEXT_CHARS)),
             since_us=time.time_ns() // 1000,
         )
@@ -81,6 +91,8 @@ class Served:
     def next(self, model: Model) -> Served:
         """Return what is served once the same model has a new state."""
         self.shown.extend(model.catalogue)
+        if model.catalogue.declared is not self.model.catalogue.declared:
+            return replace(self, model=model, attributes=model.catalogue.kinds)
         return replace(self, model=model)
 
     def cached_mask(self, expression: str) -> BoolArray | None:
@@ -266,6 +278,7 @@ class ModelHost:
         except BaseException:
             await follower.stop()  # lets go of the model
             raise
+        _warn_of_overruled(live.current)
         former, self._hosted = self._hosted, hosted
         self._metrics.model(live.current.version, live.current.data_end, derived.since_us / 1e6)
         follower.start()
@@ -314,3 +327,21 @@ class ModelHost:
         request = Request(history=nobody, now=max(model.data_end, 1), k=min(10, len(model.catalogue)))
         await self.jobs.submit(RecommendJob(model, request, "warm up"), urgent=True)
         await self.jobs.submit(SimilarJob(model, "warm up", 1, np.zeros(0, np.int32), None), urgent=True)
+
+
+def _template(model: Model) -> TextTemplate:
+    template = model.manifest.get("template")
+    return TextTemplate(()) if template is None else TextTemplate.from_info(template)
+
+
+def _warn_of_overruled(model: Model) -> None:
+    """Say which declared attributes a model has with another type."""
+    for name, declared in model.catalogue.overruled.items():
+        counts = model.catalogue.kinds.get(name)
+        _LOG.warning(
+            "attribute '%s' was declared as %s; model %s has it as %s, which counts",
+            name,
+            declared.name,
+            model.version,
+            "a type that filters cannot use" if counts is None else counts.name,
+        )

@@ -1,13 +1,14 @@
-"""UpsertItems and DeleteItems: which rows can be taken, and why the others cannot."""
+"""Items as they are sent: which rows can be taken, and why the others cannot."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf.struct_pb2 import Struct, Value
 
+from features.text import TextTemplate, has_text
 from ranking.item_values import typed_values
 from ranking.live_catalogue import ItemChange, LiveCatalogue
 from serving.problems import invalid
@@ -22,6 +23,9 @@ MAX_LIST: Final = 1000
 MAX_ITEM_CHARS: Final = 50_000
 """Characters of all texts of an item together."""
 _NAMED_FAULTS: Final = 3
+NO_ROOM: Final = "no room for further new items until a new model is published (max_live_items)"
+Fault = tuple[pb.RowReject.Reason, str]
+"""Why a row cannot be taken, for programs and for people."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,15 @@ class CheckedItems:
     rejects: list[pb.RowReject]
 
 
-def check_items(rows: Sequence[pb.Item], catalogue: LiveCatalogue, room: int) -> CheckedItems:
+def check_items(
+    rows: Sequence[pb.Item], catalogue: LiveCatalogue, template: TextTemplate, room: int
+) -> CheckedItems:
     """Part a call's rows into changes to make and rejects.
 
     Args:
         rows: as received.
         catalogue: the items of now, which say what attributes there are.
+        template: what the model makes texts from.
         room: how many items may be added.
 
     Raises:
@@ -50,22 +57,38 @@ def check_items(rows: Sequence[pb.Item], catalogue: LiveCatalogue, room: int) ->
     checked = CheckedItems([], [])
     added: set[str] = set()
     for index, row in enumerate(rows):
-        reason, message = pb.RowReject.ITEM_ID, id_fault(row.item_id)
-        attributes: dict[str, object] = {}
-        if not message:
-            reason = pb.RowReject.ITEM_ATTRIBUTES
-            attributes, message = _attributes(row.attributes, catalogue)
-        if not message and catalogue.row(row.item_id) is None and row.item_id not in added:
+        attributes, fault = _whole_item(row, catalogue, template)
+        if fault is None and catalogue.row(row.item_id) is None and row.item_id not in added:
             if len(added) >= room:
-                reason = pb.RowReject.CATALOGUE_FULL
-                message = "no room for further new items until a new model is published (max_live_items)"
+                fault = pb.RowReject.CATALOGUE_FULL, NO_ROOM
             else:
                 added.add(row.item_id)
-        if message:
-            checked.rejects.append(pb.RowReject(index=index, reason=reason, message=message))
+        if fault is not None:
+            checked.rejects.append(reject(index, fault))
         else:
             checked.changes.append(ItemChange(row.item_id, attributes))
     return checked
+
+
+def reject(index: int, fault: Fault) -> pb.RowReject:
+    """Return the message of a row that cannot be taken."""
+    reason, message = fault
+    return pb.RowReject(index=index, reason=reason, message=message)
+
+
+def _whole_item(
+    row: pb.Item, catalogue: LiveCatalogue, template: TextTemplate
+) -> tuple[dict[str, object], Fault | None]:
+    """Return an item's attributes as plain values, and why it cannot be taken."""
+    if message := id_fault(row.item_id):
+        return {}, (pb.RowReject.ITEM_ID, message)
+    attributes, message = attributes_of(row.attributes)
+    message = message or type_faults(attributes, catalogue)
+    if message:
+        return {}, (pb.RowReject.ITEM_ATTRIBUTES, message)
+    if message := text_fault(attributes, template):
+        return {}, (pb.RowReject.ITEM_TEXT, message)
+    return attributes, None
 
 
 def check_deletes(item_ids: Sequence[str]) -> list[str]:
@@ -94,8 +117,8 @@ def id_fault(item_id: str) -> str:
     return ""
 
 
-def _attributes(given: Struct, catalogue: LiveCatalogue) -> tuple[dict[str, object], str]:
-    """Return attributes as plain values, and why they cannot be taken (empty where they can)."""
+def attributes_of(given: Struct) -> tuple[dict[str, object], str]:
+    """Return attributes as plain values, and why no item can have them (empty where one can)."""
     if len(given.fields) > MAX_ATTRIBUTES:
         return {}, f"{len(given.fields)} attributes; at most {MAX_ATTRIBUTES}"
     attributes: dict[str, object] = {}
@@ -106,11 +129,25 @@ def _attributes(given: Struct, catalogue: LiveCatalogue) -> tuple[dict[str, obje
             return {}, f"attribute '{name[:64]}': {error}"
     if sum(_chars(value) for value in attributes.values()) > MAX_ITEM_CHARS:
         return {}, f"texts of more than {MAX_ITEM_CHARS:,} characters together"
+    return attributes, ""
+
+
+def type_faults(attributes: Mapping[str, object], catalogue: LiveCatalogue) -> str:
+    """Return what of these attributes the catalogue's columns do not take; empty where they take all."""
     _, faults = typed_values(attributes, catalogue.columns)
     shown = "; ".join(faults[:_NAMED_FAULTS])
-    return attributes, f"{shown}; and {len(faults) - _NAMED_FAULTS} more" if len(
-        faults
-    ) > _NAMED_FAULTS else shown
+    more = len(faults) - _NAMED_FAULTS
+    return f"{shown}; and {more} more" if more > 0 else shown
+
+
+def text_fault(attributes: Mapping[str, object], template: TextTemplate) -> str:
+    """Return why an item with these attributes is nothing but an id to the model; empty where it is more.
+
+    Such an item would be found by any words, because its text would be its id.
+    """
+    if has_text(attributes, template):
+        return ""
+    return f"no text: set at least one of {', '.join(template.fields or template.fallback)}"
 
 
 def _plain(value: Value, in_list: bool = False) -> object:

@@ -38,13 +38,13 @@ class Scope(Enum):
     """What a key may be used for."""
 
     read = "read"
-    """Lists, search and status."""
+    """Lists, search, items and status."""
     batch = "batch"
     """The lists of all users."""
     events = "events"
     """Recording events."""
     admin = "admin"
-    """Changing items, deleting users."""
+    """Changing items and their attributes, deleting users."""
 
 
 @dataclass(frozen=True)

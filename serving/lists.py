@@ -94,11 +94,12 @@ class Lists:
         self._pseudonyms = pseudonyms
         self._tokens = tokens
         self._surfaces = surfaces
-        self._selection = Selection(config, host)
+        self.selection = Selection(config, host)
+        """Works out filters and attribute values."""
 
     async def close(self) -> None:
         """Finish running work and stop the thread."""
-        await self._selection.close()
+        await self.selection.close()
 
     def known_as(self, user_id: str) -> str:
         """Return the name under which the state knows a user."""
@@ -152,7 +153,7 @@ class Lists:
         surface = validation.surface(request.surface)
         device, hour = _circumstances(request.session)
         session = session_events(request.session, model, now_us)
-        allowed = await self._selection.rows(served, request.filter)
+        allowed = await self.selection.rows(served, request.filter)
         shopper = self.shopper(served, user, session, now_us, recalled)
         gone = [*excluded, *shopper.deleted]
         wanted = Request(
@@ -193,7 +194,7 @@ class Lists:
         gone = [*excluded, *recalled.deleted_items]
         own = np.array([seed] if isinstance(seed, int) else [], dtype=np.int32)
         exclude = _union(model.catalogue.rows(gone), _rows_of(served, shown), own)
-        allowed = await self._selection.rows(served, request.filter)
+        allowed = await self.selection.rows(served, request.filter)
         job = SimilarJob(model, seed, min(size + 1, len(model.catalogue)), exclude, allowed)
         answer = await self._host.ask(job, call.deadline)
         note(model_version=model.version)
@@ -227,8 +228,8 @@ class Lists:
         Raises:
             Problem: a filter or rule that cannot be used with these items.
         """
-        allowed = await self._selection.rows(served, wish.filter)
-        rules, unknown = await list_rules(wish.rules, served, self._selection, seed)
+        allowed = await self.selection.rows(served, wish.filter)
+        rules, unknown = await list_rules(wish.rules, served, self.selection, seed)
         excluded = served.model.catalogue.rows(wish.excluded)
         return Prepared(served, wish, allowed, excluded, rules, unknown)
 

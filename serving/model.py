@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from features.dataset import BoolArray, FloatArray, IntArray
-from ranking.live_catalogue import ItemChange, ItemPlan, LiveCatalogue
+from ranking.live_catalogue import Change, ItemPlan, LiveCatalogue
 from ranking.requests import Recommendation, Request
 from serving.telemetry import Timeline
 
@@ -103,7 +103,7 @@ class LiveModel(Protocol):
     def works(self) -> bool:
         """Whether it can make lists; one whose process has ended cannot."""
 
-    def plan(self, changes: Sequence[ItemChange]) -> ItemPlan:
+    def plan(self, changes: Sequence[Change]) -> ItemPlan:
         """Work out what changes come to against the current state; any thread, one at a time."""
 
     def apply(self, plan: ItemPlan) -> Model:

@@ -20,7 +20,7 @@ from typing import Any, Final
 from features.dataset import FloatArray
 from ranking.catalogue_file import read_catalogue
 from ranking.described import Described
-from ranking.live_catalogue import ItemChange, ItemPlan, LiveCatalogue
+from ranking.live_catalogue import Change, ItemPlan, LiveCatalogue
 from serving.model import Answer, ListJob
 from serving.model_starter import ModelStarter
 from serving.model_worker import Failed, Ready, Start
@@ -175,7 +175,7 @@ class ElsewhereItems:
         """Whether the process still runs."""
         return not self.process.ended.is_set()
 
-    def plan(self, changes: Sequence[ItemChange]) -> ItemPlan:
+    def plan(self, changes: Sequence[Change]) -> ItemPlan:
         """Work out what changes come to against the current state; any thread, one at a time."""
         plan: ItemPlan = self.process.changes("plan", changes)
         return plan

@@ -265,6 +265,43 @@ class Item:
         return item
 
 
+@dataclass(frozen=True)
+class ItemUpdate:
+    """What shall become of some attributes of an item."""
+
+    item_id: str
+    attributes: Mapping[str, Any]
+    """New values by name; None takes a value away. What is not named stays as it is."""
+    replace: bool = False
+    """Whether the item shall have these attributes and no others."""
+    allow_missing: bool = False
+    """Whether the item is added where it is not there."""
+
+    def message(self) -> pb.UpdateItemRequest:
+        """Build the request."""
+        item = Item(self.item_id, self.attributes).message()
+        request = pb.UpdateItemRequest(item=item, allow_missing=self.allow_missing)
+        if self.replace:
+            request.update_mask.paths.append("*")
+        return request
+
+
+def declarations(attributes: Mapping[str, str], validate_only: bool) -> pb.DeclareAttributesRequest:
+    """Build a request of DeclareAttributes.
+
+    Args:
+        attributes: name -> type, as in `Status.attributes`.
+        validate_only: as in the request.
+
+    Raises:
+        ValueError: a type that there is not.
+    """
+    request = pb.DeclareAttributesRequest(validate_only=validate_only)
+    for name, kind in attributes.items():
+        request.attributes.add(name=name, type=pb.Attribute.Type.Value(kind.upper()))
+    return request
+
+
 def _session(events: Sequence[SessionEvent], device: str, hour: int | None) -> pb.SessionContext:
     return pb.SessionContext(events=[event.message() for event in events], device=device, hour=hour)
 

@@ -225,37 +225,10 @@ class RecordResult:
         return cls(
             response.new_count,
             response.duplicate_count,
-            _rejects(response.rejects),
+            rejects_of(response.rejects),
             response.request_id,
             tuple(response.unknown_event_kinds),
         )
-
-
-@dataclass(frozen=True)
-class UpsertResult:
-    """What became of the items of one call."""
-
-    upserted_count: int
-    rejects: tuple[Reject, ...]
-    request_id: str
-
-    @classmethod
-    def of(cls, response: pb.UpsertItemsResponse) -> UpsertResult:
-        """Read a response."""
-        return cls(response.upserted_count, _rejects(response.rejects), response.request_id)
-
-
-@dataclass(frozen=True)
-class DeleteItemsResult:
-    """What a deletion of items did."""
-
-    deleted_count: int
-    request_id: str
-
-    @classmethod
-    def of(cls, response: pb.DeleteItemsResponse) -> DeleteItemsResult:
-        """Read a response."""
-        return cls(response.deleted_count, response.request_id)
 
 
 @dataclass(frozen=True)
@@ -279,6 +252,8 @@ class Status:
     event_kinds: tuple[str, ...]
     attributes: dict[str, str]
     """Filter attribute -> type in lower case."""
+    declared_attributes: tuple[str, ...]
+    """Those of `attributes` that DeclareAttributes added."""
     user_count: int
     event_count: int
     max_page_size: int
@@ -299,6 +274,7 @@ class Status:
             deleted_item_count=response.deleted_item_count,
             event_kinds=tuple(response.event_kinds),
             attributes={a.name: pb.Attribute.Type.Name(a.type).lower() for a in response.attributes},
+            declared_attributes=tuple(a.name for a in response.attributes if a.declared),
             user_count=response.user_count,
             event_count=response.event_count,
             max_page_size=response.max_page_size,
@@ -356,7 +332,7 @@ class ServiceError(Exception):
         return found
 
 
-def _rejects(rows: Iterable[pb.RowReject]) -> tuple[Reject, ...]:
+def rejects_of(rows: Iterable[pb.RowReject]) -> tuple[Reject, ...]:
     """Read rejected rows; servers newer than this client may send reasons that it does not know."""
     known = pb.RowReject.Reason.values()
     return tuple(

@@ -1,9 +1,11 @@
-"""Filters and attribute values of the served items, worked out in a thread of their own and kept."""
+"""Filters, attribute values and order of the served items, worked out in a thread of their own and kept."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from conf.serving import ServeConfig
 from features.dataset import BoolArray, IntArray
@@ -40,12 +42,29 @@ class _Codes:
         return self.served.codes.of(self.served.model.catalogue, self.attribute)
 
 
+@dataclass(frozen=True)
+class _After:
+    """The rows behind an item in the order of the ids."""
+
+    served: Served
+    item_id: str
+    count: int
+    allowed: BoolArray | None
+
+    def work(self) -> IntArray:
+        rows = self.served.order.after(self.served.model.catalogue, self.item_id, self.count, self.allowed)
+        return np.array(rows, dtype=np.int32)
+
+
+_Job = _Mask | _Codes | _After
+
+
 class Selection:
-    """Tells which rows pass filters and which have equal values; create it inside a running event loop."""
+    """Tells which rows pass filters, have equal values, or come next; create it inside an event loop."""
 
     def __init__(self, config: ServeConfig, host: ModelHost) -> None:
         """Start the thread."""
-        self._jobs = Batcher[_Mask | _Codes, BoolArray | IntArray | FilterError](
+        self._jobs = Batcher[_Job, BoolArray | IntArray | FilterError](
             _work,
             max_batch=1,
             max_queue=config.max_queue,
@@ -87,7 +106,13 @@ class Selection:
         assert not isinstance(made, FilterError)
         return made.astype("int32", copy=False)
 
+    async def after(self, served: Served, item_id: str, count: int, allowed: BoolArray | None) -> list[int]:
+        """Return the rows of the next items behind an id; see `ranking.item_order.ItemOrder.after`."""
+        made = await self._jobs.submit(_After(served, item_id, count, allowed), CALL.get().deadline)
+        assert not isinstance(made, FilterError)
+        return [int(row) for row in made]
 
-def _work(jobs: Sequence[_Mask | _Codes]) -> list[BoolArray | IntArray | FilterError]:
+
+def _work(jobs: Sequence[_Job]) -> list[BoolArray | IntArray | FilterError]:
     """Run in the thread; a wrong filter is an answer, not a failure."""
     return [job.work() for job in jobs]

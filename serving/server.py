@@ -202,7 +202,6 @@ async def start(
     """
     model = first()
     _check_privacy(config, model.current)
-    surfaces = Surfaces(None if config.surfaces is None else Path(config.surfaces), model.current)
     pseudonyms = make_pseudonyms(config.privacy)
     worker = worker_number()
     metrics, tracing = Metrics(), make_tracing(config.tracing, SERVICE_NAME)
@@ -228,6 +227,8 @@ async def start(
     if stores.warning:
         console.print(stores.warning, soft_wrap=True, markup=False, highlight=False)
     try:
+        path = None if config.surfaces is None else Path(config.surfaces)
+        surfaces = Surfaces(path, model.current, await changes.declared())
         cleaner = HistoriesCleaner(state, store / HISTORIES_FILE, _CLEAN_SECONDS)
         await cleaner.look()
         await _import_histories(state, store / HISTORIES_FILE, console)
@@ -244,7 +245,7 @@ async def start(
     host = ModelHost(changes, state, config, metrics)
     watcher = None
     if load is not None:
-        watcher = _watch(config, host, state, surfaces, cleaner, health, console, load, metrics)
+        watcher = _watch(config, host, stores, surfaces, cleaner, health, console, load, metrics)
     service = RecommendationService(
         host, state, changes, config, store / HISTORIES_FILE, surfaces, watcher, pseudonyms
     )
@@ -295,7 +296,7 @@ async def _tell_of_state(health: health_aio.HealthServicer, metrics: Metrics, wo
 def _watch(
     config: ServeConfig,
     host: ModelHost,
-    state: UserState,
+    stores: Stores,
     surfaces: Surfaces,
     cleaner: HistoriesCleaner,
     health: health_aio.HealthServicer,
@@ -308,10 +309,10 @@ def _watch(
 
     async def prepare(model: LiveModel) -> None:
         _check_privacy(config, model.current)
-        surfaces.check(model.current)
+        surfaces.check(model.current, await stores.items.declared())
         if (store / HISTORIES_FILE).is_file():
             await cleaner.look(another_file=True)
-            await state.import_histories(store / HISTORIES_FILE)
+            await stores.users.import_histories(store / HISTORIES_FILE)
 
     async def changed(failed: FailedReload | None) -> None:
         metrics.reload_failed.set(0 if failed is None else 1)

@@ -12,16 +12,15 @@ from typing import Final
 from conf.serving import ServeConfig
 from features import schema
 from features.privacy import Pseudonyms
-from ranking.filters import AttributeKind
-from ranking.live_catalogue import ItemChange
 from serving import validation
+from serving.attribute_rows import WIRE_TYPES
 from serving.attribution import AttributionTokens
 from serving.batch_lists import BatchLists
 from serving.envelope import CALL
 from serving.histories import forget_users
 from serving.host import ModelHost
+from serving.item_calls import ItemCalls
 from serving.item_changes import ItemChanges
-from serving.items import check_deletes, check_items
 from serving.kinds import history_codes
 from serving.lists import Lists
 from serving.problems import Context, invalid
@@ -37,13 +36,6 @@ from serving.user_state import Outcome, UserState
 SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
 QUEUED: Final = ("Recommend", "SearchItems", "SimilarItems")
 """RPCs that wait for the model."""
-_ATTRIBUTE_TYPES: Final = {
-    AttributeKind.string: pb.Attribute.STRING,
-    AttributeKind.number: pb.Attribute.NUMBER,
-    AttributeKind.boolean: pb.Attribute.BOOL,
-    AttributeKind.time: pb.Attribute.TIME,
-    AttributeKind.list: pb.Attribute.LIST,
-}
 
 
 class RecommendationService(pb_grpc.RecommendationServiceServicer):
@@ -74,7 +66,6 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         """
         self._host = host
         self._state = state
-        self._changes = changes
         self._config = config
         self._histories = histories
         self._surfaces = surfaces
@@ -82,6 +73,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         self._recall = Recall(host, state, config)
         self._tokens = AttributionTokens()
         self._lists = Lists(host, self._recall, config, pseudonyms, self._tokens, surfaces)
+        self._items = ItemCalls(host, changes, self._recall, self._lists.selection, config)
         self._batches = BatchLists(self._lists, host, state, config, surfaces)
         self._started = time.monotonic()
 
@@ -170,7 +162,10 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
             deleted_item_count=model.catalogue.hidden_count,
             text_dim=model.text_dim,
             event_kinds=model.kinds,
-            attributes=[pb.Attribute(name=n, type=_ATTRIBUTE_TYPES[k]) for n, k in served.attributes.items()],
+            attributes=[
+                pb.Attribute(name=name, type=WIRE_TYPES[kind], declared=name in model.catalogue.declared)
+                for name, kind in served.attributes.items()
+            ],
             user_count=stats.users,
             event_count=stats.events,
             server_version=_server_version(),
@@ -193,36 +188,37 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
             response.last_record_time.FromMicroseconds(stats.last_record_us)
         return response
 
+    async def GetItem(self, request: pb.GetItemRequest, _: Context) -> pb.GetItemResponse:
+        """Answer with an item as it is served."""
+        return await self._items.get(request)
+
+    async def ListItems(self, request: pb.ListItemsRequest, _: Context) -> pb.ListItemsResponse:
+        """Answer with a page of the items."""
+        return await self._items.list(request)
+
     async def UpsertItems(self, request: pb.UpsertItemsRequest, _: Context) -> pb.UpsertItemsResponse:
         """Add or replace items; they can be found before this returns."""
-        call, catalogue = CALL.get(), self._host.served.model.catalogue
-        room = self._config.max_live_items - (len(catalogue) - len(catalogue.base))
-        checked = check_items(request.items, catalogue, room)
-        passed("validate")
-        if checked.changes and not request.validate_only:
-            await self._change(checked.changes, call.deadline)
-        return pb.UpsertItemsResponse(
-            upserted_count=len(checked.changes), rejects=checked.rejects, request_id=call.request_id
-        )
+        return await self._items.upsert(request)
+
+    async def UpdateItem(self, request: pb.UpdateItemRequest, _: Context) -> pb.UpdateItemResponse:
+        """Change attributes of an item."""
+        return await self._items.update(request)
+
+    async def BatchUpdateItems(
+        self, request: pb.BatchUpdateItemsRequest, _: Context
+    ) -> pb.BatchUpdateItemsResponse:
+        """Change attributes of many items."""
+        return await self._items.batch_update(request)
+
+    async def DeclareAttributes(
+        self, request: pb.DeclareAttributesRequest, _: Context
+    ) -> pb.DeclareAttributesResponse:
+        """Add attributes that items may have."""
+        return await self._items.declare(request)
 
     async def DeleteItems(self, request: pb.DeleteItemsRequest, _: Context) -> pb.DeleteItemsResponse:
         """Remove items; they are in no response after this one."""
-        call, catalogue = CALL.get(), self._host.served.model.catalogue
-        item_ids = check_deletes(request.item_ids)
-        rows = [catalogue.row(item_id) for item_id in item_ids]
-        there = sum(row is not None and not catalogue.is_hidden(row) for row in rows)
-        passed("validate")
-        if not request.validate_only:
-            await self._change([ItemChange(i, None) for i in item_ids], call.deadline)
-        return pb.DeleteItemsResponse(deleted_count=there, request_id=call.request_id)
-
-    async def _change(self, changes: list[ItemChange], deadline: float | None) -> None:
-        """Store item changes and wait until lists know them."""
-        with stage("store_items"):
-            revision = await self._changes.store(changes, deadline)
-        with stage("apply"):
-            await self._host.reach(revision, deadline)
-            await self._changes.acknowledge(revision)
+        return await self._items.delete(request)
 
     async def DeleteUser(self, request: pb.DeleteUserRequest, _: Context) -> pb.DeleteUserResponse:
         """Erase a user everywhere."""

@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 Work = Callable[[sqlite3.Connection], Result]
 """Something to do on a connection; what it writes is committed together with the rest of its batch."""
 
-_FORMAT: Final = 4
+_FORMAT: Final = 5
 """`PRAGMA user_version` of the layout below."""
 _EVENTS: Final = """
 CREATE TABLE users (id INTEGER PRIMARY KEY, user_id TEXT NOT NULL UNIQUE) STRICT;
@@ -67,7 +67,16 @@ _ENCODED: Final = """
 ALTER TABLE item_changes ADD COLUMN text_key BLOB;
 ALTER TABLE item_changes ADD COLUMN text_vector BLOB;  -- float32
 """
-_LAYERS: Final = (_EVENTS, _ITEMS, _SHOWN, _ENCODED)
+_DECLARED: Final = """
+-- 1: the attributes are only those that differ from the model's item.
+ALTER TABLE item_changes ADD COLUMN partial INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE attributes (
+  name TEXT PRIMARY KEY,
+  kind TEXT NOT NULL,
+  revision INTEGER NOT NULL UNIQUE  -- in one order with those of item_changes
+) STRICT;
+"""
+_LAYERS: Final = (_EVENTS, _ITEMS, _SHOWN, _ENCODED, _DECLARED)
 """What each format added to the one before; an older file gets what it lacks."""
 _MAX_QUEUE: Final = 10_000
 

@@ -9,7 +9,7 @@ does not fit to them is not taken over.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,7 @@ import yaml  # type: ignore[import-untyped]
 from google.protobuf import json_format
 
 from conf.errors import InputError
-from ranking.filters import FilterError, attribute_kinds, compile_filter
+from ranking.filters import AttributeKind, FilterError, attribute_kinds, compile_filter
 from serving import validation
 from serving.list_rules import check_rules
 from serving.model import Model
@@ -32,12 +32,15 @@ _NOTHING: Final = pb.SurfaceDefaults()
 class Surfaces:
     """The defaults by surface; create it inside a running event loop."""
 
-    def __init__(self, path: Path | None, model: Model) -> None:
+    def __init__(
+        self, path: Path | None, model: Model, declared: Mapping[str, AttributeKind] | None = None
+    ) -> None:
         """Read the file.
 
         Args:
             path: the file; None for no defaults.
             model: has to fulfil them.
+            declared: as of `check`.
 
         Raises:
             InputError: the file cannot be read, or says what the model cannot fulfil.
@@ -46,7 +49,7 @@ class Surfaces:
         self._mark = None if path is None else mark_of(path)
         self.defaults: dict[str, pb.SurfaceDefaults] = {} if path is None else read_surfaces(path)
         """By name of the surface."""
-        self.check(model)
+        self.check(model, declared)
         self._model: Callable[[], Model] = lambda: model
         self.watch = Watch(
             self._look, _LOOK_SECONDS, "the surfaces' defaults of before stay in use", (InputError,)
@@ -57,13 +60,17 @@ class Surfaces:
         """Return the defaults of a surface; empty where there are none."""
         return self.defaults.get(surface, _NOTHING)
 
-    def check(self, model: Model) -> None:
+    def check(self, model: Model, declared: Mapping[str, AttributeKind] | None = None) -> None:
         """Check the defaults against a model.
+
+        Args:
+            model: has to fulfil them.
+            declared: attributes that its items are going to have beside those that it has now.
 
         Raises:
             InputError: naming the surface and the field that the model cannot fulfil.
         """
-        _check(self._path, self.defaults, model)
+        _check(self._path, self.defaults, model, declared or {})
 
     def start(self, model: Callable[[], Model]) -> None:
         """Follow the file from now on; `model` returns the one that has to fulfil what it says."""
@@ -77,7 +84,7 @@ class Surfaces:
         if mark == self._mark:
             return
         defaults = await asyncio.to_thread(read_surfaces, self._path)
-        _check(self._path, defaults, self._model())
+        _check(self._path, defaults, self._model(), {})
         self.defaults, self._mark = defaults, mark
 
 
@@ -108,9 +115,14 @@ def read_surfaces(path: Path) -> dict[str, pb.SurfaceDefaults]:
     return defaults
 
 
-def _check(path: Path | None, defaults: dict[str, pb.SurfaceDefaults], model: Model) -> None:
-    catalogue = model.catalogue.base
-    known = attribute_kinds(catalogue)
+def _check(
+    path: Path | None,
+    defaults: dict[str, pb.SurfaceDefaults],
+    model: Model,
+    declared: Mapping[str, AttributeKind],
+) -> None:
+    columns = model.catalogue.filtered(declared)
+    known = attribute_kinds(columns)
     for name, entry in defaults.items():
         where = f"{path}: {name}"
         try:
@@ -121,7 +133,7 @@ def _check(path: Path | None, defaults: dict[str, pb.SurfaceDefaults], model: Mo
             raise InputError(f"{where}: {problem.message}") from problem
         for index, boost in enumerate(entry.rules.boosts):
             try:
-                compile_filter(catalogue, boost.filter)
+                compile_filter(columns, boost.filter)
             except FilterError as error:
                 raise InputError(f"{where}: rules.boosts[{index}].filter: {error}") from error
 

@@ -135,7 +135,7 @@ class ItemCards:
     def __init__(self, catalogue: LiveCatalogue) -> None:
         """Find the title column, if there is one."""
         self._catalogue = catalogue
-        self._column = title_column(catalogue.attributes)
+        self._column = title_column(catalogue.base.attributes)
         frame = catalogue.base.frame
         titles = None if self._column is None else frame[self._column].cast(str, strict=False)
         texts = catalogue.base.texts

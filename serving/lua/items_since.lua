@@ -1,12 +1,21 @@
--- Read the oldest item changes after a revision, one per item.
--- KEYS: store, contents, items by revision, vectors. ARGV: id, revision, number. Returns item, revision, content and vector
--- (empty where there is none) in turn.
-local found = redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. ARGV[2], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[3])
-local changes = {}
-for place = 1, #found, 2 do
-  changes[#changes + 1] = found[place]
-  changes[#changes + 1] = string.format('%.0f', tonumber(found[place + 1]))
-  changes[#changes + 1] = redis.call('HGET', KEYS[2], found[place])
-  changes[#changes + 1] = redis.call('HGET', KEYS[4], found[place]) or ''
+-- Read the oldest changes after a revision: of items, one per item, and declared attributes.
+-- KEYS: store, contents, items by revision, vectors, attributes, attributes by revision. ARGV: id, revision, number. Returns of
+-- items name, revision, content and vector (empty where there is none) in turn, and of attributes name, revision and type.
+local function later(order)
+  return redis.call('ZRANGEBYSCORE', order, '(' .. ARGV[2], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[3])
 end
-return changes
+
+local items, attributes, found = {}, {}, later(KEYS[3])
+for place = 1, #found, 2 do
+  items[#items + 1] = found[place]
+  items[#items + 1] = string.format('%.0f', tonumber(found[place + 1]))
+  items[#items + 1] = redis.call('HGET', KEYS[2], found[place])
+  items[#items + 1] = redis.call('HGET', KEYS[4], found[place]) or ''
+end
+found = later(KEYS[6])
+for place = 1, #found, 2 do
+  attributes[#attributes + 1] = found[place]
+  attributes[#attributes + 1] = string.format('%.0f', tonumber(found[place + 1]))
+  attributes[#attributes + 1] = redis.call('HGET', KEYS[5], found[place])
+end
+return {items, attributes}

@@ -41,3 +41,29 @@ local function trim(events, known, counts, bound)
   redis.call('ZREMRANGEBYRANK', events, 0, excess - 1)
   return excess
 end
+
+-- The next revision of the items, before 1 is added. Revisions are microseconds of this Redis's clock, or the last one plus 1
+-- where that is more. So even a Redis that lost its latest changes (a failover) does not give a revision out again that
+-- replicas have applied with another content.
+local function last_revision()
+  local time = redis.call('TIME')
+  local last = tonumber(redis.call('HGET', KEYS[1], 'revision') or '0')
+  return math.max(last, tonumber(time[1]) * 1000000 + tonumber(time[2]) - 1)
+end
+
+local function keep_revision(revision)
+  local number = string.format('%.0f', revision)
+  redis.call('HSET', KEYS[1], 'revision', number)
+  return number
+end
+
+-- Store an item's newest content, empty for a deleted one.
+local function store_item(contents, order, deleted, item, content, number)
+  redis.call('HSET', contents, item, content)
+  redis.call('ZADD', order, number, item)
+  if content == '' then
+    redis.call('ZADD', deleted, number, item)
+  else
+    redis.call('ZREM', deleted, item)
+  end
+end

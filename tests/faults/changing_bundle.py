@@ -10,7 +10,7 @@ import numpy as np
 
 from features.dataset import BoolArray
 from ranking.item_values import typed_values
-from ranking.live_catalogue import ItemChange, ItemPlan, LiveItem
+from ranking.live_catalogue import Change, Declaration, ItemChange, ItemPlan, LiveItem
 from ranking.requests import Recommendation, Request
 from serving.model import Model
 from tests.serving.fake_bundle import ITEMS, FakeBundle, FakeRecommender
@@ -37,21 +37,24 @@ class ChangingBundle(FakeBundle):
         super().__init__(version)
         self.recommender: Any = ChangingRecommender(self.text_vectors)
 
-    def plan(self, changes: Sequence[ItemChange]) -> ItemPlan:
+    def plan(self, changes: Sequence[Change]) -> ItemPlan:
         upserts: dict[str, LiveItem] = {}
         deletes: dict[str, bool] = {}
-        for change in changes:
+        declared = {c.name: c.kind for c in changes if isinstance(c, Declaration)}
+        columns = self.catalogue.columns_with(declared)
+        for change in (c for c in changes if isinstance(c, ItemChange)):
             upserts.pop(change.item_id, None)
             deletes.pop(change.item_id, None)
             if change.attributes is None:
                 deletes[change.item_id] = True
             else:
-                values, _ = typed_values(change.attributes, self.catalogue.columns)
+                values, _ = typed_values(change.attributes, columns)
                 upserts[change.item_id] = LiveItem(change.item_id, str(values["title"]), values)
         vectors = (
             self.encode_items([i.text for i in upserts.values()]) if upserts else np.zeros((0, 0), np.float32)
         )
-        return ItemPlan(list(upserts.values()), list(deletes), list(range(len(upserts))), vectors)
+        encode = list(range(len(upserts)))
+        return ItemPlan(list(upserts.values()), list(deletes), encode, vectors, declared=declared)
 
     def apply(self, plan: ItemPlan) -> Model:
         before, rows, size = self.catalogue, [], self.catalogue.size
@@ -68,7 +71,7 @@ class ChangingBundle(FakeBundle):
         texts[: before.size] = self.text_vectors
         if rows:
             texts[rows] = plan.vectors
-        self.catalogue = before.next(plan.upserts, rows, hidden)
+        self.catalogue = before.next(plan.upserts, rows, hidden, plan.declared)
         self.text_vectors = texts
         self.recommender.vectors = texts
         return self

@@ -14,9 +14,9 @@ from google.protobuf.message import Message
 WORDS: Final[dict[str, list[str]]] = {
     "item_id": [*(f"i{row}" for row in range(60)), "n1", "n2", "nope"],
     "user_id": [*(f"u{number}" for number in range(60)), "stranger", "../../etc/passwd", "a\nb"],
-    "event": ["purchase", "click", "view", ""],
+    "event": ["purchase", "click", "view", "wishlist", ""],
     "surface": ["home", "cart", "HOME"],
-    "paths": ["item_id", "score", "*", "title.x", "reasons"],
+    "paths": ["item_id", "score", "*", "title.x", "reasons", "attributes.price", "attributes.brand"],
     "title": ["trail boots no1", "guitar", "Ünïcode größe 靴 🥾"],
     "key": ["title", "brand", "price", "colour", "titel"],
     "filter": [

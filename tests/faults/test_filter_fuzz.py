@@ -142,7 +142,7 @@ def catalogue(rows: list[Row]) -> Catalogue:
 def test_a_filter_passes_what_plain_python_says(expression: Expression, rows: list[Row]) -> None:
     if len(expression.text) > 2000:
         return
-    mask = MaskCache().mask("v", catalogue(rows), expression.text)
+    mask = MaskCache().mask("v", catalogue(rows).frame, expression.text)
     assert mask.tolist() == [expression.of(row) is True for row in rows], expression.text
 
 
@@ -200,7 +200,7 @@ def test_no_filter_takes_long(large: Catalogue, expression: str, passing: int) -
     """The limit is generous for busy machines; a pattern that backtracks would take years."""
     assert len(expression) <= 2000
     started = time.process_time()
-    assert int(MaskCache().mask("v", large, expression).sum()) == passing
+    assert int(MaskCache().mask("v", large.frame, expression).sum()) == passing
     assert time.process_time() - started < 20
 
 
@@ -208,7 +208,7 @@ def test_text_that_looks_alike_is_not_alike() -> None:
     rows = catalogue(
         [dict.fromkeys(TYPES) | {"name": name} for name in ("SHOES", "ЅHOES", "SHOES\u200b", "SH\0OES")]
     )
-    assert MaskCache().mask("v", rows, 'name = "SHOES"').tolist() == [True, False, False, False]
+    assert MaskCache().mask("v", rows.frame, 'name = "SHOES"').tolist() == [True, False, False, False]
     for trick in (
         'name＝"SHOES"',
         "name = ＂SHOES＂",
@@ -216,4 +216,4 @@ def test_text_that_looks_alike_is_not_alike() -> None:
         "name = “SHOES”",
     ):
         with pytest.raises(FilterError):
-            MaskCache().mask("v", rows, trick)
+            MaskCache().mask("v", rows.frame, trick)

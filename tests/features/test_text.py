@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from conf.errors import InputError
 from features.text import (
     TextTemplate,
+    has_text,
     join_parts,
     label,
     render_catalogue,
@@ -164,6 +165,26 @@ def test_a_megabyte_of_anything_is_fast(unit: str) -> None:
     start = time.perf_counter()
     assert len(_clean(text)) <= 1000
     assert time.perf_counter() - start < 3.0
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"title": "Boots"}, True),
+        ({"brand": "&amp;"}, True),
+        ({"size": 7}, True),
+        ({"tags": ["", "new"]}, True),
+        ({}, False),
+        ({"item_id": "sku-1", "price": 3.0}, False),
+        ({"title": None, "brand": " \t", "tags": []}, False),
+        ({"title": "<b>&nbsp;</b>", "brand": "<!-- x -->"}, False),
+        ({"size": float("nan")}, False),
+    ],
+)
+def test_an_item_has_text_where_more_than_its_id_is_left(fields: dict[str, object], expected: bool) -> None:
+    assert has_text(fields, TEMPLATE) is expected
+    assert (render_one({**fields, "item_id": ""}, TEMPLATE) != "") is expected
+    assert has_text(fields, TextTemplate((), ()))  # a model that reads nothing asks for nothing
 
 
 def test_the_template_comes_back_from_the_manifest() -> None:

@@ -47,7 +47,7 @@ ITEMS = Catalogue(
 
 
 def passing(expression: str) -> str:
-    mask = MaskCache().mask("v", ITEMS, expression)
+    mask = MaskCache().mask("v", ITEMS.frame, expression)
     assert mask.shape == (4,)
     assert mask.dtype == np.bool_
     return "".join(np.array(ITEMS.ids)[mask])
@@ -159,7 +159,7 @@ def test_what_passes(expression: str, expected: str) -> None:
 )
 def test_what_is_refused_and_where(expression: str, column: int, says: str) -> None:
     with pytest.raises(FilterError) as caught:
-        compile_filter(ITEMS, expression)
+        compile_filter(ITEMS.frame.schema, expression)
     assert caught.value.column == column
     assert says in str(caught.value)
     assert str(caught.value).startswith(f"column {column}: ")
@@ -174,7 +174,7 @@ def test_limits_themselves_are_allowed() -> None:
 
 
 def test_attributes_and_their_kinds() -> None:
-    kinds = attribute_kinds(ITEMS)
+    kinds = attribute_kinds(ITEMS.frame.schema)
     assert kinds["item_id"] is AttributeKind.string
     assert kinds["colour"] is AttributeKind.string
     assert kinds["price"] is kinds["big"] is AttributeKind.number
@@ -187,7 +187,7 @@ def test_attributes_and_their_kinds() -> None:
 @given(st.text(alphabet="abctagsprice in_stock():\"<>=!*[],0123.ANDORNOT'`\\ ", max_size=60))
 def test_any_text_gives_a_mask_or_a_filter_error(expression: str) -> None:
     try:
-        assert MaskCache().mask("v", ITEMS, expression).shape == (4,)
+        assert MaskCache().mask("v", ITEMS.frame, expression).shape == (4,)
     except FilterError as error:
         assert 1 <= error.column <= len(expression) + 1
 
@@ -198,17 +198,17 @@ def test_any_text_can_be_quoted(value: str) -> None:
     catalogue = Catalogue(
         pl.DataFrame({"item_id": ["a", "b"], "item_text": ["", ""], "name": [value, value + "!"]})
     )
-    assert MaskCache().mask("v", catalogue, f'name = "{quoted}"').tolist() == [True, False]
-    assert MaskCache().mask("v", catalogue, f'name:"{quoted}"').tolist() == [True, True]
+    assert MaskCache().mask("v", catalogue.frame, f'name = "{quoted}"').tolist() == [True, False]
+    assert MaskCache().mask("v", catalogue.frame, f'name:"{quoted}"').tolist() == [True, True]
 
 
 def test_masks_are_kept_per_version_and_expression_and_cannot_be_changed() -> None:
     cache = MaskCache()
-    first = cache.mask("v1", ITEMS, "in_stock")
-    assert cache.mask("v1", ITEMS, "in_stock") is first
+    first = cache.mask("v1", ITEMS.frame, "in_stock")
+    assert cache.mask("v1", ITEMS.frame, "in_stock") is first
     assert cache.cached("v1", "in_stock") is first
     assert cache.cached("v2", "in_stock") is None
-    assert cache.mask("v2", ITEMS, "in_stock") is not first
+    assert cache.mask("v2", ITEMS.frame, "in_stock") is not first
     with pytest.raises(ValueError, match="read-only"):
         first[0] = False
 
@@ -216,12 +216,12 @@ def test_masks_are_kept_per_version_and_expression_and_cannot_be_changed() -> No
 def test_the_cache_forgets_the_least_recently_used_beyond_its_size() -> None:
     cache = MaskCache(max_bytes=3 * (len(ITEMS) + sys.getsizeof("stock = 1") + ENTRY_BYTES))
     for stock in (1, 2, 3):
-        cache.mask("v", ITEMS, f"stock = {stock}")
+        cache.mask("v", ITEMS.frame, f"stock = {stock}")
     assert cache.cached("v", "stock = 1") is not None  # now the most recent
-    cache.mask("v", ITEMS, "stock = 4")
+    cache.mask("v", ITEMS.frame, "stock = 4")
     assert [cache.cached("v", f"stock = {s}") is not None for s in (1, 2, 3, 4)] == [True, False, True, True]
     small = MaskCache(max_bytes=1)
-    small.mask("v", ITEMS, "in_stock")
+    small.mask("v", ITEMS.frame, "in_stock")
     assert small.cached("v", "in_stock") is not None  # one mask always fits
 
 
@@ -229,6 +229,6 @@ def test_long_expressions_over_few_items_count_too() -> None:
     cache = MaskCache(max_bytes=100_000)
     expressions = [f'category = "{"x" * 1900}{number}"' for number in range(200)]
     for expression in expressions:
-        cache.mask("v", ITEMS, expression)
+        cache.mask("v", ITEMS.frame, expression)
     kept = sum(cache.cached("v", expression) is not None for expression in expressions)
     assert 100_000 / 3000 < kept < 100_000 / 1900

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from features.dataset import BoolArray, Catalogue, FloatArray, IntArray
-from ranking.live_catalogue import ItemChange, ItemPlan, LiveCatalogue
+from ranking.live_catalogue import Change, ItemPlan, LiveCatalogue
 from ranking.requests import Reason, Recommendation, Recommended, Request
 from serving.model import Model
 
@@ -143,7 +143,7 @@ class FakeBundle:
     def current(self) -> FakeBundle:
         return self
 
-    def plan(self, changes: Sequence[ItemChange]) -> ItemPlan:
+    def plan(self, changes: Sequence[Change]) -> ItemPlan:
         raise AssertionError("the fake bundle's items do not change")
 
     def apply(self, plan: ItemPlan) -> Model:

@@ -19,7 +19,10 @@ from tests.serving.conftest import Harness
 ROOT = Path(__file__).parents[2]
 PROTO = ROOT / "serving/proto/shelfwise/v1/recommendations.proto"
 SERVICE = pb.DESCRIPTOR.services_by_name["RecommendationService"]
-MUTATING = ("RecordEvents", "UpsertItems", "DeleteItems", "DeleteUser")
+MUTATING = (
+    "RecordEvents", "UpsertItems", "UpdateItem", "BatchUpdateItems", "DeclareAttributes", "DeleteItems",
+    "DeleteUser",
+)  # fmt: skip
 
 
 def request_messages() -> list[Descriptor]:

@@ -10,10 +10,11 @@ from typing import TypeVar
 
 import pytest
 
-from ranking.live_catalogue import ItemChange, ItemPlan, LiveItem, TextVector
+from ranking.filters import AttributeKind
+from ranking.live_catalogue import Change, Declaration, ItemChange, ItemPlan, LiveItem, TextVector
 from serving.batching import Batcher, QueueFull
 from serving.follower import ItemFollower
-from serving.item_changes import StoredChange
+from serving.item_changes import Declared, Replaced, StoredChange
 from serving.model import Answer, Job, Model
 from serving.run_jobs import run_jobs
 from serving.user_state import StateUnavailable
@@ -33,10 +34,11 @@ class Notebook(FakeBundle):
         self.applied: list[list[str]] = []
         self.threads: set[str] = set()
 
-    def plan(self, changes: Sequence[ItemChange]) -> ItemPlan:
-        upserts = [LiveItem(c.item_id, f"text of {c.item_id}", {}) for c in changes]
+    def plan(self, changes: Sequence[Change]) -> ItemPlan:
+        items = [change for change in changes if isinstance(change, ItemChange)]
+        upserts = [LiveItem(c.item_id, f"text of {c.item_id}", {}) for c in items]
         vectors = self.encode_items([item.text for item in upserts])
-        fresh = {c.item_id: ENCODED for c in changes if c.encoded is None}
+        fresh = {c.item_id: ENCODED for c in items if c.encoded is None}
         return ItemPlan(upserts, [], list(range(len(upserts))), vectors, fresh=fresh)
 
     def apply(self, plan: ItemPlan) -> Model:
@@ -61,6 +63,22 @@ class Changes:
             self.stored.append(StoredChange(len(self.stored) + 1, change))
         return len(self.stored)
 
+    async def contents(
+        self, item_ids: Sequence[str], deadline: float | None = None
+    ) -> list[tuple[int, ItemChange | None]]:
+        raise AssertionError("following asks for what is later only")
+
+    async def replace(
+        self, changes: Sequence[ItemChange], known: Sequence[int], deadline: float | None = None
+    ) -> Replaced:
+        raise AssertionError("following changes nothing")
+
+    async def declare(self, declarations: Sequence[Declaration], deadline: float | None = None) -> Declared:
+        raise AssertionError("following declares nothing")
+
+    async def declared(self) -> dict[str, AttributeKind]:
+        return {}
+
     async def since(self, revision: int, limit: int) -> list[StoredChange]:
         if self.failures:
             raise self.failures.pop()
@@ -69,7 +87,7 @@ class Changes:
     async def keep(self, encoded: Sequence[tuple[StoredChange, TextVector]]) -> None:
         if self.keeping_fails is not None:
             raise self.keeping_fails
-        self.kept += [stored.change.item_id for stored, vector in encoded if vector is ENCODED]
+        self.kept += [stored.item.item_id for stored, vector in encoded if vector is ENCODED]
 
     def encoded_elsewhere(self, *item_ids: str) -> None:
         for item_id in item_ids:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from ranking.live_catalogue import ItemChange, TextVector
+from ranking.filters import AttributeKind
+from ranking.live_catalogue import Declaration, ItemChange, TextVector
 from serving.item_changes import ItemChanges, StoredChange
 from serving.stores import Stores
 from serving.user_state import Outcome, PastEvent, Snapshot
@@ -61,6 +63,93 @@ def test_changes_are_told_in_order_and_the_newest_of_an_item_counts(backend: Bac
     backend.items(scenario)
 
 
+def test_a_change_is_stored_only_if_the_item_is_as_it_was_read(backend: Backend) -> None:
+    price = ItemChange("a", {"price": 4.0, "brand": None}, partial=True)
+
+    async def scenario(changes: ItemChanges) -> None:
+        assert await changes.contents(["a", "b"]) == [(0, None), (0, None)]
+        first = await changes.replace([price, HAT], [0, 0])
+        assert first.others == [] and first.revision == await changes.newest()
+        assert await changes.contents(["b", "a"]) == [(first.revision, HAT), (first.revision - 1, price)]
+        stale = await changes.replace([GONE, BOOT], [0, first.revision])
+        assert (stale.revision, stale.others) == (0, [0, 1])
+        assert await changes.newest() == first.revision
+        mixed = await changes.replace([GONE, HAT], [first.revision - 1, 7])
+        assert (mixed.revision > first.revision, mixed.others) == (True, [1])
+        assert await changes.contents(["a"]) == [(mixed.revision, GONE)]
+        back = await changes.store([BOOT])  # whoever stores without having read wins, and is seen
+        assert (await changes.replace([price], [mixed.revision])).others == [0]
+        assert (await changes.replace([price], [back])).others == []
+        assert [stored.change for stored in await changes.since(0, 9)] == [HAT, price]
+
+    backend.items(scenario)
+
+
+def test_a_replaced_change_keeps_the_vector_it_came_with(backend: Backend) -> None:
+    vector = TextVector(bytes(16), b"1234")
+
+    async def scenario(changes: ItemChanges) -> None:
+        await changes.replace([replace(BOOT, encoded=vector), HAT], [0, 0])
+        (at, boot), (_, hat) = await changes.contents(["a", "b"])
+        assert boot is not None and hat is not None
+        assert (boot.encoded, hat.encoded) == (vector, None)
+        await changes.replace([BOOT], [at])
+        assert [stored.item.encoded for stored in await changes.since(0, 9)] == [None, None]
+
+    backend.items(scenario)
+
+
+def test_of_many_who_change_an_item_at_once_each_finds_what_the_others_did(backend: Backend) -> None:
+    async def scenario(left: Stores) -> None:
+        async def add(changes: ItemChanges, name: str) -> None:
+            while True:
+                [(revision, found)] = await changes.contents(["a"])
+                before = {} if found is None else dict(found.attributes or {})
+                if not (await changes.replace([ItemChange("a", {**before, name: 1})], [revision])).others:
+                    return
+
+        async with backend.opened() as right:
+            stores = (left.items, right.items)
+            await asyncio.gather(*(add(stores[n % 2], f"n{n}") for n in range(20)))
+        [(_, found)] = await left.items.contents(["a"])
+        assert found is not None and found.attributes == {f"n{n}": 1 for n in range(20)}
+
+    backend.run(scenario)
+
+
+def test_declared_attributes_are_changes_in_the_same_order(backend: Backend) -> None:
+    stock, launch = (
+        Declaration("in_stock", AttributeKind.boolean),
+        Declaration("Lager: ä", AttributeKind.time),
+    )
+
+    async def write(changes: ItemChanges) -> None:
+        assert await changes.declared() == {}
+        first = await changes.store([BOOT])
+        done = await changes.declare([stock])
+        assert done.revision > first and done.others == {}
+        assert await changes.newest() == done.revision
+        await changes.store([HAT])
+        both = await changes.declare([stock, launch, launch])
+        assert both.revision == await changes.newest()
+        other = Declaration("in_stock", AttributeKind.string)
+        refused = await changes.declare([Declaration("new", AttributeKind.list), other])
+        assert (refused.revision, refused.others) == (0, {"in_stock": AttributeKind.boolean})
+        again = await changes.declare([stock])
+        assert again.revision <= await changes.newest()
+
+    async def read(changes: ItemChanges) -> None:
+        assert await changes.declared() == {"in_stock": AttributeKind.boolean, "Lager: ä": AttributeKind.time}
+        told = await changes.since(0, 9)
+        assert [stored.change for stored in told] == [BOOT, stock, HAT, launch]
+        assert [stored.revision for stored in told] == sorted({stored.revision for stored in told})
+        assert await changes.since(told[0].revision, 2) == told[1:3]
+        assert await changes.since(told[-1].revision, 9) == []
+
+    backend.items(write)
+    backend.items(read)
+
+
 def test_changes_are_there_after_reopening(backend: Backend) -> None:
     async def write(changes: ItemChanges) -> int:
         return await changes.store([BOOT, HAT, ItemChange("b", None)])
@@ -78,7 +167,7 @@ def test_vectors_are_kept_with_the_change_that_they_belong_to(backend: Backend) 
     async def write(changes: ItemChanges) -> None:
         await changes.store([BOOT, HAT])
         boot, hat = await changes.since(0, 10)
-        assert boot.change.encoded is None
+        assert boot.item.encoded is None
         await changes.keep([(boot, vectors[0]), (hat, vectors[1])])
         assert await encoded(changes) == {"a": vectors[0], "b": vectors[1]}
         await changes.store([BOOT])
@@ -86,7 +175,7 @@ def test_vectors_are_kept_with_the_change_that_they_belong_to(backend: Backend) 
         await changes.keep([(boot, vectors[2]), (hat, vectors[3])])  # the first is superseded by now
 
     async def encoded(changes: ItemChanges) -> dict[str, TextVector | None]:
-        return {stored.change.item_id: stored.change.encoded for stored in await changes.since(0, 10)}
+        return {stored.item.item_id: stored.item.encoded for stored in await changes.since(0, 10)}
 
     backend.items(write)
     assert backend.items(encoded) == {"b": vectors[3], "a": None}  # reopened
@@ -103,7 +192,7 @@ def test_revisions_are_used_once_and_nobody_who_saw_one_missed_another(backend: 
                 for stored in await changes.since(at, 3):
                     assert stored.revision > at
                     at = stored.revision
-                    seen[at] = stored.change.item_id
+                    seen[at] = stored.item.item_id
 
         async with backend.opened() as right:
             following = asyncio.create_task(follow(right.items))

@@ -180,7 +180,7 @@ def test_a_redis_that_forgot_everything_is_a_new_beginning(
         assert [e.item_id for e in await users.history("u", 5)] == ["b"]
         # A follower that has seen the lost change does see the next one.
         assert await stores.items.store([ItemChange("b", None)]) > revision
-        assert [s.change.item_id for s in await stores.items.since(revision, 5)] == ["b"]
+        assert [s.item.item_id for s in await stores.items.since(revision, 5)] == ["b"]
 
     opened(redis.url, scenario)
     assert caplog.text.count("has lost its data") == 1

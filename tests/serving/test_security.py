@@ -28,17 +28,28 @@ from tests.serving.conftest import Harness, Servers
 METHODS = [m.name for m in pb.DESCRIPTOR.services_by_name["RecommendationService"].methods]
 SCOPES = {
     "Recommend": "read", "SearchItems": "read", "SimilarItems": "read", "GetStatus": "read",
+    "GetItem": "read", "ListItems": "read",
     "BatchRecommend": "batch", "RecordEvents": "events",
-    "UpsertItems": "admin", "DeleteItems": "admin", "DeleteUser": "admin",
+    "UpsertItems": "admin", "UpdateItem": "admin", "BatchUpdateItems": "admin",
+    "DeclareAttributes": "admin", "DeleteItems": "admin", "DeleteUser": "admin",
 }  # fmt: skip
 GOOD: dict[str, Any] = {
     "Recommend": pb.RecommendRequest(),
     "SearchItems": pb.SearchItemsRequest(query="boots"),
     "SimilarItems": pb.SimilarItemsRequest(item_id="i1"),
     "GetStatus": pb.GetStatusRequest(),
+    "GetItem": pb.GetItemRequest(item_id="i1"),
+    "ListItems": pb.ListItemsRequest(),
     "BatchRecommend": pb.BatchRecommendRequest(all_users=True),
     "RecordEvents": pb.RecordEventsRequest(events=[pb.Event(user_id="u", item_id="i1", event="click")]),
     "UpsertItems": pb.UpsertItemsRequest(items=[pb.Item(item_id="n")], validate_only=True),
+    "UpdateItem": pb.UpdateItemRequest(
+        item=pb.Item(item_id="i1"), update_mask={"paths": ["attributes.price"]}, validate_only=True
+    ),
+    "BatchUpdateItems": pb.BatchUpdateItemsRequest(requests=[pb.UpdateItemRequest()], validate_only=True),
+    "DeclareAttributes": pb.DeclareAttributesRequest(
+        attributes=[pb.AttributeDeclaration(name="shelf", type=pb.Attribute.STRING)], validate_only=True
+    ),
     "DeleteItems": pb.DeleteItemsRequest(item_ids=[""]),
     "DeleteUser": pb.DeleteUserRequest(user_id="u"),
 }

@@ -372,6 +372,9 @@ class RowReject(_message.Message):
         CATALOGUE_FULL: _ClassVar[RowReject.Reason]
         ATTRIBUTION_TOKEN: _ClassVar[RowReject.Reason]
         LIST_POSITION: _ClassVar[RowReject.Reason]
+        ITEM_TEXT: _ClassVar[RowReject.Reason]
+        ITEM_NOT_FOUND: _ClassVar[RowReject.Reason]
+        UPDATE_MASK: _ClassVar[RowReject.Reason]
     REASON_UNSPECIFIED: RowReject.Reason
     USER_ID: RowReject.Reason
     ITEM_ID: RowReject.Reason
@@ -383,6 +386,9 @@ class RowReject(_message.Message):
     CATALOGUE_FULL: RowReject.Reason
     ATTRIBUTION_TOKEN: RowReject.Reason
     LIST_POSITION: RowReject.Reason
+    ITEM_TEXT: RowReject.Reason
+    ITEM_NOT_FOUND: RowReject.Reason
+    UPDATE_MASK: RowReject.Reason
     INDEX_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
@@ -431,6 +437,102 @@ class UpsertItemsResponse(_message.Message):
     request_id: str
     def __init__(self, upserted_count: _Optional[int] = ..., rejects: _Optional[_Iterable[_Union[RowReject, _Mapping]]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
+class GetItemRequest(_message.Message):
+    __slots__ = ("item_id",)
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    item_id: str
+    def __init__(self, item_id: _Optional[str] = ...) -> None: ...
+
+class GetItemResponse(_message.Message):
+    __slots__ = ("item", "request_id")
+    ITEM_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    item: Item
+    request_id: str
+    def __init__(self, item: _Optional[_Union[Item, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class ListItemsRequest(_message.Message):
+    __slots__ = ("page_size", "page_token", "filter")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    filter: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., filter: _Optional[str] = ...) -> None: ...
+
+class ListItemsResponse(_message.Message):
+    __slots__ = ("items", "next_page_token", "request_id")
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[Item]
+    next_page_token: str
+    request_id: str
+    def __init__(self, items: _Optional[_Iterable[_Union[Item, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class UpdateItemRequest(_message.Message):
+    __slots__ = ("item", "update_mask", "allow_missing", "validate_only")
+    ITEM_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_MASK_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_MISSING_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    item: Item
+    update_mask: _field_mask_pb2.FieldMask
+    allow_missing: bool
+    validate_only: bool
+    def __init__(self, item: _Optional[_Union[Item, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., allow_missing: _Optional[bool] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+
+class UpdateItemResponse(_message.Message):
+    __slots__ = ("item", "request_id")
+    ITEM_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    item: Item
+    request_id: str
+    def __init__(self, item: _Optional[_Union[Item, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class BatchUpdateItemsRequest(_message.Message):
+    __slots__ = ("requests", "validate_only")
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    requests: _containers.RepeatedCompositeFieldContainer[UpdateItemRequest]
+    validate_only: bool
+    def __init__(self, requests: _Optional[_Iterable[_Union[UpdateItemRequest, _Mapping]]] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+
+class BatchUpdateItemsResponse(_message.Message):
+    __slots__ = ("updated_count", "rejects", "request_id")
+    UPDATED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    REJECTS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    updated_count: int
+    rejects: _containers.RepeatedCompositeFieldContainer[RowReject]
+    request_id: str
+    def __init__(self, updated_count: _Optional[int] = ..., rejects: _Optional[_Iterable[_Union[RowReject, _Mapping]]] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class AttributeDeclaration(_message.Message):
+    __slots__ = ("name", "type")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    type: Attribute.Type
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[_Union[Attribute.Type, str]] = ...) -> None: ...
+
+class DeclareAttributesRequest(_message.Message):
+    __slots__ = ("attributes", "validate_only")
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    attributes: _containers.RepeatedCompositeFieldContainer[AttributeDeclaration]
+    validate_only: bool
+    def __init__(self, attributes: _Optional[_Iterable[_Union[AttributeDeclaration, _Mapping]]] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+
+class DeclareAttributesResponse(_message.Message):
+    __slots__ = ("declared_count", "request_id")
+    DECLARED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    declared_count: int
+    request_id: str
+    def __init__(self, declared_count: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
+
 class DeleteItemsRequest(_message.Message):
     __slots__ = ("item_ids", "validate_only")
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -440,12 +542,14 @@ class DeleteItemsRequest(_message.Message):
     def __init__(self, item_ids: _Optional[_Iterable[str]] = ..., validate_only: _Optional[bool] = ...) -> None: ...
 
 class DeleteItemsResponse(_message.Message):
-    __slots__ = ("deleted_count", "request_id")
+    __slots__ = ("deleted_count", "request_id", "unknown_item_ids")
     DELETED_COUNT_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     deleted_count: int
     request_id: str
-    def __init__(self, deleted_count: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
+    unknown_item_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, deleted_count: _Optional[int] = ..., request_id: _Optional[str] = ..., unknown_item_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DeleteUserRequest(_message.Message):
     __slots__ = ("user_id", "validate_only")
@@ -478,7 +582,7 @@ class SurfaceDefaults(_message.Message):
     def __init__(self, exclude_seen: _Optional[bool] = ..., diversity: _Optional[float] = ..., rules: _Optional[_Union[ListRules, _Mapping]] = ...) -> None: ...
 
 class Attribute(_message.Message):
-    __slots__ = ("name", "type")
+    __slots__ = ("name", "type", "declared")
     class Type(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         TYPE_UNSPECIFIED: _ClassVar[Attribute.Type]
@@ -495,9 +599,11 @@ class Attribute(_message.Message):
     LIST: Attribute.Type
     NAME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
+    DECLARED_FIELD_NUMBER: _ClassVar[int]
     name: str
     type: Attribute.Type
-    def __init__(self, name: _Optional[str] = ..., type: _Optional[_Union[Attribute.Type, str]] = ...) -> None: ...
+    declared: bool
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[_Union[Attribute.Type, str]] = ..., declared: _Optional[bool] = ...) -> None: ...
 
 class FailedReload(_message.Message):
     __slots__ = ("model_version", "reason", "time")

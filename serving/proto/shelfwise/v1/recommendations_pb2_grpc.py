@@ -60,10 +60,35 @@ class RecommendationServiceStub:
                 request_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.RecordEventsRequest.SerializeToString,
                 response_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.RecordEventsResponse.FromString,
                 _registered_method=True)
+        self.GetItem = channel.unary_unary(
+                '/shelfwise.v1.RecommendationService/GetItem',
+                request_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.GetItemRequest.SerializeToString,
+                response_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.GetItemResponse.FromString,
+                _registered_method=True)
+        self.ListItems = channel.unary_unary(
+                '/shelfwise.v1.RecommendationService/ListItems',
+                request_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.ListItemsRequest.SerializeToString,
+                response_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.ListItemsResponse.FromString,
+                _registered_method=True)
         self.UpsertItems = channel.unary_unary(
                 '/shelfwise.v1.RecommendationService/UpsertItems',
                 request_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.UpsertItemsRequest.SerializeToString,
                 response_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.UpsertItemsResponse.FromString,
+                _registered_method=True)
+        self.UpdateItem = channel.unary_unary(
+                '/shelfwise.v1.RecommendationService/UpdateItem',
+                request_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.UpdateItemRequest.SerializeToString,
+                response_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.UpdateItemResponse.FromString,
+                _registered_method=True)
+        self.BatchUpdateItems = channel.unary_unary(
+                '/shelfwise.v1.RecommendationService/BatchUpdateItems',
+                request_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.BatchUpdateItemsRequest.SerializeToString,
+                response_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.BatchUpdateItemsResponse.FromString,
+                _registered_method=True)
+        self.DeclareAttributes = channel.unary_unary(
+                '/shelfwise.v1.RecommendationService/DeclareAttributes',
+                request_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.DeclareAttributesRequest.SerializeToString,
+                response_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.DeclareAttributesResponse.FromString,
                 _registered_method=True)
         self.DeleteItems = channel.unary_unary(
                 '/shelfwise.v1.RecommendationService/DeleteItems',
@@ -131,10 +156,56 @@ class RecommendationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetItem(self, request, context):
+        """Returns an item with its attributes as they are served now: the model's, or what has become of them since.
+
+        Errors: NOT_FOUND (reason ITEM_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListItems(self, request, context):
+        """Returns the items that can be recommended, in the order of their ids.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UpsertItems(self, request, context):
         """Adds items or replaces them by id. The response is sent once they can be recommended and found; they outlive
         restarts and new models. A row that cannot be taken is reported in `rejects` and does not stop the others. Sending
         the same items again is harmless.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateItem(self, request, context):
+        """Changes some attributes of an item and leaves the others as they are, whoever changes those at the same time. The
+        response is sent once lists and filters know it.
+
+        Errors: NOT_FOUND (reason ITEM_NOT_FOUND) unless `allow_missing` is set; INVALID_ARGUMENT with the reason ITEM_TEXT
+        where the item would have no text any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchUpdateItems(self, request, context):
+        """The same for many items, for example prices and stock. A row that cannot be taken is reported in `rejects` and does
+        not stop the others.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeclareAttributes(self, request, context):
+        """Adds attributes that the model does not know: from then on items can have values of them, and filters, caps and
+        boosts can refer to them, without a new model. They outlive restarts and new models; a model that knows an attribute
+        of the name with another type keeps its own. Declaring the same again is harmless.
+
+        Errors: INVALID_ARGUMENT with the reason ATTRIBUTE_TYPE where an attribute is there already with another type.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -190,10 +261,35 @@ def add_RecommendationServiceServicer_to_server(servicer, server):
                     request_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.RecordEventsRequest.FromString,
                     response_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.RecordEventsResponse.SerializeToString,
             ),
+            'GetItem': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetItem,
+                    request_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.GetItemRequest.FromString,
+                    response_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.GetItemResponse.SerializeToString,
+            ),
+            'ListItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListItems,
+                    request_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.ListItemsRequest.FromString,
+                    response_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.ListItemsResponse.SerializeToString,
+            ),
             'UpsertItems': grpc.unary_unary_rpc_method_handler(
                     servicer.UpsertItems,
                     request_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.UpsertItemsRequest.FromString,
                     response_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.UpsertItemsResponse.SerializeToString,
+            ),
+            'UpdateItem': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateItem,
+                    request_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.UpdateItemRequest.FromString,
+                    response_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.UpdateItemResponse.SerializeToString,
+            ),
+            'BatchUpdateItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchUpdateItems,
+                    request_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.BatchUpdateItemsRequest.FromString,
+                    response_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.BatchUpdateItemsResponse.SerializeToString,
+            ),
+            'DeclareAttributes': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeclareAttributes,
+                    request_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.DeclareAttributesRequest.FromString,
+                    response_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.DeclareAttributesResponse.SerializeToString,
             ),
             'DeleteItems': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteItems,
@@ -358,6 +454,60 @@ class RecommendationService:
             _registered_method=True)
 
     @staticmethod
+    def GetItem(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shelfwise.v1.RecommendationService/GetItem',
+            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.GetItemRequest.SerializeToString,
+            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.GetItemResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shelfwise.v1.RecommendationService/ListItems',
+            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.ListItemsRequest.SerializeToString,
+            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.ListItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def UpsertItems(request,
             target,
             options=(),
@@ -374,6 +524,87 @@ class RecommendationService:
             '/shelfwise.v1.RecommendationService/UpsertItems',
             serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.UpsertItemsRequest.SerializeToString,
             serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.UpsertItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateItem(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shelfwise.v1.RecommendationService/UpdateItem',
+            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.UpdateItemRequest.SerializeToString,
+            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.UpdateItemResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchUpdateItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shelfwise.v1.RecommendationService/BatchUpdateItems',
+            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.BatchUpdateItemsRequest.SerializeToString,
+            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.BatchUpdateItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeclareAttributes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shelfwise.v1.RecommendationService/DeclareAttributes',
+            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.DeclareAttributesRequest.SerializeToString,
+            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.DeclareAttributesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -101,7 +101,7 @@ def bundles(asked: argparse.Namespace, cut: Cut, folder: Path) -> dict[str, Path
     arms = {AS_SERVED: work}
     if asked.code is None and NOVELTY in {field.name for field in dataclasses.fields(RerankConfig)}:
         arms["novelty off"] = folder / f"{name}-off"
-        settings = [f"rerank.{NOVELTY}=0", f"reuse=[{work.resolve()}]"]
+        settings = [f"rerank.{NOVELTY}=null", f"reuse=[{work.resolve()}]"]
         run_once(merge_overrides(overrides, settings), arms["novelty off"], CONSOLE)
     return arms
 

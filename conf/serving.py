@@ -106,6 +106,9 @@ class RedisConfig:
     """Beginning of every key."""
     max_user_events: int = 10000
     """Events kept per user, the newest ones, impressions and all others counted apart; 0 keeps all."""
+    max_feed_events: int = 500000
+    """Recorded events that a starting server can still count towards popularity and co-occurrence, the newest
+    ones, impressions left out; about this many are kept."""
     max_connections: int = 64
     """Connections per server; more requests wait for one."""
     timeout_seconds: float = 2.0
@@ -119,7 +122,7 @@ class RedisConfig:
         """Check ranges."""
         require(bool(self.prefix), "redis.prefix must not be empty")
         at_least(0, self, "redis.", "max_user_events", "retries")
-        at_least(1, self, "redis.", "max_connections")
+        at_least(1, self, "redis.", "max_connections", "max_feed_events")
         for name in ("timeout_seconds", "erase_seconds"):
             require(getattr(self, name) > 0, f"redis.{name} must be positive")
 
@@ -156,6 +159,8 @@ class ServeConfig:
     """BatchRecommend streams at once."""
     item_poll_seconds: float = 0.2
     """How often changes of items by other servers on the same state are looked for."""
+    event_poll_seconds: float = 0.5
+    """How often events recorded by other servers on the same state are looked for, to be counted."""
     max_future_seconds: float = 3600.0
     """How far ahead of the server's clock an event's time may lie; more is rejected."""
     max_message_bytes: int = 4194304
@@ -198,6 +203,7 @@ class ServeConfig:
             "metrics.port: the workers' ports end beyond 65535",
         )
         require(self.item_poll_seconds > 0, "item_poll_seconds must be positive")
+        require(self.event_poll_seconds > 0, "event_poll_seconds must be positive")
         at_least(0, self, "", "threads", "list_threads")
         at_least(0, self, "", "max_future_seconds", "drain_seconds", "reload_seconds")
 

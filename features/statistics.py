@@ -21,6 +21,8 @@ from features.splits import ragged_ranges
 DAY = 86_400
 MAX_ATTRIBUTES = 4
 MAX_GAP_DAYS = 365.0
+RECENT_DAYS = 14.0
+"""Days after which an event counts half towards recent popularity."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,7 @@ def item_statistics(dataset: Dataset, end: LongArray, now: int, neighbours: int,
     return Statistics(
         now=np.array([now], dtype=np.int64),
         count=np.bincount(item, minlength=items).astype(np.float32),
-        recent=decayed(14.0),
+        recent=decayed(RECENT_DAYS),
         repeat_rate=rate.astype(np.float32),
         gap_days=gap.astype(np.float32),
         log_price=price,

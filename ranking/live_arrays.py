@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,35 +15,12 @@ from encoders.affinity import Affinity, lenders
 from encoders.factors import LENDERS, Factors
 from encoders.towers import Towers
 from features import schema
-from features.arrays import whole_block
 from features.candidates import ItemArrays
-from features.dataset import Catalogue, FloatArray, IntArray, LongArray
+from features.dataset import BoolArray, Catalogue, FloatArray, IntArray
 from features.statistics import Neighbours, Statistics, attribute_codes
 from ranking.assemble import Sketch, near_recent, unit
+from ranking.growing import Growing
 from ranking.live_catalogue import LiveItem
-
-Number = TypeVar("Number", bound=np.generic)
-
-
-class Growing(Generic[Number]):
-    """Rows in one block of memory that later rows are appended to.
-
-    Memory for the later rows is reserved, not used: the operating system provides it when a row is written. A
-    view taken earlier stays valid, and sees rows that are overwritten.
-    """
-
-    def __init__(self, rows: npt.NDArray[Number], room: int) -> None:
-        """Take over rows [count, ...] that have room for more behind them; copy others."""
-        self._block = whole_block(rows, room)
-
-    def view(self, size: int) -> npt.NDArray[Number]:
-        """Return the first rows, [size, ...], without copying."""
-        return self._block[:size]
-
-    def put(self, rows: LongArray | IntArray, values: npt.ArrayLike) -> None:
-        """Write rows; the caller keeps them within the reserved memory."""
-        self._block[rows] = values
-
 
 _NOT_OF_ITEMS = {"now", "demand_keys", "demand_totals", "demand_calendar"}
 """Statistics without a row per item. The keys of demand grow with the row, so later rows change none."""
@@ -172,6 +149,15 @@ class LiveArrays:
         none = {"vectors": self._factors.view(0), "dual": self._dual.view(0)}
         self._solver = None if factors is None else replace(factors, **none)
         self.statistics = LiveStatistics(arrays.statistics, room)
+        self.base_size = len(text_vectors)
+        """Rows of the bundle."""
+        self._lends: BoolArray = arrays.statistics.count > 0
+        """[base rows] items whose factors were learnt: whatever is recorded later, they alone can lend."""
+
+    def _learnt(self, size: int) -> BoolArray:
+        """Return which items have factors of their own, [size]."""
+        learnt: BoolArray = np.pad(self._lends, (0, size - len(self._lends)))
+        return learnt
 
     def text_vectors(self, size: int) -> FloatArray:
         """Return the unit text vectors of the first rows, [size, text dim]."""
@@ -258,32 +244,36 @@ class LiveArrays:
         """
         if self._affinity is None or self.factors(size) is None:
             return None
-        units, known = self._affinity_units.view(size), self.statistics.view(size).count > 0
-        return lenders(self._affinity.units(text_vectors), units, known, LENDERS)
+        units = self._affinity_units.view(size)
+        return lenders(self._affinity.units(text_vectors), units, self._learnt(size), LENDERS)
 
     def put_borrowed(self, rows: IntArray, near: Neighbours | None, touched: IntArray, size: int) -> None:
         """Write what is known of items through their text neighbours alone.
 
         Args:
-            rows: whose texts are new; those without events borrow factors from what reads like them.
+            rows: whose texts are new; those without events at training borrow factors from like ones.
             near: `lenders` of the rows' texts.
             touched: rows whose lists of neighbours have changed.
             size: rows of the catalogue.
 
         """
         ids, weights = self._near_ids.view(size), self._near_weights.view(size)
-        statistics = self.statistics.view(size)
-        self._near_recent.put(touched, near_recent(ids[touched], statistics))
+        self.refresh_near_recent(touched, size)
         factors = self.factors(size)
         if factors is None:
             return
-        known = statistics.count > 0
+        known = self._learnt(size)
         borrows = ~known[rows]
         near = near or Neighbours(ids[rows], weights[rows])
         rows, near = rows[borrows], Neighbours(near.ids[borrows], near.weights[borrows])
         vectors, dual = factors.lent(near, known)
         self._factors.put(rows, vectors)
         self._dual.put(rows, dual)
+
+    def refresh_near_recent(self, rows: IntArray, size: int) -> None:
+        """Write how much is bought of what reads like some items, see `ranking.assemble.near_recent`."""
+        ids = self._near_ids.view(size)
+        self._near_recent.put(rows, near_recent(ids[rows], self.statistics.view(size)))
 
     def forget_neighbour(self, row: int, size: int) -> IntArray:
         """Take a row whose text changes out of the lists of its former neighbours, which are returned."""

@@ -34,11 +34,14 @@ from ranking.live_catalogue import (
     LiveCatalogue,
     LiveItem,
 )
+from ranking.live_events import LiveEvents
 from ranking.live_index import LiveIndex
 from ranking.live_version import LiveVersion, NewestRecommender
 from ranking.live_words import LiveWords
+from ranking.popularity_order import PopularityOrder
 from ranking.recommender import Recommender
-from ranking.sources import CandidateSources, Kept, new_vectors
+from ranking.recorded_events import Counted, RecordedEvent
+from ranking.sources import CandidateSources, Kept, new_vectors, popularity
 from ranking.subset_index import SubsetIndex
 from ranking.word_index import WordIndex
 
@@ -61,8 +64,8 @@ class LiveItems:
         self._config, self._click_kinds = recommender.config, recommender.click_kinds
         self._towers, self._ranker = recommender.towers, recommender.ranker
         self._base_size = len(bundle.catalogue)
-        self._popular = recommender.sources.by_popularity
-        """Rows by popularity, deleted ones included, which may come back."""
+        statistics, popular = recommender.arrays.statistics, recommender.sources.by_popularity
+        self._popular = PopularityOrder(popular, popularity(statistics.recent, statistics.count), room)
         self._index = recommender.index
         self._text_index = recommender.text_index
         self._factor_index = recommender.sources.factor_index
@@ -75,8 +78,6 @@ class LiveItems:
         self._words = recommender.texts.words or LiveWords(WordIndex.build(bundle.catalogue, self._template))
         self._usual = recommender.texts.usual
         self._kinds = bundle.kinds
-        self._counts: FloatArray | None = None
-        """[items] events that have been told instead of those of the statistics."""
         self._codes = AttributeCodes(bundle.catalogue, recommender.arrays.statistics.attributes)
         self._affinity = recommender.affinity
         self._arrays = LiveArrays(
@@ -84,6 +85,7 @@ class LiveItems:
         )
         self._outdated = np.zeros(self._base_size, dtype=np.bool_)
         """[base rows] whose vectors have changed."""
+        self._events = LiveEvents(self._arrays, self._popular, recommender.config.window, room)
         # Exact searches read vectors from the shared block, so that the loaded arrays can be let go.
         arrays = self._arrays.view(self._base_size)
         self._index.vectors = arrays.item_vectors
@@ -214,6 +216,8 @@ class LiveItems:
             self._moved_factors = base.factor_vectors[self._moved]
             self._moved_new = new_vectors(base)[self._moved]
         self._newest.recommender = self._recommender(catalogue)
+        if size > before.size and self._events.waits and self._events.count_waiting(catalogue):
+            self._newest.recommender = self._recommender(catalogue)
         self.current = LiveVersion(self._bundle, catalogue, self._newest)
         return self.current
 
@@ -229,21 +233,18 @@ class LiveItems:
             changed.append((position, self._reader.item(item.item_id, item.text, title)))
         return changed
 
-    def observe_popularity(self, counts: FloatArray) -> None:
-        """Order popular items by event counts [items] from now on; for a bundle that has seen no event.
+    def count_events(self, events: Sequence[RecordedEvent]) -> Counted:
+        """Count events that were recorded since the bundle learnt, each once, in the order of their arrival.
 
-        For the thread that runs the model. Items that came after the counts were made go last.
+        For the thread that runs the model. The events, and what stands before them, are of kinds that the
+        bundle learnt from, or stand for one of these. Lists that are made from now on know them; events of
+        items that are added later count once these are there.
         """
-        self._popular, self._counts = np.argsort(-counts, kind="stable").astype(np.int32), counts
-        self._newest.recommender = self._recommender(self.current.catalogue)
-
-    def _popularity(self, catalogue: LiveCatalogue) -> IntArray:
-        """Return the rows in order of popularity: new ones last, deleted ones left out."""
-        if len(self._popular) < catalogue.size:
-            added = np.arange(len(self._popular), catalogue.size, dtype=np.int32)
-            self._popular = np.concatenate([self._popular, added])
-        hidden = catalogue.hidden
-        return self._popular if hidden is None else self._popular[~hidden[self._popular]]
+        catalogue = self.current.catalogue
+        counted, promoted = self._events.count(events, catalogue)
+        if promoted:
+            self._newest.recommender = self._recommender(catalogue)
+        return counted
 
     def _move(self, rows: IntArray) -> None:
         """Search rows of the bundle one by one from now on, because the index has their former vectors."""
@@ -261,10 +262,11 @@ class LiveItems:
             factor_index = self._live_index(
                 self._factor_index, self._moved_factors, arrays.factor_vectors, catalogue
             )
-        counts = self._counts
-        if counts is not None and len(counts) < catalogue.size:
-            counts = np.pad(counts, (0, catalogue.size - len(counts)))
-        kept = Kept(self._popularity(catalogue), self._live_new_index(catalogue), factor_index)
+        kept = Kept(
+            self._popular.shown(catalogue.size, catalogue.hidden),
+            self._live_new_index(catalogue),
+            factor_index,
+        )
         return Recommender(
             arrays,
             index,
@@ -281,7 +283,6 @@ class LiveItems:
             words=self._words,
             usual=self._usual,
             kinds=self._kinds,
-            popularity=counts,
         )
 
     def _live_text_index(self, catalogue: LiveCatalogue) -> LiveIndex | None:
@@ -292,14 +293,20 @@ class LiveItems:
         return self._live_index(self._text_index, self._moved_vectors[1], vectors, catalogue)
 
     def _live_new_index(self, catalogue: LiveCatalogue) -> LiveIndex:
-        """Return the index over items without events."""
+        """Return the index over items of which little is known."""
         assert isinstance(self._new_index, SubsetIndex)
         arrays = self._arrays.view(catalogue.size)
         index = self._live_index(self._new_index, self._moved_new, new_vectors(arrays), catalogue)
-        known = arrays.statistics.count[index.later_rows] > 0
+        known = self._events.well_known(catalogue.size)
         if not self._lends.any():  # as in `new_rows`: where all are new, nothing stands out
             known[:] = True
-        return replace(index, later_hidden=index.later_hidden | known)
+        outdated = index.outdated | known[: self._base_size]
+        return replace(
+            index,
+            outdated=outdated,
+            hidden_count=int(np.count_nonzero(outdated)),
+            later_hidden=index.later_hidden | known[index.later_rows],
+        )
 
     def _live_index(
         self,

@@ -81,7 +81,6 @@ class Recommender:
         words: LiveWords | None = None,
         usual: Usual | None = None,
         kinds: Sequence[str] | None = None,
-        popularity: FloatArray | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -102,7 +101,6 @@ class Recommender:
             words: the items' words; without them texts are compared by meaning alone.
             usual: how alike texts are by chance; None works it out when it is asked for.
             kinds: names of the event kinds, for reasons; None says view and purchase.
-            popularity: [items] recent events, for reasons; None takes those of the statistics.
 
         """
         self.arrays = arrays
@@ -121,8 +119,7 @@ class Recommender:
             text_index = index if towers is None else VectorIndex.build(text_vectors, IndexConfig(gpu=False))
         self.text_index = text_index
         self.kinds = kinds or ["view" if click else "purchase" for click in click_kinds]
-        recent = arrays.statistics.recent if popularity is None else popularity
-        self.texts = TextMatch(text_vectors, text_index, words, recent, hidden, usual)
+        self.texts = TextMatch(text_vectors, text_index, words, arrays.statistics.recent, hidden, usual)
 
     @property
     def items(self) -> int:
@@ -359,14 +356,6 @@ class Recommender:
         if len(request.history.items) == 0 and request.intent is None:
             return "popularity"
         return "text_only" if self.towers is None else "none"
-
-    def observe_popularity(self, counts: FloatArray) -> None:
-        """Order popular items by event counts [items] from now on.
-
-        For a shop whose bundle has seen no event; the order is replaced in one step, so lists being made are
-        not disturbed.
-        """
-        self.sources.by_popularity = np.argsort(-counts, kind="stable").astype(np.int32)
 
     def similar(
         self, vectors: FloatArray, k: int, exclude: IntArray, allowed: BoolArray | None = None

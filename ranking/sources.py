@@ -20,6 +20,9 @@ from ranking.index import Searches, VectorIndex
 from ranking.selection import selected
 from ranking.subset_index import SubsetIndex
 
+PER_EVENT = 1e-3
+"""What an event counts towards popularity however old it is."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -100,6 +103,11 @@ def _put_unbanned(found: IntArray, queries: LongArray, banned: LongArray, items:
                     count += 1
 
 
+def popularity(recent: FloatArray, count: FloatArray) -> FloatArray:
+    """Return by what items are called popular, [items]: recent demand, and where there is none, any."""
+    return recent + np.float32(PER_EVENT) * count
+
+
 def popularity_order(popularity: FloatArray) -> IntArray:
     """Return rows by falling popularity, [items]; items without any in a fixed random order.
 
@@ -150,7 +158,7 @@ class Kept:
         if new_index is None:
             new_index = VectorIndex.build(new_vectors(arrays)[new], IndexConfig(gpu=False))
         return cls(
-            popularity_order(statistics.recent + 1e-3 * statistics.count),
+            popularity_order(popularity(statistics.recent, statistics.count)),
             SubsetIndex(new_index, new, len(statistics.count)),
             factor_index,
         )

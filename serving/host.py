@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
@@ -20,6 +20,7 @@ from ranking.requests import History, Request
 from ranking.value_codes import ValueCodes
 from serving import paging
 from serving.batching import Batcher
+from serving.event_follower import EventFollower
 from serving.follower import ItemFollower
 from serving.item_changes import ItemChanges
 from serving.metrics import Metrics, QueueMetrics
@@ -28,11 +29,9 @@ from serving.model import (
     Job,
     LiveModel,
     Model,
-    PopularityJob,
     RecommendJob,
     SimilarJob,
 )
-from serving.popularity import LivePopularity, count_items
 from serving.pressure import WaitLimits
 from serving.problems import starting
 from serving.run_jobs import run_jobs
@@ -114,8 +113,13 @@ class _Hosted:
 
     live: LiveModel
     served: Served
-    popularity: LivePopularity
     follower: ItemFollower
+    events: EventFollower
+
+    async def stop(self) -> None:
+        """Follow nothing more, and let go of the model."""
+        await self.follower.stop()
+        await self.events.stop()
 
 
 class ModelHost:
@@ -132,7 +136,7 @@ class ModelHost:
 
         Args:
             changes: item changes that every model is brought up to date with.
-            state: stored events, for the popularity of models that have learnt from none.
+            state: stored events, which every model counts on from where it learnt.
             config: limits.
             metrics: told of the model and its queue.
         """
@@ -168,6 +172,9 @@ class ModelHost:
                 "index_items": ("Items that can be recommended", self._alive),
                 "item_changes_applied": ("Number of the last item change that lists know", self._revision),
                 "item_changes_pending": ("Item changes that lists do not know yet", self._pending),
+                "events_counted": ("Recorded events that the model has counted", self._counted),
+                "events_of_unknown_items": ("Recorded events whose items were unknown", self._unknown),
+                "events_behind_seconds": ("Since when recorded events may not be counted", self._behind),
             }
         )
 
@@ -198,6 +205,15 @@ class ModelHost:
 
     def _pending(self) -> float:
         return max(0, self._wanted_revision - self._revision())
+
+    def _counted(self) -> float:
+        return 0 if self._hosted is None else self._hosted.events.counted
+
+    def _unknown(self) -> float:
+        return 0 if self._hosted is None else self._hosted.events.unknown
+
+    def _behind(self) -> float:
+        return 0 if self._hosted is None else self._hosted.events.behind_seconds
 
     @property
     def _now(self) -> _Hosted:
@@ -266,24 +282,26 @@ class ModelHost:
         follower = ItemFollower(
             live, self._changes, self.jobs, self._upkeep, applied, self._config.item_poll_seconds
         )
-        hosted = _Hosted(live, derived, LivePopularity(live.current), follower)
+        events = EventFollower(live, self._state, self.jobs, self._config.event_poll_seconds)
+        hosted = _Hosted(live, derived, follower, events)
         try:
             await follower.prepare(self.loading)
-            if hosted.popularity.active:
-                await self._count(hosted, await self._state.item_counts())
+            await events.prepare(self.loading)
             await self._warm_up(live.current)
             while self._hosted is not None and follower.revision < self._hosted.follower.revision:
                 # What has been acknowledged in the meantime must hold here too.
                 await follower.prepare(self.loading)
+            await events.prepare(self.loading)  # what came meanwhile
         except BaseException:
-            await follower.stop()  # lets go of the model
+            await hosted.stop()
             raise
         _warn_of_overruled(live.current)
         former, self._hosted = self._hosted, hosted
         self._metrics.model(live.current.version, live.current.data_end, derived.since_us / 1e6)
         follower.start()
+        events.start()
         if former is not None:
-            await former.follower.stop()
+            await former.stop()
 
     async def reach(self, revision: int, deadline: float | None = None, at_once: bool = False) -> None:
         """Return once answers reflect a revision of the item changes.
@@ -303,23 +321,18 @@ class ModelHost:
             # Ends early where another model takes over.
             await self._now.follower.reach(revision, deadline, at_once)
 
-    async def count_events(self, item_ids: Iterable[str]) -> None:
-        """Count new events towards the popularity of their items, if the model wants to know."""
-        if self._now.popularity.active:
-            await self._count(self._now, count_items(item_ids))
+    def events_came(self) -> None:
+        """Have new events counted soon."""
+        self._now.events.ring()
 
     async def close(self) -> None:
         """Finish running work and stop the thread."""
         self._closed = True
         if self._hosted is not None:
-            await self._hosted.follower.stop()
+            await self._hosted.stop()
         await self.jobs.close()
         self._upkeep.shutdown(wait=True)
         self.loading.shutdown(wait=False)
-
-    async def _count(self, hosted: _Hosted, item_counts: dict[str, int]) -> None:
-        counts = hosted.popularity.add(hosted.served.model, item_counts)
-        await self.jobs.submit(PopularityJob(hosted.live, counts), urgent=True)
 
     async def _warm_up(self, model: Model) -> None:
         """Answer one list and one similarity search, so that no caller waits for first-time work."""

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from features.dataset import BoolArray, FloatArray, IntArray
 from ranking.live_catalogue import Change, ItemPlan, LiveCatalogue
+from ranking.recorded_events import Counted, RecordedEvent
 from ranking.requests import Recommendation, Request
 from serving.telemetry import Timeline
 
@@ -109,8 +110,8 @@ class LiveModel(Protocol):
     def apply(self, plan: ItemPlan) -> Model:
         """Make planned changes; only in the model's thread, or before it is served."""
 
-    def observe_popularity(self, counts: FloatArray) -> None:
-        """Order popular items by event counts [items] from now on; only in the model's thread."""
+    def count_events(self, events: Sequence[RecordedEvent]) -> Counted:
+        """Count recorded events of kinds that the model learnt from, each once; only as `apply`."""
 
 
 @dataclass(frozen=True)
@@ -158,13 +159,13 @@ class ApplyJob:
 
 
 @dataclass(frozen=True)
-class PopularityJob:
-    """New event counts of all items."""
+class CountJob:
+    """Recorded events to count."""
 
     model: LiveModel
-    counts: FloatArray
+    events: Sequence[RecordedEvent]
 
 
 ListJob = RecommendJob | SimilarJob
-Job = ListJob | ApplyJob | PopularityJob
-Answer = Recommendation | Neighbours | None
+Job = ListJob | ApplyJob | CountJob
+Answer = Recommendation | Neighbours | Counted | None

@@ -17,10 +17,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
-from features.dataset import FloatArray
 from ranking.catalogue_file import read_catalogue
 from ranking.described import Described
 from ranking.live_catalogue import Change, ItemPlan, LiveCatalogue
+from ranking.recorded_events import Counted, RecordedEvent
 from serving.model import Answer, ListJob
 from serving.model_starter import ModelStarter
 from serving.model_worker import Failed, Ready, Start
@@ -186,6 +186,7 @@ class ElsewhereItems:
         self.current = replace(self.current, catalogue=self.current.catalogue.after(plan))
         return self.current
 
-    def observe_popularity(self, counts: FloatArray) -> None:
-        """Order popular items by event counts [items] from now on; only in the model's thread."""
-        self.process.lists("popularity", counts)
+    def count_events(self, events: Sequence[RecordedEvent]) -> Counted:
+        """Count recorded events; only in the model's thread, or before it is served."""
+        counted: Counted = self.process.lists("count", events)
+        return counted

@@ -22,6 +22,7 @@ import polars
 
 from conf.errors import InputError
 from conf.serving import LogFormat
+from ranking.recorded_events import Counted
 from serving.garbage import look_rarely, no_collection
 from serving.logs import set_up
 from serving.model import Answer, ListJob, LiveModel
@@ -102,8 +103,8 @@ class _Lists:
     def apply(self, plan: Any) -> None:  # noqa: ANN401
         self._live.apply(plan)
 
-    def observe_popularity(self, counts: Any) -> None:  # noqa: ANN401
-        self._live.observe_popularity(counts)
+    def count(self, events: Any) -> Counted:  # noqa: ANN401
+        return self._live.count_events(events)
 
 
 def _obey(connection: Connection, calls: dict[str, Callable[[Any], Any]]) -> None:
@@ -187,7 +188,7 @@ def main(lists_descriptor: int, changes_descriptor: int, alive_descriptor: int) 
         prepare_thread(start.threads, LISTS)
         _obey(
             lists,
-            {"answer": made.answer, "apply": made.apply, "popularity": made.observe_popularity},
+            {"answer": made.answer, "apply": made.apply, "count": made.count},
         )
 
     threads = [threading.Thread(target=follow, name="changes"), threading.Thread(target=work, name="model")]

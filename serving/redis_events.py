@@ -13,7 +13,17 @@ from collections.abc import Sequence
 from dataclasses import astuple
 from typing import Any, Final
 
-from serving.user_state import IMPORTED, MICROS, NOT_SHOWN, NewEvent, PastEvent, Shown, StoredEvent
+from ranking.recorded_events import Deed, RecordedEvent
+from serving.user_state import (
+    IMPORTED,
+    MICROS,
+    NOT_SHOWN,
+    FeedPage,
+    NewEvent,
+    PastEvent,
+    Shown,
+    StoredEvent,
+)
 
 _SEPARATOR: Final = "\x1f"
 """Between the parts of an imported event's id; see `serving.histories.read_histories`."""
@@ -59,6 +69,24 @@ def unpack(user_id: str, packed: Sequence[bytes]) -> list[StoredEvent]:
         )
         for event in events
     ]
+
+
+def unpack_feed(packed: Sequence[bytes], position: int, after_us: int) -> FeedPage:
+    """Return those events of a page of the feed that happened after a moment.
+
+    Args:
+        packed: `[arrival, [item, kind], time, [item, kind, ...]]` each, the last one what came before.
+        position: of the page before.
+        after_us: the moment, microseconds since 1970.
+
+    """
+    events = []
+    for arrival, (item, kind), time_us, before in map(json.loads, packed):
+        position = arrival
+        if time_us > after_us:
+            earlier = tuple(map(Deed, before[::2], before[1::2]))
+            events.append(RecordedEvent(item, kind, time_us, earlier))
+    return FeedPage(events, position)
 
 
 def _by_time(event: list[Any]) -> tuple[int, str]:

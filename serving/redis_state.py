@@ -1,7 +1,9 @@
 """User state in Redis: the store of several servers.
 
 A user has a sorted set of deeds, one of impressions, and a hash of the event ids that are known; their keys
-hold a keyed hash of the user id, which stands in one place only, the set of all users.
+hold a keyed hash of the user id, which stands in one place only, the set of all users. Beside them one
+sorted set, the feed, has what was recorded in the order of arrival. It names no user; an erased user's events
+are found in it by the arrival that is part of each deed. (A stream would keep the bytes of deleted entries.)
 """
 
 from __future__ import annotations
@@ -12,14 +14,16 @@ import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from ranking.recorded_events import BEFORE
 from serving.redis_erasure import RedisFiles
-from serving.redis_events import merge, pack_new, unpack
+from serving.redis_events import merge, pack_new, unpack, unpack_feed
 from serving.redis_import import import_file
 from serving.redis_store import Argument, Call, RedisStore, as_text
 from serving.user_state import (
-    IMPRESSION,
+    MICROS,
+    FeedPage,
     ImportResult,
     NewEvent,
     Outcome,
@@ -35,6 +39,8 @@ _OUTCOMES: Final = {"n": Outcome.new, "k": Outcome.duplicate, "d": Outcome.user_
 _USERS_AT_A_TIME: Final = 16
 """Users whose events are read together by `stored`."""
 _HASHES_AT_A_TIME: Final = 5_000
+_AHEAD_US: Final = 86_400 * MICROS
+"""How much later than its arrival an event may have happened; see `max_future_seconds` of a server."""
 _STATS_SECONDS: Final = 0.5
 """Longest that whoever asks for the size waits for Redis."""
 
@@ -47,7 +53,7 @@ class RedisUserState:
         self._store = store
         self._files = RedisFiles(store)
         self._users = store.key("users")
-        self._counts = store.key("item-counts")
+        self._feed = store.key("feed")
         self._deleted_users = store.key("deleted-users")
         self._deleted_items = store.key("deleted-items")
         self._stats = StateStats(0, 0, None)
@@ -60,11 +66,11 @@ class RedisUserState:
 
         def call() -> Call:
             arguments: list[Argument] = [self._store.max_user_events, len(by_user)]
+            arguments += (self._store.max_feed_events, BEFORE)
             for user, places in by_user.items():
                 arguments += (user, self._hash(user), len(places))
                 for event in (events[place] for place in places):
-                    impression = int(event.kind == IMPRESSION)
-                    arguments += (event.time_us, event.event_id, event.item_id, impression, pack_new(event))
+                    arguments += (event.time_us, event.event_id, event.item_id, event.kind, pack_new(event))
             return self._batch_keys(by_user), arguments
 
         letters = (await self._store.run("record", call, deadline)).decode()
@@ -114,7 +120,7 @@ class RedisUserState:
         """Erase a user; see UserState. Redis's files are written anew, so that the bytes are gone."""
 
         def call() -> Call:
-            keys = (self._users, self._counts, self._deleted_users, *self._user_keys(user_id))
+            keys = (self._users, self._feed, self._deleted_users, *self._user_keys(user_id))
             return keys, (user_id, self._hash(user_id), time.time_ns() // 1000)
 
         erased, number, perhaps_in_files = await self._store.run("delete_user", call)
@@ -143,14 +149,15 @@ class RedisUserState:
         """Store the events of a histories file; see UserState. One server does it, the others wait."""
         return await import_file(self._store, path, self._batch_keys, self._hash)
 
-    async def item_counts(self) -> dict[str, int]:
-        """Return how many stored events each item has; see UserState."""
-
-        async def read() -> dict[str, int]:
-            counts = self._store.client.hscan_iter(self._counts, count=1_000)
-            return {item.decode(): int(count) async for item, count in counts}
-
-        return await self._store.ask(read)
+    async def recorded_since(self, position: int, limit: int, after_us: int) -> FeedPage:
+        """Return recorded events in the order of arrival; see UserState."""
+        # Nothing happens much later than it arrives, so what came long before that moment need not be read.
+        begin = max(position, after_us - _AHEAD_US)
+        client = self._store.client
+        packed: Any = await self._store.ask(
+            lambda: client.zrangebyscore(self._feed, f"({begin}", "+inf", start=0, num=limit)
+        )
+        return unpack_feed(packed, position, after_us)
 
     async def stats(self) -> StateStats:
         """Return size and freshness, as last known while Redis does not answer."""
@@ -206,7 +213,7 @@ class RedisUserState:
 
     def _batch_keys(self, users: Sequence[str] | dict[str, list[int]]) -> list[bytes]:
         """Return the keys of scripts that store events of some users."""
-        keys = [self._users, self._counts, self._deleted_users]
+        keys = [self._users, self._feed, self._deleted_users]
         for user in users:
             keys += self._user_keys(user)
         return keys

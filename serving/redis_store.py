@@ -47,6 +47,7 @@ class RedisStore:
         self.name = name
         """The address for messages: without user and password."""
         self.max_user_events = config.max_user_events
+        self.max_feed_events = config.max_feed_events
         self.erase_seconds = config.erase_seconds
         self.salt = b""
         """Key of the hashes by which users are known in key names and after their deletion."""

@@ -11,17 +11,18 @@ from typing import Final, cast
 
 import numpy as np
 
+from ranking.recorded_events import Counted
 from ranking.requests import Recommendation, Request
 from ranking.timing import listening, timed
 from serving.model import (
     Answer,
     ApplyJob,
+    CountJob,
     Elsewhere,
     Job,
     ListJob,
     ModelHere,
     Neighbours,
-    PopularityJob,
     RecommendJob,
     SimilarJob,
 )
@@ -37,7 +38,7 @@ def run_jobs(jobs: Sequence[Job], helpers: Executor | None = None, threads: int 
     """Answer a batch: texts of one kind are encoded together, lists of one model are made together.
 
     Jobs hold the model they were made for, so a batch that straddles a model change is answered correctly.
-    Changes of items come first: the lists of the same batch know them already.
+    Changes of items and counts of events come first: the lists of the same batch know them already.
 
     Args:
         jobs: what to do.
@@ -51,8 +52,7 @@ def run_jobs(jobs: Sequence[Job], helpers: Executor | None = None, threads: int 
         if isinstance(job, ListJob):
             by_model.setdefault(id(job.model.recommender), []).append((position, job))
         else:
-            _maintain(job)
-            answers[position] = None
+            answers[position] = _maintain(job)
     for asked in by_model.values():
         maker = asked[0][1].model.recommender
         if isinstance(maker, Elsewhere):
@@ -101,12 +101,12 @@ def _answer(asked: Sequence[_Asked]) -> dict[int, Answer]:
     return answers
 
 
-def _maintain(job: ApplyJob | PopularityJob) -> None:
+def _maintain(job: ApplyJob | CountJob) -> Counted | None:
     """Do work that keeps a model up to date."""
-    if isinstance(job, ApplyJob):
-        job.model.apply(job.plan)
-    else:
-        job.model.observe_popularity(job.counts)
+    if isinstance(job, CountJob):
+        return job.model.count_events(job.events)
+    job.model.apply(job.plan)
+    return None
 
 
 def _lists(model: ModelHere, jobs: list[RecommendJob]) -> list[Recommendation]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 from conf.serving import ServeConfig
-from features import schema
 from features.privacy import Pseudonyms
 from serving import validation
 from serving.attribute_rows import WIRE_TYPES
@@ -21,7 +20,6 @@ from serving.histories import forget_users
 from serving.host import ModelHost
 from serving.item_calls import ItemCalls
 from serving.item_changes import ItemChanges
-from serving.kinds import history_codes
 from serving.lists import Lists
 from serving.problems import Context, invalid
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
@@ -136,13 +134,8 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         if checked.events:
             with stage("store"):
                 outcomes = await self._state.record(checked.events, call.deadline)
-        counted = history_codes(kinds)
-        await self._host.count_events(
-            event.item_id
-            for event, outcome in zip(checked.events, outcomes, strict=True)
-            # What a list shows is no sign of popularity, or lists would feed on themselves.
-            if outcome is Outcome.new and event.kind != schema.IMPRESSION and event.kind in counted
-        )
+        if Outcome.new in outcomes:
+            self._host.events_came()
         response = respond(checked, outcomes, kinds, call.request_id)
         note(
             new_events=response.new_count,

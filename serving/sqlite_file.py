@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 Work = Callable[[sqlite3.Connection], Result]
 """Something to do on a connection; what it writes is committed together with the rest of its batch."""
 
-_FORMAT: Final = 5
+_FORMAT: Final = 6
 """`PRAGMA user_version` of the layout below."""
 _EVENTS: Final = """
 CREATE TABLE users (id INTEGER PRIMARY KEY, user_id TEXT NOT NULL UNIQUE) STRICT;
@@ -76,7 +76,11 @@ CREATE TABLE attributes (
   revision INTEGER NOT NULL UNIQUE  -- in one order with those of item_changes
 ) STRICT;
 """
-_LAYERS: Final = (_EVENTS, _ITEMS, _SHOWN, _ENCODED, _DECLARED)
+_FEED: Final = """
+-- What has been recorded, in the order of arrival: models count it.
+CREATE INDEX deeds_by_arrival ON events (position) WHERE recorded = 1 AND kind <> 'impression';
+"""
+_LAYERS: Final = (_EVENTS, _ITEMS, _SHOWN, _ENCODED, _DECLARED, _FEED)
 """What each format added to the one before; an older file gets what it lacks."""
 _MAX_QUEUE: Final = 10_000
 

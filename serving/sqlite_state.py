@@ -16,11 +16,13 @@ from typing import Any, Final
 
 import polars as pl
 
+from ranking.recorded_events import BEFORE, Deed, RecordedEvent
 from serving.histories import file_sha256, read_histories
 from serving.sqlite_file import SqliteFile, one
 from serving.sqlite_items import ACKNOWLEDGED, DELETED_SINCE, revision_of
 from serving.user_state import (
     MICROS,
+    FeedPage,
     ImportResult,
     NewEvent,
     Outcome,
@@ -120,10 +122,11 @@ class SqliteUserState:
         """Store the events of a histories file; see UserState."""
         return await self._import(path)
 
-    async def item_counts(self) -> dict[str, int]:
-        """Return how many stored events each item has, impressions left out; reads every event."""
-        query = "SELECT item_id, COUNT(*) FROM events WHERE kind <> 'impression' GROUP BY item_id"
-        return await self._file.read(lambda db: dict(db.execute(query).fetchall()))
+    async def recorded_since(self, position: int, limit: int, after_us: int) -> FeedPage:
+        """Return recorded events in the order of arrival; see UserState."""
+        # Nothing happens much later than it arrives, so what came long before that moment need not be read.
+        begin = max(position, (after_us - _AHEAD_US) * _NANOS_PER_MICRO)
+        return await self._file.read(lambda db: _feed(db, position, begin, limit, after_us))
 
     async def stats(self) -> StateStats:
         """Return size and freshness."""
@@ -143,6 +146,8 @@ class SqliteUserState:
     def _record(self, db: sqlite3.Connection, events: Sequence[NewEvent]) -> list[Outcome]:
         hashes = {user: self._hash(user) for user in {event.user_id for event in events}}
         outcomes, change = [], _Sizes()
+        # Other processes on this file give positions, too; those of the feed must only ever grow.
+        self._last_position = max(self._last_position, one(db, _NEWEST_POSITION) or 0)
         for event in events:
             self._last_position = max(self._last_position + 1, time.time_ns())
             row = (
@@ -264,6 +269,23 @@ _DEEDS: Final = _HISTORY.format(kinds="AND kind <> 'impression'")
 _BESIDE: Final = f"({DELETED_SINCE.format(revision='?4')}), ({ACKNOWLEDGED})"
 _SNAPSHOT: Final = f"SELECT ({_EVERY_KIND}), {_BESIDE}"
 _SNAPSHOT_OF_DEEDS: Final = f"SELECT ({_DEEDS}), {_BESIDE}"
+_DEEDS_IN_ORDER: Final = "FROM events INDEXED BY deeds_by_arrival WHERE recorded = 1 AND kind <> 'impression'"
+_NEWEST_POSITION: Final = f"SELECT max(position) {_DEEDS_IN_ORDER}"
+_AHEAD_US: Final = 86_400 * MICROS
+"""How much later than its arrival an event may have happened; see `max_future_seconds` of a server."""
+_NANOS_PER_MICRO: Final = 1000
+_FEED: Final = f"""
+SELECT json_group_array(json_array(position, time_us, item_id, kind, json(CASE WHEN time_us > ?3 THEN (
+  SELECT json_group_array(json_array(item_id, kind)) FROM (
+    SELECT item_id, kind FROM events AS earlier
+    WHERE earlier.user = page.user AND earlier.kind <> 'impression'
+    AND (earlier.time_us, earlier.position) < (page.time_us, page.position)
+    ORDER BY earlier.time_us DESC, earlier.position DESC LIMIT {BEFORE}
+  )
+) END))) FROM (
+  SELECT position, time_us, user, item_id, kind {_DEEDS_IN_ORDER} AND position > ?1 ORDER BY position LIMIT ?2
+) AS page
+"""
 _LATEST: Final = 2**63 - 1
 """Microseconds since 1970 that no event has."""
 
@@ -291,6 +313,17 @@ def _history(
 ) -> list[PastEvent]:
     asked = (user_id, _LATEST if before_us is None else before_us, limit)
     return _past_events(one(db, _EVERY_KIND if impressions else _DEEDS, *asked))
+
+
+def _feed(db: sqlite3.Connection, position: int, begin: int, limit: int, after_us: int) -> FeedPage:
+    """Read a page of the feed behind `begin`, which is not before `position`."""
+    found = json.loads(one(db, _FEED, begin, limit, after_us))
+    events = [
+        RecordedEvent(item, kind, time_us, tuple(map(Deed._make, before)))
+        for _, time_us, item, kind, before in found
+        if before is not None
+    ]
+    return FeedPage(events, found[-1][0] if found else position)
 
 
 def _past_events(newest_first: str) -> list[PastEvent]:

@@ -14,6 +14,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
+from ranking.recorded_events import RecordedEvent
+
 MICROS: Final = 1_000_000
 """Microseconds per second."""
 IMPORTED: Final = "import:"
@@ -101,6 +103,15 @@ class Snapshot:
     """Items whose newest change is their deletion, and which the caller does not know of yet."""
     acknowledged: int
     """Revision of the item changes that some server has acknowledged; answers must reflect it."""
+
+
+@dataclass(frozen=True)
+class FeedPage:
+    """Some recorded events in the order of their arrival."""
+
+    events: list[RecordedEvent]
+    position: int
+    """Where the next page begins; that of the page before where there was nothing more to read."""
 
 
 @dataclass(frozen=True)
@@ -233,8 +244,21 @@ class UserState(Protocol):
             InputError: the file is not a histories table.
         """
 
-    async def item_counts(self) -> dict[str, int]:
-        """Return how many stored events each item has, impressions left out."""
+    async def recorded_since(self, position: int, limit: int, after_us: int) -> FeedPage:
+        """Return what `record` has stored, by whichever server, in the order of arrival.
+
+        Imported events and impressions are not among it, and neither is what belonged to deleted users. A
+        store may forget the oldest events, see its settings.
+
+        Args:
+            position: of the page before; 0 begins with the oldest event.
+            limit: most events to look at; a page may have fewer, or none, and still not be the last one.
+            after_us: only events that happened after this time, microseconds since 1970.
+
+        Raises:
+            QueueFull: too much work waits.
+            StateUnavailable: the store failed.
+        """
 
     async def stats(self) -> StateStats:
         """Return size and freshness; what was last known where the store cannot be read."""

@@ -1,12 +1,10 @@
 -- Erase a user and remember the deletion by the hash of the name.
--- KEYS: store, users, counts by item, deleted users, and of the user deeds, impressions, known ids.
+-- KEYS: store, users, feed of recorded events, deleted users, and of the user deeds, impressions, known ids.
 -- ARGV: id, name, hash, time of the deletion. Returns the number of erased events, the number of the deletion among all, and
 -- whether Redis's files may still hold the name.
 local before = redis.call('HGET', KEYS[4], ARGV[3])
 local erased = redis.call('ZCARD', KEYS[5]) + redis.call('ZCARD', KEYS[6])
-for _, member in ipairs(redis.call('ZRANGE', KEYS[5], 0, -1)) do
-  count_item(KEYS[3], cjson.decode(member)[2], -1)
-end
+leave_feed(KEYS[3], redis.call('ZRANGE', KEYS[5], 0, -1))
 -- No event from before may come back, even where its time lies ahead or the clock was set back since.
 local until_us = tonumber(ARGV[4])
 for _, key in ipairs({KEYS[5], KEYS[6]}) do

@@ -35,9 +35,6 @@ for user = 0, tonumber(ARGV[3]) - 1 do
         and not (recorded and was_recorded(events, happened, item, kind)) then
         redis.call('HSET', known, mark(id), '')
         redis.call('ZADD', events, happened, member)
-        if not is_impression then
-          count_item(KEYS[3], item, 1)
-        end
         new = new + 1
       end
     end

@@ -19,24 +19,28 @@ local function mark(id)
   return string.sub(redis.sha1hex(id), 1, 16)
 end
 
-local function count_item(counts, item, step)
-  if redis.call('HINCRBY', counts, item, step) <= 0 then
-    redis.call('HDEL', counts, item)
+-- Take events out of the feed, where they stand under the arrival that is part of their place; imported ones are not there.
+local function leave_feed(feed, members)
+  for _, member in ipairs(members) do
+    local arrival = string.match(cjson.decode(member)[1], '^1(%d+)%d%d%d%d%d$')
+    if arrival then
+      redis.call('ZREMRANGEBYSCORE', feed, arrival, arrival)
+    end
   end
 end
 
--- Drop the oldest events beyond a bound (0: none); returns how many. Impressions are not counted by item: pass no counts.
-local function trim(events, known, counts, bound)
+-- Drop the oldest events beyond a bound (0: none); returns how many. Impressions are not in the feed: pass none.
+local function trim(events, known, feed, bound)
   local excess = bound > 0 and redis.call('ZCARD', events) - bound or 0
   if excess <= 0 then
     return 0
   end
-  for _, member in ipairs(redis.call('ZRANGE', events, 0, excess - 1)) do
-    local event = cjson.decode(member)
-    redis.call('HDEL', known, mark(event_id(event)))
-    if counts then
-      count_item(counts, event[2], -1)
-    end
+  local dropped = redis.call('ZRANGE', events, 0, excess - 1)
+  for _, member in ipairs(dropped) do
+    redis.call('HDEL', known, mark(event_id(cjson.decode(member))))
+  end
+  if feed then
+    leave_feed(feed, dropped)
   end
   redis.call('ZREMRANGEBYRANK', events, 0, excess - 1)
   return excess

@@ -1,11 +1,29 @@
 -- Store a batch of events, all or nothing.
--- KEYS: store, users, counts by item, deleted users; then of every user deeds, impressions, known ids.
--- ARGV: id, bound, number of users; of every user name, hash, number of events; of every event time, id, item, whether it
--- is an impression, and its JSON behind the place. Returns one letter per event: n(ew), k(nown), d(eleted user).
-local bound, time = tonumber(ARGV[2]), redis.call('TIME')
--- Among equal times recorded events come after imported ones, in the order of their arrival at this Redis.
-local arrival = string.format('1%011d%06d', time[1], time[2])
-local outcomes, argument, number, stored = {}, 4, 0, 0
+-- KEYS: store, users, feed of recorded events, deleted users; then of every user deeds, impressions, known ids.
+-- ARGV: id, bound, number of users, bound of the feed, how many preceding deeds stand with each of its events; of every user
+-- name, hash, number of events; of every event time, id, item, kind, and its JSON behind the place. Returns one letter per
+-- event: n(ew), k(nown), d(eleted user).
+local bound, feed_bound, preceding, time = tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5]), redis.call('TIME')
+-- Every event has an arrival of its own, in microseconds, which is later than all before it, whatever the clock does: it is
+-- its place among equal times, after imported events, and its place in the feed.
+local arrival = math.max(
+  time[1] * 1000000 + time[2], tonumber(redis.call('HGET', KEYS[1], 'last_arrival') or 0) + 1
+)
+local outcomes, argument, number, stored = {}, 6, 0, 0
+
+-- The items and kinds of the newest deeds before a moment and a member, in turn.
+local function deeds_before(deeds, happened, member)
+  local found = redis.call('ZREVRANGEBYSCORE', deeds, happened, '-inf', 'LIMIT', 0, preceding + 1)
+  local before = {}
+  for _, earlier in ipairs(found) do
+    if earlier ~= member and #before < 2 * preceding then
+      local event = cjson.decode(earlier)
+      before[#before + 1], before[#before + 2] = event[2], event[3]
+    end
+  end
+  return #before > 0 and cjson.encode(before) or '[]'
+end
+
 for user = 0, tonumber(ARGV[3]) - 1 do
   local deeds, impressions, known = KEYS[5 + 3 * user], KEYS[6 + 3 * user], KEYS[7 + 3 * user]
   local name, hash, events = ARGV[argument], ARGV[argument + 1], tonumber(ARGV[argument + 2])
@@ -15,18 +33,23 @@ for user = 0, tonumber(ARGV[3]) - 1 do
   argument = argument + 3
   for _ = 1, events do
     local happened, id, item = ARGV[argument], ARGV[argument + 1], ARGV[argument + 2]
-    local is_impression, rest = ARGV[argument + 3] == '1', ARGV[argument + 4]
+    local kind, rest = ARGV[argument + 3], ARGV[argument + 4]
     argument, number = argument + 5, number + 1
     if tonumber(happened) <= deleted then
       outcomes[number] = 'd'
     elseif redis.call('HSETNX', known, mark(id), '') == 0 then
       outcomes[number] = 'k'
     else
-      local member = '["' .. arrival .. string.format('%05d', number) .. '",' .. rest
-      redis.call('ZADD', is_impression and impressions or deeds, happened, member)
-      if not is_impression then
-        count_item(KEYS[3], item, 1)
+      local place = string.format('%.0f', arrival)
+      local member = '["1' .. string.rep('0', 17 - #place) .. place .. '00000",' .. rest
+      if kind == 'impression' then
+        redis.call('ZADD', impressions, happened, member)
+      else
+        redis.call('ZADD', deeds, happened, member)
+        local told = '[' .. place .. ',' .. cjson.encode({item, kind}) .. ',' .. happened .. ','
+        redis.call('ZADD', KEYS[3], place, told .. deeds_before(deeds, happened, member) .. ']')
       end
+      arrival = arrival + 1
       outcomes[number], new = 'n', new + 1
     end
   end
@@ -34,9 +57,11 @@ for user = 0, tonumber(ARGV[3]) - 1 do
     redis.call('ZADD', KEYS[2], 0, name)
     redis.call('HSET', known, 'recorded', '')
     stored = stored + new - trim(deeds, known, KEYS[3], bound) - trim(impressions, known, nil, bound)
-    redis.call('HSET', KEYS[1], 'last_record_us', time[1] .. string.format('%06d', time[2]))
+    redis.call('HSET', KEYS[1], 'last_record_us', time[1] .. string.format('%06d', time[2]),
+      'last_arrival', string.format('%.0f', arrival - 1))
   end
 end
+redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -1 - feed_bound)
 if stored ~= 0 then
   redis.call('HINCRBY', KEYS[1], 'events', stored)
 end

@@ -231,20 +231,6 @@ def test_filters_follow_changes(bundle: Bundle) -> None:
     assert len(version.catalogue._changed) < 100
 
 
-def test_a_shop_without_history_counts_events_towards_added_items(
-    dataset: Dataset, encoder: TextEncoder
-) -> None:
-    live = LiveItems(make_bundle(dataset, encoder, trained=False), 10)
-    change(live, item("new", "guitar"))
-    counts = np.zeros(61, dtype=np.float32)
-    counts[[60, 5]] = 3, 2
-    live.observe_popularity(counts)
-    nobody = Request(EMPTY, now=1, k=3)
-    assert listed(live.current, nobody) == ["new", "i5", "i0"]
-    version = change(live, item("newer", "drum"), ItemChange("new", None))
-    assert listed(version, nobody) == ["i5", "i0", "i1"]
-
-
 def test_texts_that_the_same_encoder_has_read_are_not_encoded_again(
     dataset: Dataset, encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from ranking.recommender import Recommender
 from ranking.requests import Request
 from ranking.sources import Limits
 from tests.ranking.asked import ITEMS, batch_of, rows
-from tests.synthetic import EMPTY, START, make_dataset, make_recommender, random_units, request_of
+from tests.synthetic import EMPTY, make_dataset, make_recommender, random_units, request_of
 
 
 @pytest.fixture(params=["ranked", "text only"])
@@ -174,20 +174,6 @@ def test_more_diversity_means_less_likeness(either: Recommender, dataset: Datase
             likeness.append(float((units @ units.T)[~np.eye(8, dtype=bool)].mean()))
         levels.append(float(np.mean(likeness)))
     assert levels == sorted(levels, reverse=True) and levels[0] - levels[-1] > 0.05
-
-
-def test_observed_popularity_replaces_the_order_at_once_and_everywhere(
-    dataset: Dataset, text_vectors: FloatArray
-) -> None:
-    shop = make_recommender(dataset, text_vectors)
-    counts = np.arange(ITEMS, dtype=np.float32)
-    shop.observe_popularity(counts)
-    down = list(range(ITEMS - 1, -1, -1))
-    even = np.arange(ITEMS) % 2 == 0
-    lists = shop.recommend(
-        [Request(EMPTY, START, k=5), Request(EMPTY, START, k=50), Request(EMPTY, START, k=5, allowed=even)]
-    )
-    assert [rows(a) for a in lists] == [down[:5], down[:50], [58, 56, 54, 52, 50]]
 
 
 def test_items_that_read_the_same_rank_side_by_side_in_row_order(dataset: Dataset) -> None:

@@ -13,6 +13,7 @@ import polars as pl
 
 from features.dataset import BoolArray, Catalogue, FloatArray, IntArray
 from ranking.live_catalogue import Change, ItemPlan, LiveCatalogue
+from ranking.recorded_events import Counted, RecordedEvent
 from ranking.requests import Reason, Recommendation, Recommended, Request
 from serving.model import Model
 
@@ -149,5 +150,5 @@ class FakeBundle:
     def apply(self, plan: ItemPlan) -> Model:
         raise AssertionError("the fake bundle's items do not change")
 
-    def observe_popularity(self, counts: FloatArray) -> None:
-        raise AssertionError("the fake bundle has learnt from events")
+    def count_events(self, events: Sequence[RecordedEvent]) -> Counted:
+        return Counted(len(events), 0, 0)

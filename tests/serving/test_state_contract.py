@@ -204,28 +204,17 @@ def test_deletions_are_counted_and_found_among_users(backend: Backend) -> None:
 
 
 def test_impressions_do_not_use_up_the_limit_of_a_history_without_them(backend: Backend) -> None:
-    async def scenario(state: UserState) -> tuple[list[str], list[str], dict[str, int]]:
+    async def scenario(state: UserState) -> tuple[list[str], list[str]]:
         seen = [new("u", f"s{n}", START + 10 + n, f"s{n}", "impression") for n in range(50)]
         deeds = [new("u", "a", START, "1"), new("u", "b", START + 30, "2", "purchase")]
         await state.record([*deeds, *seen])
         every = await state.history("u", 32)
         without = await state.history("u", 3, impressions=False)
-        return [e.item_id for e in every], [e.item_id for e in without], await state.item_counts()
+        return [e.item_id for e in every], [e.item_id for e in without]
 
-    every, without, counts = backend.users(scenario)
+    every, without = backend.users(scenario)
     assert every == ["s19", "b", *(f"s{n}" for n in range(20, 50))]
     assert without == ["a", "b"]
-    assert counts == {"a": 1, "b": 1}
-
-
-def test_items_are_counted_without_those_of_erased_users(backend: Backend) -> None:
-    async def scenario(state: UserState) -> dict[str, int]:
-        await state.record([new("u", "a", START, "1"), new("u", "b", START, "2"), new("v", "a", START, "3")])
-        await state.record([new("v", "a", START, "3")])
-        await state.delete_user("u")
-        return await state.item_counts()
-
-    assert backend.users(scenario) == {"a": 1}
 
 
 def test_users_are_listed_in_the_order_of_their_bytes_from_any_id_on(backend: Backend) -> None:

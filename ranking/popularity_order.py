@@ -97,6 +97,5 @@ def _rise(order: IntArray, scores: Scores, rows: IntArray, risen: Scores) -> Non
                 low = middle + 1
             else:
                 high = middle
-        for moved in range(at, low, -1):
-            order[moved] = order[moved - 1]
+        order[low + 1 : at + 1] = order[low:at].copy()
         order[low] = row

@@ -18,7 +18,7 @@ from serving.client import Client
 from serving.queries import Event, Item, RecommendQuery
 from serving.results import ServiceError
 from tests.bundles import make_bundle
-from tests.serving.conftest import Servers
+from tests.serving.conftest import Servers, until
 
 
 def free_port() -> int:
@@ -56,6 +56,7 @@ def test_calls_stages_lists_and_queues_are_counted(servers: Servers) -> None:
         with pytest.raises(ServiceError):
             client.recommend(RecommendQuery(filter="price <"))
         client.recommend(RecommendQuery(filter="price < 21"))
+        until(lambda: Scrape(port)("events_counted") == 1)
     found = Scrape(port)
     assert found("call_seconds_count", method="Recommend", code="OK") == 3
     assert found("call_seconds_count", method="Recommend", code="INVALID_ARGUMENT") == 1
@@ -71,8 +72,11 @@ def test_calls_stages_lists_and_queues_are_counted(servers: Servers) -> None:
     assert found("events_total", outcome="rejected_events") == 1
     assert found("event_stored_seconds_count") == 1
     assert found("queue_length", queue="model") == 0
-    assert found("queue_wait_seconds_count", queue="model") == 5  # three lists, and two to warm up
-    assert found("batch_size_sum", queue="model") == 5
+    # three lists, two to warm up, and an event to count
+    assert found("queue_wait_seconds_count", queue="model") == 6
+    assert found("batch_size_sum", queue="model") == 6
+    assert found("events_of_unknown_items") == 0
+    assert 0 <= found("events_behind_seconds") < 10
     assert found("batch_seconds_count", queue="filters") == 3
     assert found("calls_in_flight") == 0
     assert found("index_items") == 30

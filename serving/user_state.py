@@ -1,8 +1,8 @@
 """What is remembered about users: the contract between the service and a store of events.
 
 The embedded store is `serving.sqlite_state.SqliteUserState`, the one that several machines can share
-`serving.redis_state.RedisUserState`; `test_state_contract.py`, `test_feed_contract.py` and `test_import_contract.py` in
-`tests/serving/` run over both.
+`serving.redis_state.RedisUserState`; `test_state_contract.py`, `test_feed_contract.py` and
+`test_import_contract.py` in `tests/serving/` run over both.
 """
 
 from __future__ import annotations

@@ -147,14 +147,16 @@ def test_events_of_others_are_found_without_being_rung_for() -> None:
 
 def test_events_that_come_together_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.event_follower.APART_SECONDS", 0.2)
-    feed = Feed()
+    feed = Feed(event("a"))
 
     async def scenario(follower: EventFollower, model: Notebook) -> None:
         follower.start()
-        for item in "abcdef":
+        follower.ring()
+        await reached(follower, 1)
+        for item in "bcdef":
             feed.stored.append(event(item))
             follower.ring()
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0)
         await reached(follower, 6)
         assert model.batches == [["a"], [*"bcdef"]]
 

@@ -112,8 +112,17 @@ def test_events_of_items_that_come_later_count_once_these_are_there(live: LiveIt
     row = live.current.catalogue.row("later")
     assert row == 61 and statistics(live).count[row] == 1
     assert statistics(live).together.ids[row].tolist()[:2] == [5, -1]
+    live.count_events([event("other") for _ in range(300)])
+    live.count_events([event("later") for _ in range(400)])
+    assert listed(live.current, NOBODY)[:2] == ["later", "other"]
     change(live, item("later", "violin"))
-    assert statistics(live).count[row] == 1
+    assert statistics(live).count[row] == 401
+
+
+def test_events_that_waited_make_an_item_popular_at_once(live: LiveItems) -> None:
+    live.count_events([event("later") for _ in range(500)])
+    change(live, item("later", "guitar"))
+    assert listed(live.current, NOBODY)[0] == "later"
 
 
 def test_no_more_than_so_many_events_wait_for_their_items(

@@ -51,7 +51,7 @@ def test_the_first_telling_of_an_event_counts(file: Path) -> None:
     assert stored(file) == [("a", *astuple(SHOWN))]
 
 
-@pytest.mark.parametrize("known", [1, 2, 3, 4])
+@pytest.mark.parametrize("known", [1, 2, 3, 4, 5])
 def test_files_of_former_formats_get_what_they_lack_and_keep_what_they_have(file: Path, known: int) -> None:
     with sqlite3.connect(file) as db:
         db.executescript("".join(_LAYERS[:known]))

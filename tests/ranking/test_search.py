@@ -8,6 +8,7 @@ import pytest
 from encoders.text_encoder import TextEncoder
 from features.dataset import Dataset, FloatArray
 from ranking.bundle import Bundle
+from ranking.live_items import LiveItems
 from ranking.requests import Request
 from ranking.search import TASTE, search
 from tests.bundles import make_bundle
@@ -92,3 +93,23 @@ def test_reasons_name_the_words_after_what_was_bought_and_only_where_they_fit(
         kinds = [reason.kind for reason in item.reasons]
         assert ("matches_intent" in kinds) == fits[item.row]
         assert (kinds[:1] == ["bought_before"]) == (item.row in bought)
+
+
+def test_words_decide_for_known_shoppers_as_for_nobody(bundle: Bundle, dataset: Dataset) -> None:
+    """A typed brand fills the first ten with it, a typed title is first, whoever types it and wherever."""
+    version = LiveItems(bundle, 1).current
+    frame = dataset.catalogue.frame
+    everybody = [Request(EMPTY, 1), *(request_of(dataset, user) for user in range(0, 60, 4))]
+    for brand in ("acme", "Borealis", "COBALT"):
+        vector = version.encode_queries([brand])[0]
+        right = set(np.flatnonzero((frame["brand"].str.to_lowercase() == brand.lower()).to_numpy()).tolist())
+        requests = [replace(r, k=min(10, len(right)), intent=vector, said=brand) for r in everybody]
+        for make in (version.recommender.search, version.recommender.recommend):
+            for answer in make(requests):
+                assert {item.row for item in answer.items} <= right
+    for row in range(0, 60, 7):
+        for said in (frame["title"][row], f"{frame['title'][row].upper()}!", f"i{row}"):
+            vector = version.encode_queries([said])[0]
+            requests = [replace(r, k=5, intent=vector, said=said) for r in everybody]
+            for make in (version.recommender.search, version.recommender.recommend):
+                assert {answer.items[0].row for answer in make(requests)} == {row}

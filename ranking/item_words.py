@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import polars as pl
@@ -16,9 +17,11 @@ from features.text import TextTemplate, clean_text, label
 from features.titles import shown_title, title_column
 from features.words import folded, words
 
-TITLED: Final = 1
+VALUED: Final = 1
+"""Level of a name that is the value of a field, as its type or brand."""
+TITLED: Final = 2
 """Level of a name that is a title or a whole text."""
-IDENTIFIED: Final = 2
+IDENTIFIED: Final = 3
 """Level of a name that is an item id."""
 
 
@@ -29,8 +32,8 @@ class ItemWords:
     words: list[str]
     """Those of the text without its field labels, and those of the title once more, which counts them twice;
     none where the text says nothing but the id."""
-    names: list[tuple[int, int]]
-    """Keys of the names it answers to, each with its level."""
+    names: dict[int, int]
+    """Levels of the names it answers to, by their keys."""
 
 
 class ItemReader:
@@ -50,7 +53,7 @@ class ItemReader:
         self.title = self.column or first
         """Attribute whose words count twice; None where there is none."""
         labels = [re.escape(label(name)) for name in (*template.fields, *template.fallback)]
-        self._labels = re.compile(rf"(^|[.!?…] )(?:{'|'.join(labels)}): ") if labels else None
+        self._labels = re.compile(rf"(?:^|[.!?…] )(?:{'|'.join(labels)}): ") if labels else None
 
     def catalogue(self, catalogue: Catalogue) -> list[ItemWords]:
         """Read every item of a bundle."""
@@ -75,15 +78,15 @@ class ItemReader:
         return self._read(item_id, plain, text, value)
 
     def _read(self, item_id: str, plain_id: str | None, text: str, title: str | None) -> ItemWords:
-        names = [(id_key(item_id), IDENTIFIED)]
         if text in (item_id, plain_id, ""):
-            return ItemWords([], names)
-        bare = text if self._labels is None else self._labels.sub(r"\1", text)
-        titled = [title] if title else []
-        shown = shown_title(title if self.column else None, text)
-        keys = dict.fromkeys(title_key(name) for name in (*titled, shown, text))
-        names += [(key, TITLED) for key in keys if key is not None]
-        return ItemWords([*words(bare), *(words(title) if title else ())], names)
+            return ItemWords([], {id_key(item_id): IDENTIFIED})
+        values = [text] if self._labels is None else self._labels.split(text)
+        titles = (*([title] if title else ()), shown_title(title if self.column else None, text), text)
+        names = {key: VALUED for value in values if (key := title_key(value)) is not None}
+        names |= {key: TITLED for name in titles if (key := title_key(name)) is not None}
+        names[id_key(item_id)] = IDENTIFIED
+        found = [word for value in values for word in words(value)]
+        return ItemWords([*found, *(words(title) if title else ())], names)
 
 
 def _titles(column: pl.Series) -> list[str | None]:
@@ -98,8 +101,9 @@ def id_key(item_id: str) -> int:
     return _key("id", item_id.strip().casefold())
 
 
+@lru_cache(1 << 16)
 def title_key(title: str) -> int | None:
-    """Return the key of a title, by its folded words; None where it has none."""
+    """Return the key of a title or value, by its folded words; None where it has none."""
     parts = folded(title)
     return _key("title", " ".join(parts)) if parts else None
 

@@ -57,7 +57,7 @@ class LiveWords:
                 score = self._base.later_score(word, count, len(item.words))
                 self._by_word.setdefault(word, {})[row] = score
                 self._arrays.pop(word, None)
-            for key, level in item.names:
+            for key, level in item.names.items():
                 self._by_name.setdefault(key, {})[row] = level
             if not item.words:
                 self._silent.add(row)
@@ -75,7 +75,7 @@ class LiveWords:
             self._by_word[word].pop(row)
             if not self._by_word[word]:
                 del self._by_word[word]
-        for key, _ in former.names:
+        for key in former.names:
             self._by_name[key].pop(row, None)
             if not self._by_name[key]:
                 del self._by_name[key]
@@ -128,19 +128,24 @@ class LiveWords:
 
     def _named(self, text: str) -> tuple[IntArray, IntArray]:
         """Return the rows that a text is a name of, rising, and the names' levels."""
-        levels: dict[int, int] = {}
+        rows, levels = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=np.int32)]
         for key in (id_key(text), title_key(text)):
             if key is None:
                 continue
-            rows, found = self._base.names.of(key)
-            current = ~self._stale[rows]
-            for row, level in [
-                *zip(rows[current].tolist(), found[current].tolist(), strict=True),
-                *self._by_name.get(key, {}).items(),
-            ]:
-                levels[row] = max(level, levels.get(row, 0))
-        order = sorted(levels)
-        return np.array(order, dtype=np.int32), np.array([levels[row] for row in order], dtype=np.int32)
+            found, of_found = self._base.names.of(key)
+            current = ~self._stale[found]
+            later = self._by_name.get(key, {})
+            rows += [found[current], np.fromiter(later, dtype=np.int32, count=len(later))]
+            levels += [
+                of_found[current].astype(np.int32),
+                np.fromiter(later.values(), dtype=np.int32, count=len(later)),
+            ]
+        every, level = np.concatenate(rows), np.concatenate(levels)
+        order = np.lexsort((level, every))
+        every, level = every[order], level[order]
+        highest = np.ones(len(every), dtype=np.bool_)  # the last of each row
+        highest[:-1] = every[1:] != every[:-1]
+        return every[highest], level[highest]
 
 
 def _sorted(rows: set[int]) -> IntArray:

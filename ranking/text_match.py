@@ -19,6 +19,8 @@ from ranking.live_words import Heard, LiveWords
 
 WORDS_WEIGHT: Final = 1.0
 """Worth of having all words, in units of cosine."""
+_BONUS: Final = np.array([0.0, 0.5, 2.0, 4.0], dtype=np.float32)
+"""Worth of a name by its level: a field's value stands before what only has the words, title and id first."""
 POOL: Final = 200
 """Items that meaning, and as many that words propose for a list; more for longer ones."""
 SHARE: Final = 0.25
@@ -88,7 +90,7 @@ class TextMatch:
         return Asked(vector, self.words.hear(text) if self.words is not None and text else None)
 
     def fit(self, asked: Asked, rows: IntArray) -> FloatArray:
-        """Return how well items fit, [rows]: cosine, share of the words, and the level of an exact name.
+        """Return how well items fit, [rows]: cosine, share of the words, and what an exact name is worth.
 
         Items whose texts say nothing fit nothing by meaning, but may be named.
         """
@@ -98,7 +100,7 @@ class TextMatch:
         if asked.heard is not None:
             heard = asked.heard
             cosines = cosines + WORDS_WEIGHT * _values(heard.rows, heard.shares, rows)
-            cosines = cosines + 2.0 * _values(heard.named, heard.levels, rows)
+            cosines = cosines + _values(heard.named, _BONUS[heard.levels], rows)
         # Rounded: what BLAS rounds by batch size must not order equal items.
         fit: FloatArray = np.round(cosines, 4).astype(np.float32)
         return fit
@@ -127,10 +129,10 @@ class TextMatch:
 
         """
         depth = min(max(POOL, 2 * k), len(self.vectors))
-        rows = self._alike(asked, depth, exclude, allowed)
-        if asked.heard is not None:
-            named = asked.heard.named[self._may(asked.heard.named, exclude, allowed)]
-            rows = np.union1d(np.union1d(rows, named), self._heard(asked.heard, depth, exclude, allowed))
+        rows, heard = self._alike(asked, depth, exclude, allowed), asked.heard
+        if heard is not None:
+            for found, worth in ((heard.named, heard.levels), (heard.rows, heard.shares)):
+                rows = np.union1d(rows, self._most(found, worth, depth, exclude, allowed))
         rows = rows.astype(np.int32)
         fit = self.fit(asked, rows)
         order = np.lexsort((rows, -self.popularity[rows], -fit))[:k]
@@ -150,15 +152,22 @@ class TextMatch:
         nearest: IntArray = rows[~np.isin(rows, exclude)][:depth]
         return nearest
 
-    def _heard(self, heard: Heard, depth: int, exclude: IntArray, allowed: BoolArray | None) -> IntArray:
-        """Return the rows that have most of the words; of many that have as much, the popular ones."""
-        may = self._may(heard.rows, exclude, allowed)
-        rows, shares = heard.rows[may], heard.shares[may]
+    def _most(
+        self,
+        rows: IntArray,
+        worth: FloatArray | IntArray,
+        depth: int,
+        exclude: IntArray,
+        allowed: BoolArray | None,
+    ) -> IntArray:
+        """Return the rows that are worth most; of many that are worth as much, the popular ones."""
+        may = self._may(rows, exclude, allowed)
+        rows, worth = rows[may], worth[may]
         if len(rows) <= depth:
             return rows
-        least = np.partition(shares, len(rows) - depth)[len(rows) - depth]
-        rows, shares = rows[shares >= least], shares[shares >= least]
-        best: IntArray = rows[np.lexsort((rows, -self.popularity[rows], -shares))[:depth]]
+        least = np.partition(worth, len(rows) - depth)[len(rows) - depth]
+        rows, worth = rows[worth >= least], worth[worth >= least]
+        best: IntArray = rows[np.lexsort((rows, -self.popularity[rows], -worth))[:depth]]
         return best
 
     def _may(self, rows: IntArray, exclude: IntArray, allowed: BoolArray | None) -> BoolArray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ from safetensors.numpy import load_file, save_file
 from conf.errors import InputError
 from features.dataset import BoolArray, Catalogue, FloatArray, IntArray, LongArray
 from features.text import TextTemplate
-from ranking.item_words import ItemReader
+from ranking.item_words import ItemReader, ItemWords
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells of every index that it builds
 WORDS: Final = "words"
@@ -38,16 +39,30 @@ LIKELIEST: Final = 20
 
 @dataclass(frozen=True)
 class Names:
-    """Which rows answer to which names, by rising key."""
+    """Which rows answer to which names."""
 
-    keys: LongArray  # [names]
-    rows: IntArray  # [names]
-    levels: IntArray  # [names]
+    keys: LongArray  # [names] rising
+    offsets: LongArray  # [names + 1] where the rows of each begin
+    rows: IntArray  # [pairs of name and item]
+    levels: npt.NDArray[np.int8]  # [pairs]
 
-    def of(self, key: int) -> tuple[IntArray, IntArray]:
+    @classmethod
+    def of_items(cls, items: Sequence[ItemWords]) -> Names:
+        """Put the names of items together."""
+        keys = np.array([key for item in items for key in item.names], dtype=np.int64)
+        levels = np.array([level for item in items for level in item.names.values()], dtype=np.int8)
+        rows = np.repeat(np.arange(len(items), dtype=np.int32), [len(item.names) for item in items])
+        order = np.argsort(keys, kind="stable")
+        unique, starts = np.unique(keys[order], return_index=True)
+        return cls(unique, np.append(starts, len(keys)).astype(np.int64), rows[order], levels[order])
+
+    def of(self, key: int) -> tuple[IntArray, npt.NDArray[np.int8]]:
         """Return the rows that have a name, and its levels."""
-        start, stop = np.searchsorted(self.keys, [key, key + 1])
-        return self.rows[start:stop], self.levels[start:stop]
+        place = int(np.searchsorted(self.keys, key))
+        if place == len(self.keys) or self.keys[place] != key:
+            return self.rows[:0], self.levels[:0]
+        part = slice(int(self.offsets[place]), int(self.offsets[place + 1]))
+        return self.rows[part], self.levels[part]
 
 
 @dataclass(frozen=True)
@@ -71,16 +86,15 @@ class WordIndex:
         bm25 = bm25s.BM25(k1=K1, b=B, method="lucene", csc_backend="scipy")
         with np.errstate(invalid="ignore"):  # where there is no word at all, their mean length is 0
             bm25.index((ids, vocabulary), create_empty_token=False, show_progress=False)
-        named = [(key, row, level) for row, item in enumerate(items) for key, level in item.names]
-        table = np.array(sorted(named), dtype=np.int64).reshape(-1, 3)
-        names = Names(table[:, 0].copy(), table[:, 1].astype(np.int32), table[:, 2].astype(np.int32))
-        return cls(bm25, names, lengths == 0, float(lengths.mean()) if len(lengths) else 0.0)
+        average = float(lengths.mean()) if len(lengths) else 0.0
+        return cls(bm25, Names.of_items(items), lengths == 0, average)
 
     def save(self, folder: Path) -> None:
         """Write the index into a folder of its own: NumPy arrays, JSON and one safetensors file."""
         self.bm25.save(folder, show_progress=False)
         arrays: dict[str, npt.NDArray[Any]] = {
             "keys": self.names.keys,
+            "offsets": self.names.offsets,
             "rows": self.names.rows,
             "levels": self.names.levels,
             "silent": self.silent,
@@ -99,7 +113,7 @@ class WordIndex:
         try:
             bm25 = bm25s.BM25.load(folder, show_progress=False)
             arrays = load_file(folder / NAMES)
-            names = Names(arrays["keys"], arrays["rows"], arrays["levels"])
+            names = Names(arrays["keys"], arrays["offsets"], arrays["rows"], arrays["levels"])
             return cls(bm25, names, arrays["silent"], float(arrays["average"][0]))
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise InputError(f"{folder}: not an index of words; roll back or publish again") from error

@@ -11,7 +11,7 @@ import pytest
 from conf.errors import InputError
 from features.dataset import Catalogue
 from features.text import TextTemplate, render_text
-from ranking.item_words import IDENTIFIED, TITLED, ItemReader
+from ranking.item_words import IDENTIFIED, TITLED, VALUED, ItemReader
 from ranking.live_words import LiveWords
 from ranking.word_index import K1, NAMES, B, WordIndex
 
@@ -65,7 +65,8 @@ def test_an_item_is_read_without_labels_and_its_title_counts_twice() -> None:
     reader = ItemReader(TEMPLATE, ["title", "brand"])
     item = reader.item("a-1", "Oat milk. Brand: Acme", "Oat milk")
     assert item.words == ["oat", "milk", "acme", "oat", "milk"]
-    assert sorted(level for _, level in item.names) == [TITLED, TITLED, IDENTIFIED]
+    # The brand; the title, which is a value, too, and the text; the id.
+    assert sorted(item.names.values()) == [VALUED, TITLED, TITLED, IDENTIFIED]
 
 
 def test_without_a_title_column_the_first_field_is_the_title() -> None:
@@ -77,7 +78,7 @@ def test_without_a_title_column_the_first_field_is_the_title() -> None:
 @pytest.mark.parametrize("title", [None, "a-5", ""])
 def test_a_text_that_is_only_the_id_has_no_words(title: str | None) -> None:
     item = ItemReader(TEMPLATE, ["title", "brand"]).item("a-5", "a-5", title)
-    assert item.words == [] and [level for _, level in item.names] == [IDENTIFIED]
+    assert item.words == [] and list(item.names.values()) == [IDENTIFIED]
 
 
 def test_shares_are_bm25_over_what_the_words_tell_at_most(live: LiveWords) -> None:
@@ -122,6 +123,15 @@ def test_titles_texts_and_ids_name_their_items(live: LiveWords) -> None:
     assert named(live, "A-5") == {4: IDENTIFIED}
     assert named(live, "a-2") == {1: IDENTIFIED, 5: TITLED}
     assert named(live, "milk oat") == {} == named(live, "...")
+
+
+def test_values_of_fields_name_their_items(live: LiveWords) -> None:
+    assert named(live, "ACME") == {0: VALUED, 2: VALUED} and named(live, "muller") == {1: VALUED}
+    put(live, 0, "a-1", "Acme", "Acme")
+    put(live, 6, "a-7", "Tea", "Acme")
+    assert named(live, "acme") == {0: TITLED, 2: VALUED, 6: VALUED}
+    put(live, 6, "acme", "Tea", "Acme")
+    assert named(live, "acme")[6] == IDENTIFIED
 
 
 def test_changed_and_new_items_count_as_if_they_had_been_there(live: LiveWords) -> None:

@@ -243,10 +243,14 @@ class RerankConfig:
 
     diversity: float = 0.0
     """MMR trade-off: 0 keeps the ranker's order, 1 only avoids likeness."""
+    novelty: float = 0.003
+    """Share of the expected choices among the first ten that may be given up to show items without any event;
+    0 leaves these where the ranking head puts them."""
 
     def __post_init__(self) -> None:
-        """Check the range."""
+        """Check ranges."""
         require(0 <= self.diversity <= 1, "rerank.diversity must lie in 0..1")
+        require(0 <= self.novelty <= 1, "rerank.novelty must lie in 0..1")
 
 
 @dataclass(frozen=True)

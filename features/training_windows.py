@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from conf.schema import Refit, SplitKind
-from features.dataset import Dataset, LongArray
-from features.splits import Queries, Split, ask, position_at, relevant_kinds
+from features.dataset import BoolArray, Dataset, Events, LongArray
+from features.splits import Queries, Split, ask, position_at, ragged_ranges, relevant_kinds
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,20 @@ class RankerWindow:
     end: LongArray  # [users] position of each user's first event after the cut
     time: int
     """Unix seconds of the cut."""
+    until: LongArray  # [users] position of each user's first event after the time that the targets lie in
     after_training: bool = False
     """Whether the towers that validation measured end before it, so that they may score it."""
+
+    def on_sale(self, events: Events, items: int) -> BoolArray:
+        """Tell which items are known to have been on sale by the end of the window, [items].
+
+        A data set lists items that arrived later, too. As candidates they would be negatives whatever they
+        say, and teach that an item without behaviour is never chosen.
+        """
+        start = events.offsets[:-1]
+        met: BoolArray = np.zeros(items, dtype=np.bool_)
+        met[events.item[ragged_ranges(start, self.until - start)]] = True
+        return met
 
 
 def everything(dataset: Dataset) -> Cut:
@@ -65,9 +77,11 @@ def ranker_windows(
             Leave-one-out adds the validation events.
     """
     if split.kind is SplitKind.leave_one_out:
-        windows = [RankerWindow(split.ranker, split.tower_end, split.tower_time)]
+        windows = [RankerWindow(split.ranker, split.tower_end, split.tower_time, split.train_end)]
         if until is not None:
-            windows.append(RankerWindow(split.valid, split.train_end, split.train_time, after_training=True))
+            windows.append(
+                RankerWindow(split.valid, split.train_end, split.train_time, split.state_end, True)
+            )
         return windows
     events, relevant = dataset.events, relevant_kinds(dataset, target_events)
     users = np.arange(events.users, dtype=np.int32)
@@ -81,6 +95,7 @@ def ranker_windows(
     for time in np.unique(np.linspace(split.tower_time, latest, cuts).astype(np.int64)):
         start, stop = position_at(events, int(time)), position_at(events, int(time) + horizon)
         times = np.full(events.users, time, dtype=np.int64)
-        queries = ask(events, users, start, np.minimum(stop, last.end), times, relevant)
-        windows.append(RankerWindow(queries, start, int(time), bool(time >= split.train_time)))
+        stop = np.minimum(stop, last.end)
+        queries = ask(events, users, start, stop, times, relevant)
+        windows.append(RankerWindow(queries, start, int(time), stop, bool(time >= split.train_time)))
     return windows

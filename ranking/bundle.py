@@ -29,6 +29,7 @@ from ranking.catalogue_file import CATALOG
 from ranking.described import Described
 from ranking.index import VectorIndex
 from ranking.live_words import LiveWords
+from ranking.novelty import Novelty
 from ranking.ranker import RANKER_FILE, Ranker
 from ranking.recommender import Recommender
 from ranking.sources import CandidateSources, Kept, new_rows, new_vectors
@@ -132,6 +133,8 @@ def write_bundle(
         recommender.towers.save(folder)
     if recommender.ranker is not None:
         recommender.ranker.save(folder)
+    if recommender.novelty is not None:
+        recommender.novelty.save(folder)
     (folder / CONFIG).write_text(config_text)
 
 
@@ -208,6 +211,7 @@ def load_bundle(
         arrays, index, text_vectors, config, clicks, towers, ranker, factors, affinity, text_index, sources,
         words=LiveWords(_words(folder, catalogue, TextTemplate.from_info(manifest["template"]))),
         kinds=manifest["kinds"],
+        novelty=Novelty.load(folder), novelty_budget=manifest.get("rerank", {}).get("novelty", 0.0),
     )  # fmt: skip
     encoder = load_text_encoder(
         TextEncoderConfig(model=str(folder / TEXT_ENCODER), max_tokens=int(manifest["max_tokens"]))

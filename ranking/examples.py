@@ -67,6 +67,7 @@ def collect(
     exclude_seen: bool,
     limit: int,
     seed: int,
+    allowed: BoolArray | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Examples:
     """Retrieve candidates for queries and label them.
@@ -81,6 +82,7 @@ def collect(
         exclude_seen: whether items of the history may be proposed.
         limit: candidates kept per query: every positive, and negatives drawn at random; 0 keeps all.
         seed: fixes the draw.
+        allowed: [items] what may be proposed; None allows all.
         advance: called with the number of queries done.
 
     """
@@ -90,7 +92,7 @@ def collect(
     for start in range(0, max(len(queries), 1), BLOCK):
         block = queries.select(np.arange(start, min(start + BLOCK, len(queries))))
         batch = histories_of(events, block)
-        limits = query_limits(recommender, events, block, exclude_seen)
+        limits = query_limits(recommender, events, block, exclude_seen, allowed)
         users = recommender.encode(batch)
         candidates, _, best = recommender.retrieve(batch, limits, users)
         sizes = np.diff(block.target_offsets)

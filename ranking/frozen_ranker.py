@@ -77,7 +77,7 @@ class FrozenRanker(NamedTuple):
         )
 
     def logits(self, features: FloatArray) -> FloatArray:
-        """Return raw logits [..., 3] (rank, click, purchase) of features [..., features]."""
+        """Return raw logits [..., 3] (rank, click, purchase given a click) of features [..., features]."""
         flat = np.ascontiguousarray(features.reshape(-1, features.shape[-1]))
         logits = np.empty((len(flat), 3), dtype=np.float32)
         _forward(flat, *self, logits)

@@ -63,6 +63,7 @@ class LiveItems:
         self._room = room
         self._config, self._click_kinds = recommender.config, recommender.click_kinds
         self._towers, self._ranker = recommender.towers, recommender.ranker
+        self._novelty, self._novelty_budget = recommender.novelty, recommender.novelty_budget
         self._base_size = len(bundle.catalogue)
         statistics, popular = recommender.arrays.statistics, recommender.sources.by_popularity
         self._popular = PopularityOrder(popular, popularity(statistics.recent, statistics.count), room)
@@ -283,6 +284,8 @@ class LiveItems:
             words=self._words,
             usual=self._usual,
             kinds=self._kinds,
+            novelty=self._novelty,
+            novelty_budget=self._novelty_budget,
         )
 
     def _live_text_index(self, catalogue: LiveCatalogue) -> LiveIndex | None:

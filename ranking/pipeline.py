@@ -27,8 +27,10 @@ from features.dataset import load_dataset
 from features.prepare import DATASET_FOLDER, prepare
 from features.splits import exclude_seen
 from features.stages import Stage, fingerprint, write_atomically
+from features.training_windows import Cut
 from ranking.bundle import load_bundle
 from ranking.evaluation import evaluate_lists
+from ranking.fit_novelty import fit_novelty
 from ranking.ids_only import ids_only_towers
 from ranking.offline import USER_TOWER, offline_system, tower_system
 from ranking.publish import ARTIFACTS, git_sha, publish
@@ -82,6 +84,9 @@ def evaluate(config: PipelineConfig, console: Console) -> float | None:
         None if bundle is None else bundle.recommender.arrays.text_near,
         chosen.affinity,
     )
+    cut = Cut(split.train_end, split.train_time)
+    past.novelty = fit_novelty(past, dataset.events, cut, exclude, config.seed)
+    past.novelty_budget = config.rerank.novelty
     recommenders = {"valid": past} if bundle is None else {"valid": past, "test": bundle.recommender}
     with Progressing(console).bar() as bar:
         task = bar.add_task(

@@ -23,6 +23,7 @@ from features.stages import Stage, fingerprint, plain
 from features.text import TextTemplate
 from features.training_windows import Cut, everything
 from ranking.bundle import HISTORIES, write_bundle
+from ranking.fit_novelty import fit_novelty
 from ranking.refit import published_models, refit_stage, wanted_cut
 from ranking.store import current_version, publish_version
 from ranking.train import build_recommender, click_kinds, ranker_stage
@@ -110,6 +111,8 @@ def publish(config: PipelineConfig, console: Console) -> str:
     exclude = config.evaluation.exclude_seen
     if split is not None:
         exclude = exclude_seen(dataset, split, exclude)
+    exclude = True if exclude is None else exclude
+    recommender.novelty = fit_novelty(recommender, dataset.events, known, exclude, config.seed)
     info = dataset.info
     describe: dict[str, Any] = {
         "git_sha": git_sha(),
@@ -121,7 +124,7 @@ def publish(config: PipelineConfig, console: Console) -> str:
         "dims": {"text": text_vectors.shape[1], "item": recommender.arrays.item_vectors.shape[1]},
         "kinds": dataset.kinds,
         "click_kinds": click_kinds(dataset.kinds).tolist(),
-        "exclude_seen": True if exclude is None else exclude,
+        "exclude_seen": exclude,
         "data_end": known.time,
         "candidates": plain(config.candidates),
         "index": plain(config.index),

@@ -52,13 +52,28 @@ class QuantileScale(nn.Module):
 
 
 class Ranker(nn.Module):
-    """Scores candidates one by one: a rank score, calibrated probabilities of a click and of a purchase."""
+    """Scores candidates one by one: a rank score, calibrated probabilities of a click and of a purchase.
+
+    The third logit is of a purchase given a click, so that P(purchase) = P(click) P(purchase | click) never
+    exceeds P(click) (ESMM, Ma et al., SIGIR 2018, arXiv:1804.07931).
+    """
 
     calibration: Tensor
 
-    def __init__(self, features: list[str], hidden: list[int], dropout: float = 0.0) -> None:
-        """Build the network for named features."""
+    def __init__(
+        self, features: list[str], hidden: list[int], dropout: float = 0.0, conditional: bool = True
+    ) -> None:
+        """Build the network.
+
+        Args:
+            features: their names.
+            hidden: units of each hidden layer.
+            dropout: share of hidden units left out in training.
+            conditional: False for weights saved when the third logit was of a purchase by itself.
+
+        """
         super().__init__()
+        self.conditional = conditional
         self._frozen: FrozenRanker | None = None
         self.features = list(features)
         self.hidden = list(hidden)
@@ -71,7 +86,7 @@ class Ranker(nn.Module):
             layers += [nn.Linear(size, units), nn.SiLU(), nn.Dropout(dropout)]
             size = units
         self.trunk = nn.Sequential(*layers)
-        self.heads = nn.Linear(size, 3)  # rank, click, purchase
+        self.heads = nn.Linear(size, 3)  # rank, click, purchase given a click
         self.direct = nn.Linear(2 * len(features), 3, bias=False)
         self.register_buffer("calibration", torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
 
@@ -82,7 +97,7 @@ class Ranker(nn.Module):
         self.get_buffer("width").copy_(torch.from_numpy(np.maximum(sample.std(axis=0), 1e-3)))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return raw logits [..., 3] (rank, click, purchase) of features [..., features]."""
+        """Return raw logits [..., 3] (rank, click, purchase given a click) of features [..., features]."""
         standard = ((features - self.get_buffer("shift")) / self.get_buffer("width")).clamp(-4.0, 4.0)
         inputs = torch.cat([self.scale(features), standard], dim=-1)
         logits: Tensor = self.heads(self.trunk(inputs)) + self.direct(inputs)
@@ -92,6 +107,10 @@ class Ranker(nn.Module):
         """Return calibrated P(click) and P(purchase), [..., 2], of raw logits [..., 3] (Platt scaling)."""
         steepness, shift = self.calibration.numpy(force=True).T
         found: FloatArray = expit(logits[..., 1:] * steepness + shift)
+        if self.conditional:
+            found[..., 1] *= found[..., 0]
+        else:
+            found[..., 0] = found.max(axis=-1)
         return found
 
     def frozen(self) -> FrozenRanker:
@@ -124,13 +143,16 @@ class Ranker(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: t.contiguous() for name, t in self.state_dict().items()}, folder / RANKER_FILE)
         (folder / RANKER_CONFIG).write_text(
-            json.dumps({"features": self.features, "hidden": self.hidden}, indent=2) + "\n"
+            json.dumps(
+                {"features": self.features, "hidden": self.hidden, "conditional": self.conditional}, indent=2
+            )
+            + "\n"
         )
 
     @classmethod
     def load(cls, folder: Path) -> Ranker:
         """Read a ranker written by `save`."""
         shape = json.loads((folder / RANKER_CONFIG).read_text())
-        ranker = cls(shape["features"], shape["hidden"])
+        ranker = cls(shape["features"], shape["hidden"], conditional=shape.get("conditional", False))
         ranker.load_state_dict(load_file(folder / RANKER_FILE))
         return ranker.eval()

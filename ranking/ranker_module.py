@@ -54,6 +54,26 @@ def listwise_loss(scores: Tensor, chosen: Tensor, real: Tensor) -> Tensor:
     return (per_query * weight).sum() / weight.sum().clamp(min=1.0)
 
 
+def pointwise_loss(click: Tensor, given: Tensor, chosen: Tensor, bought: Tensor) -> Tensor:
+    """Return the mean log loss of the probabilities of a click and of a purchase, of the inputs' shape.
+
+    A purchase has the probability of a click times that of a purchase given one, whose logit thereby learns
+    from candidates that were not chosen, too.
+
+    Args:
+        click: logits of a click, or of whatever choice there was.
+        given: logits of a purchase given a click.
+        chosen: bool, what was clicked or bought.
+        bought: bool, what was bought.
+
+    """
+    clicked = nn.functional.binary_cross_entropy_with_logits(click, chosen.float(), reduction="none")
+    both = nn.functional.logsigmoid(click) + nn.functional.logsigmoid(given)
+    # log(1 - P) from log P, which is below 0 but may round to it.
+    neither = torch.log(-torch.expm1(both.clamp(max=-1e-6)))
+    return (clicked - torch.where(bought, both, neither)) / 2
+
+
 class RankerModule(pl.LightningModule):
     """Trains a Ranker on examples held in memory; validates by ndcg@10."""
 
@@ -110,10 +130,8 @@ class RankerModule(pl.LightningModule):
         order = listwise_loss(logits[..., 0], chosen, real)
         # Negatives are a sample: a prior shift keeps the probabilities those of the full candidate list.
         shift = torch.from_numpy(np.log(np.maximum(examples.negative_share[rows], 1e-6))).to(self.device)
-        labels = torch.stack([chosen, bought], dim=-1).float()
-        shifted = logits[..., 1:] - shift[:, None, None]
-        each = nn.functional.binary_cross_entropy_with_logits(shifted, labels, reduction="none")
-        pointwise = each[real].mean()
+        click, given = logits[..., 1] - shift[:, None], logits[..., 2]
+        pointwise = pointwise_loss(click, given, chosen, bought)[real].mean()
         loss: Tensor = order + self.settings.pointwise_weight * pointwise
         self.log("loss", loss.detach(), prog_bar=True)
         return loss
@@ -137,24 +155,38 @@ def raw_logits(ranker: Ranker, features: FloatArray) -> FloatArray:
 
 
 def calibrate(ranker: Ranker, examples: Examples) -> None:
-    """Fit Platt scaling of both probabilities on held-out, complete candidate lists (Platt 1999)."""
+    """Fit Platt scaling of both logits on held-out, complete candidate lists (Platt 1999).
+
+    The click's is fitted on every candidate; that of a purchase given a click on what was chosen.
+    """
     logits = torch.from_numpy(raw_logits(ranker, examples.features)[examples.real][:, 1:])
-    labels = np.stack([examples.chosen, examples.bought], axis=-1)[examples.real]
-    truth = torch.from_numpy(labels.astype(np.float32))
-    values = torch.tensor([[1.0, 0.0], [1.0, 0.0]], requires_grad=True)
+    chosen = torch.from_numpy(examples.chosen[examples.real])
+    bought = torch.from_numpy(examples.bought[examples.real])
+    for task, (inputs, truth) in enumerate(
+        ((logits[:, 0], chosen.float()), (logits[chosen, 1], bought[chosen].float()))
+    ):
+        fitted = _platt(inputs, truth)
+        if fitted is not None:
+            ranker.calibration[task] = fitted
+
+
+def _platt(logits: Tensor, truth: Tensor) -> Tensor | None:
+    """Return steepness and shift [2] of the logits; None where they cannot be fitted."""
+    if not 0 < float(truth.sum()) < len(truth):
+        return None
+    values = torch.tensor([1.0, 0.0], requires_grad=True)
     optimizer = torch.optim.LBFGS([values], max_iter=100, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        scaled = logits * values[:, 0] + values[:, 1]
+        scaled = logits * values[0] + values[1]
         loss = nn.functional.binary_cross_entropy_with_logits(scaled, truth)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     fitted = values.detach()
-    usable = torch.isfinite(fitted).all(dim=1) & (fitted[:, 0] > 0) & (truth.sum(0) > 0)
-    ranker.calibration.copy_(torch.where(usable[:, None], fitted, ranker.calibration))
+    return fitted if bool(torch.isfinite(fitted).all()) and float(fitted[0]) > 0 else None
 
 
 def probability_quality(ranker: Ranker, examples: Examples, bins: int = 10) -> dict[str, dict[str, float]]:

@@ -29,6 +29,7 @@ from ranking.fusion import merge
 from ranking.index import Searches, VectorIndex
 from ranking.intent import fitting, with_intent
 from ranking.live_words import LiveWords
+from ranking.novelty import Novelty
 from ranking.ranker import Ranker
 from ranking.requests import Reason, Recommendation, Recommended, Request
 from ranking.rerank import POOL, best_first, diversify
@@ -81,6 +82,8 @@ class Recommender:
         words: LiveWords | None = None,
         usual: Usual | None = None,
         kinds: Sequence[str] | None = None,
+        novelty: Novelty | None = None,
+        novelty_budget: float = 0.0,
     ) -> None:
         """Put the parts together.
 
@@ -101,8 +104,12 @@ class Recommender:
             words: the items' words; without them texts are compared by meaning alone.
             usual: how alike texts are by chance; None works it out when it is asked for.
             kinds: names of the event kinds, for reasons; None says view and purchase.
+            novelty: what may be added to the scores of items without behaviour; None adds nothing.
+            novelty_budget: of lists that ask for none, see `ranking.novelty`; 0 adds nothing.
 
         """
+        self.novelty = novelty
+        self.novelty_budget = novelty_budget
         self.arrays = arrays
         self.index = index
         self.text_vectors = text_vectors
@@ -178,10 +185,18 @@ class Recommender:
         intents: Sequence[Asked | None] | None = None,
         sources: CandidateSources | None = None,
         pins: list[tuple[Pin, ...]] | None = None,
+        novelty: Sequence[float] | None = None,
     ) -> Ranked:
         """Retrieve and score the candidates of a batch, and pinned items with them.
 
-        `sources` stands in for the usual ones.
+        Args:
+            batch: the histories.
+            limits: what may be proposed.
+            intents: what is looked for in words, per query.
+            sources: stands in for the usual ones.
+            pins: of each query.
+            novelty: budget of each query for moving up items without behaviour; None takes the usual one.
+
         """
         with timed("user_encoding"):
             users = self.encode(batch)
@@ -200,6 +215,10 @@ class Recommender:
                 scores, probabilities = self.ranker.score(features)
             # What BLAS rounds by batch size must neither order equal items nor show in an answer.
             scores, probabilities = np.round(scores, 4), np.round(probabilities, 5)
+            if self.novelty is not None:
+                budgets = novelty or [self.novelty_budget] * len(scores)
+                events = self.arrays.statistics.count[np.maximum(candidates.rows, 0)]
+                scores = scores + self.novelty.given(budgets, events)
         return Ranked(
             proposals, candidates, np.where(padding, -np.inf, scores).astype(np.float32), probabilities
         )
@@ -282,7 +301,8 @@ class Recommender:
         )
         intents = [None if r.intent is None else self.texts.ask(r.intent, r.said) for r in requests]
         said = any(asked is not None for asked in intents)
-        ranked = self.rank(batch, limits, intents if said else None, sources, pins)
+        novelty = [self.novelty_budget if r.novelty is None else r.novelty for r in requests]
+        ranked = self.rank(batch, limits, intents if said else None, sources, pins, novelty)
         for query, (request, asked) in enumerate(zip(requests, intents, strict=True)):
             if asked is not None:
                 real = ranked.candidates.rows[query] >= 0

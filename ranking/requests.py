@@ -40,6 +40,8 @@ class Request:
     exclude_seen: bool = False
     """Leave out the items of the history itself."""
     diversity: float = 0.0
+    novelty: float | None = None
+    """Budget for moving up items without behaviour, see `ranking.novelty`; None takes the model's own."""
     intent: FloatArray | None = None
     """[text dim] unit vector of what is looked for; None where nothing was said."""
     said: str = ""

@@ -61,9 +61,15 @@ def build_recommender(
     ranker: Ranker | None = None,
     near: Neighbours | None = None,
     affinity: Affinity | None = None,
+    unknown: BoolArray | None = None,
 ) -> Recommender:
-    """Put a Recommender together whose statistics know the events before `end` and nothing later."""
-    statistics = item_statistics(dataset, end, now, config.candidates.neighbours, config.candidates.window)
+    """Put a Recommender together whose statistics know the events before `end` and nothing later.
+
+    Items that are `unknown` [items] are known by their texts alone.
+    """
+    statistics = item_statistics(
+        dataset, end, now, config.candidates.neighbours, config.candidates.window, unknown
+    )
     events = dataset.events
     factors = Factors.fit(
         events, ragged_ranges(events.offsets[:-1], end - events.offsets[:-1]), len(dataset.catalogue),
@@ -71,13 +77,16 @@ def build_recommender(
     )  # fmt: skip
     near = near or text_neighbours(sketch(text_vectors), config.candidates.neighbours)
     units = None if affinity is None else affinity.units(text_vectors)
+    if factors is not None and unknown is not None:
+        factors = factors.without(unknown)
     if factors is not None and units is None:
         factors = factors.lend(near)
     elif factors is not None and units is not None:
         rows = np.flatnonzero(~factors.known).astype(np.int32)
         factors = factors.lend(lenders(units[rows], units, factors.known, LENDERS), rows)
+    vectors = None if towers is None else towers.item_vectors(text_vectors, unknown)
     arrays = item_arrays(
-        statistics, text_vectors, towers, config.candidates, near, factors=factors, affinity_units=units
+        statistics, text_vectors, towers, config.candidates, near, vectors, factors, affinity_units=units
     )
     index = VectorIndex.build(arrays.item_vectors, config.index)
     return Recommender(
@@ -137,6 +146,7 @@ def collect_examples(
         near = built.arrays.text_near
         return built
 
+    sale = [w.on_sale(dataset.events, len(dataset.catalogue)) for w in windows]
     past = [as_of(towers if w.after_training else ranker_towers, w.end, w.time) for w in windows]
     present = None if until is not None else as_of(towers, split.train_end, split.train_time)
     calibration = held_out_users(windows[0].queries, rng)
@@ -151,15 +161,17 @@ def collect_examples(
     with Progressing(console).bar() as bar:
         task = bar.add_task("candidate features", total=sum(map(len, asked)))
 
-        def gather(recommender: Recommender, queries: Queries, limit: int) -> Examples:
+        def gather(
+            recommender: Recommender, queries: Queries, limit: int, on_sale: BoolArray | None = None
+        ) -> Examples:
             return collect(
                 recommender, dataset.events, queries, exclude_seen=exclude, limit=limit, seed=config.seed,
-                advance=lambda n: bar.advance(task, n),
+                allowed=on_sale, advance=lambda n: bar.advance(task, n),
             )  # fmt: skip
 
         return (
-            stack([gather(r, q, room) for r, q in zip(past, lists, strict=True) if len(q)]),
-            gather(past[0], calibration, 0),
+            stack([gather(r, q, room, s) for r, q, s in zip(past, lists, sale, strict=True) if len(q)]),
+            gather(past[0], calibration, 0, sale[0]),
             None if present is None else gather(present, valid, 0),
         )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from conf.schema import Refit
 from features.splits import make_split
 from features.training_windows import ranker_windows, refit_cut
@@ -41,6 +43,23 @@ def test_a_ranker_window_shorter_than_half_of_validation_is_asked_once() -> None
     assert split.tower_time == START + 9 * DAY
     [window] = ranker_windows(data, split, [], 3)
     assert asked(window.queries) == [(0, 9, START + 9 * DAY, [9])], "day 10 is validation's"
+
+
+def test_only_what_was_met_by_the_end_of_a_window_was_on_sale_in_it() -> None:
+    """Item 2 arrives in the first window, item 3 after it, item 4 in validation, which nobody knows yet."""
+    first = [("a", 0, 0), ("a", 1, 1), ("a", 2, 6), ("a", 3, 8), ("a", 4, 10), ("a", 0, 12)]
+    data = make_dataset(days(*first, *((f"x{n}", 0, 0) for n in range(6))), ITEMS)
+    split = make_split(data, replace(dates(9, 11), ranker_fraction=0.16), [])
+    windows = ranker_windows(data, split, [], 2)
+    assert [(w.time - START) // DAY for w in windows] == [6, 8]
+    sale = [np.flatnonzero(w.on_sale(data.events, len(data.catalogue))).tolist() for w in windows]
+    assert sale == [[0, 1, 2], [0, 1, 2, 3]]
+
+
+def test_leave_one_out_knows_all_but_the_last_two_items_of_a_history() -> None:
+    data = make_dataset(bought("a", 1, 2, 3, 4, 5), ITEMS)
+    [window] = ranker_windows(data, make_split(data, LEAVE_ONE_OUT, []), [], 1)
+    assert np.flatnonzero(window.on_sale(data.events, len(data.catalogue))).tolist() == [1, 2, 3]
 
 
 def test_leave_one_out_has_one_ranker_window() -> None:

@@ -92,11 +92,6 @@ class Factors:
         known: BoolArray = np.abs(self.vectors).sum(axis=1) > 0
         return known
 
-    def without(self, rows: BoolArray) -> Factors:
-        """Return the factors as they are for somebody who knows no event of some items, [items]."""
-        own = ~rows[:, None]
-        return replace(self, vectors=self.vectors * own, dual=self.dual * own)
-
     def lend(self, near: Neighbours, rows: IntArray | None = None) -> Factors:
         """Give items without events the weighted mean of what reads like them.
 

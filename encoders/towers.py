@@ -16,7 +16,7 @@ from encoders.frozen_user_encoder import FrozenUserEncoder
 from encoders.item_tower import ItemTower
 from encoders.sequences import SequenceBatch, windows
 from encoders.user_encoder import UserEncoder
-from features.dataset import BoolArray, FloatArray, IntArray
+from features.dataset import FloatArray, IntArray
 from features.histories import HistoryBatch
 
 TOWERS_FILE = "user_encoder.safetensors"
@@ -76,29 +76,15 @@ class Towers(nn.Module):
         )
 
     @torch.inference_mode()
-    def item_vectors(
-        self, text_vectors: FloatArray, unknown: BoolArray | None = None, block: int = 65536
-    ) -> FloatArray:
-        """Return vectors of the whole catalogue, float32 [items, dim].
-
-        Args:
-            text_vectors: unit text vectors, [items, text dim].
-            unknown: [items] items represented by their text alone, without what was learnt about their id;
-                None uses every residual that there is.
-            block: items projected at a time.
-
-        """
+    def item_vectors(self, text_vectors: FloatArray, block: int = 65536) -> FloatArray:
+        """Return vectors of the whole catalogue, float32 [items, dim]."""
         device = next(self.parameters()).device
         blocks = []
         for start in range(0, len(text_vectors), block):
             text = torch.from_numpy(text_vectors[start : start + block]).to(device)
             rows = torch.arange(start, start + len(text), device=device)
-            known = None if unknown is None else torch.from_numpy(~unknown[start : start + block]).to(device)
-            blocks.append(self.item_tower(self.item_tower.whitened(text), rows, known).cpu().numpy())
-        vectors = np.concatenate(blocks) if blocks else np.zeros((0, self.dim), dtype=np.float32)
-        if unknown is not None and self.item_tower.project is None:
-            vectors[unknown] = 0.0  # a tower that reads no text knows nothing of them
-        return vectors
+            blocks.append(self.item_tower(self.item_tower.whitened(text), rows).cpu().numpy())
+        return np.concatenate(blocks) if blocks else np.zeros((0, self.dim), dtype=np.float32)
 
     def user_vectors(self, batch: SequenceBatch, item_vectors: Tensor) -> Tensor:
         """Return the vector after each history's newest event, [batch, dim], given all item vectors."""

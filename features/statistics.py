@@ -14,7 +14,7 @@ from scipy import sparse
 
 from features import schema
 from features.arrays import load_arrays
-from features.dataset import BoolArray, Catalogue, Dataset, Events, FloatArray, IntArray, LongArray
+from features.dataset import Catalogue, Dataset, Events, FloatArray, IntArray, LongArray
 from features.demand import Demand
 from features.splits import ragged_ranges
 
@@ -169,14 +169,7 @@ def _repeats(
     return rate, (gaps + 3.0 * typical) / (repeated + 3.0)
 
 
-def item_statistics(
-    dataset: Dataset,
-    end: LongArray,
-    now: int,
-    neighbours: int,
-    window: int,
-    unknown: BoolArray | None = None,
-) -> Statistics:
+def item_statistics(dataset: Dataset, end: LongArray, now: int, neighbours: int, window: int) -> Statistics:
     """Compute statistics from the events before `end`.
 
     Args:
@@ -185,15 +178,12 @@ def item_statistics(
         now: Unix seconds of the cut; recency is measured from here.
         neighbours: neighbours kept per item.
         window: events between which two items count as near.
-        unknown: [items] items whose events are left out, as if nobody had met them yet; None counts all.
 
     """
     events, catalogue = dataset.events, dataset.catalogue
     items = len(catalogue)
     begin = events.offsets[:-1]
     positions = ragged_ranges(begin, end - begin)
-    if unknown is not None:
-        positions = positions[~unknown[events.item[positions]]]
     item = events.item[positions]
     age = np.maximum(now - events.time[positions], 0) / DAY
     if not dataset.has_time:
@@ -203,10 +193,6 @@ def item_statistics(
         return np.bincount(item, weights=0.5 ** (age / half_life), minlength=items).astype(np.float32)
 
     follows = co_occurrence(events, end, items, window)
-    if unknown is not None:
-        known = sparse.diags((~unknown).astype(np.float32))
-        follows = sparse.csr_matrix(known @ follows @ known)
-        follows.eliminate_zeros()
     near = strongest(cosine(follows), neighbours)
     both = strongest(cosine(sparse.csr_matrix(follows + follows.T)), neighbours)
     rate, gap = _repeats(events, positions, items)

@@ -61,15 +61,9 @@ def build_recommender(
     ranker: Ranker | None = None,
     near: Neighbours | None = None,
     affinity: Affinity | None = None,
-    unknown: BoolArray | None = None,
 ) -> Recommender:
-    """Put a Recommender together whose statistics know the events before `end` and nothing later.
-
-    Items that are `unknown` [items] are known by their texts alone.
-    """
-    statistics = item_statistics(
-        dataset, end, now, config.candidates.neighbours, config.candidates.window, unknown
-    )
+    """Put a Recommender together whose statistics know the events before `end` and nothing later."""
+    statistics = item_statistics(dataset, end, now, config.candidates.neighbours, config.candidates.window)
     events = dataset.events
     factors = Factors.fit(
         events, ragged_ranges(events.offsets[:-1], end - events.offsets[:-1]), len(dataset.catalogue),
@@ -77,16 +71,13 @@ def build_recommender(
     )  # fmt: skip
     near = near or text_neighbours(sketch(text_vectors), config.candidates.neighbours)
     units = None if affinity is None else affinity.units(text_vectors)
-    if factors is not None and unknown is not None:
-        factors = factors.without(unknown)
     if factors is not None and units is None:
         factors = factors.lend(near)
     elif factors is not None and units is not None:
         rows = np.flatnonzero(~factors.known).astype(np.int32)
         factors = factors.lend(lenders(units[rows], units, factors.known, LENDERS), rows)
-    vectors = None if towers is None else towers.item_vectors(text_vectors, unknown)
     arrays = item_arrays(
-        statistics, text_vectors, towers, config.candidates, near, vectors, factors, affinity_units=units
+        statistics, text_vectors, towers, config.candidates, near, factors=factors, affinity_units=units
     )
     index = VectorIndex.build(arrays.item_vectors, config.index)
     return Recommender(

@@ -77,6 +77,8 @@ def single_attributes(shop: Shop) -> list[Row]:
     """Read an item back, change one attribute of it, and use an attribute that training did not know."""
     rows = [Row("get_item", "GetItem of a new item", *_read(shop))]
     rows.append(Row("update_item", "UpdateItem of its price alone", *_price(shop)))
+    declared = [{"name": "in_stock", "type": pb.Attribute.BOOL}]
+    _call(shop, "DeclareAttributes", "DeclareAttributesRequest", attributes=declared)
     new = NEW_ITEMS[0]
     values = dict(new.item(shop.attributes).attributes) | {"in_stock": True}
     rejects = shop.client.upsert_items([Item(new.item_id, values)]).rejects
@@ -115,7 +117,7 @@ def _price(shop: Shop) -> tuple[str, dict[str, Any]]:
         return "the model knows no price", {}
     changed = pb.Item(item_id=KOMBUCHA)
     changed.attributes.update({"price": 1.5})
-    mask = {"paths": ["price"]}
+    mask = {"paths": ["attributes.price"]}
     answer, fault = _call(shop, "UpdateItem", "UpdateItemRequest", item=changed, update_mask=mask)
     if answer is None:
         return fault, {"works": False}

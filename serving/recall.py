@@ -10,17 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from conf.serving import ServeConfig
 from serving.batching import QueueFull
 from serving.envelope import CALL
 from serving.host import ModelHost
+from serving.kinds import history_codes
 from serving.telemetry import note, stage
-from serving.user_state import PastEvent, StateUnavailable, UserState
+from serving.user_state import PastEvent, Snapshot, StateUnavailable, UserState
 
 _LOG = logging.getLogger(__name__)
+_DEEPER: Final = 10
+"""How many times as many events are read of a user most of whose latest ones mean nothing to the model."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,10 @@ class Recall:
         until = now + self._config.limits.history_seconds
         if call.deadline is not None:
             until = min(until, (now + call.deadline) / 2)
-        applied, limit = self._host.revision, self._config.max_history
+        applied = self._host.revision
         try:
             with stage("history"):
-                found = await self._state.snapshot(user, limit, applied, before_us, until, impressions)
+                found = await self._snapshot(user, applied, before_us, until, impressions)
         except (StateUnavailable, TimeoutError, QueueFull) as error:
             if patient and isinstance(error, QueueFull):
                 raise
@@ -87,6 +90,24 @@ class Recall:
                 self._in_time(error)
                 _LOG.info("item changes up to %d are still being applied", found.acknowledged)
         return Recalled(found.events, found.deleted_items)
+
+    async def _snapshot(
+        self, user: str, applied: int, before_us: int | None, until: float, impressions: bool
+    ) -> Snapshot:
+        """Return a snapshot with the latest events, and more of them where few mean anything to the model.
+
+        What a shop records besides (every scrolling, say) must not push out what shoppers buy.
+        """
+        limit = self._config.max_history
+        found = await self._state.snapshot(user, limit, applied, before_us, until, impressions)
+        if len(found.events) < limit:
+            return found
+        codes = history_codes(self._host.served.model.kinds)
+        if 2 * sum(event.kind in codes for event in found.events) >= limit:
+            return found
+        deeper = limit * _DEEPER
+        found = await self._state.snapshot(user, deeper, applied, before_us, until, impressions)
+        return replace(found, events=[event for event in found.events if event.kind in codes][-limit:])
 
     @staticmethod
     def _in_time(error: Exception) -> None:

@@ -29,6 +29,28 @@ const SERVICE_CONFIG = JSON.stringify({
   }],
 });
 
+/** Attributes (text, numbers, true and false, null, and lists of these) as a google.protobuf.Struct. */
+export function struct(attributes) {
+  return { fields: Object.fromEntries(Object.entries(attributes).map(([name, value]) => [name, toValue(value)])) };
+}
+
+/** The attributes of a google.protobuf.Struct. */
+export function plain({ fields }) {
+  return Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, fromValue(value)]));
+}
+
+// The loader knows this message by itself, in camel case.
+function toValue(value) {
+  if (value === null || value === undefined) return { nullValue: 'NULL_VALUE' };
+  if (Array.isArray(value)) return { listValue: { values: value.map(toValue) } };
+  return { [{ boolean: 'boolValue', number: 'numberValue' }[typeof value] ?? 'stringValue']: value };
+}
+
+function fromValue(value) {
+  if (value.kind === 'nullValue') return null;
+  return value.kind === 'listValue' ? value.listValue.values.map(fromValue) : value[value.kind];
+}
+
 /** Calls a server; create one per process and share it. */
 export class Shelfwise {
   /**
@@ -63,6 +85,24 @@ export class Shelfwise {
   /** Store what shoppers did: RecordEventsRequest -> RecordEventsResponse. */
   recordEvents(request, deadlineMs) {
     return this.#call('RecordEvents', request, deadlineMs);
+  }
+
+  /** An item as it is served: its attributes by name. */
+  async getItem(itemId, deadlineMs) {
+    return plain((await this.#call('GetItem', { item_id: itemId }, deadlineMs)).item.attributes);
+  }
+
+  /** Change some attributes of an item, null takes one away, and return all of them as they are then. */
+  async updateItem(itemId, attributes, deadlineMs) {
+    const request = { item: { item_id: itemId, attributes: struct(attributes) } };
+    return plain((await this.#call('UpdateItem', request, deadlineMs)).item.attributes);
+  }
+
+  /** Change attributes of many items: an object of attributes by item id -> BatchUpdateItemsResponse. */
+  updateItems(attributesById, deadlineMs) {
+    const requests = Object.entries(attributesById).map(([itemId, attributes]) => (
+      { item: { item_id: itemId, attributes: struct(attributes) } }));
+    return this.#call('BatchUpdateItems', { requests }, deadlineMs);
   }
 
   /** The lists of many users, one after another; a broken stream is gone on with. BatchRecommendRequest. */

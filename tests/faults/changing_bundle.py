@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from features.dataset import BoolArray
-from ranking.item_values import typed_values
+from ranking.item_values import patched, typed_values
 from ranking.live_catalogue import Change, Declaration, ItemChange, ItemPlan, LiveItem
 from ranking.requests import Recommendation, Request
 from serving.model import Model
@@ -49,6 +49,9 @@ class ChangingBundle(FakeBundle):
                 deletes[change.item_id] = True
             else:
                 values, _ = typed_values(change.attributes, columns)
+                row = self.catalogue.base.row(change.item_id)
+                if change.partial and row is not None:
+                    values = patched(self.catalogue.bundled([row])[0], change.attributes, columns)
                 upserts[change.item_id] = LiveItem(change.item_id, str(values["title"]), values)
         vectors = (
             self.encode_items([i.text for i in upserts.values()]) if upserts else np.zeros((0, 0), np.float32)

@@ -15,11 +15,20 @@ from conf.errors import InputError
 from conf.serving import ServeConfig
 from serving.client import AsyncClient, Client
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.queries import Boost, Event, ListRules, RecommendQuery, SessionEvent, SimilarQuery
+from serving.queries import (
+    Boost,
+    Event,
+    ItemUpdate,
+    ListRules,
+    RecommendQuery,
+    SessionEvent,
+    SimilarQuery,
+)
 from serving.results import Reason, RecommendResult, ServiceError
 from serving.server import start
 from serving.terminal import recommend
-from tests.serving.conftest import Harness, in_loop, until
+from tests.faults.changing_bundle import ChangingBundle
+from tests.serving.conftest import Harness, Servers, in_loop, until
 from tests.serving.fake_bundle import DATA_END, SLOW, FakeBundle
 
 
@@ -106,6 +115,36 @@ def test_the_client_returns_plain_values(server: Harness) -> None:
         status = client.status()
         assert (status.event_count, status.attributes["price"]) == (2, "number")
         assert status.model_data_time == datetime.fromtimestamp(DATA_END, UTC)
+
+
+def test_both_clients_read_and_change_items(servers: Servers) -> None:
+    model = ChangingBundle()
+    server = servers.start(model, live=model)
+
+    with Client(server.address) as client:
+        assert client.declare_attributes({"shelf": "string"}).declared_count == 1
+        shelved = client.get_item("i7").attributes
+        assert shelved == {
+            "title": "Item 7", "category": "HATS", "price": 7.0, "in_stock": False, "tags": [],
+        }  # fmt: skip
+
+    async def scenario() -> None:
+        async with AsyncClient(server.address) as client:
+            update = ItemUpdate("i8", {"price": 2.5, "shelf": "A", "tags": None})
+            tried = await client.update_item(update, validate_only=True)
+            assert (await client.get_item("i8")).attributes["price"] == 8.0
+            assert tried.attributes == {
+                "title": "Item 8", "category": "HATS", "price": 2.5, "in_stock": True, "shelf": "A",
+            }  # fmt: skip
+            result = await client.update_items([update, ItemUpdate("?", {"price": 1})], validate_only=True)
+            assert (result.updated_count, result.rejects[0].reason) == (1, "ITEM_NOT_FOUND")
+            page = await client.list_items(page_size=2, filter="price > 7", page_token="")
+            assert [item.item_id for item in page.items] == ["i10", "i11"]
+            assert (await client.declare_attributes({"shelf": "string"})).declared_count == 0
+            deleted = await client.delete_items(["i1", "?"])
+            assert (deleted.deleted_count, deleted.unknown_item_ids) == (1, ("?",))
+
+    in_loop(scenario())
 
 
 def test_errors_carry_what_the_server_said(server: Harness) -> None:

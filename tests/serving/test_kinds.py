@@ -83,6 +83,19 @@ def test_a_view_personalises_and_is_no_purchase(shop: Harness) -> None:
         assert bought == ["i2"]
 
 
+def test_what_means_nothing_does_not_push_out_what_was_bought(servers: Servers) -> None:
+    server = servers.start(max_history=4)
+    with Client(server.address) as client:
+        client.record_events([Event("ben", f"i{n}", "purchase") for n in range(6)])
+        client.record_events([Event("ben", "i9", "scroll") for _ in range(30)])
+        client.record_events([Event("ben", "i8", "view")])
+        client.recommend(RecommendQuery(user_id="ben"))
+        assert server.model.recommender.seen[-1].history.items.tolist() == [3, 4, 5, 8]
+        client.record_events([Event("ben", "i9", "scroll") for _ in range(40)])
+        client.recommend(RecommendQuery(user_id="ben"))  # there is an end to it
+        assert server.model.recommender.seen[-1].history.items.tolist() == []
+
+
 def test_what_means_nothing_to_the_model_changes_no_list(shop: Harness) -> None:
     with Client(shop.address) as client:
         client.record_events([Event("ben", "i2", "newsletter"), Event("ben", "i3", "impression")])

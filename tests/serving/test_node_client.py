@@ -13,6 +13,7 @@ import pytest
 
 from serving.keys import create_key
 from serving.user_state import NewEvent
+from tests.faults.changing_bundle import ChangingBundle
 from tests.serving.conftest import Servers
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +70,36 @@ def test_the_example_reads_lists_records_events_and_streams(
     db.close()
     assert ("click", "i8", 1, "home", "phone") in rows
     assert sorted(row[2] for row in rows if row[0] == "impression") == [1, 2, 3]
+
+
+ITEMS = """
+import { Shelfwise } from './shelfwise.js';
+const shop = new Shelfwise(process.argv[1], { protoRoot: process.env.SHELFWISE_PROTO_ROOT });
+const before = await shop.getItem('i2');
+const after = await shop.updateItem('i2', { price: 0.5, in_stock: false, tags: ['a', 'b'], category: null });
+const batch = await shop.updateItems({ i3: { price: 7 }, nope: { price: 1 } });
+const third = await shop.getItem('i3');
+console.log(JSON.stringify([before, after, third, batch.updated_count, batch.rejects[0].reason]));
+shop.close();
+"""
+
+
+def test_items_are_read_and_changed(servers: Servers, installed: Path) -> None:
+    model = ChangingBundle()
+    server = servers.start(model, live=model)
+    done = subprocess.run(
+        ["node", "--input-type=module", "-e", ITEMS, server.address],
+        cwd=installed,
+        env={**os.environ, "SHELFWISE_PROTO_ROOT": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    item = {"title": "Item 2", "category": "HATS", "price": 2, "in_stock": True, "tags": ["sale", "new"]}
+    changed = {"title": "Item 2", "price": 0.5, "in_stock": False, "tags": ["a", "b"]}
+    third = {"title": "Item 3", "category": "SHOES", "price": 7, "in_stock": False, "tags": ["sale", "new"]}
+    assert json.loads(done.stdout) == [item, changed, third, 1, "ITEM_NOT_FOUND"]
 
 
 def test_failures_reach_the_caller(servers: Servers, tmp_path: Path, installed: Path) -> None:

@@ -2,10 +2,11 @@
 
     python -m benchmarks.search_quality --artifacts work/demo/artifacts --types product_type --users 3
 
-Types, titles, ids and rare words of the catalogue are the queries, so that what is right is known: among the
-first ten for a type are items of that type, an item of that title or that id comes first, and so does one
-that has the rare word. The same types are said as an intent of Recommend. A server is started on the bundle,
-or a running one is asked (`--address`), which must serve the same catalogue and know its histories.
+Types, titles, ids, usual and rare words of the catalogue are the queries, so that what is right is known:
+among the first ten for a type or usual word are items that have it, an item of that title or that id comes
+first, and so does one that has the rare word. Types and usual words are said as an intent of Recommend, too.
+A server is started on the bundle, or a running one is asked (`--address`), which must serve the same
+catalogue and know its histories.
 """
 
 from __future__ import annotations
@@ -39,10 +40,12 @@ from serving.queries import RecommendQuery, SearchQuery
 
 FIRST: Final = 10
 """Places that are looked at."""
-_RARE: Final = 3
-"""Most items that have a rare word."""
+RARE: Final = (1, 3)
+"""Fewest and most items that have a rare word."""
+USUAL: Final = (10, 200)
+"""And a usual one."""
 _LETTERS: Final = 4
-"""Least length of a rare word."""
+"""Least length of a word that is asked for."""
 
 
 @dataclass(frozen=True)
@@ -78,15 +81,20 @@ def id_questions(catalogue: Catalogue, count: int, seed: int) -> list[Question]:
     return [Question(catalogue.ids[row], frozenset([catalogue.ids[row]])) for row in rows]
 
 
-def rare_questions(catalogue: Catalogue, count: int, seed: int) -> list[Question]:
-    """Ask for words that at most three items have, in singular or plural."""
-    owners: dict[str, set[str]] = {}
+def word_questions(catalogue: Catalogue, owners: tuple[int, int], count: int, seed: int) -> list[Question]:
+    """Ask for words that some items have, at least and at most so many, in singular or plural."""
+    having: dict[str, set[str]] = {}
     for item_id, text in zip(catalogue.ids, catalogue.texts, strict=True):
         for word in set(words(text)):
-            owners.setdefault(word, set()).add(item_id)
-    rare = sorted(w for w, ids in owners.items() if len(ids) <= _RARE and w.isalpha() and len(w) >= _LETTERS)
-    drawn = np.random.default_rng(seed).permutation(len(rare))[:count]
-    return [Question(rare[place], frozenset(owners[rare[place]])) for place in sorted(drawn)]
+            having.setdefault(word, set()).add(item_id)
+    least, most = owners
+    found = sorted(
+        word
+        for word, ids in having.items()
+        if least <= len(ids) <= most and word.isalpha() and len(word) >= _LETTERS
+    )
+    drawn = np.random.default_rng(seed).permutation(len(found))[:count]
+    return [Question(found[place], frozenset(having[found[place]])) for place in sorted(drawn)]
 
 
 def _drawn(table: pl.DataFrame, count: int, seed: int) -> pl.DataFrame:
@@ -137,11 +145,14 @@ def measure(
         questions = type_questions(catalogue, column, count, seed)
         asked.append((f"{column}, share of the first ten", questions, search, share_right))
         asked.append((f"{column} as an intent, share of the first ten", questions, recommend, share_right))
+    usual, rare = (word_questions(catalogue, owners, count, seed) for owners in (USUAL, RARE))
     asked += [
         (f"exact {title}, first", title_questions(catalogue, title, count, seed), search, first_right),
         ("exact id, first", id_questions(catalogue, count, seed), search, first_right),
-        ("rare word, first", rare_questions(catalogue, count, seed), search, first_right),
-        ("rare word, share of those", rare_questions(catalogue, count, seed), search, share_right),
+        ("usual word, share of the first ten", usual, search, share_right),
+        ("usual word as an intent, share of the first ten", usual, recommend, share_right),
+        ("rare word, first", rare, search, first_right),
+        ("rare word, share of those", rare, search, share_right),
     ]
     rows = []
     for name, posed, ask, score in asked:

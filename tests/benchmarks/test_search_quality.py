@@ -8,14 +8,16 @@ import polars as pl
 import pytest
 
 from benchmarks.search_quality import (
+    RARE,
+    USUAL,
     Question,
     first_right,
     id_questions,
     known_users,
-    rare_questions,
     share_right,
     title_questions,
     type_questions,
+    word_questions,
 )
 from features.dataset import Catalogue
 from ranking.bundle import HISTORIES
@@ -47,8 +49,9 @@ def test_every_item_of_a_title_answers_it() -> None:
     assert len(title_questions(shop(), "title", 2, 0)) == 2
 
 
-def test_rare_words_are_those_of_three_items_whatever_their_number() -> None:
-    asked = {q.words: q.right for q in rare_questions(shop(), 100, 0)}
+def test_words_are_asked_for_by_how_many_items_have_them_whatever_their_number() -> None:
+    assert word_questions(shop(), USUAL, 100, 0) == []  # mug has three letters
+    asked = {q.words: q.right for q in word_questions(shop(), RARE, 100, 0)}
     assert asked == {"lamp": {"i12", "i13", "i14"}, "lisbon": {"i8", "i9", "i10"}, "porto": {"i11"}}
 
 

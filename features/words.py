@@ -17,7 +17,7 @@ _WORD: Final = re.compile(
     "|(?:[^\\W_\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
     "|(?<=\\w)[\u0900-\u0dff\u0e31-\u0e4e])+"  # vowel signs of Indic scripts and Thai
 )
-_KEPT_CHUNKS: Final = 1 << 16
+_KEPT_CHUNKS: Final = 1 << 14
 
 
 def folded(text: str) -> list[str]:

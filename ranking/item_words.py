@@ -101,7 +101,7 @@ def id_key(item_id: str) -> int:
     return _key("id", item_id.strip().casefold())
 
 
-@lru_cache(1 << 16)
+@lru_cache(1 << 12)
 def title_key(title: str) -> int | None:
     """Return the key of a title or value, by its folded words; None where it has none."""
     parts = folded(title)

@@ -21,7 +21,9 @@ VALUED: Final = 1
 """Level of a name that is the value of a field, as its type or brand."""
 TITLED: Final = 2
 """Level of a name that is a title or a whole text."""
-IDENTIFIED: Final = 3
+WRITTEN: Final = 3
+"""Level of a title as it is written, but for case and spaces: others may have the same words."""
+IDENTIFIED: Final = 4
 """Level of a name that is an item id."""
 
 
@@ -84,6 +86,7 @@ class ItemReader:
         titles = (*([title] if title else ()), shown_title(title if self.column else None, text), text)
         names = {key: VALUED for value in values if (key := title_key(value)) is not None}
         names |= {key: TITLED for name in titles if (key := title_key(name)) is not None}
+        names |= {written_key(name): WRITTEN for name in titles}
         names[id_key(item_id)] = IDENTIFIED
         found = [word for value in values for word in words(value)]
         return ItemWords([*found, *(words(title) if title else ())], names)
@@ -99,6 +102,11 @@ def _titles(column: pl.Series) -> list[str | None]:
 def id_key(item_id: str) -> int:
     """Return the key of an item id, without regard to case."""
     return _key("id", item_id.strip().casefold())
+
+
+def written_key(title: str) -> int:
+    """Return the key of a title as it is written, without regard to case and spaces."""
+    return _key("written", " ".join(title.casefold().split()))
 
 
 @lru_cache(1 << 12)

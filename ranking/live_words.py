@@ -11,7 +11,7 @@ import numpy as np
 
 from features.dataset import BoolArray, FloatArray, IntArray
 from features.words import said_words
-from ranking.item_words import ItemWords, id_key, title_key
+from ranking.item_words import ItemWords, id_key, title_key, written_key
 from ranking.word_index import LIKELIEST, WordIndex
 
 _BEGINNING: Final = 3
@@ -129,9 +129,8 @@ class LiveWords:
     def _named(self, text: str) -> tuple[IntArray, IntArray]:
         """Return the rows that a text is a name of, rising, and the names' levels."""
         rows, levels = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=np.int32)]
-        for key in (id_key(text), title_key(text)):
-            if key is None:
-                continue
+        folded_key = title_key(text)
+        for key in (id_key(text), written_key(text), *(() if folded_key is None else (folded_key,))):
             found, of_found = self._base.names.of(key)
             current = ~self._stale[found]
             later = self._by_name.get(key, {})

@@ -19,7 +19,7 @@ from ranking.live_words import Heard, LiveWords
 
 WORDS_WEIGHT: Final = 1.0
 """Worth of having all words, in units of cosine."""
-_BONUS: Final = np.array([0.0, 0.5, 2.0, 4.0], dtype=np.float32)
+_BONUS: Final = np.array([0.0, 0.5, 2.0, 2.5, 6.0], dtype=np.float32)
 """Worth of a name by its level: a field's value stands before what only has the words, title and id first."""
 POOL: Final = 200
 """Items that meaning, and as many that words propose for a list; more for longer ones."""

@@ -114,3 +114,10 @@ def test_an_item_without_text_is_found_by_its_id_alone(store: Path) -> None:
     version = change(live, ItemChange("item-77", {"price": 1.0}))
     assert "item-77" not in found(version, "item", 61)
     assert found(version, "item-77")[0] == "item-77"
+
+
+def test_an_id_goes_before_a_title_that_reads_the_same(store: Path) -> None:
+    live = LiveItems(load_bundle(store), 10)
+    version = change(live, ItemChange("other", {"title": "i7", "brand": "Acme"}))
+    assert found(version, "i7", 2) == ["i7", "other"]
+    assert found(version, "I 7")[0] != "i7"

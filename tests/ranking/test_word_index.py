@@ -11,7 +11,7 @@ import pytest
 from conf.errors import InputError
 from features.dataset import Catalogue
 from features.text import TextTemplate, render_text
-from ranking.item_words import IDENTIFIED, TITLED, VALUED, ItemReader
+from ranking.item_words import IDENTIFIED, TITLED, VALUED, WRITTEN, ItemReader
 from ranking.live_words import LiveWords
 from ranking.word_index import K1, NAMES, B, WordIndex
 
@@ -66,7 +66,7 @@ def test_an_item_is_read_without_labels_and_its_title_counts_twice() -> None:
     item = reader.item("a-1", "Oat milk. Brand: Acme", "Oat milk")
     assert item.words == ["oat", "milk", "acme", "oat", "milk"]
     # The brand; the title, which is a value, too, and the text; the id.
-    assert sorted(item.names.values()) == [VALUED, TITLED, TITLED, IDENTIFIED]
+    assert sorted(item.names.values()) == [VALUED, TITLED, TITLED, WRITTEN, WRITTEN, IDENTIFIED]
 
 
 def test_without_a_title_column_the_first_field_is_the_title() -> None:
@@ -118,10 +118,12 @@ def test_the_beginning_of_a_last_word_finds_it(live: LiveWords) -> None:
 
 
 def test_titles_texts_and_ids_name_their_items(live: LiveWords) -> None:
-    assert named(live, "oat MILK!") == {0: TITLED}
-    assert named(live, "Oat milk. Brand: Acme") == {0: TITLED}
+    assert named(live, "oat MILK!") == {0: TITLED} and named(live, " oat  MILK ") == {0: WRITTEN}
+    assert named(live, "Oat milk. Brand: Acme") == {0: WRITTEN}
+    assert named(live, "Oat milk - brand Acme") == {0: TITLED}
+    assert named(live, "creme BRULEE") == {3: TITLED} and named(live, "CRÈME brûlée") == {3: WRITTEN}
     assert named(live, "A-5") == {4: IDENTIFIED}
-    assert named(live, "a-2") == {1: IDENTIFIED, 5: TITLED}
+    assert named(live, "a-2") == {1: IDENTIFIED, 5: WRITTEN} and named(live, "a 2") == {5: TITLED}
     assert named(live, "milk oat") == {} == named(live, "...")
 
 
@@ -129,7 +131,7 @@ def test_values_of_fields_name_their_items(live: LiveWords) -> None:
     assert named(live, "ACME") == {0: VALUED, 2: VALUED} and named(live, "muller") == {1: VALUED}
     put(live, 0, "a-1", "Acme", "Acme")
     put(live, 6, "a-7", "Tea", "Acme")
-    assert named(live, "acme") == {0: TITLED, 2: VALUED, 6: VALUED}
+    assert named(live, "acme") == {0: WRITTEN, 2: VALUED, 6: VALUED}
     put(live, 6, "acme", "Tea", "Acme")
     assert named(live, "acme")[6] == IDENTIFIED
 
@@ -140,13 +142,13 @@ def test_changed_and_new_items_count_as_if_they_had_been_there(live: LiveWords) 
     assert share(live, "milk").keys() == {0, 2, 6}
     assert share(live, "oat milk")[6] == pytest.approx(share(live, "oat milk")[0], rel=1e-5)
     assert share(live, "kombuch").keys() == share(live, "kombucha").keys() == {1}
-    assert named(live, "Milk") == {} and named(live, "kombucha ginger lemon") == {1: TITLED}
-    assert named(live, "oat milk") == {0: TITLED, 6: TITLED}
-    assert named(live, "a-2") == {1: IDENTIFIED, 5: TITLED}
+    assert named(live, "Milk") == {} and named(live, "kombucha ginger lemon") == {1: WRITTEN}
+    assert named(live, "oat milk") == {0: WRITTEN, 6: WRITTEN}
+    assert named(live, "a-2") == {1: IDENTIFIED, 5: WRITTEN}
     put(live, 6, "a-7", "Tea")
     put(live, 1, "a-2", "Milk", "Müller")
     assert share(live, "oat milk").keys() == {0, 1, 2} and share(live, "kombucha") == {}
-    assert named(live, "oat milk") == {0: TITLED} and named(live, "milk") == {1: TITLED}
+    assert named(live, "oat milk") == {0: WRITTEN} and named(live, "milk") == {1: WRITTEN}
 
 
 def test_who_says_nothing_is_known(live: LiveWords) -> None:

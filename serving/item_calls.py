@@ -99,7 +99,8 @@ class ItemCalls:
             with stage("store_items"):
                 revision = await self._changes.store(checked.changes, call.deadline)
             await self._settle(revision)
-        note(upserted_items=len(checked.changes), rejected_items=len(checked.rejects))
+        if not request.validate_only:
+            note(upserted_items=len(checked.changes), rejected_items=len(checked.rejects))
         return pb.UpsertItemsResponse(
             upserted_count=len(checked.changes), rejects=checked.rejects, request_id=call.request_id
         )
@@ -122,6 +123,8 @@ class ItemCalls:
                 revision = await self._changes.store(changes, call.deadline)
             await self._settle(revision)
         unknown = [item_id for item_id, was in zip(item_ids, gone, strict=True) if was]
+        if not request.validate_only:
+            note(deleted_items=len(item_ids) - len(unknown))
         return pb.DeleteItemsResponse(
             deleted_count=len(item_ids) - len(unknown), unknown_item_ids=unknown, request_id=call.request_id
         )
@@ -129,6 +132,8 @@ class ItemCalls:
     async def update(self, request: pb.UpdateItemRequest) -> pb.UpdateItemResponse:
         """Change attributes of an item, and answer with what it is then."""
         made, faults = await self._update([request], request.validate_only)
+        if not request.validate_only:
+            note(updated_items=len(made), rejected_items=len(faults))
         if faults:
             raise _problem(request, faults[0])
         values = values_of(made[0], self._host.served.model.catalogue)
@@ -142,7 +147,8 @@ class ItemCalls:
         if len(request.requests) > MAX_ITEMS:
             raise invalid("requests", f"{len(request.requests):,} rows; send at most {MAX_ITEMS:,} per call")
         made, faults = await self._update(request.requests, request.validate_only)
-        note(updated_items=len(made), rejected_items=len(faults))
+        if not request.validate_only:
+            note(updated_items=len(made), rejected_items=len(faults))
         return pb.BatchUpdateItemsResponse(
             updated_count=len(made),
             rejects=[reject(index, fault) for index, fault in sorted(faults.items())],

@@ -29,6 +29,7 @@ _SECONDS: Final = (
 )  # fmt: skip
 """Bounds of latency buckets: close together where the service is meant to be."""
 EVENT_OUTCOMES: Final = ("new_events", "duplicate_events", "rejected_events")
+ITEM_OUTCOMES: Final = ("upserted_items", "updated_items", "deleted_items", "rejected_items")
 """Notes of RecordEvents, which are counted."""
 _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -89,6 +90,7 @@ class Metrics:
         self._lists = self._counter("lists", "Lists by rung of the fallback ladder", "method", "degradation")
         self._masks = self._counter("filter_masks", "Filters by whether their mask was known", "result")
         self._events = self._counter("events", "Received events by what became of them", "outcome")
+        self._items = self._counter("items", "Items in changes by what became of them", "outcome")
         self._event_stored = self._histogram("event_stored_seconds", "From an event's arrival to its commit")
         self._item_applied = self._histogram(
             "item_applied_seconds", "From the arrival of a changed item to lists that know it"
@@ -148,6 +150,9 @@ class Metrics:
         for outcome in EVENT_OUTCOMES:
             if outcome in notes:
                 self._events.labels(outcome).inc(int(notes[outcome]))
+        for outcome in ITEM_OUTCOMES:
+            if outcome in notes:
+                self._items.labels(outcome).inc(int(notes[outcome]))
 
     def serve(self, host: str, port: int) -> MetricsServer:
         """Answer scrapes.

@@ -15,9 +15,10 @@ from encoders.text_encoder import TextEncoder
 from features.dataset import Dataset
 from ranking.live_items import LiveItems
 from serving.client import Client
-from serving.queries import Event, Item, RecommendQuery
+from serving.queries import Event, Item, ItemUpdate, RecommendQuery
 from serving.results import ServiceError
 from tests.bundles import make_bundle
+from tests.faults.changing_bundle import ChangingBundle
 from tests.serving.conftest import Servers, until
 
 
@@ -36,6 +37,22 @@ def scrape(port: int) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
+
+
+def test_changed_items_are_counted(servers: Servers) -> None:
+    port, model = free_port(), ChangingBundle()
+    server = servers.start(model, live=model, metrics=MetricsConfig(port=port))
+    with Client(server.address) as client:
+        client.upsert_items([Item("n1", {"title": "New"}), Item("", {}), Item("n2", {"title": "Newer"})])
+        client.update_item(ItemUpdate("i1", {"price": 2.0}))
+        client.update_items([ItemUpdate("i1", {"price": 3.0}), ItemUpdate("?", {"price": 3.0})])
+        with pytest.raises(ServiceError):
+            client.update_item(ItemUpdate("?", {"price": 2.0}))
+        client.delete_items(["i2", "?"])
+    outcomes = ("upserted_items", "updated_items", "deleted_items", "rejected_items")
+    until(lambda: ("shelfwise_items_total", frozenset({("outcome", "deleted_items")})) in scrape(port))
+    found = Scrape(port)
+    assert [found("items_total", outcome=outcome) for outcome in outcomes] == [2, 2, 1, 3]
 
 
 class Scrape:

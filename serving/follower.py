@@ -26,7 +26,9 @@ from serving.watch import Watch
 
 _LOG = logging.getLogger(__name__)
 CHUNK: Final = 16
-"""Changes applied at a time while the model makes lists."""
+"""Changes that may bring new texts, applied at a time while the model makes lists."""
+LIGHT_CHUNK: Final = 128
+"""Changes of any kind, applied at a time while the model makes lists."""
 START_CHUNK: Final = 512
 """The same before that."""
 OTHERS_SECONDS: Final = 1.0
@@ -62,6 +64,9 @@ class ItemFollower:
         self.revision = 0
         """The last change that has been applied."""
         self._model = model
+        template = model.current.manifest.get("template", {})
+        self._read = {*template.get("text_fields", ()), *template.get("text_fallback_fields", ())}
+        """Attributes that the model makes texts of."""
         self._changes = changes
         self._jobs = jobs
         self._upkeep = upkeep
@@ -96,7 +101,7 @@ class ItemFollower:
     async def _look(self) -> None:
         """Apply what is stored and not yet applied."""
         loop = asyncio.get_running_loop()
-        while stored := self._due(await self._changes.since(self.revision, CHUNK), loop.time()):
+        while stored := await self._next(loop.time()):
             self._at_once.clear()
             next_one = loop.time() + TOGETHER_SECONDS
             await self._apply(stored)
@@ -105,10 +110,27 @@ class ItemFollower:
                     async with asyncio.timeout_at(next_one):
                         await self._at_once.wait()
 
+    async def _next(self, now: float) -> list[StoredChange]:
+        """Return the changes to apply together: many prices, but few texts, which take the model's time."""
+        found = await self._changes.since(self.revision, LIGHT_CHUNK)
+        heavy = [place for place, stored in enumerate(found) if self._may_have_text(stored)]
+        return self._due(found[: heavy[CHUNK]] if len(heavy) > CHUNK else found, now)
+
+    def _may_have_text(self, stored: StoredChange) -> bool:
+        """Tell whether an item may have another text after a change."""
+        change = stored.change
+        if not isinstance(change, ItemChange) or change.attributes is None:
+            return False
+        return not (change.partial and self._read.isdisjoint(change.attributes))
+
+    def _encodes(self, stored: StoredChange) -> bool:
+        """Tell whether a change may have a text that nobody has encoded yet."""
+        return self._may_have_text(stored) and stored.item.encoded is None
+
     def _due(self, stored: list[StoredChange], now: float) -> list[StoredChange]:
         """Leave out the last changes if nobody waits for them and another server is encoding them."""
         for place in range(len(stored), 0, -1):
-            if stored[place - 1].revision <= self._wanted or not _encodes(stored[place - 1]):
+            if stored[place - 1].revision <= self._wanted or not self._encodes(stored[place - 1]):
                 self._left = None
                 return stored[:place]
         if stored and (self._left is None or self._left[0] != stored[0].revision):
@@ -189,11 +211,3 @@ class ItemFollower:
             except Exception as error:
                 known = isinstance(error, (StateUnavailable, QueueFull))
                 _LOG.warning("vectors of texts are not kept: %s", error, exc_info=None if known else error)
-
-
-def _encodes(stored: StoredChange) -> bool:
-    """Tell whether a change may have a text that nobody has encoded yet."""
-    change = stored.change
-    if not isinstance(change, ItemChange) or change.partial or change.attributes is None:
-        return False
-    return change.encoded is None

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import pytest
 
@@ -29,8 +29,11 @@ ENCODED = TextVector(b"key", b"values")
 class Notebook(FakeBundle):
     """Writes down which changes are applied; `poison` cannot be."""
 
+    template: ClassVar[dict[str, list[str]]] = {}
+
     def __init__(self) -> None:
         super().__init__()
+        self.manifest = {"template": self.template}
         self.applied: list[list[str]] = []
         self.threads: set[str] = set()
 
@@ -141,6 +144,27 @@ def test_changes_are_applied_in_order_some_at_a_time(served: bool, monkeypatch: 
         assert follower.revision == 5
 
     following(Changes(*"abcde"), scenario)
+
+
+def test_many_prices_are_applied_together_and_few_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.follower.CHUNK", 2)
+    monkeypatch.setattr("serving.follower.LIGHT_CHUNK", 6)
+    monkeypatch.setattr(Notebook, "template", {"text_fields": ["title"], "text_fallback_fields": ["colour"]})
+    changes = Changes()
+    price, title = {"price": 1.0, "brand": "x"}, {"title": "x"}
+    for item_id, attributes in zip(
+        "abcdefghijkl", [price] * 5 + [title] * 2 + [price] + [title] * 4, strict=True
+    ):
+        changes.stored.append(
+            StoredChange(len(changes.stored) + 1, ItemChange(item_id, attributes, None, True))
+        )
+
+    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+        follower.start()
+        await follower.reach(12)
+        assert ["".join(items) for items in model.applied] == ["abcdef", "ghi", "jk", "l"]
+
+    following(changes, scenario)
 
 
 def test_changes_that_come_several_at_a_time_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:

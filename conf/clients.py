@@ -77,6 +77,7 @@ class RecommendBatchConfig(ConnectionConfig):
     """Where the lists are shown; chooses the server's defaults, and goes into the attribution tokens."""
     exclude_seen: bool | None = None
     diversity: float | None = None
+    novelty: float | None = None
     explain: bool = False
     """Whether the items have their `reasons`."""
     fields: list[str] = field(default_factory=lambda: ["item_id", "title", "list_position"])

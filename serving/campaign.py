@@ -110,6 +110,7 @@ def _lists(config: RecommendBatchConfig, client: Client, part: _Part) -> Iterato
         filter=config.filter,
         exclude_seen=config.exclude_seen,
         diversity=config.diversity,
+        novelty=config.novelty,
         explain=config.explain,
         surface=config.surface,
         fields=_fields(config),

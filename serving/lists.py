@@ -246,6 +246,7 @@ class Lists:
             allowed=prepared.allowed,
             exclude_seen=served.model.exclude_seen if wish.exclude_seen is None else wish.exclude_seen,
             diversity=served.diversity if wish.diversity is None else wish.diversity,
+            novelty=wish.novelty,
             explain=wish.explain,
             rules=rules and replace(rules, shown=seen, before=len(shown)),
         )

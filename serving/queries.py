@@ -81,6 +81,7 @@ class RecommendQuery:
     exclude_item_ids: tuple[str, ...] = ()
     exclude_seen: bool | None = None
     diversity: float | None = None
+    novelty: float | None = None
     explain: bool = False
     surface: str = ""
     fields: tuple[str, ...] = ()
@@ -98,6 +99,7 @@ class RecommendQuery:
             exclude_item_ids=self.exclude_item_ids,
             exclude_seen=self.exclude_seen,
             diversity=self.diversity,
+            novelty=self.novelty,
             explain=self.explain,
             surface=self.surface,
             request_time=_timestamp(self.request_time),
@@ -122,6 +124,7 @@ class BatchQuery:
     exclude_item_ids: tuple[str, ...] = ()
     exclude_seen: bool | None = None
     diversity: float | None = None
+    novelty: float | None = None
     explain: bool = False
     surface: str = ""
     fields: tuple[str, ...] = ()
@@ -139,6 +142,7 @@ class BatchQuery:
             exclude_item_ids=self.exclude_item_ids,
             exclude_seen=self.exclude_seen,
             diversity=self.diversity,
+            novelty=self.novelty,
             explain=self.explain,
             surface=self.surface,
             rules=None if self.rules is None else self.rules.message(),

@@ -126,8 +126,9 @@ def _check(
     for name, entry in defaults.items():
         where = f"{path}: {name}"
         try:
-            if entry.HasField("diversity"):
-                validation.diversity(entry.diversity)
+            for field in ("diversity", "novelty"):
+                if entry.HasField(field):
+                    validation.share(field, getattr(entry, field))
             check_rules(entry.rules, known)
         except Problem as problem:
             raise InputError(f"{where}: {problem.message}") from problem

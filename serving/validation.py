@@ -68,10 +68,10 @@ def excluded(path: str, ids: Sequence[str]) -> list[str]:
     return list(ids)
 
 
-def diversity(value: float) -> float:
-    """Return a diversity of 0 to 1."""
+def share(path: str, value: float) -> float:
+    """Return a number of 0 to 1."""
     if not (math.isfinite(value) and 0.0 <= value <= 1.0):
-        raise invalid("diversity", f"{value:g} is not between 0 and 1")
+        raise invalid(path, f"{value:g} is not between 0 and 1")
     return value
 
 

@@ -21,6 +21,8 @@ class Wish:
     """None: as the model was made."""
     diversity: float | None
     """None: as the model was published."""
+    novelty: float | None
+    """None: as the model was published."""
     explain: bool
     surface: str
     fields: frozenset[str] | None
@@ -40,12 +42,16 @@ class Wish:
         defaults = surfaces.of(surface)
         seen = request if request.HasField("exclude_seen") else defaults
         diverse = request if request.HasField("diversity") else defaults
+        novel = request if request.HasField("novelty") else defaults
         return cls(
             size=size,
             filter=request.filter,
             excluded=validation.excluded("exclude_item_ids", request.exclude_item_ids),
             exclude_seen=seen.exclude_seen if seen.HasField("exclude_seen") else None,
-            diversity=validation.diversity(diverse.diversity) if diverse.HasField("diversity") else None,
+            diversity=validation.share("diversity", diverse.diversity)
+            if diverse.HasField("diversity")
+            else None,
+            novelty=validation.share("novelty", novel.novelty) if novel.HasField("novelty") else None,
             explain=request.explain,
             surface=surface,
             fields=validation.read_mask(request.read_mask, pb.RecommendedItem),

@@ -53,6 +53,7 @@ BAD = [
     ("run", "ranker.dropout=1"),
     ("run", "ranker.max_queries=0"),
     ("run", "rerank.diversity=1.5"),
+    ("run", "rerank.novelty=-0.1"),
     ("run", "evaluation.ks=[]"),
     ("run", "evaluation.ks=[10,0]"),
     ("run", "evaluation.ks=[101]"),

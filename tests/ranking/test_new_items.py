@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,11 +11,23 @@ from conf.schema import CandidateConfig
 from features.candidates import SOURCES
 from features.dataset import BoolArray, Dataset, FloatArray
 from features.histories import HistoryBatch
+from features.training_windows import Cut
 from ranking.assemble import sketch, text_neighbours
+from ranking.fit_novelty import fit_novelty
+from ranking.novelty import Novelty
 from ranking.recommender import Recommender
 from ranking.sources import Limits, banned_keys
 from tests.ranking.asked import ITEMS, batch_of, no_limits, propose, real
-from tests.synthetic import START, make_dataset, make_factors, make_recommender, new_rows_of, random_units
+from tests.synthetic import (
+    START,
+    make_dataset,
+    make_factors,
+    make_full_recommender,
+    make_recommender,
+    new_rows_of,
+    random_units,
+    request_of,
+)
 
 OLD = 40
 """Of the items of `opening`, those with events; the others are new."""
@@ -132,3 +146,37 @@ def test_new_items_are_among_the_candidates_with_their_source(opening: Dataset) 
     masks = dict(zip(candidates.rows[0].tolist(), candidates.sources[0].tolist(), strict=True))
     assert all(masks[row] >> SOURCES.index("new_items") & 1 for row in real(proposals["new_items"])[0])
     assert all(row >= OLD for row, mask in masks.items() if mask >> SOURCES.index("new_items") & 1)
+
+
+def test_a_request_says_how_far_new_items_are_moved_up(opening: Dataset) -> None:
+    recommender = make_full_recommender(opening, random_units(ITEMS, 8))
+    request = request_of(opening, 3, k=8)
+
+    def listed(novelty: float | None) -> list[tuple[int, float]]:
+        [answer] = recommender.recommend([replace(request, novelty=novelty)])
+        return [(item.row, item.score) for item in answer.items]
+
+    usual = listed(None)
+    assert listed(1.0) == usual, "a bundle without a table moves nothing"
+    recommender.novelty = Novelty((0.0, 1.0), (0.0, 100.0))
+    assert listed(None) == listed(0.0) == usual
+    assert all(row >= OLD and score > 50 for row, score in listed(1.0))
+    recommender.novelty_budget = 1.0
+    assert listed(None) == listed(1.0) and listed(0.0) == usual
+
+
+def test_the_table_of_a_catalogue_spends_its_budgets_on_new_items(opening: Dataset) -> None:
+    recommender = make_full_recommender(opening, random_units(ITEMS, 8))
+    cut = Cut(opening.events.offsets[1:], START + 200)
+    novelty = fit_novelty(recommender, opening.events, cut, False, 0)
+    assert novelty is not None and novelty.offset(0.0) == 0.0
+    assert np.diff(novelty.offsets).min() >= 0.0 < novelty.offsets[-1]
+    recommender.novelty = novelty
+
+    def new_ones(budget: float) -> int:
+        asked = [replace(request_of(opening, user), novelty=budget) for user in range(12)]
+        return sum(item.row >= OLD for answer in recommender.recommend(asked) for item in answer.items)
+
+    assert new_ones(1.0) > new_ones(0.0)
+    recommender.ranker = None
+    assert fit_novelty(recommender, opening.events, cut, False, 0) is None, "nothing says what is expected"

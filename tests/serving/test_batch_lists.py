@@ -113,6 +113,7 @@ def test_failures_of_single_users_do_not_end_the_stream(
         ({"filter": "nope = 1"}, "filter"),
         ({"surface": "A B"}, "surface"),
         ({"diversity": 2.0}, "diversity"),
+        ({"novelty": -1.0}, "novelty"),
         ({"read_mask": {"paths": ["nope"]}}, "read_mask"),
         ({"rules": pb.ListRules(pins=[pb.Pin(item_id="x")])}, "rules.pins[0].position"),
         ({"resume_token": "nonsense"}, "resume_token"),

@@ -50,6 +50,7 @@ def test_every_field_of_a_query_arrives() -> None:
         exclude_item_ids=("x", "y"),
         exclude_seen=False,
         diversity=0.25,
+        novelty=0.5,
         explain=True,
         surface="cart",
         fields=("item_id", "score"),
@@ -86,6 +87,7 @@ def test_every_field_of_a_query_arrives() -> None:
         "cart",
     )
     assert (message.HasField("exclude_seen"), message.exclude_seen, message.diversity) == (True, False, 0.25)
+    assert message.novelty == 0.5
     assert (message.explain, list(message.read_mask.paths)) == (True, ["item_id", "score"])
     assert message.request_time.seconds == int(moment.timestamp())
     assert RecommendQuery().message() == pb.RecommendRequest(read_mask={})

@@ -242,6 +242,7 @@ def test_history_and_session_are_merged_in_time_order_without_repeats(server: Ha
         ({"page_size": -1}, "page_size", "negative"),
         ({"diversity": 1.5}, "diversity", "between 0 and 1"),
         ({"diversity": float("nan")}, "diversity", "between 0 and 1"),
+        ({"novelty": 1.5}, "novelty", "between 0 and 1"),
         ({"filter": "pric < 3"}, "filter", "did you mean 'price'"),
         ({"filter": "price <"}, "filter", "column 8"),
         ({"filter": 'price = "x"'}, "filter", "needs a number"),

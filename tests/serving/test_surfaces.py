@@ -20,6 +20,7 @@ from tests.serving.test_reload import FAST, V1, V2, point
 HOME = """
 home:
   diversity: 0.25
+  novelty: 0.125
   exclude_seen: false
   rules:
     caps: [{attribute: category, max_items: 2}]
@@ -53,7 +54,7 @@ def home(**fields: object) -> pb.RecommendRequest:
 
 def test_a_surface_has_its_own_defaults_and_others_none(server: Harness) -> None:
     question = asked(server, home())
-    assert (question.diversity, question.exclude_seen) == (0.25, False)
+    assert (question.diversity, question.novelty, question.exclude_seen) == (0.25, 0.125, False)
     assert question.rules is not None
     assert [(pin.row, pin.position) for pin in question.rules.pins] == [(7, 1)]
     assert [cap.limit for cap in question.rules.caps] == [2]
@@ -61,14 +62,20 @@ def test_a_surface_has_its_own_defaults_and_others_none(server: Harness) -> None
     assert question.rules.exploration == 0.0
     cart = asked(server, pb.RecommendRequest(surface="cart"))
     assert cart.rules is not None and cart.rules.exploration == 0.5 and cart.rules.caps == ()
-    assert (cart.diversity, cart.exclude_seen) == (0.0, True)  # the model's own
+    assert (cart.diversity, cart.novelty, cart.exclude_seen) == (0.0, None, True)  # the model's own
     for other in ("", "product"):
         assert asked(server, pb.RecommendRequest(surface=other)).rules is None
 
 
 def test_what_a_request_says_wins_field_by_field(server: Harness) -> None:
     question = asked(server, home(diversity=0.0))
-    assert question.diversity == 0.0 and question.exclude_seen is False and question.rules is not None
+    assert asked(server, home(novelty=0.0)).novelty == 0.0
+    assert (
+        question.diversity == 0.0
+        and question.novelty == 0.125
+        and question.exclude_seen is False
+        and question.rules is not None
+    )
     assert asked(server, home(exclude_seen=True)).exclude_seen is True
     assert asked(server, home(rules=pb.ListRules())).rules is None  # set, though empty
     own = asked(server, home(rules=pb.ListRules(exploration=pb.Exploration(share=0.1)))).rules
@@ -145,6 +152,7 @@ def test_a_model_that_does_not_fit_to_the_defaults_is_not_taken_over(servers: Se
         ("home: {rules: {boosts: [{filter: 'price <', strength: 1}]}}", "home: rules.boosts[0].filter: "),
         ("home: {rules: {boosts: [{filter: 'prize < 1', strength: 1}]}}", "did you mean 'price'"),
         ("home: {diversity: -0.5}", "home: diversity: -0.5 is not between 0 and 1"),
+        ("home: {novelty: 3}", "home: novelty: 3 is not between 0 and 1"),
         ("home: {diversty: 0.5}", 'home: Message type "SurfaceDefaults" has no field named "diversty"'),
         ("home: {diversity: lots}", "home: "),
         ("home: 5", "home: is not a mapping of fields"),

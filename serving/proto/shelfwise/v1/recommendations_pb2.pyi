@@ -96,7 +96,7 @@ class ListRules(_message.Message):
     def __init__(self, caps: _Optional[_Iterable[_Union[AttributeCap, _Mapping]]] = ..., pins: _Optional[_Iterable[_Union[Pin, _Mapping]]] = ..., boosts: _Optional[_Iterable[_Union[Boost, _Mapping]]] = ..., exploration: _Optional[_Union[Exploration, _Mapping]] = ...) -> None: ...
 
 class RecommendRequest(_message.Message):
-    __slots__ = ("user_id", "session", "page_size", "page_token", "filter", "exclude_item_ids", "exclude_seen", "diversity", "explain", "surface", "read_mask", "request_time", "rules")
+    __slots__ = ("user_id", "session", "page_size", "page_token", "filter", "exclude_item_ids", "exclude_seen", "diversity", "explain", "surface", "read_mask", "request_time", "rules", "novelty")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -110,6 +110,7 @@ class RecommendRequest(_message.Message):
     READ_MASK_FIELD_NUMBER: _ClassVar[int]
     REQUEST_TIME_FIELD_NUMBER: _ClassVar[int]
     RULES_FIELD_NUMBER: _ClassVar[int]
+    NOVELTY_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     session: SessionContext
     page_size: int
@@ -123,7 +124,8 @@ class RecommendRequest(_message.Message):
     read_mask: _field_mask_pb2.FieldMask
     request_time: _timestamp_pb2.Timestamp
     rules: ListRules
-    def __init__(self, user_id: _Optional[str] = ..., session: _Optional[_Union[SessionContext, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., filter: _Optional[str] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., exclude_seen: _Optional[bool] = ..., diversity: _Optional[float] = ..., explain: _Optional[bool] = ..., surface: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., request_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., rules: _Optional[_Union[ListRules, _Mapping]] = ...) -> None: ...
+    novelty: float
+    def __init__(self, user_id: _Optional[str] = ..., session: _Optional[_Union[SessionContext, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., filter: _Optional[str] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., exclude_seen: _Optional[bool] = ..., diversity: _Optional[float] = ..., explain: _Optional[bool] = ..., surface: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., request_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., rules: _Optional[_Union[ListRules, _Mapping]] = ..., novelty: _Optional[float] = ...) -> None: ...
 
 class Reason(_message.Message):
     __slots__ = ("kind", "because_item_id", "text")
@@ -182,7 +184,7 @@ class UserList(_message.Message):
     def __init__(self, user_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class BatchRecommendRequest(_message.Message):
-    __slots__ = ("user_list", "all_users", "list_size", "filter", "exclude_item_ids", "exclude_seen", "diversity", "explain", "surface", "read_mask", "rules", "request_time", "resume_token", "max_users")
+    __slots__ = ("user_list", "all_users", "list_size", "filter", "exclude_item_ids", "exclude_seen", "diversity", "explain", "surface", "read_mask", "rules", "request_time", "resume_token", "max_users", "novelty")
     USER_LIST_FIELD_NUMBER: _ClassVar[int]
     ALL_USERS_FIELD_NUMBER: _ClassVar[int]
     LIST_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -197,6 +199,7 @@ class BatchRecommendRequest(_message.Message):
     REQUEST_TIME_FIELD_NUMBER: _ClassVar[int]
     RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     MAX_USERS_FIELD_NUMBER: _ClassVar[int]
+    NOVELTY_FIELD_NUMBER: _ClassVar[int]
     user_list: UserList
     all_users: bool
     list_size: int
@@ -211,7 +214,8 @@ class BatchRecommendRequest(_message.Message):
     request_time: _timestamp_pb2.Timestamp
     resume_token: str
     max_users: int
-    def __init__(self, user_list: _Optional[_Union[UserList, _Mapping]] = ..., all_users: _Optional[bool] = ..., list_size: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., exclude_seen: _Optional[bool] = ..., diversity: _Optional[float] = ..., explain: _Optional[bool] = ..., surface: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., rules: _Optional[_Union[ListRules, _Mapping]] = ..., request_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., resume_token: _Optional[str] = ..., max_users: _Optional[int] = ...) -> None: ...
+    novelty: float
+    def __init__(self, user_list: _Optional[_Union[UserList, _Mapping]] = ..., all_users: _Optional[bool] = ..., list_size: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., exclude_seen: _Optional[bool] = ..., diversity: _Optional[float] = ..., explain: _Optional[bool] = ..., surface: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., rules: _Optional[_Union[ListRules, _Mapping]] = ..., request_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., resume_token: _Optional[str] = ..., max_users: _Optional[int] = ..., novelty: _Optional[float] = ...) -> None: ...
 
 class UserError(_message.Message):
     __slots__ = ("reason", "message")
@@ -572,14 +576,16 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class SurfaceDefaults(_message.Message):
-    __slots__ = ("exclude_seen", "diversity", "rules")
+    __slots__ = ("exclude_seen", "diversity", "rules", "novelty")
     EXCLUDE_SEEN_FIELD_NUMBER: _ClassVar[int]
     DIVERSITY_FIELD_NUMBER: _ClassVar[int]
     RULES_FIELD_NUMBER: _ClassVar[int]
+    NOVELTY_FIELD_NUMBER: _ClassVar[int]
     exclude_seen: bool
     diversity: float
     rules: ListRules
-    def __init__(self, exclude_seen: _Optional[bool] = ..., diversity: _Optional[float] = ..., rules: _Optional[_Union[ListRules, _Mapping]] = ...) -> None: ...
+    novelty: float
+    def __init__(self, exclude_seen: _Optional[bool] = ..., diversity: _Optional[float] = ..., rules: _Optional[_Union[ListRules, _Mapping]] = ..., novelty: _Optional[float] = ...) -> None: ...
 
 class Attribute(_message.Message):
     __slots__ = ("name", "type", "declared")

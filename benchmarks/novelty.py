@@ -1,0 +1,155 @@
+"""What novelty costs and buys: lists of a finished run under several budgets for items without any event.
+
+    python -m benchmarks.novelty data=completejourney experiment=demo work_dir=work/demo
+
+asks the run's validation queries once, and moves unknown items up by what `rerank.novelty` would at each
+budget: the share of the first ten places that they take, how many of these were right, recall@10 of the
+targets without any event, and what the whole catalogue loses.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from conf.compose import compose_command
+from conf.errors import InputError
+from conf.schema import PipelineConfig
+from encoders.train import ENCODER_FOLDER, TEXT_VECTORS, try_split
+from features.dataset import BoolArray, FloatArray, load_dataset
+from features.splits import exclude_seen
+from features.training_windows import Cut
+from ranking.examples import Examples, collect
+from ranking.fit_novelty import fit_novelty
+from ranking.novelty import PLACES, Novelty
+from ranking.ranker_module import raw_logits
+from ranking.refit import chosen_models
+from ranking.train import build_recommender
+
+BUDGETS: Final = (0.0, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05)
+FILE: Final = "novelty.json"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Lists under one budget."""
+
+    budget: float
+    offset: float
+    share: float
+    """Of the first ten places, taken by items without any event."""
+    lists: float
+    """Share of the lists with one among the first ten."""
+    hits: int
+    """Such places that were right."""
+    new_recall: float
+    """recall@10 of targets without any event, in the whole catalogue."""
+    recall: float
+    """recall@10 of all targets."""
+    ndcg: float
+
+
+def measure(
+    examples: Examples,
+    scores: FloatArray,
+    unknown: BoolArray,
+    new_targets: np.ndarray,
+    novelty: Novelty,
+    budget: float,
+) -> Measured:
+    """Return what lists hold whose unknown items are moved up within a budget.
+
+    Args:
+        examples: complete candidate lists of the queries.
+        scores: of the ranking head, [queries, candidates].
+        unknown: which candidates have no event, [queries, candidates].
+        new_targets: [queries] how many targets have no event.
+        novelty: what each budget adds.
+        budget: the one to measure.
+
+    """
+    offset = novelty.offset(budget)
+    moved = np.where(examples.real, np.where(unknown, scores + offset, scores), -np.inf)
+    first = np.argsort(-moved, axis=1, kind="stable")[:, :PLACES]
+    shown = np.take_along_axis(examples.real, first, axis=1)
+    right = np.take_along_axis(examples.chosen, first, axis=1) & shown
+    new = np.take_along_axis(unknown, first, axis=1) & shown
+    gains = 1.0 / np.log2(np.arange(2, PLACES + 2))
+    ideal = np.cumsum(gains)[np.minimum(examples.targets, PLACES) - 1]
+    asked = new_targets > 0
+    return Measured(
+        budget=budget,
+        offset=offset,
+        share=float(new.mean()),
+        lists=float(new.any(axis=1).mean()),
+        hits=int((right & new).sum()),
+        new_recall=float(((right & new).sum(axis=1)[asked] / new_targets[asked]).mean())
+        if asked.any()
+        else 0.0,
+        recall=float((right.sum(axis=1) / examples.targets).mean()),
+        ndcg=float(((right * gains[: right.shape[1]]).sum(axis=1) / ideal).mean()),
+    )
+
+
+def curve(config: PipelineConfig) -> list[Measured]:
+    """Measure a finished run's validation lists under every budget.
+
+    Raises:
+        InputError: there is nothing to measure.
+    """
+    work = Path(config.work_dir)
+    dataset = load_dataset(work / "dataset")
+    split = try_split(config, dataset)
+    models = chosen_models(work)
+    if split is None or models.ranker is None:
+        raise InputError(f"{work}: no ranking head here; run `shelfwise run` with these settings first")
+    exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
+    recommender = build_recommender(
+        config, dataset, np.load(work / ENCODER_FOLDER / TEXT_VECTORS), models.towers, split.train_end,
+        split.train_time, models.ranker, affinity=models.affinity,
+    )  # fmt: skip
+    cut = Cut(split.train_end, split.train_time)
+    novelty = fit_novelty(recommender, dataset.events, cut, exclude, config.seed)
+    if novelty is None:
+        raise InputError(f"{work}: every item has an event before validation, so none is new")
+    queries = split.valid
+    examples = collect(recommender, dataset.events, queries, exclude_seen=exclude, limit=0, seed=config.seed)
+    fresh = recommender.arrays.statistics.count == 0
+    owner = np.repeat(np.arange(len(queries)), np.diff(queries.target_offsets))
+    new_targets = np.bincount(owner[fresh[queries.targets]], minlength=len(queries))
+    scores = raw_logits(models.ranker, examples.features)[..., 0]
+    unknown = examples.features[..., models.ranker.features.index("log_count")] == 0
+    unknown &= examples.real
+    return [measure(examples, scores, unknown, new_targets, novelty, budget) for budget in BUDGETS]
+
+
+def main() -> None:
+    """Print the curve and write it beside the evaluation."""
+    console = Console()
+    try:
+        config = compose_command("train-ranker", sys.argv[1:])
+        measured = curve(config)
+    except InputError as error:
+        console.print(f"[bold red]benchmarks.novelty:[/bold red] {error}", soft_wrap=True)
+        sys.exit(2)
+    table = Table("budget", "added", "share of places", "lists", "hits", "R@10, new", "R@10", "ndcg@10")
+    for row in measured:
+        table.add_row(
+            f"{row.budget:g}", f"{row.offset:.3f}", f"{row.share:.4f}", f"{row.lists:.4f}", f"{row.hits:,}",
+            f"{row.new_recall:.4f}", f"{row.recall:.4f}", f"{row.ndcg:.4f}",
+        )  # fmt: skip
+    console.print(table)
+    path = Path(config.work_dir) / FILE
+    path.write_text(json.dumps([vars(row) for row in measured], indent=2) + "\n")
+    console.print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()

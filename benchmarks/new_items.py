@@ -28,6 +28,7 @@ import polars as pl
 from rich.console import Console
 from rich.progress import Progress
 
+from benchmarks.patient import PatientClient
 from benchmarks.replay import Played, Server, baskets_of, read_deeds, replay
 from benchmarks.replay_cut import NEW_ITEMS, REPLAYED, Cut, make_cut
 from benchmarks.replay_report import HEADER, beside, facts, print_report, report, rows
@@ -40,7 +41,6 @@ from conf.schema import RerankConfig
 from features import schema
 from features.stages import write_atomically
 from ranking.publish import ARTIFACTS
-from serving.client import Client
 
 CONSOLE: Final = Console()
 NOVELTY: Final = "new_item_share"
@@ -118,7 +118,7 @@ def play(asked: argparse.Namespace, cut: Cut, folder: Path, arms: dict[str, Path
                 leftover.unlink()
             settings = [f"state={(work / 'replay.sqlite').resolve()}", *asked.set]
             address = stack.enter_context(served(work / ARTIFACTS, work / "server.log", asked.code, settings))
-            shops[arm] = Server(stack.enter_context(Client(address)), new_items)
+            shops[arm] = Server(stack.enter_context(PatientClient(address)), new_items)
         task = progress.add_task("replaying", total=len(baskets))
         played = replay(
             deeds,

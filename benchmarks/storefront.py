@@ -13,6 +13,7 @@ from typing import Any, Final
 import grpc
 import polars as pl
 
+from benchmarks.patient import PatientClient
 from features import schema
 from ranking.bundle import HISTORIES
 from ranking.catalogue_file import CATALOG
@@ -131,7 +132,7 @@ def opened(address: str, artifacts: Path) -> Iterator[Shop]:
     """Connect to a server that serves the current version of a store."""
     version = artifacts / VERSIONS / current_version(artifacts)
     histories = pl.read_parquet(artifacts / HISTORIES, columns=[schema.USER_ID])
-    with Client(address, timeout=_WAIT) as client, grpc.insecure_channel(address) as channel:
+    with PatientClient(address, timeout=_WAIT) as client, grpc.insecure_channel(address) as channel:
         status = client.status()
         known = status.event_kinds
         bought = max(status.model_data_time, datetime(1971, 1, 1, tzinfo=UTC)) + timedelta(hours=1)

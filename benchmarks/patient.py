@@ -1,0 +1,30 @@
+"""A client that asks again when a server has too much to do: a benchmark shares its machine with others."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import grpc
+
+from serving.client import Client, Request, Response
+from serving.results import ServiceError
+
+ATTEMPTS: Final = 40
+_PAUSE: Final = 0.25
+
+
+class PatientClient(Client):
+    """As `Client`, but a call that was shed is made again when the server says so."""
+
+    def _call(
+        self, method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request, timeout: float | None
+    ) -> Response:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return super()._call(method, request, timeout)
+            except ServiceError as error:
+                if error.code is not grpc.StatusCode.RESOURCE_EXHAUSTED or attempt == ATTEMPTS:
+                    raise
+                time.sleep(error.retry_seconds or _PAUSE)
+        raise AssertionError("the last attempt returns or raises")

@@ -20,7 +20,7 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,14 +37,11 @@ from benchmarks.serving import running
 from benchmarks.storefront import copy_of, opened
 from benchmarks.storefront_table import cells, header, markdown, print_rows, read_result, trials, write_result
 from conf.errors import InputError
-from conf.schema import RerankConfig
 from features import schema
 from features.stages import write_atomically
 from ranking.publish import ARTIFACTS
 
 CONSOLE: Final = Console()
-NOVELTY: Final = "new_item_share"
-"""Setting of `rerank` that says how much is given for novelty."""
 AS_SERVED: Final = "as served"
 
 
@@ -89,50 +86,38 @@ def storefront(asked: argparse.Namespace) -> None:
     print_rows(CONSOLE, result, before)
 
 
-def bundles(asked: argparse.Namespace, cut: Cut, folder: Path) -> dict[str, Path]:
-    """Train on what was before the cut, where that has not been done; return arm -> work directory.
-
-    With the present code the same models are published once more without anything for novelty.
-    """
-    name = "present" if asked.code is None else asked.code.resolve().name
-    work = folder / name
-    overrides = merge_overrides(cut.overrides(folder.resolve()), asked.overrides)
-    run_once(overrides, work, CONSOLE, asked.code)
-    arms = {AS_SERVED: work}
-    if asked.code is None and NOVELTY in {field.name for field in dataclasses.fields(RerankConfig)}:
-        arms["novelty off"] = folder / f"{name}-off"
-        settings = [f"rerank.{NOVELTY}=null", f"reuse=[{work.resolve()}]"]
-        run_once(merge_overrides(overrides, settings), arms["novelty off"], CONSOLE)
+def arms_of(asked: argparse.Namespace) -> dict[str, float | None]:
+    """Return arm -> novelty of its lists, as served first; other code may not know novelty."""
+    arms: dict[str, float | None] = {AS_SERVED: None}
+    if asked.code is None:
+        arms |= {f"novelty {value:g}": value for value in sorted({*asked.novelty, 0.0}, reverse=True)}
     return arms
 
 
-def play(asked: argparse.Namespace, cut: Cut, folder: Path, arms: dict[str, Path]) -> Played:
-    """Start a server for each arm, with a state of its own, and replay everything through all of them."""
+def play(asked: argparse.Namespace, cut: Cut, folder: Path, work: Path) -> Played:
+    """Start a server on a bundle, with a state of its own, and replay everything through it."""
     deeds, new_items = read_deeds(str(folder / REPLAYED)), pl.read_parquet(folder / NEW_ITEMS)
     kinds = [kind for kind, weight in cut.event_weights.items() if weight > 0]
     baskets = baskets_of(deeds, kinds, asked.lists)
-    with ExitStack() as stack, Progress(console=CONSOLE) as progress:
-        shops = {}
-        for arm, work in arms.items():
-            for leftover in work.glob("replay.sqlite*"):
-                leftover.unlink()
-            settings = [f"state={(work / 'replay.sqlite').resolve()}", *asked.set]
-            address = stack.enter_context(served(work / ARTIFACTS, work / "server.log", asked.code, settings))
-            shops[arm] = Server(stack.enter_context(PatientClient(address)), new_items)
+    for leftover in work.glob("replay.sqlite*"):
+        leftover.unlink()
+    settings = [f"state={(work / 'replay.sqlite').resolve()}", *asked.set]
+    with (
+        served(work / ARTIFACTS, work / "server.log", asked.code, settings) as address,
+        PatientClient(address) as client,
+        Progress(console=CONSOLE) as progress,
+    ):
+        shop = Server(client, new_items)
         task = progress.add_task("replaying", total=len(baskets))
         played = replay(
             deeds,
             baskets,
             new_items[schema.ITEM_ID].to_list(),
-            shops,
-            list(arms)[-1],
+            shop,
+            arms_of(asked),
             lambda done, _: progress.update(task, completed=done),
         )
-        rejects = {
-            f"{arm}, {what}": f"{count}, first: {shop.messages[what]}"
-            for arm, shop in shops.items()
-            for what, count in shop.rejects.items()
-        }
+    rejects = {what: f"{count}, first: {shop.messages[what]}" for what, count in shop.rejects.items()}
     return dataclasses.replace(played, rejects=rejects)
 
 
@@ -146,13 +131,14 @@ def replayed(asked: argparse.Namespace) -> None:
         "among them",
         highlight=False,
     )
-    arms = bundles(asked, cut, folder)
+    work = folder / ("present" if asked.code is None else asked.code.resolve().name)
+    run_once(merge_overrides(cut.overrides(folder.resolve()), asked.overrides), work, CONSOLE, asked.code)
     result: dict[str, Any] = {
         "weeks": asked.weeks,
         "overrides": asked.overrides,
-        **report(play(asked, cut, folder, arms)),
+        **report(play(asked, cut, folder, work)),
     }
-    output = asked.output or arms[AS_SERVED] / "replay.json"
+    output = asked.output or work / "replay.json"
     write_result(output, result)
     result = result if before is None else beside(result, before)
     lines = [markdown(rows(result), HEADER), "", *(f"- {fact}" for fact in facts(result)), ""]
@@ -168,6 +154,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, required=True, help="work directory of a finished run")
     parser.add_argument("--weeks", type=float, default=4.0, help="length of the replay")
     parser.add_argument("--lists", type=int, default=3000, help="most lists asked for; 0 is one per basket")
+    parser.add_argument(
+        "--novelty", type=float, action="append", default=[], help="one more arm with this; repeat it"
+    )
     parser.add_argument("--code", type=Path, help="another checkout, whose training and server are measured")
     parser.add_argument("--set", action="append", default=[], help="a setting of the server; repeat it")
     parser.add_argument("--output", type=Path, help="of the .json and .md files")

@@ -1,4 +1,4 @@
-"""Replay a shop's events through running servers, and ask for lists at the moments of purchases."""
+"""Replay a shop's events through a running server, and ask for lists at the moments of purchases."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ NEW_DAYS: Final = 31
 """An item is new for so many days after it first sold."""
 SLOT: Final = 10
 """Place that the popularity slot gives to the new item that has sold most."""
+SLOT_ARM: Final = "popularity slot"
 _BATCH: Final = 500
 _WAIT: Final = 60.0
 
@@ -54,8 +55,8 @@ class Served(Protocol):
     def record(self, first: int, deeds: Sequence[Deed]) -> None:
         """Record events; `first` counts those before them."""
 
-    def ask(self, user: str, moment: int) -> list[str]:
-        """Return the first `DEPTH` items for a user at a moment."""
+    def ask(self, user: str, moment: int, novelty: float | None) -> list[str]:
+        """Return the first `DEPTH` items for a user at a moment; None leaves novelty as it is served."""
 
 
 class Server:
@@ -94,10 +95,14 @@ class Server:
             self.rejects[f"{what}: {reject.reason}"] += 1
             self.messages.setdefault(f"{what}: {reject.reason}", reject.message)
 
-    def ask(self, user: str, moment: int) -> list[str]:
+    def ask(self, user: str, moment: int, novelty: float | None) -> list[str]:
         """Return a user's list as of a moment."""
         query = RecommendQuery(
-            user_id=user, page_size=DEPTH, fields=("item_id",), request_time=_moment(moment)
+            user_id=user,
+            page_size=DEPTH,
+            fields=("item_id",),
+            request_time=_moment(moment),
+            novelty=novelty,
         )
         return [item.item_id for item in self._client.recommend(query, timeout=_WAIT).items]
 
@@ -114,7 +119,7 @@ class Played:
     end: int
     """Unix seconds of the last event."""
     rejects: dict[str, str] = field(default_factory=dict)
-    """Arm and reason -> how often, and the first message."""
+    """What was refused and why -> how often, and the first message."""
 
 
 def read_deeds(path: str) -> list[Deed]:
@@ -163,11 +168,11 @@ def replay(
     deeds: Sequence[Deed],
     baskets: Sequence[Basket],
     new: Iterable[str],
-    shops: Mapping[str, Served],
-    slot_on: str,
+    shop: Served,
+    arms: Mapping[str, float | None],
     step: Callable[[int, int], None] = lambda done, of: None,
 ) -> Played:
-    """Let every event happen in every shop, and ask all of them for the same lists.
+    """Let every event happen in a shop, and ask for the same lists with several settings.
 
     At each basket everything before its moment has been recorded, and nothing of that moment; an item is
     upserted just before its first event is recorded.
@@ -175,15 +180,15 @@ def replay(
     Args:
         deeds: all events, in time order.
         baskets: when lists are asked for, in time order.
-        new: items that the shops do not know at the start.
-        shops: arm -> what is asked.
-        slot_on: the arm whose lists get a popularity slot, as one more arm.
+        new: items that the shop does not know at the start.
+        shop: learns of everything.
+        arms: name -> novelty of its lists. Those of the last one get a popularity slot, as one more arm.
         step: is called with the lists made so far and their number.
     """
     unknown = set(new)
     born: dict[str, int] = {}
     sold: Counter[str] = Counter()
-    lists: dict[str, list[list[str]]] = {arm: [] for arm in (*shops, "popularity slot")}
+    lists: dict[str, list[list[str]]] = {arm: [] for arm in (*arms, SLOT_ARM)}
     times = np.array([deed.time for deed in deeds], dtype=np.int64)
     done = 0
 
@@ -194,20 +199,19 @@ def replay(
             if deed.item in unknown:
                 born.setdefault(deed.item, deed.time)
                 sold[deed.item] += 1
-        for shop in shops.values():
-            if fresh:
-                shop.upsert(list(fresh))
-            if part:
-                shop.record(done, part)
+        if fresh:
+            shop.upsert(list(fresh))
+        if part:
+            shop.record(done, part)
 
     for number, basket in enumerate(baskets, start=1):
         stop = int(np.searchsorted(times, basket.time, side="left"))
         happen(stop)
         done = stop
-        for arm, shop in shops.items():
-            lists[arm].append(shop.ask(basket.user, basket.time)[:DEPTH])
+        for arm, novelty in arms.items():
+            lists[arm].append(shop.ask(basket.user, basket.time, novelty)[:DEPTH])
         still = {item: n for item, n in sold.items() if basket.time - born[item] < NEW_DAYS * DAY}
-        lists["popularity slot"].append(with_slot(lists[slot_on][-1], still))
+        lists[SLOT_ARM].append(with_slot(lists[list(arms)[-1]][-1], still))
         step(number, len(baskets))
     happen(len(deeds))
     return Played(list(baskets), lists, born, int(times[-1]))

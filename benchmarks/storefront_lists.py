@@ -8,12 +8,14 @@ from collections.abc import Iterable, Sequence
 from benchmarks.storefront import KOMBUCHA, NEW_IDS, NEW_ITEMS, Row, Shop, share
 from serving.queries import BatchQuery, Boost, Event, ListRules, RecommendQuery, SessionEvent
 
+MUCH = 0.05
+"""Budget for novelty of a shop that wants to see what is new."""
 SHOPPERS = 200
 """Shoppers that buy one of the new items."""
 
 
 def _lists(
-    shop: Shop, size: int, users: Sequence[str] | None = None, **settings: str | ListRules
+    shop: Shop, size: int, users: Sequence[str] | None = None, **settings: str | float | ListRules
 ) -> list[list[str]]:
     """Return the item ids of many users' lists; everybody's without `users`."""
     query = BatchQuery(
@@ -59,6 +61,8 @@ def new_items(shop: Shop) -> list[Row]:
     rules = ListRules(exploration=0.1)
     seen = seen_in(_lists(shop, 20, some, rules=rules), NEW_IDS, 20)
     rows.append(Row("exploration", f"exploration.share .1, 20 items for {len(some)} users", *seen))
+    seen = seen_in(_lists(shop, 20, some, novelty=MUCH), NEW_IDS, 20)
+    rows.append(Row("novelty", f"novelty {MUCH:g}, 20 items for {len(some)} users", *seen))
     words = ", ".join(json.dumps(item.words) for item in NEW_ITEMS)
     boost = Boost(f"{shop.filter_attribute()} IN ({words})", 1.0)
     seen = seen_in(_lists(shop, 20, some, rules=ListRules(boosts=(boost,))), NEW_IDS, 20)

@@ -34,7 +34,19 @@ def test_a_replay_sees_every_event_and_trains_on_none_of_them(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run = shop_with_new_items(Path(trained.work_dir) / "dataset", tmp_path / "shop")
-    arguments = ["--run", str(run), "--weeks", "3", "--lists", "12", "--set", "threads=1", *quick_settings]
+    arguments = [
+        "--run",
+        str(run),
+        "--weeks",
+        "3",
+        "--lists",
+        "12",
+        "--novelty",
+        "0.1",
+        "--set",
+        "threads=1",
+        *quick_settings,
+    ]
     monkeypatch.setattr(sys, "argv", ["new_items", *arguments])
     assert new_items.main() == 0, capsys.readouterr().out
     folder = run / "benchmarks" / "replay-3-weeks"
@@ -46,7 +58,7 @@ def test_a_replay_sees_every_event_and_trains_on_none_of_them(
     assert result["rejects"] == {}
     assert result["baskets"] == 12
     assert result["new_items"] == cut["new_items"] == 3
-    assert {"as served", "popularity slot"} <= set(result["arms"])
+    assert list(result["arms"]) == ["as served", "novelty 0.1", "novelty 0", "popularity slot"]
     # The state of the server holds what it was told and, of before the cut, the histories of the bundle.
     with sqlite3.connect(folder / "present" / "replay.sqlite") as state:
         (stored,) = state.execute("SELECT count(*) FROM events").fetchone()

@@ -11,7 +11,7 @@ from ranking.novelty import Novelty
 
 
 def test_a_curve_by_hand() -> None:
-    """Eleven known candidates and a new one, which is right; of the known ones the first and the tenth are."""
+    """Eleven known candidates and a new one, which is right; of the known ones, the first and tenth are."""
     scores = np.concatenate([np.arange(11.0, 0.0, -1.0), [0.5]])[None].astype(np.float32)
     unknown = np.zeros((1, 12), dtype=np.bool_)
     unknown[0, 11] = True

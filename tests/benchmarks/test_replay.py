@@ -22,7 +22,7 @@ from conf.errors import InputError
 
 
 class Shop:
-    """Remembers what it was told, and gives the same list to everybody."""
+    """Remembers what it was told, and gives everybody the same list, which novelty empties."""
 
     def __init__(self, items: list[str]) -> None:
         self.items, self.told = items, list[object]()
@@ -33,9 +33,9 @@ class Shop:
     def record(self, first: int, deeds: Sequence[Deed]) -> None:
         self.told.append(("record", first, [deed.item for deed in deeds]))
 
-    def ask(self, user: str, moment: int) -> list[str]:
+    def ask(self, user: str, moment: int, novelty: float | None) -> list[str]:
         self.told.append(("ask", user, moment))
-        return self.items
+        return self.items if novelty is None else []
 
 
 def deed(user: str, item: str, time: int, kind: str = "purchase") -> Deed:
@@ -76,11 +76,11 @@ def test_lists_know_what_was_before_them_and_nothing_of_their_moment() -> None:
         deed("u", "n2", 30),
     ]
     baskets = [Basket("u", 5, frozenset({"old", "n1"})), Basket("v", 20, frozenset({"n1", "n2"}))]
-    first, second = Shop(["old"]), Shop([])
-    played = replay(deeds, baskets, ["n1", "n2"], {"a": first, "b": second}, "b")
-    assert first.told == second.told == [
-        ("ask", "u", 5),
-        ("upsert", ["n1"]), ("record", 0, ["old", "n1"]), ("ask", "v", 20),
+    shop = Shop(["old"])
+    played = replay(deeds, baskets, ["n1", "n2"], shop, {"a": None, "b": 0.0})
+    assert shop.told == [
+        ("ask", "u", 5), ("ask", "u", 5),
+        ("upsert", ["n1"]), ("record", 0, ["old", "n1"]), ("ask", "v", 20), ("ask", "v", 20),
         ("upsert", ["n2"]), ("record", 2, ["n1", "n2", "n2"]),
     ]  # fmt: skip
     assert played.born == {"n1": 10, "n2": 20}
@@ -92,7 +92,7 @@ def test_lists_know_what_was_before_them_and_nothing_of_their_moment() -> None:
 def test_a_slot_is_not_for_what_is_new_no_longer() -> None:
     deeds = [deed("u", "n", 0), deed("u", "n", 1), deed("v", "m", 31 * DAY), deed("v", "n", 31 * DAY + 5)]
     baskets = [Basket("v", 31 * DAY - 1, frozenset("n")), Basket("v", 31 * DAY + 5, frozenset("n"))]
-    played = replay(deeds, baskets, ["n", "m"], {"a": Shop([])}, "a")
+    played = replay(deeds, baskets, ["n", "m"], Shop([]), {"a": None})
     assert played.lists["popularity slot"] == [["n"], ["m"]]
 
 

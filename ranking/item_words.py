@@ -76,7 +76,8 @@ class ItemReader:
             title: value of the attribute `title`, if there is one.
 
         """
-        plain, value = clean_text(pl.Series([item_id, None if title is None else str(title)]))
+        worded = isinstance(title, str | int) and not isinstance(title, bool)
+        plain, value = clean_text(pl.Series([item_id, str(title) if worded else None]))
         return self._read(item_id, plain, text, value)
 
     def _read(self, item_id: str, plain_id: str | None, text: str, title: str | None) -> ItemWords:
@@ -93,10 +94,10 @@ class ItemReader:
 
 
 def _titles(column: pl.Series) -> list[str | None]:
-    """Return the titles of a column of any type, cleaned as texts are."""
-    if isinstance(column.dtype, pl.List | pl.Array | pl.Struct):
+    """Return the titles of a column, cleaned as texts are; only words and whole numbers are any."""
+    if column.dtype != pl.String and not column.dtype.is_integer():
         return [None] * len(column)
-    return clean_text(column.cast(pl.String, strict=False)).to_list()
+    return clean_text(column.cast(pl.String)).to_list()
 
 
 def id_key(item_id: str) -> int:

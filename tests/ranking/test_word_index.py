@@ -75,6 +75,27 @@ def test_without_a_title_column_the_first_field_is_the_title() -> None:
     assert reader.item("x", "Oat milk. Brand: Acme", "Oat milk").words.count("oat") == 2
 
 
+@pytest.mark.parametrize(
+    ("column", "titles"),
+    [
+        (pl.Series(["Oat &amp; <b>milk</b>", None]), [["oat", "milk"], []]),
+        (pl.Series([9783, None]), [["9783"], []]),
+        (pl.Series([["oat", "milk"], None]), [[], []]),
+        (pl.Series([1.5, None]), [[], []]),
+        (pl.Series([True, None]), [[], []]),
+    ],
+)
+def test_titles_of_a_bundle_and_of_later_items_are_read_alike(
+    column: pl.Series, titles: list[list[str]]
+) -> None:
+    texts = ["Tea", "Tea"]
+    frame = pl.DataFrame({"item_id": ["a", "b"], "item_text": texts, "title": column})
+    reader = ItemReader(TextTemplate(("kind",)), ["title"])
+    assert [item.words[1:] for item in reader.catalogue(Catalogue(frame))] == titles
+    for row in range(2):
+        assert reader.item(frame["item_id"][row], "Tea", frame.row(row)[2]).words[1:] == titles[row]
+
+
 @pytest.mark.parametrize("title", [None, "a-5", ""])
 def test_a_text_that_is_only_the_id_has_no_words(title: str | None) -> None:
     item = ItemReader(TEMPLATE, ["title", "brand"]).item("a-5", "a-5", title)

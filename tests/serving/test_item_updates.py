@@ -340,6 +340,8 @@ def test_listed_items_pass_a_filter_of_now(client: Client, shop: Harness) -> Non
     rest = client.list_items(page_size=2, page_token=page.next_page_token, filter="price >= 5000")
     assert [(i.item_id, i.attributes["price"]) for i in rest.items] == [("i5", 5005.0)]
     assert rest.next_page_token == ""
+    none = client.list_items(filter="price < 0")
+    assert (none.items, none.next_page_token) == ((), "")
     wrong = refused(lambda: client.list_items(page_token=page.next_page_token))
     assert (wrong.reason, [v.field for v in wrong.violations]) == ("PAGE_TOKEN_MISMATCH", ["page_token"])
     damaged = refused(lambda: client.list_items(page_token="x" + page.next_page_token))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import polars as pl
+import pytest
+from rich.console import Console
+
+from conf.serving import ExportEventsConfig
 from encoders.text_encoder import TextEncoder
 from features.dataset import Dataset
 from features.histories import INTEREST
 from ranking.live_items import LiveItems
 from serving.client import Client
+from serving.export_events import export_events
 from serving.kinds import history_codes, kind_fault
 from serving.queries import Event, RecommendQuery, SessionEvent
 from tests.bundles import make_bundle
@@ -81,6 +87,17 @@ def test_a_view_personalises_and_is_no_purchase(shop: Harness) -> None:
         page = client.recommend(RecommendQuery(user_id="ben", page_size=60, explain=True))
         bought = [i.item_id for i in page.items for r in i.reasons if r.kind == "bought_before"]
         assert bought == ["i2"]
+
+
+def test_kinds_that_the_model_does_not_know_are_exported(
+    servers: Servers, shop: Harness, tmp_path: Path
+) -> None:
+    with Client(shop.address) as client:
+        client.record_events([Event("ben", "i2", kind) for kind in ("wishlist", "view", "purchase")])
+    servers.stop(shop)
+    output = tmp_path / "events.parquet"
+    export_events(ExportEventsConfig(artifacts=str(shop.store), output=str(output)), Console(quiet=True))
+    assert pl.read_parquet(output)["event"].to_list() == ["wishlist", "view", "purchase"]
 
 
 def test_what_means_nothing_does_not_push_out_what_was_bought(servers: Servers) -> None:

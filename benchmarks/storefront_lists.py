@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Sequence
 
 from benchmarks.storefront import KOMBUCHA, NEW_IDS, NEW_ITEMS, Row, Shop, share
@@ -12,6 +13,8 @@ MUCH = 0.05
 """Budget for novelty of a shop that wants to see what is new."""
 SHOPPERS = 200
 """Shoppers that buy one of the new items."""
+COUNTED_SECONDS = 1.0
+"""How long after the purchases the lists are asked for."""
 
 
 def _lists(
@@ -91,6 +94,7 @@ def purchases(shop: Shop) -> list[Row]:
     beside = popular.items[0].item_id
     buyers = shop.some_users(min(SHOPPERS, len(shop.users) // 2))
     shop.record([Event(user, item, shop.kind, shop.bought) for user in buyers for item in (beside, KOMBUCHA)])
+    time.sleep(COUNTED_SECONDS)
     after = RecommendQuery(page_size=500, fields=("item_id",), request_time=shop.now)
     top = [item.item_id for item in shop.client.recommend(after).items]
     session = RecommendQuery(

@@ -6,6 +6,8 @@ import asyncio
 import time
 from pathlib import Path
 
+import pytest
+
 from ranking.recorded_events import BEFORE, Deed, RecordedEvent
 from serving.user_state import MICROS, FeedPage, UserState
 from tests.serving.backends import Backend
@@ -128,6 +130,25 @@ def test_it_goes_on_after_reopening_and_follows_others_on_the_same_store(backend
             return [event.item_id for event in page.events]
 
     assert asyncio.run(two()) == [f"i{n}" for n in range(20)]
+
+
+def test_a_clock_that_is_set_back_hides_nothing_from_who_has_read_so_far(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In SQLite arrivals follow the clock of whichever process stores; in Redis the step is that of a caller."""
+
+    async def two() -> list[str]:
+        async with backend.opened() as left, backend.opened() as right:
+            await left.users.record([new("u", "a", START, "1")])
+            position = (await right.users.recorded_since(0, 9, 0)).position
+            hour_ago = time.time_ns() - 3_600_000_000_000
+            monkeypatch.setattr("serving.sqlite_state.time.time_ns", lambda: hour_ago)
+            await right.users.record([new("u", "b", START + 1, "2")])
+            page = await left.users.recorded_since(position, 9, 0)
+            assert page.position > position
+            return [event.item_id for event in page.events]
+
+    assert asyncio.run(two()) == ["b"]
 
 
 def test_ids_of_any_characters_come_back_as_they_were(backend: Backend) -> None:

@@ -135,7 +135,7 @@ def test_it_goes_on_after_reopening_and_follows_others_on_the_same_store(backend
 def test_a_clock_that_is_set_back_hides_nothing_from_who_has_read_so_far(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In SQLite arrivals follow the clock of whichever process stores; in Redis the step is that of a caller."""
+    """In SQLite arrivals follow the clock of whoever stores; in Redis the step is that of a caller."""
 
     async def two() -> list[str]:
         async with backend.opened() as left, backend.opened() as right:

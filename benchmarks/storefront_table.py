@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -49,11 +50,13 @@ def trials(shop: Shop, console: Console) -> dict[str, Any]:
     rows: list[Row] = []
     for trial in TRIALS:
         name = f"{trial.__module__.rpartition('_')[2]}.{trial.__name__}"
+        began = time.monotonic()
         with console.status(name):
             try:
                 rows += trial(shop)
             except ServiceError as error:
                 rows.append(Row(name, name.replace("_", " "), f"failed: {error}"))
+        console.print(f"{name}: {time.monotonic() - began:.0f} s", highlight=False)
     return {
         "model_version": status.model_version,
         "server_version": status.server_version,

@@ -132,7 +132,9 @@ class LiveEvents:
         self._popular.rise(touched, np.bincount(which, weights=weights).astype(np.float64))
         began = self._began // DAY
         self._demand.add(rows, np.maximum(times // DAY - began, 0))
-        self._demand.put(touched, statistics.demand.present)
+        for columns in (statistics.demand.present, statistics.demand.eve):
+            # The second is of the bundle's last day, on which a server may start: there, too, it counts.
+            self._demand.put(touched, columns)
         if self._demand.today > self._day:
             self._day, self._behind = self._demand.today, size
         near = np.unique(self._arrays_of(size).text_near.ids[touched])

@@ -20,6 +20,7 @@ from encoders.factors import LENDERS
 from features.dataset import BoolArray, FloatArray, IntArray
 from features.statistics import Neighbours
 from features.text import TextTemplate, render_rows
+from ranking.added_index import AddedIndex
 from ranking.bundle import Bundle
 from ranking.index import VectorIndex
 from ranking.item_values import patched, typed_values
@@ -267,6 +268,7 @@ class LiveItems:
             self._popular.shown(catalogue.size, catalogue.hidden),
             self._live_new_index(catalogue),
             factor_index,
+            self._added_index(catalogue),
         )
         return Recommender(
             arrays,
@@ -310,6 +312,16 @@ class LiveItems:
             hidden_count=int(np.count_nonzero(outdated)),
             later_hidden=index.later_hidden | known[index.later_rows],
         )
+
+    def _added_index(self, catalogue: LiveCatalogue) -> AddedIndex | None:
+        """Return the index over items that came after the bundle and are not well known; None without any."""
+        hidden = self._events.well_known(catalogue.size)[self._base_size :]
+        if catalogue.hidden is not None:
+            hidden = hidden | catalogue.hidden[self._base_size :]
+        if hidden.all():
+            return None
+        vectors = new_vectors(self._arrays.view(catalogue.size))[self._base_size :]
+        return AddedIndex(self._base_size, vectors, hidden)
 
     def _live_index(
         self,

@@ -135,6 +135,8 @@ class Kept:
     """Index over the vectors of items without events, see `new_vectors`."""
     factor_index: Searches | None
     """Index over the co-purchase factors; None where there are none."""
+    added_index: Searches | None = None
+    """Index over `new_vectors` of items that came after the bundle, until they are well known."""
 
     @classmethod
     def of(
@@ -197,6 +199,7 @@ class CandidateSources:
         self.by_popularity = kept.by_popularity
         self.new_index = kept.new_index
         self.factor_index = kept.factor_index
+        self.added_index = kept.added_index
 
     def with_quotas(self, config: CandidateConfig) -> CandidateSources:
         """Return the same sources under other quotas."""
@@ -301,14 +304,19 @@ class CandidateSources:
         """Return each query's nearest items among those without any event, [queries, quota] padded with -1.
 
         However near it is, a new item stands behind thousands that are known better; without places of its
-        own it would never be seen, and stay new.
+        own it would never be seen, and stay new. Half of the places are for items added since the bundle was
+        made, before those of the bundle that nobody has ever chosen.
         """
         asked = users.tower
         if self.arrays.affinity_units.shape[1]:
             asked = users.affinity
         elif self.arrays.factor_vectors.shape[1]:
             asked = users.factors
-        return self.nearest(self.new_index, asked, quota, limits)[0]
+        rows = self.nearest(self.new_index, asked, quota, limits)[0]
+        if self.added_index is None:
+            return rows
+        added = self.nearest(self.added_index, asked, -(-quota // 2), limits)[0]
+        return _with_first(added, rows)
 
     def popular(self, queries: int, quota: int, limits: Limits) -> IntArray:
         """Return the most popular permitted items per query, [queries, quota] padded with -1."""
@@ -318,6 +326,14 @@ class CandidateSources:
             order = first_allowed(self.by_popularity, mask, quota + int(bans[members].max()))
             _put_unbanned(order[None], members, limits.banned, self.items, popular)
         return popular
+
+
+def _with_first(first: IntArray, rows: IntArray) -> IntArray:
+    """Return rows [queries, quota] behind others [queries, any], each once, as many as there were."""
+    repeated = (rows[:, :, None] == first[:, None, :]).any(axis=2) | (rows < 0)
+    both = np.concatenate([first, np.where(repeated, -1, rows)], axis=1)
+    order = np.argsort(both < 0, axis=1, kind="stable")[:, : rows.shape[1]]
+    return np.take_along_axis(both, order, axis=1)
 
 
 def first_allowed(order: IntArray, mask: BoolArray | None, count: int) -> IntArray:

@@ -139,7 +139,7 @@ def test_no_more_than_so_many_events_wait_for_their_items(
 def test_lists_of_the_past_know_what_was_known_then(live: LiveItems, dataset: Dataset) -> None:
     demand = statistics(live).demand
     rows = np.arange(60, dtype=np.int32)[None]
-    days = [int(dataset.events.time.max()) - n * DAY for n in (0, 1, 30)]
+    days = [int(dataset.events.time.max()) - n * DAY for n in (1, 30)]
 
     def tables() -> list[list[float]]:
         found = []
@@ -215,3 +215,17 @@ def test_hidden_items_are_counted_and_come_back_popular(live: LiveItems) -> None
     assert "i5" not in listed(live.current, Request(EMPTY, now=YEARS_LATER, k=60))
     change(live, item("i5", "guitar"))
     assert listed(live.current, NOBODY)[0] == "i5"
+
+
+def test_what_is_recorded_on_the_last_day_of_the_bundle_counts_on_it(
+    live: LiveItems, dataset: Dataset
+) -> None:
+    end, rows = int(dataset.events.time.max()), np.array([[3]], dtype=np.int32)
+
+    def sold() -> float:
+        table, places = statistics(live).demand.table(rows, np.array([end + 60]))
+        return float(np.expm1(table[places[0, 0], 0]))
+
+    before = sold()
+    live.count_events([event("i3", seconds=30) for _ in range(40)])
+    assert sold() == pytest.approx(before + 40)

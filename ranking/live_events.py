@@ -77,6 +77,10 @@ class LiveEvents:
         known: BoolArray = self._learnt[:size] | (self._arrays_of(size).statistics.count >= WELL_KNOWN)
         return known
 
+    def unlearnt(self, size: int) -> BoolArray:
+        """Tell which items had no event at training, [size]."""
+        return ~self._learnt[:size]
+
     @property
     def waits(self) -> bool:
         """Whether there are events of items that were unknown."""

@@ -288,6 +288,7 @@ class LiveItems:
             kinds=self._kinds,
             novelty=self._novelty,
             novelty_budget=self._novelty_budget,
+            unlearnt=self._events.unlearnt(catalogue.size),
         )
 
     def _live_text_index(self, catalogue: LiveCatalogue) -> LiveIndex | None:

@@ -45,9 +45,9 @@ class Novelty:
         return float(np.interp(budget, self.budgets, self.offsets))
 
     def given(self, budgets: Sequence[float], events: FloatArray) -> FloatArray:
-        """Return what is added to the scores of candidates, [queries, candidates].
+        """Return what is added to the scores of items that had no event at training, [queries, candidates].
 
-        It fades with what becomes known: an item with n events gets a 1 / (1 + n) of it.
+        It fades with what becomes known: an item with n events since then gets a 1 / (1 + n) of it.
 
         Args:
             budgets: of each query.

@@ -84,6 +84,7 @@ class Recommender:
         kinds: Sequence[str] | None = None,
         novelty: Novelty | None = None,
         novelty_budget: float = 0.0,
+        unlearnt: BoolArray | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -106,10 +107,12 @@ class Recommender:
             kinds: names of the event kinds, for reasons; None says view and purchase.
             novelty: what may be added to the scores of items without behaviour; None adds nothing.
             novelty_budget: of lists that ask for none, see `ranking.novelty`; 0 adds nothing.
+            unlearnt: [items] items without any event at training; None: those without any now.
 
         """
         self.novelty = novelty
         self.novelty_budget = novelty_budget
+        self.unlearnt = arrays.statistics.count == 0 if unlearnt is None else unlearnt
         self.arrays = arrays
         self.index = index
         self.text_vectors = text_vectors
@@ -217,8 +220,9 @@ class Recommender:
             scores, probabilities = np.round(scores, 4), np.round(probabilities, 5)
             if self.novelty is not None:
                 budgets = novelty or [self.novelty_budget] * len(scores)
-                events = self.arrays.statistics.count[np.maximum(candidates.rows, 0)]
-                scores = scores + self.novelty.given(budgets, events)
+                rows = np.maximum(candidates.rows, 0)
+                given = self.novelty.given(budgets, self.arrays.statistics.count[rows])
+                scores = scores + np.where(self.unlearnt[rows], given, 0.0)
         return Ranked(
             proposals, candidates, np.where(padding, -np.inf, scores).astype(np.float32), probabilities
         )

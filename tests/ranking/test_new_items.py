@@ -165,6 +165,21 @@ def test_a_request_says_how_far_new_items_are_moved_up(opening: Dataset) -> None
     assert listed(None) == listed(1.0) and listed(0.0) == usual
 
 
+def test_items_that_the_head_has_learnt_about_are_not_moved(opening: Dataset) -> None:
+    """A rare item gets nothing, an added one a third of it after two recorded events."""
+    recommender = make_full_recommender(opening, random_units(ITEMS, 8))
+    recommender.novelty = Novelty((0.0, 1.0), (0.0, 9.0))
+    recommender.arrays.statistics.count[[OLD, OLD + 1]] = 2.0
+    recommender.unlearnt[OLD + 1] = False
+    batch = batch_of(opening, [3])
+    before, after = (recommender.rank(batch, no_limits(1), novelty=[budget]) for budget in (0.0, 1.0))
+    rows = before.candidates.rows[0].tolist()
+    assert any(row > OLD + 1 for row in rows)
+    for row, more in zip(rows, (after.scores - before.scores)[0].tolist(), strict=True):
+        expected = 0.0 if row < OLD or row == OLD + 1 else 3.0 if row == OLD else 9.0
+        assert more == pytest.approx(expected, abs=1e-3)
+
+
 def test_the_table_of_a_catalogue_spends_its_budgets_on_new_items(opening: Dataset) -> None:
     recommender = make_full_recommender(opening, random_units(ITEMS, 8))
     cut = Cut(opening.events.offsets[1:], START + 200)

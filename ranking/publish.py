@@ -24,7 +24,7 @@ from features.text import TextTemplate
 from features.training_windows import Cut, everything
 from ranking.bundle import HISTORIES, write_bundle
 from ranking.fit_novelty import fit_novelty
-from ranking.refit import published_models, refit_stage, wanted_cut
+from ranking.refit import chosen_models, published_models, refit_stage, wanted_cut
 from ranking.store import current_version, publish_version
 from ranking.train import build_recommender, click_kinds, ranker_stage
 
@@ -113,6 +113,14 @@ def publish(config: PipelineConfig, console: Console) -> str:
         exclude = exclude_seen(dataset, split, exclude)
     exclude = True if exclude is None else exclude
     recommender.novelty = fit_novelty(recommender, dataset.events, known, exclude, config.seed)
+    if recommender.novelty is None and split is not None and models.ranker is not None:
+        # Nothing in the catalogue is new today, but something was when validation began.
+        cut, chosen = Cut(split.train_end, split.train_time), chosen_models(work)
+        past = build_recommender(
+            config, dataset, text_vectors, chosen.towers, cut.end, cut.time, chosen.ranker,
+            near=recommender.arrays.text_near, affinity=chosen.affinity,
+        )  # fmt: skip
+        recommender.novelty = fit_novelty(past, dataset.events, cut, exclude, config.seed)
     info = dataset.info
     describe: dict[str, Any] = {
         "git_sha": git_sha(),

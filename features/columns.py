@@ -110,5 +110,6 @@ def require_columns(table: RawTable, names: tuple[str, ...], prefix: str) -> Non
         if name not in existing:
             raise InputError(
                 f"{table.name}: no column '{name}'{closest(name, existing) or '.'} "
-                f"Columns: {', '.join(existing)}. Set data.columns.{prefix}.{name}=<its name in the file>"
+                f"Columns: {', '.join(existing)}. "
+                f"Set 'data.columns={{{prefix}.{name}: COLUMN}}' to the one in the file"
             )

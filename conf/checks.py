@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from conf.errors import InputError
 
 
@@ -19,3 +21,15 @@ def at_least(least: int, config: object, section: str, *names: str) -> None:
     """Check that fields of a config are `least` or more; `section` is where users find them."""
     for name in names:
         require(getattr(config, name) >= least, f"{section}{name} must be {least} or more")
+
+
+def check_device(value: str) -> None:
+    """Refuse a value of the key `device` that names no device.
+
+    Raises:
+        InputError: it is none of auto, cpu, cuda and cuda:N.
+    """
+    require(
+        re.fullmatch(r"auto|cpu|cuda(:\d+)?", value) is not None,
+        f"device must be auto, cpu, cuda or cuda:N, not '{value}'",
+    )

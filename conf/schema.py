@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from conf.checks import at_least, require
+from conf.checks import at_least, check_device, require
 from conf.encoders import TextEncoderConfig, UserEncoderConfig
 
 
@@ -289,6 +289,8 @@ class PipelineConfig:
     seed: int = 0
     threads: int = 0
     """CPU threads of torch and FAISS; 0 takes every core."""
+    device: str = "auto"
+    """Where the arithmetic runs: `cpu`, `cuda`, `cuda:1`, or `auto`, the first GPU where there is one."""
     reuse: list[str] = field(default_factory=list)
     """Work directories, or patterns of them, whose steps are taken over where made from the same inputs."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -308,6 +310,7 @@ class PipelineConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         at_least(0, self, "", "seed", "threads")
+        check_device(self.device)
         require(
             self.refit is not Refit.everything or not self.evaluation.test,
             "refit=everything learns from the test window, which can then measure nothing: "

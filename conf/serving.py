@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from conf.checks import at_least, require
+from conf.checks import at_least, check_device, require
 from conf.schema import PrivacyConfig
 
 
@@ -144,6 +144,8 @@ class ServeConfig:
     list_threads: int = 0
     """Threads that share the lists of a batch; 0 takes two for a single worker where there are two CPUs, and
     one otherwise."""
+    device: str = "auto"
+    """Where the model's arithmetic runs: `cpu`, `cuda`, `cuda:1`, or `auto`, the first GPU if any."""
     max_page_size: int = 500
     max_batch: int = 32
     """Requests scored together."""
@@ -193,6 +195,7 @@ class ServeConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         require(0 <= self.port <= 65535, "port must lie in 0..65535")
+        check_device(self.device)
         at_least(1, self, "", "max_page_size")
         at_least(1, self, "", "max_batch", "max_queue", "max_history", "max_event_batch", "max_live_items")
         at_least(1, self, "", "max_streams")

@@ -1,0 +1,34 @@
+"""The device that arithmetic runs on, decided once for a process."""
+
+from __future__ import annotations
+
+import torch
+
+from conf.errors import InputError
+
+
+def resolve_device(setting: str) -> torch.device:
+    """Return the device that the key `device` names; `auto` is the first GPU, or the CPU without one.
+
+    Args:
+        setting: `auto`, `cpu`, `cuda` or `cuda:N`, as `conf.checks.check_device` accepts it.
+
+    Raises:
+        InputError: a GPU is asked for that torch does not see.
+
+    """
+    if setting == "cpu" or (setting == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        reason = "was built without CUDA" if torch.version.cuda is None else "sees no GPU (see nvidia-smi -L)"
+        raise InputError(
+            f"device={setting}: torch {torch.__version__} {reason}; set device=cpu or device=auto"
+        )
+    number = int(setting.partition(":")[2] or 0)
+    count = torch.cuda.device_count()
+    if number >= count:
+        raise InputError(
+            f"device={setting}: torch sees {count} GPU{'s' if count > 1 else ''}, "
+            f"numbered from 0; set device=cuda:{count - 1} or device=auto"
+        )
+    return torch.device("cuda", number)

@@ -1,0 +1,78 @@
+"""Token ids of many texts, made once and kept end to end: a text never changes in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from features.dataset import IntArray, LongArray
+from features.splits import ragged_ranges
+
+
+@dataclass(frozen=True)
+class TokenArray:
+    """Token ids of texts, those of one text after those of the other."""
+
+    flat: IntArray  # [tokens] int32
+    offsets: LongArray  # [texts + 1]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> LongArray:
+        """Number of tokens of each text, [texts]."""
+        return np.diff(self.offsets)
+
+    @classmethod
+    def of(cls, ids: Sequence[Sequence[int]]) -> TokenArray:
+        """Put the ids of each text, as a tokenizer returns them, end to end."""
+        offsets = np.zeros(len(ids) + 1, dtype=np.int64)
+        np.cumsum([len(one) for one in ids], out=offsets[1:])
+        flat = np.empty(offsets[-1], dtype=np.int32)
+        for one, start in zip(ids, offsets[:-1], strict=True):
+            flat[start : start + len(one)] = one
+        return cls(flat, offsets)
+
+    @classmethod
+    def tokenized(
+        cls, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int
+    ) -> TokenArray:
+        """Tokenize texts (prompt already in front), each cut to `max_tokens` with its special tokens."""
+        if not texts:
+            return cls(np.zeros(0, dtype=np.int32), np.zeros(1, dtype=np.int64))
+        ids = tokenizer(list(texts), truncation=True, max_length=max_tokens, return_attention_mask=False)
+        return cls.of(ids["input_ids"])
+
+    def select(self, rows: IntArray | LongArray) -> TokenArray:
+        """Return the texts at `rows`, in that order."""
+        sizes = self.lengths[rows]
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum(sizes, out=offsets[1:])
+        return TokenArray(self.flat[ragged_ranges(self.offsets[rows], sizes)], offsets)
+
+    def join(self, other: TokenArray) -> TokenArray:
+        """Return these texts followed by the others."""
+        offsets = np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]])
+        return TokenArray(np.concatenate([self.flat, other.flat]), offsets)
+
+
+def pad(flat: Tensor, offsets: Tensor, width: int, fill: int) -> tuple[Tensor, Tensor]:
+    """Return ids and attention mask of texts, each int64 [texts, width], on the device of `flat`.
+
+    Args:
+        flat: token ids end to end, [tokens].
+        offsets: where each text begins and the last one ends, [texts + 1].
+        width: tokens of the longest text; given, because reading it off a device would wait for the device.
+        fill: id of the padding token.
+
+    """
+    places = offsets[:-1, None] + torch.arange(width, device=flat.device)  # [texts, width]
+    inside = places < offsets[1:, None]
+    ids = torch.where(inside, flat[places.clamp(max=len(flat) - 1)], fill)
+    return ids.long(), inside.long()

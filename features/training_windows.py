@@ -10,6 +10,9 @@ from conf.schema import Refit, SplitKind
 from features.dataset import BoolArray, Dataset, Events, LongArray
 from features.splits import Queries, Split, ask, position_at, ragged_ranges, relevant_kinds
 
+MOST_OF_A_REFIT = 2
+"""Moments of a refit against those of training: what windows of equal numbers of events come to."""
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -73,8 +76,10 @@ def ranker_windows(
         split: its split; the window runs from `tower_time` to `train_time`.
         target_events: kinds that count as relevant, as for the split.
         cuts: moments at equal distances, the first at the window's start; leave-one-out has just one.
-        until: of a refit: the window runs on to there, with as many more moments as it is longer.
-            Leave-one-out adds the validation events.
+        until: of a refit: the window runs on to there, with as many more moments as it is longer, up to
+            `MOST_OF_A_REFIT` times `cuts`: every moment takes a model of its own, and where most events share
+            a minute the time behind them is thousands of times longer. Leave-one-out adds the validation
+            events.
     """
     if split.kind is SplitKind.leave_one_out:
         windows = [RankerWindow(split.ranker, split.tower_end, split.tower_time, split.train_end)]
@@ -88,7 +93,8 @@ def ranker_windows(
     horizon = split.state_time - split.train_time
     last = Cut(split.train_end, split.train_time)
     if until is not None:
-        cuts = round(cuts * (until.time - split.tower_time) / (split.train_time - split.tower_time))
+        longer = (until.time - split.tower_time) / (split.train_time - split.tower_time)
+        cuts = round(cuts * min(longer, MOST_OF_A_REFIT))
         last = until
     latest = max(last.time - horizon // 2, split.tower_time)
     windows = []

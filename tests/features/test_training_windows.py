@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from conf.schema import Refit
+from conf.schema import Refit, SplitConfig
 from features.splits import make_split
 from features.training_windows import ranker_windows, refit_cut
 from tests.features.divided import ITEMS, LEAVE_ONE_OUT, asked, bought, dates, days
@@ -86,6 +86,20 @@ def test_a_refit_asks_on_to_its_cut() -> None:
     everything = refit_cut(data, split, Refit.everything)
     assert everything is not None and everything.end.tolist() == [20]
     assert refit_cut(data, split, Refit.never) is None
+
+
+def test_the_moments_of_a_refit_are_bounded_by_the_setting_however_the_events_lie_in_time() -> None:
+    """340 of 400 events share a minute and the others lie months apart; then a twentieth is of the future."""
+    minute = [(f"u{n % 20}", f"i{n % 10}", "purchase", START + n * 60 // 340) for n in range(340)]
+    later = [(f"u{n % 20}", f"i{n % 10}", "purchase", START + n * DAY) for n in range(1, 61)]
+    regular = [(f"u{n % 20}", f"i{n % 10}", "purchase", START + n * 60) for n in range(380)]
+    future = [(f"u{n}", f"i{n % 10}", "purchase", START + 3650 * DAY + n) for n in range(20)]
+    for rows in (minute + later, regular + future):
+        data = make_dataset(rows, ITEMS)
+        split = make_split(data, SplitConfig(), [])
+        for refit in (Refit.before_test, Refit.everything):
+            windows = ranker_windows(data, split, [], 4, refit_cut(data, split, refit))
+            assert 1 <= len(windows) <= 8
 
 
 def test_leave_one_out_is_refitted_on_everything_or_not_at_all() -> None:

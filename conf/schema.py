@@ -69,8 +69,9 @@ class DataConfig:
     """Path, list of paths or glob of the item table."""
     events: Any = None
     """Path, list of paths or glob of the event table; null for a catalogue without history."""
-    columns: dict[str, str] = field(default_factory=dict)
-    """Contract name -> name in the files, e.g. `{user_id: customer, item_id: sku}`."""
+    columns: dict[str, Any] = field(default_factory=dict)
+    """Contract name -> name in the files, e.g. `{user_id: customer, item_id: sku}`, or a list of names of
+    which each row takes the first that has a value."""
     text_fields: list[str] = field(default_factory=list)
     """Columns that make an item's text, in order; empty takes every string column but ids."""
     user_column: str | None = None
@@ -84,8 +85,11 @@ class DataConfig:
     `filters.kcore` counts events. 0 is off."""
     default_event: str = "purchase"
     """Kind of every event where the file has no `event` column."""
+    kinds: dict[str, str] = field(default_factory=dict)
+    """Event kind in the file -> kind of the dataset, e.g. `{transaction: purchase}`; others keep theirs."""
     event_weights: dict[str, float] = field(default_factory=dict)
-    """Weight of each event kind in training; 0 ignores a kind. Empty: impressions 0, others 1."""
+    """Weight of each event kind in training; 0 ignores a kind, `*` stands for every kind that is not named.
+    Empty: impressions 0, others 1."""
     max_text_chars: int = 1000
     """Item texts are cut to this many characters."""
     max_reject_fraction: float = 0.01

@@ -20,6 +20,8 @@ from features.readers import FILE, MALFORMED, ROW, RawTable, readable
 _AT = "__at"
 _REASON = "__reason"
 _NUMBERS = ("value", "quantity")
+OTHER_KINDS = "*"
+"""In `data.event_weights`: every kind that is not named."""
 _MAX_KINDS = 127
 """Event kinds are stored as int8 codes."""
 _TYPES: dict[str, type[pl.DataType]] = {
@@ -69,7 +71,8 @@ def write_no_events(config: DataConfig, target: Path) -> EventTable:
     """Write an empty events file: a catalogue without history."""
     pl.DataFrame(schema=_TYPES).write_parquet(target)
     usual = dict.fromkeys((config.default_event, *schema.USUAL_KINDS), 1.0)
-    kinds = rank_kinds(dict(config.event_weights) or usual)
+    named = {k: w for k, w in config.event_weights.items() if k != OTHER_KINDS}
+    kinds = rank_kinds(named or usual)
     nothing = pl.DataFrame(schema=why.COLUMNS)
     return EventTable(
         nothing, 0, 0, 0, kinds, dict.fromkeys(kinds, 0), {}, False, False, None, 0, 0, {}, {}, None
@@ -89,6 +92,8 @@ def _readings(
     kind = pl.lit(config.default_event)
     if schema.EVENT in types:
         kind = string_id(schema.EVENT, types[schema.EVENT])
+        if config.kinds:
+            kind = kind.replace(list(config.kinds), list(config.kinds.values()))
     read: dict[str, pl.Expr] = {
         schema.USER_ID: user,
         schema.ITEM_ID: string_id(schema.ITEM_ID, types[schema.ITEM_ID]),
@@ -123,7 +128,7 @@ def _reason(config: DataConfig, checked: list[str]) -> pl.Expr:
         (pl.col("__item_id").is_null(), pl.lit(why.MISSING_ITEM)),
         (pl.col("__event").is_null(), pl.lit(why.MISSING_EVENT)),
     ]
-    if config.event_weights:
+    if config.event_weights and OTHER_KINDS not in config.event_weights:
         kind = pl.col("__event")
         tests.append((~kind.is_in(list(config.event_weights)), why.unknown_kind(kind)))
     for name, text in ((schema.TIMESTAMP, why.BAD_TIMESTAMP), (schema.ORDER, why.BAD_ORDER)):
@@ -174,7 +179,12 @@ def _weigh(counts: dict[str, int], config: DataConfig, name: str) -> dict[str, f
             f"{name}: {len(counts):,} different event kinds, e.g. '{next(iter(counts))}'; "
             f"at most {_MAX_KINDS} are possible. Is data.columns.events.event the right column?"
         )
-    kinds = rank_kinds(dict(config.event_weights) or {k: float(k != schema.IMPRESSION) for k in counts})
+    weights = dict(config.event_weights)
+    usual = {k: float(k != schema.IMPRESSION) for k in counts}
+    others = weights.pop(OTHER_KINDS, None)
+    if others is not None:
+        usual = dict.fromkeys(counts, others)
+    kinds = rank_kinds(weights if others is None and weights else usual | weights)
     if not kinds or not any(counts.get(k) for k in kinds):
         seen = ", ".join(f"{k} ({n:,})" for k, n in counts.items())
         raise InputError(f"{name}: every event has a kind of weight 0: {seen}; set data.event_weights")

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import polars as pl
 import pytest
 
+from conf.compose import compose_command
 from conf.errors import InputError
 from conf.schema import DataConfig
 from features.columns import map_columns, require_columns
@@ -20,7 +23,7 @@ EVENTS = _table("data.events (e.csv)", sku=["1"], customer=["u"], date=["2021"])
 
 
 def _columns(
-    columns: dict[str, str], items: RawTable = ITEMS, events: RawTable = EVENTS
+    columns: dict[str, Any], items: RawTable = ITEMS, events: RawTable = EVENTS
 ) -> tuple[set[str], set[str]]:
     left, right = map_columns(items, events, columns)
     assert left is not None and right is not None
@@ -112,3 +115,43 @@ def test_a_log_is_both_tables(shop: Shop) -> None:
     assert shown.table("items").columns == ["item_id", "item_text", "title", "kind"]
     with pytest.raises(InputError, match=r"no column 'item_id'. Columns: when, sku, title, shown_as"):
         shop.prepare(DataConfig(items=log, events=log, columns={"user_id": "who"}))
+
+
+def test_of_a_list_of_names_each_row_takes_the_first_that_has_a_value() -> None:
+    orders = _table(
+        "data.events (o.csv)",
+        mail=["a@x", " ", "", ""],
+        phone=["1", "2", "", "4"],
+        guest=["g", "g", "g3", ""],
+    )
+    _, events = map_columns(None, orders, {"user_id": ["mail", "customer", "phone", "guest"]})
+    assert events is not None and events.columns == ["user_id"]
+    assert events.frame.collect()["user_id"].to_list() == ["a@x", "2", "g3", "4"]
+
+
+def test_alternatives_of_different_types_are_read_as_ids() -> None:
+    frame = pl.LazyFrame({"login": [None, "ben"], "visitor": [17.0, 18.0], ROW: [1, 2], FILE: ["f", "f"]})
+    _, events = map_columns(None, RawTable(frame, False, "log"), {"user_id": ["login", "visitor"]})
+    assert events is not None
+    assert events.frame.collect()["user_id"].to_list() == ["17", "ben"]
+
+
+def test_a_list_none_of_which_is_there_maps_nothing() -> None:
+    assert _columns({"item_id": ["SKU", "sku"], "title": ["Title", "Name"]}) == (
+        {"item_id", "date", "name"},
+        {"item_id", "customer", "date"},
+    )
+
+
+def test_an_empty_list_is_no_column() -> None:
+    with pytest.raises(InputError, match=r"data\.columns\.item_id: expected the name of a column or a list"):
+        _columns({"item_id": []})
+
+
+def test_alternatives_can_be_typed(shop: Shop) -> None:
+    log = shop.write("log.csv", "sku,ean,name,who,at\n,40,Boots,a,100\n7,41,Hat,a,200\n7,41,Hat,b,300\n")
+    typed = "data.columns={item_id: [sku, ean], title: name, user_id: who, timestamp: at}"
+    config = compose_command("prepare", [f"data.items={log}", f"data.events={log}", typed])
+    done = shop.prepare(config.data)
+    assert done.table("items")["item_id"].to_list() == ["40", "7"]
+    assert done.table("events").select("user_id", "item_id").rows() == [("a", "40"), ("a", "7"), ("b", "7")]

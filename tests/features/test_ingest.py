@@ -5,6 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from conf.compose import compose_command
 from conf.errors import InputError
 from conf.schema import DataConfig, FilterConfig
 from features import rejects
@@ -270,3 +271,34 @@ def test_a_column_named_text_is_an_ordinary_text_field(shop: Shop) -> None:
     path = shop.write("items.csv", "item_id,text\n1,Rubber boots\n")
     done = shop.prepare(DataConfig(items=path, text_fields=["text"]))
     assert done.table("items").select("text", "item_text").rows() == [("Rubber boots", "Rubber boots")]
+
+
+def test_kinds_of_the_file_get_the_names_of_the_contract(shop: Shop, items: str) -> None:
+    log = shop.write(
+        "log.csv",
+        "user_id,item_id,event,timestamp\na,1,add to cart,1\na,1,transaction,2\na,2,view,3\na,2,scroll,4\n",
+    )
+    config = compose_command(
+        "prepare",
+        [
+            f"data.items={items}",
+            f"data.events={log}",
+            "data.kinds={transaction: purchase, add to cart: add_to_cart}",
+            "data.event_weights={view: 1, add_to_cart: 2, purchase: 3, *: 0}",
+        ],
+    )
+    done = shop.prepare(config.data)
+    assert done.table("events")["event"].to_list() == ["add_to_cart", "purchase", "view"]
+    assert done.info["kinds"] == ["purchase", "add_to_cart", "view"]
+    assert done.info["ignored_events"] == {"scroll": 1} and done.info["rejects"]["events"] == {}
+
+
+def test_a_weight_for_every_other_kind(shop: Shop, items: str) -> None:
+    log = shop.write("log.csv", "user_id,item_id,event,timestamp\na,1,view,1\na,2,wish,2\na,3,purchase,3\n")
+    done = shop.prepare(DataConfig(items=items, events=log, event_weights={"purchase": 3.0, "*": 0.5}))
+    assert done.info["event_weights"] == {"purchase": 3.0, "view": 0.5, "wish": 0.5}
+
+
+def test_a_catalogue_without_history_has_no_kind_for_the_others(shop: Shop, items: str) -> None:
+    done = shop.prepare(DataConfig(items=items, event_weights={"purchase": 3.0, "*": 1.0}))
+    assert done.info["kinds"] == ["purchase"]

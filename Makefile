@@ -4,6 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROTO := serving/proto/shelfwise/v1
+# FAISS comes in two builds that cannot be installed together; the machine decides, or FAISS=cpu, FAISS=gpu.
+CARD := $(shell nvidia-smi -L 2>/dev/null | grep -m1 '^GPU')
+WHY := $(if $(FAISS),FAISS=$(FAISS) says so,nvidia-smi -L lists $(if $(CARD),$(CARD),no card))
+FAISS ?= $(if $(CARD),gpu,cpu)
+CONSTRAINTS = $(if $(filter gpu,$(FAISS)),constraints-gpu.txt,constraints.txt)
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev demo test lint types imports proto proto-check check clean
@@ -15,19 +20,21 @@ $(VENV)/bin/python:
 	@echo "== creating $(VENV)"
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "== installing shelfwise and what it needs into $(VENV)"
-	$(BIN)/python -m pip install -q --upgrade pip -c constraints.txt
-	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,baselines,sweep]'
+$(VENV)/.installed: pyproject.toml constraints.txt constraints-gpu.txt | $(VENV)/bin/python
+	@echo "== installing shelfwise[$(FAISS)] and what it needs into $(VENV), because $(WHY)"
+	$(BIN)/python -m pip install -q --upgrade pip -c $(CONSTRAINTS)
+	@if $(BIN)/python -m pip show -q faiss-$(if $(filter gpu,$(FAISS)),cpu,gpu) 2>/dev/null; then \
+	  echo "== removing the other build of FAISS"; $(BIN)/python -m pip uninstall -q -y faiss-cpu faiss-gpu; fi
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) torch
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[$(FAISS),demo,baselines,sweep]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "== installing what the tests need"
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,baselines,sweep,dev]'
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[$(FAISS),demo,baselines,sweep,dev]'
 	@touch $@
 
-install: $(VENV)/.installed ## Create .venv with a working .venv/bin/shelfwise
+install: $(VENV)/.installed ## Create .venv with a working .venv/bin/shelfwise, for the GPU where there is one
 
 install-dev: $(VENV)/.installed-dev ## The same plus test and lint tools
 

@@ -19,6 +19,7 @@ from rich.markup import escape  # noqa: E402
 
 from conf.compose import ROOTS, compose_command, in_one_line, register, to_typed  # noqa: E402
 from conf.errors import InputError  # noqa: E402
+from conf.faiss_package import require_faiss  # noqa: E402
 
 CONSOLE = Console()
 ERRORS = Console(stderr=True)
@@ -171,6 +172,8 @@ COMMANDS: dict[str, Callable[[Any], float | None]] = {
     "demo": _demo,
 }
 assert COMMANDS.keys() == ROOTS.keys()
+NEED_FAISS = {"run", "train-ranker", "refit", "publish", "evaluate", "serve", "export", "demo"}
+"""Commands that read or build an index, in this process or in one that they start."""
 
 VALUED_FLAGS = (
     "--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn",
@@ -185,13 +188,17 @@ def execute(command: str, config: Any) -> float | None:  # noqa: ANN401
         InputError: something that the user gave is wrong.
 
     """
+    if command in NEED_FAISS:
+        require_faiss()
     threads = getattr(config, "threads", 0)
     if threads and command != "serve":  # which sees to it in the thread that does the work
-        import faiss
         import torch
 
         torch.set_num_threads(threads)
-        faiss.omp_set_num_threads(threads)
+        if command in NEED_FAISS:
+            import faiss
+
+            faiss.omp_set_num_threads(threads)
     return COMMANDS[command](config)
 
 

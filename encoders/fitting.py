@@ -105,6 +105,7 @@ def fit(
     max_epochs: int,
     patience: int,
     monitor: str | None,
+    device: torch.device,
     mode: str = "max",
     clip_norm: float | None = None,
     console: Console | None = None,
@@ -121,14 +122,16 @@ def fit(
         max_epochs: upper bound.
         patience: epochs without improvement before stopping; ignored without a monitor.
         monitor: metric to maximise or minimise; None trains all epochs and keeps the last weights.
+        device: where it is trained; afterwards the module is on the CPU.
         mode: `max` or `min`.
         clip_norm: gradient norm limit, for modules with automatic optimisation.
         console: where the progress bar goes; None shows none.
-        devices: how many GPUs, or processes where there is none, train together (distributed data parallel;
-            Li et al., VLDB 2020); 0 takes every GPU. The module is sent to each.
+        devices: how many GPUs, or processes on a CPU, train together (distributed data parallel; Li et al.,
+            VLDB 2020); 0 takes every GPU. The module is sent to each.
 
     """
-    devices = devices or max(torch.cuda.device_count(), 1)
+    on_cpu = device.type == "cpu"
+    devices = devices or (1 if on_cpu else torch.cuda.device_count())
     # Two of them: one that keeps the best epoch would leave out the epochs that were not better, and a
     # resumed run would train those once more.
     every = ModelCheckpoint(dirpath=checkpoints, filename=LAST, enable_version_counter=False)
@@ -152,8 +155,8 @@ def fit(
     with _quiet_lightning():
         trainer = pl.Trainer(
             max_epochs=max_epochs,
-            accelerator="auto",
-            devices=devices,
+            accelerator="cpu" if on_cpu else "gpu",
+            devices=[device.index or 0] if devices == 1 and not on_cpu else devices,
             # Started for the fit alone: what comes before and after it is done once. A parameter may go
             # unused, like the pooler of a BERT that is read by its mean.
             strategy="auto" if devices == 1 else "ddp_spawn_find_unused_parameters_true",

@@ -17,6 +17,7 @@ from conf.encoders import TuningMode
 from conf.schema import PipelineConfig
 from encoders.affinity import AFFINITY_FILE, Affinity
 from encoders.contexts import ContextSampler
+from encoders.device import resolve_device
 from encoders.embedding import embed_texts
 from encoders.fitting import MONITORED, Fit, fit, forget
 from encoders.sequences import passes_per_epoch
@@ -147,7 +148,7 @@ def _fine_tune(
     epochs = -(-settings.max_steps // settings.validate_every)
     result = fit(
         module, checkpoints, max_epochs=epochs, patience=settings.patience, monitor=MONITORED,
-        console=console, devices=settings.devices,
+        device=resolve_device(config.device), console=console, devices=settings.devices,
     )  # fmt: skip
     merge_adapters(encoder)
     if result.best < before:
@@ -189,6 +190,7 @@ def train_towers(
         max_epochs=epochs,
         patience=settings.patience,
         monitor=MONITORED if validate else None,
+        device=resolve_device(config.device),
         clip_norm=settings.clip_norm,
         console=console,
     )

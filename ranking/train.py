@@ -13,6 +13,7 @@ from rich.table import Table
 
 from conf.schema import PipelineConfig
 from encoders.affinity import AFFINITY_FILE, Affinity, lenders
+from encoders.device import resolve_device
 from encoders.factors import LENDERS, Factors
 from encoders.fitting import Fit, fit, forget
 from encoders.towers import Towers
@@ -186,7 +187,8 @@ def fit_ranker(
     module = RankerModule(ranker, config.ranker, train, valid, config.seed)
     fitted = fit(
         module, checkpoints, max_epochs=epochs, patience=config.ranker.patience,
-        monitor=None if valid is None else "valid_ndcg", clip_norm=5.0, console=console,
+        monitor=None if valid is None else "valid_ndcg", device=resolve_device(config.device),
+        clip_norm=5.0, console=console,
     )  # fmt: skip
     if len(calibration):
         calibrate(module.trained, calibration)

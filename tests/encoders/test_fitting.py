@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader
 
 from encoders.fitting import fit, forget, running_average
 
+CPU = torch.device("cpu")
+
 
 class Scripted(pl.LightningModule):
     """Adds one to its weight per step; says the validation metrics it was told to."""
@@ -45,7 +47,7 @@ class Scripted(pl.LightningModule):
 
 
 def run(module: Scripted, folder: Path, patience: int = 2, epochs: int = 6) -> Any:
-    return fit(module, folder, max_epochs=epochs, patience=patience, monitor="valid_recall")
+    return fit(module, folder, max_epochs=epochs, patience=patience, monitor="valid_recall", device=CPU)
 
 
 def test_the_best_weights_are_kept_and_training_stops_when_it_gets_no_better(tmp_path: Path) -> None:
@@ -63,14 +65,14 @@ def test_the_best_weights_are_kept_and_training_stops_when_it_gets_no_better(tmp
 
 def test_a_smaller_metric_can_be_the_better_one(tmp_path: Path) -> None:
     module = Scripted([0.5, 0.2, 0.4])
-    result = fit(module, tmp_path, max_epochs=3, patience=5, monitor="valid_recall", mode="min")
+    result = fit(module, tmp_path, max_epochs=3, patience=5, monitor="valid_recall", device=CPU, mode="min")
     assert result.best == pytest.approx(0.2)
     assert (result.epochs, module.weight.item()) == (2, 4.0)
 
 
 def test_without_a_metric_the_last_weights_count(tmp_path: Path) -> None:
     module = Scripted([0.0] * 3)
-    result = fit(module, tmp_path, max_epochs=3, patience=1, monitor=None)
+    result = fit(module, tmp_path, max_epochs=3, patience=1, monitor=None, device=CPU)
     assert math.isnan(result.best)
     assert (result.epochs, result.history, module.weight.item()) == (3, [], 6.0)
 
@@ -98,7 +100,7 @@ def test_a_finished_run_is_not_trained_any_further(tmp_path: Path, metrics: list
 
 def test_a_finished_run_without_a_metric_is_not_trained_any_further(tmp_path: Path) -> None:
     for module in (Scripted([0.0] * 2), Scripted([0.0] * 2)):
-        fit(module, tmp_path, max_epochs=2, patience=1, monitor=None)
+        fit(module, tmp_path, max_epochs=2, patience=1, monitor=None, device=CPU)
         assert module.weight.item() == 4.0
     assert module.trained == []
 
@@ -111,6 +113,7 @@ def test_a_terminal_without_a_bar_reads_one_line_per_epoch(tmp_path: Path) -> No
         max_epochs=2,
         patience=3,
         monitor="valid_recall",
+        device=CPU,
         console=Console(file=out, width=100),
     )
     assert out.getvalue().splitlines() == [

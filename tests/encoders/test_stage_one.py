@@ -307,8 +307,8 @@ def test_two_processes_take_the_step_of_one_on_both_of_their_batches(
         encoder = load_text_encoder(config).eval()
         module = module_of(dataset, encoder, replace(settings, accumulate=accumulate))
         result = fit(
-            module, tmp_path / str(ranks), max_epochs=2, patience=5, monitor=MONITORED, devices=ranks,
-            console=Console(quiet=True),
+            module, tmp_path / str(ranks), max_epochs=2, patience=5, monitor=MONITORED,
+            device=torch.device("cpu"), devices=ranks, console=Console(quiet=True),
         )  # fmt: skip
         return result, module.encoder.state_dict()
 

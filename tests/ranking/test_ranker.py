@@ -23,6 +23,7 @@ from ranking.ranker_module import (
     raw_logits,
 )  # fmt: skip
 
+CPU = torch.device("cpu")
 NAMES = ["signal", "noise", "constant"]
 
 
@@ -215,6 +216,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ranker, float]:
         max_epochs=8,
         patience=3,
         monitor="valid_ndcg",
+        device=CPU,
         clip_norm=5.0,
     )
     return module.trained, result.best
@@ -314,7 +316,7 @@ def averaging(average: float, fail_in: int = -1) -> CutOff:
 
 
 def fitted(module: RankerModule, folder: Path) -> float:
-    return fit(module, folder, max_epochs=3, patience=3, monitor="valid_ndcg", clip_norm=5.0).best
+    return fit(module, folder, max_epochs=3, patience=3, monitor="valid_ndcg", device=CPU, clip_norm=5.0).best
 
 
 @pytest.mark.parametrize("fail_in", [0, 1, 2])

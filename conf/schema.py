@@ -19,6 +19,10 @@ class Adapter(Enum):
     amazon_reviews = "amazon_reviews"
     movielens = "movielens"
     recbole = "recbole"
+    retailrocket = "retailrocket"
+    otto = "otto"
+    mind = "mind"
+    yoochoose = "yoochoose"
 
 
 class SplitKind(Enum):
@@ -72,6 +76,9 @@ class DataConfig:
     columns: dict[str, Any] = field(default_factory=dict)
     """Contract name -> name in the files, e.g. `{user_id: customer, item_id: sku}`, or a list of names of
     which each row takes the first that has a value."""
+    properties: dict[str, str] = field(default_factory=dict)
+    """Items in long form, a row per item and property: `{name: COLUMN, value: COLUMN}` and, where the newest
+    value counts, `time: COLUMN`."""
     text_fields: list[str] = field(default_factory=list)
     """Columns that make an item's text, in order; empty takes every string column but ids."""
     user_column: str | None = None

@@ -9,10 +9,14 @@ from conf.schema import Adapter, DataConfig
 from features.adapters.amazon_reviews import read_amazon_reviews
 from features.adapters.completejourney import packaged_files, read_completejourney
 from features.adapters.files import read_files
+from features.adapters.mind import read_mind
 from features.adapters.movielens import read_movielens
 from features.adapters.online_retail import read_online_retail
+from features.adapters.otto import read_otto
 from features.adapters.recbole import read_recbole
+from features.adapters.retailrocket import read_retailrocket
 from features.adapters.sources import Sources
+from features.adapters.yoochoose import read_yoochoose
 from features.readers import resolve_paths
 
 __all__ = ["Sources", "read_sources", "source_files"]
@@ -57,3 +61,11 @@ def read_sources(config: DataConfig, seed: int) -> Sources:
             return read_movielens(config)
         case Adapter.recbole:
             return read_recbole(config)
+        case Adapter.retailrocket:
+            return read_retailrocket(config)
+        case Adapter.otto:
+            return read_otto(config)
+        case Adapter.mind:
+            return read_mind(config)
+        case Adapter.yoochoose:
+            return read_yoochoose(config)

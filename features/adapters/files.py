@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from conf.errors import InputError
 from conf.schema import DataConfig
+from features import schema
 from features.adapters.sources import Sources
-from features.columns import items_of_log, map_columns
-from features.readers import scan_table
+from features.columns import items_of_log, map_columns, sources_of
+from features.long_form import items_of_properties
+from features.readers import RawTable, scan_table
+
+
+def _wide(items: RawTable, config: DataConfig) -> RawTable:
+    """Bring items in long form into one row each; the column of ids is the mapped one that they have."""
+    key = f"items.{schema.ITEM_ID}"
+    mapped = config.columns.get(key, config.columns.get(schema.ITEM_ID, schema.ITEM_ID))
+    names = sources_of(mapped, schema.ITEM_ID)
+    return items_of_properties(
+        items, next((n for n in names if n in items.columns), names[0]), config.properties
+    )
 
 
 def read_files(config: DataConfig) -> Sources:
@@ -18,6 +30,8 @@ def read_files(config: DataConfig) -> Sources:
     if config.items is None:
         raise InputError("data.items is not set: give the items table, e.g. data.items=shop/items.csv")
     items = scan_table(config.items, "data.items")
+    if config.properties:
+        items = _wide(items, config)
     events = None if config.events is None else scan_table(config.events, "data.events")
     if config.items == config.events:
         items = items_of_log(items, config.columns)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import polars as pl
 
 from conf.errors import InputError
-from features.readers import FILE, ROW, RawTable
+from features import schema
+from features.cleaning import string_id
+from features.readers import FILE, MALFORMED, ROW, RawTable, readable
 
 
 @dataclass(frozen=True)
@@ -65,3 +68,33 @@ def refuse_paths(adapter: str, settings: dict[str, object]) -> None:
     for setting, value in settings.items():
         if value:
             raise InputError(f"data.adapter={adapter} does not use {setting}; leave it empty")
+
+
+def ids_of(events: RawTable) -> pl.DataFrame:
+    """Return every item id of an events table, item_id in ascending order: a catalogue of nothing else."""
+    dtype = events.frame.collect_schema()[schema.ITEM_ID]
+    ids = string_id(schema.ITEM_ID, dtype).alias(schema.ITEM_ID)
+    with readable(events.name):
+        found = events.frame.select(ids).unique().drop_nulls().collect(engine="streaming")
+    return found.sort(schema.ITEM_ID)
+
+
+def first_line(path: str) -> str:
+    """Return the first line of a text file without its end."""
+    with Path(path).open(encoding="utf-8", errors="replace") as file:
+        return file.readline().rstrip("\r\n")
+
+
+def scan_headerless(path: str, names: Sequence[str], separator: str) -> pl.LazyFrame:
+    """Scan an unquoted text file without a header, every column a string; rows are numbered from 1."""
+    frame = pl.scan_csv(
+        path,
+        has_header=False,
+        separator=separator,
+        quote_char=None,
+        schema=dict.fromkeys(names, pl.String),
+        truncate_ragged_lines=True,
+        row_index_name=ROW,
+        row_index_offset=1,
+    )
+    return frame.with_columns(pl.lit(path).alias(FILE), pl.lit(None, dtype=pl.String).alias(MALFORMED))

@@ -1,0 +1,76 @@
+"""Retailrocket (Kaggle): events.csv, the two item_properties files, and category_tree.csv if it is named too.
+
+Item properties are a row per item, property and week; the names of most, and all words, are hashed by the
+publisher. Only `categoryid` and `available` are readable. Items that were seen but never described stay in
+the catalogue, without a category: every fifth event is of one.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from conf.errors import InputError
+from conf.schema import DataConfig
+from features import schema
+from features.adapters.sources import Sources, ids_of, table_of
+from features.columns import map_columns, require_columns
+from features.long_form import items_of_properties
+from features.readers import RawTable, resolve_paths, scan_table
+
+_PROPERTIES = {"name": "property", "value": "value", "time": "timestamp"}
+_EVENTS = {
+    schema.USER_ID: "visitorid",
+    schema.ITEM_ID: "itemid",
+    schema.EVENT: "event",
+    schema.TIMESTAMP: "timestamp",
+    "session_id": "transactionid",
+}
+_READABLE = {"categoryid": "category", "available": "available"}
+
+
+def _is_tree(path: str) -> bool:
+    return set(scan_table(path, "data.items").columns) == {"categoryid", "parentid"}
+
+
+def _described(paths: list[str]) -> pl.DataFrame:
+    """Return item_id, category and available as they were last, and the parent category given a tree."""
+    trees = [path for path in paths if _is_tree(path)]
+    table = scan_table([path for path in paths if path not in trees], "data.items")
+    require_columns(table, ("itemid", "property", "value", "timestamp"), "items")
+    asked = pl.col("property").is_in(list(_READABLE))
+    chosen = RawTable(table.frame.filter(asked), table.untyped, table.name)
+    wide = items_of_properties(chosen, "itemid", _PROPERTIES)
+    found = {name: new for name, new in _READABLE.items() if name in wide.columns}
+    items = wide.frame.filter(pl.col("itemid").is_not_null()).collect()
+    items = items.select(
+        pl.col("itemid").alias(schema.ITEM_ID), *(pl.col(n).alias(new) for n, new in found.items())
+    )
+    if trees and "category" in items.columns:
+        tree = scan_table(trees, "data.items").frame.select(
+            pl.col("categoryid").alias("category"), pl.col("parentid").alias("parent_category")
+        )
+        items = items.join(tree.unique("category", keep="first").collect(), on="category", how="left")
+    return items
+
+
+def read_retailrocket(config: DataConfig) -> Sources:
+    """Read events and what is readable of the items' properties.
+
+    Raises:
+        InputError: missing files, or other columns than the published ones.
+    """
+    if config.items is None or config.events is None:
+        raise InputError(
+            "data.adapter=retailrocket: set data.items='item_properties_part*.csv' and data.events=events.csv"
+        )
+    events = scan_table(config.events, "data.events")
+    require_columns(events, tuple(_EVENTS.values()), "events")
+    _, events_named = map_columns(None, events, {**_EVENTS, **config.columns})
+    assert events_named is not None
+    items = _described(resolve_paths(config.items, "data.items"))
+    seen = ids_of(events_named)
+    items = pl.concat(
+        [items, seen.filter(~seen[schema.ITEM_ID].is_in(items[schema.ITEM_ID].implode()))], how="diagonal"
+    )
+    fields = tuple(name for name in ("category", "parent_category") if name in items.columns)
+    return Sources(table_of(items, "item_properties", "data.items"), events_named, fields)

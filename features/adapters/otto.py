@@ -46,7 +46,7 @@ def read_otto(config: DataConfig) -> Sources:
     """
     refuse_paths("otto", {"data.items": config.items})
     if config.events is None:
-        raise InputError("data.adapter=otto: set data.events, e.g. data.events=otto-recsys-train.jsonl")
+        raise InputError("data.adapter=otto: set data.events=otto-recsys-train.jsonl")
     events = _flat(scan_table(config.events, "data.events"))
     require_columns(events, tuple(_EVENTS.values()), "events")
     _, named = map_columns(None, events, {**_EVENTS, **config.columns})

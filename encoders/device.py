@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 
 from conf.errors import InputError
+
+CPU: Final = torch.device("cpu")
+
+
+def describe_device(device: torch.device) -> str:
+    """Return what operators know a device by, for example `cuda:0 NVIDIA H100` or `cpu`."""
+    return f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
 
 
 def resolve_device(setting: str) -> torch.device:

@@ -94,14 +94,20 @@ class Towers(nn.Module):
     def encode(self, batch: HistoryBatch, item_vectors: FloatArray) -> FloatArray:
         """Return what `user_vectors` does for histories, [histories, dim]; zero where a history is empty.
 
-        The weights of a tower of one layer are those of the first call after `eval`.
+        On the CPU a tower of one layer is one compiled loop, whose weights are those of the first call after
+        `eval`. Elsewhere only the vectors that the histories mention are copied to the device of the weights.
         """
-        if len(self.user_encoder.blocks) == 1:
+        device = self.item_tower.seen.device
+        if device.type == "cpu" and len(self.user_encoder.blocks) == 1:
             if self._frozen is None:
                 self._frozen = FrozenUserEncoder.of(self.user_encoder)
             return self._frozen.newest(batch, item_vectors)
         # The width is the tower's own, not the batch's longest: arithmetic does not depend on the neighbours.
-        vectors = self.user_vectors(windows(batch, self.max_length), torch.from_numpy(item_vectors)).numpy()
+        seen = windows(batch, self.max_length)
+        items = torch.from_numpy(item_vectors)[seen.rows].to(device)  # [histories, length, dim]
+        seen = seen.to(device)
+        states = self.user_encoder.newest(items, seen.kinds, seen.times, seen.valid)
+        vectors: FloatArray = states.cpu().numpy()
         vectors[np.diff(batch.offsets) == 0] = 0.0
         return vectors
 

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 from safetensors.numpy import save_file
 
 from conf.encoders import Precision, TextEncoderConfig
 from conf.errors import InputError
 from conf.schema import CandidateConfig, IndexConfig
 from encoders.affinity import AFFINITY_FILE, Affinity
+from encoders.device import CPU
 from encoders.embedding import embed_texts
 from encoders.factors import FACTORS_FILE, Factors
 from encoders.text_encoder import TextEncoder, load_text_encoder
@@ -69,6 +71,8 @@ class Bundle(Described):
     """Reduces the text vectors of later items as those of the catalogue were reduced."""
     lender_index: VectorIndex | None = None
     """Over the affinity vectors: of whom later items borrow factors; None where looking at all is quick."""
+    device: torch.device = CPU
+    """Where the text encoder, the towers and the ranking head are."""
 
     @property
     def text_vectors(self) -> FloatArray:
@@ -145,7 +149,11 @@ def _lender_index(recommender: Recommender) -> VectorIndex | None:
 
 
 def load_bundle(
-    store: Path, version: str | None = None, room: int = 0, manifest: dict[str, Any] | None = None
+    store: Path,
+    version: str | None = None,
+    room: int = 0,
+    manifest: dict[str, Any] | None = None,
+    device: torch.device = CPU,
 ) -> Bundle:
     """Verify and load a version, the current one by default.
 
@@ -154,6 +162,7 @@ def load_bundle(
         version: its name.
         room: how many later items a server is going to have memory for; without it it copies the arrays.
         manifest: of a version that has been verified already; null verifies it.
+        device: where the arithmetic is to run.
 
     Raises:
         InputError: naming the file that is wrong.
@@ -173,8 +182,8 @@ def load_bundle(
     near = Neighbours(**load_arrays(folder / TEXT_NEIGHBOURS, room))
     factors = Factors.load(folder / FACTORS_FILE, room) if (folder / FACTORS_FILE).is_file() else None
     affinity = Affinity.load(folder / AFFINITY_FILE)
-    towers = Towers.load(folder) if (folder / TOWERS_FILE).is_file() else None
-    ranker = Ranker.load(folder) if (folder / RANKER_FILE).is_file() else None
+    towers = Towers.load(folder).to(device) if (folder / TOWERS_FILE).is_file() else None
+    ranker = Ranker.load(folder).to(device) if (folder / RANKER_FILE).is_file() else None
     config = CandidateConfig(**manifest["candidates"])
     index = VectorIndex.load(folder / INDEX, item_vectors, IndexConfig(**manifest["index"]))
     counts = {
@@ -218,7 +227,8 @@ def load_bundle(
     )
     for parameter in encoder.parameters():  # mapped by transformers: a file cut short would end the process
         parameter.data = parameter.data.clone()
-    return Bundle(version, manifest, catalogue, recommender, encoder.eval(), reduce, lender_index)
+    encoder = encoder.eval().to(device)
+    return Bundle(version, manifest, catalogue, recommender, encoder, reduce, lender_index, device)
 
 
 def _words(folder: Path, catalogue: Catalogue, template: TextTemplate) -> WordIndex:

@@ -306,10 +306,11 @@ def tower_vectors(towers: Towers, text_vectors: FloatArray, rows: IntArray, base
     trained to represent items without history. A tower that reads no text knows nothing of them: zero.
     """
     tower = towers.item_tower
+    device = tower.seen.device
     trained = rows < base_size
-    known = torch.from_numpy(np.where(trained, rows, 0).astype(np.int64))
-    whitened = tower.whitened(torch.from_numpy(np.ascontiguousarray(text_vectors)))
-    vectors: FloatArray = tower(whitened, known, torch.from_numpy(trained)).numpy()
+    known = torch.from_numpy(np.where(trained, rows, 0).astype(np.int64)).to(device)
+    whitened = tower.whitened(torch.from_numpy(np.ascontiguousarray(text_vectors)).to(device))
+    vectors: FloatArray = tower(whitened, known, torch.from_numpy(trained).to(device)).cpu().numpy()
     if tower.project is None:
         vectors[~trained] = 0.0
     return vectors

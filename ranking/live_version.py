@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from encoders.device import describe_device
 from features.dataset import BoolArray, FloatArray, IntArray
 from ranking.bundle import Bundle
 from ranking.live_catalogue import LiveCatalogue
@@ -86,6 +87,11 @@ class LiveVersion:
     def text_dim(self) -> int:
         """Width of the text vectors."""
         return int(self.text_vectors.shape[1])
+
+    @property
+    def device(self) -> str:
+        """Where lists are made, for example `cpu` or `cuda:0 NVIDIA H100`."""
+        return describe_device(self.bundle.device)
 
     @property
     def text_vectors(self) -> FloatArray:

@@ -129,14 +129,23 @@ class Ranker(nn.Module):
         return super().train(mode)
 
     def score(self, features: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return rank scores [queries, candidates] and probabilities [queries, candidates, 2].
+        """Return rank scores [queries, candidates] and probabilities [queries, candidates, 2]."""
+        logits = self.logits(features)
+        return logits[..., 0], self.probabilities(logits)
 
-        The weights are those of the first call after `eval`.
+    @torch.inference_mode()
+    def logits(self, features: FloatArray) -> FloatArray:
+        """Return raw logits [..., 3] of features [..., features], on the device of the weights.
+
+        On the CPU by one compiled loop, whose weights are those of the first call after `eval`.
         """
+        device = self.calibration.device
+        if device.type != "cpu":
+            found: FloatArray = self(torch.from_numpy(features).to(device)).cpu().numpy()
+            return found
         if self._frozen is None:
             self._frozen = self.frozen()
-        logits = self._frozen.logits(features)
-        return logits[..., 0], self.probabilities(logits)
+        return self._frozen.logits(features)
 
     def save(self, folder: Path) -> None:
         """Write weights and feature names."""

@@ -297,7 +297,8 @@ class ModelHost:
             raise
         _warn_of_overruled(live.current)
         former, self._hosted = self._hosted, hosted
-        self._metrics.model(live.current.version, live.current.data_end, derived.since_us / 1e6)
+        model = live.current
+        self._metrics.model(model.version, model.device, model.data_end, derived.since_us / 1e6)
         follower.start()
         events.start()
         if former is not None:

@@ -125,9 +125,9 @@ class Metrics:
         )
         return QueueMetrics(waits, seconds, sizes)
 
-    def model(self, version: str, data_end: float, loaded: float) -> None:
-        """Report which model answers; times in Unix seconds."""
-        self._model.info({"version": version})
+    def model(self, version: str, device: str, data_end: float, loaded: float) -> None:
+        """Report which model answers and where its arithmetic runs; times in Unix seconds."""
+        self._model.info({"version": version, "device": device})
         self._data_end.set(data_end)
         self._loaded.set(loaded)
 

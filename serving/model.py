@@ -71,6 +71,10 @@ class Model(Protocol):
         """Width of the text vectors."""
 
     @property
+    def device(self) -> str:
+        """Where its arithmetic runs, for example `cpu` or `cuda:0 NVIDIA H100`."""
+
+    @property
     def recommender(self) -> Recommends | Elsewhere:
         """What makes the lists, one for all states: it knows the newest vectors and deletions."""
 

@@ -90,6 +90,8 @@ class ModelProcess:
         """Content of the version's manifest.json, with which all of its files agree."""
         self.text_dim = ready.text_dim
         """Width of the model's text vectors."""
+        self.device = ready.device
+        """Where its arithmetic runs."""
 
     def lists(self, name: str, argument: object) -> Any:  # noqa: ANN401
         """Have something done by the thread that makes lists."""
@@ -152,6 +154,11 @@ class ElsewhereVersion(Described):
     def text_dim(self) -> int:
         """Width of the text vectors."""
         return self.recommender.process.text_dim
+
+    @property
+    def device(self) -> str:
+        """Where the arithmetic runs."""
+        return self.recommender.process.device
 
 
 class ElsewhereItems:

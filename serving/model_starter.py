@@ -86,6 +86,7 @@ def main(descriptor: int, forks: bool) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # the server decides when to end, and drains first
         signal.signal(number, signal.SIG_IGN)
     import ranking.bundle
+    import ranking.device_memory
     import ranking.live_items  # noqa: F401
     from serving import model_worker
 

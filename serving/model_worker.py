@@ -23,6 +23,7 @@ import polars
 from conf.errors import InputError
 from conf.serving import LogFormat
 from ranking.recorded_events import Counted
+from ranking.store import VERSIONS
 from serving.garbage import look_rarely, no_collection
 from serving.logs import set_up
 from serving.model import Answer, ListJob, LiveModel
@@ -53,6 +54,8 @@ class Start:
     """Threads that share a batch of lists."""
     background: bool
     """Whether to load with what others leave of the CPUs."""
+    device: str
+    """Where its arithmetic runs, as `encoders.device.resolve_device` takes it."""
     log_format: LogFormat
     log_requests: bool
 
@@ -63,6 +66,8 @@ class Ready:
 
     manifest: dict[str, Any]
     text_dim: int
+    device: str
+    """As of `serving.model.Model`."""
     pid: int
 
 
@@ -140,15 +145,19 @@ def _loaded(start: Start, changes: Connection) -> LiveModel:
 
 
 def _load(start: Start) -> LiveModel:
+    from encoders.device import resolve_device
     from ranking.bundle import load_bundle
+    from ranking.device_memory import room_for
     from ranking.live_items import LiveItems
 
-    if start.background:
-        polars.thread_pool_size()  # begins the threads, which changed items need later on
-        leave_the_cpu_to_others()
-    limit_threads(start.threads)
-    with no_collection():
-        bundle = load_bundle(Path(start.store), start.version, start.room, start.manifest)
+    store, device = Path(start.store), resolve_device(start.device)
+    with room_for(store / VERSIONS / start.version, device, start.background), no_collection():
+        if start.background:
+            # Begun before: threads that changed items need later on, and those that CUDA has begun by now.
+            polars.thread_pool_size()
+            leave_the_cpu_to_others()
+        limit_threads(start.threads)
+        bundle = load_bundle(store, start.version, start.room, start.manifest, device)
         return LiveItems(bundle, start.room)
 
 
@@ -176,7 +185,7 @@ def main(lists_descriptor: int, changes_descriptor: int, alive_descriptor: int) 
         _say(changes, Failed(error if isinstance(error, InputError) else RuntimeError(repr(error))))
         return
     gc.freeze()
-    if not _say(changes, Ready(live.current.manifest, live.current.text_dim, os.getpid())):
+    if not _say(changes, _ready(live)):
         return
     made = _Lists(live, start)
 
@@ -196,6 +205,11 @@ def main(lists_descriptor: int, changes_descriptor: int, alive_descriptor: int) 
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def _ready(live: LiveModel) -> Ready:
+    model = live.current
+    return Ready(model.manifest, model.text_dim, model.device, os.getpid())
 
 
 def _say(connection: Connection, what: object) -> bool:

@@ -261,6 +261,8 @@ class Status:
     server_version: str
     failed_reload: FailedReload | None
     """Set while the store's current version is not the one that is served."""
+    device: str
+    """Where the model's arithmetic runs, for example `cpu` or `cuda:0 NVIDIA H100`."""
 
     @classmethod
     def of(cls, response: pb.GetStatusResponse) -> Status:
@@ -285,6 +287,7 @@ class Status:
             )
             if response.HasField("failed_reload")
             else None,
+            device=response.device,
         )
 
 

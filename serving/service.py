@@ -154,6 +154,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
             changed_item_count=model.catalogue.changed_count,
             deleted_item_count=model.catalogue.hidden_count,
             text_dim=model.text_dim,
+            device=model.device,
             event_kinds=model.kinds,
             attributes=[
                 pb.Attribute(name=name, type=WIRE_TYPES[kind], declared=name in model.catalogue.declared)

@@ -128,6 +128,7 @@ class FakeBundle:
         self.catalogue = catalogue()
         self.kinds = KINDS
         self.text_dim = TEXT_DIM
+        self.device = "cpu"
         self.works = True
         self.exclude_seen = True
         self.data_end = DATA_END

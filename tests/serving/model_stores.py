@@ -23,5 +23,6 @@ def publish_model(folder: Path, dataset: Dataset, bert: Path) -> Path:
 
 def start_message(store: Path) -> Start:
     return Start(
-        str(store), current_version(store), None, ROOM, 1, 2, False, LogFormat.text, log_requests=False
-    )
+        str(store), current_version(store), None, ROOM, 1, 2, False, "cpu", LogFormat.text,
+        log_requests=False,
+    )  # fmt: skip

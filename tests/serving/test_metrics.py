@@ -97,7 +97,7 @@ def test_calls_stages_lists_and_queues_are_counted(servers: Servers) -> None:
     assert found("batch_seconds_count", queue="filters") == 3
     assert found("calls_in_flight") == 0
     assert found("index_items") == 30
-    assert found("model_info", version="v1") == 1
+    assert found("model_info", version="v1", device="cpu") == 1
     assert found("model_data_timestamp_seconds") == 1_700_000_000
     assert found("reload_failed") == 0
 

@@ -92,8 +92,8 @@ def same(here: LiveModel, there: LiveModel) -> None:
 def test_it_answers_as_here_before_and_after_items_change(store: Path, elsewhere: ElsewhereItems) -> None:
     here = LiveItems(load_bundle(store, room=ROOM), ROOM)
     model = elsewhere.current
-    assert (model.version, model.kinds, model.exclude_seen, model.data_end, model.text_dim) == (
-        here.current.version, here.current.kinds, False, 0, here.current.text_dim,
+    assert (model.version, model.kinds, model.exclude_seen, model.data_end, model.text_dim, model.device) == (
+        here.current.version, here.current.kinds, False, 0, here.current.text_dim, "cpu",
     )  # fmt: skip
     same(here, elsewhere)
     changes = [

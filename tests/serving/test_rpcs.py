@@ -104,6 +104,7 @@ def test_status_describes_model_limits_and_attributes(server: Harness) -> None:
     status = server.stub.GetStatus(pb.GetStatusRequest(), timeout=10)
     assert (status.model_version, status.item_count, status.text_dim) == ("v1", ITEMS, TEXT_DIM)
     assert list(status.event_kinds) == KINDS
+    assert status.device == "cpu"
     assert status.model_data_time.seconds == DATA_END
     assert abs(status.model_load_time.seconds - time.time()) < 60
     assert {a.name: pb.Attribute.Type.Name(a.type) for a in status.attributes} == {

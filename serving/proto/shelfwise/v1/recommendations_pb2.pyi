@@ -622,7 +622,7 @@ class FailedReload(_message.Message):
     def __init__(self, model_version: _Optional[str] = ..., reason: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("model_version", "model_data_time", "model_load_time", "item_count", "text_dim", "event_kinds", "attributes", "user_count", "event_count", "last_record_time", "server_version", "uptime", "max_page_size", "max_event_batch", "max_future", "queue_length", "request_id", "changed_item_count", "deleted_item_count", "failed_reload", "surfaces")
+    __slots__ = ("model_version", "model_data_time", "model_load_time", "item_count", "text_dim", "event_kinds", "attributes", "user_count", "event_count", "last_record_time", "server_version", "uptime", "max_page_size", "max_event_batch", "max_future", "queue_length", "request_id", "changed_item_count", "deleted_item_count", "failed_reload", "surfaces", "device")
     class SurfacesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -651,6 +651,7 @@ class GetStatusResponse(_message.Message):
     DELETED_ITEM_COUNT_FIELD_NUMBER: _ClassVar[int]
     FAILED_RELOAD_FIELD_NUMBER: _ClassVar[int]
     SURFACES_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
     model_version: str
     model_data_time: _timestamp_pb2.Timestamp
     model_load_time: _timestamp_pb2.Timestamp
@@ -672,4 +673,5 @@ class GetStatusResponse(_message.Message):
     deleted_item_count: int
     failed_reload: FailedReload
     surfaces: _containers.MessageMap[str, SurfaceDefaults]
-    def __init__(self, model_version: _Optional[str] = ..., model_data_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model_load_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., item_count: _Optional[int] = ..., text_dim: _Optional[int] = ..., event_kinds: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., user_count: _Optional[int] = ..., event_count: _Optional[int] = ..., last_record_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., server_version: _Optional[str] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_page_size: _Optional[int] = ..., max_event_batch: _Optional[int] = ..., max_future: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., queue_length: _Optional[int] = ..., request_id: _Optional[str] = ..., changed_item_count: _Optional[int] = ..., deleted_item_count: _Optional[int] = ..., failed_reload: _Optional[_Union[FailedReload, _Mapping]] = ..., surfaces: _Optional[_Mapping[str, SurfaceDefaults]] = ...) -> None: ...
+    device: str
+    def __init__(self, model_version: _Optional[str] = ..., model_data_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model_load_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., item_count: _Optional[int] = ..., text_dim: _Optional[int] = ..., event_kinds: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., user_count: _Optional[int] = ..., event_count: _Optional[int] = ..., last_record_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., server_version: _Optional[str] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_page_size: _Optional[int] = ..., max_event_batch: _Optional[int] = ..., max_future: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., queue_length: _Optional[int] = ..., request_id: _Optional[str] = ..., changed_item_count: _Optional[int] = ..., deleted_item_count: _Optional[int] = ..., failed_reload: _Optional[_Union[FailedReload, _Mapping]] = ..., surfaces: _Optional[_Mapping[str, SurfaceDefaults]] = ..., device: _Optional[str] = ...) -> None: ...

@@ -348,6 +348,12 @@ def _autocast(original: Callable[..., None]) -> Callable[..., None]:
     return begin
 
 
+def _infer(self: Any) -> None:
+    """Enter `torch.inference_mode` as `no_grad`: slices of a wrapper need the versions that it drops."""
+    self._inference_mode_context = torch.set_grad_enabled(not self.mode and torch.is_grad_enabled())
+    self._inference_mode_context.__enter__()
+
+
 @contextlib.contextmanager
 def second_device() -> Iterator[torch.device]:
     """Make `cuda:0` usable on a machine without one, and return it."""
@@ -366,6 +372,7 @@ def second_device() -> Iterator[torch.device]:
                 _grouped(torch._C._group_tensors_by_device_and_dtype),
             )
         )
+        stack.enter_context(patch.object(torch.inference_mode, "__enter__", _infer))
         stack.enter_context(patch.object(torch.autocast, "__init__", _autocast(torch.autocast.__init__)))
         # Parameters stay the objects that they are, as they do when a module goes to a GPU.
         torch.__future__.set_swap_module_params_on_conversion(True)

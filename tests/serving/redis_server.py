@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import socket
 import subprocess
@@ -11,8 +10,12 @@ from pathlib import Path
 
 import redis
 
+from tests.programs import redis_server
+
 DURABLE = {"appendonly": "yes", "appendfsync": "always", "save": ""}
 """Settings of a Redis that loses nothing that it has acknowledged."""
+EMPTY = '""'
+"""How a settings file writes a value that is empty."""
 
 
 def free_port() -> int:
@@ -25,9 +28,7 @@ class RedisServer:
     """Starts at once and stays on its port and folder, however often it is stopped and started."""
 
     def __init__(self, folder: Path, **settings: str) -> None:
-        program = shutil.which("redis-server")
-        assert program, "these tests need redis-server: apt-get install redis-server"
-        self._program = program
+        self._program = redis_server()
         self.folder = folder
         self.port = free_port()
         # Uncompressed, so that a search for bytes finds them.
@@ -45,9 +46,10 @@ class RedisServer:
 
     def start(self) -> None:
         options = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), **self._settings}
-        flags = [part for name, value in options.items() for part in (f"--{name}", value)]
+        settings = self.folder / "redis.conf"
+        settings.write_text("".join(f"{name} {value or EMPTY}\n" for name, value in options.items()))
         with (self.folder / "log").open("a") as log:
-            self._process = subprocess.Popen([self._program, *flags], stdout=log, stderr=log)
+            self._process = subprocess.Popen([self._program, str(settings)], stdout=log, stderr=log)
         deadline = time.monotonic() + 20
         while True:
             try:

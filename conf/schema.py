@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -64,6 +65,13 @@ class FilterConfig:
         require(self.kcore >= 0, "data.filters.kcore must be 0 or more")
 
 
+def _is_encoding(name: str) -> bool:
+    try:
+        return bool(codecs.lookup(name))
+    except LookupError:
+        return False
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Where the raw tables are and how their columns map onto the data contract."""
@@ -73,6 +81,10 @@ class DataConfig:
     """Path, list of paths or glob of the item table."""
     events: Any = None
     """Path, list of paths or glob of the event table; null for a catalogue without history."""
+    encoding: str | None = None
+    """Encoding of text tables, e.g. `cp1252`; null is UTF-8, or what a file's byte order mark says."""
+    without_header: list[str] = field(default_factory=list)
+    """`items`, `events` or both: text tables without a header; columns are `column_1`, `column_2`, ..."""
     columns: dict[str, Any] = field(default_factory=dict)
     """Contract name -> name in the files, e.g. `{user_id: customer, item_id: sku}`, or a list of names of
     which each row takes the first that has a value."""
@@ -108,6 +120,14 @@ class DataConfig:
         require(0.0 <= self.max_reject_fraction <= 1.0, "data.max_reject_fraction must lie in 0..1")
         require(self.max_text_chars > 0, "data.max_text_chars must be positive")
         at_least(0, self, "data.", "line_kcore")
+        for table in self.without_header:
+            require(
+                table in ("items", "events"), f"data.without_header: '{table}' is neither items nor events"
+            )
+        require(
+            self.encoding is None or _is_encoding(self.encoding),
+            f"data.encoding: '{self.encoding}' is no encoding; spreadsheets often write cp1252",
+        )
         for kind, weight in self.event_weights.items():
             require(weight >= 0.0, f"data.event_weights.{kind} must be 0 or more")
 

@@ -23,6 +23,7 @@ from features import rejects as why
 from features import schema
 from features.adapters import Sources, read_sources
 from features.content_hash import content_hash
+from features.conversions import discarding
 from features.ingest_events import EventTable, ingest_events, write_no_events
 from features.ingest_items import ItemTable, ingest_items
 from features.privacy import make_pseudonyms
@@ -204,7 +205,7 @@ def prepare(config: PipelineConfig, console: Console) -> Path:
         InputError: anything wrong with the configuration or the files; nothing is written then.
     """
     target = Path(config.work_dir) / DATASET_FOLDER
-    with _replacing(target) as folder:
+    with _replacing(target) as folder, discarding():
         info = _write(config, folder, console)
     _show(info, target, console)
     return target

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from pathlib import Path
 import polars as pl
 
 from conf.errors import InputError
+from features.conversions import in_utf8, marked_encoding, scratch_file
+from features.quoting import head, records, rewrite, survey
 
 FILE = "__file"
 """Added column: path as given by the user (an Enum in the order of the files)."""
@@ -22,13 +25,31 @@ BOOKKEEPING = (FILE, ROW, MALFORMED)
 
 _EXTRA = "__extra"
 _COMPRESSED = (".gz", ".zst")
-_TEXT_FORMATS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".inter": "\t", ".item": "\t"}
+_TEXT_FORMATS = {
+    ".csv": ",", ".txt": ",", ".dat": ",", ".tsv": "\t", ".tab": "\t", ".inter": "\t", ".item": "\t",
+}  # fmt: skip
+_SEPARATORS = (",", ";", "\t", "|")
+_PREAMBLE = 50
+"""Lines that may stand before the header."""
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
 _PARQUET = (".parquet", ".pq")
 _ARROW = (".arrow", ".ipc", ".feather")
 _KNOWN = (*_TEXT_FORMATS, *_JSON_LINES, *_PARQUET, *_ARROW)
 _FALLBACK_SAMPLE = 100_000
 """Valid lines that the columns of a JSON Lines file with broken lines are inferred from."""
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """How a text table is written, where its content does not tell."""
+
+    header: bool = True
+    """Whether its first line names the columns; else they are `column_1`, `column_2`, ..."""
+    encoding: str | None = None
+    """Null is UTF-8, or what the byte order mark says."""
+
+
+_AS_USUAL = TextOptions()
 
 
 @dataclass(frozen=True)
@@ -52,12 +73,14 @@ def readable(name: str) -> Iterator[None]:
     """Turn what polars says about a broken file into one readable line naming `name`."""
     try:
         yield
+    except UnicodeError as error:
+        raise InputError(f"{name}: cannot be read in this data.encoding: {error}") from error
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = next(
             (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
         )
         if "utf-8" in reason.lower() or "utf8" in reason.lower():
-            reason = "it is not UTF-8 text; convert it first, e.g. `iconv -f latin1 -t utf8`"
+            reason = "it is not UTF-8 text; for a spreadsheet's file add data.encoding=cp1252"
         raise InputError(f"{name}: cannot be read: {reason}") from error
 
 
@@ -109,29 +132,72 @@ def _format(path: str, setting: str) -> str:
     return suffixes[-1]
 
 
-def _separator(path: str, default: str) -> str:
+def _preamble(lines: list[str]) -> tuple[int, str | None]:
+    """Count the lines before the header: blank ones, comments and `sep=;`, which names the separator."""
+    separator = None
+    for place, line in enumerate(lines):
+        if named := re.fullmatch(r"(?i)sep=(.)", line):
+            separator = named.group(1)
+        elif line.strip() and not (line.startswith("#") and _columns(line) < _columns(_after(lines, place))):
+            return place, separator
+    return 0, separator
+
+
+def _after(lines: list[str], place: int) -> str:
+    """Return the next line that is neither blank nor a comment."""
+    return next((line for line in lines[place + 1 :] if line.strip() and not line.startswith("#")), "")
+
+
+def _columns(line: str) -> int:
+    return max(line.count(separator) for separator in _SEPARATORS)
+
+
+def _separator(header: str, default: str) -> str:
     """Take the separator that the header uses most; spreadsheets with decimal commas export `;`."""
     if default != ",":
         return default
-    header = pl.scan_lines(path).head(1).collect()
-    line = str(header.item()) if header.height else ""
-    return max((",", ";", "\t", "|"), key=line.count)
+    bare = re.sub(r'"[^"]*"', "", header)
+    return max(_SEPARATORS, key=bare.count)
 
 
-def _scan_text(path: str, extension: str) -> pl.LazyFrame:
+def _names(header: list[str]) -> list[str]:
+    """Return the names of a header's columns: no blanks around them, empty and repeated ones numbered."""
+    names: list[str] = []
+    for place, written in enumerate(header, 1):
+        name = " ".join(written.split()) or f"column_{place}"
+        repeats = (name, *(f"{name}_{n}" for n in range(2, len(header) + 2)))
+        names.append(next(n for n in repeats if n not in names))
+    return names
+
+
+def _scan_text(path: str, extension: str, options: TextOptions) -> pl.LazyFrame:
     """Scan CSV or TSV with every column a string, so that the id `007` stays `007`."""
-    separator = _separator(path, _TEXT_FORMATS[extension])
-    names = pl.scan_csv(path, separator=separator, infer_schema=False).collect_schema().names()
+    if encoding := options.encoding or marked_encoding(path):
+        path = in_utf8(path, encoding)
+    first = head(path, _PREAMBLE)
+    skipped, named = _preamble(first)
+    separator = named or _separator(first[skipped], _TEXT_FORMATS[extension])
+    header = next(records(first[skipped:], separator, 1))
+    names = _names(header) if options.header else [f"column_{n}" for n in range(1, len(header) + 1)]
+    lines = survey(path, separator)
+    if lines.irregular:
+        target = scratch_file(f"{Path(path).name}.csv")
+        rewrite(path, target, separator, skipped, len(header))
+        path, skipped = str(target), 0
     # One more column than the header has catches rows with too many fields; polars would cut them silently.
     frame = pl.scan_csv(
         path,
         separator=separator,
+        has_header=False,
+        skip_lines=skipped + options.header,
         schema={name: pl.String for name in (*names, _EXTRA)},
         missing_columns="insert",
         truncate_ragged_lines=True,
         row_index_name=ROW,
         row_index_offset=1,
     )
+    if lines.blank:
+        frame = frame.filter(pl.any_horizontal(pl.col(*names, _EXTRA).is_not_null()))
     reason = pl.when(pl.col(_EXTRA).is_not_null()).then(pl.lit("more fields than the header"))
     return frame.with_columns(reason.alias(MALFORMED)).drop(_EXTRA)
 
@@ -169,7 +235,7 @@ def _scan_broken_json_lines(path: str) -> pl.LazyFrame:
     )
 
 
-def scan_table(source: object, setting: str) -> RawTable:
+def scan_table(source: object, setting: str, options: TextOptions = _AS_USUAL) -> RawTable:
     """Scan the files of one table without reading them.
 
     Files may differ in columns (a missing one is null) and in types (their common type is taken).
@@ -177,6 +243,7 @@ def scan_table(source: object, setting: str) -> RawTable:
     Args:
         source: path, list of paths or glob; formats go by extension.
         setting: name of the configuration key, for messages.
+        options: how text tables are written.
 
     Raises:
         InputError: a path without a file, an unknown format, or a file that polars cannot open.
@@ -192,7 +259,7 @@ def scan_table(source: object, setting: str) -> RawTable:
                 raise InputError(f"{setting}: {path} is empty")
             if extension in _TEXT_FORMATS:
                 untyped = True
-                frame = _scan_text(path, extension)
+                frame = _scan_text(path, extension, options)
             elif extension in _JSON_LINES:
                 frame = _scan_json_lines(path)
             else:

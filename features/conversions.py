@@ -1,0 +1,61 @@
+"""Files that must be written anew before they can be read; they live until the tables are taken in."""
+
+from __future__ import annotations
+
+import codecs
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+"""Byte order marks; that of UTF-32 begins like one of UTF-16."""
+_BLOCK = 1 << 20
+_open: list[tempfile.TemporaryDirectory[str]] = []
+_numbers = count()
+
+
+def scratch_file(name: str) -> Path:
+    """Return a fresh path for a converted file; it vanishes with `discarding`, or with the process."""
+    if not _open:
+        _open.append(tempfile.TemporaryDirectory(prefix="shelfwise-"))
+    return Path(_open[-1].name) / f"{next(_numbers)}-{name}"
+
+
+@contextmanager
+def discarding() -> Iterator[None]:
+    """Remove the files that were converted in the block."""
+    _open.append(tempfile.TemporaryDirectory(prefix="shelfwise-"))
+    try:
+        yield
+    finally:
+        _open.pop().cleanup()
+
+
+def marked_encoding(path: str) -> str | None:
+    """Return the encoding that a file's byte order mark names, None for UTF-8 and for files without one."""
+    with Path(path).open("rb") as file:
+        start = file.read(4)
+    return next((encoding for mark, encoding in _MARKS if start.startswith(mark)), None)
+
+
+def in_utf8(path: str, encoding: str) -> str:
+    """Write a text file anew in UTF-8 and return its path.
+
+    Raises:
+        UnicodeDecodeError: the file holds bytes that the encoding does not know.
+    """
+    target = scratch_file(Path(path).name)
+    with (
+        Path(path).open(encoding=encoding, newline="") as source,
+        target.open("w", encoding="utf-8", newline="") as file,
+    ):
+        while block := source.read(_BLOCK):
+            file.write(block)
+    return str(target)

@@ -16,11 +16,11 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from conf.encoders import TextEncoderConfig
-from encoders.contexts import ContextBatch, ContextSampler
+from encoders.contexts import ContextSampler, ContextTables, PlacedContexts
 from encoders.item_tower import whitening
 from encoders.losses import in_batch_softmax
 from features.arrays import row_by_row
-from features.dataset import BoolArray, FloatArray, IntArray
+from features.dataset import BoolArray, FloatArray
 from features.statistics import Neighbours
 
 AFFINITY_FILE = "affinity.safetensors"
@@ -51,7 +51,12 @@ class Affinity:
 
     @classmethod
     def fit(
-        cls, text_vectors: FloatArray, sampler: ContextSampler, config: TextEncoderConfig, seed: int
+        cls,
+        text_vectors: FloatArray,
+        sampler: ContextSampler,
+        config: TextEncoderConfig,
+        seed: int,
+        device: torch.device,
     ) -> Affinity | None:
         """Learn from the histories that the text encoder learns from; None where there is nothing to learn.
 
@@ -62,13 +67,14 @@ class Affinity:
             sampler: contexts of training histories.
             config: steps, temperature and what the loss corrects for.
             seed: fixes the contexts.
+            device: where it is computed; the vectors are copied there once.
 
         """
         if len(sampler) == 0 or config.affinity_steps == 0:
             return None
         mean, matrix = whitening(text_vectors)
-        weight = nn.Parameter(torch.from_numpy(matrix.copy()))
-        bias = nn.Parameter(torch.from_numpy(-mean @ matrix))
+        weight = nn.Parameter(torch.from_numpy(matrix.copy()).to(device))
+        bias = nn.Parameter(torch.from_numpy(-mean @ matrix).to(device))
         optimizer = torch.optim.AdamW([weight, bias], lr=LEARNING_RATE, weight_decay=0.0, fused=True)
         steps = config.affinity_steps
 
@@ -76,15 +82,15 @@ class Affinity:
             return min(1.0, (step + 1) / WARMUP) * (steps - step) / steps
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        texts, tables = torch.from_numpy(text_vectors).to(device), sampler.tables(device)
         for batch in sampler.batches(steps, PIECES, seed):
-            rows = batch.rows()
-            texts = torch.from_numpy(text_vectors[rows])
-            vectors = nn.functional.normalize(texts @ weight + bias, dim=-1)
-            context_loss(vectors, rows, batch, sampler, config).backward()  # type: ignore[no-untyped-call]
+            contexts = batch.placed(batch.rows(), device)
+            vectors = nn.functional.normalize(texts[contexts.candidates] @ weight + bias, dim=-1)
+            context_loss(vectors, contexts, tables, config).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
-        return cls(weight.detach().numpy(), bias.detach().numpy())
+        return cls(weight.detach().cpu().numpy(), bias.detach().cpu().numpy())
 
     def save(self, path: Path) -> None:
         """Write both arrays."""
@@ -98,39 +104,31 @@ class Affinity:
 
 def context_loss(
     vectors: torch.Tensor,
-    candidates: IntArray,
-    batch: ContextBatch,
-    sampler: ContextSampler,
+    contexts: PlacedContexts,
+    tables: ContextTables,
     config: TextEncoderConfig,
 ) -> torch.Tensor:
     """Return the loss of predicting each positive from its context among the items of a step.
 
     Args:
         vectors: unit vectors of the candidates, [candidates, dim].
-        candidates: their catalogue rows, ascending; every item of the batch is among them.
-        batch: what is predicted from what.
-        sampler: knows how often items are drawn and which are no negatives.
+        contexts: what is predicted from what.
+        tables: how often items are drawn and which are no negatives.
         config: temperature, and which corrections to make.
 
     """
-    filled = batch.context >= 0
-    places = np.searchsorted(candidates, np.maximum(batch.context, 0))
-    member = torch.zeros(len(batch.user), len(candidates))
-    owner = np.broadcast_to(np.arange(len(batch.user))[:, None], places.shape)
-    member[torch.from_numpy(owner[filled]), torch.from_numpy(places[filled])] = 1.0
-    member = member.to(vectors.device)
+    member = contexts.members()
     masked = member > 0  # an item is trivially near to itself
     if config.mask_false_negatives:
-        masked |= torch.from_numpy(sampler.false_negatives(batch, candidates)).to(vectors.device)
-    log_q = torch.from_numpy(sampler.log_q[candidates]).to(vectors.device) if config.logq else None
+        masked = masked | tables.false_negatives(contexts)
     return in_batch_softmax(
         nn.functional.normalize(member @ vectors, dim=-1),
         vectors,
-        torch.from_numpy(np.searchsorted(candidates, batch.positive)).to(vectors.device),
+        contexts.positive,
         temperature=config.temperature,
-        log_q=log_q,
+        log_q=tables.log_q[contexts.candidates] if config.logq else None,
         masked=masked,
-        weights=torch.from_numpy(batch.weight).to(vectors.device),
+        weights=contexts.weight,
     )
 
 

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from features.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
+from encoders.device import upload
+from features.dataset import Events, FloatArray, IntArray, LongArray
 from features.splits import ragged_ranges
 
 
@@ -24,6 +27,71 @@ class ContextBatch:
         """Return the distinct items of the batch."""
         both = np.concatenate([self.context.ravel(), self.positive])
         return np.unique(both[both >= 0]).astype(np.int32)
+
+    def part(self, rank: int, ranks: int) -> ContextBatch:
+        """Return the contexts that one of several processes predicts."""
+        own = slice(rank, None, ranks)
+        return ContextBatch(self.user[own], self.context[own], self.positive[own], self.weight[own])
+
+    def placed(self, candidates: IntArray, device: torch.device) -> PlacedContexts:
+        """Return the contexts by the places of their items among the candidates, in one copy to the device.
+
+        Args:
+            candidates: catalogue rows, ascending; every item of the batch is among them.
+            device: where the loss is computed.
+
+        """
+        places = np.searchsorted(candidates, np.maximum(self.context, 0))
+        places[self.context < 0] = len(candidates)
+        parts = (
+            candidates,
+            self.user,
+            np.searchsorted(candidates, self.positive),
+            places.ravel(),
+            self.weight.astype(np.float32, copy=False).view(np.int32),
+        )
+        packed = upload(np.concatenate([part.astype(np.int32, copy=False) for part in parts]), device)
+        rows, user, positive, context, weight = torch.split(packed, [len(part) for part in parts])
+        return PlacedContexts(
+            rows.long(),
+            user.long(),
+            context.long().view(self.context.shape),
+            positive.long(),
+            weight.view(torch.float32),
+        )
+
+
+@dataclass(frozen=True)
+class PlacedContexts:
+    """Contexts as the loss reads them, on its device: items by their places among the candidates."""
+
+    candidates: Tensor  # [candidates] catalogue rows, ascending
+    user: Tensor  # [contexts]
+    context: Tensor  # [contexts, window] places; as many as there are candidates where it is padding
+    positive: Tensor  # [contexts] places
+    weight: Tensor  # [contexts]
+
+    def members(self) -> Tensor:
+        """Return 1.0 where a candidate is in a context, float [contexts, candidates]."""
+        count = len(self.candidates)
+        filled = torch.zeros(len(self.user), count + 1, device=self.candidates.device)
+        return filled.scatter_(1, self.context, 1.0)[:, :count]
+
+
+@dataclass(frozen=True)
+class ContextTables:
+    """What the loss looks up about items and users, on its device."""
+
+    history: Tensor  # [pairs] user * items + item of what users chose, ascending
+    text_ids: Tensor  # [items] equal for items whose texts are equal
+    log_q: Tensor  # [items] log probability of being drawn
+
+    def false_negatives(self, contexts: PlacedContexts) -> Tensor:
+        """Tell which candidates the user chose too or read like the positive, bool [contexts, candidates]."""
+        keys = contexts.user[:, None] * len(self.text_ids) + contexts.candidates
+        place = torch.searchsorted(self.history, keys).clamp_(max=len(self.history) - 1)
+        texts = self.text_ids[contexts.candidates]
+        return (self.history[place] == keys) | (texts[contexts.positive][:, None] == texts)
 
 
 class ContextSampler:
@@ -66,7 +134,6 @@ class ContextSampler:
         positions = ragged_ranges(begin, end - begin)
         owners = np.repeat(np.arange(events.users, dtype=np.int64), end - begin)
         items = len(text_ids)
-        self._items = items
         self._history_keys = np.unique(owners * items + events.item[positions])
         counts = np.bincount(events.item[positions], minlength=items).astype(np.float64)
         self.log_q = np.log((counts + 1.0) / (counts.sum() + items)).astype(np.float32)
@@ -108,11 +175,7 @@ class ContextSampler:
                 events.user[later], contexts, events.item[later], self.kind_weights[events.kind[later]]
             )
 
-    def false_negatives(self, batch: ContextBatch, candidates: IntArray) -> BoolArray:
-        """Tell which candidates the user chose too or read like the positive, [contexts, candidates]."""
-        keys = batch.user[:, None].astype(np.int64) * self._items + candidates[None, :]
-        place = np.minimum(np.searchsorted(self._history_keys, keys), len(self._history_keys) - 1)
-        chosen = self._history_keys[place] == keys
-        same: BoolArray = self.text_ids[batch.positive][:, None] == self.text_ids[candidates][None, :]
-        hidden: BoolArray = chosen | same
-        return hidden
+    def tables(self, device: torch.device) -> ContextTables:
+        """Return what the loss looks up, on its device."""
+        arrays = (self._history_keys, self.text_ids.astype(np.int64), self.log_q)
+        return ContextTables(*(torch.from_numpy(array).to(device) for array in arrays))

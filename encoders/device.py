@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from conf.errors import InputError
 
@@ -41,3 +43,14 @@ def resolve_device(setting: str) -> torch.device:
             f"numbered from 0; set device=cuda:{count - 1} or device=auto"
         )
     return torch.device("cuda", number)
+
+
+def upload(array: np.ndarray, device: torch.device) -> Tensor:
+    """Return an array as a tensor on a device; on the CPU the two share memory.
+
+    A GPU copies from page-locked memory while this process goes on.
+    """
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

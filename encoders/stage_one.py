@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, IterableDataset
 
-from conf.encoders import Precision, TextEncoderConfig, TuningMode
-from conf.errors import InputError
+from conf.encoders import Precision, TextEncoderConfig
 from encoders.affinity import context_loss
-from encoders.contexts import ContextBatch, ContextSampler
+from encoders.contexts import ContextBatch, ContextSampler, ContextTables
+from encoders.device import upload
 from encoders.embedding import embed_texts
+from encoders.item_texts import ItemTexts
 from encoders.item_tower import whitening
+from encoders.processes import gathered, place
 from encoders.text_encoder import TextEncoder, resolve_precision
+from encoders.tokens import TokenArray, pad
 from encoders.towers import best_items
 from features.dataset import Events, FloatArray, IntArray
 from features.splits import Queries, ragged_ranges
-from features.text import join_parts
 
 VALIDATION_K = 10
 VALIDATION_ITEMS = 20_000
@@ -33,75 +32,20 @@ VALIDATION_QUERIES = 4_000
 MINED = 64
 """Nearest texts from which hard negatives are drawn."""
 GROUP = 96
-"""Texts of like length that are encoded together."""
+"""Texts of like length that are encoded together, so that a CPU's caches hold them."""
+GPU_GROUP = 512
+"""The same on a GPU, where padding costs less than the start of another pass."""
 
 
 class ContextBatches(IterableDataset[ContextBatch]):
     """One chunk of training, fixed by its seed."""
 
-    def __init__(
-        self, sampler: ContextSampler, count: int, pieces: int, seed: int, rank: int = 0, ranks: int = 1
-    ) -> None:
-        """Keep what the chunk is made from; of several processes, each takes batches of its own."""
+    def __init__(self, sampler: ContextSampler, count: int, pieces: int, seed: int) -> None:
+        """Keep what the chunk is made from."""
         self.sampler, self.count, self.pieces, self.seed = sampler, count, pieces, seed
-        self.rank, self.ranks = rank, ranks
 
     def __iter__(self) -> Iterator[ContextBatch]:
-        batches = self.sampler.batches(self.count * self.ranks, self.pieces, self.seed)
-        return islice(batches, self.rank, None, self.ranks)
-
-
-def _place() -> tuple[int, int]:
-    """Return this process's rank and how many train together."""
-    if not distributed.is_initialized():
-        return 0, 1
-    return distributed.get_rank(), distributed.get_world_size()
-
-
-def _layers(backbone: nn.Module) -> nn.ModuleList | None:
-    """Return the stack of transformer layers, whatever a model family calls it."""
-    count = int(getattr(getattr(backbone, "config", None), "num_hidden_layers", 0))
-    stacks = [m for m in backbone.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
-    return stacks[0] if stacks else None
-
-
-def choose_trainable(encoder: TextEncoder, config: TextEncoderConfig) -> None:
-    """Freeze what the mode keeps, or wrap the backbone with LoRA adapters (Hu et al. 2022)."""
-    if config.mode is TuningMode.lora:
-        adapters = LoraConfig(
-            r=config.lora_rank,
-            lora_alpha=2 * config.lora_rank,
-            lora_dropout=0.05,
-            target_modules="all-linear",
-        )
-        with warnings.catch_warnings():
-            # peft asks transformers by a name that transformers is about to drop.
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-            encoder.backbone = get_peft_model(encoder.backbone, adapters)  # type: ignore[assignment]
-        return
-    if config.frozen_layers > 0:
-        backbone: Any = encoder.backbone
-        layers = _layers(backbone)
-        if layers is None:
-            raise InputError(
-                "text_encoder.frozen_layers: cannot tell the layers of "
-                f"{type(backbone).__name__}; set it to 0"
-            )
-        if config.frozen_layers >= len(layers):
-            raise InputError(
-                f"text_encoder.frozen_layers={config.frozen_layers}: the model has {len(layers)} layers, so "
-                f"nothing would learn; set it to {len(layers) - 1} or less, or text_encoder.mode=frozen"
-            )
-        embeddings = getattr(backbone, "embeddings", backbone.get_input_embeddings())
-        for part in (embeddings, *layers[: config.frozen_layers]):
-            part.requires_grad_(False)
-
-
-def merge_adapters(encoder: TextEncoder) -> None:
-    """Fold LoRA adapters into the weights, so that the saved encoder is a plain one."""
-    backbone: Any = encoder.backbone
-    if isinstance(backbone, PeftModel):
-        encoder.backbone = backbone.merge_and_unload()
+        return self.sampler.batches(self.count, self.pieces, self.seed)
 
 
 def _head(vectors: FloatArray, width: int | None) -> nn.Linear:
@@ -126,23 +70,19 @@ class StageOne(pl.LightningModule):
         encoder: TextEncoder,
         config: TextEncoderConfig,
         sampler: ContextSampler,
-        parts: Sequence[Sequence[str]],
-        texts: Sequence[str],
-        max_chars: int,
+        texts: ItemTexts,
         frozen: FloatArray,
         events: Events,
         valid: Queries,
         seed: int,
     ) -> None:
-        """Take the encoder, the contexts, each item's text, parts and vector, and the validation queries."""
+        """Take the encoder, the contexts, each item's text and vector, and the validation queries."""
         super().__init__()
         self.automatic_optimization = False  # adversarial training needs two backward passes per step
         self.encoder = encoder
         self.settings = config
         self.sampler = sampler
-        self.parts = parts
         self.texts = texts
-        self.max_chars = max_chars
         self.events = events
         self.seed = seed
         rng = np.random.default_rng(seed)
@@ -150,6 +90,7 @@ class StageOne(pl.LightningModule):
         self.valid = valid.select(np.sort(some))
         self.pool = self._validation_pool(rng)
         self.mined: IntArray | None = None
+        self._on_device: ContextTables | None = None
         self.head = None if config.projection == 0 else _head(frozen, config.projection)
 
     def _validation_pool(self, rng: np.random.Generator) -> IntArray:
@@ -188,8 +129,7 @@ class StageOne(pl.LightningModule):
             self.sampler,
             max(steps, 1) * config.accumulate,
             config.batch_size,
-            self.seed * 100_003 + self.current_epoch,
-            *_place(),
+            self._draw_seed(),
         )
         return DataLoader(batches, batch_size=None)
 
@@ -201,7 +141,7 @@ class StageOne(pl.LightningModule):
         """Tie every random choice to the chunk and mine hard negatives with the weights of its start."""
         self.rng = np.random.default_rng(self._draw_seed())
         if self.settings.hard_negatives:
-            vectors = torch.from_numpy(self._embed(list(self.texts)))
+            vectors = torch.from_numpy(self._embed(np.arange(len(self.texts), dtype=np.int32)))
             starts = range(0, len(vectors), 1024)
             blocks = [best_items(vectors[i : i + 1024], vectors, MINED + 1) for i in starts]
             self.mined = np.concatenate(blocks)[:, 1:]
@@ -209,48 +149,64 @@ class StageOne(pl.LightningModule):
     def on_train_batch_start(self, batch: ContextBatch, batch_idx: int) -> None:
         """Tie dropout to the chunk; a data loader of a resumed run draws a seed before the epoch starts."""
         if batch_idx == 0:
-            torch.manual_seed(self._draw_seed())
+            torch.manual_seed(self._draw_seed() + 1_000_000_007 * place()[0])  # its own in each process
 
     def _draw_seed(self) -> int:
-        """Return the seed of this chunk's random choices, another one in each process."""
-        return self.seed * 100_003 + self.current_epoch + 1_000_000_007 * _place()[0]
+        """Return the seed of this chunk's random choices."""
+        return self.seed * 100_003 + self.current_epoch
 
-    def _text(self, row: int) -> str:
-        """Return an item's text, some fields dropped in training so that none is indispensable."""
-        parts = self.parts[row]
-        if self.settings.field_dropout > 0 and len(parts) > 1:
-            kept = [p for p in parts if self.rng.random() >= self.settings.field_dropout]
-            if kept and len(kept) < len(parts):
-                return join_parts(kept, self.max_chars)
-        return self.texts[row]
+    def _tables(self) -> ContextTables:
+        """Return what the loss looks up, on this module's device."""
+        if self._on_device is None or self._on_device.log_q.device != self.device:
+            self._on_device = self.sampler.tables(self.device)
+        return self._on_device
 
-    def _encode(self, rows: IntArray) -> Tensor:
-        """Return unit vectors of items, [rows, dim], reading texts of like length together."""
-        prefix = self.encoder.prompts.passage
-        texts = [prefix + self._text(int(r)) for r in rows]
-        order = np.argsort([len(t) for t in texts], kind="stable")
+    def _encode(self, texts: TokenArray) -> Tensor:
+        """Return unit vectors of texts, [texts, dim], reading texts of like length together."""
+        order = np.argsort(texts.lengths, kind="stable")
+        texts = texts.select(order)
+        fill = self.encoder.tokenizer.pad_token_id or 0
+        flat, offsets = upload(texts.flat, self.device), upload(texts.offsets, self.device)
         bf16 = resolve_precision(self.settings.precision, self.device) is Precision.bf16
-        parts = []
+        size, parts = GROUP if self.device.type == "cpu" else GPU_GROUP, []
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            for group in np.array_split(order, -(-len(order) // GROUP)):
-                tokens = self.encoder.tokenize([texts[i] for i in group])
-                mask = tokens["attention_mask"]
+            for group in np.array_split(np.arange(len(texts)), -(-len(texts) // size)):
+                start, stop = int(group[0]), int(group[-1]) + 1
+                ids, mask = pad(flat, offsets[start : stop + 1], int(texts.lengths[stop - 1]), fill)
                 if self.settings.token_dropout > 0:
-                    keep = torch.rand(mask.shape) >= self.settings.token_dropout
+                    keep = torch.rand(mask.shape, device=self.device) >= self.settings.token_dropout
                     keep[:, 0] = True  # the classification token always stays
                     mask = mask * keep
-                inputs = tokens["input_ids"].to(self.device), mask.to(self.device)
                 if self.settings.recompute and torch.is_grad_enabled():
                     # Activations of one group at a time, whatever the size of the batch (Chen et al. 2016,
                     # arXiv:1604.06174).
-                    vectors = checkpoint(self.encoder, *inputs, use_reentrant=False)
+                    vectors = checkpoint(self.encoder, ids, mask, use_reentrant=False)
                 else:
-                    vectors = self.encoder(*inputs)
+                    vectors = self.encoder(ids, mask)
                 parts.append(vectors.float())
-        back = torch.from_numpy(np.argsort(order, kind="stable")).to(self.device)
+        back = upload(np.argsort(order, kind="stable"), self.device)
         return torch.cat(parts)[back]
 
+    def _candidate_vectors(self, candidates: IntArray) -> Tensor:
+        """Return unit vectors that the loss compares, [candidates, dim]; each process encodes its share."""
+        texts = self.texts.draw(candidates, self.settings.field_dropout, self.rng)
+        rank, ranks = place()
+        if ranks > 1:
+            # Dealt out by length, so that all have as much to do; some twice, so that all have as many.
+            order = np.argsort(texts.lengths, kind="stable")
+            dealt = np.resize(order, -(-len(order) // ranks) * ranks).reshape(-1, ranks)
+            texts = texts.select(dealt[:, rank])
+        vectors = self._encode(texts)
+        if self.head is not None:
+            vectors = nn.functional.normalize(self.head(vectors), dim=-1)
+        if ranks > 1:
+            places = np.empty(len(order), dtype=np.int64)
+            places[dealt.T.ravel()] = np.arange(dealt.size)
+            vectors = gathered(vectors)[upload(places, self.device)]
+        return vectors
+
     def _loss(self, batch: ContextBatch) -> Tensor:
+        """Return the loss of a batch; of several processes, the part of this one: their mean is the loss."""
         config = self.settings
         candidates = batch.rows()
         if self.mined is not None:
@@ -258,10 +214,13 @@ class StageOne(pl.LightningModule):
             mined = np.take_along_axis(self.mined[candidates], picks, axis=1)
             candidates = np.union1d(candidates, mined).astype(np.int32)
         # Every distinct item of the batch is encoded once and is a candidate for every context.
-        vectors = self._encode(candidates)
-        if self.head is not None:
-            vectors = nn.functional.normalize(self.head(vectors), dim=-1)
-        return context_loss(vectors, candidates, batch, self.sampler, config)
+        vectors = self._candidate_vectors(candidates)
+        rank, ranks = place()
+        if ranks == 1:
+            return context_loss(vectors, batch.placed(candidates, self.device), self._tables(), config)
+        own = batch.part(rank, ranks)
+        loss = context_loss(vectors, own.placed(candidates, self.device), self._tables(), config)
+        return loss * (ranks * float(own.weight.sum() / batch.weight.sum().clip(1e-9)))
 
     def _adversarial_backward(self, batch: ContextBatch) -> None:
         """Add the gradient at worst-case word embeddings (FGM; Miyato et al. 2017, arXiv:1605.07725)."""
@@ -270,11 +229,12 @@ class StageOne(pl.LightningModule):
         if weight.grad is None:
             return
         norm = weight.grad.norm()
-        if not torch.isfinite(norm) or norm == 0:
-            return
+        # Without a direction there is no worst case and nothing to add; an `if` would wait for the device.
+        known = torch.isfinite(norm) & (norm > 0)
+        shift = self.settings.adversarial_epsilon * weight.grad / norm
         kept = weight.data.clone()
-        weight.data.add_(self.settings.adversarial_epsilon * weight.grad / norm)
-        self.manual_backward(self._loss(batch) / self.settings.accumulate)
+        weight.data.add_(torch.where(known, shift, torch.zeros_like(shift)))
+        self.manual_backward(self._loss(batch) * known / self.settings.accumulate)
         weight.data.copy_(kept)  # exactly; taking the shift off again would leave rounding behind
 
     def training_step(self, batch: ContextBatch, index: int) -> None:
@@ -298,11 +258,10 @@ class StageOne(pl.LightningModule):
 
     def validation_step(self, _batch: Tensor, _index: int) -> None:
         """Log recall@10 of the text vectors alone: a history's mean against the catalogue."""
-        self.log(
-            "valid_recall", self.text_recall(self._embed([self.texts[r] for r in self.pool])), prog_bar=True
-        )
+        self.log("valid_recall", self.text_recall(self._embed(self.pool)), prog_bar=True)
 
-    def _embed(self, texts: list[str]) -> FloatArray:
+    def _embed(self, rows: IntArray) -> FloatArray:
+        texts = [self.texts.texts[r] for r in rows]
         return embed_texts(self.encoder, texts, self.encoder.prompts.passage, self.settings.precision)
 
     def text_recall(self, vectors: FloatArray) -> float:

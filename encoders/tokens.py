@@ -30,7 +30,7 @@ class TokenArray:
         return np.diff(self.offsets)
 
     @classmethod
-    def of(cls, ids: Sequence[Sequence[int]]) -> TokenArray:
+    def of(cls, ids: Sequence[Sequence[int] | IntArray]) -> TokenArray:
         """Put the ids of each text, as a tokenizer returns them, end to end."""
         offsets = np.zeros(len(ids) + 1, dtype=np.int64)
         np.cumsum([len(one) for one in ids], out=offsets[1:])

@@ -20,11 +20,13 @@ from encoders.contexts import ContextSampler
 from encoders.device import resolve_device
 from encoders.embedding import embed_texts
 from encoders.fitting import MONITORED, Fit, fit, forget
+from encoders.item_texts import ItemTexts
 from encoders.sequences import passes_per_epoch
-from encoders.stage_one import StageOne, choose_trainable, merge_adapters
+from encoders.stage_one import StageOne
 from encoders.stage_two import StageTwo
 from encoders.text_encoder import TextEncoder, load_text_encoder
 from encoders.towers import Towers
+from encoders.tuning import choose_trainable, merge_adapters
 from features.dataset import BoolArray, Dataset, FloatArray, IntArray, LongArray, load_dataset
 from features.splits import Split, exclude_seen, make_split, ragged_ranges
 from features.stages import Stage, fingerprint, link_tree
@@ -131,13 +133,11 @@ def _fine_tune(
 ) -> tuple[Fit, float]:
     """Run stage one; return the fit and the recall before it, measured on the vectors `frozen`."""
     settings = config.text_encoder
-    texts = dataset.catalogue.texts
     template = TextTemplate.from_info(dataset.info)
+    parts = render_parts(dataset.catalogue.frame, template)
+    texts = ItemTexts(encoder, dataset.catalogue.texts, parts, template.max_chars)
     sampler = text_contexts(config, dataset, split.tower_end)
-    module = StageOne(
-        encoder, settings, sampler, render_parts(dataset.catalogue.frame, template), texts,
-        template.max_chars, frozen, dataset.events, split.valid, config.seed,
-    )  # fmt: skip
+    module = StageOne(encoder, settings, sampler, texts, frozen, dataset.events, split.valid, config.seed)
     before = module.text_recall(frozen[module.pool])
     console.print(f"text encoder before fine-tuning: validation recall@10 {before:.4f} from text alone")
     if len(sampler) == 0:
@@ -249,7 +249,9 @@ def train_text_encoder(
     if learn:
         assert split is not None
         contexts = text_contexts(config, dataset, split.tower_end)  # before the ranking head's queries
-        affinity = Affinity.fit(vectors, contexts, config.text_encoder, config.seed)
+        affinity = Affinity.fit(
+            vectors, contexts, config.text_encoder, config.seed, resolve_device(config.device)
+        )
         if affinity is not None:
             affinity.save(stage.folder / AFFINITY_FILE)
     (stage.folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from conf.schema import PipelineConfig
 from encoders.affinity import AFFINITY_FILE, Affinity
+from encoders.device import resolve_device
 from encoders.fitting import forget
 from encoders.towers import TOWERS_FILE, Towers
 from encoders.train import (
@@ -93,7 +94,11 @@ def refit(config: PipelineConfig, console: Console) -> Path | None:
     towers.save(stage.folder / TOWERS)
     if (encoder / AFFINITY_FILE).is_file():
         affinity = Affinity.fit(
-            vectors, text_contexts(config, dataset, cut.end), config.text_encoder, config.seed
+            vectors,
+            text_contexts(config, dataset, cut.end),
+            config.text_encoder,
+            config.seed,
+            resolve_device(config.device),
         )
         assert affinity is not None, "fewer events were enough"
         affinity.save(stage.folder / AFFINITY_FILE)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from conf.encoders import TextEncoderConfig
 from encoders.affinity import Affinity, lenders
@@ -15,6 +16,7 @@ from tests.synthetic import everything, make_dataset, random_units
 
 ITEMS = 40
 DIM = 48
+CPU = torch.device("cpu")
 SETTINGS = TextEncoderConfig(affinity_steps=120)
 
 
@@ -45,7 +47,7 @@ def partner_ranks(units: FloatArray) -> np.ndarray:
 
 def test_what_goes_together_comes_to_lie_close() -> None:
     data, vectors = pairs_shop()
-    fitted = Affinity.fit(vectors, sampler_of(data), SETTINGS, seed=0)
+    fitted = Affinity.fit(vectors, sampler_of(data), SETTINGS, seed=0, device=CPU)
     assert fitted is not None
     units = fitted.units(vectors)
     np.testing.assert_allclose(np.linalg.norm(units, axis=1), 1.0, atol=1e-5)
@@ -55,7 +57,7 @@ def test_what_goes_together_comes_to_lie_close() -> None:
 
 def test_it_starts_as_the_whitening() -> None:
     data, vectors = pairs_shop()
-    barely = Affinity.fit(vectors, sampler_of(data), replace(SETTINGS, affinity_steps=1), seed=0)
+    barely = Affinity.fit(vectors, sampler_of(data), replace(SETTINGS, affinity_steps=1), seed=0, device=CPU)
     mean, matrix = whitening(vectors)
     assert barely is not None
     np.testing.assert_allclose(barely.matrix, matrix, atol=1e-3)
@@ -65,7 +67,9 @@ def test_it_starts_as_the_whitening() -> None:
 def test_the_same_seed_learns_the_same() -> None:
     data, vectors = pairs_shop()
     short = replace(SETTINGS, affinity_steps=5)
-    first, again, other = (Affinity.fit(vectors, sampler_of(data), short, seed) for seed in (0, 0, 1))
+    first, again, other = (
+        Affinity.fit(vectors, sampler_of(data), short, seed, device=CPU) for seed in (0, 0, 1)
+    )
     assert first is not None and again is not None and other is not None
     assert np.array_equal(first.matrix, again.matrix)
     assert not np.array_equal(first.matrix, other.matrix)
@@ -74,9 +78,9 @@ def test_the_same_seed_learns_the_same() -> None:
 def test_nothing_to_learn_from() -> None:
     data = make_dataset([("u", "i00", "purchase", 0)], [f"i{i:02d}" for i in range(ITEMS)])
     vectors = random_units(ITEMS, DIM)
-    assert Affinity.fit(vectors, sampler_of(data), SETTINGS, 0) is None
+    assert Affinity.fit(vectors, sampler_of(data), SETTINGS, 0, device=CPU) is None
     shop, texts = pairs_shop()
-    assert Affinity.fit(texts, sampler_of(shop), replace(SETTINGS, affinity_steps=0), 0) is None
+    assert Affinity.fit(texts, sampler_of(shop), replace(SETTINGS, affinity_steps=0), 0, device=CPU) is None
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from encoders.contexts import ContextBatch, ContextSampler
 from encoders.train import text_ids
@@ -99,6 +100,33 @@ def test_false_negatives_are_the_users_own_items_and_equal_texts() -> None:
         np.array([1, 4], np.int32),
         np.ones(2, np.float32),
     )
-    hidden = sampler.false_negatives(batch, np.arange(5, dtype=np.int32))
+    cpu = torch.device("cpu")
+    hidden = sampler.tables(cpu).false_negatives(batch.placed(np.arange(5, dtype=np.int32), cpu))
     # u has a and b, and d reads like the positive b; v has c, and e is the positive itself.
     assert hidden.tolist() == [[True, True, False, True, False], [False, False, True, False, True]]
+
+
+def test_contexts_are_placed_among_the_candidates() -> None:
+    batch = ContextBatch(
+        np.array([4, 7], np.int32),
+        np.array([[-1, 30], [20, 10]], np.int32),
+        np.array([10, 40], np.int32),
+        np.array([0.5, 0.25], np.float32),
+    )
+    placed = batch.placed(np.array([10, 20, 30, 40], np.int32), torch.device("cpu"))
+    assert placed.candidates.tolist() == [10, 20, 30, 40] and placed.user.tolist() == [4, 7]
+    assert placed.context.tolist() == [[4, 2], [1, 0]] and placed.positive.tolist() == [0, 3]
+    assert placed.weight.tolist() == [0.5, 0.25]
+    assert placed.members().tolist() == [[0, 0, 1, 0], [1, 1, 0, 0]]
+
+
+def test_the_contexts_of_a_batch_are_divided_among_processes(dataset: Dataset) -> None:
+    batch = next(sampler_of(dataset).batches(1, 8, seed=3))
+    parts = [batch.part(rank, 3) for rank in range(3)]
+    assert sum(len(part.user) for part in parts) == len(batch.user)
+    for rank, part in enumerate(parts):
+        for number in range(len(part.user)):
+            place = rank + 3 * number
+            assert part.user[number] == batch.user[place] and part.positive[number] == batch.positive[place]
+            assert np.array_equal(part.context[number], batch.context[place])
+            assert part.weight[number] == batch.weight[place]

@@ -16,8 +16,9 @@ from conf.encoders import Precision, TextEncoderConfig
 from encoders.contexts import ContextBatch
 from encoders.embedding import embed_texts
 from encoders.fitting import MONITORED, Fit, fit
+from encoders.item_texts import ItemTexts
 from encoders.item_tower import whitening
-from encoders.stage_one import ContextBatches, StageOne
+from encoders.stage_one import StageOne
 from encoders.text_encoder import TextEncoder, load_text_encoder
 from features.dataset import Dataset, IntArray
 from features.splits import Queries
@@ -35,6 +36,8 @@ SETTINGS = TextEncoderConfig(
     projection=0,
     max_steps=10,
 )
+
+CPU = torch.device("cpu")
 
 
 def ask(user: list[int], end: list[int], targets: list[int]) -> Queries:
@@ -56,8 +59,8 @@ def module_of(
     parts = [text.split(". ") for text in texts]
     vectors = embed_texts(encoder, texts)
     module = StageOne(
-        encoder, settings, sampler_of(dataset), parts, texts, 1000, vectors, dataset.events,
-        valid or ask([0], [int(dataset.events.offsets[1])], [0]), 0,
+        encoder, settings, sampler_of(dataset), ItemTexts(encoder, texts, parts, 1000), vectors,
+        dataset.events, valid or ask([0], [int(dataset.events.offsets[1])], [0]), 0,
     )  # fmt: skip
     module.rng = np.random.default_rng(0)
     return module
@@ -67,19 +70,21 @@ def test_a_step_encodes_every_distinct_item_once(
     dataset: Dataset, encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = module_of(dataset, encoder, SETTINGS)
-    read: list[list[str]] = []
-    original = encoder.tokenize
+    read: list[list[int]] = []
+    original = TextEncoder.forward
 
-    def spy(texts: list[str]) -> dict[str, torch.Tensor]:
-        read.append(texts)
-        return original(texts)
+    def spy(self: TextEncoder, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        pairs = zip(input_ids, attention_mask, strict=True)
+        read.extend(ids[mask == 1].tolist() for ids, mask in pairs)
+        return original(self, input_ids, attention_mask)
 
-    monkeypatch.setattr(encoder, "tokenize", spy)
+    monkeypatch.setattr(TextEncoder, "forward", spy)
     batch = next(module.sampler.batches(1, 32, seed=0))
-    module._loss(batch)
+    with torch.no_grad():
+        module._loss(batch)
     rows = batch.rows()
     once = [dataset.catalogue.texts[r] for r in rows]
-    assert sorted(text for group in read for text in group) == sorted(once)
+    assert sorted(read) == sorted(encoder.tokenizer(once)["input_ids"])
     assert len(rows) < (batch.context >= 0).sum(), "the batch repeats items"
 
 
@@ -94,9 +99,9 @@ def test_the_loss_of_a_step_is_the_naive_loop(
     vectors = torch.from_numpy(embed_texts(encoder, dataset.catalogue.texts, precision=Precision.fp32))
     pool = batch.rows()
     count = len(batch.user)
-    hidden = torch.from_numpy(
-        module.sampler.false_negatives(batch, pool) if masking else np.zeros((count, len(pool)), bool)
-    )
+    hidden = torch.zeros(count, len(pool), dtype=torch.bool)
+    if masking:
+        hidden = module.sampler.tables(CPU).false_negatives(batch.placed(pool, CPU))
     hidden |= torch.from_numpy((batch.context[:, :, None] == pool[None, None, :]).any(axis=1))
     means = torch.stack([vectors[[int(i) for i in c if i >= 0]].mean(0) for c in batch.context])
     expected = naive_in_batch(
@@ -176,13 +181,13 @@ def test_hard_negatives_are_near_texts_and_join_the_candidates(
     np.fill_diagonal(cosines, -np.inf)
     assert np.array_equal(np.sort(module.mined, 1), np.sort(np.argsort(-cosines, 1)[:, :2], 1))
     encoded: list[IntArray] = []
-    original = module._encode
+    original = module._candidate_vectors
 
     def spy(rows: IntArray) -> torch.Tensor:
         encoded.append(rows)
         return original(rows)
 
-    monkeypatch.setattr(module, "_encode", spy)
+    monkeypatch.setattr(module, "_candidate_vectors", spy)
     batch = next(module.sampler.batches(1, 4, seed=0))
     module._loss(batch)
     own = batch.rows()
@@ -214,13 +219,6 @@ def test_adversarial_training_adds_gradient_and_leaves_the_weights_as_they_were(
     assert not torch.equal(weight.grad, gradient)
 
 
-def test_field_dropout_leaves_some_field_and_the_order(dataset: Dataset, encoder: TextEncoder) -> None:
-    module = module_of(dataset, encoder, replace(SETTINGS, field_dropout=0.5))
-    title, brand = module.parts[0]
-    drawn = {module._text(0) for _ in range(60)}
-    assert drawn == {f"{title}. {brand}", title, brand}
-
-
 def test_token_dropout_hides_words_but_never_the_first_token(
     dataset: Dataset, encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,7 +232,7 @@ def test_token_dropout_hides_words_but_never_the_first_token(
 
     monkeypatch.setattr(TextEncoder, "forward", spy)
     torch.manual_seed(0)
-    module._encode(np.arange(30, dtype=np.int32))
+    module._encode(module.texts.whole.select(np.arange(30)))
     whole = encoder.tokenize(dataset.catalogue.texts[:30])["attention_mask"]
     assert (masks[0][:, 0] == 1).all()
     assert ((masks[0] == 1) <= (whole == 1)).all(), "padding stays hidden"
@@ -286,26 +284,14 @@ def test_a_chunk_has_its_steps_and_the_last_one_what_is_left(dataset: Dataset, e
     assert rates == pytest.approx([1.0] + [(10 - s) / 9 for s in range(1, 10)])
 
 
-def test_processes_share_the_batches_of_a_chunk(dataset: Dataset) -> None:
-    sampler = sampler_of(dataset)
-    alone = list(ContextBatches(sampler, 4, 8, 3))
-    parts = [list(ContextBatches(sampler, 2, 8, 3, rank, 2)) for rank in (0, 1)]
-    for number, batch in enumerate(alone):
-        part = parts[number % 2][number // 2]
-        assert np.array_equal(batch.positive, part.positive) and np.array_equal(batch.context, part.context)
-    assert [len(part) for part in parts] == [2, 2]
-
-
-def test_two_processes_take_the_step_of_one_on_both_of_their_batches(
-    dataset: Dataset, bert: Path, tmp_path: Path
-) -> None:
+def test_two_processes_take_the_steps_of_one(dataset: Dataset, bert: Path, tmp_path: Path) -> None:
     config = TextEncoderConfig(model=str(bert), max_tokens=24)
     settings = replace(SETTINGS, max_steps=2, validate_every=1)
 
-    def fitted(ranks: int, accumulate: int) -> tuple[Fit, dict[str, torch.Tensor]]:
+    def fitted(ranks: int) -> tuple[Fit, dict[str, torch.Tensor]]:
         # Without dropout, which every process draws for itself.
         encoder = load_text_encoder(config).eval()
-        module = module_of(dataset, encoder, replace(settings, accumulate=accumulate))
+        module = module_of(dataset, encoder, settings)
         result = fit(
             module, tmp_path / str(ranks), max_epochs=2, patience=5, monitor=MONITORED,
             device=torch.device("cpu"), devices=ranks, console=Console(quiet=True),
@@ -313,10 +299,12 @@ def test_two_processes_take_the_step_of_one_on_both_of_their_batches(
         return result, module.encoder.state_dict()
 
     untouched = load_text_encoder(config).state_dict()
-    (one, expected), (two, weights) = fitted(1, 2), fitted(2, 1)
+    (one, expected), (two, weights) = fitted(1), fitted(2)
     assert two.history == pytest.approx(one.history) and len(two.history) == 2
     moved = 0.0
     for name, values in weights.items():
-        torch.testing.assert_close(values, expected[name], rtol=1e-4, atol=1e-6)
+        if name.endswith("key.bias"):
+            continue  # attention does not depend on it: its gradient is rounding, which AdamW makes a step of
+        torch.testing.assert_close(values, expected[name], rtol=1e-3, atol=2e-6, msg=name)
         moved = max(moved, float((values - untouched[name]).abs().max()))
     assert moved > 1e-5

@@ -10,8 +10,8 @@ import torch
 from conf.encoders import Pooling, Precision, TextEncoderConfig, TuningMode
 from conf.errors import InputError
 from encoders.embedding import embed_texts
-from encoders.stage_one import choose_trainable, merge_adapters
 from encoders.text_encoder import Prompts, TextEncoder, family_prompts, load_text_encoder
+from encoders.tuning import choose_trainable, merge_adapters
 from features.dataset import Dataset
 
 TEXTS = ["trail boots", "a much longer text about a whisk and an oven and a skillet", "rose", ""]

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import codecs
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
 
 from conf.checks import at_least, check_device, require
 from conf.encoders import TextEncoderConfig, UserEncoderConfig
-
-
-class Adapter(Enum):
-    """How raw files are read: the user's own tables, or a known data set with its known mess."""
-
-    files = "files"
-    completejourney = "completejourney"
-    online_retail = "online_retail"
-    amazon_reviews = "amazon_reviews"
-    movielens = "movielens"
-    recbole = "recbole"
-    retailrocket = "retailrocket"
-    otto = "otto"
-    mind = "mind"
-    yoochoose = "yoochoose"
+from conf.tables import Adapter as Adapter
+from conf.tables import DataConfig as DataConfig
+from conf.tables import FilterConfig as FilterConfig
 
 
 class SplitKind(Enum):
@@ -46,90 +32,6 @@ class Refit(Enum):
 
 LIST_DEPTH = 100
 """Length of the lists that evaluation asks for."""
-
-
-@dataclass(frozen=True)
-class FilterConfig:
-    """Optional cleaning of events, applied in this order: duplicates, bots, k-core."""
-
-    deduplicate: bool = False
-    """Keep one of several events equal in user, item, kind and time."""
-    max_user_events: int = 0
-    """Drop users with more events than this (bots, tills); 0 keeps everyone."""
-    kcore: int = 0
-    """Repeat until every user and every item has this many events; 0 is off."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        require(self.max_user_events >= 0, "data.filters.max_user_events must be 0 or more")
-        require(self.kcore >= 0, "data.filters.kcore must be 0 or more")
-
-
-def _is_encoding(name: str) -> bool:
-    try:
-        return bool(codecs.lookup(name))
-    except LookupError:
-        return False
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Where the raw tables are and how their columns map onto the data contract."""
-
-    adapter: Adapter = Adapter.files
-    items: Any = None
-    """Path, list of paths or glob of the item table."""
-    events: Any = None
-    """Path, list of paths or glob of the event table; null for a catalogue without history."""
-    encoding: str | None = None
-    """Encoding of text tables, e.g. `cp1252`; null is UTF-8, or what a file's byte order mark says."""
-    without_header: list[str] = field(default_factory=list)
-    """`items`, `events` or both: text tables without a header; columns are `column_1`, `column_2`, ..."""
-    columns: dict[str, Any] = field(default_factory=dict)
-    """Contract name -> name in the files, e.g. `{user_id: customer, item_id: sku}`, or a list of names of
-    which each row takes the first that has a value."""
-    properties: dict[str, str] = field(default_factory=dict)
-    """Items in long form, a row per item and property: `{name: COLUMN, value: COLUMN}` and, where the newest
-    value counts, `time: COLUMN`."""
-    text_fields: list[str] = field(default_factory=list)
-    """Columns that make an item's text, in order; empty takes every string column but ids."""
-    user_column: str | None = None
-    """online_retail only: the column that says who the user is; null is CustomerID, InvoiceNo makes every
-    invoice a user (the published preprocessing)."""
-    keep_all_lines: bool = False
-    """online_retail only: keep every line with a description, as published tables do: cancellations, postage,
-    fees and warehouse notes too."""
-    line_kcore: int = 0
-    """online_retail only: k-core counted on lines, before those of one invoice and item become one event;
-    `filters.kcore` counts events. 0 is off."""
-    default_event: str = "purchase"
-    """Kind of every event where the file has no `event` column."""
-    kinds: dict[str, str] = field(default_factory=dict)
-    """Event kind in the file -> kind of the dataset, e.g. `{transaction: purchase}`; others keep theirs."""
-    event_weights: dict[str, float] = field(default_factory=dict)
-    """Weight of each event kind in training; 0 ignores a kind, `*` stands for every kind that is not named.
-    Empty: impressions 0, others 1."""
-    max_text_chars: int = 1000
-    """Item texts are cut to this many characters."""
-    max_reject_fraction: float = 0.01
-    """Share of rejected rows above which `prepare` stops."""
-    filters: FilterConfig = field(default_factory=FilterConfig)
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        require(0.0 <= self.max_reject_fraction <= 1.0, "data.max_reject_fraction must lie in 0..1")
-        require(self.max_text_chars > 0, "data.max_text_chars must be positive")
-        at_least(0, self, "data.", "line_kcore")
-        for table in self.without_header:
-            require(
-                table in ("items", "events"), f"data.without_header: '{table}' is neither items nor events"
-            )
-        require(
-            self.encoding is None or _is_encoding(self.encoding),
-            f"data.encoding: '{self.encoding}' is no encoding; spreadsheets often write cp1252",
-        )
-        for kind, weight in self.event_weights.items():
-            require(weight >= 0.0, f"data.event_weights.{kind} must be 0 or more")
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,13 @@ from conf.checks import at_least, require
 
 
 class Adapter(Enum):
-    """How raw files are read: the user's own tables, or a known data set with its known mess."""
+    """How raw files are read: the user's own tables, a platform's exports, or a known data set."""
 
     files = "files"
+    shopify = "shopify"
+    woocommerce = "woocommerce"
+    merchant_feed = "merchant_feed"
+    ga4 = "ga4"
     completejourney = "completejourney"
     online_retail = "online_retail"
     amazon_reviews = "amazon_reviews"

@@ -15,9 +15,10 @@ from features.adapters.online_retail import read_online_retail
 from features.adapters.otto import read_otto
 from features.adapters.recbole import read_recbole
 from features.adapters.retailrocket import read_retailrocket
-from features.adapters.sources import Sources
 from features.adapters.yoochoose import read_yoochoose
+from features.platforms import read_ga4, read_merchant_feed, read_shopify, read_woocommerce
 from features.readers import resolve_paths
+from features.sources import Sources
 
 __all__ = ["Sources", "read_sources", "source_files"]
 
@@ -61,6 +62,14 @@ def read_sources(config: DataConfig, seed: int) -> Sources:
             return read_movielens(config)
         case Adapter.recbole:
             return read_recbole(config)
+        case Adapter.shopify:
+            return read_shopify(config)
+        case Adapter.woocommerce:
+            return read_woocommerce(config)
+        case Adapter.merchant_feed:
+            return read_merchant_feed(config)
+        case Adapter.ga4:
+            return read_ga4(config)
         case Adapter.retailrocket:
             return read_retailrocket(config)
         case Adapter.otto:

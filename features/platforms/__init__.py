@@ -1,0 +1,14 @@
+"""Exports of shop platforms: each reader gives the rows of one platform's files their meaning.
+
+What a reader makes stands beside the file's own columns while `data.columns` is applied, so that a setting
+can choose another column; afterwards only what the reader made, and what a setting named, is kept.
+"""
+
+from __future__ import annotations
+
+from features.platforms.ga4 import read_ga4
+from features.platforms.merchant_feed import read_merchant_feed
+from features.platforms.shopify import read_shopify
+from features.platforms.woocommerce import read_woocommerce
+
+__all__ = ["read_ga4", "read_merchant_feed", "read_shopify", "read_woocommerce"]

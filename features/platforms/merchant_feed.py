@@ -1,0 +1,59 @@
+"""A product feed for Google Merchant Center: a table with its attributes as columns, or XML (RSS or Atom).
+
+Attributes are written with underscores or blanks (`image link`), and in XML behind `g:`.
+
+https://support.google.com/merchants/answer/7052112
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import polars as pl
+
+from conf.errors import InputError
+from conf.schema import DataConfig
+from features import schema
+from features.columns import map_columns, require_columns
+from features.platforms.parts import Columns, flag
+from features.readers import BOOKKEEPING, RawTable, scan_table
+from features.sources import Sources
+
+_TEXTS = (
+    "title", "brand", "product_type", "google_product_category", "color", "size", "material", "pattern",
+    "gender", "age_group", "description",
+)  # fmt: skip
+
+
+def _plain_names(table: RawTable) -> RawTable:
+    """Write `g:image link` as `image_link`; a second column of the same name keeps its own."""
+    names: dict[str, str] = {}
+    for column in table.frame.collect_schema().names():
+        plain = column.strip().lower().removeprefix("g:").replace(" ", "_")
+        if column not in BOOKKEEPING and plain not in names.values():
+            names[column] = plain
+    return replace(table, frame=table.frame.rename(names))
+
+
+def read_merchant_feed(config: DataConfig) -> Sources:
+    """Read a feed as the catalogue; events are any table of events.
+
+    Raises:
+        InputError: no feed is named, or it has neither `id` nor `title`.
+    """
+    if config.items is None:
+        raise InputError("data=merchant_feed: set data.items=feed.xml (or .tsv) and data.events=EVENTS")
+    feed = _plain_names(scan_table(config.items, "data.items"))
+    events = None if config.events is None else scan_table(config.events, "data.events")
+    require_columns(feed, ("title",), "items")
+    columns = Columns(feed)
+    frame = feed.frame
+    if "id" in feed.columns and schema.ITEM_ID not in feed.columns:
+        frame = frame.rename({"id": schema.ITEM_ID})
+    extra = {"product": columns.value("item_group_id"), "in_stock": flag(columns.value("availability"))}
+    frame = frame.with_columns(e.alias(name) for name, e in extra.items() if name not in feed.columns)
+    items, mapped_events = map_columns(replace(feed, frame=frame), events, config.columns)
+    assert items is not None
+    told = items.frame.select(pl.col(n).is_not_null().any() for n in _TEXTS if n in items.columns)
+    has = told.collect(engine="streaming").row(0, named=True)
+    return Sources(items, mapped_events, tuple(n for n in _TEXTS if has.get(n)))

@@ -1,0 +1,146 @@
+"""What the readers of several platforms do alike."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import polars as pl
+
+from conf.errors import InputError
+from conf.schema import DataConfig
+from features import schema
+from features.cleaning import string_id
+from features.columns import map_columns
+from features.readers import BOOKKEEPING, RawTable
+from features.sources import Sources
+
+LINE_ID, LINE_NAME = "__line_id", "__line_name"
+"""What an order line says about its item: the platform's id for it, and the title that the shopper saw."""
+
+
+class Columns:
+    """The columns of one file, of which every platform has several spellings."""
+
+    def __init__(self, table: RawTable) -> None:
+        """Look at the columns of a table."""
+        self._table = table
+        self._names = {name.casefold().strip(): name for name in table.columns}
+        self._types = table.frame.collect_schema()
+
+    def find(self, *spellings: str) -> list[str]:
+        """Return the columns that the file has of several spellings, in their order; case does not count."""
+        return [self._names[s.casefold()] for s in spellings if s.casefold() in self._names]
+
+    def value(self, *spellings: str) -> pl.Expr:
+        """Return the first non-blank value of several columns as text; null where the file has none."""
+        given = [string_id(name, self._types[name]) for name in self.find(*spellings)]
+        return pl.coalesce(given) if given else pl.lit(None, dtype=pl.String)
+
+    def require(self, platform: str, export: str, *spellings: str) -> None:
+        """Check that the file has one of several spellings.
+
+        Raises:
+            InputError: it has none; it is no such export.
+        """
+        if not self.find(*spellings):
+            have = ", ".join(self._table.columns[:12])
+            raise InputError(
+                f"{self._table.name}: no column '{spellings[0]}', so it is no {export} of {platform} "
+                f"(columns: {have}, ...). Any other table is read by data=files; `shelfwise inspect` says how"
+            )
+
+
+def first_over(value: pl.Expr, group: pl.Expr) -> pl.Expr:
+    """Fill a value that a file states once per group: a row's own, else the group's first."""
+    return pl.coalesce(value, value.drop_nulls().first().over(group))
+
+
+def flag(value: pl.Expr) -> pl.Expr:
+    """Read 1/0, true/false and yes/no as a bool; anything else is null."""
+    lower = value.str.to_lowercase()
+    return (
+        pl.when(lower.is_in(["1", "true", "yes", "in stock", "in_stock"]))
+        .then(True)
+        .when(lower.is_in(["0", "false", "no", "out of stock", "out_of_stock"]))
+        .then(False)
+    )
+
+
+def named_values(
+    columns: Columns, names: Sequence[str], values: Sequence[str], ignored: Collection[str]
+) -> pl.Expr:
+    """Write pairs of name and value columns as text, `Colour: red, Size: M`; ignored values are left out."""
+    parts = []
+    for name, value in zip(names, values, strict=True):
+        written = columns.value(value)
+        known = written.is_not_null() & ~written.is_in(list(ignored))
+        label = columns.value(name)
+        shown = pl.when(label.is_null()).then(written).otherwise(pl.format("{}: {}", label, written))
+        parts.append(pl.when(known).then(shown))
+    text = pl.concat_list(parts).list.drop_nulls().list.join(", ")
+    return pl.when(text != "").then(text)
+
+
+def ids_by_line(events: pl.LazyFrame, items: pl.DataFrame) -> pl.LazyFrame:
+    """Give order lines the id of their item: their own, or that of the only item with their name.
+
+    Shops without SKUs have nothing but names in their orders.
+
+    Args:
+        events: lines with `LINE_ID` and `LINE_NAME`.
+        items: item_id and `LINE_NAME`.
+    """
+    unique = items.filter(pl.col(LINE_NAME).is_not_null() & pl.col(LINE_NAME).is_unique())
+    by_name = unique.select(LINE_NAME, pl.col(schema.ITEM_ID).alias("__by_name")).lazy()
+    known = items.select(pl.col(schema.ITEM_ID).alias(LINE_ID), pl.lit(True).alias("__known")).unique().lazy()
+    joined = events.join(by_name, on=LINE_NAME, how="left", maintain_order="left")
+    joined = joined.join(known, on=LINE_ID, how="left", maintain_order="left")
+    own = pl.when(pl.col("__known")).then(LINE_ID)
+    item = pl.coalesce(own, "__by_name", LINE_ID, LINE_NAME).alias(schema.ITEM_ID)
+    return joined.with_columns(item).drop("__by_name", "__known")
+
+
+def drop_counted(frame: pl.LazyFrame, test: pl.Expr, reason: str, dropped: dict[str, int]) -> pl.LazyFrame:
+    """Leave rows out and count them."""
+    test = test.fill_null(False)
+    count = int(frame.select(test.sum()).collect(engine="streaming").item())
+    if count:
+        dropped[reason] = count
+    return frame.filter(~test)
+
+
+def finish(
+    config: DataConfig,
+    items: RawTable,
+    events: RawTable | None,
+    raw: tuple[Collection[str], Collection[str]],
+    text_fields: Sequence[str],
+    dropped: dict[str, int],
+) -> Sources:
+    """Apply `data.columns` and keep what a platform's reader made, and what a setting names.
+
+    Args:
+        config: the settings.
+        items: the catalogue with the file's own columns beside those that were made.
+        events: the same of the order lines or events, or None.
+        raw: the file's own columns of items and of events.
+        text_fields: text fields that suit the platform; those that are always empty are left out.
+        dropped: rows left out on purpose, by reason.
+    """
+    mapped_items, mapped_events = map_columns(items, events, config.columns)
+    assert mapped_items is not None
+    wanted = {*config.text_fields, *config.columns, *(key.partition(".")[2] for key in config.columns)}
+    mapped_items = _without(mapped_items, set(raw[0]) - wanted)
+    if mapped_events is not None:
+        mapped_events = _without(mapped_events, set(raw[1]) - wanted)
+    have = mapped_items.frame.select(
+        pl.col(name).is_not_null().any() for name in text_fields if name in mapped_items.columns
+    )
+    told = have.collect(engine="streaming").row(0, named=True)
+    return Sources(mapped_items, mapped_events, tuple(n for n in text_fields if told.get(n)), dropped)
+
+
+def _without(table: RawTable, names: Collection[str]) -> RawTable:
+    kept = [c for c in table.frame.collect_schema().names() if c in BOOKKEEPING or c not in names]
+    return replace(table, frame=table.frame.select(kept))

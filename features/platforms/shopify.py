@@ -1,0 +1,139 @@
+"""Shopify: the products export and the orders export of the admin, in the layout of either generation.
+
+A product is several rows: one per variant, and further ones that hold no more than another picture. What
+belongs to the product (title, description, ...) stands in its first row alone. An item is a variant, because
+that is what an order line names; `product` tells which variants are one product, so that a list can be capped
+by it.
+
+https://help.shopify.com/en/manual/products/import-export/using-csv
+https://help.shopify.com/en/manual/fulfillment/managing-orders/exporting-orders
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import polars as pl
+
+from conf.errors import InputError
+from conf.schema import DataConfig
+from features import schema
+from features.platforms.parts import (
+    LINE_ID,
+    LINE_NAME,
+    Columns,
+    drop_counted,
+    finish,
+    first_over,
+    flag,
+    ids_by_line,
+    named_values,
+)
+from features.readers import RawTable, readable, scan_table
+from features.sources import Sources
+
+_TEXTS = ("title", "brand", "product_type", "options", "category", "tags", "description")
+_NO_OPTION = ("Default Title",)
+"""What stands for the only variant of a product without options."""
+_OPTIONS = (1, 2, 3)
+
+
+def _products(table: RawTable, dropped: dict[str, int]) -> pl.DataFrame:
+    columns = Columns(table)
+    columns.require("Shopify", "products export", "Handle", "URL handle")
+    columns.require("Shopify", "products export", "Title")
+    handle = columns.value("Handle", "URL handle")
+
+    def of_product(*spellings: str) -> pl.Expr:
+        return first_over(columns.value(*spellings), handle)
+
+    values = [columns.value(f"Option{n} Value") for n in _OPTIONS]
+    chosen = [pl.when(~v.is_in(_NO_OPTION)).then(v) for v in values]
+    sku = columns.value("Variant SKU", "SKU")
+    price = columns.value("Variant Price", "Price")
+    options = pl.concat_list(chosen).list.drop_nulls().list.join(" / ")
+    made = {
+        "product": handle,
+        "title": of_product("Title"),
+        "brand": of_product("Vendor"),
+        "product_type": of_product("Type", "Custom Product Type"),
+        "category": of_product("Product Category", "Standard Product Type"),
+        "tags": of_product("Tags").str.split(",").list.eval(pl.element().str.strip_chars()),
+        "description": of_product("Body (HTML)", "Body HTML", "Description"),
+        "options": named_values(
+            columns, [f"Option{n} Name" for n in _OPTIONS], [f"Option{n} Value" for n in _OPTIONS], _NO_OPTION
+        ),
+        schema.PRICE: price,
+        "status": of_product("Status").str.to_lowercase(),
+        "published": flag(of_product("Published", "Published on online store")),
+        "inventory": columns.value("Variant Inventory Qty", "Inventory quantity").cast(
+            pl.Int64, strict=False
+        ),
+        "image": pl.coalesce(
+            columns.value("Variant Image", "Variant image URL"), of_product("Image Src", "Product image URL")
+        ),
+    }
+    picture = sku.is_null() & price.is_null() & pl.all_horizontal(v.is_null() for v in values)
+    # Option names stand in the product's first row alone, as everything that belongs to the product does.
+    names = [name for n in _OPTIONS for name in columns.find(f"Option{n} Name")]
+    frame = table.frame.with_columns(first_over(pl.col(name), handle).alias(name) for name in names)
+    frame = frame.with_columns(e.alias(name) for name, e in made.items())
+    # The name of an order line: `Title` or `Title - Red / M`.
+    line = pl.when(options != "").then(pl.format("{} - {}", "title", options)).otherwise(pl.col("title"))
+    frame = frame.with_columns(line.alias(LINE_NAME))
+    frame = drop_counted(frame, picture, "row of a product that holds another picture", dropped)
+    several = pl.len().over("product") > 1
+    of_handle = (
+        pl.when(several & (options != "")).then(pl.format("{}/{}", "product", options)).otherwise("product")
+    )
+    return frame.with_columns(pl.coalesce(sku, of_handle).alias(schema.ITEM_ID)).collect(engine="streaming")
+
+
+def _lines(table: RawTable, items: pl.DataFrame, dropped: dict[str, int]) -> pl.LazyFrame:
+    columns = Columns(table)
+    columns.require("Shopify", "orders export", "Lineitem name")
+    columns.require("Shopify", "orders export", "Created at")
+    order = columns.value("Name", "Id")
+
+    def of_order(*spellings: str) -> pl.Expr:
+        return first_over(columns.value(*spellings), order)
+
+    frame = table.frame.with_columns(
+        pl.coalesce(
+            of_order("Email").str.to_lowercase(), of_order("Phone", "Billing Phone"), of_order("Billing Name")
+        ).alias(schema.USER_ID),
+        of_order("Created at", "Paid at").alias(schema.TIMESTAMP),
+        order.alias("session_id"),
+        columns.value("Lineitem quantity").alias("quantity"),
+        columns.value("Lineitem price").alias("value"),
+        columns.value("Lineitem sku").alias(LINE_ID),
+        columns.value("Lineitem name").alias(LINE_NAME),
+    )
+    gone = of_order("Cancelled at", "Canceled at").is_not_null()
+    gone = gone | (of_order("Financial Status").str.to_lowercase() == "voided")
+    frame = drop_counted(frame, gone, "line of a cancelled order", dropped)
+    return ids_by_line(frame, items)
+
+
+def read_shopify(config: DataConfig) -> Sources:
+    """Read products_export.csv and, if it is named, orders_export.csv.
+
+    Raises:
+        InputError: missing files, or files that are no such exports.
+    """
+    if config.items is None:
+        raise InputError("data=shopify: set data.items=products_export.csv and data.events=orders_export.csv")
+    products = scan_table(config.items, "data.items")
+    dropped: dict[str, int] = {}
+    with readable(products.name):
+        items = _products(products, dropped)
+    events = None
+    raw_events: list[str] = []
+    if config.events is not None:
+        orders = scan_table(config.events, "data.events")
+        raw_events = orders.columns
+        with readable(orders.name):
+            lines = _lines(orders, items, dropped).drop(LINE_ID, LINE_NAME)
+        events = replace(orders, frame=lines)
+    catalogue = replace(products, frame=items.drop(LINE_NAME).lazy(), untyped=False)
+    return finish(config, catalogue, events, (products.columns, raw_events), _TEXTS, dropped)

@@ -1,0 +1,208 @@
+"""WooCommerce: the products export, and orders by whichever of its exports a shop has.
+
+A variable product is a row of its own, and so is each of its variations, which names it in `Parent` (`id:12`
+or a SKU) and leaves empty what it shares with it. An item is what an order line names: a simple product, a
+variation with a SKU, or a variable product where variations have none.
+
+Orders come from the plug-ins that write a row per line (Advanced Order Export, Customer/Order/Coupon Export),
+or from Analytics, whose rows list their products in one field (`2× Hoodie - Red, 1× Cap`).
+
+https://woocommerce.com/document/product-csv-importer-exporter/
+https://github.com/woocommerce/woocommerce/wiki/Product-CSV-Import-Schema
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import polars as pl
+
+from conf.errors import InputError
+from conf.schema import DataConfig
+from features import schema
+from features.platforms.parts import (
+    LINE_ID,
+    LINE_NAME,
+    Columns,
+    drop_counted,
+    finish,
+    flag,
+    ids_by_line,
+    named_values,
+)
+from features.readers import RawTable, readable, scan_table
+from features.sources import Sources
+
+_TEXTS = ("title", "brand", "categories", "attributes", "tags", "short_description", "description")
+_SHARED = ("brand", "categories", "tags", "short_description", "description", "image")
+"""What a variation takes from its product where it has none of its own."""
+_ATTRIBUTES = range(1, 11)
+_SKU = ("SKU", "Artikelnummer", "UGS", "Artikelnr.")
+_USER = (
+    "Email (Billing)", "billing_email", "Billing Email Address", "Billing Email", "Customer Email",
+    "customer_email",
+    "E-Mail (Rechnung)", "Customer User ID", "customer_id", "Customer", "Customer Username",
+)  # fmt: skip
+_LINE_SKU = ("SKU", "item_sku", "Item SKU", "Product SKU", "Product_SKU", "sku")
+_LINE_ID = (
+    "Variation Id",
+    "Variation ID",
+    "variation_id",
+    "Product Id",
+    "Product ID",
+    "product_id",
+    "item_product_id",
+)
+_LINE_NAME = ("Item Name", "item_name", "Product Name", "Product name", "product_name", "Name")
+_TIME = ("Order Date", "order_date", "Date", "date", "Order date", "Date Created", "date_created")
+_ORDER = ("Order Number", "order_number", "Order #", "Order ID", "order_id", "Order Id")
+_QUANTITY = ("Quantity (- Refund)", "Quantity", "item_quantity", "Qty", "quantity")
+_VALUE = ("Item Cost", "Item Price", "item_price", "item_total", "Product Unit Price", "Order Line Total")
+_STATUS = ("Order Status", "status", "order_status", "Status")
+_LIST = ("Product(s)", "Products")
+_VOID = (
+    "cancelled", "canceled", "failed", "trash", "pending", "pending payment", "checkout-draft", "draft",
+    "wc-cancelled", "wc-failed", "wc-pending", "wc-checkout-draft",
+)  # fmt: skip
+
+
+def _rows(table: RawTable) -> pl.LazyFrame:
+    columns = Columns(table)
+    columns.require("WooCommerce", "products export", "Name")
+    columns.require("WooCommerce", "products export", "Type", "Typ")
+    columns.require("WooCommerce", "products export", *_SKU, "ID")
+
+    def listed(*spellings: str) -> pl.Expr:
+        parts = columns.value(*spellings).str.split(",").list.eval(pl.element().str.strip_chars())
+        return parts
+
+    kind = columns.value("Type", "Typ").str.to_lowercase()
+    stock = columns.value("In stock?", "Auf Lager?", "Vorrätig?")
+    names = [f"Attribute {n} name" for n in _ATTRIBUTES]
+    values = [f"Attribute {n} value(s)" for n in _ATTRIBUTES]
+    return table.frame.with_columns(
+        columns.value(*_SKU).alias("__sku"),
+        columns.value("ID").alias("__id"),
+        columns.value("Parent", "Übergeordnetes Produkt", "Eltern").alias("__parent"),
+        kind.str.contains("variation").fill_null(False).alias("__variation"),
+        kind.str.contains("variable").fill_null(False).alias("__variable"),
+        columns.value("Name").alias("title"),
+        columns.value("Name").alias(LINE_NAME),
+        columns.value("Brands", "Brand", "Marken").alias("brand"),
+        listed("Categories", "Kategorien").alias("categories"),
+        listed("Tags", "Schlagwörter").alias("tags"),
+        named_values(columns, names, values, ()).alias("attributes"),
+        columns.value("Short description", "Kurzbeschreibung").alias("short_description"),
+        columns.value("Description", "Beschreibung").alias("description"),
+        columns.value("Sale price", "Angebotspreis", "Regular price", "Regulärer Preis").alias(schema.PRICE),
+        flag(stock).alias("in_stock"),
+        flag(columns.value("Published", "Veröffentlicht")).alias("published"),
+        columns.value("Images", "Bilder").str.split(",").list.first().alias("image"),
+    )
+
+
+def _products(table: RawTable, dropped: dict[str, int]) -> pl.DataFrame:
+    frame = _rows(table).collect(engine="streaming")
+    parents = frame.filter(~pl.col("__variation"))
+    shared = [pl.col(name).alias(f"__of_parent_{name}") for name in _SHARED]
+    product = pl.coalesce("__sku", "__id").alias("__product")
+    keyed = pl.concat(
+        [
+            parents.select(pl.format("id:{}", "__id").alias("__parent"), product, *shared),
+            parents.select(pl.col("__sku").alias("__parent"), product, *shared),
+        ]
+    )
+    keyed = keyed.drop_nulls("__parent").unique("__parent", keep="first", maintain_order=True)
+    frame = frame.join(keyed, on="__parent", how="left", maintain_order="left")
+    own = pl.col("__variation")
+    frame = frame.with_columns(
+        pl.when(own).then(pl.coalesce(name, f"__of_parent_{name}")).otherwise(name).alias(name)
+        for name in _SHARED
+    )
+    own_product = pl.coalesce("__sku", "__id")
+    frame = frame.with_columns(pl.when(own).then("__product").otherwise(own_product).alias("product"))
+    named = frame.filter(own & pl.col("__sku").is_not_null())["product"].implode()
+    bare = frame.filter(own & pl.col("__sku").is_null())["product"].implode()
+    # A variable product has no price of its own; that of its first variation stands for it.
+    of_first = pl.col(schema.PRICE).drop_nulls().first().over("product")
+    frame = frame.with_columns(
+        pl.when("__variable")
+        .then(pl.coalesce(schema.PRICE, of_first))
+        .otherwise(schema.PRICE)
+        .alias(schema.PRICE)
+    )
+    lazy = drop_counted(
+        frame.lazy(),
+        own & pl.col("__sku").is_null() & pl.col("__product").is_not_null(),
+        "variation without a SKU: its product stands for it",
+        dropped,
+    )
+    whole = pl.col("__variable") & pl.col("product").is_in(named) & ~pl.col("product").is_in(bare)
+    lazy = drop_counted(lazy, whole, "variable product: its variations stand for it", dropped)
+    lazy = lazy.with_columns(
+        pl.coalesce("__sku", "__id").alias(schema.ITEM_ID), pl.col("__id").alias("product_id")
+    )
+    return lazy.collect().drop(c for c in frame.columns if c.startswith("__of_parent_"))
+
+
+def _lines(table: RawTable, items: pl.DataFrame, dropped: dict[str, int]) -> pl.LazyFrame:
+    columns = Columns(table)
+    columns.require("WooCommerce", "orders export", *_LINE_SKU, *_LINE_ID, *_LINE_NAME, *_LIST)
+    columns.require("WooCommerce", "orders export", *_TIME)
+    frame = table.frame.with_columns(
+        columns.value(*_USER).str.to_lowercase().alias(schema.USER_ID),
+        columns.value(*_TIME).alias(schema.TIMESTAMP),
+        columns.value(*_ORDER).alias("session_id"),
+        columns.value(*_QUANTITY).alias("quantity"),
+        columns.value(*_VALUE).alias("value"),
+        columns.value(*_LINE_SKU).alias(LINE_ID),
+        columns.value(*_LINE_ID).alias("__number"),
+        columns.value(*_LINE_NAME).alias(LINE_NAME),
+    )
+    status = columns.value(*_STATUS).str.to_lowercase()
+    frame = drop_counted(frame, status.is_in(_VOID), "line of a cancelled or unpaid order", dropped)
+    if not columns.find(*_LINE_SKU, *_LINE_ID, *_LINE_NAME):
+        # `2× Hoodie - Red, 1× Cap`: commas may stand in names, but not before a number and `×`.
+        parts = columns.value(*_LIST).str.replace_all(r",\s*(\d+)\s*[×x]\s", "\x1f$1× ").str.split("\x1f")
+        frame = frame.with_columns(parts.alias(LINE_NAME)).explode(
+            LINE_NAME, empty_as_null=True, keep_nulls=True
+        )
+        split = pl.col(LINE_NAME).str.extract_groups(r"^\s*(?<count>\d+)\s*[×x]\s(?<what>.*)$")
+        frame = frame.with_columns(
+            split.struct.field("count").alias("quantity"), split.struct.field("what").alias(LINE_NAME)
+        )
+    # A line without a SKU may name the number of its product.
+    numbers = items.select(
+        pl.col("product_id").alias("__number"), pl.col(schema.ITEM_ID).alias("__of_number")
+    )
+    numbers = numbers.drop_nulls().unique("__number")
+    frame = frame.join(numbers.lazy(), on="__number", how="left", maintain_order="left")
+    frame = frame.with_columns(pl.coalesce(LINE_ID, "__of_number", "__number").alias(LINE_ID))
+    return ids_by_line(frame, items).drop("__number", "__of_number")
+
+
+def read_woocommerce(config: DataConfig) -> Sources:
+    """Read the products export and, if one is named, an export of orders.
+
+    Raises:
+        InputError: missing files, or files that are no such exports.
+    """
+    if config.items is None:
+        raise InputError("data=woocommerce: set data.items=wc-product-export.csv and data.events=orders.csv")
+    products = scan_table(config.items, "data.items")
+    dropped: dict[str, int] = {}
+    with readable(products.name):
+        items = _products(products, dropped)
+    events = None
+    raw_events: list[str] = []
+    if config.events is not None:
+        orders = scan_table(config.events, "data.events")
+        raw_events = orders.columns
+        with readable(orders.name):
+            lines = _lines(orders, items, dropped).drop(LINE_ID, LINE_NAME)
+        events = replace(orders, frame=lines)
+    private = [
+        c for c in ("__sku", "__id", "__parent", "__variation", "__variable", "__product") if c in items
+    ]
+    catalogue = replace(products, frame=items.drop(LINE_NAME, *private).lazy(), untyped=False)
+    return finish(config, catalogue, events, (products.columns, raw_events), _TEXTS, dropped)

@@ -134,11 +134,16 @@ class TextEncoder(nn.Module):
         )
         return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return unit vectors [texts, dim] for token ids and mask [texts, tokens]."""
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return unit vectors, float32 [texts, dim], for token ids and mask [texts, tokens].
+
+        Without a mask no token is padding.
+        """
         states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         if self.pooling is Pooling.cls:
             pooled = states[:, 0].float()
+        elif attention_mask is None:
+            pooled = states.float().mean(1)
         else:
             mask = attention_mask.unsqueeze(-1).float()  # [texts, tokens, 1]
             pooled = (states.float() * mask).sum(1) / mask.sum(1).clamp(min=1e-9)

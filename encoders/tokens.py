@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -12,6 +14,9 @@ from transformers import PreTrainedTokenizerBase
 
 from features.dataset import IntArray, LongArray
 from features.splits import ragged_ranges
+
+CHUNK = 512
+"""Texts that a thread tokenizes at a time."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +39,34 @@ class TokenArray:
         """Put the ids of each text, as a tokenizer returns them, end to end."""
         offsets = np.zeros(len(ids) + 1, dtype=np.int64)
         np.cumsum([len(one) for one in ids], out=offsets[1:])
-        flat = np.empty(offsets[-1], dtype=np.int32)
-        for one, start in zip(ids, offsets[:-1], strict=True):
-            flat[start : start + len(one)] = one
-        return cls(flat, offsets)
+        return cls(np.fromiter(chain.from_iterable(ids), np.int32, count=int(offsets[-1])), offsets)
 
     @classmethod
     def tokenized(
         cls, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int
     ) -> TokenArray:
-        """Tokenize texts (prompt already in front), each cut to `max_tokens` with its special tokens."""
+        """Tokenize texts (prompt already in front), each cut to `max_tokens` with its special tokens.
+
+        As many threads work at it as PyTorch has; the tokenizers of Hugging Face in Rust need no lock of
+        Python's for it.
+        """
         if not texts:
             return cls(np.zeros(0, dtype=np.int32), np.zeros(1, dtype=np.int64))
-        ids = tokenizer(list(texts), truncation=True, max_length=max_tokens, return_attention_mask=False)
-        return cls.of(ids["input_ids"])
+
+        def tokenize(start: int) -> TokenArray:
+            part = list(texts[start : start + CHUNK])
+            ids = tokenizer(part, truncation=True, max_length=max_tokens, return_attention_mask=False)
+            return cls.of(ids["input_ids"])
+
+        # The first call sets the truncation, which the others then find as they want it.
+        parts = [tokenize(0)]
+        if len(texts) > CHUNK:
+            with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+                parts += pool.map(tokenize, range(CHUNK, len(texts), CHUNK))
+        lengths = np.concatenate([part.lengths for part in parts])
+        offsets = np.zeros(len(texts) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        return cls(np.concatenate([part.flat for part in parts]), offsets)
 
     def select(self, rows: IntArray | LongArray) -> TokenArray:
         """Return the texts at `rows`, in that order."""

@@ -70,8 +70,8 @@ def test_cls_pooling_takes_the_first_token(bert: Path) -> None:
 def test_embedding_keeps_the_order_and_reads_each_text_once(encoder: TextEncoder) -> None:
     texts = ["rose", "trail boots", "rose", "oven", "trail boots", "rose"]
     done: list[int] = []
-    vectors = embed_texts(encoder, texts, precision=Precision.fp32, batch_size=2, advance=done.append)
-    assert done == [2, 1]
+    vectors = embed_texts(encoder, texts, precision=Precision.fp32, advance=done.append)
+    assert sum(done) == 3
     for place, text in enumerate(texts):
         np.testing.assert_allclose(vectors[place], encode(encoder, [text])[0], atol=1e-5)
     assert np.array_equal(vectors[0], vectors[2]) and np.array_equal(vectors[0], vectors[5])

@@ -3,6 +3,8 @@
 Importing torch, FAISS and transformers takes longer than loading a model, and every version would do it anew,
 on CPUs that answer calls. A fork has it all at once, and shares its memory.
 
+It never touches a GPU: CUDA does not survive a fork, so each model's process initialises it for itself.
+
 Where forking a process is not safe once libraries of the system have been used (macOS), the process takes the
 first model itself, and the next one begins with another.
 """
@@ -78,7 +80,9 @@ def _popen(descriptor: int, forks: bool) -> subprocess.Popen[bytes]:
         f"from serving.model_starter import main; main({descriptor}, {forks})"
     )
     command = [sys.executable, "-c", code]
-    return subprocess.Popen(command, pass_fds=(descriptor,), stdin=subprocess.DEVNULL, stdout=2)
+    # CUDA that is initialised here, by a library that looks for a GPU, could not be used by any model.
+    env = {**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+    return subprocess.Popen(command, pass_fds=(descriptor,), stdin=subprocess.DEVNULL, stdout=2, env=env)
 
 
 def main(descriptor: int, forks: bool) -> None:

@@ -32,6 +32,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch.utils._device import _device_constructors
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 DEVICE = torch.device("cuda", 0)
@@ -358,6 +359,7 @@ def _infer(self: Any) -> None:
 def second_device() -> Iterator[torch.device]:
     """Make `cuda:0` usable on a machine without one, and return it."""
     swap = torch.__future__.get_swap_module_params_on_conversion()
+    _device_constructors()  # torch keeps the first answer, which must not be what stands in for them here
     with contextlib.ExitStack() as stack:
         for name in _FACTORIES:
             stack.enter_context(patch.object(torch, name, _factory(name, getattr(torch, name))))

@@ -15,13 +15,15 @@ import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 MONITORED = "valid_recall"
 LAST = "last"
 BEST = "best"
 HISTORY = "history"
+LOG_STEPS = 10
+"""Steps between two readings of the loss."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,22 @@ class _History(Callback):
         values = state_dict["values"]
         assert isinstance(values, list)
         self.values = [float(v) for v in values]
+
+
+class _Bar(RichProgressBar):
+    """A progress bar that reads the metrics now and then: each reading makes the host wait for the device."""
+
+    def __init__(self, every: int) -> None:
+        super().__init__(leave=True)
+        self.every = every
+        self.read: dict[str, int | str | float | dict[str, float]] = {}
+
+    def get_metrics(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        if trainer.global_step % self.every == 0 or not trainer.training or not self.read:
+            self.read = super().get_metrics(trainer, pl_module)
+        return dict(self.read)
 
 
 class _Stopping(EarlyStopping):
@@ -150,7 +168,7 @@ def fit(
         callbacks.insert(1, best_one)  # before the checkpoint that remembers it
         callbacks.append(_Stopping(monitor=monitor, mode=mode, patience=patience))
     if bar:
-        callbacks.append(RichProgressBar(leave=True))
+        callbacks.append(_Bar(1 if on_cpu else LOG_STEPS))
     last = checkpoints / f"{LAST}.ckpt"
     with _quiet_lightning():
         trainer = pl.Trainer(
@@ -167,7 +185,7 @@ def fit(
             gradient_clip_val=clip_norm,
             num_sanity_val_steps=0,
             reload_dataloaders_every_n_epochs=1,
-            log_every_n_steps=10,
+            log_every_n_steps=LOG_STEPS,
         )
         trainer.fit(module, ckpt_path=str(last) if last.is_file() else None)
         end = torch.load(last, map_location="cpu", weights_only=True)
@@ -185,7 +203,33 @@ def fit(
     return Fit(best, values.index(best) + 1, values)
 
 
-def running_average(module: nn.Module, steps: float) -> AveragedModel:
+class RunningAverage(AveragedModel):
+    """An exponential moving average whose update never makes the host wait for the device."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        """Start as a copy of the module."""
+        super().__init__(module, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+        self._begun = False
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Move towards a module's weights; the first are taken as they are, buffers always."""
+        assert self.multi_avg_fn is not None
+        # AveragedModel asks the device at every step; a resumed run has begun before, so it is asked once.
+        first = not self._begun and not bool(self.n_averaged > 0)
+        self._begun = True
+        own: list[Tensor] = list(self.module.parameters())
+        theirs: list[Tensor] = list(model.parameters())
+        if first:
+            torch._foreach_copy_(own, theirs)
+        else:
+            self.multi_avg_fn(own, theirs, self.n_averaged)
+        for kept, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
+            kept.copy_(buffer)
+        self.n_averaged += 1
+
+
+def running_average(module: nn.Module, steps: float) -> RunningAverage:
     """Return an exponential moving average of a module's weights, to be updated after every step.
 
     Steps of a small batch zigzag around the optimum; their average lies nearer to it and swings less from
@@ -197,9 +241,7 @@ def running_average(module: nn.Module, steps: float) -> AveragedModel:
         steps: how far back it reaches: a step that long ago weighs 1/e of the newest; 0 follows the module.
 
     """
-    decay = 1.0 - 1.0 / max(steps, 1.0)
-    averaged = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
-    return averaged.requires_grad_(False)
+    return RunningAverage(module, 1.0 - 1.0 / max(steps, 1.0)).requires_grad_(False)
 
 
 def forget(checkpoints: Path) -> None:

@@ -28,33 +28,62 @@ class SequenceBatch:
         return SequenceBatch(*(t.to(device) for t in (self.rows, self.kinds, self.times, self.valid)))
 
 
-def gather(events: Events, start: LongArray, stop: LongArray) -> SequenceBatch:
-    """Collect the event slices [start, stop) as one padded batch."""
-    sizes = stop - start
-    length = max(int(sizes.max(initial=0)), 1)
-    valid = np.arange(length) >= (length - sizes)[:, None]
-    positions = ragged_ranges(start, sizes)
+@dataclass(frozen=True)
+class EventTensors:
+    """Events where windows are read from them, each tensor [events]."""
 
-    def place(values: np.ndarray) -> Tensor:
-        block = np.zeros(valid.shape, dtype=np.int64)
-        block[valid] = values[positions]
-        return torch.from_numpy(block)
+    item: Tensor
+    kind: Tensor
+    time: Tensor
 
-    times = place(events.time)
-    # Padding takes the time of the first real event, so that its gap reads as zero.
-    first = (
-        torch.from_numpy(events.time[np.minimum(start, len(events) - 1)])
-        if len(events)
-        else torch.zeros(len(start))
-    )
-    times = torch.where(torch.from_numpy(valid), times, first[:, None].to(torch.int64))
-    return SequenceBatch(place(events.item), place(events.kind), times, torch.from_numpy(valid))
+    @classmethod
+    def of(cls, events: Events) -> EventTensors:
+        """Return events as tensors on the CPU, which share their memory where torch allows it."""
+        arrays = (events.item, events.kind, events.time)
+        return cls(*(torch.from_numpy(np.require(a, requirements="W")) for a in arrays))
+
+    def to(self, device: torch.device) -> EventTensors:
+        """Move every tensor."""
+        return EventTensors(*(t.to(device) for t in (self.item, self.kind, self.time)))
+
+    def windows(self, start: Tensor, stop: Tensor, length: int) -> SequenceBatch:
+        """Collect the slices [start, stop), each at most `length` long, as one padded batch.
+
+        Args:
+            start: [batch] first positions, on the device of the events.
+            stop: [batch] positions after the last.
+            length: of the batch, at least 1; known to the host, which need not wait for the device.
+
+        """
+        positions = stop[:, None] - length + torch.arange(length, device=stop.device)  # [batch, length]
+        valid = positions >= start[:, None]
+        if len(self.time) == 0:
+            nothing = torch.zeros_like(positions)
+            return SequenceBatch(nothing, nothing, nothing, valid)
+        # Padding takes the time of the first real event, so that its gap reads as zero.
+        positions = torch.maximum(positions, start[:, None]).clamp(max=len(self.time) - 1)
+        rows, kinds = (t[positions].long().masked_fill(~valid, 0) for t in (self.item, self.kind))
+        return SequenceBatch(rows, kinds, self.time[positions], valid)
 
 
-def recent(events: Events, user: IntArray, end: LongArray, max_length: int) -> SequenceBatch:
-    """Collect each query's last `max_length` events before `end`."""
+def recent(
+    events: Events, user: IntArray, end: LongArray, max_length: int, tensors: EventTensors | None = None
+) -> SequenceBatch:
+    """Collect each query's last `max_length` events before `end`, [queries, longest].
+
+    Args:
+        events: all events.
+        user: [queries] whose events.
+        end: [queries] positions after the last.
+        max_length: how many of the newest.
+        tensors: the events on the device where the batch is wanted; None is the CPU.
+
+    """
+    tensors = EventTensors.of(events) if tensors is None else tensors
     start = np.maximum(events.offsets[user], end - max_length)
-    return gather(events, start, end)
+    length = max(int((end - start).max(initial=0)), 1)
+    device = tensors.time.device
+    return tensors.windows(torch.from_numpy(start).to(device), torch.from_numpy(end).to(device), length)
 
 
 def windows(batch: HistoryBatch, length: int) -> SequenceBatch:
@@ -68,7 +97,7 @@ def windows(batch: HistoryBatch, length: int) -> SequenceBatch:
         block[valid] = values
         return torch.from_numpy(block)
 
-    times = place(newest.times, first)  # padding's as in `gather`
+    times = place(newest.times, first)  # padding's as in `EventTensors.windows`
     return SequenceBatch(place(newest.items), place(newest.kinds), times, torch.from_numpy(valid))
 
 
@@ -144,6 +173,32 @@ def epoch_windows(
         drawn = rng.choice(len(start), size=most, replace=False)
         start, stop = start[drawn], stop[drawn]
     return start, stop
+
+
+@dataclass(frozen=True)
+class TrainingWindows:
+    """Windows of one step, and where in them something is predicted."""
+
+    events: SequenceBatch
+    """[batch, length]; each position but the last predicts the next one."""
+    predicts: Tensor
+    """Places in [batch, length - 1], flattened, that hold an event, [positions]; for a mask the host would
+    wait to learn their number."""
+
+    @classmethod
+    def cut(
+        cls, tensors: EventTensors, start: Tensor, stop: Tensor, length: int, positions: int
+    ) -> TrainingWindows:
+        """Collect the slices [start, stop), each [batch], whose greatest length and predictions are known."""
+        sizes = stop - start - 1  # [batch] predictions of each
+        owner = torch.repeat_interleave(sizes, output_size=positions)  # [positions]
+        number = torch.arange(positions, device=start.device) - (sizes.cumsum(0) - sizes)[owner]
+        places = (owner + 1) * (length - 1) - sizes[owner] + number
+        return cls(tensors.windows(start, stop, length), places)
+
+    def to(self, device: torch.device) -> TrainingWindows:
+        """Move every tensor."""
+        return TrainingWindows(self.events.to(device), self.predicts.to(device))
 
 
 def epoch_batches(

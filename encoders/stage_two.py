@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 import numpy as np
@@ -15,28 +16,38 @@ from conf.encoders import UserEncoderConfig
 from encoders.fitting import running_average
 from encoders.losses import sampled_softmax
 from encoders.sequences import (
-    SequenceBatch,
+    EventTensors,
+    TrainingWindows,
     epoch_batches,
     epoch_windows,
-    gather,
     recent,
     shuffle_ties,
 )
-from encoders.towers import Towers, best_items
+from encoders.towers import Towers, best_rows
 from features.dataset import Events, FloatArray, LongArray
 from features.splits import Queries, ragged_ranges
 
 VALIDATION_K = 10
+VALIDATION_QUERIES = 1024
+VALIDATION_SCORES = 2**28
+"""Queries and scores that validation holds at once, whichever are fewer (1 GB in float32)."""
 
 
-class TowerBatches(IterableDataset[SequenceBatch]):
+class TowerBatches(IterableDataset[TrainingWindows]):
     """One epoch of training windows, fixed by its seed."""
 
     def __init__(
-        self, events: Events, end: LongArray, config: UserEncoderConfig, seed: int, passes: int = 1
+        self,
+        events: Events,
+        end: LongArray,
+        config: UserEncoderConfig,
+        seed: int,
+        passes: int = 1,
+        tensors: EventTensors | None = None,
     ) -> None:
-        """Keep what the epoch is made from."""
+        """Keep what the epoch is made from; batches are made where `tensors` are, on the CPU without any."""
         self.events, self.end, self.config, self.seed, self.passes = events, end, config, seed, passes
+        self.tensors = tensors
 
     def _windows(self, rng: np.random.Generator) -> tuple[LongArray, LongArray]:
         config = self.config
@@ -48,10 +59,40 @@ class TowerBatches(IterableDataset[SequenceBatch]):
         """Return how many batches the epoch has."""
         return -(-len(self._windows(np.random.default_rng(self.seed))[0]) // self.config.batch_size)
 
-    def __iter__(self) -> Iterator[SequenceBatch]:
+    def __iter__(self) -> Iterator[TrainingWindows]:
         rng = np.random.default_rng(self.seed)
-        for start, stop in epoch_batches(*self._windows(rng), self.config.batch_size, rng):
-            yield gather(self.events, start, stop)
+        batches = list(epoch_batches(*self._windows(rng), self.config.batch_size, rng))
+        if not batches:
+            return
+        tensors = EventTensors.of(self.events) if self.tensors is None else self.tensors
+        # Positions go to the device once an epoch, not at every step.
+        start, stop = (
+            torch.from_numpy(np.concatenate(parts)).to(tensors.time.device)
+            for parts in zip(*batches, strict=True)
+        )
+        first = 0
+        for begin, end in batches:
+            here, sizes = slice(first, first + len(begin)), end - begin
+            first += len(begin)
+            yield TrainingWindows.cut(
+                tensors, start[here], stop[here], int(sizes.max()), int(sizes.sum()) - len(sizes)
+            )
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What every training step reads, on the device that trains."""
+
+    events: EventTensors
+    whitened: Tensor  # [items, text dim] whitened text vectors
+    kind_weights: Tensor  # [kinds] worth of predicting an event of each kind
+    trainable_rows: Tensor  # [trainable] items that training events mention
+    cumulative: Tensor  # [trainable] cumulative probability of being drawn as a negative, float64
+    log_q: Tensor  # [items] log probability of being drawn
+
+    def to(self, device: torch.device) -> TrainingData:
+        """Move every tensor."""
+        return TrainingData(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 class StageTwo(pl.LightningModule):
@@ -87,16 +128,23 @@ class StageTwo(pl.LightningModule):
         self.passes = passes
         steps = TowerBatches(events, end, config, seed, passes).steps()
         self.average = running_average(towers, config.average * steps)
-        self.text_vectors = text_vectors
-        self.whitened = towers.item_tower.whitened(torch.from_numpy(text_vectors))
-        self.kind_weights = torch.from_numpy(kind_weights)
         trained = events.item[ragged_ranges(events.offsets[:-1], end - events.offsets[:-1])]
         counts = np.bincount(trained, minlength=len(text_vectors)).astype(np.float64)
-        self.trainable_rows = torch.from_numpy(np.flatnonzero(counts))
         share = np.where(counts > 0, np.maximum(counts, 1.0) ** config.negative_power, 0.0)
         share /= max(share.sum(), 1e-12)
-        self.cumulative = torch.from_numpy(np.cumsum(share[counts > 0]))
-        self.log_q = torch.from_numpy(np.log(np.maximum(share, 1e-12)).astype(np.float32))
+        # No buffers: they would be part of the checkpoints, and be sent to each process at every step.
+        self.data = TrainingData(
+            EventTensors.of(events),
+            towers.item_tower.whitened(torch.from_numpy(text_vectors)),
+            torch.from_numpy(kind_weights),
+            torch.from_numpy(np.flatnonzero(counts)),
+            torch.from_numpy(np.cumsum(share[counts > 0])),
+            torch.from_numpy(np.log(np.maximum(share, 1e-12)).astype(np.float32)),
+        )
+
+    def on_fit_start(self) -> None:
+        """Bring what the steps read to the device."""
+        self.data = self.data.to(self.device)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over both towers."""
@@ -107,16 +155,17 @@ class StageTwo(pl.LightningModule):
             fused=True,
         )
 
-    def train_dataloader(self) -> DataLoader[SequenceBatch]:
+    def train_dataloader(self) -> DataLoader[TrainingWindows]:
         """Return this epoch's batches; called anew each epoch so that a resumed run sees the same data."""
         seed = self.seed * 100_003 + self.current_epoch
-        events = self.events
+        tensors = self.data.events
         if self.ties_unordered:
-            events = shuffle_ties(events, self.end, np.random.default_rng(seed))
-        batches = TowerBatches(events, self.end, self.settings, seed, self.passes)
+            shuffled = EventTensors.of(shuffle_ties(self.events, self.end, np.random.default_rng(seed)))
+            tensors = replace(tensors, item=shuffled.item.to(self.device), kind=shuffled.kind.to(self.device))
+        batches = TowerBatches(self.events, self.end, self.settings, seed, self.passes, tensors)
         return DataLoader(batches, batch_size=None)
 
-    def on_train_batch_start(self, batch: SequenceBatch, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: TrainingWindows, batch_idx: int) -> None:
         """Tie dropout and negatives to the epoch, so that resuming at an epoch repeats it exactly.
 
         Not at the epoch's start: a data loader draws a seed after it, but before it in a resumed run.
@@ -124,7 +173,7 @@ class StageTwo(pl.LightningModule):
         if batch_idx == 0:
             torch.manual_seed(self.seed * 100_003 + self.current_epoch)
 
-    def on_train_batch_end(self, outputs: object, batch: SequenceBatch, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: object, batch: TrainingWindows, batch_idx: int) -> None:
         """Let the average follow."""
         self.average.update_parameters(self.towers)
 
@@ -133,85 +182,118 @@ class StageTwo(pl.LightningModule):
         """The averaged towers: what validation measures and what is kept."""
         return cast(Towers, self.average.module)
 
-    def training_step(self, batch: SequenceBatch, _index: int) -> Tensor:
+    def training_step(self, batch: TrainingWindows, _index: int) -> Tensor:
         """Predict every next item of the windows."""
-        config, device = self.settings, self.device
-        length = batch.rows.shape[1]
-        keep_id = torch.rand(len(self.whitened)) >= config.id_dropout
-        negatives, sampled = self.trainable_rows, 0 < config.negatives < len(self.trainable_rows)
+        config, data, events = self.settings, self.data, batch.events
+        device, length = events.rows.device, events.rows.shape[1]
+        keep_id = torch.rand(len(data.whitened), device=device) >= config.id_dropout
+        negatives, sampled = data.trainable_rows, 0 < config.negatives < len(data.trainable_rows)
         if sampled:
             # Inverse transform sampling: much cheaper than torch.multinomial over a catalogue.
-            places = torch.searchsorted(self.cumulative, torch.rand(config.negatives, dtype=torch.float64))
-            negatives = negatives[places.clamp(max=len(negatives) - 1)]
-        # Each distinct row goes through the item tower once.
-        rows, inverse = torch.unique(torch.cat([batch.rows.flatten(), negatives]), return_inverse=True)
-        vectors = self.towers.item_tower(
-            self.whitened[rows].to(device), rows.to(device), keep_id[rows].to(device)
+            lots = torch.rand(config.negatives, dtype=torch.float64, device=device)
+            negatives = negatives[torch.searchsorted(data.cumulative, lots).clamp(max=len(negatives) - 1)]
+        positives, drawn = self._item_vectors(events.rows.flatten(), negatives, keep_id)
+        sequence = positives.view(len(events.rows), length, -1)
+        states = self.towers.user_encoder(
+            sequence[:, :-1], events.kinds[:, :-1], events.times[:, :-1], events.valid[:, :-1]
         )
-        sequence = vectors[inverse[: batch.rows.numel()].to(device)].view(len(batch.rows), length, -1)
-        negative_vectors = vectors[inverse[batch.rows.numel() :].to(device)]
-        inputs = SequenceBatch(
-            batch.rows[:, :-1], batch.kinds[:, :-1], batch.times[:, :-1], batch.valid[:, :-1]
-        ).to(device)
-        states = self.towers.user_encoder(sequence[:, :-1], inputs.kinds, inputs.times, inputs.valid)
-        predicts = inputs.valid
-        targets = batch.rows[:, 1:][batch.valid[:, :-1]]
+        targets = events.rows[:, 1:].flatten()[batch.predicts]
         loss = sampled_softmax(
-            states[predicts],
-            sequence[:, 1:][predicts],
-            negative_vectors,
-            (targets[:, None] == negatives[None, :]).to(device),
-            self.kind_weights[batch.kinds[:, 1:]].to(device)[predicts],
+            states.flatten(0, 1)[batch.predicts],
+            sequence[:, 1:].flatten(0, 1)[batch.predicts],
+            drawn,
+            targets[:, None] == negatives[None, :],
+            data.kind_weights[events.kinds[:, 1:].flatten()[batch.predicts]],
             config.temperature,
-            (self.log_q[targets].to(device), self.log_q[negatives].to(device)) if sampled else None,
+            (data.log_q[targets], data.log_q[negatives]) if sampled else None,
         )
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=False)
         return loss
 
+    def _item_vectors(self, rows: Tensor, negatives: Tensor, keep_id: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the item tower's vectors of rows and of negatives, [rows, dim] and [negatives, dim].
+
+        Args:
+            rows: catalogue rows, which may repeat, [rows].
+            negatives: likewise, [negatives].
+            keep_id: of all items, see `ItemTower.forward`, [items].
+
+        """
+        shown = torch.cat([rows, negatives])
+        if shown.device.type != "cpu":
+            # The host would have to wait for the number of distinct rows, for longer than the tower takes.
+            vectors = self.towers.item_tower(self.data.whitened[shown], shown, keep_id[shown])
+            return vectors[: len(rows)], vectors[len(rows) :]
+        # Each distinct row goes through the item tower once.
+        distinct, inverse = torch.unique(shown, return_inverse=True)
+        vectors = self.towers.item_tower(self.data.whitened[distinct], distinct, keep_id[distinct])
+        return vectors[inverse[: len(rows)]], vectors[inverse[len(rows) :]]
+
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """Return index blocks of the validation queries."""
+        """Return one pass; the work is done in it."""
         if self.valid is None:
             return []
-        rows = np.arange(len(self.valid))
-        blocks = [torch.from_numpy(rows[i : i + 1024]) for i in range(0, len(rows), 1024)]
-        return DataLoader(blocks, batch_size=None)  # type: ignore[arg-type]
+        return DataLoader(torch.zeros(1), batch_size=None)  # type: ignore[arg-type]
 
-    def on_validation_epoch_start(self) -> None:
-        """Compute the catalogue's vectors once per validation."""
-        self.catalogue = torch.from_numpy(self.trained.item_vectors(self.text_vectors))
-        self.recalls: list[FloatArray] = []
-
-    def validation_step(self, index: Tensor, _index: int) -> None:
-        """Collect recall@10 of a block of queries."""
+    def validation_step(self, _batch: Tensor, _index: int) -> None:
+        """Log the mean recall@10 over the validation queries."""
         assert self.valid is not None
-        queries = self.valid.select(index.cpu().numpy())
-        self.recalls.append(
-            tower_recall(self.trained, self.catalogue, self.events, queries, self.exclude_seen, VALIDATION_K)
-        )
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the mean over queries."""
-        self.log("valid_recall", float(np.concatenate(self.recalls).mean()), prog_bar=True)
+        towers, events = self.trained, self.data.events
+        catalogue = towers.catalogue(self.data.whitened)
+        size = max(min(VALIDATION_QUERIES, VALIDATION_SCORES // max(len(catalogue), 1)), 1)
+        blocks = [np.arange(i, min(i + size, len(self.valid))) for i in range(0, len(self.valid), size)]
+        recalls = [
+            tower_recall(
+                towers,
+                catalogue,
+                self.events,
+                self.valid.select(block),
+                self.exclude_seen,
+                VALIDATION_K,
+                events,
+            )
+            for block in blocks
+        ]
+        # Only now the host waits.
+        self.log("valid_recall", float(torch.cat(recalls).cpu().numpy().mean()), prog_bar=True)
 
 
 @torch.inference_mode()
 def tower_recall(
-    towers: Towers, catalogue: Tensor, events: Events, queries: Queries, exclude_seen: bool, k: int
-) -> FloatArray:
-    """Return recall@k per query of the user tower alone over the whole catalogue, [queries]."""
-    device = next(towers.parameters()).device
-    batch = recent(events, queries.user, queries.end, towers.max_length).to(device)
-    users = towers.user_vectors(batch, catalogue.to(device)).cpu()
+    towers: Towers,
+    catalogue: Tensor,
+    events: Events,
+    queries: Queries,
+    exclude_seen: bool,
+    k: int,
+    tensors: EventTensors | None = None,
+) -> Tensor:
+    """Return recall@k per query of the user tower alone over the whole catalogue, [queries].
+
+    Args:
+        towers: both towers, on the device that computes.
+        catalogue: vectors of all items, there, [items, dim].
+        events: all events.
+        queries: who is asked, and what they chose.
+        exclude_seen: whether lists leave out the history.
+        k: list length.
+        tensors: the events on the device; None where that is the CPU.
+
+    """
+    device = catalogue.device
+    users = towers.user_vectors(
+        recent(events, queries.user, queries.end, towers.max_length, tensors), catalogue
+    )
     exclude = None
     if exclude_seen:
         begin = events.offsets[queries.user]
-        sizes = queries.end - begin
-        owner = np.repeat(np.arange(len(queries), dtype=np.int32), sizes)
-        exclude = (owner, events.item[ragged_ranges(begin, sizes)])
-    top = best_items(users, catalogue, k, exclude)
+        known = queries.end - begin
+        asked = np.repeat(np.arange(len(queries), dtype=np.int32), known)
+        exclude = (asked, events.item[ragged_ranges(begin, known)])
+    top = best_rows(users, catalogue, k, exclude)  # [queries, k]
     sizes = np.diff(queries.target_offsets)
-    owner = np.repeat(np.arange(len(queries)), sizes)
-    hit = (top[owner] == queries.targets[:, None]).any(axis=1)
-    hits = np.bincount(owner, weights=hit, minlength=len(queries))
-    recall: FloatArray = (hits / np.maximum(sizes, 1)).astype(np.float32)
-    return recall
+    owner = torch.from_numpy(np.repeat(np.arange(len(queries)), sizes)).to(device)
+    targets = torch.from_numpy(queries.targets.astype(np.int64)).to(device)
+    hit = (top[owner] == targets[:, None]).any(dim=1)  # [targets]
+    hits = torch.zeros(len(queries), dtype=torch.float64, device=device).index_add_(0, owner, hit.double())
+    return (hits / torch.from_numpy(np.maximum(sizes, 1)).to(device)).float()

@@ -79,12 +79,24 @@ class Towers(nn.Module):
     def item_vectors(self, text_vectors: FloatArray, block: int = 65536) -> FloatArray:
         """Return vectors of the whole catalogue, float32 [items, dim]."""
         device = next(self.parameters()).device
-        blocks = []
+        vectors = np.empty((len(text_vectors), self.dim), dtype=np.float32)
         for start in range(0, len(text_vectors), block):
             text = torch.from_numpy(text_vectors[start : start + block]).to(device)
             rows = torch.arange(start, start + len(text), device=device)
-            blocks.append(self.item_tower(self.item_tower.whitened(text), rows).cpu().numpy())
-        return np.concatenate(blocks) if blocks else np.zeros((0, self.dim), dtype=np.float32)
+            vectors[start : start + block] = (
+                self.item_tower(self.item_tower.whitened(text), rows).cpu().numpy()
+            )
+        return vectors
+
+    @torch.inference_mode()
+    def catalogue(self, whitened: Tensor, block: int = 65536) -> Tensor:
+        """Return what `item_vectors` does, of whitened text vectors [items, text dim], on their device."""
+        rows = torch.arange(len(whitened), device=whitened.device)
+        vectors = torch.empty(len(whitened), self.dim, device=whitened.device)
+        for start in range(0, len(whitened), block):
+            part = slice(start, start + block)
+            vectors[part] = self.item_tower(whitened[part], rows[part])
+        return vectors
 
     def user_vectors(self, batch: SequenceBatch, item_vectors: Tensor) -> Tensor:
         """Return the vector after each history's newest event, [batch, dim], given all item vectors."""
@@ -133,17 +145,27 @@ class Towers(nn.Module):
 def best_items(
     users: Tensor, items: Tensor, k: int, exclude: tuple[IntArray, IntArray] | None = None
 ) -> IntArray:
+    """Return what `best_rows` does as an array of the host."""
+    return best_rows(users, items, k, exclude).cpu().numpy().astype(np.int32)
+
+
+def best_rows(
+    users: Tensor, items: Tensor, k: int, exclude: tuple[IntArray, IntArray] | None = None
+) -> Tensor:
     """Return the rows of the k largest dot products, [users, k]; -1 where too few may appear.
+
+    Computed on the device of the vectors, where the result stays.
 
     Args:
         users: [users, dim].
-        items: the whole catalogue, [items, dim].
+        items: the whole catalogue, [items, dim], on the same device.
         k: list length; capped by the catalogue.
         exclude: (user index, item row) pairs that must not appear.
 
     """
     scores = users @ items.T
     if exclude is not None:
-        scores[torch.from_numpy(exclude[0]).long(), torch.from_numpy(exclude[1]).long()] = -torch.inf
+        left_out = tuple(torch.from_numpy(rows).to(scores.device).long() for rows in exclude)
+        scores[left_out] = -torch.inf
     best = torch.topk(scores, min(k, len(items)), dim=1)
-    return best.indices.masked_fill(best.values == -torch.inf, -1).numpy().astype(np.int32)
+    return best.indices.masked_fill(best.values == -torch.inf, -1)

@@ -101,16 +101,18 @@ class DeviceTensor(Tensor):
     @staticmethod
     def __new__(cls: type[DeviceTensor], inner: Tensor) -> DeviceTensor:
         """Wrap a CPU tensor, sharing its memory."""
-        made: DeviceTensor = Tensor._make_wrapper_subclass(
-            cls,
-            inner.size(),
-            strides=inner.stride(),
-            storage_offset=inner.storage_offset(),
-            dtype=inner.dtype,
-            layout=inner.layout,
-            device=torch.device("cpu"),
-            requires_grad=False,
-        )
+        # In inference mode, too, a view must be a tensor of the kind that it is a view of.
+        with torch.inference_mode(False):
+            made: DeviceTensor = Tensor._make_wrapper_subclass(
+                cls,
+                inner.size(),
+                strides=inner.stride(),
+                storage_offset=inner.storage_offset(),
+                dtype=inner.dtype,
+                layout=inner.layout,
+                device=torch.device("cpu"),
+                requires_grad=False,
+            )
         made._inner = inner.detach()
         return made
 

@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encoders.sequences import (
+    EventTensors,
+    SequenceBatch,
+    TrainingWindows,
     epoch_batches,
     epoch_windows,
-    gather,
     passes_per_epoch,
     recent,
     shuffle_ties,
@@ -130,22 +132,35 @@ def test_only_training_events_of_one_moment_change_places() -> None:
     assert len(orders) == 6
 
 
-def test_gather_aligns_right_and_pads_with_the_first_time() -> None:
+def windows_of(events: Events, start: list[int], stop: list[int], length: int) -> SequenceBatch:
+    return EventTensors.of(events).windows(torch.tensor(start), torch.tensor(stop), length)
+
+
+def test_windows_are_aligned_right_and_padded_with_the_first_time() -> None:
     events = events_of([2, 4])
-    batch = gather(events, np.array([0, 3]), np.array([2, 6]))
+    batch = windows_of(events, [0, 3], [2, 6], 3)
     assert batch.rows.tolist() == [[0, 0, 1], [3, 4, 5]]
     assert batch.kinds.tolist() == [[0, 0, 1], [1, 0, 1]]
     assert batch.times.tolist() == [[0, 0, 100], [300, 400, 500]]
     assert batch.valid.tolist() == [[False, True, True], [True, True, True]]
-    late = gather(events, np.array([1, 2]), np.array([2, 5]))
+    late = windows_of(events, [1, 2], [2, 5], 3)
     assert late.times.tolist() == [[100, 100, 100], [200, 300, 400]]
 
 
-def test_gather_of_empty_slices_and_of_no_events() -> None:
-    batch = gather(events_of([2]), np.array([2]), np.array([2]))
-    assert batch.valid.tolist() == [[False]]
-    none = make_dataset([], ["a"]).events
-    assert gather(none, np.zeros(1, np.int64), np.zeros(1, np.int64)).rows.tolist() == [[0]]
+def test_windows_of_empty_slices_and_of_no_events() -> None:
+    batch = windows_of(events_of([2]), [2], [2], 1)
+    assert batch.valid.tolist() == [[False]] and batch.times.tolist() == [[100]]
+    none = windows_of(make_dataset([], ["a"]).events, [0], [0], 1)
+    assert none.rows.tolist() == none.times.tolist() == [[0]] and none.valid.tolist() == [[False]]
+
+
+def test_predictions_are_where_an_event_is_followed_by_another() -> None:
+    tensors = EventTensors.of(events_of([2, 4, 3]))
+    start, stop = torch.tensor([0, 2, 7]), torch.tensor([2, 6, 9])
+    batch = TrainingWindows.cut(tensors, start, stop, length=4, positions=5)
+    assert batch.predicts.tolist() == [2, 3, 4, 5, 8]
+    assert torch.equal(batch.predicts, batch.events.valid[:, :-1].flatten().nonzero()[:, 0])
+    assert batch.events.rows[:, 1:].flatten()[batch.predicts].tolist() == [1, 3, 4, 5, 8]
 
 
 def test_recent_keeps_the_newest_events_of_the_right_user() -> None:

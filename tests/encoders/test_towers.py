@@ -12,7 +12,7 @@ from conf.encoders import UserEncoderConfig
 from conf.errors import InputError
 from encoders.item_tower import ItemTower, whitening
 from encoders.losses import sampled_softmax
-from encoders.sequences import SequenceBatch, recent
+from encoders.sequences import recent
 from encoders.stage_two import StageTwo, TowerBatches, tower_recall
 from encoders.towers import Towers, best_items
 from encoders.user_encoder import UserEncoder
@@ -170,6 +170,16 @@ def test_tower_recall_by_hand() -> None:
     assert tower_recall(towers, bought, data.events, asked, True, 3).tolist() == [1.0, 0.5]
 
 
+class Logged:
+    """Stands for `LightningModule.log` and keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, float] = {}
+
+    def __call__(self, name: str, value: float, **_: object) -> None:
+        self.values[name] = value
+
+
 def stage_two(dataset: Dataset, vectors: FloatArray, config: UserEncoderConfig, seed: int = 0) -> StageTwo:
     torch.manual_seed(seed)
     towers = Towers.from_config(config, vectors.shape[1], len(vectors), len(dataset.kinds))
@@ -197,8 +207,9 @@ def test_stage_two_with_all_negatives_is_the_naive_next_item_loss(
     dataset: Dataset, text_vectors: FloatArray
 ) -> None:
     module = stage_two(dataset, text_vectors, TINY)
-    batch = next(iter(TowerBatches(dataset.events, everything(dataset), TINY, 0)))
-    loss = module.training_step(batch, 0)
+    whole = next(iter(TowerBatches(dataset.events, everything(dataset), TINY, 0)))
+    loss = module.training_step(whole, 0)
+    batch = whole.events
     items = torch.from_numpy(module.towers.item_vectors(text_vectors))
     total = mass = 0.0
     with torch.inference_mode():
@@ -211,10 +222,10 @@ def test_stage_two_with_all_negatives_is_the_naive_next_item_loss(
                 times[None, :-1],
                 torch.ones(1, len(rows) - 1, dtype=torch.bool),
             )[0]
-            logits = states @ items[module.trainable_rows].T
+            logits = states @ items[module.data.trainable_rows].T
             for place, target in enumerate(rows[1:]):
                 weight = float(dataset.kind_weights[int(kinds[place + 1])])
-                column = int(torch.searchsorted(module.trainable_rows, target))
+                column = int(torch.searchsorted(module.data.trainable_rows, target))
                 total += weight * float(-torch.log_softmax(logits[place], 0)[column])
                 mass += weight
     assert loss.item() == pytest.approx(total / mass, rel=1e-4)
@@ -227,10 +238,10 @@ def test_negatives_are_drawn_by_popularity_to_a_power(
     import encoders.stage_two as module_two
 
     module = stage_two(dataset, text_vectors, replace(TINY, negatives=50, negative_power=power))
-    assert len(module.trainable_rows) == 60, "every item of the shop was bought"
+    assert len(module.data.trainable_rows) == 60, "every item of the shop was bought"
     counts = np.bincount(dataset.events.item, minlength=60).astype(np.float64)
     share = counts**power / (counts**power).sum()
-    np.testing.assert_allclose(module.log_q.numpy(), np.log(share), atol=1e-5)
+    np.testing.assert_allclose(module.data.log_q.numpy(), np.log(share), atol=1e-5)
 
     def spy(*arguments: Any) -> torch.Tensor:
         log_q = arguments[6]
@@ -241,8 +252,8 @@ def test_negatives_are_drawn_by_popularity_to_a_power(
     batch = next(iter(TowerBatches(dataset.events, everything(dataset), TINY, 0)))
     assert torch.isfinite(module.training_step(batch, 0))
     torch.manual_seed(0)
-    places = torch.searchsorted(module.cumulative, torch.rand(200_000, dtype=torch.float64))
-    drawn = np.bincount(module.trainable_rows[places].numpy(), minlength=60)
+    places = torch.searchsorted(module.data.cumulative, torch.rand(200_000, dtype=torch.float64))
+    drawn = np.bincount(module.data.trainable_rows[places].numpy(), minlength=60)
     np.testing.assert_allclose(drawn / drawn.sum(), share, atol=2e-3)
 
 
@@ -278,9 +289,14 @@ def test_validation_and_result_are_the_averages(dataset: Dataset, text_vectors: 
         for parameter in module.towers.parameters():
             parameter.zero_()
     assert isinstance(module.trained, Towers) and module.trained is not module.towers
-    module.on_validation_epoch_start()
-    assert np.array_equal(module.catalogue.numpy(), module.trained.item_vectors(text_vectors))
-    assert module.catalogue.abs().max() > 0
+    catalogue = module.trained.catalogue(module.data.whitened)
+    assert np.array_equal(catalogue.numpy(), module.trained.item_vectors(text_vectors))
+    assert catalogue.abs().max() > 0
+    module.valid = queries([0, 1], [3, 20], [[4], [5, 6]])
+    module.log = (logged := Logged())  # type: ignore[assignment]
+    module.validation_step(torch.zeros(1), 0)
+    recalls = tower_recall(module.trained, catalogue, dataset.events, module.valid, True, 10)
+    assert logged.values == {"valid_recall": float(recalls.numpy().mean())}
 
 
 def test_each_distinct_row_goes_through_the_item_tower_once(
@@ -306,11 +322,6 @@ def test_id_dropout_of_nearly_everything_trains_no_id(dataset: Dataset, text_vec
     residual = module.towers.item_tower.residual
     assert residual is not None and residual.weight.grad is not None
     assert residual.weight.grad.abs().sum() == 0
-
-
-def test_a_batch_fits_the_towers_device_type(dataset: Dataset) -> None:
-    batch = next(iter(TowerBatches(dataset.events, everything(dataset), TINY, 0)))
-    assert isinstance(batch.to(torch.device("cpu")), SequenceBatch)
 
 
 @pytest.mark.parametrize("layers", [1, 2])

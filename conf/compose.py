@@ -57,6 +57,9 @@ ROOTS: dict[str, type] = {
 }
 """Every command and the type of its configuration."""
 
+MOVED = {"text_encoder.devices": "is now devices, for the towers too: write devices=0 for every GPU"}
+"""Keys that have become others, and what to write instead."""
+
 GROUPS: dict[str, type] = {
     "data": DataConfig,
     "split": SplitConfig,
@@ -133,6 +136,9 @@ def _one_line(error: Exception, config: DictConfig) -> str:
     """Say what is wrong with an override in one line."""
     text = str(error)
     cause = str(error.__cause__ or "")
+    for old, hint in MOVED.items():
+        if re.search(rf"\b{re.escape(old)}\b", f"{text} {cause}"):
+            return f"the key {old} {hint}"
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         path = unknown.group(1)

@@ -61,10 +61,8 @@ class TextEncoderConfig:
     head_learning_rate: float = 5e-4
     affinity_steps: int = 200
     """Steps of the linear map from finished text vectors to what goes with what; 0 leaves it out."""
-    devices: int = 1
-    """GPUs (without any, processes) that fine-tune together, each on its own batches; 0 takes every GPU."""
     batch_size: int = 64
-    """Pieces of histories per forward pass and device."""
+    """Pieces of histories per forward pass, divided among `devices`."""
     piece: int = 8
     """Most events of one history in a pass; each but the first is predicted from those before it."""
     accumulate: int = 1
@@ -102,7 +100,7 @@ class TextEncoderConfig:
             require(0 <= getattr(self, name) < 1, f"text_encoder.{name} must lie in 0..1")
         at_least(1, self, "text_encoder.", "window", "lora_rank")
         at_least(2, self, "text_encoder.", "piece")
-        at_least(0, self, "text_encoder.", "affinity_steps", "devices")
+        at_least(0, self, "text_encoder.", "affinity_steps")
         require(self.projection is None or self.projection >= 0, "text_encoder.projection must be 0 or more")
         at_least(0, self, "text_encoder.", "frozen_layers", "patience", "hard_negatives", "weight_decay")
         at_least(0, self, "text_encoder.", "adversarial_epsilon")

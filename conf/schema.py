@@ -224,6 +224,9 @@ class PipelineConfig:
     """CPU threads of torch and FAISS; 0 takes every core."""
     device: str = "auto"
     """Where the arithmetic runs: `cpu`, `cuda`, `cuda:1`, or `auto`, the first GPU where there is one."""
+    devices: int = 1
+    """GPUs (on a CPU, processes) that train the text encoder and the towers together, sharing every batch; 0
+    takes every GPU."""
     reuse: list[str] = field(default_factory=list)
     """Work directories, or patterns of them, whose steps are taken over where made from the same inputs."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -242,8 +245,12 @@ class PipelineConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        at_least(0, self, "", "seed", "threads")
+        at_least(0, self, "", "seed", "threads", "devices")
         check_device(self.device)
+        require(
+            self.devices == 1 or ":" not in self.device,
+            f"devices={self.devices}: device={self.device} names a single GPU; set device=cuda or devices=1",
+        )
         require(
             self.refit is not Refit.everything or not self.evaluation.test,
             "refit=everything learns from the test window, which can then measure nothing: "

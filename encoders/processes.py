@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, distributed
 
@@ -41,5 +42,20 @@ def gathered(own: Tensor) -> Tensor:
     rank, ranks = place()
     if ranks == 1:
         return own
-    whole: Tensor = _Gathered.apply(own, rank, ranks)  # type: ignore[no-untyped-call]
+    whole: Tensor = _Gathered.apply(own, rank, ranks)
     return whole
+
+
+def dealt(rows: np.ndarray) -> np.ndarray:
+    """Return this process's share of an array that all have, dealt out one by one; all shares are as long.
+
+    Where that does not come out even, some of the first are dealt once more.
+    """
+    rank, ranks = place()
+    return np.resize(rows, -(-len(rows) // ranks) * ranks)[rank::ranks]
+
+
+def collected(own: Tensor, count: int) -> Tensor:
+    """Return what the processes have made of their shares, [count, ...], in the order before `dealt`."""
+    ranks = place()[1]
+    return gathered(own).unflatten(0, (ranks, -1)).transpose(0, 1).flatten(0, 1)[:count]

@@ -19,7 +19,7 @@ from encoders.device import upload
 from encoders.embedding import embed_texts
 from encoders.item_texts import ItemTexts
 from encoders.item_tower import whitening
-from encoders.processes import gathered, place
+from encoders.processes import collected, dealt, place
 from encoders.text_encoder import TextEncoder, resolve_precision
 from encoders.tokens import TokenArray, pad
 from encoders.towers import best_items
@@ -162,9 +162,7 @@ class StageOne(pl.LightningModule):
         return self._on_device
 
     def _encode(self, texts: TokenArray) -> Tensor:
-        """Return unit vectors of texts, [texts, dim], reading texts of like length together."""
-        order = np.argsort(texts.lengths, kind="stable")
-        texts = texts.select(order)
+        """Return unit vectors of texts in order of length, [texts, dim], a group of them at a time."""
         fill = self.encoder.tokenizer.pad_token_id or 0
         flat, offsets = upload(texts.flat, self.device), upload(texts.offsets, self.device)
         bf16 = resolve_precision(self.settings.precision, self.device) is Precision.bf16
@@ -184,26 +182,17 @@ class StageOne(pl.LightningModule):
                 else:
                     vectors = self.encoder(ids, mask)
                 parts.append(vectors.float())
-        back = upload(np.argsort(order, kind="stable"), self.device)
-        return torch.cat(parts)[back]
+        return torch.cat(parts)
 
     def _candidate_vectors(self, candidates: IntArray) -> Tensor:
         """Return unit vectors that the loss compares, [candidates, dim]; each process encodes its share."""
         texts = self.texts.draw(candidates, self.settings.field_dropout, self.rng)
-        rank, ranks = place()
-        if ranks > 1:
-            # Dealt out by length, so that all have as much to do; some twice, so that all have as many.
-            order = np.argsort(texts.lengths, kind="stable")
-            dealt = np.resize(order, -(-len(order) // ranks) * ranks).reshape(-1, ranks)
-            texts = texts.select(dealt[:, rank])
-        vectors = self._encode(texts)
+        order = np.argsort(texts.lengths, kind="stable")
+        vectors = self._encode(texts.select(dealt(order)))
         if self.head is not None:
             vectors = nn.functional.normalize(self.head(vectors), dim=-1)
-        if ranks > 1:
-            places = np.empty(len(order), dtype=np.int64)
-            places[dealt.T.ravel()] = np.arange(dealt.size)
-            vectors = gathered(vectors)[upload(places, self.device)]
-        return vectors
+        back = upload(np.argsort(order, kind="stable"), self.device)
+        return collected(vectors, len(order))[back]
 
     def _loss(self, batch: ContextBatch) -> Tensor:
         """Return the loss of a batch; of several processes, the part of this one: their mean is the loss."""

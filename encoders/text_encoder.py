@@ -134,12 +134,22 @@ class TextEncoder(nn.Module):
         )
         return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
 
+    def _attention_mask(self, mask: Tensor | None) -> Tensor | None:
+        """Return a mask [texts, tokens] as the backbone takes it on its device.
+
+        Given in this shape, transformers asks a GPU whether it hides anything, and waits for the answer.
+        """
+        if mask is None or mask.device.type == "cpu" or self.backbone.config._attn_implementation != "sdpa":
+            return mask
+        return mask[:, None, None, :].bool()  # [texts, heads, queries, keys]
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return unit vectors, float32 [texts, dim], for token ids and mask [texts, tokens].
 
         Without a mask no token is padding.
         """
-        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        shown = self._attention_mask(attention_mask)
+        states = self.backbone(input_ids=input_ids, attention_mask=shown).last_hidden_state
         if self.pooling is Pooling.cls:
             pooled = states[:, 0].float()
         elif attention_mask is None:

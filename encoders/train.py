@@ -148,7 +148,7 @@ def _fine_tune(
     epochs = -(-settings.max_steps // settings.validate_every)
     result = fit(
         module, checkpoints, max_epochs=epochs, patience=settings.patience, monitor=MONITORED,
-        device=resolve_device(config.device), console=console, devices=settings.devices,
+        device=resolve_device(config.device), console=console, devices=config.devices,
     )  # fmt: skip
     merge_adapters(encoder)
     if result.best < before:

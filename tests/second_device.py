@@ -197,11 +197,11 @@ class _Crossing(torch.autograd.Function):
         return _Crossing.forward(ctx, gradients[0], ctx.back), None
 
 
-def _move(value: Tensor, to_second: bool) -> Tensor:
+def _move(value: Tensor, to_second: bool, waits: bool = True) -> Tensor:
     """Return a tensor on the device asked for, itself where it is there already."""
     if isinstance(value, DeviceTensor) == to_second:
         return value
-    if value.dim() > 0 or not to_second:
+    if not to_second or (waits and value.dim() > 0):
         _host_copy("Tensor.to" if to_second else "Tensor.cpu")
     moved: Tensor = _Crossing.apply(value, to_second)  # type: ignore[no-untyped-call]
     return moved
@@ -299,7 +299,8 @@ def _to(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
         device = wanted.get("device")
         moved = self
         if device is not None and torch.device(device).type in (DEVICE.type, "cpu"):
-            moved = _move(self, _is_second(wanted.pop("device")))
+            # A copy that nobody waits for is none that stops the host.
+            moved = _move(self, _is_second(wanted.pop("device")), waits=not wanted.get("non_blocking"))
         return original(moved, **wanted) if wanted else moved
 
     return to

@@ -111,6 +111,10 @@ def test_configurations_are_frozen() -> None:
         ("data.item=x", "unknown config key 'data.item'; did you mean 'items'?"),
         ("usr_encoder.dim=3", "unknown config key 'usr_encoder.dim'; did you mean 'user_encoder'?"),
         ("text_encoder.max_step=3", "unknown config key 'text_encoder.max_step'; did you mean 'max_steps'?"),
+        (
+            "text_encoder.devices=2",
+            "is now devices, for the towers too: write devices=0 for every GPU",
+        ),
         ("data.filters.k_core=3", "unknown config key 'data.filters.k_core'; did you mean 'kcore'?"),
         ("zzz=1", "unknown config key 'zzz'"),
         ("+zzz=1", "unknown config key 'zzz'"),

@@ -57,5 +57,5 @@ def dealt(rows: np.ndarray) -> np.ndarray:
 
 def collected(own: Tensor, count: int) -> Tensor:
     """Return what the processes have made of their shares, [count, ...], in the order before `dealt`."""
-    ranks = place()[1]
-    return gathered(own).unflatten(0, (ranks, -1)).transpose(0, 1).flatten(0, 1)[:count]
+    by_rank = gathered(own).view(place()[1], len(own), *own.shape[1:])
+    return by_rank.transpose(0, 1).flatten(0, 1)[:count]

@@ -42,7 +42,7 @@ def gathered(own: Tensor) -> Tensor:
     rank, ranks = place()
     if ranks == 1:
         return own
-    whole: Tensor = _Gathered.apply(own, rank, ranks)
+    whole: Tensor = _Gathered.apply(own, rank, ranks)  # type: ignore[no-untyped-call]
     return whole
 
 

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from conf.clients import RecommendBatchConfig, RecommendConfig
 from conf.encoders import TextEncoderConfig, UserEncoderConfig
 from conf.errors import InputError, closest
+from conf.overrides import split_overrides
 from conf.schema import (
     CandidateConfig,
     DataConfig,
@@ -187,7 +188,10 @@ def compose_command(command: str, overrides: list[str]) -> Any:  # noqa: ANN401 
     GlobalHydra.instance().clear()
     with initialize_config_module("conf", version_base="1.3"):
         try:
-            config = compose(command, overrides=overrides)
+            usual, other = split_overrides(overrides)
+            config = compose(command, overrides=usual)
+            for key, value in other.items():
+                OmegaConf.update(config, key, value)
         except (HydraException, OmegaConfBaseException) as error:
             raise InputError(_one_line(error, compose(command))) from error
     return to_typed(config)

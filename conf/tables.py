@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -29,6 +30,15 @@ class Adapter(Enum):
     yoochoose = "yoochoose"
 
 
+class Duplicates(Enum):
+    """Which of several rows of an item stays."""
+
+    first = "first"
+    last = "last"
+    newest = "newest"
+    """By `updated_at`, else by `created_at`."""
+
+
 @dataclass(frozen=True)
 class FilterConfig:
     """Optional cleaning of events, applied in this order: duplicates, bots, k-core."""
@@ -44,6 +54,13 @@ class FilterConfig:
         """Check ranges."""
         require(self.max_user_events >= 0, "data.filters.max_user_events must be 0 or more")
         require(self.kcore >= 0, "data.filters.kcore must be 0 or more")
+
+
+def _flat(columns: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in columns.items():
+        flat |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value}
+    return flat
 
 
 def _is_encoding(name: str) -> bool:
@@ -72,6 +89,10 @@ class DataConfig:
     properties: dict[str, str] = field(default_factory=dict)
     """Items in long form, a row per item and property: `{name: COLUMN, value: COLUMN}` and, where the newest
     value counts, `time: COLUMN`."""
+    parent: str | None = None
+    """Column of the items that names their product: what a variant lacks it takes from the product's row."""
+    duplicates: Duplicates | None = None
+    """Which of several rows of an item stays; null keeps the first, and stops where more than 5 % differ."""
     text_fields: list[str] = field(default_factory=list)
     """Columns that make an item's text, in order; empty takes every string column but ids."""
     user_column: str | None = None
@@ -101,6 +122,8 @@ class DataConfig:
         require(0.0 <= self.max_reject_fraction <= 1.0, "data.max_reject_fraction must lie in 0..1")
         require(self.max_text_chars > 0, "data.max_text_chars must be positive")
         at_least(0, self, "data.", "line_kcore")
+        # `data.columns.items.item_id=sku` makes a mapping in a mapping: the same as `{items.item_id: sku}`.
+        object.__setattr__(self, "columns", _flat(self.columns))
         for table in self.without_header:
             require(
                 table in ("items", "events"), f"data.without_header: '{table}' is neither items nor events"

@@ -18,6 +18,15 @@ _SECONDS_LIMIT = 10**11
 """Unix seconds below this (year 5138); beyond are milliseconds, then micro- and nanoseconds."""
 
 
+_SHORTENED = r"^\s*\d(?:[.,]\d+)?E\+\d{2,3}\s*$"
+"""How spreadsheets write a number of more than 11 or 15 digits; the others are lost."""
+
+
+def shortened(name: str, dtype: pl.DataType) -> pl.Expr:
+    """Whether an id is a long number that a spreadsheet has shortened, `4.01234E+12`."""
+    return pl.col(name).str.contains(_SHORTENED) if dtype == pl.String else pl.lit(False)
+
+
 def string_id(name: str, dtype: pl.DataType) -> pl.Expr:
     """Read an id: text without surrounding blanks, whole numbers without `.0`; blank and NaN become null."""
     column = pl.col(name)

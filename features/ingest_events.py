@@ -11,7 +11,7 @@ from conf.errors import InputError
 from conf.schema import DataConfig
 from features import rejects as why
 from features import schema
-from features.cleaning import number, present, string_id, unix_seconds, whole_number
+from features.cleaning import number, present, shortened, string_id, unix_seconds, whole_number
 from features.columns import require_columns
 from features.filters import apply_filters
 from features.privacy import Pseudonyms
@@ -19,6 +19,7 @@ from features.readers import FILE, MALFORMED, ROW, RawTable, readable
 
 _AT = "__at"
 _REASON = "__reason"
+_SHORT_USER, _SHORT_ITEM = "__short_user", "__short_item"
 _NUMBERS = ("value", "quantity")
 OTHER_KINDS = "*"
 """In `data.event_weights`: every kind that is not named."""
@@ -110,6 +111,10 @@ def _readings(
     if "event_id" in types:
         read["event_id"] = string_id("event_id", types["event_id"])
     columns = [e.alias(f"__{name}") for name, e in read.items()]
+    columns += [
+        shortened(schema.USER_ID, types[schema.USER_ID]).alias(_SHORT_USER),
+        shortened(schema.ITEM_ID, types[schema.ITEM_ID]).alias(_SHORT_ITEM),
+    ]
     columns += [present(name, types[name]).alias(f"__given_{name}") for name in checked]
     raw = [c for c in why.KEYS if c in types and c != schema.USER_ID]
     spoiled = pl.col(MALFORMED) if MALFORMED in types else pl.lit(None, dtype=pl.String)
@@ -126,6 +131,8 @@ def _reason(config: DataConfig, checked: list[str]) -> pl.Expr:
         (pl.col(MALFORMED).is_not_null(), why.malformed(pl.col(MALFORMED))),
         (pl.col("__user_id").is_null(), pl.lit(why.MISSING_USER)),
         (pl.col("__item_id").is_null(), pl.lit(why.MISSING_ITEM)),
+        (pl.col(_SHORT_USER), pl.lit(why.SHORTENED_USER)),
+        (pl.col(_SHORT_ITEM), pl.lit(why.SHORTENED_ITEM)),
         (pl.col("__event").is_null(), pl.lit(why.MISSING_EVENT)),
     ]
     if config.event_weights and OTHER_KINDS not in config.event_weights:

@@ -11,11 +11,26 @@ from conf.errors import InputError
 from conf.schema import DataConfig
 from features import rejects as why
 from features import schema
-from features.cleaning import infer_types, number, plain_attributes, present, string_id, unix_seconds
+from features.cleaning import (
+    infer_types,
+    number,
+    plain_attributes,
+    present,
+    shortened,
+    string_id,
+    unix_seconds,
+)  # fmt: skip
 from features.columns import require_columns
+from features.duplicates import inherit, without_an_id
+from features.duplicates import repeats as repeated
 from features.readers import BOOKKEEPING, FILE, MALFORMED, ROW, RawTable, readable
 from features.text import TextTemplate, render_catalogue
 from features.text_fields import choose_text_fields, is_id_name
+
+_FORMAT_AS_TEXT = (
+    " (a spreadsheet has written a long number as 4.01234E+12, and its last digits are not in the file; "
+    "format the column as text or as a whole number there and export it again)"
+)
 
 
 @dataclass(frozen=True)
@@ -58,22 +73,6 @@ def _contract_types(
     return typed, warnings
 
 
-def _repeats(frame: pl.DataFrame) -> pl.Series:
-    """Return why a row repeats an earlier item, or null, [rows]."""
-    lists = [pl.col(c).list.join("\x1f") for c, t in frame.schema.items() if isinstance(t, pl.List)]
-    flat = frame.with_columns(lists).select(
-        pl.col(schema.ITEM_ID), pl.struct(pl.exclude(FILE, ROW)).rank("dense").alias("content")
-    )
-    first = pl.col("content").first().over(schema.ITEM_ID)
-    return flat.select(
-        pl.when(pl.col(schema.ITEM_ID).is_first_distinct())
-        .then(None)
-        .when(pl.col("content") == first)
-        .then(pl.lit(why.REPEATED_ITEM))
-        .otherwise(pl.lit(why.CONFLICTING_ITEM))
-    ).to_series()
-
-
 def ingest_items(table: RawTable, config: DataConfig, text_fields: Sequence[str]) -> ItemTable:
     """Validate the items table and render every item's text.
 
@@ -97,18 +96,24 @@ def ingest_items(table: RawTable, config: DataConfig, text_fields: Sequence[str]
         raise InputError(f"{table.name}: no data rows")
     if MALFORMED not in raw.columns:
         raw = raw.with_columns(pl.lit(None, dtype=pl.String).alias(MALFORMED))
+    if config.parent is not None:
+        raw = inherit(raw, config.parent, table.name)
     typed, warnings = _contract_types(raw, table.untyped, text_fields)
     typed = typed.with_columns(string_id(schema.ITEM_ID, raw.schema[schema.ITEM_ID]).alias(schema.ITEM_ID))
     bad = typed.select(
         pl.when(pl.col(MALFORMED).is_not_null())
         .then(why.malformed(pl.col(MALFORMED)))
+        .when(without_an_id(typed, config.parent))
+        .then(pl.lit(why.NO_ITEM))
+        .when(raw.select(shortened(schema.ITEM_ID, raw.schema[schema.ITEM_ID])).to_series())
+        .then(pl.lit(why.SHORTENED_ITEM))
         .when(pl.col(schema.ITEM_ID).is_null())
         .then(pl.lit(why.MISSING_ITEM))
         .alias(why.REASON)
     ).to_series()
     good = bad.is_null()
     plain, left_out = plain_attributes(typed.drop(MALFORMED))
-    repeats = _repeats(plain.filter(good))
+    repeats = repeated(plain.filter(good), raw.filter(good), config.duplicates, table.name)
     rejected = pl.concat(
         [typed.with_columns(bad).filter(~good), typed.filter(good).with_columns(repeats.alias(why.REASON))]
     )
@@ -117,7 +122,8 @@ def ingest_items(table: RawTable, config: DataConfig, text_fields: Sequence[str]
         .sort(FILE, ROW)
         .select(why.reject_columns("items", pl.col(why.REASON), {schema.ITEM_ID: pl.col(schema.ITEM_ID)}))
     )
-    why.check_fraction(rejected, raw.height, config.max_reject_fraction, table.name)
+    hint = _FORMAT_AS_TEXT if why.SHORTENED_ITEM in rejected[why.REASON] else ""
+    why.check_fraction(rejected, raw.height, config.max_reject_fraction, table.name, hint)
     items = plain.filter(good).filter(repeats.is_null()).drop(FILE, ROW)
     if items.is_empty():
         raise InputError(f"{table.name}: none of {raw.height:,} rows is a usable item")

@@ -28,10 +28,22 @@ BAD_TIMESTAMP = "bad timestamp"
 BAD_ORDER = "bad order"
 NO_POSITION = "neither timestamp nor order"
 UNKNOWN_ITEM = "unknown item"
+SHORTENED_ITEM = "item_id shortened by a spreadsheet"
+SHORTENED_USER = "user_id shortened by a spreadsheet"
+NO_ITEM = "no item of its own"
+"""A row without item_id that only adds to a product with variants."""
 REPEATED_ITEM = "duplicate item_id, same content"
 CONFLICTING_ITEM = "duplicate item_id, different content"
-_HARMLESS = (REPEATED_ITEM, CONFLICTING_ITEM)
-"""Left out and listed, but not held against `max_reject_fraction`: the first row of the item stays."""
+_HARMLESS = (REPEATED_ITEM, CONFLICTING_ITEM, NO_ITEM)
+"""Left out and listed, but not held against `max_reject_fraction`: another row of the item stays."""
+_SHOWN_KEY = {
+    UNKNOWN_ITEM: schema.ITEM_ID,
+    BAD_TIMESTAMP: schema.TIMESTAMP,
+    BAD_ORDER: schema.ORDER,
+    SHORTENED_ITEM: schema.ITEM_ID,
+    SHORTENED_USER: schema.USER_ID,
+}
+"""Reason -> the raw value that a message shows beside it."""
 _SHOWN = 10
 
 
@@ -81,10 +93,9 @@ def check_fraction(rejects: pl.DataFrame, rows: int, limit: float, name: str, hi
         return
     reasons = ", ".join(f"{reason} ({count:,})" for reason, count in list(count_reasons(bad).items())[:5])
     first = [
-        f"  {file} row {row}: {reason}" + (f" '{item}'" if reason == UNKNOWN_ITEM else "")
-        for file, row, reason, item in bad.select("file", "row", REASON, schema.ITEM_ID)
-        .head(_SHOWN)
-        .iter_rows()
+        f"  {row['file']} row {row['row']}: {row[REASON]}"
+        + (f" '{row[_SHOWN_KEY[row[REASON]]]}'" if row[REASON] in _SHOWN_KEY else "")
+        for row in bad.head(_SHOWN).iter_rows(named=True)
     ]
     raise InputError(
         f"{name}: {bad.height:,} of {rows:,} rows rejected, more than data.max_reject_fraction={limit:g}: "

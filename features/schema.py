@@ -11,6 +11,8 @@ TIMESTAMP: Final = "timestamp"
 ORDER: Final = "order"
 PRICE: Final = "price"
 CREATED_AT: Final = "created_at"
+UPDATED_AT: Final = "updated_at"
+"""When a row of the items was written, for `data.duplicates=newest`; an attribute like any other."""
 TEXT: Final = "item_text"
 """Rendered item text in items.parquet."""
 

@@ -263,7 +263,7 @@ def test_every_reject_reason_is_documented() -> None:
         for name, value in vars(rejects).items()
         if name.isupper() and isinstance(value, str) and " " in value
     ]
-    assert len(reasons) == 9
+    assert len(reasons) == 12
     assert [reason for reason in reasons if f"`{reason}`" not in page] == []
 
 

@@ -1,0 +1,80 @@
+"""Overrides as users type them: written so that they can be pasted, read where Hydra's grammar gives up."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+
+import yaml  # type: ignore[import-untyped]
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./*-]*(?: [A-Za-z0-9_./-]+)*")
+_RESERVED = frozenset(("true", "false", "null", "nan", "inf", "yes", "no", "on", "off", "y", "n"))
+_SETTING = re.compile(r"(?s)([A-Za-z_][\w.]*)=(.*)")
+
+
+def _word(value: object) -> str:
+    if not isinstance(value, str):
+        return str(value).lower() if isinstance(value, bool) else str(value)
+    if _PLAIN.fullmatch(value) and value.lower() not in _RESERVED:
+        return value
+    if "'" not in value:
+        return f"'{value}'"
+    return '"' + value.replace('"', '\\"') + '"'
+
+
+def written(value: object) -> str:
+    """Write a value of an override: a number, a text, a list or a mapping."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_word(k)}: {written(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ", ".join(written(v) for v in value) + "]"
+    return _word(value)
+
+
+def override(key: str, value: object) -> str:
+    """Write an override as it is typed in a shell, in quotes where it needs them.
+
+    Args:
+        key: e.g. `data.columns`.
+        value: what to set it to.
+    """
+    return shlex.quote(f"{key}={written(value)}")
+
+
+def split_overrides(overrides: Sequence[str]) -> tuple[list[str], dict[str, object]]:
+    """Set apart the overrides that Hydra's grammar cannot read, and read them as YAML.
+
+    The grammar knows no letters but A to Z outside quotes, no `~` and no brackets in a path, and no quotes in
+    the keys of a mapping: `data.items=Käufe[2024].csv` and `data.columns={items.größe: size}` are such.
+
+    Returns:
+        What is left for Hydra, and key -> value of the others.
+    """
+    parser = OverridesParser.create()
+    usual: list[str] = []
+    other: dict[str, object] = {}
+    for text in overrides:
+        try:
+            parser.parse_override(text)
+        except HydraException:
+            setting = _SETTING.fullmatch(text)
+            if setting is not None:
+                value = _yaml(setting.group(2))
+                if value is not None:
+                    other[setting.group(1)] = value
+                    continue
+        usual.append(text)
+    return usual, other
+
+
+def _yaml(text: str) -> object:
+    """Read a mapping, a list or a text; None where it is none of these."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        # A folder may be called [2024]; a mapping that does not close is a slip.
+        return text if re.match(r"\[[^\[\]]*\][^,\]]", text) else None
+    return value if isinstance(value, dict | list) else text

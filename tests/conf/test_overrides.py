@@ -1,0 +1,57 @@
+"""What messages tell users to type is what the command line reads."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from conf.compose import compose_command
+from conf.errors import InputError
+from conf.overrides import override
+
+NAMES = [
+    "sku", "Product ID", "Preis (EUR)", "Größe", "a,b", "a: b", "a=b", "x{y}", "[z]", "it's", 'say "hi"',
+    "a\\b", "#", "1", "12.5", "true", "null", "$oid", "_id.$oid", "~x", "Käufe & Co", "50 % off", "названия", "a  b",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_column_of_any_name_can_be_mapped(name: str) -> None:
+    [typed] = shlex.split(override("data.columns", {"items.item_id": name, "user_id": ["a", name]}))
+    config = compose_command("prepare", [typed])
+    assert config.data.columns == {"items.item_id": name, "user_id": ["a", name]}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_a_kind_of_any_name_can_be_weighed(kind: str) -> None:
+    [typed] = shlex.split(override("data.event_weights", {kind: 0.5, "view": 1}))
+    assert compose_command("prepare", [typed]).data.event_weights == {kind: 0.5, "view": 1.0}
+
+
+@pytest.mark.parametrize(
+    "path", ["~/shop.csv", "Käufe/Größen.csv", "sales[2024].csv", "[2024]/a.csv", "a b/c (1).csv"]
+)
+def test_paths_may_hold_what_shells_let_through(path: str) -> None:
+    assert compose_command("prepare", [f"data.items={path}"]).data.items == path
+    [typed] = shlex.split(override("data.items", path))
+    assert compose_command("prepare", [typed]).data.items == path
+
+
+def test_the_dotted_form_of_a_mapping_is_the_same() -> None:
+    dotted = compose_command("prepare", ["data.columns.items.item_id=sku", "data.columns.user_id=customer"])
+    assert dotted.data.columns == {"items.item_id": "sku", "user_id": "customer"}
+
+
+def test_a_later_mapping_adds_to_an_earlier_one() -> None:
+    config = compose_command(
+        "prepare", ["data.columns={user_id: customer}", "data.columns={items.größe: size}"]
+    )
+    assert config.data.columns == {"user_id": "customer", "items.größe": "size"}
+
+
+@pytest.mark.parametrize("text", ["data.columns={a: b", "data.größe=3", "data.items=[a.csv", "x y"])
+def test_what_no_grammar_reads_is_still_one_line(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        compose_command("prepare", [text])
+    assert "\n" not in str(caught.value)

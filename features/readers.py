@@ -12,8 +12,11 @@ from pathlib import Path
 import polars as pl
 
 from conf.errors import InputError
+from features.containers import WORKBOOKS, expand, split, unpacked
 from features.conversions import in_utf8, marked_encoding, scratch_file
+from features.feed_xml import read_feed
 from features.quoting import head, records, rewrite, survey
+from features.spreadsheets import sheet_table
 
 FILE = "__file"
 """Added column: path as given by the user (an Enum in the order of the files)."""
@@ -34,7 +37,10 @@ _PREAMBLE = 50
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
 _PARQUET = (".parquet", ".pq")
 _ARROW = (".arrow", ".ipc", ".feather")
-_KNOWN = (*_TEXT_FORMATS, *_JSON_LINES, *_PARQUET, *_ARROW)
+_XML = ".xml"
+_KNOWN = (*_TEXT_FORMATS, *_JSON_LINES, *_PARQUET, *_ARROW, *WORKBOOKS, _XML)
+_UNTYPED = (*_TEXT_FORMATS, *WORKBOOKS, _XML)
+"""Formats whose cells are read as text."""
 _FALLBACK_SAMPLE = 100_000
 """Valid lines that the columns of a JSON Lines file with broken lines are inferred from."""
 
@@ -102,12 +108,14 @@ def resolve_paths(source: object, setting: str) -> list[str]:
         if not isinstance(entry, str | Path) or not str(entry):
             raise InputError(f"{setting}: '{entry}' is not a path")
         path = Path(entry).expanduser()
-        if path.is_file():
+        if (inside := expand(path, setting, _KNOWN)) is not None:
+            found.extend(inside)
+        elif path.is_file():
             found.append(str(path))
         elif path.is_dir():
             raise InputError(f"{setting}: {path} is a folder; name its files, e.g. {path}/*.parquet")
         elif matches := sorted(m for m in glob.glob(str(path), recursive=True) if Path(m).is_file()):
-            found.extend(matches)
+            found.extend(file for m in matches for file in expand(m, setting, _KNOWN) or [m])
         else:
             raise InputError(f"{setting}: no such file: {path} (looked from {Path.cwd()})")
     twice = next((p for i, p in enumerate(found) if p in found[:i]), None)
@@ -118,7 +126,8 @@ def resolve_paths(source: object, setting: str) -> list[str]:
 
 def _format(path: str, setting: str) -> str:
     """Return the lower-case extension that decides the format, without a compression suffix."""
-    suffixes = [s.lower() for s in Path(path).suffixes]
+    file = split(path)[0]
+    suffixes = [s.lower() for s in Path(file if file.lower().endswith(WORKBOOKS) else path).suffixes]
     if suffixes and suffixes[-1] in _COMPRESSED:
         suffixes.pop()
         allowed: tuple[str, ...] = (*_TEXT_FORMATS, *_JSON_LINES)
@@ -127,7 +136,7 @@ def _format(path: str, setting: str) -> str:
     if not suffixes or suffixes[-1] not in allowed:
         raise InputError(
             f"{setting}: {path}: unknown format; the extension must be one of {', '.join(_KNOWN)} "
-            "(text formats also with .gz or .zst)"
+            "(text formats also with .gz or .zst, all of them in a .zip)"
         )
     return suffixes[-1]
 
@@ -235,6 +244,27 @@ def _scan_broken_json_lines(path: str) -> pl.LazyFrame:
     )
 
 
+def _scan(path: str, extension: str, setting: str, options: TextOptions) -> pl.LazyFrame:
+    """Scan one file with `ROW` and `MALFORMED`, whatever its format."""
+    if extension in WORKBOOKS:
+        file, sheet = split(path)
+        frame = sheet_table(file, sheet, setting, ROW).lazy()
+        return frame.with_columns(pl.lit(None, dtype=pl.String).alias(MALFORMED))
+    local = unpacked(path)
+    if Path(local).stat().st_size == 0:
+        raise InputError(f"{setting}: {path} is empty")
+    if extension in _TEXT_FORMATS:
+        return _scan_text(local, extension, options)
+    if extension in _JSON_LINES:
+        return _scan_json_lines(local)
+    if extension == _XML:
+        frame = read_feed(local).with_row_index(ROW, offset=1).lazy()
+    else:
+        scan = pl.scan_parquet if extension in _PARQUET else pl.scan_ipc
+        frame = scan(local, row_index_name=ROW, row_index_offset=1)
+    return frame.with_columns(pl.lit(None, dtype=pl.String).alias(MALFORMED))
+
+
 def scan_table(source: object, setting: str, options: TextOptions = _AS_USUAL) -> RawTable:
     """Scan the files of one table without reading them.
 
@@ -255,17 +285,8 @@ def scan_table(source: object, setting: str, options: TextOptions = _AS_USUAL) -
     for path in paths:
         extension = _format(path, setting)
         with readable(f"{setting}: {path}"):
-            if Path(path).stat().st_size == 0:
-                raise InputError(f"{setting}: {path} is empty")
-            if extension in _TEXT_FORMATS:
-                untyped = True
-                frame = _scan_text(path, extension, options)
-            elif extension in _JSON_LINES:
-                frame = _scan_json_lines(path)
-            else:
-                scan = pl.scan_parquet if extension in _PARQUET else pl.scan_ipc
-                frame = scan(path, row_index_name=ROW, row_index_offset=1)
-                frame = frame.with_columns(pl.lit(None, dtype=pl.String).alias(MALFORMED))
+            untyped = untyped or extension in _UNTYPED
+            frame = _scan(path, extension, setting, options)
             frame = frame.with_columns(pl.lit(path, dtype=pl.String).cast(names).alias(FILE))
             frame.collect_schema()
         frames.append(frame)

@@ -9,9 +9,11 @@ from pathlib import Path
 import polars as pl
 
 from conf.errors import InputError
+from conf.schema import DataConfig
 from features import schema
 from features.cleaning import string_id
-from features.readers import FILE, MALFORMED, ROW, RawTable, readable
+from features.containers import unpacked
+from features.readers import FILE, MALFORMED, ROW, RawTable, TextOptions, readable
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,11 @@ class Sources:
     """Text fields that suit this data set; `data.text_fields` overrides them."""
     dropped: dict[str, int] = field(default_factory=dict)
     """Rows that the adapter left out on purpose, by reason."""
+
+
+def text_options(config: DataConfig, table: str) -> TextOptions:
+    """Return how the text files of `items` or `events` are written, as the settings say."""
+    return TextOptions(header=table not in config.without_header, encoding=config.encoding)
 
 
 def table_of(frame: pl.DataFrame, file: str, name: str) -> RawTable:
@@ -81,14 +88,14 @@ def ids_of(events: RawTable) -> pl.DataFrame:
 
 def first_line(path: str) -> str:
     """Return the first line of a text file without its end."""
-    with Path(path).open(encoding="utf-8", errors="replace") as file:
+    with Path(unpacked(path)).open(encoding="utf-8", errors="replace") as file:
         return file.readline().rstrip("\r\n")
 
 
 def scan_headerless(path: str, names: Sequence[str], separator: str) -> pl.LazyFrame:
     """Scan an unquoted text file without a header, every column a string; rows are numbered from 1."""
     frame = pl.scan_csv(
-        path,
+        unpacked(path),
         has_header=False,
         separator=separator,
         quote_char=None,

@@ -16,6 +16,7 @@ from features.adapters.otto import read_otto
 from features.adapters.recbole import read_recbole
 from features.adapters.retailrocket import read_retailrocket
 from features.adapters.yoochoose import read_yoochoose
+from features.containers import file_of
 from features.platforms import read_ga4, read_merchant_feed, read_shopify, read_woocommerce
 from features.readers import resolve_paths
 from features.sources import Sources
@@ -32,7 +33,8 @@ def source_files(config: DataConfig) -> list[Path]:
     if config.adapter is Adapter.completejourney:
         return packaged_files()
     named = ((config.items, "data.items"), (config.events, "data.events"))
-    return [Path(path) for source, setting in named if source for path in resolve_paths(source, setting)]
+    paths = [path for source, setting in named if source for path in resolve_paths(source, setting)]
+    return list(dict.fromkeys(file_of(path) for path in paths))
 
 
 def read_sources(config: DataConfig, seed: int) -> Sources:

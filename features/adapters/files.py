@@ -7,8 +7,8 @@ from conf.schema import DataConfig
 from features import schema
 from features.columns import items_of_log, map_columns, sources_of
 from features.long_form import items_of_properties
-from features.readers import RawTable, TextOptions, scan_table
-from features.sources import Sources
+from features.readers import RawTable, scan_table
+from features.sources import Sources, text_options
 
 
 def _wide(items: RawTable, config: DataConfig) -> RawTable:
@@ -21,10 +21,6 @@ def _wide(items: RawTable, config: DataConfig) -> RawTable:
     )
 
 
-def _options(config: DataConfig, table: str) -> TextOptions:
-    return TextOptions(header=table not in config.without_header, encoding=config.encoding)
-
-
 def read_files(config: DataConfig) -> Sources:
     """Scan the configured items and events tables.
 
@@ -33,12 +29,12 @@ def read_files(config: DataConfig) -> Sources:
     """
     if config.items is None:
         raise InputError("data.items is not set: give the items table, e.g. data.items=shop/items.csv")
-    items = scan_table(config.items, "data.items", _options(config, "items"))
+    items = scan_table(config.items, "data.items", text_options(config, "items"))
     if config.properties:
         items = _wide(items, config)
     events = None
     if config.events is not None:
-        events = scan_table(config.events, "data.events", _options(config, "events"))
+        events = scan_table(config.events, "data.events", text_options(config, "events"))
     if config.items == config.events:
         items = items_of_log(items, config.columns)
     mapped_items, mapped_events = map_columns(items, events, config.columns)

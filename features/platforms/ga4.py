@@ -20,7 +20,7 @@ from features.cleaning import unix_seconds
 from features.columns import map_columns
 from features.platforms.parts import Columns
 from features.readers import BOOKKEEPING, RawTable, readable, scan_table
-from features.sources import Sources, table_of
+from features.sources import Sources, table_of, text_options
 
 _UNSET = ("(not set)", "(not provided)", "")
 _CATEGORIES = ("item_category", "item_category2", "item_category3", "item_category4", "item_category5")
@@ -87,7 +87,7 @@ def read_ga4(config: DataConfig) -> Sources:
         raise InputError(
             "data=ga4: set data.events='events_*.jsonl' (or Parquet), and data.items if there is a catalogue"
         )
-    log = _per_item(scan_table(config.events, "data.events"))
+    log = _per_item(scan_table(config.events, "data.events", text_options(config, "events")))
     names = [field for field in ("item_id", "item_name") if field in log.columns]
     if not names:
         raise InputError(f"{log.name}: its items have neither item_id nor item_name")
@@ -102,7 +102,9 @@ def read_ga4(config: DataConfig) -> Sources:
     lines = log.frame.select(chosen)
     if config.items is not None:
         items, events = map_columns(
-            scan_table(config.items, "data.items"), replace(log, frame=lines), config.columns
+            scan_table(config.items, "data.items", text_options(config, "items")),
+            replace(log, frame=lines),
+            config.columns,
         )
         assert items is not None
         return Sources(items, events)

@@ -17,7 +17,7 @@ from features import schema
 from features.columns import map_columns, require_columns
 from features.platforms.parts import Columns, flag
 from features.readers import BOOKKEEPING, RawTable, scan_table
-from features.sources import Sources
+from features.sources import Sources, text_options
 
 _TEXTS = (
     "title", "brand", "product_type", "google_product_category", "color", "size", "material", "pattern",
@@ -43,8 +43,12 @@ def read_merchant_feed(config: DataConfig) -> Sources:
     """
     if config.items is None:
         raise InputError("data=merchant_feed: set data.items=feed.xml (or .tsv) and data.events=EVENTS")
-    feed = _plain_names(scan_table(config.items, "data.items"))
-    events = None if config.events is None else scan_table(config.events, "data.events")
+    feed = _plain_names(scan_table(config.items, "data.items", text_options(config, "items")))
+    events = (
+        None
+        if config.events is None
+        else scan_table(config.events, "data.events", text_options(config, "events"))
+    )
     require_columns(feed, ("title",), "items")
     columns = Columns(feed)
     frame = feed.frame

@@ -31,7 +31,7 @@ from features.platforms.parts import (
     named_values,
 )
 from features.readers import RawTable, readable, scan_table
-from features.sources import Sources
+from features.sources import Sources, text_options
 
 _TEXTS = ("title", "brand", "categories", "attributes", "tags", "short_description", "description")
 _SHARED = ("brand", "categories", "tags", "short_description", "description", "image")
@@ -189,14 +189,14 @@ def read_woocommerce(config: DataConfig) -> Sources:
     """
     if config.items is None:
         raise InputError("data=woocommerce: set data.items=wc-product-export.csv and data.events=orders.csv")
-    products = scan_table(config.items, "data.items")
+    products = scan_table(config.items, "data.items", text_options(config, "items"))
     dropped: dict[str, int] = {}
     with readable(products.name):
         items = _products(products, dropped)
     events = None
     raw_events: list[str] = []
     if config.events is not None:
-        orders = scan_table(config.events, "data.events")
+        orders = scan_table(config.events, "data.events", text_options(config, "events"))
         raw_events = orders.columns
         with readable(orders.name):
             lines = _lines(orders, items, dropped).drop(LINE_ID, LINE_NAME)

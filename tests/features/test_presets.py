@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import polars as pl
@@ -319,3 +320,43 @@ def test_ga4_as_parquet(preset: Preset) -> None:
     assert preset("ga4", f"data.events={path}").info["kind_counts"] == {
         "add_to_cart": 1, "click": 0, "purchase": 2, "view": 2,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("feed", ["feed.xml", "feed.tsv"])
+def test_merchant_feed(feed: str, preset: Preset) -> None:
+    folder = FILES / "merchant_feed"
+    done = preset("merchant_feed", f"data.items={folder}/{feed}", f"data.events={folder}/events.csv")
+    items = done.table("items")
+    assert items.select("item_id", "title", "price", "in_stock", "product", "color", "size").rows() == [
+        ("TV-55", 'TV 55" flat', 1299.0, True, None, None if feed == "feed.xml" else "black", None),
+        ("BOOT-38", "Rubber boots", 39.9, False, "BOOT", "green", "38"),
+    ]
+    assert items["item_text"][0].startswith('TV 55" flat. Brand: Acme. ')
+    assert items["item_text"][0].endswith('Description: A television, "smart" & flat.')
+    assert done.table("events").select(*EVENT).rows() == [
+        ("anna", "TV-55", "view", 1714557600),
+        ("anna", "BOOT-38", "purchase", 1714557840),
+    ]
+
+
+def test_analytics_beside_a_feed(preset: Preset) -> None:
+    feed = preset.shop.write("feed.tsv", "id\ttitle\nBOOT\tRubber boots\nHAT\tRain hat\n")
+    done = preset("ga4", f"data.items={feed}", f"data.events={FILES}/ga4/events_20240501.jsonl")
+    assert done.table("items")["item_id"].to_list() == ["BOOT", "HAT"] and done.info["events"] == 5
+
+
+def test_benchmarks_are_read_out_of_their_archives(preset: Preset) -> None:
+    archive = preset.shop.folder / "MINDsmall_train.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for name in ("news.tsv", "behaviors.tsv"):
+            file.write(FILES / "mind" / name, f"MINDsmall_train/{name}")
+    inside = f"{archive}/MINDsmall_train"
+    done = preset("mind", f"data.items={inside}/news.tsv", f"data.events={inside}/behaviors.tsv")
+    assert done.info["items"] == 3 and done.info["events"] == 5
+
+
+def test_a_platforms_file_in_another_encoding(preset: Preset) -> None:
+    path = preset.shop.folder / "products.csv"
+    path.write_bytes("Handle;Title;Variant SKU;Variant Price\nhut;Grüner Hut;H1;9,90\n".encode("cp1252"))
+    done = preset("shopify", f"data.items={path}", "data.encoding=cp1252")
+    assert done.table("items").select("item_id", "title").rows() == [("H1", "Grüner Hut")]

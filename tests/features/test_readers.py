@@ -126,7 +126,7 @@ def test_a_file_named_twice_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.xlsx", b"x", "unknown format"),
+        ("t.docx", b"x", "unknown format"),
         ("t.parquet.gz", b"x", "unknown format"),
         ("t.csv", b"", "is empty"),
         ("t.parquet", b"not parquet", "cannot be read"),

@@ -1,0 +1,82 @@
+"""Sheets of workbooks (Excel, OpenDocument) as text, read by calamine through fastexcel."""
+
+from __future__ import annotations
+
+import shlex
+
+import polars as pl
+
+from conf.errors import InputError
+
+_LOOKED_AT = 50
+"""Rows at the top of a sheet among which the header is looked for."""
+
+
+def read_sheet(file: str, sheet: str | None, setting: str) -> tuple[pl.DataFrame, int]:
+    """Read a sheet, every cell as text: whole numbers without `.0`, dates in ISO form; blank cells are null.
+
+    Headings above the table are passed over: its header is the first row that is at least half as full as the
+    fullest.
+
+    Args:
+        file: the workbook.
+        sheet: its name, or None where there is one sheet with content alone.
+        setting: which setting names it, for messages.
+
+    Returns:
+        The rows below the header, blank ones included, and the number of rows above the first of them.
+
+    Raises:
+        InputError: fastexcel is missing, no such sheet, several sheets of which none is named, or an empty
+        one.
+    """
+    try:
+        import fastexcel
+    except ImportError as error:
+        raise InputError(f"{file}: spreadsheets need fastexcel: pip install 'shelfwise[xlsx]'") from error
+    try:
+        book = fastexcel.read_excel(file)
+        names = book.sheet_names
+        if sheet is not None and sheet not in names:
+            raise InputError(f"{setting}: no sheet '{sheet}' in {file}; it has {', '.join(names)}")
+        tables = {
+            name: book.load_sheet(name, header_row=None, dtypes="string").to_polars()
+            for name in (names if sheet is None else [sheet])
+        }
+    except fastexcel.FastExcelError as error:
+        raise InputError(f"{file}: cannot be read: {str(error).splitlines()[0]}") from error
+    filled = {name: table for name, table in tables.items() if table.height > 1}
+    if not filled:
+        raise InputError(f"{setting}: {file}: no rows in it")
+    if len(filled) > 1:
+        example = shlex.quote(f"{setting}={file}/{next(iter(filled))}")
+        raise InputError(
+            f"{setting}: {file} has several sheets ({', '.join(filled)}); name one, e.g. {example}"
+        )
+    cells = next(iter(filled.values()))
+    full = cells.head(_LOOKED_AT).select(pl.sum_horizontal(pl.all().is_not_null())).to_series()
+    widest = int(full.max() or 0)  # type: ignore[arg-type]
+    header = next(i for i, count in enumerate(full) if 2 * int(count) >= widest)
+    return cells, header + 1
+
+
+def sheet_table(file: str, sheet: str | None, setting: str, row: str) -> pl.DataFrame:
+    """Return a sheet as a table of text with its row numbers, the first below the header being 1.
+
+    Args:
+        file: the workbook.
+        sheet: its name, or None.
+        setting: for messages.
+        row: name of the column of row numbers.
+    """
+    cells, start = read_sheet(file, sheet, setting)
+    header = cells.row(start - 1)
+    names: list[str] = []
+    for place, name in enumerate(header, 1):
+        plain = " ".join(str(name).split()) if name is not None else ""
+        choices = (plain or f"column_{place}", f"{plain}_{place}")
+        names.append(next(c for c in choices if c not in names))
+    table = cells.slice(start).rename(dict(zip(cells.columns, names, strict=True)))
+    nameless = [n for n, given in zip(names, header, strict=True) if given is None and not table[n].count()]
+    table = table.drop(nameless).with_row_index(row, offset=1)
+    return table.filter(pl.any_horizontal(pl.exclude(row).is_not_null()))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from conf.encoders import TextEncoderConfig
 from encoders.device import CPU
@@ -89,9 +90,13 @@ def asked(dataset: Dataset, live: LiveItems) -> list[Request]:
     ]
 
 
+@pytest.mark.parametrize("many", [0, 10**6])
 def test_lists_are_those_of_the_cpu_before_and_after_items_change(
-    store: Path, dataset: Dataset, device: torch.device
+    store: Path, dataset: Dataset, device: torch.device, monkeypatch: pytest.MonkeyPatch, many: int
 ) -> None:
+    """Whether the device scores the few lists of this shop, or the compiled loops do."""
+    monkeypatch.setattr("encoders.towers.MANY", many)
+    monkeypatch.setattr("ranking.ranker.MANY", many)
     here = LiveItems(load_bundle(store, room=ROOM), ROOM)
     there = LiveItems(load_bundle(store, room=ROOM, device=device), ROOM)
     assert (here.current.device, there.current.device) == ("cpu", "cuda:0 Stand-in")
@@ -139,29 +144,47 @@ def test_encoder_towers_and_ranking_head_lie_on_the_device(store: Path, device: 
             assert all(isinstance(tensor, DeviceTensor) == (where != CPU) for tensor in kept)
 
 
+def counted(module: nn.Module) -> list[int]:
+    """Return a list that gets an element for every call of a module."""
+    calls: list[int] = []
+    module.register_forward_pre_hook(lambda *_: calls.append(1))
+    return calls
+
+
 @pytest.mark.parametrize("layers", [1, 2])
 def test_users_are_encoded_as_by_the_compiled_loop(
-    store: Path, dataset: Dataset, device: torch.device, layers: int
+    store: Path, dataset: Dataset, device: torch.device, monkeypatch: pytest.MonkeyPatch, layers: int
 ) -> None:
     torch.manual_seed(layers)
     vectors = load_bundle(store).recommender.arrays.item_vectors
     towers = Towers(8, len(vectors), 2, dim=16, layers=layers, heads=2, max_length=8).eval()
     batch = histories(dataset)
     expected = towers.encode(batch, vectors)
-    found = towers.to(device).encode(batch, vectors)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert not found[USERS].any() and found[USERS + 1].any()
+    calls = counted(towers.user_encoder.input_norm)
+    towers.to(device)
+    for many in (len(batch) + 1, len(batch)):
+        monkeypatch.setattr("encoders.towers.MANY", many)
+        found = towers.encode(batch, vectors)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        assert not found[USERS].any() and found[USERS + 1].any()
+    assert len(calls) == layers  # few histories go through the loop, which there is for one layer
 
 
-def test_candidates_are_scored_as_by_the_compiled_loop(device: torch.device) -> None:
+def test_candidates_are_scored_as_by_the_compiled_loop(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(0)
     ranker = Ranker([f"f{n}" for n in range(7)], [16, 8]).eval()
     ranker.fit_scale(np.exp(rng.normal(size=(500, 7))).astype(np.float32))
     ranker.calibration.copy_(torch.tensor([[0.5, -1.0], [2.0, 0.25]]))
     features = np.exp(rng.normal(size=(3, 70, 7))).astype(np.float32)
     scores, probabilities = ranker.score(features)
-    found, chances = ranker.to(device).score(features)
-    assert found.shape == (3, 70) and chances.shape == (3, 70, 2)
-    np.testing.assert_allclose(found, scores, atol=1e-5)
-    np.testing.assert_allclose(chances, probabilities, atol=1e-5)
-    assert ranker.logits(features[:, :0]).shape == (3, 0, 3)
+    calls = counted(ranker.to(device))
+    for many in (211, 210, 0):
+        monkeypatch.setattr("ranking.ranker.MANY", many)
+        found, chances = ranker.score(features)
+        assert found.shape == (3, 70) and chances.shape == (3, 70, 2)
+        np.testing.assert_allclose(found, scores, atol=1e-5)
+        np.testing.assert_allclose(chances, probabilities, atol=1e-5)
+        assert ranker.logits(features[:, :0]).shape == (3, 0, 3)
+    assert len(calls) == 3  # two with candidates, one without any

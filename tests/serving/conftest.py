@@ -31,9 +31,9 @@ from tests.serving.redis_server import RedisServer
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], bool]) -> None:
+def until(condition: Callable[[], bool], seconds: float = 10) -> None:
     """Wait for something that happens in another thread."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.002)

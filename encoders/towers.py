@@ -22,8 +22,8 @@ from features.histories import HistoryBatch
 TOWERS_FILE = "user_encoder.safetensors"
 TOWERS_CONFIG = "user_encoder.json"
 MANY = 64
-"""Histories from which on a GPU encodes them, where the tower has one layer. Fewer are done sooner by the
-compiled loop, at .015 ms each, than some forty kernels are called, at about .01 ms each."""
+"""A GPU encodes so many histories or more, where the tower has one layer. With fewer the compiled loop is
+done, at .015 ms each, before some forty kernels are called, at about .01 ms each."""
 
 
 class Towers(nn.Module):

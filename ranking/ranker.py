@@ -18,8 +18,8 @@ RANKER_FILE = "ranker.safetensors"
 RANKER_CONFIG = "ranker.json"
 KNOTS = 32
 MANY = 2048
-"""Candidates, of some five lists, from which on a GPU scores them. The compiled loop is done with fewer sooner,
-at .0004 ms each, than some twenty kernels are called, at about .01 ms each."""
+"""A GPU scores so many candidates, of some five lists, or more. With fewer the compiled loop is done, at
+.0004 ms each, before some twenty kernels are called, at about .01 ms each."""
 
 
 class QuantileScale(nn.Module):

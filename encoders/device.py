@@ -54,3 +54,11 @@ def upload(array: np.ndarray, device: torch.device) -> Tensor:
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+def fits(size: int, device: torch.device) -> bool:
+    """Tell whether so many bytes leave the other half of a device's free memory to the arithmetic."""
+    if device.type == "cpu":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return size <= free // 2

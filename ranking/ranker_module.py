@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -10,26 +9,18 @@ import pytorch_lightning as pl
 import torch
 from scipy.stats import rankdata
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from conf.schema import RankerConfig
+from encoders.device import fits
 from encoders.fitting import running_average
 from features.dataset import FloatArray
+from ranking.example_tensors import ExampleTensors, QueryBatches
 from ranking.examples import Examples, ndcg_of_scores
 from ranking.ranker import Ranker
 
-
-class QueryBatches(IterableDataset[Tensor]):
-    """One epoch of query indices in a seeded order."""
-
-    def __init__(self, queries: int, batch_size: int, seed: int) -> None:
-        """Keep what the epoch is made from."""
-        self.queries, self.batch_size, self.seed = queries, batch_size, seed
-
-    def __iter__(self) -> Iterator[Tensor]:
-        order = np.random.default_rng(self.seed).permutation(self.queries)
-        for start in range(0, self.queries, self.batch_size):
-            yield torch.from_numpy(order[start : start + self.batch_size])
+VALIDATION_QUERIES = 512
+"""Queries whose candidates are scored at once where that is not the CPU."""
 
 
 def listwise_loss(scores: Tensor, chosen: Tensor, real: Tensor) -> Tensor:
@@ -74,8 +65,16 @@ def pointwise_loss(click: Tensor, given: Tensor, chosen: Tensor, bought: Tensor)
     return (clicked - torch.where(bought, both, neither)) / 2
 
 
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of the values where the mask is True, a scalar; both have one shape."""
+    if values.device.type == "cpu":
+        return values[mask].mean()
+    # Indexing by a mask, the host would wait for the number of values.
+    return values.masked_fill(~mask, 0.0).sum() / mask.sum()
+
+
 class RankerModule(pl.LightningModule):
-    """Trains a Ranker on examples held in memory; validates by ndcg@10."""
+    """Trains a Ranker on examples held in memory, the device's where they fit; validates by ndcg@10."""
 
     def __init__(
         self, ranker: Ranker, config: RankerConfig, train: Examples, valid: Examples | None, seed: int
@@ -84,10 +83,17 @@ class RankerModule(pl.LightningModule):
         super().__init__()
         self.ranker = ranker
         self.settings = config
-        self.train_examples = train
+        self.examples = ExampleTensors.of(train)
         self.valid_examples = valid
+        self.valid_features = None if valid is None else torch.from_numpy(valid.features)
         self.seed = seed
         self.average = running_average(ranker, config.average * -(-len(train) // config.batch_size))
+
+    def on_fit_start(self) -> None:
+        """Bring the examples to the device."""
+        self.examples = self.examples.settled(self.device)
+        if self.valid_features is not None and fits(self.valid_features.nbytes, self.device):
+            self.valid_features = self.valid_features.to(self.device)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW."""
@@ -98,19 +104,18 @@ class RankerModule(pl.LightningModule):
             fused=True,
         )
 
-    def train_dataloader(self) -> DataLoader[Tensor]:
-        """Return this epoch's query order."""
-        queries = QueryBatches(
-            len(self.train_examples), self.settings.batch_size, self.seed * 100_003 + self.current_epoch
-        )
+    def train_dataloader(self) -> DataLoader[ExampleTensors]:
+        """Return this epoch's batches."""
+        seed = self.seed * 100_003 + self.current_epoch
+        queries = QueryBatches(self.examples, self.settings.batch_size, seed, self.device)
         return DataLoader(queries, batch_size=None)
 
-    def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: ExampleTensors, batch_idx: int) -> None:
         """Tie dropout to the epoch, after the data loader has drawn its own seed."""
         if batch_idx == 0:
             torch.manual_seed(self.seed * 100_003 + self.current_epoch)
 
-    def on_train_batch_end(self, outputs: object, batch: Tensor, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: object, batch: ExampleTensors, batch_idx: int) -> None:
         """Let the average follow."""
         self.average.update_parameters(self.ranker)
 
@@ -119,19 +124,13 @@ class RankerModule(pl.LightningModule):
         """The averaged network: what validation measures and what is kept."""
         return cast(Ranker, self.average.module)
 
-    def training_step(self, index: Tensor, _index: int) -> Tensor:
+    def training_step(self, batch: ExampleTensors, _index: int) -> Tensor:
         """Listwise loss on the order, log loss on both probabilities."""
-        examples = self.train_examples
-        rows = index.numpy()
-        real = torch.from_numpy(examples.real[rows]).to(self.device)
-        chosen = torch.from_numpy(examples.chosen[rows]).to(self.device)
-        bought = torch.from_numpy(examples.bought[rows]).to(self.device)
-        logits = self.ranker(torch.from_numpy(examples.features[rows]).to(self.device))
-        order = listwise_loss(logits[..., 0], chosen, real)
+        logits = self.ranker(batch.features)
+        order = listwise_loss(logits[..., 0], batch.chosen, batch.real)
         # Negatives are a sample: a prior shift keeps the probabilities those of the full candidate list.
-        shift = torch.from_numpy(np.log(np.maximum(examples.negative_share[rows], 1e-6))).to(self.device)
-        click, given = logits[..., 1] - shift[:, None], logits[..., 2]
-        pointwise = pointwise_loss(click, given, chosen, bought)[real].mean()
+        click, given = logits[..., 1] - batch.shift[:, None], logits[..., 2]
+        pointwise = masked_mean(pointwise_loss(click, given, batch.chosen, batch.bought), batch.real)
         loss: Tensor = order + self.settings.pointwise_weight * pointwise
         self.log("loss", loss.detach(), prog_bar=True)
         return loss
@@ -145,8 +144,19 @@ class RankerModule(pl.LightningModule):
     def validation_step(self, _batch: Tensor, _index: int) -> None:
         """Log ndcg@10 of the validation queries' candidates."""
         assert self.valid_examples is not None
-        scores = raw_logits(self.trained, self.valid_examples.features)[..., 0]
+        scores = self._validation_scores()
         self.log("valid_ndcg", float(ndcg_of_scores(self.valid_examples, scores).mean()), prog_bar=True)
+
+    def _validation_scores(self) -> FloatArray:
+        """Return the rank scores of the validation queries' candidates, [queries, candidates]."""
+        assert self.valid_features is not None
+        if self.device.type == "cpu":  # by the compiled kernel, which is faster there
+            return raw_logits(self.trained, self.valid_features.numpy())[..., 0]
+        scores = []
+        for start in range(0, len(self.valid_features), VALIDATION_QUERIES):
+            part = self.valid_features[start : start + VALIDATION_QUERIES].to(self.device)
+            scores.append(self.trained(part)[..., 0])
+        return torch.cat(scores).cpu().numpy()
 
 
 def raw_logits(ranker: Ranker, features: FloatArray) -> FloatArray:

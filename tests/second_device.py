@@ -36,6 +36,8 @@ from torch.utils._device import _device_constructors
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 DEVICE = torch.device("cuda", 0)
+MEMORY = 2**33
+"""Bytes that the device says are free."""
 _aten = torch.ops.aten
 _CROSSING = {_aten.copy_.default, _aten._foreach_copy_.default}
 """Operations that CUDA lets read one device and write the other."""
@@ -370,6 +372,7 @@ def second_device() -> Iterator[torch.device]:
         stack.enter_context(patch.object(Tensor, "cuda", lambda self, *_, **__: _move(self, True)))
         stack.enter_context(patch.object(Tensor, "pin_memory", lambda self, *_: self))
         stack.enter_context(patch.object(torch, "Generator", _Generator))
+        stack.enter_context(patch.object(torch.cuda, "mem_get_info", lambda *_: (MEMORY, MEMORY)))
         stack.enter_context(
             patch.object(
                 torch._C,

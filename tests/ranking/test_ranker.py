@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,10 @@ import torch
 from conf.schema import RankerConfig
 from encoders.fitting import fit
 from features.dataset import FloatArray
+from ranking.example_tensors import ExampleTensors, QueryBatches
 from ranking.examples import Examples, ndcg_of_scores
 from ranking.ranker import KNOTS, RANKER_CONFIG, QuantileScale, Ranker
 from ranking.ranker_module import (
-    QueryBatches,
     RankerModule,
     calibrate,
     listwise_loss,
@@ -179,21 +180,22 @@ def test_a_batch_without_any_target_costs_nothing_and_has_a_gradient() -> None:
 
 def test_an_epoch_asks_every_query_once_in_a_seeded_order() -> None:
     def order(seed: int) -> list[int]:
-        return torch.cat(list(QueryBatches(23, 5, seed))).tolist()
+        numbered = examples(23)
+        numbered.negative_share[:] = np.exp(-np.arange(23) / 2, dtype=np.float32)
+        batches = list(QueryBatches(ExampleTensors.of(numbered), 5, seed, CPU))
+        assert [len(batch) for batch in batches] == [5, 5, 5, 5, 3]
+        return (torch.cat([batch.shift for batch in batches]) * -2).round().int().tolist()
 
     assert sorted(order(1)) == list(range(23))
     assert order(1) == order(1) != order(2)
 
 
 def test_thinned_negatives_do_not_bend_the_probabilities() -> None:
-    module = RankerModule(untrained(), RankerConfig(pointwise_weight=1.0), examples(), examples(), 0)
-    module.log = lambda *_, **__: None  # type: ignore[method-assign]
-    thin = examples(3, 4)
     share = np.array([0.5, 0.1, 1.0], np.float32)
-    module.train_examples = Examples(
-        thin.features, thin.real, thin.chosen, thin.bought, thin.fused, share, thin.targets
-    )
-    loss = module.training_step(torch.arange(3), 0)
+    thin = replace(examples(3, 4), negative_share=share)
+    module = RankerModule(untrained(), RankerConfig(pointwise_weight=1.0), thin, None, 0)
+    module.log = lambda *_, **__: None  # type: ignore[method-assign]
+    loss = module.training_step(module.examples, 0)
     logits = torch.from_numpy(raw_logits(module.ranker, thin.features))
     # Keeping a share s of the negatives divides the odds of being chosen by s.
     odds = logits[..., 1].exp() / torch.from_numpy(share)[:, None]
@@ -302,10 +304,10 @@ class CutOff(RankerModule):
 
     fail_in = -1
 
-    def training_step(self, index: torch.Tensor, _index: int) -> torch.Tensor:
+    def training_step(self, batch: ExampleTensors, _index: int) -> torch.Tensor:
         if self.current_epoch == self.fail_in and _index == 2:
             raise InterruptedError
-        return super().training_step(index, _index)
+        return super().training_step(batch, _index)
 
 
 def averaging(average: float, fail_in: int = -1) -> CutOff:
@@ -350,5 +352,5 @@ def test_the_average_reaches_back_so_many_epochs() -> None:
     for value in (0.0, 1.0):
         with torch.no_grad():
             weight.fill_(value)
-        module.on_train_batch_end(None, torch.zeros(1), 0)
+        module.on_train_batch_end(None, module.examples, 0)
     torch.testing.assert_close(kept, torch.full_like(kept, 0.1))

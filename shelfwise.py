@@ -40,7 +40,7 @@ USAGE = """usage: shelfwise <command> [key=value ...]
   export           copy the fine-tuned text encoder out of the current bundle
   export-events    write the events that servers have recorded as a table for the next training
   rollback         make an earlier bundle current again
-  demo             start a server on a finished run and show three users' lists
+  demo             start a server on a copy of a finished run and show what it does
 
 `shelfwise <command> --cfg job` prints every key of a command with its value; `-m` sweeps over several values,
 `shelfwise -m run hydra/sweeper=optuna ...` searches for the best ones.

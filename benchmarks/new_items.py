@@ -2,8 +2,8 @@
 
     python -m benchmarks.new_items --run work/shop experiment=quick
     python -m benchmarks.new_items --run work/shop --code ../earlier --output earlier.json experiment=quick
-    python -m benchmarks.new_items --storefront --run work/demo
-    python -m benchmarks.new_items --storefront --run work/demo --before work/before.json
+    python -m benchmarks.new_items --storefront --run work/completejourney
+    python -m benchmarks.new_items --storefront --run work/completejourney --before work/before.json
 
 The first two replay the last weeks of a finished run's dataset: a bundle is trained on what was before them,
 a server is started, items are upserted when they first sell, events are recorded as they happened, and lists

@@ -1,6 +1,6 @@
 """What novelty costs and buys: lists of a finished run under several budgets for items without any event.
 
-    python -m benchmarks.novelty data=completejourney experiment=demo work_dir=work/demo
+    python -m benchmarks.novelty data=completejourney experiment=completejourney work_dir=work/completejourney
 
 asks the run's validation queries once, and moves unknown items up by what `rerank.novelty` would at each
 budget: the share of the first ten places that they take, how many of these were right, recall@10 of the

@@ -1,6 +1,7 @@
-"""The ranking head beside LightGBM LambdaRank on the same candidates and features.
+r"""The ranking head beside LightGBM LambdaRank on the same candidates and features.
 
-    python -m benchmarks.ranker_vs_lightgbm data=completejourney experiment=demo work_dir=work/demo
+    python -m benchmarks.ranker_vs_lightgbm data=completejourney \
+        experiment=completejourney work_dir=work/completejourney
 
 takes a finished run, collects the run's training and validation examples again, trains LightGBM on the former
 and compares ndcg@10 on the latter. Needs the extra `baselines`.

@@ -1,6 +1,7 @@
-"""Whether search puts the right answer first, for anybody and for known users, on a published bundle.
+r"""Whether search puts the right answer first, for anybody and for known users, on a published bundle.
 
-    python -m benchmarks.search_quality --artifacts work/demo/artifacts --types product_type --users 3
+    python -m benchmarks.search_quality --artifacts work/completejourney/artifacts \
+        --types product_type --users 3
 
 Types, titles, ids, usual and rare words of the catalogue are the queries, so that what is right is known:
 among the first ten for a type or usual word are items that have it, an item of that title or that id comes

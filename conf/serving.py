@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from conf.checks import at_least, check_device, require
 from conf.schema import PrivacyConfig
@@ -261,15 +262,49 @@ class RollbackConfig:
     """Version to serve; null is the one before the current."""
 
 
+class Scene(Enum):
+    """What demo shows, in this order."""
+
+    measured = "measured"
+    """What fine-tuning gained, and the list beside the best baselines."""
+    shoppers = "shoppers"
+    """Histories and lists."""
+    visitor = "visitor"
+    """An anonymous visitor's list before, between and after two clicks."""
+    product = "product"
+    """A product is added and looked for."""
+    search = "search"
+    """A search, for anybody and for a shopper."""
+    text = "text"
+    """The same shopper's lists by systems that do not read."""
+    erasure = "erasure"
+    """A shopper is erased."""
+
+
 @dataclass(frozen=True)
 class DemoConfig:
-    """Root of demo: a server on a finished run, asked for a few of its users."""
+    """Root of demo: a server on a copy of a finished run, and what it answers."""
 
     work_dir: str = "work/demo"
+    scenes: list[Scene] = field(default_factory=lambda: list(Scene))
+    """What is shown."""
     users: list[str] = field(default_factory=list)
-    """Who is asked for; empty picks three with a middling history."""
+    """Who is shown; empty chooses by rule among shoppers with a middling history."""
+    shoppers: int = 3
+    """How many are chosen."""
     k: int = 10
+    """Length of the lists."""
+    product_id: str = "hedgehogs"
+    """Id of the product that is added."""
+    product: dict[str, Any] = field(
+        default_factory=lambda: {"title": "Lunch bag sleepy hedgehogs", "price": 1.65}
+    )
+    """Its attributes, the title first."""
+    query: str = "brew a cuppa"
+    """What is searched for."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        at_least(1, self, "", "k")
+        at_least(1, self, "", "k", "shoppers")
+        require(bool(self.scenes), "scenes needs one at least")
+        require(bool(self.product_id) and bool(self.product), "product_id and product must not be empty")

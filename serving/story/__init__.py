@@ -1,0 +1,1 @@
+"""What `shelfwise demo` shows of a finished run, scene by scene, each computed while it is shown."""

@@ -1,0 +1,1 @@
+"""Data to try things out on, and what is made of it."""

@@ -24,6 +24,8 @@ FORKS: Final = sys.platform == "linux"
 """Whether one process starts all models."""
 _MOST: Final = 8
 """File descriptors that a model's process is given at most."""
+_NVML: Final = "PYTORCH_NVML_BASED_CUDA_CHECK"
+"""Has torch look for a GPU without initialising CUDA, should a library ask for one while it is imported."""
 
 
 class ModelStarter:
@@ -80,15 +82,14 @@ def _popen(descriptor: int, forks: bool) -> subprocess.Popen[bytes]:
         f"from serving.model_starter import main; main({descriptor}, {forks})"
     )
     command = [sys.executable, "-c", code]
-    # CUDA that is initialised here, by a library that looks for a GPU, could not be used by any model.
-    env = {**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
-    return subprocess.Popen(command, pass_fds=(descriptor,), stdin=subprocess.DEVNULL, stdout=2, env=env)
+    return subprocess.Popen(command, pass_fds=(descriptor,), stdin=subprocess.DEVNULL, stdout=2)
 
 
 def main(descriptor: int, forks: bool) -> None:
     """Import what models need, then start a process for each as long as the other end is open."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the server decides when to end, and drains first
         signal.signal(number, signal.SIG_IGN)
+    os.environ[_NVML] = "1"
     import ranking.bundle
     import ranking.device_memory
     import ranking.live_items  # noqa: F401
@@ -114,4 +115,5 @@ def _asked(descriptor: int, forks: bool) -> list[int]:
             for given in descriptors:
                 os.close(given)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    del os.environ[_NVML]
     return descriptors

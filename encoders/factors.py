@@ -9,18 +9,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors.numpy import save_file
 from scipy import sparse
-from threadpoolctl import threadpool_limits
 
 from conf.schema import FactorConfig
+from encoders.als import fit_als
 from encoders.fold_in import fold_in
 from features.arrays import load_arrays
 from features.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
 from features.histories import HistoryBatch
 from features.statistics import Neighbours
+
+if TYPE_CHECKING:
+    import torch
 
 FACTORS_FILE = "factors.safetensors"
 LONGEST = 256
@@ -49,6 +53,7 @@ class Factors:
         kind_weights: FloatArray,
         config: FactorConfig,
         seed: int,
+        device: torch.device | None = None,
     ) -> Factors | None:
         """Factorise the events at `positions`; None where there are none.
 
@@ -59,26 +64,20 @@ class Factors:
             kind_weights: worth of each event kind, [kinds].
             config: width, confidence, L2 weight and iterations.
             seed: of the starting factors.
+            device: where they are fitted, see `fit_als`; None is the CPU.
 
         """
         weight = kind_weights[events.kind[positions]].astype(np.float32)
         positions, weight = positions[weight > 0], weight[weight > 0]
         if len(positions) == 0 or config.dim == 0:
             return None
-        from implicit.als import AlternatingLeastSquares  # a server never fits: not at its start
-
         shape = (events.users, items)
         matrix = sparse.csr_matrix((weight, (events.user[positions], events.item[positions])), shape=shape)
         matrix.data = np.log1p(matrix.data)  # ten purchases are not ten times as sure as one
-        with threadpool_limits(1, "blas"):  # implicit wants BLAS to leave the threads to it
-            model = AlternatingLeastSquares(
-                factors=config.dim,
-                regularization=config.regularisation,
-                alpha=config.confidence,
-                iterations=config.iterations,
-                random_state=seed,
-            )
-            model.fit(matrix, show_progress=False)
+        model = fit_als(
+            matrix, factors=config.dim, regularisation=config.regularisation, confidence=config.confidence,
+            iterations=config.iterations, seed=seed, device=device,
+        )  # fmt: skip
         vectors = np.array(model.item_factors, dtype=np.float32)
         vectors[np.bincount(events.item[positions], minlength=items) == 0] = 0.0
         gram = vectors.T.astype(np.float64) @ vectors + config.regularisation * np.eye(vectors.shape[1])

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from features.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
 from features.histories import HistoryBatch, histories_of
 from features.splits import Queries, ragged_ranges
+from ranking.dense_scores import best_of
 
 BLOCK_CELLS = 8_000_000
 """Scores held at once (32 MB in float32)."""
@@ -84,7 +86,7 @@ def rank_catalogue(
     n_items: int,
     k: int,
     exclude_seen: bool,
-    score: Callable[[HistoryBatch], FloatArray],
+    score: Callable[[HistoryBatch], FloatArray | Tensor],
     allowed: BoolArray | None = None,
 ) -> tuple[IntArray, FloatArray]:
     """Score the whole catalogue block by block and keep the best k of each query.
@@ -95,7 +97,8 @@ def rank_catalogue(
         n_items: catalogue size.
         k: list length.
         exclude_seen: leave out the items of events[offsets[user]:end], and nothing else.
-        score: gives [queries, items] scores for the histories of a block.
+        score: gives [queries, items] scores for the histories of a block; where they are a tensor, the best
+            are found on its device.
         allowed: [items] rows that lists are made from; None is the whole catalogue.
 
     Returns:
@@ -106,6 +109,9 @@ def rank_catalogue(
     for place, part in blocks_of(queries, n_items):
         histories = histories_of(events, part)
         block = score(histories)
+        if isinstance(block, Tensor):
+            items[place], scores[place] = best_of(block, histories, k, exclude_seen, allowed)
+            continue
         if exclude_seen:
             block[histories.owners(), histories.items] = -np.inf
         if allowed is not None:

@@ -13,8 +13,10 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from conf.errors import InputError, closest
+from encoders.device import CPU
 from encoders.towers import Towers
 from features.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
 from features.histories import HistoryBatch, histories_of
@@ -288,12 +290,14 @@ class BaselineInputs:
     seed: int = 0
     train_ids: Callable[[LongArray], Towers] | None = None
     """Trains towers without text; called once, when `sasrec_ids` is first fitted."""
+    device: torch.device = CPU
+    """Where dense products are made."""
 
 
 def _sasrec_ids(inputs: BaselineInputs) -> SasrecIds:
     if inputs.train_ids is None:
         raise InputError("evaluation.baselines: sasrec_ids is trained, which only `evaluate` and `run` do")
-    return SasrecIds(inputs.train_ids, kind_weights=inputs.kind_weights)
+    return SasrecIds(inputs.train_ids, inputs.kind_weights, inputs.device)
 
 
 def _texts(inputs: BaselineInputs, name: str) -> FloatArray:
@@ -307,9 +311,11 @@ BASELINES: dict[str, Callable[[BaselineInputs], Baseline]] = {
     "recent_popularity": lambda i: RecentPopularity(kind_weights=i.kind_weights),
     "own_repeats": lambda i: OwnRepeats(kind_weights=i.kind_weights),
     "item_knn": lambda i: ItemKnn(kind_weights=i.kind_weights),
-    "ease": lambda i: Ease(kind_weights=i.kind_weights),
-    "als": lambda i: Als(seed=i.seed, kind_weights=i.kind_weights),
-    "frozen_text": lambda i: FrozenText(_texts(i, "frozen_text"), kind_weights=i.kind_weights),
+    "ease": lambda i: Ease(kind_weights=i.kind_weights, device=i.device),
+    "als": lambda i: Als(seed=i.seed, kind_weights=i.kind_weights, device=i.device),
+    "frozen_text": lambda i: FrozenText(
+        _texts(i, "frozen_text"), kind_weights=i.kind_weights, device=i.device
+    ),
     "graph_text": lambda i: GraphText(_texts(i, "graph_text"), kind_weights=i.kind_weights),
     "sasrec_ids": _sasrec_ids,
 }

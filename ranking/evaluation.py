@@ -15,10 +15,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 
 from conf.errors import InputError
 from conf.schema import EvaluationConfig, Refit, SplitKind
+from encoders.device import CPU
 from encoders.towers import Towers
 from features.dataset import Dataset, FloatArray, IntArray, LongArray
 from features.splits import Queries, Split
@@ -256,6 +258,7 @@ def evaluate_lists(
     train_ids: Callable[[LongArray], Towers] | None = None,
     refit: str = Refit.never.value,
     console: Console | None = None,
+    device: torch.device = CPU,
 ) -> Evaluation:
     """Measure a system, parts of it and baselines on the validation and test queries.
 
@@ -277,6 +280,7 @@ def evaluate_lists(
         train_ids: trains towers without text on events up to [users], for the baseline `sasrec_ids`.
         refit: what the test lists' models learned from beyond training; written into the protocol.
         console: shows what is being measured.
+        device: where baselines make dense products.
 
     Raises:
         InputError: a cut-off or baseline that does not exist, or nothing to measure on.
@@ -287,7 +291,7 @@ def evaluate_lists(
     ks = _cut_offs(config)
     if config.bootstrap < 1:
         raise InputError("evaluation.bootstrap must be 1 or more")
-    inputs = BaselineInputs(dataset.kind_weights, vectors, seed, train_ids)
+    inputs = BaselineInputs(dataset.kind_weights, vectors, seed, train_ids, device)
     baselines = make_baselines(config.baselines, inputs)
     windows = _windows(dataset, split, config, seed)
     main = windows[-1]

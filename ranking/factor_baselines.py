@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from implicit.als import AlternatingLeastSquares
+import torch
 from scipy import sparse
 from scipy.linalg import lapack
 from threadpoolctl import threadpool_limits
+from torch import Tensor
 
 from conf.errors import InputError
+from encoders.als import fit_als
+from encoders.device import CPU, upload
 from features.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
 from features.histories import HistoryBatch
 from features.splits import Queries
@@ -21,14 +24,18 @@ from ranking.baseline_lists import (
     rank_catalogue,
     weighted_counts,
 )
+from ranking.dense_scores import DenseScores, Floor
 from ranking.item_baselines import profile
+
+SINGULAR = "evaluation.baselines: ease could not invert its matrix; raise its regularisation"
 
 
 class Ease:
     """Embarrassingly shallow autoencoder (Steck 2019): the best linear item-to-item model, in closed form.
 
     The item Gram matrix is inverted densely, so only the most popular `max_items` items take part; the others
-    follow by popularity. 20,000 items take 1.6 GB, and about 5 GB while fitting.
+    follow by popularity. 20,000 items take 1.6 GB, and about 5 GB while fitting. On a GPU
+    both the inversion and the scores are done there.
     """
 
     name = "ease"
@@ -39,8 +46,10 @@ class Ease:
         max_items: int = 20_000,
         recency_power: float = 0.8,
         kind_weights: FloatArray | None = None,
+        device: torch.device = CPU,
     ) -> None:
-        """Take the L2 weight, the size limit and how fast a history's items lose weight (see `profile`)."""
+        """Take L2 weight, size limit, how fast a history's items lose weight (`profile`), and a device."""
+        self.device = device
         self.regularisation = regularisation
         self.max_items = max_items
         self.recency_power = recency_power
@@ -60,17 +69,31 @@ class Ease:
         taken = taken[:, self.kept]
         gram = (taken.T @ taken).toarray(order="F")  # [kept, kept]
         gram[np.diag_indices(len(self.kept))] += self.regularisation
+        if self.device.type != "cpu":
+            self._fit_there(gram)
+            return
         # Cholesky in place: the matrix is positive definite, and a second copy of it would double the memory.
         factor, failed = lapack.spotrf(gram, lower=1, overwrite_a=1)
         inverse, singular = lapack.spotri(factor, lower=1, overwrite_c=1)
         if failed or singular:
-            raise InputError(
-                "evaluation.baselines: ease could not invert its matrix; raise its regularisation"
-            )
+            raise InputError(SINGULAR)
         weights = np.tril(inverse, -1)
         weights += weights.T
         weights /= -np.diagonal(inverse)  # column j by its own diagonal entry; the diagonal itself stays 0
         self.weights: FloatArray = weights
+
+    def _fit_there(self, gram: FloatArray) -> None:
+        """Invert the Gram matrix [kept, kept] on the device, and leave the weights there."""
+        factor, failed = torch.linalg.cholesky_ex(upload(np.ascontiguousarray(gram), self.device))
+        if bool(failed):
+            raise InputError(SINGULAR)
+        weights = torch.cholesky_inverse(factor)
+        weights /= -weights.diagonal().clone()
+        self._weights_there = weights.fill_diagonal_(0.0)
+        self._kept_there = upload(self.kept.astype(np.int64), self.device)
+        known = self.share > 0  # an item without events has no weights
+        known &= np.isin(np.arange(self.n_items), self.kept)
+        self._floor = Floor(self.share, known, self.device)
 
     def recommend(
         self,
@@ -82,8 +105,12 @@ class Ease:
     ) -> tuple[IntArray, FloatArray]:
         """Rank by history @ weights, newer items counting more; items outside the model follow."""
 
-        def score(histories: HistoryBatch) -> FloatArray:
+        def score(histories: HistoryBatch) -> FloatArray | Tensor:
             history = profile(histories, self.n_items, self.recency_power, self.kind_weights)[:, self.kept]
+            if self.device.type != "cpu":
+                there = torch.zeros(len(histories), self.n_items, device=self.device)
+                there[:, self._kept_there] = upload(history.toarray(), self.device) @ self._weights_there
+                return self._floor.under(there, np.diff(history.indptr) > 0)
             scores = np.zeros((len(histories), self.n_items), dtype=np.float32)
             scores[:, self.kept] = history @ self.weights
             said = np.zeros(scores.shape, dtype=np.bool_)
@@ -121,8 +148,10 @@ class Als:
         iterations: int = 15,
         seed: int = 0,
         kind_weights: FloatArray | None = None,
+        device: torch.device = CPU,
     ) -> None:
-        """Take the parameters."""
+        """Take the parameters, and where to fit and to compare."""
+        self.device = device
         self.factors = factors
         self.regularisation = regularisation
         self.alpha = alpha
@@ -150,15 +179,13 @@ class Als:
         matrix = self._confidence(
             events.user[positions], events.item[positions], events.kind[positions], (events.users, n_items)
         )
-        with threadpool_limits(1, "blas"):
-            self.model = AlternatingLeastSquares(
-                factors=self.factors,
-                regularization=self.regularisation,
-                alpha=self.alpha,
-                iterations=self.iterations,
-                random_state=self.seed,
-            )
-            self.model.fit(matrix, show_progress=False)
+        self.model = fit_als(
+            matrix, factors=self.factors, regularisation=self.regularisation, confidence=self.alpha,
+            iterations=self.iterations, seed=self.seed, device=self.device,
+        )  # fmt: skip
+        if self.device.type != "cpu":
+            factors = np.asarray(self.model.item_factors, dtype=np.float32)
+            self._there = DenseScores(factors, self.share, self.share > 0, self.device)
 
     def recommend(
         self,
@@ -172,12 +199,14 @@ class Als:
         n_items = len(self.share)
         factors: FloatArray = np.asarray(self.model.item_factors, dtype=np.float32)
 
-        def score(histories: HistoryBatch) -> FloatArray:
+        def score(histories: HistoryBatch) -> FloatArray | Tensor:
             matrix = self._confidence(
                 histories.owners(), histories.items, histories.kinds, (len(histories), n_items)
             )
             with threadpool_limits(1, "blas"):
                 users = self.model.recalculate_user(np.arange(len(histories)), matrix)
+            if self.device.type != "cpu":
+                return self._there.of(np.asarray(users, dtype=np.float32), np.diff(matrix.indptr) > 0)
             scores = np.asarray(users, dtype=np.float32) @ factors.T
             said = (np.diff(matrix.indptr)[:, None] > 0) & (self.share > 0)  # without events no vector
             return popularity_floor(scores, self.share, said)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from scipy import sparse
+from torch import Tensor
 
+from encoders.device import CPU
 from features.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
 from features.histories import HistoryBatch
 from features.splits import Queries
@@ -15,6 +18,7 @@ from ranking.baseline_lists import (
     rank_catalogue,
     weighted_counts,
 )
+from ranking.dense_scores import DenseScores
 
 DAY = 86_400
 
@@ -159,8 +163,10 @@ class FrozenText:
         max_history: int = 20,
         recency_power: float = 2.0,
         kind_weights: FloatArray | None = None,
+        device: torch.device = CPU,
     ) -> None:
-        """Take text vectors [items, dim] of any length; a zero vector is like nothing."""
+        """Take text vectors [items, dim] of any length (zero is like nothing), and where to compare."""
+        self.device = device
         norm = np.linalg.norm(vectors, axis=1, keepdims=True)
         self.vectors: FloatArray = (vectors / np.maximum(norm, 1e-12)).astype(np.float32)
         self.max_history = max_history
@@ -179,6 +185,9 @@ class FrozenText:
         self.share = popularity_share(
             weighted_counts(events, prefix_positions(events, end), n_items, self.kind_weights)
         )
+        if self.device.type != "cpu":
+            everything = np.ones(n_items, dtype=np.bool_)
+            self._there = DenseScores(self.vectors, self.share, everything, self.device)
 
     def recommend(
         self,
@@ -191,11 +200,14 @@ class FrozenText:
         """Rank by cosine to the weighted mean of the newest items; users without history get popularity."""
         n_items = len(self.share)
 
-        def score(histories: HistoryBatch) -> FloatArray:
+        def score(histories: HistoryBatch) -> FloatArray | Tensor:
             newest = histories.newest(self.max_history)
             mean = profile(newest, n_items, self.recency_power, self.kind_weights) @ self.vectors
             norm = np.linalg.norm(mean, axis=1, keepdims=True)  # [queries, 1]
-            cosine = (mean / np.maximum(norm, 1e-12)).astype(np.float32) @ self.vectors.T
+            unit = (mean / np.maximum(norm, 1e-12)).astype(np.float32)
+            if self.device.type != "cpu":
+                return self._there.of(unit, norm[:, 0] > 0)
+            cosine = unit @ self.vectors.T
             said = np.broadcast_to(norm > 0, cosine.shape)
             return popularity_floor(cosine, self.share, said)
 

@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from conf.schema import PipelineConfig, Refit
+from encoders.device import resolve_device
 from encoders.train import (
     ENCODER_FOLDER,
     FROZEN_VECTORS,
@@ -113,6 +114,7 @@ def evaluate(config: PipelineConfig, console: Console) -> float | None:
             },
             train_ids=lambda end: ids_only_towers(config, dataset, split, exclude, end, console),
             refit=config.refit.value,
+            device=resolve_device(config.device),
         )
     folder = write_evaluation(work / EVALUATION_FOLDER, evaluation, dataset)
     print_table(evaluation.result, console)

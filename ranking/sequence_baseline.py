@@ -7,9 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from encoders.sequences import recent
+from encoders.device import CPU
+from encoders.sequences import EventTensors, recent
 from encoders.towers import Towers
 from features.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
+from features.histories import histories_of
 from features.splits import Queries, ragged_ranges
 from ranking.baseline_lists import (
     blocks_of,
@@ -20,6 +22,7 @@ from ranking.baseline_lists import (
     top_k,
     weighted_counts,
 )
+from ranking.dense_scores import DenseScores, best_of
 
 
 class SasrecIds:
@@ -31,8 +34,14 @@ class SasrecIds:
 
     name = "sasrec_ids"
 
-    def __init__(self, train: Callable[[LongArray], Towers], kind_weights: FloatArray | None = None) -> None:
-        """Take what trains towers on events up to `end`, and the worth of each event kind (popularity)."""
+    def __init__(
+        self,
+        train: Callable[[LongArray], Towers],
+        kind_weights: FloatArray | None = None,
+        device: torch.device = CPU,
+    ) -> None:
+        """Take what trains towers on events up to `end`, the worth of each kind, and where to compare."""
+        self.device = device
         self._train = train
         self._towers: Towers | None = None
         self.kind_weights = kind_weights
@@ -41,11 +50,13 @@ class SasrecIds:
         """Take the towers for these events and count what is popular."""
         positions = prefix_positions(events, end)
         self.share = popularity_share(weighted_counts(events, positions, n_items, self.kind_weights))
-        self._towers = self._train(end)
+        self._towers = self._train(end).to(self.device)
         # The text vectors of towers without text are never read.
         width = self._towers.item_tower.mean.shape[0]
         self.vectors = self._towers.item_vectors(np.zeros((n_items, width), dtype=np.float32))
-        self.learned: BoolArray = self._towers.item_tower.seen.numpy()
+        self.learned: BoolArray = self._towers.item_tower.seen.cpu().numpy()
+        if self.device.type != "cpu":
+            self._there = DenseScores(self.vectors, self.share, self.learned, self.device)
 
     @torch.inference_mode()
     def recommend(
@@ -58,13 +69,20 @@ class SasrecIds:
     ) -> tuple[IntArray, FloatArray]:
         """Rank by inner product with the user vector; items never trained on follow by popularity."""
         assert self._towers is not None, "fit comes first"
-        vectors = torch.from_numpy(self.vectors)
+        there = self.device.type != "cpu"
+        vectors = self._there.vectors if there else torch.from_numpy(self.vectors)
+        tensors = EventTensors.of(events).to(self.device)
         items, scores = empty_lists(len(queries), k)
         for place, part in blocks_of(queries, len(self.vectors)):
-            batch = recent(events, part.user, part.end, self._towers.max_length)
+            batch = recent(events, part.user, part.end, self._towers.max_length, tensors)
             users = self._towers.user_vectors(batch, vectors)
             begin = events.offsets[part.user]
             sizes = part.end - begin
+            if there:
+                block_there = self._there.of(users, sizes > 0)
+                histories = histories_of(events, part)
+                items[place], scores[place] = best_of(block_there, histories, k, exclude_seen, allowed)
+                continue
             said = self.learned[None, :] & (sizes > 0)[:, None]
             block = popularity_floor((users @ vectors.T).numpy(), self.share, said)
             if exclude_seen:

@@ -68,7 +68,7 @@ def build_recommender(
     events = dataset.events
     factors = Factors.fit(
         events, ragged_ranges(events.offsets[:-1], end - events.offsets[:-1]), len(dataset.catalogue),
-        dataset.kind_weights, config.factors, config.seed,
+        dataset.kind_weights, config.factors, config.seed, resolve_device(config.device),
     )  # fmt: skip
     near = near or text_neighbours(sketch(text_vectors), config.candidates.neighbours)
     units = None if affinity is None else affinity.units(text_vectors)

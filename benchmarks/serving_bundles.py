@@ -106,7 +106,7 @@ def _publish(store: Path, items: int) -> GeneratedStore:
         statistics, texts, towers, config, near, factors=factors, units=sketch(texts),
         affinity_units=affinity.units(texts),
     )  # fmt: skip
-    index = VectorIndex.build(arrays.item_vectors, IndexConfig(gpu=False))
+    index = VectorIndex.build(arrays.item_vectors, IndexConfig())
     clicks = np.array([kind != "purchase" for kind in KINDS])
     ranker = Ranker(feature_names(statistics.attributes.shape[1]), [64, 32]).eval()
     recommender = Recommender(arrays, index, texts, config, clicks, towers, ranker, factors, affinity)
@@ -115,7 +115,7 @@ def _publish(store: Path, items: int) -> GeneratedStore:
         "kinds": list(KINDS), "exclude_seen": False, "data_end": END, "precision": Precision.auto.value,
         "template": {"text_fields": ["title", "brand"], "text_fallback_fields": [], "max_text_chars": 1000},
         "counts": {"items": items, "events": len(histories)}, "click_kinds": clicks.tolist(),
-        "candidates": asdict(config), "index": asdict(IndexConfig(gpu=False)), "max_tokens": 64,
+        "candidates": asdict(config), "index": asdict(IndexConfig()), "max_tokens": 64,
     }  # fmt: skip
 
     template = TextTemplate.from_info(describe["template"])

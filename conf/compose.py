@@ -73,6 +73,9 @@ GROUPS: dict[str, type] = {
     "evaluation": EvaluationConfig,
 }
 
+_REMOVED = {"index.gpu": "set device=cuda, device=cpu or device=auto"}
+"""Keys of former versions, and what has taken their place."""
+
 
 def writable(schema: type) -> DictConfig:
     """Turn a frozen dataclass into a config node that YAML files and overrides may still fill.
@@ -143,6 +146,8 @@ def _one_line(error: Exception, config: DictConfig) -> str:
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         path = unknown.group(1)
+        if path in _REMOVED:
+            return f"config key '{path}' is gone: {_REMOVED[path]}"
         if "not in struct" in cause or "not in '" in cause:
             return f"unknown config key '{path}'{_meant(config, path)}"
         return f"cannot set '{path}': {cause.splitlines()[0] if cause else text.splitlines()[0]}"

@@ -75,14 +75,12 @@ class SplitConfig:
 
 @dataclass(frozen=True)
 class IndexConfig:
-    """The FAISS index over item vectors."""
+    """The index over item vectors; on a GPU it is the vectors, unless a factory is given."""
 
     factory: str | None = None
     """`index_factory` string; null is Flat for small catalogues and IVF with coarse vectors for others."""
     nprobe: int = 0
     """Lists that an inverted file looks into; 0 takes as many as hold 4 million numbers."""
-    gpu: bool | None = None
-    """Null uses a GPU when FAISS sees one."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -12,11 +12,12 @@ import numpy as np
 
 from features.dataset import BoolArray, FloatArray, IntArray
 from ranking.index import best_places
+from ranking.searches import Searches
 
 
 @dataclass(frozen=True)
-class AddedIndex:
-    """Implements `ranking.index.Searches` over rows behind a bundle's."""
+class AddedIndex(Searches):
+    """Searches the rows behind a bundle's."""
 
     first: int
     """Row of the first item."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from conf.schema import CandidateConfig, IndexConfig
-from encoders.factors import Factors
+from conf.schema import CandidateConfig
+from encoders.device import CPU
+from encoders.factors import LENDERS, Factors
 from encoders.towers import Towers
 from features.arrays import row_by_row
 from features.candidates import ItemArrays
-from features.dataset import FloatArray, IntArray
+from features.dataset import BoolArray, FloatArray, IntArray
 from features.statistics import Neighbours, Statistics
-from ranking.index import VectorIndex
+from ranking.indexes import build_index
+from ranking.searches import Searches
 
 SKETCH = 64
 """Width of the reduced text vectors that similarity features read."""
@@ -69,10 +72,9 @@ def sketch(text_vectors: FloatArray) -> FloatArray:
     return Sketch.fit(text_vectors).units(text_vectors)
 
 
-def text_neighbours(units: FloatArray, k: int) -> Neighbours:
-    """Return each item's nearest other texts, [items, k]."""
-    index = VectorIndex.build(units, IndexConfig(gpu=False))
-    rows, cosines = index.search(units, k + 1)
+def text_neighbours(units: FloatArray, k: int, device: torch.device = CPU) -> Neighbours:
+    """Return each item's nearest other texts, [items, k], found on a device."""
+    rows, cosines = build_index(units, device=device).search(units, k + 1)
     own = rows == np.arange(len(units))[:, None]
     order = np.argsort(own | (rows < 0), axis=1, kind="stable")[:, :k]
     ids = np.where(np.take_along_axis(own, order, axis=1), -1, np.take_along_axis(rows, order, axis=1))
@@ -81,6 +83,19 @@ def text_neighbours(units: FloatArray, k: int) -> Neighbours:
         ids = np.pad(ids, ((0, 0), (0, k - ids.shape[1])), constant_values=-1)
         weights = np.pad(weights, ((0, 0), (0, k - weights.shape[1])))
     return Neighbours(ids.astype(np.int32), weights.astype(np.float32))
+
+
+def nearest_lenders(index: Searches, asking: FloatArray, lends: BoolArray) -> Neighbours:
+    """Return of whom items borrow factors, as `encoders.affinity.lenders`, by an index over affinity vectors.
+
+    Args:
+        index: over the affinity vectors of the whole catalogue.
+        asking: those of the items that borrow, [asking, dim].
+        lends: [items] who can lend.
+
+    """
+    rows, cosines = index.search(asking, LENDERS, lends)
+    return Neighbours(rows, np.maximum(cosines, 0.0))
 
 
 def near_recent(near: IntArray, statistics: Statistics) -> FloatArray:

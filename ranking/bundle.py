@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from conf.encoders import Precision, TextEncoderConfig
 from conf.errors import InputError
-from conf.schema import CandidateConfig, IndexConfig
+from conf.schema import CandidateConfig
 from encoders.affinity import AFFINITY_FILE, Affinity
 from encoders.device import CPU
 from encoders.embedding import embed_texts
@@ -27,27 +27,21 @@ from features.dataset import Catalogue, FloatArray
 from features.statistics import Neighbours, Statistics
 from features.text import TextTemplate
 from ranking.assemble import Sketch, item_arrays
+from ranking.bundle_indexes import INDEX, index_config, read_indexes, write_indexes
 from ranking.catalogue_file import CATALOG
 from ranking.described import Described
-from ranking.index import VectorIndex
+from ranking.indexes import CatalogueIndex, load_index
 from ranking.live_words import LiveWords
 from ranking.novelty import Novelty
 from ranking.ranker import RANKER_FILE, Ranker
 from ranking.recommender import Recommender
-from ranking.sources import CandidateSources, Kept, new_rows, new_vectors
+from ranking.sources import CandidateSources, Kept
 from ranking.store import MANIFEST, VERSIONS, current_version, verify
-from ranking.subset_index import SubsetIndex
 from ranking.word_index import WORDS, WordIndex
 
 LOG = logging.getLogger(__name__)
 ITEM_VECTORS = "item_vectors.npy"
 TEXT_VECTORS = "text_vectors.npy"
-INDEX = "index.faiss"
-TEXT_INDEX = "text_index.faiss"
-FACTOR_INDEX = "factor_index.faiss"
-NEW_INDEX = "new_index.faiss"
-LENDER_INDEX = "lender_index.faiss"
-"""These four only where they are approximate: exact ones are made again faster than read."""
 STATISTICS = "statistics.safetensors"
 TEXT_NEIGHBOURS = "text_neighbours.safetensors"
 TEXT_ENCODER = "text_encoder"
@@ -69,10 +63,10 @@ class Bundle(Described):
     text_encoder: TextEncoder
     sketch: Sketch
     """Reduces the text vectors of later items as those of the catalogue were reduced."""
-    lender_index: VectorIndex | None = None
+    lender_index: CatalogueIndex | None = None
     """Over the affinity vectors: of whom later items borrow factors; None where looking at all is quick."""
     device: torch.device = CPU
-    """Where the text encoder, the towers and the ranking head are."""
+    """Where the text encoder, the towers, the ranking head and the indexes are."""
 
     @property
     def text_vectors(self) -> FloatArray:
@@ -109,18 +103,7 @@ def write_bundle(
     catalogue.frame.write_parquet(folder / CATALOG)
     np.save(folder / ITEM_VECTORS, recommender.arrays.item_vectors)
     np.save(folder / TEXT_VECTORS, recommender.text_vectors)
-    if not isinstance(recommender.index, VectorIndex):
-        raise TypeError("only an index over the whole catalogue can be published")
-    recommender.index.save(folder / INDEX)
-    new_index = recommender.sources.new_index
-    for name, index in (
-        (TEXT_INDEX, recommender.text_index),
-        (FACTOR_INDEX, recommender.sources.factor_index),
-        (NEW_INDEX, new_index.base if isinstance(new_index, SubsetIndex) else None),
-        (LENDER_INDEX, _lender_index(recommender)),
-    ):
-        if isinstance(index, VectorIndex) and index is not recommender.index and not index.exact:
-            index.save(folder / name)
+    write_indexes(folder, recommender)
     recommender.arrays.statistics.save(folder / STATISTICS)
     near = recommender.arrays.text_near
     save_file({"ids": near.ids, "weights": near.weights}, folder / TEXT_NEIGHBOURS)
@@ -140,12 +123,6 @@ def write_bundle(
     if recommender.novelty is not None:
         recommender.novelty.save(folder)
     (folder / CONFIG).write_text(config_text)
-
-
-def _lender_index(recommender: Recommender) -> VectorIndex | None:
-    if recommender.affinity is None or recommender.factors is None:
-        return None
-    return VectorIndex.build(recommender.arrays.affinity_units, IndexConfig(gpu=False))
 
 
 def load_bundle(
@@ -185,7 +162,8 @@ def load_bundle(
     towers = Towers.load(folder).to(device) if (folder / TOWERS_FILE).is_file() else None
     ranker = Ranker.load(folder).to(device) if (folder / RANKER_FILE).is_file() else None
     config = CandidateConfig(**manifest["candidates"])
-    index = VectorIndex.load(folder / INDEX, item_vectors, IndexConfig(**manifest["index"]))
+    settings = index_config(manifest["index"])
+    index = load_index(folder / INDEX, item_vectors, settings, device, room)
     counts = {
         CATALOG: len(catalogue), TEXT_VECTORS: len(text_vectors), ITEM_VECTORS: len(item_vectors),
         INDEX: len(index), STATISTICS: len(statistics.count), TEXT_NEIGHBOURS: len(near.ids),
@@ -204,20 +182,12 @@ def load_bundle(
         statistics, text_vectors, towers, config, near, item_vectors, factors, units, goes_with
     )
     clicks = np.array(manifest["click_kinds"], dtype=np.bool_)
-    cpu = IndexConfig(gpu=False)
-    text_index = factor_index = new_index = lender_index = None
-    if (folder / TEXT_INDEX).is_file():
-        text_index = VectorIndex.load(folder / TEXT_INDEX, text_vectors, cpu)
-    if (folder / FACTOR_INDEX).is_file():
-        factor_index = VectorIndex.load(folder / FACTOR_INDEX, arrays.factor_vectors, cpu)
-    if (folder / NEW_INDEX).is_file():
-        vectors = new_vectors(arrays)[new_rows(statistics.count)]
-        new_index = VectorIndex.load(folder / NEW_INDEX, vectors, cpu)
-    if (folder / LENDER_INDEX).is_file():
-        lender_index = VectorIndex.load(folder / LENDER_INDEX, arrays.affinity_units, cpu)
-    sources = CandidateSources(index, arrays, config, Kept.of(arrays, factor_index, new_index))
+    lends = affinity is not None and factors is not None
+    others = read_indexes(folder, arrays, None if towers is None else text_vectors, lends, device, room)
+    kept = Kept.of(arrays, others.factor, others.new, device, room)
+    sources = CandidateSources(index, arrays, config, kept)
     recommender = Recommender(
-        arrays, index, text_vectors, config, clicks, towers, ranker, factors, affinity, text_index, sources,
+        arrays, index, text_vectors, config, clicks, towers, ranker, factors, affinity, others.text, sources,
         words=LiveWords(_words(folder, catalogue, TextTemplate.from_info(manifest["template"]))),
         kinds=manifest["kinds"],
         novelty=Novelty.load(folder), novelty_budget=manifest.get("rerank", {}).get("novelty", 0.0),
@@ -228,7 +198,7 @@ def load_bundle(
     for parameter in encoder.parameters():  # mapped by transformers: a file cut short would end the process
         parameter.data = parameter.data.clone()
     encoder = encoder.eval().to(device)
-    return Bundle(version, manifest, catalogue, recommender, encoder, reduce, lender_index, device)
+    return Bundle(version, manifest, catalogue, recommender, encoder, reduce, others.lender, device)
 
 
 def _words(folder: Path, catalogue: Catalogue, template: TextTemplate) -> WordIndex:

@@ -16,25 +16,31 @@ from encoders.towers import TOWERS_FILE
 from ranking.bundle import ITEM_VECTORS, TEXT_ENCODER, TEXT_VECTORS
 from ranking.ranker import RANKER_FILE
 
-WORKING_BYTES: Final = 2**30
-"""What a process takes beside a bundle's arrays: kernels, texts being encoded, scores of searches."""
+WORKING_BYTES: Final = 2**31
+"""What a process takes beside a bundle's arrays: kernels, texts being encoded, scores of searches, and room
+for the vectors of items that are added."""
 _GB: Final = 1e9
 
 
 def bytes_needed(folder: Path) -> int:
     """Return about how many bytes a version takes on a GPU, at most.
 
-    Weights lie there as in their files. Of the vectors, in single precision in the files, indexes hold copies
-    in half precision: of items, texts, factors (half of their file), and affinity, as wide as the texts.
+    Of the vectors, in single precision in the files, indexes hold copies in half and in single precision: of
+    items, texts, factors (half of their file), and affinity, as wide as the texts.
 
     Args:
         folder: of the version; files that it lacks count nothing.
 
     """
-    weights = [folder / TOWERS_FILE, folder / RANKER_FILE, *(folder / TEXT_ENCODER).glob("*.safetensors")]
     vectors = _size(folder / ITEM_VECTORS) + 2 * _size(folder / TEXT_VECTORS)
-    copies = (vectors + _size(folder / FACTORS_FILE) // 2) // 2
-    return sum(map(_size, weights)) + copies + WORKING_BYTES
+    copies = (vectors + _size(folder / FACTORS_FILE) // 2) * 3 // 2
+    return _least_needed(folder) + copies
+
+
+def _least_needed(folder: Path) -> int:
+    """Return about how many bytes it takes where a CPU searches: weights lie there as in their files."""
+    weights = [folder / TOWERS_FILE, folder / RANKER_FILE, *(folder / TEXT_ENCODER).glob("*.safetensors")]
+    return sum(map(_size, weights)) + WORKING_BYTES
 
 
 def _size(path: Path) -> int:
@@ -44,6 +50,9 @@ def _size(path: Path) -> int:
 @contextmanager
 def room_for(folder: Path, device: torch.device, beside: bool = False) -> Iterator[None]:
     """Check that a version fits on a device before the block loads it there; nothing on a CPU.
+
+    A model that is alone there may have vectors that do not fit: a CPU searches them. One that is to replace
+    another must fit whole, or every change of the model would be one to slower searches.
 
     CUDA is initialised on the way, by the calling thread.
 
@@ -68,7 +77,7 @@ def room_for(folder: Path, device: torch.device, beside: bool = False) -> Iterat
             f"device={device} cannot be used ({line}); nvidia-smi shows who uses it; "
             "free it, or set device=cpu"
         ) from error
-    name, needed = describe_device(device), bytes_needed(folder)
+    name, needed = describe_device(device), bytes_needed(folder) if beside else _least_needed(folder)
     advice = (
         "a restart of the server changes over with one model at a time"
         if beside

@@ -1,19 +1,25 @@
-"""The FAISS index over vectors: exact by default, on a GPU when there is one, filters inside the search."""
+"""The FAISS index over vectors: exact where that is fast, filters inside the search.
+
+On a GPU `ranking.device_index` takes its place, unless `index.factory` asks for a FAISS index.
+"""
 
 from __future__ import annotations
 
 import logging
 import weakref
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import faiss
 import numpy as np
+import torch
 
 from conf.errors import InputError
 from conf.schema import IndexConfig
+from encoders.device import CPU
 from features.dataset import BoolArray, FloatArray, IntArray, LongArray
 from ranking.best_first import best_products
+from ranking.searches import Searches
 from ranking.selection import Selected, selected
 
 _FAISS: Any = faiss  # its stubs describe the C++ constructors, not the Python ones
@@ -29,6 +35,8 @@ REFINED = 4
 in order by the vectors themselves; fetching those vectors from memory is most of what a search costs."""
 CROWDED = 500_000
 """With so many items many more differ by less than the codes tell, and twice as many rows are fetched."""
+_PROBES = 4
+"""Queries, and rows of each, by which it is found out whether an index obeys filters."""
 _RESERVOIR = 11
 """Name of a way: the best of each list collected in a reservoir, one query after another."""
 SAMPLED = 64
@@ -44,35 +52,41 @@ WIDER = 8
 finds as much as any: of the nearest 112 of a million items .92 to .96, whatever is allowed, .94 without."""
 
 
-def default_factory(items: int, width: int, gpu: bool = False) -> str:
+def exact_by_default(items: int, width: int) -> bool:
+    """Tell whether a catalogue is so small that its index is only the vectors."""
+    return items * width < FLAT_LIMIT
+
+
+def default_factory(items: int, width: int) -> str:
     """Return the index description for a catalogue: exact search where it is fast enough.
 
     Otherwise an inverted file of vectors at 2 bits a number, which are looked through in the processor's
-    registers (Andre et al., VLDB 2015) and put in order by the vectors themselves; a GPU has no such search.
+    registers (Andre et al., VLDB 2015) and put in order by the vectors themselves.
     """
-    if items * width < FLAT_LIMIT:
+    if exact_by_default(items, width):
         return "Flat"
     lists = int(2 ** np.round(np.log2(4 * np.sqrt(items))))
-    return f"IVF{lists},SQ8" if gpu or width % 2 else f"IVF{lists},PQ{width // 2}x4fs"
+    return f"IVF{lists},SQ8" if width % 2 else f"IVF{lists},PQ{width // 2}x4fs"
 
 
-class Searches(Protocol):
-    """Whatever finds the rows with the largest inner products."""
-
-    def search(
-        self, queries: FloatArray, k: int, allowed: BoolArray | None = None
-    ) -> tuple[IntArray, FloatArray]:
-        """Return the best rows and their scores; see `VectorIndex.search`."""
-
-
-class VectorIndex:
+class VectorIndex(Searches):
     """Inner-product search over row-aligned vectors.
 
     Search parameters (`nprobe`, the filter) are passed per call; a search never changes the index.
     """
 
-    def __init__(self, index: faiss.Index, vectors: FloatArray, config: IndexConfig) -> None:
-        """Wrap a trained CPU index and the vectors it holds (for exact search under selective filters)."""
+    def __init__(
+        self, index: faiss.Index, vectors: FloatArray, config: IndexConfig, device: torch.device = CPU
+    ) -> None:
+        """Wrap a trained CPU index.
+
+        Args:
+            index: the index.
+            vectors: what it holds, for exact search under selective filters.
+            config: how to search.
+            device: where; on a GPU only an index that `config.factory` asks for.
+
+        """
         self.cpu = index
         self.vectors = vectors
         inverted = _FAISS.try_extract_index_ivf(index)
@@ -83,27 +97,24 @@ class VectorIndex:
         if coarse:
             # Of FAISS's ways to look through lists, the fastest for the few queries of a batch in serving.
             _FAISS.downcast_index(inverted).implem = _RESERVOIR
-        self.gpu = _uses_gpu(config) and not coarse
         self.searcher = index
-        if self.gpu:
-            if faiss.get_num_gpus() == 0:
-                raise InputError(
-                    "index.gpu=true but FAISS sees no GPU; install the gpu extra or set index.gpu=false"
-                )
-            self.searcher = faiss.index_cpu_to_all_gpus(index)
+        """What searches without a filter."""
+        if device.type == "cuda" and config.factory:
+            self.searcher = _on_gpu(index, device)
         self.probes = inverted is not None and self._accepts(_FAISS.SearchParametersIVF(nprobe=self.nprobe))
         if inverted is not None and not self.probes:
             inverted.nprobe = (
                 self.nprobe
             )  # wrapped so that no parameters reach it: set once, before any search
-        everything = _FAISS.IDSelectorBitmap(np.full(len(self) // 8 + 1, 255, dtype=np.uint8))
-        self.filters = self._accepts(self._parameters(everything))
         self._unfiltered = self._parameters(None)
+        obeying = [s for s in dict.fromkeys((self.searcher, index)) if self._obeys(s)]
+        self.filters: Any = obeying[0] if obeying else None
+        """What searches with a filter; None where nothing obeys one."""
         self._kept: weakref.WeakKeyDictionary[Selected, Any] = weakref.WeakKeyDictionary()
-        if not self.filters:
-            LOG.warning(
-                "%s cannot filter inside its search; filtered searches are exact", type(index).__name__
-            )
+        if self.filters is not self.searcher:
+            instead = "are exact" if self.filters is None else "run on the CPU"
+            name = type(self.searcher).__name__
+            LOG.warning("%s cannot filter inside its search; filtered searches %s", name, instead)
 
     def _accepts(self, parameters: Any) -> bool:  # noqa: ANN401
         """Tell whether the index searches with these parameters; FAISS only says so by failing."""
@@ -113,15 +124,33 @@ class VectorIndex:
             return False
         return True
 
+    def _obeys(self, searcher: Any) -> bool:  # noqa: ANN401
+        """Tell whether filters hold: searched once more without its best rows, it must not find these.
+
+        Some of FAISS's indexes refuse a selector; those on a GPU answer as if there were none.
+        """
+        queries = np.random.default_rng(0).standard_normal((_PROBES, self.cpu.d)).astype(np.float32)
+        depth = min(_PROBES, len(self))
+        if depth == 0:
+            return True
+        best = searcher.search(queries, depth, params=self._unfiltered)[1]
+        allowed = np.ones(len(self), dtype=np.bool_)
+        allowed[best[best >= 0]] = False
+        try:
+            rows = searcher.search(queries, depth, params=self._parameters(selected(allowed).selector))[1]
+        except RuntimeError:
+            return False
+        return bool(allowed[rows[rows >= 0]].all())
+
     @classmethod
-    def build(cls, vectors: FloatArray, config: IndexConfig) -> VectorIndex:
+    def build(cls, vectors: FloatArray, config: IndexConfig, device: torch.device = CPU) -> VectorIndex:
         """Train and fill an index.
 
         Raises:
             InputError: when `index.factory` is not a description FAISS understands.
 
         """
-        description = config.factory or default_factory(len(vectors), vectors.shape[1], _uses_gpu(config))
+        description = config.factory or default_factory(*vectors.shape)
         try:
             index = faiss.index_factory(vectors.shape[1], description, faiss.METRIC_INNER_PRODUCT)
             inverted = _FAISS.try_extract_index_ivf(index)
@@ -133,7 +162,7 @@ class VectorIndex:
         except RuntimeError as error:
             line = str(error).strip().splitlines()[-1]
             raise InputError(f"index.factory: FAISS rejects '{description}' ({line})") from error
-        return cls(index, vectors, config)
+        return cls(index, vectors, config, device)
 
     @property
     def exact(self) -> bool:
@@ -145,7 +174,9 @@ class VectorIndex:
         faiss.write_index(self.cpu, str(path))
 
     @classmethod
-    def load(cls, path: Path, vectors: FloatArray, config: IndexConfig) -> VectorIndex:
+    def load(
+        cls, path: Path, vectors: FloatArray, config: IndexConfig, device: torch.device = CPU
+    ) -> VectorIndex:
         """Read an index written by `save`.
 
         Raises:
@@ -156,7 +187,7 @@ class VectorIndex:
             index = faiss.read_index(str(path))
         except RuntimeError as error:
             raise InputError(f"{path}: not a FAISS index; roll back or publish again") from error
-        return cls(index, vectors, config)
+        return cls(index, vectors, config, device)
 
     def __len__(self) -> int:
         return int(self.cpu.ntotal)
@@ -196,9 +227,9 @@ class VectorIndex:
         depth = min(k, len(self))
         if depth == 0 or len(queries) == 0:
             return _nothing(len(queries), k)
-        if allowed is not None and (self.gpu or not self.filters or self._selective(selected(allowed).count)):
+        if allowed is not None and (self.filters is None or self._selective(selected(allowed).count)):
             return self._exact(queries, k, np.flatnonzero(allowed))
-        scores, rows = self.searcher.search(
+        scores, rows = (self.searcher if allowed is None else self.filters).search(
             np.ascontiguousarray(queries, dtype=np.float32),
             min(depth * self.refined, len(self)),
             params=self._unfiltered if allowed is None else self._filtered(selected(allowed)),
@@ -259,8 +290,19 @@ def best_places(scores: FloatArray, k: int) -> LongArray:
     return best
 
 
-def _uses_gpu(config: IndexConfig) -> bool:
-    return faiss.get_num_gpus() > 0 if config.gpu is None else config.gpu
+def _on_gpu(index: faiss.Index, device: torch.device) -> faiss.Index:
+    """Return a copy of an index on a GPU; itself, with a warning, where FAISS cannot put it there."""
+    if _FAISS.get_num_gpus() == 0:
+        LOG.warning("index.factory is searched on the CPU: this build of FAISS sees no GPU")
+        return index
+    resources = _FAISS.StandardGpuResources()
+    try:
+        copy: faiss.Index = _FAISS.index_cpu_to_gpu(resources, device.index or 0, index)
+    except RuntimeError as error:
+        line = str(error).strip().splitlines()[-1]
+        LOG.warning("index.factory is searched on the CPU: FAISS has no such index for a GPU (%s)", line)
+        return index
+    return copy
 
 
 def _probes(inverted: Any) -> int:  # noqa: ANN401

@@ -14,6 +14,7 @@ import numpy as np
 
 from features.dataset import BoolArray, FloatArray, IntArray
 from ranking.index import VectorIndex, best_places
+from ranking.searches import Searches
 from ranking.subset_index import SubsetIndex
 
 _SPARE = 32
@@ -21,8 +22,8 @@ _SPARE = 32
 
 
 @dataclass(frozen=True)
-class LiveIndex:
-    """One state of the index; implements `ranking.index.Searches`."""
+class LiveIndex(Searches):
+    """One state of the index."""
 
     base: VectorIndex | SubsetIndex
     outdated: BoolArray

@@ -16,13 +16,9 @@ from datetime import date
 import numpy as np
 import polars as pl
 
-from encoders.factors import LENDERS
 from features.dataset import BoolArray, FloatArray, IntArray
-from features.statistics import Neighbours
 from features.text import TextTemplate, render_rows
-from ranking.added_index import AddedIndex
 from ranking.bundle import Bundle
-from ranking.index import VectorIndex
 from ranking.item_values import patched, typed_values
 from ranking.item_words import ItemReader, ItemWords
 from ranking.known_texts import KnownTexts
@@ -36,14 +32,13 @@ from ranking.live_catalogue import (
     LiveItem,
 )
 from ranking.live_events import LiveEvents
-from ranking.live_index import LiveIndex
+from ranking.live_searches import LiveSearches
 from ranking.live_version import LiveVersion, NewestRecommender
 from ranking.live_words import LiveWords
 from ranking.popularity_order import PopularityOrder
 from ranking.recommender import Recommender
 from ranking.recorded_events import Counted, RecordedEvent
-from ranking.sources import CandidateSources, Kept, new_vectors, popularity
-from ranking.subset_index import SubsetIndex
+from ranking.sources import CandidateSources, Kept, popularity
 from ranking.word_index import WordIndex
 
 
@@ -59,8 +54,6 @@ class LiveItems:
 
         """
         recommender = bundle.recommender
-        if not isinstance(recommender.index, VectorIndex):
-            raise TypeError("the bundle is served already")
         self._room = room
         self._config, self._click_kinds = recommender.config, recommender.click_kinds
         self._towers, self._ranker = recommender.towers, recommender.ranker
@@ -68,13 +61,7 @@ class LiveItems:
         self._base_size = len(bundle.catalogue)
         statistics, popular = recommender.arrays.statistics, recommender.sources.by_popularity
         self._popular = PopularityOrder(popular, popularity(statistics.recent, statistics.count), room)
-        self._index = recommender.index
-        self._text_index = recommender.text_index
-        self._factor_index = recommender.sources.factor_index
-        self._new_index = recommender.sources.new_index
-        self._lender_index = bundle.lender_index
-        self._lends: BoolArray = recommender.arrays.statistics.count > 0
-        """[base rows] who can lend factors: later items have no past."""
+        lends: BoolArray = recommender.arrays.statistics.count > 0
         self._template: TextTemplate = bundle.template
         self._reader = ItemReader(self._template, bundle.catalogue.attributes)
         self._words = recommender.texts.words or LiveWords(WordIndex.build(bundle.catalogue, self._template))
@@ -85,23 +72,10 @@ class LiveItems:
         self._arrays = LiveArrays(
             recommender.arrays, recommender.text_vectors, recommender.factors, self._affinity, room
         )
-        self._outdated = np.zeros(self._base_size, dtype=np.bool_)
-        """[base rows] whose vectors have changed."""
         self._events = LiveEvents(self._arrays, self._popular, recommender.config.window, room)
-        # Exact searches read vectors from the shared block, so that the loaded arrays can be let go.
-        arrays = self._arrays.view(self._base_size)
-        self._index.vectors = arrays.item_vectors
-        if isinstance(self._text_index, VectorIndex) and self._text_index is not self._index:
-            self._text_index.vectors = self._arrays.text_vectors(self._base_size)
-        if isinstance(self._factor_index, VectorIndex):
-            self._factor_index.vectors = arrays.factor_vectors
-        if self._lender_index is not None:
-            self._lender_index.vectors = arrays.affinity_units
-        self._moved: IntArray = np.zeros(0, dtype=np.int32)
-        """Rows of the bundle whose vectors have changed; their vectors follow, copied once per change."""
-        self._moved_vectors = arrays.item_vectors[:0], self._arrays.text_vectors(0)
-        self._moved_factors = arrays.factor_vectors[:0]
-        self._moved_new = new_vectors(arrays)[:0]
+        self._searches = LiveSearches(
+            recommender, bundle.lender_index, self._arrays, self._events, self._affinity, lends
+        )
         catalogue = LiveCatalogue(bundle.catalogue)
         self._newest = NewestRecommender(self._recommender(catalogue))
         self._bundle = replace(bundle, recommender=self._newest.recommender)
@@ -145,7 +119,7 @@ class LiveItems:
             return ItemPlan(upserts, deletes, encode, none, words=words, declared=declared)
         before = {item_id: change.encoded for item_id, change in last.items()}
         vectors, fresh = self._texts.encoded([upserts[position] for position in encode], before)
-        lenders = self._lenders(vectors, catalogue.size)
+        lenders = self._searches.lenders(vectors, catalogue.size)
         return ItemPlan(upserts, deletes, encode, vectors, lenders, words, fresh, declared)
 
     def _contents(
@@ -179,13 +153,6 @@ class LiveItems:
         texts.update(zip(rendered, render_rows(rows, template), strict=True))
         return values, texts
 
-    def _lenders(self, text_vectors: FloatArray, size: int) -> Neighbours | None:
-        """Find whom items with these texts would borrow factors from, see `LiveArrays.lenders`."""
-        if self._lender_index is None or self._affinity is None:
-            return self._arrays.lenders(text_vectors, size)
-        rows, cosines = self._lender_index.search(self._affinity.units(text_vectors), LENDERS, self._lends)
-        return Neighbours(rows, np.maximum(cosines, 0.0))
-
     def apply(self, plan: ItemPlan) -> LiveVersion:
         """Make the planned changes; for the thread that runs the model, and before another plan is made.
 
@@ -208,15 +175,13 @@ class LiveItems:
             self._arrays.statistics.describe(placed, log_prices(plan.upserts), self._codes.of(plan.upserts))
         if len(encoded):
             self._arrays.put_texts(encoded, vectors, self._bundle.sketch, self._towers, self._base_size)
-            self._move(encoded[encoded < self._base_size])
+            self._searches.put_texts(encoded, size)
         self._words.put((rows[position], words) for position, words in plan.words)
         catalogue = before.after(plan)
         if len(encoded):
             touched += self._enter_neighbours(encoded, vectors, catalogue)
             self._arrays.put_borrowed(encoded, plan.lenders, np.unique(np.concatenate(touched)), size)
-            base = self._arrays.view(self._base_size)
-            self._moved_factors = base.factor_vectors[self._moved]
-            self._moved_new = new_vectors(base)[self._moved]
+            self._searches.put_factors(encoded, size)
         self._newest.recommender = self._recommender(catalogue)
         if size > before.size and self._events.waits and self._events.count_waiting(catalogue):
             self._newest.recommender = self._recommender(catalogue)
@@ -248,27 +213,14 @@ class LiveItems:
             self._newest.recommender = self._recommender(catalogue)
         return counted
 
-    def _move(self, rows: IntArray) -> None:
-        """Search rows of the bundle one by one from now on, because the index has their former vectors."""
-        if len(rows):
-            self._outdated[rows] = True
-            self._moved = np.flatnonzero(self._outdated).astype(np.int32)
-            arrays, texts = self._arrays.view(self._base_size), self._arrays.text_vectors(self._base_size)
-            self._moved_vectors = arrays.item_vectors[self._moved], texts[self._moved]
-
     def _recommender(self, catalogue: LiveCatalogue) -> Recommender:
         arrays = self._arrays.view(catalogue.size)
-        index = self._live_index(self._index, self._moved_vectors[0], arrays.item_vectors, catalogue)
-        factor_index = None
-        if isinstance(self._factor_index, VectorIndex):
-            factor_index = self._live_index(
-                self._factor_index, self._moved_factors, arrays.factor_vectors, catalogue
-            )
+        index = self._searches.items(catalogue)
         kept = Kept(
             self._popular.shown(catalogue.size, catalogue.hidden),
-            self._live_new_index(catalogue),
-            factor_index,
-            self._added_index(catalogue),
+            self._searches.new(catalogue),
+            self._searches.factors(catalogue),
+            self._searches.added(catalogue),
         )
         return Recommender(
             arrays,
@@ -280,7 +232,7 @@ class LiveItems:
             self._ranker,
             self._arrays.factors(catalogue.size),
             self._affinity,
-            text_index=self._live_text_index(catalogue) or index,
+            text_index=self._searches.texts(catalogue) or index,
             sources=CandidateSources(index, arrays, self._config, kept),
             hidden=catalogue.hidden,
             words=self._words,
@@ -289,61 +241,6 @@ class LiveItems:
             novelty=self._novelty,
             novelty_budget=self._novelty_budget,
             unlearnt=self._events.unlearnt(catalogue.size),
-        )
-
-    def _live_text_index(self, catalogue: LiveCatalogue) -> LiveIndex | None:
-        """Return the index over text vectors; None where the items are compared by these anyway."""
-        if self._text_index is self._index or not isinstance(self._text_index, VectorIndex):
-            return None
-        vectors = self._arrays.text_vectors(catalogue.size)
-        return self._live_index(self._text_index, self._moved_vectors[1], vectors, catalogue)
-
-    def _live_new_index(self, catalogue: LiveCatalogue) -> LiveIndex:
-        """Return the index over items of which little is known."""
-        assert isinstance(self._new_index, SubsetIndex)
-        arrays = self._arrays.view(catalogue.size)
-        index = self._live_index(self._new_index, self._moved_new, new_vectors(arrays), catalogue)
-        known = self._events.well_known(catalogue.size)
-        if not self._lends.any():  # as in `new_rows`: where all are new, nothing stands out
-            known[:] = True
-        outdated = index.outdated | known[: self._base_size]
-        return replace(
-            index,
-            outdated=outdated,
-            hidden_count=int(np.count_nonzero(outdated)),
-            later_hidden=index.later_hidden | known[index.later_rows],
-        )
-
-    def _added_index(self, catalogue: LiveCatalogue) -> AddedIndex | None:
-        """Return the index over items that came after the bundle and are not well known; None without any."""
-        hidden = self._events.well_known(catalogue.size)[self._base_size :]
-        if catalogue.hidden is not None:
-            hidden = hidden | catalogue.hidden[self._base_size :]
-        if hidden.all():
-            return None
-        vectors = new_vectors(self._arrays.view(catalogue.size))[self._base_size :]
-        return AddedIndex(self._base_size, vectors, hidden)
-
-    def _live_index(
-        self,
-        base: VectorIndex | SubsetIndex,
-        moved: FloatArray,
-        vectors: FloatArray,
-        catalogue: LiveCatalogue,
-    ) -> LiveIndex:
-        hidden: BoolArray = np.zeros(len(vectors), dtype=np.bool_)
-        if catalogue.hidden is not None:
-            hidden = catalogue.hidden
-        added = np.arange(self._base_size, len(vectors), dtype=np.int32)
-        later = np.concatenate([self._moved, added])
-        outdated = self._outdated | hidden[: self._base_size]
-        return LiveIndex(
-            base=base,
-            outdated=outdated,
-            hidden_count=int(np.count_nonzero(outdated)),  # `sum` takes thirty times as long
-            later_rows=later,
-            later_vectors=(moved, vectors[self._base_size :]),
-            later_hidden=hidden[later],
         )
 
     def _enter_neighbours(
@@ -356,9 +253,7 @@ class LiveItems:
 
         """
         arrays = self._arrays.view(catalogue.size)
-        index = self._live_text_index(catalogue)
-        if index is None:
-            index = self._live_index(self._index, self._moved_vectors[0], arrays.item_vectors, catalogue)
+        index = self._searches.texts(catalogue) or self._searches.items(catalogue)
         found, _ = index.search(vectors, arrays.text_near.ids.shape[1] + 1)
         return [
             self._arrays.put_neighbours(row, near, catalogue.size)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from conf.schema import CandidateConfig, IndexConfig
+from conf.schema import CandidateConfig
 from encoders.affinity import Affinity
 from encoders.factors import Factors
 from encoders.towers import Towers
@@ -26,7 +26,7 @@ from ranking.arrange import Place, arrange
 from ranking.assemble import unit
 from ranking.explain import Evidence, explain
 from ranking.fusion import merge
-from ranking.index import Searches, VectorIndex
+from ranking.indexes import build_index
 from ranking.intent import fitting, with_intent
 from ranking.live_words import LiveWords
 from ranking.novelty import Novelty
@@ -34,6 +34,7 @@ from ranking.ranker import Ranker
 from ranking.requests import Reason, Recommendation, Recommended, Request
 from ranking.rerank import POOL, best_first, diversify
 from ranking.rules import Pin, open_rows, pending, with_pins
+from ranking.searches import Searches
 from ranking.sources import CandidateSources, Limits, banned_keys, first_source
 from ranking.text_match import Asked, TextMatch, Usual
 from ranking.timing import timed
@@ -126,7 +127,7 @@ class Recommender:
         self.sources = sources or CandidateSources(index, arrays, config)
         # Without towers the retrieval index already holds the text vectors.
         if text_index is None:
-            text_index = index if towers is None else VectorIndex.build(text_vectors, IndexConfig(gpu=False))
+            text_index = index if towers is None else build_index(text_vectors)
         self.text_index = text_index
         self.kinds = kinds or ["view" if click else "purchase" for click in click_kinds]
         self.texts = TextMatch(text_vectors, text_index, words, arrays.statistics.recent, hidden, usual)

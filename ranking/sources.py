@@ -8,15 +8,20 @@ from functools import cache, cached_property
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from conf.schema import CandidateConfig, IndexConfig
+from encoders.device import CPU
 from features.candidates import SOURCES, ItemArrays, UserVectors
 from features.compiled import compiled
 from features.dataset import BoolArray, FloatArray, IntArray, LongArray
 from features.histories import HistoryBatch
 from features.statistics import Neighbours
 from ranking.best_first import Giving, best_sums
-from ranking.index import Searches, VectorIndex
+from ranking.device_index import DeviceIndex
+from ranking.index import VectorIndex
+from ranking.indexes import CatalogueIndex, build_index, device_index
+from ranking.searches import QueryGroup, Searches
 from ranking.selection import selected
 from ranking.subset_index import SubsetIndex
 
@@ -143,27 +148,39 @@ class Kept:
         cls,
         arrays: ItemArrays,
         factor_index: Searches | None = None,
-        new_index: VectorIndex | None = None,
+        new_index: CatalogueIndex | None = None,
+        device: torch.device = CPU,
+        room: int = 0,
     ) -> Kept:
         """Work everything out for a catalogue of which every row may appear.
 
         Args:
             arrays: item-side arrays.
             factor_index: index over the co-purchase factors; None builds one.
-            new_index: index over the vectors of `new_rows`; None builds one.
+            new_index: index over the vectors of `new_rows`, or on a GPU over `new_vectors` of all items; None
+                builds one.
+            device: where the indexes that are built search.
+            room: how many items they may be given later, on a GPU.
 
         """
         statistics, factors = arrays.statistics, arrays.factor_vectors
         if factor_index is None and factors.shape[1]:
-            factor_index = VectorIndex.build(factors, IndexConfig(gpu=False))
-        new = new_rows(statistics.count)
+            factor_index = build_index(factors, device=device, room=room)
+        popular = popularity_order(popularity(statistics.recent, statistics.count))
+        new, vectors = new_rows(statistics.count), new_vectors(arrays)
         if new_index is None:
-            new_index = VectorIndex.build(new_vectors(arrays)[new], IndexConfig(gpu=False))
-        return cls(
-            popularity_order(popularity(statistics.recent, statistics.count)),
-            SubsetIndex(new_index, new, len(statistics.count)),
-            factor_index,
-        )
+            if isinstance(factor_index, DeviceIndex) and vectors is factors:
+                new_index = factor_index
+            else:
+                new_index = device_index(vectors, device, room)
+        if isinstance(new_index, DeviceIndex):
+            # The vectors of all items: they are looked through as fast, and more items become new.
+            shown = np.zeros(len(vectors), dtype=np.bool_)
+            shown[new] = True
+            return cls(popular, new_index.state(len(vectors), shown), factor_index)
+        if new_index is None:
+            new_index = VectorIndex.build(vectors[new], IndexConfig())
+        return cls(popular, SubsetIndex(new_index, new, len(statistics.count)), factor_index)
 
 
 def new_vectors(arrays: ItemArrays) -> FloatArray:
@@ -269,7 +286,8 @@ class CandidateSources:
     ) -> tuple[IntArray, FloatArray]:
         """Ask an index; a zero vector asks it nothing.
 
-        Queries that share a filter are searched together, so that many of them cost little more than one.
+        Queries that share a filter are searched together, so that many of them cost little more than one; on
+        a GPU all are.
 
         Args:
             index: over vectors of the whole catalogue.
@@ -287,7 +305,7 @@ class CandidateSources:
         asked: BoolArray = np.asarray(vectors.any(axis=1))
         if quota == 0 or not asked.any():
             return rows, best
-        bans = limits.bans(self.items)
+        bans, groups = limits.bans(self.items), []
         for mask, members in limits.groups:
             some = members[asked[members]]
             if len(some) == 0:
@@ -295,9 +313,10 @@ class CandidateSources:
             # Banned rows are fetched too and dropped, so ask for as many more.
             most = int(bans[some].max())
             extra = 1 << most.bit_length() if most else 0  # in steps, or every length would be another search
-            found, scores = index.search(vectors[some], quota + extra, mask)
-            best[some] = np.where(found[:, 0] >= 0, scores[:, 0], 0.0)
-            _put_unbanned(found, some, limits.banned, self.items, rows)
+            groups.append(QueryGroup(some, quota + extra, mask))
+        for group, (found, scores) in zip(groups, index.search_groups(vectors, groups), strict=True):
+            best[group.members] = np.where(found[:, 0] >= 0, scores[:, 0], 0.0)
+            _put_unbanned(found, group.members, limits.banned, self.items, rows)
         return rows, best
 
     def _new(self, users: UserVectors, quota: int, limits: Limits) -> IntArray:

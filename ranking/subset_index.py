@@ -6,10 +6,11 @@ import numpy as np
 
 from features.dataset import BoolArray, FloatArray, IntArray
 from ranking.index import VectorIndex
+from ranking.searches import Searches
 
 
-class SubsetIndex:
-    """Implements `ranking.index.Searches` for a catalogue of which only some rows are ever found."""
+class SubsetIndex(Searches):
+    """Searches a catalogue of which only some rows are ever found."""
 
     def __init__(self, base: VectorIndex, rows: IntArray, items: int) -> None:
         """Wrap an index.

@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 
 from features.dataset import BoolArray, FloatArray, IntArray
-from ranking.index import Searches
 from ranking.live_words import Heard, LiveWords
+from ranking.searches import Searches
 
 WORDS_WEIGHT: Final = 1.0
 """Worth of having all words, in units of cosine."""

@@ -34,12 +34,13 @@ from features.splits import Queries, Split, exclude_seen, ragged_ranges
 from features.stages import Stage, fingerprint
 from features.statistics import Neighbours, item_statistics
 from features.training_windows import Cut, ranker_windows
-from ranking.assemble import item_arrays, sketch, text_neighbours
+from ranking.assemble import item_arrays, nearest_lenders, sketch, text_neighbours
 from ranking.examples import Examples, collect, ndcg_of_scores, stack
-from ranking.index import VectorIndex
+from ranking.indexes import build_index, device_index
 from ranking.ranker import Ranker
 from ranking.ranker_module import RankerModule, calibrate, probability_quality, raw_logits
 from ranking.recommender import Recommender
+from ranking.sources import CandidateSources, Kept
 
 RANKER_FOLDER = "ranker"
 REPORT = "training.json"
@@ -70,20 +71,28 @@ def build_recommender(
         events, ragged_ranges(events.offsets[:-1], end - events.offsets[:-1]), len(dataset.catalogue),
         dataset.kind_weights, config.factors, config.seed, resolve_device(config.device),
     )  # fmt: skip
-    near = near or text_neighbours(sketch(text_vectors), config.candidates.neighbours)
+    device = resolve_device(config.device)
+    near = near or text_neighbours(sketch(text_vectors), config.candidates.neighbours, device)
     units = None if affinity is None else affinity.units(text_vectors)
+    units_index = None if units is None else device_index(units, device)
     if factors is not None and units is None:
         factors = factors.lend(near)
     elif factors is not None and units is not None:
         rows = np.flatnonzero(~factors.known).astype(np.int32)
-        factors = factors.lend(lenders(units[rows], units, factors.known, LENDERS), rows)
+        if units_index is None:
+            nearest = lenders(units[rows], units, factors.known, LENDERS)
+        else:
+            nearest = nearest_lenders(units_index, units[rows], factors.known)
+        factors = factors.lend(nearest, rows)
     arrays = item_arrays(
         statistics, text_vectors, towers, config.candidates, near, factors=factors, affinity_units=units
     )
-    index = VectorIndex.build(arrays.item_vectors, config.index)
+    index = build_index(arrays.item_vectors, config.index, device)
+    text_index = index if towers is None else build_index(text_vectors, device=device)
+    kept = Kept.of(arrays, new_index=units_index, device=device)
     return Recommender(
         arrays, index, text_vectors, config.candidates, click_kinds(dataset.kinds), towers, ranker, factors,
-        affinity, kinds=dataset.kinds,
+        affinity, text_index, CandidateSources(index, arrays, config.candidates, kept), kinds=dataset.kinds,
     )  # fmt: skip
 
 

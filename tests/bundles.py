@@ -53,7 +53,7 @@ def publish_bundle(store: Path, bundle: Bundle, encoder_folder: Path) -> str:
         "counts": {"items": len(bundle.catalogue), "events": 1},
         "click_kinds": recommender.click_kinds.tolist(),
         "candidates": asdict(recommender.config),
-        "index": asdict(IndexConfig(gpu=False)),
+        "index": asdict(IndexConfig()),
         "max_tokens": 24,
     }
 

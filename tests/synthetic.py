@@ -230,7 +230,7 @@ def make_recommender(
     now = int(dataset.events.time.max(initial=0))
     statistics = item_statistics(dataset, everything(dataset), now, config.neighbours, config.window)
     arrays = item_arrays(statistics, text_vectors, towers, config, factors=factors)
-    index = VectorIndex.build(arrays.item_vectors, IndexConfig(gpu=False))
+    index = VectorIndex.build(arrays.item_vectors, IndexConfig())
     clicks = np.array([k == "click" for k in dataset.kinds]) if click_kinds is None else click_kinds
     return Recommender(
         arrays, index, text_vectors, config, clicks, towers, ranker, factors, kinds=dataset.kinds

@@ -155,3 +155,8 @@ def test_composing_twice_in_a_process_gives_the_same() -> None:
     fail("run", "zzz=1")
     assert compose_command("run", ["seed=1"]) == first
     assert compose_command("run", []).seed == 0
+
+
+def test_a_key_that_is_gone_says_what_has_taken_its_place() -> None:
+    message = "config key 'index.gpu' is gone: set device=cuda, device=cpu or device=auto"
+    assert fail("run", "index.gpu=true") == message

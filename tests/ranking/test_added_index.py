@@ -7,7 +7,7 @@ import pytest
 
 from features.dataset import Dataset, FloatArray, IntArray
 from ranking.added_index import AddedIndex
-from ranking.index import Searches
+from ranking.searches import Searches
 from ranking.sources import CandidateSources, Kept
 from tests.ranking.asked import batch_of, no_limits, propose
 from tests.ranking.test_new_items import OLD, opened

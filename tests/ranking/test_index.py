@@ -7,7 +7,9 @@ from typing import Any
 import faiss
 import numpy as np
 import pytest
+import torch
 
+import ranking.index
 from conf.errors import InputError
 from conf.schema import IndexConfig
 from features.dataset import BoolArray, FloatArray
@@ -20,7 +22,7 @@ QUERIES = random_units(7, DIM, seed=2)
 
 
 def build(factory: str | None = None, nprobe: int = 16) -> VectorIndex:
-    return VectorIndex.build(VECTORS, IndexConfig(factory=factory, nprobe=nprobe, gpu=False))
+    return VectorIndex.build(VECTORS, IndexConfig(factory=factory, nprobe=nprobe))
 
 
 def exact(queries: FloatArray, k: int, allowed: BoolArray | None = None) -> np.ndarray:
@@ -41,7 +43,6 @@ def test_small_catalogues_are_searched_exactly_and_large_ones_in_lists() -> None
     assert default_factory(FLAT_LIMIT // 128 - 1, 128) == "Flat"
     assert default_factory(FLAT_LIMIT // 128, 128) == "IVF1024,PQ64x4fs"
     assert default_factory(1_000_000, 256) == "IVF4096,PQ128x4fs"
-    assert default_factory(1_000_000, 128, gpu=True) == "IVF4096,SQ8"
     assert default_factory(1_000_000, 127) == "IVF4096,SQ8", "two numbers share a code"
 
 
@@ -49,7 +50,7 @@ def test_an_inverted_file_looks_at_about_as_many_items_however_large_it_is() -> 
     index = build("IVF8,Flat", nprobe=0)
     assert index.nprobe == 8  # of a small catalogue everything
     vectors = np.random.default_rng(0).normal(size=(100_000, 80)).astype(np.float32)
-    assert VectorIndex.build(vectors, IndexConfig(factory="IVF64,SQ8", gpu=False)).nprobe == 32
+    assert VectorIndex.build(vectors, IndexConfig(factory="IVF64,SQ8")).nprobe == 32
 
 
 def test_coarse_vectors_are_put_in_order_by_the_vectors_themselves() -> None:
@@ -58,7 +59,7 @@ def test_coarse_vectors_are_put_in_order_by_the_vectors_themselves() -> None:
     vectors = rng.normal(size=(4000, 32)).astype(np.float32)
     vectors[7] = vectors[3000]
     queries = np.concatenate([rng.normal(size=(20, 32)).astype(np.float32), vectors[7:8]])
-    config = IndexConfig(factory="IVF16,PQ16x4fs", nprobe=16, gpu=False)
+    config = IndexConfig(factory="IVF16,PQ16x4fs", nprobe=16)
     index = VectorIndex.build(vectors, config)
     allowed = rng.random(4000) < 0.5
     for mask in (None, allowed):
@@ -83,43 +84,6 @@ def test_the_best_places_are_those_of_a_stable_sort() -> None:
         scores[1, ::2] = -np.inf
         expected = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         assert np.array_equal(best_places(scores, k), expected)
-
-
-def test_the_default_index_is_exact() -> None:
-    rows, scores = build().search(QUERIES, 10)
-    assert np.array_equal(rows, exact(QUERIES, 10))
-    np.testing.assert_allclose(scores, np.take_along_axis(QUERIES @ VECTORS.T, rows, axis=1), atol=1e-5)
-    assert rows.dtype == np.int32 and scores.dtype == np.float32
-
-
-@pytest.mark.parametrize(
-    "share", [0.5, 0.06, 0.04, 0.01], ids=["wide", "just wide", "selective", "very selective"]
-)
-def test_a_filter_holds_inside_the_search(share: float) -> None:
-    allowed = mask(share)
-    rows, scores = build().search(QUERIES, 10, allowed)
-    assert np.array_equal(rows, exact(QUERIES, 10, allowed))
-    assert (np.isfinite(scores) == (rows >= 0)).all()
-
-
-def test_a_filter_that_allows_nothing_finds_nothing() -> None:
-    rows, scores = build().search(QUERIES, 3, np.zeros(ITEMS, dtype=np.bool_))
-    assert (rows == -1).all() and (scores == -np.inf).all() and rows.shape == (7, 3)
-
-
-def test_a_list_longer_than_the_catalogue_is_padded() -> None:
-    rows, scores = build().search(QUERIES, ITEMS + 5)
-    assert rows.shape == scores.shape == (7, ITEMS + 5)
-    assert (np.sort(rows[:, :ITEMS], axis=1) == np.arange(ITEMS)).all()
-    assert (rows[:, ITEMS:] == -1).all() and (scores[:, ITEMS:] == -np.inf).all()
-    assert build().search(QUERIES, ITEMS + 5, mask(0.5))[0].shape == (7, ITEMS + 5)
-    assert build().search(QUERIES, 0)[0].shape == (7, 0)
-    assert build().search(QUERIES[:0], 4)[0].shape == (0, 4)
-
-
-def test_an_empty_catalogue_finds_nothing() -> None:
-    empty = VectorIndex.build(VECTORS[:0], IndexConfig(gpu=False))
-    assert (empty.search(QUERIES, 4)[0] == -1).all()
 
 
 @pytest.mark.parametrize("factory", ["IVF8,Flat", "RR16,IVF8,Flat", "IVF8,Flat,RFlat"])
@@ -204,17 +168,74 @@ def test_a_bad_factory_is_one_readable_line(factory: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_gpu_that_is_not_there_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
+class Forgetful:
+    """An index that takes a selector and answers as if there were none, as FAISS's do on a GPU."""
+
+    def __init__(self, index: Any) -> None:
+        self.index = index
+        self.searches = 0
+
+    def search(self, queries: FloatArray, k: int, params: Any = None) -> Any:
+        self.searches += 1
+        probes = getattr(params, "nprobe", 0)
+        kept = ranking.index._FAISS.SearchParametersIVF(nprobe=probes) if probes else None
+        return self.index.search(queries, k, params=kept)
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> list[Forgetful]:
+    """What an index becomes on a GPU."""
+    made: list[Forgetful] = []
+
+    def to_gpu(resources: object, number: int, index: Any) -> Forgetful:
+        assert number == 1
+        made.append(Forgetful(index))
+        return made[-1]
+
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 2)
+    monkeypatch.setattr(faiss, "StandardGpuResources", lambda: None, raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", to_gpu, raising=False)
+    return made
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF8,Flat"])
+def test_what_forgets_a_filter_is_found_out_and_not_trusted_with_one(
+    forgetful: list[Forgetful], caplog: pytest.LogCaptureFixture, factory: str
+) -> None:
+    index = VectorIndex.build(VECTORS, IndexConfig(factory, nprobe=8), torch.device("cuda", 1))
+    [fake] = forgetful
+    assert "Forgetful cannot filter inside its search; filtered searches run on the CPU" in caplog.text
+    before = fake.searches
+    assert np.array_equal(index.search(QUERIES, 10)[0], exact(QUERIES, 10)) and fake.searches == before + 1
+    for share in (0.5, 0.02):
+        allowed = mask(share)
+        assert np.array_equal(index.search(QUERIES, 8, allowed)[0], exact(QUERIES, 8, allowed))
+    assert fake.searches == before + 1
+
+
+def test_where_nothing_obeys_a_filter_filtered_searches_are_exact(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(VectorIndex, "_obeys", lambda self, searcher: False)
+    index, allowed = build("IVF8,Flat", nprobe=1), mask(0.5)
+    assert "IndexIVFFlat cannot filter inside its search; filtered searches are exact" in caplog.text
+    assert np.array_equal(index.search(QUERIES, 8, allowed)[0], exact(QUERIES, 8, allowed))
+
+
+def test_without_faiss_for_a_gpu_a_factory_is_searched_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
-    with pytest.raises(InputError, match="index.gpu=true but FAISS sees no GPU"):
-        VectorIndex.build(VECTORS, IndexConfig(gpu=True))
+    index = VectorIndex.build(VECTORS, IndexConfig("IVF8,Flat", nprobe=8), torch.device("cuda"))
+    assert caplog.messages == ["index.factory is searched on the CPU: this build of FAISS sees no GPU"]
+    assert np.array_equal(index.search(QUERIES, 8)[0], exact(QUERIES, 8))
 
 
 @pytest.mark.parametrize("factory", [None, "IVF8,Flat", "PCA8,IVF8,SQ8", "HNSW16"])
 def test_a_saved_index_answers_the_same(tmp_path: Path, factory: str | None) -> None:
     index = build(factory, nprobe=3)
     index.save(tmp_path / "index.faiss")
-    loaded = VectorIndex.load(tmp_path / "index.faiss", VECTORS, IndexConfig(nprobe=3, gpu=False))
+    loaded = VectorIndex.load(tmp_path / "index.faiss", VECTORS, IndexConfig(nprobe=3))
     assert len(loaded) == len(index) == ITEMS
     for allowed in (None, mask(0.5), mask(0.01)):
         before, after = index.search(QUERIES, 10, allowed), loaded.search(QUERIES, 10, allowed)
@@ -224,4 +245,4 @@ def test_a_saved_index_answers_the_same(tmp_path: Path, factory: str | None) -> 
 def test_a_file_that_is_no_index_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "index.faiss").write_bytes(b"nonsense")
     with pytest.raises(InputError, match="index.faiss: not a FAISS index"):
-        VectorIndex.load(tmp_path / "index.faiss", VECTORS, IndexConfig(gpu=False))
+        VectorIndex.load(tmp_path / "index.faiss", VECTORS, IndexConfig())

@@ -118,7 +118,7 @@ def test_changed_tables_give_what_a_rebuilt_bundle_gives(dataset: Dataset, encod
     np.testing.assert_allclose(statistics.repeat_rate[60:], there.repeat_rate[60:], atol=0.05)
 
     # each source on the truth's vectors and on the overlay proposes the same rows
-    index = VectorIndex.build(theirs_vectors, IndexConfig(gpu=False))
+    index = VectorIndex.build(theirs_vectors, IndexConfig())
     queries = np.random.default_rng(1).normal(size=(8, theirs_vectors.shape[1])).astype(np.float32)
     for allowed in (None, np.arange(63) % 2 == 0, np.arange(63) >= 58):
         wanted, scores = index.search(queries, 12, allowed)
@@ -126,7 +126,7 @@ def test_changed_tables_give_what_a_rebuilt_bundle_gives(dataset: Dataset, encod
         np.testing.assert_array_equal(found, wanted)
         np.testing.assert_allclose(ours_scores, scores, atol=1e-5)
     texts = truth.recommender.text_vectors
-    wanted, _ = VectorIndex.build(texts, IndexConfig(gpu=False)).search(texts[[7, 61]], 10)
+    wanted, _ = VectorIndex.build(texts, IndexConfig()).search(texts[[7, 61]], 10)
     found, _ = version.recommender.recommender.text_index.search(texts[[7, 61]], 10)
     np.testing.assert_array_equal(found, wanted)
 

@@ -17,7 +17,8 @@ from features.candidates import SOURCES
 from features.dataset import Catalogue, Dataset, IntArray
 from features.text import TextTemplate, render_text
 from ranking.assemble import near_recent, text_neighbours
-from ranking.bundle import LENDER_INDEX, Bundle, load_bundle
+from ranking.bundle import Bundle, load_bundle
+from ranking.bundle_indexes import LENDER_INDEX
 from ranking.index import VectorIndex
 from ranking.live_catalogue import ItemChange, ItemPlan
 from ranking.live_items import LiveItems

@@ -11,8 +11,9 @@ import pytest
 from conf.schema import IndexConfig
 from features.dataset import BoolArray, Catalogue, FloatArray, IntArray
 from features.text import TextTemplate, render_text
-from ranking.index import Searches, VectorIndex
+from ranking.index import VectorIndex
 from ranking.live_words import LiveWords
+from ranking.searches import Searches
 from ranking.text_match import SHARE, WORDS_WEIGHT, TextMatch, Usual
 from ranking.word_index import WordIndex
 
@@ -29,7 +30,7 @@ def texts() -> TextMatch:
     frame = pl.DataFrame({"item_id": [f"i{n}" for n in range(6)], "title": TITLES})
     catalogue = Catalogue(frame.with_columns(render_text(frame, template)))
     words = LiveWords(WordIndex.build(catalogue, template))
-    index = VectorIndex.build(VECTORS, IndexConfig(gpu=False))
+    index = VectorIndex.build(VECTORS, IndexConfig())
     return TextMatch(VECTORS, index, words, np.zeros(6, np.float32), None, Usual(VECTORS[:5], 0.55))
 
 
@@ -85,7 +86,7 @@ def test_what_must_not_appear_does_not_and_the_others_fill_the_list(texts: TextM
     assert len(best(texts, said, k=2, allowed=allowed)) == 2
 
 
-class _Without:
+class _Without(Searches):
     """An index that leaves hidden rows out, as that of a catalogue that changes does."""
 
     def __init__(self, index: Searches, shown: BoolArray) -> None:
@@ -106,7 +107,7 @@ def test_of_equal_items_the_popular_ones_are_proposed() -> None:
     vectors = np.tile(np.array([[0.6, 0.8]], dtype=np.float32), (count, 1))
     popularity = np.zeros(count, dtype=np.float32)
     popularity[[1499, 700]] = [2.0, 1.0]
-    index = VectorIndex.build(vectors, IndexConfig(gpu=False))
+    index = VectorIndex.build(vectors, IndexConfig())
     texts = TextMatch(vectors, index, LiveWords(WordIndex.build(catalogue, template)), popularity)
     assert texts.best(texts.ask(ASKED, "milk bottle"), 3, NONE)[0].tolist() == [1499, 700, 0]
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -109,8 +110,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Stand-in")
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (memory[0], 80 * GB))
-    with second_device():
+    with second_device(), patch.object(torch.cuda, "mem_get_info", lambda _: (memory[0], 80 * GB)):
         yield memory
 
 

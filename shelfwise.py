@@ -199,6 +199,10 @@ def execute(command: str, config: Any) -> float | None:  # noqa: ANN401
             import faiss
 
             faiss.omp_set_num_threads(threads)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and hasattr(config, "devices"):
+        from encoders.launch import lead
+
+        return lead(lambda: COMMANDS[command](config), config.devices)
     return COMMANDS[command](config)
 
 

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy, Strategy
 from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from conf.checks import require
+from conf.errors import InputError
+from encoders.launch import launched, share
 
 MONITORED = "valid_recall"
 LAST = "last"
@@ -116,6 +126,119 @@ def _quiet_lightning() -> Iterator[None]:
                 logging.getLogger(name).setLevel(level)
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What a training is asked for, in every process that takes part; see `fit`."""
+
+    checkpoints: Path
+    max_epochs: int
+    patience: int
+    monitor: str | None
+    mode: str
+    clip_norm: float | None
+    device: torch.device
+    processes: int
+    resume: bool
+    """Whether there is a checkpoint to go on from."""
+
+
+def processes_of(devices: int, device: torch.device) -> int:
+    """Return how many processes the key `devices` means.
+
+    Raises:
+        InputError: there are not as many GPUs.
+
+    """
+    if devices == 1:
+        return 1
+    if launched() > 1:
+        return launched()
+    if device.type == "cpu":
+        return devices or 1
+    count = torch.cuda.device_count()
+    require(devices <= count, f"devices={devices}: torch sees {count}; set devices={count} or devices=0")
+    return devices or count
+
+
+def _strategy(plan: _Plan) -> Strategy | str:
+    """Return how Lightning spreads a training over processes (DDP; Li et al., VLDB 2020).
+
+    Without torchrun they are started for the fit alone: what comes before and after it is done once. By
+    `spawn`, because a process that has used CUDA cannot be forked.
+    """
+    if plan.processes == 1:
+        return "auto"
+    return DDPStrategy(
+        start_method="popen" if launched() > 1 else "spawn",
+        find_unused_parameters=True,  # like the pooler of a BERT that is read by its mean
+        broadcast_buffers=False,  # they are the same everywhere
+    )
+
+
+def _train(module: pl.LightningModule, plan: _Plan, console: Console | None) -> None:
+    """Carry out a training, or this process's part of it, and leave its checkpoints."""
+    on_cpu, started = plan.device.type == "cpu", launched() > 1 and plan.processes > 1
+    local = int(os.environ["LOCAL_WORLD_SIZE"]) if started else plan.processes
+    # Two of them: one that keeps the best epoch would leave out the epochs that were not better, and a
+    # resumed run would train those once more.
+    every = ModelCheckpoint(dirpath=plan.checkpoints, filename=LAST, enable_version_counter=False)
+    best_one = ModelCheckpoint(
+        dirpath=plan.checkpoints,
+        filename=BEST,
+        monitor=plan.monitor,
+        mode=plan.mode,
+        save_weights_only=True,
+        enable_version_counter=False,
+    )
+    bar = console is not None and console.is_terminal
+    history = _History(plan.monitor or "", None if bar else console)
+    callbacks: list[Callback] = [history, every]
+    if plan.monitor is not None:
+        callbacks.insert(1, best_one)  # before the checkpoint that remembers it
+        callbacks.append(_Stopping(monitor=plan.monitor, mode=plan.mode, patience=plan.patience))
+    if bar:
+        callbacks.append(_Bar(1 if on_cpu else LOG_STEPS))
+    with _quiet_lightning():
+        trainer = pl.Trainer(
+            max_epochs=plan.max_epochs,
+            accelerator="cpu" if on_cpu else "gpu",
+            devices=[plan.device.index or 0] if plan.processes == 1 and not on_cpu else local,
+            num_nodes=plan.processes // local,
+            strategy=_strategy(plan),
+            plugins=TorchElasticEnvironment() if started else LightningEnvironment(),
+            use_distributed_sampler=False,  # modules divide the work themselves
+            logger=TensorBoardLogger(plan.checkpoints, name="tensorboard", version=""),
+            callbacks=callbacks,
+            enable_progress_bar=bar,
+            enable_model_summary=False,
+            gradient_clip_val=plan.clip_norm,
+            num_sanity_val_steps=0,
+            reload_dataloaders_every_n_epochs=1,
+            log_every_n_steps=LOG_STEPS,
+        )
+        trainer.fit(module, ckpt_path=str(plan.checkpoints / f"{LAST}.ckpt") if plan.resume else None)
+
+
+def _train_together(module: pl.LightningModule, plan: _Plan, console: Console | None) -> None:
+    """Train in several processes; the failure of one is a line, and the rest of it is in a file.
+
+    Raises:
+        InputError: a process has failed.
+
+    """
+    try:
+        _train(module, plan, console)
+    except Exception as error:
+        plan.checkpoints.mkdir(parents=True, exist_ok=True)
+        path = plan.checkpoints / f"failure-{os.environ.get('RANK', '0')}.txt"
+        path.write_text(traceback.format_exc())
+        reason = traceback.format_exception_only(error)[-1].strip().splitlines()[-1]
+        raise InputError(
+            f"a process of the training failed: {reason} (all of it is in {path}); "
+            "the same command goes on after the last finished epoch"
+        ) from error
+
+
 def fit(
     module: pl.LightningModule,
     checkpoints: Path,
@@ -144,54 +267,32 @@ def fit(
         mode: `max` or `min`.
         clip_norm: gradient norm limit, for modules with automatic optimisation.
         console: where the progress bar goes; None shows none.
-        devices: how many GPUs, or processes on a CPU, train together (distributed data parallel; Li et al.,
-            VLDB 2020); 0 takes every GPU. The module is sent to each.
+        devices: how many GPUs, or processes on a CPU, train together, for modules that share a batch among
+            processes; 0 takes every GPU, or every process that torchrun has started. The module is sent to
+            each.
+
+    Raises:
+        InputError: one of several processes has failed, or there are not as many GPUs.
 
     """
-    on_cpu = device.type == "cpu"
-    devices = devices or (1 if on_cpu else torch.cuda.device_count())
-    # Two of them: one that keeps the best epoch would leave out the epochs that were not better, and a
-    # resumed run would train those once more.
-    every = ModelCheckpoint(dirpath=checkpoints, filename=LAST, enable_version_counter=False)
-    best_one = ModelCheckpoint(
-        dirpath=checkpoints,
-        filename=BEST,
-        monitor=monitor,
-        mode=mode,
-        save_weights_only=True,
-        enable_version_counter=False,
+    last, processes = checkpoints / f"{LAST}.ckpt", processes_of(devices, device)
+    plan = _Plan(
+        checkpoints, max_epochs, patience, monitor, mode, clip_norm, device, processes, last.is_file()
     )
-    bar = console is not None and console.is_terminal
-    history = _History(monitor or "", None if bar else console)
-    callbacks: list[Callback] = [history, every]
+    if processes == 1:
+        _train(module, plan, console)
+    else:
+        module.cpu()  # from where it is sent
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # what this process keeps, the one that trains here cannot have
+        if launched() > 1:
+            share(partial(_train_together, module, plan), device, console)
+        else:
+            _train_together(module, plan, console)
+    end = torch.load(last, map_location="cpu", weights_only=True)
+    state = end
     if monitor is not None:
-        callbacks.insert(1, best_one)  # before the checkpoint that remembers it
-        callbacks.append(_Stopping(monitor=monitor, mode=mode, patience=patience))
-    if bar:
-        callbacks.append(_Bar(1 if on_cpu else LOG_STEPS))
-    last = checkpoints / f"{LAST}.ckpt"
-    with _quiet_lightning():
-        trainer = pl.Trainer(
-            max_epochs=max_epochs,
-            accelerator="cpu" if on_cpu else "gpu",
-            devices=[device.index or 0] if devices == 1 and not on_cpu else devices,
-            # Started for the fit alone: what comes before and after it is done once. A parameter may go
-            # unused, like the pooler of a BERT that is read by its mean.
-            strategy="auto" if devices == 1 else "ddp_spawn_find_unused_parameters_true",
-            logger=TensorBoardLogger(checkpoints, name="tensorboard", version=""),
-            callbacks=callbacks,
-            enable_progress_bar=bar,
-            enable_model_summary=False,
-            gradient_clip_val=clip_norm,
-            num_sanity_val_steps=0,
-            reload_dataloaders_every_n_epochs=1,
-            log_every_n_steps=LOG_STEPS,
-        )
-        trainer.fit(module, ckpt_path=str(last) if last.is_file() else None)
-        end = torch.load(last, map_location="cpu", weights_only=True)
-        state = end
-        if monitor is not None:
-            state = torch.load(checkpoints / f"{BEST}.ckpt", map_location="cpu", weights_only=True)
+        state = torch.load(checkpoints / f"{BEST}.ckpt", map_location="cpu", weights_only=True)
     module.load_state_dict(state["state_dict"])
     module.cpu().eval()
     if monitor is None:

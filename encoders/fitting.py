@@ -309,13 +309,13 @@ class RunningAverage(AveragedModel):
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         """Start as a copy of the module."""
-        super().__init__(module, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+        super().__init__(module)
+        self._decay = decay
         self._begun = False
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         """Move towards a module's weights; the first are taken as they are, buffers always."""
-        assert self.multi_avg_fn is not None
         # AveragedModel asks the device at every step; a resumed run has begun before, so it is asked once.
         first = not self._begun and not bool(self.n_averaged > 0)
         self._begun = True
@@ -324,7 +324,8 @@ class RunningAverage(AveragedModel):
         if first:
             torch._foreach_copy_(own, theirs)
         else:
-            self.multi_avg_fn(own, theirs, self.n_averaged)
+            # Made here: a function of torch's cannot be sent to another process.
+            get_ema_multi_avg_fn(self._decay)(own, theirs, self.n_averaged)  # type: ignore[no-untyped-call]
         for kept, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
             kept.copy_(buffer)
         self.n_averaged += 1

@@ -59,3 +59,22 @@ def collected(own: Tensor, count: int) -> Tensor:
     """Return what the processes have made of their shares, [count, ...], in the order before `dealt`."""
     by_rank = gathered(own).view(place()[1], len(own), *own.shape[1:])
     return by_rank.transpose(0, 1).flatten(0, 1)[:count]
+
+
+def joint_mean(mean: Tensor, weights: Tensor) -> Tensor:
+    """Return this process's part of a weighted mean over the examples of all processes.
+
+    Gradients are averaged over the processes, not added; so is what this returns the mean over all examples.
+
+    Args:
+        mean: weighted mean over this process's examples.
+        weights: theirs, [examples].
+
+    """
+    ranks = place()[1]
+    if ranks == 1:
+        return mean
+    own = weights.sum()
+    total = own.clone()
+    distributed.all_reduce(total)
+    return mean * (ranks * own / total.clamp(min=1e-9))

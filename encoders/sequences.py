@@ -196,6 +196,11 @@ class TrainingWindows:
         places = (owner + 1) * (length - 1) - sizes[owner] + number
         return cls(tensors.windows(start, stop, length), places)
 
+    @classmethod
+    def silent(cls, tensors: EventTensors, start: Tensor, stop: Tensor, length: int) -> TrainingWindows:
+        """Collect slices in which nothing is predicted: what a process without a share goes through."""
+        return cls(tensors.windows(start, stop, length), start[:0])
+
     def to(self, device: torch.device) -> TrainingWindows:
         """Move every tensor."""
         return TrainingWindows(self.events.to(device), self.predicts.to(device))

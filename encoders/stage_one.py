@@ -19,10 +19,10 @@ from encoders.device import upload
 from encoders.embedding import embed_texts
 from encoders.item_texts import ItemTexts
 from encoders.item_tower import whitening
-from encoders.processes import collected, dealt, place
+from encoders.processes import collected, dealt, joint_mean, place
 from encoders.text_encoder import TextEncoder, resolve_precision
 from encoders.tokens import TokenArray, pad
-from encoders.towers import best_items
+from encoders.towers import best_items, best_rows
 from features.dataset import Events, FloatArray, IntArray
 from features.splits import Queries, ragged_ranges
 
@@ -141,10 +141,11 @@ class StageOne(pl.LightningModule):
         """Tie every random choice to the chunk and mine hard negatives with the weights of its start."""
         self.rng = np.random.default_rng(self._draw_seed())
         if self.settings.hard_negatives:
-            vectors = torch.from_numpy(self._embed(np.arange(len(self.texts), dtype=np.int32)))
-            starts = range(0, len(vectors), 1024)
-            blocks = [best_items(vectors[i : i + 1024], vectors, MINED + 1) for i in starts]
-            self.mined = np.concatenate(blocks)[:, 1:]
+            vectors = upload(self._embed(np.arange(len(self.texts), dtype=np.int32)), self.device)
+            asked = upload(dealt(np.arange(len(vectors))), self.device)
+            blocks = [best_rows(vectors[part], vectors, MINED + 1) for part in torch.split(asked, 1024)]
+            # From all processes: rounding must not let them mine different items.
+            self.mined = collected(torch.cat(blocks), len(vectors)).cpu().numpy()[:, 1:].astype(np.int32)
 
     def on_train_batch_start(self, batch: ContextBatch, batch_idx: int) -> None:
         """Tie dropout to the chunk; a data loader of a resumed run draws a seed before the epoch starts."""
@@ -162,7 +163,7 @@ class StageOne(pl.LightningModule):
         return self._on_device
 
     def _encode(self, texts: TokenArray) -> Tensor:
-        """Return unit vectors of texts in order of length, [texts, dim], a group of them at a time."""
+        """Return unit vectors of texts, nearly in order of length, [texts, dim]; a group at a time."""
         fill = self.encoder.tokenizer.pad_token_id or 0
         flat, offsets = upload(texts.flat, self.device), upload(texts.offsets, self.device)
         bf16 = resolve_precision(self.settings.precision, self.device) is Precision.bf16
@@ -170,7 +171,8 @@ class StageOne(pl.LightningModule):
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             for group in np.array_split(np.arange(len(texts)), -(-len(texts) // size)):
                 start, stop = int(group[0]), int(group[-1]) + 1
-                ids, mask = pad(flat, offsets[start : stop + 1], int(texts.lengths[stop - 1]), fill)
+                width = int(texts.lengths[start:stop].max())
+                ids, mask = pad(flat, offsets[start : stop + 1], width, fill)
                 if self.settings.token_dropout > 0:
                     keep = torch.rand(mask.shape, device=self.device) >= self.settings.token_dropout
                     keep[:, 0] = True  # the classification token always stays
@@ -204,12 +206,8 @@ class StageOne(pl.LightningModule):
             candidates = np.union1d(candidates, mined).astype(np.int32)
         # Every distinct item of the batch is encoded once and is a candidate for every context.
         vectors = self._candidate_vectors(candidates)
-        rank, ranks = place()
-        if ranks == 1:
-            return context_loss(vectors, batch.placed(candidates, self.device), self._tables(), config)
-        own = batch.part(rank, ranks)
-        loss = context_loss(vectors, own.placed(candidates, self.device), self._tables(), config)
-        return loss * (ranks * float(own.weight.sum() / batch.weight.sum().clip(1e-9)))
+        contexts = batch.part(*place()).placed(candidates, self.device)
+        return joint_mean(context_loss(vectors, contexts, self._tables(), config), contexts.weight)
 
     def _adversarial_backward(self, batch: ContextBatch) -> None:
         """Add the gradient at worst-case word embeddings (FGM; Miyato et al. 2017, arXiv:1605.07725)."""
@@ -250,8 +248,11 @@ class StageOne(pl.LightningModule):
         self.log("valid_recall", self.text_recall(self._embed(self.pool)), prog_bar=True)
 
     def _embed(self, rows: IntArray) -> FloatArray:
-        texts = [self.texts.texts[r] for r in rows]
-        return embed_texts(self.encoder, texts, self.encoder.prompts.passage, self.settings.precision)
+        """Return unit vectors of items as the weights are, [rows, dim]; processes share the work."""
+        texts = [self.texts.texts[r] for r in dealt(rows)]
+        own = embed_texts(self.encoder, texts, self.encoder.prompts.passage, self.settings.precision)
+        vectors: FloatArray = collected(upload(own, self.device), len(rows)).cpu().numpy()
+        return vectors
 
     def text_recall(self, vectors: FloatArray) -> float:
         """Return mean recall@10 where a query is the mean of its last five items, vectors [pool, dim]."""
@@ -265,15 +266,14 @@ class StageOne(pl.LightningModule):
         owner, rows = owner[rows >= 0], rows[rows >= 0]
         profiles = np.zeros((len(queries), vectors.shape[1]), dtype=np.float32)
         np.add.at(profiles, owner, vectors[rows])
-        items = torch.from_numpy(vectors)
+        items = upload(vectors, self.device)
         # The history itself would fill the list: what it reads like is asked, not whether it is found again.
         blocks = []
         for begin in range(0, len(queries), 512):
             inside = (owner >= begin) & (owner < begin + 512)
             exclude = ((owner[inside] - begin).astype(np.int32), rows[inside].astype(np.int32))
-            blocks.append(
-                best_items(torch.from_numpy(profiles[begin : begin + 512]), items, VALIDATION_K, exclude)
-            )
+            asked = upload(profiles[begin : begin + 512], self.device)
+            blocks.append(best_items(asked, items, VALIDATION_K, exclude))
         top = np.concatenate(blocks)
         size = np.diff(queries.target_offsets)
         owners = np.repeat(np.arange(len(queries)), size)

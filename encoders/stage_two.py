@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from conf.encoders import UserEncoderConfig
 from encoders.fitting import running_average
 from encoders.losses import sampled_softmax
+from encoders.processes import collected, dealt, joint_mean, place
 from encoders.sequences import (
     EventTensors,
     TrainingWindows,
@@ -70,13 +71,18 @@ class TowerBatches(IterableDataset[TrainingWindows]):
             torch.from_numpy(np.concatenate(parts)).to(tensors.time.device)
             for parts in zip(*batches, strict=True)
         )
-        first = 0
+        first, (rank, ranks) = 0, place()
         for begin, end in batches:
-            here, sizes = slice(first, first + len(begin)), end - begin
+            sizes = (end - begin)[rank::ranks]
+            here = slice(first + rank, first + len(begin), ranks)  # windows of one of several processes
+            if len(sizes):
+                yield TrainingWindows.cut(
+                    tensors, start[here], stop[here], int(sizes.max()), int(sizes.sum()) - len(sizes)
+                )
+            else:  # fewer windows than processes
+                some = slice(first, first + 1)
+                yield TrainingWindows.silent(tensors, start[some], stop[some], int(end[0] - begin[0]))
             first += len(begin)
-            yield TrainingWindows.cut(
-                tensors, start[here], stop[here], int(sizes.max()), int(sizes.sum()) - len(sizes)
-            )
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,8 @@ class StageTwo(pl.LightningModule):
         self.seed = seed
         self.ties_unordered = ties_unordered
         self.passes = passes
+        self.shared: torch.Generator | None = None
+        """Draws what must be the same in every process; None where there is one."""
         steps = TowerBatches(events, end, config, seed, passes).steps()
         self.average = running_average(towers, config.average * steps)
         trained = events.item[ragged_ranges(events.offsets[:-1], end - events.offsets[:-1])]
@@ -171,7 +179,9 @@ class StageTwo(pl.LightningModule):
         Not at the epoch's start: a data loader draws a seed after it, but before it in a resumed run.
         """
         if batch_idx == 0:
-            torch.manual_seed(self.seed * 100_003 + self.current_epoch)
+            seed, (rank, ranks) = self.seed * 100_003 + self.current_epoch, place()
+            torch.manual_seed(seed + 1_000_000_007 * rank)
+            self.shared = None if ranks == 1 else torch.Generator(self.device).manual_seed(seed)
 
     def on_train_batch_end(self, outputs: object, batch: TrainingWindows, batch_idx: int) -> None:
         """Let the average follow."""
@@ -186,11 +196,12 @@ class StageTwo(pl.LightningModule):
         """Predict every next item of the windows."""
         config, data, events = self.settings, self.data, batch.events
         device, length = events.rows.device, events.rows.shape[1]
-        keep_id = torch.rand(len(data.whitened), device=device) >= config.id_dropout
+        shown = torch.rand(len(data.whitened), device=device, generator=self.shared)
+        keep_id = shown >= config.id_dropout
         negatives, sampled = data.trainable_rows, 0 < config.negatives < len(data.trainable_rows)
         if sampled:
             # Inverse transform sampling: much cheaper than torch.multinomial over a catalogue.
-            lots = torch.rand(config.negatives, dtype=torch.float64, device=device)
+            lots = torch.rand(config.negatives, dtype=torch.float64, device=device, generator=self.shared)
             negatives = negatives[torch.searchsorted(data.cumulative, lots).clamp(max=len(negatives) - 1)]
         positives, drawn = self._item_vectors(events.rows.flatten(), negatives, keep_id)
         sequence = positives.view(len(events.rows), length, -1)
@@ -198,15 +209,17 @@ class StageTwo(pl.LightningModule):
             sequence[:, :-1], events.kinds[:, :-1], events.times[:, :-1], events.valid[:, :-1]
         )
         targets = events.rows[:, 1:].flatten()[batch.predicts]
-        loss = sampled_softmax(
+        weights = data.kind_weights[events.kinds[:, 1:].flatten()[batch.predicts]]
+        mean = sampled_softmax(
             states.flatten(0, 1)[batch.predicts],
             sequence[:, 1:].flatten(0, 1)[batch.predicts],
             drawn,
             targets[:, None] == negatives[None, :],
-            data.kind_weights[events.kinds[:, 1:].flatten()[batch.predicts]],
+            weights,
             config.temperature,
             (data.log_q[targets], data.log_q[negatives]) if sampled else None,
         )
+        loss = joint_mean(mean, weights)
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=False)
         return loss
 
@@ -241,7 +254,8 @@ class StageTwo(pl.LightningModule):
         towers, events = self.trained, self.data.events
         catalogue = towers.catalogue(self.data.whitened)
         size = max(min(VALIDATION_QUERIES, VALIDATION_SCORES // max(len(catalogue), 1)), 1)
-        blocks = [np.arange(i, min(i + size, len(self.valid))) for i in range(0, len(self.valid), size)]
+        asked = dealt(np.arange(len(self.valid)))
+        blocks = [asked[i : i + size] for i in range(0, len(asked), size)]
         recalls = [
             tower_recall(
                 towers,
@@ -254,8 +268,8 @@ class StageTwo(pl.LightningModule):
             )
             for block in blocks
         ]
-        # Only now the host waits.
-        self.log("valid_recall", float(torch.cat(recalls).cpu().numpy().mean()), prog_bar=True)
+        recall = collected(torch.cat(recalls), len(self.valid)).cpu()  # only now the host waits
+        self.log("valid_recall", float(recall.numpy().mean()), prog_bar=True)
 
 
 @torch.inference_mode()

@@ -193,6 +193,7 @@ def train_towers(
         device=resolve_device(config.device),
         clip_norm=settings.clip_norm,
         console=console,
+        devices=config.devices,
     )
     return module.trained, result
 

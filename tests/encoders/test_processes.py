@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import socket
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import distributed, nn
 from torch.multiprocessing.spawn import start_processes
 
-from conf.encoders import TextEncoderConfig
+from conf.encoders import TextEncoderConfig, UserEncoderConfig
 from encoders.processes import gathered, place
 from encoders.stage_one import StageOne
+from encoders.stage_two import StageTwo
 from encoders.text_encoder import load_text_encoder
-from features.dataset import Dataset
+from encoders.towers import Towers
+from features.dataset import Dataset, FloatArray
 from tests.encoders.test_stage_one import SETTINGS, module_of
+from tests.encoders.test_stage_two_device import asked
+from tests.encoders.test_towers import Logged
+from tests.synthetic import everything
 
 RANKS = 3
 CASES = {
@@ -24,6 +31,22 @@ CASES = {
     "head and weights": replace(SETTINGS, projection=8, batch_size=2),
     "dropped fields and mined negatives": replace(SETTINGS, field_dropout=0.4, hard_negatives=2),
     "no corrections": replace(SETTINGS, logq=False, mask_false_negatives=False, recompute=False),
+}
+TOWERS = {
+    "windows": UserEncoderConfig(dim=8, heads=2, max_length=6, dropout=0.0, batch_size=8),
+    "negatives": UserEncoderConfig(
+        dim=8,
+        heads=2,
+        max_length=6,
+        dropout=0.0,
+        batch_size=7,
+        negatives=20,
+        negative_power=0.5,
+        id_dropout=0.4,
+    ),
+    "fewer windows than processes": UserEncoderConfig(
+        dim=8, heads=2, max_length=6, dropout=0.0, batch_size=2, negatives=5
+    ),
 }
 Learnt = tuple[float, dict[str, torch.Tensor]]
 """Loss and gradients by parameter."""
@@ -45,7 +68,40 @@ def learnt(module: nn.Module, loss: torch.Tensor) -> Learnt:
 
 def stage_one_step(module: StageOne) -> Learnt:
     module.on_train_epoch_start()
-    return learnt(module, module._loss(next(iter(module.train_dataloader()))))
+    mined = module.mined
+    if mined is not None:  # which items are near hangs on the rounding of cosines
+        others = np.arange(len(mined), dtype=np.int32)[:, None] + np.arange(1, 6, dtype=np.int32)
+        module.mined = (others % len(mined)).astype(np.int32)
+    found = learnt(module, module._loss(next(iter(module.train_dataloader()))))
+    with torch.inference_mode():
+        found[1]["recall"] = torch.tensor(module.text_recall(module._embed(module.pool)))
+    if mined is not None:
+        found[1]["mined"] = torch.from_numpy(np.sort(mined, axis=1)).float()
+    return found
+
+
+def towers_of(dataset: Dataset, vectors: FloatArray, config: UserEncoderConfig) -> StageTwo:
+    """Return stage two with events of two weights, so that shares of a batch do not weigh alike."""
+    torch.manual_seed(0)
+    towers = Towers.from_config(config, vectors.shape[1], len(vectors), len(dataset.kinds))
+    towers.item_tower.fit_text(vectors, np.ones(len(vectors), np.bool_))
+    return StageTwo(
+        towers, config, dataset.events, everything(dataset), vectors, dataset.kind_weights,
+        asked(dataset), True, 0,
+    )  # fmt: skip
+
+
+def stage_two_step(module: StageTwo) -> Learnt:
+    """Learn from the third batch: what is drawn for it follows on two others."""
+    module.log = Logged()  # type: ignore[assignment]
+    for number, batch in enumerate(islice(module.train_dataloader(), 3)):
+        module.on_train_batch_start(batch, number)
+        loss = module.training_step(batch, number)
+    found = learnt(module, loss)
+    with torch.inference_mode():
+        module.validation_step(torch.zeros(1), 0)
+    found[1]["recall"] = torch.tensor(module.log.values["valid_recall"])  # type: ignore[attr-defined]
+    return found
 
 
 def gathered_step() -> Learnt:
@@ -61,11 +117,15 @@ def gathered_step() -> Learnt:
     return 0.0, {"own": own.weight.grad}
 
 
-def work(rank: int, port: int, modules: dict[str, StageOne], folder: Path) -> None:
+def step(module: StageOne | StageTwo) -> Learnt:
+    return stage_one_step(module) if isinstance(module, StageOne) else stage_two_step(module)
+
+
+def work(rank: int, port: int, modules: dict[str, StageOne | StageTwo], folder: Path) -> None:
     """Take each step as one of several processes and write what the first of them has learnt."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=RANKS)
-    found = {name: stage_one_step(module) for name, module in modules.items()}
+    found = {name: step(module) for name, module in modules.items()}
     found["gathered"] = gathered_step()
     torch.save(found, folder / f"{rank}.pt")
     distributed.destroy_process_group()
@@ -73,25 +133,26 @@ def work(rank: int, port: int, modules: dict[str, StageOne], folder: Path) -> No
 
 @pytest.fixture(scope="module")
 def found(
-    dataset: Dataset, bert: Path, tmp_path_factory: pytest.TempPathFactory
+    dataset: Dataset, bert: Path, text_vectors: FloatArray, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Learnt], list[dict[str, Learnt]]]:
     """Return what one process learns in each case, and what each of several does."""
     config = TextEncoderConfig(model=str(bert), max_tokens=24)
     folder = tmp_path_factory.mktemp("processes")
-    modules = {
+    modules: dict[str, StageOne | StageTwo] = {
         # Without dropout, which every process draws for itself.
         name: module_of(dataset, load_text_encoder(config).eval(), settings)
         for name, settings in CASES.items()
     }
+    modules |= {name: towers_of(dataset, text_vectors, settings) for name, settings in TOWERS.items()}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     start_processes(work, (port, modules, folder), nprocs=RANKS, start_method="spawn")  # type: ignore[no-untyped-call]
-    alone = {name: stage_one_step(module) for name, module in modules.items()}
+    alone = {name: step(module) for name, module in modules.items()}
     return alone, [torch.load(folder / f"{rank}.pt") for rank in range(RANKS)]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *TOWERS])
 def test_processes_learn_what_one_learns_from_the_joint_batch(
     case: str, found: tuple[dict[str, Learnt], list[dict[str, Learnt]]]
 ) -> None:

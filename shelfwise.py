@@ -26,6 +26,7 @@ ERRORS = Console(stderr=True)
 
 USAGE = """usage: shelfwise <command> [key=value ...]
 
+  inspect          look at files, say what they are and which command reads them
   run              prepare, train, refit, publish and evaluate; unchanged stages are skipped
   prepare          read and check raw tables, write the dataset
   train-encoder    fine-tune the text encoder, train item and user towers
@@ -45,6 +46,12 @@ USAGE = """usage: shelfwise <command> [key=value ...]
 `shelfwise <command> --cfg job` prints every key of a command with its value; `-m` sweeps over several values,
 `shelfwise -m run hydra/sweeper=optuna ...` searches for the best ones.
 """
+
+
+def _inspect(config: Any) -> None:  # noqa: ANN401 - the command's root config
+    from features.inspection.report import inspect
+
+    inspect(config, CONSOLE)
 
 
 def _prepare(config: Any) -> None:  # noqa: ANN401 - the command's root config
@@ -155,6 +162,7 @@ def _rollback(config: Any) -> None:  # noqa: ANN401
 
 
 COMMANDS: dict[str, Callable[[Any], float | None]] = {
+    "inspect": _inspect,
     "prepare": _prepare,
     "train-encoder": _train_encoder,
     "train-ranker": _train_ranker,
@@ -282,6 +290,10 @@ def main() -> None:
         sys.exit(0 if arguments else 2)
     try:
         command, rest = split_command(arguments)
+        if command == "inspect":
+            from features.inspection.report import file_arguments
+
+            rest = file_arguments(rest)
         if any(a.startswith("-") for a in rest):
             through_hydra(command, rest)
             return

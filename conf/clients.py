@@ -1,4 +1,4 @@
-"""Typed configuration of the commands that ask a running server: recommend and recommend-batch."""
+"""Typed configuration of the commands at the terminal: recommend, recommend-batch and inspect."""
 
 from __future__ import annotations
 
@@ -88,3 +88,21 @@ class RecommendBatchConfig(ConnectionConfig):
     def __post_init__(self) -> None:
         """Check ranges."""
         at_least(1, self, "", "k")
+
+
+@dataclass(frozen=True)
+class InspectConfig:
+    """Root of inspect, which looks at files and proposes the command that reads them."""
+
+    files: list[str] = field(default_factory=list)
+    """Files to look at; named without a key on the command line."""
+    rows: int = 5000
+    """Rows of each table to look at."""
+    trial: bool = True
+    """Whether the proposed command is tried, where the files are small enough (200 MB)."""
+    work_dir: str = "work/shop"
+    """Where the proposed command would work."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        at_least(1, self, "", "rows")

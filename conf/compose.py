@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.clients import RecommendBatchConfig, RecommendConfig
+from conf.clients import InspectConfig, RecommendBatchConfig, RecommendConfig
 from conf.encoders import TextEncoderConfig, UserEncoderConfig
 from conf.errors import InputError, closest
 from conf.overrides import split_overrides
@@ -50,6 +50,7 @@ ROOTS: dict[str, type] = {
     "serve": ServeConfig,
     "recommend": RecommendConfig,
     "recommend-batch": RecommendBatchConfig,
+    "inspect": InspectConfig,
     "create-key": CreateKeyConfig,
     "export": ExportConfig,
     "export-events": ExportEventsConfig,

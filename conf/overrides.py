@@ -10,7 +10,7 @@ import yaml  # type: ignore[import-untyped]
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./*-]*(?: [A-Za-z0-9_./-]+)*")
+_PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./*-]*(?: [A-Za-z0-9_./-]+)*")
 _RESERVED = frozenset(("true", "false", "null", "nan", "inf", "yes", "no", "on", "off", "y", "n"))
 _SETTING = re.compile(r"(?s)([A-Za-z_][\w.]*)=(.*)")
 
@@ -20,6 +20,8 @@ def _word(value: object) -> str:
         return str(value).lower() if isinstance(value, bool) else str(value)
     if _PLAIN.fullmatch(value) and value.lower() not in _RESERVED:
         return value
+    if '"' not in value and "\\" not in value:  # the shell's own quotes are the single ones
+        return f'"{value}"'
     if "'" not in value:
         return f"'{value}'"
     return '"' + value.replace('"', '\\"') + '"'

@@ -7,6 +7,7 @@ table alone needs no more than its own name.
 from __future__ import annotations
 
 import fnmatch
+import re
 import shlex
 import shutil
 import zipfile
@@ -18,6 +19,7 @@ from features.conversions import scratch_file
 
 ARCHIVES = (".zip",)
 WORKBOOKS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
+_PATTERN = re.compile(r"[*?\[\]]")
 _SHOWN = 10
 _unpacked: dict[str, Path] = {}
 """Member -> where it was unpacked to, as long as that file is there."""
@@ -83,17 +85,24 @@ def expand(path: str | Path, setting: str, known: Sequence[str]) -> list[str] | 
 
 
 def unpacked(path: str) -> str:
-    """Return a path that can be opened: members of archives are unpacked, all others are what they are.
+    """Return a path that polars can open: members of archives are unpacked, other files are what they are.
+
+    A file whose path holds what polars takes for a pattern (`sales[2024].csv`) gets a link without it.
 
     Raises:
         InputError: the member is encrypted or broken, or the disk has no room for it.
     """
     file, inside = split(path)
-    if inside is None or Path(file).suffix.lower() not in ARCHIVES:
+    member = inside is not None and Path(file).suffix.lower() in ARCHIVES
+    if not member and not _PATTERN.search(path):
         return path
     if path in _unpacked and _unpacked[path].exists():
         return str(_unpacked[path])
-    target = scratch_file(PurePosixPath(inside).name)
+    target = scratch_file(_PATTERN.sub("_", PurePosixPath(path).name))
+    if not member or inside is None:
+        target.symlink_to(Path(path).resolve())
+        _unpacked[path] = target
+        return str(target)
     try:
         with zipfile.ZipFile(file) as archive:
             size, free = archive.getinfo(inside).file_size, shutil.disk_usage(target.parent).free

@@ -38,7 +38,8 @@ _JSON_LINES = (".jsonl", ".ndjson", ".json")
 _PARQUET = (".parquet", ".pq")
 _ARROW = (".arrow", ".ipc", ".feather")
 _XML = ".xml"
-_KNOWN = (*_TEXT_FORMATS, *_JSON_LINES, *_PARQUET, *_ARROW, *WORKBOOKS, _XML)
+KNOWN = (*_TEXT_FORMATS, *_JSON_LINES, *_PARQUET, *_ARROW, *WORKBOOKS, _XML)
+"""Extensions of the formats that are read."""
 _UNTYPED = (*_TEXT_FORMATS, *WORKBOOKS, _XML)
 """Formats whose cells are read as text."""
 _FALLBACK_SAMPLE = 100_000
@@ -108,14 +109,14 @@ def resolve_paths(source: object, setting: str) -> list[str]:
         if not isinstance(entry, str | Path) or not str(entry):
             raise InputError(f"{setting}: '{entry}' is not a path")
         path = Path(entry).expanduser()
-        if (inside := expand(path, setting, _KNOWN)) is not None:
+        if (inside := expand(path, setting, KNOWN)) is not None:
             found.extend(inside)
         elif path.is_file():
             found.append(str(path))
         elif path.is_dir():
             raise InputError(f"{setting}: {path} is a folder; name its files, e.g. {path}/*.parquet")
         elif matches := sorted(m for m in glob.glob(str(path), recursive=True) if Path(m).is_file()):
-            found.extend(file for m in matches for file in expand(m, setting, _KNOWN) or [m])
+            found.extend(file for m in matches for file in expand(m, setting, KNOWN) or [m])
         else:
             raise InputError(f"{setting}: no such file: {path} (looked from {Path.cwd()})")
     twice = next((p for i, p in enumerate(found) if p in found[:i]), None)
@@ -132,10 +133,10 @@ def _format(path: str, setting: str) -> str:
         suffixes.pop()
         allowed: tuple[str, ...] = (*_TEXT_FORMATS, *_JSON_LINES)
     else:
-        allowed = _KNOWN
+        allowed = KNOWN
     if not suffixes or suffixes[-1] not in allowed:
         raise InputError(
-            f"{setting}: {path}: unknown format; the extension must be one of {', '.join(_KNOWN)} "
+            f"{setting}: {path}: unknown format; the extension must be one of {', '.join(KNOWN)} "
             "(text formats also with .gz or .zst, all of them in a .zip)"
         )
     return suffixes[-1]

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import shlex
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from conf.errors import InputError
 
+if TYPE_CHECKING:
+    from fastexcel import ExcelReader
+
 _LOOKED_AT = 50
 """Rows at the top of a sheet among which the header is looked for."""
+
+
+def _open(file: str) -> ExcelReader:
+    try:
+        import fastexcel
+    except ImportError as error:
+        raise InputError(f"{file}: spreadsheets need fastexcel: pip install 'shelfwise[xlsx]'") from error
+    try:
+        return fastexcel.read_excel(file)
+    except fastexcel.FastExcelError as error:
+        raise InputError(f"{file}: cannot be read: {str(error).splitlines()[0]}") from error
 
 
 def read_sheet(file: str, sheet: str | None, setting: str) -> tuple[pl.DataFrame, int]:
@@ -30,21 +45,14 @@ def read_sheet(file: str, sheet: str | None, setting: str) -> tuple[pl.DataFrame
         InputError: fastexcel is missing, no such sheet, several sheets of which none is named, or an empty
         one.
     """
-    try:
-        import fastexcel
-    except ImportError as error:
-        raise InputError(f"{file}: spreadsheets need fastexcel: pip install 'shelfwise[xlsx]'") from error
-    try:
-        book = fastexcel.read_excel(file)
-        names = book.sheet_names
-        if sheet is not None and sheet not in names:
-            raise InputError(f"{setting}: no sheet '{sheet}' in {file}; it has {', '.join(names)}")
-        tables = {
-            name: book.load_sheet(name, header_row=None, dtypes="string").to_polars()
-            for name in (names if sheet is None else [sheet])
-        }
-    except fastexcel.FastExcelError as error:
-        raise InputError(f"{file}: cannot be read: {str(error).splitlines()[0]}") from error
+    book = _open(file)
+    names = book.sheet_names
+    if sheet is not None and sheet not in names:
+        raise InputError(f"{setting}: no sheet '{sheet}' in {file}; it has {', '.join(names)}")
+    tables = {
+        name: book.load_sheet(name, header_row=None, dtypes="string").to_polars()
+        for name in (names if sheet is None else [sheet])
+    }
     filled = {name: table for name, table in tables.items() if table.height > 1}
     if not filled:
         raise InputError(f"{setting}: {file}: no rows in it")
@@ -80,3 +88,13 @@ def sheet_table(file: str, sheet: str | None, setting: str, row: str) -> pl.Data
     nameless = [n for n, given in zip(names, header, strict=True) if given is None and not table[n].count()]
     table = table.drop(nameless).with_row_index(row, offset=1)
     return table.filter(pl.any_horizontal(pl.exclude(row).is_not_null()))
+
+
+def sheet_names(file: str) -> list[str]:
+    """Return the sheets of a workbook that have rows.
+
+    Raises:
+        InputError: fastexcel is missing, or the file cannot be read.
+    """
+    book = _open(file)
+    return [n for n in book.sheet_names if book.load_sheet(n, header_row=None, dtypes="string").height > 1]

@@ -50,6 +50,11 @@ WRONG = {
     "no table named": (["prepare"], "data.items is not set"),
     "missing file": (["prepare", "data.items=none.csv"], "data.items: no such file: none.csv"),
     "missing file in run": (["run", "data.items=none.csv"], "data.items: no such file: none.csv"),
+    "nothing to inspect": (
+        ["inspect"],
+        "inspect: which files? e.g. shelfwise inspect products.csv orders.csv",
+    ),
+    "no file to inspect": (["inspect", "none[1].csv"], "inspect: no such file: none[1].csv"),
     "no dataset to train on": (["train-encoder"], "no dataset.json here; run `shelfwise prepare` first"),
     "no dataset to rank on": (["train-ranker"], "no dataset.json here"),
     "no dataset to publish": (["publish"], "no dataset.json here"),
@@ -198,3 +203,18 @@ def test_a_key_is_printed_once_and_lets_its_holder_in(
     found = KeyRing(empty / "keys.json").find(secret)
     assert found is not None and (found.name, found.scopes) == ("shop", (Scope.read,))
     assert call(monkeypatch, "create-key", "name=shop") == 2
+
+
+def test_inspect_takes_files_without_a_key(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (empty / "my items.csv").write_text("sku,name\n1,Red boots\n2,Blue hat\n")
+    assert call(monkeypatch, "inspect", "my items.csv", "rows=1", "work_dir=work/hats") == 0
+    printed = capsys.readouterr().out
+    assert "1 rows looked at, there are more" in printed
+    command = printed.splitlines()[-1]
+    assert command == (
+        "shelfwise run 'data.items=my items.csv' 'data.columns={title: name, items.item_id: sku}' "
+        "work_dir=work/hats"
+    )
+    assert sorted(path.name for path in empty.iterdir()) == ["my items.csv"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+import polars as pl
 import pytest
 import xlsxwriter
 
@@ -59,6 +60,18 @@ def test_a_member_is_unpacked_once(shop: Shop) -> None:
     first = unpacked(f"{archive}/items.csv")
     assert unpacked(f"{archive}/items.csv") == first and Path(first).read_text() == ITEMS
     assert unpacked("items.csv") == "items.csv"
+
+
+@pytest.mark.parametrize("name", ["sales[2024].csv", "[a]/what?.csv", "a*b.jsonl", "x[1].parquet"])
+def test_a_path_may_hold_what_looks_like_a_pattern(name: str, shop: Shop) -> None:
+    path = shop.folder / name
+    path.parent.mkdir(exist_ok=True)
+    if name.endswith(".parquet"):
+        pl.DataFrame({"item_id": ["1"], "title": ["Red boots"]}).write_parquet(path)
+    else:
+        path.write_text('{"item_id": "1", "title": "Red boots"}\n' if name.endswith("l") else ITEMS)
+    done = shop.prepare(DataConfig(items=str(path)))
+    assert done.table("items")["title"][0] == "Red boots"
 
 
 def test_what_cannot_be_meant_is_said_with_what_there_is(shop: Shop) -> None:

@@ -1,0 +1,1 @@
+"""`inspect`: what files seem to be, and the command that reads them."""

@@ -1,0 +1,120 @@
+"""Opening files to look at them: the tables in them, how they are written, what their columns look like."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from conf.errors import InputError
+from features.containers import ARCHIVES, WORKBOOKS, members, split, unpacked
+from features.inspection.known import known_by
+from features.inspection.profiles import ColumnProfile, profiles
+from features.inspection.roles import Roles, TableKind, headerless_roles, roles_of
+from features.readers import KNOWN, RawTable, TextOptions, readable, scan_table
+from features.sources import first_line
+from features.spreadsheets import sheet_names
+
+SETTING = "inspect"
+_TEXT = (".csv", ".txt", ".dat", ".tsv", ".tab")
+_ENCODINGS = (None, "cp1252")
+_DATA = re.compile(r"\s*(?:[\d.,:/+ -]*\d[\d.,:/+ -]*|\d{4}-\d\d-\d\dT\S+|https?://\S+|\S+@\S+\.\w+)\s*")
+"""A cell that no header has: a number, a time, a link or an address."""
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """One table and what was found out about it."""
+
+    path: str
+    error: str = ""
+    """Why it could not be opened, else empty."""
+    encoding: str | None = None
+    header: bool = True
+    rows: int = 0
+    """Rows looked at."""
+    more: bool = False
+    """Whether there are more rows."""
+    sample: pl.DataFrame = field(default_factory=pl.DataFrame)
+    columns: Mapping[str, ColumnProfile] = field(default_factory=dict)
+    roles: Roles = field(default_factory=lambda: Roles(TableKind.unknown))
+    presets: tuple[tuple[str, str], ...] = ()
+    """Presets that know the file, each with the table that it is of them."""
+
+    def scan(self) -> RawTable:
+        """Return the table, read as it was found to be written."""
+        return scan_table(self.path, SETTING, TextOptions(header=self.header, encoding=self.encoding))
+
+
+def tables_in(path: str) -> list[str]:
+    """Return the tables of a path: the members of an archive, the sheets of a workbook, or the file itself.
+
+    Raises:
+        InputError: no such file, or an archive or workbook that cannot be opened.
+    """
+    file, inside = split(path)
+    if not Path(file).is_file():
+        raise InputError(f"inspect: no such file: {path} (looked from {Path.cwd()})")
+    if inside is None and file.lower().endswith(ARCHIVES):
+        found = [f"{file}/{name}" for name in members(file, KNOWN)]
+        if not found:
+            raise InputError(f"inspect: {file}: no table in it")
+        return found
+    if inside is None and file.lower().endswith(WORKBOOKS):
+        names = sheet_names(file)
+        return [file] if len(names) == 1 else [f"{file}/{name}" for name in names]
+    return [path]
+
+
+def _looks_like_data(header: list[str]) -> bool:
+    """Whether a first line holds values rather than names."""
+    cells = [cell for cell in header if not re.fullmatch(r"column_\d+", cell)]
+    dated = any(re.search(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d", cell) for cell in cells)
+    return dated or sum(bool(_DATA.fullmatch(cell)) for cell in cells) * 3 > len(header)
+
+
+def look_at(path: str, rows: int) -> FileFacts:
+    """Open a table and look at its first rows.
+
+    Args:
+        path: a file, a member of an archive or a sheet.
+        rows: how many rows to look at.
+    """
+    is_text = any(s.lower() in _TEXT for s in Path(path).suffixes)
+    said = ""
+    for encoding in _ENCODINGS:
+        try:
+            table = scan_table(path, SETTING, TextOptions(encoding=encoding))
+            header = not (is_text and _looks_like_data(table.columns))
+            if not header:
+                table = scan_table(path, SETTING, TextOptions(header=False, encoding=encoding))
+            with readable(path):
+                sample = table.frame.head(rows + 1).collect(engine="streaming")
+        except InputError as error:
+            said = str(error).removeprefix(f"{SETTING}: ")
+            if encoding is None and "UTF-8" in said:
+                continue
+            return FileFacts(path, said)
+        more = sample.height > rows
+        sample = sample.head(rows)
+        columns = profiles(sample)
+        roles = roles_of(columns)
+        if not header:
+            guessed = headerless_roles(columns)
+            note = ("the columns have no names: user and item are guessed by their place",)
+            kind = TableKind.events if len(guessed) >= 3 else TableKind.unknown
+            roles = Roles(kind, guessed, note)
+        start = first_line(path) if is_text and not path.lower().endswith((".gz", ".zst")) else ""
+        presets = tuple(known_by(list(columns), start))
+        return FileFacts(path, "", encoding, header, sample.height, more, sample, columns, roles, presets)
+    return FileFacts(path, said)
+
+
+def size_of(path: str) -> int:
+    """Return the bytes of a table as it is read."""
+    return (
+        Path(unpacked(path)).stat().st_size if split(path)[1] is None else Path(split(path)[0]).stat().st_size
+    )

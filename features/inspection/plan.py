@@ -1,0 +1,310 @@
+"""From what files are to the command that reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from conf.overrides import override
+from features.cleaning import string_id
+from features.inspection.files import FileFacts
+from features.inspection.known import EVENTS, ITEMS, choose_preset, reads_any_events, reads_any_items
+from features.inspection.names import ITEM, KIND, PARENT, PRICE, TIME, TITLE, USER, name_score, usual_kind
+from features.inspection.profiles import ColumnProfile
+from features.inspection.roles import TableKind
+from features.readers import readable
+
+_CANDIDATES = 12
+_LOOKING = ("view", "click", "klick", "visit", "pageview")
+"""What in the name of a file without kinds says that its rows are no purchases."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The settings that read some files, and what is not sure about them."""
+
+    preset: str
+    items: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
+    settings: Mapping[str, Any] | None = None
+    """Further settings, e.g. `data.columns`."""
+    unsure: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    """Files that the command does not read."""
+
+    @property
+    def overrides(self) -> list[str]:
+        """The settings as they are typed in a shell."""
+        words = [] if self.preset == "files" else [f"data={self.preset}"]
+        for key, paths in (("data.items", self.items), ("data.events", self.events)):
+            if paths:
+                words.append(override(key, paths[0] if len(paths) == 1 else list(paths)))
+        return words + [
+            override(key, value) for key, value in (self.settings or {}).items() if value not in ({}, [])
+        ]
+
+
+def _values(facts: FileFacts, column: str) -> set[str]:
+    """Return the ids in a column of the whole file."""
+    table = facts.scan()
+    dtype = table.frame.collect_schema()[column]
+    with readable(facts.path):
+        found = table.frame.select(string_id(column, dtype).unique()).collect(engine="streaming").to_series()
+    return set(found.drop_nulls())
+
+
+def _sampled(facts: FileFacts, column: str) -> set[str]:
+    return set(facts.sample.select(string_id(column, facts.sample.schema[column])).to_series().drop_nulls())
+
+
+def _joinable(column: ColumnProfile) -> bool:
+    return (
+        not column.nested
+        and column.filled > 0
+        and column.decimal < 0.5
+        and column.written_time < 0.5
+        and column.url < 0.5
+    )
+
+
+@dataclass(frozen=True)
+class Joint:
+    """The columns by which events name their items, and the share of the events looked at that do."""
+
+    items: str
+    events: str
+    share: float
+
+
+def find_joint(items: FileFacts, events: FileFacts) -> Joint | None:
+    """Find the columns of two tables that hold the same ids: names propose, values decide.
+
+    Returns:
+        The best pair, or None where no two columns have values in common.
+    """
+    taken = {events.roles.columns.get(role) for role in (USER, TIME, KIND)}
+    left = sorted(
+        (n for n, c in items.columns.items() if _joinable(c) and c.distinct > 0.3),
+        key=lambda n: -name_score(ITEM, n),
+    )[:_CANDIDATES]
+    right = sorted(
+        (n for n, c in events.columns.items() if _joinable(c) and n not in taken),
+        key=lambda n: -name_score(ITEM, n),
+    )[:_CANDIDATES]
+    named = {column: _sampled(events, column) for column in right}
+    best: tuple[float, Joint] | None = None
+    for column in left:
+        ids = _values(items, column)
+        for other, values in named.items():
+            share = len(values & ids) / len(values) if values else 0.0
+            by_name = 0.25 * (name_score(ITEM, column) + name_score(ITEM, other))
+            few = 0.3 if len(values) < 0.05 * len(ids) and len(values) < 20 < len(ids) else 0.0
+            scored = (share + by_name - few if share else 0.0, Joint(column, other, share))
+            if scored[0] > 0 and (best is None or scored[0] > best[0]):
+                best = scored
+    return best[1] if best is not None and best[1].share > 0.2 else None
+
+
+def _kinds(facts: FileFacts, column: str) -> tuple[dict[str, str], list[str]]:
+    """Return the translation of a column's kinds, and those that are none of the contract's."""
+    values = sorted(_values(facts, column))
+    meant = {value: usual_kind(value) for value in values}
+    return {v: k for v, k in meant.items() if k is not None and k != v}, [
+        v for v, k in meant.items() if k is None
+    ]
+
+
+def _alike(chosen: FileFacts, files: Sequence[FileFacts]) -> tuple[str, ...]:
+    """Return the files that are parts of one table with the chosen one: of its kind, with its columns."""
+    return tuple(
+        f.path
+        for f in files
+        if f.roles.kind is chosen.roles.kind
+        and list(f.columns) == list(chosen.columns)
+        and f.header == chosen.header
+    )
+
+
+def _column(columns: dict[str, Any], key: str, source: str) -> None:
+    if key.rpartition(".")[2] != source:
+        columns[key] = source
+
+
+def _written(settings: dict[str, Any], items: FileFacts | None, events: FileFacts | None) -> None:
+    """Add how the files are written, where it is not the usual way."""
+    files = [f for f in (items, events) if f is not None]
+    if encoding := next((f.encoding for f in files if f.encoding), None):
+        settings["data.encoding"] = encoding
+    bare = [name for name, f in (("items", items), ("events", events)) if f is not None and not f.header]
+    if bare:
+        settings["data.without_header"] = bare
+
+
+def _describe_items(
+    items: FileFacts, columns: dict[str, Any], settings: dict[str, Any], unsure: list[str]
+) -> None:
+    roles = items.roles.columns
+    if items.roles.kind is TableKind.properties:
+        settings["data.properties"] = dict(items.roles.properties)
+        return
+    for role in (TITLE, PRICE):
+        if role in roles and roles[role] != roles.get(ITEM):
+            _column(columns, role if role == TITLE else PRICE, roles[role])
+    if TITLE not in roles:
+        unsure.append(f"{items.path}: no column looks like a title; name one with data.columns.title=COLUMN")
+    parent = roles.get(PARENT)
+    if parent is not None and TITLE in roles and items.columns[roles[TITLE]].filled < 1:
+        settings["data.parent"] = parent
+
+
+def _describe_events(
+    events: FileFacts, columns: dict[str, Any], settings: dict[str, Any], unsure: list[str]
+) -> None:
+    roles = events.roles.columns
+    for role in (USER, TIME, KIND, "quantity", "value", "session_id"):
+        if role in roles:
+            _column(columns, role if role in (USER, TIME, KIND) else f"events.{role}", roles[role])
+    if KIND in roles:
+        kinds, others = _kinds(events, roles[KIND])
+        settings["data.kinds"] = kinds
+        if others:
+            shown = ", ".join(f"'{v}'" for v in others[:5])
+            unsure.append(
+                f"{events.path}: kinds {shown}{', ...' if len(others) > 5 else ''} count like purchases; "
+                f"{override('data.event_weights', {others[0]: 0, '*': 1})} leaves one out"
+            )
+    elif any(word in events.path.lower() for word in _LOOKING):
+        settings["data.default_event"] = "view"
+    elif "session_id" not in roles and "quantity" not in roles:
+        unsure.append(
+            f"{events.path}: no column says what happened, so every row is a purchase; "
+            "data.default_event=view makes it a view"
+        )
+    if USER not in roles:
+        unsure.append(f"{events.path}: no column says who it was; name one with data.columns.user_id=COLUMN")
+    unsure += [f"{events.path}: {what}" for what in events.roles.unsure]
+
+
+def _of_own_tables(files: Sequence[FileFacts]) -> Plan:
+    """Plan the reading of a shop's own tables."""
+    by_kind = {kind: [f for f in files if f.roles.kind is kind] for kind in TableKind}
+    catalogues = by_kind[TableKind.items] + by_kind[TableKind.properties]
+    logs = by_kind[TableKind.events] + by_kind[TableKind.both]
+    settings: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
+    unsure: list[str] = []
+    events = max(logs, key=lambda f: f.rows, default=None)
+    items, joint = _catalogue(catalogues, events)
+    if events is None and items is None:
+        return Plan(
+            "files",
+            unsure=("none of the files looks like items or events",),
+            unused=tuple(f.path for f in files),
+        )
+    if events is not None:
+        _describe_events(events, columns, settings, unsure)
+    if items is not None:
+        _describe_items(items, columns, settings, unsure)
+        if joint is not None:
+            _join(columns, joint, unsure)
+        else:
+            _column(columns, "items.item_id", items.roles.columns[ITEM])
+            unsure += [f"{items.path}: {what}" for what in items.roles.unsure]
+            if events is not None:
+                _column(columns, "events.item_id", events.roles.columns.get(ITEM, "item_id"))
+                unsure.append(
+                    f"no column of {events.path} holds ids of {items.path}: are they of the same shop?"
+                )
+    elif events is not None:
+        _column(columns, "item_id", events.roles.columns[ITEM])
+        if events.roles.kind is TableKind.both:
+            _column(columns, TITLE, events.roles.columns[TITLE])
+        else:
+            unsure.append("no table of items: they are known by their ids alone; name the catalogue, too")
+    _written(settings, items, events)
+    event_paths = _alike(events, files) if events is not None else ()
+    item_paths = _alike(items, files) if items is not None else event_paths
+    if settings.get("data.encoding") is None:
+        settings.pop("data.encoding", None)
+    unused = tuple(f.path for f in files if f.path not in (*event_paths, *item_paths) and not f.error)
+    return Plan(
+        "files", item_paths, event_paths, {"data.columns": columns, **settings}, tuple(unsure), unused
+    )
+
+
+def _catalogue(
+    catalogues: Sequence[FileFacts], events: FileFacts | None
+) -> tuple[FileFacts | None, Joint | None]:
+    """Choose the table of items: the one that events name, else the one that says most."""
+    if not catalogues:
+        return None, None
+    if events is not None:
+        joints = [(find_joint(f, events), f) for f in catalogues]
+        found = [(j, f) for j, f in joints if j is not None]
+        if found:
+            joint, items = max(found, key=lambda pair: (round(pair[0].share, 2), len(pair[1].columns)))
+            return items, joint
+    return max(catalogues, key=lambda f: (TITLE in f.roles.columns, f.rows, len(f.columns))), None
+
+
+def _join(columns: dict[str, Any], joint: Joint, unsure: list[str]) -> None:
+    if joint.items == joint.events:
+        _column(columns, "item_id", joint.items)
+    else:
+        _column(columns, "items.item_id", joint.items)
+        _column(columns, "events.item_id", joint.events)
+    if joint.share < 0.99:
+        unsure.append(
+            f"only {joint.share:.0%} of the ids that events name ('{joint.events}') are in the catalogue "
+            f"('{joint.items}')"
+        )
+
+
+def make_plan(files: Sequence[FileFacts]) -> Plan:
+    """Plan how some files are read: by the preset that knows them, or as the shop's own tables."""
+    readable_files = [f for f in files if not f.error]
+    preset = choose_preset([f.presets for f in readable_files])
+    if preset is None:
+        return _of_own_tables(readable_files)
+    items = [f for f in readable_files if (preset, ITEMS) in f.presets]
+    events = [f for f in readable_files if (preset, EVENTS) in f.presets]
+    rest = [f for f in readable_files if f not in items and f not in events]
+    settings: dict[str, Any] = {}
+    unsure: list[str] = []
+    columns: dict[str, Any] = {}
+    if not events and reads_any_events(preset):
+        logs = [f for f in rest if f.roles.kind in (TableKind.events, TableKind.both)]
+        if log := max(logs, key=lambda f: f.rows, default=None):
+            _describe_events(log, columns, settings, unsure)
+            joint = find_joint(items[0], log)
+            _column(columns, "events.item_id", joint.events if joint else log.roles.columns[ITEM])
+            events = [f for f in rest if f.path in _alike(log, rest)]
+    if not items and reads_any_items(preset):
+        catalogues = [f for f in rest if f.roles.kind is TableKind.items]
+        items = catalogues[:1]
+        if items and items[0].roles.columns[ITEM] not in ("item_id", "id", "sku", "SKU"):
+            columns["items.item_id"] = items[0].roles.columns[ITEM]
+    if columns:
+        settings = {"data.columns": columns, **settings}
+    _written(settings, items[0] if items and items[0].encoding else None, None)
+    used = {f.path for f in (*items, *events)}
+    unused = tuple(f.path for f in readable_files if f.path not in used)
+    return Plan(
+        preset, tuple(f.path for f in items), tuple(f.path for f in events), settings, tuple(unsure), unused
+    )
+
+
+def read_as(facts: FileFacts, role: str | None, column: str, count: int = 3) -> pl.Series:
+    """Return the first values of a column beside what they are read as, for the eye; see `report`."""
+    from features.cleaning import number, unix_seconds
+
+    dtype = facts.sample.schema[column]
+    if role == TIME:
+        moment = pl.from_epoch(unix_seconds(column, dtype)).dt.strftime("%Y-%m-%d %H:%M:%S UTC")
+        return facts.sample.head(count).select(moment).to_series()
+    if role in (PRICE, "quantity", "value"):
+        return facts.sample.head(count).select(number(column, dtype).cast(pl.String)).to_series()
+    return facts.sample.head(count).select(string_id(column, dtype)).to_series()

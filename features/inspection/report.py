@@ -1,0 +1,225 @@
+"""`shelfwise inspect`: looks at files, says what they seem to be, and prints the command that reads them."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from conf.clients import InspectConfig
+from conf.compose import compose_command
+from conf.errors import InputError
+from conf.overrides import override
+from features import schema
+from features.adapters import source_files
+from features.conversions import discarding
+from features.inspection.files import FileFacts, look_at, tables_in
+from features.inspection.names import ITEM, PRICE, QUANTITY, TIME, USER, VALUE
+from features.inspection.plan import Plan, make_plan, read_as
+from features.inspection.profiles import ColumnProfile
+from features.prepare import prepare
+from features.titles import shortened
+
+_CELL = 30
+_WIDTH = 150
+"""Least width of the table of columns, also where nothing but a file is printed to."""
+_SAMPLES = " | "
+_READ = (TIME, PRICE, QUANTITY, VALUE, ITEM, USER)
+"""Roles whose values are shown as they would be read."""
+_SHOWN = 2
+"""Items and events that are shown as they are read."""
+_TRIED = 200_000_000
+"""Bytes up to which the proposed command is tried before it is printed."""
+
+
+def command_of(plan: Plan, work_dir: str) -> str:
+    """Return the command as it is typed."""
+    return " ".join(["shelfwise run", *plan.overrides, override("work_dir", work_dir)])
+
+
+def _looks_like(column: ColumnProfile) -> str:
+    if column.nested:
+        return "objects: flatten it"
+    if column.filled == 0:
+        return "empty"
+    if column.values == 1:
+        return "always the same"
+    if column.url > 0.5:
+        return "links"
+    if column.written_time > 0.9:
+        return "times"
+    if column.html > 0.3:
+        return "text with HTML"
+    if column.number > 0.9:
+        return "numbers" if column.distinct < 0.99 or column.decimal > 0.5 else "numbers, all different"
+    if column.words > 1.5:
+        return "text"
+    return "codes, all different" if column.distinct > 0.99 else f"words, {column.values:,} different"
+
+
+def _show_file(facts: FileFacts, plan: Plan, console: Console) -> None:
+    what = facts.error or facts.roles.kind.value
+    known = next((preset for preset, _ in facts.presets if preset == plan.preset), None)
+    if known:
+        table_of = next(table for preset, table in facts.presets if preset == known)
+        what = f"{table_of} of data={known}"
+    console.print(f"\n[bold]{_escape(facts.path)}[/bold]: {_escape(what)}", soft_wrap=True, highlight=False)
+    if facts.error:
+        return
+    looked = f"{facts.rows:,} rows looked at" + (", there are more" if facts.more else "")
+    if known:
+        console.print(f"  {len(facts.columns)} columns, {looked}; the preset reads them", highlight=False)
+        return
+    roles = {column: role for role, column in facts.roles.columns.items()}
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("column", "looks like", "empty", "used as", "in the file", "read as"):
+        table.add_column(title, overflow="fold")
+    for name, column in facts.columns.items():
+        if column.filled == 0 and not column.nested:
+            continue
+        role = roles.get(name)
+        read = [] if column.nested or role not in _READ else [str(v) for v in read_as(facts, role, name)]
+        cells = (
+            name,
+            _looks_like(column),
+            f"{1 - column.filled:.0%}",
+            role or "",
+            _SAMPLES.join(shortened(s, _CELL) for s in column.samples),
+            _SAMPLES.join(read),
+        )
+        table.add_row(*(_escape(cell) for cell in cells))
+    console.print(table, width=max(console.width, _WIDTH), crop=False)
+    empty = [name for name, column in facts.columns.items() if column.filled == 0 and not column.nested]
+    console.print(
+        f"  {looked}" + (f"; always empty: {_escape(', '.join(empty))}" if empty else ""), highlight=False
+    )
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of the proposed settings."""
+
+    stopped: str = ""
+    """Why `prepare` refused them, else empty."""
+    info: Mapping[str, Any] = field(default_factory=dict)
+    """The data set's description."""
+    items: pl.DataFrame = field(default_factory=pl.DataFrame)
+    """First items."""
+    events: pl.DataFrame = field(default_factory=pl.DataFrame)
+    """First events."""
+
+
+def try_plan(plan: Plan) -> Trial:
+    """Prepare a data set as the plan says, in a folder that is removed again."""
+    words = [word for text in plan.overrides for word in shlex.split(text)]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            config = compose_command("prepare", [*words, override_of_folder(folder)])
+            done = prepare(config, Console(file=io.StringIO()))
+        except InputError as error:
+            return Trial(str(error))
+        info = json.loads((done / schema.DATASET_FILE).read_text())
+        first = [
+            pl.scan_parquet(done / name).head(_SHOWN).collect()
+            for name in (schema.ITEMS_FILE, schema.EVENTS_FILE)
+        ]
+        return Trial("", info, *first)
+
+
+def override_of_folder(folder: str) -> str:
+    """Write the setting of a work directory as Hydra reads it."""
+    return shlex.split(override("work_dir", folder))[0]
+
+
+def _size(plan: Plan) -> int:
+    words = [word for text in plan.overrides for word in shlex.split(text)]
+    try:
+        return sum(path.stat().st_size for path in source_files(compose_command("prepare", words).data))
+    except InputError:
+        return 0
+
+
+def _show_trial(trial: Trial, console: Console) -> None:
+    if trial.stopped:
+        console.print("\n[bold]tried, and it stops:[/bold]", highlight=False)
+        console.print(trial.stopped, markup=False, soft_wrap=True, highlight=False)
+        return
+    info = trial.info
+    kinds = ", ".join(f"{n:,} {kind}" for kind, n in info["kind_counts"].items() if n)
+    told = ", ".join(info["text_fields"]) or "nothing: items are known by their ids"
+    lines = [
+        f"{info['items']:,} items, {info['users']:,} users, {info['events']:,} events ({kinds or 'none'})",
+        f"an item's text is made of {told}",
+    ]
+    for what, counts in (("left out", info["adapter_dropped"]), ("ignored", info["ignored_events"])):
+        lines += [f"{what}: {count:,} {reason}" for reason, count in counts.items()]
+    for group, verb in (("rejects", "rejected"), ("warnings", "emptied")):
+        for table, counts in info[group].items():
+            lines += [f"{verb} in {table}: {count:,} {reason}" for reason, count in counts.items()]
+    console.print("\n[bold]tried, and it reads:[/bold]", highlight=False)
+    for line in lines:
+        console.print(f"  {line}", markup=False, soft_wrap=True, highlight=False)
+    for frame, what in ((trial.items, "item"), (trial.events, "event")):
+        for row in frame.iter_rows(named=True):
+            told = ", ".join(
+                f"{k}={shortened(str(v), _CELL * 2)}" for k, v in row.items() if v not in (None, "")
+            )
+            console.print(f"  {what}: {told}", markup=False, soft_wrap=True, highlight=False)
+
+
+def inspect(config: InspectConfig, console: Console) -> Plan:
+    """Look at files, print what they seem to be and the command that reads them.
+
+    Args:
+        config: the files and how much of them to look at.
+        console: everything is printed there.
+
+    Returns:
+        What was proposed.
+
+    Raises:
+        InputError: no file is named, or one that does not exist.
+    """
+    if not config.files:
+        raise InputError("inspect: which files? e.g. shelfwise inspect products.csv orders.csv")
+    with discarding():
+        paths = dict.fromkeys(
+            table for path in config.files for table in tables_in(str(Path(path).expanduser()))
+        )
+        files = [look_at(path, config.rows) for path in paths]
+        plan = make_plan(files)
+        for facts in files:
+            _show_file(facts, plan, console)
+        if plan.unused:
+            console.print(f"\nnot used: {_escape(', '.join(plan.unused))}", soft_wrap=True, highlight=False)
+        if plan.items or plan.events:
+            if config.trial and _size(plan) <= _TRIED:
+                _show_trial(try_plan(plan), console)
+        if plan.unsure:
+            console.print("\n[bold]not sure:[/bold]", highlight=False)
+            for note in plan.unsure:
+                console.print(f"  {note}", markup=False, soft_wrap=True, highlight=False)
+        if plan.items or plan.events:
+            console.print("\n[bold]the command:[/bold]", highlight=False)
+            console.print(command_of(plan, config.work_dir), markup=False, soft_wrap=True, highlight=False)
+    return plan
+
+
+def file_arguments(arguments: Sequence[str]) -> list[str]:
+    """Turn `inspect FILE... key=value` into overrides: what is a file, or sets nothing, is one of `files`."""
+    files = [a for a in arguments if not a.startswith("-") and ("=" not in a or Path(a).exists())]
+    others = [a for a in arguments if a not in files]
+    return [*others, shlex.split(override("files", files))[0]] if files else others

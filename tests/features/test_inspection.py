@@ -1,0 +1,499 @@
+"""`inspect` on exports of platforms and on shops' own files: the command that it prints works when typed."""
+
+from __future__ import annotations
+
+import json
+import random
+import shlex
+import zipfile
+from collections.abc import Callable, Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import xlsxwriter
+from rich.console import Console
+
+from conf.clients import InspectConfig
+from conf.compose import compose_command
+from conf.errors import InputError
+from features.inspection.plan import Plan
+from features.inspection.report import command_of, file_arguments, inspect
+from features.prepare import prepare
+from shelfwise import split_command
+
+DATA = Path(__file__).parents[1] / "data"
+NOUNS = ("boots", "hat", "scarf", "shirt", "coat", "lamp", "chair", "mug", "pan", "rug")
+COLOURS = ("Red", "Blue", "Green", "Black")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of a shop's files, which commands are typed in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def look(*files: str | Path, **settings: Any) -> tuple[Plan, str]:
+    """Inspect files; return what is proposed and what is printed."""
+    out = StringIO()
+    plan = inspect(InspectConfig(files=[str(f) for f in files], **settings), Console(file=out, width=200))
+    return plan, out.getvalue()
+
+
+def typed(plan: Plan) -> dict[str, Any]:
+    """Run the proposed command as far as `prepare`, as a shell would hand it over; return dataset.json."""
+    words = shlex.split(command_of(plan, "work"))
+    assert words[:2] == ["shelfwise", "run"]
+    _, overrides = split_command(words[1:])
+    folder = prepare(compose_command("prepare", overrides), Console(file=StringIO()))
+    info: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
+    return info
+
+
+PRESETS: dict[str, tuple[list[str], dict[str, int]]] = {
+    "shopify": (["products_export.csv", "orders_export.csv"], {"items": 4, "events": 4}),
+    "woocommerce": (["wc-product-export.csv", "orders.csv"], {"items": 4, "events": 3}),
+    "merchant_feed": (["feed.tsv", "events.csv"], {"items": 2, "events": 2}),
+    "ga4": (["events_20240501.jsonl"], {"items": 2, "events": 5}),
+    "hm": (["articles.csv", "transactions_train.csv"], {"items": 3, "events": 3}),
+    "retailrocket": (
+        ["item_properties_part1.csv", "item_properties_part2.csv", "events.csv", "category_tree.csv"],
+        {"items": 3, "events": 4},
+    ),
+    "otto": (["otto-recsys-train.jsonl"], {"items": 2, "events": 4}),
+    "mind": (["behaviors.tsv", "news.tsv"], {"items": 3, "events": 5}),
+    "yoochoose": (["yoochoose-clicks.dat", "yoochoose-buys.dat"], {"items": 3, "events": 6}),
+}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_presets_files_are_recognised(name: str) -> None:
+    files, counts = PRESETS[name]
+    plan, printed = look(*(DATA / name / file for file in files))
+    assert plan.preset == name and plan.unsure == () and plan.unused == ()
+    assert f"shelfwise run data={name} " in printed
+    info = typed(plan)
+    assert {key: info[key] for key in counts} == counts
+
+
+def test_other_layouts_of_a_preset() -> None:
+    for name, files in (
+        ("shopify", ["products_export_new.csv"]),
+        ("woocommerce", ["wc-product-export.csv", "analytics-orders.csv"]),
+        ("merchant_feed", ["feed.xml", "events.csv"]),
+    ):
+        assert look(*(DATA / name / file for file in files))[0].preset == name
+
+
+def test_analytics_beside_a_feed_and_beside_a_table(here: Path) -> None:
+    log = DATA / "ga4" / "events_20240501.jsonl"
+    (here / "feed.tsv").write_text("id\ttitle\tlink\timage link\nBOOT\tBoots\tx\ty\nHAT\tHat\tx\ty\n")
+    plan, _ = look("feed.tsv", log)
+    assert plan.preset == "ga4" and typed(plan)["events"] == 5
+    (here / "items.csv").write_text("artikelnummer,titel\nBOOT,Rubber boots\nHAT,Rain hat\n")
+    plan, _ = look("items.csv", log)
+    assert plan.settings == {"data.columns": {"items.item_id": "artikelnummer"}}
+    assert typed(plan)["text_fields"] == ["titel"]
+
+
+def titles(count: int) -> list[str]:
+    return [f"{COLOURS[i % 4]} {NOUNS[i % 10]} number {i}" for i in range(count)]
+
+
+def lines(count: int, seed: int = 0) -> list[tuple[int, int, int]]:
+    """Draw `count` events: (user, item, minute)."""
+    draw = random.Random(seed)
+    return [(draw.randrange(12), draw.randrange(30), 7 * i) for i in range(count)]
+
+
+def write(
+    path: str, header: str, rows: list[tuple[Any, ...]], sep: str = ",", encoding: str = "utf-8"
+) -> str:
+    text = [header] if header else []
+    text += [sep.join(str(cell) for cell in row) for row in rows]
+    Path(path).write_bytes(("\n".join(text) + "\n").encode(encoding))
+    return path
+
+
+def at(minute: int, form: str = "2024-05-{day:02d} {hour:02d}:{minute:02d}:00") -> str:
+    return form.format(day=1 + minute // 1440, hour=minute // 60 % 24, minute=minute % 60)
+
+
+def german() -> list[str]:
+    rows = [(f"A{i:04d}", t, "Müller & Söhne", f"{10 + i},90", "Küche") for i, t in enumerate(titles(30))]
+    orders = [(9000 + n, 500 + u, f"A{i:04d}", 1 + n % 3, at(m)) for n, (u, i, m) in enumerate(lines(80))]
+    return [
+        write("artikel.csv", "Artikelnummer;Bezeichnung;Hersteller;VK-Preis;Kategorie", rows, ";", "cp1252"),
+        write(
+            "bestellungen.csv",
+            "Bestellnr.;Kundennummer;Artikelnummer;Menge;Bestelldatum",
+            orders,
+            ";",
+            "cp1252",
+        ),
+    ]
+
+
+def brazilian() -> list[str]:
+    rows = [(100 + i, t, f'"R$ {10 + i},90"', "Acme") for i, t in enumerate(titles(30))]
+    orders = [(7000 + n, f"c{u}", 100 + i, 1, at(m)) for n, (u, i, m) in enumerate(lines(80))]
+    return [
+        write("produtos.csv", "codigo,nome,preco,marca", rows),
+        write("pedidos.csv", "pedido,id_cliente,codigo_produto,quantidade,data_pedido", orders),
+    ]
+
+
+def one_log() -> list[str]:
+    names = titles(30)
+    rows = [(f"u{u}", f"p{i}", names[i], ("view", "addtocart", "buy")[n % 3], at(m))
+            for n, (u, i, m) in enumerate(lines(80))]  # fmt: skip
+    return [write("log.csv", "visitor,product_id,product_name,action,time", rows)]
+
+
+def without_names() -> list[str]:
+    rows = [(f"u{u}", f"p{i}", ("view", "purchase")[n % 2], at(m)) for n, (u, i, m) in enumerate(lines(80))]
+    return [
+        write("items.csv", "item_id,title", [(f"p{i}", t) for i, t in enumerate(titles(30))]),
+        write("clicks.tsv", "", rows, "\t"),
+    ]
+
+
+def long_form() -> list[str]:
+    rows = [row for i, t in enumerate(titles(30)) for row in ((i, "title", t), (i, "colour", t.split()[0]))]
+    return [
+        write("eigenschaften.csv", "item_id,property,value", rows),
+        write(
+            "events.csv", "user_id,item_id,event,timestamp", [(u, i, "view", at(m)) for u, i, m in lines(80)]
+        ),
+    ]
+
+
+def other_ids() -> list[str]:
+    """The catalogue's `id` is not what the shop's events name: they name its `ean`."""
+    rows = [(i, f"40123456{i:05d}", t) for i, t in enumerate(titles(30))]
+    events = [(f"u{u}", f"40123456{i:05d}", at(m)) for u, i, m in lines(80)]
+    return [write("items.csv", "id,ean,name", rows), write("sales.csv", "customer,product,date", events)]
+
+
+def json_lines() -> list[str]:
+    Path("products.jsonl").write_text(
+        "".join(
+            json.dumps({"sku": f"s{i}", "name": t, "tags": ["a", "b"]}) + "\n"
+            for i, t in enumerate(titles(30))
+        )
+    )
+    Path("clicks.jsonl").write_text(
+        "".join(
+            json.dumps(
+                {"userId": f"u{u}", "itemId": f"s{i}", "eventType": "click", "ts": 1714550000000 + m * 60000}
+            )
+            + "\n"
+            for u, i, m in lines(80)
+        )
+    )
+    return ["products.jsonl", "clicks.jsonl"]
+
+
+def workbook() -> list[str]:
+    book = xlsxwriter.Workbook("Shop Käufe.xlsx")
+    for name, header, rows in (
+        ("Products", ("SKU", "Name", "Price"), [(f"s{i}", t, 10.5 + i) for i, t in enumerate(titles(30))]),
+        ("Orders", ("Order", "Customer", "SKU", "Date"), [(n, f"c{u}", f"s{i}", at(m))
+                                                           for n, (u, i, m) in enumerate(lines(80))]),
+    ):  # fmt: skip
+        sheet = book.add_worksheet(name)
+        for place, row in enumerate([header, *rows]):
+            sheet.write_row(place, 0, row)
+    book.close()
+    return ["Shop Käufe.xlsx"]
+
+
+def archive() -> list[str]:
+    files = brazilian()
+    with zipfile.ZipFile("export.zip", "w") as archive:
+        for file in files:
+            archive.write(file)
+    return ["export.zip"]
+
+
+def months() -> list[str]:
+    header = "user_id,product_id,event_type,event_time"
+    april = [
+        (u, i, "view", at(m, "2024-04-{day:02d} {hour:02d}:{minute:02d}:00 UTC")) for u, i, m in lines(80)
+    ]
+    may = [
+        (u, i, "purchase", at(m, "2024-05-{day:02d} {hour:02d}:{minute:02d}:00 UTC"))
+        for u, i, m in lines(80, 1)
+    ]
+    return [
+        write("products.csv", "product_id,title", list(enumerate(titles(30)))),
+        write("2024-Apr.csv", header, april),
+        write("2024-May.csv", header, may),
+    ]
+
+
+def odd_paths() -> list[str]:
+    folder = Path("Käufe & Co [2024]")
+    folder.mkdir()
+    rows = [(u, i, at(m)) for u, i, m in lines(80)]
+    return [
+        write(f"{folder}/it's items.csv", "Produkt ID,Titel (kurz)", list(enumerate(titles(30)))),
+        write(f"{folder}/events=all.csv", "Kunde #,Produkt ID,Zeit", rows),
+    ]
+
+
+def parquet() -> list[str]:
+    pl.DataFrame({"article": range(30), "titel": titles(30), "prijs": [1.5] * 30}).write_parquet(
+        "artikelen.parquet"
+    )
+    users, items, minutes = zip(*lines(80), strict=True)
+    moment = pl.from_epoch(pl.Series([1714550000 + m * 60 for m in minutes]))
+    pl.DataFrame({"klant": users, "article": items, "datum": moment}).write_parquet("orders.parquet")
+    return ["artikelen.parquet", "orders.parquet"]
+
+
+def variants() -> list[str]:
+    rows: list[tuple[Any, ...]] = []
+    for p, t in enumerate(titles(10)):
+        rows += [(f"P{p}", "", t, ""), *((f"P{p}-{size}", f"P{p}", "", size) for size in "SML")]
+    events = [(f"u{u}", f"P{i % 10}-{'SML'[i % 3]}", at(m)) for u, i, m in lines(80)]
+    return [
+        write("products.csv", "sku,parent_sku,title,size", rows),
+        write("orders.csv", "customer_email,sku,ordered_at", events),
+    ]
+
+
+Columns = Mapping[str, Any]
+SHOPS: dict[str, tuple[Callable[[], list[str]], dict[str, Any], dict[str, Any]]] = {
+    "german spreadsheet": (
+        german,
+        {
+            "data.columns": {
+                "user_id": "Kundennummer", "timestamp": "Bestelldatum", "events.quantity": "Menge",
+                "events.session_id": "Bestellnr.", "title": "Bezeichnung", "price": "VK-Preis",
+                "item_id": "Artikelnummer",
+            },
+            "data.encoding": "cp1252",
+        },
+        {"items": 30, "events": 80, "users": 12, "kinds": ["purchase"]},
+    ),
+    "brazilian": (
+        brazilian,
+        {
+            "data.columns": {
+                "user_id": "id_cliente", "timestamp": "data_pedido", "events.quantity": "quantidade",
+                "events.session_id": "pedido", "title": "nome", "price": "preco", "items.item_id": "codigo",
+                "events.item_id": "codigo_produto",
+            }
+        },
+        {"items": 30, "events": 80, "users": 12},
+    ),
+    "one log for both": (
+        one_log,
+        {
+            "data.columns": {
+                "user_id": "visitor", "timestamp": "time", "event": "action", "item_id": "product_id",
+                "title": "product_name",
+            },
+            "data.kinds": {"addtocart": "add_to_cart", "buy": "purchase"},
+        },
+        {"events": 80, "kind_counts": {"add_to_cart": 27, "purchase": 26, "view": 27}},
+    ),
+    "no header": (
+        without_names,
+        {
+            "data.columns": {
+                "user_id": "column_1", "timestamp": "column_4", "event": "column_3",
+                "events.item_id": "column_2",
+            },
+            "data.without_header": ["events"],
+        },
+        {"items": 30, "events": 80, "kind_counts": {"purchase": 40, "view": 40}},
+    ),
+    "long form": (
+        long_form,
+        {"data.properties": {"name": "property", "value": "value"}},
+        {"items": 30, "events": 80, "attributes": {"colour": "string", "title": "string"}},
+    ),
+    "other ids": (
+        other_ids,
+        {
+            "data.columns": {
+                "user_id": "customer", "timestamp": "date", "title": "name", "items.item_id": "ean",
+                "events.item_id": "product",
+            }
+        },
+        {"items": 30, "events": 80},
+    ),
+    "JSON Lines": (
+        json_lines,
+        {
+            "data.columns": {
+                "user_id": "userId", "timestamp": "ts", "event": "eventType", "title": "name",
+                "items.item_id": "sku", "events.item_id": "itemId",
+            }
+        },
+        {"items": 30, "events": 80, "kinds": ["click"]},
+    ),
+    "workbook": (
+        workbook,
+        {
+            "data.columns": {
+                "user_id": "Customer", "timestamp": "Date", "events.session_id": "Order", "title": "Name",
+                "price": "Price", "item_id": "SKU",
+            }
+        },
+        {"items": 30, "events": 80},
+    ),
+    "archive": (archive, {}, {"items": 30, "events": 80}),
+    "a file per month": (
+        months,
+        {"data.columns": {"timestamp": "event_time", "event": "event_type", "item_id": "product_id"}},
+        {"items": 30, "events": 160, "kind_counts": {"purchase": 80, "view": 80}},
+    ),
+    "odd paths": (
+        odd_paths,
+        {
+            "data.columns": {
+                "user_id": "Kunde #", "timestamp": "Zeit", "title": "Titel (kurz)", "item_id": "Produkt ID",
+            }
+        },
+        {"items": 30, "events": 80},
+    ),
+    "Parquet": (
+        parquet,
+        {
+            "data.columns": {
+                "user_id": "klant", "timestamp": "datum", "title": "titel", "price": "prijs",
+                "item_id": "article",
+            }
+        },
+        {"items": 30, "events": 80},
+    ),
+    "variants": (
+        variants,
+        {
+            "data.columns": {"user_id": "customer_email", "timestamp": "ordered_at", "item_id": "sku"},
+            "data.parent": "parent_sku",
+        },
+        {"items": 40, "events": 80, "items_without_text": 0},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHOPS)
+def test_a_shops_own_files(name: str) -> None:
+    make, settings, facts = SHOPS[name]
+    plan, printed = look(*make())
+    assert plan.preset == "files"
+    given = {key: value for key, value in (plan.settings or {}).items() if value}
+    if settings:
+        assert given == settings
+    assert command_of(plan, "work/shop") in printed.splitlines()
+    assert "tried, and it reads:" in printed
+    info = typed(plan)
+    assert {key: info[key] for key in facts} == facts
+
+
+def test_values_are_shown_as_they_are_read(here: Path) -> None:
+    write("items.csv", "sku,title,price,link", [("007", 'TV 55"', "1299.50", "https://x.example.org/7")])
+    write("sales.csv", "customer,sku,date", [("anna", "007", "2024-05-01T10:00:00+02:00")])
+    _, printed = look("items.csv", "sales.csv")
+    row = next(line for line in printed.splitlines() if line.startswith("date "))
+    assert row.split() == (
+        "date always the same 0% timestamp 2024-05-01T10:00:00+02:00 2024-05-01 08:00:00 UTC".split()
+    )
+    assert 'item: item_id=007, item_text=TV 55", title=TV 55", price=1299.5' in printed
+
+
+def test_a_catalogue_alone(here: Path) -> None:
+    plan, _ = look(write("items.csv", "id,name,price", [(i, t, 9.5) for i, t in enumerate(titles(30))]))
+    assert plan.items == ("items.csv",) and plan.events == ()
+    assert plan.settings == {"data.columns": {"title": "name", "items.item_id": "id"}}
+    assert typed(plan)["items"] == 30
+
+
+def test_events_alone_are_known_by_their_ids(here: Path) -> None:
+    rows = [(f"u{u}", f"p{i}", "view", at(m)) for u, i, m in lines(80)]
+    plan, printed = look(write("log.csv", "user,item,event,time", rows))
+    assert plan.items == plan.events == ("log.csv",)
+    assert "no table of items: they are known by their ids alone" in printed
+    assert typed(plan)["events"] == 80
+
+
+def test_order_lines_without_a_customer(here: Path) -> None:
+    write("items.csv", "sku,title", [(f"s{i}", t) for i, t in enumerate(titles(30))])
+    rows = [(n // 2, f"s{i}", 1, at(m)) for n, (_, i, m) in enumerate(lines(80))]
+    plan, _ = look("items.csv", write("lines.csv", "order_id,sku,quantity,date", rows))
+    assert (plan.settings or {})["data.columns"]["user_id"] == "order_id"
+    assert any("so every order is one" in note for note in plan.unsure)
+    assert typed(plan)["users"] == 40
+
+
+def test_two_shops_are_not_joined_silently(here: Path) -> None:
+    write("items.csv", "sku,title", [(f"s{i}", t) for i, t in enumerate(titles(30))])
+    plan, printed = look(
+        "items.csv", write("log.csv", "user_id,sku,time", [(u, f"x{i}", at(m)) for u, i, m in lines(9)])
+    )
+    assert "no column of log.csv holds ids of items.csv: are they of the same shop?" in plan.unsure
+    assert "tried, and it stops:" in printed and "unknown item" in printed
+
+
+def test_a_part_of_the_ids_is_said(here: Path) -> None:
+    write("items.csv", "sku,title", [(f"s{i}", t) for i, t in enumerate(titles(15))])
+    plan, _ = look(
+        "items.csv", write("log.csv", "user_id,sku,time", [(u, f"s{i}", at(m)) for u, i, m in lines(200)])
+    )
+    assert any("only 50% of the ids that events name ('sku')" in note for note in plan.unsure)
+
+
+def test_unknown_kinds_are_named(here: Path) -> None:
+    write("items.csv", "sku,title", [(f"s{i}", t) for i, t in enumerate(titles(30))])
+    rows = [(u, f"s{i}", ("view", "wish list")[n % 2], at(m)) for n, (u, i, m) in enumerate(lines(80))]
+    plan, _ = look("items.csv", write("log.csv", "user_id,sku,event,time", rows))
+    note = next(n for n in plan.unsure if "wish list" in n)
+    fix = shlex.split(note.partition("purchases; ")[2].removesuffix(" leaves one out"))
+    config = compose_command("prepare", fix)
+    assert config.data.event_weights == {"wish list": 0.0, "*": 1.0}
+
+
+def test_files_that_say_nothing(here: Path) -> None:
+    write("rates.csv", "currency,rate", [("EUR", 1.1), ("USD", 1.0)])
+    Path("broken.parquet").write_text("no parquet")
+    plan, printed = look("rates.csv", "broken.parquet")
+    assert plan.items == plan.events == () and "none of the files looks like items or events" in printed
+    assert "broken.parquet: cannot be read" in printed and "the command" not in printed
+
+
+def test_what_is_not_needed_is_said(here: Path) -> None:
+    write("rates.csv", "currency,rate", [("EUR", 1.1), ("USD", 1.0)])
+    plan, printed = look(
+        "rates.csv", write("items.csv", "sku,title", [("a", "Red boots"), ("b", "Blue hat")])
+    )
+    assert plan.unused == ("rates.csv",) and "not used: rates.csv" in printed
+
+
+def test_nested_columns_are_said_to_be(here: Path) -> None:
+    Path("items.jsonl").write_text(
+        '{"sku": "a", "title": "Red boots", "price": {"amount": 5, "currency": "EUR"}}\n' * 2
+    )
+    _, printed = look("items.jsonl", trial=False)
+    assert "objects: flatten it" in next(line for line in printed.splitlines() if line.startswith("price"))
+    assert "tried" not in printed
+
+
+def test_arguments_are_files_unless_they_set_something(here: Path) -> None:
+    Path("day=1.csv").write_text("x\n")
+    arguments = file_arguments(["a b.csv", "rows=9", "day=1.csv", "Käufe[2].csv"])
+    config = compose_command("inspect", arguments)
+    assert config.files == ["a b.csv", "day=1.csv", "Käufe[2].csv"] and config.rows == 9
+
+
+def test_without_files_and_without_such_a_file(here: Path) -> None:
+    with pytest.raises(InputError, match=r"inspect: which files\? e.g. shelfwise inspect products.csv"):
+        look()
+    with pytest.raises(InputError, match="inspect: no such file: none.csv"):
+        look("none.csv")

@@ -83,7 +83,13 @@ def _plausible(role: str, column: ColumnProfile) -> float:
     if role in (PRICE, QUANTITY, VALUE):
         return 1.0 if column.number > 0.5 else 0.0
     if role == TITLE:
-        return 0.0 if column.number > 0.9 or column.values < 2 and column.distinct < 1 else 0.6 if column.html > 0.5 else 1.0
+        return (
+            0.0
+            if column.number > 0.9 or column.values < 2 and column.distinct < 1
+            else 0.6
+            if column.html > 0.5
+            else 1.0
+        )
     if role in (USER, ITEM):
         return 0.0 if column.decimal > 0.5 or column.words > 4 else 1.0 if column.code > 0.5 else 0.7
     return 1.0

@@ -12,7 +12,8 @@ from conf.overrides import override
 
 NAMES = [
     "sku", "Product ID", "Preis (EUR)", "Größe", "a,b", "a: b", "a=b", "x{y}", "[z]", "it's", 'say "hi"',
-    "a\\b", "#", "1", "12.5", "true", "null", "$oid", "_id.$oid", "~x", "Käufe & Co", "50 % off", "названия", "a  b",
+    "a\\b", "#", "1", "12.5", "true", "null", "$oid", "_id.$oid",
+    "~x", "Käufe & Co", "50 % off", "названия", "a  b",
 ]  # fmt: skip
 
 

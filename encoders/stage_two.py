@@ -152,7 +152,11 @@ class StageTwo(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Bring what the steps read to the device."""
-        self.data = self.data.to(self.device)
+        self._kept, self.data = self.data, self.data.to(self.device)
+
+    def on_fit_end(self) -> None:
+        """Leave the device."""
+        self.data = self._kept
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over both towers."""

@@ -91,9 +91,14 @@ class RankerModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Bring the examples to the device."""
+        self._kept = self.examples, self.valid_features
         self.examples = self.examples.settled(self.device)
         if self.valid_features is not None and fits(self.valid_features.nbytes, self.device):
             self.valid_features = self.valid_features.to(self.device)
+
+    def on_fit_end(self) -> None:
+        """Leave the device."""
+        self.examples, self.valid_features = self._kept
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW."""

@@ -135,7 +135,7 @@ class Towers(nn.Module):
     def save(self, folder: Path) -> None:
         """Write weights and shape."""
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: t.contiguous() for name, t in self.state_dict().items()}, folder / TOWERS_FILE)
+        save_file({name: t.cpu().contiguous() for name, t in self.state_dict().items()}, folder / TOWERS_FILE)
         (folder / TOWERS_CONFIG).write_text(json.dumps(self.shape, indent=2) + "\n")
 
     @classmethod

@@ -61,7 +61,7 @@ def evaluate(config: PipelineConfig, console: Console) -> float | None:
     Returns:
         Validation ndcg@10 (what a sweep maximises), or None where there is nothing to evaluate on.
     """
-    work = Path(config.work_dir)
+    work, device = Path(config.work_dir), resolve_device(config.device)
     dataset = load_dataset(work / DATASET_FOLDER)
     split = try_split(config, dataset)
     if split is None or not trainable(split, dataset):
@@ -69,7 +69,7 @@ def evaluate(config: PipelineConfig, console: Console) -> float | None:
         return None
     bundle = None
     if config.evaluation.test:
-        bundle = load_bundle(work / ARTIFACTS)
+        bundle = load_bundle(work / ARTIFACTS, device=device)
     else:  # no bundle stands for the settings that the models were made with
         ranker_stage(config, dataset).require("train-ranker")
     encoder, chosen = work / ENCODER_FOLDER, chosen_models(work)
@@ -114,7 +114,7 @@ def evaluate(config: PipelineConfig, console: Console) -> float | None:
             },
             train_ids=lambda end: ids_only_towers(config, dataset, split, exclude, end, console),
             refit=config.refit.value,
-            device=resolve_device(config.device),
+            device=device,
         )
     folder = write_evaluation(work / EVALUATION_FOLDER, evaluation, dataset)
     print_table(evaluation.result, console)

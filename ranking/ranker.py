@@ -154,7 +154,7 @@ class Ranker(nn.Module):
     def save(self, folder: Path) -> None:
         """Write weights and feature names."""
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: t.contiguous() for name, t in self.state_dict().items()}, folder / RANKER_FILE)
+        save_file({name: t.cpu().contiguous() for name, t in self.state_dict().items()}, folder / RANKER_FILE)
         (folder / RANKER_CONFIG).write_text(
             json.dumps(
                 {"features": self.features, "hidden": self.hidden, "conditional": self.conditional}, indent=2

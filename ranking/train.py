@@ -64,14 +64,20 @@ def build_recommender(
     near: Neighbours | None = None,
     affinity: Affinity | None = None,
 ) -> Recommender:
-    """Put a Recommender together whose statistics know the events before `end` and nothing later."""
+    """Put a Recommender together whose statistics know the events before `end` and nothing later.
+
+    Towers and ranking head are moved to the device that is configured, where the indexes are, too.
+    """
+    device = resolve_device(config.device)
+    for model in (towers, ranker):
+        if model is not None:
+            model.to(device)
     statistics = item_statistics(dataset, end, now, config.candidates.neighbours, config.candidates.window)
     events = dataset.events
     factors = Factors.fit(
         events, ragged_ranges(events.offsets[:-1], end - events.offsets[:-1]), len(dataset.catalogue),
-        dataset.kind_weights, config.factors, config.seed, resolve_device(config.device),
+        dataset.kind_weights, config.factors, config.seed, device,
     )  # fmt: skip
-    device = resolve_device(config.device)
     near = near or text_neighbours(sketch(text_vectors), config.candidates.neighbours, device)
     units = None if affinity is None else affinity.units(text_vectors)
     units_index = None if units is None else device_index(units, device)

@@ -112,7 +112,7 @@ def _publish(store: Path, items: int) -> GeneratedStore:
     recommender = Recommender(arrays, index, texts, config, clicks, towers, ranker, factors, affinity)
     candidates = _fit_scale(recommender, ranker, histories)
     describe: dict[str, Any] = {
-        "kinds": list(KINDS), "exclude_seen": False, "data_end": END, "precision": Precision.auto.value,
+        "kinds": list(KINDS), "exclude_seen": False, "data_end": END, "precision": Precision.fp32.value,
         "template": {"text_fields": ["title", "brand"], "text_fallback_fields": [], "max_text_chars": 1000},
         "counts": {"items": items, "events": len(histories)}, "click_kinds": clicks.tolist(),
         "candidates": asdict(config), "index": asdict(IndexConfig()), "max_tokens": 64,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from conf.encoders import Precision
 from encoders.frozen_text_encoder import Advance, FrozenTextEncoder
-from encoders.text_encoder import TextEncoder, resolve_precision
+from encoders.text_encoder import TextEncoder
 from features.dataset import FloatArray
 
 
@@ -12,7 +12,7 @@ def embed_texts(
     encoder: TextEncoder,
     texts: list[str],
     prefix: str = "",
-    precision: Precision = Precision.auto,
+    precision: Precision = Precision.fp32,
     advance: Advance | None = None,
 ) -> FloatArray:
     """Encode texts into unit vectors with the weights as they are now.
@@ -21,12 +21,11 @@ def embed_texts(
         encoder: the text encoder, on the device where this is computed; it is left as it is.
         texts: raw texts without prompt.
         prefix: prompt put before each text.
-        precision: arithmetic of the encoder.
+        precision: arithmetic of the encoder, bf16 or fp32.
         advance: called with the number of distinct texts done, for a progress bar.
 
     Returns:
         float32 [texts, dim], in the order given.
 
     """
-    precision = resolve_precision(precision, next(encoder.parameters()).device)
     return FrozenTextEncoder(encoder, precision).embed(texts, prefix, advance)

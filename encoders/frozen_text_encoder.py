@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from conf.encoders import Precision
+from encoders.device import upload
 from encoders.text_encoder import TextEncoder
 from encoders.tokens import TokenArray, pad
 from features.dataset import FloatArray, LongArray
@@ -159,7 +160,7 @@ class FrozenTextEncoder(TextEncoder):
         vectors = np.empty((len(tokens), self.dim), dtype=np.float32)
         order = np.argsort(tokens.lengths, kind="stable")
         tokens = tokens.select(order)
-        flat, offsets = (torch.from_numpy(part).to(self.device) for part in (tokens.flat, tokens.offsets))
+        flat, offsets = (upload(part, self.device) for part in (tokens.flat, tokens.offsets))
         fill = int(self.tokenizer.pad_token_id or 0)
         ahead = 1 if self.device.type == "cpu" else GPU_AHEAD
         encoded: list[Tensor] = []

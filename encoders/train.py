@@ -13,21 +13,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from conf.encoders import TuningMode
+from conf.encoders import Precision, TuningMode
 from conf.schema import PipelineConfig
 from encoders.affinity import AFFINITY_FILE, Affinity
+from encoders.catalogue_vectors import CatalogueVectors, text_ids
 from encoders.contexts import ContextSampler
 from encoders.device import resolve_device
-from encoders.embedding import embed_texts
 from encoders.fitting import MONITORED, Fit, fit, forget
 from encoders.item_texts import ItemTexts
+from encoders.precision import EMBEDDING, TRAINING, Precisions, choose_precision
 from encoders.sequences import passes_per_epoch
-from encoders.stage_one import StageOne
+from encoders.stage_one import VALIDATION_ITEMS, StageOne
 from encoders.stage_two import StageTwo
 from encoders.text_encoder import TextEncoder, load_text_encoder
 from encoders.towers import Towers
 from encoders.tuning import choose_trainable, merge_adapters
-from features.dataset import BoolArray, Dataset, FloatArray, IntArray, LongArray, load_dataset
+from features.dataset import BoolArray, Dataset, FloatArray, LongArray, load_dataset
 from features.splits import Split, exclude_seen, make_split, ragged_ranges
 from features.stages import Stage, fingerprint, link_tree
 from features.text import TextTemplate, render_parts
@@ -38,10 +39,12 @@ TEXT_FOLDER = "text"
 TEXT_ENCODER = "text_encoder"
 TEXT_VECTORS = "text_vectors.npy"
 FROZEN_VECTORS = "frozen_vectors.npy"
-"""Vectors of the encoder before any training: what fine-tuning is compared with."""
+"""Vectors of the encoder before any training: what fine-tuning is compared with. See `untouched_vectors`."""
 TOWERS = "towers"
 RANKER_TOWERS = "ranker_towers"
 REPORT = "training.json"
+EMBEDDING_PRECISION = "embedding_precision"
+"""Key in the report: the arithmetic that vectors were made with, bf16 or fp32."""
 MIN_EVENTS = 200
 """Fewer training events than this teach nothing: the text encoder stays as it is, no tower is trained."""
 
@@ -85,11 +88,6 @@ def trainable(split: Split | None, dataset: Dataset) -> bool:
     )
 
 
-def text_ids(texts: list[str]) -> IntArray:
-    """Number distinct texts, [items]."""
-    return np.unique(np.array(texts, dtype=object), return_inverse=True)[1].astype(np.int32)
-
-
 def encoder_stage(config: PipelineConfig, dataset: Dataset) -> Stage:
     """Return the stage whose folder holds this step's outputs."""
     inputs = fingerprint(
@@ -127,18 +125,19 @@ def _fine_tune(
     dataset: Dataset,
     split: Split,
     encoder: TextEncoder,
-    frozen: FloatArray,
+    vectors: CatalogueVectors,
+    precision: Precisions,
     checkpoints: Path,
     console: Console,
 ) -> tuple[Fit, float]:
-    """Run stage one; return the fit and the recall before it, measured on the vectors `frozen`."""
+    """Run stage one; return the fit and the recall before it. Vectors are forgotten if the weights change."""
     settings = config.text_encoder
     template = TextTemplate.from_info(dataset.info)
     parts = render_parts(dataset.catalogue.frame, template)
-    texts = ItemTexts(encoder, dataset.catalogue.texts, parts, template.max_chars)
+    texts = ItemTexts(encoder, vectors.tokens, parts, template.max_chars)
     sampler = text_contexts(config, dataset, split.tower_end)
-    module = StageOne(encoder, settings, sampler, texts, frozen, dataset.events, split.valid, config.seed)
-    before = module.text_recall(frozen[module.pool])
+    module = StageOne(encoder, settings, precision, sampler, texts, dataset.events, split.valid, config.seed)
+    before = module.begin(vectors.of(module.pool))
     console.print(f"text encoder before fine-tuning: validation recall@10 {before:.4f} from text alone")
     if len(sampler) == 0:
         console.print("[yellow]no two items with different texts follow each other: no fine-tuning[/yellow]")
@@ -151,8 +150,11 @@ def _fine_tune(
         device=resolve_device(config.device), console=console, devices=config.devices,
     )  # fmt: skip
     merge_adapters(encoder)
+    encoder.to(resolve_device(config.device)).eval()
     if result.best < before:
         encoder.load_state_dict(untouched)
+    else:
+        vectors.forget()
     console.print(
         f"text encoder after fine-tuning: {result.best:.4f} (best of {len(result.history)} validations)"
     )
@@ -198,19 +200,6 @@ def train_towers(
     return module.trained, result
 
 
-def _embed_catalogue(
-    config: PipelineConfig, dataset: Dataset, encoder: TextEncoder, console: Console
-) -> FloatArray:
-    """Encode every item's text, [items, text dim], with a progress bar."""
-    texts = dataset.catalogue.texts
-    with Progressing(console).bar() as bar:
-        task = bar.add_task("embedding the catalogue", total=len(set(texts)))
-        return embed_texts(
-            encoder, texts, encoder.prompts.passage, config.text_encoder.precision,
-            advance=lambda n: bar.advance(task, n),
-        )  # fmt: skip
-
-
 def train_text_encoder(
     config: PipelineConfig, dataset: Dataset, split: Split | None, learn: bool, console: Console
 ) -> Stage:
@@ -224,7 +213,9 @@ def train_text_encoder(
         console: where to report.
 
     Returns:
-        The stage: encoder, vectors before and after, affinity, and `training.json`.
+        The stage: encoder, vectors, affinity, and `training.json`. Vectors of the untouched encoder are there
+        where they were needed: for a catalogue that validation looks at as a whole, or an encoder that stayed
+        as it was.
 
     """
     stage = text_stage(config, dataset)
@@ -232,19 +223,20 @@ def train_text_encoder(
         return stage
     stage.reopen()
     torch.manual_seed(config.seed)
-    encoder = load_text_encoder(config.text_encoder)
+    encoder = load_text_encoder(config.text_encoder).to(resolve_device(config.device)).eval()
     checkpoints = Path(config.work_dir) / "checkpoints" / f"stage_one-{stage.inputs}"
-    report: dict[str, object] = {}
     tune = learn and config.text_encoder.mode is not TuningMode.frozen and config.text_encoder.max_steps > 0
-    encoder.eval()
-    vectors = _embed_catalogue(config, dataset, encoder, console)
-    np.save(stage.folder / FROZEN_VECTORS, vectors)
+    uses = (EMBEDDING, TRAINING) if tune else (EMBEDDING,)
+    precision = choose_precision(config.text_encoder.precision, encoder, Path(config.work_dir), console, uses)
+    report: dict[str, object] = {EMBEDDING_PRECISION: precision.embedding.value}
+    texts = CatalogueVectors(encoder, precision.embedding, dataset.catalogue.texts, Progressing(console).bar)
+    if not tune or len(dataset.catalogue) <= VALIDATION_ITEMS:
+        np.save(stage.folder / FROZEN_VECTORS, texts.of())
     if tune:
         assert split is not None
-        fitted, before = _fine_tune(config, dataset, split, encoder, vectors, checkpoints, console)
+        fitted, before = _fine_tune(config, dataset, split, encoder, texts, precision, checkpoints, console)
         report["stage_one"] = {"before": before, "validation_recall": fitted.history}
-        encoder.eval()
-        vectors = _embed_catalogue(config, dataset, encoder, console)
+    vectors = texts.of()
     encoder.save(stage.folder / TEXT_ENCODER)
     np.save(stage.folder / TEXT_VECTORS, vectors)
     if learn:
@@ -259,6 +251,34 @@ def train_text_encoder(
     stage.complete()
     forget(checkpoints)
     return stage
+
+
+def untouched_vectors(
+    config: PipelineConfig, dataset: Dataset, make: bool, console: Console
+) -> FloatArray | None:
+    """Return the vectors of the encoder before any training, [items, text dim].
+
+    Args:
+        config: settings.
+        dataset: the prepared data.
+        make: make and keep them where training did not need them; otherwise None is returned then.
+        console: where to report.
+
+    """
+    folder = Path(config.work_dir) / ENCODER_FOLDER
+    file = folder / FROZEN_VECTORS
+    if not file.is_file():
+        if not make:
+            return None
+        report = json.loads((folder / REPORT).read_text())
+        encoder = load_text_encoder(config.text_encoder).to(resolve_device(config.device)).eval()
+        precision = Precision(report[EMBEDDING_PRECISION])
+        texts = CatalogueVectors(encoder, precision, dataset.catalogue.texts, Progressing(console).bar)
+        unfinished = folder / f".{FROZEN_VECTORS}"
+        np.save(unfinished, texts.of())
+        unfinished.replace(file)
+    vectors: FloatArray = np.load(file)
+    return vectors
 
 
 def train_encoder(config: PipelineConfig, console: Console) -> Path:

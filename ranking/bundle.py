@@ -13,14 +13,15 @@ import polars as pl
 import torch
 from safetensors.numpy import save_file
 
-from conf.encoders import Precision, TextEncoderConfig
+from conf.encoders import TextEncoderConfig
 from conf.errors import InputError
 from conf.schema import CandidateConfig
 from encoders.affinity import AFFINITY_FILE, Affinity
 from encoders.device import CPU
-from encoders.embedding import embed_texts
 from encoders.factors import FACTORS_FILE, Factors
-from encoders.text_encoder import TextEncoder, load_text_encoder
+from encoders.frozen_text_encoder import FrozenTextEncoder
+from encoders.precision import serving_precision
+from encoders.text_encoder import load_text_encoder
 from encoders.towers import TOWERS_FILE, Towers
 from features.arrays import load_arrays
 from features.dataset import Catalogue, FloatArray
@@ -60,7 +61,7 @@ class Bundle(Described):
     manifest: dict[str, Any]
     catalogue: Catalogue
     recommender: Recommender
-    text_encoder: TextEncoder
+    text_encoder: FrozenTextEncoder
     sketch: Sketch
     """Reduces the text vectors of later items as those of the catalogue were reduced."""
     lender_index: CatalogueIndex | None = None
@@ -80,14 +81,11 @@ class Bundle(Described):
 
     def encode_items(self, texts: list[str]) -> FloatArray:
         """Return unit vectors of item texts, [texts, text dim]."""
-        return self._encode(texts, self.text_encoder.prompts.passage)
+        return self.text_encoder.embed(texts, self.text_encoder.prompts.passage)
 
     def encode_queries(self, texts: list[str]) -> FloatArray:
         """Return unit vectors of free text, [texts, text dim]."""
-        return self._encode(texts, self.text_encoder.prompts.query)
-
-    def _encode(self, texts: list[str], prefix: str) -> FloatArray:
-        return embed_texts(self.text_encoder, texts, prefix, Precision(self.manifest["precision"]))
+        return self.text_encoder.embed(texts, self.text_encoder.prompts.query)
 
 
 def write_bundle(
@@ -197,7 +195,8 @@ def load_bundle(
     )
     for parameter in encoder.parameters():  # mapped by transformers: a file cut short would end the process
         parameter.data = parameter.data.clone()
-    encoder = encoder.eval().to(device)
+    precision = serving_precision(manifest["precision"], device)
+    encoder = FrozenTextEncoder(encoder.to(device), precision)
     return Bundle(version, manifest, catalogue, recommender, encoder, reduce, others.lender, device)
 
 

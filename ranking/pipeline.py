@@ -15,12 +15,12 @@ from conf.schema import PipelineConfig, Refit
 from encoders.device import resolve_device
 from encoders.train import (
     ENCODER_FOLDER,
-    FROZEN_VECTORS,
     TEXT_VECTORS,
     Progressing,
     train_encoder,
     trainable,
     try_split,
+    untouched_vectors,
 )  # fmt: skip
 from features import schema
 from features.adapters import source_files
@@ -33,6 +33,7 @@ from ranking.bundle import load_bundle
 from ranking.evaluation import evaluate_lists
 from ranking.fit_novelty import fit_novelty
 from ranking.ids_only import ids_only_towers
+from ranking.item_baselines import FrozenText
 from ranking.offline import USER_TOWER, offline_system, tower_system
 from ranking.publish import ARTIFACTS, git_sha, publish
 from ranking.recommender import Recommender
@@ -88,6 +89,7 @@ def evaluate(config: PipelineConfig, console: Console) -> float | None:
     cut = Cut(split.train_end, split.train_time)
     past.novelty = fit_novelty(past, dataset.events, cut, exclude, config.seed)
     past.novelty_budget = config.rerank.novelty
+    frozen = untouched_vectors(config, dataset, FrozenText.name in config.evaluation.baselines, console)
     recommenders = {"valid": past} if bundle is None else {"valid": past, "test": bundle.recommender}
     with Progressing(console).bar() as bar:
         task = bar.add_task(
@@ -103,7 +105,7 @@ def evaluate(config: PipelineConfig, console: Console) -> float | None:
             split,
             config.evaluation,
             exclude_seen=exclude,
-            vectors=np.load(encoder / FROZEN_VECTORS),
+            vectors=frozen,
             seed=config.seed,
             code_version=_code_version(),
             parts={

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -15,7 +16,15 @@ from rich.console import Console
 import conf
 from conf.errors import InputError
 from conf.schema import PipelineConfig, Refit
-from encoders.train import ENCODER_FOLDER, TEXT_ENCODER, TEXT_VECTORS, encoder_stage, try_split
+from encoders.train import (
+    EMBEDDING_PRECISION,
+    ENCODER_FOLDER,
+    REPORT,
+    TEXT_ENCODER,
+    TEXT_VECTORS,
+    encoder_stage,
+    try_split,
+)
 from features import schema
 from features.dataset import Dataset, load_dataset
 from features.splits import Split, exclude_seen
@@ -139,7 +148,7 @@ def publish(config: PipelineConfig, console: Console) -> str:
         "rerank": plain(config.rerank),
         "hash_users": config.privacy.hash_users,
         "max_tokens": config.text_encoder.max_tokens,
-        "precision": config.text_encoder.precision.value,
+        "precision": json.loads((encoder / REPORT).read_text()).get(EMBEDDING_PRECISION, "fp32"),
         "template": {k: info[k] for k in ("text_fields", "text_fallback_fields", "max_text_chars")},
         "trained": {"towers": models.towers is not None, "ranker": models.ranker is not None},
         "refit": config.refit.value,

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from conf.encoders import Precision
 from conf.schema import IndexConfig
 from encoders.factors import Factors
+from encoders.frozen_text_encoder import FrozenTextEncoder
 from encoders.text_encoder import TextEncoder
 from features.dataset import Dataset
 from ranking.assemble import Sketch
@@ -36,7 +38,7 @@ def make_bundle(
         },
         dataset.catalogue,
         None,  # type: ignore[arg-type]
-        encoder,
+        FrozenTextEncoder(encoder, Precision.fp32),
         None,  # type: ignore[arg-type]
     )  # fmt: skip
     texts = bundle.encode_items(dataset.catalogue.texts)

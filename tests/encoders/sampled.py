@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from encoders.catalogue_vectors import text_ids
 from encoders.contexts import ContextSampler
-from encoders.train import text_ids
 from features.dataset import Dataset, IntArray
 from tests.synthetic import everything
 

@@ -18,8 +18,10 @@ from encoders.embedding import embed_texts
 from encoders.fitting import MONITORED, Fit, fit
 from encoders.item_texts import ItemTexts
 from encoders.item_tower import whitening
+from encoders.precision import Precisions
 from encoders.stage_one import StageOne
 from encoders.text_encoder import TextEncoder, load_text_encoder
+from encoders.tokens import TokenArray
 from features.dataset import Dataset, IntArray
 from features.splits import Queries
 from tests.encoders.sampled import sampler_of
@@ -57,11 +59,13 @@ def module_of(
 ) -> StageOne:
     texts = dataset.catalogue.texts
     parts = [text.split(". ") for text in texts]
-    vectors = embed_texts(encoder, texts)
+    whole = TokenArray.tokenized(encoder.tokenizer, texts, encoder.max_tokens)
     module = StageOne(
-        encoder, settings, sampler_of(dataset), ItemTexts(encoder, texts, parts, 1000), vectors,
-        dataset.events, valid or ask([0], [int(dataset.events.offsets[1])], [0]), 0,
+        encoder, settings, Precisions(Precision.fp32, Precision.fp32), sampler_of(dataset),
+        ItemTexts(encoder, whole, parts, 1000), dataset.events,
+        valid or ask([0], [int(dataset.events.offsets[1])], [0]), 0,
     )  # fmt: skip
+    module.begin(embed_texts(encoder, [texts[row] for row in module.pool], precision=Precision.fp32))
     module.rng = np.random.default_rng(0)
     return module
 

@@ -30,6 +30,15 @@ class Adapter(Enum):
     yoochoose = "yoochoose"
 
 
+class Decimal(Enum):
+    """The sign before the decimals of numbers that are written as text."""
+
+    auto = "auto"
+    """What most values of a column show."""
+    dot = "dot"
+    comma = "comma"
+
+
 class Duplicates(Enum):
     """Which of several rows of an item stays."""
 
@@ -93,6 +102,12 @@ class DataConfig:
     """Column of the items that names their product: what a variant lacks it takes from the product's row."""
     duplicates: Duplicates | None = None
     """Which of several rows of an item stays; null keeps the first, and stops where more than 5 % differ."""
+    decimal: Decimal = Decimal.auto
+    """How `1.299` and `12,500` are read in text tables; `auto` decides column by column."""
+    timestamp_format: str | None = None
+    """How times are written as text, e.g. `%d.%m.%Y %H:%M` (chrono's signs); null tells usual forms apart."""
+    missing: list[str] | None = None
+    """Texts that stand for no value, in any case; null takes the usual ones (`null`, `(not set)`, ...)."""
     text_fields: list[str] = field(default_factory=list)
     """Columns that make an item's text, in order; empty takes every string column but ids."""
     user_column: str | None = None

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
 import polars as pl
 import polars.selectors as cs
+
+from features.numbers import number
 
 _NUMBER = r"^\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*$"
 _WHOLE = r"^\s*[+-]?(?:0|[1-9]\d{0,17})\s*$"
 _NOT_A_QUANTITY = r"^\s*[+-]?(?:0\d|\d{19})"
 """A leading zero, or more digits than a number holds: an id or a code."""
-_ISO = (
-    r"^\s*(?<day>\d{4}[-/]\d{2}[-/]\d{2})"
-    r"(?:[T ](?<minute>\d{2}:\d{2})(?::(?<second>\d{2})(?:[.,]\d+)?)?)?"
-    r"\s*(?:Z|z|UTC|GMT|(?<sign>[+-])(?<hours>\d{2}):?(?<minutes>\d{2})?)?\s*$"
-)
-_SECONDS_LIMIT = 10**11
-"""Unix seconds below this (year 5138); beyond are milliseconds, then micro- and nanoseconds."""
-
-
 _SHORTENED = r"^\s*\d(?:[.,]\d+)?E\+\d{2,3}\s*$"
 """How spreadsheets write a number of more than 11 or 15 digits; the others are lost."""
 
@@ -25,6 +21,34 @@ _SHORTENED = r"^\s*\d(?:[.,]\d+)?E\+\d{2,3}\s*$"
 def shortened(name: str, dtype: pl.DataType) -> pl.Expr:
     """Whether an id is a long number that a spreadsheet has shortened, `4.01234E+12`."""
     return pl.col(name).str.contains(_SHORTENED) if dtype == pl.String else pl.lit(False)
+
+
+MISSING = (
+    "null", "none", "nan", "NaN", "NaT", "n/a", "#n/a", "<na>", "nil", "undefined", "(not set)", "(none)",
+    "\\N", "-1",
+)  # fmt: skip
+"""What stands for no value in exports of databases, spreadsheets and web analytics."""
+
+
+def placeholders(missing: Iterable[str] | None) -> list[str]:
+    """Return the texts that stand for no value, in the cases that they are written in.
+
+    Args:
+        missing: `data.missing`; None takes the usual ones.
+    """
+    words = MISSING if missing is None else missing
+    return sorted({form for w in words for form in (w, w.lower(), w.upper(), w.capitalize(), w.title())})
+
+
+def without(text: pl.Expr, missing: Sequence[str]) -> pl.Expr:
+    """Empty the values of a column of text that stand for no value."""
+    return pl.when(~text.is_in(list(missing))).then(text) if missing else text
+
+
+def emptied(types: Mapping[str, pl.DataType], names: Iterable[str], missing: Sequence[str]) -> list[pl.Expr]:
+    """Empty what stands for no value in columns that are no ids: there a number is a number."""
+    words = [word for word in missing if not re.fullmatch(_NUMBER, word)]
+    return [without(pl.col(c), words).alias(c) for c in names if types[c] == pl.String and words]
 
 
 def string_id(name: str, dtype: pl.DataType) -> pl.Expr:
@@ -44,75 +68,6 @@ def present(name: str, dtype: pl.DataType) -> pl.Expr:
     if dtype == pl.String:
         return (column.str.strip_chars() != "").fill_null(False)
     return (column.is_not_null() & ~column.is_nan()) if dtype.is_float() else column.is_not_null()
-
-
-def _from_number(number: pl.Expr) -> pl.Expr:
-    """Seconds from Unix seconds, milli-, micro- or nanoseconds (told by magnitude) or a day `YYYYMMDD`."""
-    size = number.abs()
-    day = number.cast(pl.String).str.to_date("%Y%m%d", strict=False).dt.epoch("s")
-    written_day = number.is_between(19900101, 20991231) & day.is_not_null()
-    return (
-        pl.when(written_day)
-        .then(day)
-        .when(size < _SECONDS_LIMIT)
-        .then(number)
-        .when(size < _SECONDS_LIMIT * 1_000)
-        .then(number.floordiv(1_000))
-        .when(size < _SECONDS_LIMIT * 1_000_000)
-        .then(number.floordiv(1_000_000))
-        .otherwise(number.floordiv(1_000_000_000))
-    )
-
-
-def _from_text(text: pl.Expr) -> pl.Expr:
-    iso = text.str.extract_groups(_ISO)
-
-    def part(name: str) -> pl.Expr:
-        return iso.struct.field(name)
-
-    written = pl.concat_str(
-        part("day").str.replace_all("/", "-", literal=True),
-        pl.lit(" "),
-        part("minute").fill_null("00:00"),
-        pl.lit(":"),
-        part("second").fill_null("00"),
-    )
-    local = written.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False).dt.epoch("s")
-    hours = part("hours").cast(pl.Int64, strict=False).fill_null(0)
-    minutes = part("minutes").cast(pl.Int64, strict=False).fill_null(0)
-    offset = (hours * 3600 + minutes * 60) * pl.when(part("sign") == "-").then(-1).otherwise(1)
-    number = pl.when(text.str.contains(_NUMBER)).then(text.str.strip_chars())
-    whole = number.cast(pl.Float64, strict=False).floor().cast(pl.Int64, strict=False)
-    return pl.coalesce(local - offset, _from_number(whole))
-
-
-def unix_seconds(name: str, dtype: pl.DataType) -> pl.Expr:
-    """Read a time as Unix seconds (UTC); what cannot be read becomes null.
-
-    Takes datetimes (naive ones are UTC), dates, ISO text with or without offset, Unix seconds, milli-, micro-
-    and nanoseconds as number or text, and eight-digit days.
-    """
-    column = pl.col(name)
-    if dtype.is_temporal() and not isinstance(dtype, pl.Time | pl.Duration):
-        return column.dt.epoch("s")
-    if dtype.is_integer():
-        return _from_number(column.cast(pl.Int64, strict=False))
-    if dtype.is_float() or dtype.is_decimal():
-        return _from_number(column.cast(pl.Float64).floor().cast(pl.Int64, strict=False))
-    if dtype == pl.String or isinstance(dtype, pl.Categorical | pl.Enum):
-        return _from_text(column.cast(pl.String))
-    return pl.lit(None, dtype=pl.Int64)
-
-
-def number(name: str, dtype: pl.DataType) -> pl.Expr:
-    """Read a finite number; text may carry a currency sign and thousands commas (`$1,299.00`)."""
-    column = pl.col(name)
-    if dtype == pl.String:
-        column = column.str.replace_all(r"[\s$€£¥₹]|(?:USD|EUR|GBP)", "")
-        grouped = column.str.contains(r"^[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?$")
-        column = pl.when(grouped).then(column.str.replace_all(",", "", literal=True)).otherwise(column)
-    value = column.cast(pl.Float64, strict=False)
-    return pl.when(value.is_finite()).then(value)
 
 
 def whole_number(name: str, dtype: pl.DataType) -> pl.Expr:

@@ -11,8 +11,9 @@ from conf.overrides import override
 from conf.tables import Duplicates
 from features import rejects as why
 from features import schema
-from features.cleaning import present, string_id, unix_seconds
+from features.cleaning import present, string_id
 from features.readers import BOOKKEEPING, FILE, ROW
+from features.times import unix_seconds
 
 _AT = "__at"
 _KEPT = "__kept"

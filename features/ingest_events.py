@@ -11,17 +11,16 @@ from conf.errors import InputError
 from conf.schema import DataConfig
 from features import rejects as why
 from features import schema
-from features.cleaning import number, present, shortened, string_id, unix_seconds, whole_number
 from features.columns import require_columns
+from features.event_readings import kind_key, read_events, reject_reason
 from features.filters import apply_filters
 from features.privacy import Pseudonyms
-from features.readers import FILE, MALFORMED, ROW, RawTable, readable
+from features.readers import FILE, ROW, RawTable, readable
+from features.times import FORMS, GIVE_A_FORMAT
 
 _AT = "__at"
 _REASON = "__reason"
-_SHORT_USER, _SHORT_ITEM = "__short_user", "__short_item"
-_NUMBERS = ("value", "quantity")
-OTHER_KINDS = "*"
+_EXAMPLES = 3
 """In `data.event_weights`: every kind that is not named."""
 _MAX_KINDS = 127
 """Event kinds are stored as int8 codes."""
@@ -72,7 +71,7 @@ def write_no_events(config: DataConfig, target: Path) -> EventTable:
     """Write an empty events file: a catalogue without history."""
     pl.DataFrame(schema=_TYPES).write_parquet(target)
     usual = dict.fromkeys((config.default_event, *schema.USUAL_KINDS), 1.0)
-    named = {k: w for k, w in config.event_weights.items() if k != OTHER_KINDS}
+    named = {k: w for k, w in config.event_weights.items() if k != schema.OTHER_KINDS}
     kinds = rank_kinds(named or usual)
     nothing = pl.DataFrame(schema=why.COLUMNS)
     return EventTable(
@@ -80,90 +79,32 @@ def write_no_events(config: DataConfig, target: Path) -> EventTable:
     )
 
 
-def _readings(
-    table: RawTable, config: DataConfig, pseudonyms: Pseudonyms | None
-) -> tuple[pl.LazyFrame, list[str]]:
-    """Read every contract column as its type beside the raw keys; name the columns that need a check."""
-    types = table.frame.collect_schema()
-    user = string_id(schema.USER_ID, types[schema.USER_ID])
-    session = string_id("session_id", types["session_id"]) if "session_id" in types else None
-    if pseudonyms:
-        user = pseudonyms.expression(user)
-        session = None if session is None else pseudonyms.expression(session)
-    kind = pl.lit(config.default_event)
-    if schema.EVENT in types:
-        kind = string_id(schema.EVENT, types[schema.EVENT])
-        if config.kinds:
-            kind = kind.replace(list(config.kinds), list(config.kinds.values()))
-    read: dict[str, pl.Expr] = {
-        schema.USER_ID: user,
-        schema.ITEM_ID: string_id(schema.ITEM_ID, types[schema.ITEM_ID]),
-        schema.EVENT: kind,
-        schema.TIMESTAMP: pl.lit(None, dtype=pl.Int64),
-        schema.ORDER: pl.lit(None, dtype=pl.Int64),
-    }
-    checked = [c for c in (schema.TIMESTAMP, schema.ORDER, *_NUMBERS, "list_position") if c in types]
-    for name in checked:
-        reading = {schema.TIMESTAMP: unix_seconds, **dict.fromkeys(_NUMBERS, number)}.get(name, whole_number)
-        read[name] = reading(name, types[name])
-    if session is not None:
-        read["session_id"] = session
-    if "event_id" in types:
-        read["event_id"] = string_id("event_id", types["event_id"])
-    columns = [e.alias(f"__{name}") for name, e in read.items()]
-    columns += [
-        shortened(schema.USER_ID, types[schema.USER_ID]).alias(_SHORT_USER),
-        shortened(schema.ITEM_ID, types[schema.ITEM_ID]).alias(_SHORT_ITEM),
-    ]
-    columns += [present(name, types[name]).alias(f"__given_{name}") for name in checked]
-    raw = [c for c in why.KEYS if c in types and c != schema.USER_ID]
-    spoiled = pl.col(MALFORMED) if MALFORMED in types else pl.lit(None, dtype=pl.String)
-    frame = table.frame.select(FILE, ROW, spoiled.alias(MALFORMED), *raw, *columns)
-    if pseudonyms:
-        # The fields of a malformed row may have slipped: a raw user id may stand in any of them.
-        frame = frame.with_columns(pl.when(pl.col(MALFORMED).is_null()).then(c).alias(c) for c in raw)
-    return frame, checked
-
-
-def _reason(config: DataConfig, checked: list[str]) -> pl.Expr:
-    """Return why an event is rejected, or null; the first that applies."""
-    tests: list[tuple[pl.Expr, pl.Expr]] = [
-        (pl.col(MALFORMED).is_not_null(), why.malformed(pl.col(MALFORMED))),
-        (pl.col("__user_id").is_null(), pl.lit(why.MISSING_USER)),
-        (pl.col("__item_id").is_null(), pl.lit(why.MISSING_ITEM)),
-        (pl.col(_SHORT_USER), pl.lit(why.SHORTENED_USER)),
-        (pl.col(_SHORT_ITEM), pl.lit(why.SHORTENED_ITEM)),
-        (pl.col("__event").is_null(), pl.lit(why.MISSING_EVENT)),
-    ]
-    if config.event_weights and OTHER_KINDS not in config.event_weights:
-        kind = pl.col("__event")
-        tests.append((~kind.is_in(list(config.event_weights)), why.unknown_kind(kind)))
-    for name, text in ((schema.TIMESTAMP, why.BAD_TIMESTAMP), (schema.ORDER, why.BAD_ORDER)):
-        if name in checked:
-            tests.append((pl.col(f"__given_{name}") & pl.col(f"__{name}").is_null(), pl.lit(text)))
-    neither = pl.col("__timestamp").is_null() & pl.col("__order").is_null()
-    tests.append((neither, pl.lit(why.NO_POSITION)))
-    tests.append((pl.col("__known").is_null(), pl.lit(why.UNKNOWN_ITEM)))
-    return pl.coalesce(pl.when(test).then(text) for test, text in tests)
-
-
 def _stage(
     table: RawTable, item_ids: pl.Series, config: DataConfig, pseudonyms: Pseudonyms | None, folder: Path
 ) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Read the raw files once into `accepted.parquet`; return the rejected rows and the warnings."""
-    frame, checked = _readings(table, config, pseudonyms)
+    """Read the raw files once into `accepted.parquet`; return the rejected rows and the warnings.
+
+    Raises:
+        InputError: most values of an optional column cannot be read.
+    """
+    readings = read_events(table, config, pseudonyms)
     known = pl.LazyFrame({"__item_id": item_ids}).with_columns(pl.lit(True).alias("__known"))
-    frame = frame.join(known, on="__item_id", how="left", maintain_order="left")
-    frame = frame.with_columns(_reason(config, checked).alias(_REASON))
+    frame = readings.frame.join(known, on="__item_id", how="left", maintain_order="left")
+    frame = frame.with_columns(reject_reason(config, readings).alias(_REASON))
     good = frame.filter(pl.col(_REASON).is_null())
     bad = frame.filter(pl.col(_REASON).is_not_null())
-    names = [*_TYPES, *(c for c in schema.OPTIONAL_EVENT_COLUMNS if f"__{c}" in frame.collect_schema())]
-    raw = [c for c in why.KEYS if c in frame.collect_schema()]
-    keys = {schema.USER_ID: pl.col("__user_id"), **{c: pl.col(c) for c in raw}}
-    optional = [c for c in checked if c not in _TYPES]
-    unreadable = [
-        (pl.col(f"__given_{c}") & pl.col(f"__{c}").is_null()).sum().alias(f"bad {c}") for c in optional
-    ]
+    existing = frame.collect_schema()
+    names = [*_TYPES, *(c for c in schema.OPTIONAL_EVENT_COLUMNS if f"__{c}" in existing)]
+    keys = {schema.USER_ID: pl.col("__user_id"), **{c: pl.col(c) for c in why.KEYS if c in existing}}
+    optional = [c for c in readings.checked if c not in _TYPES]
+    counts: list[pl.Expr] = [pl.len().alias("rows")]
+    for name in optional:
+        given, unreadable = pl.col(f"__given_{name}"), pl.col(f"__{name}").is_null()
+        counts += [
+            given.sum().alias(f"given {name}"),
+            (given & unreadable).sum().alias(f"bad {name}"),
+            pl.col(name).filter(given & unreadable).head(_EXAMPLES).implode().alias(f"e.g. {name}"),
+        ]
     with readable(table.name):
         _, rejected, counted = pl.collect_all(
             [
@@ -171,12 +112,32 @@ def _stage(
                     folder / "accepted.parquet", lazy=True
                 ),
                 bad.select(why.reject_columns("events", pl.col(_REASON), keys)),
-                good.select(unreadable or [pl.len().alias("rows")]),
+                good.select(counts),
             ],
             engine="streaming",
         )
-    found = counted.row(0, named=True) if optional else {}
-    return rejected, {reason: int(count) for reason, count in found.items() if count}
+    found = counted.row(0, named=True)
+    for name in optional:
+        why.check_readable(
+            table.name, name, found[f"given {name}"], found[f"bad {name}"], found[f"e.g. {name}"]
+        )
+    return rejected, {f"bad {c}": int(found[f"bad {c}"]) for c in optional if found[f"bad {c}"]}
+
+
+def _spellings(counts: dict[str, int]) -> dict[str, str]:
+    """Return kind -> most frequent spelling, where kinds differ in case and separators alone."""
+    best: dict[str, str] = {}
+    for kind in sorted(counts, key=lambda k: -counts[k]):
+        best.setdefault(kind_key(kind), kind)
+    return {kind: best[kind_key(kind)] for kind in counts if best[kind_key(kind)] != kind}
+
+
+def _merged(counts: dict[str, int], spelled: dict[str, str]) -> dict[str, int]:
+    merged: dict[str, int] = {}
+    for kind, count in counts.items():
+        name = spelled.get(kind, kind)
+        merged[name] = merged.get(name, 0) + count
+    return merged
 
 
 def _weigh(counts: dict[str, int], config: DataConfig, name: str) -> dict[str, float]:
@@ -188,7 +149,7 @@ def _weigh(counts: dict[str, int], config: DataConfig, name: str) -> dict[str, f
         )
     weights = dict(config.event_weights)
     usual = {k: float(k != schema.IMPRESSION) for k in counts}
-    others = weights.pop(OTHER_KINDS, None)
+    others = weights.pop(schema.OTHER_KINDS, None)
     if others is not None:
         usual = dict.fromkeys(counts, others)
     kinds = rank_kinds(weights if others is None and weights else usual | weights)
@@ -251,10 +212,16 @@ def ingest_events(
     unknown = rejected.filter(pl.col(why.REASON) == why.UNKNOWN_ITEM).height
     known = ", ".join(f"'{i}'" for i in item_ids.head(3))
     hint = f" (ids in the items table look like {known})" if unknown else ""
+    if why.BAD_TIMESTAMP in rejected[why.REASON]:
+        hint += f" (accepted: {FORMS}; {GIVE_A_FORMAT})"
     why.check_fraction(rejected, rows, config.max_reject_fraction, table.name, hint)
     if not counts:
         raise InputError(f"{table.name}: none of {rows:,} rows is a usable event")
+    spelled = _spellings(counts)
+    counts = _merged(counts, spelled)
     kinds = _weigh(counts, config, table.name)
+    if spelled:
+        accepted = accepted.with_columns(pl.col(schema.EVENT).replace(list(spelled), list(spelled.values())))
     live = accepted.filter(pl.col(schema.EVENT).is_in(list(kinds)))
     filters: dict[str, dict[str, int]] = {}
     if config.filters.deduplicate or config.filters.max_user_events or config.filters.kcore:

@@ -12,20 +12,23 @@ from conf.schema import DataConfig
 from features import rejects as why
 from features import schema
 from features.cleaning import (
+    emptied,
     infer_types,
-    number,
+    placeholders,
     plain_attributes,
     present,
     shortened,
     string_id,
-    unix_seconds,
-)  # fmt: skip
+    without,
+)
 from features.columns import require_columns
 from features.duplicates import inherit, without_an_id
 from features.duplicates import repeats as repeated
+from features.numbers import number, sign_of
 from features.readers import BOOKKEEPING, FILE, MALFORMED, ROW, RawTable, readable
 from features.text import TextTemplate, render_catalogue
 from features.text_fields import choose_text_fields, is_id_name
+from features.times import time_style, unix_seconds
 
 _FORMAT_AS_TEXT = (
     " (a spreadsheet has written a long number as 4.01234E+12, and its last digits are not in the file; "
@@ -52,22 +55,28 @@ class ItemTable:
 
 
 def _contract_types(
-    frame: pl.DataFrame, untyped: bool, text_fields: Sequence[str]
+    frame: pl.DataFrame, config: DataConfig, table: RawTable, text_fields: Sequence[str]
 ) -> tuple[pl.DataFrame, dict[str, int]]:
     """Read the contract's columns as their types, infer the others, and count what was unreadable."""
     readings: dict[str, pl.Expr] = {}
+    where = table.name
     if schema.PRICE in frame.columns:
-        price = number(schema.PRICE, frame.schema[schema.PRICE])
+        sign = sign_of(frame.lazy(), schema.PRICE, config.decimal)
+        price = number(schema.PRICE, frame.schema[schema.PRICE], sign)
         readings[schema.PRICE] = pl.when(price >= 0).then(price)
     if schema.CREATED_AT in frame.columns:
-        readings[schema.CREATED_AT] = unix_seconds(schema.CREATED_AT, frame.schema[schema.CREATED_AT])
+        style = time_style(frame.lazy(), schema.CREATED_AT, config.timestamp_format, where)
+        readings[schema.CREATED_AT] = unix_seconds(schema.CREATED_AT, frame.schema[schema.CREATED_AT], style)
     typed = frame.with_columns(reading.alias(name) for name, reading in readings.items())
     warnings = {}
     for name in readings:
         given = frame.select(present(name, frame.schema[name])).to_series()
-        if bad := int((given & typed[name].is_null()).sum()):
+        unreadable = given & typed[name].is_null()
+        if bad := int(unreadable.sum()):
+            examples = frame[name].filter(unreadable).head(3).to_list()
+            why.check_readable(where, name, int(given.sum()), bad, examples)
             warnings[f"bad {name}"] = bad
-    if untyped:
+    if table.untyped:
         ids = {c for c in typed.columns if is_id_name(c)}
         typed = infer_types(typed, {schema.ITEM_ID, *BOOKKEEPING, *text_fields, *ids})
     return typed, warnings
@@ -98,8 +107,12 @@ def ingest_items(table: RawTable, config: DataConfig, text_fields: Sequence[str]
         raw = raw.with_columns(pl.lit(None, dtype=pl.String).alias(MALFORMED))
     if config.parent is not None:
         raw = inherit(raw, config.parent, table.name)
-    typed, warnings = _contract_types(raw, table.untyped, text_fields)
-    typed = typed.with_columns(string_id(schema.ITEM_ID, raw.schema[schema.ITEM_ID]).alias(schema.ITEM_ID))
+    missing = placeholders(config.missing)
+    others = [c for c in raw.columns if c not in (schema.ITEM_ID, *BOOKKEEPING)]
+    raw = raw.with_columns(emptied(raw.schema, others, missing))
+    typed, warnings = _contract_types(raw, config, table, text_fields)
+    item_id = without(string_id(schema.ITEM_ID, raw.schema[schema.ITEM_ID]), missing)
+    typed = typed.with_columns(item_id.alias(schema.ITEM_ID))
     bad = typed.select(
         pl.when(pl.col(MALFORMED).is_not_null())
         .then(why.malformed(pl.col(MALFORMED)))
@@ -107,6 +120,8 @@ def ingest_items(table: RawTable, config: DataConfig, text_fields: Sequence[str]
         .then(pl.lit(why.NO_ITEM))
         .when(raw.select(shortened(schema.ITEM_ID, raw.schema[schema.ITEM_ID])).to_series())
         .then(pl.lit(why.SHORTENED_ITEM))
+        .when(pl.col(schema.ITEM_ID).str.len_chars() > schema.MAX_ID_CHARS)
+        .then(pl.lit(why.LONG_ITEM))
         .when(pl.col(schema.ITEM_ID).is_null())
         .then(pl.lit(why.MISSING_ITEM))
         .alias(why.REASON)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 import polars as pl
 
 from conf.errors import InputError
+from conf.overrides import override, written
 from features import schema
 from features.readers import FILE, ROW
+from features.titles import shortened
 
 TABLE = "table"
 REASON = "reason"
@@ -26,9 +31,12 @@ MISSING_ITEM = "missing item_id"
 MISSING_EVENT = "missing event"
 BAD_TIMESTAMP = "bad timestamp"
 BAD_ORDER = "bad order"
+IMPLAUSIBLE_TIME = "implausible timestamp"
 NO_POSITION = "neither timestamp nor order"
 UNKNOWN_ITEM = "unknown item"
 SHORTENED_ITEM = "item_id shortened by a spreadsheet"
+LONG_ITEM = f"item_id longer than {schema.MAX_ID_CHARS} characters"
+LONG_USER = f"user_id longer than {schema.MAX_ID_CHARS} characters"
 SHORTENED_USER = "user_id shortened by a spreadsheet"
 NO_ITEM = "no item of its own"
 """A row without item_id that only adds to a product with variants."""
@@ -40,11 +48,15 @@ _SHOWN_KEY = {
     UNKNOWN_ITEM: schema.ITEM_ID,
     BAD_TIMESTAMP: schema.TIMESTAMP,
     BAD_ORDER: schema.ORDER,
+    IMPLAUSIBLE_TIME: schema.TIMESTAMP,
+    LONG_ITEM: schema.ITEM_ID,
+    LONG_USER: schema.USER_ID,
     SHORTENED_ITEM: schema.ITEM_ID,
     SHORTENED_USER: schema.USER_ID,
 }
 """Reason -> the raw value that a message shows beside it."""
 _SHOWN = 10
+_SHOWN_CHARS = 60
 
 
 def malformed(reason: pl.Expr) -> pl.Expr:
@@ -54,7 +66,19 @@ def malformed(reason: pl.Expr) -> pl.Expr:
 
 def unknown_kind(kind: pl.Expr) -> pl.Expr:
     """Return the reason for an event kind that `data.event_weights` does not name."""
-    return pl.format("unknown event kind '{}': add data.event_weights.{}", kind, kind)
+
+    def named(values: pl.Series) -> pl.Series:
+        fix = {k: f"unknown event kind '{k}': add {weighed(k)}" for k in values.unique().drop_nulls()}
+        return values.replace(list(fix), list(fix.values())) if fix else values
+
+    return kind.map_batches(named, return_dtype=pl.String, is_elementwise=True)
+
+
+def weighed(kind: str) -> str:
+    """Return the setting that gives a kind the weight 1, as it is typed."""
+    if re.fullmatch(r"[A-Za-z_]\w*", kind, re.ASCII):
+        return f"data.event_weights.{kind}=1"
+    return f"data.event_weights={written({kind: 1})}"
 
 
 def reject_columns(table: str, reason: pl.Expr, keys: dict[str, pl.Expr]) -> list[pl.Expr]:
@@ -94,10 +118,38 @@ def check_fraction(rejects: pl.DataFrame, rows: int, limit: float, name: str, hi
     reasons = ", ".join(f"{reason} ({count:,})" for reason, count in list(count_reasons(bad).items())[:5])
     first = [
         f"  {row['file']} row {row['row']}: {row[REASON]}"
-        + (f" '{row[_SHOWN_KEY[row[REASON]]]}'" if row[REASON] in _SHOWN_KEY else "")
+        + (
+            f" '{shortened(row[_SHOWN_KEY[row[REASON]]] or '', _SHOWN_CHARS)}'"
+            if row[REASON] in _SHOWN_KEY
+            else ""
+        )
         for row in bad.head(_SHOWN).iter_rows(named=True)
     ]
     raise InputError(
         f"{name}: {bad.height:,} of {rows:,} rows rejected, more than data.max_reject_fraction={limit:g}: "
         f"{reasons}{hint}. The first {len(first)}:\n" + "\n".join(first)
+    )
+
+
+def check_readable(where: str, name: str, given: int, bad: int, examples: Sequence[object]) -> None:
+    """Stop when most values of an optional column cannot be read: it is not what its name says.
+
+    Args:
+        where: the table's name in messages; it begins with the setting, `data.items (...)`.
+        name: the column.
+        given: values that the column has.
+        bad: those that cannot be read.
+        examples: some of these as they are written.
+
+    Raises:
+        InputError: with three values, and how to keep the column under another name.
+    """
+    if 2 * bad <= given:
+        return
+    shown = ", ".join(f"'{shortened(str(e), _SHOWN_CHARS)}'" for e in examples[:3])
+    table = "events" if where.startswith("data.events") else "items"
+    rename = override("data.columns", {f"{table}.{name}_text": name})
+    raise InputError(
+        f"{where}: {bad:,} of {given:,} values of {name} cannot be read, e.g. {shown}. "
+        f"Map another column to it, or leave it out under another name: {rename}"
     )

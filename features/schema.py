@@ -23,7 +23,11 @@ EVENTS_FILE: Final = "events.parquet"
 REJECTS_FILE: Final = "rejects.parquet"
 DATASET_FILE: Final = "dataset.json"
 
+MAX_ID_CHARS: Final = 256
+"""Longest id of a user or item; the service takes no longer one."""
 IMPRESSION: Final = "impression"
+OTHER_KINDS: Final = "*"
+"""Key of `data.event_weights` that stands for every kind that is not named."""
 USUAL_KINDS: Final = ("purchase", "add_to_cart", "click", "view")
 """Kinds that a shop without history may record before anybody has configured its kinds."""
 CLICK_KINDS: Final = ("view", "click")

@@ -12,13 +12,14 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from conf.errors import closest
+from features import schema
 from features.words import folded
 from serving.kinds import kind_fault
 from serving.problems import invalid
 from serving.user_state import MICROS
 
 DEFAULT_PAGE_SIZE: Final = 20
-MAX_ID_CHARS: Final = 256
+MAX_ID_CHARS: Final = schema.MAX_ID_CHARS
 MAX_SESSION_EVENTS: Final = 500
 MAX_EXCLUDED: Final = 10_000
 MAX_QUERY_CHARS: Final = 1000

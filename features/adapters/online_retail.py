@@ -17,11 +17,13 @@ import polars as pl
 from conf.errors import InputError
 from conf.schema import DataConfig
 from features import schema
-from features.cleaning import number, string_id, unix_seconds
+from features.cleaning import string_id
 from features.columns import map_columns, require_columns
 from features.filters import kcore_mask
+from features.numbers import number
 from features.readers import FILE, ROW, readable, scan_table
 from features.sources import Sources, drop_rows, first_present, refuse_paths, sentence_case, table_of
+from features.times import unix_seconds
 
 _COLUMNS: dict[str, tuple[str, ...]] = {
     "InvoiceNo": ("Invoice",),

@@ -299,7 +299,8 @@ def make_plan(files: Sequence[FileFacts]) -> Plan:
 
 def read_as(facts: FileFacts, role: str | None, column: str, count: int = 3) -> pl.Series:
     """Return the first values of a column beside what they are read as, for the eye; see `report`."""
-    from features.cleaning import number, unix_seconds
+    from features.numbers import number
+    from features.times import unix_seconds
 
     dtype = facts.sample.schema[column]
     if role == TIME:

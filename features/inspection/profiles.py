@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from features.cleaning import number, present, unix_seconds
+from features.cleaning import present
+from features.numbers import number
 from features.readers import BOOKKEEPING
+from features.times import unix_seconds
 
 _EARLIEST = 631_152_000
 """1990-01-01: what reads as an earlier time is a small number more likely."""

@@ -16,6 +16,8 @@ from serving.results import ServiceError
 from serving.story.screens import Screen
 from serving.story.shop import Shop
 
+LUNCH_BAG = {"title": "Lunch bag sleepy hedgehogs", "price": 1.65}
+"""The product that is added where none is configured."""
 DEPTH = 100
 """Places of a list that are looked through."""
 ALIKE = 20
@@ -72,21 +74,21 @@ def buyers_of(shop: Shop, items: Sequence[str]) -> dict[str, int]:
     return {user: count for user, count in counts.items() if count}
 
 
-def add_product(client: Client, config: DemoConfig) -> float:
+def add_product(client: Client, item: Item) -> float:
     """Add the product and return the milliseconds that it took.
 
     Raises:
         InputError: the catalogue has it already, or the server does not take it.
     """
     try:
-        client.get_item(config.product_id)
+        client.get_item(item.item_id)
     except ServiceError as error:
         if error.reason != "ITEM_NOT_FOUND":
             raise
     else:
-        raise InputError(f"product_id: the catalogue has '{config.product_id}' already; name another")
+        raise InputError(f"product_id: the catalogue has '{item.item_id}' already; name another")
     begin = time.perf_counter()
-    result = client.upsert_items([Item(config.product_id, config.product)])
+    result = client.upsert_items([item])
     spent = (time.perf_counter() - begin) * 1000
     if result.rejects:
         raise InputError(f"product: {result.rejects[0].message}")
@@ -143,14 +145,15 @@ def _seen_by(client: Client, config: DemoConfig, shop: Shop, alike: Sequence[str
 
 def show_product(client: Client, config: DemoConfig, shop: Shop, screen: Screen) -> None:
     """Add the product, and look for it in similar items, search and lists of those who should see it."""
-    title = str(next(iter(config.product.values())))
-    spent = add_product(client, config)
+    product = Item(config.product_id, config.product or LUNCH_BAG)
+    title = str(next(iter(product.attributes.values())))
+    spent = add_product(client, product)
     begin = time.perf_counter()
     near = client.similar_items(SimilarQuery(item_id=config.product_id, page_size=ALIKE)).items
     searched = client.search_items(SearchQuery(title, page_size=10)).items
     until = (time.perf_counter() - begin) * 1000
     screen.say(
-        f"Typed a moment ago: {', '.join(f'{name} {value}' for name, value in config.product.items())}.",
+        f"Typed a moment ago: {', '.join(f'{name} {value}' for name, value in product.attributes.items())}.",
         f"Added in {spent:.0f} ms under the id {config.product_id!r};",
         f"{until:.0f} ms later it had been searched for and put beside similar items. Nothing was rebuilt.",
     )

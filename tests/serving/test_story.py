@@ -17,6 +17,7 @@ from conf.serving import DemoConfig
 from features.dataset import Dataset
 from ranking.bundle import HISTORIES
 from serving.client import Client
+from serving.queries import Item
 from serving.results import Reason, RecommendedItem
 from serving.story.erasure import stored_rows
 from serving.story.measured import show_measured
@@ -217,11 +218,11 @@ def test_a_product_is_added_once_and_only_where_the_server_takes_it(servers: Ser
     model = ChangingBundle()
     server = servers.start(model, live=model)
     with Client(server.address, timeout=20) as client:
-        config = DemoConfig(product_id="new", product={"title": "Lamp"})
-        assert add_product(client, config) > 0
+        product = Item("new", {"title": "Lamp"})
+        assert add_product(client, product) > 0
         assert client.get_item("new").attributes == {"title": "Lamp"}
         with pytest.raises(InputError, match="product_id: the catalogue has 'new' already; name another"):
-            add_product(client, config)
+            add_product(client, product)
         with pytest.raises(InputError, match="^product: ") as caught:
-            add_product(client, DemoConfig(product_id="other", product={"title": {"en": "Lamp"}}))
+            add_product(client, Item("other", {"title": {"en": "Lamp"}}))
         assert "\n" not in str(caught.value)

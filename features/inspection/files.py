@@ -22,7 +22,10 @@ SETTING = "inspect"
 _TEXT = (".csv", ".txt", ".dat", ".tsv", ".tab")
 _ENCODINGS = (None, "cp1252")
 _DATA = re.compile(r"\s*(?:[\d.,:/+ -]*\d[\d.,:/+ -]*|\d{4}-\d\d-\d\dT\S+|https?://\S+|\S+@\S+\.\w+)\s*")
-"""A cell that no header has: a number, a time, a link or an address."""
+"""A cell that hardly any header has: a number, a time, a link or an address."""
+_CERTAIN = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d|^\s*\d{6,}\s*$")
+_BELOW = 1000
+"""Rows among which values of the first line are looked for."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,16 @@ def tables_in(path: str) -> list[str]:
     return [path]
 
 
-def _looks_like_data(header: list[str]) -> bool:
-    """Whether a first line holds values rather than names."""
-    cells = [cell for cell in header if not re.fullmatch(r"column_\d+", cell)]
-    dated = any(re.search(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d", cell) for cell in cells)
-    return dated or sum(bool(_DATA.fullmatch(cell)) for cell in cells) * 3 > len(header)
+def _looks_like_data(table: RawTable) -> bool:
+    """Whether a first line holds values rather than names: a time, a long number, values that recur below."""
+    names = [name for name in table.columns if not re.fullmatch(r"column_\d+", name)]
+    if any(_CERTAIN.search(name) for name in names):
+        return True
+    if sum(bool(_DATA.fullmatch(name)) for name in names) * 3 > len(table.columns):
+        return True
+    below = table.frame.select(names).head(_BELOW).collect(engine="streaming")
+    recurring = sum(name in below[name] for name in names)
+    return 0 < recurring < len(names)  # a header that is repeated below recurs as a whole
 
 
 def look_at(path: str, rows: int) -> FileFacts:
@@ -88,7 +96,7 @@ def look_at(path: str, rows: int) -> FileFacts:
     for encoding in _ENCODINGS:
         try:
             table = scan_table(path, SETTING, TextOptions(encoding=encoding))
-            header = not (is_text and _looks_like_data(table.columns))
+            header = not (is_text and _looks_like_data(table))
             if not header:
                 table = scan_table(path, SETTING, TextOptions(header=False, encoding=encoding))
             with readable(path):

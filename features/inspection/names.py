@@ -17,6 +17,7 @@ QUANTITY: Final = "quantity"
 VALUE: Final = "value"
 SESSION: Final = "session_id"
 PARENT: Final = "parent"
+ORDER: Final = "order"
 
 NAMES: Final[dict[str, str]] = {
     USER: (
@@ -70,6 +71,7 @@ NAMES: Final[dict[str, str]] = {
         "auftragsnummer pedido numero_pedido commande session_id sessionid session basket_id "
         "transaction_id transactionid"
     ),
+    ORDER: "position sequence seq seq_no step rank order_in_session add_to_cart_order line_no",
     PARENT: "parent parent_id parent_sku product_group item_group_id handle parent_product_id",
 }
 """Contract column -> names, the surest first, in lower case without accents, words joined by `_`."""
@@ -91,6 +93,12 @@ _KINDS: Final[dict[str, str]] = {
     ),
     "impression": "impression impressions view_item_list shown exposure displayed list_view",
 }
+
+_UNDONE: Final = frozenset(
+    "remove_from_cart removefromcart remove_cart remove return returned refund refunded cancel cancelled "
+    "canceled storno retoure unsubscribe dislike logout login search".split()
+)
+"""Kinds that are no choice of an item."""
 
 
 @cache
@@ -120,6 +128,11 @@ def name_score(role: str, name: str) -> float:
         if set(candidate.split("_")) <= parts and len(candidate) > 2:
             best = max(best, 0.6 - 0.3 * place / len(known))
     return best
+
+
+def is_no_choice(value: str) -> bool:
+    """Whether a kind says that an item was put back, or nothing about an item."""
+    return plain(value) in _UNDONE
 
 
 def usual_kind(value: str) -> str | None:

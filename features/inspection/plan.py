@@ -12,12 +12,27 @@ from conf.overrides import override
 from features.cleaning import string_id
 from features.inspection.files import FileFacts
 from features.inspection.known import EVENTS, ITEMS, choose_preset, reads_any_events, reads_any_items
-from features.inspection.names import ITEM, KIND, PARENT, PRICE, TIME, TITLE, USER, name_score, usual_kind
+from features.inspection.names import (
+    ITEM,
+    KIND,
+    ORDER,
+    PARENT,
+    PRICE,
+    TIME,
+    TITLE,
+    USER,
+    VALUE,
+    is_no_choice,
+    name_score,
+    plain,
+    usual_kind,
+)
 from features.inspection.profiles import ColumnProfile
 from features.inspection.roles import TableKind
 from features.readers import readable
 
 _CANDIDATES = 12
+_RATINGS = ("rating", "stars", "score", "overall")
 _LOOKING = ("view", "click", "klick", "visit", "pageview")
 """What in the name of a file without kinds says that its rows are no purchases."""
 
@@ -138,7 +153,8 @@ def _written(settings: dict[str, Any], items: FileFacts | None, events: FileFact
     files = [f for f in (items, events) if f is not None]
     if encoding := next((f.encoding for f in files if f.encoding), None):
         settings["data.encoding"] = encoding
-    bare = [name for name, f in (("items", items), ("events", events)) if f is not None and not f.header]
+    tables = (("items", items or events), ("events", events))
+    bare = [name for name, f in tables if f is not None and not f.header]
     if bare:
         settings["data.without_header"] = bare
 
@@ -164,18 +180,29 @@ def _describe_events(
     events: FileFacts, columns: dict[str, Any], settings: dict[str, Any], unsure: list[str]
 ) -> None:
     roles = events.roles.columns
-    for role in (USER, TIME, KIND, "quantity", "value", "session_id"):
+    for role in (USER, TIME, ORDER, KIND, "quantity", "value", "session_id"):
         if role in roles:
-            _column(columns, role if role in (USER, TIME, KIND) else f"events.{role}", roles[role])
+            _column(columns, role if role in (USER, TIME, ORDER, KIND) else f"events.{role}", roles[role])
+    if TIME not in roles and ORDER not in roles:
+        unsure.append(
+            f"{events.path}: no column says when it happened, and none in which order; "
+            "name one with data.columns.timestamp=COLUMN or data.columns.order=COLUMN"
+        )
     if KIND in roles:
         kinds, others = _kinds(events, roles[KIND])
         settings["data.kinds"] = kinds
-        if others:
+        weightless = {v: 0 for v in others if is_no_choice(v)}
+        if weightless:
+            settings["data.event_weights"] = {**weightless, "impression": 0, "*": 1}
+        if others := [v for v in others if v not in weightless]:
             shown = ", ".join(f"'{v}'" for v in others[:5])
+            ignoring = {**weightless, others[0]: 0, "impression": 0, "*": 1}
             unsure.append(
                 f"{events.path}: kinds {shown}{', ...' if len(others) > 5 else ''} count like purchases; "
-                f"{override('data.event_weights', {others[0]: 0, '*': 1})} leaves one out"
+                f"{override('data.event_weights', ignoring)} leaves one out"
             )
+    elif roles.get(VALUE) and plain(roles[VALUE]) in _RATINGS:
+        settings["data.default_event"] = "rating"
     elif any(word in events.path.lower() for word in _LOOKING):
         settings["data.default_event"] = "view"
     elif "session_id" not in roles and "quantity" not in roles:
@@ -223,7 +250,9 @@ def _of_own_tables(files: Sequence[FileFacts]) -> Plan:
         if events.roles.kind is TableKind.both:
             _column(columns, TITLE, events.roles.columns[TITLE])
         else:
-            unsure.append("no table of items: they are known by their ids alone; name the catalogue, too")
+            unsure.append(
+                "no table of items: what events say of them is all that is known; name the catalogue, too"
+            )
     _written(settings, items, events)
     event_paths = _alike(events, files) if events is not None else ()
     item_paths = _alike(items, files) if items is not None else event_paths

@@ -87,7 +87,11 @@ def _show_file(facts: FileFacts, plan: Plan, console: Console) -> None:
         if column.filled == 0 and not column.nested:
             continue
         role = roles.get(name)
-        read = [] if column.nested or role not in _READ else [str(v) for v in read_as(facts, role, name)]
+        read = (
+            []
+            if column.nested or role not in _READ
+            else [str(v) for v in read_as(facts, role, name) if v is not None]
+        )
         cells = (
             name,
             _looks_like(column),
@@ -97,7 +101,8 @@ def _show_file(facts: FileFacts, plan: Plan, console: Console) -> None:
             _SAMPLES.join(read),
         )
         table.add_row(*(_escape(cell) for cell in cells))
-    console.print(table, width=max(console.width, _WIDTH), crop=False)
+    wide = Console(file=console.file, width=max(console.width, _WIDTH), force_terminal=console.is_terminal)
+    wide.print(table)
     empty = [name for name, column in facts.columns.items() if column.filled == 0 and not column.nested]
     console.print(
         f"  {looked}" + (f"; always empty: {_escape(', '.join(empty))}" if empty else ""), highlight=False
@@ -203,17 +208,20 @@ def inspect(config: InspectConfig, console: Console) -> Plan:
         plan = make_plan(files)
         for facts in files:
             _show_file(facts, plan, console)
+        trial = Trial()
         if plan.unused:
             console.print(f"\nnot used: {_escape(', '.join(plan.unused))}", soft_wrap=True, highlight=False)
         if plan.items or plan.events:
             if config.trial and _size(plan) <= _TRIED:
-                _show_trial(try_plan(plan), console)
+                trial = try_plan(plan)
+                _show_trial(trial, console)
         if plan.unsure:
             console.print("\n[bold]not sure:[/bold]", highlight=False)
             for note in plan.unsure:
                 console.print(f"  {note}", markup=False, soft_wrap=True, highlight=False)
         if plan.items or plan.events:
-            console.print("\n[bold]the command:[/bold]", highlight=False)
+            said = "the command, once that is mended:" if trial.stopped else "the command:"
+            console.print(f"\n[bold]{said}[/bold]", highlight=False)
             console.print(command_of(plan, config.work_dir), markup=False, soft_wrap=True, highlight=False)
     return plan
 

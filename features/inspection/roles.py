@@ -9,6 +9,7 @@ from enum import Enum
 from features.inspection.names import (
     ITEM,
     KIND,
+    ORDER,
     PARENT,
     PRICE,
     QUANTITY,
@@ -80,7 +81,7 @@ def _plausible(role: str, column: ColumnProfile) -> float:
         if column.values > _KINDS or column.number > 0.5 and name == "type":
             return 0.0
         return 1.0 if known else 0.4 if name != "type" else 0.0
-    if role in (PRICE, QUANTITY, VALUE):
+    if role in (PRICE, QUANTITY, VALUE, ORDER):
         return 1.0 if column.number > 0.5 else 0.0
     if role == TITLE:
         return (
@@ -147,11 +148,13 @@ def _event_roles(columns: Mapping[str, ColumnProfile]) -> tuple[dict[str, str], 
         if times:
             roles[TIME] = times[0]
             unsure.append(f"'{times[0]}' as timestamp, by its values")
+    if TIME not in roles and (place := _best(ORDER, columns, set(roles.values()))):
+        roles[ORDER] = place[0]
     if KIND not in roles:
         kinds = [
             name
             for name, c in columns.items()
-            if name not in roles.values() and 1 < c.values <= _KINDS and all(usual_kind(v) for v in c.samples)
+            if name not in roles.values() and 0 < c.values <= _KINDS and all(usual_kind(v) for v in c.samples)
         ]
         if kinds:
             roles[KIND] = kinds[0]
@@ -185,7 +188,12 @@ def roles_of(columns: Mapping[str, ColumnProfile]) -> Roles:
     acts = USER in events or KIND in events or SESSION in events
     if (properties := _long_form(columns)) is not None and USER not in events and ITEM in events:
         return Roles(TableKind.properties, {ITEM: events[ITEM]}, (), properties)
-    if TIME in events and ITEM in events and acts and _happens(columns, events, items):
+    if (
+        (TIME in events or ORDER in events or USER in events)
+        and ITEM in events
+        and acts
+        and _happens(columns, events, items)
+    ):
         if USER not in events:
             _guess_user(columns, events, unsure)
         titled = items.get(TITLE)
@@ -225,7 +233,7 @@ def headerless_roles(columns: Mapping[str, ColumnProfile]) -> dict[str, str]:
     tests: tuple[tuple[str, Callable[[ColumnProfile], bool]], ...] = (
         (TIME, lambda c: c.written_time > 0.9),
         (TIME, lambda c: c.time > 0.9),
-        (KIND, lambda c: 1 < c.values <= _KINDS and all(usual_kind(v) for v in c.samples)),
+        (KIND, lambda c: c.values <= _KINDS and all(usual_kind(v) for v in c.samples)),
     )
     for role, fits in tests:
         if role not in roles and (found := next((n for n, c in left.items() if fits(c)), None)):

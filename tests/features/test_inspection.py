@@ -420,7 +420,7 @@ def test_events_alone_are_known_by_their_ids(here: Path) -> None:
     rows = [(f"u{u}", f"p{i}", "view", at(m)) for u, i, m in lines(80)]
     plan, printed = look(write("log.csv", "user,item,event,time", rows))
     assert plan.items == plan.events == ("log.csv",)
-    assert "no table of items: they are known by their ids alone" in printed
+    assert "no table of items: what events say of them is all that is known" in printed
     assert typed(plan)["events"] == 80
 
 
@@ -440,6 +440,7 @@ def test_two_shops_are_not_joined_silently(here: Path) -> None:
     )
     assert "no column of log.csv holds ids of items.csv: are they of the same shop?" in plan.unsure
     assert "tried, and it stops:" in printed and "unknown item" in printed
+    assert "the command, once that is mended:" in printed
 
 
 def test_a_part_of_the_ids_is_said(here: Path) -> None:
@@ -457,7 +458,34 @@ def test_unknown_kinds_are_named(here: Path) -> None:
     note = next(n for n in plan.unsure if "wish list" in n)
     fix = shlex.split(note.partition("purchases; ")[2].removesuffix(" leaves one out"))
     config = compose_command("prepare", fix)
-    assert config.data.event_weights == {"wish list": 0.0, "*": 1.0}
+    assert config.data.event_weights == {"wish list": 0.0, "impression": 0.0, "*": 1.0}
+
+
+def test_kinds_that_are_no_choice_get_no_weight(here: Path) -> None:
+    write("items.csv", "sku,title", [(f"s{i}", t) for i, t in enumerate(titles(30))])
+    rows = [(u, f"s{i}", ("view", "remove_from_cart")[n % 2], at(m)) for n, (u, i, m) in enumerate(lines(80))]
+    plan, _ = look("items.csv", write("log.csv", "user_id,sku,event,time", rows))
+    assert plan.unsure == () and typed(plan)["ignored_events"] == {"remove_from_cart": 40}
+
+
+def test_without_a_time_the_order_counts_or_is_asked_for(here: Path) -> None:
+    write("items.csv", "item_id,title", list(enumerate(titles(30))))
+    rows = [(u, i, n) for n, (u, i, _) in enumerate(lines(80))]
+    plan, _ = look("items.csv", write("log.csv", "user_id,item_id,sequence", rows))
+    assert (plan.settings or {})["data.columns"] == {"order": "sequence"} and typed(plan)["has_order"]
+    plan, _ = look("items.csv", write("ratings.csv", "user_id,item_id,rating", rows))
+    assert (plan.settings or {})["data.default_event"] == "rating"
+    assert plan.unsure == (
+        "ratings.csv: no column says when it happened, and none in which order; "
+        "name one with data.columns.timestamp=COLUMN or data.columns.order=COLUMN",
+    )
+
+
+def test_a_first_line_whose_values_recur_is_no_header(here: Path) -> None:
+    rows = [(1714550000 + 60 * m, f"u{u}", f"p{i}", "click") for u, i, m in lines(80)]
+    plan, _ = look(write("log.txt", "", rows, "|"))
+    assert (plan.settings or {})["data.without_header"] == ["items", "events"]
+    assert typed(plan)["kind_counts"] == {"click": 80}
 
 
 def test_files_that_say_nothing(here: Path) -> None:

@@ -12,7 +12,7 @@ FAISS ?= $(if $(CARD),gpu,cpu)
 CONSTRAINTS = $(if $(filter gpu,$(FAISS)),constraints-gpu.txt,constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo taste test lint types imports proto proto-check check clean
+.PHONY: help install install-dev demo taste test test-gpu lint types imports proto proto-check check clean
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ taste: install ## The same in two minutes on a shop of 300 items: what happens, 
 
 test: install-dev ## The whole test suite (at most 10 minutes)
 	$(BIN)/python -m pytest
+
+test-gpu: install-dev ## The tests that need a CUDA GPU, alone (at most 3 minutes)
+	$(BIN)/python -m pytest tests/gpu -m gpu -rs
 
 lint: install-dev ## ruff: style and formatting
 	$(BIN)/ruff check .

@@ -62,20 +62,25 @@ def forbidden(mask: BoolArray, device: torch.device) -> Tensor:
 class _Bars:
     """What the queries of a batch may not be given."""
 
-    masks: Tensor | None  # [masks, rows] forbidden rows; None where no query has a filter
-    which: Tensor | None  # [queries] places among the masks; None where there is one for all
-    hidden: Tensor | None  # [rows] rows that no query is given
+    masks: list[Tensor]
+    """Forbidden rows [rows], of each filter."""
+    which: LongArray | None
+    """[queries] places among the masks; None where no query has a filter."""
+    hidden: Tensor | None
+    """[rows] rows that no query is given."""
 
-    def part(self, queries: Tensor | slice) -> _Bars:
+    def part(self, queries: LongArray | slice) -> _Bars:
         """Return what holds for some of the queries."""
-        which = None if self.which is None else self.which[queries]
-        return _Bars(self.masks, which, self.hidden)
+        return self if self.which is None else _Bars(self.masks, self.which[queries], self.hidden)
 
     def apply(self, scores: Tensor) -> Tensor:
         """Set forbidden scores [queries, rows] to -inf, in place."""
-        if self.masks is not None:
-            masks = self.masks if self.which is None else self.masks.index_select(0, self.which)
-            scores.masked_fill_(masks, -torch.inf)
+        if self.which is not None:
+            if (self.which == self.which[0]).all():
+                barred = self.masks[self.which[0]]
+            else:
+                barred = torch.stack([self.masks[place] for place in self.which.tolist()])
+            scores.masked_fill_(barred, -torch.inf)
         if self.hidden is not None:
             scores.masked_fill_(self.hidden, -torch.inf)
         return scores
@@ -203,15 +208,14 @@ class DeviceIndex(Searches):
             unsure = np.flatnonzero(answers[:, -1] == 0)
             if len(unsure):
                 step = max(FULL_SCORES // state.size, 1)
-                places = torch.from_numpy(unsure).to(self.device)
+
+                def again(places: LongArray) -> Tensor:
+                    some = asked[torch.from_numpy(places).to(self.device)]
+                    return self._full_pass(some, depth, kept, bars.part(places), state.size)
+
+                blocks = np.split(unsure, range(step, len(unsure), step))
                 with _single_precision():
-                    again = torch.cat(
-                        [
-                            self._full_pass(asked[p], depth, kept, bars.part(p), state.size)
-                            for p in torch.split(places, step)
-                        ]
-                    )
-                answers[unsure, :-1] = again.cpu().numpy()
+                    answers[unsure, :-1] = torch.cat([again(block) for block in blocks]).cpu().numpy()
         found[:, :depth] = answers[:, :depth]
         scores[:, :depth] = answers[:, depth : 2 * depth].view(np.float32)
         return found, scores
@@ -219,12 +223,10 @@ class DeviceIndex(Searches):
     def _bars(self, masks: Sequence[BoolArray | None], which: LongArray, state: DeviceState) -> _Bars:
         hidden = None if state.shown is None else forbidden(state.shown, self.device)
         if all(mask is None for mask in masks):
-            return _Bars(None, None, hidden)
+            return _Bars([], None, hidden)
         nothing = torch.zeros(state.size, dtype=torch.bool, device=self.device)
-        bars = [nothing if mask is None else forbidden(mask, self.device) for mask in masks]
-        if len(bars) == 1:
-            return _Bars(bars[0][None], None, hidden)
-        return _Bars(torch.stack(bars), torch.from_numpy(which).to(self.device), hidden)
+        barred = [nothing if mask is None else forbidden(mask, self.device) for mask in masks]
+        return _Bars(barred, which, hidden)
 
     def first_pass(self, queries: Tensor, k: int, kept: int, bars: _Bars, size: int) -> Tensor:
         """Search in half precision, order what is found in single precision, and say whether that is exact.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
+import encoders.tokens as tokens_module
 from encoders.text_encoder import TextEncoder
 from encoders.tokens import TokenArray, pad
 
@@ -42,3 +44,16 @@ def test_padded_tokens_are_those_of_the_tokenizer(encoder: TextEncoder) -> None:
     )
     assert torch.equal(ids, expected["input_ids"]) and torch.equal(mask, expected["attention_mask"])
     assert len(TokenArray.tokenized(encoder.tokenizer, [], 8)) == 0
+
+
+def test_texts_tokenized_in_threads_are_those_of_the_tokenizer(
+    encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens_module, "CHUNK", 3)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    texts = ["boots " * n + "\N{HIKING BOOT}\N{VARIATION SELECTOR-16} é 北" for n in range(40)] + ["", " "]
+    texts = ["passage: " + text for text in texts]
+    tokens = TokenArray.tokenized(encoder.tokenizer, texts, 9)
+    expected = encoder.tokenizer(texts, truncation=True, max_length=9)["input_ids"]
+    assert [ids.tolist() for ids in np.split(tokens.flat, tokens.offsets[1:-1])] == expected
+    assert tokens.lengths.max() == 9 and tokens.flat.dtype == np.int32

@@ -33,8 +33,10 @@ from encoders.device import resolve_device
 from encoders.embedding import embed_texts
 from encoders.fitting import MONITORED, fit
 from encoders.item_texts import ItemTexts
+from encoders.precision import EMBEDDING, TRAINING, Precisions, choose_precision
 from encoders.stage_one import StageOne
-from encoders.text_encoder import load_text_encoder
+from encoders.text_encoder import TextEncoder, load_text_encoder
+from encoders.tokens import TokenArray
 from encoders.train import text_contexts, train_towers, try_split
 from encoders.tuning import choose_trainable
 from features.candidates import feature_names
@@ -121,12 +123,19 @@ def prepared(settings: Settings, config: PipelineConfig) -> tuple[Dataset, Split
     return dataset, split
 
 
+def precisions(settings: Settings, config: PipelineConfig, encoder: TextEncoder) -> Precisions:
+    """Return the arithmetic that a run would take on the encoder's device."""
+    work, uses = Path(settings.work), (EMBEDDING, TRAINING)
+    return choose_precision(config.text_encoder.precision, encoder, work, CONSOLE, uses)
+
+
 def vectors_of(settings: Settings, config: PipelineConfig, dataset: Dataset) -> FloatArray:
     """Return the catalogue's text vectors: those that the part `embed` has left, else made now, untimed."""
     path = Path(settings.work) / VECTORS
     if not path.is_file():
         encoder = load_text_encoder(config.text_encoder).to(resolve_device(config.device)).eval()
-        np.save(path, embed_texts(encoder, dataset.catalogue.texts))
+        precision = precisions(settings, config, encoder).embedding
+        np.save(path, embed_texts(encoder, dataset.catalogue.texts, precision=precision))
     vectors: FloatArray = np.load(path)
     return vectors
 
@@ -139,12 +148,16 @@ def embed(settings: Settings, name: str) -> dict[str, Any]:
     texts = dataset.catalogue.texts
     texts = texts[: settings.sizes.texts or len(texts)]
     encoder = load_text_encoder(config.text_encoder).to(device).eval()
-    embed_texts(encoder, texts[:_WARM_TEXTS])
+    precision = precisions(settings, config, encoder).embedding
+    embed_texts(encoder, texts[:_WARM_TEXTS], precision=precision)
     vectors: list[FloatArray] = []
-    seconds = clock(device, lambda: vectors.append(embed_texts(encoder, texts)))
+    seconds = clock(device, lambda: vectors.append(embed_texts(encoder, texts, precision=precision)))
     if len(texts) == len(dataset.catalogue):
         np.save(Path(settings.work) / VECTORS, vectors[0])
-    return {"texts": len(texts), "seconds": seconds, "per_second": len(texts) / seconds}
+    return {
+        "texts": len(texts), "seconds": seconds, "per_second": len(texts) / seconds,
+        "precision": precision.value,
+    }  # fmt: skip
 
 
 class _TimedStageOne(StageOne):
@@ -181,16 +194,17 @@ def stage_one(settings: Settings, name: str) -> dict[str, Any]:
     )
     dataset, split = prepared(settings, config)
     tuned = config.text_encoder
-    encoder = load_text_encoder(tuned)
+    encoder = load_text_encoder(tuned).to(resolve_device(config.device))
     template = TextTemplate.from_info(dataset.info)
-    texts = ItemTexts(
-        encoder, dataset.catalogue.texts, render_parts(dataset.catalogue.frame, template), template.max_chars
-    )
-    vectors = vectors_of(settings, config, dataset)
+    prompted = [encoder.prompts.passage + text for text in dataset.catalogue.texts]
+    whole = TokenArray.tokenized(encoder.tokenizer, prompted, encoder.max_tokens)
+    parts = render_parts(dataset.catalogue.frame, template)
     module = _TimedStageOne(
-        encoder, tuned, text_contexts(config, dataset, split.tower_end), texts, vectors,
-        dataset.events, split.valid, config.seed,
+        encoder, tuned, precisions(settings, config, encoder),
+        text_contexts(config, dataset, split.tower_end),
+        ItemTexts(encoder, whole, parts, template.max_chars), dataset.events, split.valid, config.seed,
     )  # fmt: skip
+    module.begin(vectors_of(settings, config, dataset)[module.pool])
     module.warm, module.steps = warm, steps
     choose_trainable(encoder, tuned)
     with tempfile.TemporaryDirectory() as folder:

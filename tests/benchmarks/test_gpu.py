@@ -1,6 +1,7 @@
 """What the GPU benchmark concludes from figures, without any GPU."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from benchmarks.gpu import bars, cpu_share, flat, measure
 from benchmarks.gpu_parts import Settings, Sizes
 from benchmarks.gpu_usage import GpuUsage, parse_sample
 
-MEASURED = {
+MEASURED: dict[str, dict[str, Any]] = {
     "embed": {"cuda": {"per_second": 21_000.0}, "cpu": {"per_second": 1_000.0}},
     "stage_one": {"cuda": {"seconds_of_300": 10.5}},
     "towers": {"cuda": {"seconds": 2.0}, "cpu": {"seconds": 30.0}},

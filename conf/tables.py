@@ -17,6 +17,7 @@ class Adapter(Enum):
     files = "files"
     shopify = "shopify"
     woocommerce = "woocommerce"
+    magento = "magento"
     merchant_feed = "merchant_feed"
     ga4 = "ga4"
     completejourney = "completejourney"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
+import gzip
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -216,15 +218,26 @@ def _scan_json_lines(path: str) -> pl.LazyFrame:
     """Scan JSON Lines; only a file with broken lines pays for a second, line by line way."""
     first = pl.scan_lines(path).head(1).collect()
     if first.height and str(first.item()).lstrip("\ufeff \t").startswith("["):
-        raise InputError(
-            f"{path}: a JSON array; write one object per line, e.g. `jq -c '.[]'` makes JSON Lines"
-        )
+        return _read_json_array(path)
     try:
         frame = pl.scan_ndjson(path, infer_schema_length=None, row_index_name=ROW, row_index_offset=1)
         frame.collect_schema()
     except pl.exceptions.ComputeError:
         return _scan_broken_json_lines(path)
     return frame.with_columns(pl.lit(None, dtype=pl.String).alias(MALFORMED))
+
+
+def _read_json_array(path: str) -> pl.LazyFrame:
+    """Read a JSON array of objects, as a whole: its objects are not divided by lines."""
+    opener = gzip.open if path.lower().endswith(".gz") else open
+    with opener(path, "rb") as file:
+        text = file.read().removeprefix(codecs.BOM_UTF8)
+    frame = pl.read_json(text, infer_schema_length=None)
+    return (
+        frame.with_row_index(ROW, offset=1)
+        .lazy()
+        .with_columns(pl.lit(None, dtype=pl.String).alias(MALFORMED))
+    )
 
 
 def _scan_broken_json_lines(path: str) -> pl.LazyFrame:

@@ -17,7 +17,7 @@ from features.adapters.recbole import read_recbole
 from features.adapters.retailrocket import read_retailrocket
 from features.adapters.yoochoose import read_yoochoose
 from features.containers import file_of
-from features.platforms import read_ga4, read_merchant_feed, read_shopify, read_woocommerce
+from features.platforms import read_ga4, read_magento, read_merchant_feed, read_shopify, read_woocommerce
 from features.readers import resolve_paths
 from features.sources import Sources
 
@@ -68,6 +68,8 @@ def read_sources(config: DataConfig, seed: int) -> Sources:
             return read_shopify(config)
         case Adapter.woocommerce:
             return read_woocommerce(config)
+        case Adapter.magento:
+            return read_magento(config)
         case Adapter.merchant_feed:
             return read_merchant_feed(config)
         case Adapter.ga4:

@@ -31,6 +31,7 @@ _KNOWN = (
           ("ID|Type|SKU|Name|Published", "Type|SKU|Name|Regular price", "ID|Typ|Artikelnummer|Name"),
           ("Order Number|Item Name", "order_number|item_name", "order_id|item_name", "order_number|item_sku",
            "Order #|Product(s)")),
+    Known("magento", ("sku|product_type|attribute_set_code",), ("sku|qty_ordered|created_at",)),
     Known("ga4", (), ("event_name|event_timestamp|user_pseudo_id|items",), (EVENTS,)),
     Known("hm", ("article_id|prod_name",), ("t_dat|customer_id|article_id",), (ITEMS, EVENTS)),
     Known("retailrocket", ("timestamp|itemid|property|value", "categoryid|parentid"),

@@ -7,8 +7,9 @@ can choose another column; afterwards only what the reader made, and what a sett
 from __future__ import annotations
 
 from features.platforms.ga4 import read_ga4
+from features.platforms.magento import read_magento
 from features.platforms.merchant_feed import read_merchant_feed
 from features.platforms.shopify import read_shopify
 from features.platforms.woocommerce import read_woocommerce
 
-__all__ = ["read_ga4", "read_merchant_feed", "read_shopify", "read_woocommerce"]
+__all__ = ["read_ga4", "read_magento", "read_merchant_feed", "read_shopify", "read_woocommerce"]

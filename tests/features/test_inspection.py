@@ -57,6 +57,7 @@ PRESETS: dict[str, tuple[list[str], dict[str, int]]] = {
     "shopify": (["products_export.csv", "orders_export.csv"], {"items": 4, "events": 4}),
     "woocommerce": (["wc-product-export.csv", "orders.csv"], {"items": 4, "events": 3}),
     "merchant_feed": (["feed.tsv", "events.csv"], {"items": 2, "events": 2}),
+    "magento": (["catalog_product.csv", "order_lines.csv"], {"items": 3, "events": 2}),
     "ga4": (["events_20240501.jsonl"], {"items": 2, "events": 5}),
     "hm": (["articles.csv", "transactions_train.csv"], {"items": 3, "events": 3}),
     "retailrocket": (

@@ -287,6 +287,34 @@ def test_woocommerce_lines_may_name_the_number_of_a_product(preset: Preset) -> N
     assert done.table("events")["item_id"].to_list() == ["hoodie-blue"]
 
 
+def test_magento(preset: Preset) -> None:
+    folder = FILES / "magento"
+    done = preset(
+        "magento", f"data.items={folder}/catalog_product.csv", f"data.events={folder}/order_lines.csv"
+    )
+    items = done.table("items")
+    assert items.select("item_id", "product", "title", "price", "in_stock", "image").rows() == [
+        ("TEE-M", "TEE", "Tee-M", 20.0, True, "/t/e/tee.jpg"),
+        ("TEE-L", "TEE", "Tee-L", 15.0, False, "/t/e/tee.jpg"),
+        ("MUG", "MUG", "Mug", 9.5, True, None),
+    ]
+    assert items["item_text"].to_list() == [
+        "Tee-M. Categories: Men > Tops. Attributes: color: Red, size: M. Description: Soft cotton.",
+        "Tee-L. Categories: Men > Tops, Sale. Attributes: color: Red, size: L. Description: Soft cotton.",
+        "Mug. Categories: Kitchen. Short description: A mug.",
+    ]
+    assert done.table("events").select(*EVENT, "quantity", "value", "session_id").rows() == [
+        ("ada@example.com", "TEE-L", "purchase", 1714557600, 2.0, 15.0, "000000012"),
+        ("ben@example.com", "MUG", "purchase", 1714644000, 1.0, 9.5, "000000013"),
+    ]
+    assert done.info["adapter_dropped"] == {
+        "row of a product for one store view": 1,
+        "configurable product: its variations stand for it": 1,
+        "line of a variation that repeats the line of its product": 1,
+        "line of a cancelled or unpaid order": 1,
+    }
+
+
 def test_ga4(preset: Preset) -> None:
     done = preset("ga4", f"data.events={FILES}/ga4/events_20240501.jsonl")
     items = done.table("items")

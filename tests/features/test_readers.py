@@ -130,7 +130,8 @@ def test_a_file_named_twice_is_refused(tmp_path: Path) -> None:
         ("t.parquet.gz", b"x", "unknown format"),
         ("t.csv", b"", "is empty"),
         ("t.parquet", b"not parquet", "cannot be read"),
-        ("t.json", b'[{"id": 1}]', "one object per line"),
+        ("t.json", b'[{"id": 1}', "cannot be read: Syntax at character"),
+        ("t.json", b"[1, 2]", "cannot be read: can only deserialize json objects"),
         ("t.jsonl", b"broken\n", "no line is a JSON object"),
     ],
 )
@@ -149,3 +150,11 @@ def test_text_that_is_not_utf8_says_how_to_convert(tmp_path: Path, good_rows: in
         table = scan_table(str(path), "data.items")
         with readable(table.name):
             table.frame.collect()
+
+
+@pytest.mark.parametrize("name", ["t.json", "t.json.gz"])
+def test_an_array_of_objects_is_a_table(tmp_path: Path, name: str) -> None:
+    text = b'\xef\xbb\xbf[\n {"id": 1, "tags": ["a"]},\n {"id": "x7"}\n]'
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    table = scan_table(str(tmp_path / name), "data.items")
+    assert table.frame.select(ROW, "id", "tags").collect().rows() == [(1, "1", ["a"]), (2, "x7", None)]

@@ -37,6 +37,8 @@ CROWDED = 500_000
 """With so many items many more differ by less than the codes tell, and twice as many rows are fetched."""
 _PROBES = 4
 """Queries, and rows of each, by which it is found out whether an index obeys filters."""
+MOST_ON_GPU = 2048
+"""Rows that FAISS finds for a query on a GPU, at most."""
 _RESERVOIR = 11
 """Name of a way: the best of each list collected in a reservoir, one query after another."""
 SAMPLED = 64
@@ -97,16 +99,14 @@ class VectorIndex(Searches):
         if coarse:
             # Of FAISS's ways to look through lists, the fastest for the few queries of a batch in serving.
             _FAISS.downcast_index(inverted).implem = _RESERVOIR
-        self.searcher = index
-        """What searches without a filter."""
-        if device.type == "cuda" and config.factory:
-            self.searcher = _on_gpu(index, device)
         self.probes = inverted is not None and self._accepts(_FAISS.SearchParametersIVF(nprobe=self.nprobe))
         if inverted is not None and not self.probes:
             inverted.nprobe = (
                 self.nprobe
             )  # wrapped so that no parameters reach it: set once, before any search
         self._unfiltered = self._parameters(None)
+        self.searcher = self._on_gpu(device) if device.type == "cuda" and config.factory else index
+        """What searches without a filter."""
         obeying = [s for s in dict.fromkeys((self.searcher, index)) if self._obeys(s)]
         self.filters: Any = obeying[0] if obeying else None
         """What searches with a filter; None where nothing obeys one."""
@@ -123,6 +123,21 @@ class VectorIndex(Searches):
         except RuntimeError:
             return False
         return True
+
+    def _on_gpu(self, device: torch.device) -> faiss.Index:
+        """Return a copy of the index on a GPU; itself, with a warning, where FAISS cannot search it there."""
+        if _FAISS.get_num_gpus() == 0:
+            LOG.warning("index.factory is searched on the CPU: this build of FAISS sees no GPU")
+            return self.cpu
+        try:
+            copy = _FAISS.index_cpu_to_gpu(_FAISS.StandardGpuResources(), device.index or 0, self.cpu)
+            copy.search(np.zeros((1, self.cpu.d), dtype=np.float32), 1, params=self._unfiltered)
+        except RuntimeError as error:
+            line = str(error).strip().splitlines()[-1]
+            LOG.warning("index.factory is searched on the CPU: FAISS cannot on a GPU (%s)", line)
+            return self.cpu
+        found: faiss.Index = copy
+        return found
 
     def _obeys(self, searcher: Any) -> bool:  # noqa: ANN401
         """Tell whether filters hold: searched once more without its best rows, it must not find these.
@@ -229,9 +244,11 @@ class VectorIndex(Searches):
             return _nothing(len(queries), k)
         if allowed is not None and (self.filters is None or self._selective(selected(allowed).count)):
             return self._exact(queries, k, np.flatnonzero(allowed))
-        scores, rows = (self.searcher if allowed is None else self.filters).search(
+        fetched = min(depth * self.refined, len(self))
+        searcher = self.searcher if allowed is None else self.filters
+        scores, rows = (searcher if fetched <= MOST_ON_GPU else self.cpu).search(
             np.ascontiguousarray(queries, dtype=np.float32),
-            min(depth * self.refined, len(self)),
+            fetched,
             params=self._unfiltered if allowed is None else self._filtered(selected(allowed)),
         )
         if self.refined > 1:
@@ -288,21 +305,6 @@ def best_places(scores: FloatArray, k: int) -> LongArray:
         near = np.flatnonzero(values >= least[row])  # k, and what equals the last of them
         best[row] = near[np.argsort(-values[near], kind="stable")[:k]]
     return best
-
-
-def _on_gpu(index: faiss.Index, device: torch.device) -> faiss.Index:
-    """Return a copy of an index on a GPU; itself, with a warning, where FAISS cannot put it there."""
-    if _FAISS.get_num_gpus() == 0:
-        LOG.warning("index.factory is searched on the CPU: this build of FAISS sees no GPU")
-        return index
-    resources = _FAISS.StandardGpuResources()
-    try:
-        copy: faiss.Index = _FAISS.index_cpu_to_gpu(resources, device.index or 0, index)
-    except RuntimeError as error:
-        line = str(error).strip().splitlines()[-1]
-        LOG.warning("index.factory is searched on the CPU: FAISS has no such index for a GPU (%s)", line)
-        return index
-    return copy
 
 
 def _probes(inverted: Any) -> int:  # noqa: ANN401

@@ -16,7 +16,7 @@ from ranking.device_index import DeviceIndex, fits, forbidden
 from ranking.index import VectorIndex
 from ranking.indexes import build_index
 from ranking.searches import QueryGroup
-from tests.second_device import no_host_copies, second_device
+from tests.second_device import DeviceTensor, no_host_copies, second_device
 from tests.synthetic import random_units
 
 ITEMS, DIM, K = 3000, 32, 40
@@ -164,6 +164,24 @@ def test_the_first_pass_neither_waits_for_the_device_nor_copies(device: torch.de
     rows = packed.cpu().numpy()[:, :K]
     for query, found in enumerate(rows):
         assert np.array_equal(found, index.search(QUERIES[[query]], K, [*masks, None][query % 3])[0][0])
+
+
+def test_the_device_is_waited_for_once_and_again_only_for_what_is_unsure(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, waits = DeviceIndex(np.concatenate([UNITS, np.tile(QUERIES[:1], (200, 1))]), device), 0
+    original = DeviceTensor.cpu
+
+    def waiting(self: DeviceTensor) -> torch.Tensor:
+        nonlocal waits
+        waits += 1
+        return original(self)
+
+    monkeypatch.setattr(DeviceTensor, "cpu", waiting)
+    index.search(QUERIES[1:], K)
+    assert waits == 1
+    index.search(QUERIES, K)
+    assert waits == 3, "of the first query more are equal than are asked for"
 
 
 def test_a_mask_is_copied_to_the_device_once_and_forgotten_with_it(device: torch.device) -> None:

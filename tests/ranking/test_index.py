@@ -213,6 +213,30 @@ def test_what_forgets_a_filter_is_found_out_and_not_trusted_with_one(
     assert fake.searches == before + 1
 
 
+def test_more_rows_than_a_gpu_finds_are_found_on_the_cpu(
+    forgetful: list[Forgetful], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ranking.index.MOST_ON_GPU", 20)
+    index = VectorIndex.build(VECTORS, IndexConfig("Flat"), torch.device("cuda", 1))
+    before = forgetful[0].searches
+    assert np.array_equal(index.search(QUERIES, 21)[0], exact(QUERIES, 21))
+    assert forgetful[0].searches == before
+    index.search(QUERIES, 20)
+    assert forgetful[0].searches == before + 1
+
+
+def test_an_index_that_faiss_cannot_search_on_a_gpu_is_searched_on_the_cpu(
+    forgetful: list[Forgetful], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("Error in void GpuIndexIVF::search\nnprobe > 2048")
+
+    monkeypatch.setattr(Forgetful, "search", refuse)
+    index = VectorIndex.build(VECTORS, IndexConfig("IVF8,Flat", nprobe=8), torch.device("cuda", 1))
+    assert caplog.messages == ["index.factory is searched on the CPU: FAISS cannot on a GPU (nprobe > 2048)"]
+    assert np.array_equal(index.search(QUERIES, 8)[0], exact(QUERIES, 8))
+
+
 def test_where_nothing_obeys_a_filter_filtered_searches_are_exact(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -113,7 +113,11 @@ class _Lists:
 
 
 def _obey(connection: Connection, calls: dict[str, Callable[[Any], Any]]) -> None:
-    """Do what comes over a connection until it is closed."""
+    """Do what comes over a connection until it is closed.
+
+    The process ends where a GPU has failed: CUDA takes no more work from it, but does from the next one, and
+    the server has the model loaded anew.
+    """
     receiver, sender = Receiver(), Sender()
     while True:
         try:
@@ -125,6 +129,8 @@ def _obey(connection: Connection, calls: dict[str, Callable[[Any], Any]]) -> Non
             answer: Any = calls[name](argument)
         except Exception as error:
             _LOG.exception("%s failed", name)
+            if _gpu_failed(error):
+                os._exit(1)
             answer = Failed(RuntimeError(f"{type(error).__name__}: {error}"))
         del argument
         try:
@@ -132,6 +138,13 @@ def _obey(connection: Connection, calls: dict[str, Callable[[Any], Any]]) -> Non
         except OSError:
             return
         del answer
+
+
+def _gpu_failed(error: Exception) -> bool:
+    """Tell whether CUDA reported an error; a want of memory, which passes, is another class."""
+    import torch
+
+    return isinstance(error, torch.AcceleratorError)
 
 
 def _loaded(start: Start, changes: Connection) -> LiveModel:

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 from unittest.mock import patch
 
+import grpc
 import pytest
 import torch
 
@@ -19,13 +21,16 @@ from conf.errors import InputError
 from encoders.text_encoder import load_text_encoder
 from features.dataset import Dataset
 from ranking.device_memory import WORKING_BYTES
+from ranking.requests import Request
 from ranking.store import current_version
 from serving import model_worker
 from serving.client import Client
-from serving.model import LiveModel
+from serving.model import LiveModel, RecommendJob
 from serving.model_process import ElsewhereItems
 from serving.model_starter import ModelStarter
+from serving.problems import Problem
 from serving.queries import Item, RecommendQuery, SimilarQuery
+from serving.run_jobs import run_jobs
 from tests.bundles import make_bundle, publish_bundle
 from tests.second_device import second_device
 from tests.serving.conftest import Servers, until
@@ -101,6 +106,27 @@ def test_a_gpu_that_is_not_there_is_named_by_the_process_of_the_model(
 ) -> None:
     with pytest.raises(InputError, match=r"^device=cuda:99: torch .*; set device="):
         ElsewhereItems(replace(start_message(store), device="cuda:99"))
+
+
+class Failing:
+    """A request that a GPU fails at, as far as the process of a model can tell."""
+
+    def __getattr__(self, name: str) -> object:
+        """Fail wherever it is looked into, but not where it is unpacked."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+
+def test_a_failed_gpu_ends_the_process_so_that_the_model_is_loaded_anew(
+    store: Path, starter: ModelStarter, capfd: pytest.CaptureFixture[str]
+) -> None:
+    live = ElsewhereItems(start_message(store))
+    with pytest.raises(Problem) as caught:
+        run_jobs([RecommendJob(live.current, cast(Request, Failing()))])
+    assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.UNAVAILABLE, "MODEL_RESTARTING")
+    until(lambda: not live.works)
+    assert "CUDA error: an illegal memory access was encountered" in capfd.readouterr().err
 
 
 @pytest.fixture

@@ -302,9 +302,6 @@ class DeviceState(Searches):
     shown: BoolArray | None = None
     """[size] rows that may be found at all; None: every one."""
 
-    def __len__(self) -> int:
-        return self.size
-
     def search(
         self, queries: FloatArray, k: int, allowed: BoolArray | None = None
     ) -> tuple[IntArray, FloatArray]:

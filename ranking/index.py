@@ -179,11 +179,6 @@ class VectorIndex(Searches):
             raise InputError(f"index.factory: FAISS rejects '{description}' ({line})") from error
         return cls(index, vectors, config, device)
 
-    @property
-    def exact(self) -> bool:
-        """Whether it is only the vectors, which needs no building."""
-        return isinstance(self.cpu, faiss.IndexFlat)
-
     def save(self, path: Path) -> None:
         """Write the CPU index."""
         faiss.write_index(self.cpu, str(path))

@@ -43,7 +43,7 @@ def show_measured(metrics: Mapping[str, Any], training: Mapping[str, Any], scree
         cells = [f"{values[name][metric] or 0.0:.4f}" for metric in (HEADLINE, "ndcg@10")]
         said = protocol["baselines"].get(name, "what is served")
         rows.append([name, *cells, _chance(tests.get(name, {}).get(HEADLINE)), said])
-    screen.table(("=system", "=recall@10", "=ndcg@10", "=difference", "what it is"), rows)
+    screen.table(("=system", "=recall@10", "=ndcg@10", "=p of recall", "what it is"), rows)
     screen.say(
         f"{protocol['queries'][window]:,} shoppers, asked at the beginning of a time that no model has seen",
         f"({window}); right is what they then chose, of all {protocol['items']:,} items. Below it the",

@@ -161,7 +161,7 @@ def show_product(client: Client, config: DemoConfig, shop: Shop, screen: Screen)
     screen.say(f"- most alike: {', '.join(f'{i.title} ({i.similarity:.2f})' for i in near[:NEIGHBOURS])}")
     screen.say(f"- in a search for {title!r}: {_place(config.product_id, [i.item_id for i in searched])}")
     for item in alike[:NEIGHBOURS]:
-        beside = client.similar_items(SimilarQuery(item_id=item, page_size=10)).items
+        beside = client.similar_items(SimilarQuery(item_id=item, page_size=DEPTH)).items
         place = _place(config.product_id, [i.item_id for i in beside])
         screen.say(f"- among the items similar to {shop.title(item)!r}: {place}")
     _seen_by(client, config, shop, alike, screen)

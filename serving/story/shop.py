@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import yaml  # type: ignore[import-untyped]
 
 from conf.errors import InputError
 from features import schema
 from features.titles import shown_title, title_column
 from features.words import said_words, words
-from ranking.bundle import HISTORIES
+from ranking.bundle import CONFIG, HISTORIES
 from ranking.catalogue_file import read_catalogue
-from ranking.store import current_version
+from ranking.store import VERSIONS, current_version
 
 SEED = 0
 """Of every sample of shoppers."""
@@ -82,6 +83,13 @@ def read_shop(artifacts: Path) -> Shop:
     grouped = ordered.group_by(schema.USER_ID, maintain_order=True).agg(schema.ITEM_ID)
     last = histories.select(pl.col(schema.TIMESTAMP).max()).item()
     return Shop(titles, dict(grouped.iter_rows()), datetime.fromtimestamp(last + 1, UTC))
+
+
+def read_settings(artifacts: Path) -> dict[str, Any]:
+    """Return the settings that a store's current bundle was made with."""
+    file = artifacts / VERSIONS / current_version(artifacts) / CONFIG
+    settings: dict[str, Any] = yaml.safe_load(file.read_text())
+    return settings
 
 
 def read_metrics(work: Path) -> dict[str, Any] | None:

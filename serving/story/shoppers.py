@@ -11,15 +11,15 @@ from conf.serving import DemoConfig
 from serving.client import Client
 from serving.queries import BatchQuery, RecommendQuery, SessionEvent
 from serving.results import RecommendedItem, RecommendResult
-from serving.story.screens import NEW, Screen, column_rows, listed, marked
+from serving.story.screens import NEW, ROWS, Screen, column_rows, listed, marked
 from serving.story.shop import Shop
 
 SAMPLE = 200
 """Shoppers whose lists are looked at to choose whom to show."""
 FRESH = 3
 """Items of the list without those in the history that are named."""
-CLICKED = 5
-"""Place of the list that the visitor clicks on."""
+CLICKED = ROWS
+"""Place of the list that the visitor clicks on: the last that is shown."""
 
 
 @dataclass(frozen=True)
@@ -67,17 +67,18 @@ def lists_of(client: Client, shop: Shop, users: Sequence[str], k: int) -> list[S
 
 
 def choose(lists: Sequence[Shopper], shop: Shop, count: int) -> list[Shopper]:
-    """Choose shoppers by rule: most varied sources and reasons, then most new items, no item in common.
+    """Choose shoppers by rule, one by one: most different sources and first reasons, less shared items.
 
-    Each further shopper shares the fewest items with those before; variety decides between equals.
+    An item that the list of a shopper chosen before has too counts as much as a source or reason; new items
+    decide between equals.
     """
     chosen: list[Shopper] = []
     while len(chosen) < min(count, len(lists)):
         shown = {item.item_id for shopper in chosen for item in shopper.items}
 
-        def worth(shopper: Shopper, shown: set[str] = shown) -> tuple[int, int, int, str]:
+        def worth(shopper: Shopper, shown: set[str] = shown) -> tuple[int, int, str]:
             shared = sum(item.item_id in shown for item in shopper.items)
-            return -shared, shopper.variety(), shopper.new_items(shop), shopper.user
+            return shopper.variety() - shared, shopper.new_items(shop), shopper.user
 
         chosen.append(max((s for s in lists if s not in chosen), key=worth))
     return chosen
@@ -139,6 +140,7 @@ def show_shoppers(client: Client, chosen: Chosen, shop: Shop, screen: Screen) ->
 
 def show_visitor(client: Client, shop: Shop, k: int, screen: Screen) -> None:
     """Show an anonymous visitor's list before, between and after two clicks, and count what changed."""
+    stored = client.status().event_count
     clicks: list[SessionEvent] = []
     pages: list[RecommendResult] = []
     for _ in range(3):
@@ -163,7 +165,8 @@ def show_visitor(client: Client, shop: Shop, k: int, screen: Screen) -> None:
         for before, after in zip(pages, pages[1:], strict=False)
     ]
     screen.say(
-        f"The clicks come with the request, each on place {CLICKED} of the former list; nothing was stored.",
+        f"The clicks come with the request, each on place {CLICKED} of the former list;",
+        f"{client.status().event_count - stored} events were stored.",
         f"The first changed {changed[0]} of {len(pages[1].items)} places, the second {changed[1]} of"
         f" {len(pages[2].items)} ({NEW} was not in the list before).",
         f"Answered from: {', then '.join(page.degradation.replace('_', ' ') for page in pages)}.",

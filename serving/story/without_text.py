@@ -7,6 +7,7 @@ evaluation left it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from serving.client import Client
 from serving.queries import RecommendQuery
 from serving.story.measured import HEADLINE, measured_values
 from serving.story.screens import NEW, Screen, column_rows, marked
-from serving.story.shop import Shop
+from serving.story.shop import Shop, read_settings
 
 IDS_TOWERS = ("sasrec_ids_refit", "sasrec_ids")
 """Where the evaluation leaves the towers without text, newest knowledge first."""
@@ -67,6 +68,18 @@ def id_systems(work: Path, dataset: Dataset, end: LongArray, now: int) -> list[B
 def _measured(metrics: Mapping[str, Any], name: str) -> str:
     value = measured_values(metrics).get(name, {}).get(HEADLINE)
     return "" if value is None else f" ({HEADLINE} {value:.4f})"
+
+
+def _short_training(work: Path) -> str:
+    """Say so where the towers without text were at their best in the last epoch that was allowed."""
+    file = work / IDS / "epochs.json"
+    allowed = read_settings(work / "artifacts")["user_encoder"]["epochs"]
+    if not file.is_file() or json.loads(file.read_text()) < allowed:
+        return ""
+    return (
+        f"Ids alone were still improving when training ended after {allowed} epochs, so this favours texts; "
+        "docs/results.md has both trained to their end."
+    )
 
 
 def _unsold(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -130,6 +143,7 @@ def show_without_text(
         screen.say(
             f"The user tower by itself, trained the same way: {HEADLINE} {with_text:.4f} with texts,",
             f"{alone:.4f} on ids alone.",
+            _short_training(work),
         )
     if unsold := _unsold(metrics, ("shelfwise", *(system.name for system in systems))):
         screen.say(unsold)

@@ -26,7 +26,7 @@ from serving.story.screens import Screen, column_rows, listed, marked, wide_enou
 from serving.story.server import copied_store, running_server
 from serving.story.shop import Shop
 from serving.story.shoppers import Shopper, choose, choose_shoppers, why
-from serving.story.without_text import IDS, KNN, id_systems, known_until, one_query
+from serving.story.without_text import IDS, KNN, _short_training, id_systems, known_until, one_query
 from tests.faults.changing_bundle import ChangingBundle
 from tests.serving.conftest import Servers
 from tests.synthetic import make_dataset
@@ -131,6 +131,25 @@ def test_a_list_without_text_is_made_of_what_is_known_at_its_time(tmp_path: Path
     assert (query.user.tolist(), query.end.tolist(), len(query)) == ([0], [2], 1)
     rows, _ = system.recommend(data.events, query, 2, False)
     assert set(rows[0].tolist()) == {0, 1}  # x and y, which a has bought; z comes later
+
+
+@pytest.mark.parametrize(("best", "cut_short"), [(3, True), (2, False)])
+def test_a_training_on_ids_that_was_cut_short_is_said_to_be(
+    tmp_path: Path, best: int, cut_short: bool
+) -> None:
+    version = "20240531T120000Z-3f2a9c41d07e"
+    files = {
+        "artifacts/CURRENT": f"{version}\n",
+        f"artifacts/versions/{version}/config.yaml": "user_encoder: {epochs: 3}\n",
+        f"artifacts/versions/{version}/manifest.json": "{}",
+        f"{IDS}/epochs.json": str(best),
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    said = _short_training(tmp_path)
+    assert said.startswith("Ids alone were still improving when training ended after 3 epochs") is cut_short
+    assert bool(said) is cut_short
 
 
 def metrics() -> dict[str, Any]:

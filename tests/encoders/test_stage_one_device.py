@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,8 +67,15 @@ Learnt = tuple[dict[str, Tensor], list[float], float]
 """Weights, losses, and the recall that validation measures."""
 
 
-def trained(device: torch.device, dataset: Dataset, bert: Path, settings: TextEncoderConfig) -> Learnt:
-    """Train for an epoch and validate, as Lightning does."""
+def trained(
+    device: torch.device,
+    dataset: Dataset,
+    bert: Path,
+    settings: TextEncoderConfig,
+    still: Callable[[], AbstractContextManager[None]] = no_host_copies,
+    dropout: bool = True,
+) -> Learnt:
+    """Train for an epoch and validate as Lightning does; `still` forbids steps to make the host wait."""
     torch.manual_seed(0)
     encoder = load_text_encoder(TextEncoderConfig(model=str(bert), max_tokens=24))
     events = dataset.events
@@ -75,7 +84,7 @@ def trained(device: torch.device, dataset: Dataset, bert: Path, settings: TextEn
     valid = ask(users, after, [int(events.item[place]) for place in after])
     module = module_of(dataset, encoder, settings, valid)
     choose_trainable(encoder, settings)
-    module.to(device).train()
+    module.to(device).train(dropout)
     steps = Steps(module)
     module.on_train_epoch_start()
     for number, batch in enumerate(module.train_dataloader()):
@@ -83,7 +92,7 @@ def trained(device: torch.device, dataset: Dataset, bert: Path, settings: TextEn
         if number < 2 * settings.accumulate:  # the optimiser makes its state, the loss its tables
             module.training_step(batch, number)
         else:
-            with no_host_copies():
+            with still():
                 module.training_step(batch, number)
     module.eval()
     with torch.inference_mode():

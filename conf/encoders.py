@@ -67,9 +67,10 @@ class TextEncoderConfig:
     """Most events of one history in a pass; each but the first is predicted from those before it."""
     accumulate: int = 1
     """Forward passes per optimiser step."""
-    recompute: bool = True
+    recompute: bool | None = None
     """Keep only the vectors of a forward pass, and work out the rest once more, a few texts at a time, when
-    they are learnt from: less memory, the more so the larger the batch, for some more time."""
+    they are learnt from: less memory, the more so the larger the batch, for more time. Null does so where the
+    rest would take more than a quarter of the memory that is free."""
     learning_rate: float = 1e-4
     weight_decay: float = 0.01
     warmup_fraction: float = 0.1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from encoders.device import upload
 from encoders.frozen_text_encoder import FrozenTextEncoder
 from encoders.item_texts import ItemTexts
 from encoders.item_tower import whitening
+from encoders.memory import free_memory
 from encoders.precision import Precisions
 from encoders.processes import collected, dealt, joint_mean, place
 from encoders.text_encoder import TextEncoder
@@ -36,6 +38,10 @@ GROUP = 96
 """Texts of like length that are encoded together, so that a CPU's caches hold them."""
 GPU_GROUP = 512
 """The same on a GPU, where padding costs less than the start of another pass."""
+
+ACTIVATIONS = 68
+"""Bytes that a layer keeps for each number of a token's state, in fp32 (twice what Korthikanti et al. 2022,
+arXiv:2205.05198, count in 16 bits)."""
 
 
 class ContextBatches(IterableDataset[ContextBatch]):
@@ -170,6 +176,17 @@ class StageOne(pl.LightningModule):
             self._on_device = self.sampler.tables(self.device)
         return self._on_device
 
+    @cached_property
+    def _recompute(self) -> bool:
+        """Whether activations are worked out again instead of being kept."""
+        if self.settings.recompute is not None:
+            return self.settings.recompute
+        config = self.encoder.backbone.config
+        texts = self.settings.batch_size * self.settings.piece * (1 + self.settings.hard_negatives)
+        tokens = min(texts / place()[1], len(self.texts)) * float(self.texts.whole.lengths.mean())
+        kept = tokens * ACTIVATIONS * config.num_hidden_layers * config.hidden_size
+        return bool(kept > free_memory(self.device) / 4)
+
     def _encode(self, texts: TokenArray) -> Tensor:
         """Return unit vectors of texts, nearly in order of length, [texts, dim]; a group at a time."""
         fill = self.encoder.tokenizer.pad_token_id or 0
@@ -185,7 +202,7 @@ class StageOne(pl.LightningModule):
                     keep = torch.rand(mask.shape, device=self.device) >= self.settings.token_dropout
                     keep[:, 0] = True  # the classification token always stays
                     mask = mask * keep
-                if self.settings.recompute and torch.is_grad_enabled():
+                if self._recompute and torch.is_grad_enabled():
                     # Activations of one group at a time, whatever the size of the batch (Chen et al. 2016,
                     # arXiv:1604.06174).
                     vectors = checkpoint(self.encoder, ids, mask, use_reentrant=False)

@@ -88,6 +88,15 @@ GIVE_A_FORMAT = (
 )
 
 
+class AmbiguousDatesError(InputError):
+    """Dates of which no value tells whether the day or the month comes first."""
+
+    def __init__(self, message: str, forms: list[str]) -> None:
+        """Keep both formats, that with the day first before the other."""
+        super().__init__(message)
+        self.forms = tuple(forms)
+
+
 @dataclass(frozen=True)
 class TimeStyle:
     """What the column as a whole tells of how its times are written."""
@@ -296,7 +305,7 @@ def _day_first(frame: pl.LazyFrame, name: str, where: str) -> bool:
     """Return whether the day comes before the month in a column of dates like 05/01/2024.
 
     Raises:
-        InputError: no date tells, as none has a day after the twelfth.
+        AmbiguousDatesError: no date tells, as none has a day after the twelfth.
     """
     text = pl.col(name).cast(pl.String)
     parts = frame.select(text.str.extract_groups(_YEAR_LAST).alias("x"), text.alias("written"))
@@ -319,10 +328,11 @@ def _day_first(frame: pl.LazyFrame, name: str, where: str) -> bool:
         clock = f" {hour}:%M{':%S' if parsed.group(2) else ''}{' %p' if parsed.group(3) else ''}"
     year = "%Y" if re.search(r"\d{4}", example) else "%y"
     forms = [f"{by.join((*order, year))}{clock}" for order in (("%d", "%m"), ("%m", "%d"))]
-    raise InputError(
+    raise AmbiguousDatesError(
         f"{where}: {name}: does '{example.strip()}' begin with the day or the month? No value tells; "
         f"{override('data.timestamp_format', forms[0])} puts the day first, "
-        f"{override('data.timestamp_format', forms[1])} the month"
+        f"{override('data.timestamp_format', forms[1])} the month",
+        forms,
     )
 
 
@@ -336,7 +346,7 @@ def time_style(frame: pl.LazyFrame, name: str, form: str | None, where: str) -> 
         where: the table's name in messages.
 
     Raises:
-        InputError: dates of which no value tells whether the day or the month comes first.
+        AmbiguousDatesError: dates of which no value tells whether the day or the month comes first.
     """
     dtype = frame.collect_schema()[name]
     if form is not None and dtype == pl.String:

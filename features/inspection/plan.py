@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import polars as pl
-
 from conf.overrides import override
 from features.cleaning import string_id
 from features.inspection.files import FileFacts
@@ -183,6 +181,12 @@ def _describe_events(
     for role in (USER, TIME, ORDER, KIND, "quantity", "value", "session_id"):
         if role in roles:
             _column(columns, role if role in (USER, TIME, ORDER, KIND) else f"events.{role}", roles[role])
+    if TIME in roles and (either := events.columns[roles[TIME]].either):
+        settings["data.timestamp_format"] = either[0]
+        unsure.append(
+            f"{events.path}: '{events.columns[roles[TIME]].samples[0]}' is read with the day first; "
+            f"{override('data.timestamp_format', either[1])} puts the month first"
+        )
     if TIME not in roles and ORDER not in roles:
         unsure.append(
             f"{events.path}: no column says when it happened, and none in which order; "
@@ -324,17 +328,3 @@ def make_plan(files: Sequence[FileFacts]) -> Plan:
     return Plan(
         preset, tuple(f.path for f in items), tuple(f.path for f in events), settings, tuple(unsure), unused
     )
-
-
-def read_as(facts: FileFacts, role: str | None, column: str, count: int = 3) -> pl.Series:
-    """Return the first values of a column beside what they are read as, for the eye; see `report`."""
-    from features.numbers import number
-    from features.times import unix_seconds
-
-    dtype = facts.sample.schema[column]
-    if role == TIME:
-        moment = pl.from_epoch(unix_seconds(column, dtype)).dt.strftime("%Y-%m-%d %H:%M:%S UTC")
-        return facts.sample.head(count).select(moment).to_series()
-    if role in (PRICE, "quantity", "value"):
-        return facts.sample.head(count).select(number(column, dtype).cast(pl.String)).to_series()
-    return facts.sample.head(count).select(string_id(column, dtype)).to_series()

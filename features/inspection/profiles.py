@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from conf.tables import Decimal
 from features.cleaning import present
-from features.numbers import number
+from features.numbers import number, sign_of
 from features.readers import BOOKKEEPING
-from features.times import unix_seconds
+from features.times import USUAL, AmbiguousDatesError, time_style, unix_seconds
 
 _EARLIEST = 631_152_000
 """1990-01-01: what reads as an earlier time is a small number more likely."""
@@ -50,6 +51,12 @@ class ColumnProfile:
     """Mean number of words."""
     samples: tuple[str, ...] = ()
     """The first different values."""
+    moments: tuple[str, ...] = ()
+    """What these are as times."""
+    amounts: tuple[str, ...] = ()
+    """What these are as numbers."""
+    either: tuple[str, ...] = ()
+    """Two formats of dates of which no value tells whether the day or the month comes first."""
 
 
 def as_text(name: str, dtype: pl.DataType) -> pl.Expr:
@@ -68,6 +75,32 @@ def is_nested(dtype: pl.DataType) -> bool:
     return dtype.is_nested() or dtype == pl.Binary
 
 
+def _times(given: pl.DataFrame, name: str) -> tuple[pl.Series, tuple[str, ...]]:
+    """Read a column as times, [rows] Unix seconds, and name two formats where its dates allow both."""
+    dtype = given.schema[name]
+    if isinstance(dtype, pl.List | pl.Array) or dtype == pl.Boolean:
+        return pl.Series([None], dtype=pl.Int64).new_from_index(0, given.height), ()
+    style = USUAL
+    either: tuple[str, ...] = ()
+    try:
+        style = time_style(given.lazy(), name, None, name)
+    except AmbiguousDatesError as error:
+        either = error.forms
+    return given.select(unix_seconds(name, dtype, style)).to_series(), either
+
+
+def _numbers(given: pl.DataFrame, name: str) -> pl.Series:
+    """Read a column as numbers, [rows], with the decimal sign that its values show."""
+    dtype = given.schema[name]
+    if isinstance(dtype, pl.List | pl.Array) or dtype.is_temporal():
+        return pl.Series([None], dtype=pl.Float64).new_from_index(0, given.height)
+    return given.select(number(name, dtype, sign_of(given.lazy(), name, Decimal.auto))).to_series()
+
+
+def _shown(values: pl.Series) -> tuple[str, ...]:
+    return tuple(str(value) for value in values.head(_SHOWN) if value is not None)
+
+
 def profile(frame: pl.DataFrame, name: str) -> ColumnProfile:
     """Look at one column of a sample."""
     dtype = frame.schema[name]
@@ -80,15 +113,14 @@ def profile(frame: pl.DataFrame, name: str) -> ColumnProfile:
     if values.is_empty():
         return ColumnProfile(name)
     now = int(time.time())
-    plain = not isinstance(dtype, pl.List | pl.Array)
-    moment = given.select(unix_seconds(name, dtype) if plain else pl.lit(None, dtype=pl.Int64)).to_series()
-    amount = given.select(number(name, dtype) if plain else pl.lit(None, dtype=pl.Float64)).to_series()
+    moment, either = _times(given, name)
+    amount = _numbers(given, name)
     timely = moment.is_between(_EARLIEST, now + _YEAR).fill_null(False)
     written = timely & ~values.str.contains(r"^\s*[\d.]+\s*$")
     if dtype.is_temporal():
         written = timely
     signed = values.str.contains(r"\d[.,]\d{1,2}\D*$|[$€£¥]|^(?:[A-Z]{3}|R\$)\s|\s[A-Z]{3}$").fill_null(False)
-    readable = amount.is_not_null()
+    first = values.is_first_distinct()
 
     def share(mask: pl.Series) -> float:
         return float(mask.fill_null(False).sum()) / len(values)
@@ -100,13 +132,16 @@ def profile(frame: pl.DataFrame, name: str) -> ColumnProfile:
         values=values.n_unique(),
         time=share(timely),
         written_time=share(written),
-        number=share(readable | (signed & values.str.contains(r"^\D{0,4}\d"))),
+        number=share(amount.is_not_null()),
         decimal=share(signed & values.str.contains(r"^\D{0,4}\s?[\d.,' ]+\D{0,4}$")),
         url=share(values.str.contains(_URL)),
         html=share(values.str.contains(_HTML)),
         code=share(values.str.contains(_CODE)),
         words=float(values.str.count_matches(r"\S+").mean() or 0),  # type: ignore[arg-type]
-        samples=tuple(values.unique(maintain_order=True).head(_SHOWN)),
+        samples=tuple(values.filter(first).head(_SHOWN)),
+        moments=_shown(pl.from_epoch(moment.filter(first)).dt.strftime("%Y-%m-%d %H:%M:%S UTC")),
+        amounts=_shown(amount.filter(first)),
+        either=either,
     )
 
 

@@ -23,8 +23,8 @@ from features import schema
 from features.adapters import source_files
 from features.conversions import discarding
 from features.inspection.files import FileFacts, look_at, tables_in
-from features.inspection.names import ITEM, PRICE, QUANTITY, TIME, USER, VALUE
-from features.inspection.plan import Plan, make_plan, read_as
+from features.inspection.names import ITEM, ORDER, PRICE, QUANTITY, TIME, USER, VALUE
+from features.inspection.plan import Plan, make_plan
 from features.inspection.profiles import ColumnProfile
 from features.prepare import prepare
 from features.titles import shortened
@@ -33,8 +33,7 @@ _CELL = 30
 _WIDTH = 150
 """Least width of the table of columns, also where nothing but a file is printed to."""
 _SAMPLES = " | "
-_READ = (TIME, PRICE, QUANTITY, VALUE, ITEM, USER)
-"""Roles whose values are shown as they would be read."""
+_NUMBERS = (PRICE, QUANTITY, VALUE, ORDER)
 _SHOWN = 2
 """Items and events that are shown as they are read."""
 _TRIED = 200_000_000
@@ -87,11 +86,8 @@ def _show_file(facts: FileFacts, plan: Plan, console: Console) -> None:
         if column.filled == 0 and not column.nested:
             continue
         role = roles.get(name)
-        read = (
-            []
-            if column.nested or role not in _READ
-            else [str(v) for v in read_as(facts, role, name) if v is not None]
-        )
+        read = {TIME: column.moments, ITEM: column.samples, USER: column.samples}.get(role or "", ())
+        read = column.amounts if role in _NUMBERS else read
         cells = (
             name,
             _looks_like(column),

@@ -526,3 +526,26 @@ def test_without_files_and_without_such_a_file(here: Path) -> None:
         look()
     with pytest.raises(InputError, match="inspect: no such file: none.csv"):
         look("none.csv")
+
+
+def test_dates_and_prices_of_other_countries_are_shown_as_they_are_read(here: Path) -> None:
+    prices = [(f"s{i}", t, f"1'{200 + i}.50 CHF") for i, t in enumerate(titles(30))]
+    rows = []
+    for n, (u, i, _) in enumerate(lines(80)):
+        rows.append((f"k{u}", f"s{i}", f"{1 + n % 28:02d}.05.2024 09:{n % 60:02d}"))
+    write("artikel.csv", "sku;titel;preis", prices, ";")
+    plan, printed = look("artikel.csv", write("verkauf.csv", "kunde;sku;datum", rows, ";"))
+    assert "1200.5 | 1201.5 | 1202.5" in printed
+    assert "2024-05-01 09:00:00 UTC | 2024-05-02 09:01:00 UTC" in printed
+    assert typed(plan)["time_range"] == ["2024-05-01T09:00:00+00:00", "2024-05-28T09:55:00+00:00"]
+
+
+def test_where_no_date_tells_the_day_from_the_month_one_is_assumed_and_said(here: Path) -> None:
+    write("items.csv", "sku,title", [(f"s{i}", t) for i, t in enumerate(titles(30))])
+    rows = [(u, f"s{i}", f"{1 + n % 9:02d}/05/2024") for n, (u, i, _) in enumerate(lines(80))]
+    plan, _ = look("items.csv", write("log.csv", "user_id,sku,date", rows))
+    assert (plan.settings or {})["data.timestamp_format"] == "%d/%m/%Y"
+    assert typed(plan)["time_range"] == ["2024-05-01T00:00:00+00:00", "2024-05-09T00:00:00+00:00"]
+    note = next(n for n in plan.unsure if "day first" in n)
+    [other] = shlex.split(note.partition("first; ")[2].removesuffix(" puts the month first"))
+    assert compose_command("prepare", [other]).data.timestamp_format == "%m/%d/%Y"

@@ -129,13 +129,18 @@ class DataConfig:
     Empty: impressions 0, others 1."""
     max_text_chars: int = 1000
     """Item texts are cut to this many characters."""
-    max_reject_fraction: float = 0.01
-    """Share of rejected rows above which `prepare` stops."""
+    max_reject_fraction: Any = 0.01
+    """Share of rejected rows above which `prepare` stops; a number, or `{items: 0.01, events: 0.4}`."""
     filters: FilterConfig = field(default_factory=FilterConfig)
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        require(0.0 <= self.max_reject_fraction <= 1.0, "data.max_reject_fraction must lie in 0..1")
+        for table in ("items", "events"):
+            limit = self.reject_limit(table)
+            require(
+                isinstance(limit, int | float) and 0.0 <= limit <= 1.0,
+                "data.max_reject_fraction must lie in 0..1, or be such numbers for items and events",
+            )
         require(self.max_text_chars > 0, "data.max_text_chars must be positive")
         at_least(0, self, "data.", "line_kcore")
         # `data.columns.items.item_id=sku` makes a mapping in a mapping: the same as `{items.item_id: sku}`.
@@ -150,3 +155,12 @@ class DataConfig:
         )
         for kind, weight in self.event_weights.items():
             require(weight >= 0.0, f"data.event_weights.{kind} must be 0 or more")
+
+    def reject_limit(self, table: str) -> float:
+        """Return the share of rejected rows above which `prepare` stops, of `items` or `events`."""
+        limit = self.max_reject_fraction
+        if isinstance(limit, Mapping):
+            unknown = set(limit) - {"items", "events"}
+            require(not unknown, f"data.max_reject_fraction: {', '.join(sorted(unknown))} is no table")
+            limit = limit.get(table, 0.01)
+        return limit  # type: ignore[no-any-return]

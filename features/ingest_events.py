@@ -16,6 +16,8 @@ from features.event_readings import kind_key, read_events, reject_reason
 from features.filters import apply_filters
 from features.privacy import Pseudonyms
 from features.readers import FILE, ROW, RawTable, readable
+from features.samples import ROWS, ColumnSample, samples
+from features.suspicions import contradicted_order, suspicious_events
 from features.times import FORMS, GIVE_A_FORMAT
 
 _AT = "__at"
@@ -56,6 +58,9 @@ class EventTable:
     """Events without a timestamp that took a neighbour's."""
     times_raised: int
     """Events whose timestamp lay before that of an earlier `order`, and was raised to it."""
+    suspicious: list[str]
+    """What can be read but looks wrong, one line each."""
+    sample: list[ColumnSample]
     warnings: dict[str, int]
     filters: dict[str, dict[str, int]]
     items_kept: pl.Series | None
@@ -75,14 +80,17 @@ def write_no_events(config: DataConfig, target: Path) -> EventTable:
     kinds = rank_kinds(named or usual)
     nothing = pl.DataFrame(schema=why.COLUMNS)
     return EventTable(
-        nothing, 0, 0, 0, kinds, dict.fromkeys(kinds, 0), {}, False, False, None, 0, 0, {}, {}, None
+        nothing, 0, 0, 0, kinds, dict.fromkeys(kinds, 0), {}, False, False, None, 0, 0, [], [], {}, {}, None
     )
 
 
 def _stage(
     table: RawTable, item_ids: pl.Series, config: DataConfig, pseudonyms: Pseudonyms | None, folder: Path
-) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Read the raw files once into `accepted.parquet`; return the rejected rows and the warnings.
+) -> tuple[pl.DataFrame, dict[str, int], pl.DataFrame]:
+    """Read the raw files once into `accepted.parquet`.
+
+    Returns:
+        The rejected rows, the warnings, and the first rows as they were read.
 
     Raises:
         InputError: most values of an optional column cannot be read.
@@ -121,7 +129,9 @@ def _stage(
         why.check_readable(
             table.name, name, found[f"given {name}"], found[f"bad {name}"], found[f"e.g. {name}"]
         )
-    return rejected, {f"bad {c}": int(found[f"bad {c}"]) for c in optional if found[f"bad {c}"]}
+    warnings = {f"bad {c}": int(found[f"bad {c}"]) for c in optional if found[f"bad {c}"]}
+    first = readings.frame.head(ROWS).select(pl.col(f"__{c}").alias(c) for c in names).collect()
+    return rejected, warnings, first
 
 
 def _spellings(counts: dict[str, int]) -> dict[str, str]:
@@ -202,7 +212,7 @@ def ingest_events(
     require_columns(table, (schema.USER_ID, schema.ITEM_ID), "events")
     if not {schema.TIMESTAMP, schema.ORDER} & set(table.columns):
         require_columns(table, (schema.TIMESTAMP,), "events")
-    rejected, warnings = _stage(table, item_ids, config, pseudonyms, folder)
+    rejected, warnings, first = _stage(table, item_ids, config, pseudonyms, folder)
     accepted = pl.scan_parquet(folder / "accepted.parquet", row_index_name=_AT)
     by_kind = accepted.group_by(schema.EVENT).len().sort(schema.EVENT).collect(engine="streaming")
     counts = {str(kind): int(count) for kind, count in by_kind.iter_rows()}
@@ -214,7 +224,7 @@ def ingest_events(
     hint = f" (ids in the items table look like {known})" if unknown else ""
     if why.BAD_TIMESTAMP in rejected[why.REASON]:
         hint += f" (accepted: {FORMS}; {GIVE_A_FORMAT})"
-    why.check_fraction(rejected, rows, config.max_reject_fraction, table.name, hint)
+    why.check_fraction(rejected, rows, config.reject_limit("events"), table.name, hint)
     if not counts:
         raise InputError(f"{table.name}: none of {rows:,} rows is a usable event")
     spelled = _spellings(counts)
@@ -223,6 +233,13 @@ def ingest_events(
     if spelled:
         accepted = accepted.with_columns(pl.col(schema.EVENT).replace(list(spelled), list(spelled.values())))
     live = accepted.filter(pl.col(schema.EVENT).is_in(list(kinds)))
+    given = [c for c in first.columns if c in table.columns]
+    nulls = accepted.select(pl.col(given).null_count()).collect(engine="streaming").row(0, named=True)
+    hidden = (schema.USER_ID, "session_id") if pseudonyms else ()
+    with readable(table.name):
+        opening = table.frame.head(ROWS).select(given).collect()
+    empty = {c: n / sum(counts.values()) for c, n in nulls.items()}
+    sample = samples(opening, first.select(given), empty, hidden)
     filters: dict[str, dict[str, int]] = {}
     if config.filters.deduplicate or config.filters.max_user_events or config.filters.kcore:
         keys = live.select(_AT, *_TYPES).collect(engine="streaming")
@@ -241,6 +258,7 @@ def ingest_events(
     )
     fact = facts.collect(engine="streaming").row(0, named=True)
     events = int(fact["events"])
+    suspicious = suspicious_events(live, events, fact["no_time"] < events)
     has_time, has_order = fact["no_time"] < events, fact["no_order"] < events
     ordered = _sorted(live, fact["no_time"] > 0, fact["no_order"] > 0, has_order).drop(_AT, FILE, ROW)
     raised = 0
@@ -275,6 +293,8 @@ def ingest_events(
         time_range=(int(fact["first"]), int(fact["last"])) if has_time else None,
         times_filled=int(fact["no_time"]) if has_time else 0,
         times_raised=raised,
+        suspicious=suspicious + contradicted_order(raised, events),
+        sample=sample,
         warnings=warnings,
         filters=filters,
         items_kept=items_kept,

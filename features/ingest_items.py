@@ -26,9 +26,11 @@ from features.duplicates import inherit, without_an_id
 from features.duplicates import repeats as repeated
 from features.numbers import number, sign_of
 from features.readers import BOOKKEEPING, FILE, MALFORMED, ROW, RawTable, readable
-from features.text import TextTemplate, render_catalogue
-from features.text_fields import choose_text_fields, is_id_name
+from features.samples import ROWS, ColumnSample, samples
+from features.text import TextTemplate, clean_text, render_catalogue
+from features.text_fields import choose_text_fields, is_id_name, says_nothing, strings_of
 from features.times import time_style, unix_seconds
+from features.titles import title_column
 
 _FORMAT_AS_TEXT = (
     " (a spreadsheet has written a long number as 4.01234E+12, and its last digits are not in the file; "
@@ -50,6 +52,9 @@ class ItemTable:
     """Whether an item has one of its text fields, [items] bools."""
     warnings: dict[str, int]
     """Values that became null while their row stayed, by reason."""
+    columns_not_read: dict[str, str]
+    """Columns of text that do not stand in the item text, and what they hold instead of words."""
+    sample: list[ColumnSample]
     columns_left_out: list[str]
     """Columns that are no string, number, bool or list of strings."""
 
@@ -105,6 +110,7 @@ def ingest_items(table: RawTable, config: DataConfig, text_fields: Sequence[str]
         raise InputError(f"{table.name}: no data rows")
     if MALFORMED not in raw.columns:
         raw = raw.with_columns(pl.lit(None, dtype=pl.String).alias(MALFORMED))
+    written = raw
     if config.parent is not None:
         raw = inherit(raw, config.parent, table.name)
     missing = placeholders(config.missing)
@@ -138,14 +144,22 @@ def ingest_items(table: RawTable, config: DataConfig, text_fields: Sequence[str]
         .select(why.reject_columns("items", pl.col(why.REASON), {schema.ITEM_ID: pl.col(schema.ITEM_ID)}))
     )
     hint = _FORMAT_AS_TEXT if why.SHORTENED_ITEM in rejected[why.REASON] else ""
-    why.check_fraction(rejected, raw.height, config.max_reject_fraction, table.name, hint)
-    items = plain.filter(good).filter(repeats.is_null()).drop(FILE, ROW)
+    why.check_fraction(rejected, raw.height, config.reject_limit("items"), table.name, hint)
+    kept = repeats.is_null()
+    items = plain.filter(good).filter(kept).drop(FILE, ROW)
     if items.is_empty():
         raise InputError(f"{table.name}: none of {raw.height:,} rows is a usable item")
+    title = title_column(items.columns)
+    if title is not None and items.schema[title] == pl.String:
+        items = items.with_columns(clean_text(items[title]).alias(title))  # what serving shows of it
     fields, fallback = choose_text_fields(items, text_fields, table.name)
     template = TextTemplate(tuple(fields), tuple(fallback), config.max_text_chars)
     text, with_text = render_catalogue(items, template)
     frame = items.with_columns(text).select(
         schema.ITEM_ID, schema.TEXT, pl.exclude(schema.ITEM_ID, schema.TEXT)
     )
-    return ItemTable(frame, rejected, raw.height, template, with_text, warnings, left_out)
+    empty = {c: items[c].null_count() / items.height for c in items.columns}
+    sample = samples(written.filter(good).filter(kept).head(ROWS), items.head(ROWS), empty)
+    others = [c for c in strings_of(items) if c not in (*fields, *fallback)]
+    silent = {c: why_not for c in others if (why_not := says_nothing(c, items[c]))}
+    return ItemTable(frame, rejected, raw.height, template, with_text, warnings, silent, sample, left_out)

@@ -15,6 +15,7 @@ from typing import Any
 
 import polars as pl
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from conf.errors import InputError
@@ -27,6 +28,7 @@ from features.conversions import discarding
 from features.ingest_events import EventTable, ingest_events, write_no_events
 from features.ingest_items import ItemTable, ingest_items
 from features.privacy import make_pseudonyms
+from features.samples import ColumnSample, sample_table
 from features.stages import plain
 
 FORMAT_VERSION = 1
@@ -111,12 +113,14 @@ def _describe(
             "same_content": repeats.get(why.REPEATED_ITEM, 0),
             "different_content": repeats.get(why.CONFLICTING_ITEM, 0),
         },
+        "columns_not_read": items.columns_not_read,
         "columns_left_out": items.columns_left_out,
         "rows_read": {"items": items.rows, "events": events.rows},
         "rejects": {
             "items": why.count_reasons(rejects.filter(pl.col(why.TABLE) == "items")),
             "events": why.count_reasons(rejects.filter(pl.col(why.TABLE) == "events")),
         },
+        "suspicious": events.suspicious,
         "warnings": {"items": items.warnings, "events": events.warnings},
         "filters": events.filters,
         "adapter_dropped": sources.dropped,
@@ -125,8 +129,10 @@ def _describe(
     }
 
 
-def _write(config: PipelineConfig, folder: Path, console: Console) -> dict[str, Any]:
-    """Ingest everything into an empty folder; return the content of dataset.json."""
+def _write(
+    config: PipelineConfig, folder: Path, console: Console
+) -> tuple[dict[str, Any], list[ColumnSample], list[ColumnSample]]:
+    """Ingest everything into an empty folder; return the content of dataset.json and both samples."""
     data: DataConfig = config.data
     pseudonyms = make_pseudonyms(config.privacy)
     with console.status("opening the tables") as status:
@@ -154,7 +160,7 @@ def _write(config: PipelineConfig, folder: Path, console: Console) -> dict[str, 
         digest = content_hash(pl.scan_parquet(folder / f) for f in (schema.ITEMS_FILE, schema.EVENTS_FILE))
     info = {"content_hash": digest, **_describe(config, sources, items, events, rejects)}
     (folder / schema.DATASET_FILE).write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n")
-    return info
+    return info, items.sample, events.sample
 
 
 def _show(info: dict[str, Any], folder: Path, console: Console) -> None:
@@ -168,6 +174,12 @@ def _show(info: dict[str, Any], folder: Path, console: Console) -> None:
     table.add_row(
         "text fields", ", ".join(info["text_fields"]) or "none: items are known by other attributes or id"
     )
+    if info["columns_not_read"]:
+        silent = ", ".join(f"{name} ({what})" for name, what in info["columns_not_read"].items())
+        table.add_row("not read as text", escape(silent))
+    for what, count in info["duplicate_items"].items():
+        if count:
+            table.add_row("rows of known items", f"{count:,}, {what.replace('_', ' ')}")
     table.add_row("users", f"{info['users']:,}")
     table.add_row("events", f"{info['events']:,}")
     for kind in info["kinds"]:
@@ -176,6 +188,9 @@ def _show(info: dict[str, Any], folder: Path, console: Console) -> None:
         table.add_row(f"  {kind}", f"{count:,} ignored (weight 0)")
     if info["time_range"]:
         table.add_row("time range", " to ".join(info["time_range"]))
+    for name, what in (("timestamps_filled", "filled"), ("timestamps_raised", "raised")):
+        if info[name]:
+            table.add_row(f"times {what}", f"{info[name]:,} of {info['events']:,}")
     for name, counts in info["filters"].items():
         removed = ", ".join(f"{count:,} {what}" for what, count in counts.items())
         table.add_row(f"filter {name}", f"removed {removed}")
@@ -186,6 +201,10 @@ def _show(info: dict[str, Any], folder: Path, console: Console) -> None:
             for reason, count in counts.items():
                 table.add_row(f"{verb} in {name}", f"{count:,} {reason}")
     console.print(table)
+    for line in info["suspicious"]:
+        console.print(
+            f"[bold yellow]look at this:[/bold yellow] {escape(line)}", soft_wrap=True, highlight=False
+        )
 
 
 def prepare(config: PipelineConfig, console: Console) -> Path:
@@ -206,6 +225,9 @@ def prepare(config: PipelineConfig, console: Console) -> Path:
     """
     target = Path(config.work_dir) / DATASET_FOLDER
     with _replacing(target) as folder, discarding():
-        info = _write(config, folder, console)
+        info, items, events = _write(config, folder, console)
+    for name, sample in (("items", items), ("events", events)):
+        if sample:
+            console.print(sample_table(name, sample))
     _show(info, target, console)
     return target

@@ -9,6 +9,7 @@ import polars as pl
 
 from conf.errors import InputError, closest
 from features import schema
+from features.titles import title_column
 
 _CAMEL_ID = re.compile(r"[a-z0-9]I[dD]s?$")
 _WORD_ID = re.compile(r"(?:^|[^a-z])ids?$")
@@ -21,8 +22,26 @@ _LINK_NAMES = frozenset(
 _DATE_NAMES = frozenset("date datetime time timestamp created updated modified published".split())
 _TITLES = frozenset(("title", "name"))
 _QUALIFIERS = frozenset(
-    "brand category department maker manufacturer vendor seller store shop class type file".split()
+    "brand category department maker manufacturer vendor seller store shop class type file option variant "
+    "image alt group seo meta collection color colour size section garment index subtitle user customer "
+    "author artist attribute tag supplier company country language".split()
 )
+_PRICE_NAMES = frozenset(
+    "price prices preis preise prix precio preço preco prezzo cost msrp rrp uvp tax vat shipping".split()
+)
+_STOCK_NAMES = frozenset(
+    "stock availability available inventory bestand lagerbestand lager verfügbarkeit estoque "
+    "disponibilidade disponibilidad disponibilité published visibility status".split()
+)
+_STOCK = (
+    r"(?i)^\s*(?:(?:in|out)[ _-]?(?:of[ _-]?)?stock|instock|outofstock|pre-?order|back-?order|sold out|"
+    r"available)\s*$"
+)
+_AMOUNT = r"^\s*[+-]?(?:[A-Z]{3}|R?\p{Sc}|R\$)?\s*\d[\d.,' ]*\s*(?:[A-Z]{3}|\p{Sc})?\s*$"
+_SIGNED = r"\d[.,]\d{1,2}\D*$|[A-Z]{3}|\p{Sc}"
+_MOSTLY = 0.9
+_CONSTANT = 10
+"""Items from which on a value that all of them have says nothing."""
 _DESCRIPTIONS = frozenset(
     "description descriptions desc body detail details summary features feature about content review".split()
 )
@@ -42,35 +61,74 @@ def is_id_name(name: str) -> bool:
     return bool(_WORD_ID.search(name.lower()) or _CAMEL_ID.search(name))
 
 
-def _looks_wordless(column: pl.Series) -> bool:
-    """Whether the values are links, dates or codes (one word with a digit, hardly ever repeated)."""
+def _looks_like(column: pl.Series) -> str:
+    """Return what values without words are: links, dates, prices, stock or codes; else nothing."""
     if isinstance(column.dtype, pl.List):
         column = column.explode(empty_as_null=True, keep_nulls=True)
     values = column.drop_nulls().head(_SAMPLE)
     if values.is_empty():
-        return True
+        return "empty"
 
     def share(pattern: str) -> float:
         return float(values.str.contains(pattern).sum()) / len(values)
 
-    if share(_URL) > 0.5 or share(_DATE) > 0.9:
-        return True
-    return share(_CODE) > 0.95 and values.n_unique() > 0.5 * len(values) and len(values) > 1
+    if share(_URL) > _MOSTLY / 2:
+        return "links"
+    if share(_DATE) > _MOSTLY:
+        return "dates"
+    if share(_STOCK) > _MOSTLY:
+        return "stock"
+    if share(_AMOUNT) > _MOSTLY and share(_SIGNED) > _MOSTLY / 2:
+        return "prices"
+    # A code is one word with a digit, hardly ever repeated.
+    if share(_CODE) > 0.95 and values.n_unique() > 0.5 * len(values) and len(values) > 1:
+        return "codes"
+    return ""
 
 
-def _says_nothing(name: str, column: pl.Series) -> bool:
+def says_nothing(name: str, column: pl.Series) -> str:
+    """Return why a column tells nothing about what an item is like; empty where it may.
+
+    Args:
+        name: the column's name.
+        column: its values, strings or lists of strings.
+    """
     words = set(_words(name))
-    if is_id_name(name) or words & (_CODE_NAMES | _LINK_NAMES | _DATE_NAMES) or name.lower().endswith("_at"):
-        return True
-    return not words & _TITLES and _looks_wordless(column)
+    if is_id_name(name) or words & _CODE_NAMES:
+        return "ids"
+    if words & _LINK_NAMES:
+        return "links"
+    if words & _DATE_NAMES or name.lower().endswith("_at"):
+        return "dates"
+    if words & _TITLES:
+        return ""
+    if words & _PRICE_NAMES:
+        return "prices"
+    if words & _STOCK_NAMES:
+        return "stock"
+    if (
+        column.dtype == pl.String
+        and len(column) >= _CONSTANT
+        and column.n_unique() == 1
+        and column[0] is not None
+    ):
+        return "the same for all"
+    return _looks_like(column)
 
 
-def _rank(name: str) -> int:
+def _rank(name: str, title: str | None) -> int:
     """0 for the column that names the item, 1 for most, 2 for long descriptions that truncation may cut."""
-    words = _words(name)
-    if set(words) & _TITLES and not set(words) & _QUALIFIERS:
+    words = set(_words(name))
+    if name == title or title is None and words & _TITLES and not words & _QUALIFIERS:
         return 0
-    return 2 if set(words) & _DESCRIPTIONS else 1
+    return 2 if words & _DESCRIPTIONS else 1
+
+
+def strings_of(frame: pl.DataFrame) -> list[str]:
+    """Return the columns of text, or of lists of texts, beside the id."""
+    return [
+        c for c, t in frame.schema.items() if t in (pl.String, pl.List(pl.String)) and c != schema.ITEM_ID
+    ]
 
 
 def choose_text_fields(
@@ -92,10 +150,8 @@ def choose_text_fields(
     Raises:
         InputError: a configured field that the table does not have.
     """
-    strings = [
-        c for c, t in frame.schema.items() if t in (pl.String, pl.List(pl.String)) and c != schema.ITEM_ID
-    ]
-    telling = [c for c in strings if not _says_nothing(c, frame[c])]
+    strings = strings_of(frame)
+    telling = [c for c in strings if not says_nothing(c, frame[c])]
     if configured:
         for name in configured:
             if name not in frame.columns:
@@ -106,4 +162,5 @@ def choose_text_fields(
                 )
         return list(configured), [c for c in telling if c not in configured]
     # Lists (tags, categories) follow the single strings of the same rank.
-    return sorted(telling, key=lambda c: (_rank(c), frame.schema[c] != pl.String)), []
+    title = title_column(telling)
+    return sorted(telling, key=lambda c: (_rank(c, title), frame.schema[c] != pl.String)), []

@@ -73,7 +73,7 @@ _DIGITS = (
     (19900101000000, 20991231235959, "%Y%m%d%H%M%S"),
 )
 """Numbers whose digits write a day, a minute or a second."""
-_FIRST = 631_152_000
+FIRST_PLAUSIBLE = 631_152_000
 """1990-01-01"""
 _LAST_MONTH = 12
 _FEW = 3
@@ -373,7 +373,7 @@ def time_style(frame: pl.LazyFrame, name: str, form: str | None, where: str) -> 
 
 def plausible_time(time: pl.Expr) -> pl.Expr:
     """Whether a time can be one of a shop's events: from 1990 to five years from now."""
-    return time.is_between(_FIRST, int(clock.time()) + 5 * 366 * 86_400)
+    return time.is_between(FIRST_PLAUSIBLE, int(clock.time()) + 5 * 366 * 86_400)
 
 
 def plausible(frame: pl.LazyFrame, time: pl.Expr) -> bool:

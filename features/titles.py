@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
-_TITLE_COLUMNS: Final = ("title", "name", "product_name")
+_TITLE_COLUMNS: Final = (
+    "title", "name", "productname", "producttitle", "itemname", "itemtitle", "prodname", "articlename",
+    "displayname", "titel", "produktname", "produkttitel", "produktbezeichnung", "artikelname",
+    "artikelbezeichnung", "bezeichnung", "titre", "nom", "nomproduit", "nomduproduit", "título", "titulo",
+    "nome", "nomeproduto", "nomedoproduto", "nomeprodotto", "titolo", "nombre", "nombreproducto",
+    "nombredelproducto",
+    "naam", "productnaam", "namn", "produktnamn", "navn", "produktnavn", "nazwa", "nazwaproduktu", "název",
+)  # fmt: skip
+"""Names of the column that names an item, without case and separators; the first that a table has is it."""
 TITLE_CHARS: Final = 80
 
 
 def title_column(attributes: Iterable[str]) -> str | None:
     """Return the attribute that holds titles, in whatever case it is written; None where there is none."""
-    by_lower = {name.lower(): name for name in reversed(list(attributes))}
-    return next((by_lower[name] for name in _TITLE_COLUMNS if name in by_lower), None)
+    by_key = {re.sub(r"[\W_]+", "", name).lower(): name for name in reversed(list(attributes))}
+    return next((by_key[name] for name in _TITLE_COLUMNS if name in by_key), None)
 
 
 def shown_title(title: object, text: str) -> str:

@@ -53,18 +53,16 @@ def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
     """Tell whether oneDNN computes linear layers of that type here."""
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
-    return dtype is torch.float32 or native_bf16(device)
+    return dtype is torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def native_bf16(device: torch.device) -> bool:
     """Tell whether the device has instructions for products of bfloat16 numbers."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return (
-        device.type == "cpu"
-        and can_pack(device, torch.float32)
-        and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    )
+    if device.type != "cpu" or not can_pack(device, torch.float32):
+        return False
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _freeze(module: nn.Module, dtype: torch.dtype, pack: bool) -> None:

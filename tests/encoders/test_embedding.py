@@ -15,7 +15,7 @@ from transformers.models.mpnet import MPNetConfig
 from transformers.models.roberta import RobertaConfig
 
 from conf.encoders import Pooling, Precision, TextEncoderConfig, TuningMode
-from encoders.frozen_text_encoder import FrozenTextEncoder, PackedLinear, batches
+from encoders.frozen_text_encoder import FrozenTextEncoder, PackedLinear, batches, native_bf16
 from encoders.text_encoder import Prompts, TextEncoder
 from encoders.tokens import TokenArray
 from encoders.tuning import choose_trainable
@@ -106,6 +106,17 @@ def test_half_precision_stays_close(encoder: TextEncoder) -> None:
     assert half.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(half, axis=1), 1.0, atol=1e-5)
     assert (half * one_by_one(encoder, texts)).sum(1).min() > 0.999
+
+
+@pytest.mark.parametrize(
+    ("avx512", "amx", "native"), [(True, False, True), (False, True, True), (False, False, False)]
+)
+def test_native_bf16_is_an_instruction_of_the_processor(
+    monkeypatch: pytest.MonkeyPatch, avx512: bool, amx: bool, native: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert native_bf16(torch.device("cpu")) is native
 
 
 def test_adapters_that_still_learn_are_read_too(encoder: TextEncoder) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from conf.schema import PipelineConfig, Refit
-from encoders.device import resolve_device
+from encoders.device import describe_device, resolve_device
 from encoders.train import (
     ENCODER_FOLDER,
     TEXT_VECTORS,
@@ -143,8 +143,12 @@ def run(config: PipelineConfig, console: Console) -> float | None:
 
     Returns:
         Validation ndcg@10, or None where there was too little data to evaluate on.
+
+    Raises:
+        InputError: before anything is done, a GPU is asked for that torch does not see.
     """
     started = time.perf_counter()
+    console.print(f"device: {describe_device(resolve_device(config.device))}", highlight=False)
     steps: list[tuple[str, Callable[[PipelineConfig, Console], object]]] = [
         ("prepare", _prepare), ("train-encoder", train_encoder), ("train-ranker", train_ranker),
     ]  # fmt: skip

@@ -3,15 +3,17 @@ from __future__ import annotations
 import math
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import RichProgressBar
 from rich.console import Console
 from torch.utils.data import DataLoader
 
-from encoders.fitting import fit, forget, running_average
+from encoders.fitting import _Bar, fit, forget, running_average
 
 CPU = torch.device("cpu")
 
@@ -215,3 +217,20 @@ def test_a_resumed_run_goes_on_averaging(tmp_path: Path, fail_in: int) -> None:
     assert next(whole.average.parameters()).item() == pytest.approx(expected)
     for name, values in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], values), name
+
+
+def test_a_bar_reads_the_metrics_of_a_gpu_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def metrics(_: object, trainer: Any, __: object) -> dict[str, Any]:
+        read.append(trainer.global_step)
+        return {"loss": trainer.global_step}
+
+    monkeypatch.setattr(RichProgressBar, "get_metrics", metrics)
+    bar, trainer = _Bar(3), SimpleNamespace(training=True)
+    shown = []
+    for trainer.global_step in range(1, 8):
+        shown.append(bar.get_metrics(trainer, None)["loss"])  # type: ignore[arg-type]
+    assert (read, shown) == ([1, 3, 6], [1, 1, 3, 3, 3, 6, 6])
+    trainer.training, trainer.global_step = False, 8
+    assert bar.get_metrics(trainer, None) == {"loss": 8}, "a validation's are read"  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from rich.console import Console
 
 import ranking.pipeline
 import ranking.train
+from conf.errors import InputError
 from conf.schema import EvaluationConfig, PipelineConfig
 from encoders.train import try_split
 from features.dataset import load_dataset
 from ranking.bundle import load_bundle
-from ranking.pipeline import evaluate
+from ranking.pipeline import evaluate, run
 from ranking.publish import publish
 from ranking.recommender import Recommender
 from ranking.train import build_recommender, collect_examples
@@ -113,3 +115,23 @@ def test_examples_are_those_of_the_cpu(
         assert (found.chosen == expected.chosen).mean() > 0.99
         close = np.isclose(found.features, expected.features, rtol=1e-3, atol=1e-3)
         assert close.mean() > 0.99
+
+
+def test_a_run_names_its_device_before_anything_else(
+    trained: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(trained, work_dir=str(tmp_path / "work"))
+    begun: list[str] = []
+
+    def prepare(_: object, console: Console) -> None:
+        begun.append(console.export_text())
+        raise InterruptedError
+
+    monkeypatch.setattr(ranking.pipeline, "_prepare", prepare)
+    with pytest.raises(InterruptedError):
+        run(replace(config, device="cpu"), Console(record=True, file=StringIO()))
+    assert begun[0].splitlines()[0] == "device: cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="device=cuda: torch .* set device=cpu or device=auto"):
+        run(replace(config, device="cuda"), QUIET)
+    assert len(begun) == 1 and not (tmp_path / "work").exists()

@@ -136,7 +136,6 @@ class Ranker(nn.Module):
         logits = self.logits(features)
         return logits[..., 0], self.probabilities(logits)
 
-    @torch.inference_mode()
     def logits(self, features: FloatArray) -> FloatArray:
         """Return raw logits [..., 3] of features [..., features].
 
@@ -145,7 +144,8 @@ class Ranker(nn.Module):
         """
         device = self.calibration.device
         if device.type != "cpu" and features.size >= MANY * features.shape[-1]:
-            found: FloatArray = self(torch.from_numpy(features).to(device)).cpu().numpy()
+            with torch.inference_mode():
+                found: FloatArray = self(torch.from_numpy(features).to(device)).cpu().numpy()
             return found
         if self._frozen is None:
             self._frozen = self.frozen()

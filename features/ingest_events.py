@@ -11,9 +11,10 @@ from conf.errors import InputError
 from conf.schema import DataConfig
 from features import rejects as why
 from features import schema
-from features.columns import require_columns
+from features.columns import EVENT_COLUMNS, require_columns
 from features.event_readings import kind_key, read_events, reject_reason
 from features.filters import apply_filters
+from features.nested import require_flat
 from features.privacy import Pseudonyms
 from features.readers import FILE, ROW, RawTable, readable
 from features.samples import ROWS, ColumnSample, samples
@@ -212,6 +213,7 @@ def ingest_events(
     require_columns(table, (schema.USER_ID, schema.ITEM_ID), "events")
     if not {schema.TIMESTAMP, schema.ORDER} & set(table.columns):
         require_columns(table, (schema.TIMESTAMP,), "events")
+    require_flat(table, EVENT_COLUMNS, "events")
     rejected, warnings, first = _stage(table, item_ids, config, pseudonyms, folder)
     accepted = pl.scan_parquet(folder / "accepted.parquet", row_index_name=_AT)
     by_kind = accepted.group_by(schema.EVENT).len().sort(schema.EVENT).collect(engine="streaming")

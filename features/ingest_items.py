@@ -24,6 +24,7 @@ from features.cleaning import (
 from features.columns import require_columns
 from features.duplicates import inherit, without_an_id
 from features.duplicates import repeats as repeated
+from features.nested import require_flat
 from features.numbers import number, sign_of
 from features.readers import BOOKKEEPING, FILE, MALFORMED, ROW, RawTable, readable
 from features.samples import ROWS, ColumnSample, samples
@@ -99,6 +100,7 @@ def ingest_items(table: RawTable, config: DataConfig, text_fields: Sequence[str]
         InputError: no rows, no `item_id`, a reserved column, an unknown text field, or too many bad rows.
     """
     require_columns(table, (schema.ITEM_ID,), "items")
+    require_flat(table, (schema.ITEM_ID, schema.PRICE, schema.CREATED_AT), "items")
     if schema.TEXT in table.columns:
         raise InputError(
             f"{table.name}: the name '{schema.TEXT}' is taken by the rendered text; "

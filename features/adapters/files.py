@@ -7,6 +7,7 @@ from conf.schema import DataConfig
 from features import schema
 from features.columns import items_of_log, map_columns, sources_of
 from features.long_form import items_of_properties
+from features.nested import flatten, rows_of_lists
 from features.readers import RawTable, scan_table
 from features.sources import Sources, text_options
 
@@ -19,6 +20,16 @@ def _wide(items: RawTable, config: DataConfig) -> RawTable:
     return items_of_properties(
         items, next((n for n in names if n in items.columns), names[0]), config.properties
     )
+
+
+def _paths(config: DataConfig, foreign: str) -> list[str]:
+    """Return what `data.columns` names, but for keys that begin with the other table's prefix."""
+    return [
+        name
+        for key, source in config.columns.items()
+        if not foreign or not key.startswith(foreign)
+        for name in sources_of(source, key)
+    ]
 
 
 def read_files(config: DataConfig) -> Sources:
@@ -35,8 +46,13 @@ def read_files(config: DataConfig) -> Sources:
     events = None
     if config.events is not None:
         events = scan_table(config.events, "data.events", text_options(config, "events"))
-    if config.items == config.events:
+    log = config.items == config.events
+    items = flatten(items, _paths(config, "" if log else "events."))
+    events = None if events is None else flatten(events, _paths(config, "items."))
+    if log:
         items = items_of_log(items, config.columns)
     mapped_items, mapped_events = map_columns(items, events, config.columns)
     assert mapped_items is not None
+    if mapped_events is not None:
+        mapped_events = rows_of_lists(mapped_events, schema.ITEM_ID)
     return Sources(mapped_items, mapped_events)

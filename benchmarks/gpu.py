@@ -51,7 +51,9 @@ class Bar:
 
 def cpu_share(sizes: Sizes) -> Sizes:
     """Return how much the CPU does where the GPU does `sizes`: enough for a rate."""
-    return replace(sizes, texts=min(sizes.texts or 2_000, 2_000), steps=max(sizes.steps // 20, 4))
+    return replace(
+        sizes, texts=min(sizes.texts or 2_000, 2_000), steps=max(sizes.steps // 20, 4), items=sizes.items[:1]
+    )
 
 
 def measure(part: str, device: str, settings: Settings, folder: Path, timeout: float) -> dict[str, Any]:

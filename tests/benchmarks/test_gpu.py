@@ -37,8 +37,8 @@ def test_what_was_not_measured_meets_no_bar() -> None:
 
 
 def test_the_cpu_does_a_part_of_the_work() -> None:
-    assert cpu_share(Sizes()) == Sizes(texts=2_000, steps=15)
-    assert cpu_share(Sizes(texts=500, steps=8)) == Sizes(texts=500, steps=4)
+    assert cpu_share(Sizes()) == Sizes(texts=2_000, steps=15, items=(100_000,))
+    assert cpu_share(Sizes(texts=500, steps=8)) == Sizes(texts=500, steps=4, items=(100_000,))
 
 
 def test_nested_figures_get_their_path() -> None:

@@ -42,24 +42,15 @@ _aten = torch.ops.aten
 _CROSSING = {_aten.copy_.default, _aten._foreach_copy_.default}
 """Operations that CUDA lets read one device and write the other."""
 _ZERO_DIM = {
-    _aten.index_put_.default,
-    _aten.index_put.default,
-    _aten.masked_fill.Tensor,
-    _aten.masked_fill_.Tensor,
-    _aten.fill_.Tensor,
-    _aten.fill.Tensor,
-}
+    _aten.index_put_.default, _aten.index_put.default, _aten.masked_fill.Tensor, _aten.masked_fill_.Tensor,
+    _aten.fill_.Tensor, _aten.fill.Tensor,
+}  # fmt: skip
 """Operations, beside the pointwise ones, that take a CPU tensor without dimensions as if it were a number."""
 _SIZED_BY_VALUES = {
-    _aten.nonzero.default,
-    _aten.masked_select.default,
-    _aten._unique.default,
-    _aten._unique2.default,
-    _aten.unique_dim.default,
-    _aten.unique_consecutive.default,
-    _aten.bincount.default,
+    _aten.nonzero.default, _aten.masked_select.default, _aten._unique.default, _aten._unique2.default,
+    _aten.unique_dim.default, _aten.unique_consecutive.default, _aten.bincount.default,
     _aten.repeat_interleave.Tensor,
-}
+}  # fmt: skip
 """Operations whose result has a size that the host must wait for."""
 _INDEXING = {
     _aten.index.Tensor,
@@ -103,18 +94,10 @@ class DeviceTensor(Tensor):
     @staticmethod
     def __new__(cls: type[DeviceTensor], inner: Tensor) -> DeviceTensor:
         """Wrap a CPU tensor, sharing its memory."""
-        # In inference mode, too, a view must be a tensor of the kind that it is a view of.
-        with torch.inference_mode(False):
-            made: DeviceTensor = Tensor._make_wrapper_subclass(
-                cls,
-                inner.size(),
-                strides=inner.stride(),
-                storage_offset=inner.storage_offset(),
-                dtype=inner.dtype,
-                layout=inner.layout,
-                device=torch.device("cpu"),
-                requires_grad=False,
-            )
+        made: DeviceTensor = Tensor._make_wrapper_subclass(
+            cls, inner.size(), strides=inner.stride(), storage_offset=inner.storage_offset(),
+            dtype=inner.dtype, layout=inner.layout, device=torch.device("cpu"), requires_grad=False,
+        )  # fmt: skip
         made._inner = inner.detach()
         return made
 

@@ -99,7 +99,7 @@ class InspectConfig:
     rows: int = 5000
     """Rows of each table to look at."""
     trial: bool = True
-    """Whether the proposed command is tried, where the files are small enough (200 MB)."""
+    """Whether the proposed settings are tried, where the files are small enough (100 MB)."""
     work_dir: str = "work/shop"
     """Where the proposed command would work."""
 

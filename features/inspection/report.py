@@ -36,7 +36,7 @@ _SAMPLES = " | "
 _NUMBERS = (PRICE, QUANTITY, VALUE, ORDER)
 _SHOWN = 2
 """Items and events that are shown as they are read."""
-_TRIED = 200_000_000
+_TRIED = 100_000_000
 """Bytes up to which the proposed command is tried before it is printed."""
 
 
@@ -200,16 +200,22 @@ def inspect(config: InspectConfig, console: Console) -> Plan:
         paths = dict.fromkeys(
             table for path in config.files for table in tables_in(str(Path(path).expanduser()))
         )
-        files = [look_at(path, config.rows) for path in paths]
-        plan = make_plan(files)
+        with console.status("looking at the files"):
+            files = [look_at(path, config.rows) for path in paths]
+            plan = make_plan(files)
         for facts in files:
             _show_file(facts, plan, console)
         trial = Trial()
         if plan.unused:
             console.print(f"\nnot used: {_escape(', '.join(plan.unused))}", soft_wrap=True, highlight=False)
-        if plan.items or plan.events:
-            if config.trial and _size(plan) <= _TRIED:
-                trial = try_plan(plan)
+        if (plan.items or plan.events) and config.trial:
+            if _size(plan) > _TRIED:
+                console.print(
+                    "\nnot tried: the files hold more than 100 MB; run `prepare` first", highlight=False
+                )
+            else:
+                with console.status("trying the settings"):
+                    trial = try_plan(plan)
                 _show_trial(trial, console)
         if plan.unsure:
             console.print("\n[bold]not sure:[/bold]", highlight=False)

@@ -16,7 +16,17 @@ import polars as pl
 from conf.errors import InputError
 from conf.schema import DataConfig
 from features import schema
-from features.platforms.parts import LINE_ID, LINE_NAME, Columns, drop_counted, finish, flag, ids_by_line
+from features.platforms.parts import (
+    LINE_ID,
+    LINE_NAME,
+    VOID,
+    Columns,
+    drop_counted,
+    finish,
+    flag,
+    ids_by_line,
+    make_once,
+)
 from features.readers import RawTable, readable, scan_table
 from features.sources import Sources, text_options
 
@@ -80,23 +90,26 @@ def _products(table: RawTable, dropped: dict[str, int]) -> pl.DataFrame:
     return kept.drop("__variations", *(f"__of_parent_{name}" for name in _SHARED))
 
 
-def _lines(table: RawTable, items: pl.DataFrame, dropped: dict[str, int]) -> pl.LazyFrame:
+def _lines(table: RawTable, items: pl.DataFrame, config: DataConfig, dropped: dict[str, int]) -> pl.LazyFrame:
     columns = Columns(table)
     columns.require("Magento", "table of order lines", "sku")
     columns.require("Magento", "table of order lines", "created_at", "order_created_at", "Purchase Date")
-    frame = table.frame.with_columns(
-        columns.value("customer_email", "customer_id").str.to_lowercase().alias(schema.USER_ID),
-        columns.value("created_at", "order_created_at", "Purchase Date").alias(schema.TIMESTAMP),
-        columns.value("increment_id", "order_id").alias("session_id"),
-        columns.value("qty_ordered", "qty").alias("quantity"),
-        columns.value("price", "base_price").alias("value"),
-        columns.value("sku").alias(LINE_ID),
-        columns.value("name").alias(LINE_NAME),
-    )
-    child = columns.value("parent_item_id").is_not_null()
+    made = {
+        schema.USER_ID: columns.value("customer_email", "customer_id").str.to_lowercase(),
+        schema.TIMESTAMP: columns.value("created_at", "order_created_at", "Purchase Date"),
+        "session_id": columns.value("increment_id", "order_id"),
+        "quantity": columns.value("qty_ordered", "qty"),
+        "value": columns.value("price", "base_price"),
+        LINE_ID: columns.value("sku"),
+        LINE_NAME: columns.value("name"),
+        "__child": columns.value("parent_item_id").is_not_null(),
+        VOID: columns.value("state", "status").str.to_lowercase().is_in(_VOID),
+    }
+    frame = make_once(table, made, config)
+    child = pl.col("__child")
     frame = drop_counted(frame, child, "line of a variation that repeats the line of its product", dropped)
-    state = columns.value("state", "status").str.to_lowercase()
-    frame = drop_counted(frame, state.is_in(_VOID), "line of a cancelled or unpaid order", dropped)
+    frame = drop_counted(frame, pl.col(VOID), "line of a cancelled or unpaid order", dropped)
+    frame = frame.drop(VOID, "__child")
     return ids_by_line(frame, items)
 
 
@@ -117,7 +130,7 @@ def read_magento(config: DataConfig) -> Sources:
     if config.events is not None:
         orders = scan_table(config.events, "data.events", text_options(config, "events"))
         with readable(orders.name):
-            lines = _lines(orders, items, dropped).drop(LINE_ID, LINE_NAME)
+            lines = _lines(orders, items, config, dropped).drop(LINE_ID, LINE_NAME)
         events = replace(orders, frame=lines)
         made = {schema.USER_ID, schema.ITEM_ID, schema.TIMESTAMP, "session_id", "quantity", "value"}
         raw_events = [name for name in orders.columns if name not in made]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import polars as pl
@@ -11,12 +11,15 @@ from conf.errors import InputError
 from conf.schema import DataConfig
 from features import schema
 from features.cleaning import string_id
-from features.columns import map_columns
+from features.columns import map_columns, sources_of
 from features.readers import BOOKKEEPING, RawTable
 from features.sources import Sources
 
 LINE_ID, LINE_NAME = "__line_id", "__line_name"
 """What an order line says about its item: the platform's id for it, and the title that the shopper saw."""
+
+VOID = "__void"
+"""Whether a line is of an order that was cancelled or never paid."""
 
 
 class Columns:
@@ -99,6 +102,18 @@ def ids_by_line(events: pl.LazyFrame, items: pl.DataFrame) -> pl.LazyFrame:
     own = pl.when(pl.col("__known")).then(LINE_ID)
     item = pl.coalesce(own, "__by_name", LINE_ID, LINE_NAME).alias(schema.ITEM_ID)
     return joined.with_columns(item).drop("__by_name", "__known")
+
+
+def make_once(table: RawTable, made: Mapping[str, pl.Expr], config: DataConfig) -> pl.LazyFrame:
+    """Work out columns of a table once, and keep them beside those of the file that `data.columns` names.
+
+    Whatever follows looks at the lines several times, and what an order states in its first row alone has to
+    be looked for in all of them.
+    """
+    named = {name for key, source in config.columns.items() for name in sources_of(source, key)}
+    have = table.frame.collect_schema().names()
+    kept = [c for c in have if c not in made and (c in BOOKKEEPING or c in named)]
+    return table.frame.select(*kept, **made).collect(engine="streaming").lazy()
 
 
 def drop_counted(frame: pl.LazyFrame, test: pl.Expr, reason: str, dropped: dict[str, int]) -> pl.LazyFrame:

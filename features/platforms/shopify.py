@@ -21,12 +21,14 @@ from features import schema
 from features.platforms.parts import (
     LINE_ID,
     LINE_NAME,
+    VOID,
     Columns,
     drop_counted,
     finish,
     first_over,
     flag,
     ids_by_line,
+    make_once,
     named_values,
 )
 from features.readers import RawTable, readable, scan_table
@@ -89,7 +91,7 @@ def _products(table: RawTable, dropped: dict[str, int]) -> pl.DataFrame:
     return frame.with_columns(pl.coalesce(sku, of_handle).alias(schema.ITEM_ID)).collect(engine="streaming")
 
 
-def _lines(table: RawTable, items: pl.DataFrame, dropped: dict[str, int]) -> pl.LazyFrame:
+def _lines(table: RawTable, items: pl.DataFrame, config: DataConfig, dropped: dict[str, int]) -> pl.LazyFrame:
     columns = Columns(table)
     columns.require("Shopify", "orders export", "Lineitem name")
     columns.require("Shopify", "orders export", "Created at")
@@ -98,20 +100,21 @@ def _lines(table: RawTable, items: pl.DataFrame, dropped: dict[str, int]) -> pl.
     def of_order(*spellings: str) -> pl.Expr:
         return first_over(columns.value(*spellings), order)
 
-    frame = table.frame.with_columns(
-        pl.coalesce(
+    cancelled = of_order("Cancelled at", "Canceled at").is_not_null()
+    made = {
+        schema.USER_ID: pl.coalesce(
             of_order("Email").str.to_lowercase(), of_order("Phone", "Billing Phone"), of_order("Billing Name")
-        ).alias(schema.USER_ID),
-        of_order("Created at", "Paid at").alias(schema.TIMESTAMP),
-        order.alias("session_id"),
-        columns.value("Lineitem quantity").alias("quantity"),
-        columns.value("Lineitem price").alias("value"),
-        columns.value("Lineitem sku").alias(LINE_ID),
-        columns.value("Lineitem name").alias(LINE_NAME),
-    )
-    gone = of_order("Cancelled at", "Canceled at").is_not_null()
-    gone = gone | (of_order("Financial Status").str.to_lowercase() == "voided")
-    frame = drop_counted(frame, gone, "line of a cancelled order", dropped)
+        ),
+        schema.TIMESTAMP: of_order("Created at", "Paid at"),
+        "session_id": order,
+        "quantity": columns.value("Lineitem quantity"),
+        "value": columns.value("Lineitem price"),
+        LINE_ID: columns.value("Lineitem sku"),
+        LINE_NAME: columns.value("Lineitem name"),
+        VOID: cancelled | (of_order("Financial Status").str.to_lowercase() == "voided"),
+    }
+    frame = make_once(table, made, config)
+    frame = drop_counted(frame, pl.col(VOID), "line of a cancelled order", dropped).drop(VOID)
     return ids_by_line(frame, items)
 
 
@@ -133,7 +136,7 @@ def read_shopify(config: DataConfig) -> Sources:
         orders = scan_table(config.events, "data.events", text_options(config, "events"))
         raw_events = orders.columns
         with readable(orders.name):
-            lines = _lines(orders, items, dropped).drop(LINE_ID, LINE_NAME)
+            lines = _lines(orders, items, config, dropped).drop(LINE_ID, LINE_NAME)
         events = replace(orders, frame=lines)
     catalogue = replace(products, frame=items.drop(LINE_NAME).lazy(), untyped=False)
     return finish(config, catalogue, events, (products.columns, raw_events), _TEXTS, dropped)

@@ -23,11 +23,13 @@ from features import schema
 from features.platforms.parts import (
     LINE_ID,
     LINE_NAME,
+    VOID,
     Columns,
     drop_counted,
     finish,
     flag,
     ids_by_line,
+    make_once,
     named_values,
 )
 from features.readers import RawTable, readable, scan_table
@@ -145,25 +147,26 @@ def _products(table: RawTable, dropped: dict[str, int]) -> pl.DataFrame:
     return lazy.collect().drop(c for c in frame.columns if c.startswith("__of_parent_"))
 
 
-def _lines(table: RawTable, items: pl.DataFrame, dropped: dict[str, int]) -> pl.LazyFrame:
+def _lines(table: RawTable, items: pl.DataFrame, config: DataConfig, dropped: dict[str, int]) -> pl.LazyFrame:
     columns = Columns(table)
     columns.require("WooCommerce", "orders export", *_LINE_SKU, *_LINE_ID, *_LINE_NAME, *_LIST)
     columns.require("WooCommerce", "orders export", *_TIME)
-    frame = table.frame.with_columns(
-        columns.value(*_USER).str.to_lowercase().alias(schema.USER_ID),
-        columns.value(*_TIME).alias(schema.TIMESTAMP),
-        columns.value(*_ORDER).alias("session_id"),
-        columns.value(*_QUANTITY).alias("quantity"),
-        columns.value(*_VALUE).alias("value"),
-        columns.value(*_LINE_SKU).alias(LINE_ID),
-        columns.value(*_LINE_ID).alias("__number"),
-        columns.value(*_LINE_NAME).alias(LINE_NAME),
-    )
-    status = columns.value(*_STATUS).str.to_lowercase()
-    frame = drop_counted(frame, status.is_in(_VOID), "line of a cancelled or unpaid order", dropped)
+    made = {
+        schema.USER_ID: columns.value(*_USER).str.to_lowercase(),
+        schema.TIMESTAMP: columns.value(*_TIME),
+        "session_id": columns.value(*_ORDER),
+        "quantity": columns.value(*_QUANTITY),
+        "value": columns.value(*_VALUE),
+        LINE_ID: columns.value(*_LINE_SKU),
+        "__number": columns.value(*_LINE_ID),
+        LINE_NAME: columns.value(*_LINE_NAME, *(() if columns.find(*_LINE_SKU, *_LINE_ID) else _LIST)),
+        VOID: columns.value(*_STATUS).str.to_lowercase().is_in(_VOID),
+    }
+    frame = make_once(table, made, config)
+    frame = drop_counted(frame, pl.col(VOID), "line of a cancelled or unpaid order", dropped).drop(VOID)
     if not columns.find(*_LINE_SKU, *_LINE_ID, *_LINE_NAME):
         # `2× Hoodie - Red, 1× Cap`: commas may stand in names, but not before a number and `×`.
-        parts = columns.value(*_LIST).str.replace_all(r",\s*(\d+)\s*[×x]\s", "\x1f$1× ").str.split("\x1f")
+        parts = pl.col(LINE_NAME).str.replace_all(r",\s*(\d+)\s*[×x]\s", "\x1f$1× ").str.split("\x1f")
         frame = frame.with_columns(parts.alias(LINE_NAME)).explode(
             LINE_NAME, empty_as_null=True, keep_nulls=True
         )
@@ -199,7 +202,7 @@ def read_woocommerce(config: DataConfig) -> Sources:
         orders = scan_table(config.events, "data.events", text_options(config, "events"))
         raw_events = orders.columns
         with readable(orders.name):
-            lines = _lines(orders, items, dropped).drop(LINE_ID, LINE_NAME)
+            lines = _lines(orders, items, config, dropped).drop(LINE_ID, LINE_NAME)
         events = replace(orders, frame=lines)
     private = [
         c for c in ("__sku", "__id", "__parent", "__variation", "__variable", "__product") if c in items

@@ -19,6 +19,7 @@ from rich.console import Console
 from conf.clients import InspectConfig
 from conf.compose import compose_command
 from conf.errors import InputError
+from features.inspection import report
 from features.inspection.plan import Plan
 from features.inspection.report import command_of, file_arguments, inspect
 from features.prepare import prepare
@@ -503,6 +504,14 @@ def test_what_is_not_needed_is_said(here: Path) -> None:
         "rates.csv", write("items.csv", "sku,title", [("a", "Red boots"), ("b", "Blue hat")])
     )
     assert plan.unused == ("rates.csv",) and "not used: rates.csv" in printed
+
+
+def test_large_files_are_not_tried(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "_TRIED", 10)
+    write("items.csv", "sku,title", [("a", "Red boots"), ("b", "Blue hat")])
+    _, printed = look("items.csv")
+    assert "not tried: the files hold more than 100 MB; run `prepare` first" in printed
+    assert "shelfwise run data.items=items.csv" in printed and "tried, and" not in printed
 
 
 def test_nested_columns_are_said_to_be(here: Path) -> None:

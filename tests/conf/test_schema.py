@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from conf.compose import ROOTS, to_typed, writable
 from conf.errors import InputError, closest
+from conf.schema import PipelineConfig
 
 BAD = [
     ("prepare", "data.filters.max_user_events=-1"),
@@ -149,3 +150,10 @@ def test_the_closest_name_is_suggested_and_nothing_far_fetched() -> None:
     assert closest("USER", ["user", "item"]) == "; did you mean 'user'?"
     assert closest("Customer_ID", ["customer_id", "sku"]) == "; did you mean 'customer_id'?"
     assert closest("zzz", ["user", "item"]) == "" and closest("x", []) == ""
+
+
+def test_a_gpu_by_number_is_not_several() -> None:
+    with pytest.raises(InputError, match="^devices=0: device=cuda:1 names a single GPU; set device=cuda or"):
+        PipelineConfig(device="cuda:1", devices=0)
+    assert PipelineConfig(device="cuda:1").devices == 1
+    assert PipelineConfig(device="cuda", devices=0).devices == 0

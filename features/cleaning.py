@@ -14,6 +14,8 @@ _NUMBER = r"^\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*$"
 _WHOLE = r"^\s*[+-]?(?:0|[1-9]\d{0,17})\s*$"
 _NOT_A_QUANTITY = r"^\s*[+-]?(?:0\d|\d{19})"
 """A leading zero, or more digits than a number holds: an id or a code."""
+_YES = ("true", "yes", "ja", "oui", "sim", "sí")
+_NO = ("false", "no", "nein", "non", "não")
 _SHORTENED = r"^\s*\d(?:[.,]\d+)?E\+\d{2,3}\s*$"
 """How spreadsheets write a number of more than 11 or 15 digits; the others are lost."""
 
@@ -85,7 +87,7 @@ def whole_number(name: str, dtype: pl.DataType) -> pl.Expr:
 def infer_types(frame: pl.DataFrame, keep: set[str]) -> pl.DataFrame:
     """Give the string columns of an untyped file (CSV) the type that all of their values have.
 
-    Integers, numbers and `true`/`false`; one value with a leading zero (`007`) or 19 digits
+    Integers, numbers, `true`/`false` and yes/no; one value with a leading zero (`007`) or 19 digits
     keeps the column a string.
 
     Args:
@@ -97,8 +99,8 @@ def infer_types(frame: pl.DataFrame, keep: set[str]) -> pl.DataFrame:
         values = frame[name].drop_nulls()
         if name in keep or values.is_empty():
             continue
-        if values.str.to_lowercase().is_in(["true", "false"]).all():
-            casts.append((pl.col(name).str.to_lowercase() == "true").alias(name))
+        if values.str.to_lowercase().is_in([*_YES, *_NO]).all():
+            casts.append(pl.col(name).str.to_lowercase().is_in(_YES).alias(name))
         elif not values.str.contains(_NOT_A_QUANTITY).any():
             stripped = pl.col(name).str.strip_chars()
             if values.str.contains(_WHOLE).all():

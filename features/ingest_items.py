@@ -11,6 +11,7 @@ from conf.errors import InputError
 from conf.schema import DataConfig
 from features import rejects as why
 from features import schema
+from features.attribute_types import with_types
 from features.cleaning import (
     emptied,
     infer_types,
@@ -84,7 +85,7 @@ def _contract_types(
             warnings[f"bad {name}"] = bad
     if table.untyped:
         ids = {c for c in typed.columns if is_id_name(c)}
-        typed = infer_types(typed, {schema.ITEM_ID, *BOOKKEEPING, *text_fields, *ids})
+        typed = infer_types(typed, {schema.ITEM_ID, *BOOKKEEPING, *text_fields, *ids, *config.types})
     return typed, warnings
 
 
@@ -118,6 +119,7 @@ def ingest_items(table: RawTable, config: DataConfig, text_fields: Sequence[str]
     missing = placeholders(config.missing)
     others = [c for c in raw.columns if c not in (schema.ITEM_ID, *BOOKKEEPING)]
     raw = raw.with_columns(emptied(raw.schema, others, missing))
+    raw = with_types(raw, config.types, config.decimal, table.name)
     typed, warnings = _contract_types(raw, config, table, text_fields)
     item_id = without(string_id(schema.ITEM_ID, raw.schema[schema.ITEM_ID]), missing)
     typed = typed.with_columns(item_id.alias(schema.ITEM_ID))

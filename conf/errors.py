@@ -13,8 +13,14 @@ class InputError(Exception):
     """
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the known name nearest to `name`, whatever its case, or an empty string."""
+    by_lower = {k.lower(): k for k in known}
+    match = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[match[0]] if match else ""
+
+
 def closest(name: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` for the known name nearest to `name`, or an empty string."""
-    match = difflib.get_close_matches(name.lower(), {k.lower(): k for k in known}, n=1, cutoff=0.6)
-    by_lower = {k.lower(): k for k in known}
-    return f"; did you mean '{by_lower[match[0]]}'?" if match else ""
+    near = nearest(name, known)
+    return f"; did you mean '{near}'?" if near else ""

@@ -8,7 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from conf.errors import InputError, closest
+from conf.errors import InputError, closest, nearest
+from conf.overrides import override
 from features import schema
 from features.cleaning import present, string_id
 from features.readers import BOOKKEEPING, RawTable
@@ -144,8 +145,13 @@ def require_columns(table: RawTable, names: tuple[str, ...], prefix: str) -> Non
     existing = table.columns
     for name in names:
         if name not in existing:
+            near = nearest(name, existing)
+            fix = (
+                f"{override('data.columns', {f'{prefix}.{name}': near})} takes it"
+                if near
+                else f"Set 'data.columns={{{prefix}.{name}: COLUMN}}' to the one in the file"
+            )
             raise InputError(
                 f"{table.name}: no column '{name}'{closest(name, existing) or '.'} "
-                f"Columns: {', '.join(existing)}. "
-                f"Set 'data.columns={{{prefix}.{name}: COLUMN}}' to the one in the file"
+                f"Columns: {', '.join(existing)}. {fix}"
             )

@@ -89,7 +89,7 @@ def readable(name: str) -> Iterator[None]:
             (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
         )
         if "utf-8" in reason.lower() or "utf8" in reason.lower():
-            reason = "it is not UTF-8 text; for a spreadsheet's file add data.encoding=cp1252"
+            reason = "it is not UTF-8 text; if a spreadsheet wrote it, add data.encoding=cp1252"
         raise InputError(f"{name}: cannot be read: {reason}") from error
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from conf.errors import InputError
-from conf.overrides import override, written
+from conf.overrides import override
 from features import schema
 from features.readers import FILE, ROW
 from features.titles import shortened
@@ -78,7 +78,7 @@ def weighed(kind: str) -> str:
     """Return the setting that gives a kind the weight 1, as it is typed."""
     if re.fullmatch(r"[A-Za-z_]\w*", kind, re.ASCII):
         return f"data.event_weights.{kind}=1"
-    return f"data.event_weights={written({kind: 1})}"
+    return override("data.event_weights", {kind: 1})
 
 
 def reject_columns(table: str, reason: pl.Expr, keys: dict[str, pl.Expr]) -> list[pl.Expr]:

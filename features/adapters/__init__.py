@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from conf.errors import InputError
+from conf.overrides import override
 from conf.schema import Adapter, DataConfig
 from features.adapters.amazon_reviews import read_amazon_reviews
 from features.adapters.completejourney import packaged_files, read_completejourney
@@ -46,7 +47,7 @@ def read_sources(config: DataConfig, seed: int) -> Sources:
     if config.user_column is not None and config.adapter is not Adapter.online_retail:
         raise InputError(
             "data.user_column is a setting of data.adapter=online_retail; "
-            f"elsewhere map the column: data.columns.user_id={config.user_column}"
+            f"elsewhere map the column: {override('data.columns', {'user_id': config.user_column})}"
         )
     for setting in ("keep_all_lines", "line_kcore"):
         if getattr(config, setting) and config.adapter is not Adapter.online_retail:

@@ -82,7 +82,7 @@ def test_a_missing_required_column_names_the_fix() -> None:
         require_columns(_table("data.items (i.csv)", itemid=["1"], title=["x"]), ("item_id",), "items")
     assert str(error.value) == (
         "data.items (i.csv): no column 'item_id'; did you mean 'itemid'? Columns: itemid, title. "
-        "Set 'data.columns={items.item_id: COLUMN}' to the one in the file"
+        "'data.columns={items.item_id: itemid}' takes it"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -111,8 +112,8 @@ def test_the_setting_that_an_unknown_kind_names_works(shop: Shop, items: str, ki
     rows = [f'u,1,"{kind}",1', "u,1,view,2"]
     _, rejected = _prepare(shop, items, rows, "data.event_weights={view: 1}")
     [reason] = rejected
-    assert reason.startswith(f"unknown event kind '{kind}': add data.event_weights=")
-    typed = reason.partition(": add ")[2]
+    assert reason.startswith(f"unknown event kind '{kind}': add ")
+    [typed] = shlex.split(reason.rpartition(": add ")[2])
     read, rejected = _prepare(shop, items, rows, "data.event_weights={view: 1}", typed)
     assert [k for _, _, k in read] == [kind, "view"] and rejected == {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -125,9 +126,11 @@ def check_fraction(rejects: pl.DataFrame, rows: int, limit: float, name: str, hi
         )
         for row in bad.head(_SHOWN).iter_rows(named=True)
     ]
+    share = math.ceil(100 * bad.height / rows) / 100
+    go_on = override("data.max_reject_fraction", {bad[TABLE][0]: share})
     raise InputError(
         f"{name}: {bad.height:,} of {rows:,} rows rejected, more than data.max_reject_fraction={limit:g}: "
-        f"{reasons}{hint}. The first {len(first)}:\n" + "\n".join(first)
+        f"{reasons}{hint}. {go_on} goes on without them. The first {len(first)}:\n" + "\n".join(first)
     )
 
 

@@ -80,7 +80,8 @@ def test_too_many_rejects_stop_the_run_and_leave_nothing(shop: Shop, items: str)
     lines = str(error.value).splitlines()
     assert lines[0] == (
         f"data.events ({events}): 20 of 40 rows rejected, more than data.max_reject_fraction=0.01: "
-        "unknown item (20) (ids in the items table look like '1', '2', '3'). The first 10:"
+        "unknown item (20) (ids in the items table look like '1', '2', '3'). "
+        "'data.max_reject_fraction={events: 0.5}' goes on without them. The first 10:"
     )
     assert lines[1:] == [f"  {events} row {row}: unknown item '9'" for row in range(2, 21, 2)]
     assert not shop.work.exists()

@@ -90,6 +90,12 @@ def test_limits_of_rejected_rows_go_by_table(shop: Shop, items: str) -> None:
     for limit in ("{items: 0.4}", "0.39"):
         with pytest.raises(InputError, match="4 of 10 rows rejected, more than data.max_reject_fraction=0"):
             _prepare(shop, items, rows, f"data.max_reject_fraction={limit}")
+    with pytest.raises(InputError) as caught:
+        _prepare(shop, items, rows)
+    [typed] = [
+        word for word in _settings(str(caught.value).splitlines()[0]) if "events" in word and "{" in word
+    ]
+    assert _prepare(shop, items, rows, typed).info["events"] == 6
     for wrong in ("{event: 0.4}", "2", "{events: -1}", "many"):
         with pytest.raises(InputError, match=r"data\.max_reject_fraction"):
             compose_command("prepare", [f"data.max_reject_fraction={wrong}"])

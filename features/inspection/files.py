@@ -10,10 +10,12 @@ from pathlib import Path
 import polars as pl
 
 from conf.errors import InputError
-from features.containers import ARCHIVES, WORKBOOKS, members, split, unpacked
+from features.containers import ARCHIVES, WORKBOOKS, members, split
 from features.inspection.known import known_by
+from features.inspection.names import ITEM, name_score
 from features.inspection.profiles import ColumnProfile, profiles
 from features.inspection.roles import Roles, TableKind, headerless_roles, roles_of
+from features.nested import flatten
 from features.readers import KNOWN, RawTable, TextOptions, readable, scan_table
 from features.sources import first_line
 from features.spreadsheets import sheet_names
@@ -46,10 +48,13 @@ class FileFacts:
     roles: Roles = field(default_factory=lambda: Roles(TableKind.unknown))
     presets: tuple[tuple[str, str], ...] = ()
     """Presets that know the file, each with the table that it is of them."""
+    paths: tuple[str, ...] = ()
+    """Columns that lie inside objects, as paths."""
 
     def scan(self) -> RawTable:
-        """Return the table, read as it was found to be written."""
-        return scan_table(self.path, SETTING, TextOptions(header=self.header, encoding=self.encoding))
+        """Return the table, read as it was found to be written, with the columns inside objects."""
+        table = scan_table(self.path, SETTING, TextOptions(header=self.header, encoding=self.encoding))
+        return flatten(table, self.paths) if self.paths else table
 
 
 def tables_in(path: str) -> list[str]:
@@ -84,6 +89,39 @@ def _looks_like_data(table: RawTable) -> bool:
     return 0 < recurring < len(names)  # a header that is repeated below recurs as a whole
 
 
+def _leaves(name: str, dtype: pl.DataType, lists: bool) -> list[str]:
+    """Return the paths to plain values inside objects, with `lists` also those in a list of objects."""
+    if lists and isinstance(dtype, pl.List | pl.Array) and isinstance(dtype.inner, pl.Struct):
+        dtype = dtype.inner
+    if not isinstance(dtype, pl.Struct):
+        return []
+    found = []
+    for each in dtype.fields:
+        inner = each.dtype
+        assert isinstance(inner, pl.DataType)
+        path = f"{name}.{each.name}"
+        found += _leaves(path, inner, lists=False) if inner.is_nested() else [path]
+    return found
+
+
+def _flat(sample: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Add the values inside objects as columns; a list of objects becomes rows only where it holds the items.
+
+    Returns:
+        The sample, and the paths that were added.
+    """
+    paths = [path for name, dtype in sample.schema.items() for path in _leaves(name, dtype, lists=False)]
+    table = RawTable(sample.lazy())
+    flat = flatten(table, paths).frame.collect() if paths else sample
+    if ITEM in roles_of(profiles(flat)).columns:
+        return flat, tuple(paths)
+    for name, dtype in sample.schema.items():
+        inside = _leaves(name, dtype, lists=True) if isinstance(dtype, pl.List) else []
+        if any(name_score(ITEM, path) > 0 for path in inside):
+            return flatten(table, [*paths, *inside]).frame.collect(), (*paths, *inside)
+    return flat, tuple(paths)
+
+
 def look_at(path: str, rows: int) -> FileFacts:
     """Open a table and look at its first rows.
 
@@ -107,7 +145,7 @@ def look_at(path: str, rows: int) -> FileFacts:
                 continue
             return FileFacts(path, said)
         more = sample.height > rows
-        sample = sample.head(rows)
+        sample, paths = _flat(sample.head(rows))
         columns = profiles(sample)
         roles = roles_of(columns)
         if not header:
@@ -116,13 +154,8 @@ def look_at(path: str, rows: int) -> FileFacts:
             kind = TableKind.events if len(guessed) >= 3 else TableKind.unknown
             roles = Roles(kind, guessed, note)
         start = first_line(path) if is_text and not path.lower().endswith((".gz", ".zst")) else ""
-        presets = tuple(known_by(list(columns), start))
-        return FileFacts(path, "", encoding, header, sample.height, more, sample, columns, roles, presets)
+        presets = tuple(known_by(table.columns, start))
+        return FileFacts(
+            path, "", encoding, header, sample.height, more, sample, columns, roles, presets, paths
+        )
     return FileFacts(path, said)
-
-
-def size_of(path: str) -> int:
-    """Return the bytes of a table as it is read."""
-    return (
-        Path(unpacked(path)).stat().st_size if split(path)[1] is None else Path(split(path)[0]).stat().st_size
-    )

@@ -34,7 +34,7 @@ NAMES: Final[dict[str, str]] = {
         "stockcode stock_code asin aid parent_asin codigo cod_produto id_produto produto_id produto "
         "id_producto producto_id codigo_producto referencia reference ref id_produit produit article "
         "artikel product item movieid movie_id book_id isbn ean gtin upc barcode item_sku product_sku "
-        "lineitem_sku mpn code nummer number"
+        "lineitem_sku mpn code"
     ),
     KIND: (
         "event event_type eventtype event_name action action_type behavior behaviour behavior_type kind "

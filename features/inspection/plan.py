@@ -16,6 +16,7 @@ from features.inspection.names import (
     ORDER,
     PARENT,
     PRICE,
+    QUANTITY,
     TIME,
     TITLE,
     USER,
@@ -98,9 +99,10 @@ def find_joint(items: FileFacts, events: FileFacts) -> Joint | None:
     Returns:
         The best pair, or None where no two columns have values in common.
     """
-    taken = {events.roles.columns.get(role) for role in (USER, TIME, KIND)}
+    taken = {events.roles.columns.get(role) for role in (USER, TIME, KIND, QUANTITY, VALUE)}
+    price = items.roles.columns.get(PRICE)
     left = sorted(
-        (n for n, c in items.columns.items() if _joinable(c) and c.distinct > 0.3),
+        (n for n, c in items.columns.items() if _joinable(c) and c.distinct > 0.3 and n != price),
         key=lambda n: -name_score(ITEM, n),
     )[:_CANDIDATES]
     right = sorted(

@@ -47,7 +47,7 @@ def command_of(plan: Plan, work_dir: str) -> str:
 
 def _looks_like(column: ColumnProfile) -> str:
     if column.nested:
-        return "objects: flatten it"
+        return "objects"
     if column.filled == 0:
         return "empty"
     if column.values == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -151,6 +152,8 @@ def require_columns(table: RawTable, names: tuple[str, ...], prefix: str) -> Non
                 if near
                 else f"Set 'data.columns={{{prefix}.{name}: COLUMN}}' to the one in the file"
             )
+            if any(re.fullmatch(r"[\d.,:-]+", column) for column in existing):
+                fix += f"; where the first line is data, add {override('data.without_header', [prefix])}"
             raise InputError(
                 f"{table.name}: no column '{name}'{closest(name, existing) or '.'} "
                 f"Columns: {', '.join(existing)}. {fix}"

@@ -26,6 +26,8 @@ _DECIMAL_COMMA = r"^[+-]?(?:\d{1,3}(?:\.\d{3})+|\d*),\d+$"
 _DECIMAL_DOT = r"^[+-]?(?:\d{1,3}(?:,\d{2,3})*,\d{3}|\d*)\.\d+$"
 _SAMPLE = 100_000
 """Values with a sign that decide."""
+_ROWS = 1_000_000
+"""Rows that are looked through for them."""
 _UNGROUPED = r"^[+-]?\d{4,}$"
 
 
@@ -81,7 +83,7 @@ def sign_of(frame: pl.LazyFrame, name: str, setting: Decimal) -> Decimal:
     """
     if setting is not Decimal.auto or frame.collect_schema()[name] != pl.String:
         return setting
-    signed = frame.select(name).filter(pl.col(name).str.contains(r"[.,]"))
+    signed = frame.select(name).head(_ROWS).filter(pl.col(name).str.contains(r"[.,]"))
     return decimal_sign(signed.head(_SAMPLE).collect(engine="streaming").to_series())
 
 

@@ -58,6 +58,8 @@ _SHOWN_KEY = {
 """Reason -> the raw value that a message shows beside it."""
 _SHOWN = 10
 _SHOWN_CHARS = 60
+_NEARLY_ALL = 0.9
+"""Share of rejected rows from which on nothing useful would be left."""
 
 
 def malformed(reason: pl.Expr) -> pl.Expr:
@@ -127,10 +129,11 @@ def check_fraction(rejects: pl.DataFrame, rows: int, limit: float, name: str, hi
         for row in bad.head(_SHOWN).iter_rows(named=True)
     ]
     share = math.ceil(100 * bad.height / rows) / 100
-    go_on = override("data.max_reject_fraction", {bad[TABLE][0]: share})
+    setting = override("data.max_reject_fraction", {bad[TABLE][0]: share})
+    go_on = f"{setting} goes on without them. " if share < _NEARLY_ALL else ""
     raise InputError(
         f"{name}: {bad.height:,} of {rows:,} rows rejected, more than data.max_reject_fraction={limit:g}: "
-        f"{reasons}{hint}. {go_on} goes on without them. The first {len(first)}:\n" + "\n".join(first)
+        f"{reasons}{hint}. {go_on}The first {len(first)}:\n" + "\n".join(first)
     )
 
 

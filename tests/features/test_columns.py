@@ -86,6 +86,17 @@ def test_a_missing_required_column_names_the_fix() -> None:
     )
 
 
+def test_a_header_of_numbers_may_be_data(shop: Shop) -> None:
+    path = shop.write("items.csv", "1,Hat\n2,Cap\n")
+    with pytest.raises(
+        InputError, match=r"where the first line is data, add 'data.without_header=\[items\]'"
+    ):
+        shop.prepare(DataConfig(items=path))
+    columns = {"item_id": "column_1", "title": "column_2"}
+    done = shop.prepare(DataConfig(items=path, columns=columns, without_header=["items"]))
+    assert done.table("items").select("item_id", "title").rows() == [("1", "Hat"), ("2", "Cap")]
+
+
 def test_a_log_is_both_tables(shop: Shop) -> None:
     log = shop.write(
         "log.csv",

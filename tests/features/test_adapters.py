@@ -28,7 +28,7 @@ def test_every_adapter_has_a_configuration_that_fits_the_schema(adapter: Adapter
 
 
 def test_settings_of_other_adapters_are_refused(shop: Shop, items: str) -> None:
-    with pytest.raises(InputError, match=r"data.columns.user_id=InvoiceNo"):
+    with pytest.raises(InputError, match="data.columns={user_id: InvoiceNo}"):
         shop.prepare(DataConfig(items=items, user_column="InvoiceNo"))
     with pytest.raises(InputError, match="completejourney does not use data.items"):
         shop.prepare(DataConfig(adapter=Adapter.completejourney, items=items))

@@ -24,6 +24,10 @@ EVENT_COLUMNS = (
     *schema.OPTIONAL_EVENT_COLUMNS,
 )
 """Every column that an event may have; others are left in the files."""
+CLOCK = r"^\s*\d{1,2}[:.h]\d{2}(?:[:.]\d{2}(?:[.,]\d+)?)?(?:\s*[AaPp]\.?[Mm]\.?|\s*Uhr)?\s*$"
+"""A time of day without its date."""
+_MIDNIGHT = r"[ T]00:00(?::00(?:\.0+)?)?\s*$"
+"""What a spreadsheet adds to a date."""
 _EVENTS_ONLY = frozenset(EVENT_COLUMNS) - {schema.ITEM_ID}
 _ITEMS_ONLY = frozenset((schema.PRICE, schema.CREATED_AT))
 
@@ -54,6 +58,17 @@ def _first_value(names: Sequence[str], types: Mapping[str, pl.DataType]) -> pl.E
     return pl.coalesce(given)
 
 
+def _moment(names: Sequence[str], types: Mapping[str, pl.DataType]) -> pl.Expr:
+    """Return the first time that a row has, with the clock where a date and its clock are two columns."""
+    first = _first_value(names, types)
+    if len(names) == 1:
+        return first
+    day, hour = (pl.col(name).cast(pl.String, strict=False) for name in names[:2])
+    whole = pl.concat_str(day.str.replace(_MIDNIGHT, ""), hour.str.strip_chars(), separator=" ")
+    joined = present(names[0], types[names[0]]) & hour.str.contains(CLOCK)
+    return pl.when(joined).then(whole).otherwise(first.cast(pl.String, strict=False))
+
+
 def _rename(table: RawTable, names: Mapping[str, Sequence[str]]) -> RawTable:
     """Give columns their new names; a column that had a new name before gives way to the mapped one."""
     if not names:
@@ -61,7 +76,10 @@ def _rename(table: RawTable, names: Mapping[str, Sequence[str]]) -> RawTable:
     types = table.frame.collect_schema()
     taken = set(names).union(*names.values())
     kept = [c for c in types.names() if c not in taken or c in BOOKKEEPING]
-    mapped = (_first_value(old, types).alias(new) for new, old in names.items())
+    mapped = (
+        (_moment if new == schema.TIMESTAMP else _first_value)(old, types).alias(new)
+        for new, old in names.items()
+    )
     return replace(table, frame=table.frame.select(*kept, *mapped))
 
 

@@ -54,7 +54,8 @@ def survey(path: str, separator: str) -> Lines:
         polars.exceptions.ComputeError: the file is not UTF-8 text.
     """
     sep = re.escape(separator)
-    bare, quoted = f'[^"{sep}]*', '"(?:[^"]|"")*"'
+    # A tab inside quotation marks is hardly ever meant: a lone mark has swallowed the end of a field.
+    bare, quoted = f'[^"{sep}]*', '"(?:[^"\t]|"")*"' if separator == "\t" else '"(?:[^"]|"")*"'
     regular = f"^\ufeff?(?:{bare}|{quoted})(?:{sep}(?:{bare}|{quoted}))*\\r?$"
     line = pl.col(_LINE)
     marked = line.str.contains('"', literal=True)

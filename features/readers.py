@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
 import glob
-import gzip
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from conf.errors import InputError
 from features.containers import WORKBOOKS, expand, split, unpacked
 from features.conversions import in_utf8, marked_encoding, scratch_file
 from features.feed_xml import read_feed
+from features.json_documents import goes_on, read_bytes, read_documents
 from features.quoting import head, records, rewrite, survey
 from features.spreadsheets import sheet_table
 
@@ -37,6 +36,7 @@ _SEPARATORS = (",", ";", "\t", "|")
 _PREAMBLE = 50
 """Lines that may stand before the header."""
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
+_DOCUMENTS = (".json", ".json.gz")
 _PARQUET = (".parquet", ".pq")
 _ARROW = (".arrow", ".ipc", ".feather")
 _XML = ".xml"
@@ -205,6 +205,7 @@ def _scan_text(path: str, extension: str, options: TextOptions) -> pl.LazyFrame:
         schema={name: pl.String for name in (*names, _EXTRA)},
         missing_columns="insert",
         truncate_ragged_lines=True,
+        extra_columns="ignore",  # a first row with several fields too many is as malformed as any other
         row_index_name=ROW,
         row_index_offset=1,
     )
@@ -217,8 +218,12 @@ def _scan_text(path: str, extension: str, options: TextOptions) -> pl.LazyFrame:
 def _scan_json_lines(path: str) -> pl.LazyFrame:
     """Scan JSON Lines; only a file with broken lines pays for a second, line by line way."""
     first = pl.scan_lines(path).head(1).collect()
-    if first.height and str(first.item()).lstrip("\ufeff \t").startswith("["):
-        return _read_json_array(path)
+    start = str(first.item()).lstrip("\ufeff \t") if first.height else ""
+    if start.startswith("["):
+        return _numbered(pl.read_json(read_bytes(path), infer_schema_length=None))
+    alone = path.lower().endswith(_DOCUMENTS) and pl.scan_lines(path).head(2).collect().height == 1
+    if (goes_on(start) or alone) and (table := read_documents(path)) is not None:
+        return _numbered(table)
     try:
         frame = pl.scan_ndjson(path, infer_schema_length=None, row_index_name=ROW, row_index_offset=1)
         frame.collect_schema()
@@ -227,14 +232,10 @@ def _scan_json_lines(path: str) -> pl.LazyFrame:
     return frame.with_columns(pl.lit(None, dtype=pl.String).alias(MALFORMED))
 
 
-def _read_json_array(path: str) -> pl.LazyFrame:
-    """Read a JSON array of objects, as a whole: its objects are not divided by lines."""
-    opener = gzip.open if path.lower().endswith(".gz") else open
-    with opener(path, "rb") as file:
-        text = file.read().removeprefix(codecs.BOM_UTF8)
-    frame = pl.read_json(text, infer_schema_length=None)
+def _numbered(table: pl.DataFrame) -> pl.LazyFrame:
+    """Number the rows of a file that was read as a whole, because its objects are not divided by lines."""
     return (
-        frame.with_row_index(ROW, offset=1)
+        table.with_row_index(ROW, offset=1)
         .lazy()
         .with_columns(pl.lit(None, dtype=pl.String).alias(MALFORMED))
     )

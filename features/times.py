@@ -24,7 +24,7 @@ _ISO = (
 )
 _WEEKDAY = r"^\s*(?:\p{L}{2,10}\.?,?\s+)?"
 _CLOCK = (
-    r"(?:(?:\s*[T,]\s*|\s+)(?:\p{L}{2}\s+)?(?<hour>\d{1,2})[:.h](?<minute>\d{2})"
+    r"(?:(?:\s*[T,:]\s*|\s+)(?:\p{L}{2}\s+)?(?<hour>\d{1,2})[:.h](?<minute>\d{2})"
     r"(?:[:.](?<second>\d{2})(?:[.,]\d+)?)?(?:\s*(?<half>[AaPp])\.?[Mm]\.?|\s*Uhr)?)?"
 )
 _COMPACT_CLOCK = r"(?:[T ]?(?<hour>\d{2}):?(?<minute>\d{2}):?(?<second>\d{2})?(?:[.,]\d+)?(?<half>x)?)?"

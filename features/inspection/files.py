@@ -14,7 +14,7 @@ from features.containers import ARCHIVES, WORKBOOKS, members, split
 from features.inspection.known import known_by
 from features.inspection.names import ITEM, name_score
 from features.inspection.profiles import ColumnProfile, profiles
-from features.inspection.roles import Roles, TableKind, headerless_roles, roles_of
+from features.inspection.roles import Roles, TableKind, headerless_items, headerless_roles, roles_of
 from features.nested import flatten
 from features.readers import KNOWN, RawTable, TextOptions, readable, scan_table
 from features.sources import first_line
@@ -25,7 +25,8 @@ _TEXT = (".csv", ".txt", ".dat", ".tsv", ".tab")
 _ENCODINGS = (None, "cp1252")
 _DATA = re.compile(r"\s*(?:[\d.,:/+ -]*\d[\d.,:/+ -]*|\d{4}-\d\d-\d\dT\S+|https?://\S+|\S+@\S+\.\w+)\s*")
 """A cell that hardly any header has: a number, a time, a link or an address."""
-_CERTAIN = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d|^\s*\d{6,}\s*$")
+_CERTAIN = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d|^\s*\d{6,}\s*$|^\s*\d+[.,]\d{1,2}\s*$")
+_EVENT_ROLES = 3
 _BELOW = 1000
 """Rows among which values of the first line are looked for."""
 
@@ -122,6 +123,18 @@ def _flat(sample: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
     return flat, tuple(paths)
 
 
+def _guessed(columns: Mapping[str, ColumnProfile]) -> Roles:
+    """Say what a table without names of columns is, by its values."""
+    events = headerless_roles(columns)
+    if len(events) >= _EVENT_ROLES:
+        note = "the columns have no names: user and item are guessed by their place"
+        return Roles(TableKind.events, events, (note,))
+    if items := headerless_items(columns):
+        note = "the columns have no names: id, title and price are guessed by their values"
+        return Roles(TableKind.items, items, (note,))
+    return Roles(TableKind.unknown, events)
+
+
 def look_at(path: str, rows: int) -> FileFacts:
     """Open a table and look at its first rows.
 
@@ -149,10 +162,7 @@ def look_at(path: str, rows: int) -> FileFacts:
         columns = profiles(sample)
         roles = roles_of(columns)
         if not header:
-            guessed = headerless_roles(columns)
-            note = ("the columns have no names: user and item are guessed by their place",)
-            kind = TableKind.events if len(guessed) >= 3 else TableKind.unknown
-            roles = Roles(kind, guessed, note)
+            roles = _guessed(columns)
         start = first_line(path) if is_text and not path.lower().endswith((".gz", ".zst")) else ""
         presets = tuple(known_by(table.columns, start))
         return FileFacts(

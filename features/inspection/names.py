@@ -11,6 +11,8 @@ USER: Final = "user_id"
 ITEM: Final = "item_id"
 KIND: Final = "event"
 TIME: Final = "timestamp"
+CLOCK: Final = "time of day"
+"""No column of the contract: the second half of a timestamp whose first is a date."""
 TITLE: Final = "title"
 PRICE: Final = "price"
 QUANTITY: Final = "quantity"
@@ -22,7 +24,7 @@ ORDER: Final = "order"
 NAMES: Final[dict[str, str]] = {
     USER: (
         "user_id userid user uid customer_id customerid customer customer_number client_id client "
-        "clientid kunden_id kundennummer kundennr kunden_nr kunde kundin member_id member shopper_id "
+        "clientid kunden_id kundennummer kundennr kunden_nr kd_nr kunde kundin member_id member shopper_id "
         "shopper visitorid visitor_id visitor household_key household_id user_pseudo_id buyer_id buyer "
         "cliente_id id_cliente cliente usuario utilisateur id_client acheteur klant klantnummer email "
         "e_mail mail customer_email billing_email email_address profile_id account_id person_id "
@@ -55,8 +57,9 @@ NAMES: Final[dict[str, str]] = {
         "descripcion"
     ),
     PRICE: (
-        "price unit_price unitprice sale_price regular_price preis vk preis_brutto verkaufspreis preco "
-        "preco_venda precio prix prezzo prijs amount list_price selling_price variant_price"
+        "price unit_price unitprice sale_price regular_price preis vk preis_brutto verkaufspreis "
+        "vk_brutto vk_preis brutto preco preco_venda precio prix prezzo prijs amount list_price "
+        "selling_price variant_price"
     ),
     QUANTITY: (
         "quantity qty count units amount_of_items menge anzahl stueckzahl quantidade qtd cantidad "

@@ -11,6 +11,7 @@ from features.cleaning import string_id
 from features.inspection.files import FileFacts
 from features.inspection.known import EVENTS, ITEMS, choose_preset, reads_any_events, reads_any_items
 from features.inspection.names import (
+    CLOCK,
     ITEM,
     KIND,
     ORDER,
@@ -31,6 +32,8 @@ from features.inspection.roles import TableKind
 from features.readers import readable
 
 _CANDIDATES = 12
+_MANY = 20
+"""Different values by which rows of a table may be known, even where each has several rows."""
 _RATINGS = ("rating", "stars", "score", "overall")
 _LOOKING = ("view", "click", "klick", "visit", "pageview")
 """What in the name of a file without kinds says that its rows are no purchases."""
@@ -102,7 +105,11 @@ def find_joint(items: FileFacts, events: FileFacts) -> Joint | None:
     taken = {events.roles.columns.get(role) for role in (USER, TIME, KIND, QUANTITY, VALUE)}
     price = items.roles.columns.get(PRICE)
     left = sorted(
-        (n for n, c in items.columns.items() if _joinable(c) and c.distinct > 0.3 and n != price),
+        (
+            n
+            for n, c in items.columns.items()
+            if _joinable(c) and (c.distinct > 0.3 or c.values > _MANY) and n != price
+        ),
         key=lambda n: -name_score(ITEM, n),
     )[:_CANDIDATES]
     right = sorted(
@@ -172,7 +179,7 @@ def _describe_items(
     if TITLE not in roles:
         unsure.append(f"{items.path}: no column looks like a title; name one with data.columns.title=COLUMN")
     parent = roles.get(PARENT)
-    if parent is not None and TITLE in roles and items.columns[roles[TITLE]].filled < 1:
+    if parent not in (None, roles.get(ITEM)) and TITLE in roles and items.columns[roles[TITLE]].filled < 1:
         settings["data.parent"] = parent
 
 
@@ -183,6 +190,8 @@ def _describe_events(
     for role in (USER, TIME, ORDER, KIND, "quantity", "value", "session_id"):
         if role in roles:
             _column(columns, role if role in (USER, TIME, ORDER, KIND) else f"events.{role}", roles[role])
+    if CLOCK in roles:
+        columns[TIME] = [roles[TIME], roles[CLOCK]]
     if TIME in roles and (either := events.columns[roles[TIME]].either):
         settings["data.timestamp_format"] = either[0]
         unsure.append(
@@ -230,6 +239,8 @@ def _of_own_tables(files: Sequence[FileFacts]) -> Plan:
     columns: dict[str, Any] = {}
     unsure: list[str] = []
     events = max(logs, key=lambda f: f.rows, default=None)
+    if not catalogues and events is not None and events.roles.kind is TableKind.events:
+        catalogues = [f for f in by_kind[TableKind.unknown] if _holds(f, events)]
     items, joint = _catalogue(catalogues, events)
     if events is None and items is None:
         return Plan(
@@ -259,15 +270,44 @@ def _of_own_tables(files: Sequence[FileFacts]) -> Plan:
             unsure.append(
                 "no table of items: what events say of them is all that is known; name the catalogue, too"
             )
+    if settings.get("data.parent", "") in (columns.get("items.item_id"), columns.get("item_id")):
+        del settings["data.parent"]  # rows that add pictures to a product, under the product's own id
+        settings["data.duplicates"] = "first"
     _written(settings, items, events)
     event_paths = _alike(events, files) if events is not None else ()
     item_paths = _alike(items, files) if items is not None else event_paths
     if settings.get("data.encoding") is None:
         settings.pop("data.encoding", None)
     unused = tuple(f.path for f in files if f.path not in (*event_paths, *item_paths) and not f.error)
+    if events is None or items is None:
+        unsure += _unread([f for f in by_kind[TableKind.unknown] if f.path in unused], events is None)
     return Plan(
         "files", item_paths, event_paths, {"data.columns": columns, **settings}, tuple(unsure), unused
     )
+
+
+def _unread(files: Sequence[FileFacts], no_events: bool) -> list[str]:
+    """Say of files that are left out what they lack, and how to name it."""
+    table = "events" if no_events else "items"
+    needed = (
+        (("user_id", USER), ("item_id", ITEM), ("timestamp", TIME)) if no_events else (("item_id", ITEM),)
+    )
+    said = []
+    for facts in files:
+        lacks = [name for name, role in needed if role not in facts.roles.columns]
+        if lacks:
+            named = ", ".join(f"{table}.{name}: COLUMN" for name in lacks)
+            said.append(
+                f"{facts.path} is not read: no column looks like {' or '.join(lacks)} of {table}; "
+                f"where one is, add {override(f'data.{table}', facts.path)} 'data.columns={{{named}}}'"
+            )
+    return said
+
+
+def _holds(facts: FileFacts, events: FileFacts) -> bool:
+    """Whether a table that names and values did not tell to be items holds most of the ids of the events."""
+    joint = find_joint(facts, events)
+    return joint is not None and joint.share > 1 / 2
 
 
 def _catalogue(

@@ -9,6 +9,7 @@ import polars as pl
 
 from conf.tables import Decimal
 from features.cleaning import present
+from features.columns import CLOCK
 from features.numbers import number, sign_of
 from features.readers import BOOKKEEPING
 from features.times import USUAL, AmbiguousDatesError, time_style, unix_seconds
@@ -19,6 +20,8 @@ _YEAR = 366 * 86_400
 _URL = r"^\s*(?:https?://|www\.)\S+\s*$"
 _HTML = r"<[a-zA-Z][^<>]*>"
 _CODE = r"^\s*\S+\s*$"
+_WHOLE = r"^\s*\d+\.0\s*$"
+"""An integer as a column of floats is written: ids beside missing ones are."""
 _SHOWN = 3
 
 
@@ -43,6 +46,10 @@ class ColumnProfile:
     """Share that reads as a number."""
     decimal: float = 0.0
     """Share that reads as a number and has a decimal sign or a currency."""
+    clock: float = 0.0
+    """Share that is a time of day without a date."""
+    hours: float = 0.0
+    """Share that has a time of day other than midnight in it."""
     url: float = 0.0
     html: float = 0.0
     code: float = 0.0
@@ -120,6 +127,7 @@ def profile(frame: pl.DataFrame, name: str) -> ColumnProfile:
     if dtype.is_temporal():
         written = timely
     signed = values.str.contains(r"\d[.,]\d{1,2}\D*$|[$€£¥]|^(?:[A-Z]{3}|R\$)\s|\s[A-Z]{3}$").fill_null(False)
+    signed &= ~values.str.contains(_WHOLE)
     first = values.is_first_distinct()
 
     def share(mask: pl.Series) -> float:
@@ -134,6 +142,8 @@ def profile(frame: pl.DataFrame, name: str) -> ColumnProfile:
         written_time=share(written),
         number=share(amount.is_not_null()),
         decimal=share(signed & values.str.contains(r"^\D{0,4}\s?[\d.,' ]+\D{0,4}$")),
+        clock=share(values.str.contains(CLOCK)),
+        hours=share(moment % 86_400 != 0),
         url=share(values.str.contains(_URL)),
         html=share(values.str.contains(_HTML)),
         code=share(values.str.contains(_CODE)),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from features.inspection.names import (
+    CLOCK,
     ITEM,
     KIND,
     ORDER,
@@ -84,13 +85,7 @@ def _plausible(role: str, column: ColumnProfile) -> float:
     if role in (PRICE, QUANTITY, VALUE, ORDER):
         return 1.0 if column.number > 0.5 else 0.0
     if role == TITLE:
-        return (
-            0.0
-            if column.number > 0.9 or column.values < 2 and column.distinct < 1
-            else 0.6
-            if column.html > 0.5
-            else 1.0
-        )
+        return 0.0 if column.number > 0.9 or column.values < 2 and column.distinct < 1 else 1.0
     if role in (USER, ITEM):
         return 0.0 if column.decimal > 0.5 or column.words > 4 else 1.0 if column.code > 0.5 else 0.7
     return 1.0
@@ -148,6 +143,10 @@ def _event_roles(columns: Mapping[str, ColumnProfile]) -> tuple[dict[str, str], 
         if times:
             roles[TIME] = times[0]
             unsure.append(f"'{times[0]}' as timestamp, by its values")
+    if TIME in roles and columns[roles[TIME]].hours < 1 / 2:
+        clocks = [name for name, c in columns.items() if c.clock > 0.9 and name not in roles.values()]
+        if clocks:
+            roles[CLOCK] = clocks[0]
     if TIME not in roles and (place := _best(ORDER, columns, set(roles.values()))):
         roles[ORDER] = place[0]
     if KIND not in roles:
@@ -224,6 +223,17 @@ def _guess_user(columns: Mapping[str, ColumnProfile], roles: dict[str, str], uns
     if SESSION in roles:
         roles[USER] = roles.pop(SESSION)
         unsure.append(f"'{roles[USER]}' as user_id: nothing says who the shopper was, so every order is one")
+
+
+def headerless_items(columns: Mapping[str, ColumnProfile]) -> dict[str, str]:
+    """Assign the roles of an item by values alone: a key, a text that hardly repeats, a decimal number."""
+    left = {name: c for name, c in columns.items() if not c.nested and c.filled > 0}
+    ids = [n for n, c in left.items() if c.distinct == 1 and c.filled == 1 and c.code > 0.9 and not c.url]
+    texts = [n for n, c in left.items() if c.words > 1.2 and c.distinct > 0.5 and c.number < 0.5]
+    if not ids or not texts:
+        return {}
+    prices = [n for n, c in left.items() if c.decimal > 0.5 and n != ids[0]]
+    return {ITEM: ids[0], TITLE: texts[0], **({PRICE: prices[0]} if prices else {})}
 
 
 def headerless_roles(columns: Mapping[str, ColumnProfile]) -> dict[str, str]:

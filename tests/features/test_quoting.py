@@ -160,3 +160,12 @@ def test_encodings_that_a_byte_order_mark_names(tmp_path: Path, encoding: str) -
 def test_an_encoding_that_is_given(tmp_path: Path) -> None:
     read = _read(tmp_path / "t.csv", b"item_id;title\n1;caf\xe9 5 \x80\n", TextOptions(encoding="cp1252"))
     assert read["title"].to_list() == ["café 5 €"]
+
+
+def test_marks_around_several_fields_of_a_tab_separated_row_quote_nothing(tmp_path: Path) -> None:
+    frame = _read(
+        tmp_path / "t.tsv", 'id\ttitle\tnote\n1\t"Boots\t9 in"\n2\t"Hat\tred"\tc\n3\t"A ""B"""\tc\n'
+    )
+    assert frame.select("id", "title", "note").rows()[2] == ("3", 'A "B"', "c")
+    assert frame.select("title", "note").rows()[:2] == [("Boots", "9 in"), ("Hat\tred", "c")]
+    assert frame[MALFORMED].null_count() == 3

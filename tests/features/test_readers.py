@@ -158,3 +158,11 @@ def test_an_array_of_objects_is_a_table(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
     table = scan_table(str(tmp_path / name), "data.items")
     assert table.frame.select(ROW, "id", "tags").collect().rows() == [(1, "1", ["a"]), (2, "x7", None)]
+
+
+def test_a_first_row_with_several_fields_too_many_is_malformed_like_any_other(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n1,x,y,z\n2,y\n3,x,y\n")
+    frame = scan_table(str(path), "data.items").frame.collect()
+    assert frame.select("a", "b").rows() == [("1", "x"), ("2", "y"), ("3", "x")]
+    assert frame[MALFORMED].is_not_null().to_list() == [True, False, True]

@@ -34,7 +34,7 @@ def _read(text: str, **style: object) -> str | None:
         "Wed May 01 2024 12:03:00 GMT+0200 (Central European Summer Time)", "2024-05-01 10:03:00 UTC",
         "2024-05-01T12:03:00+02:00[Europe/Berlin]", "2024-05-01T12:03[Europe/Berlin]",
         "2024-05-01 06:03:00 EDT", "2024-05-01 07:03:00 America/Sao_Paulo", "2024-05-01 12:03 +02",
-        "1714557780", "1714557780000",
+        "1714557780", "1714557780000", "01/May/2024:12:03:00 +0200",
     ],
 )  # fmt: skip
 def test_one_moment_in_many_forms(text: str) -> None:
@@ -124,3 +124,26 @@ def test_a_bad_time_is_shown_with_the_accepted_forms(shop: Shop) -> None:
     assert "accepted: 2024-05-01 10:03:00, " in str(caught.value) and "data.timestamp_format=" in str(
         caught.value
     )
+
+
+def test_a_date_and_its_clock_in_two_columns_are_one_time(shop: Shop, items: str) -> None:
+    rows = [
+        ("u", 1, "01.05.2024", "10:03"),
+        ("u", 2, "02.05.2024 00:00:00", "7:05:09 PM"),
+        ("u", 3, "03.05.2024", ""),
+    ]
+    events = shop.write(
+        "e.csv", "user_id,item_id,day,hour\n" + "".join(f"{','.join(map(str, r))}\n" for r in rows)
+    )
+    columns = {"timestamp": ["day", "hour"]}
+    done = shop.prepare(DataConfig(items=items, events=events, columns=columns))
+    at = [datetime.fromtimestamp(t, UTC).isoformat()[:19] for t in done.table("events")["timestamp"]]
+    assert at == ["2024-05-01T10:03:00", "2024-05-02T19:05:09", "2024-05-03T00:00:00"]
+
+
+def test_a_list_of_times_is_no_date_and_clock_where_both_are_whole(shop: Shop, items: str) -> None:
+    text = "user_id,item_id,paid,placed\nu,1,,2024-05-01 10:03\nu,2,2024-05-02 11:00,2024-05-01 10:03\n"
+    columns = {"timestamp": ["paid", "placed"]}
+    events = shop.write("e.csv", text)
+    done = shop.prepare(DataConfig(items=items, events=events, columns=columns))
+    assert done.table("events")["timestamp"].to_list() == [1714557780, 1714647600]

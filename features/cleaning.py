@@ -16,6 +16,9 @@ _NOT_A_QUANTITY = r"^\s*[+-]?(?:0\d|\d{19})"
 """A leading zero, or more digits than a number holds: an id or a code."""
 _YES = ("true", "yes", "ja", "oui", "sim", "sí")
 _NO = ("false", "no", "nein", "non", "não")
+_FLOAT_ID = r"^([1-9]\d*|0)\.0$"
+"""How a table program writes whole numbers beside missing ones."""
+_SAMPLE = 10_000
 _SHORTENED = r"^\s*\d(?:[.,]\d+)?E\+\d{2,3}\s*$"
 """How spreadsheets write a number of more than 11 or 15 digits; the others are lost."""
 
@@ -62,6 +65,23 @@ def string_id(name: str, dtype: pl.DataType) -> pl.Expr:
         return pl.when(column.is_nan()).then(None).when(whole).then(number).otherwise(column.cast(pl.String))
     text = column.cast(pl.String, strict=False).str.strip_chars()
     return pl.when(text != "").then(text)
+
+
+def id_of(frame: pl.LazyFrame, name: str) -> pl.Expr:
+    """Read an id as `string_id` does, and text that was a column of floats (`1112.0` throughout) as integers.
+
+    Args:
+        frame: the table; its first rows tell.
+        name: the column.
+    """
+    dtype = frame.collect_schema()[name]
+    read = string_id(name, dtype)
+    if dtype != pl.String:
+        return read
+    first = frame.select(read.alias("id")).head(_SAMPLE).collect(engine="streaming")["id"].drop_nulls()
+    if first.is_empty() or not first.str.contains(_FLOAT_ID).all():
+        return read
+    return read.str.replace(_FLOAT_ID, "$1")
 
 
 def present(name: str, dtype: pl.DataType) -> pl.Expr:

@@ -24,7 +24,7 @@ EVENT_COLUMNS = (
     *schema.OPTIONAL_EVENT_COLUMNS,
 )
 """Every column that an event may have; others are left in the files."""
-CLOCK = r"^\s*\d{1,2}[:.h]\d{2}(?:[:.]\d{2}(?:[.,]\d+)?)?(?:\s*[AaPp]\.?[Mm]\.?|\s*Uhr)?\s*$"
+CLOCK = r"^\s*\d{1,2}(?:[:h]\d{2}(?::\d{2}(?:[.,]\d+)?)?(?:\s*[AaPp]\.?[Mm]\.?)?|[:.]\d{2}\s*Uhr)\s*$"
 """A time of day without its date."""
 _MIDNIGHT = r"[ T]00:00(?::00(?:\.0+)?)?\s*$"
 """What a spreadsheet adds to a date."""

@@ -11,7 +11,7 @@ import polars as pl
 from conf.schema import DataConfig
 from features import rejects as why
 from features import schema
-from features.cleaning import emptied, placeholders, present, shortened, string_id, whole_number, without
+from features.cleaning import emptied, id_of, placeholders, present, shortened, whole_number, without
 from features.numbers import number, sign_of
 from features.privacy import Pseudonyms
 from features.readers import FILE, MALFORMED, ROW, RawTable
@@ -65,7 +65,7 @@ def read_events(table: RawTable, config: DataConfig, pseudonyms: Pseudonyms | No
     clean = source.with_columns(emptied(types, known, missing))
 
     def identity(name: str) -> pl.Expr:
-        return without(string_id(name, types[name]), missing)
+        return without(id_of(source, name), missing)
 
     user = identity(schema.USER_ID)
     session = identity("session_id") if "session_id" in types else None

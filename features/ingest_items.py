@@ -14,12 +14,12 @@ from features import schema
 from features.attribute_types import with_types
 from features.cleaning import (
     emptied,
+    id_of,
     infer_types,
     placeholders,
     plain_attributes,
     present,
     shortened,
-    string_id,
     without,
 )
 from features.columns import require_columns
@@ -121,7 +121,7 @@ def ingest_items(table: RawTable, config: DataConfig, text_fields: Sequence[str]
     raw = raw.with_columns(emptied(raw.schema, others, missing))
     raw = with_types(raw, config.types, config.decimal, table.name)
     typed, warnings = _contract_types(raw, config, table, text_fields)
-    item_id = without(string_id(schema.ITEM_ID, raw.schema[schema.ITEM_ID]), missing)
+    item_id = without(id_of(raw.lazy(), schema.ITEM_ID), missing)
     typed = typed.with_columns(item_id.alias(schema.ITEM_ID))
     bad = typed.select(
         pl.when(pl.col(MALFORMED).is_not_null())

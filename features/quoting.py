@@ -182,6 +182,12 @@ def records(lines: Iterable[str], separator: str, width: int) -> Iterator[list[s
             if not ahead:
                 return
         line = ahead.popleft().removesuffix("\r")
+        if '\\"' in line:  # databases write a mark inside a field as \"
+            escaped = _parse(line.replace('\\"', '""'), separator)
+            if escaped.open_at < 0 and len(escaped.fields) == width:
+                row = escaped.fields
+                yield row
+                continue
         parsed = _parse(line, separator)
         if parsed.open_at < 0:
             fields = parsed.fields

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conf.overrides import override
-from features.cleaning import string_id
+from features.cleaning import id_of
 from features.inspection.files import FileFacts
 from features.inspection.known import EVENTS, ITEMS, choose_preset, reads_any_events, reads_any_items
 from features.inspection.names import (
@@ -67,14 +67,15 @@ class Plan:
 def _values(facts: FileFacts, column: str) -> set[str]:
     """Return the ids in a column of the whole file."""
     table = facts.scan()
-    dtype = table.frame.collect_schema()[column]
     with readable(facts.path):
-        found = table.frame.select(string_id(column, dtype).unique()).collect(engine="streaming").to_series()
+        found = (
+            table.frame.select(id_of(table.frame, column).unique()).collect(engine="streaming").to_series()
+        )
     return set(found.drop_nulls())
 
 
 def _sampled(facts: FileFacts, column: str) -> set[str]:
-    return set(facts.sample.select(string_id(column, facts.sample.schema[column])).to_series().drop_nulls())
+    return set(facts.sample.select(id_of(facts.sample.lazy(), column)).to_series().drop_nulls())
 
 
 def _joinable(column: ColumnProfile) -> bool:
@@ -230,7 +231,7 @@ def _describe_events(
     unsure += [f"{events.path}: {what}" for what in events.roles.unsure]
 
 
-def _of_own_tables(files: Sequence[FileFacts]) -> Plan:
+def plan_own_tables(files: Sequence[FileFacts]) -> Plan:
     """Plan the reading of a shop's own tables."""
     by_kind = {kind: [f for f in files if f.roles.kind is kind] for kind in TableKind}
     catalogues = by_kind[TableKind.items] + by_kind[TableKind.properties]
@@ -266,6 +267,8 @@ def _of_own_tables(files: Sequence[FileFacts]) -> Plan:
         _column(columns, "item_id", events.roles.columns[ITEM])
         if events.roles.kind is TableKind.both:
             _column(columns, TITLE, events.roles.columns[TITLE])
+            if PRICE in events.roles.columns:
+                _column(columns, PRICE, events.roles.columns[PRICE])
         else:
             unsure.append(
                 "no table of items: what events say of them is all that is known; name the catalogue, too"
@@ -343,7 +346,7 @@ def make_plan(files: Sequence[FileFacts]) -> Plan:
     readable_files = [f for f in files if not f.error]
     preset = choose_preset([f.presets for f in readable_files])
     if preset is None:
-        return _of_own_tables(readable_files)
+        return plan_own_tables(readable_files)
     items = [f for f in readable_files if (preset, ITEMS) in f.presets]
     events = [f for f in readable_files if (preset, EVENTS) in f.presets]
     rest = [f for f in readable_files if f not in items and f not in events]

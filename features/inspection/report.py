@@ -24,7 +24,7 @@ from features.adapters import source_files
 from features.conversions import discarding
 from features.inspection.files import FileFacts, look_at, tables_in
 from features.inspection.names import ITEM, ORDER, PRICE, QUANTITY, TIME, USER, VALUE
-from features.inspection.plan import Plan, make_plan
+from features.inspection.plan import Plan, make_plan, plan_own_tables
 from features.inspection.profiles import ColumnProfile
 from features.prepare import prepare
 from features.titles import shortened
@@ -181,6 +181,17 @@ def _show_trial(trial: Trial, console: Console) -> None:
             console.print(f"  {what}: {told}", markup=False, soft_wrap=True, highlight=False)
 
 
+def _else_own_tables(files: Sequence[FileFacts], plan: Plan, trial: Trial) -> tuple[Plan, Trial]:
+    """Take the shop's own tables where they read and the preset stops: others have its columns."""
+    if not trial.stopped or plan.preset == "files":
+        return plan, trial
+    own = plan_own_tables([f for f in files if not f.error])
+    if not own.events and plan.events or not own.items:
+        return plan, trial
+    other = try_plan(own)
+    return (plan, trial) if other.stopped else (own, other)
+
+
 def inspect(config: InspectConfig, console: Console) -> Plan:
     """Look at files, print what they seem to be and the command that reads them.
 
@@ -216,6 +227,7 @@ def inspect(config: InspectConfig, console: Console) -> Plan:
             else:
                 with console.status("trying the settings"):
                     trial = try_plan(plan)
+                    plan, trial = _else_own_tables(files, plan, trial)
                 _show_trial(trial, console)
         if plan.unsure:
             console.print("\n[bold]not sure:[/bold]", highlight=False)

@@ -198,7 +198,9 @@ def roles_of(columns: Mapping[str, ColumnProfile]) -> Roles:
         titled = items.get(TITLE)
         telling = titled is not None and titled not in events.values() and columns[titled].words > 1.2
         if telling and titled is not None:
-            return Roles(TableKind.both, {**events, TITLE: titled}, tuple(unsure))
+            price = items.get(PRICE)
+            told = {PRICE: price} if price is not None and price not in events.values() else {}
+            return Roles(TableKind.both, {**events, TITLE: titled, **told}, tuple(unsure))
         return Roles(TableKind.events, events, tuple(unsure))
     if ITEM in items and (TITLE in items or len(columns) > 1) and USER not in events:
         return Roles(TableKind.items, items, tuple(unsure_items))

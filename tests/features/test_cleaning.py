@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from features.cleaning import (
+    id_of,
     infer_types,
     plain_attributes,
     present,
@@ -155,3 +156,20 @@ def test_attributes_are_reduced_to_plain_types() -> None:
         "flag": True,
     }
     assert plain.schema["small"] == pl.Int64 and plain.schema["half"] == pl.Float64
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (["1112.0", "7.0", None], ["1112", "7", None]),
+        (["1112.0", "7"], ["1112.0", "7"]),  # not a column of floats
+        (["007.0", "7.0"], ["007.0", "7.0"]),
+        (["1.0", "1.1"], ["1.0", "1.1"]),  # versions
+        ([" 5 ", ""], ["5", None]),
+    ],
+)
+def test_ids_of_a_column_of_floats_in_text_are_whole_numbers(
+    written: list[str | None], read: list[str | None]
+) -> None:
+    frame = pl.LazyFrame({"id": written})
+    assert frame.select(id_of(frame, "id")).collect()["id"].to_list() == read

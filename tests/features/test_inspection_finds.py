@@ -95,3 +95,20 @@ def test_a_file_that_is_left_out_is_named_with_what_it_lacks() -> None:
         "add data.events=log.csv 'data.columns={events.item_id: COLUMN}'"
     )
     assert note in plan.unsure and note in printed
+
+
+def test_a_price_beside_a_date_is_no_time_of_day() -> None:
+    write("items.csv", "sku,title", [(f"s{i}", t) for i, t in enumerate(titles(30))])
+    rows = [(c, s, at.split()[0], "5.00") for c, s, at in EVENTS]
+    plan, _ = look("items.csv", write("sales.csv", "customer,sku,date,paid", rows))
+    assert _settings(plan)["data.columns"]["timestamp"] == "date"
+
+
+def test_columns_of_a_preset_in_another_shops_file_are_read_as_its_own() -> None:
+    """The preset takes codes without five digits for postage and fees."""
+    rows = [(n, s, f"Boots of {s}", 1, f"{at}:00", "4.50", c) for n, (c, s, at) in enumerate(EVENTS)]
+    header = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID"
+    plan, printed = look(write("sales.csv", header, rows))
+    assert plan.preset == "files" and "tried, and it stops" not in printed
+    info = typed(plan)
+    assert info["events"] == 80 and info["attributes"]["price"] == "number"

@@ -27,6 +27,8 @@ def _read(path: Path, content: str | bytes, options: TextOptions | None = None) 
     ("line", "fields"),
     [
         ('1,TV 55",9', ["1", 'TV 55"', "9"]),
+        (r'"1","TV \"55\", black","9"', ["1", 'TV "55", black', "9"]),
+        (r'"1","C:\","9"', ["1", "C:\\", "9"]),
         ('1,TV 55" or 65",9', ["1", 'TV 55" or 65"', "9"]),
         ('1,"TV 55"" black",9', ["1", 'TV 55" black', "9"]),
         ('1,"TV 55" black",9', ["1", 'TV 55" black', "9"]),

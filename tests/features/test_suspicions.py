@@ -147,3 +147,12 @@ def test_columns_that_are_not_read_are_printed_with_the_reason(shop: Shop) -> No
     }
     assert "vendor (the same for all), availability (stock), link (links)" in done.printed
     assert done.table("items")["item_text"][0] == "Hat 0"
+
+
+def test_quantities_below_nothing_are_named(shop: Shop, items: str) -> None:
+    lines = [f"u{n},1,{START + n},{-1 if n % 10 == 4 else 2}" for n in range(40)]
+    events = shop.write("e.csv", "\n".join(["user_id,item_id,timestamp,quantity", *lines]) + "\n")
+    [line] = shop.prepare(DataConfig(items=items, events=events)).info["suspicious"]
+    assert (
+        line.startswith("4 of 40 events have a quantity below 0, e.g. ") and "e.csv row 5: returns?" in line
+    )

@@ -173,6 +173,9 @@ class ServeConfig:
     log_format: LogFormat = LogFormat.text
     workers: int = 1
     """Processes that share the port."""
+    model_timeout_seconds: float = 30.0
+    """A model's process that has sent no sign of life for so long, or has not finished a batch of lists, is
+    killed and the model loaded anew; 0 waits for ever."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     tracing: TracingConfig = field(default_factory=TracingConfig)
@@ -210,6 +213,7 @@ class ServeConfig:
         require(self.event_poll_seconds > 0, "event_poll_seconds must be positive")
         at_least(0, self, "", "threads", "list_threads")
         at_least(0, self, "", "max_future_seconds", "drain_seconds", "reload_seconds")
+        at_least(0, self, "", "model_timeout_seconds")
 
 
 @dataclass(frozen=True)

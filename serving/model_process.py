@@ -8,6 +8,11 @@ and all its memory with it; what goes wrong in native code takes no server along
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
+import signal
+import socket
 import threading
 import weakref
 from collections.abc import Sequence
@@ -21,14 +26,16 @@ from ranking.catalogue_file import read_catalogue
 from ranking.described import Described
 from ranking.live_catalogue import Change, ItemPlan, LiveCatalogue
 from ranking.recorded_events import Counted, RecordedEvent
+from serving.heartbeat import Pulse, listen, wait_for_end
 from serving.model import Answer, ListJob
 from serving.model_starter import ModelStarter
 from serving.model_worker import Failed, Ready, Start
 from serving.problems import restarting
 from serving.shared_arrays import Receiver, Sender
 
+_LOG = logging.getLogger(__name__)
 _END_SECONDS: Final = 5.0
-"""How long to wait for the end of a process that has closed its connections."""
+"""How long to wait for the end of a process that has closed its connections, or that was killed."""
 _STARTER: Final = ModelStarter()
 
 
@@ -39,11 +46,17 @@ class _Line:
         self.connection = connection
         self._lock = threading.Lock()
         self._sender, self._receiver = Sender(), Receiver()
+        self.turn = 0
+        """Questions begun and ended; odd while one is not answered."""
 
     def ask(self, name: str, argument: object) -> Any:  # noqa: ANN401
         with self._lock:
-            self.connection.send_bytes(self._sender.pack((name, argument)))
-            answer = self._hear()
+            self.turn += 1
+            try:
+                self.connection.send_bytes(self._sender.pack((name, argument)))
+                answer = self._hear()
+            finally:
+                self.turn += 1
         if isinstance(answer, Failed):
             raise answer.error
         return answer
@@ -54,6 +67,11 @@ class _Line:
     def hear(self) -> Any:  # noqa: ANN401
         with self._lock:
             return self._hear()
+
+    def cut(self) -> None:
+        """End the wait for an answer that never comes, which fails as at the end of the process."""
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.connection.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
 
 
 class ModelProcess:
@@ -72,10 +90,13 @@ class ModelProcess:
         _STARTER.start(*(connection.fileno() for connection in theirs))
         _hang_up(*theirs)
         self.ended = threading.Event()
-        """Set once the process has ended."""
-        threading.Thread(target=_wait, args=(alive, self.ended), daemon=True, name="wait").start()
+        """Set once the process has ended, or hangs and was killed."""
         self._lists, self._changes = _Line(lists), _Line(changes)
+        self.pulse = Pulse()
+        """What is known of it from its beats."""
         weakref.finalize(self, _hang_up, lists, changes)
+        watched = (alive, start.timeout_seconds, self.pulse, self._lists, self.ended, weakref.ref(self))
+        threading.Thread(target=_watch, args=watched, daemon=True, name="wait").start()
         try:
             changes.send(start)
             ready = self._changes.hear()
@@ -108,12 +129,34 @@ class ModelProcess:
             self.ended.wait(_END_SECONDS)  # so that whoever is told finds that it has
             raise restarting() from error
 
+    def cut(self) -> None:
+        """Have whoever waits for an answer wait no longer."""
+        self._lists.cut()
+        self._changes.cut()
 
-def _wait(alive: Connection, ended: threading.Event) -> None:
-    """Wait until the other end, which only the process has and never uses, is closed with it."""
+
+def _watch(
+    alive: Connection,
+    timeout_seconds: float,
+    pulse: Pulse,
+    lists: _Line,
+    ended: threading.Event,
+    whose: weakref.ref[ModelProcess],
+) -> None:
+    """Wait until the other end is closed with the process, or kill one that hangs."""
     with alive:
-        alive.poll(None)
+        wrong, pid = listen(alive, timeout_seconds, pulse, lambda: lists.turn)
+        if wrong:
+            seconds = timeout_seconds * pulse.patience
+            _LOG.error("the model's process (%s) %s for %g seconds and is killed", pid, wrong, seconds)
+            if pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            wait_for_end(alive, _END_SECONDS)
     ended.set()
+    process = whose()
+    if wrong and process is not None:  # one that waits for a device ends only when the device lets it
+        process.cut()
 
 
 def _hang_up(*connections: Connection) -> None:
@@ -133,6 +176,7 @@ class ElsewhereRecommender:
         bare = [replace(job, model=None, timeline=None) for job in jobs]  # type: ignore[arg-type]
         answers: list[Answer]
         answers, passed = self.process.lists("answer", bare)
+        self.process.pulse.warm = True
         for job, went in zip(jobs, passed, strict=True):
             if job.timeline is not None:
                 job.timeline.began, job.timeline.stages = went.began, went.stages

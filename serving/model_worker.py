@@ -25,6 +25,7 @@ from conf.serving import LogFormat
 from ranking.recorded_events import Counted
 from ranking.store import VERSIONS
 from serving.garbage import look_rarely, no_collection
+from serving.heartbeat import beat
 from serving.logs import set_up
 from serving.model import Answer, ListJob, LiveModel
 from serving.run_jobs import run_jobs
@@ -56,6 +57,8 @@ class Start:
     """Whether to load with what others leave of the CPUs."""
     device: str
     """Where its arithmetic runs, as `encoders.device.resolve_device` takes it."""
+    timeout_seconds: float
+    """As of `ServeConfig.model_timeout_seconds`."""
     log_format: LogFormat
     log_requests: bool
 
@@ -182,13 +185,17 @@ def main(lists_descriptor: int, changes_descriptor: int, alive_descriptor: int) 
     Args:
         lists_descriptor: asks for lists.
         changes_descriptor: says what to load, then asks for the changes of items.
-        alive_descriptor: is closed by the end of this process, which tells the server.
+        alive_descriptor: takes beats, and is closed by the end of this process, which tells the server.
     """
     lists, changes = Connection(lists_descriptor), Connection(changes_descriptor)
+    alive = Connection(alive_descriptor)
     try:
         start: Start = changes.recv()
     except (EOFError, OSError):
         return
+    if start.timeout_seconds:
+        beats = (alive, start.timeout_seconds)
+        threading.Thread(target=beat, args=beats, daemon=True, name="beat").start()
     set_up(start.log_format, start.log_requests)
     sys.setswitchinterval(_SWITCH_SECONDS)
     look_rarely()

@@ -101,7 +101,7 @@ def serve(config: ServeConfig, console: Console) -> None:
             return ElsewhereItems(
                 Start(
                     str(store), version, manifest, config.max_live_items, config.threads, threads, background,
-                    config.device, config.log_format, config.log_requests,
+                    config.device, config.model_timeout_seconds, config.log_format, config.log_requests,
                 )
             )  # fmt: skip
 

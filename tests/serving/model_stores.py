@@ -21,8 +21,8 @@ def publish_model(folder: Path, dataset: Dataset, bert: Path) -> Path:
     return folder
 
 
-def start_message(store: Path) -> Start:
+def start_message(store: Path, timeout_seconds: float = 30.0) -> Start:
     return Start(
-        str(store), current_version(store), None, ROOM, 1, 2, False, "cpu", LogFormat.text,
+        str(store), current_version(store), None, ROOM, 1, 2, False, "cpu", timeout_seconds, LogFormat.text,
         log_requests=False,
     )  # fmt: skip

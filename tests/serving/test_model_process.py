@@ -8,9 +8,10 @@ import shutil
 import signal
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import grpc
 import numpy as np
@@ -167,6 +168,92 @@ def test_calls_are_told_to_come_again_when_the_process_has_ended(elsewhere: Else
         assert caught.value.reason == "MODEL_RESTARTING"
         assert caught.value.retry_seconds
     until(lambda: not elsewhere.works)
+
+
+class Sleeps:
+    """Work that takes some seconds in the process of the model, as far as it can tell."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.home = os.getpid()
+
+    def __getattr__(self, name: str) -> object:
+        """Take the time wherever it is looked into, but not where it is unpacked."""
+        if not name.startswith("__") and os.getpid() != self.home:
+            time.sleep(self.seconds)
+        raise AttributeError(name)
+
+    def __iter__(self) -> Iterator[ItemChange]:
+        """Take the time for items that change."""
+        time.sleep(self.seconds)
+        return iter([ItemChange("i1", None)])
+
+
+PATIENCE = 2.0
+"""Seconds."""
+
+
+def warm(store: Path) -> ElsewhereItems:
+    """A model that has made lists, and is not waited for very long."""
+    elsewhere = ElsewhereItems(start_message(store, timeout_seconds=PATIENCE))
+    run_jobs(asked(elsewhere.current))
+    return elsewhere
+
+
+def test_a_stopped_process_is_killed_though_it_is_asked_nothing(store: Path, starter: ModelStarter) -> None:
+    elsewhere = warm(store)
+    os.kill(elsewhere.process.pid, signal.SIGSTOP)
+    assert elsewhere.process.ended.wait(30)
+
+
+def test_a_stopped_process_is_killed_and_calls_are_told_to_come_again(
+    store: Path, starter: ModelStarter, caplog: pytest.LogCaptureFixture
+) -> None:
+    elsewhere = warm(store)
+    pid = elsewhere.process.pid
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(Problem) as caught:
+        run_jobs(asked(elsewhere.current))
+    assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.UNAVAILABLE, "MODEL_RESTARTING")
+    assert not elsewhere.works
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the model's process ({pid}) has sent no sign of life for 2 seconds and is killed"
+    ]
+
+
+def test_a_batch_that_does_not_end_is_found_though_the_process_beats(
+    store: Path, starter: ModelStarter, caplog: pytest.LogCaptureFixture
+) -> None:
+    elsewhere = warm(store)
+    with pytest.raises(Problem):
+        run_jobs([RecommendJob(elsewhere.current, cast(Request, Sleeps(600.0)))])
+    assert not elsewhere.works
+    assert "has not finished a batch of lists for 2 seconds" in caplog.text
+
+
+def test_changes_of_items_may_take_longer(store: Path, starter: ModelStarter) -> None:
+    elsewhere = warm(store)
+    plan = elsewhere.plan(cast(Sequence[ItemChange], Sleeps(3.0)))
+    elsewhere.apply(plan)
+    assert elsewhere.works
+    row = elsewhere.current.catalogue.rows(["i1"])[0]
+    assert elsewhere.current.catalogue.is_hidden(row)
+
+
+def test_a_process_that_no_signal_ends_keeps_nobody_waiting(
+    store: Path, starter: ModelStarter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that waits for a device in the kernel."""
+    elsewhere = warm(store)
+    kill = os.kill
+    monkeypatch.setattr("serving.model_process._END_SECONDS", 0.1)
+    kill(elsewhere.process.pid, signal.SIGSTOP)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.kill", lambda pid, number: None)
+        with pytest.raises(Problem, match="MODEL_RESTARTING"):
+            run_jobs(asked(elsewhere.current))
+    assert not elsewhere.works
+    kill(elsewhere.process.pid, signal.SIGKILL)
 
 
 def test_the_process_ends_with_the_last_who_may_ask_it(store: Path) -> None:

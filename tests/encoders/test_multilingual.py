@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from tokenizers.implementations import SentencePieceUnigramTokenizer
+from tokenizers import SentencePieceUnigramTokenizer
 from transformers import XLMRobertaConfig, XLMRobertaModel, XLMRobertaTokenizer
 
 from conf.encoders import Precision, TextEncoderConfig
@@ -35,7 +35,7 @@ def tiny_xlm_roberta(folder: Path, texts: Sequence[str]) -> Path:
     trainer = SentencePieceUnigramTokenizer()
     special = ["<s>", "<pad>", "</s>", "<unk>"]
     trainer.train_from_iterator(
-        texts, vocab_size=400, special_tokens=special, unk_token="<unk>", show_progress=False
+        iter(texts), vocab_size=400, special_tokens=[*special], unk_token="<unk>", show_progress=False
     )
     learnt = [piece for piece in trainer.get_vocab() if piece not in special]
     vocab = [(piece, 0.0) for piece in special]

@@ -60,3 +60,22 @@ def test_a_stopped_model_process_is_killed_and_replaced(processes: Processes, tr
     assert said.count(f"({model}) has sent no sign of life for 3 seconds and is killed") == 1
     assert said.count(f"the process of model {version} has ended") == 1
     assert server.stop() == 0
+
+
+def test_a_machine_that_was_suspended_goes_on_with_its_model(
+    processes: Processes, trained_store: Path
+) -> None:
+    server = processes.start(store=trained_store, real=True, model_timeout_seconds=TIMEOUT)
+    model = model_of(server)
+    with Client(server.address, timeout=20.0) as client:
+        assert client.recommend(RecommendQuery(page_size=3)).items
+        for pid in (model, server.process.pid):
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(2 * TIMEOUT)
+        for pid in (server.process.pid, model):  # the server finds it silent at first
+            os.kill(pid, signal.SIGCONT)
+        assert client.recommend(RecommendQuery(page_size=3)).items
+        time.sleep(TIMEOUT)
+    assert model_of(server) == model
+    assert "is killed" not in server.err.read_text()
+    assert server.stop() == 0

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import polars as pl
+
 from conf.overrides import override
 from features.cleaning import id_of
 from features.inspection.files import FileFacts
@@ -32,6 +34,8 @@ from features.inspection.roles import TableKind
 from features.readers import readable
 
 _CANDIDATES = 12
+_LIKE_A_USER = 0.2
+"""Score of a name from which on a column may say who a guest was."""
 _MANY = 20
 """Different values by which rows of a table may be known, even where each has several rows."""
 _RATINGS = ("rating", "stars", "score", "overall")
@@ -74,8 +78,12 @@ def _values(facts: FileFacts, column: str) -> set[str]:
     return set(found.drop_nulls())
 
 
+def _ids(sample: pl.DataFrame, column: str) -> pl.Series:
+    return sample.select(id_of(sample.lazy(), column)).to_series()
+
+
 def _sampled(facts: FileFacts, column: str) -> set[str]:
-    return set(facts.sample.select(id_of(facts.sample.lazy(), column)).to_series().drop_nulls())
+    return set(_ids(facts.sample, column).drop_nulls())
 
 
 def _joinable(column: ColumnProfile) -> bool:
@@ -184,6 +192,20 @@ def _describe_items(
         settings["data.parent"] = parent
 
 
+def _guests(events: FileFacts, user: str) -> list[str]:
+    """Return the columns that say who it was in most of the rows where the shopper's column is empty."""
+    without = events.sample.filter(_ids(events.sample, user).is_null())
+    if without.is_empty():
+        return []
+    free = set(events.columns) - set(events.roles.columns.values())
+    named = [name for name in events.columns if name in free and name_score(USER, name) > _LIKE_A_USER]
+    return [
+        n
+        for n in named
+        if _joinable(events.columns[n]) and _ids(without, n).null_count() * 2 < without.height
+    ]
+
+
 def _describe_events(
     events: FileFacts, columns: dict[str, Any], settings: dict[str, Any], unsure: list[str]
 ) -> None:
@@ -191,6 +213,8 @@ def _describe_events(
     for role in (USER, TIME, ORDER, KIND, "quantity", "value", "session_id"):
         if role in roles:
             _column(columns, role if role in (USER, TIME, ORDER, KIND) else f"events.{role}", roles[role])
+    if USER in roles and (others := _guests(events, roles[USER])):
+        columns[USER] = [roles[USER], *others]
     if CLOCK in roles:
         columns[TIME] = [roles[TIME], roles[CLOCK]]
     if TIME in roles and (either := events.columns[roles[TIME]].either):

@@ -112,3 +112,13 @@ def test_columns_of_a_preset_in_another_shops_file_are_read_as_its_own() -> None
     assert plan.preset == "files" and "tried, and it stops" not in printed
     info = typed(plan)
     assert info["events"] == 80 and info["attributes"]["price"] == "number"
+
+
+def test_guests_are_known_by_the_column_that_names_them() -> None:
+    write("items.csv", "sku,title", [(f"s{i}", t) for i, t in enumerate(titles(30))])
+    rows = [("", f"{c}@x.de", s, at) if n % 3 == 0 else (c, "", s, at) for n, (c, s, at) in enumerate(EVENTS)]
+    plan, _ = look("items.csv", write("log.csv", "customer_id,guest_email,sku,date", rows))
+    assert _settings(plan)["data.columns"]["user_id"] == ["customer_id", "guest_email"]
+    info = typed(plan)
+    assert info["events"] == 80 and info["rejects"].get("events", {}) == {}
+    assert info["users"] == len({row[0] or row[1] for row in rows})

@@ -18,7 +18,7 @@ from features.nested import require_flat
 from features.privacy import Pseudonyms
 from features.readers import FILE, ROW, RawTable, readable
 from features.samples import ROWS, ColumnSample, samples
-from features.suspicions import contradicted_order, suspicious_events
+from features.suspicions import contradicted_order, returned, suspicious_events
 from features.times import FORMS, GIVE_A_FORMAT
 
 _AT = "__at"
@@ -257,10 +257,13 @@ def ingest_events(
         order.null_count().alias("no_order"),
         time.min().alias("first"),
         time.max().alias("last"),
+        (pl.col("quantity") < 0 if "quantity" in given else pl.lit(False)).sum().alias("returns"),
     )
     fact = facts.collect(engine="streaming").row(0, named=True)
     events = int(fact["events"])
-    suspicious = suspicious_events(live, events, fact["no_time"] < events)
+    suspicious = suspicious_events(live, events, fact["no_time"] < events) + returned(
+        live, int(fact["returns"]), events
+    )
     has_time, has_order = fact["no_time"] < events, fact["no_order"] < events
     ordered = _sorted(live, fact["no_time"] > 0, fact["no_order"] > 0, has_order).drop(_AT, FILE, ROW)
     raised = 0

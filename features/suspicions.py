@@ -55,14 +55,11 @@ def _burst(events: pl.LazyFrame, total: int) -> list[str]:
     ]
 
 
-def _returns(events: pl.LazyFrame, total: int) -> list[str]:
-    """Name quantities below nothing, which tills and shops write for what came back."""
-    if "quantity" not in events.collect_schema():
-        return []
-    odd = events.filter(pl.col("quantity") < 0)
-    count = int(odd.select(pl.len()).collect(engine="streaming").item())
+def returned(events: pl.LazyFrame, count: int, total: int) -> list[str]:
+    """Name quantities below nothing, `count` of them, which tills and shops write for what came back."""
     if not count:
         return []
+    odd = events.filter(pl.col("quantity") < 0)
     file, row = odd.select(pl.col(FILE).cast(pl.String), ROW).head(1).collect().row(0)
     return [
         f"{count:,} of {total:,} events have a quantity below 0, e.g. {file} row {row}: returns? They count "
@@ -82,7 +79,6 @@ def suspicious_events(events: pl.LazyFrame, total: int, has_time: bool) -> list[
         One line per finding, with an example or what to set.
     """
     found = [*_odd_times(events, total), *_burst(events, total)] if has_time else []
-    found += _returns(events, total)
     per_user = events.group_by(schema.USER_ID).len().sort("len", descending=True)
     users, most, user = per_user.select(
         pl.len().alias("users"), pl.col("len").first(), pl.col(schema.USER_ID).first()

@@ -9,13 +9,11 @@ https://experienceleague.adobe.com/docs/commerce-admin/systems/data-transfer/dat
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import polars as pl
 
-from conf.errors import InputError
 from conf.schema import DataConfig
 from features import schema
+from features.platforms.exports import read_exports
 from features.platforms.parts import (
     LINE_ID,
     LINE_NAME,
@@ -27,8 +25,8 @@ from features.platforms.parts import (
     ids_by_line,
     make_once,
 )
-from features.readers import RawTable, readable, scan_table
-from features.sources import Sources, text_options
+from features.readers import RawTable
+from features.sources import Sources
 
 _TEXTS = ("title", "categories", "attributes", "short_description", "description")
 _SHARED = ("categories", "short_description", "description", "image")
@@ -119,22 +117,9 @@ def read_magento(config: DataConfig) -> Sources:
     Raises:
         InputError: missing files, or files that are no such tables.
     """
-    if config.items is None:
-        raise InputError("data=magento: set data.items=catalog_product.csv and data.events=order_lines.csv")
-    products = scan_table(config.items, "data.items", text_options(config, "items"))
-    dropped: dict[str, int] = {}
-    with readable(products.name):
-        items = _products(products, dropped)
-    events = None
-    raw_events: list[str] = []
-    if config.events is not None:
-        orders = scan_table(config.events, "data.events", text_options(config, "events"))
-        with readable(orders.name):
-            lines = _lines(orders, items, config, dropped).drop(LINE_ID, LINE_NAME)
-        events = replace(orders, frame=lines)
-        made = {schema.USER_ID, schema.ITEM_ID, schema.TIMESTAMP, "session_id", "quantity", "value"}
-        raw_events = [name for name in orders.columns if name not in made]
+    read = read_exports(config, ("catalog_product.csv", "order_lines.csv"), _products, _lines)
+    made = {schema.USER_ID, schema.ITEM_ID, schema.TIMESTAMP, "session_id", "quantity", "value"}
+    raw_events = [] if read.orders is None else [name for name in read.orders.columns if name not in made]
     of_items = {schema.ITEM_ID, "title", "product", "price", "in_stock", "image", "attributes", *_SHARED}
-    raw_items = [name for name in products.columns if name not in of_items]
-    catalogue = replace(products, frame=items.drop(LINE_NAME).lazy(), untyped=False)
-    return finish(config, catalogue, events, (raw_items, raw_events), _TEXTS, dropped)
+    raw_items = [name for name in read.products.columns if name not in of_items]
+    return finish(config, read.catalogue(), read.events, (raw_items, raw_events), _TEXTS, read.dropped)

@@ -11,13 +11,11 @@ https://help.shopify.com/en/manual/fulfillment/managing-orders/exporting-orders
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import polars as pl
 
-from conf.errors import InputError
 from conf.schema import DataConfig
 from features import schema
+from features.platforms.exports import read_exports
 from features.platforms.parts import (
     LINE_ID,
     LINE_NAME,
@@ -31,8 +29,8 @@ from features.platforms.parts import (
     make_once,
     named_values,
 )
-from features.readers import RawTable, readable, scan_table
-from features.sources import Sources, text_options
+from features.readers import RawTable
+from features.sources import Sources
 
 _TEXTS = ("title", "brand", "product_type", "options", "category", "tags", "description")
 _NO_OPTION = ("Default Title",)
@@ -124,19 +122,8 @@ def read_shopify(config: DataConfig) -> Sources:
     Raises:
         InputError: missing files, or files that are no such exports.
     """
-    if config.items is None:
-        raise InputError("data=shopify: set data.items=products_export.csv and data.events=orders_export.csv")
-    products = scan_table(config.items, "data.items", text_options(config, "items"))
-    dropped: dict[str, int] = {}
-    with readable(products.name):
-        items = _products(products, dropped)
-    events = None
-    raw_events: list[str] = []
-    if config.events is not None:
-        orders = scan_table(config.events, "data.events", text_options(config, "events"))
-        raw_events = orders.columns
-        with readable(orders.name):
-            lines = _lines(orders, items, config, dropped).drop(LINE_ID, LINE_NAME)
-        events = replace(orders, frame=lines)
-    catalogue = replace(products, frame=items.drop(LINE_NAME).lazy(), untyped=False)
-    return finish(config, catalogue, events, (products.columns, raw_events), _TEXTS, dropped)
+    read = read_exports(config, ("products_export.csv", "orders_export.csv"), _products, _lines)
+    raw_events = [] if read.orders is None else read.orders.columns
+    return finish(
+        config, read.catalogue(), read.events, (read.products.columns, raw_events), _TEXTS, read.dropped
+    )

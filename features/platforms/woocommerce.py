@@ -13,13 +13,11 @@ https://github.com/woocommerce/woocommerce/wiki/Product-CSV-Import-Schema
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import polars as pl
 
-from conf.errors import InputError
 from conf.schema import DataConfig
 from features import schema
+from features.platforms.exports import read_exports
 from features.platforms.parts import (
     LINE_ID,
     LINE_NAME,
@@ -32,8 +30,8 @@ from features.platforms.parts import (
     make_once,
     named_values,
 )
-from features.readers import RawTable, readable, scan_table
-from features.sources import Sources, text_options
+from features.readers import RawTable
+from features.sources import Sources
 
 _TEXTS = ("title", "brand", "categories", "attributes", "tags", "short_description", "description")
 _SHARED = ("brand", "categories", "tags", "short_description", "description", "image")
@@ -190,22 +188,10 @@ def read_woocommerce(config: DataConfig) -> Sources:
     Raises:
         InputError: missing files, or files that are no such exports.
     """
-    if config.items is None:
-        raise InputError("data=woocommerce: set data.items=wc-product-export.csv and data.events=orders.csv")
-    products = scan_table(config.items, "data.items", text_options(config, "items"))
-    dropped: dict[str, int] = {}
-    with readable(products.name):
-        items = _products(products, dropped)
-    events = None
-    raw_events: list[str] = []
-    if config.events is not None:
-        orders = scan_table(config.events, "data.events", text_options(config, "events"))
-        raw_events = orders.columns
-        with readable(orders.name):
-            lines = _lines(orders, items, config, dropped).drop(LINE_ID, LINE_NAME)
-        events = replace(orders, frame=lines)
+    read = read_exports(config, ("wc-product-export.csv", "orders.csv"), _products, _lines)
     private = [
-        c for c in ("__sku", "__id", "__parent", "__variation", "__variable", "__product") if c in items
+        c for c in ("__sku", "__id", "__parent", "__variation", "__variable", "__product") if c in read.items
     ]
-    catalogue = replace(products, frame=items.drop(LINE_NAME, *private).lazy(), untyped=False)
-    return finish(config, catalogue, events, (products.columns, raw_events), _TEXTS, dropped)
+    raw_events = [] if read.orders is None else read.orders.columns
+    raw = (read.products.columns, raw_events)
+    return finish(config, read.catalogue(*private), read.events, raw, _TEXTS, read.dropped)

@@ -1,0 +1,70 @@
+"""The two files that a shop exports: its products, and the lines of its orders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import polars as pl
+
+from conf.errors import InputError
+from conf.schema import DataConfig
+from features.platforms.parts import LINE_ID, LINE_NAME
+from features.readers import RawTable, readable, scan_table
+from features.sources import text_options
+
+ReadProducts: TypeAlias = Callable[[RawTable, dict[str, int]], pl.DataFrame]
+"""Makes the catalogue of a products export; counts what it leaves out by reason."""
+ReadLines: TypeAlias = Callable[[RawTable, pl.DataFrame, DataConfig, dict[str, int]], pl.LazyFrame]
+"""Makes events of an orders export, given the catalogue."""
+
+
+@dataclass(frozen=True)
+class Exports:
+    """What was read of both files."""
+
+    products: RawTable
+    """The products export as it is."""
+    items: pl.DataFrame
+    """The catalogue, with what lines are joined by."""
+    orders: RawTable | None
+    """The orders export as it is; None where none is named."""
+    events: RawTable | None
+    """Its lines as events."""
+    dropped: dict[str, int]
+    """Rows that were left out on purpose, by reason."""
+
+    def catalogue(self, *helpers: str) -> RawTable:
+        """Return the items without the columns that lines are joined by."""
+        frame = self.items.drop(LINE_NAME, *helpers).lazy()
+        return replace(self.products, frame=frame, untyped=False)
+
+
+def read_exports(
+    config: DataConfig, usual: tuple[str, str], read_products: ReadProducts, read_lines: ReadLines
+) -> Exports:
+    """Read a shop's products and, if they are named, the lines of its orders.
+
+    Args:
+        config: the settings.
+        usual: what the two files are usually called, for the message.
+        read_products: makes the catalogue.
+        read_lines: makes events.
+
+    Raises:
+        InputError: missing files, or files that are no such exports.
+    """
+    if config.items is None:
+        items, events = usual
+        raise InputError(f"data={config.adapter.value}: set data.items={items} and data.events={events}")
+    products = scan_table(config.items, "data.items", text_options(config, "items"))
+    dropped: dict[str, int] = {}
+    with readable(products.name):
+        catalogue = read_products(products, dropped)
+    if config.events is None:
+        return Exports(products, catalogue, None, None, dropped)
+    orders = scan_table(config.events, "data.events", text_options(config, "events"))
+    with readable(orders.name):
+        lines = read_lines(orders, catalogue, config, dropped).drop(LINE_ID, LINE_NAME)
+    return Exports(products, catalogue, orders, replace(orders, frame=lines), dropped)

@@ -39,7 +39,7 @@ install: $(VENV)/.installed ## Create .venv with a working .venv/bin/shelfwise, 
 
 install-dev: $(VENV)/.installed-dev ## The same plus test and lint tools
 
-demo: install ## From real purchases to a running server that shows what it can do (at most 6 minutes on 2 cores)
+demo: install ## From real purchases to a running server that shows what it can do (4 minutes on 2 cores)
 	@echo "== training on a year of a gift shop's invoices"
 	$(BIN)/shelfwise run $(RETAIL) data.events=examples/data/online_retail.parquet experiment=demo work_dir=work/demo
 	@echo "== asking a running server"
@@ -52,7 +52,7 @@ taste: install ## The same in two minutes on a shop of 300 items: what happens, 
 	$(BIN)/shelfwise run $(RETAIL) data.events=work/taste/invoice_lines.parquet experiment=taste work_dir=work/taste
 	@echo "== asking a running server"
 	$(BIN)/shelfwise demo work_dir=work/taste 'scenes=[shoppers,product,erasure]' shoppers=1
-	@echo "A taste of a tiny shop: its numbers say nothing about quality. The real thing, in six minutes: make demo"
+	@echo "A taste of a tiny shop: its numbers say nothing about quality. The real thing, in four minutes: make demo"
 
 test: install-dev ## The whole test suite (at most 10 minutes)
 	$(BIN)/python -m pytest

@@ -18,10 +18,10 @@ from ranking.filters import AttributeKind, MaskCache
 from ranking.item_order import ItemOrder
 from ranking.requests import History, Request
 from ranking.value_codes import ValueCodes
-from serving import paging
 from serving.batching import Batcher
 from serving.event_follower import EventFollower
 from serving.follower import ItemFollower
+from serving.item_cards import ItemCards
 from serving.item_changes import ItemChanges
 from serving.metrics import Metrics, QueueMetrics
 from serving.model import (
@@ -35,9 +35,9 @@ from serving.model import (
 from serving.pressure import WaitLimits
 from serving.problems import starting
 from serving.run_jobs import run_jobs
+from serving.shown_items import ShownItems
 from serving.telemetry import RECORD, Stage, Timeline
 from serving.threads import limit_threads
-from serving.translation import ItemCards
 from serving.user_state import UserState
 
 _LOG = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Served:
 
     model: Model
     cards: ItemCards
-    shown: paging.ShownItems
+    shown: ShownItems
     masks: MaskCache
     order: ItemOrder
     """The items in the order of their ids."""
@@ -76,7 +76,7 @@ class Served:
         return cls(
             model=model,
             cards=ItemCards(model.catalogue),
-            shown=paging.ShownItems(model.catalogue),
+            shown=ShownItems(model.catalogue),
             masks=MaskCache(),
             order=ItemOrder(),
             codes=ValueCodes(),

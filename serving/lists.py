@@ -26,6 +26,7 @@ from serving.problems import Problem, invalid
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.recall import Recall, Recalled
 from serving.selection import Selection
+from serving.shown_items import HashArray, id_hash
 from serving.surfaces import Surfaces
 from serving.telemetry import note
 from serving.translation import SessionEvents, degradation, merge_history, session_events
@@ -233,7 +234,7 @@ class Lists:
         excluded = served.model.catalogue.rows(wish.excluded)
         return Prepared(served, wish, allowed, excluded, rules, unknown)
 
-    def request(self, prepared: Prepared, shopper: Shopper, now_us: int, shown: paging.HashArray) -> Request:
+    def request(self, prepared: Prepared, shopper: Shopper, now_us: int, shown: HashArray) -> Request:
         """Return the question to the model for one shopper and page."""
         served, wish, rules = prepared.served, prepared.wish, prepared.rules
         seen = _rows_of(served, shown)
@@ -282,7 +283,7 @@ class Lists:
         return Recommendation(items[:size], answer.degradation), len(items) > size
 
     async def _page(
-        self, served: Served, job: RecommendJob, shopper: Shopper, identity: bytes, shown: paging.HashArray
+        self, served: Served, job: RecommendJob, shopper: Shopper, identity: bytes, shown: HashArray
     ) -> Page:
         """Have a page made, with the token of the next one."""
         answer, more = await self.make(served, job)
@@ -317,7 +318,7 @@ def _circumstances(session: pb.SessionContext) -> tuple[str, int | None]:
     return device, validation.hour("session.hour", session.hour) if session.HasField("hour") else None
 
 
-def _rows_of(served: Served, shown: paging.HashArray) -> IntArray:
+def _rows_of(served: Served, shown: HashArray) -> IntArray:
     """Return the rows of the items on other pages."""
     if len(shown) == 0:
         return _NO_ROWS
@@ -331,12 +332,12 @@ def _union(*rows: IntArray) -> IntArray:
     return np.unique(np.concatenate(some)) if some else rows[0]
 
 
-def _next_token(served: Served, identity: bytes, shown: paging.HashArray, rows: Sequence[int]) -> str:
+def _next_token(served: Served, identity: bytes, shown: HashArray, rows: Sequence[int]) -> str:
     """Return the token after these rows; empty when there are none, because the list ends here."""
     if not rows:
         return ""
     ids = served.model.catalogue.ids
-    hashes = np.array([paging.id_hash(ids[row]) for row in rows], dtype=np.uint32)
+    hashes = np.array([id_hash(ids[row]) for row in rows], dtype=np.uint32)
     return paging.encode(identity, np.concatenate([shown, hashes]))
 
 

@@ -127,11 +127,3 @@ def read_mask(mask: FieldMask, item: type[Message]) -> frozenset[str] | None:
             message = f"no field '{path[:64]}'{closest(path[:64], known)}; fields: {', '.join(known)}"
             raise invalid("read_mask", message)
     return frozenset(mask.paths)
-
-
-def keep_fields(message: Message, fields: frozenset[str] | None) -> None:
-    """Clear every field that the read mask leaves out."""
-    if fields is not None:
-        for field in message.DESCRIPTOR.fields:
-            if field.name not in fields:
-                message.ClearField(field.name)

@@ -24,6 +24,7 @@ from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.queries import Event, Item, RecommendQuery, SearchQuery, SimilarQuery
 from serving.results import ServiceError
 from serving.service import SERVICE_NAME
+from serving.shown_items import id_hash
 from tests.faults.conftest import Processes
 from tests.faults.server_process import ServerProcess
 from tests.serving.conftest import Harness
@@ -125,7 +126,7 @@ def test_forged_and_garbled_page_tokens(server: Harness) -> None:
         assert reason(other) == "PAGE_TOKEN_MISMATCH"
 
     # Who makes a token of his own, which is no secret, can only leave items out of his own list.
-    body = b"\x01" + paging.fingerprint(request) + np.array([paging.id_hash("i29")], dtype="<u4").tobytes()
+    body = b"\x01" + paging.fingerprint(request) + np.array([id_hash("i29")], dtype="<u4").tobytes()
     checksum = hashlib.blake2b(body, digest_size=8, person=b"page token").digest()
     forged = base64.urlsafe_b64encode(body + checksum).decode().rstrip("=")
     page = server.stub.Recommend(

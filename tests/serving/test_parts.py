@@ -16,13 +16,15 @@ from features.dataset import Catalogue
 from ranking.live_catalogue import LiveCatalogue
 from ranking.requests import History, Reason, Recommendation, Recommended, Request
 from serving import paging
+from serving.item_cards import ItemCards
 from serving.model import Job, Neighbours, RecommendJob, SimilarJob
 from serving.problems import Problem
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.run_jobs import run_jobs
 from serving.service import SERVICE_NAME
+from serving.shown_items import ShownItems, id_hash
 from serving.telemetry import Timeline
-from serving.translation import ItemCards, SessionEvents, degradation, merge_history
+from serving.translation import SessionEvents, degradation, merge_history
 from serving.user_state import MICROS, PastEvent
 from serving.validation import micros, page_size
 from tests.serving.fake_bundle import ITEMS, POISON, SLOW, FakeBundle
@@ -52,21 +54,21 @@ def test_paging_ends_at_its_limit_and_tokens_stay_small() -> None:
 def test_shown_items_are_found_under_another_row_order() -> None:
     rows = list(range(50))
     ids = [f"item-{r}" for r in rows]
-    hashes = np.array([paging.id_hash(i) for i in ("item-3", "item-49", "gone")], dtype=np.uint32)
+    hashes = np.array([id_hash(i) for i in ("item-3", "item-49", "gone")], dtype=np.uint32)
     for order in (rows, rows[::-1]):
         frame = pl.DataFrame({"item_id": [ids[r] for r in order], "item_text": ["x"] * 50})
         catalogue = LiveCatalogue(Catalogue(frame))
-        found = paging.ShownItems(catalogue).rows(hashes)
+        found = ShownItems(catalogue).rows(hashes)
         assert sorted(catalogue.ids[r] for r in found) == ["item-3", "item-49"]
-    assert paging.ShownItems(catalogue).rows(np.zeros(0, dtype=np.uint32)).tolist() == []
+    assert ShownItems(catalogue).rows(np.zeros(0, dtype=np.uint32)).tolist() == []
 
 
 def test_ids_that_share_a_hash_are_all_found() -> None:
     # "plumless" and "buckeroo" are a known CRC-32 collision
     frame = pl.DataFrame({"item_id": ["plumless", "other", "buckeroo"], "item_text": ["x"] * 3})
     catalogue = LiveCatalogue(Catalogue(frame))
-    hashes = np.array([paging.id_hash("plumless")], dtype=np.uint32)
-    assert sorted(paging.ShownItems(catalogue).rows(hashes).tolist()) == [0, 2]
+    hashes = np.array([id_hash("plumless")], dtype=np.uint32)
+    assert sorted(ShownItems(catalogue).rows(hashes).tolist()) == [0, 2]
 
 
 def test_fingerprints_ignore_page_size_and_token_only() -> None:

@@ -61,37 +61,37 @@ def _prepare(config: Any) -> None:  # noqa: ANN401 - the command's root config
 
 
 def _train_encoder(config: Any) -> None:  # noqa: ANN401
-    from encoders.train import train_encoder
+    from encoders.training.train import train_encoder
 
     train_encoder(config, CONSOLE)
 
 
 def _train_ranker(config: Any) -> None:  # noqa: ANN401
-    from ranking.train import train_ranker
+    from ranking.training.train import train_ranker
 
     train_ranker(config, CONSOLE)
 
 
 def _refit(config: Any) -> None:  # noqa: ANN401
-    from ranking.refit import refit
+    from ranking.pipeline.refit import refit
 
     refit(config, CONSOLE)
 
 
 def _publish(config: Any) -> None:  # noqa: ANN401
-    from ranking.publish import publish
+    from ranking.pipeline.publish import publish
 
     publish(config, CONSOLE)
 
 
 def _evaluate(config: Any) -> None:  # noqa: ANN401
-    from ranking.pipeline import evaluate
+    from ranking.pipeline.run import evaluate
 
     evaluate(config, CONSOLE)
 
 
 def _run(config: Any) -> float | None:  # noqa: ANN401
-    from ranking.pipeline import run
+    from ranking.pipeline.run import run
 
     return run(config, CONSOLE)
 
@@ -110,13 +110,13 @@ def _serve(config: Any) -> None:  # noqa: ANN401
 
 
 def _recommend(config: Any) -> None:  # noqa: ANN401
-    from serving.terminal import recommend
+    from serving.cli.recommend import recommend
 
     recommend(config, CONSOLE)
 
 
 def _recommend_batch(config: Any) -> None:  # noqa: ANN401
-    from serving.campaign import recommend_batch
+    from serving.cli.recommend_batch import recommend_batch
 
     recommend_batch(config, CONSOLE)
 
@@ -124,7 +124,7 @@ def _recommend_batch(config: Any) -> None:  # noqa: ANN401
 def _create_key(config: Any) -> None:  # noqa: ANN401
     from pathlib import Path
 
-    from serving.keys import create_key
+    from serving.transport.api_keys import create_key
 
     path = Path(config.keys)
     secret = create_key(path, config.name, config.scopes, config.requests_per_second, config.burst)
@@ -135,19 +135,19 @@ def _create_key(config: Any) -> None:  # noqa: ANN401
 
 
 def _export(config: Any) -> None:  # noqa: ANN401
-    from ranking.export import export
+    from ranking.bundle.export import export
 
     export(config, CONSOLE)
 
 
 def _export_events(config: Any) -> None:  # noqa: ANN401
-    from serving.export_events import export_events
+    from serving.cli.export_events import export_events
 
     export_events(config, CONSOLE)
 
 
 def _demo(config: Any) -> None:  # noqa: ANN401
-    from serving.demo import demo
+    from serving.cli.demo import demo
 
     demo(config, CONSOLE)
 
@@ -155,7 +155,7 @@ def _demo(config: Any) -> None:  # noqa: ANN401
 def _rollback(config: Any) -> None:  # noqa: ANN401
     from pathlib import Path
 
-    from ranking.store import roll_back
+    from ranking.bundle.store import roll_back
 
     version = roll_back(Path(config.artifacts), config.version)
     CONSOLE.print(f"current is {version}; running servers go over to it", soft_wrap=True)
@@ -208,7 +208,7 @@ def execute(command: str, config: Any) -> float | None:  # noqa: ANN401
 
             faiss.omp_set_num_threads(threads)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and hasattr(config, "devices"):
-        from encoders.launch import lead
+        from encoders.training.launch import lead
 
         return lead(lambda: COMMANDS[command](config), config.devices)
     return COMMANDS[command](config)

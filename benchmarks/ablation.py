@@ -32,13 +32,13 @@ from benchmarks.runs import Run, finished, merge_overrides, put_section, run_onc
 from conf.compose import compose_command
 from conf.errors import InputError
 from conf.schema import PipelineConfig
-from features.dataset import IntArray, load_dataset
-from features.splits import Queries, make_split
-from features.stages import write_atomically
-from ranking.evaluation import sample_queries
-from ranking.metrics import ValueArray
-from ranking.significance import paired_test
-from ranking.stages import HEADLINE, ranked_values
+from features.data.dataset import IntArray, load_dataset
+from features.data.pipeline_step import write_atomically
+from features.data.splits import Queries, make_split
+from ranking.evaluation.evaluation import sample_queries
+from ranking.evaluation.metrics import ValueArray
+from ranking.evaluation.significance import paired_test
+from ranking.evaluation.stage_recall import HEADLINE, ranked_values
 
 BASE = "base"
 METRICS = ("recall@10", "ndcg@10")

@@ -30,17 +30,11 @@ from torch import nn
 
 from conf.encoders import Precision, TextEncoderConfig
 from encoders.device import resolve_device
-from encoders.embedding import embed_texts
-from encoders.frozen_text_encoder import (
-    CPU_TOKENS,
-    GPU_TOKENS,
-    PackedLinear,
-    can_pack,
-    native_bf16,
-)
-from encoders.text_encoder import TextEncoder, bundled_model_path, load_text_encoder
-from encoders.tokens import TokenArray
-from features.dataset import FloatArray
+from encoders.text.compiled_text_encoder import CPU_TOKENS, GPU_TOKENS, PackedLinear, can_pack, native_bf16
+from encoders.text.embedding import embed_texts
+from encoders.text.text_encoder import TextEncoder, bundled_model_path, load_text_encoder
+from encoders.text.tokens import TokenArray
+from features.data.dataset import FloatArray
 
 OTHER = "sentence-transformers"
 WORDS = (

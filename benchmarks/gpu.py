@@ -30,8 +30,8 @@ from rich.table import Table
 from benchmarks.gpu_parts import PARTS, Settings, Sizes
 from benchmarks.gpu_usage import gpu_usage
 from conf.compose import compose_command
+from features.data.pipeline_step import write_atomically
 from features.prepare import prepare
-from features.stages import write_atomically
 
 CONSOLE: Final = Console()
 CPU: Final = "cpu"

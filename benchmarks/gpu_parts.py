@@ -30,21 +30,21 @@ from conf.compose import compose_command
 from conf.schema import PipelineConfig
 from encoders.contexts import ContextBatch
 from encoders.device import resolve_device
-from encoders.embedding import embed_texts
-from encoders.fitting import MONITORED, fit
-from encoders.item_texts import ItemTexts
-from encoders.precision import EMBEDDING, TRAINING, Precisions, choose_precision
-from encoders.stage_one import StageOne
-from encoders.text_encoder import TextEncoder, load_text_encoder
-from encoders.tokens import TokenArray
-from encoders.train import text_contexts, train_towers, try_split
-from encoders.tuning import choose_trainable
-from features.candidates import feature_names
-from features.dataset import Dataset, FloatArray, load_dataset
-from features.splits import Split
-from features.text import TextTemplate, render_parts
-from ranking.examples import Examples
-from ranking.train import fit_ranker
+from encoders.text.embedding import embed_texts
+from encoders.text.item_texts import ItemTexts
+from encoders.text.precision import EMBEDDING, TRAINING, Precisions, choose_precision
+from encoders.text.text_encoder import TextEncoder, load_text_encoder
+from encoders.text.tokens import TokenArray
+from encoders.text.trainable import choose_trainable
+from encoders.training.fitting import MONITORED, fit
+from encoders.training.stage_one import StageOne
+from encoders.training.train import text_contexts, train_towers, try_split
+from features.candidates.features import feature_names
+from features.data.dataset import Dataset, FloatArray, load_dataset
+from features.data.splits import Split
+from features.text.item_text import TextTemplate, render_parts
+from ranking.training.examples import Examples
+from ranking.training.train import fit_ranker
 
 CONSOLE: Final = Console(file=sys.stderr)
 VECTORS: Final = "gpu_vectors.npy"

@@ -25,13 +25,13 @@ from rich.table import Table
 
 from benchmarks.serving_bundles import END, KINDS, generated_store
 from conf.serving import RedisConfig
-from ranking.bundle import HISTORIES, load_bundle
-from ranking.live_items import LiveItems
-from ranking.recorded_events import RecordedEvent
-from ranking.requests import History, Request
-from serving.event_follower import CHUNK, START_CHUNK
+from ranking.bundle.bundle import HISTORIES, load_bundle
+from ranking.live.recorded_events import RecordedEvent
+from ranking.live.updates import LiveItems
+from ranking.types import History, Request
+from serving.model.event_updater import CHUNK, START_CHUNK
+from serving.state.contracts.user_state import MICROS, NewEvent
 from serving.stores import open_stores
-from serving.user_state import MICROS, NewEvent
 
 EVENTS: Final = 20_000
 ROOM: Final = 1000

@@ -37,9 +37,9 @@ from benchmarks.serving import running
 from benchmarks.storefront import copy_of, opened
 from benchmarks.storefront_table import cells, header, markdown, print_rows, read_result, trials, write_result
 from conf.errors import InputError
-from features import schema
-from features.stages import write_atomically
-from ranking.publish import ARTIFACTS
+from features.data import schema
+from features.data.pipeline_step import write_atomically
+from ranking.pipeline.publish import ARTIFACTS
 
 CONSOLE: Final = Console()
 AS_SERVED: Final = "as served"

@@ -22,16 +22,16 @@ from rich.table import Table
 from conf.compose import compose_command
 from conf.errors import InputError
 from conf.schema import PipelineConfig
-from encoders.train import ENCODER_FOLDER, TEXT_VECTORS, try_split
-from features.dataset import BoolArray, FloatArray, load_dataset
-from features.splits import exclude_seen
-from features.training_windows import Cut
-from ranking.examples import Examples, collect
-from ranking.fit_novelty import fit_novelty
-from ranking.novelty import PLACES, Novelty
-from ranking.ranker_module import raw_logits
-from ranking.refit import chosen_models
-from ranking.train import build_recommender
+from encoders.training.train import ENCODER_FOLDER, TEXT_VECTORS, try_split
+from features.data.dataset import BoolArray, FloatArray, load_dataset
+from features.data.splits import exclude_seen
+from features.data.training_windows import Cut
+from ranking.pipeline.refit import chosen_models
+from ranking.scoring.novelty import PLACES, Novelty
+from ranking.training.examples import Examples, collect
+from ranking.training.fit_novelty import fit_novelty
+from ranking.training.ranker_module import raw_logits
+from ranking.training.train import build_recommender
 
 BUDGETS: Final = (0.0, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05)
 FILE: Final = "novelty.json"

@@ -21,12 +21,12 @@ from rich.table import Table
 from conf.compose import compose_command
 from conf.errors import InputError
 from conf.schema import LIST_DEPTH, PipelineConfig, SplitKind
-from encoders.train import try_split
-from features.dataset import Dataset, IntArray, LongArray, load_dataset
-from features.splits import Queries, exclude_seen, ragged_ranges
-from ranking.baseline_lists import prefix_positions
-from ranking.evaluation import sample_queries
-from ranking.metrics import means, ranking_metrics
+from encoders.training.train import try_split
+from features.data.dataset import Dataset, IntArray, LongArray, load_dataset
+from features.data.splits import Queries, exclude_seen, ragged_ranges
+from ranking.baselines.lists import prefix_positions
+from ranking.evaluation.evaluation import sample_queries
+from ranking.evaluation.metrics import means, ranking_metrics
 
 HERE = Path(__file__).parent
 KS = (10, 20)

@@ -7,8 +7,8 @@ from typing import Final
 
 import grpc
 
-from serving.client import Client, Request, Response
-from serving.results import ServiceError
+from serving.client.client import Client, Request, Response
+from serving.client.results import ServiceError
 
 ATTEMPTS: Final = 40
 _PAUSE: Final = 0.25

@@ -22,13 +22,13 @@ from rich.table import Table
 from conf.compose import compose_command
 from conf.errors import InputError
 from conf.schema import PipelineConfig
-from encoders.train import try_split
-from features.dataset import load_dataset
-from ranking.examples import Examples, ndcg_of_scores
-from ranking.ranker import Ranker
-from ranking.ranker_module import raw_logits
-from ranking.significance import paired_test
-from ranking.train import RANKER_FOLDER, collect_examples
+from encoders.training.train import try_split
+from features.data.dataset import load_dataset
+from ranking.evaluation.significance import paired_test
+from ranking.scoring.ranker import Ranker
+from ranking.training.examples import Examples, ndcg_of_scores
+from ranking.training.ranker_module import raw_logits
+from ranking.training.train import RANKER_FOLDER, collect_examples
 
 ROUNDS = 500
 PATIENCE = 30

@@ -11,10 +11,10 @@ from typing import Any, Final, Protocol
 import numpy as np
 import polars as pl
 
-from features import schema
-from serving.client import Client
-from serving.queries import Event, Item, RecommendQuery
-from serving.results import Reject
+from features.data import schema
+from serving.client.client import Client
+from serving.client.queries import Event, Item, RecommendQuery
+from serving.client.results import Reject
 
 DAY: Final = 86_400
 DEPTH: Final = 20

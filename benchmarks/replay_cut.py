@@ -11,9 +11,9 @@ from typing import Any, Final
 import polars as pl
 
 from conf.errors import InputError
-from features import schema
+from features.data import schema
+from features.data.pipeline_step import write_atomically
 from features.prepare import DATASET_FOLDER
-from features.stages import write_atomically
 
 WEEK: Final = 7 * 86_400
 TRAINED_ITEMS: Final = "items.parquet"

@@ -24,7 +24,7 @@ from rich.markdown import Markdown
 from benchmarks.runs import Run, merge_overrides, put_section, run_once, shown_command
 from benchmarks.spread import summarise
 from conf.errors import InputError, closest
-from features.stages import write_atomically
+from features.data.pipeline_step import write_atomically
 
 BASELINES = (
     "evaluation.baselines=[popularity,recent_popularity,own_repeats,item_knn,graph_text,ease,als,frozen_text,"

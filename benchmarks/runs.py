@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from conf.errors import InputError
-from features.stages import write_atomically
+from features.data.pipeline_step import write_atomically
 
 RECORD = "run.json"
 LOG = "run.log"

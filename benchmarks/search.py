@@ -23,11 +23,11 @@ from rich.table import Table
 
 from conf.schema import IndexConfig
 from encoders.device import describe_device, resolve_device
-from features.dataset import BoolArray, FloatArray, IntArray
-from ranking.assemble import unit
-from ranking.index import VectorIndex
-from ranking.indexes import build_index
-from ranking.searches import QueryGroup
+from features.data.dataset import BoolArray, FloatArray, IntArray
+from ranking.assembly import unit
+from ranking.retrieval.faiss_index import VectorIndex
+from ranking.retrieval.index_choice import build_index
+from ranking.retrieval.searcher import QueryGroup
 
 BATCHES: Final = (1, 32, 256)
 CLUSTERS: Final = 1000

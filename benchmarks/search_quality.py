@@ -28,16 +28,16 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.serving import running
-from features import schema
-from features.dataset import Catalogue
-from features.stages import write_atomically
-from features.titles import title_column
-from features.words import words
-from ranking.bundle import HISTORIES
-from ranking.catalogue_file import read_catalogue
-from ranking.store import MANIFEST, VERSIONS, current_version
-from serving.client import Client
-from serving.queries import RecommendQuery, SearchQuery
+from features.data import schema
+from features.data.dataset import Catalogue
+from features.data.pipeline_step import write_atomically
+from features.text.titles import title_column
+from features.text.words import words
+from ranking.bundle.bundle import HISTORIES
+from ranking.bundle.catalogue_file import read_catalogue
+from ranking.bundle.store import MANIFEST, VERSIONS, current_version
+from serving.client.client import Client
+from serving.client.queries import RecommendQuery, SearchQuery
 
 FIRST: Final = 10
 """Places that are looked at."""

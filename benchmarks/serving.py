@@ -30,8 +30,8 @@ from rich.table import Table
 
 from benchmarks.serving_bundles import USERS, GeneratedStore, generated_store
 from benchmarks.serving_load import RECOMMEND, Load, prepared_requests
-from features.stages import write_atomically
-from ranking.store import CURRENT
+from features.data.pipeline_step import write_atomically
+from ranking.bundle.store import CURRENT
 
 CALLERS: Final = (1, 8, 32)
 SCENARIOS: Final = ("churn", "freshness", "overload")

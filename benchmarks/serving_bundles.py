@@ -19,25 +19,25 @@ import polars as pl
 
 from conf.encoders import Precision
 from conf.schema import CandidateConfig, IndexConfig
-from encoders.affinity import Affinity
-from encoders.factors import Factors
-from encoders.item_tower import whitening
-from encoders.text_encoder import bundled_model_path
-from encoders.towers import Towers
-from features import schema
-from features.candidates import feature_names
-from features.dataset import Catalogue, Events, FloatArray, IntArray
-from features.demand import Demand
-from features.statistics import Neighbours, Statistics, attribute_codes
-from features.text import TextTemplate
-from ranking.assemble import item_arrays, sketch
-from ranking.bundle import HISTORIES, write_bundle
-from ranking.index import VectorIndex
-from ranking.ranker import Ranker
+from encoders.factors.affinity import Affinity
+from encoders.factors.co_purchase import Factors
+from encoders.text.text_encoder import bundled_model_path
+from encoders.towers.item_tower import whitening
+from encoders.towers.towers import Towers
+from features.candidates.features import feature_names
+from features.data import schema
+from features.data.dataset import Catalogue, Events, FloatArray, IntArray
+from features.data.demand import Demand
+from features.data.statistics import Neighbours, Statistics, attribute_codes
+from features.text.item_text import TextTemplate
+from ranking.assembly import item_arrays, sketch
+from ranking.bundle.bundle import HISTORIES, write_bundle
+from ranking.bundle.store import VERSIONS, publish_version
 from ranking.recommender import Recommender
-from ranking.requests import History, Request
-from ranking.sources import Limits
-from ranking.store import VERSIONS, publish_version
+from ranking.retrieval.faiss_index import VectorIndex
+from ranking.retrieval.sources import Limits
+from ranking.scoring.ranker import Ranker
+from ranking.types import History, Request
 
 KINDS: Final = ("purchase", "add_to_cart", "click")
 USERS: Final = 20_000

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import grpc
 
-from serving.event_loop import run_event_loop
+from serving.core.event_loop import run_event_loop
 
 
 class _Echo(grpc.GenericRpcHandler):

@@ -14,13 +14,13 @@ import grpc
 import polars as pl
 
 from benchmarks.patient import PatientClient
-from features import schema
-from ranking.bundle import HISTORIES
-from ranking.catalogue_file import CATALOG
-from ranking.store import CURRENT, VERSIONS, current_version
-from serving.client import Client
+from features.data import schema
+from ranking.bundle.bundle import HISTORIES
+from ranking.bundle.catalogue_file import CATALOG
+from ranking.bundle.store import CURRENT, VERSIONS, current_version
+from serving.client.client import Client
+from serving.client.queries import Event, Item
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
-from serving.queries import Event, Item
 
 TYPE: Final = "product_type"
 CATEGORY: Final = "product_category"

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from benchmarks.storefront import KOMBUCHA, OAT_DRINK, Row, Shop, place_of, share, shown_places
-from serving.queries import RecommendQuery, SearchQuery
-from serving.results import RecommendedItem
+from serving.client.queries import RecommendQuery, SearchQuery
+from serving.client.results import RecommendedItem
 
 TYPES, TITLES, INTENTS = 120, 100, 40
 """How many product types are searched for, exact titles, and product types as intents."""

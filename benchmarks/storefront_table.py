@@ -17,8 +17,8 @@ from benchmarks import storefront_lists as lists
 from benchmarks import storefront_search as search
 from benchmarks.storefront import NEW_ITEMS, Row, Shop, Trial
 from conf.errors import InputError
-from features.stages import write_atomically
-from serving.results import ServiceError
+from features.data.pipeline_step import write_atomically
+from serving.client.results import ServiceError
 
 TRIALS: Final[tuple[Trial, ...]] = (
     lists.new_items,

@@ -27,15 +27,15 @@ from benchmarks.ablation import BASE, folder_of, read_variations, show
 from benchmarks.runs import merge_overrides
 from conf.compose import compose_command
 from conf.schema import PipelineConfig
-from encoders.affinity import AFFINITY_FILE, Affinity
-from encoders.train import FROZEN_VECTORS, REPORT, TEXT_VECTORS, train_text_encoder
-from features.dataset import BoolArray, Dataset, FloatArray, load_dataset
+from encoders.factors.affinity import AFFINITY_FILE, Affinity
+from encoders.training.train import FROZEN_VECTORS, REPORT, TEXT_VECTORS, train_text_encoder
+from features.data.dataset import BoolArray, Dataset, FloatArray, load_dataset
+from features.data.pipeline_step import Stage, write_atomically
+from features.data.splits import Queries, Split, exclude_seen, make_split
 from features.prepare import prepare
-from features.splits import Queries, Split, exclude_seen, make_split
-from features.stages import Stage, write_atomically
-from ranking.cold import cold_parts
-from ranking.item_baselines import FrozenText
-from ranking.stages import HEADLINE, ranked_values
+from ranking.baselines.items import FrozenText
+from ranking.evaluation.cold_items import cold_parts
+from ranking.evaluation.stage_recall import HEADLINE, ranked_values
 
 RESULT = "result.json"
 UNTRAINED = "the encoder as it comes"

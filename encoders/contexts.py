@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from encoders.device import upload
-from features.dataset import Events, FloatArray, IntArray, LongArray
-from features.splits import ragged_ranges
+from features.data.dataset import Events, FloatArray, IntArray, LongArray
+from features.data.splits import ragged_ranges
 
 
 @dataclass(frozen=True)

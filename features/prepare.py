@@ -20,16 +20,16 @@ from rich.table import Table
 
 from conf.errors import InputError
 from conf.schema import DataConfig, PipelineConfig
-from features import rejects as why
-from features import schema
 from features.adapters import Sources, read_sources
-from features.content_hash import content_hash
-from features.conversions import discarding
-from features.ingest_events import EventTable, ingest_events, write_no_events
-from features.ingest_items import ItemTable, ingest_items
-from features.privacy import make_pseudonyms
-from features.samples import ColumnSample, sample_table
-from features.stages import plain
+from features.data import schema
+from features.data.content_hash import content_hash
+from features.data.pipeline_step import plain
+from features.files.conversions import discarding
+from features.ingest import rejects as why
+from features.ingest.events import EventTable, ingest_events, write_no_events
+from features.ingest.items import ItemTable, ingest_items
+from features.ingest.privacy import make_pseudonyms
+from features.ingest.samples import ColumnSample, sample_table
 
 FORMAT_VERSION = 1
 """Version of the dataset directory; readers refuse what they do not know."""

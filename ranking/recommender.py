@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from conf.schema import CandidateConfig
-from encoders.affinity import Affinity
-from encoders.factors import Factors
-from encoders.towers import Towers
-from features.candidates import (
+from encoders.factors.affinity import Affinity
+from encoders.factors.co_purchase import Factors
+from encoders.towers.towers import Towers
+from features.candidates.features import (
     Candidates,
     ItemArrays,
     UserVectors,
@@ -20,24 +20,24 @@ from features.candidates import (
     candidate_features,
     recency_weights,
 )
-from features.dataset import BoolArray, FloatArray, IntArray
-from features.histories import HistoryBatch, batch_histories
-from ranking.arrange import Place, arrange
-from ranking.assemble import unit
-from ranking.explain import Evidence, explain
-from ranking.fusion import merge
-from ranking.indexes import build_index
-from ranking.intent import fitting, with_intent
-from ranking.live_words import LiveWords
-from ranking.novelty import Novelty
-from ranking.ranker import Ranker
-from ranking.requests import Reason, Recommendation, Recommended, Request
-from ranking.rerank import POOL, best_first, diversify
-from ranking.rules import Pin, open_rows, pending, with_pins
-from ranking.searches import Searches
-from ranking.sources import CandidateSources, Limits, banned_keys, first_source
-from ranking.text_match import Asked, TextMatch, Usual
-from ranking.timing import timed
+from features.data.dataset import BoolArray, FloatArray, IntArray
+from features.data.histories import HistoryBatch, batch_histories
+from ranking.assembly import unit
+from ranking.reasons import Evidence, explain
+from ranking.rerank.mmr import POOL, best_first, diversify
+from ranking.rerank.rules import Pin, open_rows, pending, with_pins
+from ranking.rerank.slate import Place, arrange
+from ranking.retrieval.fusion import merge
+from ranking.retrieval.index_choice import build_index
+from ranking.retrieval.searcher import Searches
+from ranking.retrieval.sources import CandidateSources, Limits, banned_keys, first_source
+from ranking.scoring.intent import fitting, with_intent
+from ranking.scoring.novelty import Novelty
+from ranking.scoring.ranker import Ranker
+from ranking.stage_timing import timed
+from ranking.types import Reason, Recommendation, Recommended, Request
+from ranking.words.live_words import LiveWords
+from ranking.words.text_match import Asked, TextMatch, Usual
 
 BLOCK = 256
 """Queries scored together; bounds the memory of candidate features."""
@@ -107,7 +107,7 @@ class Recommender:
             usual: how alike texts are by chance; None works it out when it is asked for.
             kinds: names of the event kinds, for reasons; None says view and purchase.
             novelty: what may be added to the scores of items without behaviour; None adds nothing.
-            novelty_budget: of lists that ask for none, see `ranking.novelty`; 0 adds nothing.
+            novelty_budget: of lists that ask for none, see `ranking.scoring.novelty`; 0 adds nothing.
             unlearnt: [items] items without any event at training; None: those without any now.
 
         """

@@ -20,32 +20,32 @@ from rich.console import Console
 
 from conf.errors import InputError
 from conf.serving import ServeConfig
-from features.privacy import make_pseudonyms
-from ranking.store import VERSIONS, current_version, verify
-from serving import connections
-from serving.envelope import Envelope
-from serving.erasure import HistoriesCleaner
-from serving.event_loop import run_event_loop
-from serving.garbage import look_rarely
-from serving.gate import Gate
-from serving.host import ModelHost, Served
-from serving.keys import KeyRing
-from serving.logs import set_up
-from serving.metrics import Metrics, MetricsServer
-from serving.model import LiveModel, Model
-from serving.model_process import ElsewhereItems
-from serving.model_worker import Start
+from features.ingest.privacy import make_pseudonyms
+from ranking.bundle.store import VERSIONS, current_version, verify
+from serving.api.service import QUEUED, SERVICE_NAME, RecommendationService
+from serving.api.surfaces import Surfaces
+from serving.core.event_loop import run_event_loop
+from serving.core.garbage import look_rarely
+from serving.core.poller import Watch
+from serving.core.threads import list_threads
+from serving.model.host import ModelHost, Served
+from serving.model.interfaces import LiveModel, Model
+from serving.model.process.client import ElsewhereItems
+from serving.model.process.worker import Start
+from serving.model.reload import BundleWatcher, FailedReload
+from serving.observability.logs import set_up
+from serving.observability.metrics import Metrics, MetricsServer
+from serving.observability.tracing import Tracing, make_tracing
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
-from serving.reload import BundleWatcher, FailedReload
-from serving.service import QUEUED, SERVICE_NAME, RecommendationService
-from serving.state_health import StateHealth
+from serving.state.contracts.user_state import StateUnavailable, UserState
+from serving.state.erasure import HistoriesCleaner
+from serving.state.health import StateHealth
 from serving.stores import Stores, open_stores
-from serving.surfaces import Surfaces
-from serving.threads import list_threads
-from serving.tls import server_credentials
-from serving.tracing import Tracing, make_tracing
-from serving.user_state import StateUnavailable, UserState
-from serving.watch import Watch
+from serving.transport import channel_options
+from serving.transport.api_keys import KeyRing
+from serving.transport.auth import Gate
+from serving.transport.call_interceptor import Envelope
+from serving.transport.tls import server_credentials
 from serving.workers import worker_number
 
 HISTORIES_FILE: Final = "histories.parquet"
@@ -216,7 +216,7 @@ async def start(
             ("grpc.so_reuseport", 0 if worker is None else 1),
             ("grpc.max_receive_message_length", config.max_message_bytes),
             ("grpc.max_send_message_length", config.max_message_bytes),
-            *connections.OPTIONS.items(),
+            *channel_options.OPTIONS.items(),
         ],
     )
     # A worker that is not warm yet must not be given connections, which others could answer.

@@ -9,15 +9,15 @@ from typing import Final
 
 from conf.errors import InputError
 from conf.serving import RedisConfig
-from serving.item_changes import ItemChanges
-from serving.redis_durability import durability_warning
-from serving.redis_items import RedisItemChanges
-from serving.redis_state import RedisUserState
-from serving.redis_store import open_redis
-from serving.sqlite_file import SqliteFile
-from serving.sqlite_items import SqliteItemChanges
-from serving.sqlite_state import SqliteUserState
-from serving.user_state import UserState
+from serving.state.contracts.item_changes import ItemChanges
+from serving.state.contracts.user_state import UserState
+from serving.state.redis.durability import durability_warning
+from serving.state.redis.items import RedisItemChanges
+from serving.state.redis.store import open_redis
+from serving.state.redis.users import RedisUserState
+from serving.state.sqlite.file import SqliteFile
+from serving.state.sqlite.items import SqliteItemChanges
+from serving.state.sqlite.users import SqliteUserState
 
 _FILE: Final = "state.sqlite"
 """In the artifact store, where nothing else is said."""

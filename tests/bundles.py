@@ -9,13 +9,13 @@ from pathlib import Path
 
 from conf.encoders import Precision
 from conf.schema import IndexConfig
-from encoders.factors import Factors
-from encoders.frozen_text_encoder import FrozenTextEncoder
-from encoders.text_encoder import TextEncoder
-from features.dataset import Dataset
-from ranking.assemble import Sketch
-from ranking.bundle import Bundle, write_bundle
-from ranking.store import VERSIONS, current_version, publish_version
+from encoders.factors.co_purchase import Factors
+from encoders.text.compiled_text_encoder import FrozenTextEncoder
+from encoders.text.text_encoder import TextEncoder
+from features.data.dataset import Dataset
+from ranking.assembly import Sketch
+from ranking.bundle.bundle import Bundle, write_bundle
+from ranking.bundle.store import VERSIONS, current_version, publish_version
 from tests.synthetic import make_recommender, random_towers, read_json
 
 TEMPLATE = {"text_fields": ["title", "brand"], "text_fallback_fields": [], "max_text_chars": 1000}

@@ -13,13 +13,13 @@ from rich.console import Console
 
 from conf.encoders import Precision, TextEncoderConfig
 from conf.schema import PipelineConfig, SplitKind
-from encoders.embedding import embed_texts
-from encoders.text_encoder import TextEncoder, load_text_encoder
-from encoders.train import train_encoder
-from features.dataset import Dataset, FloatArray
+from encoders.text.embedding import embed_texts
+from encoders.text.text_encoder import TextEncoder, load_text_encoder
+from encoders.training.train import train_encoder
+from features.data.dataset import Dataset, FloatArray
 from features.prepare import prepare
-from ranking.publish import publish
-from ranking.train import train_ranker
+from ranking.pipeline.publish import publish
+from ranking.training.train import train_ranker
 from tests.synthetic import World, make_world, pipeline_config, tiny_bert
 
 

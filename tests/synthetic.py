@@ -26,21 +26,21 @@ from conf.schema import (
     SplitConfig,
     SplitKind,
 )
-from encoders.factors import Factors
-from encoders.text_encoder import Prompts, TextEncoder
-from encoders.towers import Towers
-from features import schema
-from features.candidates import feature_names
-from features.dataset import BoolArray, Catalogue, Dataset, Events, FloatArray, IntArray, LongArray
-from features.demand import Demand
-from features.histories import HistoryBatch, batch_histories
-from features.statistics import item_statistics
-from ranking.assemble import item_arrays
-from ranking.index import VectorIndex
-from ranking.ranker import Ranker
+from encoders.factors.co_purchase import Factors
+from encoders.text.text_encoder import Prompts, TextEncoder
+from encoders.towers.towers import Towers
+from features.candidates.features import feature_names
+from features.data import schema
+from features.data.dataset import BoolArray, Catalogue, Dataset, Events, FloatArray, IntArray, LongArray
+from features.data.demand import Demand
+from features.data.histories import HistoryBatch, batch_histories
+from features.data.statistics import item_statistics
+from ranking.assembly import item_arrays
 from ranking.recommender import Recommender
-from ranking.requests import History, Request
-from ranking.sources import CandidateSources, new_vectors
+from ranking.retrieval.faiss_index import VectorIndex
+from ranking.retrieval.sources import CandidateSources, new_vectors
+from ranking.scoring.ranker import Ranker
+from ranking.types import History, Request
 
 START = 1_700_000_000
 DAY = 86_400

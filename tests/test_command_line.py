@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 import shelfwise
 from conf.compose import ROOTS
 from conf.schema import PipelineConfig
-from features.stages import plain
-from ranking.store import current_version
-from serving.keys import KeyRing, Scope
+from features.data.pipeline_step import plain
+from ranking.bundle.store import current_version
+from serving.transport.api_keys import KeyRing, Scope
 
 ROOT = Path(__file__).parents[1]
 

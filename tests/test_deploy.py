@@ -11,10 +11,10 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from conf.serving import MetricsConfig
-from serving.client import Client
-from serving.queries import Event, RecommendQuery
+from serving.client.client import Client
+from serving.client.queries import Event, RecommendQuery
 from tests.serving.conftest import Servers, servers
-from tests.serving.test_metrics import free_port, scrape
+from tests.serving.observability.test_metrics import free_port, scrape
 
 __all__ = ["servers"]  # a fixture
 

@@ -19,12 +19,12 @@ from rich.console import Console
 
 from conf.encoders import TextEncoderConfig
 from conf.schema import DataConfig, PipelineConfig
-from features.dataset import load_dataset
-from ranking.bundle import load_bundle
-from ranking.pipeline import evaluate, run
-from ranking.requests import History, Request
-from serving.client import Client
-from serving.queries import Event, RecommendQuery, SessionEvent, SimilarQuery
+from features.data.dataset import load_dataset
+from ranking.bundle.bundle import load_bundle
+from ranking.pipeline.run import evaluate, run
+from ranking.types import History, Request
+from serving.client.client import Client
+from serving.client.queries import Event, RecommendQuery, SessionEvent, SimilarQuery
 from tests.synthetic import read_json
 
 QUIET = Console(quiet=True)

@@ -10,13 +10,13 @@ import pytest
 from rich.console import Console
 
 from conf.schema import PipelineConfig
-from encoders.train import try_split
-from features.dataset import Events, load_dataset
-from features.training_windows import Cut
-from ranking.bundle import load_bundle
-from ranking.novelty import Novelty
-from ranking.publish import publish
+from encoders.training.train import try_split
+from features.data.dataset import Events, load_dataset
+from features.data.training_windows import Cut
+from ranking.bundle.bundle import load_bundle
+from ranking.pipeline.publish import publish
 from ranking.recommender import Recommender
+from ranking.scoring.novelty import Novelty
 
 
 def test_a_catalogue_without_new_items_is_looked_at_as_of_validation(
@@ -32,7 +32,7 @@ def test_a_catalogue_without_new_items_is_looked_at_as_of_validation(
         asked.append((cut.time, int(recommender.arrays.statistics.now[0])))
         return table if len(asked) == 2 else None
 
-    monkeypatch.setattr("ranking.publish.fit_novelty", fit)
+    monkeypatch.setattr("ranking.pipeline.publish.fit_novelty", fit)
     config = replace(trained, work_dir=str(work))
     publish(config, Console(quiet=True))
     split = try_split(config, load_dataset(work / "dataset"))

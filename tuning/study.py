@@ -17,7 +17,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from conf.errors import InputError
-from features.stages import fingerprint
+from features.data.pipeline_step import fingerprint
 
 MAX_ATTEMPTS = 3
 """A trial that was cut off this often counts as failed: it may be what kills the process."""

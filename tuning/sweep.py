@@ -18,7 +18,7 @@ from rich.markup import escape
 
 from conf.errors import InputError
 from conf.sweep_schema import SweepConfig
-from features.stages import plain
+from features.data.pipeline_step import plain
 from tuning.jobs import COMMAND, Jobs, quoted
 from tuning.space import Space, as_overrides, as_params, flatten, read_space, whole_numbers
 from tuning.study import (

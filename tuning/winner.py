@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
 from conf.schema import PipelineConfig
-from features.stages import plain, write_atomically
+from features.data.pipeline_step import plain, write_atomically
 from tuning.study import best_trial, record_of, started
 
 MODEL = ("text_encoder", "user_encoder", "candidates", "index", "ranker", "rerank")

@@ -17,10 +17,10 @@ from features.adapters.otto import read_otto
 from features.adapters.recbole import read_recbole
 from features.adapters.retailrocket import read_retailrocket
 from features.adapters.yoochoose import read_yoochoose
-from features.containers import file_of
+from features.files.containers import file_of
+from features.files.readers import resolve_paths
+from features.ingest.raw_tables import Sources
 from features.platforms import read_ga4, read_magento, read_merchant_feed, read_shopify, read_woocommerce
-from features.readers import resolve_paths
-from features.sources import Sources
 
 __all__ = ["Sources", "read_sources", "source_files"]
 

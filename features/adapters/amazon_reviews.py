@@ -15,11 +15,11 @@ import polars as pl
 
 from conf.errors import InputError
 from conf.schema import DataConfig
-from features import schema
-from features.cleaning import string_id
-from features.columns import map_columns, require_columns
-from features.readers import FILE, MALFORMED, ROW, RawTable, readable, resolve_paths, scan_table
-from features.sources import Sources, first_present
+from features.data import schema
+from features.files.readers import FILE, MALFORMED, ROW, RawTable, readable, resolve_paths, scan_table
+from features.ingest.cleaning import string_id
+from features.ingest.columns import map_columns, require_columns
+from features.ingest.raw_tables import Sources, first_present
 
 _ITEM_NAMES = ("parent_asin", "asin")
 _EVENT_NAMES = {

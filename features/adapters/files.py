@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from conf.errors import InputError
 from conf.schema import DataConfig
-from features import schema
-from features.columns import items_of_log, map_columns, sources_of
-from features.long_form import items_of_properties
-from features.nested import flatten, rows_of_lists
-from features.readers import RawTable, scan_table
-from features.sources import Sources, text_options
+from features.data import schema
+from features.files.readers import RawTable, scan_table
+from features.ingest.columns import items_of_log, map_columns, sources_of
+from features.ingest.long_form import items_of_properties
+from features.ingest.nested import flatten, rows_of_lists
+from features.ingest.raw_tables import Sources, text_options
 
 
 def _wide(items: RawTable, config: DataConfig) -> RawTable:

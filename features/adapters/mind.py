@@ -13,9 +13,9 @@ import polars as pl
 
 from conf.errors import InputError
 from conf.schema import DataConfig
-from features import schema
-from features.readers import FILE, MALFORMED, ROW, RawTable, readable, resolve_paths
-from features.sources import Sources, first_line, refuse_paths, scan_headerless
+from features.data import schema
+from features.files.readers import FILE, MALFORMED, ROW, RawTable, readable, resolve_paths
+from features.ingest.raw_tables import Sources, first_line, refuse_paths, scan_headerless
 
 _NEWS = (
     schema.ITEM_ID, "category", "subcategory", "title", "abstract", "url", "title_entities",

@@ -16,14 +16,21 @@ import polars as pl
 
 from conf.errors import InputError
 from conf.schema import DataConfig
-from features import schema
-from features.cleaning import string_id
-from features.columns import map_columns, require_columns
-from features.filters import kcore_mask
-from features.numbers import number
-from features.readers import FILE, ROW, readable, scan_table
-from features.sources import Sources, drop_rows, first_present, refuse_paths, sentence_case, table_of
-from features.times import unix_seconds
+from features.data import schema
+from features.files.readers import FILE, ROW, readable, scan_table
+from features.ingest.cleaning import string_id
+from features.ingest.columns import map_columns, require_columns
+from features.ingest.event_filters import kcore_mask
+from features.ingest.raw_tables import (
+    Sources,
+    drop_rows,
+    first_present,
+    refuse_paths,
+    sentence_case,
+    table_of,
+)
+from features.values.numbers import number
+from features.values.times import unix_seconds
 
 _COLUMNS: dict[str, tuple[str, ...]] = {
     "InvoiceNo": ("Invoice",),

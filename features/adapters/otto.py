@@ -13,10 +13,10 @@ import polars as pl
 
 from conf.errors import InputError
 from conf.schema import DataConfig
-from features import schema
-from features.columns import map_columns, require_columns
-from features.readers import BOOKKEEPING, RawTable, scan_table
-from features.sources import Sources, ids_of, refuse_paths, table_of
+from features.data import schema
+from features.files.readers import BOOKKEEPING, RawTable, scan_table
+from features.ingest.columns import map_columns, require_columns
+from features.ingest.raw_tables import Sources, ids_of, refuse_paths, table_of
 
 _EVENTS = {
     schema.USER_ID: "session",

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 from conf.errors import InputError
 from conf.schema import DataConfig
-from features import schema
-from features.columns import map_columns
-from features.readers import RawTable, scan_table
-from features.sources import Sources, first_present
+from features.data import schema
+from features.files.readers import RawTable, scan_table
+from features.ingest.columns import map_columns
+from features.ingest.raw_tables import Sources, first_present
 
 _TYPES = ("token", "token_seq", "float", "float_seq")
 _USERS = ("session_id",)

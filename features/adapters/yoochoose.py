@@ -11,9 +11,9 @@ import polars as pl
 
 from conf.errors import InputError
 from conf.schema import DataConfig
-from features import schema
-from features.readers import RawTable, readable, resolve_paths
-from features.sources import Sources, first_line, refuse_paths, scan_headerless, table_of
+from features.data import schema
+from features.files.readers import RawTable, readable, resolve_paths
+from features.ingest.raw_tables import Sources, first_line, refuse_paths, scan_headerless, table_of
 
 _CLICKS = (schema.USER_ID, schema.TIMESTAMP, schema.ITEM_ID, "category")
 _BUYS = (schema.USER_ID, schema.TIMESTAMP, schema.ITEM_ID, schema.PRICE, "quantity")

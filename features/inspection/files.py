@@ -10,15 +10,15 @@ from pathlib import Path
 import polars as pl
 
 from conf.errors import InputError
-from features.containers import ARCHIVES, WORKBOOKS, members, split
+from features.files.containers import ARCHIVES, WORKBOOKS, members, split
+from features.files.readers import KNOWN, RawTable, TextOptions, readable, scan_table
+from features.files.spreadsheets import sheet_names
+from features.ingest.nested import flatten
+from features.ingest.raw_tables import first_line
 from features.inspection.known import known_by
 from features.inspection.names import ITEM, name_score
 from features.inspection.profiles import ColumnProfile, profiles
 from features.inspection.roles import Roles, TableKind, headerless_items, headerless_roles, roles_of
-from features.nested import flatten
-from features.readers import KNOWN, RawTable, TextOptions, readable, scan_table
-from features.sources import first_line
-from features.spreadsheets import sheet_names
 
 SETTING = "inspect"
 _TEXT = (".csv", ".txt", ".dat", ".tsv", ".tab")

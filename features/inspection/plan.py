@@ -9,7 +9,8 @@ from typing import Any
 import polars as pl
 
 from conf.overrides import override
-from features.cleaning import id_of
+from features.files.readers import readable
+from features.ingest.cleaning import id_of
 from features.inspection.files import FileFacts
 from features.inspection.known import EVENTS, ITEMS, choose_preset, reads_any_events, reads_any_items
 from features.inspection.names import (
@@ -31,7 +32,6 @@ from features.inspection.names import (
 )
 from features.inspection.profiles import ColumnProfile
 from features.inspection.roles import TableKind
-from features.readers import readable
 
 _CANDIDATES = 12
 _LIKE_A_USER = 0.2

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import polars as pl
 
 from conf.tables import Decimal
-from features.cleaning import present
-from features.columns import CLOCK
-from features.numbers import number, sign_of
-from features.readers import BOOKKEEPING
-from features.times import USUAL, AmbiguousDatesError, time_style, unix_seconds
+from features.files.readers import BOOKKEEPING
+from features.ingest.cleaning import present
+from features.ingest.columns import CLOCK
+from features.values.numbers import number, sign_of
+from features.values.times import USUAL, AmbiguousDatesError, time_style, unix_seconds
 
 _EARLIEST = 631_152_000
 """1990-01-01: what reads as an earlier time is a small number more likely."""

@@ -19,15 +19,15 @@ from conf.clients import InspectConfig
 from conf.compose import compose_command
 from conf.errors import InputError
 from conf.overrides import override
-from features import schema
 from features.adapters import source_files
-from features.conversions import discarding
+from features.data import schema
+from features.files.conversions import discarding
 from features.inspection.files import FileFacts, look_at, tables_in
 from features.inspection.names import ITEM, ORDER, PRICE, QUANTITY, TIME, USER, VALUE
 from features.inspection.plan import Plan, make_plan, plan_own_tables
 from features.inspection.profiles import ColumnProfile
 from features.prepare import prepare
-from features.titles import shortened
+from features.text.titles import shortened
 
 _CELL = 30
 _WIDTH = 150

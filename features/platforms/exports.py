@@ -10,9 +10,9 @@ import polars as pl
 
 from conf.errors import InputError
 from conf.schema import DataConfig
+from features.files.readers import RawTable, readable, scan_table
+from features.ingest.raw_tables import text_options
 from features.platforms.parts import LINE_ID, LINE_NAME
-from features.readers import RawTable, readable, scan_table
-from features.sources import text_options
 
 ReadProducts: TypeAlias = Callable[[RawTable, dict[str, int]], pl.DataFrame]
 """Makes the catalogue of a products export; counts what it leaves out by reason."""

@@ -15,12 +15,12 @@ import polars as pl
 
 from conf.errors import InputError
 from conf.schema import DataConfig
-from features import schema
-from features.columns import map_columns
+from features.data import schema
+from features.files.readers import BOOKKEEPING, RawTable, readable, scan_table
+from features.ingest.columns import map_columns
+from features.ingest.raw_tables import Sources, table_of, text_options
 from features.platforms.parts import Columns
-from features.readers import BOOKKEEPING, RawTable, readable, scan_table
-from features.sources import Sources, table_of, text_options
-from features.times import unix_seconds
+from features.values.times import unix_seconds
 
 _UNSET = ("(not set)", "(not provided)", "")
 _CATEGORIES = ("item_category", "item_category2", "item_category3", "item_category4", "item_category5")

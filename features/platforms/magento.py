@@ -12,7 +12,9 @@ from __future__ import annotations
 import polars as pl
 
 from conf.schema import DataConfig
-from features import schema
+from features.data import schema
+from features.files.readers import RawTable
+from features.ingest.raw_tables import Sources
 from features.platforms.exports import read_exports
 from features.platforms.parts import (
     LINE_ID,
@@ -25,8 +27,6 @@ from features.platforms.parts import (
     ids_by_line,
     make_once,
 )
-from features.readers import RawTable
-from features.sources import Sources
 
 _TEXTS = ("title", "categories", "attributes", "short_description", "description")
 _SHARED = ("categories", "short_description", "description", "image")

@@ -13,11 +13,11 @@ import polars as pl
 
 from conf.errors import InputError
 from conf.schema import DataConfig
-from features import schema
-from features.columns import map_columns, require_columns
+from features.data import schema
+from features.files.readers import BOOKKEEPING, RawTable, scan_table
+from features.ingest.columns import map_columns, require_columns
+from features.ingest.raw_tables import Sources, text_options
 from features.platforms.parts import Columns, flag
-from features.readers import BOOKKEEPING, RawTable, scan_table
-from features.sources import Sources, text_options
 
 _TEXTS = (
     "title", "brand", "product_type", "google_product_category", "color", "size", "material", "pattern",

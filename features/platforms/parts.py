@@ -9,11 +9,11 @@ import polars as pl
 
 from conf.errors import InputError
 from conf.schema import DataConfig
-from features import schema
-from features.cleaning import string_id
-from features.columns import map_columns, sources_of
-from features.readers import BOOKKEEPING, RawTable
-from features.sources import Sources
+from features.data import schema
+from features.files.readers import BOOKKEEPING, RawTable
+from features.ingest.cleaning import string_id
+from features.ingest.columns import map_columns, sources_of
+from features.ingest.raw_tables import Sources
 
 LINE_ID, LINE_NAME = "__line_id", "__line_name"
 """What an order line says about its item: the platform's id for it, and the title that the shopper saw."""

@@ -14,7 +14,9 @@ from __future__ import annotations
 import polars as pl
 
 from conf.schema import DataConfig
-from features import schema
+from features.data import schema
+from features.files.readers import RawTable
+from features.ingest.raw_tables import Sources
 from features.platforms.exports import read_exports
 from features.platforms.parts import (
     LINE_ID,
@@ -29,8 +31,6 @@ from features.platforms.parts import (
     make_once,
     named_values,
 )
-from features.readers import RawTable
-from features.sources import Sources
 
 _TEXTS = ("title", "brand", "product_type", "options", "category", "tags", "description")
 _NO_OPTION = ("Default Title",)

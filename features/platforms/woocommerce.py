@@ -16,7 +16,9 @@ from __future__ import annotations
 import polars as pl
 
 from conf.schema import DataConfig
-from features import schema
+from features.data import schema
+from features.files.readers import RawTable
+from features.ingest.raw_tables import Sources
 from features.platforms.exports import read_exports
 from features.platforms.parts import (
     LINE_ID,
@@ -30,8 +32,6 @@ from features.platforms.parts import (
     make_once,
     named_values,
 )
-from features.readers import RawTable
-from features.sources import Sources
 
 _TEXTS = ("title", "brand", "categories", "attributes", "tags", "short_description", "description")
 _SHARED = ("brand", "categories", "tags", "short_description", "description", "image")

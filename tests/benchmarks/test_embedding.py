@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from benchmarks.embedding import OTHER, compare, flops, generated, least_cosine, measure, parse
-from encoders.text_encoder import TextEncoder
-from encoders.tokens import TokenArray
+from encoders.text.text_encoder import TextEncoder
+from encoders.text.tokens import TokenArray
 
 
 def test_operations_by_hand(encoder: TextEncoder) -> None:

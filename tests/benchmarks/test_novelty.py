@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.novelty import measure
-from ranking.examples import Examples
-from ranking.novelty import Novelty
+from ranking.scoring.novelty import Novelty
+from ranking.training.examples import Examples
 
 
 def test_a_curve_by_hand() -> None:

@@ -9,7 +9,7 @@ from benchmarks import recbole_models, rectools_sasrec
 from benchmarks.outside import Outsider, agree, arrays_of, first_users, training
 from conf.errors import InputError
 from conf.schema import SplitConfig, SplitKind
-from features.splits import make_split
+from features.data.splits import make_split
 from tests.synthetic import START, make_dataset
 
 

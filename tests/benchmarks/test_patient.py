@@ -7,8 +7,8 @@ import grpc
 import pytest
 
 from benchmarks.patient import ATTEMPTS, PatientClient
-from serving.client import Client
-from serving.results import ServiceError
+from serving.client.client import Client
+from serving.client.results import ServiceError
 
 SHED = ServiceError(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much", retry_seconds=0.5)
 

@@ -19,8 +19,8 @@ from benchmarks.search_quality import (
     type_questions,
     word_questions,
 )
-from features.dataset import Catalogue
-from ranking.bundle import HISTORIES
+from features.data.dataset import Catalogue
+from ranking.bundle.bundle import HISTORIES
 
 
 def shop() -> Catalogue:

@@ -11,8 +11,8 @@ from benchmarks.storefront_lists import seen_in
 from benchmarks.storefront_table import cells, header, markdown, read_result, trials, write_result
 from conf.errors import InputError
 from conf.schema import PipelineConfig
-from ranking.publish import ARTIFACTS
-from ranking.store import current_version
+from ranking.bundle.store import current_version
+from ranking.pipeline.publish import ARTIFACTS
 
 
 def test_appearances_are_counted_by_list_place_and_item() -> None:

@@ -13,8 +13,9 @@ from conf.errors import InputError
 from conf.faiss_package import require_faiss
 
 NO_FAISS_NEEDED = (
-    "features.prepare", "encoders.train", "serving.server", "serving.workers", "serving.terminal",
-    "serving.campaign", "serving.keys", "serving.export_events", "ranking.store",
+    "features.prepare", "encoders.training.train", "serving.server", "serving.workers",
+    "serving.cli.recommend", "serving.cli.recommend_batch", "serving.cli.export_events",
+    "serving.transport.api_keys", "ranking.bundle.store",
 )  # fmt: skip
 """Modules of the commands that run without it, and of a server's front process."""
 

@@ -23,12 +23,12 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from encoders.text_encoder import TextEncoder
-from features import schema
-from ranking.live_items import LiveItems
+from encoders.text.text_encoder import TextEncoder
+from features.data import schema
+from ranking.live.updates import LiveItems
+from serving.api.service import SERVICE_NAME
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.service import SERVICE_NAME
-from serving.user_state import NewEvent
+from serving.state.contracts.user_state import NewEvent
 from tests.bundles import make_bundle
 from tests.serving.conftest import Harness, servers  # noqa: F401 - a fixture
 from tests.synthetic import make_dataset

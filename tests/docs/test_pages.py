@@ -22,7 +22,7 @@ from conf.compose import ROOTS, compose_command
 from conf.errors import InputError
 from conf.schema import PipelineConfig
 from conf.sweep_schema import SweepConfig
-from features.stages import plain
+from features.data.pipeline_step import plain
 from shelfwise import split_command
 from tuning.space import read_space
 
@@ -171,8 +171,8 @@ def test_the_make_targets_that_are_documented_exist() -> None:
 
 
 def test_the_python_example_runs_against_the_real_names() -> None:
-    import serving.client
-    import serving.results
+    import serving.client.client
+    import serving.client.results
 
     blocks = [b for _, language, b in FENCE.findall(text_of("README.md")) if language == "python"]
     assert blocks

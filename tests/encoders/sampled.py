@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from encoders.catalogue_vectors import text_ids
 from encoders.contexts import ContextSampler
-from features.dataset import Dataset, IntArray
+from encoders.text.catalogue_vectors import text_ids
+from features.data.dataset import Dataset, IntArray
 from tests.synthetic import everything
 
 

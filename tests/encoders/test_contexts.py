@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from encoders.catalogue_vectors import text_ids
 from encoders.contexts import ContextBatch, ContextSampler
-from features.dataset import Dataset
+from encoders.text.catalogue_vectors import text_ids
+from features.data.dataset import Dataset
 from tests.encoders.sampled import sampler_of
 from tests.synthetic import make_dataset
 

@@ -8,9 +8,9 @@ import torch
 
 import encoders.memory as memory
 from encoders.memory import free_memory
-from encoders.text_encoder import TextEncoder
-from features.dataset import Dataset
-from tests.encoders.test_stage_one import SETTINGS, module_of
+from encoders.text.text_encoder import TextEncoder
+from features.data.dataset import Dataset
+from tests.encoders.training.test_stage_one import SETTINGS, module_of
 
 CPU = torch.device("cpu")
 
@@ -45,6 +45,6 @@ def test_activations_are_kept_where_a_quarter_of_the_free_memory_holds_them(
     lengths = module_of(dataset, encoder, settings).texts.whole.lengths
     kept = 6 * float(lengths.mean()) * 68 * config.num_hidden_layers * config.hidden_size
     for free, again in ((4 * kept - 8, True), (4 * kept + 8, False)):
-        monkeypatch.setattr("encoders.stage_one.free_memory", lambda _, free=free: free)
+        monkeypatch.setattr("encoders.training.stage_one.free_memory", lambda _, free=free: free)
         assert module_of(dataset, encoder, settings)._recompute is again
         assert module_of(dataset, encoder, replace(settings, recompute=True))._recompute is True

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from features.dataset import BoolArray
-from ranking.item_values import patched, typed_values
-from ranking.live_catalogue import Change, Declaration, ItemChange, ItemPlan, LiveItem
-from ranking.requests import Recommendation, Request
-from serving.model import Model
+from features.data.dataset import BoolArray
+from ranking.catalogue.item_values import patched, typed_values
+from ranking.catalogue.live_catalogue import Change, Declaration, ItemChange, ItemPlan, LiveItem
+from ranking.types import Recommendation, Request
+from serving.model.interfaces import Model
 from tests.serving.fake_bundle import ITEMS, FakeBundle, FakeRecommender
 
 

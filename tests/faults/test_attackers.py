@@ -16,21 +16,21 @@ import numpy as np
 import pytest
 
 from conf.errors import InputError
-from serving import paging
-from serving.client import Client
-from serving.keys import KeyRing, Scope, create_key
+from serving.api import page_tokens
+from serving.api.service import SERVICE_NAME
+from serving.client.client import Client
+from serving.client.queries import Event, Item, RecommendQuery, SearchQuery, SimilarQuery
+from serving.client.results import ServiceError
+from serving.model.shown_items import id_hash
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
-from serving.queries import Event, Item, RecommendQuery, SearchQuery, SimilarQuery
-from serving.results import ServiceError
-from serving.service import SERVICE_NAME
-from serving.shown_items import id_hash
+from serving.transport.api_keys import KeyRing, Scope, create_key
 from tests.faults.conftest import Processes
 from tests.faults.server_process import ServerProcess
+from tests.serving.api.test_delete_user import files_with, write_histories
 from tests.serving.conftest import Harness
 from tests.serving.fake_bundle import POISON
-from tests.serving.test_delete_user import files_with, write_histories
-from tests.serving.test_security import GOOD, METHODS, bearer
+from tests.serving.transport.test_security import GOOD, METHODS, bearer
 
 MEBIBYTE = 2**20
 
@@ -126,7 +126,7 @@ def test_forged_and_garbled_page_tokens(server: Harness) -> None:
         assert reason(other) == "PAGE_TOKEN_MISMATCH"
 
     # Who makes a token of his own, which is no secret, can only leave items out of his own list.
-    body = b"\x01" + paging.fingerprint(request) + np.array([id_hash("i29")], dtype="<u4").tobytes()
+    body = b"\x01" + page_tokens.fingerprint(request) + np.array([id_hash("i29")], dtype="<u4").tobytes()
     checksum = hashlib.blake2b(body, digest_size=8, person=b"page token").digest()
     forged = base64.urlsafe_b64encode(body + checksum).decode().rstrip("=")
     page = server.stub.Recommend(

@@ -16,17 +16,17 @@ import grpc
 import pytest
 
 from conf.serving import LimitsConfig
-from serving import connections
-from serving.batching import _COMING_SECONDS
-from serving.client import Client
+from serving.client.client import Client
+from serving.client.queries import RecommendQuery
+from serving.client.results import ServiceError
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
-from serving.queries import RecommendQuery
-from serving.results import ServiceError
+from serving.scheduling.batcher import _COMING_SECONDS
+from serving.transport import channel_options
 from tests.faults.changing_bundle import ChangingBundle
 from tests.faults.server_process import ROOT
 from tests.serving.conftest import Harness, Servers, until
-from tests.serving.test_security import GOOD, METHODS
+from tests.serving.transport.test_security import GOOD, METHODS
 
 
 def settle(server: Harness) -> None:
@@ -184,9 +184,9 @@ class Proxy:
 
 def test_a_caller_that_stops_reading_is_found_out(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("grpc.keepalive_time_ms", "grpc.keepalive_timeout_ms", "grpc.http2.ping_timeout_ms")
-    assert sum(connections.OPTIONS[name] for name in names) <= 60_000
+    assert sum(channel_options.OPTIONS[name] for name in names) <= 60_000
     quick = dict.fromkeys(names, 300)
-    monkeypatch.setattr(connections, "OPTIONS", {**connections.OPTIONS, **quick})
+    monkeypatch.setattr(channel_options, "OPTIONS", {**channel_options.OPTIONS, **quick})
     server = servers.start()
     proxy = Proxy(server.running.port)
     with stuck(server), grpc.insecure_channel(proxy.address) as channel:
@@ -205,8 +205,10 @@ def test_a_caller_that_stops_reading_is_found_out(servers: Servers, monkeypatch:
 def test_calls_of_one_connection_are_limited_and_all_are_answered(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert 100 <= connections.OPTIONS["grpc.max_concurrent_streams"] <= 10_000
-    monkeypatch.setattr(connections, "OPTIONS", {**connections.OPTIONS, "grpc.max_concurrent_streams": 5})
+    assert 100 <= channel_options.OPTIONS["grpc.max_concurrent_streams"] <= 10_000
+    monkeypatch.setattr(
+        channel_options, "OPTIONS", {**channel_options.OPTIONS, "grpc.max_concurrent_streams": 5}
+    )
     server = servers.start()
     pages: list[int] = []
     with stuck(server), Client(server.address, timeout=30.0) as client:
@@ -236,9 +238,9 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 def test_hundreds_of_silent_connections_are_closed_and_nobody_notices(
     servers: Servers, monkeypatch: pytest.MonkeyPatch, says: bytes
 ) -> None:
-    assert connections.OPTIONS["grpc.server_handshake_timeout_ms"] <= 30_000
+    assert channel_options.OPTIONS["grpc.server_handshake_timeout_ms"] <= 30_000
     quick = {"grpc.server_handshake_timeout_ms": 700, "grpc.max_connection_idle_ms": 700}
-    monkeypatch.setattr(connections, "OPTIONS", {**connections.OPTIONS, **quick})
+    monkeypatch.setattr(channel_options, "OPTIONS", {**channel_options.OPTIONS, **quick})
     server = servers.start()
     silent: list[socket.socket] = []
     try:

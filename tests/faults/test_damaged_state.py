@@ -12,12 +12,12 @@ from pathlib import Path
 import grpc
 import pytest
 
-from serving.client import Client
-from serving.queries import Event, RecommendQuery
-from serving.results import ServiceError
-from serving.sqlite_file import SqliteFile
-from serving.sqlite_state import SqliteUserState
-from serving.user_state import NewEvent
+from serving.client.client import Client
+from serving.client.queries import Event, RecommendQuery
+from serving.client.results import ServiceError
+from serving.state.contracts.user_state import NewEvent
+from serving.state.sqlite.file import SqliteFile
+from serving.state.sqlite.users import SqliteUserState
 from tests.faults.conftest import Processes
 from tests.serving.conftest import Harness
 

@@ -13,15 +13,15 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from serving.client import Client
+from serving.client.client import Client
+from serving.client.queries import Event, Item, RecommendQuery, SearchQuery, SimilarQuery
+from serving.client.results import ServiceError
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
-from serving.queries import Event, Item, RecommendQuery, SearchQuery, SimilarQuery
-from serving.results import ServiceError
 from serving.server import STATE_HEALTH
 from tests.faults.conftest import Processes
 from tests.faults.server_process import ROOT, ServerProcess, complaint
-from tests.serving.test_delete_user import files_with, write_histories
+from tests.serving.api.test_delete_user import files_with, write_histories
 
 ALICE = "alice.wonderland@example.com"
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.dataset import Catalogue
-from ranking.filters import FilterError, MaskCache
-from ranking.live_catalogue import LiveCatalogue, LiveItem
+from features.data.dataset import Catalogue
+from ranking.catalogue.filter_language import FilterError, MaskCache
+from ranking.catalogue.live_catalogue import LiveCatalogue, LiveItem
 
 Row = dict[str, Any]
 Truth = bool | None

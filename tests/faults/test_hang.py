@@ -10,9 +10,9 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from serving.client import Client
-from serving.queries import Event, RecommendQuery
-from serving.results import ServiceError
+from serving.client.client import Client
+from serving.client.queries import Event, RecommendQuery
+from serving.client.results import ServiceError
 from tests.faults.conftest import Processes
 from tests.faults.server_process import ServerProcess
 from tests.serving.conftest import children

@@ -12,12 +12,12 @@ import pytest
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 
-from ranking.item_values import typed_values
-from serving.client import Client
+from ranking.catalogue.item_values import typed_values
+from serving.api.service import SERVICE_NAME
+from serving.client.client import Client
+from serving.client.queries import RecommendQuery
+from serving.client.results import ServiceError
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.queries import RecommendQuery
-from serving.results import ServiceError
-from serving.service import SERVICE_NAME
 from tests.serving.conftest import Harness
 
 METHODS: list[MethodDescriptor] = list(pb.DESCRIPTOR.services_by_name["RecommendationService"].methods)

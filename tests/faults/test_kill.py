@@ -16,14 +16,14 @@ import polars as pl
 import pytest
 
 from conf.errors import InputError
-from ranking.store import VERSIONS, current_version, publish_version, verify, versions
-from serving.client import Client
-from serving.queries import Event, Item, RecommendQuery, SimilarQuery
-from serving.results import ServiceError
+from ranking.bundle.store import VERSIONS, current_version, publish_version, verify, versions
+from serving.client.client import Client
+from serving.client.queries import Event, Item, RecommendQuery, SimilarQuery
+from serving.client.results import ServiceError
 from tests.faults.conftest import Processes
 from tests.faults.server_process import ROOT, ServerProcess
+from tests.serving.api.test_delete_user import files_with, write_histories
 from tests.serving.conftest import children, until
-from tests.serving.test_delete_user import files_with, write_histories
 
 WRITERS = 4
 BATCH = 3
@@ -175,7 +175,7 @@ def test_a_half_written_file_of_a_killed_deletion_goes_with_the_next_one(process
 PUBLISHER = """
 import itertools, os, sys
 from pathlib import Path
-from ranking.store import publish_version
+from ranking.bundle.store import publish_version
 def write(folder):
     for number in range(4):
         (folder / f"part{number}").write_bytes(os.urandom(200_000))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from conf.schema import SplitConfig, SplitKind
-from features.splits import Queries
+from features.data.splits import Queries
 from tests.synthetic import DAY, START, EventRow
 
 LEAVE_ONE_OUT = SplitConfig(kind=SplitKind.leave_one_out)

@@ -1,6 +1,6 @@
 """The candidate features made the simple way: sums by sorted keys over the whole batch, one after the other.
 
-What `features.candidates` makes by other means has to agree with this.
+What `features.candidates.features` makes by other means has to agree with this.
 """
 
 from __future__ import annotations
@@ -8,18 +8,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from features.candidates import (
-    RECENT,
-    SOURCES,
-    Candidates,
-    ItemArrays,
-    UserVectors,
-    recency_weights,
-)
-from features.dataset import FloatArray, IntArray
-from features.histories import HistoryBatch, KeyedSums
-from features.mentions import LONG, SHORT
-from features.statistics import DAY, MAX_GAP_DAYS, Neighbours, Statistics
+from features.candidates.features import RECENT, SOURCES, Candidates, ItemArrays, UserVectors, recency_weights
+from features.candidates.history_features import LONG, SHORT
+from features.data.dataset import FloatArray, IntArray
+from features.data.histories import HistoryBatch, KeyedSums
+from features.data.statistics import DAY, MAX_GAP_DAYS, Neighbours, Statistics
 from tests.synthetic import described
 
 
@@ -66,7 +59,7 @@ def slow_features(
     best: FloatArray,
     click_kinds: npt.NDArray[np.bool_],
 ) -> FloatArray:
-    """As `features.candidates.candidate_features`."""
+    """As `features.candidates.features.candidate_features`."""
     statistics = arrays.statistics
     items = len(statistics.count)
     rows = np.maximum(candidates.rows, 0)

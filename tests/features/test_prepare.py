@@ -10,8 +10,8 @@ import pytest
 from conf.errors import InputError
 from conf.schema import DataConfig
 from features import prepare as prepare_module
-from features.content_hash import content_hash
-from features.dataset import load_dataset
+from features.data.content_hash import content_hash
+from features.data.dataset import load_dataset
 from tests.features.conftest import Shop
 
 

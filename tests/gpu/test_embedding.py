@@ -10,12 +10,12 @@ import torch
 from rich.console import Console
 
 from conf.encoders import Precision, TextEncoderConfig
-from encoders.embedding import embed_texts
-from encoders.frozen_text_encoder import FrozenTextEncoder
-from encoders.precision import EMBEDDING, TRAINING, Precisions, choose_precision
-from encoders.text_encoder import TextEncoder, load_text_encoder
-from encoders.tokens import TokenArray
-from tests.encoders.test_embedding import one_by_one, texts_of_every_length
+from encoders.text.compiled_text_encoder import FrozenTextEncoder
+from encoders.text.embedding import embed_texts
+from encoders.text.precision import EMBEDDING, TRAINING, Precisions, choose_precision
+from encoders.text.text_encoder import TextEncoder, load_text_encoder
+from encoders.text.tokens import TokenArray
+from tests.encoders.text.test_embedding import one_by_one, texts_of_every_length
 
 pytestmark = [
     pytest.mark.gpu,

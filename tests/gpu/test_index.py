@@ -9,9 +9,9 @@ import torch
 
 from benchmarks.search import filters, found_of, generated, groups_of
 from conf.schema import IndexConfig
-from ranking.device_index import DeviceIndex
-from ranking.index import VectorIndex
-from ranking.indexes import build_index
+from ranking.retrieval.device_index import DeviceIndex
+from ranking.retrieval.faiss_index import VectorIndex
+from ranking.retrieval.index_choice import build_index
 
 pytestmark = [
     pytest.mark.gpu,

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from conf.schema import RankerConfig
-from encoders.fitting import Fit, fit
-from ranking.baselines import BaselineInputs, make_baselines
-from ranking.ranker_module import RankerModule, raw_logits
-from tests.ranking.test_baselines import ask, everything, make_events
-from tests.ranking.test_ranker import examples, untrained
-from tests.ranking.test_ranker_device import padded
+from encoders.training.fitting import Fit, fit
+from ranking.baselines.registry import BaselineInputs, make_baselines
+from ranking.training.ranker_module import RankerModule, raw_logits
+from tests.ranking.baselines.test_registry import ask, everything, make_events
+from tests.ranking.scoring.test_ranker import examples, untrained
+from tests.ranking.scoring.test_ranker_device import padded
 from tests.synthetic import random_units
 
 pytestmark = [

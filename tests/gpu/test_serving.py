@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from conf.encoders import TextEncoderConfig
-from encoders.text_encoder import load_text_encoder
-from features.dataset import Dataset
-from ranking.bundle import load_bundle
-from ranking.live_items import LiveItems
-from serving.client import Client
-from serving.queries import Event, Item, RecommendQuery, SimilarQuery
+from encoders.text.text_encoder import load_text_encoder
+from features.data.dataset import Dataset
+from ranking.bundle.bundle import load_bundle
+from ranking.live.updates import LiveItems
+from serving.client.client import Client
+from serving.client.queries import Event, Item, RecommendQuery, SimilarQuery
 from tests.bundles import make_bundle, publish_bundle
 from tests.faults.server_process import ServerProcess, command
 from tests.ranking.changes import change, item
@@ -92,8 +92,8 @@ def test_lists_are_those_of_the_cpu(
     store: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch, many: int
 ) -> None:
     """Up to what is rounded: where scores are equal to the fourth digit, the order may differ."""
-    monkeypatch.setattr("encoders.towers.MANY", many)
-    monkeypatch.setattr("ranking.ranker.MANY", many)
+    monkeypatch.setattr("encoders.towers.towers.MANY", many)
+    monkeypatch.setattr("ranking.scoring.ranker.MANY", many)
     here = LiveItems(load_bundle(store, room=ROOM), ROOM)
     there = LiveItems(load_bundle(store, room=ROOM, device=torch.device("cuda", 0)), ROOM)
     requests = [request_of(dataset, user, k=40) for user in range(12)]

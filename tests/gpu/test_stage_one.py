@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from conf.encoders import Precision, TuningMode
-from encoders.affinity import Affinity
-from features.dataset import Dataset, FloatArray
+from encoders.factors.affinity import Affinity
+from features.data.dataset import Dataset, FloatArray
 from tests.encoders.sampled import sampler_of
-from tests.encoders.test_stage_one import CPU, SETTINGS
-from tests.encoders.test_stage_one_device import SMALL, trained
+from tests.encoders.training.test_stage_one import CPU, SETTINGS
+from tests.encoders.training.test_stage_one_device import SMALL, trained
 
 pytestmark = [
     pytest.mark.gpu,

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from conf.encoders import UserEncoderConfig
-from encoders.fitting import MONITORED, Fit, fit
-from encoders.stage_two import StageTwo
-from encoders.towers import Towers, best_items
-from features.dataset import Events
-from features.splits import Queries
+from encoders.towers.towers import Towers, best_items
+from encoders.training.fitting import MONITORED, Fit, fit
+from encoders.training.stage_two import StageTwo
+from features.data.dataset import Events
+from features.data.splits import Queries
 from tests.synthetic import random_units
 
 pytestmark = [

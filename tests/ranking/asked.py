@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from features.dataset import Dataset, IntArray
-from features.histories import HistoryBatch
+from features.data.dataset import Dataset, IntArray
+from features.data.histories import HistoryBatch
 from ranking.recommender import Recommender
-from ranking.requests import Recommendation
-from ranking.sources import Limits
+from ranking.retrieval.sources import Limits
+from ranking.types import Recommendation
 from tests.synthetic import EMPTY, START, batch_at, history_of
 
 ITEMS = 60

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ranking.live_catalogue import ItemChange
-from ranking.live_items import LiveItems
-from ranking.live_version import LiveVersion
+from ranking.catalogue.live_catalogue import ItemChange
+from ranking.live.snapshot import LiveVersion
+from ranking.live.updates import LiveItems
 
 
 def change(live: LiveItems, *changes: ItemChange) -> LiveVersion:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from features.dataset import Dataset, FloatArray
+from features.data.dataset import Dataset, FloatArray
 from ranking.recommender import Recommender
 from tests.synthetic import make_full_recommender, make_recommender
 

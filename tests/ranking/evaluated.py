@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from conf.schema import EvaluationConfig, SplitConfig, SplitKind
-from features.dataset import BoolArray, Dataset, FloatArray
-from features.splits import Queries, Split, make_split
-from ranking.evaluation import Evaluation, SystemLists, evaluate_lists
-from ranking.stages import System
+from features.data.dataset import BoolArray, Dataset, FloatArray
+from features.data.splits import Queries, Split, make_split
+from ranking.evaluation.evaluation import Evaluation, SystemLists, evaluate_lists
+from ranking.evaluation.stage_recall import System
 
 CONFIG = EvaluationConfig(ks=[1, 5, 20, 100], baselines=["popularity", "item_knn"], bootstrap=200)
 

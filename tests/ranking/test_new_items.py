@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from conf.schema import CandidateConfig
-from features.candidates import SOURCES
-from features.dataset import BoolArray, Dataset, FloatArray
-from features.histories import HistoryBatch
-from features.training_windows import Cut
-from ranking.assemble import sketch, text_neighbours
-from ranking.fit_novelty import fit_novelty
-from ranking.novelty import Novelty
+from features.candidates.features import SOURCES
+from features.data.dataset import BoolArray, Dataset, FloatArray
+from features.data.histories import HistoryBatch
+from features.data.training_windows import Cut
+from ranking.assembly import sketch, text_neighbours
 from ranking.recommender import Recommender
-from ranking.sources import Limits, banned_keys
+from ranking.retrieval.sources import Limits, banned_keys
+from ranking.scoring.novelty import Novelty
+from ranking.training.fit_novelty import fit_novelty
 from tests.ranking.asked import ITEMS, batch_of, no_limits, propose, real
 from tests.synthetic import (
     START,

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from features.candidates import Candidates, feature_names
-from features.dataset import Dataset, FloatArray
-from ranking.ranker import Ranker
+from features.candidates.features import Candidates, feature_names
+from features.data.dataset import Dataset, FloatArray
 from ranking.recommender import Recommender
-from ranking.requests import Request
-from ranking.sources import Limits
+from ranking.retrieval.sources import Limits
+from ranking.scoring.ranker import Ranker
+from ranking.types import Request
 from tests.ranking.asked import ITEMS, batch_of, rows
 from tests.synthetic import EMPTY, make_dataset, make_recommender, random_units, request_of
 

@@ -10,16 +10,16 @@ import polars as pl
 import pytest
 
 from conf.schema import CandidateConfig, PipelineConfig
-from features.candidates import COLUMNS
-from features.dataset import Dataset, FloatArray, load_dataset
-from features.histories import INTEREST, batch_histories
-from features.splits import Queries, make_split
-from ranking.assemble import unit
-from ranking.bundle import load_bundle
-from ranking.intent import TASTE
+from features.candidates.features import COLUMNS
+from features.data.dataset import Dataset, FloatArray, load_dataset
+from features.data.histories import INTEREST, batch_histories
+from features.data.splits import Queries, make_split
+from ranking.assembly import unit
+from ranking.bundle.bundle import load_bundle
 from ranking.recommender import Recommender
-from ranking.requests import History, Request
-from ranking.sources import Limits
+from ranking.retrieval.sources import Limits
+from ranking.scoring.intent import TASTE
+from ranking.types import History, Request
 from tests.ranking.asked import ITEMS, batch_of, rows
 from tests.synthetic import (
     DAY,

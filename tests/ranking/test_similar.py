@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from features.dataset import FloatArray
-from ranking.assemble import sketch, text_neighbours, unit
+from features.data.dataset import FloatArray
+from ranking.assembly import sketch, text_neighbours, unit
 from ranking.recommender import Recommender
 from tests.ranking.asked import ITEMS
 from tests.synthetic import random_units

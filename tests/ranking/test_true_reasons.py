@@ -9,13 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from encoders.text_encoder import TextEncoder
-from features import schema
-from features.dataset import Dataset
-from features.words import folded, singular
-from ranking.live_items import LiveItems
-from ranking.live_version import LiveVersion
-from ranking.requests import Recommended, Request
+from encoders.text.text_encoder import TextEncoder
+from features.data import schema
+from features.data.dataset import Dataset
+from features.text.words import folded, singular
+from ranking.live.snapshot import LiveVersion
+from ranking.live.updates import LiveItems
+from ranking.types import Recommended, Request
 from tests.bundles import make_bundle
 from tests.synthetic import EMPTY, make_dataset, make_factors, make_world, request_of
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from conf.serving import RedisConfig
-from serving.item_changes import ItemChanges
+from serving.state.contracts.item_changes import ItemChanges
+from serving.state.contracts.user_state import UserState
 from serving.stores import Stores, open_stores
-from serving.user_state import UserState
 
 T = TypeVar("T")
 

@@ -18,9 +18,9 @@ from grpc.aio import init_grpc_aio
 from rich.console import Console
 
 from conf.serving import ServeConfig
-from serving.logs import TextFormatter
-from serving.model import LiveModel
-from serving.model_starter import ModelStarter
+from serving.model.interfaces import LiveModel
+from serving.model.process.starter import ModelStarter
+from serving.observability.logs import TextFormatter
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.server import RunningServer, start
@@ -213,5 +213,5 @@ def children(pid: int) -> list[int]:
 def starter(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelStarter]:
     """Start models from a process of this test, which writes where this test reads."""
     with closing(ModelStarter()) as starter:
-        monkeypatch.setattr("serving.model_process._STARTER", starter)
+        monkeypatch.setattr("serving.model.process.client._STARTER", starter)
         yield starter

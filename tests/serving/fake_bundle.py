@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.dataset import BoolArray, Catalogue, FloatArray, IntArray
-from ranking.live_catalogue import Change, ItemPlan, LiveCatalogue
-from ranking.recorded_events import Counted, RecordedEvent
-from ranking.requests import Reason, Recommendation, Recommended, Request
-from serving.model import Model
+from features.data.dataset import BoolArray, Catalogue, FloatArray, IntArray
+from ranking.catalogue.live_catalogue import Change, ItemPlan, LiveCatalogue
+from ranking.live.recorded_events import Counted, RecordedEvent
+from ranking.types import Reason, Recommendation, Recommended, Request
+from serving.model.interfaces import Model
 
 ITEMS = 30
 TEXT_DIM = 16
@@ -120,7 +120,7 @@ class FakeRecommender:
 
 
 class FakeBundle:
-    """Implements `serving.model.Model` and `LiveModel` for items that never change."""
+    """Implements `serving.model.interfaces.Model` and `LiveModel` for items that never change."""
 
     def __init__(self, version: str = "v1") -> None:
         self.version = version

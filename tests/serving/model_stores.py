@@ -6,10 +6,10 @@ from pathlib import Path
 
 from conf.encoders import TextEncoderConfig
 from conf.serving import LogFormat
-from encoders.text_encoder import load_text_encoder
-from features.dataset import Dataset
-from ranking.store import current_version
-from serving.model_worker import Start
+from encoders.text.text_encoder import load_text_encoder
+from features.data.dataset import Dataset
+from ranking.bundle.store import current_version
+from serving.model.process.worker import Start
 from tests.bundles import make_bundle, publish_bundle
 
 ROOM = 50

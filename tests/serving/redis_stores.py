@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from conf.serving import RedisConfig
+from serving.state.contracts.user_state import NewEvent
 from serving.stores import Stores, open_stores
-from serving.user_state import NewEvent
 
 T = TypeVar("T")
 START = 1_700_000_000_000_000

@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 from conf.errors import InputError
-from serving.user_state import MICROS, ImportResult, PastEvent, StateStats, UserState
+from serving.state.contracts.user_state import MICROS, ImportResult, PastEvent, StateStats, UserState
 from tests.serving.backends import Backend
-from tests.serving.test_user_state import START, histories, new
+from tests.serving.state.test_user_state import START, histories, new
 
 
 def test_an_import_happens_once_per_content(tmp_path: Path, backend: Backend) -> None:

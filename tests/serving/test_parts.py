@@ -12,21 +12,21 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.dataset import Catalogue
-from ranking.live_catalogue import LiveCatalogue
-from ranking.requests import History, Reason, Recommendation, Recommended, Request
-from serving import paging
-from serving.item_cards import ItemCards
-from serving.model import Job, Neighbours, RecommendJob, SimilarJob
-from serving.problems import Problem
+from features.data.dataset import Catalogue
+from ranking.catalogue.live_catalogue import LiveCatalogue
+from ranking.types import History, Reason, Recommendation, Recommended, Request
+from serving.api import page_tokens
+from serving.api.service import SERVICE_NAME
+from serving.api.translation import SessionEvents, degradation, merge_history
+from serving.api.validation import micros, page_size
+from serving.core.call_context import Timeline
+from serving.core.errors import Problem
+from serving.model.execute_batch import run_jobs
+from serving.model.interfaces import Job, Neighbours, RecommendJob, SimilarJob
+from serving.model.item_cards import ItemCards
+from serving.model.shown_items import ShownItems, id_hash
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.run_jobs import run_jobs
-from serving.service import SERVICE_NAME
-from serving.shown_items import ShownItems, id_hash
-from serving.telemetry import Timeline
-from serving.translation import SessionEvents, degradation, merge_history
-from serving.user_state import MICROS, PastEvent
-from serving.validation import micros, page_size
+from serving.state.contracts.user_state import MICROS, PastEvent
 from tests.serving.fake_bundle import ITEMS, POISON, SLOW, FakeBundle
 
 IDENTITY = b"12345678"
@@ -36,19 +36,19 @@ NO_ROWS = np.zeros(0, dtype=np.int32)
 @given(st.lists(st.integers(0, 2**32 - 1), max_size=50))
 def test_a_token_gives_back_what_was_shown(hashes: list[int]) -> None:
     shown = np.array(hashes, dtype=np.uint32)
-    assert paging.decode(paging.encode(IDENTITY, shown), IDENTITY).tolist() == hashes
+    assert page_tokens.decode(page_tokens.encode(IDENTITY, shown), IDENTITY).tolist() == hashes
 
 
 @given(st.text(max_size=60))
 def test_no_text_is_a_token_by_accident(text: str) -> None:
     if text:
         with pytest.raises(Problem):
-            paging.decode(text, IDENTITY)
+            page_tokens.decode(text, IDENTITY)
 
 
 def test_paging_ends_at_its_limit_and_tokens_stay_small() -> None:
-    assert paging.encode(IDENTITY, np.zeros(paging.MAX_SHOWN, dtype=np.uint32)) == ""
-    assert len(paging.encode(IDENTITY, np.zeros(paging.MAX_SHOWN - 1, dtype=np.uint32))) < 11_000
+    assert page_tokens.encode(IDENTITY, np.zeros(page_tokens.MAX_SHOWN, dtype=np.uint32)) == ""
+    assert len(page_tokens.encode(IDENTITY, np.zeros(page_tokens.MAX_SHOWN - 1, dtype=np.uint32))) < 11_000
 
 
 def test_shown_items_are_found_under_another_row_order() -> None:
@@ -72,10 +72,10 @@ def test_ids_that_share_a_hash_are_all_found() -> None:
 
 
 def test_fingerprints_ignore_page_size_and_token_only() -> None:
-    plain = paging.fingerprint(pb.RecommendRequest(user_id="u"))
-    assert paging.fingerprint(pb.RecommendRequest(user_id="u", page_size=3, page_token="x")) == plain
-    assert paging.fingerprint(pb.RecommendRequest(user_id="u", explain=True)) != plain
-    assert paging.fingerprint(pb.RecommendRequest()) != paging.fingerprint(pb.SimilarItemsRequest())
+    plain = page_tokens.fingerprint(pb.RecommendRequest(user_id="u"))
+    assert page_tokens.fingerprint(pb.RecommendRequest(user_id="u", page_size=3, page_token="x")) == plain
+    assert page_tokens.fingerprint(pb.RecommendRequest(user_id="u", explain=True)) != plain
+    assert page_tokens.fingerprint(pb.RecommendRequest()) != page_tokens.fingerprint(pb.SimilarItemsRequest())
 
 
 def test_merging_drops_what_the_model_does_not_know_and_keeps_the_latest() -> None:

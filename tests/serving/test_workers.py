@@ -15,13 +15,13 @@ from pathlib import Path
 import grpc
 import pytest
 
-from encoders.text_encoder import TextEncoder
-from features.dataset import Dataset
-from serving.client import Client
+from encoders.text.text_encoder import TextEncoder
+from features.data.dataset import Dataset
+from serving.client.client import Client
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from tests.bundles import make_bundle, publish_bundle
-from tests.serving.test_metrics import Scrape, free_port
+from tests.serving.observability.test_metrics import Scrape, free_port
 
 ROOT = Path(__file__).parents[2]
 

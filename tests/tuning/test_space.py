@@ -7,7 +7,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from conf.compose import compose_command
 from conf.errors import InputError
-from features.stages import plain
+from features.data.pipeline_step import plain
 from tuning.space import as_overrides, as_params, flatten, read_space, whole_numbers
 from tuning.sweep import ready_space
 

@@ -21,16 +21,16 @@ ROOT = Path(__file__).parents[2]
 SPACE = ["user_encoder.dropout=interval(0.1,0.6)", "ranker.hidden=choice([64,32],[16])"]
 CHILD = """
 import os, signal, sys
-import ranking.pipeline, shelfwise
+import ranking.pipeline.run, shelfwise
 
-train_ranker = ranking.pipeline.train_ranker
+train_ranker = ranking.pipeline.run.train_ranker
 
 def deadly(config, console):
     if config.work_dir.endswith("trials/1"):
         os.kill(os.getpid(), signal.SIGKILL)
     return train_ranker(config, console)
 
-ranking.pipeline.train_ranker = deadly
+ranking.pipeline.run.train_ranker = deadly
 shelfwise.main()
 """
 

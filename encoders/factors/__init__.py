@@ -1,0 +1,1 @@
+"""Linear models of behaviour: co-purchase factors and affinity."""

@@ -1,0 +1,1 @@
+"""The text encoder: tokens, weights as trained and as served, precision, vectors of a catalogue."""

@@ -1,0 +1,62 @@
+"""Vectors of a catalogue's texts, made as far as they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from rich.progress import Progress
+
+from conf.encoders import Precision
+from encoders.text.compiled_text_encoder import FrozenTextEncoder
+from encoders.text.text_encoder import TextEncoder
+from encoders.text.tokens import TokenArray
+from features.data.dataset import FloatArray, IntArray, LongArray
+
+
+def text_ids(texts: list[str]) -> IntArray:
+    """Number distinct texts, [items]."""
+    return np.unique(np.array(texts, dtype=object), return_inverse=True)[1].astype(np.int32)
+
+
+class CatalogueVectors:
+    """Vectors that an encoder makes of items; a text is read once for the same weights."""
+
+    def __init__(
+        self, encoder: TextEncoder, precision: Precision, texts: list[str], bar: Callable[[], Progress]
+    ) -> None:
+        """Tokenize the texts.
+
+        Args:
+            encoder: on the device where vectors are made.
+            precision: of the vectors, bf16 or fp32.
+            texts: each item's, without prompt.
+            bar: makes a progress bar.
+
+        """
+        self._encoder, self._precision, self._bar = encoder, precision, bar
+        prompted = [encoder.prompts.passage + text for text in texts]
+        self.tokens = TokenArray.tokenized(encoder.tokenizer, prompted, encoder.max_tokens)
+        self._ids = text_ids(texts)
+        self._first = np.unique(self._ids, return_index=True)[1]  # an item with each distinct text
+        self._vectors: FloatArray = np.empty((len(self._first), encoder.dim), dtype=np.float32)
+        self._made = np.zeros(len(self._first), dtype=np.bool_)
+
+    def of(self, rows: IntArray | LongArray | None = None) -> FloatArray:
+        """Return unit vectors of items, [rows, dim], all by default; the progress bar counts those made."""
+        ids = self._ids if rows is None else self._ids[rows]
+        wanted = np.zeros_like(self._made)
+        wanted[ids] = True
+        missing = np.flatnonzero(wanted & ~self._made)
+        if len(missing):
+            frozen = FrozenTextEncoder(self._encoder, self._precision)
+            tokens = self.tokens.select(self._first[missing])
+            with self._bar() as bar:
+                task = bar.add_task("embedding the catalogue", total=len(missing))
+                self._vectors[missing] = frozen.embed_tokens(tokens, lambda n: bar.advance(task, n))
+            self._made[missing] = True
+        return self._vectors[ids]
+
+    def forget(self) -> None:
+        """Drop all vectors: the weights have changed."""
+        self._made[:] = False

@@ -1,0 +1,59 @@
+"""Which weights of the text encoder learn: all, those above some layers, or adapters."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+
+from conf.encoders import TextEncoderConfig, TuningMode
+from conf.errors import InputError
+from encoders.text.text_encoder import TextEncoder
+
+
+def _layers(backbone: nn.Module) -> nn.ModuleList | None:
+    """Return the stack of transformer layers, whatever a model family calls it."""
+    count = int(getattr(getattr(backbone, "config", None), "num_hidden_layers", 0))
+    stacks = [m for m in backbone.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    return stacks[0] if stacks else None
+
+
+def choose_trainable(encoder: TextEncoder, config: TextEncoderConfig) -> None:
+    """Freeze what the mode keeps, or wrap the backbone with LoRA adapters (Hu et al. 2022)."""
+    if config.mode is TuningMode.lora:
+        adapters = LoraConfig(
+            r=config.lora_rank,
+            lora_alpha=2 * config.lora_rank,
+            lora_dropout=0.05,
+            target_modules="all-linear",
+        )
+        with warnings.catch_warnings():
+            # peft asks transformers by a name that transformers is about to drop.
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            encoder.backbone = get_peft_model(encoder.backbone, adapters)  # type: ignore[assignment]
+        return
+    if config.frozen_layers > 0:
+        backbone: Any = encoder.backbone
+        layers = _layers(backbone)
+        if layers is None:
+            raise InputError(
+                "text_encoder.frozen_layers: cannot tell the layers of "
+                f"{type(backbone).__name__}; set it to 0"
+            )
+        if config.frozen_layers >= len(layers):
+            raise InputError(
+                f"text_encoder.frozen_layers={config.frozen_layers}: the model has {len(layers)} layers, so "
+                f"nothing would learn; set it to {len(layers) - 1} or less, or text_encoder.mode=frozen"
+            )
+        embeddings = getattr(backbone, "embeddings", backbone.get_input_embeddings())
+        for part in (embeddings, *layers[: config.frozen_layers]):
+            part.requires_grad_(False)
+
+
+def merge_adapters(encoder: TextEncoder) -> None:
+    """Fold LoRA adapters into the weights, so that the saved encoder is a plain one."""
+    backbone: Any = encoder.backbone
+    if isinstance(backbone, PeftModel):
+        encoder.backbone = backbone.merge_and_unload()

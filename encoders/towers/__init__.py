@@ -1,0 +1,1 @@
+"""Item tower and user tower, as trained and as served."""

@@ -1,0 +1,87 @@
+"""The item tower: text vectors, whitened and projected, plus an id residual for items with a past.
+
+Either part can be left out: text alone (`hybrid=False`), or ids alone (`text=False`), SASRec's item table.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from features.data.dataset import BoolArray, FloatArray
+
+
+def whitening(
+    text_vectors: FloatArray, shrinkage: float = 0.01, width: int | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Return the mean [dim] and matrix [dim, width] that decorrelate text vectors.
+
+    Sentence vectors crowd into a narrow cone; PCA whitening spreads them (Su et al. 2021, arXiv:2103.15316).
+    The eigenvalues are shrunk towards their mean, so that a small catalogue does not blow up its empty
+    directions. A width below the vectors' own keeps the directions in which they vary most.
+    """
+    mean = text_vectors.mean(axis=0)
+    centred = (text_vectors - mean).astype(np.float64)
+    covariance = centred.T @ centred / max(len(text_vectors), 1)
+    values, directions = np.linalg.eigh(covariance)
+    floor = shrinkage * max(float(values.mean()), 1e-12)
+    scale = 1.0 / np.sqrt(np.maximum(values, 0.0) + floor)
+    if width is not None and width < len(mean):
+        matrix = directions[:, -width:] * scale[-width:]
+    else:
+        matrix = (directions * scale) @ directions.T
+    # Unit variance per direction would grow the norm with the width; keep vectors near unit length.
+    return mean.astype(np.float32), (matrix / np.sqrt(matrix.shape[1])).astype(np.float32)
+
+
+class ItemTower(nn.Module):
+    """Item rows to vectors of the space that user vectors live in."""
+
+    mean: Tensor
+    whiten: Tensor
+    seen: Tensor
+
+    def __init__(self, text_dim: int, items: int, dim: int, hybrid: bool, text: bool = True) -> None:
+        """Build the tower; `fit_text` and `seen` fill its buffers."""
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(text_dim))
+        self.register_buffer("whiten", torch.eye(text_dim))
+        self.register_buffer("seen", torch.zeros(items, dtype=torch.bool))
+        self.project = nn.Linear(text_dim, dim) if text else None
+        self.residual = nn.Embedding(items, dim) if hybrid else None
+        if self.residual is not None:
+            nn.init.normal_(self.residual.weight, std=0.02)
+
+    def fit_text(self, text_vectors: FloatArray, seen: BoolArray) -> None:
+        """Set the whitening from the catalogue and mark the items that training events mention."""
+        mean, matrix = whitening(text_vectors)
+        self.mean.copy_(torch.from_numpy(mean))
+        self.whiten.copy_(torch.from_numpy(matrix))
+        self.seen.copy_(torch.from_numpy(seen))
+
+    def whitened(self, text: Tensor) -> Tensor:
+        """Whiten text vectors [..., text dim]; nothing here learns, so training does it once for all."""
+        whitened: Tensor = (text - self.mean) @ self.whiten
+        return whitened
+
+    def forward(self, whitened: Tensor, rows: Tensor, keep_id: Tensor | None = None) -> Tensor:
+        """Return vectors [..., dim].
+
+        Args:
+            whitened: whitened text vectors of the rows, [..., text dim].
+            rows: catalogue rows, [...].
+            keep_id: bool [...]; False represents an item by its text alone (training-time id dropout).
+
+        """
+        if self.project is None:
+            assert self.residual is not None, "an item is known by its text, its id, or both"
+            # Nothing stands in for an id: without text, id dropout would only blank items.
+            known: Tensor = self.residual(rows) * self.seen[rows].unsqueeze(-1)
+            return known
+        vectors: Tensor = self.project(whitened)
+        if self.residual is None:
+            return vectors
+        use = self.seen[rows] if keep_id is None else self.seen[rows] & keep_id
+        combined: Tensor = vectors + self.residual(rows) * use.unsqueeze(-1)
+        return combined

@@ -1,0 +1,1 @@
+"""Stage one, stage two and what fits them: checkpoints, processes, launch."""

@@ -1,0 +1,317 @@
+"""Stage two as a Lightning module: towers on cached text vectors, a next-item task at every position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, cast
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from conf.encoders import UserEncoderConfig
+from encoders.losses import sampled_softmax
+from encoders.towers.sequences import (
+    EventTensors,
+    TrainingWindows,
+    epoch_batches,
+    epoch_windows,
+    recent,
+    shuffle_ties,
+)
+from encoders.towers.towers import Towers, best_rows
+from encoders.training.fitting import running_average
+from encoders.training.processes import collected, dealt, joint_mean, place
+from features.data.dataset import Events, FloatArray, LongArray
+from features.data.splits import Queries, ragged_ranges
+
+VALIDATION_K = 10
+VALIDATION_QUERIES = 1024
+VALIDATION_SCORES = 2**28
+"""Queries and scores that validation holds at once, whichever are fewer (1 GB in float32)."""
+
+
+class TowerBatches(IterableDataset[TrainingWindows]):
+    """One epoch of training windows, fixed by its seed."""
+
+    def __init__(
+        self,
+        events: Events,
+        end: LongArray,
+        config: UserEncoderConfig,
+        seed: int,
+        passes: int = 1,
+        tensors: EventTensors | None = None,
+    ) -> None:
+        """Keep what the epoch is made from; batches are made where `tensors` are, on the CPU without any."""
+        self.events, self.end, self.config, self.seed, self.passes = events, end, config, seed, passes
+        self.tensors = tensors
+
+    def _windows(self, rng: np.random.Generator) -> tuple[LongArray, LongArray]:
+        config = self.config
+        return epoch_windows(
+            self.events, self.end, config.max_length, rng, self.passes, config.windows_per_epoch
+        )
+
+    def steps(self) -> int:
+        """Return how many batches the epoch has."""
+        return -(-len(self._windows(np.random.default_rng(self.seed))[0]) // self.config.batch_size)
+
+    def __iter__(self) -> Iterator[TrainingWindows]:
+        rng = np.random.default_rng(self.seed)
+        batches = list(epoch_batches(*self._windows(rng), self.config.batch_size, rng))
+        if not batches:
+            return
+        tensors = EventTensors.of(self.events) if self.tensors is None else self.tensors
+        # Positions go to the device once an epoch, not at every step.
+        start, stop = (
+            torch.from_numpy(np.concatenate(parts)).to(tensors.time.device)
+            for parts in zip(*batches, strict=True)
+        )
+        first, (rank, ranks) = 0, place()
+        for begin, end in batches:
+            sizes = (end - begin)[rank::ranks]
+            here = slice(first + rank, first + len(begin), ranks)  # windows of one of several processes
+            if len(sizes):
+                yield TrainingWindows.cut(
+                    tensors, start[here], stop[here], int(sizes.max()), int(sizes.sum()) - len(sizes)
+                )
+            else:  # fewer windows than processes
+                some = slice(first, first + 1)
+                yield TrainingWindows.silent(tensors, start[some], stop[some], int(end[0] - begin[0]))
+            first += len(begin)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What every training step reads, on the device that trains."""
+
+    events: EventTensors
+    whitened: Tensor  # [items, text dim] whitened text vectors
+    kind_weights: Tensor  # [kinds] worth of predicting an event of each kind
+    trainable_rows: Tensor  # [trainable] items that training events mention
+    cumulative: Tensor  # [trainable] cumulative probability of being drawn as a negative, float64
+    log_q: Tensor  # [items] log probability of being drawn
+
+    def to(self, device: torch.device) -> TrainingData:
+        """Move every tensor."""
+        return TrainingData(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+
+class StageTwo(pl.LightningModule):
+    """Trains the towers; validates by recall@10 over the whole catalogue."""
+
+    def __init__(
+        self,
+        towers: Towers,
+        config: UserEncoderConfig,
+        events: Events,
+        end: LongArray,
+        text_vectors: FloatArray,
+        kind_weights: FloatArray,
+        valid: Queries | None,
+        exclude_seen: bool,
+        seed: int,
+        ties_unordered: bool = False,
+        passes: int = 1,
+    ) -> None:
+        """Take fitted towers, training prefixes (`end` per user) and validation queries or None.
+
+        `passes` is how often an epoch goes through the users.
+        """
+        super().__init__()
+        self.towers = towers
+        self.settings = config
+        self.events = events
+        self.end = end
+        self.valid = valid
+        self.exclude_seen = exclude_seen
+        self.seed = seed
+        self.ties_unordered = ties_unordered
+        self.passes = passes
+        self.shared: torch.Generator | None = None
+        """Draws what must be the same in every process; None where there is one."""
+        steps = TowerBatches(events, end, config, seed, passes).steps()
+        self.average = running_average(towers, config.average * steps)
+        trained = events.item[ragged_ranges(events.offsets[:-1], end - events.offsets[:-1])]
+        counts = np.bincount(trained, minlength=len(text_vectors)).astype(np.float64)
+        share = np.where(counts > 0, np.maximum(counts, 1.0) ** config.negative_power, 0.0)
+        share /= max(share.sum(), 1e-12)
+        # No buffers: they would be part of the checkpoints, and be sent to each process at every step.
+        self.data = TrainingData(
+            EventTensors.of(events),
+            towers.item_tower.whitened(torch.from_numpy(text_vectors)),
+            torch.from_numpy(kind_weights),
+            torch.from_numpy(np.flatnonzero(counts)),
+            torch.from_numpy(np.cumsum(share[counts > 0])),
+            torch.from_numpy(np.log(np.maximum(share, 1e-12)).astype(np.float32)),
+        )
+
+    def on_fit_start(self) -> None:
+        """Bring what the steps read to the device."""
+        self._kept, self.data = self.data, self.data.to(self.device)
+
+    def on_fit_end(self) -> None:
+        """Leave the device."""
+        self.data = self._kept
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW over both towers."""
+        return torch.optim.AdamW(
+            self.towers.parameters(),
+            lr=self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay,
+            fused=True,
+        )
+
+    def train_dataloader(self) -> DataLoader[TrainingWindows]:
+        """Return this epoch's batches; called anew each epoch so that a resumed run sees the same data."""
+        seed = self.seed * 100_003 + self.current_epoch
+        tensors = self.data.events
+        if self.ties_unordered:
+            shuffled = EventTensors.of(shuffle_ties(self.events, self.end, np.random.default_rng(seed)))
+            tensors = replace(tensors, item=shuffled.item.to(self.device), kind=shuffled.kind.to(self.device))
+        batches = TowerBatches(self.events, self.end, self.settings, seed, self.passes, tensors)
+        return DataLoader(batches, batch_size=None)
+
+    def on_train_batch_start(self, batch: TrainingWindows, batch_idx: int) -> None:
+        """Tie dropout and negatives to the epoch, so that resuming at an epoch repeats it exactly.
+
+        Not at the epoch's start: a data loader draws a seed after it, but before it in a resumed run.
+        """
+        if batch_idx == 0:
+            seed, (rank, ranks) = self.seed * 100_003 + self.current_epoch, place()
+            torch.manual_seed(seed + 1_000_000_007 * rank)
+            self.shared = None if ranks == 1 else torch.Generator(self.device).manual_seed(seed)
+
+    def on_train_batch_end(self, outputs: object, batch: TrainingWindows, batch_idx: int) -> None:
+        """Let the average follow."""
+        self.average.update_parameters(self.towers)
+
+    @property
+    def trained(self) -> Towers:
+        """The averaged towers: what validation measures and what is kept."""
+        return cast(Towers, self.average.module)
+
+    def training_step(self, batch: TrainingWindows, _index: int) -> Tensor:
+        """Predict every next item of the windows."""
+        config, data, events = self.settings, self.data, batch.events
+        device, length = events.rows.device, events.rows.shape[1]
+        shown = torch.rand(len(data.whitened), device=device, generator=self.shared)
+        keep_id = shown >= config.id_dropout
+        negatives, sampled = data.trainable_rows, 0 < config.negatives < len(data.trainable_rows)
+        if sampled:
+            # Inverse transform sampling: much cheaper than torch.multinomial over a catalogue.
+            lots = torch.rand(config.negatives, dtype=torch.float64, device=device, generator=self.shared)
+            negatives = negatives[torch.searchsorted(data.cumulative, lots).clamp(max=len(negatives) - 1)]
+        positives, drawn = self._item_vectors(events.rows.flatten(), negatives, keep_id)
+        sequence = positives.view(len(events.rows), length, -1)
+        states = self.towers.user_encoder(
+            sequence[:, :-1], events.kinds[:, :-1], events.times[:, :-1], events.valid[:, :-1]
+        )
+        targets = events.rows[:, 1:].flatten()[batch.predicts]
+        weights = data.kind_weights[events.kinds[:, 1:].flatten()[batch.predicts]]
+        mean = sampled_softmax(
+            states.flatten(0, 1)[batch.predicts],
+            sequence[:, 1:].flatten(0, 1)[batch.predicts],
+            drawn,
+            targets[:, None] == negatives[None, :],
+            weights,
+            config.temperature,
+            (data.log_q[targets], data.log_q[negatives]) if sampled else None,
+        )
+        loss = joint_mean(mean, weights)
+        self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=False)
+        return loss
+
+    def _item_vectors(self, rows: Tensor, negatives: Tensor, keep_id: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the item tower's vectors of rows and of negatives, [rows, dim] and [negatives, dim].
+
+        Args:
+            rows: catalogue rows, which may repeat, [rows].
+            negatives: likewise, [negatives].
+            keep_id: of all items, see `ItemTower.forward`, [items].
+
+        """
+        shown = torch.cat([rows, negatives])
+        if shown.device.type != "cpu":
+            # The host would have to wait for the number of distinct rows, for longer than the tower takes.
+            vectors = self.towers.item_tower(self.data.whitened[shown], shown, keep_id[shown])
+            return vectors[: len(rows)], vectors[len(rows) :]
+        # Each distinct row goes through the item tower once.
+        distinct, inverse = torch.unique(shown, return_inverse=True)
+        vectors = self.towers.item_tower(self.data.whitened[distinct], distinct, keep_id[distinct])
+        return vectors[inverse[: len(rows)]], vectors[inverse[len(rows) :]]
+
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """Return one pass; the work is done in it."""
+        if self.valid is None:
+            return []
+        return DataLoader(torch.zeros(1), batch_size=None)  # type: ignore[arg-type]
+
+    def validation_step(self, _batch: Tensor, _index: int) -> None:
+        """Log the mean recall@10 over the validation queries."""
+        assert self.valid is not None
+        towers, events = self.trained, self.data.events
+        catalogue = towers.catalogue(self.data.whitened)
+        size = max(min(VALIDATION_QUERIES, VALIDATION_SCORES // max(len(catalogue), 1)), 1)
+        asked = dealt(np.arange(len(self.valid)))
+        blocks = [asked[i : i + size] for i in range(0, len(asked), size)]
+        recalls = [
+            tower_recall(
+                towers,
+                catalogue,
+                self.events,
+                self.valid.select(block),
+                self.exclude_seen,
+                VALIDATION_K,
+                events,
+            )
+            for block in blocks
+        ]
+        recall = collected(torch.cat(recalls), len(self.valid)).cpu()  # only now the host waits
+        self.log("valid_recall", float(recall.numpy().mean()), prog_bar=True)
+
+
+@torch.inference_mode()
+def tower_recall(
+    towers: Towers,
+    catalogue: Tensor,
+    events: Events,
+    queries: Queries,
+    exclude_seen: bool,
+    k: int,
+    tensors: EventTensors | None = None,
+) -> Tensor:
+    """Return recall@k per query of the user tower alone over the whole catalogue, [queries].
+
+    Args:
+        towers: both towers, on the device that computes.
+        catalogue: vectors of all items, there, [items, dim].
+        events: all events.
+        queries: who is asked, and what they chose.
+        exclude_seen: whether lists leave out the history.
+        k: list length.
+        tensors: the events on the device; None where that is the CPU.
+
+    """
+    device = catalogue.device
+    users = towers.user_vectors(
+        recent(events, queries.user, queries.end, towers.max_length, tensors), catalogue
+    )
+    exclude = None
+    if exclude_seen:
+        begin = events.offsets[queries.user]
+        known = queries.end - begin
+        asked = np.repeat(np.arange(len(queries), dtype=np.int32), known)
+        exclude = (asked, events.item[ragged_ranges(begin, known)])
+    top = best_rows(users, catalogue, k, exclude)  # [queries, k]
+    sizes = np.diff(queries.target_offsets)
+    owner = torch.from_numpy(np.repeat(np.arange(len(queries)), sizes)).to(device)
+    targets = torch.from_numpy(queries.targets.astype(np.int64)).to(device)
+    hit = (top[owner] == targets[:, None]).any(dim=1)  # [targets]
+    hits = torch.zeros(len(queries), dtype=torch.float64, device=device).index_add_(0, owner, hit.double())
+    return (hits / torch.from_numpy(np.maximum(sizes, 1)).to(device)).float()

@@ -1,0 +1,346 @@
+"""The train-encoder step: fine-tune the text encoder, embed the catalogue, train the towers."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from conf.encoders import Precision, TuningMode
+from conf.schema import PipelineConfig
+from encoders.contexts import ContextSampler
+from encoders.device import resolve_device
+from encoders.factors.affinity import AFFINITY_FILE, Affinity
+from encoders.text.catalogue_vectors import CatalogueVectors, text_ids
+from encoders.text.item_texts import ItemTexts
+from encoders.text.precision import EMBEDDING, TRAINING, Precisions, choose_precision
+from encoders.text.text_encoder import TextEncoder, load_text_encoder
+from encoders.text.trainable import choose_trainable, merge_adapters
+from encoders.towers.sequences import passes_per_epoch
+from encoders.towers.towers import Towers
+from encoders.training.fitting import MONITORED, Fit, fit, forget
+from encoders.training.stage_one import VALIDATION_ITEMS, StageOne
+from encoders.training.stage_two import StageTwo
+from features.data.dataset import BoolArray, Dataset, FloatArray, LongArray, load_dataset
+from features.data.pipeline_step import Stage, fingerprint, link_tree
+from features.data.splits import Split, exclude_seen, make_split, ragged_ranges
+from features.text.item_text import TextTemplate, render_parts
+
+ENCODER_FOLDER = "encoder"
+TEXT_FOLDER = "text"
+"""What no setting of the towers changes; the encoder folder holds the same files under the same names."""
+TEXT_ENCODER = "text_encoder"
+TEXT_VECTORS = "text_vectors.npy"
+FROZEN_VECTORS = "frozen_vectors.npy"
+"""Vectors of the encoder before any training: what fine-tuning is compared with. See `untouched_vectors`."""
+TOWERS = "towers"
+RANKER_TOWERS = "ranker_towers"
+REPORT = "training.json"
+EMBEDDING_PRECISION = "embedding_precision"
+"""Key in the report: the arithmetic that vectors were made with, bf16 or fp32."""
+MIN_EVENTS = 200
+"""Fewer training events than this teach nothing: the text encoder stays as it is, no tower is trained."""
+
+
+@dataclass(frozen=True)
+class Progressing:
+    """Where a step reports."""
+
+    console: Console
+
+    def bar(self) -> Progress:
+        """Return a progress bar in the house style."""
+        return Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+
+
+def seen_items(dataset: Dataset, end: LongArray) -> BoolArray:
+    """Tell which items the training prefixes mention, bool [items]."""
+    events = dataset.events
+    seen = np.zeros(len(dataset.catalogue), dtype=np.bool_)
+    seen[events.item[ragged_ranges(events.offsets[:-1], end - events.offsets[:-1])]] = True
+    return seen
+
+
+def trainable(split: Split | None, dataset: Dataset) -> bool:
+    """Tell whether there are enough events to train on."""
+    if split is None:
+        return False
+    known = split.tower_end - dataset.events.offsets[:-1]
+    return bool(
+        known.sum() >= MIN_EVENTS
+        and (known >= 2).any()  # nobody who came back: nothing follows anything
+        and len(split.ranker) > 0
+        and len(split.valid) > 0
+    )
+
+
+def encoder_stage(config: PipelineConfig, dataset: Dataset) -> Stage:
+    """Return the stage whose folder holds this step's outputs."""
+    inputs = fingerprint(
+        dataset.info["content_hash"], dataset.info["event_weights"], dataset.info["text_fields"], config.seed,
+        config.split, config.text_encoder, config.user_encoder,
+        config.evaluation.exclude_seen, config.evaluation.target_events,
+    )  # fmt: skip
+    return Stage(Path(config.work_dir) / ENCODER_FOLDER, inputs)
+
+
+def text_stage(config: PipelineConfig, dataset: Dataset) -> Stage:
+    """Return the stage of the text encoder and its vectors, which runs with other towers may share."""
+    inputs = fingerprint(
+        dataset.info["content_hash"], dataset.info["event_weights"], dataset.info["text_fields"], config.seed,
+        config.split, config.text_encoder, config.evaluation.target_events,
+    )  # fmt: skip
+    return Stage(Path(config.work_dir) / TEXT_FOLDER, inputs)
+
+
+def try_split(config: PipelineConfig, dataset: Dataset) -> Split | None:
+    """Return the split, or None where there is no event to divide."""
+    if len(dataset.events) < MIN_EVENTS:
+        return None
+    return make_split(dataset, config.split, config.evaluation.target_events)
+
+
+def text_contexts(config: PipelineConfig, dataset: Dataset, end: LongArray) -> ContextSampler:
+    """Return what texts are learnt from: histories up to `end`, [users]."""
+    settings, texts = config.text_encoder, text_ids(dataset.catalogue.texts)
+    return ContextSampler(dataset.events, end, dataset.kind_weights, texts, settings.window, settings.piece)
+
+
+def _fine_tune(
+    config: PipelineConfig,
+    dataset: Dataset,
+    split: Split,
+    encoder: TextEncoder,
+    vectors: CatalogueVectors,
+    precision: Precisions,
+    checkpoints: Path,
+    console: Console,
+) -> tuple[Fit, float]:
+    """Run stage one; return the fit and the recall before it. Vectors are forgotten if the weights change."""
+    settings = config.text_encoder
+    template = TextTemplate.from_info(dataset.info)
+    parts = render_parts(dataset.catalogue.frame, template)
+    texts = ItemTexts(encoder, vectors.tokens, parts, template.max_chars)
+    sampler = text_contexts(config, dataset, split.tower_end)
+    module = StageOne(encoder, settings, precision, sampler, texts, dataset.events, split.valid, config.seed)
+    before = module.begin(vectors.of(module.pool))
+    console.print(f"text encoder before fine-tuning: validation recall@10 {before:.4f} from text alone")
+    if len(sampler) == 0:
+        console.print("[yellow]no two items with different texts follow each other: no fine-tuning[/yellow]")
+        return Fit(before, 0, []), before
+    untouched = {name: t.clone() for name, t in encoder.state_dict().items()}
+    choose_trainable(encoder, settings)
+    epochs = -(-settings.max_steps // settings.validate_every)
+    result = fit(
+        module, checkpoints, max_epochs=epochs, patience=settings.patience, monitor=MONITORED,
+        device=resolve_device(config.device), console=console, devices=config.devices,
+    )  # fmt: skip
+    merge_adapters(encoder)
+    encoder.to(resolve_device(config.device)).eval()
+    if result.best < before:
+        encoder.load_state_dict(untouched)
+    else:
+        vectors.forget()
+    console.print(
+        f"text encoder after fine-tuning: {result.best:.4f} (best of {len(result.history)} validations)"
+    )
+    return result, before
+
+
+def train_towers(
+    config: PipelineConfig,
+    dataset: Dataset,
+    text_vectors: FloatArray,
+    end: LongArray,
+    split: Split,
+    validate: bool,
+    epochs: int,
+    checkpoints: Path,
+    console: Console,
+) -> tuple[Towers, Fit]:
+    """Run stage two on the prefixes `end`; without validation, for exactly `epochs`."""
+    settings = config.user_encoder
+    exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
+    torch.manual_seed(config.seed)
+    towers = Towers.from_config(settings, text_vectors.shape[1], len(dataset.catalogue), len(dataset.kinds))
+    towers.item_tower.fit_text(text_vectors, seen_items(dataset, end))
+    module = StageTwo(
+        towers, settings, dataset.events, end, text_vectors, dataset.kind_weights,
+        split.valid if validate else None, exclude, config.seed,
+        ties_unordered=not dataset.info["has_order"],
+        passes=passes_per_epoch(
+            dataset.events, split.train_end, settings.max_length, settings.min_windows_per_epoch
+        ),
+    )  # fmt: skip
+    result = fit(
+        module,
+        checkpoints,
+        max_epochs=epochs,
+        patience=settings.patience,
+        monitor=MONITORED if validate else None,
+        device=resolve_device(config.device),
+        clip_norm=settings.clip_norm,
+        console=console,
+        devices=config.devices,
+    )
+    return module.trained, result
+
+
+def train_text_encoder(
+    config: PipelineConfig, dataset: Dataset, split: Split | None, learn: bool, console: Console
+) -> Stage:
+    """Fine-tune the text encoder and embed the catalogue, unless that is done, here or in `reuse`.
+
+    Args:
+        config: settings.
+        dataset: the prepared data.
+        split: its split; None where there is no event to divide.
+        learn: False leaves the encoder as it comes, and no affinity is learnt.
+        console: where to report.
+
+    Returns:
+        The stage: encoder, vectors, affinity, and `training.json`. Vectors of the untouched encoder are there
+        where they were needed: for a catalogue that validation looks at as a whole, or an encoder that stayed
+        as it was.
+
+    """
+    stage = text_stage(config, dataset)
+    if stage.finished("text encoder", config.reuse, console):
+        return stage
+    stage.reopen()
+    torch.manual_seed(config.seed)
+    encoder = load_text_encoder(config.text_encoder).to(resolve_device(config.device)).eval()
+    checkpoints = Path(config.work_dir) / "checkpoints" / f"stage_one-{stage.inputs}"
+    tune = learn and config.text_encoder.mode is not TuningMode.frozen and config.text_encoder.max_steps > 0
+    uses = (EMBEDDING, TRAINING) if tune else (EMBEDDING,)
+    precision = choose_precision(config.text_encoder.precision, encoder, Path(config.work_dir), console, uses)
+    report: dict[str, object] = {EMBEDDING_PRECISION: precision.embedding.value}
+    texts = CatalogueVectors(encoder, precision.embedding, dataset.catalogue.texts, Progressing(console).bar)
+    if not tune or len(dataset.catalogue) <= VALIDATION_ITEMS:
+        np.save(stage.folder / FROZEN_VECTORS, texts.of())
+    if tune:
+        assert split is not None
+        fitted, before = _fine_tune(config, dataset, split, encoder, texts, precision, checkpoints, console)
+        report["stage_one"] = {"before": before, "validation_recall": fitted.history}
+    vectors = texts.of()
+    encoder.save(stage.folder / TEXT_ENCODER)
+    np.save(stage.folder / TEXT_VECTORS, vectors)
+    if learn:
+        assert split is not None
+        contexts = text_contexts(config, dataset, split.tower_end)  # before the ranking head's queries
+        affinity = Affinity.fit(
+            vectors, contexts, config.text_encoder, config.seed, resolve_device(config.device)
+        )
+        if affinity is not None:
+            affinity.save(stage.folder / AFFINITY_FILE)
+    (stage.folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+    stage.complete()
+    forget(checkpoints)
+    return stage
+
+
+def untouched_vectors(
+    config: PipelineConfig, dataset: Dataset, make: bool, console: Console
+) -> FloatArray | None:
+    """Return the vectors of the encoder before any training, [items, text dim].
+
+    Args:
+        config: settings.
+        dataset: the prepared data.
+        make: make and keep them where training did not need them; otherwise None is returned then.
+        console: where to report.
+
+    """
+    folder = Path(config.work_dir) / ENCODER_FOLDER
+    file = folder / FROZEN_VECTORS
+    if not file.is_file():
+        if not make:
+            return None
+        report = json.loads((folder / REPORT).read_text())
+        encoder = load_text_encoder(config.text_encoder).to(resolve_device(config.device)).eval()
+        precision = Precision(report[EMBEDDING_PRECISION])
+        texts = CatalogueVectors(encoder, precision, dataset.catalogue.texts, Progressing(console).bar)
+        unfinished = folder / f".{FROZEN_VECTORS}"
+        np.save(unfinished, texts.of())
+        unfinished.replace(file)
+    vectors: FloatArray = np.load(file)
+    return vectors
+
+
+def train_encoder(config: PipelineConfig, console: Console) -> Path:
+    """Train and save text encoder, catalogue vectors and towers; a finished, unchanged step is skipped.
+
+    Two pairs of towers are saved: the published ones, trained on all training events, and those that score
+    the ranking head's training queries, trained for as many epochs on the events before those queries.
+
+    Returns:
+        The folder with the outputs.
+
+    """
+    dataset = load_dataset(Path(config.work_dir) / "dataset")
+    stage = encoder_stage(config, dataset)
+    folder = stage.folder
+    if stage.finished("train-encoder", config.reuse, console):
+        return folder
+    stage.reopen()
+    started = time.perf_counter()
+    split = try_split(config, dataset)
+    checkpoints = Path(config.work_dir) / "checkpoints"
+    runs = {name: checkpoints / f"{name}-{stage.inputs}" for name in ("stage_two", "ranker_towers")}
+    learn = split is not None and trainable(split, dataset)
+    if not learn:
+        console.print(
+            f"[yellow]{len(dataset.events)} events are too few to train on; "
+            "the bundle will recommend by text and popularity[/yellow]"
+        )
+    text = train_text_encoder(config, dataset, split, learn, console)
+    link_tree(text.folder, folder, REPORT)
+    report: dict[str, object] = json.loads((text.folder / REPORT).read_text())
+    vectors = np.load(folder / TEXT_VECTORS)
+    if learn:
+        assert split is not None
+        towers, fitted_towers = train_towers(
+            config, dataset, vectors, split.train_end, split, True,
+            config.user_encoder.epochs, runs["stage_two"], console,
+        )  # fmt: skip
+        towers.save(folder / TOWERS)
+        console.print(
+            f"user tower: validation recall@10 {fitted_towers.best:.4f} after {fitted_towers.epochs} epochs"
+        )
+        ranker_towers, _ = train_towers(
+            config, dataset, vectors, split.tower_end, split, False,
+            fitted_towers.epochs, runs["ranker_towers"], console,
+        )  # fmt: skip
+        ranker_towers.save(folder / RANKER_TOWERS)
+        report["stage_two"] = {"validation_recall": fitted_towers.history, "epochs": fitted_towers.epochs}
+    report["trained"] = learn
+    report["seconds"] = round(time.perf_counter() - started, 1)
+    (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+    stage.complete()
+    for run in runs.values():
+        forget(run)
+    console.print(_summary(report))
+    return folder
+
+
+def _summary(report: dict[str, object]) -> Table:
+    table = Table("part", "validation recall@10", title=f"train-encoder, {report['seconds']} s")
+    for name, entry in report.items():
+        if isinstance(entry, dict):
+            history = entry["validation_recall"]
+            table.add_row(name.replace("_", " "), " ".join(f"{v:.4f}" for v in history))
+    return table

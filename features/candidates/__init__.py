@@ -1,0 +1,1 @@
+"""Candidate features, one definition for training and serving."""

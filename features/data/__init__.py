@@ -1,0 +1,1 @@
+"""The prepared dataset: schema, splits, histories, statistics and demand."""

@@ -1,0 +1,125 @@
+"""The prepared dataset in memory: string ids at the edge, dense rows inside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from conf.errors import InputError
+from features.data import schema
+
+IntArray = npt.NDArray[np.int32]
+LongArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+
+class Catalogue:
+    """Items in row order: ids, texts and attribute columns.
+
+    Row `r` of every item-aligned array (vectors, popularity, masks) is item `ids[r]`.
+    """
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        """Wrap an items table; it needs `item_id` and the rendered `text`."""
+        self.frame = frame
+        self.ids: list[str] = frame[schema.ITEM_ID].to_list()
+        self.texts: list[str] = frame[schema.TEXT].to_list()
+        self._rows = {item_id: row for row, item_id in enumerate(self.ids)}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def row(self, item_id: str) -> int | None:
+        """Return the dense row of an item id, or None when it is unknown."""
+        return self._rows.get(item_id)
+
+    def find(self, item_ids: Iterable[str]) -> list[int | None]:
+        """Return the dense row of each item id, None for unknown ones."""
+        return list(map(self._rows.get, item_ids))
+
+    def rows(self, item_ids: list[str]) -> IntArray:
+        """Return rows of the known ids, in order, leaving unknown ones out."""
+        return np.array([self._rows[i] for i in item_ids if i in self._rows], dtype=np.int32)
+
+    @property
+    def attributes(self) -> list[str]:
+        """Names of the columns that filters and ranking features may use."""
+        return [c for c in self.frame.columns if c not in (schema.ITEM_ID, schema.TEXT)]
+
+
+@dataclass(frozen=True)
+class Events:
+    """Events sorted by user and, within a user, by order; users are contiguous slices."""
+
+    user: IntArray  # [events]
+    item: IntArray  # [events]
+    kind: npt.NDArray[np.int8]  # [events] position in Dataset.kinds
+    time: LongArray  # [events] Unix seconds, non-decreasing within a user; all 0 without timestamps
+    offsets: LongArray  # [users + 1] slice of each user
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    @property
+    def users(self) -> int:
+        """Number of users."""
+        return len(self.offsets) - 1
+
+    def lengths(self) -> LongArray:
+        """Events per user, [users]."""
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Everything `prepare` wrote."""
+
+    catalogue: Catalogue
+    events: Events
+    user_ids: list[str]
+    kinds: list[str]
+    """Event kinds, strongest weight first; `Events.kind` indexes this list."""
+    kind_weights: FloatArray
+    has_time: bool
+    info: dict[str, Any]
+    """The content of dataset.json."""
+
+
+def load_dataset(folder: Path) -> Dataset:
+    """Read a dataset directory written by `prepare`.
+
+    Raises:
+        InputError: when the folder holds no complete dataset.
+
+    """
+    manifest = folder / schema.DATASET_FILE
+    if not manifest.is_file():
+        raise InputError(f"{folder}: no {schema.DATASET_FILE} here; run `shelfwise prepare` first")
+    info: dict[str, Any] = json.loads(manifest.read_text())
+    catalogue = Catalogue(pl.read_parquet(folder / schema.ITEMS_FILE))
+    frame = pl.read_parquet(folder / schema.EVENTS_FILE)
+    kinds = [str(k) for k in info["kinds"]]
+    weights = np.array([float(info["event_weights"][k]) for k in kinds], dtype=np.float32)
+    user_ids: list[str] = frame[schema.USER_ID].unique(maintain_order=True).to_list()
+    users = frame[schema.USER_ID].rle_id().to_numpy().astype(np.int32)
+    items = frame.select(
+        pl.col(schema.ITEM_ID).replace_strict(catalogue.ids, range(len(catalogue)), return_dtype=pl.Int32)
+    ).to_series()
+    kind_codes = frame[schema.EVENT].replace_strict(kinds, range(len(kinds)), return_dtype=pl.Int8)
+    offsets = np.searchsorted(users, np.arange(len(user_ids) + 1)).astype(np.int64)
+    events = Events(
+        user=users,
+        item=items.to_numpy().astype(np.int32),
+        kind=kind_codes.to_numpy().astype(np.int8),
+        time=frame[schema.TIMESTAMP].to_numpy().astype(np.int64),
+        offsets=offsets,
+    )
+    return Dataset(catalogue, events, user_ids, kinds, weights, bool(info["has_time"]), info)

@@ -1,0 +1,124 @@
+"""Demand over time: how often each item had been chosen by any moment, counted in whole UTC days.
+
+A list asked for at some moment is described by what had happened by then. Under leave-one-out the queries of
+one data set lie years apart, and what sold in the month before a query says more about it than what sold in
+the month before the data ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from features.data.dataset import Events, FloatArray, IntArray, LongArray
+
+DAY = 86_400
+SPANS = (7, 28, 90, 365)
+"""Days that the windows reach back."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Cumulated events per item and day."""
+
+    keys: LongArray
+    """[pairs] item * width + day for every item and day with events, ascending; day 0 is `origin`."""
+    totals: LongArray
+    """[pairs + 1] events before each pair, over all items."""
+    calendar: LongArray
+    """[2] origin (days since 1970) and width (days from the first event to the day after the last)."""
+    first: LongArray
+    """[items] day of the first event; width for an item without any."""
+
+    @classmethod
+    def of(cls, events: Events, positions: LongArray, items: int) -> Demand:
+        """Count the events at `positions`."""
+        day = events.time[positions] // DAY
+        origin = int(day.min()) if len(day) else 0
+        width = int(day.max()) - origin + 2 if len(day) else 1
+        rows = events.item[positions].astype(np.int64)
+        keys, counts = np.unique(rows * width + (day - origin), return_counts=True)
+        first = np.full(items, width, dtype=np.int64)
+        np.minimum.at(first, rows, day - origin)
+        return cls(
+            keys, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), np.array([origin, width]), first
+        )
+
+    def _before(self, rows: IntArray, day: LongArray) -> LongArray:
+        """Count each item's events before a day, both of one shape."""
+        width = int(self.calendar[1])
+        start = rows.astype(np.int64) * width
+        low = np.searchsorted(self.keys, start)
+        high = np.searchsorted(self.keys, start + np.clip(day, 0, width))
+        counted: LongArray = self.totals[high] - self.totals[low]
+        return counted
+
+    def _columns(self, rows: IntArray, day: LongArray) -> FloatArray:
+        known = self._before(rows, day)
+        sold = [known - self._before(rows, day - span) for span in SPANS]
+        week, month = sold[0].astype(np.float64), sold[1].astype(np.float64)
+        age = np.where(known > 0, day - self.first[rows], 0)
+        columns = [known, *sold, age]
+        logs = [np.log1p(c) for c in columns] + [np.log1p(4.0 * week) - np.log1p(month)]
+        return np.stack([*logs, known == 0], axis=-1).astype(np.float32)
+
+    def _catalogue(self, day: int) -> FloatArray:
+        """Describe every item as of one day, [items, columns]."""
+        rows = np.arange(len(self.first), dtype=np.int32)
+        return self._columns(rows, np.full(len(rows), day, dtype=np.int64))
+
+    @cached_property
+    def present(self) -> FloatArray:
+        """What is known after the last event, [items, columns]: all that a server ever asks for."""
+        return self._catalogue(int(self.calendar[1]) - 1)
+
+    @cached_property
+    def eve(self) -> FloatArray:
+        """The same without the last event's day: what is asked for at a cut in the middle of that day."""
+        return self._catalogue(int(self.calendar[1]) - 2)
+
+    def grown(self, first: LongArray, present: FloatArray, eve: FloatArray) -> Demand:
+        """Return the same counts for a catalogue that goes on after its last item with some of no event.
+
+        Args:
+            first: [more items] their `first`, too.
+            present: [more items, columns] their `present`, too.
+            eve: [more items, columns] their `eve`, too.
+
+        """
+        demand = replace(self, first=first)
+        demand.__dict__.update(present=present, eve=eve)  # where the cached properties look first
+        return demand
+
+    def unsold(self) -> Demand:
+        """Return the demand for one item without events, in the same days."""
+        return Demand(self.keys[:0], self.totals[:1], self.calendar, self.calendar[1:].copy())
+
+    def table(self, rows: IntArray, now: LongArray) -> tuple[FloatArray, IntArray]:
+        """Describe the demand for items before the day of each query, without copying what is known.
+
+        Args:
+            rows: [queries, candidates], padded with -1.
+            now: [queries] Unix seconds; a moment after the last event counts as the day after it.
+
+        Returns:
+            A table [any, columns], in the order of `demand_names`, and which of its rows describes each
+            candidate, [queries, candidates]; anything at padding.
+
+        """
+        origin, width = (int(v) for v in self.calendar)
+        day = np.minimum(now // DAY - origin, width - 1)
+        if (day == width - 1).all():
+            return self.present, rows
+        if (day == width - 2).all():
+            return self.eve, rows
+        columns = self._columns(np.maximum(rows, 0), np.broadcast_to(day[:, None], rows.shape))
+        places = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
+        return columns.reshape(rows.size, columns.shape[-1]), places
+
+
+def demand_names() -> list[str]:
+    """Names of the columns of `Demand.table`."""
+    return ["log_sold", *(f"log_sold_{span}" for span in SPANS), "log_days_on_sale", "trend", "is_new"]

@@ -1,0 +1,261 @@
+"""Evaluation splits: who is asked, with which history, and what counts as right.
+
+Both protocols cut every user's sequence into prefixes, so a split is a handful of per-user positions and
+nothing from behind a position can reach what is computed before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from conf.errors import InputError
+from conf.schema import SplitConfig, SplitKind
+from features.data.dataset import BoolArray, Dataset, Events, IntArray, LongArray
+
+_RANKER_SHARE = 10
+"""Under leave-one-out the ranking head gets one training event in so many at most."""
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Questions to a recommender: user, history and the items that were chosen next."""
+
+    user: IntArray  # [queries]
+    end: LongArray  # [queries] history is events[offsets[user] : end]
+    time: LongArray  # [queries] Unix seconds at which the list is asked for
+    target_offsets: LongArray  # [queries + 1]
+    targets: IntArray  # [total targets] distinct items per query
+    target_kinds: IntArray  # [total targets] strongest kind (lowest code) with which each was chosen
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def select(self, index: LongArray | BoolArray) -> Queries:
+        """Return the chosen queries, in the order given."""
+        index = np.flatnonzero(index) if index.dtype == np.bool_ else np.asarray(index, dtype=np.int64)
+        sizes = np.diff(self.target_offsets)[index]
+        positions = ragged_ranges(self.target_offsets[:-1][index], sizes)
+        return Queries(
+            self.user[index],
+            self.end[index],
+            self.time[index],
+            np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+            self.targets[positions],
+            self.target_kinds[positions],
+        )
+
+
+@dataclass(frozen=True)
+class Split:
+    """Windows of one dataset under one protocol; every `*_end` is a position per user, [users]."""
+
+    kind: SplitKind
+    tower_end: LongArray
+    """The towers that score the ranker's training queries learn from events before this."""
+    train_end: LongArray
+    """The published towers learn from events before this."""
+    state_end: LongArray
+    """Statistics (popularity, co-occurrence) known when the test list is asked for."""
+    tower_time: int
+    train_time: int
+    state_time: int
+    """Times that go with the positions: recency is measured from here."""
+    ranker: Queries
+    valid: Queries
+    test: Queries
+
+
+def ragged_ranges(starts: LongArray, sizes: LongArray) -> LongArray:
+    """Concatenate `range(start, start + size)` for every pair."""
+    total = int(sizes.sum())
+    if total == 0:
+        return np.zeros(0, dtype=np.int64)
+    shifts = np.repeat(starts - np.concatenate([[0], np.cumsum(sizes)[:-1]]), sizes)
+    positions: LongArray = np.arange(total, dtype=np.int64) + shifts
+    return positions
+
+
+def ask(
+    events: Events, users: IntArray, start: LongArray, stop: LongArray, time: LongArray, relevant: BoolArray
+) -> Queries:
+    """Ask each user at `start` for the distinct relevant items of events[start:stop]."""
+    positions = ragged_ranges(start, stop - start)
+    owner = np.repeat(np.arange(len(users)), stop - start)
+    keep = relevant[events.kind[positions]]
+    positions, owner = positions[keep], owner[keep]
+    order = np.lexsort((events.kind[positions], events.item[positions], owner))
+    positions, owner = positions[order], owner[order]
+    item = events.item[positions]
+    first = np.ones(len(item), dtype=bool)
+    first[1:] = (owner[1:] != owner[:-1]) | (item[1:] != item[:-1])
+    owner, item, kind = owner[first], item[first], events.kind[positions[first]].astype(np.int32)
+    sizes = np.bincount(owner, minlength=len(users))
+    asked = sizes > 0
+    offsets = np.concatenate([[0], np.cumsum(sizes[asked])]).astype(np.int64)
+    return Queries(users[asked], start[asked], time[asked], offsets, item, kind)
+
+
+def position_at(events: Events, time: int) -> LongArray:
+    """Return each user's first position that is not before `time`, [users]."""
+    before = np.concatenate([[0], np.cumsum(events.time < time)])
+    begin, end = events.offsets[:-1], events.offsets[1:]
+    first: LongArray = begin + before[end] - before[begin]
+    return first
+
+
+def _leave_one_out(dataset: Dataset, relevant: BoolArray, ranker_lists: int) -> Split:
+    events = dataset.events
+    lengths = events.lengths()
+    begin, end = events.offsets[:-1], events.offsets[1:]
+    users = np.arange(events.users, dtype=np.int32)
+
+    def next_of(who: IntArray, position: LongArray) -> Queries:
+        """Ask for the event at a position, one list each."""
+        # Asked at the time of the last known event: the target's own time would tell which day it was bought.
+        return ask(events, who, position, position + 1, events.time[position - 1], relevant)
+
+    def last(held_out: int) -> Queries:
+        """Ask for the `held_out`-th event from the end, where enough history is left."""
+        who = users[lengths >= 3]
+        return next_of(who, end[who] - held_out)
+
+    def latest(stop: LongArray) -> int:
+        """Time of the last event before the positions `stop`: held-out events say nothing about now."""
+        return int(events.time[ragged_ranges(begin, stop - begin)].max(initial=0))
+
+    # A user with too few events to hold out keeps them all for training.
+    train_end = np.where(lengths >= 3, end - 2, end)
+    # A thousand users who give one list each are too few for the ranking head.
+    most = -(-ranker_lists // max(int((lengths >= 4).sum()), 1))
+    lists = np.where(lengths >= 4, np.clip((lengths - 2) // _RANKER_SHARE, 1, most), 0)
+    tower_end = train_end - lists
+    return Split(
+        SplitKind.leave_one_out,
+        tower_end,
+        train_end,
+        train_end,
+        latest(tower_end),
+        latest(train_end),
+        latest(train_end),
+        ranker=next_of(np.repeat(users, lists), ragged_ranges(tower_end, lists)),
+        valid=last(2),
+        test=last(1),
+    )
+
+
+def _cut_times(dataset: Dataset, config: SplitConfig) -> tuple[int, int, int]:
+    """Return the starts of the ranker, validation and test windows in Unix seconds."""
+    times = np.sort(dataset.events.time)
+
+    def quantile(share: float) -> int:
+        return int(times[min(int(len(times) * share), len(times) - 1)])
+
+    def iso(text: str, field: str) -> int:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError as error:
+            raise InputError(f"split.{field}: '{text}' is not an ISO date or time") from error
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+    test = iso(config.test_start, "test_start") if config.test_start else quantile(1 - config.test_fraction)
+    before_test = float(np.searchsorted(times, test)) / len(times)
+    valid = (
+        iso(config.valid_start, "valid_start")
+        if config.valid_start
+        else quantile(max(before_test - config.valid_fraction, 0.0))
+    )
+    before_valid = float(np.searchsorted(times, valid)) / len(times)
+    ranker = quantile(max(before_valid - config.ranker_fraction, 0.0))
+    if not times[0] < ranker < valid < test <= times[-1]:
+        raise InputError(
+            "split=global_time: the cut times leave an empty window "
+            f"({np.datetime64(ranker, 's')}, {np.datetime64(valid, 's')}, {np.datetime64(test, 's')}); "
+            "set split.valid_start and split.test_start inside the data's time range"
+        )
+    return ranker, valid, test
+
+
+def _global_time(dataset: Dataset, config: SplitConfig, relevant: BoolArray) -> Split:
+    if not dataset.has_time:
+        raise InputError(
+            "split=global_time needs timestamps; this dataset has only an order (use split=leave_one_out)"
+        )
+    events = dataset.events
+    ranker_time, valid_time, test_time = _cut_times(dataset, config)
+    end = events.offsets[1:]
+    at_ranker, at_valid, at_test = (position_at(events, t) for t in (ranker_time, valid_time, test_time))
+    users = np.arange(events.users, dtype=np.int32)
+
+    def window(start: LongArray, stop: LongArray, time: int) -> Queries:
+        return ask(events, users, start, stop, np.full(len(users), time, dtype=np.int64), relevant)
+
+    return Split(
+        SplitKind.global_time,
+        at_ranker,
+        at_valid,
+        at_test,
+        ranker_time,
+        valid_time,
+        test_time,
+        ranker=window(at_ranker, at_valid, ranker_time),
+        valid=window(at_valid, at_test, valid_time),
+        test=window(at_test, end, test_time),
+    )
+
+
+def relevant_kinds(dataset: Dataset, target_events: list[str]) -> BoolArray:
+    """Tell which kinds count as relevant, [kinds].
+
+    Raises:
+        InputError: a kind that no event has.
+    """
+    unknown = [k for k in target_events if k not in dataset.kinds]
+    if unknown:
+        raise InputError(
+            f"evaluation.target_events: no event of kind '{unknown[0]}'; kinds: {', '.join(dataset.kinds)}"
+        )
+    relevant = np.array(
+        [(k in target_events) if target_events else True for k in dataset.kinds], dtype=np.bool_
+    )
+    relevant &= dataset.kind_weights > 0
+    return relevant
+
+
+def exclude_seen(dataset: Dataset, split: Split, setting: bool | None) -> bool:
+    """Decide whether a user's own past items are left out of lists.
+
+    Without a setting, shops where people come back for the same item keep them: when more than 5 % of the
+    validation targets are in the user's own history.
+    """
+    if setting is not None:
+        return setting
+    events, queries = dataset.events, split.valid
+    items = len(dataset.catalogue)
+    begin = events.offsets[queries.user]
+    sizes = queries.end - begin
+    positions = ragged_ranges(begin, sizes)
+    history = np.repeat(np.arange(len(queries), dtype=np.int64), sizes) * items + events.item[positions]
+    owner = np.repeat(np.arange(len(queries), dtype=np.int64), np.diff(queries.target_offsets))
+    repeated = np.isin(owner * items + queries.targets, history)
+    return bool(repeated.mean() <= 0.05) if len(repeated) else True
+
+
+def make_split(dataset: Dataset, config: SplitConfig, target_events: list[str]) -> Split:
+    """Divide a dataset by the configured protocol.
+
+    Args:
+        dataset: the prepared dataset.
+        config: protocol and cut times.
+        target_events: kinds that count as relevant; empty means every kind with a positive weight.
+
+    Raises:
+        InputError: unknown target kind, no timestamps for global_time, or an empty window.
+
+    """
+    relevant = relevant_kinds(dataset, target_events)
+    if config.kind is SplitKind.leave_one_out:
+        return _leave_one_out(dataset, relevant, config.ranker_lists)
+    return _global_time(dataset, config, relevant)

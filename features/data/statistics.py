@@ -1,0 +1,222 @@
+"""What is known about items at a point in time: popularity, repeat habits, neighbours, attributes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from safetensors.numpy import save_file
+from scipy import sparse
+
+from features.data import schema
+from features.data.arrays import load_arrays
+from features.data.dataset import Catalogue, Dataset, Events, FloatArray, IntArray, LongArray
+from features.data.demand import Demand
+from features.data.splits import ragged_ranges
+
+DAY = 86_400
+MAX_ATTRIBUTES = 4
+MAX_GAP_DAYS = 365.0
+RECENT_DAYS = 14.0
+"""Days after which an event counts half towards recent popularity."""
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The strongest neighbours of each item."""
+
+    ids: IntArray  # [items, k] rows, padded with -1
+    weights: FloatArray  # [items, k] descending, 0 at padding
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Item statistics as of a time; nothing after it has been looked at."""
+
+    now: LongArray  # [1] Unix seconds of the cut
+    count: FloatArray  # [items] events
+    recent: FloatArray  # [items] events, halved every 14 days
+    repeat_rate: FloatArray  # [items] share of buyers who came back for it, smoothed
+    gap_days: FloatArray  # [items] typical days between two purchases by the same user
+    log_price: FloatArray  # [items] log(1 + price); 0 where unknown
+    attributes: IntArray  # [items, attributes] codes, -1 where missing
+    follow_ids: IntArray  # [items, k] what comes soon after
+    follow_weights: FloatArray
+    together_ids: IntArray  # [items, k] what is found in the same histories, near by
+    together_weights: FloatArray
+    demand_keys: LongArray  # see features/data/demand.py
+    demand_totals: LongArray
+    demand_calendar: LongArray
+    demand_first: LongArray
+
+    @cached_property
+    def demand(self) -> Demand:
+        """Events per item and day."""
+        return Demand(self.demand_keys, self.demand_totals, self.demand_calendar, self.demand_first)
+
+    def with_demand(self, demand: Demand) -> Statistics:
+        """Return statistics with other events per item and day, and what it has cached."""
+        statistics = replace(self, demand_first=demand.first)
+        statistics.__dict__["demand"] = demand  # where the cached property looks first
+        return statistics
+
+    @property
+    def follow(self) -> Neighbours:
+        """What comes soon after an item."""
+        return Neighbours(self.follow_ids, self.follow_weights)
+
+    @property
+    def together(self) -> Neighbours:
+        """What is found near an item in histories, in either order."""
+        return Neighbours(self.together_ids, self.together_weights)
+
+    def save(self, path: Path) -> None:
+        """Write every array."""
+        save_file({f.name: np.ascontiguousarray(getattr(self, f.name)) for f in fields(self)}, path)
+
+    @classmethod
+    def load(cls, path: Path, room: int = 0) -> Statistics:
+        """Read arrays written by `save`, with room for more rows."""
+        return cls(**load_arrays(path, room))
+
+
+def strongest(matrix: sparse.csr_matrix, k: int) -> Neighbours:
+    """Return the k largest entries of each row of a sparse [items, items] matrix."""
+    items = matrix.shape[0]
+    sizes = np.diff(matrix.indptr)
+    rows = np.repeat(np.arange(items), sizes)
+    order = np.lexsort((matrix.indices, -matrix.data, rows))
+    rank = np.arange(len(order)) - np.repeat(matrix.indptr[:-1], sizes)
+    kept = rank < k
+    ids = np.full((items, k), -1, dtype=np.int32)
+    weights = np.zeros((items, k), dtype=np.float32)
+    ids[rows[kept], rank[kept]] = matrix.indices[order][kept]
+    weights[rows[kept], rank[kept]] = matrix.data[order][kept]
+    return Neighbours(ids, weights)
+
+
+def co_occurrence(events: Events, end: LongArray, items: int, window: int) -> sparse.csr_matrix:
+    """Count how often an item comes within `window` events after another, nearer counting more.
+
+    Returns:
+        Sparse [items, items]; entry (i, j) sums 1 / distance over places where j follows i; no diagonal.
+
+    """
+    begin = events.offsets[:-1]
+    positions = ragged_ranges(begin, end - begin)
+    stop = np.repeat(end, end - begin)
+    matrix = sparse.csr_matrix((items, items), dtype=np.float32)
+    for distance in range(1, window + 1):
+        earlier = positions[positions + distance < stop]
+        first, second = events.item[earlier], events.item[earlier + distance]
+        differ = first != second
+        ones = np.full(int(differ.sum()), 1.0 / distance, dtype=np.float32)
+        matrix = matrix + sparse.csr_matrix((ones, (first[differ], second[differ])), shape=(items, items))
+    return matrix
+
+
+def cosine(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Divide entry (i, j) by the root of row sum i times column sum j, against popular items' head start."""
+    rows = np.asarray(matrix.sum(axis=1)).ravel()
+    columns = np.asarray(matrix.sum(axis=0)).ravel()
+    left = sparse.diags(1.0 / np.sqrt(np.maximum(rows, 1e-9)))
+    right = sparse.diags(1.0 / np.sqrt(np.maximum(columns, 1e-9)))
+    return sparse.csr_matrix(left @ matrix @ right, dtype=np.float32)
+
+
+def attribute_codes(catalogue: Catalogue) -> IntArray:
+    """Number the values of up to four string attributes that group items, [items, attributes].
+
+    An attribute groups items when it has at least two values and at most one per five items.
+    """
+    frame = catalogue.frame
+    columns: list[IntArray] = []
+    for name in catalogue.attributes:
+        if frame.schema[name] != pl.String or len(columns) == MAX_ATTRIBUTES:
+            continue
+        values = frame[name].drop_nulls().n_unique()
+        if 2 <= values <= max(len(catalogue) // 5, 2) and frame[name].null_count() < len(catalogue) // 2:
+            codes = frame[name].rank("dense").cast(pl.Int32) - 1  # nulls have no rank
+            columns.append(codes.fill_null(-1).to_numpy())
+    if not columns:
+        return np.zeros((len(catalogue), 0), dtype=np.int32)
+    return np.stack(columns, axis=1).astype(np.int32)
+
+
+def _repeats(
+    events: Events, positions: LongArray, items: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the smoothed share of buyers who repeat, and the mean days between repeats, each [items]."""
+    user, item, time = events.user[positions], events.item[positions], events.time[positions]
+    order = np.lexsort((time, item, user))
+    user, item, time = user[order], item[order], time[order]
+    days = np.zeros(len(time))
+    days[1:] = np.diff(time) / DAY
+    again = days > 0.5
+    again[1:] &= (user[1:] == user[:-1]) & (item[1:] == item[:-1])
+    pairs = user.astype(np.int64) * items + item
+    buyers = np.bincount(np.unique(pairs) % items, minlength=items)
+    repeaters = np.bincount(np.unique(pairs[again]) % items, minlength=items)
+    overall = repeaters.sum() / max(buyers.sum(), 1)
+    rate = (repeaters + 5.0 * overall) / (buyers + 5.0)
+    repeated = np.bincount(item[again], minlength=items)
+    gaps = np.bincount(item[again], weights=np.minimum(days[again], MAX_GAP_DAYS), minlength=items)
+    typical = gaps.sum() / max(repeated.sum(), 1) if repeated.sum() else MAX_GAP_DAYS
+    return rate, (gaps + 3.0 * typical) / (repeated + 3.0)
+
+
+def item_statistics(dataset: Dataset, end: LongArray, now: int, neighbours: int, window: int) -> Statistics:
+    """Compute statistics from the events before `end`.
+
+    Args:
+        dataset: the dataset.
+        end: prefix per user, [users].
+        now: Unix seconds of the cut; recency is measured from here.
+        neighbours: neighbours kept per item.
+        window: events between which two items count as near.
+
+    """
+    events, catalogue = dataset.events, dataset.catalogue
+    items = len(catalogue)
+    begin = events.offsets[:-1]
+    positions = ragged_ranges(begin, end - begin)
+    item = events.item[positions]
+    age = np.maximum(now - events.time[positions], 0) / DAY
+    if not dataset.has_time:
+        age = np.zeros(len(item))
+
+    def decayed(half_life: float) -> FloatArray:
+        return np.bincount(item, weights=0.5 ** (age / half_life), minlength=items).astype(np.float32)
+
+    follows = co_occurrence(events, end, items, window)
+    near = strongest(cosine(follows), neighbours)
+    both = strongest(cosine(sparse.csr_matrix(follows + follows.T)), neighbours)
+    rate, gap = _repeats(events, positions, items)
+    # Without timestamps everything has happened before any moment that can be asked about.
+    timed = events if dataset.has_time else replace(events, time=events.time - DAY)
+    demand = Demand.of(timed, positions, items)
+    price = np.zeros(items, dtype=np.float32)
+    if schema.PRICE in catalogue.frame.columns:
+        values = catalogue.frame[schema.PRICE].cast(pl.Float32, strict=False).fill_null(0.0).to_numpy()
+        price = np.log1p(np.maximum(np.nan_to_num(values, posinf=0.0), 0.0)).astype(np.float32)
+    return Statistics(
+        now=np.array([now], dtype=np.int64),
+        count=np.bincount(item, minlength=items).astype(np.float32),
+        recent=decayed(RECENT_DAYS),
+        repeat_rate=rate.astype(np.float32),
+        gap_days=gap.astype(np.float32),
+        log_price=price,
+        attributes=attribute_codes(catalogue),
+        follow_ids=near.ids,
+        follow_weights=near.weights,
+        together_ids=both.ids,
+        together_weights=both.weights,
+        demand_keys=demand.keys,
+        demand_totals=demand.totals,
+        demand_calendar=demand.calendar,
+        demand_first=demand.first,
+    )

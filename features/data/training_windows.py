@@ -1,0 +1,107 @@
+"""Moments that the ranking head learns from, and how far published models may learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from conf.schema import Refit, SplitKind
+from features.data.dataset import BoolArray, Dataset, Events, LongArray
+from features.data.splits import Queries, Split, ask, position_at, ragged_ranges, relevant_kinds
+
+MOST_OF_A_REFIT = 2
+"""Moments of a refit against those of training: what windows of equal numbers of events come to."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where something stops learning."""
+
+    end: LongArray  # [users] position of each user's first event that is not known
+    time: int
+    """Unix seconds that go with it."""
+
+
+@dataclass(frozen=True)
+class RankerWindow:
+    """Queries that the ranking head learns from, and what statistics may know when they are asked."""
+
+    queries: Queries
+    end: LongArray  # [users] position of each user's first event after the cut
+    time: int
+    """Unix seconds of the cut."""
+    until: LongArray  # [users] position of each user's first event after the time that the targets lie in
+    after_training: bool = False
+    """Whether the towers that validation measured end before it, so that they may score it."""
+
+    def on_sale(self, events: Events, items: int) -> BoolArray:
+        """Tell which items are known to have been on sale by the end of the window, [items].
+
+        A data set lists items that arrived later, too. As candidates they would be negatives whatever they
+        say, and teach that an item without behaviour is never chosen.
+        """
+        start = events.offsets[:-1]
+        met: BoolArray = np.zeros(items, dtype=np.bool_)
+        met[events.item[ragged_ranges(start, self.until - start)]] = True
+        return met
+
+
+def everything(dataset: Dataset) -> Cut:
+    """Return the cut behind the last event."""
+    return Cut(dataset.events.offsets[1:], int(dataset.events.time.max(initial=0)))
+
+
+def refit_cut(dataset: Dataset, split: Split, refit: Refit) -> Cut | None:
+    """Return up to where the published models are to learn, or None where they stay as they were chosen."""
+    if refit is Refit.everything:
+        return everything(dataset)
+    # Published tables under leave-one-out compare models that have not learned from the validation event.
+    if refit is Refit.before_test and split.kind is SplitKind.global_time:
+        return Cut(split.state_end, split.state_time)
+    return None
+
+
+def ranker_windows(
+    dataset: Dataset, split: Split, target_events: list[str], cuts: int, until: Cut | None = None
+) -> list[RankerWindow]:
+    """Ask each user several times within the ranker's window, to learn from more than one moment.
+
+    Every moment is followed by as much time as validation covers: what is worth recommending for the coming
+    weeks is not what is worth recommending for the coming days. The last moments, nearest to what will be
+    asked, make do with what is left, half as much at least.
+
+    Args:
+        dataset: the dataset.
+        split: its split; the window runs from `tower_time` to `train_time`.
+        target_events: kinds that count as relevant, as for the split.
+        cuts: moments at equal distances, the first at the window's start; leave-one-out has just one.
+        until: of a refit: the window runs on to there, with as many more moments as it is longer, up to
+            `MOST_OF_A_REFIT` times `cuts`: every moment takes a model of its own, and where most events share
+            a minute the time behind them is thousands of times longer. Leave-one-out adds the validation
+            events.
+    """
+    if split.kind is SplitKind.leave_one_out:
+        windows = [RankerWindow(split.ranker, split.tower_end, split.tower_time, split.train_end)]
+        if until is not None:
+            windows.append(
+                RankerWindow(split.valid, split.train_end, split.train_time, split.state_end, True)
+            )
+        return windows
+    events, relevant = dataset.events, relevant_kinds(dataset, target_events)
+    users = np.arange(events.users, dtype=np.int32)
+    horizon = split.state_time - split.train_time
+    last = Cut(split.train_end, split.train_time)
+    if until is not None:
+        longer = (until.time - split.tower_time) / (split.train_time - split.tower_time)
+        cuts = round(cuts * min(longer, MOST_OF_A_REFIT))
+        last = until
+    latest = max(last.time - horizon // 2, split.tower_time)
+    windows = []
+    for time in np.unique(np.linspace(split.tower_time, latest, cuts).astype(np.int64)):
+        start, stop = position_at(events, int(time)), position_at(events, int(time) + horizon)
+        times = np.full(events.users, time, dtype=np.int64)
+        stop = np.minimum(stop, last.end)
+        queries = ask(events, users, start, stop, times, relevant)
+        windows.append(RankerWindow(queries, start, int(time), stop, bool(time >= split.train_time)))
+    return windows

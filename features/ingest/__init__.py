@@ -1,0 +1,1 @@
+"""Raw tables become validated ones: columns, types, duplicates, rejects."""

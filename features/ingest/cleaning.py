@@ -1,0 +1,158 @@
+"""Column by column: ids, times, numbers and attributes from whatever type the files hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import polars as pl
+import polars.selectors as cs
+
+from features.values.numbers import number
+
+_NUMBER = r"^\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*$"
+_WHOLE = r"^\s*[+-]?(?:0|[1-9]\d{0,17})\s*$"
+_NOT_A_QUANTITY = r"^\s*[+-]?(?:0\d|\d{19})"
+"""A leading zero, or more digits than a number holds: an id or a code."""
+_YES = ("true", "yes", "ja", "oui", "sim", "sí")
+_NO = ("false", "no", "nein", "non", "não")
+_FLOAT_ID = r"^([1-9]\d*|0)\.0$"
+"""How a table program writes whole numbers beside missing ones."""
+_SAMPLE = 10_000
+_SHORTENED = r"^\s*\d(?:[.,]\d+)?E\+\d{2,3}\s*$"
+"""How spreadsheets write a number of more than 11 or 15 digits; the others are lost."""
+
+
+def shortened(name: str, dtype: pl.DataType) -> pl.Expr:
+    """Whether an id is a long number that a spreadsheet has shortened, `4.01234E+12`."""
+    return pl.col(name).str.contains(_SHORTENED) if dtype == pl.String else pl.lit(False)
+
+
+MISSING = (
+    "null", "none", "nan", "NaN", "NaT", "n/a", "#n/a", "<na>", "nil", "undefined", "(not set)", "(none)",
+    "\\N", "-1",
+)  # fmt: skip
+"""What stands for no value in exports of databases, spreadsheets and web analytics."""
+
+
+def placeholders(missing: Iterable[str] | None) -> list[str]:
+    """Return the texts that stand for no value, in the cases that they are written in.
+
+    Args:
+        missing: `data.missing`; None takes the usual ones.
+    """
+    words = MISSING if missing is None else missing
+    return sorted({form for w in words for form in (w, w.lower(), w.upper(), w.capitalize(), w.title())})
+
+
+def without(text: pl.Expr, missing: Sequence[str]) -> pl.Expr:
+    """Empty the values of a column of text that stand for no value."""
+    return pl.when(~text.is_in(list(missing))).then(text) if missing else text
+
+
+def emptied(types: Mapping[str, pl.DataType], names: Iterable[str], missing: Sequence[str]) -> list[pl.Expr]:
+    """Empty what stands for no value in columns that are no ids: there a number is a number."""
+    words = [word for word in missing if not re.fullmatch(_NUMBER, word)]
+    return [without(pl.col(c), words).alias(c) for c in names if types[c] == pl.String and words]
+
+
+def string_id(name: str, dtype: pl.DataType) -> pl.Expr:
+    """Read an id: text without surrounding blanks, whole numbers without `.0`; blank and NaN become null."""
+    column = pl.col(name)
+    if dtype.is_float():
+        whole = (column == column.floor()) & (column.abs() < 2**63)
+        number = column.cast(pl.Int64, strict=False).cast(pl.String)
+        return pl.when(column.is_nan()).then(None).when(whole).then(number).otherwise(column.cast(pl.String))
+    text = column.cast(pl.String, strict=False).str.strip_chars()
+    return pl.when(text != "").then(text)
+
+
+def id_of(frame: pl.LazyFrame, name: str) -> pl.Expr:
+    """Read an id as `string_id` does, and text that was a column of floats (`1112.0` throughout) as integers.
+
+    Args:
+        frame: the table; its first rows tell.
+        name: the column.
+    """
+    dtype = frame.collect_schema()[name]
+    read = string_id(name, dtype)
+    if dtype != pl.String:
+        return read
+    first = frame.select(read.alias("id")).head(_SAMPLE).collect(engine="streaming")["id"].drop_nulls()
+    if first.is_empty() or not first.str.contains(_FLOAT_ID).all():
+        return read
+    return read.str.replace(_FLOAT_ID, "$1")
+
+
+def present(name: str, dtype: pl.DataType) -> pl.Expr:
+    """Whether a row has a value at all (a blank string and NaN do not count)."""
+    column = pl.col(name)
+    if dtype == pl.String:
+        return (column.str.strip_chars() != "").fill_null(False)
+    return (column.is_not_null() & ~column.is_nan()) if dtype.is_float() else column.is_not_null()
+
+
+def whole_number(name: str, dtype: pl.DataType) -> pl.Expr:
+    """Read an integer (`3`, `3.0` and the text of either); anything else becomes null."""
+    column = pl.col(name)
+    if dtype.is_integer():
+        return column.cast(pl.Int64, strict=False)
+    value = number(name, dtype)
+    exact = value.cast(pl.Int64, strict=False)
+    if dtype == pl.String:
+        exact = pl.coalesce(column.str.strip_chars().cast(pl.Int64, strict=False), exact)
+    return pl.when(value == value.floor()).then(exact)
+
+
+def infer_types(frame: pl.DataFrame, keep: set[str]) -> pl.DataFrame:
+    """Give the string columns of an untyped file (CSV) the type that all of their values have.
+
+    Integers, numbers, `true`/`false` and yes/no; one value with a leading zero (`007`) or 19 digits
+    keeps the column a string.
+
+    Args:
+        frame: the table.
+        keep: columns that stay strings (ids and text fields).
+    """
+    casts = []
+    for name in frame.select(cs.string()).columns:
+        values = frame[name].drop_nulls()
+        if name in keep or values.is_empty():
+            continue
+        if values.str.to_lowercase().is_in([*_YES, *_NO]).all():
+            casts.append(pl.col(name).str.to_lowercase().is_in(_YES).alias(name))
+        elif not values.str.contains(_NOT_A_QUANTITY).any():
+            stripped = pl.col(name).str.strip_chars()
+            if values.str.contains(_WHOLE).all():
+                casts.append(stripped.cast(pl.Int64).alias(name))
+            elif values.str.contains(_NUMBER).all():
+                casts.append(stripped.cast(pl.Float64).alias(name))
+    return frame.with_columns(casts)
+
+
+def plain_attributes(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+    """Reduce a table to what the contract knows: strings, whole and real numbers, bools, lists of strings.
+
+    Returns:
+        The table, and the names of the columns that are none of these (nested objects, bytes), left out.
+    """
+    casts: list[pl.Expr] = []
+    dropped: list[str] = []
+    for name, dtype in frame.schema.items():
+        column = pl.col(name)
+        if dtype in (pl.String, pl.Boolean, pl.Int64, pl.Float64):
+            casts.append(column)
+        elif dtype.is_integer():
+            casts.append(column.cast(pl.Int64, strict=False))
+        elif dtype.is_float() or dtype.is_decimal():
+            casts.append(column.cast(pl.Float64))
+        elif isinstance(dtype, pl.Categorical | pl.Enum) or dtype.is_temporal():
+            casts.append(column.cast(pl.String))
+        elif isinstance(dtype, pl.List | pl.Array) and not dtype.inner.is_nested():
+            as_list = column.arr.to_list() if isinstance(dtype, pl.Array) else column
+            casts.append(as_list.cast(pl.List(pl.String)).list.drop_nulls())
+        elif dtype == pl.Null:
+            casts.append(column.cast(pl.String))
+        else:
+            dropped.append(name)
+    return frame.select(casts), dropped

@@ -1,0 +1,140 @@
+"""The columns of the events read as their types, and why a row cannot be used."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from conf.schema import DataConfig
+from features.data import schema
+from features.files.readers import FILE, MALFORMED, ROW, RawTable
+from features.ingest import rejects as why
+from features.ingest.cleaning import emptied, id_of, placeholders, present, shortened, whole_number, without
+from features.ingest.privacy import Pseudonyms
+from features.values.numbers import number, sign_of
+from features.values.times import plausible, plausible_time, time_style, unix_seconds
+
+NUMBERS = ("value", "quantity")
+OPTIONAL = (*NUMBERS, "list_position")
+"""Columns whose unreadable values become empty, while those of others cost the row."""
+_IDS = (schema.USER_ID, schema.ITEM_ID)
+_SEPARATORS = re.compile(r"[\s_-]+")
+
+
+@dataclass(frozen=True)
+class Readings:
+    """The events under contract names: `__NAME` holds a column as it was read, `NAME` as it was written."""
+
+    frame: pl.LazyFrame
+    checked: list[str]
+    """Columns of which `__given_NAME` tells whether a row has a value at all."""
+    plausible_times: bool
+    """Whether most times lie where a shop's can; the others are then refused."""
+
+
+def kind_key(kind: str) -> str:
+    """Return what kinds are compared by: `Add to cart`, `add-to-cart` and `ADD_TO_CART` are one."""
+    return _SEPARATORS.sub("", kind).lower()
+
+
+def _folded(kind: pl.Expr, names: Sequence[str]) -> pl.Expr:
+    """Write kinds the way that `names` write them, whatever the case and separators of the file."""
+    known = {kind_key(name): name for name in reversed(names)}
+
+    def fold(values: pl.Series) -> pl.Series:
+        other = {k: known.get(kind_key(k), k) for k in values.unique().drop_nulls()}
+        changed = {k: name for k, name in other.items() if k != name}
+        return values.replace(list(changed), list(changed.values())) if changed else values
+
+    return kind.map_batches(fold, return_dtype=pl.String, is_elementwise=True)
+
+
+def read_events(table: RawTable, config: DataConfig, pseudonyms: Pseudonyms | None) -> Readings:
+    """Read every contract column as its type, beside the raw keys.
+
+    Raises:
+        InputError: dates of which nothing tells whether the day or the month comes first.
+    """
+    types = table.frame.collect_schema()
+    missing = placeholders(config.missing)
+    source = table.frame
+    known = [c for c in (schema.TIMESTAMP, schema.ORDER, *OPTIONAL) if c in types]
+    clean = source.with_columns(emptied(types, known, missing))
+
+    def identity(name: str) -> pl.Expr:
+        return without(id_of(source, name), missing)
+
+    user = identity(schema.USER_ID)
+    session = identity("session_id") if "session_id" in types else None
+    length = user.str.len_chars()
+    if pseudonyms:
+        user = pseudonyms.expression(user)
+        session = None if session is None else pseudonyms.expression(session)
+    kind = pl.lit(config.default_event)
+    if schema.EVENT in types:
+        kind = identity(schema.EVENT)
+        if config.kinds:
+            kind = kind.replace(list(config.kinds), list(config.kinds.values()))
+        named = (*config.event_weights, *config.kinds.values(), *schema.USUAL_KINDS, schema.IMPRESSION)
+        kind = _folded(kind, named)
+    read: dict[str, pl.Expr] = {
+        schema.USER_ID: user,
+        schema.ITEM_ID: identity(schema.ITEM_ID),
+        schema.EVENT: kind,
+        schema.TIMESTAMP: pl.lit(None, dtype=pl.Int64),
+        schema.ORDER: pl.lit(None, dtype=pl.Int64),
+    }
+    refusing = False
+    for name in known:
+        if name == schema.TIMESTAMP:
+            style = time_style(clean, name, config.timestamp_format, table.name)
+            read[name] = unix_seconds(name, types[name], style)
+            refusing = plausible(clean, read[name])
+        elif name in NUMBERS:
+            read[name] = number(name, types[name], sign_of(clean, name, config.decimal))
+        else:
+            read[name] = whole_number(name, types[name])
+    if session is not None:
+        read["session_id"] = session
+    if "event_id" in types:
+        read["event_id"] = identity("event_id")
+    columns = [e.alias(f"__{name}") for name, e in read.items()]
+    columns += [shortened(c, types[c]).alias(f"__short_{c}") for c in _IDS]
+    columns += [(length > schema.MAX_ID_CHARS).alias(f"__long_{schema.USER_ID}")]
+    columns += [present(name, types[name]).alias(f"__given_{name}") for name in known]
+    raw = [c for c in (*why.KEYS, *OPTIONAL) if c in types and c != schema.USER_ID]
+    spoiled = pl.col(MALFORMED) if MALFORMED in types else pl.lit(None, dtype=pl.String)
+    frame = clean.select(FILE, ROW, spoiled.alias(MALFORMED), *raw, *columns)
+    if pseudonyms:
+        # The fields of a malformed row may have slipped: a raw user id may stand in any of them.
+        frame = frame.with_columns(pl.when(pl.col(MALFORMED).is_null()).then(c).alias(c) for c in raw)
+    return Readings(frame, known, refusing)
+
+
+def reject_reason(config: DataConfig, readings: Readings) -> pl.Expr:
+    """Return why an event is rejected, or null; the first that applies."""
+    user, item, time = pl.col("__user_id"), pl.col("__item_id"), pl.col("__timestamp")
+    tests: list[tuple[pl.Expr, pl.Expr]] = [
+        (pl.col(MALFORMED).is_not_null(), why.malformed(pl.col(MALFORMED))),
+        (user.is_null(), pl.lit(why.MISSING_USER)),
+        (item.is_null(), pl.lit(why.MISSING_ITEM)),
+        (pl.col("__short_user_id"), pl.lit(why.SHORTENED_USER)),
+        (pl.col("__short_item_id"), pl.lit(why.SHORTENED_ITEM)),
+        (pl.col("__long_user_id"), pl.lit(why.LONG_USER)),
+        (item.str.len_chars() > schema.MAX_ID_CHARS, pl.lit(why.LONG_ITEM)),
+        (pl.col("__event").is_null(), pl.lit(why.MISSING_EVENT)),
+    ]
+    if config.event_weights and schema.OTHER_KINDS not in config.event_weights:
+        kind = pl.col("__event")
+        tests.append((~kind.is_in(list(config.event_weights)), why.unknown_kind(kind)))
+    for name, text in ((schema.TIMESTAMP, why.BAD_TIMESTAMP), (schema.ORDER, why.BAD_ORDER)):
+        if name in readings.checked:
+            tests.append((pl.col(f"__given_{name}") & pl.col(f"__{name}").is_null(), pl.lit(text)))
+    if readings.plausible_times:
+        tests.append((~plausible_time(time), pl.lit(why.IMPLAUSIBLE_TIME)))
+    tests.append((time.is_null() & pl.col("__order").is_null(), pl.lit(why.NO_POSITION)))
+    tests.append((pl.col("__known").is_null(), pl.lit(why.UNKNOWN_ITEM)))
+    return pl.coalesce(pl.when(test).then(text) for test, text in tests)

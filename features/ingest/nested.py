@@ -1,0 +1,109 @@
+"""Values inside objects and lists: paths of `data.columns` that lead into them, and columns that need one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import polars as pl
+
+from conf.errors import InputError, closest
+from conf.overrides import override
+from features.files.readers import RawTable
+
+
+def _fields(dtype: pl.DataType) -> list[str]:
+    """Return the fields of an object, or of the objects in a list."""
+    while isinstance(dtype, pl.List | pl.Array):
+        dtype = dtype.inner  # type: ignore[assignment]
+    return [field.name for field in dtype.fields] if isinstance(dtype, pl.Struct) else []
+
+
+def _start(path: str, columns: Iterable[str]) -> str:
+    """Return the column that a path begins with; names of columns may have dots themselves."""
+    return max((c for c in columns if path.startswith(f"{c}.")), key=len, default="")
+
+
+def flatten(table: RawTable, paths: Iterable[str]) -> RawTable:
+    """Add a column for every path that leads into objects, named as the path; lists become rows.
+
+    A row whose list is empty tells of nothing that the path asks for, and is passed over.
+
+    Args:
+        table: as the files have it.
+        paths: what `data.columns` names; names of columns, and paths of other tables, are left alone.
+
+    Raises:
+        InputError: a field that the objects do not have, or paths through two lists that lie side by side.
+    """
+    frame = table.frame
+    listed = ""
+    for path in dict.fromkeys(paths):
+        types = frame.collect_schema()
+        here = _start(path, table.columns)
+        if path in types or not here or not _fields(types[here]):
+            continue
+        for part in path[len(here) + 1 :].split("."):
+            dtype = frame.collect_schema()[here]
+            if isinstance(dtype, pl.List | pl.Array):
+                if listed and not here.startswith(listed):
+                    raise InputError(
+                        f"{table.name}: '{path}' leads through a list beside the list '{listed}', and rows "
+                        "of both would be combined; name columns of one of them"
+                    )
+                listed = here
+                as_list = pl.col(here).arr.to_list() if isinstance(dtype, pl.Array) else pl.col(here)
+                frame = frame.with_columns(as_list).explode(here, empty_as_null=False, keep_nulls=False)
+                dtype = frame.collect_schema()[here]
+            fields = _fields(dtype)
+            if part not in fields:
+                raise InputError(
+                    f"data.columns: no field '{part}' in '{here}' of {table.name}"
+                    f"{closest(part, fields) or '.'} Fields: {', '.join(fields) or 'none'}"
+                )
+            frame = frame.with_columns(pl.col(here).struct.field(part).alias(f"{here}.{part}"))
+            here = f"{here}.{part}"
+    return replace(table, frame=frame)
+
+
+def rows_of_lists(table: RawTable, name: str) -> RawTable:
+    """Make a row of every value, where a column holds lists of plain values: an order with several items."""
+    dtype = table.frame.collect_schema().get(name)
+    if not isinstance(dtype, pl.List | pl.Array) or dtype.inner.is_nested():
+        return table
+    as_list = pl.col(name).arr.to_list() if isinstance(dtype, pl.Array) else pl.col(name)
+    return replace(
+        table, frame=table.frame.with_columns(as_list).explode(name, empty_as_null=False, keep_nulls=False)
+    )
+
+
+def require_flat(table: RawTable, names: Iterable[str], prefix: str) -> None:
+    """Check that columns of the contract hold plain values.
+
+    Args:
+        table: the table after `map_columns`.
+        names: columns of the contract.
+        prefix: `items` or `events`, for the fix in the message.
+
+    Raises:
+        InputError: naming the column, what it holds, and the path that reads it.
+    """
+    types = table.frame.collect_schema()
+    for name in names:
+        dtype = types.get(name)
+        if dtype is None or not (dtype.is_nested() or dtype in (pl.Binary, pl.Object)):
+            continue
+        fields = _fields(dtype)
+        what = "lists of objects" if isinstance(dtype, pl.List | pl.Array) else "objects"
+        if not fields:
+            kind = "lists" if dtype.is_nested() else "bytes"
+            rename = override("data.columns", {f"{prefix}.{name}_raw": name})
+            raise InputError(
+                f"{table.name}: column '{name}' holds {kind} ({dtype}), no plain values; map another column "
+                f"to it, or leave it out under another name: {rename}"
+            )
+        path = override("data.columns", {f"{prefix}.{name}": f"{name}.{fields[0]}"})
+        raise InputError(
+            f"{table.name}: column '{name}' holds {what} with the fields {', '.join(fields)}; a path reads "
+            f"one of them, e.g. {path}"
+        )

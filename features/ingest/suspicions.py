@@ -1,0 +1,103 @@
+"""What events that could all be read look as if they could not be right: told, and left to the user."""
+
+from __future__ import annotations
+
+import time as clock
+from datetime import UTC, datetime
+
+import polars as pl
+
+from conf.overrides import override
+from features.data import schema
+from features.files.readers import FILE, ROW
+from features.values.times import FIRST_PLAUSIBLE
+
+_SHARE = 0.05
+"""Share of the events from which on one user, or a contradicted order, is named."""
+_FEW_EVENTS = 100
+_FEW_USERS = 20
+_BURST = 0.2
+"""Share of the events in one minute that looks like an import."""
+_SAMPLE = 100_000
+
+
+def _moment(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+def _odd_times(events: pl.LazyFrame, total: int) -> list[str]:
+    time = pl.col(schema.TIMESTAMP)
+    found = []
+    for test, what in (
+        (time > int(clock.time()), "in the future"),
+        (time < FIRST_PLAUSIBLE, "before 1990"),
+    ):
+        odd = events.filter(test)
+        count = int(odd.select(pl.len()).collect(engine="streaming").item())
+        if count:
+            file, row, at = odd.select(pl.col(FILE).cast(pl.String), ROW, time).head(1).collect().row(0)
+            found.append(f"{count:,} of {total:,} events lie {what}, e.g. {file} row {row}: {_moment(at)}")
+    return found
+
+
+def _burst(events: pl.LazyFrame, total: int) -> list[str]:
+    """Name the minute that most events share, by a sample of them."""
+    step = max(total // _SAMPLE, 1)
+    minutes = events.select(pl.col(schema.TIMESTAMP).gather_every(step) // 60).collect(engine="streaming")
+    counts = minutes.group_by(schema.TIMESTAMP).len().sort("len", descending=True)
+    minute, count = counts.row(0)
+    share = count / max(minutes.height, 1)
+    if minute is None or total < _FEW_EVENTS or share <= _BURST:
+        return []
+    return [
+        f"{share:.0%} of the events share the minute {_moment(60 * minute)}: the time of an import? "
+        "Evaluation by time says little then; split=leave_one_out needs none"
+    ]
+
+
+def returned(events: pl.LazyFrame, count: int, total: int) -> list[str]:
+    """Name quantities below nothing, `count` of them, which tills and shops write for what came back."""
+    if not count:
+        return []
+    odd = events.filter(pl.col("quantity") < 0)
+    file, row = odd.select(pl.col(FILE).cast(pl.String), ROW).head(1).collect().row(0)
+    return [
+        f"{count:,} of {total:,} events have a quantity below 0, e.g. {file} row {row}: returns? They count "
+        "like the others; leave them out of the file, or give them an event of their own, of weight 0"
+    ]
+
+
+def suspicious_events(events: pl.LazyFrame, total: int, has_time: bool) -> list[str]:
+    """Look for times and users that no shop has.
+
+    Args:
+        events: accepted rows with `FILE` and `ROW`.
+        total: how many.
+        has_time: whether any has a time.
+
+    Returns:
+        One line per finding, with an example or what to set.
+    """
+    found = [*_odd_times(events, total), *_burst(events, total)] if has_time else []
+    per_user = events.group_by(schema.USER_ID).len().sort("len", descending=True)
+    users, most, user = per_user.select(
+        pl.len().alias("users"), pl.col("len").first(), pl.col(schema.USER_ID).first()
+    ).collect(engine="streaming").row(0)  # fmt: skip
+    if users >= _FEW_USERS and most >= _FEW_EVENTS and most > _SHARE * total:
+        found.append(
+            f"user '{user}' owns {most / total:.0%} of the events ({most:,}): a guest, a till or a bot? "
+            f"{override('data.missing', [user])} takes it for no user, "
+            f"data.filters.max_user_events={most - 1} leaves it out"
+        )
+    return found
+
+
+def contradicted_order(raised: int, total: int) -> list[str]:
+    """Say that `order` runs against the timestamps, as numbers of orders do that are listed backwards."""
+    if total < _FEW_USERS or raised <= _SHARE * total:
+        return []
+    columns = override("data.columns", {"events.order_number": schema.ORDER})
+    return [
+        f"order contradicts the timestamps of {raised:,} of {total:,} events, which were raised: are these "
+        f"numbers of orders? {columns} leaves the column out"
+    ]

@@ -1,0 +1,1 @@
+"""What is read of an item: title, text template, fields and words."""

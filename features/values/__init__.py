@@ -1,0 +1,1 @@
+"""Values as shops write them: numbers, times and types of attributes."""

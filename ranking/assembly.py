@@ -1,0 +1,158 @@
+"""From encoder outputs and statistics to the arrays that retrieval and ranking read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from conf.schema import CandidateConfig
+from encoders.device import CPU
+from encoders.factors.co_purchase import LENDERS, Factors
+from encoders.towers.towers import Towers
+from features.candidates.features import ItemArrays
+from features.data.arrays import row_by_row
+from features.data.dataset import BoolArray, FloatArray, IntArray
+from features.data.statistics import Neighbours, Statistics
+from ranking.retrieval.index_choice import build_index
+from ranking.retrieval.searcher import Searches
+
+SKETCH = 64
+"""Width of the reduced text vectors that similarity features read."""
+_ROWS = 1 << 16
+"""Centred at a time."""
+
+
+def unit(vectors: FloatArray) -> FloatArray:
+    """Scale rows to length one; zero rows stay zero."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: FloatArray = (vectors / np.maximum(lengths, 1e-9)).astype(np.float32)
+    return scaled
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """The reduction of text vectors to the main directions of a catalogue."""
+
+    mean: FloatArray  # [text dim]
+    directions: FloatArray  # [text dim, at most 64], the widest first
+
+    @classmethod
+    def fit(cls, text_vectors: FloatArray) -> Sketch:
+        """Find the directions in which a catalogue's texts differ most."""
+        mean = text_vectors.mean(axis=0)
+        covariance = np.zeros((len(mean), len(mean)))
+        for start in range(0, len(text_vectors), _ROWS):
+            centred = text_vectors[start : start + _ROWS] - mean
+            covariance += centred.T @ centred
+        _, directions = np.linalg.eigh(covariance)
+        return cls(mean, directions[:, ::-1][:, :SKETCH].astype(np.float32))
+
+    def units(self, text_vectors: FloatArray, room: int = 0) -> FloatArray:
+        """Reduce text vectors, also such that were not there when it was fitted.
+
+        Args:
+            text_vectors: [items, text dim].
+            room: for how many more rows there shall be memory behind them.
+
+        Returns:
+            Of unit length, [items, at most 64].
+
+        """
+        return row_by_row(self._units, text_vectors, self.directions.shape[1], room)
+
+    def _units(self, text_vectors: FloatArray) -> FloatArray:
+        centred: FloatArray = text_vectors - self.mean
+        return unit(centred @ self.directions)
+
+
+def sketch(text_vectors: FloatArray) -> FloatArray:
+    """Reduce text vectors to their own main directions, unit length, [items, at most 64]."""
+    return Sketch.fit(text_vectors).units(text_vectors)
+
+
+def text_neighbours(units: FloatArray, k: int, device: torch.device = CPU) -> Neighbours:
+    """Return each item's nearest other texts, [items, k], found on a device."""
+    rows, cosines = build_index(units, device=device).search(units, k + 1)
+    own = rows == np.arange(len(units))[:, None]
+    order = np.argsort(own | (rows < 0), axis=1, kind="stable")[:, :k]
+    ids = np.where(np.take_along_axis(own, order, axis=1), -1, np.take_along_axis(rows, order, axis=1))
+    weights = np.where(ids >= 0, np.maximum(np.take_along_axis(cosines, order, axis=1), 0.0), 0.0)
+    if ids.shape[1] < k:
+        ids = np.pad(ids, ((0, 0), (0, k - ids.shape[1])), constant_values=-1)
+        weights = np.pad(weights, ((0, 0), (0, k - weights.shape[1])))
+    return Neighbours(ids.astype(np.int32), weights.astype(np.float32))
+
+
+def nearest_lenders(index: Searches, asking: FloatArray, lends: BoolArray) -> Neighbours:
+    """Return of whom items borrow factors, as `affinity.lenders` does, by an index over affinity vectors.
+
+    Args:
+        index: over the affinity vectors of the whole catalogue.
+        asking: those of the items that borrow, [asking, dim].
+        lends: [items] who can lend.
+
+    """
+    rows, cosines = index.search(asking, LENDERS, lends)
+    return Neighbours(rows, np.maximum(cosines, 0.0))
+
+
+def near_recent(near: IntArray, statistics: Statistics) -> FloatArray:
+    """Return how much is bought of what reads like each item: all that is known of a new one.
+
+    Args:
+        near: nearest texts of some items, [rows, k], padded with -1.
+        statistics: of the whole catalogue.
+
+    Returns:
+        Mean log of the recent demand for the ten nearest, [rows].
+
+    """
+    ids = near[:, :10]
+    recent = np.where(ids >= 0, np.log1p(statistics.recent[np.maximum(ids, 0)]), 0.0)
+    mean: FloatArray = (recent.sum(axis=1) / np.maximum((ids >= 0).sum(axis=1), 1)).astype(np.float32)
+    return mean
+
+
+def item_arrays(
+    statistics: Statistics,
+    text_vectors: FloatArray,
+    towers: Towers | None,
+    config: CandidateConfig,
+    near: Neighbours | None = None,
+    item_vectors: FloatArray | None = None,
+    factors: Factors | None = None,
+    units: FloatArray | None = None,
+    affinity_units: FloatArray | None = None,
+) -> ItemArrays:
+    """Compute the item-side arrays; without towers, items are compared by their text vectors.
+
+    Args:
+        statistics: item statistics.
+        text_vectors: unit text vectors, [items, text dim].
+        towers: trained towers or None.
+        config: neighbour count.
+        near: text neighbours when they are already known.
+        item_vectors: the towers' vectors when they are already known.
+        factors: co-purchase factors or None.
+        units: sketches of the text vectors when they are already known.
+        affinity_units: where items that go together lie close, [items, dim]; None leaves it out.
+
+    """
+    if item_vectors is None:
+        item_vectors = text_vectors if towers is None else towers.item_vectors(text_vectors)
+    if units is None:
+        units = sketch(text_vectors)
+    near = near or text_neighbours(units, config.neighbours)
+    none = np.zeros((len(units), 0), dtype=np.float32)
+    return ItemArrays(
+        statistics=statistics,
+        item_vectors=item_vectors,
+        item_units=unit(item_vectors),
+        text_units=units,
+        affinity_units=none if affinity_units is None else affinity_units,
+        text_near=near,
+        text_near_recent=near_recent(near.ids, statistics),
+        factor_vectors=none if factors is None else factors.vectors,
+    )

@@ -1,0 +1,1 @@
+"""Systems that a learned one has to beat, evaluated through the same code."""

@@ -1,0 +1,347 @@
+"""What a learned system has to beat, run through the same code path over the same whole catalogue.
+
+Defaults were tuned on validation data of public shops, because a comparison with a straw man says nothing. A
+baseline is fitted on a prefix of every user's events (`fit`), then asked the same queries as the system
+(`recommend`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from conf.errors import InputError, closest
+from encoders.device import CPU
+from encoders.towers.towers import Towers
+from features.data.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
+from features.data.histories import HistoryBatch, histories_of
+from features.data.splits import Queries, Split
+from ranking.baselines.factors import Als, Ease
+from ranking.baselines.graph import GraphText
+from ranking.baselines.items import FrozenText, ItemKnn
+from ranking.baselines.lists import (
+    blocks_of,
+    descending,
+    empty_lists,
+    list_from_order,
+    popularity_share,
+    prefix_positions,
+    weighted_counts,
+)
+from ranking.baselines.sasrec import SasrecIds
+
+DAY = 86_400
+
+
+class Baseline(Protocol):
+    """A recommender without a training pipeline of its own."""
+
+    name: str
+
+    def fit(self, events: Events, end: LongArray, now: int, n_items: int) -> None:
+        """Learn from events[offsets[u]:end[u]] of every user.
+
+        Args:
+            events: all events; only the prefixes may be looked at.
+            end: [users] positions.
+            now: Unix seconds of the cut.
+            n_items: catalogue size.
+
+        """
+
+    def recommend(
+        self,
+        events: Events,
+        queries: Queries,
+        k: int,
+        exclude_seen: bool,
+        allowed: BoolArray | None = None,
+    ) -> tuple[IntArray, FloatArray]:
+        """Rank the catalogue for each query.
+
+        Args:
+            events: what query histories are read from; nothing at or after `queries.end` is looked at.
+            queries: who is asked.
+            k: list length.
+            exclude_seen: leave out exactly the items of each query's history.
+            allowed: [items] rows that lists are made from; None is the whole catalogue.
+
+        Returns:
+            Rows [queries, k], int32, -1 padded; scores [queries, k], float32, -inf padded.
+
+        """
+
+    def describe(self) -> str:
+        """Say in one line what it does, with its parameters, for the protocol of a result."""
+
+
+class Popularity:
+    """The same list for everybody: items with the most events."""
+
+    name = "popularity"
+
+    def __init__(self, kind_weights: FloatArray | None = None) -> None:
+        """Take the worth of each event kind; None counts every event as one."""
+        self.kind_weights = kind_weights
+
+    def fit(self, events: Events, end: LongArray, now: int, n_items: int) -> None:
+        """Count the prefix."""
+        counts = weighted_counts(events, prefix_positions(events, end), n_items, self.kind_weights)
+        self.share = popularity_share(counts)
+        self.order = descending(self.share)
+
+    def recommend(
+        self,
+        events: Events,
+        queries: Queries,
+        k: int,
+        exclude_seen: bool,
+        allowed: BoolArray | None = None,
+    ) -> tuple[IntArray, FloatArray]:
+        """Give the most frequent items; equal ones in catalogue order, those without any in a random one."""
+        return list_from_order(self.order, self.share, events, queries, k, exclude_seen, allowed)
+
+    def describe(self) -> str:
+        """Say what it does."""
+        return "most events before the cut"
+
+
+class RecentPopularity:
+    """What sold lately: events of the last days before a list is asked for.
+
+    Queries of one UTC day share a list, which counts up to the first moment asked for on that day: nothing
+    that a query could not have known. Without timestamps the last tenth of every user's prefix stands for
+    "lately".
+    """
+
+    name = "recent_popularity"
+
+    def __init__(self, days: float = 28.0, kind_weights: FloatArray | None = None) -> None:
+        """Take the window and the worth of each event kind."""
+        self.days = days
+        self.kind_weights = kind_weights
+
+    def fit(self, events: Events, end: LongArray, now: int, n_items: int) -> None:
+        """Sort the prefix by time."""
+        positions = prefix_positions(events, end)
+        overall = weighted_counts(events, positions, n_items, self.kind_weights)
+        self.share = popularity_share(overall)
+        self.has_time = bool((events.time[positions] != 0).any())
+        self.now = now
+        if not self.has_time:
+            left = end[events.user[positions]] - positions  # 1 is the last event of the prefix
+            size = (end - events.offsets[:-1])[events.user[positions]]
+            positions = positions[left <= np.ceil(size / 10)]
+        positions = positions[np.argsort(events.time[positions], kind="stable")]
+        self.time = events.time[positions]
+        self.item = events.item[positions]
+        self.weight = (
+            np.ones(len(positions))
+            if self.kind_weights is None
+            else self.kind_weights[events.kind[positions]]
+        )
+
+    def _scores(self, moment: int) -> FloatArray:
+        """Score items at a moment, [items]: window count, then (below 1) overall share as the tie-break."""
+        low, high = 0, len(self.time)
+        if self.has_time:
+            stop = min(moment, self.now)
+            low = int(np.searchsorted(self.time, stop - int(self.days * DAY)))
+            high = int(np.searchsorted(self.time, stop))
+        recent = np.bincount(self.item[low:high], self.weight[low:high], minlength=len(self.share))
+        return (recent + 0.5 * self.share).astype(np.float32)
+
+    def recommend(
+        self,
+        events: Events,
+        queries: Queries,
+        k: int,
+        exclude_seen: bool,
+        allowed: BoolArray | None = None,
+    ) -> tuple[IntArray, FloatArray]:
+        """Give each day's most frequent items; equal ones by overall popularity."""
+        items, scores = empty_lists(len(queries), k)
+        days, day_of = np.unique(queries.time // DAY, return_inverse=True)
+        if not self.has_time:
+            days, day_of = np.zeros(1, dtype=np.int64), np.zeros(len(queries), dtype=np.int64)
+        by_day = np.argsort(day_of, kind="stable")
+        edges = np.searchsorted(day_of[by_day], np.arange(len(days) + 1))
+        for low, high in zip(edges[:-1], edges[1:], strict=True):
+            asked = by_day[low:high]
+            if len(asked) == 0:
+                continue
+            value = self._scores(int(queries.time[asked].min()))
+            order = descending(value)
+            items[asked], scores[asked] = list_from_order(
+                order, value, events, queries.select(asked), k, exclude_seen, allowed
+            )
+        return items, scores
+
+    def describe(self) -> str:
+        """Say what it does."""
+        return (
+            f"most events in the {self.days:g} days before the list is asked for"
+            if self.has_time
+            else "most events in the last tenth of every user's history"
+        )
+
+
+def own_items(
+    histories: HistoryBatch, n_items: int, half_life_days: float | None
+) -> tuple[LongArray, IntArray, npt.NDArray[np.float64], LongArray]:
+    """Sum up what each history holds.
+
+    Args:
+        histories: histories of a block of queries.
+        n_items: catalogue size.
+        half_life_days: an event counts half after this many days; None counts every event as one.
+
+    Returns:
+        Query, item, decayed count and newest position of each distinct (query, item), sorted by query and
+        item.
+
+    """
+    owner = histories.owners()
+    weight = np.ones(len(owner))
+    if half_life_days is not None:
+        age = np.maximum(histories.now[owner] - histories.times, 0) / DAY
+        weight = 0.5 ** (age / half_life_days)
+    keys, place = np.unique(owner * n_items + histories.items, return_inverse=True)
+    count = np.bincount(place, weights=weight, minlength=len(keys)).astype(np.float64)
+    newest = np.zeros(len(keys), dtype=np.int64)
+    np.maximum.at(newest, place, np.arange(len(owner)))
+    return keys // n_items, (keys % n_items).astype(np.int32), count, newest
+
+
+class OwnRepeats:
+    """What the user takes most often, newer events counting more, filled up with popularity.
+
+    On a grocery's data this is the strongest simple method. Where history is excluded it is popularity.
+    """
+
+    name = "own_repeats"
+
+    def __init__(self, half_life_days: float = 120.0, kind_weights: FloatArray | None = None) -> None:
+        """Take the half-life of an event (without timestamps every event counts the same)."""
+        self.half_life_days = half_life_days
+        self._popularity = Popularity(kind_weights)
+
+    def fit(self, events: Events, end: LongArray, now: int, n_items: int) -> None:
+        """Count popularity; a user's own items are read from the query's history."""
+        self._popularity.fit(events, end, now, n_items)
+        self.has_time = bool((events.time[prefix_positions(events, end)] != 0).any())
+        self.n_items = n_items
+
+    def recommend(
+        self,
+        events: Events,
+        queries: Queries,
+        k: int,
+        exclude_seen: bool,
+        allowed: BoolArray | None = None,
+    ) -> tuple[IntArray, FloatArray]:
+        """Give the user's own items by decayed count, ties by recency, then popular ones."""
+        items, scores = self._popularity.recommend(events, queries, k, True, allowed)
+        if exclude_seen:
+            return items, scores
+        half_life = self.half_life_days if self.has_time else None
+        for place, part in blocks_of(queries, 4 * k):
+            owner, item, count, newest = own_items(histories_of(events, part), self.n_items, half_life)
+            if allowed is not None:
+                inside = allowed[item]
+                owner, item, count, newest = owner[inside], item[inside], count[inside], newest[inside]
+            order = np.lexsort((-newest, -count, owner))
+            owner, item, count = owner[order], item[order], count[order]
+            sizes = np.bincount(owner, minlength=len(part))
+            rank = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+            kept = rank < k
+            own_rows, own_scores = empty_lists(len(part), k)
+            own_rows[owner[kept], rank[kept]] = item[kept]
+            own_scores[owner[kept], rank[kept]] = count[kept]
+            # Popular items stand behind, below zero, moved right by the number of own items.
+            source = np.arange(k) - np.minimum(sizes, k)[:, None]
+            behind = source >= 0
+            source = np.maximum(source, 0)
+            popular = np.take_along_axis(items[place], source, axis=1)
+            below = np.take_along_axis(scores[place], source, axis=1) - 1.0
+            items[place] = np.where(behind, popular, own_rows)
+            scores[place] = np.where(behind, below, own_scores)
+        return items, scores
+
+    def describe(self) -> str:
+        """Say what it does."""
+        decay = f", halved every {self.half_life_days:g} days" if self.has_time else ""
+        return f"the user's own items by count{decay}, then popular ones"
+
+
+@dataclass(frozen=True)
+class BaselineInputs:
+    """What baselines may need besides events."""
+
+    kind_weights: FloatArray | None = None
+    """[kinds] worth of each event kind."""
+    text_vectors: FloatArray | None = None
+    """[items, dim] vectors of the text encoder before any training."""
+    seed: int = 0
+    train_ids: Callable[[LongArray], Towers] | None = None
+    """Trains towers without text; called once, when `sasrec_ids` is first fitted."""
+    device: torch.device = CPU
+    """Where dense products are made."""
+
+
+def _sasrec_ids(inputs: BaselineInputs) -> SasrecIds:
+    if inputs.train_ids is None:
+        raise InputError("evaluation.baselines: sasrec_ids is trained, which only `evaluate` and `run` do")
+    return SasrecIds(inputs.train_ids, inputs.kind_weights, inputs.device)
+
+
+def _texts(inputs: BaselineInputs, name: str) -> FloatArray:
+    if inputs.text_vectors is None:
+        raise InputError(f"evaluation.baselines: {name} needs item texts; remove it for a catalogue without")
+    return inputs.text_vectors
+
+
+BASELINES: dict[str, Callable[[BaselineInputs], Baseline]] = {
+    "popularity": lambda i: Popularity(i.kind_weights),
+    "recent_popularity": lambda i: RecentPopularity(kind_weights=i.kind_weights),
+    "own_repeats": lambda i: OwnRepeats(kind_weights=i.kind_weights),
+    "item_knn": lambda i: ItemKnn(kind_weights=i.kind_weights),
+    "ease": lambda i: Ease(kind_weights=i.kind_weights, device=i.device),
+    "als": lambda i: Als(seed=i.seed, kind_weights=i.kind_weights, device=i.device),
+    "frozen_text": lambda i: FrozenText(
+        _texts(i, "frozen_text"), kind_weights=i.kind_weights, device=i.device
+    ),
+    "graph_text": lambda i: GraphText(_texts(i, "graph_text"), kind_weights=i.kind_weights),
+    "sasrec_ids": _sasrec_ids,
+}
+
+
+def make_baselines(names: Sequence[str], inputs: BaselineInputs) -> list[Baseline]:
+    """Build baselines by name, in the order given, each once.
+
+    Raises:
+        InputError: an unknown name, or a library or input that a baseline needs is missing.
+
+    """
+    for name in names:
+        if name not in BASELINES:
+            raise InputError(
+                f"evaluation.baselines: no baseline '{name}'{closest(name, BASELINES)}; "
+                f"there are {', '.join(BASELINES)}"
+            )
+    return [BASELINES[name](inputs) for name in dict.fromkeys(names)]
+
+
+def fit_ends(split: Split, window: str) -> tuple[LongArray, int]:
+    """Return what a baseline may learn from before it answers the `valid` or `test` queries.
+
+    Validation: everything before validation starts. Test: everything before test starts.
+    """
+    if window == "valid":
+        return split.train_end, split.train_time
+    return split.state_end, split.state_time

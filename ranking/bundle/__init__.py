@@ -1,0 +1,1 @@
+"""The bundle, its manifest and indexes, the store of versions, and the export of its text encoder."""

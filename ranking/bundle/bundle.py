@@ -1,0 +1,211 @@
+"""The bundle: everything serving needs, in one verified folder."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from safetensors.numpy import save_file
+
+from conf.encoders import TextEncoderConfig
+from conf.errors import InputError
+from conf.schema import CandidateConfig
+from encoders.device import CPU
+from encoders.factors.affinity import AFFINITY_FILE, Affinity
+from encoders.factors.co_purchase import FACTORS_FILE, Factors
+from encoders.text.compiled_text_encoder import FrozenTextEncoder
+from encoders.text.precision import serving_precision
+from encoders.text.text_encoder import load_text_encoder
+from encoders.towers.towers import TOWERS_FILE, Towers
+from features.data.arrays import load_arrays
+from features.data.dataset import Catalogue, FloatArray
+from features.data.statistics import Neighbours, Statistics
+from features.text.item_text import TextTemplate
+from ranking.assembly import Sketch, item_arrays
+from ranking.bundle.catalogue_file import CATALOG
+from ranking.bundle.indexes import INDEX, index_config, read_indexes, write_indexes
+from ranking.bundle.manifest import Described
+from ranking.bundle.store import MANIFEST, VERSIONS, current_version, verify
+from ranking.recommender import Recommender
+from ranking.retrieval.index_choice import CatalogueIndex, load_index
+from ranking.retrieval.sources import CandidateSources, Kept
+from ranking.scoring.novelty import Novelty
+from ranking.scoring.ranker import RANKER_FILE, Ranker
+from ranking.words.live_words import LiveWords
+from ranking.words.word_index import WORDS, WordIndex
+
+LOG = logging.getLogger(__name__)
+ITEM_VECTORS = "item_vectors.npy"
+TEXT_VECTORS = "text_vectors.npy"
+STATISTICS = "statistics.safetensors"
+TEXT_NEIGHBOURS = "text_neighbours.safetensors"
+TEXT_ENCODER = "text_encoder"
+CONFIG = "config.yaml"
+NEEDED = (CATALOG, ITEM_VECTORS, TEXT_VECTORS, INDEX, STATISTICS, TEXT_NEIGHBOURS)
+"""Files that every bundle has."""
+HISTORIES = "histories.parquet"
+"""Beside CURRENT, outside the versions: users' recent events, imported by a server's user state."""
+
+
+@dataclass(frozen=True)
+class Bundle(Described):
+    """One loaded version."""
+
+    version: str
+    manifest: dict[str, Any]
+    catalogue: Catalogue
+    recommender: Recommender
+    text_encoder: FrozenTextEncoder
+    sketch: Sketch
+    """Reduces the text vectors of later items as those of the catalogue were reduced."""
+    lender_index: CatalogueIndex | None = None
+    """Over the affinity vectors: of whom later items borrow factors; None where looking at all is quick."""
+    device: torch.device = CPU
+    """Where the text encoder, the towers, the ranking head and the indexes are."""
+
+    @property
+    def text_vectors(self) -> FloatArray:
+        """Unit text vectors, [items, text dim]."""
+        return self.recommender.text_vectors
+
+    @cached_property
+    def template(self) -> TextTemplate:
+        """How an item's fields become its text."""
+        return TextTemplate.from_info(self.manifest["template"])
+
+    def encode_items(self, texts: list[str]) -> FloatArray:
+        """Return unit vectors of item texts, [texts, text dim]."""
+        return self.text_encoder.embed(texts, self.text_encoder.prompts.passage)
+
+    def encode_queries(self, texts: list[str]) -> FloatArray:
+        """Return unit vectors of free text, [texts, text dim]."""
+        return self.text_encoder.embed(texts, self.text_encoder.prompts.query)
+
+
+def write_bundle(
+    folder: Path,
+    recommender: Recommender,
+    catalogue: Catalogue,
+    template: TextTemplate,
+    text_encoder: Path,
+    config_text: str,
+) -> None:
+    """Write the files of a version; the store adds the manifest."""
+    WordIndex.build(catalogue, template).save(folder / WORDS)
+    catalogue.frame.write_parquet(folder / CATALOG)
+    np.save(folder / ITEM_VECTORS, recommender.arrays.item_vectors)
+    np.save(folder / TEXT_VECTORS, recommender.text_vectors)
+    write_indexes(folder, recommender)
+    recommender.arrays.statistics.save(folder / STATISTICS)
+    near = recommender.arrays.text_near
+    save_file({"ids": near.ids, "weights": near.weights}, folder / TEXT_NEIGHBOURS)
+    target = folder / TEXT_ENCODER
+    for path in sorted(p for p in text_encoder.rglob("*") if p.is_file()):
+        copy = target / path.relative_to(text_encoder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    if recommender.factors is not None:
+        recommender.factors.save(folder / FACTORS_FILE)
+    if recommender.affinity is not None:
+        recommender.affinity.save(folder / AFFINITY_FILE)
+    if recommender.towers is not None:
+        recommender.towers.save(folder)
+    if recommender.ranker is not None:
+        recommender.ranker.save(folder)
+    if recommender.novelty is not None:
+        recommender.novelty.save(folder)
+    (folder / CONFIG).write_text(config_text)
+
+
+def load_bundle(
+    store: Path,
+    version: str | None = None,
+    room: int = 0,
+    manifest: dict[str, Any] | None = None,
+    device: torch.device = CPU,
+) -> Bundle:
+    """Verify and load a version, the current one by default.
+
+    Args:
+        store: the artifact store.
+        version: its name.
+        room: how many later items a server is going to have memory for; without it it copies the arrays.
+        manifest: of a version that has been verified already; null verifies it.
+        device: where the arithmetic is to run.
+
+    Raises:
+        InputError: naming the file that is wrong.
+
+    """
+    version = version or current_version(store)
+    folder = store / VERSIONS / version
+    manifest = manifest or verify(folder)
+    for name in NEEDED:
+        if name not in manifest["files"]:
+            raise InputError(f"{folder / MANIFEST}: lists no {name}; roll back or publish again")
+    catalogue = Catalogue(pl.read_parquet(folder / CATALOG))
+    # Mapped, not read: a server copies both into memory that takes later items.
+    text_vectors: FloatArray = np.asarray(np.load(folder / TEXT_VECTORS, mmap_mode="c"))
+    item_vectors: FloatArray = np.asarray(np.load(folder / ITEM_VECTORS, mmap_mode="c"))
+    statistics = Statistics.load(folder / STATISTICS, room)
+    near = Neighbours(**load_arrays(folder / TEXT_NEIGHBOURS, room))
+    factors = Factors.load(folder / FACTORS_FILE, room) if (folder / FACTORS_FILE).is_file() else None
+    affinity = Affinity.load(folder / AFFINITY_FILE)
+    towers = Towers.load(folder).to(device) if (folder / TOWERS_FILE).is_file() else None
+    ranker = Ranker.load(folder).to(device) if (folder / RANKER_FILE).is_file() else None
+    config = CandidateConfig(**manifest["candidates"])
+    settings = index_config(manifest["index"])
+    index = load_index(folder / INDEX, item_vectors, settings, device, room)
+    counts = {
+        CATALOG: len(catalogue), TEXT_VECTORS: len(text_vectors), ITEM_VECTORS: len(item_vectors),
+        INDEX: len(index), STATISTICS: len(statistics.count), TEXT_NEIGHBOURS: len(near.ids),
+    }  # fmt: skip
+    if factors is not None:
+        counts[FACTORS_FILE] = len(factors.vectors)
+    for name, count in counts.items():
+        if count != manifest["counts"]["items"]:
+            raise InputError(
+                f"{folder / name}: {count} rows, the manifest says {manifest['counts']['items']} items"
+            )
+    reduce = Sketch.fit(text_vectors)
+    units = reduce.units(text_vectors, room)
+    goes_with = None if affinity is None else affinity.units(text_vectors, room)
+    arrays = item_arrays(
+        statistics, text_vectors, towers, config, near, item_vectors, factors, units, goes_with
+    )
+    clicks = np.array(manifest["click_kinds"], dtype=np.bool_)
+    lends = affinity is not None and factors is not None
+    others = read_indexes(folder, arrays, None if towers is None else text_vectors, lends, device, room)
+    kept = Kept.of(arrays, others.factor, others.new, device, room)
+    sources = CandidateSources(index, arrays, config, kept)
+    recommender = Recommender(
+        arrays, index, text_vectors, config, clicks, towers, ranker, factors, affinity, others.text, sources,
+        words=LiveWords(_words(folder, catalogue, TextTemplate.from_info(manifest["template"]))),
+        kinds=manifest["kinds"],
+        novelty=Novelty.load(folder), novelty_budget=manifest.get("rerank", {}).get("novelty", 0.0),
+    )  # fmt: skip
+    encoder = load_text_encoder(
+        TextEncoderConfig(model=str(folder / TEXT_ENCODER), max_tokens=int(manifest["max_tokens"]))
+    )
+    for parameter in encoder.parameters():  # mapped by transformers: a file cut short would end the process
+        parameter.data = parameter.data.clone()
+    precision = serving_precision(manifest["precision"], device)
+    encoder = FrozenTextEncoder(encoder.to(device), precision)
+    return Bundle(version, manifest, catalogue, recommender, encoder, reduce, others.lender, device)
+
+
+def _words(folder: Path, catalogue: Catalogue, template: TextTemplate) -> WordIndex:
+    """Read the words of a bundle's items; a bundle that has none has them indexed now."""
+    if not (folder / WORDS).is_dir():
+        LOG.info("%s: published without an index of words; making it", folder.name)
+        return WordIndex.build(catalogue, template)
+    words = WordIndex.load(folder / WORDS)
+    if len(words) != len(catalogue):
+        raise InputError(f"{folder / WORDS}: {len(words)} rows, the catalogue has {len(catalogue)} items")
+    return words

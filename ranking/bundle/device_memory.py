@@ -1,0 +1,93 @@
+"""Whether a bundle fits into the memory of a GPU, before it is loaded there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from conf.errors import InputError
+from encoders.device import describe_device
+from encoders.factors.co_purchase import FACTORS_FILE
+from encoders.towers.towers import TOWERS_FILE
+from ranking.bundle.bundle import ITEM_VECTORS, TEXT_ENCODER, TEXT_VECTORS
+from ranking.scoring.ranker import RANKER_FILE
+
+WORKING_BYTES: Final = 2**31
+"""What a process takes beside a bundle's arrays: kernels, texts being encoded, scores of searches, and room
+for the vectors of items that are added."""
+_GB: Final = 1e9
+
+
+def bytes_needed(folder: Path) -> int:
+    """Return about how many bytes a version takes on a GPU, at most.
+
+    Of the vectors, in single precision in the files, indexes hold copies in half and in single precision: of
+    items, texts, factors (half of their file), and affinity, as wide as the texts.
+
+    Args:
+        folder: of the version; files that it lacks count nothing.
+
+    """
+    vectors = _size(folder / ITEM_VECTORS) + 2 * _size(folder / TEXT_VECTORS)
+    copies = (vectors + _size(folder / FACTORS_FILE) // 2) * 3 // 2
+    return _least_needed(folder) + copies
+
+
+def _least_needed(folder: Path) -> int:
+    """Return about how many bytes it takes where a CPU searches: weights lie there as in their files."""
+    weights = [folder / TOWERS_FILE, folder / RANKER_FILE, *(folder / TEXT_ENCODER).glob("*.safetensors")]
+    return sum(map(_size, weights)) + WORKING_BYTES
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+@contextmanager
+def room_for(folder: Path, device: torch.device, beside: bool = False) -> Iterator[None]:
+    """Check that a version fits on a device before the block loads it there; nothing on a CPU.
+
+    A model that is alone there may have vectors that do not fit: a CPU searches them. One that is to replace
+    another must fit whole, or every change of the model would be one to slower searches.
+
+    CUDA is initialised on the way, by the calling thread.
+
+    Args:
+        folder: of the version.
+        device: where it is to be.
+        beside: whether another model is on the device until this one replaces it.
+
+    Raises:
+        InputError: too little memory is free, also where only the block finds that out; or a GPU that
+            cannot be used.
+
+    """
+    if device.type != "cuda":
+        yield
+        return
+    try:
+        free, total = torch.cuda.mem_get_info(device)
+    except RuntimeError as error:
+        line = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"device={device} cannot be used ({line}); nvidia-smi shows who uses it; "
+            "free it, or set device=cpu"
+        ) from error
+    name, needed = describe_device(device), bytes_needed(folder) if beside else _least_needed(folder)
+    advice = (
+        "a restart of the server changes over with one model at a time"
+        if beside
+        else "nvidia-smi shows what uses it; make room, or set device=cpu"
+    )
+    there = f"{free / _GB:.1f} of {total / _GB:.1f} are free"
+    what = f"{name} has too little memory for model {folder.name}{' beside the one that answers' * beside}"
+    if needed > free:
+        raise InputError(f"{what}: it takes about {needed / _GB:.1f} GB, {there}; {advice}")
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InputError(f"{what}: it took more than there was, {there}; {advice}") from error

@@ -1,0 +1,120 @@
+"""The indexes of a bundle: written for a CPU, read for the device that is to search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from conf.schema import IndexConfig
+from features.candidates.features import ItemArrays
+from features.data.dataset import FloatArray
+from ranking.recommender import Recommender
+from ranking.retrieval.device_index import DeviceIndex
+from ranking.retrieval.faiss_index import VectorIndex, exact_by_default
+from ranking.retrieval.index_choice import CatalogueIndex, device_index
+from ranking.retrieval.sources import new_rows, new_vectors
+from ranking.retrieval.subset_index import SubsetIndex
+
+INDEX = "index.faiss"
+TEXT_INDEX = "text_index.faiss"
+FACTOR_INDEX = "factor_index.faiss"
+NEW_INDEX = "new_index.faiss"
+LENDER_INDEX = "lender_index.faiss"
+"""These four only where they are approximate: exact ones are made again faster than read."""
+
+
+@dataclass(frozen=True)
+class OtherIndexes:
+    """Those beside the index over item vectors; None where there are none, or making one is quick."""
+
+    text: CatalogueIndex | None
+    """Over the text vectors."""
+    factor: CatalogueIndex | None
+    """Over the co-purchase factors."""
+    new: CatalogueIndex | None
+    """See `ranking.retrieval.sources.Kept.of`."""
+    lender: CatalogueIndex | None
+    """Over the affinity vectors."""
+
+
+def index_config(info: dict[str, Any]) -> IndexConfig:
+    """Return the settings in a manifest; earlier releases said there whether to search on a GPU."""
+    return IndexConfig(**{name: value for name, value in info.items() if name != "gpu"})
+
+
+def write_indexes(folder: Path, recommender: Recommender) -> None:
+    """Write the indexes of a recommender whose catalogue does not change.
+
+    Raises:
+        TypeError: it is one that does.
+
+    """
+    index, sources, arrays = recommender.index, recommender.sources, recommender.arrays
+    if not isinstance(index, CatalogueIndex):
+        raise TypeError("only an index over the whole catalogue can be published")
+    _of_a_cpu(index, index.vectors).save(folder / INDEX)
+    if recommender.text_index is not index:
+        _write(folder / TEXT_INDEX, recommender.text_index, recommender.text_vectors)
+    _write(folder / FACTOR_INDEX, sources.factor_index, arrays.factor_vectors)
+    if isinstance(sources.new_index, SubsetIndex):
+        _write(folder / NEW_INDEX, sources.new_index.base, sources.new_index.base.vectors)
+    else:
+        _write(folder / NEW_INDEX, None, new_vectors(arrays)[new_rows(arrays.statistics.count)])
+    if recommender.affinity is not None and recommender.factors is not None:
+        _write(folder / LENDER_INDEX, None, arrays.affinity_units)
+
+
+def _write(path: Path, index: object, vectors: FloatArray) -> None:
+    if not exact_by_default(*vectors.shape):
+        _of_a_cpu(index, vectors).save(path)
+
+
+def _of_a_cpu(index: object, vectors: FloatArray) -> VectorIndex:
+    """Return an index as it is, or one that a CPU can search over the same vectors."""
+    return index if isinstance(index, VectorIndex) else VectorIndex.build(vectors, IndexConfig())
+
+
+def read_indexes(
+    folder: Path,
+    arrays: ItemArrays,
+    text_vectors: FloatArray | None,
+    lends: bool,
+    device: torch.device,
+    room: int,
+) -> OtherIndexes:
+    """Return the indexes beside that over item vectors.
+
+    Args:
+        folder: of the version.
+        arrays: its item-side arrays.
+        text_vectors: its unit text vectors; None where the item vectors are these.
+        lends: whether later items borrow factors by their affinity vectors.
+        device: where to search.
+        room: how many items may be added on a GPU.
+
+    """
+
+    def read(name: str, vectors: FloatArray) -> CatalogueIndex | None:
+        found = device_index(vectors, device, room) if vectors.shape[1] else None
+        if found is None and (folder / name).is_file():
+            return VectorIndex.load(folder / name, vectors, IndexConfig())
+        return found
+
+    text = None if text_vectors is None else read(TEXT_INDEX, text_vectors)
+    factor = read(FACTOR_INDEX, arrays.factor_vectors)
+    vectors = new_vectors(arrays)
+    if vectors is arrays.factor_vectors and isinstance(factor, DeviceIndex):
+        new: CatalogueIndex | None = factor
+    else:
+        new = device_index(vectors, device, room)
+    if new is None and (folder / NEW_INDEX).is_file():
+        new = VectorIndex.load(folder / NEW_INDEX, vectors[new_rows(arrays.statistics.count)], IndexConfig())
+    lender: CatalogueIndex | None = None
+    if lends and vectors is arrays.affinity_units and isinstance(new, DeviceIndex):
+        lender = new
+    elif lends:
+        lender = read(LENDER_INDEX, arrays.affinity_units)
+    return OtherIndexes(text, factor, new, lender)

@@ -1,0 +1,221 @@
+"""The bundle store: immutable versions, an atomic pointer to the current one, verification, rollback."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from conf.errors import InputError
+from features.data.pipeline_step import write_atomically
+
+CURRENT = "CURRENT"
+VERSIONS = "versions"
+MANIFEST = "manifest.json"
+LOCK = ".lock"
+FORMAT_VERSION = 3
+_OWN_FIELDS = ("format_version", "version", "created", "files")
+_VERSION_NAME = re.compile(r"^\d{8}T\d{6}Z-[0-9a-f]{12}$")
+
+
+def file_hash(path: Path) -> str:
+    """Return the sha256 of a file, read in blocks."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Force a file or folder to disk, so that a power cut cannot undo what later steps rely on."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _alone(store: Path) -> Iterator[None]:
+    """Hold the store's lock: publishers and rollbacks take turns, and whoever crashes lets go of it."""
+    with (store / LOCK).open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _content_hash(files: dict[str, Any], describe: dict[str, Any]) -> str:
+    """Return the part of a version's name that its content decides."""
+    return hashlib.sha256(json.dumps([files, describe], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _moment(store: Path) -> datetime:
+    """Return the time a new version is named after: later than every other, whatever the clock says."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    known = versions(store)
+    if not known:
+        return now
+    newest = datetime.strptime(known[-1].split("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    return max(now, newest + timedelta(seconds=1))
+
+
+def publish_version(store: Path, write: Callable[[Path], None], describe: dict[str, Any]) -> str:
+    """Write a new version and make it current.
+
+    Everything is written into a hidden folder first; the manifest, with the hash of every file, goes last;
+    the folder is renamed, then the pointer is replaced. A crash before the last step leaves the previous
+    version served.
+
+    Args:
+        store: the artifact folder.
+        write: fills the folder it is given.
+        describe: further manifest fields.
+
+    Returns:
+        The version's name.
+
+    """
+    (store / VERSIONS).mkdir(parents=True, exist_ok=True)
+    with _alone(store):
+        remove_leftovers(store)
+        return _publish(store, write, describe)
+
+
+def _publish(store: Path, write: Callable[[Path], None], describe: dict[str, Any]) -> str:
+    """Do what `publish_version` says, alone in the store."""
+    staging = store / VERSIONS / f".staging-{uuid.uuid4().hex[:12]}"
+    staging.mkdir()
+    write(staging)
+    files = {}
+    for path in sorted(staging.rglob("*")):
+        _sync(path)
+        if path.is_dir():
+            continue
+        files[path.relative_to(staging).as_posix()] = {"sha256": file_hash(path), "size": path.stat().st_size}
+    created = _moment(store)
+    version = f"{created:%Y%m%dT%H%M%SZ}-{_content_hash(files, describe)}"
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "version": version,
+        "created": created.isoformat(timespec="seconds"),
+        **describe,
+        "files": files,
+    }
+    write_atomically(staging / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    _sync(staging)
+    staging.rename(store / VERSIONS / version)
+    _sync(store / VERSIONS)
+    write_atomically(store / CURRENT, version + "\n")
+    _sync(store)
+    return version
+
+
+def remove_leftovers(store: Path) -> None:
+    """Remove what publishers that crashed left half-written; only for the holder of the store's lock."""
+    for leftover in (store / VERSIONS).glob(".staging-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for pointer in store.glob(f".{CURRENT}.*.tmp"):
+        pointer.unlink(missing_ok=True)
+
+
+def versions(store: Path) -> list[str]:
+    """Names of the complete versions, oldest first."""
+    folder = store / VERSIONS
+    if not folder.is_dir():
+        return []
+    return sorted(
+        p.name for p in folder.iterdir() if _VERSION_NAME.match(p.name) and (p / MANIFEST).is_file()
+    )
+
+
+def current_version(store: Path) -> str:
+    """Return the version that CURRENT names.
+
+    Raises:
+        InputError: when there is no store, or its pointer names nothing that exists.
+
+    """
+    pointer = store / CURRENT
+    try:
+        version = pointer.read_text(errors="replace").strip()
+        known = versions(store)
+        if _VERSION_NAME.match(version) and (store / VERSIONS / version).is_dir():
+            return version
+    except FileNotFoundError:
+        raise InputError(
+            f"{pointer}: no such file; publish a bundle first (shelfwise run or shelfwise publish)"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
+    raise InputError(
+        f"{pointer}: names {version[:60]!r}, which is not a published version "
+        f"(there are: {', '.join(known) or 'none'})"
+    )
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Check every file of a version against its manifest and return the manifest.
+
+    Raises:
+        InputError: naming the first file that is missing, truncated or changed.
+
+    """
+    path = folder / MANIFEST
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+        files: dict[str, dict[str, Any]] = dict(manifest["files"])
+        found_format = manifest["format_version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f" ({error.strerror})" if isinstance(error, OSError) else ""
+        raise InputError(f"{path}: unreadable manifest{reason}; roll back or publish again") from error
+    if found_format != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: bundle format {found_format}, this program reads {FORMAT_VERSION}; publish again"
+        )
+    described = {name: value for name, value in manifest.items() if name not in _OWN_FIELDS}
+    if not str(manifest.get("version")).endswith(f"-{_content_hash(files, described)}"):
+        raise InputError(f"{path}: changed after it was published; roll back or publish again")
+    for name, expected in files.items():
+        file = folder / name
+        if not file.is_file():
+            raise InputError(f"{file}: missing; roll back or publish again")
+        if file.stat().st_size != expected["size"]:
+            raise InputError(
+                f"{file}: {file.stat().st_size} bytes, not {expected['size']}; roll back or publish again"
+            )
+        try:
+            found = file_hash(file)
+        except OSError as error:
+            raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+        if found != expected["sha256"]:
+            raise InputError(f"{file}: content does not match its sha256; roll back or publish again")
+    return manifest
+
+
+def roll_back(store: Path, version: str | None = None) -> str:
+    """Point CURRENT at an earlier version (by default the one before the current) after verifying it.
+
+    Raises:
+        InputError: when there is no such version or its files are damaged.
+
+    """
+    known = versions(store)
+    if version is None:
+        now = current_version(store)
+        earlier = [v for v in known if v < now]
+        if not earlier:
+            raise InputError(f"{store}: no version before {now} to roll back to")
+        version = earlier[-1]
+    if version not in known:
+        raise InputError(f"{store}: no version '{version}' (there are: {', '.join(known) or 'none'})")
+    verify(store / VERSIONS / version)
+    with _alone(store):
+        write_atomically(store / CURRENT, version + "\n")
+        _sync(store)
+    return version

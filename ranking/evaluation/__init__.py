@@ -1,0 +1,1 @@
+"""Offline evaluation: protocol, metrics, slices, significance and the report."""

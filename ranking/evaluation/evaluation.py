@@ -1,0 +1,364 @@
+"""The offline evaluation: one protocol, one code path for the system and everything it is compared with.
+
+`evaluate_lists` asks the system and the baselines the same validation and test queries over the whole
+catalogue and returns a result of plain numbers; ranking/evaluation/report.py writes and shows it. See
+docs/evaluation.md.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from conf.errors import InputError
+from conf.schema import EvaluationConfig, Refit, SplitKind
+from encoders.device import CPU
+from encoders.towers.towers import Towers
+from features.data.dataset import Dataset, FloatArray, IntArray, LongArray
+from features.data.splits import Queries, Split
+from ranking.baselines.lists import prefix_positions
+from ranking.baselines.registry import Baseline, BaselineInputs, fit_ends, make_baselines
+from ranking.evaluation.cold_items import ColdPart, cold_parts, cold_summary
+from ranking.evaluation.list_providers import DEPTH, Answer, Lister, baseline_lister, system_lister
+from ranking.evaluation.metrics import (
+    catalogue_coverage,
+    intra_list_diversity,
+    means,
+    novelty,
+    popularity_lift,
+)
+from ranking.evaluation.significance import bootstrap_intervals, paired_test
+from ranking.evaluation.slices import make_slices
+from ranking.evaluation.stage_recall import HEADLINE, System, ranked_values, stage_summary
+from ranking.evaluation.stage_recall import SystemLists as SystemLists
+
+FORMAT_VERSION = 2
+LEVEL = 0.95
+TESTED = (f"recall@{HEADLINE}", f"ndcg@{HEADLINE}", "mrr")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A result, and the lists that its main part was computed from."""
+
+    result: dict[str, Any]
+    """Plain JSON values; see docs/evaluation.md."""
+    queries: Queries
+    """Test queries, or validation queries where `evaluation.test` is off."""
+    items: IntArray  # [queries, 100]
+    scores: FloatArray  # [queries, 100]
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The queries of one window and everybody's answers to them."""
+
+    name: str
+    queries: Queries
+    cold: list[ColdPart]
+    answers: dict[str, Answer] = field(default_factory=dict)
+
+    def ask(self, name: str, lister: Lister) -> None:
+        """Ask for lists from the whole catalogue, then for lists of cold items alone."""
+        self.answers[name] = lister(self.queries, None)
+        for part in self.cold:
+            part.ask(name, lister)
+
+
+def sample_queries(queries: Queries, most: int, seed: int) -> Queries:
+    """Draw `most` queries without replacement, in their order; 0 or a larger number keeps all."""
+    if not 0 < most < len(queries):
+        return queries
+    drawn = np.random.default_rng(seed).choice(len(queries), size=most, replace=False)
+    return queries.select(np.sort(drawn))
+
+
+def _summary(
+    answer: Answer,
+    dataset: Dataset,
+    queries: Queries,
+    counts: LongArray,
+    vectors: FloatArray | None,
+) -> dict[str, float | None]:
+    """Average the accuracy metrics and add what goes beyond accuracy."""
+    summary = means(answer.values)
+    summary[f"coverage@{HEADLINE}"] = catalogue_coverage(answer.items, len(dataset.catalogue), HEADLINE)
+    summary[f"novelty@{HEADLINE}"] = novelty(answer.items, counts, HEADLINE)
+    summary[f"diversity@{HEADLINE}"] = (
+        None if vectors is None else intra_list_diversity(answer.items, vectors, HEADLINE)
+    )
+    summary[f"popularity_lift@{HEADLINE}"] = popularity_lift(
+        answer.items, dataset.events, queries, counts, HEADLINE
+    )
+    return summary
+
+
+def _slice_summary(
+    dataset: Dataset, split: Split, queries: Queries, answers: Mapping[str, Answer], counts: LongArray
+) -> dict[str, Any]:
+    slices: dict[str, Any] = {}
+    for part in make_slices(dataset, split, queries, counts):
+        slices[part.name] = {
+            "about": part.about,
+            "queries": len(part.queries),
+            "targets": len(part.queries.targets),
+            "systems": {
+                name: means(ranked_values(answer.items[part.index], part.queries))
+                for name, answer in answers.items()
+            },
+        }
+    return slices
+
+
+def _confidence(answers: Mapping[str, Answer], resamples: int, seed: int) -> dict[str, Any]:
+    """Return `{system: {metric: [low, high]}}` from one set of resamples."""
+    columns = [(system, metric) for system, a in answers.items() for metric in a.values]
+    values = np.stack([answers[system].values[metric] for system, metric in columns], axis=1)
+    low, high = bootstrap_intervals(values, resamples, seed, LEVEL)
+    confidence: dict[str, Any] = {system: {} for system in answers}
+    for (system, metric), a, b in zip(columns, low, high, strict=True):
+        confidence[system][metric] = [float(a), float(b)]
+    return confidence
+
+
+def _significance(answers: Mapping[str, Answer], name: str, resamples: int, seed: int) -> dict[str, Any]:
+    """Compare the system with every baseline: `{baseline: {metric: {...}}}`."""
+    others = [other for other in answers if other != name]
+    if not others:
+        return {}
+    own = np.stack([answers[name].values[metric] for _ in others for metric in TESTED], axis=1)
+    theirs = np.stack([answers[other].values[metric] for other in others for metric in TESTED], axis=1)
+    test = paired_test(own, theirs, resamples=resamples, seed=seed, level=LEVEL)
+    columns = [(other, metric) for other in others for metric in TESTED]
+    compared: dict[str, Any] = {other: {} for other in others}
+    for i, (other, metric) in enumerate(columns):
+        compared[other][metric] = {
+            "difference": float(test.difference[i]),
+            "low": float(test.low[i]),
+            "high": float(test.high[i]),
+            "p_value": float(test.p_value[i]),
+            "p_permutation": float(test.p_permutation[i]),
+        }
+    return compared
+
+
+def _iso(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, tz=UTC).isoformat().replace("+00:00", "Z")
+
+
+def _protocol(
+    dataset: Dataset,
+    split: Split,
+    config: EvaluationConfig,
+    windows: Sequence[_Window],
+    baselines: Sequence[Baseline],
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    """Everything that defines the numbers."""
+    cuts = None
+    if split.kind is SplitKind.global_time:
+        cuts = {
+            "ranker_start": _iso(split.tower_time),
+            "valid_start": _iso(split.train_time),
+            "test_start": _iso(split.state_time),
+        }
+    kinds = config.target_events or [
+        kind for kind, weight in zip(dataset.kinds, dataset.kind_weights, strict=True) if weight > 0
+    ]
+    return {
+        "format_version": FORMAT_VERSION,
+        "split": split.kind.value,
+        "cut_times": cuts,
+        "candidates": "whole catalogue",
+        **settings,
+        "list_depth": DEPTH,
+        "queries": {window.name: len(window.queries) for window in windows},
+        "targets": {window.name: len(window.queries.targets) for window in windows},
+        "max_users": config.max_users,
+        "items": len(dataset.catalogue),
+        "users": dataset.events.users,
+        "events": len(dataset.events),
+        "target_events": list(kinds),
+        "dataset_hash": dataset.info.get("content_hash"),
+        "confidence_level": LEVEL,
+        "bootstrap": config.bootstrap,
+        "baselines": {baseline.name: baseline.describe() for baseline in baselines},
+    }
+
+
+def _plain(value: object) -> object:
+    """Turn NaN and infinities into null, all the way down."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _cut_offs(config: EvaluationConfig) -> list[int]:
+    wrong = [k for k in config.ks if not 1 <= k <= DEPTH]
+    if wrong:
+        raise InputError(f"evaluation.ks: {wrong[0]} is outside 1..{DEPTH}, the depth of the measured lists")
+    return sorted({*config.ks, HEADLINE})
+
+
+def _windows(dataset: Dataset, split: Split, config: EvaluationConfig, seed: int) -> list[_Window]:
+    """Return the windows to measure, the main one last; without `config.test`, test is not even looked at."""
+    windows = []
+    for name in ("valid", "test") if config.test else ("valid",):
+        queries = sample_queries(getattr(split, name), config.max_users, seed)
+        cold = cold_parts(dataset, queries, split.train_end, fit_ends(split, name)[0])
+        windows.append(_Window(name, queries, cold))
+    if len(windows[-1].queries) == 0:
+        raise InputError(
+            f"evaluate: the {windows[-1].name} window holds no relevant event; "
+            "check split and evaluation.target_events"
+        )
+    return windows
+
+
+def _ask_baseline(
+    baseline: Baseline,
+    windows: Sequence[_Window],
+    dataset: Dataset,
+    split: Split,
+    ks: Sequence[int],
+    exclude_seen: bool,
+) -> float:
+    """Fit a baseline for each window, once where two windows know the same; return the seconds of fitting."""
+    fitting = 0.0
+    fitted: tuple[LongArray, int] | None = None
+    for window in windows:
+        end, now = fit_ends(split, window.name)
+        if fitted is None or now != fitted[1] or not np.array_equal(end, fitted[0]):
+            begin = time.perf_counter()
+            baseline.fit(dataset.events, end, now, len(dataset.catalogue))
+            fitting += time.perf_counter() - begin
+            fitted = end, now
+        window.ask(baseline.name, baseline_lister(baseline, dataset, ks, exclude_seen))
+    return fitting
+
+
+def evaluate_lists(
+    systems: Mapping[str, System],
+    dataset: Dataset,
+    split: Split,
+    config: EvaluationConfig,
+    *,
+    exclude_seen: bool,
+    vectors: FloatArray | None,
+    seed: int,
+    code_version: str,
+    name: str = "shelfwise",
+    parts: Mapping[str, Mapping[str, System]] | None = None,
+    train_ids: Callable[[LongArray], Towers] | None = None,
+    refit: str = Refit.never.value,
+    console: Console | None = None,
+    device: torch.device = CPU,
+) -> Evaluation:
+    """Measure a system, parts of it and baselines on the validation and test queries.
+
+    Args:
+        systems: the system as of the start of the `valid` and of the `test` window, whose statistics differ.
+            Each answers a block of queries with the final lists and what each stage brought; it must respect
+            `exclude_seen` itself and look at nothing from `queries.end` on. With `config.test` off `test` is
+            neither needed nor asked.
+        dataset: the dataset.
+        split: the protocol.
+        config: cut-offs, baselines, bootstrap samples, sampling of queries.
+        exclude_seen: whether lists leave out the user's own history.
+        vectors: [items, dim] unit text vectors of the encoder before any training, for `frozen_text` and for
+            diversity; None leaves diversity null.
+        seed: of query sampling, bootstrap, permutations and baselines.
+        code_version: written into the protocol.
+        name: of the system in the result.
+        parts: name -> the systems, as in `systems`, of a part of the system that is shown beside it.
+        train_ids: trains towers without text on events up to [users], for the baseline `sasrec_ids`.
+        refit: what the test lists' models learned from beyond training; written into the protocol.
+        console: shows what is being measured.
+        device: where baselines make dense products.
+
+    Raises:
+        InputError: a cut-off or baseline that does not exist, or nothing to measure on.
+    """
+    started = time.perf_counter()
+    console = console or Console(quiet=True)
+    parts = parts or {}
+    ks = _cut_offs(config)
+    if config.bootstrap < 1:
+        raise InputError("evaluation.bootstrap must be 1 or more")
+    inputs = BaselineInputs(dataset.kind_weights, vectors, seed, train_ids, device)
+    baselines = make_baselines(config.baselines, inputs)
+    windows = _windows(dataset, split, config, seed)
+    main = windows[-1]
+    n_items = len(dataset.catalogue)
+    trained = dataset.events.item[prefix_positions(dataset.events, split.train_end)]
+    counts = np.bincount(trained, minlength=n_items).astype(np.int64)
+
+    timing: dict[str, Any] = {}
+    for system, by_window in {name: systems, **parts}.items():
+        for window in windows:
+            with console.status(f"asking {system} {len(window.queries):,} {window.name} queries"):
+                window.ask(system, system_lister(by_window[window.name], ks))
+        timing[system] = _timing(windows, system)
+    for baseline in baselines:
+        with console.status(f"asking {baseline.name}"):
+            fitting = _ask_baseline(baseline, windows, dataset, split, ks, exclude_seen)
+        timing[baseline.name] = {"fit_seconds": fitting, **_timing(windows, baseline.name)}
+    with console.status("computing intervals, tests and slices"):
+        settings = {
+            "system": name,
+            "parts": list(parts),
+            "measured": main.name,
+            "exclude_seen": exclude_seen,
+            "ks": ks,
+            "seed": seed,
+            "code_version": code_version,
+            "refit": refit,
+        }
+        result = {
+            "protocol": _protocol(dataset, split, config, windows, baselines, settings),
+            **{
+                window.name: {
+                    system: _summary(answer, dataset, window.queries, counts, vectors)
+                    for system, answer in window.answers.items()
+                }
+                for window in reversed(windows)
+            },
+            "slices": _slice_summary(dataset, split, main.queries, main.answers, counts),
+            "cold_catalogue": {
+                window.name: {
+                    part.name: cold_summary(
+                        part, window.answers, dataset.events, exclude_seen, config.bootstrap, seed, LEVEL
+                    )
+                    for part in window.cold
+                }
+                for window in windows
+            },
+            "stages": {window.name: stage_summary(window.answers[name].stages) for window in windows},
+            "confidence": {main.name: _confidence(main.answers, config.bootstrap, seed)},
+            "significance": {main.name: _significance(main.answers, name, config.bootstrap, seed)},
+            "timing": timing,
+        }
+    timing["total_seconds"] = time.perf_counter() - started
+    plain = {key: _plain(value) for key, value in result.items()}
+    own = main.answers[name]
+    return Evaluation(plain, main.queries, own.items, own.scores)
+
+
+def _timing(windows: Sequence[_Window], name: str) -> dict[str, float]:
+    """Seconds per window, and queries a second on the main one."""
+    seconds = {f"{window.name}_seconds": window.answers[name].seconds for window in windows}
+    main = windows[-1]
+    rate = len(main.queries) / max(main.answers[name].seconds, 1e-9)
+    return {**seconds, f"{main.name}_queries_per_second": rate}

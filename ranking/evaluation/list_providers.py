@@ -1,0 +1,86 @@
+"""Asking a system or a baseline for its lists, and measuring them query by query."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from conf.schema import LIST_DEPTH
+from features.data.dataset import BoolArray, Dataset, FloatArray, IntArray
+from features.data.splits import Queries
+from ranking.baselines.registry import Baseline
+from ranking.evaluation.metrics import ValueArray, ranking_metrics
+from ranking.evaluation.stage_recall import System, stage_values
+
+DEPTH = LIST_DEPTH
+"""Items per list that are kept and measured."""
+BLOCK = 4096
+"""Queries given to a system at once; bounds the memory of its candidates."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One system's lists for some queries."""
+
+    items: IntArray  # [queries, DEPTH]
+    scores: FloatArray  # [queries, DEPTH]
+    values: dict[str, ValueArray]
+    """Accuracy metrics per query, [queries] each."""
+    seconds: float
+    stages: dict[str, dict[str, ValueArray]] = field(default_factory=dict)
+    """What each stage brought, per query; empty for a baseline."""
+
+
+Lister = Callable[[Queries, BoolArray | None], Answer]
+"""Asks for lists from the whole catalogue (None) or from some of its items."""
+
+
+def _deep(array: npt.NDArray[np.generic], fill: float) -> npt.NDArray[np.generic]:
+    """Cut or pad lists to `DEPTH` columns."""
+    width = min(array.shape[1], DEPTH)
+    deep = np.full((len(array), DEPTH), fill, dtype=array.dtype)
+    deep[:, :width] = array[:, :width]
+    return deep
+
+
+def system_lister(system: System, ks: Sequence[int]) -> Lister:
+    """Ask a system block by block; candidates are measured and dropped, lists are kept."""
+
+    def ask(queries: Queries, allowed: BoolArray | None) -> Answer:
+        items = np.full((len(queries), DEPTH), -1, dtype=np.int32)
+        scores = np.full((len(queries), DEPTH), -np.inf, dtype=np.float32)
+        measured: list[dict[str, dict[str, ValueArray]]] = []
+        seconds = 0.0
+        for start in range(0, len(queries), BLOCK):
+            part = queries.select(np.arange(start, min(start + BLOCK, len(queries)), dtype=np.int64))
+            begin = time.perf_counter()
+            lists = system(part) if allowed is None else system(part, allowed)
+            seconds += time.perf_counter() - begin
+            place = slice(start, start + len(part))
+            items[place], scores[place] = _deep(lists.items, -1), _deep(lists.scores, -np.inf)
+            measured.append(stage_values(lists, part))
+        if any(m.keys() != measured[0].keys() for m in measured):
+            raise ValueError("a system must report the same candidate sources for every block of queries")
+        joined = {
+            stage: {name: np.concatenate([m[stage][name] for m in measured]) for name in values}
+            for stage, values in (measured[0] if measured else {}).items()
+        }
+        return Answer(items, scores, ranking_metrics(items, queries, ks), seconds, joined)
+
+    return ask
+
+
+def baseline_lister(baseline: Baseline, dataset: Dataset, ks: Sequence[int], exclude_seen: bool) -> Lister:
+    """Ask a fitted baseline."""
+
+    def ask(queries: Queries, allowed: BoolArray | None) -> Answer:
+        begin = time.perf_counter()
+        items, scores = baseline.recommend(dataset.events, queries, DEPTH, exclude_seen, allowed)
+        seconds = time.perf_counter() - begin
+        return Answer(items, scores, ranking_metrics(items, queries, ks), seconds)
+
+    return ask

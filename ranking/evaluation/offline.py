@@ -1,0 +1,113 @@
+"""The Recommender as systems under evaluation: the same code that serves, asked block by block.
+
+`offline_system` is the whole pipeline, `tower_system` its user tower alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from features.data.dataset import BoolArray, Events, FloatArray, IntArray
+from features.data.histories import histories_of
+from features.data.splits import Queries
+from ranking.evaluation.stage_recall import System, SystemLists
+from ranking.recommender import BLOCK, Recommender
+from ranking.training.examples import query_limits
+
+DEPTH = 100
+USER_TOWER = "user_tower"
+"""Name of the user tower's own lists in a result."""
+
+
+def _widen(blocks: list[IntArray]) -> IntArray:
+    """Put blocks of different widths together, padded with -1."""
+    width = max(b.shape[1] for b in blocks)
+    return np.concatenate([np.pad(b, ((0, 0), (0, width - b.shape[1])), constant_values=-1) for b in blocks])
+
+
+def _best_first(rows: IntArray, scores: FloatArray) -> tuple[IntArray, FloatArray]:
+    """Order rows by falling score, ties by row, [queries, 100] padded with -1 and -inf."""
+    order = np.lexsort((rows, -scores), axis=1)[:, :DEPTH]
+    short = ((0, 0), (0, max(DEPTH - order.shape[1], 0)))
+    return (
+        np.pad(np.take_along_axis(rows, order, axis=1), short, constant_values=-1),
+        np.pad(np.take_along_axis(scores, order, axis=1), short, constant_values=-np.inf).astype(np.float32),
+    )
+
+
+def offline_system(
+    recommender: Recommender, events: Events, exclude_seen: bool, advance: Callable[[int], None] | None = None
+) -> System:
+    """Return a system that answers queries with final lists and what every stage brought.
+
+    Args:
+        recommender: retrieval and ranking as they serve.
+        events: all events; a query's history ends at its own position.
+        exclude_seen: whether lists leave out the history.
+        advance: called with the number of queries done.
+    """
+
+    def answer(queries: Queries, allowed: BoolArray | None = None) -> SystemLists:
+        items, scores, unions = [], [], []
+        sources: dict[str, list[IntArray]] = {}
+        for start in range(0, len(queries), BLOCK):
+            block = queries.select(np.arange(start, min(start + BLOCK, len(queries))))
+            batch = histories_of(events, block)
+            limits = query_limits(recommender, events, block, exclude_seen, allowed)
+            ranked = recommender.rank(batch, limits)
+            lists, kept = _best_first(ranked.candidates.rows, ranked.scores)
+            items.append(lists)
+            scores.append(kept)
+            unions.append(ranked.candidates.rows)
+            for name, proposed in ranked.proposals.items():
+                sources.setdefault(name, []).append(proposed)
+            if advance is not None:
+                advance(len(block))
+        union = _widen(unions)
+        # Limits apply inside every source, so nothing is left for a filter after the union to remove.
+        return SystemLists(
+            np.concatenate(items),
+            np.concatenate(scores),
+            {name: _widen(blocks) for name, blocks in sources.items()},
+            union,
+            union,
+        )
+
+    return answer
+
+
+def tower_system(recommender: Recommender, events: Events, exclude_seen: bool) -> System:
+    """Return the user tower alone: the catalogue by inner product with the user vector, through the index.
+
+    Who has no history has no vector and gets popular items, as from every baseline.
+
+    Args:
+        recommender: its towers, index and popularity are used, its other sources and its ranker are not.
+        events: all events; a query's history ends at its own position.
+        exclude_seen: whether lists leave out the history.
+    """
+
+    def answer(queries: Queries, allowed: BoolArray | None = None) -> SystemLists:
+        items, scores = [], []
+        for start in range(0, len(queries), BLOCK):
+            block = queries.select(np.arange(start, min(start + BLOCK, len(queries))))
+            batch = histories_of(events, block)
+            limits = query_limits(recommender, events, block, exclude_seen, allowed)
+            users = recommender.user_vectors(batch)
+            rows, _ = recommender.sources.nearest(recommender.index, users, DEPTH, limits)
+            vectors = recommender.arrays.item_vectors[np.maximum(rows, 0)]  # [queries, 100, dim]
+            products = np.where(rows >= 0, (vectors @ users[:, :, None])[:, :, 0], -np.inf)
+            strangers = np.flatnonzero(~users.any(axis=1))
+            if len(strangers):
+                rows[strangers] = recommender.sources.popular(len(block), DEPTH, limits)[strangers]
+                places = -np.arange(rows.shape[1], dtype=np.float32)
+                products[strangers] = np.where(rows[strangers] >= 0, places, -np.inf)
+            lists, kept = _best_first(rows, products.astype(np.float32))
+            items.append(lists)
+            scores.append(kept)
+        rows = np.concatenate(items)
+        return SystemLists(rows, np.concatenate(scores), {}, rows, rows)
+
+    return answer

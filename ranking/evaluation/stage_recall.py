@@ -1,0 +1,67 @@
+"""Where a recommender loses what it should have found: the answer of every stage, and its recall."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from features.data.dataset import BoolArray, FloatArray, IntArray
+from features.data.splits import Queries
+from ranking.evaluation.metrics import ValueArray, means, ranking_metrics, recall_at
+
+HEADLINE = 10
+"""Cut-off of slices, stages, significance and beyond-accuracy measures; always among the cut-offs."""
+STAGE_DEPTH = 200
+"""Cut-off of candidate recall, beside the full depth."""
+
+
+@dataclass(frozen=True)
+class SystemLists:
+    """What a system answered to a block of queries, stage by stage; rows padded with -1."""
+
+    items: IntArray  # [queries, 100] final list, best first
+    scores: FloatArray  # [queries, 100]
+    sources: Mapping[str, IntArray]
+    """Candidates that each source brought, [queries, n] each, best first."""
+    union: IntArray  # [queries, n] after merging, in candidate order
+    filtered: IntArray  # [queries, n] after filters, in candidate order
+
+
+class System(Protocol):
+    """What is measured, as of one moment: answers a block of queries."""
+
+    def __call__(self, queries: Queries, allowed: BoolArray | None = None) -> SystemLists:
+        """Return lists for the queries, from the whole catalogue or from the `allowed` [items] rows only."""
+
+
+def _candidate_values(candidates: IntArray, queries: Queries) -> dict[str, ValueArray]:
+    """Return what a candidate stage is judged by, [queries] each."""
+    at_depth, at_all = recall_at(candidates, queries, (STAGE_DEPTH, max(candidates.shape[1], 1)))
+    sizes: ValueArray = (candidates >= 0).sum(axis=1).astype(np.float64)
+    return {f"recall@{STAGE_DEPTH}": at_depth, "recall@all": at_all, "candidates": sizes}
+
+
+def ranked_values(items: IntArray, queries: Queries) -> dict[str, ValueArray]:
+    """Return what an order is judged by, [queries] each."""
+    metrics = ranking_metrics(items[:, :HEADLINE], queries, (HEADLINE,))
+    return {name: metrics[name] for name in (f"recall@{HEADLINE}", f"ndcg@{HEADLINE}")}
+
+
+def stage_values(lists: SystemLists, queries: Queries) -> dict[str, dict[str, ValueArray]]:
+    """Measure every stage of a block; keys `source/NAME` hold the sources."""
+    stages = {f"source/{name}": _candidate_values(found, queries) for name, found in lists.sources.items()}
+    stages["union"] = _candidate_values(lists.union, queries)
+    stages["filtered"] = _candidate_values(lists.filtered, queries)
+    stages["candidate_order"] = ranked_values(lists.filtered, queries)
+    stages["ranked_order"] = ranked_values(lists.items, queries)
+    return stages
+
+
+def stage_summary(stages: dict[str, dict[str, ValueArray]]) -> dict[str, Any]:
+    """Average stages over queries, with the sources in one group."""
+    averaged = {stage: means(values) for stage, values in stages.items()}
+    sources = {s.removeprefix("source/"): v for s, v in averaged.items() if s.startswith("source/")}
+    return {"sources": sources, **{s: v for s, v in averaged.items() if not s.startswith("source/")}}

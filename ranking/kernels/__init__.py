@@ -1,0 +1,1 @@
+"""Compiled and vectorised primitives without any knowledge of recommendation."""

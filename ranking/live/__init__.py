@@ -1,0 +1,1 @@
+"""State that changes while a bundle is served: items, vectors, counts and neighbours."""

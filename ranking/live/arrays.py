@@ -1,0 +1,316 @@
+"""Item-aligned arrays that take new rows without being copied, and what a new row holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+
+from encoders.factors.affinity import Affinity, lenders
+from encoders.factors.co_purchase import LENDERS, Factors
+from encoders.towers.towers import Towers
+from features.candidates.features import ItemArrays
+from features.data import schema
+from features.data.dataset import BoolArray, Catalogue, FloatArray, IntArray
+from features.data.statistics import Neighbours, Statistics, attribute_codes
+from ranking.assembly import Sketch, near_recent, unit
+from ranking.catalogue.live_catalogue import LiveItem
+from ranking.kernels.growable import Growing
+
+_NOT_OF_ITEMS = {"now", "demand_keys", "demand_totals", "demand_calendar"}
+"""Statistics without a row per item. The keys of demand grow with the row, so later rows change none."""
+
+
+class LiveStatistics:
+    """Statistics with rows for items that nobody has interacted with yet."""
+
+    def __init__(self, base: Statistics, room: int) -> None:
+        """Reserve room for later items."""
+        self._columns: dict[str, Growing[Any]] = {}
+        self._fresh: dict[str, Any] = {}
+        for field in fields(base):
+            if field.name not in _NOT_OF_ITEMS:
+                values = getattr(base, field.name)
+                self._columns[field.name] = Growing(values, room)
+                self._fresh[field.name] = _fresh_row(field.name, values, base)
+        self._base = replace(base, **{name: column.view(0) for name, column in self._columns.items()})
+        # What describes the whole catalogue as of a day is kept too, so that no state works it out anew.
+        unsold = base.demand.unsold()
+        self._unsold = unsold.present[0], unsold.eve[0]
+        self._demand = Growing(base.demand.present, room), Growing(base.demand.eve, room)
+
+    def view(self, size: int) -> Statistics:
+        """Return the statistics of the first rows."""
+        columns = {name: column.view(size) for name, column in self._columns.items()}
+        statistics = replace(self._base, **columns)
+        present, eve = (block.view(size) for block in self._demand)
+        return statistics.with_demand(self._base.demand.grown(statistics.demand_first, present, eve))
+
+    def add(self, rows: IntArray) -> None:
+        """Give new rows what an item has that no event mentions."""
+        for name, column in self._columns.items():
+            column.put(rows, self._fresh[name])
+        for block, values in zip(self._demand, self._unsold, strict=True):
+            block.put(rows, values)
+
+    def describe(self, rows: IntArray, log_prices: FloatArray, codes: IntArray) -> None:
+        """Set prices [rows] and attribute codes [rows, attributes]."""
+        self._columns["log_price"].put(rows, log_prices)
+        self._columns["attributes"].put(rows, codes)
+
+
+def _fresh_row(name: str, values: npt.NDArray[Any], base: Statistics) -> npt.NDArray[Any]:
+    """Return what a statistic is for an item without events, as the bundle has it if it has such an item."""
+    if name == "demand_first":
+        return np.array(base.demand.unsold().first[0])
+    cold = np.flatnonzero(base.count == 0)
+    if len(cold):
+        return np.array(values[cold[0]])
+    if name in ("repeat_rate", "gap_days"):
+        return np.array(np.median(values, axis=0), dtype=values.dtype)
+    empty = -1 if np.issubdtype(values.dtype, np.integer) else 0
+    return np.full(values.shape[1:], empty, dtype=values.dtype)
+
+
+class AttributeCodes:
+    """The numbers under which the ranking head knows attribute values."""
+
+    def __init__(self, catalogue: Catalogue, codes: IntArray) -> None:
+        """Read the numbering off a bundle's catalogue.
+
+        Args:
+            catalogue: the bundle's items.
+            codes: their codes, [items, attributes], made by `features.data.statistics.attribute_codes`.
+
+        """
+        self._numbers: list[tuple[str, dict[str, int]]] = []
+        for name in catalogue.attributes:
+            column = len(self._numbers)
+            if column == codes.shape[1]:
+                break
+            alone = catalogue.frame.select(schema.ITEM_ID, schema.TEXT, name)
+            if catalogue.frame.schema[name] != pl.String:
+                continue
+            if np.array_equal(attribute_codes(Catalogue(alone)), codes[:, column : column + 1]):
+                values = alone[name].to_list()
+                numbered = zip(values, codes[:, column].tolist(), strict=True)
+                self._numbers.append((name, {v: code for v, code in numbered if v is not None}))
+        self._width = codes.shape[1]
+
+    def of(self, items: Sequence[LiveItem]) -> IntArray:
+        """Return the codes of later items, [items, attributes]; -1 for values that the bundle lacks."""
+        codes = np.full((len(items), self._width), -1, dtype=np.int32)
+        for place, item in enumerate(items):
+            for column, (name, numbers) in enumerate(self._numbers):
+                codes[place, column] = numbers.get(str(item.values.get(name)), -1)
+        return codes
+
+
+def log_prices(items: Sequence[LiveItem]) -> FloatArray:
+    """Return log(1 + price) of later items, [items]; 0 where there is none."""
+    prices = [item.values.get(schema.PRICE) for item in items]
+    known = [p if isinstance(p, (int, float)) and p > 0 else 0.0 for p in prices]
+    return np.log1p(np.array(known, dtype=np.float64)).astype(np.float32)
+
+
+class LiveArrays:
+    """Every array that the Recommender reads, growing; for the one thread that runs the model.
+
+    Rows that are written while an earlier view is in use show in that view, too. That is wanted (an item's
+    newest vector is the right one) and safe, because reading and writing happen in the same thread.
+    """
+
+    def __init__(
+        self,
+        arrays: ItemArrays,
+        text_vectors: FloatArray,
+        factors: Factors | None,
+        affinity: Affinity | None,
+        room: int,
+    ) -> None:
+        """Take over a bundle's arrays, which need room for later items or are copied."""
+        self._text = Growing(text_vectors, room)
+        self._item = Growing(arrays.item_vectors, room)
+        self._item_units = Growing(arrays.item_units, room)
+        self._text_units = Growing(arrays.text_units, room)
+        self._affinity = affinity
+        self._affinity_units = Growing(arrays.affinity_units, room)
+        self._near_ids = Growing(arrays.text_near.ids, room)
+        self._near_weights = Growing(arrays.text_near.weights, room)
+        self._near_recent = Growing(arrays.text_near_recent, room)
+        self._factors = Growing(arrays.factor_vectors, room)
+        self._dual = Growing(arrays.factor_vectors if factors is None else factors.dual, room)
+        # Without the loaded arrays, so that they can be let go.
+        none = {"vectors": self._factors.view(0), "dual": self._dual.view(0)}
+        self._solver = None if factors is None else replace(factors, **none)
+        self.statistics = LiveStatistics(arrays.statistics, room)
+        self.base_size = len(text_vectors)
+        """Rows of the bundle."""
+        self._lends: BoolArray = arrays.statistics.count > 0
+        """[base rows] items whose factors were learnt: whatever is recorded later, they alone can lend."""
+
+    def _learnt(self, size: int) -> BoolArray:
+        """Return which items have factors of their own, [size]."""
+        learnt: BoolArray = np.pad(self._lends, (0, size - len(self._lends)))
+        return learnt
+
+    def text_vectors(self, size: int) -> FloatArray:
+        """Return the unit text vectors of the first rows, [size, text dim]."""
+        return self._text.view(size)
+
+    def factors(self, size: int) -> Factors | None:
+        """Return the co-purchase factors of the first rows; None where there are none."""
+        if self._solver is None:
+            return None
+        return replace(self._solver, vectors=self._factors.view(size), dual=self._dual.view(size))
+
+    def view(self, size: int) -> ItemArrays:
+        """Return the arrays of the first rows."""
+        return ItemArrays(
+            statistics=self.statistics.view(size),
+            item_vectors=self._item.view(size),
+            item_units=self._item_units.view(size),
+            text_units=self._text_units.view(size),
+            affinity_units=self._affinity_units.view(size),
+            text_near=Neighbours(self._near_ids.view(size), self._near_weights.view(size)),
+            text_near_recent=self._near_recent.view(size),
+            factor_vectors=self._factors.view(size),
+        )
+
+    def put_texts(
+        self, rows: IntArray, text_vectors: FloatArray, sketch: Sketch, towers: Towers | None, base_size: int
+    ) -> None:
+        """Write what follows from new texts; items of the bundle keep what was learnt about their ids.
+
+        Args:
+            rows: whose texts.
+            text_vectors: their unit text vectors, [rows, text dim].
+            sketch: the bundle's reduction of text vectors.
+            towers: the bundle's towers; None compares text vectors.
+            base_size: rows of the bundle.
+
+        """
+        vectors = text_vectors if towers is None else tower_vectors(towers, text_vectors, rows, base_size)
+        self._text.put(rows, text_vectors)
+        self._item.put(rows, vectors)
+        self._item_units.put(rows, unit(vectors))
+        self._text_units.put(rows, sketch.units(text_vectors))
+        if self._affinity is not None:
+            self._affinity_units.put(rows, self._affinity.units(text_vectors))
+        self._near_ids.put(rows, -1)
+        self._near_weights.put(rows, 0.0)
+
+    def put_neighbours(self, row: int, candidates: IntArray, size: int) -> IntArray:
+        """Enter a row among the text neighbours: its own list, and those of the rows that it is near to.
+
+        Args:
+            row: whose text is new.
+            candidates: rows whose texts are nearest, [any]; padding of -1 and the row itself are left out.
+            size: rows of the catalogue.
+
+        Returns:
+            Rows whose lists may have changed.
+
+        """
+        units, ids, weights = (
+            self._text_units.view(size),
+            self._near_ids.view(size),
+            self._near_weights.view(size),
+        )
+        near = candidates[(candidates >= 0) & (candidates != row)]
+        cosines = np.maximum(units[near] @ units[row], 0.0)
+        order = np.argsort(-cosines, kind="stable")[: ids.shape[1]]
+        near, cosines = near[order], cosines[order].astype(np.float32)
+        ids[row, : len(near)], weights[row, : len(near)] = near, cosines
+        for other, cosine in zip(near.tolist(), cosines.tolist(), strict=True):
+            _insert(ids[other], weights[other], row, cosine)
+        return np.append(near, row).astype(np.int32)
+
+    def lenders(self, text_vectors: FloatArray, size: int) -> Neighbours | None:
+        """Find whom items with these texts would borrow factors from; writes nothing.
+
+        Args:
+            text_vectors: unit text vectors, [texts, text dim].
+            size: rows of the catalogue.
+
+        Returns:
+            Lists of the texts; None where the nearest texts lend, or nothing is lent.
+
+        """
+        if self._affinity is None or self.factors(size) is None:
+            return None
+        units = self._affinity_units.view(size)
+        return lenders(self._affinity.units(text_vectors), units, self._learnt(size), LENDERS)
+
+    def put_borrowed(self, rows: IntArray, near: Neighbours | None, touched: IntArray, size: int) -> None:
+        """Write what is known of items through their text neighbours alone.
+
+        Args:
+            rows: whose texts are new; those without events at training borrow factors from like ones.
+            near: `lenders` of the rows' texts.
+            touched: rows whose lists of neighbours have changed.
+            size: rows of the catalogue.
+
+        """
+        ids, weights = self._near_ids.view(size), self._near_weights.view(size)
+        self.refresh_near_recent(touched, size)
+        factors = self.factors(size)
+        if factors is None:
+            return
+        known = self._learnt(size)
+        borrows = ~known[rows]
+        near = near or Neighbours(ids[rows], weights[rows])
+        rows, near = rows[borrows], Neighbours(near.ids[borrows], near.weights[borrows])
+        vectors, dual = factors.lent(near, known)
+        self._factors.put(rows, vectors)
+        self._dual.put(rows, dual)
+
+    def refresh_near_recent(self, rows: IntArray, size: int) -> None:
+        """Write how much is bought of what reads like some items, see `ranking.assembly.near_recent`."""
+        ids = self._near_ids.view(size)
+        self._near_recent.put(rows, near_recent(ids[rows], self.statistics.view(size)))
+
+    def forget_neighbour(self, row: int, size: int) -> IntArray:
+        """Take a row whose text changes out of the lists of its former neighbours, which are returned."""
+        ids, weights = self._near_ids.view(size), self._near_weights.view(size)
+        former: IntArray = ids[row][ids[row] >= 0]
+        for other in former.tolist():
+            kept = ids[other] != row
+            count = int(kept.sum())
+            if count < len(kept):
+                ids[other, :count], weights[other, :count] = ids[other][kept], weights[other][kept]
+                ids[other, count:], weights[other, count:] = -1, 0.0
+        return former
+
+
+def _insert(ids: IntArray, weights: FloatArray, row: int, weight: float) -> None:
+    """Insert a neighbour into one list, in place, if it is near enough; the last one makes room."""
+    if len(ids) == 0 or (ids[-1] >= 0 and weights[-1] >= weight) or row in ids:
+        return
+    filled = int((ids >= 0).sum())
+    place = int(np.searchsorted(-weights[:filled], -weight, side="right"))
+    ids[place + 1 :], weights[place + 1 :] = ids[place:-1].copy(), weights[place:-1].copy()
+    ids[place], weights[place] = row, weight
+
+
+@torch.inference_mode()
+def tower_vectors(towers: Towers, text_vectors: FloatArray, rows: IntArray, base_size: int) -> FloatArray:
+    """Return item tower vectors of new texts, [rows, dim].
+
+    Rows of the bundle keep their learned residual; later ones are represented by text alone, as the tower was
+    trained to represent items without history. A tower that reads no text knows nothing of them: zero.
+    """
+    tower = towers.item_tower
+    device = tower.seen.device
+    trained = rows < base_size
+    known = torch.from_numpy(np.where(trained, rows, 0).astype(np.int64)).to(device)
+    whitened = tower.whitened(torch.from_numpy(np.ascontiguousarray(text_vectors)).to(device))
+    vectors: FloatArray = tower(whitened, known, torch.from_numpy(trained).to(device)).cpu().numpy()
+    if tower.project is None:
+        vectors[~trained] = 0.0
+    return vectors

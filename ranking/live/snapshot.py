@@ -1,0 +1,112 @@
+"""One state of a served bundle's items, as a request sees it, and what makes its lists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from encoders.device import describe_device
+from features.data.dataset import BoolArray, FloatArray, IntArray
+from ranking.bundle.bundle import Bundle
+from ranking.catalogue.live_catalogue import LiveCatalogue
+from ranking.recommender import Recommender
+from ranking.text_search import search
+from ranking.types import Recommendation, Request
+
+
+class NewestRecommender:
+    """Makes lists from the newest state of the items, whichever state a request began with.
+
+    Shared by all states, and knows none of them: the memory of a model that has been replaced is then free at
+    once, and not only when Python next looks for objects that hold each other.
+    """
+
+    def __init__(self, recommender: Recommender) -> None:
+        """Begin with the first state."""
+        self.recommender = recommender
+        """Of the newest state; for the thread that runs the model."""
+
+    def recommend(self, requests: Sequence[Request]) -> list[Recommendation]:
+        """Make a list for every request, whichever state it began with: rows mean the same in all of them."""
+        return self.recommender.recommend(self._for_now(requests))
+
+    def search(self, requests: Sequence[Request]) -> list[Recommendation]:
+        """Find items by words; see `ranking.text_search.search`."""
+        return search(self.recommender, self._for_now(requests))
+
+    def _for_now(self, requests: Sequence[Request]) -> list[Request]:
+        size = self.recommender.items
+        return [r if r.allowed is None else replace(r, allowed=_padded(r.allowed, size)) for r in requests]
+
+    def similar(
+        self, vectors: FloatArray, k: int, exclude: IntArray, allowed: BoolArray | None = None
+    ) -> tuple[IntArray, FloatArray]:
+        """Return the items whose texts are nearest; see `Recommender.similar`."""
+        allowed = None if allowed is None else _padded(allowed, self.recommender.items)
+        return self.recommender.similar(vectors, k, exclude, allowed)
+
+
+@dataclass(frozen=True)
+class LiveVersion:
+    """One state of a served bundle: what a request that begins now sees of the items."""
+
+    bundle: Bundle
+    catalogue: LiveCatalogue
+    recommender: NewestRecommender
+    """Shared by all states: lists are made from the newest vectors and without what is deleted by then."""
+
+    @property
+    def version(self) -> str:
+        """Name of the bundle's version."""
+        return self.bundle.version
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Content of manifest.json."""
+        return self.bundle.manifest
+
+    @property
+    def kinds(self) -> list[str]:
+        """Event kinds, strongest first."""
+        return self.bundle.kinds
+
+    @property
+    def exclude_seen(self) -> bool:
+        """Whether items of the history are left out when the request does not say."""
+        return self.bundle.exclude_seen
+
+    @property
+    def data_end(self) -> int:
+        """Unix seconds of the last event that the bundle learnt from."""
+        return self.bundle.data_end
+
+    @property
+    def text_dim(self) -> int:
+        """Width of the text vectors."""
+        return int(self.text_vectors.shape[1])
+
+    @property
+    def device(self) -> str:
+        """Where lists are made, for example `cpu` or `cuda:0 NVIDIA H100`."""
+        return describe_device(self.bundle.device)
+
+    @property
+    def text_vectors(self) -> FloatArray:
+        """Unit text vectors, [items, text dim]."""
+        return self.recommender.recommender.text_vectors
+
+    def encode_items(self, texts: list[str]) -> FloatArray:
+        """Return unit vectors of item texts, [texts, text dim]."""
+        return self.bundle.encode_items(texts)
+
+    def encode_queries(self, texts: list[str]) -> FloatArray:
+        """Return unit vectors of free text, [texts, text dim]."""
+        return self.bundle.encode_queries(texts)
+
+
+def _padded(allowed: BoolArray, size: int) -> BoolArray:
+    """Return a mask for a catalogue that has grown since it was made: later rows are not allowed."""
+    return allowed if len(allowed) == size else np.pad(allowed, (0, size - len(allowed)))

@@ -1,0 +1,1 @@
+"""The steps of `shelfwise run`: train, refit, publish, evaluate."""

@@ -1,0 +1,167 @@
+"""The publish step: training outputs become a bundle that serving loads."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from omegaconf import OmegaConf
+from rich.console import Console
+
+import conf
+from conf.errors import InputError
+from conf.schema import PipelineConfig, Refit
+from encoders.training.train import (
+    EMBEDDING_PRECISION,
+    ENCODER_FOLDER,
+    REPORT,
+    TEXT_ENCODER,
+    TEXT_VECTORS,
+    encoder_stage,
+    try_split,
+)
+from features.data import schema
+from features.data.dataset import Dataset, load_dataset
+from features.data.pipeline_step import Stage, fingerprint, plain
+from features.data.splits import Split, exclude_seen
+from features.data.training_windows import Cut, everything
+from features.text.item_text import TextTemplate
+from ranking.bundle.bundle import HISTORIES, write_bundle
+from ranking.bundle.store import current_version, publish_version
+from ranking.pipeline.refit import chosen_models, published_models, refit_stage, wanted_cut
+from ranking.training.fit_novelty import fit_novelty
+from ranking.training.train import build_recommender, click_kinds, ranker_stage
+
+ARTIFACTS = "artifacts"
+HISTORY_EVENTS = 500
+"""Most recent events per user that the server's user state starts with."""
+
+
+def git_sha() -> str | None:
+    """Return the commit of the code in use, or None outside a repository."""
+    folder = Path(conf.__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def publish_stage(config: PipelineConfig, dataset: Dataset, refitted: bool) -> Stage:
+    """Return the stage that says which inputs the current version was made from."""
+    made_from = (refit_stage if refitted else ranker_stage)(config, dataset).inputs
+    return Stage(Path(config.work_dir) / "publish", fingerprint(made_from, config.rerank))
+
+
+def known_cut(config: PipelineConfig, dataset: Dataset, split: Split | None) -> Cut:
+    """Return what a bundle may count: what is before the test window, or all where all is learned."""
+    if split is None or config.refit is Refit.everything:
+        return everything(dataset)
+    return Cut(split.state_end, split.state_time)
+
+
+def _write_histories(store: Path, dataset_folder: Path) -> None:
+    """Hand every user's recent events to serving, replacing the file in one step.
+
+    `order` is the position among the user's events: the dataset is sorted, but its own `order` may be empty.
+    """
+    columns = [schema.USER_ID, schema.ITEM_ID, schema.EVENT, schema.TIMESTAMP, schema.ORDER]
+    position = pl.int_range(pl.len(), dtype=pl.Int64).over(schema.USER_ID)
+    events = pl.scan_parquet(dataset_folder / schema.EVENTS_FILE).with_columns(position.alias(schema.ORDER))
+    recent = events.group_by(schema.USER_ID, maintain_order=True).tail(HISTORY_EVENTS).select(columns)
+    temporary = store / f".{HISTORIES}.{os.getpid()}.tmp"
+    recent.collect().write_parquet(temporary)
+    temporary.replace(store / HISTORIES)
+
+
+def _current(store: Path) -> str | None:
+    """Return the current version, or None where the store lost it and publishing again is the repair."""
+    try:
+        return current_version(store)
+    except InputError:
+        return None
+
+
+def publish(config: PipelineConfig, console: Console) -> str:
+    """Publish a bundle whose statistics know everything before the test window, or everything.
+
+    Returns:
+        The version's name.
+
+    """
+    work = Path(config.work_dir)
+    store = work / ARTIFACTS
+    dataset_folder = work / "dataset"
+    dataset = load_dataset(dataset_folder)
+    split = try_split(config, dataset)
+    stage = publish_stage(config, dataset, wanted_cut(config, dataset, split) is not None)
+    kept = _current(store) if stage.is_current() else None
+    if kept is not None:
+        console.print(f"publish: nothing changed, keeping {kept}")
+        return kept
+    encoder_stage(config, dataset).require("train-encoder")
+    ranker_stage(config, dataset).require("train-ranker")
+    models = published_models(config, dataset, split)
+    stage.reopen()
+    encoder = work / ENCODER_FOLDER
+    text_vectors = np.load(encoder / TEXT_VECTORS)
+    known = known_cut(config, dataset, split)
+    recommender = build_recommender(
+        config, dataset, text_vectors, models.towers, known.end, known.time, models.ranker,
+        affinity=models.affinity,
+    )  # fmt: skip
+    exclude = config.evaluation.exclude_seen
+    if split is not None:
+        exclude = exclude_seen(dataset, split, exclude)
+    exclude = True if exclude is None else exclude
+    recommender.novelty = fit_novelty(recommender, dataset.events, known, exclude, config.seed)
+    if recommender.novelty is None and split is not None and models.ranker is not None:
+        # Nothing in the catalogue is new today, but something was when validation began.
+        cut, chosen = Cut(split.train_end, split.train_time), chosen_models(work)
+        past = build_recommender(
+            config, dataset, text_vectors, chosen.towers, cut.end, cut.time, chosen.ranker,
+            near=recommender.arrays.text_near, affinity=chosen.affinity,
+        )  # fmt: skip
+        recommender.novelty = fit_novelty(past, dataset.events, cut, exclude, config.seed)
+    info = dataset.info
+    describe: dict[str, Any] = {
+        "git_sha": git_sha(),
+        "dataset_hash": info["content_hash"],
+        "counts": {
+            "items": len(dataset.catalogue),
+            "events": int((known.end - dataset.events.offsets[:-1]).sum()),
+        },
+        "dims": {"text": text_vectors.shape[1], "item": recommender.arrays.item_vectors.shape[1]},
+        "kinds": dataset.kinds,
+        "click_kinds": click_kinds(dataset.kinds).tolist(),
+        "exclude_seen": exclude,
+        "data_end": known.time,
+        "candidates": plain(config.candidates),
+        "index": plain(config.index),
+        "rerank": plain(config.rerank),
+        "hash_users": config.privacy.hash_users,
+        "max_tokens": config.text_encoder.max_tokens,
+        "precision": json.loads((encoder / REPORT).read_text()).get(EMBEDDING_PRECISION, "fp32"),
+        "template": {k: info[k] for k in ("text_fields", "text_fallback_fields", "max_text_chars")},
+        "trained": {"towers": models.towers is not None, "ranker": models.ranker is not None},
+        "refit": config.refit.value,
+    }
+    config_text = OmegaConf.to_yaml(OmegaConf.create(plain(config)))
+
+    def write(folder: Path) -> None:
+        template = TextTemplate.from_info(info)
+        write_bundle(folder, recommender, dataset.catalogue, template, encoder / TEXT_ENCODER, config_text)
+
+    store.mkdir(parents=True, exist_ok=True)
+    _write_histories(store, dataset_folder)
+    version = publish_version(store, write, describe)
+    stage.complete()
+    console.print(f"published [bold]{version}[/bold] to {store} ({len(dataset.catalogue):,} items)")
+    return version

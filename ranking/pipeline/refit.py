@@ -1,0 +1,147 @@
+"""The refit step: what validation has decided on is trained once more, on the newest events too.
+
+Validation chooses epochs and settings, and until then must not be learned from. Afterwards its events are
+the nearest to what a shop will be asked: towers, affinity and ranking head are trained again, for as many
+epochs as turned out best, up to the test window (or to the end of the data). Nothing is chosen here. The text
+encoder, which takes longest and reads no single item's sales, stays as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from conf.schema import PipelineConfig
+from encoders.device import resolve_device
+from encoders.factors.affinity import AFFINITY_FILE, Affinity
+from encoders.towers.towers import TOWERS_FILE, Towers
+from encoders.training.fitting import forget
+from encoders.training.train import (  # fmt: skip
+    ENCODER_FOLDER,
+    REPORT,
+    TEXT_VECTORS,
+    TOWERS,
+    text_contexts,
+    train_towers,
+    trainable,
+    try_split,
+)
+from features.data.dataset import Dataset, load_dataset
+from features.data.pipeline_step import Stage, fingerprint
+from features.data.splits import Split
+from features.data.training_windows import Cut, refit_cut
+from ranking.scoring.ranker import RANKER_FILE, Ranker
+from ranking.training.train import RANKER_FOLDER, collect_examples, fit_ranker, ranker_stage
+
+REFIT_FOLDER = "refit"
+
+
+@dataclass(frozen=True)
+class Models:
+    """What is published beside the text encoder; None where there was too little to learn from."""
+
+    towers: Towers | None
+    ranker: Ranker | None
+    affinity: Affinity | None
+
+
+def wanted_cut(config: PipelineConfig, dataset: Dataset, split: Split | None) -> Cut | None:
+    """Return up to where a refit learns, or None where there is nothing to refit."""
+    if split is None or not trainable(split, dataset):
+        return None
+    return refit_cut(dataset, split, config.refit)
+
+
+def refit_stage(config: PipelineConfig, dataset: Dataset) -> Stage:
+    """Return the stage whose folder holds this step's outputs."""
+    inputs = fingerprint(ranker_stage(config, dataset).inputs, config.refit)
+    return Stage(Path(config.work_dir) / REFIT_FOLDER, inputs)
+
+
+def refit(config: PipelineConfig, console: Console) -> Path | None:
+    """Train and save the models that are published; a finished, unchanged step is skipped.
+
+    Returns:
+        The folder with the outputs, or None where the models stay as validation has measured them.
+
+    """
+    dataset = load_dataset(Path(config.work_dir) / "dataset")
+    split = try_split(config, dataset)
+    cut = wanted_cut(config, dataset, split)
+    if cut is None:
+        console.print("refit: nothing held back to learn from, the models stay as they are")
+        return None
+    assert split is not None
+    stage = refit_stage(config, dataset)
+    if stage.finished("refit", config.reuse, console):
+        return stage.folder
+    ranker_stage(config, dataset).require("train-ranker")
+    stage.reopen()
+    started = time.perf_counter()
+    encoder, ranker_folder = Path(config.work_dir) / ENCODER_FOLDER, Path(config.work_dir) / RANKER_FOLDER
+    checkpoints = Path(config.work_dir) / "checkpoints"
+    runs = {name: checkpoints / f"refit-{name}-{stage.inputs}" for name in (TOWERS, RANKER_FOLDER)}
+    vectors = np.load(encoder / TEXT_VECTORS)
+    epochs = json.loads((encoder / REPORT).read_text())["stage_two"]["epochs"]
+    towers, _ = train_towers(
+        config, dataset, vectors, cut.end, split, False, epochs, runs[TOWERS], console,
+    )  # fmt: skip
+    towers.save(stage.folder / TOWERS)
+    if (encoder / AFFINITY_FILE).is_file():
+        affinity = Affinity.fit(
+            vectors,
+            text_contexts(config, dataset, cut.end),
+            config.text_encoder,
+            config.seed,
+            resolve_device(config.device),
+        )
+        assert affinity is not None, "fewer events were enough"
+        affinity.save(stage.folder / AFFINITY_FILE)
+    if (ranker_folder / RANKER_FILE).is_file():
+        train, calibration, _ = collect_examples(config, dataset, split, console, cut)
+        ranker, _ = fit_ranker(
+            config, train, calibration, None, json.loads((ranker_folder / REPORT).read_text())["epochs"],
+            runs[RANKER_FOLDER], console,
+        )  # fmt: skip
+        ranker.save(stage.folder)
+    stage.complete()
+    for run in runs.values():
+        forget(run)
+    console.print(
+        f"refit: towers, affinity and ranking head trained up to {np.datetime64(cut.time, 's')}, "
+        f"{time.perf_counter() - started:.1f} s"
+    )
+    return stage.folder
+
+
+def published_models(config: PipelineConfig, dataset: Dataset, split: Split | None) -> Models:
+    """Load what is to be published: refitted models, or those that validation has measured.
+
+    Raises:
+        InputError: the refit is missing or was made with other settings.
+
+    """
+    work = Path(config.work_dir)
+    if wanted_cut(config, dataset, split) is None:
+        return chosen_models(work)
+    stage = refit_stage(config, dataset)
+    stage.require("refit")
+    return _load(stage.folder, stage.folder)
+
+
+def chosen_models(work: Path) -> Models:
+    """Load the models that validation measures, from a work directory."""
+    return _load(work / ENCODER_FOLDER, work / RANKER_FOLDER)
+
+
+def _load(encoder: Path, ranker: Path) -> Models:
+    return Models(
+        Towers.load(encoder / TOWERS) if (encoder / TOWERS / TOWERS_FILE).is_file() else None,
+        Ranker.load(ranker) if (ranker / RANKER_FILE).is_file() else None,
+        Affinity.load(encoder / AFFINITY_FILE),
+    )

@@ -1,0 +1,175 @@
+"""The main job: every step in order, each skipped when its inputs have not changed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from conf.schema import PipelineConfig, Refit
+from encoders.device import describe_device, resolve_device
+from encoders.training.train import (  # fmt: skip
+    ENCODER_FOLDER,
+    TEXT_VECTORS,
+    Progressing,
+    train_encoder,
+    trainable,
+    try_split,
+    untouched_vectors,
+)
+from features.adapters import source_files
+from features.data import schema
+from features.data.dataset import load_dataset
+from features.data.pipeline_step import Stage, fingerprint, write_atomically
+from features.data.splits import exclude_seen
+from features.data.training_windows import Cut
+from features.prepare import DATASET_FOLDER, prepare
+from ranking.baselines.items import FrozenText
+from ranking.bundle.bundle import load_bundle
+from ranking.evaluation.evaluation import evaluate_lists
+from ranking.evaluation.offline import USER_TOWER, offline_system, tower_system
+from ranking.evaluation.report import print_table, write_evaluation
+from ranking.evaluation.stage_recall import System
+from ranking.pipeline.publish import ARTIFACTS, git_sha, publish
+from ranking.pipeline.refit import chosen_models, refit
+from ranking.recommender import Recommender
+from ranking.training.fit_novelty import fit_novelty
+from ranking.training.ids_only import ids_only_towers
+from ranking.training.train import build_recommender, ranker_stage, train_ranker
+
+EVALUATION_FOLDER = "evaluation"
+METRICS = "metrics.json"
+
+
+def _code_version() -> str:
+    """Return the package version and, in a repository, the commit."""
+    sha = git_sha()
+    return version("shelfwise") + (f"+{sha[:12]}" if sha else "")
+
+
+def evaluate(config: PipelineConfig, console: Console) -> float | None:
+    """Measure the published bundle, its user tower alone and the baselines; write metrics and a report.
+
+    The validation lists come from the same models with statistics as of the start of validation; the test
+    lists come from the bundle itself, loaded as a server loads it. With `evaluation.test=false` the test
+    window is left unread and no bundle is needed.
+
+    Returns:
+        Validation ndcg@10 (what a sweep maximises), or None where there is nothing to evaluate on.
+    """
+    work, device = Path(config.work_dir), resolve_device(config.device)
+    dataset = load_dataset(work / DATASET_FOLDER)
+    split = try_split(config, dataset)
+    if split is None or not trainable(split, dataset):
+        console.print(f"evaluate: {len(dataset.events):,} events are too few to divide; nothing was measured")
+        return None
+    bundle = None
+    if config.evaluation.test:
+        bundle = load_bundle(work / ARTIFACTS, device=device)
+    else:  # no bundle stands for the settings that the models were made with
+        ranker_stage(config, dataset).require("train-ranker")
+    encoder, chosen = work / ENCODER_FOLDER, chosen_models(work)
+    exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
+    past = build_recommender(
+        config,
+        dataset,
+        np.load(encoder / TEXT_VECTORS),
+        chosen.towers,
+        split.train_end,
+        split.train_time,
+        chosen.ranker,
+        None if bundle is None else bundle.recommender.arrays.text_near,
+        chosen.affinity,
+    )
+    cut = Cut(split.train_end, split.train_time)
+    past.novelty = fit_novelty(past, dataset.events, cut, exclude, config.seed)
+    past.novelty_budget = config.rerank.novelty
+    frozen = untouched_vectors(config, dataset, FrozenText.name in config.evaluation.baselines, console)
+    recommenders = {"valid": past} if bundle is None else {"valid": past, "test": bundle.recommender}
+    with Progressing(console).bar() as bar:
+        task = bar.add_task(
+            "ranking the catalogue", total=sum(len(getattr(split, window)) for window in recommenders)
+        )
+
+        def whole(recommender: Recommender) -> System:
+            return offline_system(recommender, dataset.events, exclude, lambda n: bar.advance(task, n))
+
+        evaluation = evaluate_lists(
+            {window: whole(recommender) for window, recommender in recommenders.items()},
+            dataset,
+            split,
+            config.evaluation,
+            exclude_seen=exclude,
+            vectors=frozen,
+            seed=config.seed,
+            code_version=_code_version(),
+            parts={
+                USER_TOWER: {
+                    window: tower_system(recommender, dataset.events, exclude)
+                    for window, recommender in recommenders.items()
+                }
+            },
+            train_ids=lambda end: ids_only_towers(config, dataset, split, exclude, end, console),
+            refit=config.refit.value,
+            device=device,
+        )
+    folder = write_evaluation(work / EVALUATION_FOLDER, evaluation, dataset)
+    print_table(evaluation.result, console)
+    console.print(f"metrics, predictions and report in {folder}")
+    score: float | None = evaluation.result["valid"]["shelfwise"]["ndcg@10"]
+    return score
+
+
+def _prepare(config: PipelineConfig, console: Console) -> None:
+    """Run prepare unless the same files were prepared with the same settings."""
+    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source_files(config.data)]
+    inputs = fingerprint(config.data, config.privacy, config.seed, files, version("shelfwise"))
+    stage = Stage(Path(config.work_dir) / DATASET_FOLDER, inputs)
+    if stage.finished("prepare", config.reuse, console) and (stage.folder / schema.DATASET_FILE).is_file():
+        return
+    prepare(config, console)
+    stage.complete()
+
+
+def run(config: PipelineConfig, console: Console) -> float | None:
+    """Prepare, train, refit, publish and evaluate.
+
+    With `evaluation.test=false` nothing is refitted or published, unless it is to learn from the test window.
+
+    Returns:
+        Validation ndcg@10, or None where there was too little data to evaluate on.
+
+    Raises:
+        InputError: before anything is done, a GPU is asked for that torch does not see.
+    """
+    started = time.perf_counter()
+    console.print(f"device: {describe_device(resolve_device(config.device))}", highlight=False)
+    steps: list[tuple[str, Callable[[PipelineConfig, Console], object]]] = [
+        ("prepare", _prepare), ("train-encoder", train_encoder), ("train-ranker", train_ranker),
+    ]  # fmt: skip
+    if config.evaluation.test or config.refit is Refit.everything:
+        if config.refit is not Refit.never:
+            steps.append(("refit", refit))
+        steps.append(("publish", publish))
+    seconds: dict[str, float] = {}
+    for number, (name, step) in enumerate(steps, start=1):
+        console.rule(f"[bold]{number}/{len(steps) + 1} {name}")
+        begin = time.perf_counter()
+        step(config, console)
+        seconds[name] = round(time.perf_counter() - begin, 1)
+    console.rule(f"[bold]{len(steps) + 1}/{len(steps) + 1} evaluate")
+    begin = time.perf_counter()
+    result = evaluate(config, console)
+    seconds["evaluate"] = round(time.perf_counter() - begin, 1)
+    metrics = Path(config.work_dir) / EVALUATION_FOLDER / METRICS
+    if result is not None:
+        written = json.loads(metrics.read_text())
+        written["timing"]["run_seconds"] = seconds
+        write_atomically(metrics, json.dumps(written, indent=2, ensure_ascii=False) + "\n")
+    console.print(f"done in {time.perf_counter() - started:.0f} s: {seconds}", highlight=False)
+    return result

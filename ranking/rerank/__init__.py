@@ -1,0 +1,1 @@
+"""Re-ranking of scored candidates: diversity (MMR) and the rules of the shop."""

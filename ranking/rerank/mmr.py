@@ -1,0 +1,78 @@
+"""Re-ranking: trading a little relevance for a list that does not repeat itself."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from features.data.dataset import FloatArray, IntArray, LongArray
+from features.kernels.compiled import compiled
+
+POOL = 5
+"""How many times the list's length is considered for it."""
+
+
+def best_first(rows: IntArray, scores: FloatArray, k: int) -> LongArray:
+    """Return the positions of the k best candidates, equal ones in order of their rows.
+
+    Args:
+        rows: candidates, padded with -1, [candidates].
+        scores: their relevance, [candidates].
+        k: how many, or fewer where there are not as many.
+
+    """
+    return _best_first(rows, scores, k)
+
+
+@compiled()
+def _best_first(rows: IntArray, scores: FloatArray, k: int) -> LongArray:
+    """Keep the best of those seen so far in order: most candidates are worse than all of these."""
+    best = np.empty(max(min(k, len(rows)), 0), dtype=np.int64)
+    count = 0
+    for place in range(len(rows) if len(best) else 0):
+        if rows[place] < 0:
+            continue
+        at = count
+        while at > 0:
+            before = best[at - 1]
+            worse = scores[before] < scores[place]
+            if not worse and (scores[before] != scores[place] or rows[before] <= rows[place]):
+                break
+            at -= 1
+        if at == len(best):
+            continue
+        count = min(count + 1, len(best))
+        for n in range(count - 1, at, -1):
+            best[n] = best[n - 1]
+        best[at] = place
+    return best[:count]
+
+
+def diversify(scores: FloatArray, units: FloatArray, strength: float, k: int) -> LongArray:
+    """Choose k items by maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998).
+
+    Args:
+        scores: relevance, best first, [candidates].
+        units: unit vectors whose cosine is likeness, [candidates, dim].
+        strength: 0 keeps the order, 1 only avoids likeness.
+        k: items to choose.
+
+    Returns:
+        Positions of the chosen candidates, in order.
+
+    """
+    pool = min(len(scores), max(POOL * k, k))
+    if pool == 0:
+        return np.zeros(0, dtype=np.int64)
+    relevance = scores[:pool].astype(np.float64)
+    span = float(relevance[0] - relevance[-1])
+    relevance = (relevance - relevance[-1]) / span if span > 0 else np.ones(pool)
+    likeness = np.zeros(pool)
+    free = np.ones(pool, dtype=bool)
+    chosen: list[int] = []
+    for _ in range(min(k, pool)):
+        value = np.where(free, (1.0 - strength) * relevance - strength * likeness, -np.inf)
+        pick = int(value.argmax())
+        chosen.append(pick)
+        free[pick] = False
+        likeness = np.maximum(likeness, units[:pool] @ units[pick])
+    return np.array(chosen, dtype=np.int64)

@@ -1,0 +1,1 @@
+"""Candidate sources and the vector indexes that they search."""

@@ -1,0 +1,1 @@
+"""Scores of candidates: ranking head, free-text intent, and the place of items without behaviour."""

@@ -1,0 +1,1 @@
+"""Training of the ranking head: examples, module, novelty budget."""

@@ -1,0 +1,71 @@
+"""Ranking examples as tensors, and an epoch of them in batches on the device that trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from encoders.device import fits
+from ranking.training.examples import Examples
+
+
+@dataclass(frozen=True)
+class ExampleTensors:
+    """What a training step reads of some queries' examples."""
+
+    features: Tensor  # [queries, candidates, features]
+    real: Tensor  # bool [queries, candidates], False at padding
+    chosen: Tensor  # bool [queries, candidates]
+    bought: Tensor  # bool [queries, candidates]
+    shift: Tensor  # [queries] log of the share of negatives that is kept
+
+    @classmethod
+    def of(cls, examples: Examples) -> ExampleTensors:
+        """Return examples as tensors on the CPU, which share their memory where torch allows it."""
+        shift = np.log(np.maximum(examples.negative_share, 1e-6))
+        arrays = (examples.features, examples.real, examples.chosen, examples.bought, shift)
+        return cls(*(torch.from_numpy(np.require(array, requirements="W")) for array in arrays))
+
+    def __len__(self) -> int:
+        return len(self.shift)
+
+    def _tensors(self) -> list[Tensor]:
+        return [getattr(self, field.name) for field in fields(self)]
+
+    def select(self, rows: Tensor) -> ExampleTensors:
+        """Return the chosen queries; `rows` are where the examples are."""
+        return ExampleTensors(*(tensor[rows] for tensor in self._tensors()))
+
+    def to(self, device: torch.device) -> ExampleTensors:
+        """Move every tensor; from page-locked memory while the host goes on."""
+        return ExampleTensors(*(tensor.to(device, non_blocking=True) for tensor in self._tensors()))
+
+    def pinned(self) -> ExampleTensors:
+        """Return a copy in page-locked memory."""
+        return ExampleTensors(*(tensor.pin_memory() for tensor in self._tensors()))
+
+    def settled(self, device: torch.device) -> ExampleTensors:
+        """Return them on a device, or as they are where they would take more of its memory than is right."""
+        size = sum(tensor.nbytes for tensor in self._tensors())
+        return self.to(device) if fits(size, device) else self
+
+
+class QueryBatches(IterableDataset[ExampleTensors]):
+    """One epoch of examples in a seeded order, in batches on a device."""
+
+    def __init__(self, examples: ExampleTensors, batch_size: int, seed: int, device: torch.device) -> None:
+        """Keep what the epoch is made from; examples that are elsewhere are sent batch by batch."""
+        self.examples, self.batch_size, self.seed, self.device = examples, batch_size, seed, device
+
+    def __iter__(self) -> Iterator[ExampleTensors]:
+        order = np.random.default_rng(self.seed).permutation(len(self.examples))
+        place = self.examples.features.device
+        rows = torch.from_numpy(order).to(place)
+        for start in range(0, len(rows), self.batch_size):
+            batch = self.examples.select(rows[start : start + self.batch_size])
+            yield batch if place == self.device else batch.pinned().to(self.device)

@@ -1,0 +1,171 @@
+"""Ranking examples: what the candidate stage proposes for a query, and which of it was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from features.candidates.features import Candidates
+from features.data.dataset import BoolArray, Events, FloatArray, IntArray
+from features.data.histories import KeyedSums, histories_of
+from features.data.splits import Queries
+from ranking.recommender import BLOCK, Recommender
+from ranking.retrieval.sources import Limits, banned_keys
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Candidates of queries with labels; everything [queries, candidates] unless said otherwise."""
+
+    features: FloatArray  # [queries, candidates, features]
+    real: BoolArray  # False at padding
+    chosen: BoolArray  # the user acted on it
+    bought: BoolArray  # ... by a purchase (or another kind that is not a click)
+    fused: FloatArray  # order before the ranker
+    negative_share: FloatArray  # [queries] share of the retrieved negatives that is kept
+    targets: IntArray  # [queries] number of relevant items, retrieved or not
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def select(self, index: np.ndarray) -> Examples:
+        """Return the chosen queries."""
+        return Examples(
+            self.features[index],
+            self.real[index],
+            self.chosen[index],
+            self.bought[index],
+            self.fused[index],
+            self.negative_share[index],
+            self.targets[index],
+        )
+
+
+def query_limits(
+    recommender: Recommender,
+    events: Events,
+    queries: Queries,
+    exclude_seen: bool,
+    allowed: BoolArray | None = None,
+) -> Limits:
+    """Return the limits of evaluation or training queries: seen items out if asked, one filter for all."""
+    batch = histories_of(events, queries)
+    count = len(queries)
+    none = np.zeros(0, dtype=np.int32)
+    return Limits(
+        banned_keys(batch, [none] * count, [exclude_seen] * count, recommender.items), [allowed] * count
+    )
+
+
+def collect(
+    recommender: Recommender,
+    events: Events,
+    queries: Queries,
+    *,
+    exclude_seen: bool,
+    limit: int,
+    seed: int,
+    allowed: BoolArray | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> Examples:
+    """Retrieve candidates for queries and label them.
+
+    Only what the sources really propose is learnt from: adding positives that retrieval missed would teach
+    the ranker to trust candidates without a source.
+
+    Args:
+        recommender: retrieval to learn on top of; its ranker is not used.
+        events: all events.
+        queries: queries whose targets are the labels.
+        exclude_seen: whether items of the history may be proposed.
+        limit: candidates kept per query: every positive, and negatives drawn at random; 0 keeps all.
+        seed: fixes the draw.
+        allowed: [items] what may be proposed; None allows all.
+        advance: called with the number of queries done.
+
+    """
+    rng = np.random.default_rng(seed)
+    parts: list[Examples] = []
+    # No query at all still makes one (empty) block, which knows the number of features.
+    for start in range(0, max(len(queries), 1), BLOCK):
+        block = queries.select(np.arange(start, min(start + BLOCK, len(queries))))
+        batch = histories_of(events, block)
+        limits = query_limits(recommender, events, block, exclude_seen, allowed)
+        users = recommender.encode(batch)
+        candidates, _, best = recommender.retrieve(batch, limits, users)
+        sizes = np.diff(block.target_offsets)
+        owner = np.repeat(np.arange(len(block), dtype=np.int64), sizes)
+        bought = (
+            ~recommender.click_kinds[block.target_kinds]
+            if len(recommender.click_kinds)
+            else np.ones(len(owner))
+        )
+        label = KeyedSums.largest(
+            owner * recommender.items + block.targets, 1.0 + np.asarray(bought, dtype=np.float32)
+        )
+        keys = np.arange(len(block))[:, None] * recommender.items + np.maximum(candidates.rows, 0)
+        real = candidates.rows >= 0
+        labels = np.where(real, label.get(keys), 0.0)
+        negatives = (real & (labels == 0)).sum(axis=1)
+        if limit and candidates.rows.shape[1] > limit:
+            lot = np.where(labels > 0, -1.0, rng.random(labels.shape)) + np.where(real, 0.0, 2.0)
+            kept = np.argsort(lot, axis=1)[:, :limit]
+            candidates = Candidates(
+                np.take_along_axis(candidates.rows, kept, axis=1),
+                np.take_along_axis(candidates.sources, kept, axis=1),
+                np.take_along_axis(candidates.fused, kept, axis=1),
+            )
+            labels, real = np.take_along_axis(labels, kept, axis=1), np.take_along_axis(real, kept, axis=1)
+        kept_negatives = (real & (labels == 0)).sum(axis=1)
+        share = np.where(negatives > 0, kept_negatives / np.maximum(negatives, 1), 1.0)
+        parts.append(
+            Examples(
+                recommender.features(batch, candidates, users, best),
+                real,
+                labels > 0,
+                labels > 1,
+                candidates.fused,
+                share.astype(np.float32),
+                sizes.astype(np.int32),
+            )
+        )
+        if advance is not None:
+            advance(len(block))
+    return stack(parts)
+
+
+def stack(parts: list[Examples]) -> Examples:
+    """Put examples of different widths together."""
+    width = max(p.real.shape[1] for p in parts)
+
+    def widen(arrays: list[np.ndarray]) -> np.ndarray:
+        # Filled in place: millions of rows of features are not to be held a third time.
+        shape = (sum(map(len, arrays)), width, *arrays[0].shape[2:])
+        wide, start = np.zeros(shape, dtype=arrays[0].dtype), 0
+        for array in arrays:
+            wide[start : start + len(array), : array.shape[1]] = array
+            start += len(array)
+        return wide
+
+    return Examples(
+        widen([p.features for p in parts]),
+        widen([p.real for p in parts]),
+        widen([p.chosen for p in parts]),
+        widen([p.bought for p in parts]),
+        widen([p.fused for p in parts]),
+        np.concatenate([p.negative_share for p in parts]),
+        np.concatenate([p.targets for p in parts]),
+    )
+
+
+def ndcg_of_scores(examples: Examples, scores: FloatArray, k: int = 10) -> FloatArray:
+    """Return ndcg@k per query of an order of the candidates; relevant items not retrieved count as missed."""
+    hidden = np.where(examples.real, scores, -np.inf)
+    depth = min(k, hidden.shape[1])
+    order = np.argsort(-hidden, axis=1, kind="stable")[:, :depth]
+    gains = np.take_along_axis(examples.chosen, order, axis=1) / np.log2(np.arange(2, depth + 2))
+    ideal = np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))[np.minimum(examples.targets, k) - 1]
+    values: FloatArray = (gains.sum(axis=1) / ideal).astype(np.float32)
+    return values

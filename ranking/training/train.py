@@ -1,0 +1,270 @@
+"""The train-ranker step: candidates of out-of-time queries, features, the ranking head."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from conf.schema import PipelineConfig
+from encoders.device import resolve_device
+from encoders.factors.affinity import AFFINITY_FILE, Affinity, lenders
+from encoders.factors.co_purchase import LENDERS, Factors
+from encoders.towers.towers import Towers
+from encoders.training.fitting import Fit, fit, forget
+from encoders.training.train import (  # fmt: skip
+    ENCODER_FOLDER,
+    RANKER_TOWERS,
+    TEXT_VECTORS,
+    TOWERS,
+    Progressing,
+    encoder_stage,
+    trainable,
+    try_split,
+)
+from features.candidates.features import feature_names
+from features.data import schema
+from features.data.dataset import BoolArray, Dataset, FloatArray, LongArray, load_dataset
+from features.data.pipeline_step import Stage, fingerprint
+from features.data.splits import Queries, Split, exclude_seen, ragged_ranges
+from features.data.statistics import Neighbours, item_statistics
+from features.data.training_windows import Cut, ranker_windows
+from ranking.assembly import item_arrays, nearest_lenders, sketch, text_neighbours
+from ranking.recommender import Recommender
+from ranking.retrieval.index_choice import build_index, device_index
+from ranking.retrieval.sources import CandidateSources, Kept
+from ranking.scoring.ranker import Ranker
+from ranking.training.examples import Examples, collect, ndcg_of_scores, stack
+from ranking.training.ranker_module import RankerModule, calibrate, probability_quality, raw_logits
+
+RANKER_FOLDER = "ranker"
+REPORT = "training.json"
+VALID_QUERIES = 4000
+CALIBRATION_QUERIES = 1000
+
+
+def click_kinds(kinds: list[str]) -> BoolArray:
+    """Tell which kinds are weaker than a purchase, bool [kinds]."""
+    return np.array([k in schema.CLICK_KINDS for k in kinds], dtype=np.bool_)
+
+
+def build_recommender(
+    config: PipelineConfig,
+    dataset: Dataset,
+    text_vectors: FloatArray,
+    towers: Towers | None,
+    end: LongArray,
+    now: int,
+    ranker: Ranker | None = None,
+    near: Neighbours | None = None,
+    affinity: Affinity | None = None,
+) -> Recommender:
+    """Put a Recommender together whose statistics know the events before `end` and nothing later.
+
+    Towers and ranking head are moved to the device that is configured, where the indexes are, too.
+    """
+    device = resolve_device(config.device)
+    for model in (towers, ranker):
+        if model is not None:
+            model.to(device)
+    statistics = item_statistics(dataset, end, now, config.candidates.neighbours, config.candidates.window)
+    events = dataset.events
+    factors = Factors.fit(
+        events, ragged_ranges(events.offsets[:-1], end - events.offsets[:-1]), len(dataset.catalogue),
+        dataset.kind_weights, config.factors, config.seed, device,
+    )  # fmt: skip
+    near = near or text_neighbours(sketch(text_vectors), config.candidates.neighbours, device)
+    units = None if affinity is None else affinity.units(text_vectors)
+    units_index = None if units is None else device_index(units, device)
+    if factors is not None and units is None:
+        factors = factors.lend(near)
+    elif factors is not None and units is not None:
+        rows = np.flatnonzero(~factors.known).astype(np.int32)
+        if units_index is None:
+            nearest = lenders(units[rows], units, factors.known, LENDERS)
+        else:
+            nearest = nearest_lenders(units_index, units[rows], factors.known)
+        factors = factors.lend(nearest, rows)
+    arrays = item_arrays(
+        statistics, text_vectors, towers, config.candidates, near, factors=factors, affinity_units=units
+    )
+    index = build_index(arrays.item_vectors, config.index, device)
+    text_index = index if towers is None else build_index(text_vectors, device=device)
+    kept = Kept.of(arrays, new_index=units_index, device=device)
+    return Recommender(
+        arrays, index, text_vectors, config.candidates, click_kinds(dataset.kinds), towers, ranker, factors,
+        affinity, text_index, CandidateSources(index, arrays, config.candidates, kept), kinds=dataset.kinds,
+    )  # fmt: skip
+
+
+def ranker_stage(config: PipelineConfig, dataset: Dataset) -> Stage:
+    """Return the stage whose folder holds this step's outputs."""
+    inputs = fingerprint(
+        encoder_stage(config, dataset).inputs,
+        config.ranker,
+        config.candidates,
+        config.factors,
+        config.index,
+    )
+    return Stage(Path(config.work_dir) / RANKER_FOLDER, inputs)
+
+
+def held_out_users(queries: Queries, rng: np.random.Generator) -> Queries:
+    """Draw users who have a fifth of the lists, or a thousand, whichever is less, and return their lists."""
+    users = np.unique(queries.user)
+    lists = np.bincount(queries.user)[users]
+    order = rng.permutation(len(users))
+    drawn = order[np.cumsum(lists[order]) <= min(CALIBRATION_QUERIES, len(queries) // 5)]
+    return queries.select(np.isin(queries.user, users[drawn]))
+
+
+def collect_examples(
+    config: PipelineConfig, dataset: Dataset, split: Split, console: Console, until: Cut | None = None
+) -> tuple[Examples, Examples, Examples | None]:
+    """Return training, calibration and validation examples.
+
+    Args:
+        config: settings; the encoder step's outputs are in its work directory.
+        dataset: the dataset.
+        split: its split.
+        console: progress goes here.
+        until: of a refit, which learns from what validation would measure: no validation examples then.
+
+    """
+    encoder = Path(config.work_dir) / ENCODER_FOLDER
+    text_vectors = np.load(encoder / TEXT_VECTORS)
+    exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
+    rng = np.random.default_rng(config.seed)
+    windows = ranker_windows(dataset, split, config.evaluation.target_events, config.ranker.cuts, until)
+    ranker_towers, towers = Towers.load(encoder / RANKER_TOWERS), Towers.load(encoder / TOWERS)
+    affinity = Affinity.load(encoder / AFFINITY_FILE)
+    near: Neighbours | None = None
+
+    def as_of(towers: Towers, end: LongArray, time: int) -> Recommender:
+        nonlocal near
+        built = build_recommender(
+            config, dataset, text_vectors, towers, end, time, near=near, affinity=affinity
+        )
+        near = built.arrays.text_near
+        return built
+
+    sale = [w.on_sale(dataset.events, len(dataset.catalogue)) for w in windows]
+    past = [as_of(towers if w.after_training else ranker_towers, w.end, w.time) for w in windows]
+    present = None if until is not None else as_of(towers, split.train_end, split.train_time)
+    calibration = held_out_users(windows[0].queries, rng)
+    # Users whose lists calibrate the probabilities are left out of training at every cut.
+    lists = [w.queries.select(~np.isin(w.queries.user, calibration.user)) for w in windows]
+    most = max(config.ranker.max_queries // len(lists), 1)
+    lists = [q.select(np.sort(rng.permutation(len(q))[:most])) for q in lists]
+    rows = config.ranker.max_rows
+    room = max(rows // max(sum(len(q) for q in lists), 1), 1) if rows else 0
+    valid = split.valid.select(np.sort(rng.permutation(len(split.valid))[:VALID_QUERIES]))
+    asked = (*lists, calibration, *([] if present is None else [valid]))
+    with Progressing(console).bar() as bar:
+        task = bar.add_task("candidate features", total=sum(map(len, asked)))
+
+        def gather(
+            recommender: Recommender, queries: Queries, limit: int, on_sale: BoolArray | None = None
+        ) -> Examples:
+            return collect(
+                recommender, dataset.events, queries, exclude_seen=exclude, limit=limit, seed=config.seed,
+                allowed=on_sale, advance=lambda n: bar.advance(task, n),
+            )  # fmt: skip
+
+        return (
+            stack([gather(r, q, room, s) for r, q, s in zip(past, lists, sale, strict=True) if len(q)]),
+            gather(past[0], calibration, 0, sale[0]),
+            None if present is None else gather(present, valid, 0),
+        )
+
+
+def fit_ranker(
+    config: PipelineConfig,
+    train: Examples,
+    calibration: Examples,
+    valid: Examples | None,
+    epochs: int,
+    checkpoints: Path,
+    console: Console,
+) -> tuple[Ranker, Fit]:
+    """Train and calibrate a ranking head; without validation examples, for exactly `epochs`."""
+    torch.manual_seed(config.seed)
+    attributes = (train.features.shape[2] - len(feature_names(0))) // 2
+    ranker = Ranker(feature_names(attributes), list(config.ranker.hidden), config.ranker.dropout)
+    real = np.flatnonzero(train.real)
+    drawn = np.random.default_rng(config.seed).permutation(len(real))[:200_000]
+    ranker.fit_scale(train.features[np.unravel_index(real[drawn], train.real.shape)])
+    module = RankerModule(ranker, config.ranker, train, valid, config.seed)
+    fitted = fit(
+        module, checkpoints, max_epochs=epochs, patience=config.ranker.patience,
+        monitor=None if valid is None else "valid_ndcg", device=resolve_device(config.device),
+        clip_norm=5.0, console=console,
+    )  # fmt: skip
+    if len(calibration):
+        calibrate(module.trained, calibration)
+    return module.trained, fitted
+
+
+def train_ranker(config: PipelineConfig, console: Console) -> Path:
+    """Train and save the ranking head; a finished, unchanged step is skipped.
+
+    Returns:
+        The folder with the outputs; it holds no ranker where there was too little to learn from.
+
+    """
+    dataset = load_dataset(Path(config.work_dir) / "dataset")
+    stage = ranker_stage(config, dataset)
+    if stage.finished("train-ranker", config.reuse, console):
+        return stage.folder
+    encoder_stage(config, dataset).require("train-encoder")
+    stage.reopen()
+    started = time.perf_counter()
+    split = try_split(config, dataset)
+    report: dict[str, object] = {"trained": False}
+    if config.ranker.enabled and split is not None and trainable(split, dataset):
+        train, calibration, valid = collect_examples(config, dataset, split, console)
+        assert valid is not None
+        checkpoints = Path(config.work_dir) / "checkpoints" / f"ranker-{stage.inputs}"
+        ranker, fitted = fit_ranker(
+            config, train, calibration, valid, config.ranker.epochs, checkpoints, console
+        )
+        before = float(ndcg_of_scores(valid, valid.fused).mean())
+        after = float(ndcg_of_scores(valid, raw_logits(ranker, valid.features)[..., 0]).mean())
+        report = {
+            "trained": True,
+            "queries": len(train),
+            "validation_ndcg@10": {"candidate_order": before, "ranked": after},
+            "epochs": fitted.epochs,
+            "history": fitted.history,
+            "probabilities": probability_quality(ranker, valid),
+        }
+        ranker.save(stage.folder)
+        forget(checkpoints)
+    report["seconds"] = round(time.perf_counter() - started, 1)
+    (stage.folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+    stage.complete()
+    _print(report, console)
+    return stage.folder
+
+
+def _print(report: dict[str, object], console: Console) -> None:
+    if not report["trained"]:
+        console.print("train-ranker: no ranking head (too few events, or ranker.enabled=false)")
+        return
+    table = Table("what", "validation", title=f"train-ranker, {report['seconds']} s")
+    ndcg = report["validation_ndcg@10"]
+    assert isinstance(ndcg, dict)
+    table.add_row("ndcg@10, candidate order", f"{ndcg['candidate_order']:.4f}")
+    table.add_row("ndcg@10, ranking head", f"{ndcg['ranked']:.4f}")
+    quality = report["probabilities"]
+    assert isinstance(quality, dict)
+    for name, values in quality.items():
+        table.add_row(f"P({name}) AUC", f"{values['auc']:.4f}")
+        table.add_row(f"P({name}) log loss", f"{values['log_loss']:.4f}")
+        table.add_row(f"P({name}) calibration error", f"{values['calibration_error']:.5f}")
+    console.print(table)

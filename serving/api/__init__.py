@@ -1,0 +1,1 @@
+"""The RPCs: requests checked, state and model asked, responses built."""

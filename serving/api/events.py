@@ -1,0 +1,153 @@
+"""RecordEvents: which rows can be stored, and why the others cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from features.data import schema
+from serving.api.attribution_tokens import AttributionTokens, ListOrigin
+from serving.api.validation import MAX_ID_CHARS, micros
+from serving.core.errors import Problem
+from serving.core.event_kinds import kind_fault
+from serving.model.interfaces import Model
+from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from serving.state.contracts.user_state import NOT_SHOWN, NewEvent, Outcome, Shown, content_id
+
+MAX_LIST_POSITION: Final = 100_000
+
+
+@dataclass(frozen=True)
+class CheckedEvents:
+    """The rows of one call, parted."""
+
+    events: list[NewEvent]
+    indexes: list[int]
+    """Position in the call of each of `events`."""
+    rejects: list[pb.RowReject]
+
+
+def check_events(
+    rows: Sequence[pb.Event],
+    model: Model,
+    now_us: int,
+    max_future_seconds: float,
+    known_as: Callable[[str], str],
+    tokens: AttributionTokens,
+) -> CheckedEvents:
+    """Part a call's rows into events to store and rejects.
+
+    Args:
+        rows: as received.
+        model: knows the items, and event kinds of its own.
+        now_us: the server's clock, microseconds since 1970; the time of events that say none.
+        max_future_seconds: how far ahead of the clock an event may lie.
+        known_as: the name under which a user's events are stored.
+        tokens: reads attribution tokens.
+    """
+    checked = CheckedEvents([], [], [])
+    latest_us = now_us + int(max_future_seconds * 1_000_000)
+    kinds = model.kinds
+    origins: dict[str, ListOrigin | None] = {}  # a page of impressions has one token
+    for index, row in enumerate(rows):
+        token = row.attribution_token
+        if token not in origins:
+            origins[token] = tokens.read(token) if token else None
+        origin = origins[token]
+        fault = _fault(row, model, kinds, latest_us, origin)
+        if fault is not None:
+            reason, message = fault
+            checked.rejects.append(pb.RowReject(index=index, reason=reason, message=message))
+            continue
+        timed = row.HasField("event_time")
+        time_us = micros("event_time", row.event_time) if timed else now_us
+        time_ns = (
+            row.event_time.seconds * 1_000_000_000 + row.event_time.nanos if timed else now_us * 1000 + index
+        )
+        shown = _shown(row, origin)
+        if row.event_id:
+            name = f"client:{row.event_id}"
+        elif row.event == schema.IMPRESSION and origin is not None and not timed:
+            # An item is shown once in each place of a list, however often that is told.
+            name = content_id(row.item_id, row.event, f"{origin.request_id}/{row.list_position}")
+        else:
+            name = content_id(row.item_id, row.event, time_ns)
+        checked.events.append(NewEvent(known_as(row.user_id), row.item_id, row.event, time_us, name, shown))
+        checked.indexes.append(index)
+    return checked
+
+
+def respond(
+    checked: CheckedEvents, outcomes: Sequence[Outcome], kinds: Sequence[str], request_id: str
+) -> pb.RecordEventsResponse:
+    """Build the response once the store has answered.
+
+    Args:
+        checked: the rows.
+        outcomes: what became of `checked.events`.
+        kinds: that the model knows.
+        request_id: of the call.
+    """
+    rejects: list[pb.RowReject] = list(checked.rejects)
+    for index, outcome in zip(checked.indexes, outcomes, strict=True):
+        if outcome is Outcome.user_deleted:
+            message = "the user was deleted after this event happened"
+            rejects.append(pb.RowReject(index=index, reason=pb.RowReject.USER_DELETED, message=message))
+    rejects.sort(key=lambda reject: reject.index)
+    return pb.RecordEventsResponse(
+        new_count=sum(outcome is Outcome.new for outcome in outcomes),
+        duplicate_count=sum(outcome is Outcome.duplicate for outcome in outcomes),
+        rejects=rejects,
+        unknown_event_kinds=dict.fromkeys(
+            event.kind for event in checked.events if event.kind not in (*kinds, schema.IMPRESSION)
+        ),
+        request_id=request_id,
+    )
+
+
+def _shown(row: pb.Event, origin: ListOrigin | None) -> Shown:
+    """Return where the shopper saw the item, as far as is told."""
+    position = row.list_position or None
+    if origin is None:
+        return NOT_SHOWN if position is None else Shown(list_position=position)
+    return Shown(
+        request_id=origin.request_id,
+        list_position=position,
+        surface=origin.surface or None,
+        model_version=origin.model_version,
+        device=origin.device or None,
+        hour=origin.hour,
+    )
+
+
+def _fault(
+    row: pb.Event, model: Model, kinds: Sequence[str], latest_us: int, origin: ListOrigin | None
+) -> tuple[pb.RowReject.Reason, str] | None:
+    """Return why a row cannot be stored, or None."""
+    if not row.user_id:
+        return pb.RowReject.USER_ID, "user_id is empty"
+    if len(row.user_id) > MAX_ID_CHARS:
+        return pb.RowReject.USER_ID, f"user_id is longer than {MAX_ID_CHARS} characters"
+    if not row.item_id:
+        return pb.RowReject.ITEM_ID, "item_id is empty"
+    if model.catalogue.row(row.item_id) is None:
+        return pb.RowReject.ITEM_ID, f"item_id '{row.item_id[:64]}' is not in the catalogue"
+    if unusable := kind_fault(row.event, kinds):
+        return pb.RowReject.EVENT_KIND, unusable
+    if len(row.event_id) > MAX_ID_CHARS:
+        return pb.RowReject.EVENT_ID, f"event_id is longer than {MAX_ID_CHARS} characters"
+    if row.attribution_token and origin is None:
+        message = "attribution_token is not one of this service; send it unchanged, or leave it out"
+        return pb.RowReject.ATTRIBUTION_TOKEN, message
+    if not 0 <= row.list_position <= MAX_LIST_POSITION:
+        message = f"list_position {row.list_position} is not between 1 and {MAX_LIST_POSITION:,}"
+        return pb.RowReject.LIST_POSITION, message
+    if row.HasField("event_time"):
+        try:
+            time_us = micros("event_time", row.event_time)
+        except Problem as problem:
+            return pb.RowReject.EVENT_TIME, problem.message
+        if time_us > latest_us:
+            return pb.RowReject.EVENT_TIME, "event_time is in the future; check the sender's clock"
+    return None

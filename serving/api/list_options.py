@@ -1,0 +1,59 @@
+"""What a request for personalised lists asks for, whomever they are for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from serving.api import validation
+from serving.api.surfaces import Surfaces
+from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The fields that Recommend and BatchRecommend share, checked as far as that needs no model."""
+
+    size: int
+    """Items per list or page."""
+    filter: str
+    excluded: list[str]
+    exclude_seen: bool | None
+    """None: as the model was made."""
+    diversity: float | None
+    """None: as the model was published."""
+    novelty: float | None
+    """None: as the model was published."""
+    explain: bool
+    surface: str
+    fields: frozenset[str] | None
+    """Fields of the items to answer with; None for all."""
+    rules: pb.ListRules
+
+    @classmethod
+    def of(
+        cls, request: pb.RecommendRequest | pb.BatchRecommendRequest, size: int, surfaces: Surfaces
+    ) -> Wish:
+        """Check a request, and take the defaults of its surface for what it leaves open.
+
+        Raises:
+            Problem: a field that cannot be used.
+        """
+        surface = validation.surface(request.surface)
+        defaults = surfaces.of(surface)
+        seen = request if request.HasField("exclude_seen") else defaults
+        diverse = request if request.HasField("diversity") else defaults
+        novel = request if request.HasField("novelty") else defaults
+        return cls(
+            size=size,
+            filter=request.filter,
+            excluded=validation.excluded("exclude_item_ids", request.exclude_item_ids),
+            exclude_seen=seen.exclude_seen if seen.HasField("exclude_seen") else None,
+            diversity=validation.share("diversity", diverse.diversity)
+            if diverse.HasField("diversity")
+            else None,
+            novelty=validation.share("novelty", novel.novelty) if novel.HasField("novelty") else None,
+            explain=request.explain,
+            surface=surface,
+            fields=validation.read_mask(request.read_mask, pb.RecommendedItem),
+            rules=(request if request.HasField("rules") else defaults).rules,
+        )

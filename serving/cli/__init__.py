@@ -1,0 +1,1 @@
+"""Commands at the terminal that ask a server, or show what it can do."""

@@ -1,0 +1,75 @@
+"""How the commands that ask a server reach it, and what they say where they do not."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+
+from conf.clients import ClientTlsConfig, ConnectionConfig
+from conf.errors import InputError
+from serving.client.client import Client
+from serving.client.results import ServiceError
+
+
+def connected(config: ConnectionConfig, timeout: float) -> Client:
+    """Return a client of the server; nothing is sent yet.
+
+    Args:
+        config: where it is.
+        timeout: deadline of single calls in seconds.
+
+    Raises:
+        InputError: a file of the TLS settings cannot be read.
+    """
+    key = os.environ.get(config.api_key_env) or None
+    return Client(config.address, timeout=timeout, credentials=_credentials(config.tls), api_key=key)
+
+
+def in_one_line(error: ServiceError, config: ConnectionConfig) -> str:
+    """Say why a server has not answered, and what to do."""
+    if error.code is grpc.StatusCode.UNAVAILABLE and not error.reason:
+        tls = "" if config.tls.enabled else ", or tls.enabled=true where it speaks TLS"
+        return (
+            f"no server answers at {config.address}; start one with `shelfwise serve` "
+            f"or set address=HOST:PORT{tls}"
+        )
+    if error.code is grpc.StatusCode.UNAUTHENTICATED:
+        return f"{config.address} refused: {error.message}; put a key into {config.api_key_env}"
+    return f"{config.address} refused: {error.message}"
+
+
+def moment(text: str | None) -> datetime | None:
+    """Read the setting `request_time`; a time without zone is UTC.
+
+    Raises:
+        InputError: it is no time.
+    """
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InputError(
+            f"request_time: '{text}' is not an ISO time, for example 2024-05-31T12:00:00"
+        ) from error
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _credentials(tls: ClientTlsConfig) -> grpc.ChannelCredentials | None:
+    if not tls.enabled:
+        return None
+    return grpc.ssl_channel_credentials(
+        _content("tls.ca", tls.ca), _content("tls.key", tls.key), _content("tls.certificate", tls.certificate)
+    )
+
+
+def _content(setting: str, path: str | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{setting}: {path} cannot be read ({error.strerror})") from error

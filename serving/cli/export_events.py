@@ -1,0 +1,125 @@
+"""`shelfwise export events`: what the state holds, as an events table that the next `prepare` reads."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from conf.errors import InputError
+from conf.serving import ExportEventsConfig
+from features.data import schema
+from features.ingest.privacy import PSEUDONYM
+from ranking.bundle.store import CURRENT, MANIFEST, VERSIONS, current_version
+from serving.state.contracts.user_state import Shown, StateUnavailable, StoredEvent
+from serving.stores import open_stores
+
+_GIVEN: Final = "client:"
+"""Prefix of the event ids that senders gave."""
+_ROWS: Final = 50_000
+"""Rows written at a time: some ten MB."""
+_TYPES: Final = {"list_position": pa.int64(), "hour": pa.int64()}
+_SHOWN: Final = [field.name for field in fields(Shown)]
+_SCHEMA: Final = pa.schema(
+    [
+        (schema.USER_ID, pa.string()),
+        (schema.ITEM_ID, pa.string()),
+        (schema.EVENT, pa.string()),
+        (schema.TIMESTAMP, pa.timestamp("us", tz="UTC")),
+        ("event_id", pa.string()),
+        *((name, _TYPES.get(name, pa.string())) for name in _SHOWN),
+    ]
+)
+
+
+@dataclass
+class _Counts:
+    users: int = 0
+    events: int = 0
+
+
+def export_events(config: ExportEventsConfig, console: Console) -> Path:
+    """Write all stored events to a Parquet file, in one step and in bounded memory.
+
+    Raises:
+        InputError: no state, one that cannot be read, or an output that cannot be written.
+    """
+    output = Path(config.output)
+    if output.suffix not in (".parquet", ".pq"):
+        raise InputError(f"output={output}: name a .parquet file")
+    hashed = _hashed(Path(config.artifacts))
+    try:
+        with _replaced(output) as temporary:
+            counts = asyncio.run(_write(config, temporary, PSEUDONYM if hashed else ""))
+    except StateUnavailable as error:
+        raise InputError(f"state: {error}") from error
+    except OSError as error:
+        raise InputError(f"output={output}: cannot be written ({error.strerror})") from error
+    lines = [f"{counts.events:,} events of {counts.users:,} users written to {output}"]
+    if hashed:
+        lines.append("user ids are pseudonyms; prepare takes them as they are with privacy.hash_users=true")
+    console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
+    return output
+
+
+def _hashed(store: Path) -> bool:
+    """Tell whether the state holds pseudonyms, as the model does that is served on it."""
+    if not (store / CURRENT).is_file():
+        return False
+    path = store / VERSIONS / current_version(store) / MANIFEST
+    return bool(json.loads(path.read_text()).get("hash_users"))
+
+
+@contextmanager
+def _replaced(output: Path) -> Iterator[Path]:
+    """Yield a file to write; it takes the place of the output once it is whole and on disk."""
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(output)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+async def _write(config: ExportEventsConfig, path: Path, prefix: str) -> _Counts:
+    stores = await open_stores(config.state, Path(config.artifacts), config.redis, create=False)
+    counts, waiting, last = _Counts(), list[StoredEvent](), ""
+    try:
+        with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
+            async for events in stores.users.stored(config.imported):
+                for event in events:
+                    counts.users += event.user_id != last
+                    last = event.user_id
+                counts.events += len(events)
+                waiting += events
+                if len(waiting) >= _ROWS:
+                    await asyncio.to_thread(writer.write_table, _table(waiting, prefix))
+                    waiting = []
+            writer.write_table(_table(waiting, prefix))
+    finally:
+        await stores.close()
+    return counts
+
+
+def _table(events: Sequence[StoredEvent], prefix: str) -> Any:  # noqa: ANN401 - pyarrow has no types
+    columns = [
+        [prefix + event.user_id for event in events],
+        [event.item_id for event in events],
+        [event.kind for event in events],
+        [event.time_us for event in events],
+        [event.event_id.removeprefix(_GIVEN) for event in events],
+        *([getattr(event.shown, name) for event in events] for name in _SHOWN),
+    ]
+    return pa.table(columns, schema=_SCHEMA)

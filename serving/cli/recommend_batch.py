@@ -1,0 +1,235 @@
+"""`shelfwise recommend-batch`: the lists of many users in a file, in bounded memory, resumable.
+
+Lines are appended to `OUTPUT.part`, which takes the name of the output once it is complete. Every line has
+what the next call needs to go on behind it, so whatever ends the command (a signal, a power cut, a server
+that is gone) costs the lists that had not been written yet, and the same call again makes the rest.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from time import sleep
+from typing import Any, BinaryIO, Final
+
+import grpc
+from rich.console import Console
+
+from conf.clients import RecommendBatchConfig
+from conf.errors import InputError
+from serving.cli.connection import connected, in_one_line, moment
+from serving.client.client import Client
+from serving.client.queries import BatchQuery
+from serving.client.results import RecommendedItem, ServiceError, UserListResult
+from serving.state.histories import file_sha256
+
+_NAMED: Final = 1_000
+"""Users in a request: with the longest ids there are, it stays below the server's usual message size."""
+_TELL: Final = 100
+"""Lists between two changes of what the terminal shows."""
+_TIMEOUT: Final = 5.0
+
+
+@dataclass
+class _Part:
+    """The file in work."""
+
+    file: BinaryIO
+    lists: int
+    """Whole lines that it has."""
+    resume_token: str
+    """Of the last one; empty where there is none."""
+
+    def add(self, found: UserListResult, fields: frozenset[str]) -> None:
+        """Append a user's line."""
+        self.file.write(json.dumps(_line(found, fields), ensure_ascii=False).encode() + b"\n")
+        self.lists, self.resume_token = self.lists + 1, found.resume_token
+
+
+def recommend_batch(config: RecommendBatchConfig, console: Console) -> Path:
+    """Write the lists of all or some users, going on where an earlier call with the same settings ended.
+
+    Raises:
+        InputError: a file that cannot be used, other settings than those that the file was begun with, or a
+            server that does not answer or refuses; what has been written stays for the next call.
+    """
+    output = Path(config.output)
+    if output.exists():
+        raise InputError(f"output={output}: is there already, and complete; name another file, or delete it")
+    try:
+        with _opened(output, _settings(config)) as part:
+            if part.lists:
+                console.print(f"going on behind {part.lists:,} lists", highlight=False)
+            counts = _write(config, part, console)
+            part.file.flush()
+            os.fsync(part.file.fileno())
+            _part_of(output).replace(output)
+        _settings_of(output).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"output={output}: cannot be written ({error.strerror})") from error
+    told = f"{part.lists:,} lists written to {output}{_in_words(counts)}"
+    console.print(told, soft_wrap=True, highlight=False, markup=False)
+    return output
+
+
+def _write(config: RecommendBatchConfig, part: _Part, console: Console) -> Counter[str]:
+    """Append the lists that are missing; return how many there were of each kind."""
+    counts: Counter[str] = Counter()
+    fields = frozenset(_fields(config))
+    try:
+        with connected(config, _TIMEOUT) as client, console.status("asking for lists") as status:
+            for number, found in enumerate(_lists(config, client, part), start=1):
+                part.add(found, fields)
+                counts[found.degradation if found.error is None else found.error.reason] += 1
+                if number % _TELL == 0:
+                    status.update(f"{part.lists:,} lists")
+    except (ServiceError, KeyboardInterrupt) as error:
+        why = in_one_line(error, config) if isinstance(error, ServiceError) else "stopped"
+        kept = f"; {part.lists:,} lists are kept, the same call goes on behind them" if part.lists else ""
+        raise InputError(f"{why}{kept}") from error
+    return counts
+
+
+def _fields(config: RecommendBatchConfig) -> tuple[str, ...]:
+    """Return the fields of the items; none are all."""
+    explained = ("reasons",) if config.explain and config.fields else ()
+    return (*config.fields, *explained)
+
+
+def _lists(config: RecommendBatchConfig, client: Client, part: _Part) -> Iterator[UserListResult]:
+    """Give the lists that the file in work does not have."""
+    query = BatchQuery(
+        list_size=config.k,
+        filter=config.filter,
+        exclude_seen=config.exclude_seen,
+        diversity=config.diversity,
+        novelty=config.novelty,
+        explain=config.explain,
+        surface=config.surface,
+        fields=_fields(config),
+        request_time=moment(config.request_time),
+    )
+    if config.users is None:
+        yield from _patiently(client, replace(query, resume_token=part.resume_token))
+        return
+    users = islice(_users(Path(config.users)), part.lists, None)  # each has a line, in this order
+    while named := tuple(islice(users, _NAMED)):
+        yield from _patiently(client, replace(query, user_ids=named))
+
+
+def _patiently(client: Client, query: BatchQuery) -> Iterator[UserListResult]:
+    """Give the lists of a query; wait where the server says when there will be room for it."""
+    while True:
+        try:
+            for found in client.batch_recommend(query):
+                query = replace(query, resume_token=found.resume_token)
+                yield found
+            return
+        except ServiceError as error:
+            if error.code is not grpc.StatusCode.RESOURCE_EXHAUSTED or error.retry_seconds is None:
+                raise
+            sleep(error.retry_seconds)
+
+
+def _users(path: Path) -> Iterator[str]:
+    """Give the ids of a file, one per line; empty lines are passed over."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                if user := line.rstrip("\r\n"):
+                    yield user
+    except OSError as error:
+        raise InputError(f"users={path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"users={path}: is not UTF-8 text") from error
+
+
+def _settings(config: RecommendBatchConfig) -> dict[str, Any]:
+    """Return what must not change between the calls that make a file; the connection may."""
+    settings = asdict(config)
+    for name in ("address", "api_key_env", "tls", "output"):
+        del settings[name]
+    if config.users is not None:
+        settings["users"] = file_sha256(Path(config.users))
+    return settings
+
+
+@contextmanager
+def _opened(output: Path, settings: dict[str, Any]) -> Iterator[_Part]:
+    """Open the file in work, alone, behind its last whole line."""
+    path, beside = _part_of(output), _settings_of(output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{path}: another command is writing it") from error
+        part = _found(file, path)
+        if part.lists:
+            begun = json.loads(beside.read_text()) if beside.is_file() else {}
+            other = [name for name, value in settings.items() if begun.get(name) != value]
+            if other:
+                raise InputError(
+                    f"{path}: was begun with other settings ({', '.join(other)}); use the same ones, "
+                    "or delete it to begin anew"
+                )
+        else:
+            beside.write_text(json.dumps(settings))
+        try:
+            yield part
+        finally:
+            if not part.lists:  # nothing to go on with
+                path.unlink(missing_ok=True)
+                beside.unlink(missing_ok=True)
+
+
+def _found(file: BinaryIO, path: Path) -> _Part:
+    """Count the whole lines of a file in work and cut off a torn one."""
+    file.seek(0)
+    lists, end, last = 0, 0, b""
+    for line in file:
+        if not line.endswith(b"\n"):
+            break
+        lists, end, last = lists + 1, end + len(line), line
+    file.truncate(end)
+    try:
+        return _Part(file, lists, str(json.loads(last)["resume_token"]) if last else "")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a file of this command; delete it, or name another output") from error
+
+
+def _line(found: UserListResult, fields: frozenset[str]) -> dict[str, Any]:
+    line = {
+        name: value
+        for name, value in asdict(found).items()
+        if name not in ("items", "request_id") and value not in (None, "")
+    }
+    if found.error is None:
+        line["items"] = [_item(item, fields) for item in found.items]
+    return line
+
+
+def _item(item: RecommendedItem, fields: frozenset[str]) -> dict[str, Any]:
+    values = asdict(item).items()
+    return {name: value for name, value in values if value is not None and (name in fields or not fields)}
+
+
+def _in_words(counts: Counter[str]) -> str:
+    if not counts:
+        return ""
+    return " (" + ", ".join(f"{count:,} {kind}" for kind, count in counts.most_common()) + ")"
+
+
+def _part_of(output: Path) -> Path:
+    return output.with_name(f"{output.name}.part")
+
+
+def _settings_of(output: Path) -> Path:
+    return output.with_name(f"{output.name}.settings")

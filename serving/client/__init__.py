@@ -1,0 +1,1 @@
+"""Python clients of the service, for threads and for asyncio."""

@@ -1,0 +1,103 @@
+"""What the Python clients return of items: frozen dataclasses instead of protocol buffer messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.struct_pb2 import Value
+
+from serving.client.results import Reject, rejects_of
+from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+
+
+@dataclass(frozen=True)
+class CatalogueItem:
+    """One item as it is served."""
+
+    item_id: str
+    attributes: dict[str, Any]
+    """Text, floats, bools, and lists of these, by name; times are ISO text. What has no value is left out."""
+
+    @classmethod
+    def of(cls, item: pb.Item) -> CatalogueItem:
+        """Read a message."""
+        return cls(item.item_id, {name: _plain(value) for name, value in item.attributes.fields.items()})
+
+
+@dataclass(frozen=True)
+class ItemsResult:
+    """One page of the items."""
+
+    items: tuple[CatalogueItem, ...]
+    next_page_token: str
+    request_id: str
+
+    @classmethod
+    def of(cls, response: pb.ListItemsResponse) -> ItemsResult:
+        """Read a response."""
+        items = tuple(CatalogueItem.of(item) for item in response.items)
+        return cls(items, response.next_page_token, response.request_id)
+
+
+@dataclass(frozen=True)
+class UpsertResult:
+    """What became of the items of one call."""
+
+    upserted_count: int
+    rejects: tuple[Reject, ...]
+    request_id: str
+
+    @classmethod
+    def of(cls, response: pb.UpsertItemsResponse) -> UpsertResult:
+        """Read a response."""
+        return cls(response.upserted_count, rejects_of(response.rejects), response.request_id)
+
+
+@dataclass(frozen=True)
+class UpdateResult:
+    """What became of the updates of one call."""
+
+    updated_count: int
+    rejects: tuple[Reject, ...]
+    request_id: str
+
+    @classmethod
+    def of(cls, response: pb.BatchUpdateItemsResponse) -> UpdateResult:
+        """Read a response."""
+        return cls(response.updated_count, rejects_of(response.rejects), response.request_id)
+
+
+@dataclass(frozen=True)
+class DeclareResult:
+    """What a declaration of attributes did."""
+
+    declared_count: int
+    request_id: str
+
+    @classmethod
+    def of(cls, response: pb.DeclareAttributesResponse) -> DeclareResult:
+        """Read a response."""
+        return cls(response.declared_count, response.request_id)
+
+
+@dataclass(frozen=True)
+class DeleteItemsResult:
+    """What a deletion of items did."""
+
+    deleted_count: int
+    unknown_item_ids: tuple[str, ...]
+    """Ids of which there was no item, or none any more."""
+    request_id: str
+
+    @classmethod
+    def of(cls, response: pb.DeleteItemsResponse) -> DeleteItemsResult:
+        """Read a response."""
+        return cls(response.deleted_count, tuple(response.unknown_item_ids), response.request_id)
+
+
+def _plain(value: Value) -> object:
+    if value.HasField("list_value"):
+        return [_plain(element) for element in value.list_value.values]
+    kind = value.WhichOneof("kind")
+    return None if kind in (None, "null_value") else getattr(value, kind)

@@ -1,0 +1,1 @@
+"""The served model: its interface, host, replacement, and updates of items and counts."""

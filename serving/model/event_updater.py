@@ -1,0 +1,142 @@
+"""Keeps a served model's counts up to date with the events that any server on the state has recorded.
+
+A model that is loaded first counts what was recorded since its bundle learnt, from the beginning of the
+feed; from then on what arrives, a few times a second at most. No event that the bundle may have learnt from
+is counted: whatever happened up to the end of its data is the bundle's, whatever came after is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from typing import Final, cast
+
+from ranking.live.recorded_events import Counted, RecordedEvent
+from serving.core.errors import Problem
+from serving.core.event_kinds import history_codes
+from serving.core.poller import Watch
+from serving.model.interfaces import Answer, CountJob, Job, LiveModel
+from serving.scheduling.batcher import Batcher, QueueFull
+from serving.state.contracts.user_state import IMPRESSION, MICROS, FeedPage, StateUnavailable, UserState
+
+_LOG = logging.getLogger(__name__)
+CHUNK: Final = 100
+"""Events looked at together while the model makes lists: they are held up for some milliseconds."""
+START_CHUNK: Final = 2000
+"""The same before that."""
+APART_SECONDS: Final = 0.1
+"""Events are not counted more often than this: a hundred cost hardly more than one."""
+
+
+class EventFollower:
+    """Has recorded events counted by one model; create and use it inside a running event loop."""
+
+    def __init__(
+        self, model: LiveModel, state: UserState, jobs: Batcher[Job, Answer], poll_seconds: float
+    ) -> None:
+        """Prepare to follow; nothing is counted yet.
+
+        Args:
+            model: counts.
+            state: has the events.
+            jobs: the queue of the model's thread.
+            poll_seconds: time between two looks for what other processes have recorded.
+        """
+        self.counted = 0
+        """Events that this model has counted."""
+        self.unknown = 0
+        """Events that were of unknown items when they came."""
+        self._model = model
+        self._state = state
+        self._jobs = jobs
+        codes = history_codes(model.current.kinds)
+        self._kinds = {kind for kind, code in codes.items() if code >= 0 and kind != IMPRESSION}
+        # The data have whole seconds: what happened within their last one may have been learnt.
+        self._after_us = (model.current.data_end + 1) * MICROS - 1
+        self._position = 0
+        self._up_to_date = time.monotonic()
+        expected = (StateUnavailable, QueueFull, Problem)
+        self._watch = Watch(self._look, poll_seconds, "recorded events cannot be counted", expected)
+
+    @property
+    def behind_seconds(self) -> float:
+        """How long ago everything recorded was last known to be counted."""
+        return time.monotonic() - self._up_to_date
+
+    async def prepare(self, thread: Executor) -> None:
+        """Bring a model that makes no lists yet up to date; the model's thread has no part in it.
+
+        Args:
+            thread: does the work.
+
+        Raises:
+            StateUnavailable: the store failed.
+        """
+        await self._follow(START_CHUNK, thread)
+
+    def start(self) -> None:
+        """Follow in the background from now on."""
+        self._watch.start()
+
+    def ring(self) -> None:
+        """Look for new events soon: some have just been recorded."""
+        self._watch.ring()
+
+    async def stop(self) -> None:
+        """Stop following, for good."""
+        await self._watch.stop()
+        # The watch holds this object, which holds it: without this the model's memory would stay until Python
+        # next looks for such circles.
+        if hasattr(self, "_model"):
+            del self._model
+
+    async def _look(self) -> None:
+        """Count what has arrived, and leave those that come next some time to gather."""
+        if await self._follow(CHUNK, None):
+            await asyncio.sleep(APART_SECONDS)
+
+    async def _follow(self, chunk: int, thread: Executor | None) -> bool:
+        """Count page by page; return whether there was anything new."""
+        began, behind = self._position, 0
+        while (page := await self._page(chunk)).position != self._position:
+            if events := self._countable(page.events):
+                behind = (await self._count(events, thread)).behind
+            self._position = page.position
+        while behind:
+            behind = (await self._count([], thread)).behind
+        self._up_to_date = time.monotonic()
+        return self._position != began
+
+    async def _page(self, chunk: int) -> FeedPage:
+        return await self._state.recorded_since(self._position, chunk, self._after_us)
+
+    def _countable(self, events: Sequence[RecordedEvent]) -> list[RecordedEvent]:
+        """Keep the events of kinds that the model counts, and of what stands before them the same."""
+        kinds = self._kinds
+        return [
+            event
+            if all(deed.kind in kinds for deed in event.before)
+            else event._replace(before=tuple(deed for deed in event.before if deed.kind in kinds))
+            for event in events
+            if event.kind in kinds
+        ]
+
+    async def _count(self, events: list[RecordedEvent], thread: Executor | None) -> Counted:
+        """Count events; those that cannot be counted are left out, and everything goes on."""
+        try:
+            if thread is None:
+                counted = cast(Counted, await self._jobs.submit(CountJob(self._model, events), urgent=True))
+            else:
+                loop = asyncio.get_running_loop()
+                counted = await loop.run_in_executor(thread, self._model.count_events, events)
+        except Exception:
+            if not self._model.works:
+                raise  # the next model counts them
+            _LOG.exception("%d recorded events cannot be counted", len(events))
+            return Counted(0, 0, 0)
+        self.counted += counted.counted
+        self.unknown += counted.unknown
+        return counted

@@ -1,0 +1,148 @@
+"""Going over to a newly published model, or a rolled-back one, while serving.
+
+CURRENT is looked at every few seconds. Another version is verified and loaded beside the one that is served,
+brought up to date with histories and item changes, warmed up, and put in its place by replacing one
+reference. Whatever goes wrong on the way, the former model goes on answering, and status and health say so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import traceback
+import weakref
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from conf.errors import InputError
+from ranking.bundle.store import current_version
+from serving.core.garbage import Replaced, no_collection
+from serving.core.poller import Watch
+from serving.model.host import ModelHost, Served
+from serving.model.interfaces import LiveModel
+
+_LOG = logging.getLogger(__name__)
+_RETRY_SECONDS: Final = 60.0
+"""A version that could not be loaded is tried again after this time: it may have been half copied."""
+
+
+@dataclass(frozen=True)
+class FailedReload:
+    """A version that CURRENT names and that cannot be served."""
+
+    version: str
+    """Empty where CURRENT names nothing."""
+    reason: str
+    time_us: int
+    """When it was tried last, microseconds since 1970."""
+
+
+class BundleWatcher:
+    """Follows CURRENT of an artifact store; create and use it inside a running event loop."""
+
+    def __init__(
+        self,
+        store: Path,
+        host: ModelHost,
+        load: Callable[[str, bool], LiveModel],
+        prepare: Callable[[LiveModel], Awaitable[None]],
+        changed: Callable[[FailedReload | None], Awaitable[None]],
+        lost: Callable[[], Awaitable[None]],
+        seconds: float,
+        follow: bool = True,
+    ) -> None:
+        """Prepare to watch.
+
+        Args:
+            store: the artifact store.
+            host: serves the models.
+            load: verifies and loads a version; blocks, and raises InputError for a version that cannot be
+                used. The second argument is true while another model answers calls, which go first.
+            prepare: called with a loaded model before it is served; what it raises keeps the former model.
+            changed: told how it went: None after a success.
+            lost: told once when the process of the served model has ended, before it is loaded anew.
+            seconds: time between two looks.
+            follow: whether to go over to other versions, or only to load a lost one anew.
+        """
+        self.failed: FailedReload | None = None
+        """Why the version that CURRENT names is not the one that is served; None while it is."""
+        self._store = store
+        self._host = host
+        self._load = load
+        self._prepare = prepare
+        self._changed = changed
+        self._lost = lost
+        self._follow = follow
+        self._tried = 0.0
+        self._replaced = Replaced()
+        self._known_lost: weakref.ref[object] | None = None
+        """What made lists in the process whose end has been reported."""
+        self.watch = Watch(self.look, seconds, "a change of model could not be reported")
+        """Follows CURRENT once it is started; what is still being loaded at the stop is never served."""
+
+    async def look(self) -> None:
+        """Go over to the version that CURRENT names, unless it is served or has failed a moment ago."""
+        version = ""
+        self._replaced.check()
+        try:
+            served = self._host.served.model.version
+            version = await asyncio.to_thread(current_version, self._store) if self._follow else served
+            if not self._host.works:
+                if self.failed is not None and self.failed.version == version:
+                    version = served  # which could be loaded once
+                await self._report_lost(served, version)
+            elif version == served:
+                await self._report(None)
+                return
+            if self.failed is not None and self.failed.version == version and not self._due():
+                return
+            self._tried = time.monotonic()
+            loop = asyncio.get_running_loop()
+            with no_collection():
+                live = await loop.run_in_executor(self._host.loading, self._load, version, self._host.works)
+                derived = await loop.run_in_executor(self._host.loading, Served.of, live.current)
+                await self._prepare(live)
+                await self._go_over(live, derived)
+        except Exception as error:
+            await self._fail(version, error)
+            traceback.clear_frames(error.__traceback__)  # which hold the model, and in a circle the error
+        else:
+            await self._report(None)
+
+    async def _go_over(self, live: LiveModel, derived: Served) -> None:
+        former = self._host.served.model.recommender
+        await self._host.load(live, derived)
+        self._replaced.add(former)
+
+    async def _report_lost(self, served: str, version: str) -> None:
+        lost = self._host.served.model.recommender
+        if self._known_lost is None or self._known_lost() is not lost:
+            self._known_lost = weakref.ref(lost)
+            _LOG.error("the process of model %s has ended; model %s is loaded", served, version)
+            await self._lost()
+
+    def _due(self) -> bool:
+        return time.monotonic() - self._tried >= _RETRY_SECONDS
+
+    async def _fail(self, version: str, error: Exception) -> None:
+        reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        reason = reason.replace(f"{self._store}/", "")
+        if self.failed is None or (self.failed.version, self.failed.reason) != (version, reason):
+            served = self._host.served.model.version
+            _LOG.error(
+                "model %s cannot be served%s: %s",
+                version or "(none)",
+                f", {served} goes on" if self._host.works else "",
+                reason,
+                exc_info=None if isinstance(error, InputError) else error,
+            )
+        await self._report(FailedReload(version, reason, time.time_ns() // 1000))
+
+    async def _report(self, failed: FailedReload | None) -> None:
+        before, self.failed = self.failed, failed
+        if failed is not None or before is not None or self._tried:
+            self._tried = self._tried if failed is not None else 0.0
+            await self._changed(failed)

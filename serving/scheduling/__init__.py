@@ -1,0 +1,1 @@
+"""When a job runs, and whether it runs at all: micro-batching and load shedding."""

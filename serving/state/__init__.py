@@ -1,0 +1,1 @@
+"""User state and item changes: contracts, SQLite and Redis behind them, erasure and health."""

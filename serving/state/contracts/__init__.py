@@ -1,0 +1,1 @@
+"""The protocols that every store of user state and item changes implements."""

@@ -1,0 +1,145 @@
+"""The histories file that training hands to serving: reading it, and taking a user out of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Collection
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from conf.errors import InputError
+from features.data import schema
+from serving.state.contracts.user_state import IMPORTED, MICROS, StateUnavailable
+
+_ALONE: Final = threading.Lock()
+"""Users are taken out one after another, or one rewriting would undo the other."""
+
+
+def read_histories(path: Path) -> pl.DataFrame:
+    """Read a histories file as rows of user_id, event_id, time_us, position, item_id and kind.
+
+    The event id is made from the content and a running number among equal contents, so that a later
+    file that tells the same events (perhaps in another order) does not store them twice.
+
+    Raises:
+        InputError: no such table, a missing column, a wrong type, or a missing value.
+    """
+    wanted = {
+        schema.USER_ID: pl.String,
+        schema.ITEM_ID: pl.String,
+        schema.EVENT: pl.String,
+        schema.TIMESTAMP: pl.Int64,
+        schema.ORDER: pl.Int64,
+    }
+    try:
+        frame = pl.read_parquet(path)
+        missing = [name for name in wanted if name not in frame.columns]
+        if missing:
+            raise InputError(f"{path}: no column '{missing[0]}'; publish the bundle again")
+        frame = frame.select(pl.col(name).cast(dtype) for name, dtype in wanted.items())
+    except (pl.exceptions.PolarsError, OSError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise InputError(f"{path}: not a histories table ({first_line}); publish the bundle again") from error
+    for name in wanted:
+        if frame[name].null_count():
+            row = int(frame[name].is_null().arg_max() or 0)
+            raise InputError(f"{path}: row {row}: '{name}' is missing; publish the bundle again")
+    content = (schema.ITEM_ID, schema.EVENT, schema.TIMESTAMP)
+    repeat = pl.int_range(pl.len()).over(schema.USER_ID, *content)
+    # Sorted, because neighbours in the file's tree are written many times faster than scattered rows.
+    return frame.sort(schema.USER_ID, schema.TIMESTAMP, schema.ORDER).select(
+        pl.col(schema.USER_ID),
+        (pl.lit(IMPORTED) + pl.concat_str(*content, repeat, separator="\x1f")).alias("event_id"),
+        (pl.col(schema.TIMESTAMP) * MICROS).alias("time_us"),
+        pl.col(schema.ORDER).alias("position"),
+        pl.col(schema.ITEM_ID),
+        pl.col(schema.EVENT).alias("kind"),
+    )
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def users_of(path: Path) -> list[str]:
+    """Return the users of a histories file.
+
+    Raises:
+        InputError: the file is not a histories table.
+    """
+    try:
+        frame = pl.read_parquet(path, columns=[schema.USER_ID], memory_map=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise InputError(f"{path}: not a histories table ({first_line}); publish the bundle again") from error
+    users: list[str] = frame[schema.USER_ID].unique().drop_nulls().cast(pl.String).to_list()
+    return users
+
+
+def forget_users(path: Path, user_ids: Collection[str]) -> None:
+    """Rewrite a histories file without some users, in one step; nothing happens where it has none of them.
+
+    A file that is published meanwhile is not overwritten: it is read again. What a killed process left
+    half-written goes too, because it may hold the user.
+
+    Raises:
+        StateUnavailable: the file cannot be read or replaced.
+    """
+    with _ALONE:
+        try:
+            _remove_leftovers(path)
+            while path.is_file() and not _rewritten(path, user_ids):
+                pass
+        except (pl.exceptions.PolarsError, OSError) as error:
+            first_line = str(error).partition("\n")[0]
+            raise StateUnavailable(f"{path}: users cannot be taken out ({first_line})") from error
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary files of processes that are gone; this one's own are of a former bearer of its id."""
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        pid = leftover.suffixes[-2][1:]
+        if not pid.isdecimal() or int(pid) == os.getpid() or not _runs(int(pid)):
+            leftover.unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # somebody else's, but there
+    return True
+
+
+def _rewritten(path: Path, user_ids: Collection[str]) -> bool:
+    """Return False where the file was replaced by another one in the meantime."""
+    before = path.stat()
+    frame = pl.read_parquet(path, memory_map=False)
+    theirs = frame[schema.USER_ID].is_in(list(user_ids))
+    if not theirs.any():
+        return True
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        frame.filter(~theirs).write_parquet(temporary)
+        now = path.stat()
+        if (now.st_ino, now.st_mtime_ns) != (before.st_ino, before.st_mtime_ns):
+            return False
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True

@@ -1,0 +1,124 @@
+"""Taking erased users out of Redis's own files.
+
+A deleted key is gone from memory at once, but the append-only file still has the commands that once made it,
+and a snapshot still has its content. Both are written anew after a deletion; one writing serves all deletions
+before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from redis.exceptions import NoPermissionError, ResponseError
+
+from serving.state.contracts.user_state import StateUnavailable
+from serving.state.redis.store import RedisStore
+
+_LOG = logging.getLogger(__name__)
+_LOOK_SECONDS: Final = 0.05
+_CLEANED: Final = "deletions_cleaned"
+"""In the store's description: the last deletion that Redis's files know nothing of any more."""
+_BUSY: Final = ("aof_rewrite_in_progress", "aof_rewrite_scheduled", "rdb_bgsave_in_progress")
+
+
+class RedisFiles:
+    """Has Redis write its files anew; create and use it inside a running event loop."""
+
+    def __init__(self, store: RedisStore) -> None:
+        """Use an open store."""
+        self._store = store
+        self._alone = asyncio.Lock()
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def clean(self, deletion: int) -> None:
+        """Return once Redis's files hold nothing of a deletion and of those before it.
+
+        Raises:
+            StateUnavailable: Redis cannot, or takes long; it goes on then, and the next call waits for that.
+        """
+        task = asyncio.create_task(self._clean(deletion))
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        try:
+            async with asyncio.timeout(self._store.erase_seconds):
+                await asyncio.shield(task)
+        except TimeoutError as error:
+            raise StateUnavailable(
+                f"the user is erased, but {self._store.name} is still writing its files anew; call again"
+            ) from error
+
+    async def close(self) -> None:
+        """Wait for nothing any more."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever still waits gets it; nobody else needs to hear of it
+
+    async def _clean(self, deletion: int) -> None:
+        store = self._store
+        async with self._alone:
+            names = ("deletions", _CLEANED)
+            last, cleaned = await store.ask(lambda: store.client.hmget(store.key("store"), *names))
+            if int(cleaned or 0) >= deletion:
+                return
+            try:
+                await self._write_files()
+            except _Forbidden as error:
+                _LOG.warning(
+                    "%s may not be told to write its files anew (%s): erased users stay there until it does",
+                    store.name,
+                    error,
+                )
+                return
+            covered = int(last or 0)
+            await store.run("raise", lambda: ((), (_CLEANED, covered)))
+
+    async def _write_files(self) -> None:
+        client = self._store.client
+        info = await self._info()
+        if info["aof_enabled"]:
+            await self._write(client.bgrewriteaof, "aof_last_bgrewrite_status")
+        if await self._snapshots():
+            await self._write(client.bgsave, "rdb_last_bgsave_status")
+
+    async def _snapshots(self) -> bool:
+        """Tell whether Redis writes snapshots; where it does not say, it may."""
+        try:
+            found = await self._store.client.config_get("save")
+        except ResponseError:
+            return True
+        return bool(found.get("save"))
+
+    async def _write(self, begin: Callable[[], Awaitable[Any]], status: str) -> None:
+        """Write a file from the present content, and wait until it is there."""
+        await self._idle()  # what is being written now may have begun before the deletion
+        try:
+            await begin()
+        except (NoPermissionError, ResponseError) as error:
+            raise _Forbidden(str(error)) from error
+        if (await self._idle())[status] != "ok":
+            raise StateUnavailable(
+                f"the user is erased, but {self._store.name} could not write its files anew"
+            )
+
+    async def _idle(self) -> dict[str, Any]:
+        """Wait until Redis writes no file."""
+        while True:
+            info = await self._info()
+            if not any(int(info.get(name, 0)) for name in _BUSY):
+                return info
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _info(self) -> dict[str, Any]:
+        return await self._store.ask(lambda: self._store.client.info("persistence"))
+
+
+class _Forbidden(Exception):
+    """Redis does not take this command from us."""

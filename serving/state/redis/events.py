@@ -1,0 +1,104 @@
+"""How events lie in Redis: as JSON that sorts by arrival, which the scripts in `lua/` read, too.
+
+`["<place>", item, kind, event id, time, request id, list position, ...]`: the place has a fixed length and
+comes first, so that the sorted set of a user's events, which compares texts where times are equal, keeps
+their order. Imported events have the running number of their id in its place; its other parts are in the
+event.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import astuple
+from typing import Any, Final
+
+from ranking.live.recorded_events import Deed, RecordedEvent
+from serving.state.contracts.user_state import (
+    IMPORTED,
+    MICROS,
+    NOT_SHOWN,
+    FeedPage,
+    NewEvent,
+    PastEvent,
+    Shown,
+    StoredEvent,
+)
+
+_SEPARATOR: Final = "\x1f"
+"""Between the parts of an imported event's id; see `serving.state.histories.read_histories`."""
+_LOWEST: Final = -(2**63)
+_PLAIN: Final = 5
+"""Elements of an event without the list that it came from."""
+
+
+def pack_new(event: NewEvent) -> str:
+    """Return a recorded event behind its place, which the script adds when it stores it."""
+    parts: list[object] = [event.item_id, event.kind, event.event_id, event.time_us]
+    if event.shown != NOT_SHOWN:
+        parts += astuple(event.shown)
+    return _json(parts)[1:]
+
+
+def pack_imported(item_id: str, kind: str, event_id: str, time_us: int, position: int) -> str:
+    """Return an imported event; its place lies before those of recorded ones."""
+    number = int(event_id.rpartition(_SEPARATOR)[2])
+    return _json([f"0{position - _LOWEST:022d}", item_id, kind, number, time_us])
+
+
+def merge(deeds: bytes, impressions: bytes, limit: int) -> list[PastEvent]:
+    """Return the latest of two lists of packed events, oldest first."""
+    events = json.loads(deeds)
+    shown = json.loads(impressions)
+    if shown:
+        events = sorted(events + shown, key=_by_time, reverse=True)[:limit]
+    return [PastEvent(item, kind, time_us) for _, item, kind, _, time_us, *_ in reversed(events)]
+
+
+def unpack(user_id: str, packed: Sequence[bytes]) -> list[StoredEvent]:
+    """Return a user's packed events in order of time."""
+    events = sorted((json.loads(event) for event in packed), key=_by_time)
+    return [
+        StoredEvent(
+            user_id,
+            event[1],
+            event[2],
+            event[4],
+            _event_id(event),
+            Shown(*event[_PLAIN:]) if event[_PLAIN:] else NOT_SHOWN,
+        )
+        for event in events
+    ]
+
+
+def unpack_feed(packed: Sequence[bytes], position: int, after_us: int) -> FeedPage:
+    """Return those events of a page of the feed that happened after a moment.
+
+    Args:
+        packed: `[arrival, [item, kind], time, [item, kind, ...]]` each, the last one what came before.
+        position: of the page before.
+        after_us: the moment, microseconds since 1970.
+
+    """
+    events = []
+    for arrival, (item, kind), time_us, before in map(json.loads, packed):
+        position = arrival
+        if time_us > after_us:
+            earlier = tuple(map(Deed, before[::2], before[1::2]))
+            events.append(RecordedEvent(item, kind, time_us, earlier))
+    return FeedPage(events, position)
+
+
+def _by_time(event: list[Any]) -> tuple[int, str]:
+    return event[4], event[0]
+
+
+def _event_id(event: list[Any]) -> str:
+    _, item, kind, name, time_us, *_ = event
+    if isinstance(name, str):
+        return name
+    return f"{IMPORTED}{_SEPARATOR.join((item, kind, str(time_us // MICROS), str(name)))}"
+
+
+def _json(parts: list[object]) -> str:
+    return json.dumps(parts, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,108 @@
+"""Reading a histories file into Redis, once per content and by one server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+from redis.asyncio.lock import Lock
+from redis.exceptions import LockError, RedisError
+
+from serving.state.contracts.user_state import IMPRESSION, ImportResult, StateUnavailable
+from serving.state.histories import file_sha256, read_histories
+from serving.state.redis.events import pack_imported
+from serving.state.redis.store import Argument, Call, RedisStore
+
+_SLICE: Final = 500
+"""Rows stored by one script: a few milliseconds, for which Redis answers nobody else."""
+_LOCK_SECONDS: Final = 30.0
+"""A server that is killed while it imports holds up the others for this long."""
+_LOOK_SECONDS: Final = 0.2
+
+
+async def import_file(
+    store: RedisStore,
+    path: Path,
+    keys_of: Callable[[Sequence[str]], list[bytes]],
+    hash_of: Callable[[str], bytes],
+) -> ImportResult:
+    """Import a file, or wait until another server has; see `serving.state.contracts.user_state.UserState`.
+
+    Args:
+        store: where to.
+        path: the file.
+        keys_of: keys of scripts that store events of some users.
+        hash_of: how a user is called in the set of deleted users.
+
+    Raises:
+        InputError: the file is not a histories table.
+        StateUnavailable: Redis failed.
+    """
+    sha256 = await asyncio.to_thread(file_sha256, path)
+    lock = store.client.lock(store.key("importing"), timeout=_LOCK_SECONDS)
+    while True:
+        if await store.ask(lambda: store.client.hexists(store.key("imports"), sha256)):
+            return ImportResult(already_imported=True, rows=0, new=0)
+        if await store.ask(lambda: lock.acquire(blocking=False)):
+            try:
+                return await _import(store, path, sha256, lock, keys_of, hash_of)
+            except _TakenOver:
+                pass  # this server stood still for so long that another one has begun; wait for that
+            finally:
+                with contextlib.suppress(RedisError):  # it is lost, or Redis is, and then it runs out
+                    await lock.release()
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+class _TakenOver(Exception):
+    """Another server imports the file now."""
+
+
+async def _import(
+    store: RedisStore,
+    path: Path,
+    sha256: str,
+    lock: Lock,
+    keys_of: Callable[[Sequence[str]], list[bytes]],
+    hash_of: Callable[[str], bytes],
+) -> ImportResult:
+    """Import slice by slice, so that others are answered in between; what is cut off is repeated."""
+    known = await store.ask(lambda: store.client.hexists(store.key("imports"), sha256))
+    if known:  # since we looked
+        return ImportResult(already_imported=True, rows=0, new=0)
+    frame = await asyncio.to_thread(read_histories, path)
+    rows = new = 0
+    for part in frame.iter_slices(_SLICE):
+        taken, added = await store.run("import", partial(_call, store, part, keys_of, hash_of))
+        rows, new = rows + int(taken), new + int(added)
+        try:
+            await store.ask(lock.reacquire)
+        except StateUnavailable as error:
+            if isinstance(error.__cause__, LockError):
+                raise _TakenOver from error
+            raise
+    await store.ask(lambda: store.client.hset(store.key("imports"), sha256, time.time_ns() // 1000))
+    return ImportResult(already_imported=False, rows=rows, new=new)
+
+
+def _call(
+    store: RedisStore,
+    frame: pl.DataFrame,
+    keys_of: Callable[[Sequence[str]], list[bytes]],
+    hash_of: Callable[[str], bytes],
+) -> Call:
+    """Return keys and arguments of the script for some rows, which are sorted by user."""
+    users: list[str] = frame["user_id"].unique(maintain_order=True).to_list()
+    arguments: list[Argument] = [store.max_user_events, len(users)]
+    for (user,), rows in frame.group_by("user_id", maintain_order=True):
+        arguments += (str(user), hash_of(str(user)), rows.height)
+        for _, event_id, time_us, position, item_id, kind in rows.iter_rows():
+            packed = pack_imported(item_id, kind, event_id, time_us, position)
+            arguments += (time_us, event_id, item_id, kind, int(kind == IMPRESSION), packed)
+    return keys_of(users), arguments

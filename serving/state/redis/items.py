@@ -1,0 +1,124 @@
+"""Item changes in Redis: the store of several servers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Final
+
+from ranking.catalogue.filter_language import AttributeKind
+from ranking.catalogue.live_catalogue import Declaration, ItemChange, TextVector
+from serving.state.contracts.item_changes import Declared, Replaced, StoredChange
+from serving.state.redis.store import Argument, RedisStore, as_text
+
+_KEY_BYTES: Final = 16
+"""A vector is stored behind its key."""
+_PARTIAL: Final = "~"
+"""In front of a content that is only what differs from the model's item; JSON objects begin otherwise."""
+
+
+class RedisItemChanges:
+    """Implements `serving.state.contracts.item_changes.ItemChanges`."""
+
+    def __init__(self, store: RedisStore) -> None:
+        """Use an open store, which whoever opened it closes."""
+        self._store = store
+        self._contents = store.key("items")
+        self._order = store.key("item-revisions")
+        self._deleted = store.key("deleted-items")
+        self._vectors = store.key("item-vectors")
+        self._attributes = store.key("attributes")
+        self._attribute_order = store.key("attribute-revisions")
+
+    async def store(self, changes: Sequence[ItemChange], deadline: float | None = None) -> int:
+        """Store changes; see ItemChanges."""
+        arguments: list[Argument] = []
+        for change in changes:
+            arguments += (change.item_id, _packed(change))
+        keys = (self._contents, self._order, self._deleted, self._vectors)
+        return int(await self._store.run("store_items", lambda: (keys, arguments), deadline))
+
+    async def contents(
+        self, item_ids: Sequence[str], deadline: float | None = None
+    ) -> list[tuple[int, ItemChange | None]]:
+        """Return the newest changes of items; see ItemChanges."""
+        keys = (self._contents, self._order, self._vectors)
+        found = iter(await self._store.run("item_contents", lambda: (keys, tuple(item_ids)), deadline))
+        return [
+            (int(number), _unpacked(item, content, kept) if int(number) else None)
+            for item, number, content, kept in zip(item_ids, found, found, found, strict=True)
+        ]
+
+    async def replace(
+        self, changes: Sequence[ItemChange], known: Sequence[int], deadline: float | None = None
+    ) -> Replaced:
+        """Store changes of items as they are known; see ItemChanges."""
+        arguments: list[Argument] = []
+        for change, revision in zip(changes, known, strict=True):
+            vector = b"" if change.encoded is None else change.encoded.key + change.encoded.values
+            arguments += (change.item_id, revision, _packed(change), vector)
+        keys = (self._contents, self._order, self._deleted, self._vectors)
+        last, others = await self._store.run("replace_items", lambda: (keys, arguments), deadline)
+        return Replaced(int(last), [int(place) for place in others])
+
+    async def declare(self, declarations: Sequence[Declaration], deadline: float | None = None) -> Declared:
+        """Store attributes; see ItemChanges."""
+        arguments = [part for d in declarations for part in (d.name, d.kind.name)]
+        keys = (self._attributes, self._attribute_order)
+        last, others = await self._store.run("declare", lambda: (keys, arguments), deadline)
+        return Declared(int(last), _kinds(others[::2], others[1::2]))
+
+    async def declared(self) -> dict[str, AttributeKind]:
+        """Return all declared attributes; see ItemChanges."""
+        store = self._store
+        found = await store.ask(lambda: store.client.hgetall(self._attributes))
+        return {as_text(name): AttributeKind[as_text(kind)] for name, kind in found.items()}
+
+    async def since(self, revision: int, limit: int) -> list[StoredChange]:
+        """Return later changes; see ItemChanges."""
+        keys = (self._contents, self._order, self._vectors, self._attributes, self._attribute_order)
+        items, attributes = await self._store.run("items_since", lambda: (keys, (revision, limit)))
+        found, declared = iter(items), iter(attributes)
+        changes = [
+            StoredChange(int(number), _unpacked(item.decode(), content, kept))
+            for item, number, content, kept in zip(found, found, found, found, strict=True)
+        ]
+        changes += [
+            StoredChange(int(number), Declaration(name.decode(), AttributeKind[kind.decode()]))
+            for name, number, kind in zip(declared, declared, declared, strict=True)
+        ]
+        return sorted(changes, key=lambda stored: stored.revision)[:limit]
+
+    async def keep(self, encoded: Sequence[tuple[StoredChange, TextVector]]) -> None:
+        """Keep vectors of texts; see ItemChanges."""
+        arguments: list[Argument] = []
+        for stored, vector in encoded:
+            arguments += (stored.item.item_id, stored.revision, vector.key + vector.values)
+        await self._store.run("keep_vectors", lambda: ((self._order, self._vectors), arguments))
+
+    async def newest(self) -> int:
+        """Return the newest revision; see ItemChanges."""
+        store = self._store
+        return int(await store.ask(lambda: store.client.hget(store.key("store"), "revision")) or 0)
+
+    async def acknowledge(self, revision: int) -> None:
+        """Let every server know; see ItemChanges."""
+        await self._store.run("raise", lambda: ((), ("acknowledged", revision)))
+
+
+def _packed(change: ItemChange) -> str:
+    if change.attributes is None:
+        return ""
+    return (_PARTIAL if change.partial else "") + json.dumps(dict(change.attributes))
+
+
+def _unpacked(item_id: str, content: bytes, kept: bytes) -> ItemChange:
+    partial = content.startswith(_PARTIAL.encode())
+    attributes = json.loads(content[len(_PARTIAL) if partial else 0 :]) if content else None
+    vector = TextVector(kept[:_KEY_BYTES], kept[_KEY_BYTES:]) if kept else None
+    return ItemChange(item_id, attributes, vector, partial)
+
+
+def _kinds(names: Sequence[bytes], kinds: Sequence[bytes]) -> dict[str, AttributeKind]:
+    pairs = zip(names, kinds, strict=True)
+    return {name.decode(): AttributeKind[kind.decode()] for name, kind in pairs}

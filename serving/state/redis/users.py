@@ -1,0 +1,219 @@
+"""User state in Redis: the store of several servers.
+
+A user has a sorted set of deeds, one of impressions, and a hash of the event ids that are known; their keys
+hold a keyed hash of the user id, which stands in one place only, the set of all users. Beside them one
+sorted set, the feed, has what was recorded in the order of arrival. It names no user; an erased user's events
+are found in it by the arrival that is part of each deed. (A stream would keep the bytes of deleted entries.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from ranking.live.recorded_events import BEFORE
+from serving.state.contracts.user_state import (
+    MICROS,
+    FeedPage,
+    ImportResult,
+    NewEvent,
+    Outcome,
+    PastEvent,
+    Snapshot,
+    StateStats,
+    StateUnavailable,
+    StoredEvent,
+)
+from serving.state.redis.erasure import RedisFiles
+from serving.state.redis.events import merge, pack_new, unpack, unpack_feed
+from serving.state.redis.histories_import import import_file
+from serving.state.redis.store import Argument, Call, RedisStore, as_text
+
+_LOG = logging.getLogger(__name__)
+_OUTCOMES: Final = {"n": Outcome.new, "k": Outcome.duplicate, "d": Outcome.user_deleted}
+_USERS_AT_A_TIME: Final = 16
+"""Users whose events are read together by `stored`."""
+_HASHES_AT_A_TIME: Final = 5_000
+_AHEAD_US: Final = 86_400 * MICROS
+"""How much later than its arrival an event may have happened; see `max_future_seconds` of a server."""
+_STATS_SECONDS: Final = 0.5
+"""Longest that whoever asks for the size waits for Redis."""
+
+
+class RedisUserState:
+    """Implements `contracts.user_state.UserState`; create and use it inside a running event loop."""
+
+    def __init__(self, store: RedisStore) -> None:
+        """Use an open store, which whoever opened it closes."""
+        self._store = store
+        self._files = RedisFiles(store)
+        self._users = store.key("users")
+        self._feed = store.key("feed")
+        self._deleted_users = store.key("deleted-users")
+        self._deleted_items = store.key("deleted-items")
+        self._stats = StateStats(0, 0, None)
+
+    async def record(self, events: Sequence[NewEvent], deadline: float | None = None) -> list[Outcome]:
+        """Store a batch; see UserState."""
+        by_user: dict[str, list[int]] = {}
+        for place, event in enumerate(events):
+            by_user.setdefault(event.user_id, []).append(place)
+
+        def call() -> Call:
+            arguments: list[Argument] = [self._store.max_user_events, len(by_user)]
+            arguments += (self._store.max_feed_events, BEFORE)
+            for user, places in by_user.items():
+                arguments += (user, self._hash(user), len(places))
+                for event in (events[place] for place in places):
+                    arguments += (event.time_us, event.event_id, event.item_id, event.kind, pack_new(event))
+            return self._batch_keys(by_user), arguments
+
+        letters = (await self._store.run("record", call, deadline)).decode()
+        places = [place for of_user in by_user.values() for place in of_user]
+        outcomes = dict(zip(places, letters, strict=True))
+        return [_OUTCOMES[outcomes[place]] for place in range(len(events))]
+
+    async def history(
+        self,
+        user_id: str,
+        limit: int,
+        before_us: int | None = None,
+        deadline: float | None = None,
+        impressions: bool = True,
+    ) -> list[PastEvent]:
+        """Return a user's latest events, oldest first; see UserState."""
+        return (await self.snapshot(user_id, limit, 2**62, before_us, deadline, impressions)).events
+
+    async def snapshot(
+        self,
+        user_id: str,
+        limit: int,
+        applied: int,
+        before_us: int | None = None,
+        deadline: float | None = None,
+        impressions: bool = True,
+    ) -> Snapshot:
+        """Return a user's latest events and what has become of the items; see UserState."""
+
+        def call() -> Call:
+            keys = [self._deleted_items, *self._user_keys(user_id)[:2]] if user_id else [self._deleted_items]
+            before = "+inf" if before_us is None else f"({before_us}"
+            return keys, (applied, limit, before, int(impressions))
+
+        acknowledged, deleted, deeds, shown = await self._store.run("snapshot", call, deadline)
+        return Snapshot(merge(deeds, shown, limit), [item.decode() for item in deleted], int(acknowledged))
+
+    async def users(self, after: str, limit: int, deadline: float | None = None) -> list[str]:
+        """Return the users after an id, in order of the ids; see UserState."""
+        first = b"(" + after.encode() if after else b"-"
+        found = await self._store.ask(
+            lambda: self._store.client.zrangebylex(self._users, first, b"+", start=0, num=limit), deadline
+        )
+        return [as_text(user) for user in found]
+
+    async def delete_user(self, user_id: str) -> int:
+        """Erase a user; see UserState. Redis's files are written anew, so that the bytes are gone."""
+
+        def call() -> Call:
+            keys = (self._users, self._feed, self._deleted_users, *self._user_keys(user_id))
+            return keys, (user_id, self._hash(user_id), time.time_ns() // 1000)
+
+        erased, number, perhaps_in_files = await self._store.run("delete_user", call)
+        if perhaps_in_files:
+            await self._files.clean(int(number))
+        return int(erased)
+
+    async def deletions(self) -> int:
+        """Return a number that grows with every deletion; see UserState."""
+        store = self._store
+        return int(await store.ask(lambda: store.client.hget(store.key("store"), "deletions")) or 0)
+
+    async def deleted_among(self, user_ids: Sequence[str]) -> set[str]:
+        """Return those that have been deleted; see UserState."""
+        deleted: set[str] = set()
+        for start in range(0, len(user_ids), _HASHES_AT_A_TIME):
+            part = user_ids[start : start + _HASHES_AT_A_TIME]
+            hashes = [self._hash(user) for user in part]
+            found = await self._store.ask(
+                lambda hashes=hashes: self._store.client.hmget(self._deleted_users, hashes)  # type: ignore[misc]
+            )
+            deleted.update(user for user, when in zip(part, found, strict=True) if when is not None)
+        return deleted
+
+    async def import_histories(self, path: Path) -> ImportResult:
+        """Store the events of a histories file; see UserState. One server does it, the others wait."""
+        return await import_file(self._store, path, self._batch_keys, self._hash)
+
+    async def recorded_since(self, position: int, limit: int, after_us: int) -> FeedPage:
+        """Return recorded events in the order of arrival; see UserState."""
+        # Nothing happens much later than it arrives, so what came long before that moment need not be read.
+        begin = max(position, after_us - _AHEAD_US)
+        client = self._store.client
+        packed: Any = await self._store.ask(
+            lambda: client.zrangebyscore(self._feed, f"({begin}", "+inf", start=0, num=limit)
+        )
+        return unpack_feed(packed, position, after_us)
+
+    async def stats(self) -> StateStats:
+        """Return size and freshness, as last known while Redis does not answer."""
+
+        async def read() -> StateStats:
+            pipeline = self._store.client.pipeline(transaction=False)
+            pipeline.zcard(self._users)
+            pipeline.hmget(self._store.key("store"), "events", "last_record_us")
+            users, (events, last) = await pipeline.execute()
+            return StateStats(int(users), int(events or 0), None if last is None else int(last))
+
+        try:
+            deadline = asyncio.get_running_loop().time() + _STATS_SECONDS
+            self._stats = await self._store.ask(read, deadline)
+        except (StateUnavailable, TimeoutError):
+            _LOG.warning("%s does not answer; its size is what it was", self._store.name)
+        return self._stats
+
+    async def stored(self, imported: bool) -> AsyncIterator[list[StoredEvent]]:
+        """Yield all stored events, a few users at a time; see UserState."""
+        last = ""
+        while users := await self.users(last, _USERS_AT_A_TIME):
+            last = users[-1]
+            keys = [key for user in users for key in self._user_keys(user)[:2]]
+
+            async def read(keys: list[bytes] = keys) -> list[list[bytes]]:
+                pipeline = self._store.client.pipeline(transaction=False)
+                for key in keys:
+                    pipeline.zrange(key, 0, -1)
+                return await pipeline.execute()
+
+            found = await self._store.ask(read)
+            for place, user in enumerate(users):
+                events = unpack(user, found[2 * place] + found[2 * place + 1])
+                if kept := [event for event in events if imported or event.recorded]:
+                    yield kept
+
+    async def close(self) -> None:
+        """Stop what goes on in the background."""
+        await self._files.close()
+
+    def _hash(self, user_id: str) -> bytes:
+        return hashlib.blake2b(user_id.encode(), key=self._store.salt, digest_size=16).hexdigest().encode()
+
+    def _user_keys(self, user_id: str) -> tuple[bytes, bytes, bytes]:
+        """Return the keys of a user's deeds, impressions and known ids."""
+        name = self._hash(user_id)
+        return (
+            self._store.key("deeds", name),
+            self._store.key("impressions", name),
+            self._store.key("known", name),
+        )
+
+    def _batch_keys(self, users: Sequence[str] | dict[str, list[int]]) -> list[bytes]:
+        """Return the keys of scripts that store events of some users."""
+        keys = [self._users, self._feed, self._deleted_users]
+        for user in users:
+            keys += self._user_keys(user)
+        return keys

@@ -1,0 +1,1 @@
+"""What every call passes before an RPC: TLS, API keys, deadlines, logging, errors."""

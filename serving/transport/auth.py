@@ -1,0 +1,146 @@
+"""Who may come in: every call is checked against the API keys before anything of it is read.
+
+Health is open to everybody, because probes have no keys. Without a key file the port itself is the
+protection; then the RPCs that change the catalogue, delete users or list them all are off unless the
+configuration turns them on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import cache
+from typing import Any, Final
+
+import grpc
+
+from serving.core.errors import Context, Problem, refuse_with
+from serving.transport.api_keys import ApiKey, KeyRing, Scope
+from serving.transport.call_interceptor import Handler, request_id_of
+
+_LOG = logging.getLogger(__name__)
+_HEALTH: Final = "/grpc.health.v1.Health/"
+_HEADER: Final = "authorization"
+_SCHEME: Final = "bearer "
+_SCOPES: Final = {
+    "Recommend": Scope.read,
+    "SearchItems": Scope.read,
+    "SimilarItems": Scope.read,
+    "GetStatus": Scope.read,
+    "GetItem": Scope.read,
+    "ListItems": Scope.read,
+    "BatchRecommend": Scope.batch,
+    "RecordEvents": Scope.events,
+    "UpsertItems": Scope.admin,
+    "UpdateItem": Scope.admin,
+    "BatchUpdateItems": Scope.admin,
+    "DeclareAttributes": Scope.admin,
+    "DeleteItems": Scope.admin,
+    "DeleteUser": Scope.admin,
+}
+
+
+@cache
+def scope_of(method: str) -> Scope:
+    """Return what a full method name needs; what nobody has thought of needs the most."""
+    if method.startswith("/grpc.reflection."):
+        return Scope.read
+    return _SCOPES.get(method.rpartition("/")[2], Scope.admin)
+
+
+class Gate(grpc.aio.ServerInterceptor):
+    """Turns calls away; the first interceptor of the server."""
+
+    def __init__(
+        self, keys: KeyRing | None, admin: bool, refused: Callable[[str], None] = lambda reason: None
+    ) -> None:
+        """Guard the server.
+
+        Args:
+            keys: who may call; None lets everybody in.
+            admin: whether the RPCs of the admin scope can be called at all.
+            refused: told the reason of every refusal.
+        """
+        self._refused = refused
+        self._keys = keys
+        self._admin = admin
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Return the handler of a call, or one that refuses it without reading its message."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method.startswith(_HEALTH):
+            return handler
+        try:
+            self._check(method, _bearer(handler_call_details))
+        except Problem as problem:
+            self._refused(problem.reason)
+            return _refusal(handler, problem, method)
+        return handler
+
+    def _check(self, method: str, secret: str | None) -> ApiKey | None:
+        """Raise the Problem of a call that may not be made."""
+        needed = scope_of(method)
+        key = None
+        if self._keys is not None:
+            key = self._authenticated(secret, needed)
+        closed = needed is Scope.admin or (needed is Scope.batch and self._keys is None)
+        if closed and not self._admin:
+            raise Problem(
+                grpc.StatusCode.PERMISSION_DENIED,
+                "ADMIN_DISABLED",
+                "this server takes no changes and lists no users; serve with admin=true, or with API keys",
+            )
+        return key
+
+    def _authenticated(self, secret: str | None, needed: Scope) -> ApiKey:
+        assert self._keys is not None
+        if not secret:
+            message = "no API key; send the metadata `authorization: Bearer KEY`"
+            raise Problem(grpc.StatusCode.UNAUTHENTICATED, "KEY_MISSING", message)
+        key = self._keys.find(secret)
+        if key is None:
+            raise Problem(grpc.StatusCode.UNAUTHENTICATED, "KEY_INVALID", "the API key is not known")
+        wait = self._keys.wait_seconds(key)
+        if wait > 0:
+            raise Problem(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                "RATE_LIMITED",
+                f"more than {key.requests_per_second:g} requests per second",
+                retry_seconds=wait,
+            )
+        if needed not in key.scopes:
+            raise Problem(
+                grpc.StatusCode.PERMISSION_DENIED,
+                "SCOPE_MISSING",
+                f"the API key does not have the scope '{needed.value}'",
+                metadata={"scope": needed.value},
+            )
+        return key
+
+
+def _bearer(details: grpc.HandlerCallDetails) -> str | None:
+    """Return the key that a call carries."""
+    for name, value in details.invocation_metadata or ():
+        if name == _HEADER and isinstance(value, str) and value[: len(_SCHEME)].lower() == _SCHEME:
+            return value[len(_SCHEME) :].strip()
+    return None
+
+
+def _refusal(handler: Handler, problem: Problem, method: str) -> Handler:
+    """Return a handler that only refuses, before the message of the request has been waited for."""
+
+    async def refuse(_: Any, context: Context) -> None:  # noqa: ANN401 - it is not looked at
+        request_id = request_id_of(context)
+        fields = {"request_id": request_id, "method": method.rpartition("/")[2], "code": problem.code.name}
+        _LOG.info("%s refused %s", method, problem.reason, extra=fields)
+        refuse_with(context, problem, request_id)
+
+    # As if every request were a stream: gRPC leaves the reading of those to the handler.
+    if handler.response_streaming:
+        return grpc.stream_stream_rpc_method_handler(refuse)
+    return grpc.stream_unary_rpc_method_handler(refuse)

@@ -1,0 +1,352 @@
+from __future__ import annotations
+
+import importlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from conf.schema import FactorConfig
+from encoders.factors.co_purchase import LENDERS, LONGEST, Factors
+from features.data.dataset import Dataset, FloatArray
+from features.data.histories import HistoryBatch, batch_histories
+from features.data.statistics import Neighbours
+from tests.synthetic import START, make_dataset, make_factors
+
+KINDS = {"purchase": 1.0, "click": 0.25, "view": 0.0}
+ITEMS = 30
+
+
+def random_shop(users: int = 40, items: int = ITEMS, seed: int = 0) -> Dataset:
+    """Draw events of every kind; the last two items are never touched, the third last only viewed."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for user in range(users):
+        for place in range(int(rng.integers(1, 25))):
+            kind = str(rng.choice(list(KINDS), p=[0.5, 0.4, 0.1]))
+            rows.append((f"u{user}", f"i{rng.integers(items - 3)}", kind, START + place))
+    rows.append(("u0", f"i{items - 3}", "view", START + 100))
+    return make_dataset(rows, [f"i{n}" for n in range(items)], KINDS)
+
+
+def batch_of(*histories: list[tuple[int, int]]) -> HistoryBatch:
+    """Histories of (item, kind)."""
+    return batch_histories(
+        [np.array([i for i, _ in h], np.int32) for h in histories],
+        [np.array([k for _, k in h], np.int8) for h in histories],
+        [np.full(len(h), START, np.int64) for h in histories],
+        [START] * len(histories),
+    )
+
+
+def random_histories(count: int, longest: int, seed: int = 0) -> list[list[tuple[int, int]]]:
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(0, longest + 1, size=count)
+    return [
+        [(int(i), int(k)) for i, k in zip(rng.integers(ITEMS, size=n), rng.integers(2, size=n), strict=True)]
+        for n in sizes
+    ]
+
+
+def confidences(histories: list[list[tuple[int, int]]], weights: FloatArray) -> sparse.csr_matrix:
+    """Return log(1 + summed weight) per history and item, computed one event at a time."""
+    matrix = np.zeros((len(histories), ITEMS), np.float32)
+    for query, own in enumerate(histories):
+        for item, kind in own:
+            matrix[query, item] += weights[kind]
+    return sparse.csr_matrix(np.log1p(matrix))
+
+
+@pytest.fixture(scope="module")
+def shop() -> Dataset:
+    return random_shop()
+
+
+@pytest.fixture(scope="module")
+def factors(shop: Dataset) -> Factors:
+    return make_factors(shop)
+
+
+def reference(factors: Factors, regularisation: float) -> Any:  # noqa: ANN401 - implicit has no types
+    """Return implicit's model around the same item factors."""
+    limits = importlib.import_module("threadpoolctl").threadpool_limits
+    with limits(1, "blas"):
+        model = importlib.import_module("implicit.cpu.als").AlternatingLeastSquares(
+            factors=factors.vectors.shape[1],
+            regularization=regularisation,
+            alpha=float(factors.confidence[0]),
+        )
+    model.item_factors = factors.vectors
+    return model
+
+
+@pytest.mark.parametrize(("dim", "regularisation"), [(8, 0.1), (20, 0.01), (3, 5.0)])
+def test_a_users_vector_is_what_implicit_solves(shop: Dataset, dim: int, regularisation: float) -> None:
+    """Histories shorter and longer than there are factors, with repeats and with untouched items."""
+    factors = make_factors(shop, dim=dim, regularisation=regularisation)
+    histories = random_histories(150, 40)
+    found = factors.users(batch_of(*histories))
+    model = reference(factors, regularisation)
+    expected = model.recalculate_user(np.arange(150), confidences(histories, shop.kind_weights))
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_one_event_by_hand() -> None:
+    """Two items with factors (1, 0) and (0, 2), regularisation 1: the Gram matrix plus it is diag(2, 5)."""
+    vectors = np.array([[1.0, 0.0], [0.0, 2.0]], np.float32)
+    dual = np.array([[0.5, 0.0], [0.0, 0.4]], np.float32)  # times the inverse
+    factors = Factors(vectors, dual, np.array([10.0], np.float32), np.array([1.0, 0.5], np.float32))
+    found = factors.users(batch_of([(0, 0)], [(1, 1)], [(0, 0), (0, 0), (1, 0)]))
+    # Confidence 10 log(1 + weight); the first equation is (2 + (c - 1) 1 1) u = c 1, the second has (0, 2).
+    bought, clicked, twice = 10 * np.log(2), 10 * np.log(1.5), 10 * np.log(3)
+    expected = [
+        [bought / (1 + bought), 0],
+        [0, 2 * clicked / (5 + 4 * (clicked - 1))],
+        [twice / (1 + twice), 2 * bought / (5 + 4 * (bought - 1))],
+    ]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 1.0, 40.0, 1000.0])
+@pytest.mark.parametrize("dim", [1, 7, 64])
+def test_a_users_vector_solves_the_normal_equations(dim: int, confidence: float) -> None:
+    """Confidences above and below that of an absent event, alike items, fewer and more items than factors."""
+    rng = np.random.default_rng(dim)
+    vectors = (rng.normal(size=(300, dim)) / np.sqrt(dim)).astype(np.float32)
+    vectors[200:] = vectors[:100]
+    gram = vectors.T.astype(np.float64) @ vectors + 0.1 * np.eye(dim)
+    dual = np.linalg.solve(gram, vectors.T).T.astype(np.float32)
+    weights = np.array([1.0, 0.25, 0.0], np.float32)
+    factors = Factors(vectors, dual, np.array([confidence], np.float32), weights)
+    histories = [
+        list(zip(rng.integers(0, 300, n).tolist(), rng.integers(0, 3, n).tolist(), strict=True))
+        for n in (0, 1, 2, 5, 30, 100, LONGEST)
+    ]
+    found = factors.users(batch_of(*histories))
+    for user, history in zip(found, histories, strict=True):
+        items = np.array([item for item, _ in history], dtype=np.int64)
+        worth = np.bincount(items, weights[[kind for _, kind in history]], minlength=300)
+        sure = confidence * np.log1p(worth)
+        seen = np.flatnonzero(sure)
+        system = gram + vectors[seen].T @ ((sure[seen, None] - 1) * vectors[seen])
+        expected = np.linalg.solve(system, vectors[seen].T @ sure[seen])
+        np.testing.assert_allclose(user, expected, atol=1e-5 * max(1.0, np.abs(expected).max()))
+
+
+def test_a_stronger_kind_weighs_more_and_repeats_add_up(factors: Factors) -> None:
+    item = 4
+    bought, clicked, four = factors.users(batch_of([(item, 0)], [(item, 1)], [(item, 1)] * 4))
+    own = factors.vectors[item]
+    assert bought @ own > clicked @ own > 0
+    np.testing.assert_allclose(four, bought, rtol=1e-5, err_msg="four clicks of 0.25 are worth a purchase")
+
+
+def test_kinds_without_weight_are_not_read(factors: Factors) -> None:
+    plain, viewed, only = factors.users(
+        batch_of([(3, 0), (5, 1)], [(3, 0), (9, 2), (5, 1), (3, 2)], [(9, 2), (3, 2)])
+    )
+    assert np.array_equal(plain, viewed)
+    assert not only.any()
+
+
+def test_kinds_without_weight_are_not_fitted(shop: Dataset, factors: Factors) -> None:
+    events = shop.events
+    kept = np.flatnonzero(events.kind != 2)
+    assert len(kept) < len(events)
+    again = Factors.fit(events, kept, ITEMS, shop.kind_weights, FactorConfig(dim=8), 0)
+    assert again is not None and np.array_equal(again.vectors, factors.vectors)
+
+
+def test_an_empty_history_has_a_zero_vector(factors: Factors) -> None:
+    found = factors.users(batch_of([], [(1, 0)], []))
+    assert found.shape == (3, 8) and found.dtype == np.float32
+    assert not found[0].any() and not found[2].any() and found[1].any()
+    assert factors.users(batch_of([], [])).tolist() == [[0.0] * 8] * 2
+    assert factors.users(batch_of()).shape == (0, 8)
+
+
+def test_a_vector_does_not_depend_on_the_histories_beside_it(factors: Factors) -> None:
+    histories = random_histories(133, 60, seed=1)
+    together = factors.users(batch_of(*histories))
+    assert np.isfinite(together).all()
+    for place, history in enumerate(histories):
+        np.testing.assert_allclose(factors.users(batch_of(history))[0], together[place], rtol=1e-5, atol=1e-6)
+    backwards = factors.users(batch_of(*histories[::-1]))[::-1]
+    np.testing.assert_allclose(backwards, together, rtol=1e-5, atol=1e-6)
+
+
+def test_the_order_of_a_history_does_not_matter(factors: Factors) -> None:
+    history = random_histories(1, 40, seed=3)[0] + [(1, 0), (2, 1), (1, 0)]
+    forth, back = factors.users(batch_of(history, history[::-1]))
+    np.testing.assert_allclose(forth, back, atol=1e-6)
+
+
+def test_only_the_most_recent_events_are_read(factors: Factors) -> None:
+    tail = [(n % 7, 0) for n in range(LONGEST)]
+    short, longer, within = factors.users(
+        batch_of(tail, [(20, 0)] * 50 + tail, [(20, 0)] * 50 + tail[: LONGEST - 50])
+    )
+    assert np.array_equal(short, longer)
+    assert not np.allclose(short, within, atol=1e-3), "an event inside the window is read"
+
+
+def test_what_an_item_without_events_has_is_not_lent() -> None:
+    """New items that read alike arrive together, and their rows are not written yet."""
+    vectors = np.array([[1.0, 2.0], [3.0, 4.0], [np.nan, np.inf]], np.float32)
+    factors = Factors(vectors, 2 * vectors, np.ones(1, np.float32), np.ones(1, np.float32))
+    near = Neighbours(np.array([[2, 1, -1]], np.int32), np.array([[0.9, 0.5, 0.0]], np.float32))
+    borrowed, dual = factors.lent(near, np.array([True, True, False]))
+    np.testing.assert_allclose(borrowed, [[3.0, 4.0]])
+    np.testing.assert_allclose(dual, [[6.0, 8.0]])
+
+
+def test_items_without_events_have_zero_vectors(factors: Factors) -> None:
+    silent = [ITEMS - 3, ITEMS - 2, ITEMS - 1]
+    assert not factors.vectors[silent].any() and not factors.dual[silent].any()
+    assert factors.vectors[: ITEMS - 3].any(axis=1).all()
+    alone, beside, plain = factors.users(batch_of([(ITEMS - 1, 0)], [(2, 0), (ITEMS - 1, 0)], [(2, 0)]))
+    assert not alone.any(), "an item that nobody bought says nothing about who does"
+    np.testing.assert_allclose(beside, plain, atol=1e-6)
+
+
+def test_the_dual_solves_the_gram_matrix(shop: Dataset) -> None:
+    factors = make_factors(shop, dim=5, regularisation=0.3)
+    vectors = factors.vectors.astype(np.float64)
+    gram = vectors.T @ vectors + 0.3 * np.eye(5)
+    np.testing.assert_allclose(factors.dual @ gram, vectors, atol=1e-4)
+
+
+@pytest.mark.parametrize("weights", [KINDS, {"purchase": 1.0}])
+def test_without_events_there_are_no_factors(weights: dict[str, float]) -> None:
+    data = make_dataset([], ["a", "b"], weights)
+    assert Factors.fit(data.events, np.zeros(0, np.int64), 2, data.kind_weights, FactorConfig(), 0) is None
+
+
+def test_without_events_that_count_there_are_no_factors() -> None:
+    data = make_dataset([("u", "a", "view", START), ("v", "b", "view", START)], ["a", "b"], KINDS)
+    assert Factors.fit(data.events, np.arange(2), 2, data.kind_weights, FactorConfig(), 0) is None
+
+
+def test_no_width_means_no_factors(shop: Dataset) -> None:
+    positions = np.arange(len(shop.events))
+    config = FactorConfig(dim=0)
+    assert Factors.fit(shop.events, positions, ITEMS, shop.kind_weights, config, 0) is None
+
+
+def test_only_the_given_positions_are_known(shop: Dataset) -> None:
+    events, config = shop.events, FactorConfig(dim=4)
+    positions = np.flatnonzero(events.user < 20)
+    before = Factors.fit(events, positions, ITEMS, shop.kind_weights, config, 0)
+    other = replace(events, item=np.where(events.user < 20, events.item, 7).astype(np.int32))
+    after = Factors.fit(other, positions, ITEMS, shop.kind_weights, config, 0)
+    assert before is not None and after is not None
+    assert np.array_equal(before.vectors, after.vectors)
+
+
+def test_the_same_seed_gives_the_same_factors(shop: Dataset, factors: Factors) -> None:
+    again, other = make_factors(shop), make_factors(shop, seed=1)
+    for name in Factors.__dataclass_fields__:
+        assert np.array_equal(getattr(again, name), getattr(factors, name)), name
+    assert not np.array_equal(other.vectors, factors.vectors)
+
+
+def test_saved_factors_are_equal(tmp_path: Path, factors: Factors) -> None:
+    factors.save(tmp_path / "factors.safetensors")
+    loaded = Factors.load(tmp_path / "factors.safetensors")
+    for name in Factors.__dataclass_fields__:
+        before, after = getattr(factors, name), getattr(loaded, name)
+        assert np.array_equal(before, after) and before.dtype == after.dtype == np.float32, name
+    batch = batch_of(*random_histories(20, 20))
+    assert np.array_equal(loaded.users(batch), factors.users(batch))
+
+
+def test_people_with_disjoint_tastes_get_their_own_blocks_items_first() -> None:
+    """Items 0 to 9 are bought by one half of the people and items 10 to 19 by the other."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for user in range(60):
+        own = rng.permutation(10)[:6] + 10 * (user % 2)
+        rows += [(f"u{user}", f"i{item}", "purchase", START) for item in own]
+    data = make_dataset(rows, [f"i{n}" for n in range(20)])
+    factors = make_factors(data, dim=2)
+    found = factors.users(batch_of([(0, 0)], [(13, 0)], [(2, 0), (7, 0)]))
+    order = np.argsort(-(factors.vectors @ found.T), axis=0)[:10].T
+    first, second = list(range(10)), list(range(10, 20))
+    assert [sorted(row) for row in order.tolist()] == [first, second, first]
+
+
+def nearest(items: int, lists: dict[int, list[tuple[int, float]]]) -> Neighbours:
+    """Neighbours of some items as (row, cosine); the others have none."""
+    width = max(len(own) for own in lists.values())
+    ids, weights = np.full((items, width), -1, np.int32), np.zeros((items, width), np.float32)
+    for item, own in lists.items():
+        ids[item, : len(own)] = [row for row, _ in own]
+        weights[item, : len(own)] = [cosine for _, cosine in own]
+    return Neighbours(ids, weights)
+
+
+def test_lending_by_hand() -> None:
+    """Items 0, 1 and 4 have events; 2 reads like 0, 3 and 1, 3 like 2 alone and 5 like nothing."""
+    vectors = np.array([[1, 0], [0, 2], [0, 0], [0, 0], [4, 4], [0, 0]], np.float32)
+    dual = np.array([[0.5, 0], [0, 0.25], [0, 0], [0, 0], [1, 2], [0, 0]], np.float32)
+    before = Factors(vectors, dual, np.array([10.0], np.float32), np.array([1.0], np.float32))
+    near = nearest(
+        6, {0: [(4, 0.9), (2, 0.8)], 2: [(0, 0.9), (3, 0.8), (1, 0.7)], 3: [(2, 0.8)], 4: [(0, 0.9)]}
+    )
+    after = before.lend(near)
+    # Weights exp(9) and exp(7): item 3, itself without events, lends nothing.
+    share = 1 / (1 + np.exp(-2))
+    np.testing.assert_allclose(after.vectors[2], [share, 2 * (1 - share)], rtol=1e-5)
+    np.testing.assert_allclose(after.dual[2], [0.5 * share, 0.25 * (1 - share)], rtol=1e-5)
+    assert not after.vectors[[3, 5]].any() and not after.dual[[3, 5]].any(), "nobody to borrow from"
+    known = [0, 1, 4]
+    assert np.array_equal(after.vectors[known], vectors[known])
+    assert np.array_equal(after.dual[known], dual[known])
+    assert not before.vectors[2].any() and not before.dual[2].any(), "the lender keeps its own"
+    assert after.vectors.dtype == after.dual.dtype == np.float32
+    assert after.confidence is before.confidence and after.kind_weights is before.kind_weights
+
+
+def test_at_most_the_nearest_lenders_with_events_lend() -> None:
+    """Of the new item's fifty neighbours the first forty are by turns known and new, the others all known."""
+    assert LENDERS == 20
+    rows = np.arange(51)
+    known = (rows % 2 == 1) | (rows > 40)
+    vectors = np.where(known, rows, 0)[:, None].astype(np.float32) * np.array([[1, -2]], np.float32)
+    factors = Factors(vectors, 3 * vectors, np.ones(1, np.float32), np.ones(1, np.float32))
+    cosines = 0.9 - 0.01 * rows
+    after = factors.lend(nearest(51, {0: [(int(n), float(cosines[n])) for n in rows[1:]]}))
+    lenders = rows[1:40:2]
+    assert len(lenders) == LENDERS
+    mean = np.average(lenders, weights=np.exp(10 * cosines[lenders]))
+    np.testing.assert_allclose(after.vectors[0], [mean, -2 * mean], rtol=1e-5)
+    np.testing.assert_allclose(after.dual[0], [3 * mean, -6 * mean], rtol=1e-5)
+
+
+def test_a_click_on_a_lent_item_is_one_on_its_only_lender(factors: Factors) -> None:
+    new, lender = ITEMS - 1, 4
+    assert not factors.users(batch_of([(new, 1)])).any()
+    lent = factors.lend(nearest(ITEMS, {new: [(lender, 0.7)]}))
+    borrowed, own, with_more, plain = lent.users(
+        batch_of([(new, 1)], [(lender, 1)], [(9, 0), (new, 1)], [(9, 0)])
+    )
+    assert own.any()
+    np.testing.assert_allclose(borrowed, own, rtol=1e-5)
+    assert np.abs(with_more - plain).max() > 1e-3
+    assert borrowed @ lent.vectors[new] > 0
+
+
+def test_items_that_were_only_viewed_borrow_too_and_nobody_elses_history_changes(factors: Factors) -> None:
+    viewed = ITEMS - 3
+    lent = factors.lend(nearest(ITEMS, {viewed: [(1, 0.9), (2, 0.9)], 5: [(1, 0.9)]}))
+    np.testing.assert_allclose(
+        lent.vectors[viewed], factors.vectors[[1, 2]].mean(axis=0), rtol=1e-4, atol=1e-6
+    )
+    others = np.arange(ITEMS) != viewed
+    assert np.array_equal(lent.vectors[others], factors.vectors[others])
+    histories = batch_of(*([(i, k) for i, k in h if i != viewed] for h in random_histories(20, 20, seed=4)))
+    assert np.array_equal(lent.users(histories), factors.users(histories))

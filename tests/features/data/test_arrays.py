@@ -1,0 +1,86 @@
+"""Reading and making arrays in pieces, with room for later rows, gives what it gives without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from safetensors.numpy import save_file
+
+from features.data.arrays import empty_rows, load_arrays, row_by_row, whole_block
+
+
+@pytest.mark.parametrize("block", [1, 100, 1 << 22])
+def test_arrays_come_back_whole_however_they_are_read(
+    tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("features.data.arrays._BLOCK_BYTES", block)
+    rng = np.random.default_rng(0)
+    saved: dict[str, npt.NDArray[Any]] = {
+        "table": rng.normal(size=(37, 5)).astype(np.float32),
+        "line": np.arange(23, dtype=np.int64),
+        "mask": rng.random(9) < 0.5,
+        "cube": rng.integers(0, 9, (3, 4, 5)).astype(np.int16),
+        "nothing": np.zeros((0, 4), dtype=np.float32),
+        "narrow": np.zeros((4, 0), dtype=np.float32),
+        "number": np.array(2.5),
+    }
+    save_file(saved, tmp_path / "arrays.safetensors")
+    found = load_arrays(tmp_path / "arrays.safetensors")
+    assert found.keys() == saved.keys()
+    for name, array in saved.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(found[name], array)
+        assert found[name].flags.writeable
+
+
+def test_arrays_are_read_with_room_which_is_taken_over(tmp_path: Path) -> None:
+    table = np.arange(12, dtype=np.float32).reshape(4, 3)
+    save_file({"table": table}, tmp_path / "arrays.safetensors")
+    found = load_arrays(tmp_path / "arrays.safetensors", room=5)["table"]
+    np.testing.assert_array_equal(found, table)
+    block = whole_block(found, 5)
+    assert block.shape == (9, 3)
+    assert np.shares_memory(block, found)
+    np.testing.assert_array_equal(block[:4], table)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        np.ones((4, 3)),
+        empty_rows((4, 3), np.float64, 2),
+        empty_rows((4, 3), np.float64, 9),
+        empty_rows((5, 3), np.float64, 4)[1:],  # not from the beginning
+        empty_rows((4, 3), np.float64, 5).view(np.int64),
+        empty_rows((4, 6), np.float64, 5)[:, :3],
+    ],
+)
+def test_rows_without_just_that_room_are_copied(rows: npt.NDArray[Any]) -> None:
+    rows[:] = 7
+    block = whole_block(rows, 5)
+    assert block.shape == (9, 3)
+    assert block.dtype == rows.dtype
+    assert not np.shares_memory(block, rows)
+    np.testing.assert_array_equal(block[:4], rows)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9])
+@pytest.mark.parametrize("room", [0, 3])
+def test_rows_are_made_some_at_a_time(count: int, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("features.data.arrays._ROWS", 4)
+    rows = np.random.default_rng(count).normal(size=(count, 2)).astype(np.float32)
+    asked: list[int] = []
+
+    def work(part: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        asked.append(len(part))
+        return np.repeat(part, 2, axis=1)
+
+    made = row_by_row(work, rows, 4, room)
+    np.testing.assert_array_equal(made, np.repeat(rows, 2, axis=1))
+    assert sum(asked) == count
+    assert max(asked, default=0) <= 4
+    assert whole_block(made, room).shape == (count + room, 4)

@@ -1,0 +1,117 @@
+"""The Node example against a real server, installed as its README says."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from serving.state.contracts.user_state import NewEvent
+from serving.transport.api_keys import create_key
+from tests.faults.changing_bundle import ChangingBundle
+from tests.programs import node, npm
+from tests.serving.conftest import Servers
+
+ROOT = Path(__file__).parents[3]
+EXAMPLE = ROOT / "clients" / "node"
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the example with its packages."""
+    folder = tmp_path_factory.mktemp("node") / "client"
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("node_modules"))
+    command = [*npm(), "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_lock_file_names_no_registry_but_the_public_one() -> None:
+    packages = json.loads((EXAMPLE / "package-lock.json").read_text())["packages"]
+    resolved = [package["resolved"] for package in packages.values() if "resolved" in package]
+    assert all(url.startswith("https://registry.npmjs.org/") for url in resolved)
+    assert all("integrity" in package for name, package in packages.items() if name)
+
+
+def test_the_example_reads_lists_records_events_and_streams(
+    servers: Servers, tmp_path: Path, installed: Path
+) -> None:
+    key = create_key(tmp_path / "keys.json", "node", ["read", "events", "batch"])
+    server = servers.start(keys=str(tmp_path / "keys.json"))
+    events = [NewEvent(f"u{n}", f"i{n}", "purchase", 1, f"client:{n}") for n in range(1, 41)]
+    server.call(server.running.service._state.record(events))
+    environment = {**os.environ, "SHELFWISE_KEY": key, "SHELFWISE_PROTO_ROOT": str(ROOT)}
+    done = subprocess.run(
+        [node(), "example.js", server.address, "u7"],
+        cwd=installed,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "3 items from v1, DEGRADATION_NONE"
+    assert lines[1] == "1. i8 Item 8 (item_to_item)"
+    assert lines[4] == "4 new events, 0 rejected"
+    assert lines[-1] == "40 users"
+    assert "u5: i6, i0" in lines
+    with sqlite3.connect(tmp_path / "state.sqlite") as db:
+        rows = db.execute(
+            "SELECT kind, item_id, list_position, surface, device FROM events WHERE surface IS NOT NULL"
+        ).fetchall()
+    db.close()
+    assert ("click", "i8", 1, "home", "phone") in rows
+    assert sorted(row[2] for row in rows if row[0] == "impression") == [1, 2, 3]
+
+
+ITEMS = """
+import { Shelfwise } from './shelfwise.js';
+const shop = new Shelfwise(process.argv[1], { protoRoot: process.env.SHELFWISE_PROTO_ROOT });
+const before = await shop.getItem('i2');
+const after = await shop.updateItem('i2', { price: 0.5, in_stock: false, tags: ['a', 'b'], category: null });
+const batch = await shop.updateItems({ i3: { price: 7 }, nope: { price: 1 } });
+const third = await shop.getItem('i3');
+console.log(JSON.stringify([before, after, third, batch.updated_count, batch.rejects[0].reason]));
+shop.close();
+"""
+
+
+def test_items_are_read_and_changed(servers: Servers, installed: Path) -> None:
+    model = ChangingBundle()
+    server = servers.start(model, live=model)
+    done = subprocess.run(
+        [node(), "--input-type=module", "-e", ITEMS, server.address],
+        cwd=installed,
+        env={**os.environ, "SHELFWISE_PROTO_ROOT": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    item = {"title": "Item 2", "category": "HATS", "price": 2, "in_stock": True, "tags": ["sale", "new"]}
+    changed = {"title": "Item 2", "price": 0.5, "in_stock": False, "tags": ["a", "b"]}
+    third = {"title": "Item 3", "category": "SHOES", "price": 7, "in_stock": False, "tags": ["sale", "new"]}
+    assert json.loads(done.stdout) == [item, changed, third, 1, "ITEM_NOT_FOUND"]
+
+
+def test_failures_reach_the_caller(servers: Servers, tmp_path: Path, installed: Path) -> None:
+    create_key(tmp_path / "keys.json", "other", ["read"])
+    server = servers.start(keys=str(tmp_path / "keys.json"))
+    environment = {**os.environ, "SHELFWISE_KEY": "wrong", "SHELFWISE_PROTO_ROOT": str(ROOT)}
+    done = subprocess.run(
+        [node(), "example.js", server.address],
+        cwd=installed,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode != 0
+    assert "UNAUTHENTICATED" in done.stderr

@@ -1,0 +1,268 @@
+"""A model in a process of its own answers as it would here, and what becomes of both when one ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import grpc
+import numpy as np
+import pytest
+
+from conf.errors import InputError
+from features.data.dataset import Dataset
+from ranking.bundle.bundle import load_bundle
+from ranking.bundle.store import VERSIONS
+from ranking.catalogue.live_catalogue import ItemChange
+from ranking.live.updates import LiveItems
+from ranking.rerank.rules import Cap, Rules
+from ranking.types import History, Recommendation, Request
+from serving.core.call_context import Timeline
+from serving.core.errors import Problem
+from serving.model.execute_batch import run_jobs
+from serving.model.interfaces import LiveModel, Model, Neighbours, RecommendJob, SimilarJob
+from serving.model.process.client import ElsewhereItems
+from serving.model.process.starter import ModelStarter
+from tests.serving.conftest import until
+from tests.serving.model_stores import ROOM, publish_model, start_message
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset, bert: Path) -> Path:
+    return publish_model(tmp_path_factory.mktemp("elsewhere"), dataset, bert)
+
+
+@pytest.fixture
+def elsewhere(store: Path) -> Iterator[ElsewhereItems]:
+    items = ElsewhereItems(start_message(store))
+    ended = items.process.ended
+    yield items
+    if not ended.is_set():
+        os.kill(items.process.pid, signal.SIGKILL)
+    assert ended.wait(10)
+
+
+def asked(model: Model) -> list[RecommendJob | SimilarJob]:
+    rng = np.random.default_rng(0)
+    items = len(model.catalogue)
+    none = np.zeros(0, dtype=np.int32)
+    allowed = np.arange(items) % 3 > 0
+    jobs: list[RecommendJob | SimilarJob] = []
+    for number in range(9):
+        length = number % 4
+        history = History(
+            rng.integers(items, size=length).astype(np.int32),
+            np.zeros(length, dtype=np.int8),
+            np.arange(length, dtype=np.int64),
+        )
+        rules = Rules(caps=(Cap((np.arange(items) % 5).astype(np.int32), 2),)) if number == 5 else None
+        request = Request(
+            history, now=100, k=7, allowed=allowed if number % 2 else None, explain=number == 4, rules=rules
+        )
+        jobs.append(RecommendJob(model, request, "red boots" if number > 6 else "", search=number == 8))
+    jobs.append(SimilarJob(model, 3, 5, np.array([3], dtype=np.int32), allowed))
+    jobs.append(SimilarJob(model, "green shoes", 5, none, None))
+    return jobs
+
+
+def same(here: LiveModel, there: LiveModel) -> None:
+    for one, other in zip(run_jobs(asked(here.current)), run_jobs(asked(there.current)), strict=True):
+        if isinstance(one, Recommendation):
+            assert isinstance(other, Recommendation)
+            assert [i.row for i in other.items] == [i.row for i in one.items]
+            assert [i.source for i in other.items] == [i.source for i in one.items]
+            assert [i.reasons for i in other.items] == [i.reasons for i in one.items]
+            np.testing.assert_allclose(
+                [i.score for i in other.items], [i.score for i in one.items], atol=1e-5
+            )
+            assert other.degradation == one.degradation
+        else:
+            assert isinstance(one, Neighbours)
+            assert isinstance(other, Neighbours)
+            np.testing.assert_array_equal(other.rows, one.rows)
+
+
+def test_it_answers_as_here_before_and_after_items_change(store: Path, elsewhere: ElsewhereItems) -> None:
+    here = LiveItems(load_bundle(store, room=ROOM), ROOM)
+    model = elsewhere.current
+    assert (model.version, model.kinds, model.exclude_seen, model.data_end, model.text_dim, model.device) == (
+        here.current.version, here.current.kinds, False, 0, here.current.text_dim, "cpu",
+    )  # fmt: skip
+    same(here, elsewhere)
+    changes = [
+        ItemChange("n1", {"title": "violet boots", "brand": "Novum", "price": 1.0}),
+        ItemChange("i5", None),
+        ItemChange("i7", {"title": "a title of its own", "brand": "Novum"}),
+    ]
+    for live in (here, elsewhere):
+        live.apply(live.plan(changes))
+    catalogue = elsewhere.current.catalogue
+    assert list(catalogue.ids) == list(here.current.catalogue.ids)
+    assert catalogue.row("n1") == len(model.catalogue)
+    assert catalogue.is_hidden(catalogue.rows(["i5"])[0])
+    assert catalogue.text(catalogue.rows(["i7"])[0]).startswith("a title of its own")
+    same(here, elsewhere)
+
+
+def test_stages_are_noted_by_the_clock_of_this_process(elsewhere: ElsewhereItems) -> None:
+    timelines = [Timeline() for _ in range(5)]
+    jobs = [replace(job, timeline=t) for job, t in zip(asked(elsewhere.current), timelines, strict=False)]
+    before = time.perf_counter()
+    run_jobs(jobs)
+    after = time.perf_counter()
+    for timeline in timelines:
+        assert before < timeline.began < after
+        assert {"candidates", "user_encoding"} <= {stage.name for stage in timeline.stages}
+
+
+def test_only_its_loading_is_left_behind_by_others(store: Path) -> None:
+    elsewhere = ElsewhereItems(replace(start_message(store), background=True))
+    tasks = Path(f"/proc/{elsewhere.process.pid}/task")
+    names = {int(task.name): (task / "comm").read_text() for task in tasks.iterdir()}
+    workers = [task for task, name in names.items() if re.fullmatch(r"polars-\d+\n", name)]
+    assert workers
+    assert {os.sched_getscheduler(task) for task in workers} == {os.sched_getscheduler(0)}
+    assert {os.getpriority(os.PRIO_PROCESS, task) for task in workers} == {os.getpriority(os.PRIO_PROCESS, 0)}
+    assert isinstance(run_jobs(asked(elsewhere.current))[0], Recommendation)
+
+
+def test_a_job_at_fault_fails_and_the_process_goes_on(
+    store: Path, starter: ModelStarter, capfd: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = ElsewhereItems(start_message(store))
+    good, *_ = asked(elsewhere.current)
+    assert isinstance(good, RecommendJob)
+    bad = replace(good, request=replace(good.request, exclude=np.array(["x"])))
+    with pytest.raises(RuntimeError, match="Error"):
+        run_jobs([bad])
+    assert elsewhere.works
+    assert isinstance(run_jobs([good])[0], Recommendation)
+    assert "answer failed" in capfd.readouterr().err
+
+
+def test_a_version_that_cannot_be_used_is_said_as_here(store: Path, tmp_path: Path) -> None:
+    damaged = Path(shutil.copytree(store, tmp_path / "damaged"))
+    next((damaged / VERSIONS).glob("*/index.faiss")).write_bytes(b"no index")
+    with pytest.raises(InputError) as here:
+        load_bundle(damaged)
+    with pytest.raises(InputError) as there:
+        ElsewhereItems(start_message(damaged))
+    assert str(there.value) == str(here.value)
+
+
+def test_calls_are_told_to_come_again_when_the_process_has_ended(elsewhere: ElsewhereItems) -> None:
+    jobs = asked(elsewhere.current)
+    os.kill(elsewhere.process.pid, signal.SIGKILL)
+    for work in (lambda: run_jobs(jobs), lambda: elsewhere.plan([ItemChange("i1", None)])):
+        with pytest.raises(Problem) as caught:
+            work()
+        assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+        assert caught.value.reason == "MODEL_RESTARTING"
+        assert caught.value.retry_seconds
+    until(lambda: not elsewhere.works)
+
+
+class Sleeps:
+    """Work that takes some seconds in the process of the model, as far as it can tell."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.home = os.getpid()
+
+    def __getattr__(self, name: str) -> object:
+        """Take the time wherever it is looked into, but not where it is unpacked."""
+        if not name.startswith("__") and os.getpid() != self.home:
+            time.sleep(self.seconds)
+        raise AttributeError(name)
+
+    def __iter__(self) -> Iterator[ItemChange]:
+        """Take the time for items that change."""
+        time.sleep(self.seconds)
+        return iter([ItemChange("i1", None)])
+
+
+PATIENCE = 2.0
+"""Seconds."""
+
+
+def warm(store: Path) -> ElsewhereItems:
+    """A model that has made lists, and is not waited for very long."""
+    elsewhere = ElsewhereItems(start_message(store, timeout_seconds=PATIENCE))
+    run_jobs(asked(elsewhere.current))
+    return elsewhere
+
+
+def test_a_stopped_process_is_killed_though_it_is_asked_nothing(store: Path, starter: ModelStarter) -> None:
+    elsewhere = warm(store)
+    os.kill(elsewhere.process.pid, signal.SIGSTOP)
+    assert elsewhere.process.ended.wait(30)
+
+
+def test_a_stopped_process_is_killed_and_calls_are_told_to_come_again(
+    store: Path, starter: ModelStarter, caplog: pytest.LogCaptureFixture
+) -> None:
+    elsewhere = warm(store)
+    pid = elsewhere.process.pid
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(Problem) as caught:
+        run_jobs(asked(elsewhere.current))
+    assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.UNAVAILABLE, "MODEL_RESTARTING")
+    assert not elsewhere.works
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the model's process ({pid}) has sent no sign of life for 2 seconds and is killed"
+    ]
+
+
+def test_a_batch_that_does_not_end_is_found_though_the_process_beats(
+    store: Path, starter: ModelStarter, caplog: pytest.LogCaptureFixture
+) -> None:
+    elsewhere = warm(store)
+    with pytest.raises(Problem):
+        run_jobs([RecommendJob(elsewhere.current, cast(Request, Sleeps(600.0)))])
+    assert not elsewhere.works
+    assert "has not finished a batch of lists for 2 seconds" in caplog.text
+
+
+def test_changes_of_items_may_take_longer(store: Path, starter: ModelStarter) -> None:
+    elsewhere = warm(store)
+    plan = elsewhere.plan(cast(Sequence[ItemChange], Sleeps(3.0)))
+    elsewhere.apply(plan)
+    assert elsewhere.works
+    row = elsewhere.current.catalogue.rows(["i1"])[0]
+    assert elsewhere.current.catalogue.is_hidden(row)
+
+
+def test_a_process_that_no_signal_ends_keeps_nobody_waiting(
+    store: Path, starter: ModelStarter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that waits for a device in the kernel."""
+    elsewhere = warm(store)
+    kill = os.kill
+    monkeypatch.setattr("serving.model.process.client._END_SECONDS", 0.1)
+    kill(elsewhere.process.pid, signal.SIGSTOP)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.kill", lambda pid, number: None)
+        with pytest.raises(Problem, match="MODEL_RESTARTING"):
+            run_jobs(asked(elsewhere.current))
+    assert not elsewhere.works
+    kill(elsewhere.process.pid, signal.SIGKILL)
+
+
+def test_the_process_ends_with_the_last_who_may_ask_it(store: Path) -> None:
+    items = ElsewhereItems(start_message(store))
+    ended, state = items.process.ended, items.current
+    held = weakref.ref(items.process)
+    del items
+    run_jobs(asked(state))  # a request that began with it
+    assert not ended.is_set()
+    del state
+    assert held() is None
+    assert ended.wait(10)

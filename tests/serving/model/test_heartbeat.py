@@ -1,0 +1,94 @@
+"""When a model's process is taken to hang: counted in looks, of which the tests make as many as they like."""
+
+from __future__ import annotations
+
+import os
+import threading
+from multiprocessing import Pipe
+
+import pytest
+
+from serving.model.process.heartbeat import LOOKS, Pulse, beat, listen
+
+
+def warm() -> Pulse:
+    pulse = Pulse()
+    pulse.warm = True
+    return pulse
+
+
+def first_wrong(pulse: Pulse, looks: list[tuple[bool, int]]) -> tuple[int, str]:
+    """Return the number of the first look that finds something, from 1, and what; 0 if none does."""
+    for number, (beats, turn) in enumerate(looks, 1):
+        if wrong := pulse.look(beats, turn):
+            return number, wrong
+    return 0, ""
+
+
+def test_a_process_is_taken_to_hang_at_the_last_silent_look() -> None:
+    assert first_wrong(warm(), [(False, 0)] * 50) == (10, "has sent no sign of life")
+
+
+def test_one_beat_in_time_is_enough_for_ever() -> None:
+    assert first_wrong(warm(), ([(False, 0)] * (LOOKS - 1) + [(True, 0)]) * 50) == (0, "")
+
+
+def test_until_the_first_lists_everything_may_take_ten_times_longer() -> None:
+    assert first_wrong(Pulse(), [(False, 0)] * 500) == (100, "has sent no sign of life")
+    assert first_wrong(Pulse(), [(True, 7)] * 500) == (101, "has not finished a batch of lists")
+
+
+def test_a_batch_that_outlasts_the_beats_is_stuck() -> None:
+    # The first look finds the question; it must be the same at ten more.
+    assert first_wrong(warm(), [(True, 7)] * 50) == (11, "has not finished a batch of lists")
+
+
+def test_batches_that_end_are_not_stuck_however_many_follow_each_other() -> None:
+    always_one = [(True, 2 * (look // LOOKS) + 1) for look in range(500)]
+    assert first_wrong(warm(), always_one) == (0, "")
+
+
+def test_a_process_that_is_asked_nothing_is_not_stuck() -> None:
+    assert first_wrong(warm(), [(True, 8)] * 500) == (0, "")
+
+
+def test_silence_does_not_count_towards_a_stuck_batch() -> None:
+    """So a machine that gives neither of them time, or was suspended, has nobody killed."""
+    looks = [(True, 7)] * 6 + [(False, 7)] * (LOOKS - 1) + [(True, 7)] * 4
+    assert first_wrong(warm(), looks) == (0, "")
+
+
+def test_beats_that_gathered_are_one() -> None:
+    """As after a stop of the server with a question on its way, whose answer it has not read yet."""
+    here, there = Pipe(duplex=False)
+    pulse = warm()
+    with here:
+        with there:
+            for _ in range(LOOKS * 3):
+                there.send(4711)
+        assert listen(here, 60.0, pulse, lambda: 7) == ("", 4711)
+    assert first_wrong(pulse, [(True, 7)] * 50)[0] == 11  # none of the gathered beats has counted
+
+
+def test_beats_come_with_the_id_until_nobody_listens() -> None:
+    here, there = Pipe(duplex=False)
+    thread = threading.Thread(target=beat, args=(there, 0.1))
+    thread.start()
+    assert [here.recv(), here.recv(), here.recv()] == [os.getpid()] * 3
+    here.close()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 30.0])
+def test_the_end_of_a_process_is_no_hang(seconds: float) -> None:
+    here, there = Pipe(duplex=False)
+    there.close()
+    with here:
+        assert listen(here, seconds, warm(), lambda: 1) == ("", None)
+
+
+def test_silence_is_found_without_a_single_beat() -> None:
+    here, there = Pipe(duplex=False)
+    with here, there:
+        assert listen(here, 0.01, warm(), lambda: 0) == ("has sent no sign of life", None)

@@ -1,0 +1,99 @@
+"""Where models' processes come from."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import closing
+from multiprocessing import Pipe
+from pathlib import Path
+
+import pytest
+
+from features.data.dataset import Dataset
+from serving.model.process.client import ElsewhereItems
+from serving.model.process.starter import ModelStarter
+from tests.serving.conftest import children, until
+from tests.serving.model_stores import publish_model, start_message
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset, bert: Path) -> Path:
+    return publish_model(tmp_path_factory.mktemp("started"), dataset, bert)
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_models_come_from_one_process_that_is_started_once(store: Path, starter: ModelStarter) -> None:
+    first, second = ElsewhereItems(start_message(store)), ElsewhereItems(start_message(store))
+    assert parent(first.process.pid) == parent(second.process.pid) != os.getpid()
+    assert parent(parent(first.process.pid)) == os.getpid()
+    ended = first.process.ended
+    del first
+    assert ended.wait(10)
+    assert second.works
+
+
+def test_a_starter_that_was_killed_is_replaced_and_takes_no_model_along(
+    store: Path, starter: ModelStarter
+) -> None:
+    first = ElsewhereItems(start_message(store))
+    killed = parent(first.process.pid)
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: killed not in children(os.getpid()))
+    second = ElsewhereItems(start_message(store))
+    assert first.works
+    assert second.works
+    assert parent(second.process.pid) != killed
+
+
+def test_signals_to_all_processes_leave_it_there(store: Path, starter: ModelStarter) -> None:
+    first = ElsewhereItems(start_message(store))
+    os.kill(parent(first.process.pid), signal.SIGTERM)
+    os.kill(parent(first.process.pid), signal.SIGINT)
+    second = ElsewhereItems(start_message(store))
+    assert parent(first.process.pid) == parent(second.process.pid)
+
+
+def test_where_it_cannot_fork_every_model_has_a_process_of_its_own(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(ModelStarter(forks=False)) as starter:
+        monkeypatch.setattr("serving.model.process.client._STARTER", starter)
+        first, second = ElsewhereItems(start_message(store)), ElsewhereItems(start_message(store))
+        assert parent(first.process.pid) == parent(second.process.pid) == os.getpid()
+        assert first.process.pid != second.process.pid
+
+
+@pytest.mark.parametrize("sooner", [True, False])
+def test_a_process_that_ends_while_it_loads_is_an_error(
+    store: Path, monkeypatch: pytest.MonkeyPatch, sooner: bool
+) -> None:
+    before = set(children(os.getpid()))
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with closing(ModelStarter()) as starter:
+        monkeypatch.setattr("serving.model.process.client._STARTER", starter)
+        if sooner:  # one that has ended before it is asked for a second model
+            starter.start()
+            until(lambda: before.issuperset(children(os.getpid())))
+        with pytest.raises(RuntimeError, match="ended before its model was loaded"):
+            ElsewhereItems(start_message(store))
+
+
+def test_a_process_that_nobody_waits_for_ends_without_a_word(
+    starter: ModelStarter, capfd: pytest.CaptureFixture[str]
+) -> None:
+    alive, alive_there = Pipe(duplex=False)
+    lists, lists_there = Pipe()
+    changes, changes_there = Pipe()
+    lists.close()
+    changes.close()
+    starter.start(lists_there.fileno(), changes_there.fileno(), alive_there.fileno())
+    for connection in (lists_there, changes_there, alive_there):
+        connection.close()
+    assert alive.poll(60)
+    with pytest.raises(EOFError):
+        alive.recv()
+    assert capfd.readouterr().err == ""

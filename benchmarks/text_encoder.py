@@ -30,7 +30,7 @@ from conf.schema import PipelineConfig
 from encoders.factors.affinity import AFFINITY_FILE, Affinity
 from encoders.training.train import FROZEN_VECTORS, REPORT, TEXT_VECTORS, train_text_encoder
 from features.data.dataset import BoolArray, Dataset, FloatArray, load_dataset
-from features.data.pipeline_step import Stage, write_atomically
+from features.data.pipeline_step import Step, write_atomically
 from features.data.splits import Queries, Split, exclude_seen, make_split
 from features.prepare import prepare
 from ranking.baselines.items import FrozenText
@@ -67,7 +67,7 @@ def recalls(
 
 
 def line_of(
-    name: str, dataset: Dataset, split: Split, config: PipelineConfig, stage: Stage, file: str
+    name: str, dataset: Dataset, split: Split, config: PipelineConfig, stage: Step, file: str
 ) -> dict[str, Any]:
     """Measure finished vectors, and the affinity map where it was learnt on them."""
     vectors = np.load(stage.folder / file)

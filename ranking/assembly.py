@@ -16,7 +16,7 @@ from features.data.arrays import row_by_row
 from features.data.dataset import BoolArray, FloatArray, IntArray
 from features.data.statistics import Neighbours, Statistics
 from ranking.retrieval.index_choice import build_index
-from ranking.retrieval.searcher import Searches
+from ranking.retrieval.searcher import VectorSearcher
 
 SKETCH = 64
 """Width of the reduced text vectors that similarity features read."""
@@ -32,14 +32,14 @@ def unit(vectors: FloatArray) -> FloatArray:
 
 
 @dataclass(frozen=True)
-class Sketch:
+class PcaProjection:
     """The reduction of text vectors to the main directions of a catalogue."""
 
     mean: FloatArray  # [text dim]
     directions: FloatArray  # [text dim, at most 64], the widest first
 
     @classmethod
-    def fit(cls, text_vectors: FloatArray) -> Sketch:
+    def fit(cls, text_vectors: FloatArray) -> PcaProjection:
         """Find the directions in which a catalogue's texts differ most."""
         mean = text_vectors.mean(axis=0)
         covariance = np.zeros((len(mean), len(mean)))
@@ -69,7 +69,7 @@ class Sketch:
 
 def sketch(text_vectors: FloatArray) -> FloatArray:
     """Reduce text vectors to their own main directions, unit length, [items, at most 64]."""
-    return Sketch.fit(text_vectors).units(text_vectors)
+    return PcaProjection.fit(text_vectors).units(text_vectors)
 
 
 def text_neighbours(units: FloatArray, k: int, device: torch.device = CPU) -> Neighbours:
@@ -85,7 +85,7 @@ def text_neighbours(units: FloatArray, k: int, device: torch.device = CPU) -> Ne
     return Neighbours(ids.astype(np.int32), weights.astype(np.float32))
 
 
-def nearest_lenders(index: Searches, asking: FloatArray, lends: BoolArray) -> Neighbours:
+def nearest_lenders(index: VectorSearcher, asking: FloatArray, lends: BoolArray) -> Neighbours:
     """Return of whom items borrow factors, as `affinity.lenders` does, by an index over affinity vectors.
 
     Args:

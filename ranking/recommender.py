@@ -29,7 +29,7 @@ from ranking.rerank.rules import Pin, open_rows, pending, with_pins
 from ranking.rerank.slate import Place, arrange
 from ranking.retrieval.fusion import merge
 from ranking.retrieval.index_choice import build_index
-from ranking.retrieval.searcher import Searches
+from ranking.retrieval.searcher import VectorSearcher
 from ranking.retrieval.sources import CandidateSources, Limits, banned_keys, first_source
 from ranking.scoring.intent import fitting, with_intent
 from ranking.scoring.novelty import Novelty
@@ -69,7 +69,7 @@ class Recommender:
     def __init__(
         self,
         arrays: ItemArrays,
-        index: Searches,
+        index: VectorSearcher,
         text_vectors: FloatArray,
         config: CandidateConfig,
         click_kinds: npt.NDArray[np.bool_],
@@ -77,7 +77,7 @@ class Recommender:
         ranker: Ranker | None = None,
         factors: Factors | None = None,
         affinity: Affinity | None = None,
-        text_index: Searches | None = None,
+        text_index: VectorSearcher | None = None,
         sources: CandidateSources | None = None,
         hidden: BoolArray | None = None,
         words: LiveWords | None = None,

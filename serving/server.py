@@ -26,7 +26,7 @@ from serving.api.service import QUEUED, SERVICE_NAME, RecommendationService
 from serving.api.surfaces import Surfaces
 from serving.core.event_loop import run_event_loop
 from serving.core.garbage import look_rarely
-from serving.core.poller import Watch
+from serving.core.poller import Poller
 from serving.core.threads import list_threads
 from serving.model.host import ModelHost, Served
 from serving.model.interfaces import LiveModel, Model
@@ -43,8 +43,8 @@ from serving.state.health import StateHealth
 from serving.stores import Stores, open_stores
 from serving.transport import channel_options
 from serving.transport.api_keys import KeyRing
-from serving.transport.auth import Gate
-from serving.transport.call_interceptor import Envelope
+from serving.transport.auth import AuthInterceptor
+from serving.transport.call_interceptor import CallInterceptor
 from serving.transport.tls import server_credentials
 from serving.workers import worker_number
 
@@ -145,9 +145,9 @@ class RunningServer:
     metrics: Metrics
     _server: grpc.aio.Server
     _health: health_aio.HealthServicer
-    _envelope: Envelope
+    _envelope: CallInterceptor
     _host: ModelHost
-    _watches: tuple[Watch, ...]
+    _watches: tuple[Poller, ...]
     _stores: Stores
     _metrics_server: MetricsServer | None
     _tracing: Tracing | None
@@ -207,7 +207,7 @@ async def start(
     metrics, tracing = Metrics(), make_tracing(config.tracing, SERVICE_NAME)
     health = health_aio.HealthServicer()
     state_health = StateHealth(partial(_tell_of_state, health, metrics))
-    envelope = Envelope(SERVICE_NAME, config.limits, metrics, state_health.call_failed, tracing)
+    envelope = CallInterceptor(SERVICE_NAME, config.limits, metrics, state_health.call_failed, tracing)
     server = grpc.aio.server(
         interceptors=[_gate(config, console, metrics), envelope],
         maximum_concurrent_rpcs=_HARD_LIMIT * config.limits.max_concurrent,
@@ -346,7 +346,7 @@ def _check_privacy(config: ServeConfig, model: Model) -> None:
         )
 
 
-def _gate(config: ServeConfig, console: Console, metrics: Metrics) -> Gate:
+def _gate(config: ServeConfig, console: Console, metrics: Metrics) -> AuthInterceptor:
     """Return what checks callers; an open door to other machines is worth a warning."""
     keys = KeyRing(Path(config.keys)) if config.keys else None
     admin = keys is not None if config.admin is None else config.admin
@@ -357,7 +357,7 @@ def _gate(config: ServeConfig, console: Console, metrics: Metrics) -> Gate:
             soft_wrap=True,
             highlight=False,
         )
-    return Gate(keys, admin, lambda reason: metrics.refused.labels(reason).inc())
+    return AuthInterceptor(keys, admin, lambda reason: metrics.refused.labels(reason).inc())
 
 
 def _bind(server: grpc.aio.Server, config: ServeConfig) -> int:

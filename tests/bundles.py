@@ -10,10 +10,10 @@ from pathlib import Path
 from conf.encoders import Precision
 from conf.schema import IndexConfig
 from encoders.factors.co_purchase import Factors
-from encoders.text.compiled_text_encoder import FrozenTextEncoder
+from encoders.text.compiled_text_encoder import CompiledTextEncoder
 from encoders.text.text_encoder import TextEncoder
 from features.data.dataset import Dataset
-from ranking.assembly import Sketch
+from ranking.assembly import PcaProjection
 from ranking.bundle.bundle import Bundle, write_bundle
 from ranking.bundle.store import VERSIONS, current_version, publish_version
 from tests.synthetic import make_recommender, random_towers, read_json
@@ -38,13 +38,13 @@ def make_bundle(
         },
         dataset.catalogue,
         None,  # type: ignore[arg-type]
-        FrozenTextEncoder(encoder, Precision.fp32),
+        CompiledTextEncoder(encoder, Precision.fp32),
         None,  # type: ignore[arg-type]
     )  # fmt: skip
     texts = bundle.encode_items(dataset.catalogue.texts)
     towers = random_towers(texts.shape[1], len(texts), len(dataset.kinds)) if trained else None
     recommender = make_recommender(dataset, texts, towers=towers, factors=factors)
-    return replace(bundle, recommender=recommender, sketch=Sketch.fit(texts))
+    return replace(bundle, recommender=recommender, sketch=PcaProjection.fit(texts))
 
 
 def publish_bundle(store: Path, bundle: Bundle, encoder_folder: Path) -> str:

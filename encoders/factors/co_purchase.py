@@ -17,7 +17,7 @@ from scipy import sparse
 
 from conf.schema import FactorConfig
 from encoders.factors.als import fit_als
-from encoders.factors.user_factors import fold_in
+from encoders.factors.user_factors import solve_user_factors
 from features.data.arrays import load_arrays
 from features.data.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
 from features.data.histories import HistoryBatch
@@ -136,7 +136,7 @@ class Factors:
 
         """
         users = np.empty((len(batch), self.vectors.shape[1]), dtype=np.float32)
-        fold_in(
+        solve_user_factors(
             batch.items,
             batch.kinds,
             batch.offsets,

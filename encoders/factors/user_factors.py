@@ -159,7 +159,7 @@ def _solve(
 
 
 @compiled(*_FAST)
-def fold_in(
+def solve_user_factors(
     items: IntArray,
     kinds: npt.NDArray[np.int8],
     offsets: LongArray,

@@ -8,7 +8,7 @@ import numpy as np
 from rich.progress import Progress
 
 from conf.encoders import Precision
-from encoders.text.compiled_text_encoder import FrozenTextEncoder
+from encoders.text.compiled_text_encoder import CompiledTextEncoder
 from encoders.text.text_encoder import TextEncoder
 from encoders.text.tokens import TokenArray
 from features.data.dataset import FloatArray, IntArray, LongArray
@@ -49,7 +49,7 @@ class CatalogueVectors:
         wanted[ids] = True
         missing = np.flatnonzero(wanted & ~self._made)
         if len(missing):
-            frozen = FrozenTextEncoder(self._encoder, self._precision)
+            frozen = CompiledTextEncoder(self._encoder, self._precision)
             tokens = self.tokens.select(self._first[missing])
             with self._bar() as bar:
                 task = bar.add_task("embedding the catalogue", total=len(missing))

@@ -99,7 +99,7 @@ def batches(lengths: LongArray, budget: int) -> Iterator[tuple[int, int]]:
         start, padding = place, 0.0
 
 
-class FrozenTextEncoder(TextEncoder):
+class CompiledTextEncoder(TextEncoder):
     """Texts to unit vectors, for as long as the weights stay as they are; shares those it does not pack."""
 
     def __init__(self, encoder: TextEncoder, precision: Precision) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from conf.encoders import Precision
-from encoders.text.compiled_text_encoder import Advance, FrozenTextEncoder
+from encoders.text.compiled_text_encoder import Advance, CompiledTextEncoder
 from encoders.text.text_encoder import TextEncoder
 from features.data.dataset import FloatArray
 
@@ -28,4 +28,4 @@ def embed_texts(
         float32 [texts, dim], in the order given.
 
     """
-    return FrozenTextEncoder(encoder, precision).embed(texts, prefix, advance)
+    return CompiledTextEncoder(encoder, precision).embed(texts, prefix, advance)

@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from conf.encoders import Precision
-from encoders.text.compiled_text_encoder import FrozenTextEncoder, native_bf16
+from encoders.text.compiled_text_encoder import CompiledTextEncoder, native_bf16
 from encoders.text.text_encoder import TextEncoder
 from encoders.text.tokens import TokenArray
 from features.data.pipeline_step import write_atomically
@@ -169,7 +169,7 @@ def _ids(encoder: TextEncoder) -> np.ndarray[tuple[int, int], np.dtype[np.int32]
 def _embedding(encoder: TextEncoder) -> dict[str, Callable[[], object]]:
     """Return by precision what embeds a batch."""
     tokens = TokenArray.of(_ids(encoder).tolist())
-    frozen = {p: FrozenTextEncoder(encoder, p) for p in (Precision.fp32, Precision.bf16)}
+    frozen = {p: CompiledTextEncoder(encoder, p) for p in (Precision.fp32, Precision.bf16)}
     return {p.value: lambda one=one: one.embed_tokens(tokens) for p, one in frozen.items()}  # type: ignore[misc]
 
 

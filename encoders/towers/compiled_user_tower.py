@@ -34,7 +34,7 @@ _FAST = ("contract", "reassoc", "nsz")
 """Liberties with the order of sums, which is still one and the same for every history."""
 
 
-class FrozenUserEncoder(NamedTuple):
+class CompiledUserTower(NamedTuple):
     """Weights; matrices are [inputs, outputs], each with its biases [outputs]."""
 
     position: FloatArray
@@ -59,7 +59,7 @@ class FrozenUserEncoder(NamedTuple):
     down_bias: FloatArray
 
     @classmethod
-    def of(cls, encoder: UserEncoder) -> FrozenUserEncoder:
+    def of(cls, encoder: UserEncoder) -> CompiledUserTower:
         """Lay out the weights of a tower of one layer."""
         if len(encoder.blocks) != 1:
             raise ValueError("only the last layer can be worked out for the newest position alone")
@@ -227,7 +227,7 @@ def _encode(
     down_bias: FloatArray,
     vectors: FloatArray,
 ) -> None:
-    """Write the states after the newest events [histories, dim]; the rest as in `FrozenUserEncoder`."""
+    """Write the states after the newest events [histories, dim]; the rest as in `CompiledUserTower`."""
     histories, dim = vectors.shape
     longest, size = len(position), min(TILE, histories)
     normed = np.empty((size, longest, dim), dtype=np.float32)

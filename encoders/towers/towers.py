@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from conf.encoders import UserEncoderConfig
-from encoders.towers.compiled_user_tower import FrozenUserEncoder
+from encoders.towers.compiled_user_tower import CompiledUserTower
 from encoders.towers.item_tower import ItemTower
 from encoders.towers.sequences import SequenceBatch, windows
 from encoders.towers.user_tower import UserEncoder
@@ -45,7 +45,7 @@ class Towers(nn.Module):
     ) -> None:
         """Build both towers."""
         super().__init__()
-        self._frozen: FrozenUserEncoder | None = None
+        self._frozen: CompiledUserTower | None = None
         self.shape: dict[str, Any] = {
             "text_dim": text_dim,
             "items": items,
@@ -116,7 +116,7 @@ class Towers(nn.Module):
         device = self.item_tower.seen.device
         if len(self.user_encoder.blocks) == 1 and (device.type == "cpu" or len(batch) < MANY):
             if self._frozen is None:
-                self._frozen = FrozenUserEncoder.of(self.user_encoder)
+                self._frozen = CompiledUserTower.of(self.user_encoder)
             return self._frozen.newest(batch, item_vectors)
         # The width is the tower's own, not the batch's longest: arithmetic does not depend on the neighbours.
         seen = windows(batch, self.max_length)

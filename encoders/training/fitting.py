@@ -346,6 +346,6 @@ def running_average(module: nn.Module, steps: float) -> RunningAverage:
     return RunningAverage(module, 1.0 - 1.0 / max(steps, 1.0)).requires_grad_(False)
 
 
-def forget(checkpoints: Path) -> None:
+def delete_checkpoints(checkpoints: Path) -> None:
     """Remove the checkpoints of a finished run."""
     shutil.rmtree(checkpoints, ignore_errors=True)

@@ -18,7 +18,7 @@ from encoders.contexts import ContextBatch, ContextSampler, ContextTables
 from encoders.device import upload
 from encoders.factors.affinity import context_loss
 from encoders.memory import free_memory
-from encoders.text.compiled_text_encoder import FrozenTextEncoder
+from encoders.text.compiled_text_encoder import CompiledTextEncoder
 from encoders.text.item_texts import ItemTexts
 from encoders.text.precision import Precisions
 from encoders.text.text_encoder import TextEncoder
@@ -279,7 +279,7 @@ class StageOne(pl.LightningModule):
         """
         _, first, inverse = np.unique(self.sampler.text_ids[rows], return_index=True, return_inverse=True)
         tokens = self.texts.whole.select(dealt(rows[first]))
-        own = FrozenTextEncoder(self.encoder, self.precision.embedding).embed_tokens(tokens)
+        own = CompiledTextEncoder(self.encoder, self.precision.embedding).embed_tokens(tokens)
         vectors: FloatArray = collected(upload(own, self.device), len(first)).cpu().numpy()
         return vectors[inverse]
 

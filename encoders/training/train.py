@@ -25,11 +25,11 @@ from encoders.text.text_encoder import TextEncoder, load_text_encoder
 from encoders.text.trainable import choose_trainable, merge_adapters
 from encoders.towers.sequences import passes_per_epoch
 from encoders.towers.towers import Towers
-from encoders.training.fitting import MONITORED, Fit, fit, forget
+from encoders.training.fitting import MONITORED, Fit, delete_checkpoints, fit
 from encoders.training.stage_one import VALIDATION_ITEMS, StageOne
 from encoders.training.stage_two import StageTwo
 from features.data.dataset import BoolArray, Dataset, FloatArray, LongArray, load_dataset
-from features.data.pipeline_step import Stage, fingerprint, link_tree
+from features.data.pipeline_step import Step, fingerprint, link_tree
 from features.data.splits import Split, exclude_seen, make_split, ragged_ranges
 from features.text.item_text import TextTemplate, render_parts
 
@@ -88,23 +88,23 @@ def trainable(split: Split | None, dataset: Dataset) -> bool:
     )
 
 
-def encoder_stage(config: PipelineConfig, dataset: Dataset) -> Stage:
+def encoder_stage(config: PipelineConfig, dataset: Dataset) -> Step:
     """Return the stage whose folder holds this step's outputs."""
     inputs = fingerprint(
         dataset.info["content_hash"], dataset.info["event_weights"], dataset.info["text_fields"], config.seed,
         config.split, config.text_encoder, config.user_encoder,
         config.evaluation.exclude_seen, config.evaluation.target_events,
     )  # fmt: skip
-    return Stage(Path(config.work_dir) / ENCODER_FOLDER, inputs)
+    return Step(Path(config.work_dir) / ENCODER_FOLDER, inputs)
 
 
-def text_stage(config: PipelineConfig, dataset: Dataset) -> Stage:
+def text_stage(config: PipelineConfig, dataset: Dataset) -> Step:
     """Return the stage of the text encoder and its vectors, which runs with other towers may share."""
     inputs = fingerprint(
         dataset.info["content_hash"], dataset.info["event_weights"], dataset.info["text_fields"], config.seed,
         config.split, config.text_encoder, config.evaluation.target_events,
     )  # fmt: skip
-    return Stage(Path(config.work_dir) / TEXT_FOLDER, inputs)
+    return Step(Path(config.work_dir) / TEXT_FOLDER, inputs)
 
 
 def try_split(config: PipelineConfig, dataset: Dataset) -> Split | None:
@@ -202,7 +202,7 @@ def train_towers(
 
 def train_text_encoder(
     config: PipelineConfig, dataset: Dataset, split: Split | None, learn: bool, console: Console
-) -> Stage:
+) -> Step:
     """Fine-tune the text encoder and embed the catalogue, unless that is done, here or in `reuse`.
 
     Args:
@@ -249,7 +249,7 @@ def train_text_encoder(
             affinity.save(stage.folder / AFFINITY_FILE)
     (stage.folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
     stage.complete()
-    forget(checkpoints)
+    delete_checkpoints(checkpoints)
     return stage
 
 
@@ -332,7 +332,7 @@ def train_encoder(config: PipelineConfig, console: Console) -> Path:
     (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
     stage.complete()
     for run in runs.values():
-        forget(run)
+        delete_checkpoints(run)
     console.print(_summary(report))
     return folder
 

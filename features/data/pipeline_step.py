@@ -69,7 +69,7 @@ def link_tree(source: Path, target: Path, *leave_out: str) -> None:
     shutil.copytree(source, target, ignore=ignore, copy_function=_link, dirs_exist_ok=True)
 
 
-class Stage:
+class Step:
     """A folder of outputs and the fingerprint of the inputs they were made from."""
 
     def __init__(self, folder: Path, inputs: str) -> None:
@@ -97,7 +97,7 @@ class Stage:
         """
         for pattern in reuse:
             for other in [pattern] if Path(pattern).is_dir() else sorted(glob.glob(pattern)):
-                donor = Stage(Path(other) / self.folder.name, self.inputs)
+                donor = Step(Path(other) / self.folder.name, self.inputs)
                 if donor.folder.resolve() != self.folder.resolve() and donor.is_current():
                     self.reopen()
                     link_tree(donor.folder, self.folder)

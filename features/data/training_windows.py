@@ -47,7 +47,7 @@ class RankerWindow:
         return met
 
 
-def everything(dataset: Dataset) -> Cut:
+def full_history_cut(dataset: Dataset) -> Cut:
     """Return the cut behind the last event."""
     return Cut(dataset.events.offsets[1:], int(dataset.events.time.max(initial=0)))
 
@@ -55,7 +55,7 @@ def everything(dataset: Dataset) -> Cut:
 def refit_cut(dataset: Dataset, split: Split, refit: Refit) -> Cut | None:
     """Return up to where the published models are to learn, or None where they stay as they were chosen."""
     if refit is Refit.everything:
-        return everything(dataset)
+        return full_history_cut(dataset)
     # Published tables under leave-one-out compare models that have not learned from the validation event.
     if refit is Refit.before_test and split.kind is SplitKind.global_time:
         return Cut(split.state_end, split.state_time)

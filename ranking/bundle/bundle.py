@@ -19,7 +19,7 @@ from conf.schema import CandidateConfig
 from encoders.device import CPU
 from encoders.factors.affinity import AFFINITY_FILE, Affinity
 from encoders.factors.co_purchase import FACTORS_FILE, Factors
-from encoders.text.compiled_text_encoder import FrozenTextEncoder
+from encoders.text.compiled_text_encoder import CompiledTextEncoder
 from encoders.text.precision import serving_precision
 from encoders.text.text_encoder import load_text_encoder
 from encoders.towers.towers import TOWERS_FILE, Towers
@@ -27,14 +27,14 @@ from features.data.arrays import load_arrays
 from features.data.dataset import Catalogue, FloatArray
 from features.data.statistics import Neighbours, Statistics
 from features.text.item_text import TextTemplate
-from ranking.assembly import Sketch, item_arrays
+from ranking.assembly import PcaProjection, item_arrays
 from ranking.bundle.catalogue_file import CATALOG
 from ranking.bundle.indexes import INDEX, index_config, read_indexes, write_indexes
-from ranking.bundle.manifest import Described
+from ranking.bundle.manifest import ManifestView
 from ranking.bundle.store import MANIFEST, VERSIONS, current_version, verify
 from ranking.recommender import Recommender
 from ranking.retrieval.index_choice import CatalogueIndex, load_index
-from ranking.retrieval.sources import CandidateSources, Kept
+from ranking.retrieval.sources import CandidateSources, SourceIndexes
 from ranking.scoring.novelty import Novelty
 from ranking.scoring.ranker import RANKER_FILE, Ranker
 from ranking.words.live_words import LiveWords
@@ -54,15 +54,15 @@ HISTORIES = "histories.parquet"
 
 
 @dataclass(frozen=True)
-class Bundle(Described):
+class Bundle(ManifestView):
     """One loaded version."""
 
     version: str
     manifest: dict[str, Any]
     catalogue: Catalogue
     recommender: Recommender
-    text_encoder: FrozenTextEncoder
-    sketch: Sketch
+    text_encoder: CompiledTextEncoder
+    sketch: PcaProjection
     """Reduces the text vectors of later items as those of the catalogue were reduced."""
     lender_index: CatalogueIndex | None = None
     """Over the affinity vectors: of whom later items borrow factors; None where looking at all is quick."""
@@ -173,7 +173,7 @@ def load_bundle(
             raise InputError(
                 f"{folder / name}: {count} rows, the manifest says {manifest['counts']['items']} items"
             )
-    reduce = Sketch.fit(text_vectors)
+    reduce = PcaProjection.fit(text_vectors)
     units = reduce.units(text_vectors, room)
     goes_with = None if affinity is None else affinity.units(text_vectors, room)
     arrays = item_arrays(
@@ -182,7 +182,7 @@ def load_bundle(
     clicks = np.array(manifest["click_kinds"], dtype=np.bool_)
     lends = affinity is not None and factors is not None
     others = read_indexes(folder, arrays, None if towers is None else text_vectors, lends, device, room)
-    kept = Kept.of(arrays, others.factor, others.new, device, room)
+    kept = SourceIndexes.of(arrays, others.factor, others.new, device, room)
     sources = CandidateSources(index, arrays, config, kept)
     recommender = Recommender(
         arrays, index, text_vectors, config, clicks, towers, ranker, factors, affinity, others.text, sources,
@@ -196,7 +196,7 @@ def load_bundle(
     for parameter in encoder.parameters():  # mapped by transformers: a file cut short would end the process
         parameter.data = parameter.data.clone()
     precision = serving_precision(manifest["precision"], device)
-    encoder = FrozenTextEncoder(encoder.to(device), precision)
+    encoder = CompiledTextEncoder(encoder.to(device), precision)
     return Bundle(version, manifest, catalogue, recommender, encoder, reduce, others.lender, device)
 
 

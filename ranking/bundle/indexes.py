@@ -35,7 +35,7 @@ class OtherIndexes:
     factor: CatalogueIndex | None
     """Over the co-purchase factors."""
     new: CatalogueIndex | None
-    """See `ranking.retrieval.sources.Kept.of`."""
+    """See `ranking.retrieval.sources.SourceIndexes.of`."""
     lender: CatalogueIndex | None
     """Over the affinity vectors."""
 

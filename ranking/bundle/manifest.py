@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-class Described:
+class ManifestView:
     """Has a manifest, and reads it."""
 
     manifest: dict[str, Any]

@@ -76,7 +76,7 @@ Change = ItemChange | Declaration
 
 
 @dataclass(frozen=True)
-class ItemPlan:
+class PreparedItemChanges:
     """What some changes come to."""
 
     upserts: list[LiveItem]
@@ -288,7 +288,7 @@ class LiveCatalogue:
             rows.append(row)
         return rows
 
-    def after(self, plan: ItemPlan) -> LiveCatalogue:
+    def after(self, plan: PreparedItemChanges) -> LiveCatalogue:
         """Return the state after planned changes."""
         rows = self.places(plan.upserts)
         hidden = np.zeros(max([self.size, *(row + 1 for row in rows)]), dtype=np.bool_)

@@ -18,7 +18,7 @@ from features.data.dataset import BoolArray, Dataset, Events, LongArray
 from features.data.histories import histories_of
 from features.data.splits import Queries
 from ranking.baselines.lists import prefix_positions
-from ranking.evaluation.list_providers import Answer, Lister
+from ranking.evaluation.list_providers import Answer, ListProvider
 from ranking.evaluation.metrics import ValueArray, means
 from ranking.evaluation.significance import bootstrap_intervals
 from ranking.evaluation.slices import restrict_targets
@@ -42,7 +42,7 @@ class ColdPart:
     answers: dict[str, Answer] = field(default_factory=dict)
     """System -> its lists from the cold catalogue alone; filled by `ask`."""
 
-    def ask(self, system: str, lister: Lister) -> None:
+    def ask(self, system: str, lister: ListProvider) -> None:
         """Ask a system for lists of cold items."""
         self.answers[system] = lister(self.queries, self.allowed)
 

@@ -27,7 +27,7 @@ from features.data.splits import Queries, Split
 from ranking.baselines.lists import prefix_positions
 from ranking.baselines.registry import Baseline, BaselineInputs, fit_ends, make_baselines
 from ranking.evaluation.cold_items import ColdPart, cold_parts, cold_summary
-from ranking.evaluation.list_providers import DEPTH, Answer, Lister, baseline_lister, system_lister
+from ranking.evaluation.list_providers import DEPTH, Answer, ListProvider, baseline_lister, system_lister
 from ranking.evaluation.metrics import (
     catalogue_coverage,
     intra_list_diversity,
@@ -66,7 +66,7 @@ class _Window:
     cold: list[ColdPart]
     answers: dict[str, Answer] = field(default_factory=dict)
 
-    def ask(self, name: str, lister: Lister) -> None:
+    def ask(self, name: str, lister: ListProvider) -> None:
         """Ask for lists from the whole catalogue, then for lists of cold items alone."""
         self.answers[name] = lister(self.queries, None)
         for part in self.cold:

@@ -35,7 +35,7 @@ class Answer:
     """What each stage brought, per query; empty for a baseline."""
 
 
-Lister = Callable[[Queries, BoolArray | None], Answer]
+ListProvider = Callable[[Queries, BoolArray | None], Answer]
 """Asks for lists from the whole catalogue (None) or from some of its items."""
 
 
@@ -47,7 +47,7 @@ def _deep(array: npt.NDArray[np.generic], fill: float) -> npt.NDArray[np.generic
     return deep
 
 
-def system_lister(system: System, ks: Sequence[int]) -> Lister:
+def system_lister(system: System, ks: Sequence[int]) -> ListProvider:
     """Ask a system block by block; candidates are measured and dropped, lists are kept."""
 
     def ask(queries: Queries, allowed: BoolArray | None) -> Answer:
@@ -74,7 +74,9 @@ def system_lister(system: System, ks: Sequence[int]) -> Lister:
     return ask
 
 
-def baseline_lister(baseline: Baseline, dataset: Dataset, ks: Sequence[int], exclude_seen: bool) -> Lister:
+def baseline_lister(
+    baseline: Baseline, dataset: Dataset, ks: Sequence[int], exclude_seen: bool
+) -> ListProvider:
     """Ask a fitted baseline."""
 
     def ask(queries: Queries, allowed: BoolArray | None) -> Answer:

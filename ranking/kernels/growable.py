@@ -13,7 +13,7 @@ from features.data.dataset import IntArray, LongArray
 Number = TypeVar("Number", bound=np.generic)
 
 
-class Growing(Generic[Number]):
+class GrowableArray(Generic[Number]):
     """Rows in one block of memory that later rows are appended to.
 
     Memory for the later rows is reserved, not used: the operating system provides it when a row is written. A

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from features.data.dataset import BoolArray, FloatArray, IntArray
 from features.kernels.compiled import compiled
-from ranking.kernels.growable import Growing
+from ranking.kernels.growable import GrowableArray
 
 Scores = npt.NDArray[np.float64]
 
@@ -27,7 +27,7 @@ class PopularityOrder:
             room: how many rows may be added.
 
         """
-        self._order = Growing(order, room)
+        self._order = GrowableArray(order, room)
         self._size = len(order)
         self._scores: Scores = np.zeros(len(order) + room, dtype=np.float64)
         self._scores[: len(order)] = popularity

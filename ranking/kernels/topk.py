@@ -70,7 +70,7 @@ def places(rows: IntArray) -> LongArray:
     return packed
 
 
-class Giving(NamedTuple):
+class NeighbourWeights(NamedTuple):
     """Events of histories, and which rows each of them gives how much weight to."""
 
     items: IntArray
@@ -88,7 +88,7 @@ class Giving(NamedTuple):
 
 
 @compiled()
-def _given(giving: Giving, mask: LongArray, masks: Bytes) -> tuple[LongArray, FloatArray]:
+def _given(giving: NeighbourWeights, mask: LongArray, masks: Bytes) -> tuple[LongArray, FloatArray]:
     """Return what events give: rows packed with their places, and weights, both [queries, places]."""
     items, offsets, recent, scale, ids, weights = giving
     wide, events = ids.shape[1], 0
@@ -177,7 +177,7 @@ def best_products(
 
 
 def best_sums(
-    giving: Giving, k: int, mask: LongArray, masks: Bytes, banned: LongArray, catalogue: int
+    giving: NeighbourWeights, k: int, mask: LongArray, masks: Bytes, banned: LongArray, catalogue: int
 ) -> IntArray:
     """Add up what the newest events of histories give to rows; return the rows with the largest sums.
 

@@ -18,9 +18,9 @@ from features.candidates.features import ItemArrays
 from features.data import schema
 from features.data.dataset import BoolArray, Catalogue, FloatArray, IntArray
 from features.data.statistics import Neighbours, Statistics, attribute_codes
-from ranking.assembly import Sketch, near_recent, unit
+from ranking.assembly import PcaProjection, near_recent, unit
 from ranking.catalogue.live_catalogue import LiveItem
-from ranking.kernels.growable import Growing
+from ranking.kernels.growable import GrowableArray
 
 _NOT_OF_ITEMS = {"now", "demand_keys", "demand_totals", "demand_calendar"}
 """Statistics without a row per item. The keys of demand grow with the row, so later rows change none."""
@@ -31,18 +31,18 @@ class LiveStatistics:
 
     def __init__(self, base: Statistics, room: int) -> None:
         """Reserve room for later items."""
-        self._columns: dict[str, Growing[Any]] = {}
+        self._columns: dict[str, GrowableArray[Any]] = {}
         self._fresh: dict[str, Any] = {}
         for field in fields(base):
             if field.name not in _NOT_OF_ITEMS:
                 values = getattr(base, field.name)
-                self._columns[field.name] = Growing(values, room)
+                self._columns[field.name] = GrowableArray(values, room)
                 self._fresh[field.name] = _fresh_row(field.name, values, base)
         self._base = replace(base, **{name: column.view(0) for name, column in self._columns.items()})
         # What describes the whole catalogue as of a day is kept too, so that no state works it out anew.
         unsold = base.demand.unsold()
         self._unsold = unsold.present[0], unsold.eve[0]
-        self._demand = Growing(base.demand.present, room), Growing(base.demand.eve, room)
+        self._demand = GrowableArray(base.demand.present, room), GrowableArray(base.demand.eve, room)
 
     def view(self, size: int) -> Statistics:
         """Return the statistics of the first rows."""
@@ -134,17 +134,17 @@ class LiveArrays:
         room: int,
     ) -> None:
         """Take over a bundle's arrays, which need room for later items or are copied."""
-        self._text = Growing(text_vectors, room)
-        self._item = Growing(arrays.item_vectors, room)
-        self._item_units = Growing(arrays.item_units, room)
-        self._text_units = Growing(arrays.text_units, room)
+        self._text = GrowableArray(text_vectors, room)
+        self._item = GrowableArray(arrays.item_vectors, room)
+        self._item_units = GrowableArray(arrays.item_units, room)
+        self._text_units = GrowableArray(arrays.text_units, room)
         self._affinity = affinity
-        self._affinity_units = Growing(arrays.affinity_units, room)
-        self._near_ids = Growing(arrays.text_near.ids, room)
-        self._near_weights = Growing(arrays.text_near.weights, room)
-        self._near_recent = Growing(arrays.text_near_recent, room)
-        self._factors = Growing(arrays.factor_vectors, room)
-        self._dual = Growing(arrays.factor_vectors if factors is None else factors.dual, room)
+        self._affinity_units = GrowableArray(arrays.affinity_units, room)
+        self._near_ids = GrowableArray(arrays.text_near.ids, room)
+        self._near_weights = GrowableArray(arrays.text_near.weights, room)
+        self._near_recent = GrowableArray(arrays.text_near_recent, room)
+        self._factors = GrowableArray(arrays.factor_vectors, room)
+        self._dual = GrowableArray(arrays.factor_vectors if factors is None else factors.dual, room)
         # Without the loaded arrays, so that they can be let go.
         none = {"vectors": self._factors.view(0), "dual": self._dual.view(0)}
         self._solver = None if factors is None else replace(factors, **none)
@@ -183,7 +183,12 @@ class LiveArrays:
         )
 
     def put_texts(
-        self, rows: IntArray, text_vectors: FloatArray, sketch: Sketch, towers: Towers | None, base_size: int
+        self,
+        rows: IntArray,
+        text_vectors: FloatArray,
+        sketch: PcaProjection,
+        towers: Towers | None,
+        base_size: int,
     ) -> None:
         """Write what follows from new texts; items of the bundle keep what was learnt about their ids.
 

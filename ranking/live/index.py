@@ -14,7 +14,7 @@ import numpy as np
 
 from features.data.dataset import BoolArray, FloatArray, IntArray
 from ranking.retrieval.faiss_index import VectorIndex, best_places
-from ranking.retrieval.searcher import Searches
+from ranking.retrieval.searcher import VectorSearcher
 from ranking.retrieval.subset_index import SubsetIndex
 
 _SPARE = 32
@@ -22,7 +22,7 @@ _SPARE = 32
 
 
 @dataclass(frozen=True)
-class LiveIndex(Searches):
+class LiveIndex(VectorSearcher):
     """One state of the index."""
 
     base: VectorIndex | SubsetIndex

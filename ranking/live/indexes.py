@@ -23,7 +23,7 @@ from ranking.retrieval.added_index import AddedIndex
 from ranking.retrieval.device_index import DeviceIndex, DeviceState
 from ranking.retrieval.faiss_index import VectorIndex
 from ranking.retrieval.index_choice import CatalogueIndex
-from ranking.retrieval.searcher import Searches
+from ranking.retrieval.searcher import VectorSearcher
 from ranking.retrieval.sources import new_vectors
 from ranking.retrieval.subset_index import SubsetIndex
 
@@ -115,26 +115,26 @@ class LiveSearches:
         self._moved_factors = factors[self._moved]
         self._moved_new = new[self._moved]
 
-    def items(self, catalogue: LiveCatalogue) -> Searches:
+    def items(self, catalogue: LiveCatalogue) -> VectorSearcher:
         """Return the index over item vectors."""
         vectors = self._arrays.view(catalogue.size).item_vectors
         return self._live(self._index, self._moved_vectors[0], vectors, catalogue)
 
-    def texts(self, catalogue: LiveCatalogue) -> Searches | None:
+    def texts(self, catalogue: LiveCatalogue) -> VectorSearcher | None:
         """Return the index over text vectors; None where the items are compared by these anyway."""
         if self._text_index is self._index or not isinstance(self._text_index, CatalogueIndex):
             return None
         vectors = self._arrays.text_vectors(catalogue.size)
         return self._live(self._text_index, self._moved_vectors[1], vectors, catalogue)
 
-    def factors(self, catalogue: LiveCatalogue) -> Searches | None:
+    def factors(self, catalogue: LiveCatalogue) -> VectorSearcher | None:
         """Return the index over co-purchase factors; None where there are none."""
         if not isinstance(self._factor_index, CatalogueIndex):
             return None
         vectors = self._arrays.view(catalogue.size).factor_vectors
         return self._live(self._factor_index, self._moved_factors, vectors, catalogue)
 
-    def new(self, catalogue: LiveCatalogue) -> Searches:
+    def new(self, catalogue: LiveCatalogue) -> VectorSearcher:
         """Return the index over items of which little is known."""
         known = self._events.well_known(catalogue.size)
         if not self._lends.any():  # as in `new_rows`: where all are new, nothing stands out
@@ -153,7 +153,7 @@ class LiveSearches:
             later_hidden=index.later_hidden | known[index.later_rows],
         )
 
-    def added(self, catalogue: LiveCatalogue) -> Searches | None:
+    def added(self, catalogue: LiveCatalogue) -> VectorSearcher | None:
         """Return the index over items that came after the bundle and are not well known; None without any."""
         hidden = self._events.well_known(catalogue.size)
         if catalogue.hidden is not None:
@@ -169,7 +169,7 @@ class LiveSearches:
 
     def _live(
         self, base: CatalogueIndex, moved: FloatArray, vectors: FloatArray, catalogue: LiveCatalogue
-    ) -> Searches:
+    ) -> VectorSearcher:
         if isinstance(base, DeviceIndex):
             return base.state(catalogue.size, self._shown_of(catalogue))
         return self._beside(base, moved, vectors, catalogue)
@@ -205,7 +205,7 @@ class LiveSearches:
         )
 
 
-def _put(rows: IntArray, *kept: tuple[Searches | None, FloatArray]) -> None:
+def _put(rows: IntArray, *kept: tuple[VectorSearcher | None, FloatArray]) -> None:
     """Write vectors [items, dim] of rows to the indexes on a GPU among these, each once."""
     done: list[DeviceIndex] = []
     for index, vectors in kept:

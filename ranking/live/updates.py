@@ -24,9 +24,9 @@ from ranking.catalogue.live_catalogue import (
     Change,
     Declaration,
     ItemChange,
-    ItemPlan,
     LiveCatalogue,
     LiveItem,
+    PreparedItemChanges,
 )
 from ranking.kernels.popularity_order import PopularityOrder
 from ranking.live.arrays import AttributeCodes, LiveArrays, log_prices
@@ -36,7 +36,7 @@ from ranking.live.recorded_events import Counted, RecordedEvent
 from ranking.live.snapshot import LiveVersion, NewestRecommender
 from ranking.live.text_cache import KnownTexts
 from ranking.recommender import Recommender
-from ranking.retrieval.sources import CandidateSources, Kept, popularity
+from ranking.retrieval.sources import CandidateSources, SourceIndexes, popularity
 from ranking.words.item_words import ItemReader, ItemWords
 from ranking.words.live_words import LiveWords
 from ranking.words.word_index import WordIndex
@@ -85,7 +85,7 @@ class LiveItems:
         self.works = True
         """Whether it can make lists."""
 
-    def plan(self, changes: Sequence[Change]) -> ItemPlan:
+    def plan(self, changes: Sequence[Change]) -> PreparedItemChanges:
         """Work out what changes come to against the current state; the last one of an item counts.
 
         All that takes time is done here, so that lists can be made meanwhile. Any thread may call it, but not
@@ -116,11 +116,11 @@ class LiveItems:
         words = self._read(upserts)
         if not encode:
             none = np.zeros((0, 0), dtype=np.float32)
-            return ItemPlan(upserts, deletes, encode, none, words=words, declared=declared)
+            return PreparedItemChanges(upserts, deletes, encode, none, words=words, declared=declared)
         before = {item_id: change.encoded for item_id, change in last.items()}
         vectors, fresh = self._texts.encoded([upserts[position] for position in encode], before)
         lenders = self._searches.lenders(vectors, catalogue.size)
-        return ItemPlan(upserts, deletes, encode, vectors, lenders, words, fresh, declared)
+        return PreparedItemChanges(upserts, deletes, encode, vectors, lenders, words, fresh, declared)
 
     def _contents(
         self, changes: Iterable[ItemChange], columns: Mapping[str, pl.DataType]
@@ -153,7 +153,7 @@ class LiveItems:
         texts.update(zip(rendered, render_rows(rows, template), strict=True))
         return values, texts
 
-    def apply(self, plan: ItemPlan) -> LiveVersion:
+    def apply(self, plan: PreparedItemChanges) -> LiveVersion:
         """Make the planned changes; for the thread that runs the model, and before another plan is made.
 
         Args:
@@ -216,7 +216,7 @@ class LiveItems:
     def _recommender(self, catalogue: LiveCatalogue) -> Recommender:
         arrays = self._arrays.view(catalogue.size)
         index = self._searches.items(catalogue)
-        kept = Kept(
+        kept = SourceIndexes(
             self._popular.shown(catalogue.size, catalogue.hidden),
             self._searches.new(catalogue),
             self._searches.factors(catalogue),

@@ -27,9 +27,9 @@ from encoders.training.train import (
 )
 from features.data import schema
 from features.data.dataset import Dataset, load_dataset
-from features.data.pipeline_step import Stage, fingerprint, plain
+from features.data.pipeline_step import Step, fingerprint, plain
 from features.data.splits import Split, exclude_seen
-from features.data.training_windows import Cut, everything
+from features.data.training_windows import Cut, full_history_cut
 from features.text.item_text import TextTemplate
 from ranking.bundle.bundle import HISTORIES, write_bundle
 from ranking.bundle.store import current_version, publish_version
@@ -54,16 +54,16 @@ def git_sha() -> str | None:
     return done.stdout.strip() or None if done.returncode == 0 else None
 
 
-def publish_stage(config: PipelineConfig, dataset: Dataset, refitted: bool) -> Stage:
+def publish_stage(config: PipelineConfig, dataset: Dataset, refitted: bool) -> Step:
     """Return the stage that says which inputs the current version was made from."""
     made_from = (refit_stage if refitted else ranker_stage)(config, dataset).inputs
-    return Stage(Path(config.work_dir) / "publish", fingerprint(made_from, config.rerank))
+    return Step(Path(config.work_dir) / "publish", fingerprint(made_from, config.rerank))
 
 
 def known_cut(config: PipelineConfig, dataset: Dataset, split: Split | None) -> Cut:
     """Return what a bundle may count: what is before the test window, or all where all is learned."""
     if split is None or config.refit is Refit.everything:
-        return everything(dataset)
+        return full_history_cut(dataset)
     return Cut(split.state_end, split.state_time)
 
 

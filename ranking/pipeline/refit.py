@@ -20,7 +20,7 @@ from conf.schema import PipelineConfig
 from encoders.device import resolve_device
 from encoders.factors.affinity import AFFINITY_FILE, Affinity
 from encoders.towers.towers import TOWERS_FILE, Towers
-from encoders.training.fitting import forget
+from encoders.training.fitting import delete_checkpoints
 from encoders.training.train import (  # fmt: skip
     ENCODER_FOLDER,
     REPORT,
@@ -32,7 +32,7 @@ from encoders.training.train import (  # fmt: skip
     try_split,
 )
 from features.data.dataset import Dataset, load_dataset
-from features.data.pipeline_step import Stage, fingerprint
+from features.data.pipeline_step import Step, fingerprint
 from features.data.splits import Split
 from features.data.training_windows import Cut, refit_cut
 from ranking.scoring.ranker import RANKER_FILE, Ranker
@@ -57,10 +57,10 @@ def wanted_cut(config: PipelineConfig, dataset: Dataset, split: Split | None) ->
     return refit_cut(dataset, split, config.refit)
 
 
-def refit_stage(config: PipelineConfig, dataset: Dataset) -> Stage:
+def refit_stage(config: PipelineConfig, dataset: Dataset) -> Step:
     """Return the stage whose folder holds this step's outputs."""
     inputs = fingerprint(ranker_stage(config, dataset).inputs, config.refit)
-    return Stage(Path(config.work_dir) / REFIT_FOLDER, inputs)
+    return Step(Path(config.work_dir) / REFIT_FOLDER, inputs)
 
 
 def refit(config: PipelineConfig, console: Console) -> Path | None:
@@ -111,7 +111,7 @@ def refit(config: PipelineConfig, console: Console) -> Path | None:
         ranker.save(stage.folder)
     stage.complete()
     for run in runs.values():
-        forget(run)
+        delete_checkpoints(run)
     console.print(
         f"refit: towers, affinity and ranking head trained up to {np.datetime64(cut.time, 's')}, "
         f"{time.perf_counter() - started:.1f} s"

@@ -25,7 +25,7 @@ from encoders.training.train import (  # fmt: skip
 from features.adapters import source_files
 from features.data import schema
 from features.data.dataset import load_dataset
-from features.data.pipeline_step import Stage, fingerprint, write_atomically
+from features.data.pipeline_step import Step, fingerprint, write_atomically
 from features.data.splits import exclude_seen
 from features.data.training_windows import Cut
 from features.prepare import DATASET_FOLDER, prepare
@@ -129,7 +129,7 @@ def _prepare(config: PipelineConfig, console: Console) -> None:
     """Run prepare unless the same files were prepared with the same settings."""
     files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source_files(config.data)]
     inputs = fingerprint(config.data, config.privacy, config.seed, files, version("shelfwise"))
-    stage = Stage(Path(config.work_dir) / DATASET_FOLDER, inputs)
+    stage = Step(Path(config.work_dir) / DATASET_FOLDER, inputs)
     if stage.finished("prepare", config.reuse, console) and (stage.folder / schema.DATASET_FILE).is_file():
         return
     prepare(config, console)

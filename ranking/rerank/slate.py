@@ -36,7 +36,7 @@ class Arranged:
     """The list is too short, and candidates were left out for a cap: others may be found."""
 
 
-class _Room:
+class _CapTracker:
     """What caps still allow: a candidate is open until a value of it is used up."""
 
     def __init__(self, rows: IntArray, rules: Rules, taken: IntArray) -> None:
@@ -87,7 +87,7 @@ def arrange(
     at = {int(row): place for place, row in enumerate(rows.tolist())}
     pins = {pin.position: at[pin.row] for pin in rules.pins}
     taken = np.concatenate([rules.shown, np.array([pin.row for pin in rules.pins], dtype=np.int32)])
-    room = _Room(rows, rules, taken)
+    room = _CapTracker(rows, rules, taken)
     free = np.ones(len(rows), dtype=np.bool_)
     free[list(pins.values())] = False
     score = boosted(scores, rows, rules.boosts)

@@ -12,11 +12,11 @@ import numpy as np
 
 from features.data.dataset import BoolArray, FloatArray, IntArray
 from ranking.retrieval.faiss_index import best_places
-from ranking.retrieval.searcher import Searches
+from ranking.retrieval.searcher import VectorSearcher
 
 
 @dataclass(frozen=True)
-class AddedIndex(Searches):
+class AddedIndex(VectorSearcher):
     """Searches the rows behind a bundle's."""
 
     first: int

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from features.data.dataset import BoolArray, FloatArray, IntArray, LongArray
 from ranking.retrieval.faiss_masks import Selected, selected
-from ranking.retrieval.searcher import QueryGroup, Searches
+from ranking.retrieval.searcher import QueryGroup, VectorSearcher
 
 BYTES: Final = 6
 """Of device memory per number of a vector: it lies there in half and in single precision."""
@@ -86,7 +86,7 @@ class _Bars:
         return scores
 
 
-class DeviceIndex(Searches):
+class DeviceIndex(VectorSearcher):
     """Inner-product search over row-aligned vectors on a device; rows can be overwritten and appended.
 
     Threads may search at the same time. A row is written while no search is under way, or shows in it.
@@ -161,13 +161,13 @@ class DeviceIndex(Searches):
     def search(
         self, queries: FloatArray, k: int, allowed: BoolArray | None = None
     ) -> tuple[IntArray, FloatArray]:
-        """Return the best rows and their scores, each [queries, k]; see `Searches`."""
+        """Return the best rows and their scores, each [queries, k]; see `VectorSearcher`."""
         return self.state(self.size).search(queries, k, allowed)
 
     def search_groups(
         self, queries: FloatArray, groups: Sequence[QueryGroup]
     ) -> list[tuple[IntArray, FloatArray]]:
-        """Return what `search` returns for each group; see `Searches`."""
+        """Return what `search` returns for each group; see `VectorSearcher`."""
         return self.state(self.size).search_groups(queries, groups)
 
     def find(
@@ -293,7 +293,7 @@ class DeviceIndex(Searches):
 
 
 @dataclass(frozen=True)
-class DeviceState(Searches):
+class DeviceState(VectorSearcher):
     """An index as of one state of a catalogue."""
 
     index: DeviceIndex
@@ -305,7 +305,7 @@ class DeviceState(Searches):
     def search(
         self, queries: FloatArray, k: int, allowed: BoolArray | None = None
     ) -> tuple[IntArray, FloatArray]:
-        """Return the best rows and their scores, each [queries, k]; see `Searches`."""
+        """Return the best rows and their scores, each [queries, k]; see `VectorSearcher`."""
         return self.index.find(queries, k, [allowed], np.zeros(len(queries), dtype=np.int64), self)
 
     def search_groups(

@@ -20,7 +20,7 @@ from encoders.device import CPU
 from features.data.dataset import BoolArray, FloatArray, IntArray, LongArray
 from ranking.kernels.topk import best_products
 from ranking.retrieval.faiss_masks import Selected, selected
-from ranking.retrieval.searcher import Searches
+from ranking.retrieval.searcher import VectorSearcher
 
 _FAISS: Any = faiss  # its stubs describe the C++ constructors, not the Python ones
 LOG = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def default_factory(items: int, width: int) -> str:
     return f"IVF{lists},SQ8" if width % 2 else f"IVF{lists},PQ{width // 2}x4fs"
 
 
-class VectorIndex(Searches):
+class VectorIndex(VectorSearcher):
     """Inner-product search over row-aligned vectors.
 
     Search parameters (`nprobe`, the filter) are passed per call; a search never changes the index.
@@ -279,7 +279,7 @@ def _nothing(queries: int, k: int) -> tuple[IntArray, FloatArray]:
 
 
 def _padded(rows: LongArray, scores: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
-    """Return what FAISS has found in the way of `Searches`, [queries, k]."""
+    """Return what FAISS has found in the way of `VectorSearcher`, [queries, k]."""
     found, best = _nothing(len(rows), k)
     found[:, : rows.shape[1]] = rows
     best[:, : rows.shape[1]] = np.where(rows >= 0, scores, -np.inf)

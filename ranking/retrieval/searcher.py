@@ -21,7 +21,7 @@ class QueryGroup:
     """[items] mask; None allows all."""
 
 
-class Searches(Protocol):
+class VectorSearcher(Protocol):
     """Whatever finds the rows with the largest inner products."""
 
     def search(

@@ -17,12 +17,12 @@ from features.data.dataset import BoolArray, FloatArray, IntArray, LongArray
 from features.data.histories import HistoryBatch
 from features.data.statistics import Neighbours
 from features.kernels.compiled import compiled
-from ranking.kernels.topk import Giving, best_sums
+from ranking.kernels.topk import NeighbourWeights, best_sums
 from ranking.retrieval.device_index import DeviceIndex
 from ranking.retrieval.faiss_index import VectorIndex
 from ranking.retrieval.faiss_masks import selected
 from ranking.retrieval.index_choice import CatalogueIndex, build_index, device_index
-from ranking.retrieval.searcher import QueryGroup, Searches
+from ranking.retrieval.searcher import QueryGroup, VectorSearcher
 from ranking.retrieval.subset_index import SubsetIndex
 
 PER_EVENT = 1e-3
@@ -131,27 +131,27 @@ def new_rows(count: FloatArray) -> IntArray:
 
 
 @dataclass(frozen=True)
-class Kept:
+class SourceIndexes:
     """What the sources keep beside the arrays; nothing of it finds a row that must not appear."""
 
     by_popularity: IntArray
     """Rows to propose as popular, best first."""
-    new_index: Searches
+    new_index: VectorSearcher
     """Index over the vectors of items without events, see `new_vectors`."""
-    factor_index: Searches | None
+    factor_index: VectorSearcher | None
     """Index over the co-purchase factors; None where there are none."""
-    added_index: Searches | None = None
+    added_index: VectorSearcher | None = None
     """Index over `new_vectors` of items that came after the bundle, until they are well known."""
 
     @classmethod
     def of(
         cls,
         arrays: ItemArrays,
-        factor_index: Searches | None = None,
+        factor_index: VectorSearcher | None = None,
         new_index: CatalogueIndex | None = None,
         device: torch.device = CPU,
         room: int = 0,
-    ) -> Kept:
+    ) -> SourceIndexes:
         """Work everything out for a catalogue of which every row may appear.
 
         Args:
@@ -195,10 +195,10 @@ class CandidateSources:
 
     def __init__(
         self,
-        index: Searches,
+        index: VectorSearcher,
         arrays: ItemArrays,
         config: CandidateConfig,
-        kept: Kept | None = None,
+        kept: SourceIndexes | None = None,
     ) -> None:
         """Prepare the sources.
 
@@ -212,7 +212,7 @@ class CandidateSources:
         self.index = index
         self.arrays = arrays
         self.config = config
-        kept = kept or Kept.of(arrays)
+        kept = kept or SourceIndexes.of(arrays)
         self.by_popularity = kept.by_popularity
         self.new_index = kept.new_index
         self.factor_index = kept.factor_index
@@ -269,7 +269,9 @@ class CandidateSources:
 
     def _given(self, batch: HistoryBatch, near: Neighbours, quota: int, limits: Limits) -> IntArray:
         """Return the strongest neighbours of the histories' newest items, [queries, quota] padded with -1."""
-        giving = Giving(batch.items, batch.offsets, self.config.recent_items, 1.0, near.ids, near.weights)
+        giving = NeighbourWeights(
+            batch.items, batch.offsets, self.config.recent_items, 1.0, near.ids, near.weights
+        )
         return best_sums(giving, quota, *limits.bits, limits.banned, self.items)
 
     def _own(self, batch: HistoryBatch, quota: int, limits: Limits) -> IntArray:
@@ -278,11 +280,11 @@ class CandidateSources:
         events = len(batch.items)
         itself, weights = batch.items[:, None], np.ones((events, 1), dtype=np.float32)
         places = np.arange(events, dtype=np.int32)
-        giving = Giving(places, batch.offsets, events, 50.0, itself, weights)
+        giving = NeighbourWeights(places, batch.offsets, events, 50.0, itself, weights)
         return best_sums(giving, quota, *limits.bits, limits.banned, self.items)
 
     def nearest(
-        self, index: Searches, vectors: FloatArray, quota: int, limits: Limits
+        self, index: VectorSearcher, vectors: FloatArray, quota: int, limits: Limits
     ) -> tuple[IntArray, FloatArray]:
         """Ask an index; a zero vector asks it nothing.
 

@@ -6,10 +6,10 @@ import numpy as np
 
 from features.data.dataset import BoolArray, FloatArray, IntArray
 from ranking.retrieval.faiss_index import VectorIndex
-from ranking.retrieval.searcher import Searches
+from ranking.retrieval.searcher import VectorSearcher
 
 
-class SubsetIndex(Searches):
+class SubsetIndex(VectorSearcher):
     """Searches a catalogue of which only some rows are ever found."""
 
     def __init__(self, base: VectorIndex, rows: IntArray, items: int) -> None:

@@ -25,7 +25,7 @@ _FAST = ("contract", "reassoc", "nsz", "nnan")
 """Liberties with the order of sums, which is still one and the same for every candidate."""
 
 
-class FrozenRanker(NamedTuple):
+class CompiledRanker(NamedTuple):
     """Weights; layers' widths are filled up with zeros to multiples of four, so that no loop has a rest."""
 
     knots: FloatArray
@@ -52,7 +52,7 @@ class FrozenRanker(NamedTuple):
         hidden: Sequence[tuple[FloatArray, FloatArray]],
         heads: tuple[FloatArray, FloatArray],
         direct: FloatArray,
-    ) -> FrozenRanker:
+    ) -> CompiledRanker:
         """Lay out weights and biases as torch has them.
 
         Args:
@@ -169,7 +169,7 @@ def _forward(
     biases: FloatArray,
     logits: FloatArray,
 ) -> None:
-    """Write the logits [rows, 3] of features [rows, features]; the rest as in `FrozenRanker`."""
+    """Write the logits [rows, 3] of features [rows, features]; the rest as in `CompiledRanker`."""
     rows, columns = features.shape
     values = np.zeros((columns, TILE), dtype=np.float32)
     inputs = np.zeros((sizes[0], TILE), dtype=np.float32)

@@ -12,7 +12,7 @@ from scipy.special import expit
 from torch import Tensor, nn
 
 from features.data.dataset import FloatArray
-from ranking.scoring.compiled_ranker import FrozenRanker
+from ranking.scoring.compiled_ranker import CompiledRanker
 
 RANKER_FILE = "ranker.safetensors"
 RANKER_CONFIG = "ranker.json"
@@ -77,7 +77,7 @@ class Ranker(nn.Module):
         """
         super().__init__()
         self.conditional = conditional
-        self._frozen: FrozenRanker | None = None
+        self._frozen: CompiledRanker | None = None
         self.features = list(features)
         self.hidden = list(hidden)
         self.scale = QuantileScale(len(features))
@@ -116,12 +116,12 @@ class Ranker(nn.Module):
             found[..., 0] = found.max(axis=-1)
         return found
 
-    def frozen(self) -> FrozenRanker:
+    def frozen(self) -> CompiledRanker:
         """Return the present weights in the form that is applied to candidates outside of training."""
         weights = {name: tensor.numpy(force=True) for name, tensor in self.state_dict().items()}
         linear = [f"trunk.{place}" for place, m in enumerate(self.trunk) if isinstance(m, nn.Linear)]
         hidden = [(weights[f"{name}.weight"], weights[f"{name}.bias"]) for name in linear]
-        return FrozenRanker.of(
+        return CompiledRanker.of(
             weights["scale.knots"], weights["shift"], weights["width"],
             hidden, (weights["heads.weight"], weights["heads.bias"]), weights["direct.weight"],
         )  # fmt: skip

@@ -11,10 +11,10 @@ from rich.console import Console
 
 from conf.schema import PipelineConfig
 from encoders.towers.towers import Towers
-from encoders.training.fitting import forget
+from encoders.training.fitting import delete_checkpoints
 from encoders.training.train import train_towers
 from features.data.dataset import Dataset, LongArray
-from features.data.pipeline_step import Stage, fingerprint
+from features.data.pipeline_step import Step, fingerprint
 from features.data.splits import Split
 from features.data.training_windows import refit_cut
 
@@ -51,8 +51,8 @@ def ids_only_towers(
         exclude_seen, config.evaluation.target_events,
     )  # fmt: skip
 
-    def towers(folder: str, inputs: str, end: LongArray, validate: bool, epochs: int) -> Stage:
-        stage = Stage(Path(config.work_dir) / folder, inputs)
+    def towers(folder: str, inputs: str, end: LongArray, validate: bool, epochs: int) -> Step:
+        stage = Step(Path(config.work_dir) / folder, inputs)
         if not stage.is_current():
             stage.reopen()
             console.print(f"training {folder}: the user tower without text")
@@ -65,7 +65,7 @@ def ids_only_towers(
             trained.save(stage.folder)
             (stage.folder / EPOCHS).write_text(json.dumps(fitted.epochs))
             stage.complete()
-            forget(checkpoints)
+            delete_checkpoints(checkpoints)
         return stage
 
     chosen = towers(FOLDER, inputs, split.train_end, True, settings.epochs)

@@ -16,7 +16,7 @@ from encoders.device import resolve_device
 from encoders.factors.affinity import AFFINITY_FILE, Affinity, lenders
 from encoders.factors.co_purchase import LENDERS, Factors
 from encoders.towers.towers import Towers
-from encoders.training.fitting import Fit, fit, forget
+from encoders.training.fitting import Fit, delete_checkpoints, fit
 from encoders.training.train import (  # fmt: skip
     ENCODER_FOLDER,
     RANKER_TOWERS,
@@ -30,14 +30,14 @@ from encoders.training.train import (  # fmt: skip
 from features.candidates.features import feature_names
 from features.data import schema
 from features.data.dataset import BoolArray, Dataset, FloatArray, LongArray, load_dataset
-from features.data.pipeline_step import Stage, fingerprint
+from features.data.pipeline_step import Step, fingerprint
 from features.data.splits import Queries, Split, exclude_seen, ragged_ranges
 from features.data.statistics import Neighbours, item_statistics
 from features.data.training_windows import Cut, ranker_windows
 from ranking.assembly import item_arrays, nearest_lenders, sketch, text_neighbours
 from ranking.recommender import Recommender
 from ranking.retrieval.index_choice import build_index, device_index
-from ranking.retrieval.sources import CandidateSources, Kept
+from ranking.retrieval.sources import CandidateSources, SourceIndexes
 from ranking.scoring.ranker import Ranker
 from ranking.training.examples import Examples, collect, ndcg_of_scores, stack
 from ranking.training.ranker_module import RankerModule, calibrate, probability_quality, raw_logits
@@ -95,14 +95,14 @@ def build_recommender(
     )
     index = build_index(arrays.item_vectors, config.index, device)
     text_index = index if towers is None else build_index(text_vectors, device=device)
-    kept = Kept.of(arrays, new_index=units_index, device=device)
+    kept = SourceIndexes.of(arrays, new_index=units_index, device=device)
     return Recommender(
         arrays, index, text_vectors, config.candidates, click_kinds(dataset.kinds), towers, ranker, factors,
         affinity, text_index, CandidateSources(index, arrays, config.candidates, kept), kinds=dataset.kinds,
     )  # fmt: skip
 
 
-def ranker_stage(config: PipelineConfig, dataset: Dataset) -> Stage:
+def ranker_stage(config: PipelineConfig, dataset: Dataset) -> Step:
     """Return the stage whose folder holds this step's outputs."""
     inputs = fingerprint(
         encoder_stage(config, dataset).inputs,
@@ -111,7 +111,7 @@ def ranker_stage(config: PipelineConfig, dataset: Dataset) -> Stage:
         config.factors,
         config.index,
     )
-    return Stage(Path(config.work_dir) / RANKER_FOLDER, inputs)
+    return Step(Path(config.work_dir) / RANKER_FOLDER, inputs)
 
 
 def held_out_users(queries: Queries, rng: np.random.Generator) -> Queries:
@@ -244,7 +244,7 @@ def train_ranker(config: PipelineConfig, console: Console) -> Path:
             "probabilities": probability_quality(ranker, valid),
         }
         ranker.save(stage.folder)
-        forget(checkpoints)
+        delete_checkpoints(checkpoints)
     report["seconds"] = round(time.perf_counter() - started, 1)
     (stage.folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
     stage.complete()

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from features.data.dataset import BoolArray, FloatArray, IntArray
-from ranking.retrieval.searcher import Searches
+from ranking.retrieval.searcher import VectorSearcher
 from ranking.words.live_words import Heard, LiveWords
 
 WORDS_WEIGHT: Final = 1.0
@@ -70,7 +70,7 @@ class TextMatch:
     """Compares what is asked for with the items of one state of a catalogue."""
 
     vectors: FloatArray  # [items, text dim] unit text vectors
-    index: Searches
+    index: VectorSearcher
     """Over the vectors."""
     words: LiveWords | None
     popularity: FloatArray

@@ -10,7 +10,7 @@ from typing import Final
 from features.data import schema
 from ranking.catalogue.filter_language import AttributeKind
 from ranking.catalogue.live_catalogue import Declaration, LiveCatalogue
-from serving.core.errors import Problem, invalid
+from serving.core.errors import ApiError, invalid
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 
 MAX_DECLARED: Final = 200
@@ -67,7 +67,7 @@ def check_declarations(
     return [Declaration(name, kind) for name, kind in found.items()]
 
 
-def other_type(index: int, name: str, kind: AttributeKind) -> Problem:
+def other_type(index: int, name: str, kind: AttributeKind) -> ApiError:
     """Return the problem of an attribute that is there already with another type."""
     message = f"'{name}' is {pb.Attribute.Type.Name(WIRE_TYPES[kind])} already; use that, or another name"
     return invalid(f"attributes[{index}].type", message, "ATTRIBUTE_TYPE")

@@ -20,10 +20,10 @@ import grpc
 
 from conf.serving import ServeConfig
 from serving.api import page_tokens, resume_tokens, validation
-from serving.api.list_options import Wish
-from serving.api.recommend import NO_SESSION, Lists, Prepared, rung
+from serving.api.list_options import ListOptions
+from serving.api.recommend import NO_SESSION, Lists, ResolvedOptions, rung
 from serving.api.surfaces import Surfaces
-from serving.core.errors import Problem, invalid
+from serving.core.errors import ApiError, invalid
 from serving.model.host import ModelHost
 from serving.model.interfaces import RecommendJob
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
@@ -77,7 +77,7 @@ class BatchLists:
             Problem: a request that cannot be answered, too many streams, or a server that is shutting down.
         """
         size = validation.page_size(request.list_size, self._config.max_page_size, "list_size")
-        wish = Wish.of(request, size, self._surfaces)
+        wish = ListOptions.of(request, size, self._surfaces)
         identity = page_tokens.fingerprint(request, ("resume_token", "max_users"))
         after = resume_tokens.decode(request.resume_token, identity, "resume_token", "max_users")
         if request.max_users < 0:
@@ -89,7 +89,7 @@ class BatchLists:
         if self._running >= self._config.max_streams:
             message = f"{self._running} streams are open; at most {self._config.max_streams} at once"
             code = grpc.StatusCode.RESOURCE_EXHAUSTED
-            raise Problem(code, "TOO_MANY_STREAMS", message, retry_seconds=10.0)
+            raise ApiError(code, "TOO_MANY_STREAMS", message, retry_seconds=10.0)
         self._running += 1
         try:
             async with aclosing(self._users(request, after, request.max_users or None)) as handfuls:
@@ -102,7 +102,7 @@ class BatchLists:
                     for response in await asyncio.gather(*lists, return_exceptions=True):
                         if self._ending:
                             message = "the server is shutting down; go on with the last resume_token"
-                            raise Problem(grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN", message)
+                            raise ApiError(grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN", message)
                         if isinstance(response, BaseException):
                             raise response
                         yield response
@@ -132,7 +132,7 @@ class BatchLists:
             left = None if left is None else left - len(page)
 
     async def _one(
-        self, prepared: Prepared, user: _User, identity: bytes, before_us: int | None
+        self, prepared: ResolvedOptions, user: _User, identity: bytes, before_us: int | None
     ) -> pb.BatchRecommendResponse:
         """Make one user's message; what goes wrong with one must not end the others."""
         call = CALL.get()
@@ -149,7 +149,7 @@ class BatchLists:
             await self._fill(response, prepared, user, identity, before_us)
         except (TimeoutError, asyncio.CancelledError):
             raise
-        except Problem as problem:
+        except ApiError as problem:
             response.error.reason, response.error.message = problem.reason, problem.message
         except Exception as error:
             _LOG.error("BatchRecommend request_id=%s failed for a user", call.request_id, exc_info=error)
@@ -159,7 +159,7 @@ class BatchLists:
     async def _fill(
         self,
         response: pb.BatchRecommendResponse,
-        prepared: Prepared,
+        prepared: ResolvedOptions,
         user: _User,
         identity: bytes,
         before_us: int | None,
@@ -175,7 +175,7 @@ class BatchLists:
         shopper = self._lists.shopper(served, user.known_as, NO_SESSION, now_us, recalled)
         if not shopper.available:
             message = "the stored history could not be read just now"
-            raise Problem(grpc.StatusCode.UNAVAILABLE, "STATE_UNAVAILABLE", message)
+            raise ApiError(grpc.StatusCode.UNAVAILABLE, "STATE_UNAVAILABLE", message)
         wanted = self._lists.request(prepared, shopper, now_us, _NOTHING_SHOWN)
         if wanted.rules is not None and not wish.rules.exploration.HasField("seed"):
             wanted = wanted.explored_by(page_tokens.seed(identity, user.known_as))

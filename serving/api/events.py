@@ -9,11 +9,11 @@ from typing import Final
 from features.data import schema
 from serving.api.attribution_tokens import AttributionTokens, ListOrigin
 from serving.api.validation import MAX_ID_CHARS, micros
-from serving.core.errors import Problem
+from serving.core.errors import ApiError
 from serving.core.event_kinds import kind_fault
 from serving.model.interfaces import Model
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.state.contracts.user_state import NOT_SHOWN, NewEvent, Outcome, Shown, content_id
+from serving.state.contracts.user_state import NOT_SHOWN, Exposure, NewEvent, Outcome, content_id
 
 MAX_LIST_POSITION: Final = 100_000
 
@@ -106,12 +106,12 @@ def respond(
     )
 
 
-def _shown(row: pb.Event, origin: ListOrigin | None) -> Shown:
+def _shown(row: pb.Event, origin: ListOrigin | None) -> Exposure:
     """Return where the shopper saw the item, as far as is told."""
     position = row.list_position or None
     if origin is None:
-        return NOT_SHOWN if position is None else Shown(list_position=position)
-    return Shown(
+        return NOT_SHOWN if position is None else Exposure(list_position=position)
+    return Exposure(
         request_id=origin.request_id,
         list_position=position,
         surface=origin.surface or None,
@@ -146,7 +146,7 @@ def _fault(
     if row.HasField("event_time"):
         try:
             time_us = micros("event_time", row.event_time)
-        except Problem as problem:
+        except ApiError as problem:
             return pb.RowReject.EVENT_TIME, problem.message
         if time_us > latest_us:
             return pb.RowReject.EVENT_TIME, "event_time is in the future; check the sender's clock"

@@ -10,7 +10,7 @@ import numpy as np
 from conf.serving import ServeConfig
 from features.data.dataset import BoolArray, IntArray
 from ranking.catalogue.filter_language import FilterError
-from serving.core.call_context import note, passed, stage
+from serving.core.call_context import annotate, mark_stage, stage
 from serving.core.errors import invalid
 from serving.model.host import ModelHost, Served
 from serving.scheduling.batcher import Batcher
@@ -82,11 +82,11 @@ class Selection:
         Raises:
             Problem: a filter that cannot be used, naming the request's field `path`.
         """
-        passed("validate")
+        mark_stage("validate")
         if not expression.strip():
             return None
         found = served.cached_mask(expression)
-        note(filter_mask="miss" if found is None else "hit")
+        annotate(filter_mask="miss" if found is None else "hit")
         if found is not None:
             return found
         with stage("filter"):

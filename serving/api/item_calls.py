@@ -15,9 +15,9 @@ from serving.api.attribute_rows import check_declarations, other_type
 from serving.api.filter_masks import Selection
 from serving.api.item_updates import Update, make_round, read_update, values_of
 from serving.api.items import MAX_ITEMS, Fault, check_deletes, check_items, id_fault, reject
-from serving.api.user_context import Recall
-from serving.core.call_context import note, passed, stage
-from serving.core.errors import Problem, invalid
+from serving.api.user_context import UserContextLoader
+from serving.core.call_context import annotate, mark_stage, stage
+from serving.core.errors import ApiError, invalid
 from serving.model.host import ModelHost, Served
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.state.contracts.item_changes import ItemChanges
@@ -39,7 +39,7 @@ class ItemCalls:
         self,
         host: ModelHost,
         changes: ItemChanges,
-        recall: Recall,
+        recall: UserContextLoader,
         selection: Selection,
         config: ServeConfig,
     ) -> None:
@@ -83,7 +83,7 @@ class ItemCalls:
                 response.items.append(item)
         if len(rows) > taken:
             response.next_page_token = resume_tokens.encode(identity, catalogue.ids[rows[taken - 1]])
-        note(items=len(response.items))
+        annotate(items=len(response.items))
         return response
 
     async def upsert(self, request: pb.UpsertItemsRequest) -> pb.UpsertItemsResponse:
@@ -94,13 +94,13 @@ class ItemCalls:
             await self._recall.ask("")  # another server may have declared the attribute a moment ago
             served = self._host.served
             checked = check_items(request.items, served.model.catalogue, served.template, self._room(served))
-        passed("validate")
+        mark_stage("validate")
         if checked.changes and not request.validate_only:
             with stage("store_items"):
                 revision = await self._changes.store(checked.changes, call.deadline)
             await self._settle(revision)
         if not request.validate_only:
-            note(upserted_items=len(checked.changes), rejected_items=len(checked.rejects))
+            annotate(upserted_items=len(checked.changes), rejected_items=len(checked.rejects))
         return pb.UpsertItemsResponse(
             upserted_count=len(checked.changes), rejects=checked.rejects, request_id=call.request_id
         )
@@ -116,7 +116,7 @@ class ItemCalls:
             catalogue = self._host.served.model.catalogue
             rows = [catalogue.row(item_id) for item_id in item_ids]
             gone = [row is None or catalogue.is_hidden(row) for row in rows]
-        passed("validate")
+        mark_stage("validate")
         if not request.validate_only:
             with stage("store_items"):
                 changes = [ItemChange(item_id, None) for item_id in item_ids]
@@ -124,7 +124,7 @@ class ItemCalls:
             await self._settle(revision)
         unknown = [item_id for item_id, was in zip(item_ids, gone, strict=True) if was]
         if not request.validate_only:
-            note(deleted_items=len(item_ids) - len(unknown))
+            annotate(deleted_items=len(item_ids) - len(unknown))
         return pb.DeleteItemsResponse(
             deleted_count=len(item_ids) - len(unknown), unknown_item_ids=unknown, request_id=call.request_id
         )
@@ -133,7 +133,7 @@ class ItemCalls:
         """Change attributes of an item, and answer with what it is then."""
         made, faults = await self._update([request], request.validate_only)
         if not request.validate_only:
-            note(updated_items=len(made), rejected_items=len(faults))
+            annotate(updated_items=len(made), rejected_items=len(faults))
         if faults:
             raise _problem(request, faults[0])
         values = values_of(made[0], self._host.served.model.catalogue)
@@ -148,7 +148,7 @@ class ItemCalls:
             raise invalid("requests", f"{len(request.requests):,} rows; send at most {MAX_ITEMS:,} per call")
         made, faults = await self._update(request.requests, request.validate_only)
         if not request.validate_only:
-            note(updated_items=len(made), rejected_items=len(faults))
+            annotate(updated_items=len(made), rejected_items=len(faults))
         return pb.BatchUpdateItemsResponse(
             updated_count=len(made),
             rejects=[reject(index, fault) for index, fault in sorted(faults.items())],
@@ -160,7 +160,7 @@ class ItemCalls:
         call, catalogue = CALL.get(), self._host.served.model.catalogue
         declared = await self._changes.declared()
         wanted = check_declarations(request.attributes, catalogue, declared)
-        passed("validate")
+        mark_stage("validate")
         if not request.validate_only:
             with stage("store_items"):
                 done = await self._changes.declare(wanted, call.deadline)
@@ -180,7 +180,7 @@ class ItemCalls:
         read = [read_update(row, catalogue) for row in rows]
         waiting = {at: update for at, update in enumerate(read) if isinstance(update, Update)}
         faults: dict[int, Fault] = {at: f for at, f in enumerate(read) if not isinstance(f, Update)}
-        passed("validate")
+        mark_stage("validate")
         made: dict[int, ItemChange] = {}
         revision = 0
         while waiting:
@@ -223,8 +223,8 @@ def message_of(item_id: str, values: dict[str, object]) -> pb.Item:
     return item
 
 
-def _missing(item_id: str) -> Problem:
-    return Problem(
+def _missing(item_id: str) -> ApiError:
+    return ApiError(
         grpc.StatusCode.NOT_FOUND,
         "ITEM_NOT_FOUND",
         f"item_id '{item_id[:64]}' is not in the catalogue",
@@ -232,7 +232,7 @@ def _missing(item_id: str) -> Problem:
     )
 
 
-def _problem(request: pb.UpdateItemRequest, fault: Fault) -> Problem:
+def _problem(request: pb.UpdateItemRequest, fault: Fault) -> ApiError:
     """Return the error of a single update that cannot be made."""
     reason, message = fault
     if reason == pb.RowReject.ITEM_NOT_FOUND:

@@ -10,7 +10,7 @@ from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 
 
 @dataclass(frozen=True)
-class Wish:
+class ListOptions:
     """The fields that Recommend and BatchRecommend share, checked as far as that needs no model."""
 
     size: int
@@ -32,7 +32,7 @@ class Wish:
     @classmethod
     def of(
         cls, request: pb.RecommendRequest | pb.BatchRecommendRequest, size: int, surfaces: Surfaces
-    ) -> Wish:
+    ) -> ListOptions:
         """Check a request, and take the defaults of its surface for what it leaves open.
 
         Raises:

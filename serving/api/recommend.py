@@ -19,13 +19,13 @@ from ranking.types import History, Recommendation, Request
 from serving.api import page_tokens, validation
 from serving.api.attribution_tokens import AttributionTokens, ListOrigin
 from serving.api.filter_masks import Selection
-from serving.api.list_options import Wish
+from serving.api.list_options import ListOptions
 from serving.api.list_rules import list_rules
 from serving.api.surfaces import Surfaces
 from serving.api.translation import SessionEvents, degradation, merge_history, session_events
-from serving.api.user_context import Recall, Recalled
-from serving.core.call_context import note
-from serving.core.errors import Problem, invalid
+from serving.api.user_context import Recalled, UserContextLoader
+from serving.core.call_context import annotate
+from serving.core.errors import ApiError, invalid
 from serving.model.host import ModelHost, Served
 from serving.model.interfaces import Neighbours, RecommendJob, SimilarJob
 from serving.model.shown_items import HashArray, id_hash
@@ -55,11 +55,11 @@ class Shopper:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class ResolvedOptions:
     """A wish in terms of the items that are served; the same for whomever it is fulfilled."""
 
     served: Served
-    wish: Wish
+    wish: ListOptions
     allowed: BoolArray | None
     exclude: IntArray
     rules: Rules | None
@@ -82,7 +82,7 @@ class Lists:
     def __init__(
         self,
         host: ModelHost,
-        recall: Recall,
+        recall: UserContextLoader,
         config: ServeConfig,
         pseudonyms: Pseudonyms | None,
         tokens: AttributionTokens,
@@ -115,7 +115,7 @@ class Lists:
         served = self._host.served
         size = validation.page_size(request.page_size, self._config.max_page_size)
         shown = page_tokens.decode(request.page_token, identity := page_tokens.fingerprint(request))
-        wish = Wish.of(request, size, self._surfaces)
+        wish = ListOptions.of(request, size, self._surfaces)
         intent = validation.spoken("session.intent", request.session.intent)
         device, hour = _circumstances(request.session)
         session = session_events(request.session, served.model, now_us)
@@ -198,7 +198,7 @@ class Lists:
         allowed = await self.selection.rows(served, request.filter)
         job = SimilarJob(model, seed, min(size + 1, len(model.catalogue)), exclude, allowed)
         answer = await self._host.ask(job, call.deadline)
-        note(model_version=model.version)
+        annotate(model_version=model.version)
         assert isinstance(answer, Neighbours)
         kept = self._still_there(answer.rows.tolist())
         found, cosines = answer.rows[kept], answer.cosines[kept]
@@ -213,12 +213,12 @@ class Lists:
         return response
 
     async def recall(self, user: str, before_us: int | None, patient: bool = False) -> Recalled:
-        """Ask the state about a user; see `serving.api.user_context.Recall.ask`."""
+        """Ask the state about a user; see `serving.api.user_context.UserContextLoader.ask`."""
         # What a list shows is part of a history only where the model has learnt from such events.
         impressions = schema.IMPRESSION in self._host.served.model.kinds
         return await self._recall.ask(user, before_us, impressions, patient)
 
-    async def prepare(self, served: Served, wish: Wish, seed: int) -> Prepared:
+    async def prepare(self, served: Served, wish: ListOptions, seed: int) -> ResolvedOptions:
         """Bring a wish to rows of the items that are served.
 
         Args:
@@ -232,9 +232,9 @@ class Lists:
         allowed = await self.selection.rows(served, wish.filter)
         rules, unknown = await list_rules(wish.rules, served, self.selection, seed)
         excluded = served.model.catalogue.rows(wish.excluded)
-        return Prepared(served, wish, allowed, excluded, rules, unknown)
+        return ResolvedOptions(served, wish, allowed, excluded, rules, unknown)
 
-    def request(self, prepared: Prepared, shopper: Shopper, now_us: int, shown: HashArray) -> Request:
+    def request(self, prepared: ResolvedOptions, shopper: Shopper, now_us: int, shown: HashArray) -> Request:
         """Return the question to the model for one shopper and page."""
         served, wish, rules = prepared.served, prepared.wish, prepared.rules
         seen = _rows_of(served, shown)
@@ -291,7 +291,7 @@ class Lists:
         return Page(answer, _next_token(served, identity, shown, rows), rung(answer, shopper))
 
     def _note(self, served: Served, page: Page, shopper: Shopper, surface: str) -> None:
-        note(
+        annotate(
             items=len(page.items.items),
             user=log_name(shopper.user) if shopper.user else "-",
             surface=surface or "-",
@@ -355,7 +355,7 @@ def _seed(request: pb.SimilarItemsRequest, served: Served, deleted: Sequence[str
         raise invalid("item_id", "is empty")
     row = served.model.catalogue.row(request.item_id)
     if row is None or served.model.catalogue.is_hidden(row) or request.item_id in deleted:
-        raise Problem(
+        raise ApiError(
             grpc.StatusCode.NOT_FOUND,
             "ITEM_NOT_FOUND",
             f"item_id '{request.item_id}' is not in the catalogue; send its text instead",

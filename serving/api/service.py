@@ -19,8 +19,8 @@ from serving.api.events import check_events, respond
 from serving.api.item_calls import ItemCalls
 from serving.api.recommend import Lists
 from serving.api.surfaces import Surfaces
-from serving.api.user_context import Recall
-from serving.core.call_context import note, passed, stage
+from serving.api.user_context import UserContextLoader
+from serving.core.call_context import annotate, mark_stage, stage
 from serving.core.errors import Context, invalid
 from serving.model.host import ModelHost
 from serving.model.reload import BundleWatcher
@@ -68,7 +68,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         self._histories = histories
         self._surfaces = surfaces
         self._watcher = watcher
-        self._recall = Recall(host, state, config)
+        self._recall = UserContextLoader(host, state, config)
         self._tokens = AttributionTokens()
         self._lists = Lists(host, self._recall, config, pseudonyms, self._tokens, surfaces)
         self._items = ItemCalls(host, changes, self._recall, self._lists.selection, config)
@@ -87,7 +87,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         """Answer with a personalised list."""
         self._host.admit(CALL.get().deadline)
         response = await self._lists.recommend(request)
-        passed("response")
+        mark_stage("response")
         return response
 
     def BatchRecommend(
@@ -100,14 +100,14 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         """Answer with the items that read like some words."""
         self._host.admit(CALL.get().deadline)
         response = await self._lists.search(request)
-        passed("response")
+        mark_stage("response")
         return response
 
     async def SimilarItems(self, request: pb.SimilarItemsRequest, _: Context) -> pb.SimilarItemsResponse:
         """Answer with the items whose texts are most alike."""
         self._host.admit(CALL.get().deadline)
         response = await self._lists.similar(request)
-        passed("response")
+        mark_stage("response")
         return response
 
     async def RecordEvents(
@@ -126,7 +126,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         if any(reject.reason == pb.RowReject.ITEM_ID for reject in checked.rejects):
             await self._recall.ask("")  # another server may have added the item a moment ago
             checked = check_events(request.events, self._host.served.model, now_us, ahead, known_as, tokens)
-        passed("validate")
+        mark_stage("validate")
         kinds = self._host.served.model.kinds
         if request.validate_only:
             return respond(checked, [Outcome.new] * len(checked.events), kinds, call.request_id)
@@ -137,7 +137,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         if Outcome.new in outcomes:
             self._host.events_came()
         response = respond(checked, outcomes, kinds, call.request_id)
-        note(
+        annotate(
             new_events=response.new_count,
             duplicate_events=response.duplicate_count,
             rejected_events=len(response.rejects),

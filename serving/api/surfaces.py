@@ -20,8 +20,8 @@ from conf.errors import InputError
 from ranking.catalogue.filter_language import AttributeKind, FilterError, attribute_kinds, compile_filter
 from serving.api import validation
 from serving.api.list_rules import check_rules
-from serving.core.errors import Problem
-from serving.core.poller import Watch, mark_of
+from serving.core.errors import ApiError
+from serving.core.poller import Poller, mark_of
 from serving.model.interfaces import Model
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 
@@ -51,7 +51,7 @@ class Surfaces:
         """By name of the surface."""
         self.check(model, declared)
         self._model: Callable[[], Model] = lambda: model
-        self.watch = Watch(
+        self.watch = Poller(
             self._look, _LOOK_SECONDS, "the surfaces' defaults of before stay in use", (InputError,)
         )
         """Reads the file again whenever it changes, once `start` was called."""
@@ -108,7 +108,7 @@ def read_surfaces(path: Path) -> dict[str, pb.SurfaceDefaults]:
             if not isinstance(name, str) or not validation.surface(name):
                 raise InputError(f"{path}: '{name}' is no surface; use 1 to 64 characters of a-z 0-9 _ -")
             defaults[name] = json_format.ParseDict(entry, pb.SurfaceDefaults())
-        except Problem as problem:
+        except ApiError as problem:
             raise InputError(f"{path}: '{name}': {problem.message}") from problem
         except (json_format.ParseError, AttributeError, TypeError) as error:
             raise InputError(f"{path}: {name}: {_in_short(error)}") from error
@@ -130,7 +130,7 @@ def _check(
                 if entry.HasField(field):
                     validation.share(field, getattr(entry, field))
             check_rules(entry.rules, known)
-        except Problem as problem:
+        except ApiError as problem:
             raise InputError(f"{where}: {problem.message}") from problem
         for index, boost in enumerate(entry.rules.boosts):
             try:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from conf.serving import ServeConfig
-from serving.core.call_context import note, stage
+from serving.core.call_context import annotate, stage
 from serving.core.event_kinds import history_codes
 from serving.model.host import ModelHost
 from serving.scheduling.batcher import QueueFull
@@ -39,7 +39,7 @@ class Recalled:
 _NOTHING: Final = Recalled(None, ())
 
 
-class Recall:
+class UserContextLoader:
     """Asks the store on behalf of requests; create it inside a running event loop."""
 
     def __init__(self, host: ModelHost, state: UserState, config: ServeConfig) -> None:
@@ -80,7 +80,7 @@ class Recall:
                 raise
             self._in_time(error)
             self._note(error)
-            note(history="unavailable")
+            annotate(history="unavailable")
             return _NOTHING
         self._note(None)
         if found.acknowledged > applied:

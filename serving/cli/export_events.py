@@ -20,7 +20,7 @@ from conf.serving import ExportEventsConfig
 from features.data import schema
 from features.ingest.privacy import PSEUDONYM
 from ranking.bundle.store import CURRENT, MANIFEST, VERSIONS, current_version
-from serving.state.contracts.user_state import Shown, StateUnavailable, StoredEvent
+from serving.state.contracts.user_state import Exposure, StateUnavailable, StoredEvent
 from serving.stores import open_stores
 
 _GIVEN: Final = "client:"
@@ -28,7 +28,7 @@ _GIVEN: Final = "client:"
 _ROWS: Final = 50_000
 """Rows written at a time: some ten MB."""
 _TYPES: Final = {"list_position": pa.int64(), "hour": pa.int64()}
-_SHOWN: Final = [field.name for field in fields(Shown)]
+_SHOWN: Final = [field.name for field in fields(Exposure)]
 _SCHEMA: Final = pa.schema(
     [
         (schema.USER_ID, pa.string()),

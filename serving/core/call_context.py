@@ -62,7 +62,7 @@ class stage:  # noqa: N801 - used like a function, and every list goes through o
             record.stages.append(Stage(self._name, self._began, time.perf_counter()))
 
 
-def passed(name: str) -> None:
+def mark_stage(name: str) -> None:
     """Count everything since the last stage (or the call's beginning) as one stage."""
     record = RECORD.get()
     if record is not None:
@@ -70,7 +70,7 @@ def passed(name: str) -> None:
         record.stages.append(Stage(name, began, time.perf_counter()))
 
 
-def note(**notes: str | int) -> None:
+def annotate(**notes: str | int) -> None:
     """Keep what the log and the trace should say about the current call."""
     record = RECORD.get()
     if record is not None:

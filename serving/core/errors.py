@@ -1,6 +1,6 @@
 """Errors as callers see them: a gRPC status with google.rpc details.
 
-Code that finds a problem raises `Problem`; one interceptor turns it into the wire format, so no handler
+Code that finds a problem raises `ApiError`; one interceptor turns it into the wire format, so no handler
 touches status codes. See https://google.aip.dev/193 for the details' meaning.
 """
 
@@ -25,7 +25,7 @@ _MESSAGE_BYTES: Final = 800
 
 
 @dataclass(eq=False)
-class Problem(Exception):
+class ApiError(Exception):
     """Why a request cannot be answered; not frozen, because Python writes tracebacks into exceptions."""
 
     code: grpc.StatusCode
@@ -40,14 +40,14 @@ class Problem(Exception):
     """When to try again; makes a RetryInfo."""
 
 
-def invalid(path: str, message: str, reason: str = "INVALID_FIELD") -> Problem:
+def invalid(path: str, message: str, reason: str = "INVALID_FIELD") -> ApiError:
     """Return the problem of a request field that cannot be used."""
-    return Problem(grpc.StatusCode.INVALID_ARGUMENT, reason, f"{path}: {message}", path)
+    return ApiError(grpc.StatusCode.INVALID_ARGUMENT, reason, f"{path}: {message}", path)
 
 
-def overloaded(what: str, retry_seconds: float) -> Problem:
+def overloaded(what: str, retry_seconds: float) -> ApiError:
     """Return the problem of a full queue."""
-    return Problem(
+    return ApiError(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         "OVERLOADED",
         f"{what} has too much work waiting; try again later",
@@ -55,12 +55,12 @@ def overloaded(what: str, retry_seconds: float) -> Problem:
     )
 
 
-def starting() -> Problem:
+def not_ready() -> ApiError:
     """Return the problem of a request that comes before the model is ready."""
     return _not_ready("STARTING", "the server is starting; health turns to SERVING when it is ready")
 
 
-def restarting() -> Problem:
+def restarting() -> ApiError:
     """Return the problem of a request whose list was being made by a process that ended."""
     return _not_ready(
         "MODEL_RESTARTING",
@@ -68,20 +68,20 @@ def restarting() -> Problem:
     )
 
 
-def _not_ready(reason: str, message: str) -> Problem:
-    return Problem(grpc.StatusCode.UNAVAILABLE, reason, message, retry_seconds=1.0)
+def _not_ready(reason: str, message: str) -> ApiError:
+    return ApiError(grpc.StatusCode.UNAVAILABLE, reason, message, retry_seconds=1.0)
 
 
-def late() -> Problem:
+def deadline_exceeded() -> ApiError:
     """Return the problem of a request that cannot be answered within its deadline."""
-    return Problem(
+    return ApiError(
         grpc.StatusCode.DEADLINE_EXCEEDED,
         "DEADLINE_EXCEEDED",
         "the deadline passed before the answer was ready",
     )
 
 
-def refuse_with(context: Context, problem: Problem, request_id: str) -> None:
+def refuse_with(context: Context, problem: ApiError, request_id: str) -> None:
     """Set what a call is answered with once its handler returns.
 
     `abort` would do it at once, by an exception that gRPC and the handler then hold in a circle: some eighty
@@ -93,7 +93,7 @@ def refuse_with(context: Context, problem: Problem, request_id: str) -> None:
     context.set_trailing_metadata(status.trailing_metadata)
 
 
-def to_status(problem: Problem, request_id: str) -> grpc.Status:
+def to_status(problem: ApiError, request_id: str) -> grpc.Status:
     """Build the gRPC status of a problem with all its details."""
     message = _shortened(problem.message)
     details: list[Message] = [

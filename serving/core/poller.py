@@ -14,7 +14,7 @@ Mark: TypeAlias = tuple[int, int, int] | None
 _LOG = logging.getLogger(__name__)
 
 
-class Watch:
+class Poller:
     """Looks every few seconds, and at once when it is rung for; create and use it inside a running loop.
 
     A look that fails is only logged, once until one succeeds: whatever it is, the next look may go better.

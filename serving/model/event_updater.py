@@ -15,9 +15,9 @@ from concurrent.futures import Executor
 from typing import Final, cast
 
 from ranking.live.recorded_events import Counted, RecordedEvent
-from serving.core.errors import Problem
+from serving.core.errors import ApiError
 from serving.core.event_kinds import history_codes
-from serving.core.poller import Watch
+from serving.core.poller import Poller
 from serving.model.interfaces import Answer, CountJob, Job, LiveModel
 from serving.scheduling.batcher import Batcher, QueueFull
 from serving.state.contracts.user_state import IMPRESSION, MICROS, FeedPage, StateUnavailable, UserState
@@ -31,7 +31,7 @@ APART_SECONDS: Final = 0.1
 """Events are not counted more often than this: a hundred cost hardly more than one."""
 
 
-class EventFollower:
+class EventUpdater:
     """Has recorded events counted by one model; create and use it inside a running event loop."""
 
     def __init__(
@@ -58,8 +58,8 @@ class EventFollower:
         self._after_us = (model.current.data_end + 1) * MICROS - 1
         self._position = 0
         self._up_to_date = time.monotonic()
-        expected = (StateUnavailable, QueueFull, Problem)
-        self._watch = Watch(self._look, poll_seconds, "recorded events cannot be counted", expected)
+        expected = (StateUnavailable, QueueFull, ApiError)
+        self._watch = Poller(self._look, poll_seconds, "recorded events cannot be counted", expected)
 
     @property
     def behind_seconds(self) -> float:

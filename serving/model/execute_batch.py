@@ -19,12 +19,12 @@ from serving.model.interfaces import (
     Answer,
     ApplyJob,
     CountJob,
-    Elsewhere,
     Job,
     ListJob,
     ModelHere,
     Neighbours,
     RecommendJob,
+    RemoteRecommender,
     SimilarJob,
 )
 
@@ -55,7 +55,7 @@ def run_jobs(jobs: Sequence[Job], helpers: Executor | None = None, threads: int 
             answers[position] = _maintain(job)
     for asked in by_model.values():
         maker = asked[0][1].model.recommender
-        if isinstance(maker, Elsewhere):
+        if isinstance(maker, RemoteRecommender):
             made = maker.answer([job for _, job in asked])
             answers.update(zip([position for position, _ in asked], made, strict=True))
             continue

@@ -19,13 +19,13 @@ from ranking.catalogue.filter_language import AttributeKind, MaskCache
 from ranking.catalogue.item_order import ItemOrder
 from ranking.types import History, Request
 from serving.core.call_context import RECORD, Stage, Timeline
-from serving.core.errors import starting
+from serving.core.errors import not_ready
 from serving.core.threads import limit_threads
-from serving.model.event_updater import EventFollower
+from serving.model.event_updater import EventUpdater
 from serving.model.execute_batch import run_jobs
 from serving.model.interfaces import Answer, Job, LiveModel, Model, RecommendJob, SimilarJob
 from serving.model.item_cards import ItemCards
-from serving.model.item_updater import ItemFollower
+from serving.model.item_updater import ItemUpdater
 from serving.model.shown_items import ShownItems
 from serving.observability.metrics import Metrics, QueueMetrics
 from serving.scheduling.batcher import Batcher
@@ -106,8 +106,8 @@ class _Hosted:
 
     live: LiveModel
     served: Served
-    follower: ItemFollower
-    events: EventFollower
+    follower: ItemUpdater
+    events: EventUpdater
 
     async def stop(self) -> None:
         """Follow nothing more, and let go of the model."""
@@ -211,7 +211,7 @@ class ModelHost:
     @property
     def _now(self) -> _Hosted:
         if self._hosted is None:
-            raise starting()
+            raise not_ready()
         return self._hosted
 
     def queue_metrics(self, name: str, length: Callable[[], float]) -> QueueMetrics:
@@ -272,10 +272,10 @@ class ModelHost:
         def applied() -> None:
             hosted.served = hosted.served.next(live.current)
 
-        follower = ItemFollower(
+        follower = ItemUpdater(
             live, self._changes, self.jobs, self._upkeep, applied, self._config.item_poll_seconds
         )
-        events = EventFollower(live, self._state, self.jobs, self._config.event_poll_seconds)
+        events = EventUpdater(live, self._state, self.jobs, self._config.event_poll_seconds)
         hosted = _Hosted(live, derived, follower, events)
         try:
             await follower.prepare(self.loading)
@@ -303,7 +303,7 @@ class ModelHost:
         Args:
             revision: what is waited for.
             deadline: event loop time until which it is waited for.
-            at_once: as of `ItemFollower.reach`.
+            at_once: as of `ItemUpdater.reach`.
 
         Raises:
             TimeoutError: the deadline (event loop time) passed before.
@@ -311,7 +311,7 @@ class ModelHost:
         self._wanted_revision = max(self._wanted_revision, revision)
         while self.revision < revision:
             if self._closed:
-                raise starting()
+                raise not_ready()
             # Ends early where another model takes over.
             await self._now.follower.reach(revision, deadline, at_once)
 

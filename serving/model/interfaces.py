@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from features.data.dataset import BoolArray, FloatArray, IntArray
-from ranking.catalogue.live_catalogue import Change, ItemPlan, LiveCatalogue
+from ranking.catalogue.live_catalogue import Change, LiveCatalogue, PreparedItemChanges
 from ranking.live.recorded_events import Counted, RecordedEvent
 from ranking.types import Recommendation, Request
 from serving.core.call_context import Timeline
@@ -29,7 +29,7 @@ class Recommends(Protocol):
 
 
 @runtime_checkable
-class Elsewhere(Protocol):
+class RemoteRecommender(Protocol):
     """Makes lists in another process."""
 
     def answer(self, jobs: Sequence[ListJob]) -> list[Answer]:
@@ -37,7 +37,7 @@ class Elsewhere(Protocol):
 
 
 class Model(Protocol):
-    """One state of a model with what requests need; `serving.model.process.client.ElsewhereVersion` is one.
+    """One state of a model with what requests need; `serving.model.process.client.RemoteVersion` is one.
 
     A request uses one from beginning to end. What a catalogue row means is the same in all states of a model.
     """
@@ -75,7 +75,7 @@ class Model(Protocol):
         """Where its arithmetic runs, for example `cpu` or `cuda:0 NVIDIA H100`."""
 
     @property
-    def recommender(self) -> Recommends | Elsewhere:
+    def recommender(self) -> Recommends | RemoteRecommender:
         """What makes the lists, one for all states: it knows the newest vectors and deletions."""
 
 
@@ -108,10 +108,10 @@ class LiveModel(Protocol):
     def works(self) -> bool:
         """Whether it can make lists; one whose process has ended cannot."""
 
-    def plan(self, changes: Sequence[Change]) -> ItemPlan:
+    def plan(self, changes: Sequence[Change]) -> PreparedItemChanges:
         """Work out what changes come to against the current state; any thread, one at a time."""
 
-    def apply(self, plan: ItemPlan) -> Model:
+    def apply(self, plan: PreparedItemChanges) -> Model:
         """Make planned changes; only in the model's thread, or before it is served."""
 
     def count_events(self, events: Sequence[RecordedEvent]) -> Counted:
@@ -159,7 +159,7 @@ class ApplyJob:
     """Changes of items."""
 
     model: LiveModel
-    plan: ItemPlan
+    plan: PreparedItemChanges
 
 
 @dataclass(frozen=True)

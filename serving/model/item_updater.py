@@ -16,9 +16,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from typing import Final
 
-from ranking.catalogue.live_catalogue import ItemChange, ItemPlan
-from serving.core.errors import Problem
-from serving.core.poller import Watch
+from ranking.catalogue.live_catalogue import ItemChange, PreparedItemChanges
+from serving.core.errors import ApiError
+from serving.core.poller import Poller
 from serving.model.interfaces import Answer, ApplyJob, Job, LiveModel
 from serving.scheduling.batcher import Batcher, QueueFull
 from serving.state.contracts.item_changes import ItemChanges, StoredChange
@@ -39,7 +39,7 @@ TOGETHER_SECONDS: Final = 0.2
 never waits, so that neither does a caller who sends one after another."""
 
 
-class ItemFollower:
+class ItemUpdater:
     """Applies stored changes to one model; create and use it inside a running event loop."""
 
     def __init__(
@@ -71,11 +71,11 @@ class ItemFollower:
         self._jobs = jobs
         self._upkeep = upkeep
         self._applied = applied
-        self._watch = Watch(
+        self._watch = Poller(
             self._look,
             poll_seconds,
             "item changes cannot be read",
-            (StateUnavailable, QueueFull, Problem),
+            (StateUnavailable, QueueFull, ApiError),
         )
         self._progress = asyncio.Condition()
         self._stopped = False
@@ -201,7 +201,7 @@ class ItemFollower:
             self.revision = stored[-1].revision
             self._progress.notify_all()
 
-    async def _keep(self, stored: Sequence[StoredChange], plan: ItemPlan) -> None:
+    async def _keep(self, stored: Sequence[StoredChange], plan: PreparedItemChanges) -> None:
         """Keep what has been encoded; where that fails it has to be done again, no more."""
         items = [s for s in stored if isinstance(s.change, ItemChange)]
         encoded = [(s, plan.fresh[s.item.item_id]) for s in items if s.item.item_id in plan.fresh]

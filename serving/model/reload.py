@@ -20,7 +20,7 @@ from typing import Final
 from conf.errors import InputError
 from ranking.bundle.store import current_version
 from serving.core.garbage import Replaced, no_collection
-from serving.core.poller import Watch
+from serving.core.poller import Poller
 from serving.model.host import ModelHost, Served
 from serving.model.interfaces import LiveModel
 
@@ -80,7 +80,7 @@ class BundleWatcher:
         self._replaced = Replaced()
         self._known_lost: weakref.ref[object] | None = None
         """What made lists in the process whose end has been reported."""
-        self.watch = Watch(self.look, seconds, "a change of model could not be reported")
+        self.watch = Poller(self.look, seconds, "a change of model could not be reported")
         """Follows CURRENT once it is started; what is still being loaded at the stop is never served."""
 
     async def look(self) -> None:

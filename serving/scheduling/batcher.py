@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
-from serving.scheduling.load_shedding import CALM_SECONDS, Pressure, WaitLimits
+from serving.scheduling.load_shedding import CALM_SECONDS, LoadShedder, WaitLimits
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -123,7 +123,7 @@ class Batcher(Generic[In, Out]):
         """Whether a batch is being worked on."""
         self._ahead: _Batch[In, Out] | None = None
         """The next batch, which the thread goes on with."""
-        self._pressure = Pressure(max_batch, limits)
+        self._pressure = LoadShedder(max_batch, limits)
         self._expiry: asyncio.TimerHandle | None = None
         self._closed = False
 

@@ -56,7 +56,7 @@ class WaitLimits:
     """Whoever comes during a batch waits for its end: batches stay as small as this needs."""
 
 
-class Pressure:
+class LoadShedder:
     """Follows one queue: when batches begin and end, and what they leave waiting; times in seconds."""
 
     def __init__(self, max_batch: int, limits: WaitLimits | None) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from conf.errors import InputError
-from serving.core.poller import Watch
+from serving.core.poller import Poller
 from serving.state.contracts.user_state import StateUnavailable, UserState
 from serving.state.histories import forget_users, users_of
 
@@ -34,7 +34,7 @@ class HistoriesCleaner:
         """
         self._state = state
         self._path = path
-        self.watch = Watch(self.look, seconds, f"deleted users may still be in {path.name}")
+        self.watch = Poller(self.look, seconds, f"deleted users may still be in {path.name}")
         """Looks for deletions in the background, once it is started."""
         self._seen = 0
         """What the store's number of deletions was when the file was clean; 0 where nobody was deleted."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from serving.core.poller import Watch
+from serving.core.poller import Poller
 from serving.scheduling.batcher import QueueFull
 from serving.state.contracts.user_state import StateUnavailable, UserState
 
@@ -37,7 +37,7 @@ class StateHealth:
         self._state: UserState | None = None
         self._failed = float("-inf")
         """When a call has failed last, in seconds of the monotonic clock."""
-        self.watch = Watch(self._look, _TRY_SECONDS, "health cannot be told about the state")
+        self.watch = Poller(self._look, _TRY_SECONDS, "health cannot be told about the state")
         """Tries the state, once `start` was called."""
 
     def start(self, state: UserState) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import grpc
 
-from serving.core.errors import Context, Problem, refuse_with
+from serving.core.errors import ApiError, Context, refuse_with
 from serving.transport.api_keys import ApiKey, KeyRing, Scope
 from serving.transport.call_interceptor import Handler, request_id_of
 
@@ -48,7 +48,7 @@ def scope_of(method: str) -> Scope:
     return _SCOPES.get(method.rpartition("/")[2], Scope.admin)
 
 
-class Gate(grpc.aio.ServerInterceptor):
+class AuthInterceptor(grpc.aio.ServerInterceptor):
     """Turns calls away; the first interceptor of the server."""
 
     def __init__(
@@ -77,7 +77,7 @@ class Gate(grpc.aio.ServerInterceptor):
             return handler
         try:
             self._check(method, _bearer(handler_call_details))
-        except Problem as problem:
+        except ApiError as problem:
             self._refused(problem.reason)
             return _refusal(handler, problem, method)
         return handler
@@ -90,7 +90,7 @@ class Gate(grpc.aio.ServerInterceptor):
             key = self._authenticated(secret, needed)
         closed = needed is Scope.admin or (needed is Scope.batch and self._keys is None)
         if closed and not self._admin:
-            raise Problem(
+            raise ApiError(
                 grpc.StatusCode.PERMISSION_DENIED,
                 "ADMIN_DISABLED",
                 "this server takes no changes and lists no users; serve with admin=true, or with API keys",
@@ -101,20 +101,20 @@ class Gate(grpc.aio.ServerInterceptor):
         assert self._keys is not None
         if not secret:
             message = "no API key; send the metadata `authorization: Bearer KEY`"
-            raise Problem(grpc.StatusCode.UNAUTHENTICATED, "KEY_MISSING", message)
+            raise ApiError(grpc.StatusCode.UNAUTHENTICATED, "KEY_MISSING", message)
         key = self._keys.find(secret)
         if key is None:
-            raise Problem(grpc.StatusCode.UNAUTHENTICATED, "KEY_INVALID", "the API key is not known")
+            raise ApiError(grpc.StatusCode.UNAUTHENTICATED, "KEY_INVALID", "the API key is not known")
         wait = self._keys.wait_seconds(key)
         if wait > 0:
-            raise Problem(
+            raise ApiError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 "RATE_LIMITED",
                 f"more than {key.requests_per_second:g} requests per second",
                 retry_seconds=wait,
             )
         if needed not in key.scopes:
-            raise Problem(
+            raise ApiError(
                 grpc.StatusCode.PERMISSION_DENIED,
                 "SCOPE_MISSING",
                 f"the API key does not have the scope '{needed.value}'",
@@ -131,7 +131,7 @@ def _bearer(details: grpc.HandlerCallDetails) -> str | None:
     return None
 
 
-def _refusal(handler: Handler, problem: Problem, method: str) -> Handler:
+def _refusal(handler: Handler, problem: ApiError, method: str) -> Handler:
     """Return a handler that only refuses, before the message of the request has been waited for."""
 
     async def refuse(_: Any, context: Context) -> None:  # noqa: ANN401 - it is not looked at

@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 
 from conf.serving import LimitsConfig
 from serving.core.call_context import RECORD, CallRecord
-from serving.core.errors import Context, Problem, late, overloaded, refuse_with
+from serving.core.errors import ApiError, Context, deadline_exceeded, overloaded, refuse_with
 from serving.observability.metrics import Metrics
 from serving.observability.tracing import CARRIER, Tracing
 from serving.scheduling.batcher import QueueFull
@@ -60,7 +60,7 @@ class _Malformed:
     error: str
 
 
-class Envelope(grpc.aio.ServerInterceptor):
+class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps the calls of one service."""
 
     def __init__(
@@ -231,7 +231,7 @@ class Envelope(grpc.aio.ServerInterceptor):
         self._idle.clear()
         return record
 
-    async def _failed(self, error: Exception, record: CallRecord) -> Problem:
+    async def _failed(self, error: Exception, record: CallRecord) -> ApiError:
         """Return what a failed call is answered with, once it is time to."""
         problem = self._as_problem(error, record)
         record.code = problem.code.name
@@ -263,34 +263,34 @@ class Envelope(grpc.aio.ServerInterceptor):
             }
             _LOG.info("%s %s", record.method, record.code, extra=fields)
 
-    def _shed(self, reason: str, retry_seconds: float) -> Problem:
+    def _shed(self, reason: str, retry_seconds: float) -> ApiError:
         """Count a call that there is no room for."""
         self._metrics.shed_count(reason).inc()
         return overloaded("the service", retry_seconds)
 
-    def _as_problem(self, error: Exception, record: CallRecord) -> Problem:
-        if isinstance(error, Problem):
+    def _as_problem(self, error: Exception, record: CallRecord) -> ApiError:
+        if isinstance(error, ApiError):
             return error
         if isinstance(error, QueueFull):
             return self._shed(error.reason, error.retry_seconds)
         if isinstance(error, TimeoutError):
-            return late()
+            return deadline_exceeded()
         fields = {"request_id": record.request_id, "method": record.method}
         if isinstance(error, StateUnavailable):
             self._metrics.state_errors.labels(record.method).inc()
             self._state_failed()
             _LOG.error("%s: %s", record.method, error, extra=fields)
             message = "user state cannot be reached"
-            return Problem(grpc.StatusCode.UNAVAILABLE, "STATE_UNAVAILABLE", message, retry_seconds=1.0)
+            return ApiError(grpc.StatusCode.UNAVAILABLE, "STATE_UNAVAILABLE", message, retry_seconds=1.0)
         _LOG.error("%s failed", record.method, exc_info=error, extra=fields)
         message = "internal error; the server's log has the request id"
-        return Problem(grpc.StatusCode.INTERNAL, "INTERNAL", message)
+        return ApiError(grpc.StatusCode.INTERNAL, "INTERNAL", message)
 
 
 def _whole(request: Any) -> Any:  # noqa: ANN401 - any of the service's requests
     """Return a request that could be read."""
     if isinstance(request, _Malformed):
-        raise Problem(
+        raise ApiError(
             grpc.StatusCode.INVALID_ARGUMENT,
             "MALFORMED_REQUEST",
             f"the request is not a message of the expected type ({request.error})",

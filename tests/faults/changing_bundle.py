@@ -10,7 +10,7 @@ import numpy as np
 
 from features.data.dataset import BoolArray
 from ranking.catalogue.item_values import patched, typed_values
-from ranking.catalogue.live_catalogue import Change, Declaration, ItemChange, ItemPlan, LiveItem
+from ranking.catalogue.live_catalogue import Change, Declaration, ItemChange, LiveItem, PreparedItemChanges
 from ranking.types import Recommendation, Request
 from serving.model.interfaces import Model
 from tests.serving.fake_bundle import ITEMS, FakeBundle, FakeRecommender
@@ -37,7 +37,7 @@ class ChangingBundle(FakeBundle):
         super().__init__(version)
         self.recommender: Any = ChangingRecommender(self.text_vectors)
 
-    def plan(self, changes: Sequence[Change]) -> ItemPlan:
+    def plan(self, changes: Sequence[Change]) -> PreparedItemChanges:
         upserts: dict[str, LiveItem] = {}
         deletes: dict[str, bool] = {}
         declared = {c.name: c.kind for c in changes if isinstance(c, Declaration)}
@@ -57,9 +57,9 @@ class ChangingBundle(FakeBundle):
             self.encode_items([i.text for i in upserts.values()]) if upserts else np.zeros((0, 0), np.float32)
         )
         encode = list(range(len(upserts)))
-        return ItemPlan(list(upserts.values()), list(deletes), encode, vectors, declared=declared)
+        return PreparedItemChanges(list(upserts.values()), list(deletes), encode, vectors, declared=declared)
 
-    def apply(self, plan: ItemPlan) -> Model:
+    def apply(self, plan: PreparedItemChanges) -> Model:
         before, rows, size = self.catalogue, [], self.catalogue.size
         for item in plan.upserts:
             row = before.row(item.item_id)

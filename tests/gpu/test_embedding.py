@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from conf.encoders import Precision, TextEncoderConfig
-from encoders.text.compiled_text_encoder import FrozenTextEncoder
+from encoders.text.compiled_text_encoder import CompiledTextEncoder
 from encoders.text.embedding import embed_texts
 from encoders.text.precision import EMBEDDING, TRAINING, Precisions, choose_precision
 from encoders.text.text_encoder import TextEncoder, load_text_encoder
@@ -30,10 +30,10 @@ def test_a_gpu_reads_what_the_cpu_reads(encoder: TextEncoder, budget: int | None
     expected = one_by_one(encoder, texts)
     tokens = TokenArray.tokenized(encoder.tokenizer, texts, encoder.max_tokens)
     encoder.to(CUDA)
-    vectors = FrozenTextEncoder(encoder, Precision.fp32).embed_tokens(tokens, budget=budget)
+    vectors = CompiledTextEncoder(encoder, Precision.fp32).embed_tokens(tokens, budget=budget)
     np.testing.assert_allclose(vectors, expected, atol=1e-4)
     if torch.cuda.is_bf16_supported(including_emulation=False):
-        half = FrozenTextEncoder(encoder, Precision.bf16).embed_tokens(tokens, budget=budget)
+        half = CompiledTextEncoder(encoder, Precision.bf16).embed_tokens(tokens, budget=budget)
         assert (half * expected).sum(1).min() > 0.99
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from features.data.dataset import BoolArray, Catalogue, FloatArray, IntArray
-from ranking.catalogue.live_catalogue import Change, ItemPlan, LiveCatalogue
+from ranking.catalogue.live_catalogue import Change, LiveCatalogue, PreparedItemChanges
 from ranking.live.recorded_events import Counted, RecordedEvent
 from ranking.types import Reason, Recommendation, Recommended, Request
 from serving.model.interfaces import Model
@@ -145,10 +145,10 @@ class FakeBundle:
     def current(self) -> FakeBundle:
         return self
 
-    def plan(self, changes: Sequence[Change]) -> ItemPlan:
+    def plan(self, changes: Sequence[Change]) -> PreparedItemChanges:
         raise AssertionError("the fake bundle's items do not change")
 
-    def apply(self, plan: ItemPlan) -> Model:
+    def apply(self, plan: PreparedItemChanges) -> Model:
         raise AssertionError("the fake bundle's items do not change")
 
     def count_events(self, events: Sequence[RecordedEvent]) -> Counted:

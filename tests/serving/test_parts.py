@@ -20,7 +20,7 @@ from serving.api.service import SERVICE_NAME
 from serving.api.translation import SessionEvents, degradation, merge_history
 from serving.api.validation import micros, page_size
 from serving.core.call_context import Timeline
-from serving.core.errors import Problem
+from serving.core.errors import ApiError
 from serving.model.execute_batch import run_jobs
 from serving.model.interfaces import Job, Neighbours, RecommendJob, SimilarJob
 from serving.model.item_cards import ItemCards
@@ -42,7 +42,7 @@ def test_a_token_gives_back_what_was_shown(hashes: list[int]) -> None:
 @given(st.text(max_size=60))
 def test_no_text_is_a_token_by_accident(text: str) -> None:
     if text:
-        with pytest.raises(Problem):
+        with pytest.raises(ApiError):
             page_tokens.decode(text, IDENTITY)
 
 
@@ -203,7 +203,7 @@ def test_a_part_that_fails_ends_the_batch_once_the_others_are_done() -> None:
 def test_page_sizes() -> None:
     assert [page_size(n, 500) for n in (0, 1, 500, 501)] == [20, 1, 500, 500]
     assert page_size(0, 7) == 7
-    with pytest.raises(Problem):
+    with pytest.raises(ApiError):
         page_size(-1, 500)
 
 
@@ -215,7 +215,7 @@ def test_times_are_checked_and_counted_in_microseconds() -> None:
         Timestamp(nanos=10**9),
         Timestamp(seconds=10**12),
     ):
-        with pytest.raises(Problem) as caught:
+        with pytest.raises(ApiError) as caught:
             micros("t", wrong)
         assert caught.value.path == "t"
 

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ranking.bundle.catalogue_file import read_catalogue
-from ranking.bundle.manifest import Described
-from ranking.catalogue.live_catalogue import Change, ItemPlan, LiveCatalogue
+from ranking.bundle.manifest import ManifestView
+from ranking.catalogue.live_catalogue import Change, LiveCatalogue, PreparedItemChanges
 from ranking.live.recorded_events import Counted, RecordedEvent
 from serving.core.errors import restarting
 from serving.model.interfaces import Answer, ListJob
@@ -184,7 +184,7 @@ class ElsewhereRecommender:
 
 
 @dataclass(frozen=True)
-class ElsewhereVersion(Described):
+class RemoteVersion(ManifestView):
     """One state of the items; see `serving.model.interfaces.Model`."""
 
     version: str
@@ -218,7 +218,7 @@ class ElsewhereItems:
         """Where the model runs."""
         catalogue = LiveCatalogue(read_catalogue(Path(start.store), start.version))
         recommender = ElsewhereRecommender(self.process)
-        self.current = ElsewhereVersion(start.version, self.process.manifest, catalogue, recommender)
+        self.current = RemoteVersion(start.version, self.process.manifest, catalogue, recommender)
         """The newest state."""
 
     @property
@@ -226,12 +226,12 @@ class ElsewhereItems:
         """Whether the process still runs."""
         return not self.process.ended.is_set()
 
-    def plan(self, changes: Sequence[Change]) -> ItemPlan:
+    def plan(self, changes: Sequence[Change]) -> PreparedItemChanges:
         """Work out what changes come to against the current state; any thread, one at a time."""
-        plan: ItemPlan = self.process.changes("plan", changes)
+        plan: PreparedItemChanges = self.process.changes("plan", changes)
         return plan
 
-    def apply(self, plan: ItemPlan) -> ElsewhereVersion:
+    def apply(self, plan: PreparedItemChanges) -> RemoteVersion:
         """Make planned changes; only in the model's thread, or before it is served."""
         self.process.lists("apply", plan)
         self.current = replace(self.current, catalogue=self.current.catalogue.after(plan))

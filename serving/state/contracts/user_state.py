@@ -37,7 +37,7 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True)
-class Shown:
+class Exposure:
     """The list in which a shopper saw an item, as far as the sender of an event told; kept for training."""
 
     request_id: str | None = None
@@ -50,7 +50,7 @@ class Shown:
     """The shopper's hour of the day, 0 to 23."""
 
 
-NOT_SHOWN: Final = Shown()
+NOT_SHOWN: Final = Exposure()
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class NewEvent:
     """When it happened, microseconds since 1970."""
     event_id: str
     """Unique within the user; see `content_id` for events that came without one."""
-    shown: Shown = NOT_SHOWN
+    shown: Exposure = NOT_SHOWN
     """The list that the event came from."""
 
 
@@ -85,7 +85,7 @@ class StoredEvent:
     kind: str
     time_us: int
     event_id: str
-    shown: Shown = NOT_SHOWN
+    shown: Exposure = NOT_SHOWN
 
     @property
     def recorded(self) -> bool:

@@ -18,10 +18,10 @@ from serving.state.contracts.user_state import (
     IMPORTED,
     MICROS,
     NOT_SHOWN,
+    Exposure,
     FeedPage,
     NewEvent,
     PastEvent,
-    Shown,
     StoredEvent,
 )
 
@@ -65,7 +65,7 @@ def unpack(user_id: str, packed: Sequence[bytes]) -> list[StoredEvent]:
             event[2],
             event[4],
             _event_id(event),
-            Shown(*event[_PLAIN:]) if event[_PLAIN:] else NOT_SHOWN,
+            Exposure(*event[_PLAIN:]) if event[_PLAIN:] else NOT_SHOWN,
         )
         for event in events
     ]

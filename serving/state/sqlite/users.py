@@ -19,12 +19,12 @@ import polars as pl
 from ranking.live.recorded_events import BEFORE, Deed, RecordedEvent
 from serving.state.contracts.user_state import (
     MICROS,
+    Exposure,
     FeedPage,
     ImportResult,
     NewEvent,
     Outcome,
     PastEvent,
-    Shown,
     Snapshot,
     StateStats,
     StateUnavailable,
@@ -139,7 +139,7 @@ class SqliteUserState:
         while rows := await self._file.read(partial(_rows, query=query, after=after)):
             after = rows[-1][:4]
             yield [
-                StoredEvent(user, item, kind, time_us, event_id, Shown(*shown))
+                StoredEvent(user, item, kind, time_us, event_id, Exposure(*shown))
                 for _, time_us, _, event_id, user, item, kind, *shown in rows
             ]
 
@@ -232,7 +232,7 @@ class SqliteUserState:
         return frame.height, change.events
 
 
-_origin: Final = attrgetter(*(field.name for field in fields(Shown)))
+_origin: Final = attrgetter(*(field.name for field in fields(Exposure)))
 """Where a shopper saw an item, in the order of the columns."""
 _PAGE: Final = 5_000
 """Events that `stored` reads at a time."""

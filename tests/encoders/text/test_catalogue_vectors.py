@@ -18,7 +18,7 @@ import encoders.training.train as train
 from conf.encoders import Precision
 from conf.schema import PipelineConfig, SplitKind
 from encoders.text.catalogue_vectors import CatalogueVectors
-from encoders.text.compiled_text_encoder import Advance, FrozenTextEncoder
+from encoders.text.compiled_text_encoder import Advance, CompiledTextEncoder
 from encoders.text.embedding import embed_texts
 from encoders.text.text_encoder import Prompts, TextEncoder, load_text_encoder
 from encoders.text.tokens import TokenArray
@@ -46,13 +46,13 @@ QUIET = Console(quiet=True)
 def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many texts each call has embedded."""
     counts: list[int] = []
-    original = FrozenTextEncoder.embed_tokens
+    original = CompiledTextEncoder.embed_tokens
 
-    def spy(self: FrozenTextEncoder, tokens: TokenArray, advance: Advance | None = None) -> FloatArray:
+    def spy(self: CompiledTextEncoder, tokens: TokenArray, advance: Advance | None = None) -> FloatArray:
         counts.append(len(tokens))
         return original(self, tokens, advance)
 
-    monkeypatch.setattr(FrozenTextEncoder, "embed_tokens", spy)
+    monkeypatch.setattr(CompiledTextEncoder, "embed_tokens", spy)
     return counts
 
 

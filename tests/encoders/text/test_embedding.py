@@ -15,7 +15,7 @@ from transformers.models.mpnet import MPNetConfig
 from transformers.models.roberta import RobertaConfig
 
 from conf.encoders import Pooling, Precision, TextEncoderConfig, TuningMode
-from encoders.text.compiled_text_encoder import FrozenTextEncoder, PackedLinear, batches, native_bf16
+from encoders.text.compiled_text_encoder import CompiledTextEncoder, PackedLinear, batches, native_bf16
 from encoders.text.text_encoder import Prompts, TextEncoder
 from encoders.text.tokens import TokenArray
 from encoders.text.trainable import choose_trainable
@@ -42,7 +42,7 @@ def one_by_one(encoder: TextEncoder, texts: list[str], prefix: str = "") -> Floa
 @pytest.mark.parametrize("budget", [None, 1, 24, 100, 10_000])
 def test_every_length_is_read_as_if_alone(encoder: TextEncoder, budget: int | None) -> None:
     texts = texts_of_every_length(30)  # the longest are cut
-    frozen = FrozenTextEncoder(encoder, Precision.fp32)
+    frozen = CompiledTextEncoder(encoder, Precision.fp32)
     tokens = TokenArray.tokenized(encoder.tokenizer, texts, encoder.max_tokens)
     done: list[int] = []
     vectors = frozen.embed_tokens(tokens, done.append, budget)
@@ -53,7 +53,7 @@ def test_every_length_is_read_as_if_alone(encoder: TextEncoder, budget: int | No
 def test_equal_texts_are_read_once_and_the_prompt_is_read(encoder: TextEncoder) -> None:
     done: list[int] = []
     texts = ["rose", "pan", "rose", "", "pan"]
-    vectors = FrozenTextEncoder(encoder, Precision.fp32).embed(texts, "trail ", done.append)
+    vectors = CompiledTextEncoder(encoder, Precision.fp32).embed(texts, "trail ", done.append)
     assert sum(done) == 3
     np.testing.assert_allclose(vectors, one_by_one(encoder, texts, "trail "), atol=1e-5)
     assert np.array_equal(vectors[0], vectors[2]) and np.array_equal(vectors[1], vectors[4])
@@ -86,7 +86,7 @@ def test_linear_layers_are_packed_and_the_encoder_stays_as_it_is(encoder: TextEn
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     encoder.train()
     for precision in (Precision.fp32, Precision.bf16):
-        frozen = FrozenTextEncoder(encoder, precision)
+        frozen = CompiledTextEncoder(encoder, precision)
         packed = sum(isinstance(module, PackedLinear) for module in frozen.modules())
         linear = sum(type(module) is torch.nn.Linear for module in encoder.modules())
         assert packed == linear == 13  # six in each of two layers, one in the pooler
@@ -96,13 +96,13 @@ def test_linear_layers_are_packed_and_the_encoder_stays_as_it_is(encoder: TextEn
     assert encoder.training and all(p.requires_grad for p in encoder.parameters())
     assert all(torch.equal(after[name], value) for name, value in before.items())
     name = "backbone.embeddings.word_embeddings.weight"
-    shared = FrozenTextEncoder(encoder, Precision.fp32).state_dict()[name]
+    shared = CompiledTextEncoder(encoder, Precision.fp32).state_dict()[name]
     assert shared.data_ptr() == after[name].data_ptr(), "not copied"
 
 
 def test_half_precision_stays_close(encoder: TextEncoder) -> None:
     texts = texts_of_every_length(22)
-    half = FrozenTextEncoder(encoder, Precision.bf16).embed(texts)
+    half = CompiledTextEncoder(encoder, Precision.bf16).embed(texts)
     assert half.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(half, axis=1), 1.0, atol=1e-5)
     assert (half * one_by_one(encoder, texts)).sum(1).min() > 0.999
@@ -129,7 +129,7 @@ def test_adapters_that_still_learn_are_read_too(encoder: TextEncoder) -> None:
     encoder.eval()
     texts = texts_of_every_length(10)
     for precision, error in ((Precision.fp32, 1e-5), (Precision.bf16, 0.05)):
-        vectors = FrozenTextEncoder(encoder, precision).embed(texts)
+        vectors = CompiledTextEncoder(encoder, precision).embed(texts)
         np.testing.assert_allclose(vectors, one_by_one(encoder, texts), atol=error)
 
 
@@ -160,7 +160,7 @@ def test_other_families_are_read_as_if_alone(
     backbone = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
     other = TextEncoder(backbone, tokenizer, pooling, Prompts(), 24).eval()
     texts = texts_of_every_length(30)
-    frozen = FrozenTextEncoder(other, Precision.fp32)
+    frozen = CompiledTextEncoder(other, Precision.fp32)
     assert any(isinstance(module, PackedLinear) for module in frozen.modules())
     tokens = TokenArray.tokenized(tokenizer, texts, 24)
     for budget in (40, 1_000):
@@ -177,7 +177,7 @@ def test_on_a_second_device_vectors_come_back_once_in_a_few_passes(
     tokens = TokenArray.tokenized(encoder.tokenizer, texts, encoder.max_tokens)
     with second_device() as device:
         encoder.to(device)
-        frozen = FrozenTextEncoder(encoder, Precision.fp32)
+        frozen = CompiledTextEncoder(encoder, Precision.fp32)
         assert frozen.device == device
         assert not any(isinstance(module, PackedLinear) for module in frozen.modules())
         done: list[int] = []

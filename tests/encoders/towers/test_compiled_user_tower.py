@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from encoders.towers.compiled_user_tower import TILE, FrozenUserEncoder
+from encoders.towers.compiled_user_tower import TILE, CompiledUserTower
 from encoders.towers.sequences import windows
 from encoders.towers.towers import Towers
 from encoders.towers.user_tower import UserEncoder
@@ -52,7 +52,7 @@ def test_it_is_the_module(dim: int, heads: int, max_length: int) -> None:
     batch = histories(
         [0, 1, 2, max_length - 1, max_length, max_length + 1, 3 * max_length, 0, 5] + [7] * 3 * TILE
     )
-    found = FrozenUserEncoder.of(built.user_encoder).newest(batch, items)
+    found = CompiledUserTower.of(built.user_encoder).newest(batch, items)
     np.testing.assert_allclose(found, by_the_module(built, batch, items), atol=1e-5)
     assert np.array_equal(found, built.encode(batch, items)), "towers answer with it"
     assert not found[0].any() and np.abs(found[1:3]).max() > 0.1
@@ -90,7 +90,7 @@ def test_several_layers_are_left_to_the_module() -> None:
     assert np.array_equal(built.encode(batch, items), by_the_module(built, batch, items))
     assert built.encode(histories([]), items).shape == (0, 16)
     with pytest.raises(ValueError, match="only the last layer"):
-        FrozenUserEncoder.of(UserEncoder(16, 2, 2, 12, KINDS, 0.0))
+        CompiledUserTower.of(UserEncoder(16, 2, 2, 12, KINDS, 0.0))
 
 
 def test_what_was_frozen_does_not_follow_and_training_thaws() -> None:

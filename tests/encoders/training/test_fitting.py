@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import RichProgressBar
 from rich.console import Console
 from torch.utils.data import DataLoader
 
-from encoders.training.fitting import _Bar, fit, forget, running_average
+from encoders.training.fitting import _Bar, delete_checkpoints, fit, running_average
 
 CPU = torch.device("cpu")
 
@@ -127,8 +127,8 @@ def test_a_terminal_without_a_bar_reads_one_line_per_epoch(tmp_path: Path) -> No
 def test_forgetting_removes_the_checkpoints_and_is_content_with_none(tmp_path: Path) -> None:
     run(Scripted([0.1] * 6), tmp_path / "run", epochs=1)
     assert (tmp_path / "run" / "last.ckpt").is_file()
-    forget(tmp_path / "run")
-    forget(tmp_path / "run")
+    delete_checkpoints(tmp_path / "run")
+    delete_checkpoints(tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -9,7 +9,7 @@ import pytest
 from conf.encoders import TextEncoderConfig
 from conf.errors import InputError
 from conf.schema import PipelineConfig, SplitConfig, SplitKind
-from features.data.pipeline_step import Stage, fingerprint, plain, write_atomically
+from features.data.pipeline_step import Step, fingerprint, plain, write_atomically
 
 
 def test_plain_turns_configs_into_json_types() -> None:
@@ -34,31 +34,31 @@ def test_the_same_inputs_have_the_same_fingerprint_and_any_change_another() -> N
 
 
 def test_a_stage_is_current_only_between_complete_and_the_next_reopen(tmp_path: Path) -> None:
-    stage = Stage(tmp_path / "stage", "abc")
+    stage = Step(tmp_path / "stage", "abc")
     assert not stage.is_current()
     stage.reopen()
     assert not stage.is_current()
     stage.complete()
     assert stage.is_current()
-    assert not Stage(tmp_path / "stage", "abd").is_current(), "other inputs"
+    assert not Step(tmp_path / "stage", "abd").is_current(), "other inputs"
     stage.reopen()
     assert not stage.is_current()
 
 
 def test_reopening_removes_what_other_inputs_left(tmp_path: Path) -> None:
-    stage = Stage(tmp_path / "stage", "abc")
+    stage = Step(tmp_path / "stage", "abc")
     stage.reopen()
     (stage.folder / "towers").mkdir()
     (stage.folder / "towers" / "weights").write_text("old")
     stage.complete()
-    Stage(tmp_path / "stage", "abd").reopen()
+    Step(tmp_path / "stage", "abd").reopen()
     assert list(stage.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("content", ["", "{", "null", "[]", '"abc"', "{}", '{"inputs": null}'])
 def test_a_damaged_marker_means_not_current(tmp_path: Path, content: str) -> None:
     (tmp_path / "stage.json").write_text(content)
-    assert not Stage(tmp_path, "abc").is_current()
+    assert not Step(tmp_path, "abc").is_current()
 
 
 def test_an_atomic_write_that_fails_leaves_the_old_content(
@@ -81,7 +81,7 @@ def test_an_atomic_write_that_fails_leaves_the_old_content(
 
 
 def test_a_step_refuses_to_build_on_outputs_of_other_settings(tmp_path: Path) -> None:
-    stage = Stage(tmp_path / "encoder", "abc")
+    stage = Step(tmp_path / "encoder", "abc")
     with pytest.raises(InputError, match=r"encoder: missing.*run `shelfwise train-encoder` with the same"):
         stage.require("train-encoder")
     stage.reopen()
@@ -90,11 +90,11 @@ def test_a_step_refuses_to_build_on_outputs_of_other_settings(tmp_path: Path) ->
     stage.complete()
     stage.require("train-encoder")
     with pytest.raises(InputError, match="made with other settings"):
-        Stage(tmp_path / "encoder", "abd").require("train-encoder")
+        Step(tmp_path / "encoder", "abd").require("train-encoder")
 
 
-def finished_stage(folder: Path, inputs: str = "abc") -> Stage:
-    stage = Stage(folder / "stage", inputs)
+def finished_stage(folder: Path, inputs: str = "abc") -> Step:
+    stage = Step(folder / "stage", inputs)
     stage.reopen()
     (stage.folder / "inner").mkdir()
     (stage.folder / "inner" / "out.txt").write_text("made")
@@ -107,7 +107,7 @@ def test_a_stage_takes_over_the_same_inputs_outputs_and_no_others(tmp_path: Path
     finished_stage(tmp_path / "b", "other")
     unfinished = finished_stage(tmp_path / "c")
     (unfinished.folder / "stage.json").unlink()
-    stage = Stage(tmp_path / "new" / "stage", "abc")
+    stage = Step(tmp_path / "new" / "stage", "abc")
     assert stage.adopt([str(tmp_path / "b"), str(tmp_path / "c"), str(tmp_path / "none")]) is None
     assert not stage.folder.exists()
     assert stage.adopt([str(tmp_path / "[bca]")]) == donor.folder and stage.is_current()
@@ -126,6 +126,6 @@ def test_files_are_copied_where_they_cannot_be_linked(
         raise OSError("cross-device")
 
     monkeypatch.setattr(os, "link", refuse)
-    stage = Stage(tmp_path / "new" / "stage", "abc")
+    stage = Step(tmp_path / "new" / "stage", "abc")
     assert stage.adopt([str(tmp_path / "a")]) == donor.folder
     assert not (stage.folder / "inner" / "out.txt").samefile(donor.folder / "inner" / "out.txt")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from features.data.dataset import Catalogue
 from ranking.catalogue.item_order import ItemOrder
-from ranking.catalogue.live_catalogue import ItemPlan, LiveCatalogue, LiveItem
+from ranking.catalogue.live_catalogue import LiveCatalogue, LiveItem, PreparedItemChanges
 
 IDS = st.lists(st.text(min_size=1, max_size=4), unique=True, min_size=1, max_size=12)
 
@@ -20,7 +20,7 @@ def catalogue(ids: list[str]) -> LiveCatalogue:
 
 def with_items(state: LiveCatalogue, added: list[str], deleted: list[str]) -> LiveCatalogue:
     items = [LiveItem(item_id, "text", {}) for item_id in added]
-    return state.after(ItemPlan(items, deleted, [], np.zeros((0, 0), np.float32)))
+    return state.after(PreparedItemChanges(items, deleted, [], np.zeros((0, 0), np.float32)))
 
 
 @settings(max_examples=100, deadline=None)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from features.data.dataset import BoolArray, IntArray, LongArray
-from ranking.kernels.topk import Giving, best_products, best_sums
+from ranking.kernels.topk import NeighbourWeights, best_products, best_sums
 
 ALL = np.full(9, -1, dtype=np.int64), np.zeros((0, 0), dtype=np.uint8)
 """Which mask each of nine queries has, and the masks: none."""
@@ -31,7 +31,9 @@ def test_sums_by_hand() -> None:
     def found(
         k: int, which: LongArray, masks: np.ndarray, banned: LongArray, recent: int = 5
     ) -> list[list[int]]:
-        best = best_sums(Giving(items, offsets, recent, 1.0, ids, weights), k, which, masks, banned, 10)
+        best = best_sums(
+            NeighbourWeights(items, offsets, recent, 1.0, ids, weights), k, which, masks, banned, 10
+        )
         assert best.dtype == np.int32
         rows: list[list[int]] = best.tolist()
         return rows
@@ -61,7 +63,12 @@ def test_sums_are_those_of_a_dictionary(seed: int) -> None:
     which = rng.integers(-1, 2, size=9)
     banned = np.unique(rng.integers(0, 9 * catalogue, size=60))
     best = best_sums(
-        Giving(items, offsets, recent, scale, ids, weights), k, which, packed(masks), banned, catalogue
+        NeighbourWeights(items, offsets, recent, scale, ids, weights),
+        k,
+        which,
+        packed(masks),
+        banned,
+        catalogue,
     )
     for query in range(9):
         sums: dict[int, float] = {}

@@ -26,8 +26,8 @@ from ranking.recommender import Recommender
 from ranking.retrieval.device_index import DeviceIndex, DeviceState
 from ranking.retrieval.faiss_index import VectorIndex
 from ranking.retrieval.index_choice import CatalogueIndex, build_index
-from ranking.retrieval.searcher import Searches
-from ranking.retrieval.sources import CandidateSources, Kept
+from ranking.retrieval.searcher import VectorSearcher
+from ranking.retrieval.sources import CandidateSources, SourceIndexes
 from tests.bundles import make_bundle, publish_bundle, published_again
 from tests.ranking.changes import change, item
 from tests.second_device import second_device
@@ -65,7 +65,7 @@ def whole(dataset: Dataset, encoder: TextEncoder, device: torch.device | None = 
     arrays = replace(known.arrays, affinity_units=affinity.units(made.text_vectors))
     where = device or torch.device("cpu")
     index = build_index(arrays.item_vectors, device=where)
-    sources = CandidateSources(index, arrays, CandidateConfig(), Kept.of(arrays, device=where))
+    sources = CandidateSources(index, arrays, CandidateConfig(), SourceIndexes.of(arrays, device=where))
     recommender = Recommender(
         arrays, index, made.text_vectors, known.config, known.click_kinds, known.towers, None, known.factors,
         affinity, build_index(made.text_vectors, device=where), sources,
@@ -73,7 +73,7 @@ def whole(dataset: Dataset, encoder: TextEncoder, device: torch.device | None = 
     return replace(made, recommender=recommender)
 
 
-def indexes(bundle: Bundle) -> list[Searches | None]:
+def indexes(bundle: Bundle) -> list[VectorSearcher | None]:
     recommender, sources = bundle.recommender, bundle.recommender.sources
     return [recommender.index, recommender.text_index, sources.factor_index, sources.new_index]
 

@@ -20,7 +20,7 @@ from ranking.assembly import near_recent, text_neighbours
 from ranking.bundle.bundle import Bundle, load_bundle
 from ranking.bundle.indexes import LENDER_INDEX
 from ranking.bundle.store import VERSIONS
-from ranking.catalogue.live_catalogue import ItemChange, ItemPlan
+from ranking.catalogue.live_catalogue import ItemChange, PreparedItemChanges
 from ranking.live.snapshot import LiveVersion
 from ranking.live.updates import LiveItems
 from ranking.recommender import Recommender
@@ -214,7 +214,7 @@ def test_a_large_catalogue_has_an_index_of_those_who_lend_factors(
     version = publish_bundle(tmp_path, replace(made, recommender=recommender), bert)
     assert (tmp_path / VERSIONS / version / LENDER_INDEX).is_file()
 
-    def plan(bundle: Bundle) -> ItemPlan:
+    def plan(bundle: Bundle) -> PreparedItemChanges:
         live = LiveItems(bundle, 10)
         change(live, item(dataset.catalogue.ids[5], "guitar drum melody"))  # lends by its new text
         return live.plan([item("new", "trail boots summit"), item("other", "guitar drum")])

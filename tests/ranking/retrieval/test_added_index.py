@@ -7,8 +7,8 @@ import pytest
 
 from features.data.dataset import Dataset, FloatArray, IntArray
 from ranking.retrieval.added_index import AddedIndex
-from ranking.retrieval.searcher import Searches
-from ranking.retrieval.sources import CandidateSources, Kept
+from ranking.retrieval.searcher import VectorSearcher
+from ranking.retrieval.sources import CandidateSources, SourceIndexes
 from tests.ranking.asked import batch_of, no_limits, propose
 from tests.ranking.test_new_items import OLD, opened
 from tests.ranking.test_new_items import opening as opening  # noqa: PLC0414 - a fixture
@@ -41,7 +41,7 @@ def test_hidden_and_forbidden_items_are_left_out_and_short_answers_are_padded() 
 def test_added_items_have_half_of_the_places_for_new_ones(opening: Dataset, added: list[int]) -> None:
     """Six places: the best two or three of those added, then the nearest new ones, each item once."""
 
-    class Added(Searches):
+    class Added(VectorSearcher):
         def search(self, queries: FloatArray, k: int, allowed: object = None) -> tuple[IntArray, FloatArray]:
             chosen = np.array(added[:k], dtype=np.int32)
             rows = np.pad(chosen, (0, k - len(chosen)), constant_values=-1)
@@ -51,7 +51,7 @@ def test_added_items_have_half_of_the_places_for_new_ones(opening: Dataset, adde
     batch = batch_of(opening, [0, 3, 7])
     usual = propose(recommender, batch, no_limits(3))["new_items"]
     sources = recommender.sources
-    kept = Kept(sources.by_popularity, sources.new_index, sources.factor_index, Added())
+    kept = SourceIndexes(sources.by_popularity, sources.new_index, sources.factor_index, Added())
     recommender.sources = CandidateSources(sources.index, sources.arrays, sources.config, kept)
     found = propose(recommender, batch, no_limits(3))["new_items"]
     for before, after in zip(usual.tolist(), found.tolist(), strict=True):

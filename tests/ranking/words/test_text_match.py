@@ -12,7 +12,7 @@ from conf.schema import IndexConfig
 from features.data.dataset import BoolArray, Catalogue, FloatArray, IntArray
 from features.text.item_text import TextTemplate, render_text
 from ranking.retrieval.faiss_index import VectorIndex
-from ranking.retrieval.searcher import Searches
+from ranking.retrieval.searcher import VectorSearcher
 from ranking.words.live_words import LiveWords
 from ranking.words.text_match import SHARE, WORDS_WEIGHT, TextMatch, Usual
 from ranking.words.word_index import WordIndex
@@ -86,10 +86,10 @@ def test_what_must_not_appear_does_not_and_the_others_fill_the_list(texts: TextM
     assert len(best(texts, said, k=2, allowed=allowed)) == 2
 
 
-class _Without(Searches):
+class _Without(VectorSearcher):
     """An index that leaves hidden rows out, as that of a catalogue that changes does."""
 
-    def __init__(self, index: Searches, shown: BoolArray) -> None:
+    def __init__(self, index: VectorSearcher, shown: BoolArray) -> None:
         self.index, self.shown = index, shown
 
     def search(

@@ -9,18 +9,18 @@ from typing import TypeVar
 
 import pytest
 
-from serving.state.contracts.user_state import NOT_SHOWN, NewEvent, Outcome, PastEvent, Shown
+from serving.state.contracts.user_state import NOT_SHOWN, Exposure, NewEvent, Outcome, PastEvent
 from serving.state.sqlite.file import _LAYERS
 from serving.state.sqlite.users import SqliteUserState
 from tests.serving.state.test_user_state import with_state
 
 T = TypeVar("T")
-SHOWN = Shown("r-1", 3, "home", "v1", "phone", 17)
+SHOWN = Exposure("r-1", 3, "home", "v1", "phone", 17)
 COLUMNS = "request_id, list_position, surface, model_version, device, hour"
 
 
 def event(
-    item: str, time_us: int, kind: str = "click", shown: Shown = NOT_SHOWN, user: str = "u"
+    item: str, time_us: int, kind: str = "click", shown: Exposure = NOT_SHOWN, user: str = "u"
 ) -> NewEvent:
     return NewEvent(user, item, kind, time_us, f"client:{kind}{item}{time_us}", shown)
 

@@ -21,7 +21,7 @@ from features.ingest.privacy import PSEUDONYM, Pseudonyms
 from features.prepare import prepare
 from ranking.bundle.store import publish_version
 from serving.cli.export_events import export_events
-from serving.state.contracts.user_state import NewEvent, Shown, StateUnavailable
+from serving.state.contracts.user_state import Exposure, NewEvent, StateUnavailable
 from serving.stores import Stores
 from tests.serving.backends import Backend
 from tests.serving.redis_server import RedisServer
@@ -29,7 +29,7 @@ from tests.serving.test_process import Process, record_until_it_ends
 
 SECOND = 1_000_000
 START = 1_700_000_000 * SECOND
-SHOWN = Shown("r-1", 3, "home", "v1", "phone", 17)
+SHOWN = Exposure("r-1", 3, "home", "v1", "phone", 17)
 
 
 def export(backend: Backend, output: Path, **settings: Any) -> tuple[pl.DataFrame, str]:

@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from serving.core.poller import Watch
+from serving.core.poller import Poller
 
 LONG = 3600.0
 
@@ -36,7 +36,7 @@ class Place:
 def test_it_looks_again_and_again_but_not_before_it_is_started() -> None:
     async def scenario() -> None:
         place = Place()
-        watch = Watch(place.look, 0.001, "trouble")
+        watch = Poller(place.look, 0.001, "trouble")
         await asyncio.sleep(0.01)
         assert place.looks == 0
         watch.start()
@@ -59,7 +59,7 @@ def test_a_ring_is_a_look_at_once_and_one_during_a_look_is_another() -> None:
             begun.set()
             await go_on.wait()
 
-        watch = Watch(look, LONG, "trouble")
+        watch = Poller(look, LONG, "trouble")
         watch.start()
         watch.ring()
         async with asyncio.timeout(10):
@@ -80,7 +80,7 @@ def test_failures_in_a_row_are_told_once(caplog: pytest.LogCaptureFixture) -> No
 
     async def scenario() -> None:
         place = Place(bad, bad, odd, None, odd, bad)
-        watch = Watch(place.look, 0.001, "it cannot be seen", (OSError,))
+        watch = Poller(place.look, 0.001, "it cannot be seen", (OSError,))
         watch.start()
         await place.reach(7)
         await watch.stop()
@@ -103,7 +103,7 @@ def test_stopping_cancels_a_look_and_may_come_before_a_start() -> None:
                 cancelled = True
                 raise
 
-        watch = Watch(look, LONG, "trouble")
+        watch = Poller(look, LONG, "trouble")
         await watch.stop()
         watch.start()
         watch.ring()
@@ -127,7 +127,7 @@ def test_a_look_that_loses_the_cancellation_is_the_last() -> None:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(LONG)
 
-        watch = Watch(look, 0.001, "trouble")
+        watch = Poller(look, 0.001, "trouble")
         watch.start()
         await begun.wait()
         async with asyncio.timeout(10):

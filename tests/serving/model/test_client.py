@@ -26,7 +26,7 @@ from ranking.live.updates import LiveItems
 from ranking.rerank.rules import Cap, Rules
 from ranking.types import History, Recommendation, Request
 from serving.core.call_context import Timeline
-from serving.core.errors import Problem
+from serving.core.errors import ApiError
 from serving.model.execute_batch import run_jobs
 from serving.model.interfaces import LiveModel, Model, Neighbours, RecommendJob, SimilarJob
 from serving.model.process.client import ElsewhereItems
@@ -162,7 +162,7 @@ def test_calls_are_told_to_come_again_when_the_process_has_ended(elsewhere: Else
     jobs = asked(elsewhere.current)
     os.kill(elsewhere.process.pid, signal.SIGKILL)
     for work in (lambda: run_jobs(jobs), lambda: elsewhere.plan([ItemChange("i1", None)])):
-        with pytest.raises(Problem) as caught:
+        with pytest.raises(ApiError) as caught:
             work()
         assert caught.value.code is grpc.StatusCode.UNAVAILABLE
         assert caught.value.reason == "MODEL_RESTARTING"
@@ -212,7 +212,7 @@ def test_a_stopped_process_is_killed_and_calls_are_told_to_come_again(
     elsewhere = warm(store)
     pid = elsewhere.process.pid
     os.kill(pid, signal.SIGSTOP)
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(ApiError) as caught:
         run_jobs(asked(elsewhere.current))
     assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.UNAVAILABLE, "MODEL_RESTARTING")
     assert not elsewhere.works
@@ -225,7 +225,7 @@ def test_a_batch_that_does_not_end_is_found_though_the_process_beats(
     store: Path, starter: ModelStarter, caplog: pytest.LogCaptureFixture
 ) -> None:
     elsewhere = warm(store)
-    with pytest.raises(Problem):
+    with pytest.raises(ApiError):
         run_jobs([RecommendJob(elsewhere.current, cast(Request, Sleeps(600.0)))])
     assert not elsewhere.works
     assert "has not finished a batch of lists for 2 seconds" in caplog.text
@@ -250,7 +250,7 @@ def test_a_process_that_no_signal_ends_keeps_nobody_waiting(
     kill(elsewhere.process.pid, signal.SIGSTOP)
     with monkeypatch.context() as patch:
         patch.setattr("os.kill", lambda pid, number: None)
-        with pytest.raises(Problem, match="MODEL_RESTARTING"):
+        with pytest.raises(ApiError, match="MODEL_RESTARTING"):
             run_jobs(asked(elsewhere.current))
     assert not elsewhere.works
     kill(elsewhere.process.pid, signal.SIGKILL)

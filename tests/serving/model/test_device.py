@@ -25,7 +25,7 @@ from ranking.bundle.store import current_version
 from ranking.types import Request
 from serving.client.client import Client
 from serving.client.queries import Item, RecommendQuery, SimilarQuery
-from serving.core.errors import Problem
+from serving.core.errors import ApiError
 from serving.model.execute_batch import run_jobs
 from serving.model.interfaces import LiveModel, RecommendJob
 from serving.model.process import worker
@@ -122,7 +122,7 @@ def test_a_failed_gpu_ends_the_process_so_that_the_model_is_loaded_anew(
     store: Path, starter: ModelStarter, capfd: pytest.CaptureFixture[str]
 ) -> None:
     live = ElsewhereItems(start_message(store))
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(ApiError) as caught:
         run_jobs([RecommendJob(live.current, cast(Request, Failing()))])
     assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.UNAVAILABLE, "MODEL_RESTARTING")
     until(lambda: not live.works)

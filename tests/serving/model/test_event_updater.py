@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import pytest
 
 from ranking.live.recorded_events import Counted, Deed, RecordedEvent
-from serving.model.event_updater import EventFollower
+from serving.model.event_updater import EventUpdater
 from serving.model.execute_batch import run_jobs
 from serving.model.interfaces import Answer, Job
 from serving.scheduling.batcher import Batcher
@@ -64,11 +64,11 @@ class Feed:
 
 
 def following(
-    feed: Feed, scenario: Callable[[EventFollower, Notebook], Awaitable[T]], poll_seconds: float = 0.01
+    feed: Feed, scenario: Callable[[EventUpdater, Notebook], Awaitable[T]], poll_seconds: float = 0.01
 ) -> T:
     async def run() -> T:
         model, jobs = Notebook(), Batcher[Job, Answer](run_jobs, max_batch=8, max_queue=1, name="model")
-        follower = EventFollower(model, cast(UserState, feed), jobs, poll_seconds)
+        follower = EventUpdater(model, cast(UserState, feed), jobs, poll_seconds)
         try:
             return await scenario(follower, model)
         finally:
@@ -78,12 +78,12 @@ def following(
     return asyncio.run(run())
 
 
-async def prepared(follower: EventFollower) -> None:
+async def prepared(follower: EventUpdater) -> None:
     with ThreadPoolExecutor(1, "loading") as loading:
         await follower.prepare(loading)
 
 
-async def reached(follower: EventFollower, count: int) -> None:
+async def reached(follower: EventUpdater, count: int) -> None:
     async with asyncio.timeout(20):
         while follower.counted < count:
             await asyncio.sleep(0.002)
@@ -92,7 +92,7 @@ async def reached(follower: EventFollower, count: int) -> None:
 def test_a_model_counts_everything_page_by_page_before_it_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.model.event_updater.START_CHUNK", 2)
 
-    async def scenario(follower: EventFollower, model: Notebook) -> None:
+    async def scenario(follower: EventUpdater, model: Notebook) -> None:
         await prepared(follower)
         assert model.batches == [["a", "b"], ["c", "d"], ["e"]]
         assert model.threads == {"loading"} and follower.counted == 5
@@ -111,7 +111,7 @@ def test_a_model_counts_everything_page_by_page_before_it_is_served(monkeypatch:
 def test_what_the_bundle_may_have_learnt_from_is_not_counted() -> None:
     """Data have whole seconds: all of the last one is the bundle's."""
 
-    async def scenario(follower: EventFollower, model: Notebook) -> None:
+    async def scenario(follower: EventUpdater, model: Notebook) -> None:
         await prepared(follower)
         assert model.batches == [["next"]]
 
@@ -127,7 +127,7 @@ def test_kinds_count_as_the_model_understands_them_and_others_not_at_all() -> No
         event("c", AFTER, "view"), event("d", AFTER, "impression"), event("e", AFTER, "purchase", click),
     )  # fmt: skip
 
-    async def scenario(follower: EventFollower, model: Notebook) -> None:
+    async def scenario(follower: EventUpdater, model: Notebook) -> None:
         await prepared(follower)
         assert [(e.item_id, e.before) for e in model.events] == [("a", (click,)), ("c", ()), ("e", (click,))]
 
@@ -137,7 +137,7 @@ def test_kinds_count_as_the_model_understands_them_and_others_not_at_all() -> No
 def test_events_of_others_are_found_without_being_rung_for() -> None:
     feed = Feed()
 
-    async def scenario(follower: EventFollower, model: Notebook) -> None:
+    async def scenario(follower: EventUpdater, model: Notebook) -> None:
         follower.start()
         feed.stored.append(event("a"))
         await reached(follower, 1)
@@ -149,7 +149,7 @@ def test_events_that_come_together_are_counted_together(monkeypatch: pytest.Monk
     monkeypatch.setattr("serving.model.event_updater.APART_SECONDS", 0.2)
     feed = Feed(event("a"))
 
-    async def scenario(follower: EventFollower, model: Notebook) -> None:
+    async def scenario(follower: EventUpdater, model: Notebook) -> None:
         follower.start()
         follower.ring()
         await reached(follower, 1)
@@ -164,7 +164,7 @@ def test_events_that_come_together_are_counted_together(monkeypatch: pytest.Monk
 
 
 def test_items_of_a_former_day_are_brought_to_this_one_without_waiting_for_events() -> None:
-    async def scenario(follower: EventFollower, model: Notebook) -> None:
+    async def scenario(follower: EventUpdater, model: Notebook) -> None:
         model.behind = 4
         follower.start()
         follower.ring()
@@ -179,7 +179,7 @@ def test_items_of_a_former_day_are_brought_to_this_one_without_waiting_for_event
 def test_what_cannot_be_counted_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     feed = Feed(event("a"))
 
-    async def scenario(follower: EventFollower, model: Notebook) -> None:
+    async def scenario(follower: EventUpdater, model: Notebook) -> None:
         await prepared(follower)
         follower.start()
         feed.stored.append(event("poison"))
@@ -199,7 +199,7 @@ def test_a_store_that_fails_is_asked_again(failure: Exception, caplog: pytest.Lo
     feed = Feed(event("a"))
     feed.failures = [failure, failure]
 
-    async def scenario(follower: EventFollower, model: Notebook) -> None:
+    async def scenario(follower: EventUpdater, model: Notebook) -> None:
         before = follower.behind_seconds
         follower.start()
         await asyncio.sleep(0.005)
@@ -213,7 +213,7 @@ def test_a_store_that_fails_is_asked_again(failure: Exception, caplog: pytest.Lo
 def test_a_model_that_has_ended_loses_nothing() -> None:
     feed = Feed(event("poison"))
 
-    async def scenario(follower: EventFollower, model: Notebook) -> None:
+    async def scenario(follower: EventUpdater, model: Notebook) -> None:
         model.works = False
         with pytest.raises(ValueError, match="cannot be counted"):
             await prepared(follower)
@@ -227,7 +227,7 @@ def test_a_model_that_has_ended_loses_nothing() -> None:
 def test_it_stops_while_events_gather_and_lets_go_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.model.event_updater.APART_SECONDS", 60.0)
 
-    async def scenario(follower: EventFollower, model: Notebook) -> None:
+    async def scenario(follower: EventUpdater, model: Notebook) -> None:
         follower.start()
         await reached(follower, 1)
         await asyncio.wait_for(follower.stop(), 20)

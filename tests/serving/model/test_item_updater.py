@@ -11,10 +11,17 @@ from typing import ClassVar, TypeVar
 import pytest
 
 from ranking.catalogue.filter_language import AttributeKind
-from ranking.catalogue.live_catalogue import Change, Declaration, ItemChange, ItemPlan, LiveItem, TextVector
+from ranking.catalogue.live_catalogue import (
+    Change,
+    Declaration,
+    ItemChange,
+    LiveItem,
+    PreparedItemChanges,
+    TextVector,
+)
 from serving.model.execute_batch import run_jobs
 from serving.model.interfaces import Answer, Job, Model
-from serving.model.item_updater import ItemFollower
+from serving.model.item_updater import ItemUpdater
 from serving.scheduling.batcher import Batcher, QueueFull
 from serving.state.contracts.item_changes import Declared, Replaced, StoredChange
 from serving.state.contracts.user_state import StateUnavailable
@@ -37,14 +44,14 @@ class Notebook(FakeBundle):
         self.applied: list[list[str]] = []
         self.threads: set[str] = set()
 
-    def plan(self, changes: Sequence[Change]) -> ItemPlan:
+    def plan(self, changes: Sequence[Change]) -> PreparedItemChanges:
         items = [change for change in changes if isinstance(change, ItemChange)]
         upserts = [LiveItem(c.item_id, f"text of {c.item_id}", {}) for c in items]
         vectors = self.encode_items([item.text for item in upserts])
         fresh = {c.item_id: ENCODED for c in items if c.encoded is None}
-        return ItemPlan(upserts, [], list(range(len(upserts))), vectors, fresh=fresh)
+        return PreparedItemChanges(upserts, [], list(range(len(upserts))), vectors, fresh=fresh)
 
-    def apply(self, plan: ItemPlan) -> Model:
+    def apply(self, plan: PreparedItemChanges) -> Model:
         if any(item.item_id == "poison" for item in plan.upserts):
             raise ValueError("cannot be applied")
         self.threads.add(threading.current_thread().name)
@@ -105,13 +112,13 @@ class Changes:
 
 def following(
     changes: Changes,
-    scenario: Callable[[ItemFollower, Notebook], Awaitable[T]],
+    scenario: Callable[[ItemUpdater, Notebook], Awaitable[T]],
     poll_seconds: float = 0.01,
 ) -> T:
     async def run() -> T:
         model, jobs = Notebook(), Batcher[Job, Answer](run_jobs, max_batch=8, max_queue=1, name="model")
         upkeep = ThreadPoolExecutor(1, "upkeep")
-        follower = ItemFollower(model, changes, jobs, upkeep, lambda: None, poll_seconds)
+        follower = ItemUpdater(model, changes, jobs, upkeep, lambda: None, poll_seconds)
         try:
             return await scenario(follower, model)
         finally:
@@ -122,7 +129,7 @@ def following(
     return asyncio.run(run())
 
 
-async def prepared(follower: ItemFollower) -> None:
+async def prepared(follower: ItemUpdater) -> None:
     with ThreadPoolExecutor(1, "loading") as loading:
         await follower.prepare(loading)
 
@@ -132,7 +139,7 @@ def test_changes_are_applied_in_order_some_at_a_time(served: bool, monkeypatch: 
     monkeypatch.setattr("serving.model.item_updater.CHUNK", 2)
     monkeypatch.setattr("serving.model.item_updater.START_CHUNK", 3)
 
-    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+    async def scenario(follower: ItemUpdater, model: Notebook) -> None:
         if served:
             follower.start()
             await follower.reach(5)
@@ -159,7 +166,7 @@ def test_many_prices_are_applied_together_and_few_texts(monkeypatch: pytest.Monk
             StoredChange(len(changes.stored) + 1, ItemChange(item_id, attributes, None, True))
         )
 
-    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+    async def scenario(follower: ItemUpdater, model: Notebook) -> None:
         follower.start()
         await follower.reach(12)
         assert ["".join(items) for items in model.applied] == ["abcdef", "ghi", "jk", "l"]
@@ -171,7 +178,7 @@ def test_changes_that_come_several_at_a_time_wait_for_each_other(monkeypatch: py
     monkeypatch.setattr("serving.model.item_updater.TOGETHER_SECONDS", 0.2)
     changes = Changes("a", "b")
 
-    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+    async def scenario(follower: ItemUpdater, model: Notebook) -> None:
         follower.start()
         await follower.reach(2)
         for item_id in "cdefgh":  # faster than one by one
@@ -187,7 +194,7 @@ def test_a_change_that_comes_alone_is_applied_at_once(monkeypatch: pytest.Monkey
     monkeypatch.setattr("serving.model.item_updater.TOGETHER_SECONDS", 60.0)
     changes = Changes()
 
-    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+    async def scenario(follower: ItemUpdater, model: Notebook) -> None:
         follower.start()
         for item_id in "abc":
             await asyncio.wait_for(follower.reach(await changes.store([ItemChange(item_id, {})])), 20)
@@ -199,7 +206,7 @@ def test_a_change_that_comes_alone_is_applied_at_once(monkeypatch: pytest.Monkey
 def test_it_stops_while_changes_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.model.item_updater.TOGETHER_SECONDS", 60.0)
 
-    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+    async def scenario(follower: ItemUpdater, model: Notebook) -> None:
         follower.start()
         await follower.reach(2)
         await asyncio.wait_for(follower.stop(), 20)
@@ -213,7 +220,7 @@ def test_who_waits_for_an_answer_is_not_kept_waiting_for_further_changes(
     monkeypatch.setattr("serving.model.item_updater.TOGETHER_SECONDS", 60.0)
     changes = Changes("a", "b")
 
-    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+    async def scenario(follower: ItemUpdater, model: Notebook) -> None:
         follower.start()
         await follower.reach(2)
         newest = await changes.store([ItemChange("c", {})])
@@ -225,7 +232,7 @@ def test_who_waits_for_an_answer_is_not_kept_waiting_for_further_changes(
 def test_what_has_been_encoded_is_kept_and_what_was_kept_is_not_encoded_again() -> None:
     changes = Changes("a")
 
-    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+    async def scenario(follower: ItemUpdater, model: Notebook) -> None:
         changes.encoded_elsewhere("b")
         await prepared(follower)
         assert model.applied == [["a", "b"]]
@@ -241,7 +248,7 @@ def test_changes_hold_where_vectors_cannot_be_kept(
     changes = Changes("a", "b")
     changes.keeping_fails = failure
 
-    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+    async def scenario(follower: ItemUpdater, model: Notebook) -> None:
         follower.start()
         await asyncio.wait_for(follower.reach(2), 20)
         assert model.applied == [["a", "b"]]
@@ -254,7 +261,7 @@ def test_texts_are_left_to_the_server_that_got_them(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("serving.model.item_updater.OTHERS_SECONDS", 60.0)
     changes = Changes("a", "b")
 
-    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+    async def scenario(follower: ItemUpdater, model: Notebook) -> None:
         follower.start()
         await asyncio.sleep(0.1)
         assert model.applied == []
@@ -271,7 +278,7 @@ def test_texts_that_the_other_server_does_not_encode_are_encoded(monkeypatch: py
     monkeypatch.setattr("serving.model.item_updater.OTHERS_SECONDS", 0.1)
     changes = Changes("a", "b")
 
-    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+    async def scenario(follower: ItemUpdater, model: Notebook) -> None:
         follower.start()
         began = asyncio.get_running_loop().time()
         while follower.revision < 2:
@@ -282,7 +289,7 @@ def test_texts_that_the_other_server_does_not_encode_are_encoded(monkeypatch: py
 
 
 def test_a_change_that_cannot_be_applied_is_left_out_alone(caplog: pytest.LogCaptureFixture) -> None:
-    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+    async def scenario(follower: ItemUpdater, model: Notebook) -> None:
         await prepared(follower)
         assert model.applied == [["a"], ["b"]]
         assert follower.revision == 3
@@ -296,7 +303,7 @@ def test_a_store_that_fails_is_asked_again(failure: Exception, caplog: pytest.Lo
     changes = Changes("a")
     changes.failures = [failure, failure]
 
-    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+    async def scenario(follower: ItemUpdater, model: Notebook) -> None:
         follower.start()
         await asyncio.wait_for(follower.reach(1), 20)
         assert model.applied == [["a"]]
@@ -310,7 +317,7 @@ def test_a_store_that_fails_is_asked_again(failure: Exception, caplog: pytest.Lo
 def test_changes_of_others_are_found_without_being_told() -> None:
     changes = Changes()
 
-    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+    async def scenario(follower: ItemUpdater, model: Notebook) -> None:
         follower.start()
         await changes.store([ItemChange("a", {})])
         while follower.revision < 1:
@@ -320,7 +327,7 @@ def test_changes_of_others_are_found_without_being_told() -> None:
 
 
 def test_who_waits_is_released_by_the_deadline_and_by_the_end() -> None:
-    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+    async def scenario(follower: ItemUpdater, model: Notebook) -> None:
         follower.start()
         with pytest.raises(TimeoutError):
             await follower.reach(1, asyncio.get_running_loop().time() + 0.05)
@@ -335,7 +342,7 @@ def test_who_waits_is_released_by_the_deadline_and_by_the_end() -> None:
 
 @pytest.mark.parametrize("steps", range(5))
 def test_it_stops_however_close_behind_the_news(steps: int) -> None:
-    async def scenario(follower: ItemFollower, model: Notebook) -> None:
+    async def scenario(follower: ItemUpdater, model: Notebook) -> None:
         follower.start()
         await asyncio.sleep(0.02)
         waiting = asyncio.create_task(follower.reach(1))

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 import pytest
 
 from serving.scheduling.batcher import Batcher, QueueFull
-from serving.scheduling.load_shedding import Pressure, WaitLimits
+from serving.scheduling.load_shedding import LoadShedder, WaitLimits
 
 LIMITS = WaitLimits(burst_seconds=0.5, standing_seconds=0.03, batch_seconds=1.0)
 MANY = 16
 
 
-def begin_overload(pressure: Pressure, now: float, waiting: int) -> bool:
+def begin_overload(pressure: LoadShedder, now: float, waiting: int) -> bool:
     """Refuse as many as it takes; tell whether an overload begins with the last of them, and not before."""
     return [pressure.refused(now, waiting) for _ in range(MANY)] == [False] * (MANY - 1) + [True]
 
 
 def test_the_wait_is_the_rest_of_the_running_batch_and_the_full_batches_before() -> None:
-    pressure = Pressure(4, LIMITS)
+    pressure = LoadShedder(4, LIMITS)
     assert pressure.wait_seconds(0.0, 0) == 0.0
     assert pressure.wait_seconds(0.0, 9) == pytest.approx(0.02)  # two batches of 10 ms go first
     pressure.began(10.0, 4, left=0)
@@ -29,7 +29,7 @@ def test_the_wait_is_the_rest_of_the_running_batch_and_the_full_batches_before()
 
 
 def test_the_mean_time_of_a_job_follows_usual_batches_only() -> None:
-    pressure = Pressure(4, LIMITS)
+    pressure = LoadShedder(4, LIMITS)
     pressure.began(10.0, 2, left=0)
     pressure.ended(10.01, usual=True)
     assert pressure.job_seconds == pytest.approx(0.003)  # 0.0025 + a fifth of the difference to 0.005
@@ -40,7 +40,7 @@ def test_the_mean_time_of_a_job_follows_usual_batches_only() -> None:
 
 
 def test_batches_are_as_large_as_their_time_allows_and_not_small_without_need() -> None:
-    pressure = Pressure(32, WaitLimits(0.5, 0.1, batch_seconds=0.02))
+    pressure = LoadShedder(32, WaitLimits(0.5, 0.1, batch_seconds=0.02))
     assert pressure.batch_size == 32
     # As many as take 20 ms; up to 16 where they take no more than 40; four in any case.
     for job_seconds, size in ((0.001, 20), (0.002, 16), (0.004, 10), (0.1, 4)):
@@ -49,12 +49,12 @@ def test_batches_are_as_large_as_their_time_allows_and_not_small_without_need() 
             pressure.ended(2 * job_seconds, usual=True)
         assert abs(pressure.batch_size - size) <= 1
         assert pressure.batch_seconds == pytest.approx(pressure.batch_size * job_seconds, rel=0.01)
-    assert Pressure(32, None).batch_size == 32
+    assert LoadShedder(32, None).batch_size == 32
 
 
 def test_lists_that_need_more_time_in_small_batches_do_not_get_smaller_and_smaller_ones() -> None:
     # A batch costs 20 ms by itself and 2.5 ms a list, as on a busy machine; 32 callers ask again at once.
-    pressure, now, sizes = Pressure(64, WaitLimits(0.5, 0.15, batch_seconds=0.04)), 10.0, []
+    pressure, now, sizes = LoadShedder(64, WaitLimits(0.5, 0.15, batch_seconds=0.04)), 10.0, []
     for _ in range(100):
         size = min(pressure.batch_size, 32)
         pressure.began(now, size, left=32 - size)
@@ -66,25 +66,25 @@ def test_lists_that_need_more_time_in_small_batches_do_not_get_smaller_and_small
 
 
 def test_a_queue_that_does_not_empty_allows_little_waiting() -> None:
-    pressure = Pressure(4, LIMITS)
+    pressure = LoadShedder(4, LIMITS)
     pressure.began(20.0, 4, left=0)  # batches take 10 ms, and this one is late
     assert not pressure.too_many(20.05, 4 * 49) and pressure.too_many(20.05, 4 * 50)
     pressure.began(20.06, 4, left=1)
     assert not pressure.too_many(20.11, 4 * 2) and pressure.too_many(20.11, 4 * 3)
     assert not pressure.too_many(20.2, 0)  # nobody waits
     assert not pressure.too_many(20.29, 4 * 49) and pressure.too_many(20.29, 4 * 50)
-    assert not Pressure(4, None).too_many(1e9, 10**6)
+    assert not LoadShedder(4, None).too_many(1e9, 10**6)
 
 
 def test_a_queue_stands_from_its_first_job_on_however_long_the_batch_takes_during_which_it_fills() -> None:
-    pressure = Pressure(4, LIMITS)
+    pressure = LoadShedder(4, LIMITS)
     pressure.began(20.0, 4, left=0)
     assert not any(pressure.too_many(20.01 + waiting / 1000, waiting) for waiting in range(80))
     assert pressure.too_many(20.12, 80) and begin_overload(pressure, 20.12, 80)  # the same batch still runs
 
 
 def test_a_few_callers_of_slow_lists_are_no_overload() -> None:
-    pressure = Pressure(4, LIMITS)
+    pressure = LoadShedder(4, LIMITS)
     assert not pressure.too_many(10.0, 0)
     for step in range(60):
         pressure.began(10.0 + step, 4, left=3)
@@ -99,7 +99,7 @@ def test_a_few_callers_of_slow_lists_are_no_overload() -> None:
 
 
 def test_once_a_standing_queue_has_grown_too_long_nobody_waits_for_it_until_refusals_end() -> None:
-    pressure = Pressure(4, LIMITS)
+    pressure = LoadShedder(4, LIMITS)
     pressure.began(18.95, 4, left=0)
     assert not any(pressure.refused(19.0, 9) for _ in range(2 * MANY))  # a burst
     assert not pressure.overloaded(19.0)
@@ -114,7 +114,7 @@ def test_once_a_standing_queue_has_grown_too_long_nobody_waits_for_it_until_refu
 
 
 def test_batches_are_short_while_most_of_the_work_is_refusing() -> None:
-    pressure = Pressure(32, WaitLimits(0.5, 0.1, batch_seconds=0.04))
+    pressure = LoadShedder(32, WaitLimits(0.5, 0.1, batch_seconds=0.04))
     assert not pressure.too_many(10.0, 0)
 
     def sizes(start: float, refused: int) -> list[int]:
@@ -136,7 +136,7 @@ def test_batches_are_short_while_most_of_the_work_is_refusing() -> None:
 
 def test_a_flood_is_known_by_those_who_wait_when_it_begins() -> None:
     def size(waiting: int) -> int:
-        pressure = Pressure(32, WaitLimits(0.5, 0.1, batch_seconds=0.04))
+        pressure = LoadShedder(32, WaitLimits(0.5, 0.1, batch_seconds=0.04))
         for _ in range(60):
             pressure.began(20.0, 20, left=0)
             pressure.ended(20.04, usual=True)
@@ -149,7 +149,7 @@ def test_a_flood_is_known_by_those_who_wait_when_it_begins() -> None:
 
 
 def test_an_overload_that_goes_on_is_doubted_now_and_then() -> None:
-    pressure = Pressure(4, LIMITS)
+    pressure = LoadShedder(4, LIMITS)
     pressure.began(20.0, 4, left=0)
     overloaded = []
     for tenth in range(2, 1000):
@@ -162,7 +162,7 @@ def test_an_overload_that_goes_on_is_doubted_now_and_then() -> None:
 
 
 def test_a_few_refusals_now_and_then_are_no_overload() -> None:
-    pressure = Pressure(4, LIMITS)
+    pressure = LoadShedder(4, LIMITS)
     pressure.began(20.0, 4, left=0)
     for second in range(10):
         for _ in range(MANY - 1):

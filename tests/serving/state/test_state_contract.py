@@ -10,11 +10,11 @@ from typing import Any
 from ranking.catalogue.live_catalogue import ItemChange
 from serving.state.contracts.user_state import (
     MICROS,
+    Exposure,
     ImportResult,
     NewEvent,
     Outcome,
     PastEvent,
-    Shown,
     StoredEvent,
     UserState,
 )
@@ -22,7 +22,7 @@ from serving.stores import Stores
 from tests.serving.backends import Backend
 from tests.serving.state.test_user_state import START, histories, new
 
-SHOWN = Shown("r-1", 3, "home", "v1", "phone", 17)
+SHOWN = Exposure("r-1", 3, "home", "v1", "phone", 17)
 
 
 async def everything(state: UserState, imported: bool = True) -> list[StoredEvent]:

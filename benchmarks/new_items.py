@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.patient import PatientClient
-from benchmarks.replay import Played, Server, baskets_of, read_deeds, replay
+from benchmarks.replay import Played, Server, baskets_of, read_interactions, replay
 from benchmarks.replay_cut import NEW_ITEMS, REPLAYED, Cut, make_cut
 from benchmarks.replay_report import HEADER, beside, facts, print_report, report, rows
 from benchmarks.runs import merge_overrides, run_once
@@ -96,9 +96,9 @@ def arms_of(asked: argparse.Namespace) -> dict[str, float | None]:
 
 def play(asked: argparse.Namespace, cut: Cut, folder: Path, work: Path) -> Played:
     """Start a server on a bundle, with a state of its own, and replay everything through it."""
-    deeds, new_items = read_deeds(str(folder / REPLAYED)), pl.read_parquet(folder / NEW_ITEMS)
+    interactions, new_items = read_interactions(str(folder / REPLAYED)), pl.read_parquet(folder / NEW_ITEMS)
     kinds = [kind for kind, weight in cut.event_weights.items() if weight > 0]
-    baskets = baskets_of(deeds, kinds, asked.lists)
+    baskets = baskets_of(interactions, kinds, asked.lists)
     for leftover in work.glob("replay.sqlite*"):
         leftover.unlink()
     settings = [f"state={(work / 'replay.sqlite').resolve()}", *asked.set]
@@ -110,7 +110,7 @@ def play(asked: argparse.Namespace, cut: Cut, folder: Path, work: Path) -> Playe
         shop = Server(client, new_items)
         task = progress.add_task("replaying", total=len(baskets))
         played = replay(
-            deeds,
+            interactions,
             baskets,
             new_items[schema.ITEM_ID].to_list(),
             shop,

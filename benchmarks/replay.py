@@ -28,7 +28,7 @@ _WAIT: Final = 60.0
 
 
 @dataclass(frozen=True)
-class Deed:
+class Interaction:
     """One event of the replay."""
 
     user: str
@@ -52,7 +52,7 @@ class Served(Protocol):
     def upsert(self, item_ids: Sequence[str]) -> None:
         """Begin to sell some items."""
 
-    def record(self, first: int, deeds: Sequence[Deed]) -> None:
+    def record(self, first: int, interactions: Sequence[Interaction]) -> None:
         """Record events; `first` counts those before them."""
 
     def ask(self, user: str, moment: int, novelty: float | None) -> list[str]:
@@ -79,11 +79,17 @@ class Server:
             outcome = self._client.upsert_items([self._items[item_id] for item_id in part], timeout=_WAIT)
             self._note("item", outcome.rejects)
 
-    def record(self, first: int, deeds: Sequence[Deed]) -> None:
+    def record(self, first: int, interactions: Sequence[Interaction]) -> None:
         """Record events under ids that say their place in the replay."""
         events = [
-            Event(deed.user, deed.item, deed.kind, _moment(deed.time), event_id=f"replay-{number}")
-            for number, deed in enumerate(deeds, start=first)
+            Event(
+                row.user,
+                row.item,
+                row.kind,
+                _moment(row.time),
+                event_id=f"replay-{number}",
+            )
+            for number, row in enumerate(interactions, start=first)
         ]
         for part in _parts(events):
             outcome = self._client.record_events(part, timeout=_WAIT)
@@ -122,27 +128,29 @@ class Played:
     """What was refused and why -> how often, and the first message."""
 
 
-def read_deeds(path: str) -> list[Deed]:
+def read_interactions(path: str) -> list[Interaction]:
     """Read the replayed events, in time order."""
     frame = pl.read_parquet(path)
     columns = (schema.USER_ID, schema.ITEM_ID, schema.EVENT, schema.TIMESTAMP)
-    return [Deed(*row) for row in frame.select(columns).iter_rows()]
+    return [Interaction(*row) for row in frame.select(columns).iter_rows()]
 
 
-def baskets_of(deeds: Iterable[Deed], kinds: Iterable[str], count: int, seed: int = 0) -> list[Basket]:
+def baskets_of(
+    interactions: Iterable[Interaction], kinds: Iterable[str], count: int, seed: int = 0
+) -> list[Basket]:
     """Return a sample of what users chose on a day, in time order.
 
     Args:
-        deeds: in time order.
+        interactions: in time order.
         kinds: event kinds that count as choosing.
         count: at most so many baskets, drawn without repetition; 0 takes all.
         seed: of the draw.
     """
     chosen = set(kinds)
     found: dict[tuple[str, int], tuple[int, set[str]]] = {}
-    for deed in deeds:
-        if deed.kind in chosen:
-            found.setdefault((deed.user, deed.time // DAY), (deed.time, set()))[1].add(deed.item)
+    for row in interactions:
+        if row.kind in chosen:
+            found.setdefault((row.user, row.time // DAY), (row.time, set()))[1].add(row.item)
     baskets = [Basket(user, time, frozenset(items)) for (user, _), (time, items) in found.items()]
     if 0 < count < len(baskets):
         drawn = np.random.default_rng(seed).choice(len(baskets), count, replace=False)
@@ -165,7 +173,7 @@ def with_slot(items: Sequence[str], sold: Mapping[str, int], place: int = SLOT) 
 
 
 def replay(
-    deeds: Sequence[Deed],
+    interactions: Sequence[Interaction],
     baskets: Sequence[Basket],
     new: Iterable[str],
     shop: Served,
@@ -178,7 +186,7 @@ def replay(
     upserted just before its first event is recorded.
 
     Args:
-        deeds: all events, in time order.
+        interactions: all events, in time order.
         baskets: when lists are asked for, in time order.
         new: items that the shop does not know at the start.
         shop: learns of everything.
@@ -189,16 +197,16 @@ def replay(
     born: dict[str, int] = {}
     sold: Counter[str] = Counter()
     lists: dict[str, list[list[str]]] = {arm: [] for arm in (*arms, SLOT_ARM)}
-    times = np.array([deed.time for deed in deeds], dtype=np.int64)
+    times = np.array([row.time for row in interactions], dtype=np.int64)
     done = 0
 
     def happen(stop: int) -> None:
-        part = deeds[done:stop]
-        fresh = dict.fromkeys(deed.item for deed in part if deed.item in unknown and deed.item not in born)
-        for deed in part:
-            if deed.item in unknown:
-                born.setdefault(deed.item, deed.time)
-                sold[deed.item] += 1
+        part = interactions[done:stop]
+        fresh = dict.fromkeys(row.item for row in part if row.item in unknown and row.item not in born)
+        for row in part:
+            if row.item in unknown:
+                born.setdefault(row.item, row.time)
+                sold[row.item] += 1
         if fresh:
             shop.upsert(list(fresh))
         if part:
@@ -213,7 +221,7 @@ def replay(
         still = {item: n for item, n in sold.items() if basket.time - born[item] < NEW_DAYS * DAY}
         lists[SLOT_ARM].append(with_slot(lists[list(arms)[-1]][-1], still))
         step(number, len(baskets))
-    happen(len(deeds))
+    happen(len(interactions))
     return Played(list(baskets), lists, born, int(times[-1]))
 
 

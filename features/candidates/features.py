@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from features.candidates.history_features import put_neighbours, put_own, put_shares
-from features.candidates.item_features import put_traits
-from features.candidates.similarity import directions, put_likeness
+from features.candidates.history_features import write_neighbours, write_own_items, write_shares
+from features.candidates.item_features import write_item_features
+from features.candidates.similarity import directions, write_similarities
 from features.data.dataset import FloatArray, IntArray
 from features.data.demand import demand_names
 from features.data.histories import HistoryBatch
@@ -137,7 +137,7 @@ def candidate_features(
     def compare(vectors: FloatArray, users: FloatArray, best: FloatArray, *names: str | None) -> None:
         product, below, cosines = (-1 if name is None else COLUMNS[name] for name in names)
         unit, columns = vectors is not arrays.item_vectors, (product, below, cosines)
-        put_likeness(rows, vectors, users, items, offsets, RECENT, unit, best, columns, features)
+        write_similarities(rows, vectors, users, items, offsets, RECENT, unit, best, columns, features)
 
     compare(arrays.item_vectors, users.tower, most[0], "user_score", "user_score_below_best", "item_near_max")
     compare(arrays.text_units, users.tower, most[0], None, None, "text_near_max")
@@ -146,20 +146,20 @@ def candidate_features(
         arrays.factor_vectors, users.factors, most[1], "co_purchase_score", "co_purchase_below_best", None
     )
     together, follow, alike = statistics.together, statistics.follow, arrays.text_near
-    put_neighbours(
+    write_neighbours(
         rows, items, offsets, together.ids, together.weights, follow.ids, follow.weights, alike.ids,
         alike.weights, COLUMNS["together_sum"], COLUMNS["together_long"], features,
     )  # fmt: skip
-    put_own(
+    write_own_items(
         rows, items, batch.own_kinds(), batch.times, offsets, batch.now, click_kinds, statistics.gap_days,
         COLUMNS["own_count"], COLUMNS["own_clicks"], COLUMNS["history_length"], features,
     )  # fmt: skip
     demand, known = statistics.demand.table(rows, batch.now)
-    put_traits(
+    write_item_features(
         rows, sources, items, offsets, arrays.text_near_recent, statistics.repeat_rate,
         statistics.gap_days, statistics.count, statistics.log_price, demand, known,
         COLUMNS["text_near_recent"], COLUMNS["repeat_rate"], COLUMNS["source_user_vector"], len(SOURCES),
         features,
     )  # fmt: skip
-    put_shares(rows, items, offsets, statistics.attributes, shares, features)
+    write_shares(rows, items, offsets, statistics.attributes, shares, features)
     return features

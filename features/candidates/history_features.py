@@ -81,7 +81,7 @@ def _add_neighbours(
 
 
 @compiled()
-def put_neighbours(
+def write_neighbours(
     rows: IntArray,
     items: IntArray,
     offsets: LongArray,
@@ -146,7 +146,7 @@ def put_neighbours(
 
 
 @compiled()
-def put_own(
+def write_own_items(
     rows: IntArray,
     items: IntArray,
     kinds: npt.NDArray[np.int8],
@@ -238,7 +238,7 @@ def put_own(
 
 
 @compiled()
-def put_shares(
+def write_shares(
     rows: IntArray,
     items: IntArray,
     offsets: LongArray,

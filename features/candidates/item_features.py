@@ -12,7 +12,7 @@ from features.kernels.compiled import compiled
 
 
 @compiled()
-def put_traits(
+def write_item_features(
     rows: IntArray,
     sources: npt.NDArray[np.int16],
     items: IntArray,

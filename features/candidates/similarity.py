@@ -60,7 +60,7 @@ def directions(items: IntArray, offsets: LongArray, recent: int, vectors: FloatA
 
 
 @compiled("contract", "reassoc", "nsz")
-def put_likeness(
+def write_similarities(
     rows: IntArray,
     vectors: FloatArray,
     users: FloatArray,

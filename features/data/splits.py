@@ -78,7 +78,7 @@ def ragged_ranges(starts: LongArray, sizes: LongArray) -> LongArray:
     return positions
 
 
-def ask(
+def make_queries(
     events: Events, users: IntArray, start: LongArray, stop: LongArray, time: LongArray, relevant: BoolArray
 ) -> Queries:
     """Ask each user at `start` for the distinct relevant items of events[start:stop]."""
@@ -115,7 +115,7 @@ def _leave_one_out(dataset: Dataset, relevant: BoolArray, ranker_lists: int) -> 
     def next_of(who: IntArray, position: LongArray) -> Queries:
         """Ask for the event at a position, one list each."""
         # Asked at the time of the last known event: the target's own time would tell which day it was bought.
-        return ask(events, who, position, position + 1, events.time[position - 1], relevant)
+        return make_queries(events, who, position, position + 1, events.time[position - 1], relevant)
 
     def last(held_out: int) -> Queries:
         """Ask for the `held_out`-th event from the end, where enough history is left."""
@@ -190,7 +190,7 @@ def _global_time(dataset: Dataset, config: SplitConfig, relevant: BoolArray) -> 
     users = np.arange(events.users, dtype=np.int32)
 
     def window(start: LongArray, stop: LongArray, time: int) -> Queries:
-        return ask(events, users, start, stop, np.full(len(users), time, dtype=np.int64), relevant)
+        return make_queries(events, users, start, stop, np.full(len(users), time, dtype=np.int64), relevant)
 
     return Split(
         SplitKind.global_time,

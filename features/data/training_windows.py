@@ -8,7 +8,7 @@ import numpy as np
 
 from conf.schema import Refit, SplitKind
 from features.data.dataset import BoolArray, Dataset, Events, LongArray
-from features.data.splits import Queries, Split, ask, position_at, ragged_ranges, relevant_kinds
+from features.data.splits import Queries, Split, make_queries, position_at, ragged_ranges, relevant_kinds
 
 MOST_OF_A_REFIT = 2
 """Moments of a refit against those of training: what windows of equal numbers of events come to."""
@@ -102,6 +102,6 @@ def ranker_windows(
         start, stop = position_at(events, int(time)), position_at(events, int(time) + horizon)
         times = np.full(events.users, time, dtype=np.int64)
         stop = np.minimum(stop, last.end)
-        queries = ask(events, users, start, stop, times, relevant)
+        queries = make_queries(events, users, start, stop, times, relevant)
         windows.append(RankerWindow(queries, start, int(time), stop, bool(time >= split.train_time)))
     return windows

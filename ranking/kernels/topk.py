@@ -116,12 +116,12 @@ def _given(giving: NeighbourWeights, mask: LongArray, masks: Bytes) -> tuple[Lon
 
 
 @compiled()
-def _sum_keys(packed: LongArray, given: FloatArray, banned: LongArray, catalogue: int) -> LongArray:
+def _sum_keys(packed: LongArray, given: FloatArray, excluded: LongArray, catalogue: int) -> LongArray:
     """Pack rows with the sums of what is given to them; they are packed with their places, and sorted."""
     keys = np.full(packed.shape, NOTHING, dtype=np.int64)
     value = np.empty(1, dtype=np.float32)
     bits = value.view(np.int32)
-    ban = 0  # what is banned is sorted just as the rows are
+    ban = 0  # what is excluded is sorted just as the rows are
     for query in range(len(packed)):
         place, count = 0, 0
         while place < packed.shape[1] and packed[query, place] != NOTHING:
@@ -130,9 +130,9 @@ def _sum_keys(packed: LongArray, given: FloatArray, banned: LongArray, catalogue
                 total += given[query, packed[query, place] & MASK]
                 place += 1
             key = query * catalogue + row
-            while ban < len(banned) and banned[ban] < key:
+            while ban < len(excluded) and excluded[ban] < key:
                 ban += 1
-            if ban == len(banned) or banned[ban] != key:
+            if ban == len(excluded) or excluded[ban] != key:
                 value[0] = np.float32(total) + np.float32(0.0)
                 keys[query, count] = _key(bits, row)
                 count += 1
@@ -177,7 +177,7 @@ def best_products(
 
 
 def best_sums(
-    giving: NeighbourWeights, k: int, mask: LongArray, masks: Bytes, banned: LongArray, catalogue: int
+    giving: NeighbourWeights, k: int, mask: LongArray, masks: Bytes, excluded: LongArray, catalogue: int
 ) -> IntArray:
     """Add up what the newest events of histories give to rows; return the rows with the largest sums.
 
@@ -186,7 +186,7 @@ def best_sums(
         k: rows per query.
         mask: which of the masks leaves out rows of a query, -1 for none, [queries].
         masks: bits of the rows that may be returned, the lowest first, [any, items / 8].
-        banned: sorted keys query * catalogue + row that must not be returned.
+        excluded: sorted keys query * catalogue + row that must not be returned.
         catalogue: its size.
 
     Returns:
@@ -195,6 +195,6 @@ def best_sums(
     """
     packed, given = _given(giving, mask, masks)
     packed.sort(axis=1)
-    keys = _sum_keys(packed, given, banned, catalogue)
+    keys = _sum_keys(packed, given, excluded, catalogue)
     keys.sort(axis=1)
     return _first(keys, k)[0]

@@ -182,7 +182,7 @@ class LiveArrays:
             factor_vectors=self._factors.view(size),
         )
 
-    def put_texts(
+    def write_texts(
         self,
         rows: IntArray,
         text_vectors: FloatArray,
@@ -210,7 +210,7 @@ class LiveArrays:
         self._near_ids.put(rows, -1)
         self._near_weights.put(rows, 0.0)
 
-    def put_neighbours(self, row: int, candidates: IntArray, size: int) -> IntArray:
+    def write_neighbours(self, row: int, candidates: IntArray, size: int) -> IntArray:
         """Enter a row among the text neighbours: its own list, and those of the rows that it is near to.
 
         Args:
@@ -252,7 +252,7 @@ class LiveArrays:
         units = self._affinity_units.view(size)
         return lenders(self._affinity.units(text_vectors), units, self._learnt(size), LENDERS)
 
-    def put_borrowed(self, rows: IntArray, near: Neighbours | None, touched: IntArray, size: int) -> None:
+    def write_borrowed(self, rows: IntArray, near: Neighbours | None, touched: IntArray, size: int) -> None:
         """Write what is known of items through their text neighbours alone.
 
         Args:

@@ -21,7 +21,7 @@ from ranking.kernels.popularity_order import PopularityOrder
 from ranking.live.arrays import LiveArrays
 from ranking.live.demand import LiveDemand
 from ranking.live.neighbours import LiveNeighbours, Near
-from ranking.live.recorded_events import Counted, Deed, RecordedEvent
+from ranking.live.recorded_events import Counted, Interaction, RecordedEvent
 from ranking.retrieval.sources import PER_EVENT
 
 WELL_KNOWN: Final = 20
@@ -146,16 +146,16 @@ class LiveEvents:
         learnt = self._learnt[touched]
         return bool(np.any(~learnt & (before < WELL_KNOWN) & (before + more >= WELL_KNOWN)))
 
-    def _near(self, before: list[tuple[Deed, ...]], rows: IntArray, catalogue: LiveCatalogue) -> Near:
+    def _near(self, before: list[tuple[Interaction, ...]], rows: IntArray, catalogue: LiveCatalogue) -> Near:
         """Pair each event with those before it."""
         ids: list[str] = []
         second: list[int] = []
         distances: list[int] = []
-        for deeds, row in zip(before, rows.tolist(), strict=True):
-            deeds = deeds[: self._window]
-            ids += [deed.item_id for deed in deeds]
-            second += [row] * len(deeds)
-            distances += range(1, len(deeds) + 1)
+        for interactions, row in zip(before, rows.tolist(), strict=True):
+            interactions = interactions[: self._window]
+            ids += [interaction.item_id for interaction in interactions]
+            second += [row] * len(interactions)
+            distances += range(1, len(interactions) + 1)
         found = catalogue.find(ids)
         there = np.array([row is not None for row in found], dtype=np.bool_)
         first = np.array([row for row in found if row is not None], dtype=np.int32)

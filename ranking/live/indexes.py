@@ -91,7 +91,7 @@ class LiveSearches:
             return self._arrays.lenders(text_vectors, size)
         return nearest_lenders(self._lender_index, self._affinity.units(text_vectors), self._lends)
 
-    def put_texts(self, rows: IntArray, size: int) -> None:
+    def write_texts(self, rows: IntArray, size: int) -> None:
         """Take over the vectors that follow from new texts of rows, which the arrays have already."""
         arrays, texts = self._arrays.view(size), self._arrays.text_vectors(size)
         _put(
@@ -107,7 +107,7 @@ class LiveSearches:
             self._moved = np.flatnonzero(self._outdated).astype(np.int32)
             self._moved_vectors = arrays.item_vectors[self._moved], texts[self._moved]
 
-    def put_factors(self, rows: IntArray, size: int) -> None:
+    def write_factors(self, rows: IntArray, size: int) -> None:
         """Take over the factors that rows have borrowed, which the arrays have already."""
         arrays = self._arrays.view(size)
         factors, new = arrays.factor_vectors, new_vectors(arrays)

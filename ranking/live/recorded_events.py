@@ -8,7 +8,7 @@ BEFORE: Final = 10
 """Preceding events that come with each event: as many as training takes for near each other by default."""
 
 
-class Deed(NamedTuple):
+class Interaction(NamedTuple):
     """An item and what was done with it."""
 
     item_id: str
@@ -22,7 +22,7 @@ class RecordedEvent(NamedTuple):
     kind: str
     time_us: int
     """When it happened, microseconds since 1970."""
-    before: tuple[Deed, ...]
+    before: tuple[Interaction, ...]
     """What the same shopper had done just before, newest first, at most `BEFORE`; impressions left out."""
 
 

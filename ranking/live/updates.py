@@ -174,14 +174,14 @@ class LiveItems:
         if plan.upserts:
             self._arrays.statistics.describe(placed, log_prices(plan.upserts), self._codes.of(plan.upserts))
         if len(encoded):
-            self._arrays.put_texts(encoded, vectors, self._bundle.sketch, self._towers, self._base_size)
-            self._searches.put_texts(encoded, size)
+            self._arrays.write_texts(encoded, vectors, self._bundle.sketch, self._towers, self._base_size)
+            self._searches.write_texts(encoded, size)
         self._words.put((rows[position], words) for position, words in plan.words)
         catalogue = before.after(plan)
         if len(encoded):
             touched += self._enter_neighbours(encoded, vectors, catalogue)
-            self._arrays.put_borrowed(encoded, plan.lenders, np.unique(np.concatenate(touched)), size)
-            self._searches.put_factors(encoded, size)
+            self._arrays.write_borrowed(encoded, plan.lenders, np.unique(np.concatenate(touched)), size)
+            self._searches.write_factors(encoded, size)
         self._newest.recommender = self._recommender(catalogue)
         if size > before.size and self._events.waits and self._events.count_waiting(catalogue):
             self._newest.recommender = self._recommender(catalogue)
@@ -256,7 +256,7 @@ class LiveItems:
         index = self._searches.texts(catalogue) or self._searches.items(catalogue)
         found, _ = index.search(vectors, arrays.text_near.ids.shape[1] + 1)
         return [
-            self._arrays.put_neighbours(row, near, catalogue.size)
+            self._arrays.write_neighbours(row, near, catalogue.size)
             for row, near in zip(rows.tolist(), found, strict=True)
         ]
 

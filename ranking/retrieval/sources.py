@@ -33,7 +33,7 @@ PER_EVENT = 1e-3
 class Limits:
     """What may be proposed."""
 
-    banned: LongArray
+    excluded: LongArray
     """Sorted keys query * items + row that must not appear (exclusions, seen items)."""
     allowed: list[BoolArray | None]
     """Per query, the mask of rows that pass its filter."""
@@ -49,13 +49,13 @@ class Limits:
         return [(mask, np.array(queries, dtype=np.int64)) for mask, queries in shared.values()]
 
     def bans(self, items: int) -> LongArray:
-        """Return how many rows are banned for each query of a catalogue of this size, [queries]."""
-        return _bans(self.banned, len(self.allowed), items)
+        """Return how many rows are excluded for each query of a catalogue of this size, [queries]."""
+        return _bans(self.excluded, len(self.allowed), items)
 
     def banned_rows(self, query: int, items: int) -> IntArray:
-        """Return the rows that are banned for a query of a catalogue of this size."""
-        start, stop = np.searchsorted(self.banned, [query * items, (query + 1) * items])
-        return (self.banned[start:stop] - query * items).astype(np.int32)
+        """Return the rows that are excluded for a query of a catalogue of this size."""
+        start, stop = np.searchsorted(self.excluded, [query * items, (query + 1) * items])
+        return (self.excluded[start:stop] - query * items).astype(np.int32)
 
     @cached_property
     def bits(self) -> tuple[LongArray, npt.NDArray[np.uint8]]:
@@ -75,22 +75,24 @@ class Limits:
 
 
 @compiled()
-def _bans(banned: LongArray, queries: int, items: int) -> LongArray:
+def _bans(excluded: LongArray, queries: int, items: int) -> LongArray:
     """Return how many of the keys query * items + row each query has, [queries]."""
     counts = np.zeros(queries, dtype=np.int64)
-    for key in banned:
+    for key in excluded:
         counts[key // items] += 1
     return counts
 
 
 @compiled()
-def _put_unbanned(found: IntArray, queries: LongArray, banned: LongArray, items: int, rows: IntArray) -> None:
-    """Write the found rows that are not banned, in their order.
+def _write_allowed(
+    found: IntArray, queries: LongArray, excluded: LongArray, items: int, rows: IntArray
+) -> None:
+    """Write the found rows that are not excluded, in their order.
 
     Args:
         found: rows padded with -1, [queries or 1 for all of them, any].
         queries: which queries they were found for.
-        banned: sorted keys query * items + row.
+        excluded: sorted keys query * items + row.
         items: catalogue size.
         rows: written to, [all queries, quota].
 
@@ -102,8 +104,8 @@ def _put_unbanned(found: IntArray, queries: LongArray, banned: LongArray, items:
                 break
             if row >= 0:
                 key = query * items + row
-                ban = np.searchsorted(banned, key) if len(banned) else 0
-                if ban == len(banned) or banned[ban] != key:
+                ban = np.searchsorted(excluded, key) if len(excluded) else 0
+                if ban == len(excluded) or excluded[ban] != key:
                     rows[query, count] = row
                     count += 1
 
@@ -272,7 +274,7 @@ class CandidateSources:
         giving = NeighbourWeights(
             batch.items, batch.offsets, self.config.recent_items, 1.0, near.ids, near.weights
         )
-        return best_sums(giving, quota, *limits.bits, limits.banned, self.items)
+        return best_sums(giving, quota, *limits.bits, limits.excluded, self.items)
 
     def _own(self, batch: HistoryBatch, quota: int, limits: Limits) -> IntArray:
         """Return the histories' own items, the latest and most frequent first, [queries, quota]."""
@@ -281,7 +283,7 @@ class CandidateSources:
         itself, weights = batch.items[:, None], np.ones((events, 1), dtype=np.float32)
         places = np.arange(events, dtype=np.int32)
         giving = NeighbourWeights(places, batch.offsets, events, 50.0, itself, weights)
-        return best_sums(giving, quota, *limits.bits, limits.banned, self.items)
+        return best_sums(giving, quota, *limits.bits, limits.excluded, self.items)
 
     def nearest(
         self, index: VectorSearcher, vectors: FloatArray, quota: int, limits: Limits
@@ -318,7 +320,7 @@ class CandidateSources:
             groups.append(QueryGroup(some, quota + extra, mask))
         for group, (found, scores) in zip(groups, index.search_groups(vectors, groups), strict=True):
             best[group.members] = np.where(found[:, 0] >= 0, scores[:, 0], 0.0)
-            _put_unbanned(found, group.members, limits.banned, self.items, rows)
+            _write_allowed(found, group.members, limits.excluded, self.items, rows)
         return rows, best
 
     def _new(self, users: UserVectors, quota: int, limits: Limits) -> IntArray:
@@ -345,7 +347,7 @@ class CandidateSources:
         popular = np.full((queries, quota), -1, dtype=np.int32)
         for mask, members in limits.groups:
             order = first_allowed(self.by_popularity, mask, quota + int(bans[members].max()))
-            _put_unbanned(order[None], members, limits.banned, self.items, popular)
+            _write_allowed(order[None], members, limits.excluded, self.items, popular)
         return popular
 
 

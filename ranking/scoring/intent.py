@@ -26,8 +26,8 @@ def fitting(texts: TextMatch, intents: Sequence[Asked | None], limits: Limits, q
     rows = np.full((len(intents), quota), -1, dtype=np.int32)
     for query, asked in enumerate(intents):
         if asked is not None and quota:
-            banned = limits.banned_rows(query, len(texts.vectors))
-            found, _ = texts.best(asked, quota, banned, limits.allowed[query])
+            excluded = limits.banned_rows(query, len(texts.vectors))
+            found, _ = texts.best(asked, quota, excluded, limits.allowed[query])
             rows[query, : len(found)] = found
     return rows
 

@@ -21,7 +21,7 @@ import grpc
 from conf.serving import ServeConfig
 from serving.api import page_tokens, resume_tokens, validation
 from serving.api.list_options import ListOptions
-from serving.api.recommend import NO_SESSION, Lists, ResolvedOptions, rung
+from serving.api.recommend import NO_SESSION, Lists, ResolvedOptions, degradation_level
 from serving.api.surfaces import Surfaces
 from serving.core.errors import ApiError, invalid
 from serving.model.host import ModelHost
@@ -182,7 +182,7 @@ class BatchLists:
         job = RecommendJob(served.model, wanted)
         answer, _ = await self._lists.make(served, job, background=True)
         served.cards.recommended(response.items, answer, "", wish.explain, wish.fields, before=0)
-        response.degradation = rung(answer, shopper)
+        response.degradation = degradation_level(answer, shopper)
         response.attribution_token = self._lists.token(served, wish.surface)
 
 

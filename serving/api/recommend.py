@@ -288,7 +288,7 @@ class Lists:
         """Have a page made, with the token of the next one."""
         answer, more = await self.make(served, job)
         rows = [item.row for item in answer.items] if more else []
-        return Page(answer, _next_token(served, identity, shown, rows), rung(answer, shopper))
+        return Page(answer, _next_token(served, identity, shown, rows), degradation_level(answer, shopper))
 
     def _note(self, served: Served, page: Page, shopper: Shopper, surface: str) -> None:
         annotate(
@@ -307,7 +307,7 @@ class Lists:
         return [row >= len(catalogue) or not catalogue.is_hidden(row) for row in rows]
 
 
-def rung(answer: Recommendation, shopper: Shopper) -> pb.Degradation:
+def degradation_level(answer: Recommendation, shopper: Shopper) -> pb.Degradation:
     """Name the rung of the fallback ladder that answered."""
     return degradation(answer.degradation, shopper.used, len(shopper.history.items), shopper.available)
 

@@ -118,8 +118,8 @@ class EventUpdater:
         kinds = self._kinds
         return [
             event
-            if all(deed.kind in kinds for deed in event.before)
-            else event._replace(before=tuple(deed for deed in event.before if deed.kind in kinds))
+            if all(past.kind in kinds for past in event.before)
+            else event._replace(before=tuple(past for past in event.before if past.kind in kinds))
             for event in events
             if event.kind in kinds
         ]

@@ -7,7 +7,16 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from benchmarks.replay import DAY, Basket, Deed, Played, baskets_of, read_deeds, replay, with_slot
+from benchmarks.replay import (
+    DAY,
+    Basket,
+    Interaction,
+    Played,
+    baskets_of,
+    read_interactions,
+    replay,
+    with_slot,
+)
 from benchmarks.replay_cut import (
     NEW_ITEMS,
     REPLAYED,
@@ -30,32 +39,32 @@ class Shop:
     def upsert(self, item_ids: Sequence[str]) -> None:
         self.told.append(("upsert", list(item_ids)))
 
-    def record(self, first: int, deeds: Sequence[Deed]) -> None:
-        self.told.append(("record", first, [deed.item for deed in deeds]))
+    def record(self, first: int, interactions: Sequence[Interaction]) -> None:
+        self.told.append(("record", first, [did.item for did in interactions]))
 
     def ask(self, user: str, moment: int, novelty: float | None) -> list[str]:
         self.told.append(("ask", user, moment))
         return self.items if novelty is None else []
 
 
-def deed(user: str, item: str, time: int, kind: str = "purchase") -> Deed:
-    return Deed(user, item, kind, time)
+def did(user: str, item: str, time: int, kind: str = "purchase") -> Interaction:
+    return Interaction(user, item, kind, time)
 
 
 def test_a_basket_is_what_a_user_chose_on_a_day() -> None:
-    deeds = [
-        deed("u", "a", 10), deed("v", "b", 10), deed("u", "c", 20, "view"), deed("u", "d", DAY - 1),
-        deed("v", "e", DAY), deed("u", "a", DAY + 5),
+    interactions = [
+        did("u", "a", 10), did("v", "b", 10), did("u", "c", 20, "view"), did("u", "d", DAY - 1),
+        did("v", "e", DAY), did("u", "a", DAY + 5),
     ]  # fmt: skip
     everything = [
         Basket("u", 10, frozenset("ad")), Basket("v", 10, frozenset("b")), Basket("v", DAY, frozenset("e")),
         Basket("u", DAY + 5, frozenset("a")),
     ]  # fmt: skip
-    assert baskets_of(deeds, ["purchase"], 0) == everything
-    some = baskets_of(deeds, ["purchase"], 2)
+    assert baskets_of(interactions, ["purchase"], 0) == everything
+    some = baskets_of(interactions, ["purchase"], 2)
     assert some == [basket for basket in everything if basket in some] and len(some) == 2
-    assert baskets_of(deeds, ["purchase"], 2) == some
-    assert baskets_of(deeds, ["view"], 0) == [Basket("u", 20, frozenset("c"))]
+    assert baskets_of(interactions, ["purchase"], 2) == some
+    assert baskets_of(interactions, ["view"], 0) == [Basket("u", 20, frozenset("c"))]
 
 
 def test_the_slot_is_for_the_best_seller_that_is_not_listed() -> None:
@@ -68,16 +77,16 @@ def test_the_slot_is_for_the_best_seller_that_is_not_listed() -> None:
 
 
 def test_lists_know_what_was_before_them_and_nothing_of_their_moment() -> None:
-    deeds = [
-        deed("u", "old", 5),
-        deed("u", "n1", 10),
-        deed("v", "n1", 20),
-        deed("v", "n2", 20),
-        deed("u", "n2", 30),
+    interactions = [
+        did("u", "old", 5),
+        did("u", "n1", 10),
+        did("v", "n1", 20),
+        did("v", "n2", 20),
+        did("u", "n2", 30),
     ]
     baskets = [Basket("u", 5, frozenset({"old", "n1"})), Basket("v", 20, frozenset({"n1", "n2"}))]
     shop = Shop(["old"])
-    played = replay(deeds, baskets, ["n1", "n2"], shop, {"a": None, "b": 0.0})
+    played = replay(interactions, baskets, ["n1", "n2"], shop, {"a": None, "b": 0.0})
     assert shop.told == [
         ("ask", "u", 5), ("ask", "u", 5),
         ("upsert", ["n1"]), ("record", 0, ["old", "n1"]), ("ask", "v", 20), ("ask", "v", 20),
@@ -90,9 +99,14 @@ def test_lists_know_what_was_before_them_and_nothing_of_their_moment() -> None:
 
 
 def test_a_slot_is_not_for_what_is_new_no_longer() -> None:
-    deeds = [deed("u", "n", 0), deed("u", "n", 1), deed("v", "m", 31 * DAY), deed("v", "n", 31 * DAY + 5)]
+    interactions = [
+        did("u", "n", 0),
+        did("u", "n", 1),
+        did("v", "m", 31 * DAY),
+        did("v", "n", 31 * DAY + 5),
+    ]
     baskets = [Basket("v", 31 * DAY - 1, frozenset("n")), Basket("v", 31 * DAY + 5, frozenset("n"))]
-    played = replay(deeds, baskets, ["n", "m"], Shop([]), {"a": None})
+    played = replay(interactions, baskets, ["n", "m"], Shop([]), {"a": None})
     assert played.lists["popularity slot"] == [["n"], ["m"]]
 
 
@@ -209,10 +223,10 @@ def test_a_cut_leaves_nothing_of_the_future_to_train_on(tmp_path: Path) -> None:
     assert new["created_at"].dt.epoch("s").to_list() == [cut.shift, DAY + cut.shift]
     trained = pl.read_parquet(folder / TRAINED_EVENTS)
     assert trained["timestamp"].max() == last - WEEK + cut.shift
-    assert read_deeds(str(folder / REPLAYED)) == [
-        Deed("u", "c", "purchase", last - WEEK + 1 + cut.shift),
-        Deed("v", "n", "purchase", last - 5 + cut.shift),
-        Deed("u", "n", "purchase", last + cut.shift),
+    assert read_interactions(str(folder / REPLAYED)) == [
+        Interaction("u", "c", "purchase", last - WEEK + 1 + cut.shift),
+        Interaction("v", "n", "purchase", last - 5 + cut.shift),
+        Interaction("u", "n", "purchase", last + cut.shift),
     ]
     assert "data.event_weights={purchase: 1.0}" in cut.overrides(folder)
     stamp = (folder / REPLAYED).stat().st_mtime_ns

@@ -91,8 +91,8 @@ def test_new_items_respect_filters_and_exclusions(opening: Dataset) -> None:
     even, few = np.arange(ITEMS) % 2 == 0, np.isin(np.arange(ITEMS), [1, 2, 45, 50])
     none = np.zeros(0, np.int32)
     bans = [np.array(order[0][:3], np.int32), np.array([order[1][2], 3], np.int32), np.array([50], np.int32)]
-    banned = banned_keys(batch, [*bans, none], [False] * 4, ITEMS)
-    found = propose(recommender, batch, Limits(banned, [None, even, few, few]))["new_items"]
+    excluded = banned_keys(batch, [*bans, none], [False] * 4, ITEMS)
+    found = propose(recommender, batch, Limits(excluded, [None, even, few, few]))["new_items"]
     assert real(found) == [
         order[0][3:9],
         [row for row in order[1] if row % 2 == 0 and row != order[1][2]][:6],
@@ -101,7 +101,7 @@ def test_new_items_respect_filters_and_exclusions(opening: Dataset) -> None:
     ]
     assert found[2].tolist() == [45] + [-1] * 5
     old = np.arange(ITEMS) < OLD
-    assert real(propose(recommender, batch, Limits(banned, [old] * 4))["new_items"]) == [[]] * 4
+    assert real(propose(recommender, batch, Limits(excluded, [old] * 4))["new_items"]) == [[]] * 4
 
 
 def test_nobody_without_a_history_is_shown_new_items(opening: Dataset) -> None:

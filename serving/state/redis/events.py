@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import astuple
 from typing import Any, Final
 
-from ranking.live.recorded_events import Deed, RecordedEvent
+from ranking.live.recorded_events import Interaction, RecordedEvent
 from serving.state.contracts.user_state import (
     IMPORTED,
     MICROS,
@@ -46,9 +46,9 @@ def pack_imported(item_id: str, kind: str, event_id: str, time_us: int, position
     return _json([f"0{position - _LOWEST:022d}", item_id, kind, number, time_us])
 
 
-def merge(deeds: bytes, impressions: bytes, limit: int) -> list[PastEvent]:
+def merge(interactions: bytes, impressions: bytes, limit: int) -> list[PastEvent]:
     """Return the latest of two lists of packed events, oldest first."""
-    events = json.loads(deeds)
+    events = json.loads(interactions)
     shown = json.loads(impressions)
     if shown:
         events = sorted(events + shown, key=_by_time, reverse=True)[:limit]
@@ -84,7 +84,7 @@ def unpack_feed(packed: Sequence[bytes], position: int, after_us: int) -> FeedPa
     for arrival, (item, kind), time_us, before in map(json.loads, packed):
         position = arrival
         if time_us > after_us:
-            earlier = tuple(map(Deed, before[::2], before[1::2]))
+            earlier = tuple(map(Interaction, before[::2], before[1::2]))
             events.append(RecordedEvent(item, kind, time_us, earlier))
     return FeedPage(events, position)
 

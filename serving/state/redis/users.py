@@ -1,9 +1,9 @@
 """User state in Redis: the store of several servers.
 
-A user has a sorted set of deeds, one of impressions, and a hash of the event ids that are known; their keys
-hold a keyed hash of the user id, which stands in one place only, the set of all users. Beside them one
+A user has a sorted set of interactions, one of impressions, and a hash of the event ids that are known; their
+keys hold a keyed hash of the user id, which stands in one place only, the set of all users. Beside them one
 sorted set, the feed, has what was recorded in the order of arrival. It names no user; an erased user's events
-are found in it by the arrival that is part of each deed. (A stream would keep the bytes of deleted entries.)
+are found in it by the arrival that is part of each interaction. (A stream would keep deleted entries' bytes.)
 """
 
 from __future__ import annotations
@@ -105,8 +105,10 @@ class RedisUserState:
             before = "+inf" if before_us is None else f"({before_us}"
             return keys, (applied, limit, before, int(impressions))
 
-        acknowledged, deleted, deeds, shown = await self._store.run("snapshot", call, deadline)
-        return Snapshot(merge(deeds, shown, limit), [item.decode() for item in deleted], int(acknowledged))
+        acknowledged, deleted, interactions, shown = await self._store.run("snapshot", call, deadline)
+        return Snapshot(
+            merge(interactions, shown, limit), [item.decode() for item in deleted], int(acknowledged)
+        )
 
     async def users(self, after: str, limit: int, deadline: float | None = None) -> list[str]:
         """Return the users after an id, in order of the ids; see UserState."""
@@ -203,10 +205,10 @@ class RedisUserState:
         return hashlib.blake2b(user_id.encode(), key=self._store.salt, digest_size=16).hexdigest().encode()
 
     def _user_keys(self, user_id: str) -> tuple[bytes, bytes, bytes]:
-        """Return the keys of a user's deeds, impressions and known ids."""
+        """Return the keys of a user's interactions, impressions and known ids."""
         name = self._hash(user_id)
         return (
-            self._store.key("deeds", name),
+            self._store.key("interactions", name),
             self._store.key("impressions", name),
             self._store.key("known", name),
         )

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from ranking.live.recorded_events import BEFORE, Deed, RecordedEvent
+from ranking.live.recorded_events import BEFORE, Interaction, RecordedEvent
 from serving.state.contracts.user_state import (
     MICROS,
     Exposure,
@@ -319,7 +319,7 @@ def _feed(db: sqlite3.Connection, position: int, begin: int, limit: int, after_u
     """Read a page of the feed behind `begin`, which is not before `position`."""
     found = json.loads(one(db, _FEED, begin, limit, after_us))
     events = [
-        RecordedEvent(item, kind, time_us, tuple(map(Deed._make, before)))
+        RecordedEvent(item, kind, time_us, tuple(map(Interaction._make, before)))
         for _, time_us, item, kind, before in found
         if before is not None
     ]

@@ -29,10 +29,10 @@ def test_sums_by_hand() -> None:
     items, offsets = np.array([0, 1, 2], dtype=np.int32), np.array([0, 2, 2, 3])
 
     def found(
-        k: int, which: LongArray, masks: np.ndarray, banned: LongArray, recent: int = 5
+        k: int, which: LongArray, masks: np.ndarray, excluded: LongArray, recent: int = 5
     ) -> list[list[int]]:
         best = best_sums(
-            NeighbourWeights(items, offsets, recent, 1.0, ids, weights), k, which, masks, banned, 10
+            NeighbourWeights(items, offsets, recent, 1.0, ids, weights), k, which, masks, excluded, 10
         )
         assert best.dtype == np.int32
         rows: list[list[int]] = best.tolist()
@@ -61,13 +61,13 @@ def test_sums_are_those_of_a_dictionary(seed: int) -> None:
     items = rng.integers(0, catalogue, size=int(sizes.sum())).astype(np.int32)
     masks = [rng.random(catalogue) < 0.5, rng.random(catalogue) < 0.9]
     which = rng.integers(-1, 2, size=9)
-    banned = np.unique(rng.integers(0, 9 * catalogue, size=60))
+    excluded = np.unique(rng.integers(0, 9 * catalogue, size=60))
     best = best_sums(
         NeighbourWeights(items, offsets, recent, scale, ids, weights),
         k,
         which,
         packed(masks),
-        banned,
+        excluded,
         catalogue,
     )
     for query in range(9):
@@ -78,7 +78,7 @@ def test_sums_are_those_of_a_dictionary(seed: int) -> None:
                 if (
                     row >= 0
                     and (which[query] < 0 or masks[which[query]][row])
-                    and query * catalogue + row not in banned
+                    and query * catalogue + row not in excluded
                 ):
                     sums[row] = sums.get(row, 0.0) + weight / (1 + age / scale)
         expected = sorted(sums, key=lambda row: (-sums[row], row))[:k]

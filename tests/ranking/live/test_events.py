@@ -11,7 +11,7 @@ from features.data.demand import demand_names
 from features.data.statistics import Statistics
 from ranking.catalogue.live_catalogue import ItemChange
 from ranking.live.events import WELL_KNOWN
-from ranking.live.recorded_events import Counted, Deed, RecordedEvent
+from ranking.live.recorded_events import Counted, Interaction, RecordedEvent
 from ranking.live.updates import LiveItems
 from ranking.retrieval.sources import popularity, popularity_order
 from ranking.types import History, Request
@@ -26,8 +26,8 @@ NOBODY = Request(EMPTY, now=YEARS_LATER, k=5)
 
 
 def event(item_id: str, *before: str, seconds: int = 0, kind: str = "purchase") -> RecordedEvent:
-    deeds = tuple(Deed(earlier, "purchase") for earlier in before)
-    return RecordedEvent(item_id, kind, (YEARS_LATER + seconds) * 1_000_000, deeds)
+    interactions = tuple(Interaction(earlier, "purchase") for earlier in before)
+    return RecordedEvent(item_id, kind, (YEARS_LATER + seconds) * 1_000_000, interactions)
 
 
 def statistics(live: LiveItems) -> Statistics:

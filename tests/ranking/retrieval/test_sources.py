@@ -227,12 +227,12 @@ def test_queries_that_share_a_filter_get_what_each_would_get_alone(
     batch = batch_of(dataset, [0, 1, 2, None, 3])
     shared, other = np.arange(ITEMS) % 2 == 0, np.arange(ITEMS) % 3 == 0
     allowed: list[BoolArray | None] = [shared, other, shared, shared, None]
-    banned = banned_keys(batch, [np.zeros(0, np.int32)] * 5, [True, False, True, True, True], ITEMS)
-    groups = Limits(banned, allowed).groups
+    excluded = banned_keys(batch, [np.zeros(0, np.int32)] * 5, [True, False, True, True, True], ITEMS)
+    groups = Limits(excluded, allowed).groups
     assert [members.tolist() for _, members in groups] == [[0, 2, 3], [1], [4]]
-    together = propose(recommender, batch, Limits(banned, allowed))
+    together = propose(recommender, batch, Limits(excluded, allowed))
     for query in range(5):
-        own = banned[banned // ITEMS == query] - query * ITEMS
+        own = excluded[excluded // ITEMS == query] - query * ITEMS
         single = propose(recommender, batch.select(query, query + 1), Limits(own, [allowed[query]]))
         for name, rows in single.items():
             np.testing.assert_array_equal(together[name][query], rows[0], err_msg=name)

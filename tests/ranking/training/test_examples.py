@@ -104,7 +104,7 @@ def test_seen_items_are_no_candidates_where_they_are_excluded(
     assert (examples.features[..., names.index("own_count")] == 0).all()
     limits = query_limits(recommender, dataset.events, queries, True)
     own = {(q, int(i)) for q, user in enumerate(queries.user) for i in history_of(dataset, int(user)).items}
-    assert {divmod(int(key), 60) for key in limits.banned} <= own and len(limits.banned) > 0
+    assert {divmod(int(key), 60) for key in limits.excluded} <= own and len(limits.excluded) > 0
 
 
 def test_no_queries_make_no_examples(recommender: Recommender, dataset: Dataset, queries: Queries) -> None:

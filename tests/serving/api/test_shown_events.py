@@ -80,12 +80,12 @@ def test_impressions_do_not_use_up_the_limit_of_a_history_without_them(file: Pat
         seen = [event(f"s{n}", 10 + n, "impression") for n in range(50)]
         await state.record([event("a", 1), event("b", 2, "purchase"), *seen])
         every = await state.history("u", 3)
-        deeds = await state.history("u", 3, impressions=False)
-        return every, deeds
+        interactions = await state.history("u", 3, impressions=False)
+        return every, interactions
 
-    every, deeds = with_state(file, scenario)
+    every, interactions = with_state(file, scenario)
     assert [e.item_id for e in every] == ["s47", "s48", "s49"]
-    assert [e.item_id for e in deeds] == ["a", "b"]
+    assert [e.item_id for e in interactions] == ["a", "b"]
 
 
 def test_users_are_listed_in_the_order_of_their_bytes_from_any_id_on(file: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
-from ranking.live.recorded_events import Counted, Deed, RecordedEvent
+from ranking.live.recorded_events import Counted, Interaction, RecordedEvent
 from serving.model.event_updater import EventUpdater
 from serving.model.execute_batch import run_jobs
 from serving.model.interfaces import Answer, Job
@@ -22,7 +22,7 @@ T = TypeVar("T")
 AFTER = (DATA_END + 1) * MICROS
 
 
-def event(item_id: str, time_us: int = AFTER, kind: str = "click", *before: Deed) -> RecordedEvent:
+def event(item_id: str, time_us: int = AFTER, kind: str = "click", *before: Interaction) -> RecordedEvent:
     return RecordedEvent(item_id, kind, time_us, before)
 
 
@@ -121,7 +121,11 @@ def test_what_the_bundle_may_have_learnt_from_is_not_counted() -> None:
 
 def test_kinds_count_as_the_model_understands_them_and_others_not_at_all() -> None:
     """The fake model knows purchase, add_to_cart, click and impression: a view counts as a click."""
-    click, wish, seen = Deed("i1", "click"), Deed("i2", "wishlist"), Deed("i3", "impression")
+    click, wish, seen = (
+        Interaction("i1", "click"),
+        Interaction("i2", "wishlist"),
+        Interaction("i3", "impression"),
+    )
     feed = Feed(
         event("a", AFTER, "click", wish, click, seen), event("b", AFTER, "wishlist", click),
         event("c", AFTER, "view"), event("d", AFTER, "impression"), event("e", AFTER, "purchase", click),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ranking.live.recorded_events import BEFORE, Deed, RecordedEvent
+from ranking.live.recorded_events import BEFORE, Interaction, RecordedEvent
 from serving.state.contracts.user_state import MICROS, FeedPage, UserState
 from tests.serving.backends import Backend
 from tests.serving.state.test_user_state import START, histories, new
@@ -34,7 +34,7 @@ def test_events_come_in_the_order_of_arrival_with_what_the_shopper_did_before(ba
         await state.record([new("u", "c", START + 7, "3"), new("u", "c", START + 9, "4")])
         return await everything(state)
 
-    a, b, c = Deed("a", "click"), Deed("b", "purchase"), Deed("c", "click")
+    a, b, c = Interaction("a", "click"), Interaction("b", "purchase"), Interaction("c", "click")
     assert backend.users(scenario) == [
         RecordedEvent("a", "click", START + 5, ()),
         RecordedEvent("x", "purchase", START, ()),
@@ -72,7 +72,7 @@ def test_imports_and_impressions_are_not_in_it_but_imports_stand_before(
         await state.record([new("u", "seen", START, "1", "impression"), new("u", "a", START + 1, "2")])
         return await everything(state)
 
-    assert backend.users(scenario) == [RecordedEvent("a", "click", START + 1, (Deed("old", "click"),))]
+    assert backend.users(scenario) == [RecordedEvent("a", "click", START + 1, (Interaction("old", "click"),))]
 
 
 def test_no_more_stands_before_an_event_than_is_wanted(backend: Backend) -> None:
@@ -82,8 +82,8 @@ def test_no_more_stands_before_an_event_than_is_wanted(backend: Backend) -> None
 
     events = backend.users(scenario)
     assert [event.item_id for event in events] == [f"i{n}" for n in range(30)]
-    assert [deed.item_id for deed in events[29].before] == [f"i{28 - n}" for n in range(BEFORE)]
-    assert [deed.item_id for deed in events[3].before] == ["i2", "i1", "i0"]
+    assert [interaction.item_id for interaction in events[29].before] == [f"i{28 - n}" for n in range(BEFORE)]
+    assert [interaction.item_id for interaction in events[3].before] == ["i2", "i1", "i0"]
 
 
 def test_what_happened_before_a_moment_is_left_out(backend: Backend) -> None:
@@ -126,7 +126,7 @@ def test_it_goes_on_after_reopening_and_follows_others_on_the_same_store(backend
                 await sender.record([new("u", f"i{n}", START + n + 1, f"b{n}")])
             page = await right.users.recorded_since(position, 100, 0)
             assert page == await left.users.recorded_since(position, 100, 0)
-            assert page.events[19].before[0] == Deed("i18", "click")
+            assert page.events[19].before[0] == Interaction("i18", "click")
             return [event.item_id for event in page.events]
 
     assert asyncio.run(two()) == [f"i{n}" for n in range(20)]
@@ -160,4 +160,4 @@ def test_ids_of_any_characters_come_back_as_they_were(backend: Backend) -> None:
 
     events = backend.users(scenario)
     assert [event.item_id for event in events] == odd
-    assert [deed.item_id for deed in events[9].before] == odd[8::-1]
+    assert [interaction.item_id for interaction in events[9].before] == odd[8::-1]

@@ -206,8 +206,8 @@ def test_deletions_are_counted_and_found_among_users(backend: Backend) -> None:
 def test_impressions_do_not_use_up_the_limit_of_a_history_without_them(backend: Backend) -> None:
     async def scenario(state: UserState) -> tuple[list[str], list[str]]:
         seen = [new("u", f"s{n}", START + 10 + n, f"s{n}", "impression") for n in range(50)]
-        deeds = [new("u", "a", START, "1"), new("u", "b", START + 30, "2", "purchase")]
-        await state.record([*deeds, *seen])
+        interactions = [new("u", "a", START, "1"), new("u", "b", START + 30, "2", "purchase")]
+        await state.record([*interactions, *seen])
         every = await state.history("u", 32)
         without = await state.history("u", 3, impressions=False)
         return [e.item_id for e in every], [e.item_id for e in without]

@@ -1,5 +1,5 @@
 -- Erase a user and remember the deletion by the hash of the name.
--- KEYS: store, users, feed of recorded events, deleted users, and of the user deeds, impressions, known ids.
+-- KEYS: store, users, feed of recorded events, deleted users, and of the user interactions, impressions, known ids.
 -- ARGV: id, name, hash, time of the deletion. Returns the number of erased events, the number of the deletion among all, and
 -- whether Redis's files may still hold the name.
 local before = redis.call('HGET', KEYS[4], ARGV[3])

@@ -18,7 +18,7 @@ end
 
 local argument, taken, stored, kept = 4, 0, 0, 0
 for user = 0, tonumber(ARGV[3]) - 1 do
-  local deeds, impressions, known = KEYS[5 + 3 * user], KEYS[6 + 3 * user], KEYS[7 + 3 * user]
+  local interactions, impressions, known = KEYS[5 + 3 * user], KEYS[6 + 3 * user], KEYS[7 + 3 * user]
   local name, hash, rows = ARGV[argument], ARGV[argument + 1], tonumber(ARGV[argument + 2])
   argument = argument + 3
   if redis.call('HEXISTS', KEYS[4], hash) == 1 then
@@ -29,7 +29,7 @@ for user = 0, tonumber(ARGV[3]) - 1 do
     for _ = 1, rows do
       local happened, id, item, kind = ARGV[argument], ARGV[argument + 1], ARGV[argument + 2], ARGV[argument + 3]
       local is_impression, member = ARGV[argument + 4] == '1', ARGV[argument + 5]
-      local events = is_impression and impressions or deeds
+      local events = is_impression and impressions or interactions
       argument = argument + 6
       if redis.call('HEXISTS', known, mark(id)) == 0
         and not (recorded and was_recorded(events, happened, item, kind)) then
@@ -41,7 +41,7 @@ for user = 0, tonumber(ARGV[3]) - 1 do
     if new > 0 then
       redis.call('ZADD', KEYS[2], 0, name)
       stored = stored + new
-      kept = kept + new - trim(deeds, known, KEYS[3], bound) - trim(impressions, known, nil, bound)
+      kept = kept + new - trim(interactions, known, KEYS[3], bound) - trim(impressions, known, nil, bound)
     end
   end
 end

@@ -1,6 +1,6 @@
 -- Store a batch of events, all or nothing.
--- KEYS: store, users, feed of recorded events, deleted users; then of every user deeds, impressions, known ids.
--- ARGV: id, bound, number of users, bound of the feed, how many preceding deeds stand with each of its events; of every user
+-- KEYS: store, users, feed of recorded events, deleted users; then of every user interactions, impressions, known ids.
+-- ARGV: id, bound, number of users, bound of the feed, how many preceding interactions stand with each of its events; of every user
 -- name, hash, number of events; of every event time, id, item, kind, and its JSON behind the place. Returns one letter per
 -- event: n(ew), k(nown), d(eleted user).
 local bound, feed_bound, preceding, time = tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5]), redis.call('TIME')
@@ -11,9 +11,9 @@ local arrival = math.max(
 )
 local outcomes, argument, number, stored = {}, 6, 0, 0
 
--- The items and kinds of the newest deeds before a moment and a member, in turn.
-local function deeds_before(deeds, happened, member)
-  local found = redis.call('ZREVRANGEBYSCORE', deeds, happened, '-inf', 'LIMIT', 0, preceding + 1)
+-- The items and kinds of the newest interactions before a moment and a member, in turn.
+local function interactions_before(interactions, happened, member)
+  local found = redis.call('ZREVRANGEBYSCORE', interactions, happened, '-inf', 'LIMIT', 0, preceding + 1)
   local before = {}
   for _, earlier in ipairs(found) do
     if earlier ~= member and #before < 2 * preceding then
@@ -25,7 +25,7 @@ local function deeds_before(deeds, happened, member)
 end
 
 for user = 0, tonumber(ARGV[3]) - 1 do
-  local deeds, impressions, known = KEYS[5 + 3 * user], KEYS[6 + 3 * user], KEYS[7 + 3 * user]
+  local interactions, impressions, known = KEYS[5 + 3 * user], KEYS[6 + 3 * user], KEYS[7 + 3 * user]
   local name, hash, events = ARGV[argument], ARGV[argument + 1], tonumber(ARGV[argument + 2])
   local deletion = redis.call('HGET', KEYS[4], hash)
   local deleted = deletion and tonumber(string.match(deletion, '^%d+')) or -1
@@ -45,9 +45,9 @@ for user = 0, tonumber(ARGV[3]) - 1 do
       if kind == 'impression' then
         redis.call('ZADD', impressions, happened, member)
       else
-        redis.call('ZADD', deeds, happened, member)
+        redis.call('ZADD', interactions, happened, member)
         local told = '[' .. place .. ',' .. cjson.encode({item, kind}) .. ',' .. happened .. ','
-        redis.call('ZADD', KEYS[3], place, told .. deeds_before(deeds, happened, member) .. ']')
+        redis.call('ZADD', KEYS[3], place, told .. interactions_before(interactions, happened, member) .. ']')
       end
       arrival = arrival + 1
       outcomes[number], new = 'n', new + 1
@@ -56,7 +56,7 @@ for user = 0, tonumber(ARGV[3]) - 1 do
   if new > 0 then
     redis.call('ZADD', KEYS[2], 0, name)
     redis.call('HSET', known, 'recorded', '')
-    stored = stored + new - trim(deeds, known, KEYS[3], bound) - trim(impressions, known, nil, bound)
+    stored = stored + new - trim(interactions, known, KEYS[3], bound) - trim(impressions, known, nil, bound)
     redis.call('HSET', KEYS[1], 'last_record_us', time[1] .. string.format('%06d', time[2]),
       'last_arrival', string.format('%.0f', arrival - 1))
   end

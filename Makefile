@@ -55,7 +55,7 @@ taste: install ## The same in two minutes on a shop of 300 items: what happens, 
 	@echo "A taste of a tiny shop: its numbers say nothing about quality. The real thing, in four minutes: make demo"
 
 test: install-dev ## The whole test suite (at most 10 minutes)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-gpu: install-dev ## The tests that need a CUDA GPU, alone (at most 3 minutes)
 	$(BIN)/python -m pytest tests/gpu -m gpu -rs

@@ -178,7 +178,7 @@ class Forgetful:
     def search(self, queries: FloatArray, k: int, params: Any = None) -> Any:
         self.searches += 1
         probes = getattr(params, "nprobe", 0)
-        kept = ranking.index._FAISS.SearchParametersIVF(nprobe=probes) if probes else None
+        kept = ranking.retrieval.faiss_index._FAISS.SearchParametersIVF(nprobe=probes) if probes else None
         return self.index.search(queries, k, params=kept)
 
 

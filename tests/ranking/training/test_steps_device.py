@@ -32,7 +32,7 @@ QUIET = Console(quiet=True)
 
 def run_on(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
     """Let every step resolve to a device."""
-    for module in (ranking.train, ranking.pipeline):
+    for module in (ranking.training.train, ranking.pipeline.run):
         monkeypatch.setattr(module, "resolve_device", lambda _: device)
 
 
@@ -101,7 +101,7 @@ def test_examples_are_those_of_the_cpu(
         places.append(next(made.towers.parameters()).device)
         return made
 
-    monkeypatch.setattr(ranking.train, "build_recommender", built)
+    monkeypatch.setattr(ranking.training.train, "build_recommender", built)
     dataset = load_dataset(Path(trained.work_dir) / "dataset")
     split = try_split(trained, dataset)
     assert split is not None
@@ -127,7 +127,7 @@ def test_a_run_names_its_device_before_anything_else(
         begun.append(console.export_text())
         raise InterruptedError
 
-    monkeypatch.setattr(ranking.pipeline, "_prepare", prepare)
+    monkeypatch.setattr(ranking.pipeline.run, "_prepare", prepare)
     with pytest.raises(InterruptedError):
         run(replace(config, device="cpu"), Console(record=True, file=StringIO()))
     assert begun[0].splitlines()[0] == "device: cpu"

@@ -1,9 +1,9 @@
-"""The rows of docs/results.md: each runs `shelfwise run` for several seeds and says mean and spread.
+"""The rows of benchmarks/results.md: each runs `shelfwise run` for several seeds and says mean and spread.
 
     python -m benchmarks.results beauty data.items=items.parquet data.events=events.parquet experiment=best
 
 runs seeds 0, 1 and 2 one after another under work/results/beauty/, prints the tables and writes them as JSON
-and Markdown beside the runs; `--page docs/results.md` puts the Markdown into the page. Called again, finished
+and Markdown beside the runs; `--page benchmarks/results.md` puts the Markdown into the page. Called again, finished
 seeds are kept and a cut-off one is resumed. Overrides after the row's name are those of `shelfwise run`; they
 win over the row's own.
 """

@@ -109,7 +109,7 @@ def test_commands_name_files_without_their_folders() -> None:
 
 
 def test_a_section_is_replaced_and_the_rest_of_the_page_stays(tmp_path: Path) -> None:
-    page = tmp_path / "docs" / "results.md"
+    page = tmp_path / "benchmarks" / "results.md"
     put_section(page, "a", "first")
     put_section(page, "b", "second")
     page.write_text("# Results\n\n" + page.read_text() + "\nThe end.\n")

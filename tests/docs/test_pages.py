@@ -27,7 +27,15 @@ from shelfwise import split_command
 from tuning.space import read_space
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "CHANGELOG.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+PAGES = [
+    "README.md",
+    "CHANGELOG.md",
+    *sorted(
+        p.relative_to(ROOT).as_posix()
+        for folder in ("docs", "benchmarks")
+        for p in (ROOT / folder).rglob("*.md")
+    ),
+]
 FENCE = re.compile(r"^( *)```([a-z]*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 COMPLETE = ("text_encoder", "user_encoder", "candidates", "factors", "index", "ranker", "rerank", "split")

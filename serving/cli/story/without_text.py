@@ -78,7 +78,7 @@ def _short_training(work: Path) -> str:
         return ""
     return (
         f"Ids alone were still improving when training ended after {allowed} epochs, so this favours texts; "
-        "docs/results.md has both trained to their end."
+        "benchmarks/results.md has both trained to their end."
     )
 
 

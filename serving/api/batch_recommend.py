@@ -19,7 +19,7 @@ from typing import Final
 import grpc
 
 from conf.serving import ServeConfig
-from serving.api import page_tokens, resume_tokens, validation
+from serving.api import page_tokens, tokens, validation
 from serving.api.list_options import ListOptions
 from serving.api.recommend import NO_SESSION, Lists, ResolvedOptions, degradation_level
 from serving.api.surfaces import Surfaces
@@ -36,7 +36,7 @@ MAX_NAMED: Final = 10_000
 """Users in a request."""
 _LISTING: Final = 500
 """Stored users read together."""
-_NOTHING_SHOWN: Final = page_tokens.decode("", b"")
+_NOTHING_SHOWN: Final = page_tokens.decode_shown("", b"")
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,14 @@ class BatchLists:
         """
         size = validation.page_size(request.list_size, self._config.max_page_size, "list_size")
         wish = ListOptions.of(request, size, self._surfaces)
-        identity = page_tokens.fingerprint(request, ("resume_token", "max_users"))
-        after = resume_tokens.decode(request.resume_token, identity, "resume_token", "max_users")
+        identity = tokens.fingerprint(request, ("resume_token", "max_users"))
+        after = page_tokens.decode_place(page_tokens.USER_PLACE, request.resume_token, identity)
         if request.max_users < 0:
             raise invalid("max_users", f"{request.max_users} is negative; use 0 for no limit")
         asked = request.HasField("request_time")
         before_us = validation.micros("request_time", request.request_time) if asked else None
         _check_users(request)
-        prepared = await self._lists.prepare(self._host.served, wish, page_tokens.seed(identity))
+        prepared = await self._lists.prepare(self._host.served, wish, tokens.request_seed(identity))
         if self._running >= self._config.max_streams:
             message = f"{self._running} streams are open; at most {self._config.max_streams} at once"
             code = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -96,7 +96,7 @@ class BatchLists:
                 async for users in handfuls:
                     if self._host.served is not prepared.served:
                         prepared = await self._lists.prepare(
-                            self._host.served, wish, page_tokens.seed(identity)
+                            self._host.served, wish, tokens.request_seed(identity)
                         )
                     lists = [self._one(prepared, user, identity, before_us) for user in users]
                     for response in await asyncio.gather(*lists, return_exceptions=True):
@@ -138,7 +138,7 @@ class BatchLists:
         call = CALL.get()
         response = pb.BatchRecommendResponse(
             user_id=user.name,
-            resume_token=resume_tokens.encode(identity, user.place),
+            resume_token=page_tokens.encode_place(page_tokens.USER_PLACE, identity, user.place),
             model_version=prepared.served.model.version,
             request_id=call.request_id,
         )
@@ -178,7 +178,7 @@ class BatchLists:
             raise ApiError(grpc.StatusCode.UNAVAILABLE, "STATE_UNAVAILABLE", message)
         wanted = self._lists.request(prepared, shopper, now_us, _NOTHING_SHOWN)
         if wanted.rules is not None and not wish.rules.exploration.HasField("seed"):
-            wanted = wanted.explored_by(page_tokens.seed(identity, user.known_as))
+            wanted = wanted.explored_by(tokens.request_seed(identity, user.known_as))
         job = RecommendJob(served.model, wanted)
         answer, _ = await self._lists.make(served, job, background=True)
         served.cards.recommended(response.items, answer, "", wish.explain, wish.fields, before=0)

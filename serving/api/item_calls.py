@@ -10,7 +10,7 @@ import grpc
 from conf.serving import ServeConfig
 from ranking.catalogue.item_values import sendable
 from ranking.catalogue.live_catalogue import ItemChange
-from serving.api import page_tokens, resume_tokens, validation
+from serving.api import page_tokens, tokens, validation
 from serving.api.attribute_rows import check_declarations, other_type
 from serving.api.filter_masks import Selection
 from serving.api.item_updates import Update, make_round, read_update, values_of
@@ -65,8 +65,8 @@ class ItemCalls:
     async def list(self, request: pb.ListItemsRequest) -> pb.ListItemsResponse:
         """Answer with a page of the items."""
         size = validation.page_size(request.page_size, self._config.max_page_size)
-        identity = page_tokens.fingerprint(request)
-        after = resume_tokens.decode(request.page_token, identity, "page_token", "page_size")
+        identity = tokens.fingerprint(request)
+        after = page_tokens.decode_place(page_tokens.ITEM_PLACE, request.page_token, identity)
         recalled = await self._recall.ask("")
         served = self._host.served
         allowed = await self._selection.rows(served, request.filter)
@@ -82,7 +82,9 @@ class ItemCalls:
             if item.item_id not in recalled.deleted_items:
                 response.items.append(item)
         if len(rows) > taken:
-            response.next_page_token = resume_tokens.encode(identity, catalogue.ids[rows[taken - 1]])
+            response.next_page_token = page_tokens.encode_place(
+                page_tokens.ITEM_PLACE, identity, catalogue.ids[rows[taken - 1]]
+            )
         annotate(items=len(response.items))
         return response
 

@@ -22,6 +22,7 @@ from serving.api.filter_masks import Selection
 from serving.api.list_options import ListOptions
 from serving.api.list_rules import list_rules
 from serving.api.surfaces import Surfaces
+from serving.api.tokens import fingerprint, request_seed
 from serving.api.translation import SessionEvents, degradation, merge_history, session_events
 from serving.api.user_context import Recalled, UserContextLoader
 from serving.core.call_context import annotate
@@ -114,12 +115,12 @@ class Lists:
         recalled = await self.recall(user, now_us if asked else None)
         served = self._host.served
         size = validation.page_size(request.page_size, self._config.max_page_size)
-        shown = page_tokens.decode(request.page_token, identity := page_tokens.fingerprint(request))
+        shown = page_tokens.decode_shown(request.page_token, identity := fingerprint(request))
         wish = ListOptions.of(request, size, self._surfaces)
         intent = validation.spoken("session.intent", request.session.intent)
         device, hour = _circumstances(request.session)
         session = session_events(request.session, served.model, now_us)
-        prepared = await self.prepare(served, wish, page_tokens.seed(identity))
+        prepared = await self.prepare(served, wish, request_seed(identity))
         shopper = self.shopper(served, user, session, now_us, recalled)
         wanted = self.request(prepared, shopper, now_us, shown)
         page = await self._page(served, RecommendJob(served.model, wanted, intent), shopper, identity, shown)
@@ -148,7 +149,7 @@ class Lists:
         if not query:
             raise invalid("query", "has no letter or digit" if request.query.strip() else "is empty")
         size = validation.page_size(request.page_size, self._config.max_page_size)
-        shown = page_tokens.decode(request.page_token, identity := page_tokens.fingerprint(request))
+        shown = page_tokens.decode_shown(request.page_token, identity := fingerprint(request))
         fields = validation.read_mask(request.read_mask, pb.RecommendedItem)
         excluded = validation.excluded("exclude_item_ids", request.exclude_item_ids)
         surface = validation.surface(request.surface)
@@ -187,7 +188,7 @@ class Lists:
         call, served = CALL.get(), self._host.served
         model = served.model
         size = validation.page_size(request.page_size, self._config.max_page_size)
-        shown = page_tokens.decode(request.page_token, identity := page_tokens.fingerprint(request))
+        shown = page_tokens.decode_shown(request.page_token, identity := fingerprint(request))
         fields = validation.read_mask(request.read_mask, pb.SimilarItem)
         excluded = validation.excluded("exclude_item_ids", request.exclude_item_ids)
         surface = validation.surface(request.surface)
@@ -338,7 +339,7 @@ def _next_token(served: Served, identity: bytes, shown: HashArray, rows: Sequenc
         return ""
     ids = served.model.catalogue.ids
     hashes = np.array([id_hash(ids[row]) for row in rows], dtype=np.uint32)
-    return page_tokens.encode(identity, np.concatenate([shown, hashes]))
+    return page_tokens.encode_shown(identity, np.concatenate([shown, hashes]))
 
 
 def _seed(request: pb.SimilarItemsRequest, served: Served, deleted: Sequence[str]) -> int | str:

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from conf.errors import InputError
-from serving.api import page_tokens
 from serving.api.service import SERVICE_NAME
+from serving.api.tokens import fingerprint
 from serving.client.client import Client
 from serving.client.queries import Event, Item, RecommendQuery, SearchQuery, SimilarQuery
 from serving.client.results import ServiceError
@@ -126,7 +126,7 @@ def test_forged_and_garbled_page_tokens(server: Harness) -> None:
         assert reason(other) == "PAGE_TOKEN_MISMATCH"
 
     # Who makes a token of his own, which is no secret, can only leave items out of his own list.
-    body = b"\x01" + page_tokens.fingerprint(request) + np.array([id_hash("i29")], dtype="<u4").tobytes()
+    body = b"\x01" + fingerprint(request) + np.array([id_hash("i29")], dtype="<u4").tobytes()
     checksum = hashlib.blake2b(body, digest_size=8, person=b"page token").digest()
     forged = base64.urlsafe_b64encode(body + checksum).decode().rstrip("=")
     page = server.stub.Recommend(

@@ -17,6 +17,7 @@ from ranking.catalogue.live_catalogue import LiveCatalogue
 from ranking.types import History, Reason, Recommendation, Recommended, Request
 from serving.api import page_tokens
 from serving.api.service import SERVICE_NAME
+from serving.api.tokens import fingerprint
 from serving.api.translation import SessionEvents, degradation, merge_history
 from serving.api.validation import micros, page_size
 from serving.core.call_context import Timeline
@@ -36,19 +37,21 @@ NO_ROWS = np.zeros(0, dtype=np.int32)
 @given(st.lists(st.integers(0, 2**32 - 1), max_size=50))
 def test_a_token_gives_back_what_was_shown(hashes: list[int]) -> None:
     shown = np.array(hashes, dtype=np.uint32)
-    assert page_tokens.decode(page_tokens.encode(IDENTITY, shown), IDENTITY).tolist() == hashes
+    assert page_tokens.decode_shown(page_tokens.encode_shown(IDENTITY, shown), IDENTITY).tolist() == hashes
 
 
 @given(st.text(max_size=60))
 def test_no_text_is_a_token_by_accident(text: str) -> None:
     if text:
         with pytest.raises(ApiError):
-            page_tokens.decode(text, IDENTITY)
+            page_tokens.decode_shown(text, IDENTITY)
 
 
 def test_paging_ends_at_its_limit_and_tokens_stay_small() -> None:
-    assert page_tokens.encode(IDENTITY, np.zeros(page_tokens.MAX_SHOWN, dtype=np.uint32)) == ""
-    assert len(page_tokens.encode(IDENTITY, np.zeros(page_tokens.MAX_SHOWN - 1, dtype=np.uint32))) < 11_000
+    assert page_tokens.encode_shown(IDENTITY, np.zeros(page_tokens.MAX_SHOWN, dtype=np.uint32)) == ""
+    assert (
+        len(page_tokens.encode_shown(IDENTITY, np.zeros(page_tokens.MAX_SHOWN - 1, dtype=np.uint32))) < 11_000
+    )
 
 
 def test_shown_items_are_found_under_another_row_order() -> None:
@@ -72,10 +75,10 @@ def test_ids_that_share_a_hash_are_all_found() -> None:
 
 
 def test_fingerprints_ignore_page_size_and_token_only() -> None:
-    plain = page_tokens.fingerprint(pb.RecommendRequest(user_id="u"))
-    assert page_tokens.fingerprint(pb.RecommendRequest(user_id="u", page_size=3, page_token="x")) == plain
-    assert page_tokens.fingerprint(pb.RecommendRequest(user_id="u", explain=True)) != plain
-    assert page_tokens.fingerprint(pb.RecommendRequest()) != page_tokens.fingerprint(pb.SimilarItemsRequest())
+    plain = fingerprint(pb.RecommendRequest(user_id="u"))
+    assert fingerprint(pb.RecommendRequest(user_id="u", page_size=3, page_token="x")) == plain
+    assert fingerprint(pb.RecommendRequest(user_id="u", explain=True)) != plain
+    assert fingerprint(pb.RecommendRequest()) != fingerprint(pb.SimilarItemsRequest())
 
 
 def test_merging_drops_what_the_model_does_not_know_and_keeps_the_latest() -> None:

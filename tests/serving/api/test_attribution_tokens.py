@@ -76,11 +76,9 @@ def test_what_is_no_token_is_none(token: str) -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=60))
 def test_forged_bodies_with_a_right_check_do_not_break_the_reader(body: bytes) -> None:
-    import base64
-
     tokens = AttributionTokens(b"")
-    token = base64.urlsafe_b64encode(b"\x01" + body + tokens._check(b"\x01" + body)).decode().rstrip("=")
-    tokens.read(token)
+    origin = tokens.read(tokens._codec.encode(body))
+    assert origin is None or tokens.read(tokens.make(origin)) == origin
 
 
 def test_a_key_signs_and_only_its_holder_can_make_tokens(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,9 @@
     python -m benchmarks.results beauty data.items=items.parquet data.events=events.parquet experiment=best
 
 runs seeds 0, 1 and 2 one after another under work/results/beauty/, prints the tables and writes them as JSON
-and Markdown beside the runs; `--page benchmarks/results.md` puts the Markdown into the page. Called again, finished
-seeds are kept and a cut-off one is resumed. Overrides after the row's name are those of `shelfwise run`; they
-win over the row's own.
+and Markdown beside the runs; `--page benchmarks/results.md` puts the Markdown into the page. Called again,
+finished seeds are kept and a cut-off one is resumed. Overrides after the row's name are those of
+`shelfwise run`; they win over the row's own.
 """
 
 from __future__ import annotations

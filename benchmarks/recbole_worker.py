@@ -28,7 +28,7 @@ NAME = "shop"
 BATCH = 256
 
 
-class OutOfTime(Exception):
+class OutOfTimeError(Exception):
     """Another epoch would not fit the budget."""
 
 
@@ -122,9 +122,9 @@ def main() -> None:
         history.append((float(score), elapsed))
         print(f"epoch {epoch + 1}: validation ndcg@10 {score:.4f}, {elapsed:.0f} s", flush=True)  # noqa: T201
         if elapsed * (len(history) + 1) / len(history) > settings["max_seconds"]:
-            raise OutOfTime
+            raise OutOfTimeError
 
-    with suppress(OutOfTime):
+    with suppress(OutOfTimeError):
         trainer.fit(train, valid, verbose=False, saved=True, callback_fn=after_epoch)
     # The file is RecBole's own, just written; it holds more than tensors.
     kept = torch.load(trainer.saved_model_file, weights_only=False)

@@ -101,7 +101,7 @@ class LimitsConfig:
 class RedisConfig:
     """How a Redis that holds the state is used; `state` names it."""
 
-    password_env: str = "SHELFWISE_REDIS_PASSWORD"
+    password_env: str = "SHELFWISE_REDIS_PASSWORD"  # noqa: S105 - the variable's name, no password
     """Environment variable with the password; where it is empty, the address has it, or there is none."""
     prefix: str = "shelfwise:"
     """Beginning of every key."""

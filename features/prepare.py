@@ -188,6 +188,16 @@ def _show(info: dict[str, Any], folder: Path, console: Console) -> None:
         table.add_row(f"  {kind}", f"{count:,} ignored (weight 0)")
     if info["time_range"]:
         table.add_row("time range", " to ".join(info["time_range"]))
+    _add_changes(table, info)
+    console.print(table)
+    for line in info["suspicious"]:
+        console.print(
+            f"[bold yellow]look at this:[/bold yellow] {escape(line)}", soft_wrap=True, highlight=False
+        )
+
+
+def _add_changes(table: Table, info: dict[str, Any]) -> None:
+    """Add rows that say what was changed, filtered, left out, rejected and emptied."""
     for name, what in (("timestamps_filled", "filled"), ("timestamps_raised", "raised")):
         if info[name]:
             table.add_row(f"times {what}", f"{info[name]:,} of {info['events']:,}")
@@ -200,11 +210,6 @@ def _show(info: dict[str, Any], folder: Path, console: Console) -> None:
         for name, counts in info[group].items():
             for reason, count in counts.items():
                 table.add_row(f"{verb} in {name}", f"{count:,} {reason}")
-    console.print(table)
-    for line in info["suspicious"]:
-        console.print(
-            f"[bold yellow]look at this:[/bold yellow] {escape(line)}", soft_wrap=True, highlight=False
-        )
 
 
 def prepare(config: PipelineConfig, console: Console) -> Path:

@@ -37,7 +37,7 @@ from serving.observability.logs import set_up
 from serving.observability.metrics import Metrics, MetricsServer
 from serving.observability.tracing import Tracing, make_tracing
 from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
-from serving.state.contracts.user_state import StateUnavailable, UserState
+from serving.state.contracts.user_state import StateUnavailableError, UserState
 from serving.state.erasure import HistoriesCleaner
 from serving.state.health import StateHealth
 from serving.stores import Stores, open_stores
@@ -123,7 +123,7 @@ def serve_model(config: ServeConfig, first: First, console: Console, load: Load 
 async def _serve_until_signal(config: ServeConfig, first: First, console: Console, load: Load | None) -> None:
     try:
         running = await start(config, first, console, load)
-    except StateUnavailable as error:
+    except StateUnavailableError as error:
         raise InputError(f"{error}; make room or restore a backup, or set state to another file") from error
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -236,7 +236,7 @@ async def start(
         metrics_server = None
         if config.metrics.port:
             metrics_server = metrics.serve(config.metrics.host, config.metrics.port + (worker or 0))
-    except StateUnavailable as error:
+    except StateUnavailableError as error:
         await stores.close()
         raise InputError(f"state: {error}") from error
     except BaseException:
@@ -382,7 +382,7 @@ def _bind(server: grpc.aio.Server, config: ServeConfig) -> int:
 
 
 async def _import_histories(state: UserState, path: Path, console: Console) -> None:
-    if path.is_file():
+    if await asyncio.to_thread(path.is_file):
         with console.status(f"reading {path.name} into user state (once)"):
             result = await state.import_histories(path)
         if not result.already_imported:

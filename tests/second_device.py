@@ -69,13 +69,13 @@ _strict = 0
 """How many `no_host_copies` are open."""
 
 
-class HostCopy(AssertionError):
+class HostCopyError(AssertionError):
     """The host waited for the device, or copied, where it must not."""
 
 
 def _host_copy(what: str) -> None:
     if _strict:
-        raise HostCopy(f"{what} makes the host wait for the device or copies between them")
+        raise HostCopyError(f"{what} makes the host wait for the device or copies between them")
 
 
 def _is_second(device: object) -> bool:

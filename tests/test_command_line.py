@@ -19,7 +19,7 @@ from serving.transport.api_keys import KeyRing, Scope
 ROOT = Path(__file__).parents[1]
 
 
-class Ended(Exception):
+class EndedError(Exception):
     """What a command came to."""
 
 
@@ -77,7 +77,9 @@ def test_wrong_input_is_one_line_exit_code_2_and_nothing_written(
     arguments, message = WRONG[case]
     assert call(monkeypatch, *arguments) == 2
     out, err = capsys.readouterr()
-    assert err.startswith("shelfwise: ") and err.count("\n") == 1 and message in err
+    assert err.startswith("shelfwise: ")
+    assert err.count("\n") == 1
+    assert message in err
     assert "Traceback" not in err + out
     assert list(empty.iterdir()) == []
 
@@ -108,8 +110,10 @@ def test_a_search_without_m_is_not_taken_for_a_run(
 )
 def test_flags_may_stand_anywhere(arguments: list[str]) -> None:
     command, rest = shelfwise.split_command(arguments)
-    assert command == "run" and rest[-1] == "seed=1,2"
-    assert rest[rest.index("--config-dir") + 1] == "mine" and "-m" in rest
+    assert command == "run"
+    assert rest[-1] == "seed=1,2"
+    assert rest[rest.index("--config-dir") + 1] == "mine"
+    assert "-m" in rest
 
 
 @pytest.mark.parametrize("arguments", [["-m"], ["-m", "seed=1"], ["--cfg", "job"]])
@@ -151,7 +155,8 @@ def test_a_command_gets_its_typed_configuration(empty: Path, monkeypatch: pytest
     assert call(monkeypatch, "publish", "work_dir=elsewhere", "split=leave_one_out") == 0
     [config] = seen
     assert isinstance(config, PipelineConfig)
-    assert config.work_dir == "elsewhere" and config.split.kind.value == "leave_one_out"
+    assert config.work_dir == "elsewhere"
+    assert config.split.kind.value == "leave_one_out"
     assert list(empty.iterdir()) == []
 
 
@@ -201,7 +206,8 @@ def test_a_key_is_printed_once_and_lets_its_holder_in(
     secret = capsys.readouterr().out.split()[-1]
     assert secret not in (empty / "keys.json").read_text()
     found = KeyRing(empty / "keys.json").find(secret)
-    assert found is not None and (found.name, found.scopes) == ("shop", (Scope.read,))
+    assert found is not None
+    assert (found.name, found.scopes) == ("shop", (Scope.read,))
     assert call(monkeypatch, "create-key", "name=shop") == 2
 
 

@@ -105,7 +105,8 @@ def test_a_run_leaves_what_other_programs_read(trained: PipelineConfig) -> None:
     for ranks, scores in predictions.group_by("user_id", maintain_order=True).agg("rank", "score").select(
         "rank", "score"
     ).iter_rows():  # fmt: skip
-        assert ranks == list(range(1, len(ranks) + 1)) and len(ranks) <= 100
+        assert ranks == list(range(1, len(ranks) + 1))
+        assert len(ranks) <= 100
         assert scores == sorted(scores, reverse=True)
     assert "<html" in (folder / "report.html").read_text().lower()
     again = json.dumps(test, sort_keys=True)
@@ -144,7 +145,8 @@ def test_a_shop_without_history_is_served_from_text(opened: Path) -> None:
         assert len(client.similar_items(SimilarQuery(item_id="i0", page_size=3)).items) == 3
         session = client.recommend(RecommendQuery(session=(SessionEvent("i0"),), page_size=5))
         assert session.degradation == "text_only"
-        assert "i0" not in [i.item_id for i in session.items] and len(session.items) == 5
+        assert "i0" not in [i.item_id for i in session.items]
+        assert len(session.items) == 5
         stranger = client.recommend(RecommendQuery(user_id="nobody", page_size=3))
         assert stranger.degradation == "popularity"
         assert stranger.items[0].item_id != "i6"

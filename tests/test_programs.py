@@ -33,7 +33,8 @@ def test_a_missing_program_is_one_line_and_a_failure_in_ci(
     with pytest.raises(pytest.skip.Exception) as left_out:
         find()
     said = str(left_out.value)
-    assert said.startswith(f"{group} is not tested: no ") and said.endswith(f"get it with: {command}")
+    assert said.startswith(f"{group} is not tested: no ")
+    assert said.endswith(f"get it with: {command}")
     assert "\n" not in said
     monkeypatch.setenv(programs.ALL_TESTS, "1")
     with pytest.raises(pytest.fail.Exception, match=command):

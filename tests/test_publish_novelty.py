@@ -39,4 +39,5 @@ def test_a_catalogue_without_new_items_is_looked_at_as_of_validation(
     assert split is not None
     assert asked == [(split.state_time,) * 2, (split.train_time,) * 2], "statistics are of the same moment"
     recommender = load_bundle(work / "artifacts").recommender
-    assert recommender.novelty == table and recommender.novelty_budget == config.rerank.novelty
+    assert recommender.novelty == table
+    assert recommender.novelty_budget == config.rerank.novelty

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.second_device import HostCopy, no_host_copies, second_device
+from tests.second_device import HostCopyError, no_host_copies, second_device
 
 TWO_DEVICES = "Expected all tensors to be on the same device"
 
@@ -66,7 +66,8 @@ def test_a_number_may_come_from_the_host(device: torch.device) -> None:
         there = there * torch.tensor(2.0) + 1
         there[1:] = 7.0
         there[0] = 5.0
-    assert there.is_cuda and there.cpu().tolist() == [5.0, 7.0, 7.0]
+    assert there.is_cuda
+    assert there.cpu().tolist() == [5.0, 7.0, 7.0]
 
 
 def test_it_does_not_become_an_array(device: torch.device) -> None:
@@ -103,7 +104,7 @@ WAITING: dict[str, Callable[[Tensor], object]] = {
 @pytest.mark.parametrize("name", WAITING)
 def test_where_the_host_waits_is_found(device: torch.device, name: str) -> None:
     there = torch.arange(3.0, device=device)
-    with no_host_copies(), pytest.raises(HostCopy):
+    with no_host_copies(), pytest.raises(HostCopyError):
         WAITING[name](there)
     WAITING[name](there)
 
@@ -147,7 +148,8 @@ def test_results_are_those_of_the_cpu(device: torch.device, name: str) -> None:
 
 def test_a_generator_draws_on_its_own_device(device: torch.device) -> None:
     there, here = torch.Generator(device), torch.Generator()
-    assert there.device == device and here.device == torch.device("cpu")
+    assert there.device == device
+    assert here.device == torch.device("cpu")
     there.manual_seed(3)
     here.manual_seed(3)
     drawn = torch.rand(5, generator=there, device=device)
@@ -200,7 +202,8 @@ def test_training_gives_the_weights_of_the_cpu(device: torch.device, fused: bool
                 torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 0.1)
         network.load_state_dict({name: t.cpu() for name, t in average.state_dict().items()})
         network.to("cpu")
-        assert type(network.head.weight) is nn.Parameter and type(network.get_buffer("scale")) is Tensor
+        assert type(network.head.weight) is nn.Parameter
+        assert type(network.get_buffer("scale")) is Tensor
         return network.state_dict()
 
     expected = trained(torch.device("cpu"))
@@ -216,7 +219,9 @@ def test_a_module_left_behind_is_found(device: torch.device) -> None:
 def test_gradients_cross_devices(device: torch.device) -> None:
     here = torch.tensor([1.0, 2.0], requires_grad=True)
     (here.to(device) ** 2).sum().cpu().backward()  # type: ignore[no-untyped-call]
-    assert here.grad is not None and not here.grad.is_cuda and here.grad.tolist() == [2.0, 4.0]
+    assert here.grad is not None
+    assert not here.grad.is_cuda
+    assert here.grad.tolist() == [2.0, 4.0]
 
 
 def test_it_holds_in_other_threads_and_ends(device: torch.device) -> None:
@@ -231,7 +236,8 @@ def test_it_holds_in_other_threads_and_ends(device: torch.device) -> None:
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert len(found) == 1 and TWO_DEVICES in found[0]
+    assert len(found) == 1
+    assert TWO_DEVICES in found[0]
 
 
 def test_afterwards_torch_is_as_it_was() -> None:

@@ -44,7 +44,8 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def _interval(sweep: IntervalSweep) -> BaseDistribution:
     low, high, log = sweep.start, sweep.end, "log" in sweep.tags
-    assert low is not None and high is not None
+    assert low is not None
+    assert high is not None
     if isinstance(low, int) and isinstance(high, int):  # written int(interval(a, b))
         return IntDistribution(low, high, log=log)
     return FloatDistribution(float(low), float(high), log=log)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from conf.errors import InputError
 from conf.overrides import override
@@ -23,6 +25,23 @@ from features.ingest.raw_tables import Sources
 from features.platforms import read_ga4, read_magento, read_merchant_feed, read_shopify, read_woocommerce
 
 __all__ = ["Sources", "read_sources", "source_files"]
+
+_READERS: Final[dict[Adapter, Callable[[DataConfig], Sources]]] = {
+    Adapter.files: read_files,
+    Adapter.completejourney: read_completejourney,
+    Adapter.amazon_reviews: read_amazon_reviews,
+    Adapter.movielens: read_movielens,
+    Adapter.recbole: read_recbole,
+    Adapter.shopify: read_shopify,
+    Adapter.woocommerce: read_woocommerce,
+    Adapter.magento: read_magento,
+    Adapter.merchant_feed: read_merchant_feed,
+    Adapter.ga4: read_ga4,
+    Adapter.retailrocket: read_retailrocket,
+    Adapter.otto: read_otto,
+    Adapter.mind: read_mind,
+    Adapter.yoochoose: read_yoochoose,
+}
 
 
 def source_files(config: DataConfig) -> list[Path]:
@@ -52,34 +71,6 @@ def read_sources(config: DataConfig, seed: int) -> Sources:
     for setting in ("keep_all_lines", "line_kcore"):
         if getattr(config, setting) and config.adapter is not Adapter.online_retail:
             raise InputError(f"data.{setting} is a setting of data.adapter=online_retail; leave it out")
-    match config.adapter:
-        case Adapter.files:
-            return read_files(config)
-        case Adapter.completejourney:
-            return read_completejourney(config)
-        case Adapter.online_retail:
-            return read_online_retail(config, seed)
-        case Adapter.amazon_reviews:
-            return read_amazon_reviews(config)
-        case Adapter.movielens:
-            return read_movielens(config)
-        case Adapter.recbole:
-            return read_recbole(config)
-        case Adapter.shopify:
-            return read_shopify(config)
-        case Adapter.woocommerce:
-            return read_woocommerce(config)
-        case Adapter.magento:
-            return read_magento(config)
-        case Adapter.merchant_feed:
-            return read_merchant_feed(config)
-        case Adapter.ga4:
-            return read_ga4(config)
-        case Adapter.retailrocket:
-            return read_retailrocket(config)
-        case Adapter.otto:
-            return read_otto(config)
-        case Adapter.mind:
-            return read_mind(config)
-        case Adapter.yoochoose:
-            return read_yoochoose(config)
+    if config.adapter is Adapter.online_retail:
+        return read_online_retail(config, seed)
+    return _READERS[config.adapter](config)

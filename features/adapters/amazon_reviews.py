@@ -94,7 +94,8 @@ def read_amazon_reviews(config: DataConfig) -> Sources:
     items, events = map_columns(
         _scan_products(config.items), scan_table(config.events, "data.events"), config.columns
     )
-    assert items is not None and events is not None
+    assert items is not None
+    assert events is not None
     raw = schema.ITEM_ID not in items.columns
     items = _flat_categories(
         first_present(first_present(items, schema.ITEM_ID, _ITEM_NAMES), "brand", ("store",))

@@ -59,6 +59,19 @@ def directions(items: IntArray, offsets: LongArray, recent: int, vectors: FloatA
     return sums
 
 
+@compiled()
+def _find_candidates(rows: IntArray, places: IntArray) -> int:
+    """Write the places of a query's candidates, the last one three times more; return their number."""
+    count = 0
+    for place in range(len(rows)):
+        if rows[place] >= 0:
+            places[count] = place
+            count += 1
+    if count:
+        places[count : count + 3] = places[count - 1]
+    return count
+
+
 @compiled("contract", "reassoc", "nsz")
 def write_similarities(
     rows: IntArray,
@@ -103,13 +116,7 @@ def write_similarities(
         for event in range(events):
             compared[1 + event] = vectors[items[offsets[query + 1] - 1 - event]]
             shares[1 + event] = ONE if unit else _share(compared[1 + event])
-        count = 0
-        for place in range(rows.shape[1]):
-            if rows[query, place] >= 0:
-                places[count] = place
-                count += 1
-        if count:
-            places[count : count + 3] = places[count - 1]
+        count = _find_candidates(rows[query], places)
         for first in range(0, count, 4):
             for place in places[first + AHEAD : min(first + AHEAD + 4, count)]:
                 for i in range(0, dim, LINE):

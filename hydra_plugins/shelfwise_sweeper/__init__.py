@@ -58,5 +58,6 @@ class OptunaSweeper(Sweeper):
         from tuning.jobs import Jobs
         from tuning.sweep import sweep
 
-        assert self.config is not None and self.launcher is not None
+        assert self.config is not None
+        assert self.launcher is not None
         sweep(settings, arguments, Jobs(self.config, self.loader, self.launcher))

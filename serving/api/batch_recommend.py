@@ -27,7 +27,7 @@ from serving.core.errors import ApiError, invalid
 from serving.model.host import ModelHost
 from serving.model.interfaces import RecommendJob
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.scheduling.batcher import BACKGROUND_BATCH, QueueFull
+from serving.scheduling.batcher import BACKGROUND_BATCH, QueueFullError
 from serving.state.contracts.user_state import UserState
 from serving.transport.call_interceptor import CALL
 
@@ -170,7 +170,7 @@ class BatchLists:
             try:
                 recalled = await self._lists.recall(user.known_as, before_us, patient=True)
                 break
-            except QueueFull as full:  # others have more right to the state
+            except QueueFullError as full:  # others have more right to the state
                 await asyncio.sleep(full.retry_seconds)
         shopper = self._lists.shopper(served, user.known_as, NO_SESSION, now_us, recalled)
         if not shopper.available:

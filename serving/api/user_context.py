@@ -17,8 +17,8 @@ from conf.serving import ServeConfig
 from serving.core.call_context import annotate, stage
 from serving.core.event_kinds import history_codes
 from serving.model.host import ModelHost
-from serving.scheduling.batcher import QueueFull
-from serving.state.contracts.user_state import PastEvent, Snapshot, StateUnavailable, UserState
+from serving.scheduling.batcher import QueueFullError
+from serving.state.contracts.user_state import PastEvent, Snapshot, StateUnavailableError, UserState
 from serving.transport.call_interceptor import CALL
 
 _LOG = logging.getLogger(__name__)
@@ -75,8 +75,8 @@ class UserContextLoader:
         try:
             with stage("history"):
                 found = await self._snapshot(user, applied, before_us, until, impressions)
-        except (StateUnavailable, TimeoutError, QueueFull) as error:
-            if patient and isinstance(error, QueueFull):
+        except (StateUnavailableError, TimeoutError, QueueFullError) as error:
+            if patient and isinstance(error, QueueFullError):
                 raise
             self._in_time(error)
             self._note(error)

@@ -20,7 +20,7 @@ from conf.serving import ExportEventsConfig
 from features.data import schema
 from features.ingest.privacy import PSEUDONYM
 from ranking.bundle.store import CURRENT, MANIFEST, VERSIONS, current_version
-from serving.state.contracts.user_state import Exposure, StateUnavailable, StoredEvent
+from serving.state.contracts.user_state import Exposure, StateUnavailableError, StoredEvent
 from serving.stores import open_stores
 
 _GIVEN: Final = "client:"
@@ -60,7 +60,7 @@ def export_events(config: ExportEventsConfig, console: Console) -> Path:
     try:
         with _replaced(output) as temporary:
             counts = asyncio.run(_write(config, temporary, PSEUDONYM if hashed else ""))
-    except StateUnavailable as error:
+    except StateUnavailableError as error:
         raise InputError(f"state: {error}") from error
     except OSError as error:
         raise InputError(f"output={output}: cannot be written ({error.strerror})") from error

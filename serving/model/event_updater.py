@@ -19,8 +19,8 @@ from serving.core.errors import ApiError
 from serving.core.event_kinds import history_codes
 from serving.core.poller import Poller
 from serving.model.interfaces import Answer, CountJob, Job, LiveModel
-from serving.scheduling.batcher import Batcher, QueueFull
-from serving.state.contracts.user_state import IMPRESSION, MICROS, FeedPage, StateUnavailable, UserState
+from serving.scheduling.batcher import Batcher, QueueFullError
+from serving.state.contracts.user_state import IMPRESSION, MICROS, FeedPage, StateUnavailableError, UserState
 
 _LOG = logging.getLogger(__name__)
 CHUNK: Final = 100
@@ -58,7 +58,7 @@ class EventUpdater:
         self._after_us = (model.current.data_end + 1) * MICROS - 1
         self._position = 0
         self._up_to_date = time.monotonic()
-        expected = (StateUnavailable, QueueFull, ApiError)
+        expected = (StateUnavailableError, QueueFullError, ApiError)
         self._watch = Poller(self._look, poll_seconds, "recorded events cannot be counted", expected)
 
     @property

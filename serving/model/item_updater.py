@@ -20,9 +20,9 @@ from ranking.catalogue.live_catalogue import ItemChange, PreparedItemChanges
 from serving.core.errors import ApiError
 from serving.core.poller import Poller
 from serving.model.interfaces import Answer, ApplyJob, Job, LiveModel
-from serving.scheduling.batcher import Batcher, QueueFull
+from serving.scheduling.batcher import Batcher, QueueFullError
 from serving.state.contracts.item_changes import ItemChanges, StoredChange
-from serving.state.contracts.user_state import StateUnavailable
+from serving.state.contracts.user_state import StateUnavailableError
 
 _LOG = logging.getLogger(__name__)
 CHUNK: Final = 16
@@ -75,7 +75,7 @@ class ItemUpdater:
             self._look,
             poll_seconds,
             "item changes cannot be read",
-            (StateUnavailable, QueueFull, ApiError),
+            (StateUnavailableError, QueueFullError, ApiError),
         )
         self._progress = asyncio.Condition()
         self._stopped = False
@@ -209,5 +209,5 @@ class ItemUpdater:
             try:
                 await self._changes.keep(encoded)
             except Exception as error:
-                known = isinstance(error, (StateUnavailable, QueueFull))
+                known = isinstance(error, (StateUnavailableError, QueueFullError))
                 _LOG.warning("vectors of texts are not kept: %s", error, exc_info=None if known else error)

@@ -35,7 +35,7 @@ _COMING_SECONDS: Final = 0.1
 """How long a job is counted with that was announced and does not come."""
 
 
-class QueueFull(Exception):
+class QueueFullError(Exception):
     """More work waits than can be done in time; `retry_seconds` estimates when there is room."""
 
     def __init__(self, retry_seconds: float, reason: str = "queue_full") -> None:
@@ -155,7 +155,7 @@ class Batcher(Generic[In, Out]):
         """
         try:
             self._admit(len(self), deadline)
-        except QueueFull:
+        except QueueFullError:
             self._come()
             raise
 
@@ -167,7 +167,7 @@ class Batcher(Generic[In, Out]):
     def _admit(self, waiting: int, deadline: float | None) -> None:
         now = asyncio.get_running_loop().time()
         if waiting >= self._max_queue:
-            raise QueueFull(self._pressure.wait_seconds(now, waiting))
+            raise QueueFullError(self._pressure.wait_seconds(now, waiting))
         if self._longest is None:
             return
         if self._pressure.too_many(now, waiting):
@@ -179,7 +179,7 @@ class Batcher(Generic[In, Out]):
         if waiting and deadline is not None:
             wait = self._pressure.wait_seconds(now, waiting)
             if now < deadline < now + wait + self._pressure.batch_seconds:
-                raise QueueFull(wait, "deadline")
+                raise QueueFullError(wait, "deadline")
 
     async def submit(
         self, job: In, deadline: float | None = None, *, urgent: bool = False, background: bool = False
@@ -362,9 +362,11 @@ class Batcher(Generic[In, Out]):
                 waiting.future.set_exception(self._queue_wait(now, wait))
         self._watch_the_oldest()
 
-    def _queue_wait(self, now: float, wait: float) -> QueueFull:
+    def _queue_wait(self, now: float, wait: float) -> QueueFullError:
         """Return the refusal of a job that would have to wait; in an overload for longer than that."""
-        return QueueFull(max(wait, CALM_SECONDS) if self._pressure.overloaded(now) else wait, "queue_wait")
+        return QueueFullError(
+            max(wait, CALM_SECONDS) if self._pressure.overloaded(now) else wait, "queue_wait"
+        )
 
     async def _finish(self, batch: _Batch[In, Out]) -> None:
         """Wait for a batch; if it fails, run its jobs one by one so that only the one at fault fails."""

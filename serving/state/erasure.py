@@ -14,7 +14,7 @@ from typing import Final
 
 from conf.errors import InputError
 from serving.core.poller import Poller
-from serving.state.contracts.user_state import StateUnavailable, UserState
+from serving.state.contracts.user_state import StateUnavailableError, UserState
 from serving.state.histories import forget_users, users_of
 
 _LOG = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class HistoriesCleaner:
             if deletions != self._seen or (deletions and another_file):
                 await self._clean()
                 self._seen = deletions
-        except (StateUnavailable, InputError) as error:
+        except (StateUnavailableError, InputError) as error:
             _LOG.warning("deleted users may still be in %s: %s", self._path.name, error)
 
     async def _clean(self) -> None:

@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from serving.core.poller import Poller
-from serving.scheduling.batcher import QueueFull
-from serving.state.contracts.user_state import StateUnavailable, UserState
+from serving.scheduling.batcher import QueueFullError
+from serving.state.contracts.user_state import StateUnavailableError, UserState
 
 _LOG = logging.getLogger(__name__)
 _TRY_SECONDS: Final = 1.0
@@ -67,6 +67,6 @@ class StateHealth:
         try:
             async with asyncio.timeout(_TRY_SECONDS):
                 await self._state.users("", 1)
-        except (StateUnavailable, TimeoutError, QueueFull) as error:
+        except (StateUnavailableError, TimeoutError, QueueFullError) as error:
             return str(error) or f"no answer within {_TRY_SECONDS:g} s"
         return None

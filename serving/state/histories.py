@@ -13,7 +13,7 @@ import polars as pl
 
 from conf.errors import InputError
 from features.data import schema
-from serving.state.contracts.user_state import IMPORTED, MICROS, StateUnavailable
+from serving.state.contracts.user_state import IMPORTED, MICROS, StateUnavailableError
 
 _ALONE: Final = threading.Lock()
 """Users are taken out one after another, or one rewriting would undo the other."""
@@ -105,7 +105,7 @@ def forget_users(path: Path, user_ids: Collection[str]) -> None:
                 pass
         except (pl.exceptions.PolarsError, OSError) as error:
             first_line = str(error).partition("\n")[0]
-            raise StateUnavailable(f"{path}: users cannot be taken out ({first_line})") from error
+            raise StateUnavailableError(f"{path}: users cannot be taken out ({first_line})") from error
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -24,8 +24,8 @@ from serving.core.call_context import RECORD, CallRecord
 from serving.core.errors import ApiError, Context, deadline_exceeded, overloaded, refuse_with
 from serving.observability.metrics import Metrics
 from serving.observability.tracing import CARRIER, Tracing
-from serving.scheduling.batcher import QueueFull
-from serving.state.contracts.user_state import StateUnavailable
+from serving.scheduling.batcher import QueueFullError
+from serving.state.contracts.user_state import StateUnavailableError
 
 _LOG = logging.getLogger(__name__)
 _REQUEST_ID_KEY: Final = "x-request-id"
@@ -124,7 +124,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if method in self._queued:
             try:
                 self._admit()
-            except QueueFull as full:
+            except QueueFullError as full:
                 return self._refusal(method, full.reason, full.retry_seconds)
         wrapped = self._wrapped.get(method)
         if wrapped is None:
@@ -179,7 +179,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             record = self._begin(method, context, stream=False)
             try:
                 if self._answering > self._limits.max_concurrent:
-                    raise QueueFull(_FULL_RETRY_SECONDS, "max_concurrent")
+                    raise QueueFullError(_FULL_RETRY_SECONDS, "max_concurrent")
                 response = await unary(_whole(request), context)
                 record.code = _OK
                 return response
@@ -235,7 +235,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Return what a failed call is answered with, once it is time to."""
         problem = self._as_problem(error, record)
         record.code = problem.code.name
-        if isinstance(error, QueueFull) and error.reason != "max_concurrent":
+        if isinstance(error, QueueFullError) and error.reason != "max_concurrent":
             await asyncio.sleep(_REFUSAL_SECONDS)
         return problem
 
@@ -271,12 +271,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _as_problem(self, error: Exception, record: CallRecord) -> ApiError:
         if isinstance(error, ApiError):
             return error
-        if isinstance(error, QueueFull):
+        if isinstance(error, QueueFullError):
             return self._shed(error.reason, error.retry_seconds)
         if isinstance(error, TimeoutError):
             return deadline_exceeded()
         fields = {"request_id": record.request_id, "method": record.method}
-        if isinstance(error, StateUnavailable):
+        if isinstance(error, StateUnavailableError):
             self._metrics.state_errors.labels(record.method).inc()
             self._state_failed()
             _LOG.error("%s: %s", record.method, error, extra=fields)

@@ -30,7 +30,8 @@ def test_runs_alternate_and_the_first_way_is_what_others_are_compared_with() -> 
     rates = compare({"a": lambda: way("a", [1.0, 0.0]), "b": lambda: way("b", [0.6, 0.8])}, 3)
     assert order == ["a", "b"] * 3
     assert [rate.name for rate in rates] == ["a", "b"]
-    assert rates[0].least_cosine == 1.0 and rates[1].least_cosine == pytest.approx(0.6)
+    assert rates[0].least_cosine == 1.0
+    assert rates[1].least_cosine == pytest.approx(0.6)
     assert all(rate.seconds > 0 for rate in rates)
 
 
@@ -41,7 +42,8 @@ def test_least_cosine_by_hand() -> None:
 
 def test_generated_texts_are_short_and_distinct() -> None:
     texts = generated(500)
-    assert len(set(texts)) == 500 and {len(text.split()) for text in texts} == {6, 7, 8}
+    assert len(set(texts)) == 500
+    assert {len(text.split()) for text in texts} == {6, 7, 8}
 
 
 def test_a_table_is_measured(bert: Path, tmp_path: Path) -> None:
@@ -51,7 +53,8 @@ def test_a_table_is_measured(bert: Path, tmp_path: Path) -> None:
          "--max-tokens", "24", "--device", "cpu"]
     )  # fmt: skip
     result = measure(asked, Console(quiet=True))
-    assert result["texts"] == 3 and result["device"] == "cpu"
+    assert result["texts"] == 3
+    assert result["device"] == "cpu"
     ways = json.loads(json.dumps(result["ways"]))
     assert [way["way"] for way in ways][:2] == [OTHER, "fp32"]
     assert all(way["least_cosine"] > 0.99 and way["texts_per_second"] > 0 for way in ways)

@@ -62,7 +62,8 @@ def test_a_basket_is_what_a_user_chose_on_a_day() -> None:
     ]  # fmt: skip
     assert baskets_of(interactions, ["purchase"], 0) == everything
     some = baskets_of(interactions, ["purchase"], 2)
-    assert some == [basket for basket in everything if basket in some] and len(some) == 2
+    assert some == [basket for basket in everything if basket in some]
+    assert len(some) == 2
     assert baskets_of(interactions, ["purchase"], 2) == some
     assert baskets_of(interactions, ["view"], 0) == [Basket("u", 20, frozenset("c"))]
 

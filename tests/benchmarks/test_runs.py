@@ -43,7 +43,8 @@ def test_a_variation_repeats_only_what_it_changes(ablated: tuple[Path, list[dict
     assert (base / "ranker" / "ranker.safetensors").is_file(), "the base's own is not touched"
     assert not (own / "ranker" / "ranker.safetensors").exists()
     metrics = json.loads((own / "evaluation" / "metrics.json").read_text())
-    assert "test" not in metrics and metrics["protocol"]["measured"] == "valid"
+    assert "test" not in metrics
+    assert metrics["protocol"]["measured"] == "valid"
     assert not (own / "artifacts").exists(), "nothing is published"
     assert [line["name"] for line in lines] == [BASE, "No ranking head!"]
 
@@ -65,8 +66,10 @@ def test_differences_are_those_of_the_reported_means(ablated: tuple[Path, list[d
     assert compared["ndcg@10"]["difference"] == pytest.approx(difference)
     assert 0 <= compared["ndcg@10"]["p_value"] <= 1
     text = to_markdown("A shop", "python -m x", lines, 60)
-    assert "| base |" in text and "| No ranking head! |" in text
-    assert np.isfinite(difference) and f"{abs(difference):.4f}".removeprefix("0") in text
+    assert "| base |" in text
+    assert "| No ranking head! |" in text
+    assert np.isfinite(difference)
+    assert f"{abs(difference):.4f}".removeprefix("0") in text
 
 
 def test_a_finished_run_is_kept_and_other_settings_are_not(
@@ -74,7 +77,8 @@ def test_a_finished_run_is_kept_and_other_settings_are_not(
 ) -> None:
     work = ablated[0] / BASE
     record = json.loads((work / RECORD).read_text())
-    assert record["complete"] and record["seconds"] > 0
+    assert record["complete"]
+    assert record["seconds"] > 0
     assert 50 < record["peak_mib"] < 50_000
     monkeypatch.setattr("benchmarks.runs.subprocess.Popen", None)  # nothing may start
     again = run_once(record["overrides"], work, QUIET)
@@ -86,7 +90,8 @@ def test_a_finished_run_is_kept_and_other_settings_are_not(
 def test_a_failed_run_says_its_last_words_and_leaves_no_record(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"exit code 2: .*no such file: nothing.csv"):
         run_once(["data.items=nothing.csv"], tmp_path / "work", QUIET)
-    assert (tmp_path / "work" / LOG).is_file() and not (tmp_path / "work" / RECORD).exists()
+    assert (tmp_path / "work" / LOG).is_file()
+    assert not (tmp_path / "work" / RECORD).exists()
 
 
 def test_only_finished_steps_are_adopted(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ def test_queries_take_turns_with_the_filters() -> None:
     groups = groups_of(11, 7, masks)
     assert [group.members.tolist() for group in groups[:4]] == [[0, 8], [1, 9], [2, 10], [3]]
     assert sorted(np.concatenate([group.members for group in groups]).tolist()) == list(range(11))
-    assert groups[0].allowed is None and all(group.k == 7 for group in groups)
+    assert groups[0].allowed is None
+    assert all(group.k == 7 for group in groups)
     shares = [mask.mean() for mask in masks if mask is not None]
     np.testing.assert_allclose(shares, [share for share in SHARES if share is not None], atol=0.05)
     assert len(groups_of(1, 7, masks)) == 1

@@ -57,7 +57,8 @@ def test_words_are_asked_for_by_how_many_items_have_them_whatever_their_number()
 
 def test_ids_ask_for_themselves() -> None:
     asked = id_questions(shop(), 4, 0)
-    assert len({q.words for q in asked}) == 4 and all(q.right == {q.words} for q in asked)
+    assert len({q.words for q in asked}) == 4
+    assert all(q.right == {q.words} for q in asked)
 
 
 def test_answers_are_counted() -> None:

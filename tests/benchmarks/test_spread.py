@@ -52,7 +52,8 @@ def test_mean_and_sample_deviation_by_hand() -> None:
     assert three.deviation == pytest.approx(((0.04 + 0.01 + 0.09) / 2) ** 0.5)
     assert Spread([0.5]).deviation is None
     found = spread([{"a": {"b": 1}}, {"a": {"b": 3}}], ("a", "b"))
-    assert found is not None and found.values == [1.0, 3.0]
+    assert found is not None
+    assert found.values == [1.0, 3.0]
     assert spread([{"a": {"b": 1}}, {"a": {}}], ("a", "b")) is None
     assert spread([{"a": {"b": None}}], ("a", "b")) is None
 
@@ -92,7 +93,8 @@ def test_the_markdown_shows_it() -> None:
     assert "| **shelfwise** | .1200 ± .0283 | .0600 ± .0141 | .0000 ± .0000 | .0000 ± .0000 | 2.40 |" in text
     assert "| 0 | 60 | 100 | prepare 1, train-encoder 2 |" in text
     single = to_markdown("A shop", "x", summarise(runs[:1], [4], ("recall@10",)))
-    assert "seed 4." in single and "±" not in single
+    assert "seed 4." in single
+    assert "±" not in single
 
 
 def test_later_overrides_win_and_settings_need_a_value() -> None:
@@ -115,8 +117,10 @@ def test_a_section_is_replaced_and_the_rest_of_the_page_stays(tmp_path: Path) ->
     page.write_text("# Results\n\n" + page.read_text() + "\nThe end.\n")
     put_section(page, "a", "third\n")
     text = page.read_text()
-    assert text.startswith("# Results\n\n<!-- a:") and text.endswith("The end.\n")
-    assert "first" not in text and text.index("third") < text.index("second")
+    assert text.startswith("# Results\n\n<!-- a:")
+    assert text.endswith("The end.\n")
+    assert "first" not in text
+    assert text.index("third") < text.index("second")
 
 
 @pytest.mark.parametrize("name", ROWS)

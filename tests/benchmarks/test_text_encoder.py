@@ -33,8 +33,10 @@ def test_a_variation_stands_beside_the_base_and_the_untouched_encoder(
     as_it_comes, base = by_name[UNTRAINED]["values"], by_name["base"]["values"]
     assert by_name["Frozen"]["values"]["all"] == as_it_comes["all"] != base["all"]
     assert by_name["No affinity"]["values"] == {name: base[name] for name in ("all", "cold")}
-    assert "affinity all" not in as_it_comes and 0 <= base["affinity all"] <= 1
-    assert len(by_name["base"]["history"]) == 2 and by_name["Frozen"]["history"] == []
+    assert "affinity all" not in as_it_comes
+    assert 0 <= base["affinity all"] <= 1
+    assert len(by_name["base"]["history"]) == 2
+    assert by_name["Frozen"]["history"] == []
     table = to_markdown("world", "command", lines)
     assert all(f"| {name} |" in table for name in by_name)
     # Called again, nothing is trained.

@@ -44,7 +44,8 @@ def test_every_command_has_its_file_and_every_file_is_a_command_or_a_part_of_one
 
 @pytest.mark.parametrize("group", [f for f in FOLDERS if f not in ("experiment", "sweep")])
 def test_every_option_of_every_group_composes(group: str) -> None:
-    assert group in GROUPS and options(group)
+    assert group in GROUPS
+    assert options(group)
     for option in options(group):
         assert isinstance(compose_command("run", [f"{group}={option}"]), PipelineConfig)
 
@@ -67,13 +68,15 @@ def test_every_split_is_an_option_of_its_own_name(kind: SplitKind) -> None:
 
 def test_the_default_files_change_no_default() -> None:
     config = compose_command("run", [])
-    assert config.text_encoder == TextEncoderConfig() and config.user_encoder == UserEncoderConfig()
+    assert config.text_encoder == TextEncoderConfig()
+    assert config.user_encoder == UserEncoderConfig()
     assert config == PipelineConfig()
 
 
 def test_an_override_wins_over_an_experiment() -> None:
     config = compose_command("run", ["experiment=smoke", "user_encoder.epochs=7"])
-    assert config.user_encoder.epochs == 7 and config.text_encoder.max_steps == 4
+    assert config.user_encoder.epochs == 7
+    assert config.text_encoder.max_steps == 4
 
 
 def test_overrides_take_their_types() -> None:
@@ -90,11 +93,14 @@ def test_overrides_take_their_types() -> None:
             "evaluation.ks=[5]",
         ],
     )
-    assert config.seed == 3 and config.data.items == ["a.csv", "b.csv"]
-    assert config.data.columns == {"user_id": "customer"} and config.data.event_weights == {"click": 0.5}
+    assert config.seed == 3
+    assert config.data.items == ["a.csv", "b.csv"]
+    assert config.data.columns == {"user_id": "customer"}
+    assert config.data.event_weights == {"click": 0.5}
     assert config.text_encoder.pooling is Pooling.cls
     assert config.split.test_start == "2024-05-01", "a date stays text"
-    assert config.evaluation.exclude_seen is True and config.evaluation.ks == [5]
+    assert config.evaluation.exclude_seen is True
+    assert config.evaluation.ks == [5]
 
 
 def test_configurations_are_frozen() -> None:

@@ -149,7 +149,8 @@ def test_the_closest_name_is_suggested_and_nothing_far_fetched() -> None:
     assert closest("item_id", ["title", "price"]) == ""
     assert closest("USER", ["user", "item"]) == "; did you mean 'user'?"
     assert closest("Customer_ID", ["customer_id", "sku"]) == "; did you mean 'customer_id'?"
-    assert closest("zzz", ["user", "item"]) == "" and closest("x", []) == ""
+    assert closest("zzz", ["user", "item"]) == ""
+    assert closest("x", []) == ""
 
 
 def test_a_gpu_by_number_is_not_several() -> None:

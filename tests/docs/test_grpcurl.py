@@ -108,7 +108,8 @@ def check_names(value: dict[str, Any], message: Any) -> None:
                 assert field.message_type is not None
                 check_names(part, field.message_type)
             elif field.type == FieldDescriptor.TYPE_ENUM:
-                assert field.enum_type is not None and part in field.enum_type.values_by_name, part
+                assert field.enum_type is not None, part
+                assert part in field.enum_type.values_by_name, part
             else:
                 text = field.type == FieldDescriptor.TYPE_STRING
                 wide = field.type in (FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_UINT64)
@@ -198,7 +199,9 @@ def test_the_session_runs_as_documented(shop: Harness) -> None:
                 first = next(documented(command.output))
                 said = {name for name in first if name not in ("...", "nextPageToken")}
                 assert said <= answers[0].keys() | {"deletedCount", "error"}, method.name
-    assert ran.count("Recommend") >= 1 and "BatchRecommend" in ran and "Check" in ran
+    assert ran.count("Recommend") >= 1
+    assert "BatchRecommend" in ran
+    assert "Check" in ran
 
 
 def test_what_is_not_in_the_descriptors_is_found_out() -> None:

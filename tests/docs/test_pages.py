@@ -79,7 +79,8 @@ def test_every_documented_command_is_accepted(page: str, command: str) -> None:
     overrides = [w for w in rest if "=" in w and w not in ("experiment=long", "experiment=towers")]
     swept = "-m" in words
     if "hydra/sweeper=optuna" in words or any(w.startswith("sweep=") for w in words):
-        assert swept and name == "run"
+        assert swept
+        assert name == "run"
         space = read_space([w for w in overrides if not w.startswith("hydra")])
         assert {key.partition("=")[0] for key in overrides if key.startswith("hydra.sweeper.")} <= {
             f"hydra.sweeper.{field.name}" for field in fields(SweepConfig)
@@ -175,7 +176,8 @@ def test_the_readme_names_every_command_and_every_page() -> None:
 def test_the_make_targets_that_are_documented_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {t for page in PAGES for t in re.findall(r"(?:`|^)make ([a-z-]+)", text_of(page), re.MULTILINE)}
-    assert named and named <= targets
+    assert named
+    assert named <= targets
 
 
 def test_the_python_example_runs_against_the_real_names() -> None:

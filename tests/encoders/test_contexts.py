@@ -79,7 +79,8 @@ def test_items_that_read_the_same_make_no_context() -> None:
     same = np.array([0, 0, 1], np.int32)
     sampler = sampler_of(data, window=2, texts=same)
     for batch in sampler.batches(20, 4, seed=0):
-        assert len(batch.user) > 0 and set(batch.positive.tolist()) == {2}
+        assert len(batch.user) > 0
+        assert set(batch.positive.tolist()) == {2}
     assert len(sampler) == 1
     assert len(sampler_of(data, texts=np.zeros(3, np.int32))) == 0, "nothing to learn from"
 
@@ -114,8 +115,10 @@ def test_contexts_are_placed_among_the_candidates() -> None:
         np.array([0.5, 0.25], np.float32),
     )
     placed = batch.placed(np.array([10, 20, 30, 40], np.int32), torch.device("cpu"))
-    assert placed.candidates.tolist() == [10, 20, 30, 40] and placed.user.tolist() == [4, 7]
-    assert placed.context.tolist() == [[4, 2], [1, 0]] and placed.positive.tolist() == [0, 3]
+    assert placed.candidates.tolist() == [10, 20, 30, 40]
+    assert placed.user.tolist() == [4, 7]
+    assert placed.context.tolist() == [[4, 2], [1, 0]]
+    assert placed.positive.tolist() == [0, 3]
     assert placed.weight.tolist() == [0.5, 0.25]
     assert placed.members().tolist() == [[0, 0, 1, 0], [1, 1, 0, 0]]
 
@@ -127,6 +130,7 @@ def test_the_contexts_of_a_batch_are_divided_among_processes(dataset: Dataset) -
     for rank, part in enumerate(parts):
         for number in range(len(part.user)):
             place = rank + 3 * number
-            assert part.user[number] == batch.user[place] and part.positive[number] == batch.positive[place]
+            assert part.user[number] == batch.user[place]
+            assert part.positive[number] == batch.positive[place]
             assert np.array_equal(part.context[number], batch.context[place])
             assert part.weight[number] == batch.weight[place]

@@ -118,7 +118,8 @@ def test_in_batch_gradients_pull_the_positive_and_leave_masked_candidates_alone(
     candidates = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.5, 0.5]], requires_grad=True)
     masked = torch.tensor([[False, False, True]])
     in_batch_softmax(queries, candidates, torch.tensor([0]), temperature=1.0, masked=masked).backward()  # type: ignore[no-untyped-call]
-    assert candidates.grad is not None and queries.grad is not None
+    assert candidates.grad is not None
+    assert queries.grad is not None
     assert candidates.grad[0, 0] < 0 < candidates.grad[1, 0]
     assert candidates.grad[2].tolist() == [0.0, 0.0]
     assert torch.isfinite(queries.grad).all()
@@ -185,9 +186,11 @@ def test_sampled_softmax_gradients_are_finite_and_flow_to_everything() -> None:
     collide[:, 0] = True
     sampled_softmax(states, positives, negatives, collide, torch.ones(3), 1.0).backward()  # type: ignore[no-untyped-call]
     for tensor in (states, positives, negatives):
-        assert tensor.grad is not None and torch.isfinite(tensor.grad).all()
+        assert tensor.grad is not None
+        assert torch.isfinite(tensor.grad).all()
     assert negatives.grad is not None
-    assert negatives.grad[0].abs().sum() == 0 and (negatives.grad[1:].abs().sum(1) > 0).all()
+    assert negatives.grad[0].abs().sum() == 0
+    assert (negatives.grad[1:].abs().sum(1) > 0).all()
 
 
 def test_no_position_at_all_costs_nothing() -> None:

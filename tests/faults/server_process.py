@@ -42,7 +42,8 @@ def complaint(errors: str) -> str:
     """
     assert "Traceback" not in errors, errors
     said = [line for line in errors.splitlines() if not re.match(r"\d{4}-\d\d-\d\d ", line)]
-    assert len(said) == 1 and said[0].startswith("shelfwise: "), errors
+    assert len(said) == 1, errors
+    assert said[0].startswith("shelfwise: "), errors
     return said[0]
 
 

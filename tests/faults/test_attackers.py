@@ -176,7 +176,8 @@ def test_a_key_file_that_everybody_can_write_is_refused(processes: Processes, ke
     assert path.stat().st_mode & 0o777 == 0o600
     os.chmod(path, 0o666)
     code, line = processes.begin(processes.command(keys=str(path))).failed()
-    assert code == 2 and f"{path}: everybody on this machine could add a key" in line
+    assert code == 2
+    assert f"{path}: everybody on this machine could add a key" in line
     os.chmod(path, 0o644)  # hashes of random keys may be read
     KeyRing(path)
     os.chmod(path, 0o602)
@@ -218,9 +219,10 @@ def test_no_key_no_user_and_no_words_in_anything_that_is_written(
                 client.recommend(wrong)
         client.delete_user("bob.builder@example.com")
     text = server.out.read_text() + server.err.read_text()
-    assert (
-        "Recommend OK" in text and "refused KEY_INVALID" in text and "poisoned" in text and " DEBUG " in text
-    )
+    assert "Recommend OK" in text
+    assert "refused KEY_INVALID" in text
+    assert "poisoned" in text
+    assert " DEBUG " in text
     assert server.stop() == 0
     folders = (processes.store, processes.logs)
     secrets = (
@@ -240,7 +242,8 @@ def test_no_key_no_user_and_no_words_in_anything_that_is_written(
         "latin1"
     )  # it was searched for real
     held = json.loads(Path(keys["file"]).read_text())["keys"]
-    assert len(held) == len(set(keys) - {"file"}) and all(entry["sha256"] not in text for entry in held)
+    assert len(held) == len(set(keys) - {"file"})
+    assert all(entry["sha256"] not in text for entry in held)
 
 
 def test_a_deleted_user_is_in_no_file_and_no_log_while_the_server_runs(processes: Processes) -> None:

@@ -263,11 +263,11 @@ def test_hundreds_of_silent_connections_are_closed_and_nobody_notices(
 
 def test_answers_to_wrong_bytes_end_the_connection_and_not_the_server(server: Harness) -> None:
     for garbage in (b"\xff" * 5000, PREFACE + b"\xff" * 5000, PREFACE + b"\0\0\4\10\0\0\0\0\0\0\0\0\0" * 500):
-        with socket.create_connection(("127.0.0.1", server.running.port), timeout=15) as each:
-            with contextlib.suppress(ConnectionError):
-                each.sendall(garbage)
-                each.shutdown(socket.SHUT_WR)
-                while each.recv(65536):
-                    pass
+        address = ("127.0.0.1", server.running.port)
+        with socket.create_connection(address, timeout=15) as each, contextlib.suppress(ConnectionError):
+            each.sendall(garbage)
+            each.shutdown(socket.SHUT_WR)
+            while each.recv(65536):
+                pass
     with Client(server.address) as client:
         assert len(client.recommend(RecommendQuery()).items) == 20

@@ -69,7 +69,8 @@ def test_events_of_before_and_after_a_step_are_all_seen(
         assert abs(server.model.recommender.seen[-1].now - clock.now().timestamp()) < 60
         # Events that lie ahead count as of now: no age is negative, none is in the order before older ones.
         times = server.model.recommender.seen[-1].history.times
-        assert times.max() <= server.model.recommender.seen[-1].now and (times[1:] >= times[:-1]).all()
+        assert times.max() <= server.model.recommender.seen[-1].now
+        assert (times[1:] >= times[:-1]).all()
 
 
 def test_what_is_too_far_ahead_is_decided_by_the_clock_of_the_moment(server: Harness, clock: Clock) -> None:

@@ -63,7 +63,8 @@ class Starts:
         self._process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
 
     def of(self, store: Path) -> tuple[int | None, str]:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write(f"{store}\n")
         self._process.stdin.flush()
         code, errors = json.loads(self._process.stdout.readline())
@@ -87,7 +88,8 @@ def files_of(folder: Path) -> list[str]:
 
 def test_an_undamaged_store_starts(starts: Starts, trained_store: Path) -> None:
     code, output = starts.of(trained_store)
-    assert code is None and "listening on" in output, output
+    assert code is None, output
+    assert "listening on" in output, output
     assert set(files_of(trained_store / VERSIONS / current_version(trained_store))) >= KINDS
 
 
@@ -100,7 +102,8 @@ def test_a_start_names_the_damaged_file_in_one_line(starts: Starts, trained_stor
         code, output = starts.of(trained_store)
         line = complaint(output)
         assert code == 2, line
-        assert f"{folder / name}: " in line and len(line) < 400
+        assert f"{folder / name}: " in line
+        assert len(line) < 400
         (folder / name).unlink(missing_ok=True)
         (folder / name).write_bytes(whole)
     assert starts.of(trained_store)[0] is None
@@ -126,7 +129,9 @@ def test_a_start_with_a_pointer_to_nothing_says_what_there_is(
     (trained_store / "CURRENT").write_bytes(content)
     code, output = starts.of(trained_store)
     line = complaint(output)
-    assert code == 2 and "which is not a published version" in line and version in line
+    assert code == 2
+    assert "which is not a published version" in line
+    assert version in line
 
 
 def test_a_start_without_permission_to_read_the_pointer_or_the_folders(
@@ -137,7 +142,8 @@ def test_a_start_without_permission_to_read_the_pointer_or_the_folders(
         path.chmod(0)
         code, output = starts.of(trained_store)
         path.chmod(mode)
-        assert code == 2 and str(path) in complaint(output), output
+        assert code == 2, output
+        assert str(path) in complaint(output), output
 
 
 def settled(client: Client, version: str, says: str) -> FailedReload:
@@ -186,7 +192,8 @@ def test_a_running_server_keeps_its_model_whatever_harm_is_done_to_the_next(
             time.sleep(0.02)
     assert server.stop() == 0
     errors = server.err.read_text()
-    assert errors.count("cannot be served") == len(HARMS) + 2 and "Traceback" not in errors
+    assert errors.count("cannot be served") == len(HARMS) + 2
+    assert "Traceback" not in errors
 
 
 def test_a_running_server_does_not_need_the_files_of_its_model(

@@ -78,7 +78,8 @@ def test_a_start_on_a_damaged_state_is_one_line_and_leaves_it_as_it_is(
     DAMAGES[damage](path)
     before = path.read_bytes() if path.is_file() else b""
     code, line = processes.begin(processes.command()).failed()
-    assert code == 2 and f"{path}: " in line
+    assert code == 2
+    assert f"{path}: " in line
     assert before == (
         path.read_bytes() if path.is_file() else b""
     )  # evidence, and perhaps something to be saved
@@ -103,7 +104,8 @@ def test_a_damaged_log_costs_what_was_in_it_and_not_more(processes: Processes) -
             counts.append(client.status().event_count)
             assert client.record_events([Event("v", "i7", "click")]).new_count == 1
         again.kill()
-    assert counts == sorted(counts, reverse=True) and counts[0] > counts[2]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] > counts[2]
     assert all(count == 0 or count % 10 == 1 for count in counts)
 
 
@@ -137,7 +139,8 @@ def test_a_state_damaged_while_serving_stops_changes_and_not_lists(server: Harne
 def test_damaged_histories_are_one_line(processes: Processes, content: bytes) -> None:
     (processes.store / "histories.parquet").write_bytes(content)
     code, line = processes.begin(processes.command()).failed()
-    assert code == 2 and f"{processes.store / 'histories.parquet'}: not a histories table" in line
+    assert code == 2
+    assert f"{processes.store / 'histories.parquet'}: not a histories table" in line
 
 
 @pytest.mark.parametrize("content", ["", "nonsense", '{"keys": [{"name": "x"}]}'])
@@ -145,5 +148,6 @@ def test_a_damaged_key_file_does_not_open_the_door(processes: Processes, content
     path = processes.store / "keys.json"
     path.write_text(content)
     code, line = processes.begin(processes.command(keys=str(path))).failed()
-    assert code == 2 and f"{path}: " in line
+    assert code == 2
+    assert f"{path}: " in line
     assert content not in line or not content

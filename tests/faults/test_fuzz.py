@@ -79,8 +79,8 @@ class Storm:
             else:
                 self._learn(method, await call(request, timeout=60))
         except grpc.aio.AioRpcError as error:
-            details = ServiceError.of(error)
-            assert error.code() is not grpc.StatusCode.INVALID_ARGUMENT or details.reason, error
+            if error.code() is grpc.StatusCode.INVALID_ARGUMENT and not ServiceError.of(error).reason:
+                self.unexpected.append(f"{method.name} refuses without a reason: {error}")
             return error.code().name, str(error.details())
         return "OK", ""
 
@@ -114,4 +114,5 @@ def test_ten_thousand_random_requests_do_no_harm(processes: Processes, trained_s
         assert page.degradation in ("none", "text_only")
     assert server.stop() == 0
     errors = server.err.read_text()
-    assert "Traceback" not in errors and " ERROR " not in errors
+    assert "Traceback" not in errors
+    assert " ERROR " not in errors

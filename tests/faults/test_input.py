@@ -130,11 +130,13 @@ def test_a_million_characters_are_refused_by_the_name_of_their_field(
             reject = answer.rejects[0]
             known = path[2].name if path[1].name == "attributes" else path[1].name
             assert known in reject.message or "attribute" in reject.message
-            assert len(reject.message) < 500 and len(answer.rejects) == 1
+            assert len(reject.message) < 500
+            assert len(answer.rejects) == 1
         else:
             if isinstance(answer, list):  # what is wrong with one user of a stream does not end it
                 assert [one.error.reason for one in answer] == ["INVALID_FIELD"]
-                assert name(path).startswith("user_list") and len(answer[0].error.message) < 1000
+                assert name(path).startswith("user_list")
+                assert len(answer[0].error.message) < 1000
                 continue
             assert isinstance(answer, ServiceError), answer
             assert (answer.code, len(answer.violations)) == (grpc.StatusCode.INVALID_ARGUMENT, 1)
@@ -171,7 +173,8 @@ def test_values_nested_without_end_are_a_malformed_request(server: Harness) -> N
     item = b"\x0a\x01n\x12" + _varint(len(attributes)) + attributes
     method = next(m for m in METHODS if m.name == "UpsertItems")
     answer = send(server, method, b"\x0a" + _varint(len(item)) + item)
-    assert isinstance(answer, ServiceError) and answer.reason == "MALFORMED_REQUEST"
+    assert isinstance(answer, ServiceError)
+    assert answer.reason == "MALFORMED_REQUEST"
 
 
 def _varint(number: int) -> bytes:

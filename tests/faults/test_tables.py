@@ -30,6 +30,8 @@ def test_every_row_names_tests_that_exist(head: str) -> None:
     known = names_of_tests()
     for row in rows:
         cells = [cell.strip() for cell in row.strip("|").split(" | ")]
-        assert len(cells) == head.count("|") - 1 and all(cells), row
+        assert len(cells) == head.count("|") - 1, row
+        assert all(cells), row
         named = [name.strip("` ") for name in cells[-1].strip(" |").split(",")]
-        assert named and set(named) <= known, set(named) - known
+        assert named, set(named) - known
+        assert set(named) <= known, set(named) - known

@@ -62,7 +62,8 @@ def test_a_small_shop_from_files_to_arrays(shop: Shop, items: str) -> None:
         "rejects": {"items": {}, "events": {}},
     }
     assert {k: info[k] for k in expected} == expected
-    assert info["data"]["items"] == items and info["data"]["adapter"] == "files"
+    assert info["data"]["items"] == items
+    assert info["data"]["adapter"] == "files"
     dataset = load_dataset(done.folder)
     assert dataset.user_ids == ["a", "b"]
     assert dataset.kinds == ["purchase", "view"]
@@ -135,7 +136,9 @@ def test_a_catalogue_without_history(shop: Shop, items: str) -> None:
     assert done.table("events").columns == ["user_id", "item_id", "event", "timestamp", "order"]
     assert (done.info["events"], done.info["kinds"], done.info["time_range"]) == (0, ["click"], None)
     dataset = load_dataset(done.folder)
-    assert len(dataset.events) == 0 and dataset.events.users == 0 and len(dataset.catalogue) == 3
+    assert len(dataset.events) == 0
+    assert dataset.events.users == 0
+    assert len(dataset.catalogue) == 3
     weighted = shop.prepare(
         DataConfig(items=items, event_weights={"view": 1, "purchase": 2, "impression": 0})
     )

@@ -43,7 +43,8 @@ def test_a_gpu_that_has_bf16_takes_it_unmeasured(encoder: TextEncoder, tmp_path:
     )
     native = torch.cuda.is_bf16_supported(including_emulation=False)
     wanted = Precision.bf16 if native else Precision.fp32
-    assert chosen == Precisions(wanted, wanted) and not list(tmp_path.iterdir())
+    assert chosen == Precisions(wanted, wanted)
+    assert not list(tmp_path.iterdir())
 
 
 def test_many_texts_take_little_memory() -> None:

@@ -80,7 +80,8 @@ def test_it_learns_on_a_gpu_what_it_learns_on_the_cpu(tmp_path: Path) -> None:
 def test_a_run_cut_off_on_a_gpu_goes_on_and_ends_on_the_cpu(tmp_path: Path) -> None:
     fitted(tmp_path, CUDA, epochs=2)
     made, result = fitted(tmp_path, CUDA, epochs=4)
-    assert len(result.history) == 4 and result.history[3] > result.history[0]
+    assert len(result.history) == 4
+    assert result.history[3] > result.history[0]
     assert {t.device for t in made.state_dict().values()} == {CPU} == {made.data.whitened.device}
 
 

@@ -41,5 +41,6 @@ def test_factors_are_taken_as_they_are_and_no_factors_have_no_columns() -> None:
     with_factors = item_arrays(statistics, vectors, None, config, factors=factors)
     without = item_arrays(statistics, vectors, None, config)
     assert with_factors.factor_vectors is factors.vectors
-    assert without.factor_vectors.shape == (ITEMS, 0) and without.factor_vectors.dtype == np.float32
+    assert without.factor_vectors.shape == (ITEMS, 0)
+    assert without.factor_vectors.dtype == np.float32
     assert without.text_near.ids.shape == (ITEMS, 5)

@@ -162,7 +162,8 @@ def test_a_request_says_how_far_new_items_are_moved_up(opening: Dataset) -> None
     assert listed(None) == listed(0.0) == usual
     assert all(row >= OLD and score > 50 for row, score in listed(1.0))
     recommender.novelty_budget = 1.0
-    assert listed(None) == listed(1.0) and listed(0.0) == usual
+    assert listed(None) == listed(1.0)
+    assert listed(0.0) == usual
 
 
 def test_items_that_the_head_has_learnt_about_are_not_moved(opening: Dataset) -> None:
@@ -184,7 +185,8 @@ def test_the_table_of_a_catalogue_spends_its_budgets_on_new_items(opening: Datas
     recommender = make_full_recommender(opening, random_units(ITEMS, 8))
     cut = Cut(opening.events.offsets[1:], START + 200)
     novelty = fit_novelty(recommender, opening.events, cut, False, 0)
-    assert novelty is not None and novelty.offset(0.0) == 0.0
+    assert novelty is not None
+    assert novelty.offset(0.0) == 0.0
     assert np.diff(novelty.offsets).min() >= 0.0 < novelty.offsets[-1]
     recommender.novelty = novelty
 

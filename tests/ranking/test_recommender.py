@@ -26,7 +26,8 @@ def test_a_list_is_full_ordered_and_without_repeats(either: Recommender, dataset
     for user in range(20):
         [answer] = either.recommend([request_of(dataset, user, k=15)])
         scores = [item.score for item in answer.items]
-        assert len(set(rows(answer))) == 15 and scores == sorted(scores, reverse=True)
+        assert len(set(rows(answer))) == 15
+        assert scores == sorted(scores, reverse=True)
         assert all(item.source and item.reasons == () for item in answer.items)
 
 
@@ -125,7 +126,8 @@ def test_excluded_items_are_out_and_the_list_is_still_full(either: Recommender, 
     request = request_of(dataset, 0, k=10)
     best = rows(either.recommend([request])[0])
     [answer] = either.recommend([replace(request, exclude=np.array(best[:5], np.int32))])
-    assert not set(best[:5]) & set(rows(answer)) and len(answer.items) == 10
+    assert not set(best[:5]) & set(rows(answer))
+    assert len(answer.items) == 10
 
 
 def test_seen_items_are_out_where_asked(either: Recommender, dataset: Dataset) -> None:
@@ -141,7 +143,8 @@ def test_a_filter_is_obeyed_and_filled(either: Recommender, dataset: Dataset, sh
     allowed = np.zeros(ITEMS, dtype=np.bool_)
     allowed[np.random.default_rng(1).permutation(ITEMS)[: int(share * ITEMS)]] = True
     [answer] = either.recommend([replace(request_of(dataset, 0, k=12), allowed=allowed)])
-    assert allowed[rows(answer)].all() and len(answer.items) == min(12, int(allowed.sum()))
+    assert allowed[rows(answer)].all()
+    assert len(answer.items) == min(12, int(allowed.sum()))
 
 
 def test_a_filter_that_allows_nothing_gives_an_empty_list(either: Recommender, dataset: Dataset) -> None:
@@ -149,7 +152,8 @@ def test_a_filter_that_allows_nothing_gives_an_empty_list(either: Recommender, d
     asked = [replace(request_of(dataset, 0), allowed=nothing, diversity=d) for d in (0.0, 0.5)]
     assert [a.items for a in either.recommend(asked)] == [(), ()]
     beside = either.recommend([asked[0], request_of(dataset, 1)])
-    assert beside[0].items == () and len(beside[1].items) == 10
+    assert beside[0].items == ()
+    assert len(beside[1].items) == 10
 
 
 @pytest.mark.parametrize("k", [ITEMS, ITEMS + 1, 10 * ITEMS])
@@ -173,7 +177,8 @@ def test_more_diversity_means_less_likeness(either: Recommender, dataset: Datase
             units = either.arrays.text_units[rows(answer)]
             likeness.append(float((units @ units.T)[~np.eye(8, dtype=bool)].mean()))
         levels.append(float(np.mean(likeness)))
-    assert levels == sorted(levels, reverse=True) and levels[0] - levels[-1] > 0.05
+    assert levels == sorted(levels, reverse=True)
+    assert levels[0] - levels[-1] > 0.05
 
 
 def test_items_that_read_the_same_rank_side_by_side_in_row_order(dataset: Dataset) -> None:

@@ -37,7 +37,8 @@ from tests.synthetic import (
 def test_a_newcomer_gets_what_is_popular_and_is_told_so(text_only: Recommender) -> None:
     [answer] = text_only.recommend([Request(EMPTY, START, k=10)])
     assert rows(answer) == text_only.sources.by_popularity[:10].tolist()
-    assert answer.degradation == "popularity" and {i.source for i in answer.items} == {"popular"}
+    assert answer.degradation == "popularity"
+    assert {i.source for i in answer.items} == {"popular"}
 
 
 def test_the_rung_of_the_ladder_is_told(
@@ -79,7 +80,8 @@ def test_history_orders_only_what_fits_the_words_about_equally_well(
 def test_an_intent_brings_what_reads_like_it(text_only: Recommender, text_vectors: FloatArray) -> None:
     [answer] = text_only.recommend([Request(EMPTY, START, k=5, intent=text_vectors[33], explain=True)])
     found = {i.row: i for i in answer.items}
-    assert 33 in found and found[33].source in ("popular", "intent")
+    assert 33 in found
+    assert found[33].source in ("popular", "intent")
     assert any(reason.kind == "matches_intent" for reason in found[33].reasons)
     [plain] = text_only.recommend([Request(EMPTY, START, k=5)])
     assert rows(plain) != rows(answer)
@@ -98,7 +100,8 @@ def test_text_alone_finds_what_reads_like_the_history() -> None:
     assert answer.degradation == "text_only"
     # Nothing was ever bought, so popularity means nothing; the rest reads like the second topic.
     likes = [row for row in rows(answer) if row not in shop.sources.by_popularity[:6]]
-    assert len(likes) >= 3 and all(20 <= row < 40 for row in likes)
+    assert len(likes) >= 3
+    assert all(20 <= row < 40 for row in likes)
     expected = unit((0.5 * vectors[25] + vectors[30])[None])[0]
     batch = batch_histories([past.items], [past.kinds], [past.times], [0])
     np.testing.assert_allclose(shop.user_vectors(batch)[0], expected, atol=1e-6)
@@ -165,7 +168,9 @@ def test_a_history_is_encoded_for_towers_and_factors(
     assert recommender.factors is not None
     assert np.array_equal(users.tower, recommender.user_vectors(batch))
     assert np.array_equal(users.factors, recommender.factors.users(batch))
-    assert users.factors.shape == (2, 8) and users.factors[0].any() and not users.factors[1].any()
+    assert users.factors.shape == (2, 8)
+    assert users.factors[0].any()
+    assert not users.factors[1].any()
     assert text_only.encode(batch).factors.shape == (2, 0)
 
 
@@ -180,7 +185,8 @@ def test_co_purchases_bring_items_that_nothing_else_does(dataset: Dataset, text_
     popular = set(shop.sources.by_popularity[:5].tolist())
     found = {i.row: i.source for i in answer.items}
     brought = [row for row, source in found.items() if source == "co_purchase"]
-    assert brought and not set(brought) & popular
+    assert brought
+    assert not set(brought) & popular
     assert set(brought) <= set(np.argsort(-scores)[:30].tolist())
 
 
@@ -189,7 +195,8 @@ def test_only_the_newest_events_that_the_tower_reads_change_the_vector(
 ) -> None:
     items = np.arange(20, dtype=np.int32)
     times = START + DAY * np.arange(20, dtype=np.int64)
-    assert recommender.towers is not None and recommender.towers.max_length == 8
+    assert recommender.towers is not None
+    assert recommender.towers.max_length == 8
 
     def vector(first: int) -> FloatArray:
         changed = items.copy()
@@ -226,7 +233,8 @@ def test_a_trained_pipeline_finds_the_planted_preferences(trained: PipelineConfi
     popular = recall([bundle.recommender.sources.by_popularity[:10].tolist()] * len(queries), queries)
     # Ten of sixty items by chance; a topic has ten items, and its order says which comes next.
     assert popular < 0.3
-    assert learned > 0.85 and learned > 3 * popular
+    assert learned > 0.85
+    assert learned > 3 * popular
 
 
 def test_what_was_learned_is_the_order_not_only_the_topic(trained: PipelineConfig) -> None:
@@ -248,5 +256,6 @@ def test_what_was_learned_is_the_order_not_only_the_topic(trained: PipelineConfi
         hits += following in rows(answer)
         first += rows(answer)[0] == following
     # Among the nine other items of the topic, three guesses would hit once in three.
-    assert hits > 0.8 * ITEMS and first > 0.5 * ITEMS
+    assert hits > 0.8 * ITEMS
+    assert first > 0.5 * ITEMS
     assert isinstance(shop.catalogue.frame, pl.DataFrame)

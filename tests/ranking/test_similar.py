@@ -29,7 +29,8 @@ def test_similar_items_are_padded_when_the_catalogue_has_too_few(
     found, scores = text_only.similar(text_vectors[:2], ITEMS + 4, np.array([3], np.int32))
     assert found.shape == scores.shape == (2, ITEMS + 4)
     assert (np.sort(found[:, : ITEMS - 1], axis=1) == [r for r in range(ITEMS) if r != 3]).all()
-    assert (found[:, ITEMS - 1 :] == -1).all() and (scores[:, ITEMS - 1 :] == -np.inf).all()
+    assert (found[:, ITEMS - 1 :] == -1).all()
+    assert (scores[:, ITEMS - 1 :] == -np.inf).all()
 
 
 def test_text_neighbours_are_others_with_positive_cosine() -> None:
@@ -47,7 +48,8 @@ def test_text_neighbours_are_others_with_positive_cosine() -> None:
 def test_text_neighbours_of_a_tiny_catalogue_are_padded(items: int) -> None:
     near = text_neighbours(random_units(items, 6), 5)
     assert near.ids.shape == near.weights.shape == (items, 5)
-    assert ((near.ids >= 0).sum(1) == items - 1).all() and (near.weights[near.ids < 0] == 0).all()
+    assert ((near.ids >= 0).sum(1) == items - 1).all()
+    assert (near.weights[near.ids < 0] == 0).all()
 
 
 def test_the_sketch_keeps_cosines_of_centred_texts() -> None:

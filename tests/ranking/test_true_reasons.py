@@ -85,7 +85,9 @@ def test_every_reason_of_a_thousand_lists_is_true(shop: Dataset, encoder: TextEn
             elif reason.kind == "popular":
                 assert row in sold
             else:
-                assert because is not None and because != row and because in history.items
+                assert because is not None
+                assert because != row
+                assert because in history.items
                 if reason.kind == "goes_with":
                     assert (because, row) in pairs
                 elif reason.kind == "reads_like":

@@ -58,7 +58,8 @@ class RedisServer:
                 return
             except (redis.ConnectionError, redis.BusyLoadingError):
                 said = (self.folder / "log").read_text()
-                assert self._process.poll() is None and time.monotonic() < deadline, said
+                assert self._process.poll() is None, said
+                assert time.monotonic() < deadline, said
                 time.sleep(0.01)
 
     def kill(self) -> None:

@@ -66,7 +66,8 @@ def test_every_list_names_itself_and_its_places() -> None:
         output = SERVICE.methods_by_name[name].output_type
         assert "attribution_token" in output.fields_by_name
         item = output.fields_by_name["items"].message_type
-        assert item is not None and "list_position" in item.fields_by_name
+        assert item is not None
+        assert "list_position" in item.fields_by_name
         assert "surface" in SERVICE.methods_by_name[name].input_type.fields_by_name
 
 

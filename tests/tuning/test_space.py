@@ -43,7 +43,8 @@ def test_hydras_sweep_syntax_becomes_ranges_and_the_rest_stays() -> None:
 def test_the_last_argument_with_a_key_counts() -> None:
     assert read_space(["a=1,2", "a=3"]).fixed == ["a=3"]
     space = read_space(["a=3", "a=interval(0,1)", "a=interval(0,2)"])
-    assert space.fixed == [] and space.searched == {"a": FloatDistribution(0.0, 2.0)}
+    assert space.fixed == []
+    assert space.searched == {"a": FloatDistribution(0.0, 2.0)}
 
 
 @pytest.mark.parametrize("argument", ["a=interval(3,1)", "a=tag(log,interval(0,1))", "a=range(3,3)", "a=[1"])
@@ -79,7 +80,8 @@ def test_the_present_settings_are_a_point_of_the_space_or_not() -> None:
 @pytest.mark.parametrize("name", READY)
 def test_a_ready_space_names_settings_that_exist_and_holds_the_defaults(name: str) -> None:
     space = read_space([f"{key}={value}" for key, value in ready_space(name).items()])
-    assert space.fixed == [] and space.searched
+    assert space.fixed == []
+    assert space.searched
     defaults = compose_command("run", [])
     values = {
         key: plain(getattr(getattr(defaults, key.split(".")[0]), key.split(".")[1])) for key in space.searched

@@ -76,7 +76,8 @@ def test_no_trial_publishes_or_looks_at_test(swept: Path) -> None:
         folder = swept / "work" / "sweeps" / "own" / "trials" / str(trial)
         assert not (folder / "artifacts").exists()
         measured: Any = read_json(folder / "evaluation" / "metrics.json")
-        assert "test" not in measured and measured["protocol"]["queries"].keys() == {"valid"}
+        assert "test" not in measured
+        assert measured["protocol"]["queries"].keys() == {"valid"}
 
 
 def test_trials_share_the_steps_that_no_searched_setting_changes(swept: Path) -> None:
@@ -95,7 +96,9 @@ def test_the_winner_is_an_experiment_whose_run_repeats_nothing(
     text = (folder / "experiment" / "own.yaml").read_text()
     assert text.startswith("# @package _global_\n")
     assert f"Trial {best.number}, the best of 3: validation ndcg@10 {best.value:.4f}" in text
-    assert "work_dir" not in text and "data:" not in text and "learning_rate" not in text
+    assert "work_dir" not in text
+    assert "data:" not in text
+    assert "learning_rate" not in text
     items, events = swept / "raw" / "items.csv", swept / "raw" / "events.csv"
     monkeypatch.chdir(swept)
     arguments = [
@@ -116,7 +119,8 @@ def test_a_finished_sweep_called_again_runs_nothing(
     monkeypatch.setitem(shelfwise.COMMANDS, "run", lambda config: pytest.fail("a trial ran"))
     assert call(monkeypatch, *run_arguments(world, bert, swept, *SPACE)) == 0
     out = capsys.readouterr().out
-    assert "going on after 3 of 3 trials" in out and "experiment=own" in out
+    assert "going on after 3 of 3 trials" in out
+    assert "experiment=own" in out
 
 
 @pytest.mark.parametrize(
@@ -141,7 +145,9 @@ def test_what_cannot_work_is_one_line(
     monkeypatch.chdir(swept)
     assert call(monkeypatch, *run_arguments(world, bert, swept, *more)) == 2
     err = capsys.readouterr().err
-    assert err.startswith("shelfwise: ") and err.count("\n") == 1 and message in err
+    assert err.startswith("shelfwise: ")
+    assert err.count("\n") == 1
+    assert message in err
 
 
 def test_only_run_can_be_searched(
@@ -165,7 +171,8 @@ def test_a_killed_sweep_goes_on_with_the_same_trials(
     monkeypatch.chdir(tmp_path)
     assert call(monkeypatch, *arguments) == 0
     out = capsys.readouterr().out
-    assert "going on after 2 of 3 trials" in out and "trial 0 of 3" not in out
+    assert "going on after 2 of 3 trials" in out
+    assert "trial 0 of 3" not in out
     assert "train-encoder: nothing changed, keeping" in out, "trial 1 had trained its towers"
     resumed, whole = trials_of(tmp_path), trials_of(swept)
     assert [t.state for t in resumed] == [TrialState.COMPLETE] * 3
@@ -254,12 +261,17 @@ def test_a_trial_that_keeps_killing_the_process_is_given_up(tmp_path: Path) -> N
     space = {"x": optuna.distributions.FloatDistribution(0.0, 1.0)}
     study = open_study(f"sqlite:///{tmp_path}/s.db", "s", space, {})
     first = next_trial(study, space, 2, 0, 8)
-    assert first is not None and first.number == 0
+    assert first is not None
+    assert first.number == 0
     again = next_trial(study, space, 2, 0, 8)
-    assert again is not None and again.number == 0 and again.params == first.params
+    assert again is not None
+    assert again.number == 0
+    assert again.params == first.params
     remember(study, 0, Record(MAX_ATTEMPTS))
     second = next_trial(study, space, 2, 0, 8)
-    assert second is not None and second.number == 1 and second.params != first.params
+    assert second is not None
+    assert second.number == 1
+    assert second.params != first.params
     assert study.get_trials()[0].state is TrialState.FAIL
 
 

@@ -24,7 +24,7 @@ IMPRESSION: Final = "impression"
 """The kind of events that say what was shown."""
 
 
-class StateUnavailable(Exception):
+class StateUnavailableError(Exception):
     """The store cannot be read or written at the moment."""
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from redis.exceptions import NoPermissionError, ResponseError
 
-from serving.state.contracts.user_state import StateUnavailable
+from serving.state.contracts.user_state import StateUnavailableError
 from serving.state.redis.store import RedisStore
 
 _LOG = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class RedisFiles:
             async with asyncio.timeout(self._store.erase_seconds):
                 await asyncio.shield(task)
         except TimeoutError as error:
-            raise StateUnavailable(
+            raise StateUnavailableError(
                 f"the user is erased, but {self._store.name} is still writing its files anew; call again"
             ) from error
 
@@ -70,7 +70,7 @@ class RedisFiles:
                 return
             try:
                 await self._write_files()
-            except _Forbidden as error:
+            except _ForbiddenError as error:
                 _LOG.warning(
                     "%s may not be told to write its files anew (%s): erased users stay there until it does",
                     store.name,
@@ -102,9 +102,9 @@ class RedisFiles:
         try:
             await begin()
         except (NoPermissionError, ResponseError) as error:
-            raise _Forbidden(str(error)) from error
+            raise _ForbiddenError(str(error)) from error
         if (await self._idle())[status] != "ok":
-            raise StateUnavailable(
+            raise StateUnavailableError(
                 f"the user is erased, but {self._store.name} could not write its files anew"
             )
 
@@ -120,5 +120,5 @@ class RedisFiles:
         return await self._store.ask(lambda: self._store.client.info("persistence"))
 
 
-class _Forbidden(Exception):
+class _ForbiddenError(Exception):
     """Redis does not take this command from us."""

@@ -14,7 +14,7 @@ import polars as pl
 from redis.asyncio.lock import Lock
 from redis.exceptions import LockError, RedisError
 
-from serving.state.contracts.user_state import IMPRESSION, ImportResult, StateUnavailable
+from serving.state.contracts.user_state import IMPRESSION, ImportResult, StateUnavailableError
 from serving.state.histories import file_sha256, read_histories
 from serving.state.redis.events import pack_imported
 from serving.state.redis.store import Argument, Call, RedisStore
@@ -52,7 +52,7 @@ async def import_file(
         if await store.ask(lambda: lock.acquire(blocking=False)):
             try:
                 return await _import(store, path, sha256, lock, keys_of, hash_of)
-            except _TakenOver:
+            except _TakenOverError:
                 pass  # this server stood still for so long that another one has begun; wait for that
             finally:
                 with contextlib.suppress(RedisError):  # it is lost, or Redis is, and then it runs out
@@ -60,7 +60,7 @@ async def import_file(
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-class _TakenOver(Exception):
+class _TakenOverError(Exception):
     """Another server imports the file now."""
 
 
@@ -83,9 +83,9 @@ async def _import(
         rows, new = rows + int(taken), new + int(added)
         try:
             await store.ask(lock.reacquire)
-        except StateUnavailable as error:
+        except StateUnavailableError as error:
             if isinstance(error.__cause__, LockError):
-                raise _TakenOver from error
+                raise _TakenOverError from error
             raise
     await store.ask(lambda: store.client.hset(store.key("imports"), sha256, time.time_ns() // 1000))
     return ImportResult(already_imported=False, rows=rows, new=new)

@@ -23,7 +23,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from conf.errors import InputError
 from conf.serving import RedisConfig
-from serving.state.contracts.user_state import StateUnavailable
+from serving.state.contracts.user_state import StateUnavailableError
 
 Result = TypeVar("Result")
 Argument = str | bytes | int
@@ -119,7 +119,7 @@ class RedisStore:
                 return await work()
         except RedisError as error:
             first_line = str(error).partition("\n")[0]
-            raise StateUnavailable(f"{self.name} failed: {type(error).__name__} {first_line}") from error
+            raise StateUnavailableError(f"{self.name} failed: {type(error).__name__} {first_line}") from error
 
     async def close(self) -> None:
         """Close the connections."""

@@ -26,7 +26,7 @@ from serving.state.contracts.user_state import (
     PastEvent,
     Snapshot,
     StateStats,
-    StateUnavailable,
+    StateUnavailableError,
     StoredEvent,
 )
 from serving.state.redis.erasure import RedisFiles
@@ -174,7 +174,7 @@ class RedisUserState:
         try:
             deadline = asyncio.get_running_loop().time() + _STATS_SECONDS
             self._stats = await self._store.ask(read, deadline)
-        except (StateUnavailable, TimeoutError):
+        except (StateUnavailableError, TimeoutError):
             _LOG.warning("%s does not answer; its size is what it was", self._store.name)
         return self._stats
 

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 from conf.errors import InputError
 from serving.scheduling.batcher import Batcher
-from serving.state.contracts.user_state import StateUnavailable
+from serving.state.contracts.user_state import StateUnavailableError
 
 Result = TypeVar("Result")
 Work = Callable[[sqlite3.Connection], Result]
@@ -163,7 +163,7 @@ class SqliteFile:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error):
-                raise StateUnavailable(f"{self.path}: writing user state failed ({error})") from error
+                raise StateUnavailableError(f"{self.path}: writing user state failed ({error})") from error
             raise
         for action in self._after_commit:
             action()
@@ -173,7 +173,7 @@ class SqliteFile:
         try:
             return [job(self._reader) for job in jobs]
         except sqlite3.Error as error:
-            raise StateUnavailable(f"{self.path}: reading user state failed ({error})") from error
+            raise StateUnavailableError(f"{self.path}: reading user state failed ({error})") from error
 
 
 def one(db: sqlite3.Connection, query: str, *values: str | int) -> Any:  # noqa: ANN401 - a column has no static type

@@ -27,7 +27,7 @@ from serving.state.contracts.user_state import (
     PastEvent,
     Snapshot,
     StateStats,
-    StateUnavailable,
+    StateUnavailableError,
     StoredEvent,
 )
 from serving.state.histories import file_sha256, read_histories
@@ -52,7 +52,7 @@ class SqliteUserState:
             self._salt: bytes = one(file.writer, "SELECT value FROM settings WHERE name = 'salt'")
             users, events = (one(file.writer, f"SELECT count(*) FROM {name}") for name in ("users", "events"))
         except (sqlite3.Error, TypeError) as error:  # TypeError: the salt is not there
-            raise StateUnavailable(f"{file.path}: reading user state failed ({error})") from error
+            raise StateUnavailableError(f"{file.path}: reading user state failed ({error})") from error
         self._sizes = _Sizes(users, events)
         self._last_position = 0
         self._last_record_us: int | None = None
@@ -104,7 +104,9 @@ class SqliteUserState:
         """Erase a user; see UserState. The bytes are overwritten in the file and its log is emptied."""
         deleted = await self._file.write(lambda db: self._delete(db, user_id))
         if not self._file.log_is_empty:
-            raise StateUnavailable("the user is erased, but a long read keeps the log from being emptied")
+            raise StateUnavailableError(
+                "the user is erased, but a long read keeps the log from being emptied"
+            )
         return deleted
 
     async def deletions(self) -> int:

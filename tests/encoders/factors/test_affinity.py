@@ -70,7 +70,9 @@ def test_the_same_seed_learns_the_same() -> None:
     first, again, other = (
         Affinity.fit(vectors, sampler_of(data), short, seed, device=CPU) for seed in (0, 0, 1)
     )
-    assert first is not None and again is not None and other is not None
+    assert first is not None
+    assert again is not None
+    assert other is not None
     assert np.array_equal(first.matrix, again.matrix)
     assert not np.array_equal(first.matrix, other.matrix)
 
@@ -107,7 +109,8 @@ def test_lenders_by_hand(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     expected = [[np.cos(0.1), np.cos(0.2), 0, 0], [np.cos(0.05), np.cos(0.25), 0, 0]]
     np.testing.assert_allclose(found.weights, expected, atol=1e-6)
     nobody = lenders(units[[1]], units, np.zeros(5, bool), 4)
-    assert (nobody.ids == -1).all() and (nobody.weights == 0).all()
+    assert (nobody.ids == -1).all()
+    assert (nobody.weights == 0).all()
 
 
 @pytest.mark.parametrize("share", [0.2, 0.8])

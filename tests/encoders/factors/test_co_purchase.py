@@ -70,7 +70,7 @@ def factors(shop: Dataset) -> Factors:
     return make_factors(shop)
 
 
-def reference(factors: Factors, regularisation: float) -> Any:  # noqa: ANN401 - implicit has no types
+def reference(factors: Factors, regularisation: float) -> Any:
     """Return implicit's model around the same item factors."""
     limits = importlib.import_module("threadpoolctl").threadpool_limits
     with limits(1, "blas"):
@@ -158,13 +158,17 @@ def test_kinds_without_weight_are_not_fitted(shop: Dataset, factors: Factors) ->
     kept = np.flatnonzero(events.kind != 2)
     assert len(kept) < len(events)
     again = Factors.fit(events, kept, ITEMS, shop.kind_weights, FactorConfig(dim=8), 0)
-    assert again is not None and np.array_equal(again.vectors, factors.vectors)
+    assert again is not None
+    assert np.array_equal(again.vectors, factors.vectors)
 
 
 def test_an_empty_history_has_a_zero_vector(factors: Factors) -> None:
     found = factors.users(batch_of([], [(1, 0)], []))
-    assert found.shape == (3, 8) and found.dtype == np.float32
-    assert not found[0].any() and not found[2].any() and found[1].any()
+    assert found.shape == (3, 8)
+    assert found.dtype == np.float32
+    assert not found[0].any()
+    assert not found[2].any()
+    assert found[1].any()
     assert factors.users(batch_of([], [])).tolist() == [[0.0] * 8] * 2
     assert factors.users(batch_of()).shape == (0, 8)
 
@@ -206,7 +210,8 @@ def test_what_an_item_without_events_has_is_not_lent() -> None:
 
 def test_items_without_events_have_zero_vectors(factors: Factors) -> None:
     silent = [ITEMS - 3, ITEMS - 2, ITEMS - 1]
-    assert not factors.vectors[silent].any() and not factors.dual[silent].any()
+    assert not factors.vectors[silent].any()
+    assert not factors.dual[silent].any()
     assert factors.vectors[: ITEMS - 3].any(axis=1).all()
     alone, beside, plain = factors.users(batch_of([(ITEMS - 1, 0)], [(2, 0), (ITEMS - 1, 0)], [(2, 0)]))
     assert not alone.any(), "an item that nobody bought says nothing about who does"
@@ -243,7 +248,8 @@ def test_only_the_given_positions_are_known(shop: Dataset) -> None:
     before = Factors.fit(events, positions, ITEMS, shop.kind_weights, config, 0)
     other = replace(events, item=np.where(events.user < 20, events.item, 7).astype(np.int32))
     after = Factors.fit(other, positions, ITEMS, shop.kind_weights, config, 0)
-    assert before is not None and after is not None
+    assert before is not None
+    assert after is not None
     assert np.array_equal(before.vectors, after.vectors)
 
 
@@ -259,7 +265,8 @@ def test_saved_factors_are_equal(tmp_path: Path, factors: Factors) -> None:
     loaded = Factors.load(tmp_path / "factors.safetensors")
     for name in Factors.__dataclass_fields__:
         before, after = getattr(factors, name), getattr(loaded, name)
-        assert np.array_equal(before, after) and before.dtype == after.dtype == np.float32, name
+        assert np.array_equal(before, after), name
+        assert before.dtype == after.dtype == np.float32, name
     batch = batch_of(*random_histories(20, 20))
     assert np.array_equal(loaded.users(batch), factors.users(batch))
 
@@ -302,13 +309,16 @@ def test_lending_by_hand() -> None:
     share = 1 / (1 + np.exp(-2))
     np.testing.assert_allclose(after.vectors[2], [share, 2 * (1 - share)], rtol=1e-5)
     np.testing.assert_allclose(after.dual[2], [0.5 * share, 0.25 * (1 - share)], rtol=1e-5)
-    assert not after.vectors[[3, 5]].any() and not after.dual[[3, 5]].any(), "nobody to borrow from"
+    assert not after.vectors[[3, 5]].any(), "nobody to borrow from"
+    assert not after.dual[[3, 5]].any(), "nobody to borrow from"
     known = [0, 1, 4]
     assert np.array_equal(after.vectors[known], vectors[known])
     assert np.array_equal(after.dual[known], dual[known])
-    assert not before.vectors[2].any() and not before.dual[2].any(), "the lender keeps its own"
+    assert not before.vectors[2].any(), "the lender keeps its own"
+    assert not before.dual[2].any(), "the lender keeps its own"
     assert after.vectors.dtype == after.dual.dtype == np.float32
-    assert after.confidence is before.confidence and after.kind_weights is before.kind_weights
+    assert after.confidence is before.confidence
+    assert after.kind_weights is before.kind_weights
 
 
 def test_at_most_the_nearest_lenders_with_events_lend() -> None:

@@ -71,7 +71,8 @@ def test_what_is_missing_is_made_once_and_equal_texts_together(encoder: TextEnco
     assert read == [2]
     np.testing.assert_allclose(vectors.of(), expected, atol=1e-6)
     assert read == [2, 2], "the two that were not asked for before"
-    assert vectors.of(np.array([5])).shape == (1, 32) and read == [2, 2]
+    assert vectors.of(np.array([5])).shape == (1, 32)
+    assert read == [2, 2]
     assert [(b.tasks[0].completed, b.tasks[0].total) for b in bars] == [(2, 2), (2, 2)]
     with torch.no_grad():
         next(encoder.parameters()).mul_(-1)
@@ -111,9 +112,11 @@ def test_before_fine_tuning_only_what_validation_looks_at_is_read(
     monkeypatch.setattr(stage_one.StageOne, "begin", begin)
     dataset, folder = trained(config)
     everything = len(set(dataset.catalogue.texts))
-    assert 10 <= pools[0] < everything and read[0] == pools[0]
+    assert 10 <= pools[0] < everything
+    assert read[0] == pools[0]
     validations = len(json.loads((folder / REPORT).read_text())["stage_one"]["validation_recall"])
-    assert validations >= 1 and read[1 : 1 + validations] == [pools[0]] * validations
+    assert validations >= 1
+    assert read[1 : 1 + validations] == [pools[0]] * validations
     # Weights that stayed as they were need only the rest.
     assert read[1 + validations :] == [everything if improved else everything - pools[0]]
     vectors = np.load(folder / TEXT_VECTORS)
@@ -131,11 +134,14 @@ def test_vectors_of_the_untouched_encoder_are_made_when_a_baseline_asks_for_them
     assert untouched_vectors(config, dataset, False, QUIET) is None
     read.clear()
     made = untouched_vectors(config, dataset, True, QUIET)
-    assert made is not None and read == [len(set(dataset.catalogue.texts))]
+    assert made is not None
+    assert read == [len(set(dataset.catalogue.texts))]
     untouched = load_text_encoder(config.text_encoder).eval()
     np.testing.assert_allclose(made, embed_texts(untouched, dataset.catalogue.texts), atol=1e-5)
     again = untouched_vectors(config, dataset, False, QUIET)
-    assert again is not None and np.array_equal(again, made) and len(read) == 2, "kept"
+    assert again is not None, "kept"
+    assert np.array_equal(again, made), "kept"
+    assert len(read) == 2, "kept"
 
 
 def test_a_small_catalogue_is_read_before_and_after(config: PipelineConfig, read: list[int]) -> None:

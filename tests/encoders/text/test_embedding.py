@@ -47,7 +47,8 @@ def test_every_length_is_read_as_if_alone(encoder: TextEncoder, budget: int | No
     done: list[int] = []
     vectors = frozen.embed_tokens(tokens, done.append, budget)
     np.testing.assert_allclose(vectors, one_by_one(encoder, texts), atol=1e-5)
-    assert sum(done) == len(texts) and vectors.dtype == np.float32
+    assert sum(done) == len(texts)
+    assert vectors.dtype == np.float32
 
 
 def test_equal_texts_are_read_once_and_the_prompt_is_read(encoder: TextEncoder) -> None:
@@ -56,7 +57,8 @@ def test_equal_texts_are_read_once_and_the_prompt_is_read(encoder: TextEncoder) 
     vectors = CompiledTextEncoder(encoder, Precision.fp32).embed(texts, "trail ", done.append)
     assert sum(done) == 3
     np.testing.assert_allclose(vectors, one_by_one(encoder, texts, "trail "), atol=1e-5)
-    assert np.array_equal(vectors[0], vectors[2]) and np.array_equal(vectors[1], vectors[4])
+    assert np.array_equal(vectors[0], vectors[2])
+    assert np.array_equal(vectors[1], vectors[4])
 
 
 def test_passes_by_hand() -> None:
@@ -73,7 +75,8 @@ def test_passes_by_hand() -> None:
 def test_passes_keep_to_the_budget_and_to_little_padding() -> None:
     lengths = np.sort(np.random.default_rng(0).integers(2, 64, 5_000))
     passes = list(batches(lengths, 1024))
-    assert [start for start, _ in passes] == [0, *(end for _, end in passes[:-1])] and passes[-1][1] == 5_000
+    assert [start for start, _ in passes] == [0, *(end for _, end in passes[:-1])]
+    assert passes[-1][1] == 5_000
     padded = [(end - start) * lengths[end - 1] for start, end in passes]
     assert max(padded) <= 1024
     assert (
@@ -90,10 +93,12 @@ def test_linear_layers_are_packed_and_the_encoder_stays_as_it_is(encoder: TextEn
         packed = sum(isinstance(module, PackedLinear) for module in frozen.modules())
         linear = sum(type(module) is torch.nn.Linear for module in encoder.modules())
         assert packed == linear == 13  # six in each of two layers, one in the pooler
-        assert not any(p.requires_grad for p in frozen.parameters()) and not frozen.training
+        assert not any(p.requires_grad for p in frozen.parameters())
+        assert not frozen.training
         frozen.embed(["rose"])
     after = encoder.state_dict()
-    assert encoder.training and all(p.requires_grad for p in encoder.parameters())
+    assert encoder.training
+    assert all(p.requires_grad for p in encoder.parameters())
     assert all(torch.equal(after[name], value) for name, value in before.items())
     name = "backbone.embeddings.word_embeddings.weight"
     shared = CompiledTextEncoder(encoder, Precision.fp32).state_dict()[name]

@@ -90,4 +90,5 @@ def test_the_draw_depends_on_nothing_but_the_generator(reader: TextEncoder) -> N
     used.draw(rows, 0.5, np.random.default_rng(9))
     first = fresh.draw(rows, 0.5, np.random.default_rng(3))
     again = used.draw(rows, 0.5, np.random.default_rng(3))
-    assert np.array_equal(first.flat, again.flat) and np.array_equal(first.offsets, again.offsets)
+    assert np.array_equal(first.flat, again.flat)
+    assert np.array_equal(first.offsets, again.offsets)

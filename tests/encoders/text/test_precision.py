@@ -141,7 +141,8 @@ def test_a_precision_that_is_set_is_taken(
 ) -> None:
     console = Console(file=io.StringIO())
     assert choose_precision(told, encoder, tmp_path, console, BOTH) == Precisions(told, told)
-    assert measured == [] and not (tmp_path / MEMORY).exists()
+    assert measured == []
+    assert not (tmp_path / MEMORY).exists()
 
 
 def test_without_instructions_for_bf16_nothing_is_measured(
@@ -171,7 +172,8 @@ def test_measuring_leaves_weights_gradients_mode_and_random_numbers_as_they_were
     choose(encoder, tmp_path)
     assert torch.equal(torch.rand(3), expected)
     assert all(torch.equal(encoder.state_dict()[name], value) for name, value in before.items())
-    assert all(p.grad is None for p in encoder.parameters()) and encoder.training
+    assert all(p.grad is None for p in encoder.parameters())
+    assert encoder.training
     assert torch.get_num_threads() == 1
     seconds = json.loads((tmp_path / MEMORY).read_text())["seconds"]
     assert all(0 < seconds[use][name] < 10 for use in BOTH for name in ("fp32", "bf16"))

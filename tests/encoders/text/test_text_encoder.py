@@ -74,7 +74,8 @@ def test_embedding_keeps_the_order_and_reads_each_text_once(encoder: TextEncoder
     assert sum(done) == 3
     for place, text in enumerate(texts):
         np.testing.assert_allclose(vectors[place], encode(encoder, [text])[0], atol=1e-5)
-    assert np.array_equal(vectors[0], vectors[2]) and np.array_equal(vectors[0], vectors[5])
+    assert np.array_equal(vectors[0], vectors[2])
+    assert np.array_equal(vectors[0], vectors[5])
 
 
 def test_embedding_nothing_gives_nothing(encoder: TextEncoder) -> None:
@@ -174,7 +175,8 @@ def test_merged_adapters_are_plain_weights_with_the_same_vectors(
     torch.manual_seed(0)
     choose_trainable(encoder, TextEncoderConfig(mode=TuningMode.lora, lora_rank=4))
     learning = [n for n, p in encoder.named_parameters() if p.requires_grad]
-    assert learning and all("lora" in name for name in learning)
+    assert learning
+    assert all("lora" in name for name in learning)
     encoder.eval()
     np.testing.assert_allclose(encode(encoder, TEXTS), untouched, atol=1e-6)
     with torch.no_grad():

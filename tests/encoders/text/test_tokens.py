@@ -13,11 +13,14 @@ from encoders.text.tokens import TokenArray, pad
 
 def test_texts_lie_end_to_end() -> None:
     tokens = TokenArray.of([[5, 6], [7], [], [8, 9, 10]])
-    assert tokens.flat.tolist() == [5, 6, 7, 8, 9, 10] and tokens.flat.dtype == np.int32
+    assert tokens.flat.tolist() == [5, 6, 7, 8, 9, 10]
+    assert tokens.flat.dtype == np.int32
     assert tokens.offsets.tolist() == [0, 2, 3, 3, 6]
-    assert len(tokens) == 4 and tokens.lengths.tolist() == [2, 1, 0, 3]
+    assert len(tokens) == 4
+    assert tokens.lengths.tolist() == [2, 1, 0, 3]
     chosen = tokens.select(np.array([3, 0, 0]))
-    assert chosen.flat.tolist() == [8, 9, 10, 5, 6, 5, 6] and chosen.offsets.tolist() == [0, 3, 5, 7]
+    assert chosen.flat.tolist() == [8, 9, 10, 5, 6, 5, 6]
+    assert chosen.offsets.tolist() == [0, 3, 5, 7]
     both = tokens.join(chosen)
     assert both.flat.tolist() == tokens.flat.tolist() + chosen.flat.tolist()
     assert both.offsets.tolist() == [0, 2, 3, 3, 6, 9, 11, 13]
@@ -42,7 +45,8 @@ def test_padded_tokens_are_those_of_the_tokenizer(encoder: TextEncoder) -> None:
         width,
         int(encoder.tokenizer.pad_token_id or 0),
     )
-    assert torch.equal(ids, expected["input_ids"]) and torch.equal(mask, expected["attention_mask"])
+    assert torch.equal(ids, expected["input_ids"])
+    assert torch.equal(mask, expected["attention_mask"])
     assert len(TokenArray.tokenized(encoder.tokenizer, [], 8)) == 0
 
 
@@ -56,4 +60,5 @@ def test_texts_tokenized_in_threads_are_those_of_the_tokenizer(
     tokens = TokenArray.tokenized(encoder.tokenizer, texts, 9)
     expected = encoder.tokenizer(texts, truncation=True, max_length=9)["input_ids"]
     assert [ids.tolist() for ids in np.split(tokens.flat, tokens.offsets[1:-1])] == expected
-    assert tokens.lengths.max() == 9 and tokens.flat.dtype == np.int32
+    assert tokens.lengths.max() == 9
+    assert tokens.flat.dtype == np.int32

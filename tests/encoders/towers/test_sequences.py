@@ -54,7 +54,8 @@ def test_every_event_but_the_first_is_predicted_exactly_once(
     start, stop = training_windows(events, end, max_length, np.random.default_rng(seed))
     expected = [p for a, b in zip(events.offsets[:-1], end, strict=True) for p in range(int(a) + 1, int(b))]
     assert predicted(start, stop) == expected
-    assert (stop - start <= max_length + 1).all() and (stop - start >= 2).all()
+    assert (stop - start <= max_length + 1).all()
+    assert (stop - start >= 2).all()
     assert (events.user[start] == events.user[stop - 1]).all(), "a window never spans two users"
 
 
@@ -124,10 +125,13 @@ def test_only_training_events_of_one_moment_change_places() -> None:
     for seed in range(60):
         shuffled = shuffle_ties(events, np.array([4, 10]), np.random.default_rng(seed))
         found = shuffled.item.tolist()
-        assert found[0] == 0 and found[4:6] == [4, 5], "what is held out, or alone in its moment, stays"
-        assert sorted(found[1:4]) == [1, 2, 3] and sorted(found[6:]) == [6, 7, 8, 9]
+        assert found[0] == 0, "what is held out, or alone in its moment, stays"
+        assert found[4:6] == [4, 5], "what is held out, or alone in its moment, stays"
+        assert sorted(found[1:4]) == [1, 2, 3]
+        assert sorted(found[6:]) == [6, 7, 8, 9]
         assert shuffled.kind.tolist() == [i % 2 for i in found], "a kind moves with its item"
-        assert np.array_equal(shuffled.time, time) and np.array_equal(shuffled.user, events.user)
+        assert np.array_equal(shuffled.time, time)
+        assert np.array_equal(shuffled.user, events.user)
         orders.add(tuple(found[1:4]))
     assert len(orders) == 6
 
@@ -149,9 +153,11 @@ def test_windows_are_aligned_right_and_padded_with_the_first_time() -> None:
 
 def test_windows_of_empty_slices_and_of_no_events() -> None:
     batch = windows_of(events_of([2]), [2], [2], 1)
-    assert batch.valid.tolist() == [[False]] and batch.times.tolist() == [[100]]
+    assert batch.valid.tolist() == [[False]]
+    assert batch.times.tolist() == [[100]]
     none = windows_of(make_dataset([], ["a"]).events, [0], [0], 1)
-    assert none.rows.tolist() == none.times.tolist() == [[0]] and none.valid.tolist() == [[False]]
+    assert none.rows.tolist() == none.times.tolist() == [[0]]
+    assert none.valid.tolist() == [[False]]
 
 
 def test_predictions_are_where_an_event_is_followed_by_another() -> None:

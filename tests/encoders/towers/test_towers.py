@@ -51,7 +51,8 @@ def tower(hybrid: bool = True) -> ItemTower:
 
 def test_a_seen_item_is_text_plus_residual_and_an_unseen_one_text_alone() -> None:
     built = tower()
-    assert built.residual is not None and built.project is not None
+    assert built.residual is not None
+    assert built.project is not None
     text, rows = torch.randn(4, 6), torch.arange(4)
     vectors, alone = built(text, rows), built.project(text)
     torch.testing.assert_close(vectors[[0, 1, 3]], (alone + built.residual.weight)[[0, 1, 3]])
@@ -78,7 +79,8 @@ def test_without_hybrid_ids_mean_nothing() -> None:
 def test_without_text_an_item_is_its_id_and_an_unseen_one_nothing() -> None:
     built = ItemTower(text_dim=6, items=4, dim=3, hybrid=True, text=False)
     built.fit_text(random_units(4, 6), np.array([True, True, False, True]))
-    assert built.residual is not None and built.project is None
+    assert built.residual is not None
+    assert built.project is None
     vectors = built(torch.randn(4, 6), torch.arange(4), torch.zeros(4, dtype=torch.bool))
     assert torch.equal(vectors[[0, 1, 3]], built.residual.weight[[0, 1, 3]])
     assert not vectors[2].any()
@@ -101,14 +103,16 @@ def test_the_residual_of_an_unseen_item_gets_no_gradient() -> None:
     built(torch.randn(4, 6), torch.arange(4)).square().sum().backward()
     gradient = built.residual.weight.grad
     assert gradient is not None
-    assert gradient[2].abs().sum() == 0 and (gradient[[0, 1, 3]].abs().sum(1) > 0).all()
+    assert gradient[2].abs().sum() == 0
+    assert (gradient[[0, 1, 3]].abs().sum(1) > 0).all()
 
 
 def test_item_vectors_do_not_depend_on_the_block(text_vectors: FloatArray) -> None:
     towers = random_towers(32, len(text_vectors), 2)
     whole = towers.item_vectors(text_vectors)
     np.testing.assert_allclose(towers.item_vectors(text_vectors, block=7), whole, atol=1e-6)
-    assert whole.shape == (len(text_vectors), 16) and whole.dtype == np.float32
+    assert whole.shape == (len(text_vectors), 16)
+    assert whole.dtype == np.float32
     assert towers.item_vectors(text_vectors[:0]).shape == (0, 16)
 
 
@@ -245,7 +249,8 @@ def test_negatives_are_drawn_by_popularity_to_a_power(
 
     def spy(*arguments: Any) -> torch.Tensor:
         log_q = arguments[6]
-        assert log_q is not None and len(log_q[1]) == 50
+        assert log_q is not None
+        assert len(log_q[1]) == 50
         return sampled_softmax(*arguments)
 
     monkeypatch.setattr(module_two, "sampled_softmax", spy)
@@ -262,7 +267,8 @@ def test_a_step_of_stage_two_reaches_every_parameter(dataset: Dataset, text_vect
     for batch in TowerBatches(dataset.events, everything(dataset), TINY, 0):
         module.training_step(batch, 0).backward()  # type: ignore[no-untyped-call]
     for name, parameter in module.towers.named_parameters():
-        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.abs().sum() > 0, name
     assert all(parameter.grad is None for parameter in module.average.parameters())
 
@@ -288,7 +294,8 @@ def test_validation_and_result_are_the_averages(dataset: Dataset, text_vectors: 
     with torch.no_grad():
         for parameter in module.towers.parameters():
             parameter.zero_()
-    assert isinstance(module.trained, Towers) and module.trained is not module.towers
+    assert isinstance(module.trained, Towers)
+    assert module.trained is not module.towers
     catalogue = module.trained.catalogue(module.data.whitened)
     assert np.array_equal(catalogue.numpy(), module.trained.item_vectors(text_vectors))
     assert catalogue.abs().max() > 0
@@ -312,7 +319,8 @@ def test_each_distinct_row_goes_through_the_item_tower_once(
 
     monkeypatch.setattr(ItemTower, "forward", spy)
     module.training_step(next(iter(TowerBatches(dataset.events, everything(dataset), TINY, 0))), 0)
-    assert len(seen) == 1 and len(seen[0]) == len(set(seen[0].tolist()))
+    assert len(seen) == 1
+    assert len(seen[0]) == len(set(seen[0].tolist()))
 
 
 def test_id_dropout_of_nearly_everything_trains_no_id(dataset: Dataset, text_vectors: FloatArray) -> None:
@@ -320,7 +328,8 @@ def test_id_dropout_of_nearly_everything_trains_no_id(dataset: Dataset, text_vec
     batch = next(iter(TowerBatches(dataset.events, everything(dataset), TINY, 0)))
     module.training_step(batch, 0).backward()  # type: ignore[no-untyped-call]
     residual = module.towers.item_tower.residual
-    assert residual is not None and residual.weight.grad is not None
+    assert residual is not None
+    assert residual.weight.grad is not None
     assert residual.weight.grad.abs().sum() == 0
 
 

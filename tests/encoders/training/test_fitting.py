@@ -176,14 +176,18 @@ def test_an_average_over_no_more_than_a_step_is_the_module(steps: float) -> None
 def test_an_average_starts_as_a_copy_learns_nothing_itself_and_follows_buffers() -> None:
     module = torch.nn.BatchNorm1d(2)
     average = running_average(module, 10.0)
-    assert isinstance(average.module, torch.nn.BatchNorm1d) and average.module is not module
+    assert isinstance(average.module, torch.nn.BatchNorm1d)
+    assert average.module is not module
     assert torch.equal(average.module.weight, module.weight)
     assert all(p.requires_grad for p in module.parameters())
     assert not any(p.requires_grad for p in average.parameters())
     module(torch.tensor([[1.0, 5.0], [3.0, 9.0]]))
     average.update_parameters(module)
     own, kept = module.running_mean, average.module.running_mean
-    assert own is not None and kept is not None and own.any() and torch.equal(own, kept)
+    assert own is not None
+    assert kept is not None
+    assert own.any()
+    assert torch.equal(own, kept)
 
 
 class Averaged(Scripted):

@@ -88,10 +88,12 @@ def test_a_failing_process_ends_all_with_a_line(world: World, bert: Path, tmp_pa
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if line.startswith("shelfwise: ")]
     said = [line for line in lines if "has had enough" in line]
-    assert len(said) == 1 and said[0].startswith("shelfwise: a process of the training failed: ")
+    assert len(said) == 1
+    assert said[0].startswith("shelfwise: a process of the training failed: ")
     assert said[0].endswith("the same command goes on after the last finished epoch")
     [kept] = (tmp_path / "work" / "checkpoints").glob("stage_one-*/failure-1.txt")
-    assert "in failing" in kept.read_text() and "ValueError: the second process" in kept.read_text()
+    assert "in failing" in kept.read_text()
+    assert "ValueError: the second process" in kept.read_text()
     assert not (tmp_path / "work" / "encoder" / "stage.json").exists()
 
 
@@ -127,7 +129,8 @@ def test_how_many_processes_a_setting_means(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_torchrun_and_the_setting_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert launched() == 1 and lead(lambda: 7, 1) == 7
+    assert launched() == 1
+    assert lead(lambda: 7, 1) == 7
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     monkeypatch.setenv("WORLD_SIZE", "4")
     for devices in (1, 2):

@@ -125,7 +125,8 @@ def test_gradients_reach_every_layer(dataset: Dataset, encoder: TextEncoder) -> 
     module._loss(next(module.sampler.batches(1, 32, seed=0))).backward()  # type: ignore[no-untyped-call]
     for name, parameter in encoder.named_parameters():
         if "pooler" not in name:
-            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name
 
 
 def test_gradients_are_the_same_where_activations_are_worked_out_again(
@@ -162,11 +163,13 @@ def test_the_head_starts_as_the_whitening_and_learns_at_its_own_rate(
     module = module_of(dataset, encoder, settings)
     vectors = embed_texts(encoder, dataset.catalogue.texts)
     mean, matrix = whitening(vectors, width=projection)
-    assert module.head is not None and module.head.out_features == width
+    assert module.head is not None
+    assert module.head.out_features == width
     whitened = module.head(torch.from_numpy(vectors)).detach().numpy()
     np.testing.assert_allclose(whitened, (vectors - mean) @ matrix, atol=1e-4)
     module._loss(next(module.sampler.batches(1, 8, seed=0))).backward()  # type: ignore[no-untyped-call]
-    assert module.head.weight.grad is not None and module.head.weight.grad.abs().sum() > 0
+    assert module.head.weight.grad is not None
+    assert module.head.weight.grad.abs().sum() > 0
     [optimizer], _ = module.configure_optimizers()
     assert [group["initial_lr"] for group in optimizer.param_groups] == [settings.learning_rate, 0.25]
 
@@ -179,7 +182,8 @@ def test_hard_negatives_are_near_texts_and_join_the_candidates(
     monkeypatch.setattr(stage_one, "MINED", 2)
     module = module_of(dataset, encoder, replace(SETTINGS, hard_negatives=1))
     module.on_train_epoch_start()
-    assert module.mined is not None and module.mined.shape == (60, 2)
+    assert module.mined is not None
+    assert module.mined.shape == (60, 2)
     vectors = embed_texts(encoder, dataset.catalogue.texts, precision=Precision.fp32)
     cosines = vectors @ vectors.T
     np.fill_diagonal(cosines, -np.inf)
@@ -196,7 +200,8 @@ def test_hard_negatives_are_near_texts_and_join_the_candidates(
     module._loss(batch)
     own = batch.rows()
     extra = set(encoded[0].tolist()) - set(own.tolist())
-    assert extra and extra <= set(module.mined[own].ravel().tolist())
+    assert extra
+    assert extra <= set(module.mined[own].ravel().tolist())
 
 
 def test_adversarial_training_adds_gradient_and_leaves_the_weights_as_they_were(
@@ -270,7 +275,8 @@ def test_validation_ranks_a_part_of_a_large_catalogue_with_every_target(
     valid = ask([0, 1, 2], [int(e) for e in dataset.events.offsets[1:4]], [57, 58, 59])
     module = module_of(dataset, encoder, SETTINGS, valid)
     assert {57, 58, 59} <= set(module.pool.tolist())
-    assert 10 <= len(module.pool) <= 13 and np.array_equal(module.pool, np.unique(module.pool))
+    assert 10 <= len(module.pool) <= 13
+    assert np.array_equal(module.pool, np.unique(module.pool))
     vectors = embed_texts(
         encoder, [dataset.catalogue.texts[r] for r in module.pool], precision=Precision.fp32
     )
@@ -305,7 +311,8 @@ def test_two_processes_take_the_steps_of_one(dataset: Dataset, bert: Path, tmp_p
 
     untouched = load_text_encoder(config).state_dict()
     (one, expected), (two, weights) = fitted(1), fitted(2)
-    assert two.history == pytest.approx(one.history) and len(two.history) == 2
+    assert two.history == pytest.approx(one.history)
+    assert len(two.history) == 2
     moved = 0.0
     for name, values in weights.items():
         if name.endswith("key.bias"):

@@ -109,7 +109,8 @@ def test_an_epoch_is_that_of_the_cpu_and_no_step_copies(dataset: Dataset, bert: 
         weights_there, losses_there, recall_there = trained(device, dataset, bert, settings)
     assert len(losses) == 3 * settings.accumulate
     assert losses_there == pytest.approx(losses, rel=1e-4)
-    assert recall_there == pytest.approx(recall, abs=1e-6) and recall > 0
+    assert recall_there == pytest.approx(recall, abs=1e-6)
+    assert recall > 0
     for name, values in weights.items():  # AdamW moves by a step where a gradient is nothing but rounding
         torch.testing.assert_close(weights_there[name], values, rtol=1e-3, atol=1e-3, msg=name)
 
@@ -123,7 +124,8 @@ def test_contexts_reach_the_device_in_one_copy(dataset: Dataset) -> None:
         with no_host_copies():
             there = batch.placed(batch.rows(), device)
             members, hidden_there = there.members(), tables.false_negatives(there)
-        assert members.device == device and torch.equal(members.cpu(), here.members())
+        assert members.device == device
+        assert torch.equal(members.cpu(), here.members())
         assert torch.equal(hidden_there.cpu(), hidden)
         assert torch.equal(there.weight.cpu(), here.weight)
 
@@ -133,6 +135,7 @@ def test_the_affinity_is_that_of_the_cpu(dataset: Dataset, text_vectors: FloatAr
     here = Affinity.fit(text_vectors, sampler_of(dataset), settings, 0, CPU)
     with second_device() as device:
         there = Affinity.fit(text_vectors, sampler_of(dataset), settings, 0, device)
-    assert here is not None and there is not None
+    assert here is not None
+    assert there is not None
     np.testing.assert_allclose(there.matrix, here.matrix, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(there.shift, here.shift, rtol=1e-4, atol=1e-5)

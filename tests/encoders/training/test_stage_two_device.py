@@ -93,8 +93,10 @@ def test_an_epoch_is_that_of_the_cpu_and_no_step_copies(
     weights, losses, recall = trained(CPU, dataset, text_vectors, config)
     with second_device() as device:
         weights_there, losses_there, recall_there = trained(device, dataset, text_vectors, config)
-    assert len(losses) > 3 and losses_there == pytest.approx(losses, rel=1e-4)
-    assert recall_there == pytest.approx(recall, abs=1e-6) and recall > 0
+    assert len(losses) > 3
+    assert losses_there == pytest.approx(losses, rel=1e-4)
+    assert recall_there == pytest.approx(recall, abs=1e-6)
+    assert recall > 0
     for name, values in weights.items():  # AdamW moves by a step where a gradient is nothing but rounding
         torch.testing.assert_close(weights_there[name], values, rtol=1e-3, atol=2e-4)
 
@@ -111,13 +113,15 @@ def test_item_vectors_lists_and_recall_are_those_of_the_cpu(
         assert np.array_equal(towers.item_vectors(text_vectors), vectors)
         whitened = towers.item_tower.whitened(torch.from_numpy(text_vectors).to(device))
         catalogue = towers.catalogue(whitened)
-        assert catalogue.device == device and np.array_equal(catalogue.cpu().numpy(), vectors)
+        assert catalogue.device == device
+        assert np.array_equal(catalogue.cpu().numpy(), vectors)
         with no_host_copies():
             towers.catalogue(whitened)
         assert np.array_equal(best_items(catalogue[:5], catalogue, 7), lists)
         tensors = EventTensors.of(dataset.events).to(device)
         there = tower_recall(towers, catalogue, dataset.events, asked(dataset), False, 10, tensors)
-        assert there.device == device and torch.equal(there.cpu(), recall)
+        assert there.device == device
+        assert torch.equal(there.cpu(), recall)
 
 
 def test_batches_are_made_on_the_device(dataset: Dataset) -> None:

@@ -24,7 +24,8 @@ def test_every_adapter_has_a_configuration_that_fits_the_schema(adapter: Adapter
     assert isinstance(loaded, DictConfig)
     assert loaded.pop("defaults") == ["schema", "_self_"]
     merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataConfig), loaded))
-    assert isinstance(merged, DataConfig) and merged.adapter is adapter
+    assert isinstance(merged, DataConfig)
+    assert merged.adapter is adapter
 
 
 def test_settings_of_other_adapters_are_refused(shop: Shop, items: str) -> None:
@@ -205,7 +206,8 @@ def test_invoices_are_shuffled_by_seed_whatever_the_order_of_the_lines(shop: Sho
         return shop.prepare(config, seed=seed).table("events")["item_id"].to_list()
 
     shuffled = order(forwards, 0)
-    assert sorted(shuffled) == codes and shuffled != codes
+    assert sorted(shuffled) == codes
+    assert shuffled != codes
     assert order(backwards, 0) == shuffled
     assert order(forwards, 1) != shuffled
 

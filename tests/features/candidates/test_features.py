@@ -106,7 +106,8 @@ def features_of(
     best = np.tile(np.array([5.0, 7.0], np.float32), (queries, 1))
     found = candidate_features(batch, candidates, arrays, users, best, np.array([False, True]))
     names = feature_names(arrays.statistics.attributes.shape[1])
-    assert found.shape == (*block.shape, len(names)) and found.dtype == np.float32
+    assert found.shape == (*block.shape, len(names))
+    assert found.dtype == np.float32
     return {name: found[:, :, place] for place, name in enumerate(names)}
 
 
@@ -241,13 +242,15 @@ def test_without_statistics_and_timestamps_features_are_finite(text_vectors: Flo
     past = History(np.array([3, 4], np.int32), np.zeros(2, np.int8), np.zeros(2, np.int64))
     found = features_of(arrays, batch_of(past, EMPTY, now=0), [[3, 5], [0, 1]])
     assert all(np.isfinite(values).all() for values in found.values())
-    assert found["own_days_since"][0, 0] == 0.0 and found["days_since_last"][0, 0] == 0.0
+    assert found["own_days_since"][0, 0] == 0.0
+    assert found["days_since_last"][0, 0] == 0.0
     assert found["is_new"].tolist() == [[1.0, 1.0], [1.0, 1.0]]
 
 
 def test_an_event_from_the_future_is_no_time_ago(arrays: ItemArrays) -> None:
     found = features_of(arrays, batch_of(history((0, 0, -3))), [[0]])
-    assert found["own_days_since"].tolist() == [[0.0]] and found["days_since_last"].tolist() == [[0.0]]
+    assert found["own_days_since"].tolist() == [[0.0]]
+    assert found["days_since_last"].tolist() == [[0.0]]
 
 
 def test_a_basket_is_one_visit_however_many_lines_it_has(arrays: ItemArrays) -> None:

@@ -23,7 +23,8 @@ def test_ids_become_rows_and_back() -> None:
     catalogue = Catalogue(
         pl.DataFrame({"item_id": ["x", "y", "z"], "item_text": ["tx", "ty", "tz"], "brand": ["a", "b", None]})
     )
-    assert len(catalogue) == 3 and catalogue.texts == ["tx", "ty", "tz"]
+    assert len(catalogue) == 3
+    assert catalogue.texts == ["tx", "ty", "tz"]
     assert [catalogue.row(i) for i in ("z", "x", "nope")] == [2, 0, None]
     assert catalogue.rows(["z", "nope", "x", "z"]).tolist() == [2, 0, 2]
     assert catalogue.rows([]).dtype == np.int32
@@ -45,7 +46,8 @@ def test_a_prepared_shop_is_the_dataset_made_in_memory(
     )
     assert loaded.catalogue.ids == dataset.catalogue.ids
     assert loaded.catalogue.texts == dataset.catalogue.texts
-    assert loaded.kinds == ["purchase", "click"] and loaded.kind_weights.tolist() == [1.0, 0.5]
+    assert loaded.kinds == ["purchase", "click"]
+    assert loaded.kind_weights.tolist() == [1.0, 0.5]
     assert loaded.has_time
     # Users may come in another order; each one's events are the same, in the same order.
     assert set(loaded.user_ids) == set(dataset.user_ids)
@@ -65,10 +67,13 @@ def test_a_catalogue_without_events_loads(tmp_path: Path) -> None:
     items = tmp_path / "items.csv"
     items.write_text("item_id,title\na,Boots\nb,Hat\n")
     loaded = load(tmp_path / "work", DataConfig(items=str(items)))
-    assert len(loaded.catalogue) == 2 and len(loaded.events) == 0
-    assert loaded.events.users == 0 and loaded.user_ids == []
+    assert len(loaded.catalogue) == 2
+    assert len(loaded.events) == 0
+    assert loaded.events.users == 0
+    assert loaded.user_ids == []
     assert loaded.events.offsets.tolist() == [0]
-    assert loaded.events.item.dtype == np.int32 and loaded.events.kind.dtype == np.int8
+    assert loaded.events.item.dtype == np.int32
+    assert loaded.events.kind.dtype == np.int8
 
 
 def test_a_folder_without_a_dataset_says_what_to_run(tmp_path: Path) -> None:

@@ -55,7 +55,8 @@ def test_windows_by_hand() -> None:
     assert found["trend"] == pytest.approx(np.log(13 / 6))
     assert found["is_new"] == 0.0
     unsold = at(demand, now, row=2)
-    assert unsold.pop("is_new") == 1.0 and set(unsold.values()) == {0.0}
+    assert unsold.pop("is_new") == 1.0
+    assert set(unsold.values()) == {0.0}
 
 
 def test_only_the_days_before_the_querys_own_count() -> None:
@@ -63,7 +64,8 @@ def test_only_the_days_before_the_querys_own_count() -> None:
     for hour in (0, 13, 24 - 1 / 3600):
         moment = 10 * DAY + int(hour * 3600)
         assert counts(demand, moment)[0] == 0, "neither an hour before nor an hour after the event"
-        assert at(demand, moment)["is_new"] == 1.0 and at(demand, moment)["log_days_on_sale"] == 0.0
+        assert at(demand, moment)["is_new"] == 1.0
+        assert at(demand, moment)["log_days_on_sale"] == 0.0
     assert counts(demand, 11 * DAY)[:2] == [1, 1]
     assert at(demand, 11 * DAY)["log_days_on_sale"] == pytest.approx(np.log(2))
     assert counts(demand, 20 * DAY + DAY - 1) == [1, 0, 1, 1, 1], "the second event is of this day"
@@ -155,7 +157,8 @@ def test_only_the_given_positions_are_counted() -> None:
     rows = [("u", "a", "purchase", MIDNIGHT + day * DAY) for day in range(10)]
     data = make_dataset(rows, ["a"])
     demand = Demand.of(data.events, np.array([2, 3, 5]), 1)
-    assert counts(demand, 5 * DAY)[0] == 2 and counts(demand, 400 * DAY)[0] == 3
+    assert counts(demand, 5 * DAY)[0] == 2
+    assert counts(demand, 400 * DAY)[0] == 3
     assert at(demand, 400 * DAY)["log_days_on_sale"] == pytest.approx(np.log1p(6 - 2))
 
 

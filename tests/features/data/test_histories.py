@@ -41,7 +41,8 @@ def test_newest_keeps_the_last_events_of_each(batch: HistoryBatch) -> None:
     assert newest.items.tolist() == [5, 6, 8, 9]
     assert newest.kinds.tolist() == [0, 1, 1, 0]
     assert newest.times.tolist() == [10, 20, 40, 50]
-    assert newest.offsets.tolist() == [0, 2, 2, 4] and newest.now.tolist() == [100, 200, 300]
+    assert newest.offsets.tolist() == [0, 2, 2, 4]
+    assert newest.now.tolist() == [100, 200, 300]
     assert batch.newest(0).items.tolist() == []
     assert batch.newest(99).items.tolist() == batch.items.tolist()
 
@@ -64,7 +65,8 @@ def test_events_of_interest_are_events_and_no_repeats() -> None:
 
 
 def test_histories_without_them_are_their_own(batch: HistoryBatch) -> None:
-    assert batch.own() is batch and batch.own_kinds() is batch.kinds
+    assert batch.own() is batch
+    assert batch.own_kinds() is batch.kinds
 
 
 def test_select_cuts_queries_out(batch: HistoryBatch) -> None:
@@ -74,12 +76,15 @@ def test_select_cuts_queries_out(batch: HistoryBatch) -> None:
         [7, 8, 9],
         [200, 300],
     )
-    assert part.kinds.tolist() == [1, 1, 0] and part.times.tolist() == [30, 40, 50]
+    assert part.kinds.tolist() == [1, 1, 0]
+    assert part.times.tolist() == [30, 40, 50]
 
 
 def test_no_histories_at_all() -> None:
     empty = batch_histories([], [], [], [])
-    assert len(empty) == 0 and empty.owners().tolist() == [] and empty.newest(3).items.tolist() == []
+    assert len(empty) == 0
+    assert empty.owners().tolist() == []
+    assert empty.newest(3).items.tolist() == []
 
 
 def test_histories_of_queries_end_where_the_query_does() -> None:
@@ -147,4 +152,5 @@ def test_falling_numbers_order_floats_downwards() -> None:
     values = np.array([0.0, -0.0, 1e-30, -1e-30, 3.5, -3.5, np.inf, -np.inf, 3.5], np.float32)
     order = stable_order(falling(values))
     assert np.array_equal(order, np.argsort(-values, kind="stable"))
-    assert falling(values)[0] == falling(values)[1] and np.abs(falling(values)).max() < 2**32
+    assert falling(values)[0] == falling(values)[1]
+    assert np.abs(falling(values)).max() < 2**32

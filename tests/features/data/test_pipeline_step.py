@@ -14,16 +14,17 @@ from features.data.pipeline_step import Step, fingerprint, plain, write_atomical
 
 def test_plain_turns_configs_into_json_types() -> None:
     config = plain(SplitConfig(kind=SplitKind.leave_one_out))
-    assert (
-        config["kind"] == "leave_one_out" and config["test_fraction"] == 0.1 and config["test_start"] is None
-    )
+    assert config["kind"] == "leave_one_out"
+    assert config["test_fraction"] == 0.1
+    assert config["test_start"] is None
     assert plain({1: (SplitKind.global_time, [2])}) == {"1": ["global_time", [2]]}
 
 
 def test_the_same_inputs_have_the_same_fingerprint_and_any_change_another() -> None:
     config = PipelineConfig()
     first = fingerprint("hash", config)
-    assert first == fingerprint("hash", PipelineConfig()) and len(first) == 16
+    assert first == fingerprint("hash", PipelineConfig())
+    assert len(first) == 16
     changed = [
         fingerprint("other", config),
         fingerprint("hash", replace(config, seed=1)),
@@ -110,11 +111,14 @@ def test_a_stage_takes_over_the_same_inputs_outputs_and_no_others(tmp_path: Path
     stage = Step(tmp_path / "new" / "stage", "abc")
     assert stage.adopt([str(tmp_path / "b"), str(tmp_path / "c"), str(tmp_path / "none")]) is None
     assert not stage.folder.exists()
-    assert stage.adopt([str(tmp_path / "[bca]")]) == donor.folder and stage.is_current()
+    assert stage.adopt([str(tmp_path / "[bca]")]) == donor.folder
+    assert stage.is_current()
     ours = stage.folder / "inner" / "out.txt"
-    assert ours.read_text() == "made" and ours.samefile(donor.folder / "inner" / "out.txt")
+    assert ours.read_text() == "made"
+    assert ours.samefile(donor.folder / "inner" / "out.txt")
     stage.reopen()
-    assert donor.is_current() and (donor.folder / "inner" / "out.txt").read_text() == "made"
+    assert donor.is_current()
+    assert (donor.folder / "inner" / "out.txt").read_text() == "made"
 
 
 def test_files_are_copied_where_they_cannot_be_linked(

@@ -53,7 +53,8 @@ def test_few_users_give_the_ranking_head_several_lists_each() -> None:
 
     # Slices: a [0,4), b [4,46), c [46,49); of b's 40 training events a tenth is 4.
     one, many = split(1), split(1000)
-    assert one.tower_end.tolist() == [1, 43, 47] and many.tower_end.tolist() == [1, 40, 47]
+    assert one.tower_end.tolist() == [1, 43, 47]
+    assert many.tower_end.tolist() == [1, 40, 47]
     assert [(user, end) for user, end, _, _ in asked(many.ranker)] == [
         (0, 1),
         (1, 40),
@@ -122,7 +123,8 @@ def test_global_time_by_hand() -> None:
 def test_an_event_at_the_cut_belongs_to_the_later_window() -> None:
     data = make_dataset(days(*(("a", n, n) for n in range(10))), ITEMS)
     split = make_split(data, dates(6, 8), [])
-    assert split.train_end.tolist() == [6] and split.state_end.tolist() == [8]
+    assert split.train_end.tolist() == [6]
+    assert split.state_end.tolist() == [8]
     assert asked(split.valid)[0][3] == [6, 7]
 
 
@@ -136,7 +138,8 @@ def test_dates_may_name_a_time_zone() -> None:
     data = make_dataset(days(*(("a", n, n) for n in range(10))), ITEMS)
     plain = make_split(data, dates(6, 8), [])
     config = dates(6, 8)
-    assert config.valid_start is not None and config.test_start is not None
+    assert config.valid_start is not None
+    assert config.test_start is not None
     zoned = make_split(
         data,
         replace(config, valid_start=config.valid_start + "Z", test_start=config.test_start + "+00:00"),

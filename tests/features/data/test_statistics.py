@@ -187,15 +187,18 @@ def test_a_long_absence_counts_as_a_year_at_most() -> None:
 
 def test_a_catalogue_without_events_has_finite_statistics() -> None:
     found = statistics_of(make_dataset([], ["a", "b"]), now=0)
-    assert found.count.tolist() == [0.0, 0.0] and found.repeat_rate.tolist() == [0.0, 0.0]
+    assert found.count.tolist() == [0.0, 0.0]
+    assert found.repeat_rate.tolist() == [0.0, 0.0]
     assert found.gap_days.tolist() == [365.0, 365.0]
-    assert (found.together.ids == -1).all() and found.together.ids.shape == (2, 3)
+    assert (found.together.ids == -1).all()
+    assert found.together.ids.shape == (2, 3)
     assert all(np.isfinite(getattr(found, name)).all() for name in Statistics.__dataclass_fields__)
 
 
 def test_a_single_item_has_no_neighbours() -> None:
     found = statistics_of(make_dataset([("u", "a", "purchase", START)] * 3, ["a"]))
-    assert found.count.tolist() == [3.0] and (found.follow.ids == -1).all()
+    assert found.count.tolist() == [3.0]
+    assert (found.follow.ids == -1).all()
 
 
 def test_prices_are_logs_and_nonsense_is_unknown() -> None:
@@ -230,7 +233,8 @@ def test_attributes_that_group_items_get_codes() -> None:
     )
     # Too many values, one value, mostly missing, no string, one value: only the colour groups.
     assert found[:, 0].tolist() == [2, 0, -1, 2, 1, 0, *[2] * 9]
-    assert found.shape == (15, 1) and found.dtype == np.int32
+    assert found.shape == (15, 1)
+    assert found.dtype == np.int32
 
 
 def test_codes_do_not_depend_on_what_was_numbered_before() -> None:

@@ -73,18 +73,23 @@ def test_a_refit_asks_on_to_its_cut() -> None:
     split = make_split(data, replace(dates(14, 18), ranker_fraction=0.19), [])
     assert split.tower_time == START + 10 * DAY
     cut = refit_cut(data, split, Refit.before_test)
-    assert cut is not None and cut.time == split.state_time and cut.end.tolist() == [18]
+    assert cut is not None
+    assert cut.time == split.state_time
+    assert cut.end.tolist() == [18]
     plain, longer = ranker_windows(data, split, [], 3), ranker_windows(data, split, [], 3, cut)
     assert [(w.time - START) // DAY for w in plain] == [10, 11, 12]
     # Twice the window, twice the moments; none asks for what test asks for.
-    assert len(longer) == 6 and longer[-1].time == START + 16 * DAY
+    assert len(longer) == 6
+    assert longer[-1].time == START + 16 * DAY
     assert [w.after_training for w in longer] == [w.time >= split.train_time for w in longer]
-    assert max(t for w in longer for t in w.queries.targets) <= 9 and asked(longer[-1].queries)[0][3] == [
+    assert max(t for w in longer for t in w.queries.targets) <= 9
+    assert asked(longer[-1].queries)[0][3] == [
         6,
         7,
     ]
     everything = refit_cut(data, split, Refit.everything)
-    assert everything is not None and everything.end.tolist() == [20]
+    assert everything is not None
+    assert everything.end.tolist() == [20]
     assert refit_cut(data, split, Refit.never) is None
 
 
@@ -107,7 +112,8 @@ def test_leave_one_out_is_refitted_on_everything_or_not_at_all() -> None:
     split = make_split(data, LEAVE_ONE_OUT, [])
     assert refit_cut(data, split, Refit.before_test) is None, "published tables do not learn from validation"
     cut = refit_cut(data, split, Refit.everything)
-    assert cut is not None and cut.end.tolist() == [5]
+    assert cut is not None
+    assert cut.end.tolist() == [5]
     first, second = ranker_windows(data, split, [], 3, cut)
     assert (asked(first.queries)[0][3], asked(second.queries)[0][3]) == ([3], [4])
     assert (first.after_training, second.after_training) == (False, True)

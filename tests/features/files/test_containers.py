@@ -58,7 +58,8 @@ def test_several_members_by_a_pattern(shop: Shop) -> None:
 def test_a_member_is_unpacked_once(shop: Shop) -> None:
     archive = _zip(shop.folder / "items.zip", items_csv=ITEMS)
     first = unpacked(f"{archive}/items.csv")
-    assert unpacked(f"{archive}/items.csv") == first and Path(first).read_text() == ITEMS
+    assert unpacked(f"{archive}/items.csv") == first
+    assert Path(first).read_text() == ITEMS
     assert unpacked("items.csv") == "items.csv"
 
 
@@ -125,7 +126,8 @@ def test_a_sheet_is_named_like_a_member(shop: Shop) -> None:
         shop.folder / "my shop.xlsx", {"Products": SHEET, "Log": [["user_id", "item_id"], ["a", "007"]]}
     )
     table = scan_table(f"{book}/Log", "data.events")
-    assert table.untyped and table.columns == ["user_id", "item_id"]
+    assert table.untyped
+    assert table.columns == ["user_id", "item_id"]
     several = rf"has several sheets \(Products, Log\); name one, e.g. 'data.items={book}/Products'"
     with pytest.raises(InputError, match=several):
         scan_table(book, "data.items")

@@ -75,7 +75,8 @@ def test_what_is_no_feed_is_refused_in_one_line(text: str, message: str, shop: S
     path = shop.write("feed.xml", text)
     with pytest.raises(InputError, match=message) as error:
         shop.prepare(compose_command("prepare", ["data=merchant_feed", f"data.items={path}"]).data)
-    assert "\n" not in str(error.value) and path in str(error.value)
+    assert "\n" not in str(error.value)
+    assert path in str(error.value)
 
 
 def test_an_external_entity_is_not_fetched(shop: Shop) -> None:

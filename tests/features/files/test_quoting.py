@@ -57,7 +57,8 @@ def test_a_mark_that_closes_rows_later_swallows_none_of_them(opening: str, closi
     lines[6], lines[12] = opening, closing
     read = _records("\n".join(lines), 3)
     assert [fields[0] for fields in read] == [str(n) for n in range(1, 41)]
-    assert read[6] == opening.replace('"', "").split(",") and read[39] == ["40", "Hat 40", "40.5"]
+    assert read[6] == opening.replace('"', "").split(",")
+    assert read[39] == ["40", "Hat 40", "40.5"]
 
 
 def test_a_table_of_words_alone_is_read_as_csv_says() -> None:
@@ -117,7 +118,8 @@ def test_inches_in_any_column_of_any_text_table(tmp_path: Path, name: str) -> No
     assert read.select("item_id", "title", "note").rows() == [
         ("1", 'TV 55"', "x"), ("2", "Hat", '5" brim'), ("3", "Boots", "9"), ("4", "Scarf", "y"),
     ]  # fmt: skip
-    assert read[ROW].to_list() == [1, 2, 3, 4] and read[MALFORMED].null_count() == 4
+    assert read[ROW].to_list() == [1, 2, 3, 4]
+    assert read[MALFORMED].null_count() == 4
 
 
 def test_blank_lines_are_no_rows(tmp_path: Path) -> None:

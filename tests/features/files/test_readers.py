@@ -139,17 +139,22 @@ def test_unreadable_files_are_named(tmp_path: Path, name: str, content: bytes, m
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message) as error:
         scan_table(str(tmp_path / name), "data.items")
-    assert name in str(error.value) and "\n" not in str(error.value)
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("good_rows", [0, 200_000])
 def test_text_that_is_not_utf8_says_how_to_convert(tmp_path: Path, good_rows: int) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes(b"a,b\n" + b"1,tea\n" * good_rows + b"1,caf\xe9\n")
-    with pytest.raises(InputError, match="t.csv.* not UTF-8 text; .*data.encoding=cp1252"):
+
+    def read() -> None:
         table = scan_table(str(path), "data.items")
         with readable(table.name):
             table.frame.collect()
+
+    with pytest.raises(InputError, match=r"t\.csv.* not UTF-8 text; .*data\.encoding=cp1252"):
+        read()
 
 
 @pytest.mark.parametrize("name", ["t.json", "t.json.gz"])

@@ -148,7 +148,8 @@ def test_attributes_are_reduced_to_plain_types() -> None:
         "sizes": ["1", "2"],
         "flag": True,
     }
-    assert plain.schema["small"] == pl.Int64 and plain.schema["half"] == pl.Float64
+    assert plain.schema["small"] == pl.Int64
+    assert plain.schema["half"] == pl.Float64
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ def _columns(
     columns: dict[str, Any], items: RawTable = ITEMS, events: RawTable = EVENTS
 ) -> tuple[set[str], set[str]]:
     left, right = map_columns(items, events, columns)
-    assert left is not None and right is not None
+    assert left is not None
+    assert right is not None
     return set(left.columns), set(right.columns)
 
 
@@ -136,7 +137,8 @@ def test_of_a_list_of_names_each_row_takes_the_first_that_has_a_value() -> None:
         guest=["g", "g", "g3", ""],
     )
     _, events = map_columns(None, orders, {"user_id": ["mail", "customer", "phone", "guest"]})
-    assert events is not None and events.columns == ["user_id"]
+    assert events is not None
+    assert events.columns == ["user_id"]
     assert events.frame.collect()["user_id"].to_list() == ["a@x", "2", "g3", "4"]
 
 

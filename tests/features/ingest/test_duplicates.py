@@ -147,7 +147,8 @@ def test_a_parent_that_no_column_holds(shop: Shop) -> None:
 def test_ids_that_a_spreadsheet_has_shortened_are_refused_with_the_id(shop: Shop) -> None:
     rows = [f"4.01234E+12,Hat {n}" for n in range(10)]
     message = _fails(shop, "\n".join(["item_id,title", *rows]) + "\n")
-    assert "10 of 10 rows rejected" in message and "format the column as text" in message
+    assert "10 of 10 rows rejected" in message
+    assert "format the column as text" in message
     assert "row 1: item_id shortened by a spreadsheet '4.01234E+12'" in message
     items = shop.write("items.csv", "item_id,title\n4012345678901,Hat\n12E5,Cap\n")
     events = shop.write(

@@ -48,7 +48,8 @@ def test_every_reject_reason_is_listed_with_its_place(shop: Shop, items: str) ->
     ]
     rejects = done.table("rejects")
     assert rejects.select("row", "reason").rows() == reasons
-    assert set(rejects["file"]) == {events} and set(rejects["table"]) == {"events"}
+    assert set(rejects["file"]) == {events}
+    assert set(rejects["table"]) == {"events"}
     assert rejects.row(4, named=True) | {"file": ""} == {
         "table": "events",
         "file": "",
@@ -61,7 +62,8 @@ def test_every_reject_reason_is_listed_with_its_place(shop: Shop, items: str) ->
         "order": None,
     }
     assert done.info["rejects"]["events"] == dict.fromkeys((reason for _, reason in reasons), 1)
-    assert done.info["events"] == 1 and done.info["rows_read"]["events"] == 10
+    assert done.info["events"] == 1
+    assert done.info["rows_read"]["events"] == 10
 
 
 def test_default_weights_ignore_impressions_and_sort_kinds_by_name(shop: Shop, items: str) -> None:
@@ -69,7 +71,8 @@ def test_default_weights_ignore_impressions_and_sort_kinds_by_name(shop: Shop, i
         shop, "a,1,1,view", "a,1,2,impression", "a,1,3,click", header="user_id,item_id,timestamp,event"
     )
     info = shop.prepare(DataConfig(items=items, events=events)).info
-    assert info["event_weights"] == {"click": 1.0, "view": 1.0} and info["kinds"] == ["click", "view"]
+    assert info["event_weights"] == {"click": 1.0, "view": 1.0}
+    assert info["kinds"] == ["click", "view"]
     assert info["ignored_events"] == {"impression": 1}
 
 
@@ -290,7 +293,8 @@ def test_kinds_of_the_file_get_the_names_of_the_contract(shop: Shop, items: str)
     done = shop.prepare(config.data)
     assert done.table("events")["event"].to_list() == ["add_to_cart", "purchase", "view"]
     assert done.info["kinds"] == ["purchase", "add_to_cart", "view"]
-    assert done.info["ignored_events"] == {"scroll": 1} and done.info["rejects"]["events"] == {}
+    assert done.info["ignored_events"] == {"scroll": 1}
+    assert done.info["rejects"]["events"] == {}
 
 
 def test_a_weight_for_every_other_kind(shop: Shop, items: str) -> None:

@@ -115,7 +115,8 @@ def test_the_setting_that_an_unknown_kind_names_works(shop: Shop, items: str, ki
     assert reason.startswith(f"unknown event kind '{kind}': add ")
     [typed] = shlex.split(reason.rpartition(": add ")[2])
     read, rejected = _prepare(shop, items, rows, "data.event_weights={view: 1}", typed)
-    assert [k for _, _, k in read] == [kind, "view"] and rejected == {}
+    assert [k for _, _, k in read] == [kind, "view"]
+    assert rejected == {}
 
 
 def test_ids_are_as_long_as_the_service_takes_them(shop: Shop) -> None:

@@ -69,7 +69,9 @@ PRESETS: dict[str, tuple[list[str], dict[str, int]]] = {
 def test_every_presets_files_are_recognised(name: str) -> None:
     files, counts = PRESETS[name]
     plan, printed = look(*(DATA / name / file for file in files))
-    assert plan.preset == name and plan.unsure == () and plan.unused == ()
+    assert plan.preset == name
+    assert plan.unsure == ()
+    assert plan.unused == ()
     assert f"shelfwise run data={name} " in printed
     info = typed(plan)
     assert {key: info[key] for key in counts} == counts
@@ -88,7 +90,8 @@ def test_analytics_beside_a_feed_and_beside_a_table(here: Path) -> None:
     log = DATA / "ga4" / "events_20240501.jsonl"
     (here / "feed.tsv").write_text("id\ttitle\tlink\timage link\nBOOT\tBoots\tx\ty\nHAT\tHat\tx\ty\n")
     plan, _ = look("feed.tsv", log)
-    assert plan.preset == "ga4" and typed(plan)["events"] == 5
+    assert plan.preset == "ga4"
+    assert typed(plan)["events"] == 5
     (here / "items.csv").write_text("artikelnummer,titel\nBOOT,Rubber boots\nHAT,Rain hat\n")
     plan, _ = look("items.csv", log)
     assert plan.settings == {"data.columns": {"items.item_id": "artikelnummer"}}
@@ -122,7 +125,8 @@ def test_values_are_shown_as_they_are_read(here: Path) -> None:
 
 def test_a_catalogue_alone(here: Path) -> None:
     plan, _ = look(write("items.csv", "id,name,price", [(i, t, 9.5) for i, t in enumerate(titles(30))]))
-    assert plan.items == ("items.csv",) and plan.events == ()
+    assert plan.items == ("items.csv",)
+    assert plan.events == ()
     assert plan.settings == {"data.columns": {"title": "name", "items.item_id": "id"}}
     assert typed(plan)["items"] == 30
 
@@ -150,7 +154,8 @@ def test_two_shops_are_not_joined_silently(here: Path) -> None:
         "items.csv", write("log.csv", "user_id,sku,time", [(u, f"x{i}", at(m)) for u, i, m in lines(9)])
     )
     assert "no column of log.csv holds ids of items.csv: are they of the same shop?" in plan.unsure
-    assert "tried, and it stops:" in printed and "unknown item" in printed
+    assert "tried, and it stops:" in printed
+    assert "unknown item" in printed
     assert "the command, once that is mended:" in printed
 
 
@@ -176,14 +181,16 @@ def test_kinds_that_are_no_choice_get_no_weight(here: Path) -> None:
     write("items.csv", "sku,title", [(f"s{i}", t) for i, t in enumerate(titles(30))])
     rows = [(u, f"s{i}", ("view", "remove_from_cart")[n % 2], at(m)) for n, (u, i, m) in enumerate(lines(80))]
     plan, _ = look("items.csv", write("log.csv", "user_id,sku,event,time", rows))
-    assert plan.unsure == () and typed(plan)["ignored_events"] == {"remove_from_cart": 40}
+    assert plan.unsure == ()
+    assert typed(plan)["ignored_events"] == {"remove_from_cart": 40}
 
 
 def test_without_a_time_the_order_counts_or_is_asked_for(here: Path) -> None:
     write("items.csv", "item_id,title", list(enumerate(titles(30))))
     rows = [(u, i, n) for n, (u, i, _) in enumerate(lines(80))]
     plan, _ = look("items.csv", write("log.csv", "user_id,item_id,sequence", rows))
-    assert (plan.settings or {})["data.columns"] == {"order": "sequence"} and typed(plan)["has_order"]
+    assert (plan.settings or {})["data.columns"] == {"order": "sequence"}
+    assert typed(plan)["has_order"]
     plan, _ = look("items.csv", write("ratings.csv", "user_id,item_id,rating", rows))
     assert (plan.settings or {})["data.default_event"] == "rating"
     assert plan.unsure == (
@@ -203,8 +210,10 @@ def test_files_that_say_nothing(here: Path) -> None:
     write("rates.csv", "currency,rate", [("EUR", 1.1), ("USD", 1.0)])
     Path("broken.parquet").write_text("no parquet")
     plan, printed = look("rates.csv", "broken.parquet")
-    assert plan.items == plan.events == () and "none of the files looks like items or events" in printed
-    assert "broken.parquet: cannot be read" in printed and "the command" not in printed
+    assert plan.items == plan.events == ()
+    assert "none of the files looks like items or events" in printed
+    assert "broken.parquet: cannot be read" in printed
+    assert "the command" not in printed
 
 
 def test_what_is_not_needed_is_said(here: Path) -> None:
@@ -212,7 +221,8 @@ def test_what_is_not_needed_is_said(here: Path) -> None:
     plan, printed = look(
         "rates.csv", write("items.csv", "sku,title", [("a", "Red boots"), ("b", "Blue hat")])
     )
-    assert plan.unused == ("rates.csv",) and "not used: rates.csv" in printed
+    assert plan.unused == ("rates.csv",)
+    assert "not used: rates.csv" in printed
 
 
 def test_large_files_are_not_tried(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +230,8 @@ def test_large_files_are_not_tried(here: Path, monkeypatch: pytest.MonkeyPatch) 
     write("items.csv", "sku,title", [("a", "Red boots"), ("b", "Blue hat")])
     _, printed = look("items.csv")
     assert "not tried: the files hold more than 100 MB; run `prepare` first" in printed
-    assert "shelfwise run data.items=items.csv" in printed and "tried, and" not in printed
+    assert "shelfwise run data.items=items.csv" in printed
+    assert "tried, and" not in printed
 
 
 def test_values_inside_objects_are_columns(here: Path) -> None:
@@ -245,14 +256,17 @@ def test_values_inside_objects_are_columns(here: Path) -> None:
         "events.item_id": "line_items.sku",
     }
     info = typed(plan)
-    assert info["events"] == 160 and info["users"] == 12 and info["attributes"]["price"] == "number"
+    assert info["events"] == 160
+    assert info["users"] == 12
+    assert info["attributes"]["price"] == "number"
 
 
 def test_arguments_are_files_unless_they_set_something(here: Path) -> None:
     Path("day=1.csv").write_text("x\n")
     arguments = file_arguments(["a b.csv", "rows=9", "day=1.csv", "Käufe[2].csv"])
     config = compose_command("inspect", arguments)
-    assert config.files == ["a b.csv", "day=1.csv", "Käufe[2].csv"] and config.rows == 9
+    assert config.files == ["a b.csv", "day=1.csv", "Käufe[2].csv"]
+    assert config.rows == 9
 
 
 def test_without_files_and_without_such_a_file(here: Path) -> None:

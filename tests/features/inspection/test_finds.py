@@ -28,7 +28,7 @@ def _events() -> str:
     return write("log.csv", "customer,sku,date", EVENTS)
 
 
-def _settings(plan: Any) -> dict[str, Any]:  # noqa: ANN401
+def _settings(plan: Any) -> dict[str, Any]:
     return dict(plan.settings or {})
 
 
@@ -94,7 +94,8 @@ def test_a_file_that_is_left_out_is_named_with_what_it_lacks() -> None:
         "log.csv is not read: no column looks like item_id of events; where one is, "
         "add data.events=log.csv 'data.columns={events.item_id: COLUMN}'"
     )
-    assert note in plan.unsure and note in printed
+    assert note in plan.unsure
+    assert note in printed
 
 
 def test_a_price_beside_a_date_is_no_time_of_day() -> None:
@@ -109,9 +110,11 @@ def test_columns_of_a_preset_in_another_shops_file_are_read_as_its_own() -> None
     rows = [(n, s, f"Boots of {s}", 1, f"{at}:00", "4.50", c) for n, (c, s, at) in enumerate(EVENTS)]
     header = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID"
     plan, printed = look(write("sales.csv", header, rows))
-    assert plan.preset == "files" and "tried, and it stops" not in printed
+    assert plan.preset == "files"
+    assert "tried, and it stops" not in printed
     info = typed(plan)
-    assert info["events"] == 80 and info["attributes"]["price"] == "number"
+    assert info["events"] == 80
+    assert info["attributes"]["price"] == "number"
 
 
 def test_guests_are_known_by_the_column_that_names_them() -> None:
@@ -120,5 +123,6 @@ def test_guests_are_known_by_the_column_that_names_them() -> None:
     plan, _ = look("items.csv", write("log.csv", "customer_id,guest_email,sku,date", rows))
     assert _settings(plan)["data.columns"]["user_id"] == ["customer_id", "guest_email"]
     info = typed(plan)
-    assert info["events"] == 80 and info["rejects"].get("events", {}) == {}
+    assert info["events"] == 80
+    assert info["rejects"].get("events", {}) == {}
     assert info["users"] == len({row[0] or row[1] for row in rows})

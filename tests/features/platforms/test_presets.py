@@ -370,7 +370,8 @@ def test_merchant_feed(feed: str, preset: Preset) -> None:
 def test_analytics_beside_a_feed(preset: Preset) -> None:
     feed = preset.shop.write("feed.tsv", "id\ttitle\nBOOT\tRubber boots\nHAT\tRain hat\n")
     done = preset("ga4", f"data.items={feed}", f"data.events={FILES}/ga4/events_20240501.jsonl")
-    assert done.table("items")["item_id"].to_list() == ["BOOT", "HAT"] and done.info["events"] == 5
+    assert done.table("items")["item_id"].to_list() == ["BOOT", "HAT"]
+    assert done.info["events"] == 5
 
 
 def test_benchmarks_are_read_out_of_their_archives(preset: Preset) -> None:
@@ -380,7 +381,8 @@ def test_benchmarks_are_read_out_of_their_archives(preset: Preset) -> None:
             file.write(FILES / "mind" / name, f"MINDsmall_train/{name}")
     inside = f"{archive}/MINDsmall_train"
     done = preset("mind", f"data.items={inside}/news.tsv", f"data.events={inside}/behaviors.tsv")
-    assert done.info["items"] == 3 and done.info["events"] == 5
+    assert done.info["items"] == 3
+    assert done.info["events"] == 5
 
 
 def test_a_platforms_file_in_another_encoding(preset: Preset) -> None:

@@ -43,12 +43,14 @@ def test_singular_and_plural_are_one_word(one: str, many: str) -> None:
 def test_different_words_stay_different() -> None:
     kept = ["glass", "gas", "bus", "berry", "beer", "pan", "pants", "shoe", "shop", "ties", "tea"]
     assert len({singular(word) for word in kept}) == len(kept)
-    assert singular("pans") == "pan" and singular("pants") == "pant"
+    assert singular("pans") == "pan"
+    assert singular("pants") == "pant"
 
 
 def test_little_words_are_left_out_where_others_are_left() -> None:
     assert said_words("for a rainy day with the Dog") == ["rainy", "day", "dog"]
-    assert said_words("the") == ["the"] and said_words("This is it") == ["thi", "is", "it"]
+    assert said_words("the") == ["the"]
+    assert said_words("This is it") == ["thi", "is", "it"]
     assert said_words("milk Milk milks") == ["milk"]
 
 

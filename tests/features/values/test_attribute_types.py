@@ -44,12 +44,14 @@ def test_types_are_given_by_column(shop: Shop) -> None:
         ("Cap", ["c"], 2.25, "13", False, 1715731200),
     ]
     plain = _items(shop, text)
-    assert plain.schema["code"] == pl.Int64 and plain.schema["tags"] == pl.String
+    assert plain.schema["code"] == pl.Int64
+    assert plain.schema["tags"] == pl.String
 
 
 def test_columns_of_yes_and_no_are_bools(shop: Shop) -> None:
     read = _items(shop, "item_id,title,sale,size\n1,Hat,yes,no\n2,Cap,No,maybe\n")
-    assert read["sale"].to_list() == [True, False] and read["size"].to_list() == ["no", "maybe"]
+    assert read["sale"].to_list() == [True, False]
+    assert read["size"].to_list() == ["no", "maybe"]
 
 
 def test_a_type_that_does_not_exist(shop: Shop) -> None:

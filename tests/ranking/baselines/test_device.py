@@ -49,7 +49,8 @@ def test_lists_are_those_of_the_cpu(name: str, exclude_seen: bool) -> None:
         rows, scores = lists(CPU, only)
         with second_device() as device:
             rows_there, scores_there = lists(device, only)
-        assert rows_there.dtype == rows.dtype and scores_there.dtype == scores.dtype
+        assert rows_there.dtype == rows.dtype
+        assert scores_there.dtype == scores.dtype
         np.testing.assert_allclose(scores_there, scores, atol=1e-4)
         assert (rows_there == rows).mean() > 0.99, "equal scores but for rounding may change places"
         assert ((rows_there < 0) == (rows < 0)).all()
@@ -69,7 +70,8 @@ def test_the_floor_and_the_best_are_those_of_arrays() -> None:
     expected[histories.owners(), histories.items] = -np.inf
     expected[:, 5] = -np.inf
     rows_here, values_here = top_k(expected, 20)
-    assert np.array_equal(rows, rows_here) and np.array_equal(values, values_here)
+    assert np.array_equal(rows, rows_here)
+    assert np.array_equal(values, values_here)
 
 
 def test_a_matrix_that_cannot_be_inverted_is_named_there_too() -> None:

@@ -156,7 +156,8 @@ def test_some_items_alone_keep_their_order(name: str, exclude_seen: bool) -> Non
     items, scores = baseline.recommend(events, queries, n_items, exclude_seen, allowed)
     for full, part, score in zip(whole, items, scores, strict=True):
         assert part[part >= 0].tolist() == [i for i in full if i >= 0 and allowed[i]]
-        assert np.isfinite(score[part >= 0]).all() and np.isneginf(score[part < 0]).all()
+        assert np.isfinite(score[part >= 0]).all()
+        assert np.isneginf(score[part < 0]).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -220,12 +221,14 @@ def test_unsold_items_stand_in_no_order_of_rows() -> None:
     assert share[[0, -1]].tolist() == [1.0, 0.5]
     order = np.argsort(-share, kind="stable")
     assert order[:2].tolist() == [0, 1000]
-    assert share[order[2]] < 0.5 and abs(np.corrcoef(order[2:], np.arange(999))[0, 1]) < 0.1
+    assert share[order[2]] < 0.5
+    assert abs(np.corrcoef(order[2:], np.arange(999))[0, 1]) < 0.1
     np.testing.assert_array_equal(popularity_share(np.array([2.0, *np.zeros(999), 1.0])), share)
     # Behind what a method has an opinion on, too, but for draws that differ by less than rounding.
     floor = popularity_floor(np.zeros((1, 1001), np.float32), share, np.zeros((1, 1001), np.bool_))[0]
     assert np.argsort(-floor, kind="stable")[:2].tolist() == [0, 1000]
-    assert (np.diff(floor[order]) <= 1e-6).all() and len(np.unique(floor)) > 800
+    assert (np.diff(floor[order]) <= 1e-6).all()
+    assert len(np.unique(floor)) > 800
 
 
 @pytest.mark.parametrize("name", ["popularity", "item_knn", "ease", "als"])

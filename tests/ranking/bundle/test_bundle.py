@@ -94,8 +94,10 @@ def test_a_loaded_bundle_gives_exactly_the_lists_it_was_published_with(
 
 def test_factors_survive_publishing(trained: PipelineConfig, shop: Dataset, bundle: Bundle) -> None:
     before, after = original(trained, shop).factors, bundle.recommender.factors
-    assert before is not None and after is not None
-    assert after.vectors.shape == (60, 8) and after.vectors.any()
+    assert before is not None
+    assert after is not None
+    assert after.vectors.shape == (60, 8)
+    assert after.vectors.any()
     for name in Factors.__dataclass_fields__:
         assert np.array_equal(getattr(before, name), getattr(after, name)), name
     assert np.array_equal(bundle.recommender.arrays.factor_vectors, after.vectors)
@@ -109,7 +111,8 @@ def test_factors_that_are_switched_off_are_gone_from_the_next_bundle(copy: Pipel
     train_ranker(off, QUIET)
     publish(off, QUIET)
     bundle = load_bundle(store_of(off))
-    assert bundle.recommender.factors is None and FACTORS_FILE not in bundle.manifest["files"]
+    assert bundle.recommender.factors is None
+    assert FACTORS_FILE not in bundle.manifest["files"]
     assert bundle.recommender.arrays.factor_vectors.shape == (60, 0)
 
 
@@ -134,7 +137,8 @@ def test_the_manifest_describes_what_is_inside(
     assert manifest["counts"]["events"] < len(shop.events), "the test window is not known"
     assert manifest["dims"] == {"text": 32, "item": 16}
     assert bundle.data_end == split.state_time
-    assert bundle.kinds == ["purchase", "click"] and manifest["click_kinds"] == [False, True]
+    assert bundle.kinds == ["purchase", "click"]
+    assert manifest["click_kinds"] == [False, True]
     assert manifest["trained"] == {"towers": True, "ranker": True}
     assert bundle.version == current_version(store_of(trained)) == manifest["version"]
 
@@ -229,7 +233,8 @@ def test_counts_that_disagree_name_the_file(
 def test_publishing_again_without_a_change_keeps_the_version(copy: PipelineConfig) -> None:
     store = store_of(copy)
     before = versions(store)
-    assert publish(copy, QUIET) == before[0] and versions(store) == before
+    assert publish(copy, QUIET) == before[0]
+    assert versions(store) == before
 
 
 @pytest.mark.parametrize("content", [None, "garbage"])
@@ -252,7 +257,8 @@ def test_a_finished_step_is_skipped_and_a_changed_one_is_not(copy: PipelineConfi
     changed = replace(copy, ranker=replace(copy.ranker, epochs=1))
     train_encoder(changed, QUIET)
     train_ranker(changed, QUIET)
-    assert encoder.stat().st_mtime_ns == stamps[0] and ranker.stat().st_mtime_ns != stamps[1]
+    assert encoder.stat().st_mtime_ns == stamps[0]
+    assert ranker.stat().st_mtime_ns != stamps[1]
 
 
 def test_a_ranking_head_that_is_switched_off_is_gone_from_the_next_bundle(copy: PipelineConfig) -> None:
@@ -260,7 +266,8 @@ def test_a_ranking_head_that_is_switched_off_is_gone_from_the_next_bundle(copy: 
     train_ranker(off, QUIET)
     publish(off, QUIET)
     bundle = load_bundle(store_of(off))
-    assert bundle.recommender.ranker is None and bundle.manifest["trained"] == {
+    assert bundle.recommender.ranker is None
+    assert bundle.manifest["trained"] == {
         "towers": True,
         "ranker": False,
     }
@@ -323,11 +330,13 @@ def test_a_shop_without_history_recommends_by_text_and_popularity(
         step(config, QUIET)
     bundle = load_bundle(store_of(config))
     assert bundle.manifest["trained"] == {"towers": False, "ranker": False}
-    assert bundle.recommender.towers is None and bundle.recommender.ranker is None
+    assert bundle.recommender.towers is None
+    assert bundle.recommender.ranker is None
     assert (bundle.recommender.factors is None) == (events is None)
     newcomer = Request(EMPTY, 1_700_000_200, k=5)
     [answer] = bundle.recommender.recommend([newcomer])
-    assert sorted(i.row for i in answer.items) == [0, 1, 2, 3, 4] and answer.degradation == "popularity"
+    assert sorted(i.row for i in answer.items) == [0, 1, 2, 3, 4]
+    assert answer.degradation == "popularity"
     if events is not None:
         assert {i.row for i in answer.items[:2]} == {0, 1}
 

@@ -77,9 +77,9 @@ def test_memory_that_runs_out_while_loading_is_one_line_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory(monkeypatch, 3 * GB)
-    with pytest.raises(InputError, match=r"^cuda:1 Card 1 .* it took more than there was, 3\.0 of 80\.0 are"):
-        with room_for(version(tmp_path), GPU):
-            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+    message = r"^cuda:1 Card 1 .* it took more than there was, 3\.0 of 80\.0 are"
+    with pytest.raises(InputError, match=message), room_for(version(tmp_path), GPU):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
     with pytest.raises(ValueError, match="damaged"), room_for(version(tmp_path), GPU):
         raise ValueError("damaged")
 

@@ -137,7 +137,8 @@ def test_encoder_towers_and_ranking_head_lie_on_the_device(store: Path, device: 
     for where in (CPU, device):
         bundle = load_bundle(store, device=where)
         recommender = bundle.recommender
-        assert recommender.towers is not None and recommender.ranker is not None
+        assert recommender.towers is not None
+        assert recommender.ranker is not None
         for module in (bundle.text_encoder, recommender.towers, recommender.ranker):
             kept = [*module.parameters(), *module.buffers()]
             assert {tensor.device for tensor in kept} == {where}
@@ -166,7 +167,8 @@ def test_users_are_encoded_as_by_the_compiled_loop(
         monkeypatch.setattr("encoders.towers.towers.MANY", many)
         found = towers.encode(batch, vectors)
         np.testing.assert_allclose(found, expected, atol=1e-5)
-        assert not found[USERS].any() and found[USERS + 1].any()
+        assert not found[USERS].any()
+        assert found[USERS + 1].any()
     assert len(calls) == layers  # few histories go through the loop, which there is for one layer
 
 
@@ -183,7 +185,8 @@ def test_candidates_are_scored_as_by_the_compiled_loop(
     for many in (211, 210, 0):
         monkeypatch.setattr("ranking.scoring.ranker.MANY", many)
         found, chances = ranker.score(features)
-        assert found.shape == (3, 70) and chances.shape == (3, 70, 2)
+        assert found.shape == (3, 70)
+        assert chances.shape == (3, 70, 2)
         np.testing.assert_allclose(found, scores, atol=1e-5)
         np.testing.assert_allclose(chances, probabilities, atol=1e-5)
         assert ranker.logits(features[:, :0]).shape == (3, 0, 3)

@@ -51,7 +51,8 @@ def test_it_is_published_with_the_bundle_and_finds_what_is_named(store: Path) ->
     bundle = load_bundle(store)
     folder = store / VERSIONS / bundle.version
     files = json.loads((folder / "manifest.json").read_text())["files"]
-    assert f"{WORDS}/{NAMES}" in files and f"{WORDS}/vocab.index.json" in files
+    assert f"{WORDS}/{NAMES}" in files
+    assert f"{WORDS}/vocab.index.json" in files
     live = LiveItems(bundle, 10).current
     for row in (0, 7, 59):
         assert found(live, bundle.catalogue.frame["title"][row].upper())[0] == f"i{row}"
@@ -70,7 +71,9 @@ def test_a_bundle_without_one_has_it_made_when_it_is_loaded(
     assert f"{version}: published without an index of words; making it" in caplog.text
     for said in ("trail boots", "no7 Acme", "i7"):
         before, after = (b.recommender.texts.ask(b.text_vectors[0], said).heard for b in (whole, bundle))
-        assert before is not None and after is not None and len(before.rows) + len(before.named)
+        assert before is not None
+        assert after is not None
+        assert len(before.rows) + len(before.named)
         assert before.rows.tolist() == after.rows.tolist()
         assert before.named.tolist() == after.named.tolist()
 
@@ -94,9 +97,11 @@ def test_changes_are_found_at_once_and_what_was_is_not(store: Path) -> None:
     assert found(version, "kombucha")[0] == found(version, "FRESH-1")[0] == "fresh-1"
     version = change(live, ItemChange("i4", {**new, "title": "Kombucha mango"}))
     assert set(found(version, "kombucha")[:2]) == {"fresh-1", "i4"}
-    assert found(version, "no4")[0] != "i4" and found(version, "i4")[0] == "i4"
+    assert found(version, "no4")[0] != "i4"
+    assert found(version, "i4")[0] == "i4"
     version = change(live, ItemChange("fresh-1", None))
-    assert found(version, "kombucha")[0] == "i4" and "fresh-1" not in found(version, "fresh-1", 60)
+    assert found(version, "kombucha")[0] == "i4"
+    assert "fresh-1" not in found(version, "fresh-1", 60)
     version = change(live, ItemChange("i4", {"title": former, "brand": "Acme"}))
     assert found(version, "no4")[0] == "i4"
 

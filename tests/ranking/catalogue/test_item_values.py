@@ -29,7 +29,8 @@ from ranking.catalogue.item_values import overlay_schema, typed_values
 )
 def test_values_that_do_not_fit_are_named(attributes: dict[str, object], says: str) -> None:
     values, faults = typed(attributes)
-    assert len(faults) == 1 and faults[0].startswith(says)
+    assert len(faults) == 1
+    assert faults[0].startswith(says)
     assert set(values.values()) == {None}
 
 

@@ -177,7 +177,8 @@ def test_without_test_only_validation_is_asked(dataset: Dataset) -> None:
         code_version="",
     )
     result, both = evaluation.result, evaluate(dataset).result
-    assert asked and "test" not in result
+    assert asked
+    assert "test" not in result
     assert result["protocol"]["measured"] == "valid"
     assert result["protocol"]["queries"] == {"valid": len(whole.valid)}
     assert result["valid"] == both["valid"]  # the same numbers as beside a test

@@ -98,7 +98,8 @@ def test_products_are_in_order_and_equal_ones_by_row() -> None:
     rows[2] = -1
     for k in (5, 120, 130):
         best, products = best_products(queries, vectors, rows, k)
-        assert best.shape == products.shape == (4, k) and best.dtype == np.int32
+        assert best.shape == products.shape == (4, k)
+        assert best.dtype == np.int32
         assert products.dtype == np.float32
         for query in range(4):
             real = np.sort(rows[query][rows[query] >= 0])
@@ -106,12 +107,14 @@ def test_products_are_in_order_and_equal_ones_by_row() -> None:
             expected = real[np.argsort(-np.round(exact, 5), kind="stable")][:k]
             count = len(expected)
             assert best[query, :count].tolist() == expected.tolist()
-            assert (best[query, count:] == -1).all() and (products[query, count:] == -np.inf).all()
+            assert (best[query, count:] == -1).all()
+            assert (products[query, count:] == -np.inf).all()
             np.testing.assert_allclose(
                 products[query, :count], vectors[expected] @ queries[query], rtol=1e-4, atol=1e-5
             )
     full = best_products(queries[:1], vectors, rows[:1], 120)[0][0].tolist()
-    assert full.index(7) + 1 == full.index(200) and full.index(9) + 1 == full.index(10)
+    assert full.index(7) + 1 == full.index(200)
+    assert full.index(9) + 1 == full.index(10)
 
 
 def test_a_query_alone_has_the_products_that_it_has_among_others() -> None:

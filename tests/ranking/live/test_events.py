@@ -72,12 +72,10 @@ def test_the_popular_items_are_those_of_everything_that_is_known(live: LiveItems
     base = statistics(live)
     scores = popularity(base.recent, base.count).astype(np.float64)
     rng = np.random.default_rng(0)
-    days = 0
-    for _ in range(30):
+    for days in range(30):
         rows = rng.integers(0, 60, 20)
         live.count_events([event(f"i{row}", seconds=days * DAY) for row in rows])
         np.add.at(scores, rows, 2.0 ** (days / 14) + 1e-3)
-        days += 1
         expected = [f"i{row}" for row in popularity_order(scores.astype(np.float32))]
         assert listed(live.current, NOBODY) == expected[:5]
 
@@ -110,7 +108,8 @@ def test_events_of_items_that_come_later_count_once_these_are_there(live: LiveIt
     change(live, item("other", "drum"))
     change(live, item("later", "guitar"))
     row = live.current.catalogue.row("later")
-    assert row == 61 and statistics(live).count[row] == 1
+    assert row == 61
+    assert statistics(live).count[row] == 1
     assert statistics(live).together.ids[row].tolist()[:2] == [5, -1]
     live.count_events([event("other") for _ in range(300)])
     live.count_events([event("later") for _ in range(400)])
@@ -204,7 +203,8 @@ def test_a_shop_without_history_counts_from_nothing(dataset: Dataset, encoder: T
     nobody = Request(EMPTY, now=1, k=2)
     assert listed(live.current, nobody) == ["new", "i5"]
     version = change(live, item("newer", "drum"), ItemChange("new", None))
-    assert listed(version, nobody)[0] == "i5" and "new" not in listed(version, Request(EMPTY, now=1, k=62))
+    assert listed(version, nobody)[0] == "i5"
+    assert "new" not in listed(version, Request(EMPTY, now=1, k=62))
     live.count_events([event("newer"), event("newer"), event("newer")])
     assert listed(live.current, nobody) == ["newer", "i5"]
 

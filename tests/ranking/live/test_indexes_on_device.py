@@ -96,7 +96,8 @@ def test_what_a_gpu_has_searched_is_published_for_any_cpu(
         store = tmp_path / str(where)
         folders.append(store / VERSIONS / publish_bundle(store, bundle, bert))
     cpu, gpu = (read_json(folder / "manifest.json")["files"] for folder in folders)
-    assert isinstance(cpu, dict) and {INDEX, TEXT_INDEX, NEW_INDEX, LENDER_INDEX} < cpu.keys()
+    assert isinstance(cpu, dict)
+    assert {INDEX, TEXT_INDEX, NEW_INDEX, LENDER_INDEX} < cpu.keys()
     assert cpu == gpu, "sizes and hashes"
 
 
@@ -106,11 +107,14 @@ def test_loaded_onto_a_device_everything_is_searched_there_and_shared(
     publish_bundle(tmp_path, whole(quiet, encoder), bert)
     bundle = load_bundle(tmp_path, device=device)
     item_index, text, factor, new = indexes(bundle)
-    assert isinstance(item_index, DeviceIndex) and isinstance(text, DeviceIndex)
-    assert isinstance(factor, DeviceIndex) and isinstance(new, DeviceState)
+    assert isinstance(item_index, DeviceIndex)
+    assert isinstance(text, DeviceIndex)
+    assert isinstance(factor, DeviceIndex)
+    assert isinstance(new, DeviceState)
     assert bundle.lender_index is new.index, "the affinity vectors lie there once"
     here = load_bundle(tmp_path)
-    assert here.lender_index is None and isinstance(here.recommender.index, VectorIndex)
+    assert here.lender_index is None
+    assert isinstance(here.recommender.index, VectorIndex)
 
 
 def test_a_bundle_that_said_where_to_search_is_read(
@@ -122,7 +126,8 @@ def test_a_bundle_that_said_where_to_search_is_read(
     manifest = read_json(folder / "manifest.json")
     manifest["index"] = {"factory": None, "nprobe": 5, "gpu": True}
     index = load_bundle(tmp_path, folder.name, manifest=manifest).recommender.index
-    assert isinstance(index, VectorIndex) and index.nprobe == 5
+    assert isinstance(index, VectorIndex)
+    assert index.nprobe == 5
 
 
 def test_items_that_change_are_found_as_on_the_cpu(

@@ -83,7 +83,8 @@ def test_the_weakest_neighbour_makes_room_and_a_weaker_one_is_not_entered() -> N
     live.add(near((0, 2, 0.1)), follow, together)
     assert follow.ids[0].tolist() == [1, 3]
     live.add(near((0, 2, 9.0)), follow, together)
-    assert follow.ids[0, 0] == 2 and 3 not in follow.ids[0]
+    assert follow.ids[0, 0] == 2
+    assert 3 not in follow.ids[0]
 
 
 def test_pairs_that_were_not_met_for_long_are_dropped_and_memory_stays_bounded() -> None:
@@ -138,4 +139,5 @@ def test_it_agrees_with_counting_everything_again(seed: int) -> None:
             assert len(mine) == len(theirs) == (lists.ids[row] >= 0).sum()
             assert set([*theirs][:3]) <= set(mine)
             errors += [abs(mine[other] / theirs[other] - 1) for other in mine.keys() & theirs.keys()]
-        assert np.median(errors) < 0.03 and max(errors) < 0.4
+        assert np.median(errors) < 0.03
+        assert max(errors) < 0.4

@@ -78,7 +78,8 @@ def test_an_added_item_has_all_that_an_item_without_events_has(
     longer = {name: np.pad(getattr(fitted, name), ((0, 1), (0, 0))) for name in ("vectors", "dual")}
     factors = replace(fitted, **longer).lend(near)
     statistics = make_bundle(later, encoder, trained=False).recommender.arrays.statistics
-    assert ours.factors is not None and factors.vectors[60].any()
+    assert ours.factors is not None
+    assert factors.vectors[60].any()
     np.testing.assert_allclose(ours.factors.vectors[60], factors.vectors[60], rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(ours.factors.dual[60], factors.dual[60], rtol=1e-3, atol=1e-5)
     assert np.shares_memory(ours.factors.vectors, ours.arrays.factor_vectors)
@@ -104,7 +105,8 @@ def test_an_added_item_is_proposed_by_its_factors_and_as_a_new_one_and_ranked(
     live = LiveItems(bundle, 4)
     version = change(live, item("new", "trail boots summit"))
     found = propose(version, dataset)
-    assert (found["new_items"][:, 0] == 60).all() and (found["new_items"][:, 1:] == -1).all()
+    assert (found["new_items"][:, 0] == 60).all()
+    assert (found["new_items"][:, 1:] == -1).all()
     assert (found["co_purchase"] == 60).any()
     recommender = version.recommender.recommender
     users = recommender.encode(recommender.histories([request_of(dataset, user) for user in range(12)]))
@@ -222,7 +224,8 @@ def test_a_large_catalogue_has_an_index_of_those_who_lend_factors(
     loaded = load_bundle(tmp_path)
     assert loaded.lender_index is not None
     found, wanted = plan(loaded).lenders, plan(replace(load_bundle(tmp_path), lender_index=None)).lenders
-    assert found is not None and wanted is not None
+    assert found is not None
+    assert wanted is not None
     np.testing.assert_array_equal(found.ids, wanted.ids)
     np.testing.assert_allclose(found.weights, wanted.weights, atol=1e-6)
     assert 5 in found.ids[1]

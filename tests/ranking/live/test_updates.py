@@ -85,10 +85,12 @@ def test_changed_tables_give_what_a_rebuilt_bundle_gives(dataset: Dataset, encod
     truth = make_bundle(replace(dataset, catalogue=Catalogue(whole)), encoder)
     base = make_bundle(dataset, encoder)
     towers = base.recommender.towers
-    assert towers is not None and truth.recommender.towers is not None
+    assert towers is not None
+    assert truth.recommender.towers is not None
     # the same towers: those of the later items know them by text alone
     theirs = truth.recommender.towers.item_tower
-    assert theirs.residual is not None and towers.item_tower.residual is not None
+    assert theirs.residual is not None
+    assert towers.item_tower.residual is not None
     theirs.load_state_dict(
         {
             **theirs.state_dict(),
@@ -143,7 +145,8 @@ def test_neighbour_lists_hold_the_nearest_texts_in_both_directions(bundle: Bundl
         ids = near.ids[row][near.ids[row] >= 0]
         np.testing.assert_allclose(near.weights[row][: len(ids)], np.maximum(cosines[row][ids], 0), atol=1e-5)
         assert (np.diff(near.weights[row]) <= 0).all()
-        assert len(set(ids.tolist())) == len(ids) and row not in ids
+        assert len(set(ids.tolist())) == len(ids)
+        assert row not in ids
     for row in range(60, 63):
         best = int(cosines[row].argmax())
         assert near.ids[row][0] == best
@@ -179,7 +182,8 @@ def test_a_deleted_item_that_comes_back_has_its_row_its_past_and_its_place(
     row = dataset.catalogue.frame.filter(pl.col("item_id") == "i7").row(0, named=True)
     same = ItemChange("i7", {name: row[name] for name in ("title", "brand", "price")})
     change(live, ItemChange("i7", None))
-    assert live.current.catalogue.row("i7") == 7 and live.current.catalogue.is_hidden(7)
+    assert live.current.catalogue.row("i7") == 7
+    assert live.current.catalogue.is_hidden(7)
     assert live.plan([same]).encode == []  # the text is the bundle's: nothing to encode
     version = change(live, same)
     assert repr(version.recommender.recommend(requests)) == repr(before)
@@ -194,7 +198,8 @@ def test_a_request_of_an_earlier_state_is_answered_while_rows_are_added(
     requests = [request_of(dataset, user, k=60) for user in range(12)]
     requests += [replace(r, allowed=mask) for r in requests]
     change(live, *(item(f"n{n}", "guitar drum melody") for n in range(5)), ItemChange("i3", None))
-    assert early.catalogue.row("n0") is None and len(early.catalogue) == 60
+    assert early.catalogue.row("n0") is None
+    assert len(early.catalogue) == 60
     assert live.current.catalogue.row("n4") == 64
     for answer, request in zip(early.recommender.recommend(requests), requests, strict=True):
         rows = {i.row for i in answer.items}

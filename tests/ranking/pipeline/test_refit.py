@@ -49,7 +49,8 @@ def test_the_bundle_knows_validation_and_nothing_of_test(refitted: PipelineConfi
     split = make_split(data, refitted.split, [])
     bundle = load_bundle(Path(refitted.work_dir) / ARTIFACTS)
     towers = bundle.recommender.towers
-    assert towers is not None and bundle.recommender.ranker is not None
+    assert towers is not None
+    assert bundle.recommender.ranker is not None
     assert np.array_equal(towers.item_tower.seen.numpy(), seen_items(data, split.state_end))
     assert bundle.data_end == split.state_time
 
@@ -128,4 +129,5 @@ def test_the_command_is_there(refitted: PipelineConfig, monkeypatch: pytest.Monk
     monkeypatch.setitem(shelfwise.COMMANDS, "refit", seen.append)
     monkeypatch.setattr("sys.argv", ["shelfwise", "refit", "work_dir=elsewhere"])
     shelfwise.main()
-    assert seen[0].work_dir == "elsewhere" and seen[0].refit is Refit.before_test
+    assert seen[0].work_dir == "elsewhere"
+    assert seen[0].refit is Refit.before_test

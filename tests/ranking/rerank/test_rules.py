@@ -101,7 +101,8 @@ def test_pins_come_with_scores_of_their_own_and_a_reason(recommender: Recommende
     [answer] = recommender.recommend([replace(request, rules=Rules(pins=(Pin(far, 2),)))])
     item = answer.items[1]
     assert (item.row, item.source, item.reasons[0].kind) == (far, "pinned", "pinned")
-    assert 0 < item.p_click < 1 and 0 < item.p_purchase < 1
+    assert 0 < item.p_click < 1
+    assert 0 < item.p_purchase < 1
     assert [r for r in rows(answer) if r != far] == usual[:5]
 
 

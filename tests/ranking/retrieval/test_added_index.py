@@ -11,7 +11,7 @@ from ranking.retrieval.searcher import VectorSearcher
 from ranking.retrieval.sources import CandidateSources, SourceIndexes
 from tests.ranking.asked import batch_of, no_limits, propose
 from tests.ranking.test_new_items import OLD, opened
-from tests.ranking.test_new_items import opening as opening  # noqa: PLC0414 - a fixture
+from tests.ranking.test_new_items import opening as opening
 
 VECTORS = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]], dtype=np.float32)
 
@@ -31,7 +31,8 @@ def test_the_nearest_by_hand() -> None:
 def test_hidden_and_forbidden_items_are_left_out_and_short_answers_are_padded() -> None:
     query = np.array([[1.0, 0.0]], dtype=np.float32)
     rows, scores = index(0).search(query, 5)
-    assert rows.tolist() == [[12, 11, -1, -1, -1]] and np.isneginf(scores[0, 2:]).all()
+    assert rows.tolist() == [[12, 11, -1, -1, -1]]
+    assert np.isneginf(scores[0, 2:]).all()
     allowed = np.zeros(13, dtype=np.bool_)
     allowed[[3, 11]] = True
     assert index().search(query, 2, allowed)[0].tolist() == [[11, -1]]

@@ -105,7 +105,8 @@ def test_of_many_equals_the_first_rows_are_found(device: torch.device) -> None:
 def test_vectors_of_zeros_are_all_equal(device: torch.device) -> None:
     for vectors, queries in ((np.zeros_like(UNITS), QUERIES), (UNITS, np.zeros_like(QUERIES))):
         rows, scores = DeviceIndex(vectors, device).search(queries, 3)
-        assert rows.tolist() == [[0, 1, 2]] * len(queries) and not scores.any()
+        assert rows.tolist() == [[0, 1, 2]] * len(queries)
+        assert not scores.any()
 
 
 @pytest.mark.parametrize("scale", [1e6, 1e15, 1e-8, 1e-19])
@@ -191,7 +192,8 @@ def test_a_mask_is_copied_to_the_device_once_and_forgotten_with_it(device: torch
     for _ in range(3):
         index.search(QUERIES, K, mask)
     kept = forbidden(mask, device)
-    assert forbidden(mask, device) is kept and len(module._FORBIDDEN) == before + 1
+    assert forbidden(mask, device) is kept
+    assert len(module._FORBIDDEN) == before + 1
     assert kept.tolist() == (~mask).tolist()
     del mask
     gc.collect()
@@ -212,7 +214,8 @@ def test_many_queries_are_searched_in_blocks(device: torch.device, monkeypatch: 
         parts = index.search_groups(vectors, groups)
     assert passes.call_count == 10
     for (rows, scores), (others, other_scores) in zip(whole, parts, strict=True):
-        assert np.array_equal(rows, others) and np.array_equal(scores, other_scores)
+        assert np.array_equal(rows, others)
+        assert np.array_equal(scores, other_scores)
 
 
 def test_rows_are_overwritten_and_appended_in_place(device: torch.device) -> None:
@@ -226,7 +229,8 @@ def test_rows_are_overwritten_and_appended_in_place(device: torch.device) -> Non
     truth = products(QUERIES, vectors)
     rows, _ = state.search(QUERIES, K)
     assert np.array_equal(rows, np.argsort(-truth, axis=1, kind="stable")[:, :K])
-    assert rows[0, 0] == ITEMS and rows[1, 0] == ITEMS + 1
+    assert rows[0, 0] == ITEMS
+    assert rows[1, 0] == ITEMS + 1
     earlier = index.search(QUERIES, K)[0]
     assert earlier.max() < ITEMS, "rows that came later are not looked at"
     assert np.array_equal(earlier, np.argsort(-truth[:, :ITEMS], axis=1, kind="stable")[:, :K])
@@ -267,7 +271,8 @@ def test_reduced_precision_elsewhere_does_not_reach_the_second_pass(device: torc
     try:
         with patch.object(index, "_full_pass", noting):
             index.search(UNITS[:1], 7)
-        assert seen == ["highest"] and torch.get_float32_matmul_precision() == "high"
+        assert seen == ["highest"]
+        assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision("highest")
 

@@ -108,7 +108,8 @@ def test_nprobe_is_passed_per_call_and_changes_nothing_shared(factory: str) -> N
     assert recall(one) < 0.9
     assert recall(all_lists) == 1.0
     inverted = faiss.try_extract_index_ivf(all_lists.cpu)
-    assert inverted is not None and inverted.nprobe == 1, "what other threads see"
+    assert inverted is not None, "what other threads see"
+    assert inverted.nprobe == 1, "what other threads see"
 
 
 def test_the_fewer_items_are_allowed_the_more_lists_are_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +144,8 @@ def test_a_filter_whose_rows_lie_in_other_lists_still_fills_the_list() -> None:
 def test_whatever_the_index_a_filtered_list_is_full_and_allowed(factory: str, share: float) -> None:
     allowed = mask(share)
     rows, scores = build(factory).search(QUERIES, 4, allowed)
-    assert (rows >= 0).all() and allowed[rows].all()
+    assert (rows >= 0).all()
+    assert allowed[rows].all()
     assert all(len(set(row)) == 4 for row in rows.tolist())
     assert (np.diff(scores, axis=1) <= 0).all()
 
@@ -206,7 +208,8 @@ def test_what_forgets_a_filter_is_found_out_and_not_trusted_with_one(
     [fake] = forgetful
     assert "Forgetful cannot filter inside its search; filtered searches run on the CPU" in caplog.text
     before = fake.searches
-    assert np.array_equal(index.search(QUERIES, 10)[0], exact(QUERIES, 10)) and fake.searches == before + 1
+    assert np.array_equal(index.search(QUERIES, 10)[0], exact(QUERIES, 10))
+    assert fake.searches == before + 1
     for share in (0.5, 0.02):
         allowed = mask(share)
         assert np.array_equal(index.search(QUERIES, 8, allowed)[0], exact(QUERIES, 8, allowed))
@@ -263,7 +266,8 @@ def test_a_saved_index_answers_the_same(tmp_path: Path, factory: str | None) -> 
     assert len(loaded) == len(index) == ITEMS
     for allowed in (None, mask(0.5), mask(0.01)):
         before, after = index.search(QUERIES, 10, allowed), loaded.search(QUERIES, 10, allowed)
-        assert np.array_equal(before[0], after[0]) and np.array_equal(before[1], after[1])
+        assert np.array_equal(before[0], after[0])
+        assert np.array_equal(before[1], after[1])
 
 
 def test_a_file_that_is_no_index_is_an_input_error(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ def test_what_a_mask_allows_is_kept_as_long_as_the_mask() -> None:
     masks = [np.arange(20) % 3 == 0, np.arange(20) % 3 == 0]
     before = len(faiss_masks._KEPT)
     one, other = selected(masks[0]), selected(masks[1])
-    assert selected(masks[0]) is one and other is not one, "another mask is another, even if it is equal"
+    assert selected(masks[0]) is one, "another mask is another, even if it is equal"
+    assert other is not one, "another mask is another, even if it is equal"
     assert one.count == 7
     assert isinstance(one.selector, faiss.IDSelectorBitmap)
     assert [one.selector.is_member(row) for row in range(20)] == masks[0].tolist()

@@ -51,7 +51,8 @@ def test_merging_is_the_naive_fusion(case: tuple[dict[str, IntArray], int]) -> N
     for query, expected in enumerate(naive):
         count = len(expected)
         assert (merged.rows[query, count:] == -1).all()
-        assert (merged.sources[query, count:] == 0).all() and (merged.fused[query, count:] == 0).all()
+        assert (merged.sources[query, count:] == 0).all()
+        assert (merged.fused[query, count:] == 0).all()
         found: dict[int, Any] = {
             int(row): (int(mask), float(score))
             for row, mask, score in zip(
@@ -74,4 +75,5 @@ def test_equal_fused_ranks_go_by_row() -> None:
     assert merged.rows.tolist() == [[2, 7]]
     both = 1 << SOURCES.index("popular") | 1 << SOURCES.index("repeat")
     assert merged.sources.tolist() == [[both, both]]
-    assert first_source(both) == "repeat" and first_source(both & (both - 1)) == "popular"
+    assert first_source(both) == "repeat"
+    assert first_source(both & (both - 1)) == "popular"

@@ -59,7 +59,8 @@ def test_the_default_index_is_exact(build: Build) -> None:
     rows, scores = index.search(QUERIES, 10)
     assert np.array_equal(rows, exact(QUERIES, 10))
     np.testing.assert_allclose(scores, np.take_along_axis(QUERIES @ VECTORS.T, rows, axis=1), atol=1e-5)
-    assert rows.dtype == np.int32 and scores.dtype == np.float32
+    assert rows.dtype == np.int32
+    assert scores.dtype == np.float32
     assert len(index) == ITEMS
 
 
@@ -75,7 +76,9 @@ def test_a_filter_holds_inside_the_search(build: Build, share: float) -> None:
 
 def test_a_filter_that_allows_nothing_finds_nothing(build: Build) -> None:
     rows, scores = build(VECTORS).search(QUERIES, 3, np.zeros(ITEMS, dtype=np.bool_))
-    assert (rows == -1).all() and (scores == -np.inf).all() and rows.shape == (7, 3)
+    assert (rows == -1).all()
+    assert (scores == -np.inf).all()
+    assert rows.shape == (7, 3)
 
 
 def test_a_list_longer_than_the_catalogue_is_padded(build: Build) -> None:
@@ -83,10 +86,12 @@ def test_a_list_longer_than_the_catalogue_is_padded(build: Build) -> None:
     rows, scores = index.search(QUERIES, ITEMS + 5)
     assert rows.shape == scores.shape == (7, ITEMS + 5)
     assert (np.sort(rows[:, :ITEMS], axis=1) == np.arange(ITEMS)).all()
-    assert (rows[:, ITEMS:] == -1).all() and (scores[:, ITEMS:] == -np.inf).all()
+    assert (rows[:, ITEMS:] == -1).all()
+    assert (scores[:, ITEMS:] == -np.inf).all()
     some = mask(0.5)
     rows, scores = index.search(QUERIES, ITEMS + 5, some)
-    assert (np.sort(rows[:, :200], axis=1) == np.flatnonzero(some)).all() and (rows[:, 200:] == -1).all()
+    assert (np.sort(rows[:, :200], axis=1) == np.flatnonzero(some)).all()
+    assert (rows[:, 200:] == -1).all()
     assert index.search(QUERIES, 0)[0].shape == (7, 0)
     assert index.search(QUERIES[:0], 4)[0].shape == (0, 4)
 
@@ -117,5 +122,6 @@ def test_groups_with_filters_of_their_own_find_what_each_finds_alone(build: Buil
     assert len(found) == 4
     for group, (rows, scores) in zip(groups, found, strict=True):
         assert np.array_equal(rows, exact(QUERIES[group.members], group.k, group.allowed))
-        assert scores.shape == rows.shape and (np.isfinite(scores) == (rows >= 0)).all()
+        assert scores.shape == rows.shape
+        assert (np.isfinite(scores) == (rows >= 0)).all()
     assert index.search_groups(QUERIES, []) == []

@@ -94,7 +94,8 @@ def test_seen_items_are_banned_where_asked(recommender: Recommender, dataset: Da
     found = propose(recommender, batch, limits)
     own = set(history_of(dataset, 0).items.tolist())
     assert all(not set(real(rows)[0]) & own for rows in found.values())
-    assert real(found["repeat"])[0] == [] and set(real(found["repeat"])[1]) <= own
+    assert real(found["repeat"])[0] == []
+    assert set(real(found["repeat"])[1]) <= own
 
 
 @pytest.mark.parametrize("share", [0.5, 0.03])
@@ -157,10 +158,12 @@ def test_without_factors_nobody_is_asked_about_co_purchases(
     recommender = make_recommender(dataset, text_vectors)
     batch = batch_of(dataset, [0, None])
     users = recommender.encode(batch)
-    assert recommender.sources.factor_index is None and users.factors.shape == (2, 0)
+    assert recommender.sources.factor_index is None
+    assert users.factors.shape == (2, 0)
     proposals, best = recommender.sources.propose(batch, users, no_limits(2))
     assert "co_purchase" not in proposals
-    assert best[0, 0] > 0 and best[:, 1].tolist() == [0.0, 0.0]
+    assert best[0, 0] > 0
+    assert best[:, 1].tolist() == [0.0, 0.0]
 
 
 def test_other_quotas_share_everything_else_and_leave_the_original_alone(

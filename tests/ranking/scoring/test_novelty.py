@@ -49,7 +49,8 @@ def test_the_offset_of_a_budget_spends_it(budget: float) -> None:
 
 def test_no_budget_moves_nothing() -> None:
     novelty = Novelty.of_lists(*drawn(), rate=0.2)
-    assert novelty is not None and novelty.offset(0.0) == 0.0
+    assert novelty is not None
+    assert novelty.offset(0.0) == 0.0
 
 
 def test_offsets_by_hand() -> None:

@@ -66,7 +66,8 @@ def test_the_quantile_scale_keeps_order_and_bounds_whatever_the_tail() -> None:
     scale.fit(sample)
     points = torch.from_numpy(np.sort(np.exp(5 * rng.normal(size=(300, 2))), axis=0).astype(np.float32))
     scaled = scale(points)
-    assert (scaled.diff(dim=0) >= 0).all() and scaled.abs().max() <= 1.0
+    assert (scaled.diff(dim=0) >= 0).all()
+    assert scaled.abs().max() <= 1.0
     assert scaled.std() > 0.3, "half of a long tail is not squeezed into one point"
 
 
@@ -75,13 +76,15 @@ def test_a_constant_feature_is_finite(value: float) -> None:
     scale = QuantileScale(1)
     scale.fit(np.full((40, 1), value, np.float32))
     assert torch.isfinite(scale(torch.tensor([[value], [value + 1], [value - 1]]))).all()
-    assert (scale.knots.diff(dim=1) > 0).all() and scale.knots.shape == (1, KNOTS)
+    assert (scale.knots.diff(dim=1) > 0).all()
+    assert scale.knots.shape == (1, KNOTS)
 
 
 def test_a_candidates_score_does_not_depend_on_the_others() -> None:
     ranker, features = untrained(), examples(6, 9).features
     scores, probabilities = ranker.score(features)
-    assert scores.shape == (6, 9) and probabilities.shape == (6, 9, 2)
+    assert scores.shape == (6, 9)
+    assert probabilities.shape == (6, 9, 2)
     for query in range(6):
         for place in (0, 4, 8):
             alone, alone_p = ranker.score(features[query : query + 1, place : place + 1])
@@ -96,7 +99,9 @@ def test_a_saved_ranker_scores_the_same(tmp_path: Path) -> None:
     ranker.calibration.copy_(torch.tensor([[2.0, -1.0], [0.5, 3.0]]))
     ranker.save(tmp_path)
     loaded = Ranker.load(tmp_path)
-    assert loaded.features == NAMES and loaded.hidden == [8, 4] and not loaded.training
+    assert loaded.features == NAMES
+    assert loaded.hidden == [8, 4]
+    assert not loaded.training
     features = examples(5).features
     for before, after in zip(ranker.score(features), loaded.score(features), strict=True):
         assert np.array_equal(before, after)
@@ -114,7 +119,8 @@ def test_a_purchase_is_never_likelier_than_a_click() -> None:
     for conditional in (True, False):
         ranker = Ranker(NAMES, [8, 4], conditional=conditional).eval()
         click, purchase = ranker.probabilities(logits).T
-        assert (click >= purchase).all() and purchase.max() > 0.5
+        assert (click >= purchase).all()
+        assert purchase.max() > 0.5
 
 
 def test_a_ranker_saved_with_a_purchase_by_itself_keeps_its_purchases(tmp_path: Path) -> None:
@@ -141,7 +147,8 @@ def test_the_pointwise_loss_by_hand() -> None:
     np.testing.assert_allclose(found, torch.stack(expected), rtol=1e-5)
     extreme = torch.tensor([40.0, -90.0], requires_grad=True)
     pointwise_loss(extreme, extreme, chosen[1:], bought[1:]).sum().backward()  # type: ignore[no-untyped-call]
-    assert extreme.grad is not None and bool(extreme.grad.isfinite().all())
+    assert extreme.grad is not None
+    assert bool(extreme.grad.isfinite().all())
 
 
 def test_the_listwise_loss_by_hand() -> None:
@@ -159,7 +166,8 @@ def test_one_chosen_item_does_not_push_another_down() -> None:
     scores = torch.tensor([[5.0, 1.0, 0.0]], requires_grad=True)
     loss = listwise_loss(scores, torch.tensor([[True, True, False]]), torch.ones(1, 3, dtype=torch.bool))
     loss.backward()  # type: ignore[no-untyped-call]
-    assert scores.grad is not None and (scores.grad[0, :2] < 0).all()
+    assert scores.grad is not None
+    assert (scores.grad[0, :2] < 0).all()
 
 
 def test_a_list_of_nothing_but_chosen_items_teaches_nothing() -> None:
@@ -168,14 +176,18 @@ def test_a_list_of_nothing_but_chosen_items_teaches_nothing() -> None:
     real = torch.tensor([[True, True, True], [True, False, True]])
     loss = listwise_loss(scores, chosen, real)
     loss.backward()  # type: ignore[no-untyped-call]
-    assert loss.item() == 0.0 and scores.grad is not None and scores.grad.abs().sum() == 0
+    assert loss.item() == 0.0
+    assert scores.grad is not None
+    assert scores.grad.abs().sum() == 0
 
 
 def test_a_batch_without_any_target_costs_nothing_and_has_a_gradient() -> None:
     scores = torch.randn(2, 3, requires_grad=True)
     loss = listwise_loss(scores, torch.zeros(2, 3, dtype=torch.bool), torch.ones(2, 3, dtype=torch.bool))
     loss.backward()  # type: ignore[no-untyped-call]
-    assert loss.item() == 0.0 and scores.grad is not None and scores.grad.abs().sum() == 0
+    assert loss.item() == 0.0
+    assert scores.grad is not None
+    assert scores.grad.abs().sum() == 0
 
 
 def test_an_epoch_asks_every_query_once_in_a_seeded_order() -> None:

@@ -74,8 +74,10 @@ def test_an_epoch_is_that_of_the_cpu_and_no_step_copies(
         if not resident:
             monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1000, 1000))
         ranker_there, losses_there, ndcg_there = trained(device)
-    assert len(losses) == 5 and losses_there == pytest.approx(losses, rel=1e-4)
-    assert ndcg_there == pytest.approx(ndcg, abs=1e-6) and ndcg > 0
+    assert len(losses) == 5
+    assert losses_there == pytest.approx(losses, rel=1e-4)
+    assert ndcg_there == pytest.approx(ndcg, abs=1e-6)
+    assert ndcg > 0
     for name, values in ranker.state_dict().items():
         torch.testing.assert_close(ranker_there.state_dict()[name], values, rtol=1e-3, atol=1e-5)
     features = padded(seed=3).features
@@ -92,4 +94,5 @@ def test_examples_go_to_the_device_where_they_leave_half_of_its_memory(
             monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, free))
             assert fits(size, device) is resident
             assert made.settled(device).features.is_cuda is resident
-        assert fits(10**15, CPU) and not made.settled(CPU).features.is_cuda
+        assert fits(10**15, CPU)
+        assert not made.settled(CPU).features.is_cuda

@@ -59,7 +59,8 @@ def test_labels_are_the_targets_and_purchases_are_bought(
             assert examples.bought[query, place] == (targets.get(row) == "purchase")
         clicked += sum(kind == "click" for kind in targets.values())
         bought += int(examples.bought[query].sum())
-    assert clicked > 0 and bought > 0
+    assert clicked > 0
+    assert bought > 0
     assert examples.targets.tolist() == [1] * len(queries)
     assert np.array_equal(examples.fused, candidates.fused)
     assert (examples.negative_share == 1).all()
@@ -104,13 +105,15 @@ def test_seen_items_are_no_candidates_where_they_are_excluded(
     assert (examples.features[..., names.index("own_count")] == 0).all()
     limits = query_limits(recommender, dataset.events, queries, True)
     own = {(q, int(i)) for q, user in enumerate(queries.user) for i in history_of(dataset, int(user)).items}
-    assert {divmod(int(key), 60) for key in limits.excluded} <= own and len(limits.excluded) > 0
+    assert {divmod(int(key), 60) for key in limits.excluded} <= own
+    assert len(limits.excluded) > 0
 
 
 def test_no_queries_make_no_examples(recommender: Recommender, dataset: Dataset, queries: Queries) -> None:
     none = collected(recommender, dataset, queries.select(np.zeros(len(queries), dtype=bool)))
     attributes = recommender.arrays.statistics.attributes.shape[1]
-    assert len(none) == 0 and none.features.shape[0] == 0
+    assert len(none) == 0
+    assert none.features.shape[0] == 0
     assert none.features.shape[2] == len(feature_names(attributes))
 
 
@@ -125,8 +128,10 @@ def test_blocks_of_queries_do_not_change_the_examples(
     parts = collect(
         recommender, dataset.events, queries, exclude_seen=False, limit=0, seed=0, advance=done.append
     )
-    assert sum(done) == len(queries) and max(done) == 7
-    assert np.array_equal(parts.chosen, whole.chosen) and np.array_equal(parts.real, whole.real)
+    assert sum(done) == len(queries)
+    assert max(done) == 7
+    assert np.array_equal(parts.chosen, whole.chosen)
+    assert np.array_equal(parts.real, whole.real)
     np.testing.assert_allclose(parts.features, whole.features, rtol=1e-5, atol=1e-5)
 
 
@@ -172,7 +177,8 @@ def test_training_lists_share_the_room_there_is(
     assert (lists.negative_share < 1).any()
     assert valid is not None
     # Lists that calibrate and validate are always whole.
-    assert (calibration.negative_share == 1).all() and (valid.negative_share == 1).all()
+    assert (calibration.negative_share == 1).all()
+    assert (valid.negative_share == 1).all()
 
 
 def test_training_lists_are_whole_where_there_is_no_limit(trained: PipelineConfig, dataset: Dataset) -> None:

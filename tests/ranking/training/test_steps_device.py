@@ -85,7 +85,8 @@ def test_a_bundle_published_there_is_loaded_on_the_cpu(trained: PipelineConfig, 
     made = load_bundle(Path(config.work_dir) / "artifacts").recommender
     first = load_bundle(Path(trained.work_dir) / "artifacts").recommender
     np.testing.assert_allclose(made.arrays.item_vectors, first.arrays.item_vectors, atol=1e-5)
-    assert made.towers is not None and first.towers is not None
+    assert made.towers is not None
+    assert first.towers is not None
     for name, values in first.towers.state_dict().items():
         assert torch.equal(made.towers.state_dict()[name], values), name
 
@@ -110,7 +111,9 @@ def test_examples_are_those_of_the_cpu(
     run_on(monkeypatch, torch.device("cpu"))
     here = collect_examples(trained, dataset, split, QUIET)
     for found, expected in zip(there, here, strict=True):
-        assert found is not None and expected is not None and len(found) == len(expected) > 0
+        assert found is not None
+        assert expected is not None
+        assert len(found) == len(expected) > 0
         assert found.features.shape == expected.features.shape
         assert (found.chosen == expected.chosen).mean() > 0.99
         close = np.isclose(found.features, expected.features, rtol=1e-3, atol=1e-3)
@@ -134,4 +137,5 @@ def test_a_run_names_its_device_before_anything_else(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="device=cuda: torch .* set device=cpu or device=auto"):
         run(replace(config, device="cuda"), QUIET)
-    assert len(begun) == 1 and not (tmp_path / "work").exists()
+    assert len(begun) == 1
+    assert not (tmp_path / "work").exists()

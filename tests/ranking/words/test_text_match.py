@@ -65,13 +65,15 @@ def test_without_words_meaning_decides(texts: TextMatch) -> None:
 
 def test_a_word_outweighs_a_likeness_and_a_name_everything(texts: TextMatch) -> None:
     assert best(texts, "almond")[0] == 2
-    assert best(texts, "kiwi")[0] == 4 and best(texts, "I4")[0] == 4
+    assert best(texts, "kiwi")[0] == 4
+    assert best(texts, "I4")[0] == 4
     assert texts.fit(texts.ask(ASKED, "kiwi"), np.array([4], np.int32))[0] > 2 - 0.6
     assert texts.fit(texts.ask(ASKED, "i4"), np.array([4], np.int32)).tolist() == pytest.approx([6 - 0.6])
 
 
 def test_who_says_nothing_is_found_by_its_id_alone(texts: TextMatch) -> None:
-    assert 5 not in best(texts, "item") and 5 not in best(texts, "milk")
+    assert 5 not in best(texts, "item")
+    assert 5 not in best(texts, "milk")
     assert best(texts, "i5")[0] == 5
     assert not texts.matches(texts.ask(ASKED, "item"), np.array([5], np.int32))[0]
 

@@ -71,7 +71,8 @@ def test_an_item_is_read_without_labels_and_its_title_counts_twice() -> None:
 
 def test_without_a_title_column_the_first_field_is_the_title() -> None:
     reader = ItemReader(TextTemplate(("kind", "brand")), ["kind", "brand"])
-    assert reader.column is None and reader.title == "kind"
+    assert reader.column is None
+    assert reader.title == "kind"
     assert reader.item("x", "Oat milk. Brand: Acme", "Oat milk").words.count("oat") == 2
 
 
@@ -99,7 +100,8 @@ def test_titles_of_a_bundle_and_of_later_items_are_read_alike(
 @pytest.mark.parametrize("title", [None, "a-5", ""])
 def test_a_text_that_is_only_the_id_has_no_words(title: str | None) -> None:
     item = ItemReader(TEMPLATE, ["title", "brand"]).item("a-5", "a-5", title)
-    assert item.words == [] and list(item.names.values()) == [IDENTIFIED]
+    assert item.words == []
+    assert list(item.names.values()) == [IDENTIFIED]
 
 
 def test_shares_are_bm25_over_what_the_words_tell_at_most(live: LiveWords) -> None:
@@ -133,23 +135,29 @@ def test_labels_and_ids_are_no_words(live: LiveWords) -> None:
 
 
 def test_the_beginning_of_a_last_word_finds_it(live: LiveWords) -> None:
-    assert share(live, "who").keys() == {2} and share(live, "milk bru").keys() == {0, 1, 2, 3}
-    assert share(live, "wh") == {} and share(live, "bru milk").keys() == {0, 1, 2}
+    assert share(live, "who").keys() == {2}
+    assert share(live, "milk bru").keys() == {0, 1, 2, 3}
+    assert share(live, "wh") == {}
+    assert share(live, "bru milk").keys() == {0, 1, 2}
     assert 0 < share(live, "who")[2] < share(live, "whole")[2]
 
 
 def test_titles_texts_and_ids_name_their_items(live: LiveWords) -> None:
-    assert named(live, "oat MILK!") == {0: TITLED} and named(live, " oat  MILK ") == {0: WRITTEN}
+    assert named(live, "oat MILK!") == {0: TITLED}
+    assert named(live, " oat  MILK ") == {0: WRITTEN}
     assert named(live, "Oat milk. Brand: Acme") == {0: WRITTEN}
     assert named(live, "Oat milk - brand Acme") == {0: TITLED}
-    assert named(live, "creme BRULEE") == {3: TITLED} and named(live, "CRÈME brûlée") == {3: WRITTEN}
+    assert named(live, "creme BRULEE") == {3: TITLED}
+    assert named(live, "CRÈME brûlée") == {3: WRITTEN}
     assert named(live, "A-5") == {4: IDENTIFIED}
-    assert named(live, "a-2") == {1: IDENTIFIED, 5: WRITTEN} and named(live, "a 2") == {5: TITLED}
+    assert named(live, "a-2") == {1: IDENTIFIED, 5: WRITTEN}
+    assert named(live, "a 2") == {5: TITLED}
     assert named(live, "milk oat") == {} == named(live, "...")
 
 
 def test_values_of_fields_name_their_items(live: LiveWords) -> None:
-    assert named(live, "ACME") == {0: VALUED, 2: VALUED} and named(live, "muller") == {1: VALUED}
+    assert named(live, "ACME") == {0: VALUED, 2: VALUED}
+    assert named(live, "muller") == {1: VALUED}
     put(live, 0, "a-1", "Acme", "Acme")
     put(live, 6, "a-7", "Tea", "Acme")
     assert named(live, "acme") == {0: WRITTEN, 2: VALUED, 6: VALUED}
@@ -163,13 +171,16 @@ def test_changed_and_new_items_count_as_if_they_had_been_there(live: LiveWords) 
     assert share(live, "milk").keys() == {0, 2, 6}
     assert share(live, "oat milk")[6] == pytest.approx(share(live, "oat milk")[0], rel=1e-5)
     assert share(live, "kombuch").keys() == share(live, "kombucha").keys() == {1}
-    assert named(live, "Milk") == {} and named(live, "kombucha ginger lemon") == {1: WRITTEN}
+    assert named(live, "Milk") == {}
+    assert named(live, "kombucha ginger lemon") == {1: WRITTEN}
     assert named(live, "oat milk") == {0: WRITTEN, 6: WRITTEN}
     assert named(live, "a-2") == {1: IDENTIFIED, 5: WRITTEN}
     put(live, 6, "a-7", "Tea")
     put(live, 1, "a-2", "Milk", "Müller")
-    assert share(live, "oat milk").keys() == {0, 1, 2} and share(live, "kombucha") == {}
-    assert named(live, "oat milk") == {0: WRITTEN} and named(live, "milk") == {1: WRITTEN}
+    assert share(live, "oat milk").keys() == {0, 1, 2}
+    assert share(live, "kombucha") == {}
+    assert named(live, "oat milk") == {0: WRITTEN}
+    assert named(live, "milk") == {1: WRITTEN}
 
 
 def test_who_says_nothing_is_known(live: LiveWords) -> None:
@@ -209,6 +220,7 @@ def test_an_index_that_cannot_be_read_says_so(index: WordIndex, tmp_path: Path, 
 
 def test_a_catalogue_without_a_word_has_an_index_too() -> None:
     live = LiveWords(WordIndex.build(catalogue_of([("a", None, None), ("b", None, None)]), TEMPLATE))
-    assert share(live, "milk") == {} and named(live, "b") == {1: IDENTIFIED}
+    assert share(live, "milk") == {}
+    assert named(live, "b") == {1: IDENTIFIED}
     put(live, 2, "c", "Milk")
     assert share(live, "milk").keys() == {2}

@@ -109,7 +109,8 @@ def test_every_list_carries_a_token_and_places(server: Harness) -> None:
         )
         assert [item.list_position for item in response.items] == [1, 2, 3]
     home = tokens.read(lists["home"].attribution_token)
-    assert home is not None and (home.device, home.hour) == ("tablet", 0)
+    assert home is not None
+    assert (home.device, home.hour) == ("tablet", 0)
 
 
 def test_places_go_on_over_pages(server: Harness) -> None:

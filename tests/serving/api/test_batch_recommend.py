@@ -14,7 +14,7 @@ from serving.client.client import Client
 from serving.client.queries import BatchQuery, Event, ListRules, RecommendQuery
 from serving.client.results import ServiceError
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.state.contracts.user_state import Snapshot, StateUnavailable
+from serving.state.contracts.user_state import Snapshot, StateUnavailableError
 from tests.serving.conftest import Harness, Servers
 from tests.serving.fake_bundle import POISON
 from tests.serving.list_streams import fill, name_of, named, refused, stream
@@ -86,7 +86,7 @@ def test_failures_of_single_users_do_not_end_the_stream(
 
     async def broken(user_id: str, *rest: Any, **more: Any) -> Snapshot:
         if user_id == "unreadable":
-            raise StateUnavailable("gone")
+            raise StateUnavailableError("gone")
         if user_id == "cursed":
             raise ValueError(POISON)
         return await snapshot(user_id, *rest, **more)
@@ -153,7 +153,8 @@ def test_where_ids_are_pseudonymised_the_list_of_all_users_gives_pseudonyms(
         client.record_events([Event("anna", "i7", "purchase")])
         [everybody] = client.batch_recommend(BatchQuery(list_size=1))
         [anna] = client.batch_recommend(BatchQuery(user_ids=("anna",), list_size=1))
-    assert everybody.user_id == pseudonyms.of("anna") and anna.user_id == "anna"
+    assert everybody.user_id == pseudonyms.of("anna")
+    assert anna.user_id == "anna"
     assert everybody.items == anna.items
     assert everybody.items[0].item_id == "i8"
 

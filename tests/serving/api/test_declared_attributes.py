@@ -68,7 +68,9 @@ def expect_stock(client: Client) -> None:
     assert names(client, 'labels:"sale" AND NOT in_stock') == ["i3"]
     assert set(names(client, 'shelf = "A" OR price < 0')) == {"i1", "i2", "i4"}
     capped = names(client, "in_stock", rules=ListRules({"shelf": 1}, boosts=(Boost('shelf = "B"', 1.0),)))
-    assert capped[0] == "n1" and len(capped) == 2 and capped[1] in {"i1", "i2", "i4"}
+    assert capped[0] == "n1"
+    assert len(capped) == 2
+    assert capped[1] in {"i1", "i2", "i4"}
     assert client.get_item("i2").attributes["launch"] == "2024-06-02T08:00:00Z"
     assert client.get_item("i3").attributes["labels"] == ["sale", "new"]
     assert {i.item_id for i in client.list_items(500, filter='shelf = "B"').items} == {"n1"}
@@ -77,14 +79,16 @@ def expect_stock(client: Client) -> None:
 def test_declared_attributes_are_filtered_and_capped_by_without_a_new_model(shop: Harness) -> None:
     with Client(shop.address) as client:
         unknown = client.update_items([ItemUpdate("i1", {"in_stock": True})]).rejects[0]
-        assert unknown.reason == "ITEM_ATTRIBUTES" and "unknown attribute 'in_stock'" in unknown.message
+        assert unknown.reason == "ITEM_ATTRIBUTES"
+        assert "unknown attribute 'in_stock'" in unknown.message
         assert refused(lambda: names(client, "in_stock")).reason == "FILTER_INVALID"
         model_only = client.status()
         assert client.declare_attributes(SHOP).declared_count == 5
         assert client.declare_attributes(SHOP).declared_count == 0
         status = client.status()
         assert status.attributes == {**model_only.attributes, **SHOP}
-        assert set(status.declared_attributes) == set(SHOP) and model_only.declared_attributes == ()
+        assert set(status.declared_attributes) == set(SHOP)
+        assert model_only.declared_attributes == ()
         assert names(client, "in_stock") == []
         stock(client)
         expect_stock(client)

@@ -15,7 +15,7 @@ from serving.client.client import Client
 from serving.client.queries import Event, RecommendQuery
 from serving.client.results import ServiceError
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.state.contracts.user_state import StateUnavailable
+from serving.state.contracts.user_state import StateUnavailableError
 from serving.state.histories import forget_users
 from serving.state.sqlite.users import SqliteUserState
 from tests.serving.conftest import Harness, Servers
@@ -49,7 +49,8 @@ def test_no_byte_of_a_deleted_user_is_left_in_any_file(
             )
         client.record_events([Event(BOB, "i8", "click", event_id="bob-1")])
         client.recommend(RecommendQuery(user_id=ALICE))
-        assert files_with(server.store, ALICE) and files_with(server.store, "alice-1")
+        assert files_with(server.store, ALICE)
+        assert files_with(server.store, "alice-1")
         result = client.delete_user(ALICE)
         assert result.deleted_event_count == 500
         # at once: the server still runs, the log and the freed pages included
@@ -61,8 +62,10 @@ def test_no_byte_of_a_deleted_user_is_left_in_any_file(
         assert client.status().user_count == 1
         assert client.delete_user(ALICE).deleted_event_count == 0
     histories = pl.read_parquet(server.store / "histories.parquet")
-    assert histories["user_id"].unique().to_list() == [BOB] and histories.height == 200
-    assert ALICE not in caplog.text and "alice" not in caplog.text
+    assert histories["user_id"].unique().to_list() == [BOB]
+    assert histories.height == 200
+    assert ALICE not in caplog.text
+    assert "alice" not in caplog.text
     servers.stop(server)
     assert files_with(server.store, ALICE) == []
 
@@ -118,7 +121,7 @@ def test_a_histories_file_that_cannot_be_read_is_an_error_not_silence(server: Ha
     with Client(server.address) as client, pytest.raises(ServiceError) as caught:
         client.delete_user(ALICE)
     assert caught.value.reason == "STATE_UNAVAILABLE"
-    with pytest.raises(StateUnavailable, match="cannot be taken out"):
+    with pytest.raises(StateUnavailableError, match="cannot be taken out"):
         forget_users(server.store / "histories.parquet", [ALICE])
 
 

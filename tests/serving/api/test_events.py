@@ -14,7 +14,7 @@ from serving.client.client import Client
 from serving.client.queries import Event, RecommendQuery
 from serving.client.results import ServiceError
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.state.contracts.user_state import StateUnavailable
+from serving.state.contracts.user_state import StateUnavailableError
 from tests.serving.conftest import Harness, Servers
 
 Reject = pb.RowReject
@@ -151,7 +151,7 @@ def test_an_unreadable_history_degrades_the_list_but_fails_the_write(
     server: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: Any) -> Any:
-        raise StateUnavailable("disk on fire")
+        raise StateUnavailableError("disk on fire")
 
     monkeypatch.setattr(server.running.service._state, "snapshot", broken)
     monkeypatch.setattr(server.running.service._state, "record", broken)

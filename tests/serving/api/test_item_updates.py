@@ -106,7 +106,8 @@ def test_a_whole_item_can_be_replaced_where_it_is_there(client: Client) -> None:
     after = client.update_item(ItemUpdate("i7", {"title": BOOTS, "brand": None}, replace=True))
     assert after.attributes == client.get_item("i7").attributes == {"title": BOOTS}
     found = client.similar_items(SimilarQuery(text=BOOTS, page_size=1)).items[0]
-    assert found.item_id == "i7" and found.similarity == pytest.approx(1.0, abs=1e-4)
+    assert found.item_id == "i7"
+    assert found.similarity == pytest.approx(1.0, abs=1e-4)
     missing = ItemUpdate("n1", {"title": BOOTS}, replace=True)
     assert refused(lambda: client.update_item(missing)).reason == "ITEM_NOT_FOUND"
     added = client.update_item(ItemUpdate("n1", {"title": BOOTS, "price": 9.0}, allow_missing=True))

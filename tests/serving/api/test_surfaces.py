@@ -61,7 +61,9 @@ def test_a_surface_has_its_own_defaults_and_others_none(server: Harness) -> None
     assert [(boost.matches.sum(), boost.strength) for boost in question.rules.boosts] == [(5, 0.5)]
     assert question.rules.exploration == 0.0
     cart = asked(server, pb.RecommendRequest(surface="cart"))
-    assert cart.rules is not None and cart.rules.exploration == 0.5 and cart.rules.caps == ()
+    assert cart.rules is not None
+    assert cart.rules.exploration == 0.5
+    assert cart.rules.caps == ()
     assert (cart.diversity, cart.novelty, cart.exclude_seen) == (0.0, None, True)  # the model's own
     for other in ("", "product"):
         assert asked(server, pb.RecommendRequest(surface=other)).rules is None
@@ -70,26 +72,29 @@ def test_a_surface_has_its_own_defaults_and_others_none(server: Harness) -> None
 def test_what_a_request_says_wins_field_by_field(server: Harness) -> None:
     question = asked(server, home(diversity=0.0))
     assert asked(server, home(novelty=0.0)).novelty == 0.0
-    assert (
-        question.diversity == 0.0
-        and question.novelty == 0.125
-        and question.exclude_seen is False
-        and question.rules is not None
-    )
+    assert question.diversity == 0.0
+    assert question.novelty == 0.125
+    assert question.exclude_seen is False
+    assert question.rules is not None
     assert asked(server, home(exclude_seen=True)).exclude_seen is True
     assert asked(server, home(rules=pb.ListRules())).rules is None  # set, though empty
     own = asked(server, home(rules=pb.ListRules(exploration=pb.Exploration(share=0.1)))).rules
-    assert own is not None and own.exploration == pytest.approx(0.1) and not own.pins and not own.caps
+    assert own is not None
+    assert own.exploration == pytest.approx(0.1)
+    assert not own.pins
+    assert not own.caps
 
 
 def test_campaigns_have_them_and_status_tells_them(server: Harness) -> None:
     request = pb.BatchRecommendRequest(user_list=pb.UserList(user_ids=["u"]), surface="home")
     assert [answer.user_id for answer in server.stub.BatchRecommend(request, timeout=10)] == ["u"]
     rules = server.model.recommender.seen[-1].rules
-    assert rules is not None and len(rules.pins) == 1
+    assert rules is not None
+    assert len(rules.pins) == 1
     told = server.stub.GetStatus(pb.GetStatusRequest(), timeout=10).surfaces
     assert set(told) == {"home", "cart"}
-    assert told["home"].rules.pins[0].item_id == "i7" and told["home"].diversity == 0.25
+    assert told["home"].rules.pins[0].item_id == "i7"
+    assert told["home"].diversity == 0.25
 
 
 def test_pages_go_on_under_the_defaults_that_hold_then(server: Harness, file: Path) -> None:
@@ -170,7 +175,9 @@ def test_a_file_that_is_wrong_at_a_start_is_one_readable_line(
     with pytest.raises(InputError) as caught:
         servers.start(surfaces=str(file), console=Console(file=io.StringIO()))
     message = str(caught.value)
-    assert message.startswith(f"{file}: ") and says in message and "\n" not in message
+    assert message.startswith(f"{file}: ")
+    assert says in message
+    assert "\n" not in message
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -181,7 +188,8 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_json_is_read_too(file: Path) -> None:
     file.write_text('{"home": {"excludeSeen": true, "rules": {"pins": [{"item_id": "i1", "position": 2}]}}}')
     found = read_surfaces(file)["home"]
-    assert found.exclude_seen and found.rules.pins[0].position == 2
+    assert found.exclude_seen
+    assert found.rules.pins[0].position == 2
 
 
 def test_the_documented_file_is_one(file: Path) -> None:

@@ -21,7 +21,7 @@ from features.ingest.privacy import PSEUDONYM, Pseudonyms
 from features.prepare import prepare
 from ranking.bundle.store import publish_version
 from serving.cli.export_events import export_events
-from serving.state.contracts.user_state import Exposure, NewEvent, StateUnavailable
+from serving.state.contracts.user_state import Exposure, NewEvent, StateUnavailableError
 from serving.stores import Stores
 from tests.serving.backends import Backend
 from tests.serving.redis_server import RedisServer
@@ -73,7 +73,8 @@ def test_the_next_training_reads_what_was_recorded(backend: Backend, tmp_path: P
     }
     assert shown["timestamp"].isoformat() == "2023-11-14T22:13:20+00:00"
     assert (shown["list_position"], shown["request_id"], shown["hour"]) == (3, "r-1", 17)
-    assert rows["content:4f"]["timestamp"].microsecond == 1 and rows["content:4f"]["surface"] is None
+    assert rows["content:4f"]["timestamp"].microsecond == 1
+    assert rows["content:4f"]["surface"] is None
     assert said == f"3 events of 2 users written to {tmp_path / 'events.parquet'}\n"
 
     (tmp_path / "log.csv").write_text("user_id,item_id,event,timestamp\nanna,2,click,1600000000\n")
@@ -167,7 +168,7 @@ def test_a_failed_export_leaves_the_former_file(
     before, _ = export(backend, tmp_path / "e.parquet")
 
     def broken(*_: object) -> None:
-        raise StateUnavailable("gone")
+        raise StateUnavailableError("gone")
 
     monkeypatch.setattr("serving.cli.export_events._table", broken)
     with pytest.raises(InputError, match="state: gone"):
@@ -180,7 +181,8 @@ def test_a_failed_export_leaves_the_former_file(
 def test_an_empty_state_makes_an_empty_table(backend: Backend, tmp_path: Path) -> None:
     record(backend)
     table, said = export(backend, tmp_path / "e.parquet")
-    assert table.height == 0 and table.columns[:5] == ["user_id", "item_id", "event", "timestamp", "event_id"]
+    assert table.height == 0
+    assert table.columns[:5] == ["user_id", "item_id", "event", "timestamp", "event_id"]
     assert said.startswith("0 events of 0 users")
 
 
@@ -190,9 +192,9 @@ def test_what_cannot_be_exported_is_one_line(
     missing = Backend(str(tmp_path / "none.sqlite"), tmp_path)
     with pytest.raises(InputError, match=r"none\.sqlite: no such file, so nothing was recorded here"):
         export(missing, tmp_path / "e.parquet")
+    with redis_server.client as client:
+        client.flushall()
     with pytest.raises(InputError, match=r"holds no store under redis\.prefix="):
-        with redis_server.client as client:
-            client.flushall()
         export(Backend(redis_server.url, tmp_path), tmp_path / "e.parquet")
     with pytest.raises(InputError, match=r"output=.*\.csv: name a \.parquet file"):
         export(backend, tmp_path / "e.csv")

@@ -79,7 +79,8 @@ def test_every_user_with_an_event_has_a_line(server: Harness, output: Path) -> N
         {"item_id": "i0", "title": "Item 0", "list_position": 2},
     ]
     assert (first["degradation"], first["model_version"]) == ("none", "v1")
-    assert first["attribution_token"] and first["resume_token"]
+    assert first["attribution_token"]
+    assert first["resume_token"]
     assert remains(output) == {"lists.jsonl"}
 
 
@@ -95,7 +96,8 @@ def test_it_goes_on_where_it_was_stopped_and_cuts_a_torn_line(
     with part.open("ab") as file:
         file.write(b'{"user_id": "user-000')  # as a power cut leaves it
     said = written(server, output)
-    assert "going on behind 12 lists" in said and "30 lists written" in said
+    assert "going on behind 12 lists" in said
+    assert "30 lists written" in said
     assert [line["user_id"] for line in lines(output)] == [name_of(n) for n in range(30)]
     assert asked[1].resume_token  # nothing was made twice
     assert remains(output) == {"lists.jsonl"}
@@ -143,7 +145,8 @@ def test_a_user_without_a_list_has_a_line_that_says_why(
     assert "(1 popularity, 1 INVALID_FIELD)" in written(server, output, users=str(users), explain=True)
     good, bad = lines(output)
     assert good["items"][0]["reasons"][0]["kind"] == "popular"
-    assert bad["error"]["reason"] == "INVALID_FIELD" and "items" not in bad
+    assert bad["error"]["reason"] == "INVALID_FIELD"
+    assert "items" not in bad
 
 
 def test_it_waits_for_a_place_among_the_streams(

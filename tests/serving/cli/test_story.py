@@ -57,7 +57,8 @@ def test_a_sample_is_the_same_every_time_and_takes_no_more_than_there_are() -> N
     made, users = shop({}), [f"u{n:03}" for n in range(100)]
     drawn = made.sample(users, 10)
     assert drawn == made.sample(reversed(users), 10)
-    assert len(set(drawn)) == 10 and set(drawn) <= set(users)
+    assert len(set(drawn)) == 10
+    assert set(drawn) <= set(users)
     assert made.sample(["b", "a"], 10) == ["a", "b"]
 
 
@@ -169,11 +170,16 @@ def test_the_list_stands_beside_the_three_best_baselines() -> None:
     show_measured(metrics(), {"stage_one": {"before": 0.02, "validation_recall": [0.01, 0.03]}}, shown)
     text = " ".join(said.getvalue().split())
     places = [text.index(f"│ {name} ") for name in ("shelfwise", KNN, "own", IDS)]
-    assert places == sorted(places) and "popularity" not in text and "user_tower" not in text
+    assert places == sorted(places)
+    assert "popularity" not in text
+    assert "user_tower" not in text
     assert "│ 0.1500 │ 0.0750 │ p < .001 │ about item_knn" in text
     assert "│ 0.1200 │ 0.0600 │ p = 0.040 │" in text
-    assert "1,234 shoppers" in text and "5,678 items" in text and "best 3 of 4 baselines" in text
-    assert "0.0200 of what is bought next" in text and "0.0300 after (+50%" in text
+    assert "1,234 shoppers" in text
+    assert "5,678 items" in text
+    assert "best 3 of 4 baselines" in text
+    assert "0.0200 of what is bought next" in text
+    assert "0.0300 after (+50%" in text
 
 
 @pytest.mark.parametrize(
@@ -221,7 +227,9 @@ def test_a_server_that_does_not_come_up_is_one_line(tmp_path: Path) -> None:
 
 def test_queries_have_no_targets() -> None:
     query = one_query(dataset(), "b", np.array([2, 4, 5]), 7)
-    assert query.targets.size == 0 and query.target_offsets.tolist() == [0, 0] and query.time.tolist() == [7]
+    assert query.targets.size == 0
+    assert query.target_offsets.tolist() == [0, 0]
+    assert query.time.tolist() == [7]
 
 
 def test_named_shoppers_are_shown_in_their_order(servers: Servers) -> None:
@@ -229,7 +237,8 @@ def test_named_shoppers_are_shown_in_their_order(servers: Servers) -> None:
     bought = {f"u{n}": [f"i{n}"] for n in range(1, 9)}
     with Client(server.address, timeout=20) as client:
         chosen = choose_shoppers(client, shop(bought), DemoConfig(users=["u7", "u2"], k=3))
-    assert chosen.users == ["u7", "u2"] and chosen.among == ()
+    assert chosen.users == ["u7", "u2"]
+    assert chosen.among == ()
     assert [len(shopper.items) for shopper in chosen.shown] == [3, 3]
 
 

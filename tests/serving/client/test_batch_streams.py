@@ -200,7 +200,8 @@ def test_another_model_takes_over_in_the_middle(servers: Servers) -> None:
     server.call(swap())
     versions += [response.model_version for response in responses]
     assert len(versions) == 3000
-    assert versions == sorted(versions) and set(versions) == {"v1", "v2"}
+    assert versions == sorted(versions)
+    assert set(versions) == {"v1", "v2"}
 
 
 def test_the_clients_read_a_batch_and_its_errors(server: Harness) -> None:
@@ -213,7 +214,8 @@ def test_the_clients_read_a_batch_and_its_errors(server: Harness) -> None:
     assert in_loop(asynchronous()) == [name_of(n) for n in range(3)]
     with Client(server.address) as client:
         found = list(client.batch_recommend(BatchQuery(user_ids=("", "u"), list_size=1)))
-        assert found[0].error is not None and found[0].error.reason == "INVALID_FIELD"
+        assert found[0].error is not None
+        assert found[0].error.reason == "INVALID_FIELD"
         assert (found[0].degradation, found[1].degradation) == ("", "popularity")
         with pytest.raises(ServiceError) as caught:
             list(client.batch_recommend(BatchQuery(filter="nope = 1")))

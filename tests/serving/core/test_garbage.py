@@ -17,7 +17,7 @@ from serving.core.call_context import CallRecord
 from serving.core.errors import ApiError
 from serving.core.garbage import Replaced, look_rarely, no_collection
 from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.scheduling.batcher import QueueFull
+from serving.scheduling.batcher import QueueFullError
 from tests.serving.conftest import Harness, Servers, fill_queue
 
 
@@ -117,7 +117,7 @@ def refused(server: Harness, request: pb.RecommendRequest, code: grpc.StatusCode
 def ours(left: list[Any]) -> list[Any]:
     frames = [x for x in left if isinstance(x, FrameType) and "serving/" in x.f_code.co_filename]
     of_the_server = [frame for frame in frames if "tests/" not in frame.f_code.co_filename]
-    return [x for x in left if isinstance(x, (QueueFull, ApiError, CallRecord))] + of_the_server
+    return [x for x in left if isinstance(x, (QueueFullError, ApiError, CallRecord))] + of_the_server
 
 
 def test_a_request_that_is_refused_leaves_no_circle_of_the_servers(server: Harness) -> None:

@@ -167,7 +167,8 @@ def test_a_model_without_room_beside_the_one_that_answers_waits_and_says_so(
         until(lambda: client.status().failed_reload is not None)
         status = client.status()
         assert (status.model_version, status.device) == (first, "cuda:0 Stand-in")
-        assert status.failed_reload is not None and status.failed_reload.model_version == second
+        assert status.failed_reload is not None
+        assert status.failed_reload.model_version == second
         reason = status.failed_reload.reason
         assert reason.startswith(f"cuda:0 Stand-in has too little memory for model {second} beside the one ")
         assert reason.endswith("; a restart of the server changes over with one model at a time")

@@ -15,7 +15,7 @@ from serving.model.event_updater import EventUpdater
 from serving.model.execute_batch import run_jobs
 from serving.model.interfaces import Answer, Job
 from serving.scheduling.batcher import Batcher
-from serving.state.contracts.user_state import MICROS, FeedPage, StateUnavailable, UserState
+from serving.state.contracts.user_state import MICROS, FeedPage, StateUnavailableError, UserState
 from tests.serving.fake_bundle import DATA_END, FakeBundle
 
 T = TypeVar("T")
@@ -95,14 +95,16 @@ def test_a_model_counts_everything_page_by_page_before_it_is_served(monkeypatch:
     async def scenario(follower: EventUpdater, model: Notebook) -> None:
         await prepared(follower)
         assert model.batches == [["a", "b"], ["c", "d"], ["e"]]
-        assert model.threads == {"loading"} and follower.counted == 5
+        assert model.threads == {"loading"}
+        assert follower.counted == 5
         await prepared(follower)
         assert len(model.batches) == 3
         follower.start()
         feed.stored.append(event("f"))
         follower.ring()
         await reached(follower, 6)
-        assert model.batches[3:] == [["f"]] and model.threads == {"loading", "model"}
+        assert model.batches[3:] == [["f"]]
+        assert model.threads == {"loading", "model"}
 
     feed = Feed(*(event(item) for item in "abcde"))
     following(feed, scenario, poll_seconds=60.0)
@@ -192,13 +194,14 @@ def test_what_cannot_be_counted_is_left_out(caplog: pytest.LogCaptureFixture) ->
                 await asyncio.sleep(0.002)
         feed.stored += [event("unknown"), event("b")]
         await reached(follower, 2)
-        assert model.batches == [["a"], ["unknown", "b"]] and follower.unknown == 1
+        assert model.batches == [["a"], ["unknown", "b"]]
+        assert follower.unknown == 1
 
     following(feed, scenario)
     assert "1 recorded events cannot be counted" in caplog.text
 
 
-@pytest.mark.parametrize("failure", [StateUnavailable("disk"), RuntimeError("anything")])
+@pytest.mark.parametrize("failure", [StateUnavailableError("disk"), RuntimeError("anything")])
 def test_a_store_that_fails_is_asked_again(failure: Exception, caplog: pytest.LogCaptureFixture) -> None:
     feed = Feed(event("a"))
     feed.failures = [failure, failure]

@@ -12,7 +12,7 @@ import pytest
 
 from ranking.catalogue.live_catalogue import ItemChange
 from serving.state.contracts.item_changes import ItemChanges
-from serving.state.contracts.user_state import StateUnavailable
+from serving.state.contracts.user_state import StateUnavailableError
 from serving.state.sqlite.file import SqliteFile
 from serving.state.sqlite.items import SqliteItemChanges
 
@@ -47,7 +47,7 @@ def test_a_file_that_cannot_be_written_is_unavailable(path: Path) -> None:
         other.execute("BEGIN IMMEDIATE")
         assert isinstance(changes, SqliteItemChanges)
         changes._file.writer.execute("PRAGMA busy_timeout = 10")
-        with pytest.raises(StateUnavailable):
+        with pytest.raises(StateUnavailableError):
             await changes.store([BOOT])
         other.execute("ROLLBACK")
         other.close()

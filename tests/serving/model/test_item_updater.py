@@ -22,9 +22,9 @@ from ranking.catalogue.live_catalogue import (
 from serving.model.execute_batch import run_jobs
 from serving.model.interfaces import Answer, Job, Model
 from serving.model.item_updater import ItemUpdater
-from serving.scheduling.batcher import Batcher, QueueFull
+from serving.scheduling.batcher import Batcher, QueueFullError
 from serving.state.contracts.item_changes import Declared, Replaced, StoredChange
-from serving.state.contracts.user_state import StateUnavailable
+from serving.state.contracts.user_state import StateUnavailableError
 from tests.serving.fake_bundle import FakeBundle
 
 T = TypeVar("T")
@@ -241,7 +241,9 @@ def test_what_has_been_encoded_is_kept_and_what_was_kept_is_not_encoded_again() 
     following(changes, scenario)
 
 
-@pytest.mark.parametrize("failure", [StateUnavailable("disk"), QueueFull(1.0), RuntimeError("anything")])
+@pytest.mark.parametrize(
+    "failure", [StateUnavailableError("disk"), QueueFullError(1.0), RuntimeError("anything")]
+)
 def test_changes_hold_where_vectors_cannot_be_kept(
     failure: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:

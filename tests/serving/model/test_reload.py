@@ -197,7 +197,8 @@ def test_a_model_that_cannot_answer_or_does_not_fit_is_not_served(
         point(servers.store, V2)
         until(lambda: client.status().failed_reload is not None)
         failed = client.status().failed_reload
-        assert failed is not None and says in failed.reason
+        assert failed is not None
+        assert says in failed.reason
         assert client.recommend(RecommendQuery(intent="boots")).model_version == V1
 
 
@@ -249,7 +250,8 @@ def test_a_former_model_that_holds_itself_is_looked_for(
     del first
     try:
         with Client(f"127.0.0.1:{running.port}") as client:
-            assert held() is not None and not gc.isenabled()
+            assert held() is not None
+            assert not gc.isenabled()
             point(servers.store, V2)
             until(serving(client, V2))
             until(lambda: held() is None)
@@ -262,7 +264,8 @@ def test_a_pointer_to_nothing_is_reported_and_heals(server: Harness) -> None:
         (server.store / "CURRENT").write_text("nonsense")
         until(lambda: client.status().failed_reload is not None)
         failed = client.status().failed_reload
-        assert failed is not None and "not a published version" in failed.reason
+        assert failed is not None
+        assert "not a published version" in failed.reason
         point(server.store, V1)
         until(lambda: client.status().failed_reload is None)
 
@@ -400,5 +403,6 @@ def test_every_kind_of_damaged_file_leaves_the_old_model_serving(
 
             until(failed)
             found = client.status().failed_reload
-            assert found is not None and name in found.reason, (name, found)
+            assert found is not None, (name, found)
+            assert name in found.reason, (name, found)
         assert client.recommend(RecommendQuery()).model_version == first

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from serving.scheduling.batcher import Batcher, QueueFull
+from serving.scheduling.batcher import Batcher, QueueFullError
 
 
 class Work:
@@ -245,7 +245,7 @@ def test_a_full_queue_refuses_with_an_estimate_that_grows_with_the_work() -> Non
         await asyncio.sleep(0.02)
         tasks += [asyncio.create_task(worker.submit(9))] if len(worker) < 3 else []
         await asyncio.sleep(0)
-        with pytest.raises(QueueFull) as caught:
+        with pytest.raises(QueueFullError) as caught:
             await worker.submit(10)
         assert 0.1 < caught.value.retry_seconds < 2
         work.gate.set()

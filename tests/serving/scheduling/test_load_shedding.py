@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from serving.scheduling.batcher import Batcher, QueueFull
+from serving.scheduling.batcher import Batcher, QueueFullError
 from serving.scheduling.load_shedding import LoadShedder, WaitLimits
 
 LIMITS = WaitLimits(burst_seconds=0.5, standing_seconds=0.03, batch_seconds=1.0)
@@ -68,11 +68,14 @@ def test_lists_that_need_more_time_in_small_batches_do_not_get_smaller_and_small
 def test_a_queue_that_does_not_empty_allows_little_waiting() -> None:
     pressure = LoadShedder(4, LIMITS)
     pressure.began(20.0, 4, left=0)  # batches take 10 ms, and this one is late
-    assert not pressure.too_many(20.05, 4 * 49) and pressure.too_many(20.05, 4 * 50)
+    assert not pressure.too_many(20.05, 4 * 49)
+    assert pressure.too_many(20.05, 4 * 50)
     pressure.began(20.06, 4, left=1)
-    assert not pressure.too_many(20.11, 4 * 2) and pressure.too_many(20.11, 4 * 3)
+    assert not pressure.too_many(20.11, 4 * 2)
+    assert pressure.too_many(20.11, 4 * 3)
     assert not pressure.too_many(20.2, 0)  # nobody waits
-    assert not pressure.too_many(20.29, 4 * 49) and pressure.too_many(20.29, 4 * 50)
+    assert not pressure.too_many(20.29, 4 * 49)
+    assert pressure.too_many(20.29, 4 * 50)
     assert not LoadShedder(4, None).too_many(1e9, 10**6)
 
 
@@ -80,7 +83,8 @@ def test_a_queue_stands_from_its_first_job_on_however_long_the_batch_takes_durin
     pressure = LoadShedder(4, LIMITS)
     pressure.began(20.0, 4, left=0)
     assert not any(pressure.too_many(20.01 + waiting / 1000, waiting) for waiting in range(80))
-    assert pressure.too_many(20.12, 80) and begin_overload(pressure, 20.12, 80)  # the same batch still runs
+    assert pressure.too_many(20.12, 80)  # the same batch still runs
+    assert begin_overload(pressure, 20.12, 80)
 
 
 def test_a_few_callers_of_slow_lists_are_no_overload() -> None:
@@ -90,7 +94,8 @@ def test_a_few_callers_of_slow_lists_are_no_overload() -> None:
         pressure.began(10.0 + step, 4, left=3)
         pressure.ended(10.16 + step, usual=True)  # batches of 160 ms, where 30 ms of waiting are allowed
     pressure.began(80.0, 4, left=3)
-    assert not pressure.too_many(80.0, 7) and pressure.too_many(80.0, 8)
+    assert not pressure.too_many(80.0, 7)
+    assert pressure.too_many(80.0, 8)
     for _ in range(60):
         pressure.began(90.0, 4, left=3)
         pressure.ended(92.0, usual=True)  # longer than a burst allows
@@ -106,7 +111,8 @@ def test_once_a_standing_queue_has_grown_too_long_nobody_waits_for_it_until_refu
     pressure.began(20.0, 4, left=0)
     assert begin_overload(pressure, 20.2, 9)
     pressure.began(20.3, 4, left=0)  # that it is empty now and then proves nothing
-    assert pressure.too_many(20.4, 4) and not pressure.too_many(20.4, 3)  # room for the next batch
+    assert pressure.too_many(20.4, 4)  # room for the next batch
+    assert not pressure.too_many(20.4, 3)
     assert not pressure.refused(21.0, 4)  # it has begun before
     assert pressure.too_many(21.9, 4)
     assert not pressure.too_many(22.1, 4)
@@ -194,7 +200,7 @@ def test_whoever_has_waited_too_long_is_told_even_where_a_batch_never_ends() -> 
         upkeep = asyncio.create_task(worker.submit(2, urgent=True))
         waiting = [asyncio.create_task(worker.submit(number)) for number in (3, 4)]
         for task in waiting:
-            with pytest.raises(QueueFull) as caught:
+            with pytest.raises(QueueFullError) as caught:
                 await task
             assert caught.value.reason == "queue_wait"
         assert len(worker) == 1  # upkeep stays, however long it takes
@@ -215,7 +221,7 @@ def test_when_an_overload_begins_the_newest_are_answered_and_the_others_told() -
         async def ask(number: int) -> None:
             try:
                 await worker.submit(number)
-            except QueueFull as full:
+            except QueueFullError as full:
                 gone.append(number)
                 retry.append(full.retry_seconds)
 
@@ -231,8 +237,10 @@ def test_when_an_overload_begins_the_newest_are_answered_and_the_others_told() -
         await asyncio.gather(*tasks)
         assert work.done[:5] == [0, 1, 2, 10, 11]
         answered = set(work.done[5:])
-        assert answered and min(answered) >= 20
-        assert answered | set(gone) == {*range(12, 18), *range(20, 50)} and not answered & set(gone)
+        assert answered
+        assert min(answered) >= 20
+        assert answered | set(gone) == {*range(12, 18), *range(20, 50)}
+        assert not answered & set(gone)
         assert all(seconds >= 1.0 for seconds in retry[MANY - 1 :])
         await worker.close()
 
@@ -245,7 +253,7 @@ def test_announced_jobs_are_counted_until_they_come_or_have_been_long_enough_on_
         worker = Batcher[int, int](Gated(), max_batch=1, max_queue=100, name="test", limits=limits)
         worker.expect()
         worker.expect()  # behind one of 10 ms
-        with pytest.raises(QueueFull) as caught:
+        with pytest.raises(QueueFullError) as caught:
             worker.expect()
         assert caught.value.reason == "queue_wait"
         worker.admit()  # nobody waits yet
@@ -265,7 +273,7 @@ def test_a_job_whose_caller_will_have_gone_is_refused_at_once() -> None:
         tasks = [asyncio.create_task(worker.submit(number)) for number in range(5)]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        with pytest.raises(QueueFull) as caught:  # four batches of 10 ms are before it
+        with pytest.raises(QueueFullError) as caught:  # four batches of 10 ms are before it
             await worker.submit(9, loop.time() + 0.02)
         assert caught.value.reason == "deadline"
         assert caught.value.retry_seconds >= 0.05

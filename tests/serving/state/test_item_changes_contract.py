@@ -69,7 +69,8 @@ def test_a_change_is_stored_only_if_the_item_is_as_it_was_read(backend: Backend)
     async def scenario(changes: ItemChanges) -> None:
         assert await changes.contents(["a", "b"]) == [(0, None), (0, None)]
         first = await changes.replace([price, HAT], [0, 0])
-        assert first.others == [] and first.revision == await changes.newest()
+        assert first.others == []
+        assert first.revision == await changes.newest()
         assert await changes.contents(["b", "a"]) == [(first.revision, HAT), (first.revision - 1, price)]
         stale = await changes.replace([GONE, BOOT], [0, first.revision])
         assert (stale.revision, stale.others) == (0, [0, 1])
@@ -91,7 +92,8 @@ def test_a_replaced_change_keeps_the_vector_it_came_with(backend: Backend) -> No
     async def scenario(changes: ItemChanges) -> None:
         await changes.replace([replace(BOOT, encoded=vector), HAT], [0, 0])
         (at, boot), (_, hat) = await changes.contents(["a", "b"])
-        assert boot is not None and hat is not None
+        assert boot is not None
+        assert hat is not None
         assert (boot.encoded, hat.encoded) == (vector, None)
         await changes.replace([BOOT], [at])
         assert [stored.item.encoded for stored in await changes.since(0, 9)] == [None, None]
@@ -112,7 +114,8 @@ def test_of_many_who_change_an_item_at_once_each_finds_what_the_others_did(backe
             stores = (left.items, right.items)
             await asyncio.gather(*(add(stores[n % 2], f"n{n}") for n in range(20)))
         [(_, found)] = await left.items.contents(["a"])
-        assert found is not None and found.attributes == {f"n{n}": 1 for n in range(20)}
+        assert found is not None
+        assert found.attributes == {f"n{n}": 1 for n in range(20)}
 
     backend.run(scenario)
 
@@ -127,7 +130,8 @@ def test_declared_attributes_are_changes_in_the_same_order(backend: Backend) -> 
         assert await changes.declared() == {}
         first = await changes.store([BOOT])
         done = await changes.declare([stock])
-        assert done.revision > first and done.others == {}
+        assert done.revision > first
+        assert done.others == {}
         assert await changes.newest() == done.revision
         await changes.store([HAT])
         both = await changes.declare([stock, launch, launch])

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from serving.state.contracts.user_state import Outcome, StateUnavailable
+from serving.state.contracts.user_state import Outcome, StateUnavailableError
 from serving.state.redis.users import RedisUserState
 from serving.stores import Stores
 from tests.serving.redis_server import RedisServer
@@ -41,7 +41,7 @@ def test_the_newest_events_of_a_user_are_kept_impressions_apart(
 
     opened(redis.url, scenario, max_user_events=3)
     with redis.client as client:
-        left = {bytes(key).removeprefix(b"shelfwise:") for key in client.keys()}
+        left = {bytes(key).removeprefix(b"shelfwise:") for key in client.scan_iter()}
     assert left == {b"store", b"deleted-users"}
 
 
@@ -49,7 +49,7 @@ def test_user_ids_stand_nowhere_but_in_the_set_of_users(own_redis: Callable[...,
     redis = own_redis()
     opened(redis.url, lambda stores: stores.users.record([new("a", "1", user="alice")]))
     with redis.client as client:
-        assert [key for key in client.keys() if b"alice" in key] == []
+        assert [key for key in client.scan_iter() if b"alice" in key] == []
         assert client.zrange("shelfwise:users", 0, -1) == [b"alice"]
 
 
@@ -154,7 +154,7 @@ def test_files_that_take_long_to_write_make_the_caller_try_again(
 
     async def scenario(stores: Stores) -> None:
         await stores.users.record([new("a", "1", user=f"u{n}") for n in range(30)])
-        with pytest.raises(StateUnavailable, match="still writing"):
+        with pytest.raises(StateUnavailableError, match="still writing"):
             await stores.users.delete_user("u3")
         assert await stores.users.history("u3", 5) == []
         with redis.client as client:
@@ -163,7 +163,7 @@ def test_files_that_take_long_to_write_make_the_caller_try_again(
             try:
                 assert await stores.users.delete_user("u3") == 0
                 return
-            except StateUnavailable:
+            except StateUnavailableError:
                 await asyncio.sleep(0.05)
 
     opened(redis.url, scenario, erase_seconds=0.3)

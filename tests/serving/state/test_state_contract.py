@@ -145,7 +145,8 @@ def test_a_deleted_user_leaves_no_bytes_in_any_file(backend: Backend) -> None:
 
     deleted, before, content = backend.users(scenario)
     assert deleted == 300
-    assert b"alice" in before and b"secret-item" in before
+    assert b"alice" in before
+    assert b"secret-item" in before
     assert b"other-item" in content
     assert b"alice" not in content
     assert b"secret-item" not in content

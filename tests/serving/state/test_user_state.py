@@ -16,7 +16,7 @@ from serving.state.contracts.user_state import (
     ImportResult,
     NewEvent,
     Outcome,
-    StateUnavailable,
+    StateUnavailableError,
     content_id,
     log_name,
 )
@@ -65,7 +65,7 @@ def test_a_failing_import_leaves_nothing_behind(
     monkeypatch.setattr("serving.state.sqlite.users.read_histories", lambda _: broken)
 
     async def scenario(state: SqliteUserState) -> tuple[int, int]:
-        with pytest.raises(StateUnavailable):
+        with pytest.raises(StateUnavailableError):
             await state.import_histories(path)
         monkeypatch.undo()
         stats = await state.stats()
@@ -90,7 +90,7 @@ def test_an_import_that_is_cut_off_is_completed_later(
             return whole(db, frame)
 
         monkeypatch.setattr(state, "_import_slice", slice_)
-        with pytest.raises(StateUnavailable, match="disk full"):
+        with pytest.raises(StateUnavailableError, match="disk full"):
             await state.import_histories(path)
         between = (await state.stats()).events
         return between, await state.import_histories(path), (await state.stats()).events
@@ -136,7 +136,8 @@ def test_processes_that_begin_together_make_one_file(file: Path) -> None:
     for thread in threads:
         thread.join()
     salts = {one(f.writer, "SELECT hex(value) FROM settings WHERE name = 'salt'") for f in opened}
-    assert len(opened) == 8 and len(salts) == 1
+    assert len(opened) == 8
+    assert len(salts) == 1
     for f in opened:
         asyncio.run(f.close())
 
@@ -146,7 +147,7 @@ def test_a_locked_file_is_unavailable_not_a_crash(file: Path) -> None:
         state._file.writer.execute("PRAGMA busy_timeout = 10")
         other = sqlite3.connect(file, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StateUnavailable):
+        with pytest.raises(StateUnavailableError):
             await state.record([new("u", "a", START, "1")])
         other.execute("ROLLBACK")
         other.close()

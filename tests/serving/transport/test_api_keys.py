@@ -19,9 +19,12 @@ def path(tmp_path: Path) -> Path:
 def test_a_key_is_kept_as_a_hash_and_found_again(path: Path) -> None:
     shop = create_key(path, "shop", ["read", "events"], 5.0, 10)
     feed = create_key(path, "feed", ["admin"])
-    assert shop != feed and shop.startswith("sw_") and len(shop) > 40
+    assert shop != feed
+    assert shop.startswith("sw_")
+    assert len(shop) > 40
     content = path.read_text()
-    assert shop not in content and feed not in content
+    assert shop not in content
+    assert feed not in content
     assert path.stat().st_mode & 0o777 == 0o600
     assert read_keys(path)[0] == ApiKey("shop", hash_key(shop), (Scope.read, Scope.events), 5.0, 10)
     ring = KeyRing(path)
@@ -36,7 +39,8 @@ def test_a_key_that_is_taken_out_is_refused_without_a_restart(
     first, second = create_key(path, "first", ["read"]), create_key(path, "second", ["read"], 1.0, 1)
     ring = KeyRing(path)
     held = ring.find(second)
-    assert held is not None and ring.wait_seconds(held) == 0.0
+    assert held is not None
+    assert ring.wait_seconds(held) == 0.0
     entries = json.loads(path.read_text())["keys"]
     path.write_text(json.dumps({"keys": entries[1:]}) + " ")
     assert ring.find(first) is None

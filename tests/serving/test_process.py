@@ -160,7 +160,7 @@ def test_requests_are_logged_to_standard_error(tmp_path: Path, processes: list[P
     code, errors = server.end(signal.SIGTERM)
     assert (status.model_version, code) == ("v1", 0)
     fields = r"request_id=[0-9a-f]{32} method=GetStatus code=OK duration_ms=\d+\.\d"
-    assert re.search(rf"INFO serving\.envelope GetStatus OK {fields}\n", errors)
+    assert re.search(rf"INFO serving\.transport\.call_interceptor GetStatus OK {fields}\n", errors)
 
 
 def test_a_taken_port_is_one_readable_line(tmp_path: Path, processes: list[Process]) -> None:

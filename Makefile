@@ -3,7 +3,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PROTO := serving/proto/shelfwise/v1
+PROTO := proto/shelfwise/v1
+GENERATED := shelfwise_client/v1
+# google/api/field_behavior.proto comes with googleapis-common-protos.
+GOOGLE_PROTOS = $(BIN)/python -c 'import google.api, pathlib; print(pathlib.Path(google.api.__path__[0]).parents[1])'
 RETAIL := data=online_retail split=global_time
 # FAISS comes in two builds that cannot be installed together; the machine decides, or FAISS=cpu, FAISS=gpu.
 CARD := $(shell nvidia-smi -L 2>/dev/null | grep -m1 '^GPU')
@@ -21,18 +24,18 @@ $(VENV)/bin/python:
 	@echo "== creating $(VENV)"
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml constraints.txt constraints-gpu.txt | $(VENV)/bin/python
+$(VENV)/.installed: pyproject.toml clients/python/pyproject.toml constraints.txt constraints-gpu.txt | $(VENV)/bin/python
 	@echo "== installing shelfwise[$(FAISS)] and what it needs into $(VENV), because $(WHY)"
 	$(BIN)/python -m pip install -q --upgrade pip -c $(CONSTRAINTS)
 	@if $(BIN)/python -m pip show -q faiss-$(if $(filter gpu,$(FAISS)),cpu,gpu) 2>/dev/null; then \
 	  echo "== removing the other build of FAISS"; $(BIN)/python -m pip uninstall -q -y faiss-cpu faiss-gpu; fi
 	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) torch
-	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[$(FAISS),xlsx,baselines,sweep]'
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e clients/python -e '.[$(FAISS),xlsx,baselines,sweep]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "== installing what the tests need"
-	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[$(FAISS),xlsx,baselines,sweep,dev]'
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e clients/python -e '.[$(FAISS),xlsx,baselines,sweep,dev]'
 	@touch $@
 
 install: $(VENV)/.installed ## Create .venv with a working .venv/bin/shelfwise, for the GPU where there is one
@@ -71,10 +74,11 @@ imports: install-dev ## Import contracts between the rooms
 	$(BIN)/lint-imports
 
 proto: install-dev ## Regenerate the gRPC code
-	$(BIN)/python -m grpc_tools.protoc -I . -I third_party --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO)/*.proto
+	$(BIN)/python -m grpc_tools.protoc -I $(GENERATED)=$(PROTO) -I $$($(GOOGLE_PROTOS)) \
+	  --python_out=clients/python --pyi_out=clients/python --grpc_python_out=clients/python $(PROTO)/*.proto
 
 proto-check: proto ## Fail when the checked-in gRPC code is not what the proto gives
-	git diff --exit-code -- serving/proto
+	git diff --exit-code -- clients/python/$(GENERATED)
 
 check: lint types imports proto-check test ## Everything CI checks
 

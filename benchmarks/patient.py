@@ -7,8 +7,8 @@ from typing import Final
 
 import grpc
 
-from serving.client.client import Client, Request, Response
-from serving.client.results import ServiceError
+from shelfwise_client import Client, ServiceError
+from shelfwise_client.channel import Request, Response
 
 ATTEMPTS: Final = 40
 _PAUSE: Final = 0.25

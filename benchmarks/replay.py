@@ -12,9 +12,7 @@ import numpy as np
 import polars as pl
 
 from features.data import schema
-from serving.client.client import Client
-from serving.client.queries import Event, Item, RecommendQuery
-from serving.client.results import Reject
+from shelfwise_client import Client, Event, Item, RecommendQuery, Reject
 
 DAY: Final = 86_400
 DEPTH: Final = 20

@@ -36,8 +36,7 @@ from features.text.words import words
 from ranking.bundle.bundle import HISTORIES
 from ranking.bundle.catalogue_file import read_catalogue
 from ranking.bundle.store import MANIFEST, VERSIONS, current_version
-from serving.client.client import Client
-from serving.client.queries import RecommendQuery, SearchQuery
+from shelfwise_client import Client, RecommendQuery, SearchQuery
 
 FIRST: Final = 10
 """Places that are looked at."""

@@ -20,8 +20,8 @@ from typing import Any, Final, TypeAlias
 import grpc
 import numpy as np
 
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
+from shelfwise_client.v1 import recommendations_pb2 as pb
+from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 
 RECOMMEND: Final = "/shelfwise.v1.RecommendationService/Recommend"
 PAGE: Final = 20

@@ -18,9 +18,8 @@ from features.data import schema
 from ranking.bundle.bundle import HISTORIES
 from ranking.bundle.catalogue_file import CATALOG
 from ranking.bundle.store import CURRENT, VERSIONS, current_version
-from serving.client.client import Client
-from serving.client.queries import Event, Item
-from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
+from shelfwise_client import Client, Event, Item
+from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 
 TYPE: Final = "product_type"
 CATEGORY: Final = "product_category"

@@ -9,9 +9,8 @@ from typing import Any
 import grpc
 
 from benchmarks.storefront import KOMBUCHA, NEW_ITEMS, Row, Shop, place_of
-from serving.client.queries import Event, Item, RecommendQuery, SearchQuery, SessionEvent
-from serving.client.results import ServiceError
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from shelfwise_client import Event, Item, RecommendQuery, SearchQuery, ServiceError, SessionEvent
+from shelfwise_client.v1 import recommendations_pb2 as pb
 
 _WAIT = 30.0
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from benchmarks.storefront import KOMBUCHA, NEW_IDS, NEW_ITEMS, Row, Shop, share
-from serving.client.queries import BatchQuery, Boost, Event, ListRules, RecommendQuery, SessionEvent
+from shelfwise_client import BatchQuery, Boost, Event, ListRules, RecommendQuery, SessionEvent
 
 MUCH = 0.05
 """Budget for novelty of a shop that wants to see what is new."""

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from benchmarks.storefront import KOMBUCHA, OAT_DRINK, Row, Shop, place_of, share, shown_places
-from serving.client.queries import RecommendQuery, SearchQuery
-from serving.client.results import RecommendedItem
+from shelfwise_client import RecommendedItem, RecommendQuery, SearchQuery
 
 TYPES, TITLES, INTENTS = 120, 100, 40
 """How many product types are searched for, exact titles, and product types as intents."""

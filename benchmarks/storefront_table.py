@@ -18,7 +18,7 @@ from benchmarks import storefront_search as search
 from benchmarks.storefront import NEW_ITEMS, Row, Shop, Trial
 from conf.errors import InputError
 from features.data.pipeline_step import write_atomically
-from serving.client.results import ServiceError
+from shelfwise_client import ServiceError
 
 TRIALS: Final[tuple[Trial, ...]] = (
     lists.new_items,

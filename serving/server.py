@@ -36,7 +36,6 @@ from serving.model.reload import BundleWatcher, FailedReload
 from serving.observability.logs import set_up
 from serving.observability.metrics import Metrics, MetricsServer
 from serving.observability.tracing import Tracing, make_tracing
-from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.state.contracts.user_state import StateUnavailableError, UserState
 from serving.state.erasure import HistoriesCleaner
 from serving.state.health import StateHealth
@@ -47,6 +46,7 @@ from serving.transport.auth import AuthInterceptor
 from serving.transport.call_interceptor import CallInterceptor
 from serving.transport.tls import server_credentials
 from serving.workers import worker_number
+from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 
 HISTORIES_FILE: Final = "histories.parquet"
 """In the artifact store: training histories, imported into user state once per content."""

@@ -11,8 +11,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from conf.serving import MetricsConfig
-from serving.client.client import Client
-from serving.client.queries import Event, RecommendQuery
+from shelfwise_client import Client, Event, RecommendQuery
 from tests.serving.conftest import Servers, servers
 from tests.serving.observability.test_metrics import free_port, scrape
 

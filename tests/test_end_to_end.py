@@ -23,8 +23,7 @@ from features.data.dataset import load_dataset
 from ranking.bundle.bundle import load_bundle
 from ranking.pipeline.run import evaluate, run
 from ranking.types import History, Request
-from serving.client.client import Client
-from serving.client.queries import Event, RecommendQuery, SessionEvent, SimilarQuery
+from shelfwise_client import Client, Event, RecommendQuery, SessionEvent, SimilarQuery
 from tests.synthetic import read_json
 
 QUIET = Console(quiet=True)

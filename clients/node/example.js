@@ -1,11 +1,8 @@
 // node example.js HOST:PORT USER  -- a list, what the shopper did on it, and lists for a campaign.
-import { Shelfwise } from './shelfwise.js';
+import { Shelfwise } from 'shelfwise-client';
 
 const [address = 'localhost:50051', user = 'u1'] = process.argv.slice(2);
-const shelfwise = new Shelfwise(address, {
-  apiKey: process.env.SHELFWISE_KEY,
-  protoRoot: process.env.SHELFWISE_PROTO_ROOT,
-});
+const shelfwise = new Shelfwise(address, { apiKey: process.env.SHELFWISE_KEY });
 
 const page = await shelfwise.recommend({
   user_id: user,

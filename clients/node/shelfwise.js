@@ -4,13 +4,18 @@
 //   const page = await shelfwise.recommend({ user_id: 'u1', page_size: 10 });
 //
 // Fields have the names of the proto file. Failures are the errors of @grpc/grpc-js: `code`, `details`, `metadata`.
+import { existsSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import grpc from '@grpc/grpc-js';
 import protoLoader from '@grpc/proto-loader';
+import protobuf from 'protobufjs';
 
-const PROTO = 'serving/proto/shelfwise/v1/recommendations.proto';
-const REPOSITORY = fileURLToPath(new URL('../..', import.meta.url));
+// The package has a copy of the proto; in the repository it is read where it lies.
+const [PROTO] = ['./recommendations.proto', '../../proto/shelfwise/v1/recommendations.proto']
+  .map((path) => fileURLToPath(new URL(path, import.meta.url)))
+  .filter(existsSync);
+const FIELD_BEHAVIOR = 'google/api/field_behavior.proto'; // says which fields are required: no client needs it
 const DEADLINE_MS = 2000;
 const BROKEN_STREAMS = 8; // that may follow one another without a message
 const LONGEST_WAIT_MS = 5000;
@@ -39,6 +44,14 @@ export function plain({ fields }) {
   return Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, fromValue(value)]));
 }
 
+/** The service's definition, without the import that only tools read. */
+function definition() {
+  const root = new protobuf.Root();
+  root.resolvePath = (origin, target) => (target === FIELD_BEHAVIOR ? null : protobuf.util.path.resolve(origin, target));
+  root.loadSync(PROTO, { keepCase: true });
+  return protoLoader.fromJSON(root.toJSON(), { longs: String, enums: String, defaults: true, oneofs: true });
+}
+
 // The loader knows this message by itself, in camel case.
 function toValue(value) {
   if (value === null || value === undefined) return { nullValue: 'NULL_VALUE' };
@@ -59,18 +72,9 @@ export class Shelfwise {
    * @param {string} [options.apiKey] sent with every call
    * @param {Buffer} [options.rootCertificate] PEM; connects by TLS
    * @param {number} [options.deadlineMs] of calls that set none
-   * @param {string} [options.protoRoot] folder that holds serving/proto and third_party; the repository
    */
-  constructor(address, { apiKey, rootCertificate, deadlineMs = DEADLINE_MS, protoRoot = REPOSITORY } = {}) {
-    const definition = protoLoader.loadSync(PROTO, {
-      keepCase: true,
-      longs: String,
-      enums: String,
-      defaults: true,
-      oneofs: true,
-      includeDirs: [protoRoot, `${protoRoot}/third_party`],
-    });
-    const { RecommendationService } = grpc.loadPackageDefinition(definition).shelfwise.v1;
+  constructor(address, { apiKey, rootCertificate, deadlineMs = DEADLINE_MS } = {}) {
+    const { RecommendationService } = grpc.loadPackageDefinition(definition()).shelfwise.v1;
     const credentials = rootCertificate ? grpc.credentials.createSsl(rootCertificate) : grpc.credentials.createInsecure();
     this.client = new RecommendationService(address, credentials, { 'grpc.service_config': SERVICE_CONFIG });
     this.apiKey = apiKey;

@@ -11,7 +11,7 @@ from features.data import schema
 from ranking.catalogue.filter_language import AttributeKind
 from ranking.catalogue.live_catalogue import Declaration, LiveCatalogue
 from serving.core.errors import ApiError, invalid
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from shelfwise_client.v1 import recommendations_pb2 as pb
 
 MAX_DECLARED: Final = 200
 """Attributes that can be declared, in all calls together."""

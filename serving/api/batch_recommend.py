@@ -26,10 +26,10 @@ from serving.api.surfaces import Surfaces
 from serving.core.errors import ApiError, invalid
 from serving.model.host import ModelHost
 from serving.model.interfaces import RecommendJob
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.scheduling.batcher import BACKGROUND_BATCH, QueueFullError
 from serving.state.contracts.user_state import UserState
 from serving.transport.call_interceptor import CALL
+from shelfwise_client.v1 import recommendations_pb2 as pb
 
 _LOG = logging.getLogger(__name__)
 MAX_NAMED: Final = 10_000

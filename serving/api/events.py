@@ -12,8 +12,8 @@ from serving.api.validation import MAX_ID_CHARS, micros
 from serving.core.errors import ApiError
 from serving.core.event_kinds import kind_fault
 from serving.model.interfaces import Model
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.state.contracts.user_state import NOT_SHOWN, Exposure, NewEvent, Outcome, content_id
+from shelfwise_client.v1 import recommendations_pb2 as pb
 
 MAX_LIST_POSITION: Final = 100_000
 

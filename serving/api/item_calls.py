@@ -19,9 +19,9 @@ from serving.api.user_context import UserContextLoader
 from serving.core.call_context import annotate, mark_stage, stage
 from serving.core.errors import ApiError, invalid
 from serving.model.host import ModelHost, Served
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.state.contracts.item_changes import ItemChanges
 from serving.transport.call_interceptor import CALL
+from shelfwise_client.v1 import recommendations_pb2 as pb
 
 _FIELDS: Final = {
     pb.RowReject.ITEM_ID: "item.item_id",

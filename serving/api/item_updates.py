@@ -15,7 +15,7 @@ from features.text.item_text import TextTemplate
 from ranking.catalogue.item_values import patched, sendable, typed_values
 from ranking.catalogue.live_catalogue import ItemChange, LiveCatalogue
 from serving.api.items import NO_ROOM, Fault, attributes_of, id_fault, text_fault, type_faults
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from shelfwise_client.v1 import recommendations_pb2 as pb
 
 MAX_PATHS: Final = 200
 _PREFIX: Final = "attributes."

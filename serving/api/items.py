@@ -13,7 +13,7 @@ from ranking.catalogue.item_values import typed_values
 from ranking.catalogue.live_catalogue import ItemChange, LiveCatalogue
 from serving.api.validation import MAX_ID_CHARS, MAX_TEXT_CHARS
 from serving.core.errors import invalid
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from shelfwise_client.v1 import recommendations_pb2 as pb
 
 MAX_ITEMS: Final = 1000
 """Items per call."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from serving.api import validation
 from serving.api.surfaces import Surfaces
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from shelfwise_client.v1 import recommendations_pb2 as pb
 
 
 @dataclass(frozen=True)

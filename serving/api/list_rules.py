@@ -13,7 +13,7 @@ from serving.api.filter_masks import Selection
 from serving.api.validation import optional_id
 from serving.core.errors import invalid
 from serving.model.host import Served
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from shelfwise_client.v1 import recommendations_pb2 as pb
 
 MAX_CAPS: Final = 10
 MAX_PINS: Final = 100

@@ -30,9 +30,9 @@ from serving.core.errors import ApiError, invalid
 from serving.model.host import ModelHost, Served
 from serving.model.interfaces import Neighbours, RecommendJob, SimilarJob
 from serving.model.shown_items import HashArray, id_hash
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.state.contracts.user_state import MICROS, log_name
 from serving.transport.call_interceptor import CALL
+from shelfwise_client.v1 import recommendations_pb2 as pb
 
 _LOG = logging.getLogger(__name__)
 NO_SESSION = SessionEvents([], [], [], [])

@@ -24,12 +24,12 @@ from serving.core.call_context import annotate, mark_stage, stage
 from serving.core.errors import Context, invalid
 from serving.model.host import ModelHost
 from serving.model.reload import BundleWatcher
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.state.contracts.item_changes import ItemChanges
 from serving.state.contracts.user_state import Outcome, UserState
 from serving.state.histories import forget_users
 from serving.transport.call_interceptor import CALL
+from shelfwise_client.v1 import recommendations_pb2 as pb
+from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 
 SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
 QUEUED: Final = ("Recommend", "SearchItems", "SimilarItems")

@@ -23,7 +23,7 @@ from serving.api.list_rules import check_rules
 from serving.core.errors import ApiError
 from serving.core.poller import Poller, mark_of
 from serving.model.interfaces import Model
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from shelfwise_client.v1 import recommendations_pb2 as pb
 
 _LOOK_SECONDS: Final = 1.0
 _NOTHING: Final = pb.SurfaceDefaults()

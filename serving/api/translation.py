@@ -14,8 +14,8 @@ from serving.api.validation import MAX_SESSION_EVENTS, event_kind, micros, optio
 from serving.core.errors import invalid
 from serving.core.event_kinds import DEFAULT_KIND, history_codes
 from serving.model.interfaces import Model
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.state.contracts.user_state import MICROS, PastEvent
+from shelfwise_client.v1 import recommendations_pb2 as pb
 
 _DEGRADATIONS: Final = {
     "none": pb.DEGRADATION_NONE,

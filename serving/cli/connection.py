@@ -10,8 +10,7 @@ import grpc
 
 from conf.clients import ClientTlsConfig, ConnectionConfig
 from conf.errors import InputError
-from serving.client.client import Client
-from serving.client.results import ServiceError
+from shelfwise_client import Client, ServiceError
 
 
 def connected(config: ConnectionConfig, timeout: float) -> Client:

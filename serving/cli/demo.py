@@ -18,8 +18,7 @@ from serving.cli.story.server import copied_store, running_server
 from serving.cli.story.shop import Shop, read_metrics, read_shop, read_training
 from serving.cli.story.shoppers import Chosen, check_named, choose_shoppers, show_shoppers, show_visitor
 from serving.cli.story.without_text import show_without_text
-from serving.client.client import Client
-from serving.client.results import ServiceError
+from shelfwise_client import Client, ServiceError
 
 _HEADINGS = {
     Scene.measured: "what was trained, and how good it is",

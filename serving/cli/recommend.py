@@ -10,8 +10,7 @@ from rich.table import Table
 from conf.clients import RecommendConfig
 from conf.errors import InputError
 from serving.cli.connection import connected, in_one_line, moment
-from serving.client.queries import RecommendQuery, SessionEvent
-from serving.client.results import RecommendResult, ServiceError
+from shelfwise_client import RecommendQuery, RecommendResult, ServiceError, SessionEvent
 
 _DEGRADATIONS = {
     "none": "personalised with the user's history",

@@ -25,10 +25,8 @@ from rich.console import Console
 from conf.clients import RecommendBatchConfig
 from conf.errors import InputError
 from serving.cli.connection import connected, in_one_line, moment
-from serving.client.client import Client
-from serving.client.queries import BatchQuery
-from serving.client.results import RecommendedItem, ServiceError, UserListResult
 from serving.state.histories import file_sha256
+from shelfwise_client import BatchQuery, Client, RecommendedItem, ServiceError, UserListResult
 
 _NAMED: Final = 1_000
 """Users in a request: with the longest ids there are, it stays below the server's usual message size."""

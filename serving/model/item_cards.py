@@ -13,7 +13,7 @@ from features.data.dataset import FloatArray, IntArray
 from features.text.titles import shortened, shown_title, title_column
 from ranking.catalogue.live_catalogue import LiveCatalogue
 from ranking.types import Reason, Recommendation
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from shelfwise_client.v1 import recommendations_pb2 as pb
 
 SNIPPET_CHARS: Final = 160
 _KEPT_CARDS: Final = 32_768

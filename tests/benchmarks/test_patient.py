@@ -7,8 +7,7 @@ import grpc
 import pytest
 
 from benchmarks.patient import ATTEMPTS, PatientClient
-from serving.client.client import Client
-from serving.client.results import ServiceError
+from shelfwise_client import Client, ServiceError
 
 SHED = ServiceError(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much", retry_seconds=0.5)
 

@@ -27,8 +27,8 @@ from encoders.text.text_encoder import TextEncoder
 from features.data import schema
 from ranking.live.updates import LiveItems
 from serving.api.service import SERVICE_NAME
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.state.contracts.user_state import NewEvent
+from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.bundles import make_bundle
 from tests.serving.conftest import Harness, servers  # noqa: F401 - a fixture
 from tests.synthetic import make_dataset

@@ -181,12 +181,12 @@ def test_the_make_targets_that_are_documented_exist() -> None:
 
 
 def test_the_python_example_runs_against_the_real_names() -> None:
-    import serving.client.client
-    import serving.client.results
+    import shelfwise_client
 
     blocks = [b for _, language, b in FENCE.findall(text_of("README.md")) if language == "python"]
     assert blocks
     for block in blocks:
         compile(block, "README.md", "exec")
-        for module, names in re.findall(r"^from (serving\.\w+) import (.+)$", block, re.MULTILINE):
-            assert all(hasattr(getattr(serving, module.split(".")[1]), n.strip()) for n in names.split(","))
+        named = re.findall(r"^from shelfwise_client import (.+)$", block, re.MULTILINE)
+        assert named
+        assert all(hasattr(shelfwise_client, n.strip()) for line in named for n in line.split(","))

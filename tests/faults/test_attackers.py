@@ -18,13 +18,11 @@ import pytest
 from conf.errors import InputError
 from serving.api.service import SERVICE_NAME
 from serving.api.tokens import fingerprint
-from serving.client.client import Client
-from serving.client.queries import Event, Item, RecommendQuery, SearchQuery, SimilarQuery
-from serving.client.results import ServiceError
 from serving.model.shown_items import id_hash
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.transport.api_keys import KeyRing, Scope, create_key
+from shelfwise_client import Client, Event, Item, RecommendQuery, SearchQuery, ServiceError, SimilarQuery
+from shelfwise_client.v1 import recommendations_pb2 as pb
+from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 from tests.faults.conftest import Processes
 from tests.faults.server_process import ServerProcess
 from tests.serving.api.test_delete_user import files_with, write_histories

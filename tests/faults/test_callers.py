@@ -16,13 +16,11 @@ import grpc
 import pytest
 
 from conf.serving import LimitsConfig
-from serving.client.client import Client
-from serving.client.queries import RecommendQuery
-from serving.client.results import ServiceError
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.scheduling.batcher import _COMING_SECONDS
 from serving.transport import channel_options
+from shelfwise_client import Client, RecommendQuery, ServiceError
+from shelfwise_client.v1 import recommendations_pb2 as pb
+from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 from tests.faults.changing_bundle import ChangingBundle
 from tests.faults.server_process import ROOT
 from tests.serving.conftest import Harness, Servers, until
@@ -76,7 +74,7 @@ def test_callers_that_give_up_make_room_for_others(servers: Servers) -> None:
 
 CALLER = """
 import sys, grpc
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb, recommendations_pb2_grpc as pb_grpc
+from shelfwise_client.v1 import recommendations_pb2 as pb, recommendations_pb2_grpc as pb_grpc
 stub = pb_grpc.RecommendationServiceStub(grpc.insecure_channel(sys.argv[1]))
 calls = [stub.Recommend.future(pb.RecommendRequest()) for _ in range(20)]
 calls[0].result()

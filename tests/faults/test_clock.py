@@ -7,9 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from serving.client.client import Client
-from serving.client.queries import Event, Item, RecommendQuery, SimilarQuery
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from shelfwise_client import Client, Event, Item, RecommendQuery, SimilarQuery
+from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.faults.changing_bundle import ChangingBundle
 from tests.serving.conftest import Harness, Servers
 

@@ -12,12 +12,10 @@ from pathlib import Path
 import grpc
 import pytest
 
-from serving.client.client import Client
-from serving.client.queries import Event, RecommendQuery
-from serving.client.results import ServiceError
 from serving.state.contracts.user_state import NewEvent
 from serving.state.sqlite.file import SqliteFile
 from serving.state.sqlite.users import SqliteUserState
+from shelfwise_client import Client, Event, RecommendQuery, ServiceError
 from tests.faults.conftest import Processes
 from tests.serving.conftest import Harness
 

@@ -13,12 +13,10 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from serving.client.client import Client
-from serving.client.queries import Event, Item, RecommendQuery, SearchQuery, SimilarQuery
-from serving.client.results import ServiceError
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.server import STATE_HEALTH
+from shelfwise_client import Client, Event, Item, RecommendQuery, SearchQuery, ServiceError, SimilarQuery
+from shelfwise_client.v1 import recommendations_pb2 as pb
+from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 from tests.faults.conftest import Processes
 from tests.faults.server_process import ROOT, ServerProcess, complaint
 from tests.serving.api.test_delete_user import files_with, write_histories

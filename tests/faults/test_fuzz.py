@@ -17,10 +17,8 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor
 
 from serving.api.service import SERVICE_NAME
-from serving.client.client import Client
-from serving.client.queries import RecommendQuery
-from serving.client.results import ServiceError
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from shelfwise_client import Client, RecommendQuery, ServiceError
+from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.faults.conftest import Processes
 from tests.faults.random_messages import Messages
 from tests.serving.conftest import in_loop

@@ -10,9 +10,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from serving.client.client import Client
-from serving.client.queries import Event, RecommendQuery
-from serving.client.results import ServiceError
+from shelfwise_client import Client, Event, RecommendQuery, ServiceError
 from tests.faults.conftest import Processes
 from tests.faults.server_process import ServerProcess
 from tests.serving.conftest import children

@@ -14,10 +14,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 
 from ranking.catalogue.item_values import typed_values
 from serving.api.service import SERVICE_NAME
-from serving.client.client import Client
-from serving.client.queries import RecommendQuery
-from serving.client.results import ServiceError
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from shelfwise_client import Client, RecommendQuery, ServiceError
+from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.serving.conftest import Harness
 
 METHODS: list[MethodDescriptor] = list(pb.DESCRIPTOR.services_by_name["RecommendationService"].methods)

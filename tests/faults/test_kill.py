@@ -17,9 +17,7 @@ import pytest
 
 from conf.errors import InputError
 from ranking.bundle.store import VERSIONS, current_version, publish_version, verify, versions
-from serving.client.client import Client
-from serving.client.queries import Event, Item, RecommendQuery, SimilarQuery
-from serving.client.results import ServiceError
+from shelfwise_client import Client, Event, Item, RecommendQuery, ServiceError, SimilarQuery
 from tests.faults.conftest import Processes
 from tests.faults.server_process import ROOT, ServerProcess
 from tests.serving.api.test_delete_user import files_with, write_histories

@@ -16,8 +16,7 @@ from encoders.text.text_encoder import load_text_encoder
 from features.data.dataset import Dataset
 from ranking.bundle.bundle import load_bundle
 from ranking.live.updates import LiveItems
-from serving.client.client import Client
-from serving.client.queries import Event, Item, RecommendQuery, SimilarQuery
+from shelfwise_client import Client, Event, Item, RecommendQuery, SimilarQuery
 from tests.bundles import make_bundle, publish_bundle
 from tests.faults.server_process import ServerProcess, command
 from tests.ranking.changes import change, item

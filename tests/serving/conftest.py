@@ -21,9 +21,9 @@ from conf.serving import ServeConfig
 from serving.model.interfaces import LiveModel
 from serving.model.process.starter import ModelStarter
 from serving.observability.logs import TextFormatter
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.server import RunningServer, start
+from shelfwise_client.v1 import recommendations_pb2 as pb
+from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 from tests.serving.backends import Backend
 from tests.serving.fake_bundle import FakeBundle
 from tests.serving.redis_server import RedisServer

@@ -8,9 +8,9 @@ from typing import Any
 import grpc
 import pytest
 
-from serving.client.results import ServiceError
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.state.contracts.user_state import NewEvent
+from shelfwise_client import ServiceError
+from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.serving.conftest import Harness
 
 

@@ -13,11 +13,11 @@ import pytest
 from google.api import field_behavior_pb2
 from google.protobuf.descriptor import Descriptor
 
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.serving.conftest import Harness
 
 ROOT = Path(__file__).parents[2]
-PROTO = ROOT / "serving/proto/shelfwise/v1/recommendations.proto"
+PROTO = ROOT / "proto/shelfwise/v1/recommendations.proto"
 SERVICE = pb.DESCRIPTOR.services_by_name["RecommendationService"]
 MUTATING = (
     "RecordEvents", "UpsertItems", "UpdateItem", "BatchUpdateItems", "DeclareAttributes", "DeleteItems",
@@ -92,19 +92,19 @@ def test_trying_a_change_changes_nothing(server: Harness) -> None:
 
 
 def test_the_generated_code_needs_nothing_from_this_folder(tmp_path: Path) -> None:
-    """Field behaviour comes from googleapis-common-protos, which grpcio-status brings along."""
+    """Field behaviour comes from googleapis-common-protos, which the client's package asks for."""
     code = (
-        "import serving.proto.shelfwise.v1.recommendations_pb2\n"
+        "import shelfwise_client.v1.recommendations_pb2\n"
         "import google.api.field_behavior_pb2 as behaviour\n"
         "print(behaviour.__file__)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        env={"PYTHONPATH": str(ROOT / "clients" / "python"), "PATH": ""},
         capture_output=True,
         text=True,
         check=True,
     )
     assert "site-packages" in done.stdout
-    assert any(line.startswith("googleapis-common-protos") for line in requires("grpcio-status") or ())
+    assert any(line.startswith("googleapis-common-protos") for line in requires("shelfwise-client") or ())

@@ -26,8 +26,8 @@ from serving.model.execute_batch import run_jobs
 from serving.model.interfaces import Job, Neighbours, RecommendJob, SimilarJob
 from serving.model.item_cards import ItemCards
 from serving.model.shown_items import ShownItems, id_hash
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.state.contracts.user_state import MICROS, PastEvent
+from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.serving.fake_bundle import ITEMS, POISON, SLOW, FakeBundle
 
 IDENTITY = b"12345678"

@@ -20,11 +20,10 @@ from rich.console import Console
 
 from conf.errors import InputError
 from conf.serving import ServeConfig
-from serving.client.client import Client
-from serving.client.queries import Event
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.server import serve
+from shelfwise_client import Client, Event
+from shelfwise_client.v1 import recommendations_pb2 as pb
+from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 from tests.serving.fake_bundle import SLOW
 
 ROOT = Path(__file__).parents[2]

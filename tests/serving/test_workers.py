@@ -17,9 +17,9 @@ import pytest
 
 from encoders.text.text_encoder import TextEncoder
 from features.data.dataset import Dataset
-from serving.client.client import Client
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
+from shelfwise_client import Client
+from shelfwise_client.v1 import recommendations_pb2 as pb
+from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 from tests.bundles import make_bundle, publish_bundle
 from tests.serving.observability.test_metrics import Scrape, free_port
 

@@ -11,8 +11,7 @@ from features.data import schema
 from ranking.bundle.bundle import HISTORIES
 from serving.cli.story.screens import Screen, column_rows, marked
 from serving.cli.story.shop import Shop
-from serving.client.client import Client
-from serving.client.queries import RecommendQuery
+from shelfwise_client import Client, RecommendQuery
 
 
 def stored_rows(artifacts: Path, user: str) -> int:

@@ -12,9 +12,7 @@ from conf.errors import InputError
 from conf.serving import DemoConfig
 from serving.cli.story.screens import Screen
 from serving.cli.story.shop import Shop
-from serving.client.client import Client
-from serving.client.queries import BatchQuery, Item, RecommendQuery, SearchQuery, SimilarQuery
-from serving.client.results import ServiceError
+from shelfwise_client import BatchQuery, Client, Item, RecommendQuery, SearchQuery, ServiceError, SimilarQuery
 
 LUNCH_BAG = {"title": "Lunch bag sleepy hedgehogs", "price": 1.65}
 """The product that is added where none is configured."""

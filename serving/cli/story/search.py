@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from serving.cli.story.screens import NEW, Screen, column_rows, marked
 from serving.cli.story.shop import Shop
-from serving.client.client import Client
-from serving.client.queries import SearchQuery
+from shelfwise_client import Client, SearchQuery
 
 
 def show_search(client: Client, shop: Shop, query: str, users: Sequence[str], screen: Screen) -> None:

@@ -10,9 +10,14 @@ from conf.errors import InputError
 from conf.serving import DemoConfig
 from serving.cli.story.screens import NEW, ROWS, Screen, column_rows, listed, marked
 from serving.cli.story.shop import Shop
-from serving.client.client import Client
-from serving.client.queries import BatchQuery, RecommendQuery, SessionEvent
-from serving.client.results import RecommendedItem, RecommendResult
+from shelfwise_client import (
+    BatchQuery,
+    Client,
+    RecommendedItem,
+    RecommendQuery,
+    RecommendResult,
+    SessionEvent,
+)
 
 SAMPLE = 200
 """Shoppers whose lists are looked at to choose whom to show."""

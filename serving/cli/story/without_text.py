@@ -23,8 +23,7 @@ from ranking.baselines.sasrec import SasrecIds
 from serving.cli.story.measured import HEADLINE, measured_values
 from serving.cli.story.screens import NEW, Screen, column_rows, marked
 from serving.cli.story.shop import Shop, read_settings
-from serving.client.client import Client
-from serving.client.queries import RecommendQuery
+from shelfwise_client import Client, RecommendQuery
 
 IDS_TOWERS = ("sasrec_ids_refit", "sasrec_ids")
 """Where the evaluation leaves the towers without text, newest knowledge first."""

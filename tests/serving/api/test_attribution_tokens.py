@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.api.attribution_tokens import KEY_ENV, AttributionTokens, ListOrigin
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.serving.conftest import Harness, Servers
 from tests.serving.fake_bundle import FakeBundle
 

@@ -10,11 +10,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from conf.schema import PrivacyConfig
 from features.ingest.privacy import make_pseudonyms
-from serving.client.client import Client
-from serving.client.queries import BatchQuery, Event, ListRules, RecommendQuery
-from serving.client.results import ServiceError
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.state.contracts.user_state import Snapshot, StateUnavailableError
+from shelfwise_client import BatchQuery, Client, Event, ListRules, RecommendQuery, ServiceError
+from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.serving.conftest import Harness, Servers
 from tests.serving.fake_bundle import POISON
 from tests.serving.list_streams import fill, name_of, named, refused, stream

@@ -11,10 +11,8 @@ import pytest
 from encoders.text.text_encoder import TextEncoder
 from features.data.dataset import Catalogue, Dataset
 from ranking.live.updates import LiveItems
-from serving.client.client import Client
-from serving.client.queries import Boost, Item, ItemUpdate, ListRules, RecommendQuery
-from serving.client.results import ServiceError
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from shelfwise_client import Boost, Client, Item, ItemUpdate, ListRules, RecommendQuery, ServiceError
+from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.bundles import make_bundle
 from tests.serving.backends import Backend
 from tests.serving.conftest import Harness, Servers

@@ -10,11 +10,9 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from conf.schema import PrivacyConfig
-from serving.client.client import Client
-from serving.client.queries import Event, RecommendQuery
-from serving.client.results import ServiceError
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.state.contracts.user_state import StateUnavailableError
+from shelfwise_client import Client, Event, RecommendQuery, ServiceError
+from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.serving.conftest import Harness, Servers
 
 Reject = pb.RowReject

@@ -15,11 +15,16 @@ from encoders.text.text_encoder import TextEncoder
 from features.data.dataset import Catalogue, Dataset
 from ranking.catalogue.live_catalogue import ItemChange
 from ranking.live.updates import LiveItems
-from serving.client.client import Client
-from serving.client.item_results import CatalogueItem
-from serving.client.queries import Item, ItemUpdate, RecommendQuery, SimilarQuery
-from serving.client.results import ServiceError
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from shelfwise_client import (
+    CatalogueItem,
+    Client,
+    Item,
+    ItemUpdate,
+    RecommendQuery,
+    ServiceError,
+    SimilarQuery,
+)
+from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.bundles import make_bundle
 from tests.serving.backends import Backend
 from tests.serving.conftest import Harness, Servers

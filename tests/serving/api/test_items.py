@@ -12,10 +12,8 @@ import pytest
 from encoders.text.text_encoder import TextEncoder
 from features.data.dataset import Dataset
 from ranking.live.updates import LiveItems
-from serving.client.client import Client
-from serving.client.queries import Event, Item, RecommendQuery, SessionEvent, SimilarQuery
-from serving.client.results import ServiceError
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from shelfwise_client import Client, Event, Item, RecommendQuery, ServiceError, SessionEvent, SimilarQuery
+from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.bundles import make_bundle
 from tests.serving.conftest import Harness, Servers
 

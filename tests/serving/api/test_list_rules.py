@@ -11,10 +11,8 @@ import pytest
 from encoders.text.text_encoder import TextEncoder
 from features.data.dataset import Dataset
 from ranking.live.updates import LiveItems
-from serving.client.client import Client
-from serving.client.queries import Item
-from serving.client.results import ServiceError
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from shelfwise_client import Client, Item, ServiceError
+from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.bundles import make_bundle
 from tests.serving.conftest import Harness, Servers
 

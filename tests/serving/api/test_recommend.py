@@ -8,10 +8,8 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from conf.serving import LimitsConfig
-from serving.client.client import Client
-from serving.client.queries import Event
-from serving.client.results import ServiceError
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from shelfwise_client import Client, Event, ServiceError
+from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.serving.conftest import Harness, Servers, fill_queue, until
 from tests.serving.fake_bundle import DATA_END, ITEMS, KINDS, POISON, SLOW, FakeBundle
 

@@ -10,15 +10,16 @@ from typing import Any
 
 import grpc
 import pytest
+from google import api
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from conf.serving import ServeConfig
 from serving.api.service import SERVICE_NAME
-from serving.client.results import ServiceError
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.server import RELOAD_HEALTH, STATE_HEALTH
+from shelfwise_client import ServiceError
+from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.serving.conftest import Harness, Servers
 from tests.serving.fake_bundle import DATA_END, ITEMS, KINDS, TEXT_DIM
 
@@ -172,23 +173,25 @@ def test_reflection_is_off_unless_asked_for(servers: Servers) -> None:
 
 
 def test_generated_code_is_what_the_protos_generate(tmp_path: Path) -> None:
-    folder = "serving/proto/shelfwise/v1"
-    protos = sorted(str(p.relative_to(ROOT)) for p in (ROOT / folder).glob("*.proto"))
+    package = "shelfwise_client/v1"
+    protos = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "proto/shelfwise/v1").glob("*.proto"))
+    includes = [f"-I{package}=proto/shelfwise/v1", f"-I{Path(api.__path__[0]).parents[1]}"]
     outputs = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi", "grpc_python")]
     subprocess.run(
-        [sys.executable, "-m", "grpc_tools.protoc", "-I", ".", "-I", "third_party", *outputs, *protos],
+        [sys.executable, "-m", "grpc_tools.protoc", *includes, *outputs, *protos],
         cwd=ROOT,
         check=True,
     )
-    made = sorted((tmp_path / folder).iterdir())
+    made = sorted((tmp_path / package).iterdir())
     assert len(made) == 3 * len(protos)
+    checked_in = ROOT / "clients" / "python" / package
     for file in made:
-        assert file.read_text() == (ROOT / folder / file.name).read_text(), f"regenerate {file.name}"
+        assert file.read_text() == (checked_in / file.name).read_text(), f"regenerate {file.name}"
 
 
 def test_every_message_field_and_rpc_is_documented() -> None:
     undocumented = []
-    for path in (ROOT / "serving/proto/shelfwise/v1").glob("*.proto"):
+    for path in (ROOT / "proto/shelfwise/v1").glob("*.proto"):
         lines = [line.strip() for line in path.read_text().splitlines()]
         for before, line in zip(lines, lines[1:], strict=False):
             declares = line.startswith(("message ", "enum ", "rpc ", "service ", "oneof ")) or " = " in line

@@ -12,7 +12,7 @@ from rich.console import Console
 from conf.errors import InputError
 from ranking.types import Request
 from serving.api.surfaces import read_surfaces
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.serving.conftest import Harness, Servers, until
 from tests.serving.fake_bundle import FakeBundle
 from tests.serving.model.test_reload import FAST, V1, V2, point

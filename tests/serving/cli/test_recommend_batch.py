@@ -19,11 +19,9 @@ from rich.console import Console
 from conf.clients import ClientTlsConfig, RecommendBatchConfig
 from conf.errors import InputError
 from serving.cli.recommend_batch import recommend_batch
-from serving.client.client import Client
-from serving.client.queries import BatchQuery
-from serving.client.results import UserListResult
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.transport.api_keys import create_key
+from shelfwise_client import BatchQuery, Client, UserListResult
+from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.serving.client.test_clients import closed_port
 from tests.serving.conftest import Harness, Servers, until
 from tests.serving.list_streams import fill, name_of
@@ -184,7 +182,7 @@ def test_what_stands_in_the_way_is_one_readable_line(
     written(server, output)
     with pytest.raises(InputError, match="is there already, and complete; name another file, or delete it"):
         written(server, output)
-    monkeypatch.setattr("serving.client.streams._FIRST_WAIT", 0.001)
+    monkeypatch.setattr("shelfwise_client.streams._FIRST_WAIT", 0.001)
     nowhere = RecommendBatchConfig(address=f"127.0.0.1:{closed_port()}", output=str(tmp_path / "other"))
     with pytest.raises(InputError, match="no server answers at"):
         recommend_batch(nowhere, Console(file=io.StringIO()))

@@ -24,9 +24,7 @@ from serving.cli.story.server import copied_store, running_server
 from serving.cli.story.shop import Shop
 from serving.cli.story.shoppers import Shopper, choose, choose_shoppers, why
 from serving.cli.story.without_text import IDS, KNN, _short_training, id_systems, known_until, one_query
-from serving.client.client import Client
-from serving.client.queries import Item
-from serving.client.results import Reason, RecommendedItem
+from shelfwise_client import Client, Item, Reason, RecommendedItem
 from tests.faults.changing_bundle import ChangingBundle
 from tests.serving.conftest import Servers
 from tests.synthetic import make_dataset

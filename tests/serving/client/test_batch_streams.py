@@ -12,13 +12,11 @@ import pytest
 from rich.console import Console
 
 from conf.serving import ServeConfig
-from serving.client.client import AsyncClient, Client
-from serving.client.queries import BatchQuery
-from serving.client.results import ServiceError
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.server import start
 from serving.state.contracts.user_state import NewEvent
+from shelfwise_client import AsyncClient, BatchQuery, Client, ServiceError
+from shelfwise_client.v1 import recommendations_pb2 as pb
+from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 from tests.serving.conftest import Harness, Servers, in_loop, until
 from tests.serving.fake_bundle import FakeBundle
 from tests.serving.list_streams import fill, name_of, named, refused, stream
@@ -251,7 +249,7 @@ def test_the_asynchronous_client_goes_on_after_a_restart(servers: Servers) -> No
 def test_a_client_gives_up_where_no_server_comes_back(
     server: Harness, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.client.streams.ATTEMPTS", 1)
+    monkeypatch.setattr("shelfwise_client.streams.ATTEMPTS", 1)
     fill(server, 2000)
     with Client(server.address) as client:
         lists = client.batch_recommend(BatchQuery())

@@ -14,19 +14,22 @@ from conf.clients import RecommendConfig
 from conf.errors import InputError
 from conf.serving import ServeConfig
 from serving.cli.recommend import recommend
-from serving.client.client import AsyncClient, Client
-from serving.client.queries import (
+from serving.server import start
+from shelfwise_client import (
+    AsyncClient,
     Boost,
+    Client,
     Event,
     ItemUpdate,
     ListRules,
+    Reason,
     RecommendQuery,
+    RecommendResult,
+    ServiceError,
     SessionEvent,
     SimilarQuery,
 )
-from serving.client.results import Reason, RecommendResult, ServiceError
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.server import start
+from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.faults.changing_bundle import ChangingBundle
 from tests.serving.conftest import Harness, Servers, in_loop, until
 from tests.serving.fake_bundle import DATA_END, SLOW, FakeBundle

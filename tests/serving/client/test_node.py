@@ -1,4 +1,4 @@
-"""The Node example against a real server, installed as its README says."""
+"""The Node package, packed and installed as a shop does it, against a real server."""
 
 from __future__ import annotations
 
@@ -18,22 +18,42 @@ from tests.programs import node, npm
 from tests.serving.conftest import Servers
 
 ROOT = Path(__file__).parents[3]
-EXAMPLE = ROOT / "clients" / "node"
+CLIENT = ROOT / "clients" / "node"
+EXAMPLE = "node_modules/shelfwise-client/example.js"
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the example with its packages."""
-    folder = tmp_path_factory.mktemp("node") / "client"
-    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("node_modules"))
-    command = [*npm(), "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+    """Folder of a shop's program that has installed the packed client, with no repository around it."""
+    repository, shop = tmp_path_factory.mktemp("repository"), tmp_path_factory.mktemp("shop")
+    folder = repository / "clients" / "node"
+    shutil.copytree(CLIENT, folder, ignore=shutil.ignore_patterns("node_modules"))
+    shutil.copytree(ROOT / "proto", repository / "proto", ignore=shutil.ignore_patterns("node_modules"))
+    run_npm(folder, "pack", "--pack-destination", str(shop))
+    assert not (folder / "recommendations.proto").exists()
+    (shop / "package.json").write_text('{"name": "shop", "private": true, "type": "module"}')
+    run_npm(shop, "install", "--ignore-scripts", *(str(path) for path in shop.glob("*.tgz")))
+    return shop
+
+
+def run_npm(folder: Path, *arguments: str) -> None:
+    """Run npm with Node on the path, for the scripts of the package."""
+    environment = {**os.environ, "PATH": os.pathsep.join((str(Path(node()).parent), os.environ["PATH"]))}
+    command = [*npm(), *arguments, "--no-audit", "--no-fund"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    return folder
+
+
+def test_the_package_has_the_client_and_the_proto_and_no_more(installed: Path) -> None:
+    package = installed / "node_modules" / "shelfwise-client"
+    names = ["README.md", "example.js", "package.json", "recommendations.proto", "shelfwise.js"]
+    assert sorted(path.name for path in package.iterdir()) == names
+    proto = ROOT / "proto" / "shelfwise" / "v1" / "recommendations.proto"
+    assert (package / "recommendations.proto").read_bytes() == proto.read_bytes()
 
 
 def test_the_lock_file_names_no_registry_but_the_public_one() -> None:
-    packages = json.loads((EXAMPLE / "package-lock.json").read_text())["packages"]
+    packages = json.loads((CLIENT / "package-lock.json").read_text())["packages"]
     resolved = [package["resolved"] for package in packages.values() if "resolved" in package]
     assert all(url.startswith("https://registry.npmjs.org/") for url in resolved)
     assert all("integrity" in package for name, package in packages.items() if name)
@@ -46,9 +66,9 @@ def test_the_example_reads_lists_records_events_and_streams(
     server = servers.start(keys=str(tmp_path / "keys.json"))
     events = [NewEvent(f"u{n}", f"i{n}", "purchase", 1, f"client:{n}") for n in range(1, 41)]
     server.call(server.running.service._state.record(events))
-    environment = {**os.environ, "SHELFWISE_KEY": key, "SHELFWISE_PROTO_ROOT": str(ROOT)}
+    environment = {**os.environ, "SHELFWISE_KEY": key}
     done = subprocess.run(
-        [node(), "example.js", server.address, "u7"],
+        [node(), EXAMPLE, server.address, "u7"],
         cwd=installed,
         env=environment,
         capture_output=True,
@@ -72,8 +92,8 @@ def test_the_example_reads_lists_records_events_and_streams(
 
 
 ITEMS = """
-import { Shelfwise } from './shelfwise.js';
-const shop = new Shelfwise(process.argv[1], { protoRoot: process.env.SHELFWISE_PROTO_ROOT });
+import { Shelfwise } from 'shelfwise-client';
+const shop = new Shelfwise(process.argv[1]);
 const before = await shop.getItem('i2');
 const after = await shop.updateItem('i2', { price: 0.5, in_stock: false, tags: ['a', 'b'], category: null });
 const batch = await shop.updateItems({ i3: { price: 7 }, nope: { price: 1 } });
@@ -89,7 +109,6 @@ def test_items_are_read_and_changed(servers: Servers, installed: Path) -> None:
     done = subprocess.run(
         [node(), "--input-type=module", "-e", ITEMS, server.address],
         cwd=installed,
-        env={**os.environ, "SHELFWISE_PROTO_ROOT": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=120,
@@ -104,9 +123,9 @@ def test_items_are_read_and_changed(servers: Servers, installed: Path) -> None:
 def test_failures_reach_the_caller(servers: Servers, tmp_path: Path, installed: Path) -> None:
     create_key(tmp_path / "keys.json", "other", ["read"])
     server = servers.start(keys=str(tmp_path / "keys.json"))
-    environment = {**os.environ, "SHELFWISE_KEY": "wrong", "SHELFWISE_PROTO_ROOT": str(ROOT)}
+    environment = {**os.environ, "SHELFWISE_KEY": "wrong"}
     done = subprocess.run(
-        [node(), "example.js", server.address],
+        [node(), EXAMPLE, server.address],
         cwd=installed,
         env=environment,
         capture_output=True,

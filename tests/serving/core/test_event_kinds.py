@@ -14,9 +14,8 @@ from features.data.dataset import Dataset
 from features.data.histories import INTEREST
 from ranking.live.updates import LiveItems
 from serving.cli.export_events import export_events
-from serving.client.client import Client
-from serving.client.queries import Event, RecommendQuery, SessionEvent
 from serving.core.event_kinds import history_codes, kind_fault
+from shelfwise_client import Client, Event, RecommendQuery, SessionEvent
 from tests.bundles import make_bundle
 from tests.serving.conftest import Harness, Servers
 from tests.synthetic import make_dataset

@@ -16,8 +16,8 @@ from serving.core import garbage
 from serving.core.call_context import CallRecord
 from serving.core.errors import ApiError
 from serving.core.garbage import Replaced, look_rarely, no_collection
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.scheduling.batcher import QueueFullError
+from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.serving.conftest import Harness, Servers, fill_queue
 
 

@@ -23,14 +23,13 @@ from features.data.dataset import Dataset
 from ranking.bundle.device_memory import WORKING_BYTES
 from ranking.bundle.store import current_version
 from ranking.types import Request
-from serving.client.client import Client
-from serving.client.queries import Item, RecommendQuery, SimilarQuery
 from serving.core.errors import ApiError
 from serving.model.execute_batch import run_jobs
 from serving.model.interfaces import LiveModel, RecommendJob
 from serving.model.process import worker
 from serving.model.process.client import ElsewhereItems
 from serving.model.process.starter import ModelStarter
+from shelfwise_client import Client, Item, RecommendQuery, SimilarQuery
 from tests.bundles import make_bundle, publish_bundle
 from tests.second_device import second_device
 from tests.serving.conftest import Servers, until

@@ -14,8 +14,7 @@ from encoders.text.text_encoder import TextEncoder
 from features.data.dataset import Dataset
 from ranking.bundle.bundle import Bundle
 from ranking.live.updates import LiveItems
-from serving.client.client import Client
-from serving.client.queries import Event, Item, RecommendQuery, SessionEvent
+from shelfwise_client import Client, Event, Item, RecommendQuery, SessionEvent
 from tests.bundles import make_bundle
 from tests.serving.backends import Backend
 from tests.serving.conftest import Harness, Servers

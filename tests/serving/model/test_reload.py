@@ -26,12 +26,10 @@ from features.data.dataset import Dataset
 from ranking.bundle.bundle import load_bundle
 from ranking.bundle.store import VERSIONS, roll_back
 from ranking.live.updates import LiveItems
-from serving.client.client import Client
-from serving.client.queries import Event, Item, RecommendQuery
-from serving.client.results import ServiceError
 from serving.core import garbage
 from serving.model.interfaces import LiveModel
 from serving.server import RELOAD_HEALTH, start
+from shelfwise_client import Client, Event, Item, RecommendQuery, ServiceError
 from tests.bundles import make_bundle, publish_bundle
 from tests.serving.conftest import Harness, Servers, in_loop, until
 from tests.serving.fake_bundle import SLOW, FakeBundle

@@ -11,8 +11,8 @@ import grpc
 import pytest
 
 from serving.observability.logs import JsonFormatter, TextFormatter
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
+from shelfwise_client.v1 import recommendations_pb2 as pb
+from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 from tests.serving.fake_bundle import POISON
 from tests.serving.test_process import Process
 

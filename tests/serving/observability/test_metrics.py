@@ -14,9 +14,7 @@ from conf.serving import MetricsConfig
 from encoders.text.text_encoder import TextEncoder
 from features.data.dataset import Dataset
 from ranking.live.updates import LiveItems
-from serving.client.client import Client
-from serving.client.queries import Event, Item, ItemUpdate, RecommendQuery
-from serving.client.results import ServiceError
+from shelfwise_client import Client, Event, Item, ItemUpdate, RecommendQuery, ServiceError
 from tests.bundles import make_bundle
 from tests.faults.changing_bundle import ChangingBundle
 from tests.serving.conftest import Servers, until

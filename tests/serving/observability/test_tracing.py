@@ -13,7 +13,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from conf.errors import InputError
 from conf.serving import TracingConfig
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.serving.conftest import Servers
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"

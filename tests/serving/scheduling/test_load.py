@@ -10,12 +10,10 @@ import grpc
 import pytest
 
 from conf.serving import LimitsConfig
-from serving.client.client import Client
-from serving.client.queries import Event, RecommendQuery
-from serving.client.results import ServiceError
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.state.sqlite.users import SqliteUserState
+from shelfwise_client import Client, Event, RecommendQuery, ServiceError
+from shelfwise_client.v1 import recommendations_pb2 as pb
+from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 from tests.serving.conftest import Harness, Servers, fill_queue, in_loop, until
 from tests.serving.fake_bundle import SLOW
 

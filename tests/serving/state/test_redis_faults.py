@@ -15,14 +15,12 @@ from rich.console import Console
 from conf.errors import InputError
 from conf.serving import LimitsConfig, RedisConfig
 from ranking.catalogue.live_catalogue import ItemChange
-from serving.client.client import Client
-from serving.client.queries import Event, RecommendQuery
-from serving.client.results import ServiceError
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
-from serving.proto.shelfwise.v1 import recommendations_pb2_grpc as pb_grpc
 from serving.server import STATE_HEALTH
 from serving.state.contracts.user_state import Outcome
 from serving.stores import Stores
+from shelfwise_client import Client, Event, RecommendQuery, ServiceError
+from shelfwise_client.v1 import recommendations_pb2 as pb
+from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 from tests.serving.conftest import Harness, Servers, until
 from tests.serving.redis_server import RedisServer
 from tests.serving.redis_stores import new, opened

@@ -14,10 +14,8 @@ from conf.serving import LimitsConfig
 from encoders.text.text_encoder import TextEncoder
 from features.data.dataset import Dataset
 from ranking.live.updates import LiveItems
-from serving.client.client import Client
-from serving.client.queries import Event, Item, RecommendQuery, SearchQuery, SimilarQuery
-from serving.client.results import ServiceError
 from serving.state.erasure import HistoriesCleaner
+from shelfwise_client import Client, Event, Item, RecommendQuery, SearchQuery, ServiceError, SimilarQuery
 from tests.bundles import make_bundle
 from tests.serving.backends import Backend
 from tests.serving.conftest import Harness, Servers, until

@@ -16,13 +16,11 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from conf.errors import InputError
 from conf.serving import ServeConfig, TlsConfig
 from serving.api.service import SERVICE_NAME
-from serving.client.client import Client
-from serving.client.queries import Event, RecommendQuery, SearchQuery
-from serving.client.results import ServiceError
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
 from serving.transport.api_keys import Scope, create_key, read_keys
 from serving.transport.auth import scope_of
 from serving.transport.tls import server_credentials
+from shelfwise_client import Client, Event, RecommendQuery, SearchQuery, ServiceError
+from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.serving.conftest import Harness, Servers
 
 METHODS = [m.name for m in pb.DESCRIPTOR.services_by_name["RecommendationService"].methods]

@@ -7,8 +7,8 @@ from typing import Any
 
 from google.protobuf.struct_pb2 import Value
 
-from serving.client.results import Reject, rejects_of
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from shelfwise_client.results import Reject, rejects_of
+from shelfwise_client.v1 import recommendations_pb2 as pb
 
 
 @dataclass(frozen=True)

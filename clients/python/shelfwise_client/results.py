@@ -6,11 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import grpc
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
-
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from shelfwise_client.v1 import recommendations_pb2 as pb
 
 
 @dataclass(frozen=True)
@@ -289,50 +285,6 @@ class Status:
             else None,
             device=response.device,
         )
-
-
-@dataclass(frozen=True)
-class FieldViolation:
-    """A request field that the server refused."""
-
-    field: str
-    description: str
-
-
-@dataclass(eq=False)
-class ServiceError(Exception):
-    """A call that failed, with the details that the server gave."""
-
-    code: grpc.StatusCode
-    message: str
-    reason: str = ""
-    """Stable name, for example `FILTER_INVALID`; empty when no server answered."""
-    request_id: str = ""
-    violations: tuple[FieldViolation, ...] = ()
-    retry_seconds: float | None = None
-    """When the server wants to be asked again."""
-
-    def __str__(self) -> str:
-        """One readable line."""
-        return f"{self.code.name}: {self.message}"
-
-    @classmethod
-    def of(cls, error: grpc.RpcError) -> ServiceError:
-        """Read the error of a synchronous or asynchronous call."""
-        found = cls(error.code(), error.details() or "")
-        status = rpc_status.from_call(error)
-        for packed in status.details if status is not None else ():
-            info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-            request, retry = error_details_pb2.RequestInfo(), error_details_pb2.RetryInfo()
-            if packed.Unpack(info):
-                found.reason = info.reason
-            elif packed.Unpack(bad):
-                found.violations = tuple(FieldViolation(v.field, v.description) for v in bad.field_violations)
-            elif packed.Unpack(request):
-                found.request_id = request.request_id
-            elif packed.Unpack(retry):
-                found.retry_seconds = retry.retry_delay.ToTimedelta().total_seconds()
-        return found
 
 
 def rejects_of(rows: Iterable[pb.RowReject]) -> tuple[Reject, ...]:

@@ -13,8 +13,8 @@ from typing import Final, TypeAlias
 
 import grpc
 
-from serving.client.results import ServiceError
-from serving.proto.shelfwise.v1 import recommendations_pb2 as pb
+from shelfwise_client.errors import ServiceError
+from shelfwise_client.v1 import recommendations_pb2 as pb
 
 ATTEMPTS: Final = 8
 """Streams that may break one after another without a message."""

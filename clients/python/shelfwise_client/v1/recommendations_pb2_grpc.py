@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from serving.proto.shelfwise.v1 import recommendations_pb2 as serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2
+from shelfwise_client.v1 import recommendations_pb2 as shelfwise__client_dot_v1_dot_recommendations__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in serving/proto/shelfwise/v1/recommendations_pb2_grpc.py depends on'
+        + ' but the generated code in shelfwise_client/v1/recommendations_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -37,73 +37,73 @@ class RecommendationServiceStub:
         """
         self.Recommend = channel.unary_unary(
                 '/shelfwise.v1.RecommendationService/Recommend',
-                request_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.RecommendRequest.SerializeToString,
-                response_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.RecommendResponse.FromString,
+                request_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.RecommendRequest.SerializeToString,
+                response_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.RecommendResponse.FromString,
                 _registered_method=True)
         self.BatchRecommend = channel.unary_stream(
                 '/shelfwise.v1.RecommendationService/BatchRecommend',
-                request_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.BatchRecommendRequest.SerializeToString,
-                response_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.BatchRecommendResponse.FromString,
+                request_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.BatchRecommendRequest.SerializeToString,
+                response_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.BatchRecommendResponse.FromString,
                 _registered_method=True)
         self.SimilarItems = channel.unary_unary(
                 '/shelfwise.v1.RecommendationService/SimilarItems',
-                request_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.SimilarItemsRequest.SerializeToString,
-                response_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.SimilarItemsResponse.FromString,
+                request_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.SimilarItemsRequest.SerializeToString,
+                response_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.SimilarItemsResponse.FromString,
                 _registered_method=True)
         self.SearchItems = channel.unary_unary(
                 '/shelfwise.v1.RecommendationService/SearchItems',
-                request_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.SearchItemsRequest.SerializeToString,
-                response_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.SearchItemsResponse.FromString,
+                request_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.SearchItemsRequest.SerializeToString,
+                response_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.SearchItemsResponse.FromString,
                 _registered_method=True)
         self.RecordEvents = channel.unary_unary(
                 '/shelfwise.v1.RecommendationService/RecordEvents',
-                request_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.RecordEventsRequest.SerializeToString,
-                response_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.RecordEventsResponse.FromString,
+                request_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.RecordEventsRequest.SerializeToString,
+                response_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.RecordEventsResponse.FromString,
                 _registered_method=True)
         self.GetItem = channel.unary_unary(
                 '/shelfwise.v1.RecommendationService/GetItem',
-                request_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.GetItemRequest.SerializeToString,
-                response_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.GetItemResponse.FromString,
+                request_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.GetItemRequest.SerializeToString,
+                response_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.GetItemResponse.FromString,
                 _registered_method=True)
         self.ListItems = channel.unary_unary(
                 '/shelfwise.v1.RecommendationService/ListItems',
-                request_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.ListItemsRequest.SerializeToString,
-                response_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.ListItemsResponse.FromString,
+                request_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.ListItemsRequest.SerializeToString,
+                response_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.ListItemsResponse.FromString,
                 _registered_method=True)
         self.UpsertItems = channel.unary_unary(
                 '/shelfwise.v1.RecommendationService/UpsertItems',
-                request_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.UpsertItemsRequest.SerializeToString,
-                response_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.UpsertItemsResponse.FromString,
+                request_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.UpsertItemsRequest.SerializeToString,
+                response_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.UpsertItemsResponse.FromString,
                 _registered_method=True)
         self.UpdateItem = channel.unary_unary(
                 '/shelfwise.v1.RecommendationService/UpdateItem',
-                request_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.UpdateItemRequest.SerializeToString,
-                response_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.UpdateItemResponse.FromString,
+                request_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.UpdateItemRequest.SerializeToString,
+                response_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.UpdateItemResponse.FromString,
                 _registered_method=True)
         self.BatchUpdateItems = channel.unary_unary(
                 '/shelfwise.v1.RecommendationService/BatchUpdateItems',
-                request_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.BatchUpdateItemsRequest.SerializeToString,
-                response_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.BatchUpdateItemsResponse.FromString,
+                request_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.BatchUpdateItemsRequest.SerializeToString,
+                response_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.BatchUpdateItemsResponse.FromString,
                 _registered_method=True)
         self.DeclareAttributes = channel.unary_unary(
                 '/shelfwise.v1.RecommendationService/DeclareAttributes',
-                request_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.DeclareAttributesRequest.SerializeToString,
-                response_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.DeclareAttributesResponse.FromString,
+                request_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.DeclareAttributesRequest.SerializeToString,
+                response_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.DeclareAttributesResponse.FromString,
                 _registered_method=True)
         self.DeleteItems = channel.unary_unary(
                 '/shelfwise.v1.RecommendationService/DeleteItems',
-                request_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.DeleteItemsRequest.SerializeToString,
-                response_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.DeleteItemsResponse.FromString,
+                request_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.DeleteItemsRequest.SerializeToString,
+                response_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.DeleteItemsResponse.FromString,
                 _registered_method=True)
         self.DeleteUser = channel.unary_unary(
                 '/shelfwise.v1.RecommendationService/DeleteUser',
-                request_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.DeleteUserRequest.SerializeToString,
-                response_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.DeleteUserResponse.FromString,
+                request_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.DeleteUserRequest.SerializeToString,
+                response_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.DeleteUserResponse.FromString,
                 _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/shelfwise.v1.RecommendationService/GetStatus',
-                request_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.GetStatusRequest.SerializeToString,
-                response_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.GetStatusResponse.FromString,
+                request_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.GetStatusRequest.SerializeToString,
+                response_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
 
 
@@ -238,73 +238,73 @@ def add_RecommendationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Recommend': grpc.unary_unary_rpc_method_handler(
                     servicer.Recommend,
-                    request_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.RecommendRequest.FromString,
-                    response_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.RecommendResponse.SerializeToString,
+                    request_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.RecommendRequest.FromString,
+                    response_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.RecommendResponse.SerializeToString,
             ),
             'BatchRecommend': grpc.unary_stream_rpc_method_handler(
                     servicer.BatchRecommend,
-                    request_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.BatchRecommendRequest.FromString,
-                    response_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.BatchRecommendResponse.SerializeToString,
+                    request_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.BatchRecommendRequest.FromString,
+                    response_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.BatchRecommendResponse.SerializeToString,
             ),
             'SimilarItems': grpc.unary_unary_rpc_method_handler(
                     servicer.SimilarItems,
-                    request_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.SimilarItemsRequest.FromString,
-                    response_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.SimilarItemsResponse.SerializeToString,
+                    request_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.SimilarItemsRequest.FromString,
+                    response_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.SimilarItemsResponse.SerializeToString,
             ),
             'SearchItems': grpc.unary_unary_rpc_method_handler(
                     servicer.SearchItems,
-                    request_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.SearchItemsRequest.FromString,
-                    response_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.SearchItemsResponse.SerializeToString,
+                    request_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.SearchItemsRequest.FromString,
+                    response_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.SearchItemsResponse.SerializeToString,
             ),
             'RecordEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.RecordEvents,
-                    request_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.RecordEventsRequest.FromString,
-                    response_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.RecordEventsResponse.SerializeToString,
+                    request_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.RecordEventsRequest.FromString,
+                    response_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.RecordEventsResponse.SerializeToString,
             ),
             'GetItem': grpc.unary_unary_rpc_method_handler(
                     servicer.GetItem,
-                    request_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.GetItemRequest.FromString,
-                    response_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.GetItemResponse.SerializeToString,
+                    request_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.GetItemRequest.FromString,
+                    response_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.GetItemResponse.SerializeToString,
             ),
             'ListItems': grpc.unary_unary_rpc_method_handler(
                     servicer.ListItems,
-                    request_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.ListItemsRequest.FromString,
-                    response_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.ListItemsResponse.SerializeToString,
+                    request_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.ListItemsRequest.FromString,
+                    response_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.ListItemsResponse.SerializeToString,
             ),
             'UpsertItems': grpc.unary_unary_rpc_method_handler(
                     servicer.UpsertItems,
-                    request_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.UpsertItemsRequest.FromString,
-                    response_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.UpsertItemsResponse.SerializeToString,
+                    request_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.UpsertItemsRequest.FromString,
+                    response_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.UpsertItemsResponse.SerializeToString,
             ),
             'UpdateItem': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateItem,
-                    request_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.UpdateItemRequest.FromString,
-                    response_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.UpdateItemResponse.SerializeToString,
+                    request_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.UpdateItemRequest.FromString,
+                    response_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.UpdateItemResponse.SerializeToString,
             ),
             'BatchUpdateItems': grpc.unary_unary_rpc_method_handler(
                     servicer.BatchUpdateItems,
-                    request_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.BatchUpdateItemsRequest.FromString,
-                    response_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.BatchUpdateItemsResponse.SerializeToString,
+                    request_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.BatchUpdateItemsRequest.FromString,
+                    response_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.BatchUpdateItemsResponse.SerializeToString,
             ),
             'DeclareAttributes': grpc.unary_unary_rpc_method_handler(
                     servicer.DeclareAttributes,
-                    request_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.DeclareAttributesRequest.FromString,
-                    response_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.DeclareAttributesResponse.SerializeToString,
+                    request_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.DeclareAttributesRequest.FromString,
+                    response_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.DeclareAttributesResponse.SerializeToString,
             ),
             'DeleteItems': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteItems,
-                    request_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.DeleteItemsRequest.FromString,
-                    response_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.DeleteItemsResponse.SerializeToString,
+                    request_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.DeleteItemsRequest.FromString,
+                    response_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.DeleteItemsResponse.SerializeToString,
             ),
             'DeleteUser': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteUser,
-                    request_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.DeleteUserRequest.FromString,
-                    response_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.DeleteUserResponse.SerializeToString,
+                    request_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.DeleteUserRequest.FromString,
+                    response_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.DeleteUserResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
-                    request_deserializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.GetStatusRequest.FromString,
-                    response_serializer=serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.GetStatusResponse.SerializeToString,
+                    request_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.GetStatusRequest.FromString,
+                    response_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.GetStatusResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -333,8 +333,8 @@ class RecommendationService:
             request,
             target,
             '/shelfwise.v1.RecommendationService/Recommend',
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.RecommendRequest.SerializeToString,
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.RecommendResponse.FromString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.RecommendRequest.SerializeToString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.RecommendResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -360,8 +360,8 @@ class RecommendationService:
             request,
             target,
             '/shelfwise.v1.RecommendationService/BatchRecommend',
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.BatchRecommendRequest.SerializeToString,
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.BatchRecommendResponse.FromString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.BatchRecommendRequest.SerializeToString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.BatchRecommendResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -387,8 +387,8 @@ class RecommendationService:
             request,
             target,
             '/shelfwise.v1.RecommendationService/SimilarItems',
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.SimilarItemsRequest.SerializeToString,
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.SimilarItemsResponse.FromString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.SimilarItemsRequest.SerializeToString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.SimilarItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -414,8 +414,8 @@ class RecommendationService:
             request,
             target,
             '/shelfwise.v1.RecommendationService/SearchItems',
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.SearchItemsRequest.SerializeToString,
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.SearchItemsResponse.FromString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.SearchItemsRequest.SerializeToString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.SearchItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -441,8 +441,8 @@ class RecommendationService:
             request,
             target,
             '/shelfwise.v1.RecommendationService/RecordEvents',
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.RecordEventsRequest.SerializeToString,
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.RecordEventsResponse.FromString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.RecordEventsRequest.SerializeToString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.RecordEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -468,8 +468,8 @@ class RecommendationService:
             request,
             target,
             '/shelfwise.v1.RecommendationService/GetItem',
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.GetItemRequest.SerializeToString,
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.GetItemResponse.FromString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.GetItemRequest.SerializeToString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.GetItemResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -495,8 +495,8 @@ class RecommendationService:
             request,
             target,
             '/shelfwise.v1.RecommendationService/ListItems',
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.ListItemsRequest.SerializeToString,
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.ListItemsResponse.FromString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.ListItemsRequest.SerializeToString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.ListItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -522,8 +522,8 @@ class RecommendationService:
             request,
             target,
             '/shelfwise.v1.RecommendationService/UpsertItems',
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.UpsertItemsRequest.SerializeToString,
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.UpsertItemsResponse.FromString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.UpsertItemsRequest.SerializeToString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.UpsertItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -549,8 +549,8 @@ class RecommendationService:
             request,
             target,
             '/shelfwise.v1.RecommendationService/UpdateItem',
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.UpdateItemRequest.SerializeToString,
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.UpdateItemResponse.FromString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.UpdateItemRequest.SerializeToString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.UpdateItemResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -576,8 +576,8 @@ class RecommendationService:
             request,
             target,
             '/shelfwise.v1.RecommendationService/BatchUpdateItems',
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.BatchUpdateItemsRequest.SerializeToString,
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.BatchUpdateItemsResponse.FromString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.BatchUpdateItemsRequest.SerializeToString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.BatchUpdateItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -603,8 +603,8 @@ class RecommendationService:
             request,
             target,
             '/shelfwise.v1.RecommendationService/DeclareAttributes',
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.DeclareAttributesRequest.SerializeToString,
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.DeclareAttributesResponse.FromString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.DeclareAttributesRequest.SerializeToString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.DeclareAttributesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -630,8 +630,8 @@ class RecommendationService:
             request,
             target,
             '/shelfwise.v1.RecommendationService/DeleteItems',
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.DeleteItemsRequest.SerializeToString,
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.DeleteItemsResponse.FromString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.DeleteItemsRequest.SerializeToString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.DeleteItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -657,8 +657,8 @@ class RecommendationService:
             request,
             target,
             '/shelfwise.v1.RecommendationService/DeleteUser',
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.DeleteUserRequest.SerializeToString,
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.DeleteUserResponse.FromString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.DeleteUserRequest.SerializeToString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.DeleteUserResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -684,8 +684,8 @@ class RecommendationService:
             request,
             target,
             '/shelfwise.v1.RecommendationService/GetStatus',
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.GetStatusRequest.SerializeToString,
-            serving_dot_proto_dot_shelfwise_dot_v1_dot_recommendations__pb2.GetStatusResponse.FromString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.GetStatusRequest.SerializeToString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.GetStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,81 @@
+"""Client of the shelfwise recommendation service: `Client` for threads, `AsyncClient` for asyncio.
+
+Both set a deadline on every call, retry calls that found no server (UNAVAILABLE, by the channel's own retry
+policy, see https://grpc.io/docs/guides/retry) and raise `ServiceError` for every other failure. Messages
+and stubs of the service are in `shelfwise_client.v1`.
+"""
+
+from shelfwise_client.aio import AsyncClient
+from shelfwise_client.client import Client
+from shelfwise_client.errors import FieldViolation, ServiceError
+from shelfwise_client.item_results import (
+    CatalogueItem,
+    DeclareResult,
+    DeleteItemsResult,
+    ItemsResult,
+    UpdateResult,
+    UpsertResult,
+)
+from shelfwise_client.queries import (
+    BatchQuery,
+    Boost,
+    Event,
+    Item,
+    ItemUpdate,
+    ListRules,
+    RecommendQuery,
+    SearchQuery,
+    SessionEvent,
+    SimilarQuery,
+)
+from shelfwise_client.results import (
+    DeleteUserResult,
+    FailedReload,
+    Reason,
+    RecommendedItem,
+    RecommendResult,
+    RecordResult,
+    Reject,
+    SearchResult,
+    SimilarItem,
+    SimilarResult,
+    Status,
+    UserListError,
+    UserListResult,
+)
+
+__all__ = [
+    "AsyncClient",
+    "BatchQuery",
+    "Boost",
+    "CatalogueItem",
+    "Client",
+    "DeclareResult",
+    "DeleteItemsResult",
+    "DeleteUserResult",
+    "Event",
+    "FailedReload",
+    "FieldViolation",
+    "Item",
+    "ItemUpdate",
+    "ItemsResult",
+    "ListRules",
+    "Reason",
+    "RecommendQuery",
+    "RecommendResult",
+    "RecommendedItem",
+    "RecordResult",
+    "Reject",
+    "SearchQuery",
+    "SearchResult",
+    "ServiceError",
+    "SessionEvent",
+    "SimilarItem",
+    "SimilarQuery",
+    "SimilarResult",
+    "Status",
+    "UpdateResult",
+    "UpsertResult",
+    "UserListError",
+    "UserListResult",
+]

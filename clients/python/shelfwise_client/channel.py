@@ -1,0 +1,41 @@
+"""What both clients have in common: how a channel retries and what every call carries."""
+
+from __future__ import annotations
+
+import json
+from typing import Final, TypeVar
+
+from shelfwise_client.v1 import recommendations_pb2 as pb
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+_SERVICE_CONFIG: Final = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [{"service": pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name}],
+                "retryPolicy": {
+                    "maxAttempts": 4,
+                    "initialBackoff": "0.2s",
+                    "maxBackoff": "1s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    }
+)
+OPTIONS: Final = (
+    ("grpc.service_config", _SERVICE_CONFIG),
+    ("grpc.enable_retries", 1),
+    # A retry only helps when the channel reconnects between the attempts; by default it first waits a second.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 5000),
+)
+
+
+def metadata_of(api_key: str | None) -> tuple[tuple[str, str], ...]:
+    """Return the metadata of every call."""
+    return () if api_key is None else (("authorization", f"Bearer {api_key}"),)

@@ -1,0 +1,1 @@
+"""Package `shelfwise.v1`: messages and stubs that `make proto` generates."""

@@ -1,1 +1,0 @@
-"""Python clients of the service, for threads and for asyncio."""

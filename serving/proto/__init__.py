@@ -1,1 +1,0 @@
-"""The wire contract: proto files and the code generated from them."""

@@ -1,1 +1,0 @@
-"""Protos of package shelfwise."""

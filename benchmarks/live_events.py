@@ -23,7 +23,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.serving_bundles import END, KINDS, generated_store
+from benchmarks.serving.bundles import END, KINDS, generated_store
 from conf.serving import RedisConfig
 from ranking.bundle.bundle import HISTORIES, load_bundle
 from ranking.live.recorded_events import RecordedEvent

@@ -41,17 +41,17 @@ class Outsider:
     name: str
     """How the project is called."""
     benchmark: str
-    """Name of the module here: of the result's file."""
+    """Name of its package here, and of the result's file."""
 
     @property
     def requirements(self) -> Path:
         """Exact versions of its environment."""
-        return HERE / f"{self.name.lower()}_requirements.txt"
+        return HERE / self.benchmark / "requirements.txt"
 
     @property
     def worker(self) -> Path:
         """The script that trains in its environment, in a folder with data.npz and settings.json."""
-        return HERE / f"{self.name.lower()}_worker.py"
+        return HERE / self.benchmark / "worker.py"
 
 
 def add_shared_options(parser: argparse.ArgumentParser) -> None:

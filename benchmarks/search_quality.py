@@ -27,7 +27,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.serving import running
+from benchmarks.serving.processes import running
 from features.data import schema
 from features.data.dataset import Catalogue
 from features.data.pipeline_step import write_atomically

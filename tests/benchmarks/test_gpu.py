@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gpu import bars, cpu_share, flat, measure
-from benchmarks.gpu_parts import Settings, Sizes
-from benchmarks.gpu_usage import GpuUsage, parse_sample
+from benchmarks.gpu.command import bars, cpu_share, flat, measure
+from benchmarks.gpu.parts import Settings, Sizes
+from benchmarks.gpu.usage import GpuUsage, parse_sample
 
 MEASURED: dict[str, dict[str, Any]] = {
     "embed": {"cuda": {"per_second": 21_000.0}, "cpu": {"per_second": 1_000.0}},

@@ -9,8 +9,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from benchmarks import new_items
-from benchmarks.replay_cut import WEEK
+from benchmarks.new_items import command as new_items
+from benchmarks.new_items.cut import WEEK
 from conf.schema import PipelineConfig
 
 

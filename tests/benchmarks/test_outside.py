@@ -5,8 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from benchmarks import recbole_models, rectools_sasrec
 from benchmarks.outside import Outsider, agree, arrays_of, first_users, training
+from benchmarks.recbole_models import command as recbole_models
+from benchmarks.rectools_sasrec import command as rectools_sasrec
 from conf.errors import InputError
 from conf.schema import SplitConfig, SplitKind
 from features.data.splits import make_split

@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 import pytest
 
-from benchmarks.patient import ATTEMPTS, PatientClient
+from benchmarks.storefront.patient import ATTEMPTS, PatientClient
 from shelfwise_client import Client, ServiceError
 
 SHED = ServiceError(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much", retry_seconds=0.5)

@@ -7,7 +7,16 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from benchmarks.replay import (
+from benchmarks.new_items.cut import (
+    NEW_ITEMS,
+    REPLAYED,
+    TRAINED_EVENTS,
+    TRAINED_ITEMS,
+    WEEK,
+    Cut,
+    make_cut,
+)
+from benchmarks.new_items.replay import (
     DAY,
     Basket,
     Interaction,
@@ -17,16 +26,7 @@ from benchmarks.replay import (
     replay,
     with_slot,
 )
-from benchmarks.replay_cut import (
-    NEW_ITEMS,
-    REPLAYED,
-    TRAINED_EVENTS,
-    TRAINED_ITEMS,
-    WEEK,
-    Cut,
-    make_cut,
-)
-from benchmarks.replay_report import age_of, arm_numbers, beside, facts, first_place, report, rows
+from benchmarks.new_items.report import age_of, arm_numbers, beside, facts, first_place, report, rows
 from conf.errors import InputError
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks.new_items import served
-from benchmarks.storefront import KOMBUCHA, NEW_ITEMS, copy_of, opened, place_of, share, shown_places
-from benchmarks.storefront_lists import seen_in
-from benchmarks.storefront_table import cells, header, markdown, read_result, trials, write_result
+from benchmarks.new_items.command import served
+from benchmarks.storefront.lists import seen_in
+from benchmarks.storefront.shop import KOMBUCHA, NEW_ITEMS, copy_of, opened, place_of, share, shown_places
+from benchmarks.storefront.table import cells, header, markdown, read_result, trials, write_result
 from conf.errors import InputError
 from conf.schema import PipelineConfig
 from ranking.bundle.store import current_version

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterable, Sequence
 
-from benchmarks.storefront import KOMBUCHA, NEW_IDS, NEW_ITEMS, Row, Shop, share
+from benchmarks.storefront.shop import KOMBUCHA, NEW_IDS, NEW_ITEMS, Row, Shop, share
 from shelfwise_client import BatchQuery, Boost, Event, ListRules, RecommendQuery, SessionEvent
 
 MUCH = 0.05

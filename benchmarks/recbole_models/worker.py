@@ -1,4 +1,4 @@
-"""Trains a model of RecBole and writes its lists; run by recbole_models.py in an environment of its own.
+"""Trains a model of RecBole and writes its lists; run by command.py in an environment of its own.
 
 Imports nothing of shelfwise: the two sides share files, and the outside check stays outside. Training, early
 stopping and defaults are RecBole's; only the lists are asked for one history at a time, because RecBole does

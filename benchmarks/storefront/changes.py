@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from benchmarks.storefront import KOMBUCHA, NEW_ITEMS, Row, Shop, place_of
+from benchmarks.storefront.shop import KOMBUCHA, NEW_ITEMS, Row, Shop, place_of
 from shelfwise_client import Event, Item, RecommendQuery, SearchQuery, ServiceError, SessionEvent
 from shelfwise_client.v1 import recommendations_pb2 as pb
 

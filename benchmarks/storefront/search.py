@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from benchmarks.storefront import KOMBUCHA, OAT_DRINK, Row, Shop, place_of, share, shown_places
+from benchmarks.storefront.shop import KOMBUCHA, OAT_DRINK, Row, Shop, place_of, share, shown_places
 from shelfwise_client import RecommendedItem, RecommendQuery, SearchQuery
 
 TYPES, TITLES, INTENTS = 120, 100, 40

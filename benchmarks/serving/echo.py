@@ -1,6 +1,6 @@
 """The ceiling: a gRPC server of the same kind that answers every call with the same bytes at once.
 
-python -m benchmarks.serving_echo RESPONSE_FILE
+python -m benchmarks.serving.echo RESPONSE_FILE
 """
 
 from __future__ import annotations

@@ -36,5 +36,6 @@ def read_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_known_args(arguments)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Train, write the lists and compare them."""
     compare(RECTOOLS, *read_options(sys.argv[1:]))

@@ -13,7 +13,7 @@ from typing import Any, Final
 import grpc
 import polars as pl
 
-from benchmarks.patient import PatientClient
+from benchmarks.storefront.patient import PatientClient
 from features.data import schema
 from ranking.bundle.bundle import HISTORIES
 from ranking.bundle.catalogue_file import CATALOG

@@ -10,8 +10,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.replay import DAY, DEPTH, Basket, Played
-from benchmarks.storefront import share
+from benchmarks.new_items.replay import DAY, DEPTH, Basket, Played
+from benchmarks.storefront.shop import share
 from conf.errors import InputError
 
 TOPS: Final = (10, DEPTH)

@@ -1,6 +1,6 @@
 """The parts of `benchmarks.gpu`, each measured on one device in a process of its own.
 
-    python -m benchmarks.gpu_parts embed cuda settings.json result.json
+    python -m benchmarks.gpu.parts embed cuda settings.json result.json
 
 Times leave out imports, the loading of data, and a short warm-up: kernels are compiled and memory is taken
 then.
@@ -23,9 +23,9 @@ from rich.console import Console
 
 from benchmarks.runs import run_once
 from benchmarks.search import search_figures
-from benchmarks.serving import run_load, running
-from benchmarks.serving_bundles import USERS, generated_store
-from benchmarks.serving_load import Load
+from benchmarks.serving.bundles import USERS, generated_store
+from benchmarks.serving.load import Load
+from benchmarks.serving.processes import run_load, running
 from conf.compose import compose_command
 from conf.schema import PipelineConfig
 from encoders.contexts import ContextBatch

@@ -28,14 +28,14 @@ import polars as pl
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.patient import PatientClient
-from benchmarks.replay import Played, Server, baskets_of, read_interactions, replay
-from benchmarks.replay_cut import NEW_ITEMS, REPLAYED, Cut, make_cut
-from benchmarks.replay_report import HEADER, beside, facts, print_report, report, rows
+from benchmarks.new_items.cut import NEW_ITEMS, REPLAYED, Cut, make_cut
+from benchmarks.new_items.replay import Played, Server, baskets_of, read_interactions, replay
+from benchmarks.new_items.report import HEADER, beside, facts, print_report, report, rows
 from benchmarks.runs import merge_overrides, run_once
-from benchmarks.serving import running
-from benchmarks.storefront import copy_of, opened
-from benchmarks.storefront_table import cells, header, markdown, print_rows, read_result, trials, write_result
+from benchmarks.serving.processes import running
+from benchmarks.storefront.patient import PatientClient
+from benchmarks.storefront.shop import copy_of, opened
+from benchmarks.storefront.table import cells, header, markdown, print_rows, read_result, trials, write_result
 from conf.errors import InputError
 from features.data import schema
 from features.data.pipeline_step import write_atomically
@@ -148,7 +148,9 @@ def replayed(asked: argparse.Namespace) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.new_items",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("overrides", nargs="*", help="settings of the training before a replay, key=value")
     parser.add_argument("--run", type=Path, required=True, help="work directory of a finished run")
@@ -180,7 +182,3 @@ def main() -> int:
         CONSOLE.print(f"[bold red]benchmarks.new_items:[/bold red] {error}", soft_wrap=True)
         return 2
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,10 +12,8 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import storefront_changes as changes
-from benchmarks import storefront_lists as lists
-from benchmarks import storefront_search as search
-from benchmarks.storefront import NEW_ITEMS, Row, Shop, Trial
+from benchmarks.storefront import changes, lists, search
+from benchmarks.storefront.shop import NEW_ITEMS, Row, Shop, Trial
 from conf.errors import InputError
 from features.data.pipeline_step import write_atomically
 from shelfwise_client import ServiceError

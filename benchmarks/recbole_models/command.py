@@ -38,5 +38,6 @@ def read_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return options, overrides
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Train, write the lists and compare them."""
     compare(RECBOLE, *read_options(sys.argv[1:]))

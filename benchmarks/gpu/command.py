@@ -3,7 +3,7 @@
     python -m benchmarks.gpu data=amazon_reviews data.items=items.parquet data.events=events.parquet \
         split=leave_one_out --output gpu.json
 
-Each part runs in a process of its own on each device (`benchmarks/gpu_parts.py`); how busy the GPU is
+Each part runs in a process of its own on each device (`benchmarks/gpu/parts.py`); how busy the GPU is
 meanwhile is sampled. The CPU does a fraction of the work where all of it would take minutes, and rates are
 compared. Parts that no longer fit into the time are left out and named. Nothing is asserted: the table says
 which bars are met.
@@ -27,8 +27,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.gpu_parts import PARTS, Settings, Sizes
-from benchmarks.gpu_usage import gpu_usage
+from benchmarks.gpu.parts import PARTS, Settings, Sizes
+from benchmarks.gpu.usage import gpu_usage
 from conf.compose import compose_command
 from features.data.pipeline_step import write_atomically
 from features.prepare import prepare
@@ -71,7 +71,7 @@ def measure(part: str, device: str, settings: Settings, folder: Path, timeout: f
     )
     settings.write(given)
     output.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "benchmarks.gpu_parts", part, device, str(given), str(output)]
+    command = [sys.executable, "-m", "benchmarks.gpu.parts", part, device, str(given), str(output)]
     started = time.perf_counter()
     with log.open("w") as errors, gpu_usage() as usage:
         try:
@@ -184,7 +184,9 @@ def machine() -> dict[str, Any]:
 def main() -> None:
     """Measure every part on every device, as long as there is time."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.gpu",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("overrides", nargs="+", help="of the pipeline: data, split")
     parser.add_argument("--work", default="work/gpu", help="folder for the dataset and what is in between")
@@ -217,7 +219,3 @@ def main() -> None:
     print_results(results, gpu, bars(results, gpu or "", options.cpu_recall))
     if gpu is None:
         CONSOLE.print("torch sees no GPU: the CPU's figures stand alone")
-
-
-if __name__ == "__main__":
-    main()

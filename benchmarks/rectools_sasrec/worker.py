@@ -1,4 +1,4 @@
-"""Trains RecTools' SASRec and writes its lists; run by rectools_sasrec.py in an environment of its own.
+"""Trains RecTools' SASRec and writes its lists; run by command.py in an environment of its own.
 
 Imports nothing of shelfwise: the two sides share files, and the outside check stays outside.
 """

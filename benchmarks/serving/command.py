@@ -13,14 +13,11 @@ import argparse
 import json
 import os
 import platform
-import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,8 +25,10 @@ import grpc
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.serving_bundles import USERS, GeneratedStore, generated_store
-from benchmarks.serving_load import RECOMMEND, Load, prepared_requests
+from benchmarks.serving.bundles import USERS, GeneratedStore, generated_store
+from benchmarks.serving.load import RECOMMEND, Load, prepared_requests
+from benchmarks.serving.processes import Server, run_load, running
+from benchmarks.serving.report import HEADER, facts, page, rows
 from features.data.pipeline_step import write_atomically
 from ranking.bundle.store import CURRENT
 
@@ -41,78 +40,6 @@ _EVENTS: Final = 200.0
 _UPSERTS: Final = 20.0
 _OVERLOAD: Final = 3.0
 _WARM_SECONDS: Final = 2.0
-
-
-@dataclass(frozen=True)
-class Server:
-    """A running server process."""
-
-    process: subprocess.Popen[str]
-    address: str
-
-    def tree(self) -> list[int]:
-        """Return the process, those of its workers, and those of their models."""
-        found = [self.process.pid]
-        for pid in found:
-            for path in Path(f"/proc/{pid}/task").glob("*/children"):
-                with suppress(FileNotFoundError):
-                    found += [int(child) for child in path.read_text().split()]
-        return found
-
-    def memory_mib(self, field: str = "VmRSS") -> float:
-        """Return the resident memory of now, or with VmHWM its peak."""
-        total = 0.0
-        for pid in self.tree():
-            with suppress(FileNotFoundError):  # a former model's, that has just ended
-                for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-                    if line.startswith(f"{field}:"):
-                        total += float(line.split()[1]) / 1024
-        return total
-
-
-@contextmanager
-def running(command: Sequence[str], log: Path, folder: Path | None = None) -> Iterator[Server]:
-    """Start a server, wait until it listens, and end it afterwards.
-
-    Args:
-        command: what starts it.
-        log: gets its standard error.
-        folder: where it starts; another checkout of this repository serves with its own code.
-    """
-    with log.open("w") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=folder)
-    rest: threading.Thread | None = None
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("listening on "):
-                break
-        else:
-            raise RuntimeError(f"the server did not start; see {log}")
-        rest = threading.Thread(target=lambda: [None for _ in process.stdout or ()], daemon=True)
-        rest.start()
-        yield Server(process, line.split()[2])
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if rest is not None:
-            rest.join()
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-def run_load(load: Load) -> dict[str, Any]:
-    """Run the load process and return what it measured."""
-    command = [sys.executable, "-m", "benchmarks.serving_load"]
-    done = subprocess.run(command, input=json.dumps(asdict(load)), capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"the load process failed: {done.stderr.strip().splitlines()[-1:]}")
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
 
 
 @contextmanager
@@ -198,7 +125,7 @@ class Benchmark:
                 cells[scenario] = getattr(self, scenario)(server, items, store, cells)
             cells["peak_mib_after_all"] = round(server.memory_mib("VmHWM"))
         with running(
-            [sys.executable, "-m", "benchmarks.serving_echo", str(response)], self.folder / "echo.log"
+            [sys.executable, "-m", "benchmarks.serving.echo", str(response)], self.folder / "echo.log"
         ) as echo:
             for callers in self.options.callers:
                 cells[f"echo_{callers}"] = self.cell(echo, items, callers)
@@ -276,84 +203,12 @@ def _one_response(address: str, items: int) -> bytes:
         return ask(prepared_requests(items, USERS, 0)[0], timeout=30)
 
 
-HEADER: Final = ("items", "what", "per second", "p50 ms", "p95 ms", "p99 ms", "failed", "share of echo")
-
-
-def rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Return the cells of the table."""
-    found = []
-    for items, cells in results["sizes"].items():
-        for name, cell in cells.items():
-            if not isinstance(cell, dict) or "p99_ms" not in cell:
-                continue
-            kind, _, callers = name.partition("_")
-            echo = cells.get(f"echo_{callers}")
-            share = f"{cell['per_second'] / echo['per_second']:.0%}" if kind == "callers" and echo else ""
-            numbers = (f"{cell[f'{p}_ms']:.1f}" for p in ("p50", "p95", "p99"))
-            what = {"callers": f"{callers} callers", "rate": f"{callers} calls a second, by the clock"}.get(
-                kind, name.replace("_", " ")
-            )
-            found.append(
-                (f"{int(items):,}", what, f"{cell['per_second']:.0f}", *numbers, str(cell["failed"]), share)
-            )
-    return found
-
-
-def facts(results: dict[str, Any]) -> list[str]:
-    """Return what does not fit the table, a sentence each."""
-    found = []
-    for items, cells in results["sizes"].items():
-        at = f"{int(items):,} items"
-        found.append(
-            f"{at}: {cells['start_mib']:,} MiB after the start, {cells['peak_mib']:,} MiB at the peak of the "
-            f"quiet load, {cells['peak_mib_after_all']:,} MiB at the peak of everything; "
-            f"{cells['candidates']:.0f} candidates a list, responses of {cells['response_bytes']:,} bytes."
-        )
-        if "freshness" in cells:
-            for name, what in (
-                ("event_to_list", "event to changed list"),
-                ("upsert_to_found", "upsert to found"),
-            ):
-                cell = cells["freshness"][name]
-                found.append(f"{at}: {what} {cell['p50_ms']:.1f} ms (p50), {cell['p99_ms']:.1f} ms (p99).")
-        if "churn" in cells:
-            beside = {n: cells["churn"][n] for n in ("events", "upserts")}
-            told = (
-                f"{c['failed']} of {c['calls']} {n} failed, p99 {c['p99_ms']:.1f} ms"
-                for n, c in beside.items()
-            )
-            found.append(f"{at}, churn: {'; '.join(told)}; {_memory_fact(cells['churn']['rss_mib'])}.")
-        if "overload" in cells:
-            cell = cells["overload"]
-            found.append(
-                f"{at}, overload: {cell['rate']:.0f} calls/s against {cell['sustained']:.0f}; "
-                f"{cell['shed_share']:.0%} shed, answered ones p99 {cell['p99_ms']:.1f} ms; "
-                f"{_memory_fact(cell['rss_mib'])}; usual again after {cell['recovered_after_seconds']:.2f} s."
-            )
-    return found
-
-
-def _memory_fact(rss: dict[str, float]) -> str:
-    return f"memory {rss['before']:.0f} MiB before, {rss['largest']:.0f} at most, {rss['after']:.0f} after"
-
-
-def page(results: dict[str, Any]) -> str:
-    """Return the results as a Markdown page."""
-    lines = [
-        "# Serving under load",
-        "",
-        f"{results['machine']['cpus']} CPUs, {results['seconds']:g} s per cell",
-        "",
-    ]
-    lines += ["| " + " | ".join(HEADER) + " |", "|" + " --- |" * len(HEADER)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows(results)]
-    return "\n".join([*lines, "", *(f"- {fact}" for fact in facts(results)), ""])
-
-
 def main() -> int:
     """Measure what the arguments say."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.serving",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--callers", type=int, nargs="+", default=list(CALLERS))
@@ -382,7 +237,3 @@ def main() -> int:
     for fact in facts(benchmark.results):
         CONSOLE.print(fact, soft_wrap=True, highlight=False)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Every part of the engine on the CPU and on the GPU of one machine."""

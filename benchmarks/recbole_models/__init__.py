@@ -1,0 +1,1 @@
+"""RecBole's models on this project's data and split."""

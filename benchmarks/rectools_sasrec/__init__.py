@@ -1,0 +1,1 @@
+"""RecTools' SASRec on this project's data and split."""

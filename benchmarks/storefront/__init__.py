@@ -1,0 +1,1 @@
+"""Trials of a storefront on a published bundle, and their table."""

@@ -7,6 +7,8 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
+from pkgutil import resolve_name
 from typing import Any, NoReturn
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would fight torch's
@@ -17,7 +19,8 @@ from omegaconf import DictConfig  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.markup import escape  # noqa: E402
 
-from conf.compose import ROOTS, compose_command, in_one_line, register, to_typed  # noqa: E402
+from conf.commands import TABLE  # noqa: E402
+from conf.compose import compose_command, in_one_line, register, to_typed  # noqa: E402
 from conf.errors import InputError  # noqa: E402
 from conf.faiss_package import require_faiss  # noqa: E402
 
@@ -26,162 +29,23 @@ ERRORS = Console(stderr=True)
 
 USAGE = """usage: shelfwise <command> [key=value ...]
 
-  inspect          look at files, say what they are and which command reads them
-  run              prepare, train, refit, publish and evaluate; unchanged stages are skipped
-  prepare          read and check raw tables, write the dataset
-  train-encoder    fine-tune the text encoder, train item and user towers
-  train-ranker     train the ranking head
-  refit            train once more on what validation held back
-  publish          write a bundle and make it current
-  evaluate         measure against the baselines, write metrics and a report
-  serve            answer over gRPC from the current bundle
-  recommend        ask a running server from the terminal
-  recommend-batch  write the lists of many users to a file, for a campaign
-  create-key       make an API key for a server
-  export           copy the fine-tuned text encoder out of the current bundle
-  export-events    write the events that servers have recorded as a table for the next training
-  rollback         make an earlier bundle current again
-  demo             start a server on a copy of a finished run and show what it does
+{commands}
 
 `shelfwise <command> --cfg job` prints every key of a command with its value; `-m` sweeps over several values,
 `shelfwise -m run hydra/sweeper=optuna ...` searches for the best ones.
-"""
+""".format(commands="\n".join(f"  {name:<15}  {command.help}" for name, command in TABLE.items()))
 
 
-def _inspect(config: Any) -> None:  # noqa: ANN401 - the command's root config
-    from features.inspection.report import inspect
-
-    inspect(config, CONSOLE)
-
-
-def _prepare(config: Any) -> None:  # noqa: ANN401 - the command's root config
-    from features.prepare import prepare
-
-    prepare(config, CONSOLE)
-
-
-def _train_encoder(config: Any) -> None:  # noqa: ANN401
-    from encoders.training.train import train_encoder
-
-    train_encoder(config, CONSOLE)
-
-
-def _train_ranker(config: Any) -> None:  # noqa: ANN401
-    from ranking.training.train import train_ranker
-
-    train_ranker(config, CONSOLE)
-
-
-def _refit(config: Any) -> None:  # noqa: ANN401
-    from ranking.pipeline.refit import refit
-
-    refit(config, CONSOLE)
-
-
-def _publish(config: Any) -> None:  # noqa: ANN401
-    from ranking.pipeline.publish import publish
-
-    publish(config, CONSOLE)
-
-
-def _evaluate(config: Any) -> None:  # noqa: ANN401
-    from ranking.pipeline.run import evaluate
-
-    evaluate(config, CONSOLE)
-
-
-def _run(config: Any) -> float | None:  # noqa: ANN401
-    from ranking.pipeline.run import run
-
-    return run(config, CONSOLE)
-
-
-def _serve(config: Any) -> None:  # noqa: ANN401
-    from serving.workers import run_workers, worker_number
-
-    if config.workers > 1 and worker_number() is None:
-        code = run_workers(config, sys.argv, CONSOLE)
-        if code:
-            sys.exit(code)
-        return
-    from serving.server import serve
-
-    serve(config, CONSOLE)
-
-
-def _recommend(config: Any) -> None:  # noqa: ANN401
-    from serving.cli.recommend import recommend
-
-    recommend(config, CONSOLE)
-
-
-def _recommend_batch(config: Any) -> None:  # noqa: ANN401
-    from serving.cli.recommend_batch import recommend_batch
-
-    recommend_batch(config, CONSOLE)
-
-
-def _create_key(config: Any) -> None:  # noqa: ANN401
-    from pathlib import Path
-
-    from serving.transport.api_keys import create_key
-
-    path = Path(config.keys)
-    secret = create_key(path, config.name, config.scopes, config.requests_per_second, config.burst)
-    CONSOLE.print(
-        f"added '{config.name}' to {path}; the key is shown this once:", markup=False, soft_wrap=True
-    )
-    CONSOLE.print(secret, markup=False, highlight=False, soft_wrap=True)
-
-
-def _export(config: Any) -> None:  # noqa: ANN401
-    from ranking.bundle.export import export
-
-    export(config, CONSOLE)
-
-
-def _export_events(config: Any) -> None:  # noqa: ANN401
-    from serving.cli.export_events import export_events
-
-    export_events(config, CONSOLE)
-
-
-def _demo(config: Any) -> None:  # noqa: ANN401
-    from serving.cli.demo import demo
-
-    demo(config, CONSOLE)
-
-
-def _rollback(config: Any) -> None:  # noqa: ANN401
-    from pathlib import Path
-
-    from ranking.bundle.store import roll_back
-
-    version = roll_back(Path(config.artifacts), config.version)
-    CONSOLE.print(f"current is {version}; running servers go over to it", soft_wrap=True)
+def _call(function: str, config: Any) -> float | None:  # noqa: ANN401 - the command's root config
+    """Import a command's function and call it; only scores are passed on, for Hydra's sweepers."""
+    result = resolve_name(function)(config, CONSOLE)
+    return result if isinstance(result, float) else None
 
 
 COMMANDS: dict[str, Callable[[Any], float | None]] = {
-    "inspect": _inspect,
-    "prepare": _prepare,
-    "train-encoder": _train_encoder,
-    "train-ranker": _train_ranker,
-    "refit": _refit,
-    "publish": _publish,
-    "evaluate": _evaluate,
-    "run": _run,
-    "serve": _serve,
-    "recommend": _recommend,
-    "recommend-batch": _recommend_batch,
-    "create-key": _create_key,
-    "export": _export,
-    "export-events": _export_events,
-    "rollback": _rollback,
-    "demo": _demo,
+    name: partial(_call, command.function) for name, command in TABLE.items()
 }
-assert COMMANDS.keys() == ROOTS.keys()
-NEED_FAISS = {"run", "train-ranker", "refit", "publish", "evaluate", "serve", "export", "demo"}
-"""Commands that read or build an index, in this process or in one that they start."""
+"""What carries a command out, given its configuration."""
 
 VALUED_FLAGS = (
     "--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn",
@@ -196,14 +60,19 @@ def execute(command: str, config: Any) -> float | None:  # noqa: ANN401
         InputError: something that the user gave is wrong.
 
     """
-    if command in NEED_FAISS:
+    if TABLE[command].needs_faiss:
         require_faiss()
+    if command == "serve" and getattr(config, "workers", 1) > 1:
+        from serving.workers import run_workers, worker_number
+
+        if worker_number() is None:  # this process only starts and watches the workers
+            sys.exit(run_workers(config, sys.argv, CONSOLE))
     threads = getattr(config, "threads", 0)
     if threads and command != "serve":  # which sees to it in the thread that does the work
         import torch
 
         torch.set_num_threads(threads)
-        if command in NEED_FAISS:
+        if TABLE[command].needs_faiss:
             import faiss
 
             faiss.omp_set_num_threads(threads)

@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.clients import InspectConfig, RecommendBatchConfig, RecommendConfig
+from conf.commands import TABLE
 from conf.encoders import TextEncoderConfig, UserEncoderConfig
 from conf.errors import InputError, closest
 from conf.overrides import split_overrides
@@ -24,40 +24,11 @@ from conf.schema import (
     DataConfig,
     EvaluationConfig,
     IndexConfig,
-    PipelineConfig,
     RankerConfig,
     RerankConfig,
     SplitConfig,
 )
-from conf.serving import (
-    CreateKeyConfig,
-    DemoConfig,
-    ExportConfig,
-    ExportEventsConfig,
-    RollbackConfig,
-    ServeConfig,
-)
 from conf.sweep_schema import SweepConfig
-
-ROOTS: dict[str, type] = {
-    "prepare": PipelineConfig,
-    "train-encoder": PipelineConfig,
-    "train-ranker": PipelineConfig,
-    "refit": PipelineConfig,
-    "publish": PipelineConfig,
-    "evaluate": PipelineConfig,
-    "run": PipelineConfig,
-    "serve": ServeConfig,
-    "recommend": RecommendConfig,
-    "recommend-batch": RecommendBatchConfig,
-    "inspect": InspectConfig,
-    "create-key": CreateKeyConfig,
-    "export": ExportConfig,
-    "export-events": ExportEventsConfig,
-    "rollback": RollbackConfig,
-    "demo": DemoConfig,
-}
-"""Every command and the type of its configuration."""
 
 MOVED = {"text_encoder.devices": "is now devices, for the towers too: write devices=0 for every GPU"}
 """Keys that have become others, and what to write instead."""
@@ -102,7 +73,7 @@ def writable(schema: type) -> DictConfig:
 def register() -> None:
     """Put every schema where the YAML files' defaults lists look for it."""
     store = ConfigStore.instance()
-    for schema in set(ROOTS.values()):
+    for schema in {command.schema for command in TABLE.values()}:
         store.store(name=f"{schema.__name__}_schema", node=writable(schema))
     for group, schema in GROUPS.items():
         store.store(group=group, name="schema", node=writable(schema))

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from pkgutil import resolve_name
+from typing import get_type_hints
 
 import pytest
 from omegaconf import OmegaConf
 
 import shelfwise
-from conf.compose import ROOTS
+from conf.commands import TABLE
 from conf.schema import PipelineConfig
 from features.data.pipeline_step import plain
 from ranking.bundle.store import current_version
@@ -130,7 +133,16 @@ def test_help_lists_every_command(
 ) -> None:
     assert call(monkeypatch, *arguments) == 0
     out = capsys.readouterr().out
-    assert all(f"\n  {command} " in out for command in ROOTS)
+    assert all(f"\n  {name} " in out and command.help in out for name, command in TABLE.items())
+
+
+@pytest.mark.parametrize("command", TABLE)
+def test_every_command_names_a_function_of_a_configuration_and_a_console(command: str) -> None:
+    function = resolve_name(TABLE[command].function)
+    parameters = list(inspect.signature(function).parameters.values())
+    assert [p.name for p in parameters[:2]] == ["config", "console"]
+    assert all(p.default is not p.empty for p in parameters[2:])
+    assert get_type_hints(function)["config"] is TABLE[command].schema
 
 
 def test_no_command_shows_the_usage_and_fails(

@@ -15,7 +15,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from conf.errors import InputError
+from conf.serving import RollbackConfig
 from features.data.pipeline_step import write_atomically
 
 CURRENT = "CURRENT"
@@ -219,3 +222,13 @@ def roll_back(store: Path, version: str | None = None) -> str:
         write_atomically(store / CURRENT, version + "\n")
         _sync(store)
     return version
+
+
+def rollback(config: RollbackConfig, console: Console) -> None:
+    """Carry out `shelfwise rollback`.
+
+    Raises:
+        InputError: there is no such version, or none before the current one.
+    """
+    version = roll_back(Path(config.artifacts), config.version)
+    console.print(f"current is {version}; running servers go over to it", soft_wrap=True)

@@ -5,7 +5,8 @@ from importlib.resources import files
 import pytest
 
 from conf.clients import RecommendConfig
-from conf.compose import GROUPS, ROOTS, compose_command
+from conf.commands import TABLE
+from conf.compose import GROUPS, compose_command
 from conf.encoders import Pooling, TextEncoderConfig, UserEncoderConfig
 from conf.errors import InputError
 from conf.schema import Adapter, PipelineConfig, SplitKind
@@ -29,17 +30,18 @@ def fail(command: str, *overrides: str) -> str:
     return message
 
 
-@pytest.mark.parametrize("command", sorted(ROOTS))
+@pytest.mark.parametrize("command", sorted(TABLE))
 def test_every_command_composes_to_its_type_with_the_schemas_defaults(command: str) -> None:
     config = compose_command(command, [])
-    assert type(config) is ROOTS[command]
-    if ROOTS[command] is not PipelineConfig:
-        assert config == ROOTS[command]()
+    schema = TABLE[command].schema
+    assert type(config) is schema
+    if schema is not PipelineConfig:
+        assert config == schema()
 
 
 def test_every_command_has_its_file_and_every_file_is_a_command_or_a_part_of_one() -> None:
     names = {f.name.removesuffix(".yaml") for f in CONF.iterdir() if f.name.endswith(".yaml")}
-    assert names == set(ROOTS) | {"pipeline", "hydra_settings"}
+    assert names == set(TABLE) | {"pipeline", "hydra_settings"}
 
 
 @pytest.mark.parametrize("group", [f for f in FOLDERS if f not in ("experiment", "sweep")])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import shelfwise
+from conf.commands import TABLE
 from conf.errors import InputError
 from conf.faiss_package import require_faiss
 
@@ -84,7 +85,7 @@ def test_every_command_that_needs_it_refuses_before_it_does_anything(
     for command in shelfwise.COMMANDS:
         monkeypatch.setitem(shelfwise.COMMANDS, command, lambda config: 1.0)
     for command in shelfwise.COMMANDS:
-        if command in shelfwise.NEED_FAISS:
+        if TABLE[command].needs_faiss:
             with pytest.raises(InputError, match="FAISS is not installed"):
                 shelfwise.execute(command, None)
         else:

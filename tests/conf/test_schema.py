@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from conf.compose import ROOTS, to_typed, writable
+from conf.commands import TABLE
+from conf.compose import to_typed, writable
 from conf.errors import InputError, closest
 from conf.schema import PipelineConfig
 
@@ -72,7 +73,7 @@ BAD = [
 
 def typed(command: str, overrides: list[str]) -> Any:
     """Set keys of a command's schema without looking through the files."""
-    return to_typed(OmegaConf.merge(writable(ROOTS[command]), OmegaConf.from_dotlist(overrides)))  # type: ignore[arg-type]
+    return to_typed(OmegaConf.merge(writable(TABLE[command].schema), OmegaConf.from_dotlist(overrides)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("command", "override"), BAD, ids=[o for _, o in BAD])

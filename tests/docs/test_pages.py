@@ -18,7 +18,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from conf.compose import ROOTS, compose_command
+from conf.commands import TABLE
+from conf.compose import compose_command
 from conf.errors import InputError
 from conf.schema import PipelineConfig
 from conf.sweep_schema import SweepConfig
@@ -169,7 +170,7 @@ def test_links_lead_somewhere(page: str) -> None:
 
 def test_the_readme_names_every_command_and_every_page() -> None:
     readme = text_of("README.md")
-    assert [c for c in ROOTS if f"`shelfwise {c}`" not in readme] == []
+    assert [c for c in TABLE if f"`shelfwise {c}`" not in readme] == []
     assert [p for p in PAGES if p != "README.md" and f"({p})" not in readme] == []
 
 

@@ -1,0 +1,91 @@
+"""Every command: its line of help, the type of its configuration, and the function that carries it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from conf.clients import InspectConfig, RecommendBatchConfig, RecommendConfig
+from conf.schema import PipelineConfig
+from conf.serving import (
+    CreateKeyConfig,
+    DemoConfig,
+    ExportConfig,
+    ExportEventsConfig,
+    RollbackConfig,
+    ServeConfig,
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A row of the table."""
+
+    help: str
+    schema: type
+    """Root of its configuration."""
+    function: str
+    """`module:function`, imported when the command runs; takes the configuration and a console."""
+    needs_faiss: bool = False
+    """Whether it reads or builds an index, in this process or in one that it starts."""
+
+
+TABLE: dict[str, Command] = {
+    "inspect": Command(
+        "look at files, say what they are and which command reads them",
+        InspectConfig, "features.inspection.report:inspect",
+    ),
+    "run": Command(
+        "prepare, train, refit, publish and evaluate; unchanged stages are skipped",
+        PipelineConfig, "ranking.pipeline.run:run", needs_faiss=True,
+    ),
+    "prepare": Command(
+        "read and check raw tables, write the dataset", PipelineConfig, "features.prepare:prepare"
+    ),
+    "train-encoder": Command(
+        "fine-tune the text encoder, train item and user towers",
+        PipelineConfig, "encoders.training.train:train_encoder",
+    ),
+    "train-ranker": Command(
+        "train the ranking head", PipelineConfig, "ranking.training.train:train_ranker", needs_faiss=True
+    ),
+    "refit": Command(
+        "train once more on what validation held back",
+        PipelineConfig, "ranking.pipeline.refit:refit", needs_faiss=True,
+    ),
+    "publish": Command(
+        "write a bundle and make it current",
+        PipelineConfig, "ranking.pipeline.publish:publish", needs_faiss=True,
+    ),
+    "evaluate": Command(
+        "measure against the baselines, write metrics and a report",
+        PipelineConfig, "ranking.pipeline.run:evaluate", needs_faiss=True,
+    ),
+    "serve": Command(
+        "answer over gRPC from the current bundle", ServeConfig, "serving.server:serve", needs_faiss=True
+    ),
+    "recommend": Command(
+        "ask a running server from the terminal", RecommendConfig, "serving.cli.recommend:recommend"
+    ),
+    "recommend-batch": Command(
+        "write the lists of many users to a file, for a campaign",
+        RecommendBatchConfig, "serving.cli.recommend_batch:recommend_batch",
+    ),
+    "create-key": Command(
+        "make an API key for a server", CreateKeyConfig, "serving.cli.create_key:create_key"
+    ),
+    "export": Command(
+        "copy the fine-tuned text encoder out of the current bundle",
+        ExportConfig, "ranking.bundle.export:export", needs_faiss=True,
+    ),
+    "export-events": Command(
+        "write the events that servers have recorded as a table for the next training",
+        ExportEventsConfig, "serving.cli.export_events:export_events",
+    ),
+    "rollback": Command(
+        "make an earlier bundle current again", RollbackConfig, "ranking.bundle.store:rollback"
+    ),
+    "demo": Command(
+        "start a server on a copy of a finished run and show what it does",
+        DemoConfig, "serving.cli.demo:demo", needs_faiss=True,
+    ),
+}  # fmt: skip

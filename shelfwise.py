@@ -20,9 +20,10 @@ from rich.console import Console  # noqa: E402
 from rich.markup import escape  # noqa: E402
 
 from conf.commands import TABLE  # noqa: E402
-from conf.compose import compose_command, in_one_line, register, to_typed  # noqa: E402
+from conf.compose import compose_command, register, to_typed  # noqa: E402
 from conf.errors import InputError  # noqa: E402
 from conf.faiss_package import require_faiss  # noqa: E402
+from conf.override_errors import readable  # noqa: E402
 
 CONSOLE = Console()
 ERRORS = Console(stderr=True)
@@ -146,7 +147,7 @@ def through_hydra(command: str, arguments: Sequence[str]) -> None:
     try:
         job()
     except (HydraException, OmegaConfBaseException) as error:
-        raise in_one_line(error, command) from error
+        raise readable(error, arguments) from error
 
 
 def main() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import FrozenInstanceError
 from functools import cache
 from typing import Any
 
@@ -17,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from conf.commands import TABLE
 from conf.encoders import TextEncoderConfig, UserEncoderConfig
-from conf.errors import InputError, closest
+from conf.override_errors import readable, refuse_unknown_keys
 from conf.overrides import split_overrides
 from conf.schema import (
     CandidateConfig,
@@ -30,9 +28,6 @@ from conf.schema import (
 )
 from conf.sweep_schema import SweepConfig
 
-MOVED = {"text_encoder.devices": "is now devices, for the towers too: write devices=0 for every GPU"}
-"""Keys that have become others, and what to write instead."""
-
 GROUPS: dict[str, type] = {
     "data": DataConfig,
     "split": SplitConfig,
@@ -44,9 +39,6 @@ GROUPS: dict[str, type] = {
     "rerank": RerankConfig,
     "evaluation": EvaluationConfig,
 }
-
-_REMOVED = {"index.gpu": "set device=cuda, device=cpu or device=auto"}
-"""Keys of former versions, and what has taken their place."""
 
 
 def writable(schema: type) -> DictConfig:
@@ -85,73 +77,14 @@ def to_typed(config: DictConfig) -> Any:  # noqa: ANN401 - one of the root types
     """Turn a composed config into its frozen dataclass, running the range checks.
 
     Raises:
-        InputError: when a value is out of range or missing.
+        InputError: a key that the type does not have, or a value that is out of range or missing.
 
     """
+    refuse_unknown_keys(config)
     try:
         return OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
-        raise InputError(_one_line(error, config)) from error
-    except FrozenInstanceError as error:  # a key that `+` put where the dataclass has none
-        raise InputError(f"unknown config key {str(error).rpartition(' ')[2]}") from error
-
-
-def _meant(config: DictConfig, path: str) -> str:
-    """Suggest a key for the first part of a dotted path that is not there."""
-    node: Any = config
-    for part in path.split("."):
-        if not isinstance(node, DictConfig):
-            break
-        if part not in node:
-            return closest(part, [str(key) for key in node])
-        node = node.get(part)
-    return ""
-
-
-def _one_line(error: Exception, config: DictConfig) -> str:
-    """Say what is wrong with an override in one line."""
-    text = str(error)
-    cause = str(error.__cause__ or "")
-    for old, hint in MOVED.items():
-        if re.search(rf"\b{re.escape(old)}\b", f"{text} {cause}"):
-            return f"the key {old} {hint}"
-    unknown = re.search(r"Could not override '([^']+)'", text)
-    if unknown:
-        path = unknown.group(1)
-        if path in _REMOVED:
-            return f"config key '{path}' is gone: {_REMOVED[path]}"
-        if "not in struct" in cause or "not in '" in cause:
-            return f"unknown config key '{path}'{_meant(config, path)}"
-        return f"cannot set '{path}': {cause.splitlines()[0] if cause else text.splitlines()[0]}"
-    merging = re.search(r"Error merging override (.+)", text)
-    if merging:
-        return f"{merging.group(1)}: {cause.splitlines()[0]}"
-    if "override_grammar" in text:
-        said = text.splitlines()[0].removeprefix("LexerNoViableAltException: ")
-        return (
-            f"cannot read the arguments ({said}); write key=value, and put a value that holds one of "
-            "< > = , [ ] ( ) in quotes of its own: 'filter=\"price < 5\"'"
-        )
-    missing = re.search(
-        r"Could not find '([^']+)'\s+Available options in '[^']+':\s+((?:\s*\S+\n)+?)Config search", text
-    )
-    if missing:
-        group, _, name = missing.group(1).partition("/")
-        options = [o for o in missing.group(2).split() if o != "schema"]
-        return f"no '{name}' for {group} (there are: {', '.join(options)}){closest(name, options)}"
-    return " ".join(text.split())
-
-
-def in_one_line(error: HydraException | OmegaConfBaseException, command: str) -> InputError:
-    """Turn what Hydra raised in a sweep into a readable error, and leave Hydra's own state as it is."""
-    hydra = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_module("conf", version_base="1.3"):
-            known = compose(command, overrides=["hydra/sweeper=optuna"], return_hydra_config=True)
-            return InputError(_one_line(error, known))
-    finally:
-        GlobalHydra.instance().hydra = hydra
+        raise readable(error) from error
 
 
 def compose_command(command: str, overrides: list[str]) -> Any:  # noqa: ANN401 - one of the root types
@@ -170,5 +103,5 @@ def compose_command(command: str, overrides: list[str]) -> Any:  # noqa: ANN401 
             for key, value in other.items():
                 OmegaConf.update(config, key, value)
         except (HydraException, OmegaConfBaseException) as error:
-            raise InputError(_one_line(error, compose(command))) from error
+            raise readable(error, overrides) from error
     return to_typed(config)

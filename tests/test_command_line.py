@@ -46,7 +46,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 WRONG = {
     "unknown command": (["prepar"], "unknown command 'prepar'; did you mean 'prepare'?"),
     "unknown key": (["run", "data.item=x.csv"], "unknown config key 'data.item'; did you mean 'items'?"),
-    "added key": (["run", "+data.item=x.csv"], "unknown config key 'item'"),
+    "added key": (["run", "+data.item=x.csv"], "unknown config key 'data.item'; did you mean 'items'?"),
     "wrong type": (["run", "seed=soon"], "seed=soon: Value 'soon'"),
     "bad range": (["run", "split.test_fraction=3"], "split fractions must lie between 0 and 1"),
     "unknown option": (["run", "split=globaltime"], "did you mean 'global_time'?"),
@@ -117,6 +117,24 @@ def test_flags_may_stand_anywhere(arguments: list[str]) -> None:
     assert rest[-1] == "seed=1,2"
     assert rest[rest.index("--config-dir") + 1] == "mine"
     assert "-m" in rest
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("index: {gpu: true}", "config key 'index.gpu' is gone: set device=cuda, device=cpu or device=auto"),
+        ("index: {gpus: true}", "In 'experiment/mine': ConfigKeyError raised while composing config"),
+        ("seed: abc", "Value 'abc' of type 'str' could not be converted to Integer full_key: seed"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_one_line(
+    line: str, message: str, empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (empty / "experiment").mkdir()
+    (empty / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{line}\n")
+    assert call(monkeypatch, "run", "--config-dir", str(empty), "experiment=mine") == 2
+    err = capsys.readouterr().err
+    assert err.startswith("shelfwise: ") and err.count("\n") == 1 and message in err
 
 
 @pytest.mark.parametrize("arguments", [["-m"], ["-m", "seed=1"], ["--cfg", "job"]])

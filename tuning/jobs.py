@@ -15,8 +15,9 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.compose import in_one_line, to_typed
+from conf.compose import to_typed
 from conf.errors import InputError
+from conf.override_errors import readable
 from conf.schema import PipelineConfig
 
 COMMAND = "run"
@@ -67,7 +68,7 @@ class Jobs:
         try:
             config = self._loader.load_sweep_config(self._config, list(overrides))
         except (HydraException, OmegaConfBaseException) as error:
-            raise in_one_line(error, COMMAND) from error
+            raise readable(error, overrides) from error
         with open_dict(config):
             del config["hydra"]
         typed: PipelineConfig = to_typed(config)
@@ -78,7 +79,7 @@ class Jobs:
         try:
             config = self._loader.load_sweep_config(self._config, list(overrides))
         except (HydraException, OmegaConfBaseException) as error:
-            raise in_one_line(error, COMMAND) from error
+            raise readable(error, overrides) from error
         found = {}
         for key in keys:
             node = OmegaConf.select(config, key.lstrip("+"))
@@ -104,7 +105,7 @@ class Jobs:
         try:
             [job] = self._launcher.launch([[*overrides, place]], initial_job_idx=number)
         except (HydraException, OmegaConfBaseException) as error:
-            raise in_one_line(error, COMMAND) from error
+            raise readable(error, overrides) from error
         with redirect_stderr(io.StringIO()):  # it would print every override of a failed job
             score = job.return_value
         if score is None:

@@ -126,7 +126,12 @@ def test_configurations_are_frozen() -> None:
         ("data.filters.k_core=3", "unknown config key 'data.filters.k_core'; did you mean 'kcore'?"),
         ("zzz=1", "unknown config key 'zzz'"),
         ("+zzz=1", "unknown config key 'zzz'"),
-        ("+data.zzz=1", "unknown config key 'zzz'"),
+        ("+data.zzz=1", "unknown config key 'data.zzz'"),
+        ("+data.item=x", "unknown config key 'data.item'; did you mean 'items'?"),
+        ("evaluation.ks=[a]", "evaluation.ks=[a]: Value 'a' of type 'str' could not be converted to Integer"),
+        ("data.event_weights.click=abc", "data.event_weights.click=abc: Value 'abc'"),
+        ("seed.x=3", "seed.x=3: Value '{}' of type 'dict' could not be converted to Integer"),
+        ("~data.items.x", "Could not delete from config. 'data.items.x' does not exist."),
         ("seed=abc", "seed=abc: Value 'abc' of type 'str' could not be converted to Integer"),
         ("ranker.enabled=perhaps", "ranker.enabled=perhaps: Value 'perhaps' is not a valid bool (type str)"),
         (

@@ -134,7 +134,9 @@ def test_what_is_wrong_in_a_file_is_one_line(
     (empty / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{line}\n")
     assert call(monkeypatch, "run", "--config-dir", str(empty), "experiment=mine") == 2
     err = capsys.readouterr().err
-    assert err.startswith("shelfwise: ") and err.count("\n") == 1 and message in err
+    assert err.startswith("shelfwise: ")
+    assert err.count("\n") == 1
+    assert message in err
 
 
 @pytest.mark.parametrize("arguments", [["-m"], ["-m", "seed=1"], ["--cfg", "job"]])

@@ -15,7 +15,6 @@ from typing import Any, Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
-from grpc_reflection.v1alpha import reflection
 from rich.console import Console
 
 from conf.errors import InputError
@@ -44,6 +43,7 @@ from serving.transport import channel_options
 from serving.transport.api_keys import KeyRing
 from serving.transport.auth import AuthInterceptor
 from serving.transport.call_interceptor import CallInterceptor
+from serving.transport.reflection import enable_reflection
 from serving.transport.tls import server_credentials
 from serving.workers import worker_number
 from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
@@ -255,12 +255,7 @@ async def start(
     for name in _HEALTH_NAMES:
         await health.set(name, _NOT_SERVING)
     if config.reflection:
-        names = (
-            SERVICE_NAME,
-            health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-            reflection.SERVICE_NAME,
-        )
-        reflection.enable_server_reflection(names, server)
+        enable_reflection((SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name), server)
     if worker is None:
         await server.start()
     watches = [cleaner.watch, state_health.watch, surfaces.watch]

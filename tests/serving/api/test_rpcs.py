@@ -13,7 +13,7 @@ import pytest
 from google import api
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 
 from conf.serving import ServeConfig
 from serving.api.service import SERVICE_NAME
@@ -150,17 +150,34 @@ def test_health_check_and_watch(server: Harness) -> None:
         watch.cancel()
 
 
-def reflected(server: Harness, **request: Any) -> reflection_pb2.ServerReflectionResponse:
+def reflected(server: Harness, version: str, **request: Any) -> reflection_pb2.ServerReflectionResponse:
+    """Ask by the path of one version; the messages of v1 have the fields and numbers of v1alpha's."""
     with grpc.insecure_channel(server.address) as channel:
-        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-        requests = iter([reflection_pb2.ServerReflectionRequest(**request)])
-        return next(stub.ServerReflectionInfo(requests, timeout=10))
+        call = channel.stream_stream(
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        return next(call(iter([reflection_pb2.ServerReflectionRequest(**request)]), timeout=10))
 
 
-def test_reflection_describes_the_service(server: Harness) -> None:
-    names = [s.name for s in reflected(server, list_services="").list_services_response.service]
-    assert {SERVICE_NAME, "grpc.health.v1.Health"} <= set(names)
-    answer = reflected(server, file_containing_symbol=SERVICE_NAME).file_descriptor_response
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_reflection_describes_the_service_and_itself(server: Harness, version: str) -> None:
+    names = [s.name for s in reflected(server, version, list_services="").list_services_response.service]
+    assert names == [
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+        SERVICE_NAME,
+    ]
+    own = f"grpc.reflection.{version}"
+    answer = reflected(server, version, file_containing_symbol=f"{own}.ServerReflection")
+    (data,) = answer.file_descriptor_response.file_descriptor_proto
+    file = FileDescriptorProto.FromString(data)
+    assert file.package == own
+    method = file.service[0].method[0]
+    assert (method.name, method.input_type) == ("ServerReflectionInfo", f".{own}.ServerReflectionRequest")
+    answer = reflected(server, version, file_containing_symbol=SERVICE_NAME).file_descriptor_response
     files = [FileDescriptorProto.FromString(data) for data in answer.file_descriptor_proto]
     methods = {m.name for f in files for s in f.service for m in s.method}
     assert {"Recommend", "SimilarItems", "SearchItems", "RecordEvents", "GetStatus"} <= methods
@@ -168,7 +185,7 @@ def test_reflection_describes_the_service(server: Harness) -> None:
 
 def test_reflection_is_off_unless_asked_for(servers: Servers) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        reflected(servers.start(reflection=ServeConfig().reflection), list_services="")
+        reflected(servers.start(reflection=ServeConfig().reflection), "v1", list_services="")
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 

@@ -77,8 +77,9 @@ proto: install-dev ## Regenerate the gRPC code
 	$(BIN)/python -m grpc_tools.protoc -I $(GENERATED)=$(PROTO) -I $$($(GOOGLE_PROTOS)) \
 	  --python_out=clients/python --pyi_out=clients/python --grpc_python_out=clients/python $(PROTO)/*.proto
 
-proto-check: proto ## Fail when the checked-in gRPC code is not what the proto gives
+proto-check: proto ## Fail when the gRPC code is stale, or buf finds a slip or a change that breaks callers
 	git diff --exit-code -- clients/python/$(GENERATED)
+	SHELFWISE_ALL_TESTS=1 $(BIN)/python -m pytest tests/serving/test_proto.py
 
 check: lint types imports proto-check test ## Everything CI checks
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,18 @@ def npm() -> list[str]:
         missing("clients/node is not tested: no npm", "apt-get install nodejs npm")
     assert found is not None
     return [found]
+
+
+def buf(folder: Path) -> list[str]:
+    """Return the command that runs buf, of the version that `proto/package-lock.json` names.
+
+    Args:
+        folder: into which npm installs it.
+    """
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(Path(__file__).parents[1] / "proto" / name, folder)
+    command = [*npm(), "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+    if done.returncode != 0:
+        missing(f"the proto is not linted: no buf ({done.stderr.strip()[-200:]})", "npm ci --prefix proto")
+    return [node(), str(folder / "node_modules" / "@bufbuild" / "buf" / "bin" / "buf")]

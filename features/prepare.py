@@ -29,6 +29,7 @@ from features.ingest import rejects as why
 from features.ingest.events import EventTable, ingest_events, write_no_events
 from features.ingest.items import ItemTable, ingest_items
 from features.ingest.privacy import make_pseudonyms
+from features.ingest.required import require_contract
 from features.ingest.samples import ColumnSample, sample_table
 
 FORMAT_VERSION = 1
@@ -120,7 +121,7 @@ def _describe(
             "items": why.count_reasons(rejects.filter(pl.col(why.TABLE) == "items")),
             "events": why.count_reasons(rejects.filter(pl.col(why.TABLE) == "events")),
         },
-        "suspicious": events.suspicious,
+        "suspicious": items.suspicious + events.suspicious,
         "warnings": {"items": items.warnings, "events": events.warnings},
         "filters": events.filters,
         "adapter_dropped": sources.dropped,
@@ -137,6 +138,7 @@ def _write(
     pseudonyms = make_pseudonyms(config.privacy)
     with console.status("opening the tables") as status:
         sources = read_sources(data, config.seed)
+        require_contract(sources.items, sources.events)
         status.update("reading items and rendering their text")
         items = ingest_items(sources.items, data, data.text_fields or list(sources.text_fields))
         target = folder / schema.EVENTS_FILE

@@ -18,8 +18,9 @@ from conf.schema import DataConfig
 from features.data import schema
 from features.files.readers import FILE, MALFORMED, ROW, RawTable, readable, resolve_paths, scan_table
 from features.ingest.cleaning import string_id
-from features.ingest.columns import map_columns, require_columns
+from features.ingest.columns import map_columns
 from features.ingest.raw_tables import Sources, first_present
+from features.ingest.required import require_columns
 
 _ITEM_NAMES = ("parent_asin", "asin")
 _EVENT_NAMES = {

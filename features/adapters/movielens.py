@@ -10,8 +10,8 @@ from conf.errors import InputError
 from conf.schema import DataConfig
 from features.data import schema
 from features.files.readers import RawTable, readable, resolve_paths, scan_table
-from features.ingest.columns import require_columns
 from features.ingest.raw_tables import Sources, refuse_paths, table_of
+from features.ingest.required import require_columns
 
 _RATINGS = {
     "userId": schema.USER_ID,

@@ -19,7 +19,7 @@ from conf.schema import DataConfig
 from features.data import schema
 from features.files.readers import FILE, ROW, readable, scan_table
 from features.ingest.cleaning import string_id
-from features.ingest.columns import map_columns, require_columns
+from features.ingest.columns import map_columns
 from features.ingest.event_filters import kcore_mask
 from features.ingest.raw_tables import (
     Sources,
@@ -29,6 +29,7 @@ from features.ingest.raw_tables import (
     sentence_case,
     table_of,
 )
+from features.ingest.required import require_columns
 from features.values.numbers import number
 from features.values.times import unix_seconds
 

@@ -15,8 +15,9 @@ from conf.errors import InputError
 from conf.schema import DataConfig
 from features.data import schema
 from features.files.readers import BOOKKEEPING, RawTable, scan_table
-from features.ingest.columns import map_columns, require_columns
+from features.ingest.columns import map_columns
 from features.ingest.raw_tables import Sources, ids_of, refuse_paths, table_of
+from features.ingest.required import require_columns
 
 _EVENTS = {
     schema.USER_ID: "session",

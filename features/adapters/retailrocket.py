@@ -13,9 +13,10 @@ from conf.errors import InputError
 from conf.schema import DataConfig
 from features.data import schema
 from features.files.readers import RawTable, resolve_paths, scan_table
-from features.ingest.columns import map_columns, require_columns
+from features.ingest.columns import map_columns
 from features.ingest.long_form import items_of_properties
 from features.ingest.raw_tables import Sources, ids_of, table_of
+from features.ingest.required import require_columns
 
 _PROPERTIES = {"name": "property", "value": "value", "time": "timestamp"}
 _EVENTS = {

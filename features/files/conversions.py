@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import gzip
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+
+from conf.errors import InputError
 
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -58,4 +61,35 @@ def in_utf8(path: str, encoding: str) -> str:
     ):
         while block := source.read(_BLOCK):
             file.write(block)
+    return str(target)
+
+
+def with_line_feeds(path: str) -> str:
+    """Return a text file whose lines end in a line feed: one with bare carriage returns is written anew.
+
+    Spreadsheets of a Mac save such files ("CSV (Macintosh)"), often in their own encoding.
+
+    Raises:
+        InputError: the lines end in carriage returns, and the file is not UTF-8 text.
+    """
+    if path.lower().endswith(".zst"):
+        return path
+    opener = gzip.open if path.lower().endswith(".gz") else open
+    with opener(path, "rb") as file:
+        start: bytes = file.read(_BLOCK)
+    if b"\r" not in start or b"\n" in start.rstrip():
+        return path
+    target = scratch_file(f"{Path(path).stem}.csv" if path.lower().endswith(".gz") else Path(path).name)
+    try:
+        with (
+            opener(path, "rt", encoding="utf-8", newline=None) as source,
+            target.open("w", encoding="utf-8", newline="") as copy,
+        ):
+            while block := source.read(_BLOCK):
+                copy.write(block)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: cannot be read: it is not UTF-8 text, and its lines end as an old Mac ends them; "
+            "add data.encoding=mac_roman"
+        ) from error
     return str(target)

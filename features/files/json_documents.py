@@ -1,17 +1,32 @@
-"""JSON that is not divided by lines: objects spread over several lines, and a table wrapped in an object."""
+"""JSON that is not divided by lines: objects spread over several lines, and tables inside an object."""
 
 from __future__ import annotations
 
 import codecs
 import gzip
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias
 
 import polars as pl
+
+Row: TypeAlias = dict[str, Any]
+KEY: Final = "key"
+"""Column of the ids that objects are keyed by; the ids inside these are `key_2`."""
 
 _OPEN = ("{", "[", ",")
 """How the first line of an object ends that goes on in the next one."""
 _WHOLE = (".json", ".json.gz")
+_ABOUT = frozenset(
+    "meta metadata _meta links _links pagination paging page pageinfo schema info included errors extensions "
+    "_shards aggregations".split()
+)
+"""What an interface's answer says about itself rather than in its table, in lower case."""
+_FEWEST = 2
+"""Keys of an object, or rows of a grid, from which on it is a table."""
+_SHARE_OF_FIELDS = 0.5
+_SHARE_OF_INNER_FIELDS = 0.7
+"""Of all fields, what rows of one table have on average; a document of several tables has fewer in common."""
 
 
 def goes_on(line: str) -> bool:
@@ -38,19 +53,105 @@ def _documents(text: str) -> list[Any]:
     return found
 
 
-def _wrapped(document: Any) -> list[Any] | None:  # noqa: ANN401 - what JSON holds
-    """Return the only list of objects in an object: the table in `{"count": 2, "rows": [{...}, {...}]}`."""
+def _likeness(rows: Sequence[Any]) -> float:
+    """Return what share of all their fields rows have on average; 0 where some are no objects."""
+    if not rows or not all(isinstance(row, dict) and row for row in rows):
+        return 0.0
+    return sum(map(len, rows)) / (len(rows) * len({name for row in rows for name in row}))
+
+
+def _with_keys(pairs: Sequence[tuple[tuple[str, ...], Row]]) -> list[Row]:
+    """Put the keys under which rows stand beside their fields, unless a field repeats the key."""
+    names = (KEY, f"{KEY}_2")[: len(pairs[0][0])]
+    told = {
+        place
+        for place in range(len(names))
+        if any(all(row.get(field) == keys[place] for keys, row in pairs) for field in pairs[0][1])
+    }
+    return [
+        {names[n]: key for n, key in enumerate(keys) if n not in told and names[n] not in row} | row
+        for keys, row in pairs
+    ]
+
+
+def _keyed(document: Row) -> list[Row] | None:
+    """Return the rows of an object whose keys are ids: `{"S-1": {...}, ...}` or `{"u1": [{...}], ...}`."""
+    values = list(document.values())
+    if len(values) < _FEWEST:
+        return None
+    listed = all(isinstance(v, list) for v in values)
+    inner: list[tuple[tuple[str, ...], Any]] = []
+    for key, rows in document.items():
+        if isinstance(rows, dict):
+            inner += [((key, own), row) for own, row in rows.items()]
+        elif isinstance(rows, list):
+            inner += [((key,), row) for row in rows]
+    likeness, inside = _likeness(values), _likeness([row for _, row in inner])
+    if likeness >= max(_SHARE_OF_FIELDS, inside):
+        return _with_keys([((key,), row) for key, row in document.items()])
+    if inside >= _SHARE_OF_INNER_FIELDS and (listed or likeness):
+        return _with_keys(inner)
+    return None
+
+
+def _by_column(document: Row) -> list[Row] | None:
+    """Return the rows of an object of columns, as pandas writes tables.
+
+    `{"title": {"0": "Hat", "1": "Cap"}}`, `{"title": ["Hat", "Cap"]}` and `{"columns": ["title"], "data":
+    [["Hat"], ["Cap"]]}`.
+    """
+    names, data = document.get("columns"), document.get("data")
+    if isinstance(names, list) and isinstance(data, list) and data:
+        return _grid([names, *data])
+    columns = list(document.values())
+    if columns and all(isinstance(c, dict) for c in columns):
+        places = list(columns[0])
+        if places != [str(n) for n in range(len(places))] or any(list(c) != places for c in columns):
+            return None
+        columns = [list(c.values()) for c in columns]
+    elif not columns or not all(isinstance(c, list) and len(c) == len(columns[0]) for c in columns):
+        return None
+    if len(columns) < _FEWEST or not columns[0] or any(isinstance(v, dict) for c in columns for v in c):
+        return None
+    return [dict(zip(document, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _grid(rows: Sequence[Any]) -> list[Row] | None:
+    """Return the rows of a list of lists, whose first one names the columns."""
+    if len(rows) < _FEWEST or not all(isinstance(row, list) for row in rows):
+        return None
+    header, *others = rows
+    named = all(isinstance(name, str) for name in header) and len(set(header)) == len(header)
+    if not named or any(len(row) > len(header) for row in others):
+        return None
+    return [dict(zip(header, row, strict=False)) for row in others]
+
+
+def _wrapped(document: Any) -> list[Row] | None:  # noqa: ANN401 - what JSON holds
+    """Return the table in an object: its only list of objects, objects under ids, or columns.
+
+    `{"count": 2, "rows": [{...}]}` and `{"data": {"products": [{...}]}}` are answers of interfaces; what they
+    say about themselves (`meta`, `links`) is passed over.
+    """
     if not isinstance(document, dict):
         return None
-    tables = [v for v in document.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
-    nested = any(isinstance(v, dict) for v in document.values())
-    return tables[0] if len(tables) == 1 and not nested else None
+    if (rows := _by_column(document) or _keyed(document)) is not None:
+        return rows
+    parts = {
+        key: v for key, v in document.items() if key.lower() not in _ABOUT and isinstance(v, dict | list)
+    }
+    tables = [v for v in parts.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
+    nested = [v for v in parts.values() if isinstance(v, dict)]
+    if tables or len(nested) != 1:
+        return tables[0] if len(tables) == 1 and not nested else None
+    return _wrapped(nested[0])
 
 
 def read_documents(path: str) -> pl.DataFrame | None:
     """Read a file of objects that are spread over lines, or of one object around the table, as a whole.
 
-    An interface's answer (`{"count": 2, "products": [...]}`) is the table that it holds.
+    An interface's answer (`{"count": 2, "products": [...]}`) is the table that it holds. Where the
+    keys of an object are ids, these are the column `key`.
 
     Returns:
         A row per object, or None where the file is no such text.
@@ -60,7 +161,7 @@ def read_documents(path: str) -> pl.DataFrame | None:
     except (json.JSONDecodeError, UnicodeDecodeError):
         return None
     if len(rows) == 1 and path.lower().endswith(_WHOLE):
-        rows = _wrapped(rows[0]) or rows
+        rows = (_grid(rows[0]) if isinstance(rows[0], list) else _wrapped(rows[0])) or rows
     if not rows or not all(isinstance(row, dict) for row in rows):
         return None
     return pl.read_json(json.dumps(rows).encode(), infer_schema_length=None)

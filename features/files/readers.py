@@ -13,7 +13,7 @@ import polars as pl
 
 from conf.errors import InputError
 from features.files.containers import WORKBOOKS, expand, split, unpacked
-from features.files.conversions import in_utf8, marked_encoding, scratch_file
+from features.files.conversions import in_utf8, marked_encoding, scratch_file, with_line_feeds
 from features.files.feed_xml import read_feed
 from features.files.json_documents import goes_on, read_bytes, read_documents
 from features.files.quoting import head, records, rewrite, survey
@@ -186,6 +186,7 @@ def _scan_text(path: str, extension: str, options: TextOptions) -> pl.LazyFrame:
     """Scan CSV or TSV with every column a string, so that the id `007` stays `007`."""
     if encoding := options.encoding or marked_encoding(path):
         path = in_utf8(path, encoding)
+    path = with_line_feeds(path)
     first = head(path, _PREAMBLE)
     skipped, named = _preamble(first)
     separator = named or _separator(first[skipped], _TEXT_FORMATS[extension])
@@ -219,6 +220,8 @@ def _scan_json_lines(path: str) -> pl.LazyFrame:
     """Scan JSON Lines; only a file with broken lines pays for a second, line by line way."""
     first = pl.scan_lines(path).head(1).collect()
     start = str(first.item()).lstrip("\ufeff \t") if first.height else ""
+    if re.match(r"\[\s*\[", start) and (table := read_documents(path)) is not None:
+        return _numbered(table)
     if start.startswith("["):
         return _numbered(pl.read_json(read_bytes(path), infer_schema_length=None))
     alone = path.lower().endswith(_DOCUMENTS) and pl.scan_lines(path).head(2).collect().height == 1

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
-from conf.errors import InputError, closest, nearest
-from conf.overrides import override
+from conf.errors import InputError, closest
 from features.data import schema
 from features.files.readers import BOOKKEEPING, RawTable
 from features.ingest.cleaning import present, string_id
@@ -148,31 +146,3 @@ def items_of_log(log: RawTable, columns: Mapping[str, Any]) -> RawTable:
     if item_id:  # else the error names the columns that there are
         frame = frame.unique(item_id, keep="first", maintain_order=True)
     return replace(log, frame=frame)
-
-
-def require_columns(table: RawTable, names: tuple[str, ...], prefix: str) -> None:
-    """Check that a table has the columns that the contract demands.
-
-    Args:
-        table: the table after `map_columns`.
-        names: required contract columns.
-        prefix: `items` or `events`, for the fix in the message.
-
-    Raises:
-        InputError: naming the missing column, what exists, and what to set.
-    """
-    existing = table.columns
-    for name in names:
-        if name not in existing:
-            near = nearest(name, existing)
-            fix = (
-                f"{override('data.columns', {f'{prefix}.{name}': near})} takes it"
-                if near
-                else f"Set 'data.columns={{{prefix}.{name}: COLUMN}}' to the one in the file"
-            )
-            if any(re.fullmatch(r"[\d.,:-]+", column) for column in existing):
-                fix += f"; where the first line is data, add {override('data.without_header', [prefix])}"
-            raise InputError(
-                f"{table.name}: no column '{name}'{closest(name, existing) or '.'} "
-                f"Columns: {', '.join(existing)}. {fix}"
-            )

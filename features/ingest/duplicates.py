@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from conf.errors import InputError
+from conf.errors import InputError, closest
 from conf.overrides import override
 from conf.tables import Duplicates
 from features.data import schema
@@ -47,7 +47,11 @@ def inherit(frame: pl.DataFrame, parent: str, where: str) -> pl.DataFrame:
         InputError: no such column.
     """
     if parent not in frame.columns:
-        raise InputError(f"data.parent: no column '{parent}' in {where}. Columns: {', '.join(frame.columns)}")
+        known = [c for c in frame.columns if c not in BOOKKEEPING]
+        raise InputError(
+            f"data.parent: no column '{parent}' in {where}{closest(parent, known) or '.'} "
+            f"Columns: {', '.join(known)}"
+        )
     types = frame.schema
     item = string_id(schema.ITEM_ID, types[schema.ITEM_ID])
     named = string_id(parent, types[parent]).str.strip_prefix("id:")

@@ -12,7 +12,7 @@ from conf.schema import DataConfig
 from features.data import schema
 from features.files.readers import FILE, ROW, RawTable, readable
 from features.ingest import rejects as why
-from features.ingest.columns import EVENT_COLUMNS, require_columns
+from features.ingest.columns import EVENT_COLUMNS
 from features.ingest.event_filters import apply_filters
 from features.ingest.event_readings import kind_key, read_events, reject_reason
 from features.ingest.nested import require_flat
@@ -200,7 +200,7 @@ def ingest_events(
     """Validate, weigh, filter and sort the events into one Parquet file.
 
     Args:
-        table: raw rows under contract names.
+        table: raw rows under contract names, with the required ones.
         item_ids: ids of the catalogue.
         config: kinds, filters and limits.
         pseudonyms: replaces user and session ids before anything is written, or None.
@@ -208,11 +208,8 @@ def ingest_events(
         target: the events file to write.
 
     Raises:
-        InputError: missing columns, no rows, too many bad rows, or filters that leave nothing.
+        InputError: no rows, too many bad rows, or filters that leave nothing.
     """
-    require_columns(table, (schema.USER_ID, schema.ITEM_ID), "events")
-    if not {schema.TIMESTAMP, schema.ORDER} & set(table.columns):
-        require_columns(table, (schema.TIMESTAMP,), "events")
     require_flat(table, EVENT_COLUMNS, "events")
     rejected, warnings, first = _stage(table, item_ids, config, pseudonyms, folder)
     accepted = pl.scan_parquet(folder / "accepted.parquet", row_index_name=_AT)

@@ -22,11 +22,11 @@ from features.ingest.cleaning import (
     shortened,
     without,
 )
-from features.ingest.columns import require_columns
 from features.ingest.duplicates import inherit, without_an_id
 from features.ingest.duplicates import repeats as repeated
 from features.ingest.nested import require_flat
 from features.ingest.samples import ROWS, ColumnSample, samples
+from features.ingest.suspicions import suspicious_items
 from features.text.item_text import TextTemplate, clean_text, render_catalogue
 from features.text.text_fields import choose_text_fields, is_id_name, says_nothing, strings_of
 from features.text.titles import title_column
@@ -59,6 +59,8 @@ class ItemTable:
     sample: list[ColumnSample]
     columns_left_out: list[str]
     """Columns that are no string, number, bool or list of strings."""
+    suspicious: list[str]
+    """What can be read but may not mean what it seems, one line each."""
 
 
 def _contract_types(
@@ -93,14 +95,13 @@ def ingest_items(table: RawTable, config: DataConfig, text_fields: Sequence[str]
     """Validate the items table and render every item's text.
 
     Args:
-        table: raw rows under contract names.
+        table: raw rows under contract names, `item_id` among them.
         config: limits and the configured text fields.
         text_fields: text fields to take; empty chooses them.
 
     Raises:
-        InputError: no rows, no `item_id`, a reserved column, an unknown text field, or too many bad rows.
+        InputError: no rows, a reserved column, an unknown text field, or too many bad rows.
     """
-    require_columns(table, (schema.ITEM_ID,), "items")
     require_flat(table, (schema.ITEM_ID, schema.PRICE, schema.CREATED_AT), "items")
     if schema.TEXT in table.columns:
         raise InputError(
@@ -149,6 +150,7 @@ def ingest_items(table: RawTable, config: DataConfig, text_fields: Sequence[str]
     )
     hint = _FORMAT_AS_TEXT if why.SHORTENED_ITEM in rejected[why.REASON] else ""
     why.check_fraction(rejected, raw.height, config.reject_limit("items"), table.name, hint)
+    odd = suspicious_items(raw)
     kept = repeats.is_null()
     items = plain.filter(good).filter(kept).drop(FILE, ROW)
     if items.is_empty():
@@ -166,4 +168,6 @@ def ingest_items(table: RawTable, config: DataConfig, text_fields: Sequence[str]
     sample = samples(written.filter(good).filter(kept).head(ROWS), items.head(ROWS), empty)
     others = [c for c in strings_of(items) if c not in (*fields, *fallback)]
     silent = {c: why_not for c in others if (why_not := says_nothing(c, items[c]))}
-    return ItemTable(frame, rejected, raw.height, template, with_text, warnings, silent, sample, left_out)
+    return ItemTable(
+        frame, rejected, raw.height, template, with_text, warnings, silent, sample, left_out, odd
+    )

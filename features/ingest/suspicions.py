@@ -1,4 +1,4 @@
-"""What events that could all be read look as if they could not be right: told, and left to the user."""
+"""What could all be read and looks as if it could not be right: printed, and left to the user."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import polars as pl
 from conf.overrides import override
 from features.data import schema
 from features.files.readers import FILE, ROW
+from features.values.numbers import inexact
 from features.values.times import FIRST_PLAUSIBLE
 
 _SHARE = 0.05
@@ -90,6 +91,27 @@ def suspicious_events(events: pl.LazyFrame, total: int, has_time: bool) -> list[
             f"data.filters.max_user_events={most - 1} leaves it out"
         )
     return found
+
+
+def suspicious_items(raw: pl.DataFrame) -> list[str]:
+    """Look for prices that are no single amount.
+
+    Args:
+        raw: items as the files have them, with `FILE` and `ROW`.
+
+    Returns:
+        One line per finding, with an example.
+    """
+    if raw.schema.get(schema.PRICE) != pl.String:
+        return []
+    odd = raw.filter(inexact(raw[schema.PRICE]))
+    if odd.is_empty():
+        return []
+    file, row, price = odd.select(pl.col(FILE).cast(pl.String), ROW, schema.PRICE).row(0)
+    return [
+        f"{odd.height:,} of {raw.height:,} prices are ranges, least prices or prices by unit, e.g. {file} "
+        f"row {row}: '{price}'; the lowest amount is taken"
+    ]
 
 
 def contradicted_order(raised: int, total: int) -> list[str]:

@@ -11,18 +11,19 @@ import polars as pl
 
 from conf.errors import InputError
 from features.files.containers import ARCHIVES, WORKBOOKS, members, split
-from features.files.readers import KNOWN, RawTable, TextOptions, readable, scan_table
+from features.files.readers import BOOKKEEPING, KNOWN, RawTable, TextOptions, readable, scan_table
 from features.files.spreadsheets import sheet_names
 from features.ingest.nested import flatten
 from features.ingest.raw_tables import first_line
 from features.inspection.known import known_by
-from features.inspection.names import ITEM, name_score
 from features.inspection.profiles import ColumnProfile, profiles
 from features.inspection.roles import Roles, TableKind, headerless_items, headerless_roles, roles_of
+from features.values.names import ITEM, name_score
 
 SETTING = "inspect"
 _TEXT = (".csv", ".txt", ".dat", ".tsv", ".tab")
-_ENCODINGS = (None, "cp1252")
+_ENCODINGS = (None, "mac_roman", "cp1252")
+"""UTF-8 first; of the others, the one that the message about a file names is tried."""
 _DATA = re.compile(r"\s*(?:[\d.,:/+ -]*\d[\d.,:/+ -]*|\d{4}-\d\d-\d\dT\S+|https?://\S+|\S+@\S+\.\w+)\s*")
 """A cell that hardly any header has: a number, a time, a link or an address."""
 _CERTAIN = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d|^\s*\d{6,}\s*$|^\s*\d+[.,]\d{1,2}\s*$")
@@ -145,6 +146,8 @@ def look_at(path: str, rows: int) -> FileFacts:
     is_text = any(s.lower() in _TEXT for s in Path(path).suffixes)
     said = ""
     for encoding in _ENCODINGS:
+        if encoding is not None and encoding not in said:
+            continue
         try:
             table = scan_table(path, SETTING, TextOptions(encoding=encoding))
             header = not (is_text and _looks_like_data(table))
@@ -154,9 +157,12 @@ def look_at(path: str, rows: int) -> FileFacts:
                 sample = table.frame.head(rows + 1).collect(engine="streaming")
         except InputError as error:
             said = str(error).removeprefix(f"{SETTING}: ")
-            if encoding is None and "UTF-8" in said:
+            if encoding is None and "data.encoding" in said:
                 continue
             return FileFacts(path, said)
+        if sample.is_empty():
+            names = ", ".join(c for c in sample.columns if c not in BOOKKEEPING)
+            return FileFacts(path, f"no data rows, only the names of columns ({names})")
         more = sample.height > rows
         sample, paths = _flat(sample.head(rows))
         columns = profiles(sample)

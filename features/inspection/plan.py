@@ -13,7 +13,9 @@ from features.files.readers import readable
 from features.ingest.cleaning import id_of
 from features.inspection.files import FileFacts
 from features.inspection.known import EVENTS, ITEMS, choose_preset, reads_any_events, reads_any_items
-from features.inspection.names import (
+from features.inspection.profiles import ColumnProfile
+from features.inspection.roles import TableKind
+from features.values.names import (
     CLOCK,
     ITEM,
     KIND,
@@ -30,8 +32,6 @@ from features.inspection.names import (
     plain,
     usual_kind,
 )
-from features.inspection.profiles import ColumnProfile
-from features.inspection.roles import TableKind
 
 _CANDIDATES = 12
 _LIKE_A_USER = 0.2

@@ -23,11 +23,11 @@ from features.adapters import source_files
 from features.data import schema
 from features.files.conversions import discarding
 from features.inspection.files import FileFacts, look_at, tables_in
-from features.inspection.names import ITEM, ORDER, PRICE, QUANTITY, TIME, USER, VALUE
 from features.inspection.plan import Plan, make_plan, plan_own_tables
 from features.inspection.profiles import ColumnProfile
 from features.prepare import prepare
 from features.text.titles import shortened
+from features.values.names import ITEM, ORDER, PRICE, QUANTITY, TIME, USER, VALUE
 
 _CELL = 30
 _WIDTH = 150
@@ -170,6 +170,7 @@ def _show_trial(trial: Trial, console: Console) -> None:
     for group, verb in (("rejects", "rejected"), ("warnings", "emptied")):
         for table, counts in info[group].items():
             lines += [f"{verb} in {table}: {count:,} {reason}" for reason, count in counts.items()]
+    lines += [f"look at this: {what}" for what in info["suspicious"]]
     console.print("\n[bold]tried, and it reads:[/bold]", highlight=False)
     for line in lines:
         console.print(f"  {line}", markup=False, soft_wrap=True, highlight=False)

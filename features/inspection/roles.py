@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from features.inspection.names import (
+from features.inspection.profiles import ColumnProfile
+from features.values.names import (
     CLOCK,
     ITEM,
     KIND,
+    LIKELY,
     ORDER,
     PARENT,
     PRICE,
@@ -23,9 +25,7 @@ from features.inspection.names import (
     plain,
     usual_kind,
 )
-from features.inspection.profiles import ColumnProfile
 
-_SURE = 0.5
 _KINDS = 20
 """A column of kinds has at most so many different values."""
 _PROPERTY = (
@@ -136,7 +136,7 @@ def _event_roles(columns: Mapping[str, ColumnProfile]) -> tuple[dict[str, str], 
             continue
         name, score = found
         roles[role] = name
-        if score < _SURE and role in (TIME, USER, ITEM, KIND):
+        if score < LIKELY and role in (TIME, USER, ITEM, KIND):
             unsure.append(f"'{name}' as {role}")
     if TIME not in roles:
         times = [name for name, c in columns.items() if c.written_time > 0.9 and name not in roles.values()]
@@ -168,7 +168,7 @@ def _item_roles(columns: Mapping[str, ColumnProfile]) -> tuple[dict[str, str], l
     found = _best(ITEM, columns, set(), weight)
     if found is not None:
         roles[ITEM] = found[0]
-        if found[1] < _SURE:
+        if found[1] < LIKELY:
             unsure.append(f"'{found[0]}' as item_id")
     for role in (TITLE, PRICE):
         found = _best(role, columns, set(roles.values()))
@@ -215,7 +215,7 @@ def _happens(
     """Whether rows are events, not items that have a date: ids repeat, or there is a kind or a user."""
     if KIND in events and any(usual_kind(v) for v in columns[events[KIND]].samples):
         return True
-    if USER in events and _score(USER, columns[events[USER]]) > _SURE:
+    if USER in events and _score(USER, columns[events[USER]]) > LIKELY:
         return True
     return columns[events[ITEM]].distinct < 0.95 and not (TITLE in items and PRICE in items)
 

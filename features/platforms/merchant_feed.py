@@ -15,8 +15,9 @@ from conf.errors import InputError
 from conf.schema import DataConfig
 from features.data import schema
 from features.files.readers import BOOKKEEPING, RawTable, scan_table
-from features.ingest.columns import map_columns, require_columns
+from features.ingest.columns import map_columns
 from features.ingest.raw_tables import Sources, text_options
+from features.ingest.required import require_columns
 from features.platforms.parts import Columns, flag
 
 _TEXTS = (

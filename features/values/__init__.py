@@ -1,1 +1,1 @@
-"""Values as shops write them: numbers, times and types of attributes."""
+"""Values as shops write them: numbers, times, types of attributes, names of columns and of kinds."""

@@ -17,6 +17,19 @@ _CODES = (
 _CURRENCY = (
     rf"(?i:[A-Z]{{0,3}}\p{{Sc}}|{_CODES}|euros?|dollars?|sfr|fr|kr|rs|zł|kč|ft|lei|лв|руб|р|tl|rm|rp|r|s/)\.?"
 )
+_AMOUNT = rf"(?:{_CURRENCY}\s*)?\d(?:[\d.,'’ ]*\d)?(?:[.,][-–—]+)?(?:\s*{_CURRENCY})?"
+_FROM = (
+    r"^\s*(?i:ab|from|starting (?:at|from)|as low as|à partir de|a partir de|dès|desde|a partire da|da|vanaf|"
+    r"od|från|fra)\s+"
+)
+_PER_UNIT = r"\s*(?:/|\b(?i:per|pro|je|par|por|al|za)\s)\s*(?:\d+\s*)?\p{L}[\p{L}.²³]*\s*$"
+_RANGE = rf"^\s*({_AMOUNT})(?:\s+-\s+|\s*[–—]\s*|\s+(?i:to|bis|à|a|do|tot|til|till)\s+){_AMOUNT}\s*$"
+_TIGHT_RANGE = (
+    rf"^\s*((?:{_CURRENCY}\s*)?\d[\d.,]*[.,]\d{{2}}(?:\s*{_CURRENCY})?)"
+    rf"-(?:{_CURRENCY}\s*)?\d[\d.,]*[.,]\d{{2}}(?:\s*{_CURRENCY})?\s*$"
+)
+"""Two amounts around a bare hyphen are a range where both have cents: `2020-2024` and `01-05` are none."""
+_INEXACT = (_FROM, _PER_UNIT, _RANGE, _TIGHT_RANGE)
 _LESS_THAN_A_THOUSAND = r"[+-]?[1-9]\d{0,2}"
 _COMMA_OR_GROUP = rf"^{_LESS_THAN_A_THOUSAND},\d{{3}}$"
 _DOT_OR_GROUP = rf"^{_LESS_THAN_A_THOUSAND}\.\d{{3}}$"
@@ -31,8 +44,24 @@ _ROWS = 1_000_000
 _UNGROUPED = r"^[+-]?\d{4,}$"
 
 
+def inexact(values: pl.Series) -> pl.Series:
+    """Tell which prices state more than one amount, a least one or one by unit, [values] bools.
+
+    `5.00 - 9.00`, `ab 5,00 €` and `5,00 €/kg`; they are read as the lowest amount that they state.
+    """
+    text = pl.col("x")
+    return values.to_frame("x").select(pl.any_horizontal(text.str.contains(p) for p in _INEXACT)).to_series()
+
+
+def _lowest(text: pl.Expr) -> pl.Expr:
+    """Reduce a price to the lowest amount in it: the first of a range, without `from` and `/kg`."""
+    text = text.str.replace(_FROM, "").str.replace(_PER_UNIT, "")
+    return text.str.replace(_RANGE, "$1").str.replace(_TIGHT_RANGE, "$1")
+
+
 def _bare(text: pl.Expr) -> pl.Expr:
     """Take off what is no digit or sign: blanks, apostrophes, currencies, `,-` at the end."""
+    text = _lowest(text)
     text = text.str.replace_all(r"[\s'’]", "")
     text = text.str.replace(rf"^([+-]?){_CURRENCY}", "$1").str.replace(rf"{_CURRENCY}$", "")
     text = text.str.replace(r"[.,][-–—]+$", "").str.replace(r"^(\d.*)-$", "-$1")

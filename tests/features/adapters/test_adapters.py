@@ -292,7 +292,9 @@ def test_online_retail_second_edition_in_parquet(shop: Shop) -> None:
 
 def test_online_retail_errors(shop: Shop) -> None:
     missing = shop.write("missing.csv", "InvoiceNo,StockCode\n1,2\n")
-    with pytest.raises(InputError, match="no column 'Description'"):
+    with pytest.raises(
+        InputError, match="no columns 'Description', 'Quantity', 'InvoiceDate', 'UnitPrice' and 'CustomerID'"
+    ):
         shop.prepare(DataConfig(adapter=Adapter.online_retail, events=missing))
     returns = shop.write(
         "returns.csv", "\n".join((*INVOICES.splitlines()[:1], INVOICES.splitlines()[4])) + "\n"

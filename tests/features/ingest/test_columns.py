@@ -9,7 +9,8 @@ from conf.compose import compose_command
 from conf.errors import InputError
 from conf.schema import DataConfig
 from features.files.readers import FILE, ROW, RawTable
-from features.ingest.columns import map_columns, require_columns
+from features.ingest.columns import map_columns
+from features.ingest.required import require_columns
 from tests.features.conftest import Shop
 
 

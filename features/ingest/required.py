@@ -1,0 +1,104 @@
+"""Columns that a table must have: what is missing is named at once, with the setting that maps it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from conf.errors import InputError, closest, nearest
+from conf.overrides import override
+from features.data import schema
+from features.files.readers import RawTable
+from features.values.names import LIKELY, NAMES, name_score
+
+_PLACEHOLDER = "COLUMN"
+_LIKE_DATA = r"[\d.,:-]+"
+"""A column whose name is a number stands in a file without a header."""
+
+
+def _likely(name: str, columns: Sequence[str]) -> str:
+    """Return the column that most probably holds what a contract name asks for, or an empty string."""
+    if near := nearest(name, columns):
+        return near
+    if name not in NAMES:
+        return ""
+    best = max(columns, key=lambda column: name_score(name, column), default="")
+    return best if best and name_score(name, best) > LIKELY else ""
+
+
+def _missing(table: RawTable, names: Sequence[str], prefix: str) -> tuple[str, dict[str, str], str]:
+    """Describe the columns that a table lacks.
+
+    Returns:
+        One sentence on them, the mapping that takes them from the file, and the setting for a file whose
+        first line is data; all empty where nothing is missing.
+    """
+    existing = table.columns
+    lacking = [name for name in dict.fromkeys(names) if name not in existing]
+    if not lacking:
+        return "", {}, ""
+    mapping: dict[str, str] = {}
+    free = [column for column in existing if column not in names]
+    for name in lacking:
+        found = _likely(name, [column for column in free if column not in mapping.values()])
+        mapping[f"{prefix}.{name}"] = found or _PLACEHOLDER
+    if len(lacking) == 1:
+        said = f"no column '{lacking[0]}'{closest(lacking[0], existing) or '.'}"
+    else:
+        *first, last = (f"'{name}'" for name in lacking)
+        said = f"no columns {', '.join(first)} and {last}."
+    bare = any(re.fullmatch(_LIKE_DATA, column) for column in existing)
+    return (
+        f"{table.name}: {said} Columns: {', '.join(existing)}",
+        mapping,
+        override("data.without_header", [prefix]) if bare else "",
+    )
+
+
+def _stop(missing: Sequence[tuple[str, dict[str, str], str]]) -> None:
+    """Raise what is missing of one table or of both as a single line."""
+    found = [each for each in missing if each[0]]
+    if not found:
+        return
+    mapping = {key: column for _, columns, _ in found for key, column in columns.items()}
+    setting = override("data.columns", mapping)
+    them = "it" if len(mapping) == 1 else "them"
+    if _PLACEHOLDER not in mapping.values():
+        fix = f"{setting} takes {them}"
+    elif len(mapping) == 1:
+        fix = f"Set {setting} to the one in the file"
+    else:
+        fix = f"Set {setting} with the columns of the files in place of {_PLACEHOLDER}"
+    for _, _, headerless in found:
+        if headerless:
+            fix += f"; where the first line is data, add {headerless}"
+    raise InputError(f"{'; '.join(said for said, _, _ in found)}. {fix}")
+
+
+def require_columns(table: RawTable, names: Sequence[str], prefix: str) -> None:
+    """Check that a table has columns.
+
+    Args:
+        table: the table after `map_columns`.
+        names: required columns.
+        prefix: `items` or `events`, for the fix in the message.
+
+    Raises:
+        InputError: naming all missing columns, what exists, and what to set.
+    """
+    _stop([_missing(table, names, prefix)])
+
+
+def require_contract(items: RawTable, events: RawTable | None) -> None:
+    """Check that both tables have the columns that the data contract demands.
+
+    Raises:
+        InputError: naming all missing columns of both, and the one setting that maps them.
+    """
+    missing = [_missing(items, (schema.ITEM_ID,), "items")]
+    if events is not None:
+        names = [schema.USER_ID, schema.ITEM_ID]
+        if schema.ORDER not in events.columns:
+            names.append(schema.TIMESTAMP)
+        missing.append(_missing(events, names, "events"))
+    _stop(missing)

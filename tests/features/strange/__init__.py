@@ -1,0 +1,1 @@
+"""Files as shops and data sets really have them, read through the command line."""

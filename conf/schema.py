@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
+from typing import Final
 
 from conf.checks import at_least, check_device, require
 from conf.encoders import TextEncoderConfig, UserEncoderConfig
@@ -87,17 +88,21 @@ class IndexConfig:
         at_least(0, self, "index.", "nprobe")
 
 
+_QUOTA: Final = {"quota": True}
+"""Marks a setting as the quota of a candidate source."""
+
+
 @dataclass(frozen=True)
 class CandidateConfig:
     """How many candidates each source may bring."""
 
-    user_vector: int = 200
-    item_to_item: int = 100
-    text_neighbours: int = 50
-    repeat: int = 100
-    popular: int = 100
-    co_purchase: int = 100
-    new_items: int = 20
+    user_vector: int = field(default=200, metadata=_QUOTA)
+    item_to_item: int = field(default=100, metadata=_QUOTA)
+    text_neighbours: int = field(default=50, metadata=_QUOTA)
+    repeat: int = field(default=100, metadata=_QUOTA)
+    popular: int = field(default=100, metadata=_QUOTA)
+    co_purchase: int = field(default=100, metadata=_QUOTA)
+    new_items: int = field(default=20, metadata=_QUOTA)
     """Places kept for items without any event."""
     recent_items: int = 20
     """Most recent distinct items of a history that item-to-item and text neighbours start from."""
@@ -108,13 +113,19 @@ class CandidateConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        quotas = (
-            self.user_vector, self.item_to_item, self.text_neighbours, self.repeat, self.popular,
-            self.co_purchase, self.new_items,
-        )  # fmt: skip
+        quotas = [self.quota(name) for name in quota_names()]
         require(all(q >= 0 for q in quotas), "candidate quotas must be 0 or more")
         require(sum(quotas) > 0, "at least one candidate source needs a quota")
         at_least(1, self, "candidates.", "recent_items", "neighbours", "window")
+
+    def quota(self, name: str) -> int:
+        """Return the quota of that name, one of `quota_names`."""
+        return int(getattr(self, name))
+
+
+def quota_names() -> list[str]:
+    """Names of the settings that are quotas of candidate sources."""
+    return [setting.name for setting in fields(CandidateConfig) if setting.metadata.get("quota")]
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from features.candidates.features import RECENT, SOURCES, ItemArrays
+from features.candidates.features import RECENT, ItemArrays
 from features.data import schema
 from features.data.dataset import FloatArray
 from ranking.types import History, Reason
@@ -35,16 +35,18 @@ class Evidence:
     """Event kinds, strongest first."""
     popularity: FloatArray
     """[items] events, halved every 14 days."""
+    personal: frozenset[str] = frozenset()
+    """Names of the sources that choose by the shopper's history."""
 
 
 def explain(
-    row: int, sources: int, history: History, evidence: Evidence, matches: bool = False
+    row: int, proposed_by: Collection[str], history: History, evidence: Evidence, matches: bool = False
 ) -> tuple[Reason, ...]:
     """Return the reasons for an item, the strongest first; none where none is known to be true.
 
     Args:
         row: the recommended item.
-        sources: its source bit mask.
+        proposed_by: names of the sources that proposed it.
         history: what the list was made from.
         evidence: what is known of items.
         matches: whether the item fits the words that were said.
@@ -56,7 +58,7 @@ def explain(
     before = _before(row, history, evidence.kinds)
     if before:
         reasons.append(Reason(before, row))
-    if sources >> SOURCES.index("item_to_item") & 1:
+    if "item_to_item" in proposed_by:
         together = arrays.statistics.together
         weights = np.where(together.ids[recent] == row, together.weights[recent], 0.0).sum(axis=1)
         weights = weights * (recent != row)
@@ -67,20 +69,16 @@ def explain(
     others = recent[recent != row]
     if len(others):
         cosines = arrays.text_units[others] @ arrays.text_units[row]
-        personal = any(sources >> SOURCES.index(source) & 1 for source in _PERSONAL)
+        personal = not evidence.personal.isdisjoint(proposed_by)
         if cosines.max() > ALIKE:
             reasons.append(Reason("reads_like", int(others[int(cosines.argmax())])))
         elif not reasons and personal:
             near = arrays.item_units[others] @ arrays.item_units[row]
             reasons.append(Reason("for_you", int(others[int(near.argmax())])))
-    popular = sources >> SOURCES.index("popular") & 1 and evidence.popularity[row] >= LATELY
+    popular = "popular" in proposed_by and evidence.popularity[row] >= LATELY
     if popular and not reasons:
         reasons.append(Reason("popular"))
     return tuple(reasons)
-
-
-_PERSONAL: Final = ("user_vector", "co_purchase", "new_items", "item_to_item", "text_neighbours")
-"""Sources that choose by the shopper's history."""
 
 
 def _before(row: int, history: History, kinds: Sequence[str]) -> str:

@@ -1,9 +1,10 @@
-"""The Recommender: retrieve, filter, rank, re-rank. Pure: arrays in, lists out, no I/O and no clock."""
+"""The Recommender: filter, sources, score, re-rank, explain. Arrays in, lists out, no I/O, no clock."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from encoders.factors.co_purchase import Factors
 from encoders.towers.towers import Towers
 from features.candidates.features import (
     Candidates,
+    FeatureLayout,
     ItemArrays,
     UserVectors,
     affinity_profiles,
@@ -22,22 +24,24 @@ from features.candidates.features import (
 )
 from features.data.dataset import BoolArray, FloatArray, IntArray
 from features.data.histories import HistoryBatch, batch_histories
+from ranking.answers import Ranked, explain_lists
 from ranking.assembly import unit
-from ranking.reasons import Evidence, explain
-from ranking.rerank.mmr import POOL, best_first, diversify
-from ranking.rerank.rules import Pin, open_rows, pending, with_pins
-from ranking.rerank.slate import Place, arrange
-from ranking.retrieval.fusion import merge
+from ranking.filtering import filter_requests
+from ranking.reasons import Evidence
+from ranking.rerank.rules import Pin, with_pins
+from ranking.rerank.slate import Arranged, arrange, best_places
 from ranking.retrieval.index_choice import build_index
+from ranking.retrieval.limits import Limits
 from ranking.retrieval.searcher import VectorSearcher
-from ranking.retrieval.sources import CandidateSources, Limits, banned_keys, first_source
-from ranking.scoring.intent import fitting, with_intent
+from ranking.retrieval.source_indexes import SourceIndexes
+from ranking.scoring.intent import with_intent
 from ranking.scoring.novelty import Novelty
 from ranking.scoring.ranker import Ranker
+from ranking.sources import SOURCES, SourceRegistry, SourceRequest, best_score
 from ranking.stage_timing import timed
-from ranking.types import Reason, Recommendation, Recommended, Request
+from ranking.types import Recommendation, Request
 from ranking.words.live_words import LiveWords
-from ranking.words.text_match import Asked, TextMatch, Usual
+from ranking.words.text_match import TextMatch, TextQuery, Usual
 
 BLOCK = 256
 """Queries scored together; bounds the memory of candidate features."""
@@ -45,18 +49,18 @@ REFILLS = 8
 """How often further candidates are looked for when caps leave a list too short."""
 
 
-@dataclass(frozen=True)
-class Ranked:
-    """Candidates of a batch after the ranking head; everything [queries, candidates] unless said."""
+class Retrieved(NamedTuple):
+    """What the candidate sources have found for a batch."""
 
-    proposals: dict[str, IntArray]  # per source [queries, quota]
     candidates: Candidates
-    scores: FloatArray  # -inf at padding
-    probabilities: FloatArray  # [queries, candidates, 2] P(click), P(purchase); NaN without a ranking head
+    proposals: dict[str, IntArray]
+    """Rows of each source, [queries, at most its quota]."""
+    best: FloatArray
+    """Best scores in the catalogue by tower and by factors, [queries, 2]."""
 
 
 @dataclass(frozen=True)
-class _Made:
+class _Draft:
     """A list, and whether caps have left it too short."""
 
     answer: Recommendation
@@ -78,7 +82,7 @@ class Recommender:
         factors: Factors | None = None,
         affinity: Affinity | None = None,
         text_index: VectorSearcher | None = None,
-        sources: CandidateSources | None = None,
+        indexes: SourceIndexes | None = None,
         hidden: BoolArray | None = None,
         words: LiveWords | None = None,
         usual: Usual | None = None,
@@ -86,6 +90,7 @@ class Recommender:
         novelty: Novelty | None = None,
         novelty_budget: float = 0.0,
         unlearnt: BoolArray | None = None,
+        sources: SourceRegistry = SOURCES,
     ) -> None:
         """Put the parts together.
 
@@ -100,17 +105,20 @@ class Recommender:
             factors: co-purchase factors; None where no event is known.
             affinity: what made `arrays.affinity_units`; None where they have no columns.
             text_index: index over `text_vectors`; None builds one.
-            sources: candidate sources over the same arrays; None prepares them.
-            hidden: [items] mask of rows that must never appear; `index`, `text_index` and `sources` leave
+            indexes: of the candidate sources, over the same arrays; None builds them.
+            hidden: [items] mask of rows that must never appear; `index`, `text_index` and `indexes` leave
                 them out too.
             words: the items' words; without them texts are compared by meaning alone.
-            usual: how alike texts are by chance; None works it out when it is asked for.
+            usual: how alike texts are by chance; None works it out when it is first needed.
             kinds: names of the event kinds, for reasons; None says view and purchase.
             novelty: what may be added to the scores of items without behaviour; None adds nothing.
             novelty_budget: of lists that ask for none, see `ranking.scoring.novelty`; 0 adds nothing.
             unlearnt: [items] items without any event at training; None: those without any now.
+            sources: the candidate sources.
 
         """
+        self.sources = sources
+        self.layout = FeatureLayout(sources.names, arrays.statistics.attributes.shape[1])
         self.novelty = novelty
         self.novelty_budget = novelty_budget
         self.unlearnt = arrays.statistics.count == 0 if unlearnt is None else unlearnt
@@ -124,7 +132,7 @@ class Recommender:
         self.factors = factors
         self.affinity = affinity
         self.hidden = hidden
-        self.sources = sources or CandidateSources(index, arrays, config)
+        self.indexes = indexes or SourceIndexes.build(index, arrays)
         # Without towers the retrieval index already holds the text vectors.
         if text_index is None:
             text_index = index if towers is None else build_index(text_vectors)
@@ -140,20 +148,63 @@ class Recommender:
     @property
     def evidence(self) -> Evidence:
         """What reasons are read from."""
-        return Evidence(self.arrays, self.kinds, self.texts.popularity)
+        return Evidence(self.arrays, self.kinds, self.texts.popularity, self.sources.personal)
 
-    def user_vectors(self, batch: HistoryBatch) -> FloatArray:
-        """Return a vector per history, [queries, dim]; zero where the history is empty."""
-        if self.towers is not None:
-            return self.towers.encode(batch, self.arrays.item_vectors)
-        vectors = np.zeros((len(batch), self.arrays.item_vectors.shape[1]), dtype=np.float32)
-        recent = batch.newest(self.config.recent_items)
-        weighted = self.arrays.item_vectors[recent.items] * recency_weights(recent)[:, None]
-        np.add.at(vectors, recent.owners(), weighted)
-        return unit(vectors)
+    def recommend(self, requests: Sequence[Request]) -> list[Recommendation]:
+        """Make a list for every request; a request's list does not depend on the others beside it.
 
+        Lists of usual length are made in blocks; a longer one than any source fills is made by itself, and
+        one that caps have left too short is continued.
+        """
+        answers: dict[int, _Draft] = {}
+        usual = [i for i, r in enumerate(requests) if r.k <= self.config.popular]
+        for start in range(0, len(usual), BLOCK):
+            chosen = usual[start : start + BLOCK]
+            answers.update(zip(chosen, self._lists([requests[i] for i in chosen]), strict=True))
+        for i, request in enumerate(requests):
+            if request.k > self.config.popular:
+                answers[i] = self._long(request)
+        return [self._refilled(request, answers[i]) for i, request in enumerate(requests)]
+
+    def _lists(
+        self, requests: list[Request], config: CandidateConfig | None = None, final: bool = False
+    ) -> list[_Draft]:
+        """Make the lists of a block: the whole path, stage by stage.
+
+        Args:
+            requests: of the block.
+            config: quotas that stand in for the usual ones.
+            final: no further candidates will be looked for, see `ranking.rerank.slate.arrange`.
+
+        """
+        filtered = filter_requests(requests, self.histories(requests), self.texts, self.hidden, self.items)
+        users = self.encode(filtered.batch)
+        retrieved = self.retrieve(
+            filtered.batch, filtered.limits, users, filtered.intents, filtered.pins, config
+        )
+        novelty = [self.novelty_budget if r.novelty is None else r.novelty for r in requests]
+        ranked = self.score(filtered.batch, users, retrieved, novelty, filtered.intents)
+        arranged = self.rerank(filtered.requests, ranked, final)
+        lists = explain_lists(
+            filtered, ranked, arranged, self.evidence, self.texts, self.sources, self.towers is not None
+        )
+        return [_Draft(answer, a.capped) for answer, a in zip(lists, arranged, strict=True)]
+
+    def rank(self, batch: HistoryBatch, limits: Limits, novelty: Sequence[float] | None = None) -> Ranked:
+        """Retrieve and score the candidates of histories: the path without requests.
+
+        Args:
+            batch: the histories.
+            limits: what may be proposed.
+            novelty: budget of each query for moving up items without behaviour; None takes the usual one.
+
+        """
+        users = self.encode(batch)
+        return self.score(batch, users, self.retrieve(batch, limits, users), novelty)
+
+    @timed("user_encoding")
     def encode(self, batch: HistoryBatch) -> UserVectors:
-        """Return what the sources that search by vector are asked with."""
+        """Return the vectors that candidate sources search with."""
         none = np.zeros((len(batch), 0), dtype=np.float32)
         return UserVectors(
             self.user_vectors(batch),
@@ -161,72 +212,92 @@ class Recommender:
             affinity_profiles(batch, self.arrays.affinity_units),
         )
 
+    @timed("candidates")
     def retrieve(
         self,
         batch: HistoryBatch,
         limits: Limits,
         users: UserVectors,
-        intents: Sequence[Asked | None] | None = None,
-        sources: CandidateSources | None = None,
-    ) -> tuple[Candidates, dict[str, IntArray], FloatArray]:
-        """Return merged candidates, the sources' proposals, best scores by tower and factors [queries, 2]."""
-        sources = sources or self.sources
-        proposals, best = sources.propose(batch, users, limits)
-        if intents is not None:
-            proposals["intent"] = fitting(self.texts, intents, limits, sources.config.user_vector)
-        return merge(proposals, len(batch)), proposals, best
+        intents: Sequence[TextQuery | None] | None = None,
+        pins: list[tuple[Pin, ...]] | None = None,
+        config: CandidateConfig | None = None,
+    ) -> Retrieved:
+        """Have every source propose candidates, and unite them, with pinned items."""
+        if intents is not None and all(intent is None for intent in intents):
+            intents = None
+        request = SourceRequest(
+            batch, users, limits, intents, self.arrays, self.indexes, self.texts, config or self.config
+        )
+        proposals = self.sources.propose(request)
+        candidates = self.sources.merge(proposals, len(batch))
+        if pins is not None:
+            candidates = with_pins(candidates, pins)
+        best = [best_score(proposals, name, len(batch)) for name in ("user_vector", "co_purchase")]
+        rows = {name: proposal.rows for name, proposal in proposals.items()}
+        return Retrieved(candidates, rows, np.stack(best, axis=1))
 
+    @timed("features")
     def features(
         self, batch: HistoryBatch, candidates: Candidates, users: UserVectors, best: FloatArray
     ) -> FloatArray:
         """Return the candidate features, float32 [queries, candidates, features]."""
-        return candidate_features(batch, candidates, self.arrays, users, best, self.click_kinds)
+        return candidate_features(self.layout, batch, candidates, self.arrays, users, best, self.click_kinds)
 
-    def rank(
+    def score(
         self,
         batch: HistoryBatch,
-        limits: Limits,
-        intents: Sequence[Asked | None] | None = None,
-        sources: CandidateSources | None = None,
-        pins: list[tuple[Pin, ...]] | None = None,
+        users: UserVectors,
+        retrieved: Retrieved,
         novelty: Sequence[float] | None = None,
+        intents: Sequence[TextQuery | None] = (),
     ) -> Ranked:
-        """Retrieve and score the candidates of a batch, and pinned items with them.
+        """Score candidates by the ranking head, its budget for novelty, and how well they fit an intent."""
+        candidates = retrieved.candidates
+        scores, probabilities = self._head(batch, users, retrieved)
+        if self.novelty is not None and self.ranker is not None:
+            budgets = novelty or [self.novelty_budget] * len(scores)
+            rows = np.maximum(candidates.rows, 0)
+            added = self.novelty.added(budgets, self.arrays.statistics.count[rows])
+            scores = scores + np.where(self.unlearnt[rows], added, 0.0)
+        scores = np.where(candidates.rows < 0, -np.inf, scores).astype(np.float32)
+        known = np.diff(batch.offsets) > 0
+        for query, intent in enumerate(intents):
+            if intent is not None:
+                real = candidates.rows[query] >= 0
+                fit = self.texts.fit(intent, candidates.rows[query, real])
+                scores[query, real] = with_intent(scores[query, real], fit, bool(known[query]))
+        return Ranked(retrieved.proposals, candidates, scores, probabilities)
 
-        Args:
-            batch: the histories.
-            limits: what may be proposed.
-            intents: what is looked for in words, per query.
-            sources: stands in for the usual ones.
-            pins: of each query.
-            novelty: budget of each query for moving up items without behaviour; None takes the usual one.
-
-        """
-        with timed("user_encoding"):
-            users = self.encode(batch)
-        with timed("candidates"):
-            candidates, proposals, best = self.retrieve(batch, limits, users, intents, sources)
-            if pins is not None:
-                candidates = with_pins(candidates, pins)
-        padding = candidates.rows < 0
+    def _head(
+        self, batch: HistoryBatch, users: UserVectors, retrieved: Retrieved
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return scores and probabilities of the ranking head; without one the fused order, and NaN."""
+        candidates = retrieved.candidates
         if self.ranker is None or candidates.rows.shape[1] == 0:
-            scores = candidates.fused.copy()
-            probabilities = np.full((*scores.shape, 2), np.nan, dtype=np.float32)
-        else:
-            with timed("features"):
-                features = self.features(batch, candidates, users, best)
-            with timed("ranking"):
-                scores, probabilities = self.ranker.score(features)
-            # What BLAS rounds by batch size must neither order equal items nor show in an answer.
-            scores, probabilities = np.round(scores, 4), np.round(probabilities, 5)
-            if self.novelty is not None:
-                budgets = novelty or [self.novelty_budget] * len(scores)
-                rows = np.maximum(candidates.rows, 0)
-                given = self.novelty.given(budgets, self.arrays.statistics.count[rows])
-                scores = scores + np.where(self.unlearnt[rows], given, 0.0)
-        return Ranked(
-            proposals, candidates, np.where(padding, -np.inf, scores).astype(np.float32), probabilities
-        )
+            return candidates.fused.copy(), np.full((*candidates.rows.shape, 2), np.nan, dtype=np.float32)
+        features = self.features(batch, candidates, users, retrieved.best)
+        with timed("ranking"):
+            scores, probabilities = self.ranker.score(features)
+        # What BLAS rounds by batch size must neither order equal items nor show in an answer.
+        return np.round(scores, 4), np.round(probabilities, 5)
+
+    @timed("rerank")
+    def rerank(self, requests: Sequence[Request], ranked: Ranked, final: bool = False) -> list[Arranged]:
+        """Choose the items of each list and their places: by score, diversity and the rules of the shop."""
+        units, counts = self.arrays.text_units, self.arrays.statistics.count
+        lists = []
+        for query, request in enumerate(requests):
+            rows, scores = ranked.candidates.rows[query], ranked.scores[query]
+            if request.rules is None:
+                lists.append(best_places(rows, scores, units, request.k, request.diversity))
+                continue
+            real = np.flatnonzero(rows >= 0)
+            own = rows[real]
+            arranged = arrange(
+                own, scores[real], units[own], counts[own], request.k, request.diversity, request.rules, final
+            )
+            lists.append(arranged.among(real))
+        return lists
 
     def histories(self, requests: Sequence[Request]) -> HistoryBatch:
         """Put the requests' histories together."""
@@ -239,34 +310,29 @@ class Recommender:
             weakest,
         )
 
-    def recommend(self, requests: Sequence[Request]) -> list[Recommendation]:
-        """Make a list for every request; a request's list does not depend on the others beside it."""
-        answers: list[_Made | None] = [None] * len(requests)
-        usual = [i for i, r in enumerate(requests) if r.k <= self.config.popular]
-        for start in range(0, len(usual), BLOCK):
-            chosen = usual[start : start + BLOCK]
-            for i, answer in zip(chosen, self._block([requests[i] for i in chosen]), strict=True):
-                answers[i] = answer
-        for i, request in enumerate(requests):
-            if request.k > self.config.popular:
-                answers[i] = self._long(request)
-        return [
-            self._refilled(r, a) if a.capped else a.answer
-            for r, a in zip(requests, answers, strict=True)
-            if a is not None
-        ]
+    def user_vectors(self, batch: HistoryBatch) -> FloatArray:
+        """Return a vector per history, [queries, dim]; zero where the history is empty."""
+        if self.towers is not None:
+            return self.towers.encode(batch, self.arrays.item_vectors)
+        vectors = np.zeros((len(batch), self.arrays.item_vectors.shape[1]), dtype=np.float32)
+        recent = batch.newest(self.config.recent_items)
+        weighted = self.arrays.item_vectors[recent.items] * recency_weights(recent)[:, None]
+        np.add.at(vectors, recent.owners(), weighted)
+        return unit(vectors)
 
-    def _long(self, request: Request, final: bool = False) -> _Made:
+    def _long(self, request: Request, final: bool = False) -> _Draft:
         """Make a list longer than any source, from as much of the popularity order as it takes."""
         deep = replace(self.config, popular=min(request.k, self.items))
-        return self._block([request], self.sources.with_quotas(deep), final)[0]
+        return self._lists([request], deep, final)[0]
 
-    def _refilled(self, request: Request, made: _Made) -> Recommendation:
+    def _refilled(self, request: Request, draft: _Draft) -> Recommendation:
         """Go on with a list whose candidates were used up by caps, as its next page would."""
+        if not draft.capped:
+            return draft.answer
         assert request.rules is not None
-        items = list(made.answer.items)
+        items = list(draft.answer.items)
         for attempt in range(REFILLS):
-            if not made.capped or len(items) >= request.k:
+            if not draft.capped or len(items) >= request.k:
                 break
             rows = np.array([item.row for item in items], dtype=np.int32)
             rest = replace(
@@ -281,106 +347,9 @@ class Recommender:
             )
             final = attempt + 1 == REFILLS
             long = rest.k > self.config.popular
-            made = self._long(rest, final) if long else self._block([rest], final=final)[0]
-            items += made.answer.items
-        return Recommendation(tuple(items), made.answer.degradation)
-
-    def _block(
-        self, requests: list[Request], sources: CandidateSources | None = None, final: bool = False
-    ) -> list[_Made]:
-        batch = self.histories(requests)
-        pins = None
-        if any(r.rules is not None for r in requests):
-            pins = [
-                () if r.rules is None else pending(r.rules, r.exclude, r.allowed, self.hidden)
-                for r in requests
-            ]
-            requests = [
-                r if r.rules is None else self._within_rules(r, p)
-                for r, p in zip(requests, pins, strict=True)
-            ]
-        limits = Limits(
-            banned_keys(batch, [r.exclude for r in requests], [r.exclude_seen for r in requests], self.items),
-            [r.allowed for r in requests],
-            self.hidden,
-        )
-        intents = [None if r.intent is None else self.texts.ask(r.intent, r.said) for r in requests]
-        said = any(asked is not None for asked in intents)
-        novelty = [self.novelty_budget if r.novelty is None else r.novelty for r in requests]
-        ranked = self.rank(batch, limits, intents if said else None, sources, pins, novelty)
-        for query, (request, asked) in enumerate(zip(requests, intents, strict=True)):
-            if asked is not None:
-                real = ranked.candidates.rows[query] >= 0
-                fit = self.texts.fit(asked, ranked.candidates.rows[query, real])
-                known = len(request.history.items) > 0
-                ranked.scores[query, real] = with_intent(ranked.scores[query, real], fit, known)
-        with timed("rerank"):
-            return [
-                self._answer(request, ranked, query, final, asked)
-                for query, (request, asked) in enumerate(zip(requests, intents, strict=True))
-            ]
-
-    def _within_rules(self, request: Request, pins: tuple[Pin, ...]) -> Request:
-        """Keep what rules settle beforehand out of retrieval: pinned items, and values that are used up."""
-        assert request.rules is not None
-        return replace(
-            request,
-            rules=replace(request.rules, pins=pins),
-            exclude=np.union1d(request.exclude, [pin.row for pin in pins]).astype(np.int32),
-            allowed=open_rows(request.rules, pins, request.allowed, self.items),
-        )
-
-    def _answer(
-        self, request: Request, ranked: Ranked, query: int, final: bool, asked: Asked | None
-    ) -> _Made:
-        rows, scores = ranked.candidates.rows[query], ranked.scores[query]
-        capped = False
-        if request.rules is None:
-            order = best_first(rows, scores, request.k if request.diversity == 0 else POOL * request.k)
-            if request.diversity > 0:
-                units = self.arrays.text_units[rows[order]]
-                order = order[diversify(scores[order], units, request.diversity, request.k)]
-            places = [Place(int(place)) for place in order[: request.k]]
-        else:
-            there = np.flatnonzero(rows >= 0)
-            arranged = arrange(
-                rows[there],
-                scores[there],
-                self.arrays.text_units[rows[there]],
-                self.arrays.statistics.count[rows[there]],
-                request.k,
-                request.diversity,
-                request.rules,
-                final,
-            )
-            places = [Place(int(there[place.candidate]), place.rule) for place in arranged.places]
-            capped = arranged.capped
-        chosen = [place.candidate for place in places]
-        matches = [False] * len(chosen)
-        if request.explain and asked is not None:
-            matches = self.texts.matches(asked, rows[chosen]).tolist()
-        values = zip(
-            places,
-            rows[chosen].tolist(),
-            scores[chosen].tolist(),
-            ranked.candidates.sources[query, chosen].tolist(),
-            ranked.probabilities[query, chosen].tolist(),
-            matches,
-            strict=True,
-        )
-        items, evidence = [], self.evidence
-        for place, row, score, mask, (click, purchase), fits in values:
-            reasons = explain(row, mask, request.history, evidence, fits) if request.explain else ()
-            if request.explain and place.rule:
-                reasons = (Reason(place.rule), *reasons)
-            source = place.rule or first_source(mask)
-            items.append(Recommended(row, score, click, purchase, source, reasons))
-        return _Made(Recommendation(tuple(items), self._degradation(request)), capped)
-
-    def _degradation(self, request: Request) -> str:
-        if len(request.history.items) == 0 and request.intent is None:
-            return "popularity"
-        return "text_only" if self.towers is None else "none"
+            draft = self._long(rest, final) if long else self._lists([rest], final=final)[0]
+            items += draft.answer.items
+        return Recommendation(tuple(items), draft.answer.degradation)
 
     def similar(
         self, vectors: FloatArray, k: int, exclude: IntArray, allowed: BoolArray | None = None

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from features.candidates.features import SOURCES
 from features.data.dataset import FloatArray, IntArray
 from ranking.reasons import explain
 from ranking.recommender import Recommender
@@ -16,7 +15,7 @@ from ranking.words.text_match import POOL
 
 TASTE = 0.05
 """Largest change of a score by taste: an item overtakes only such as fit the words hardly better."""
-_INTENT = 1 << SOURCES.index("intent")
+_INTENT = ("intent",)
 
 
 def search(recommender: Recommender, requests: Sequence[Request]) -> list[Recommendation]:
@@ -47,11 +46,11 @@ def _one(recommender: Recommender, request: Request, user: FloatArray) -> Recomm
     if request.exclude_seen:
         exclude = np.union1d(exclude, request.history.items).astype(np.int32)
     texts = recommender.texts
-    asked = texts.ask(request.intent, request.said)
-    rows, fit = texts.best(asked, max(POOL, 2 * request.k), exclude, request.allowed)
+    query = texts.query(request.intent, request.said)
+    rows, fit = texts.best(query, max(POOL, 2 * request.k), exclude, request.allowed)
     scores = np.round(fit + TASTE * _taste(recommender, rows, user), 4)
     order = np.lexsort((rows, -texts.popularity[rows], -scores))[: request.k]
-    matches = texts.matches(asked, rows[order]).tolist() if request.explain else [False] * len(order)
+    matches = texts.matches(query, rows[order]).tolist() if request.explain else [False] * len(order)
     evidence = recommender.evidence
     items = []
     for place, fits in zip(order, matches, strict=True):

@@ -29,7 +29,6 @@ from conf.schema import (
 from encoders.factors.co_purchase import Factors
 from encoders.text.text_encoder import Prompts, TextEncoder
 from encoders.towers.towers import Towers
-from features.candidates.features import feature_names
 from features.data import schema
 from features.data.dataset import BoolArray, Catalogue, Dataset, Events, FloatArray, IntArray, LongArray
 from features.data.demand import Demand
@@ -38,7 +37,7 @@ from features.data.statistics import item_statistics
 from ranking.assembly import item_arrays
 from ranking.recommender import Recommender
 from ranking.retrieval.faiss_index import VectorIndex
-from ranking.retrieval.sources import CandidateSources, new_vectors
+from ranking.retrieval.source_indexes import new_vectors
 from ranking.scoring.ranker import Ranker
 from ranking.types import History, Request
 
@@ -255,10 +254,10 @@ def make_factors(
     return factors
 
 
-def new_rows_of(sources: CandidateSources) -> list[int]:
+def new_rows_of(recommender: Recommender) -> list[int]:
     """Rows that may be proposed as items without events."""
-    vectors = new_vectors(sources.arrays)
-    found, _ = sources.new_index.search(np.ones((1, vectors.shape[1]), np.float32), len(vectors))
+    vectors = new_vectors(recommender.arrays)
+    found, _ = recommender.indexes.new_items.search(np.ones((1, vectors.shape[1]), np.float32), len(vectors))
     return sorted(found[found >= 0].tolist())
 
 
@@ -269,7 +268,7 @@ def make_full_recommender(dataset: Dataset, text_vectors: FloatArray) -> Recomme
     towers.item_tower.fit_text(text_vectors, np.ones(items, dtype=np.bool_))
     factors = make_factors(dataset)
     made = make_recommender(dataset, text_vectors, towers=towers, factors=factors)
-    ranker = Ranker(feature_names(made.arrays.statistics.attributes.shape[1]), [16]).eval()
+    ranker = Ranker(made.layout.names, [16]).eval()
     return make_recommender(dataset, text_vectors, towers=towers, ranker=ranker, factors=factors)
 
 

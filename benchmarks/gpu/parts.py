@@ -39,10 +39,11 @@ from encoders.text.trainable import choose_trainable
 from encoders.training.fitting import MONITORED, fit
 from encoders.training.stage_one import StageOne
 from encoders.training.train import text_contexts, train_towers, try_split
-from features.candidates.features import feature_names
+from features.candidates.features import FeatureLayout
 from features.data.dataset import Dataset, FloatArray, load_dataset
 from features.data.splits import Split
 from features.text.item_text import TextTemplate, render_parts
+from ranking.sources import SOURCES
 from ranking.training.examples import Examples
 from ranking.training.train import fit_ranker
 
@@ -269,7 +270,7 @@ def head(settings: Settings, name: str) -> dict[str, Any]:
     """Train the ranking head on generated lists of the size that Beauty's have."""
     config = settings.config(name)
     device = resolve_device(config.device)
-    queries, width, features = 20_000, 48, feature_names(4)
+    queries, width, features = 20_000, 48, FeatureLayout(SOURCES.names, 4).names
     rng = np.random.default_rng(0)
     values = rng.standard_normal((queries, width, len(features)), dtype=np.float32)
     # What is chosen hangs on the features, so that there is something to learn.

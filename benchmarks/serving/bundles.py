@@ -24,7 +24,7 @@ from encoders.factors.co_purchase import Factors
 from encoders.text.text_encoder import bundled_model_path
 from encoders.towers.item_tower import whitening
 from encoders.towers.towers import Towers
-from features.candidates.features import feature_names
+from features.candidates.features import FeatureLayout
 from features.data import schema
 from features.data.dataset import Catalogue, Events, FloatArray, IntArray
 from features.data.demand import Demand
@@ -35,8 +35,9 @@ from ranking.bundle.bundle import HISTORIES, write_bundle
 from ranking.bundle.store import VERSIONS, publish_version
 from ranking.recommender import Recommender
 from ranking.retrieval.faiss_index import VectorIndex
-from ranking.retrieval.sources import Limits
+from ranking.retrieval.limits import Limits
 from ranking.scoring.ranker import Ranker
+from ranking.sources import SOURCES
 from ranking.types import History, Request
 
 KINDS: Final = ("purchase", "add_to_cart", "click")
@@ -108,7 +109,7 @@ def _publish(store: Path, items: int) -> GeneratedStore:
     )  # fmt: skip
     index = VectorIndex.build(arrays.item_vectors, IndexConfig())
     clicks = np.array([kind != "purchase" for kind in KINDS])
-    ranker = Ranker(feature_names(statistics.attributes.shape[1]), [64, 32]).eval()
+    ranker = Ranker(FeatureLayout(SOURCES.names, statistics.attributes.shape[1]).names, [64, 32]).eval()
     recommender = Recommender(arrays, index, texts, config, clicks, towers, ranker, factors, affinity)
     candidates = _fit_scale(recommender, ranker, histories)
     describe: dict[str, Any] = {

@@ -8,6 +8,7 @@ their columns: few calls, each of which reads every candidate once.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -19,18 +20,6 @@ from features.data.dataset import FloatArray, IntArray
 from features.data.demand import demand_names
 from features.data.histories import HistoryBatch
 from features.data.statistics import Neighbours, Statistics
-
-SOURCES = (
-    "user_vector",
-    "item_to_item",
-    "text_neighbours",
-    "repeat",
-    "popular",
-    "intent",
-    "co_purchase",
-    "new_items",
-)
-"""Candidate sources; bit `i` of a candidate's source mask belongs to `SOURCES[i]`."""
 
 RECENT = 10
 """History items that similarity features look at."""
@@ -72,28 +61,45 @@ class UserVectors:
     affinity: FloatArray  # [queries, dim] in the space of the affinity vectors
 
 
-def feature_names(attributes: int) -> list[str]:
-    """Names of the features, in order, for a catalogue with this many grouping attributes."""
-    return [
-        "user_score", "user_score_below_best", "co_purchase_score", "co_purchase_below_best",
-        "item_near_max", "item_near_mean", "item_near_last",
-        "text_near_max", "text_near_mean", "text_near_last",
-        "affinity_score", "affinity_near_max", "affinity_near_mean", "affinity_near_last",
-        "together_sum", "together_last", "follow_sum", "follow_last", "text_table_sum", "text_near_recent",
-        "own_count", "own_recent", "own_share", "own_days_since", "own_events_since", "own_due",
-        "own_month", "own_season", "own_visits", "together_long",
-        "own_clicks", "repeat_rate", "gap_days",
-        "log_count", *demand_names(),
-        "log_price", "price_above_usual",
-        "history_length", "history_repeats", "days_since_last",
-        *(f"source_{name}" for name in SOURCES),
-        *(f"attribute_{i}" for i in range(attributes)),
-        *(f"attribute_{i}_last" for i in range(attributes)),
-    ]  # fmt: skip
+@dataclass(frozen=True)
+class FeatureLayout:
+    """Which feature stands in which column."""
 
+    sources: tuple[str, ...]
+    """Names of the candidate sources, in the order of their bits in a source mask."""
+    attributes: int = 0
+    """How many grouping attributes the catalogue has."""
 
-COLUMNS = {name: column for column, name in enumerate(feature_names(0))}
-"""Where each feature stands; those of attributes follow."""
+    @classmethod
+    def of_width(cls, sources: tuple[str, ...], width: int) -> FeatureLayout:
+        """Return the layout of features with so many columns, which the number of attributes decides."""
+        return cls(sources, (width - len(cls(sources).names)) // 2)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Names of the features, in order."""
+        return [
+            "user_score", "user_score_below_best", "co_purchase_score", "co_purchase_below_best",
+            "item_near_max", "item_near_mean", "item_near_last",
+            "text_near_max", "text_near_mean", "text_near_last",
+            "affinity_score", "affinity_near_max", "affinity_near_mean", "affinity_near_last",
+            "together_sum", "together_last", "follow_sum", "follow_last", "text_table_sum",
+            "text_near_recent",
+            "own_count", "own_recent", "own_share", "own_days_since", "own_events_since", "own_due",
+            "own_month", "own_season", "own_visits", "together_long",
+            "own_clicks", "repeat_rate", "gap_days",
+            "log_count", *demand_names(),
+            "log_price", "price_above_usual",
+            "history_length", "history_repeats", "days_since_last",
+            *(f"source_{name}" for name in self.sources),
+            *(f"attribute_{i}" for i in range(self.attributes)),
+            *(f"attribute_{i}_last" for i in range(self.attributes)),
+        ]  # fmt: skip
+
+    @cached_property
+    def columns(self) -> dict[str, int]:
+        """Column of each feature by its name."""
+        return {name: column for column, name in enumerate(self.names)}
 
 
 def affinity_profiles(batch: HistoryBatch, units: FloatArray) -> FloatArray:
@@ -107,6 +113,7 @@ def recency_weights(batch: HistoryBatch, scale: float = 1.0) -> FloatArray:
 
 
 def candidate_features(
+    layout: FeatureLayout,
     batch: HistoryBatch,
     candidates: Candidates,
     arrays: ItemArrays,
@@ -117,6 +124,7 @@ def candidate_features(
     """Compute the features of every candidate.
 
     Args:
+        layout: which columns to make.
         batch: histories of the queries.
         candidates: their candidates, each once per query.
         arrays: item-side inputs.
@@ -125,19 +133,19 @@ def candidate_features(
         click_kinds: [kinds] True for kinds that are weaker than a purchase.
 
     Returns:
-        float32 [queries, candidates, features] in the order of `feature_names`; 0 at padding.
+        float32 [queries, candidates, features] in the order of the layout; 0 at padding.
 
     """
     statistics, items, offsets = arrays.statistics, batch.items, batch.offsets
     rows, sources = np.ascontiguousarray(candidates.rows), np.ascontiguousarray(candidates.sources)
-    shares = len(COLUMNS)
-    features = np.zeros((*rows.shape, shares + 2 * statistics.attributes.shape[1]), dtype=np.float32)
+    columns = layout.columns
+    features = np.zeros((*rows.shape, len(layout.names)), dtype=np.float32)
     most = np.ascontiguousarray(best.T)
 
     def compare(vectors: FloatArray, users: FloatArray, best: FloatArray, *names: str | None) -> None:
-        product, below, cosines = (-1 if name is None else COLUMNS[name] for name in names)
-        unit, columns = vectors is not arrays.item_vectors, (product, below, cosines)
-        write_similarities(rows, vectors, users, items, offsets, RECENT, unit, best, columns, features)
+        product, below, cosines = (-1 if name is None else columns[name] for name in names)
+        unit, to = vectors is not arrays.item_vectors, (product, below, cosines)
+        write_similarities(rows, vectors, users, items, offsets, RECENT, unit, best, to, features)
 
     compare(arrays.item_vectors, users.tower, most[0], "user_score", "user_score_below_best", "item_near_max")
     compare(arrays.text_units, users.tower, most[0], None, None, "text_near_max")
@@ -148,18 +156,19 @@ def candidate_features(
     together, follow, alike = statistics.together, statistics.follow, arrays.text_near
     write_neighbours(
         rows, items, offsets, together.ids, together.weights, follow.ids, follow.weights, alike.ids,
-        alike.weights, COLUMNS["together_sum"], COLUMNS["together_long"], features,
+        alike.weights, columns["together_sum"], columns["together_long"], features,
     )  # fmt: skip
     write_own_items(
         rows, items, batch.own_kinds(), batch.times, offsets, batch.now, click_kinds, statistics.gap_days,
-        COLUMNS["own_count"], COLUMNS["own_clicks"], COLUMNS["history_length"], features,
+        columns["own_count"], columns["own_clicks"], columns["history_length"], features,
     )  # fmt: skip
     demand, known = statistics.demand.table(rows, batch.now)
     write_item_features(
         rows, sources, items, offsets, arrays.text_near_recent, statistics.repeat_rate,
         statistics.gap_days, statistics.count, statistics.log_price, demand, known,
-        COLUMNS["text_near_recent"], COLUMNS["repeat_rate"], COLUMNS["source_user_vector"], len(SOURCES),
-        features,
+        columns["text_near_recent"], columns["repeat_rate"], columns["source_user_vector"],
+        len(layout.sources), features,
     )  # fmt: skip
-    write_shares(rows, items, offsets, statistics.attributes, shares, features)
+    if layout.attributes:
+        write_shares(rows, items, offsets, statistics.attributes, columns["attribute_0"], features)
     return features

@@ -34,7 +34,7 @@ from ranking.bundle.manifest import ManifestView
 from ranking.bundle.store import MANIFEST, VERSIONS, current_version, verify
 from ranking.recommender import Recommender
 from ranking.retrieval.index_choice import CatalogueIndex, load_index
-from ranking.retrieval.sources import CandidateSources, SourceIndexes
+from ranking.retrieval.source_indexes import SourceIndexes
 from ranking.scoring.novelty import Novelty
 from ranking.scoring.ranker import RANKER_FILE, Ranker
 from ranking.words.live_words import LiveWords
@@ -182,10 +182,9 @@ def load_bundle(
     clicks = np.array(manifest["click_kinds"], dtype=np.bool_)
     lends = affinity is not None and factors is not None
     others = read_indexes(folder, arrays, None if towers is None else text_vectors, lends, device, room)
-    kept = SourceIndexes.of(arrays, others.factor, others.new, device, room)
-    sources = CandidateSources(index, arrays, config, kept)
+    indexes = SourceIndexes.build(index, arrays, others.factor, others.new, device, room)
     recommender = Recommender(
-        arrays, index, text_vectors, config, clicks, towers, ranker, factors, affinity, others.text, sources,
+        arrays, index, text_vectors, config, clicks, towers, ranker, factors, affinity, others.text, indexes,
         words=LiveWords(_words(folder, catalogue, TextTemplate.from_info(manifest["template"]))),
         kinds=manifest["kinds"],
         novelty=Novelty.load(folder), novelty_budget=manifest.get("rerank", {}).get("novelty", 0.0),

@@ -15,7 +15,7 @@ from ranking.recommender import Recommender
 from ranking.retrieval.device_index import DeviceIndex
 from ranking.retrieval.faiss_index import VectorIndex, exact_by_default
 from ranking.retrieval.index_choice import CatalogueIndex, device_index
-from ranking.retrieval.sources import new_rows, new_vectors
+from ranking.retrieval.source_indexes import new_rows, new_vectors
 from ranking.retrieval.subset_index import SubsetIndex
 
 INDEX = "index.faiss"
@@ -35,7 +35,7 @@ class OtherIndexes:
     factor: CatalogueIndex | None
     """Over the co-purchase factors."""
     new: CatalogueIndex | None
-    """See `ranking.retrieval.sources.SourceIndexes.of`."""
+    """See `ranking.retrieval.source_indexes.SourceIndexes.build`."""
     lender: CatalogueIndex | None
     """Over the affinity vectors."""
 
@@ -52,15 +52,15 @@ def write_indexes(folder: Path, recommender: Recommender) -> None:
         TypeError: it is one that does.
 
     """
-    index, sources, arrays = recommender.index, recommender.sources, recommender.arrays
+    index, indexes, arrays = recommender.index, recommender.indexes, recommender.arrays
     if not isinstance(index, CatalogueIndex):
         raise TypeError("only an index over the whole catalogue can be published")
     _of_a_cpu(index, index.vectors).save(folder / INDEX)
     if recommender.text_index is not index:
         _write(folder / TEXT_INDEX, recommender.text_index, recommender.text_vectors)
-    _write(folder / FACTOR_INDEX, sources.factor_index, arrays.factor_vectors)
-    if isinstance(sources.new_index, SubsetIndex):
-        _write(folder / NEW_INDEX, sources.new_index.base, sources.new_index.base.vectors)
+    _write(folder / FACTOR_INDEX, indexes.factors, arrays.factor_vectors)
+    if isinstance(indexes.new_items, SubsetIndex):
+        _write(folder / NEW_INDEX, indexes.new_items.base, indexes.new_items.base.vectors)
     else:
         _write(folder / NEW_INDEX, None, new_vectors(arrays)[new_rows(arrays.statistics.count)])
     if recommender.affinity is not None and recommender.factors is not None:

@@ -14,6 +14,7 @@ from features.data.histories import histories_of
 from features.data.splits import Queries
 from ranking.evaluation.stage_recall import System, SystemLists
 from ranking.recommender import BLOCK, Recommender
+from ranking.retrieval.nearest import most_popular, nearest
 from ranking.training.examples import query_limits
 
 DEPTH = 100
@@ -96,12 +97,14 @@ def tower_system(recommender: Recommender, events: Events, exclude_seen: bool) -
             batch = histories_of(events, block)
             limits = query_limits(recommender, events, block, exclude_seen, allowed)
             users = recommender.user_vectors(batch)
-            rows, _ = recommender.sources.nearest(recommender.index, users, DEPTH, limits)
+            rows, _ = nearest(recommender.index, users, DEPTH, limits, recommender.items)
             vectors = recommender.arrays.item_vectors[np.maximum(rows, 0)]  # [queries, 100, dim]
             products = np.where(rows >= 0, (vectors @ users[:, :, None])[:, :, 0], -np.inf)
             strangers = np.flatnonzero(~users.any(axis=1))
             if len(strangers):
-                rows[strangers] = recommender.sources.popular(len(block), DEPTH, limits)[strangers]
+                by_popularity = recommender.indexes.by_popularity
+                popular = most_popular(by_popularity, DEPTH, limits, recommender.items)
+                rows[strangers] = popular[strangers]
                 places = -np.arange(rows.shape[1], dtype=np.float32)
                 products[strangers] = np.where(rows[strangers] >= 0, places, -np.inf)
             lists, kept = _best_first(rows, products.astype(np.float32))

@@ -22,7 +22,7 @@ from ranking.live.arrays import LiveArrays
 from ranking.live.demand import LiveDemand
 from ranking.live.neighbours import LiveNeighbours, Near
 from ranking.live.recorded_events import Counted, Interaction, RecordedEvent
-from ranking.retrieval.sources import PER_EVENT
+from ranking.retrieval.source_indexes import PER_EVENT
 
 WELL_KNOWN: Final = 20
 """Recorded events from which on an item without any at training is proposed for what is known of it, and no

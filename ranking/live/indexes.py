@@ -24,7 +24,7 @@ from ranking.retrieval.device_index import DeviceIndex, DeviceState
 from ranking.retrieval.faiss_index import VectorIndex
 from ranking.retrieval.index_choice import CatalogueIndex
 from ranking.retrieval.searcher import VectorSearcher
-from ranking.retrieval.sources import new_vectors
+from ranking.retrieval.source_indexes import SourceIndexes, new_vectors
 from ranking.retrieval.subset_index import SubsetIndex
 
 
@@ -61,8 +61,8 @@ class LiveSearches:
         self._base_size = len(lends)
         self._index = recommender.index
         self._text_index = recommender.text_index
-        self._factor_index = recommender.sources.factor_index
-        self._new_index = recommender.sources.new_index
+        self._factor_index = recommender.indexes.factors
+        self._new_index = recommender.indexes.new_items
         self._lender_index = lender_index
         self._outdated = np.zeros(self._base_size, dtype=np.bool_)
         """[base rows] whose vectors have changed."""
@@ -114,6 +114,13 @@ class LiveSearches:
         _put(rows, (self._factor_index, factors), (self._new_index if new is factors else None, new))
         self._moved_factors = factors[self._moved]
         self._moved_new = new[self._moved]
+
+    def sources(self, catalogue: LiveCatalogue, by_popularity: IntArray) -> SourceIndexes:
+        """Return what the candidate sources search in a state of the catalogue."""
+        return SourceIndexes(
+            self.items(catalogue), by_popularity, self.new(catalogue), self.factors(catalogue),
+            self.added(catalogue),
+        )  # fmt: skip
 
     def items(self, catalogue: LiveCatalogue) -> VectorSearcher:
         """Return the index over item vectors."""

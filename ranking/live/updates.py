@@ -36,7 +36,7 @@ from ranking.live.recorded_events import Counted, RecordedEvent
 from ranking.live.snapshot import LiveVersion, NewestRecommender
 from ranking.live.text_cache import KnownTexts
 from ranking.recommender import Recommender
-from ranking.retrieval.sources import CandidateSources, SourceIndexes, popularity
+from ranking.retrieval.source_indexes import popularity
 from ranking.words.item_words import ItemReader, ItemWords
 from ranking.words.live_words import LiveWords
 from ranking.words.word_index import WordIndex
@@ -55,11 +55,12 @@ class LiveItems:
         """
         recommender = bundle.recommender
         self._room = room
+        self._sources = recommender.sources
         self._config, self._click_kinds = recommender.config, recommender.click_kinds
         self._towers, self._ranker = recommender.towers, recommender.ranker
         self._novelty, self._novelty_budget = recommender.novelty, recommender.novelty_budget
         self._base_size = len(bundle.catalogue)
-        statistics, popular = recommender.arrays.statistics, recommender.sources.by_popularity
+        statistics, popular = recommender.arrays.statistics, recommender.indexes.by_popularity
         self._popular = PopularityOrder(popular, popularity(statistics.recent, statistics.count), room)
         lends: BoolArray = recommender.arrays.statistics.count > 0
         self._template: TextTemplate = bundle.template
@@ -215,16 +216,10 @@ class LiveItems:
 
     def _recommender(self, catalogue: LiveCatalogue) -> Recommender:
         arrays = self._arrays.view(catalogue.size)
-        index = self._searches.items(catalogue)
-        kept = SourceIndexes(
-            self._popular.shown(catalogue.size, catalogue.hidden),
-            self._searches.new(catalogue),
-            self._searches.factors(catalogue),
-            self._searches.added(catalogue),
-        )
+        indexes = self._searches.sources(catalogue, self._popular.shown(catalogue.size, catalogue.hidden))
         return Recommender(
             arrays,
-            index,
+            indexes.items,
             self._arrays.text_vectors(catalogue.size),
             self._config,
             self._click_kinds,
@@ -232,8 +227,8 @@ class LiveItems:
             self._ranker,
             self._arrays.factors(catalogue.size),
             self._affinity,
-            text_index=self._searches.texts(catalogue) or index,
-            sources=CandidateSources(index, arrays, self._config, kept),
+            text_index=self._searches.texts(catalogue) or indexes.items,
+            indexes=indexes,
             hidden=catalogue.hidden,
             words=self._words,
             usual=self._usual,
@@ -241,6 +236,7 @@ class LiveItems:
             novelty=self._novelty,
             novelty_budget=self._novelty_budget,
             unlearnt=self._events.unlearnt(catalogue.size),
+            sources=self._sources,
         )
 
     def _enter_neighbours(

@@ -11,7 +11,7 @@ POOL = 5
 """How many times the list's length is considered for it."""
 
 
-def best_first(rows: IntArray, scores: FloatArray, k: int) -> LongArray:
+def topk(rows: IntArray, scores: FloatArray, k: int) -> LongArray:
     """Return the positions of the k best candidates, equal ones in order of their rows.
 
     Args:
@@ -20,11 +20,11 @@ def best_first(rows: IntArray, scores: FloatArray, k: int) -> LongArray:
         k: how many, or fewer where there are not as many.
 
     """
-    return _best_first(rows, scores, k)
+    return _topk(rows, scores, k)
 
 
 @compiled()
-def _best_first(rows: IntArray, scores: FloatArray, k: int) -> LongArray:
+def _topk(rows: IntArray, scores: FloatArray, k: int) -> LongArray:
     """Keep the best of those seen so far in order: most candidates are worse than all of these."""
     best = np.empty(max(min(k, len(rows)), 0), dtype=np.int64)
     count = 0
@@ -52,8 +52,8 @@ def diversify(scores: FloatArray, units: FloatArray, strength: float, k: int) ->
 
     Args:
         scores: relevance, best first, [candidates].
-        units: unit vectors whose cosine is likeness, [candidates, dim].
-        strength: 0 keeps the order, 1 only avoids likeness.
+        units: unit vectors whose cosine is similarity, [candidates, dim].
+        strength: 0 keeps the order, 1 only avoids similarity.
         k: items to choose.
 
     Returns:
@@ -66,13 +66,13 @@ def diversify(scores: FloatArray, units: FloatArray, strength: float, k: int) ->
     relevance = scores[:pool].astype(np.float64)
     span = float(relevance[0] - relevance[-1])
     relevance = (relevance - relevance[-1]) / span if span > 0 else np.ones(pool)
-    likeness = np.zeros(pool)
+    similarity = np.zeros(pool)
     free = np.ones(pool, dtype=bool)
     chosen: list[int] = []
     for _ in range(min(k, pool)):
-        value = np.where(free, (1.0 - strength) * relevance - strength * likeness, -np.inf)
+        value = np.where(free, (1.0 - strength) * relevance - strength * similarity, -np.inf)
         pick = int(value.argmax())
         chosen.append(pick)
         free[pick] = False
-        likeness = np.maximum(likeness, units[:pool] @ units[pick])
+        similarity = np.maximum(similarity, units[:pool] @ units[pick])
     return np.array(chosen, dtype=np.int64)

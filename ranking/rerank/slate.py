@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from features.data.dataset import BoolArray, FloatArray, IntArray, LongArray
-from ranking.rerank.mmr import POOL
+from ranking.rerank.mmr import POOL, diversify, topk
 from ranking.rerank.rules import Rules, boosted, values_at
 
 PINNED = "pinned"
@@ -34,6 +34,27 @@ class Arranged:
     places: list[Place]
     capped: bool
     """The list is too short, and candidates were left out for a cap: others may be found."""
+
+    def among(self, positions: LongArray) -> Arranged:
+        """Return the same list for candidates of which those arranged here have these positions."""
+        return replace(self, places=[replace(p, candidate=int(positions[p.candidate])) for p in self.places])
+
+
+def best_places(rows: IntArray, scores: FloatArray, units: FloatArray, k: int, diversity: float) -> Arranged:
+    """Return the k best candidates, or, with diversity, the k that maximal marginal relevance chooses.
+
+    Args:
+        rows: candidates, padded with -1, [candidates].
+        scores: their relevance, [candidates].
+        units: unit vectors whose cosine is similarity, [items, dim].
+        k: places.
+        diversity: as `ranking.rerank.mmr.diversify`.
+
+    """
+    order = topk(rows, scores, k if diversity == 0 else POOL * k)
+    if diversity > 0:
+        order = order[diversify(scores[order], units[rows[order]], diversity, k)]
+    return Arranged([Place(int(place)) for place in order[:k]], False)
 
 
 class _CapTracker:
@@ -77,7 +98,7 @@ def arrange(
     Args:
         rows: the candidates, pinned ones included, [candidates].
         scores: their relevance, [candidates].
-        units: unit vectors whose cosine is likeness, [candidates, dim].
+        units: unit vectors whose cosine is similarity, [candidates, dim].
         events: how many events are known of each, [candidates].
         k: places.
         diversity: as `ranking.rerank.mmr.diversify`.
@@ -135,7 +156,7 @@ class _Chooser:
         top = score[: self._pool].astype(np.float64)
         span = float(top[0] - top[-1]) if len(top) else 0.0
         self._relevance = (score - top[-1]) / span if span > 0 else np.ones(len(order))
-        self._likeness = np.zeros(len(order))
+        self._similarity = np.zeros(len(order))
 
     def next(self, able: BoolArray) -> int | None:
         """Return the next candidate among those that may be given a place; None where there is none."""
@@ -147,13 +168,13 @@ class _Chooser:
         # Candidates beyond the pool stand in for those of it that caps have shut out.
         pool = left[left < self._pool]
         pool = left[: self._pool] if len(pool) == 0 else pool
-        value = (1.0 - self._diversity) * self._relevance[pool] - self._diversity * self._likeness[pool]
+        value = (1.0 - self._diversity) * self._relevance[pool] - self._diversity * self._similarity[pool]
         return int(self._order[pool[int(value.argmax())]])
 
     def chosen(self, candidate: int) -> None:
         """Remember what the list holds."""
         if self._diversity > 0 and len(self._order):
-            self._likeness = np.maximum(self._likeness, self._units[self._order] @ self._units[candidate])
+            self._similarity = np.maximum(self._similarity, self._units[self._order] @ self._units[candidate])
 
 
 def _explores(position: int, rules: Rules) -> bool:

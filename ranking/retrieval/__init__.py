@@ -1,1 +1,1 @@
-"""Candidate sources and the vector indexes that they search."""
+"""Vector indexes that candidate sources search, the limits inside them, and the fusion of proposals."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
-from features.candidates.features import SOURCES, Candidates
+from features.candidates.features import Candidates
 from features.data.dataset import FloatArray, IntArray, LongArray
 from features.kernels.compiled import compiled
 from ranking.kernels.topk import LOW, MASK, NOTHING, places
@@ -72,15 +74,16 @@ def _arrange(
     return merged, found, fused
 
 
-def merge(proposals: dict[str, IntArray], queries: int) -> Candidates:
+def merge(proposals: Sequence[tuple[int, IntArray]], queries: int) -> Candidates:
     """Unite the sources' proposals, the best fused rank first, equals by row.
 
     Args:
-        proposals: per source, rows [queries, quota], best first, padded with -1.
+        proposals: each source's bit in the source masks, and its rows [queries, quota], best first, padded
+            with -1.
         queries: number of queries.
 
     """
-    blocks = [(SOURCES.index(name), rows) for name, rows in proposals.items() if rows.shape[1] > 0]
+    blocks = [(bit, rows) for bit, rows in proposals if rows.shape[1] > 0]
     if not blocks:
         empty = np.zeros((queries, 0))
         return Candidates(empty.astype(np.int32), empty.astype(np.int16), empty.astype(np.float32))

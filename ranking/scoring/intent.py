@@ -1,19 +1,16 @@
-"""What a shopper says to look for, in the order of the candidates.
+"""The intent of a session in the order of the candidates.
 
-The ranking head has learnt from what people did; it has never seen a wish in words. So the words decide, and
-the head orders what fits them about equally well: what does not fit stays behind, however liked it is.
+The ranking head has learnt from behaviour; it has never seen an intent in words. So the words decide, and
+the head orders what fits them about equally well: what does not fit stays behind, whatever its score.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
-from features.data.dataset import FloatArray, IntArray
-from ranking.retrieval.sources import Limits
-from ranking.words.text_match import Asked, TextMatch
+from features.data.dataset import FloatArray
 
 TASTE: Final = 0.1
 """Largest change of a fit (a cosine, and a share of words) by the ranking head."""
@@ -21,19 +18,8 @@ POOL: Final = 100
 """Best fitting candidates over which the head's scores are standardised."""
 
 
-def fitting(texts: TextMatch, intents: Sequence[Asked | None], limits: Limits, quota: int) -> IntArray:
-    """Return the items that fit what each query has said best, [queries, quota] padded with -1."""
-    rows = np.full((len(intents), quota), -1, dtype=np.int32)
-    for query, asked in enumerate(intents):
-        if asked is not None and quota:
-            excluded = limits.banned_rows(query, len(texts.vectors))
-            found, _ = texts.best(asked, quota, excluded, limits.allowed[query])
-            rows[query, : len(found)] = found
-    return rows
-
-
 def with_intent(scores: FloatArray, fit: FloatArray, known: bool) -> FloatArray:
-    """Return the scores of candidates for somebody who has said what they look for.
+    """Return the scores of candidates for a request with an intent.
 
     Args:
         scores: of the ranking, [candidates].
@@ -41,7 +27,7 @@ def with_intent(scores: FloatArray, fit: FloatArray, known: bool) -> FloatArray:
         known: whether there is a history that the scores come from.
 
     Returns:
-        The fit; with a history, moved by at most `TASTE` by how much the ranking likes each candidate,
+        The fit; with a history, moved by at most `TASTE` by the standardised score of each candidate,
         [candidates].
     """
     if not known or len(scores) == 0:

@@ -44,7 +44,7 @@ class Novelty:
         """Return what to add to the score of an item without any event."""
         return float(np.interp(budget, self.budgets, self.offsets))
 
-    def given(self, budgets: Sequence[float], events: FloatArray) -> FloatArray:
+    def added(self, budgets: Sequence[float], events: FloatArray) -> FloatArray:
         """Return what is added to the scores of items that had no event at training, [queries, candidates].
 
         It fades with what becomes known: an item with n events since then gets a 1 / (1 + n) of it.
@@ -55,8 +55,8 @@ class Novelty:
 
         """
         offsets = np.array([self.offset(budget) for budget in budgets], dtype=np.float32)
-        given: FloatArray = np.round(offsets[:, None] / (1.0 + events), 4).astype(np.float32)
-        return given
+        added: FloatArray = np.round(offsets[:, None] / (1.0 + events), 4).astype(np.float32)
+        return added
 
     def save(self, folder: Path) -> None:
         """Write the table."""

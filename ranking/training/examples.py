@@ -12,7 +12,7 @@ from features.data.dataset import BoolArray, Events, FloatArray, IntArray
 from features.data.histories import KeyedSums, histories_of
 from features.data.splits import Queries
 from ranking.recommender import BLOCK, Recommender
-from ranking.retrieval.sources import Limits, banned_keys
+from ranking.retrieval.limits import Limits, excluded_keys
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def query_limits(
     count = len(queries)
     none = np.zeros(0, dtype=np.int32)
     return Limits(
-        banned_keys(batch, [none] * count, [exclude_seen] * count, recommender.items), [allowed] * count
+        excluded_keys(batch, [none] * count, [exclude_seen] * count, recommender.items), [allowed] * count
     )
 
 

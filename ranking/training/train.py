@@ -27,7 +27,7 @@ from encoders.training.train import (  # fmt: skip
     trainable,
     try_split,
 )
-from features.candidates.features import feature_names
+from features.candidates.features import FeatureLayout
 from features.data import schema
 from features.data.dataset import BoolArray, Dataset, FloatArray, LongArray, load_dataset
 from features.data.pipeline_step import Step, fingerprint
@@ -37,8 +37,9 @@ from features.data.training_windows import Cut, ranker_windows
 from ranking.assembly import item_arrays, nearest_lenders, sketch, text_neighbours
 from ranking.recommender import Recommender
 from ranking.retrieval.index_choice import build_index, device_index
-from ranking.retrieval.sources import CandidateSources, SourceIndexes
+from ranking.retrieval.source_indexes import SourceIndexes
 from ranking.scoring.ranker import Ranker
+from ranking.sources import SOURCES
 from ranking.training.examples import Examples, collect, ndcg_of_scores, stack
 from ranking.training.ranker_module import RankerModule, calibrate, probability_quality, raw_logits
 
@@ -95,10 +96,10 @@ def build_recommender(
     )
     index = build_index(arrays.item_vectors, config.index, device)
     text_index = index if towers is None else build_index(text_vectors, device=device)
-    kept = SourceIndexes.of(arrays, new_index=units_index, device=device)
+    indexes = SourceIndexes.build(index, arrays, new_items=units_index, device=device)
     return Recommender(
         arrays, index, text_vectors, config.candidates, click_kinds(dataset.kinds), towers, ranker, factors,
-        affinity, text_index, CandidateSources(index, arrays, config.candidates, kept), kinds=dataset.kinds,
+        affinity, text_index, indexes, kinds=dataset.kinds,
     )  # fmt: skip
 
 
@@ -194,8 +195,8 @@ def fit_ranker(
 ) -> tuple[Ranker, Fit]:
     """Train and calibrate a ranking head; without validation examples, for exactly `epochs`."""
     torch.manual_seed(config.seed)
-    attributes = (train.features.shape[2] - len(feature_names(0))) // 2
-    ranker = Ranker(feature_names(attributes), list(config.ranker.hidden), config.ranker.dropout)
+    layout = FeatureLayout.of_width(SOURCES.names, train.features.shape[2])
+    ranker = Ranker(layout.names, list(config.ranker.hidden), config.ranker.dropout)
     real = np.flatnonzero(train.real)
     drawn = np.random.default_rng(config.seed).permutation(len(real))[:200_000]
     ranker.fit_scale(train.features[np.unravel_index(real[drawn], train.real.shape)])

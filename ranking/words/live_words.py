@@ -19,7 +19,7 @@ _BEGINNING: Final = 3
 
 
 @dataclass(frozen=True)
-class Heard:
+class WordMatches:
     """Which items have the words of a query."""
 
     rows: IntArray  # [found], rising
@@ -80,7 +80,7 @@ class LiveWords:
             if not self._by_name[key]:
                 del self._by_name[key]
 
-    def hear(self, text: str) -> Heard:
+    def find(self, text: str) -> WordMatches:
         """Find the items that have words of a text; a last word that is none yet counts as its beginning."""
         spoken = said_words(text)
         ended = spoken and (self._knows(spoken[-1]) or len(spoken[-1]) < _BEGINNING)
@@ -90,7 +90,7 @@ class LiveWords:
         rows, scores = self._scored([word for word in looked_up if self._knows(word)])
         shares = np.minimum(scores / max(most, 1e-9), 1.0).astype(np.float32)
         named, levels = self._named(text)
-        return Heard(rows, shares, named, levels)
+        return WordMatches(rows, shares, named, levels)
 
     def _knows(self, word: str) -> bool:
         return word in self._by_word or word in self._base.vocabulary

@@ -1,4 +1,4 @@
-"""How well items fit what somebody says: words and meaning together.
+"""How well items fit a text query: words and meaning together.
 
 Meaning alone mistakes names, codes and rare words; words alone know no other wording. So what an item is
 worth is the cosine of text and query plus the share of the query's words that it has, and before everything
@@ -15,7 +15,7 @@ import numpy as np
 
 from features.data.dataset import BoolArray, FloatArray, IntArray
 from ranking.retrieval.searcher import VectorSearcher
-from ranking.words.live_words import Heard, LiveWords
+from ranking.words.live_words import LiveWords, WordMatches
 
 WORDS_WEIGHT: Final = 1.0
 """Worth of having all words, in units of cosine."""
@@ -57,17 +57,17 @@ class Usual:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is looked for."""
+class TextQuery:
+    """A text that is searched with."""
 
     vector: FloatArray  # [text dim] unit vector of the words
-    heard: Heard | None
-    """Which items have the words; None where nothing is known of words."""
+    matches: WordMatches | None
+    """Which items have its words; None without words, or without an index of them."""
 
 
 @dataclass(frozen=True)
 class TextMatch:
-    """Compares what is asked for with the items of one state of a catalogue."""
+    """Compares text queries with the items of one state of a catalogue."""
 
     vectors: FloatArray  # [items, text dim] unit text vectors
     index: VectorSearcher
@@ -85,60 +85,60 @@ class TextMatch:
         """How alike the texts are by chance."""
         return self.known_usual or Usual.of(self.vectors)
 
-    def ask(self, vector: FloatArray, text: str) -> Asked:
-        """Take up a query: its unit vector [text dim], and its words, which may be empty."""
-        return Asked(vector, self.words.hear(text) if self.words is not None and text else None)
+    def query(self, vector: FloatArray, text: str) -> TextQuery:
+        """Return a query: its unit vector [text dim], and the items that have words of a text, if any."""
+        return TextQuery(vector, self.words.find(text) if self.words is not None and text else None)
 
-    def fit(self, asked: Asked, rows: IntArray) -> FloatArray:
+    def fit(self, query: TextQuery, rows: IntArray) -> FloatArray:
         """Return how well items fit, [rows]: cosine, share of the words, and what an exact name is worth.
 
         Items whose texts say nothing fit nothing by meaning, but may be named.
         """
-        cosines = self.vectors[rows] @ asked.vector
+        cosines = self.vectors[rows] @ query.vector
         if self.words is not None and len(self.words.silent):
             cosines = np.where(np.isin(rows, self.words.silent), -1.0, cosines)
-        if asked.heard is not None:
-            heard = asked.heard
-            cosines = cosines + WORDS_WEIGHT * _values(heard.rows, heard.shares, rows)
-            cosines = cosines + _values(heard.named, _BONUS[heard.levels], rows)
+        if query.matches is not None:
+            found = query.matches
+            cosines = cosines + WORDS_WEIGHT * _values(found.rows, found.shares, rows)
+            cosines = cosines + _values(found.named, _BONUS[found.levels], rows)
         # Rounded: what BLAS rounds by batch size must not order equal items.
         fit: FloatArray = np.round(cosines, 4).astype(np.float32)
         return fit
 
-    def matches(self, asked: Asked, rows: IntArray) -> BoolArray:
-        """Tell which items may be said to match, [rows]: by name, by their words, or by unusual likeness."""
-        cosines = self.vectors[rows] @ asked.vector
-        alike: BoolArray = cosines >= self.usual.threshold(asked.vector)
+    def matches(self, query: TextQuery, rows: IntArray) -> BoolArray:
+        """Tell which items may be said to match, [rows]: by name, words, or unusual similarity."""
+        cosines = self.vectors[rows] @ query.vector
+        alike: BoolArray = cosines >= self.usual.threshold(query.vector)
         if self.words is not None and len(self.words.silent):
             alike &= ~np.isin(rows, self.words.silent)
-        if asked.heard is not None:
-            alike |= _values(asked.heard.rows, asked.heard.shares, rows) >= SHARE
-            alike |= np.isin(rows, asked.heard.named)
+        if query.matches is not None:
+            alike |= _values(query.matches.rows, query.matches.shares, rows) >= SHARE
+            alike |= np.isin(rows, query.matches.named)
         return alike
 
     def best(
-        self, asked: Asked, k: int, exclude: IntArray, allowed: BoolArray | None = None
+        self, query: TextQuery, k: int, exclude: IntArray, allowed: BoolArray | None = None
     ) -> tuple[IntArray, FloatArray]:
         """Return the k items that fit best, and how well; fewer where there are no more.
 
         Args:
-            asked: the query.
+            query: the text.
             k: how many.
             exclude: rows that must not appear.
             allowed: [items] mask of rows that may; None allows all.
 
         """
         depth = min(max(POOL, 2 * k), len(self.vectors))
-        rows, heard = self._alike(asked, depth, exclude, allowed), asked.heard
-        if heard is not None:
-            for found, worth in ((heard.named, heard.levels), (heard.rows, heard.shares)):
+        rows, matches = self._alike(query, depth, exclude, allowed), query.matches
+        if matches is not None:
+            for found, worth in ((matches.named, matches.levels), (matches.rows, matches.shares)):
                 rows = np.union1d(rows, self._most(found, worth, depth, exclude, allowed))
         rows = rows.astype(np.int32)
-        fit = self.fit(asked, rows)
+        fit = self.fit(query, rows)
         order = np.lexsort((rows, -self.popularity[rows], -fit))[:k]
         return rows[order], fit[order]
 
-    def _alike(self, asked: Asked, depth: int, exclude: IntArray, allowed: BoolArray | None) -> IntArray:
+    def _alike(self, query: TextQuery, depth: int, exclude: IntArray, allowed: BoolArray | None) -> IntArray:
         """Return the rows whose texts are nearest, without those that say nothing."""
         silent = self.words.silent if self.words is not None else exclude[:0]
         if len(silent) > _MANY:
@@ -147,7 +147,7 @@ class TextMatch:
             allowed = shown if allowed is None else shown & allowed
         elif len(silent):
             exclude = np.union1d(exclude, silent).astype(np.int32)
-        found, _ = self.index.search(asked.vector[None, :], depth + len(exclude), allowed)
+        found, _ = self.index.search(query.vector[None, :], depth + len(exclude), allowed)
         rows: IntArray = found[0][found[0] >= 0]
         nearest: IntArray = rows[~np.isin(rows, exclude)][:depth]
         return nearest

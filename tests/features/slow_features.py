@@ -8,11 +8,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from features.candidates.features import RECENT, SOURCES, Candidates, ItemArrays, UserVectors, recency_weights
+from features.candidates.features import RECENT, Candidates, ItemArrays, UserVectors, recency_weights
 from features.candidates.history_features import LONG, SHORT
 from features.data.dataset import FloatArray, IntArray
 from features.data.histories import HistoryBatch, KeyedSums
 from features.data.statistics import DAY, MAX_GAP_DAYS, Neighbours, Statistics
+from ranking.sources import SOURCES
 from tests.synthetic import described
 
 
@@ -125,7 +126,7 @@ def slow_features(
         np.broadcast_to(np.log1p(length), rows.shape),
         np.broadcast_to(1.0 - distinct / np.maximum(length, 1), rows.shape),
         np.broadcast_to(np.log1p(np.minimum(quiet, MAX_GAP_DAYS))[:, None], rows.shape),
-        *((candidates.sources >> bit) & 1 for bit in range(len(SOURCES))),
+        *((candidates.sources >> bit) & 1 for bit in range(len(SOURCES.names))),
         *_affinities(batch, rows, statistics),
     ]  # fmt: skip
     stacked = np.stack([np.asarray(c, dtype=np.float32) for c in columns], axis=2)

@@ -9,7 +9,7 @@ import numpy as np
 from features.data.dataset import Dataset, IntArray
 from features.data.histories import HistoryBatch
 from ranking.recommender import Recommender
-from ranking.retrieval.sources import Limits
+from ranking.retrieval.limits import Limits
 from ranking.types import Recommendation
 from tests.synthetic import EMPTY, START, batch_at, history_of
 
@@ -26,7 +26,7 @@ def batch_of(dataset: Dataset, users: Sequence[int | None]) -> HistoryBatch:
 
 
 def propose(recommender: Recommender, batch: HistoryBatch, limits: Limits) -> dict[str, IntArray]:
-    return recommender.sources.propose(batch, recommender.encode(batch), limits)[0]
+    return recommender.retrieve(batch, limits, recommender.encode(batch)).proposals
 
 
 def real(rows: IntArray) -> list[list[int]]:

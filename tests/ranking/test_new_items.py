@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from conf.schema import CandidateConfig
-from features.candidates.features import SOURCES
 from features.data.dataset import BoolArray, Dataset, FloatArray
 from features.data.histories import HistoryBatch
 from features.data.training_windows import Cut
 from ranking.assembly import sketch, text_neighbours
 from ranking.recommender import Recommender
-from ranking.retrieval.sources import Limits, banned_keys
+from ranking.retrieval.limits import Limits, excluded_keys
 from ranking.scoring.novelty import Novelty
+from ranking.sources import SOURCES
 from ranking.training.fit_novelty import fit_novelty
 from tests.ranking.asked import ITEMS, batch_of, no_limits, propose, real
 from tests.synthetic import (
@@ -68,7 +68,7 @@ def new_by_score(recommender: Recommender, batch: HistoryBatch, lent: bool = Tru
 def test_new_items_are_the_nearest_without_any_event(opening: Dataset, lent: bool) -> None:
     """By factors; by tower vectors where there are none."""
     recommender = opened(opening, lent=lent)
-    assert new_rows_of(recommender.sources) == list(range(OLD, ITEMS)), "a viewed item is not new"
+    assert new_rows_of(recommender) == list(range(OLD, ITEMS)), "a viewed item is not new"
     batch = batch_of(opening, [0, 3, 7])
     expected = new_by_score(recommender, batch, lent)
     found = propose(recommender, batch, no_limits(3))["new_items"]
@@ -91,7 +91,7 @@ def test_new_items_respect_filters_and_exclusions(opening: Dataset) -> None:
     even, few = np.arange(ITEMS) % 2 == 0, np.isin(np.arange(ITEMS), [1, 2, 45, 50])
     none = np.zeros(0, np.int32)
     bans = [np.array(order[0][:3], np.int32), np.array([order[1][2], 3], np.int32), np.array([50], np.int32)]
-    excluded = banned_keys(batch, [*bans, none], [False] * 4, ITEMS)
+    excluded = excluded_keys(batch, [*bans, none], [False] * 4, ITEMS)
     found = propose(recommender, batch, Limits(excluded, [None, even, few, few]))["new_items"]
     assert real(found) == [
         order[0][3:9],
@@ -119,7 +119,7 @@ def test_where_nothing_or_everything_is_new_no_item_is(dataset: Dataset, text_ve
         make_dataset([], [f"i{n}" for n in range(ITEMS)], {"purchase": 1.0, "click": 0.5}), text_vectors
     )
     for recommender in (nothing, everything):
-        assert new_rows_of(recommender.sources) == []
+        assert new_rows_of(recommender) == []
         found = propose(recommender, batch_of(dataset, [0, None]), no_limits(2))["new_items"]
         assert found.tolist() == [[-1] * 20] * 2
 
@@ -131,11 +131,11 @@ def test_new_items_do_not_depend_on_the_batch(opening: Dataset) -> None:
     allowed: list[BoolArray | None] = [even if n % 3 == 0 else None for n in range(13)]
     batch = batch_of(opening, users)
     exclude = [np.array([OLD + n, OLD + 2 * n % 20], np.int32) for n in range(13)]
-    limits = Limits(banned_keys(batch, list(exclude), [False] * 13, ITEMS), allowed)
+    limits = Limits(excluded_keys(batch, list(exclude), [False] * 13, ITEMS), allowed)
     together = propose(recommender, batch, limits)["new_items"]
     for place, user in enumerate(users):
         single = batch_of(opening, [user])
-        own = Limits(banned_keys(single, [exclude[place]], [False], ITEMS), [allowed[place]])
+        own = Limits(excluded_keys(single, [exclude[place]], [False], ITEMS), [allowed[place]])
         assert propose(recommender, single, own)["new_items"].tolist() == [together[place].tolist()]
 
 
@@ -144,8 +144,8 @@ def test_new_items_are_among_the_candidates_with_their_source(opening: Dataset) 
     batch = batch_of(opening, [4])
     candidates, proposals, _ = recommender.retrieve(batch, no_limits(1), recommender.encode(batch))
     masks = dict(zip(candidates.rows[0].tolist(), candidates.sources[0].tolist(), strict=True))
-    assert all(masks[row] >> SOURCES.index("new_items") & 1 for row in real(proposals["new_items"])[0])
-    assert all(row >= OLD for row, mask in masks.items() if mask >> SOURCES.index("new_items") & 1)
+    assert all(masks[row] >> SOURCES.names.index("new_items") & 1 for row in real(proposals["new_items"])[0])
+    assert all(row >= OLD for row, mask in masks.items() if mask >> SOURCES.names.index("new_items") & 1)
 
 
 def test_a_request_says_how_far_new_items_are_moved_up(opening: Dataset) -> None:

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from features.candidates.features import SOURCES, ItemArrays
+from features.candidates.features import ItemArrays
 from features.data.dataset import Dataset, FloatArray
 from features.data.statistics import Neighbours
 from ranking.reasons import Evidence, explain
-from ranking.retrieval.fusion import merge
+from ranking.sources import SOURCES
 from ranking.types import History, Reason
 from tests.synthetic import make_dataset, make_factors, make_recommender
 
@@ -25,11 +25,7 @@ def evidence() -> Evidence:
     arrays = ItemArrays(
         made.statistics, UNITS, UNITS, UNITS, none, near, made.text_near_recent, made.factor_vectors
     )
-    return Evidence(arrays, KINDS, np.array([1.0, 1.0, 1.0, 0.4, 0.5], np.float32))
-
-
-def mask(*names: str) -> int:
-    return sum(1 << SOURCES.index(name) for name in names)
+    return Evidence(arrays, KINDS, np.array([1.0, 1.0, 1.0, 0.4, 0.5], np.float32), SOURCES.personal)
 
 
 def bought(*items: int) -> History:
@@ -68,7 +64,7 @@ def test_reasons_by_hand(
     history: tuple[int, ...],
     reasons: list[tuple[str, int | None]],
 ) -> None:
-    assert explain(row, mask(*sources), bought(*history), evidence) == tuple(Reason(*r) for r in reasons)
+    assert explain(row, sources, bought(*history), evidence) == tuple(Reason(*r) for r in reasons)
 
 
 @pytest.mark.parametrize(
@@ -83,8 +79,8 @@ def test_reasons_by_hand(
 def test_what_fits_the_words_is_said_after_what_was_bought(
     evidence: Evidence, sources: tuple[str, ...], history: tuple[int, ...], kinds: list[str]
 ) -> None:
-    assert [r.kind for r in explain(4, mask(*sources), bought(*history), evidence, True)] == kinds
-    without = explain(4, mask("intent", *sources), bought(*history), evidence, False)
+    assert [r.kind for r in explain(4, sources, bought(*history), evidence, True)] == kinds
+    without = explain(4, ("intent", *sources), bought(*history), evidence, False)
     assert "matches_intent" not in [r.kind for r in without]
 
 
@@ -103,21 +99,29 @@ def test_what_fits_the_words_is_said_after_what_was_bought(
 )
 def test_only_a_purchase_is_called_one(evidence: Evidence, kinds: list[int], reason: str | None) -> None:
     history = History(np.full(len(kinds), 4, np.int32), np.array(kinds, np.int8), np.arange(len(kinds)))
-    assert [r.kind for r in explain(4, mask("repeat"), history, evidence)] == ([reason] if reason else [])
+    assert [r.kind for r in explain(4, ("repeat",), history, evidence)] == ([reason] if reason else [])
 
 
 def test_an_item_never_goes_with_itself(evidence: Evidence) -> None:
-    reasons = explain(2, mask("item_to_item", "repeat"), bought(2, 2), evidence)
+    reasons = explain(
+        2,
+        (
+            "item_to_item",
+            "repeat",
+        ),
+        bought(2, 2),
+        evidence,
+    )
     assert reasons == (Reason("bought_before", 2),)
 
 
 def test_the_newest_of_equal_reasons_is_told(evidence: Evidence) -> None:
-    assert explain(1, mask("text_neighbours"), bought(0, 2, 0), evidence)[0].because == 0
-    assert explain(2, mask("item_to_item"), bought(0, 0), evidence) == (Reason("goes_with", 0),)
+    assert explain(1, ("text_neighbours",), bought(0, 2, 0), evidence)[0].because == 0
+    assert explain(2, ("item_to_item",), bought(0, 0), evidence) == (Reason("goes_with", 0),)
 
 
 def test_everything_a_source_proposes_has_a_reason(dataset: Dataset, text_vectors: FloatArray) -> None:
-    from ranking.retrieval.sources import Limits
+    from ranking.retrieval.limits import Limits
     from tests.ranking.asked import batch_of
     from tests.synthetic import history_of
 
@@ -125,10 +129,9 @@ def test_everything_a_source_proposes_has_a_reason(dataset: Dataset, text_vector
     for user in range(0, 60, 7):
         batch = batch_of(dataset, [user])
         users = recommender.encode(batch)
-        proposals, _ = recommender.sources.propose(batch, users, Limits(np.zeros(0, np.int64), [None]))
-        merged = merge(proposals, 1)
+        merged = recommender.retrieve(batch, Limits(np.zeros(0, np.int64), [None]), users).candidates
         history = history_of(dataset, user)
         for row, sources in zip(merged.rows[0], merged.sources[0], strict=True):
-            reasons = explain(int(row), int(sources), history, recommender.evidence)
+            reasons = explain(int(row), SOURCES.proposed_by(int(sources)), history, recommender.evidence)
             assert reasons, (user, row, sources)
             assert all(r.because is None or r.because in history.items for r in reasons)

@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from features.candidates.features import Candidates, feature_names
+from features.candidates.features import Candidates, FeatureLayout
 from features.data.dataset import Dataset, FloatArray
 from ranking.recommender import Recommender
-from ranking.retrieval.sources import Limits
+from ranking.retrieval.limits import Limits
 from ranking.scoring.ranker import Ranker
+from ranking.sources import SOURCES
 from ranking.types import Request
 from tests.ranking.asked import ITEMS, batch_of, rows
 from tests.synthetic import EMPTY, make_dataset, make_recommender, random_units, request_of
@@ -186,7 +187,9 @@ def test_items_that_read_the_same_rank_side_by_side_in_row_order(dataset: Datase
     vectors = np.repeat(random_units(20, 16), 3, axis=0)
     data = make_dataset([], [f"i{n}" for n in range(60)])
     clicks = np.array([False, True])
-    names = feature_names(make_recommender(data, vectors).arrays.statistics.attributes.shape[1])
+    names = FeatureLayout(
+        SOURCES.names, make_recommender(data, vectors).arrays.statistics.attributes.shape[1]
+    ).names
     shop = make_recommender(data, vectors, ranker=Ranker(names, [8]).eval(), click_kinds=clicks)
     asked = [replace(request_of(dataset, u, k=12), exclude_seen=True) for u in range(30)]
     together = shop.recommend(asked)

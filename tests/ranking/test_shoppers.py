@@ -10,14 +10,13 @@ import polars as pl
 import pytest
 
 from conf.schema import CandidateConfig, PipelineConfig
-from features.candidates.features import COLUMNS
 from features.data.dataset import Dataset, FloatArray, load_dataset
 from features.data.histories import INTEREST, batch_histories
 from features.data.splits import Queries, make_split
 from ranking.assembly import unit
 from ranking.bundle.bundle import load_bundle
 from ranking.recommender import Recommender
-from ranking.retrieval.sources import Limits
+from ranking.retrieval.limits import Limits
 from ranking.scoring.intent import TASTE
 from ranking.types import History, Request
 from tests.ranking.asked import ITEMS, batch_of, rows
@@ -36,7 +35,7 @@ from tests.synthetic import (
 
 def test_a_newcomer_gets_what_is_popular_and_is_told_so(text_only: Recommender) -> None:
     [answer] = text_only.recommend([Request(EMPTY, START, k=10)])
-    assert rows(answer) == text_only.sources.by_popularity[:10].tolist()
+    assert rows(answer) == text_only.indexes.by_popularity[:10].tolist()
     assert answer.degradation == "popularity"
     assert {i.source for i in answer.items} == {"popular"}
 
@@ -99,7 +98,7 @@ def test_text_alone_finds_what_reads_like_the_history() -> None:
     [answer] = shop.recommend([Request(past, 0, k=6)])
     assert answer.degradation == "text_only"
     # Nothing was ever bought, so popularity means nothing; the rest reads like the second topic.
-    likes = [row for row in rows(answer) if row not in shop.sources.by_popularity[:6]]
+    likes = [row for row in rows(answer) if row not in shop.indexes.by_popularity[:6]]
     assert len(likes) >= 3
     assert all(20 <= row < 40 for row in likes)
     expected = unit((0.5 * vectors[25] + vectors[30])[None])[0]
@@ -132,9 +131,9 @@ def test_interest_is_history_and_no_repeat(recommender: Recommender, dataset: Da
     assert own.any(axis=1).all()
     features = recommender.features(batch, found, users, best)
     for name in ("own_count", "own_recent", "own_share", "own_visits", "own_clicks"):
-        assert not features[0, ..., COLUMNS[name]].any()
-    assert (features[1, ..., COLUMNS["own_count"]][own[1]] > 0).all()
-    lengths = features[..., COLUMNS["history_length"]][found.rows >= 0]
+        assert not features[0, ..., recommender.layout.columns[name]].any()
+    assert (features[1, ..., recommender.layout.columns["own_count"]][own[1]] > 0).all()
+    lengths = features[..., recommender.layout.columns["history_length"]][found.rows >= 0]
     assert set(np.round(np.expm1(lengths)).tolist()) == {len(past.items)}
     [answer] = recommender.recommend([Request(interest, START, k=ITEMS, explain=True)])
     assert not [r for item in answer.items for r in item.reasons if r.kind == "bought_before"]
@@ -182,7 +181,7 @@ def test_co_purchases_bring_items_that_nothing_else_does(dataset: Dataset, text_
     [answer] = shop.recommend([request_of(dataset, 0, k=5)])
     batch = batch_of(dataset, [0])
     scores = shop.arrays.factor_vectors @ shop.encode(batch).factors[0]
-    popular = set(shop.sources.by_popularity[:5].tolist())
+    popular = set(shop.indexes.by_popularity[:5].tolist())
     found = {i.row: i.source for i in answer.items}
     brought = [row for row, source in found.items() if source == "co_purchase"]
     assert brought
@@ -230,7 +229,7 @@ def test_a_trained_pipeline_finds_the_planted_preferences(trained: PipelineConfi
         past = History(shop.events.item[part], shop.events.kind[part], shop.events.time[part])
         asked.append(Request(past, int(time), k=10))
     learned = recall([rows(a) for a in bundle.recommender.recommend(asked)], queries)
-    popular = recall([bundle.recommender.sources.by_popularity[:10].tolist()] * len(queries), queries)
+    popular = recall([bundle.recommender.indexes.by_popularity[:10].tolist()] * len(queries), queries)
     # Ten of sixty items by chance; a topic has ten items, and its order says which comes next.
     assert popular < 0.3
     assert learned > 0.85

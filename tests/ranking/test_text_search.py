@@ -86,7 +86,7 @@ def test_reasons_name_the_words_after_what_was_bought_and_only_where_they_fit(
 ) -> None:
     vector, texts = bundle.text_vectors[33], bundle.recommender.texts
     request = replace(request_of(dataset, 0), k=60, intent=vector, explain=True)
-    fits = texts.matches(texts.ask(vector, ""), np.arange(60, dtype=np.int32))
+    fits = texts.matches(texts.query(vector, ""), np.arange(60, dtype=np.int32))
     assert np.flatnonzero(fits).tolist() == [33]
     bought = set(request.history.items[request.history.kinds == 0].tolist())
     for item in search(bundle.recommender, [request])[0].items:

@@ -6,10 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from features.candidates.features import Candidates, UserVectors, affinity_profiles, candidate_features
+from features.candidates.features import (
+    Candidates,
+    FeatureLayout,
+    UserVectors,
+    affinity_profiles,
+    candidate_features,
+)
 from features.data.dataset import Dataset, FloatArray
 from features.data.histories import batch_histories
 from features.data.statistics import DAY
+from ranking.sources import SOURCES
 from ranking.types import History
 from tests.features.slow_features import slow_features
 from tests.synthetic import EMPTY, START, batch_at, history_of, make_factors, make_recommender, random_units
@@ -25,6 +32,7 @@ def full(dataset: Dataset, users: list[int], rows: np.ndarray, vectors: FloatArr
     batch = batch_at(START + 60 * DAY, [history_of(dataset, u) for u in users])
     candidates = Candidates(rows, np.ones(rows.shape, np.int16), np.ones(rows.shape, np.float32))
     return candidate_features(
+        FeatureLayout(SOURCES.names, arrays.statistics.attributes.shape[1]),
         batch,
         candidates,
         arrays,
@@ -86,4 +94,9 @@ def test_features_are_those_of_the_simple_way(dataset: Dataset, text_vectors: Fl
     )
     best = rng.random((20, 2)).astype(np.float32)
     asked = (batch, candidates, arrays, users, best, np.array([False, True]))
-    np.testing.assert_allclose(candidate_features(*asked), slow_features(*asked), rtol=1e-5, atol=2e-6)
+    np.testing.assert_allclose(
+        candidate_features(FeatureLayout(SOURCES.names, 3), *asked),
+        slow_features(*asked),
+        rtol=1e-5,
+        atol=2e-6,
+    )

@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.candidates.features import (  # fmt: skip
+from features.candidates.features import (
     PROFILE,
-    SOURCES,
     Candidates,
+    FeatureLayout,
     ItemArrays,
     UserVectors,
     affinity_profiles,
     candidate_features,
-    feature_names,
     recency_weights,
 )
 from features.data.dataset import FloatArray
 from features.data.histories import HistoryBatch, batch_histories
 from features.data.statistics import DAY, Neighbours, Statistics
+from ranking.sources import SOURCES
 from ranking.types import History
 from tests.features.slow_features import spread
 from tests.synthetic import EMPTY, batch_at, make_dataset, make_recommender
@@ -91,6 +91,10 @@ def batch_of(*histories: History, now: int = NOW) -> HistoryBatch:
     return batch_at(now, histories)
 
 
+def layout_of(attributes: int) -> FeatureLayout:
+    return FeatureLayout(SOURCES.names, attributes)
+
+
 def features_of(
     arrays: ItemArrays, batch: HistoryBatch, rows: list[list[int]], sources: int = 1
 ) -> dict[str, np.ndarray]:
@@ -104,8 +108,9 @@ def features_of(
         affinity_profiles(batch, arrays.affinity_units),
     )
     best = np.tile(np.array([5.0, 7.0], np.float32), (queries, 1))
-    found = candidate_features(batch, candidates, arrays, users, best, np.array([False, True]))
-    names = feature_names(arrays.statistics.attributes.shape[1])
+    layout = layout_of(arrays.statistics.attributes.shape[1])
+    found = candidate_features(layout, batch, candidates, arrays, users, best, np.array([False, True]))
+    names = layout.names
     assert found.shape == (*block.shape, len(names))
     assert found.dtype == np.float32
     return {name: found[:, :, place] for place, name in enumerate(names)}
@@ -132,10 +137,15 @@ def test_a_profile_is_made_of_the_newest_items(arrays: ItemArrays) -> None:
 
 
 def test_names_are_distinct_and_grow_with_the_attributes() -> None:
-    assert feature_names(0)[-len(SOURCES) :] == [f"source_{name}" for name in SOURCES]
-    assert len(feature_names(2)) == len(feature_names(0)) + 4
-    assert feature_names(2)[-4:] == ["attribute_0", "attribute_1", "attribute_0_last", "attribute_1_last"]
-    assert len(set(feature_names(4))) == len(feature_names(4))
+    assert layout_of(0).names[-len(SOURCES.names) :] == [f"source_{name}" for name in SOURCES.names]
+    assert len(layout_of(2).names) == len(layout_of(0).names) + 4
+    assert layout_of(2).names[-4:] == [
+        "attribute_0",
+        "attribute_1",
+        "attribute_0_last",
+        "attribute_1_last",
+    ]
+    assert len(set(layout_of(4).names)) == len(layout_of(4).names)
 
 
 SHARE = (1 / 1.1 + 1) / (1 / 1.1 + 1 / 1.05 + 1)
@@ -317,9 +327,15 @@ def test_without_factors_their_features_are_zero(arrays: ItemArrays) -> None:
     rows = np.array([[0, 1, 2, 3]], np.int32)
     candidates = Candidates(rows, np.ones((1, 4), np.int16), np.ones((1, 4), np.float32))
     found = candidate_features(
-        batch, candidates, none, users, np.array([[5.0, 0.0]], np.float32), np.array([False, True])
+        layout_of(2),
+        batch,
+        candidates,
+        none,
+        users,
+        np.array([[5.0, 0.0]], np.float32),
+        np.array([False, True]),
     )
-    names = feature_names(2)
+    names = layout_of(2).names
     for name in ("co_purchase_score", "co_purchase_below_best"):
         assert found[0, :, names.index(name)].tolist() == [0.0] * 4
     assert found[0, :, names.index("user_score")].tolist() == pytest.approx([3, 5, 4, -3])

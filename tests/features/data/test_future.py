@@ -51,7 +51,7 @@ def known(dataset: Dataset, split: Split, vectors: FloatArray) -> list[np.ndarra
     rows = np.tile(np.arange(len(vectors), dtype=np.int32), (len(batch), 1))
     candidates = Candidates(rows, np.ones(rows.shape, np.int16), np.ones(rows.shape, np.float32))
     best = np.zeros((len(batch), 2), np.float32)
-    features = candidate_features(batch, candidates, arrays, users, best, np.zeros(2, np.bool_))
+    features = candidate_features(made.layout, batch, candidates, arrays, users, best, np.zeros(2, np.bool_))
     start, stop = training_windows(dataset.events, split.train_end, 4, np.random.default_rng(0))
     trained = [dataset.events.item[a:b] for a, b in zip(start, stop, strict=True)]
     fields = [getattr(statistics, name) for name in Statistics.__dataclass_fields__]

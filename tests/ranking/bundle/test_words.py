@@ -70,7 +70,7 @@ def test_a_bundle_without_one_has_it_made_when_it_is_loaded(
         bundle = load_bundle(store)
     assert f"{version}: published without an index of words; making it" in caplog.text
     for said in ("trail boots", "no7 Acme", "i7"):
-        before, after = (b.recommender.texts.ask(b.text_vectors[0], said).heard for b in (whole, bundle))
+        before, after = (b.recommender.texts.query(b.text_vectors[0], said).matches for b in (whole, bundle))
         assert before is not None
         assert after is not None
         assert len(before.rows) + len(before.named)

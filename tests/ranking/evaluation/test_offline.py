@@ -46,7 +46,7 @@ def test_who_has_no_history_gets_popular_items(recommender: Recommender, dataset
         queries.user, begin, queries.time, queries.target_offsets, queries.targets, queries.target_kinds
     )
     lists = tower_system(recommender, dataset.events, False)(stranger)
-    assert lists.items[0, :20].tolist() == recommender.sources.by_popularity[:20].tolist()
+    assert lists.items[0, :20].tolist() == recommender.indexes.by_popularity[:20].tolist()
 
 
 def test_one_filter_for_all_queries_holds_in_the_pipeline(recommender: Recommender, dataset: Dataset) -> None:

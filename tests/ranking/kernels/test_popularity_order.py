@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ranking.kernels.popularity_order import PopularityOrder
-from ranking.retrieval.sources import popularity_order
+from ranking.retrieval.source_indexes import popularity_order
 
 
 def made(scores: list[float], room: int = 0) -> PopularityOrder:

@@ -13,7 +13,7 @@ from ranking.catalogue.live_catalogue import ItemChange
 from ranking.live.events import WELL_KNOWN
 from ranking.live.recorded_events import Counted, Interaction, RecordedEvent
 from ranking.live.updates import LiveItems
-from ranking.retrieval.sources import popularity, popularity_order
+from ranking.retrieval.source_indexes import popularity, popularity_order
 from ranking.types import History, Request
 from tests.bundles import make_bundle
 from tests.ranking.changes import change, item
@@ -177,7 +177,7 @@ def test_an_item_is_no_new_one_any_more_once_it_is_well_known(encoder: TextEncod
     change(live, item("new", "guitar"))
 
     def new() -> list[int]:
-        return new_rows_of(live.current.recommender.recommender.sources)
+        return new_rows_of(live.current.recommender.recommender)
 
     assert new() == [8, 9, 10, 11, 12]
     live.count_events([event(i) for i in ("new", "i9") for _ in range(WELL_KNOWN - 1)])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from conf.schema import CandidateConfig, IndexConfig
+from conf.schema import IndexConfig
 from encoders.factors.affinity import Affinity, lenders
 from encoders.factors.co_purchase import LENDERS
 from encoders.text.text_encoder import TextEncoder
@@ -27,7 +27,7 @@ from ranking.retrieval.device_index import DeviceIndex, DeviceState
 from ranking.retrieval.faiss_index import VectorIndex
 from ranking.retrieval.index_choice import CatalogueIndex, build_index
 from ranking.retrieval.searcher import VectorSearcher
-from ranking.retrieval.sources import CandidateSources, SourceIndexes
+from ranking.retrieval.source_indexes import SourceIndexes
 from tests.bundles import make_bundle, publish_bundle, published_again
 from tests.ranking.changes import change, item
 from tests.second_device import second_device
@@ -65,17 +65,17 @@ def whole(dataset: Dataset, encoder: TextEncoder, device: torch.device | None = 
     arrays = replace(known.arrays, affinity_units=affinity.units(made.text_vectors))
     where = device or torch.device("cpu")
     index = build_index(arrays.item_vectors, device=where)
-    sources = CandidateSources(index, arrays, CandidateConfig(), SourceIndexes.of(arrays, device=where))
+    indexes = SourceIndexes.build(index, arrays, device=where)
     recommender = Recommender(
         arrays, index, made.text_vectors, known.config, known.click_kinds, known.towers, None, known.factors,
-        affinity, build_index(made.text_vectors, device=where), sources,
+        affinity, build_index(made.text_vectors, device=where), indexes,
     )  # fmt: skip
     return replace(made, recommender=recommender)
 
 
 def indexes(bundle: Bundle) -> list[VectorSearcher | None]:
-    recommender, sources = bundle.recommender, bundle.recommender.sources
-    return [recommender.index, recommender.text_index, sources.factor_index, sources.new_index]
+    recommender, own = bundle.recommender, bundle.recommender.indexes
+    return [recommender.index, recommender.text_index, own.factors, own.new_items]
 
 
 def test_what_a_gpu_has_searched_is_published_for_any_cpu(

@@ -12,7 +12,6 @@ import pytest
 from encoders.factors.affinity import Affinity
 from encoders.text.text_encoder import TextEncoder
 from encoders.towers.item_tower import whitening
-from features.candidates.features import SOURCES
 from features.data import schema
 from features.data.dataset import Catalogue, Dataset, IntArray
 from features.text.item_text import TextTemplate, render_text
@@ -25,8 +24,9 @@ from ranking.live.snapshot import LiveVersion
 from ranking.live.updates import LiveItems
 from ranking.recommender import Recommender
 from ranking.retrieval.faiss_index import VectorIndex
-from ranking.retrieval.sources import Limits
+from ranking.retrieval.limits import Limits
 from ranking.scoring.ranker import Ranker
+from ranking.sources import SOURCES
 from ranking.types import Request
 from tests.bundles import TEMPLATE, make_bundle, publish_bundle
 from tests.ranking.changes import change, item
@@ -50,7 +50,7 @@ def propose(version: LiveVersion, dataset: Dataset, users: int = 12) -> dict[str
     batch = recommender.histories([request_of(dataset, user) for user in range(users)])
     limits = Limits(np.zeros(0, np.int64), [None] * users, recommender.hidden)
     said = "trail boots summit"
-    intents = [recommender.texts.ask(version.encode_queries([said])[0], said)] * users
+    intents = [recommender.texts.query(version.encode_queries([said])[0], said)] * users
     return recommender.retrieve(batch, limits, recommender.encode(batch), intents)[1]
 
 
@@ -84,7 +84,7 @@ def test_an_added_item_has_all_that_an_item_without_events_has(
     np.testing.assert_allclose(ours.factors.dual[60], factors.dual[60], rtol=1e-3, atol=1e-5)
     assert np.shares_memory(ours.factors.vectors, ours.arrays.factor_vectors)
     np.testing.assert_allclose(ours.arrays.text_near_recent, near_recent(near.ids, statistics), rtol=1e-4)
-    assert new_rows_of(ours.sources) == [60]
+    assert new_rows_of(ours) == [60]
 
     demand, expected = ours.arrays.statistics.demand, statistics.demand
     for name in ("keys", "totals", "calendar", "first", "present", "eve"):
@@ -147,8 +147,8 @@ def test_a_changed_text_of_an_item_without_events_moves_its_factors_and_others_k
     version = change(live, *changes)
     after = version.recommender.recommender.arrays.factor_vectors
     assert np.flatnonzero((after != before).any(axis=1)).tolist() == [quiet]
-    assert new_rows_of(version.recommender.recommender.sources) == [quiet]
-    index = version.recommender.recommender.sources.factor_index
+    assert new_rows_of(version.recommender.recommender) == [quiet]
+    index = version.recommender.recommender.indexes.factors
     assert index is not None
     rows, scores = index.search(after[[quiet]], 60)
     np.testing.assert_allclose(scores[0], after[rows[0]] @ after[quiet], atol=1e-5)
@@ -160,18 +160,18 @@ def test_a_deleted_row_is_in_no_source(dataset: Dataset, encoder: TextEncoder) -
     version = change(live, *(item(f"n{n}", "trail boots summit") for n in range(3)))
     ids = version.catalogue.ids
     found = propose(version, dataset)
-    assert set(found) == set(SOURCES)
+    assert set(found) == set(SOURCES.names)
     best = {int(rows[rows >= 0][0]) for rows in found.values()}
     gone = {60, 62, *best, *range(0, 60, 4)}
     version = change(live, *(ItemChange(ids[row], None) for row in sorted(gone)))
     after = propose(version, dataset)
-    for name in SOURCES:
+    for name in SOURCES.names:
         assert not gone & set(after[name].ravel().tolist()), name
         assert (after[name] >= 0).any() or name == "new_items", name
-    assert new_rows_of(version.recommender.recommender.sources) == sorted({60, 61, 62} - gone)
+    assert new_rows_of(version.recommender.recommender) == sorted({60, 61, 62} - gone)
     back = item("n0", "trail boots summit")
     version = change(live, back)
-    assert 60 in new_rows_of(version.recommender.recommender.sources)
+    assert 60 in new_rows_of(version.recommender.recommender)
     assert (propose(version, dataset)["new_items"] == 60).any()
 
 
@@ -185,7 +185,7 @@ def test_no_state_works_out_again_what_concerns_the_whole_catalogue(
 
     monkeypatch.setattr("features.data.demand.Demand._catalogue", never)
     monkeypatch.setattr(VectorIndex, "build", never)
-    monkeypatch.setattr("ranking.retrieval.sources.popularity_order", never)
+    monkeypatch.setattr("ranking.retrieval.source_indexes.popularity_order", never)
     version = change(live, item("new", "trail boots summit"), ItemChange("i3", None))
     request = request_of(dataset, 0, k=61)
     bundle = version.recommender.recommender
@@ -195,9 +195,8 @@ def test_no_state_works_out_again_what_concerns_the_whole_catalogue(
 
 
 def _feature_count(recommender: Recommender) -> int:
-    from features.candidates.features import feature_names
 
-    return len(feature_names(recommender.arrays.statistics.attributes.shape[1]))
+    return len(recommender.layout.names)
 
 
 def test_a_large_catalogue_has_an_index_of_those_who_lend_factors(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ranking.rerank.mmr import POOL, best_first, diversify
+from ranking.rerank.mmr import POOL, diversify, topk
 from tests.synthetic import random_units
 
 TWINS = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]], dtype=np.float32)
@@ -100,5 +100,5 @@ def test_the_best_first_are_those_of_sorting_everything() -> None:
     for k in (1, 3, 10, 40, 60):
         rows = np.concatenate([rng.permutation(1000)[:40], [-1] * 5]).astype(np.int32)
         scores = np.where(rows < 0, -np.inf, rng.integers(0, 8, size=45)).astype(np.float32)  # many are equal
-        assert best_first(rows, scores, k).tolist() == np.lexsort((rows, -scores))[:40][:k].tolist()
-    assert best_first(rows[40:], scores[40:], 3).tolist() == []
+        assert topk(rows, scores, k).tolist() == np.lexsort((rows, -scores))[:40][:k].tolist()
+    assert topk(rows[40:], scores[40:], 3).tolist() == []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from features.data.dataset import Dataset, FloatArray, IntArray
 from ranking.retrieval.added_index import AddedIndex
 from ranking.retrieval.searcher import VectorSearcher
-from ranking.retrieval.sources import CandidateSources, SourceIndexes
 from tests.ranking.asked import batch_of, no_limits, propose
 from tests.ranking.test_new_items import OLD, opened
 from tests.ranking.test_new_items import opening as opening
@@ -51,9 +52,7 @@ def test_added_items_have_half_of_the_places_for_new_ones(opening: Dataset, adde
     recommender = opened(opening)
     batch = batch_of(opening, [0, 3, 7])
     usual = propose(recommender, batch, no_limits(3))["new_items"]
-    sources = recommender.sources
-    kept = SourceIndexes(sources.by_popularity, sources.new_index, sources.factor_index, Added())
-    recommender.sources = CandidateSources(sources.index, sources.arrays, sources.config, kept)
+    recommender.indexes = replace(recommender.indexes, added=Added())
     found = propose(recommender, batch, no_limits(3))["new_items"]
     for before, after in zip(usual.tolist(), found.tolist(), strict=True):
         first = added[:3]

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.candidates.features import SOURCES
+from features.candidates.features import Candidates
 from features.data.dataset import IntArray
 from ranking.retrieval.fusion import merge
-from ranking.retrieval.sources import first_source
+from ranking.sources import SOURCES
 
 
 def naive_merge(proposals: dict[str, IntArray], query: int) -> list[tuple[int, int, float]]:
@@ -23,15 +23,19 @@ def naive_merge(proposals: dict[str, IntArray], query: int) -> list[tuple[int, i
         for rank, row in enumerate(rows[query].tolist()):
             if row >= 0:
                 fused[row] = fused.get(row, 0.0) + 1.0 / (61.0 + rank)
-                masks[row] = masks.get(row, 0) | 1 << SOURCES.index(name)
+                masks[row] = masks.get(row, 0) | 1 << SOURCES.names.index(name)
     return [(row, masks[row], fused[row]) for row in sorted(fused, key=lambda r: (-round(fused[r], 12), r))]
+
+
+def united(proposals: dict[str, IntArray], queries: int) -> Candidates:
+    return merge([(SOURCES.names.index(name), rows) for name, rows in proposals.items()], queries)
 
 
 @st.composite
 def proposal_blocks(draw: st.DrawFn) -> tuple[dict[str, IntArray], int]:
     queries = draw(st.integers(1, 3))
     blocks = {}
-    for name in draw(st.lists(st.sampled_from(SOURCES), unique=True, max_size=6)):
+    for name in draw(st.lists(st.sampled_from(SOURCES.names), unique=True, max_size=6)):
         quota = draw(st.integers(0, 5))
         rows = np.full((queries, quota), -1, np.int32)
         for query in range(queries):
@@ -45,7 +49,7 @@ def proposal_blocks(draw: st.DrawFn) -> tuple[dict[str, IntArray], int]:
 @given(proposal_blocks())
 def test_merging_is_the_naive_fusion(case: tuple[dict[str, IntArray], int]) -> None:
     proposals, queries = case
-    merged = merge(proposals, queries)
+    merged = united(proposals, queries)
     naive = [naive_merge(proposals, q) for q in range(queries)]
     assert merged.rows.shape == (queries, max(len(rows) for rows in naive))
     for query, expected in enumerate(naive):
@@ -71,9 +75,8 @@ def test_merging_is_the_naive_fusion(case: tuple[dict[str, IntArray], int]) -> N
 
 
 def test_equal_fused_ranks_go_by_row() -> None:
-    merged = merge({"popular": np.array([[7, 2]], np.int32), "repeat": np.array([[2, 7]], np.int32)}, 1)
+    merged = united({"popular": np.array([[7, 2]], np.int32), "repeat": np.array([[2, 7]], np.int32)}, 1)
     assert merged.rows.tolist() == [[2, 7]]
-    both = 1 << SOURCES.index("popular") | 1 << SOURCES.index("repeat")
+    both = 1 << SOURCES.names.index("popular") | 1 << SOURCES.names.index("repeat")
     assert merged.sources.tolist() == [[both, both]]
-    assert first_source(both) == "repeat"
-    assert first_source(both & (both - 1)) == "popular"
+    assert SOURCES.proposed_by(both) == ("repeat", "popular")

@@ -82,7 +82,7 @@ def test_a_few_new_items_are_not_in_every_list() -> None:
 
 def test_what_is_given_fades_with_what_becomes_known() -> None:
     novelty = Novelty((0.0, 0.1), (0.0, 2.0))
-    given = novelty.given([0.1, 0.05, 0.0], np.array([[0.0, 1.0, 3.0]] * 3, dtype=np.float32))
+    given = novelty.added([0.1, 0.05, 0.0], np.array([[0.0, 1.0, 3.0]] * 3, dtype=np.float32))
     assert given.tolist() == [[2.0, 1.0, 0.5], [1.0, 0.5, 0.25], [0.0, 0.0, 0.0]]
 
 

@@ -7,10 +7,11 @@ import pytest
 from rich.console import Console
 
 from conf.schema import PipelineConfig, SplitConfig, SplitKind
-from features.candidates.features import feature_names
+from features.candidates.features import FeatureLayout
 from features.data.dataset import Dataset, FloatArray
 from features.data.splits import Queries, make_split
 from ranking.recommender import Recommender
+from ranking.sources import SOURCES
 from ranking.training.examples import Examples, collect, ndcg_of_scores, query_limits
 from ranking.training.train import collect_examples, held_out_users
 from tests.synthetic import history_of, make_factors, make_recommender, random_towers
@@ -101,7 +102,7 @@ def test_seen_items_are_no_candidates_where_they_are_excluded(
     recommender: Recommender, dataset: Dataset, queries: Queries
 ) -> None:
     examples = collect(recommender, dataset.events, queries, exclude_seen=True, limit=0, seed=0)
-    names = feature_names(recommender.arrays.statistics.attributes.shape[1])
+    names = recommender.layout.names
     assert (examples.features[..., names.index("own_count")] == 0).all()
     limits = query_limits(recommender, dataset.events, queries, True)
     own = {(q, int(i)) for q, user in enumerate(queries.user) for i in history_of(dataset, int(user)).items}
@@ -114,7 +115,7 @@ def test_no_queries_make_no_examples(recommender: Recommender, dataset: Dataset,
     attributes = recommender.arrays.statistics.attributes.shape[1]
     assert len(none) == 0
     assert none.features.shape[0] == 0
-    assert none.features.shape[2] == len(feature_names(attributes))
+    assert none.features.shape[2] == len(FeatureLayout(SOURCES.names, attributes).names)
 
 
 def test_blocks_of_queries_do_not_change_the_examples(

@@ -37,12 +37,12 @@ def texts() -> TextMatch:
 def best(
     texts: TextMatch, said: str, k: int = 6, exclude: IntArray = NONE, allowed: BoolArray | None = None
 ) -> list[int]:
-    rows: list[int] = texts.best(texts.ask(ASKED, said), k, exclude, allowed)[0].tolist()
+    rows: list[int] = texts.best(texts.query(ASKED, said), k, exclude, allowed)[0].tolist()
     return rows
 
 
 def shares(texts: TextMatch, said: str) -> FloatArray:
-    heard = texts.ask(ASKED, said).heard
+    heard = texts.query(ASKED, said).matches
     assert heard is not None
     found = np.zeros(6, dtype=np.float32)
     found[heard.rows] = heard.shares
@@ -51,7 +51,7 @@ def shares(texts: TextMatch, said: str) -> FloatArray:
 
 def test_fit_is_cosine_and_share_of_the_words(texts: TextMatch) -> None:
     rows = np.arange(5, dtype=np.int32)
-    fit = texts.fit(texts.ask(ASKED, "oat milk"), rows)
+    fit = texts.fit(texts.query(ASKED, "oat milk"), rows)
     expected = VECTORS[:5, 0] + WORDS_WEIGHT * shares(texts, "oat milk")[:5]
     assert fit.tolist() == pytest.approx(expected.tolist(), abs=1e-4)
     # Oat is rarer than milk, and means more of what is asked for.
@@ -67,15 +67,15 @@ def test_a_word_outweighs_a_likeness_and_a_name_everything(texts: TextMatch) -> 
     assert best(texts, "almond")[0] == 2
     assert best(texts, "kiwi")[0] == 4
     assert best(texts, "I4")[0] == 4
-    assert texts.fit(texts.ask(ASKED, "kiwi"), np.array([4], np.int32))[0] > 2 - 0.6
-    assert texts.fit(texts.ask(ASKED, "i4"), np.array([4], np.int32)).tolist() == pytest.approx([6 - 0.6])
+    assert texts.fit(texts.query(ASKED, "kiwi"), np.array([4], np.int32))[0] > 2 - 0.6
+    assert texts.fit(texts.query(ASKED, "i4"), np.array([4], np.int32)).tolist() == pytest.approx([6 - 0.6])
 
 
 def test_who_says_nothing_is_found_by_its_id_alone(texts: TextMatch) -> None:
     assert 5 not in best(texts, "item")
     assert 5 not in best(texts, "milk")
     assert best(texts, "i5")[0] == 5
-    assert not texts.matches(texts.ask(ASKED, "item"), np.array([5], np.int32))[0]
+    assert not texts.matches(texts.query(ASKED, "item"), np.array([5], np.int32))[0]
 
 
 @pytest.mark.parametrize("said", ["milk", "banana", "kiwi", "i1", "oat drink", ""])
@@ -111,7 +111,7 @@ def test_of_equal_items_the_popular_ones_are_proposed() -> None:
     popularity[[1499, 700]] = [2.0, 1.0]
     index = VectorIndex.build(vectors, IndexConfig())
     texts = TextMatch(vectors, index, LiveWords(WordIndex.build(catalogue, template)), popularity)
-    assert texts.best(texts.ask(ASKED, "milk bottle"), 3, NONE)[0].tolist() == [1499, 700, 0]
+    assert texts.best(texts.query(ASKED, "milk bottle"), 3, NONE)[0].tolist() == [1499, 700, 0]
 
 
 def test_it_matches_by_its_words_by_its_name_or_by_unusual_likeness(texts: TextMatch) -> None:
@@ -120,12 +120,12 @@ def test_it_matches_by_its_words_by_its_name_or_by_unusual_likeness(texts: TextM
     assert threshold == pytest.approx(float(np.quantile(VECTORS[:5, 0], 0.99)))
     assert 0.6 < threshold < 0.8
     for said, expected in [("qqq", [0]), ("milk", [0, 1, 2]), ("i5", [0, 5])]:
-        assert np.flatnonzero(texts.matches(texts.ask(ASKED, said), rows)).tolist() == expected
+        assert np.flatnonzero(texts.matches(texts.query(ASKED, said), rows)).tolist() == expected
     apart = replace(texts, known_usual=Usual(VECTORS[:5], 0.9))  # texts that are all rather alike
-    assert not apart.matches(apart.ask(ASKED, "qqq"), rows).any()
+    assert not apart.matches(apart.query(ASKED, "qqq"), rows).any()
     long = "milk " + " ".join(f"zz{n}" for n in range(9))
     assert 0 < shares(texts, long)[1] < SHARE
-    assert not apart.matches(apart.ask(ASKED, long), rows).any()
+    assert not apart.matches(apart.query(ASKED, long), rows).any()
 
 
 def test_usual_likeness_is_that_of_pairs_of_items() -> None:

@@ -51,13 +51,13 @@ def weight(frequency: int) -> float:
 
 
 def share(live: LiveWords, text: str) -> dict[int, float]:
-    heard = live.hear(text)
+    heard = live.find(text)
     assert heard.rows.tolist() == sorted(set(heard.rows.tolist()))
     return dict(zip(heard.rows.tolist(), heard.shares.tolist(), strict=True))
 
 
 def named(live: LiveWords, text: str) -> dict[int, int]:
-    heard = live.hear(text)
+    heard = live.find(text)
     return dict(zip(heard.named.tolist(), heard.levels.tolist(), strict=True))
 
 
@@ -195,7 +195,7 @@ def test_an_index_is_the_same_when_it_is_read_again(index: WordIndex, tmp_path: 
     loaded = WordIndex.load(tmp_path / "words")
     assert (len(loaded), loaded.average, loaded.vocabulary) == (len(ITEMS), index.average, index.vocabulary)
     for text in ("oat milk", "acme 2", "creme", "a-2", "who"):
-        before, after = LiveWords(index).hear(text), LiveWords(loaded).hear(text)
+        before, after = LiveWords(index).find(text), LiveWords(loaded).find(text)
         assert before.rows.tolist() == after.rows.tolist()
         assert before.shares.tolist() == after.shares.tolist()
         assert (before.named.tolist(), before.levels.tolist()) == (

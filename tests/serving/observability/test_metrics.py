@@ -116,7 +116,7 @@ def test_item_changes_and_the_stages_of_a_real_model(
     assert found("item_changes_applied") == 3
     assert found("item_changes_pending") == 0
     assert found("item_applied_seconds_count") == 2
-    for name in ("user_encoding", "candidates", "rerank"):
+    for name in ("limits", "user_encoding", "candidates", "rerank", "explain"):
         assert found("stage_seconds_count", method="Recommend", stage=name) == 1
 
 

@@ -1,4 +1,4 @@
-"""What every source of candidates proposes: quotas, bans, filters, and the same whoever asks beside."""
+"""What every source of candidates proposes: quotas, exclusions, filters, and the same in any batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from conf.schema import CandidateConfig
 from features.data.dataset import BoolArray, Dataset, FloatArray, IntArray
 from ranking.recommender import Recommender
-from ranking.retrieval.sources import CandidateSources, Limits, banned_keys, first_allowed
+from ranking.retrieval.limits import Limits, excluded_keys, first_allowed
 from tests.ranking.asked import ITEMS, batch_of, no_limits, propose, real
 from tests.synthetic import START, history_of, make_dataset, make_factors, make_recommender, random_units
 
@@ -77,7 +77,7 @@ def test_banned_items_come_from_no_source_and_others_move_up(
     before = propose(recommender, batch, no_limits(2))
     firsts = np.concatenate([rows[0][:3] for rows in before.values()])
     bans = [np.unique(firsts[firsts >= 0]), np.zeros(0, np.int32)]
-    limits = Limits(banned_keys(batch, bans, [False, False], ITEMS), [None, None])
+    limits = Limits(excluded_keys(batch, bans, [False, False], ITEMS), [None, None])
     after = propose(recommender, batch, limits)
     for name, rows in after.items():
         assert not set(real(rows)[0]) & set(bans[0].tolist()), name
@@ -90,7 +90,7 @@ def test_banned_items_come_from_no_source_and_others_move_up(
 def test_seen_items_are_banned_where_asked(recommender: Recommender, dataset: Dataset) -> None:
     batch = batch_of(dataset, [0, 0])
     none = np.zeros(0, np.int32)
-    limits = Limits(banned_keys(batch, [none, none], [True, False], ITEMS), [None, None])
+    limits = Limits(excluded_keys(batch, [none, none], [True, False], ITEMS), [None, None])
     found = propose(recommender, batch, limits)
     own = set(history_of(dataset, 0).items.tolist())
     assert all(not set(real(rows)[0]) & own for rows in found.values())
@@ -118,7 +118,7 @@ def test_bans_and_filters_together(recommender: Recommender, dataset: Dataset) -
     batch = batch_of(dataset, [0])
     allowed = np.arange(ITEMS) % 2 == 0
     bans = np.arange(0, 40, 2, dtype=np.int32)
-    limits = Limits(banned_keys(batch, [bans], [False], ITEMS), [allowed])
+    limits = Limits(excluded_keys(batch, [bans], [False], ITEMS), [allowed])
     for name, rows in propose(recommender, batch, limits).items():
         assert set(real(rows)[0]) <= set(range(40, 60, 2)), name
     assert sorted(real(propose(recommender, batch, limits)["popular"])[0]) == list(range(40, 60, 2))
@@ -127,7 +127,7 @@ def test_bans_and_filters_together(recommender: Recommender, dataset: Dataset) -
 def test_an_intent_asks_the_text_index_for_its_query_alone(
     recommender: Recommender, dataset: Dataset, text_vectors: FloatArray
 ) -> None:
-    batch, intents = batch_of(dataset, [0, None]), [None, recommender.texts.ask(text_vectors[17], "")]
+    batch, intents = batch_of(dataset, [0, None]), [None, recommender.texts.query(text_vectors[17], "")]
     _, proposals, _ = recommender.retrieve(batch, no_limits(2), recommender.encode(batch), intents)
     assert real(proposals["intent"])[0] == []
     assert real(proposals["intent"])[1][0] == 17
@@ -141,42 +141,38 @@ def test_the_best_score_is_the_catalogues_best_and_zero_without_a_vector(
     batch = batch_of(dataset, [0, None])
     users = recommender.encode(batch)
     allowed = np.zeros(ITEMS, dtype=np.bool_)
-    _, best = recommender.sources.propose(batch, users, no_limits(2))
+    best = recommender.retrieve(batch, no_limits(2), users).best
     arrays = recommender.arrays
     expected = [
         (arrays.item_vectors @ users.tower[0]).max(),
         (arrays.factor_vectors @ users.factors[0]).max(),
     ]
     np.testing.assert_allclose(best, [expected, [0.0, 0.0]], rtol=1e-5)
-    _, best = recommender.sources.propose(batch, users, Limits(np.zeros(0, np.int64), [allowed, None]))
+    best = recommender.retrieve(batch, Limits(np.zeros(0, np.int64), [allowed, None]), users).best
     assert best.tolist() == [[0.0, 0.0]] * 2
 
 
-def test_without_factors_nobody_is_asked_about_co_purchases(
-    dataset: Dataset, text_vectors: FloatArray
-) -> None:
+def test_without_factors_there_is_no_co_purchase_source(dataset: Dataset, text_vectors: FloatArray) -> None:
     recommender = make_recommender(dataset, text_vectors)
     batch = batch_of(dataset, [0, None])
     users = recommender.encode(batch)
-    assert recommender.sources.factor_index is None
+    assert recommender.indexes.factors is None
     assert users.factors.shape == (2, 0)
-    proposals, best = recommender.sources.propose(batch, users, no_limits(2))
+    _, proposals, best = recommender.retrieve(batch, no_limits(2), users)
     assert "co_purchase" not in proposals
     assert best[0, 0] > 0
     assert best[:, 1].tolist() == [0.0, 0.0]
 
 
-def test_other_quotas_share_everything_else_and_leave_the_original_alone(
+def test_other_quotas_for_one_batch_leave_the_usual_ones_alone(
     recommender: Recommender, dataset: Dataset
 ) -> None:
     batch = batch_of(dataset, [0])
     before = propose(recommender, batch, no_limits(1))
-    deep = recommender.sources.with_quotas(replace(recommender.config, popular=50, co_purchase=5))
-    assert deep.factor_index is recommender.sources.factor_index
-    assert deep.by_popularity is recommender.sources.by_popularity
-    found, _ = deep.propose(batch, recommender.encode(batch), no_limits(1))
+    deep = replace(recommender.config, popular=50, co_purchase=5)
+    found = recommender.retrieve(batch, no_limits(1), recommender.encode(batch), config=deep).proposals
     assert found["co_purchase"].tolist() == before["co_purchase"][:, :5].tolist()
-    assert found["popular"][0].tolist() == recommender.sources.by_popularity[:50].tolist()
+    assert found["popular"][0].tolist() == recommender.indexes.by_popularity[:50].tolist()
     for name, rows in propose(recommender, batch, no_limits(1)).items():
         assert np.array_equal(rows, before[name]), name
 
@@ -184,10 +180,11 @@ def test_other_quotas_share_everything_else_and_leave_the_original_alone(
 def test_popularity_counts_recent_events_first(text_vectors: FloatArray) -> None:
     day = 86_400
     rows = [("u", "i3", "purchase", START - 60 * day)] * 8 + [("u", "i5", "purchase", START)] * 2
-    sources = make_recommender(make_dataset(rows, [f"i{n}" for n in range(ITEMS)]), text_vectors).sources
-    assert isinstance(sources, CandidateSources)
-    assert sources.by_popularity[:2].tolist() == [5, 3]
-    unsold = sources.by_popularity[2:].tolist()
+    order = make_recommender(
+        make_dataset(rows, [f"i{n}" for n in range(ITEMS)]), text_vectors
+    ).indexes.by_popularity
+    assert order[:2].tolist() == [5, 3]
+    unsold = order[2:].tolist()
     assert unsold != sorted(unsold), "rows often tell when an item was added"
     assert sorted(unsold) == [row for row in range(ITEMS) if row not in (3, 5)]
 
@@ -205,7 +202,7 @@ def test_many_bans_of_one_query_do_not_shorten_anothers_list(
 ) -> None:
     batch = batch_of(dataset, [0, 1])
     bans: list[IntArray] = [np.arange(50, dtype=np.int32), np.zeros(0, np.int32)]
-    limits = Limits(banned_keys(batch, list(bans), [False, False], ITEMS), [None, None])
+    limits = Limits(excluded_keys(batch, list(bans), [False, False], ITEMS), [None, None])
     found = propose(recommender, batch, limits)
     assert sorted(real(found["user_vector"])[0]) == list(range(50, 60))
     assert len(real(found["user_vector"])[1]) == 20
@@ -230,7 +227,7 @@ def test_queries_that_share_a_filter_get_what_each_would_get_alone(
     batch = batch_of(dataset, [0, 1, 2, None, 3])
     shared, other = np.arange(ITEMS) % 2 == 0, np.arange(ITEMS) % 3 == 0
     allowed: list[BoolArray | None] = [shared, other, shared, shared, None]
-    excluded = banned_keys(batch, [np.zeros(0, np.int32)] * 5, [True, False, True, True, True], ITEMS)
+    excluded = excluded_keys(batch, [np.zeros(0, np.int32)] * 5, [True, False, True, True, True], ITEMS)
     groups = Limits(excluded, allowed).groups
     assert [members.tolist() for _, members in groups] == [[0, 2, 3], [1], [4]]
     together = propose(recommender, batch, Limits(excluded, allowed))

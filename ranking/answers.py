@@ -1,0 +1,96 @@
+"""The last stage of a list: from ranked candidates to an answer with scores, sources and reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from features.candidates.features import Candidates
+from features.data.dataset import FloatArray, IntArray
+from ranking.filtering import Filtered
+from ranking.reasons import Evidence, explain
+from ranking.rerank.slate import Arranged
+from ranking.sources import SourceRegistry
+from ranking.stage_timing import timed
+from ranking.types import Reason, Recommendation, Recommended, Request
+from ranking.words.text_match import TextMatch, TextQuery
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Candidates of a batch after scoring; everything [queries, candidates] unless said."""
+
+    proposals: dict[str, IntArray]  # per source [queries, quota]
+    candidates: Candidates
+    scores: FloatArray  # -inf at padding
+    probabilities: FloatArray  # [queries, candidates, 2] P(click), P(purchase); NaN without a ranking head
+
+
+@timed("explain")
+def explain_lists(
+    filtered: Filtered,
+    ranked: Ranked,
+    arranged: Sequence[Arranged],
+    evidence: Evidence,
+    texts: TextMatch,
+    sources: SourceRegistry,
+    trained: bool,
+) -> list[Recommendation]:
+    """Describe the items of each list: scores, the source that is credited, and reasons where requested.
+
+    Args:
+        filtered: the requests.
+        ranked: their candidates.
+        arranged: which of these stand in which places.
+        evidence: what reasons are read from.
+        texts: tells which items match an intent.
+        sources: names the bits of source masks.
+        trained: whether the model has towers.
+
+    """
+    answers = []
+    for query, (request, intent) in enumerate(zip(filtered.requests, filtered.intents, strict=True)):
+        items = _items(request, ranked, query, arranged[query], intent, evidence, texts, sources)
+        answers.append(Recommendation(tuple(items), _degradation(request, trained)))
+    return answers
+
+
+def _items(
+    request: Request,
+    ranked: Ranked,
+    query: int,
+    arranged: Arranged,
+    intent: TextQuery | None,
+    evidence: Evidence,
+    texts: TextMatch,
+    sources: SourceRegistry,
+) -> list[Recommended]:
+    chosen = [place.candidate for place in arranged.places]
+    rows = ranked.candidates.rows[query, chosen]
+    matches = [False] * len(chosen)
+    if request.explain and intent is not None:
+        matches = texts.matches(intent, rows).tolist()
+    values = zip(
+        arranged.places,
+        rows.tolist(),
+        ranked.scores[query, chosen].tolist(),
+        ranked.candidates.sources[query, chosen].tolist(),
+        ranked.probabilities[query, chosen].tolist(),
+        matches,
+        strict=True,
+    )
+    items = []
+    for place, row, score, mask, (click, purchase), fits in values:
+        names = sources.proposed_by(mask)
+        reasons = explain(row, names, request.history, evidence, fits) if request.explain else ()
+        if request.explain and place.rule:
+            reasons = (Reason(place.rule), *reasons)
+        items.append(Recommended(row, score, click, purchase, place.rule or names[0], reasons))
+    return items
+
+
+def _degradation(request: Request, trained: bool) -> str:
+    """Return the degradation level, see `ranking.types.Recommendation`."""
+    if len(request.history.items) == 0 and request.intent is None:
+        return "popularity"
+    return "none" if trained else "text_only"

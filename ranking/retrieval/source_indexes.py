@@ -1,0 +1,107 @@
+"""What candidate sources search beside the item arrays: indexes and the order by popularity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from conf.schema import IndexConfig
+from encoders.device import CPU
+from features.candidates.features import ItemArrays
+from features.data.dataset import FloatArray, IntArray
+from ranking.retrieval.device_index import DeviceIndex
+from ranking.retrieval.faiss_index import VectorIndex
+from ranking.retrieval.index_choice import CatalogueIndex, build_index, device_index
+from ranking.retrieval.searcher import VectorSearcher
+from ranking.retrieval.subset_index import SubsetIndex
+
+PER_EVENT = 1e-3
+"""What an event counts towards popularity however old it is."""
+
+
+def popularity(recent: FloatArray, count: FloatArray) -> FloatArray:
+    """Return by what items are called popular, [items]: recent demand, and where there is none, any."""
+    return recent + np.float32(PER_EVENT) * count
+
+
+def popularity_order(popularity: FloatArray) -> IntArray:
+    """Return rows by falling popularity, [items]; items without any in a fixed random order.
+
+    Row numbers often tell when an item was added; where a filter leaves only new items, the first of them
+    must not pass for the popular ones.
+    """
+    drawn = np.random.default_rng(0).random(len(popularity))
+    tie = np.where(popularity > 0, 0.0, drawn)
+    return np.lexsort((tie, -popularity)).astype(np.int32)
+
+
+def new_rows(count: FloatArray) -> IntArray:
+    """Return the rows of items without events; none where all are new, as nothing then stands out."""
+    new = np.flatnonzero(count == 0).astype(np.int32)
+    return new if len(new) < len(count) else new[:0]
+
+
+def new_vectors(arrays: ItemArrays) -> FloatArray:
+    """Return the vectors that tell most of items without events, [items, dim]."""
+    if arrays.affinity_units.shape[1]:
+        return arrays.affinity_units
+    return arrays.factor_vectors if arrays.factor_vectors.shape[1] else arrays.item_vectors
+
+
+@dataclass(frozen=True)
+class SourceIndexes:
+    """The indexes of one state of a catalogue; none of them finds a row that must not appear."""
+
+    items: VectorSearcher
+    """Index over the item vectors."""
+    by_popularity: IntArray
+    """Rows to propose as popular, best first."""
+    new_items: VectorSearcher
+    """Index over the vectors of items without events, see `new_vectors`."""
+    factors: VectorSearcher | None
+    """Index over the co-purchase factors; None where there are none."""
+    added: VectorSearcher | None = None
+    """Index over `new_vectors` of items that came after the bundle, until they are well known."""
+
+    @classmethod
+    def build(
+        cls,
+        items: VectorSearcher,
+        arrays: ItemArrays,
+        factors: VectorSearcher | None = None,
+        new_items: CatalogueIndex | None = None,
+        device: torch.device = CPU,
+        room: int = 0,
+    ) -> SourceIndexes:
+        """Build what is missing for a catalogue of which every row may appear.
+
+        Args:
+            items: index over the item vectors.
+            arrays: item-side arrays.
+            factors: index over the co-purchase factors; None builds one.
+            new_items: index over the vectors of `new_rows`, or on a GPU over `new_vectors` of all items; None
+                builds one.
+            device: where the indexes that are built search.
+            room: how many items may be added to them later, on a GPU.
+
+        """
+        statistics, factor_vectors = arrays.statistics, arrays.factor_vectors
+        if factors is None and factor_vectors.shape[1]:
+            factors = build_index(factor_vectors, device=device, room=room)
+        popular = popularity_order(popularity(statistics.recent, statistics.count))
+        new, vectors = new_rows(statistics.count), new_vectors(arrays)
+        if new_items is None:
+            if isinstance(factors, DeviceIndex) and vectors is factor_vectors:
+                new_items = factors
+            else:
+                new_items = device_index(vectors, device, room)
+        if isinstance(new_items, DeviceIndex):
+            # The vectors of all items: they are searched as fast, and more items become new.
+            shown = np.zeros(len(vectors), dtype=np.bool_)
+            shown[new] = True
+            return cls(items, popular, new_items.state(len(vectors), shown), factors)
+        if new_items is None:
+            new_items = VectorIndex.build(vectors[new], IndexConfig())
+        return cls(items, popular, SubsetIndex(new_items, new, len(statistics.count)), factors)

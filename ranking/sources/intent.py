@@ -1,0 +1,26 @@
+"""Candidates that fit what the shopper says to look for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ranking.sources.contract import CandidateSource, Proposal, SourceRequest
+
+
+class Intent(CandidateSource):
+    """What fits the intent of the session best, by words and meaning."""
+
+    name = "intent"
+    quota = "user_vector"
+
+    def propose(self, request: SourceRequest, quota: int) -> Proposal | None:
+        """Search the texts with each intent; None where no query of the batch has one."""
+        if request.intents is None:
+            return None
+        rows = np.full((len(request), quota), -1, dtype=np.int32)
+        for query, intent in enumerate(request.intents):
+            if intent is not None:
+                excluded = request.limits.excluded_rows(query, request.items)
+                found, _ = request.texts.best(intent, quota, excluded, request.limits.allowed[query])
+                rows[query, : len(found)] = found
+        return Proposal(rows)

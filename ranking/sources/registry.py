@@ -1,0 +1,114 @@
+"""The candidate sources, and the one place where a source is added."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+import numpy as np
+
+from conf.schema import CandidateConfig, quota_names
+from features.candidates.features import Candidates
+from features.data.dataset import FloatArray
+from ranking.retrieval.fusion import merge
+from ranking.sources.co_purchase import CoPurchase
+from ranking.sources.contract import CandidateSource, Proposal, SourceRequest
+from ranking.sources.intent import Intent
+from ranking.sources.neighbours import ItemToItem, TextNeighbours
+from ranking.sources.new_items import NewItems
+from ranking.sources.popular import Popular
+from ranking.sources.repeat import Repeat
+from ranking.sources.user_vector import UserVector
+
+MOST: Final = 15
+"""Sources that the 16 bits of a candidate's source mask have room for."""
+
+
+@dataclass(frozen=True)
+class SourceRegistry:
+    """Candidate sources in the order of their bits in a candidate's source mask."""
+
+    sources: tuple[CandidateSource, ...]
+
+    def __post_init__(self) -> None:
+        """Check that sources can be told apart and have quotas.
+
+        Raises:
+            ValueError: naming the source and what is wrong with it.
+
+        """
+        names = [source.name for source in self.sources]
+        if len(names) > MOST:
+            raise ValueError(f"{len(names)} candidate sources, at most {MOST} are possible")
+        for source in self.sources:
+            if names.count(source.name) > 1:
+                raise ValueError(f"several candidate sources are called {source.name!r}")
+            if isinstance(source.quota, str) and source.quota not in quota_names():
+                known = ", ".join(quota_names())
+                raise ValueError(f"source {source.name!r}: no quota is called {source.quota!r}, only {known}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the sources, in order."""
+        return tuple(source.name for source in self.sources)
+
+    @property
+    def personal(self) -> frozenset[str]:
+        """Names of the sources that choose by the shopper's history."""
+        return frozenset(source.name for source in self.sources if source.personal)
+
+    def with_source(self, source: CandidateSource) -> SourceRegistry:
+        """Return a registry with one more source behind the others."""
+        return SourceRegistry((*self.sources, source))
+
+    def propose(self, request: SourceRequest) -> dict[str, Proposal]:
+        """Return what every source with a quota proposes, by name."""
+        proposals = {}
+        for source in self.sources:
+            quota = quota_of(source, request.config)
+            proposal = source.propose(request, quota) if quota else None
+            if proposal is not None:
+                proposals[source.name] = proposal
+        return proposals
+
+    def merge(self, proposals: Mapping[str, Proposal], queries: int) -> Candidates:
+        """Unite proposals into candidates that remember who proposed them."""
+        bits = {name: bit for bit, name in enumerate(self.names)}
+        return merge([(bits[name], proposal.rows) for name, proposal in proposals.items()], queries)
+
+    def proposed_by(self, mask: int) -> tuple[str, ...]:
+        """Return the names of the sources in a source mask, in order; the first one is given the credit."""
+        return _named(self.names, mask)
+
+
+@cache
+def _named(names: tuple[str, ...], mask: int) -> tuple[str, ...]:
+    return tuple(name for bit, name in enumerate(names) if mask >> bit & 1)
+
+
+def quota_of(source: CandidateSource, config: CandidateConfig) -> int:
+    """Return how many candidates a source may propose per query; 0 leaves it out."""
+    return source.quota if isinstance(source.quota, int) else config.quota(source.quota)
+
+
+def best_score(proposals: Mapping[str, Proposal], name: str, queries: int) -> FloatArray:
+    """Return a source's best score of each query, [queries]; 0 where it has proposed nothing."""
+    best = proposals[name].best if name in proposals else None
+    return np.zeros(queries, dtype=np.float32) if best is None else best
+
+
+SOURCES: Final = SourceRegistry(
+    (
+        UserVector(),
+        ItemToItem(),
+        TextNeighbours(),
+        Repeat(),
+        Popular(),
+        Intent(),
+        CoPurchase(),
+        NewItems(),
+    )
+)
+"""The order of the columns `source_NAME` that published ranking heads have learnt: a new source goes last."""

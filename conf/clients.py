@@ -32,6 +32,7 @@ class ConnectionConfig:
     """Where the server is, and what it wants to see."""
 
     address: str = "127.0.0.1:50051"
+    """The server's `host:port`."""
     api_key_env: str = "SHELFWISE_API_KEY"
     """Environment variable with the API key; where it is empty, none is sent."""
     tls: ClientTlsConfig = field(default_factory=ClientTlsConfig)
@@ -42,15 +43,19 @@ class RecommendConfig(ConnectionConfig):
     """Root of recommend, the terminal client."""
 
     user: str | None = None
+    """Whose list to make; null is an anonymous visitor."""
     items: list[str] = field(default_factory=list)
     """Session context: recent item ids, oldest first."""
     intent: str = ""
     """Session context: what is looked for, in words."""
     k: int = 10
+    """Items in the list."""
     filter: str = ""
+    """Only items for which this expression is true, as in RecommendRequest.filter."""
     surface: str = ""
     """Where the list would be shown; chooses the server's defaults."""
     explain: bool = True
+    """Whether the reasons are shown."""
     timeout: float = 5.0
     """Seconds to wait for the answer."""
     request_time: str | None = None
@@ -73,11 +78,15 @@ class RecommendBatchConfig(ConnectionConfig):
     k: int = 10
     """Items per list."""
     filter: str = ""
+    """Only items for which this expression is true, as in RecommendRequest.filter."""
     surface: str = "mail"
     """Where the lists are shown; chooses the server's defaults, and goes into the attribution tokens."""
     exclude_seen: bool | None = None
+    """Whether items of a user's history are left out; null takes the surface's or the model's setting."""
     diversity: float | None = None
+    """0 to 1, as in RecommendRequest; null takes the surface's or the model's setting."""
     novelty: float | None = None
+    """0 to 1, as in RecommendRequest; null takes the surface's or the model's setting."""
     explain: bool = False
     """Whether the items have their `reasons`."""
     fields: list[str] = field(default_factory=lambda: ["item_id", "title", "list_position"])

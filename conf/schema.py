@@ -50,6 +50,8 @@ class SplitConfig:
     """The evaluation protocol."""
 
     kind: SplitKind = SplitKind.global_time
+    """The protocol: `global_time` cuts all events at two times, `leave_one_out` holds out each user's last
+    events."""
     test_fraction: float = 0.1
     """global_time: the last share of events (by time) is the test window."""
     valid_fraction: float = 0.1
@@ -60,9 +62,10 @@ class SplitConfig:
     """leave_one_out: lists that the ranking head shall learn from. Where users are fewer, each holds out
     several events for it, a tenth of what it trains on at most."""
     test_start: str | None = None
-    """global_time: ISO date or time that overrides `test_fraction`."""
+    """global_time: ISO date or time at which the test window begins, instead of `test_fraction`; UTC without
+    an offset."""
     valid_start: str | None = None
-    """global_time: ISO date or time that overrides `valid_fraction`."""
+    """global_time: ISO date or time at which the validation window begins, instead of `valid_fraction`."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -79,9 +82,14 @@ class IndexConfig:
     """The index over item vectors; on a GPU it is the vectors, unless a factory is given."""
 
     factory: str | None = None
-    """`index_factory` string; null is Flat for small catalogues and IVF with coarse vectors for others."""
+    """A FAISS `index_factory` string. Null is exact search for catalogues of up to 10 million numbers (78,000
+    items of width 128) and an inverted file above, which scans vectors of 2 bits a number and re-orders the
+    best by the vectors themselves. On a GPU null is exact search of the whole catalogue by torch, filters
+    inside, as far as memory goes (6 bytes a number); with a factory FAISS searches there without filters, and
+    on the CPU with them, unless its build proves to obey them."""
     nprobe: int = 0
-    """Lists that an inverted file looks into; 0 takes as many as hold 4 million numbers."""
+    """Lists of an inverted file that a search scans; 0 takes as many as hold 4 million numbers (31,000 items
+    of width 128). Filters that allow less than a quarter of the items make it up to eight times as many."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -97,13 +105,20 @@ class CandidateConfig:
     """How many candidates each source may bring."""
 
     user_vector: int = field(default=200, metadata=_QUOTA)
+    """Candidates nearest to the user vector. A source with 0 is off."""
     item_to_item: int = field(default=100, metadata=_QUOTA)
+    """Candidates found near the recent items in other histories."""
     text_neighbours: int = field(default=50, metadata=_QUOTA)
+    """Candidates whose texts are nearest to those of the recent items."""
     repeat: int = field(default=100, metadata=_QUOTA)
+    """Candidates among the user's own items; none when seen items are excluded."""
     popular: int = field(default=100, metadata=_QUOTA)
+    """Recently popular candidates; also what unknown visitors get."""
     co_purchase: int = field(default=100, metadata=_QUOTA)
+    """Candidates nearest to the user's co-purchase factors: what people with similar histories bought."""
     new_items: int = field(default=20, metadata=_QUOTA)
-    """Places kept for items without any event."""
+    """Places kept for items without any event, those that fit the history best; half of them for items added
+    since the bundle was made."""
     recent_items: int = 20
     """Most recent distinct items of a history that item-to-item and text neighbours start from."""
     neighbours: int = 50
@@ -133,11 +148,13 @@ class FactorConfig:
     """Co-purchase factors (implicit ALS), a source of candidates and a feature of the ranking head."""
 
     dim: int = 256
-    """Factors per item; 0 leaves them out."""
+    """Co-purchase factors per item; 0 leaves them out."""
     confidence: float = 40.0
     """Weight of an observed event against an absent one."""
     regularisation: float = 0.1
+    """L2 weight."""
     iterations: int = 15
+    """Iterations of alternating least squares."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -151,20 +168,29 @@ class RankerConfig:
     """The ranking head."""
 
     enabled: bool = True
+    """Whether there is a ranking head; false keeps the fused order of the sources."""
     hidden: list[int] = field(default_factory=lambda: [64, 32])
+    """Widths of the hidden layers."""
     dropout: float = 0.1
+    """Dropout between the layers."""
     epochs: int = 30
+    """Most epochs."""
     patience: int = 4
+    """Epochs without improvement before training stops."""
     batch_size: int = 32
     """Queries per step."""
     max_rows: int = 4_000_000
     """Candidates of all training lists together: each list keeps what was chosen and then as many others,
     drawn, as there is room for. 0 keeps all."""
     cuts: int = 4
-    """global_time: moments in the ranker's window at which each user is asked: more lists to learn from."""
+    """global_time: moments in the ranker's window at which each user's list is asked for. More moments are
+    more lists to learn from; a refit has twice as many at most, leave_one_out one."""
     max_queries: int = 25000
+    """Most training queries, drawn with the seed."""
     learning_rate: float = 2e-3
+    """Learning rate of AdamW."""
     weight_decay: float = 1e-5
+    """Weight decay of AdamW."""
     average: float = 1.0
     """Epochs that the running average of the weights reaches back; it is validated and kept. 0 is off."""
     pointwise_weight: float = 0.3
@@ -184,10 +210,11 @@ class RerankConfig:
     """Defaults of the last step; every one can be set per request."""
 
     diversity: float = 0.0
-    """MMR trade-off: 0 keeps the ranker's order, 1 only avoids likeness."""
+    """Trade-off of maximal marginal relevance: 0 keeps the ranking head's order, 1 only avoids similarity.
+    The default of requests that set none."""
     novelty: float = 0.003
     """Share of the expected choices among the first ten that may be given up to show items without any event;
-    0 leaves these where the ranking head puts them."""
+    0 leaves these where the ranking head puts them. The default of requests that set none."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -202,15 +229,18 @@ class EvaluationConfig:
     exclude_seen: bool | None = None
     """Whether a user's own past items are left out; null decides by how often validation repeats them."""
     ks: list[int] = field(default_factory=lambda: [1, 5, 10, 20, 50, 100])
+    """List lengths k at which recall and ndcg are reported."""
     target_events: list[str] = field(default_factory=list)
     """Event kinds that count as relevant; empty: every kind with a weight above 0."""
     baselines: list[str] = field(
         default_factory=lambda: ["popularity", "recent_popularity", "own_repeats", "item_knn", "frozen_text"]
     )
+    """Baselines that are fitted and measured beside the lists, by name."""
     test: bool = True
     """False measures on validation alone, and `run` publishes nothing: what sweeps and ablations do. Only
     `refit=everything` publishes nevertheless."""
     bootstrap: int = 1000
+    """Bootstrap samples behind each confidence interval."""
     max_users: int = 0
     """Evaluate a seeded sample of this many queries; 0 takes all."""
 
@@ -228,7 +258,9 @@ class PipelineConfig:
     """Root of prepare, train-encoder, train-ranker, refit, publish, evaluate and run."""
 
     work_dir: str = "work"
+    """Folder for everything that the steps write."""
     seed: int = 0
+    """Seed of every random choice."""
     threads: int = 0
     """CPU threads of torch and FAISS; 0 takes every core."""
     device: str = "auto"
@@ -242,7 +274,8 @@ class PipelineConfig:
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     refit: Refit = Refit.before_test
-    """Which held-back events the published models learn from once validation has decided."""
+    """Which held-back events the published models learn from once validation has decided: `never` none,
+    `before_test` the validation window (nothing under leave_one_out), `everything` all events."""
     text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     user_encoder: UserEncoderConfig = field(default_factory=UserEncoderConfig)
     index: IndexConfig = field(default_factory=IndexConfig)

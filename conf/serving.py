@@ -42,6 +42,7 @@ class MetricsConfig:
     port: int = 0
     """0 serves none; worker processes take this port and those after it."""
     host: str = "127.0.0.1"
+    """Address that metrics are served on."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -133,7 +134,9 @@ class ServeConfig:
     """Root of serve."""
 
     artifacts: str = "work/artifacts"
+    """The artifact store: the folder that `publish` writes."""
     host: str = "127.0.0.1"
+    """Address to listen on; `0.0.0.0` is every interface."""
     port: int = 50051
     """0 takes a free port; the chosen one is printed."""
     state: str | None = None
@@ -148,6 +151,7 @@ class ServeConfig:
     device: str = "auto"
     """Where the model's arithmetic runs: `cpu`, `cuda`, `cuda:1`, or `auto`, the first GPU if any."""
     max_page_size: int = 500
+    """Most items per page of a list."""
     max_batch: int = 32
     """Requests scored together."""
     max_queue: int = 512
@@ -171,6 +175,7 @@ class ServeConfig:
     log_requests: bool = False
     """Write one line per request to standard error; users appear as hash prefixes."""
     log_format: LogFormat = LogFormat.text
+    """`text` lines or a JSON object per line."""
     workers: int = 1
     """Processes that share the port."""
     model_timeout_seconds: float = 30.0
@@ -241,7 +246,9 @@ class ExportConfig:
     """Root of export: a bundle's text encoder in a layout other programs load."""
 
     artifacts: str = "work/artifacts"
+    """The artifact store."""
     output: str = "exported"
+    """Folder to write the text encoder to."""
 
 
 @dataclass(frozen=True)
@@ -249,10 +256,12 @@ class ExportEventsConfig:
     """Root of export-events: the stored events as a table for the next training."""
 
     artifacts: str = "work/artifacts"
+    """The artifact store."""
     state: str | None = None
     """As in serve; null is `<artifacts>/state.sqlite`."""
     redis: RedisConfig = field(default_factory=RedisConfig)
     output: str = "events.parquet"
+    """Parquet file to write."""
     imported: bool = False
     """Whether the events of `histories.parquet`, which the last training had, are written, too."""
 
@@ -262,6 +271,7 @@ class RollbackConfig:
     """Root of rollback."""
 
     artifacts: str = "work/artifacts"
+    """The artifact store."""
     version: str | None = None
     """Version to serve; null is the one before the current."""
 
@@ -290,6 +300,7 @@ class DemoConfig:
     """Root of demo: a server on a copy of a finished run, and what it answers."""
 
     work_dir: str = "work/demo"
+    """Work directory of the finished run."""
     scenes: list[Scene] = field(default_factory=lambda: list(Scene))
     """What is shown."""
     users: list[str] = field(default_factory=list)

@@ -85,6 +85,8 @@ class DataConfig:
     """Where the raw tables are and how their columns map onto the data contract."""
 
     adapter: Adapter = Adapter.files
+    """Which reader the files get: the shop's own tables, a platform's export, or a known data set.
+    `data=NAME` sets it."""
     items: Any = None
     """Path, list of paths or glob of the item table."""
     events: Any = None

@@ -1,0 +1,1 @@
+"""What the documentation takes from the code: the reference pages, and links into the repository."""

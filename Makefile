@@ -15,7 +15,7 @@ FAISS ?= $(if $(CARD),gpu,cpu)
 CONSTRAINTS = $(if $(filter gpu,$(FAISS)),constraints-gpu.txt,constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo taste test test-gpu lint types imports proto proto-check check clean
+.PHONY: help install install-dev demo taste test test-gpu lint types imports proto proto-check docs check clean
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -35,7 +35,7 @@ $(VENV)/.installed: pyproject.toml clients/python/pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "== installing what the tests need"
-	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e clients/python -e '.[$(FAISS),xlsx,baselines,sweep,dev]'
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e clients/python -e '.[$(FAISS),xlsx,baselines,sweep,docs,dev]'
 	@touch $@
 
 install: $(VENV)/.installed ## Create .venv with a working .venv/bin/shelfwise, for the GPU where there is one
@@ -81,7 +81,11 @@ proto-check: proto ## Fail when the gRPC code is stale, or buf finds a slip or a
 	git diff --exit-code -- clients/python/$(GENERATED)
 	SHELFWISE_ALL_TESTS=1 $(BIN)/python -m pytest tests/serving/test_proto.py
 
-check: lint types imports proto-check test ## Everything CI checks
+docs: install-dev ## The generated reference pages, and the documentation site in work/site
+	$(BIN)/python -m docs.generate
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+check: lint types imports proto-check test docs ## Everything CI checks
 
 clean: ## Remove work/ and caches (not .venv)
 	rm -rf work .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -1,7 +1,7 @@
 """A storefront's calls to a running server: a list, a click, the next list, a search.
 
-    shelfwise serve artifacts=work/own/artifacts
-    python examples/client.py 127.0.0.1:50051
+shelfwise serve artifacts=work/own/artifacts
+python examples/client.py 127.0.0.1:50051
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def main() -> None:
         recorded = client.record_events([event])
         print(f"a click on {clicked.title!r}: {recorded.new_count} event stored")
         after = client.recommend(
-            RecommendQuery(user_id=VISITOR, session=(SessionEvent(clicked.item_id),), page_size=5, explain=True)
+            RecommendQuery(
+                user_id=VISITOR, session=(SessionEvent(clicked.item_id),), page_size=5, explain=True
+            )
         )
         print(f"the next list (answered from: {after.degradation})")
         for item in after.items:

@@ -2,9 +2,9 @@
 
     python examples/evaluation.py work/own
 
-prints recall@10 and ndcg@10 of every system with 95 % intervals, which share of the choices each candidate source
-found, and recall@10 computed once more from the stored lists and events, which is the same number. Metrics of your
-own start from the same two tables.
+prints recall@10 and ndcg@10 of every system with 95 % intervals, which share of the choices each candidate
+source found, and recall@10 computed once more from the stored lists and events, which is the same number.
+Metrics of your own start from the same two tables.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python examples/own_data.py work/own
 
 writes `items.csv` and `events.csv` of a made-up shop into the folder, trains on them for seconds
-(`experiment=smoke`), and prints how the result compares with its baselines. Put tables of your own in place of the
-two files, and drop `experiment=smoke`, for a model that means something.
+(`experiment=smoke`), and prints how the result compares with its baselines. Put tables of your own in place
+of the two files, and drop `experiment=smoke`, for a model that means something.
 """
 
 from __future__ import annotations
@@ -30,16 +30,23 @@ DAYS = 120
 
 def items() -> list[dict[str, str]]:
     """Return the catalogue: every thing in every colour, 108 items."""
-    rows = [(kind, thing, colour) for kind, things in THINGS.items() for thing in things for colour in COLOURS]
+    rows = [
+        (kind, thing, colour) for kind, things in THINGS.items() for thing in things for colour in COLOURS
+    ]
     return [
-        {"item_id": f"p{n}", "title": f"{colour.capitalize()} {thing}", "category": kind, "price": f"{4 + n % 30}.90"}
+        {
+            "item_id": f"p{n}",
+            "title": f"{colour.capitalize()} {thing}",
+            "category": kind,
+            "price": f"{4 + n % 30}.90",
+        }
         for n, (kind, thing, colour) in enumerate(rows)
-    ]  # fmt: skip
+    ]
 
 
 def events(catalogue: list[dict[str, str]], seed: int = 0) -> list[dict[str, str]]:
-    """Return what shoppers did: each prefers one category, looks at an item, and buys about every other one."""
-    draw = random.Random(seed)
+    """Return what shoppers did: each prefers a category, looks at items, and buys about every other one."""
+    draw = random.Random(seed)  # noqa: S311 - not for secrets
     rows = []
     for shopper in range(SHOPPERS):
         favourite = list(THINGS)[shopper % len(THINGS)]
@@ -50,7 +57,7 @@ def events(catalogue: list[dict[str, str]], seed: int = 0) -> list[dict[str, str
             item = draw.choice(preferred if draw.random() < 0.9 else every)
             kinds = ("view", "purchase") if draw.random() < 0.5 else ("view",)
             for minute, kind in enumerate(kinds):
-                when = (time + timedelta(minutes=minute)).isoformat()
+                when = (time + timedelta(minutes=minute)).isoformat(timespec="seconds")
                 rows.append({"user_id": f"u{shopper}", "item_id": item, "event": kind, "timestamp": when})
             time += timedelta(days=draw.random() * DAYS / 15)
     return rows

@@ -1,7 +1,7 @@
 """MkDocs hook: links that lead out of `docs/` find what they name in the site, too.
 
-Pages link to the research log, the changelog and source files by their paths in the repository, so that the links
-work wherever the repository is read. Each such target is added to the site, a Markdown file as a page.
+Pages link to the research log, the changelog and source files by their paths in the repository, so that the
+links work wherever the repository is read. Each such target is added to the site, a Markdown file as a page.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
 PAGES = (
-    "CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/results.md", "benchmarks/experiments.md", "clients/node/README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "benchmarks/results.md",
+    "benchmarks/experiments.md",
+    "clients/node/README.md",
     "clients/python/README.md",
-)  # fmt: skip
+)
 """Markdown outside `docs/` that is part of the site."""
 LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 FENCE = re.compile(r"(^ *```.*?^ *```$)", re.MULTILINE | re.DOTALL)
@@ -38,9 +42,7 @@ def site_path(path: str) -> str:
 
 def targets(text: str, path: str) -> set[str]:
     """Return the files of the repository outside `docs/` that a page links to."""
-    found = {
-        normpath(join(os.path.dirname(path), m[2])) for m in LINK.finditer(text) if "://" not in m[2]
-    }
+    found = {normpath(join(os.path.dirname(path), m[2])) for m in LINK.finditer(text) if "://" not in m[2]}
     return {f for f in found if not f.startswith("docs/") and (ROOT / f).is_file()}
 
 

@@ -41,7 +41,9 @@ PAGES = [
 FENCE = re.compile(r"^( *)```([a-z]*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 SETTINGS = "docs/reference/settings.md"
-PATH = re.compile(r"`((?:conf|features|encoders|ranking|serving|tuning|tests|benchmarks|examples|docs)/[\w./-]*)`")
+PATH = re.compile(
+    r"`((?:conf|features|encoders|ranking|serving|tuning|tests|benchmarks|examples|docs)/[\w./-]*)`"
+)
 LOGS = ("CHANGELOG.md", "benchmarks/results.md", "benchmarks/experiments.md")
 """Pages that name things as they were."""
 
@@ -129,7 +131,7 @@ def documented_defaults() -> dict[str, str]:
 def test_documented_defaults_are_the_real_ones() -> None:
     real, said = schema_defaults(PipelineConfig()), documented_defaults()
     assert said.keys() == real.keys()
-    wrong = {k: (v, real[k]) for k, v in said.items() if _value(v) != _value(str(real[k]).lower())}
+    wrong = {k: (v, real[k]) for k, v in said.items() if _value(v.lower()) != _value(str(real[k]).lower())}
     assert wrong == {}
 
 

@@ -305,7 +305,7 @@ def test_recency_weights_and_spread_by_hand(arrays: ItemArrays) -> None:
     )
 
 
-def test_demand_is_what_was_sold_before_each_querys_own_day(arrays: ItemArrays) -> None:
+def test_demand_is_what_was_sold_before_the_day_of_each_query(arrays: ItemArrays) -> None:
     """The same candidates, asked for today, in the morning 5 days ago, and the day after that."""
     batch = batch_histories(
         [EMPTY.items] * 3, [EMPTY.kinds] * 3, [EMPTY.times] * 3, [NOW, NOW - 5 * DAY + 60, NOW - 4 * DAY]

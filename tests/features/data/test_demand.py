@@ -59,7 +59,7 @@ def test_windows_by_hand() -> None:
     assert set(unsold.values()) == {0.0}
 
 
-def test_only_the_days_before_the_querys_own_count() -> None:
+def test_only_the_days_before_the_day_of_the_query_count() -> None:
     demand = demand_of(("a", 10), ("a", 20))
     for hour in (0, 13, 24 - 1 / 3600):
         moment = 10 * DAY + int(hour * 3600)

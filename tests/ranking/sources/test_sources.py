@@ -189,7 +189,9 @@ def test_popularity_counts_recent_events_first(text_vectors: FloatArray) -> None
     assert sorted(unsold) == [row for row in range(ITEMS) if row not in (3, 5)]
 
 
-def test_the_batch_does_not_change_a_querys_proposals(recommender: Recommender, dataset: Dataset) -> None:
+def test_the_batch_does_not_change_the_proposals_of_a_query(
+    recommender: Recommender, dataset: Dataset
+) -> None:
     users: list[int | None] = [*range(12), None]
     together = propose(recommender, batch_of(dataset, users), no_limits(13))
     for place, user in enumerate(users):
@@ -197,7 +199,7 @@ def test_the_batch_does_not_change_a_querys_proposals(recommender: Recommender, 
         assert all(real(alone[n])[0] == real(together[n])[place] for n in together), user
 
 
-def test_many_bans_of_one_query_do_not_shorten_anothers_list(
+def test_many_exclusions_of_one_query_do_not_shorten_the_list_of_another(
     recommender: Recommender, dataset: Dataset
 ) -> None:
     batch = batch_of(dataset, [0, 1])

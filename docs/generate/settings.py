@@ -16,7 +16,8 @@ from enum import Enum
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from conf.compose import ROOTS, compose_command
+from conf.commands import TABLE
+from conf.compose import compose_command
 from conf.errors import InputError
 from conf.schema import PipelineConfig
 from conf.sweep_schema import SweepConfig
@@ -139,12 +140,16 @@ def _table(rows: list[Setting]) -> str:
 
 def documented() -> Iterator[tuple[str, str, Any]]:
     """Yield title, explanation and default configuration of each command, the training commands as one."""
-    same = [name for name, root in ROOTS.items() if root is PipelineConfig]
+    same = [name for name, command in TABLE.items() if command.schema is PipelineConfig]
     listed = ", ".join(f"`{name}`" for name in same)
     yield TRAINING, f"The commands {listed} share these.", compose_command("run", [])
-    for name, root in ROOTS.items():
-        if root is not PipelineConfig:
-            yield f"shelfwise {name}", "", compose_command(name, [])
+    for name, command in TABLE.items():
+        if command.schema is not PipelineConfig:
+            yield (
+                f"shelfwise {name}",
+                f"{command.help[:1].upper()}{command.help[1:]}.",
+                compose_command(name, []),
+            )
     yield "Sweeps", "With `hydra/sweeper=optuna`, each behind `hydra.sweeper.`.", SweepConfig()
 
 

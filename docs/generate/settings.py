@@ -162,7 +162,7 @@ def page() -> str:
         for section, explanation, rows in sections(config, prefix):
             if section and section != prefix:
                 parts.append(f"### {title}: {section.rstrip('.')}\n")
-            parts.append("\n\n".join(p for p in (text, explanation) if p) + "\n")
+            parts.append((text or explanation) + "\n")
             parts.append(_table(rows) + "\n")
             text = ""
     return "\n".join(parts)

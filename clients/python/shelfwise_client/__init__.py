@@ -10,8 +10,6 @@ from shelfwise_client.client import Client
 from shelfwise_client.errors import FieldViolation, ServiceError
 from shelfwise_client.item_results import (
     CatalogueItem,
-    DeclareResult,
-    DeleteItemsResult,
     ItemsResult,
     UpdateResult,
     UpsertResult,
@@ -29,7 +27,6 @@ from shelfwise_client.queries import (
     SimilarQuery,
 )
 from shelfwise_client.results import (
-    DeleteUserResult,
     FailedReload,
     Reason,
     RecommendedItem,
@@ -37,8 +34,6 @@ from shelfwise_client.results import (
     RecordResult,
     Reject,
     SearchResult,
-    SimilarItem,
-    SimilarResult,
     Status,
     UserListError,
     UserListResult,
@@ -50,9 +45,6 @@ __all__ = [
     "Boost",
     "CatalogueItem",
     "Client",
-    "DeclareResult",
-    "DeleteItemsResult",
-    "DeleteUserResult",
     "Event",
     "FailedReload",
     "FieldViolation",
@@ -70,9 +62,7 @@ __all__ = [
     "SearchResult",
     "ServiceError",
     "SessionEvent",
-    "SimilarItem",
     "SimilarQuery",
-    "SimilarResult",
     "Status",
     "UpdateResult",
     "UpsertResult",

@@ -11,8 +11,6 @@ from shelfwise_client.channel import OPTIONS, Request, Response, metadata_of
 from shelfwise_client.errors import ServiceError
 from shelfwise_client.item_results import (
     CatalogueItem,
-    DeclareResult,
-    DeleteItemsResult,
     ItemsResult,
     UpdateResult,
     UpsertResult,
@@ -28,11 +26,9 @@ from shelfwise_client.queries import (
     declarations,
 )
 from shelfwise_client.results import (
-    DeleteUserResult,
     RecommendResult,
     RecordResult,
     SearchResult,
-    SimilarResult,
     Status,
     UserListResult,
 )
@@ -97,9 +93,11 @@ class AsyncClient:
         """Return one page of the items that read like some words."""
         return SearchResult.of(await self._call(self._stub.SearchItems, query.message(), timeout))
 
-    async def similar_items(self, query: SimilarQuery, timeout: float | None = None) -> SimilarResult:
+    async def similar_items(
+        self, query: SimilarQuery, timeout: float | None = None
+    ) -> pb.SimilarItemsResponse:
         """Return one page of similar items."""
-        return SimilarResult.of(await self._call(self._stub.SimilarItems, query.message(), timeout))
+        return await self._call(self._stub.SimilarItems, query.message(), timeout)
 
     async def record_events(
         self, events: Sequence[Event], timeout: float | None = None, *, validate_only: bool = False
@@ -148,24 +146,24 @@ class AsyncClient:
 
     async def declare_attributes(
         self, attributes: Mapping[str, str], timeout: float | None = None, *, validate_only: bool = False
-    ) -> DeclareResult:
+    ) -> pb.DeclareAttributesResponse:
         """Add attributes that the model does not know: name -> string, number, bool, time or list."""
         request = declarations(attributes, validate_only)
-        return DeclareResult.of(await self._call(self._stub.DeclareAttributes, request, timeout))
+        return await self._call(self._stub.DeclareAttributes, request, timeout)
 
     async def delete_items(
         self, item_ids: Sequence[str], timeout: float | None = None, *, validate_only: bool = False
-    ) -> DeleteItemsResult:
+    ) -> pb.DeleteItemsResponse:
         """Remove items; no response sent after this one has them."""
         request = pb.DeleteItemsRequest(item_ids=item_ids, validate_only=validate_only)
-        return DeleteItemsResult.of(await self._call(self._stub.DeleteItems, request, timeout))
+        return await self._call(self._stub.DeleteItems, request, timeout)
 
     async def delete_user(
         self, user_id: str, timeout: float | None = None, *, validate_only: bool = False
-    ) -> DeleteUserResult:
+    ) -> pb.DeleteUserResponse:
         """Erase every trace of a user."""
         request = pb.DeleteUserRequest(user_id=user_id, validate_only=validate_only)
-        return DeleteUserResult.of(await self._call(self._stub.DeleteUser, request, timeout))
+        return await self._call(self._stub.DeleteUser, request, timeout)
 
     async def status(self, timeout: float | None = None) -> Status:
         """Return what the server serves."""

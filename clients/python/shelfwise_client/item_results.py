@@ -1,4 +1,4 @@
-"""What the Python clients return of items: frozen dataclasses instead of protocol buffer messages."""
+"""What the clients return of items: attributes as Python values, reasons of rejects by name."""
 
 from __future__ import annotations
 
@@ -66,34 +66,6 @@ class UpdateResult:
     def of(cls, response: pb.BatchUpdateItemsResponse) -> UpdateResult:
         """Read a response."""
         return cls(response.updated_count, rejects_of(response.rejects), response.request_id)
-
-
-@dataclass(frozen=True)
-class DeclareResult:
-    """What a declaration of attributes did."""
-
-    declared_count: int
-    request_id: str
-
-    @classmethod
-    def of(cls, response: pb.DeclareAttributesResponse) -> DeclareResult:
-        """Read a response."""
-        return cls(response.declared_count, response.request_id)
-
-
-@dataclass(frozen=True)
-class DeleteItemsResult:
-    """What a deletion of items did."""
-
-    deleted_count: int
-    unknown_item_ids: tuple[str, ...]
-    """Ids of which there was no item, or none any more."""
-    request_id: str
-
-    @classmethod
-    def of(cls, response: pb.DeleteItemsResponse) -> DeleteItemsResult:
-        """Read a response."""
-        return cls(response.deleted_count, tuple(response.unknown_item_ids), response.request_id)
 
 
 def _plain(value: Value) -> object:

@@ -1,4 +1,8 @@
-"""What the Python clients return: frozen dataclasses instead of protocol buffer messages."""
+"""What the clients return where a message alone would mislead or be awkward to read.
+
+Optional numbers are None instead of 0, enum values have names, times are datetimes. All other calls return the
+response message of the service.
+"""
 
 from __future__ import annotations
 
@@ -118,42 +122,6 @@ class UserListResult:
 
 
 @dataclass(frozen=True)
-class SimilarItem:
-    """One similar item."""
-
-    item_id: str
-    title: str
-    snippet: str
-    similarity: float
-    list_position: int
-
-
-@dataclass(frozen=True)
-class SimilarResult:
-    """One page of similar items."""
-
-    items: tuple[SimilarItem, ...]
-    next_page_token: str
-    model_version: str
-    request_id: str
-    attribution_token: str
-
-    @classmethod
-    def of(cls, response: pb.SimilarItemsResponse) -> SimilarResult:
-        """Read a response."""
-        items = tuple(
-            SimilarItem(i.item_id, i.title, i.snippet, i.similarity, i.list_position) for i in response.items
-        )
-        return cls(
-            items,
-            response.next_page_token,
-            response.model_version,
-            response.request_id,
-            response.attribution_token,
-        )
-
-
-@dataclass(frozen=True)
 class SearchResult:
     """One page of search results."""
 
@@ -179,19 +147,6 @@ class SearchResult:
             tuple(response.unknown_item_ids),
             response.attribution_token,
         )
-
-
-@dataclass(frozen=True)
-class DeleteUserResult:
-    """What the erasing of a user did."""
-
-    deleted_event_count: int
-    request_id: str
-
-    @classmethod
-    def of(cls, response: pb.DeleteUserResponse) -> DeleteUserResult:
-        """Read a response."""
-        return cls(response.deleted_event_count, response.request_id)
 
 
 @dataclass(frozen=True)

@@ -371,9 +371,9 @@ def test_pages_of_large_items_fit_in_a_message(servers: Servers, live: LiveItems
 
 def test_deletes_name_what_they_did_not_know(client: Client) -> None:
     first = client.delete_items(["i1", "lost", "i2", "lost"])
-    assert (first.deleted_count, first.unknown_item_ids) == (2, ("lost",))
+    assert (first.deleted_count, list(first.unknown_item_ids)) == (2, ["lost"])
     again = client.delete_items(["i1", "i3"])
-    assert (again.deleted_count, again.unknown_item_ids) == (1, ("i1",))
+    assert (again.deleted_count, list(again.unknown_item_ids)) == (1, ["i1"])
 
 
 def test_an_item_that_was_stored_without_text_breaks_no_start(

@@ -147,7 +147,7 @@ def test_both_clients_read_and_change_items(servers: Servers) -> None:
             assert [item.item_id for item in page.items] == ["i10", "i11"]
             assert (await client.declare_attributes({"shelf": "string"})).declared_count == 0
             deleted = await client.delete_items(["i1", "?"])
-            assert (deleted.deleted_count, deleted.unknown_item_ids) == (1, ("?",))
+            assert (deleted.deleted_count, list(deleted.unknown_item_ids)) == (1, ["?"])
 
     in_loop(scenario())
 

@@ -13,7 +13,7 @@ from conf.errors import InputError
 from shelfwise_client import Client, ServiceError
 
 
-def connected(config: ConnectionConfig, timeout: float) -> Client:
+def connect(config: ConnectionConfig, timeout: float) -> Client:
     """Return a client of the server; nothing is sent yet.
 
     Args:
@@ -27,8 +27,8 @@ def connected(config: ConnectionConfig, timeout: float) -> Client:
     return Client(config.address, timeout=timeout, credentials=_credentials(config.tls), api_key=key)
 
 
-def in_one_line(error: ServiceError, config: ConnectionConfig) -> str:
-    """Say why a server has not answered, and what to do."""
+def failure_message(error: ServiceError, config: ConnectionConfig) -> str:
+    """Return one line that says why a call failed and what to do."""
     if error.code is grpc.StatusCode.UNAVAILABLE and not error.reason:
         tls = "" if config.tls.enabled else ", or tls.enabled=true where it speaks TLS"
         return (
@@ -40,11 +40,11 @@ def in_one_line(error: ServiceError, config: ConnectionConfig) -> str:
     return f"{config.address} refused: {error.message}"
 
 
-def moment(text: str | None) -> datetime | None:
+def parse_time(text: str | None) -> datetime | None:
     """Read the setting `request_time`; a time without zone is UTC.
 
     Raises:
-        InputError: it is no time.
+        InputError: not an ISO time.
     """
     if text is None:
         return None

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from conf.clients import RecommendConfig
 from conf.errors import InputError
-from serving.cli.connection import connected, in_one_line, moment
+from serving.cli.connection import connect, failure_message, parse_time
 from shelfwise_client import RecommendQuery, RecommendResult, ServiceError, SessionEvent
 
 _DEGRADATIONS = {
@@ -35,17 +35,17 @@ def recommend(config: RecommendConfig, console: Console) -> None:
         filter=config.filter,
         surface=config.surface,
         explain=config.explain,
-        request_time=moment(config.request_time),
+        request_time=parse_time(config.request_time),
     )
     try:
-        with connected(config, config.timeout) as client:
+        with connect(config, config.timeout) as client:
             result = client.recommend(query)
     except ServiceError as error:
         if error.code is grpc.StatusCode.DEADLINE_EXCEEDED:
             raise InputError(
                 f"{config.address} did not answer within {config.timeout:g} s; set timeout=SECONDS"
             ) from error
-        raise InputError(in_one_line(error, config)) from error
+        raise InputError(failure_message(error, config)) from error
     _show(result, config, console)
 
 

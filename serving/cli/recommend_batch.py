@@ -1,8 +1,8 @@
 """`shelfwise recommend-batch`: the lists of many users in a file, in bounded memory, resumable.
 
-Lines are appended to `OUTPUT.part`, which takes the name of the output once it is complete. Every line has
-what the next call needs to go on behind it, so whatever ends the command (a signal, a power cut, a server
-that is gone) costs the lists that had not been written yet, and the same call again makes the rest.
+Lines are appended to `OUTPUT.part`, which is renamed to the output once it is complete. Every line has the
+token that resumes the stream after it, so after an interruption (a signal, a power cut, a stopped server)
+the same command writes the lists that are missing.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from rich.console import Console
 
 from conf.clients import RecommendBatchConfig
 from conf.errors import InputError
-from serving.cli.connection import connected, in_one_line, moment
+from serving.cli.connection import connect, failure_message, parse_time
 from serving.state.histories import file_sha256
 from shelfwise_client import BatchQuery, Client, RecommendedItem, ServiceError, UserListResult
 
-_NAMED: Final = 1_000
+_USERS_PER_REQUEST: Final = 1_000
 """Users in a request: with the longest ids there are, it stays below the server's usual message size."""
-_TELL: Final = 100
-"""Lists between two changes of what the terminal shows."""
+_STATUS_INTERVAL: Final = 100
+"""Lists between two updates of the terminal."""
 _TIMEOUT: Final = 5.0
 
 
 @dataclass
 class _Part:
-    """The file in work."""
+    """The unfinished output file."""
 
     file: BinaryIO
     lists: int
-    """Whole lines that it has."""
+    """Whole lines in the file."""
     resume_token: str
-    """Of the last one; empty where there is none."""
+    """Token of the last line; empty where there is none."""
 
     def add(self, found: UserListResult, fields: frozenset[str]) -> None:
         """Append a user's line."""
@@ -52,7 +52,7 @@ class _Part:
 
 
 def recommend_batch(config: RecommendBatchConfig, console: Console) -> Path:
-    """Write the lists of all or some users, going on where an earlier call with the same settings ended.
+    """Write the lists of all or some users, resuming an earlier call with the same settings.
 
     Raises:
         InputError: a file that cannot be used, other settings than those that the file was begun with, or a
@@ -62,34 +62,34 @@ def recommend_batch(config: RecommendBatchConfig, console: Console) -> Path:
     if output.exists():
         raise InputError(f"output={output}: is there already, and complete; name another file, or delete it")
     try:
-        with _opened(output, _settings(config)) as part:
+        with _open_part(output, _settings(config)) as part:
             if part.lists:
                 console.print(f"going on behind {part.lists:,} lists", highlight=False)
             counts = _write(config, part, console)
             part.file.flush()
             os.fsync(part.file.fileno())
-            _part_of(output).replace(output)
-        _settings_of(output).unlink(missing_ok=True)
+            _part_path(output).replace(output)
+        _settings_path(output).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"output={output}: cannot be written ({error.strerror})") from error
-    told = f"{part.lists:,} lists written to {output}{_in_words(counts)}"
-    console.print(told, soft_wrap=True, highlight=False, markup=False)
+    summary = f"{part.lists:,} lists written to {output}{_summary(counts)}"
+    console.print(summary, soft_wrap=True, highlight=False, markup=False)
     return output
 
 
 def _write(config: RecommendBatchConfig, part: _Part, console: Console) -> Counter[str]:
-    """Append the lists that are missing; return how many there were of each kind."""
+    """Append the missing lists; return their number by degradation or error reason."""
     counts: Counter[str] = Counter()
     fields = frozenset(_fields(config))
     try:
-        with connected(config, _TIMEOUT) as client, console.status("asking for lists") as status:
+        with connect(config, _TIMEOUT) as client, console.status("asking for lists") as status:
             for number, found in enumerate(_lists(config, client, part), start=1):
                 part.add(found, fields)
                 counts[found.degradation if found.error is None else found.error.reason] += 1
-                if number % _TELL == 0:
+                if number % _STATUS_INTERVAL == 0:
                     status.update(f"{part.lists:,} lists")
     except (ServiceError, KeyboardInterrupt) as error:
-        why = in_one_line(error, config) if isinstance(error, ServiceError) else "stopped"
+        why = failure_message(error, config) if isinstance(error, ServiceError) else "stopped"
         kept = f"; {part.lists:,} lists are kept, the same call goes on behind them" if part.lists else ""
         raise InputError(f"{why}{kept}") from error
     return counts
@@ -102,7 +102,7 @@ def _fields(config: RecommendBatchConfig) -> tuple[str, ...]:
 
 
 def _lists(config: RecommendBatchConfig, client: Client, part: _Part) -> Iterator[UserListResult]:
-    """Give the lists that the file in work does not have."""
+    """Yield the lists that the unfinished file lacks."""
     query = BatchQuery(
         list_size=config.k,
         filter=config.filter,
@@ -112,18 +112,18 @@ def _lists(config: RecommendBatchConfig, client: Client, part: _Part) -> Iterato
         explain=config.explain,
         surface=config.surface,
         fields=_fields(config),
-        request_time=moment(config.request_time),
+        request_time=parse_time(config.request_time),
     )
     if config.users is None:
-        yield from _patiently(client, replace(query, resume_token=part.resume_token))
+        yield from _retried(client, replace(query, resume_token=part.resume_token))
         return
     users = islice(_users(Path(config.users)), part.lists, None)  # each has a line, in this order
-    while named := tuple(islice(users, _NAMED)):
-        yield from _patiently(client, replace(query, user_ids=named))
+    while named := tuple(islice(users, _USERS_PER_REQUEST)):
+        yield from _retried(client, replace(query, user_ids=named))
 
 
-def _patiently(client: Client, query: BatchQuery) -> Iterator[UserListResult]:
-    """Give the lists of a query; wait where the server says when there will be room for it."""
+def _retried(client: Client, query: BatchQuery) -> Iterator[UserListResult]:
+    """Yield the lists of a query; retry after the delay that a server at its limit names."""
     while True:
         try:
             for found in client.batch_recommend(query):
@@ -137,7 +137,7 @@ def _patiently(client: Client, query: BatchQuery) -> Iterator[UserListResult]:
 
 
 def _users(path: Path) -> Iterator[str]:
-    """Give the ids of a file, one per line; empty lines are passed over."""
+    """Yield the ids of a file, one per line; empty lines are skipped."""
     try:
         with path.open(encoding="utf-8") as file:
             for line in file:
@@ -150,7 +150,7 @@ def _users(path: Path) -> Iterator[str]:
 
 
 def _settings(config: RecommendBatchConfig) -> dict[str, Any]:
-    """Return what must not change between the calls that make a file; the connection may."""
+    """Return the settings that must be equal in all calls that write a file; the connection may differ."""
     settings = asdict(config)
     for name in ("address", "api_key_env", "tls", "output"):
         del settings[name]
@@ -160,16 +160,16 @@ def _settings(config: RecommendBatchConfig) -> dict[str, Any]:
 
 
 @contextmanager
-def _opened(output: Path, settings: dict[str, Any]) -> Iterator[_Part]:
-    """Open the file in work, alone, behind its last whole line."""
-    path, beside = _part_of(output), _settings_of(output)
+def _open_part(output: Path, settings: dict[str, Any]) -> Iterator[_Part]:
+    """Open the unfinished file under a lock, positioned after its last whole line."""
+    path, beside = _part_path(output), _settings_path(output)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(f"{path}: another command is writing it") from error
-        part = _found(file, path)
+        part = _read_part(file, path)
         if part.lists:
             begun = json.loads(beside.read_text()) if beside.is_file() else {}
             other = [name for name, value in settings.items() if begun.get(name) != value]
@@ -183,13 +183,13 @@ def _opened(output: Path, settings: dict[str, Any]) -> Iterator[_Part]:
         try:
             yield part
         finally:
-            if not part.lists:  # nothing to go on with
+            if not part.lists:  # nothing to resume
                 path.unlink(missing_ok=True)
                 beside.unlink(missing_ok=True)
 
 
-def _found(file: BinaryIO, path: Path) -> _Part:
-    """Count the whole lines of a file in work and cut off a torn one."""
+def _read_part(file: BinaryIO, path: Path) -> _Part:
+    """Count the whole lines of an unfinished file and truncate a torn one."""
     file.seek(0)
     lists, end, last = 0, 0, b""
     for line in file:
@@ -219,15 +219,15 @@ def _item(item: RecommendedItem, fields: frozenset[str]) -> dict[str, Any]:
     return {name: value for name, value in values if value is not None and (name in fields or not fields)}
 
 
-def _in_words(counts: Counter[str]) -> str:
+def _summary(counts: Counter[str]) -> str:
     if not counts:
         return ""
     return " (" + ", ".join(f"{count:,} {kind}" for kind, count in counts.most_common()) + ")"
 
 
-def _part_of(output: Path) -> Path:
+def _part_path(output: Path) -> Path:
     return output.with_name(f"{output.name}.part")
 
 
-def _settings_of(output: Path) -> Path:
+def _settings_path(output: Path) -> Path:
     return output.with_name(f"{output.name}.settings")

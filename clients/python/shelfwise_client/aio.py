@@ -7,7 +7,7 @@ from types import TracebackType
 
 import grpc
 
-from shelfwise_client.channel import OPTIONS, Request, Response, metadata_of
+from shelfwise_client.channel import OPTIONS, Request, Response, call_metadata
 from shelfwise_client.errors import ServiceError
 from shelfwise_client.item_results import (
     CatalogueItem,
@@ -23,7 +23,7 @@ from shelfwise_client.queries import (
     RecommendQuery,
     SearchQuery,
     SimilarQuery,
-    declarations,
+    declare_request,
 )
 from shelfwise_client.results import (
     RecommendResult,
@@ -32,7 +32,7 @@ from shelfwise_client.results import (
     Status,
     UserListResult,
 )
-from shelfwise_client.streams import resumed_async
+from shelfwise_client.streams import resume_async
 from shelfwise_client.v1 import recommendations_pb2 as pb
 from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 
@@ -49,7 +49,7 @@ class AsyncClient:
     ) -> None:
         """Prepare a connection; see `Client`."""
         self._timeout = timeout
-        self._metadata = metadata_of(api_key)
+        self._metadata = call_metadata(api_key)
         self._channel = (
             grpc.aio.secure_channel(address, credentials, options=OPTIONS)
             if credentials
@@ -76,21 +76,21 @@ class AsyncClient:
     async def batch_recommend(
         self, query: BatchQuery, timeout: float | None = None
     ) -> AsyncIterator[UserListResult]:
-        """Give the lists of many users, one after another; a broken stream is gone on with by itself.
+        """Yield the lists of many users; a broken stream is resumed.
 
         Args:
             query: whose lists.
-            timeout: deadline of each stream in seconds; none by default, as campaigns take their time.
+            timeout: deadline of each stream in seconds; none by default, as a campaign may run for hours.
 
         Raises:
-            ServiceError: the call cannot be answered, or no server was there for several attempts.
+            ServiceError: the call cannot be answered, or no server answered several attempts.
         """
-        stream = resumed_async(self._stub.BatchRecommend, query.message(), timeout, self._metadata)
+        stream = resume_async(self._stub.BatchRecommend, query.message(), timeout, self._metadata)
         async for response in stream:
             yield UserListResult.of(response)
 
     async def search_items(self, query: SearchQuery, timeout: float | None = None) -> SearchResult:
-        """Return one page of the items that read like some words."""
+        """Return one page of the items that match a text."""
         return SearchResult.of(await self._call(self._stub.SearchItems, query.message(), timeout))
 
     async def similar_items(
@@ -130,7 +130,7 @@ class AsyncClient:
     async def update_item(
         self, update: ItemUpdate, timeout: float | None = None, *, validate_only: bool = False
     ) -> CatalogueItem:
-        """Change attributes of an item and return what it is then; lists and filters know it."""
+        """Change attributes of an item and return the result; lists and filters use it from then on."""
         request = update.message()
         request.validate_only = validate_only
         return CatalogueItem.of((await self._call(self._stub.UpdateItem, request, timeout)).item)
@@ -148,13 +148,13 @@ class AsyncClient:
         self, attributes: Mapping[str, str], timeout: float | None = None, *, validate_only: bool = False
     ) -> pb.DeclareAttributesResponse:
         """Add attributes that the model does not know: name -> string, number, bool, time or list."""
-        request = declarations(attributes, validate_only)
+        request = declare_request(attributes, validate_only)
         return await self._call(self._stub.DeclareAttributes, request, timeout)
 
     async def delete_items(
         self, item_ids: Sequence[str], timeout: float | None = None, *, validate_only: bool = False
     ) -> pb.DeleteItemsResponse:
-        """Remove items; no response sent after this one has them."""
+        """Remove items; no later response contains them."""
         request = pb.DeleteItemsRequest(item_ids=item_ids, validate_only=validate_only)
         return await self._call(self._stub.DeleteItems, request, timeout)
 
@@ -166,7 +166,7 @@ class AsyncClient:
         return await self._call(self._stub.DeleteUser, request, timeout)
 
     async def status(self, timeout: float | None = None) -> Status:
-        """Return what the server serves."""
+        """Return the state of the server and its model."""
         return Status.of(await self._call(self._stub.GetStatus, pb.GetStatusRequest(), timeout))
 
     async def _call(

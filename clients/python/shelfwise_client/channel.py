@@ -1,4 +1,4 @@
-"""What both clients have in common: how a channel retries and what every call carries."""
+"""Options of the channel and metadata of the calls, for both clients."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ OPTIONS: Final = (
 )
 
 
-def metadata_of(api_key: str | None) -> tuple[tuple[str, str], ...]:
+def call_metadata(api_key: str | None) -> tuple[tuple[str, str], ...]:
     """Return the metadata of every call."""
     return () if api_key is None else (("authorization", f"Bearer {api_key}"),)

@@ -1,4 +1,4 @@
-"""The error that the clients raise, with the google.rpc details that the server sent."""
+"""The clients' exception, with the google.rpc details that the server sent."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ServiceError(Exception):
     request_id: str = ""
     violations: tuple[FieldViolation, ...] = ()
     retry_seconds: float | None = None
-    """When the server wants to be asked again."""
+    """Delay before a retry, in seconds, as the server demands; None where it names none."""
 
     def __str__(self) -> str:
         """One readable line."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from google.protobuf.struct_pb2 import Value
 
-from shelfwise_client.results import Reject, rejects_of
+from shelfwise_client.results import Reject, read_rejects
 from shelfwise_client.v1 import recommendations_pb2 as pb
 
 
@@ -42,7 +42,7 @@ class ItemsResult:
 
 @dataclass(frozen=True)
 class UpsertResult:
-    """What became of the items of one call."""
+    """Outcome of UpsertItems."""
 
     upserted_count: int
     rejects: tuple[Reject, ...]
@@ -51,12 +51,12 @@ class UpsertResult:
     @classmethod
     def of(cls, response: pb.UpsertItemsResponse) -> UpsertResult:
         """Read a response."""
-        return cls(response.upserted_count, rejects_of(response.rejects), response.request_id)
+        return cls(response.upserted_count, read_rejects(response.rejects), response.request_id)
 
 
 @dataclass(frozen=True)
 class UpdateResult:
-    """What became of the updates of one call."""
+    """Outcome of BatchUpdateItems."""
 
     updated_count: int
     rejects: tuple[Reject, ...]
@@ -65,7 +65,7 @@ class UpdateResult:
     @classmethod
     def of(cls, response: pb.BatchUpdateItemsResponse) -> UpdateResult:
         """Read a response."""
-        return cls(response.updated_count, rejects_of(response.rejects), response.request_id)
+        return cls(response.updated_count, read_rejects(response.rejects), response.request_id)
 
 
 def _plain(value: Value) -> object:

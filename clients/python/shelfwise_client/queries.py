@@ -1,4 +1,4 @@
-"""What the Python clients send: frozen dataclasses instead of protocol buffer messages."""
+"""Requests of the clients as frozen dataclasses with keyword defaults."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ListRules:
     """The shop's own rules for a list; see ListRules in the proto file."""
 
     caps: Mapping[str, int] = field(default_factory=dict)
-    """Attribute -> most items with the same value of it."""
+    """Attribute -> maximum of items with the same value."""
     pins: Mapping[str, int] = field(default_factory=dict)
     """Item id -> its place, from 1."""
     boosts: tuple[Boost, ...] = ()
@@ -65,7 +65,7 @@ class ListRules:
 
 @dataclass(frozen=True)
 class RecommendQuery:
-    """A question to Recommend; see RecommendRequest in the proto file for every field."""
+    """Parameters of Recommend; see RecommendRequest in the proto file for every field."""
 
     user_id: str = ""
     session: tuple[SessionEvent, ...] = ()
@@ -115,7 +115,7 @@ class RecommendQuery:
 
 @dataclass(frozen=True)
 class BatchQuery:
-    """A question to BatchRecommend; see BatchRecommendRequest in the proto file for every field."""
+    """Parameters of BatchRecommend; see BatchRecommendRequest in the proto file for every field."""
 
     user_ids: tuple[str, ...] | None = None
     """None: every user with a stored event."""
@@ -161,7 +161,7 @@ class BatchQuery:
 
 @dataclass(frozen=True)
 class SearchQuery:
-    """A question to SearchItems; see SearchItemsRequest in the proto file for every field."""
+    """Parameters of SearchItems; see SearchItemsRequest in the proto file for every field."""
 
     query: str
     user_id: str = ""
@@ -198,7 +198,7 @@ class SearchQuery:
 
 @dataclass(frozen=True)
 class SimilarQuery:
-    """A question to SimilarItems: set `item_id` or `text`."""
+    """Parameters of SimilarItems: set `item_id` or `text`."""
 
     item_id: str = ""
     text: str = ""
@@ -233,7 +233,7 @@ class Event:
     item_id: str
     event: str
     time: datetime | None = None
-    """Null: the server's clock."""
+    """None: the server's clock."""
     event_id: str = ""
     """Empty: a random one, made before the first attempt, so that a retried call stores the event once."""
     attribution_token: str = ""
@@ -256,7 +256,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Item:
-    """One item of the catalogue as it shall be."""
+    """An item of the catalogue to store, with all its attributes."""
 
     item_id: str
     attributes: Mapping[str, Any]
@@ -271,15 +271,15 @@ class Item:
 
 @dataclass(frozen=True)
 class ItemUpdate:
-    """What shall become of some attributes of an item."""
+    """Changes of some attributes of an item."""
 
     item_id: str
     attributes: Mapping[str, Any]
-    """New values by name; None takes a value away. What is not named stays as it is."""
+    """New values by name; None removes a value. Other attributes keep theirs."""
     replace: bool = False
-    """Whether the item shall have these attributes and no others."""
+    """Whether these attributes replace all others."""
     allow_missing: bool = False
-    """Whether the item is added where it is not there."""
+    """Whether to add the item where it is not in the catalogue."""
 
     def message(self) -> pb.UpdateItemRequest:
         """Build the request."""
@@ -290,7 +290,7 @@ class ItemUpdate:
         return request
 
 
-def declarations(attributes: Mapping[str, str], validate_only: bool) -> pb.DeclareAttributesRequest:
+def declare_request(attributes: Mapping[str, str], validate_only: bool) -> pb.DeclareAttributesRequest:
     """Build a request of DeclareAttributes.
 
     Args:
@@ -298,7 +298,7 @@ def declarations(attributes: Mapping[str, str], validate_only: bool) -> pb.Decla
         validate_only: as in the request.
 
     Raises:
-        ValueError: a type that there is not.
+        ValueError: an unknown type.
     """
     request = pb.DeclareAttributesRequest(validate_only=validate_only)
     for name, kind in attributes.items():

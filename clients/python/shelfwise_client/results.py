@@ -1,7 +1,7 @@
 """What the clients return where a message alone would mislead or be awkward to read.
 
-Optional numbers are None instead of 0, enum values have names, times are datetimes. All other calls return the
-response message of the service.
+Optional numbers are None instead of 0, enum values have names, times are datetimes. All other calls
+return the response message of the service.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class RecommendResult:
     """`none`, `session_only`, `text_only`, `popularity` or `history_unavailable`."""
     unknown_item_ids: tuple[str, ...]
     attribution_token: str
-    """For the events that shoppers cause on this list."""
+    """Sent back with the events that shoppers cause on this list."""
 
     @classmethod
     def of(cls, response: pb.RecommendResponse) -> RecommendResult:
@@ -101,7 +101,7 @@ class UserListResult:
     error: UserListError | None
     attribution_token: str
     resume_token: str
-    """For going on behind this user, in `BatchQuery.resume_token`."""
+    """Resumes the stream after this user, in `BatchQuery.resume_token`."""
     model_version: str
     request_id: str
 
@@ -130,10 +130,10 @@ class SearchResult:
     model_version: str
     request_id: str
     degradation: str
-    """As of RecommendResult; `text_only` where the words alone decided."""
+    """As of RecommendResult; `text_only` where the words alone decided the order."""
     unknown_item_ids: tuple[str, ...]
     attribution_token: str
-    """For the events that shoppers cause on this list."""
+    """Sent back with the events that shoppers cause on this list."""
 
     @classmethod
     def of(cls, response: pb.SearchItemsResponse) -> SearchResult:
@@ -161,7 +161,7 @@ class Reject:
 
 @dataclass(frozen=True)
 class RecordResult:
-    """What became of the events of one call."""
+    """Outcome of RecordEvents."""
 
     new_count: int
     duplicate_count: int
@@ -176,7 +176,7 @@ class RecordResult:
         return cls(
             response.new_count,
             response.duplicate_count,
-            rejects_of(response.rejects),
+            read_rejects(response.rejects),
             response.request_id,
             tuple(response.unknown_event_kinds),
         )
@@ -184,7 +184,7 @@ class RecordResult:
 
 @dataclass(frozen=True)
 class FailedReload:
-    """A published version that the server could not go over to."""
+    """A published version that the server could not load."""
 
     model_version: str
     reason: str
@@ -193,7 +193,7 @@ class FailedReload:
 
 @dataclass(frozen=True)
 class Status:
-    """What the server serves."""
+    """State of the server and its model."""
 
     model_version: str
     model_data_time: datetime
@@ -242,7 +242,7 @@ class Status:
         )
 
 
-def rejects_of(rows: Iterable[pb.RowReject]) -> tuple[Reject, ...]:
+def read_rejects(rows: Iterable[pb.RowReject]) -> tuple[Reject, ...]:
     """Read rejected rows; servers newer than this client may send reasons that it does not know."""
     known = pb.RowReject.Reason.values()
     return tuple(

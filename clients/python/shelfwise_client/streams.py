@@ -1,7 +1,7 @@
-"""Streams that go on where they broke off, for the Python clients.
+"""BatchRecommend streams that resume after a failure, for both clients.
 
-Whatever breaks a stream (a server that restarts, a network), the next one begins behind the last message that
-arrived, so its reader sees every user once.
+When a stream breaks (a server restarts, a connection is lost), the next one starts after the last message
+received, so the caller gets every user once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from shelfwise_client.errors import ServiceError
 from shelfwise_client.v1 import recommendations_pb2 as pb
 
 ATTEMPTS: Final = 8
-"""Streams that may break one after another without a message."""
+"""Consecutive failures without a message after which the client gives up."""
 _FIRST_WAIT: Final = 0.2
 _LONGEST_WAIT: Final = 5.0
 _CLOSED: Final = "Channel closed"
@@ -31,7 +31,7 @@ AsyncMethod: TypeAlias = (
 
 
 class _Progress:
-    """Where a stream has come to."""
+    """Position of a stream and its consecutive failures."""
 
     def __init__(self, request: pb.BatchRecommendRequest) -> None:
         self.request = pb.BatchRecommendRequest()
@@ -39,7 +39,7 @@ class _Progress:
         self._failures = 0
 
     def received(self, response: pb.BatchRecommendResponse) -> bool:
-        """Take note of a message; tell whether more are wanted."""
+        """Record a message; return whether more are wanted."""
         self._failures = 0
         self.request.resume_token = response.resume_token
         if self.request.max_users:
@@ -51,7 +51,7 @@ class _Progress:
         """Return how long to wait before the next stream.
 
         Raises:
-            ServiceError: there is no point in another.
+            ServiceError: the failure is not transient, or too many followed each other.
         """
         self._failures += 1
         # A server that stops ends streams whose readers are far behind with CANCELLED.
@@ -62,10 +62,10 @@ class _Progress:
         return min(_FIRST_WAIT * 2.0 ** (self._failures - 1), _LONGEST_WAIT)
 
 
-def resumed(
+def resume(
     method: SyncMethod, request: pb.BatchRecommendRequest, timeout: float | None, metadata: Metadata
 ) -> Iterator[pb.BatchRecommendResponse]:
-    """Give the messages of a stream, and of those that go on with it."""
+    """Yield the messages of a stream and of those that resume it."""
     progress = _Progress(request)
     while True:
         call = method(progress.request, timeout=timeout, metadata=metadata)
@@ -83,10 +83,10 @@ def resumed(
         time.sleep(wait)
 
 
-async def resumed_async(
+async def resume_async(
     method: AsyncMethod, request: pb.BatchRecommendRequest, timeout: float | None, metadata: Metadata
 ) -> AsyncIterator[pb.BatchRecommendResponse]:
-    """Do the same for asyncio."""
+    """Yield the messages of a stream and of those that resume it, for asyncio."""
     progress = _Progress(request)
     while True:
         call = method(progress.request, timeout=timeout, metadata=metadata)

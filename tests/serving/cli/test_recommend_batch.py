@@ -104,7 +104,7 @@ def test_it_goes_on_where_it_was_stopped_and_cuts_a_torn_line(
 def test_named_users_each_have_a_line_in_their_order_and_it_goes_on_among_them(
     server: Harness, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.cli.recommend_batch._NAMED", 4)
+    monkeypatch.setattr("serving.cli.recommend_batch._USERS_PER_REQUEST", 4)
     names = ["zoe", "nobody", "zoe", *(name_of(n) for n in range(9))]
     users = tmp_path / "users.txt"
     users.write_text("\r\n".join(names) + "\n\n")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from conf.encoders import Precision, TuningMode
@@ -26,10 +25,11 @@ from encoders.text.trainable import choose_trainable, merge_adapters
 from encoders.towers.sequences import passes_per_epoch
 from encoders.towers.towers import Towers
 from encoders.training.fitting import MONITORED, Fit, delete_checkpoints, fit
+from encoders.training.progress import progress
 from encoders.training.stage_one import VALIDATION_ITEMS, StageOne
 from encoders.training.stage_two import StageTwo
 from features.data.dataset import BoolArray, Dataset, FloatArray, LongArray, load_dataset
-from features.data.pipeline_step import Step, fingerprint, link_tree
+from features.data.pipeline_step import Step, StepSpec, link_tree
 from features.data.splits import Split, exclude_seen, make_split, ragged_ranges
 from features.text.item_text import TextTemplate, render_parts
 
@@ -45,26 +45,10 @@ RANKER_TOWERS = "ranker_towers"
 REPORT = "training.json"
 EMBEDDING_PRECISION = "embedding_precision"
 """Key in the report: the arithmetic that vectors were made with, bf16 or fp32."""
+TEXT = StepSpec("text encoder", TEXT_FOLDER, ("seed", "split", "text_encoder", "evaluation.target_events"))
+ENCODER = StepSpec("train-encoder", ENCODER_FOLDER, ("user_encoder", "evaluation.exclude_seen"), after=TEXT)
 MIN_EVENTS = 200
 """Fewer training events than this teach nothing: the text encoder stays as it is, no tower is trained."""
-
-
-@dataclass(frozen=True)
-class Progressing:
-    """Where a step reports."""
-
-    console: Console
-
-    def bar(self) -> Progress:
-        """Return a progress bar in the house style."""
-        return Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-        )
 
 
 def seen_items(dataset: Dataset, end: LongArray) -> BoolArray:
@@ -86,25 +70,6 @@ def trainable(split: Split | None, dataset: Dataset) -> bool:
         and len(split.ranker) > 0
         and len(split.valid) > 0
     )
-
-
-def encoder_stage(config: PipelineConfig, dataset: Dataset) -> Step:
-    """Return the stage whose folder holds this step's outputs."""
-    inputs = fingerprint(
-        dataset.info["content_hash"], dataset.info["event_weights"], dataset.info["text_fields"], config.seed,
-        config.split, config.text_encoder, config.user_encoder,
-        config.evaluation.exclude_seen, config.evaluation.target_events,
-    )  # fmt: skip
-    return Step(Path(config.work_dir) / ENCODER_FOLDER, inputs)
-
-
-def text_stage(config: PipelineConfig, dataset: Dataset) -> Step:
-    """Return the stage of the text encoder and its vectors, which runs with other towers may share."""
-    inputs = fingerprint(
-        dataset.info["content_hash"], dataset.info["event_weights"], dataset.info["text_fields"], config.seed,
-        config.split, config.text_encoder, config.evaluation.target_events,
-    )  # fmt: skip
-    return Step(Path(config.work_dir) / TEXT_FOLDER, inputs)
 
 
 def try_split(config: PipelineConfig, dataset: Dataset) -> Split | None:
@@ -213,32 +178,34 @@ def train_text_encoder(
         console: where to report.
 
     Returns:
-        The stage: encoder, vectors, affinity, and `training.json`. Vectors of the untouched encoder are there
+        The step: encoder, vectors, affinity, and `training.json`. Vectors of the untouched encoder are there
         where they were needed: for a catalogue that validation looks at as a whole, or an encoder that stayed
         as it was.
 
     """
-    stage = text_stage(config, dataset)
-    if stage.finished("text encoder", config.reuse, console):
-        return stage
-    stage.reopen()
+    step = TEXT.step(config, dataset.facts)
+    if step.finished(config.reuse, console):
+        return step
+    step.reopen()
     torch.manual_seed(config.seed)
     encoder = load_text_encoder(config.text_encoder).to(resolve_device(config.device)).eval()
-    checkpoints = Path(config.work_dir) / "checkpoints" / f"stage_one-{stage.inputs}"
+    checkpoints = Path(config.work_dir) / "checkpoints" / f"stage_one-{step.inputs}"
     tune = learn and config.text_encoder.mode is not TuningMode.frozen and config.text_encoder.max_steps > 0
     uses = (EMBEDDING, TRAINING) if tune else (EMBEDDING,)
     precision = choose_precision(config.text_encoder.precision, encoder, Path(config.work_dir), console, uses)
     report: dict[str, object] = {EMBEDDING_PRECISION: precision.embedding.value}
-    texts = CatalogueVectors(encoder, precision.embedding, dataset.catalogue.texts, Progressing(console).bar)
+    texts = CatalogueVectors(
+        encoder, precision.embedding, dataset.catalogue.texts, partial(progress, console)
+    )
     if not tune or len(dataset.catalogue) <= VALIDATION_ITEMS:
-        np.save(stage.folder / FROZEN_VECTORS, texts.of())
+        np.save(step.folder / FROZEN_VECTORS, texts.of())
     if tune:
         assert split is not None
         fitted, before = _fine_tune(config, dataset, split, encoder, texts, precision, checkpoints, console)
         report["stage_one"] = {"before": before, "validation_recall": fitted.history}
     vectors = texts.of()
-    encoder.save(stage.folder / TEXT_ENCODER)
-    np.save(stage.folder / TEXT_VECTORS, vectors)
+    encoder.save(step.folder / TEXT_ENCODER)
+    np.save(step.folder / TEXT_VECTORS, vectors)
     if learn:
         assert split is not None
         contexts = text_contexts(config, dataset, split.tower_end)  # before the ranking head's queries
@@ -246,11 +213,11 @@ def train_text_encoder(
             vectors, contexts, config.text_encoder, config.seed, resolve_device(config.device)
         )
         if affinity is not None:
-            affinity.save(stage.folder / AFFINITY_FILE)
-    (stage.folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
-    stage.complete()
+            affinity.save(step.folder / AFFINITY_FILE)
+    (step.folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+    step.complete()
     delete_checkpoints(checkpoints)
-    return stage
+    return step
 
 
 def untouched_vectors(
@@ -273,7 +240,7 @@ def untouched_vectors(
         report = json.loads((folder / REPORT).read_text())
         encoder = load_text_encoder(config.text_encoder).to(resolve_device(config.device)).eval()
         precision = Precision(report[EMBEDDING_PRECISION])
-        texts = CatalogueVectors(encoder, precision, dataset.catalogue.texts, Progressing(console).bar)
+        texts = CatalogueVectors(encoder, precision, dataset.catalogue.texts, partial(progress, console))
         unfinished = folder / f".{FROZEN_VECTORS}"
         np.save(unfinished, texts.of())
         unfinished.replace(file)
@@ -281,7 +248,7 @@ def untouched_vectors(
     return vectors
 
 
-def train_encoder(config: PipelineConfig, console: Console) -> Path:
+def train_encoder(config: PipelineConfig, console: Console, dataset: Dataset | None = None) -> Path:
     """Train and save text encoder, catalogue vectors and towers; a finished, unchanged step is skipped.
 
     Two pairs of towers are saved: the published ones, trained on all training events, and those that score
@@ -291,16 +258,16 @@ def train_encoder(config: PipelineConfig, console: Console) -> Path:
         The folder with the outputs.
 
     """
-    dataset = load_dataset(Path(config.work_dir) / "dataset")
-    stage = encoder_stage(config, dataset)
-    folder = stage.folder
-    if stage.finished("train-encoder", config.reuse, console):
+    dataset = dataset or load_dataset(Path(config.work_dir) / "dataset")
+    step = ENCODER.step(config, dataset.facts)
+    folder = step.folder
+    if step.finished(config.reuse, console):
         return folder
-    stage.reopen()
+    step.reopen()
     started = time.perf_counter()
     split = try_split(config, dataset)
     checkpoints = Path(config.work_dir) / "checkpoints"
-    runs = {name: checkpoints / f"{name}-{stage.inputs}" for name in ("stage_two", "ranker_towers")}
+    runs = {name: checkpoints / f"{name}-{step.inputs}" for name in ("stage_two", "ranker_towers")}
     learn = split is not None and trainable(split, dataset)
     if not learn:
         console.print(
@@ -330,7 +297,7 @@ def train_encoder(config: PipelineConfig, console: Console) -> Path:
     report["trained"] = learn
     report["seconds"] = round(time.perf_counter() - started, 1)
     (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
-    stage.complete()
+    step.complete()
     for run in runs.values():
         delete_checkpoints(run)
     console.print(_summary(report))

@@ -20,6 +20,10 @@ LongArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
+_FACTS = (
+    "content_hash", "event_weights", "text_fields", "text_fallback_fields", "max_text_chars", "has_order",
+)  # fmt: skip
+
 
 class Catalogue:
     """Items in row order: ids, texts and attribute columns.
@@ -91,6 +95,11 @@ class Dataset:
     has_time: bool
     info: dict[str, Any]
     """The content of dataset.json."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What outputs that are made from the dataset depend on: its content and how it is read."""
+        return {fact: self.info[fact] for fact in _FACTS}
 
 
 def load_dataset(folder: Path) -> Dataset:

@@ -1,4 +1,4 @@
-"""Skipping work that is already done: a stage is current when its inputs have not changed."""
+"""Steps of the pipeline: what each depends on is declared once, and a finished, unchanged one is skipped."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
+from importlib.metadata import version
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from conf.errors import InputError
+from conf.schema import PipelineConfig
 
 _MARKER = "stage.json"
 
@@ -69,13 +73,43 @@ def link_tree(source: Path, target: Path, *leave_out: str) -> None:
     shutil.copytree(source, target, ignore=ignore, copy_function=_link, dirs_exist_ok=True)
 
 
+@dataclass(frozen=True)
+class StepSpec:
+    """The declaration of a step, beside the code that carries it out."""
+
+    name: str
+    """Command that carries it out."""
+    folder: str
+    """Of its outputs, in the work directory."""
+    settings: tuple[str, ...]
+    """Configuration keys, or sections, that it reads beyond those of the steps before it."""
+    after: StepSpec | None = None
+    """Step whose outputs, and so whose inputs, are its inputs, too."""
+
+    def inputs(self, config: PipelineConfig, source: Any) -> str:  # noqa: ANN401 - JSON
+        """Return the fingerprint of everything that decides the outputs.
+
+        Args:
+            config: of the run.
+            source: the data that the first step reads: facts of the dataset, or of raw files.
+        """
+        before = source if self.after is None else self.after.inputs(config, source)
+        own = {key: attrgetter(key)(config) for key in self.settings}
+        return fingerprint(self.folder, version("shelfwise"), own, before)
+
+    def step(self, config: PipelineConfig, source: Any) -> Step:  # noqa: ANN401 - JSON
+        """Return the step of a run."""
+        return Step(Path(config.work_dir) / self.folder, self.inputs(config, source), self.name)
+
+
+@dataclass(frozen=True)
 class Step:
     """A folder of outputs and the fingerprint of the inputs they were made from."""
 
-    def __init__(self, folder: Path, inputs: str) -> None:
-        """Name a stage's folder and the fingerprint of what it is made from."""
-        self.folder = folder
-        self.inputs = inputs
+    folder: Path
+    inputs: str
+    name: str
+    """Command that makes the outputs."""
 
     def is_current(self) -> bool:
         """Tell whether the folder holds the finished result of the same inputs."""
@@ -97,7 +131,7 @@ class Step:
         """
         for pattern in reuse:
             for other in [pattern] if Path(pattern).is_dir() else sorted(glob.glob(pattern)):
-                donor = Step(Path(other) / self.folder.name, self.inputs)
+                donor = Step(Path(other) / self.folder.name, self.inputs, self.name)
                 if donor.folder.resolve() != self.folder.resolve() and donor.is_current():
                     self.reopen()
                     link_tree(donor.folder, self.folder)
@@ -105,17 +139,17 @@ class Step:
                     return donor.folder
         return None
 
-    def finished(self, step: str, reuse: Sequence[str], console: Console) -> bool:
+    def finished(self, reuse: Sequence[str], console: Console) -> bool:
         """Tell whether the outputs are there, or in a work directory of `reuse`, and say so."""
         if self.is_current():
-            console.print(f"{step}: nothing changed, keeping {self.folder}")
+            console.print(f"{self.name}: nothing changed, keeping {self.folder}")
             return True
         donor = self.adopt(reuse)
         if donor is not None:
-            console.print(f"{step}: nothing new to do, taken over from {donor}")
+            console.print(f"{self.name}: nothing new to do, taken over from {donor}")
         return donor is not None
 
-    def require(self, command: str) -> None:
+    def require(self) -> None:
         """Refuse to build on outputs that are missing, unfinished or made with other settings.
 
         Raises:
@@ -125,7 +159,7 @@ class Step:
         if not self.is_current():
             raise InputError(
                 f"{self.folder}: missing, unfinished or made with other settings; "
-                f"run `shelfwise {command}` with the same settings first (`shelfwise run` does every step)"
+                f"run `shelfwise {self.name}` with the same settings first (`shelfwise run` does every step)"
             )
 
     def reopen(self) -> None:

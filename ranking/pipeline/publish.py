@@ -18,26 +18,27 @@ from conf.errors import InputError
 from conf.schema import PipelineConfig, Refit
 from encoders.training.train import (
     EMBEDDING_PRECISION,
+    ENCODER,
     ENCODER_FOLDER,
     REPORT,
     TEXT_ENCODER,
     TEXT_VECTORS,
-    encoder_stage,
     try_split,
 )
 from features.data import schema
 from features.data.dataset import Dataset, load_dataset
-from features.data.pipeline_step import Step, fingerprint, plain
+from features.data.pipeline_step import StepSpec, plain
 from features.data.splits import Split, exclude_seen
 from features.data.training_windows import Cut, full_history_cut
 from features.text.item_text import TextTemplate
 from ranking.bundle.bundle import HISTORIES, write_bundle
 from ranking.bundle.store import current_version, publish_version
-from ranking.pipeline.refit import chosen_models, published_models, refit_stage, wanted_cut
+from ranking.pipeline.refit import REFIT, chosen_models, published_models
 from ranking.training.fit_novelty import fit_novelty
-from ranking.training.train import build_recommender, click_kinds, ranker_stage
+from ranking.training.train import RANKER, build_recommender, click_kinds
 
 ARTIFACTS = "artifacts"
+PUBLISH = StepSpec("publish", "publish", ("rerank", "privacy.hash_users"), after=REFIT)
 HISTORY_EVENTS = 500
 """Most recent events per user that the server's user state starts with."""
 
@@ -57,12 +58,6 @@ def git_sha() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
-
-
-def publish_stage(config: PipelineConfig, dataset: Dataset, refitted: bool) -> Step:
-    """Return the stage that says which inputs the current version was made from."""
-    made_from = (refit_stage if refitted else ranker_stage)(config, dataset).inputs
-    return Step(Path(config.work_dir) / "publish", fingerprint(made_from, config.rerank))
 
 
 def known_cut(config: PipelineConfig, dataset: Dataset, split: Split | None) -> Cut:
@@ -94,7 +89,7 @@ def _current(store: Path) -> str | None:
         return None
 
 
-def publish(config: PipelineConfig, console: Console) -> str:
+def publish(config: PipelineConfig, console: Console, dataset: Dataset | None = None) -> str:
     """Publish a bundle whose statistics know everything before the test window, or everything.
 
     Returns:
@@ -104,17 +99,17 @@ def publish(config: PipelineConfig, console: Console) -> str:
     work = Path(config.work_dir)
     store = work / ARTIFACTS
     dataset_folder = work / "dataset"
-    dataset = load_dataset(dataset_folder)
+    dataset = dataset or load_dataset(dataset_folder)
     split = try_split(config, dataset)
-    stage = publish_stage(config, dataset, wanted_cut(config, dataset, split) is not None)
-    kept = _current(store) if stage.is_current() else None
+    step = PUBLISH.step(config, dataset.facts)
+    kept = _current(store) if step.is_current() else None
     if kept is not None:
         console.print(f"publish: nothing changed, keeping {kept}")
         return kept
-    encoder_stage(config, dataset).require("train-encoder")
-    ranker_stage(config, dataset).require("train-ranker")
+    ENCODER.step(config, dataset.facts).require()
+    RANKER.step(config, dataset.facts).require()
     models = published_models(config, dataset, split)
-    stage.reopen()
+    step.reopen()
     encoder = work / ENCODER_FOLDER
     text_vectors = np.load(encoder / TEXT_VECTORS)
     known = known_cut(config, dataset, split)
@@ -167,6 +162,6 @@ def publish(config: PipelineConfig, console: Console) -> str:
     store.mkdir(parents=True, exist_ok=True)
     _write_histories(store, dataset_folder)
     version = publish_version(store, write, describe)
-    stage.complete()
+    step.complete()
     console.print(f"published [bold]{version}[/bold] to {store} ({len(dataset.catalogue):,} items)")
     return version

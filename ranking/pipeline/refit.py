@@ -32,13 +32,13 @@ from encoders.training.train import (  # fmt: skip
     try_split,
 )
 from features.data.dataset import Dataset, load_dataset
-from features.data.pipeline_step import Step, fingerprint
+from features.data.pipeline_step import StepSpec
 from features.data.splits import Split
 from features.data.training_windows import Cut, refit_cut
 from ranking.scoring.ranker import RANKER_FILE, Ranker
-from ranking.training.train import RANKER_FOLDER, collect_examples, fit_ranker, ranker_stage
+from ranking.training.train import RANKER, RANKER_FOLDER, collect_examples, fit_ranker
 
-REFIT_FOLDER = "refit"
+REFIT = StepSpec("refit", "refit", ("refit",), after=RANKER)
 
 
 @dataclass(frozen=True)
@@ -57,41 +57,35 @@ def wanted_cut(config: PipelineConfig, dataset: Dataset, split: Split | None) ->
     return refit_cut(dataset, split, config.refit)
 
 
-def refit_stage(config: PipelineConfig, dataset: Dataset) -> Step:
-    """Return the stage whose folder holds this step's outputs."""
-    inputs = fingerprint(ranker_stage(config, dataset).inputs, config.refit)
-    return Step(Path(config.work_dir) / REFIT_FOLDER, inputs)
-
-
-def refit(config: PipelineConfig, console: Console) -> Path | None:
+def refit(config: PipelineConfig, console: Console, dataset: Dataset | None = None) -> Path | None:
     """Train and save the models that are published; a finished, unchanged step is skipped.
 
     Returns:
         The folder with the outputs, or None where the models stay as validation has measured them.
 
     """
-    dataset = load_dataset(Path(config.work_dir) / "dataset")
+    dataset = dataset or load_dataset(Path(config.work_dir) / "dataset")
     split = try_split(config, dataset)
     cut = wanted_cut(config, dataset, split)
     if cut is None:
         console.print("refit: nothing held back to learn from, the models stay as they are")
         return None
     assert split is not None
-    stage = refit_stage(config, dataset)
-    if stage.finished("refit", config.reuse, console):
-        return stage.folder
-    ranker_stage(config, dataset).require("train-ranker")
-    stage.reopen()
+    step = REFIT.step(config, dataset.facts)
+    if step.finished(config.reuse, console):
+        return step.folder
+    RANKER.step(config, dataset.facts).require()
+    step.reopen()
     started = time.perf_counter()
     encoder, ranker_folder = Path(config.work_dir) / ENCODER_FOLDER, Path(config.work_dir) / RANKER_FOLDER
     checkpoints = Path(config.work_dir) / "checkpoints"
-    runs = {name: checkpoints / f"refit-{name}-{stage.inputs}" for name in (TOWERS, RANKER_FOLDER)}
+    runs = {name: checkpoints / f"refit-{name}-{step.inputs}" for name in (TOWERS, RANKER_FOLDER)}
     vectors = np.load(encoder / TEXT_VECTORS)
     epochs = json.loads((encoder / REPORT).read_text())["stage_two"]["epochs"]
     towers, _ = train_towers(
         config, dataset, vectors, cut.end, split, False, epochs, runs[TOWERS], console,
     )  # fmt: skip
-    towers.save(stage.folder / TOWERS)
+    towers.save(step.folder / TOWERS)
     if (encoder / AFFINITY_FILE).is_file():
         affinity = Affinity.fit(
             vectors,
@@ -101,22 +95,22 @@ def refit(config: PipelineConfig, console: Console) -> Path | None:
             resolve_device(config.device),
         )
         assert affinity is not None, "fewer events were enough"
-        affinity.save(stage.folder / AFFINITY_FILE)
+        affinity.save(step.folder / AFFINITY_FILE)
     if (ranker_folder / RANKER_FILE).is_file():
         train, calibration, _ = collect_examples(config, dataset, split, console, cut)
         ranker, _ = fit_ranker(
             config, train, calibration, None, json.loads((ranker_folder / REPORT).read_text())["epochs"],
             runs[RANKER_FOLDER], console,
         )  # fmt: skip
-        ranker.save(stage.folder)
-    stage.complete()
+        ranker.save(step.folder)
+    step.complete()
     for run in runs.values():
         delete_checkpoints(run)
     console.print(
         f"refit: towers, affinity and ranking head trained up to {np.datetime64(cut.time, 's')}, "
         f"{time.perf_counter() - started:.1f} s"
     )
-    return stage.folder
+    return step.folder
 
 
 def published_models(config: PipelineConfig, dataset: Dataset, split: Split | None) -> Models:
@@ -129,9 +123,9 @@ def published_models(config: PipelineConfig, dataset: Dataset, split: Split | No
     work = Path(config.work_dir)
     if wanted_cut(config, dataset, split) is None:
         return chosen_models(work)
-    stage = refit_stage(config, dataset)
-    stage.require("refit")
-    return _load(stage.folder, stage.folder)
+    step = REFIT.step(config, dataset.facts)
+    step.require()
+    return _load(step.folder, step.folder)
 
 
 def chosen_models(work: Path) -> Models:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,10 +14,10 @@ from rich.console import Console
 
 from conf.schema import PipelineConfig, Refit
 from encoders.device import describe_device, resolve_device
+from encoders.training.progress import progress
 from encoders.training.train import (  # fmt: skip
     ENCODER_FOLDER,
     TEXT_VECTORS,
-    Progressing,
     train_encoder,
     trainable,
     try_split,
@@ -24,8 +25,8 @@ from encoders.training.train import (  # fmt: skip
 )
 from features.adapters import source_files
 from features.data import schema
-from features.data.dataset import load_dataset
-from features.data.pipeline_step import Step, fingerprint, write_atomically
+from features.data.dataset import Dataset, load_dataset
+from features.data.pipeline_step import StepSpec, write_atomically
 from features.data.splits import exclude_seen
 from features.data.training_windows import Cut
 from features.prepare import DATASET_FOLDER, prepare
@@ -40,10 +41,11 @@ from ranking.pipeline.refit import chosen_models, refit
 from ranking.recommender import Recommender
 from ranking.training.fit_novelty import fit_novelty
 from ranking.training.ids_only import ids_only_towers
-from ranking.training.train import build_recommender, ranker_stage, train_ranker
+from ranking.training.train import RANKER, build_recommender, train_ranker
 
 EVALUATION_FOLDER = "evaluation"
 METRICS = "metrics.json"
+PREPARE = StepSpec("prepare", DATASET_FOLDER, ("data", "privacy", "seed"))
 
 
 def _code_version() -> str:
@@ -52,7 +54,7 @@ def _code_version() -> str:
     return version("shelfwise") + (f"+{sha[:12]}" if sha else "")
 
 
-def evaluate(config: PipelineConfig, console: Console) -> float | None:
+def evaluate(config: PipelineConfig, console: Console, dataset: Dataset | None = None) -> float | None:
     """Measure the published bundle, its user tower alone and the baselines; write metrics and a report.
 
     The validation lists come from the same models with statistics as of the start of validation; the test
@@ -63,7 +65,7 @@ def evaluate(config: PipelineConfig, console: Console) -> float | None:
         Validation ndcg@10 (what a sweep maximises), or None where there is nothing to evaluate on.
     """
     work, device = Path(config.work_dir), resolve_device(config.device)
-    dataset = load_dataset(work / DATASET_FOLDER)
+    dataset = dataset or load_dataset(work / DATASET_FOLDER)
     split = try_split(config, dataset)
     if split is None or not trainable(split, dataset):
         console.print(f"evaluate: {len(dataset.events):,} events are too few to divide; nothing was measured")
@@ -72,7 +74,7 @@ def evaluate(config: PipelineConfig, console: Console) -> float | None:
     if config.evaluation.test:
         bundle = load_bundle(work / ARTIFACTS, device=device)
     else:  # no bundle stands for the settings that the models were made with
-        ranker_stage(config, dataset).require("train-ranker")
+        RANKER.step(config, dataset.facts).require()
     encoder, chosen = work / ENCODER_FOLDER, chosen_models(work)
     exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
     past = build_recommender(
@@ -91,7 +93,7 @@ def evaluate(config: PipelineConfig, console: Console) -> float | None:
     past.novelty_budget = config.rerank.novelty
     frozen = untouched_vectors(config, dataset, FrozenText.name in config.evaluation.baselines, console)
     recommenders = {"valid": past} if bundle is None else {"valid": past, "test": bundle.recommender}
-    with Progressing(console).bar() as bar:
+    with progress(console) as bar:
         task = bar.add_task(
             "ranking the catalogue", total=sum(len(getattr(split, window)) for window in recommenders)
         )
@@ -114,7 +116,7 @@ def evaluate(config: PipelineConfig, console: Console) -> float | None:
                     for window, recommender in recommenders.items()
                 }
             },
-            train_ids=lambda end: ids_only_towers(config, dataset, split, exclude, end, console),
+            train_ids=lambda end: ids_only_towers(config, dataset, split, end, console),
             refit=config.refit.value,
             device=device,
         )
@@ -125,15 +127,14 @@ def evaluate(config: PipelineConfig, console: Console) -> float | None:
     return score
 
 
-def _prepare(config: PipelineConfig, console: Console) -> None:
-    """Run prepare unless the same files were prepared with the same settings."""
+def _prepare(config: PipelineConfig, console: Console) -> Dataset:
+    """Run prepare unless the same files were prepared with the same settings; return the dataset."""
     files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source_files(config.data)]
-    inputs = fingerprint(config.data, config.privacy, config.seed, files, version("shelfwise"))
-    stage = Step(Path(config.work_dir) / DATASET_FOLDER, inputs)
-    if stage.finished("prepare", config.reuse, console) and (stage.folder / schema.DATASET_FILE).is_file():
-        return
-    prepare(config, console)
-    stage.complete()
+    step = PREPARE.step(config, files)
+    if not (step.finished(config.reuse, console) and (step.folder / schema.DATASET_FILE).is_file()):
+        prepare(config, console)
+        step.complete()
+    return load_dataset(step.folder)
 
 
 def run(config: PipelineConfig, console: Console) -> float | None:
@@ -149,23 +150,29 @@ def run(config: PipelineConfig, console: Console) -> float | None:
     """
     started = time.perf_counter()
     console.print(f"device: {describe_device(resolve_device(config.device))}", highlight=False)
-    steps: list[tuple[str, Callable[[PipelineConfig, Console], object]]] = [
-        ("prepare", _prepare), ("train-encoder", train_encoder), ("train-ranker", train_ranker),
-    ]  # fmt: skip
+    steps: dict[str, Callable[[PipelineConfig, Console, Dataset], object]] = {
+        "train-encoder": train_encoder, "train-ranker": train_ranker,
+    }  # fmt: skip
     if config.evaluation.test or config.refit is Refit.everything:
         if config.refit is not Refit.never:
-            steps.append(("refit", refit))
-        steps.append(("publish", publish))
+            steps["refit"] = refit
+        steps["publish"] = publish
     seconds: dict[str, float] = {}
-    for number, (name, step) in enumerate(steps, start=1):
-        console.rule(f"[bold]{number}/{len(steps) + 1} {name}")
+
+    @contextmanager
+    def timed(name: str) -> Iterator[None]:
+        console.rule(f"[bold]{len(seconds) + 1}/{len(steps) + 2} {name}")
         begin = time.perf_counter()
-        step(config, console)
+        yield
         seconds[name] = round(time.perf_counter() - begin, 1)
-    console.rule(f"[bold]{len(steps) + 1}/{len(steps) + 1} evaluate")
-    begin = time.perf_counter()
-    result = evaluate(config, console)
-    seconds["evaluate"] = round(time.perf_counter() - begin, 1)
+
+    with timed("prepare"):
+        dataset = _prepare(config, console)
+    for name, step in steps.items():
+        with timed(name):
+            step(config, console, dataset)
+    with timed("evaluate"):
+        result = evaluate(config, console, dataset)
     metrics = Path(config.work_dir) / EVALUATION_FOLDER / METRICS
     if result is not None:
         written = json.loads(metrics.read_text())

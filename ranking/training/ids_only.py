@@ -14,12 +14,15 @@ from encoders.towers.towers import Towers
 from encoders.training.fitting import delete_checkpoints
 from encoders.training.train import train_towers
 from features.data.dataset import Dataset, LongArray
-from features.data.pipeline_step import Step, fingerprint
+from features.data.pipeline_step import StepSpec
 from features.data.splits import Split
 from features.data.training_windows import refit_cut
 
-FOLDER = "sasrec_ids"
-REFIT_FOLDER = "sasrec_ids_refit"
+CHOSEN = StepSpec(
+    "sasrec_ids", "sasrec_ids",
+    ("seed", "split", "user_encoder", "evaluation.target_events", "evaluation.exclude_seen"),
+)  # fmt: skip
+REFITTED = StepSpec("sasrec_ids", "sasrec_ids_refit", ("refit",), after=CHOSEN)
 EPOCHS = "epochs.json"
 
 
@@ -27,7 +30,6 @@ def ids_only_towers(
     config: PipelineConfig,
     dataset: Dataset,
     split: Split,
-    exclude_seen: bool,
     end: LongArray,
     console: Console,
 ) -> Towers:
@@ -41,36 +43,30 @@ def ids_only_towers(
         config: of the run that the baseline belongs to.
         dataset: its dataset.
         split: training ends at `train_end`; `valid` says when to stop.
-        exclude_seen: whether validation lists leave out the history.
         end: [users] up to where events are known to the lists that are asked for.
         console: progress goes here.
     """
     settings = replace(config.user_encoder, text=False, hybrid=True, id_dropout=0.0)
-    inputs = fingerprint(
-        dataset.info["content_hash"], dataset.info["event_weights"], config.seed, config.split, settings,
-        exclude_seen, config.evaluation.target_events,
-    )  # fmt: skip
+    config = replace(config, user_encoder=settings)
 
-    def towers(folder: str, inputs: str, end: LongArray, validate: bool, epochs: int) -> Step:
-        stage = Step(Path(config.work_dir) / folder, inputs)
-        if not stage.is_current():
-            stage.reopen()
-            console.print(f"training {folder}: the user tower without text")
+    def towers(spec: StepSpec, end: LongArray, validate: bool, epochs: int) -> Path:
+        step = spec.step(config, dataset.facts)
+        if not step.is_current():
+            step.reopen()
+            console.print(f"training {spec.folder}: the user tower without text")
             no_text = np.zeros((len(dataset.catalogue), 1), dtype=np.float32)
-            checkpoints = Path(config.work_dir) / "checkpoints" / f"{folder}-{inputs}"
+            checkpoints = Path(config.work_dir) / "checkpoints" / f"{spec.folder}-{step.inputs}"
             trained, fitted = train_towers(
-                replace(config, user_encoder=settings), dataset, no_text, end, split, validate, epochs,
-                checkpoints, console,
-            )  # fmt: skip
-            trained.save(stage.folder)
-            (stage.folder / EPOCHS).write_text(json.dumps(fitted.epochs))
-            stage.complete()
+                config, dataset, no_text, end, split, validate, epochs, checkpoints, console
+            )
+            trained.save(step.folder)
+            (step.folder / EPOCHS).write_text(json.dumps(fitted.epochs))
+            step.complete()
             delete_checkpoints(checkpoints)
-        return stage
+        return step.folder
 
-    chosen = towers(FOLDER, inputs, split.train_end, True, settings.epochs)
+    chosen = towers(CHOSEN, split.train_end, True, settings.epochs)
     cut = refit_cut(dataset, split, config.refit)
     if cut is None or not np.array_equal(cut.end, end):
-        return Towers.load(chosen.folder)
-    epochs = json.loads((chosen.folder / EPOCHS).read_text())
-    return Towers.load(towers(REFIT_FOLDER, fingerprint(inputs, config.refit), cut.end, False, epochs).folder)
+        return Towers.load(chosen)
+    return Towers.load(towers(REFITTED, cut.end, False, json.loads((chosen / EPOCHS).read_text())))

@@ -17,20 +17,20 @@ from encoders.factors.affinity import AFFINITY_FILE, Affinity, lenders
 from encoders.factors.co_purchase import LENDERS, Factors
 from encoders.towers.towers import Towers
 from encoders.training.fitting import Fit, delete_checkpoints, fit
+from encoders.training.progress import progress
 from encoders.training.train import (  # fmt: skip
+    ENCODER,
     ENCODER_FOLDER,
     RANKER_TOWERS,
     TEXT_VECTORS,
     TOWERS,
-    Progressing,
-    encoder_stage,
     trainable,
     try_split,
 )
 from features.candidates.features import FeatureLayout
 from features.data import schema
 from features.data.dataset import BoolArray, Dataset, FloatArray, LongArray, load_dataset
-from features.data.pipeline_step import Step, fingerprint
+from features.data.pipeline_step import StepSpec
 from features.data.splits import Queries, Split, exclude_seen, ragged_ranges
 from features.data.statistics import Neighbours, item_statistics
 from features.data.training_windows import Cut, ranker_windows
@@ -45,6 +45,7 @@ from ranking.training.ranker_module import RankerModule, calibrate, probability_
 
 RANKER_FOLDER = "ranker"
 REPORT = "training.json"
+RANKER = StepSpec("train-ranker", RANKER_FOLDER, ("ranker", "candidates", "factors", "index"), after=ENCODER)
 VALID_QUERIES = 4000
 CALIBRATION_QUERIES = 1000
 
@@ -103,18 +104,6 @@ def build_recommender(
     )  # fmt: skip
 
 
-def ranker_stage(config: PipelineConfig, dataset: Dataset) -> Step:
-    """Return the stage whose folder holds this step's outputs."""
-    inputs = fingerprint(
-        encoder_stage(config, dataset).inputs,
-        config.ranker,
-        config.candidates,
-        config.factors,
-        config.index,
-    )
-    return Step(Path(config.work_dir) / RANKER_FOLDER, inputs)
-
-
 def held_out_users(queries: Queries, rng: np.random.Generator) -> Queries:
     """Draw users who have a fifth of the lists, or a thousand, whichever is less, and return their lists."""
     users = np.unique(queries.user)
@@ -166,7 +155,7 @@ def collect_examples(
     room = max(rows // max(sum(len(q) for q in lists), 1), 1) if rows else 0
     valid = split.valid.select(np.sort(rng.permutation(len(split.valid))[:VALID_QUERIES]))
     asked = (*lists, calibration, *([] if present is None else [valid]))
-    with Progressing(console).bar() as bar:
+    with progress(console) as bar:
         task = bar.add_task("candidate features", total=sum(map(len, asked)))
 
         def gather(
@@ -211,26 +200,26 @@ def fit_ranker(
     return module.trained, fitted
 
 
-def train_ranker(config: PipelineConfig, console: Console) -> Path:
+def train_ranker(config: PipelineConfig, console: Console, dataset: Dataset | None = None) -> Path:
     """Train and save the ranking head; a finished, unchanged step is skipped.
 
     Returns:
         The folder with the outputs; it holds no ranker where there was too little to learn from.
 
     """
-    dataset = load_dataset(Path(config.work_dir) / "dataset")
-    stage = ranker_stage(config, dataset)
-    if stage.finished("train-ranker", config.reuse, console):
-        return stage.folder
-    encoder_stage(config, dataset).require("train-encoder")
-    stage.reopen()
+    dataset = dataset or load_dataset(Path(config.work_dir) / "dataset")
+    step = RANKER.step(config, dataset.facts)
+    if step.finished(config.reuse, console):
+        return step.folder
+    ENCODER.step(config, dataset.facts).require()
+    step.reopen()
     started = time.perf_counter()
     split = try_split(config, dataset)
     report: dict[str, object] = {"trained": False}
     if config.ranker.enabled and split is not None and trainable(split, dataset):
         train, calibration, valid = collect_examples(config, dataset, split, console)
         assert valid is not None
-        checkpoints = Path(config.work_dir) / "checkpoints" / f"ranker-{stage.inputs}"
+        checkpoints = Path(config.work_dir) / "checkpoints" / f"ranker-{step.inputs}"
         ranker, fitted = fit_ranker(
             config, train, calibration, valid, config.ranker.epochs, checkpoints, console
         )
@@ -244,13 +233,13 @@ def train_ranker(config: PipelineConfig, console: Console) -> Path:
             "history": fitted.history,
             "probabilities": probability_quality(ranker, valid),
         }
-        ranker.save(stage.folder)
+        ranker.save(step.folder)
         delete_checkpoints(checkpoints)
     report["seconds"] = round(time.perf_counter() - started, 1)
-    (stage.folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
-    stage.complete()
+    (step.folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+    step.complete()
     _print(report, console)
-    return stage.folder
+    return step.folder
 
 
 def _print(report: dict[str, object], console: Console) -> None:

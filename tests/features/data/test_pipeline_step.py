@@ -34,32 +34,32 @@ def test_the_same_inputs_have_the_same_fingerprint_and_any_change_another() -> N
     assert len({first, *changed}) == 5
 
 
-def test_a_stage_is_current_only_between_complete_and_the_next_reopen(tmp_path: Path) -> None:
-    stage = Step(tmp_path / "stage", "abc")
-    assert not stage.is_current()
-    stage.reopen()
-    assert not stage.is_current()
-    stage.complete()
-    assert stage.is_current()
-    assert not Step(tmp_path / "stage", "abd").is_current(), "other inputs"
-    stage.reopen()
-    assert not stage.is_current()
+def test_a_step_is_current_only_between_complete_and_the_next_reopen(tmp_path: Path) -> None:
+    step = Step(tmp_path / "stage", "abc", "train-encoder")
+    assert not step.is_current()
+    step.reopen()
+    assert not step.is_current()
+    step.complete()
+    assert step.is_current()
+    assert not Step(tmp_path / "stage", "abd", "train-encoder").is_current(), "other inputs"
+    step.reopen()
+    assert not step.is_current()
 
 
 def test_reopening_removes_what_other_inputs_left(tmp_path: Path) -> None:
-    stage = Step(tmp_path / "stage", "abc")
-    stage.reopen()
-    (stage.folder / "towers").mkdir()
-    (stage.folder / "towers" / "weights").write_text("old")
-    stage.complete()
-    Step(tmp_path / "stage", "abd").reopen()
-    assert list(stage.folder.iterdir()) == []
+    step = Step(tmp_path / "stage", "abc", "train-encoder")
+    step.reopen()
+    (step.folder / "towers").mkdir()
+    (step.folder / "towers" / "weights").write_text("old")
+    step.complete()
+    Step(tmp_path / "stage", "abd", "train-encoder").reopen()
+    assert list(step.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("content", ["", "{", "null", "[]", '"abc"', "{}", '{"inputs": null}'])
 def test_a_damaged_marker_means_not_current(tmp_path: Path, content: str) -> None:
     (tmp_path / "stage.json").write_text(content)
-    assert not Step(tmp_path, "abc").is_current()
+    assert not Step(tmp_path, "abc", "train-encoder").is_current()
 
 
 def test_an_atomic_write_that_fails_leaves_the_old_content(
@@ -82,41 +82,41 @@ def test_an_atomic_write_that_fails_leaves_the_old_content(
 
 
 def test_a_step_refuses_to_build_on_outputs_of_other_settings(tmp_path: Path) -> None:
-    stage = Step(tmp_path / "encoder", "abc")
+    step = Step(tmp_path / "encoder", "abc", "train-encoder")
     with pytest.raises(InputError, match=r"encoder: missing.*run `shelfwise train-encoder` with the same"):
-        stage.require("train-encoder")
-    stage.reopen()
+        step.require()
+    step.reopen()
     with pytest.raises(InputError, match="unfinished"):
-        stage.require("train-encoder")
-    stage.complete()
-    stage.require("train-encoder")
+        step.require()
+    step.complete()
+    step.require()
     with pytest.raises(InputError, match="made with other settings"):
-        Step(tmp_path / "encoder", "abd").require("train-encoder")
+        Step(tmp_path / "encoder", "abd", "train-encoder").require()
 
 
-def finished_stage(folder: Path, inputs: str = "abc") -> Step:
-    stage = Step(folder / "stage", inputs)
-    stage.reopen()
-    (stage.folder / "inner").mkdir()
-    (stage.folder / "inner" / "out.txt").write_text("made")
-    stage.complete()
-    return stage
+def finished_step(folder: Path, inputs: str = "abc") -> Step:
+    step = Step(folder / "stage", inputs, "train-encoder")
+    step.reopen()
+    (step.folder / "inner").mkdir()
+    (step.folder / "inner" / "out.txt").write_text("made")
+    step.complete()
+    return step
 
 
-def test_a_stage_takes_over_the_same_inputs_outputs_and_no_others(tmp_path: Path) -> None:
-    donor = finished_stage(tmp_path / "a")
-    finished_stage(tmp_path / "b", "other")
-    unfinished = finished_stage(tmp_path / "c")
+def test_a_step_takes_over_the_same_inputs_outputs_and_no_others(tmp_path: Path) -> None:
+    donor = finished_step(tmp_path / "a")
+    finished_step(tmp_path / "b", "other")
+    unfinished = finished_step(tmp_path / "c")
     (unfinished.folder / "stage.json").unlink()
-    stage = Step(tmp_path / "new" / "stage", "abc")
-    assert stage.adopt([str(tmp_path / "b"), str(tmp_path / "c"), str(tmp_path / "none")]) is None
-    assert not stage.folder.exists()
-    assert stage.adopt([str(tmp_path / "[bca]")]) == donor.folder
-    assert stage.is_current()
-    ours = stage.folder / "inner" / "out.txt"
+    step = Step(tmp_path / "new" / "stage", "abc", "train-encoder")
+    assert step.adopt([str(tmp_path / "b"), str(tmp_path / "c"), str(tmp_path / "none")]) is None
+    assert not step.folder.exists()
+    assert step.adopt([str(tmp_path / "[bca]")]) == donor.folder
+    assert step.is_current()
+    ours = step.folder / "inner" / "out.txt"
     assert ours.read_text() == "made"
     assert ours.samefile(donor.folder / "inner" / "out.txt")
-    stage.reopen()
+    step.reopen()
     assert donor.is_current()
     assert (donor.folder / "inner" / "out.txt").read_text() == "made"
 
@@ -124,12 +124,12 @@ def test_a_stage_takes_over_the_same_inputs_outputs_and_no_others(tmp_path: Path
 def test_files_are_copied_where_they_cannot_be_linked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    donor = finished_stage(tmp_path / "a")
+    donor = finished_step(tmp_path / "a")
 
     def refuse(source: str, target: str) -> None:
         raise OSError("cross-device")
 
     monkeypatch.setattr(os, "link", refuse)
-    stage = Step(tmp_path / "new" / "stage", "abc")
-    assert stage.adopt([str(tmp_path / "a")]) == donor.folder
-    assert not (stage.folder / "inner" / "out.txt").samefile(donor.folder / "inner" / "out.txt")
+    step = Step(tmp_path / "new" / "stage", "abc", "train-encoder")
+    assert step.adopt([str(tmp_path / "a")]) == donor.folder
+    assert not (step.folder / "inner" / "out.txt").samefile(donor.folder / "inner" / "out.txt")

@@ -15,7 +15,7 @@ from features.data.splits import make_split
 from ranking.baselines.registry import BaselineInputs, make_baselines
 from ranking.baselines.sasrec import SasrecIds
 from ranking.pipeline.run import evaluate
-from ranking.training.ids_only import FOLDER, ids_only_towers
+from ranking.training.ids_only import CHOSEN, ids_only_towers
 from tests.ranking.baselines.test_registry import ask, make_events
 from tests.synthetic import random_towers, read_json
 
@@ -65,12 +65,14 @@ def test_it_is_trained_once_kept_and_measured(trained: PipelineConfig, tmp_path:
     assert not list((work / "checkpoints").glob("sasrec_ids*"))
     dataset = load_dataset(work / "dataset")
     split = make_split(dataset, config.split, [])
-    kept = Towers.load(work / FOLDER)
+    kept = Towers.load(work / CHOSEN.folder)
     assert kept.item_tower.project is None
-    weights = (work / FOLDER / "user_encoder.safetensors").stat().st_mtime_ns
-    ids_only_towers(config, dataset, split, False, split.train_end, QUIET)
-    ids_only_towers(config, dataset, split, True, split.train_end, QUIET)
-    assert (work / FOLDER / "user_encoder.safetensors").stat().st_mtime_ns != weights
+    weights = (work / CHOSEN.folder / "user_encoder.safetensors").stat().st_mtime_ns
+    ids_only_towers(config, dataset, split, split.train_end, QUIET)
+    assert (work / CHOSEN.folder / "user_encoder.safetensors").stat().st_mtime_ns == weights
+    config = replace(config, evaluation=replace(config.evaluation, exclude_seen=True))
+    ids_only_towers(config, dataset, split, split.train_end, QUIET)
+    assert (work / CHOSEN.folder / "user_encoder.safetensors").stat().st_mtime_ns != weights
 
 
 def test_it_needs_something_that_trains() -> None:

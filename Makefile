@@ -15,10 +15,10 @@ FAISS ?= $(if $(CARD),gpu,cpu)
 CONSTRAINTS = $(if $(filter gpu,$(FAISS)),constraints-gpu.txt,constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo taste test test-gpu lint types imports proto proto-check docs check clean
+.PHONY: help install install-dev demo taste test test-gpu lint types imports proto proto-check proto-release docs check clean
 
 help: ## Say what there is to make
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 $(VENV)/bin/python:
 	@echo "== creating $(VENV)"
@@ -84,6 +84,11 @@ proto-check: proto ## Fail when the gRPC code is stale, or buf finds a slip or a
 docs: install-dev ## The generated reference pages, and the documentation site in work/site
 	$(BIN)/python -m docs.generate
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+proto-release: install-dev ## Keep the proto as that of a release, for proto-check to compare with: VERSION=0.2.0
+	$(if $(VERSION),,$(error VERSION=... names the release))
+	$(BIN)/python -m grpc_tools.protoc -I proto -I $$($(GOOGLE_PROTOS)) --include_imports \
+	  --descriptor_set_out=proto/released/v$(VERSION).binpb $(PROTO)/*.proto
 
 check: lint types imports proto-check test docs ## Everything CI checks
 

@@ -18,6 +18,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+import shelfwise_client
 from conf.commands import TABLE
 from conf.compose import compose_command
 from conf.errors import InputError
@@ -176,13 +177,16 @@ def test_the_make_targets_that_are_documented_exist() -> None:
     assert named <= targets
 
 
-def test_the_python_example_runs_against_the_real_names() -> None:
-    import shelfwise_client
-
-    blocks = [b for _, language, b in FENCE.findall(text_of("README.md")) if language == "python"]
+@pytest.mark.parametrize("page", ["README.md", "docs/serving.md", "clients/python/README.md"])
+def test_python_examples_import_and_call_what_there_is(page: str) -> None:
+    blocks = [b for _, language, b in FENCE.findall(text_of(page)) if language == "python"]
     assert blocks
     for block in blocks:
-        compile(block, "README.md", "exec")
-        named = re.findall(r"^from shelfwise_client import (.+)$", block, re.MULTILINE)
-        assert named
-        assert all(hasattr(shelfwise_client, n.strip()) for line in named for n in line.split(","))
+        compile(block, page, "exec")
+    imports = re.findall(r"^from shelfwise_client import (.+)$", "\n".join(blocks), re.MULTILINE)
+    assert imports
+    names = {name.strip() for line in imports for name in line.split(",")}
+    assert names <= set(shelfwise_client.__all__)
+    methods = set(re.findall(r"\bclient\.(\w+)\(", "\n".join(blocks)))
+    assert methods
+    assert [m for m in methods if not callable(getattr(shelfwise_client.Client, m, None))] == []

@@ -15,7 +15,7 @@ from serving.state.contracts.user_state import NewEvent
 from serving.transport.api_keys import create_key
 from tests.faults.changing_bundle import ChangingBundle
 from tests.programs import node, npm
-from tests.serving.conftest import Servers
+from tests.serving.conftest import Harness, Servers
 
 ROOT = Path(__file__).parents[3]
 CLIENT = ROOT / "clients" / "node"
@@ -23,14 +23,21 @@ EXAMPLE = "node_modules/shelfwise-client/example.js"
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a shop's program that has installed the packed client, with no repository around it."""
-    repository, shop = tmp_path_factory.mktemp("repository"), tmp_path_factory.mktemp("shop")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the client in a copy of the repository's part that it needs."""
+    repository = tmp_path_factory.mktemp("repository")
     folder = repository / "clients" / "node"
     shutil.copytree(CLIENT, folder, ignore=shutil.ignore_patterns("node_modules"))
     shutil.copytree(ROOT / "proto", repository / "proto", ignore=shutil.ignore_patterns("node_modules"))
-    run_npm(folder, "pack", "--pack-destination", str(shop))
-    assert not (folder / "recommendations.proto").exists()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> Path:
+    """Folder of a shop's program that has installed the packed client, with no repository around it."""
+    shop = tmp_path_factory.mktemp("shop")
+    run_npm(checkout, "pack", "--pack-destination", str(shop))
+    assert not (checkout / "recommendations.proto").exists()
     (shop / "package.json").write_text('{"name": "shop", "private": true, "type": "module"}')
     run_npm(shop, "install", "--ignore-scripts", *(str(path) for path in shop.glob("*.tgz")))
     return shop
@@ -89,6 +96,20 @@ def test_the_example_reads_lists_records_events_and_streams(
     db.close()
     assert ("click", "i8", 1, "home", "phone") in rows
     assert sorted(row[2] for row in rows if row[0] == "impression") == [1, 2, 3]
+
+
+def test_the_example_runs_in_a_checkout(server: Harness, checkout: Path) -> None:
+    """With the proto where it lies, and the packages that the lock file names."""
+    run_npm(checkout, "ci", "--ignore-scripts")
+    done = subprocess.run(
+        [node(), "example.js", server.address, "u7"],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "3 items from v1, DEGRADATION_POPULARITY"
 
 
 ITEMS = """

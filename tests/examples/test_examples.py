@@ -9,11 +9,17 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
+import numpy as np
 import polars as pl
 import pytest
 
 from examples.evaluation import K, recall
+from examples.own_source import SameCategory
+from features.data.histories import batch_histories
+from ranking.retrieval.limits import Limits
 from tests.synthetic import read_json
 
 ROOT = Path(__file__).parents[2]
@@ -104,7 +110,7 @@ def test_client_sees_a_click_in_the_next_list(address: str) -> None:
     assert lines[13].startswith(f"a search for '{clicked[1]}': {clicked[1]}")
 
 
-@pytest.mark.parametrize("name", ["own_data.py", "client.py", "evaluation.py"])
+@pytest.mark.parametrize("name", ["own_data.py", "client.py", "evaluation.py", "own_source.py"])
 def test_without_arguments_the_usage_is_printed(name: str) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / name)],
@@ -112,3 +118,35 @@ def test_without_arguments_the_usage_is_printed(name: str) -> None:
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.startswith(f"usage: python examples/{name} ")
+
+
+def test_a_source_of_ones_own_proposes_beside_the_others(shop: tuple[Path, str]) -> None:
+    folder, _ = shop
+    lines = script("own_source.py", str(folder)).splitlines()
+    assert lines[0] == "3 categories, 150 shoppers"
+    mean = {line.split()[0]: float(line.split()[1]) for line in lines[1:-1]}
+    assert mean["same_category"] == 20.0  # each category has 36 items, and every shopper has a history
+    assert mean["popular"] == 100.0
+    said = re.fullmatch(
+        r"(\d+) candidates of same_category, (\d+) of them proposed by no other source", lines[-1]
+    )
+    assert said is not None
+    assert int(said[1]) == 150 * 20
+    assert 0 <= int(said[2]) < int(said[1])
+
+
+def test_the_source_of_ones_own_chooses_by_category_popularity_and_limits() -> None:
+    source = SameCategory(np.array([0, 1, 0, 1, 0], np.int32))
+    # the newest items: row 1 of category 1, row 4 of category 0, none
+    batch = batch_histories(
+        [np.array([0, 1]), np.array([4]), np.zeros(0, int)],
+        [np.zeros(2, np.int8), np.zeros(1, np.int8), np.zeros(0, np.int8)],
+        [np.array([5, 6]), np.array([7]), np.zeros(0, int)],
+        now=[9, 9, 9],
+    )
+    limits = Limits(np.array([1 * 5 + 2]), [None] * 3)  # the second query must not get row 2
+    indexes = SimpleNamespace(by_popularity=np.array([3, 2, 1, 0, 4], np.int32))
+    request = MagicMock(batch=batch, limits=limits, indexes=indexes, items=5)
+    request.__len__.return_value = 3
+    found = source.propose(request, 3)
+    assert found.rows.tolist() == [[3, 1, -1], [0, 4, -1], [-1, -1, -1]]

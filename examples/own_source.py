@@ -3,8 +3,8 @@
     python examples/own_source.py work/own
 
 proposes the best-selling items of the category of a shopper's newest item, and prints how many of its
-candidates no other source proposed. To keep it, put the class into a module of `ranking/sources/`, add a line to
-its registry, and train again: the ranking head gets a column for every source.
+candidates no other source proposed. To keep it, put the class into a module of `ranking/sources/`, add a line
+to its registry, and train again: the ranking head gets a column for every source.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from features.data.dataset import IntArray, load_dataset
-from features.data.histories import batch_histories
+from features.data.histories import HistoryBatch
 from ranking.bundle.bundle import load_bundle
 from ranking.retrieval.limits import Limits
 from ranking.retrieval.nearest import most_popular
@@ -56,9 +56,8 @@ def main() -> None:
     names, categories = np.unique(dataset.catalogue.frame["category"].to_numpy(), return_inverse=True)
     recommender.sources = SOURCES.with_source(SameCategory(categories.astype(np.int32)))
     events, now = dataset.events, int(dataset.events.time.max()) + 1
-    ends = events.offsets[1:-1]
-    parts = [np.split(column, ends) for column in (events.item, events.kind, events.time)]
-    batch = batch_histories(*parts, now=[now] * events.users)
+    asked = np.full(events.users, now)
+    batch = HistoryBatch(events.offsets, events.item, events.kind, events.time, asked)
     limits = Limits(np.zeros(0, np.int64), [None] * len(batch))
     candidates, proposals, _ = recommender.retrieve(batch, limits, recommender.encode(batch))
     own = [recommender.sources.proposed_by(int(mask)) for mask in candidates.sources[candidates.rows >= 0]]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Self
 
 from shelfwise_client.v1 import recommendations_pb2 as pb
 
@@ -68,7 +69,7 @@ class RecommendResult:
     """Sent back with the events that shoppers cause on this list."""
 
     @classmethod
-    def of(cls, response: pb.RecommendResponse) -> RecommendResult:
+    def of(cls, response: pb.RecommendResponse | pb.SearchItemsResponse) -> Self:
         """Read a response."""
         items = tuple(RecommendedItem.of(item) for item in response.items)
         return cls(
@@ -122,31 +123,8 @@ class UserListResult:
 
 
 @dataclass(frozen=True)
-class SearchResult:
-    """One page of search results."""
-
-    items: tuple[RecommendedItem, ...]
-    next_page_token: str
-    model_version: str
-    request_id: str
-    degradation: str
-    """As of RecommendResult; `text_only` where the words alone decided the order."""
-    unknown_item_ids: tuple[str, ...]
-    attribution_token: str
-    """Sent back with the events that shoppers cause on this list."""
-
-    @classmethod
-    def of(cls, response: pb.SearchItemsResponse) -> SearchResult:
-        """Read a response."""
-        return cls(
-            tuple(RecommendedItem.of(item) for item in response.items),
-            response.next_page_token,
-            response.model_version,
-            response.request_id,
-            _degradation_name(response.degradation),
-            tuple(response.unknown_item_ids),
-            response.attribution_token,
-        )
+class SearchResult(RecommendResult):
+    """One page of search results; `degradation` is `text_only` where the words alone decided the order."""
 
 
 @dataclass(frozen=True)

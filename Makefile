@@ -63,9 +63,11 @@ test: install-dev ## The whole test suite (at most 10 minutes)
 test-gpu: install-dev ## The tests that need a CUDA GPU, alone (at most 3 minutes)
 	$(BIN)/python -m pytest tests/gpu -m gpu -rs
 
-lint: install-dev ## ruff: style and formatting
+lint: install-dev ## Style, formatting and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/typos
+	$(BIN)/pre-commit validate-config
 
 types: install-dev ## mypy, strict
 	$(BIN)/mypy .

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,14 +23,15 @@ from ranking.bundle.store import VERSIONS, current_version, verify
 from serving.api.service import QUEUED, SERVICE_NAME, RecommendationService
 from serving.api.surfaces import Surfaces
 from serving.core.event_loop import run_event_loop
-from serving.core.garbage import look_rarely
+from serving.core.interpreter import tune_interpreter
 from serving.core.poller import Poller
 from serving.core.threads import list_threads
-from serving.model.host import ModelHost, Served
+from serving.model.host import ModelHost
 from serving.model.interfaces import LiveModel, Model
-from serving.model.process.client import ElsewhereItems
-from serving.model.process.worker import Start
+from serving.model.process.client import RemoteModel
+from serving.model.process.worker import LoadRequest
 from serving.model.reload import BundleWatcher, FailedReload
+from serving.model.served import Served
 from serving.observability.logs import set_up
 from serving.observability.metrics import Metrics, MetricsServer
 from serving.observability.tracing import Tracing, make_tracing
@@ -65,8 +65,6 @@ _HEALTH_NAMES: Final = (*_OF_LISTS, RELOAD_HEALTH, STATE_HEALTH)
 _LOST_SECONDS: Final = 2.0
 """How often to look whether the model's process still runs, where no other versions are looked for."""
 _CURRENT: Final = "CURRENT"
-_SWITCH_SECONDS: Final = 0.0005
-"""How long a thread may keep Python to itself: the event loop must not wait for the model's thread."""
 _HARD_LIMIT: Final = 4
 """Calls beyond so many times `limits.max_concurrent` are refused by gRPC itself, without details."""
 _CLEAN_SECONDS: Final = 60.0
@@ -98,8 +96,8 @@ def serve(config: ServeConfig, console: Console) -> None:
         threads = list_threads(config.list_threads, config.workers)
 
         def load(version: str, background: bool, manifest: dict[str, Any] | None = None) -> LiveModel:
-            return ElsewhereItems(
-                Start(
+            return RemoteModel(
+                LoadRequest(
                     str(store), version, manifest, config.max_live_items, config.threads, threads, background,
                     config.device, config.model_timeout_seconds, config.log_format, config.log_requests,
                 )
@@ -108,15 +106,14 @@ def serve(config: ServeConfig, console: Console) -> None:
         first = current_version(store)
         # Verified here, so that a damaged one is named before any process is started.
         loaded = [load(first, False, verify(store / VERSIONS / first))]
-        gc.freeze()  # modules and the first model's items; later ones are not, see `no_collection`
+        gc.freeze()  # modules and the first model's items
     serve_model(config, loaded.pop, console, load)
 
 
 def serve_model(config: ServeConfig, first: First, console: Console, load: Load | None = None) -> None:
     """Serve a loaded model until SIGTERM or SIGINT; see `serve` and `start`."""
     set_up(config.log_format, config.log_requests)
-    sys.setswitchinterval(_SWITCH_SECONDS)
-    look_rarely()
+    tune_interpreter()
     run_event_loop(_serve_until_signal(config, first, console, load))
 
 
@@ -193,7 +190,7 @@ async def start(
 
     Args:
         config: the settings.
-        first: called once for the model that answers first; who keeps that model keeps its memory in use.
+        first: called once for the model that answers first, which is closed if the server cannot start.
         console: gets the lines for the operator.
         load: loads another version when CURRENT changes; None stays with the first model.
 
@@ -201,6 +198,15 @@ async def start(
         InputError: the port is taken, or state or histories cannot be used.
     """
     model = first()
+    try:
+        return await _start(config, model, console, load)
+    except BaseException:
+        model.close()
+        raise
+
+
+async def _start(config: ServeConfig, model: LiveModel, console: Console, load: Load | None) -> RunningServer:
+    """Start with a model; see `start`."""
     _check_privacy(config, model.current)
     pseudonyms = make_pseudonyms(config.privacy)
     worker = worker_number()

@@ -86,6 +86,9 @@ class LiveItems:
         self.works = True
         """Whether it can make lists."""
 
+    def close(self) -> None:
+        """Do nothing: all that it has is memory of this process, which goes with the last reference."""
+
     def plan(self, changes: Sequence[Change]) -> PreparedItemChanges:
         """Work out what changes come to against the current state; the last one of an item counts.
 

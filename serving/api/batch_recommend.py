@@ -85,7 +85,9 @@ class BatchLists:
         asked = request.HasField("request_time")
         before_us = validation.micros("request_time", request.request_time) if asked else None
         _check_users(request)
-        prepared = await self._lists.prepare(self._host.served, wish, tokens.request_seed(identity))
+        seed = tokens.request_seed(identity)
+        async with self._host.lease() as served:
+            prepared = await self._lists.prepare(served, wish, seed)
         if self._running >= self._config.max_streams:
             message = f"{self._running} streams are open; at most {self._config.max_streams} at once"
             code = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -94,12 +96,12 @@ class BatchLists:
         try:
             async with aclosing(self._users(request, after, request.max_users or None)) as handfuls:
                 async for users in handfuls:
-                    if self._host.served is not prepared.served:
-                        prepared = await self._lists.prepare(
-                            self._host.served, wish, tokens.request_seed(identity)
-                        )
-                    lists = [self._one(prepared, user, identity, before_us) for user in users]
-                    for response in await asyncio.gather(*lists, return_exceptions=True):
+                    async with self._host.lease() as served:  # not while a slow reader takes the lists
+                        if served is not prepared.served:
+                            prepared = await self._lists.prepare(served, wish, seed)
+                        lists = [self._one(prepared, user, identity, before_us) for user in users]
+                        responses = await asyncio.gather(*lists, return_exceptions=True)
+                    for response in responses:
                         if self._ending:
                             message = "the server is shutting down; go on with the last resume_token"
                             raise ApiError(grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN", message)

@@ -12,7 +12,8 @@ from features.data.dataset import BoolArray, IntArray
 from ranking.catalogue.filter_language import FilterError
 from serving.core.call_context import annotate, mark_stage, stage
 from serving.core.errors import invalid
-from serving.model.host import ModelHost, Served
+from serving.model.host import ModelHost
+from serving.model.served import Served
 from serving.scheduling.batcher import Batcher
 from serving.transport.call_interceptor import CALL
 

@@ -18,7 +18,8 @@ from serving.api.items import MAX_ITEMS, Fault, check_deletes, check_items, id_f
 from serving.api.user_context import UserContextLoader
 from serving.core.call_context import annotate, mark_stage, stage
 from serving.core.errors import ApiError, invalid
-from serving.model.host import ModelHost, Served
+from serving.model.host import ModelHost
+from serving.model.served import Served
 from serving.state.contracts.item_changes import ItemChanges
 from serving.transport.call_interceptor import CALL
 from shelfwise_client.v1 import recommendations_pb2 as pb
@@ -68,9 +69,9 @@ class ItemCalls:
         identity = tokens.fingerprint(request)
         after = page_tokens.decode_place(page_tokens.ITEM_PLACE, request.page_token, identity)
         recalled = await self._recall.ask("")
-        served = self._host.served
-        allowed = await self._selection.rows(served, request.filter)
-        rows = await self._selection.after(served, after, size + 1, allowed)
+        async with self._host.lease() as served:
+            allowed = await self._selection.rows(served, request.filter)
+            rows = await self._selection.after(served, after, size + 1, allowed)
         catalogue, response = served.model.catalogue, pb.ListItemsResponse(request_id=CALL.get().request_id)
         taken, room = 0, self._config.max_message_bytes // 2
         for row, values in zip(rows[:size], catalogue.contents(rows[:size]), strict=True):
@@ -159,9 +160,8 @@ class ItemCalls:
 
     async def declare(self, request: pb.DeclareAttributesRequest) -> pb.DeclareAttributesResponse:
         """Add attributes that items may have."""
-        call, catalogue = CALL.get(), self._host.served.model.catalogue
-        declared = await self._changes.declared()
-        wanted = check_declarations(request.attributes, catalogue, declared)
+        call, declared = CALL.get(), await self._changes.declared()
+        wanted = check_declarations(request.attributes, self._host.served.model.catalogue, declared)
         mark_stage("validate")
         if not request.validate_only:
             with stage("store_items"):

@@ -12,7 +12,7 @@ from ranking.rerank.rules import Boost, Cap, Pin, Rules
 from serving.api.filter_masks import Selection
 from serving.api.validation import optional_id
 from serving.core.errors import invalid
-from serving.model.host import Served
+from serving.model.served import Served
 from shelfwise_client.v1 import recommendations_pb2 as pb
 
 MAX_CAPS: Final = 10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import grpc
@@ -27,8 +27,9 @@ from serving.api.translation import SessionEvents, degradation, merge_history, s
 from serving.api.user_context import Recalled, UserContextLoader
 from serving.core.call_context import annotate
 from serving.core.errors import ApiError, invalid
-from serving.model.host import ModelHost, Served
+from serving.model.host import ModelHost
 from serving.model.interfaces import Neighbours, RecommendJob, SimilarJob
+from serving.model.served import Served
 from serving.model.shown_items import HashArray, id_hash
 from serving.state.contracts.user_state import MICROS, log_name
 from serving.transport.call_interceptor import CALL
@@ -113,7 +114,12 @@ class Lists:
         now_us = validation.micros("request_time", request.request_time) if asked else time.time_ns() // 1000
         user = self.known_as(validation.optional_id("user_id", request.user_id))
         recalled = await self.recall(user, now_us if asked else None)
-        served = self._host.served
+        async with self._host.lease() as served:
+            return await self._recommend(request, served, user, now_us, recalled)
+
+    async def _recommend(
+        self, request: pb.RecommendRequest, served: Served, user: str, now_us: int, recalled: Recalled
+    ) -> pb.RecommendResponse:
         size = validation.page_size(request.page_size, self._config.max_page_size)
         shown = page_tokens.decode_shown(request.page_token, identity := fingerprint(request))
         wish = ListOptions.of(request, size, self._surfaces)
@@ -143,7 +149,12 @@ class Lists:
         now_us = time.time_ns() // 1000
         user = self.known_as(validation.optional_id("user_id", request.user_id))
         recalled = await self.recall(user, None)
-        served = self._host.served
+        async with self._host.lease() as served:
+            return await self._search(request, served, user, now_us, recalled)
+
+    async def _search(
+        self, request: pb.SearchItemsRequest, served: Served, user: str, now_us: int, recalled: Recalled
+    ) -> pb.SearchItemsResponse:
         model = served.model
         query = validation.spoken("query", request.query)
         if not query:
@@ -185,8 +196,13 @@ class Lists:
     async def similar(self, request: pb.SimilarItemsRequest) -> pb.SimilarItemsResponse:
         """Answer with the items whose texts are most alike."""
         recalled = await self._recall.ask("")
-        call, served = CALL.get(), self._host.served
-        model = served.model
+        async with self._host.lease() as served:
+            return await self._similar(request, served, recalled)
+
+    async def _similar(
+        self, request: pb.SimilarItemsRequest, served: Served, recalled: Recalled
+    ) -> pb.SimilarItemsResponse:
+        call, model = CALL.get(), served.model
         size = validation.page_size(request.page_size, self._config.max_page_size)
         shown = page_tokens.decode_shown(request.page_token, identity := fingerprint(request))
         fields = validation.read_mask(request.read_mask, pb.SimilarItem)
@@ -201,7 +217,7 @@ class Lists:
         answer = await self._host.ask(job, call.deadline)
         annotate(model_version=model.version)
         assert isinstance(answer, Neighbours)
-        kept = self._still_there(answer.rows.tolist())
+        kept = self._still_there(served, answer.rows.tolist())
         found, cosines = answer.rows[kept], answer.cosines[kept]
         rows = found[:size].tolist() if len(found) > size else []
         response = pb.SimilarItemsResponse(
@@ -279,7 +295,7 @@ class Lists:
         job = replace(job, request=request)
         answer = await self._host.ask(job, CALL.get().deadline, background=background)
         assert isinstance(answer, Recommendation)
-        kept = self._still_there(item.row for item in answer.items)
+        kept = self._still_there(served, [item.row for item in answer.items])
         items = tuple(item for item, there in zip(answer.items, kept, strict=True) if there)
         return Recommendation(items[:size], answer.degradation), len(items) > size
 
@@ -300,12 +316,20 @@ class Lists:
             model_version=served.model.version,
         )
 
-    def _still_there(self, rows: Iterable[int]) -> list[bool]:
-        """Tell which rows may be shown: an item may have been deleted since the list was made."""
-        catalogue = self._host.served.model.catalogue
+    def _still_there(self, served: Served, rows: Sequence[int]) -> list[bool]:
+        """Tell which rows of a list may be shown: an item may have been deleted since the list was made.
+
+        Another model may have taken over since, in which an item has another row.
+        """
+        newest = self._host.served
+        catalogue = newest.model.catalogue
         if catalogue.hidden is None:
             return [True for _ in rows]
-        return [row >= len(catalogue) or not catalogue.is_hidden(row) for row in rows]
+        if newest.same_model(served):
+            return [row >= len(catalogue) or not catalogue.is_hidden(row) for row in rows]
+        ids = served.model.catalogue.ids
+        found = [catalogue.row(ids[row]) for row in rows]
+        return [row is None or not catalogue.is_hidden(row) for row in found]
 
 
 def degradation_level(answer: Recommendation, shopper: Shopper) -> pb.Degradation:

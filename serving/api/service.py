@@ -146,7 +146,8 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
 
     async def GetStatus(self, request: pb.GetStatusRequest, _: Context) -> pb.GetStatusResponse:
         """Describe what is being served."""
-        served, stats = self._host.served, await self._state.stats()
+        stats = await self._state.stats()
+        served = self._host.served
         model = served.model
         response = pb.GetStatusResponse(
             model_version=model.version,

@@ -58,8 +58,9 @@ class EventUpdater:
         self._after_us = (model.current.data_end + 1) * MICROS - 1
         self._position = 0
         self._up_to_date = time.monotonic()
-        expected = (StateUnavailableError, QueueFullError, ApiError)
-        self._watch = Poller(self._look, poll_seconds, "recorded events cannot be counted", expected)
+        self._poll_seconds = poll_seconds
+        self._poller: Poller | None = None
+        """Counts events in the background, from `start` to `stop`."""
 
     @property
     def behind_seconds(self) -> float:
@@ -73,25 +74,26 @@ class EventUpdater:
             thread: does the work.
 
         Raises:
-            StateUnavailable: the store failed.
+            StateUnavailableError: the store failed.
         """
         await self._follow(START_CHUNK, thread)
 
     def start(self) -> None:
         """Follow in the background from now on."""
-        self._watch.start()
+        expected = (StateUnavailableError, QueueFullError, ApiError)
+        self._poller = Poller(self._look, self._poll_seconds, "recorded events cannot be counted", expected)
+        self._poller.start()
 
     def ring(self) -> None:
         """Look for new events soon: some have just been recorded."""
-        self._watch.ring()
+        if self._poller is not None:
+            self._poller.ring()
 
     async def stop(self) -> None:
-        """Stop following, for good."""
-        await self._watch.stop()
-        # The watch holds this object, which holds it: without this the model's memory would stay until Python
-        # next looks for such circles.
-        if hasattr(self, "_model"):
-            del self._model
+        """Stop counting, for good."""
+        poller, self._poller = self._poller, None
+        if poller is not None:
+            await poller.stop()
 
     async def _look(self) -> None:
         """Count what has arrived, and leave those that come next some time to gather."""

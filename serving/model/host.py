@@ -1,4 +1,9 @@
-"""The model that is being served: its thread, its items kept up to date, and its replacement."""
+"""The model that is served: its queue, its updates, its replacement, and leases on it.
+
+A model's process lives as long as somebody has a lease on it. The host has one on the model that it serves;
+a request takes one for as long as it uses the model. So a replaced model ends with the last request that
+began with it, by a plain reference count.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +11,12 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
 from conf.serving import ServeConfig
-from features.data.dataset import BoolArray
-from features.text.item_text import TextTemplate
-from ranking.catalogue.attribute_codes import ValueCodes
-from ranking.catalogue.filter_language import AttributeKind, MaskCache
-from ranking.catalogue.item_order import ItemOrder
 from ranking.types import History, Request
 from serving.core.call_context import RECORD, Stage, Timeline
 from serving.core.errors import not_ready
@@ -24,9 +24,8 @@ from serving.core.threads import limit_threads
 from serving.model.event_updater import EventUpdater
 from serving.model.execute_batch import run_jobs
 from serving.model.interfaces import Answer, Job, LiveModel, Model, RecommendJob, SimilarJob
-from serving.model.item_cards import ItemCards
 from serving.model.item_updater import ItemUpdater
-from serving.model.shown_items import ShownItems
+from serving.model.served import Served
 from serving.observability.metrics import Metrics, QueueMetrics
 from serving.scheduling.batcher import Batcher
 from serving.scheduling.load_shedding import WaitLimits
@@ -34,85 +33,69 @@ from serving.state.contracts.item_changes import ItemChanges
 from serving.state.contracts.user_state import UserState
 
 _LOG = logging.getLogger(__name__)
-_MODEL_TEXT_CHARS: Final = 1000
-"""Raw item text is cut to this many characters where the model does not say how long its texts were."""
-
 _GATHER_SECONDS: Final = 0.002
 """Requests that come within so little time of each other are answered together."""
 
 
-@dataclass(frozen=True)
-class Served:
-    """One state of a model and what is derived from its items; a request uses one from beginning to end."""
+class _HostedModel:
+    """A model in the host: its newest state, what keeps it up to date, and the leases on it."""
 
-    model: Model
-    cards: ItemCards
-    shown: ShownItems
-    masks: MaskCache
-    order: ItemOrder
-    """The items in the order of their ids."""
-    codes: ValueCodes
-    """Of the attributes that caps count; looks after itself in every state."""
-    attributes: dict[str, AttributeKind]
-    diversity: float
-    """MMR trade-off of requests that set none."""
-    template: TextTemplate
-    """What texts of items are made from; of a model that does not say, nothing."""
-    text_chars: int
-    """Length to which the texts that the model learnt from were cut."""
-    since_us: int
-    """When this model (not this state of it) was loaded, microseconds since 1970."""
+    def __init__(
+        self, live: LiveModel, derived: Served, item_updater: ItemUpdater, event_updater: EventUpdater
+    ) -> None:
+        """Begin with one lease, the host's own, which lasts until the model is replaced."""
+        self.live = live
+        self.item_updater = item_updater
+        self.event_updater = event_updater
+        self.leases = 1
+        self._served = derived
+        self._catalogue = live.current.catalogue
 
-    @classmethod
-    def of(cls, model: Model) -> Served:
-        """Derive everything from a model's items; takes a second for a million of them."""
-        return cls(
-            model=model,
-            cards=ItemCards(model.catalogue),
-            shown=ShownItems(model.catalogue),
-            masks=MaskCache(),
-            order=ItemOrder(),
-            codes=ValueCodes(),
-            attributes=model.catalogue.kinds,
-            diversity=float(model.manifest.get("rerank", {}).get("diversity", 0.0)),
-            template=_template(model),
-            text_chars=int(model.manifest.get("template", {}).get("max_text_chars", _MODEL_TEXT_CHARS)),
-            since_us=time.time_ns() // 1000,
-        )
+    @property
+    def served(self) -> Served:
+        """The newest state."""
+        newest = self.live.current
+        if newest.catalogue is not self._catalogue:
+            self._served, self._catalogue = self._served.next(newest), newest.catalogue
+        return self._served
 
-    def next(self, model: Model) -> Served:
-        """Return what is served once the same model has a new state."""
-        self.shown.extend(model.catalogue)
-        if model.catalogue.declared is not self.model.catalogue.declared:
-            return replace(self, model=model, attributes=model.catalogue.kinds)
-        return replace(self, model=model)
+    async def stop_updates(self) -> None:
+        """Apply no more item changes and count no more events."""
+        await self.item_updater.stop()
+        await self.event_updater.stop()
 
-    def cached_mask(self, expression: str) -> BoolArray | None:
-        """Return the mask of a filter, [items], if it has been made for this state before."""
-        return self.model.catalogue.cached_mask(self.masks, self.model.version, expression)
+    def release(self) -> None:
+        """Give one lease back; the last one closes the model, which ends its process."""
+        self.leases -= 1
+        if self.leases == 0:
+            self.live.close()
 
-    def mask(self, expression: str) -> BoolArray:
-        """Return the mask of a filter, [items]; not for the event loop's thread.
+
+class Lease:
+    """Keeps the process of the model that is served now running until the end of an `async with` block.
+
+    A model that has been replaced is closed as soon as its last lease has been given back. A lease does not
+    keep a process alive that dies: requests to it fail as UNAVAILABLE.
+    """
+
+    __slots__ = ("_host", "_hosted")
+
+    def __init__(self, host: ModelHost) -> None:
+        """Prepare a lease on whatever the host serves when the block is entered."""
+        self._host = host
+
+    async def __aenter__(self) -> Served:
+        """Return the newest state of the served model.
 
         Raises:
-            FilterError: a filter that cannot be used.
+            ApiError: no model has been loaded yet.
         """
-        return self.model.catalogue.mask(self.masks, self.model.version, expression)
+        self._hosted = self._host._now
+        self._hosted.leases += 1
+        return self._hosted.served
 
-
-@dataclass
-class _Hosted:
-    """A model in the host: what is served of it, and what keeps it up to date."""
-
-    live: LiveModel
-    served: Served
-    follower: ItemUpdater
-    events: EventUpdater
-
-    async def stop(self) -> None:
-        """Follow nothing more, and let go of the model."""
-        await self.follower.stop()
-        await self.events.stop()
+    async def __aexit__(self, *failure: object) -> None:
+        self._hosted.release()
 
 
 class ModelHost:
@@ -136,8 +119,10 @@ class ModelHost:
         self._changes = changes
         self._state = state
         self._config = config
-        self._hosted: _Hosted | None = None
+        self._hosted: _HostedModel | None = None
         self._closed = False
+        self.generation = 0
+        """How many models have been served so far."""
         self._metrics = metrics
         self._wanted_revision = 0
         """The newest item change that somebody waits for."""
@@ -173,12 +158,16 @@ class ModelHost:
 
     @property
     def served(self) -> Served:
-        """What is served now.
+        """The newest state of the served model, for use before the next await; beyond that, lease it.
 
         Raises:
-            Problem: nothing yet.
+            ApiError: no model has been loaded yet.
         """
         return self._now.served
+
+    def lease(self) -> Lease:
+        """Return a lease on the served model: `async with host.lease() as served`."""
+        return Lease(self)
 
     @property
     def works(self) -> bool:
@@ -188,7 +177,7 @@ class ModelHost:
     @property
     def revision(self) -> int:
         """The last item change that answers reflect."""
-        return self._now.follower.revision
+        return self._now.item_updater.revision
 
     def _alive(self) -> float:
         return 0 if self._hosted is None else self._hosted.served.model.catalogue.alive_count
@@ -200,16 +189,16 @@ class ModelHost:
         return max(0, self._wanted_revision - self._revision())
 
     def _counted(self) -> float:
-        return 0 if self._hosted is None else self._hosted.events.counted
+        return 0 if self._hosted is None else self._hosted.event_updater.counted
 
     def _unknown(self) -> float:
-        return 0 if self._hosted is None else self._hosted.events.unknown
+        return 0 if self._hosted is None else self._hosted.event_updater.unknown
 
     def _behind(self) -> float:
-        return 0 if self._hosted is None else self._hosted.events.behind_seconds
+        return 0 if self._hosted is None else self._hosted.event_updater.behind_seconds
 
     @property
-    def _now(self) -> _Hosted:
+    def _now(self) -> _HostedModel:
         if self._hosted is None:
             raise not_ready()
         return self._hosted
@@ -222,7 +211,7 @@ class ModelHost:
         """Announce a list, and refuse it where it would wait too long.
 
         Raises:
-            QueueFull: too much work waits.
+            QueueFullError: too much work waits.
         """
         self.jobs.expect()
 
@@ -230,7 +219,7 @@ class ModelHost:
         """Refuse a list that would wait too long.
 
         Raises:
-            QueueFull: too much work waits.
+            QueueFullError: too much work waits.
             TimeoutError: the deadline (event loop time) passed.
         """
         self.jobs.admit(deadline)
@@ -243,7 +232,7 @@ class ModelHost:
         A background list is made when no other waits, and leaves no note: a stream makes millions.
 
         Raises:
-            QueueFull: too much work waits.
+            QueueFullError: too much work waits.
             TimeoutError: the deadline (event loop time) passed.
         """
         record = RECORD.get()
@@ -259,43 +248,42 @@ class ModelHost:
     async def load(self, live: LiveModel, derived: Served) -> None:
         """Bring a model up to date, warm it up, and serve it from then on in place of the former.
 
-        Requests that began with the former are answered by it. If anything fails, the former stays.
+        Requests that hold a lease on the former are answered by it. If anything fails, the former stays.
 
         Args:
-            live: the model.
+            live: the model; the host owns it from here on, and closes it if it cannot be served.
             derived: made of its current state, outside the event loop.
 
         Raises:
-            StateUnavailable: item changes or events could not be read.
+            StateUnavailableError: item changes or events could not be read.
         """
-
-        def applied() -> None:
-            hosted.served = hosted.served.next(live.current)
-
-        follower = ItemUpdater(
-            live, self._changes, self.jobs, self._upkeep, applied, self._config.item_poll_seconds
-        )
-        events = EventUpdater(live, self._state, self.jobs, self._config.event_poll_seconds)
-        hosted = _Hosted(live, derived, follower, events)
+        config = self._config
+        items = ItemUpdater(live, self._changes, self.jobs, self._upkeep, config.item_poll_seconds)
+        events = EventUpdater(live, self._state, self.jobs, config.event_poll_seconds)
+        hosted = _HostedModel(live, derived, items, events)
         try:
-            await follower.prepare(self.loading)
+            await items.prepare(self.loading)
             await events.prepare(self.loading)
             await self._warm_up(live.current)
-            while self._hosted is not None and follower.revision < self._hosted.follower.revision:
+            while self._hosted is not None and items.revision < self.revision:
                 # What has been acknowledged in the meantime must hold here too.
-                await follower.prepare(self.loading)
-            await events.prepare(self.loading)  # what came meanwhile
+                await items.prepare(self.loading)
+            await events.prepare(self.loading)  # those recorded in the meantime
         except BaseException:
-            await hosted.stop()
+            hosted.release()
             raise
         _warn_of_overruled(live.current)
         former, self._hosted = self._hosted, hosted
+        self.generation += 1
         model = live.current
         self._metrics.model(model.version, model.device, model.data_end, derived.since_us / 1e6)
-        follower.start()
+        items.start()
         events.start()
         if former is not None:
-            await former.stop()
+            try:
+                await former.stop_updates()
+            finally:
+                former.release()
 
     async def reach(self, revision: int, deadline: float | None = None, at_once: bool = False) -> None:
         """Return once answers reflect a revision of the item changes.
@@ -313,20 +301,23 @@ class ModelHost:
             if self._closed:
                 raise not_ready()
             # Ends early where another model takes over.
-            await self._now.follower.reach(revision, deadline, at_once)
+            await self._now.item_updater.reach(revision, deadline, at_once)
 
     def events_came(self) -> None:
         """Have new events counted soon."""
-        self._now.events.ring()
+        self._now.event_updater.ring()
 
     async def close(self) -> None:
-        """Finish running work and stop the thread."""
+        """Finish running work, stop the threads, and give the host's own lease back."""
         self._closed = True
-        if self._hosted is not None:
-            await self._hosted.stop()
+        hosted, self._hosted = self._hosted, None
+        if hosted is not None:
+            await hosted.stop_updates()
         await self.jobs.close()
         self._upkeep.shutdown(wait=True)
         self.loading.shutdown(wait=False)
+        if hosted is not None:
+            hosted.release()
 
     async def _warm_up(self, model: Model) -> None:
         """Answer one list and one similarity search, so that no caller waits for first-time work."""
@@ -334,11 +325,6 @@ class ModelHost:
         request = Request(history=nobody, now=max(model.data_end, 1), k=min(10, len(model.catalogue)))
         await self.jobs.submit(RecommendJob(model, request, "warm up"), urgent=True)
         await self.jobs.submit(SimilarJob(model, "warm up", 1, np.zeros(0, np.int32), None), urgent=True)
-
-
-def _template(model: Model) -> TextTemplate:
-    template = model.manifest.get("template")
-    return TextTemplate(()) if template is None else TextTemplate.from_info(template)
 
 
 def _warn_of_overruled(model: Model) -> None:

@@ -117,6 +117,12 @@ class LiveModel(Protocol):
     def count_events(self, events: Sequence[RecordedEvent]) -> Counted:
         """Count recorded events of kinds that the model learnt from, each once; only as `apply`."""
 
+    def close(self) -> None:
+        """End what runs for the model, once the request that it is working at is answered; returns at once.
+
+        Its host calls it when the last lease has been given back; more than one call is one.
+        """
+
 
 @dataclass(frozen=True)
 class RecommendJob:

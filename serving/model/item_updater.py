@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from concurrent.futures import Executor
 from typing import Final
 
@@ -48,7 +48,6 @@ class ItemUpdater:
         changes: ItemChanges,
         jobs: Batcher[Job, Answer],
         upkeep: Executor,
-        applied: Callable[[], None],
         poll_seconds: float,
     ) -> None:
         """Prepare to follow; nothing is applied yet.
@@ -58,7 +57,6 @@ class ItemUpdater:
             changes: where they come from.
             jobs: the queue of the model's thread.
             upkeep: one thread for what takes time once the model makes lists.
-            applied: called in the event loop whenever `model.current` is new.
             poll_seconds: time between two looks for changes by other processes.
         """
         self.revision = 0
@@ -70,13 +68,9 @@ class ItemUpdater:
         self._changes = changes
         self._jobs = jobs
         self._upkeep = upkeep
-        self._applied = applied
-        self._watch = Poller(
-            self._look,
-            poll_seconds,
-            "item changes cannot be read",
-            (StateUnavailableError, QueueFullError, ApiError),
-        )
+        self._poll_seconds = poll_seconds
+        self._poller: Poller | None = None
+        """Applies changes in the background, from `start` to `stop`."""
         self._progress = asyncio.Condition()
         self._stopped = False
         self._wanted = 0
@@ -93,7 +87,7 @@ class ItemUpdater:
             thread: does the work.
 
         Raises:
-            StateUnavailable: the store failed.
+            StateUnavailableError: the store failed.
         """
         while stored := await self._changes.since(self.revision, START_CHUNK):
             await self._apply(stored, thread)
@@ -139,17 +133,16 @@ class ItemUpdater:
 
     def start(self) -> None:
         """Follow in the background from now on."""
-        self._watch.start()
+        expected = (StateUnavailableError, QueueFullError, ApiError)
+        self._poller = Poller(self._look, self._poll_seconds, "item changes cannot be read", expected)
+        self._poller.start()
 
     async def stop(self) -> None:
-        """Stop following, for good; whoever waits for a revision is told."""
-        if self._stopped:
-            return
+        """Stop applying changes, for good; calls of `reach` return."""
         self._stopped = True
-        await self._watch.stop()
-        # The watch and the callback hold this object, which holds them: without this the model's memory would
-        # stay until Python next looks for such circles, which may be several models later.
-        del self._model, self._applied
+        poller, self._poller = self._poller, None
+        if poller is not None:
+            await poller.stop()
         async with self._progress:
             self._progress.notify_all()
 
@@ -167,7 +160,8 @@ class ItemUpdater:
         self._wanted = max(self._wanted, revision)
         if at_once:
             self._at_once.set()
-        self._watch.ring()
+        if self._poller is not None:
+            self._poller.ring()
         async with asyncio.timeout_at(deadline), self._progress:
             await self._progress.wait_for(lambda: self.revision >= revision or self._stopped)
 
@@ -196,7 +190,6 @@ class ItemUpdater:
                     await self._apply([change], thread)
                 return
             _LOG.exception("item change %d cannot be applied", stored[0].revision)
-        self._applied()
         async with self._progress:
             self.revision = stored[-1].revision
             self._progress.notify_all()

@@ -10,19 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import traceback
-import weakref
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from conf.errors import InputError
 from ranking.bundle.store import current_version
-from serving.core.garbage import Replaced, no_collection
 from serving.core.poller import Poller
-from serving.model.host import ModelHost, Served
+from serving.model.host import ModelHost
 from serving.model.interfaces import LiveModel
+from serving.model.served import Served
 
 _LOG = logging.getLogger(__name__)
 _RETRY_SECONDS: Final = 60.0
@@ -77,16 +76,14 @@ class BundleWatcher:
         self._lost = lost
         self._follow = follow
         self._tried = 0.0
-        self._replaced = Replaced()
-        self._known_lost: weakref.ref[object] | None = None
-        """What made lists in the process whose end has been reported."""
+        self._reported_loss = 0
+        """`ModelHost.generation` of the last model whose process was reported to have ended."""
         self.watch = Poller(self.look, seconds, "a change of model could not be reported")
         """Follows CURRENT once it is started; what is still being loaded at the stop is never served."""
 
     async def look(self) -> None:
         """Go over to the version that CURRENT names, unless it is served or has failed a moment ago."""
         version = ""
-        self._replaced.check()
         try:
             served = self._host.served.model.version
             version = await asyncio.to_thread(current_version, self._store) if self._follow else served
@@ -100,27 +97,36 @@ class BundleWatcher:
             if self.failed is not None and self.failed.version == version and not self._due():
                 return
             self._tried = time.monotonic()
-            loop = asyncio.get_running_loop()
-            with no_collection():
-                live = await loop.run_in_executor(self._host.loading, self._load, version, self._host.works)
-                derived = await loop.run_in_executor(self._host.loading, Served.of, live.current)
-                await self._prepare(live)
-                await self._go_over(live, derived)
+            await self._replace(version)
         except Exception as error:
             await self._fail(version, error)
-            traceback.clear_frames(error.__traceback__)  # which hold the model, and in a circle the error
         else:
             await self._report(None)
 
-    async def _go_over(self, live: LiveModel, derived: Served) -> None:
-        former = self._host.served.model.recommender
-        await self._host.load(live, derived)
-        self._replaced.add(former)
+    async def _replace(self, version: str) -> None:
+        """Load a version and serve it; close it where that fails."""
+        live = await self._loaded(version)
+        try:
+            loop = asyncio.get_running_loop()
+            derived = await loop.run_in_executor(self._host.loading, Served.of, live.current)
+            await self._prepare(live)
+        except BaseException:
+            live.close()
+            raise
+        await self._host.load(live, derived)  # which owns it from here on
+
+    async def _loaded(self, version: str) -> LiveModel:
+        """Load a version in the thread for it; after a cancellation, close it once it is loaded."""
+        loading = self._host.loading.submit(self._load, version, self._host.works)
+        try:
+            return await asyncio.wrap_future(loading)
+        except asyncio.CancelledError:
+            loading.add_done_callback(_close_loaded)
+            raise
 
     async def _report_lost(self, served: str, version: str) -> None:
-        lost = self._host.served.model.recommender
-        if self._known_lost is None or self._known_lost() is not lost:
-            self._known_lost = weakref.ref(lost)
+        if self._reported_loss != self._host.generation:
+            self._reported_loss = self._host.generation
             _LOG.error("the process of model %s has ended; model %s is loaded", served, version)
             await self._lost()
 
@@ -146,3 +152,8 @@ class BundleWatcher:
         if failed is not None or before is not None or self._tried:
             self._tried = self._tried if failed is not None else 0.0
             await self._changed(failed)
+
+
+def _close_loaded(loading: Future[LiveModel]) -> None:
+    if not loading.cancelled() and loading.exception() is None:
+        loading.result().close()

@@ -153,3 +153,6 @@ class FakeBundle:
 
     def count_events(self, events: Sequence[RecordedEvent]) -> Counted:
         return Counted(len(events), 0, 0)
+
+    def close(self) -> None:
+        self.works = False

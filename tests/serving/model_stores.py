@@ -9,7 +9,7 @@ from conf.serving import LogFormat
 from encoders.text.text_encoder import load_text_encoder
 from features.data.dataset import Dataset
 from ranking.bundle.store import current_version
-from serving.model.process.worker import Start
+from serving.model.process.worker import LoadRequest
 from tests.bundles import make_bundle, publish_bundle
 
 ROOM = 50
@@ -21,8 +21,8 @@ def publish_model(folder: Path, dataset: Dataset, bert: Path) -> Path:
     return folder
 
 
-def start_message(store: Path, timeout_seconds: float = 30.0) -> Start:
-    return Start(
+def start_message(store: Path, timeout_seconds: float = 30.0) -> LoadRequest:
+    return LoadRequest(
         str(store), current_version(store), None, ROOM, 1, 2, False, "cpu", timeout_seconds, LogFormat.text,
         log_requests=False,
     )  # fmt: skip

@@ -1,9 +1,8 @@
 """A model in a process of its own, as the server sees it.
 
-Python runs one thread at a time, and making a list takes its lock a hundred times. In the process that
-answers calls it would wait for the event loop each time, and the event loop for it. So the server keeps what
-belongs to the items, and asks another process for the lists. A model that is replaced ends with its process,
-and all its memory with it; what goes wrong in native code takes no server along.
+Making a list takes the GIL a hundred times. In the process that answers calls it would compete with the event
+loop for it each time. So the server keeps the catalogue, and has lists made by another process. That process
+runs until its model is closed: all its memory goes with it, and a crash in native code leaves the server up.
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ import os
 import signal
 import socket
 import threading
-import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -29,9 +27,9 @@ from ranking.live.recorded_events import Counted, RecordedEvent
 from serving.core.errors import restarting
 from serving.model.interfaces import Answer, ListJob
 from serving.model.process.array_codec import Receiver, Sender
-from serving.model.process.heartbeat import Pulse, listen, wait_for_end
+from serving.model.process.heartbeat import HangDetector, wait_for_end, watch_heartbeats
 from serving.model.process.starter import ModelStarter
-from serving.model.process.worker import Failed, Ready, Start
+from serving.model.process.worker import Failed, Loaded, LoadRequest
 
 _LOG = logging.getLogger(__name__)
 _END_SECONDS: Final = 5.0
@@ -39,45 +37,79 @@ _END_SECONDS: Final = 5.0
 _STARTER: Final = ModelStarter()
 
 
-class _Line:
-    """One connection to the process, for one question at a time."""
+class _Channel:
+    """One connection to the process, for one request at a time; any thread."""
 
     def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self._lock = threading.Lock()
+        self._connection = connection
+        self._in_use = threading.Lock()
+        self._closing = False
+        self._descriptor = threading.Lock()
+        """Held while the connection is closed or shut down, of which the second must not follow the first."""
         self._sender, self._receiver = Sender(), Receiver()
         self.turn = 0
-        """Questions begun and ended; odd while one is not answered."""
+        """Requests begun and ended; odd while one is not answered."""
 
-    def ask(self, name: str, argument: object) -> Any:  # noqa: ANN401
-        with self._lock:
+    def call(self, name: str, argument: object) -> Any:  # noqa: ANN401
+        """Return the answer to a request.
+
+        Raises:
+            OSError, EOFError: the channel is closed, or the process has ended.
+        """
+        with self._request():
             self.turn += 1
             try:
-                self.connection.send_bytes(self._sender.pack((name, argument)))
-                answer = self._hear()
+                self._connection.send_bytes(self._sender.pack((name, argument)))
+                answer = self._receiver.unpack(self._connection.recv_bytes())
             finally:
                 self.turn += 1
         if isinstance(answer, Failed):
             raise answer.error
         return answer
 
-    def _hear(self) -> Any:  # noqa: ANN401
-        return self._receiver.unpack(self.connection.recv_bytes())
+    def send(self, message: object) -> None:
+        """Send a message that is not packed."""
+        with self._request():
+            self._connection.send(message)
 
-    def hear(self) -> Any:  # noqa: ANN401
-        with self._lock:
-            return self._hear()
+    def receive(self) -> Any:  # noqa: ANN401
+        """Return the next message."""
+        with self._request():
+            return self._receiver.unpack(self._connection.recv_bytes())
 
-    def cut(self) -> None:
-        """End the wait for an answer that never comes, which fails as at the end of the process."""
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.connection.fileno())) as line:
-            line.shutdown(socket.SHUT_RDWR)
+    def close(self) -> None:
+        """Close the connection, after the answer to the request in progress; returns at once."""
+        self._closing = True
+        if self._in_use.acquire(blocking=False):  # or else its holder closes it, see `_request`
+            try:
+                with self._descriptor:
+                    self._connection.close()
+            finally:
+                self._in_use.release()
+
+    def shut_down(self) -> None:
+        """Have a request that is never answered fail as at the end of the process."""
+        with (
+            self._descriptor,
+            contextlib.suppress(OSError),
+            socket.socket(fileno=os.dup(self._connection.fileno())) as duplicate,
+        ):
+            duplicate.shutdown(socket.SHUT_RDWR)
+
+    @contextlib.contextmanager
+    def _request(self) -> Iterator[None]:
+        try:
+            with self._in_use:
+                yield
+        finally:
+            if self._closing:
+                self.close()
 
 
 class ModelProcess:
-    """Starts the process and talks to it; any thread."""
+    """Starts the process, sends it requests, and ends it; any thread."""
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, request: LoadRequest) -> None:
         """Start the process and wait until its model is loaded.
 
         Raises:
@@ -88,98 +120,98 @@ class ModelProcess:
         alive, alive_there = Pipe(duplex=False)
         theirs = (lists_there, changes_there, alive_there)
         _STARTER.start(*(connection.fileno() for connection in theirs))
-        _hang_up(*theirs)
+        for connection in theirs:
+            connection.close()
         self.ended = threading.Event()
         """Set once the process has ended, or hangs and was killed."""
-        self._lists, self._changes = _Line(lists), _Line(changes)
-        self.pulse = Pulse()
-        """What is known of it from its beats."""
-        weakref.finalize(self, _hang_up, lists, changes)
-        watched = (alive, start.timeout_seconds, self.pulse, self._lists, self.ended, weakref.ref(self))
-        threading.Thread(target=_watch, args=watched, daemon=True, name="wait").start()
+        self._lists, self._changes = _Channel(lists), _Channel(changes)
+        self.hang_detector = HangDetector()
+        """What is known of it from its heartbeats."""
+        watched = (alive, request.timeout_seconds)
+        threading.Thread(target=self._watch, args=watched, daemon=True, name="heartbeat").start()
         try:
-            changes.send(start)
-            ready = self._changes.hear()
+            loaded = self._load(request)
+        except BaseException:
+            self.close()
+            raise
+        self.pid = loaded.pid
+        self.manifest = loaded.manifest
+        """Content of the version's manifest.json, with which all of its files agree."""
+        self.text_dim = loaded.text_dim
+        """Width of the model's text vectors."""
+        self.device = loaded.device
+        """Where its arithmetic runs."""
+
+    def _load(self, request: LoadRequest) -> Loaded:
+        try:
+            self._changes.send(request)
+            answer = self._changes.receive()
         except (EOFError, OSError) as error:
             self.ended.wait(_END_SECONDS)
             raise RuntimeError("the model's process has ended before its model was loaded") from error
-        if isinstance(ready, Failed):
-            raise ready.error
-        assert isinstance(ready, Ready)
-        self.pid = ready.pid
-        self.manifest = ready.manifest
-        """Content of the version's manifest.json, with which all of its files agree."""
-        self.text_dim = ready.text_dim
-        """Width of the model's text vectors."""
-        self.device = ready.device
-        """Where its arithmetic runs."""
+        if isinstance(answer, Failed):
+            raise answer.error
+        assert isinstance(answer, Loaded)
+        return answer
 
     def lists(self, name: str, argument: object) -> Any:  # noqa: ANN401
-        """Have something done by the thread that makes lists."""
-        return self._ask(self._lists, name, argument)
+        """Return the answer of the thread that makes lists.
+
+        Raises:
+            ApiError: UNAVAILABLE, the process has ended.
+        """
+        return self._call(self._lists, name, argument)
 
     def changes(self, name: str, argument: object) -> Any:  # noqa: ANN401
-        """Have something done by the thread that works out changes of items."""
-        return self._ask(self._changes, name, argument)
+        """Return the answer of the thread that works out changes of items; raises as `lists`."""
+        return self._call(self._changes, name, argument)
 
-    def _ask(self, line: _Line, name: str, argument: object) -> Any:  # noqa: ANN401
+    def _call(self, channel: _Channel, name: str, argument: object) -> Any:  # noqa: ANN401
         try:
-            return line.ask(name, argument)
+            return channel.call(name, argument)
         except (EOFError, OSError) as error:
-            self.ended.wait(_END_SECONDS)  # so that whoever is told finds that it has
+            self.ended.wait(_END_SECONDS)  # so that the caller's next look at it finds that it has
             raise restarting() from error
 
-    def cut(self) -> None:
-        """Have whoever waits for an answer wait no longer."""
-        self._lists.cut()
-        self._changes.cut()
+    def close(self) -> None:
+        """End the process once it has answered the requests in progress; returns at once."""
+        self._lists.close()
+        self._changes.close()
+
+    def _watch(self, alive: Connection, timeout_seconds: float) -> None:
+        """Wait until the process has ended, or kill one that hangs; in a thread of its own."""
+        with alive:
+            detector = self.hang_detector
+            fault, pid = watch_heartbeats(alive, timeout_seconds, detector, lambda: self._lists.turn)
+            if fault:
+                seconds = timeout_seconds * detector.patience
+                _LOG.error("the model's process (%s) %s for %g seconds and is killed", pid, fault, seconds)
+                if pid is not None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                wait_for_end(alive, _END_SECONDS)
+        self.ended.set()
+        if fault:  # a process that waits for a device in the kernel ends only when the device lets it
+            self._lists.shut_down()
+            self._changes.shut_down()
 
 
-def _watch(
-    alive: Connection,
-    timeout_seconds: float,
-    pulse: Pulse,
-    lists: _Line,
-    ended: threading.Event,
-    whose: weakref.ref[ModelProcess],
-) -> None:
-    """Wait until the other end is closed with the process, or kill one that hangs."""
-    with alive:
-        wrong, pid = listen(alive, timeout_seconds, pulse, lambda: lists.turn)
-        if wrong:
-            seconds = timeout_seconds * pulse.patience
-            _LOG.error("the model's process (%s) %s for %g seconds and is killed", pid, wrong, seconds)
-            if pid is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            wait_for_end(alive, _END_SECONDS)
-    ended.set()
-    process = whose()
-    if wrong and process is not None:  # one that waits for a device ends only when the device lets it
-        process.cut()
-
-
-def _hang_up(*connections: Connection) -> None:
-    for connection in connections:
-        connection.close()
-
-
-class ElsewhereRecommender:
+class RemoteRecommenderClient:
     """Has lists made by the process, whichever state of the items a request began with."""
 
     def __init__(self, process: ModelProcess) -> None:
-        """Use a process; who holds this object keeps it running."""
+        """Use a process."""
         self.process = process
 
     def answer(self, jobs: Sequence[ListJob]) -> list[Answer]:
         """Make the lists of a batch; blocks."""
         bare = [replace(job, model=None, timeline=None) for job in jobs]  # type: ignore[arg-type]
         answers: list[Answer]
-        answers, passed = self.process.lists("answer", bare)
-        self.process.pulse.warm = True
-        for job, went in zip(jobs, passed, strict=True):
+        answers, timings = self.process.lists("answer", bare)
+        self.process.hang_detector.warm = True
+        for job, timing in zip(jobs, timings, strict=True):
             if job.timeline is not None:
-                job.timeline.began, job.timeline.stages = went.began, went.stages
+                job.timeline.began, job.timeline.stages = timing.began, timing.stages
         return answers
 
 
@@ -192,7 +224,7 @@ class RemoteVersion(ManifestView):
     manifest: dict[str, Any]
     """Content of manifest.json."""
     catalogue: LiveCatalogue
-    recommender: ElsewhereRecommender
+    recommender: RemoteRecommenderClient
 
     @property
     def text_dim(self) -> int:
@@ -205,20 +237,24 @@ class RemoteVersion(ManifestView):
         return self.recommender.process.device
 
 
-class ElsewhereItems:
+class RemoteModel:
     """A model that runs in another process; see `serving.model.interfaces.LiveModel`."""
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, request: LoadRequest) -> None:
         """Start a process with a version, which it verifies if that has not been done.
 
         Raises:
             InputError: a version that cannot be used.
         """
-        self.process = ModelProcess(start)
+        self.process = ModelProcess(request)
         """Where the model runs."""
-        catalogue = LiveCatalogue(read_catalogue(Path(start.store), start.version))
-        recommender = ElsewhereRecommender(self.process)
-        self.current = RemoteVersion(start.version, self.process.manifest, catalogue, recommender)
+        try:
+            catalogue = LiveCatalogue(read_catalogue(Path(request.store), request.version))
+        except BaseException:
+            self.close()
+            raise
+        recommender = RemoteRecommenderClient(self.process)
+        self.current = RemoteVersion(request.version, self.process.manifest, catalogue, recommender)
         """The newest state."""
 
     @property
@@ -226,13 +262,17 @@ class ElsewhereItems:
         """Whether the process still runs."""
         return not self.process.ended.is_set()
 
+    def close(self) -> None:
+        """End the process once it has answered the requests in progress; returns at once."""
+        self.process.close()
+
     def plan(self, changes: Sequence[Change]) -> PreparedItemChanges:
-        """Work out what changes come to against the current state; any thread, one at a time."""
+        """Prepare changes against the current state; any thread, one call at a time."""
         plan: PreparedItemChanges = self.process.changes("plan", changes)
         return plan
 
     def apply(self, plan: PreparedItemChanges) -> RemoteVersion:
-        """Make planned changes; only in the model's thread, or before it is served."""
+        """Make prepared changes; only in the model's thread, or before it is served."""
         self.process.lists("apply", plan)
         self.current = replace(self.current, catalogue=self.current.catalogue.after(plan))
         return self.current

@@ -1,12 +1,12 @@
-"""Beats by which the server tells a model's process that works from one that hangs.
+"""Heartbeats, by which the server tells a model's process that works from one that hangs.
 
-A process that is stopped, or whose threads wait for each other or for a device, neither answers nor ends: its
-connections stay open, and whoever asked waits. So a thread of it that does nothing else sends a beat some
-times within the time that the server waits at most. A batch of lists is found to be stuck where that thread
-still beats and the batch does not end.
+A process that is stopped, or whose threads are in a deadlock or wait for a device, neither answers nor ends:
+its connections stay open, and every request to it waits. So a thread of it that does nothing else sends a
+heartbeat `LOOKS` times within the timeout. A batch of lists is stuck where heartbeats still come and the
+batch does not end.
 
-The server counts looks without a beat, and beats without the end of a batch, and reads no clock: of a
-suspended machine, or of a server that was stopped together with its model, no more than one look is missed.
+The server counts looks without a heartbeat, and heartbeats without the end of a batch, and reads no clock:
+of a suspended machine, or of a server that was stopped together with its model, at most one look is missed.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from multiprocessing.connection import Connection
 from typing import Final
 
 LOOKS: Final = 10
-"""Into so many looks the time is divided after which a process is taken to hang."""
+"""Into so many looks the timeout is divided after which a process is taken to hang."""
 COLD: Final = 10
-"""So many times longer a process may take until it has made its first lists: code that loads a model may keep
-Python's lock for long, and what runs for the first time is slow."""
+"""Factor on the timeout until the first lists have been made: code that loads a model may hold the GIL for
+long, and what runs for the first time is slow."""
 
 
-class Pulse:
-    """What is known of a process from its beats."""
+class HangDetector:
+    """Decides from the heartbeats of a process whether it hangs."""
 
     def __init__(self) -> None:
         """Begin with a process that has yet to load its model."""
@@ -37,18 +37,18 @@ class Pulse:
 
     @property
     def patience(self) -> int:
-        """How many times the set time is waited for the process."""
+        """Factor on the timeout that the process is given now."""
         return 1 if self.warm else COLD
 
-    def look(self, beats: bool, turn: int) -> str:
-        """Return what a look finds wrong; empty while nothing is.
+    def look(self, heartbeat: bool, turn: int) -> str:
+        """Return the fault that a look finds; empty while there is none.
 
         Args:
-            beats: whether a beat has come since the last look.
-            turn: questions begun and ended of the thread that makes lists; odd while it works at one.
+            heartbeat: whether one has come since the last look.
+            turn: requests begun and ended of the thread that makes lists; odd while it works at one.
         """
         most = LOOKS * self.patience
-        if not beats:
+        if not heartbeat:
             self._silent += 1
             return "has sent no sign of life" if self._silent >= most else ""
         self._silent = 0
@@ -57,8 +57,8 @@ class Pulse:
         return "has not finished a batch of lists" if self._same >= most else ""
 
 
-def beat(alive: Connection, timeout_seconds: float) -> None:
-    """Send beats, each with the process's id, until the other end is closed; for a thread of its own."""
+def send_heartbeats(alive: Connection, timeout_seconds: float) -> None:
+    """Send heartbeats, each with the process's id, until the other end is closed; for a thread of its own."""
     try:
         while True:
             alive.send(os.getpid())
@@ -67,33 +67,33 @@ def beat(alive: Connection, timeout_seconds: float) -> None:
         return
 
 
-def listen(
-    alive: Connection, timeout_seconds: float, pulse: Pulse, turn: Callable[[], int]
+def watch_heartbeats(
+    alive: Connection, timeout_seconds: float, detector: HangDetector, turn: Callable[[], int]
 ) -> tuple[str, int | None]:
-    """Return once a process has ended or hangs: what is wrong, empty if it has ended, and its id if known.
+    """Block until a process has ended or hangs; return the fault, empty if it has ended, and its id if known.
 
     Args:
-        alive: gets the beats, and is closed with the process.
+        alive: receives the heartbeats, and is closed with the process.
         timeout_seconds: time after which it is taken to hang; 0 waits for its end alone.
-        pulse: of the process.
-        turn: as of `Pulse.look`.
+        detector: of the process.
+        turn: as of `HangDetector.look`.
     """
     pid: int | None = None
     while True:
-        beats, wait = False, timeout_seconds / LOOKS if timeout_seconds else None
+        heartbeat, wait = False, timeout_seconds / LOOKS if timeout_seconds else None
         while alive.poll(wait):
             try:
                 pid = alive.recv()
             except (EOFError, OSError):
                 return "", pid
-            beats, wait = True, 0.0  # those that have gathered while the server was stopped are one
-        wrong = pulse.look(beats, turn())
-        if wrong:
-            return wrong, pid
+            heartbeat, wait = True, 0.0  # those that queued up while the server was stopped count as one
+        fault = detector.look(heartbeat, turn())
+        if fault:
+            return fault, pid
 
 
 def wait_for_end(alive: Connection, seconds: float) -> None:
-    """Wait for the end of a process that has been killed, and no longer than some seconds."""
+    """Wait for the end of a process that has been killed, for some seconds at most."""
     with contextlib.suppress(EOFError, OSError):
         while alive.poll(seconds):
             alive.recv()

@@ -1,7 +1,7 @@
 """The process that runs a model: it loads a bundle, makes lists, and keeps its items up to date.
 
 Started by `starter` for `client`, which has the other ends of the connections given as file descriptors.
-It ends when they are closed, by whatever end of the server.
+It ends when they are closed, however the server ends.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -25,23 +24,22 @@ from conf.serving import LogFormat
 from ranking.bundle.store import VERSIONS
 from ranking.live.recorded_events import Counted
 from serving.core.call_context import Stage, Timeline
-from serving.core.garbage import look_rarely, no_collection
+from serving.core.interpreter import tune_interpreter
 from serving.core.threads import CHANGES, LISTS, leave_the_cpu_to_others, limit_threads, prepare_thread
 from serving.model.execute_batch import run_jobs
 from serving.model.interfaces import Answer, ListJob, LiveModel
 from serving.model.process.array_codec import Receiver, Sender
-from serving.model.process.heartbeat import beat
+from serving.model.process.heartbeat import send_heartbeats
 from serving.observability.logs import set_up
 
 _LOG = logging.getLogger(__name__)
-_SWITCH_SECONDS: Final = 0.0005
-"""How long a thread may keep Python to itself: two make lists, and a third works out changes."""
-_LOOK_SECONDS: Final = 0.1
+_POLL_SECONDS: Final = 0.1
+"""How often a process that loads a model checks whether the server still wants it."""
 
 
 @dataclass(frozen=True)
-class Start:
-    """What the process is told first."""
+class LoadRequest:
+    """The first message to the process: what to load, and how to run it."""
 
     store: str
     version: str
@@ -54,7 +52,7 @@ class Start:
     list_threads: int
     """Threads that share a batch of lists."""
     background: bool
-    """Whether to load with what others leave of the CPUs."""
+    """Whether to load with idle CPU time only."""
     device: str
     """Where its arithmetic runs, as `encoders.device.resolve_device` takes it."""
     timeout_seconds: float
@@ -64,8 +62,8 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Ready:
-    """What it says once the model is loaded."""
+class Loaded:
+    """The answer once the model is loaded."""
 
     manifest: dict[str, Any]
     text_dim: int
@@ -76,37 +74,37 @@ class Ready:
 
 @dataclass(frozen=True)
 class Failed:
-    """What it says where something could not be done."""
+    """The answer to a request that failed."""
 
     error: Exception
 
 
 @dataclass(frozen=True)
-class Passed:
-    """What a job went through."""
+class JobTiming:
+    """When a job's batch began, and the stages that it passed."""
 
     began: float
     stages: list[Stage]
 
 
-class _Lists:
+class _ListMaker:
     """Makes lists, and applies changes between them."""
 
-    def __init__(self, live: LiveModel, start: Start) -> None:
+    def __init__(self, live: LiveModel, request: LoadRequest) -> None:
         self._live = live
-        self._threads = start.list_threads
+        self._threads = request.list_threads
         self._helpers: Executor | None = None
-        if start.list_threads > 1:
+        if request.list_threads > 1:
             self._helpers = ThreadPoolExecutor(
-                start.list_threads - 1, "lists", prepare_thread, (start.threads, LISTS)
+                request.list_threads - 1, "lists", prepare_thread, (request.threads, LISTS)
             )
 
-    def answer(self, jobs: list[ListJob]) -> tuple[list[Answer], list[Passed]]:
+    def answer(self, jobs: list[ListJob]) -> tuple[list[Answer], list[JobTiming]]:
         timelines = [Timeline() for _ in jobs]
         model = self._live.current
         placed = [replace(job, model=model, timeline=t) for job, t in zip(jobs, timelines, strict=True)]
         answers = run_jobs(placed, self._helpers, self._threads)
-        return answers, [Passed(t.began, t.stages) for t in timelines]
+        return answers, [JobTiming(t.began, t.stages) for t in timelines]
 
     def apply(self, plan: Any) -> None:  # noqa: ANN401
         self._live.apply(plan)
@@ -115,11 +113,11 @@ class _Lists:
         return self._live.count_events(events)
 
 
-def _obey(connection: Connection, calls: dict[str, Callable[[Any], Any]]) -> None:
-    """Do what comes over a connection until it is closed.
+def _answer_requests(connection: Connection, handlers: dict[str, Callable[[Any], Any]]) -> None:
+    """Answer the requests of a connection, by name, until it is closed.
 
-    The process ends where a GPU has failed: CUDA takes no more work from it, but does from the next one, and
-    the server has the model loaded anew.
+    The process ends where a GPU has failed: CUDA accepts no more work from it, but does from the next
+    process, in which the server loads the model anew.
     """
     receiver, sender = Receiver(), Sender()
     while True:
@@ -129,7 +127,7 @@ def _obey(connection: Connection, calls: dict[str, Callable[[Any], Any]]) -> Non
             return
         name, argument = receiver.unpack(packed)
         try:
-            answer: Any = calls[name](argument)
+            answer: Any = handlers[name](argument)
         except Exception as error:
             _LOG.exception("%s failed", name)
             if _gpu_failed(error):
@@ -144,98 +142,100 @@ def _obey(connection: Connection, calls: dict[str, Callable[[Any], Any]]) -> Non
 
 
 def _gpu_failed(error: Exception) -> bool:
-    """Tell whether CUDA reported an error; a want of memory, which passes, is another class."""
+    """Tell whether CUDA reported an error; running out of memory, which passes, is another class."""
     import torch
 
     return isinstance(error, torch.AcceleratorError)
 
 
-def _loaded(start: Start, changes: Connection) -> LiveModel:
-    """Load the model in a thread of its own; end the process if nobody waits for it any more."""
+def _loaded(request: LoadRequest, changes: Connection) -> LiveModel:
+    """Load the model in a thread of its own; end the process if the server has closed its connections."""
     with ThreadPoolExecutor(1, "loading") as loading:
-        live = loading.submit(_load, start)
+        live = loading.submit(_load, request)
         while not live.done():
-            if changes.poll(_LOOK_SECONDS):  # nothing is asked before: they are closed
+            if changes.poll(_POLL_SECONDS):  # no request comes before the answer: it is closed
                 os._exit(1)
         return live.result()
 
 
-def _load(start: Start) -> LiveModel:
+def _load(request: LoadRequest) -> LiveModel:
     from encoders.device import resolve_device
     from ranking.bundle.bundle import load_bundle
     from ranking.bundle.device_memory import room_for
     from ranking.live.updates import LiveItems
 
-    store, device = Path(start.store), resolve_device(start.device)
-    with room_for(store / VERSIONS / start.version, device, start.background), no_collection():
-        if start.background:
-            # Begun before: threads that changed items need later on, and those that CUDA has begun by now.
+    store, device = Path(request.store), resolve_device(request.device)
+    with room_for(store / VERSIONS / request.version, device, request.background):
+        if request.background:
+            # Threads that item changes need later, and those that CUDA has started, keep their priority.
             polars.thread_pool_size()
             leave_the_cpu_to_others()
-        limit_threads(start.threads)
-        bundle = load_bundle(store, start.version, start.room, start.manifest, device)
-        return LiveItems(bundle, start.room)
+        limit_threads(request.threads)
+        bundle = load_bundle(store, request.version, request.room, request.manifest, device)
+        return LiveItems(bundle, request.room)
 
 
 def main(lists_descriptor: int, changes_descriptor: int, alive_descriptor: int) -> None:
-    """Load what the other process says, and work for it until it closes the connections.
+    """Load the model that the server names, and answer its requests until it closes the connections.
 
     Signals are ignored: the server decides when to end, and drains first.
 
     Args:
-        lists_descriptor: asks for lists.
-        changes_descriptor: says what to load, then asks for the changes of items.
-        alive_descriptor: takes beats, and is closed by the end of this process, which tells the server.
+        lists_descriptor: brings requests for lists.
+        changes_descriptor: brings what to load, then requests about changes of items.
+        alive_descriptor: takes heartbeats; that this process has ended the server sees from its other end.
     """
     lists, changes = Connection(lists_descriptor), Connection(changes_descriptor)
     alive = Connection(alive_descriptor)
     try:
-        start: Start = changes.recv()
+        request: LoadRequest = changes.recv()
     except (EOFError, OSError):
         return
-    if start.timeout_seconds:
-        beats = (alive, start.timeout_seconds)
-        threading.Thread(target=beat, args=beats, daemon=True, name="beat").start()
-    set_up(start.log_format, start.log_requests)
-    sys.setswitchinterval(_SWITCH_SECONDS)
-    look_rarely()
+    if request.timeout_seconds:
+        arguments = (alive, request.timeout_seconds)
+        threading.Thread(target=send_heartbeats, args=arguments, daemon=True, name="heartbeat").start()
+    set_up(request.log_format, request.log_requests)
+    tune_interpreter()
+    gc.disable()  # loading makes many objects, all of which stay
     try:
-        live = _loaded(start, changes)
+        live = _loaded(request, changes)
     except Exception as error:
-        _say(changes, Failed(error if isinstance(error, InputError) else RuntimeError(repr(error))))
+        _send(changes, Failed(error if isinstance(error, InputError) else RuntimeError(repr(error))))
         return
     gc.freeze()
-    if not _say(changes, _ready(live)):
+    gc.enable()
+    if not _send(changes, _describe(live)):
         return
-    made = _Lists(live, start)
+    maker = _ListMaker(live, request)
 
-    def follow() -> None:
-        prepare_thread(start.threads, CHANGES)
-        _obey(changes, {"plan": live.plan})
+    def plan_changes() -> None:
+        prepare_thread(request.threads, CHANGES)
+        _answer_requests(changes, {"plan": live.plan})
 
-    def work() -> None:
-        prepare_thread(start.threads, LISTS)
-        _obey(
-            lists,
-            {"answer": made.answer, "apply": made.apply, "count": made.count},
-        )
+    def make_lists() -> None:
+        prepare_thread(request.threads, LISTS)
+        handlers = {"answer": maker.answer, "apply": maker.apply, "count": maker.count}
+        _answer_requests(lists, handlers)
 
-    threads = [threading.Thread(target=follow, name="changes"), threading.Thread(target=work, name="model")]
+    threads = [
+        threading.Thread(target=plan_changes, name="changes"),
+        threading.Thread(target=make_lists, name="model"),
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
 
-def _ready(live: LiveModel) -> Ready:
+def _describe(live: LiveModel) -> Loaded:
     model = live.current
-    return Ready(model.manifest, model.text_dim, model.device, os.getpid())
+    return Loaded(model.manifest, model.text_dim, model.device, os.getpid())
 
 
-def _say(connection: Connection, what: object) -> bool:
-    """Say something before there is anything to answer; return whether somebody listens."""
+def _send(connection: Connection, message: object) -> bool:
+    """Send a message; return whether the other end is still open."""
     try:
-        connection.send_bytes(Sender().pack(what))
+        connection.send_bytes(Sender().pack(message))
     except OSError:
         return False
     return True

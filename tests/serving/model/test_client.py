@@ -7,8 +7,8 @@ import re
 import shutil
 import signal
 import time
-import weakref
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -29,25 +29,20 @@ from serving.core.call_context import Timeline
 from serving.core.errors import ApiError
 from serving.model.execute_batch import run_jobs
 from serving.model.interfaces import LiveModel, Model, Neighbours, RecommendJob, SimilarJob
-from serving.model.process.client import ElsewhereItems
+from serving.model.process.client import RemoteModel
 from serving.model.process.starter import ModelStarter
-from tests.serving.conftest import until
+from tests.serving.conftest import children, until
 from tests.serving.model_stores import ROOM, publish_model, start_message
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset, bert: Path) -> Path:
-    return publish_model(tmp_path_factory.mktemp("elsewhere"), dataset, bert)
+    return publish_model(tmp_path_factory.mktemp("published"), dataset, bert)
 
 
 @pytest.fixture
-def elsewhere(store: Path) -> Iterator[ElsewhereItems]:
-    items = ElsewhereItems(start_message(store))
-    ended = items.process.ended
-    yield items
-    if not ended.is_set():
-        os.kill(items.process.pid, signal.SIGKILL)
-    assert ended.wait(10)
+def remote(store: Path) -> RemoteModel:
+    return RemoteModel(start_message(store))
 
 
 def asked(model: Model) -> list[RecommendJob | SimilarJob]:
@@ -90,31 +85,31 @@ def same(here: LiveModel, there: LiveModel) -> None:
             np.testing.assert_array_equal(other.rows, one.rows)
 
 
-def test_it_answers_as_here_before_and_after_items_change(store: Path, elsewhere: ElsewhereItems) -> None:
+def test_it_answers_as_here_before_and_after_items_change(store: Path, remote: RemoteModel) -> None:
     here = LiveItems(load_bundle(store, room=ROOM), ROOM)
-    model = elsewhere.current
+    model = remote.current
     assert (model.version, model.kinds, model.exclude_seen, model.data_end, model.text_dim, model.device) == (
         here.current.version, here.current.kinds, False, 0, here.current.text_dim, "cpu",
     )  # fmt: skip
-    same(here, elsewhere)
+    same(here, remote)
     changes = [
         ItemChange("n1", {"title": "violet boots", "brand": "Novum", "price": 1.0}),
         ItemChange("i5", None),
         ItemChange("i7", {"title": "a title of its own", "brand": "Novum"}),
     ]
-    for live in (here, elsewhere):
+    for live in (here, remote):
         live.apply(live.plan(changes))
-    catalogue = elsewhere.current.catalogue
+    catalogue = remote.current.catalogue
     assert list(catalogue.ids) == list(here.current.catalogue.ids)
     assert catalogue.row("n1") == len(model.catalogue)
     assert catalogue.is_hidden(catalogue.rows(["i5"])[0])
     assert catalogue.text(catalogue.rows(["i7"])[0]).startswith("a title of its own")
-    same(here, elsewhere)
+    same(here, remote)
 
 
-def test_stages_are_noted_by_the_clock_of_this_process(elsewhere: ElsewhereItems) -> None:
+def test_stages_are_noted_by_the_clock_of_this_process(remote: RemoteModel) -> None:
     timelines = [Timeline() for _ in range(5)]
-    jobs = [replace(job, timeline=t) for job, t in zip(asked(elsewhere.current), timelines, strict=False)]
+    jobs = [replace(job, timeline=t) for job, t in zip(asked(remote.current), timelines, strict=False)]
     before = time.perf_counter()
     run_jobs(jobs)
     after = time.perf_counter()
@@ -124,26 +119,26 @@ def test_stages_are_noted_by_the_clock_of_this_process(elsewhere: ElsewhereItems
 
 
 def test_only_its_loading_is_left_behind_by_others(store: Path) -> None:
-    elsewhere = ElsewhereItems(replace(start_message(store), background=True))
-    tasks = Path(f"/proc/{elsewhere.process.pid}/task")
+    remote = RemoteModel(replace(start_message(store), background=True))
+    tasks = Path(f"/proc/{remote.process.pid}/task")
     names = {int(task.name): (task / "comm").read_text() for task in tasks.iterdir()}
     workers = [task for task, name in names.items() if re.fullmatch(r"polars-\d+\n", name)]
     assert workers
     assert {os.sched_getscheduler(task) for task in workers} == {os.sched_getscheduler(0)}
     assert {os.getpriority(os.PRIO_PROCESS, task) for task in workers} == {os.getpriority(os.PRIO_PROCESS, 0)}
-    assert isinstance(run_jobs(asked(elsewhere.current))[0], Recommendation)
+    assert isinstance(run_jobs(asked(remote.current))[0], Recommendation)
 
 
 def test_a_job_at_fault_fails_and_the_process_goes_on(
     store: Path, starter: ModelStarter, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    elsewhere = ElsewhereItems(start_message(store))
-    good, *_ = asked(elsewhere.current)
+    remote = RemoteModel(start_message(store))
+    good, *_ = asked(remote.current)
     assert isinstance(good, RecommendJob)
     bad = replace(good, request=replace(good.request, exclude=np.array(["x"])))
     with pytest.raises(RuntimeError, match="Error"):
         run_jobs([bad])
-    assert elsewhere.works
+    assert remote.works
     assert isinstance(run_jobs([good])[0], Recommendation)
     assert "answer failed" in capfd.readouterr().err
 
@@ -154,20 +149,20 @@ def test_a_version_that_cannot_be_used_is_said_as_here(store: Path, tmp_path: Pa
     with pytest.raises(InputError) as here:
         load_bundle(damaged)
     with pytest.raises(InputError) as there:
-        ElsewhereItems(start_message(damaged))
+        RemoteModel(start_message(damaged))
     assert str(there.value) == str(here.value)
 
 
-def test_calls_are_told_to_come_again_when_the_process_has_ended(elsewhere: ElsewhereItems) -> None:
-    jobs = asked(elsewhere.current)
-    os.kill(elsewhere.process.pid, signal.SIGKILL)
-    for work in (lambda: run_jobs(jobs), lambda: elsewhere.plan([ItemChange("i1", None)])):
+def test_calls_fail_as_unavailable_when_the_process_has_ended(remote: RemoteModel) -> None:
+    jobs = asked(remote.current)
+    os.kill(remote.process.pid, signal.SIGKILL)
+    for work in (lambda: run_jobs(jobs), lambda: remote.plan([ItemChange("i1", None)])):
         with pytest.raises(ApiError) as caught:
             work()
         assert caught.value.code is grpc.StatusCode.UNAVAILABLE
         assert caught.value.reason == "MODEL_RESTARTING"
         assert caught.value.retry_seconds
-    until(lambda: not elsewhere.works)
+    until(lambda: not remote.works)
 
 
 class Sleeps:
@@ -193,29 +188,29 @@ PATIENCE = 2.0
 """Seconds."""
 
 
-def warm(store: Path) -> ElsewhereItems:
+def warm(store: Path) -> RemoteModel:
     """A model that has made lists, and is not waited for very long."""
-    elsewhere = ElsewhereItems(start_message(store, timeout_seconds=PATIENCE))
-    run_jobs(asked(elsewhere.current))
-    return elsewhere
+    remote = RemoteModel(start_message(store, timeout_seconds=PATIENCE))
+    run_jobs(asked(remote.current))
+    return remote
 
 
 def test_a_stopped_process_is_killed_though_it_is_asked_nothing(store: Path, starter: ModelStarter) -> None:
-    elsewhere = warm(store)
-    os.kill(elsewhere.process.pid, signal.SIGSTOP)
-    assert elsewhere.process.ended.wait(30)
+    remote = warm(store)
+    os.kill(remote.process.pid, signal.SIGSTOP)
+    assert remote.process.ended.wait(30)
 
 
-def test_a_stopped_process_is_killed_and_calls_are_told_to_come_again(
+def test_a_stopped_process_is_killed_and_calls_fail_as_unavailable(
     store: Path, starter: ModelStarter, caplog: pytest.LogCaptureFixture
 ) -> None:
-    elsewhere = warm(store)
-    pid = elsewhere.process.pid
+    remote = warm(store)
+    pid = remote.process.pid
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(ApiError) as caught:
-        run_jobs(asked(elsewhere.current))
+        run_jobs(asked(remote.current))
     assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.UNAVAILABLE, "MODEL_RESTARTING")
-    assert not elsewhere.works
+    assert not remote.works
     assert [record.getMessage() for record in caplog.records] == [
         f"the model's process ({pid}) has sent no sign of life for 2 seconds and is killed"
     ]
@@ -224,45 +219,70 @@ def test_a_stopped_process_is_killed_and_calls_are_told_to_come_again(
 def test_a_batch_that_does_not_end_is_found_though_the_process_beats(
     store: Path, starter: ModelStarter, caplog: pytest.LogCaptureFixture
 ) -> None:
-    elsewhere = warm(store)
+    remote = warm(store)
     with pytest.raises(ApiError):
-        run_jobs([RecommendJob(elsewhere.current, cast(Request, Sleeps(600.0)))])
-    assert not elsewhere.works
+        run_jobs([RecommendJob(remote.current, cast(Request, Sleeps(600.0)))])
+    assert not remote.works
     assert "has not finished a batch of lists for 2 seconds" in caplog.text
 
 
 def test_changes_of_items_may_take_longer(store: Path, starter: ModelStarter) -> None:
-    elsewhere = warm(store)
-    plan = elsewhere.plan(cast(Sequence[ItemChange], Sleeps(3.0)))
-    elsewhere.apply(plan)
-    assert elsewhere.works
-    row = elsewhere.current.catalogue.rows(["i1"])[0]
-    assert elsewhere.current.catalogue.is_hidden(row)
+    remote = warm(store)
+    plan = remote.plan(cast(Sequence[ItemChange], Sleeps(3.0)))
+    remote.apply(plan)
+    assert remote.works
+    row = remote.current.catalogue.rows(["i1"])[0]
+    assert remote.current.catalogue.is_hidden(row)
 
 
-def test_a_process_that_no_signal_ends_keeps_nobody_waiting(
+def test_a_process_that_no_signal_ends_lets_callers_go_on(
     store: Path, starter: ModelStarter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one that waits for a device in the kernel."""
-    elsewhere = warm(store)
+    remote = warm(store)
     kill = os.kill
     monkeypatch.setattr("serving.model.process.client._END_SECONDS", 0.1)
-    kill(elsewhere.process.pid, signal.SIGSTOP)
+    kill(remote.process.pid, signal.SIGSTOP)
     with monkeypatch.context() as patch:
         patch.setattr("os.kill", lambda pid, number: None)
         with pytest.raises(ApiError, match="MODEL_RESTARTING"):
-            run_jobs(asked(elsewhere.current))
-    assert not elsewhere.works
-    kill(elsewhere.process.pid, signal.SIGKILL)
+            run_jobs(asked(remote.current))
+    assert not remote.works
+    kill(remote.process.pid, signal.SIGKILL)
 
 
-def test_the_process_ends_with_the_last_who_may_ask_it(store: Path) -> None:
-    items = ElsewhereItems(start_message(store))
-    ended, state = items.process.ended, items.current
-    held = weakref.ref(items.process)
-    del items
-    run_jobs(asked(state))  # a request that began with it
-    assert not ended.is_set()
-    del state
-    assert held() is None
-    assert ended.wait(10)
+def test_a_closed_model_answers_the_request_in_progress_and_ends(store: Path) -> None:
+    model = RemoteModel(start_message(store))
+    with ThreadPoolExecutor(1) as asking:
+        planning = asking.submit(model.plan, cast(Sequence[ItemChange], Sleeps(1.0)))
+        until(lambda: model.process._changes.turn == 1)
+        model.close()
+        model.close()
+        assert not planning.done()
+        assert planning.result().deletes == ["i1"]
+    assert model.process.ended.wait(10)
+    with pytest.raises(ApiError) as caught:
+        run_jobs(asked(model.current))
+    assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.UNAVAILABLE, "MODEL_RESTARTING")
+
+
+def test_a_request_that_waits_for_another_one_fails_where_the_model_is_closed_meanwhile(store: Path) -> None:
+    model = RemoteModel(start_message(store))
+    with ThreadPoolExecutor(2) as asking:
+        first = asking.submit(model.plan, cast(Sequence[ItemChange], Sleeps(1.0)))
+        until(lambda: model.process._changes.turn == 1)
+        second = asking.submit(model.plan, [ItemChange("i2", None)])
+        time.sleep(0.1)
+        model.close()
+        assert first.result().deletes == ["i1"]
+        with pytest.raises(ApiError, match="MODEL_RESTARTING"):
+            second.result()
+    assert model.process.ended.wait(10)
+
+
+def test_a_model_that_cannot_be_loaded_leaves_no_process(store: Path, starter: ModelStarter) -> None:
+    before = set(children(os.getpid()))
+    with pytest.raises(InputError):
+        RemoteModel(replace(start_message(store), version="20240101T000000Z-000000000000"))
+    (forkserver,) = set(children(os.getpid())) - before
+    until(lambda: children(forkserver) == [])

@@ -27,7 +27,7 @@ from serving.core.errors import ApiError
 from serving.model.execute_batch import run_jobs
 from serving.model.interfaces import LiveModel, RecommendJob
 from serving.model.process import worker
-from serving.model.process.client import ElsewhereItems
+from serving.model.process.client import RemoteModel
 from serving.model.process.starter import ModelStarter
 from shelfwise_client import Client, Item, RecommendQuery, SimilarQuery
 from tests.bundles import make_bundle, publish_bundle
@@ -87,7 +87,7 @@ def test_only_the_process_of_a_model_looks_for_a_gpu(
     monkeypatch.setattr("serving.model.process.starter._popen", popen)
     with closing(ModelStarter()) as starter:
         monkeypatch.setattr("serving.model.process.client._STARTER", starter)
-        models = [ElsewhereItems(replace(start_message(store), device="auto")) for _ in range(2)]
+        models = [RemoteModel(replace(start_message(store), device="auto")) for _ in range(2)]
         pids = {model.process.pid for model in models}
         assert len({parent(pid) for pid in pids}) == 1 != os.getpid()
     calls = [line.split() for line in log.read_text().splitlines()]
@@ -104,7 +104,7 @@ def test_a_gpu_that_is_not_there_is_named_by_the_process_of_the_model(
     store: Path, starter: ModelStarter
 ) -> None:
     with pytest.raises(InputError, match=r"^device=cuda:99: torch .*; set device="):
-        ElsewhereItems(replace(start_message(store), device="cuda:99"))
+        RemoteModel(replace(start_message(store), device="cuda:99"))
 
 
 class Failing:
@@ -120,7 +120,7 @@ class Failing:
 def test_a_failed_gpu_ends_the_process_so_that_the_model_is_loaded_anew(
     store: Path, starter: ModelStarter, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    live = ElsewhereItems(start_message(store))
+    live = RemoteModel(start_message(store))
     with pytest.raises(ApiError) as caught:
         run_jobs([RecommendJob(live.current, cast(Request, Failing()))])
     assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.UNAVAILABLE, "MODEL_RESTARTING")

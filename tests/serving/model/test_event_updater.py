@@ -231,13 +231,17 @@ def test_a_model_that_has_ended_loses_nothing() -> None:
     following(feed, scenario)
 
 
-def test_it_stops_while_events_gather_and_lets_go_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_stops_while_events_gather(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.model.event_updater.APART_SECONDS", 60.0)
+    feed = Feed(event("a"))
 
     async def scenario(follower: EventUpdater, model: Notebook) -> None:
         follower.start()
         await reached(follower, 1)
         await asyncio.wait_for(follower.stop(), 20)
-        assert not hasattr(follower, "_model")
+        feed.stored.append(event("b"))
+        follower.ring()
+        await asyncio.sleep(0.05)
+        assert model.batches == [["a"]]
 
-    following(Feed(event("a")), scenario)
+    following(feed, scenario)

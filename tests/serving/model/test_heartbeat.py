@@ -8,19 +8,19 @@ from multiprocessing import Pipe
 
 import pytest
 
-from serving.model.process.heartbeat import LOOKS, Pulse, beat, listen
+from serving.model.process.heartbeat import LOOKS, HangDetector, send_heartbeats, watch_heartbeats
 
 
-def warm() -> Pulse:
-    pulse = Pulse()
-    pulse.warm = True
-    return pulse
+def warm() -> HangDetector:
+    detector = HangDetector()
+    detector.warm = True
+    return detector
 
 
-def first_wrong(pulse: Pulse, looks: list[tuple[bool, int]]) -> tuple[int, str]:
+def first_wrong(detector: HangDetector, looks: list[tuple[bool, int]]) -> tuple[int, str]:
     """Return the number of the first look that finds something, from 1, and what; 0 if none does."""
     for number, (beats, turn) in enumerate(looks, 1):
-        if wrong := pulse.look(beats, turn):
+        if wrong := detector.look(beats, turn):
             return number, wrong
     return 0, ""
 
@@ -34,8 +34,8 @@ def test_one_beat_in_time_is_enough_for_ever() -> None:
 
 
 def test_until_the_first_lists_everything_may_take_ten_times_longer() -> None:
-    assert first_wrong(Pulse(), [(False, 0)] * 500) == (100, "has sent no sign of life")
-    assert first_wrong(Pulse(), [(True, 7)] * 500) == (101, "has not finished a batch of lists")
+    assert first_wrong(HangDetector(), [(False, 0)] * 500) == (100, "has sent no sign of life")
+    assert first_wrong(HangDetector(), [(True, 7)] * 500) == (101, "has not finished a batch of lists")
 
 
 def test_a_batch_that_outlasts_the_beats_is_stuck() -> None:
@@ -61,18 +61,18 @@ def test_silence_does_not_count_towards_a_stuck_batch() -> None:
 def test_beats_that_gathered_are_one() -> None:
     """As after a stop of the server with a question on its way, whose answer it has not read yet."""
     here, there = Pipe(duplex=False)
-    pulse = warm()
+    detector = warm()
     with here:
         with there:
             for _ in range(LOOKS * 3):
                 there.send(4711)
-        assert listen(here, 60.0, pulse, lambda: 7) == ("", 4711)
-    assert first_wrong(pulse, [(True, 7)] * 50)[0] == 11  # none of the gathered beats has counted
+        assert watch_heartbeats(here, 60.0, detector, lambda: 7) == ("", 4711)
+    assert first_wrong(detector, [(True, 7)] * 50)[0] == 11  # none of the gathered beats has counted
 
 
 def test_beats_come_with_the_id_until_nobody_listens() -> None:
     here, there = Pipe(duplex=False)
-    thread = threading.Thread(target=beat, args=(there, 0.1))
+    thread = threading.Thread(target=send_heartbeats, args=(there, 0.1))
     thread.start()
     assert [here.recv(), here.recv(), here.recv()] == [os.getpid()] * 3
     here.close()
@@ -85,10 +85,10 @@ def test_the_end_of_a_process_is_no_hang(seconds: float) -> None:
     here, there = Pipe(duplex=False)
     there.close()
     with here:
-        assert listen(here, seconds, warm(), lambda: 1) == ("", None)
+        assert watch_heartbeats(here, seconds, warm(), lambda: 1) == ("", None)
 
 
 def test_silence_is_found_without_a_single_beat() -> None:
     here, there = Pipe(duplex=False)
     with here, there:
-        assert listen(here, 0.01, warm(), lambda: 0) == ("has sent no sign of life", None)
+        assert watch_heartbeats(here, 0.01, warm(), lambda: 0) == ("has sent no sign of life", None)

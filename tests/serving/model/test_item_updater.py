@@ -118,7 +118,7 @@ def following(
     async def run() -> T:
         model, jobs = Notebook(), Batcher[Job, Answer](run_jobs, max_batch=8, max_queue=1, name="model")
         upkeep = ThreadPoolExecutor(1, "upkeep")
-        follower = ItemUpdater(model, changes, jobs, upkeep, lambda: None, poll_seconds)
+        follower = ItemUpdater(model, changes, jobs, upkeep, poll_seconds)
         try:
             return await scenario(follower, model)
         finally:

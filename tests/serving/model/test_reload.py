@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import gc
-import io
-import logging
 import shutil
 import socket
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,21 +13,18 @@ import grpc
 import polars as pl
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from rich.console import Console
 
 from conf.errors import InputError
-from conf.serving import ServeConfig
 from encoders.text.text_encoder import TextEncoder
 from features.data.dataset import Dataset
 from ranking.bundle.bundle import load_bundle
 from ranking.bundle.store import VERSIONS, roll_back
 from ranking.live.updates import LiveItems
-from serving.core import garbage
 from serving.model.interfaces import LiveModel
-from serving.server import RELOAD_HEALTH, start
+from serving.server import RELOAD_HEALTH
 from shelfwise_client import Client, Event, Item, RecommendQuery, ServiceError
 from tests.bundles import make_bundle, publish_bundle
-from tests.serving.conftest import Harness, Servers, in_loop, until
+from tests.serving.conftest import Harness, Servers, until
 from tests.serving.fake_bundle import SLOW, FakeBundle
 
 V1, V2, V3 = (f"20240101T00000{n}Z-{n:012x}" for n in (1, 2, 3))
@@ -198,63 +191,6 @@ def test_a_model_that_cannot_answer_or_does_not_fit_is_not_served(
         assert failed is not None
         assert says in failed.reason
         assert client.recommend(RecommendQuery(intent="boots")).model_version == V1
-
-
-@pytest.mark.parametrize("second", [FakeBundle, Unwell])
-def test_the_memory_of_a_model_is_free_as_soon_as_it_is_not_served(
-    servers: Servers, second: Callable[[str], FakeBundle], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loaded: dict[str, weakref.ref[FakeBundle]] = {}
-    # Whoever captures logs for tests keeps the traceback of the one that fails.
-    monkeypatch.setattr(logging.getLogger("serving.model.reload"), "disabled", True)
-
-    def load(version: str, background: bool) -> LiveModel:
-        model = second(version) if version == V2 else FakeBundle(version)
-        loaded[version] = weakref.ref(model)
-        return model
-
-    point(servers.store, V1)
-    config = ServeConfig(artifacts=str(servers.store), port=0, admin=True, reload_seconds=FAST)
-    running = in_loop(start(config, lambda: load(V1, False), Console(file=io.StringIO()), load))
-    try:
-        # Looking for circles would find it some time, perhaps several models later.
-        assert not gc.isenabled()
-        with Client(f"127.0.0.1:{running.port}") as client:
-            point(servers.store, V2)
-            until(lambda: V2 in loaded and (second is Unwell or serving(client, V2)()))
-            client.recommend(RecommendQuery(user_id="u"))
-            point(servers.store, V3)
-            until(serving(client, V3))
-            until(lambda: loaded[V1]() is None)
-            until(lambda: loaded[V2]() is None)
-            assert loaded[V3]() is not None
-    finally:
-        in_loop(running.stop(1.0))
-
-
-def test_a_former_model_that_holds_itself_is_looked_for(
-    servers: Servers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(garbage, "_PATIENCE_SECONDS", 5 * FAST)
-    first = FakeBundle(V1)
-    first.recommender.itself = first.recommender  # type: ignore[attr-defined]
-    held = weakref.ref(first.recommender)
-    models = [first]
-    point(servers.store, V1)
-    config = ServeConfig(artifacts=str(servers.store), port=0, admin=True, reload_seconds=FAST)
-    running = in_loop(
-        start(config, models.pop, Console(file=io.StringIO()), lambda version, _: FakeBundle(version))
-    )
-    del first
-    try:
-        with Client(f"127.0.0.1:{running.port}") as client:
-            assert held() is not None
-            assert not gc.isenabled()
-            point(servers.store, V2)
-            until(serving(client, V2))
-            until(lambda: held() is None)
-    finally:
-        in_loop(running.stop(1.0))
 
 
 def test_a_pointer_to_nothing_is_reported_and_heals(server: Harness) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from features.data.dataset import Dataset
-from serving.model.process.client import ElsewhereItems
+from serving.model.process.client import RemoteModel
 from serving.model.process.starter import ModelStarter
 from tests.serving.conftest import children, until
 from tests.serving.model_stores import publish_model, start_message
@@ -27,33 +27,32 @@ def parent(pid: int) -> int:
 
 
 def test_models_come_from_one_process_that_is_started_once(store: Path, starter: ModelStarter) -> None:
-    first, second = ElsewhereItems(start_message(store)), ElsewhereItems(start_message(store))
+    first, second = RemoteModel(start_message(store)), RemoteModel(start_message(store))
     assert parent(first.process.pid) == parent(second.process.pid) != os.getpid()
     assert parent(parent(first.process.pid)) == os.getpid()
-    ended = first.process.ended
-    del first
-    assert ended.wait(10)
+    first.close()
+    assert first.process.ended.wait(10)
     assert second.works
 
 
 def test_a_starter_that_was_killed_is_replaced_and_takes_no_model_along(
     store: Path, starter: ModelStarter
 ) -> None:
-    first = ElsewhereItems(start_message(store))
+    first = RemoteModel(start_message(store))
     killed = parent(first.process.pid)
     os.kill(killed, signal.SIGKILL)
     until(lambda: killed not in children(os.getpid()))
-    second = ElsewhereItems(start_message(store))
+    second = RemoteModel(start_message(store))
     assert first.works
     assert second.works
     assert parent(second.process.pid) != killed
 
 
 def test_signals_to_all_processes_leave_it_there(store: Path, starter: ModelStarter) -> None:
-    first = ElsewhereItems(start_message(store))
+    first = RemoteModel(start_message(store))
     os.kill(parent(first.process.pid), signal.SIGTERM)
     os.kill(parent(first.process.pid), signal.SIGINT)
-    second = ElsewhereItems(start_message(store))
+    second = RemoteModel(start_message(store))
     assert parent(first.process.pid) == parent(second.process.pid)
 
 
@@ -62,7 +61,7 @@ def test_where_it_cannot_fork_every_model_has_a_process_of_its_own(
 ) -> None:
     with closing(ModelStarter(forks=False)) as starter:
         monkeypatch.setattr("serving.model.process.client._STARTER", starter)
-        first, second = ElsewhereItems(start_message(store)), ElsewhereItems(start_message(store))
+        first, second = RemoteModel(start_message(store)), RemoteModel(start_message(store))
         assert parent(first.process.pid) == parent(second.process.pid) == os.getpid()
         assert first.process.pid != second.process.pid
 
@@ -79,7 +78,7 @@ def test_a_process_that_ends_while_it_loads_is_an_error(
             starter.start()
             until(lambda: before.issuperset(children(os.getpid())))
         with pytest.raises(RuntimeError, match="ended before its model was loaded"):
-            ElsewhereItems(start_message(store))
+            RemoteModel(start_message(store))
 
 
 def test_a_process_that_nobody_waits_for_ends_without_a_word(

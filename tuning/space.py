@@ -35,55 +35,36 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Return `hydra.sweeper.params` with dotted keys, whether they were written dotted or nested."""
     flat: dict[str, str] = {}
     for key, value in params.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = str(value)
+        nested = isinstance(value, Mapping)
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": str(value)}
     return flat
-
-
-def _interval(sweep: IntervalSweep) -> BaseDistribution:
-    low, high, log = sweep.start, sweep.end, "log" in sweep.tags
-    assert low is not None
-    assert high is not None
-    if isinstance(low, int) and isinstance(high, int):  # written int(interval(a, b))
-        return IntDistribution(low, high, log=log)
-    return FloatDistribution(float(low), float(high), log=log)
 
 
 def whole_numbers(
     searched: Mapping[str, BaseDistribution], values: Mapping[str, Any]
 ) -> dict[str, BaseDistribution]:
     """Search whole numbers where a setting is one: Hydra reads the ends of every interval as fractions."""
-    typed = dict(searched)
-    for key, distribution in searched.items():
-        value = values[key]
-        counts = isinstance(value, int) and not isinstance(value, bool)
-        if counts and isinstance(distribution, FloatDistribution) and distribution.step is None:
-            low, high = math.ceil(distribution.low), math.floor(distribution.high)
-            typed[key] = IntDistribution(low, high, log=distribution.log)
-    return typed
-
-
-def _range(override: Override) -> BaseDistribution:
-    """Return the values of `range(start, stop, step)`; as in Python, stop is not one of them."""
-    sweep = override.value()
-    assert isinstance(sweep, RangeSweep)
-    values = sorted(sweep.range())
-    if not values:
-        raise ValueError("the range is empty")
-    step = abs(sweep.step)
-    if all(isinstance(value, int) for value in values):
-        return IntDistribution(int(values[0]), int(values[-1]), step=int(step))
-    return FloatDistribution(float(values[0]), float(values[-1]), step=float(step))
+    return {
+        key: IntDistribution(math.ceil(found.low), math.floor(found.high), log=found.log)
+        if type(values[key]) is int and isinstance(found, FloatDistribution) and found.step is None
+        else found
+        for key, found in searched.items()
+    }
 
 
 def _distribution(override: Override) -> BaseDistribution:
+    """Return the distribution of a sweep; of `range(start, stop, step)`, as in Python, stop is no value."""
     sweep = override.value()
+    kind: type[IntDistribution] | type[FloatDistribution]
     if isinstance(sweep, IntervalSweep):
-        return _interval(sweep)
+        kind = IntDistribution if isinstance(sweep.start, int) else FloatDistribution
+        return kind(sweep.start, sweep.end, log="log" in sweep.tags)  # type: ignore[arg-type]
     if isinstance(sweep, RangeSweep):  # shuffled or not: the study has an order of its own
-        return _range(override)
+        values = sorted(sweep.range())
+        if not values:
+            raise ValueError("the range is empty")
+        kind = IntDistribution if all(isinstance(value, int) for value in values) else FloatDistribution
+        return kind(values[0], values[-1], step=abs(sweep.step))  # type: ignore[arg-type]
     return CategoricalDistribution([str(choice) for choice in override.sweep_string_iterator()])
 
 
@@ -101,20 +82,15 @@ def read_space(arguments: Sequence[str]) -> Space:
         overrides = OverridesParser.create().parse_overrides(list(arguments))
     except OverrideParseException as error:
         raise InputError(f"cannot read {error.override}: {str(error).splitlines()[0]}") from error
+    last = {override.get_key_element(): override for override in overrides}
     searched: dict[str, BaseDistribution] = {}
-    fixed: dict[str, str] = {}
-    for override in overrides:
-        key = override.get_key_element()
-        searched.pop(key, None)
-        fixed.pop(key, None)
-        if not override.is_sweep_override():
-            fixed[key] = str(override.input_line)
-            continue
-        try:
-            searched[key] = _distribution(override)
-        except ValueError as error:
-            raise InputError(f"{override.input_line}: {error}") from error
-    return Space(searched, list(fixed.values()))
+    for key, override in last.items():
+        if override.is_sweep_override():
+            try:
+                searched[key] = _distribution(override)
+            except ValueError as error:
+                raise InputError(f"{override.input_line}: {error}") from error
+    return Space(searched, [str(o.input_line) for key, o in last.items() if key not in searched])
 
 
 def as_overrides(params: Mapping[str, Any]) -> list[str]:
@@ -122,7 +98,7 @@ def as_overrides(params: Mapping[str, Any]) -> list[str]:
     return [f"{key}={value}" for key, value in params.items()]
 
 
-def _parsed(text: str) -> object:
+def _parsed(text: object) -> object:
     value = OverridesParser.create().parse_override(f"key={text}").value()
     return value.text if isinstance(value, QuotedString) else value
 
@@ -136,18 +112,13 @@ def as_params(searched: Mapping[str, BaseDistribution], values: Mapping[str, Any
     """
     point: dict[str, Any] = {}
     for key, distribution in searched.items():
-        value = values[key]
-        value = value.name if isinstance(value, Enum) else value
+        value = values[key].name if isinstance(values[key], Enum) else values[key]
         if isinstance(distribution, CategoricalDistribution):
-            same = [choice for choice in distribution.choices if _parsed(str(choice)) == value]
-            if not same:
-                return None
-            point[key] = same[0]
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
+            found = [choice for choice in distribution.choices if _parsed(choice) == value]
+        else:
+            number = type(value) in (int, float)
+            found = [value] if number and distribution._contains(value) else []
+        if not found:
             return None
-        value = int(value) if isinstance(distribution, IntDistribution) else float(value)
-        if not distribution._contains(value):
-            return None
-        point[key] = value
+        point[key] = found[0]
     return point

@@ -1,36 +1,29 @@
-"""The study: every trial of a sweep on disk, so that a sweep that was cut off goes on where it was."""
+"""The study: every trial of a sweep in Optuna's storage, so that an interrupted sweep is resumed."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import optuna
 from filelock import FileLock, Timeout
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.samplers import TPESampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from conf.errors import InputError
 from features.data.pipeline_step import fingerprint
 
-MAX_ATTEMPTS = 3
-"""A trial that was cut off this often counts as failed: it may be what kills the process."""
-_MADE_OF = "made_of"
-
-
-@dataclass(frozen=True)
-class Record:
-    """What a study remembers of a trial beside its values and its score."""
-
-    attempts: int = 0
-    seconds: float | None = None
-    failure: str | None = None
+MAX_ATTEMPTS: Final = 3
+"""A trial that was interrupted this often counts as failed: it may be what kills the process."""
+ATTEMPTS: Final = "attempts"
+SECONDS: Final = "seconds"
+FAILURE: Final = "failure"
+_MADE_OF: Final = "made_of"
 
 
 @contextmanager
@@ -42,15 +35,11 @@ def only_one(folder: Path) -> Iterator[None]:
 
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        with FileLock(folder / ".lock", timeout=0):
+            yield
     except Timeout as error:
         raise InputError(f"{folder}: another sweep is running here") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def storage_url(storage: str | None, folder: Path) -> str:
@@ -96,29 +85,18 @@ def open_study(
         "space": fingerprint({key: distribution_to_json(d) for key, d in searched.items()}),
         "settings": fingerprint(settings),
     }
-    before = study.user_attrs.get(_MADE_OF)
-    if before is not None and before != made_of and best_trial(study) is None:  # e.g. a path was mistyped
+    before = study.user_attrs.setdefault(_MADE_OF, made_of)
+    if before == made_of:
+        study.set_user_attr(_MADE_OF, made_of)
+        return study
+    if best_trial(study) is None:  # nothing to keep, e.g. a path was mistyped
         optuna.delete_study(storage=url, study_name=name)
         return open_study(url, name, searched, settings)
-    if before is None:
-        study.set_user_attr(_MADE_OF, made_of)
-    elif before != made_of:
-        what = "another search space" if before["space"] != made_of["space"] else "other data or settings"
-        raise InputError(
-            f"study '{name}' was made with {what}; "
-            "give this sweep a name of its own: hydra.sweeper.study_name=NAME"
-        )
-    return study
-
-
-def record_of(study: Study, number: int) -> Record:
-    """Return what is remembered of a trial."""
-    return Record(**study.user_attrs.get(f"trial {number}", {}))
-
-
-def remember(study: Study, number: int, record: Record) -> None:
-    """Keep a record of a trial."""
-    study.set_user_attr(f"trial {number}", asdict(record))
+    what = "another search space" if before["space"] != made_of["space"] else "other data or settings"
+    raise InputError(
+        f"study '{name}' was made with {what}; "
+        "give this sweep a name of its own: hydra.sweeper.study_name=NAME"
+    )
 
 
 def started(study: Study) -> list[FrozenTrial]:
@@ -128,28 +106,25 @@ def started(study: Study) -> list[FrozenTrial]:
 
 def next_trial(
     study: Study, searched: Mapping[str, BaseDistribution], n_trials: int, seed: int, startup_trials: int
-) -> FrozenTrial | None:
-    """Return the trial to run: one that was cut off, else a new one, else None when all are done.
+) -> Trial | None:
+    """Return the trial to run: an interrupted one, else a new one, else None when all are done.
 
-    Each proposal has a generator of its own, seeded with its number: a sweep that was cut off proposes what
-    it would have proposed anyway. A cut-off trial keeps its number, so that it finds its checkpoints.
+    Each proposal has a generator of its own, seeded with its number: an interrupted sweep proposes what it
+    would have proposed anyway. An interrupted trial keeps its number, so that it finds its checkpoints;
+    Optuna's own retries (`RetryFailedTrialCallback`) give it a new one.
     """
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        record = record_of(study, trial.number)
-        if trial.params.keys() != searched.keys():  # killed while it was being proposed
-            failure = "cut off before it began"
-        elif record.attempts >= MAX_ATTEMPTS:
-            failure = f"cut off {record.attempts} times"
-        else:
+    for found in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        trial = Trial(study, found._trial_id)
+        attempts = trial.user_attrs.get(ATTEMPTS, 0)
+        if trial.params.keys() == searched.keys() and attempts < MAX_ATTEMPTS:
             return trial
-        remember(study, trial.number, Record(record.attempts, failure=failure))
-        study.tell(trial.number, state=TrialState.FAIL)
+        trial.set_user_attr(FAILURE, f"interrupted after {attempts} attempts")
+        study.tell(trial, state=TrialState.FAIL)
     number = len(started(study))
     if number >= n_trials:
         return None
     study.sampler = TPESampler(seed=seed * 100_003 + number, n_startup_trials=startup_trials)
-    asked = study.ask(dict(searched))
-    return study.get_trials(deepcopy=False)[asked.number]
+    return study.ask(dict(searched))
 
 
 def best_trial(study: Study) -> FrozenTrial | None:

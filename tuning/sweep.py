@@ -3,40 +3,69 @@
 from __future__ import annotations
 
 import glob
+import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
-from omegaconf import OmegaConf
+from hydra.core.config_loader import ConfigLoader
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from rich.console import Console
 from rich.markup import escape
 
+from conf.compose import to_typed
 from conf.errors import InputError
+from conf.override_errors import readable
 from conf.sweep_schema import SweepConfig
 from features.data.pipeline_step import plain
-from tuning.jobs import COMMAND, Jobs, quoted
+from tuning import study as studies
 from tuning.space import Space, as_overrides, as_params, flatten, read_space, whole_numbers
-from tuning.study import (
-    best_trial,
-    next_trial,
-    only_one,
-    open_study,
-    record_of,
-    remember,
-    started,
-    storage_url,
-)  # fmt: skip
 from tuning.winner import changed, shop_overrides, trials_table, winner_command, write_experiment
 
+COMMAND = "run"
 READY = "main"
 """The search space of a sweep that names none."""
 OWN = "own"
 """Name of a study whose space the user wrote."""
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """What Hydra hands to a sweeper."""
+
+    config: DictConfig
+    """Of the sweep."""
+    loader: ConfigLoader
+    task: Callable[[Any], Any]
+    """Runs the command with a composed configuration and returns its score."""
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """Return the configuration of a job.
+
+        Raises:
+            InputError: an override that cannot be applied.
+
+        """
+        try:
+            config = self.loader.load_sweep_config(self.config, list(overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise readable(error, overrides) from error
+        with open_dict(config):
+            del config["hydra"]
+        return config
+
+
+def _quoted(text: str) -> str:
+    """Quote a value so that Hydra reads it as this text, whatever is in it."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 @dataclass(frozen=True)
@@ -50,20 +79,20 @@ class _Sweep:
     """Of the run whose finished steps trials may share; the winner is published there."""
     reuse: list[str]
     """What trials may share beside each other's steps: `work_dir`, and what the user named."""
+    base: dict[str, Any]
+    """The settings that the sweep varies, as they are."""
+    start: dict[str, Any] | None
+    """Point of the space that stands for them."""
     jobs: Jobs
 
-    @property
-    def trials(self) -> Path:
-        """Folder of the trials, each a work directory named after its number."""
-        return self.folder / "trials"
-
-    def overrides(self, trial: FrozenTrial) -> list[str]:
-        """Return everything that makes up a trial."""
-        reuse = ",".join(quoted(place) for place in (*self.reuse, f"{glob.escape(str(self.trials))}/*"))
+    def overrides(self, trial: FrozenTrial | Trial) -> list[str]:
+        """Return everything that makes up a trial, whose work directory is named after its number."""
+        trials = self.folder / "trials"
+        reuse = ",".join(_quoted(place) for place in (*self.reuse, f"{glob.escape(str(trials))}/*"))
         return [
             *self.space.fixed,
             *as_overrides(trial.params),
-            f"work_dir={quoted(str(self.trials / str(trial.number)))}",
+            f"work_dir={_quoted(str(trials / str(trial.number)))}",
             f"reuse=[{reuse}]",
             "evaluation.test=false",
             "evaluation.baselines=[]",
@@ -84,87 +113,91 @@ def _plan(settings: SweepConfig, arguments: Sequence[str], jobs: Jobs) -> _Sweep
         InputError: another command than `run`, or something that cannot be read.
 
     """
-    if jobs.command != COMMAND:
+    hydra = jobs.config.hydra
+    if hydra.job.config_name != COMMAND:
         raise InputError(
             f"hydra/sweeper=optuna maximises what `{COMMAND}` returns: shelfwise -m {COMMAND} ..."
         )
-    params = [f"{key}={value}" for key, value in flatten(settings.params).items()]
-    space = read_space([*params, *arguments])
-    name = settings.study_name or jobs.space_name or OWN
+    space = read_space([*as_overrides(flatten(settings.params)), *arguments])
+    name = settings.study_name or hydra.runtime.choices.get("sweep") or OWN
     if not space.searched:
-        space = read_space([*(f"{key}={value}" for key, value in ready_space().items()), *arguments])
+        space = read_space([*as_overrides(ready_space()), *arguments])
         name = settings.study_name or READY
     if not re.fullmatch(r"[\w-]+", name):
         raise InputError("hydra.sweeper.study_name may hold letters, digits, _ and - only")
-    base = jobs.compose(space.fixed)
-    values = jobs.values(space.fixed, list(space.searched))
+    composed = jobs.compose(space.fixed)
+    values = {}
+    for key in space.searched:
+        node = OmegaConf.select(composed, key.lstrip("+"))
+        values[key] = OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
     try:
         space = replace(space, searched=whole_numbers(space.searched, values))
     except ValueError as error:
         raise InputError(f"hydra/sweeper=optuna: {error}") from error
-    folder = jobs.folder(Path(base.work_dir) / "sweeps" / name)
-    return _Sweep(name, space, folder, base.work_dir, [base.work_dir, *base.reuse], jobs)
+    base = plain(to_typed(composed))
+    work_dir, reuse, _ = (base.pop(key) for key in ("work_dir", "reuse", "threads"))
+    given = any(o.startswith("hydra.sweep.dir=") for o in hydra.overrides.hydra)
+    folder = Path(hydra.sweep.dir) if given else Path(work_dir) / "sweeps" / name
+    start = as_params(space.searched, values)
+    return _Sweep(name, space, folder, work_dir, [work_dir, *reuse], base, start, jobs)
 
 
-def _open(sweep: _Sweep, settings: SweepConfig) -> Study:
+def _open(plan: _Sweep, settings: SweepConfig) -> Study:
     """Open the study; a new one begins with the settings as they are, where they lie in the space."""
-    searched = sweep.space.searched
-    base = plain(sweep.jobs.compose(sweep.space.fixed))
-    for key in ("work_dir", "threads", "reuse"):
-        del base[key]
-    study = open_study(
-        storage_url(settings.storage, sweep.folder), sweep.name, searched,
-        {"config": base, "seed": settings.seed, "startup_trials": settings.startup_trials},
+    study = studies.open_study(
+        studies.storage_url(settings.storage, plan.folder), plan.name, plan.space.searched,
+        {"config": plan.base, "seed": settings.seed, "startup_trials": settings.startup_trials},
     )  # fmt: skip
-    if not study.get_trials(deepcopy=False):
-        now = as_params(searched, sweep.jobs.values(sweep.space.fixed, list(searched)))
-        if now is not None:
-            study.enqueue_trial(now)
+    if plan.start is not None and not study.get_trials(deepcopy=False):
+        study.enqueue_trial(plan.start)
     return study
 
 
-def _run(sweep: _Sweep, study: Study, trial: FrozenTrial, console: Console) -> None:
-    """Run a trial and tell the study its score, or that it failed.
+def _run(plan: _Sweep, study: Study, trial: Trial, console: Console) -> None:
+    """Run a trial; its score, or that it failed, goes into the study.
 
     Raises:
         InputError: bad input before any trial succeeded: it is not the trial's settings that are bad.
 
     """
-    record = record_of(study, trial.number)
-    record = replace(record, attempts=record.attempts + 1)
-    remember(study, trial.number, record)
+    trial.set_user_attr(studies.ATTEMPTS, trial.user_attrs.get(studies.ATTEMPTS, 0) + 1)
     begin = time.perf_counter()
     try:
-        score = sweep.jobs.run(trial.number, sweep.overrides(trial), sweep.trials)
+        score = plan.jobs.task(plan.jobs.compose(plan.overrides(trial)))
+        if score is None:
+            raise InputError("nothing to compare trials by: there are too few events to validate on")
+        if not math.isfinite(score):
+            raise ValueError(f"the score is {score}")
     except Exception as error:
         failure = f"{type(error).__name__}: {error}" if not isinstance(error, InputError) else str(error)
-        remember(study, trial.number, replace(record, failure=failure.strip().splitlines()[0]))
-        study.tell(trial.number, state=TrialState.FAIL)
-        if isinstance(error, InputError) and best_trial(study) is None:
+        trial.set_user_attr(studies.FAILURE, failure.strip().splitlines()[0])
+        study.tell(trial, state=TrialState.FAIL)
+        if isinstance(error, InputError) and studies.best_trial(study) is None:
             raise
         console.print(f"[red]trial {trial.number} failed[/red]: {escape(failure)}", highlight=False)
         return
-    remember(study, trial.number, replace(record, seconds=round(time.perf_counter() - begin, 1)))
-    study.tell(trial.number, score)
+    trial.set_user_attr(studies.SECONDS, round(time.perf_counter() - begin, 1))
+    study.tell(trial, float(score))
 
 
-def _write_winner(sweep: _Sweep, study: Study) -> Path | None:
+def _write_winner(plan: _Sweep, study: Study) -> Path | None:
     """Write the experiment file of the best trial so far."""
-    best = best_trial(study)
+    best = studies.best_trial(study)
     if best is None:
         return None
-    trials = started(study)
-    ours = sweep.jobs.compose(sweep.overrides(best))
     # Hydra knows the settings of the sweeper only where `sweep=` chooses it again.
-    chosen = [override for override in sweep.space.fixed if override.startswith("sweep=")]
-    reference = sweep.jobs.compose([*shop_overrides(sweep.space.fixed), *chosen])
-    return write_experiment(sweep.folder, sweep.name, changed(ours, reference), best, trials[0], len(trials))
+    chosen = [override for override in plan.space.fixed if override.startswith("sweep=")]
+    ours, reference = (
+        to_typed(plan.jobs.compose(overrides))
+        for overrides in (plan.overrides(best), [*shop_overrides(plan.space.fixed), *chosen])
+    )
+    return write_experiment(plan.folder, plan.name, changed(ours, reference), best, studies.started(study))
 
 
 def sweep(
     settings: SweepConfig, arguments: Sequence[str], jobs: Jobs, console: Console | None = None
 ) -> None:
-    """Search until the study has `n_trials` trials, going on where an earlier call was cut off.
+    """Search until the study has `n_trials` trials, going on where an earlier call was interrupted.
 
     Every trial is a run in a work directory of its own that takes over the steps which the run in the
     user's work directory or an earlier trial has done with the same inputs. Trials look at validation only.
@@ -172,7 +205,7 @@ def sweep(
     Args:
         settings: of `hydra.sweeper`.
         arguments: the user's overrides, ranges among them.
-        jobs: runs trials.
+        jobs: composes and runs trials.
         console: where to report; standard output by default.
 
     Raises:
@@ -181,26 +214,22 @@ def sweep(
     """
     console = console or Console()
     plan = _plan(settings, arguments, jobs)
-    with only_one(plan.folder):
+    with studies.only_one(plan.folder):
         study = _open(plan, settings)
-        before = len(started(study))
+        before = len(studies.started(study))
         if before:
             console.print(f"sweep '{plan.name}': going on after {before} of {settings.n_trials} trials")
-        while (
-            trial := next_trial(
-                study, plan.space.searched, settings.n_trials, settings.seed, settings.startup_trials
-            )
-        ) is not None:
-            values = " ".join(as_overrides(trial.params))
+        ask = (study, plan.space.searched, settings.n_trials, settings.seed, settings.startup_trials)
+        while (trial := studies.next_trial(*ask)) is not None:
             console.rule(f"[bold]trial {trial.number} of {settings.n_trials}")
-            console.print(values, markup=False, highlight=False)
+            console.print(" ".join(as_overrides(trial.params)), markup=False, highlight=False)
             try:
                 _run(plan, study, trial, console)
             except KeyboardInterrupt:
                 console.print(f"stopped in trial {trial.number}; the same command goes on with it")
                 raise SystemExit(130) from None
             _write_winner(plan, study)
-        console.print(trials_table(study, f"sweep '{plan.name}', {len(started(study))} trials"))
+        console.print(trials_table(study, f"sweep '{plan.name}', {len(studies.started(study))} trials"))
         written = _write_winner(plan, study)
         if written is None:
             raise InputError(f"sweep '{plan.name}': every trial failed")

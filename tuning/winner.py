@@ -14,7 +14,7 @@ from rich.table import Table
 
 from conf.schema import PipelineConfig
 from features.data.pipeline_step import plain, write_atomically
-from tuning.study import best_trial, record_of, started
+from tuning.study import FAILURE, SECONDS, best_trial, started
 
 MODEL = ("text_encoder", "user_encoder", "candidates", "index", "ranker", "rerank")
 """Sections that describe the model; the others describe the shop, the protocol and the machine."""
@@ -24,41 +24,36 @@ SCORE = "ndcg@10"
 
 def shop_overrides(fixed: Sequence[str]) -> list[str]:
     """Keep the overrides that say whose data it is and where: those that go beside `experiment=`."""
-    kept = []
-    for override in fixed:
+    others = (*MODEL, *GROUPS, "reuse", "work_dir")
+
+    def of_the_shop(override: str) -> bool:
         key = override.lstrip("+~").partition("=")[0]
-        if key.partition(".")[0] not in (*MODEL, *GROUPS, "reuse") and key not in (
-            "work_dir",
-            "evaluation.test",
-        ):
-            kept.append(override)
-    return kept
+        return key.partition(".")[0] not in others and key != "evaluation.test"
+
+    return [override for override in fixed if of_the_shop(override)]
 
 
 def changed(config: PipelineConfig, reference: PipelineConfig) -> dict[str, Any]:
-    """Return the settings in which a trial differs from a reference, leaving out where it ran."""
+    """Return the settings in which a trial differs from a reference.
+
+    Where it ran, and that it measured less (`evaluation`: no test, no baselines), are left out.
+    """
+    ours, theirs = plain(config), plain(reference)
+    for key in ("test", "baselines"):
+        ours["evaluation"][key] = theirs["evaluation"][key]
 
     def differ(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in ours.items():
-            if isinstance(value, dict) and isinstance(theirs[key], dict) and value and theirs[key]:
-                inner = differ(value, theirs[key])
-                if inner:
-                    found[key] = inner
-            elif value != theirs[key]:
-                found[key] = value
-        return found
+        return {
+            key: differ(value, theirs[key]) if value and theirs[key] and isinstance(value, dict) else value
+            for key, value in ours.items()
+            if value != theirs[key] and key not in ("work_dir", "reuse")
+        }
 
-    found = differ(plain(config), plain(reference))
-    for key in ("work_dir", "reuse"):
-        found.pop(key, None)
-    for key in ("test", "baselines"):  # a trial measures less; that is nothing to keep
-        found.get("evaluation", {}).pop(key, None)
-    return {key: value for key, value in found.items() if value != {}}
+    return differ(ours, theirs)
 
 
 def write_experiment(
-    folder: Path, name: str, settings: Mapping[str, Any], trial: FrozenTrial, first: FrozenTrial, trials: int
+    folder: Path, name: str, settings: Mapping[str, Any], best: FrozenTrial, trials: Sequence[FrozenTrial]
 ) -> Path:
     """Write `experiment/NAME.yaml`, which `--config-dir FOLDER experiment=NAME` takes.
 
@@ -66,17 +61,16 @@ def write_experiment(
         folder: of the sweep.
         name: of the experiment.
         settings: what it changes.
-        trial: the winner.
-        first: trial 0, shown for comparison when it has a score.
-        trials: how many there were.
+        best: the winner.
+        trials: all; the score of the first is noted for comparison.
     """
     lines = [
         "# @package _global_",
-        f"# Trial {trial.number}, the best of {trials}: validation {SCORE} {trial.value:.4f}.",
+        f"# Trial {best.number}, the best of {len(trials)}: validation {SCORE} {best.value:.4f}.",
     ]
-    if first.value is not None and trial.number != first.number:
-        lines.append(f"# Trial 0: {first.value:.4f}.")
-    lines.append("# Searched: " + ", ".join(trial.params) + ".")
+    if trials[0].value is not None and best.number != trials[0].number:
+        lines.append(f"# Trial 0: {trials[0].value:.4f}.")
+    lines.append("# Searched: " + ", ".join(best.params) + ".")
     body = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
     path = folder / "experiment" / f"{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,24 +94,18 @@ def _short(value: object) -> str:
 def trials_table(study: Study, title: str) -> Table:
     """Return a row per trial: score, seconds, and its values."""
     table = Table(title=title)
-    table.add_column("trial", justify="right")
-    table.add_column(SCORE, justify="right")
-    table.add_column("seconds", justify="right")
+    for column in ("trial", SCORE, "seconds"):
+        table.add_column(column, justify="right")
     table.add_column("settings", overflow="fold")
     best = best_trial(study)
     for trial in started(study):
-        record = record_of(study, trial.number)
         values = " ".join(f"{key}={_short(value)}" for key, value in trial.params.items())
         if trial.state is TrialState.COMPLETE and trial.value is not None:
             score = f"{trial.value:.4f}"
         else:
-            score = "failed" if trial.state is TrialState.FAIL else "cut off"
-            values += f"\n{record.failure}" if record.failure else ""
-        table.add_row(
-            str(trial.number),
-            score,
-            "" if record.seconds is None else f"{record.seconds:.0f}",
-            values,
-            style="bold" if best is not None and trial.number == best.number else "",
-        )
+            score = "failed" if trial.state is TrialState.FAIL else "interrupted"
+            values += f"\n{trial.user_attrs[FAILURE]}" if FAILURE in trial.user_attrs else ""
+        seconds = f"{trial.user_attrs[SECONDS]:.0f}" if SECONDS in trial.user_attrs else ""
+        style = "bold" if best is not None and trial.number == best.number else ""
+        table.add_row(str(trial.number), score, seconds, values, style=style)
     return table

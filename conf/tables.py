@@ -111,8 +111,12 @@ class DataConfig:
     """How times are written as text, e.g. `%d.%m.%Y %H:%M` (chrono's signs); null tells usual forms apart."""
     missing: list[str] | None = None
     """Texts that stand for no value, in any case; null takes the usual ones (`null`, `(not set)`, ...)."""
+    exclude: dict[str, Any] = field(default_factory=dict)
+    """Column of the events as the files name it (`items.COLUMN`: of the items) -> value or values of the rows
+    that are left out, in any case, e.g. `{status: [cancelled, refunded]}`; `"*"` is any value."""
     types: dict[str, str] = field(default_factory=dict)
-    """Column of the items -> `string`, `number`, `bool`, `list` or `time`, where values do not tell."""
+    """Column of the items -> `string`, `number`, `bool`, `list` or `time`, where values do not tell.
+    `events.item_id: list` makes an event of every id in a cell."""
     text_fields: list[str] = field(default_factory=list)
     """Columns that make an item's text, in order; empty takes every string column but ids."""
     user_column: str | None = None
@@ -149,9 +153,15 @@ class DataConfig:
         at_least(0, self, "data.", "line_kcore")
         # `data.columns.items.item_id=sku` makes a mapping in a mapping: the same as `{items.item_id: sku}`.
         object.__setattr__(self, "columns", _flat(self.columns))
+        object.__setattr__(self, "exclude", _flat(self.exclude))
         for name, kind in self.types.items():
             known = ("string", "number", "bool", "list", "time")
             require(kind in known, f"data.types.{name} must be one of {', '.join(known)}, not '{kind}'")
+            of_events = name.startswith("events.")
+            require(
+                not of_events or (name, kind) == ("events.item_id", "list"),
+                f"data.types.{name}: of the events, item_id alone can be given a type, and it is list",
+            )
         for table in self.without_header:
             require(
                 table in ("items", "events"), f"data.without_header: '{table}' is neither items nor events"

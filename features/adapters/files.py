@@ -7,6 +7,8 @@ from conf.schema import DataConfig
 from features.data import schema
 from features.files.readers import RawTable, scan_table
 from features.ingest.columns import items_of_log, map_columns, sources_of
+from features.ingest.exclusions import columns_of, exclude
+from features.ingest.id_lists import items_of_lists, rows_of_ids
 from features.ingest.long_form import items_of_properties
 from features.ingest.nested import flatten, rows_of_lists
 from features.ingest.raw_tables import Sources, text_options
@@ -23,13 +25,15 @@ def _wide(items: RawTable, config: DataConfig) -> RawTable:
 
 
 def _paths(config: DataConfig, foreign: str) -> list[str]:
-    """Return what `data.columns` names, but for keys that begin with the other table's prefix."""
-    return [
+    """Return the columns that settings name, but for keys that begin with the other table's prefix."""
+    mapped = [
         name
         for key, source in config.columns.items()
         if not foreign or not key.startswith(foreign)
         for name in sources_of(source, key)
     ]
+    tables = [table for table in ("items", "events") if f"{table}." != foreign]
+    return [*mapped, *(column for table in tables for column in columns_of(config.exclude, table))]
 
 
 def read_files(config: DataConfig) -> Sources:
@@ -49,10 +53,15 @@ def read_files(config: DataConfig) -> Sources:
     log = config.items == config.events
     items = flatten(items, _paths(config, "" if log else "events."))
     events = None if events is None else flatten(events, _paths(config, "items."))
+    dropped: dict[str, int] = {}
     if log:
         items = items_of_log(items, config.columns)
+    items = exclude(items, config.exclude, "items", dropped)
+    events = None if events is None else exclude(events, config.exclude, "events", dropped)
     mapped_items, mapped_events = map_columns(items, events, config.columns)
     assert mapped_items is not None
     if mapped_events is not None:
-        mapped_events = rows_of_lists(mapped_events, schema.ITEM_ID)
-    return Sources(mapped_items, mapped_events)
+        mapped_events = rows_of_lists(rows_of_ids(mapped_events, config), schema.ITEM_ID)
+    if log:
+        mapped_items = items_of_lists(mapped_items, config)
+    return Sources(mapped_items, mapped_events, (), dropped)

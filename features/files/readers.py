@@ -27,6 +27,8 @@ MALFORMED = "__malformed"
 """Added column: why a row could not be read as its format demands, else null."""
 BOOKKEEPING = (FILE, ROW, MALFORMED)
 
+HEADER_AGAIN = "repeats the header"
+"""In `MALFORMED`: the row holds the names of the columns."""
 _EXTRA = "__extra"
 _COMPRESSED = (".gz", ".zst")
 _TEXT_FORMATS = {
@@ -212,7 +214,14 @@ def _scan_text(path: str, extension: str, options: TextOptions) -> pl.LazyFrame:
     )
     if lines.blank:
         frame = frame.filter(pl.any_horizontal(pl.col(*names, _EXTRA).is_not_null()))
-    reason = pl.when(pl.col(_EXTRA).is_not_null()).then(pl.lit("more fields than the header"))
+    written = zip(names, header, strict=True)  # once more where files were put together
+    again = pl.all_horizontal(pl.col(n) == w for n, w in written) if options.header else pl.lit(False)
+    reason = (
+        pl.when(pl.col(_EXTRA).is_not_null())
+        .then(pl.lit("more fields than the header"))
+        .when(again)
+        .then(pl.lit(HEADER_AGAIN))
+    )
     return frame.with_columns(reason.alias(MALFORMED)).drop(_EXTRA)
 
 

@@ -15,10 +15,13 @@ from features.ingest import rejects as why
 from features.ingest.columns import EVENT_COLUMNS
 from features.ingest.event_filters import apply_filters
 from features.ingest.event_readings import kind_key, read_events, reject_reason
+from features.ingest.exclusions import void_orders
+from features.ingest.footers import below_events
+from features.ingest.id_lists import said_of
 from features.ingest.nested import require_flat
 from features.ingest.privacy import Pseudonyms
 from features.ingest.samples import ROWS, ColumnSample, samples
-from features.ingest.suspicions import contradicted_order, returned, suspicious_events
+from features.ingest.suspicions import UNORDERED, contradicted_order, returned, suspicious_events
 from features.values.times import FORMS, GIVE_A_FORMAT
 
 _AT = "__at"
@@ -174,7 +177,7 @@ def _sorted(events: pl.LazyFrame, times_missing: bool, orders_missing: bool, any
     """Sort by user, then as the user's events allow.
 
     A user whose events all have an `order` is sorted by it; one with all timestamps by those; a mixture by
-    `order`, rows without one last. Ties keep the order of the files.
+    `order`, rows without one last. Ties keep the order of the files, and that of a list's values in one row.
     """
     keys: list[pl.Expr] = [pl.col(schema.USER_ID)]
     order, time = pl.col(schema.ORDER), pl.col(schema.TIMESTAMP)
@@ -186,7 +189,31 @@ def _sorted(events: pl.LazyFrame, times_missing: bool, orders_missing: bool, any
         keys += [pl.when(~full_order & full_time).then(time).otherwise(order), time, order]
     else:
         keys.append(time)
-    return events.sort([*keys, pl.col(FILE), pl.col(ROW)], nulls_last=True)
+    return events.sort([*keys, pl.col(FILE), pl.col(ROW), pl.col(_AT)], nulls_last=True)
+
+
+def _below(rejected: pl.DataFrame, accepted: pl.LazyFrame, table: RawTable) -> pl.DataFrame:
+    """Tell totals and notes below a table from events that are wrong."""
+    last = accepted.group_by(pl.col(FILE).cast(pl.String).alias("file")).agg(
+        pl.col(ROW).cast(pl.Int64).max().alias("last")
+    )
+    keys = [c for c in (schema.USER_ID, schema.ITEM_ID, schema.TIMESTAMP) if c in table.columns]
+    return below_events(rejected, last.collect(engine="streaming"), keys)
+
+
+def _hints(rejected: pl.DataFrame, item_ids: pl.Series, config: DataConfig) -> tuple[str, str]:
+    """Return what else to tell where too many rows are rejected, and whether cells hold several ids."""
+    hint = several = ""
+    unknown = rejected.filter(pl.col(why.REASON) == why.UNKNOWN_ITEM)
+    if unknown.height:
+        known = ", ".join(f"'{i}'" for i in item_ids.head(3))
+        several = said_of(unknown[schema.ITEM_ID], item_ids, config)
+        hint = f" ({several})" if several else f" (ids in the items table look like {known})"
+    if why.BAD_TIMESTAMP in rejected[why.REASON]:
+        hint += f" (accepted: {FORMS}; {GIVE_A_FORMAT})"
+    if why.BAD_ORDER in rejected[why.REASON]:
+        hint += f" (numbers of orders? {UNORDERED} leaves the column out)"
+    return hint, several
 
 
 def ingest_events(
@@ -218,11 +245,9 @@ def ingest_events(
     rows = sum(counts.values()) + rejected.height
     if not rows:
         raise InputError(f"{table.name}: no data rows")
-    unknown = rejected.filter(pl.col(why.REASON) == why.UNKNOWN_ITEM).height
-    known = ", ".join(f"'{i}'" for i in item_ids.head(3))
-    hint = f" (ids in the items table look like {known})" if unknown else ""
-    if why.BAD_TIMESTAMP in rejected[why.REASON]:
-        hint += f" (accepted: {FORMS}; {GIVE_A_FORMAT})"
+    if rejected.height and table.untyped:
+        rejected = _below(rejected, accepted, table)
+    hint, several = _hints(rejected, item_ids, config)
     why.check_fraction(rejected, rows, config.reject_limit("events"), table.name, hint)
     if not counts:
         raise InputError(f"{table.name}: none of {rows:,} rows is a usable event")
@@ -258,9 +283,12 @@ def ingest_events(
     )
     fact = facts.collect(engine="streaming").row(0, named=True)
     events = int(fact["events"])
-    suspicious = suspicious_events(live, events, fact["no_time"] < events) + returned(
-        live, int(fact["returns"]), events
-    )
+    suspicious = [
+        *([several] if several else []),
+        *void_orders(table, rows),
+        *suspicious_events(live, events, fact["no_time"] < events),
+        *returned(live, int(fact["returns"]), events),
+    ]
     has_time, has_order = fact["no_time"] < events, fact["no_order"] < events
     ordered = _sorted(live, fact["no_time"] > 0, fact["no_order"] > 0, has_order).drop(_AT, FILE, ROW)
     raised = 0

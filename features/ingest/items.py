@@ -24,6 +24,8 @@ from features.ingest.cleaning import (
 )
 from features.ingest.duplicates import inherit, without_an_id
 from features.ingest.duplicates import repeats as repeated
+from features.ingest.footers import no_items
+from features.ingest.id_lists import said_of
 from features.ingest.nested import require_flat
 from features.ingest.samples import ROWS, ColumnSample, samples
 from features.ingest.suspicions import suspicious_items
@@ -91,6 +93,13 @@ def _contract_types(
     return typed, warnings
 
 
+def _no_items(raw: pl.DataFrame, as_written: bool) -> pl.Series:
+    """Tell totals and notes in a table of text, as it was written, from its rows, [rows] bools."""
+    if as_written and raw.schema[schema.ITEM_ID] == pl.String:
+        return no_items(raw, title_column(raw.columns))
+    return pl.Series([False]).new_from_index(0, raw.height)
+
+
 def ingest_items(table: RawTable, config: DataConfig, text_fields: Sequence[str]) -> ItemTable:
     """Validate the items table and render every item's text.
 
@@ -115,10 +124,14 @@ def ingest_items(table: RawTable, config: DataConfig, text_fields: Sequence[str]
     if MALFORMED not in raw.columns:
         raw = raw.with_columns(pl.lit(None, dtype=pl.String).alias(MALFORMED))
     written = raw
+    others = [c for c in raw.columns if c not in (schema.ITEM_ID, *BOOKKEEPING)]
+    below = _no_items(raw, table.untyped and not config.properties)
+    spoiled = below | raw[MALFORMED].is_not_null()
+    if spoiled.any():  # what stands in such a row says nothing of its columns' types
+        raw = raw.with_columns(pl.when(~spoiled).then(c).alias(c) for c in others)
     if config.parent is not None:
         raw = inherit(raw, config.parent, table.name)
     missing = placeholders(config.missing)
-    others = [c for c in raw.columns if c not in (schema.ITEM_ID, *BOOKKEEPING)]
     raw = raw.with_columns(emptied(raw.schema, others, missing))
     raw = with_types(raw, config.types, config.decimal, table.name)
     typed, warnings = _contract_types(raw, config, table, text_fields)
@@ -129,6 +142,8 @@ def ingest_items(table: RawTable, config: DataConfig, text_fields: Sequence[str]
         .then(why.malformed(pl.col(MALFORMED)))
         .when(without_an_id(typed, config.parent))
         .then(pl.lit(why.NO_ITEM))
+        .when(below)
+        .then(pl.lit(why.BELOW))
         .when(raw.select(shortened(schema.ITEM_ID, raw.schema[schema.ITEM_ID])).to_series())
         .then(pl.lit(why.SHORTENED_ITEM))
         .when(pl.col(schema.ITEM_ID).str.len_chars() > schema.MAX_ID_CHARS)
@@ -151,6 +166,8 @@ def ingest_items(table: RawTable, config: DataConfig, text_fields: Sequence[str]
     hint = _FORMAT_AS_TEXT if why.SHORTENED_ITEM in rejected[why.REASON] else ""
     why.check_fraction(rejected, raw.height, config.reject_limit("items"), table.name, hint)
     odd = suspicious_items(raw)
+    if config.items == config.events and (said := said_of(plain[schema.ITEM_ID], None, config)):
+        odd.append(said)
     kept = repeats.is_null()
     items = plain.filter(good).filter(kept).drop(FILE, ROW)
     if items.is_empty():

@@ -51,6 +51,15 @@ def drop_rows(
     return frame
 
 
+def drop_counted(frame: pl.LazyFrame, test: pl.Expr, reason: str, dropped: dict[str, int]) -> pl.LazyFrame:
+    """Leave rows out and count them."""
+    test = test.fill_null(False)
+    count = int(frame.select(test.sum()).collect(engine="streaming").item())
+    if count:
+        dropped[reason] = count
+    return frame.filter(~test)
+
+
 def sentence_case(text: pl.Expr) -> pl.Expr:
     """`DAD'S 250G BAG` -> `Dad's 250g bag`: cased encoders read capitals badly."""
     folded = text.str.replace_all(r"\s+", " ").str.strip_chars()

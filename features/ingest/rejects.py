@@ -11,6 +11,7 @@ import polars as pl
 from conf.errors import InputError
 from conf.overrides import override
 from features.data import schema
+from features.files import readers
 from features.files.readers import FILE, ROW
 from features.text.titles import shortened
 
@@ -43,8 +44,9 @@ NO_ITEM = "no item of its own"
 """A row without item_id that only adds to a product with variants."""
 REPEATED_ITEM = "duplicate item_id, same content"
 CONFLICTING_ITEM = "duplicate item_id, different content"
-_HARMLESS = (REPEATED_ITEM, CONFLICTING_ITEM, NO_ITEM)
-"""Left out and listed, but not held against `max_reject_fraction`: another row of the item stays."""
+BELOW = "total or note, no row of the table"
+_HARMLESS = (REPEATED_ITEM, CONFLICTING_ITEM, NO_ITEM, BELOW, f"malformed row: {readers.HEADER_AGAIN}")
+"""Left out and listed, but not held against `max_reject_fraction`: nothing of the data is lost."""
 _SHOWN_KEY = {
     UNKNOWN_ITEM: schema.ITEM_ID,
     BAD_TIMESTAMP: schema.TIMESTAMP,

@@ -13,6 +13,8 @@ from features.files.readers import FILE, ROW
 from features.values.numbers import inexact
 from features.values.times import FIRST_PLAUSIBLE
 
+UNORDERED = override("data.columns", {"events.order_number": schema.ORDER})
+"""The setting under which a column of order numbers is no `order`."""
 _SHARE = 0.05
 """Share of the events from which on one user, or a contradicted order, is named."""
 _FEW_EVENTS = 100
@@ -118,8 +120,7 @@ def contradicted_order(raised: int, total: int) -> list[str]:
     """Say that `order` runs against the timestamps, as numbers of orders do that are listed backwards."""
     if total < _FEW_USERS or raised <= _SHARE * total:
         return []
-    columns = override("data.columns", {"events.order_number": schema.ORDER})
     return [
         f"order contradicts the timestamps of {raised:,} of {total:,} events, which were raised: are these "
-        f"numbers of orders? {columns} leaves the column out"
+        f"numbers of orders? {UNORDERED} leaves the column out"
     ]

@@ -25,6 +25,7 @@ from features.values.names import (
     plain,
     usual_kind,
 )
+from features.values.order_states import says_what_became
 
 _KINDS = 20
 """A column of kinds has at most so many different values."""
@@ -70,6 +71,8 @@ def _plausible(role: str, column: ColumnProfile) -> float:
     if column.nested or column.filled == 0:
         return 0.0
     name = plain(column.name)
+    if role != KIND and says_what_became(column.name):
+        return 0.0
     if role == TIME:
         if column.time < 0.5:
             return 0.0

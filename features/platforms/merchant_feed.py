@@ -16,6 +16,7 @@ from conf.schema import DataConfig
 from features.data import schema
 from features.files.readers import BOOKKEEPING, RawTable, scan_table
 from features.ingest.columns import map_columns
+from features.ingest.id_lists import rows_of_ids
 from features.ingest.raw_tables import Sources, text_options
 from features.ingest.required import require_columns
 from features.platforms.parts import Columns, flag
@@ -59,6 +60,8 @@ def read_merchant_feed(config: DataConfig) -> Sources:
     frame = frame.with_columns(e.alias(name) for name, e in extra.items() if name not in feed.columns)
     items, mapped_events = map_columns(replace(feed, frame=frame), events, config.columns)
     assert items is not None
+    if mapped_events is not None:
+        mapped_events = rows_of_ids(mapped_events, config)
     told = items.frame.select(pl.col(n).is_not_null().any() for n in _TEXTS if n in items.columns)
     has = told.collect(engine="streaming").row(0, named=True)
     return Sources(items, mapped_events, tuple(n for n in _TEXTS if has.get(n)))

@@ -116,15 +116,6 @@ def make_once(table: RawTable, made: Mapping[str, pl.Expr], config: DataConfig) 
     return table.frame.select(*kept, **made).collect(engine="streaming").lazy()
 
 
-def drop_counted(frame: pl.LazyFrame, test: pl.Expr, reason: str, dropped: dict[str, int]) -> pl.LazyFrame:
-    """Leave rows out and count them."""
-    test = test.fill_null(False)
-    count = int(frame.select(test.sum()).collect(engine="streaming").item())
-    if count:
-        dropped[reason] = count
-    return frame.filter(~test)
-
-
 def finish(
     config: DataConfig,
     items: RawTable,

@@ -16,14 +16,13 @@ import polars as pl
 from conf.schema import DataConfig
 from features.data import schema
 from features.files.readers import RawTable
-from features.ingest.raw_tables import Sources
+from features.ingest.raw_tables import Sources, drop_counted
 from features.platforms.exports import read_exports
 from features.platforms.parts import (
     LINE_ID,
     LINE_NAME,
     VOID,
     Columns,
-    drop_counted,
     finish,
     first_over,
     flag,

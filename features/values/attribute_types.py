@@ -19,18 +19,23 @@ _YES = ("true", "yes", "y", "ja", "oui", "sim", "sí", "si", "tak", "1")
 _NO = ("false", "no", "n", "nein", "non", "não", "nao", "nie", "0")
 
 
+def elements(array: pl.Expr) -> pl.Expr:
+    """Return the values of arrays in text, `["a", 'b']` and `[1, 2]`, without empty ones."""
+    clean = pl.element().str.strip_chars().str.strip_chars("\"'")
+    found = array.str.strip_chars().str.strip_chars("[]").str.extract_all(_ELEMENT)
+    return found.list.eval(clean.filter(clean != ""))
+
+
 def as_list(values: pl.Series) -> pl.Series:
     """Divide text into parts, [rows] lists: a JSON array, or parts between `|`, ` > `, `;` or commas."""
     text = pl.col("x").str.strip_chars()
     arrays = values.drop_nulls().str.strip_chars().str.contains(r"^\[.*\]$").all()
     if arrays:
-        parts = text.str.strip_chars("[]").str.extract_all(_ELEMENT)
-        clean = pl.element().str.strip_chars().str.strip_chars("\"'")
+        lists = elements(text)
     else:
         used = [s for s in _SEPARATORS if values.str.contains(s, literal=True).any()]
-        parts = text.str.split(used[0] if used else _SEPARATORS[0])
         clean = pl.element().str.strip_chars()
-    lists = parts.list.eval(clean.filter(clean != ""))
+        lists = text.str.split(used[0] if used else _SEPARATORS[0]).list.eval(clean.filter(clean != ""))
     frame = values.to_frame("x")
     return frame.select(pl.when(pl.col("x").is_not_null()).then(lists)).to_series().alias(values.name)
 
@@ -47,14 +52,17 @@ def with_types(frame: pl.DataFrame, types: Mapping[str, str], decimal: Decimal, 
 
     Args:
         frame: the items as the files have them.
-        types: column -> `string`, `number`, `bool`, `list` or `time`.
+        types: column -> `string`, `number`, `bool`, `list` or `time`; those of the events are passed over.
         decimal: `data.decimal`.
         where: the table's name in messages.
 
     Raises:
         InputError: a column that the table does not have.
     """
-    for name, kind in types.items():
+    for key, kind in types.items():
+        name = key.removeprefix("items.")
+        if name.startswith("events."):
+            continue
         if name not in frame.columns:
             raise InputError(
                 f"data.types: no column '{name}' in {where}{closest(name, frame.columns) or '.'} "

@@ -1,0 +1,113 @@
+"""Which columns of two tables hold the same ids, and whether a cell holds several of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from features.files.readers import readable
+from features.ingest.cleaning import id_of
+from features.ingest.id_lists import ids_in, separator_of
+from features.inspection.files import FileFacts
+from features.inspection.profiles import ColumnProfile
+from features.values.names import ITEM, KIND, PRICE, QUANTITY, TIME, USER, VALUE, name_score
+
+_CANDIDATES = 12
+_MANY = 20
+"""Different values by which rows of a table may be known, even where each has several rows."""
+_ALL = 0.99
+"""Share of the values from which on no cell is looked at for several ids."""
+
+
+def values_of(facts: FileFacts, column: str) -> set[str]:
+    """Return the ids in a column of the whole file."""
+    table = facts.scan()
+    with readable(facts.path):
+        found = (
+            table.frame.select(id_of(table.frame, column).unique()).collect(engine="streaming").to_series()
+        )
+    return set(found.drop_nulls())
+
+
+def ids(sample: pl.DataFrame, column: str) -> pl.Series:
+    """Return a column of a sample read as ids, [rows]."""
+    return sample.select(id_of(sample.lazy(), column)).to_series()
+
+
+def _sampled(facts: FileFacts, column: str) -> set[str]:
+    return set(ids(facts.sample, column).drop_nulls())
+
+
+def joinable(column: ColumnProfile) -> bool:
+    """Whether a column may hold ids: no objects, amounts, times or links."""
+    return (
+        not column.nested
+        and column.filled > 0
+        and column.decimal < 0.5
+        and column.written_time < 0.5
+        and column.url < 0.5
+    )
+
+
+@dataclass(frozen=True)
+class Joint:
+    """The columns by which events name their items, and the share of the events looked at that do."""
+
+    items: str
+    events: str
+    share: float
+    several: bool = False
+    """Whether a cell of the events holds several ids."""
+
+
+def _share(values: set[str], there: set[str]) -> tuple[float, bool]:
+    """Return the share of values that are ids, and whether that is so where cells hold several of them."""
+    share = len(values & there) / len(values) if values else 0.0
+    if share >= _ALL:
+        return share, False
+    cells = pl.Series(sorted(values - there), dtype=pl.String)
+    separator = separator_of(cells, pl.Series(sorted(there), dtype=pl.String))
+    if separator is None:
+        return share, False
+    single = {*(values & there), *ids_in(cells, separator)}
+    return len(single & there) / len(single), True
+
+
+def holds_several(facts: FileFacts, column: str) -> bool:
+    """Whether cells of a table without a catalogue hold several ids that stand alone elsewhere."""
+    return separator_of(pl.Series(sorted(_sampled(facts, column)), dtype=pl.String)) is not None
+
+
+def find_joint(items: FileFacts, events: FileFacts) -> Joint | None:
+    """Find the columns of two tables that hold the same ids: names propose, values decide.
+
+    Returns:
+        The best pair, or None where no two columns have values in common.
+    """
+    taken = {events.roles.columns.get(role) for role in (USER, TIME, KIND, QUANTITY, VALUE)}
+    price = items.roles.columns.get(PRICE)
+    left = sorted(
+        (
+            n
+            for n, c in items.columns.items()
+            if joinable(c) and (c.distinct > 0.3 or c.values > _MANY) and n != price
+        ),
+        key=lambda n: -name_score(ITEM, n),
+    )[:_CANDIDATES]
+    right = sorted(
+        (n for n, c in events.columns.items() if joinable(c) and n not in taken),
+        key=lambda n: -name_score(ITEM, n),
+    )[:_CANDIDATES]
+    named = {column: _sampled(events, column) for column in right}
+    best: tuple[float, Joint] | None = None
+    for column in left:
+        there = values_of(items, column)
+        for other, values in named.items():
+            share, several = _share(values, there)
+            by_name = 0.25 * (name_score(ITEM, column) + name_score(ITEM, other))
+            few = 0.3 if len(values) < 0.05 * len(there) and len(values) < 20 < len(there) else 0.0
+            scored = (share + by_name - few if share else 0.0, Joint(column, other, share, several))
+            if scored[0] > 0 and (best is None or scored[0] > best[0]):
+                best = scored
+    return best[1] if best is not None and best[1].share > 0.2 else None

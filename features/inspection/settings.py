@@ -1,0 +1,148 @@
+"""The settings that read a table of items or of events, as its columns suggest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from conf.overrides import override
+from features.ingest.exclusions import exclusion, void_states
+from features.inspection.files import FileFacts
+from features.inspection.joints import ids, joinable, values_of
+from features.inspection.roles import TableKind
+from features.values.names import (
+    CLOCK,
+    ITEM,
+    KIND,
+    ORDER,
+    PARENT,
+    PRICE,
+    TIME,
+    TITLE,
+    USER,
+    VALUE,
+    is_no_choice,
+    name_score,
+    plain,
+    usual_kind,
+)
+
+_LIKE_A_USER = 0.2
+"""Score of a name from which on a column may say who a guest was."""
+_RATINGS = ("rating", "stars", "score", "overall")
+_LOOKING = ("view", "click", "klick", "visit", "pageview")
+"""What in the name of a file without kinds says that its rows are no purchases."""
+
+
+def _kinds(facts: FileFacts, column: str) -> tuple[dict[str, str], list[str]]:
+    """Return the translation of a column's kinds, and those that are none of the contract's."""
+    values = sorted(values_of(facts, column))
+    meant = {value: usual_kind(value) for value in values}
+    return {v: k for v, k in meant.items() if k is not None and k != v}, [
+        v for v, k in meant.items() if k is None
+    ]
+
+
+def map_column(columns: dict[str, Any], key: str, source: str) -> None:
+    """Add a column to `data.columns` where the file calls it otherwise."""
+    if key.rpartition(".")[2] != source:
+        columns[key] = source
+
+
+def describe_items(
+    items: FileFacts, columns: dict[str, Any], settings: dict[str, Any], unsure: list[str]
+) -> None:
+    """Add what reads a table of items, and what is not sure about it."""
+    roles = items.roles.columns
+    if items.roles.kind is TableKind.properties:
+        settings["data.properties"] = dict(items.roles.properties)
+        return
+    for role in (TITLE, PRICE):
+        if role in roles and roles[role] != roles.get(ITEM):
+            map_column(columns, role if role == TITLE else PRICE, roles[role])
+    if TITLE not in roles:
+        unsure.append(f"{items.path}: no column looks like a title; name one with data.columns.title=COLUMN")
+    parent = roles.get(PARENT)
+    if parent not in (None, roles.get(ITEM)) and TITLE in roles and items.columns[roles[TITLE]].filled < 1:
+        settings["data.parent"] = parent
+
+
+def _guests(events: FileFacts, user: str) -> list[str]:
+    """Return the columns that say who it was in most of the rows where the shopper's column is empty."""
+    without = events.sample.filter(ids(events.sample, user).is_null())
+    if without.is_empty():
+        return []
+    free = set(events.columns) - set(events.roles.columns.values())
+    named = [name for name in events.columns if name in free and name_score(USER, name) > _LIKE_A_USER]
+    return [
+        n for n in named if joinable(events.columns[n]) and ids(without, n).null_count() * 2 < without.height
+    ]
+
+
+def _describe_kinds(events: FileFacts, settings: dict[str, Any], unsure: list[str]) -> None:
+    """Translate the kinds of event, or say what a row is where no column does."""
+    roles = events.roles.columns
+    if KIND in roles:
+        kinds, others = _kinds(events, roles[KIND])
+        settings["data.kinds"] = kinds
+        weightless = {v: 0 for v in others if is_no_choice(v)}
+        if weightless:
+            settings["data.event_weights"] = {**weightless, "impression": 0, "*": 1}
+        if others := [v for v in others if v not in weightless]:
+            shown = ", ".join(f"'{v}'" for v in others[:5])
+            ignoring = {**weightless, others[0]: 0, "impression": 0, "*": 1}
+            unsure.append(
+                f"{events.path}: kinds {shown}{', ...' if len(others) > 5 else ''} count like purchases; "
+                f"{override('data.event_weights', ignoring)} leaves one out"
+            )
+    elif roles.get(VALUE) and plain(roles[VALUE]) in _RATINGS:
+        settings["data.default_event"] = "rating"
+    elif any(word in events.path.lower() for word in _LOOKING):
+        settings["data.default_event"] = "view"
+    elif "session_id" not in roles and "quantity" not in roles:
+        unsure.append(
+            f"{events.path}: no column says what happened, so every row is a purchase; "
+            "data.default_event=view makes it a view"
+        )
+
+
+def _describe_states(events: FileFacts, settings: dict[str, Any], unsure: list[str]) -> None:
+    """Leave orders out that were cancelled, refunded or never paid."""
+    roles = events.roles.columns
+    states = {c: v for c, v in void_states(events.scan()).items() if c not in roles.values()}
+    if states:
+        settings["data.exclude"] = exclusion(states)
+        unsure += [
+            f"{events.path}: {sum(values.values()):,} rows with {column} "
+            f"{', '.join(f'{value} ({rows:,})' for value, rows in values.items())} are left out"
+            for column, values in states.items()
+        ]
+
+
+def describe_events(
+    events: FileFacts, columns: dict[str, Any], settings: dict[str, Any], unsure: list[str]
+) -> None:
+    """Add what reads a table of events, and what is not sure about it."""
+    roles = events.roles.columns
+    for role in (USER, TIME, ORDER, KIND, "quantity", "value", "session_id"):
+        if role in roles:
+            map_column(columns, role if role in (USER, TIME, ORDER, KIND) else f"events.{role}", roles[role])
+    if USER in roles and (others := _guests(events, roles[USER])):
+        columns[USER] = [roles[USER], *others]
+    if CLOCK in roles:
+        columns[TIME] = [roles[TIME], roles[CLOCK]]
+    if TIME in roles and (either := events.columns[roles[TIME]].either):
+        settings["data.timestamp_format"] = either[0]
+        unsure.append(
+            f"{events.path}: '{events.columns[roles[TIME]].samples[0]}' is read with the day first; "
+            f"{override('data.timestamp_format', either[1])} puts the month first"
+        )
+    if TIME not in roles and ORDER not in roles:
+        unsure.append(
+            f"{events.path}: no column says when it happened, and none in which order; "
+            "name one with data.columns.timestamp=COLUMN or data.columns.order=COLUMN"
+        )
+    _describe_kinds(events, settings, unsure)
+    _describe_states(events, settings, unsure)
+    if USER not in roles:
+        unsure.append(f"{events.path}: no column says who it was; name one with data.columns.user_id=COLUMN")
+    unsure += [f"{events.path}: {what}" for what in events.roles.unsure]

@@ -8,7 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from features.candidates.features import RECENT, ItemArrays
+from features.candidates.features import ItemArrays
+from features.candidates.similarity import RECENT
 from features.data import schema
 from features.data.dataset import FloatArray
 from ranking.types import History, Reason

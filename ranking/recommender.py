@@ -276,6 +276,9 @@ class Recommender:
         if self.ranker is None or candidates.rows.shape[1] == 0:
             return candidates.fused.copy(), np.full((*candidates.rows.shape, 2), np.nan, dtype=np.float32)
         features = self.features(batch, candidates, users, retrieved.best)
+        known = self.layout.selection(self.ranker.features)
+        if known is not None:  # trained before there were the others
+            features = np.ascontiguousarray(features[:, :, known])
         with timed("ranking"):
             scores, probabilities = self.ranker.score(features)
         # What BLAS rounds by batch size must neither order equal items nor show in an answer.

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from features.data.dataset import FloatArray, IntArray, LongArray
 from features.kernels.compiled import compiled
+from features.kernels.hash_table import cell_of, empty_table
 from features.kernels.prefetch import LINE, fetch
 
 Doubles = npt.NDArray[np.float64]
@@ -81,7 +82,8 @@ def _collect(
     kind_weights: FloatArray,
     vectors: FloatArray,
     dual: FloatArray,
-    cells: IntArray,
+    keys: IntArray,
+    places: IntArray,
     rows: IntArray,
     weights: Doubles,
 ) -> int:
@@ -93,27 +95,27 @@ def _collect(
         kind_weights: [kinds]; events of kinds without weight are left out.
         vectors: [items, dim]
         dual: [items, dim]
-        cells: room for a table of open addressing, a power of two above [events].
+        keys: a table for as many keys as there are events, see `features.kernels.hash_table`, [cells].
+        places: room for the place of each key among the distinct items, [cells].
         rows: the distinct items, [events].
         weights: of each of them, [events].
 
     """
-    cells[:] = -1
+    keys[:] = -1
     count = 0
     for event in range(len(items)):
         weight = kind_weights[kinds[event]]
         if weight > ZERO:
             item = items[event]
-            cell = ((item * 0x9E3779B1) >> 15) & (len(cells) - 1)
-            while cells[cell] >= 0 and rows[cells[cell]] != item:
-                cell = (cell + 1) & (len(cells) - 1)
-            if cells[cell] < 0:
-                cells[cell], rows[count], weights[count] = count, item, 0.0
+            cell = cell_of(keys, item)
+            if keys[cell] < 0:
+                keys[cell], places[cell] = item, count
+                rows[count], weights[count] = item, 0.0
                 count += 1
                 for i in range(0, vectors.shape[1], LINE):
                     fetch(vectors, item, i)
                     fetch(dual, item, i)
-            weights[cells[cell]] += weight
+            weights[places[cell]] += weight
     return count
 
 
@@ -187,16 +189,14 @@ def solve_user_factors(
     size = 0
     for history in range(len(users)):
         size = max(size, min(offsets[history + 1] - offsets[history], longest))
-    cells = 16
-    while cells < 2 * size:
-        cells *= 2
-    table = np.empty(cells, dtype=np.int32)
+    keys = empty_table(size)
+    places = np.empty(len(keys), dtype=np.int32)
     rows, weights = np.empty(size, dtype=np.int32), np.empty(size, dtype=np.float64)
     for history in range(len(users)):
         stop = offsets[history + 1]
         start = max(offsets[history], stop - longest)
         count = _collect(
-            items[start:stop], kinds[start:stop], kind_weights, vectors, dual, table, rows, weights
+            items[start:stop], kinds[start:stop], kind_weights, vectors, dual, keys, places, rows, weights
         )
         for n in range(count):
             weights[n] = confidence * math.log1p(weights[n])

@@ -1,20 +1,34 @@
-"""What is known of a candidate whatever the history: statistics, demand, price, who proposed it."""
+"""Feature group: what is known of a candidate whatever the history: statistics, demand, price."""
 
 from __future__ import annotations
 
 import math
+from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from features.candidates.contract import FeatureColumns, FeatureInputs, block
 from features.data.dataset import FloatArray, IntArray, LongArray
+from features.data.demand import demand_names
 from features.kernels.compiled import compiled
 
 
+class ItemColumns(NamedTuple):
+    """What is looked up per item, beside the columns of its demand."""
+
+    text_near_recent: int
+    """Recent demand for the nearest texts."""
+    repeat_rate: int
+    gap_days: int
+    log_count: int
+    log_price: int
+    price_above_usual: int
+    """Log price less its mean over the history."""
+
+
 @compiled()
-def write_item_features(
+def _write_items(
     rows: IntArray,
-    sources: npt.NDArray[np.int16],
     items: IntArray,
     offsets: LongArray,
     near_recent: FloatArray,
@@ -24,17 +38,14 @@ def write_item_features(
     log_price: FloatArray,
     demand: FloatArray,
     known: IntArray,
-    near: int,
-    first: int,
-    source: int,
-    names: int,
+    to: ItemColumns,
+    demand_columns: LongArray,
     features: FloatArray,
 ) -> None:
     """Write what is looked up per item.
 
     Args:
         rows: candidates, padded with -1, [queries, candidates].
-        sources: bit masks of the sources, [queries, candidates].
         items: of the histories' events, [total events]: what they cost is what is usual.
         offsets: events of each query, [queries + 1].
         near_recent: recent demand for what reads alike, [items].
@@ -44,10 +55,8 @@ def write_item_features(
         log_price: [items]
         demand: [any, columns].
         known: the row of `demand` that a candidate has, [queries, candidates].
-        near: column of `near_recent`.
-        first: first of the columns from `repeat_rate` to `price_above_usual`.
-        source: first column of the sources.
-        names: how many sources there are.
+        to: columns.
+        demand_columns: those of `demand`, [columns].
         features: written to, [queries, candidates, features].
 
     """
@@ -62,14 +71,29 @@ def write_item_features(
             if row < 0:
                 continue
             values = features[query, place]
-            values[near] = near_recent[row]
-            values[first] = repeat_rate[row]
-            values[first + 1] = math.log(1.0 + np.float64(gap_days[row]))
-            values[first + 2] = math.log(1.0 + np.float64(count[row]))
-            price, sold = first + 3 + demand.shape[1], demand[known[query, place]]
+            values[to.text_near_recent] = near_recent[row]
+            values[to.repeat_rate] = repeat_rate[row]
+            values[to.gap_days] = math.log(1.0 + np.float64(gap_days[row]))
+            values[to.log_count] = math.log(1.0 + np.float64(count[row]))
+            sold = demand[known[query, place]]
             for column in range(demand.shape[1]):
-                values[first + 3 + column] = sold[column]
-            values[price] = log_price[row]
-            values[price + 1] = log_price[row] - usual if stop > start else 0.0
-            for bit in range(names):
-                values[source + bit] = (sources[query, place] >> bit) & 1
+                values[demand_columns[column]] = sold[column]
+            values[to.log_price] = log_price[row]
+            values[to.price_above_usual] = log_price[row] - usual if stop > start else 0.0
+
+
+def write_items(inputs: FeatureInputs, columns: FeatureColumns, features: FloatArray) -> None:
+    """Look up each candidate."""
+    arrays, statistics, batch = inputs.arrays, inputs.arrays.statistics, inputs.batch
+    demand, known = statistics.demand.table(inputs.rows, batch.now)
+    _write_items(
+        inputs.rows, batch.items, batch.offsets, arrays.text_near_recent, statistics.repeat_rate,
+        statistics.gap_days, statistics.count, statistics.log_price, demand, known,
+        ItemColumns(*columns.of(ItemColumns._fields)), columns.array(demand_names()), features,
+    )  # fmt: skip
+
+
+TEXT_DEMAND: Final = block(write_items, "text_near_recent")
+ITEMS: Final = block(
+    write_items, "repeat_rate", "gap_days", "log_count", *demand_names(), "log_price", "price_above_usual"
+)

@@ -1,4 +1,4 @@
-"""How like each candidate is to its user's vector and to what the user chose last, in one space of vectors.
+"""Feature groups that compare vectors: candidates with their user and with the newest items.
 
 Fetching the vectors of some hundred candidates from memory costs more than the arithmetic on them. So each is
 fetched once for everything that is compared with it, query by query: what a query's candidates are compared
@@ -7,15 +7,35 @@ with stays in the processor's cache, and a query's numbers do not depend on the 
 
 from __future__ import annotations
 
+from typing import Final, NamedTuple
+
 import numpy as np
 
+from features.candidates.contract import FeatureColumns, FeatureInputs, block
 from features.data.dataset import FloatArray, IntArray, LongArray
 from features.kernels.compiled import compiled
 from features.kernels.prefetch import LINE, fetch
 
+RECENT: Final = 10
+"""Newest items of a history that candidates are compared with."""
 AHEAD = 8
 """Candidates by which fetching is ahead of comparing."""
+ABSENT: Final = -1
+"""Column of what a space has no feature for."""
 ZERO, ONE = np.float32(0.0), np.float32(1.0)
+
+
+class SimilarityColumns(NamedTuple):
+    """Where the similarities in one space are written."""
+
+    score: int
+    """Inner product with the user's vector."""
+    below_best: int
+    """That less the best one in the catalogue."""
+    near_max: int
+    """Largest cosine with a recent item."""
+    near_mean: int
+    near_last: int
 
 
 @compiled("contract", "reassoc", "nsz")
@@ -73,7 +93,7 @@ def _find_candidates(rows: IntArray, places: IntArray) -> int:
 
 
 @compiled("contract", "reassoc", "nsz")
-def write_similarities(
+def _write_similarities(
     rows: IntArray,
     vectors: FloatArray,
     users: FloatArray,
@@ -82,7 +102,7 @@ def write_similarities(
     recent: int,
     unit: bool,
     best: FloatArray,
-    columns: tuple[int, int, int],
+    to: SimilarityColumns,
     features: FloatArray,
 ) -> None:
     """Compare candidates with users and the newest events of their histories.
@@ -96,22 +116,20 @@ def write_similarities(
         recent: newest events to compare with.
         unit: whether the vectors are of unit length (or zero).
         best: best product in the catalogue, [queries].
-        columns: of the inner product with the user's vector; of what that is more than the best; the first of
-            three: largest, mean and newest cosine. -1 leaves one out.
+        to: columns; -1 leaves a score out, and all three cosines.
         features: written to, [queries, candidates, features]; what has no history keeps its cosines.
 
     """
     dim = vectors.shape[1]
-    product, below, cosines = columns
     # What candidates are compared with: the user, the events from the newest on, zeros to an even number.
     compared = np.empty((recent + 2, dim), dtype=np.float32)
     shares = np.empty(recent + 2, dtype=np.float32)  # one divided by their lengths
     sums = np.empty((4, recent + 2), dtype=np.float32)
     places = np.empty(rows.shape[1] + 3, dtype=np.int64)
     for query in range(len(rows)):
-        events = min(recent, offsets[query + 1] - offsets[query]) if cosines >= 0 else 0
+        events = min(recent, offsets[query + 1] - offsets[query]) if to.near_max >= 0 else 0
         compared[:] = 0.0
-        if product >= 0:
+        if to.score >= 0:
             compared[0] = users[query]
         for event in range(events):
             compared[1 + event] = vectors[items[offsets[query + 1] - 1 - event]]
@@ -140,10 +158,10 @@ def write_similarities(
                 sums[2, n], sums[2, n + 1], sums[3, n], sums[3, n + 1] = c0, c1, d0, d1
             for n in range(min(4, count - first)):
                 values = features[query, group[n]]
-                if product >= 0:
-                    values[product] = sums[n, 0]
-                if below >= 0:
-                    values[below] = sums[n, 0] - best[query]
+                if to.score >= 0:
+                    values[to.score] = sums[n, 0]
+                if to.below_best >= 0:
+                    values[to.below_best] = sums[n, 0] - best[query]
                 if events:
                     share = ONE if unit else _share(vectors[rows[query, group[n]]])
                     largest, total = -np.float32(np.inf), ZERO
@@ -151,6 +169,63 @@ def write_similarities(
                         cosine = sums[n, event] * (shares[event] * share)
                         largest = max(largest, cosine)
                         total += cosine
-                    values[cosines] = largest
-                    values[cosines + 1] = total / np.float32(events)
-                    values[cosines + 2] = sums[n, 1] * (shares[1] * share)
+                    values[to.near_max] = largest
+                    values[to.near_mean] = total / np.float32(events)
+                    values[to.near_last] = sums[n, 1] * (shares[1] * share)
+
+
+def _compare(
+    inputs: FeatureInputs,
+    vectors: FloatArray,
+    users: FloatArray,
+    best: FloatArray,
+    unit: bool,
+    to: SimilarityColumns,
+    features: FloatArray,
+) -> None:
+    batch = inputs.batch
+    _write_similarities(
+        inputs.rows, vectors, users, batch.items, batch.offsets, RECENT, unit, best, to, features
+    )
+
+
+def write_user_similarity(inputs: FeatureInputs, columns: FeatureColumns, features: FloatArray) -> None:
+    """Compare candidates in the space of the towers."""
+    to = SimilarityColumns(
+        columns["user_score"],
+        columns["user_score_below_best"],
+        columns["item_near_max"],
+        columns["item_near_mean"],
+        columns["item_near_last"],
+    )
+    _compare(inputs, inputs.arrays.item_vectors, inputs.users.tower, inputs.best[0], False, to, features)
+
+
+def write_co_purchase(inputs: FeatureInputs, columns: FeatureColumns, features: FloatArray) -> None:
+    """Compare candidates with the user in the space of the co-purchase factors."""
+    score, below_best = columns.of(("co_purchase_score", "co_purchase_below_best"))
+    to = SimilarityColumns(score, below_best, ABSENT, ABSENT, ABSENT)
+    _compare(inputs, inputs.arrays.factor_vectors, inputs.users.factors, inputs.best[1], True, to, features)
+
+
+def write_text_similarity(inputs: FeatureInputs, columns: FeatureColumns, features: FloatArray) -> None:
+    """Compare candidates with the newest items by their texts."""
+    cosines = columns.of(("text_near_max", "text_near_mean", "text_near_last"))
+    to = SimilarityColumns(ABSENT, ABSENT, *cosines)
+    _compare(inputs, inputs.arrays.text_units, inputs.users.tower, inputs.best[0], True, to, features)
+
+
+def write_affinity(inputs: FeatureInputs, columns: FeatureColumns, features: FloatArray) -> None:
+    """Compare candidates in the space where items that go together lie close."""
+    cosines = columns.of(("affinity_near_max", "affinity_near_mean", "affinity_near_last"))
+    to = SimilarityColumns(columns["affinity_score"], ABSENT, *cosines)
+    _compare(inputs, inputs.arrays.affinity_units, inputs.users.affinity, inputs.best[0], True, to, features)
+
+
+USER_SCORES: Final = block(write_user_similarity, "user_score", "user_score_below_best")
+ITEM_NEAR: Final = block(write_user_similarity, "item_near_max", "item_near_mean", "item_near_last")
+CO_PURCHASE: Final = block(write_co_purchase, "co_purchase_score", "co_purchase_below_best")
+TEXT_NEAR: Final = block(write_text_similarity, "text_near_max", "text_near_mean", "text_near_last")
+AFFINITY: Final = block(
+    write_affinity, "affinity_score", "affinity_near_max", "affinity_near_mean", "affinity_near_last"
+)

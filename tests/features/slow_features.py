@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from features.candidates.features import RECENT, Candidates, ItemArrays, UserVectors, recency_weights
-from features.candidates.history_features import LONG, SHORT
+from features.candidates.features import Candidates, ItemArrays, UserVectors, recency_weights
+from features.candidates.neighbour_features import LONG, SHORT
+from features.candidates.similarity import RECENT
 from features.data.dataset import FloatArray, IntArray
 from features.data.histories import HistoryBatch, KeyedSums
 from features.data.statistics import DAY, MAX_GAP_DAYS, Neighbours, Statistics

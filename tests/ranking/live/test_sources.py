@@ -35,8 +35,7 @@ from tests.synthetic import EMPTY, described, make_factors, new_rows_of, request
 
 def test_a_ranked_bundle_scores_added_items(dataset: Dataset, encoder: TextEncoder) -> None:
     bundle = make_bundle(dataset, encoder)
-    names = _feature_count(bundle.recommender)
-    bundle.recommender.ranker = Ranker([f"f{n}" for n in range(names)], [4]).eval()
+    bundle.recommender.ranker = Ranker(bundle.recommender.layout.names, [4]).eval()
     live = LiveItems(bundle, 4)
     version = change(live, item("new", "trail boots summit"))
     answer = version.recommender.recommend([request_of(dataset, 0, k=61)])[0]
@@ -99,9 +98,7 @@ def test_an_added_item_is_proposed_by_its_factors_and_as_a_new_one_and_ranked(
     dataset: Dataset, encoder: TextEncoder
 ) -> None:
     bundle = make_bundle(dataset, encoder, factors=make_factors(dataset))
-    bundle.recommender.ranker = Ranker(
-        [f"f{n}" for n in range(_feature_count(bundle.recommender))], [4]
-    ).eval()
+    bundle.recommender.ranker = Ranker(bundle.recommender.layout.names, [4]).eval()
     live = LiveItems(bundle, 4)
     version = change(live, item("new", "trail boots summit"))
     found = propose(version, dataset)
@@ -189,14 +186,9 @@ def test_no_state_works_out_again_what_concerns_the_whole_catalogue(
     version = change(live, item("new", "trail boots summit"), ItemChange("i3", None))
     request = request_of(dataset, 0, k=61)
     bundle = version.recommender.recommender
-    bundle.ranker = Ranker([f"f{n}" for n in range(_feature_count(bundle))], [4]).eval()
+    bundle.ranker = Ranker(bundle.layout.names, [4]).eval()
     moments = [request, replace(request, now=int(dataset.events.time.max()))]
     assert all(version.recommender.recommend([asked])[0].items for asked in moments)
-
-
-def _feature_count(recommender: Recommender) -> int:
-
-    return len(recommender.layout.names)
 
 
 def test_a_large_catalogue_has_an_index_of_those_who_lend_factors(

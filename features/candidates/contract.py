@@ -1,0 +1,113 @@
+"""What feature groups read and where they write: inputs of a batch, blocks of columns, columns by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from features.data.dataset import BoolArray, FloatArray, IntArray, LongArray
+from features.data.histories import HistoryBatch
+from features.data.statistics import Neighbours, Statistics
+
+
+@dataclass(frozen=True)
+class ItemArrays:
+    """What the features read of every item."""
+
+    statistics: Statistics
+    item_vectors: FloatArray  # [items, dim] vectors that user vectors are compared with
+    item_units: FloatArray  # [items, dim] the same at unit length
+    text_units: FloatArray  # [items, at most 64] text vectors, reduced, unit length
+    affinity_units: FloatArray  # [items, dim] where items that go together lie close; no columns without it
+    text_near: Neighbours
+    text_near_recent: FloatArray  # [items] mean log recent demand of the ten nearest texts
+    factor_vectors: FloatArray  # [items, factors] co-purchase factors; no columns where there are none
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Candidates of several queries, padded with -1."""
+
+    rows: IntArray  # [queries, candidates]
+    sources: npt.NDArray[np.int16]  # [queries, candidates] source bit masks
+    fused: FloatArray  # [queries, candidates] reciprocal rank fusion, the order before the ranking head
+
+
+@dataclass(frozen=True)
+class UserVectors:
+    """Vectors of the histories, by which sources search and features compare; zero where one is empty."""
+
+    tower: FloatArray  # [queries, dim] in the space of the item vectors
+    factors: FloatArray  # [queries, factors] in the space of the co-purchase factors
+    affinity: FloatArray  # [queries, dim] in the space of the affinity vectors
+
+
+@dataclass(frozen=True)
+class FeatureInputs:
+    """What the features of a batch are made of."""
+
+    batch: HistoryBatch
+    """Histories of the queries."""
+    rows: IntArray
+    """Candidates, each once per query, padded with -1, contiguous, [queries, candidates]."""
+    sources: npt.NDArray[np.int16]
+    """Their source bit masks, contiguous, [queries, candidates]."""
+    arrays: ItemArrays
+    users: UserVectors
+    best: FloatArray
+    """Best score in the catalogue by tower and by factors, contiguous, [2, queries]."""
+    click_kinds: BoolArray
+    """[kinds] True for kinds that are weaker than a purchase."""
+
+
+@dataclass(frozen=True)
+class FeatureShape:
+    """What the number of features depends on."""
+
+    sources: tuple[str, ...]
+    """Names of the candidate sources, in the order of their bits in a source mask."""
+    attributes: int = 0
+    """How many grouping attributes the catalogue has."""
+
+
+class FeatureColumns:
+    """Columns of the feature matrix by the names of the features."""
+
+    def __init__(self, shape: FeatureShape, names: Sequence[str]) -> None:
+        """Number the names from 0."""
+        self.shape = shape
+        self._columns = {name: column for column, name in enumerate(names)}
+
+    def __getitem__(self, name: str) -> int:
+        return self._columns[name]
+
+    def of(self, names: Sequence[str]) -> list[int]:
+        """Return the columns of several features."""
+        return [self._columns[name] for name in names]
+
+    def array(self, names: Sequence[str]) -> LongArray:
+        """Return the columns of several features as a compiled loop takes them, [names]."""
+        return np.array(self.of(names), dtype=np.int64)
+
+
+Write: TypeAlias = Callable[[FeatureInputs, FeatureColumns, FloatArray], None]
+"""Writes the features of a group to their columns of a matrix [queries, candidates, features] of zeros."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Features of one group that stand side by side."""
+
+    write: Write
+    """The group's function; blocks with the same one are written together."""
+    names: Callable[[FeatureShape], Sequence[str]]
+    """Their names, in order."""
+
+
+def block(write: Write, *names: str) -> Block:
+    """Return a block whose names are always the same."""
+    return Block(write, lambda _: names)

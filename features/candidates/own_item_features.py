@@ -1,0 +1,158 @@
+"""Feature groups: what the history holds of each candidate itself, and the history as a whole."""
+
+from __future__ import annotations
+
+import math
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from features.candidates.contract import FeatureColumns, FeatureInputs, block
+from features.data.dataset import BoolArray, FloatArray, IntArray, LongArray
+from features.data.statistics import DAY, MAX_GAP_DAYS
+from features.kernels.compiled import compiled
+from features.kernels.hash_table import cell_of, empty_table, table_of
+
+NEVER = 100_000
+"""Events since an item that the history does not hold."""
+
+
+class OwnItemColumns(NamedTuple):
+    """What the history holds of the candidate; counts and days as log(1 + x)."""
+
+    own_count: int
+    """Events."""
+    own_recent: int
+    """Events, by recency."""
+    own_share: int
+    """Share of all events of the history."""
+    own_days_since: int
+    own_events_since: int
+    own_due: int
+    """Days since the newest event against the usual distance of two."""
+    own_month: int
+    """Events, halved every 30 days."""
+    own_season: int
+    """Events, halved every 120 days."""
+    own_visits: int
+    """Share of the visits."""
+    own_clicks: int
+    """Events of kinds weaker than a purchase."""
+
+
+class HabitColumns(NamedTuple):
+    """The history as a whole."""
+
+    history_length: int
+    history_repeats: int
+    """Share of the events that repeat an item."""
+    days_since_last: int
+
+
+@compiled()
+def _write_own_items(
+    rows: IntArray,
+    items: IntArray,
+    kinds: npt.NDArray[np.int8],
+    times: LongArray,
+    offsets: LongArray,
+    now: LongArray,
+    click_kinds: BoolArray,
+    gap_days: FloatArray,
+    to: OwnItemColumns,
+    habits: HabitColumns,
+    features: FloatArray,
+) -> None:
+    """Describe what the history holds of each candidate itself, and the history as a whole.
+
+    Args:
+        rows: candidates, each once per query, padded with -1, [queries, candidates].
+        items: of the histories' events, oldest first, [total events].
+        kinds: [total events]; below 0 for events that are no repeats of their items.
+        times: [total events] Unix seconds.
+        offsets: events of each query, [queries + 1].
+        now: [queries] Unix seconds.
+        click_kinds: [kinds] True for kinds that are weaker than a purchase.
+        gap_days: usual days between purchases, [items].
+        to: columns of the candidates.
+        habits: columns of the histories.
+        features: written to, [queries, candidates, features].
+
+    """
+    for query in range(len(rows)):
+        keys, places = table_of(rows[query])
+        start, stop = offsets[query], offsets[query + 1]
+        length, visits, distinct, latest = stop - start, 0, 0, np.int64(0)
+        known = empty_table(length)
+        # Of each candidate: events, by recency, halved every 30 and every 120 days, clicks.
+        sums = np.zeros((rows.shape[1], 5), dtype=np.float64)
+        # And the times of its oldest and newest event, and the events since.
+        ends = np.zeros((rows.shape[1], 3), dtype=np.int64)
+        for event in range(start, stop):
+            item, time, age = items[event], times[event], stop - 1 - event
+            # Visits are distinct times: a basket counts once however many lines it has.
+            if event == start or time != times[event - 1]:
+                visits += 1
+            latest = time if event == start else max(latest, time)
+            cell = cell_of(known, item)
+            if known[cell] < 0:
+                known[cell] = item
+                distinct += 1
+            cell = cell_of(keys, item)
+            if keys[cell] >= 0 and kinds[event] >= 0:
+                place, days = places[cell], max(now[query] - time, 0) / DAY
+                ends[place, 0] = min(ends[place, 0], time) if sums[place, 0] else time
+                ends[place, 1] = max(ends[place, 1], time) if sums[place, 0] else time
+                ends[place, 2] = age
+                sums[place, 0] += 1.0
+                sums[place, 1] += 1.0 / (1.0 + age / 20.0)
+                sums[place, 2] += 0.5 ** (days / 30.0)
+                sums[place, 3] += 0.5 ** (days / 120.0)
+                if len(click_kinds) and click_kinds[kinds[event]]:
+                    sums[place, 4] += 1.0
+        quiet = min(max(now[query] - latest, 0) / DAY, MAX_GAP_DAYS) if length else MAX_GAP_DAYS
+        log_length, log_quiet = math.log1p(length), math.log1p(quiet)
+        repeats = 1.0 - distinct / max(length, 1)
+        log_longest, log_never = math.log1p(MAX_GAP_DAYS), math.log1p(NEVER)
+        for place in range(rows.shape[1]):
+            if rows[query, place] < 0:
+                continue
+            values = features[query, place]
+            values[habits.history_length] = log_length
+            values[habits.history_repeats] = repeats
+            values[habits.days_since_last] = log_quiet
+            count = sums[place, 0]
+            if count == 0:  # the other columns are 0
+                values[to.own_days_since], values[to.own_events_since] = log_longest, log_never
+                continue
+            usual = np.float64(gap_days[rows[query, place]])
+            if count > 1:
+                usual = (ends[place, 1] - ends[place, 0]) / DAY / (count - 1)
+            since = math.log1p(min(max(now[query] - ends[place, 1], 0) / DAY, MAX_GAP_DAYS))
+            values[to.own_count] = math.log1p(count)
+            values[to.own_recent] = math.log1p(sums[place, 1])
+            values[to.own_share] = count / length
+            values[to.own_days_since] = since
+            values[to.own_events_since] = math.log1p(ends[place, 2])
+            values[to.own_due] = since - math.log1p(max(usual, 0.0))
+            values[to.own_month] = math.log1p(sums[place, 2])
+            values[to.own_season] = math.log1p(sums[place, 3])
+            values[to.own_visits] = min(count / visits, 1.0)
+            values[to.own_clicks] = math.log1p(sums[place, 4])
+
+
+def write_own_items(inputs: FeatureInputs, columns: FeatureColumns, features: FloatArray) -> None:
+    """Describe the candidates' own events and the histories."""
+    batch = inputs.batch
+    _write_own_items(
+        inputs.rows, batch.items, batch.own_kinds(), batch.times, batch.offsets, batch.now,
+        inputs.click_kinds, inputs.arrays.statistics.gap_days,
+        OwnItemColumns(*columns.of(OwnItemColumns._fields)), HabitColumns(*columns.of(HabitColumns._fields)),
+        features,
+    )  # fmt: skip
+
+
+OWN_ITEMS: Final = block(write_own_items, *OwnItemColumns._fields[:-1])
+OWN_CLICKS: Final = block(write_own_items, *OwnItemColumns._fields[-1:])
+HABITS: Final = block(write_own_items, *HabitColumns._fields)

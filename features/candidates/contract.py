@@ -85,13 +85,13 @@ class FeatureColumns:
     def __getitem__(self, name: str) -> int:
         return self._columns[name]
 
-    def of(self, names: Sequence[str]) -> list[int]:
-        """Return the columns of several features."""
-        return [self._columns[name] for name in names]
+    def of(self, *names: str) -> tuple[int, ...]:
+        """Return the columns of several features, as a compiled loop unpacks them."""
+        return tuple([self._columns[name] for name in names])
 
     def array(self, names: Sequence[str]) -> LongArray:
-        """Return the columns of several features as a compiled loop takes them, [names]."""
-        return np.array(self.of(names), dtype=np.int64)
+        """Return the columns of as many features as there are, [names]."""
+        return np.array(self.of(*names), dtype=np.int64)
 
 
 Write: TypeAlias = Callable[[FeatureInputs, FeatureColumns, FloatArray], None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -12,18 +12,9 @@ from features.data.dataset import FloatArray, IntArray, LongArray
 from features.data.demand import demand_names
 from features.kernels.compiled import compiled
 
-
-class ItemColumns(NamedTuple):
-    """What is looked up per item, beside the columns of its demand."""
-
-    text_near_recent: int
-    """Recent demand for the nearest texts."""
-    repeat_rate: int
-    gap_days: int
-    log_count: int
-    log_price: int
-    price_above_usual: int
-    """Log price less its mean over the history."""
+LOOKED_UP: Final = ("repeat_rate", "gap_days", "log_count")
+PRICES: Final = ("log_price", "price_above_usual")
+"""Log of the price, and the same less its mean over the history."""
 
 
 @compiled()
@@ -38,7 +29,7 @@ def _write_items(
     log_price: FloatArray,
     demand: FloatArray,
     known: IntArray,
-    to: ItemColumns,
+    to: tuple[int, ...],
     demand_columns: LongArray,
     features: FloatArray,
 ) -> None:
@@ -55,11 +46,12 @@ def _write_items(
         log_price: [items]
         demand: [any, columns].
         known: the row of `demand` that a candidate has, [queries, candidates].
-        to: columns.
+        to: columns of the demand for the nearest texts, of `LOOKED_UP` and `PRICES`.
         demand_columns: those of `demand`, [columns].
         features: written to, [queries, candidates, features].
 
     """
+    text_near_recent, repeat_rate_column, gap_days_column, log_count, price, price_above_usual = to
     for query in range(len(rows)):
         start, stop = offsets[query], offsets[query + 1]
         usual = 0.0
@@ -71,15 +63,15 @@ def _write_items(
             if row < 0:
                 continue
             values = features[query, place]
-            values[to.text_near_recent] = near_recent[row]
-            values[to.repeat_rate] = repeat_rate[row]
-            values[to.gap_days] = math.log(1.0 + np.float64(gap_days[row]))
-            values[to.log_count] = math.log(1.0 + np.float64(count[row]))
+            values[text_near_recent] = near_recent[row]
+            values[repeat_rate_column] = repeat_rate[row]
+            values[gap_days_column] = math.log(1.0 + np.float64(gap_days[row]))
+            values[log_count] = math.log(1.0 + np.float64(count[row]))
             sold = demand[known[query, place]]
             for column in range(demand.shape[1]):
                 values[demand_columns[column]] = sold[column]
-            values[to.log_price] = log_price[row]
-            values[to.price_above_usual] = log_price[row] - usual if stop > start else 0.0
+            values[price] = log_price[row]
+            values[price_above_usual] = log_price[row] - usual if stop > start else 0.0
 
 
 def write_items(inputs: FeatureInputs, columns: FeatureColumns, features: FloatArray) -> None:
@@ -89,11 +81,9 @@ def write_items(inputs: FeatureInputs, columns: FeatureColumns, features: FloatA
     _write_items(
         inputs.rows, batch.items, batch.offsets, arrays.text_near_recent, statistics.repeat_rate,
         statistics.gap_days, statistics.count, statistics.log_price, demand, known,
-        ItemColumns(*columns.of(ItemColumns._fields)), columns.array(demand_names()), features,
+        columns.of("text_near_recent", *LOOKED_UP, *PRICES), columns.array(demand_names()), features,
     )  # fmt: skip
 
 
 TEXT_DEMAND: Final = block(write_items, "text_near_recent")
-ITEMS: Final = block(
-    write_items, "repeat_rate", "gap_days", "log_count", *demand_names(), "log_price", "price_above_usual"
-)
+ITEMS: Final = block(write_items, *LOOKED_UP, *demand_names(), *PRICES)

@@ -6,7 +6,7 @@ are added up in the order of the events, whatever other queries there are.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,19 +25,11 @@ AHEAD = 4
 """Events by which fetching is ahead of adding up."""
 
 
-class NeighbourColumns(NamedTuple):
-    """Sums over the history's items, by recency, or of the newest item alone (`last`)."""
-
-    together_sum: int
-    """Found together in other histories."""
-    together_last: int
-    follow_sum: int
-    """What follows in other histories."""
-    follow_last: int
-    text_table_sum: int
-    """Alike by text."""
-    together_long: int
-    """Found together, over a longer history."""
+SHORT_SUMS: Final = ("together_sum", "together_last", "follow_sum", "follow_last", "text_table_sum")
+"""Found together with the history's items in other histories, following them there, alike by text: by
+recency, or with the newest item alone (`last`)."""
+LONG_SUMS: Final = ("together_long",)
+"""Found together, over a longer history."""
 
 
 @compiled()
@@ -74,7 +66,7 @@ def _write_neighbours(
     follow_weights: FloatArray,
     text_ids: IntArray,
     text_weights: FloatArray,
-    to: NeighbourColumns,
+    to: tuple[int, ...],
     features: FloatArray,
 ) -> None:
     """Add up how near each candidate is to the history's events in the tables of neighbours.
@@ -89,10 +81,11 @@ def _write_neighbours(
         follow_weights: [items, k]
         text_ids: alike by text, [items, k].
         text_weights: [items, k]
-        to: columns.
+        to: columns of `SHORT_SUMS` and `LONG_SUMS`.
         features: written to, [queries, candidates, features].
 
     """
+    together_sum, together_last, follow_sum, follow_last, text_table_sum, together_long = to
     for query in range(len(rows)):
         keys, places = table_of(rows[query])
         sums = np.zeros((rows.shape[1], 9), dtype=np.float64)
@@ -117,12 +110,12 @@ def _write_neighbours(
                 )
         for place in range(rows.shape[1]):
             if rows[query, place] >= 0:
-                features[query, place, to.together_sum] = sums[place, 0]
-                features[query, place, to.together_last] = sums[place, 1]
-                features[query, place, to.follow_sum] = sums[place, 3]
-                features[query, place, to.follow_last] = sums[place, 4]
-                features[query, place, to.text_table_sum] = sums[place, 6]
-                features[query, place, to.together_long] = sums[place, 2]
+                features[query, place, together_sum] = sums[place, 0]
+                features[query, place, together_last] = sums[place, 1]
+                features[query, place, follow_sum] = sums[place, 3]
+                features[query, place, follow_last] = sums[place, 4]
+                features[query, place, text_table_sum] = sums[place, 6]
+                features[query, place, together_long] = sums[place, 2]
 
 
 def write_neighbours(inputs: FeatureInputs, columns: FeatureColumns, features: FloatArray) -> None:
@@ -131,9 +124,9 @@ def write_neighbours(inputs: FeatureInputs, columns: FeatureColumns, features: F
     together, follow, texts = statistics.together, statistics.follow, inputs.arrays.text_near
     _write_neighbours(
         inputs.rows, batch.items, batch.offsets, together.ids, together.weights, follow.ids, follow.weights,
-        texts.ids, texts.weights, NeighbourColumns(*columns.of(NeighbourColumns._fields)), features,
+        texts.ids, texts.weights, columns.of(*SHORT_SUMS, *LONG_SUMS), features,
     )  # fmt: skip
 
 
-NEIGHBOURS: Final = block(write_neighbours, *NeighbourColumns._fields[:-1])
-TOGETHER_LONG: Final = block(write_neighbours, *NeighbourColumns._fields[-1:])
+NEIGHBOURS: Final = block(write_neighbours, *SHORT_SUMS)
+TOGETHER_LONG: Final = block(write_neighbours, *LONG_SUMS)

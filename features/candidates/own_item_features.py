@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,36 +18,19 @@ NEVER = 100_000
 """Events since an item that the history does not hold."""
 
 
-class OwnItemColumns(NamedTuple):
-    """What the history holds of the candidate; counts and days as log(1 + x)."""
-
-    own_count: int
-    """Events."""
-    own_recent: int
-    """Events, by recency."""
-    own_share: int
-    """Share of all events of the history."""
-    own_days_since: int
-    own_events_since: int
-    own_due: int
-    """Days since the newest event against the usual distance of two."""
-    own_month: int
-    """Events, halved every 30 days."""
-    own_season: int
-    """Events, halved every 120 days."""
-    own_visits: int
-    """Share of the visits."""
-    own_clicks: int
-    """Events of kinds weaker than a purchase."""
+OWN: Final = (
+    "own_count", "own_recent", "own_share", "own_days_since", "own_events_since", "own_due", "own_month",
+    "own_season", "own_visits",
+)  # fmt: skip
+"""Events of the candidate in the history: how many, by recency, as a share of all; days and events since the
+newest; these days against the usual distance of two; halved every 30 and every 120 days; share of the visits.
+Counts and days as log(1 + x)."""
+CLICKS: Final = ("own_clicks",)
+"""Events of kinds weaker than a purchase."""
 
 
-class HabitColumns(NamedTuple):
-    """The history as a whole."""
-
-    history_length: int
-    history_repeats: int
-    """Share of the events that repeat an item."""
-    days_since_last: int
+HISTORY: Final = ("history_length", "history_repeats", "days_since_last")
+"""The history as a whole: its events, the share that repeats an item, days since the newest."""
 
 
 @compiled()
@@ -60,8 +43,8 @@ def _write_own_items(
     now: LongArray,
     click_kinds: BoolArray,
     gap_days: FloatArray,
-    to: OwnItemColumns,
-    habits: HabitColumns,
+    to: tuple[int, ...],
+    habits: tuple[int, ...],
     features: FloatArray,
 ) -> None:
     """Describe what the history holds of each candidate itself, and the history as a whole.
@@ -75,11 +58,14 @@ def _write_own_items(
         now: [queries] Unix seconds.
         click_kinds: [kinds] True for kinds that are weaker than a purchase.
         gap_days: usual days between purchases, [items].
-        to: columns of the candidates.
-        habits: columns of the histories.
+        to: columns of `OWN` and `CLICKS`.
+        habits: columns of `HISTORY`.
         features: written to, [queries, candidates, features].
 
     """
+    own_count, own_recent, own_share, own_days_since, own_events_since, own_due = to[:6]
+    own_month, own_season, own_visits, own_clicks = to[6:]
+    history_length, history_repeats, days_since_last = habits
     for query in range(len(rows)):
         keys, places = table_of(rows[query])
         start, stop = offsets[query], offsets[query + 1]
@@ -119,27 +105,27 @@ def _write_own_items(
             if rows[query, place] < 0:
                 continue
             values = features[query, place]
-            values[habits.history_length] = log_length
-            values[habits.history_repeats] = repeats
-            values[habits.days_since_last] = log_quiet
+            values[history_length] = log_length
+            values[history_repeats] = repeats
+            values[days_since_last] = log_quiet
             count = sums[place, 0]
             if count == 0:  # the other columns are 0
-                values[to.own_days_since], values[to.own_events_since] = log_longest, log_never
+                values[own_days_since], values[own_events_since] = log_longest, log_never
                 continue
             usual = np.float64(gap_days[rows[query, place]])
             if count > 1:
                 usual = (ends[place, 1] - ends[place, 0]) / DAY / (count - 1)
             since = math.log1p(min(max(now[query] - ends[place, 1], 0) / DAY, MAX_GAP_DAYS))
-            values[to.own_count] = math.log1p(count)
-            values[to.own_recent] = math.log1p(sums[place, 1])
-            values[to.own_share] = count / length
-            values[to.own_days_since] = since
-            values[to.own_events_since] = math.log1p(ends[place, 2])
-            values[to.own_due] = since - math.log1p(max(usual, 0.0))
-            values[to.own_month] = math.log1p(sums[place, 2])
-            values[to.own_season] = math.log1p(sums[place, 3])
-            values[to.own_visits] = min(count / visits, 1.0)
-            values[to.own_clicks] = math.log1p(sums[place, 4])
+            values[own_count] = math.log1p(count)
+            values[own_recent] = math.log1p(sums[place, 1])
+            values[own_share] = count / length
+            values[own_days_since] = since
+            values[own_events_since] = math.log1p(ends[place, 2])
+            values[own_due] = since - math.log1p(max(usual, 0.0))
+            values[own_month] = math.log1p(sums[place, 2])
+            values[own_season] = math.log1p(sums[place, 3])
+            values[own_visits] = min(count / visits, 1.0)
+            values[own_clicks] = math.log1p(sums[place, 4])
 
 
 def write_own_items(inputs: FeatureInputs, columns: FeatureColumns, features: FloatArray) -> None:
@@ -148,11 +134,10 @@ def write_own_items(inputs: FeatureInputs, columns: FeatureColumns, features: Fl
     _write_own_items(
         inputs.rows, batch.items, batch.own_kinds(), batch.times, batch.offsets, batch.now,
         inputs.click_kinds, inputs.arrays.statistics.gap_days,
-        OwnItemColumns(*columns.of(OwnItemColumns._fields)), HabitColumns(*columns.of(HabitColumns._fields)),
-        features,
+        columns.of(*OWN, *CLICKS), columns.of(*HISTORY), features,
     )  # fmt: skip
 
 
-OWN_ITEMS: Final = block(write_own_items, *OwnItemColumns._fields[:-1])
-OWN_CLICKS: Final = block(write_own_items, *OwnItemColumns._fields[-1:])
-HABITS: Final = block(write_own_items, *HabitColumns._fields)
+OWN_ITEMS: Final = block(write_own_items, *OWN)
+OWN_CLICKS: Final = block(write_own_items, *CLICKS)
+HABITS: Final = block(write_own_items, *HISTORY)

@@ -7,7 +7,7 @@ with stays in the processor's cache, and a query's numbers do not depend on the 
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -22,20 +22,12 @@ AHEAD = 8
 """Candidates by which fetching is ahead of comparing."""
 ABSENT: Final = -1
 """Column of what a space has no feature for."""
+USER_SCORE_NAMES: Final = ("user_score", "user_score_below_best")
+CO_PURCHASE_NAMES: Final = ("co_purchase_score", "co_purchase_below_best")
+ITEM_NEAR_NAMES: Final = ("item_near_max", "item_near_mean", "item_near_last")
+TEXT_NEAR_NAMES: Final = ("text_near_max", "text_near_mean", "text_near_last")
+AFFINITY_NEAR_NAMES: Final = ("affinity_near_max", "affinity_near_mean", "affinity_near_last")
 ZERO, ONE = np.float32(0.0), np.float32(1.0)
-
-
-class SimilarityColumns(NamedTuple):
-    """Where the similarities in one space are written."""
-
-    score: int
-    """Inner product with the user's vector."""
-    below_best: int
-    """That less the best one in the catalogue."""
-    near_max: int
-    """Largest cosine with a recent item."""
-    near_mean: int
-    near_last: int
 
 
 @compiled("contract", "reassoc", "nsz")
@@ -102,7 +94,7 @@ def _write_similarities(
     recent: int,
     unit: bool,
     best: FloatArray,
-    to: SimilarityColumns,
+    to: tuple[int, ...],
     features: FloatArray,
 ) -> None:
     """Compare candidates with users and the newest events of their histories.
@@ -116,20 +108,22 @@ def _write_similarities(
         recent: newest events to compare with.
         unit: whether the vectors are of unit length (or zero).
         best: best product in the catalogue, [queries].
-        to: columns; -1 leaves a score out, and all three cosines.
+        to: columns of the inner product with the user's vector, of that less the best one, of the largest,
+            mean and newest cosine; -1 leaves out a score, or all three cosines.
         features: written to, [queries, candidates, features]; what has no history keeps its cosines.
 
     """
     dim = vectors.shape[1]
+    score, below_best, near_max, near_mean, near_last = to
     # What candidates are compared with: the user, the events from the newest on, zeros to an even number.
     compared = np.empty((recent + 2, dim), dtype=np.float32)
     shares = np.empty(recent + 2, dtype=np.float32)  # one divided by their lengths
     sums = np.empty((4, recent + 2), dtype=np.float32)
     places = np.empty(rows.shape[1] + 3, dtype=np.int64)
     for query in range(len(rows)):
-        events = min(recent, offsets[query + 1] - offsets[query]) if to.near_max >= 0 else 0
+        events = min(recent, offsets[query + 1] - offsets[query]) if near_max >= 0 else 0
         compared[:] = 0.0
-        if to.score >= 0:
+        if score >= 0:
             compared[0] = users[query]
         for event in range(events):
             compared[1 + event] = vectors[items[offsets[query + 1] - 1 - event]]
@@ -158,10 +152,10 @@ def _write_similarities(
                 sums[2, n], sums[2, n + 1], sums[3, n], sums[3, n + 1] = c0, c1, d0, d1
             for n in range(min(4, count - first)):
                 values = features[query, group[n]]
-                if to.score >= 0:
-                    values[to.score] = sums[n, 0]
-                if to.below_best >= 0:
-                    values[to.below_best] = sums[n, 0] - best[query]
+                if score >= 0:
+                    values[score] = sums[n, 0]
+                if below_best >= 0:
+                    values[below_best] = sums[n, 0] - best[query]
                 if events:
                     share = ONE if unit else _share(vectors[rows[query, group[n]]])
                     largest, total = -np.float32(np.inf), ZERO
@@ -169,9 +163,9 @@ def _write_similarities(
                         cosine = sums[n, event] * (shares[event] * share)
                         largest = max(largest, cosine)
                         total += cosine
-                    values[to.near_max] = largest
-                    values[to.near_mean] = total / np.float32(events)
-                    values[to.near_last] = sums[n, 1] * (shares[1] * share)
+                    values[near_max] = largest
+                    values[near_mean] = total / np.float32(events)
+                    values[near_last] = sums[n, 1] * (shares[1] * share)
 
 
 def _compare(
@@ -180,7 +174,7 @@ def _compare(
     users: FloatArray,
     best: FloatArray,
     unit: bool,
-    to: SimilarityColumns,
+    to: tuple[int, ...],
     features: FloatArray,
 ) -> None:
     batch = inputs.batch
@@ -191,41 +185,30 @@ def _compare(
 
 def write_user_similarity(inputs: FeatureInputs, columns: FeatureColumns, features: FloatArray) -> None:
     """Compare candidates in the space of the towers."""
-    to = SimilarityColumns(
-        columns["user_score"],
-        columns["user_score_below_best"],
-        columns["item_near_max"],
-        columns["item_near_mean"],
-        columns["item_near_last"],
-    )
+    to = columns.of(*USER_SCORE_NAMES, *ITEM_NEAR_NAMES)
     _compare(inputs, inputs.arrays.item_vectors, inputs.users.tower, inputs.best[0], False, to, features)
 
 
 def write_co_purchase(inputs: FeatureInputs, columns: FeatureColumns, features: FloatArray) -> None:
     """Compare candidates with the user in the space of the co-purchase factors."""
-    score, below_best = columns.of(("co_purchase_score", "co_purchase_below_best"))
-    to = SimilarityColumns(score, below_best, ABSENT, ABSENT, ABSENT)
+    to = (*columns.of(*CO_PURCHASE_NAMES), ABSENT, ABSENT, ABSENT)
     _compare(inputs, inputs.arrays.factor_vectors, inputs.users.factors, inputs.best[1], True, to, features)
 
 
 def write_text_similarity(inputs: FeatureInputs, columns: FeatureColumns, features: FloatArray) -> None:
     """Compare candidates with the newest items by their texts."""
-    cosines = columns.of(("text_near_max", "text_near_mean", "text_near_last"))
-    to = SimilarityColumns(ABSENT, ABSENT, *cosines)
+    to = (ABSENT, ABSENT, *columns.of(*TEXT_NEAR_NAMES))
     _compare(inputs, inputs.arrays.text_units, inputs.users.tower, inputs.best[0], True, to, features)
 
 
 def write_affinity(inputs: FeatureInputs, columns: FeatureColumns, features: FloatArray) -> None:
     """Compare candidates in the space where items that go together lie close."""
-    cosines = columns.of(("affinity_near_max", "affinity_near_mean", "affinity_near_last"))
-    to = SimilarityColumns(columns["affinity_score"], ABSENT, *cosines)
+    to = (columns["affinity_score"], ABSENT, *columns.of(*AFFINITY_NEAR_NAMES))
     _compare(inputs, inputs.arrays.affinity_units, inputs.users.affinity, inputs.best[0], True, to, features)
 
 
-USER_SCORES: Final = block(write_user_similarity, "user_score", "user_score_below_best")
-ITEM_NEAR: Final = block(write_user_similarity, "item_near_max", "item_near_mean", "item_near_last")
-CO_PURCHASE: Final = block(write_co_purchase, "co_purchase_score", "co_purchase_below_best")
-TEXT_NEAR: Final = block(write_text_similarity, "text_near_max", "text_near_mean", "text_near_last")
-AFFINITY: Final = block(
-    write_affinity, "affinity_score", "affinity_near_max", "affinity_near_mean", "affinity_near_last"
-)
+USER_SCORES: Final = block(write_user_similarity, *USER_SCORE_NAMES)
+ITEM_NEAR: Final = block(write_user_similarity, *ITEM_NEAR_NAMES)
+CO_PURCHASE: Final = block(write_co_purchase, *CO_PURCHASE_NAMES)
+TEXT_NEAR: Final = block(write_text_similarity, *TEXT_NEAR_NAMES)
+AFFINITY: Final = block(write_affinity, "affinity_score", *AFFINITY_NEAR_NAMES)

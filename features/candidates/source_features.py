@@ -20,12 +20,16 @@ def _names(shape: FeatureShape) -> list[str]:
 def _write_bits(
     rows: IntArray, sources: npt.NDArray[np.int16], columns: LongArray, features: FloatArray
 ) -> None:
-    """Write each bit of the candidates' source masks [queries, candidates] to its column."""
+    """Write each bit that is set in source masks [queries, candidates] to its column of zeros."""
     for query in range(len(rows)):
         for place in range(rows.shape[1]):
             if rows[query, place] >= 0:
-                for bit in range(len(columns)):
-                    features[query, place, columns[bit]] = (sources[query, place] >> bit) & 1
+                mask, bit = sources[query, place], 0
+                while mask:
+                    if mask & 1:
+                        features[query, place, columns[bit]] = 1.0
+                    mask >>= 1
+                    bit += 1
 
 
 def write_sources(inputs: FeatureInputs, columns: FeatureColumns, features: FloatArray) -> None:

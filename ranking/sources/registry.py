@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -49,12 +49,12 @@ class SourceRegistry:
                 known = ", ".join(quota_names())
                 raise ValueError(f"source {source.name!r}: no quota is called {source.quota!r}, only {known}")
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Names of the sources, in order."""
         return tuple(source.name for source in self.sources)
 
-    @property
+    @cached_property
     def personal(self) -> frozenset[str]:
         """Names of the sources that choose by the shopper's history."""
         return frozenset(source.name for source in self.sources if source.personal)
@@ -80,12 +80,16 @@ class SourceRegistry:
 
     def proposed_by(self, mask: int) -> tuple[str, ...]:
         """Return the names of the sources in a source mask, in order; the first one is given the credit."""
-        return _named(self.names, mask)
+        found = self._by_mask.get(mask)
+        if found is None:
+            found = tuple(name for bit, name in enumerate(self.names) if mask >> bit & 1)
+            self._by_mask[mask] = found
+        return found
 
-
-@cache
-def _named(names: tuple[str, ...], mask: int) -> tuple[str, ...]:
-    return tuple(name for bit, name in enumerate(names) if mask >> bit & 1)
+    @cached_property
+    def _by_mask(self) -> dict[int, tuple[str, ...]]:
+        """What `proposed_by` has returned: every item of every list asks."""
+        return {}
 
 
 def quota_of(source: CandidateSource, config: CandidateConfig) -> int:

@@ -36,7 +36,7 @@ def test_the_order_is_the_published_one() -> None:
     layout = FeatureLayout(SOURCES.names, 2)
     assert layout.names == PUBLISHED
     assert layout.columns["own_clicks"] == 30
-    assert layout.columns.of(("log_price", "user_score")) == [42, 0]
+    assert layout.columns.of("log_price", "user_score") == (42, 0)
     assert FeatureLayout.of_width(SOURCES.names, len(PUBLISHED)).attributes == 2
 
 
@@ -57,7 +57,7 @@ def test_each_group_writes_its_own_columns_and_no_other(dataset: Dataset, text_v
         touched = np.flatnonzero((features != untouched).any(axis=(0, 1))).tolist()
         shape = layout.columns.shape
         own = [name for part in BLOCKS if part.write is write for name in part.names(shape)]
-        assert touched == sorted(layout.columns.of(own))
+        assert touched == sorted(layout.columns.of(*own))
 
 
 def test_a_group_of_ones_own_gets_the_last_columns(dataset: Dataset, text_vectors: FloatArray) -> None:

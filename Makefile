@@ -1,4 +1,4 @@
-# shelfwise: two commands do everything, `make demo` and `make test`; `make taste` is for who has two minutes.
+# shelfwise: two commands do everything, `make demo` and `make test`; `make taste` is the demo in two minutes.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -72,7 +72,7 @@ lint: install-dev ## Style, formatting and spelling
 types: install-dev ## mypy, strict
 	$(BIN)/mypy .
 
-imports: install-dev ## Import contracts between the rooms
+imports: install-dev ## Import contracts between and inside the packages
 	$(BIN)/lint-imports
 
 proto: install-dev ## Regenerate the gRPC code

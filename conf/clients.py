@@ -29,7 +29,7 @@ class ClientTlsConfig:
 
 @dataclass(frozen=True)
 class ConnectionConfig:
-    """Where the server is, and what it wants to see."""
+    """Address of a server, and the credentials for it."""
 
     address: str = "127.0.0.1:50051"
     """The server's `host:port`."""

@@ -1,4 +1,4 @@
-"""Overrides as users type them: written so that they can be pasted, read where Hydra's grammar gives up."""
+"""Overrides as users type them: written so that they can be pasted, and read where Hydra's grammar cannot."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class LimitsConfig:
     max_queue_seconds: float = 0.5
     """Longest wait for the model in a burst; calls that would wait longer are refused."""
     standing_queue_seconds: float = 0.15
-    """The same once the queue has not been empty for a while: then waiting helps nobody.
+    """The same once the queue has not been empty for a while.
 
     A queue that grows to this is an overload, in which calls wait for the running batch alone.
     """
@@ -192,7 +192,7 @@ class ServeConfig:
     surfaces: str | None = None
     """File of the shop's defaults for the lists of each surface, YAML or JSON; null has none."""
     keys: str | None = None
-    """File of API keys made by create-key; null lets everybody in who reaches the port."""
+    """File of API keys made by create-key; null authorises every caller that reaches the port."""
     admin: bool | None = None
     """Whether changes of items and DeleteUser (without keys: BatchRecommend too) can be called; null:
     with API keys only."""
@@ -288,7 +288,7 @@ class Scene(Enum):
     product = "product"
     """A product is added and looked for."""
     search = "search"
-    """A search, for anybody and for a shopper."""
+    """A search, anonymous and by a known shopper."""
     text = "text"
     """The same shopper's lists by systems that do not read."""
     erasure = "erasure"

@@ -1,1 +1,1 @@
-"""The search for better settings: what is searched, the study that remembers trials, and the winner."""
+"""The search for better settings: the search space, the study of trials, and the winner."""

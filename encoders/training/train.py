@@ -66,7 +66,7 @@ def trainable(split: Split | None, dataset: Dataset) -> bool:
     known = split.tower_end - dataset.events.offsets[:-1]
     return bool(
         known.sum() >= MIN_EVENTS
-        and (known >= 2).any()  # nobody who came back: nothing follows anything
+        and (known >= 2).any()  # without a returning user no event follows another
         and len(split.ranker) > 0
         and len(split.valid) > 0
     )

@@ -60,8 +60,8 @@ def row_by_row(work: Callable[[Floats], Floats], rows: Floats, width: int, room:
 def load_arrays(path: Path, room: int = 0) -> dict[str, npt.NDArray[Any]]:
     """Read a safetensors file, name -> array; each with room for more rows, as of `empty_rows`.
 
-    `safetensors.numpy.load_file` holds Python's lock for as long as all of it takes; a server that loads its
-    next model would answer nobody meanwhile.
+    `safetensors.numpy.load_file` holds the GIL for the whole file; a server that loads its next model would
+    answer no call meanwhile.
     """
     arrays: dict[str, npt.NDArray[Any]] = {}
     with safe_open(path, framework="np") as file:

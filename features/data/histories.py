@@ -139,13 +139,6 @@ def stable_order(keys: npt.NDArray[np.integer]) -> LongArray:
     return packed
 
 
-def falling(values: FloatArray) -> LongArray:
-    """Return whole numbers of 33 bits that rise as float32 values fall, equal where those are equal."""
-    bits = (np.asarray(values, dtype=np.float32) + np.float32(0.0)).view(np.int32)  # -0.0 is 0.0
-    # The bits of floats rise with them; those of negative ones fall.
-    return -(bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64)
-
-
 @dataclass(frozen=True)
 class KeyedSums:
     """Sums of values by integer key, looked up by binary search."""

@@ -29,8 +29,6 @@ IMPRESSION: Final = "impression"
 OTHER_KINDS: Final = "*"
 """Key of `data.event_weights` that stands for every kind that is not named."""
 USUAL_KINDS: Final = ("purchase", "add_to_cart", "click", "view")
-"""Kinds that a shop without history may record before anybody has configured its kinds."""
+"""Kinds that a shop without history may record before its kinds are configured."""
 CLICK_KINDS: Final = ("view", "click")
 """Kinds that the ranking head's click task learns from (with every stronger kind)."""
-PURCHASE_KINDS: Final = ("add_to_cart", "purchase")
-"""Kinds that the purchase task learns from; any kind not known as a click counts here too."""

@@ -29,7 +29,6 @@ class _Rows:
         self._row: dict[str, str] | None = None
         self._of_namespace: set[str] = set()
         self._path: list[str] = []
-        self._depth = 0
         self._text: list[str] = []
 
     def start(self, name: str, attributes: dict[str, str]) -> None:

@@ -227,8 +227,3 @@ def has_text(fields: Mapping[str, object], template: TextTemplate) -> bool:
     if any(isinstance(value, str) and _PLAIN_WORD.fullmatch(value) for value in values):
         return True
     return not names or bool(values and render_rows([{**fields, schema.ITEM_ID: ""}], template)[0])
-
-
-def render_one(fields: Mapping[str, object], template: TextTemplate) -> str:
-    """Render one raw item; see `render_rows`."""
-    return render_rows([fields], template)[0]

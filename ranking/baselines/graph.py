@@ -15,6 +15,7 @@ from ranking.baselines.lists import (
     popularity_share,
     prefix_positions,
     rank_catalogue,
+    unit_rows,
     weighted_counts,
 )
 
@@ -62,8 +63,7 @@ class GraphText:
             kind_weights: [kinds] worth of each event kind.
 
         """
-        norm = np.linalg.norm(vectors, axis=1, keepdims=True)
-        self.vectors: FloatArray = (vectors / np.maximum(norm, 1e-12)).astype(np.float32)
+        self.vectors = unit_rows(vectors)
         self.places = (last, before)
         self.edge_share = edge_share
         self.kind_weights = kind_weights

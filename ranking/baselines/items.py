@@ -16,6 +16,7 @@ from ranking.baselines.lists import (
     popularity_share,
     prefix_positions,
     rank_catalogue,
+    unit_rows,
     weighted_counts,
 )
 from ranking.kernels.dense_scores import DenseScores
@@ -167,8 +168,7 @@ class FrozenText:
     ) -> None:
         """Take text vectors [items, dim] of any length (zero is like nothing), and where to compare."""
         self.device = device
-        norm = np.linalg.norm(vectors, axis=1, keepdims=True)
-        self.vectors: FloatArray = (vectors / np.maximum(norm, 1e-12)).astype(np.float32)
+        self.vectors = unit_rows(vectors)
         self.max_history = max_history
         self.recency_power = recency_power
         self.kind_weights = kind_weights

@@ -194,3 +194,10 @@ def list_from_order(
 def descending(scores: npt.NDArray[np.floating]) -> IntArray:
     """Return rows by falling score, ties by row, [items]."""
     return np.argsort(-scores, kind="stable").astype(np.int32)
+
+
+def unit_rows(vectors: FloatArray) -> FloatArray:
+    """Scale rows to length one; zero rows, which are like nothing, stay zero."""
+    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: FloatArray = (vectors / np.maximum(norm, 1e-12)).astype(np.float32)
+    return scaled

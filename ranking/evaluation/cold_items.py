@@ -1,9 +1,9 @@
-"""Items that nobody has bought yet, listed among themselves and in the full catalogue.
+"""Cold items, not bought before a cut, ranked among themselves and in the full catalogue.
 
 In the full catalogue a cold item competes with items whose buyers are known, and hardly any list holds one.
 Within the cold catalogue every system starts from little but what an item says, so this measures what was
-learned about texts. Which items are cold is decided by events before a cut alone: nothing that is asked for
-moves it.
+learned about texts. Which items are cold is decided by the events before the cut alone,
+whatever the queries.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def cold_parts(
 
     parts = [part("no_training_event", "items without an event before validation", train_end)]
     if not np.array_equal(train_end, known_end):
-        parts.append(part("no_event", "items of which no event at all is known to anybody", known_end))
+        parts.append(part("no_event", "items without any event", known_end))
     return parts
 
 

@@ -59,7 +59,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class _Window:
-    """The queries of one window and everybody's answers to them."""
+    """The queries of one window and the lists that every system returns for them."""
 
     name: str
     queries: Queries

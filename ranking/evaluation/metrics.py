@@ -27,7 +27,6 @@ from features.data.histories import contains
 from features.data.splits import Queries
 
 ValueArray = npt.NDArray[np.float64]
-ACCURACY = ("recall", "ndcg", "hit", "mrr", "map")
 
 
 def hit_matrix(items: IntArray, queries: Queries) -> BoolArray:

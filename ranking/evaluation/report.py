@@ -35,7 +35,7 @@ EXPLANATIONS = {
     "hit": "share of users with at least one right item in the first k",
     "mrr": "1 / rank of the first right item",
     "map": "precision averaged over the right items' ranks",
-    "coverage": "share of the catalogue shown to anybody",
+    "coverage": "share of the catalogue that appears in any list",
     "novelty": "bits of surprise per item; popular items bring few",
     "diversity": "1 - mean text likeness within a list",
     "popularity_lift": "popularity of the list / of the user's own past choices",

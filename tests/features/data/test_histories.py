@@ -11,7 +11,6 @@ from features.data.histories import (
     KeyedSums,
     batch_histories,
     contains,
-    falling,
     histories_of,
     stable_order,
 )
@@ -146,11 +145,3 @@ def test_contains_by_hand() -> None:
 def test_the_stable_order_is_that_of_a_stable_sort(shape: tuple[int, ...]) -> None:
     keys = np.random.default_rng(0).integers(-5, 40, size=shape).astype(np.int32)
     assert np.array_equal(stable_order(keys), np.argsort(keys, axis=-1, kind="stable"))
-
-
-def test_falling_numbers_order_floats_downwards() -> None:
-    values = np.array([0.0, -0.0, 1e-30, -1e-30, 3.5, -3.5, np.inf, -np.inf, 3.5], np.float32)
-    order = stable_order(falling(values))
-    assert np.array_equal(order, np.argsort(-values, kind="stable"))
-    assert falling(values)[0] == falling(values)[1]
-    assert np.abs(falling(values)).max() < 2**32

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import polars as pl
 import pytest
@@ -14,11 +15,15 @@ from features.text.item_text import (
     join_parts,
     label,
     render_catalogue,
-    render_one,
     render_parts,
     render_rows,
     render_text,
 )
+
+
+def render_one(fields: Mapping[str, object], template: TextTemplate) -> str:
+    return render_rows([fields], template)[0]
+
 
 TEMPLATE = TextTemplate(("title", "brand", "tags", "size"), ("colour",), 1000)
 FRAME = pl.DataFrame(

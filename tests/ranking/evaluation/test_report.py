@@ -187,7 +187,7 @@ def test_cold_items_are_shown_where_there_are_any(evaluation: Evaluation) -> Non
     assert "items without an event before validation: 33; 12 queries, 15 targets" in plain
     assert plain.count("0.4321") == 2  # the empty catalogue has no table
     result["cold_catalogue"]["test"]["no_training_event"]["queries"] = 0
-    assert "nobody has bought yet" not in render_report(result)
+    assert "that were never bought" not in render_report(result)
 
 
 def test_a_result_of_validation_alone_renders(dataset: Dataset, tmp_path: Path) -> None:

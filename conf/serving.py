@@ -74,12 +74,10 @@ class LimitsConfig:
     max_concurrent: int = 512
     """Calls that are answered at a time; more are refused."""
     max_queue_seconds: float = 0.5
-    """Longest wait for the model in a burst; calls that would wait longer are refused."""
+    """Longest wait for the model; calls that are expected to wait longer are refused."""
     standing_queue_seconds: float = 0.15
-    """The same once the queue has not been empty for a while.
-
-    A queue that grows to this is an overload, in which calls wait for the running batch alone.
-    """
+    """Target of the wait: expected waits above it for 0.1 s are an overload, in which the newest calls go
+    first and wait for the running batch alone."""
     batch_seconds: float = 0.04
     """What a batch of lists should take at most: requests that come meanwhile wait for its end."""
     history_seconds: float = 0.2

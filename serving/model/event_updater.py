@@ -130,7 +130,7 @@ class EventUpdater:
         """Count events; those that cannot be counted are left out, and everything goes on."""
         try:
             if thread is None:
-                counted = cast(Counted, await self._jobs.submit(CountJob(self._model, events), urgent=True))
+                counted = cast(Counted, await self._jobs.submit(CountJob(self._model, events), lane="urgent"))
             else:
                 loop = asyncio.get_running_loop()
                 counted = await loop.run_in_executor(thread, self._model.count_events, events)

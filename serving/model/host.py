@@ -28,7 +28,6 @@ from serving.model.item_updater import ItemUpdater
 from serving.model.served import Served
 from serving.observability.metrics import Metrics, QueueMetrics
 from serving.scheduling.batcher import Batcher
-from serving.scheduling.load_shedding import WaitLimits
 from serving.state.contracts.item_changes import ItemChanges
 from serving.state.contracts.user_state import UserState
 
@@ -131,12 +130,8 @@ class ModelHost:
             max_batch=config.max_batch,
             max_queue=config.max_queue,
             name="model",
-            limits=WaitLimits(
-                config.limits.max_queue_seconds,
-                config.limits.standing_queue_seconds,
-                config.limits.batch_seconds,
-            ),
-            watch=metrics.queue("model", lambda: len(self.jobs)),
+            limits=config.limits,
+            watch=metrics.queue("model", lambda: len(self.jobs)).batch,
             prepare=lambda: limit_threads(config.threads),
             # Where every CPU has a worker of its own, one that waits would only stand still.
             gather_seconds=_GATHER_SECONDS if config.workers == 1 else 0.0,
@@ -213,7 +208,7 @@ class ModelHost:
         Raises:
             QueueFullError: too much work waits.
         """
-        self.jobs.expect()
+        self.jobs.admit(announce=True)
 
     def admit(self, deadline: float | None) -> None:
         """Refuse a list that would wait too long.
@@ -237,7 +232,7 @@ class ModelHost:
         """
         record = RECORD.get()
         if record is None or background:
-            return await self.jobs.submit(job, deadline, background=background)
+            return await self.jobs.submit(job, deadline, "background" if background else "usual")
         timeline, came = Timeline(), time.perf_counter()
         try:
             return await self.jobs.submit(replace(job, timeline=timeline), deadline)
@@ -323,8 +318,8 @@ class ModelHost:
         """Answer one list and one similarity search, so that no caller waits for first-time work."""
         nobody = History(np.zeros(0, np.int32), np.zeros(0, np.int8), np.zeros(0, np.int64))
         request = Request(history=nobody, now=max(model.data_end, 1), k=min(10, len(model.catalogue)))
-        await self.jobs.submit(RecommendJob(model, request, "warm up"), urgent=True)
-        await self.jobs.submit(SimilarJob(model, "warm up", 1, np.zeros(0, np.int32), None), urgent=True)
+        await self.jobs.submit(RecommendJob(model, request, "warm up"), lane="urgent")
+        await self.jobs.submit(SimilarJob(model, "warm up", 1, np.zeros(0, np.int32), None), lane="urgent")
 
 
 def _warn_of_overruled(model: Model) -> None:

@@ -177,7 +177,7 @@ class ItemUpdater:
         try:
             plan = await loop.run_in_executor(thread or self._upkeep, self._model.plan, changes)
             applied: Awaitable[object] = (
-                self._jobs.submit(ApplyJob(self._model, plan), urgent=True)
+                self._jobs.submit(ApplyJob(self._model, plan), lane="urgent")
                 if thread is None
                 else loop.run_in_executor(thread, self._model.apply, plan)
             )

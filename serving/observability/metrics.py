@@ -49,7 +49,7 @@ class MetricsServer:
 
 
 class QueueMetrics:
-    """What is told about one queue; a `serving.scheduling.batcher.BatchWatch`."""
+    """The series of one queue."""
 
     def __init__(self, waits: Histogram, seconds: Histogram, sizes: Histogram) -> None:
         """Report to series that are labelled already."""

@@ -1,73 +1,175 @@
-"""Micro-batching: one worker thread that takes together whatever waited while it was busy.
+"""Micro-batching under a load policy: when a job runs, with which others, and whether it runs at all.
 
-An idle worker starts at once with a batch of one, a busy one finds a batch when it is done. Who is asked by
-several at a time may wait a moment for those that are just coming: those answered together ask together
-again, and while the event loop reads them it holds the interpreter's lock that the work wants, too. The event
-loop never runs the work itself. Jobs that would wait too long are refused when they come, while there is
-still time to ask another server.
+Described in docs/load.md; after CoDel and adaptive LIFO (Maurer, "Fail at Scale", ACM Queue 2015).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import math
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Protocol, TypeVar, cast
+from typing import Final, Generic, Literal, TypeAlias, TypeVar, cast, get_args
 
-from serving.scheduling.load_shedding import CALM_SECONDS, LoadShedder, WaitLimits
+from conf.serving import LimitsConfig
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-
+Clock: TypeAlias = Callable[[], float]
 _LOG = logging.getLogger(__name__)
+Lane = Literal["urgent", "usual", "background"]
+"""Urgent jobs, such as upkeep, run first, background jobs when no other waits; both are always admitted."""
+INTERVAL_SECONDS: Final = 0.1
+"""CoDel's own value, a round trip of most callers: what was announced before that is not coming any more."""
+CALM_SECONDS: Final = 1.0
+"""An overload ends when no job was refused for ten intervals; refused callers should stay away as long."""
+SMOOTHING: Final = 0.2
+"""Weight of the newest batch in the mean cost of a job: one batch that took twice its time adds a fifth."""
+SMALLEST_BATCH: Final = 16
+"""Jobs that a batch may have whatever they cost: what a batch costs by itself, on a busy machine as much as
+eight lists, is shared by them. Smaller batches make jobs dearer, which would make batches smaller still."""
 BACKGROUND_BATCH: Final = 8
-"""Most background jobs taken together: a request that comes meanwhile waits for no more than these."""
-_SOONEST_RETRY_SECONDS: Final = 0.05
-_GATHER_MOST: Final = 5
-"""How many times as long as for one a batch waits for all that are coming."""
-_TOGETHER_PATIENCE: Final = 3
-"""How many times as long it waits where everybody asks together."""
-_COMING_SECONDS: Final = 0.1
-"""How long a job is counted with that was announced and does not come."""
+"""Most background jobs of a batch: half of the smallest, for a job that comes meanwhile waits for its end."""
+SOONEST_RETRY_SECONDS: Final = 0.05
+"""Shortest time to retry that a refusal names: about one batch, after which the queue has moved on."""
 
 
 class QueueFullError(Exception):
-    """More work waits than can be done in time; `retry_seconds` estimates when there is room."""
+    """A job was refused: its `reason` is `queue_full`, `queue_wait` or `deadline` (which would pass)."""
 
     def __init__(self, retry_seconds: float, reason: str = "queue_full") -> None:
         super().__init__(f"{reason}, try again in {retry_seconds:.2f} s")
-        self.retry_seconds = max(_SOONEST_RETRY_SECONDS, retry_seconds)
-        self.reason = reason
-        """`queue_full`: too many wait; `queue_wait`: for too long; `deadline`: too long for this caller."""
+        self.retry_seconds, self.reason = max(SOONEST_RETRY_SECONDS, retry_seconds), reason
 
 
-class BatchWatch(Protocol):
-    """Is told of every batch; for metrics."""
+@dataclass(eq=False, frozen=True)
+class QueuedJob(Generic[In]):
+    """A job, when it was added, and when its result becomes worthless (None: never)."""
 
-    def batch(self, waits: Sequence[float], seconds: float) -> None:
-        """Note a batch: how long each of its jobs waited, and how long the work took."""
-
-
-@dataclass(eq=False)
-class _Waiting(Generic[In, Out]):
     job: In
-    future: asyncio.Future[Out]
-    deadline: float | None
-    """Event loop time after which nobody waits for the result."""
+    lane: Lane
     since: float
-    """Event loop time of its arrival."""
-    urgent: bool
+    deadline: float | None
 
 
-@dataclass(frozen=True)
-class _Batch(Generic[In, Out]):
-    jobs: list[_Waiting[In, Out]]
-    results: asyncio.Future[list[Out | None]]
-    """One per job; None for those that nobody waited for any more."""
+class LoadPolicy(Generic[In]):
+    """The queue of a worker that runs jobs in batches; not to be used by two threads at a time."""
+
+    def __init__(self, max_batch: int, max_queue: int, limits: LimitsConfig | None, clock: Clock) -> None:
+        """Begin empty and idle; without `limits` only the number of waiting jobs is bounded."""
+        self._max_batch, self._max_queue, self._limits, self._clock = max_batch, max_queue, limits, clock
+        self._lanes: dict[Lane, deque[QueuedJob[In]]] = {lane: deque() for lane in get_args(Lane)}
+        self._announced: list[float] = []  # when jobs were announced that have not been added yet
+        self._running: list[QueuedJob[In]] = []
+        self._began = 0.0  # when these did
+        self._job_seconds = 0.0  # running mean of a job's share of its batch's time; 0 before the first batch
+        self._turn = 0  # jobs of the last batch and of the queue at its end, which callers ask for together
+        self._above_since = math.inf  # since when expected waits have been above the target
+        self._overload_until = 0.0
+
+    def __len__(self) -> int:
+        """Jobs that wait, without those of the background and of the running batch."""
+        return len(self._lanes["urgent"]) + len(self._lanes["usual"])
+
+    @property
+    def empty(self) -> bool:
+        """Whether no job waits, not even one of the background."""
+        return not any(self._lanes.values())
+
+    @property
+    def batch_size(self) -> int:
+        """Most jobs of the next batch: what fits its time budget."""
+        if self._limits is None or not self._job_seconds:
+            return self._max_batch
+        return min(max(int(self._limits.batch_seconds / self._job_seconds), SMALLEST_BATCH), self._max_batch)
+
+    @property
+    def gathering(self) -> bool:
+        """Whether the next batch should wait: callers that were answered together ask together again."""
+        return not self._lanes["urgent"] and 0 < len(self) < min(self._turn, self.batch_size)
+
+    def expected_wait(self, waiting: int) -> float:
+        """Return the seconds until a job behind `waiting` others runs; a late batch takes as long again."""
+        left = self._began + len(self._running) * self._job_seconds - self._clock()
+        rest = abs(left) if self._running and self._job_seconds else 0.0
+        return rest + waiting // self.batch_size * self.batch_size * self._job_seconds
+
+    def admit(self, deadline: float | None = None, announce: bool = False) -> None:
+        """Raise QueueFullError unless a job is admitted; `announce` lets it count as waiting until added."""
+        self._announced = [since for since in self._announced if since >= self._clock() - INTERVAL_SECONDS]
+        waiting = len(self) + (len(self._announced) if announce else 0)
+        if reason := self._reason(waiting, deadline):
+            raise self.refusal(reason)
+        if announce:
+            self._announced.append(self._clock())
+
+    def refusal(self, reason: str = "queue_wait") -> QueueFullError:
+        """Return what a job is refused with now."""
+        calm = CALM_SECONDS * (self._clock() < self._overload_until)
+        return QueueFullError(max(calm, self.expected_wait(len(self))), reason)
+
+    def _reason(self, waiting: int, deadline: float | None) -> str:
+        """Return why a job behind `waiting` others is refused, empty if it is not."""
+        now, limits = self._clock(), self._limits
+        if waiting >= self._max_queue or limits is None:
+            return "queue_full" if waiting >= self._max_queue else ""
+        wait, full = self.expected_wait(waiting), now < self._overload_until and waiting >= self.batch_size
+        self._above_since = min(self._above_since, now) if wait > limits.standing_queue_seconds else math.inf
+        if full or now - self._above_since >= INTERVAL_SECONDS:
+            self._overload_until = now + CALM_SECONDS
+        if full or wait > limits.max_queue_seconds:
+            return "queue_wait"
+        end = now + wait + self.batch_size * self._job_seconds
+        # With no job before it, it is not the load that makes a result late, and the job is worth a try.
+        return "deadline" if waiting and deadline is not None and now < deadline < end else ""
+
+    def add(self, job: In, deadline: float | None = None, lane: Lane = "usual") -> QueuedJob[In]:
+        """Put a job into the queue, or raise QueueFullError."""
+        if lane == "usual":
+            self.admit(deadline)
+            del self._announced[:1]
+        queued = QueuedJob(job, lane, self._clock(), deadline)
+        self._lanes[lane].append(queued)
+        return queued
+
+    def remove(self, queued: QueuedJob[In]) -> None:
+        """Take a job out of the queue, unless its batch has begun."""
+        if queued in self._lanes[queued.lane]:
+            self._lanes[queued.lane].remove(queued)
+
+    def next_batch(self) -> tuple[list[QueuedJob[In]], list[QueuedJob[In]]]:
+        """Begin a batch; return its jobs, none of which is past its deadline, and those that are shed."""
+        now, size, shed = self._clock(), self.batch_size, list[QueuedJob[In]]()
+        for lane, jobs in self._lanes.items():
+            self._lanes[lane] = deque(job for job in jobs if job.deadline is None or job.deadline > now)
+        urgent, usual, background = self._lanes.values()
+        room = size if now < self._overload_until else self._max_queue
+        overdue = now - self._limits.max_queue_seconds if self._limits else -math.inf
+        while usual and (len(usual) > room or usual[0].since < overdue):
+            shed.append(usual.popleft())
+        batch = [urgent.popleft() for _ in range(min(size, len(urgent)))]
+        batch += [usual.popleft() for _ in range(min(size - len(batch), len(usual)))]
+        batch = batch or [background.popleft() for _ in range(min(BACKGROUND_BATCH, len(background)))]
+        self._running, self._began = batch, now
+        return batch, shed
+
+    def finished(self) -> bool:
+        """End the batch, learn from it what a usual job costs, and return whether a full one waits."""
+        batch, self._running, self._turn = self._running, [], 0
+        if batch and all(queued.lane == "usual" for queued in batch):
+            newest = (self._clock() - self._began) / len(batch)
+            self._job_seconds += (newest - self._job_seconds) * (SMOOTHING if self._job_seconds else 1.0)
+            self._turn = len(batch) + len(self) if len(batch) > 1 else 0
+        return len(self) >= self.batch_size
+
+
+_Entry: TypeAlias = tuple[In, asyncio.Future[Out]]
+_Outcome: TypeAlias = tuple[QueuedJob[_Entry[In, Out]], Out | None, Exception | None]
 
 
 class Batcher(Generic[In, Out]):
@@ -80,318 +182,118 @@ class Batcher(Generic[In, Out]):
         max_batch: int,
         max_queue: int,
         name: str,
-        limits: WaitLimits | None = None,
-        watch: BatchWatch | None = None,
+        limits: LimitsConfig | None = None,
+        watch: Callable[[Sequence[float], float], None] | None = None,
         prepare: Callable[[], None] | None = None,
         gather_seconds: float = 0.0,
     ) -> None:
         """Prepare an idle worker.
 
         Args:
-            work: maps jobs to results of the same number and order; runs outside the event loop's thread.
-            max_batch: most jobs per call of `work`; fewer where `limits` want shorter batches.
-            max_queue: most jobs waiting; beyond it `submit` raises QueueFull.
+            work: maps jobs to results of the same number and order, in the thread `name`.
+            max_batch: most jobs per call of `work`.
+            max_queue: most jobs that wait.
             name: of the thread, for logs and debuggers.
-            limits: how long jobs may wait; None for as long as it takes.
-            watch: told of every batch.
+            limits: of the waits and the batches; None for as long as it takes.
+            watch: receives, for every batch, the seconds that each job waited and that the work took.
             prepare: called once by the thread, before its first batch.
-            gather_seconds: after a batch of several, the next one begins as soon as there are as many as were
-                answered or waiting when it ended, or when it is full, or when nobody has come for so long
-                (three times as long where they have just come together), or after five times as long. After
-                a single job nobody waits.
+            gather_seconds: pause in arrivals that ends the wait for callers who were answered together.
         """
-        self._work = work
-        self._max_queue = max_queue
-        self._longest = None if limits is None else limits.burst_seconds
-        self._watch = watch
-        self._gather_seconds = gather_seconds
-        self._expected = 0
-        """How many the next batch waits for: those of the last, if several, and who came meanwhile."""
-        self._together = False
-        """Whether all who were expected came before the last batch began, and nobody else while it ran."""
-        self._gathering: asyncio.Event | None = None
-        """Ends the wait for them."""
-        self._newest = 0.0
-        """Event loop time at which somebody came last, or was answered."""
-        self._queue: deque[_Waiting[In, Out]] = deque()
-        self._background: deque[_Waiting[In, Out]] = deque()
-        self._coming: deque[float] = deque()
-        """Event loop times of the jobs that were announced and have not come, oldest first."""
+        self._work, self._watch, self._gather_seconds = work, watch, gather_seconds
+        self._policy = LoadPolicy[_Entry[In, Out]](max_batch, max_queue, limits, time.monotonic)
+        self._lock = threading.Lock()  # of the policy, which the event loop and the thread share
+        self._loop = asyncio.get_running_loop()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=prepare)
-        self._runner: asyncio.Task[None] | None = None
-        self._busy = False
-        """Whether a batch is being worked on."""
-        self._ahead: _Batch[In, Out] | None = None
-        """The next batch, which the thread goes on with."""
-        self._pressure = LoadShedder(max_batch, limits)
-        self._expiry: asyncio.TimerHandle | None = None
-        self._closed = False
+        self._starting: asyncio.Handle | None = None
+        self._closed = self.busy = False
 
     def __len__(self) -> int:
-        """Jobs waiting, without those being worked on and those in the background."""
-        return len(self._queue) + len(self._handed_over())
+        """Jobs that wait, without those of the background and of the running batch."""
+        return len(self._policy)
 
-    def expect(self) -> None:
-        """Announce a job that is to be submitted once it has been read, and refuse it before that.
+    def admit(self, deadline: float | None = None, announce: bool = False) -> None:
+        """Raise QueueFullError for a job that `submit` would refuse; see `LoadPolicy.admit`."""
+        with self._lock:
+            self._policy.admit(deadline, announce)
 
-        Whoever is on the way will be waiting: counting them, too, keeps work from being done for many that
-        are refused in the end.
+    async def submit(self, job: In, deadline: float | None = None, lane: Lane = "usual") -> Out:
+        """Run a job and return its result.
 
-        Raises:
-            QueueFull: too many jobs wait, or their work takes too long.
-        """
-        now = asyncio.get_running_loop().time()
-        while self._coming and self._coming[0] < now - _COMING_SECONDS:
-            self._coming.popleft()
-        self._admit(len(self) + len(self._coming), None)
-        self._coming.append(now)
-        self._newest = now
-
-    def admit(self, deadline: float | None = None) -> None:
-        """Refuse, before anything is done for it, a job that `submit` would refuse.
+        A job whose caller is cancelled, or whose `deadline` passes, is dropped unless its batch has begun.
 
         Raises:
-            QueueFull: too many jobs wait, or their work takes too long.
-        """
-        try:
-            self._admit(len(self), deadline)
-        except QueueFullError:
-            self._come()
-            raise
-
-    def _come(self) -> None:
-        """Count one of the announced jobs no longer."""
-        if self._coming:
-            self._coming.popleft()
-
-    def _admit(self, waiting: int, deadline: float | None) -> None:
-        now = asyncio.get_running_loop().time()
-        if waiting >= self._max_queue:
-            raise QueueFullError(self._pressure.wait_seconds(now, waiting))
-        if self._longest is None:
-            return
-        if self._pressure.too_many(now, waiting):
-            wait = self._pressure.wait_seconds(now, waiting)
-            if self._pressure.refused(now, waiting):
-                self._thin_out()
-            raise self._queue_wait(now, wait)
-        # Without anybody waiting it is not the load that makes the answer late: then it is worth a try.
-        if waiting and deadline is not None:
-            wait = self._pressure.wait_seconds(now, waiting)
-            if now < deadline < now + wait + self._pressure.batch_seconds:
-                raise QueueFullError(wait, "deadline")
-
-    async def submit(
-        self, job: In, deadline: float | None = None, *, urgent: bool = False, background: bool = False
-    ) -> Out:
-        """Run one job and return its result.
-
-        A job whose caller is cancelled, or whose `deadline` (event loop time) passes, is dropped unless
-        its batch has already started.
-
-        Args:
-            job: what to do.
-            deadline: event loop time after which nobody waits for the result; None waits for ever.
-            urgent: put the job before those that wait, however many they are; for upkeep that requests depend
-                on.
-            background: run the job only when no other waits; whoever submits such jobs bounds their number.
-
-        Raises:
-            QueueFull: too many jobs wait, their work takes too long, or the job has waited too long itself.
-            TimeoutError: the deadline passed.
+            QueueFullError: the job was not admitted, or shed.
+            TimeoutError: the deadline (event loop time) has passed.
         """
         if self._closed:
             raise RuntimeError("the batcher is closed")
-        if not (urgent or background):
-            self.admit(deadline)
-            self._come()
-        loop = asyncio.get_running_loop()
-        waiting: _Waiting[In, Out] = _Waiting(
-            job, loop.create_future(), deadline, loop.time(), urgent or background
-        )
-        late = None if deadline is None else loop.call_at(deadline, _too_late, waiting.future)
-        self._newest = waiting.since
-        if urgent:
-            self._queue.appendleft(waiting)
-        elif background:
-            self._background.append(waiting)
-        else:
-            self._queue.append(waiting)
-            self._watch_the_oldest()
-            if self._gathering is not None and len(self._queue) >= self._expected:
-                self._gathering.set()
-        if self._runner is None:
-            self._runner = asyncio.create_task(self._drain())
-        self._get_ready()
+        future: asyncio.Future[Out] = self._loop.create_future()
+        with self._lock:
+            queued = self._policy.add((job, future), deadline, lane)
+        self._start_soon()
         try:
-            return await waiting.future
-        except (TimeoutError, asyncio.CancelledError):
-            with contextlib.suppress(ValueError):  # its batch has started
-                self._queue.remove(waiting)  # or who has given up would keep others out
-            raise
+            async with asyncio.timeout_at(deadline):
+                return await future
         finally:
-            if late is not None:
-                late.cancel()
+            if future.cancelled():
+                with self._lock:
+                    self._policy.remove(queued)
 
     async def close(self) -> None:
         """Finish what waits, then stop the thread."""
         self._closed = True
-        if self._runner is not None:
-            await self._runner
-        if self._expiry is not None:
-            self._expiry.cancel()
+        while self.busy or not self._policy.empty:
+            self._start()
+            await self._loop.run_in_executor(self._executor, time.sleep, 0)  # returns after the running batch
         self._executor.shutdown(wait=True)
 
-    async def _drain(self) -> None:
-        """Work until the queue is empty."""
-        loop = asyncio.get_running_loop()
-        try:
-            while running := self._ahead or self._begin(await self._gathered()):
-                batch, self._ahead = running.jobs, None
-                began = loop.time()
-                self._pressure.began(began, len(batch), len(self._queue))
-                self._busy = True
-                self._get_ready()
-                await self._finish(running)
-                self._busy = False
-                self._newest = ended = loop.time()
-                self._together = 0 < self._expected <= len(batch) and not len(self)
-                usual = not any(waiting.urgent for waiting in batch)
-                self._expected = len(batch) + len(self) if usual and len(batch) > 1 else 0
-                self._pressure.ended(ended, usual=usual)
-                if self._watch is not None:
-                    self._watch.batch([began - waiting.since for waiting in batch], ended - began)
-        finally:
-            self._runner, self._busy = None, False
-
-    def _handed_over(self) -> list[_Waiting[In, Out]]:
-        """Return the jobs of the next batch that somebody still waits for."""
-        jobs = [] if self._ahead is None else self._ahead.jobs
-        return [waiting for waiting in jobs if not waiting.future.done()]
-
-    def _get_ready(self) -> None:
-        """Hand over the next batch while one is being worked on, once it is as large as it may be.
-
-        Where the event loop has much to do, the work would otherwise wait for it after every batch.
-        """
-        if self._busy and self._ahead is None and len(self._queue) >= self._pressure.batch_size:
-            self._ahead = self._begin(self._next_batch())
-
-    def _begin(self, jobs: list[_Waiting[In, Out]]) -> _Batch[In, Out] | None:
-        """Have the thread work on a batch as soon as it has nothing else to do."""
-        if not jobs:
-            return None
-        loop = asyncio.get_running_loop()
-        return _Batch(jobs, loop.run_in_executor(self._executor, self._work_on, jobs))
-
-    def _work_on(self, jobs: list[_Waiting[In, Out]]) -> list[Out | None]:
-        """Work on those that somebody still waits for, in the thread."""
-        left = [place for place, waiting in enumerate(jobs) if not waiting.future.done()]
-        results: list[Out | None] = [None] * len(jobs)
-        if left:
-            made = self._work([jobs[place].job for place in left])
-            if len(made) != len(left):
-                raise RuntimeError(f"{len(made)} results for {len(left)} jobs")
-            for place, result in zip(left, made, strict=True):
-                results[place] = result
-        return results
-
-    async def _gathered(self) -> list[_Waiting[In, Out]]:
-        """Take the next batch, once those that are just coming have joined it."""
-        loop = asyncio.get_running_loop()
-        patience = self._gather_seconds * (_TOGETHER_PATIENCE if self._together else 1)
-        latest = loop.time() + _GATHER_MOST * self._gather_seconds
-        while 0 < len(self._queue) < min(self._expected, self._pressure.batch_size):
-            now = loop.time()
-            until = min((now if self._coming else self._newest) + patience, latest)
-            if until <= now or self._queue[0].urgent or self._closed:
-                break
-            self._gathering = asyncio.Event()
-            timer = loop.call_at(until, self._gathering.set)
-            await self._gathering.wait()
-            timer.cancel()
-            late = loop.time() - until
-            if late > patience / 4:  # whoever came while the event loop stood still has not been seen yet
-                self._newest, latest = loop.time(), latest + late
-        return self._next_batch()
-
-    def _next_batch(self) -> list[_Waiting[In, Out]]:
-        """Take the oldest jobs that somebody still waits for; those of the background in want of others."""
-        most = self._pressure.batch_size
-        return self._take(self._queue, most) or self._take(self._background, min(most, BACKGROUND_BATCH))
-
-    def _take(self, queue: deque[_Waiting[In, Out]], most: int) -> list[_Waiting[In, Out]]:
-        now = asyncio.get_running_loop().time()
-        batch: list[_Waiting[In, Out]] = []
-        while queue and len(batch) < most:
-            waiting = queue.popleft()
-            expired = waiting.deadline is not None and waiting.deadline <= now
-            if not waiting.future.done() and not expired:
-                batch.append(waiting)
-        return batch
-
-    def _watch_the_oldest(self) -> None:
-        """See to it that nobody waits longer than allowed, even where a batch takes for ever."""
-        if self._longest is None or self._expiry is not None:
+    def _start_soon(self) -> None:
+        """Start an idle thread; where callers ask together, once no more of them have come for a moment."""
+        if self.busy:
             return
-        oldest = next((waiting for waiting in self._queue if not waiting.urgent), None)
-        if oldest is not None:
-            loop = asyncio.get_running_loop()
-            self._expiry = loop.call_at(oldest.since + self._longest, self._expire)
+        if self._starting is not None:
+            self._starting.cancel()
+        wait = self._gather_seconds if self._policy.gathering else 0.0
+        self._starting = self._loop.call_later(wait, self._start)
 
-    def _expire(self) -> None:
-        """Refuse those that have waited too long."""
-        self._expiry = None
-        assert self._longest is not None
-        since = asyncio.get_running_loop().time() - self._longest
-        self._refuse([w for w in self._queue if w.since <= since and not w.urgent])
+    def _start(self) -> None:
+        if not self.busy and not self._policy.empty:
+            self.busy = True
+            self._executor.submit(self._run)
 
-    def _thin_out(self) -> None:
-        """Refuse all but the next batch, and of these the oldest: they are late whatever becomes of them."""
-        waiting = [*self._handed_over(), *self._queue]
-        self._refuse([w for w in waiting if not w.urgent][: -self._pressure.batch_size])
+    def _run(self) -> None:
+        """Run a batch, in the thread, and more while full ones wait: the event loop has much to do then."""
+        while self.busy:
+            with self._lock:
+                batch, shed = self._policy.next_batch()
+                done: list[_Outcome[In, Out]] = [(job, None, self._policy.refusal()) for job in shed]
+            began = time.monotonic()
+            outcomes = self._outcomes([queued.job[0] for queued in batch])
+            done += [(job, *outcome) for job, outcome in zip(batch, outcomes, strict=True)]
+            if batch and self._watch is not None:
+                self._watch([began - queued.since for queued in batch], time.monotonic() - began)
+            with self._lock:
+                self.busy = self._policy.finished()
+            self._loop.call_soon_threadsafe(self._deliver, done)
+            del batch, shed, outcomes, done  # the traceback of an error holds this frame
 
-    def _refuse(self, jobs: Sequence[_Waiting[In, Out]]) -> None:
-        """Take jobs out of the queue and tell their callers."""
-        now = asyncio.get_running_loop().time()
-        refused = {id(waiting) for waiting in jobs}
-        self._queue = deque(waiting for waiting in self._queue if id(waiting) not in refused)
-        wait = self._pressure.wait_seconds(now, len(self._queue))
-        for waiting in jobs:
-            if not waiting.future.done():
-                waiting.future.set_exception(self._queue_wait(now, wait))
-        self._watch_the_oldest()
-
-    def _queue_wait(self, now: float, wait: float) -> QueueFullError:
-        """Return the refusal of a job that would have to wait; in an overload for longer than that."""
-        return QueueFullError(
-            max(wait, CALM_SECONDS) if self._pressure.overloaded(now) else wait, "queue_wait"
-        )
-
-    async def _finish(self, batch: _Batch[In, Out]) -> None:
-        """Wait for a batch; if it fails, run its jobs one by one so that only the one at fault fails."""
+    def _outcomes(self, jobs: list[In]) -> list[tuple[Out | None, Exception | None]]:
+        """Do the work; if it fails, job by job, so that only the one at fault fails."""
         try:
-            results = await batch.results
+            results = self._work(jobs) if jobs else []
+            return [(result, None) for _, result in zip(jobs, results, strict=True)]
         except Exception as error:
-            if len(batch.jobs) == 1:
-                if not batch.jobs[0].future.done():
-                    batch.jobs[0].future.set_exception(error)
-                return
-            _LOG.warning(
-                "a batch of %d failed (%s); running its jobs one by one",
-                len(batch.jobs),
-                type(error).__name__,
-            )
-            for waiting in batch.jobs:
-                alone = None if waiting.future.done() else self._begin([waiting])
-                if alone is not None:
-                    await self._finish(alone)
-            return
-        for waiting, result in zip(batch.jobs, results, strict=True):
-            if not waiting.future.done():
-                waiting.future.set_result(cast(Out, result))
+            if len(jobs) == 1:
+                return [(None, error)]
+            _LOG.warning("a batch of %d failed (%s); its jobs run alone", len(jobs), type(error).__name__)
+        return [outcome for job in jobs for outcome in self._outcomes([job])]
 
-
-def _too_late(future: asyncio.Future[Any]) -> None:
-    if not future.done():
-        future.set_exception(TimeoutError())
+    def _deliver(self, done: Sequence[_Outcome[In, Out]]) -> None:
+        """Give callers the outcomes, in the event loop."""
+        for queued, result, error in done:
+            future = queued.job[1]
+            if error is not None and not future.done():
+                future.set_exception(error)
+            elif not future.done():
+                future.set_result(cast(Out, result))
+        self._start_soon()

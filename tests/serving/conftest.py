@@ -152,7 +152,7 @@ def fill_queue(server: Harness) -> list[Any]:
     server.model.recommender.gate.clear()
     jobs, request = server.running._host.jobs, pb.RecommendRequest()
     held = [server.stub.Recommend.future(request, timeout=20)]
-    until(lambda: jobs._runner is not None and len(jobs) == 0)
+    until(lambda: jobs.busy and len(jobs) == 0)
     held.append(server.stub.Recommend.future(request, timeout=20))
     until(lambda: len(jobs) == 1)
     return held

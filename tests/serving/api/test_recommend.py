@@ -305,7 +305,7 @@ def test_a_failing_model_is_internal_with_a_request_id_and_spares_its_neighbours
 ) -> None:
     server.model.recommender.gate.clear()
     blocker = server.stub.Recommend.future(pb.RecommendRequest(), timeout=10)
-    until(lambda: server.running._host.jobs._runner is not None)
+    until(lambda: server.running._host.jobs.busy)
     until(lambda: len(server.running._host.jobs) == 0)
     good = server.stub.Recommend.future(pb.RecommendRequest(page_size=1), timeout=10)
     bad = server.stub.Recommend.future(pb.RecommendRequest(session=session(intent=POISON)), timeout=10)
@@ -322,7 +322,7 @@ def test_a_failing_model_is_internal_with_a_request_id_and_spares_its_neighbours
 def test_a_deadline_of_one_millisecond_is_exceeded_and_its_work_dropped(server: Harness) -> None:
     server.model.recommender.gate.clear()
     blocker = server.stub.Recommend.future(pb.RecommendRequest(), timeout=10)
-    until(lambda: server.running._host.jobs._runner is not None and len(server.running._host.jobs) == 0)
+    until(lambda: server.running._host.jobs.busy and len(server.running._host.jobs) == 0)
     with pytest.raises(grpc.RpcError) as caught:
         server.stub.Recommend(pb.RecommendRequest(user_id="late"), timeout=0.001)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -349,7 +349,7 @@ def test_slow_model_work_does_not_block_other_calls(server: Harness) -> None:
 def test_requests_that_wait_are_scored_together(server: Harness) -> None:
     server.model.recommender.gate.clear()
     calls = [server.stub.Recommend.future(pb.RecommendRequest(page_size=1), timeout=10)]
-    until(lambda: server.running._host.jobs._runner is not None)
+    until(lambda: server.running._host.jobs.busy)
     until(lambda: len(server.running._host.jobs) == 0)
     calls += [server.stub.Recommend.future(pb.RecommendRequest(page_size=n), timeout=10) for n in range(2, 8)]
     until(lambda: len(server.running._host.jobs) == 6)

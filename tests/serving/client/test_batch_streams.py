@@ -76,7 +76,7 @@ def test_a_reader_that_goes_away_ends_the_work(server: Harness) -> None:
     responses.cancel()
     until(lambda: server.running.service._batches._running == 0)
     until(lambda: server.running._envelope._running == 0)
-    until(lambda: server.running.service._host.jobs._runner is None)  # a batch that was under way is finished
+    until(lambda: not server.running.service._host.jobs.busy)  # a batch that was under way is finished
     count = made(server)
     time.sleep(0.3)
     assert made(server) == count < MANY // 4
@@ -102,11 +102,11 @@ def test_requests_of_shoppers_come_before_waiting_lists_of_a_batch(server: Harne
     held = threading.Thread(target=lambda: server.stub.Recommend(pb.RecommendRequest(user_id="first")))
     held.start()
     jobs = server.running.service._host.jobs
-    until(lambda: jobs._runner is not None and len(jobs) == 0)
+    until(lambda: jobs.busy and len(jobs) == 0)
     users = named(*[name_of(n) for n in range(8)])
     batch = threading.Thread(target=lambda: list(stream(server, user_list=users, list_size=7)))
     batch.start()
-    until(lambda: len(jobs._background) == 8)
+    until(lambda: len(jobs._policy._lanes["background"]) == 8)
     shoppers = [
         threading.Thread(target=lambda: server.stub.Recommend(pb.RecommendRequest(page_size=3)))
         for _ in range(20)

@@ -78,7 +78,7 @@ def test_a_request_is_answered_by_the_model_that_it_began_with(server: Harness) 
         slow = threading.Thread(target=lambda: pages.append(client.recommend(RecommendQuery(intent=SLOW))))
         pages: list[object] = []
         slow.start()
-        until(lambda: server.running._host.jobs._runner is not None)
+        until(lambda: server.running._host.jobs.busy)
         point(server.store, V2)
         until(serving(client, V2))
         slow.join()

@@ -24,6 +24,7 @@ from conf.compose import compose_command, register, to_typed  # noqa: E402
 from conf.errors import InputError  # noqa: E402
 from conf.faiss_package import require_faiss  # noqa: E402
 from conf.override_errors import readable  # noqa: E402
+from conf.overrides import in_quotes  # noqa: E402
 
 CONSOLE = Console()
 ERRORS = Console(stderr=True)
@@ -135,7 +136,7 @@ def through_hydra(command: str, arguments: Sequence[str]) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     register()
-    sys.argv = [f"shelfwise {command}", *arguments]
+    sys.argv = [f"shelfwise {command}", *in_quotes(arguments)]
     os.environ["HYDRA_FULL_ERROR"] = (
         "1"  # let errors through; Hydra would print a shortened traceback instead
     )

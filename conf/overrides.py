@@ -72,6 +72,33 @@ def split_overrides(overrides: Sequence[str]) -> tuple[list[str], dict[str, obje
     return usual, other
 
 
+def in_quotes(arguments: Sequence[str]) -> list[str]:
+    """Put values that Hydra's grammar cannot read in the quotes that it wants, where they are texts.
+
+    Hydra itself reads the arguments of sweeps and of its flags: `data.items=Käufe/i.csv` is handed to it as
+    `data.items="Käufe/i.csv"`. What cannot be read in quotes either stays as it is.
+    """
+    parser = OverridesParser.create()
+
+    def readable(text: str) -> bool:
+        try:
+            parser.parse_override(text)
+        except HydraException:
+            return False
+        return True
+
+    quoted = []
+    for text in arguments:
+        setting = _SETTING.fullmatch(text)
+        if setting is not None and not readable(text) and isinstance(_yaml(setting.group(2)), str):
+            value = setting.group(2).replace("\\", "\\\\").replace('"', '\\"')
+            inside = f'{setting.group(1)}="{value}"'
+            quoted.append(inside if readable(inside) else text)
+        else:
+            quoted.append(text)
+    return quoted
+
+
 def _yaml(text: str) -> object:
     """Read a mapping, a list or a text; None where it is none of these."""
     try:

@@ -17,6 +17,8 @@ UNORDERED = override("data.columns", {"events.order_number": schema.ORDER})
 """The setting under which a column of order numbers is no `order`."""
 _SHARE = 0.05
 """Share of the events from which on one user, or a contradicted order, is named."""
+_LONG = 50_000
+"""Events of one user that nobody makes, and that training cannot pass over."""
 _FEW_EVENTS = 100
 _FEW_USERS = 20
 _BURST = 0.2
@@ -86,10 +88,11 @@ def suspicious_events(events: pl.LazyFrame, total: int, has_time: bool) -> list[
     users, most, user = per_user.select(
         pl.len().alias("users"), pl.col("len").first(), pl.col(schema.USER_ID).first()
     ).collect(engine="streaming").row(0)  # fmt: skip
-    if users >= _FEW_USERS and most >= _FEW_EVENTS and most > _SHARE * total:
+    if most > _LONG or (users >= _FEW_USERS and most >= _FEW_EVENTS and most > _SHARE * total):
+        slow = ", and every epoch of training goes through all of them" if most > _LONG else ""
         found.append(
-            f"user '{user}' owns {most / total:.0%} of the events ({most:,}): a guest, a till or a bot? "
-            f"{override('data.missing', [user])} takes it for no user, "
+            f"user '{user}' owns {most / total:.0%} of the events ({most:,}){slow}: a guest, a till or a "
+            f"bot? {override('data.missing', [user])} takes it for no user, "
             f"data.filters.max_user_events={most - 1} leaves it out"
         )
     return found

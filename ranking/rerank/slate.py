@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from features.data.dataset import BoolArray, FloatArray, IntArray, LongArray
+from ranking.rerank.constraints import CONSTRAINTS, Constraint
 from ranking.rerank.mmr import POOL, diversify, topk
-from ranking.rerank.rules import Rules, boosted, values_at
+from ranking.rerank.rules import Rules, boosted
 
 PINNED = "pinned"
 EXPLORATION = "exploration"
@@ -57,32 +59,6 @@ def best_places(rows: IntArray, scores: FloatArray, units: FloatArray, k: int, d
     return Arranged([Place(int(place)) for place in order[:k]], False)
 
 
-class _CapTracker:
-    """What caps still allow: a candidate is open until a value of it is used up."""
-
-    def __init__(self, rows: IntArray, rules: Rules, taken: IntArray) -> None:
-        """Begin with the rows that count already."""
-        self.open: BoolArray = np.ones(len(rows), dtype=np.bool_)
-        self._codes = [values_at(cap.codes, rows, -1) for cap in rules.caps]
-        self._limits = [cap.limit for cap in rules.caps]
-        self._counts: list[dict[int, int]] = [{} for _ in rules.caps]
-        for number, cap in enumerate(rules.caps):
-            for code in values_at(cap.codes, taken, -1).tolist():
-                self._count(number, code)
-
-    def take(self, candidate: int) -> None:
-        """Count a candidate that has been given a place."""
-        for number, codes in enumerate(self._codes):
-            self._count(number, int(codes[candidate]))
-
-    def _count(self, number: int, code: int) -> None:
-        if code >= 0:
-            counts = self._counts[number]
-            counts[code] = counts.get(code, 0) + 1
-            if counts[code] >= self._limits[number]:
-                self.open &= self._codes[number] != code
-
-
 def arrange(
     rows: IntArray,
     scores: FloatArray,
@@ -108,7 +84,7 @@ def arrange(
     at = {int(row): place for place, row in enumerate(rows.tolist())}
     pins = {pin.position: at[pin.row] for pin in rules.pins}
     taken = np.concatenate([rules.shown, np.array([pin.row for pin in rules.pins], dtype=np.int32)])
-    room = _CapTracker(rows, rules, taken)
+    constraints = [rule(rows, rules, taken) for rule in CONSTRAINTS]
     free = np.ones(len(rows), dtype=np.bool_)
     free[list(pins.values())] = False
     score = boosted(scores, rows, rules.boosts)
@@ -123,7 +99,7 @@ def arrange(
             places.append(Place(pins.pop(position), PINNED))
             chooser.chosen(places[-1].candidate)
             continue
-        able = free & room.open
+        able = free & _open(constraints)
         rule = ""
         explored = unsure[able[unsure]][:1] if _explores(position, rules) else unsure[:0]
         if len(explored):
@@ -135,13 +111,20 @@ def arrange(
             choice = found
         places.append(Place(choice, rule))
         free[choice] = False
-        room.take(choice)
+        for constraint in constraints:
+            constraint.take(choice)
         chooser.chosen(choice)
-    capped = len(places) < k and bool((free & ~room.open).any())
+    capped = len(places) < k and bool((free & ~_open(constraints)).any())
     if len(places) < k and (final or not capped):
         last = [Place(pins[position], PINNED) for position in sorted(pins)]
         places += last[: k - len(places)]
     return Arranged(places, capped)
+
+
+def _open(constraints: Sequence[Constraint]) -> BoolArray:
+    """Return which candidates no constraint shuts out, [candidates]."""
+    able: BoolArray = np.logical_and.reduce([constraint.open for constraint in constraints])
+    return able
 
 
 class _Chooser:

@@ -17,7 +17,7 @@ import pytest
 from grpc.aio import init_grpc_aio
 from rich.console import Console
 
-from conf.serving import ServeConfig
+from conf.serving import LimitsConfig, ServeConfig
 from serving.model.interfaces import LiveModel
 from serving.model.process.starter import ModelStarter
 from serving.observability.logs import TextFormatter
@@ -31,7 +31,7 @@ from tests.serving.redis_server import RedisServer
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+def until(condition: Callable[[], bool], seconds: float = 30) -> None:
     """Wait for something that happens in another thread."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -83,6 +83,10 @@ def in_loop(coroutine: Coroutine[Any, Any, T], seconds: float = 20) -> T:
     return asyncio.run_coroutine_threadsafe(coroutine, event_loop()).result(seconds)
 
 
+PATIENT = LimitsConfig(max_queue_seconds=20.0, standing_queue_seconds=20.0)
+"""For tests of anything but load: a machine that runs other tests beside them is slow, not overloaded."""
+
+
 class Servers:
     """Starts servers and stops them at the end of the test."""
 
@@ -100,7 +104,13 @@ class Servers:
     ) -> Harness:
         """Start a server on the fake bundle, or on another live model."""
         model = model or FakeBundle()
-        open_to_tests = {"artifacts": str(self.store), "port": 0, "admin": True, "reflection": True}
+        open_to_tests = {
+            "artifacts": str(self.store),
+            "port": 0,
+            "admin": True,
+            "reflection": True,
+            "limits": PATIENT,
+        }
         config = ServeConfig(**{**open_to_tests, **settings})
         starting = start(config, lambda: live or model, console or Console(file=io.StringIO()), load)
         running = in_loop(starting)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import Any
 
@@ -54,25 +55,27 @@ def test_a_call_without_deadline_gets_one(servers: Servers) -> None:
 def test_a_history_that_takes_too_long_is_done_without(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = servers.start(limits=LimitsConfig(history_seconds=0.05))
+    server = servers.start(limits=LimitsConfig(history_seconds=1.0, max_queue_seconds=20))
+    release = threading.Event()
     with Client(server.address) as client:
         client.record_events([Event("u", "i7", "click")])
         assert client.recommend(RecommendQuery(user_id="u")).degradation == "none"
-        blocked = asyncio.run_coroutine_threadsafe(block_reader(server), server.loop)
+        blocked = asyncio.run_coroutine_threadsafe(block_reader(server, release), server.loop)
         result = client.recommend(RecommendQuery(user_id="u"), timeout=10)
         assert result.degradation == "history_unavailable"
         assert len(result.items) == 20
+        release.set()
         blocked.result(10)
         assert client.recommend(RecommendQuery(user_id="u")).degradation == "none"
     errors = "shelfwise_state_errors_total"
     assert server.running.metrics.registry.get_sample_value(errors, {"method": "Recommend"}) == 1
 
 
-async def block_reader(server: Harness) -> None:
-    """Keep the reading thread busy for longer than a history may take."""
+async def block_reader(server: Harness, release: threading.Event) -> None:
+    """Keep the reading thread busy until it is released."""
     users = server.running._stores.users
     assert isinstance(users, SqliteUserState)
-    await users._file.read(lambda db: time.sleep(0.5))
+    await users._file.read(lambda db: release.wait(20))
 
 
 def test_a_flood_is_shed_by_waiting_time_and_leaves_nothing_behind(servers: Servers) -> None:

@@ -68,7 +68,7 @@ _CURRENT: Final = "CURRENT"
 _HARD_LIMIT: Final = 4
 """Calls beyond so many times `limits.max_concurrent` are refused by gRPC itself, without details."""
 _CLEAN_SECONDS: Final = 60.0
-"""How often this server looks whether others have deleted users, who may be in its histories file."""
+"""How often this server checks whether others have deleted users, who may be in its histories file."""
 _FOREVER: Final = 1e6
 _BEGIN_SECONDS: Final = 0.05
 """Time for gRPC to take no more calls; a stop must not be cut off before."""

@@ -1,9 +1,8 @@
 """Several worker processes on one port: a parent that starts them, watches them and starts them again.
 
-Python runs one thread of Python at a time; what uses more CPUs is more processes. The kernel spreads
-connections over those that listen (SO_REUSEPORT). They share the state file and follow the same item changes,
-so it does not matter which one answers. The parent answers nothing itself: it holds no model, and there is
-little in it that could fail.
+The GIL limits a process to one thread of Python at a time; more processes use more CPUs. The kernel spreads
+connections over those that listen (SO_REUSEPORT). They share the state and apply the same item changes, so
+it does not matter which one answers. The parent answers no calls and has no model, so that little in it can fail.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ NUMBER: Final = "SHELFWISE_WORKER"
 _FIRST_PAUSE_SECONDS: Final = 0.2
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 _STEADY_SECONDS: Final = 30.0
-"""A worker that has run for so long is well; its next failure is the first again."""
+"""After running for so long a worker counts as healthy; its next failure is the first again."""
 _LOOK_SECONDS: Final = 0.05
 _EXTRA_SECONDS: Final = 5.0
 """Time beyond the drain time after which a worker that has not ended is killed."""
@@ -66,7 +65,7 @@ class Workers:
 
         Args:
             config: the settings.
-            command: starts a worker, given its number in the environment; must be told the port.
+            command: starts a worker, which gets its number from the environment; it must name the port.
             console: gets the workers' lines.
         """
         self._config = config
@@ -122,7 +121,7 @@ class Workers:
         threading.Thread(target=self._read, args=(worker, worker.process), daemon=True).start()
 
     def _read(self, worker: _Worker, process: subprocess.Popen[str]) -> None:
-        """Pass on what a worker prints; its line that it listens is the parent's to say, once."""
+        """Pass on what a worker prints, except the line that it listens, which the parent prints once."""
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("listening on "):
@@ -132,7 +131,7 @@ class Workers:
                 self._console.print(line.rstrip("\n"), soft_wrap=True, markup=False, highlight=False)
 
     def _look_after(self, worker: _Worker) -> None:
-        """Start a worker that is not there, sooner or later by how often it has failed."""
+        """Start a worker that does not run, after a pause that grows with its failures."""
         now = time.monotonic()
         if worker.process is None:
             if now >= worker.next_start:
@@ -167,7 +166,7 @@ def _how_it_ended(code: int) -> str:
 
 
 def reserve_port(config: ServeConfig) -> socket.socket:
-    """Bind the port for the workers, which share it; nobody else can take it while the socket is open.
+    """Bind the port for the workers, which share it; no other program can take it while the socket is open.
 
     The socket never listens, so no connection is ever given to it.
 
@@ -176,7 +175,7 @@ def reserve_port(config: ServeConfig) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     try:
-        with socket.socket(family) as alone:  # sharing must not hide that somebody else has the port
+        with socket.socket(family) as alone:  # sharing must not hide that another program has the port
             alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             alone.bind((config.host, config.port))
             port = alone.getsockname()[1]

@@ -84,8 +84,8 @@ def deadline_exceeded() -> ApiError:
 def refuse_with(context: Context, problem: ApiError, request_id: str) -> None:
     """Set what a call is answered with once its handler returns.
 
-    `abort` would do it at once, by an exception that gRPC and the handler then hold in a circle: some eighty
-    objects for every refusal, which under load come faster than Python can look for them.
+    `abort` would do it at once, by an exception that becomes part of a reference cycle: some eighty objects
+    for every refusal, which under load come faster than the garbage collector frees them.
     """
     status = to_status(problem, request_id)
     context.set_code(status.code)

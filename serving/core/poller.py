@@ -1,4 +1,4 @@
-"""Looking at something again and again in the background, for whatever a server follows."""
+"""Polling in the background, of everything that a server has to notice by itself."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _LOG = logging.getLogger(__name__)
 
 
 class Poller:
-    """Looks every few seconds, and at once when it is rung for; create and use it inside a running loop.
+    """Polls every few seconds, and at once after `ring`; create and use it inside a running event loop.
 
-    A look that fails is only logged, once until one succeeds: whatever it is, the next look may go better.
+    A poll that fails is only logged, once until one succeeds, since the next poll may succeed.
     """
 
     def __init__(
@@ -27,12 +27,12 @@ class Poller:
         trouble: str,
         expected: tuple[type[Exception], ...] = (),
     ) -> None:
-        """Prepare to watch.
+        """Prepare; nothing is polled yet.
 
         Args:
-            look: looks once; it is not called again before it returns.
-            seconds: time between two looks.
-            trouble: what it means that a look fails, for the log.
+            look: polls once; it is not called again before it returns.
+            seconds: time between two polls.
+            trouble: what a failed poll means, for the log.
             expected: failures that need no traceback.
         """
         self._look = look
@@ -44,18 +44,18 @@ class Poller:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Look in the background from now on, for the first time once the seconds are over."""
+        """Poll in the background from now on, for the first time once the seconds are over."""
         self._stopped = False
         self._task = asyncio.create_task(self._run())
 
     def ring(self) -> None:
-        """Look at once, or once more where a look is going on."""
+        """Poll at once, or once more if a poll is in progress."""
         self._rung.set()
 
     async def stop(self) -> None:
-        """Stop looking; a look that is going on is cancelled.
+        """Stop polling; a poll in progress is cancelled.
 
-        Libraries lose a cancellation where an answer comes at the same moment: then it is the last look.
+        Libraries lose a cancellation where an answer comes at the same moment: then it is the last poll.
         """
         self._stopped = True
         if self._task is not None:

@@ -1,8 +1,8 @@
-"""Threads of a model's process: how many CPU threads their arithmetic may use, and who goes first.
+"""Threads of a model's process: their priorities, and how many CPU threads their arithmetic may use.
 
 Where there are fewer CPUs than work, the kernel shares them out by priority. The server's process has little
-to do for a call, and nothing goes on while it waits; lists come next; what nobody waits for comes last. Its
-own threads are all equal: they share Python's lock, and one that holds it has to be let go on.
+to do for a call, and every call depends on it; lists come next, background work last. The server's own
+threads all have one priority: they share the GIL, and one that holds it must not be preempted by another.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def prepare_thread(threads: int, niceness: int) -> None:
 
 
 def leave_the_cpu_to_others() -> None:
-    """Have the calling thread, and those that it starts, run only while nobody else wants its CPU.
+    """Run the calling thread, and those that it starts, only on otherwise idle CPUs.
 
     Unlike a nice one, such a thread is interrupted as soon as another wakes up. It must hold nothing that
     others wait for.

@@ -37,13 +37,13 @@ class EventUpdater:
     def __init__(
         self, model: LiveModel, state: UserState, jobs: Batcher[Job, Answer], poll_seconds: float
     ) -> None:
-        """Prepare to follow; nothing is counted yet.
+        """Prepare; nothing is counted yet.
 
         Args:
             model: counts.
             state: has the events.
             jobs: the queue of the model's thread.
-            poll_seconds: time between two looks for what other processes have recorded.
+            poll_seconds: time between two polls for what other processes have recorded.
         """
         self.counted = 0
         """Events that this model has counted."""
@@ -79,13 +79,13 @@ class EventUpdater:
         await self._follow(START_CHUNK, thread)
 
     def start(self) -> None:
-        """Follow in the background from now on."""
+        """Count events in the background from now on."""
         expected = (StateUnavailableError, QueueFullError, ApiError)
         self._poller = Poller(self._look, self._poll_seconds, "recorded events cannot be counted", expected)
         self._poller.start()
 
     def ring(self) -> None:
-        """Look for new events soon: some have just been recorded."""
+        """Poll for new events soon: some have just been recorded."""
         if self._poller is not None:
             self._poller.ring()
 
@@ -127,7 +127,7 @@ class EventUpdater:
         ]
 
     async def _count(self, events: list[RecordedEvent], thread: Executor | None) -> Counted:
-        """Count events; those that cannot be counted are left out, and everything goes on."""
+        """Count events; those that cannot be counted are logged and left out."""
         try:
             if thread is None:
                 counted = cast(Counted, await self._jobs.submit(CountJob(self._model, events), lane="urgent"))

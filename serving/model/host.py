@@ -1,6 +1,6 @@
 """The model that is served: its queue, its updates, its replacement, and leases on it.
 
-A model's process lives as long as somebody has a lease on it. The host has one on the model that it serves;
+A model's process lives as long as there is a lease on it. The host has one on the model that it serves;
 a request takes one for as long as it uses the model. So a replaced model ends with the last request that
 began with it, by a plain reference count.
 """
@@ -113,7 +113,7 @@ class ModelHost:
             changes: item changes that every model is brought up to date with.
             state: stored events, which every model counts on from where it learnt.
             config: limits.
-            metrics: told of the model and its queue.
+            metrics: for the model and its queue.
         """
         self._changes = changes
         self._state = state
@@ -124,7 +124,7 @@ class ModelHost:
         """How many models have been served so far."""
         self._metrics = metrics
         self._wanted_revision = 0
-        """The newest item change that somebody waits for."""
+        """The newest item change that a request waits for."""
         self.jobs = Batcher[Job, Answer](
             run_jobs,
             max_batch=config.max_batch,
@@ -133,7 +133,7 @@ class ModelHost:
             limits=config.limits,
             watch=metrics.queue("model", lambda: len(self.jobs)).batch,
             prepare=lambda: limit_threads(config.threads),
-            # Where every CPU has a worker of its own, one that waits would only stand still.
+            # With several workers each CPU has one: waiting would leave it idle.
             gather_seconds=_GATHER_SECONDS if config.workers == 1 else 0.0,
         )
         """The queue of the thread that has lists made."""
@@ -316,8 +316,8 @@ class ModelHost:
 
     async def _warm_up(self, model: Model) -> None:
         """Answer one list and one similarity search, so that no caller waits for first-time work."""
-        nobody = History(np.zeros(0, np.int32), np.zeros(0, np.int8), np.zeros(0, np.int64))
-        request = Request(history=nobody, now=max(model.data_end, 1), k=min(10, len(model.catalogue)))
+        no_history = History(np.zeros(0, np.int32), np.zeros(0, np.int8), np.zeros(0, np.int64))
+        request = Request(history=no_history, now=max(model.data_end, 1), k=min(10, len(model.catalogue)))
         await self.jobs.submit(RecommendJob(model, request, "warm up"), lane="urgent")
         await self.jobs.submit(SimilarJob(model, "warm up", 1, np.zeros(0, np.int32), None), lane="urgent")
 

@@ -1,10 +1,10 @@
 """Keeps a served model up to date with the store of item changes.
 
-All changes take this one way, in the order of their revisions: those of this process, which wait until they
-are applied before they are acknowledged, those of other processes that share the store, and at a start or a
-change of model everything that was ever changed. Texts are encoded in a thread of their own, a few at a time;
-the model's thread only enters what they come to, so a large upsert does not hold up requests. One change
-costs nearly as much as several: where they come faster than one by one, the next wait for each other.
+All changes are applied here, in the order of their revisions: those of this process, which are acknowledged
+once they are applied, those of other processes that share the store, and after a start or a change of model
+every stored change. Texts are encoded in a thread of their own, a few at a time; the model's thread only
+enters the result, so that a large upsert does not delay requests. One change costs nearly as much as several:
+while they arrive several at a time, they are applied in batches.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ LIGHT_CHUNK: Final = 128
 START_CHUNK: Final = 512
 """The same before that."""
 OTHERS_SECONDS: Final = 1.0
-"""How long texts of changes that came through another server are left to it to encode, while nobody here
-waits for them."""
+"""How long encoding the texts of changes that came through another server is left to that server, unless a
+request here waits for them."""
 TOGETHER_SECONDS: Final = 0.2
 """While several changes come at a time, they are applied no more often than this. A change that comes alone
-never waits, so that neither does a caller who sends one after another."""
+is applied at once, so that a client that sends one after another is not slowed down."""
 
 
 class ItemUpdater:
@@ -50,14 +50,14 @@ class ItemUpdater:
         upkeep: Executor,
         poll_seconds: float,
     ) -> None:
-        """Prepare to follow; nothing is applied yet.
+        """Prepare; nothing is applied yet.
 
         Args:
             model: takes the changes.
             changes: where they come from.
             jobs: the queue of the model's thread.
             upkeep: one thread for what takes time once the model makes lists.
-            poll_seconds: time between two looks for changes by other processes.
+            poll_seconds: time between two polls for changes by other processes.
         """
         self.revision = 0
         """The last change that has been applied."""
@@ -74,9 +74,9 @@ class ItemUpdater:
         self._progress = asyncio.Condition()
         self._stopped = False
         self._wanted = 0
-        """The newest change that somebody waits for."""
+        """The newest change that a request waits for."""
         self._at_once = asyncio.Event()
-        """Set when somebody waits for whom changes should not wait for each other."""
+        """Set when a request waits for whose sake changes are not held back for a batch."""
         self._left: tuple[int, float] | None = None
         """The oldest change that is left to another server, and since when (event loop time)."""
 
@@ -118,11 +118,11 @@ class ItemUpdater:
         return not (change.partial and self._read.isdisjoint(change.attributes))
 
     def _encodes(self, stored: StoredChange) -> bool:
-        """Tell whether a change may have a text that nobody has encoded yet."""
+        """Tell whether a change may have a text whose vector is not stored yet."""
         return self._may_have_text(stored) and stored.item.encoded is None
 
     def _due(self, stored: list[StoredChange], now: float) -> list[StoredChange]:
-        """Leave out the last changes if nobody waits for them and another server is encoding them."""
+        """Leave out the last changes if no request waits for them and another server is encoding them."""
         for place in range(len(stored), 0, -1):
             if stored[place - 1].revision <= self._wanted or not self._encodes(stored[place - 1]):
                 self._left = None
@@ -132,7 +132,7 @@ class ItemUpdater:
         return stored if self._left is not None and now - self._left[1] >= OTHERS_SECONDS else []
 
     def start(self) -> None:
-        """Follow in the background from now on."""
+        """Apply changes in the background from now on."""
         expected = (StateUnavailableError, QueueFullError, ApiError)
         self._poller = Poller(self._look, self._poll_seconds, "item changes cannot be read", expected)
         self._poller.start()
@@ -147,12 +147,12 @@ class ItemUpdater:
             self._progress.notify_all()
 
     async def reach(self, revision: int, deadline: float | None = None, at_once: bool = False) -> None:
-        """Return once a revision has been applied, or the model is followed no more.
+        """Return once a revision has been applied, or updates have been stopped.
 
         Args:
             revision: what is waited for.
             deadline: event loop time until which it is waited for.
-            at_once: for somebody who waits for an answer; changes do not wait for each other then.
+            at_once: whether a response waits for it; changes are not held back for a batch then.
 
         Raises:
             TimeoutError: the deadline passed before.

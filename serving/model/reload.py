@@ -2,7 +2,7 @@
 
 CURRENT is looked at every few seconds. Another version is verified and loaded beside the one that is served,
 brought up to date with histories and item changes, warmed up, and put in its place by replacing one
-reference. Whatever goes wrong on the way, the former model goes on answering, and status and health say so.
+reference. Whatever fails on the way, the former model keeps answering, and status and health report it.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class BundleWatcher:
             load: verifies and loads a version; blocks, and raises InputError for a version that cannot be
                 used. The second argument is true while another model answers calls, which go first.
             prepare: called with a loaded model before it is served; what it raises keeps the former model.
-            changed: told how it went: None after a success.
-            lost: told once when the process of the served model has ended, before it is loaded anew.
+            changed: called with the outcome of a reload: None after a success.
+            lost: called once when the process of the served model has ended, before it is loaded anew.
             seconds: time between two looks.
             follow: whether to go over to other versions, or only to load a lost one anew.
         """

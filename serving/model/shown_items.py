@@ -20,7 +20,7 @@ def id_hash(item_id: str) -> int:
 
 
 class ShownItems:
-    """Finds the catalogue rows of hashed ids; built once per model, and told of every state of its items."""
+    """Finds the catalogue rows of hashed ids; built once per model, extended with every state of its items."""
 
     def __init__(self, catalogue: LiveCatalogue) -> None:
         """Hash every id, [items]."""
@@ -32,7 +32,7 @@ class ShownItems:
         self._added: dict[int, list[int]] = {}
 
     def extend(self, catalogue: LiveCatalogue) -> None:
-        """Learn the items that were added since; a later state than the last one told."""
+        """Add the items of a later state than the last one."""
         for row in range(self._count, len(catalogue)):
             self._added.setdefault(id_hash(catalogue.ids[row]), []).append(row)
         self._count = max(self._count, len(catalogue))

@@ -170,7 +170,7 @@ class ModelProcess:
         try:
             return channel.call(name, argument)
         except (EOFError, OSError) as error:
-            self.ended.wait(_END_SECONDS)  # so that the caller's next look at it finds that it has
+            self.ended.wait(_END_SECONDS)  # so that `works` is false when the caller sees the error
             raise restarting() from error
 
     def close(self) -> None:

@@ -1,12 +1,12 @@
-"""Processes for models, forked from one that has imported what they need and does nothing else.
+"""A forkserver: a process that has imported what models need, from which each model's process is forked.
 
-Importing torch, FAISS and transformers takes longer than loading a model, and every version would do it anew,
-on CPUs that answer calls. A fork has it all at once, and shares its memory.
+Importing torch, FAISS and transformers takes longer than loading a model. A fork has them at once, and shares
+their memory. That of `multiprocessing` would import the main module of the server in every fork, too.
 
-It never touches a GPU: CUDA does not survive a fork, so each model's process initialises it for itself.
+The forkserver never touches a GPU: CUDA does not survive a fork, so each model's process initialises it.
 
-Where forking a process is not safe once libraries of the system have been used (macOS), the process takes the
-first model itself, and the next one begins with another.
+On macOS, where a fork is not safe once system libraries have been used, each model gets a process of its own,
+which imports everything itself.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ import threading
 from typing import Final
 
 FORKS: Final = sys.platform == "linux"
-"""Whether one process starts all models."""
+"""Whether models' processes are forked from a forkserver."""
 _MOST: Final = 8
 """File descriptors that a model's process is given at most."""
 _NVML: Final = "PYTORCH_NVML_BASED_CUDA_CHECK"
-"""Has torch look for a GPU without initialising CUDA, should a library ask for one while it is imported."""
+"""Environment variable: torch checks for a GPU without initialising CUDA, should an import ask for one."""
 
 
 class ModelStarter:
-    """Has model processes started; any thread."""
+    """Starts model processes by a forkserver of its own; any thread."""
 
     def __init__(self, forks: bool = FORKS) -> None:
         """Start nothing yet.
 
         Args:
-            forks: whether one process starts all models.
+            forks: whether models' processes are forked, as of `FORKS`.
         """
         self._forks = forks
         self._lock = threading.Lock()
         self._line: socket.socket | None = None
 
     def start(self, *descriptors: int) -> None:
-        """Have a model's process started that is given these file descriptors; see `model_worker.main`.
+        """Start a model's process with these file descriptors; see `serving.model.process.worker.main`.
 
-        Whoever has the other ends of them finds them closed if it could not be started.
+        Their other ends are closed if it could not be started.
         """
         with self._lock:
             if self._line is None or not self._sent(descriptors):
@@ -52,7 +52,7 @@ class ModelStarter:
                 self._sent(descriptors)
 
     def close(self) -> None:
-        """Let the process end; models that it has started go on."""
+        """End the forkserver; model processes that it has forked keep running."""
         with self._lock:
             if self._line is not None:
                 self._line.close()
@@ -65,7 +65,7 @@ class ModelStarter:
         threading.Thread(target=process.wait, daemon=True, name="wait").start()
 
     def _sent(self, descriptors: tuple[int, ...]) -> bool:
-        """Return whether there is a process that has been sent them."""
+        """Send the descriptors to the forkserver; return whether it is running."""
         assert self._line is not None
         try:
             socket.send_fds(self._line, [b"."], descriptors)
@@ -86,7 +86,7 @@ def _popen(descriptor: int, forks: bool) -> subprocess.Popen[bytes]:
 
 
 def main(descriptor: int, forks: bool) -> None:
-    """Import what models need, then start a process for each as long as the other end is open."""
+    """Import what models need, then fork a process for each request until the other end is closed."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the server decides when to end, and drains first
         signal.signal(number, signal.SIG_IGN)
     os.environ[_NVML] = "1"
@@ -95,17 +95,19 @@ def main(descriptor: int, forks: bool) -> None:
     import ranking.live.updates  # noqa: F401
     from serving.model.process import worker
 
-    gc.freeze()  # a look at them would copy the memory that is shared
+    gc.freeze()  # a collection would write to the shared memory, which copies it
     descriptors = _asked(descriptor, forks)
     if descriptors:
         worker.main(*descriptors)
 
 
 def _asked(descriptor: int, forks: bool) -> list[int]:
-    """Return in the process of a model what it is given; in this one nothing, in the end."""
+    """Return the descriptors of a model's process, in it; in the forkserver an empty list, at its end."""
     with socket.socket(fileno=descriptor) as line:
         if forks:
-            signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them: their ends of pipes tell
+            signal.signal(
+                signal.SIGCHLD, signal.SIG_IGN
+            )  # no zombies: the server sees their ends by closed pipes
         while True:
             message, descriptors, _, _ = socket.recv_fds(line, 1, _MOST)
             if not message:

@@ -2,7 +2,8 @@
 
 The GIL limits a process to one thread of Python at a time; more processes use more CPUs. The kernel spreads
 connections over those that listen (SO_REUSEPORT). They share the state and apply the same item changes, so
-it does not matter which one answers. The parent answers no calls and has no model, so that little in it can fail.
+it does not matter which one answers. The parent answers no calls and has no model, so that little in it can
+fail.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def check_declarations(
         declared: attributes that are declared already.
 
     Raises:
-        Problem: no row, a name that cannot be used, no type, or another type than there is.
+        ApiError: no row, a name that cannot be used, no type, or another type than there is.
     """
     if not rows:
         raise invalid("attributes", "is empty; declare at least one")

@@ -74,7 +74,7 @@ class BatchLists:
         """Give a list for every user that a request names.
 
         Raises:
-            Problem: a request that cannot be answered, too many streams, or a server that is shutting down.
+            ApiError: a request that cannot be answered, too many streams, or a server that is shutting down.
         """
         size = validation.page_size(request.list_size, self._config.max_page_size, "list_size")
         wish = ListOptions.of(request, size, self._surfaces)

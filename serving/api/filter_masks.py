@@ -81,7 +81,7 @@ class Selection:
         """Return the mask of a filter, [items]; None without a filter.
 
         Raises:
-            Problem: a filter that cannot be used, naming the request's field `path`.
+            ApiError: a filter that cannot be used, naming the request's field `path`.
         """
         mark_stage("validate")
         if not expression.strip():

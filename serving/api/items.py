@@ -48,7 +48,7 @@ def check_items(
         room: how many items may be added.
 
     Raises:
-        Problem: no row, or too many.
+        ApiError: no row, or too many.
     """
     if not rows:
         raise invalid("items", "is empty; send at least one item")
@@ -95,7 +95,7 @@ def check_deletes(item_ids: Sequence[str]) -> list[str]:
     """Return the ids to delete, each once.
 
     Raises:
-        Problem: no id, too many, or one that no item can have.
+        ApiError: no id, too many, or one that no item can have.
     """
     if not item_ids:
         raise invalid("item_ids", "is empty; send at least one id")

@@ -36,7 +36,7 @@ class ListOptions:
         """Check a request, and take the defaults of its surface for what it leaves open.
 
         Raises:
-            Problem: a field that cannot be used.
+            ApiError: a field that cannot be used.
         """
         surface = validation.surface(request.surface)
         defaults = surfaces.of(surface)

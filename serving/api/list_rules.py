@@ -34,7 +34,7 @@ async def list_rules(
         seed: for exploration that sets none.
 
     Raises:
-        Problem: a rule that cannot be used.
+        ApiError: a rule that cannot be used.
     """
     check_rules(message, served.attributes)
     if not (message.caps or message.pins or message.boosts or message.HasField("exploration")):
@@ -72,7 +72,7 @@ def check_rules(message: pb.ListRules, known: Mapping[str, AttributeKind]) -> No
         known: attributes of the catalogue.
 
     Raises:
-        Problem: naming the field.
+        ApiError: naming the field.
     """
     for name, given, most in (
         ("caps", len(message.caps), MAX_CAPS),

@@ -244,7 +244,7 @@ class Lists:
             seed: for exploration that sets none.
 
         Raises:
-            Problem: a filter or rule that cannot be used with these items.
+            ApiError: a filter or rule that cannot be used with these items.
         """
         allowed = await self.selection.rows(served, wish.filter)
         rules, unknown = await list_rules(wish.rules, served, self.selection, seed)

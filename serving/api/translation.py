@@ -40,7 +40,7 @@ def session_events(session: pb.SessionContext, model: Model, now_us: int) -> Ses
     """Check and resolve the events of a session.
 
     Raises:
-        Problem: too many events, an empty or too long item id, a kind that no event can have, or an
+        ApiError: too many events, an empty or too long item id, a kind that no event can have, or an
             impossible time.
     """
     if len(session.events) > MAX_SESSION_EVENTS:

@@ -20,7 +20,7 @@ def id_hash(item_id: str) -> int:
 
 
 class ShownItems:
-    """Finds the catalogue rows of hashed ids; built once per model, extended with every state of its items."""
+    """Finds the catalogue rows of hashed ids; built once per model, and extended with each later state."""
 
     def __init__(self, catalogue: LiveCatalogue) -> None:
         """Hash every id, [items]."""

@@ -24,18 +24,18 @@ $(VENV)/bin/python:
 	@echo "== creating $(VENV)"
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml clients/python/pyproject.toml constraints.txt constraints-gpu.txt | $(VENV)/bin/python
+$(VENV)/.installed: pyproject.toml constraints.txt constraints-gpu.txt | $(VENV)/bin/python
 	@echo "== installing shelfwise[$(FAISS)] and what it needs into $(VENV), because $(WHY)"
 	$(BIN)/python -m pip install -q --upgrade pip -c $(CONSTRAINTS)
 	@if $(BIN)/python -m pip show -q faiss-$(if $(filter gpu,$(FAISS)),cpu,gpu) 2>/dev/null; then \
 	  echo "== removing the other build of FAISS"; $(BIN)/python -m pip uninstall -q -y faiss-cpu faiss-gpu; fi
 	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) torch
-	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e clients/python -e '.[$(FAISS),xlsx,baselines,sweep]'
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[$(FAISS),xlsx,baselines,sweep]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "== installing what the tests need"
-	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e clients/python -e '.[$(FAISS),xlsx,baselines,sweep,docs,dev]'
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[$(FAISS),xlsx,baselines,sweep,docs,dev]'
 	@touch $@
 
 install: $(VENV)/.installed ## Create .venv with a working .venv/bin/shelfwise, for the GPU where there is one

@@ -15,7 +15,7 @@ FAISS ?= $(if $(CARD),gpu,cpu)
 CONSTRAINTS = $(if $(filter gpu,$(FAISS)),constraints-gpu.txt,constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo taste test test-gpu lint types imports proto proto-check proto-release docs check clean
+.PHONY: help install install-dev demo taste test coverage test-gpu lint types imports proto proto-check proto-release docs check clean
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ taste: install ## The same in two minutes on a shop of 300 items: what happens, 
 
 test: install-dev ## The whole test suite (at most 10 minutes)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+coverage: install-dev ## The suite with coverage of all its processes, at least the floor in pyproject.toml (half as long again)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 test-gpu: install-dev ## The tests that need a CUDA GPU, alone (at most 3 minutes)
 	$(BIN)/python -m pytest tests/gpu -m gpu -rs

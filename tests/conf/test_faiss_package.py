@@ -54,8 +54,11 @@ def test_one_build_is_enough_and_is_not_imported(packages: Path, name: str) -> N
 
 def test_one_without_a_package_of_a_known_name_will_do(packages: Path) -> None:
     """As made from source, or by conda."""
+    with pytest.raises(InputError, match="FAISS is not installed"):
+        require_faiss()
     install(packages, "libfaiss-from-source")
     require_faiss()
+    assert "faiss" not in sys.modules
 
 
 def test_none_says_what_to_install(packages: Path) -> None:

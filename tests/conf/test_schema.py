@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -141,7 +142,13 @@ def test_values_that_do_not_fit_together(overrides: list[str], message: str) -> 
     ],
 )
 def test_values_at_the_border_are_fine(override: str) -> None:
-    typed("run", [override])
+    setting, _, text = override.partition("=")
+    *path, name = setting.split(".")
+    found = typed("run", [override])
+    for part in path:
+        found = found[part] if isinstance(found, dict) else getattr(found, part)
+    value = found[name] if isinstance(found, dict) else getattr(found, name)
+    assert value == json.loads(text)
 
 
 def test_the_closest_name_is_suggested_and_nothing_far_fetched() -> None:

@@ -202,7 +202,8 @@ def test_a_running_server_does_not_need_the_files_of_its_model(
     for name in files_of(folder):
         os.truncate(folder / name, 0)
     with Client(server.address) as client:
-        assert client.recommend(RecommendQuery(intent="boots that nobody has asked for")).items
+        query = RecommendQuery(intent="boots that nobody has asked for", page_size=7)
+        assert len(client.recommend(query).items) == 7
         client.upsert_items([Item("later", {"title": "A kettle"})])
         assert client.similar_items(SimilarQuery(text="A kettle", page_size=1)).items[0].item_id == "later"
     assert server.stop() == 0

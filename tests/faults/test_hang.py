@@ -66,13 +66,13 @@ def test_a_machine_that_was_suspended_goes_on_with_its_model(
     server = processes.start(store=trained_store, real=True, model_timeout_seconds=TIMEOUT)
     model = model_of(server)
     with Client(server.address, timeout=20.0) as client:
-        assert client.recommend(RecommendQuery(page_size=3)).items
+        assert len(client.recommend(RecommendQuery(page_size=3)).items) == 3
         for pid in (model, server.process.pid):
             os.kill(pid, signal.SIGSTOP)
         time.sleep(2 * TIMEOUT)
         for pid in (server.process.pid, model):  # the server finds it silent at first
             os.kill(pid, signal.SIGCONT)
-        assert client.recommend(RecommendQuery(page_size=3)).items
+        assert len(client.recommend(RecommendQuery(page_size=3)).items) == 3
         time.sleep(TIMEOUT)
     assert model_of(server) == model
     assert "is killed" not in server.err.read_text()

@@ -251,6 +251,8 @@ def test_a_model_process_ends_with_its_server(processes: Processes, trained_stor
         os.kill(process, signal.SIGTERM)
         os.kill(process, signal.SIGINT)
     with Client(server.address) as client:
-        assert client.recommend(RecommendQuery(page_size=3)).items
+        assert len(client.recommend(RecommendQuery(page_size=3)).items) == 3
+    assert Path(f"/proc/{model}").exists()
+    assert Path(f"/proc/{starter}").exists()
     getattr(server, end)()
     until(lambda: not Path(f"/proc/{model}").exists() and not Path(f"/proc/{starter}").exists())

@@ -75,7 +75,8 @@ def test_lists_upserts_and_a_swap_on_the_card(
         until(lambda: client.status().model_version == second, 60)
         assert client.status().device == first.device
         assert [i.item_id for i in client.similar_items(query).items] == ["new"]
-        assert client.recommend(RecommendQuery(user_id="u", intent="red boots")).items
+        wanted = RecommendQuery(user_id="u", intent="red boots", page_size=4)
+        assert len(client.recommend(wanted).items) == 4
     assert server.stop() == 0
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,8 +57,9 @@ def test_it_is_trained_once_kept_and_measured(trained: PipelineConfig, tmp_path:
         work_dir=str(work),
         evaluation=EvaluationConfig(bootstrap=10, baselines=["sasrec_ids", "frozen_text"]),
     )
-    assert evaluate(config, QUIET) is not None
-    metrics = read_json(work / "evaluation" / "metrics.json")
+    measured = evaluate(config, QUIET)
+    metrics: dict[str, Any] = read_json(work / "evaluation" / "metrics.json")
+    assert measured == metrics["valid"]["shelfwise"]["ndcg@10"]
     test = metrics["test"]
     assert isinstance(test, dict)
     assert list(test) == ["shelfwise", "user_tower", "sasrec_ids", "frozen_text"]

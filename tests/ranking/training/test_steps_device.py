@@ -56,8 +56,10 @@ def elsewhere(trained: PipelineConfig, work: Path, *folders: str) -> PipelineCon
 
 
 def metrics(config: PipelineConfig) -> dict[str, Any]:
-    assert evaluate(config, QUIET) is not None
-    return read_json(Path(config.work_dir) / "evaluation" / "metrics.json")
+    measured = evaluate(config, QUIET)
+    written: dict[str, Any] = read_json(Path(config.work_dir) / "evaluation" / "metrics.json")
+    assert measured == written["valid"]["shelfwise"]["ndcg@10"]
+    return written
 
 
 @pytest.mark.usefixtures("device")

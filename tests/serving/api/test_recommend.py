@@ -42,7 +42,7 @@ def test_an_empty_request_gets_twenty_popular_items(server: Harness) -> None:
     assert ids(response) == [f"i{r}" for r in range(20)]
     assert response.degradation == pb.DEGRADATION_POPULARITY
     assert response.model_version == "v1"
-    assert response.request_id
+    assert len(response.request_id) == 32
     assert {item.source for item in response.items} == {"popular"}
 
 
@@ -276,8 +276,9 @@ def test_bad_fields_are_named(server: Harness, fields: dict[str, Any], path: str
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
     assert [v.field for v in error.violations] == [path]
     assert says in error.violations[0].description
-    assert error.reason
-    assert error.request_id
+    special = {"filter": "FILTER_INVALID", "page_token": "PAGE_TOKEN_INVALID"}
+    assert error.reason == special.get(path, "INVALID_FIELD")
+    assert len(error.request_id) == 32
 
 
 def test_the_callers_request_id_is_used_when_it_is_one(server: Harness) -> None:
@@ -311,7 +312,7 @@ def test_a_failing_model_is_internal_with_a_request_id_and_spares_its_neighbours
     bad = server.stub.Recommend.future(pb.RecommendRequest(session=session(intent=POISON)), timeout=10)
     until(lambda: len(server.running._host.jobs) == 2)
     server.model.recommender.gate.set()
-    assert blocker.result().items
+    assert len(blocker.result().items) == 20
     assert ids(good.result()) == ["i0"]
     error = ServiceError.of(bad.exception())
     assert (error.code, error.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
@@ -343,7 +344,7 @@ def test_slow_model_work_does_not_block_other_calls(server: Harness) -> None:
     elapsed = (datetime.now() - started).total_seconds()
     assert not slow.done()
     assert elapsed < server.model.recommender.slow_seconds
-    assert slow.result().items
+    assert len(slow.result().items) == 20
 
 
 def test_requests_that_wait_are_scored_together(server: Harness) -> None:
@@ -366,5 +367,5 @@ def test_a_full_queue_is_refused_with_a_time_to_retry(servers: Servers) -> None:
     assert (error.code, error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
     assert error.retry_seconds is not None
     assert error.retry_seconds > 0
-    assert running.result().items
-    assert waiting.result().items
+    assert len(running.result().items) == 20
+    assert len(waiting.result().items) == 20

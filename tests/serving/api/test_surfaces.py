@@ -188,7 +188,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_json_is_read_too(file: Path) -> None:
     file.write_text('{"home": {"excludeSeen": true, "rules": {"pins": [{"item_id": "i1", "position": 2}]}}}')
     found = read_surfaces(file)["home"]
-    assert found.exclude_seen
+    assert found.exclude_seen is True
     assert found.rules.pins[0].position == 2
 
 

@@ -164,7 +164,7 @@ def test_errors_carry_what_the_server_said(server: Harness) -> None:
     assert str(error).startswith(
         "INVALID_ARGUMENT: filter: column 1: unknown attribute 'pricee'; did you mean 'price'?"
     )
-    assert error.request_id
+    assert len(error.request_id) == 32
     assert late.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 

@@ -161,7 +161,7 @@ def test_calls_fail_as_unavailable_when_the_process_has_ended(remote: RemoteMode
             work()
         assert caught.value.code is grpc.StatusCode.UNAVAILABLE
         assert caught.value.reason == "MODEL_RESTARTING"
-        assert caught.value.retry_seconds
+        assert caught.value.retry_seconds == 1.0
     until(lambda: not remote.works)
 
 

@@ -210,6 +210,7 @@ def test_it_stops_while_changes_wait_for_each_other(monkeypatch: pytest.MonkeyPa
         follower.start()
         await follower.reach(2)
         await asyncio.wait_for(follower.stop(), 20)
+        assert model.applied == [["a"], ["b"]]
 
     following(Changes("a", "b"), scenario)
 
@@ -225,6 +226,7 @@ def test_who_waits_for_an_answer_is_not_kept_waiting_for_further_changes(
         await follower.reach(2)
         newest = await changes.store([ItemChange("c", {})])
         await asyncio.wait_for(follower.reach(newest, at_once=True), 20)
+        assert [item for batch in model.applied for item in batch] == ["a", "b", "c"]
 
     following(changes, scenario)
 
@@ -324,6 +326,7 @@ def test_changes_of_others_are_found_without_being_told() -> None:
         await changes.store([ItemChange("a", {})])
         while follower.revision < 1:
             await asyncio.sleep(0.005)
+        assert model.applied == [["a"]]
 
     following(changes, scenario)
 
@@ -352,5 +355,6 @@ def test_it_stops_however_close_behind_the_news(steps: int) -> None:
             await asyncio.sleep(0)
         await asyncio.wait_for(follower.stop(), 20)
         await asyncio.wait_for(waiting, 20)
+        assert (follower.revision, model.applied) == (0, [])
 
     following(Changes(), scenario, poll_seconds=60.0)

@@ -115,6 +115,7 @@ def test_items_that_others_change_arrive_without_a_request(
     with Client(left.address) as a, Client(right.address) as b:
         a.upsert_items([Item("new-1", {"title": BOOTS, "brand": "Acme", "price": 5.0})])
         until(lambda: b.status().changed_item_count == 1)
+        assert b.get_item("new-1").attributes == {"title": BOOTS, "brand": "Acme", "price": 5.0}
 
 
 def histories(folder: Path) -> Path:

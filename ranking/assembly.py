@@ -85,16 +85,16 @@ def text_neighbours(units: FloatArray, k: int, device: torch.device = CPU) -> Ne
     return Neighbours(ids.astype(np.int32), weights.astype(np.float32))
 
 
-def nearest_lenders(index: VectorSearcher, asking: FloatArray, lends: BoolArray) -> Neighbours:
-    """Return of whom items borrow factors, as `affinity.lenders` does, by an index over affinity vectors.
+def nearest_lenders(index: VectorSearcher, borrowers: FloatArray, lends: BoolArray) -> Neighbours:
+    """Return the items that others borrow factors from, as `affinity.lenders`, by an index over affinities.
 
     Args:
         index: over the affinity vectors of the whole catalogue.
-        asking: those of the items that borrow, [asking, dim].
+        borrowers: those of the items that borrow, [borrowers, dim].
         lends: [items] who can lend.
 
     """
-    rows, cosines = index.search(asking, LENDERS, lends)
+    rows, cosines = index.search(borrowers, LENDERS, lends)
     return Neighbours(rows, np.maximum(cosines, 0.0))
 
 

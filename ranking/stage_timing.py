@@ -1,6 +1,6 @@
-"""Where the time of a list goes: the stages say when they begin and end, and whoever listens is told.
+"""Timing of the named stages of a list: each reports its name, beginning and end to a listener.
 
-Nobody listens outside of a server, and then a stage costs a look at a variable.
+Without a listener, that is outside of a server, a stage costs the look-up of a variable.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from contextvars import ContextVar
 from typing import TypeAlias
 
 Listener: TypeAlias = Callable[[str, float, float], None]
-"""Told a stage's name, beginning and end, in seconds of `time.perf_counter`."""
+"""Called with a stage's name, beginning and end, in seconds of `time.perf_counter`."""
 
 _LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Have a listener told of the stages that are passed in here, by this thread."""
+    """Report the stages that this thread passes in this context to a listener."""
     token = _LISTENER.set(listener)
     try:
         yield
@@ -29,7 +29,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 @contextmanager
 def timed(name: str) -> Iterator[None]:
-    """Tell the listener, if there is one, how long the stage took."""
+    """Report how long the stage took to the listener, if there is one; also a decorator."""
     listener = _LISTENER.get()
     if listener is None:
         yield

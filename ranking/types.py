@@ -1,4 +1,4 @@
-"""What the Recommender is asked and what it answers: dense rows only, no string ids, no I/O."""
+"""Requests and answers of the Recommender: dense rows only, no string ids, no I/O."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ class Recommended(NamedTuple):
     p_purchase: float
     """Calibrated probabilities from the ranking head; NaN where the bundle has none."""
     source: str
-    """Candidate source: user_vector, item_to_item, text_neighbours, repeat, popular, intent, co_purchase or
-    new_items; pinned or exploration where a rule of that name put the item there."""
+    """Name of the first candidate source that proposed it, see `ranking.sources.registry`; pinned or
+    exploration where a rule of that name put the item there."""
     reasons: tuple[Reason, ...] = ()
 
 

@@ -93,7 +93,7 @@ def rank_catalogue(
 
     Args:
         events: the events that histories are read from.
-        queries: who is asked.
+        queries: which lists to make.
         n_items: catalogue size.
         k: list length.
         exclude_seen: leave out the items of events[offsets[user]:end], and nothing else.
@@ -161,7 +161,7 @@ def list_from_order(
         order: [items] all rows, best first.
         value: [items] score of each row.
         events: the events that histories are read from.
-        queries: who is asked.
+        queries: which lists to make.
         k: list length.
         exclude_seen: leave out each query's history.
         allowed: [items] rows that lists are made from; None is the whole catalogue.

@@ -66,7 +66,7 @@ class Baseline(Protocol):
 
         Args:
             events: what query histories are read from; nothing at or after `queries.end` is looked at.
-            queries: who is asked.
+            queries: which lists to make.
             k: list length.
             exclude_seen: leave out exactly the items of each query's history.
             allowed: [items] rows that lists are made from; None is the whole catalogue.

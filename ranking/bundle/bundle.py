@@ -65,7 +65,7 @@ class Bundle(ManifestView):
     sketch: PcaProjection
     """Reduces the text vectors of later items as those of the catalogue were reduced."""
     lender_index: CatalogueIndex | None = None
-    """Over the affinity vectors: of whom later items borrow factors; None where looking at all is quick."""
+    """Over the affinity vectors: for later items to borrow factors; None where exact search is quick."""
     device: torch.device = CPU
     """Where the text encoder, the towers, the ranking head and the indexes are."""
 

@@ -17,7 +17,7 @@ from ranking.catalogue.live_catalogue import LiveCatalogue
 class ItemOrder:
     """One model's items by the UTF-8 bytes of their ids; for any thread.
 
-    The bundle's items are sorted when somebody first asks, and those added since whenever there are new ones.
+    The bundle's items are sorted at the first request, and those added since whenever there are new ones.
     """
 
     def __init__(self) -> None:

@@ -42,7 +42,7 @@ class LiveItem:
 
 @dataclass(frozen=True)
 class TextVector:
-    """The vector of a text, for whoever meets the same text again."""
+    """The vector of a text, kept for the next time that it is encoded."""
 
     key: bytes
     """Of the text and of the encoder that has read it."""
@@ -77,7 +77,7 @@ Change = ItemChange | Declaration
 
 @dataclass(frozen=True)
 class PreparedItemChanges:
-    """What some changes come to."""
+    """Changes of items, prepared against one state of the catalogue."""
 
     upserts: list[LiveItem]
     deletes: list[str]

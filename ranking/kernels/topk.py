@@ -43,7 +43,7 @@ def _product_keys(queries: FloatArray, vectors: FloatArray, rows: LongArray) -> 
     bits = value.view(np.int32)
     last = rows.shape[1] - 1
     for query in range(len(rows)):
-        asked = queries[query]
+        query_vector = queries[query]
         for place in range(rows.shape[1]):
             ahead = rows[query, min(place + AHEAD, last)]
             if ahead >= 0:
@@ -52,8 +52,8 @@ def _product_keys(queries: FloatArray, vectors: FloatArray, rows: LongArray) -> 
             row = rows[query, place]
             if row >= 0:
                 vector, product = vectors[row], np.float32(0.0)
-                for i in range(len(asked)):
-                    product += vector[i] * asked[i]
+                for i in range(len(query_vector)):
+                    product += vector[i] * query_vector[i]
                 value[0] = product + np.float32(0.0)  # -0.0 is 0.0
                 keys[query, place] = _key(bits, row)
     return keys
@@ -88,9 +88,11 @@ class NeighbourWeights(NamedTuple):
 
 
 @compiled()
-def _given(giving: NeighbourWeights, mask: LongArray, masks: Bytes) -> tuple[LongArray, FloatArray]:
+def _weighted_rows(
+    neighbours: NeighbourWeights, mask: LongArray, masks: Bytes
+) -> tuple[LongArray, FloatArray]:
     """Return what events give: rows packed with their places, and weights, both [queries, places]."""
-    items, offsets, recent, scale, ids, weights = giving
+    items, offsets, recent, scale, ids, weights = neighbours
     wide, events = ids.shape[1], 0
     for query in range(len(mask)):
         events = max(events, min(recent, offsets[query + 1] - offsets[query]))
@@ -121,7 +123,7 @@ def _sum_keys(packed: LongArray, given: FloatArray, excluded: LongArray, catalog
     keys = np.full(packed.shape, NOTHING, dtype=np.int64)
     value = np.empty(1, dtype=np.float32)
     bits = value.view(np.int32)
-    ban = 0  # what is excluded is sorted just as the rows are
+    at = 0  # what is excluded is sorted just as the rows are
     for query in range(len(packed)):
         place, count = 0, 0
         while place < packed.shape[1] and packed[query, place] != NOTHING:
@@ -130,9 +132,9 @@ def _sum_keys(packed: LongArray, given: FloatArray, excluded: LongArray, catalog
                 total += given[query, packed[query, place] & MASK]
                 place += 1
             key = query * catalogue + row
-            while ban < len(excluded) and excluded[ban] < key:
-                ban += 1
-            if ban == len(excluded) or excluded[ban] != key:
+            while at < len(excluded) and excluded[at] < key:
+                at += 1
+            if at == len(excluded) or excluded[at] != key:
                 value[0] = np.float32(total) + np.float32(0.0)
                 keys[query, count] = _key(bits, row)
                 count += 1
@@ -177,12 +179,12 @@ def best_products(
 
 
 def best_sums(
-    giving: NeighbourWeights, k: int, mask: LongArray, masks: Bytes, excluded: LongArray, catalogue: int
+    neighbours: NeighbourWeights, k: int, mask: LongArray, masks: Bytes, excluded: LongArray, catalogue: int
 ) -> IntArray:
-    """Add up what the newest events of histories give to rows; return the rows with the largest sums.
+    """Sum the weights that the newest events of histories give to rows; return those with the most.
 
     Args:
-        giving: the events and what they give.
+        neighbours: the events and their neighbours with weights.
         k: rows per query.
         mask: which of the masks leaves out rows of a query, -1 for none, [queries].
         masks: bits of the rows that may be returned, the lowest first, [any, items / 8].
@@ -193,7 +195,7 @@ def best_sums(
         Rows, best first, equals in order, padded with -1, [queries, k].
 
     """
-    packed, given = _given(giving, mask, masks)
+    packed, given = _weighted_rows(neighbours, mask, masks)
     packed.sort(axis=1)
     keys = _sum_keys(packed, given, excluded, catalogue)
     keys.sort(axis=1)

@@ -27,7 +27,7 @@ _NOT_OF_ITEMS = {"now", "demand_keys", "demand_totals", "demand_calendar"}
 
 
 class LiveStatistics:
-    """Statistics with rows for items that nobody has interacted with yet."""
+    """Statistics with rows for items without any interaction yet."""
 
     def __init__(self, base: Statistics, room: int) -> None:
         """Reserve room for later items."""

@@ -1,8 +1,9 @@
 """Events per item and day, counted on from a bundle's: the demand columns of an item as of today.
 
 Recording begins where the bundle's days end, however much later that is by the calendar: what was sold in
-the weeks before is not forgotten because nobody recorded for a year, and after a week of recording the window
-of a week holds nothing else. The day that is running counts, too, on top of the whole days of each window.
+the weeks before is not forgotten because nothing was recorded for a year, and after a week of recording the
+window of a week holds nothing else. The day that is running counts, too, on top of the whole days of each
+window.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from ranking.retrieval.searcher import VectorSearcher
 from ranking.retrieval.subset_index import SubsetIndex
 
 _SPARE = 32
-"""Rows fetched beyond those asked for, in place of hidden ones, before a search is repeated without them."""
+"""Rows fetched beyond those requested, in place of hidden ones, before a search is repeated without them."""
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ class LiveSearches:
         self._moved_new = new_vectors(base)[:0]
 
     def lenders(self, text_vectors: FloatArray, size: int) -> Neighbours | None:
-        """Find whom items with these texts would borrow factors from, see `LiveArrays.lenders`."""
+        """Find the items to borrow factors from for these texts, see `LiveArrays.lenders`."""
         if self._lender_index is None or self._affinity is None:
             return self._arrays.lenders(text_vectors, size)
         return nearest_lenders(self._lender_index, self._affinity.units(text_vectors), self._lends)

@@ -64,5 +64,5 @@ def _encoder_key(manifest: Mapping[str, Any]) -> bytes | None:
     files = {name: file["sha256"] for name, file in every.items() if name.startswith(f"{TEXT_ENCODER}/")}
     if not files:
         return None
-    told = [files, manifest.get("max_tokens"), manifest.get("precision")]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).digest()
+    inputs = [files, manifest.get("max_tokens"), manifest.get("precision")]
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).digest()

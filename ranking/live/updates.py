@@ -90,7 +90,7 @@ class LiveItems:
         """Do nothing: all that it has is memory of this process, which goes with the last reference."""
 
     def plan(self, changes: Sequence[Change]) -> PreparedItemChanges:
-        """Work out what changes come to against the current state; the last one of an item counts.
+        """Prepare changes against the current state; the last one of an item counts.
 
         All that takes time is done here, so that lists can be made meanwhile. Any thread may call it, but not
         for two plans at a time, nor before the plan made before has been applied.

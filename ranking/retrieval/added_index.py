@@ -1,6 +1,6 @@
 """Search among the items that were added after a bundle was made, by comparing all of them.
 
-They are few, and they are what a shop calls new: of a bundle's items without any event nobody knows for how
+They are few, and they are what a shop calls new: of a bundle's items without any event it is unknown for how
 long they have found no buyer.
 """
 

@@ -1,7 +1,7 @@
 """Exact search on a GPU: the whole catalogue is compared with every query, filters inside.
 
 A first pass compares in half precision, which tensor cores multiply and which is half as much to read, and
-keeps some rows more than are asked for. These are put in order by products in single precision. Whether a row
+keeps some rows more than are requested. These are put in order by products in single precision. Whether a row
 that was not kept could belong among the best is decided by a bound on what half precision rounds away; the
 few queries for which the bound does not rule it out are compared once more, all in single precision. So the
 answer is that of a search in single precision, where equals come in the order of their rows.
@@ -36,7 +36,7 @@ WORKING: Final = 1 << 30
 _UPLOAD: Final = 1 << 16
 """Vectors that are copied and rounded at a time."""
 _SPARE: Final = 32
-"""Rows that the first pass keeps beyond those asked for, at least; a quarter of them if that is more."""
+"""Rows that the first pass keeps beyond those requested, at least; a quarter of them if that is more."""
 _LONGEST: Final = 4.0
 """Length of a vector, in units of the longest at the last scaling, beyond which all are scaled anew."""
 _SHORTEST: Final = 1e-30
@@ -137,7 +137,7 @@ class DeviceIndex(VectorSearcher):
     def put(self, rows: IntArray, vectors: FloatArray) -> None:
         """Write rows [rows, dim] in place, within the room; one transfer.
 
-        To be called by the thread that makes lists, or whoever else sees to it that no search suffers.
+        To be called by the thread that makes lists, or where no search runs at the same time.
         """
         if len(rows) == 0:
             return
@@ -196,13 +196,13 @@ class DeviceIndex(VectorSearcher):
         if depth == 0 or len(queries) == 0:
             return found, scores
         with torch.no_grad():
-            asked = torch.from_numpy(np.array(queries, dtype=np.float32)).to(self.device)
+            searched = torch.from_numpy(np.array(queries, dtype=np.float32)).to(self.device)
             bars = self._bars(masks, which, state)
             kept = min(depth + max(_SPARE, depth // 4), state.size)
             step = max(SCORES // max(state.size, 4 * kept * self._full.shape[1]), 1)
             parts = [slice(start, start + step) for start in range(0, len(queries), step)]
             packed = torch.cat(
-                [self.first_pass(asked[p], depth, kept, bars.part(p), state.size) for p in parts]
+                [self.first_pass(searched[p], depth, kept, bars.part(p), state.size) for p in parts]
             )
             answers = packed.cpu().numpy()
             unsure = np.flatnonzero(answers[:, -1] == 0)
@@ -210,7 +210,7 @@ class DeviceIndex(VectorSearcher):
                 step = max(FULL_SCORES // state.size, 1)
 
                 def again(places: LongArray) -> Tensor:
-                    some = asked[torch.from_numpy(places).to(self.device)]
+                    some = searched[torch.from_numpy(places).to(self.device)]
                     return self._full_pass(some, depth, kept, bars.part(places), state.size)
 
                 blocks = np.split(unsure, range(step, len(unsure), step))

@@ -31,7 +31,7 @@ def selected(mask: BoolArray) -> Selected:
     kept = _KEPT.get(id(mask))
     if kept is not None and kept[0]() is mask:
         return kept[1]
-    mask.flags.writeable = False  # whoever changes it all the same shall hear of it
+    mask.flags.writeable = False  # a later change raises
     bitmap = np.packbits(mask, bitorder="little")
     selector = faiss.IDSelectorBitmap(bitmap)  # type: ignore[call-arg, arg-type]
     found = Selected(int(np.count_nonzero(mask)), bitmap, selector)

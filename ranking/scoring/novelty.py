@@ -26,7 +26,7 @@ BUDGETS: Final = (0.0, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1
 """Budgets for which offsets are kept; between them they are interpolated."""
 FAIR: Final = 4.0
 """Most places of new items, in those that as many items of the catalogue have on average. Otherwise a handful
-of items that nobody ever wanted would be in every list."""
+of items that were never chosen would be in every list."""
 _MORE: Final = 1e-4
 """Scores are rounded to so much: an item that is added this passes one that it equals."""
 

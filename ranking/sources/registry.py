@@ -88,7 +88,7 @@ class SourceRegistry:
 
     @cached_property
     def _by_mask(self) -> dict[int, tuple[str, ...]]:
-        """What `proposed_by` has returned: every item of every list asks."""
+        """Cache of `proposed_by`, which is called for every item of every list."""
         return {}
 
 

@@ -50,7 +50,7 @@ def query_limits(
     exclude_seen: bool,
     allowed: BoolArray | None = None,
 ) -> Limits:
-    """Return the limits of evaluation or training queries: seen items out if asked, one filter for all."""
+    """Return the limits of evaluation or training queries: one filter for all, seen items in or out."""
     batch = histories_of(events, queries)
     count = len(queries)
     none = np.zeros(0, dtype=np.int32)

@@ -28,7 +28,7 @@ def fit_novelty(
     Args:
         recommender: what it adds to unknown items itself is not used.
         events: all events.
-        cut: what the recommender knows; drawn users are asked with their histories up to there.
+        cut: what the recommender knows; lists are made for drawn users with their histories up to there.
         exclude_seen: whether items of the history are left out of lists.
         seed: fixes the draw.
 

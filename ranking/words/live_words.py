@@ -15,7 +15,7 @@ from ranking.words.item_words import ItemWords, id_key, title_key, written_key
 from ranking.words.word_index import LIKELIEST, WordIndex
 
 _BEGINNING: Final = 3
-"""Letters from which on a last word that nobody has may be the beginning of one."""
+"""Letters from which on a last word that no item has may be the beginning of one."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class LiveWords:
         self._by_name: dict[int, dict[int, int]] = {}
         """Levels of later items by the key of a name."""
         self._arrays: dict[str, tuple[IntArray, FloatArray]] = {}
-        """Rows and scores of later items by word, as arrays, once they have been asked for."""
+        """Rows and scores of later items by word, as arrays, once they have been looked up."""
         self._silent: set[int] = set(np.flatnonzero(base.silent).tolist())
         self.silent: IntArray = _sorted(self._silent)
         """Rows whose texts have no word of their own."""

@@ -23,7 +23,7 @@ def test_marginal_relevance_by_hand() -> None:
     assert diversify(SCORES, TWINS, 0.5, 2).tolist() == [0, 2]
 
 
-def test_full_strength_only_avoids_likeness() -> None:
+def test_full_strength_only_avoids_similarity() -> None:
     assert diversify(SCORES, TWINS, 1.0, 3).tolist() == [0, 2, 3], "the twin comes last"
 
 
@@ -62,12 +62,12 @@ def test_chosen_positions_are_distinct_and_start_with_the_best(
     assert max(chosen) < max(POOL * k, k)
 
 
-def mean_likeness(units: np.ndarray, chosen: np.ndarray) -> float:
+def mean_similarity(units: np.ndarray, chosen: np.ndarray) -> float:
     cosines = units[chosen] @ units[chosen].T
     return float(cosines[~np.eye(len(chosen), dtype=bool)].mean())
 
 
-def test_more_strength_means_less_likeness_on_average() -> None:
+def test_more_strength_means_less_similarity_on_average() -> None:
     levels = []
     for strength in (0.0, 0.3, 0.6, 1.0):
         lists = []
@@ -77,7 +77,7 @@ def test_more_strength_means_less_likeness_on_average() -> None:
             units = centre + 0.2 * rng.normal(size=(50, 8)).astype(np.float32)
             units /= np.linalg.norm(units, axis=1, keepdims=True)
             scores = np.sort(rng.normal(size=50))[::-1].astype(np.float32)
-            lists.append(mean_likeness(units, diversify(scores, units, strength, 8)))
+            lists.append(mean_similarity(units, diversify(scores, units, strength, 8)))
         levels.append(float(np.mean(lists)))
     assert levels == sorted(levels, reverse=True)
     assert levels[0] - levels[-1] > 0.1
@@ -95,7 +95,7 @@ def test_the_choice_of_fewer_is_a_prefix_where_the_pool_is_the_same(k: int) -> N
     assert diversify(SCORES, TWINS, 0.5, k).tolist() == longer[:k].tolist()
 
 
-def test_the_best_first_are_those_of_sorting_everything() -> None:
+def test_the_top_k_are_those_of_sorting_everything() -> None:
     rng = np.random.default_rng(0)
     for k in (1, 3, 10, 40, 60):
         rows = np.concatenate([rng.permutation(1000)[:40], [-1] * 5]).astype(np.int32)

@@ -35,6 +35,7 @@ _TEXT_FORMATS = {
     ".csv": ",", ".txt": ",", ".dat": ",", ".tsv": "\t", ".tab": "\t", ".inter": "\t", ".item": "\t",
 }  # fmt: skip
 _SEPARATORS = (",", ";", "\t", "|")
+_BELOW_A_HEADING = 2
 _PREAMBLE = 50
 """Lines that may stand before the header."""
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -152,9 +153,23 @@ def _preamble(lines: list[str]) -> tuple[int, str | None]:
     for place, line in enumerate(lines):
         if named := re.fullmatch(r"(?i)sep=(.)", line):
             separator = named.group(1)
+        elif _is_heading(line, lines[place + 1 :]):
+            continue
         elif line.strip() and not (line.startswith("#") and _columns(line) < _columns(_after(lines, place))):
             return place, separator
     return 0, separator
+
+
+def _is_heading(line: str, following: list[str]) -> bool:
+    """Whether a line is a title above a table: one cell, and the next two have several."""
+    rows = [other for other in following if other.strip()][:_BELOW_A_HEADING]
+    if len(rows) < _BELOW_A_HEADING:
+        return False
+    separator = max(_SEPARATORS, key=rows[0].count)
+    cells = [[cell.strip() for cell in row.split(separator)] for row in (line, *rows)]
+    full = [sum(map(bool, row)) for row in cells]
+    width = len(cells[1])
+    return full[0] <= 1 < full[1] == width == len(cells[2]) and len(cells[0]) in (1, width)
 
 
 def _after(lines: list[str], place: int) -> str:
@@ -190,6 +205,8 @@ def _scan_text(path: str, extension: str, options: TextOptions) -> pl.LazyFrame:
         path = in_utf8(path, encoding)
     path = with_line_feeds(path)
     first = head(path, _PREAMBLE)
+    if re.match(r"(?i)\s*<(?:!doctype html|html)\b", next(filter(str.strip, first), "")):
+        raise InputError(f"{path}: it is a web page (HTML), no table; was the download signed in?")
     skipped, named = _preamble(first)
     separator = named or _separator(first[skipped], _TEXT_FORMATS[extension])
     header = next(records(first[skipped:], separator, 1))
@@ -255,7 +272,8 @@ def _numbered(table: pl.DataFrame) -> pl.LazyFrame:
 
 def _scan_broken_json_lines(path: str) -> pl.LazyFrame:
     lines = pl.scan_lines(path, name="line", row_index_name=ROW, row_index_offset=1)
-    lines = lines.filter(pl.col("line").str.strip_chars() != "")
+    lines = lines.with_columns(pl.col("line").str.strip_chars().str.strip_suffix(","))
+    lines = lines.filter(pl.col("line") != "")
     valid = pl.col("line").str.json_path_match("$").str.starts_with("{").fill_null(False)
     sample = lines.filter(valid).head(_FALLBACK_SAMPLE).collect(engine="streaming")["line"]
     if sample.is_empty():

@@ -18,6 +18,9 @@ _YES = ("true", "yes", "ja", "oui", "sim", "sí")
 _NO = ("false", "no", "nein", "non", "não")
 _FLOAT_ID = r"^([1-9]\d*|0)\.0$"
 """How a table program writes whole numbers beside missing ones."""
+_INVISIBLE = "[\u200b\u200c\u200d\u2060\ufeff]"
+_AS_TEXT = r"""^(?:="([^"]*)"|'([^']+))$"""
+_WRITTEN_AS_TEXT = rf"{_INVISIBLE}|{_AS_TEXT}"
 _SAMPLE = 10_000
 _SHORTENED = r"^\s*\d(?:[.,]\d+)?E\+\d{2,3}\s*$"
 """How spreadsheets write a number of more than 11 or 15 digits; the others are lost."""
@@ -70,6 +73,9 @@ def string_id(name: str, dtype: pl.DataType) -> pl.Expr:
 def id_of(frame: pl.LazyFrame, name: str) -> pl.Expr:
     """Read an id as `string_id` does, and text that was a column of floats (`1112.0` throughout) as integers.
 
+    What spreadsheets write to keep an id a text (`="007"`, `'007`) and characters that cannot be seen are
+    taken off.
+
     Args:
         frame: the table; its first rows tell.
         name: the column.
@@ -79,9 +85,11 @@ def id_of(frame: pl.LazyFrame, name: str) -> pl.Expr:
     if dtype != pl.String:
         return read
     first = frame.select(read.alias("id")).head(_SAMPLE).collect(engine="streaming")["id"].drop_nulls()
-    if first.is_empty() or not first.str.contains(_FLOAT_ID).all():
+    if first.is_empty():
         return read
-    return read.str.replace(_FLOAT_ID, "$1")
+    if first.str.contains(_WRITTEN_AS_TEXT).any():
+        read = read.str.replace_all(_INVISIBLE, "").str.replace(_AS_TEXT, "$1$2")
+    return read.str.replace(_FLOAT_ID, "$1") if first.str.contains(_FLOAT_ID).all() else read
 
 
 def present(name: str, dtype: pl.DataType) -> pl.Expr:

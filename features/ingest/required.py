@@ -32,8 +32,13 @@ def _missing(table: RawTable, names: Sequence[str], prefix: str) -> tuple[str, d
     Returns:
         One sentence on them, the mapping that takes them from the file, and the setting for a file whose
         first line is data; all empty where nothing is missing.
+
+    Raises:
+        InputError: there is no column at all.
     """
     existing = table.columns
+    if not existing:
+        raise InputError(f"{table.name}: no data rows")
     lacking = [name for name in dict.fromkeys(names) if name not in existing]
     if not lacking:
         return "", {}, ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from conf.overrides import override
+from features.ingest.columns import EVENT_COLUMNS
 from features.ingest.exclusions import exclusion, void_states
 from features.inspection.files import FileFacts
 from features.inspection.joints import ids, joinable, values_of
@@ -141,6 +142,10 @@ def describe_events(
             f"{events.path}: no column says when it happened, and none in which order; "
             "name one with data.columns.timestamp=COLUMN or data.columns.order=COLUMN"
         )
+    mapped = {name.removeprefix("events.") for name in columns}
+    for name in EVENT_COLUMNS:  # objects under a name of the contract would be refused
+        if name in events.columns and events.columns[name].nested and name not in mapped:
+            columns[f"events.{name}_object"] = name
     _describe_kinds(events, settings, unsure)
     _describe_states(events, settings, unsure)
     if USER not in roles:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 import shlex
 
@@ -128,3 +129,71 @@ def test_headers_in_other_languages(shell: Shell, language: str) -> None:
     assert {row[0] for row in shell.table("events", "user_id")} == users
     assert sorted(shell.table("events", "session_id"))[0] == ("9000",)
     assert sum(row[0] for row in shell.table("events", "quantity")) == sum(1 + n % 3 for n in range(80))
+
+
+OTHER_IDS = {
+    "formulas": ('="{:05d}"', "{:05d}"),
+    "apostrophes": ("'{:05d}", "{:05d}"),
+    "invisible characters": ("{:05d}\u00a0", "\u200b{:05d}"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_IDS)
+def test_ids_that_spreadsheets_keep_as_text(shell: Shell, name: str) -> None:
+    of_items, of_events = OTHER_IDS[name]
+    shell.write(
+        items_csv="item_id,title\n" + "".join(f"{of_items.format(i)},Hat {i}\n" for i in range(3)),
+        events_csv="user_id,item_id,timestamp\n"
+        + "".join(f"u,{of_events.format(i)},{i + 1}\n" for i in range(3)),
+    )
+    shell.prepare(BOTH)
+    assert shell.table("items", "item_id") == [("00000",), ("00001",), ("00002",)]
+    assert shell.table("events", "item_id") == [("00000",), ("00001",), ("00002",)]
+
+
+@pytest.mark.parametrize("heading", ["Export of May 2024\n", "Export,,,\n", "Export,,,\n\n"])
+def test_a_heading_above_the_names_of_columns(shell: Shell, heading: str) -> None:
+    shell.write(items_csv=ITEMS, events_csv=heading + EVENTS)
+    shell.prepare(BOTH)
+    assert shell.table("events", "user_id", "timestamp") == [("ann", 100), ("ben", 200)]
+    assert shell.info["rows_read"]["events"] == 2
+
+
+def test_a_header_with_one_name_is_no_heading(shell: Shell) -> None:
+    shell.write(items_csv="item_id,,\nS-1,x,\nS-2,y,\n", list_csv="item_id\n1\n2\n")
+    shell.prepare("data.items=items.csv")
+    assert shell.table("items", "item_id") == [("S-1",), ("S-2",)]
+    shell.prepare("data.items=list.csv")
+    assert shell.table("items", "item_id") == [("1",), ("2",)]
+
+
+def test_what_is_no_table(shell: Shell) -> None:
+    shell.write(items_csv="<!DOCTYPE html>\n<html><body>Log in</body></html>\n", bare_json="[]")
+    assert shell.refused("data.items=items.csv").endswith(
+        "items.csv: it is a web page (HTML), no table; was the download signed in?"
+    )
+    assert shell.refused("data.items=bare.json") == "data.items (bare.json): no data rows"
+
+
+def test_objects_with_commas_between_the_lines(shell: Shell) -> None:
+    shell.write(items_jsonl='{"item_id": "1", "title": "Hat"},\n{"item_id": "2", "title": "Cap"}\n')
+    shell.prepare("data.items=items.jsonl")
+    assert shell.table("items", "item_id", "title") == [("1", "Hat"), ("2", "Cap")]
+
+
+def test_orders_with_lines_inside(shell: Shell) -> None:
+    orders = [
+        {
+            "order": {"id": n, "customer": {"id": f"c{n % 5}"}},
+            "created": at(n),
+            "lines": [{"sku": "S-1", "qty": 1}, {"sku": "S-2", "qty": 2}],
+        }
+        for n in range(10)
+    ]
+    shell.write(items_csv=ITEMS, orders_jsonl="".join(f"{json.dumps(order)}\n" for order in orders))
+    shell.inspect("items.csv orders.jsonl")
+    assert (shell.info["users"], shell.info["events"]) == (5, 20)
+    assert shell.table("events", "item_id", "quantity", "session_id")[:2] == [
+        ("S-1", 1.0, "0"),
+        ("S-2", 2.0, "0"),
+    ]

@@ -1,1 +1,4 @@
-"""Linear models of behaviour: co-purchase factors and affinity."""
+"""Linear models of behaviour: co-purchase factors and affinity.
+
+Public: `affinity`, `als`, `co_purchase`.
+"""

@@ -1,1 +1,4 @@
-"""Item tower and user tower, as trained and as served."""
+"""Item tower and user tower, as trained and as served.
+
+Public: `item_tower`, `sequences`, `towers`.
+"""

@@ -1,4 +1,8 @@
-"""Adapters: each turns raw files, known for their own mess, into tables under contract names."""
+"""Adapters: each turns raw files, known for their own mess, into tables under contract names.
+
+Public: `amazon_reviews`, `completejourney`, `files`, `mind`, `movielens`, `online_retail`, `otto`,
+`recbole`, `retailrocket`, `yoochoose`.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""Candidate features, one definition for training and serving."""
+"""Candidate features, one definition for training and serving.
+
+Public: `features`, `similarity`.
+"""

@@ -1,1 +1,5 @@
-"""The prepared dataset: schema, splits, histories, statistics and demand."""
+"""The prepared dataset: schema, splits, histories, statistics and demand.
+
+Public: `arrays`, `content_hash`, `dataset`, `demand`, `histories`, `pipeline_step`, `schema`, `splits`,
+`statistics`, `training_windows`.
+"""

@@ -1,1 +1,4 @@
-"""Files of many formats as lazy tables."""
+"""Files of many formats as lazy tables.
+
+Public: `containers`, `conversions`, `readers`, `spreadsheets`.
+"""

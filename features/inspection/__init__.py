@@ -1,1 +1,4 @@
-"""`inspect`: what files seem to be, and the command that reads them."""
+"""`inspect`: what files seem to be, and the command that reads them.
+
+Public: `report`.
+"""

@@ -1,1 +1,4 @@
-"""How loops are compiled."""
+"""How loops are compiled.
+
+Public: `compiled`, `hash_table`, `prefetch`.
+"""

@@ -2,6 +2,8 @@
 
 What a reader makes stands beside the file's own columns while `data.columns` is applied, so that a setting
 can choose another column; afterwards only what the reader made, and what a setting named, is kept.
+
+Public: `ga4`, `magento`, `merchant_feed`, `shopify`, `woocommerce`.
 """
 
 from __future__ import annotations

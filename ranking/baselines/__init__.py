@@ -1,1 +1,4 @@
-"""Systems that a learned one has to beat, evaluated through the same code."""
+"""Systems that a learned one has to beat, evaluated through the same code.
+
+Public: `items`, `lists`, `registry`, `sasrec`.
+"""

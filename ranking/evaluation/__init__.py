@@ -1,1 +1,4 @@
-"""Offline evaluation: protocol, metrics, slices, significance and the report."""
+"""Offline evaluation: protocol, metrics, slices, significance and the report.
+
+Public: `evaluation`, `offline`, `report`, `stage_recall`.
+"""

@@ -1,1 +1,4 @@
-"""Compiled and vectorised primitives without any knowledge of recommendation."""
+"""Compiled and vectorised primitives without any knowledge of recommendation.
+
+Public: `dense_scores`, `growable`, `popularity_order`, `topk`.
+"""

@@ -1,1 +1,4 @@
-"""Scores of candidates: ranking head, free-text intent, and the place of items without behaviour."""
+"""Scores of candidates: ranking head, free-text intent, and the place of items without behaviour.
+
+Public: `intent`, `novelty`, `ranker`.
+"""

@@ -1,1 +1,4 @@
-"""Training of the ranking head: examples, module, novelty budget."""
+"""Training of the ranking head: examples, module, novelty budget.
+
+Public: `examples`, `fit_novelty`, `ids_only`, `train`.
+"""

@@ -1,1 +1,4 @@
-"""The RPCs: requests checked, state and model asked, responses built."""
+"""The RPCs: requests checked, state and model asked, responses built.
+
+Public: `service`, `surfaces`.
+"""

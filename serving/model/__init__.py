@@ -1,1 +1,4 @@
-"""The served model: its interface, host, replacement, and updates of items and counts."""
+"""The served model: its interface, host, replacement, and updates of items and counts.
+
+Public: `host`, `interfaces`, `reload`, `served`, `shown_items`.
+"""

@@ -1,1 +1,4 @@
-"""Logs, Prometheus metrics and OpenTelemetry traces."""
+"""Logs, Prometheus metrics and OpenTelemetry traces.
+
+Public: `logs`, `metrics`, `tracing`.
+"""

@@ -1,1 +1,4 @@
-"""When a job runs, and whether it runs at all: micro-batching and load shedding."""
+"""When a job runs, and whether it runs at all: micro-batching and load shedding.
+
+Public: `batcher`.
+"""

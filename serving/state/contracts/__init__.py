@@ -1,1 +1,4 @@
-"""The protocols that every store of user state and item changes implements."""
+"""The protocols that every store of user state and item changes implements.
+
+Public: `item_changes`, `user_state`.
+"""

@@ -1,1 +1,4 @@
-"""The store that several servers share."""
+"""The store that several servers share.
+
+Public: `durability`, `items`, `store`, `users`.
+"""

@@ -1,1 +1,4 @@
-"""The embedded store of a single server."""
+"""The embedded store of a single server.
+
+Public: `file`, `items`, `users`.
+"""

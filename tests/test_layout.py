@@ -1,4 +1,4 @@
-"""Every sub-package names its public modules in its docstring, and nothing else of it is imported from outside."""
+"""Every sub-package names its public modules in its docstring; nothing else is imported from outside."""
 
 from __future__ import annotations
 

@@ -79,9 +79,9 @@ def execute(command: str, config: Any) -> float | None:  # noqa: ANN401
 
             faiss.omp_set_num_threads(threads)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and hasattr(config, "devices"):
-        from encoders.training.launch import lead
+        from encoders.training.launch import run_command
 
-        return lead(lambda: COMMANDS[command](config), config.devices)
+        return run_command(lambda: COMMANDS[command](config), config.devices)
     return COMMANDS[command](config)
 
 

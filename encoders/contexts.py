@@ -1,4 +1,4 @@
-"""Stage one's training contexts: what a shopper chose, and what the same shopper chose next."""
+"""Stage one's training contexts: items of a history, and the item that the same user chose next."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class ContextBatch:
         return np.unique(both[both >= 0]).astype(np.int32)
 
     def part(self, rank: int, ranks: int) -> ContextBatch:
-        """Return the contexts that one of several processes predicts."""
+        """Return the shard of the contexts that process `rank` of `ranks` predicts."""
         own = slice(rank, None, ranks)
         return ContextBatch(self.user[own], self.context[own], self.positive[own], self.weight[own])
 
-    def placed(self, candidates: IntArray, device: torch.device) -> PlacedContexts:
-        """Return the contexts by the places of their items among the candidates, in one copy to the device.
+    def indexed(self, candidates: IntArray, device: torch.device) -> IndexedContexts:
+        """Return the contexts with items as indices into the candidates, in one copy to the device.
 
         Args:
             candidates: catalogue rows, ascending; every item of the batch is among them.
@@ -52,7 +52,7 @@ class ContextBatch:
         )
         packed = upload(np.concatenate([part.astype(np.int32, copy=False) for part in parts]), device)
         rows, user, positive, context, weight = torch.split(packed, [len(part) for part in parts])
-        return PlacedContexts(
+        return IndexedContexts(
             rows.long(),
             user.long(),
             context.long().view(self.context.shape),
@@ -62,13 +62,13 @@ class ContextBatch:
 
 
 @dataclass(frozen=True)
-class PlacedContexts:
-    """Contexts as the loss reads them, on its device: items by their places among the candidates."""
+class IndexedContexts:
+    """Contexts as the loss reads them, on its device, with items as indices into the candidates."""
 
     candidates: Tensor  # [candidates] catalogue rows, ascending
     user: Tensor  # [contexts]
-    context: Tensor  # [contexts, window] places; as many as there are candidates where it is padding
-    positive: Tensor  # [contexts] places
+    context: Tensor  # [contexts, window] indices; padded with the number of candidates
+    positive: Tensor  # [contexts] indices
     weight: Tensor  # [contexts]
 
     def members(self) -> Tensor:
@@ -80,14 +80,14 @@ class PlacedContexts:
 
 @dataclass(frozen=True)
 class ContextTables:
-    """What the loss looks up about items and users, on its device."""
+    """Lookup tables of the loss about items and users, on its device."""
 
     history: Tensor  # [pairs] user * items + item of what users chose, ascending
     text_ids: Tensor  # [items] equal for items whose texts are equal
     log_q: Tensor  # [items] log probability of being drawn
 
-    def false_negatives(self, contexts: PlacedContexts) -> Tensor:
-        """Tell which candidates the user chose too or read like the positive, bool [contexts, candidates]."""
+    def false_negatives(self, contexts: IndexedContexts) -> Tensor:
+        """Return which candidates the user chose too, or have the positive's text, [contexts, candidates]."""
         keys = contexts.user[:, None] * len(self.text_ids) + contexts.candidates
         place = torch.searchsorted(self.history, keys).clamp_(max=len(self.history) - 1)
         texts = self.text_ids[contexts.candidates]
@@ -97,9 +97,9 @@ class ContextTables:
 class ContextSampler:
     """Draws pieces of training histories; the same seed draws the same ones.
 
-    A piece of n events gives up to n - 1 contexts that share their items. An item is read once per step
-    however many contexts it takes part in, so a step of whole pieces learns several times as much from each
-    text as a step of single pairs.
+    A piece of n events yields up to n - 1 contexts that share their items. An item is encoded once per step
+    however many contexts contain it, so a step of whole pieces learns several times as much from each text as
+    a step of single pairs.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class ContextSampler:
             events: all events.
             end: training prefix per user, [users].
             kind_weights: weight per event kind; a context counts as much as its positive's kind.
-            text_ids: [items] equal for items whose texts are equal; they teach nothing about each other.
+            text_ids: [items] equal for items whose texts are equal; these are no training pair.
             window: most events that make a context.
             piece: most events of one history in a batch.
 
@@ -128,7 +128,7 @@ class ContextSampler:
         self.window = window
         self.piece = piece
         begin = events.offsets[:-1]
-        # A positive needs an event shortly before it that reads differently.
+        # A positive needs an earlier event within the window whose text differs.
         later = ragged_ranges(begin + 1, np.maximum(end - begin - 1, 0))
         self.positions = later[(self._contexts(later) >= 0).any(axis=1)]
         positions = ragged_ranges(begin, end - begin)
@@ -142,7 +142,7 @@ class ContextSampler:
         return len(self.positions)
 
     def _contexts(self, later: LongArray) -> IntArray:
-        """Return the items before each position that read differently, [positions, window], -1 elsewhere."""
+        """Return the items before each position with another text, [positions, window], padded with -1."""
         events = self.events
         earlier = later[:, None] - np.arange(self.window, 0, -1)
         inside = earlier >= events.offsets[events.user[later]][:, None]
@@ -154,7 +154,8 @@ class ContextSampler:
     def batches(self, count: int, pieces: int, seed: int) -> Iterator[ContextBatch]:
         """Yield `count` batches of the contexts in `pieces` pieces of histories.
 
-        A piece ends at a position drawn from all that can be positives: longer histories are read more often.
+        A piece ends at a position drawn from all that can be positives, so longer histories are drawn more
+        often.
         """
         rng = np.random.default_rng(seed)
         events = self.events
@@ -164,10 +165,10 @@ class ContextSampler:
             later = ragged_ranges(first + 1, last - first)
             start = np.repeat(first, last - first)
             contexts = self._contexts(later)
-            # What lies before the piece is not read in this step.
+            # Events before the piece are not encoded in this step.
             contexts[later[:, None] - np.arange(self.window, 0, -1) < start[:, None]] = -1
             keep = (contexts >= 0).any(axis=1)
-            if not keep.any():  # all that was drawn reads like what came before it inside its piece
+            if not keep.any():  # every drawn positive has the text of the events before it in its piece
                 later, contexts = last, self._contexts(last)
                 keep = np.ones(len(last), dtype=np.bool_)
             later, contexts = later[keep], contexts[keep]
@@ -176,6 +177,6 @@ class ContextSampler:
             )
 
     def tables(self, device: torch.device) -> ContextTables:
-        """Return what the loss looks up, on its device."""
+        """Return the loss's lookup tables on a device."""
         arrays = (self._history_keys, self.text_ids.astype(np.int64), self.log_q)
         return ContextTables(*(torch.from_numpy(array).to(device) for array in arrays))

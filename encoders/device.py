@@ -14,7 +14,7 @@ CPU: Final = torch.device("cpu")
 
 
 def describe_device(device: torch.device) -> str:
-    """Return what operators know a device by, for example `cuda:0 NVIDIA H100` or `cpu`."""
+    """Return a device's name for logs, for example `cuda:0 NVIDIA H100` or `cpu`."""
     return f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
 
 
@@ -25,7 +25,7 @@ def resolve_device(setting: str) -> torch.device:
         setting: `auto`, `cpu`, `cuda` or `cuda:N`, as `conf.checks.check_device` accepts it.
 
     Raises:
-        InputError: a GPU is asked for that torch does not see.
+        InputError: the setting names a GPU that torch does not see.
 
     """
     if setting == "cpu" or (setting == "auto" and not torch.cuda.is_available()):
@@ -48,7 +48,7 @@ def resolve_device(setting: str) -> torch.device:
 def upload(array: np.ndarray, device: torch.device) -> Tensor:
     """Return an array as a tensor on a device; on the CPU the two share memory.
 
-    A GPU copies from page-locked memory while this process goes on.
+    The copy to a GPU is asynchronous, from page-locked memory.
     """
     tensor = torch.from_numpy(array)
     if device.type == "cuda":
@@ -57,7 +57,7 @@ def upload(array: np.ndarray, device: torch.device) -> Tensor:
 
 
 def fits(size: int, device: torch.device) -> bool:
-    """Tell whether so many bytes leave the other half of a device's free memory to the arithmetic."""
+    """Return whether `size` bytes take at most half of a device's free memory."""
     if device.type == "cpu":
         return True
     free, _ = torch.cuda.mem_get_info(device)

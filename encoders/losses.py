@@ -18,9 +18,9 @@ def in_batch_softmax(
 ) -> Tensor:
     """Cross-entropy of each pair against every candidate of the batch.
 
-    Popular items appear as negatives more often than they should; subtracting log q, the log of the
-    probability that a candidate is drawn, undoes it (Yi et al., RecSys 2019, "Sampling-bias-corrected neural
-    modeling").
+    In-batch sampling makes popular items negatives too often; subtracting log q, the log of the probability
+    that a candidate is drawn (logQ correction), undoes it (Yi et al., RecSys 2019, "Sampling-bias-corrected
+    neural modeling").
 
     Args:
         queries: unit vectors [pairs, dim].
@@ -58,7 +58,7 @@ def sampled_softmax(
     temperature: float,
     log_q: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Cross-entropy of each position's next item against one shared draw of negatives.
+    """Cross-entropy of each position's next item against negatives shared by all positions.
 
     With `log_q` the estimate is that of the full softmax although negatives are not drawn uniformly (Bengio
     and Senecal 2008).

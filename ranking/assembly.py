@@ -9,7 +9,7 @@ import torch
 
 from conf.schema import CandidateConfig
 from encoders.device import CPU
-from encoders.factors.co_purchase import LENDERS, Factors
+from encoders.factors.co_purchase import IMPUTATION_NEIGHBOURS, Factors
 from encoders.towers.towers import Towers
 from features.candidates.features import ItemArrays
 from features.data.arrays import row_by_row
@@ -86,7 +86,7 @@ def text_neighbours(units: FloatArray, k: int, device: torch.device = CPU) -> Ne
 
 
 def nearest_lenders(index: VectorSearcher, borrowers: FloatArray, lends: BoolArray) -> Neighbours:
-    """Return the items that others borrow factors from, as `affinity.lenders`, by an index over affinities.
+    """Return the items that others borrow factors from, as `imputation_neighbours`, by an index.
 
     Args:
         index: over the affinity vectors of the whole catalogue.
@@ -94,7 +94,7 @@ def nearest_lenders(index: VectorSearcher, borrowers: FloatArray, lends: BoolArr
         lends: [items] who can lend.
 
     """
-    rows, cosines = index.search(borrowers, LENDERS, lends)
+    rows, cosines = index.search(borrowers, IMPUTATION_NEIGHBOURS, lends)
     return Neighbours(rows, np.maximum(cosines, 0.0))
 
 

@@ -1,8 +1,8 @@
-"""What goes with what, read off texts: a linear map of text vectors, learnt from histories.
+"""Affinity: a linear map of text vectors under which items bought together are near, learnt from histories.
 
-Text vectors tell what is alike; what is bought together often reads quite differently. A matrix on top of
-the finished vectors learns the difference in seconds, and because it reads nothing but text, it places an
-item that nobody has bought yet as well as any other.
+Text vectors measure similarity; items bought together often have quite different texts. A matrix on top of
+the finished vectors learns the difference in seconds, and because text is its only input, it maps items
+without any event as well as any other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from conf.encoders import TextEncoderConfig
-from encoders.contexts import ContextSampler, ContextTables, PlacedContexts
+from encoders.contexts import ContextSampler, ContextTables, IndexedContexts
 from encoders.losses import in_batch_softmax
 from encoders.towers.item_tower import whitening
 from features.data.arrays import row_by_row
@@ -29,12 +29,12 @@ PIECES = 256
 LEARNING_RATE = 1e-3
 WARMUP = 20
 BLOCK = 1 << 24
-"""Cosines computed at a time when lenders are looked for; bounds their memory."""
+"""Cosines computed at a time by `imputation_neighbours`; bounds their memory."""
 
 
 @dataclass(frozen=True)
 class Affinity:
-    """A linear map from text vectors to where items that are chosen together lie close."""
+    """A linear map from text vectors to a space in which items chosen together are near each other."""
 
     matrix: FloatArray  # [text dim, text dim]
     shift: FloatArray  # [text dim]
@@ -58,14 +58,14 @@ class Affinity:
         seed: int,
         device: torch.device,
     ) -> Affinity | None:
-        """Learn from the histories that the text encoder learns from; None where there is nothing to learn.
+        """Learn from the histories that the text encoder is trained on; None where there are none.
 
         The map starts as the whitening of the catalogue, and its loss is the one that fine-tunes the encoder.
 
         Args:
             text_vectors: unit text vectors, [items, text dim].
             sampler: contexts of training histories.
-            config: steps, temperature and what the loss corrects for.
+            config: steps, temperature and corrections of the loss.
             seed: fixes the contexts.
             device: where it is computed; the vectors are copied there once.
 
@@ -84,7 +84,7 @@ class Affinity:
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         texts, tables = torch.from_numpy(text_vectors).to(device), sampler.tables(device)
         for batch in sampler.batches(steps, PIECES, seed):
-            contexts = batch.placed(batch.rows(), device)
+            contexts = batch.indexed(batch.rows(), device)
             vectors = nn.functional.normalize(texts[contexts.candidates] @ weight + bias, dim=-1)
             context_loss(vectors, contexts, tables, config).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -104,7 +104,7 @@ class Affinity:
 
 def context_loss(
     vectors: torch.Tensor,
-    contexts: PlacedContexts,
+    contexts: IndexedContexts,
     tables: ContextTables,
     config: TextEncoderConfig,
 ) -> torch.Tensor:
@@ -112,13 +112,13 @@ def context_loss(
 
     Args:
         vectors: unit vectors of the candidates, [candidates, dim].
-        contexts: what is predicted from what.
-        tables: how often items are drawn and which are no negatives.
+        contexts: the contexts and their positives.
+        tables: sampling probabilities and false negatives.
         config: temperature, and which corrections to make.
 
     """
     member = contexts.members()
-    masked = member > 0  # an item is trivially near to itself
+    masked = member > 0  # a context's own items are no negatives
     if config.mask_false_negatives:
         masked = masked | tables.false_negatives(contexts)
     return in_batch_softmax(
@@ -132,34 +132,34 @@ def context_loss(
     )
 
 
-def lenders(asking: FloatArray, units: FloatArray, known: BoolArray, k: int) -> Neighbours:
-    """Return the nearest items that have a past, for items that have none.
+def imputation_neighbours(vectors: FloatArray, units: FloatArray, known: BoolArray, k: int) -> Neighbours:
+    """Return the nearest items with events for items without, whose factors are imputed from them.
 
     Args:
-        asking: affinity vectors of those that borrow, [asking, dim].
+        vectors: affinity vectors of the items without events, [rows, dim].
         units: affinity vectors of the whole catalogue, [items, dim].
-        known: [items] who can lend.
-        k: lenders per borrower.
+        known: [items] items with events.
+        k: neighbours per item.
 
     Returns:
-        Lists of the borrowers, [asking, k].
+        Neighbours, [rows, k], padded with -1.
 
     """
     pool = np.flatnonzero(known).astype(np.int32)
-    ids = np.full((len(asking), k), -1, dtype=np.int32)
-    weights = np.zeros((len(asking), k), dtype=np.float32)
+    ids = np.full((len(vectors), k), -1, dtype=np.int32)
+    weights = np.zeros((len(vectors), k), dtype=np.float32)
     if len(pool) == 0:
         return Neighbours(ids, weights)
     width = min(k, len(pool))
-    # Copying most of a catalogue for the sake of one changed item costs more than looking at the rest of it.
-    everybody = 2 * len(pool) > len(units)
-    pool = np.arange(len(units), dtype=np.int32) if everybody else pool
-    pooled = units if everybody else units[pool]
+    # Copying most of a catalogue for one changed item costs more than searching all of it.
+    whole = 2 * len(pool) > len(units)
+    pool = np.arange(len(units), dtype=np.int32) if whole else pool
+    pooled = units if whole else units[pool]
     step = max(BLOCK // len(pool), 1)
-    for start in range(0, len(asking), step):
+    for start in range(0, len(vectors), step):
         block = slice(start, start + step)
-        cosines = asking[block] @ pooled.T
-        if everybody:
+        cosines = vectors[block] @ pooled.T
+        if whole:
             cosines[:, ~known] = -np.inf
         best = np.argpartition(-cosines, width - 1, axis=1)[:, :width]
         values = np.take_along_axis(cosines, best, axis=1)

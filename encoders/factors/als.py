@@ -35,8 +35,9 @@ def fit_als(
     """Factorise a matrix of users' events (Hu et al. 2008); return the library's model for the CPU.
 
     On a GPU only where the library has its CUDA extension and `rmm` beside it (`implicit.gpu.HAS_CUDA`), and
-    on the first GPU, for it lets nobody choose; elsewhere on the CPU, whatever the device. The GPU solves by
-    conjugate gradients, as the CPU does, from other starting factors: the results are alike, not equal.
+    on the first GPU, as it has no option for another; elsewhere on the CPU, whatever the device. The GPU
+    solves by conjugate gradients, as the CPU does, from other starting factors: the results are alike, not
+    equal.
 
     Args:
         matrix: log of the events, [users, items].
@@ -48,12 +49,12 @@ def fit_als(
         device: where it should be done; None is the CPU.
 
     """
-    import implicit.gpu  # a server never fits: not at its start
+    import implicit.gpu  # imported lazily: a server never fits
     from implicit.als import AlternatingLeastSquares
 
-    wanted = device is not None and device.type == "cuda" and not device.index
-    use_gpu = wanted and bool(implicit.gpu.HAS_CUDA)
-    with threadpool_limits(1, "blas"):  # implicit wants BLAS to leave the threads to it
+    first_gpu = device is not None and device.type == "cuda" and not device.index
+    use_gpu = first_gpu and bool(implicit.gpu.HAS_CUDA)
+    with threadpool_limits(1, "blas"):  # implicit has threads of its own and warns about BLAS's
         model = AlternatingLeastSquares(
             factors=factors,
             regularization=regularisation,

@@ -1,8 +1,8 @@
-"""Co-purchase factors: items bought by the same people lie close, whatever they are called and whenever.
+"""Co-purchase factors: items bought by the same users have similar vectors, whatever their texts.
 
 Implicit-feedback matrix factorisation (Hu, Koren and Volinsky, ICDM 2008), fitted by the `implicit` library.
-A transformer reads the order of a history; the factors read its set, all of it at once, and a user's vector
-is solved from the history at hand, so a click counts without refitting.
+A transformer reads the order of a history, the factors read it as a set. A user's vector is solved from the
+current history, so a click counts without refitting.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 FACTORS_FILE = "factors.safetensors"
 LONGEST = 256
 """Most recent events that a user's vector is solved from; bounds the time of a request."""
-LENDERS = 20
-"""Nearest texts whose factors stand in for those of an item without events."""
+IMPUTATION_NEIGHBOURS = 20
+"""Nearest items from whose factors those of an item without events are imputed."""
 SHARPNESS = 10.0
-"""How much more a nearer text counts: the share grows by e for every tenth of cosine."""
+"""Inverse temperature of the imputation weights: they grow by e for every tenth of cosine."""
 
 
 @dataclass(frozen=True)
 class Factors:
     """Item factors, ready to solve users' vectors."""
 
-    vectors: FloatArray  # [items, dim]; zero for an item without events until `lend`
+    vectors: FloatArray  # [items, dim]; zero for an item without events until `impute`
     dual: FloatArray  # [items, dim] vectors times the inverse of (their Gram matrix + L2)
     confidence: FloatArray  # [1] weight of an observed event against an absent one
-    kind_weights: FloatArray  # [kinds] worth of each event kind
+    kind_weights: FloatArray  # [kinds] weight of each event kind
 
     @classmethod
     def fit(
@@ -59,9 +59,9 @@ class Factors:
 
         Args:
             events: all events.
-            positions: which of them may be known.
+            positions: those to learn from.
             items: catalogue size.
-            kind_weights: worth of each event kind, [kinds].
+            kind_weights: weight of each event kind, [kinds].
             config: width, confidence, L2 weight and iterations.
             seed: of the starting factors.
             device: where they are fitted, see `fit_als`; None is the CPU.
@@ -73,7 +73,7 @@ class Factors:
             return None
         shape = (events.users, items)
         matrix = sparse.csr_matrix((weight, (events.user[positions], events.item[positions])), shape=shape)
-        matrix.data = np.log1p(matrix.data)  # ten purchases are not ten times as sure as one
+        matrix.data = np.log1p(matrix.data)  # ten purchases are not ten times the confidence of one
         model = fit_als(
             matrix, factors=config.dim, regularisation=config.regularisation, confidence=config.confidence,
             iterations=config.iterations, seed=seed, device=device,
@@ -87,19 +87,18 @@ class Factors:
 
     @property
     def known(self) -> BoolArray:
-        """Tell which items have factors of their own, or borrowed ones, [items]."""
+        """Return which items have factors, fitted or imputed, [items]."""
         known: BoolArray = np.abs(self.vectors).sum(axis=1) > 0
         return known
 
-    def lend(self, near: Neighbours, rows: IntArray | None = None) -> Factors:
-        """Give items without events the weighted mean of what reads like them.
+    def impute(self, near: Neighbours, rows: IntArray | None = None) -> Factors:
+        """Impute the factors of items without events: the weighted mean of their nearest neighbours'.
 
-        Without this a new item would have no place in the space: nobody could be led to it, and a click on it
-        would say nothing.
+        Without factors a new item could not be proposed, and a click on it would have no effect.
 
         Args:
-            near: lists of nearest items of those that borrow.
-            rows: who borrows; None: every item without events, `near` having a list for each item.
+            near: nearest items of `rows`, [rows, k].
+            rows: items to impute; None: every item without events, `near` being [items, k].
 
         """
         known = self.known
@@ -107,29 +106,29 @@ class Factors:
             rows = np.flatnonzero(~known).astype(np.int32)
             near = Neighbours(near.ids[rows], near.weights[rows])
         vectors, dual = self.vectors.copy(), self.dual.copy()
-        vectors[rows], dual[rows] = self.lent(near, known)
+        vectors[rows], dual[rows] = self.imputed(near, known)
         return replace(self, vectors=vectors, dual=dual)
 
-    def lent(self, near: Neighbours, known: BoolArray) -> tuple[FloatArray, FloatArray]:
-        """Return the factors and duals that items borrow from what reads like them, each [rows, dim].
+    def imputed(self, near: Neighbours, known: BoolArray) -> tuple[FloatArray, FloatArray]:
+        """Return factors and duals imputed from neighbours, each [rows, dim].
 
         Args:
-            near: nearest texts of the items that borrow, [rows, k].
-            known: [items] items with events: only those can lend.
+            near: nearest items, [rows, k].
+            known: [items] items with events; other neighbours are ignored.
 
         """
         ids = np.maximum(near.ids, 0)
-        lenders = (near.ids >= 0) & known[ids]
-        lenders &= np.cumsum(lenders, axis=1) <= LENDERS
-        ids = np.where(lenders, ids, 0)  # the others may not have been written yet
-        share = np.where(lenders, np.exp(SHARPNESS * near.weights), 0.0).astype(np.float32)
+        donors = (near.ids >= 0) & known[ids]
+        donors &= np.cumsum(donors, axis=1) <= IMPUTATION_NEIGHBOURS
+        ids = np.where(donors, ids, 0)  # other rows may not be written yet
+        share = np.where(donors, np.exp(SHARPNESS * near.weights), 0.0).astype(np.float32)
         share /= np.maximum(share.sum(axis=1, keepdims=True), 1e-9)
         return (share[:, None, :] @ self.vectors[ids])[:, 0], (share[:, None, :] @ self.dual[ids])[:, 0]
 
     def users(self, batch: HistoryBatch) -> FloatArray:
         """Solve a vector per history, [queries, dim]; zero for an empty one.
 
-        A history does not depend on the ones beside it, nor on what lies further back than `LONGEST` events.
+        A vector depends on its own history's newest `LONGEST` events alone.
 
         Args:
             batch: the histories.

@@ -1,10 +1,10 @@
-"""A history's vector among fixed item factors, solved while its items' factors are in the processor's cache.
+"""Solving user vectors for fixed item factors, one history at a time so that its factors stay in cache.
 
 The normal equations of implicit matrix factorisation, (G + V' (C - 1) V) u = V' c, have one unknown per
 dimension. Conjugate gradients (Hestenes and Stiefel, 1952; for this model Takács et al., RecSys 2011) take
-only products with V, the factors of the history's items. The inverse of G, which is worked into their duals,
-is the preconditioner: what is left to solve differs from the identity in as many directions as the history
-has items, and in few of them by much. Some rounds come as near as float32 allows.
+only products with V, the factors of the history's items. The inverse of G, which is folded into their duals,
+is the preconditioner: the preconditioned matrix differs from the identity in as many directions as the
+history has items, and in few of them by much. A few rounds converge to float32 precision.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from features.kernels.prefetch import LINE, fetch
 
 Doubles = npt.NDArray[np.float64]
 ROUNDS = 200
-"""At most. Histories of real shops take 5 to 30."""
+"""Most rounds. Histories of real shops take 5 to 30."""
 EXACT = 1e-7
-"""Residual, as a share of the first one, at which a vector is solved."""
+"""Tolerance: residual, as a share of the first one, at which iteration stops."""
 ZERO = np.float32(0.0)
 _FAST = ("contract", "reassoc", "nsz")
-"""Liberties with the order of sums, which is still one and the same for every history."""
+"""LLVM flags that let sums be reordered; the order is the same for every history."""
 
 
 @compiled(*_FAST)
@@ -83,11 +83,11 @@ def _collect(
     vectors: FloatArray,
     dual: FloatArray,
     keys: IntArray,
-    places: IntArray,
+    indices: IntArray,
     rows: IntArray,
     weights: Doubles,
 ) -> int:
-    """Write a history's distinct items and their summed weights, have their factors fetched, and count them.
+    """Write a history's distinct items and summed weights, prefetch their factors; return their number.
 
     Args:
         items: of the events, [events].
@@ -96,7 +96,7 @@ def _collect(
         vectors: [items, dim]
         dual: [items, dim]
         keys: a table for as many keys as there are events, see `features.kernels.hash_table`, [cells].
-        places: room for the place of each key among the distinct items, [cells].
+        indices: written to: index of each key among the distinct items, [cells].
         rows: the distinct items, [events].
         weights: of each of them, [events].
 
@@ -109,13 +109,13 @@ def _collect(
             item = items[event]
             cell = cell_of(keys, item)
             if keys[cell] < 0:
-                keys[cell], places[cell] = item, count
+                keys[cell], indices[cell] = item, count
                 rows[count], weights[count] = item, 0.0
                 count += 1
                 for i in range(0, vectors.shape[1], LINE):
                     fetch(vectors, item, i)
                     fetch(dual, item, i)
-            weights[places[cell]] += weight
+            weights[indices[cell]] += weight
     return count
 
 
@@ -126,7 +126,7 @@ def _solve(
     """Write the vector [dim] of a history with these items [rows] and confidences [rows].
 
     Residuals are combinations of the items' vectors, and the same ones of their duals once preconditioned.
-    They are kept as weights of the items, and so are the directions.
+    They are represented by the items' weights, and so are the directions.
     """
     residual = confidence.copy()
     direction, ahead = np.zeros(len(rows)), np.zeros(len(rows))
@@ -178,7 +178,7 @@ def solve_user_factors(
         items: of the events, oldest first, [total events].
         kinds: [total events]
         offsets: events of each history, [histories + 1].
-        kind_weights: worth of each kind, [kinds].
+        kind_weights: weight of each kind, [kinds].
         confidence: weight of an observed event against an absent one.
         longest: most recent events that are read.
         vectors: item factors, [items, dim].
@@ -190,13 +190,13 @@ def solve_user_factors(
     for history in range(len(users)):
         size = max(size, min(offsets[history + 1] - offsets[history], longest))
     keys = empty_table(size)
-    places = np.empty(len(keys), dtype=np.int32)
+    indices = np.empty(len(keys), dtype=np.int32)
     rows, weights = np.empty(size, dtype=np.int32), np.empty(size, dtype=np.float64)
     for history in range(len(users)):
         stop = offsets[history + 1]
         start = max(offsets[history], stop - longest)
         count = _collect(
-            items[start:stop], kinds[start:stop], kind_weights, vectors, dual, keys, places, rows, weights
+            items[start:stop], kinds[start:stop], kind_weights, vectors, dual, keys, indices, rows, weights
         )
         for n in range(count):
             weights[n] = confidence * math.log1p(weights[n])

@@ -1,4 +1,4 @@
-"""Vectors of a catalogue's texts, made as far as they are needed."""
+"""Vectors of a catalogue's texts, computed lazily."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def text_ids(texts: list[str]) -> IntArray:
 
 
 class CatalogueVectors:
-    """Vectors that an encoder makes of items; a text is read once for the same weights."""
+    """An encoder's vectors of items; a text is encoded once for the same weights."""
 
     def __init__(
         self, encoder: TextEncoder, precision: Precision, texts: list[str], bar: Callable[[], Progress]
@@ -40,23 +40,23 @@ class CatalogueVectors:
         self._ids = text_ids(texts)
         self._first = np.unique(self._ids, return_index=True)[1]  # an item with each distinct text
         self._vectors: FloatArray = np.empty((len(self._first), encoder.dim), dtype=np.float32)
-        self._made = np.zeros(len(self._first), dtype=np.bool_)
+        self._cached = np.zeros(len(self._first), dtype=np.bool_)
 
     def of(self, rows: IntArray | LongArray | None = None) -> FloatArray:
-        """Return unit vectors of items, [rows, dim], all by default; the progress bar counts those made."""
+        """Return unit vectors of items, [rows, dim], all by default, computing those that are missing."""
         ids = self._ids if rows is None else self._ids[rows]
-        wanted = np.zeros_like(self._made)
-        wanted[ids] = True
-        missing = np.flatnonzero(wanted & ~self._made)
+        requested = np.zeros_like(self._cached)
+        requested[ids] = True
+        missing = np.flatnonzero(requested & ~self._cached)
         if len(missing):
             frozen = CompiledTextEncoder(self._encoder, self._precision)
             tokens = self.tokens.select(self._first[missing])
             with self._bar() as bar:
                 task = bar.add_task("embedding the catalogue", total=len(missing))
                 self._vectors[missing] = frozen.embed_tokens(tokens, lambda n: bar.advance(task, n))
-            self._made[missing] = True
+            self._cached[missing] = True
         return self._vectors[ids]
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Drop all vectors: the weights have changed."""
-        self._made[:] = False
+        self._cached[:] = False

@@ -1,4 +1,4 @@
-"""A text encoder made ready for embedding: weights that no longer learn, in the arithmetic that is wanted."""
+"""A text encoder prepared for inference: frozen weights in the configured precision."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from encoders.text.tokens import TokenArray, pad
 from features.data.dataset import FloatArray, LongArray
 
 Advance = Callable[[int], None]
-"""Called with the number of texts that are done, for a progress bar."""
+"""Called with the number of texts encoded, for a progress bar."""
 CPU_TOKENS = 4096
-"""Tokens per forward pass; the same for any number of threads, so that every process rounds alike."""
+"""Tokens per forward pass; the same for any number of threads, so that all processes round equally."""
 GPU_TOKENS = 65_536
-"""Tokens per forward pass on a GPU, where the pass takes milliseconds and its start about one."""
+"""Tokens per forward pass on a GPU, where a pass takes milliseconds and its launch about one."""
 GPU_AHEAD = 8
-"""Forward passes on a GPU whose vectors come back together: the host hands over passes meanwhile."""
+"""Forward passes on a GPU whose vectors are copied back together, so that the host can queue passes."""
 PADDING = 1 / 16
 """Share of a forward pass that padding may take before another pass costs less."""
 
 
 class PackedLinear(nn.Module):
-    """A linear layer whose weights lie as oneDNN reads them.
+    """A linear layer with weights in oneDNN's packed layout.
 
-    PyTorch hands fp32 products to MKL, which keeps to AVX2 on processors that are not Intel's; oneDNN takes
-    AVX-512 where there is any. `torch.compile` makes the same calls from a frozen graph.
+    PyTorch computes fp32 products with MKL, which is limited to AVX2 on processors that are not Intel's;
+    oneDNN uses AVX-512 where available. `torch.compile` makes the same calls from a frozen graph.
     """
 
     def __init__(self, linear: nn.Linear, dtype: torch.dtype) -> None:
@@ -50,14 +50,14 @@ class PackedLinear(nn.Module):
 
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
-    """Tell whether oneDNN computes linear layers of that type here."""
+    """Return whether oneDNN computes linear layers of that type here."""
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     return dtype is torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def native_bf16(device: torch.device) -> bool:
-    """Tell whether the device has instructions for products of bfloat16 numbers."""
+    """Return whether the device has instructions for bfloat16 products."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu" or not can_pack(device, torch.float32):
@@ -66,7 +66,7 @@ def native_bf16(device: torch.device) -> bool:
 
 
 def _freeze(module: nn.Module, dtype: torch.dtype, pack: bool) -> None:
-    """Turn the parameters of a module, and of those inside, into constants of a type."""
+    """Turn the parameters of a module and its submodules into constants of a type."""
     for name, child in module.named_children():
         if pack and type(child) is nn.Linear:
             setattr(module, name, PackedLinear(child, dtype))
@@ -79,8 +79,8 @@ def _freeze(module: nn.Module, dtype: torch.dtype, pack: bool) -> None:
 def batches(lengths: LongArray, budget: int) -> Iterator[tuple[int, int]]:
     """Divide texts into forward passes; yields first and last + 1.
 
-    Texts of one length share a pass, up to the budget. The next longer ones join it while all padding
-    together stays below a share of the budget, which is what another pass would cost at least.
+    Texts of one length share a pass, up to the budget. Longer ones are added while the padding stays below a
+    share of the budget, the least cost of another pass.
 
     Args:
         lengths: tokens of each text, [texts], ascending.
@@ -100,13 +100,13 @@ def batches(lengths: LongArray, budget: int) -> Iterator[tuple[int, int]]:
 
 
 class CompiledTextEncoder(TextEncoder):
-    """Texts to unit vectors, for as long as the weights stay as they are; shares those it does not pack."""
+    """Texts to unit vectors, with weights fixed at construction; shares those it does not pack."""
 
     def __init__(self, encoder: TextEncoder, precision: Precision) -> None:
-        """Make an encoder ready on the device where it lies.
+        """Prepare an encoder on its device.
 
         Args:
-            encoder: is not changed, nor may it learn while this one is in use.
+            encoder: not modified; must not be trained while this one is in use.
             precision: bf16 or fp32.
 
         """
@@ -114,9 +114,9 @@ class CompiledTextEncoder(TextEncoder):
         dtype = torch.bfloat16 if precision is Precision.bf16 else torch.float32
         backbone = encoder.backbone
         held = itertools.chain(backbone.parameters(), backbone.buffers())
-        # Only the modules are copied, not what they hold.
+        # Only the modules are copied, not their tensors.
         backbone = copy.deepcopy(backbone, {id(tensor): tensor for tensor in held})
-        adapted = hasattr(backbone, "peft_config")  # adapters look at the weights that they are added to
+        adapted = hasattr(backbone, "peft_config")  # adapters read the weights that they are added to
         _freeze(backbone, dtype, can_pack(device, dtype) and not adapted)
         super().__init__(backbone, encoder.tokenizer, encoder.pooling, encoder.prompts, encoder.max_tokens)
         self.device = device
@@ -132,15 +132,15 @@ class CompiledTextEncoder(TextEncoder):
         Args:
             texts: raw texts without prompt.
             prefix: prompt put before each text.
-            advance: called with the number of distinct texts done.
+            advance: called with the number of distinct texts encoded.
 
         Returns:
             float32 [texts, dim], in the order given.
 
         """
         places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-        read = [prefix + text for text in places]
-        vectors = self.embed_tokens(TokenArray.tokenized(self.tokenizer, read, self.max_tokens), advance)
+        prompted = [prefix + text for text in places]
+        vectors = self.embed_tokens(TokenArray.tokenized(self.tokenizer, prompted, self.max_tokens), advance)
         return vectors if len(places) == len(texts) else vectors[[places[text] for text in texts]]
 
     @torch.no_grad()
@@ -151,8 +151,8 @@ class CompiledTextEncoder(TextEncoder):
 
         Args:
             tokens: of each text, prompt included.
-            advance: called with the number of texts done.
-            budget: tokens of a forward pass; null takes what suits the device.
+            advance: called with the number of texts encoded.
+            budget: tokens of a forward pass; None takes the device's default.
 
         """
         vectors = np.empty((len(tokens), self.dim), dtype=np.float32)

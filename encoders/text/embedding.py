@@ -1,4 +1,4 @@
-"""Embedding many texts: each distinct text once, those of like length together."""
+"""Embedding many texts: each distinct text once, in batches of similar length."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def embed_texts(
     """Encode texts into unit vectors with the weights as they are now.
 
     Args:
-        encoder: the text encoder, on the device where this is computed; it is left as it is.
+        encoder: the text encoder, on the device where this is computed; not modified.
         texts: raw texts without prompt.
         prefix: prompt put before each text.
         precision: arithmetic of the encoder, bf16 or fp32.
-        advance: called with the number of distinct texts done, for a progress bar.
+        advance: called with the number of distinct texts encoded, for a progress bar.
 
     Returns:
         float32 [texts, dim], in the order given.

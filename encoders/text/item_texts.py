@@ -1,4 +1,4 @@
-"""What fine-tuning reads: the tokens of items' texts, whole or with fields left out."""
+"""Input of fine-tuning: the tokens of items' texts, whole or with fields dropped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from features.text.item_text import join_parts
 
 
 class ItemTexts:
-    """Tokens of the catalogue's texts; those of a shortened text are made when it is first drawn, and kept.
+    """Tokens of the catalogue's texts; those of a shortened text are computed on first use and cached.
 
     Tokens of the parts cannot simply be joined: a byte-level tokenizer merges the end of one part with the
     full stop behind it, and how much fits into the limit depends on all of them.
@@ -22,12 +22,12 @@ class ItemTexts:
     def __init__(
         self, encoder: TextEncoder, whole: TokenArray, parts: Sequence[Sequence[str]], max_chars: int
     ) -> None:
-        """Keep what texts are made from.
+        """Store the texts' parts.
 
         Args:
             encoder: its tokenizer, prompt and longest text.
             whole: tokens of each item's text, prompt included, [items].
-            parts: the fields that make it, [items].
+            parts: the fields of each text, [items].
             max_chars: longest text before tokenizing.
 
         """
@@ -35,7 +35,7 @@ class ItemTexts:
         self._prompt = encoder.prompts.passage
         self.whole, self._parts, self._max_chars = whole, parts, max_chars
         self._counts = np.array([len(fields) for fields in parts], dtype=np.int64)
-        self._places: dict[tuple[int, bytes], int] = {}
+        self._indices: dict[tuple[int, bytes], int] = {}
         self._shortened: list[IntArray] = []
 
     def __len__(self) -> int:
@@ -46,14 +46,14 @@ class ItemTexts:
         return TokenArray.tokenized(self._tokenizer, prompted, self._max_tokens)
 
     def draw(self, rows: IntArray, dropout: float, rng: np.random.Generator) -> TokenArray:
-        """Return the tokens of items, each field left out with a probability so that none is indispensable.
+        """Return the tokens of items, each field dropped with a probability so that none is indispensable.
 
-        Where every field would go, all stay.
+        Where all fields would be dropped, none is.
 
         Args:
             rows: catalogue rows.
-            dropout: probability that a field is left out.
-            rng: decides which; a draw depends on nothing but it and the rows.
+            dropout: probability that a field is dropped.
+            rng: generator; a draw depends on it and the rows alone.
 
         """
         several = np.flatnonzero(self._counts[rows] > 1)
@@ -67,15 +67,15 @@ class ItemTexts:
             int(several[n]): (int(rows[several[n]]), kept[starts[n] : starts[n] + sizes[n]].tobytes())
             for n in np.flatnonzero((left > 0) & (left < sizes))
         }
-        self._make(set(keys.values()) - self._places.keys())
+        self._tokenize_missing(set(keys.values()) - self._indices.keys())
         whole = self.whole.select(rows)
         ids = np.split(whole.flat, whole.offsets[1:-1])
-        for place, key in keys.items():
-            ids[place] = self._shortened[self._places[key]]
+        for position, key in keys.items():
+            ids[position] = self._shortened[self._indices[key]]
         return TokenArray.of(ids)
 
-    def _make(self, missing: set[tuple[int, bytes]]) -> None:
-        """Tokenize shortened texts, each the row and which of its fields stay."""
+    def _tokenize_missing(self, missing: set[tuple[int, bytes]]) -> None:
+        """Tokenize shortened texts, each given by its row and the mask of its fields."""
         if not missing:
             return
         texts = []
@@ -85,5 +85,5 @@ class ItemTexts:
             texts.append(join_parts(fields, self._max_chars))
         made = self._tokenized(texts)
         for number, key in enumerate(missing):
-            self._places[key] = len(self._shortened)
+            self._indices[key] = len(self._shortened)
             self._shortened.append(made.flat[made.offsets[number] : made.offsets[number + 1]])

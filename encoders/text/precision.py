@@ -1,4 +1,4 @@
-"""The arithmetic of the text encoder: `auto` takes what is fastest on this machine, measured once."""
+"""The precision of the text encoder: `auto` takes what is fastest on this machine, measured once."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ MEMORY = "precision.json"
 EMBEDDING = "embedding"
 TRAINING = "training"
 SECONDS = 0.2
-"""How long one use is timed, at least once with each precision."""
+"""Time spent on one use, in seconds; each precision is timed at least once."""
 WORTH = 1.1
-"""bf16 rounds coarser: it has to be faster by this factor."""
+"""bf16 is less exact: it has to be faster by this factor."""
 TEXTS, LENGTH = 16, 16
-"""What is timed, a small batch of short texts."""
+"""Size of the timed batch, which is small."""
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,19 @@ class Precisions:
     training: Precision
 
 
-def serving_precision(told: str, device: torch.device) -> Precision:
+def serving_precision(stored: str, device: torch.device) -> Precision:
     """Return the precision of a bundle's encoder on the machine that serves it.
 
     Args:
-        told: what the manifest says that its text vectors were made with.
-        device: where the encoder lies.
+        stored: precision of the bundle's text vectors, from the manifest.
+        device: the encoder's.
 
     Returns:
         The same, so that queries are rounded as the catalogue was; fp32 where bf16 would be emulated, which
-        is slow and no nearer to the catalogue, and for bundles that do not say (`auto`).
+        is slow and no nearer to the catalogue, and for bundles without a record (`auto`).
 
     """
-    return Precision.bf16 if told == Precision.bf16.value and native_bf16(device) else Precision.fp32
+    return Precision.bf16 if stored == Precision.bf16.value and native_bf16(device) else Precision.fp32
 
 
 def choose_precision(
@@ -60,16 +60,16 @@ def choose_precision(
 ) -> Precisions:
     """Return the precisions that a setting means here.
 
-    `auto` is bf16 on GPUs that have it. On a CPU each use is timed for a fraction of a second and the figures
-    are kept in the work directory: a resumed run computes as it began. Figures of another machine, another
-    version of PyTorch or a model of another size do not count. Weights and random numbers stay as they are.
+    `auto` is bf16 on GPUs that have it. On a CPU each use is timed for a fraction of a second and the timings
+    are stored in the work directory, so a resumed run keeps its precision. Timings of another machine,
+    another version of PyTorch or a model of another size are ignored. Weights and random state do not change.
 
     Args:
         setting: `text_encoder.precision`.
-        encoder: on the device where it is used.
-        work_dir: where figures are kept.
+        encoder: the encoder, on its device.
+        work_dir: folder of the stored timings.
         console: where the choice is printed, if it was measured.
-        uses: `EMBEDDING`, `TRAINING` or both; fp32 is returned for what is not asked for.
+        uses: `EMBEDDING`, `TRAINING` or both; fp32 is returned for the other.
 
     """
     device = next(encoder.parameters()).device
@@ -79,7 +79,7 @@ def choose_precision(
         chosen = Precision.bf16 if native_bf16(device) else Precision.fp32
         return Precisions(chosen, chosen)
     timings = {EMBEDDING: _embedding, TRAINING: _training}
-    seconds = _remembered(work_dir / MEMORY, _machine(encoder))
+    seconds = _stored_timings(work_dir / MEMORY, _machine(encoder))
     missing = [use for use in uses if use not in seconds]
     for use in missing:
         seconds[use] = _time(timings[use](encoder))
@@ -93,7 +93,7 @@ def choose_precision(
 
 
 def faster(seconds: Mapping[str, float]) -> Precision:
-    """Return the precision that seconds, by name, speak for."""
+    """Return the faster precision, given the seconds of each by name."""
     bf16, fp32 = seconds[Precision.bf16.value], seconds[Precision.fp32.value]
     return Precision.bf16 if bf16 * WORTH < fp32 else Precision.fp32
 
@@ -104,7 +104,7 @@ def _line(use: str, seconds: Mapping[str, float]) -> str:
 
 
 def _machine(encoder: TextEncoder) -> dict[str, object]:
-    """Return what figures hold for: processor, threads, PyTorch and the size of the model."""
+    """Return the key of stored timings: processor, threads, PyTorch and the size of the model."""
     return {
         "cpu": _processor(),
         "torch": torch.__version__,
@@ -113,7 +113,7 @@ def _machine(encoder: TextEncoder) -> dict[str, object]:
 
 
 def _processor() -> str:
-    """Return the name of the CPU and of what PyTorch uses of it."""
+    """Return the name of the CPU and the instruction set that PyTorch uses."""
     capability = torch.backends.cpu.get_cpu_capability()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -123,7 +123,7 @@ def _processor() -> str:
     return f"{name or platform.machine()}, {capability}"
 
 
-def _remembered(path: Path, machine: Mapping[str, object]) -> dict[str, dict[str, float]]:
+def _stored_timings(path: Path, machine: Mapping[str, object]) -> dict[str, dict[str, float]]:
     """Return seconds by use and precision; nothing if the file is damaged or of another machine."""
     try:
         content: Any = json.loads(path.read_text())
@@ -138,10 +138,9 @@ def _remembered(path: Path, machine: Mapping[str, object]) -> dict[str, dict[str
 
 
 def _time(passes: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-    """Return the least seconds of each call, taken in turn, after one of each that does not count.
+    """Return the least seconds of each call, run in turns, after a warm-up run of each.
 
-    They are seconds that one thread has computed: what else the machine does while they are taken matters
-    little.
+    CPU seconds of one thread: other load on the machine matters little.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -161,20 +160,20 @@ def _time(passes: Mapping[str, Callable[[], object]]) -> dict[str, float]:
 
 
 def _ids(encoder: TextEncoder) -> np.ndarray[tuple[int, int], np.dtype[np.int32]]:
-    """Return made-up token ids, [texts, tokens]."""
+    """Return arbitrary token ids, [texts, tokens]."""
     rng = np.random.default_rng(0)
     return rng.integers(0, encoder.backbone.config.vocab_size, (TEXTS, LENGTH)).astype(np.int32)
 
 
 def _embedding(encoder: TextEncoder) -> dict[str, Callable[[], object]]:
-    """Return by precision what embeds a batch."""
+    """Return by precision a function that embeds a batch."""
     tokens = TokenArray.of(_ids(encoder).tolist())
     frozen = {p: CompiledTextEncoder(encoder, p) for p in (Precision.fp32, Precision.bf16)}
     return {p.value: lambda one=one: one.embed_tokens(tokens) for p, one in frozen.items()}  # type: ignore[misc]
 
 
 def _training(encoder: TextEncoder) -> dict[str, Callable[[], object]]:
-    """Return by precision what reads a batch and works out gradients, without dropout."""
+    """Return by precision a function that runs a batch forward and backward, without dropout."""
     ids = torch.from_numpy(_ids(encoder)).long()
     learn = [p for p in encoder.parameters() if p.requires_grad]
 

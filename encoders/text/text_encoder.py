@@ -37,8 +37,8 @@ class Prompts:
 def family_prompts(name: str) -> Prompts:
     """Return the prompts a model family was trained with.
 
-    E5 wants `query: ` and `passage: ` (Wang et al. 2022, model card); BGE English v1.5 wants an instruction
-    before queries only; everything else, MiniLM and MPNet included, wants none.
+    E5 needs `query: ` and `passage: ` (Wang et al. 2022, model card); BGE English v1.5 needs an instruction
+    before queries only; all others, MiniLM and MPNet included, need none.
     """
     words = re.split(r"[^a-z0-9]+", Path(name.lower()).name)
     if "e5" in words and "instruct" not in words:
@@ -68,7 +68,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _pooling_of(folder: Path) -> Pooling:
-    """Read the pooling of a sentence-transformers folder; mean where it says nothing."""
+    """Read the pooling of a sentence-transformers folder; mean where it has none."""
     config = folder / "1_Pooling" / "config.json"
     if config.is_file():
         settings: dict[str, Any] = json.loads(config.read_text())
@@ -98,14 +98,14 @@ class TextEncoder(nn.Module):
         prompts: Prompts,
         max_tokens: int,
     ) -> None:
-        """Assemble an encoder from its parts; `load_text_encoder` is the usual way in."""
+        """Assemble an encoder from its parts; usually called by `load_text_encoder`."""
         super().__init__()
         self.backbone = backbone
         self.tokenizer = tokenizer
         self.pooling = pooling
         self.prompts = prompts
         positions = int(getattr(backbone.config, "max_position_embeddings", max_tokens))
-        # RoBERTa's position table is longer than its longest text; the tokenizer knows the limit then.
+        # RoBERTa's position table is longer than its longest text; the tokenizer has the limit then.
         self.max_tokens = min(max_tokens, positions, int(tokenizer.model_max_length))
 
     @property
@@ -121,9 +121,10 @@ class TextEncoder(nn.Module):
         return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
 
     def _attention_mask(self, mask: Tensor | None) -> Tensor | None:
-        """Return a mask [texts, tokens] as the backbone takes it on its device.
+        """Return a mask [texts, tokens] in the shape that the backbone takes.
 
-        Given in this shape, transformers asks a GPU whether it hides anything, and waits for the answer.
+        With a mask of two dimensions, transformers synchronises with the GPU to see whether it hides
+        anything.
         """
         if mask is None or mask.device.type == "cpu" or self.backbone.config._attn_implementation != "sdpa":
             return mask
@@ -146,7 +147,7 @@ class TextEncoder(nn.Module):
         return nn.functional.normalize(pooled, dim=-1)
 
     def save(self, folder: Path) -> None:
-        """Write the Hugging Face layout plus the files that sentence-transformers reads."""
+        """Write the Hugging Face layout and the files of sentence-transformers."""
         folder.mkdir(parents=True, exist_ok=True)
         with _quiet():
             self.backbone.save_pretrained(folder, safe_serialization=True)

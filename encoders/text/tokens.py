@@ -1,4 +1,4 @@
-"""Token ids of many texts, made once and kept end to end: a text never changes in a run."""
+"""Token ids of many texts, concatenated; computed once, as texts do not change in a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHUNK = 512
 
 @dataclass(frozen=True)
 class TokenArray:
-    """Token ids of texts, those of one text after those of the other."""
+    """Token ids of texts, concatenated."""
 
     flat: IntArray  # [tokens] int32
     offsets: LongArray  # [texts + 1]
@@ -36,7 +36,7 @@ class TokenArray:
 
     @classmethod
     def of(cls, ids: Sequence[Sequence[int] | IntArray]) -> TokenArray:
-        """Put the ids of each text, as a tokenizer returns them, end to end."""
+        """Concatenate the ids of each text, as a tokenizer returns them."""
         offsets = np.zeros(len(ids) + 1, dtype=np.int64)
         np.cumsum([len(one) for one in ids], out=offsets[1:])
         return cls(np.fromiter(chain.from_iterable(ids), np.int32, count=int(offsets[-1])), offsets)
@@ -47,8 +47,7 @@ class TokenArray:
     ) -> TokenArray:
         """Tokenize texts (prompt already in front), each cut to `max_tokens` with its special tokens.
 
-        As many threads work at it as PyTorch has; the tokenizers of Hugging Face in Rust need no lock of
-        Python's for it.
+        Runs on as many threads as PyTorch has; Hugging Face's tokenizers in Rust release the GIL.
         """
         if not texts:
             return cls(np.zeros(0, dtype=np.int32), np.zeros(1, dtype=np.int64))
@@ -58,7 +57,7 @@ class TokenArray:
             ids = tokenizer(part, truncation=True, max_length=max_tokens, return_attention_mask=False)
             return cls.of(ids["input_ids"])
 
-        # The first call sets the truncation, which the others then find as they want it.
+        # The first call sets the truncation of the tokenizer, so that the others only read it.
         parts = [tokenize(0)]
         if len(texts) > CHUNK:
             with ThreadPoolExecutor(torch.get_num_threads()) as pool:
@@ -85,9 +84,9 @@ def pad(flat: Tensor, offsets: Tensor, width: int, fill: int) -> tuple[Tensor, T
     """Return ids and attention mask of texts, each int64 [texts, width], on the device of `flat`.
 
     Args:
-        flat: token ids end to end, [tokens].
+        flat: token ids, concatenated, [tokens].
         offsets: where each text begins and the last one ends, [texts + 1].
-        width: tokens of the longest text; given, because reading it off a device would wait for the device.
+        width: tokens of the longest text; given, because reading it from a device would synchronise with it.
         fill: id of the padding token.
 
     """

@@ -14,14 +14,14 @@ from encoders.text.text_encoder import TextEncoder
 
 
 def _layers(backbone: nn.Module) -> nn.ModuleList | None:
-    """Return the stack of transformer layers, whatever a model family calls it."""
+    """Return the stack of transformer layers, whose name depends on the model family."""
     count = int(getattr(getattr(backbone, "config", None), "num_hidden_layers", 0))
     stacks = [m for m in backbone.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
     return stacks[0] if stacks else None
 
 
 def choose_trainable(encoder: TextEncoder, config: TextEncoderConfig) -> None:
-    """Freeze what the mode keeps, or wrap the backbone with LoRA adapters (Hu et al. 2022)."""
+    """Freeze weights by the mode, or wrap the backbone with LoRA adapters (Hu et al. 2022)."""
     if config.mode is TuningMode.lora:
         adapters = LoraConfig(
             r=config.lora_rank,
@@ -30,7 +30,7 @@ def choose_trainable(encoder: TextEncoder, config: TextEncoderConfig) -> None:
             target_modules="all-linear",
         )
         with warnings.catch_warnings():
-            # peft asks transformers by a name that transformers is about to drop.
+            # peft uses a name that transformers has deprecated.
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
             encoder.backbone = get_peft_model(encoder.backbone, adapters)  # type: ignore[assignment]
         return

@@ -1,11 +1,11 @@
-"""A trained user tower of one layer as it serves: its weights laid out for one compiled pass.
+"""A trained user tower of one layer as it is served: its weights laid out for one compiled pass.
 
-Serving wants the state after the newest event, and one layer asks little of the events before it. The newest
+Serving wants the state after the newest event, and one layer needs little of the events before it. The newest
 position's query is taken through the key matrix instead of every event's key out of it: a head's scores are
-products of one vector with the events' normed states. The value and output matrices wait likewise until a
-head has averaged those states. So what is done per event grows with the width, and only what is done per
-history with its square. The norms' gains and biases are worked into the matrices that follow. Events of
-different histories never meet: nothing is padded, and a vector does not depend on the histories beside it.
+products of one vector with the events' normed states. The value and output matrices are likewise applied
+after a head has averaged those states. So the cost per event grows with the width, and only the cost per
+history with its square. The norms' gains and biases are folded into the matrices that follow. Histories are
+computed independently: nothing is padded, and a vector does not depend on the rest of the batch.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from features.kernels.prefetch import LINE, fetch
 
 Weights: TypeAlias = npt.NDArray[np.float64]
 TILE = 8
-"""Histories that go through the matrices together, each of which is then fetched once for all of them."""
+"""Histories per tile: each matrix is fetched once for all of them."""
 AHEAD = 8
-"""Events by which fetching is ahead of reading."""
+"""Prefetch distance, in events."""
 EPSILON = np.float32(1e-5)
-"""Of torch's layer norm."""
+"""The epsilon of torch's layer norm."""
 ZERO, ONE = np.float32(0.0), np.float32(1.0)
 _FAST = ("contract", "reassoc", "nsz")
-"""Liberties with the order of sums, which is still one and the same for every history."""
+"""LLVM flags that let sums be reordered; the order is the same for every history."""
 
 
 class CompiledUserTower(NamedTuple):
@@ -45,12 +45,12 @@ class CompiledUserTower(NamedTuple):
     """[gap buckets, dim]"""
     norms: FloatArray
     """[4, dim] gain and bias of the norm in front, gain and bias of the one behind."""
-    ask: FloatArray
-    """[dim, heads * dim] from the newest event's normed state to what the events' are multiplied with."""
-    ask_bias: FloatArray
-    answer: FloatArray
-    """[heads * dim, dim] from the average of normed states to what attention adds."""
-    answer_bias: FloatArray
+    query_key: FloatArray
+    """[dim, heads * dim] query times key matrix: newest event's normed state to each head's query."""
+    query_key_bias: FloatArray
+    value_out: FloatArray
+    """[heads * dim, dim] value times output matrix: averages of normed states to attention's output."""
+    value_out_bias: FloatArray
     up: FloatArray
     """[dim, 4 dim]"""
     up_bias: FloatArray
@@ -62,7 +62,7 @@ class CompiledUserTower(NamedTuple):
     def of(cls, encoder: UserEncoder) -> CompiledUserTower:
         """Lay out the weights of a tower of one layer."""
         if len(encoder.blocks) != 1:
-            raise ValueError("only the last layer can be worked out for the newest position alone")
+            raise ValueError("only a tower of one layer can be compiled")
         weights = {
             name.removeprefix("blocks.0."): tensor.numpy(force=True).astype(np.float64)
             for name, tensor in encoder.state_dict().items()
@@ -74,17 +74,17 @@ class CompiledUserTower(NamedTuple):
         out = weights["out.weight"].reshape(dim, heads, dim // heads).transpose(1, 2, 0)
         gain, bias = weights["attention_norm.weight"], weights["attention_norm.bias"]
         key = key * gain / math.sqrt(dim // heads)
-        ask = np.einsum("hei,hej->ihj", query, key).reshape(dim, heads * dim)
-        answer = (value.transpose(0, 2, 1) @ out).reshape(heads * dim, dim)
-        answer_bias = weights["out.bias"] + weights["out.weight"] @ value_bias.ravel()
+        query_key = np.einsum("hei,hej->ihj", query, key).reshape(dim, heads * dim)
+        value_out = (value.transpose(0, 2, 1) @ out).reshape(heads * dim, dim)
+        value_out_bias = weights["out.bias"] + weights["out.weight"] @ value_bias.ravel()
         ends = [weights[f"{end}_norm.{part}"] for end in ("input", "output") for part in ("weight", "bias")]
         arrays = (
             *(weights[f"{table}.weight"] for table in ("position", "kind", "gap")),
             np.stack(ends),
-            *_behind(gain, bias, ask, np.einsum("he,hej->hj", query_bias, key).ravel()),
-            # Shares add up to 1, so an average is shifted by a norm's bias as a state is.
-            *_behind(np.tile(gain, heads), np.tile(bias, heads), answer, answer_bias),
-            *_behind(
+            *_fold_norm(gain, bias, query_key, np.einsum("he,hej->hj", query_bias, key).ravel()),
+            # Attention weights add up to 1, so an average is shifted by a norm's bias as a state is.
+            *_fold_norm(np.tile(gain, heads), np.tile(bias, heads), value_out, value_out_bias),
+            *_fold_norm(
                 weights["feed_norm.weight"],
                 weights["feed_norm.bias"],
                 weights["up.weight"].T,
@@ -99,7 +99,7 @@ class CompiledUserTower(NamedTuple):
         """Return the state after each history's newest event, [histories, dim]; zero where there is none.
 
         Args:
-            batch: the histories; what lies further back than the tower reads is left out.
+            batch: the histories; events before the newest `max length` are left out.
             item_vectors: [items, dim].
 
         """
@@ -108,8 +108,8 @@ class CompiledUserTower(NamedTuple):
         return states
 
 
-def _behind(gain: Weights, bias: Weights, matrix: Weights, shift: Weights) -> tuple[Weights, Weights]:
-    """Work a norm's gain and bias into the matrix [inputs, outputs] and biases that follow it."""
+def _fold_norm(gain: Weights, bias: Weights, matrix: Weights, shift: Weights) -> tuple[Weights, Weights]:
+    """Fold a norm's gain and bias into the matrix [inputs, outputs] and biases that follow it."""
     return gain[:, None] * matrix, shift + bias @ matrix
 
 
@@ -145,17 +145,17 @@ def _normalise(state: FloatArray, normed: FloatArray) -> None:
 
 
 @compiled(*_FAST)
-def _attend(asked: FloatArray, normed: FloatArray, scores: FloatArray, mixed: FloatArray) -> None:
-    """Write each head's average of the events' states [events, dim], weighted by what it asks."""
+def _attend(projected: FloatArray, normed: FloatArray, scores: FloatArray, mixed: FloatArray) -> None:
+    """Write each head's average of the events' states [events, dim], weighted by attention."""
     events, dim = normed.shape
     mixed[:] = ZERO
-    for start in range(0, len(asked), dim):
-        asks, sums = asked[start : start + dim], mixed[start : start + dim]
+    for start in range(0, len(projected), dim):
+        query, sums = projected[start : start + dim], mixed[start : start + dim]
         largest, total = -np.float32(np.inf), ZERO
         for event in range(events):
             state, score = normed[event], ZERO
             for i in range(dim):
-                score += asks[i] * state[i]
+                score += query[i] * state[i]
             scores[event] = score
             largest = max(largest, score)
         for event in range(events):
@@ -189,7 +189,7 @@ def _begin(
     normed: FloatArray,
     newest: FloatArray,
 ) -> None:
-    """Write a history's normed states [events, dim] and the newest event's state as it was before, [dim]."""
+    """Write a history's normed states [events, dim] and the newest event's state before the norm, [dim]."""
     events = len(items)
     for event in range(events):
         if event + AHEAD < events:
@@ -217,10 +217,10 @@ def _encode(
     kind: FloatArray,
     gap: FloatArray,
     norms: FloatArray,
-    ask: FloatArray,
-    ask_bias: FloatArray,
-    answer: FloatArray,
-    answer_bias: FloatArray,
+    query_key: FloatArray,
+    query_key_bias: FloatArray,
+    value_out: FloatArray,
+    value_out_bias: FloatArray,
     up: FloatArray,
     up_bias: FloatArray,
     down: FloatArray,
@@ -232,8 +232,8 @@ def _encode(
     longest, size = len(position), min(TILE, histories)
     normed = np.empty((size, longest, dim), dtype=np.float32)
     states, inputs = np.empty((size, dim), dtype=np.float32), np.empty((size, dim), dtype=np.float32)
-    asked = np.empty((size, len(ask_bias)), dtype=np.float32)
-    mixed = np.empty((size, len(ask_bias)), dtype=np.float32)
+    projected = np.empty((size, len(query_key_bias)), dtype=np.float32)
+    mixed = np.empty((size, len(query_key_bias)), dtype=np.float32)
     wide, gated = np.empty((size, 4 * dim), dtype=np.float32), np.empty((size, 2 * dim), dtype=np.float32)
     scores, which = np.empty(longest, dtype=np.float32), np.empty(size, dtype=np.int64)
     history = 0
@@ -251,13 +251,13 @@ def _encode(
                 which[count] = history
                 count += 1
             history += 1
-        asked[:] = ask_bias
-        _add_product(inputs[:count], ask, asked[:count])
+        projected[:] = query_key_bias
+        _add_product(inputs[:count], query_key, projected[:count])
         for n in range(count):
             events = min(offsets[which[n] + 1] - offsets[which[n]], longest)
-            _attend(asked[n], normed[n, :events], scores, mixed[n])
-            states[n] += answer_bias
-        _add_product(mixed[:count], answer, states[:count])
+            _attend(projected[n], normed[n, :events], scores, mixed[n])
+            states[n] += value_out_bias
+        _add_product(mixed[:count], value_out, states[:count])
         for n in range(count):
             _normalise(states[n], inputs[n])
             states[n] += down_bias

@@ -1,6 +1,7 @@
-"""The item tower: text vectors, whitened and projected, plus an id residual for items with a past.
+"""The item tower: text vectors, whitened and projected, plus an id residual for items with events.
 
-Either part can be left out: text alone (`hybrid=False`), or ids alone (`text=False`), SASRec's item table.
+Either part can be left out: text alone (`hybrid=False`), or ids alone (`text=False`), as SASRec's item
+embeddings.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def whitening(
 
 
 class ItemTower(nn.Module):
-    """Item rows to vectors of the space that user vectors live in."""
+    """Item rows to vectors in the space of the user vectors."""
 
     mean: Tensor
     whiten: Tensor
@@ -54,14 +55,14 @@ class ItemTower(nn.Module):
             nn.init.normal_(self.residual.weight, std=0.02)
 
     def fit_text(self, text_vectors: FloatArray, seen: BoolArray) -> None:
-        """Set the whitening from the catalogue and mark the items that training events mention."""
+        """Set the whitening from the catalogue and mark the items of training events."""
         mean, matrix = whitening(text_vectors)
         self.mean.copy_(torch.from_numpy(mean))
         self.whiten.copy_(torch.from_numpy(matrix))
         self.seen.copy_(torch.from_numpy(seen))
 
     def whitened(self, text: Tensor) -> Tensor:
-        """Whiten text vectors [..., text dim]; nothing here learns, so training does it once for all."""
+        """Whiten text vectors [..., text dim]; it has no trainable weights, so training computes it once."""
         whitened: Tensor = (text - self.mean) @ self.whiten
         return whitened
 
@@ -76,7 +77,7 @@ class ItemTower(nn.Module):
         """
         if self.project is None:
             assert self.residual is not None, "an item is known by its text, its id, or both"
-            # Nothing stands in for an id: without text, id dropout would only blank items.
+            # Without text there is no fallback for an id: dropout would only blank items.
             known: Tensor = self.residual(rows) * self.seen[rows].unsqueeze(-1)
             return known
         vectors: Tensor = self.project(whitened)

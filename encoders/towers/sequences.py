@@ -30,7 +30,7 @@ class SequenceBatch:
 
 @dataclass(frozen=True)
 class EventTensors:
-    """Events where windows are read from them, each tensor [events]."""
+    """Events as tensors to gather windows from, each [events]."""
 
     item: Tensor
     kind: Tensor
@@ -52,7 +52,7 @@ class EventTensors:
         Args:
             start: [batch] first positions, on the device of the events.
             stop: [batch] positions after the last.
-            length: of the batch, at least 1; known to the host, which need not wait for the device.
+            length: of the batch, at least 1; given, so that the host need not synchronise with the device.
 
         """
         positions = stop[:, None] - length + torch.arange(length, device=stop.device)  # [batch, length]
@@ -60,7 +60,7 @@ class EventTensors:
         if len(self.time) == 0:
             nothing = torch.zeros_like(positions)
             return SequenceBatch(nothing, nothing, nothing, valid)
-        # Padding takes the time of the first real event, so that its gap reads as zero.
+        # Padding takes the time of the first real event, so that the gap is zero.
         positions = torch.maximum(positions, start[:, None]).clamp(max=len(self.time) - 1)
         rows, kinds = (t[positions].long().masked_fill(~valid, 0) for t in (self.item, self.kind))
         return SequenceBatch(rows, kinds, self.time[positions], valid)
@@ -73,10 +73,10 @@ def recent(
 
     Args:
         events: all events.
-        user: [queries] whose events.
+        user: [queries] user rows.
         end: [queries] positions after the last.
         max_length: how many of the newest.
-        tensors: the events on the device where the batch is wanted; None is the CPU.
+        tensors: the events on the device of the batch; None is the CPU.
 
     """
     tensors = EventTensors.of(events) if tensors is None else tensors
@@ -134,7 +134,7 @@ def shuffle_ties(events: Events, end: LongArray, rng: np.random.Generator) -> Ev
     The lines of one basket carry no order; a file that lists them by product number would otherwise teach the
     towers to count upwards.
     """
-    # What is held out stays behind the cut, even when it shares its second with training events.
+    # Held-out events stay after the cut, even in the same second as training events.
     held_out = np.arange(len(events)) >= end[events.user]
     lot = np.where(held_out, 2.0, rng.random(len(events)))
     order = np.lexsort((lot, held_out, events.time, events.user))
@@ -142,10 +142,10 @@ def shuffle_ties(events: Events, end: LongArray, rng: np.random.Generator) -> Ev
 
 
 def passes_per_epoch(events: Events, end: LongArray, max_length: int, least: int) -> int:
-    """Return how often an epoch goes through the users to have about `least` windows, once at least.
+    """Return how many passes over the users an epoch needs for about `least` windows, at least one.
 
-    A training has so many epochs, and one pass over a few hundred users is a few dozen steps. Trainings that
-    end elsewhere, but run for epochs chosen here, take the same number.
+    One pass over a few hundred users is only a few dozen steps. A training with another end that runs for the
+    epochs chosen here takes the same number of passes.
     """
     count = len(training_windows(events, end, max_length, np.random.default_rng(0))[0])
     return max(1, round(least / count)) if count else 1
@@ -154,14 +154,14 @@ def passes_per_epoch(events: Events, end: LongArray, max_length: int, least: int
 def epoch_windows(
     events: Events, end: LongArray, max_length: int, rng: np.random.Generator, passes: int = 1, most: int = 0
 ) -> tuple[LongArray, LongArray]:
-    """Return the windows of one epoch: of all users once or several times, each cut anew, or a part of them.
+    """Return the windows of one epoch: one or several passes over all users, each cut anew, or a sample.
 
     Args:
         events: the users' events.
-        end: position of each user's first event that is not for training.
-        max_length: events a window holds beside the first.
-        rng: decides the cuts and the draw.
-        passes: how often the users are gone through.
+        end: position of each user's first event after training, [users].
+        max_length: events of a window after its first.
+        rng: generator of the cuts and the sample.
+        passes: passes over the users.
         most: windows at most, drawn anew each time; 0 takes all.
 
     Returns:
@@ -177,28 +177,30 @@ def epoch_windows(
 
 @dataclass(frozen=True)
 class TrainingWindows:
-    """Windows of one step, and where in them something is predicted."""
+    """Windows of one step, and the positions that are predicted."""
 
     events: SequenceBatch
     """[batch, length]; each position but the last predicts the next one."""
     predicts: Tensor
-    """Places in [batch, length - 1], flattened, that hold an event, [positions]; for a mask the host would
-    wait to learn their number."""
+    """Indices into [batch, length - 1], flattened, that hold an event, [positions]; with a mask the host
+    would synchronise to get their number."""
 
     @classmethod
     def cut(
         cls, tensors: EventTensors, start: Tensor, stop: Tensor, length: int, positions: int
     ) -> TrainingWindows:
-        """Collect the slices [start, stop), each [batch], whose greatest length and predictions are known."""
+        """Collect the slices [start, stop), each [batch], of known greatest length and predictions."""
         sizes = stop - start - 1  # [batch] predictions of each
         owner = torch.repeat_interleave(sizes, output_size=positions)  # [positions]
         number = torch.arange(positions, device=start.device) - (sizes.cumsum(0) - sizes)[owner]
-        places = (owner + 1) * (length - 1) - sizes[owner] + number
-        return cls(tensors.windows(start, stop, length), places)
+        predicts = (owner + 1) * (length - 1) - sizes[owner] + number
+        return cls(tensors.windows(start, stop, length), predicts)
 
     @classmethod
-    def silent(cls, tensors: EventTensors, start: Tensor, stop: Tensor, length: int) -> TrainingWindows:
-        """Collect slices in which nothing is predicted: what a process without a share goes through."""
+    def without_predictions(
+        cls, tensors: EventTensors, start: Tensor, stop: Tensor, length: int
+    ) -> TrainingWindows:
+        """Collect slices in which nothing is predicted, for a process whose shard is empty."""
         return cls(tensors.windows(start, stop, length), start[:0])
 
     def to(self, device: torch.device) -> TrainingWindows:

@@ -1,4 +1,4 @@
-"""Both towers together: what stage two trains, the bundle carries and the Recommender asks."""
+"""Both towers together, as stage two trains them, the bundle stores them and the Recommender calls them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from features.data.histories import HistoryBatch
 TOWERS_FILE = "user_encoder.safetensors"
 TOWERS_CONFIG = "user_encoder.json"
 MANY = 64
-"""A GPU encodes so many histories or more, where the tower has one layer. With fewer the compiled loop is
-done, at .015 ms each, before some forty kernels are called, at about .01 ms each."""
+"""Least number of histories that a GPU encodes where the tower has one layer. For fewer, the compiled loop on
+the CPU (.015 ms a history) is faster than launching some forty kernels (about .01 ms each)."""
 
 
 class Towers(nn.Module):
@@ -45,7 +45,7 @@ class Towers(nn.Module):
     ) -> None:
         """Build both towers."""
         super().__init__()
-        self._frozen: CompiledUserTower | None = None
+        self._compiled: CompiledUserTower | None = None
         self.shape: dict[str, Any] = {
             "text_dim": text_dim,
             "items": items,
@@ -93,7 +93,7 @@ class Towers(nn.Module):
 
     @torch.inference_mode()
     def catalogue(self, whitened: Tensor, block: int = 65536) -> Tensor:
-        """Return what `item_vectors` does, of whitened text vectors [items, text dim], on their device."""
+        """Return `item_vectors` computed from whitened text vectors [items, text dim], on their device."""
         rows = torch.arange(len(whitened), device=whitened.device)
         vectors = torch.empty(len(whitened), self.dim, device=whitened.device)
         for start in range(0, len(whitened), block):
@@ -107,18 +107,19 @@ class Towers(nn.Module):
 
     @torch.inference_mode()
     def encode(self, batch: HistoryBatch, item_vectors: FloatArray) -> FloatArray:
-        """Return what `user_vectors` does for histories, [histories, dim]; zero where a history is empty.
+        """Return `user_vectors` of histories, [histories, dim]; zero where a history is empty.
 
-        A tower of one layer is a compiled loop of the CPU, whose weights are those of the first call after
-        `eval`; on a GPU it is that up to `MANY` histories. Of the items, only the vectors that the histories
-        mention are copied to a GPU.
+        A tower of one layer runs as a compiled loop on the CPU, with the weights of the first call after
+        `eval`; with a GPU for fewer than `MANY` histories. Only vectors of items in the histories are copied
+        to a GPU.
         """
         device = self.item_tower.seen.device
         if len(self.user_encoder.blocks) == 1 and (device.type == "cpu" or len(batch) < MANY):
-            if self._frozen is None:
-                self._frozen = CompiledUserTower.of(self.user_encoder)
-            return self._frozen.newest(batch, item_vectors)
-        # The width is the tower's own, not the batch's longest: arithmetic does not depend on the neighbours.
+            if self._compiled is None:
+                self._compiled = CompiledUserTower.of(self.user_encoder)
+            return self._compiled.newest(batch, item_vectors)
+        # The width is the tower's own, not the batch's longest: results do not depend on the rest of the
+        # batch.
         seen = windows(batch, self.max_length)
         items = torch.from_numpy(item_vectors)[seen.rows].to(device)  # [histories, length, dim]
         seen = seen.to(device)
@@ -128,8 +129,8 @@ class Towers(nn.Module):
         return vectors
 
     def train(self, mode: bool = True) -> Towers:
-        """Change between training and serving; what was frozen is forgotten."""
-        self._frozen = None
+        """Change between training and serving; the compiled tower is dropped."""
+        self._compiled = None
         return super().train(mode)
 
     def save(self, folder: Path) -> None:
@@ -149,14 +150,14 @@ class Towers(nn.Module):
 def best_items(
     users: Tensor, items: Tensor, k: int, exclude: tuple[IntArray, IntArray] | None = None
 ) -> IntArray:
-    """Return what `best_rows` does as an array of the host."""
+    """Return `best_rows` as a NumPy array."""
     return best_rows(users, items, k, exclude).cpu().numpy().astype(np.int32)
 
 
 def best_rows(
     users: Tensor, items: Tensor, k: int, exclude: tuple[IntArray, IntArray] | None = None
 ) -> Tensor:
-    """Return the rows of the k largest dot products, [users, k]; -1 where too few may appear.
+    """Return the rows of the k largest dot products, [users, k]; -1 where fewer are allowed.
 
     Computed on the device of the vectors, where the result stays.
 
@@ -169,7 +170,7 @@ def best_rows(
     """
     scores = users @ items.T
     if exclude is not None:
-        left_out = tuple(torch.from_numpy(rows).to(scores.device).long() for rows in exclude)
-        scores[left_out] = -torch.inf
+        excluded = tuple(torch.from_numpy(rows).to(scores.device).long() for rows in exclude)
+        scores[excluded] = -torch.inf
     best = torch.topk(scores, min(k, len(items)), dim=1)
     return best.indices.masked_fill(best.values == -torch.inf, -1)

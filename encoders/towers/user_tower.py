@@ -1,4 +1,4 @@
-"""The user tower: a causal transformer over what a shopper did, one vector per position."""
+"""The user tower: a causal transformer over a user's events, one vector per position."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def newest(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Return the last position of what `forward` does, [batch, 1, dim], without the others."""
+        """Return the last position of `forward`'s result, [batch, 1, dim], without computing the others."""
         batch, length, dim = states.shape
         normed = self.attention_norm(states)
         weight, bias = self.qkv.weight, self.qkv.bias
@@ -55,7 +55,7 @@ class Block(nn.Module):
         return self._feed(states, mixed)
 
     def _feed(self, states: Tensor, mixed: Tensor) -> Tensor:
-        """Go on with states [batch, length, dim] after attention [batch, heads, length, dim / heads]."""
+        """Apply attention [batch, heads, length, dim / heads] and feed-forward to states [.., length, dim]."""
         states = states + self.dropout(self.out(mixed.transpose(1, 2).reshape(states.shape)))
         gate, content = self.up(self.feed_norm(states)).chunk(2, dim=-1)
         states = states + self.dropout(self.down(nn.functional.silu(gate) * content))
@@ -63,7 +63,7 @@ class Block(nn.Module):
 
 
 class UserEncoder(nn.Module):
-    """Histories to vectors; position t has read events 0..t and nothing later."""
+    """Histories to vectors; position t depends on events 0..t only."""
 
     def __init__(
         self, dim: int, layers: int, heads: int, max_length: int, kinds: int, dropout: float
@@ -82,24 +82,24 @@ class UserEncoder(nn.Module):
         self.output_norm = nn.LayerNorm(dim)
 
     def forward(self, items: Tensor, kinds: Tensor, times: Tensor, valid: Tensor) -> Tensor:
-        """Return states [batch, length, dim]; see `_begin` for the arguments."""
-        states, visible = self._begin(items, kinds, times, valid)
+        """Return states [batch, length, dim]; see `_embed` for the arguments."""
+        states, visible = self._embed(items, kinds, times, valid)
         for block in self.blocks:
             states = block(states, visible)
         normed: Tensor = self.output_norm(states)
         return normed
 
     def newest(self, items: Tensor, kinds: Tensor, times: Tensor, valid: Tensor) -> Tensor:
-        """Return the last position of what `forward` does, [batch, dim], at a fraction of its cost."""
-        states, visible = self._begin(items, kinds, times, valid)
+        """Return the last position of `forward`'s result, [batch, dim], at a fraction of its cost."""
+        states, visible = self._embed(items, kinds, times, valid)
         *before, last = self.blocks
         for block in before:
             states = block(states, visible)
         normed: Tensor = self.output_norm(cast(Block, last).newest(states, visible))
         return normed[:, -1]
 
-    def _begin(self, items: Tensor, kinds: Tensor, times: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the first block reads, [batch, length, dim], and what each position may see.
+    def _embed(self, items: Tensor, kinds: Tensor, times: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the first block's input, [batch, length, dim], and the attention mask.
 
         Args:
             items: item vectors, oldest first, right-aligned (padding in front), [batch, length, dim].
@@ -115,5 +115,5 @@ class UserEncoder(nn.Module):
         states = self.dropout(self.input_norm(states))
         causal = torch.ones(length, length, dtype=torch.bool, device=items.device).tril()
         visible = causal & valid[:, None, None, :]
-        # A padded row that sees nothing would give NaN; it may see itself and is ignored later.
+        # A padding row that attends to nothing would yield NaN; it may attend to itself and is ignored later.
         return states, visible | torch.eye(length, dtype=torch.bool, device=items.device)

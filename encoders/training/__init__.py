@@ -1,4 +1,4 @@
-"""Stage one, stage two and what fits them: checkpoints, processes, launch.
+"""Stage one, stage two and how they are fitted: checkpoints, processes, launch.
 
 Public: `fitting`, `launch`, `progress`, `train`.
 """

@@ -1,4 +1,4 @@
-"""How every Lightning module here is fitted: progress bar, checkpoints, early stopping, exact resume."""
+"""Fitting of Lightning modules: progress bar, checkpoints, early stopping, exact resume."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from conf.checks import require
 from conf.errors import InputError
-from encoders.training.launch import launched, share
+from encoders.training.launch import launched, run_in_all
 
 MONITORED = "valid_recall"
 LAST = "last"
 BEST = "best"
 HISTORY = "history"
 LOG_STEPS = 10
-"""Steps between two readings of the loss."""
+"""Steps between two logged losses."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What a training run came to."""
+    """The result of a training run."""
 
     best: float
     """Best validation metric; NaN without validation."""
@@ -49,7 +49,7 @@ class Fit:
 
 
 class _History(Callback):
-    """Remembers the monitored metric of each epoch, across a resume too, and says it where no bar does."""
+    """Records the monitored metric of each epoch, across a resume too, and prints it if there is no bar."""
 
     def __init__(self, monitor: str, console: Console | None) -> None:
         self.monitor = monitor
@@ -67,11 +67,11 @@ class _History(Callback):
 
     @property
     def state_key(self) -> str:
-        """Name under which the values stand in a checkpoint."""
+        """Key of the values in a checkpoint."""
         return HISTORY
 
     def __reduce__(self) -> tuple[type[_History], tuple[str, None]]:
-        # A console cannot be sent to another process: of several, none speaks.
+        # A console cannot be pickled: of several processes, none prints.
         return _History, (self.monitor, None)
 
     def state_dict(self) -> dict[str, object]:
@@ -84,7 +84,7 @@ class _History(Callback):
 
 
 class _Bar(RichProgressBar):
-    """A progress bar that reads the metrics now and then: each reading makes the host wait for the device."""
+    """A progress bar that reads the metrics every few steps: each reading synchronises with the device."""
 
     def __init__(self, every: int) -> None:
         super().__init__(leave=True)
@@ -100,7 +100,7 @@ class _Bar(RichProgressBar):
 
 
 class _Stopping(EarlyStopping):
-    """Early stopping that stays stopped: a run cut off after its last epoch does not train another one."""
+    """Early stopping that survives a resume: a run interrupted after its last epoch trains no further one."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.wait_count >= max(self.patience, 1):
@@ -109,7 +109,7 @@ class _Stopping(EarlyStopping):
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's hardware banners and advice on worker counts out of the user's terminal."""
+    """Silence Lightning's hardware banners and advice on worker counts."""
     names = ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning.pytorch")
     before = {name: logging.getLogger(name).level for name in names}
     for name in names:
@@ -128,7 +128,7 @@ def _quiet_lightning() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a training is asked for, in every process that takes part; see `fit`."""
+    """The arguments of `fit`, for every process that takes part."""
 
     checkpoints: Path
     max_epochs: int
@@ -139,11 +139,11 @@ class _Plan:
     device: torch.device
     processes: int
     resume: bool
-    """Whether there is a checkpoint to go on from."""
+    """Whether there is a checkpoint to resume from."""
 
 
-def processes_of(devices: int, device: torch.device) -> int:
-    """Return how many processes the key `devices` means.
+def process_count(devices: int, device: torch.device) -> int:
+    """Return the number of processes that the key `devices` means.
 
     Raises:
         InputError: there are not as many GPUs.
@@ -161,26 +161,25 @@ def processes_of(devices: int, device: torch.device) -> int:
 
 
 def _strategy(plan: _Plan) -> Strategy | str:
-    """Return how Lightning spreads a training over processes (DDP; Li et al., VLDB 2020).
+    """Return Lightning's strategy for several processes (DDP; Li et al., VLDB 2020).
 
-    Without torchrun they are started for the fit alone: what comes before and after it is done once. By
+    Without torchrun the processes are started for the fit alone: work before and after it is done once. By
     `spawn`, because a process that has used CUDA cannot be forked.
     """
     if plan.processes == 1:
         return "auto"
     return DDPStrategy(
         start_method="popen" if launched() > 1 else "spawn",
-        find_unused_parameters=True,  # like the pooler of a BERT that is read by its mean
-        broadcast_buffers=False,  # they are the same everywhere
+        find_unused_parameters=True,  # such as the pooler of a BERT with mean pooling
+        broadcast_buffers=False,  # they are equal in all processes
     )
 
 
 def _train(module: pl.LightningModule, plan: _Plan, console: Console | None) -> None:
-    """Carry out a training, or this process's part of it, and leave its checkpoints."""
+    """Run a training, or this process's part of it, and write its checkpoints."""
     on_cpu, started = plan.device.type == "cpu", launched() > 1 and plan.processes > 1
     local = int(os.environ["LOCAL_WORLD_SIZE"]) if started else plan.processes
-    # Two of them: one that keeps the best epoch would leave out the epochs that were not better, and a
-    # resumed run would train those once more.
+    # Two of them: with the best epoch alone, a resumed run would train the epochs after it once more.
     every = ModelCheckpoint(dirpath=plan.checkpoints, filename=LAST, enable_version_counter=False)
     best_one = ModelCheckpoint(
         dirpath=plan.checkpoints,
@@ -194,7 +193,7 @@ def _train(module: pl.LightningModule, plan: _Plan, console: Console | None) -> 
     history = _History(plan.monitor or "", None if bar else console)
     callbacks: list[Callback] = [history, every]
     if plan.monitor is not None:
-        callbacks.insert(1, best_one)  # before the checkpoint that remembers it
+        callbacks.insert(1, best_one)  # before the checkpoint that stores its state
         callbacks.append(_Stopping(monitor=plan.monitor, mode=plan.mode, patience=plan.patience))
     if bar:
         callbacks.append(_Bar(1 if on_cpu else LOG_STEPS))
@@ -206,7 +205,7 @@ def _train(module: pl.LightningModule, plan: _Plan, console: Console | None) -> 
             num_nodes=plan.processes // local,
             strategy=_strategy(plan),
             plugins=TorchElasticEnvironment() if started else LightningEnvironment(),
-            use_distributed_sampler=False,  # modules divide the work themselves
+            use_distributed_sampler=False,  # modules shard the work themselves
             logger=TensorBoardLogger(plan.checkpoints, name="tensorboard", version=""),
             callbacks=callbacks,
             enable_progress_bar=bar,
@@ -220,7 +219,7 @@ def _train(module: pl.LightningModule, plan: _Plan, console: Console | None) -> 
 
 
 def _train_together(module: pl.LightningModule, plan: _Plan, console: Console | None) -> None:
-    """Train in several processes; the failure of one is a line, and the rest of it is in a file.
+    """Train in several processes; the traceback of one that fails is written to a file.
 
     Raises:
         InputError: a process has failed.
@@ -234,8 +233,8 @@ def _train_together(module: pl.LightningModule, plan: _Plan, console: Console | 
         path.write_text(traceback.format_exc())
         reason = traceback.format_exception_only(error)[-1].strip().splitlines()[-1]
         raise InputError(
-            f"a process of the training failed: {reason} (all of it is in {path}); "
-            "the same command goes on after the last finished epoch"
+            f"a process of the training failed: {reason} (the traceback is in {path}); "
+            "the same command resumes after the last finished epoch"
         ) from error
 
 
@@ -252,41 +251,41 @@ def fit(
     console: Console | None = None,
     devices: int = 1,
 ) -> Fit:
-    """Train a module, resuming from `checkpoints` when a run was cut off there, and load its best weights.
+    """Train a module, resuming from `checkpoints` if a run was interrupted, and load its best weights.
 
     A checkpoint is written after every epoch; data order and randomness are functions of the epoch, so a
     resumed run reaches the same numbers as one that was never interrupted.
 
     Args:
-        module: the module; its `train_dataloader` is asked anew each epoch.
-        checkpoints: folder of this run's checkpoints, named after its inputs by the caller.
+        module: the module; its `train_dataloader` is called anew each epoch.
+        checkpoints: folder of this run's checkpoints, named by the hash of its inputs.
         max_epochs: upper bound.
         patience: epochs without improvement before stopping; ignored without a monitor.
-        monitor: metric to maximise or minimise; None trains all epochs and keeps the last weights.
+        monitor: metric to maximise or minimise; None trains all epochs and takes the last weights.
         device: where it is trained; afterwards the module is on the CPU.
         mode: `max` or `min`.
         clip_norm: gradient norm limit, for modules with automatic optimisation.
-        console: where the progress bar goes; None shows none.
-        devices: how many GPUs, or processes on a CPU, train together, for modules that share a batch among
-            processes; 0 takes every GPU, or every process that torchrun has started. The module is sent to
+        console: of the progress bar; None shows none.
+        devices: how many GPUs, or processes on a CPU, train together, for modules that divide a batch among
+            processes; 0 takes every GPU, or every process that torchrun has started. The module is pickled to
             each.
 
     Raises:
         InputError: one of several processes has failed, or there are not as many GPUs.
 
     """
-    last, processes = checkpoints / f"{LAST}.ckpt", processes_of(devices, device)
+    last, processes = checkpoints / f"{LAST}.ckpt", process_count(devices, device)
     plan = _Plan(
         checkpoints, max_epochs, patience, monitor, mode, clip_norm, device, processes, last.is_file()
     )
     if processes == 1:
         _train(module, plan, console)
     else:
-        module.cpu()  # from where it is sent
+        module.cpu()  # to be pickled
         if device.type == "cuda":
-            torch.cuda.empty_cache()  # what this process keeps, the one that trains here cannot have
+            torch.cuda.empty_cache()  # free the cache for the process that trains on this GPU
         if launched() > 1:
-            share(partial(_train_together, module, plan), device, console)
+            run_in_all(partial(_train_together, module, plan), device, console)
         else:
             _train_together(module, plan, console)
     end = torch.load(last, map_location="cpu", weights_only=True)
@@ -297,7 +296,7 @@ def fit(
     module.cpu().eval()
     if monitor is None:
         return Fit(float("nan"), max_epochs, [])
-    # From the file: where several processes have trained, this one's callbacks have seen nothing.
+    # From the file: where several processes have trained, this one's callbacks were not called.
     values: list[float] = end["callbacks"][HISTORY]["values"]
     pick = max if mode == "max" else min
     best = pick(values)
@@ -305,7 +304,7 @@ def fit(
 
 
 class RunningAverage(AveragedModel):
-    """An exponential moving average whose update never makes the host wait for the device."""
+    """An exponential moving average whose update does not synchronise with the device."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         """Start as a copy of the module."""
@@ -315,8 +314,8 @@ class RunningAverage(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Move towards a module's weights; the first are taken as they are, buffers always."""
-        # AveragedModel asks the device at every step; a resumed run has begun before, so it is asked once.
+        """Average in a module's weights; the first weights, and buffers always, are copied."""
+        # AveragedModel reads `n_averaged` at every step; here once, as a resumed run has begun before.
         first = not self._begun and not bool(self.n_averaged > 0)
         self._begun = True
         own: list[Tensor] = list(self.module.parameters())
@@ -324,23 +323,23 @@ class RunningAverage(AveragedModel):
         if first:
             torch._foreach_copy_(own, theirs)
         else:
-            # Made here: a function of torch's cannot be sent to another process.
+            # Created here, because torch's function cannot be pickled.
             get_ema_multi_avg_fn(self._decay)(own, theirs, self.n_averaged)  # type: ignore[no-untyped-call]
-        for kept, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
-            kept.copy_(buffer)
+        for averaged, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
+            averaged.copy_(buffer)
         self.n_averaged += 1
 
 
 def running_average(module: nn.Module, steps: float) -> RunningAverage:
     """Return an exponential moving average of a module's weights, to be updated after every step.
 
-    Steps of a small batch zigzag around the optimum; their average lies nearer to it and swings less from
+    Steps of a small batch oscillate around the optimum; their average is nearer to it and varies less from
     epoch to epoch (Polyak and Juditsky 1992; Izmailov et al., UAI 2018). As a submodule it is part of the
-    checkpoints, so a resumed run goes on averaging.
+    checkpoints, so a resumed run continues it.
 
     Args:
-        module: what is trained; the average starts as a copy.
-        steps: how far back it reaches: a step that long ago weighs 1/e of the newest; 0 follows the module.
+        module: the trained module; the average starts as a copy.
+        steps: time constant: a step that long ago weighs 1/e of the newest; 0 copies the module.
 
     """
     return RunningAverage(module, 1.0 - 1.0 / max(steps, 1.0)).requires_grad_(False)

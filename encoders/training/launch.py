@@ -1,8 +1,8 @@
 """Commands that torchrun starts in several processes, on one machine or many.
 
-The first process carries out the command. The others wait, and take part in every fit that is shared: they
-get the module from the first, so they need no data. A process group exists while a fit lasts, no longer:
-between two fits lie minutes or hours in which only the first has work.
+The first process runs the command. The others take part in every distributed fit: they receive the module
+from the first, so they need no data. A process group exists during a fit only, as minutes or hours may pass
+between two fits, in which the others are idle.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from conf.checks import require
 
 T = TypeVar("T")
 Job = Callable[[Console | None], None]
-"""Part of a fit: what every process does, reporting to the console that it is given."""
-PATIENCE = timedelta(days=7)
-"""How long processes wait for the first one, which prepares, embeds, ranks and evaluates alone."""
+"""A process's part of a fit, given the console to report to."""
+STORE_TIMEOUT = timedelta(days=7)
+"""Longest wait of the other processes for the first, which prepares, embeds, ranks and evaluates alone."""
 
 
 def launched() -> int:
-    """Return how many processes torchrun has started together; 1 where it has not."""
+    """Return the number of processes that torchrun has started; 1 without torchrun."""
     return int(os.environ["WORLD_SIZE"]) if distributed.is_torchelastic_launched() else 1
 
 
 @dataclass
-class _Company:
-    """The processes that torchrun has started, and how many fits they have shared."""
+class _ProcessGroup:
+    """The processes that torchrun has started, and the number of their fits so far."""
 
     store: Store
     rank: int
@@ -60,42 +60,42 @@ class _Company:
             distributed.destroy_process_group()
             self.fits += 1
 
-    def tell(self, word: str) -> None:
-        """Say what comes next: on which device a fit is shared, or the end."""
-        self.store.set(f"next{self.fits}", word)
+    def announce(self, message: str) -> None:
+        """Publish the next fit's device, or the end."""
+        self.store.set(f"next{self.fits}", message)
 
     def follow(self) -> None:
-        """Take part in every fit until the end."""
+        """Take part in every fit until the end is announced."""
         while (device := self.store.get(f"next{self.fits}").decode()) != "end":
             with self.group(device):
-                _handed_over(None)(None)
+                _broadcast_job(None)(None)
 
 
-_company: _Company | None = None
+_group: _ProcessGroup | None = None
 
 
-def _handed_over(job: Job | None) -> Job:
-    """Return the job of the first process in all of them."""
-    box = [job]
-    distributed.broadcast_object_list(box, device=torch.device("cpu"))
-    assert box[0] is not None
-    return box[0]
+def _broadcast_job(job: Job | None) -> Job:
+    """Broadcast the job of the first process; the others pass None."""
+    jobs = [job]
+    distributed.broadcast_object_list(jobs, device=torch.device("cpu"))
+    assert jobs[0] is not None
+    return jobs[0]
 
 
-def share(job: Job, device: torch.device, console: Console | None) -> None:
-    """Carry out a part of a fit in every process that torchrun has started; called by the first of them."""
-    assert _company is not None, "shelfwise was not started by its command"
-    _company.tell(device.type)
-    with _company.group(device.type):
-        _handed_over(job)(console)
+def run_in_all(job: Job, device: torch.device, console: Console | None) -> None:
+    """Run a fit's job in every process that torchrun has started; called by the first."""
+    assert _group is not None, "shelfwise was not started by its command"
+    _group.announce(device.type)
+    with _group.group(device.type):
+        _broadcast_job(job)(console)
 
 
-def lead(command: Callable[[], T], devices: int) -> T | None:
-    """Carry out a command in the first process that torchrun has started, and its shared fits in all.
+def run_command(command: Callable[[], T], devices: int) -> T | None:
+    """Run a command in the first process that torchrun has started, and its distributed fits in all.
 
     Args:
-        command: what to do.
-        devices: the key; processes that are not to train together need not be started.
+        command: the command.
+        devices: the key `devices`.
 
     Returns:
         What the command returns, and None in the other processes.
@@ -104,7 +104,7 @@ def lead(command: Callable[[], T], devices: int) -> T | None:
         InputError: `devices` contradicts torchrun.
 
     """
-    global _company
+    global _group
     ranks = launched()
     if ranks == 1:
         return command()
@@ -113,14 +113,14 @@ def lead(command: Callable[[], T], devices: int) -> T | None:
         f"devices={devices}: torchrun has started {ranks} processes, which train together; set devices=0",
     )
     store, rank, _ = next(rendezvous("env://"))
-    store.set_timeout(PATIENCE)
-    _company = _Company(store, rank, ranks)
+    store.set_timeout(STORE_TIMEOUT)
+    _group = _ProcessGroup(store, rank, ranks)
     try:
         if rank > 0:
-            _company.follow()
+            _group.follow()
             return None
         return command()
     finally:
         if rank == 0:
-            _company.tell("end")
-        _company = None
+            _group.announce("end")
+        _group = None

@@ -1,4 +1,4 @@
-"""Stage one as a Lightning module: the text encoder learns which texts are chosen after which."""
+"""Stage one as a Lightning module: the text encoder learns to predict the text of the next chosen item."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from encoders.text.text_encoder import TextEncoder
 from encoders.text.tokens import TokenArray, pad
 from encoders.towers.item_tower import whitening
 from encoders.towers.towers import best_items, best_rows
-from encoders.training.processes import collected, dealt, joint_mean, place
+from encoders.training.processes import gather_shards, joint_mean, rank_and_size, shard
 from features.data.dataset import Events, FloatArray, IntArray
 from features.data.splits import Queries, ragged_ranges
 
@@ -35,9 +35,9 @@ VALIDATION_QUERIES = 4_000
 MINED = 64
 """Nearest texts from which hard negatives are drawn."""
 GROUP = 96
-"""Texts of like length that are encoded together, so that a CPU's caches hold them."""
+"""Texts of similar length per forward pass, few enough for a CPU's caches."""
 GPU_GROUP = 512
-"""The same on a GPU, where padding costs less than the start of another pass."""
+"""The same on a GPU, where padding costs less than launching another pass."""
 
 ACTIVATIONS = 68
 """Bytes that a layer keeps for each number of a token's state, in fp32 (twice what Korthikanti et al. 2022,
@@ -48,7 +48,7 @@ class ContextBatches(IterableDataset[ContextBatch]):
     """One chunk of training, fixed by its seed."""
 
     def __init__(self, sampler: ContextSampler, count: int, pieces: int, seed: int) -> None:
-        """Keep what the chunk is made from."""
+        """Store the arguments of `ContextSampler.batches`."""
         self.sampler, self.count, self.pieces, self.seed = sampler, count, pieces, seed
 
     def __iter__(self) -> Iterator[ContextBatch]:
@@ -58,8 +58,8 @@ class ContextBatches(IterableDataset[ContextBatch]):
 def _head(vectors: FloatArray, width: int | None) -> nn.Linear:
     """Return a linear layer that whitens the catalogue's vectors, [items, dim].
 
-    Sentence vectors crowd into a narrow cone, and what sets the items of one shop apart is a small part of
-    it. Fine-tuning through the layer starts from where that part already counts.
+    Sentence vectors lie in a narrow cone, in which the items of one shop differ by small components. The
+    whitening scales these up before fine-tuning starts.
     """
     mean, matrix = whitening(vectors, width=width)
     head = nn.Linear(*matrix.shape)
@@ -136,7 +136,7 @@ class StageOne(pl.LightningModule):
         return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, factor)]
 
     def train_dataloader(self) -> DataLoader[ContextBatch]:
-        """Return the contexts of this chunk; called anew each epoch, so a resumed run sees the same data."""
+        """Return the contexts of this chunk; called anew each epoch, so a resumed run gets the same data."""
         config = self.settings
         steps = min(config.validate_every, config.max_steps - self.current_epoch * config.validate_every)
         batches = ContextBatches(
@@ -148,47 +148,49 @@ class StageOne(pl.LightningModule):
         return DataLoader(batches, batch_size=None)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: ANN401
-        """Leave contexts where they are: they are rows of texts, and only vectors go to the device."""
+        """Return the contexts unchanged: they hold rows, and only vectors go to the device."""
         return batch
 
     def on_train_epoch_start(self) -> None:
-        """Tie every random choice to the chunk and mine hard negatives with the weights of its start."""
+        """Seed the random choices by the chunk and mine hard negatives with the weights of its start."""
         self.rng = np.random.default_rng(self._draw_seed())
         if self.settings.hard_negatives:
             vectors = upload(self._embed(np.arange(len(self.texts), dtype=np.int32)), self.device)
-            asked = upload(dealt(np.arange(len(vectors))), self.device)
+            asked = upload(shard(np.arange(len(vectors))), self.device)
             blocks = [best_rows(vectors[part], vectors, MINED + 1) for part in torch.split(asked, 1024)]
-            # From all processes: rounding must not let them mine different items.
-            self.mined = collected(torch.cat(blocks), len(vectors)).cpu().numpy()[:, 1:].astype(np.int32)
+            # Gathered, because rounding could make processes mine different items.
+            self.mined = gather_shards(torch.cat(blocks), len(vectors)).cpu().numpy()[:, 1:].astype(np.int32)
 
     def on_train_batch_start(self, batch: ContextBatch, batch_idx: int) -> None:
-        """Tie dropout to the chunk; a data loader of a resumed run draws a seed before the epoch starts."""
+        """Seed dropout by the chunk; in a resumed run, the data loader draws a seed before the epoch."""
         if batch_idx == 0:
-            torch.manual_seed(self._draw_seed() + 1_000_000_007 * place()[0])  # its own in each process
+            torch.manual_seed(
+                self._draw_seed() + 1_000_000_007 * rank_and_size()[0]
+            )  # different in each process
 
     def _draw_seed(self) -> int:
         """Return the seed of this chunk's random choices."""
         return self.seed * 100_003 + self.current_epoch
 
     def _tables(self) -> ContextTables:
-        """Return what the loss looks up, on this module's device."""
+        """Return the loss's lookup tables on this module's device."""
         if self._on_device is None or self._on_device.log_q.device != self.device:
             self._on_device = self.sampler.tables(self.device)
         return self._on_device
 
     @cached_property
     def _recompute(self) -> bool:
-        """Whether activations are worked out again instead of being kept."""
+        """Whether activations are recomputed in the backward pass (gradient checkpointing)."""
         if self.settings.recompute is not None:
             return self.settings.recompute
         config = self.encoder.backbone.config
         texts = self.settings.batch_size * self.settings.piece * (1 + self.settings.hard_negatives)
-        tokens = min(texts / place()[1], len(self.texts)) * float(self.texts.whole.lengths.mean())
-        kept = tokens * ACTIVATIONS * config.num_hidden_layers * config.hidden_size
-        return bool(kept > free_memory(self.device) / 4)
+        tokens = min(texts / rank_and_size()[1], len(self.texts)) * float(self.texts.whole.lengths.mean())
+        size = tokens * ACTIVATIONS * config.num_hidden_layers * config.hidden_size
+        return bool(size > free_memory(self.device) / 4)
 
     def _encode(self, texts: TokenArray) -> Tensor:
-        """Return unit vectors of texts, nearly in order of length, [texts, dim]; a group at a time."""
+        """Return unit vectors of texts sorted roughly by length, [texts, dim], encoded in groups."""
         fill = self.encoder.tokenizer.pad_token_id or 0
         flat, offsets = upload(texts.flat, self.device), upload(texts.offsets, self.device)
         bf16 = self.precision.training is Precision.bf16
@@ -200,10 +202,10 @@ class StageOne(pl.LightningModule):
                 ids, mask = pad(flat, offsets[start : stop + 1], width, fill)
                 if self.settings.token_dropout > 0:
                     keep = torch.rand(mask.shape, device=self.device) >= self.settings.token_dropout
-                    keep[:, 0] = True  # the classification token always stays
+                    keep[:, 0] = True  # the classification token is never dropped
                     mask = mask * keep
                 if self._recompute and torch.is_grad_enabled():
-                    # Activations of one group at a time, whatever the size of the batch (Chen et al. 2016,
+                    # Memory for one group's activations, whatever the size of the batch (Chen et al. 2016,
                     # arXiv:1604.06174).
                     vectors = checkpoint(self.encoder, ids, mask, use_reentrant=False)
                 else:
@@ -212,17 +214,17 @@ class StageOne(pl.LightningModule):
         return torch.cat(parts)
 
     def _candidate_vectors(self, candidates: IntArray) -> Tensor:
-        """Return unit vectors that the loss compares, [candidates, dim]; each process encodes its share."""
+        """Return unit vectors that the loss compares, [candidates, dim]; each process encodes its shard."""
         texts = self.texts.draw(candidates, self.settings.field_dropout, self.rng)
         order = np.argsort(texts.lengths, kind="stable")
-        vectors = self._encode(texts.select(dealt(order)))
+        vectors = self._encode(texts.select(shard(order)))
         if self.head is not None:
             vectors = nn.functional.normalize(self.head(vectors), dim=-1)
         back = upload(np.argsort(order, kind="stable"), self.device)
-        return collected(vectors, len(order))[back]
+        return gather_shards(vectors, len(order))[back]
 
     def _loss(self, batch: ContextBatch) -> Tensor:
-        """Return the loss of a batch; of several processes, the part of this one: their mean is the loss."""
+        """Return this process's part of the loss of a batch; the mean over the processes is the loss."""
         config = self.settings
         candidates = batch.rows()
         if self.mined is not None:
@@ -231,7 +233,7 @@ class StageOne(pl.LightningModule):
             candidates = np.union1d(candidates, mined).astype(np.int32)
         # Every distinct item of the batch is encoded once and is a candidate for every context.
         vectors = self._candidate_vectors(candidates)
-        contexts = batch.part(*place()).placed(candidates, self.device)
+        contexts = batch.part(*rank_and_size()).indexed(candidates, self.device)
         return joint_mean(context_loss(vectors, contexts, self._tables(), config), contexts.weight)
 
     def _adversarial_backward(self, batch: ContextBatch) -> None:
@@ -241,13 +243,13 @@ class StageOne(pl.LightningModule):
         if weight.grad is None:
             return
         norm = weight.grad.norm()
-        # Without a direction there is no worst case and nothing to add; an `if` would wait for the device.
+        # A gradient of norm 0 has no direction: nothing is added. An `if` would synchronise with the device.
         known = torch.isfinite(norm) & (norm > 0)
         shift = self.settings.adversarial_epsilon * weight.grad / norm
-        kept = weight.data.clone()
+        original = weight.data.clone()
         weight.data.add_(torch.where(known, shift, torch.zeros_like(shift)))
         self.manual_backward(self._loss(batch) * known / self.settings.accumulate)
-        weight.data.copy_(kept)  # exactly; taking the shift off again would leave rounding behind
+        weight.data.copy_(original)  # exact, unlike subtracting the shift
 
     def training_step(self, batch: ContextBatch, index: int) -> None:
         """One forward and backward pass; the optimiser steps every `accumulate` passes."""
@@ -273,30 +275,30 @@ class StageOne(pl.LightningModule):
         self.log("valid_recall", self.text_recall(self._embed(self.pool)), prog_bar=True)
 
     def _embed(self, rows: IntArray) -> FloatArray:
-        """Return unit vectors of items as the weights are, [rows, dim]; processes share the work.
+        """Return unit vectors of items with the current weights, [rows, dim]; each process encodes its shard.
 
-        Equal texts are read once.
+        Equal texts are encoded once.
         """
         _, first, inverse = np.unique(self.sampler.text_ids[rows], return_index=True, return_inverse=True)
-        tokens = self.texts.whole.select(dealt(rows[first]))
+        tokens = self.texts.whole.select(shard(rows[first]))
         own = CompiledTextEncoder(self.encoder, self.precision.embedding).embed_tokens(tokens)
-        vectors: FloatArray = collected(upload(own, self.device), len(first)).cpu().numpy()
+        vectors: FloatArray = gather_shards(upload(own, self.device), len(first)).cpu().numpy()
         return vectors[inverse]
 
     def text_recall(self, vectors: FloatArray) -> float:
         """Return mean recall@10 where a query is the mean of its last five items, vectors [pool, dim]."""
         queries, events = self.valid, self.events
-        place = np.full(len(self.texts), -1, dtype=np.int64)
-        place[self.pool] = np.arange(len(self.pool))
+        position = np.full(len(self.texts), -1, dtype=np.int64)
+        position[self.pool] = np.arange(len(self.pool))
         start = np.maximum(events.offsets[queries.user], queries.end - 5)
         sizes = queries.end - start
         owner = np.repeat(np.arange(len(queries)), sizes)
-        rows = place[events.item[ragged_ranges(start, sizes)]]
+        rows = position[events.item[ragged_ranges(start, sizes)]]
         owner, rows = owner[rows >= 0], rows[rows >= 0]
         profiles = np.zeros((len(queries), vectors.shape[1]), dtype=np.float32)
         np.add.at(profiles, owner, vectors[rows])
         items = upload(vectors, self.device)
-        # The history itself would fill the list: what it reads like is asked, not whether it is found again.
+        # The history is excluded, as it would fill the list.
         blocks = []
         for begin in range(0, len(queries), 512):
             inside = (owner >= begin) & (owner < begin + 512)

@@ -24,14 +24,14 @@ from encoders.towers.sequences import (
 )
 from encoders.towers.towers import Towers, best_rows
 from encoders.training.fitting import running_average
-from encoders.training.processes import collected, dealt, joint_mean, place
+from encoders.training.processes import gather_shards, joint_mean, rank_and_size, shard
 from features.data.dataset import Events, FloatArray, LongArray
 from features.data.splits import Queries, ragged_ranges
 
 VALIDATION_K = 10
 VALIDATION_QUERIES = 1024
 VALIDATION_SCORES = 2**28
-"""Queries and scores that validation holds at once, whichever are fewer (1 GB in float32)."""
+"""Limits of queries and of scores per block of validation (1 GB in float32)."""
 
 
 class TowerBatches(IterableDataset[TrainingWindows]):
@@ -46,7 +46,7 @@ class TowerBatches(IterableDataset[TrainingWindows]):
         passes: int = 1,
         tensors: EventTensors | None = None,
     ) -> None:
-        """Keep what the epoch is made from; batches are made where `tensors` are, on the CPU without any."""
+        """Store the epoch's inputs; batches are on the device of `tensors`, or the CPU if None."""
         self.events, self.end, self.config, self.seed, self.passes = events, end, config, seed, passes
         self.tensors = tensors
 
@@ -71,27 +71,29 @@ class TowerBatches(IterableDataset[TrainingWindows]):
             torch.from_numpy(np.concatenate(parts)).to(tensors.time.device)
             for parts in zip(*batches, strict=True)
         )
-        first, (rank, ranks) = 0, place()
+        first, (rank, ranks) = 0, rank_and_size()
         for begin, end in batches:
             sizes = (end - begin)[rank::ranks]
-            here = slice(first + rank, first + len(begin), ranks)  # windows of one of several processes
+            here = slice(first + rank, first + len(begin), ranks)  # windows of this process
             if len(sizes):
                 yield TrainingWindows.cut(
                     tensors, start[here], stop[here], int(sizes.max()), int(sizes.sum()) - len(sizes)
                 )
             else:  # fewer windows than processes
                 some = slice(first, first + 1)
-                yield TrainingWindows.silent(tensors, start[some], stop[some], int(end[0] - begin[0]))
+                yield TrainingWindows.without_predictions(
+                    tensors, start[some], stop[some], int(end[0] - begin[0])
+                )
             first += len(begin)
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What every training step reads, on the device that trains."""
+    """Inputs of every training step, on the training device."""
 
     events: EventTensors
     whitened: Tensor  # [items, text dim] whitened text vectors
-    kind_weights: Tensor  # [kinds] worth of predicting an event of each kind
+    kind_weights: Tensor  # [kinds] weight of predicting an event of each kind
     trainable_rows: Tensor  # [trainable] items that training events mention
     cumulative: Tensor  # [trainable] cumulative probability of being drawn as a negative, float64
     log_q: Tensor  # [items] log probability of being drawn
@@ -120,7 +122,7 @@ class StageTwo(pl.LightningModule):
     ) -> None:
         """Take fitted towers, training prefixes (`end` per user) and validation queries or None.
 
-        `passes` is how often an epoch goes through the users.
+        `passes` is the number of passes over the users per epoch.
         """
         super().__init__()
         self.towers = towers
@@ -133,14 +135,14 @@ class StageTwo(pl.LightningModule):
         self.ties_unordered = ties_unordered
         self.passes = passes
         self.shared: torch.Generator | None = None
-        """Draws what must be the same in every process; None where there is one."""
+        """Generator of draws that must be equal in all processes; None where there is one."""
         steps = TowerBatches(events, end, config, seed, passes).steps()
         self.average = running_average(towers, config.average * steps)
         trained = events.item[ragged_ranges(events.offsets[:-1], end - events.offsets[:-1])]
         counts = np.bincount(trained, minlength=len(text_vectors)).astype(np.float64)
         share = np.where(counts > 0, np.maximum(counts, 1.0) ** config.negative_power, 0.0)
         share /= max(share.sum(), 1e-12)
-        # No buffers: they would be part of the checkpoints, and be sent to each process at every step.
+        # No buffers: they would be part of the checkpoints, and be broadcast at every step.
         self.data = TrainingData(
             EventTensors.of(events),
             towers.item_tower.whitened(torch.from_numpy(text_vectors)),
@@ -151,11 +153,11 @@ class StageTwo(pl.LightningModule):
         )
 
     def on_fit_start(self) -> None:
-        """Bring what the steps read to the device."""
+        """Move the inputs of the steps to the device."""
         self._kept, self.data = self.data, self.data.to(self.device)
 
     def on_fit_end(self) -> None:
-        """Leave the device."""
+        """Move them back."""
         self.data = self._kept
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -168,7 +170,7 @@ class StageTwo(pl.LightningModule):
         )
 
     def train_dataloader(self) -> DataLoader[TrainingWindows]:
-        """Return this epoch's batches; called anew each epoch so that a resumed run sees the same data."""
+        """Return this epoch's batches; called anew each epoch so that a resumed run gets the same data."""
         seed = self.seed * 100_003 + self.current_epoch
         tensors = self.data.events
         if self.ties_unordered:
@@ -178,22 +180,22 @@ class StageTwo(pl.LightningModule):
         return DataLoader(batches, batch_size=None)
 
     def on_train_batch_start(self, batch: TrainingWindows, batch_idx: int) -> None:
-        """Tie dropout and negatives to the epoch, so that resuming at an epoch repeats it exactly.
+        """Seed dropout and negatives by the epoch, so that resuming at an epoch repeats it exactly.
 
-        Not at the epoch's start: a data loader draws a seed after it, but before it in a resumed run.
+        Not in `on_train_epoch_start`: a data loader draws a seed after it, but before it in a resumed run.
         """
         if batch_idx == 0:
-            seed, (rank, ranks) = self.seed * 100_003 + self.current_epoch, place()
+            seed, (rank, ranks) = self.seed * 100_003 + self.current_epoch, rank_and_size()
             torch.manual_seed(seed + 1_000_000_007 * rank)
             self.shared = None if ranks == 1 else torch.Generator(self.device).manual_seed(seed)
 
     def on_train_batch_end(self, outputs: object, batch: TrainingWindows, batch_idx: int) -> None:
-        """Let the average follow."""
+        """Update the running average."""
         self.average.update_parameters(self.towers)
 
     @property
     def trained(self) -> Towers:
-        """The averaged towers: what validation measures and what is kept."""
+        """The averaged towers, which are validated and published."""
         return cast(Towers, self.average.module)
 
     def training_step(self, batch: TrainingWindows, _index: int) -> Tensor:
@@ -238,7 +240,7 @@ class StageTwo(pl.LightningModule):
         """
         shown = torch.cat([rows, negatives])
         if shown.device.type != "cpu":
-            # The host would have to wait for the number of distinct rows, for longer than the tower takes.
+            # Synchronising to get the number of distinct rows would take longer than the tower.
             vectors = self.towers.item_tower(self.data.whitened[shown], shown, keep_id[shown])
             return vectors[: len(rows)], vectors[len(rows) :]
         # Each distinct row goes through the item tower once.
@@ -247,7 +249,7 @@ class StageTwo(pl.LightningModule):
         return vectors[inverse[: len(rows)]], vectors[inverse[len(rows) :]]
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """Return one pass; the work is done in it."""
+        """Return one batch; `validation_step` does the work."""
         if self.valid is None:
             return []
         return DataLoader(torch.zeros(1), batch_size=None)  # type: ignore[arg-type]
@@ -258,8 +260,8 @@ class StageTwo(pl.LightningModule):
         towers, events = self.trained, self.data.events
         catalogue = towers.catalogue(self.data.whitened)
         size = max(min(VALIDATION_QUERIES, VALIDATION_SCORES // max(len(catalogue), 1)), 1)
-        asked = dealt(np.arange(len(self.valid)))
-        blocks = [asked[i : i + size] for i in range(0, len(asked), size)]
+        own = shard(np.arange(len(self.valid)))
+        blocks = [own[i : i + size] for i in range(0, len(own), size)]
         recalls = [
             tower_recall(
                 towers,
@@ -272,7 +274,7 @@ class StageTwo(pl.LightningModule):
             )
             for block in blocks
         ]
-        recall = collected(torch.cat(recalls), len(self.valid)).cpu()  # only now the host waits
+        recall = gather_shards(torch.cat(recalls), len(self.valid)).cpu()  # synchronises once
         self.log("valid_recall", float(recall.numpy().mean()), prog_bar=True)
 
 
@@ -292,8 +294,8 @@ def tower_recall(
         towers: both towers, on the device that computes.
         catalogue: vectors of all items, there, [items, dim].
         events: all events.
-        queries: who is asked, and what they chose.
-        exclude_seen: whether lists leave out the history.
+        queries: users, moments and what was chosen.
+        exclude_seen: whether lists exclude the history.
         k: list length.
         tensors: the events on the device; None where that is the CPU.
 
@@ -306,8 +308,8 @@ def tower_recall(
     if exclude_seen:
         begin = events.offsets[queries.user]
         known = queries.end - begin
-        asked = np.repeat(np.arange(len(queries), dtype=np.int32), known)
-        exclude = (asked, events.item[ragged_ranges(begin, known)])
+        query = np.repeat(np.arange(len(queries), dtype=np.int32), known)
+        exclude = (query, events.item[ragged_ranges(begin, known)])
     top = best_rows(users, catalogue, k, exclude)  # [queries, k]
     sizes = np.diff(queries.target_offsets)
     owner = torch.from_numpy(np.repeat(np.arange(len(queries)), sizes)).to(device)

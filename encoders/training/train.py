@@ -35,24 +35,24 @@ from features.text.item_text import TextTemplate, render_parts
 
 ENCODER_FOLDER = "encoder"
 TEXT_FOLDER = "text"
-"""What no setting of the towers changes; the encoder folder holds the same files under the same names."""
+"""Outputs that do not depend on the towers' settings; linked into the encoder folder under the same names."""
 TEXT_ENCODER = "text_encoder"
 TEXT_VECTORS = "text_vectors.npy"
 FROZEN_VECTORS = "frozen_vectors.npy"
-"""Vectors of the encoder before any training: what fine-tuning is compared with. See `untouched_vectors`."""
+"""Vectors of the encoder before any training, the baseline of fine-tuning. See `untouched_vectors`."""
 TOWERS = "towers"
 RANKER_TOWERS = "ranker_towers"
 REPORT = "training.json"
 EMBEDDING_PRECISION = "embedding_precision"
-"""Key in the report: the arithmetic that vectors were made with, bf16 or fp32."""
+"""Key in the report: precision of the vectors, bf16 or fp32."""
 TEXT = StepSpec("text encoder", TEXT_FOLDER, ("seed", "split", "text_encoder", "evaluation.target_events"))
 ENCODER = StepSpec("train-encoder", ENCODER_FOLDER, ("user_encoder", "evaluation.exclude_seen"), after=TEXT)
 MIN_EVENTS = 200
-"""Fewer training events than this teach nothing: the text encoder stays as it is, no tower is trained."""
+"""With fewer training events nothing is trained."""
 
 
 def seen_items(dataset: Dataset, end: LongArray) -> BoolArray:
-    """Tell which items the training prefixes mention, bool [items]."""
+    """Return which items occur in the training prefixes, bool [items]."""
     events = dataset.events
     seen = np.zeros(len(dataset.catalogue), dtype=np.bool_)
     seen[events.item[ragged_ranges(events.offsets[:-1], end - events.offsets[:-1])]] = True
@@ -60,7 +60,7 @@ def seen_items(dataset: Dataset, end: LongArray) -> BoolArray:
 
 
 def trainable(split: Split | None, dataset: Dataset) -> bool:
-    """Tell whether there are enough events to train on."""
+    """Return whether there are enough events to train on."""
     if split is None:
         return False
     known = split.tower_end - dataset.events.offsets[:-1]
@@ -80,7 +80,7 @@ def try_split(config: PipelineConfig, dataset: Dataset) -> Split | None:
 
 
 def text_contexts(config: PipelineConfig, dataset: Dataset, end: LongArray) -> ContextSampler:
-    """Return what texts are learnt from: histories up to `end`, [users]."""
+    """Return the training contexts of the text encoder, from histories up to `end`, [users]."""
     settings, texts = config.text_encoder, text_ids(dataset.catalogue.texts)
     return ContextSampler(dataset.events, end, dataset.kind_weights, texts, settings.window, settings.piece)
 
@@ -95,7 +95,7 @@ def _fine_tune(
     checkpoints: Path,
     console: Console,
 ) -> tuple[Fit, float]:
-    """Run stage one; return the fit and the recall before it. Vectors are forgotten if the weights change."""
+    """Run stage one; return the fit and the recall before it. New weights invalidate the vectors."""
     settings = config.text_encoder
     template = TextTemplate.from_info(dataset.info)
     parts = render_parts(dataset.catalogue.frame, template)
@@ -119,7 +119,7 @@ def _fine_tune(
     if result.best < before:
         encoder.load_state_dict(untouched)
     else:
-        vectors.forget()
+        vectors.invalidate()
     console.print(
         f"text encoder after fine-tuning: {result.best:.4f} (best of {len(result.history)} validations)"
     )
@@ -168,19 +168,19 @@ def train_towers(
 def train_text_encoder(
     config: PipelineConfig, dataset: Dataset, split: Split | None, learn: bool, console: Console
 ) -> Step:
-    """Fine-tune the text encoder and embed the catalogue, unless that is done, here or in `reuse`.
+    """Fine-tune the text encoder and embed the catalogue, unless that has been done, here or in `reuse`.
 
     Args:
         config: settings.
         dataset: the prepared data.
         split: its split; None where there is no event to divide.
-        learn: False leaves the encoder as it comes, and no affinity is learnt.
+        learn: False leaves the encoder unchanged and learns no affinity.
         console: where to report.
 
     Returns:
-        The step: encoder, vectors, affinity, and `training.json`. Vectors of the untouched encoder are there
-        where they were needed: for a catalogue that validation looks at as a whole, or an encoder that stayed
-        as it was.
+        The step: encoder, vectors, affinity, and `training.json`. Vectors of the untouched encoder are
+        included where they were computed: for a catalogue that is validated as a whole, or an encoder not
+        fine-tuned.
 
     """
     step = TEXT.step(config, dataset.facts)
@@ -228,7 +228,7 @@ def untouched_vectors(
     Args:
         config: settings.
         dataset: the prepared data.
-        make: make and keep them where training did not need them; otherwise None is returned then.
+        make: compute and store them if they are missing; otherwise None is returned then.
         console: where to report.
 
     """

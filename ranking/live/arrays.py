@@ -11,8 +11,8 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
-from encoders.factors.affinity import Affinity, lenders
-from encoders.factors.co_purchase import LENDERS, Factors
+from encoders.factors.affinity import Affinity, imputation_neighbours
+from encoders.factors.co_purchase import IMPUTATION_NEIGHBOURS, Factors
 from encoders.towers.towers import Towers
 from features.candidates.features import ItemArrays
 from features.data import schema
@@ -250,7 +250,9 @@ class LiveArrays:
         if self._affinity is None or self.factors(size) is None:
             return None
         units = self._affinity_units.view(size)
-        return lenders(self._affinity.units(text_vectors), units, self._learnt(size), LENDERS)
+        return imputation_neighbours(
+            self._affinity.units(text_vectors), units, self._learnt(size), IMPUTATION_NEIGHBOURS
+        )
 
     def write_borrowed(self, rows: IntArray, near: Neighbours | None, touched: IntArray, size: int) -> None:
         """Write what is known of items through their text neighbours alone.
@@ -271,7 +273,7 @@ class LiveArrays:
         borrows = ~known[rows]
         near = near or Neighbours(ids[rows], weights[rows])
         rows, near = rows[borrows], Neighbours(near.ids[borrows], near.weights[borrows])
-        vectors, dual = factors.lent(near, known)
+        vectors, dual = factors.imputed(near, known)
         self._factors.put(rows, vectors)
         self._dual.put(rows, dual)
 

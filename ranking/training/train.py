@@ -13,8 +13,8 @@ from rich.table import Table
 
 from conf.schema import PipelineConfig
 from encoders.device import resolve_device
-from encoders.factors.affinity import AFFINITY_FILE, Affinity, lenders
-from encoders.factors.co_purchase import LENDERS, Factors
+from encoders.factors.affinity import AFFINITY_FILE, Affinity, imputation_neighbours
+from encoders.factors.co_purchase import IMPUTATION_NEIGHBOURS, Factors
 from encoders.towers.towers import Towers
 from encoders.training.fitting import Fit, delete_checkpoints, fit
 from encoders.training.progress import progress
@@ -84,14 +84,14 @@ def build_recommender(
     units = None if affinity is None else affinity.units(text_vectors)
     units_index = None if units is None else device_index(units, device)
     if factors is not None and units is None:
-        factors = factors.lend(near)
+        factors = factors.impute(near)
     elif factors is not None and units is not None:
         rows = np.flatnonzero(~factors.known).astype(np.int32)
         if units_index is None:
-            nearest = lenders(units[rows], units, factors.known, LENDERS)
+            nearest = imputation_neighbours(units[rows], units, factors.known, IMPUTATION_NEIGHBOURS)
         else:
             nearest = nearest_lenders(units_index, units[rows], factors.known)
-        factors = factors.lend(nearest, rows)
+        factors = factors.impute(nearest, rows)
     arrays = item_arrays(
         statistics, text_vectors, towers, config.candidates, near, factors=factors, affinity_units=units
     )

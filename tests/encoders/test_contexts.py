@@ -102,7 +102,7 @@ def test_false_negatives_are_the_users_own_items_and_equal_texts() -> None:
         np.ones(2, np.float32),
     )
     cpu = torch.device("cpu")
-    hidden = sampler.tables(cpu).false_negatives(batch.placed(np.arange(5, dtype=np.int32), cpu))
+    hidden = sampler.tables(cpu).false_negatives(batch.indexed(np.arange(5, dtype=np.int32), cpu))
     # u has a and b, and d reads like the positive b; v has c, and e is the positive itself.
     assert hidden.tolist() == [[True, True, False, True, False], [False, False, True, False, True]]
 
@@ -114,13 +114,13 @@ def test_contexts_are_placed_among_the_candidates() -> None:
         np.array([10, 40], np.int32),
         np.array([0.5, 0.25], np.float32),
     )
-    placed = batch.placed(np.array([10, 20, 30, 40], np.int32), torch.device("cpu"))
-    assert placed.candidates.tolist() == [10, 20, 30, 40]
-    assert placed.user.tolist() == [4, 7]
-    assert placed.context.tolist() == [[4, 2], [1, 0]]
-    assert placed.positive.tolist() == [0, 3]
-    assert placed.weight.tolist() == [0.5, 0.25]
-    assert placed.members().tolist() == [[0, 0, 1, 0], [1, 1, 0, 0]]
+    indexed = batch.indexed(np.array([10, 20, 30, 40], np.int32), torch.device("cpu"))
+    assert indexed.candidates.tolist() == [10, 20, 30, 40]
+    assert indexed.user.tolist() == [4, 7]
+    assert indexed.context.tolist() == [[4, 2], [1, 0]]
+    assert indexed.positive.tolist() == [0, 3]
+    assert indexed.weight.tolist() == [0.5, 0.25]
+    assert indexed.members().tolist() == [[0, 0, 1, 0], [1, 1, 0, 0]]
 
 
 def test_the_contexts_of_a_batch_are_divided_among_processes(dataset: Dataset) -> None:

@@ -50,7 +50,7 @@ def opening() -> Dataset:
 def opened(dataset: Dataset, quota: int = 6, lent: bool = True) -> Recommender:
     """Its sources, with factors that the new items borrow, or with vectors of texts alone."""
     vectors = random_units(ITEMS, 8)
-    factors = make_factors(dataset).lend(text_neighbours(sketch(vectors), 30)) if lent else None
+    factors = make_factors(dataset).impute(text_neighbours(sketch(vectors), 30)) if lent else None
     config = CandidateConfig(
         user_vector=5, item_to_item=5, text_neighbours=5, repeat=5, popular=5, co_purchase=5, new_items=quota
     )

@@ -9,7 +9,7 @@ import torch
 
 from conf.encoders import TextEncoderConfig
 from encoders.contexts import ContextSampler
-from encoders.factors.affinity import Affinity, lenders
+from encoders.factors.affinity import Affinity, imputation_neighbours
 from encoders.towers.item_tower import whitening
 from features.data.dataset import Dataset, FloatArray
 from tests.synthetic import everything, make_dataset, random_units
@@ -104,11 +104,11 @@ def test_lenders_by_hand(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     angle = np.array([0.0, 0.1, 0.3, 2.0, 0.05])
     units = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
     known = np.array([True, False, True, True, False])
-    found = lenders(units[[1, 4]], units, known, 4)
+    found = imputation_neighbours(units[[1, 4]], units, known, 4)
     assert found.ids.tolist() == [[0, 2, 3, -1], [0, 2, 3, -1]]
     expected = [[np.cos(0.1), np.cos(0.2), 0, 0], [np.cos(0.05), np.cos(0.25), 0, 0]]
     np.testing.assert_allclose(found.weights, expected, atol=1e-6)
-    nobody = lenders(units[[1]], units, np.zeros(5, bool), 4)
+    nobody = imputation_neighbours(units[[1]], units, np.zeros(5, bool), 4)
     assert (nobody.ids == -1).all()
     assert (nobody.weights == 0).all()
 
@@ -120,7 +120,7 @@ def test_lenders_are_the_nearest_of_those_with_a_past(share: float) -> None:
     units /= np.linalg.norm(units, axis=1, keepdims=True)
     known = np.arange(50) % 10 < 10 * share
     rows = np.flatnonzero(~known).astype(np.int32)
-    found = lenders(units[rows], units, known, 3)
+    found = imputation_neighbours(units[rows], units, known, 3)
     for row, ids, weights in zip(rows, found.ids, found.weights, strict=True):
         near = sorted(np.flatnonzero(known), key=lambda other: -float(units[row] @ units[other]))[:3]
         assert ids.tolist() == near

@@ -10,7 +10,7 @@ import pytest
 from scipy import sparse
 
 from conf.schema import FactorConfig
-from encoders.factors.co_purchase import LENDERS, LONGEST, Factors
+from encoders.factors.co_purchase import IMPUTATION_NEIGHBOURS, LONGEST, Factors
 from features.data.dataset import Dataset, FloatArray
 from features.data.histories import HistoryBatch, batch_histories
 from features.data.statistics import Neighbours
@@ -203,7 +203,7 @@ def test_what_an_item_without_events_has_is_not_lent() -> None:
     vectors = np.array([[1.0, 2.0], [3.0, 4.0], [np.nan, np.inf]], np.float32)
     factors = Factors(vectors, 2 * vectors, np.ones(1, np.float32), np.ones(1, np.float32))
     near = Neighbours(np.array([[2, 1, -1]], np.int32), np.array([[0.9, 0.5, 0.0]], np.float32))
-    borrowed, dual = factors.lent(near, np.array([True, True, False]))
+    borrowed, dual = factors.imputed(near, np.array([True, True, False]))
     np.testing.assert_allclose(borrowed, [[3.0, 4.0]])
     np.testing.assert_allclose(dual, [[6.0, 8.0]])
 
@@ -304,7 +304,7 @@ def test_lending_by_hand() -> None:
     near = nearest(
         6, {0: [(4, 0.9), (2, 0.8)], 2: [(0, 0.9), (3, 0.8), (1, 0.7)], 3: [(2, 0.8)], 4: [(0, 0.9)]}
     )
-    after = before.lend(near)
+    after = before.impute(near)
     # Weights exp(9) and exp(7): item 3, itself without events, lends nothing.
     share = 1 / (1 + np.exp(-2))
     np.testing.assert_allclose(after.vectors[2], [share, 2 * (1 - share)], rtol=1e-5)
@@ -323,15 +323,15 @@ def test_lending_by_hand() -> None:
 
 def test_at_most_the_nearest_lenders_with_events_lend() -> None:
     """Of the new item's fifty neighbours the first forty are by turns known and new, the others all known."""
-    assert LENDERS == 20
+    assert IMPUTATION_NEIGHBOURS == 20
     rows = np.arange(51)
     known = (rows % 2 == 1) | (rows > 40)
     vectors = np.where(known, rows, 0)[:, None].astype(np.float32) * np.array([[1, -2]], np.float32)
     factors = Factors(vectors, 3 * vectors, np.ones(1, np.float32), np.ones(1, np.float32))
     cosines = 0.9 - 0.01 * rows
-    after = factors.lend(nearest(51, {0: [(int(n), float(cosines[n])) for n in rows[1:]]}))
+    after = factors.impute(nearest(51, {0: [(int(n), float(cosines[n])) for n in rows[1:]]}))
     lenders = rows[1:40:2]
-    assert len(lenders) == LENDERS
+    assert len(lenders) == IMPUTATION_NEIGHBOURS
     mean = np.average(lenders, weights=np.exp(10 * cosines[lenders]))
     np.testing.assert_allclose(after.vectors[0], [mean, -2 * mean], rtol=1e-5)
     np.testing.assert_allclose(after.dual[0], [3 * mean, -6 * mean], rtol=1e-5)
@@ -340,7 +340,7 @@ def test_at_most_the_nearest_lenders_with_events_lend() -> None:
 def test_a_click_on_a_lent_item_is_one_on_its_only_lender(factors: Factors) -> None:
     new, lender = ITEMS - 1, 4
     assert not factors.users(batch_of([(new, 1)])).any()
-    lent = factors.lend(nearest(ITEMS, {new: [(lender, 0.7)]}))
+    lent = factors.impute(nearest(ITEMS, {new: [(lender, 0.7)]}))
     borrowed, own, with_more, plain = lent.users(
         batch_of([(new, 1)], [(lender, 1)], [(9, 0), (new, 1)], [(9, 0)])
     )
@@ -352,7 +352,7 @@ def test_a_click_on_a_lent_item_is_one_on_its_only_lender(factors: Factors) -> N
 
 def test_items_that_were_only_viewed_borrow_too_and_nobody_elses_history_changes(factors: Factors) -> None:
     viewed = ITEMS - 3
-    lent = factors.lend(nearest(ITEMS, {viewed: [(1, 0.9), (2, 0.9)], 5: [(1, 0.9)]}))
+    lent = factors.impute(nearest(ITEMS, {viewed: [(1, 0.9), (2, 0.9)], 5: [(1, 0.9)]}))
     np.testing.assert_allclose(
         lent.vectors[viewed], factors.vectors[[1, 2]].mean(axis=0), rtol=1e-4, atol=1e-6
     )

@@ -76,7 +76,7 @@ def test_what_is_missing_is_made_once_and_equal_texts_together(encoder: TextEnco
     assert [(b.tasks[0].completed, b.tasks[0].total) for b in bars] == [(2, 2), (2, 2)]
     with torch.no_grad():
         next(encoder.parameters()).mul_(-1)
-    vectors.forget()
+    vectors.invalidate()
     np.testing.assert_allclose(vectors.of(), embed_texts(encoder, TEXTS, "soil "), atol=1e-6)
     assert read[2] == 4
 

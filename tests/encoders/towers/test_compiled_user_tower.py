@@ -90,7 +90,7 @@ def test_several_layers_are_left_to_the_module() -> None:
     batch = histories([0, 1, 12, 30])
     assert np.array_equal(built.encode(batch, items), by_the_module(built, batch, items))
     assert built.encode(histories([]), items).shape == (0, 16)
-    with pytest.raises(ValueError, match="only the last layer"):
+    with pytest.raises(ValueError, match="only a tower of one layer can be compiled"):
         CompiledUserTower.of(UserEncoder(16, 2, 2, 12, KINDS, 0.0))
 
 

@@ -13,8 +13,8 @@ from rich.console import Console
 from conf.errors import InputError
 from conf.schema import SplitKind
 from encoders.towers.towers import Towers
-from encoders.training.fitting import fit, processes_of
-from encoders.training.launch import launched, lead
+from encoders.training.fitting import fit, process_count
+from encoders.training.launch import launched, run_command
 from features.prepare import prepare
 from tests.encoders.training.test_fitting import Scripted
 from tests.synthetic import World, pipeline_config, read_json
@@ -87,10 +87,10 @@ def test_a_failing_process_ends_all_with_a_line(world: World, bert: Path, tmp_pa
     done = torchrun(world, bert, tmp_path, "fail")
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if line.startswith("shelfwise: ")]
-    said = [line for line in lines if "has had enough" in line]
-    assert len(said) == 1
-    assert said[0].startswith("shelfwise: a process of the training failed: ")
-    assert said[0].endswith("the same command goes on after the last finished epoch")
+    reported = [line for line in lines if "has had enough" in line]
+    assert len(reported) == 1
+    assert reported[0].startswith("shelfwise: a process of the training failed: ")
+    assert reported[0].endswith("the same command resumes after the last finished epoch")
     [kept] = (tmp_path / "work" / "checkpoints").glob("stage_one-*/failure-1.txt")
     assert "in failing" in kept.read_text()
     assert "ValueError: the second process" in kept.read_text()
@@ -108,7 +108,7 @@ class Failing(Scripted):
 
 def test_a_process_started_for_a_fit_fails_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"a process of the training failed: ValueError: enough \(all of"
+        InputError, match=r"a process of the training failed: ValueError: enough \(the traceback"
     ) as info:
         fit(Failing([0.1]), tmp_path, max_epochs=1, patience=1, monitor="valid_recall", device=CPU, devices=2)
     assert "\n" not in str(info.value)
@@ -118,21 +118,21 @@ def test_a_process_started_for_a_fit_fails_in_a_line(tmp_path: Path) -> None:
 def test_how_many_processes_a_setting_means(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = torch.device("cuda", 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert [processes_of(n, CPU) for n in (0, 1, 3)] == [1, 1, 3]
-    assert [processes_of(n, gpu) for n in (0, 1, 3)] == [4, 1, 3]
+    assert [process_count(n, CPU) for n in (0, 1, 3)] == [1, 1, 3]
+    assert [process_count(n, gpu) for n in (0, 1, 3)] == [4, 1, 3]
     with pytest.raises(InputError, match="^devices=5: torch sees 4; set devices=4 or devices=0$"):
-        processes_of(5, gpu)
+        process_count(5, gpu)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     monkeypatch.setenv("WORLD_SIZE", "16")
     assert launched() == 16
-    assert [processes_of(n, gpu) for n in (0, 1, 16)] == [16, 1, 16], "on several machines"
+    assert [process_count(n, gpu) for n in (0, 1, 16)] == [16, 1, 16], "on several machines"
 
 
 def test_torchrun_and_the_setting_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     assert launched() == 1
-    assert lead(lambda: 7, 1) == 7
+    assert run_command(lambda: 7, 1) == 7
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     monkeypatch.setenv("WORLD_SIZE", "4")
     for devices in (1, 2):
         with pytest.raises(InputError, match=f"devices={devices}: torchrun has started 4 .* set devices=0$"):
-            lead(lambda: 7, devices)
+            run_command(lambda: 7, devices)

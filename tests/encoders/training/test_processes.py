@@ -16,7 +16,7 @@ from torch.multiprocessing.spawn import start_processes
 from conf.encoders import TextEncoderConfig, UserEncoderConfig
 from encoders.text.text_encoder import load_text_encoder
 from encoders.towers.towers import Towers
-from encoders.training.processes import gathered, place
+from encoders.training.processes import all_gather, rank_and_size
 from encoders.training.stage_one import StageOne
 from encoders.training.stage_two import StageTwo
 from features.data.dataset import Dataset, FloatArray
@@ -57,7 +57,7 @@ def learnt(module: nn.Module, loss: torch.Tensor) -> Learnt:
     module.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
-    ranks = place()[1]
+    ranks = rank_and_size()[1]
     value = loss.detach().clone()
     if ranks > 1:
         for tensor in (value, *gradients.values()):
@@ -106,11 +106,11 @@ def stage_two_step(module: StageTwo) -> Learnt:
 
 def gathered_step() -> Learnt:
     """Each process's weight counts once for every process that reads it."""
-    rank, ranks = place()
+    rank, ranks = rank_and_size()
     own = nn.Linear(2, 1, bias=False)
     with torch.no_grad():
         own.weight.copy_(torch.tensor([[rank + 1.0, 10.0 * (rank + 1)]]))
-    whole = gathered(own.weight)
+    whole = all_gather(own.weight)
     assert whole.tolist() == [[r + 1.0, 10.0 * (r + 1)] for r in range(ranks)]
     (whole * (rank + 1.0)).sum().backward()  # type: ignore[no-untyped-call]
     assert own.weight.grad is not None
@@ -175,6 +175,6 @@ def test_a_gathered_part_gets_the_gradients_of_all_processes(
 
 
 def test_a_process_alone_gathers_its_own() -> None:
-    assert place() == (0, 1)
+    assert rank_and_size() == (0, 1)
     own = torch.ones(2, 3)
-    assert gathered(own) is own
+    assert all_gather(own) is own

@@ -105,7 +105,7 @@ def test_the_loss_of_a_step_is_the_naive_loop(
     count = len(batch.user)
     hidden = torch.zeros(count, len(pool), dtype=torch.bool)
     if masking:
-        hidden = module.sampler.tables(CPU).false_negatives(batch.placed(pool, CPU))
+        hidden = module.sampler.tables(CPU).false_negatives(batch.indexed(pool, CPU))
     hidden |= torch.from_numpy((batch.context[:, :, None] == pool[None, None, :]).any(axis=1))
     means = torch.stack([vectors[[int(i) for i in c if i >= 0]].mean(0) for c in batch.context])
     expected = naive_in_batch(

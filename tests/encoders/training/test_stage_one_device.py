@@ -117,12 +117,12 @@ def test_an_epoch_is_that_of_the_cpu_and_no_step_copies(dataset: Dataset, bert: 
 
 def test_contexts_reach_the_device_in_one_copy(dataset: Dataset) -> None:
     batch: ContextBatch = next(sampler_of(dataset).batches(1, 8, seed=3))
-    here = batch.placed(batch.rows(), CPU)
+    here = batch.indexed(batch.rows(), CPU)
     hidden = sampler_of(dataset).tables(CPU).false_negatives(here)
     with second_device() as device:
         tables = sampler_of(dataset).tables(device)
         with no_host_copies():
-            there = batch.placed(batch.rows(), device)
+            there = batch.indexed(batch.rows(), device)
             members, hidden_there = there.members(), tables.false_negatives(there)
         assert members.device == device
         assert torch.equal(members.cpu(), here.members())

@@ -43,7 +43,7 @@ def known(dataset: Dataset, split: Split, vectors: FloatArray) -> list[np.ndarra
     )  # fmt: skip
     assert factors is not None
     near = text_neighbours(sketch(vectors), 20)
-    factors = factors.lend(near)
+    factors = factors.impute(near)
     made = make_recommender(dataset, vectors, factors=factors)
     arrays = item_arrays(statistics, vectors, None, made.config, near, factors=factors)
     batch = histories_of(dataset.events, split.valid)

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from conf.schema import IndexConfig
-from encoders.factors.affinity import Affinity, lenders
-from encoders.factors.co_purchase import LENDERS
+from encoders.factors.affinity import Affinity, imputation_neighbours
+from encoders.factors.co_purchase import IMPUTATION_NEIGHBOURS
 from encoders.text.text_encoder import TextEncoder
 from encoders.towers.item_tower import whitening
 from features.data.dataset import Dataset
@@ -58,7 +58,7 @@ def quiet(dataset: Dataset) -> Dataset:
 def whole(dataset: Dataset, encoder: TextEncoder, device: torch.device | None = None) -> Bundle:
     """A bundle with every index there is; on a device as `build_recommender` makes it."""
     near = make_bundle(dataset, encoder).recommender.arrays.text_near
-    made = make_bundle(dataset, encoder, factors=make_factors(dataset).lend(near))
+    made = make_bundle(dataset, encoder, factors=make_factors(dataset).impute(near))
     mean, matrix = whitening(made.text_vectors)
     affinity = Affinity(matrix, -mean @ matrix)
     known = made.recommender
@@ -207,6 +207,6 @@ def test_lenders_are_found_there(device: torch.device) -> None:
         known = np.random.default_rng(1).random(200) < share
         index: CatalogueIndex = build_index(units, device=device)
         found = nearest_lenders(index, units[:30], known)
-        wanted = lenders(units[:30], units, known, LENDERS)
+        wanted = imputation_neighbours(units[:30], units, known, IMPUTATION_NEIGHBOURS)
         assert np.array_equal(found.ids, wanted.ids)
         np.testing.assert_allclose(found.weights, wanted.weights, atol=1e-6)

@@ -75,7 +75,7 @@ def test_an_added_item_has_all_that_an_item_without_events_has(
     units = live.current.bundle.sketch.units(texts)
     near = text_neighbours(units, ours.config.neighbours)
     longer = {name: np.pad(getattr(fitted, name), ((0, 1), (0, 0))) for name in ("vectors", "dual")}
-    factors = replace(fitted, **longer).lend(near)
+    factors = replace(fitted, **longer).impute(near)
     statistics = make_bundle(later, encoder, trained=False).recommender.arrays.statistics
     assert ours.factors is not None
     assert factors.vectors[60].any()
@@ -137,7 +137,7 @@ def test_a_changed_text_of_an_item_without_events_moves_its_factors_and_others_k
     )
     shop = replace(dataset, events=events)
     near = make_bundle(shop, encoder).recommender.arrays.text_near
-    live = LiveItems(make_bundle(shop, encoder, factors=make_factors(shop).lend(near)), 4)
+    live = LiveItems(make_bundle(shop, encoder, factors=make_factors(shop).impute(near)), 4)
     sold = (quiet + 1) % 60
     before = live.current.recommender.recommender.arrays.factor_vectors.copy()
     changes = [item(live.current.catalogue.ids[row], "guitar drum melody") for row in (quiet, sold)]

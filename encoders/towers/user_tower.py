@@ -55,7 +55,7 @@ class Block(nn.Module):
         return self._feed(states, mixed)
 
     def _feed(self, states: Tensor, mixed: Tensor) -> Tensor:
-        """Add attention [batch, heads, length, head dim] to states [batch, length, dim], then feed forward."""
+        """Add attention [batch, heads, length, head dim] to states [batch, length, dim]; feed forward."""
         states = states + self.dropout(self.out(mixed.transpose(1, 2).reshape(states.shape)))
         gate, content = self.up(self.feed_norm(states)).chunk(2, dim=-1)
         states = states + self.dropout(self.down(nn.functional.silu(gate) * content))

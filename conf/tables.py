@@ -111,6 +111,9 @@ class DataConfig:
     """How times are written as text, e.g. `%d.%m.%Y %H:%M` (chrono's signs); null tells usual forms apart."""
     missing: list[str] | None = None
     """Texts that stand for no value, in any case; null takes the usual ones (`null`, `(not set)`, ...)."""
+    match_ids: list[str] = field(default_factory=list)
+    """`case`, `zeros` or both: item ids of events that differ from one of the items' in case or in leading
+    zeros alone are taken for it."""
     exclude: dict[str, Any] = field(default_factory=dict)
     """Column of the events as the files name it (`items.COLUMN`: of the items) -> value or values of the rows
     that are left out, in any case, e.g. `{status: [cancelled, refunded]}`; `"*"` is any value."""
@@ -162,6 +165,8 @@ class DataConfig:
                 not of_events or (name, kind) == ("events.item_id", "list"),
                 f"data.types.{name}: of the events, item_id alone can be given a type, and it is list",
             )
+        for rule in self.match_ids:
+            require(rule in ("case", "zeros"), f"data.match_ids: '{rule}' is neither case nor zeros")
         for table in self.without_header:
             require(
                 table in ("items", "events"), f"data.without_header: '{table}' is neither items nor events"

@@ -37,6 +37,10 @@ MISSING = (
 )  # fmt: skip
 """What stands for no value in exports of databases, spreadsheets and web analytics."""
 
+NOT_AVAILABLE = "NA"
+"""What R and pandas write for no value: missing as a user, a session, a time or a number of an event, in
+capitals alone; elsewhere it may be a code."""
+
 
 def placeholders(missing: Iterable[str] | None) -> list[str]:
     """Return the texts that stand for no value, in the cases that they are written in.

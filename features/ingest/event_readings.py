@@ -12,7 +12,16 @@ from conf.schema import DataConfig
 from features.data import schema
 from features.files.readers import FILE, MALFORMED, ROW, RawTable
 from features.ingest import rejects as why
-from features.ingest.cleaning import emptied, id_of, placeholders, present, shortened, whole_number, without
+from features.ingest.cleaning import (
+    NOT_AVAILABLE,
+    emptied,
+    id_of,
+    placeholders,
+    present,
+    shortened,
+    whole_number,
+    without,
+)
 from features.ingest.privacy import Pseudonyms
 from features.values.numbers import number, sign_of
 from features.values.times import plausible, plausible_time, time_style, unix_seconds
@@ -60,15 +69,17 @@ def read_events(table: RawTable, config: DataConfig, pseudonyms: Pseudonyms | No
     """
     types = table.frame.collect_schema()
     missing = placeholders(config.missing)
+    # No word of the language in these columns, while an item, a kind or a brand may be called NA.
+    unnamed = missing if config.missing is not None else [*missing, NOT_AVAILABLE]
     source = table.frame
     known = [c for c in (schema.TIMESTAMP, schema.ORDER, *OPTIONAL) if c in types]
-    clean = source.with_columns(emptied(types, known, missing))
+    clean = source.with_columns(emptied(types, known, unnamed))
 
-    def identity(name: str) -> pl.Expr:
-        return without(id_of(source, name), missing)
+    def identity(name: str, words: Sequence[str] = missing) -> pl.Expr:
+        return without(id_of(source, name), words)
 
-    user = identity(schema.USER_ID)
-    session = identity("session_id") if "session_id" in types else None
+    user = identity(schema.USER_ID, unnamed)
+    session = identity("session_id", unnamed) if "session_id" in types else None
     length = user.str.len_chars()
     if pseudonyms:
         user = pseudonyms.expression(user)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -18,6 +18,7 @@ from features.ingest.event_readings import kind_key, read_events, reject_reason
 from features.ingest.exclusions import void_orders
 from features.ingest.footers import below_events
 from features.ingest.id_lists import said_of
+from features.ingest.id_matching import match_ids, matching_cause
 from features.ingest.nested import require_flat
 from features.ingest.privacy import Pseudonyms
 from features.ingest.samples import ROWS, ColumnSample, samples
@@ -100,6 +101,9 @@ def _stage(
         InputError: most values of an optional column cannot be read.
     """
     readings = read_events(table, config, pseudonyms)
+    if config.match_ids:
+        matched = match_ids(readings.frame, "__item_id", item_ids, config.match_ids)
+        readings = replace(readings, frame=matched)
     known = pl.LazyFrame({"__item_id": item_ids}).with_columns(pl.lit(True).alias("__known"))
     frame = readings.frame.join(known, on="__item_id", how="left", maintain_order="left")
     frame = frame.with_columns(reject_reason(config, readings).alias(_REASON))
@@ -202,18 +206,19 @@ def _below(rejected: pl.DataFrame, accepted: pl.LazyFrame, table: RawTable) -> p
 
 
 def _hints(rejected: pl.DataFrame, item_ids: pl.Series, config: DataConfig) -> tuple[str, str]:
-    """Return what else to tell where too many rows are rejected, and whether cells hold several ids."""
-    hint = several = ""
+    """Return what else to tell where too many rows are rejected, and why ids are not those of the items."""
+    hint = cause = ""
     unknown = rejected.filter(pl.col(why.REASON) == why.UNKNOWN_ITEM)
     if unknown.height:
         known = ", ".join(f"'{i}'" for i in item_ids.head(3))
-        several = said_of(unknown[schema.ITEM_ID], item_ids, config)
-        hint = f" ({several})" if several else f" (ids in the items table look like {known})"
+        ids = unknown[schema.ITEM_ID]
+        cause = said_of(ids, item_ids, config) or matching_cause(ids, item_ids)
+        hint = f" ({cause})" if cause else f" (ids in the items table look like {known})"
     if why.BAD_TIMESTAMP in rejected[why.REASON]:
         hint += f" (accepted: {FORMS}; {GIVE_A_FORMAT})"
     if why.BAD_ORDER in rejected[why.REASON]:
         hint += f" (numbers of orders? {UNORDERED} leaves the column out)"
-    return hint, several
+    return hint, cause
 
 
 def ingest_events(
@@ -247,7 +252,7 @@ def ingest_events(
         raise InputError(f"{table.name}: no data rows")
     if rejected.height and table.untyped:
         rejected = _below(rejected, accepted, table)
-    hint, several = _hints(rejected, item_ids, config)
+    hint, cause = _hints(rejected, item_ids, config)
     why.check_fraction(rejected, rows, config.reject_limit("events"), table.name, hint)
     if not counts:
         raise InputError(f"{table.name}: none of {rows:,} rows is a usable event")
@@ -284,7 +289,7 @@ def ingest_events(
     fact = facts.collect(engine="streaming").row(0, named=True)
     events = int(fact["events"])
     suspicious = [
-        *([several] if several else []),
+        *([cause] if cause else []),
         *void_orders(table, rows),
         *suspicious_events(live, events, fact["no_time"] < events),
         *returned(live, int(fact["returns"]), events),

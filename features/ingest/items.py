@@ -13,6 +13,7 @@ from features.data import schema
 from features.files.readers import BOOKKEEPING, FILE, MALFORMED, ROW, RawTable, readable
 from features.ingest import rejects as why
 from features.ingest.cleaning import (
+    NOT_AVAILABLE,
     emptied,
     id_of,
     infer_types,
@@ -133,6 +134,9 @@ def ingest_items(table: RawTable, config: DataConfig, text_fields: Sequence[str]
         raw = inherit(raw, config.parent, table.name)
     missing = placeholders(config.missing)
     raw = raw.with_columns(emptied(raw.schema, others, missing))
+    if config.missing is None:
+        numbers = [c for c in (schema.PRICE, schema.CREATED_AT) if c in others]
+        raw = raw.with_columns(emptied(raw.schema, numbers, [NOT_AVAILABLE]))
     raw = with_types(raw, config.types, config.decimal, table.name)
     typed, warnings = _contract_types(raw, config, table, text_fields)
     item_id = without(id_of(raw.lazy(), schema.ITEM_ID), missing)

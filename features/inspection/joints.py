@@ -9,6 +9,7 @@ import polars as pl
 from features.files.readers import readable
 from features.ingest.cleaning import id_of
 from features.ingest.id_lists import ids_in, separator_of
+from features.ingest.id_matching import rules_between
 from features.inspection.files import FileFacts
 from features.inspection.profiles import ColumnProfile
 from features.values.names import ITEM, KIND, PRICE, QUANTITY, TIME, USER, VALUE, name_score
@@ -16,6 +17,8 @@ from features.values.names import ITEM, KIND, PRICE, QUANTITY, TIME, USER, VALUE
 _CANDIDATES = 12
 _MANY = 20
 """Different values by which rows of a table may be known, even where each has several rows."""
+_MATCHED = 0.9
+"""Share of the unknown ids from which on case or zeros are what they differ in."""
 _ALL = 0.99
 """Share of the values from which on no cell is looked at for several ids."""
 
@@ -59,19 +62,23 @@ class Joint:
     share: float
     several: bool = False
     """Whether a cell of the events holds several ids."""
+    match: tuple[str, ...] = ()
+    """`data.match_ids`: what ids of both tables differ in."""
 
 
-def _share(values: set[str], there: set[str]) -> tuple[float, bool]:
-    """Return the share of values that are ids, and whether that is so where cells hold several of them."""
+def _share(values: set[str], there: set[str]) -> tuple[float, bool, tuple[str, ...]]:
+    """Return the share of values that are ids, whether cells hold several, and what spellings differ in."""
     share = len(values & there) / len(values) if values else 0.0
     if share >= _ALL:
-        return share, False
+        return share, False, ()
     cells = pl.Series(sorted(values - there), dtype=pl.String)
-    separator = separator_of(cells, pl.Series(sorted(there), dtype=pl.String))
-    if separator is None:
-        return share, False
-    single = {*(values & there), *ids_in(cells, separator)}
-    return len(single & there) / len(single), True
+    known = pl.Series(sorted(there), dtype=pl.String)
+    separator = separator_of(cells, known)
+    if separator is not None:
+        single = {*(values & there), *ids_in(cells, separator)}
+        return len(single & there) / len(single), True, ()
+    rules, _, _ = rules_between(cells, known, _MATCHED)
+    return (_ALL if rules else share), False, rules
 
 
 def holds_several(facts: FileFacts, column: str) -> bool:
@@ -104,10 +111,10 @@ def find_joint(items: FileFacts, events: FileFacts) -> Joint | None:
     for column in left:
         there = values_of(items, column)
         for other, values in named.items():
-            share, several = _share(values, there)
+            share, several, match = _share(values, there)
             by_name = 0.25 * (name_score(ITEM, column) + name_score(ITEM, other))
             few = 0.3 if len(values) < 0.05 * len(there) and len(values) < 20 < len(there) else 0.0
-            scored = (share + by_name - few if share else 0.0, Joint(column, other, share, several))
+            scored = (share + by_name - few if share else 0.0, Joint(column, other, share, several, match))
             if scored[0] > 0 and (best is None or scored[0] > best[0]):
                 best = scored
     return best[1] if best is not None and best[1].share > 0.2 else None

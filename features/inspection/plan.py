@@ -170,6 +170,8 @@ def _join(columns: dict[str, Any], settings: dict[str, Any], joint: Joint, unsur
         map_column(columns, "events.item_id", joint.events)
     if joint.several:
         settings["data.types"] = {ID_LISTS: "list"}
+    if joint.match:
+        settings["data.match_ids"] = list(joint.match)
     if joint.share < 0.99:
         unsure.append(
             f"only {joint.share:.0%} of the ids that events name ('{joint.events}') are in the catalogue "
@@ -197,6 +199,8 @@ def make_plan(files: Sequence[FileFacts]) -> Plan:
             map_column(columns, "events.item_id", joint.events if joint else log.roles.columns[ITEM])
             if joint and joint.several:
                 settings["data.types"] = {ID_LISTS: "list"}
+            if joint and joint.match:
+                settings["data.match_ids"] = list(joint.match)
             events = [f for f in rest if f.path in _alike(log, rest)]
     if not items and reads_any_items(preset):
         catalogues = [f for f in rest if f.roles.kind is TableKind.items]

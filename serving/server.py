@@ -144,7 +144,7 @@ class RunningServer:
     _health: health_aio.HealthServicer
     _envelope: CallInterceptor
     _host: ModelHost
-    _watches: tuple[Poller, ...]
+    _pollers: tuple[Poller, ...]
     _stores: Stores
     _metrics_server: MetricsServer | None
     _tracing: Tracing | None
@@ -160,8 +160,8 @@ class RunningServer:
         Args:
             drain_seconds: time that running calls get; what is not done by then is cancelled.
         """
-        for watch in self._watches:
-            await watch.stop()
+        for poller in self._pollers:
+            await poller.stop()
         await self._health.enter_graceful_shutdown()
         self.service.end_streams()
         # One stop at a time: of two, the first to end frees what the other goes on using; the process dies.
@@ -236,7 +236,7 @@ async def _start(config: ServeConfig, model: LiveModel, console: Console, load: 
         path = None if config.surfaces is None else Path(config.surfaces)
         surfaces = Surfaces(path, model.current, await changes.declared())
         cleaner = HistoriesCleaner(state, store / HISTORIES_FILE, _CLEAN_SECONDS)
-        await cleaner.look()
+        await cleaner.clean()
         await _import_histories(state, store / HISTORIES_FILE, console)
         derived = await asyncio.to_thread(Served.of, model.current)
         metrics_server = None
@@ -255,7 +255,7 @@ async def _start(config: ServeConfig, model: LiveModel, console: Console, load: 
     service = RecommendationService(
         host, state, changes, config, store / HISTORIES_FILE, surfaces, watcher, pseudonyms
     )
-    envelope.queue(QUEUED, host.expect)
+    envelope.queue(QUEUED, host.announce)
     pb_grpc.add_RecommendationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     for name in _HEALTH_NAMES:
@@ -264,11 +264,11 @@ async def _start(config: ServeConfig, model: LiveModel, console: Console, load: 
         enable_reflection((SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name), server)
     if worker is None:
         await server.start()
-    watches = [cleaner.watch, state_health.watch, surfaces.watch]
+    pollers = [cleaner.poller, state_health.poller, surfaces.poller]
     if watcher is not None:
-        watches.insert(0, watcher.watch)
+        pollers.insert(0, watcher.poller)
     running = RunningServer(
-        port, service, metrics, server, health, envelope, host, tuple(watches), stores, metrics_server,
+        port, service, metrics, server, health, envelope, host, tuple(pollers), stores, metrics_server,
         tracing,
     )  # fmt: skip
     try:
@@ -283,9 +283,9 @@ async def _start(config: ServeConfig, model: LiveModel, console: Console, load: 
         await health.set(name, _SERVING)
     state_health.start(state)
     surfaces.start(lambda: host.served.model)
-    cleaner.watch.start()
+    cleaner.poller.start()
     if watcher is not None:
-        watcher.watch.start()
+        watcher.poller.start()
     return running
 
 
@@ -312,7 +312,7 @@ def _watch(
         _check_privacy(config, model.current)
         surfaces.check(model.current, await stores.items.declared())
         if (store / HISTORIES_FILE).is_file():
-            await cleaner.look(another_file=True)
+            await cleaner.clean(another_file=True)
             await stores.users.import_histories(store / HISTORIES_FILE)
 
     async def changed(failed: FailedReload | None) -> None:

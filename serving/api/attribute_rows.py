@@ -1,4 +1,4 @@
-"""DeclareAttributes: which attributes can be declared, and how their types are called on the wire."""
+"""DeclareAttributes: validation of declarations, and the wire names of attribute types."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from serving.core.errors import ApiError, invalid
 from shelfwise_client.v1 import recommendations_pb2 as pb
 
 MAX_DECLARED: Final = 200
-"""Attributes that can be declared, in all calls together."""
+"""Most declared attributes of a catalogue, over all calls."""
 MAX_NAME_CHARS: Final = 64
 WIRE_TYPES: Final = MappingProxyType(
     {
@@ -37,12 +37,12 @@ def check_declarations(
     """Return the attributes to declare, each once.
 
     Args:
-        rows: as received.
-        catalogue: the items, whose own attributes cannot be declared otherwise.
-        declared: attributes that are declared already.
+        rows: of the request.
+        catalogue: the items; attributes that they have cannot be declared with another type.
+        declared: attributes declared before.
 
     Raises:
-        ApiError: no row, a name that cannot be used, no type, or another type than there is.
+        ApiError: no row, an invalid name, no type, or a type that differs from the existing one.
     """
     if not rows:
         raise invalid("attributes", "is empty; declare at least one")
@@ -56,18 +56,18 @@ def check_declarations(
         kind = _KINDS.get(row.type)
         if kind is None:
             raise invalid(f"{path}.type", "set STRING, NUMBER, BOOL, TIME or LIST")
-        here = catalogue.kinds.get(row.name)
-        if here is None and row.name in catalogue.columns:
+        existing = catalogue.kinds.get(row.name)
+        if existing is None and row.name in catalogue.columns:
             raise invalid(f"{path}.name", f"the model has '{row.name}' with a type that cannot be set")
-        before = found.setdefault(row.name, here or declared.get(row.name, kind))
-        if before is not kind:
-            raise other_type(index, row.name, before)
+        existing = found.setdefault(row.name, existing or declared.get(row.name, kind))
+        if existing is not kind:
+            raise type_conflict(index, row.name, existing)
     if len({*declared, *found}) > MAX_DECLARED:
         raise invalid("attributes", f"{len(declared)} are declared already; at most {MAX_DECLARED}")
     return [Declaration(name, kind) for name, kind in found.items()]
 
 
-def other_type(index: int, name: str, kind: AttributeKind) -> ApiError:
-    """Return the problem of an attribute that is there already with another type."""
+def type_conflict(index: int, name: str, kind: AttributeKind) -> ApiError:
+    """Return the error for an attribute that exists with another type."""
     message = f"'{name}' is {pb.Attribute.Type.Name(WIRE_TYPES[kind])} already; use that, or another name"
     return invalid(f"attributes[{index}].type", message, "ATTRIBUTE_TYPE")

@@ -1,10 +1,10 @@
-"""Attribution tokens: the origin of a list, returned by the storefront with the events of that list.
+"""Attribution tokens: the origin of a list, sent back by the storefront with the events of that list.
 
-The server keeps nothing about the lists it returned. With the token an event names its list even days
-later, on another replica, under another model.
+The server stores nothing about returned lists. The token attributes an event to its list even days later, on
+another replica, under another model.
 
-With a secret in the environment variable SHELFWISE_TOKEN_KEY (the same on every replica) tokens are signed,
-and nobody else can make one. Without it the check detects damage only: whoever may record events could
+With a secret in the environment variable SHELFWISE_TOKEN_KEY (the same on every replica) tokens are signed
+and cannot be forged. Without it the checksum only detects damage: a client that may record events could
 record invented ones anyway.
 """
 
@@ -20,7 +20,7 @@ from serving.api.tokens import TokenCodec
 
 KEY_ENV: Final = "SHELFWISE_TOKEN_KEY"
 MAX_CHARS: Final = 1024
-"""No token is longer."""
+"""Length of the longest token."""
 _HEAD: Final = struct.Struct("<IB")  # Unix seconds, hour
 _NO_HOUR: Final = 255
 _TEXTS: Final = 4
@@ -40,10 +40,10 @@ class ListOrigin:
 
 
 class AttributionTokens:
-    """Makes tokens and reads them."""
+    """Encodes and decodes attribution tokens."""
 
     def __init__(self, key: bytes | None = None) -> None:
-        """Use a key; None takes that of the environment."""
+        """Use a key; None reads it from the environment."""
         secret = os.environ.get(KEY_ENV, "").encode() if key is None else key
         self._codec = TokenCodec(b"attribution", MAX_CHARS, hashlib.blake2b(secret, digest_size=32).digest())
 
@@ -56,7 +56,7 @@ class AttributionTokens:
         return self._codec.encode(body)
 
     def read(self, token: str) -> ListOrigin | None:
-        """Return the origin that a token holds; None for one that this service did not make."""
+        """Return the origin in a token; None for an invalid token."""
         body = self._codec.decode(token)
         if body is None:
             return None

@@ -1,9 +1,8 @@
-"""BatchRecommend: the lists of many users, one after another, without getting in anybody's way.
+"""BatchRecommend: the lists of many users, streamed at background priority.
 
-Memory is bounded by what is in work: one page of user ids and a handful of lists. The next handful is begun
-when the last of this one has been handed to the transport, whose flow control stops where the reader does, so
-a slow reader slows the server down and nothing piles up. The model makes these lists when it has nothing else
-to do.
+Memory is bounded: one page of user ids and one batch of lists. A batch begins when the last list of the batch
+before has been handed to the transport, whose flow control gives backpressure: a slow reader slows the stream
+down. The model makes these lists only while no other request is queued.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import grpc
 from conf.serving import ServeConfig
 from serving.api import page_tokens, tokens, validation
 from serving.api.list_options import ListOptions
-from serving.api.recommend import NO_SESSION, Lists, ResolvedOptions, degradation_level
+from serving.api.recommend import NO_SESSION, ListCalls, ResolvedOptions, degradation_level
 from serving.api.surfaces import Surfaces
 from serving.core.errors import ApiError, invalid
 from serving.model.host import ModelHost
@@ -34,8 +33,8 @@ from shelfwise_client.v1 import recommendations_pb2 as pb
 _LOG = logging.getLogger(__name__)
 MAX_NAMED: Final = 10_000
 """Users in a request."""
-_LISTING: Final = 500
-"""Stored users read together."""
+_USERS_PER_PAGE: Final = 500
+"""Stored users that are read at a time."""
 _NOTHING_SHOWN: Final = page_tokens.decode_shown("", b"")
 
 
@@ -44,18 +43,18 @@ class _User:
     """One user of a stream."""
 
     name: str
-    """As named by the request, or as stored."""
-    known_as: str
-    """As the state knows them."""
-    place: str
+    """Id in the request, or in the state for all users."""
+    stored_id: str
+    """Id in the state."""
+    cursor: str
     """For the resume token."""
 
 
-class BatchLists:
+class BatchListCalls:
     """Streams of lists; create it inside a running event loop."""
 
     def __init__(
-        self, lists: Lists, host: ModelHost, state: UserState, config: ServeConfig, surfaces: Surfaces
+        self, lists: ListCalls, host: ModelHost, state: UserState, config: ServeConfig, surfaces: Surfaces
     ) -> None:
         """Wire the parts; see `serving.api.service.RecommendationService`."""
         self._lists = lists
@@ -67,39 +66,39 @@ class BatchLists:
         self._ending = False
 
     def end(self) -> None:
-        """Make running streams end after the list they are at."""
+        """End running streams after their current list."""
         self._ending = True
 
     async def stream(self, request: pb.BatchRecommendRequest) -> AsyncGenerator[pb.BatchRecommendResponse]:
-        """Give a list for every user that a request names.
+        """Yield a list for every user of a request.
 
         Raises:
-            ApiError: a request that cannot be answered, too many streams, or a server that is shutting down.
+            ApiError: an invalid request, too many streams, or a server that is shutting down.
         """
         size = validation.page_size(request.list_size, self._config.max_page_size, "list_size")
-        wish = ListOptions.of(request, size, self._surfaces)
-        identity = tokens.fingerprint(request, ("resume_token", "max_users"))
-        after = page_tokens.decode_place(page_tokens.USER_PLACE, request.resume_token, identity)
+        options = ListOptions.of(request, size, self._surfaces)
+        request_hash = tokens.fingerprint(request, ("resume_token", "max_users"))
+        after = page_tokens.decode_cursor(page_tokens.USER_CURSOR, request.resume_token, request_hash)
         if request.max_users < 0:
             raise invalid("max_users", f"{request.max_users} is negative; use 0 for no limit")
-        asked = request.HasField("request_time")
-        before_us = validation.micros("request_time", request.request_time) if asked else None
+        timed = request.HasField("request_time")
+        before_us = validation.micros("request_time", request.request_time) if timed else None
         _check_users(request)
-        seed = tokens.request_seed(identity)
+        seed = tokens.request_seed(request_hash)
         async with self._host.lease() as served:
-            prepared = await self._lists.prepare(served, wish, seed)
+            prepared = await self._lists.prepare(served, options, seed)
         if self._running >= self._config.max_streams:
             message = f"{self._running} streams are open; at most {self._config.max_streams} at once"
             code = grpc.StatusCode.RESOURCE_EXHAUSTED
             raise ApiError(code, "TOO_MANY_STREAMS", message, retry_seconds=10.0)
         self._running += 1
         try:
-            async with aclosing(self._users(request, after, request.max_users or None)) as handfuls:
-                async for users in handfuls:
-                    async with self._host.lease() as served:  # not while a slow reader takes the lists
+            async with aclosing(self._users(request, after, request.max_users or None)) as batches:
+                async for users in batches:
+                    async with self._host.lease() as served:  # not held while a slow reader takes the lists
                         if served is not prepared.served:
-                            prepared = await self._lists.prepare(served, wish, seed)
-                        lists = [self._one(prepared, user, identity, before_us) for user in users]
+                            prepared = await self._lists.prepare(served, options, seed)
+                        lists = [self._one(prepared, user, request_hash, before_us) for user in users]
                         responses = await asyncio.gather(*lists, return_exceptions=True)
                     for response in responses:
                         if self._ending:
@@ -114,18 +113,18 @@ class BatchLists:
     async def _users(
         self, request: pb.BatchRecommendRequest, after: str, left: int | None
     ) -> AsyncGenerator[list[_User]]:
-        """Give the users in handfuls, behind a place, at most so many."""
+        """Yield the users after a cursor in batches, at most `left` in all."""
         if request.WhichOneof("users") == "user_list":
             names = request.user_list.user_ids
             first = int(after) + 1 if after.isdecimal() else 0
             last = len(names) if left is None else min(len(names), first + left)
             for start in range(first, last, BACKGROUND_BATCH):
                 numbers = range(start, min(start + BACKGROUND_BATCH, last))
-                yield [_User(names[n], self._lists.known_as(names[n]), str(n)) for n in numbers]
+                yield [_User(names[n], self._lists.stored_id(names[n]), str(n)) for n in numbers]
             return
         while left is None or left > 0:
-            most = _LISTING if left is None else min(left, _LISTING)
-            page = await self._state.users(after, most, CALL.get().deadline)
+            limit = _USERS_PER_PAGE if left is None else min(left, _USERS_PER_PAGE)
+            page = await self._state.users(after, limit, CALL.get().deadline)
             if not page:
                 return
             for start in range(0, len(page), BACKGROUND_BATCH):
@@ -134,13 +133,13 @@ class BatchLists:
             left = None if left is None else left - len(page)
 
     async def _one(
-        self, prepared: ResolvedOptions, user: _User, identity: bytes, before_us: int | None
+        self, prepared: ResolvedOptions, user: _User, request_hash: bytes, before_us: int | None
     ) -> pb.BatchRecommendResponse:
-        """Make one user's message; what goes wrong with one must not end the others."""
+        """Return one user's response; a failure becomes its error, so that the stream continues."""
         call = CALL.get()
         response = pb.BatchRecommendResponse(
             user_id=user.name,
-            resume_token=page_tokens.encode_place(page_tokens.USER_PLACE, identity, user.place),
+            resume_token=page_tokens.encode_cursor(page_tokens.USER_CURSOR, request_hash, user.cursor),
             model_version=prepared.served.model.version,
             request_id=call.request_id,
         )
@@ -148,7 +147,7 @@ class BatchLists:
             validation.optional_id("user_id", user.name)
             if not user.name:
                 raise invalid("user_id", "is empty")
-            await self._fill(response, prepared, user, identity, before_us)
+            await self._fill(response, prepared, user, request_hash, before_us)
         except (TimeoutError, asyncio.CancelledError):
             raise
         except ApiError as problem:
@@ -163,33 +162,33 @@ class BatchLists:
         response: pb.BatchRecommendResponse,
         prepared: ResolvedOptions,
         user: _User,
-        identity: bytes,
+        request_hash: bytes,
         before_us: int | None,
     ) -> None:
-        served, wish = prepared.served, prepared.wish
+        served, options = prepared.served, prepared.options
         now_us = time.time_ns() // 1000 if before_us is None else before_us
         while True:
             try:
-                recalled = await self._lists.recall(user.known_as, before_us, patient=True)
+                context = await self._lists.load_context(user.stored_id, before_us, patient=True)
                 break
-            except QueueFullError as full:  # others have more right to the state
+            except QueueFullError as full:  # interactive calls go first
                 await asyncio.sleep(full.retry_seconds)
-        shopper = self._lists.shopper(served, user.known_as, NO_SESSION, now_us, recalled)
-        if not shopper.available:
+        shopper = self._lists.shopper(served, user.stored_id, NO_SESSION, now_us, context)
+        if not shopper.state_available:
             message = "the stored history could not be read just now"
             raise ApiError(grpc.StatusCode.UNAVAILABLE, "STATE_UNAVAILABLE", message)
-        wanted = self._lists.request(prepared, shopper, now_us, _NOTHING_SHOWN)
-        if wanted.rules is not None and not wish.rules.exploration.HasField("seed"):
-            wanted = wanted.explored_by(tokens.request_seed(identity, user.known_as))
-        job = RecommendJob(served.model, wanted)
+        model_request = self._lists.request(prepared, shopper, now_us, _NOTHING_SHOWN)
+        if model_request.rules is not None and not options.rules.exploration.HasField("seed"):
+            model_request = model_request.explored_by(tokens.request_seed(request_hash, user.stored_id))
+        job = RecommendJob(served.model, model_request)
         answer, _ = await self._lists.make(served, job, background=True)
-        served.cards.recommended(response.items, answer, "", wish.explain, wish.fields, before=0)
+        served.cards.recommended(response.items, answer, "", options.explain, options.fields, before=0)
         response.degradation = degradation_level(answer, shopper)
-        response.attribution_token = self._lists.token(served, wish.surface)
+        response.attribution_token = self._lists.token(served, options.surface)
 
 
 def _check_users(request: pb.BatchRecommendRequest) -> None:
-    """Check whom a request names; single ids are checked when it is their turn."""
+    """Check the users of a request; single ids are checked one by one, later."""
     kind = request.WhichOneof("users")
     if kind is None:
         raise invalid("users", "set user_list, or all_users to true")

@@ -1,4 +1,4 @@
-"""RecordEvents: which rows can be stored, and why the others cannot."""
+"""RecordEvents: validation of event rows, and the response."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_LIST_POSITION: Final = 100_000
 
 @dataclass(frozen=True)
 class CheckedEvents:
-    """The rows of one call, parted."""
+    """The rows of one call, split into events and rejects."""
 
     events: list[NewEvent]
     indexes: list[int]
@@ -33,18 +33,18 @@ def check_events(
     model: Model,
     now_us: int,
     max_future_seconds: float,
-    known_as: Callable[[str], str],
+    stored_id: Callable[[str], str],
     tokens: AttributionTokens,
 ) -> CheckedEvents:
-    """Part a call's rows into events to store and rejects.
+    """Split a call's rows into events to store and rejects.
 
     Args:
-        rows: as received.
-        model: knows the items, and event kinds of its own.
-        now_us: the server's clock, microseconds since 1970; the time of events that say none.
-        max_future_seconds: how far ahead of the clock an event may lie.
-        known_as: the name under which a user's events are stored.
-        tokens: reads attribution tokens.
+        rows: of the request.
+        model: defines items and event kinds.
+        now_us: server time, microseconds since 1970; the default of `event_time`.
+        max_future_seconds: how far in the future an event may be (clock skew of the sender).
+        stored_id: maps a user id to the id in the state.
+        tokens: decodes attribution tokens.
     """
     checked = CheckedEvents([], [], [])
     latest_us = now_us + int(max_future_seconds * 1_000_000)
@@ -65,15 +65,17 @@ def check_events(
         time_ns = (
             row.event_time.seconds * 1_000_000_000 + row.event_time.nanos if timed else now_us * 1000 + index
         )
-        shown = _shown(row, origin)
+        exposure = _exposure(row, origin)
         if row.event_id:
             name = f"client:{row.event_id}"
         elif row.event == schema.IMPRESSION and origin is not None and not timed:
-            # An item is shown once in each place of a list, however often that is told.
+            # An item is shown once at each position of a list, however often the impression is sent.
             name = content_id(row.item_id, row.event, f"{origin.request_id}/{row.list_position}")
         else:
             name = content_id(row.item_id, row.event, time_ns)
-        checked.events.append(NewEvent(known_as(row.user_id), row.item_id, row.event, time_us, name, shown))
+        checked.events.append(
+            NewEvent(stored_id(row.user_id), row.item_id, row.event, time_us, name, exposure)
+        )
         checked.indexes.append(index)
     return checked
 
@@ -81,12 +83,12 @@ def check_events(
 def respond(
     checked: CheckedEvents, outcomes: Sequence[Outcome], kinds: Sequence[str], request_id: str
 ) -> pb.RecordEventsResponse:
-    """Build the response once the store has answered.
+    """Build the response to a call.
 
     Args:
         checked: the rows.
-        outcomes: what became of `checked.events`.
-        kinds: that the model knows.
+        outcomes: of `checked.events`, in order.
+        kinds: event kinds that the model knows.
         request_id: of the call.
     """
     rejects: list[pb.RowReject] = list(checked.rejects)
@@ -106,8 +108,8 @@ def respond(
     )
 
 
-def _shown(row: pb.Event, origin: ListOrigin | None) -> Exposure:
-    """Return where the shopper saw the item, as far as is told."""
+def _exposure(row: pb.Event, origin: ListOrigin | None) -> Exposure:
+    """Return the exposure that an event belongs to, as far as its fields and its token say."""
     position = row.list_position or None
     if origin is None:
         return NOT_SHOWN if position is None else Exposure(list_position=position)

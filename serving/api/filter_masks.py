@@ -1,4 +1,4 @@
-"""Filters, attribute values and order of the served items, worked out in a thread of their own and kept."""
+"""Filter masks, attribute codes and id order of the served items, computed in their own thread and cached."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from serving.transport.call_interceptor import CALL
 
 @dataclass(frozen=True)
 class _Mask:
-    """The rows that pass a filter."""
+    """The mask of a filter, [items]."""
 
     served: Served
     expression: str
@@ -34,7 +34,7 @@ class _Mask:
 
 @dataclass(frozen=True)
 class _Codes:
-    """The value of an attribute in each row."""
+    """The code of an attribute's value in each row, [items]."""
 
     served: Served
     attribute: str
@@ -45,7 +45,7 @@ class _Codes:
 
 @dataclass(frozen=True)
 class _After:
-    """The rows behind an item in the order of the ids."""
+    """The rows after an item in order of the ids."""
 
     served: Served
     item_id: str
@@ -60,8 +60,8 @@ class _After:
 _Job = _Mask | _Codes | _After
 
 
-class Selection:
-    """Tells which rows pass filters, have equal values, or come next; create it inside an event loop."""
+class RowSelector:
+    """Selects catalogue rows by filter, attribute value or id order; create it inside an event loop."""
 
     def __init__(self, config: ServeConfig, host: ModelHost) -> None:
         """Start the thread."""
@@ -74,14 +74,14 @@ class Selection:
         )
 
     async def close(self) -> None:
-        """Finish running work and stop the thread."""
+        """Finish queued work and stop the thread."""
         await self._jobs.close()
 
-    async def rows(self, served: Served, expression: str, path: str = "filter") -> BoolArray | None:
+    async def mask(self, served: Served, expression: str, path: str = "filter") -> BoolArray | None:
         """Return the mask of a filter, [items]; None without a filter.
 
         Raises:
-            ApiError: a filter that cannot be used, naming the request's field `path`.
+            ApiError: an invalid filter, naming the request's field `path`.
         """
         mark_stage("validate")
         if not expression.strip():
@@ -99,7 +99,7 @@ class Selection:
         return made.astype(bool, copy=False)
 
     async def codes(self, served: Served, attribute: str) -> IntArray:
-        """Return the code of each row's value of an attribute that the catalogue has, [items]."""
+        """Return the code of each row's value of an attribute, [items]."""
         found = served.codes.cached(served.model.catalogue, attribute)
         if found is not None:
             return found
@@ -108,12 +108,12 @@ class Selection:
         return made.astype("int32", copy=False)
 
     async def after(self, served: Served, item_id: str, count: int, allowed: BoolArray | None) -> list[int]:
-        """Return the rows of the next items behind an id; see `ItemOrder.after`."""
+        """Return the rows of the next items after an id; see `ItemOrder.after`."""
         made = await self._jobs.submit(_After(served, item_id, count, allowed), CALL.get().deadline)
         assert not isinstance(made, FilterError)
         return [int(row) for row in made]
 
 
 def _work(jobs: Sequence[_Job]) -> list[BoolArray | IntArray | FilterError]:
-    """Run in the thread; a wrong filter is an answer, not a failure."""
+    """Run jobs in the thread; an invalid filter is a result, not a failure."""
     return [job.work() for job in jobs]

@@ -1,8 +1,7 @@
-"""UpdateItem and BatchUpdateItems: changes of some attributes of items, however many are made at a time.
+"""UpdateItem and BatchUpdateItems: partial updates of items, with optimistic concurrency control.
 
-A change is made to the item as the store has it and is stored only if the item is still the same then;
-otherwise it is made again. So two servers that change different attributes of one item at the same moment
-keep both.
+An update is applied to the stored item and written only if the item has not changed in between; otherwise it
+is retried. So concurrent updates of different attributes of one item through two servers are both preserved.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Final
 from features.text.item_text import TextTemplate
 from ranking.catalogue.item_values import patched, sendable, typed_values
 from ranking.catalogue.live_catalogue import ItemChange, LiveCatalogue
-from serving.api.items import NO_ROOM, Fault, attributes_of, id_fault, text_fault, type_faults
+from serving.api.items import CATALOGUE_FULL, Fault, attributes_of, id_fault, text_fault, type_faults
 from shelfwise_client.v1 import recommendations_pb2 as pb
 
 MAX_PATHS: Final = 200
@@ -24,31 +23,31 @@ _WHOLE: Final = ("*", "attributes")
 
 @dataclass(frozen=True)
 class Update:
-    """What shall become of an item."""
+    """A validated update of an item."""
 
     item_id: str
     attributes: Mapping[str, object]
     """New values by name; None removes one."""
-    whole: bool
-    """Whether nothing else shall be left of the item."""
+    replace: bool
+    """Whether all other attributes are removed."""
     allow_missing: bool
-    """Whether the item is added where it is not there."""
+    """Whether a missing item is added."""
 
 
 @dataclass
-class Round:
-    """Updates made to items as they were read; each may fail for itself."""
+class UpdateResult:
+    """Outcome of updates applied to items as they were read; each may fail independently."""
 
     changes: dict[str, ItemChange] = field(default_factory=dict)
-    """What to store, by item."""
-    made: dict[int, ItemChange] = field(default_factory=dict)
-    """What the item is after each update, by position."""
+    """Changes to store, by item."""
+    applied: dict[int, ItemChange] = field(default_factory=dict)
+    """The item after each update, by position."""
     faults: dict[int, Fault] = field(default_factory=dict)
-    """Why updates cannot be made, by position."""
+    """Why updates were rejected, by position."""
 
 
 def read_update(row: pb.UpdateItemRequest, catalogue: LiveCatalogue) -> Update | Fault:
-    """Return what a row asks for, or why it cannot be taken whatever the item is."""
+    """Return the update of a row, or why it is invalid for any item."""
     fault = id_fault(row.item.item_id)
     if fault:
         return pb.RowReject.ITEM_ID, fault
@@ -58,68 +57,68 @@ def read_update(row: pb.UpdateItemRequest, catalogue: LiveCatalogue) -> Update |
     paths = list(row.update_mask.paths)
     if len(paths) > MAX_PATHS:
         return pb.RowReject.UPDATE_MASK, f"{len(paths):,} paths; at most {MAX_PATHS}"
-    whole = any(path in _WHOLE for path in paths)
-    if paths and not whole:
+    replace = any(path in _WHOLE for path in paths)
+    if paths and not replace:
         for path in paths:
             if not path.startswith(_PREFIX) or path == _PREFIX:
                 message = f"no field '{path[:80]}'; write attributes.NAME, or * for all attributes"
                 return pb.RowReject.UPDATE_MASK, message
         given = {name: given.get(name) for name in (path[len(_PREFIX) :] for path in paths)}
-    fault = type_faults(given, catalogue) if given or whole else "there is nothing to change"
+    fault = type_faults(given, catalogue) if given or replace else "there is nothing to change"
     if fault:
         return pb.RowReject.ITEM_ATTRIBUTES, fault
-    return Update(row.item.item_id, given, whole, row.allow_missing)
+    return Update(row.item.item_id, given, replace, row.allow_missing)
 
 
-def make_round(
+def apply_updates(
     updates: Mapping[int, Update],
     stored: Mapping[str, ItemChange | None],
     catalogue: LiveCatalogue,
     template: TextTemplate,
-    room: int,
-) -> Round:
-    """Make updates to items as the store has them.
+    capacity: int,
+) -> UpdateResult:
+    """Apply updates to items as they are stored.
 
     Args:
-        updates: by position, in order; those of one item follow each other.
+        updates: by position, in order; several updates of one item build on each other.
         stored: the newest change of each item, None where it was never changed.
         catalogue: the model's items.
-        template: what the model makes texts from.
-        room: how many items may be added.
+        template: the model's text template.
+        capacity: how many items may be added.
     """
-    made = Round()
-    for place, update in updates.items():
-        before = made.changes.get(update.item_id, stored[update.item_id])
-        there = is_there(update.item_id, before, catalogue)
-        if not there and not update.allow_missing:
+    result = UpdateResult()
+    text_fields = {*template.fields, *template.fallback}
+    for position, update in updates.items():
+        before = result.changes.get(update.item_id, stored[update.item_id])
+        found = exists(update.item_id, before, catalogue)
+        if not found and not update.allow_missing:
             message = f"item_id '{update.item_id[:64]}' is not in the catalogue"
-            made.faults[place] = pb.RowReject.ITEM_NOT_FOUND, message
+            result.faults[position] = pb.RowReject.ITEM_NOT_FOUND, message
             continue
-        if not there and catalogue.row(update.item_id) is None:
-            room -= 1
-            if room < 0:
-                made.faults[place] = pb.RowReject.CATALOGUE_FULL, NO_ROOM
+        if not found and catalogue.row(update.item_id) is None:
+            capacity -= 1
+            if capacity < 0:
+                result.faults[position] = pb.RowReject.CATALOGUE_FULL, CATALOGUE_FULL
                 continue
-        change = _changed(update, before if there else None, there)
-        reads = {*template.fields, *template.fallback}
-        if update.whole or not there or not reads.isdisjoint(update.attributes):
+        change = _changed(update, before if found else None, found)
+        if update.replace or not found or not text_fields.isdisjoint(update.attributes):
             fault = text_fault(sendable(values_of(change, catalogue)), template)
             if fault:
-                made.faults[place] = pb.RowReject.ITEM_TEXT, fault
+                result.faults[position] = pb.RowReject.ITEM_TEXT, fault
                 continue
-        made.changes[update.item_id] = made.made[place] = change
-    return made
+        result.changes[update.item_id] = result.applied[position] = change
+    return result
 
 
-def is_there(item_id: str, stored: ItemChange | None, catalogue: LiveCatalogue) -> bool:
-    """Tell whether there is an item whose newest change is this one."""
+def exists(item_id: str, stored: ItemChange | None, catalogue: LiveCatalogue) -> bool:
+    """Return whether an item with this newest change exists."""
     if stored is None or stored.partial:
         return catalogue.base.row(item_id) is not None
     return stored.attributes is not None
 
 
 def values_of(change: ItemChange, catalogue: LiveCatalogue) -> dict[str, object]:
-    """Return the values that an item has after a change, typed as the catalogue's columns."""
+    """Return an item's values after a change, typed as the catalogue's columns."""
     assert change.attributes is not None
     if not change.partial:
         return typed_values(change.attributes, catalogue.columns)[0]
@@ -128,10 +127,10 @@ def values_of(change: ItemChange, catalogue: LiveCatalogue) -> dict[str, object]
     return patched(before, change.attributes, catalogue.columns)
 
 
-def _changed(update: Update, before: ItemChange | None, there: bool) -> ItemChange:
-    """Return what is to be stored of an item; `before` is None where the store has nothing of it."""
+def _changed(update: Update, before: ItemChange | None, found: bool) -> ItemChange:
+    """Return the change to store for an update; `before` is the stored one, None where there is none."""
     encoded = None if before is None else before.encoded
-    if update.whole or not there:
+    if update.replace or not found:
         content = {name: value for name, value in update.attributes.items() if value is not None}
         return ItemChange(update.item_id, content, encoded)
     if before is None:

@@ -1,4 +1,4 @@
-"""Items as they are sent: which rows can be taken, and why the others cannot."""
+"""Validation of item rows, shared by the RPCs that change items."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ MAX_LIST: Final = 1000
 MAX_ITEM_CHARS: Final = 50_000
 """Characters of all texts of an item together."""
 _NAMED_FAULTS: Final = 3
-NO_ROOM: Final = "no room for further new items until a new model is published (max_live_items)"
+CATALOGUE_FULL: Final = "no room for further new items until a new model is published (max_live_items)"
 Fault = tuple[pb.RowReject.Reason, str]
-"""Why a row cannot be taken, for programs and for people."""
+"""Why a row is rejected: a reason for programs, a message for people."""
 
 
 @dataclass(frozen=True)
 class CheckedItems:
-    """The rows of one call, parted."""
+    """The rows of one call, split into changes and rejects."""
 
     changes: list[ItemChange]
     rejects: list[pb.RowReject]
 
 
 def check_items(
-    rows: Sequence[pb.Item], catalogue: LiveCatalogue, template: TextTemplate, room: int
+    rows: Sequence[pb.Item], catalogue: LiveCatalogue, template: TextTemplate, capacity: int
 ) -> CheckedItems:
-    """Part a call's rows into changes to make and rejects.
+    """Split a call's rows into changes and rejects.
 
     Args:
-        rows: as received.
-        catalogue: the items of now, which say what attributes there are.
-        template: what the model makes texts from.
-        room: how many items may be added.
+        rows: of the request.
+        catalogue: the current items and their attributes.
+        template: the model's text template.
+        capacity: how many items may be added.
 
     Raises:
         ApiError: no row, or too many.
@@ -59,8 +59,8 @@ def check_items(
     for index, row in enumerate(rows):
         attributes, fault = _whole_item(row, catalogue, template)
         if fault is None and catalogue.row(row.item_id) is None and row.item_id not in added:
-            if len(added) >= room:
-                fault = pb.RowReject.CATALOGUE_FULL, NO_ROOM
+            if len(added) >= capacity:
+                fault = pb.RowReject.CATALOGUE_FULL, CATALOGUE_FULL
             else:
                 added.add(row.item_id)
         if fault is not None:
@@ -71,7 +71,7 @@ def check_items(
 
 
 def reject(index: int, fault: Fault) -> pb.RowReject:
-    """Return the message of a row that cannot be taken."""
+    """Return the reject message of a row."""
     reason, message = fault
     return pb.RowReject(index=index, reason=reason, message=message)
 
@@ -79,7 +79,7 @@ def reject(index: int, fault: Fault) -> pb.RowReject:
 def _whole_item(
     row: pb.Item, catalogue: LiveCatalogue, template: TextTemplate
 ) -> tuple[dict[str, object], Fault | None]:
-    """Return an item's attributes as plain values, and why it cannot be taken."""
+    """Return an item's attributes as Python values, and why it is rejected."""
     if message := id_fault(row.item_id):
         return {}, (pb.RowReject.ITEM_ID, message)
     attributes, message = attributes_of(row.attributes)
@@ -95,7 +95,7 @@ def check_deletes(item_ids: Sequence[str]) -> list[str]:
     """Return the ids to delete, each once.
 
     Raises:
-        ApiError: no id, too many, or one that no item can have.
+        ApiError: no id, too many, or an invalid one.
     """
     if not item_ids:
         raise invalid("item_ids", "is empty; send at least one id")
@@ -109,7 +109,7 @@ def check_deletes(item_ids: Sequence[str]) -> list[str]:
 
 
 def id_fault(item_id: str) -> str:
-    """Return why an item cannot have this id; empty where it can."""
+    """Return why an item id is invalid; empty where it is valid."""
     if not item_id:
         return "item_id is empty"
     if len(item_id) > MAX_ID_CHARS:
@@ -118,7 +118,7 @@ def id_fault(item_id: str) -> str:
 
 
 def attributes_of(given: Struct) -> tuple[dict[str, object], str]:
-    """Return attributes as plain values, and why no item can have them (empty where one can)."""
+    """Return attributes as Python values, and why they are invalid (empty where they are valid)."""
     if len(given.fields) > MAX_ATTRIBUTES:
         return {}, f"{len(given.fields)} attributes; at most {MAX_ATTRIBUTES}"
     attributes: dict[str, object] = {}
@@ -133,7 +133,7 @@ def attributes_of(given: Struct) -> tuple[dict[str, object], str]:
 
 
 def type_faults(attributes: Mapping[str, object], catalogue: LiveCatalogue) -> str:
-    """Return what of these attributes the catalogue's columns do not take; empty where they take all."""
+    """Return which attributes do not fit the types of the catalogue's columns; empty where all fit."""
     _, faults = typed_values(attributes, catalogue.columns)
     shown = "; ".join(faults[:_NAMED_FAULTS])
     more = len(faults) - _NAMED_FAULTS
@@ -141,9 +141,9 @@ def type_faults(attributes: Mapping[str, object], catalogue: LiveCatalogue) -> s
 
 
 def text_fault(attributes: Mapping[str, object], template: TextTemplate) -> str:
-    """Return why an item with these attributes is nothing but an id to the model; empty where it is more.
+    """Return why an item with these attributes has no text; empty where it has one.
 
-    Such an item would be found by any words, because its text would be its id.
+    Without text the model would encode the item's id, and any text query might match it.
     """
     if has_text(attributes, template):
         return ""
@@ -151,10 +151,10 @@ def text_fault(attributes: Mapping[str, object], template: TextTemplate) -> str:
 
 
 def _plain(value: Value, in_list: bool = False) -> object:
-    """Return the plain value; lists hold single values only, so nothing here recurses deeper than once.
+    """Return a value as a Python value; lists cannot be nested, so recursion is one level deep.
 
     Raises:
-        ValueError: in words that follow the attribute's name.
+        ValueError: with a message that continues the attribute's name.
     """
     kind = value.WhichOneof("kind")
     if kind == "string_value":

@@ -1,4 +1,4 @@
-"""What a request for personalised lists asks for, whomever they are for."""
+"""Options of personalised lists that do not depend on the user."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from shelfwise_client.v1 import recommendations_pb2 as pb
 
 @dataclass(frozen=True)
 class ListOptions:
-    """The fields that Recommend and BatchRecommend share, checked as far as that needs no model."""
+    """The fields that Recommend and BatchRecommend share, validated as far as possible without a model."""
 
     size: int
     """Items per list or page."""
     filter: str
     excluded: list[str]
     exclude_seen: bool | None
-    """None: as the model was made."""
+    """None: the model's default."""
     diversity: float | None
-    """None: as the model was published."""
+    """None: the model's default."""
     novelty: float | None
-    """None: as the model was published."""
+    """None: the model's default."""
     explain: bool
     surface: str
     fields: frozenset[str] | None
-    """Fields of the items to answer with; None for all."""
+    """Fields of the items in the response; None for all."""
     rules: pb.ListRules
 
     @classmethod
     def of(
         cls, request: pb.RecommendRequest | pb.BatchRecommendRequest, size: int, surfaces: Surfaces
     ) -> ListOptions:
-        """Check a request, and take the defaults of its surface for what it leaves open.
+        """Return a request's options, with the defaults of its surface for fields that are not set.
 
         Raises:
-            ApiError: a field that cannot be used.
+            ApiError: an invalid field.
         """
         surface = validation.surface(request.surface)
         defaults = surfaces.of(surface)

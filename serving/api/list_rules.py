@@ -1,4 +1,4 @@
-"""The rules of a request: checked, and brought from ids and expressions to catalogue rows."""
+"""The rules of a request: validated, and resolved from ids and expressions to catalogue rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from conf.errors import closest
 from ranking.catalogue.filter_language import AttributeKind
 from ranking.rerank.rules import Boost, Cap, Pin, Rules
-from serving.api.filter_masks import Selection
+from serving.api.filter_masks import RowSelector
 from serving.api.validation import optional_id
 from serving.core.errors import invalid
 from serving.model.served import Served
@@ -23,18 +23,18 @@ MAX_POSITION: Final = 2000
 
 
 async def list_rules(
-    message: pb.ListRules, served: Served, selection: Selection, seed: int
+    message: pb.ListRules, served: Served, selector: RowSelector, seed: int
 ) -> tuple[Rules | None, list[str]]:
     """Return the rules of a request, None where it has none, and the pinned ids that the model does not know.
 
     Args:
-        message: as received.
-        served: says what items and attributes there are.
-        selection: works out filters and values.
+        message: rules of the request.
+        served: model with its items and attributes.
+        selector: computes filter masks and attribute codes.
         seed: for exploration that sets none.
 
     Raises:
-        ApiError: a rule that cannot be used.
+        ApiError: an invalid rule.
     """
     check_rules(message, served.attributes)
     if not (message.caps or message.pins or message.boosts or message.HasField("exploration")):
@@ -47,10 +47,10 @@ async def list_rules(
             unknown.append(pin.item_id)
         else:
             pins.append(Pin(row, pin.position))
-    caps = [Cap(await selection.codes(served, cap.attribute), cap.max_items) for cap in message.caps]
+    caps = [Cap(await selector.codes(served, cap.attribute), cap.max_items) for cap in message.caps]
     boosts = []
     for index, boost in enumerate(message.boosts):
-        matches = await selection.rows(served, boost.filter, f"rules.boosts[{index}].filter")
+        matches = await selector.mask(served, boost.filter, f"rules.boosts[{index}].filter")
         assert matches is not None
         boosts.append(Boost(matches, boost.strength))
     exploration = message.exploration
@@ -65,22 +65,22 @@ async def list_rules(
 
 
 def check_rules(message: pb.ListRules, known: Mapping[str, AttributeKind]) -> None:
-    """Check everything of rules but the filters of boosts.
+    """Validate rules, except the filters of boosts.
 
     Args:
-        message: as received.
+        message: rules of a request.
         known: attributes of the catalogue.
 
     Raises:
         ApiError: naming the field.
     """
-    for name, given, most in (
+    for name, count, limit in (
         ("caps", len(message.caps), MAX_CAPS),
         ("pins", len(message.pins), MAX_PINS),
         ("boosts", len(message.boosts), MAX_BOOSTS),
     ):
-        if given > most:
-            raise invalid(f"rules.{name}", f"{given:,} of them; at most {most}")
+        if count > limit:
+            raise invalid(f"rules.{name}", f"{count:,} of them; at most {limit}")
     for index, cap in enumerate(message.caps):
         path = f"rules.caps[{index}]"
         _attribute(f"{path}.attribute", cap.attribute, known)

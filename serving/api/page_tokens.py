@@ -1,12 +1,12 @@
-"""Tokens of the next page: by the items already shown, or by a place in an order.
+"""Tokens of the next page: by the items already shown, or by a cursor in an order.
 
 Lists (`encode_shown`) carry a four-byte hash of every item already shown. The next page answers the same
 request with those items excluded, so no item is shown twice even when the order changes in between. Hashes
 of ids, unlike catalogue rows, mean the same under every model version. Collisions cost little: with 2,000
 of 100,000 items shown, 0.05 items are expected to be left out wrongly.
 
-Orders (`encode_place`) are users of BatchRecommend and items of ListItems. Their places are named by an id,
-not counted: additions and removals between two requests neither repeat nor skip an entry.
+Orders (`encode_cursor`) are users of BatchRecommend and items of ListItems. Their cursor is an id, not an
+offset: additions and removals between two requests neither repeat nor skip an entry.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ MAX_SHOWN: Final = 2000
 """Items that can be paged through; the token of the last page would take 11 kB."""
 _HASH: Final = np.dtype("<u4")
 _SHOWN: Final = RequestTokens(TokenCodec(b"page token", max_chars=12_000))
-_PLACES: Final = TokenCodec(b"resume token", max_chars=2_000)  # an id has at most 256 characters
-ITEM_PLACE: Final = RequestTokens(_PLACES)
-USER_PLACE: Final = RequestTokens(_PLACES, "resume_token", "max_users")
+_CURSORS: Final = TokenCodec(b"resume token", max_chars=2_000)  # an id has at most 256 characters
+ITEM_CURSOR: Final = RequestTokens(_CURSORS)
+USER_CURSOR: Final = RequestTokens(_CURSORS, "resume_token", "max_users")
 
 
 def encode_shown(request_fingerprint: bytes, shown: HashArray) -> str:
@@ -46,13 +46,13 @@ def decode_shown(token: str, request_fingerprint: bytes) -> HashArray:
     return np.frombuffer(body, dtype=_HASH).astype(np.uint32)
 
 
-def encode_place(tokens: RequestTokens, request_fingerprint: bytes, place: str) -> str:
-    """Return the token for continuing after a place: an id, or a number in a list."""
-    return tokens.encode(request_fingerprint, place.encode())
+def encode_cursor(tokens: RequestTokens, request_fingerprint: bytes, cursor: str) -> str:
+    """Return the token for continuing after a cursor: an id, or an index in a list."""
+    return tokens.encode(request_fingerprint, cursor.encode())
 
 
-def decode_place(tokens: RequestTokens, token: str, request_fingerprint: bytes) -> str:
-    """Return the place to continue after; empty, for an empty token, is the beginning.
+def decode_cursor(tokens: RequestTokens, token: str, request_fingerprint: bytes) -> str:
+    """Return the cursor to continue after; empty, for an empty token, is the beginning.
 
     Raises:
         ApiError: the token is damaged or belongs to a request with other parameters.
@@ -61,9 +61,9 @@ def decode_place(tokens: RequestTokens, token: str, request_fingerprint: bytes) 
         return ""
     body = tokens.decode(token, request_fingerprint)
     try:
-        place = body.decode()
+        cursor = body.decode()
     except UnicodeDecodeError:
         raise tokens.damaged() from None
-    if not place:
+    if not cursor:
         raise tokens.damaged()
-    return place
+    return cursor

@@ -1,4 +1,4 @@
-"""The RPCs: each checks its request, asks state and model, and builds its response."""
+"""The RPCs of the service: each validates its request, queries state and model, and builds its response."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from features.ingest.privacy import Pseudonyms
 from serving.api import validation
 from serving.api.attribute_rows import WIRE_TYPES
 from serving.api.attribution_tokens import AttributionTokens
-from serving.api.batch_recommend import BatchLists
+from serving.api.batch_recommend import BatchListCalls
 from serving.api.events import check_events, respond
 from serving.api.item_calls import ItemCalls
-from serving.api.recommend import Lists
+from serving.api.recommend import ListCalls
 from serving.api.surfaces import Surfaces
 from serving.api.user_context import UserContextLoader
 from serving.core.call_context import annotate, mark_stage, stage
@@ -33,7 +33,7 @@ from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 
 SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
 QUEUED: Final = ("Recommend", "SearchItems", "SimilarItems")
-"""RPCs that wait for the model."""
+"""RPCs that queue for the model."""
 
 
 class RecommendationService(pb_grpc.RecommendationServiceServicer):
@@ -53,14 +53,14 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         """Wire the service.
 
         Args:
-            host: the model that answers; it must have one before the first request.
+            host: the served model; it must be loaded before the first request.
             state: stored events.
             changes: stored item changes.
             config: limits.
             histories: file of training histories in the artifact store; it may be missing.
             surfaces: the shop's defaults for lists.
-            watcher: follows newly published models, if anybody does.
-            pseudonyms: replaces user ids before anything else sees them; None keeps them.
+            watcher: reloads newly published models; None where models are never replaced.
+            pseudonyms: replaces user ids before they are stored or logged; None keeps them.
         """
         self._host = host
         self._state = state
@@ -68,23 +68,23 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         self._histories = histories
         self._surfaces = surfaces
         self._watcher = watcher
-        self._recall = UserContextLoader(host, state, config)
+        self._context_loader = UserContextLoader(host, state, config)
         self._tokens = AttributionTokens()
-        self._lists = Lists(host, self._recall, config, pseudonyms, self._tokens, surfaces)
-        self._items = ItemCalls(host, changes, self._recall, self._lists.selection, config)
-        self._batches = BatchLists(self._lists, host, state, config, surfaces)
+        self._lists = ListCalls(host, self._context_loader, config, pseudonyms, self._tokens, surfaces)
+        self._items = ItemCalls(host, changes, self._context_loader, self._lists.selector, config)
+        self._batches = BatchListCalls(self._lists, host, state, config, surfaces)
         self._started = time.monotonic()
 
     def end_streams(self) -> None:
-        """Make running streams end after the list they are at, so that their readers go on elsewhere."""
+        """End running streams after their current list; clients resume them on another server."""
         self._batches.end()
 
     async def close(self) -> None:
-        """Finish running work and stop the thread."""
+        """Finish queued work and stop the filter thread."""
         await self._lists.close()
 
     async def Recommend(self, request: pb.RecommendRequest, _: Context) -> pb.RecommendResponse:
-        """Answer with a personalised list."""
+        """Return a personalised list."""
         self._host.admit(CALL.get().deadline)
         response = await self._lists.recommend(request)
         mark_stage("response")
@@ -93,18 +93,18 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
     def BatchRecommend(
         self, request: pb.BatchRecommendRequest, _: Context
     ) -> AsyncGenerator[pb.BatchRecommendResponse]:
-        """Answer with the lists of many users."""
+        """Stream the lists of many users."""
         return self._batches.stream(request)
 
     async def SearchItems(self, request: pb.SearchItemsRequest, _: Context) -> pb.SearchItemsResponse:
-        """Answer with the items that read like some words."""
+        """Return the items that match a text query."""
         self._host.admit(CALL.get().deadline)
         response = await self._lists.search(request)
         mark_stage("response")
         return response
 
     async def SimilarItems(self, request: pb.SimilarItemsRequest, _: Context) -> pb.SimilarItemsResponse:
-        """Answer with the items whose texts are most alike."""
+        """Return the items whose texts are most similar to the seed's."""
         self._host.admit(CALL.get().deadline)
         response = await self._lists.similar(request)
         mark_stage("response")
@@ -121,11 +121,11 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         if len(request.events) > limit:
             raise invalid("events", f"{len(request.events):,} events; send at most {limit:,} per call")
         now_us, ahead = time.time_ns() // 1000, self._config.max_future_seconds
-        known_as, tokens = self._lists.known_as, self._tokens
-        checked = check_events(request.events, self._host.served.model, now_us, ahead, known_as, tokens)
+        stored_id, tokens = self._lists.stored_id, self._tokens
+        checked = check_events(request.events, self._host.served.model, now_us, ahead, stored_id, tokens)
         if any(reject.reason == pb.RowReject.ITEM_ID for reject in checked.rejects):
-            await self._recall.ask("")  # another server may have added the item a moment ago
-            checked = check_events(request.events, self._host.served.model, now_us, ahead, known_as, tokens)
+            await self._context_loader.load("")  # another server may have added the item a moment ago
+            checked = check_events(request.events, self._host.served.model, now_us, ahead, stored_id, tokens)
         mark_stage("validate")
         kinds = self._host.served.model.kinds
         if request.validate_only:
@@ -135,7 +135,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
             with stage("store"):
                 outcomes = await self._state.record(checked.events, call.deadline)
         if Outcome.new in outcomes:
-            self._host.events_came()
+            self._host.poll_events()
         response = respond(checked, outcomes, kinds, call.request_id)
         annotate(
             new_events=response.new_count,
@@ -145,7 +145,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         return response
 
     async def GetStatus(self, request: pb.GetStatusRequest, _: Context) -> pb.GetStatusResponse:
-        """Describe what is being served."""
+        """Return the served model, its catalogue, limits and the state's size."""
         stats = await self._state.stats()
         served = self._host.served
         model = served.model
@@ -184,15 +184,15 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         return response
 
     async def GetItem(self, request: pb.GetItemRequest, _: Context) -> pb.GetItemResponse:
-        """Answer with an item as it is served."""
+        """Return an item as it is served."""
         return await self._items.get(request)
 
     async def ListItems(self, request: pb.ListItemsRequest, _: Context) -> pb.ListItemsResponse:
-        """Answer with a page of the items."""
+        """Return a page of the items, in order of their ids."""
         return await self._items.list(request)
 
     async def UpsertItems(self, request: pb.UpsertItemsRequest, _: Context) -> pb.UpsertItemsResponse:
-        """Add or replace items; they can be found before this returns."""
+        """Add or replace items; lists reflect them before this returns."""
         return await self._items.upsert(request)
 
     async def UpdateItem(self, request: pb.UpdateItemRequest, _: Context) -> pb.UpdateItemResponse:
@@ -208,20 +208,20 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
     async def DeclareAttributes(
         self, request: pb.DeclareAttributesRequest, _: Context
     ) -> pb.DeclareAttributesResponse:
-        """Add attributes that items may have."""
+        """Declare attributes that items may have."""
         return await self._items.declare(request)
 
     async def DeleteItems(self, request: pb.DeleteItemsRequest, _: Context) -> pb.DeleteItemsResponse:
-        """Remove items; they are in no response after this one."""
+        """Delete items; no response after this one contains them."""
         return await self._items.delete(request)
 
     async def DeleteUser(self, request: pb.DeleteUserRequest, _: Context) -> pb.DeleteUserResponse:
-        """Erase a user everywhere."""
+        """Erase a user from the state and from the histories file."""
         if not validation.optional_id("user_id", request.user_id):
             raise invalid("user_id", "is empty")
         if request.validate_only:
             return pb.DeleteUserResponse(request_id=CALL.get().request_id)
-        user = self._lists.known_as(request.user_id)
+        user = self._lists.stored_id(request.user_id)
         deleted = await self._state.delete_user(user)
         await asyncio.to_thread(forget_users, self._histories, [user])
         return pb.DeleteUserResponse(deleted_event_count=deleted, request_id=CALL.get().request_id)

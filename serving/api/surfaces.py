@@ -1,9 +1,9 @@
 """The shop's defaults for the lists of a surface: its home page, product pages, cart, mails.
 
-They are kept in a file beside the server, so that merchandisers can change them without a release of the
-storefront; what a request says itself wins. The file is read again when it changes. Defaults that the model
-cannot fulfil are never used: at a start they are an error, later those of before stay, and a new model that
-does not fit to them is not taken over.
+They come from a file, so that merchandisers can change them without a release of the storefront; fields of a
+request override them. The file is reloaded when it changes. Defaults that are invalid for the model are never
+used: at start-up they are an error, later the former ones stay in use, and a new model for which they are
+invalid is not served.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ranking.catalogue.filter_language import AttributeKind, FilterError, attrib
 from serving.api import validation
 from serving.api.list_rules import check_rules
 from serving.core.errors import ApiError
-from serving.core.poller import Poller, mark_of
+from serving.core.poller import Poller, file_version
 from serving.model.interfaces import Model
 from shelfwise_client.v1 import recommendations_pb2 as pb
 
-_LOOK_SECONDS: Final = 1.0
+_POLL_SECONDS: Final = 1.0
 _NOTHING: Final = pb.SurfaceDefaults()
 
 
@@ -39,22 +39,22 @@ class Surfaces:
 
         Args:
             path: the file; None for no defaults.
-            model: has to fulfil them.
-            declared: as of `check`.
+            model: validates them.
+            declared: see `check`.
 
         Raises:
-            InputError: the file cannot be read, or says what the model cannot fulfil.
+            InputError: the file cannot be read, or its defaults are invalid for the model.
         """
         self._path = path
-        self._mark = None if path is None else mark_of(path)
+        self._file_version = None if path is None else file_version(path)
         self.defaults: dict[str, pb.SurfaceDefaults] = {} if path is None else read_surfaces(path)
-        """By name of the surface."""
+        """By surface."""
         self.check(model, declared)
         self._model: Callable[[], Model] = lambda: model
-        self.watch = Poller(
-            self._look, _LOOK_SECONDS, "the surfaces' defaults of before stay in use", (InputError,)
+        self.poller = Poller(
+            self._poll, _POLL_SECONDS, "the surfaces' former defaults stay in use", (InputError,)
         )
-        """Reads the file again whenever it changes, once `start` was called."""
+        """Reloads the file when it changes, from `start` on."""
 
     def of(self, surface: str) -> pb.SurfaceDefaults:
         """Return the defaults of a surface; empty where there are none."""
@@ -64,35 +64,35 @@ class Surfaces:
         """Check the defaults against a model.
 
         Args:
-            model: has to fulfil them.
-            declared: attributes that its items are going to have beside those that it has now.
+            model: the model.
+            declared: declared attributes that its catalogue does not have yet.
 
         Raises:
-            InputError: naming the surface and the field that the model cannot fulfil.
+            InputError: naming the surface and its invalid field.
         """
         _check(self._path, self.defaults, model, declared or {})
 
     def start(self, model: Callable[[], Model]) -> None:
-        """Follow the file from now on; `model` returns the one that has to fulfil what it says."""
+        """Poll the file from now on; `model` returns the served model, which validates new defaults."""
         self._model = model
         if self._path is not None:
-            self.watch.start()
+            self.poller.start()
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         assert self._path is not None
-        mark = await asyncio.to_thread(mark_of, self._path)
-        if mark == self._mark:
+        version = await asyncio.to_thread(file_version, self._path)
+        if version == self._file_version:
             return
         defaults = await asyncio.to_thread(read_surfaces, self._path)
         _check(self._path, defaults, self._model(), {})
-        self.defaults, self._mark = defaults, mark
+        self.defaults, self._file_version = defaults, version
 
 
 def read_surfaces(path: Path) -> dict[str, pb.SurfaceDefaults]:
-    """Read a file of defaults: YAML or JSON, surface -> what `SurfaceDefaults` has.
+    """Return the defaults in a YAML or JSON file of surface -> fields of `SurfaceDefaults`.
 
     Raises:
-        InputError: it cannot be read, or something in it is not what it should be.
+        InputError: it cannot be read, or an entry is invalid.
     """
     try:
         content = yaml.safe_load(path.read_text())
@@ -111,7 +111,7 @@ def read_surfaces(path: Path) -> dict[str, pb.SurfaceDefaults]:
         except ApiError as problem:
             raise InputError(f"{path}: '{name}': {problem.message}") from problem
         except (json_format.ParseError, AttributeError, TypeError) as error:
-            raise InputError(f"{path}: {name}: {_in_short(error)}") from error
+            raise InputError(f"{path}: {name}: {_parse_message(error)}") from error
     return defaults
 
 
@@ -139,8 +139,8 @@ def _check(
                 raise InputError(f"{where}: rules.boosts[{index}].filter: {error}") from error
 
 
-def _in_short(error: Exception) -> str:
-    """Say what is wrong with an entry, without the names of Python's and protobuf's types."""
+def _parse_message(error: Exception) -> str:
+    """Return why an entry cannot be parsed, without the names of Python's and protobuf's types."""
     if not isinstance(error, json_format.ParseError):
         return "is not a mapping of fields"
     text = " ".join(str(error).split()).replace('"shelfwise.v1.', '"')

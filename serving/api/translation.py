@@ -1,4 +1,4 @@
-"""Between the wire and the model: string ids and messages on one side, catalogue rows on the other."""
+"""Translation between wire messages with string ids and the model's catalogue rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DEGRADATIONS: Final = {
 
 @dataclass(frozen=True)
 class SessionEvents:
-    """The events of a session context that the model knows, oldest first."""
+    """The events of a session whose items the model knows, oldest first."""
 
     items: list[str]
     kinds: list[str]
@@ -37,11 +37,10 @@ class SessionEvents:
 
 
 def session_events(session: pb.SessionContext, model: Model, now_us: int) -> SessionEvents:
-    """Check and resolve the events of a session.
+    """Return the validated events of a session.
 
     Raises:
-        ApiError: too many events, an empty or too long item id, a kind that no event can have, or an
-            impossible time.
+        ApiError: too many events, or an invalid item id, kind or time.
     """
     if len(session.events) > MAX_SESSION_EVENTS:
         raise invalid("session.events", f"{len(session.events)} events; send the latest {MAX_SESSION_EVENTS}")
@@ -67,19 +66,19 @@ def session_events(session: pb.SessionContext, model: Model, now_us: int) -> Ses
 def merge_history(
     model: Model, stored: Sequence[PastEvent], session: SessionEvents, now: int, limit: int
 ) -> tuple[History, int]:
-    """Join stored and session events into one history of the items that the model knows.
+    """Merge stored and session events into one history of the items that the model knows.
 
-    Events whose kinds mean nothing to it are left out, see `serving.core.event_kinds`.
+    Kinds without a code are left out, see `serving.core.event_kinds`.
 
     Args:
-        model: gives rows and kind codes.
+        model: resolves item ids to rows and kinds to codes.
         stored: oldest first.
         session: oldest first; an event that is stored too (same item, kind and second) counts once.
-        now: Unix seconds; no event counts as later than this, whatever the sender's clock said.
-        limit: most events kept, the latest.
+        now: Unix seconds; later event times are clipped to it (clock skew of the sender).
+        limit: length of the history; the latest events stay.
 
     Returns:
-        The history, and how many of its events were stored ones.
+        The history, and how many of its events came from the state.
     """
     codes = history_codes(model.kinds)
     rows = model.catalogue.find([event[0] for event in stored])
@@ -88,33 +87,33 @@ def merge_history(
         for (_, kind, time_us), row in zip(stored, rows, strict=True)
         if row is not None and (code := codes.get(kind)) is not None
     ]
-    told = {event[:3] for event in events} if session.items else set()
+    known = {event[:3] for event in events} if session.items else set()
     for item_id, kind, time_us in zip(session.items, session.kinds, session.times_us, strict=True):
         row, second, code = model.catalogue.row(item_id), min(time_us // MICROS, now), codes.get(kind)
-        if row is not None and code is not None and (second, row, code) not in told:
+        if row is not None and code is not None and (second, row, code) not in known:
             events.append((second, row, code, 0))
     events.sort(key=itemgetter(0))  # ties keep their order, session last
-    # Column by column: numpy takes twice as long to find out what a list of tuples is.
-    seconds, items, kinds, used = zip(*events[-limit:], strict=True) if events else ((), (), (), ())
+    # Column by column: numpy takes twice as long for a list of tuples.
+    seconds, items, kinds, from_state = zip(*events[-limit:], strict=True) if events else ((), (), (), ())
     history = History(
         items=np.array(items, np.int32), kinds=np.array(kinds, np.int8), times=np.array(seconds, np.int64)
     )
-    return history, sum(used)
+    return history, sum(from_state)
 
 
-def degradation(answered: str, stored: int, history: int, available: bool) -> pb.Degradation:
-    """Name the rung of the fallback ladder.
+def degradation(model_level: str, stored: int, history: int, available: bool) -> pb.Degradation:
+    """Return the degradation level of a list.
 
     Args:
-        answered: what the recommender said; it sees one history and cannot tell stored from session events.
-        stored: events of the history that came from the store.
+        model_level: the recommender's level, which does not distinguish stored from session events.
+        stored: events of the history that came from the state.
         history: events of the history.
-        available: whether the store could be read.
+        available: whether the state could be read.
     """
     if not available:
         return pb.DEGRADATION_HISTORY_UNAVAILABLE
-    if answered == "none" and not history:
+    if model_level == "none" and not history:
         return pb.DEGRADATION_TEXT_ONLY
-    if answered == "none" and not stored:
+    if model_level == "none" and not stored:
         return pb.DEGRADATION_SESSION_ONLY
-    return _DEGRADATIONS[answered]
+    return _DEGRADATIONS[model_level]

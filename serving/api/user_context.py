@@ -1,8 +1,7 @@
-"""What a request is told by the store: the shopper's events, and what other servers have done to the items.
+"""User context of a request: the user's stored events, and item changes made through other servers.
 
-A store that does not answer in time must not stop a list: it is made without the history then. And an item
-that has been deleted through another server is in no list any more, whether its deletion has arrived here or
-not.
+If the state does not respond in time, the list is made without the history. An item deleted through another
+server is excluded even before its deletion has been applied here.
 """
 
 from __future__ import annotations
@@ -22,50 +21,50 @@ from serving.state.contracts.user_state import PastEvent, Snapshot, StateUnavail
 from serving.transport.call_interceptor import CALL
 
 _LOG = logging.getLogger(__name__)
-_DEEPER: Final = 10
-"""How many times as many events are read of a user most of whose latest ones mean nothing to the model."""
+_REREAD_FACTOR: Final = 10
+"""How many times as many events are read if the model ignores the kinds of most of the latest ones."""
 
 
 @dataclass(frozen=True)
-class Recalled:
-    """What the store says to one request."""
+class UserContext:
+    """State that one request depends on."""
 
     events: list[PastEvent] | None
-    """The shopper's latest events, oldest first; None where the store did not answer."""
+    """The user's latest events, oldest first; None where the state was unavailable."""
     deleted_items: Sequence[str]
-    """Items that must not be shown although the model still has them."""
+    """Deleted items that the model still contains."""
 
 
-_NOTHING: Final = Recalled(None, ())
+_UNAVAILABLE: Final = UserContext(None, ())
 
 
 class UserContextLoader:
-    """Asks the store on behalf of requests; create it inside a running event loop."""
+    """Loads the user context of requests; create it inside a running event loop."""
 
     def __init__(self, host: ModelHost, state: UserState, config: ServeConfig) -> None:
-        """Ask this store, for a model of this host."""
+        """Load from a state, for the models of a host."""
         self._host = host
         self._state = state
         self._config = config
-        self._answers = True
+        self._available = True
 
-    async def ask(
+    async def load(
         self, user: str, before_us: int | None = None, impressions: bool = True, patient: bool = False
-    ) -> Recalled:
-        """Return what the store knows, once the model reflects what has been acknowledged elsewhere.
+    ) -> UserContext:
+        """Return a user's context, once the model reflects item changes acknowledged by other servers.
 
-        Both together take at most `limits.history_seconds`, and at most half of what the deadline leaves: the
-        model needs the other half.
+        Both together take at most `limits.history_seconds`, and at most half of the time left until the
+        deadline: the model needs the other half.
 
         Args:
-            user: whose events, as the store knows them; empty for nobody.
+            user: stored id; empty for an anonymous request.
             before_us: only events strictly before this time.
-            impressions: whether impressions are wanted.
-            patient: raise where too many wait for the store, instead of doing without it.
+            impressions: whether events include impressions.
+            patient: whether to raise if the state's queue is full, instead of returning no events.
 
         Raises:
-            QueueFull: too many wait for the store, and the caller is patient.
-            TimeoutError: the caller's deadline passed.
+            QueueFullError: the state's queue is full, and `patient` is set.
+            TimeoutError: the call's deadline passed.
         """
         call, now = CALL.get(), asyncio.get_running_loop().time()
         until = now + self._config.limits.history_seconds
@@ -78,25 +77,25 @@ class UserContextLoader:
         except (StateUnavailableError, TimeoutError, QueueFullError) as error:
             if patient and isinstance(error, QueueFullError):
                 raise
-            self._in_time(error)
-            self._note(error)
+            self._raise_if_expired(error)
+            self._log_availability(error)
             annotate(history="unavailable")
-            return _NOTHING
-        self._note(None)
+            return _UNAVAILABLE
+        self._log_availability(None)
         if found.acknowledged > applied:
             try:
-                await self._host.reach(found.acknowledged, until, at_once=True)
+                await self._host.wait_for_revision(found.acknowledged, until, at_once=True)
             except TimeoutError as error:
-                self._in_time(error)
+                self._raise_if_expired(error)
                 _LOG.info("item changes up to %d are still being applied", found.acknowledged)
-        return Recalled(found.events, found.deleted_items)
+        return UserContext(found.events, found.deleted_items)
 
     async def _snapshot(
         self, user: str, applied: int, before_us: int | None, until: float, impressions: bool
     ) -> Snapshot:
-        """Return a snapshot with the latest events, and more of them where few mean anything to the model.
+        """Return a snapshot with the latest events; read further back if the model ignores most of them.
 
-        What a shop records besides (every scrolling, say) must not push out what shoppers buy.
+        Frequent events of other kinds (scrolling, say) must not push purchases out of the history.
         """
         limit = self._config.max_history
         found = await self._state.snapshot(user, limit, applied, before_us, until, impressions)
@@ -105,22 +104,23 @@ class UserContextLoader:
         codes = history_codes(self._host.served.model.kinds)
         if 2 * sum(event.kind in codes for event in found.events) >= limit:
             return found
-        deeper = limit * _DEEPER
-        found = await self._state.snapshot(user, deeper, applied, before_us, until, impressions)
+        found = await self._state.snapshot(
+            user, limit * _REREAD_FACTOR, applied, before_us, until, impressions
+        )
         return replace(found, events=[event for event in found.events if event.kind in codes][-limit:])
 
     @staticmethod
-    def _in_time(error: Exception) -> None:
-        """Give up where nobody waits for an answer any more."""
+    def _raise_if_expired(error: Exception) -> None:
+        """Raise TimeoutError if the call's deadline has passed."""
         deadline = CALL.get().deadline
         if deadline is not None and deadline <= asyncio.get_running_loop().time():
             raise TimeoutError from error
 
-    def _note(self, error: Exception | None) -> None:
-        """Say once that the store does not answer, and once that it does again."""
-        if error is not None and self._answers:
-            said = str(error) or f"no answer within {self._config.limits.history_seconds:g} s"
-            _LOG.warning("lists are made without stored events from now on: %s", said)
-        if error is None and not self._answers:
+    def _log_availability(self, error: Exception | None) -> None:
+        """Log once when the state becomes unavailable, and once when it is available again."""
+        if error is not None and self._available:
+            reason = str(error) or f"no answer within {self._config.limits.history_seconds:g} s"
+            _LOG.warning("lists are made without stored events from now on: %s", reason)
+        if error is None and not self._available:
             _LOG.warning("stored events can be read again")
-        self._answers = error is None
+        self._available = error is None

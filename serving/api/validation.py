@@ -1,4 +1,4 @@
-"""Checks shared by every request: each returns a clean value or raises the Problem naming the field."""
+"""Validation of request fields: each function returns the clean value or raises ApiError naming the field."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ MAX_MASK_PATHS: Final = 100
 _SURFACE: Final = re.compile(r"[a-z0-9_-]{1,64}")
 _DEVICE: Final = re.compile(r"[a-z0-9_-]{1,32}")
 _LAST_SECOND: Final = 253_402_300_799
-"""9999-12-31T23:59:59Z, the last second that a Timestamp may hold."""
+"""9999-12-31T23:59:59Z, the largest Timestamp."""
 
 
 def page_size(requested: int, largest: int, path: str = "page_size") -> int:
-    """Return the page size to use: 0 is the default, too large is the largest (https://google.aip.dev/158)."""
+    """Return the effective page size: 0 is the default, larger ones are capped (https://google.aip.dev/158)."""
     if requested < 0:
         raise invalid(path, f"{requested} is negative; use 0 for the default of {DEFAULT_PAGE_SIZE}")
     return min(requested or DEFAULT_PAGE_SIZE, largest)
@@ -46,20 +46,20 @@ def optional_id(path: str, value: str) -> str:
 
 
 def limited_text(path: str, value: str, max_chars: int) -> str:
-    """Return text with whitespace folded; empty when there is none."""
+    """Return text with whitespace collapsed."""
     if len(value) > max_chars:
         raise invalid(path, f"longer than {max_chars:,} characters")
     return " ".join(value.split())
 
 
-def spoken(path: str, value: str) -> str:
-    """Return free text with whitespace folded; empty where it has neither letter nor digit."""
+def free_text(path: str, value: str) -> str:
+    """Return free text with whitespace collapsed; empty where it has neither letter nor digit."""
     text = limited_text(path, value, MAX_QUERY_CHARS)
     return text if folded(text) else ""
 
 
 def excluded(path: str, ids: Sequence[str]) -> list[str]:
-    """Return the ids that must not be shown."""
+    """Return the ids of excluded items."""
     if len(ids) > MAX_EXCLUDED:
         raise invalid(
             path, f"{len(ids):,} ids; at most {MAX_EXCLUDED:,} can be excluded (a filter can do more)"
@@ -70,7 +70,7 @@ def excluded(path: str, ids: Sequence[str]) -> list[str]:
 
 
 def share(path: str, value: float) -> float:
-    """Return a number of 0 to 1."""
+    """Return a number from 0 to 1."""
     if not (math.isfinite(value) and 0.0 <= value <= 1.0):
         raise invalid(path, f"{value:g} is not between 0 and 1")
     return value
@@ -84,7 +84,7 @@ def surface(value: str) -> str:
 
 
 def device(path: str, value: str) -> str:
-    """Return the kind of a device, or an empty string."""
+    """Return a device type, or an empty string."""
     if value and not _DEVICE.fullmatch(value):
         raise invalid(path, "use 1 to 32 characters of a-z 0-9 _ -")
     return value
@@ -98,14 +98,14 @@ def hour(path: str, value: int) -> int:
 
 
 def micros(path: str, value: Timestamp) -> int:
-    """Return microseconds since 1970 of a valid time from 1970 on."""
+    """Return a Timestamp from 1970 on in microseconds since 1970."""
     if not (0 <= value.seconds <= _LAST_SECOND and 0 <= value.nanos < 1_000_000_000):
         raise invalid(path, "not a time between 1970 and 9999")
     return value.seconds * MICROS + value.nanos // 1000
 
 
 def event_kind(path: str, kind: str, known: Sequence[str]) -> str:
-    """Return an event kind that the model knows, or that an event can have."""
+    """Return an event kind that is known to the model or has a valid name."""
     fault = kind_fault(kind, known)
     if fault:
         raise invalid(path, fault)
@@ -113,10 +113,7 @@ def event_kind(path: str, kind: str, known: Sequence[str]) -> str:
 
 
 def read_mask(mask: FieldMask, item: type[Message]) -> frozenset[str] | None:
-    """Return the fields of an item to answer with; None for all.
-
-    Only whole fields can be chosen: their parts are small and belong together.
-    """
+    """Return the fields of a response's items; None for all. Only top-level fields can be selected."""
     if not mask.paths or list(mask.paths) == ["*"]:
         return None
     known = [field.name for field in item.DESCRIPTOR.fields]

@@ -1,7 +1,7 @@
-"""What is measured of a call: the stages it passes and what is worth a note.
+"""Instrumentation of a call: timed stages and annotations.
 
-The code that answers says once where a stage begins and ends; when the call is over, metrics, trace and log
-are made from the same record. Without a record (at start-up, in tests of a part) nothing is measured.
+Handlers mark stages once; at the end of the call, metrics, trace and log are made from the same record.
+Outside a call (at start-up, in unit tests) nothing is recorded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 
 class Stage(NamedTuple):
-    """One passed stage; times in seconds of `time.perf_counter`."""
+    """One finished stage; times in seconds of `time.perf_counter`."""
 
     name: str
     began: float
@@ -22,7 +22,7 @@ class Stage(NamedTuple):
 
 @dataclass
 class CallRecord:
-    """One call, as far as it has come."""
+    """What has been recorded of one call so far."""
 
     method: str
     """The RPC's name."""
@@ -31,21 +31,21 @@ class CallRecord:
     """The caller's trace context, as it came in the metadata."""
     began: float = field(default_factory=time.perf_counter)
     began_ns: int = field(default_factory=time.time_ns)
-    """The same moment by the clock on the wall, nanoseconds since 1970."""
+    """The same moment of the wall clock, nanoseconds since 1970."""
     ended: float = 0.0
     code: str = ""
-    """Name of the status; set at the end."""
+    """Name of the gRPC status; set at the end."""
     stages: list[Stage] = field(default_factory=list)
     notes: dict[str, str | int] = field(default_factory=dict)
-    """For log and trace: never a user's id, a key, or words of a shopper."""
+    """Annotations for log and trace: never a user id, a key, or a user's text."""
 
 
 RECORD: Final[ContextVar[CallRecord | None]] = ContextVar("record", default=None)
-"""The record of the call that the current task answers."""
+"""The record of the current task's call."""
 
 
 class stage:  # noqa: N801 - used like a function, and every list goes through one: a generator costs more
-    """Measure a stage of the current call; it counts, too, where it fails."""
+    """Context manager that times a stage of the current call, also if it fails."""
 
     __slots__ = ("_began", "_name")
 
@@ -63,7 +63,7 @@ class stage:  # noqa: N801 - used like a function, and every list goes through o
 
 
 def mark_stage(name: str) -> None:
-    """Count everything since the last stage (or the call's beginning) as one stage."""
+    """Record the time since the last stage (or the call's beginning) as one stage."""
     record = RECORD.get()
     if record is not None:
         began = record.stages[-1].ended if record.stages else record.began
@@ -71,7 +71,7 @@ def mark_stage(name: str) -> None:
 
 
 def annotate(**notes: str | int) -> None:
-    """Keep what the log and the trace should say about the current call."""
+    """Add annotations to the log line and the trace of the current call."""
     record = RECORD.get()
     if record is not None:
         record.notes.update(notes)
@@ -79,7 +79,7 @@ def annotate(**notes: str | int) -> None:
 
 @dataclass
 class Timeline:
-    """When a job's batch began in the worker's thread, and the stages that the batch passed."""
+    """When a job's batch began in the worker thread, and the batch's stages."""
 
     began: float = 0.0
     stages: list[Stage] = field(default_factory=list)

@@ -1,7 +1,6 @@
-"""Errors as callers see them: a gRPC status with google.rpc details.
+"""API errors: a gRPC status with google.rpc details (https://google.aip.dev/193).
 
-Code that finds a problem raises `ApiError`; one interceptor turns it into the wire format, so no handler
-touches status codes. See https://google.aip.dev/193 for the details' meaning.
+Handlers raise `ApiError`; one interceptor converts it to the wire format, so no handler touches status codes.
 """
 
 from __future__ import annotations
@@ -21,32 +20,32 @@ DOMAIN: Final = "shelfwise"
 """`ErrorInfo.domain` of every error."""
 _TYPES: Final = "type.googleapis.com/"
 _MESSAGE_BYTES: Final = 800
-"""Longest message. It goes out three times, in headers, of which callers take 8 KiB by default."""
+"""Longest message. It is sent three times, in headers, which clients limit to 8 KiB by default."""
 
 
 @dataclass(eq=False)
 class ApiError(Exception):
-    """Why a request cannot be answered; not frozen, because Python writes tracebacks into exceptions."""
+    """A failed request; not frozen, because Python writes tracebacks into exceptions."""
 
     code: grpc.StatusCode
     reason: str
     """Stable UPPER_CASE name for programs (`ErrorInfo.reason`)."""
     message: str
     path: str | None = None
-    """The request field at fault; makes a BadRequest violation."""
+    """The invalid request field; becomes a BadRequest violation."""
     metadata: dict[str, str] = field(default_factory=dict)
     """`ErrorInfo.metadata`."""
     retry_seconds: float | None = None
-    """When to try again; makes a RetryInfo."""
+    """Delay before a retry; becomes a RetryInfo."""
 
 
 def invalid(path: str, message: str, reason: str = "INVALID_FIELD") -> ApiError:
-    """Return the problem of a request field that cannot be used."""
+    """Return the error for an invalid request field."""
     return ApiError(grpc.StatusCode.INVALID_ARGUMENT, reason, f"{path}: {message}", path)
 
 
 def overloaded(what: str, retry_seconds: float) -> ApiError:
-    """Return the problem of a full queue."""
+    """Return the error for a full queue."""
     return ApiError(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         "OVERLOADED",
@@ -56,12 +55,12 @@ def overloaded(what: str, retry_seconds: float) -> ApiError:
 
 
 def not_ready() -> ApiError:
-    """Return the problem of a request that comes before the model is ready."""
+    """Return the error for a request before the model is ready."""
     return _not_ready("STARTING", "the server is starting; health turns to SERVING when it is ready")
 
 
 def restarting() -> ApiError:
-    """Return the problem of a request whose list was being made by a process that ended."""
+    """Return the error for a request whose model process has ended."""
     return _not_ready(
         "MODEL_RESTARTING",
         "the process that makes lists has ended; health turns to SERVING when another is ready",
@@ -73,7 +72,7 @@ def _not_ready(reason: str, message: str) -> ApiError:
 
 
 def deadline_exceeded() -> ApiError:
-    """Return the problem of a request that cannot be answered within its deadline."""
+    """Return the error for a request whose deadline has passed."""
     return ApiError(
         grpc.StatusCode.DEADLINE_EXCEEDED,
         "DEADLINE_EXCEEDED",
@@ -82,10 +81,10 @@ def deadline_exceeded() -> ApiError:
 
 
 def refuse_with(context: Context, problem: ApiError, request_id: str) -> None:
-    """Set what a call is answered with once its handler returns.
+    """Set the status that a call ends with once its handler returns.
 
-    `abort` would do it at once, by an exception that becomes part of a reference cycle: some eighty objects
-    for every refusal, which under load come faster than the garbage collector frees them.
+    `abort` would end it at once, by an exception that becomes part of a reference cycle: some eighty objects
+    per refused call, which under load accumulate faster than the garbage collector frees them.
     """
     status = to_status(problem, request_id)
     context.set_code(status.code)
@@ -94,7 +93,7 @@ def refuse_with(context: Context, problem: ApiError, request_id: str) -> None:
 
 
 def to_status(problem: ApiError, request_id: str) -> grpc.Status:
-    """Build the gRPC status of a problem with all its details."""
+    """Return the gRPC status of an error, with all details."""
     message = _shortened(problem.message)
     details: list[Message] = [
         error_details_pb2.ErrorInfo(reason=problem.reason, domain=DOMAIN, metadata=problem.metadata),
@@ -110,14 +109,14 @@ def to_status(problem: ApiError, request_id: str) -> grpc.Status:
         delay = duration_pb2.Duration(seconds=int(whole), nanos=int(fraction * 1e9))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     status = status_pb2.Status(code=problem.code.value[0], message=message)
-    for detail in details:  # as Any.Pack does, but in its place: a refusal under load should cost little
+    for detail in details:  # as Any.Pack does, without a copy: refusals under load must be cheap
         status.details.add(type_url=_TYPES + detail.DESCRIPTOR.full_name, value=detail.SerializeToString())
     result: grpc.Status = rpc_status.to_status(status)
     return result
 
 
 def _shortened(message: str) -> str:
-    """Cut a message that repeats too much of what was sent: `_MESSAGE_BYTES` and an ellipsis."""
+    """Return a message truncated to `_MESSAGE_BYTES` and an ellipsis: it may quote long input."""
     data = message.encode("utf-8", "replace")
     if len(data) <= _MESSAGE_BYTES:
         return message

@@ -1,9 +1,9 @@
-"""Kinds of events: which names can be stored, and what a kind means to a model that does not know it.
+"""Event kinds: valid names, and the mapping of kinds that a model was not trained on.
 
-A shop records what it likes; a model knows the kinds that it was trained on. Kinds that it does not know are
-stored, exported and attributed like all others. Of them only those whose names say what they are (`view`,
-`click`, `add_to_cart`, `purchase`) reach the model: as the nearest weaker kind that it knows, or else as a
-sign of interest, which personalises a list and is no purchase.
+A shop may record any kind; a model knows those that it was trained on. Unknown kinds are stored, exported and
+attributed like all others. Of them only the usual ones (`view`, `click`, `add_to_cart`, `purchase`) enter
+histories: as the nearest weaker kind that the model knows, or else as a sign of interest, which personalises
+a list and is not a purchase.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from features.data.histories import INTEREST
 
 MAX_KIND_CHARS: Final = 64
 DEFAULT_KIND: Final = "view"
-"""Kind of a session event that names none."""
+"""Kind of a session event without a kind."""
 _KIND: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}")
 
 
@@ -28,7 +28,7 @@ def kind_fault(kind: str, known: Sequence[str]) -> str:
 
     Args:
         kind: as received.
-        known: kinds of the model, which can be stored whatever their names.
+        known: kinds of the model; always valid.
     """
     if kind in known or _KIND.fullmatch(kind):
         return ""
@@ -40,9 +40,9 @@ def kind_fault(kind: str, known: Sequence[str]) -> str:
 
 
 def history_codes(known: Sequence[str]) -> Mapping[str, int]:
-    """Return the code of every kind that counts in histories: its place in `known`, or `INTEREST`.
+    """Return the code of every kind that enters histories: its index in `known`, or `INTEREST`.
 
-    Kinds that are not in the mapping are left out of histories.
+    All other kinds are left out of histories.
 
     Args:
         known: kinds of the model, strongest first.
@@ -54,10 +54,10 @@ def history_codes(known: Sequence[str]) -> Mapping[str, int]:
 def _codes(known: tuple[str, ...]) -> Mapping[str, int]:
     codes = {kind: code for code, kind in enumerate(known)}
     usual = schema.USUAL_KINDS
-    for place, kind in enumerate(usual):
+    for rank, kind in enumerate(usual):
         if kind not in known:
-            weaker = usual[place + 1 :]
-            # A view and a click say the same where a model knows only one of them.
+            weaker = usual[rank + 1 :]
+            # A view and a click mean the same where a model knows only one of them.
             alike = schema.CLICK_KINDS if kind in schema.CLICK_KINDS else ()
             nearest = next((other for other in (*weaker, *alike) if other in known), None)
             codes[kind] = INTEREST if nearest is None else known.index(nearest)

@@ -1,4 +1,4 @@
-"""The event loop of a server process: libuv's where there is one, which takes less time for every call."""
+"""The event loop of a server process: uvloop where available, which costs less per call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 def run_event_loop(main: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine until it ends; see `asyncio.run`."""
-    if sys.platform == "win32":  # libuv's Python binding does not exist there
+    if sys.platform == "win32":  # not supported by uvloop
         asyncio.run(main)
         return
     import uvloop

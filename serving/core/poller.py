@@ -1,4 +1,4 @@
-"""Polling in the background, of everything that a server has to notice by itself."""
+"""Background polling of files and stores."""
 
 from __future__ import annotations
 
@@ -9,53 +9,53 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeAlias
 
-Mark: TypeAlias = tuple[int, int, int] | None
-"""What is different once a file has changed."""
+FileVersion: TypeAlias = tuple[int, int, int] | None
+"""Inode, modification time in nanoseconds and size of a file; None where it is missing."""
 _LOG = logging.getLogger(__name__)
 
 
 class Poller:
-    """Polls every few seconds, and at once after `ring`; create and use it inside a running event loop.
+    """Polls every few seconds, and at once after `poll_now`; create and use it inside a running event loop.
 
-    A poll that fails is only logged, once until one succeeds, since the next poll may succeed.
+    A failed poll is logged, once until one succeeds, and polling continues.
     """
 
     def __init__(
         self,
-        look: Callable[[], Awaitable[None]],
+        poll: Callable[[], Awaitable[None]],
         seconds: float,
-        trouble: str,
+        failure: str,
         expected: tuple[type[Exception], ...] = (),
     ) -> None:
         """Prepare; nothing is polled yet.
 
         Args:
-            look: polls once; it is not called again before it returns.
-            seconds: time between two polls.
-            trouble: what a failed poll means, for the log.
-            expected: failures that need no traceback.
+            poll: polls once; calls never overlap.
+            seconds: polling interval.
+            failure: log message of a failed poll.
+            expected: exceptions that are logged without a traceback.
         """
-        self._look = look
+        self._poll = poll
         self._seconds = seconds
-        self._trouble = trouble
+        self._failure = failure
         self._expected = expected
-        self._rung = asyncio.Event()
+        self._requested = asyncio.Event()
         self._stopped = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Poll in the background from now on, for the first time once the seconds are over."""
+        """Start polling in the background, for the first time after one interval."""
         self._stopped = False
         self._task = asyncio.create_task(self._run())
 
-    def ring(self) -> None:
+    def poll_now(self) -> None:
         """Poll at once, or once more if a poll is in progress."""
-        self._rung.set()
+        self._requested.set()
 
     async def stop(self) -> None:
-        """Stop polling; a poll in progress is cancelled.
+        """Stop polling and cancel a poll in progress.
 
-        Libraries lose a cancellation where an answer comes at the same moment: then it is the last poll.
+        A library may swallow the cancellation if a response arrives at the same moment; no poll follows then.
         """
         self._stopped = True
         if self._task is not None:
@@ -66,23 +66,23 @@ class Poller:
     async def _run(self) -> None:
         failing = False
         while not self._stopped:
-            # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the ring.
+            # Not wait_for: Python 3.11's loses a cancellation that coincides with the event.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._seconds):
-                    await self._rung.wait()
-            self._rung.clear()
+                    await self._requested.wait()
+            self._requested.clear()
             try:
-                await self._look()
+                await self._poll()
                 failing = False
             except Exception as error:
                 if not failing:
                     known = isinstance(error, self._expected)
-                    _LOG.warning("%s: %s", self._trouble, error, exc_info=None if known else error)
+                    _LOG.warning("%s: %s", self._failure, error, exc_info=None if known else error)
                 failing = True
 
 
-def mark_of(path: Path) -> Mark:
-    """Return the mark of a file; None where there is none."""
+def file_version(path: Path) -> FileVersion:
+    """Return what changes when a file is replaced or rewritten; None where it is missing."""
     try:
         found = path.stat()
     except OSError:

@@ -1,8 +1,8 @@
-"""Threads of a model's process: their priorities, and how many CPU threads their arithmetic may use.
+"""Priorities of a model process's threads, and the number of CPU threads that their arithmetic uses.
 
-Where there are fewer CPUs than work, the kernel shares them out by priority. The server's process has little
-to do for a call, and every call depends on it; lists come next, background work last. The server's own
-threads all have one priority: they share the GIL, and one that holds it must not be preempted by another.
+On a busy machine the kernel schedules by priority: first the server process, which does little per call but
+is on every call's path, then lists, then background work. The server's own threads share one priority: they
+share the GIL, and its holder must not be preempted by another.
 """
 
 from __future__ import annotations
@@ -13,52 +13,50 @@ import sys
 import threading
 from typing import Final
 
-LISTS: Final = 5
-"""Steps of niceness of the threads that make lists, beyond the server's."""
-CHANGES: Final = 10
-"""Of the one that works out changes of items."""
-_NICEST: Final = 19
+LIST_NICENESS: Final = 5
+"""Niceness of threads that make lists, relative to the server's."""
+CHANGE_NICENESS: Final = 10
+"""Niceness of the thread that prepares item changes, relative to the server's."""
+_MAX_NICENESS: Final = 19
 
 
 def prepare_thread(threads: int, niceness: int) -> None:
-    """Limit what the calling thread takes; to be called once by it, before its first work.
+    """Set CPU threads and priority of the calling thread; call it once, before the thread's first work.
 
     Args:
         threads: CPU threads of its arithmetic; 0 takes all.
-        niceness: steps by which its priority is below the process's; not on other systems than Linux, where
-            threads have none of their own.
+        niceness: relative to the process's; Linux only, as threads have none elsewhere.
     """
     limit_threads(threads)
     if sys.platform == "linux":
         thread = threading.get_native_id()
-        usual = os.getpriority(os.PRIO_PROCESS, thread)
-        os.setpriority(os.PRIO_PROCESS, thread, min(usual + niceness, _NICEST))
+        current = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, min(current + niceness, _MAX_NICENESS))
 
 
-def leave_the_cpu_to_others() -> None:
-    """Run the calling thread, and those that it starts, only on otherwise idle CPUs.
+def use_idle_cpus_only() -> None:
+    """Run the calling thread, and those that it starts, only on otherwise idle CPUs (SCHED_IDLE).
 
-    Unlike a nice one, such a thread is interrupted as soon as another wakes up. It must hold nothing that
-    others wait for.
+    Such a thread is preempted as soon as another becomes runnable, so it must hold no lock that others need.
     """
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICEST)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _MAX_NICENESS)
         with contextlib.suppress(OSError):  # where a sandbox forbids it
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
-def list_threads(wanted: int, workers: int) -> int:
+def list_threads(configured: int, workers: int) -> int:
     """Return how many threads share the lists of a batch; see `ServeConfig.list_threads`."""
-    if wanted:
-        return wanted
+    if configured:
+        return configured
     cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return 2 if workers == 1 and cpus > 1 else 1
 
 
 def limit_threads(threads: int) -> None:
-    """Limit torch, FAISS and BLAS, as far as they are loaded; 0 leaves them all.
+    """Limit the threads of torch, FAISS and BLAS, where loaded; 0 sets no limit.
 
-    OpenMP keeps the number per calling thread, so the thread that does the work has to call this.
+    OpenMP's limit applies per calling thread, so the working thread has to call this.
     """
     if threads == 0:
         return

@@ -81,13 +81,13 @@ class EventUpdater:
     def start(self) -> None:
         """Count events in the background from now on."""
         expected = (StateUnavailableError, QueueFullError, ApiError)
-        self._poller = Poller(self._look, self._poll_seconds, "recorded events cannot be counted", expected)
+        self._poller = Poller(self._poll, self._poll_seconds, "recorded events cannot be counted", expected)
         self._poller.start()
 
-    def ring(self) -> None:
+    def poll_now(self) -> None:
         """Poll for new events soon: some have just been recorded."""
         if self._poller is not None:
-            self._poller.ring()
+            self._poller.poll_now()
 
     async def stop(self) -> None:
         """Stop counting, for good."""
@@ -95,7 +95,7 @@ class EventUpdater:
         if poller is not None:
             await poller.stop()
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         """Count what has arrived, and leave those that come next some time to gather."""
         if await self._follow(CHUNK, None):
             await asyncio.sleep(APART_SECONDS)

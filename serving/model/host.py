@@ -202,7 +202,7 @@ class ModelHost:
         """Return what a queue beside the model's is to report to."""
         return self._metrics.queue(name, length)
 
-    def expect(self) -> None:
+    def announce(self) -> None:
         """Announce a list, and refuse it where it would wait too long.
 
         Raises:
@@ -219,7 +219,7 @@ class ModelHost:
         """
         self.jobs.admit(deadline)
 
-    async def ask(
+    async def submit(
         self, job: RecommendJob | SimilarJob, deadline: float | None, background: bool = False
     ) -> Answer:
         """Have a list made, and note in the current call's record where the time went.
@@ -280,13 +280,15 @@ class ModelHost:
             finally:
                 former.release()
 
-    async def reach(self, revision: int, deadline: float | None = None, at_once: bool = False) -> None:
+    async def wait_for_revision(
+        self, revision: int, deadline: float | None = None, at_once: bool = False
+    ) -> None:
         """Return once answers reflect a revision of the item changes.
 
         Args:
             revision: what is waited for.
             deadline: event loop time until which it is waited for.
-            at_once: as of `ItemUpdater.reach`.
+            at_once: as of `ItemUpdater.wait_for_revision`.
 
         Raises:
             TimeoutError: the deadline (event loop time) passed before.
@@ -296,11 +298,11 @@ class ModelHost:
             if self._closed:
                 raise not_ready()
             # Ends early where another model takes over.
-            await self._now.item_updater.reach(revision, deadline, at_once)
+            await self._now.item_updater.wait_for_revision(revision, deadline, at_once)
 
-    def events_came(self) -> None:
+    def poll_events(self) -> None:
         """Have new events counted soon."""
-        self._now.event_updater.ring()
+        self._now.event_updater.poll_now()
 
     async def close(self) -> None:
         """Finish running work, stop the threads, and give the host's own lease back."""

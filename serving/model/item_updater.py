@@ -92,7 +92,7 @@ class ItemUpdater:
         while stored := await self._changes.since(self.revision, START_CHUNK):
             await self._apply(stored, thread)
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         """Apply what is stored and not yet applied."""
         loop = asyncio.get_running_loop()
         while stored := await self._next(loop.time()):
@@ -134,11 +134,11 @@ class ItemUpdater:
     def start(self) -> None:
         """Apply changes in the background from now on."""
         expected = (StateUnavailableError, QueueFullError, ApiError)
-        self._poller = Poller(self._look, self._poll_seconds, "item changes cannot be read", expected)
+        self._poller = Poller(self._poll, self._poll_seconds, "item changes cannot be read", expected)
         self._poller.start()
 
     async def stop(self) -> None:
-        """Stop applying changes, for good; calls of `reach` return."""
+        """Stop applying changes, for good; calls of `wait_for_revision` return."""
         self._stopped = True
         poller, self._poller = self._poller, None
         if poller is not None:
@@ -146,7 +146,9 @@ class ItemUpdater:
         async with self._progress:
             self._progress.notify_all()
 
-    async def reach(self, revision: int, deadline: float | None = None, at_once: bool = False) -> None:
+    async def wait_for_revision(
+        self, revision: int, deadline: float | None = None, at_once: bool = False
+    ) -> None:
         """Return once a revision has been applied, or updates have been stopped.
 
         Args:
@@ -161,7 +163,7 @@ class ItemUpdater:
         if at_once:
             self._at_once.set()
         if self._poller is not None:
-            self._poller.ring()
+            self._poller.poll_now()
         async with asyncio.timeout_at(deadline), self._progress:
             await self._progress.wait_for(lambda: self.revision >= revision or self._stopped)
 
@@ -200,7 +202,7 @@ class ItemUpdater:
         encoded = [(s, plan.fresh[s.item.item_id]) for s in items if s.item.item_id in plan.fresh]
         if encoded:
             try:
-                await self._changes.keep(encoded)
+                await self._changes.store_vectors(encoded)
             except Exception as error:
                 known = isinstance(error, (StateUnavailableError, QueueFullError))
                 _LOG.warning("vectors of texts are not kept: %s", error, exc_info=None if known else error)

@@ -78,10 +78,10 @@ class BundleWatcher:
         self._tried = 0.0
         self._reported_loss = 0
         """`ModelHost.generation` of the last model whose process was reported to have ended."""
-        self.watch = Poller(self.look, seconds, "a change of model could not be reported")
+        self.poller = Poller(self.poll, seconds, "a change of model could not be reported")
         """Follows CURRENT once it is started; what is still being loaded at the stop is never served."""
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Go over to the version that CURRENT names, unless it is served or has failed a moment ago."""
         version = ""
         try:

@@ -34,12 +34,12 @@ class HistoriesCleaner:
         """
         self._state = state
         self._path = path
-        self.watch = Poller(self.look, seconds, f"deleted users may still be in {path.name}")
+        self.poller = Poller(self.clean, seconds, f"deleted users may still be in {path.name}")
         """Looks for deletions in the background, once it is started."""
         self._seen = 0
         """What the store's number of deletions was when the file was clean; 0 where nobody was deleted."""
 
-    async def look(self, another_file: bool = False) -> None:
+    async def clean(self, another_file: bool = False) -> None:
         """Take everybody out of the file who has been deleted since the last look.
 
         A failure is only logged: nobody comes back by it, because imports leave deleted users out.

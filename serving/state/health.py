@@ -37,20 +37,20 @@ class StateHealth:
         self._state: UserState | None = None
         self._failed = float("-inf")
         """When a call has failed last, in seconds of the monotonic clock."""
-        self.watch = Poller(self._look, _TRY_SECONDS, "health cannot be told about the state")
+        self.poller = Poller(self._poll, _TRY_SECONDS, "health cannot be told about the state")
         """Tries the state, once `start` was called."""
 
     def start(self, state: UserState) -> None:
         """Try a state from now on."""
         self._state = state
-        self.watch.start()
+        self.poller.start()
 
     def call_failed(self) -> None:
         """Take note that the state has failed a call."""
         self._failed = time.monotonic()
-        self.watch.ring()
+        self.poller.poll_now()
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         trouble = await self._try()
         if (trouble is None) != self.works:
             self.works = trouble is None

@@ -96,7 +96,7 @@ def forget_users(path: Path, user_ids: Collection[str]) -> None:
     half-written goes too, because it may hold the user.
 
     Raises:
-        StateUnavailable: the file cannot be read or replaced.
+        StateUnavailableError: the file cannot be read or replaced.
     """
     with _ALONE:
         try:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from conf.errors import InputError
-from serving.core.poller import mark_of
+from serving.core.poller import file_version
 
 _LOG = logging.getLogger(__name__)
 _PREFIX: Final = "sw_"
@@ -103,7 +103,7 @@ class KeyRing:
         self._keys: list[ApiKey] = []
         self._limits: dict[str, RateLimit] = {}
         self._looked = time.monotonic()
-        self._mark = mark_of(path)
+        self._mark = file_version(path)
         self._take(read_keys(path))
 
     def find(self, secret: str) -> ApiKey | None:
@@ -131,13 +131,13 @@ class KeyRing:
         if time.monotonic() - self._looked < _LOOK_SECONDS:
             return
         self._looked = time.monotonic()
-        mark = mark_of(self._path)
+        mark = file_version(self._path)
         if mark != self._mark:
             self._mark = mark
             try:
                 self._take(read_keys(self._path))
             except InputError as error:
-                _LOG.error("the keys of before stay in use: %s", error)
+                _LOG.error("the former keys stay in use: %s", error)
 
 
 def hash_key(secret: str) -> str:

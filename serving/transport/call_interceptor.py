@@ -102,7 +102,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         Args:
             methods: names of the RPCs.
-            admit: raises QueueFull where a call would wait too long.
+            admit: raises QueueFullError where a call would wait too long.
         """
         self._queued = frozenset(f"{self._prefix}{method}" for method in methods)
         self._admit = admit

@@ -37,7 +37,7 @@ def server_credentials(config: TlsConfig) -> grpc.ServerCredentials | None:
                 return None
             made = _configuration(files)
         except InputError as error:
-            _LOG.error("the certificate of before stays in use: %s", error)
+            _LOG.error("the former certificate stays in use: %s", error)
             return None
         known = now
         return made

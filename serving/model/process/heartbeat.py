@@ -40,7 +40,7 @@ class HangDetector:
         """Factor on the timeout that the process is given now."""
         return 1 if self.warm else COLD
 
-    def look(self, heartbeat: bool, turn: int) -> str:
+    def check(self, heartbeat: bool, turn: int) -> str:
         """Return the fault that a look finds; empty while there is none.
 
         Args:
@@ -87,7 +87,7 @@ def watch_heartbeats(
             except (EOFError, OSError):
                 return "", pid
             heartbeat, wait = True, 0.0  # those that queued up while the server was stopped count as one
-        fault = detector.look(heartbeat, turn())
+        fault = detector.check(heartbeat, turn())
         if fault:
             return fault, pid
 

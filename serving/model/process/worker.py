@@ -25,7 +25,13 @@ from ranking.bundle.store import VERSIONS
 from ranking.live.recorded_events import Counted
 from serving.core.call_context import Stage, Timeline
 from serving.core.interpreter import tune_interpreter
-from serving.core.threads import CHANGES, LISTS, leave_the_cpu_to_others, limit_threads, prepare_thread
+from serving.core.threads import (
+    CHANGE_NICENESS,
+    LIST_NICENESS,
+    limit_threads,
+    prepare_thread,
+    use_idle_cpus_only,
+)
 from serving.model.execute_batch import run_jobs
 from serving.model.interfaces import Answer, ListJob, LiveModel
 from serving.model.process.array_codec import Receiver, Sender
@@ -96,7 +102,7 @@ class _ListMaker:
         self._helpers: Executor | None = None
         if request.list_threads > 1:
             self._helpers = ThreadPoolExecutor(
-                request.list_threads - 1, "lists", prepare_thread, (request.threads, LISTS)
+                request.list_threads - 1, "lists", prepare_thread, (request.threads, LIST_NICENESS)
             )
 
     def answer(self, jobs: list[ListJob]) -> tuple[list[Answer], list[JobTiming]]:
@@ -169,7 +175,7 @@ def _load(request: LoadRequest) -> LiveModel:
         if request.background:
             # Threads that item changes need later, and those that CUDA has started, keep their priority.
             polars.thread_pool_size()
-            leave_the_cpu_to_others()
+            use_idle_cpus_only()
         limit_threads(request.threads)
         bundle = load_bundle(store, request.version, request.room, request.manifest, device)
         return LiveItems(bundle, request.room)
@@ -209,11 +215,11 @@ def main(lists_descriptor: int, changes_descriptor: int, alive_descriptor: int) 
     maker = _ListMaker(live, request)
 
     def plan_changes() -> None:
-        prepare_thread(request.threads, CHANGES)
+        prepare_thread(request.threads, CHANGE_NICENESS)
         _answer_requests(changes, {"plan": live.plan})
 
     def make_lists() -> None:
-        prepare_thread(request.threads, LISTS)
+        prepare_thread(request.threads, LIST_NICENESS)
         handlers = {"answer": maker.answer, "apply": maker.apply, "count": maker.count}
         _answer_requests(lists, handlers)
 

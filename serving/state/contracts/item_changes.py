@@ -1,12 +1,11 @@
-"""What is remembered about changed items: the contract between the service and a store of item changes.
+"""Contract of stores of item changes.
 
-The store keeps the newest content of every item that was ever changed, deleted ones included, because a later
-bundle may bring a deleted item back. It knows nothing about models: attributes are kept as they came, and
-every model takes from them what it understands. Of an item of which only some attributes were changed, only
-these are kept: the rest is the model's. Attributes that were declared are changes, too, and come in the same
-order as those of items, so that nobody meets a value before its attribute. What an encoder has made of an
-item's text may be kept beside it: other servers, later starts and later models with the same encoder need not
-do that again.
+The store holds the newest content of every item that was ever changed; deleted items as tombstones, because a
+later bundle may contain them again. It is independent of models: attributes are stored as sent, and every
+model uses those that it knows. Of partially updated items only the changed attributes are stored; the rest
+comes from the model. Declarations of attributes are changes in the same order, so that a declaration always
+precedes its values. The vector of an item's text may be stored with it: other servers, restarts and models
+with the same encoder reuse it.
 """
 
 from __future__ import annotations
@@ -24,34 +23,34 @@ class StoredChange:
     """The newest change of an item, or a declared attribute."""
 
     revision: int
-    """Its place in the order of all changes: above 0 and growing, not necessarily by 1."""
+    """Position in the order of all changes: positive and increasing, not necessarily by 1."""
     change: Change
 
     @property
     def item(self) -> ItemChange:
-        """The change of an item that it is known to be."""
+        """The change, which must be one of an item."""
         assert isinstance(self.change, ItemChange)
         return self.change
 
 
 @dataclass(frozen=True)
 class Replaced:
-    """What became of changes that were made to items as they were known."""
+    """Outcome of `ItemChanges.replace`."""
 
     revision: int
-    """Of the last one that was stored, as `store` returns it; 0 where none was."""
-    others: list[int]
-    """Positions of the changes that were not stored, because their items had been changed meanwhile."""
+    """Of the last stored change; 0 where none was."""
+    conflicts: list[int]
+    """Positions of the changes that were not stored, because their items had changed since they were read."""
 
 
 @dataclass(frozen=True)
 class Declared:
-    """What became of declared attributes."""
+    """Outcome of `ItemChanges.declare`."""
 
     revision: int
-    """Everybody who has seen this revision knows them; 0 where they were refused."""
-    others: Mapping[str, AttributeKind]
-    """Those that are declared with another type already, and that type; with any of them none is stored."""
+    """Of the last declaration; 0 where they were rejected."""
+    conflicts: Mapping[str, AttributeKind]
+    """Attributes already declared with another type, and that type; if there are any, nothing is stored."""
 
 
 class ItemChanges(Protocol):
@@ -65,40 +64,34 @@ class ItemChanges(Protocol):
             deadline: event loop time after which they need not be stored any more.
 
         Returns:
-            The revision of the last one. Everybody who has seen this revision has seen them all.
+            The revision of the last one; whoever has applied it has applied them all.
 
         Raises:
-            QueueFull: too much work waits.
+            QueueFullError: the store's queue is full.
             TimeoutError: the deadline passed.
-            StateUnavailable: the store failed.
+            StateUnavailableError: the store failed.
         """
 
     async def contents(
         self, item_ids: Sequence[str], deadline: float | None = None
     ) -> list[tuple[int, ItemChange | None]]:
-        """Return revision and content of the newest change of each item; 0 and None where there is none.
-
-        Raises as `store` does.
-        """
+        """Return revision and content of each item's newest change, or 0 and None; raises as `store` does."""
 
     async def replace(
         self, changes: Sequence[ItemChange], known: Sequence[int], deadline: float | None = None
     ) -> Replaced:
-        """Store changes of items that have not been changed since they were read; durable when this returns.
+        """Store changes of items that have not changed since they were read; durable when this returns.
 
         Args:
-            changes: of an item each.
-            known: the revision of each item's newest change as `contents` gave it.
-            deadline: as of `store`.
+            changes: one per item.
+            known: the revision of each item's newest change as read by `contents`.
+            deadline: see `store`.
 
         Raises as `store` does.
         """
 
     async def declare(self, declarations: Sequence[Declaration], deadline: float | None = None) -> Declared:
-        """Store attributes, all or nothing; those that are declared already stay where they are.
-
-        Raises as `store` does.
-        """
+        """Store declarations, all or nothing; existing ones keep their revisions; raises as `store` does."""
 
     async def declared(self) -> dict[str, AttributeKind]:
         """Return all declared attributes; raises as `since` does."""
@@ -107,15 +100,15 @@ class ItemChanges(Protocol):
         """Return the oldest changes after a revision, in order, at most `limit`; one per item, the newest.
 
         Raises:
-            StateUnavailable: the store failed.
+            StateUnavailableError: the store failed.
         """
 
-    async def keep(self, encoded: Sequence[tuple[StoredChange, TextVector]]) -> None:
-        """Keep what has become of the texts of changes, unless the items have been changed again since.
+    async def store_vectors(self, encoded: Sequence[tuple[StoredChange, TextVector]]) -> None:
+        """Store the text vectors of changes, except of items that have changed again since.
 
         Raises:
-            QueueFull: too much work waits.
-            StateUnavailable: the store failed.
+            QueueFullError: the store's queue is full.
+            StateUnavailableError: the store failed.
         """
 
     async def newest(self) -> int:
@@ -125,5 +118,5 @@ class ItemChanges(Protocol):
         """Let every server know that a revision is about to be acknowledged; see `user_state.Snapshot`.
 
         Raises:
-            StateUnavailable: the store failed.
+            StateUnavailableError: the store failed.
         """

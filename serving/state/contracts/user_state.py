@@ -149,9 +149,9 @@ class UserState(Protocol):
             deadline: event loop time after which the batch need not be stored any more.
 
         Raises:
-            QueueFull: too much work waits.
+            QueueFullError: too much work waits.
             TimeoutError: the deadline passed.
-            StateUnavailable: the store failed.
+            StateUnavailableError: the store failed.
         """
 
     async def history(
@@ -173,9 +173,9 @@ class UserState(Protocol):
                 model does not know the kind they must not use up the limit.
 
         Raises:
-            QueueFull: too much work waits.
+            QueueFullError: too much work waits.
             TimeoutError: the deadline passed.
-            StateUnavailable: the store failed.
+            StateUnavailableError: the store failed.
         """
 
     async def snapshot(
@@ -198,9 +198,9 @@ class UserState(Protocol):
             impressions: as in `history`.
 
         Raises:
-            QueueFull: too much work waits.
+            QueueFullError: too much work waits.
             TimeoutError: the deadline passed.
-            StateUnavailable: the store failed.
+            StateUnavailableError: the store failed.
         """
 
     async def users(self, after: str, limit: int, deadline: float | None = None) -> list[str]:
@@ -215,23 +215,23 @@ class UserState(Protocol):
             deadline: event loop time after which nobody waits for the answer.
 
         Raises:
-            QueueFull: too much work waits.
+            QueueFullError: too much work waits.
             TimeoutError: the deadline passed.
-            StateUnavailable: the store failed.
+            StateUnavailableError: the store failed.
         """
 
     async def delete_user(self, user_id: str) -> int:
         """Erase a user's events and keep imports from bringing them back; return how many there were.
 
         Raises:
-            StateUnavailable: the store failed, or the events are gone but its files still hold bytes of them.
+            StateUnavailableError: the store failed, or its files still hold bytes of the erased events.
         """
 
     async def deletions(self) -> int:
         """Return a number that grows with every deletion of a user, by whichever server.
 
         Raises:
-            StateUnavailable: the store failed.
+            StateUnavailableError: the store failed.
         """
 
     async def deleted_among(self, user_ids: Sequence[str]) -> set[str]:
@@ -256,8 +256,8 @@ class UserState(Protocol):
             after_us: only events that happened after this time, microseconds since 1970.
 
         Raises:
-            QueueFull: too much work waits.
-            StateUnavailable: the store failed.
+            QueueFullError: too much work waits.
+            StateUnavailableError: the store failed.
         """
 
     async def stats(self) -> StateStats:
@@ -272,7 +272,7 @@ class UserState(Protocol):
             imported: whether events that imports brought are among them.
 
         Raises:
-            StateUnavailable: the store failed.
+            StateUnavailableError: the store failed.
         """
 
 

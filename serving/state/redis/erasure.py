@@ -37,7 +37,7 @@ class RedisFiles:
         """Return once Redis's files hold nothing of a deletion and of those before it.
 
         Raises:
-            StateUnavailable: Redis cannot, or takes long; it goes on then, and the next call waits for that.
+            StateUnavailableError: Redis failed, or is still rewriting them, for which the next call waits.
         """
         task = asyncio.create_task(self._clean(deletion))
         self._running.add(task)

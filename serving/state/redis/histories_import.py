@@ -42,7 +42,7 @@ async def import_file(
 
     Raises:
         InputError: the file is not a histories table.
-        StateUnavailable: Redis failed.
+        StateUnavailableError: Redis failed.
     """
     sha256 = await asyncio.to_thread(file_sha256, path)
     lock = store.client.lock(store.key("importing"), timeout=_LOCK_SECONDS)

@@ -89,7 +89,7 @@ class RedisItemChanges:
         ]
         return sorted(changes, key=lambda stored: stored.revision)[:limit]
 
-    async def keep(self, encoded: Sequence[tuple[StoredChange, TextVector]]) -> None:
+    async def store_vectors(self, encoded: Sequence[tuple[StoredChange, TextVector]]) -> None:
         """Keep vectors of texts; see ItemChanges."""
         arguments: list[Argument] = []
         for stored, vector in encoded:

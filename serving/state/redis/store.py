@@ -88,7 +88,7 @@ class RedisStore:
 
         Raises:
             TimeoutError: the deadline passed.
-            StateUnavailable: Redis does not answer, or refuses.
+            StateUnavailableError: Redis does not answer, or refuses.
         """
 
         async def once() -> Any:  # noqa: ANN401

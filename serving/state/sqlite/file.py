@@ -121,9 +121,9 @@ class SqliteFile:
         """Run work on the writing connection and commit it; durable when this returns.
 
         Raises:
-            QueueFull: too much work waits.
+            QueueFullError: too much work waits.
             TimeoutError: the deadline (event loop time) passed before the work began.
-            StateUnavailable: the file failed; nothing of the work has happened.
+            StateUnavailableError: the file failed; nothing of the work has happened.
         """
         result: Result = await self._writes.submit(work, deadline)
         return result

@@ -74,7 +74,7 @@ class SqliteItemChanges:
         """Return later changes; see ItemChanges."""
         return await self._file.read(lambda db: _since(db, revision, limit))
 
-    async def keep(self, encoded: Sequence[tuple[StoredChange, TextVector]]) -> None:
+    async def store_vectors(self, encoded: Sequence[tuple[StoredChange, TextVector]]) -> None:
         """Keep vectors of texts; see ItemChanges."""
         rows = [(vector.key, vector.values, stored.revision) for stored, vector in encoded]
         await self._file.write(lambda db: db.executemany(_KEEP, rows) and None)

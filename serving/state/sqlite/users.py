@@ -45,7 +45,7 @@ class SqliteUserState:
         """Use an open file, which whoever opened it closes.
 
         Raises:
-            StateUnavailable: it is damaged.
+            StateUnavailableError: it is damaged.
         """
         self._file = file
         try:

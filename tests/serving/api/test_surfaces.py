@@ -117,7 +117,7 @@ def test_a_changed_file_is_taken_over_and_a_wrong_one_is_not(
 ) -> None:
     surfaces = server.running.service._surfaces
     replace(file, "home: {diversity: 2}")
-    until(lambda: "the surfaces' defaults of before stay in use" in caplog.text)
+    until(lambda: "the surfaces' former defaults stay in use" in caplog.text)
     assert "home: diversity: 2 is not between 0 and 1" in caplog.text
     assert asked(server, home()).diversity == 0.25
     file.unlink()

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from serving.api.attribution_tokens import AttributionTokens, ListOrigin
 from serving.api.page_tokens import (
-    ITEM_PLACE,
-    USER_PLACE,
-    decode_place,
+    ITEM_CURSOR,
+    USER_CURSOR,
+    decode_cursor,
     decode_shown,
-    encode_place,
+    encode_cursor,
     encode_shown,
 )
 from serving.api.tokens import TokenCodec
@@ -54,32 +54,32 @@ def test_the_key_is_not_part_of_the_representation() -> None:
 def test_tokens_of_the_first_releases_stay_readable() -> None:
     shown = np.array([1, 2**32 - 1], dtype=np.uint32)
     assert encode_shown(REQUEST, shown) == "ATEyMzQ1Njc4AQAAAP____-ke-aeSV4MdA"
-    assert encode_place(USER_PLACE, REQUEST, "i17") == "ATEyMzQ1Njc4aTE3CY9jp013kN8"
+    assert encode_cursor(USER_CURSOR, REQUEST, "i17") == "ATEyMzQ1Njc4aTE3CY9jp013kN8"
     origin = ListOrigin("r-1", "v1", 1_700_000_000, "home", "phone", 17)
     assert AttributionTokens(b"secret").make(origin) == "AQDxU2URA3ItMQJ2MQRob21lBXBob25lSDb-GEmadlM"
 
 
 @given(st.text(min_size=1, max_size=60))
 def test_a_place_survives_its_token(place: str) -> None:
-    assert decode_place(ITEM_PLACE, encode_place(ITEM_PLACE, REQUEST, place), REQUEST) == place
+    assert decode_cursor(ITEM_CURSOR, encode_cursor(ITEM_CURSOR, REQUEST, place), REQUEST) == place
 
 
 def test_an_empty_token_is_the_beginning() -> None:
-    assert decode_place(USER_PLACE, "", REQUEST) == ""
+    assert decode_cursor(USER_CURSOR, "", REQUEST) == ""
     assert decode_shown("", REQUEST).tolist() == []
 
 
 @pytest.mark.parametrize(
     ("token", "reason"),
     [
-        (encode_place(USER_PLACE, b"87654321", "i17"), "RESUME_TOKEN_MISMATCH"),
-        (encode_place(USER_PLACE, REQUEST, ""), "RESUME_TOKEN_INVALID"),
-        (USER_PLACE.encode(REQUEST, b"\xff"), "RESUME_TOKEN_INVALID"),
-        (USER_PLACE.encode(b"1234", b""), "RESUME_TOKEN_INVALID"),
+        (encode_cursor(USER_CURSOR, b"87654321", "i17"), "RESUME_TOKEN_MISMATCH"),
+        (encode_cursor(USER_CURSOR, REQUEST, ""), "RESUME_TOKEN_INVALID"),
+        (USER_CURSOR.encode(REQUEST, b"\xff"), "RESUME_TOKEN_INVALID"),
+        (USER_CURSOR.encode(b"1234", b""), "RESUME_TOKEN_INVALID"),
         (encode_shown(REQUEST, np.array([7], dtype=np.uint32)), "RESUME_TOKEN_INVALID"),
     ],
 )
 def test_what_is_no_place_of_the_request_is_refused(token: str, reason: str) -> None:
     with pytest.raises(ApiError) as caught:
-        decode_place(USER_PLACE, token, REQUEST)
+        decode_cursor(USER_CURSOR, token, REQUEST)
     assert caught.value.reason == reason

@@ -10,7 +10,13 @@ import pytest
 import torch
 
 from serving.core.event_loop import run_event_loop
-from serving.core.threads import CHANGES, LISTS, leave_the_cpu_to_others, list_threads, prepare_thread
+from serving.core.threads import (
+    CHANGE_NICENESS,
+    LIST_NICENESS,
+    list_threads,
+    prepare_thread,
+    use_idle_cpus_only,
+)
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="threads have no priorities of their own")
 
@@ -20,7 +26,7 @@ def _niceness() -> int:
 
 
 @linux
-@pytest.mark.parametrize("niceness", [LISTS, CHANGES, 30])
+@pytest.mark.parametrize("niceness", [LIST_NICENESS, CHANGE_NICENESS, 30])
 def test_a_thread_gives_way_to_the_server_and_no_further_than_there_is(niceness: int) -> None:
     before = _niceness()
     with ThreadPoolExecutor(1, "test", prepare_thread, (1, niceness)) as executor:
@@ -29,7 +35,7 @@ def test_a_thread_gives_way_to_the_server_and_no_further_than_there_is(niceness:
 
 
 def test_what_somebody_waits_for_goes_first() -> None:
-    assert 0 < LISTS < CHANGES < 19
+    assert 0 < LIST_NICENESS < CHANGE_NICENESS < 19
 
 
 @linux
@@ -44,7 +50,7 @@ def test_a_thread_may_leave_the_cpu_to_others(monkeypatch: pytest.MonkeyPatch, f
     if forbidden:
         monkeypatch.setattr(os, "sched_setscheduler", refuse)
     before = policy()
-    with ThreadPoolExecutor(1, "test", leave_the_cpu_to_others) as executor:
+    with ThreadPoolExecutor(1, "test", use_idle_cpus_only) as executor:
         assert executor.submit(policy).result() == (before[0] if forbidden else os.SCHED_IDLE, 19)
     assert policy() == before
 

@@ -101,7 +101,7 @@ def test_a_model_counts_everything_page_by_page_before_it_is_served(monkeypatch:
         assert len(model.batches) == 3
         follower.start()
         feed.stored.append(event("f"))
-        follower.ring()
+        follower.poll_now()
         await reached(follower, 6)
         assert model.batches[3:] == [["f"]]
         assert model.threads == {"loading", "model"}
@@ -157,11 +157,11 @@ def test_events_that_come_together_are_counted_together(monkeypatch: pytest.Monk
 
     async def scenario(follower: EventUpdater, model: Notebook) -> None:
         follower.start()
-        follower.ring()
+        follower.poll_now()
         await reached(follower, 1)
         for item in "bcdef":
             feed.stored.append(event(item))
-            follower.ring()
+            follower.poll_now()
             await asyncio.sleep(0)
         await reached(follower, 6)
         assert model.batches == [["a"], [*"bcdef"]]
@@ -173,7 +173,7 @@ def test_items_of_a_former_day_are_brought_to_this_one_without_waiting_for_event
     async def scenario(follower: EventUpdater, model: Notebook) -> None:
         model.behind = 4
         follower.start()
-        follower.ring()
+        follower.poll_now()
         async with asyncio.timeout(20):
             while len(model.batches) < 4:
                 await asyncio.sleep(0.002)
@@ -240,7 +240,7 @@ def test_it_stops_while_events_gather(monkeypatch: pytest.MonkeyPatch) -> None:
         await reached(follower, 1)
         await asyncio.wait_for(follower.stop(), 20)
         feed.stored.append(event("b"))
-        follower.ring()
+        follower.poll_now()
         await asyncio.sleep(0.05)
         assert model.batches == [["a"]]
 

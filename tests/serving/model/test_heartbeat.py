@@ -20,7 +20,7 @@ def warm() -> HangDetector:
 def first_wrong(detector: HangDetector, looks: list[tuple[bool, int]]) -> tuple[int, str]:
     """Return the number of the first look that finds something, from 1, and what; 0 if none does."""
     for number, (beats, turn) in enumerate(looks, 1):
-        if wrong := detector.look(beats, turn):
+        if wrong := detector.check(beats, turn):
             return number, wrong
     return 0, ""
 

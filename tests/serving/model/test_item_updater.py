@@ -94,7 +94,7 @@ class Changes:
             raise self.failures.pop()
         return self.stored[revision : revision + limit]
 
-    async def keep(self, encoded: Sequence[tuple[StoredChange, TextVector]]) -> None:
+    async def store_vectors(self, encoded: Sequence[tuple[StoredChange, TextVector]]) -> None:
         if self.keeping_fails is not None:
             raise self.keeping_fails
         self.kept += [stored.item.item_id for stored, vector in encoded if vector is ENCODED]
@@ -142,7 +142,7 @@ def test_changes_are_applied_in_order_some_at_a_time(served: bool, monkeypatch: 
     async def scenario(follower: ItemUpdater, model: Notebook) -> None:
         if served:
             follower.start()
-            await follower.reach(5)
+            await follower.wait_for_revision(5)
         else:
             await prepared(follower)
         expected = [["a", "b"], ["c", "d"], ["e"]] if served else [["a", "b", "c"], ["d", "e"]]
@@ -168,7 +168,7 @@ def test_many_prices_are_applied_together_and_few_texts(monkeypatch: pytest.Monk
 
     async def scenario(follower: ItemUpdater, model: Notebook) -> None:
         follower.start()
-        await follower.reach(12)
+        await follower.wait_for_revision(12)
         assert ["".join(items) for items in model.applied] == ["abcdef", "ghi", "jk", "l"]
 
     following(changes, scenario)
@@ -180,11 +180,11 @@ def test_changes_that_come_several_at_a_time_wait_for_each_other(monkeypatch: py
 
     async def scenario(follower: ItemUpdater, model: Notebook) -> None:
         follower.start()
-        await follower.reach(2)
+        await follower.wait_for_revision(2)
         for item_id in "cdefgh":  # faster than one by one
             await changes.store([ItemChange(item_id, {})])
             await asyncio.sleep(0.005)
-        await asyncio.wait_for(follower.reach(8), 20)
+        await asyncio.wait_for(follower.wait_for_revision(8), 20)
         assert model.applied == [["a", "b"], [*"cdefgh"]]
 
     following(changes, scenario)
@@ -197,7 +197,9 @@ def test_a_change_that_comes_alone_is_applied_at_once(monkeypatch: pytest.Monkey
     async def scenario(follower: ItemUpdater, model: Notebook) -> None:
         follower.start()
         for item_id in "abc":
-            await asyncio.wait_for(follower.reach(await changes.store([ItemChange(item_id, {})])), 20)
+            await asyncio.wait_for(
+                follower.wait_for_revision(await changes.store([ItemChange(item_id, {})])), 20
+            )
         assert model.applied == [["a"], ["b"], ["c"]]
 
     following(changes, scenario)
@@ -208,7 +210,7 @@ def test_it_stops_while_changes_wait_for_each_other(monkeypatch: pytest.MonkeyPa
 
     async def scenario(follower: ItemUpdater, model: Notebook) -> None:
         follower.start()
-        await follower.reach(2)
+        await follower.wait_for_revision(2)
         await asyncio.wait_for(follower.stop(), 20)
         assert [item for batch in model.applied for item in batch] == ["a", "b"]
 
@@ -223,9 +225,9 @@ def test_who_waits_for_an_answer_is_not_kept_waiting_for_further_changes(
 
     async def scenario(follower: ItemUpdater, model: Notebook) -> None:
         follower.start()
-        await follower.reach(2)
+        await follower.wait_for_revision(2)
         newest = await changes.store([ItemChange("c", {})])
-        await asyncio.wait_for(follower.reach(newest, at_once=True), 20)
+        await asyncio.wait_for(follower.wait_for_revision(newest, at_once=True), 20)
         assert [item for batch in model.applied for item in batch] == ["a", "b", "c"]
 
     following(changes, scenario)
@@ -254,7 +256,7 @@ def test_changes_hold_where_vectors_cannot_be_kept(
 
     async def scenario(follower: ItemUpdater, model: Notebook) -> None:
         follower.start()
-        await asyncio.wait_for(follower.reach(2), 20)
+        await asyncio.wait_for(follower.wait_for_revision(2), 20)
         assert model.applied == [["a", "b"]]
 
     following(changes, scenario)
@@ -273,7 +275,7 @@ def test_texts_are_left_to_the_server_that_got_them(monkeypatch: pytest.MonkeyPa
         while follower.revision < 3:
             await asyncio.sleep(0.005)
         await changes.store([ItemChange("d", {})])
-        await asyncio.wait_for(follower.reach(4), 20)  # somebody here waits for it
+        await asyncio.wait_for(follower.wait_for_revision(4), 20)  # somebody here waits for it
 
     following(changes, scenario)
 
@@ -309,10 +311,10 @@ def test_a_store_that_fails_is_asked_again(failure: Exception, caplog: pytest.Lo
 
     async def scenario(follower: ItemUpdater, model: Notebook) -> None:
         follower.start()
-        await asyncio.wait_for(follower.reach(1), 20)
+        await asyncio.wait_for(follower.wait_for_revision(1), 20)
         assert model.applied == [["a"]]
         await changes.store([ItemChange("b", {})])
-        await asyncio.wait_for(follower.reach(2), 20)
+        await asyncio.wait_for(follower.wait_for_revision(2), 20)
 
     following(changes, scenario)
     assert caplog.text.count("item changes cannot be read") == 1  # said once, not at every look
@@ -335,8 +337,8 @@ def test_who_waits_is_released_by_the_deadline_and_by_the_end() -> None:
     async def scenario(follower: ItemUpdater, model: Notebook) -> None:
         follower.start()
         with pytest.raises(TimeoutError):
-            await follower.reach(1, asyncio.get_running_loop().time() + 0.05)
-        waiting = asyncio.create_task(follower.reach(1))
+            await follower.wait_for_revision(1, asyncio.get_running_loop().time() + 0.05)
+        waiting = asyncio.create_task(follower.wait_for_revision(1))
         await asyncio.sleep(0)
         await follower.stop()
         await asyncio.wait_for(waiting, 20)
@@ -350,7 +352,7 @@ def test_it_stops_however_close_behind_the_news(steps: int) -> None:
     async def scenario(follower: ItemUpdater, model: Notebook) -> None:
         follower.start()
         await asyncio.sleep(0.02)
-        waiting = asyncio.create_task(follower.reach(1))
+        waiting = asyncio.create_task(follower.wait_for_revision(1))
         for _ in range(steps):
             await asyncio.sleep(0)
         await asyncio.wait_for(follower.stop(), 20)

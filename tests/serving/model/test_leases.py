@@ -44,23 +44,23 @@ def swap(server: Harness, model: FakeBundle) -> None:
 
 
 class Gate:
-    """Holds every list up after its request has leased a model and before the model is asked."""
+    """Holds every list up after its request has leased a model and before its job is submitted."""
 
     def __init__(self, server: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
         self.error: Exception | None = None
         self.waiting = 0
         self._open, self._loop = asyncio.Event(), server.loop
         host = server.running._host
-        ask = host.ask
+        submit = host.submit
 
         async def held(job: Any, deadline: float | None, background: bool = False) -> Any:
             self.waiting += 1
             await self._open.wait()
             if self.error is not None:
                 raise self.error
-            return await ask(job, deadline, background)
+            return await submit(job, deadline, background)
 
-        monkeypatch.setattr(host, "ask", held)
+        monkeypatch.setattr(host, "submit", held)
 
     def open(self) -> None:
         self._loop.call_soon_threadsafe(self._open.set)
@@ -81,7 +81,7 @@ def test_a_lease_held_across_a_swap_keeps_answering_from_the_former_model(server
             assert served.model is first
             async with host.lease() as newer:
                 assert newer.model is second
-            answer = await host.ask(RecommendJob(served.model, Request(NO_HISTORY, now=1, k=3)), None)
+            answer = await host.submit(RecommendJob(served.model, Request(NO_HISTORY, now=1, k=3)), None)
             assert isinstance(answer, Recommendation)
             assert [item.row for item in answer.items] == [0, 1, 2]
             assert first.recommender.batches == [1]

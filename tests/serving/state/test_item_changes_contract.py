@@ -69,18 +69,18 @@ def test_a_change_is_stored_only_if_the_item_is_as_it_was_read(backend: Backend)
     async def scenario(changes: ItemChanges) -> None:
         assert await changes.contents(["a", "b"]) == [(0, None), (0, None)]
         first = await changes.replace([price, HAT], [0, 0])
-        assert first.others == []
+        assert first.conflicts == []
         assert first.revision == await changes.newest()
         assert await changes.contents(["b", "a"]) == [(first.revision, HAT), (first.revision - 1, price)]
         stale = await changes.replace([GONE, BOOT], [0, first.revision])
-        assert (stale.revision, stale.others) == (0, [0, 1])
+        assert (stale.revision, stale.conflicts) == (0, [0, 1])
         assert await changes.newest() == first.revision
         mixed = await changes.replace([GONE, HAT], [first.revision - 1, 7])
-        assert (mixed.revision > first.revision, mixed.others) == (True, [1])
+        assert (mixed.revision > first.revision, mixed.conflicts) == (True, [1])
         assert await changes.contents(["a"]) == [(mixed.revision, GONE)]
         back = await changes.store([BOOT])  # whoever stores without having read wins, and is seen
-        assert (await changes.replace([price], [mixed.revision])).others == [0]
-        assert (await changes.replace([price], [back])).others == []
+        assert (await changes.replace([price], [mixed.revision])).conflicts == [0]
+        assert (await changes.replace([price], [back])).conflicts == []
         assert [stored.change for stored in await changes.since(0, 9)] == [HAT, price]
 
     backend.items(scenario)
@@ -107,7 +107,7 @@ def test_of_many_who_change_an_item_at_once_each_finds_what_the_others_did(backe
             while True:
                 [(revision, found)] = await changes.contents(["a"])
                 before = {} if found is None else dict(found.attributes or {})
-                if not (await changes.replace([ItemChange("a", {**before, name: 1})], [revision])).others:
+                if not (await changes.replace([ItemChange("a", {**before, name: 1})], [revision])).conflicts:
                     return
 
         async with backend.opened() as right:
@@ -131,14 +131,14 @@ def test_declared_attributes_are_changes_in_the_same_order(backend: Backend) -> 
         first = await changes.store([BOOT])
         done = await changes.declare([stock])
         assert done.revision > first
-        assert done.others == {}
+        assert done.conflicts == {}
         assert await changes.newest() == done.revision
         await changes.store([HAT])
         both = await changes.declare([stock, launch, launch])
         assert both.revision == await changes.newest()
         other = Declaration("in_stock", AttributeKind.string)
         refused = await changes.declare([Declaration("new", AttributeKind.list), other])
-        assert (refused.revision, refused.others) == (0, {"in_stock": AttributeKind.boolean})
+        assert (refused.revision, refused.conflicts) == (0, {"in_stock": AttributeKind.boolean})
         again = await changes.declare([stock])
         assert again.revision <= await changes.newest()
 
@@ -172,11 +172,11 @@ def test_vectors_are_kept_with_the_change_that_they_belong_to(backend: Backend) 
         await changes.store([BOOT, HAT])
         boot, hat = await changes.since(0, 10)
         assert boot.item.encoded is None
-        await changes.keep([(boot, vectors[0]), (hat, vectors[1])])
+        await changes.store_vectors([(boot, vectors[0]), (hat, vectors[1])])
         assert await encoded(changes) == {"a": vectors[0], "b": vectors[1]}
         await changes.store([BOOT])
         assert await encoded(changes) == {"b": vectors[1], "a": None}
-        await changes.keep([(boot, vectors[2]), (hat, vectors[3])])  # the first is superseded by now
+        await changes.store_vectors([(boot, vectors[2]), (hat, vectors[3])])  # the first is superseded by now
 
     async def encoded(changes: ItemChanges) -> dict[str, TextVector | None]:
         return {stored.item.item_id: stored.item.encoded for stored in await changes.since(0, 10)}

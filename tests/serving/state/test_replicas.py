@@ -157,7 +157,7 @@ def test_histories_that_cannot_be_cleaned_do_not_keep_a_server_from_starting(
         async with backend.opened() as stores:
             await stores.users.delete_user("ada")
             path.write_bytes(b"nonsense")
-            await HistoriesCleaner(stores.users, path, 1.0).look()
+            await HistoriesCleaner(stores.users, path, 1.0).clean()
 
     asyncio.run(scenario())
     assert "deleted users may still be in histories.parquet" in caplog.text

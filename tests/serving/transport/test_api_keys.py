@@ -48,7 +48,7 @@ def test_a_key_that_is_taken_out_is_refused_without_a_restart(
     assert ring.wait_seconds(held) > 0.5  # the bucket is not refilled by the change
     path.write_text("nonsense")
     assert ring.find(second) == held
-    assert "the keys of before stay in use" in caplog.text
+    assert "the former keys stay in use" in caplog.text
     path.unlink()
     assert ring.find(second) == held
 

@@ -33,14 +33,14 @@ from features.ingest.required import require_contract
 from features.ingest.samples import ColumnSample, sample_table
 
 FORMAT_VERSION = 1
-"""Version of the dataset directory; readers refuse what they do not know."""
+"""Version of the dataset directory; readers refuse other versions."""
 DATASET_FOLDER = "dataset"
 _KINDS = {pl.String: "string", pl.Boolean: "bool", pl.Int64: "number", pl.Float64: "number"}
 
 
 @contextmanager
 def _replacing(target: Path) -> Iterator[Path]:
-    """Give a fresh folder that replaces `target` when the block succeeds and vanishes when it fails."""
+    """Yield a fresh folder that replaces `target` if the block succeeds and is removed if it fails."""
     made = [folder for folder in target.parents if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def _replacing(target: Path) -> Iterator[Path]:
         shutil.rmtree(aside)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-        with suppress(OSError):  # what holds the result stays
+        with suppress(OSError):  # the result is complete
             for folder in made:
                 folder.rmdir()
 
@@ -88,7 +88,7 @@ def _attributes(frame: pl.DataFrame) -> dict[str, str]:
 def _describe(
     config: PipelineConfig, sources: Sources, items: ItemTable, events: EventTable, rejects: pl.DataFrame
 ) -> dict[str, Any]:
-    """Return the content of dataset.json, but for the hash."""
+    """Return the content of dataset.json, except for the hash."""
     repeats = why.count_reasons(items.rejects)
     first_last = events.time_range
     return {
@@ -166,7 +166,7 @@ def _write(
 
 
 def _show(info: dict[str, Any], folder: Path, console: Console) -> None:
-    """Print what was prepared as a table."""
+    """Print a summary of the dataset."""
     table = Table(title=f"dataset in {folder}", show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -177,8 +177,8 @@ def _show(info: dict[str, Any], folder: Path, console: Console) -> None:
         "text fields", ", ".join(info["text_fields"]) or "none: items are known by other attributes or id"
     )
     if info["columns_not_read"]:
-        silent = ", ".join(f"{name} ({what})" for name, what in info["columns_not_read"].items())
-        table.add_row("not read as text", escape(silent))
+        unread = ", ".join(f"{name} ({what})" for name, what in info["columns_not_read"].items())
+        table.add_row("not read as text", escape(unread))
     for what, count in info["duplicate_items"].items():
         if count:
             table.add_row("rows of known items", f"{count:,}, {what.replace('_', ' ')}")
@@ -199,7 +199,7 @@ def _show(info: dict[str, Any], folder: Path, console: Console) -> None:
 
 
 def _add_changes(table: Table, info: dict[str, Any]) -> None:
-    """Add rows that say what was changed, filtered, left out, rejected and emptied."""
+    """Add rows on changed, filtered, dropped, rejected and emptied values."""
     for name, what in (("timestamps_filled", "filled"), ("timestamps_raised", "raised")):
         if info[name]:
             table.add_row(f"times {what}", f"{info[name]:,} of {info['events']:,}")
@@ -215,7 +215,7 @@ def _add_changes(table: Table, info: dict[str, Any]) -> None:
 
 
 def prepare(config: PipelineConfig, console: Console) -> Path:
-    """Turn raw tables into `<work_dir>/dataset/`, replacing what was there.
+    """Turn raw tables into `<work_dir>/dataset/`, replacing an earlier one.
 
     Writes items.parquet, events.parquet, rejects.parquet and dataset.json (see docs/data.md). The folder
     appears complete or not at all.
@@ -228,7 +228,7 @@ def prepare(config: PipelineConfig, console: Console) -> Path:
         The dataset directory.
 
     Raises:
-        InputError: anything wrong with the configuration or the files; nothing is written then.
+        InputError: a fault in the configuration or the files; nothing is written then.
     """
     target = Path(config.work_dir) / DATASET_FOLDER
     with _replacing(target) as folder, discarding():

@@ -12,7 +12,7 @@ from encoders.device import CPU
 from encoders.factors.co_purchase import IMPUTATION_NEIGHBOURS, Factors
 from encoders.towers.towers import Towers
 from features.candidates.features import ItemArrays
-from features.data.arrays import row_by_row
+from features.data.arrays import map_rows
 from features.data.dataset import BoolArray, FloatArray, IntArray
 from features.data.statistics import Neighbours, Statistics
 from ranking.retrieval.index_choice import build_index
@@ -60,7 +60,7 @@ class PcaProjection:
             Of unit length, [items, at most 64].
 
         """
-        return row_by_row(self._units, text_vectors, self.directions.shape[1], room)
+        return map_rows(self._units, text_vectors, self.directions.shape[1], room)
 
     def _units(self, text_vectors: FloatArray) -> FloatArray:
         centred: FloatArray = text_vectors - self.mean

@@ -19,7 +19,7 @@ from conf.encoders import TextEncoderConfig
 from encoders.contexts import ContextSampler, ContextTables, IndexedContexts
 from encoders.losses import in_batch_softmax
 from encoders.towers.item_tower import whitening
-from features.data.arrays import row_by_row
+from features.data.arrays import map_rows
 from features.data.dataset import BoolArray, FloatArray
 from features.data.statistics import Neighbours
 
@@ -41,7 +41,7 @@ class Affinity:
 
     def units(self, text_vectors: FloatArray, room: int = 0) -> FloatArray:
         """Map text vectors, [items, text dim] to unit vectors of the same shape, with room for more rows."""
-        return row_by_row(self._units, text_vectors, self.matrix.shape[1], room)
+        return map_rows(self._units, text_vectors, self.matrix.shape[1], room)
 
     def _units(self, text_vectors: FloatArray) -> FloatArray:
         mapped = text_vectors @ self.matrix + self.shift

@@ -30,15 +30,16 @@ def _write_shares(
     newest_columns: LongArray,
     features: FloatArray,
 ) -> None:
-    """Compare the values of the candidates' attributes with those of the history.
+    """Write the similarity of the candidates' attributes to those of the history.
 
     Args:
         rows: candidates, padded with -1, [queries, candidates].
         items: of the histories' events, oldest first, [total events].
         offsets: events of each query, [queries + 1].
         attributes: codes of values, -1 where there is none, [items, attributes].
-        share_columns: per attribute, of the share of the history with the candidate's value, by recency.
-        newest_columns: per attribute, of whether the newest event has it.
+        share_columns: per attribute, column of the recency-weighted share of events with the candidate's
+            value.
+        newest_columns: per attribute, column of whether the newest event has it.
         features: written to, [queries, candidates, features].
 
     """
@@ -58,16 +59,16 @@ def _write_shares(
                     keys[cell] = code
                     sums[cell] += 1.0 / (1.0 + (stop - 1 - event) / 20.0)
             newest = attributes[items[stop - 1], column]
-            for place in range(rows.shape[1]):
-                row = rows[query, place]
+            for index in range(rows.shape[1]):
+                row = rows[query, index]
                 if row >= 0 and attributes[row, column] >= 0:
                     code = attributes[row, column]
-                    features[query, place, share_columns[column]] = sums[cell_of(keys, code)] / total
-                    features[query, place, newest_columns[column]] = np.float32(code == newest)
+                    features[query, index, share_columns[column]] = sums[cell_of(keys, code)] / total
+                    features[query, index, newest_columns[column]] = np.float32(code == newest)
 
 
 def write_attributes(inputs: FeatureInputs, columns: FeatureColumns, features: FloatArray) -> None:
-    """Compare the values of each grouping attribute."""
+    """Write the features of each grouping attribute."""
     shares, newest = columns.array(_shares(columns.shape)), columns.array(_newest(columns.shape))
     batch, codes = inputs.batch, inputs.arrays.statistics.attributes
     _write_shares(inputs.rows, batch.items, batch.offsets, codes, shares, newest, features)

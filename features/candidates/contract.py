@@ -1,4 +1,4 @@
-"""What feature groups read and where they write: inputs of a batch, blocks of columns, columns by name."""
+"""Inputs and outputs of feature groups: a batch's arrays, blocks of columns, columns by name."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from features.data.statistics import Neighbours, Statistics
 
 @dataclass(frozen=True)
 class ItemArrays:
-    """What the features read of every item."""
+    """Item-side inputs of the features."""
 
     statistics: Statistics
-    item_vectors: FloatArray  # [items, dim] vectors that user vectors are compared with
+    item_vectors: FloatArray  # [items, dim] vectors in the space of the user vectors
     item_units: FloatArray  # [items, dim] the same at unit length
     text_units: FloatArray  # [items, at most 64] text vectors, reduced, unit length
-    affinity_units: FloatArray  # [items, dim] where items that go together lie close; no columns without it
+    affinity_units: FloatArray  # [items, dim] affinity vectors; no columns without them
     text_near: Neighbours
-    text_near_recent: FloatArray  # [items] mean log recent demand of the ten nearest texts
-    factor_vectors: FloatArray  # [items, factors] co-purchase factors; no columns where there are none
+    text_near_recent: FloatArray  # [items] mean log recent demand of the ten nearest items by text
+    factor_vectors: FloatArray  # [items, factors] co-purchase factors; no columns without them
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class UserVectors:
-    """Vectors of the histories, by which sources search and features compare; zero where one is empty."""
+    """Vectors of the histories, for sources and features; zero where one is empty."""
 
     tower: FloatArray  # [queries, dim] in the space of the item vectors
     factors: FloatArray  # [queries, factors] in the space of the co-purchase factors
@@ -48,7 +48,7 @@ class UserVectors:
 
 @dataclass(frozen=True)
 class FeatureInputs:
-    """What the features of a batch are made of."""
+    """Inputs of a batch's features."""
 
     batch: HistoryBatch
     """Histories of the queries."""
@@ -66,12 +66,12 @@ class FeatureInputs:
 
 @dataclass(frozen=True)
 class FeatureShape:
-    """What the number of features depends on."""
+    """What determines the number of features."""
 
     sources: tuple[str, ...]
     """Names of the candidate sources, in the order of their bits in a source mask."""
     attributes: int = 0
-    """How many grouping attributes the catalogue has."""
+    """Number of grouping attributes of the catalogue."""
 
 
 class FeatureColumns:
@@ -86,11 +86,11 @@ class FeatureColumns:
         return self._columns[name]
 
     def of(self, *names: str) -> tuple[int, ...]:
-        """Return the columns of several features, as a compiled loop unpacks them."""
+        """Return the columns of several features as a tuple, for a compiled loop."""
         return tuple([self._columns[name] for name in names])
 
     def array(self, names: Sequence[str]) -> LongArray:
-        """Return the columns of as many features as there are, [names]."""
+        """Return the columns of any number of features, [names]."""
         return np.array(self.of(*names), dtype=np.int64)
 
 
@@ -100,7 +100,7 @@ Write: TypeAlias = Callable[[FeatureInputs, FeatureColumns, FloatArray], None]
 
 @dataclass(frozen=True)
 class Block:
-    """Features of one group that stand side by side."""
+    """Features of one group in adjacent columns."""
 
     write: Write
     """The group's function; blocks with the same one are written together."""
@@ -109,5 +109,5 @@ class Block:
 
 
 def block(write: Write, *names: str) -> Block:
-    """Return a block whose names are always the same."""
+    """Return a block with fixed names."""
     return Block(write, lambda _: names)

@@ -1,8 +1,8 @@
 """Candidate features: one definition, used to train the ranking head and to serve.
 
-Every feature of a candidate depends on its query and on itself, never on the other candidates beside it, so a
-score does not change with the batch it is computed in. Compiled loops, one for each group, write their
-columns: few calls, each of which reads every candidate once.
+A feature depends on its query and its candidate, never on other candidates, so a score does not change with
+the batch. Compiled loops, one for each group, write their columns: few calls, each of which reads every
+candidate once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from features.candidates.contract import Block, FeatureColumns, FeatureInputs, F
 from features.candidates.contract import Candidates as Candidates
 from features.candidates.contract import ItemArrays as ItemArrays
 from features.candidates.contract import UserVectors as UserVectors
-from features.candidates.similarity import directions
+from features.candidates.similarity import mean_directions
 from features.data.dataset import BoolArray, FloatArray, LongArray
 from features.data.histories import HistoryBatch
 
@@ -51,23 +51,23 @@ BLOCKS: Final[tuple[Block, ...]] = (
     attribute_features.SHARES,
     attribute_features.NEWEST,
 )
-"""All features, in the order of their columns: a new group adds its line. A ranking head that was trained
-without it goes on with the columns that it knows, see `FeatureLayout.selection`."""
+"""All features, in the order of their columns: a new group adds its line. A ranking head trained without it
+keeps using its own columns, see `FeatureLayout.selection`."""
 
 
 @dataclass(frozen=True)
 class FeatureLayout:
-    """Which feature stands in which column."""
+    """The column of each feature."""
 
     sources: tuple[str, ...]
     """Names of the candidate sources, in the order of their bits in a source mask."""
     attributes: int = 0
-    """How many grouping attributes the catalogue has."""
+    """Number of grouping attributes of the catalogue."""
     blocks: tuple[Block, ...] = BLOCKS
 
     @classmethod
     def of_width(cls, sources: tuple[str, ...], width: int) -> FeatureLayout:
-        """Return the layout of features with so many columns, which the number of attributes decides."""
+        """Return the layout with `width` columns, which determines the number of attributes."""
         return cls(sources, (width - len(cls(sources).names)) // 2)
 
     @cached_property
@@ -82,13 +82,13 @@ class FeatureLayout:
         return FeatureColumns(FeatureShape(self.sources, self.attributes), self.names)
 
     def selection(self, names: Sequence[str]) -> LongArray | None:
-        """Return the columns of the features that a ranking head was trained on; None where it knows all.
+        """Return the columns of the features that a ranking head was trained on; None if these are all.
 
         Args:
-            names: in the order of the ranking head.
+            names: features, in the order of the ranking head.
 
         Raises:
-            InputError: naming the features that are not made any more.
+            InputError: naming the features that no longer exist.
 
         """
         if names == self.names:
@@ -100,12 +100,12 @@ class FeatureLayout:
 
 
 def affinity_profiles(batch: HistoryBatch, units: FloatArray) -> FloatArray:
-    """Return the direction of the newest items' mean, [queries, dim] of unit length; zero without history."""
-    return directions(batch.items, batch.offsets, PROFILE, units)
+    """Return the normalised mean of the newest items' units, [queries, dim]; zero without history."""
+    return mean_directions(batch.items, batch.offsets, PROFILE, units)
 
 
 def recency_weights(batch: HistoryBatch, scale: float = 1.0) -> FloatArray:
-    """Weight of each event by how many came after it, [total events]; it halves after `scale` events."""
+    """Return the weight of each event by the number after it, [total events]; halved after `scale` events."""
     return (1.0 / (1.0 + batch.age() / scale)).astype(np.float32)
 
 
@@ -121,7 +121,7 @@ def candidate_features(
     """Compute the features of every candidate.
 
     Args:
-        layout: which columns to make.
+        layout: the columns to compute.
         batch: histories of the queries.
         candidates: their candidates, each once per query.
         arrays: item-side inputs.

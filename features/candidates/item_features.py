@@ -1,4 +1,4 @@
-"""Feature group: what is known of a candidate whatever the history: statistics, demand, price."""
+"""Feature group: a candidate's properties that do not depend on the history: statistics, demand, price."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from features.kernels.compiled import compiled
 
 LOOKED_UP: Final = ("repeat_rate", "gap_days", "log_count")
 PRICES: Final = ("log_price", "price_above_usual")
-"""Log of the price, and the same less its mean over the history."""
+"""Log price, and its difference from the mean over the history."""
 
 
 @compiled()
@@ -33,21 +33,21 @@ def _write_items(
     demand_columns: LongArray,
     features: FloatArray,
 ) -> None:
-    """Write what is looked up per item.
+    """Write the features that are looked up per item.
 
     Args:
         rows: candidates, padded with -1, [queries, candidates].
-        items: of the histories' events, [total events]: what they cost is what is usual.
+        items: of the histories' events, [total events], whose mean price is the reference.
         offsets: events of each query, [queries + 1].
-        near_recent: recent demand for what reads alike, [items].
+        near_recent: recent demand for the nearest items by text, [items].
         repeat_rate: [items]
         gap_days: [items]
         count: [items]
         log_price: [items]
         demand: [any, columns].
-        known: the row of `demand` that a candidate has, [queries, candidates].
-        to: columns of the demand for the nearest texts, of `LOOKED_UP` and `PRICES`.
-        demand_columns: those of `demand`, [columns].
+        known: row of `demand` of each candidate, [queries, candidates].
+        to: columns of `near_recent`, `LOOKED_UP` and `PRICES`.
+        demand_columns: columns of `demand`, [columns].
         features: written to, [queries, candidates, features].
 
     """
@@ -58,16 +58,16 @@ def _write_items(
         for event in range(start, stop):
             usual += log_price[items[event]]
         usual /= max(stop - start, 1)
-        for place in range(rows.shape[1]):
-            row = rows[query, place]
+        for index in range(rows.shape[1]):
+            row = rows[query, index]
             if row < 0:
                 continue
-            values = features[query, place]
+            values = features[query, index]
             values[text_near_recent] = near_recent[row]
             values[repeat_rate_column] = repeat_rate[row]
             values[gap_days_column] = math.log(1.0 + np.float64(gap_days[row]))
             values[log_count] = math.log(1.0 + np.float64(count[row]))
-            sold = demand[known[query, place]]
+            sold = demand[known[query, index]]
             for column in range(demand.shape[1]):
                 values[demand_columns[column]] = sold[column]
             values[price] = log_price[row]

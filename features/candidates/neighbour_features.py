@@ -1,7 +1,7 @@
-"""Feature group: how near each candidate is to the history's items in the tables of neighbours.
+"""Feature group: how strongly each candidate is a neighbour of the history's items.
 
-Most of what a history leads to is no candidate. A small table of the query's candidates tells what is. Sums
-are added up in the order of the events, whatever other queries there are.
+Most neighbours of a history are no candidates; a small hash table of the query's candidates finds those that
+are. Sums are added in the order of the events, so they do not depend on other queries.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from features.kernels.hash_table import cell_of, table_of
 from features.kernels.prefetch import LINE, fetch
 
 LONG = 100
-"""History items whose neighbours the long co-occurrence feature adds up."""
+"""Newest history items in the long co-occurrence feature."""
 SHORT = 20
-"""History items whose neighbours the other features add up."""
+"""Newest history items in the other features."""
 AHEAD = 4
-"""Events by which fetching is ahead of adding up."""
+"""Prefetch distance, in events."""
 
 
 SHORT_SUMS: Final = ("together_sum", "together_last", "follow_sum", "follow_last", "text_table_sum")
-"""Found together with the history's items in other histories, following them there, alike by text: by
-recency, or with the newest item alone (`last`)."""
+"""Co-occurrence with the history's items, following them, similarity by text: weighted by recency, or with
+the newest item alone (`last`)."""
 LONG_SUMS: Final = ("together_long",)
-"""Found together, over a longer history."""
+"""Co-occurrence over a longer history."""
 
 
 @compiled()
 def _add_neighbours(
     keys: IntArray,
-    places: IntArray,
+    indices: IntArray,
     ids: IntArray,
     weights: FloatArray,
     recency: float,
@@ -49,10 +49,10 @@ def _add_neighbours(
         if ids[k] >= 0:
             cell = cell_of(keys, ids[k])
             if keys[cell] >= 0:
-                place, weight = places[cell], weights[k]
-                sums[place, column] += weight * np.float32(recency)
-                sums[place, column + 1] += weight * np.float32(newest)
-                sums[place, column + 2] += weight * np.float32(long)
+                index, weight = indices[cell], weights[k]
+                sums[index, column] += weight * np.float32(recency)
+                sums[index, column + 1] += weight * np.float32(newest)
+                sums[index, column + 2] += weight * np.float32(long)
 
 
 @compiled()
@@ -69,17 +69,17 @@ def _write_neighbours(
     to: tuple[int, ...],
     features: FloatArray,
 ) -> None:
-    """Add up how near each candidate is to the history's events in the tables of neighbours.
+    """Write the sums of each candidate's weights among the neighbours of the history's events.
 
     Args:
         rows: candidates, each once per query, padded with -1, [queries, candidates].
         items: of the histories' events, oldest first, [total events].
         offsets: events of each query, [queries + 1].
-        together_ids: found together, [items, k], as in `features.data.statistics.Neighbours`.
-        together_weights: theirs, as of the next two.
-        follow_ids: what follows, [items, k].
+        together_ids: co-occurring items, [items, k], as in `features.data.statistics.Neighbours`.
+        together_weights: [items, k]
+        follow_ids: following items, [items, k].
         follow_weights: [items, k]
-        text_ids: alike by text, [items, k].
+        text_ids: nearest items by text, [items, k].
         text_weights: [items, k]
         to: columns of `SHORT_SUMS` and `LONG_SUMS`.
         features: written to, [queries, candidates, features].
@@ -87,7 +87,7 @@ def _write_neighbours(
     """
     together_sum, together_last, follow_sum, follow_last, text_table_sum, together_long = to
     for query in range(len(rows)):
-        keys, places = table_of(rows[query])
+        keys, indices = table_of(rows[query])
         sums = np.zeros((rows.shape[1], 9), dtype=np.float64)
         stop = offsets[query + 1]
         for event in range(max(offsets[query], stop - LONG), stop):
@@ -99,27 +99,27 @@ def _write_neighbours(
             recency = 1.0 / (1.0 + age) if age < SHORT else 0.0
             newest, slow = 1.0 if age == 0 else 0.0, 1.0 / (1.0 + age / 20.0)
             _add_neighbours(
-                keys, places, together_ids[item], together_weights[item], recency, newest, slow, sums, 0
+                keys, indices, together_ids[item], together_weights[item], recency, newest, slow, sums, 0
             )
             if age < SHORT:
                 _add_neighbours(
-                    keys, places, follow_ids[item], follow_weights[item], recency, newest, slow, sums, 3
+                    keys, indices, follow_ids[item], follow_weights[item], recency, newest, slow, sums, 3
                 )
                 _add_neighbours(
-                    keys, places, text_ids[item], text_weights[item], recency, newest, slow, sums, 6
+                    keys, indices, text_ids[item], text_weights[item], recency, newest, slow, sums, 6
                 )
-        for place in range(rows.shape[1]):
-            if rows[query, place] >= 0:
-                features[query, place, together_sum] = sums[place, 0]
-                features[query, place, together_last] = sums[place, 1]
-                features[query, place, follow_sum] = sums[place, 3]
-                features[query, place, follow_last] = sums[place, 4]
-                features[query, place, text_table_sum] = sums[place, 6]
-                features[query, place, together_long] = sums[place, 2]
+        for index in range(rows.shape[1]):
+            if rows[query, index] >= 0:
+                features[query, index, together_sum] = sums[index, 0]
+                features[query, index, together_last] = sums[index, 1]
+                features[query, index, follow_sum] = sums[index, 3]
+                features[query, index, follow_last] = sums[index, 4]
+                features[query, index, text_table_sum] = sums[index, 6]
+                features[query, index, together_long] = sums[index, 2]
 
 
 def write_neighbours(inputs: FeatureInputs, columns: FeatureColumns, features: FloatArray) -> None:
-    """Add up the neighbours of each history."""
+    """Write the neighbour features."""
     statistics, batch = inputs.arrays.statistics, inputs.batch
     together, follow, texts = statistics.together, statistics.follow, inputs.arrays.text_near
     _write_neighbours(

@@ -1,8 +1,8 @@
-"""Feature groups that compare vectors: candidates with their user and with the newest items.
+"""Feature groups of vector similarity: candidates to their user and to the newest items.
 
-Fetching the vectors of some hundred candidates from memory costs more than the arithmetic on them. So each is
-fetched once for everything that is compared with it, query by query: what a query's candidates are compared
-with stays in the processor's cache, and a query's numbers do not depend on the queries beside it.
+Loading the vectors of some hundred candidates from memory costs more than the arithmetic on them. So each is
+loaded once for all its products, query by query: the query's own vectors stay in the processor's cache, and
+results do not depend on other queries.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from features.kernels.compiled import compiled
 from features.kernels.prefetch import LINE, fetch
 
 RECENT: Final = 10
-"""Newest items of a history that candidates are compared with."""
+"""Newest items of a history that candidates are references with."""
 AHEAD = 8
-"""Candidates by which fetching is ahead of comparing."""
+"""Prefetch distance, in candidates."""
 ABSENT: Final = -1
-"""Column of what a space has no feature for."""
+"""Column of a feature that a space does not have."""
 USER_SCORE_NAMES: Final = ("user_score", "user_score_below_best")
 CO_PURCHASE_NAMES: Final = ("co_purchase_score", "co_purchase_below_best")
 ITEM_NEAR_NAMES: Final = ("item_near_max", "item_near_mean", "item_near_last")
@@ -31,8 +31,8 @@ ZERO, ONE = np.float32(0.0), np.float32(1.0)
 
 
 @compiled("contract", "reassoc", "nsz")
-def _share(vector: FloatArray) -> np.float32:
-    """Return one divided by a vector's length, which counts as never 0."""
+def _inverse_length(vector: FloatArray) -> np.float32:
+    """Return the inverse of a vector's length, bounded for a zero vector."""
     squares = ZERO
     for i in range(len(vector)):
         squares += vector[i] * vector[i]
@@ -41,13 +41,13 @@ def _share(vector: FloatArray) -> np.float32:
 
 
 @compiled("contract", "reassoc", "nsz")
-def directions(items: IntArray, offsets: LongArray, recent: int, vectors: FloatArray) -> FloatArray:
-    """Return the direction of the mean of what the newest events chose.
+def mean_directions(items: IntArray, offsets: LongArray, recent: int, vectors: FloatArray) -> FloatArray:
+    """Return the normalised mean of the newest events' item vectors.
 
     Args:
         items: of the histories' events, oldest first, [total events].
         offsets: events of each query, [queries + 1].
-        recent: how many of the newest events of each.
+        recent: number of newest events.
         vectors: of the items, [items, dim].
 
     Returns:
@@ -59,28 +59,28 @@ def directions(items: IntArray, offsets: LongArray, recent: int, vectors: FloatA
         stop, total = offsets[query + 1], sums[query]
         first = max(offsets[query], stop - recent)
         for event in range(first, stop):
-            for place in range(event + 1 if event > first else first, min(event + 2, stop)):
+            for index in range(event + 1 if event > first else first, min(event + 2, stop)):
                 for i in range(0, vectors.shape[1], LINE):
-                    fetch(vectors, items[place], i)
+                    fetch(vectors, items[index], i)
             vector = vectors[items[event]]
             for i in range(len(total)):
                 total[i] += vector[i]
-        share = _share(total)
+        share = _inverse_length(total)
         for i in range(len(total)):
             total[i] *= share
     return sums
 
 
 @compiled()
-def _find_candidates(rows: IntArray, places: IntArray) -> int:
-    """Write the places of a query's candidates, the last one three times more; return their number."""
+def _find_candidates(rows: IntArray, indices: IntArray) -> int:
+    """Write the indices of a query's candidates, the last repeated three times; return their number."""
     count = 0
-    for place in range(len(rows)):
-        if rows[place] >= 0:
-            places[count] = place
+    for index in range(len(rows)):
+        if rows[index] >= 0:
+            indices[count] = index
             count += 1
     if count:
-        places[count : count + 3] = places[count - 1]
+        indices[count : count + 3] = indices[count - 1]
     return count
 
 
@@ -97,7 +97,7 @@ def _write_similarities(
     to: tuple[int, ...],
     features: FloatArray,
 ) -> None:
-    """Compare candidates with users and the newest events of their histories.
+    """Write the products of candidates with users and cosines with the newest events.
 
     Args:
         rows: candidates, padded with -1, [queries, candidates].
@@ -108,38 +108,38 @@ def _write_similarities(
         recent: newest events to compare with.
         unit: whether the vectors are of unit length (or zero).
         best: best product in the catalogue, [queries].
-        to: columns of the inner product with the user's vector, of that less the best one, of the largest,
-            mean and newest cosine; -1 leaves out a score, or all three cosines.
-        features: written to, [queries, candidates, features]; what has no history keeps its cosines.
+        to: columns of the inner product with the user's vector, its difference from the best one, and the
+            largest, mean and newest cosine; -1 leaves out a score, or all three cosines.
+        features: written to, [queries, candidates, features]; cosines stay as they are without history.
 
     """
     dim = vectors.shape[1]
     score, below_best, near_max, near_mean, near_last = to
-    # What candidates are compared with: the user, the events from the newest on, zeros to an even number.
-    compared = np.empty((recent + 2, dim), dtype=np.float32)
-    shares = np.empty(recent + 2, dtype=np.float32)  # one divided by their lengths
+    # The user, the events from the newest on, and zeros up to an even number.
+    references = np.empty((recent + 2, dim), dtype=np.float32)
+    inverse_lengths = np.empty(recent + 2, dtype=np.float32)  # inverse lengths
     sums = np.empty((4, recent + 2), dtype=np.float32)
-    places = np.empty(rows.shape[1] + 3, dtype=np.int64)
+    indices = np.empty(rows.shape[1] + 3, dtype=np.int64)
     for query in range(len(rows)):
         events = min(recent, offsets[query + 1] - offsets[query]) if near_max >= 0 else 0
-        compared[:] = 0.0
+        references[:] = 0.0
         if score >= 0:
-            compared[0] = users[query]
+            references[0] = users[query]
         for event in range(events):
-            compared[1 + event] = vectors[items[offsets[query + 1] - 1 - event]]
-            shares[1 + event] = ONE if unit else _share(compared[1 + event])
-        count = _find_candidates(rows[query], places)
+            references[1 + event] = vectors[items[offsets[query + 1] - 1 - event]]
+            inverse_lengths[1 + event] = ONE if unit else _inverse_length(references[1 + event])
+        count = _find_candidates(rows[query], indices)
         for first in range(0, count, 4):
-            for place in places[first + AHEAD : min(first + AHEAD + 4, count)]:
+            for index in indices[first + AHEAD : min(first + AHEAD + 4, count)]:
                 for i in range(0, dim, LINE):
-                    fetch(vectors, rows[query, place], i)
-            group = places[first : first + 4]
+                    fetch(vectors, rows[query, index], i)
+            group = indices[first : first + 4]
             a, b = vectors[rows[query, group[0]]], vectors[rows[query, group[1]]]
             c, d = vectors[rows[query, group[2]]], vectors[rows[query, group[3]]]
             for n in range(0, 1 + events, 2):
                 a0 = a1 = b0 = b1 = c0 = c1 = d0 = d1 = ZERO
                 for i in range(dim):
-                    x, y = compared[n, i], compared[n + 1, i]
+                    x, y = references[n, i], references[n + 1, i]
                     a0 += a[i] * x
                     a1 += a[i] * y
                     b0 += b[i] * x
@@ -157,15 +157,15 @@ def _write_similarities(
                 if below_best >= 0:
                     values[below_best] = sums[n, 0] - best[query]
                 if events:
-                    share = ONE if unit else _share(vectors[rows[query, group[n]]])
+                    share = ONE if unit else _inverse_length(vectors[rows[query, group[n]]])
                     largest, total = -np.float32(np.inf), ZERO
                     for event in range(events, 0, -1):
-                        cosine = sums[n, event] * (shares[event] * share)
+                        cosine = sums[n, event] * (inverse_lengths[event] * share)
                         largest = max(largest, cosine)
                         total += cosine
                     values[near_max] = largest
                     values[near_mean] = total / np.float32(events)
-                    values[near_last] = sums[n, 1] * (shares[1] * share)
+                    values[near_last] = sums[n, 1] * (inverse_lengths[1] * share)
 
 
 def _compare(
@@ -184,25 +184,25 @@ def _compare(
 
 
 def write_user_similarity(inputs: FeatureInputs, columns: FeatureColumns, features: FloatArray) -> None:
-    """Compare candidates in the space of the towers."""
+    """Write the similarities in the space of the towers."""
     to = columns.of(*USER_SCORE_NAMES, *ITEM_NEAR_NAMES)
     _compare(inputs, inputs.arrays.item_vectors, inputs.users.tower, inputs.best[0], False, to, features)
 
 
 def write_co_purchase(inputs: FeatureInputs, columns: FeatureColumns, features: FloatArray) -> None:
-    """Compare candidates with the user in the space of the co-purchase factors."""
+    """Write the scores of the co-purchase factors."""
     to = (*columns.of(*CO_PURCHASE_NAMES), ABSENT, ABSENT, ABSENT)
     _compare(inputs, inputs.arrays.factor_vectors, inputs.users.factors, inputs.best[1], True, to, features)
 
 
 def write_text_similarity(inputs: FeatureInputs, columns: FeatureColumns, features: FloatArray) -> None:
-    """Compare candidates with the newest items by their texts."""
+    """Write the similarities of the texts to the newest items'."""
     to = (ABSENT, ABSENT, *columns.of(*TEXT_NEAR_NAMES))
     _compare(inputs, inputs.arrays.text_units, inputs.users.tower, inputs.best[0], True, to, features)
 
 
 def write_affinity(inputs: FeatureInputs, columns: FeatureColumns, features: FloatArray) -> None:
-    """Compare candidates in the space where items that go together lie close."""
+    """Write the similarities in the space of the affinity vectors."""
     to = (columns["affinity_score"], ABSENT, *columns.of(*AFFINITY_NEAR_NAMES))
     _compare(inputs, inputs.arrays.affinity_units, inputs.users.affinity, inputs.best[0], True, to, features)
 

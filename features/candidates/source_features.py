@@ -20,20 +20,20 @@ def _names(shape: FeatureShape) -> list[str]:
 def _write_bits(
     rows: IntArray, sources: npt.NDArray[np.int16], columns: LongArray, features: FloatArray
 ) -> None:
-    """Write each bit that is set in source masks [queries, candidates] to its column of zeros."""
+    """Write 1 to the column of each bit that is set in source masks [queries, candidates]."""
     for query in range(len(rows)):
-        for place in range(rows.shape[1]):
-            if rows[query, place] >= 0:
-                mask, bit = sources[query, place], 0
+        for index in range(rows.shape[1]):
+            if rows[query, index] >= 0:
+                mask, bit = sources[query, index], 0
                 while mask:
                     if mask & 1:
-                        features[query, place, columns[bit]] = 1.0
+                        features[query, index, columns[bit]] = 1.0
                     mask >>= 1
                     bit += 1
 
 
 def write_sources(inputs: FeatureInputs, columns: FeatureColumns, features: FloatArray) -> None:
-    """Spread the source masks over one column for each source."""
+    """Write the source masks as one column per source."""
     _write_bits(inputs.rows, inputs.sources, columns.array(_names(columns.shape)), features)
 
 

@@ -1,4 +1,4 @@
-"""Large arrays: read while other threads go on, made piece by piece, with room for rows that come later."""
+"""Large arrays: read without blocking other threads, computed in blocks, with spare capacity for new rows."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from safetensors import safe_open
 Number = TypeVar("Number", bound=np.generic)
 Floats = npt.NDArray[np.float32]
 _BLOCK_BYTES: Final = 1 << 22
-"""Read at a time: a few milliseconds, during which no other thread of Python runs."""
+"""Bytes read at a time: a few milliseconds, during which the GIL is held."""
 _ROWS: Final = 1 << 12
-"""Made at a time: what is needed on the way stays in the cache, which takes less than half the time."""
+"""Rows computed at a time: intermediate results stay in the cache, which more than halves the time."""
 
 
 def empty_rows(shape: tuple[int, ...], dtype: npt.DTypeLike, room: int = 0) -> npt.NDArray[Any]:
-    """Return rows to be filled, [rows, ...], behind which memory for `room` more of them is reserved.
+    """Return uninitialised rows, [rows, ...], with memory reserved behind them for `room` more.
 
-    Reserved memory is not used: the operating system provides it when a row is written.
+    Reserved memory is virtual: the operating system provides it when a row is written.
     """
     return np.empty((shape[0] + room, *shape[1:]), dtype=dtype)[: shape[0]]
 
 
-def whole_block(rows: npt.NDArray[Number], room: int) -> npt.NDArray[Number]:
-    """Return rows and room behind them, [rows + room, ...]: a copy, unless they were made with it."""
+def with_capacity(rows: npt.NDArray[Number], room: int) -> npt.NDArray[Number]:
+    """Return rows with capacity for `room` more, [rows + room, ...]: a copy, unless they have it already."""
     block = rows.base
     shape = (len(rows) + room, *rows.shape[1:])
     if (
@@ -41,13 +41,13 @@ def whole_block(rows: npt.NDArray[Number], room: int) -> npt.NDArray[Number]:
     return copy
 
 
-def row_by_row(work: Callable[[Floats], Floats], rows: Floats, width: int, room: int = 0) -> Floats:
-    """Make new rows of others, some at a time.
+def map_rows(work: Callable[[Floats], Floats], rows: Floats, width: int, room: int = 0) -> Floats:
+    """Apply a function to rows, in blocks.
 
     Args:
-        work: makes rows [any, width] of rows [any, ...], each by itself.
-        rows: all of them.
-        width: of what it makes.
+        work: maps rows [any, ...] to rows [any, width], each independently.
+        rows: the input, [rows, ...].
+        width: of the output.
         room: as of `empty_rows`.
 
     """
@@ -58,10 +58,10 @@ def row_by_row(work: Callable[[Floats], Floats], rows: Floats, width: int, room:
 
 
 def load_arrays(path: Path, room: int = 0) -> dict[str, npt.NDArray[Any]]:
-    """Read a safetensors file, name -> array; each with room for more rows, as of `empty_rows`.
+    """Read a safetensors file, name -> array; each with capacity for `room` more rows, as of `empty_rows`.
 
-    `safetensors.numpy.load_file` holds the GIL for the whole file; a server that loads its next model would
-    answer no call meanwhile.
+    `safetensors.numpy.load_file` holds the GIL for the whole file, so a server could answer no call while it
+    loads its next model.
     """
     arrays: dict[str, npt.NDArray[Any]] = {}
     with safe_open(path, framework="np") as file:

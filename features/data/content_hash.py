@@ -1,4 +1,4 @@
-"""A hash of what tables say, independent of how a file stores it."""
+"""A hash of the content of tables, independent of the file format."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def content_hash(tables: Iterable[pl.LazyFrame]) -> str:
         tables: scans of tables whose columns are strings, numbers, bools or lists of strings.
 
     Returns:
-        SHA-256 as 64 hex digits; equal content gives equal hashes whatever the compression or row groups.
+        SHA-256 as 64 hex digits; equal content has equal hashes whatever the compression or row groups.
     """
     digest = hashlib.sha256()
     for table in tables:

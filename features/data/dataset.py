@@ -1,4 +1,4 @@
-"""The prepared dataset in memory: string ids at the edge, dense rows inside."""
+"""The prepared dataset in memory: string ids at the boundary, dense rows inside."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Catalogue:
         return list(map(self._rows.get, item_ids))
 
     def rows(self, item_ids: list[str]) -> IntArray:
-        """Return rows of the known ids, in order, leaving unknown ones out."""
+        """Return the rows of the known ids, in order; unknown ones are skipped."""
         return np.array([self._rows[i] for i in item_ids if i in self._rows], dtype=np.int32)
 
     @property
@@ -84,7 +84,7 @@ class Events:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Everything `prepare` wrote."""
+    """The output of `prepare`."""
 
     catalogue: Catalogue
     events: Events
@@ -98,7 +98,7 @@ class Dataset:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What outputs that are made from the dataset depend on: its content and how it is read."""
+        """What the outputs of later steps depend on: the dataset's content and settings."""
         return {fact: self.info[fact] for fact in _FACTS}
 
 

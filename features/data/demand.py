@@ -1,8 +1,8 @@
-"""Demand over time: how often each item had been chosen by any moment, counted in whole UTC days.
+"""Demand over time: events of each item before any moment, counted in whole UTC days.
 
-A list asked for at some moment is described by what had happened by then. Under leave-one-out the queries of
-one data set lie years apart, and what sold in the month before a query says more about it than what sold in
-the month before the data ends.
+A query at some moment is described by the events before it. Under leave-one-out the queries of one data set
+are years apart, and sales in the month before a query predict more than those in the month before the data
+ends.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from features.data.dataset import Events, FloatArray, IntArray, LongArray
 
 DAY = 86_400
 SPANS = (7, 28, 90, 365)
-"""Days that the windows reach back."""
+"""Lengths of the windows, in days."""
 
 
 @dataclass(frozen=True)
@@ -65,39 +65,39 @@ class Demand:
         return np.stack([*logs, known == 0], axis=-1).astype(np.float32)
 
     def _catalogue(self, day: int) -> FloatArray:
-        """Describe every item as of one day, [items, columns]."""
+        """Return the columns of every item as of one day, [items, columns]."""
         rows = np.arange(len(self.first), dtype=np.int32)
         return self._columns(rows, np.full(len(rows), day, dtype=np.int64))
 
     @cached_property
     def present(self) -> FloatArray:
-        """What is known after the last event, [items, columns]: all that a server ever asks for."""
+        """The columns after the last event, [items, columns]: all that a server needs."""
         return self._catalogue(int(self.calendar[1]) - 1)
 
     @cached_property
-    def eve(self) -> FloatArray:
-        """The same without the last event's day: what is asked for at a cut in the middle of that day."""
+    def previous_day(self) -> FloatArray:
+        """The same without the last event's day, for a cut in the middle of that day."""
         return self._catalogue(int(self.calendar[1]) - 2)
 
-    def grown(self, first: LongArray, present: FloatArray, eve: FloatArray) -> Demand:
-        """Return the same counts for a catalogue that goes on after its last item with some of no event.
+    def extended(self, first: LongArray, present: FloatArray, previous_day: FloatArray) -> Demand:
+        """Return the same counts for a catalogue with more items, which have no events.
 
         Args:
-            first: [more items] their `first`, too.
-            present: [more items, columns] their `present`, too.
-            eve: [more items, columns] their `eve`, too.
+            first: `first` with the new items, [more items].
+            present: `present` with the new items, [more items, columns].
+            previous_day: `previous_day` with the new items, [more items, columns].
 
         """
         demand = replace(self, first=first)
-        demand.__dict__.update(present=present, eve=eve)  # where the cached properties look first
+        demand.__dict__.update(present=present, previous_day=previous_day)  # values of the cached properties
         return demand
 
     def unsold(self) -> Demand:
-        """Return the demand for one item without events, in the same days."""
+        """Return the demand for one item without events, over the same days."""
         return Demand(self.keys[:0], self.totals[:1], self.calendar, self.calendar[1:].copy())
 
     def table(self, rows: IntArray, now: LongArray) -> tuple[FloatArray, IntArray]:
-        """Describe the demand for items before the day of each query, without copying what is known.
+        """Return the demand for items before the day of each query, without copying cached columns.
 
         Args:
             rows: [queries, candidates], padded with -1.
@@ -113,10 +113,10 @@ class Demand:
         if (day == width - 1).all():
             return self.present, rows
         if (day == width - 2).all():
-            return self.eve, rows
+            return self.previous_day, rows
         columns = self._columns(np.maximum(rows, 0), np.broadcast_to(day[:, None], rows.shape))
-        places = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
-        return columns.reshape(rows.size, columns.shape[-1]), places
+        table_rows = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
+        return columns.reshape(rows.size, columns.shape[-1]), table_rows
 
 
 def demand_names() -> list[str]:

@@ -1,4 +1,4 @@
-"""Ragged histories and sums by key: what candidate sources and candidate features are computed from."""
+"""Ragged histories and sums by key, the inputs of candidate sources and candidate features."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from features.data.dataset import Events, FloatArray, IntArray, LongArray
 from features.data.splits import Queries, ragged_ranges
 
 INTEREST: Final = -1
-"""Kind code of an event that shows interest and is of a kind that the model does not know: no repeat."""
+"""Kind code of an event of a kind unknown to the model: it shows interest, but is not counted as a repeat."""
 
 
 @dataclass(frozen=True)
 class HistoryBatch:
-    """Histories of several queries, one after another; each oldest first."""
+    """Histories of several queries, concatenated, each oldest first."""
 
     offsets: LongArray  # [queries + 1]
     items: IntArray  # [total events]
@@ -54,19 +54,19 @@ class HistoryBatch:
             None if self.interest is None else self.interest[positions],
         )
 
-    def own_kinds(self) -> npt.NDArray[np.int8]:
-        """Return the kind codes with `INTEREST` where an event is no repeat of its item, [total events]."""
+    def kinds_or_interest(self) -> npt.NDArray[np.int8]:
+        """Return the kind codes, `INTEREST` for events of interest, [total events]."""
         if self.interest is None:
             return self.kinds
         return np.where(self.interest, np.int8(INTEREST), self.kinds)
 
-    def own(self) -> HistoryBatch:
-        """Return the histories without the events that are no repeats of their items."""
+    def without_interest(self) -> HistoryBatch:
+        """Return the histories without the events of interest."""
         if self.interest is None:
             return self
-        kept = ~self.interest
-        sizes = np.bincount(self.owners()[kept], minlength=len(self)).astype(np.int64)
-        return HistoryBatch(_offsets(sizes), self.items[kept], self.kinds[kept], self.times[kept], self.now)
+        keep = ~self.interest
+        sizes = np.bincount(self.owners()[keep], minlength=len(self)).astype(np.int64)
+        return HistoryBatch(_offsets(sizes), self.items[keep], self.kinds[keep], self.times[keep], self.now)
 
     def select(self, start: int, stop: int) -> HistoryBatch:
         """Return the queries start..stop."""
@@ -102,14 +102,14 @@ def batch_histories(
     now: Sequence[int],
     weakest: int = 0,
 ) -> HistoryBatch:
-    """Put single histories together.
+    """Concatenate single histories.
 
     Args:
         items: catalogue rows of each history.
         kinds: kind codes of its events; `INTEREST` where the model does not know the kind.
         times: Unix seconds of its events.
-        now: Unix seconds at which each is looked at.
-        weakest: code that events of interest are given.
+        now: Unix seconds of each query.
+        weakest: kind code given to events of interest.
 
     """
     sizes = np.array([len(i) for i in items], dtype=np.int64)
@@ -129,8 +129,8 @@ def batch_histories(
 def stable_order(keys: npt.NDArray[np.integer]) -> LongArray:
     """Return np.argsort(keys, axis=-1, kind="stable").
 
-    In a tenth of the time: numpy sorts mere numbers with vector instructions, so each takes its place along
-    in its lowest bits. Key and place together have to fit into 63 bits.
+    Ten times as fast: numpy sorts plain numbers with vector instructions, so each key carries its position in
+    its lowest bits. Key and position together have to fit into 63 bits.
     """
     bits = keys.shape[-1].bit_length()
     packed: LongArray = (keys.astype(np.int64) << bits) | np.arange(keys.shape[-1])
@@ -179,7 +179,7 @@ class KeyedSums:
 
 
 def contains(sorted_keys: LongArray, keys: LongArray) -> npt.NDArray[np.bool_]:
-    """Tell which keys are in a sorted array."""
+    """Return which keys are in a sorted array, of the shape of `keys`."""
     if len(sorted_keys) == 0:
         return np.zeros(keys.shape, dtype=np.bool_)
     place = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)

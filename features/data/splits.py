@@ -1,7 +1,7 @@
-"""Evaluation splits: who is asked, with which history, and what counts as right.
+"""Evaluation splits: queries, their histories and their relevant items.
 
-Both protocols cut every user's sequence into prefixes, so a split is a handful of per-user positions and
-nothing from behind a position can reach what is computed before it.
+Both protocols cut every user's sequence into prefixes, so a split is a few positions per user, and nothing
+after a position can leak into what is computed before it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from conf.schema import SplitConfig, SplitKind
 from features.data.dataset import BoolArray, Dataset, Events, IntArray, LongArray
 
 _RANKER_SHARE = 10
-"""Under leave-one-out the ranking head gets one training event in so many at most."""
+"""Under leave-one-out the ranking head gets at most one of this many training events."""
 
 
 @dataclass(frozen=True)
 class Queries:
-    """Questions to a recommender: user, history and the items that were chosen next."""
+    """Queries of a recommender: user, history and the items chosen next."""
 
     user: IntArray  # [queries]
     end: LongArray  # [queries] history is events[offsets[user] : end]
-    time: LongArray  # [queries] Unix seconds at which the list is asked for
+    time: LongArray  # [queries] Unix seconds of the query
     target_offsets: LongArray  # [queries + 1]
     targets: IntArray  # [total targets] distinct items per query
     target_kinds: IntArray  # [total targets] strongest kind (lowest code) with which each was chosen
@@ -58,11 +58,11 @@ class Split:
     train_end: LongArray
     """The published towers learn from events before this."""
     state_end: LongArray
-    """Statistics (popularity, co-occurrence) known when the test list is asked for."""
+    """Statistics (popularity, co-occurrence) of the test queries are computed from events before this."""
     tower_time: int
     train_time: int
     state_time: int
-    """Times that go with the positions: recency is measured from here."""
+    """Times of the positions: recency is measured from here."""
     ranker: Queries
     valid: Queries
     test: Queries
@@ -81,7 +81,7 @@ def ragged_ranges(starts: LongArray, sizes: LongArray) -> LongArray:
 def make_queries(
     events: Events, users: IntArray, start: LongArray, stop: LongArray, time: LongArray, relevant: BoolArray
 ) -> Queries:
-    """Ask each user at `start` for the distinct relevant items of events[start:stop]."""
+    """Return a query per user at `start`, its targets the distinct relevant items of events[start:stop]."""
     positions = ragged_ranges(start, stop - start)
     owner = np.repeat(np.arange(len(users)), stop - start)
     keep = relevant[events.kind[positions]]
@@ -93,9 +93,9 @@ def make_queries(
     first[1:] = (owner[1:] != owner[:-1]) | (item[1:] != item[:-1])
     owner, item, kind = owner[first], item[first], events.kind[positions[first]].astype(np.int32)
     sizes = np.bincount(owner, minlength=len(users))
-    asked = sizes > 0
-    offsets = np.concatenate([[0], np.cumsum(sizes[asked])]).astype(np.int64)
-    return Queries(users[asked], start[asked], time[asked], offsets, item, kind)
+    keep = sizes > 0
+    offsets = np.concatenate([[0], np.cumsum(sizes[keep])]).astype(np.int64)
+    return Queries(users[keep], start[keep], time[keep], offsets, item, kind)
 
 
 def position_at(events: Events, time: int) -> LongArray:
@@ -112,23 +112,23 @@ def _leave_one_out(dataset: Dataset, relevant: BoolArray, ranker_lists: int) -> 
     begin, end = events.offsets[:-1], events.offsets[1:]
     users = np.arange(events.users, dtype=np.int32)
 
-    def next_of(who: IntArray, position: LongArray) -> Queries:
-        """Ask for the event at a position, one list each."""
-        # Asked at the time of the last known event: the target's own time would tell which day it was bought.
-        return make_queries(events, who, position, position + 1, events.time[position - 1], relevant)
+    def next_of(chosen: IntArray, position: LongArray) -> Queries:
+        """Return a query for the event at each position."""
+        # The query's time is that of the last known event: the target's own time would leak information.
+        return make_queries(events, chosen, position, position + 1, events.time[position - 1], relevant)
 
     def last(held_out: int) -> Queries:
-        """Ask for the `held_out`-th event from the end, where enough history is left."""
-        who = users[lengths >= 3]
-        return next_of(who, end[who] - held_out)
+        """Return queries for the `held_out`-th event from the end, where enough history is left."""
+        chosen = users[lengths >= 3]
+        return next_of(chosen, end[chosen] - held_out)
 
     def latest(stop: LongArray) -> int:
-        """Time of the last event before the positions `stop`: held-out events say nothing about now."""
+        """Return the time of the last event before the positions `stop`."""
         return int(events.time[ragged_ranges(begin, stop - begin)].max(initial=0))
 
     # A user with too few events to hold out keeps them all for training.
     train_end = np.where(lengths >= 3, end - 2, end)
-    # A thousand users who give one list each are too few for the ranking head.
+    # One list each of a thousand users is too little for the ranking head.
     most = -(-ranker_lists // max(int((lengths >= 4).sum()), 1))
     lists = np.where(lengths >= 4, np.clip((lengths - 2) // _RANKER_SHARE, 1, most), 0)
     tower_end = train_end - lists

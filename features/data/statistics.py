@@ -1,4 +1,4 @@
-"""What is known about items at a point in time: popularity, repeat habits, neighbours, attributes."""
+"""Item statistics as of a point in time: popularity, repeats, neighbours, attributes."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Item statistics as of a time; nothing after it has been looked at."""
+    """Item statistics as of a time, computed from events before it."""
 
     now: LongArray  # [1] Unix seconds of the cut
     count: FloatArray  # [items] events
     recent: FloatArray  # [items] events, halved every 14 days
-    repeat_rate: FloatArray  # [items] share of buyers who came back for it, smoothed
+    repeat_rate: FloatArray  # [items] share of buyers who bought it again, smoothed
     gap_days: FloatArray  # [items] typical days between two purchases by the same user
     log_price: FloatArray  # [items] log(1 + price); 0 where unknown
     attributes: IntArray  # [items, attributes] codes, -1 where missing
-    follow_ids: IntArray  # [items, k] what comes soon after
+    follow_ids: IntArray  # [items, k] items that follow
     follow_weights: FloatArray
-    together_ids: IntArray  # [items, k] what is found in the same histories, near by
+    together_ids: IntArray  # [items, k] items near it in the same histories
     together_weights: FloatArray
     demand_keys: LongArray  # see features/data/demand.py
     demand_totals: LongArray
@@ -59,19 +59,19 @@ class Statistics:
         return Demand(self.demand_keys, self.demand_totals, self.demand_calendar, self.demand_first)
 
     def with_demand(self, demand: Demand) -> Statistics:
-        """Return statistics with other events per item and day, and what it has cached."""
+        """Return the statistics with another demand, cached columns included."""
         statistics = replace(self, demand_first=demand.first)
-        statistics.__dict__["demand"] = demand  # where the cached property looks first
+        statistics.__dict__["demand"] = demand  # value of the cached property
         return statistics
 
     @property
     def follow(self) -> Neighbours:
-        """What comes soon after an item."""
+        """Items that follow an item within the window."""
         return Neighbours(self.follow_ids, self.follow_weights)
 
     @property
     def together(self) -> Neighbours:
-        """What is found near an item in histories, in either order."""
+        """Items within the window of an item, in either order."""
         return Neighbours(self.together_ids, self.together_weights)
 
     def save(self, path: Path) -> None:
@@ -80,7 +80,7 @@ class Statistics:
 
     @classmethod
     def load(cls, path: Path, room: int = 0) -> Statistics:
-        """Read arrays written by `save`, with room for more rows."""
+        """Read arrays written by `save`, with capacity for `room` more rows."""
         return cls(**load_arrays(path, room))
 
 
@@ -103,7 +103,7 @@ def co_occurrence(events: Events, end: LongArray, items: int, window: int) -> sp
     """Count how often an item comes within `window` events after another, nearer counting more.
 
     Returns:
-        Sparse [items, items]; entry (i, j) sums 1 / distance over places where j follows i; no diagonal.
+        Sparse [items, items]; entry (i, j) sums 1 / distance over occurrences of j after i; no diagonal.
 
     """
     begin = events.offsets[:-1]
@@ -120,7 +120,7 @@ def co_occurrence(events: Events, end: LongArray, items: int, window: int) -> sp
 
 
 def cosine(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Divide entry (i, j) by the root of row sum i times column sum j, against popular items' head start."""
+    """Divide entry (i, j) by the root of row sum i times column sum j, to correct for popularity."""
     rows = np.asarray(matrix.sum(axis=1)).ravel()
     columns = np.asarray(matrix.sum(axis=0)).ravel()
     left = sparse.diags(1.0 / np.sqrt(np.maximum(rows, 1e-9)))
@@ -176,7 +176,7 @@ def item_statistics(dataset: Dataset, end: LongArray, now: int, neighbours: int,
         dataset: the dataset.
         end: prefix per user, [users].
         now: Unix seconds of the cut; recency is measured from here.
-        neighbours: neighbours kept per item.
+        neighbours: neighbours per item.
         window: events between which two items count as near.
 
     """
@@ -196,7 +196,7 @@ def item_statistics(dataset: Dataset, end: LongArray, now: int, neighbours: int,
     near = strongest(cosine(follows), neighbours)
     both = strongest(cosine(sparse.csr_matrix(follows + follows.T)), neighbours)
     rate, gap = _repeats(events, positions, items)
-    # Without timestamps everything has happened before any moment that can be asked about.
+    # Without timestamps all events are before any query.
     timed = events if dataset.has_time else replace(events, time=events.time - DAY)
     demand = Demand.of(timed, positions, items)
     price = np.zeros(items, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Moments that the ranking head learns from, and how far published models may learn."""
+"""Training queries of the ranking head, and the cut up to which published models are trained."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from features.data.dataset import BoolArray, Dataset, Events, LongArray
 from features.data.splits import Queries, Split, make_queries, position_at, ragged_ranges, relevant_kinds
 
 MOST_OF_A_REFIT = 2
-"""Moments of a refit against those of training: what windows of equal numbers of events come to."""
+"""Most moments of a refit as a multiple of those of training, as for windows of equal numbers of events."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Where something stops learning."""
+    """The end of training data."""
 
-    end: LongArray  # [users] position of each user's first event that is not known
+    end: LongArray  # [users] position of each user's first event after it
     time: int
-    """Unix seconds that go with it."""
+    """Its time in Unix seconds."""
 
 
 @dataclass(frozen=True)
 class RankerWindow:
-    """Queries that the ranking head learns from, and what statistics may know when they are asked."""
+    """Training queries of the ranking head, and the cut of their statistics."""
 
     queries: Queries
     end: LongArray  # [users] position of each user's first event after the cut
     time: int
     """Unix seconds of the cut."""
-    until: LongArray  # [users] position of each user's first event after the time that the targets lie in
+    until: LongArray  # [users] position of each user's first event after the targets' time
     after_training: bool = False
-    """Whether the towers that validation measured end before it, so that they may score it."""
+    """Whether the validated towers were trained on events before it, so that they may score it."""
 
     def on_sale(self, events: Events, items: int) -> BoolArray:
-        """Tell which items are known to have been on sale by the end of the window, [items].
+        """Return which items occur before the end of the window, and so were on sale, [items].
 
-        A data set lists items that arrived later, too. As candidates they would be negatives whatever they
-        say, and teach that an item without behaviour is never chosen.
+        A data set lists items that arrived later, too. As candidates they would always be negatives, and
+        teach that an item without events is never chosen.
         """
         start = events.offsets[:-1]
         met: BoolArray = np.zeros(items, dtype=np.bool_)
@@ -48,12 +48,12 @@ class RankerWindow:
 
 
 def full_history_cut(dataset: Dataset) -> Cut:
-    """Return the cut behind the last event."""
+    """Return the cut after the last event."""
     return Cut(dataset.events.offsets[1:], int(dataset.events.time.max(initial=0)))
 
 
 def refit_cut(dataset: Dataset, split: Split, refit: Refit) -> Cut | None:
-    """Return up to where the published models are to learn, or None where they stay as they were chosen."""
+    """Return the cut up to which published models are refitted, or None for no refit."""
     if refit is Refit.everything:
         return full_history_cut(dataset)
     # Published tables under leave-one-out compare models that have not learned from the validation event.
@@ -65,20 +65,19 @@ def refit_cut(dataset: Dataset, split: Split, refit: Refit) -> Cut | None:
 def ranker_windows(
     dataset: Dataset, split: Split, target_events: list[str], cuts: int, until: Cut | None = None
 ) -> list[RankerWindow]:
-    """Ask each user several times within the ranker's window, to learn from more than one moment.
+    """Return queries at several moments within the ranker's window.
 
-    Every moment is followed by as much time as validation covers: what is worth recommending for the coming
-    weeks is not what is worth recommending for the coming days. The last moments, nearest to what will be
-    asked, make do with what is left, half as much at least.
+    Targets cover as much time as validation does, because the best list for the coming weeks differs from
+    that for the coming days. The last moments have the time that is left, at least half as much.
 
     Args:
         dataset: the dataset.
         split: its split; the window runs from `tower_time` to `train_time`.
         target_events: kinds that count as relevant, as for the split.
         cuts: moments at equal distances, the first at the window's start; leave-one-out has just one.
-        until: of a refit: the window runs on to there, with as many more moments as it is longer, up to
+        until: of a refit: the window extends to there, with moments in proportion to its length, up to
             `MOST_OF_A_REFIT` times `cuts`: every moment takes a model of its own, and where most events share
-            a minute the time behind them is thousands of times longer. Leave-one-out adds the validation
+            a minute the rest of the time is thousands of times longer. Leave-one-out adds the validation
             events.
     """
     if split.kind is SplitKind.leave_one_out:

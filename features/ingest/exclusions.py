@@ -13,7 +13,7 @@ from conf.overrides import override
 from features.files.readers import RawTable, readable
 from features.ingest.cleaning import present
 from features.ingest.raw_tables import drop_counted
-from features.values.order_states import is_void, says_what_became
+from features.values.order_states import is_state_column, is_void
 
 ANY = "*"
 """In `data.exclude`: every value, where a row has one."""
@@ -66,7 +66,7 @@ def void_states(table: RawTable) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     types = table.frame.collect_schema()
     for column in table.columns:
-        if not says_what_became(column) or types[column].is_nested() or types[column].is_temporal():
+        if not is_state_column(column) or types[column].is_nested() or types[column].is_temporal():
             continue
         text = pl.col(column).cast(pl.String, strict=False).str.strip_chars().alias(column)
         with readable(table.name):

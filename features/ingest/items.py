@@ -31,7 +31,7 @@ from features.ingest.nested import require_flat
 from features.ingest.samples import ROWS, ColumnSample, samples
 from features.ingest.suspicions import suspicious_items
 from features.text.item_text import TextTemplate, clean_text, render_catalogue
-from features.text.text_fields import choose_text_fields, is_id_name, says_nothing, strings_of
+from features.text.text_fields import choose_text_fields, is_id_name, strings_of, why_uninformative
 from features.text.titles import title_column
 from features.values.attribute_types import with_types
 from features.values.numbers import number, sign_of
@@ -188,7 +188,7 @@ def ingest_items(table: RawTable, config: DataConfig, text_fields: Sequence[str]
     empty = {c: items[c].null_count() / items.height for c in items.columns}
     sample = samples(written.filter(good).filter(kept).head(ROWS), items.head(ROWS), empty)
     others = [c for c in strings_of(items) if c not in (*fields, *fallback)]
-    silent = {c: why_not for c in others if (why_not := says_nothing(c, items[c]))}
+    silent = {c: why_not for c in others if (why_not := why_uninformative(c, items[c]))}
     return ItemTable(
         frame, rejected, raw.height, template, with_text, warnings, silent, sample, left_out, odd
     )

@@ -22,10 +22,10 @@ from features.values.names import (
     USER,
     VALUE,
     name_score,
-    plain,
+    normalised_name,
     usual_kind,
 )
-from features.values.order_states import says_what_became
+from features.values.order_states import is_state_column
 
 _KINDS = 20
 """A column of kinds has at most so many different values."""
@@ -70,8 +70,8 @@ def _plausible(role: str, column: ColumnProfile) -> float:
     """Return a factor for how well a column's values suit a role: 0 refutes it."""
     if column.nested or column.filled == 0:
         return 0.0
-    name = plain(column.name)
-    if role != KIND and says_what_became(column.name):
+    name = normalised_name(column.name)
+    if role != KIND and is_state_column(column.name):
         return 0.0
     if role == TIME:
         if column.time < 0.5:
@@ -115,7 +115,7 @@ def _best(
 
 def _long_form(columns: Mapping[str, ColumnProfile]) -> Mapping[str, str] | None:
     """Return `data.properties` where a table has a row per item and property."""
-    names = {plain(name): name for name in columns}
+    names = {normalised_name(name): name for name in columns}
     name = next((names[n] for n in _PROPERTY if n in names), None)
     value = next((names[n] for n in _PROPERTY_VALUE if n in names and names[n] != name), None)
     if name is None or value is None or len(columns) > 6 or columns[name].distinct > 0.5:

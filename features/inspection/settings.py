@@ -21,9 +21,9 @@ from features.values.names import (
     TITLE,
     USER,
     VALUE,
-    is_no_choice,
+    is_not_interaction,
     name_score,
-    plain,
+    normalised_name,
     usual_kind,
 )
 
@@ -85,7 +85,7 @@ def _describe_kinds(events: FileFacts, settings: dict[str, Any], unsure: list[st
     if KIND in roles:
         kinds, others = _kinds(events, roles[KIND])
         settings["data.kinds"] = kinds
-        weightless = {v: 0 for v in others if is_no_choice(v)}
+        weightless = {v: 0 for v in others if is_not_interaction(v)}
         if weightless:
             settings["data.event_weights"] = {**weightless, "impression": 0, "*": 1}
         if others := [v for v in others if v not in weightless]:
@@ -95,7 +95,7 @@ def _describe_kinds(events: FileFacts, settings: dict[str, Any], unsure: list[st
                 f"{events.path}: kinds {shown}{', ...' if len(others) > 5 else ''} count like purchases; "
                 f"{override('data.event_weights', ignoring)} leaves one out"
             )
-    elif roles.get(VALUE) and plain(roles[VALUE]) in _RATINGS:
+    elif roles.get(VALUE) and normalised_name(roles[VALUE]) in _RATINGS:
         settings["data.default_event"] = "rating"
     elif any(word in events.path.lower() for word in _LOOKING):
         settings["data.default_event"] = "view"

@@ -1,4 +1,4 @@
-"""How loops are compiled that numpy would need many calls for."""
+"""Compilation of loops that would take many numpy calls."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from numba import njit
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
 
-def compiled(*liberties: str) -> Callable[[Loop], Loop]:
-    """Compile a function that numpy arrays are given to, when it is first called.
+def compiled(*fast_math: str) -> Callable[[Loop], Loop]:
+    """Compile a function of numpy arrays on its first call.
 
-    It lets go of the interpreter's lock, so the event loop goes on. The machine code is kept beside the
-    source file, or else in the user's cache folder; where neither can be written to, every process compiles.
-    What is kept is thrown away when the file changes, not when another one does: functions that call each
-    other stand in one file.
+    It releases the GIL, so the event loop is not blocked. The machine code is cached beside the source file,
+    or else in the user's cache folder; where neither is writable, every process compiles. A cache entry is
+    invalidated when its own file changes, not when another one does, so functions that call each other belong
+    in one file.
 
     Args:
-        *liberties: that may be taken with floating point, by LLVM's names. They are the same for all rows.
+        *fast_math: LLVM's fast-math flags.
 
     """
 
     def decorate(function: Loop) -> Loop:
-        def compile_it(keep: bool) -> Loop:
-            options = njit(nogil=True, error_model="numpy", fastmath=set(liberties), cache=keep)
+        def compile_it(cache: bool) -> Loop:
+            options = njit(nogil=True, error_model="numpy", fastmath=set(fast_math), cache=cache)
             return cast(Loop, options(function))
 
         try:
-            return compile_it(keep=True)
-        except RuntimeError:  # numba's word for no folder to keep it in
-            return compile_it(keep=False)
+            return compile_it(cache=True)
+        except RuntimeError:  # numba has no folder to cache it in
+            return compile_it(cache=False)
 
     return decorate

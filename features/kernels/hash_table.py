@@ -1,7 +1,7 @@
-"""A small hash table of whole numbers for compiled loops: open addressing, a quarter full at most.
+"""A small hash table of integers for compiled loops: open addressing, a load factor of a quarter at most.
 
-A loop that looks up some hundred rows builds one on its way: it stays in the processor's cache, and a look-up
-takes a few nanoseconds. Values lie in arrays of their own, by the cell of their key.
+It is built per query: it stays in the processor's cache, and a look-up takes a few nanoseconds. Values are in
+arrays of their own, by the cell of their key.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ IntArray = npt.NDArray[np.int32]
 
 @compiled()
 def empty_table(count: int) -> IntArray:
-    """Return an empty table for so many keys of 0 or more, [cells]; -1 is no key."""
+    """Return an empty table for `count` keys of 0 or more, [cells], filled with -1."""
     cells = 16
     while cells < 4 * count:
         cells *= 2
@@ -25,7 +25,7 @@ def empty_table(count: int) -> IntArray:
 
 @compiled()
 def cell_of(keys: IntArray, key: int) -> int:
-    """Return the cell of a table that holds a key, or the empty one where it belongs."""
+    """Return the cell that holds a key, or the empty one to insert it."""
     cell = ((key * 0x9E3779B1) >> 15) & (len(keys) - 1)
     while keys[cell] != key and keys[cell] != -1:
         cell = (cell + 1) & (len(keys) - 1)
@@ -34,11 +34,11 @@ def cell_of(keys: IntArray, key: int) -> int:
 
 @compiled()
 def table_of(rows: IntArray) -> tuple[IntArray, IntArray]:
-    """Return a table of distinct rows, padded with -1, [rows], and the place of each by its cell, [cells]."""
+    """Return a table of distinct rows [rows], padded with -1, and the index of each by its cell, [cells]."""
     keys = empty_table(len(rows))
-    places = np.empty(len(keys), dtype=np.int32)
-    for place in range(len(rows)):
-        if rows[place] >= 0:
-            cell = cell_of(keys, rows[place])
-            keys[cell], places[cell] = rows[place], place
-    return keys, places
+    indices = np.empty(len(keys), dtype=np.int32)
+    for index in range(len(rows)):
+        if rows[index] >= 0:
+            cell = cell_of(keys, rows[index])
+            keys[cell], indices[cell] = rows[index], index
+    return keys, indices

@@ -1,7 +1,7 @@
-"""A hint to the processor, for compiled loops that know which memory they will want next.
+"""Prefetching for compiled loops that know which memory they will read next.
 
-Rows of tables that are much larger than any cache are wanted in no order that the processor could guess, and
-waiting for them one after the other takes longer than what is done with them.
+Rows of tables much larger than any cache are read in an order that the processor cannot predict, and the
+latency of each would exceed the arithmetic on it.
 """
 
 from __future__ import annotations
@@ -16,25 +16,24 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 LINE = 16
-"""Numbers of four bytes that come from memory together."""
+"""Numbers of four bytes per cache line."""
 _READ, _KEEP, _DATA = 0, 3, 1
 
 
 def _fetch(typing: Any, table: Any, row: Any, column: Any) -> Any:  # noqa: ANN401
-    """Have a number of a matrix fetched, and what lies around it, without waiting for it.
+    """Prefetch the cache line of a matrix element.
 
-    For compiled functions, which are kept with the file that they stand in: whoever changes this one has to
-    change those, too.
+    Callers are cached with their own files: a change here does not invalidate them.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
         matrix = context.make_array(table)(context, builder, arguments[0])
-        place = cgutils.get_item_pointer(context, builder, table, matrix, arguments[1:])
+        pointer = cgutils.get_item_pointer(context, builder, table, matrix, arguments[1:])
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         shape = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
         prefetch = cgutils.get_or_insert_function(builder.module, shape, "llvm.prefetch.p0")
         hint = [number(_READ), number(_KEEP), number(_DATA)]
-        builder.call(prefetch, [builder.bitcast(place, byte), *hint])
+        builder.call(prefetch, [builder.bitcast(pointer, byte), *hint])
         return context.get_dummy_value()
 
     return types.void(table, types.intp, types.intp), generate

@@ -1,4 +1,4 @@
-"""What is read of an item: title, text template, fields and words.
+"""Texts of items: title, text template, fields and words.
 
 Public: `item_text`, `text_fields`, `titles`, `words`.
 """

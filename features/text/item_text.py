@@ -1,4 +1,4 @@
-"""The item text template: one definition of what the text encoder reads, in preparation and in serving.
+"""The item text template: one definition of the text encoder's input, for preparation and for serving.
 
 A field is cleaned (HTML, control characters, whitespace), labelled (`Brand: Acme`) unless it comes first, and
 the fields are joined into sentences: `Rubber boots. Brand: Acme. Colour: green`. An item without any of the
@@ -29,7 +29,7 @@ _TAG = r"<[/!?]?[A-Za-z][^<>]*>"
 _INVISIBLE = r"[\u{00AD}\u{200B}\u{200E}\u{200F}\u{202A}-\u{202E}\u{2060}-\u{2064}\u{FEFF}]"
 _SPACE = r"[\s\p{Cc}\p{Z}]+"
 _SEPARATOR = "\x1f"
-"""Between parts while they are joined; cleaning leaves no control character in a part."""
+"""Separator of parts while they are joined: a control character, which cleaning removes from parts."""
 _ENTITY_PATTERN = re.compile(_ENTITY)
 _PLAIN_WORD = re.compile(r"[^<>&]*[A-Za-z0-9][^<>&]*", re.DOTALL)
 _PUNCTUATED = re.compile(f"([.!?…]){_SEPARATOR}")
@@ -37,12 +37,12 @@ _PUNCTUATED = re.compile(f"([.!?…]){_SEPARATOR}")
 
 @dataclass(frozen=True)
 class TextTemplate:
-    """Which fields make an item's text, and how long it may become."""
+    """The fields of an item's text, and its greatest length."""
 
     fields: tuple[str, ...]
-    """Text columns in order; the first one stands without a label."""
+    """Text columns in order; the first one has no label."""
     fallback: tuple[str, ...] = ()
-    """String attributes read when an item has none of `fields`."""
+    """String attributes used when an item has none of `fields`."""
     max_chars: int = 1000
 
     @classmethod
@@ -61,7 +61,7 @@ def label(name: str) -> str:
 
 
 def _resolve(entity: re.Match[str]) -> str:
-    """Resolve one entity, but never the beginning of a longer word: `&paradise;` is no `&para;`."""
+    """Resolve one entity, but not the prefix of a longer word: `&paradise;` is not `&para;`."""
     written = entity.group()
     return html.unescape(written) if written[1] == "#" or written[1:] in html5 else written
 
@@ -88,7 +88,7 @@ def clean_text(texts: pl.Series) -> pl.Series:
 
 
 def number_text(value: pl.Expr) -> pl.Expr:
-    """Write floats as people do: `17.0` as `17`; NaN and infinity as null."""
+    """Format floats in short: `17.0` as `17`; NaN and infinity as null."""
     whole = (value == value.floor()) & (value.abs() < 1e15)
     written = (
         pl.when(whole)
@@ -153,7 +153,7 @@ def join_parts(parts: Sequence[str], max_chars: int) -> str:
     """Join rendered parts exactly as `render_text` does; training calls it after dropping fields.
 
     Args:
-        parts: some of what `render_parts` gave for one item.
+        parts: some of the parts of one item from `render_parts`.
         max_chars: limit in characters; the cut falls between two words where there is one.
     """
     text = _PUNCTUATED.sub(r"\1 ", _SEPARATOR.join(parts)).replace(_SEPARATOR, ". ")
@@ -164,7 +164,7 @@ def join_parts(parts: Sequence[str], max_chars: int) -> str:
 
 
 def render_catalogue(frame: pl.DataFrame, template: TextTemplate) -> tuple[pl.Series, pl.Series]:
-    """Render a table with `item_id`: texts, [items] strings, and who has a text field, [items] bools."""
+    """Render a table with `item_id`: texts, [items] strings, and whether an item has a text field, [items]."""
     parts, own = _parts(frame, template)
     return _join(parts, template.max_chars).alias(schema.TEXT), own
 
@@ -181,11 +181,11 @@ def render_parts(frame: pl.DataFrame, template: TextTemplate) -> list[list[str]]
 
 
 def _plain(name: str, value: object) -> str | None:
-    """Write one raw value the way polars writes the same value of a typed column."""
+    """Format one raw value as polars formats the same value of a typed column."""
     if value is None:
         return None
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()  # a lone surrogate has no place in a table
+        return value.encode("utf-8", "replace").decode()  # tables cannot hold lone surrogates
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
@@ -215,15 +215,15 @@ def render_rows(rows: Sequence[Mapping[str, object]], template: TextTemplate) ->
 
 
 def has_text(fields: Mapping[str, object], template: TextTemplate) -> bool:
-    """Tell whether an item's text says anything beside its id.
+    """Return whether an item's text contains more than its id.
 
     Args:
         fields: raw, as of `render_rows`.
-        template: what makes the text; one that names no field asks for none.
+        template: of the text; without fields, none is needed.
     """
     names = (*template.fields, *template.fallback)
     values = [value for name in names if (value := fields.get(name)) is not None]
-    # A plain word is never cleaned away; everything else is left to the template.
+    # Cleaning never removes a plain word; other values need the template.
     if any(isinstance(value, str) and _PLAIN_WORD.fullmatch(value) for value in values):
         return True
     return not names or bool(values and render_rows([{**fields, schema.ITEM_ID: ""}], template)[0])

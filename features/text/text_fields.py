@@ -1,4 +1,4 @@
-"""Which columns say something about an item: the default of `data.text_fields`."""
+"""Which columns describe an item in words: the default of `data.text_fields`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _AMOUNT = r"^\s*[+-]?(?:[A-Z]{3}|R?\p{Sc}|R\$)?\s*\d[\d.,' ]*\s*(?:[A-Z]{3}|\p{S
 _SIGNED = r"\d[.,]\d{1,2}\D*$|[A-Z]{3}|\p{Sc}"
 _MOSTLY = 0.9
 _CONSTANT = 10
-"""Items from which on a value that all of them have says nothing."""
+"""Least number of items for which a constant column is uninformative."""
 _DESCRIPTIONS = frozenset(
     "description descriptions desc body detail details summary features feature about content review".split()
 )
@@ -49,7 +49,7 @@ _URL = r"^\s*(?:https?://|www\.)\S+\s*$"
 _DATE = r"^\s*\d{4}[-/]\d{1,2}[-/]\d{1,2}(?:[T ]\d{1,2}:\d{2}.*)?\s*$|^\s*\d{1,2}[-/.]\d{1,2}[-/.]\d{4}\s*$"
 _CODE = r"^\s*\S*\d\S*\s*$"
 _SAMPLE = 10_000
-"""Values per column that decide what it looks like."""
+"""Sampled values per column."""
 
 
 def _words(name: str) -> list[str]:
@@ -62,7 +62,7 @@ def is_id_name(name: str) -> bool:
 
 
 def _looks_like(column: pl.Series) -> str:
-    """Return what values without words are: links, dates, prices, stock or codes; else nothing."""
+    """Return the type of values without words: links, dates, prices, stock or codes; empty otherwise."""
     if isinstance(column.dtype, pl.List):
         column = column.explode(empty_as_null=True, keep_nulls=True)
     values = column.drop_nulls().head(_SAMPLE)
@@ -86,8 +86,8 @@ def _looks_like(column: pl.Series) -> str:
     return ""
 
 
-def says_nothing(name: str, column: pl.Series) -> str:
-    """Return why a column tells nothing about what an item is like; empty where it may.
+def why_uninformative(name: str, column: pl.Series) -> str:
+    """Return why a column does not describe items; empty where it may.
 
     Args:
         name: the column's name.
@@ -117,7 +117,7 @@ def says_nothing(name: str, column: pl.Series) -> str:
 
 
 def _rank(name: str, title: str | None) -> int:
-    """0 for the column that names the item, 1 for most, 2 for long descriptions that truncation may cut."""
+    """Return 0 for the title, 1 for most columns, 2 for long descriptions, which truncation may cut."""
     words = set(_words(name))
     if name == title or title is None and words & _TITLES and not words & _QUALIFIERS:
         return 0
@@ -134,10 +134,10 @@ def strings_of(frame: pl.DataFrame) -> list[str]:
 def choose_text_fields(
     frame: pl.DataFrame, configured: Sequence[str], where: str
 ) -> tuple[list[str], list[str]]:
-    """Choose the text fields of a catalogue and the string attributes that stand in where an item has none.
+    """Choose the text fields of a catalogue, and the string attributes as fallback for items without any.
 
-    Without a configured choice every string column counts but ids, codes, links and dates; the one that names
-    the item comes first and descriptions last, since the end is cut when a text is too long.
+    Unless configured, these are all string columns except ids, codes, links and dates; the title comes first
+    and descriptions last, since texts are truncated at the end.
 
     Args:
         frame: the items table.
@@ -151,7 +151,7 @@ def choose_text_fields(
         InputError: a configured field that the table does not have.
     """
     strings = strings_of(frame)
-    telling = [c for c in strings if not says_nothing(c, frame[c])]
+    telling = [c for c in strings if not why_uninformative(c, frame[c])]
     if configured:
         for name in configured:
             if name not in frame.columns:

@@ -1,4 +1,4 @@
-"""The title of an item: which attribute holds it, and what stands in for it."""
+"""The title of an item: its attribute, and the fallback."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _TITLE_COLUMNS: Final = (
     "nombredelproducto",
     "naam", "productnaam", "namn", "produktnamn", "navn", "produktnavn", "nazwa", "nazwaproduktu", "název",
 )  # fmt: skip
-"""Names of the column that names an item, without case and separators; the first that a table has is it."""
+"""Names of the title column, without case and separators; the first that a table has is taken."""
 TITLE_CHARS: Final = 80
 
 
 def title_column(attributes: Iterable[str]) -> str | None:
-    """Return the attribute that holds titles, in whatever case it is written; None where there is none."""
+    """Return the attribute that holds titles, whatever its case; None where there is none."""
     by_key = {re.sub(r"[\W_]+", "", name).lower(): name for name in reversed(list(attributes))}
     return next((by_key[name] for name in _TITLE_COLUMNS if name in by_key), None)
 

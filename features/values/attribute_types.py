@@ -1,4 +1,4 @@
-"""`data.types`: what columns of text hold, where the values alone do not tell."""
+"""`data.types`: declared types of text columns, where the values are ambiguous."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from features.values.numbers import number, sign_of
 from features.values.times import time_style, unix_seconds
 
 _SEPARATORS = ("|", " > ", ";", ",")
-"""What divides the parts of a list, the first that a column uses."""
+"""Separators of lists; the first that a column uses is taken."""
 _ELEMENT = r"""\"[^\"]*\"|'[^']*'|[^,\s][^,]*"""
-"""A value of an array, in quotation marks or without."""
+"""A value of an array, quoted or not."""
 _YES = ("true", "yes", "y", "ja", "oui", "sim", "sí", "si", "tak", "1")
 _NO = ("false", "no", "n", "nein", "non", "não", "nao", "nie", "0")
 
 
 def elements(array: pl.Expr) -> pl.Expr:
-    """Return the values of arrays in text, `["a", 'b']` and `[1, 2]`, without empty ones."""
+    """Parse arrays in text, `["a", 'b']` and `[1, 2]`, into their non-empty values."""
     clean = pl.element().str.strip_chars().str.strip_chars("\"'")
     found = array.str.strip_chars().str.strip_chars("[]").str.extract_all(_ELEMENT)
     return found.list.eval(clean.filter(clean != ""))
 
 
 def as_list(values: pl.Series) -> pl.Series:
-    """Divide text into parts, [rows] lists: a JSON array, or parts between `|`, ` > `, `;` or commas."""
+    """Parse text into lists, [rows] lists: a JSON array, or parts separated by `|`, ` > `, `;` or commas."""
     text = pl.col("x").str.strip_chars()
     arrays = values.drop_nulls().str.strip_chars().str.contains(r"^\[.*\]$").all()
     if arrays:
@@ -41,18 +41,18 @@ def as_list(values: pl.Series) -> pl.Series:
 
 
 def as_bool(values: pl.Series) -> pl.Series:
-    """Read yes and no in several languages, [rows] bools; anything else is null."""
+    """Parse yes and no in several languages, [rows] bools; anything else is null."""
     text = pl.col("x").str.strip_chars().str.to_lowercase()
     read = pl.when(text.is_in(_YES)).then(True).when(text.is_in(_NO)).then(False)
     return values.to_frame("x").select(read).to_series().alias(values.name)
 
 
 def with_types(frame: pl.DataFrame, types: Mapping[str, str], decimal: Decimal, where: str) -> pl.DataFrame:
-    """Read columns of text as the types that `data.types` gives them.
+    """Parse text columns as the types that `data.types` declares.
 
     Args:
         frame: the items as the files have them.
-        types: column -> `string`, `number`, `bool`, `list` or `time`; those of the events are passed over.
+        types: column -> `string`, `number`, `bool`, `list` or `time`; those of the events are ignored.
         decimal: `data.decimal`.
         where: the table's name in messages.
 

@@ -1,4 +1,4 @@
-"""What shops call the columns of the data contract and their kinds of event, in several languages."""
+"""Usual names of the data contract's columns and of event kinds, in several languages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ITEM: Final = "item_id"
 KIND: Final = "event"
 TIME: Final = "timestamp"
 CLOCK: Final = "time of day"
-"""No column of the contract: the second half of a timestamp whose first is a date."""
+"""Role of a time of day beside a date; no column of the contract."""
 TITLE: Final = "title"
 PRICE: Final = "price"
 QUANTITY: Final = "quantity"
@@ -102,7 +102,7 @@ NAMES: Final[dict[str, str]] = {
         "ubergeordnetes_produkt hauptartikel"
     ),
 }
-"""Contract column -> names, the surest first, in lower case without accents, words joined by `_`."""
+"""Contract column -> names, the most certain first, normalised by `normalised_name`."""
 
 _KINDS: Final[dict[str, str]] = {
     "view": (
@@ -129,30 +129,30 @@ _UNDONE: Final = frozenset(
     "remove_from_cart removefromcart remove_cart remove return returned refund refunded cancel cancelled "
     "canceled storno retoure unsubscribe dislike logout login search".split()
 )
-"""Kinds that are no choice of an item."""
+"""Kinds that are not interactions with an item."""
 
 
 _LETTERS: Final = str.maketrans({"ß": "ss", "ł": "l", "Ł": "L", "ø": "o", "æ": "ae"})
-"""Letters that have no accent to take off."""
+"""Letters that do not decompose into a base letter and an accent."""
 
 
 @cache
-def plain(name: str) -> str:
-    """Write a name in lower case, without accents, its words joined by `_`: `Bestell-Nr.` is `bestell_nr`."""
+def normalised_name(name: str) -> str:
+    """Return a name in lower case, without accents, words joined by `_`: `Bestell-Nr.` is `bestell_nr`."""
     split = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip())
     letters = unicodedata.normalize("NFKD", split.translate(_LETTERS)).encode("ascii", "ignore")
     return re.sub(r"[^a-z0-9]+", "_", letters.decode().lower()).strip("_")
 
 
 LIKELY: Final = 0.5
-"""Score of a name above which it says by itself what a column holds."""
+"""Score above which a name alone determines a column's role."""
 _LISTS: Final = {role: names.split() for role, names in NAMES.items()}
 _KIND_OF: Final = {word: kind for kind, words in _KINDS.items() for word in words.split()}
 
 
 def name_score(role: str, name: str) -> float:
-    """Return how much a column's name says that it has a role: 1 for the usual name, 0 for none of them."""
-    written, known = plain(name), _LISTS[role]
+    """Return how well a column's name fits a role: 1 for the usual name, 0 for no match."""
+    written, known = normalised_name(name), _LISTS[role]
     flat = written.replace("_", "")
     for place, candidate in enumerate(known):
         if written == candidate or flat == candidate.replace("_", ""):
@@ -165,11 +165,11 @@ def name_score(role: str, name: str) -> float:
     return best
 
 
-def is_no_choice(value: str) -> bool:
-    """Whether a kind says that an item was put back, or nothing about an item."""
-    return plain(value) in _UNDONE
+def is_not_interaction(value: str) -> bool:
+    """Return whether a kind means that an item was put back, or concerns no item."""
+    return normalised_name(value) in _UNDONE
 
 
 def usual_kind(value: str) -> str | None:
-    """Return the contract's kind that a shop's own name for it means, or None."""
-    return _KIND_OF.get(plain(value))
+    """Return the contract's kind of a shop's own name for it, or None."""
+    return _KIND_OF.get(normalised_name(value))

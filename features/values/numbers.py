@@ -1,7 +1,7 @@
-"""Numbers as shops write them: currencies, groups of digits, and a decimal sign that goes by the country.
+"""Parsing of numbers: currencies, groups of digits, and a decimal sign that depends on the country.
 
-`1.299,00` and `1,299.00` tell their decimal sign; `1.299` and `12,500` do not. Those are read as the other
-values of the column are: one column has one sign.
+`1.299,00` and `1,299.00` are unambiguous; `1.299` and `12,500` are not. The sign of these is inferred from
+the other values of the column.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TIGHT_RANGE = (
     rf"^\s*((?:{_CURRENCY}\s*)?\d[\d.,]*[.,]\d{{2}}(?:\s*{_CURRENCY})?)"
     rf"-(?:{_CURRENCY}\s*)?\d[\d.,]*[.,]\d{{2}}(?:\s*{_CURRENCY})?\s*$"
 )
-"""Two amounts around a bare hyphen are a range where both have cents: `2020-2024` and `01-05` are none."""
+"""Two amounts around a bare hyphen are a range only if both have cents: `2020-2024` and `01-05` are none."""
 _INEXACT = (_FROM, _PER_UNIT, _RANGE, _TIGHT_RANGE)
 _LESS_THAN_A_THOUSAND = r"[+-]?[1-9]\d{0,2}"
 _COMMA_OR_GROUP = rf"^{_LESS_THAN_A_THOUSAND},\d{{3}}$"
@@ -38,16 +38,16 @@ _DOT_GROUPS = rf"^{_LESS_THAN_A_THOUSAND}(?:\.\d{{3}})+\.\d{{3}}$"
 _DECIMAL_COMMA = r"^[+-]?(?:\d{1,3}(?:\.\d{3})+|\d*),\d+$"
 _DECIMAL_DOT = r"^[+-]?(?:\d{1,3}(?:,\d{2,3})*,\d{3}|\d*)\.\d+$"
 _SAMPLE = 100_000
-"""Values with a sign that decide."""
+"""Number of values with a sign that the inference uses."""
 _ROWS = 1_000_000
-"""Rows that are looked through for them."""
+"""Rows searched for them."""
 _UNGROUPED = r"^[+-]?\d{4,}$"
 
 
 def inexact(values: pl.Series) -> pl.Series:
-    """Tell which prices state more than one amount, a least one or one by unit, [values] bools.
+    """Return which prices are ranges, least prices or prices by unit, [values] bools.
 
-    `5.00 - 9.00`, `ab 5,00 €` and `5,00 €/kg`; they are read as the lowest amount that they state.
+    `5.00 - 9.00`, `ab 5,00 €` and `5,00 €/kg`; they are parsed as their lowest amount.
     """
     text = pl.col("x")
     return values.to_frame("x").select(pl.any_horizontal(text.str.contains(p) for p in _INEXACT)).to_series()
@@ -60,7 +60,7 @@ def _lowest(text: pl.Expr) -> pl.Expr:
 
 
 def _bare(text: pl.Expr) -> pl.Expr:
-    """Take off what is no digit or sign: blanks, apostrophes, currencies, `,-` at the end."""
+    """Strip everything but digits and signs: blanks, apostrophes, currencies, `,-` at the end."""
     text = _lowest(text)
     text = text.str.replace_all(r"[\s'’]", "")
     text = text.str.replace(rf"^([+-]?){_CURRENCY}", "$1").str.replace(rf"{_CURRENCY}$", "")
@@ -69,9 +69,9 @@ def _bare(text: pl.Expr) -> pl.Expr:
 
 
 def decimal_sign(values: pl.Series) -> Decimal:
-    """Decide which sign divides off the decimals of a column, from the values that tell.
+    """Infer the decimal sign of a column from its unambiguous values.
 
-    Where none tells, the sign before three digits groups them, unless a number of four digits stands without:
+    Without any, a sign before three digits is a group separator, unless a number of four digits has none:
     prices have two decimals or none.
 
     Args:
@@ -103,7 +103,7 @@ def decimal_sign(values: pl.Series) -> Decimal:
 
 
 def sign_of(frame: pl.LazyFrame, name: str, setting: Decimal) -> Decimal:
-    """Return the decimal sign of a column of text, unless the setting says it.
+    """Return the decimal sign of a text column: the setting, or inferred.
 
     Args:
         frame: the table, as the files have it.
@@ -117,7 +117,7 @@ def sign_of(frame: pl.LazyFrame, name: str, setting: Decimal) -> Decimal:
 
 
 def _written(values: pl.Series, sign: Decimal) -> pl.Series:
-    """Read text that is no plain number, [values]; what cannot be read is null."""
+    """Parse text that is not a plain number, [values]; null where it cannot be parsed."""
     text = pl.col("text")
     without_dots = text.str.replace_all(".", "", literal=True)
     without_commas = text.str.replace_all(",", "", literal=True)
@@ -140,11 +140,11 @@ def _written(values: pl.Series, sign: Decimal) -> pl.Series:
 
 
 def read_numbers(values: pl.Series, sign: Decimal) -> pl.Series:
-    """Read a column of text as finite numbers, [values]; what cannot be read is null."""
+    """Parse a text column as finite numbers, [values]; null where it cannot be parsed."""
     read = values.str.strip_chars().cast(pl.Float64, strict=False)
     if sign is Decimal.comma:
         read = read.set(values.str.contains(".", literal=True), None)
-    # By far the most values are plain numbers and pay for no pattern.
+    # Most values are plain numbers and need no pattern.
     rest = (read.is_null() & values.is_not_null()).arg_true()
     if len(rest):
         read = read.scatter(rest, _written(values.gather(rest), sign))
@@ -152,12 +152,12 @@ def read_numbers(values: pl.Series, sign: Decimal) -> pl.Series:
 
 
 def number(name: str, dtype: pl.DataType, sign: Decimal = Decimal.dot) -> pl.Expr:
-    """Read a finite number; text may carry a currency and groups of digits (`R$ 1.299,00`).
+    """Parse a finite number; text may have a currency and groups of digits (`R$ 1.299,00`).
 
     Args:
         name: the column.
         dtype: its type.
-        sign: how `1.299` and `12,500` are read; other values tell their decimal sign themselves.
+        sign: decimal sign of ambiguous values such as `1.299` and `12,500`.
     """
     column = pl.col(name)
     if dtype == pl.String:

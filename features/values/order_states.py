@@ -1,10 +1,10 @@
-"""What shops call columns that say what became of an order, and values by which it came to nothing."""
+"""Usual names of order state columns, and their values for void orders."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from features.values.names import plain
+from features.values.names import normalised_name
 
 _STATUS: Final = frozenset(
     "status statut estado stato situacao stan zustand etat state paymentstatus orderstatus bestellstatus "
@@ -15,7 +15,7 @@ _FLAGS: Final = frozenset(
     "erstattet annule rembourse cancelado cancelada anulado reembolsado devuelto annullato rimborsato reso "
     "geannuleerd geretourneerd anulowane zwrot".split()
 )
-"""Words in the name of a column that say yes or no, or when."""
+"""Words in names of columns that hold a flag or a time."""
 _DELIVERY: Final = frozenset(
     "fulfillment fulfilment shipping shipment delivery versand lieferung".split(),
 )
@@ -34,26 +34,26 @@ _UNPAID: Final = frozenset(
     "aguardando_pagamento nao_pago in_attesa in_attesa_di_pagamento non_pagato in_afwachting onbetaald "
     "oczekujace nieoplacone".split()
 )
-"""Of a payment or an order, not of a delivery: what is to be sent has been bought."""
+"""Void as state of a payment or an order, not of a delivery: pending goods have been bought."""
 _YES: Final = frozenset(("1", "true", "yes", "y", "ja", "oui", "si", "sim", "tak", "t"))
 
 
-def says_what_became(column: str) -> bool:
-    """Whether a column's name says that it holds the state of an order, or that an order was cancelled."""
-    written = plain(column)
+def is_state_column(column: str) -> bool:
+    """Return whether a column's name is that of an order's state, or of its cancellation."""
+    written = normalised_name(column)
     words = set(written.split("_"))
     return bool(words & (_STATUS | _FLAGS)) or written.replace("_", "").endswith("status")
 
 
 def is_void(column: str, value: str) -> bool:
-    """Whether a value of such a column says that nothing was bought, or that it was given back.
+    """Return whether a value of such a column means that nothing was bought, or that it was returned.
 
     Args:
-        column: its name; of one like `is_cancelled`, yes is such a value.
-        value: as the file has it.
+        column: its name; for a flag such as `is_cancelled`, yes is such a value.
+        value: the raw value.
     """
-    words = set(plain(column).split("_"))
-    state = plain(value).removeprefix("wc_")
+    words = set(normalised_name(column).split("_"))
+    state = normalised_name(value).removeprefix("wc_")
     if words & _FLAGS and not words & _STATUS:
         return state in _YES
     return state in _VOID or (state in _UNPAID and not words & _DELIVERY)

@@ -1,8 +1,8 @@
-"""Times as shops write them, read as Unix seconds.
+"""Parsing of times as Unix seconds.
 
-ISO times, Unix seconds and their fractions are read as they come. Whether `05/01/2024` is a day in January
-or in May, and whether 45413 is a second of 1970 or the day number of a spreadsheet, no value tells by itself:
-such a column is looked at as a whole first, and it has one style.
+ISO times, Unix seconds and their fractions are unambiguous. Whether `05/01/2024` is a day in January or in
+May, and whether 45413 is a second of 1970 or the day number of a spreadsheet, cannot be told from one value:
+the style of such a column is inferred from all its values first.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _DIGITS = (
     (199001010000, 209912312359, "%Y%m%d%H%M"),
     (19900101000000, 20991231235959, "%Y%m%d%H%M%S"),
 )
-"""Numbers whose digits write a day, a minute or a second."""
+"""Numbers whose digits are a day, a minute or a second."""
 FIRST_PLAUSIBLE = 631_152_000
 """1990-01-01"""
 _LAST_MONTH = 12
@@ -89,31 +89,31 @@ GIVE_A_FORMAT = (
 
 
 class AmbiguousDatesError(InputError):
-    """Dates of which no value tells whether the day or the month comes first."""
+    """Dates in which the order of day and month is ambiguous."""
 
     def __init__(self, message: str, forms: list[str]) -> None:
-        """Keep both formats, that with the day first before the other."""
+        """Store both formats, that with the day first before the other."""
         super().__init__(message)
         self.forms = tuple(forms)
 
 
 @dataclass(frozen=True)
 class TimeStyle:
-    """What the column as a whole tells of how its times are written."""
+    """The format of a column's times, inferred from all its values."""
 
     format: str | None = None
-    """chrono format (`%d.%m.%Y`) that every value has; null tells the usual ones apart."""
+    """chrono format (`%d.%m.%Y`) of every value; null infers one of the usual ones."""
     day_first: bool = True
     """Whether 05/01/2024 is a day of January."""
     unit: str = "unix"
-    """What numbers count: `unix` (seconds and fractions), `serial` (a spreadsheet's days) or `year`."""
+    """Unit of numbers: `unix` (seconds and fractions), `serial` (a spreadsheet's days) or `year`."""
 
 
 USUAL = TimeStyle()
 
 
 def _epoch(frame: pl.DataFrame, year: str, month: str, day: str) -> pl.Series:
-    """Seconds of the parts that a pattern found, [rows]; times without a zone are UTC."""
+    """Return the Unix seconds of a pattern's groups, [rows]; times without a zone are UTC."""
 
     def two(name: str) -> pl.Expr:
         return pl.col(name).fill_null("0").str.zfill(2)
@@ -151,7 +151,7 @@ def _epoch(frame: pl.DataFrame, year: str, month: str, day: str) -> pl.Series:
 
 
 def _in_zone(local: pl.Series, offset: pl.Series, zone: object) -> pl.Series:
-    """Seconds of local times of one zone, by abbreviation or name; null where there is no such zone."""
+    """Return the Unix seconds of local times in one zone, by abbreviation or name; null for unknown zones."""
     name = str(zone)
     if name in _ZONES:
         return local.dt.epoch("s") - offset - 3600 * _ZONES[name]
@@ -163,7 +163,7 @@ def _in_zone(local: pl.Series, offset: pl.Series, zone: object) -> pl.Series:
 
 
 def _unusual(text: pl.Series, style: TimeStyle) -> pl.Series:
-    """Read what is neither ISO nor a number, [rows]: other orders, names of months, other zones."""
+    """Parse times that are neither ISO nor numbers, [rows]: other orders, names of months, other zones."""
     read = pl.Series("at", [None], dtype=pl.Int64).new_from_index(0, len(text))
     for pattern in (_YEAR_FIRST, _YEAR_LAST, _COMPACT, _DAY_NAMED_MONTH, _NAMED_MONTH_DAY):
         rest = (read.is_null() & text.str.contains(pattern)).fill_null(False).arg_true()
@@ -198,7 +198,7 @@ def _unusual(text: pl.Series, style: TimeStyle) -> pl.Series:
 
 
 def _iso(text: pl.Series) -> pl.Series:
-    """Read ISO 8601 times, [rows]; what is none is null."""
+    """Parse ISO 8601 times, [rows]; null for others."""
     found = text.to_frame("x").select(pl.col("x").str.extract_groups(_ISO)).unnest("x")
     written = pl.concat_str(
         pl.col("day").str.replace_all("/", "-", literal=True),
@@ -215,7 +215,7 @@ def _iso(text: pl.Series) -> pl.Series:
 
 
 def _numbers(values: pl.Series, style: TimeStyle) -> pl.Series:
-    """Read numbers, [rows]: by the column's unit, else by magnitude, or as the digits of a day."""
+    """Parse numbers, [rows]: by the column's unit, else by magnitude, or as the digits of a day."""
     if style.unit == "serial":
         return ((values.cast(pl.Float64) - _EPOCH_SERIAL) * 86_400).round().cast(pl.Int64, strict=False)
     number = values.floor().cast(pl.Int64, strict=False) if values.dtype.is_float() else values.cast(pl.Int64)
@@ -241,7 +241,7 @@ def _numbers(values: pl.Series, style: TimeStyle) -> pl.Series:
 
 
 def read_times(values: pl.Series, style: TimeStyle = USUAL) -> pl.Series:
-    """Read a column of numbers or text as Unix seconds, [rows]; what cannot be read is null."""
+    """Parse a column of numbers or text as Unix seconds, [rows]; null where it cannot be parsed."""
     if values.dtype != pl.String:
         return _numbers(values, style)
     if style.format is not None:
@@ -263,7 +263,7 @@ def read_times(values: pl.Series, style: TimeStyle = USUAL) -> pl.Series:
 
 
 def unix_seconds(name: str, dtype: pl.DataType, style: TimeStyle = USUAL) -> pl.Expr:
-    """Read a time as Unix seconds (UTC); what cannot be read becomes null.
+    """Parse a time as Unix seconds (UTC); null where it cannot be parsed.
 
     Takes datetimes (naive ones are UTC), dates, text in any of `FORMS` and numbers.
     """
@@ -284,11 +284,11 @@ def unix_seconds(name: str, dtype: pl.DataType, style: TimeStyle = USUAL) -> pl.
 
 
 def _unit(frame: pl.LazyFrame, name: str) -> str:
-    """Return what a column of numbers counts: Unix time, unless all are a spreadsheet's days, or years."""
+    """Return the unit of a column of numbers: Unix time, unless all are a spreadsheet's days, or years."""
     number = pl.col(name).cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False)
     facts = (number.min().alias("least"), number.max().alias("most"), number.count().alias("count"),
              (number == number.floor()).all().alias("whole"))  # fmt: skip
-    for part in (frame.head(_SAMPLE), frame):  # the whole of it only where its beginning looks like one
+    for part in (frame.head(_SAMPLE), frame):  # the whole column only if the sample looks like one
         least, most, count, whole = part.select(facts).collect(engine="streaming").row(0)
         if count < _FEW:
             return "unix"
@@ -305,7 +305,7 @@ def _day_first(frame: pl.LazyFrame, name: str, where: str) -> bool:
     """Return whether the day comes before the month in a column of dates like 05/01/2024.
 
     Raises:
-        AmbiguousDatesError: no date tells, as none has a day after the twelfth.
+        AmbiguousDatesError: no date has a day after the twelfth.
     """
     text = pl.col(name).cast(pl.String)
     parts = frame.select(text.str.extract_groups(_YEAR_LAST).alias("x"), text.alias("written"))
@@ -337,16 +337,16 @@ def _day_first(frame: pl.LazyFrame, name: str, where: str) -> bool:
 
 
 def time_style(frame: pl.LazyFrame, name: str, form: str | None, where: str) -> TimeStyle:
-    """Look at a column of times as a whole.
+    """Infer the format of a column of times.
 
     Args:
-        frame: the table, as the files have it.
+        frame: the raw table.
         name: its column of times.
         form: `data.timestamp_format`.
         where: the table's name in messages.
 
     Raises:
-        AmbiguousDatesError: dates of which no value tells whether the day or the month comes first.
+        AmbiguousDatesError: the order of day and month is ambiguous.
     """
     dtype = frame.collect_schema()[name]
     if form is not None and dtype == pl.String:
@@ -372,11 +372,11 @@ def time_style(frame: pl.LazyFrame, name: str, form: str | None, where: str) -> 
 
 
 def plausible_time(time: pl.Expr) -> pl.Expr:
-    """Whether a time can be one of a shop's events: from 1990 to five years from now."""
+    """Return whether a time is plausible for an event: from 1990 to five years from now."""
     return time.is_between(FIRST_PLAUSIBLE, int(clock.time()) + 5 * 366 * 86_400)
 
 
 def plausible(frame: pl.LazyFrame, time: pl.Expr) -> bool:
-    """Whether most of a column's times are plausible; else they count from a moment of their own."""
+    """Return whether most of a column's times are plausible; otherwise their origin is unknown."""
     share = frame.head(_SAMPLE).select(plausible_time(time).mean()).collect(engine="streaming").item()
     return share is not None and share > 1 / 2

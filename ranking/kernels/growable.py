@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from features.data.arrays import whole_block
+from features.data.arrays import with_capacity
 from features.data.dataset import IntArray, LongArray
 
 Number = TypeVar("Number", bound=np.generic)
@@ -22,7 +22,7 @@ class GrowableArray(Generic[Number]):
 
     def __init__(self, rows: npt.NDArray[Number], room: int) -> None:
         """Take over rows [count, ...] that have room for more behind them; copy others."""
-        self._block = whole_block(rows, room)
+        self._block = with_capacity(rows, room)
 
     def view(self, size: int) -> npt.NDArray[Number]:
         """Return the first rows, [size, ...], without copying."""

@@ -41,15 +41,15 @@ class LiveStatistics:
         self._base = replace(base, **{name: column.view(0) for name, column in self._columns.items()})
         # What describes the whole catalogue as of a day is kept too, so that no state works it out anew.
         unsold = base.demand.unsold()
-        self._unsold = unsold.present[0], unsold.eve[0]
-        self._demand = GrowableArray(base.demand.present, room), GrowableArray(base.demand.eve, room)
+        self._unsold = unsold.present[0], unsold.previous_day[0]
+        self._demand = GrowableArray(base.demand.present, room), GrowableArray(base.demand.previous_day, room)
 
     def view(self, size: int) -> Statistics:
         """Return the statistics of the first rows."""
         columns = {name: column.view(size) for name, column in self._columns.items()}
         statistics = replace(self._base, **columns)
         present, eve = (block.view(size) for block in self._demand)
-        return statistics.with_demand(self._base.demand.grown(statistics.demand_first, present, eve))
+        return statistics.with_demand(self._base.demand.extended(statistics.demand_first, present, eve))
 
     def add(self, rows: IntArray) -> None:
         """Give new rows what an item has that no event mentions."""

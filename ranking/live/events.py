@@ -136,7 +136,7 @@ class LiveEvents:
         self._popular.rise(touched, np.bincount(which, weights=weights).astype(np.float64))
         began = self._began // DAY
         self._demand.add(rows, np.maximum(times // DAY - began, 0))
-        for columns in (statistics.demand.present, statistics.demand.eve):
+        for columns in (statistics.demand.present, statistics.demand.previous_day):
             # The second is of the bundle's last day, on which a server may start: there, too, it counts.
             self._demand.put(touched, columns)
         if self._demand.today > self._day:

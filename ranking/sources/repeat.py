@@ -19,7 +19,7 @@ class Repeat(CandidateSource):
 
     def propose(self, request: SourceRequest, quota: int) -> Proposal:
         """Add up the events of each item by recency."""
-        batch, limits = request.batch.own(), request.limits
+        batch, limits = request.batch.without_interest(), request.limits
         events = len(batch.items)
         itself, ones = batch.items[:, None], np.ones((events, 1), dtype=np.float32)
         places = np.arange(events, dtype=np.int32)

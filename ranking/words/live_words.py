@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from features.data.dataset import BoolArray, FloatArray, IntArray
-from features.text.words import said_words
+from features.text.words import content_words
 from ranking.words.item_words import ItemWords, id_key, title_key, written_key
 from ranking.words.word_index import LIKELIEST, WordIndex
 
@@ -82,7 +82,7 @@ class LiveWords:
 
     def find(self, text: str) -> WordMatches:
         """Find the items that have words of a text; a last word that is none yet counts as its beginning."""
-        spoken = said_words(text)
+        spoken = content_words(text)
         ended = spoken and (self._knows(spoken[-1]) or len(spoken[-1]) < _BEGINNING)
         begun = [] if ended or not spoken else self._beginning_with(spoken[-1])
         most = sum(self._base.weight(word) for word in spoken)

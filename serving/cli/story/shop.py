@@ -16,7 +16,7 @@ import yaml  # type: ignore[import-untyped]
 from conf.errors import InputError
 from features.data import schema
 from features.text.titles import shown_title, title_column
-from features.text.words import said_words, words
+from features.text.words import content_words, words
 from ranking.bundle.bundle import CONFIG, HISTORIES
 from ranking.bundle.catalogue_file import read_catalogue
 from ranking.bundle.store import VERSIONS, current_version
@@ -56,7 +56,7 @@ class Shop:
 
     def titles_with(self, text: str) -> dict[str, int]:
         """Count the titles that have each word of a text, little words left out, as search compares them."""
-        wanted = dict.fromkeys(said_words(text), 0)
+        wanted = dict.fromkeys(content_words(text), 0)
         for title in self.titles.values():
             for word in wanted.keys() & set(words(title)):
                 wanted[word] += 1

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import save_file
 
-from features.data.arrays import empty_rows, load_arrays, row_by_row, whole_block
+from features.data.arrays import empty_rows, load_arrays, map_rows, with_capacity
 
 
 @pytest.mark.parametrize("block", [1, 100, 1 << 22])
@@ -42,7 +42,7 @@ def test_arrays_are_read_with_room_which_is_taken_over(tmp_path: Path) -> None:
     save_file({"table": table}, tmp_path / "arrays.safetensors")
     found = load_arrays(tmp_path / "arrays.safetensors", room=5)["table"]
     np.testing.assert_array_equal(found, table)
-    block = whole_block(found, 5)
+    block = with_capacity(found, 5)
     assert block.shape == (9, 3)
     assert np.shares_memory(block, found)
     np.testing.assert_array_equal(block[:4], table)
@@ -61,7 +61,7 @@ def test_arrays_are_read_with_room_which_is_taken_over(tmp_path: Path) -> None:
 )
 def test_rows_without_just_that_room_are_copied(rows: npt.NDArray[Any]) -> None:
     rows[:] = 7
-    block = whole_block(rows, 5)
+    block = with_capacity(rows, 5)
     assert block.shape == (9, 3)
     assert block.dtype == rows.dtype
     assert not np.shares_memory(block, rows)
@@ -79,8 +79,8 @@ def test_rows_are_made_some_at_a_time(count: int, room: int, monkeypatch: pytest
         asked.append(len(part))
         return np.repeat(part, 2, axis=1)
 
-    made = row_by_row(work, rows, 4, room)
+    made = map_rows(work, rows, 4, room)
     np.testing.assert_array_equal(made, np.repeat(rows, 2, axis=1))
     assert sum(asked) == count
     assert max(asked, default=0) <= 4
-    assert whole_block(made, room).shape == (count + room, 4)
+    assert with_capacity(made, room).shape == (count + room, 4)

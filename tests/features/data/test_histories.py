@@ -55,17 +55,17 @@ def test_events_of_interest_are_events_and_no_repeats() -> None:
         weakest=1,
     )
     assert batch.kinds.tolist() == [0, 1, 1, 1]
-    assert batch.own_kinds().tolist() == [0, INTEREST, INTEREST, INTEREST]
-    own = batch.own()
+    assert batch.kinds_or_interest().tolist() == [0, INTEREST, INTEREST, INTEREST]
+    own = batch.without_interest()
     assert (own.items.tolist(), own.kinds.tolist(), own.offsets.tolist()) == ([5], [0], [0, 1, 1, 1])
     assert (own.times.tolist(), own.now.tolist(), own.interest) == ([10], [100, 200, 300], None)
-    assert batch.newest(1).own_kinds().tolist() == [INTEREST, INTEREST]
-    assert batch.select(1, 3).own_kinds().tolist() == [INTEREST]
+    assert batch.newest(1).kinds_or_interest().tolist() == [INTEREST, INTEREST]
+    assert batch.select(1, 3).kinds_or_interest().tolist() == [INTEREST]
 
 
 def test_histories_without_them_are_their_own(batch: HistoryBatch) -> None:
-    assert batch.own() is batch
-    assert batch.own_kinds() is batch.kinds
+    assert batch.without_interest() is batch
+    assert batch.kinds_or_interest() is batch.kinds
 
 
 def test_select_cuts_queries_out(batch: HistoryBatch) -> None:

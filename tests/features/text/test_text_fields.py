@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from conf.errors import InputError
-from features.text.text_fields import choose_text_fields, is_id_name, says_nothing
+from features.text.text_fields import choose_text_fields, is_id_name, why_uninformative
 
 
 @pytest.mark.parametrize(
@@ -127,4 +127,4 @@ def test_titles_of_many_languages(name: str) -> None:
     ],
 )
 def test_columns_that_tell_nothing_about_an_item(name: str, values: list[str | None], why: str) -> None:
-    assert says_nothing(name, pl.Series(name, values)) == why
+    assert why_uninformative(name, pl.Series(name, values)) == why

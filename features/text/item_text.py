@@ -164,7 +164,7 @@ def join_parts(parts: Sequence[str], max_chars: int) -> str:
 
 
 def render_catalogue(frame: pl.DataFrame, template: TextTemplate) -> tuple[pl.Series, pl.Series]:
-    """Render a table with `item_id`: texts, [items] strings, and whether an item has a text field, [items]."""
+    """Render a table with `item_id`: texts, [items], and whether an item has a text field, [items]."""
     parts, own = _parts(frame, template)
     return _join(parts, template.max_chars).alias(schema.TEXT), own
 

@@ -1,7 +1,7 @@
-"""Tables inside other files: members of a ZIP archive, sheets of a workbook, named by a path that goes on.
+"""Tables inside other files: members of a ZIP archive and sheets of a workbook, addressed by a longer path.
 
-`export.zip/orders.csv` is a member and `shop.xlsx/Products` a sheet. An archive or a workbook that holds one
-table alone needs no more than its own name.
+`export.zip/orders.csv` is a member and `shop.xlsx/Products` a sheet. An archive or a workbook with a single
+table is addressed by its own path.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ WORKBOOKS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 _PATTERN = re.compile(r"[*?\[\]]")
 _SHOWN = 10
 _unpacked: dict[str, Path] = {}
-"""Member -> where it was unpacked to, as long as that file is there."""
+"""Member -> the file it was unpacked to, while that exists."""
 
 
 def file_of(path: str) -> Path:
-    """Return the file on disk that a path names or leads into."""
+    """Return the file on disk that contains a path."""
     return Path(split(path)[0])
 
 
 def split(path: str | Path) -> tuple[str, str | None]:
-    """Return the file that a path leads into and the name inside it; None for a path that is a file."""
+    """Return the file that contains a path and the name inside it; None for a path that is a file."""
     whole = Path(path)
     for parent in whole.parents:
         if parent.suffix.lower() in (*ARCHIVES, *WORKBOOKS) and parent.is_file():
@@ -40,10 +40,10 @@ def split(path: str | Path) -> tuple[str, str | None]:
 
 
 def members(archive: str, known: Sequence[str]) -> list[str]:
-    """Return the files of an archive that end as tables do, sorted; what macOS adds is none.
+    """Return the files of an archive with a table's extension, sorted, without those that macOS adds.
 
     Raises:
-        InputError: it is no ZIP archive.
+        InputError: it is not a ZIP archive.
     """
     try:
         with zipfile.ZipFile(archive) as file:
@@ -57,19 +57,19 @@ def members(archive: str, known: Sequence[str]) -> list[str]:
 
 
 def expand(path: str | Path, setting: str, known: Sequence[str]) -> list[str] | None:
-    """Expand a path that is, or leads into, an archive or a workbook; None where it does neither.
+    """Expand a path to or into an archive or a workbook; None for other paths.
 
     Args:
         path: as given; the name inside an archive may be a glob.
-        setting: its name in messages.
+        setting: name of the setting in messages.
         known: extensions of tables.
 
     Raises:
-        InputError: no such member, or several of which none is named.
+        InputError: no such member, or several tables and no member named.
     """
     file, inside = split(path)
     if Path(file).suffix.lower() in WORKBOOKS and inside is not None:
-        return [str(path)]  # whether it has the sheet is found when it is read
+        return [str(path)]  # a missing sheet is found when it is read
     if Path(file).suffix.lower() not in ARCHIVES or not Path(file).is_file():
         return None
     tables = members(file, known)
@@ -85,12 +85,12 @@ def expand(path: str | Path, setting: str, known: Sequence[str]) -> list[str] | 
 
 
 def unpacked(path: str) -> str:
-    """Return a path that polars can open: members of archives are unpacked, other files are what they are.
+    """Return a path that polars can open: members of archives are unpacked.
 
-    A file whose path holds what polars takes for a pattern (`sales[2024].csv`) gets a link without it.
+    A file whose path polars would take for a pattern (`sales[2024].csv`) gets a link.
 
     Raises:
-        InputError: the member is encrypted or broken, or the disk has no room for it.
+        InputError: the member is encrypted or broken, or there is not enough disk space.
     """
     file, inside = split(path)
     member = inside is not None and Path(file).suffix.lower() in ARCHIVES

@@ -1,4 +1,4 @@
-"""Files that must be written anew before they can be read; they live until the tables are taken in."""
+"""Files that are rewritten before they can be read; the copies are temporary."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _numbers = count()
 
 
 def scratch_file(name: str) -> Path:
-    """Return a fresh path for a converted file; it vanishes with `discarding`, or with the process."""
+    """Return a fresh path for a converted file; it is removed by `discarding`, or when the process ends."""
     if not _open:
         _open.append(tempfile.TemporaryDirectory(prefix="shelfwise-"))
     return Path(_open[-1].name) / f"{next(_numbers)}-{name}"
@@ -33,7 +33,7 @@ def scratch_file(name: str) -> Path:
 
 @contextmanager
 def discarding() -> Iterator[None]:
-    """Remove the files that were converted in the block."""
+    """Remove the files that were converted within the block."""
     _open.append(tempfile.TemporaryDirectory(prefix="shelfwise-"))
     try:
         yield
@@ -42,17 +42,17 @@ def discarding() -> Iterator[None]:
 
 
 def marked_encoding(path: str) -> str | None:
-    """Return the encoding that a file's byte order mark names, None for UTF-8 and for files without one."""
+    """Return the encoding of a file's byte order mark, None for UTF-8 and for files without one."""
     with Path(path).open("rb") as file:
         start = file.read(4)
     return next((encoding for mark, encoding in _MARKS if start.startswith(mark)), None)
 
 
 def in_utf8(path: str, encoding: str) -> str:
-    """Write a text file anew in UTF-8 and return its path.
+    """Convert a text file to UTF-8 and return the path of the copy.
 
     Raises:
-        UnicodeDecodeError: the file holds bytes that the encoding does not know.
+        UnicodeDecodeError: the file has bytes that the encoding does not define.
     """
     target = scratch_file(Path(path).name)
     with (
@@ -65,9 +65,9 @@ def in_utf8(path: str, encoding: str) -> str:
 
 
 def with_line_feeds(path: str) -> str:
-    """Return a text file whose lines end in a line feed: one with bare carriage returns is written anew.
+    """Return a text file whose lines end in a line feed: one with bare carriage returns is converted.
 
-    Spreadsheets of a Mac save such files ("CSV (Macintosh)"), often in their own encoding.
+    Spreadsheets on a Mac save such files ("CSV (Macintosh)"), often in their own encoding.
 
     Raises:
         InputError: the lines end in carriage returns, and the file is not UTF-8 text.

@@ -1,7 +1,7 @@
 """Product feeds in XML (RSS, Atom, and other marketplaces' own): an element per product, read as a stream.
 
-The parser keeps no document: what a product's element holds becomes a row of text, and is forgotten. Declared
-entities are refused, since a feed needs none and a few bytes of them can stand for gigabytes.
+The parser builds no document: every product's element becomes a row of text. Declared entities are refused,
+since a feed needs none and a few bytes of them can expand to gigabytes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Rows:
         self._text: list[str] = []
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
-        """Begin an element: a product, or a field of one."""
+        """Handle the start of an element: a product, or a field of one."""
         local = name.rpartition(" ")[2]
         if self._row is None:
             if local.lower() in _PRODUCTS:
@@ -43,12 +43,12 @@ class _Rows:
         self._text = [attributes["href"]] if "href" in attributes else []
 
     def text(self, content: str) -> None:
-        """Take up text of a field."""
+        """Handle text of a field."""
         if self._row is not None and self._path:
             self._text.append(content)
 
     def end(self, name: str) -> None:
-        """End an element; a field's text goes into the row, repeated ones one after another."""
+        """Handle the end of an element; texts of a repeated field are joined."""
         if self._row is None:
             return
         if not self._path:
@@ -57,7 +57,7 @@ class _Rows:
             return
         value = " ".join("".join(self._text).split())
         key = "_".join(self._path)
-        spaced = " " in name  # `g:title` comes before the feed's own `title`
+        spaced = " " in name  # `g:title` replaces the feed's own `title`
         if value and (spaced or key not in self._of_namespace):
             former = self._row.get(key)
             fresh = former is None or former == value or (spaced and key not in self._of_namespace)

@@ -1,4 +1,4 @@
-"""JSON that is not divided by lines: objects spread over several lines, and tables inside an object."""
+"""JSON that is not JSON Lines: objects that span several lines, and tables inside an object."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ import polars as pl
 
 Row: TypeAlias = dict[str, Any]
 KEY: Final = "key"
-"""Column of the ids that objects are keyed by; the ids inside these are `key_2`."""
+"""Column of the keys of objects by id; keys of a second level are `key_2`."""
 
 _OPEN = ("{", "[", ",")
-"""How the first line of an object ends that goes on in the next one."""
+"""Endings of an object's first line when the object spans several lines."""
 _WHOLE = (".json", ".json.gz")
 _ABOUT = frozenset(
     "meta metadata _meta links _links pagination paging page pageinfo schema info included errors extensions "
     "_shards aggregations".split()
 )
-"""What an interface's answer says about itself rather than in its table, in lower case."""
+"""Keys of an API response's metadata, in lower case."""
 _FEWEST = 2
-"""Keys of an object, or rows of a grid, from which on it is a table."""
+"""Least keys of an object, or rows of a grid, for it to be a table."""
 _SHARE_OF_FIELDS = 0.5
 _SHARE_OF_INNER_FIELDS = 0.7
-"""Of all fields, what rows of one table have on average; a document of several tables has fewer in common."""
+"""Mean share of all fields that a row of one table has; documents of several tables have less overlap."""
 
 
-def goes_on(line: str) -> bool:
-    """Whether a first line begins an object that further lines continue."""
+def spans_lines(line: str) -> bool:
+    """Return whether a first line begins an object that spans several lines."""
     return line.startswith("{") and line.rstrip().endswith(_OPEN)
 
 
@@ -43,33 +43,33 @@ def read_bytes(path: str) -> bytes:
 
 
 def _documents(text: str) -> list[Any]:
-    """Divide a text into the JSON values that stand in it one after the other."""
+    """Parse the concatenated JSON values of a text."""
     decoder = json.JSONDecoder()
-    found, place = [], 0
-    while text[place:].strip():
-        place += len(text[place:]) - len(text[place:].lstrip())
-        value, place = decoder.raw_decode(text, place)
+    found, position = [], 0
+    while text[position:].strip():
+        position += len(text[position:]) - len(text[position:].lstrip())
+        value, position = decoder.raw_decode(text, position)
         found.append(value)
     return found
 
 
-def _likeness(rows: Sequence[Any]) -> float:
-    """Return what share of all their fields rows have on average; 0 where some are no objects."""
+def _field_overlap(rows: Sequence[Any]) -> float:
+    """Return the mean share of all fields that a row has; 0 where some rows are no objects."""
     if not rows or not all(isinstance(row, dict) and row for row in rows):
         return 0.0
     return sum(map(len, rows)) / (len(rows) * len({name for row in rows for name in row}))
 
 
 def _with_keys(pairs: Sequence[tuple[tuple[str, ...], Row]]) -> list[Row]:
-    """Put the keys under which rows stand beside their fields, unless a field repeats the key."""
+    """Add the keys of rows to their fields, unless a field repeats the key."""
     names = (KEY, f"{KEY}_2")[: len(pairs[0][0])]
-    told = {
-        place
-        for place in range(len(names))
-        if any(all(row.get(field) == keys[place] for keys, row in pairs) for field in pairs[0][1])
+    repeated = {
+        position
+        for position in range(len(names))
+        if any(all(row.get(field) == keys[position] for keys, row in pairs) for field in pairs[0][1])
     }
     return [
-        {names[n]: key for n, key in enumerate(keys) if n not in told and names[n] not in row} | row
+        {names[n]: key for n, key in enumerate(keys) if n not in repeated and names[n] not in row} | row
         for keys, row in pairs
     ]
 
@@ -86,10 +86,10 @@ def _keyed(document: Row) -> list[Row] | None:
             inner += [((key, own), row) for own, row in rows.items()]
         elif isinstance(rows, list):
             inner += [((key,), row) for row in rows]
-    likeness, inside = _likeness(values), _likeness([row for _, row in inner])
-    if likeness >= max(_SHARE_OF_FIELDS, inside):
+    overlap, inside = _field_overlap(values), _field_overlap([row for _, row in inner])
+    if overlap >= max(_SHARE_OF_FIELDS, inside):
         return _with_keys([((key,), row) for key, row in document.items()])
-    if inside >= _SHARE_OF_INNER_FIELDS and (listed or likeness):
+    if inside >= _SHARE_OF_INNER_FIELDS and (listed or overlap):
         return _with_keys(inner)
     return None
 
@@ -105,8 +105,8 @@ def _by_column(document: Row) -> list[Row] | None:
         return _grid([names, *data])
     columns = list(document.values())
     if columns and all(isinstance(c, dict) for c in columns):
-        places = list(columns[0])
-        if places != [str(n) for n in range(len(places))] or any(list(c) != places for c in columns):
+        numbers = list(columns[0])
+        if numbers != [str(n) for n in range(len(numbers))] or any(list(c) != numbers for c in columns):
             return None
         columns = [list(c.values()) for c in columns]
     elif not columns or not all(isinstance(c, list) and len(c) == len(columns[0]) for c in columns):
@@ -117,7 +117,7 @@ def _by_column(document: Row) -> list[Row] | None:
 
 
 def _grid(rows: Sequence[Any]) -> list[Row] | None:
-    """Return the rows of a list of lists, whose first one names the columns."""
+    """Return the rows of a list of lists, the first being the header."""
     if len(rows) < _FEWEST or not all(isinstance(row, list) for row in rows):
         return None
     header, *others = rows
@@ -130,8 +130,8 @@ def _grid(rows: Sequence[Any]) -> list[Row] | None:
 def _wrapped(document: Any) -> list[Row] | None:  # noqa: ANN401 - what JSON holds
     """Return the table in an object: its only list of objects, objects under ids, or columns.
 
-    `{"count": 2, "rows": [{...}]}` and `{"data": {"products": [{...}]}}` are answers of interfaces; what they
-    say about themselves (`meta`, `links`) is passed over.
+    `{"count": 2, "rows": [{...}]}` and `{"data": {"products": [{...}]}}` are API responses, whose
+    metadata (`meta`, `links`) is ignored.
     """
     if not isinstance(document, dict):
         return None
@@ -148,13 +148,13 @@ def _wrapped(document: Any) -> list[Row] | None:  # noqa: ANN401 - what JSON hol
 
 
 def read_documents(path: str) -> pl.DataFrame | None:
-    """Read a file of objects that are spread over lines, or of one object around the table, as a whole.
+    """Read a file of objects that span several lines, or of one object around the table.
 
-    An interface's answer (`{"count": 2, "products": [...]}`) is the table that it holds. Where the
-    keys of an object are ids, these are the column `key`.
+    An API response (`{"count": 2, "products": [...]}`) is read as the table that it contains. Where the keys
+    of an object are ids, these are the column `key`.
 
     Returns:
-        A row per object, or None where the file is no such text.
+        A row per object, or None where the file is not of that form.
     """
     try:
         rows = _documents(read_bytes(path).decode())

@@ -1,10 +1,10 @@
-"""Text tables whose quotation marks are not what CSV wants: found line by line, written anew where needed.
+"""Text tables with malformed quoting: detected line by line, and rewritten.
 
-RFC 4180 quotes a whole field and doubles the marks inside. Files of shops hold inches (`TV 55"`), marks that
-are never closed and descriptions of several lines; a parser that trusts every mark reads everything up to the
-next one as one field. Where every line's marks pair up the file is read as it is. Any other file is written
-anew with the quoting that its records show: a mark counts as quoting only at the beginning of a field, and a
-field that runs over several lines is believed only where these lines are no rows of their own.
+RFC 4180 quotes a whole field and doubles the marks inside. Real files have inches (`TV 55"`), unclosed marks
+and descriptions of several lines; a parser that trusts every mark reads everything up to the next one as one
+field. Where every line's marks pair up the file is read unchanged. Any other file is rewritten with the
+quoting inferred from its records: a mark counts as quoting only at the beginning of a field, and a field may
+span several lines only where these lines are not rows themselves.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ import polars as pl
 
 _LINE = "line"
 _MOST_LINES = 1000
-"""Lines that one field may have; a mark that is not closed by then opened nothing."""
+"""Most lines of a field; a mark that is not closed by then is literal."""
 _BATCH = 50_000
 _CERTAIN = 3
-"""Lines like rows that are rows, even if no number or code says so."""
+"""Number of row-like lines that are taken for rows even without numbers or codes."""
 _CODE = re.compile(r"\S*\d\S*")
 _NUMERIC = re.compile(r"[\d.,:/+ -]*\d[\d.,:/+ -]*")
 
 
 @dataclass(frozen=True)
 class Lines:
-    """What the lines of a text table are like."""
+    """Properties of the lines of a text table."""
 
     irregular: bool
-    """Some line's quotation marks do not pair up around whole fields."""
+    """Whether some line's quotation marks do not pair up around whole fields."""
     blank: bool
-    """Some line holds nothing, or separators alone."""
+    """Whether some line is empty, or has separators alone."""
 
 
 @dataclass(frozen=True)
 class _Parsed:
-    """The fields of one line; `open_at` is where the field whose mark is not closed begins, or -1."""
+    """The fields of one line; `open_at` is the start of a field whose mark is not closed, or -1."""
 
     fields: list[str]
     open_at: int = -1
 
 
 def survey(path: str, separator: str) -> Lines:
-    """Read every line of a file once, as a stream.
+    """Return the properties of a file's lines, reading it once as a stream.
 
     Raises:
         polars.exceptions.ComputeError: the file is not UTF-8 text.
     """
     sep = re.escape(separator)
-    # A tab inside quotation marks is hardly ever meant: a lone mark has swallowed the end of a field.
+    # A tab inside quotation marks is rarely intended: a lone mark has swallowed the end of a field.
     bare, quoted = f'[^"{sep}]*', '"(?:[^"\t]|"")*"' if separator == "\t" else '"(?:[^"]|"")*"'
     regular = f"^\ufeff?(?:{bare}|{quoted})(?:{sep}(?:{bare}|{quoted}))*\\r?$"
     line = pl.col(_LINE)
@@ -74,48 +74,48 @@ def head(path: str, count: int) -> list[str]:
 
 
 def all_lines(path: str) -> Iterator[str]:
-    """Give every line of a file, compressed or not, holding a few thousand at a time."""
+    """Yield every line of a file, compressed or not, with a few thousand in memory."""
     scan = pl.scan_lines(path, name=_LINE)
     for batch in scan.collect_batches(maintain_order=True, chunk_size=_BATCH, engine="streaming"):
         yield from batch[_LINE].to_list()
 
 
 def _closing(line: str, start: int, separator: str) -> int:
-    """Return where the field that opens before `start` closes: at a mark before a separator or the end."""
-    place = line.find('"', start)
-    while place >= 0:
-        after = line[place + 1 : place + 2]
+    """Return the position of the mark that closes the field opened before `start`, or -1."""
+    position = line.find('"', start)
+    while position >= 0:
+        after = line[position + 1 : position + 2]
         if after in ("", separator):
-            return place
-        place = line.find('"', place + (2 if after == '"' else 1))
+            return position
+        position = line.find('"', position + (2 if after == '"' else 1))
     return -1
 
 
 def _parse(line: str, separator: str) -> _Parsed:
-    """Divide one line into fields; marks inside a field are part of it."""
+    """Split one line into fields; marks inside a field are part of it."""
     if '"' not in line:
         return _Parsed(line.split(separator))
     fields: list[str] = []
-    place = 0
+    position = 0
     while True:
-        if line.startswith('"', place):
-            close = _closing(line, place + 1, separator)
+        if line.startswith('"', position):
+            close = _closing(line, position + 1, separator)
             if close < 0:
-                return _Parsed(fields, place)
-            fields.append(line[place + 1 : close].replace('""', '"'))
-            place = close + 1
+                return _Parsed(fields, position)
+            fields.append(line[position + 1 : close].replace('""', '"'))
+            position = close + 1
         else:
-            end = line.find(separator, place)
+            end = line.find(separator, position)
             end = len(line) if end < 0 else end
-            fields.append(line[place:end])
-            place = end
-        if place >= len(line):
+            fields.append(line[position:end])
+            position = end
+        if position >= len(line):
             return _Parsed(fields)
-        place += 1  # past the separator
+        position += 1  # past the separator
 
 
 def _stray(fields: list[str], rest: str, separator: str) -> list[str]:
-    """Read a line whose last mark opens nothing: a lone mark goes, the separators count."""
+    """Split a line whose last mark is literal: a lone mark is dropped, the separators count."""
     first, *others = rest.split(separator)
     if first.count('"') == 1:
         first = first[1:]
@@ -125,16 +125,16 @@ def _stray(fields: list[str], rest: str, separator: str) -> list[str]:
 
 
 def _kind(field: str) -> str:
-    """Return what a field looks like: a number, a code (one word with a digit) or text."""
+    """Return the kind of a field: a number, a code (one word with a digit) or text."""
     if _NUMERIC.fullmatch(field):
         return "number"
     return "code" if _CODE.fullmatch(field) else "text"
 
 
-def _likeness(line: str, separator: str, row: Sequence[str]) -> int:
-    """Return in how many numbers and codes a line agrees with a row; -1 where it is no row of that table.
+def _matching_fields(line: str, separator: str, row: Sequence[str]) -> int:
+    """Return in how many numbers and codes a line matches a row; -1 if it cannot be a row of that table.
 
-    Prose may have as many separators, but blanks behind them, and seldom numbers in the same places.
+    Prose may have as many separators, but blanks after them, and rarely numbers in the same positions.
     """
     parsed = _parse(line, separator)
     fields = parsed.fields
@@ -148,7 +148,7 @@ def _likeness(line: str, separator: str, row: Sequence[str]) -> int:
 
 
 def _swallows(spanned: Sequence[str], separator: str, row: Sequence[str], fits: bool) -> bool:
-    """Whether a field of several lines has rows inside: most of its lines are rows like another one.
+    """Return whether a field of several lines contains rows: most of its lines are like another row.
 
     Args:
         spanned: the lines after the first.
@@ -156,20 +156,19 @@ def _swallows(spanned: Sequence[str], separator: str, row: Sequence[str], fits: 
         row: a row of the table.
         fits: whether the whole record has as many fields as the header.
     """
-    likeness = [_likeness(line, separator, row) for line in spanned]
-    rows = sum(like >= 0 for like in likeness)
-    told = max(likeness) > 0 or rows >= _CERTAIN
-    return len(row) > 1 and told and 2 * rows >= len(spanned) and (likeness[-1] >= 0 or not fits)
+    matches = [_matching_fields(line, separator, row) for line in spanned]
+    rows = sum(match >= 0 for match in matches)
+    typed = max(matches) > 0 or rows >= _CERTAIN
+    return len(row) > 1 and typed and 2 * rows >= len(spanned) and (matches[-1] >= 0 or not fits)
 
 
 def records(lines: Iterable[str], separator: str, width: int) -> Iterator[list[str]]:
-    """Divide lines into records, each a list of fields; a blank line is the record of one empty field.
+    """Split lines into records, each a list of fields; a blank line is a record of one empty field.
 
-    A quotation mark that is never closed, or that closes only after rows of their own, costs its own row
-    at most.
+    A quotation mark that is never closed, or that closes only after other rows, damages its own row at most.
 
     Args:
-        lines: of the file, without their ends.
+        lines: of the file, without line ends.
         separator: of fields.
         width: fields of the header.
     """
@@ -182,7 +181,7 @@ def records(lines: Iterable[str], separator: str, width: int) -> Iterator[list[s
             if not ahead:
                 return
         line = ahead.popleft().removesuffix("\r")
-        if '\\"' in line:  # databases write a mark inside a field as \"
+        if '\\"' in line:  # databases escape a mark inside a field as \"
             escaped = _parse(line.replace('\\"', '""'), separator)
             if escaped.open_at < 0 and len(escaped.fields) == width:
                 row = escaped.fields
@@ -217,8 +216,8 @@ def _continued(
     """Follow an open field over further lines to the end of its record.
 
     Returns:
-        The record's fields and how many further lines it takes, or None where the field is not closed, or
-        a mark that opens another field comes first.
+        The record's fields and the number of further lines, or None where the field is not closed, or a mark
+        that opens another field comes first.
     """
     fields, text, count = list(fields), rest, 0
     while count < _MOST_LINES:
@@ -247,13 +246,13 @@ def _continued(
 
 
 def rewrite(path: str, target: Path, separator: str, skipped: int, width: int) -> None:
-    """Write a file's records anew, each quoted as RFC 4180 wants.
+    """Rewrite a file's records with the quoting of RFC 4180.
 
     Args:
         path: the file.
         target: the file to write, in UTF-8.
         separator: of fields, in both.
-        skipped: lines at the beginning that are left out.
+        skipped: lines to skip at the beginning.
         width: fields of the header.
     """
     lines = islice(all_lines(path), skipped, None)

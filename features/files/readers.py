@@ -15,7 +15,7 @@ from conf.errors import InputError
 from features.files.containers import WORKBOOKS, expand, split, unpacked
 from features.files.conversions import in_utf8, marked_encoding, scratch_file, with_line_feeds
 from features.files.feed_xml import read_feed
-from features.files.json_documents import goes_on, read_bytes, read_documents
+from features.files.json_documents import read_bytes, read_documents, spans_lines
 from features.files.quoting import head, records, rewrite, survey
 from features.files.spreadsheets import sheet_table
 
@@ -28,7 +28,7 @@ MALFORMED = "__malformed"
 BOOKKEEPING = (FILE, ROW, MALFORMED)
 
 HEADER_AGAIN = "repeats the header"
-"""In `MALFORMED`: the row holds the names of the columns."""
+"""In `MALFORMED`: the row repeats the names of the columns."""
 _EXTRA = "__extra"
 _COMPRESSED = (".gz", ".zst")
 _TEXT_FORMATS = {
@@ -37,28 +37,28 @@ _TEXT_FORMATS = {
 _SEPARATORS = (",", ";", "\t", "|")
 _BELOW_A_HEADING = 2
 _PREAMBLE = 50
-"""Lines that may stand before the header."""
+"""Most lines before the header."""
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
 _DOCUMENTS = (".json", ".json.gz")
 _PARQUET = (".parquet", ".pq")
 _ARROW = (".arrow", ".ipc", ".feather")
 _XML = ".xml"
 KNOWN = (*_TEXT_FORMATS, *_JSON_LINES, *_PARQUET, *_ARROW, *WORKBOOKS, _XML)
-"""Extensions of the formats that are read."""
+"""Extensions of the supported formats."""
 _UNTYPED = (*_TEXT_FORMATS, *WORKBOOKS, _XML)
 """Formats whose cells are read as text."""
 _FALLBACK_SAMPLE = 100_000
-"""Valid lines that the columns of a JSON Lines file with broken lines are inferred from."""
+"""Valid lines from which the columns of a JSON Lines file with broken lines are inferred."""
 
 
 @dataclass(frozen=True)
 class TextOptions:
-    """How a text table is written, where its content does not tell."""
+    """Format of a text table, where it cannot be inferred."""
 
     header: bool = True
     """Whether its first line names the columns; else they are `column_1`, `column_2`, ..."""
     encoding: str | None = None
-    """Null is UTF-8, or what the byte order mark says."""
+    """Null is UTF-8, or the encoding of the byte order mark."""
 
 
 _AS_USUAL = TextOptions()
@@ -66,13 +66,13 @@ _AS_USUAL = TextOptions()
 
 @dataclass(frozen=True)
 class RawTable:
-    """A table as it lies in the files, with `FILE`, `ROW` and `MALFORMED` added."""
+    """A table as read from files, with `FILE`, `ROW` and `MALFORMED` added."""
 
     frame: pl.LazyFrame
     untyped: bool = False
-    """Every column is a string because the format (CSV, TSV) knows no types."""
+    """Whether every column is a string because the format (CSV, TSV) has no types."""
     name: str = "table"
-    """How messages call it, e.g. `data.events (events.csv)`."""
+    """Its name in messages, e.g. `data.events (events.csv)`."""
 
     @property
     def columns(self) -> list[str]:
@@ -82,7 +82,7 @@ class RawTable:
 
 @contextmanager
 def readable(name: str) -> Iterator[None]:
-    """Turn what polars says about a broken file into one readable line naming `name`."""
+    """Turn polars' errors about a broken file into one line that names `name`."""
     try:
         yield
     except UnicodeError as error:
@@ -97,14 +97,14 @@ def readable(name: str) -> Iterator[None]:
 
 
 def resolve_paths(source: object, setting: str) -> list[str]:
-    """Expand a path, a list of paths or globs into existing files, in the order given (a glob's sorted).
+    """Expand a path, a list of paths or globs into existing files, in the given order (a glob's sorted).
 
     Args:
-        source: what the configuration holds.
+        source: value of the setting.
         setting: its name in messages, e.g. `data.events`.
 
     Raises:
-        InputError: nothing given, no such file, a folder, or a file named twice.
+        InputError: an empty value, no such file, a folder, or a file named twice.
     """
     entries = [source] if isinstance(source, str | Path) else source
     if not isinstance(entries, list | tuple) or not entries:
@@ -200,7 +200,7 @@ def _names(header: list[str]) -> list[str]:
 
 
 def _scan_text(path: str, extension: str, options: TextOptions) -> pl.LazyFrame:
-    """Scan CSV or TSV with every column a string, so that the id `007` stays `007`."""
+    """Scan CSV or TSV with every column a string, so that the id `007` is preserved."""
     if encoding := options.encoding or marked_encoding(path):
         path = in_utf8(path, encoding)
     path = with_line_feeds(path)
@@ -243,7 +243,7 @@ def _scan_text(path: str, extension: str, options: TextOptions) -> pl.LazyFrame:
 
 
 def _scan_json_lines(path: str) -> pl.LazyFrame:
-    """Scan JSON Lines; only a file with broken lines pays for a second, line by line way."""
+    """Scan JSON Lines; a file with broken lines is parsed line by line."""
     first = pl.scan_lines(path).head(1).collect()
     start = str(first.item()).lstrip("\ufeff \t") if first.height else ""
     if re.match(r"\[\s*\[", start) and (table := read_documents(path)) is not None:
@@ -251,7 +251,7 @@ def _scan_json_lines(path: str) -> pl.LazyFrame:
     if start.startswith("["):
         return _numbered(pl.read_json(read_bytes(path), infer_schema_length=None))
     alone = path.lower().endswith(_DOCUMENTS) and pl.scan_lines(path).head(2).collect().height == 1
-    if (goes_on(start) or alone) and (table := read_documents(path)) is not None:
+    if (spans_lines(start) or alone) and (table := read_documents(path)) is not None:
         return _numbered(table)
     try:
         frame = pl.scan_ndjson(path, infer_schema_length=None, row_index_name=ROW, row_index_offset=1)
@@ -262,7 +262,7 @@ def _scan_json_lines(path: str) -> pl.LazyFrame:
 
 
 def _numbered(table: pl.DataFrame) -> pl.LazyFrame:
-    """Number the rows of a file that was read as a whole, because its objects are not divided by lines."""
+    """Number the rows of a file that was read as a whole."""
     return (
         table.with_row_index(ROW, offset=1)
         .lazy()
@@ -318,7 +318,7 @@ def scan_table(source: object, setting: str, options: TextOptions = _AS_USUAL) -
     Args:
         source: path, list of paths or glob; formats go by extension.
         setting: name of the configuration key, for messages.
-        options: how text tables are written.
+        options: format of text tables.
 
     Raises:
         InputError: a path without a file, an unknown format, or a file that polars cannot open.

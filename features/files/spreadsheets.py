@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fastexcel import ExcelReader
 
 _LOOKED_AT = 50
-"""Rows at the top of a sheet among which the header is looked for."""
+"""Rows at the top of a sheet that are searched for the header."""
 
 
 def _open(file: str) -> ExcelReader:
@@ -30,13 +30,12 @@ def _open(file: str) -> ExcelReader:
 def read_sheet(file: str, sheet: str | None, setting: str) -> tuple[pl.DataFrame, int]:
     """Read a sheet, every cell as text: whole numbers without `.0`, dates in ISO form; blank cells are null.
 
-    Headings above the table are passed over: its header is the first row that is at least half as full as the
-    fullest.
+    Headings above the table are skipped: its header is the first row at least half as full as the fullest.
 
     Args:
         file: the workbook.
-        sheet: its name, or None where there is one sheet with content alone.
-        setting: which setting names it, for messages.
+        sheet: its name, or None where only one sheet has content.
+        setting: name of the setting, for messages.
 
     Returns:
         The rows below the header, blank ones included, and the number of rows above the first of them.

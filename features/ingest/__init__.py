@@ -1,4 +1,4 @@
-"""Raw tables become validated ones: columns, types, duplicates, rejects.
+"""Validation of raw tables: columns, types, duplicates, rejects.
 
 Public: `cleaning`, `columns`, `event_filters`, `events`, `exclusions`, `id_lists`, `id_matching`, `items`,
 `long_form`, `nested`, `privacy`, `raw_tables`, `rejects`, `required`, `samples`.

@@ -1,4 +1,4 @@
-"""Column by column: ids, times, numbers and attributes from whatever type the files hold."""
+"""Parsing of columns: ids, times, numbers and attributes from any type."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from features.values.numbers import number
 _NUMBER = r"^\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*$"
 _WHOLE = r"^\s*[+-]?(?:0|[1-9]\d{0,17})\s*$"
 _NOT_A_QUANTITY = r"^\s*[+-]?(?:0\d|\d{19})"
-"""A leading zero, or more digits than a number holds: an id or a code."""
+"""A leading zero, or more digits than a number can hold: an id or a code."""
 _YES = ("true", "yes", "ja", "oui", "sim", "sí")
 _NO = ("false", "no", "nein", "non", "não")
 _FLOAT_ID = r"^([1-9]\d*|0)\.0$"
-"""How a table program writes whole numbers beside missing ones."""
+"""Whole numbers formatted as floats, as in columns with missing values."""
 _INVISIBLE = "[\u200b\u200c\u200d\u2060\ufeff]"
 _AS_TEXT = r"""^(?:="([^"]*)"|'([^']+))$"""
 _WRITTEN_AS_TEXT = rf"{_INVISIBLE}|{_AS_TEXT}"
 _SAMPLE = 10_000
 _SHORTENED = r"^\s*\d(?:[.,]\d+)?E\+\d{2,3}\s*$"
-"""How spreadsheets write a number of more than 11 or 15 digits; the others are lost."""
+"""A number of more than 11 or 15 digits as formatted by a spreadsheet, with digits lost."""
 
 
 def shortened(name: str, dtype: pl.DataType) -> pl.Expr:
-    """Whether an id is a long number that a spreadsheet has shortened, `4.01234E+12`."""
+    """Return whether an id is a long number shortened by a spreadsheet, `4.01234E+12`."""
     return pl.col(name).str.contains(_SHORTENED) if dtype == pl.String else pl.lit(False)
 
 
@@ -35,15 +35,15 @@ MISSING = (
     "null", "none", "nan", "NaN", "NaT", "n/a", "#n/a", "<na>", "nil", "undefined", "(not set)", "(none)",
     "\\N", "-1",
 )  # fmt: skip
-"""What stands for no value in exports of databases, spreadsheets and web analytics."""
+"""Placeholders for missing values in exports of databases, spreadsheets and web analytics."""
 
 NOT_AVAILABLE = "NA"
-"""What R and pandas write for no value: missing as a user, a session, a time or a number of an event, in
-capitals alone; elsewhere it may be a code."""
+"""Missing value of R and pandas: only in capitals, and only as a user, a session, a time or a number of an
+event; elsewhere it may be a code."""
 
 
 def placeholders(missing: Iterable[str] | None) -> list[str]:
-    """Return the texts that stand for no value, in the cases that they are written in.
+    """Return the placeholders for missing values, in their usual cases.
 
     Args:
         missing: `data.missing`; None takes the usual ones.
@@ -52,19 +52,21 @@ def placeholders(missing: Iterable[str] | None) -> list[str]:
     return sorted({form for w in words for form in (w, w.lower(), w.upper(), w.capitalize(), w.title())})
 
 
-def without(text: pl.Expr, missing: Sequence[str]) -> pl.Expr:
-    """Empty the values of a column of text that stand for no value."""
+def placeholders_to_null(text: pl.Expr, missing: Sequence[str]) -> pl.Expr:
+    """Replace placeholders in a text column by null."""
     return pl.when(~text.is_in(list(missing))).then(text) if missing else text
 
 
-def emptied(types: Mapping[str, pl.DataType], names: Iterable[str], missing: Sequence[str]) -> list[pl.Expr]:
-    """Empty what stands for no value in columns that are no ids: there a number is a number."""
+def null_placeholder_columns(
+    types: Mapping[str, pl.DataType], names: Iterable[str], missing: Sequence[str]
+) -> list[pl.Expr]:
+    """Replace placeholders by null in columns other than ids, where numbers are values."""
     words = [word for word in missing if not re.fullmatch(_NUMBER, word)]
-    return [without(pl.col(c), words).alias(c) for c in names if types[c] == pl.String and words]
+    return [placeholders_to_null(pl.col(c), words).alias(c) for c in names if types[c] == pl.String and words]
 
 
 def string_id(name: str, dtype: pl.DataType) -> pl.Expr:
-    """Read an id: text without surrounding blanks, whole numbers without `.0`; blank and NaN become null."""
+    """Parse an id: text without surrounding blanks, whole numbers without `.0`; blank and NaN become null."""
     column = pl.col(name)
     if dtype.is_float():
         whole = (column == column.floor()) & (column.abs() < 2**63)
@@ -75,13 +77,12 @@ def string_id(name: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def id_of(frame: pl.LazyFrame, name: str) -> pl.Expr:
-    """Read an id as `string_id` does, and text that was a column of floats (`1112.0` throughout) as integers.
+    """Parse an id like `string_id`, and text that was a float column (`1112.0` in all rows) as integers.
 
-    What spreadsheets write to keep an id a text (`="007"`, `'007`) and characters that cannot be seen are
-    taken off.
+    Spreadsheets' marks of text (`="007"`, `'007`) and invisible characters are stripped.
 
     Args:
-        frame: the table; its first rows tell.
+        frame: the table; the format is inferred from its first rows.
         name: the column.
     """
     dtype = frame.collect_schema()[name]
@@ -97,7 +98,7 @@ def id_of(frame: pl.LazyFrame, name: str) -> pl.Expr:
 
 
 def present(name: str, dtype: pl.DataType) -> pl.Expr:
-    """Whether a row has a value at all (a blank string and NaN do not count)."""
+    """Return whether a row has a value (a blank string and NaN do not count)."""
     column = pl.col(name)
     if dtype == pl.String:
         return (column.str.strip_chars() != "").fill_null(False)
@@ -105,7 +106,7 @@ def present(name: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def whole_number(name: str, dtype: pl.DataType) -> pl.Expr:
-    """Read an integer (`3`, `3.0` and the text of either); anything else becomes null."""
+    """Parse an integer (`3`, `3.0` and the text of either); anything else becomes null."""
     column = pl.col(name)
     if dtype.is_integer():
         return column.cast(pl.Int64, strict=False)
@@ -117,7 +118,7 @@ def whole_number(name: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def infer_types(frame: pl.DataFrame, keep: set[str]) -> pl.DataFrame:
-    """Give the string columns of an untyped file (CSV) the type that all of their values have.
+    """Cast the string columns of an untyped file (CSV) to the type that fits all of their values.
 
     Integers, numbers, `true`/`false` and yes/no; one value with a leading zero (`007`) or 19 digits
     keeps the column a string.
@@ -143,10 +144,10 @@ def infer_types(frame: pl.DataFrame, keep: set[str]) -> pl.DataFrame:
 
 
 def plain_attributes(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
-    """Reduce a table to what the contract knows: strings, whole and real numbers, bools, lists of strings.
+    """Reduce a table to the contract's types: strings, integers, floats, bools, lists of strings.
 
     Returns:
-        The table, and the names of the columns that are none of these (nested objects, bytes), left out.
+        The table, and the names of the dropped columns of other types (nested objects, bytes).
     """
     casts: list[pl.Expr] = []
     dropped: list[str] = []

@@ -1,4 +1,4 @@
-"""`data.columns`: how the names in the files become the names of the data contract."""
+"""`data.columns`: mapping of the files' column names to those of the data contract."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ EVENT_COLUMNS = (
     schema.ORDER,
     *schema.OPTIONAL_EVENT_COLUMNS,
 )
-"""Every column that an event may have; others are left in the files."""
+"""All columns of an event; others are not read."""
 CLOCK = r"^\s*\d{1,2}(?:[:h]\d{2}(?::\d{2}(?:[.,]\d+)?)?(?:\s*[AaPp]\.?[Mm]\.?)?|[:.]\d{2}\s*Uhr)\s*$"
 """A time of day without its date."""
 _MIDNIGHT = r"[ T]00:00(?::00(?:\.0+)?)?\s*$"
-"""What a spreadsheet adds to a date."""
+"""The time that a spreadsheet adds to a date."""
 _EVENTS_ONLY = frozenset(EVENT_COLUMNS) - {schema.ITEM_ID}
 _ITEMS_ONLY = frozenset((schema.PRICE, schema.CREATED_AT))
 
 
 def sources_of(source: object, key: str) -> list[str]:
-    """Return the file columns that a value of `data.columns` names: one name, or a list of alternatives.
+    """Return the file columns in a value of `data.columns`: one name, or a list of alternatives.
 
     Raises:
-        InputError: neither a name nor a list of names.
+        InputError: it is neither a name nor a list of names.
     """
     names = source if isinstance(source, list | tuple) else [source]
     if not names or not all(isinstance(name, str) and name for name in names):
@@ -45,7 +45,7 @@ def sources_of(source: object, key: str) -> list[str]:
 
 
 def _first_value(names: Sequence[str], types: Mapping[str, pl.DataType]) -> pl.Expr:
-    """Return the first of several columns that has a value in a row."""
+    """Return the first value of several columns in a row."""
     if len(names) == 1:
         return pl.col(names[0])
     alike = len({types[name] for name in names}) == 1
@@ -57,7 +57,7 @@ def _first_value(names: Sequence[str], types: Mapping[str, pl.DataType]) -> pl.E
 
 
 def _moment(names: Sequence[str], types: Mapping[str, pl.DataType]) -> pl.Expr:
-    """Return the first time that a row has, with the clock where a date and its clock are two columns."""
+    """Return the first time of a row, combining a date and a time of day in two columns."""
     first = _first_value(names, types)
     if len(names) == 1:
         return first
@@ -68,7 +68,7 @@ def _moment(names: Sequence[str], types: Mapping[str, pl.DataType]) -> pl.Expr:
 
 
 def _rename(table: RawTable, names: Mapping[str, Sequence[str]]) -> RawTable:
-    """Give columns their new names; a column that had a new name before gives way to the mapped one."""
+    """Rename columns; a mapped column replaces one that already has the new name."""
     if not names:
         return table
     types = table.frame.collect_schema()
@@ -82,7 +82,7 @@ def _rename(table: RawTable, names: Mapping[str, Sequence[str]]) -> RawTable:
 
 
 def _belongs(name: str, table: str) -> bool:
-    """Whether a contract column can stand in `items` or `events`; the shop's own names can stand in both."""
+    """Return whether a contract column can be in `items` or `events`; other names can be in both."""
     return name not in (_EVENTS_ONLY if table == "items" else _ITEMS_ONLY)
 
 
@@ -91,10 +91,9 @@ def map_columns(
 ) -> tuple[RawTable | None, RawTable | None]:
     """Apply `data.columns` to both tables.
 
-    A key is a contract name or, for items, any name the shop wants (`title`). It acts on whichever table has
+    A key is a contract name or, for items, any other name (`title`). It applies to whichever table has
     the file column; `items.NAME` and `events.NAME` restrict it to one table. A value is a file column, or a
-    list of them: each row then takes the first that has a value, and columns that a table lacks are passed
-    over.
+    list of them: each row takes the first with a value, and columns that a table lacks are ignored.
 
     Raises:
         InputError: a file column that no table has, where it is not one of a list.
@@ -104,19 +103,21 @@ def map_columns(
     for key, source in columns.items():
         prefix, _, rest = key.partition(".")
         name = rest if prefix in tables and rest else key
-        wanted = [prefix] if name != key else [t for t in tables if _belongs(name, t)]
-        asked = {t: tables[t] for t in wanted}
+        allowed = [prefix] if name != key else [t for t in tables if _belongs(name, t)]
+        candidates = {t: tables[t] for t in allowed}
         named = sources_of(source, key)
         having = {
-            t: [n for n in named if n in table.columns] for t, table in asked.items() if table is not None
+            t: [n for n in named if n in table.columns]
+            for t, table in candidates.items()
+            if table is not None
         }
         if not any(having.values()) and not isinstance(source, list | tuple):
             listing = "; ".join(
-                f"{t.name} has {', '.join(t.columns)}" for t in asked.values() if t is not None
+                f"{t.name} has {', '.join(t.columns)}" for t in candidates.values() if t is not None
             )
-            known = [c for t in asked.values() if t is not None for c in t.columns]
+            known = [c for t in candidates.values() if t is not None for c in t.columns]
             raise InputError(
-                f"data.columns.{key}: no column '{source}' in {' or '.join(wanted)}{closest(source, known)}"
+                f"data.columns.{key}: no column '{source}' in {' or '.join(allowed)}{closest(source, known)}"
                 f" ({listing or 'no such table is given'})"
             )
         for table_name, found in having.items():
@@ -129,11 +130,11 @@ def map_columns(
 
 
 def items_of_log(log: RawTable, columns: Mapping[str, Any]) -> RawTable:
-    """Return the items that a file of events tells of, one row each, without what belongs to the events.
+    """Return the items in a file of events, one row each, without the events' columns.
 
     Args:
         log: the file, under its own names.
-        columns: `data.columns`; what it names `items.NAME` stays, whatever else it is.
+        columns: `data.columns`; columns mapped to `items.NAME` are kept.
     """
     taken_by = {key.removeprefix("events."): sources_of(source, key) for key, source in columns.items()}
     kept = {n for key, source in columns.items() if key.startswith("items.") for n in sources_of(source, key)}
@@ -143,6 +144,6 @@ def items_of_log(log: RawTable, columns: Mapping[str, Any]) -> RawTable:
     ids = taken_by.get(schema.ITEM_ID, sources_of(of_items, schema.ITEM_ID))
     item_id = [name for name in ids if name in names]
     frame = log.frame.select(name for name in names if name not in of_events)
-    if item_id:  # else the error names the columns that there are
+    if item_id:  # otherwise a later error names the columns
         frame = frame.unique(item_id, keep="first", maintain_order=True)
     return replace(log, frame=frame)

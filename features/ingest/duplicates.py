@@ -1,4 +1,4 @@
-"""Rows that share an item: which one stays, what variants take from their product, and when to stop."""
+"""Rows that share an item: which one is kept, inheritance of variants, and conflicts that stop ingestion."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from features.values.times import unix_seconds
 _AT = "__at"
 _KEPT = "__kept"
 _TIMES = (schema.UPDATED_AT, schema.CREATED_AT)
-"""Columns that say which row is the newest, the better one first."""
+"""Columns by which the newest row is determined, in order of preference."""
 _MOST = 0.05
-"""Share of rows in conflict above which the ids are not what they seem."""
+"""Share of conflicting rows above which the column is taken for no id."""
 _FEW = 3
-"""Conflicts that a small table may have whatever their share."""
+"""Number of conflicts that are allowed whatever their share."""
 _SHOWN_CHARS = 40
 _NARROW = 4
-"""Columns beside the id that a table of properties may have."""
+"""Most columns of a table of properties, beside the id."""
 
 
 def _filled(name: str, dtype: pl.DataType) -> pl.Expr:
@@ -33,10 +33,10 @@ def _filled(name: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def inherit(frame: pl.DataFrame, parent: str, where: str) -> pl.DataFrame:
-    """Give variants what they lack from their product, the main row of all that name the same one.
+    """Fill the missing values of variants from the main row of their product.
 
-    The main row is the one whose item id is the name (`id:17` counts as `17`, as WooCommerce writes it), else
-    the first of them.
+    The main row is the one whose item id is the product (`id:17` counts as `17`, WooCommerce's format), else
+    the first with that product.
 
     Args:
         frame: raw rows with `item_id`.
@@ -73,10 +73,10 @@ def inherit(frame: pl.DataFrame, parent: str, where: str) -> pl.DataFrame:
 
 
 def without_an_id(frame: pl.DataFrame, parent: str | None) -> pl.Series:
-    """Tell which rows without `item_id` only add to a product that has rows with one, [rows] bools.
+    """Return which rows without `item_id` supplement a product that has rows with one, [rows] bools.
 
     Args:
-        frame: rows with `item_id` read.
+        frame: rows with parsed `item_id`.
         parent: `data.parent`; without it no row is one of these.
     """
     if parent is None:
@@ -86,7 +86,7 @@ def without_an_id(frame: pl.DataFrame, parent: str | None) -> pl.Series:
 
 
 def _preference(frame: pl.DataFrame, raw: pl.DataFrame, how: Duplicates | None, where: str) -> pl.Expr:
-    """Return a number by which the rows of an item are ordered; the smallest one stays."""
+    """Return the sort key of an item's rows; the smallest is kept."""
     place = pl.int_range(pl.len(), dtype=pl.Int64)
     if how is Duplicates.last:
         return -place
@@ -106,12 +106,12 @@ def _preference(frame: pl.DataFrame, raw: pl.DataFrame, how: Duplicates | None, 
 
 
 def repeats(frame: pl.DataFrame, raw: pl.DataFrame, how: Duplicates | None, where: str) -> pl.Series:
-    """Return why a row gives way to another one of its item, or null, [rows].
+    """Return why a row is dropped for another one of its item, or null, [rows].
 
     Args:
         frame: usable rows, typed.
-        raw: the same rows as the files have them.
-        how: which row stays; null keeps the first, and stops where too many differ.
+        raw: the same rows, unparsed.
+        how: which row is kept; null keeps the first, and stops where too many differ.
         where: the table's name in messages.
 
     Raises:
@@ -141,7 +141,7 @@ def repeats(frame: pl.DataFrame, raw: pl.DataFrame, how: Duplicates | None, wher
 
 
 def _conflict(flat: pl.DataFrame, raw: pl.DataFrame, reasons: pl.Series, where: str) -> str:
-    """Say how rows of the same item differ, what is likely the cause, and what to set."""
+    """Return a message on how rows of the same item differ, the likely cause, and the fix."""
     columns = [c for c in flat.columns if c not in (schema.ITEM_ID, *BOOKKEEPING)]
     placed = flat.with_row_index(_AT)
     others = placed.filter(reasons == why.CONFLICTING_ITEM)
@@ -170,7 +170,7 @@ def _cause(flat: pl.DataFrame, pairs: pl.DataFrame, differing: Sequence[str]) ->
     columns = [c for c in flat.columns if c not in (schema.ITEM_ID, *BOOKKEEPING)]
     if long := _properties(flat, columns):
         return f"One row per property? {override('data.properties', long)} reads that"
-    unique = next((c for c in columns if _tells_apart(flat[c])), None)
+    unique = next((c for c in columns if _is_unique(flat[c])), None)
     if unique is not None:
         return (
             f"Is '{unique}' the id? {override('data.columns', {'items.item_id': unique})} takes it; "
@@ -197,7 +197,7 @@ def _cause(flat: pl.DataFrame, pairs: pl.DataFrame, differing: Sequence[str]) ->
 def _properties(flat: pl.DataFrame, columns: Sequence[str]) -> dict[str, str]:
     """Return `data.properties` of a table in long form, or nothing.
 
-    There each item has every property once, few names serve many rows, and one more column holds the values.
+    There each item has every property at most once, and few distinct names cover many rows.
     """
     if not 2 <= len(columns) <= _NARROW:
         return {}
@@ -215,8 +215,8 @@ def _properties(flat: pl.DataFrame, columns: Sequence[str]) -> dict[str, str]:
     return {}
 
 
-def _tells_apart(column: pl.Series) -> bool:
-    """Whether a column of codes has another value in every row."""
+def _is_unique(column: pl.Series) -> bool:
+    """Return whether a column of codes has a distinct value in every row."""
     if column.dtype not in (pl.String, pl.Int64) or column.null_count():
         return False
     codes = column.cast(pl.String).str.contains(r"^[^\s/]*\d[^\s/]*$").mean()
@@ -233,7 +233,7 @@ def _times_of(column: pl.Series) -> bool:
 
 
 def _is_time(frame: pl.DataFrame, name: str) -> bool:
-    """Whether a column holds times: it is called so, or every value is written as one."""
+    """Return whether a column holds times, by its name or because every value parses as one."""
     if frame[name].dtype.is_numeric():
         words = name.lower().replace("_", " ").split()
         return bool({"time", "timestamp", "date", "at"} & set(words)) or name.lower().endswith("time")

@@ -18,10 +18,10 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class FilterResult:
-    """Which events stay, and what each filter took away."""
+    """The remaining events, and the counts that each filter removed."""
 
     keep: pl.Series
-    """Positions of the events that stay, ascending, [kept] UInt32."""
+    """Positions of the remaining events, ascending, [kept] UInt32."""
     counts: dict[str, dict[str, int]]
     """Filter -> `{events, users, items}` that it removed."""
 

@@ -1,4 +1,4 @@
-"""The columns of the events read as their types, and why a row cannot be used."""
+"""Parsed columns of the events, and why a row is rejected."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from features.files.readers import FILE, MALFORMED, ROW, RawTable
 from features.ingest import rejects as why
 from features.ingest.cleaning import (
     NOT_AVAILABLE,
-    emptied,
     id_of,
+    null_placeholder_columns,
     placeholders,
+    placeholders_to_null,
     present,
     shortened,
     whole_number,
-    without,
 )
 from features.ingest.privacy import Pseudonyms
 from features.values.numbers import number, sign_of
@@ -28,29 +28,29 @@ from features.values.times import plausible, plausible_time, time_style, unix_se
 
 NUMBERS = ("value", "quantity")
 OPTIONAL = (*NUMBERS, "list_position")
-"""Columns whose unreadable values become empty, while those of others cost the row."""
+"""Columns whose unreadable values become null; in other columns they reject the row."""
 _IDS = (schema.USER_ID, schema.ITEM_ID)
 _SEPARATORS = re.compile(r"[\s_-]+")
 
 
 @dataclass(frozen=True)
 class Readings:
-    """The events under contract names: `__NAME` holds a column as it was read, `NAME` as it was written."""
+    """The events under contract names: `__NAME` is the parsed column, `NAME` the raw one."""
 
     frame: pl.LazyFrame
     checked: list[str]
-    """Columns of which `__given_NAME` tells whether a row has a value at all."""
+    """Columns with a `__given_NAME`, whether a row has a value."""
     plausible_times: bool
-    """Whether most times lie where a shop's can; the others are then refused."""
+    """Whether most times are plausible; the others are then rejected."""
 
 
 def kind_key(kind: str) -> str:
-    """Return what kinds are compared by: `Add to cart`, `add-to-cart` and `ADD_TO_CART` are one."""
+    """Return the comparison key of a kind: `Add to cart`, `add-to-cart` and `ADD_TO_CART` are equal."""
     return _SEPARATORS.sub("", kind).lower()
 
 
 def _folded(kind: pl.Expr, names: Sequence[str]) -> pl.Expr:
-    """Write kinds the way that `names` write them, whatever the case and separators of the file."""
+    """Replace kinds by those of `names` that are equal but for case and separators."""
     known = {kind_key(name): name for name in reversed(names)}
 
     def fold(values: pl.Series) -> pl.Series:
@@ -62,21 +62,21 @@ def _folded(kind: pl.Expr, names: Sequence[str]) -> pl.Expr:
 
 
 def read_events(table: RawTable, config: DataConfig, pseudonyms: Pseudonyms | None) -> Readings:
-    """Read every contract column as its type, beside the raw keys.
+    """Parse every contract column, keeping the raw keys.
 
     Raises:
-        InputError: dates of which nothing tells whether the day or the month comes first.
+        InputError: dates with an ambiguous order of day and month.
     """
     types = table.frame.collect_schema()
     missing = placeholders(config.missing)
-    # No word of the language in these columns, while an item, a kind or a brand may be called NA.
+    # In these columns NA is no word, while an item, a kind or a brand may be called NA.
     unnamed = missing if config.missing is not None else [*missing, NOT_AVAILABLE]
     source = table.frame
     known = [c for c in (schema.TIMESTAMP, schema.ORDER, *OPTIONAL) if c in types]
-    clean = source.with_columns(emptied(types, known, unnamed))
+    clean = source.with_columns(null_placeholder_columns(types, known, unnamed))
 
     def identity(name: str, words: Sequence[str] = missing) -> pl.Expr:
-        return without(id_of(source, name), words)
+        return placeholders_to_null(id_of(source, name), words)
 
     user = identity(schema.USER_ID, unnamed)
     session = identity("session_id", unnamed) if "session_id" in types else None
@@ -120,7 +120,7 @@ def read_events(table: RawTable, config: DataConfig, pseudonyms: Pseudonyms | No
     spoiled = pl.col(MALFORMED) if MALFORMED in types else pl.lit(None, dtype=pl.String)
     frame = clean.select(FILE, ROW, spoiled.alias(MALFORMED), *raw, *columns)
     if pseudonyms:
-        # The fields of a malformed row may have slipped: a raw user id may stand in any of them.
+        # The fields of a malformed row may be shifted: any of them may hold a raw user id.
         frame = frame.with_columns(pl.when(pl.col(MALFORMED).is_null()).then(c).alias(c) for c in raw)
     return Readings(frame, known, refusing)
 

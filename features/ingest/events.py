@@ -1,4 +1,4 @@
-"""The events table: from raw rows to one sorted file, as a stream as far as polars allows."""
+"""The events table: from raw rows to one sorted file, streamed as far as polars allows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from features.ingest.event_filters import apply_filters
 from features.ingest.event_readings import kind_key, read_events, reject_reason
 from features.ingest.exclusions import void_orders
 from features.ingest.footers import below_events
-from features.ingest.id_lists import said_of
+from features.ingest.id_lists import list_hint
 from features.ingest.id_matching import match_ids, matching_cause
 from features.ingest.nested import require_flat
 from features.ingest.privacy import Pseudonyms
@@ -42,7 +42,7 @@ _TYPES: dict[str, type[pl.DataType]] = {
 
 @dataclass(frozen=True)
 class EventTable:
-    """What became of the events; the rows themselves are in the file that was written."""
+    """Counts of the ingestion; the rows are in the file that was written."""
 
     rejects: pl.DataFrame
     rows: int
@@ -58,18 +58,18 @@ class EventTable:
     has_time: bool
     has_order: bool
     time_range: tuple[int, int] | None
-    """First and last Unix second that the files state."""
+    """First and last Unix second in the files."""
     times_filled: int
-    """Events without a timestamp that took a neighbour's."""
+    """Events without a timestamp, which was imputed from a neighbour."""
     times_raised: int
-    """Events whose timestamp lay before that of an earlier `order`, and was raised to it."""
+    """Events whose timestamp was before that of an earlier `order`, and was raised to it."""
     suspicious: list[str]
-    """What can be read but looks wrong, one line each."""
+    """Suspicious but readable findings, one line each."""
     sample: list[ColumnSample]
     warnings: dict[str, int]
     filters: dict[str, dict[str, int]]
     items_kept: pl.Series | None
-    """Ids with an event, when k-core asks for a catalogue of nothing else."""
+    """Ids with an event, if k-core restricts the catalogue to them."""
 
 
 def rank_kinds(weights: dict[str, float]) -> dict[str, float]:
@@ -92,10 +92,10 @@ def write_no_events(config: DataConfig, target: Path) -> EventTable:
 def _stage(
     table: RawTable, item_ids: pl.Series, config: DataConfig, pseudonyms: Pseudonyms | None, folder: Path
 ) -> tuple[pl.DataFrame, dict[str, int], pl.DataFrame]:
-    """Read the raw files once into `accepted.parquet`.
+    """Parse the raw files once into `accepted.parquet`.
 
     Returns:
-        The rejected rows, the warnings, and the first rows as they were read.
+        The rejected rows, the warnings, and the first parsed rows.
 
     Raises:
         InputError: most values of an optional column cannot be read.
@@ -159,7 +159,7 @@ def _merged(counts: dict[str, int], spelled: dict[str, str]) -> dict[str, int]:
 
 
 def _weigh(counts: dict[str, int], config: DataConfig, name: str) -> dict[str, float]:
-    """Return kind -> weight of the kinds that go into the dataset."""
+    """Return kind -> weight of the kinds in the dataset."""
     if len(counts) > _MAX_KINDS:
         raise InputError(
             f"{name}: {len(counts):,} different event kinds, e.g. '{next(iter(counts))}'; "
@@ -178,7 +178,7 @@ def _weigh(counts: dict[str, int], config: DataConfig, name: str) -> dict[str, f
 
 
 def _sorted(events: pl.LazyFrame, times_missing: bool, orders_missing: bool, any_order: bool) -> pl.LazyFrame:
-    """Sort by user, then as the user's events allow.
+    """Sort by user, then by order or time.
 
     A user whose events all have an `order` is sorted by it; one with all timestamps by those; a mixture by
     `order`, rows without one last. Ties keep the order of the files, and that of a list's values in one row.
@@ -197,7 +197,7 @@ def _sorted(events: pl.LazyFrame, times_missing: bool, orders_missing: bool, any
 
 
 def _below(rejected: pl.DataFrame, accepted: pl.LazyFrame, table: RawTable) -> pl.DataFrame:
-    """Tell totals and notes below a table from events that are wrong."""
+    """Mark rejected rows that are totals and notes below a table."""
     last = accepted.group_by(pl.col(FILE).cast(pl.String).alias("file")).agg(
         pl.col(ROW).cast(pl.Int64).max().alias("last")
     )
@@ -206,13 +206,13 @@ def _below(rejected: pl.DataFrame, accepted: pl.LazyFrame, table: RawTable) -> p
 
 
 def _hints(rejected: pl.DataFrame, item_ids: pl.Series, config: DataConfig) -> tuple[str, str]:
-    """Return what else to tell where too many rows are rejected, and why ids are not those of the items."""
+    """Return a hint for the message on too many rejects, and the cause of ids that do not match."""
     hint = cause = ""
     unknown = rejected.filter(pl.col(why.REASON) == why.UNKNOWN_ITEM)
     if unknown.height:
         known = ", ".join(f"'{i}'" for i in item_ids.head(3))
         ids = unknown[schema.ITEM_ID]
-        cause = said_of(ids, item_ids, config) or matching_cause(ids, item_ids)
+        cause = list_hint(ids, item_ids, config) or matching_cause(ids, item_ids)
         hint = f" ({cause})" if cause else f" (ids in the items table look like {known})"
     if why.BAD_TIMESTAMP in rejected[why.REASON]:
         hint += f" (accepted: {FORMS}; {GIVE_A_FORMAT})"

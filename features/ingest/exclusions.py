@@ -1,4 +1,4 @@
-"""`data.exclude`: rows that are left out by the value of a column, and states of orders that suggest it."""
+"""`data.exclude`: rows excluded by the value of a column, and order states that suggest it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from features.ingest.raw_tables import drop_counted
 from features.values.order_states import is_state_column, is_void
 
 ANY = "*"
-"""In `data.exclude`: every value, where a row has one."""
+"""In `data.exclude`: any value."""
 _ITEMS, _EVENTS = "items.", "events."
 _STATES = 50
-"""Different values that a column of states has at most."""
+"""Most distinct values of a column of states."""
 
 
 def columns_of(settings: Mapping[str, Any], table: str) -> dict[str, list[str]]:
-    """Return file column -> values, in lower case, of the rows of `items` or `events` that are left out."""
+    """Return file column -> values, in lower case, of the excluded rows of `items` or `events`."""
     found = {}
     for key, values in settings.items():
         of_items = key.startswith(_ITEMS)
@@ -35,13 +35,13 @@ def columns_of(settings: Mapping[str, Any], table: str) -> dict[str, list[str]]:
 
 
 def exclude(table: RawTable, settings: Mapping[str, Any], which: str, dropped: dict[str, int]) -> RawTable:
-    """Leave out the rows that `data.exclude` names, and count them by column.
+    """Drop the rows that `data.exclude` names, and count them by column.
 
     Args:
-        table: as the files have it.
+        table: the raw table.
         settings: `data.exclude`.
         which: `items` or `events`.
-        dropped: what was left out, by reason; added to.
+        dropped: counts by reason, which are added to.
 
     Raises:
         InputError: a column that the table lacks.
@@ -62,7 +62,7 @@ def exclude(table: RawTable, settings: Mapping[str, Any], which: str, dropped: d
 
 
 def void_states(table: RawTable) -> dict[str, dict[str, int]]:
-    """Return column -> value -> rows, of columns that say that orders came to nothing."""
+    """Return column -> value -> rows, of columns with void orders."""
     found: dict[str, dict[str, int]] = {}
     types = table.frame.collect_schema()
     for column in table.columns:
@@ -80,12 +80,12 @@ def void_states(table: RawTable) -> dict[str, dict[str, int]]:
 
 
 def exclusion(states: Mapping[str, Mapping[str, int]]) -> dict[str, list[str]]:
-    """Return the `data.exclude` that leaves rows of some states out."""
+    """Return the `data.exclude` for some states."""
     return {column: list(values) for column, values in states.items()}
 
 
 def void_orders(table: RawTable, total: int) -> list[str]:
-    """Say how many events are of orders that came to nothing, and what leaves them out; one line at most.
+    """Return a line on the number of events of void orders and the setting that excludes them, if any.
 
     Args:
         table: the events with the file's own columns.
@@ -94,11 +94,11 @@ def void_orders(table: RawTable, total: int) -> list[str]:
     states = void_states(table)
     if not states:
         return []
-    said = "; ".join(
+    found = "; ".join(
         f"{column} " + ", ".join(f"'{value}' ({rows:,})" for value, rows in values.items())
         for column, values in states.items()
     )
     return [
-        f"events of orders that came to nothing count like the others, of {total:,} rows: {said}. "
+        f"events of orders that came to nothing count like the others, of {total:,} rows: {found}. "
         f"{override('data.exclude', exclusion(states))} leaves them out"
     ]

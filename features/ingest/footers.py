@@ -1,4 +1,4 @@
-"""Rows that stand in a table and are no rows of it: totals, and notes below the last one."""
+"""Footers of a table: totals, and notes below the last row."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ _TOTAL: Final = (
     r"(?i)^\s*(?:(?:grand|sub)[- ]?total|totals?|sum|summe|gesamt(?:summe|betrag)?|zwischensumme|endsumme|"
     r"totale|total général|sous-total|somme|suma|total geral|totaal|subtotaal|razem|suma całkowita)\s*:?\s*$"
 )
-"""What a row of sums is called."""
+"""Names of total rows."""
 _MOST = 10
-"""Rows below a table that may be no rows of it; more of them are a fault of the table."""
+"""Most footer rows; more of them are data faults."""
 _NOTE = r"\S\s+\S|:\s*$"
-"""Several words: hardly an id."""
+"""Several words: unlikely an id."""
 _WORDS = 0.1
-"""Share of the ids with blanks from which on several words may be an id."""
+"""Share of ids with blanks above which several words may be an id."""
 
 
 def _trailing(ordinary: pl.Expr) -> pl.Expr:
-    """Whether a row lies behind the last ordinary one of its file, at most `_MOST` rows behind."""
+    """Return whether a row is among at most `_MOST` rows after the last ordinary one of its file."""
     row = pl.col(ROW).cast(pl.Int64)
     last = pl.when(ordinary).then(row).max().over(FILE)
     return (row > last) & ((row.max().over(FILE) - last) <= _MOST)
 
 
-def no_items(raw: pl.DataFrame, title: str | None) -> pl.Series:
-    """Tell which rows of a table of items are totals, or notes below it, [rows] bools.
+def footer_rows(raw: pl.DataFrame, title: str | None) -> pl.Series:
+    """Return which rows of a table of items are totals, or notes below it, [rows] bools.
 
-    A total is called so in its id and has no title. Below the table are rows without an id that are called a
-    total or are at most half as full as others, and rows that hold several words in the id and nothing else,
-    where ids are single words.
+    A total has its name as id and no title. Notes are rows below the table without an id that are named a
+    total or are at most half as full as others, and rows with several words as id and nothing else where ids
+    are single words.
 
     Args:
         raw: rows of text with `item_id`, `FILE` and `ROW`.
@@ -62,9 +62,9 @@ def no_items(raw: pl.DataFrame, title: str | None) -> pl.Series:
 
 
 def below_events(rejected: pl.DataFrame, last: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
-    """Give rejected rows that stand below a table of events a reason of their own.
+    """Set the reason of rejected rows that are below a table of events.
 
-    Below the last event of its file, such a row has no more than one of user, item and time, or is called a
+    Such a row is after the last event of its file and has at most one of user, item and time, or is named a
     total.
 
     Args:

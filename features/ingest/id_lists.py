@@ -1,4 +1,4 @@
-"""Several item ids in one cell of the events (`S-1|S-2`, `["S-1", "S-2"]`): found, and made an event each."""
+"""Several item ids in one cell of the events (`S-1|S-2`, `["S-1", "S-2"]`): detection and splitting."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from features.files.readers import RawTable
 from features.values.attribute_types import elements
 
 KEY = f"events.{schema.ITEM_ID}"
-"""The key of `data.types` under which `list` makes an event of every id in a cell."""
+"""Key of `data.types`: the value `list` splits cells into an event per id."""
 SETTING = override("data.types", {KEY: "list"})
 ADAPTERS = (Adapter.files, Adapter.merchant_feed)
-"""What reads any table of events, and knows the setting."""
+"""Adapters of arbitrary event tables, which support the setting."""
 _ARRAY = "[]"
 _LISTED = r"^\s*\[.*,.*\]\s*$"
 _SEPARATORS = ("|", ";", ",", " ")
 _CODE = r"^\S*\d\S*$"
 _SAMPLE = 100_000
 _MOST = 0.5
-"""Share of the cells with a separator of which all parts have to be ids."""
+"""Least share of divided cells whose parts are all ids."""
 
 
 def _parts(cell: pl.Expr, separator: str) -> pl.Expr:
-    """Divide cells into ids without blanks around them; a blank cell is an empty list."""
+    """Split cells into ids without surrounding blanks; a blank cell is an empty list."""
     if separator == _ARRAY:
         return elements(cell)
     parts = cell.str.split(separator).list.eval(pl.element().str.strip_chars())
@@ -35,26 +35,26 @@ def _parts(cell: pl.Expr, separator: str) -> pl.Expr:
 
 
 def _divided(cells: pl.Series, separator: str) -> pl.DataFrame:
-    """Return the parts of the cells that a separator divides, `at` (the cell's number) and `part`."""
+    """Return the parts of the cells that contain a separator, `at` (the cell's number) and `part`."""
     array = separator == _ARRAY
     has = pl.col("cell").str.contains(_LISTED if array else separator, literal=not array)
     lists = cells.to_frame("cell").filter(has).select(_parts(pl.col("cell"), separator).alias("part"))
     return lists.with_row_index("at").filter(pl.col("part").list.len() > 1).explode("part")
 
 
-def _made_of_ids(parts: pl.DataFrame, known: pl.Series) -> bool:
-    """Whether most divided cells are made of known ids alone."""
+def _all_ids(parts: pl.DataFrame, known: pl.Series) -> bool:
+    """Return whether most divided cells consist of known ids."""
     cells = parts.group_by("at").agg(pl.col("part").is_in(known.implode()).all())["part"]
     return int(cells.sum()) > _MOST * len(cells)
 
 
 def separator_of(cells: pl.Series, known: pl.Series | None = None) -> str | None:
-    """Return what divides the ids in cells that hold several, or None where they hold no more than one.
+    """Return the separator of cells with several ids, or None if each has one.
 
     Args:
-        cells: different values of a column, as text.
-        known: ids of the catalogue, of which most divided cells have to be made. Without a catalogue ids are
-            codes, and known where they stand alone or in several cells.
+        cells: distinct values of a column, as text.
+        known: ids of the catalogue, of which most divided cells must consist. Without a catalogue ids are
+            codes that also occur alone or in several cells.
     """
     cells = cells.drop_nulls()
     for separator in (_ARRAY, *_SEPARATORS):
@@ -67,18 +67,18 @@ def separator_of(cells: pl.Series, known: pl.Series | None = None) -> str | None
                 continue
             shared = parts.group_by("part").agg(pl.col("at").n_unique()).filter(pl.col("at") > 1)["part"]
             ids = pl.concat([cells, shared])
-        if _made_of_ids(parts, ids):
+        if _all_ids(parts, ids):
             return separator
     return None
 
 
 def ids_in(cells: pl.Series, separator: str) -> pl.Series:
-    """Return the ids in cells, one after another."""
+    """Return the ids in cells, concatenated."""
     return cells.to_frame("cell").select(_parts(pl.col("cell"), separator).explode()).to_series().drop_nulls()
 
 
 def _used(table: RawTable) -> str | None:
-    """Return what divides the ids of a column that is said to hold several, or None where nothing does."""
+    """Return the separator of a column declared as lists, or None."""
     column = pl.col(schema.ITEM_ID)
     first = table.frame.select(column.str.strip_chars()).head(_SAMPLE).collect(engine="streaming").to_series()
     first = first.filter(first != "")
@@ -88,7 +88,7 @@ def _used(table: RawTable) -> str | None:
 
 
 def rows_of_ids(table: RawTable, config: DataConfig) -> RawTable:
-    """Make a row of every id in a cell of `item_id`, where `data.types` says that cells hold lists.
+    """Make a row of every id in a cell of `item_id`, where `data.types` declares lists.
 
     The separator is the first of `|`, `;`, comma and blank that the first 100,000 rows use; blank cells stay.
     """
@@ -103,18 +103,18 @@ def rows_of_ids(table: RawTable, config: DataConfig) -> RawTable:
 
 
 def items_of_lists(items: RawTable, config: DataConfig) -> RawTable:
-    """Make an item of every id in a cell of a log that is both tables, each of them once."""
+    """Make an item of every distinct id in the cells of a log that is both tables."""
     listed = rows_of_ids(items, config)
     if listed is items:
         return items
     return replace(listed, frame=listed.frame.unique(schema.ITEM_ID, keep="first", maintain_order=True))
 
 
-def said_of(cells: pl.Series, known: pl.Series | None, config: DataConfig) -> str:
-    """Say that cells hold several ids and which setting divides them, or return an empty string.
+def list_hint(cells: pl.Series, known: pl.Series | None, config: DataConfig) -> str:
+    """Return a hint that cells hold several ids, with the setting that splits them, or an empty string.
 
     Args:
-        cells: values of `item_id` that are no ids of the catalogue.
+        cells: values of `item_id` that are not in the catalogue.
         known: ids of the catalogue; None where there is none.
         config: the settings.
     """

@@ -1,4 +1,4 @@
-"""Ids that events write otherwise than the catalogue: in another case, or with other zeros in front."""
+"""Ids that differ from the catalogue's in case or leading zeros."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ _DIFFERENCES = {
     ("case", "zeros"): "in case and leading zeros",
 }
 _MOST = 0.5
-"""Share of the unknown ids that a rule has to find before it is named as the cause."""
+"""Least share of unknown ids that a rule matches to be named as the cause."""
 _KEY, _SPELLED, _EXACT = "__key", "__spelled", "__exact"
 
 
 def match_key(item_id: pl.Expr, rules: Sequence[str]) -> pl.Expr:
-    """Return what ids are compared by: in lower case, without leading zeros, or both."""
+    """Return the key by which ids are compared: in lower case, without leading zeros, or both."""
     if "case" in rules:
         item_id = item_id.str.to_lowercase()
     return item_id.str.replace(r"^0+(.)", "$1") if "zeros" in rules else item_id
 
 
 def _spellings(item_ids: pl.Series, rules: Sequence[str]) -> pl.DataFrame:
-    """Return the ids of the catalogue, `__spelled`, by their key, without keys that several items share."""
+    """Return the catalogue's ids, `__spelled`, by their key, without keys that several items share."""
     keyed = pl.DataFrame({_SPELLED: item_ids}).with_columns(match_key(pl.col(_SPELLED), rules).alias(_KEY))
     return keyed.filter(pl.col(_KEY).is_unique())
 
 
 def match_ids(frame: pl.LazyFrame, name: str, item_ids: pl.Series, rules: Sequence[str]) -> pl.LazyFrame:
-    """Write ids as the catalogue does, where they differ from one of its ids in nothing but what rules name.
+    """Replace ids by the catalogue's id of the same key.
 
-    An id that the catalogue has stays, and so does one that could be several items.
+    Ids in the catalogue, and ambiguous ones, stay.
 
     Args:
         frame: the events.
@@ -53,10 +53,10 @@ def match_ids(frame: pl.LazyFrame, name: str, item_ids: pl.Series, rules: Sequen
 
 
 def rules_between(unknown: pl.Series, item_ids: pl.Series, least: float) -> tuple[tuple[str, ...], str, str]:
-    """Return the narrowest rules under which more than a share of unknown ids are ids of the catalogue.
+    """Return the narrowest rules that match more than a share of unknown ids to the catalogue's.
 
     Args:
-        unknown: different ids of events that the catalogue does not have.
+        unknown: distinct ids of events that are not in the catalogue.
         item_ids: ids of the catalogue.
         least: the share.
 
@@ -72,7 +72,7 @@ def rules_between(unknown: pl.Series, item_ids: pl.Series, least: float) -> tupl
 
 
 def matching_cause(unknown: pl.Series, item_ids: pl.Series) -> str:
-    """Say that unknown ids are spelled otherwise and which setting matches them, or return an empty string.
+    """Return a hint on how unknown ids differ, with the setting that matches them, or an empty string.
 
     Args:
         unknown: ids of rejected events.

@@ -14,19 +14,19 @@ from features.files.readers import BOOKKEEPING, FILE, MALFORMED, ROW, RawTable, 
 from features.ingest import rejects as why
 from features.ingest.cleaning import (
     NOT_AVAILABLE,
-    emptied,
     id_of,
     infer_types,
+    null_placeholder_columns,
     placeholders,
+    placeholders_to_null,
     plain_attributes,
     present,
     shortened,
-    without,
 )
 from features.ingest.duplicates import inherit, without_an_id
 from features.ingest.duplicates import repeats as repeated
-from features.ingest.footers import no_items
-from features.ingest.id_lists import said_of
+from features.ingest.footers import footer_rows
+from features.ingest.id_lists import list_hint
 from features.ingest.nested import require_flat
 from features.ingest.samples import ROWS, ColumnSample, samples
 from features.ingest.suspicions import suspicious_items
@@ -58,18 +58,18 @@ class ItemTable:
     warnings: dict[str, int]
     """Values that became null while their row stayed, by reason."""
     columns_not_read: dict[str, str]
-    """Columns of text that do not stand in the item text, and what they hold instead of words."""
+    """Text columns that are not in the item text, and the type of their values."""
     sample: list[ColumnSample]
     columns_left_out: list[str]
-    """Columns that are no string, number, bool or list of strings."""
+    """Columns of types other than string, number, bool or list of strings."""
     suspicious: list[str]
-    """What can be read but may not mean what it seems, one line each."""
+    """Suspicious but readable findings, one line each."""
 
 
 def _contract_types(
     frame: pl.DataFrame, config: DataConfig, table: RawTable, text_fields: Sequence[str]
 ) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Read the contract's columns as their types, infer the others, and count what was unreadable."""
+    """Parse the contract's columns, infer the types of others, and count unreadable values."""
     readings: dict[str, pl.Expr] = {}
     where = table.name
     if schema.PRICE in frame.columns:
@@ -94,10 +94,10 @@ def _contract_types(
     return typed, warnings
 
 
-def _no_items(raw: pl.DataFrame, as_written: bool) -> pl.Series:
-    """Tell totals and notes in a table of text, as it was written, from its rows, [rows] bools."""
+def _footer_rows(raw: pl.DataFrame, as_written: bool) -> pl.Series:
+    """Return which rows of an untyped table are totals and notes, [rows] bools."""
     if as_written and raw.schema[schema.ITEM_ID] == pl.String:
-        return no_items(raw, title_column(raw.columns))
+        return footer_rows(raw, title_column(raw.columns))
     return pl.Series([False]).new_from_index(0, raw.height)
 
 
@@ -126,20 +126,20 @@ def ingest_items(table: RawTable, config: DataConfig, text_fields: Sequence[str]
         raw = raw.with_columns(pl.lit(None, dtype=pl.String).alias(MALFORMED))
     written = raw
     others = [c for c in raw.columns if c not in (schema.ITEM_ID, *BOOKKEEPING)]
-    below = _no_items(raw, table.untyped and not config.properties)
+    below = _footer_rows(raw, table.untyped and not config.properties)
     spoiled = below | raw[MALFORMED].is_not_null()
-    if spoiled.any():  # what stands in such a row says nothing of its columns' types
+    if spoiled.any():  # values of such rows are ignored in type inference
         raw = raw.with_columns(pl.when(~spoiled).then(c).alias(c) for c in others)
     if config.parent is not None:
         raw = inherit(raw, config.parent, table.name)
     missing = placeholders(config.missing)
-    raw = raw.with_columns(emptied(raw.schema, others, missing))
+    raw = raw.with_columns(null_placeholder_columns(raw.schema, others, missing))
     if config.missing is None:
         numbers = [c for c in (schema.PRICE, schema.CREATED_AT) if c in others]
-        raw = raw.with_columns(emptied(raw.schema, numbers, [NOT_AVAILABLE]))
+        raw = raw.with_columns(null_placeholder_columns(raw.schema, numbers, [NOT_AVAILABLE]))
     raw = with_types(raw, config.types, config.decimal, table.name)
     typed, warnings = _contract_types(raw, config, table, text_fields)
-    item_id = without(id_of(raw.lazy(), schema.ITEM_ID), missing)
+    item_id = placeholders_to_null(id_of(raw.lazy(), schema.ITEM_ID), missing)
     typed = typed.with_columns(item_id.alias(schema.ITEM_ID))
     bad = typed.select(
         pl.when(pl.col(MALFORMED).is_not_null())
@@ -170,15 +170,15 @@ def ingest_items(table: RawTable, config: DataConfig, text_fields: Sequence[str]
     hint = _FORMAT_AS_TEXT if why.SHORTENED_ITEM in rejected[why.REASON] else ""
     why.check_fraction(rejected, raw.height, config.reject_limit("items"), table.name, hint)
     odd = suspicious_items(raw)
-    if config.items == config.events and (said := said_of(plain[schema.ITEM_ID], None, config)):
-        odd.append(said)
+    if config.items == config.events and (hint := list_hint(plain[schema.ITEM_ID], None, config)):
+        odd.append(hint)
     kept = repeats.is_null()
     items = plain.filter(good).filter(kept).drop(FILE, ROW)
     if items.is_empty():
         raise InputError(f"{table.name}: none of {raw.height:,} rows is a usable item")
     title = title_column(items.columns)
     if title is not None and items.schema[title] == pl.String:
-        items = items.with_columns(clean_text(items[title]).alias(title))  # what serving shows of it
+        items = items.with_columns(clean_text(items[title]).alias(title))  # the title that serving shows
     fields, fallback = choose_text_fields(items, text_fields, table.name)
     template = TextTemplate(tuple(fields), tuple(fallback), config.max_text_chars)
     text, with_text = render_catalogue(items, template)
@@ -188,7 +188,7 @@ def ingest_items(table: RawTable, config: DataConfig, text_fields: Sequence[str]
     empty = {c: items[c].null_count() / items.height for c in items.columns}
     sample = samples(written.filter(good).filter(kept).head(ROWS), items.head(ROWS), empty)
     others = [c for c in strings_of(items) if c not in (*fields, *fallback)]
-    silent = {c: why_not for c in others if (why_not := why_uninformative(c, items[c]))}
+    unread = {c: why_not for c in others if (why_not := why_uninformative(c, items[c]))}
     return ItemTable(
-        frame, rejected, raw.height, template, with_text, warnings, silent, sample, left_out, odd
+        frame, rejected, raw.height, template, with_text, warnings, unread, sample, left_out, odd
     )

@@ -1,4 +1,4 @@
-"""Items in long form: a row per item and property, brought into one row per item."""
+"""Items in long form: a row per item and property, pivoted to a row per item."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from conf.errors import InputError, closest
 from features.files.readers import BOOKKEEPING, FILE, MALFORMED, ROW, RawTable, readable
 
 NAME, VALUE, TIME = "name", "value", "time"
-"""Keys of `data.properties`: which column names the property, which holds its value, and when that was so."""
+"""Keys of `data.properties`: the columns of the property's name, its value, and its time."""
 _ITEM = "__item"
 _MAX_COLUMNS = 100
-"""Properties that become columns; the most frequent ones are taken."""
+"""Most properties that become columns; the most frequent are taken."""
 _MIN_SHARE = 0.01
-"""Share of the items that must have a property for it to become a column."""
+"""Least share of items with a property for it to become a column."""
 
 
 def _newest(rows: pl.LazyFrame, columns: Mapping[str, str]) -> pl.DataFrame:
@@ -27,7 +27,7 @@ def _newest(rows: pl.LazyFrame, columns: Mapping[str, str]) -> pl.DataFrame:
     ]
     order = [pl.col(FILE), pl.col(ROW)]
     if TIME in columns:
-        # Times of one export are written alike, so that numbers sort as numbers and the others as text.
+        # Times of one export have one format, so numbers sort as numbers and others as text.
         moment = pl.col(columns[TIME])
         read += [moment.cast(pl.Float64, strict=False).alias("at"), moment.cast(pl.String).alias("written")]
         order = [pl.col("at"), pl.col("written"), *order]
@@ -51,19 +51,18 @@ def _check(table: RawTable, item_id: str, columns: Mapping[str, str]) -> None:
 
 
 def items_of_properties(table: RawTable, item_id: str, columns: Mapping[str, str]) -> RawTable:
-    """Turn a table in long form into one with a row per item and a column per property.
+    """Pivot a table in long form into one with a row per item and a column per property.
 
-    Properties that fewer than 1 % of the items have are left out, and of the others those beyond the 100 most
-    frequent: a table of properties may name thousands. Rows that are malformed or name no item stay as they
-    are, to be rejected with the items.
+    Properties of fewer than 1 % of the items are dropped, and those beyond the 100 most frequent, as a table
+    may have thousands. Malformed rows and rows without an item are passed on, to be rejected with the items.
 
     Args:
         table: rows of an item's id, a property's name and its value.
-        item_id: the column of ids, as the files name it.
+        item_id: the column of ids in the files.
         columns: `data.properties`.
 
     Raises:
-        InputError: a key that is none of name, value and time, or a column that the table lacks.
+        InputError: a key other than name, value and time, or a missing column.
     """
     _check(table, item_id, columns)
     usable = pl.col(MALFORMED).is_null() & pl.col(item_id).is_not_null() & pl.col(columns[NAME]).is_not_null()

@@ -1,4 +1,4 @@
-"""Values inside objects and lists: paths of `data.columns` that lead into them, and columns that need one."""
+"""Values inside objects and lists: paths of `data.columns` into them, and columns that need one."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ def _fields(dtype: pl.DataType) -> list[str]:
 
 
 def _start(path: str, columns: Iterable[str]) -> str:
-    """Return the column that a path begins with; names of columns may have dots themselves."""
+    """Return the column that a path begins with; column names may contain dots."""
     return max((c for c in columns if path.startswith(f"{c}.")), key=len, default="")
 
 
 def flatten(table: RawTable, paths: Iterable[str]) -> RawTable:
-    """Add a column for every path that leads into objects, named as the path; lists become rows.
+    """Add a column for every path into objects, named as the path; lists become rows.
 
-    A row whose list is empty tells of nothing that the path asks for, and is passed over.
+    Rows with an empty list are dropped.
 
     Args:
-        table: as the files have it.
-        paths: what `data.columns` names; names of columns, and paths of other tables, are left alone.
+        table: the raw table.
+        paths: values of `data.columns`; names of columns, and paths of other tables, are ignored.
 
     Raises:
-        InputError: a field that the objects do not have, or paths through two lists that lie side by side.
+        InputError: a field that the objects do not have, or paths through two lists beside each other.
     """
     frame = table.frame
     listed = ""
@@ -67,7 +67,7 @@ def flatten(table: RawTable, paths: Iterable[str]) -> RawTable:
 
 
 def rows_of_lists(table: RawTable, name: str) -> RawTable:
-    """Make a row of every value, where a column holds lists of plain values: an order with several items."""
+    """Make a row of every value of a column of lists, as for an order with several items."""
     dtype = table.frame.collect_schema().get(name)
     if not isinstance(dtype, pl.List | pl.Array) or dtype.inner.is_nested():
         return table

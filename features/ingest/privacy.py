@@ -1,4 +1,4 @@
-"""Pseudonyms for user ids: a keyed hash that nobody without the key can connect to a person."""
+"""Pseudonyms for user ids: a keyed hash, which cannot be linked to a person without the key."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from conf.errors import InputError
 from conf.schema import PrivacyConfig
 
 PSEUDONYM = "pseudonym:"
-"""Marks user ids in tables that are pseudonyms already, made under the same key; nothing is made of those."""
+"""Prefix of user ids in tables that are pseudonyms already, under the same key."""
 _LENGTH = 32
-"""Hex digits kept: 128 bits, far beyond accidental collisions."""
+"""Hex digits of a pseudonym: 128 bits, beyond accidental collisions."""
 _IS_PSEUDONYM = re.compile(f"[0-9a-f]{{{_LENGTH}}}")
 
 
@@ -37,7 +37,7 @@ class Pseudonyms:
     def expression(self, ids: pl.Expr) -> pl.Expr:
         """Replace a string column; each distinct id of a batch is hashed once, null stays null.
 
-        Ids that are marked as pseudonyms lose the mark and stay.
+        Ids that are marked as pseudonyms only lose the mark.
         """
         return ids.map_batches(self._series, return_dtype=pl.String, is_elementwise=True)
 
@@ -47,16 +47,16 @@ class Pseudonyms:
         return ids.replace_strict(distinct, hashed, default=None, return_dtype=pl.String)
 
     def _read(self, user_id: str) -> str:
-        """Return the pseudonym of an id in a table; in a request nobody may name one."""
+        """Return the pseudonym of an id in a table; requests may not contain pseudonyms."""
         marked = user_id.removeprefix(PSEUDONYM)
         return marked if _IS_PSEUDONYM.fullmatch(marked) and marked != user_id else self.of(user_id)
 
 
 def make_pseudonyms(config: PrivacyConfig) -> Pseudonyms | None:
-    """Return the replacer that the configuration asks for, or None.
+    """Return the configured pseudonyms, or None.
 
     Raises:
-        InputError: hashing is on and the environment holds no key.
+        InputError: hashing is on and the environment has no key.
     """
     if not config.hash_users:
         return None

@@ -1,4 +1,4 @@
-"""What every adapter returns, and the small steps that several of them share."""
+"""The result of adapters, and steps that several of them share."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class Sources:
     text_fields: tuple[str, ...] = ()
     """Text fields that suit this data set; `data.text_fields` overrides them."""
     dropped: dict[str, int] = field(default_factory=dict)
-    """Rows that the adapter left out on purpose, by reason."""
+    """Rows that the adapter dropped on purpose, by reason."""
 
 
 def text_options(config: DataConfig, table: str) -> TextOptions:
-    """Return how the text files of `items` or `events` are written, as the settings say."""
+    """Return the configured format of the text files of `items` or `events`."""
     return TextOptions(header=table not in config.without_header, encoding=config.encoding)
 
 
 def table_of(frame: pl.DataFrame, file: str, name: str) -> RawTable:
-    """Wrap an adapter's own table; rows are numbered as it made them."""
+    """Wrap an adapter's own table, numbering its rows."""
     frame = frame.with_row_index(ROW, offset=1).with_columns(pl.lit(file).alias(FILE))
     return RawTable(frame.lazy(), False, name)
 
@@ -42,7 +42,7 @@ def table_of(frame: pl.DataFrame, file: str, name: str) -> RawTable:
 def drop_rows(
     frame: pl.DataFrame, tests: Iterable[tuple[str, pl.Expr]], dropped: dict[str, int]
 ) -> pl.DataFrame:
-    """Drop rows test by test, adding to `dropped` how many each test took (a null test takes none)."""
+    """Drop rows test by test, adding the count of each to `dropped` (null tests drop none)."""
     for reason, test in tests:
         kept = frame.filter(~test.fill_null(False))
         if kept.height < frame.height:
@@ -52,7 +52,7 @@ def drop_rows(
 
 
 def drop_counted(frame: pl.LazyFrame, test: pl.Expr, reason: str, dropped: dict[str, int]) -> pl.LazyFrame:
-    """Leave rows out and count them."""
+    """Drop rows and count them."""
     test = test.fill_null(False)
     count = int(frame.select(test.sum()).collect(engine="streaming").item())
     if count:
@@ -61,13 +61,13 @@ def drop_counted(frame: pl.LazyFrame, test: pl.Expr, reason: str, dropped: dict[
 
 
 def sentence_case(text: pl.Expr) -> pl.Expr:
-    """`DAD'S 250G BAG` -> `Dad's 250g bag`: cased encoders read capitals badly."""
+    """`DAD'S 250G BAG` -> `Dad's 250g bag`: cased encoders are poor on capitals."""
     folded = text.str.replace_all(r"\s+", " ").str.strip_chars()
     return folded.str.slice(0, 1).str.to_uppercase() + folded.str.slice(1).str.to_lowercase()
 
 
 def first_present(table: RawTable, name: str, alternatives: tuple[str, ...]) -> RawTable:
-    """Give the first of several known column names its contract name; without any the table stays."""
+    """Rename the first of several known columns to its contract name, if any."""
     columns = table.columns
     found = next((c for c in (name, *alternatives) if c in columns), name)
     if found == name:
@@ -76,7 +76,7 @@ def first_present(table: RawTable, name: str, alternatives: tuple[str, ...]) -> 
 
 
 def refuse_paths(adapter: str, settings: dict[str, object]) -> None:
-    """Refuse settings that an adapter would otherwise ignore silently.
+    """Refuse settings that an adapter would ignore.
 
     Raises:
         InputError: naming the setting to leave out.
@@ -87,7 +87,7 @@ def refuse_paths(adapter: str, settings: dict[str, object]) -> None:
 
 
 def ids_of(events: RawTable) -> pl.DataFrame:
-    """Return every item id of an events table, item_id in ascending order: a catalogue of nothing else."""
+    """Return every item id of an events table, in ascending order, as a catalogue of ids alone."""
     dtype = events.frame.collect_schema()[schema.ITEM_ID]
     ids = string_id(schema.ITEM_ID, dtype).alias(schema.ITEM_ID)
     with readable(events.name):

@@ -1,4 +1,4 @@
-"""Rows that could not become part of the dataset: where they stand, and why."""
+"""Rejected rows: their file and row, and the reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from features.text.titles import shortened
 TABLE = "table"
 REASON = "reason"
 KEYS = (schema.USER_ID, schema.ITEM_ID, schema.EVENT, schema.TIMESTAMP, schema.ORDER)
-"""Raw fields that tell a rejected row from others; user ids are pseudonyms where the dataset's are."""
+"""Raw fields that identify a rejected row; user ids are pseudonyms if the dataset's are."""
 COLUMNS: dict[str, type[pl.DataType]] = {
     TABLE: pl.String,
     "file": pl.String,
@@ -41,12 +41,12 @@ LONG_ITEM = f"item_id longer than {schema.MAX_ID_CHARS} characters"
 LONG_USER = f"user_id longer than {schema.MAX_ID_CHARS} characters"
 SHORTENED_USER = "user_id shortened by a spreadsheet"
 NO_ITEM = "no item of its own"
-"""A row without item_id that only adds to a product with variants."""
+"""A row without item_id that supplements a product with variants."""
 REPEATED_ITEM = "duplicate item_id, same content"
 CONFLICTING_ITEM = "duplicate item_id, different content"
 BELOW = "total or note, no row of the table"
 _HARMLESS = (REPEATED_ITEM, CONFLICTING_ITEM, NO_ITEM, BELOW, f"malformed row: {readers.HEADER_AGAIN}")
-"""Left out and listed, but not held against `max_reject_fraction`: nothing of the data is lost."""
+"""Reasons that do not count towards `max_reject_fraction`, as no data are lost."""
 _SHOWN_KEY = {
     UNKNOWN_ITEM: schema.ITEM_ID,
     BAD_TIMESTAMP: schema.TIMESTAMP,
@@ -57,15 +57,15 @@ _SHOWN_KEY = {
     SHORTENED_ITEM: schema.ITEM_ID,
     SHORTENED_USER: schema.USER_ID,
 }
-"""Reason -> the raw value that a message shows beside it."""
+"""Reason -> the raw value shown in messages."""
 _SHOWN = 10
 _SHOWN_CHARS = 60
 _NEARLY_ALL = 0.9
-"""Share of rejected rows from which on nothing useful would be left."""
+"""Share of rejected rows above which no useful data would be left."""
 
 
 def malformed(reason: pl.Expr) -> pl.Expr:
-    """Return the reason for a row that its format could not give, or null."""
+    """Return the reason for a malformed row, or null."""
     return pl.format("malformed row: {}", reason)
 
 
@@ -80,7 +80,7 @@ def unknown_kind(kind: pl.Expr) -> pl.Expr:
 
 
 def weighed(kind: str) -> str:
-    """Return the setting that gives a kind the weight 1, as it is typed."""
+    """Return the override that sets a kind's weight to 1."""
     if re.fullmatch(r"[A-Za-z_]\w*", kind, re.ASCII):
         return f"data.event_weights.{kind}=1"
     return override("data.event_weights", {kind: 1})
@@ -105,14 +105,14 @@ def count_reasons(rejects: pl.DataFrame) -> dict[str, int]:
 
 
 def check_fraction(rejects: pl.DataFrame, rows: int, limit: float, name: str, hint: str = "") -> None:
-    """Stop when too many rows of a table are bad.
+    """Raise an error if too many rows of a table are rejected.
 
     Args:
         rejects: the table's rejected rows.
         rows: rows read, rejected ones included.
         limit: `data.max_reject_fraction`.
         name: the table's name in messages.
-        hint: what else to tell, e.g. how known ids look.
+        hint: further text of the message, e.g. examples of known ids.
 
     Raises:
         InputError: with the counts by reason and the first ten rejected rows.
@@ -140,14 +140,14 @@ def check_fraction(rejects: pl.DataFrame, rows: int, limit: float, name: str, hi
 
 
 def check_readable(where: str, name: str, given: int, bad: int, examples: Sequence[object]) -> None:
-    """Stop when most values of an optional column cannot be read: it is not what its name says.
+    """Raise an error if most values of an optional column cannot be parsed, as its name is misleading.
 
     Args:
         where: the table's name in messages; it begins with the setting, `data.items (...)`.
         name: the column.
         given: values that the column has.
         bad: those that cannot be read.
-        examples: some of these as they are written.
+        examples: some of these, raw.
 
     Raises:
         InputError: with three values, and how to keep the column under another name.

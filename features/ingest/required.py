@@ -1,4 +1,4 @@
-"""Columns that a table must have: what is missing is named at once, with the setting that maps it."""
+"""Required columns: all missing ones are reported at once, with the setting that maps them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from features.values.names import LIKELY, NAMES, name_score
 
 _PLACEHOLDER = "COLUMN"
 _LIKE_DATA = r"[\d.,:-]+"
-"""A column whose name is a number stands in a file without a header."""
+"""A column named like a number: the file has no header."""
 
 
 def _likely(name: str, columns: Sequence[str]) -> str:
-    """Return the column that most probably holds what a contract name asks for, or an empty string."""
+    """Return the most probable column for a contract name, or an empty string."""
     if near := nearest(name, columns):
         return near
     if name not in NAMES:
@@ -27,11 +27,11 @@ def _likely(name: str, columns: Sequence[str]) -> str:
 
 
 def _missing(table: RawTable, names: Sequence[str], prefix: str) -> tuple[str, dict[str, str], str]:
-    """Describe the columns that a table lacks.
+    """Describe the missing columns of a table.
 
     Returns:
-        One sentence on them, the mapping that takes them from the file, and the setting for a file whose
-        first line is data; all empty where nothing is missing.
+        A sentence, the mapping of likely columns, and the setting for a file without a header; all empty if
+        nothing is missing.
 
     Raises:
         InputError: there is no column at all.
@@ -48,20 +48,20 @@ def _missing(table: RawTable, names: Sequence[str], prefix: str) -> tuple[str, d
         found = _likely(name, [column for column in free if column not in mapping.values()])
         mapping[f"{prefix}.{name}"] = found or _PLACEHOLDER
     if len(lacking) == 1:
-        said = f"no column '{lacking[0]}'{closest(lacking[0], existing) or '.'}"
+        lack = f"no column '{lacking[0]}'{closest(lacking[0], existing) or '.'}"
     else:
         *first, last = (f"'{name}'" for name in lacking)
-        said = f"no columns {', '.join(first)} and {last}."
+        lack = f"no columns {', '.join(first)} and {last}."
     bare = any(re.fullmatch(_LIKE_DATA, column) for column in existing)
     return (
-        f"{table.name}: {said} Columns: {', '.join(existing)}",
+        f"{table.name}: {lack} Columns: {', '.join(existing)}",
         mapping,
         override("data.without_header", [prefix]) if bare else "",
     )
 
 
-def _stop(missing: Sequence[tuple[str, dict[str, str], str]]) -> None:
-    """Raise what is missing of one table or of both as a single line."""
+def _raise_missing(missing: Sequence[tuple[str, dict[str, str], str]]) -> None:
+    """Raise an error on the missing columns of both tables, in one line."""
     found = [each for each in missing if each[0]]
     if not found:
         return
@@ -77,7 +77,7 @@ def _stop(missing: Sequence[tuple[str, dict[str, str], str]]) -> None:
     for _, _, headerless in found:
         if headerless:
             fix += f"; where the first line is data, add {headerless}"
-    raise InputError(f"{'; '.join(said for said, _, _ in found)}. {fix}")
+    raise InputError(f"{'; '.join(lack for lack, _, _ in found)}. {fix}")
 
 
 def require_columns(table: RawTable, names: Sequence[str], prefix: str) -> None:
@@ -91,11 +91,11 @@ def require_columns(table: RawTable, names: Sequence[str], prefix: str) -> None:
     Raises:
         InputError: naming all missing columns, what exists, and what to set.
     """
-    _stop([_missing(table, names, prefix)])
+    _raise_missing([_missing(table, names, prefix)])
 
 
 def require_contract(items: RawTable, events: RawTable | None) -> None:
-    """Check that both tables have the columns that the data contract demands.
+    """Check that both tables have the columns that the data contract requires.
 
     Raises:
         InputError: naming all missing columns of both, and the one setting that maps them.
@@ -106,4 +106,4 @@ def require_contract(items: RawTable, events: RawTable | None) -> None:
         if schema.ORDER not in events.columns:
             names.append(schema.TIMESTAMP)
         missing.append(_missing(events, names, "events"))
-    _stop(missing)
+    _raise_missing(missing)

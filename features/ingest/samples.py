@@ -1,4 +1,4 @@
-"""Columns as they are written beside what they were read as, for the eye."""
+"""Samples of raw and parsed values side by side, for display."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from features.data import schema
 from features.text.titles import shortened
 
 ROWS = 3
-"""Values that are shown of a column."""
+"""Values shown per column."""
 _CHARS = 24
 _TIMES = (schema.TIMESTAMP, schema.CREATED_AT)
 
@@ -35,13 +35,13 @@ def _shown(values: pl.Series) -> tuple[str, ...]:
 def samples(
     written: pl.DataFrame, read: pl.DataFrame, empty: dict[str, float], hidden: Collection[str] = ()
 ) -> list[ColumnSample]:
-    """Lay columns side by side.
+    """Return samples of raw and parsed columns.
 
     Args:
-        written: the first rows as the files have them.
-        read: the same rows as they were read; its columns are shown.
+        written: the first rows, raw.
+        read: the same rows, parsed; its columns are shown.
         empty: column -> share of all rows without a value.
-        hidden: columns that are not to be shown as they were written.
+        hidden: columns whose raw values are not shown.
     """
     return [
         ColumnSample(
@@ -55,14 +55,14 @@ def samples(
 
 
 def _dated(column: pl.Series) -> pl.Series:
-    """Show Unix seconds as times."""
+    """Format Unix seconds as times."""
     if column.name not in _TIMES or not column.dtype.is_integer():
         return column
     return pl.from_epoch(column).dt.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def sample_table(table: str, columns: list[ColumnSample]) -> Table:
-    """Lay a sample out for the terminal."""
+    """Return a sample as a table for the terminal."""
     shown = Table(title=f"{table} as they were read", title_justify="left")
     for header in ("column", "in the file", "read as"):
         shown.add_column(header, overflow="fold")

@@ -1,4 +1,4 @@
-"""What could all be read and looks as if it could not be right: printed, and left to the user."""
+"""Suspicious but readable data: reported, not rejected."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from features.values.numbers import inexact
 from features.values.times import FIRST_PLAUSIBLE
 
 UNORDERED = override("data.columns", {"events.order_number": schema.ORDER})
-"""The setting under which a column of order numbers is no `order`."""
+"""The setting that does not use a column of order numbers as `order`."""
 _SHARE = 0.05
-"""Share of the events from which on one user, or a contradicted order, is named."""
+"""Share of the events above which one user, or a contradicted order, is reported."""
 _LONG = 50_000
-"""Events of one user that nobody makes, and that training cannot pass over."""
+"""Events of one user that are implausible and slow down training."""
 _FEW_EVENTS = 100
 _FEW_USERS = 20
 _BURST = 0.2
-"""Share of the events in one minute that looks like an import."""
+"""Share of the events in one minute that suggests an import."""
 _SAMPLE = 100_000
 
 
@@ -46,7 +46,7 @@ def _odd_times(events: pl.LazyFrame, total: int) -> list[str]:
 
 
 def _burst(events: pl.LazyFrame, total: int) -> list[str]:
-    """Name the minute that most events share, by a sample of them."""
+    """Report the minute that most events share, estimated from a sample."""
     step = max(total // _SAMPLE, 1)
     minutes = events.select(pl.col(schema.TIMESTAMP).gather_every(step) // 60).collect(engine="streaming")
     counts = minutes.group_by(schema.TIMESTAMP).len().sort("len", descending=True)
@@ -61,7 +61,7 @@ def _burst(events: pl.LazyFrame, total: int) -> list[str]:
 
 
 def returned(events: pl.LazyFrame, count: int, total: int) -> list[str]:
-    """Name quantities below nothing, `count` of them, which tills and shops write for what came back."""
+    """Report `count` negative quantities, which often mean returns."""
     if not count:
         return []
     odd = events.filter(pl.col("quantity") < 0)
@@ -73,11 +73,11 @@ def returned(events: pl.LazyFrame, count: int, total: int) -> list[str]:
 
 
 def suspicious_events(events: pl.LazyFrame, total: int, has_time: bool) -> list[str]:
-    """Look for times and users that no shop has.
+    """Report implausible times and users.
 
     Args:
         events: accepted rows with `FILE` and `ROW`.
-        total: how many.
+        total: their number.
         has_time: whether any has a time.
 
     Returns:
@@ -99,10 +99,10 @@ def suspicious_events(events: pl.LazyFrame, total: int, has_time: bool) -> list[
 
 
 def suspicious_items(raw: pl.DataFrame) -> list[str]:
-    """Look for prices that are no single amount.
+    """Report prices that are not single amounts.
 
     Args:
-        raw: items as the files have them, with `FILE` and `ROW`.
+        raw: raw items with `FILE` and `ROW`.
 
     Returns:
         One line per finding, with an example.
@@ -120,7 +120,7 @@ def suspicious_items(raw: pl.DataFrame) -> list[str]:
 
 
 def contradicted_order(raised: int, total: int) -> list[str]:
-    """Say that `order` runs against the timestamps, as numbers of orders do that are listed backwards."""
+    """Report an `order` that contradicts the timestamps, such as order numbers listed backwards."""
     if total < _FEW_USERS or raised <= _SHARE * total:
         return []
     return [

@@ -41,7 +41,7 @@ class Plan:
         ]
 
 
-def _alike(chosen: FileFacts, files: Sequence[FileFacts]) -> tuple[str, ...]:
+def _same_table(chosen: FileFacts, files: Sequence[FileFacts]) -> tuple[str, ...]:
     """Return the files that are parts of one table with the chosen one: of its kind, with its columns."""
     return tuple(
         f.path
@@ -52,7 +52,7 @@ def _alike(chosen: FileFacts, files: Sequence[FileFacts]) -> tuple[str, ...]:
     )
 
 
-def _written(settings: dict[str, Any], items: FileFacts | None, events: FileFacts | None) -> None:
+def _add_format(settings: dict[str, Any], items: FileFacts | None, events: FileFacts | None) -> None:
     """Add how the files are written, where it is not the usual way."""
     files = [f for f in (items, events) if f is not None]
     if encoding := next((f.encoding for f in files if f.encoding), None):
@@ -110,9 +110,9 @@ def plan_own_tables(files: Sequence[FileFacts]) -> Plan:
     if settings.get("data.parent", "") in (columns.get("items.item_id"), columns.get("item_id")):
         del settings["data.parent"]  # rows that add pictures to a product, under the product's own id
         settings["data.duplicates"] = "first"
-    _written(settings, items, events)
-    event_paths = _alike(events, files) if events is not None else ()
-    item_paths = _alike(items, files) if items is not None else event_paths
+    _add_format(settings, items, events)
+    event_paths = _same_table(events, files) if events is not None else ()
+    item_paths = _same_table(items, files) if items is not None else event_paths
     if settings.get("data.encoding") is None:
         settings.pop("data.encoding", None)
     unused = tuple(f.path for f in files if f.path not in (*event_paths, *item_paths) and not f.error)
@@ -201,7 +201,7 @@ def make_plan(files: Sequence[FileFacts]) -> Plan:
                 settings["data.types"] = {ID_LISTS: "list"}
             if joint and joint.match:
                 settings["data.match_ids"] = list(joint.match)
-            events = [f for f in rest if f.path in _alike(log, rest)]
+            events = [f for f in rest if f.path in _same_table(log, rest)]
     if not items and reads_any_items(preset):
         catalogues = [f for f in rest if f.roles.kind is TableKind.items]
         items = catalogues[:1]
@@ -209,7 +209,7 @@ def make_plan(files: Sequence[FileFacts]) -> Plan:
             columns["items.item_id"] = items[0].roles.columns[ITEM]
     if columns:
         settings = {"data.columns": columns, **settings}
-    _written(settings, items[0] if items and items[0].encoding else None, None)
+    _add_format(settings, items[0] if items and items[0].encoding else None, None)
     used = {f.path for f in (*items, *events)}
     unused = tuple(f.path for f in readable_files if f.path not in used)
     return Plan(

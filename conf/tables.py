@@ -109,6 +109,9 @@ class DataConfig:
     """How `1.299` and `12,500` are read in text tables; `auto` decides column by column."""
     timestamp_format: str | None = None
     """How times are written as text, e.g. `%d.%m.%Y %H:%M` (chrono's signs); null tells usual forms apart."""
+    file_order: bool = False
+    """Whether events stand in the files in the order in which they happened; `order` is then the row's number
+    among those of all files. For logs without times, which need split=leave_one_out."""
     missing: list[str] | None = None
     """Texts that stand for no value, in any case; null takes the usual ones (`null`, `(not set)`, ...)."""
     match_ids: list[str] = field(default_factory=list)

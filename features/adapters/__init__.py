@@ -7,6 +7,7 @@ Public: `amazon_reviews`, `completejourney`, `files`, `mind`, `movielens`, `onli
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +26,7 @@ from features.adapters.retailrocket import read_retailrocket
 from features.adapters.yoochoose import read_yoochoose
 from features.files.containers import file_of
 from features.files.readers import resolve_paths
-from features.ingest.raw_tables import Sources
+from features.ingest.raw_tables import Sources, in_file_order
 from features.platforms import read_ga4, read_magento, read_merchant_feed, read_shopify, read_woocommerce
 
 __all__ = ["Sources", "read_sources", "source_files"]
@@ -65,7 +66,8 @@ def read_sources(config: DataConfig, seed: int) -> Sources:
     """Open the tables that `data.adapter` names.
 
     Raises:
-        InputError: paths or columns that are missing, or settings that the adapter does not know.
+        InputError: paths or columns that are missing, or settings that the adapter does not know or that
+            contradict each other.
     """
     if config.user_column is not None and config.adapter is not Adapter.online_retail:
         raise InputError(
@@ -76,5 +78,9 @@ def read_sources(config: DataConfig, seed: int) -> Sources:
         if getattr(config, setting) and config.adapter is not Adapter.online_retail:
             raise InputError(f"data.{setting} is a setting of data.adapter=online_retail; leave it out")
     if config.adapter is Adapter.online_retail:
-        return read_online_retail(config, seed)
-    return _READERS[config.adapter](config)
+        sources = read_online_retail(config, seed)
+    else:
+        sources = _READERS[config.adapter](config)
+    if config.file_order and sources.events is not None:
+        return replace(sources, events=in_file_order(sources.events))
+    return sources

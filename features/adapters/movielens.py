@@ -9,6 +9,7 @@ import polars as pl
 from conf.errors import InputError
 from conf.schema import DataConfig
 from features.data import schema
+from features.files.containers import unpacked
 from features.files.readers import RawTable, readable, resolve_paths, scan_table
 from features.ingest.raw_tables import Sources, refuse_paths, table_of
 from features.ingest.required import require_columns
@@ -37,7 +38,9 @@ def _one_path(source: object, setting: str) -> str:
 
 def _split_lines(path: str, separator: str, fields: int) -> pl.DataFrame:
     """Split the lines of a file without header; the old files are Latin-1."""
-    lines = pl.Series("line", Path(path).read_bytes().decode("latin-1").splitlines(), dtype=pl.String)
+    lines = pl.Series(
+        "line", Path(unpacked(path)).read_bytes().decode("latin-1").splitlines(), dtype=pl.String
+    )
     parts = lines.filter(lines != "").str.split(separator)
     if parts.is_empty() or not bool((parts.list.len() >= fields).all()):
         raise InputError(f"{path}: expected lines of at least {fields} fields divided by '{separator}'")
@@ -60,7 +63,7 @@ def _ratings(path: str) -> RawTable:
 
 
 def _head(path: str) -> str:
-    with Path(path).open("rb") as file:
+    with Path(unpacked(path)).open("rb") as file:
         return file.readline().decode("latin-1")
 
 

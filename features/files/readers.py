@@ -16,6 +16,7 @@ from features.files.containers import WORKBOOKS, expand, split, unpacked
 from features.files.conversions import in_utf8, marked_encoding, scratch_file, with_line_feeds
 from features.files.feed_xml import read_feed
 from features.files.json_documents import read_bytes, read_documents, spans_lines
+from features.files.no_tables import refuse_drawings
 from features.files.quoting import head, records, rewrite, survey
 from features.files.spreadsheets import sheet_table
 
@@ -205,8 +206,7 @@ def _scan_text(path: str, extension: str, options: TextOptions) -> pl.LazyFrame:
         path = in_utf8(path, encoding)
     path = with_line_feeds(path)
     first = head(path, _PREAMBLE)
-    if re.match(r"(?i)\s*<(?:!doctype html|html)\b", next(filter(str.strip, first), "")):
-        raise InputError(f"{path}: it is a web page (HTML), no table; was the download signed in?")
+    refuse_drawings(path, first)
     skipped, named = _preamble(first)
     separator = named or _separator(first[skipped], _TEXT_FORMATS[extension])
     header = next(records(first[skipped:], separator, 1))

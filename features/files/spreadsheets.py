@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from conf.errors import InputError
+from features.files.no_tables import refuse_pages
 
 if TYPE_CHECKING:
     from fastexcel import ExcelReader
@@ -17,6 +18,7 @@ _LOOKED_AT = 50
 
 
 def _open(file: str) -> ExcelReader:
+    refuse_pages(file)
     try:
         import fastexcel
     except ImportError as error:

@@ -75,6 +75,21 @@ def first_present(table: RawTable, name: str, alternatives: tuple[str, ...]) -> 
     return replace(table, frame=table.frame.rename({found: name}))
 
 
+def in_file_order(events: RawTable) -> RawTable:
+    """Return a table of events whose `order` is the row's number among those of all files, from 1.
+
+    Raises:
+        InputError: the table has an `order` or times of its own.
+    """
+    for name in (schema.ORDER, schema.TIMESTAMP):
+        if name in events.columns:
+            raise InputError(
+                f"{events.name}: it has a column '{name}', which says in which order events happened; leave "
+                "data.file_order out"
+            )
+    return replace(events, frame=events.frame.with_row_index(schema.ORDER, offset=1))
+
+
 def refuse_paths(adapter: str, settings: dict[str, object]) -> None:
     """Refuse settings that an adapter would ignore.
 

@@ -12,6 +12,8 @@ from features.files.readers import RawTable
 from features.values.names import LIKELY, NAMES, name_score
 
 _PLACEHOLDER = "COLUMN"
+IN_FILE_ORDER = {"data.file_order": True, "split": "leave_one_out"}
+"""Settings that read events without times."""
 _LIKE_DATA = r"[\d.,:-]+"
 """A column named like a number: the file has no header."""
 
@@ -77,6 +79,12 @@ def _raise_missing(missing: Sequence[tuple[str, dict[str, str], str]]) -> None:
     for _, _, headerless in found:
         if headerless:
             fix += f"; where the first line is data, add {headerless}"
+    time = f"events.{schema.TIMESTAMP}"
+    others = {key: column for key, column in mapping.items() if key != time}
+    if mapping.get(time) == _PLACEHOLDER and _PLACEHOLDER not in others.values():
+        settings = {**({"data.columns": others} if others else {}), **IN_FILE_ORDER}
+        typed = " ".join(override(key, value) for key, value in settings.items())
+        fix += f"; where there are no times, {typed} takes the order of the file"
     raise InputError(f"{'; '.join(lack for lack, _, _ in found)}. {fix}")
 
 

@@ -15,7 +15,7 @@ from features.files.readers import BOOKKEEPING, KNOWN, RawTable, TextOptions, re
 from features.files.spreadsheets import sheet_names
 from features.ingest.nested import flatten
 from features.ingest.raw_tables import first_line
-from features.inspection.known import known_by
+from features.inspection.known import by_double_colons, known_by
 from features.inspection.profiles import ColumnProfile, profiles
 from features.inspection.roles import Roles, TableKind, headerless_items, headerless_roles, roles_of
 from features.values.names import ITEM, name_score
@@ -144,6 +144,9 @@ def look_at(path: str, rows: int) -> FileFacts:
         rows: how many rows to look at.
     """
     is_text = any(s.lower() in _TEXT for s in Path(path).suffixes)
+    start = first_line(path) if is_text and not path.lower().endswith((".gz", ".zst")) else ""
+    if movielens := by_double_colons(start):
+        return FileFacts(path, presets=tuple(movielens))
     said = ""
     for encoding in _ENCODINGS:
         if encoding is not None and encoding not in said:
@@ -169,7 +172,6 @@ def look_at(path: str, rows: int) -> FileFacts:
         roles = roles_of(columns)
         if not header:
             roles = _guessed(columns)
-        start = first_line(path) if is_text and not path.lower().endswith((".gz", ".zst")) else ""
         presets = tuple(known_by(table.columns, start))
         return FileFacts(
             path, "", encoding, header, sample.height, more, sample, columns, roles, presets, paths

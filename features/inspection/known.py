@@ -50,6 +50,8 @@ _KNOWN = (
 _TOKENS = re.compile(r".+:(?:token|token_seq|float|float_seq)")
 _NEWS = re.compile(r"N\d+\t[^\t]*\t[^\t]*\t[^\t]+\t[^\t]*\thttps?://[^\t]*\t.*")
 _BEHAVIOURS = re.compile(r"\d+\tU\d+\t\d+/\d+/\d+ [^\t]+\t[^\t]*\t(?:N\d+-[01] ?)+")
+_MOVIE = re.compile(r"\d+::.+ \(\d{4}\)::[^:]*")
+_RATING = re.compile(r"\d+::\d+::\d(?:\.\d)?::\d{9,10}")
 _CLICK = re.compile(r"\d+,\d{4}-\d\d-\d\dT[\d:.]+Z,\d+,\w+(?:,\d+)?")
 
 
@@ -60,6 +62,12 @@ def _spelled(name: str) -> str:
 def _has(columns: Iterable[str], alternatives: Sequence[str]) -> bool:
     have = {_spelled(c) for c in columns}
     return any({_spelled(c) for c in each.split("|")} <= have for each in alternatives)
+
+
+def by_double_colons(first_line: str) -> list[tuple[str, str]]:
+    """Return what a file of MovieLens is that divides its columns by `::`; no table of text reads it."""
+    forms = ((_MOVIE, ITEMS), (_RATING, EVENTS))
+    return [("movielens", table) for form, table in forms if form.fullmatch(first_line)]
 
 
 def known_by(columns: Sequence[str], first_line: str) -> list[tuple[str, str]]:

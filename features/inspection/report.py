@@ -72,7 +72,7 @@ def _show_file(facts: FileFacts, plan: Plan, console: Console) -> None:
         table_of = next(table for preset, table in facts.presets if preset == known)
         what = f"{table_of} of data={known}"
     console.print(f"\n[bold]{_escape(facts.path)}[/bold]: {_escape(what)}", soft_wrap=True, highlight=False)
-    if facts.error:
+    if facts.error or not facts.columns:
         return
     looked = f"{facts.rows:,} rows looked at" + (", there are more" if facts.more else "")
     if known:

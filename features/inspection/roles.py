@@ -248,13 +248,16 @@ def headerless_roles(columns: Mapping[str, ColumnProfile]) -> dict[str, str]:
     tests: tuple[tuple[str, Callable[[ColumnProfile], bool]], ...] = (
         (TIME, lambda c: c.written_time > 0.9),
         (TIME, lambda c: c.time > 0.9),
-        (KIND, lambda c: c.values <= _KINDS and all(usual_kind(v) for v in c.samples)),
+        (KIND, lambda c: c.values <= _KINDS and any(usual_kind(v) for v in c.samples)),
     )
     for role, fits in tests:
         if role not in roles and (found := next((n for n, c in left.items() if fits(c)), None)):
             roles[role] = found
             left.pop(found)
-    ids = [n for n, c in left.items() if c.code > 0.9 and c.decimal < 0.5 and c.values > 1]
+    amounts = {n for n, c in left.items() if c.number > 0.9 and any("." in v for v in c.samples)}
+    ids = [n for n, c in left.items() if c.code > 0.9 and c.values > 1 and n not in amounts]
     if len(ids) >= 2:
         roles[USER], roles[ITEM] = ids[0], ids[1]
+    elif ids and (texts := [n for n, c in left.items() if c.words > 1.2 and c.number < 0.5]):
+        roles[USER], roles[ITEM] = ids[0], texts[0]  # items known by their titles
     return roles

@@ -7,6 +7,7 @@ from typing import Any
 from conf.overrides import override
 from features.ingest.columns import EVENT_COLUMNS
 from features.ingest.exclusions import exclusion, void_states
+from features.ingest.required import IN_FILE_ORDER
 from features.inspection.files import FileFacts
 from features.inspection.joints import ids, joinable, values_of
 from features.inspection.roles import TableKind
@@ -139,9 +140,10 @@ def describe_events(
         )
     if TIME not in roles and ORDER not in roles:
         unsure.append(
-            f"{events.path}: no column says when it happened, and none in which order; "
-            "name one with data.columns.timestamp=COLUMN or data.columns.order=COLUMN"
+            f"{events.path}: no column says when it happened, so the order of the file is taken; where one "
+            "does, name it with data.columns.timestamp=COLUMN instead of data.file_order=true"
         )
+        settings.update(IN_FILE_ORDER)
     mapped = {name.removeprefix("events.") for name in columns}
     for name in EVENT_COLUMNS:  # objects under a name of the contract would be refused
         if name in events.columns and events.columns[name].nested and name not in mapped:

@@ -45,7 +45,8 @@ NAMES: Final[dict[str, str]] = {
         "kod_towaru id_produktu nr_produktu numer_produktu indeks symbol towar referencia reference_produit "
         "ref_produit reference_article code_article code_produit reference ref ugs id_produit produit "
         "article artikel product item movieid movie_id book_id isbn ean gtin upc barcode item_sku "
-        "product_sku lineitem_sku mpn code key"
+        "product_sku lineitem_sku mpn app_id game_id game_title game song_id track_id artist_id "
+        "recipe_id code key"
     ),
     KIND: (
         "event event_type eventtype event_name action action_type behavior behaviour behavior_type kind "

@@ -185,7 +185,7 @@ def test_kinds_that_are_no_choice_get_no_weight(here: Path) -> None:
     assert typed(plan)["ignored_events"] == {"remove_from_cart": 40}
 
 
-def test_without_a_time_the_order_counts_or_is_asked_for(here: Path) -> None:
+def test_without_a_time_an_order_counts_or_that_of_the_file(here: Path) -> None:
     write("items.csv", "item_id,title", list(enumerate(titles(30))))
     rows = [(u, i, n) for n, (u, i, _) in enumerate(lines(80))]
     plan, _ = look("items.csv", write("log.csv", "user_id,item_id,sequence", rows))
@@ -194,9 +194,10 @@ def test_without_a_time_the_order_counts_or_is_asked_for(here: Path) -> None:
     plan, _ = look("items.csv", write("ratings.csv", "user_id,item_id,rating", rows))
     assert (plan.settings or {})["data.default_event"] == "rating"
     assert plan.unsure == (
-        "ratings.csv: no column says when it happened, and none in which order; "
-        "name one with data.columns.timestamp=COLUMN or data.columns.order=COLUMN",
+        "ratings.csv: no column says when it happened, so the order of the file is taken; where one does, "
+        "name it with data.columns.timestamp=COLUMN instead of data.file_order=true",
     )
+    assert typed(plan)["has_order"]
 
 
 def test_a_first_line_whose_values_recur_is_no_header(here: Path) -> None:

@@ -138,7 +138,7 @@ def describe_events(
             f"{events.path}: '{events.columns[roles[TIME]].samples[0]}' is read with the day first; "
             f"{override('data.timestamp_format', either[1])} puts the month first"
         )
-    if TIME not in roles and ORDER not in roles:
+    if not {TIME, ORDER} & {*roles, *events.columns}:  # a column of that name is read in any case
         unsure.append(
             f"{events.path}: no column says when it happened, so the order of the file is taken; where one "
             "does, name it with data.columns.timestamp=COLUMN instead of data.file_order=true"

@@ -27,7 +27,7 @@ from features.data.dataset import BoolArray, FloatArray, load_dataset
 from features.data.splits import exclude_seen
 from features.data.training_windows import Cut
 from ranking.pipeline.refit import chosen_models
-from ranking.scoring.novelty import PLACES, Novelty
+from ranking.scoring.novelty import CUTOFF, Novelty
 from ranking.training.examples import Examples, collect
 from ranking.training.fit_novelty import fit_novelty
 from ranking.training.ranker_module import raw_logits
@@ -77,12 +77,12 @@ def measure(
     """
     offset = novelty.offset(budget)
     moved = np.where(examples.real, np.where(unknown, scores + offset, scores), -np.inf)
-    first = np.argsort(-moved, axis=1, kind="stable")[:, :PLACES]
+    first = np.argsort(-moved, axis=1, kind="stable")[:, :CUTOFF]
     shown = np.take_along_axis(examples.real, first, axis=1)
     right = np.take_along_axis(examples.chosen, first, axis=1) & shown
     new = np.take_along_axis(unknown, first, axis=1) & shown
-    gains = 1.0 / np.log2(np.arange(2, PLACES + 2))
-    ideal = np.cumsum(gains)[np.minimum(examples.targets, PLACES) - 1]
+    gains = 1.0 / np.log2(np.arange(2, CUTOFF + 2))
+    ideal = np.cumsum(gains)[np.minimum(examples.targets, CUTOFF) - 1]
     asked = new_targets > 0
     return Measured(
         budget=budget,

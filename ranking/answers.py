@@ -1,4 +1,4 @@
-"""The last stage of a list: from ranked candidates to an answer with scores, sources and reasons."""
+"""The last stage of a list: ranked candidates become items with scores, sources and reasons."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from features.candidates.features import Candidates
 from features.data.dataset import FloatArray, IntArray
 from ranking.filtering import Filtered
 from ranking.reasons import Evidence, explain
-from ranking.rerank.slate import Arranged
+from ranking.rerank.slate import Slate
 from ranking.sources import SourceRegistry
 from ranking.stage_timing import timed
-from ranking.types import Reason, Recommendation, Recommended, Request
+from ranking.types import Reason, Recommendation, RecommendedItem, Request
 from ranking.words.text_match import TextMatch, TextQuery
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """Candidates of a batch after scoring; everything [queries, candidates] unless said."""
+    """Candidates of a batch after scoring; [queries, candidates] unless noted."""
 
     proposals: dict[str, IntArray]  # per source [queries, quota]
     candidates: Candidates
@@ -30,7 +30,7 @@ class Ranked:
 def explain_lists(
     filtered: Filtered,
     ranked: Ranked,
-    arranged: Sequence[Arranged],
+    slates: Sequence[Slate],
     evidence: Evidence,
     texts: TextMatch,
     sources: SourceRegistry,
@@ -41,16 +41,16 @@ def explain_lists(
     Args:
         filtered: the requests.
         ranked: their candidates.
-        arranged: which of these stand in which places.
-        evidence: what reasons are read from.
-        texts: tells which items match an intent.
-        sources: names the bits of source masks.
+        slates: the slate of each list.
+        evidence: what reasons are derived from.
+        texts: matches items to intents.
+        sources: the registry that decodes source masks.
         trained: whether the model has towers.
 
     """
     answers = []
     for query, (request, intent) in enumerate(zip(filtered.requests, filtered.intents, strict=True)):
-        items = _items(request, ranked, query, arranged[query], intent, evidence, texts, sources)
+        items = _items(request, ranked, query, slates[query], intent, evidence, texts, sources)
         answers.append(Recommendation(tuple(items), _degradation(request, trained)))
     return answers
 
@@ -59,19 +59,19 @@ def _items(
     request: Request,
     ranked: Ranked,
     query: int,
-    arranged: Arranged,
+    slate: Slate,
     intent: TextQuery | None,
     evidence: Evidence,
     texts: TextMatch,
     sources: SourceRegistry,
-) -> list[Recommended]:
-    chosen = [place.candidate for place in arranged.places]
+) -> list[RecommendedItem]:
+    chosen = [item.candidate for item in slate.items]
     rows = ranked.candidates.rows[query, chosen]
     matches = [False] * len(chosen)
     if request.explain and intent is not None:
         matches = texts.matches(intent, rows).tolist()
     values = zip(
-        arranged.places,
+        slate.items,
         rows.tolist(),
         ranked.scores[query, chosen].tolist(),
         ranked.candidates.sources[query, chosen].tolist(),
@@ -80,12 +80,12 @@ def _items(
         strict=True,
     )
     items = []
-    for place, row, score, mask, (click, purchase), fits in values:
+    for item, row, score, mask, (click, purchase), fits in values:
         names = sources.proposed_by(mask)
         reasons = explain(row, names, request.history, evidence, fits) if request.explain else ()
-        if request.explain and place.rule:
-            reasons = (Reason(place.rule), *reasons)
-        items.append(Recommended(row, score, click, purchase, place.rule or names[0], reasons))
+        if request.explain and item.rule:
+            reasons = (Reason(item.rule), *reasons)
+        items.append(RecommendedItem(row, score, click, purchase, item.rule or names[0], reasons))
     return items
 
 

@@ -18,10 +18,10 @@ from features.data.statistics import Neighbours, Statistics
 from ranking.retrieval.index_choice import build_index
 from ranking.retrieval.searcher import VectorSearcher
 
-SKETCH = 64
+PCA_DIM = 64
 """Width of the reduced text vectors that similarity features read."""
 _ROWS = 1 << 16
-"""Centred at a time."""
+"""Rows centred at a time."""
 
 
 def unit(vectors: FloatArray) -> FloatArray:
@@ -33,31 +33,31 @@ def unit(vectors: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class PcaProjection:
-    """The reduction of text vectors to the main directions of a catalogue."""
+    """Projection of text vectors onto the principal components of a catalogue's texts."""
 
     mean: FloatArray  # [text dim]
-    directions: FloatArray  # [text dim, at most 64], the widest first
+    directions: FloatArray  # [text dim, at most 64], largest variance first
 
     @classmethod
     def fit(cls, text_vectors: FloatArray) -> PcaProjection:
-        """Find the directions in which a catalogue's texts differ most."""
+        """Return the projection onto the components of largest variance of text vectors [items, text dim]."""
         mean = text_vectors.mean(axis=0)
         covariance = np.zeros((len(mean), len(mean)))
         for start in range(0, len(text_vectors), _ROWS):
             centred = text_vectors[start : start + _ROWS] - mean
             covariance += centred.T @ centred
         _, directions = np.linalg.eigh(covariance)
-        return cls(mean, directions[:, ::-1][:, :SKETCH].astype(np.float32))
+        return cls(mean, directions[:, ::-1][:, :PCA_DIM].astype(np.float32))
 
     def units(self, text_vectors: FloatArray, room: int = 0) -> FloatArray:
-        """Reduce text vectors, also such that were not there when it was fitted.
+        """Project text vectors, of the fitted catalogue or later ones.
 
         Args:
             text_vectors: [items, text dim].
-            room: for how many more rows there shall be memory behind them.
+            room: rows of spare memory reserved behind them.
 
         Returns:
-            Of unit length, [items, at most 64].
+            Unit vectors, [items, at most 64].
 
         """
         return map_rows(self._units, text_vectors, self.directions.shape[1], room)
@@ -67,13 +67,13 @@ class PcaProjection:
         return unit(centred @ self.directions)
 
 
-def sketch(text_vectors: FloatArray) -> FloatArray:
-    """Reduce text vectors to their own main directions, unit length, [items, at most 64]."""
+def pca_units(text_vectors: FloatArray) -> FloatArray:
+    """Project text vectors onto their own principal components, unit length, [items, at most 64]."""
     return PcaProjection.fit(text_vectors).units(text_vectors)
 
 
 def text_neighbours(units: FloatArray, k: int, device: torch.device = CPU) -> Neighbours:
-    """Return each item's nearest other texts, [items, k], found on a device."""
+    """Return each item's k nearest other items by text, [items, k], searched on a device."""
     rows, cosines = build_index(units, device=device).search(units, k + 1)
     own = rows == np.arange(len(units))[:, None]
     order = np.argsort(own | (rows < 0), axis=1, kind="stable")[:, :k]
@@ -86,12 +86,12 @@ def text_neighbours(units: FloatArray, k: int, device: torch.device = CPU) -> Ne
 
 
 def nearest_lenders(index: VectorSearcher, borrowers: FloatArray, lends: BoolArray) -> Neighbours:
-    """Return the items that others borrow factors from, as `imputation_neighbours`, by an index.
+    """Return the items whose factors others are imputed from, as `imputation_neighbours`, by vector search.
 
     Args:
         index: over the affinity vectors of the whole catalogue.
-        borrowers: those of the items that borrow, [borrowers, dim].
-        lends: [items] who can lend.
+        borrowers: affinity vectors of the items without factors, [borrowers, dim].
+        lends: [items] mask of the items with trained factors.
 
     """
     rows, cosines = index.search(borrowers, IMPUTATION_NEIGHBOURS, lends)
@@ -99,14 +99,14 @@ def nearest_lenders(index: VectorSearcher, borrowers: FloatArray, lends: BoolArr
 
 
 def near_recent(near: IntArray, statistics: Statistics) -> FloatArray:
-    """Return how much is bought of what reads like each item: all that is known of a new one.
+    """Return the recent demand for the nearest texts of each item, the only demand signal of a new item.
 
     Args:
         near: nearest texts of some items, [rows, k], padded with -1.
         statistics: of the whole catalogue.
 
     Returns:
-        Mean log of the recent demand for the ten nearest, [rows].
+        Mean of log(1 + recent demand) over the ten nearest, [rows].
 
     """
     ids = near[:, :10]
@@ -136,14 +136,14 @@ def item_arrays(
         near: text neighbours when they are already known.
         item_vectors: the towers' vectors when they are already known.
         factors: co-purchase factors or None.
-        units: sketches of the text vectors when they are already known.
-        affinity_units: where items that go together lie close, [items, dim]; None leaves it out.
+        units: PCA projections of the text vectors when they are already known.
+        affinity_units: unit affinity vectors, close for items bought together, [items, dim]; None for none.
 
     """
     if item_vectors is None:
         item_vectors = text_vectors if towers is None else towers.item_vectors(text_vectors)
     if units is None:
-        units = sketch(text_vectors)
+        units = pca_units(text_vectors)
     near = near or text_neighbours(units, config.neighbours)
     none = np.zeros((len(units), 0), dtype=np.float32)
     return ItemArrays(

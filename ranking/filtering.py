@@ -1,4 +1,4 @@
-"""The first stage of a list: what it may hold, settled before any source looks for candidates."""
+"""The first stage of a list: the rows that it may hold, decided before candidates are retrieved."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ranking.words.text_match import TextMatch, TextQuery
 
 @dataclass(frozen=True)
 class Filtered:
-    """A batch of requests once it is settled what each list may hold."""
+    """A batch of requests with the limits of each list."""
 
     requests: list[Request]
     batch: HistoryBatch
@@ -27,7 +27,7 @@ class Filtered:
     pins: list[tuple[Pin, ...]] | None
     """Of each list; None where no request has rules."""
     intents: list[TextQuery | None]
-    """What each request looks for in words."""
+    """The text query of each request; None without one."""
 
 
 @timed("limits")
@@ -38,15 +38,15 @@ def filter_requests(
     hidden: BoolArray | None,
     items: int,
 ) -> Filtered:
-    """Settle what each list may hold; the sources apply it inside their searches.
+    """Decide what each list may hold; sources apply these limits inside their searches.
 
-    Filters, exclusions, seen items where requested, deleted items, pinned items (which have their places
-    already) and the values that caps have used up.
+    Left out are rows outside the filter, exclusions, seen items where requested, deleted items, pinned items
+    (their positions are fixed) and values whose caps are exhausted.
 
     Args:
         requests: of the batch.
         batch: their histories.
-        texts: looks up intents.
+        texts: resolves intents.
         hidden: [items] mask of rows that must never appear; None where there are none.
         items: catalogue size.
 
@@ -57,12 +57,12 @@ def filter_requests(
         requests = [_within_rules(r, p, items) for r, p in zip(requests, pins, strict=True)]
     excluded = excluded_keys(batch, [r.exclude for r in requests], [r.exclude_seen for r in requests], items)
     limits = Limits(excluded, [r.allowed for r in requests], hidden)
-    intents = [None if r.intent is None else texts.query(r.intent, r.said) for r in requests]
+    intents = [None if r.intent is None else texts.query(r.intent, r.query_text) for r in requests]
     return Filtered(requests, batch, limits, pins, intents)
 
 
 def _within_rules(request: Request, pins: tuple[Pin, ...], items: int) -> Request:
-    """Keep what rules settle beforehand out of retrieval: pinned items, and values that are used up."""
+    """Return the request without pinned items and values whose caps are exhausted: neither is retrieved."""
     if request.rules is None:
         return request
     return replace(

@@ -1,4 +1,4 @@
-"""Why an item is in a list, in terms of the shopper's own history; only what is true of it is said."""
+"""Reasons for a recommended item, from the user's own history; only reasons that hold are given."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from features.data import schema
 from features.data.dataset import FloatArray
 from ranking.types import History, Reason
 
-ALIKE: Final = 0.6
-"""Cosine of reduced text vectors from which on two items are said to read alike; by chance it is around 0."""
-LATELY: Final = 0.5
-"""Events, halved every 14 days, from which on an item may be called popular right now."""
-_BEFORE: Final = {
+SIMILAR_COSINE: Final = 0.6
+"""Smallest cosine of PCA text vectors for the reason `reads_like`; unrelated texts are around 0."""
+POPULAR_EVENTS: Final = 0.5
+"""Smallest recent demand (events with a half-life of 14 days) for the reason `popular`."""
+_HISTORY_REASONS: Final = {
     schema.IMPRESSION: "",
     "purchase": "bought_before",
     **dict.fromkeys(schema.CLICK_KINDS, "viewed_before"),
 }
-"""What is said of an item that the shopper had to do with, by event kind; `chosen_before` of other kinds."""
+"""Reason for an item of the history, by event kind; `chosen_before` for other kinds."""
 _STRENGTHS: Final = ("bought_before", "chosen_before", "viewed_before")
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What reasons are read from."""
+    """What reasons are derived from."""
 
     arrays: ItemArrays
     kinds: Sequence[str]
     """Event kinds, strongest first."""
     popularity: FloatArray
-    """[items] events, halved every 14 days."""
+    """[items] events with a half-life of 14 days."""
     personal: frozenset[str] = frozenset()
     """Names of the sources that choose by the shopper's history."""
 
@@ -43,14 +43,14 @@ class Evidence:
 def explain(
     row: int, proposed_by: Collection[str], history: History, evidence: Evidence, matches: bool = False
 ) -> tuple[Reason, ...]:
-    """Return the reasons for an item, the strongest first; none where none is known to be true.
+    """Return the reasons for an item, strongest first; empty where none holds.
 
     Args:
         row: the recommended item.
         proposed_by: names of the sources that proposed it.
-        history: what the list was made from.
-        evidence: what is known of items.
-        matches: whether the item fits the words that were said.
+        history: the history that the list was made from.
+        evidence: item-side data.
+        matches: whether the item matches the text query.
 
     """
     arrays = evidence.arrays
@@ -71,24 +71,24 @@ def explain(
     if len(others):
         cosines = arrays.text_units[others] @ arrays.text_units[row]
         personal = not evidence.personal.isdisjoint(proposed_by)
-        if cosines.max() > ALIKE:
+        if cosines.max() > SIMILAR_COSINE:
             reasons.append(Reason("reads_like", int(others[int(cosines.argmax())])))
         elif not reasons and personal:
             near = arrays.item_units[others] @ arrays.item_units[row]
             reasons.append(Reason("for_you", int(others[int(near.argmax())])))
-    popular = "popular" in proposed_by and evidence.popularity[row] >= LATELY
+    popular = "popular" in proposed_by and evidence.popularity[row] >= POPULAR_EVENTS
     if popular and not reasons:
         reasons.append(Reason("popular"))
     return tuple(reasons)
 
 
 def _before(row: int, history: History, kinds: Sequence[str]) -> str:
-    """Return what the shopper has done with an item at most; empty for nothing.
+    """Return the strongest reason from past events on an item; empty without any.
 
-    A kind that the model does not know may be anything from a look on.
+    Kinds that the model does not know count as a view, the weakest.
     """
     done = {
-        _BEFORE.get(kinds[kind], "chosen_before") if 0 <= kind < len(kinds) else "viewed_before"
+        _HISTORY_REASONS.get(kinds[kind], "chosen_before") if 0 <= kind < len(kinds) else "viewed_before"
         for kind in history.kinds[history.items == row].tolist()
     }
     return next((reason for reason in _STRENGTHS if reason in done), "")

@@ -29,7 +29,7 @@ from ranking.assembly import unit
 from ranking.filtering import filter_requests
 from ranking.reasons import Evidence
 from ranking.rerank.rules import Pin, with_pins
-from ranking.rerank.slate import Arranged, arrange, best_places
+from ranking.rerank.slate import Slate, best_slate, fill_slate
 from ranking.retrieval.index_choice import build_index
 from ranking.retrieval.limits import Limits
 from ranking.retrieval.searcher import VectorSearcher
@@ -41,16 +41,16 @@ from ranking.sources import SOURCES, SourceRegistry, SourceRequest, best_score
 from ranking.stage_timing import timed
 from ranking.types import Recommendation, Request
 from ranking.words.live_words import LiveWords
-from ranking.words.text_match import TextMatch, TextQuery, Usual
+from ranking.words.text_match import ChanceSimilarity, TextMatch, TextQuery
 
 BLOCK = 256
 """Queries scored together; bounds the memory of candidate features."""
 REFILLS = 8
-"""How often further candidates are looked for when caps leave a list too short."""
+"""Rounds of further retrieval for a list that caps have left too short."""
 
 
 class Retrieved(NamedTuple):
-    """What the candidate sources have found for a batch."""
+    """Candidates of a batch, and the proposals that they come from."""
 
     candidates: Candidates
     proposals: dict[str, IntArray]
@@ -61,10 +61,11 @@ class Retrieved(NamedTuple):
 
 @dataclass(frozen=True)
 class _Draft:
-    """A list, and whether caps have left it too short."""
+    """A list that further retrieval may extend."""
 
     answer: Recommendation
     capped: bool
+    """Whether caps have left it too short."""
 
 
 class Recommender:
@@ -85,35 +86,35 @@ class Recommender:
         indexes: SourceIndexes | None = None,
         hidden: BoolArray | None = None,
         words: LiveWords | None = None,
-        usual: Usual | None = None,
+        chance_similarity: ChanceSimilarity | None = None,
         kinds: Sequence[str] | None = None,
         novelty: Novelty | None = None,
         novelty_budget: float = 0.0,
-        unlearnt: BoolArray | None = None,
+        untrained: BoolArray | None = None,
         sources: SourceRegistry = SOURCES,
     ) -> None:
-        """Put the parts together.
+        """Wire up a model.
 
         Args:
             arrays: item-side inputs of the candidate features.
             index: index over `arrays.item_vectors`.
-            text_vectors: unit text vectors [items, text dim]; the space of `similar` and of intents.
+            text_vectors: unit text vectors [items, text dim], searched by `similar` and intents.
             config: quotas of the candidate sources.
             click_kinds: [kinds] True for kinds weaker than a purchase.
             towers: trained towers; None compares text vectors instead (a shop without history).
             ranker: trained ranking head; None keeps the fused order of the sources.
             factors: co-purchase factors; None where no event is known.
-            affinity: what made `arrays.affinity_units`; None where they have no columns.
+            affinity: the model behind `arrays.affinity_units`; None where they have no columns.
             text_index: index over `text_vectors`; None builds one.
-            indexes: of the candidate sources, over the same arrays; None builds them.
+            indexes: the candidate sources' indexes over the same arrays; None builds them.
             hidden: [items] mask of rows that must never appear; `index`, `text_index` and `indexes` leave
                 them out too.
-            words: the items' words; without them texts are compared by meaning alone.
-            usual: how alike texts are by chance; None works it out when it is first needed.
-            kinds: names of the event kinds, for reasons; None says view and purchase.
-            novelty: what may be added to the scores of items without behaviour; None adds nothing.
-            novelty_budget: of lists that ask for none, see `ranking.scoring.novelty`; 0 adds nothing.
-            unlearnt: [items] items without any event at training; None: those without any now.
+            words: lexical index of the items; None matches texts by embedding alone.
+            chance_similarity: of texts; None computes it when it is first needed.
+            kinds: names of the event kinds, for reasons; None names them view and purchase.
+            novelty: score offsets of items without events; None for none.
+            novelty_budget: default budget, see `ranking.scoring.novelty`; 0 adds nothing.
+            untrained: [items] mask of items without training events; None: those without events now.
             sources: the candidate sources.
 
         """
@@ -121,7 +122,7 @@ class Recommender:
         self.layout = FeatureLayout(sources.names, arrays.statistics.attributes.shape[1])
         self.novelty = novelty
         self.novelty_budget = novelty_budget
-        self.unlearnt = arrays.statistics.count == 0 if unlearnt is None else unlearnt
+        self.untrained = arrays.statistics.count == 0 if untrained is None else untrained
         self.arrays = arrays
         self.index = index
         self.text_vectors = text_vectors
@@ -138,7 +139,9 @@ class Recommender:
             text_index = index if towers is None else build_index(text_vectors)
         self.text_index = text_index
         self.kinds = kinds or ["view" if click else "purchase" for click in click_kinds]
-        self.texts = TextMatch(text_vectors, text_index, words, arrays.statistics.recent, hidden, usual)
+        self.texts = TextMatch(
+            text_vectors, text_index, words, arrays.statistics.recent, hidden, chance_similarity
+        )
 
     @property
     def items(self) -> int:
@@ -147,19 +150,19 @@ class Recommender:
 
     @property
     def evidence(self) -> Evidence:
-        """What reasons are read from."""
+        """What reasons are derived from."""
         return Evidence(self.arrays, self.kinds, self.texts.popularity, self.sources.personal)
 
     def recommend(self, requests: Sequence[Request]) -> list[Recommendation]:
-        """Make a list for every request; a request's list does not depend on the others beside it.
+        """Return a list for every request; it does not depend on the other requests of the batch.
 
-        Lists of usual length are made in blocks; a longer one than any source fills is made by itself, and
-        one that caps have left too short is continued.
+        Requests are processed in blocks; one longer than any source's quota is processed alone, and a list
+        that caps have left too short is extended.
         """
         answers: dict[int, _Draft] = {}
-        usual = [i for i, r in enumerate(requests) if r.k <= self.config.popular]
-        for start in range(0, len(usual), BLOCK):
-            chosen = usual[start : start + BLOCK]
+        short = [i for i, r in enumerate(requests) if r.k <= self.config.popular]
+        for start in range(0, len(short), BLOCK):
+            chosen = short[start : start + BLOCK]
             answers.update(zip(chosen, self._lists([requests[i] for i in chosen]), strict=True))
         for i, request in enumerate(requests):
             if request.k > self.config.popular:
@@ -169,12 +172,12 @@ class Recommender:
     def _lists(
         self, requests: list[Request], config: CandidateConfig | None = None, final: bool = False
     ) -> list[_Draft]:
-        """Make the lists of a block: the whole path, stage by stage.
+        """Return the lists of a block: the whole path, stage by stage.
 
         Args:
             requests: of the block.
-            config: quotas that stand in for the usual ones.
-            final: no further candidates will be looked for, see `ranking.rerank.slate.arrange`.
+            config: quotas in place of the model's.
+            final: no further candidates will be retrieved, see `ranking.rerank.slate.fill_slate`.
 
         """
         filtered = filter_requests(requests, self.histories(requests), self.texts, self.hidden, self.items)
@@ -184,11 +187,11 @@ class Recommender:
         )
         novelty = [self.novelty_budget if r.novelty is None else r.novelty for r in requests]
         ranked = self.score(filtered.batch, users, retrieved, novelty, filtered.intents)
-        arranged = self.rerank(filtered.requests, ranked, final)
+        slates = self.rerank(filtered.requests, ranked, final)
         lists = explain_lists(
-            filtered, ranked, arranged, self.evidence, self.texts, self.sources, self.towers is not None
+            filtered, ranked, slates, self.evidence, self.texts, self.sources, self.towers is not None
         )
-        return [_Draft(answer, a.capped) for answer, a in zip(lists, arranged, strict=True)]
+        return [_Draft(answer, slate.capped) for answer, slate in zip(lists, slates, strict=True)]
 
     def rank(self, batch: HistoryBatch, limits: Limits, novelty: Sequence[float] | None = None) -> Ranked:
         """Retrieve and score the candidates of histories: the path without requests.
@@ -196,7 +199,7 @@ class Recommender:
         Args:
             batch: the histories.
             limits: what may be proposed.
-            novelty: budget of each query for moving up items without behaviour; None takes the usual one.
+            novelty: budget of each query, see `ranking.scoring.novelty`; None takes the default.
 
         """
         users = self.encode(batch)
@@ -222,7 +225,7 @@ class Recommender:
         pins: list[tuple[Pin, ...]] | None = None,
         config: CandidateConfig | None = None,
     ) -> Retrieved:
-        """Have every source propose candidates, and unite them, with pinned items."""
+        """Return the fused proposals of all sources, and the pinned items."""
         if intents is not None and all(intent is None for intent in intents):
             intents = None
         request = SourceRequest(
@@ -251,14 +254,14 @@ class Recommender:
         novelty: Sequence[float] | None = None,
         intents: Sequence[TextQuery | None] = (),
     ) -> Ranked:
-        """Score candidates by the ranking head, its budget for novelty, and how well they fit an intent."""
+        """Return candidates scored by the ranking head, the novelty offset and the fit to an intent."""
         candidates = retrieved.candidates
         scores, probabilities = self._head(batch, users, retrieved)
         if self.novelty is not None and self.ranker is not None:
             budgets = novelty or [self.novelty_budget] * len(scores)
             rows = np.maximum(candidates.rows, 0)
             added = self.novelty.added(budgets, self.arrays.statistics.count[rows])
-            scores = scores + np.where(self.unlearnt[rows], added, 0.0)
+            scores = scores + np.where(self.untrained[rows], added, 0.0)
         scores = np.where(candidates.rows < 0, -np.inf, scores).astype(np.float32)
         known = np.diff(batch.offsets) > 0
         for query, intent in enumerate(intents):
@@ -271,39 +274,39 @@ class Recommender:
     def _head(
         self, batch: HistoryBatch, users: UserVectors, retrieved: Retrieved
     ) -> tuple[FloatArray, FloatArray]:
-        """Return scores and probabilities of the ranking head; without one the fused order, and NaN."""
+        """Return scores and probabilities of the ranking head; without one the fusion scores, and NaN."""
         candidates = retrieved.candidates
         if self.ranker is None or candidates.rows.shape[1] == 0:
             return candidates.fused.copy(), np.full((*candidates.rows.shape, 2), np.nan, dtype=np.float32)
         features = self.features(batch, candidates, users, retrieved.best)
         known = self.layout.selection(self.ranker.features)
-        if known is not None:  # trained before there were the others
+        if known is not None:  # trained on fewer features
             features = np.ascontiguousarray(features[:, :, known])
         with timed("ranking"):
             scores, probabilities = self.ranker.score(features)
-        # What BLAS rounds by batch size must neither order equal items nor show in an answer.
+        # BLAS rounds differently by batch size: that must neither order equal items nor show in an answer.
         return np.round(scores, 4), np.round(probabilities, 5)
 
     @timed("rerank")
-    def rerank(self, requests: Sequence[Request], ranked: Ranked, final: bool = False) -> list[Arranged]:
-        """Choose the items of each list and their places: by score, diversity and the rules of the shop."""
+    def rerank(self, requests: Sequence[Request], ranked: Ranked, final: bool = False) -> list[Slate]:
+        """Return the slate of each list, by score, diversity and merchandising rules."""
         units, counts = self.arrays.text_units, self.arrays.statistics.count
         lists = []
         for query, request in enumerate(requests):
             rows, scores = ranked.candidates.rows[query], ranked.scores[query]
             if request.rules is None:
-                lists.append(best_places(rows, scores, units, request.k, request.diversity))
+                lists.append(best_slate(rows, scores, units, request.k, request.diversity))
                 continue
             real = np.flatnonzero(rows >= 0)
             own = rows[real]
-            arranged = arrange(
+            slate = fill_slate(
                 own, scores[real], units[own], counts[own], request.k, request.diversity, request.rules, final
             )
-            lists.append(arranged.among(real))
+            lists.append(slate.among(real))
         return lists
 
     def histories(self, requests: Sequence[Request]) -> HistoryBatch:
-        """Put the requests' histories together."""
+        """Return the requests' histories as one batch."""
         weakest = max(len(self.click_kinds), 1) - 1
         return batch_histories(
             [r.history.items for r in requests],
@@ -314,7 +317,7 @@ class Recommender:
         )
 
     def user_vectors(self, batch: HistoryBatch) -> FloatArray:
-        """Return a vector per history, [queries, dim]; zero where the history is empty."""
+        """Return a vector per history, [queries, dim]; zero for an empty history."""
         if self.towers is not None:
             return self.towers.encode(batch, self.arrays.item_vectors)
         vectors = np.zeros((len(batch), self.arrays.item_vectors.shape[1]), dtype=np.float32)
@@ -324,12 +327,12 @@ class Recommender:
         return unit(vectors)
 
     def _long(self, request: Request, final: bool = False) -> _Draft:
-        """Make a list longer than any source, from as much of the popularity order as it takes."""
+        """Return a list longer than any quota, filled up from the popularity order."""
         deep = replace(self.config, popular=min(request.k, self.items))
         return self._lists([request], deep, final)[0]
 
     def _refilled(self, request: Request, draft: _Draft) -> Recommendation:
-        """Go on with a list whose candidates were used up by caps, as its next page would."""
+        """Extend a list that caps have left too short, as its next page would."""
         if not draft.capped:
             return draft.answer
         assert request.rules is not None
@@ -357,7 +360,7 @@ class Recommender:
     def similar(
         self, vectors: FloatArray, k: int, exclude: IntArray, allowed: BoolArray | None = None
     ) -> tuple[IntArray, FloatArray]:
-        """Return the items whose texts are nearest to unit vectors [queries, text dim].
+        """Return the k items whose texts are nearest to unit vectors [queries, text dim].
 
         Returns:
             Rows [queries, k] padded with -1 and cosines [queries, k].

@@ -1,6 +1,6 @@
-"""Timing of the named stages of a list: each reports its name, beginning and end to a listener.
+"""Timing of the named stages of a list: each reports its name, start and end to a listener.
 
-Without a listener, that is outside of a server, a stage costs the look-up of a variable.
+Without a listener, that is outside of a server, a stage costs one look-up of a context variable.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from contextvars import ContextVar
 from typing import TypeAlias
 
 Listener: TypeAlias = Callable[[str, float, float], None]
-"""Called with a stage's name, beginning and end, in seconds of `time.perf_counter`."""
+"""Called with a stage's name, start and end, in seconds of `time.perf_counter`."""
 
 _LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Report the stages that this thread passes in this context to a listener."""
+    """Report the stages that run in this context to a listener."""
     token = _LISTENER.set(listener)
     try:
         yield
@@ -29,7 +29,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 @contextmanager
 def timed(name: str) -> Iterator[None]:
-    """Report how long the stage took to the listener, if there is one; also a decorator."""
+    """Report the start and end of a stage to the listener, if there is one; also a decorator."""
     listener = _LISTENER.get()
     if listener is None:
         yield

@@ -1,4 +1,4 @@
-"""Free-text search: the items that fit the words, of which taste orders those that fit about equally well."""
+"""Free-text search: items by relevance to the query, near ties broken by the user's taste."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from features.data.dataset import FloatArray, IntArray
 from ranking.reasons import explain
 from ranking.recommender import Recommender
 from ranking.stage_timing import timed
-from ranking.types import Recommendation, Recommended, Request
+from ranking.types import Recommendation, RecommendedItem, Request
 from ranking.words.text_match import POOL
 
 TASTE = 0.05
-"""Largest change of a score by taste: an item overtakes only such as fit the words hardly better."""
+"""Largest change of a score by taste, so that it only reorders items of nearly equal relevance."""
 _INTENT = ("intent",)
 
 
 def search(recommender: Recommender, requests: Sequence[Request]) -> list[Recommendation]:
-    """Find items by words: `Request.said`, of which `Request.intent` is the vector.
+    """Return the items that match `Request.query_text`, whose vector is `Request.intent`.
 
-    The score of an item is how well it fits (`TextMatch.fit`). With a history, the match
-    of the item and the user vector is standardised over the best items, cut to -1..1, and adds `TASTE` times
-    that. Of equal items the more popular one comes first.
+    The score of an item is its relevance (`TextMatch.fit`). With a history, the inner product of item and
+    user vector is standardised over the best items, clipped to -1..1 and added with weight `TASTE`. Ties go
+    to the more popular item.
 
     Args:
-        recommender: knows the items.
+        recommender: the model.
         requests: each with an intent; `diversity` is not used.
 
     Returns:
@@ -41,28 +41,30 @@ def search(recommender: Recommender, requests: Sequence[Request]) -> list[Recomm
 
 def _one(recommender: Recommender, request: Request, user: FloatArray) -> Recommendation:
     if request.intent is None:
-        raise ValueError("a search needs the vector of its words")
+        raise ValueError("a search needs the vector of its query")
     exclude = request.exclude
     if request.exclude_seen:
         exclude = np.union1d(exclude, request.history.items).astype(np.int32)
     texts = recommender.texts
-    query = texts.query(request.intent, request.said)
+    query = texts.query(request.intent, request.query_text)
     rows, fit = texts.best(query, max(POOL, 2 * request.k), exclude, request.allowed)
     scores = np.round(fit + TASTE * _taste(recommender, rows, user), 4)
     order = np.lexsort((rows, -texts.popularity[rows], -scores))[: request.k]
     matches = texts.matches(query, rows[order]).tolist() if request.explain else [False] * len(order)
     evidence = recommender.evidence
     items = []
-    for place, fits in zip(order, matches, strict=True):
-        row = int(rows[place])
+    for position, fits in zip(order, matches, strict=True):
+        row = int(rows[position])
         reasons = explain(row, _INTENT, request.history, evidence, fits) if request.explain else ()
-        items.append(Recommended(row, float(scores[place]), float("nan"), float("nan"), "intent", reasons))
+        items.append(
+            RecommendedItem(row, float(scores[position]), float("nan"), float("nan"), "intent", reasons)
+        )
     known = len(request.history.items) > 0
     return Recommendation(tuple(items), "none" if known and recommender.towers is not None else "text_only")
 
 
 def _taste(recommender: Recommender, rows: IntArray, user: FloatArray) -> FloatArray:
-    """Return how well items suit the shopper, -1 to 1, [rows]; 0 where nothing is known or all suit alike."""
+    """Return the user's taste for items, -1 to 1, [rows]; 0 without a history or where all are equal."""
     match: FloatArray = recommender.arrays.item_vectors[rows] @ user
     spread = float(match.std()) if len(match) else 0.0
     if spread < 1e-9:

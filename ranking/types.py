@@ -29,7 +29,7 @@ class History:
 
 @dataclass(frozen=True)
 class Request:
-    """One list to make."""
+    """A request for one list."""
 
     history: History
     now: int
@@ -40,36 +40,36 @@ class Request:
     allowed: BoolArray | None = None
     """[items] mask of rows that pass the caller's filter; None allows all."""
     exclude_seen: bool = False
-    """Leave out the items of the history itself."""
+    """Leave out the items of the history."""
     diversity: float = 0.0
     novelty: float | None = None
-    """Budget for moving up items without behaviour, see `scoring.novelty`; None takes the model's own."""
+    """Budget for promoting items without events, see `scoring.novelty`; None takes the model's."""
     intent: FloatArray | None = None
-    """[text dim] unit vector of what is looked for; None where nothing was said."""
-    said: str = ""
-    """The words of `intent`, by which items are looked up, too."""
+    """[text dim] unit vector of `query_text`; None without a text query."""
+    query_text: str = ""
+    """The text query, also matched word by word."""
     explain: bool = False
     rules: Rules | None = None
-    """The shop's own rules; `search` does not know them."""
+    """Merchandising rules; `search` ignores them."""
 
     def explored_by(self, seed: int) -> Request:
-        """Return the same request with another seed of exploration."""
+        """Return the same request with another exploration seed."""
         return self if self.rules is None else replace(self, rules=replace(self.rules, seed=seed))
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why an item is in the list."""
+    """A reason for an item of a list."""
 
     kind: str
     """`bought_before`, `chosen_before`, `viewed_before`, `goes_with`, `reads_like`, `for_you`, `popular`,
     `matches_intent`, `pinned` or `exploration`."""
     because: int | None = None
-    """Row of the history item that the reason points to."""
+    """Row of the history item that the reason refers to."""
 
 
-class Recommended(NamedTuple):
-    """One item of a list; a tuple, because thousands are made in a second."""
+class RecommendedItem(NamedTuple):
+    """One item of a list; a tuple, because thousands are created per second."""
 
     row: int
     score: float
@@ -87,6 +87,6 @@ class Recommended(NamedTuple):
 class Recommendation:
     """The answer to one Request."""
 
-    items: tuple[Recommended, ...]
+    items: tuple[RecommendedItem, ...]
     degradation: str
-    """`none`, `session_only`, `text_only` or `popularity`: the rung of the fallback ladder that answered."""
+    """`none`, `session_only`, `text_only` or `popularity`: the degradation level."""

@@ -30,7 +30,7 @@ from features.data.dataset import Catalogue, Events, FloatArray, IntArray
 from features.data.demand import Demand
 from features.data.statistics import Neighbours, Statistics, attribute_codes
 from features.text.item_text import TextTemplate
-from ranking.assembly import item_arrays, sketch
+from ranking.assembly import item_arrays, pca_units
 from ranking.bundle.bundle import HISTORIES, write_bundle
 from ranking.bundle.store import VERSIONS, publish_version
 from ranking.recommender import Recommender
@@ -104,7 +104,7 @@ def _publish(store: Path, items: int) -> GeneratedStore:
     mean, matrix = whitening(texts)
     affinity = Affinity(matrix, -mean @ matrix)
     arrays = item_arrays(
-        statistics, texts, towers, config, near, factors=factors, units=sketch(texts),
+        statistics, texts, towers, config, near, factors=factors, units=pca_units(texts),
         affinity_units=affinity.units(texts),
     )  # fmt: skip
     index = VectorIndex.build(arrays.item_vectors, IndexConfig())

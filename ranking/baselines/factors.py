@@ -113,10 +113,10 @@ class Ease:
                 return self._floor.under(there, np.diff(history.indptr) > 0)
             scores = np.zeros((len(histories), self.n_items), dtype=np.float32)
             scores[:, self.kept] = history @ self.weights
-            said = np.zeros(scores.shape, dtype=np.bool_)
-            said[:, self.kept] = self.share[self.kept] > 0  # an item without events has no weights
-            said &= np.diff(history.indptr)[:, None] > 0
-            return popularity_floor(scores, self.share, said)
+            covered = np.zeros(scores.shape, dtype=np.bool_)
+            covered[:, self.kept] = self.share[self.kept] > 0  # an item without events has no weights
+            covered &= np.diff(history.indptr)[:, None] > 0
+            return popularity_floor(scores, self.share, covered)
 
         return rank_catalogue(events, queries, self.n_items, k, exclude_seen, score, allowed)
 
@@ -208,8 +208,8 @@ class Als:
             if self.device.type != "cpu":
                 return self._there.of(np.asarray(users, dtype=np.float32), np.diff(matrix.indptr) > 0)
             scores = np.asarray(users, dtype=np.float32) @ factors.T
-            said = (np.diff(matrix.indptr)[:, None] > 0) & (self.share > 0)  # without events no vector
-            return popularity_floor(scores, self.share, said)
+            covered = (np.diff(matrix.indptr)[:, None] > 0) & (self.share > 0)  # without events no vector
+            return popularity_floor(scores, self.share, covered)
 
         return rank_catalogue(events, queries, n_items, k, exclude_seen, score, allowed)
 

@@ -108,8 +108,8 @@ class GraphText:
         n_items = len(self.share)
 
         def score(histories: HistoryBatch) -> FloatArray:
-            near, said = self._texts(histories, 0)
-            scores = popularity_floor(near, self.share, said)
+            near, covered = self._texts(histories, 0)
+            scores = popularity_floor(near, self.share, covered)
             free = np.ones(scores.shape, dtype=np.bool_)
             if exclude_seen:
                 free[histories.owners(), histories.items] = False
@@ -140,8 +140,8 @@ class GraphText:
         centre = _centres(histories, back)
         anchor = self.vectors[np.maximum(centre, 0)] * (centre >= 0)[:, None]
         has_text = (self.vectors != 0).any(axis=1)
-        said = (anchor != 0).any(axis=1)[:, None] & has_text[None, :]
-        return (anchor @ self.vectors.T).astype(np.float32), said
+        covered = (anchor != 0).any(axis=1)[:, None] & has_text[None, :]
+        return (anchor @ self.vectors.T).astype(np.float32), covered
 
     def _rings(
         self, histories: HistoryBatch, back: int, places: tuple[int, ...], cosine: FloatArray, free: BoolArray

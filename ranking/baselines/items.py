@@ -208,8 +208,8 @@ class FrozenText:
             if self.device.type != "cpu":
                 return self._there.of(unit, norm[:, 0] > 0)
             cosine = unit @ self.vectors.T
-            said = np.broadcast_to(norm > 0, cosine.shape)
-            return popularity_floor(cosine, self.share, said)
+            covered = np.broadcast_to(norm > 0, cosine.shape)
+            return popularity_floor(cosine, self.share, covered)
 
         return rank_catalogue(events, queries, n_items, k, exclude_seen, score, allowed)
 

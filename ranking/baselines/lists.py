@@ -120,7 +120,7 @@ def rank_catalogue(
     return items, scores
 
 
-def popularity_floor(scores: FloatArray, share: FloatArray, said: BoolArray) -> FloatArray:
+def popularity_floor(scores: FloatArray, share: FloatArray, covered: BoolArray) -> FloatArray:
     """Put what a method says nothing about behind everything else, by popularity.
 
     Without this a list ends where a method runs out of evidence, and popularity would beat it by default.
@@ -128,11 +128,11 @@ def popularity_floor(scores: FloatArray, share: FloatArray, said: BoolArray) -> 
     Args:
         scores: [rows, items].
         share: [items] popularity in 0..1.
-        said: [rows, items] where the method has an opinion.
+        covered: [rows, items] where the method has an opinion.
 
     """
-    least = np.min(scores, axis=1, where=said, initial=0.0, keepdims=True)  # [rows, 1] at most 0
-    return np.where(said, scores, least - 2.0 + share).astype(np.float32)
+    least = np.min(scores, axis=1, where=covered, initial=0.0, keepdims=True)  # [rows, 1] at most 0
+    return np.where(covered, scores, least - 2.0 + share).astype(np.float32)
 
 
 def popularity_share(counts: npt.NDArray[np.float64]) -> FloatArray:

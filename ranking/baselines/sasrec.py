@@ -83,8 +83,8 @@ class SasrecIds:
                 histories = histories_of(events, part)
                 items[place], scores[place] = best_of(block_there, histories, k, exclude_seen, allowed)
                 continue
-            said = self.learned[None, :] & (sizes > 0)[:, None]
-            block = popularity_floor((users @ vectors.T).numpy(), self.share, said)
+            covered = self.learned[None, :] & (sizes > 0)[:, None]
+            block = popularity_floor((users @ vectors.T).numpy(), self.share, covered)
             if exclude_seen:
                 owner = np.repeat(np.arange(len(part)), sizes)
                 block[owner, events.item[ragged_ranges(begin, sizes)]] = -np.inf

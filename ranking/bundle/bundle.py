@@ -1,4 +1,4 @@
-"""The bundle: everything serving needs, in one verified folder."""
+"""The bundle: all files that serving needs, in one verified folder."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ STATISTICS = "statistics.safetensors"
 TEXT_NEIGHBOURS = "text_neighbours.safetensors"
 TEXT_ENCODER = "text_encoder"
 CONFIG = "config.yaml"
-NEEDED = (CATALOG, ITEM_VECTORS, TEXT_VECTORS, INDEX, STATISTICS, TEXT_NEIGHBOURS)
-"""Files that every bundle has."""
+REQUIRED = (CATALOG, ITEM_VECTORS, TEXT_VECTORS, INDEX, STATISTICS, TEXT_NEIGHBOURS)
+"""Required files of a bundle."""
 HISTORIES = "histories.parquet"
 """Beside CURRENT, outside the versions: users' recent events, imported by a server's user state."""
 
@@ -63,11 +63,11 @@ class Bundle(ManifestView):
     recommender: Recommender
     text_encoder: CompiledTextEncoder
     sketch: PcaProjection
-    """Reduces the text vectors of later items as those of the catalogue were reduced."""
+    """PCA projection of the catalogue's text vectors, also applied to later items."""
     lender_index: CatalogueIndex | None = None
-    """Over the affinity vectors: for later items to borrow factors; None where exact search is quick."""
+    """Over the affinity vectors, to impute factors of later items; None where exact search is fast."""
     device: torch.device = CPU
-    """Where the text encoder, the towers, the ranking head and the indexes are."""
+    """Device of the text encoder, the towers, the ranking head and the indexes."""
 
     @property
     def text_vectors(self) -> FloatArray:
@@ -135,22 +135,22 @@ def load_bundle(
     Args:
         store: the artifact store.
         version: its name.
-        room: how many later items a server is going to have memory for; without it it copies the arrays.
-        manifest: of a version that has been verified already; null verifies it.
-        device: where the arithmetic is to run.
+        room: items that may be added later, for which memory is reserved.
+        manifest: of a version that is already verified; None verifies it.
+        device: where models and indexes run.
 
     Raises:
-        InputError: naming the file that is wrong.
+        InputError: naming the damaged file.
 
     """
     version = version or current_version(store)
     folder = store / VERSIONS / version
     manifest = manifest or verify(folder)
-    for name in NEEDED:
+    for name in REQUIRED:
         if name not in manifest["files"]:
             raise InputError(f"{folder / MANIFEST}: lists no {name}; roll back or publish again")
     catalogue = Catalogue(pl.read_parquet(folder / CATALOG))
-    # Mapped, not read: a server copies both into memory that takes later items.
+    # Memory-mapped: a server copies both into growable arrays.
     text_vectors: FloatArray = np.asarray(np.load(folder / TEXT_VECTORS, mmap_mode="c"))
     item_vectors: FloatArray = np.asarray(np.load(folder / ITEM_VECTORS, mmap_mode="c"))
     statistics = Statistics.load(folder / STATISTICS, room)
@@ -192,7 +192,9 @@ def load_bundle(
     encoder = load_text_encoder(
         TextEncoderConfig(model=str(folder / TEXT_ENCODER), max_tokens=int(manifest["max_tokens"]))
     )
-    for parameter in encoder.parameters():  # mapped by transformers: a file cut short would end the process
+    for (
+        parameter
+    ) in encoder.parameters():  # memory-mapped by transformers: truncating the file would crash the process
         parameter.data = parameter.data.clone()
     precision = serving_precision(manifest["precision"], device)
     encoder = CompiledTextEncoder(encoder.to(device), precision)
@@ -200,7 +202,7 @@ def load_bundle(
 
 
 def _words(folder: Path, catalogue: Catalogue, template: TextTemplate) -> WordIndex:
-    """Read the words of a bundle's items; a bundle that has none has them indexed now."""
+    """Load the lexical index of a bundle; build it for a bundle published without one."""
     if not (folder / WORDS).is_dir():
         LOG.info("%s: published without an index of words; making it", folder.name)
         return WordIndex.build(catalogue, template)

@@ -1,4 +1,4 @@
-"""The items of a published version, for who needs no more of it."""
+"""The catalogue of a published version alone."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ CATALOG = "catalog.parquet"
 
 
 def read_catalogue(store: Path, version: str) -> Catalogue:
-    """Read the items of a version that has been verified."""
+    """Return the items of a verified version."""
     return Catalogue(pl.read_parquet(store / VERSIONS / version / CATALOG))

@@ -1,4 +1,4 @@
-"""Whether a bundle fits into the memory of a GPU, before it is loaded there."""
+"""A check that a bundle fits into the memory of a GPU before it is loaded."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from ranking.bundle.bundle import ITEM_VECTORS, TEXT_ENCODER, TEXT_VECTORS
 from ranking.scoring.ranker import RANKER_FILE
 
 WORKING_BYTES: Final = 2**31
-"""What a process takes beside a bundle's arrays: kernels, texts being encoded, scores of searches, and room
-for the vectors of items that are added."""
+"""Memory of a process beside a bundle's arrays: kernels, activations of the encoder, scores of searches, and
+vectors of added items."""
 _GB: Final = 1e9
 
 
 def bytes_needed(folder: Path) -> int:
-    """Return about how many bytes a version takes on a GPU, at most.
+    """Return an upper estimate of the bytes that a version takes on a GPU.
 
-    Of the vectors, in single precision in the files, indexes hold copies in half and in single precision: of
-    items, texts, factors (half of their file), and affinity, as wide as the texts.
+    Indexes hold copies in half and in single precision of the vectors: of items, texts, factors (half of
+    their file), and affinity, as wide as the texts.
 
     Args:
-        folder: of the version; files that it lacks count nothing.
+        folder: of the version; missing files count as empty.
 
     """
     vectors = _size(folder / ITEM_VECTORS) + 2 * _size(folder / TEXT_VECTORS)
@@ -38,7 +38,7 @@ def bytes_needed(folder: Path) -> int:
 
 
 def _least_needed(folder: Path) -> int:
-    """Return about how many bytes it takes where a CPU searches: weights lie there as in their files."""
+    """Return an estimate of the bytes on the GPU if a CPU searches: the weights, as large as their files."""
     weights = [folder / TOWERS_FILE, folder / RANKER_FILE, *(folder / TEXT_ENCODER).glob("*.safetensors")]
     return sum(map(_size, weights)) + WORKING_BYTES
 
@@ -48,22 +48,21 @@ def _size(path: Path) -> int:
 
 
 @contextmanager
-def room_for(folder: Path, device: torch.device, beside: bool = False) -> Iterator[None]:
+def device_memory_guard(folder: Path, device: torch.device, beside: bool = False) -> Iterator[None]:
     """Check that a version fits on a device before the block loads it there; nothing on a CPU.
 
-    A model that is alone there may have vectors that do not fit: a CPU searches them. One that is to replace
-    another must fit whole, or every change of the model would be one to slower searches.
+    Vectors of the only model may not fit, as a CPU can search them. A model that replaces another must fit
+    entirely, or every model update would make searches slower.
 
-    CUDA is initialised on the way, by the calling thread.
+    Initialises CUDA in the calling thread.
 
     Args:
         folder: of the version.
-        device: where it is to be.
-        beside: whether another model is on the device until this one replaces it.
+        device: target device.
+        beside: whether the replaced model is still on the device.
 
     Raises:
-        InputError: too little memory is free, also where only the block finds that out; or a GPU that
-            cannot be used.
+        InputError: too little free memory, before or inside the block, or an unusable GPU.
 
     """
     if device.type != "cuda":

@@ -1,4 +1,4 @@
-"""The indexes of a bundle: written for a CPU, read for the device that is to search."""
+"""The indexes of a bundle: written for a CPU, loaded for any device."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ TEXT_INDEX = "text_index.faiss"
 FACTOR_INDEX = "factor_index.faiss"
 NEW_INDEX = "new_index.faiss"
 LENDER_INDEX = "lender_index.faiss"
-"""These four only where they are approximate: exact ones are made again faster than read."""
+"""These four only if approximate: exact ones are faster to build than to read."""
 
 
 @dataclass(frozen=True)
-class OtherIndexes:
-    """Those beside the index over item vectors; None where there are none, or making one is quick."""
+class SecondaryIndexes:
+    """The indexes beside that over item vectors; None where there is none, or building one is fast."""
 
     text: CatalogueIndex | None
     """Over the text vectors."""
@@ -41,7 +41,7 @@ class OtherIndexes:
 
 
 def index_config(info: dict[str, Any]) -> IndexConfig:
-    """Return the settings in a manifest; earlier releases said there whether to search on a GPU."""
+    """Return the settings in a manifest, without `gpu` of earlier releases."""
     return IndexConfig(**{name: value for name, value in info.items() if name != "gpu"})
 
 
@@ -49,13 +49,13 @@ def write_indexes(folder: Path, recommender: Recommender) -> None:
     """Write the indexes of a recommender whose catalogue does not change.
 
     Raises:
-        TypeError: it is one that does.
+        TypeError: its catalogue changes.
 
     """
     index, indexes, arrays = recommender.index, recommender.indexes, recommender.arrays
     if not isinstance(index, CatalogueIndex):
         raise TypeError("only an index over the whole catalogue can be published")
-    _of_a_cpu(index, index.vectors).save(folder / INDEX)
+    _for_cpu(index, index.vectors).save(folder / INDEX)
     if recommender.text_index is not index:
         _write(folder / TEXT_INDEX, recommender.text_index, recommender.text_vectors)
     _write(folder / FACTOR_INDEX, indexes.factors, arrays.factor_vectors)
@@ -69,11 +69,11 @@ def write_indexes(folder: Path, recommender: Recommender) -> None:
 
 def _write(path: Path, index: object, vectors: FloatArray) -> None:
     if not exact_by_default(*vectors.shape):
-        _of_a_cpu(index, vectors).save(path)
+        _for_cpu(index, vectors).save(path)
 
 
-def _of_a_cpu(index: object, vectors: FloatArray) -> VectorIndex:
-    """Return an index as it is, or one that a CPU can search over the same vectors."""
+def _for_cpu(index: object, vectors: FloatArray) -> VectorIndex:
+    """Return the index if it is for a CPU, else a new one over the same vectors."""
     return index if isinstance(index, VectorIndex) else VectorIndex.build(vectors, IndexConfig())
 
 
@@ -84,14 +84,14 @@ def read_indexes(
     lends: bool,
     device: torch.device,
     room: int,
-) -> OtherIndexes:
+) -> SecondaryIndexes:
     """Return the indexes beside that over item vectors.
 
     Args:
         folder: of the version.
         arrays: its item-side arrays.
-        text_vectors: its unit text vectors; None where the item vectors are these.
-        lends: whether later items borrow factors by their affinity vectors.
+        text_vectors: its unit text vectors; None where they are the item vectors.
+        lends: whether factors of later items are imputed by affinity vectors.
         device: where to search.
         room: how many items may be added on a GPU.
 
@@ -117,4 +117,4 @@ def read_indexes(
         lender = new
     elif lends:
         lender = read(LENDER_INDEX, arrays.affinity_units)
-    return OtherIndexes(text, factor, new, lender)
+    return SecondaryIndexes(text, factor, new, lender)

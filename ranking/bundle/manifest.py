@@ -1,4 +1,4 @@
-"""What the manifest of a version says of its model."""
+"""Typed access to the manifest of a version."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class ManifestView:
-    """Has a manifest, and reads it."""
+    """Mixin with properties of a manifest."""
 
     manifest: dict[str, Any]
     """Content of manifest.json."""
@@ -23,5 +23,5 @@ class ManifestView:
 
     @property
     def data_end(self) -> int:
-        """Unix seconds of the last event that the statistics know."""
+        """Unix seconds of the last event in the statistics."""
         return int(self.manifest["data_end"])

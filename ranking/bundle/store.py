@@ -37,7 +37,7 @@ def file_hash(path: Path) -> str:
 
 
 def _sync(path: Path) -> None:
-    """Force a file or folder to disk, so that a power cut cannot undo what later steps rely on."""
+    """Sync a file or folder to disk, before steps that rely on it after a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -46,20 +46,20 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _alone(store: Path) -> Iterator[None]:
-    """Hold the store's lock: publishers and rollbacks take turns, and whoever crashes lets go of it."""
+def _locked(store: Path) -> Iterator[None]:
+    """Hold the store's exclusive lock against other publishers and rollbacks; a crash releases it."""
     with (store / LOCK).open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
 def _content_hash(files: dict[str, Any], describe: dict[str, Any]) -> str:
-    """Return the part of a version's name that its content decides."""
+    """Return the content hash in a version's name."""
     return hashlib.sha256(json.dumps([files, describe], sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _moment(store: Path) -> datetime:
-    """Return the time a new version is named after: later than every other, whatever the clock says."""
+def _next_timestamp(store: Path) -> datetime:
+    """Return the time in a new version's name: later than every existing one, whatever the clock."""
     now = datetime.now(UTC).replace(microsecond=0)
     known = versions(store)
     if not known:
@@ -71,13 +71,12 @@ def _moment(store: Path) -> datetime:
 def publish_version(store: Path, write: Callable[[Path], None], describe: dict[str, Any]) -> str:
     """Write a new version and make it current.
 
-    Everything is written into a hidden folder first; the manifest, with the hash of every file, goes last;
-    the folder is renamed, then the pointer is replaced. A crash before the last step leaves the previous
-    version served.
+    Files are written into a hidden folder, the manifest with their hashes last; the folder is renamed, then
+    the pointer is replaced. A crash before the last step leaves the previous version current.
 
     Args:
         store: the artifact folder.
-        write: fills the folder it is given.
+        write: writes the files into a given folder.
         describe: further manifest fields.
 
     Returns:
@@ -85,13 +84,13 @@ def publish_version(store: Path, write: Callable[[Path], None], describe: dict[s
 
     """
     (store / VERSIONS).mkdir(parents=True, exist_ok=True)
-    with _alone(store):
+    with _locked(store):
         remove_leftovers(store)
         return _publish(store, write, describe)
 
 
 def _publish(store: Path, write: Callable[[Path], None], describe: dict[str, Any]) -> str:
-    """Do what `publish_version` says, alone in the store."""
+    """Implement `publish_version`, under the store's lock."""
     staging = store / VERSIONS / f".staging-{uuid.uuid4().hex[:12]}"
     staging.mkdir()
     write(staging)
@@ -101,7 +100,7 @@ def _publish(store: Path, write: Callable[[Path], None], describe: dict[str, Any
         if path.is_dir():
             continue
         files[path.relative_to(staging).as_posix()] = {"sha256": file_hash(path), "size": path.stat().st_size}
-    created = _moment(store)
+    created = _next_timestamp(store)
     version = f"{created:%Y%m%dT%H%M%SZ}-{_content_hash(files, describe)}"
     manifest = {
         "format_version": FORMAT_VERSION,
@@ -120,7 +119,7 @@ def _publish(store: Path, write: Callable[[Path], None], describe: dict[str, Any
 
 
 def remove_leftovers(store: Path) -> None:
-    """Remove what publishers that crashed left half-written; only for the holder of the store's lock."""
+    """Remove files of crashed publishers; requires the store's lock."""
     for leftover in (store / VERSIONS).glob(".staging-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     for pointer in store.glob(f".{CURRENT}.*.tmp"):
@@ -141,7 +140,7 @@ def current_version(store: Path) -> str:
     """Return the version that CURRENT names.
 
     Raises:
-        InputError: when there is no store, or its pointer names nothing that exists.
+        InputError: when there is no store, or its pointer names no existing version.
 
     """
     pointer = store / CURRENT
@@ -218,7 +217,7 @@ def roll_back(store: Path, version: str | None = None) -> str:
     if version not in known:
         raise InputError(f"{store}: no version '{version}' (there are: {', '.join(known) or 'none'})")
     verify(store / VERSIONS / version)
-    with _alone(store):
+    with _locked(store):
         write_atomically(store / CURRENT, version + "\n")
         _sync(store)
     return version

@@ -30,11 +30,11 @@ from features.data.dataset import BoolArray
 
 MAX_CHARS: Final = 2000
 MAX_DEPTH: Final = 32
-"""Nested parentheses and NOTs."""
+"""Deepest nesting of parentheses and NOTs."""
 MAX_TERMS: Final = 100
-"""Tests in one expression."""
+"""Most tests in one expression."""
 ENTRY_BYTES: Final = 512
-"""What a kept mask takes beside itself and its expression."""
+"""Overhead of a cached mask beside itself and its expression."""
 _NAMED: Final = 20
 """Known attributes that an error message lists."""
 
@@ -136,7 +136,7 @@ def attribute_kinds(columns: Mapping[str, pl.DataType]) -> dict[str, AttributeKi
 
 
 class _Compiler:
-    """Turns one parse tree into a polars expression that is true, false or null per item."""
+    """Compiles a parse tree into a polars expression that is true, false or null per item."""
 
     def __init__(self, columns: Mapping[str, pl.DataType], kinds: dict[str, AttributeKind]) -> None:
         self._columns = columns
@@ -192,7 +192,7 @@ class _Compiler:
         return name, self._kinds[name]
 
     def _column(self, name: str) -> pl.Expr:
-        """Return the column with NaN counted as missing."""
+        """Return the column with NaN as missing."""
         column = pl.col(name)
         return column.fill_nan(None) if self._columns[name].is_float() else column
 
@@ -215,7 +215,7 @@ class _Compiler:
     def _operands(
         self, name: str, kind: AttributeKind, literals: Sequence[Token]
     ) -> tuple[pl.Expr, pl.Series]:
-        """Return column and values brought to one type, so that nothing is compared across types."""
+        """Return column and values cast to a common type."""
         column, dtype = self._column(name), self._columns[name]
         if kind is AttributeKind.string:
             return column.cast(pl.String), pl.Series([_text(name, t) for t in literals], dtype=pl.String)
@@ -321,7 +321,7 @@ def _parse(expression: str) -> Tree[Token]:
     except UnexpectedToken as error:
         accepted = set(error.accepts or error.expected)
         if "STRING" in accepted:
-            accepted.discard("NAME")  # accepted there only to say that text needs quotes
+            accepted.discard("NAME")  # in the grammar only for the message that text needs quotes
         ends = error.token.type == "$END"
         found = "the expression ends here" if ends else f"unexpected '{error.token}'"
         expected = ", ".join(_EXPECTED[terminal] for terminal in _EXPECTED if terminal in accepted)
@@ -348,17 +348,17 @@ def evaluate(frame: pl.DataFrame, compiled: pl.Expr) -> BoolArray:
 
 
 class MaskCache:
-    """Recently used filter masks by catalogue version and expression; safe to use from several threads."""
+    """LRU cache of filter masks by catalogue version and expression; thread-safe."""
 
     def __init__(self, max_bytes: int = 64 * 2**20) -> None:
-        """Keep masks of together at most `max_bytes`, one byte per item and mask, and their keys."""
+        """Limit masks, one byte per item, and their keys to `max_bytes` in total."""
         self._max_bytes = max_bytes
         self._bytes = 0
         self._masks: OrderedDict[tuple[str, str], BoolArray] = OrderedDict()
         self._lock = threading.Lock()
 
     def cached(self, version: str, expression: str) -> BoolArray | None:
-        """Return a mask made before, without any work."""
+        """Return a cached mask, None if there is none."""
         with self._lock:
             mask = self._masks.get((version, expression))
             if mask is not None:
@@ -377,7 +377,7 @@ class MaskCache:
         return self.keep(version, expression, evaluate(frame, compile_filter(frame.schema, expression)))
 
     def keep(self, version: str, expression: str, mask: BoolArray) -> BoolArray:
-        """Remember a mask made elsewhere, which becomes read-only; return it."""
+        """Cache a mask, which becomes read-only; return it."""
         mask.flags.writeable = False
         with self._lock:
             if (version, expression) not in self._masks:
@@ -390,5 +390,5 @@ class MaskCache:
 
 
 def _cost(expression: str, mask: BoolArray) -> int:
-    """Return the bytes that an entry takes; long expressions over few items are most of it."""
+    """Return the bytes of an entry; of small catalogues the expression is most of it."""
     return mask.nbytes + sys.getsizeof(expression) + ENTRY_BYTES

@@ -1,4 +1,4 @@
-"""The items of a catalogue in the order of their ids, so that a listing can go on behind any of them."""
+"""The items of a catalogue in the order of their ids, for listings with a cursor."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ranking.catalogue.live_catalogue import LiveCatalogue
 
 
 class ItemOrder:
-    """One model's items by the UTF-8 bytes of their ids; for any thread.
+    """One model's items by the UTF-8 bytes of their ids; thread-safe.
 
-    The bundle's items are sorted at the first request, and those added since whenever there are new ones.
+    The bundle's items are sorted at the first request, added ones whenever there are more.
     """
 
     def __init__(self) -> None:
-        """Begin without any order."""
+        """Start unsorted."""
         self._base: IntArray | None = None
         self._added: list[tuple[bytes, int]] = []
         self._size = 0
@@ -30,23 +30,23 @@ class ItemOrder:
     def after(
         self, catalogue: LiveCatalogue, item_id: str, count: int, allowed: BoolArray | None
     ) -> list[int]:
-        """Return the rows of the next items behind an id, in order.
+        """Return the rows of the next items after an id, in order.
 
         Args:
             catalogue: a state of the model's items; deleted ones are left out.
-            item_id: where to go on, of an item or not; empty begins.
+            item_id: the cursor, an item id or any other text; empty starts at the first item.
             count: most rows.
             allowed: [items] mask of rows that may be returned; None allows all.
 
         """
         base, added = self._sorted(catalogue)
-        ids, behind = catalogue.ids, item_id.encode()
+        ids, cursor = catalogue.ids, item_id.encode()
         shown = np.ones(catalogue.size, dtype=np.bool_) if allowed is None else allowed
         if catalogue.hidden is not None:
             shown = shown & ~catalogue.hidden
-        begin = bisect_right(base, behind, key=lambda row: ids[row].encode()) if behind else 0
+        begin = bisect_right(base, cursor, key=lambda row: ids[row].encode()) if cursor else 0
         first = base[begin:][shown[base[begin:]]][:count].tolist()
-        begin = bisect_right(added, behind, key=lambda entry: entry[0])
+        begin = bisect_right(added, cursor, key=lambda entry: entry[0])
         later = (entry for entry in added[begin:] if entry[1] < catalogue.size and shown[entry[1]])
         return [row for _, row in islice(merge(((ids[row].encode(), row) for row in first), later), count)]
 

@@ -1,4 +1,4 @@
-"""An item's attributes as a shop sends them, brought to the column types of a catalogue."""
+"""Item attributes converted from the API's types to the column types of a catalogue."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ DECLARED_TYPES: Final[Mapping[AttributeKind, pl.DataType]] = {
     AttributeKind.time: pl.Datetime("us"),
     AttributeKind.list: pl.List(pl.String()),
 }
-"""Column types of attributes that were declared and that no training has seen."""
+"""Column types of attributes that were declared after the bundle was made."""
 
 
 def overlay_schema(columns: pl.Schema) -> dict[str, pl.DataType]:
-    """Return the column types in which later items are kept, which filters treat like the catalogue's.
+    """Return the column types of added and changed items, which filters treat like the catalogue's.
 
-    Enumerations become text, because later items may bring new values.
+    Enumerations become text, because these items may have new values.
     """
     kept: dict[str, pl.DataType] = {}
     for name, dtype in columns.items():
@@ -44,15 +44,15 @@ def overlay_schema(columns: pl.Schema) -> dict[str, pl.DataType]:
 def typed_values(
     attributes: Mapping[str, object], columns: Mapping[str, pl.DataType]
 ) -> tuple[dict[str, object], list[str]]:
-    """Bring attributes to the types of columns.
+    """Convert attributes to the types of columns.
 
     Args:
-        attributes: text, numbers, bools and lists of text or numbers by name; None stands for no value.
-        columns: of the catalogue, as `overlay_schema` gives them.
+        attributes: text, numbers, bools and lists of text or numbers by name; None for no value.
+        columns: of the catalogue, see `overlay_schema`.
 
     Returns:
-        A value (or None) for every column but the item's id and text, and what was wrong, in words; a value
-        that does not fit is None.
+        A value (or None) for every column but the item's id and text, and the error messages; an invalid
+        value is None.
 
     """
     names = [name for name in columns if name not in (schema.ITEM_ID, schema.TEXT)]
@@ -74,12 +74,12 @@ def typed_values(
 def patched(
     values: Mapping[str, object], patch: Mapping[str, object], columns: Mapping[str, pl.DataType]
 ) -> dict[str, object]:
-    """Return an item's values after some of them have been changed.
+    """Return an item's values after a patch.
 
     Args:
         values: typed as the columns.
-        patch: new values by name as a shop sends them; None removes one, what no column takes is left out.
-        columns: of the catalogue, as `overlay_schema` gives them.
+        patch: new values by name in the API's types; None removes one, invalid ones are ignored.
+        columns: of the catalogue, see `overlay_schema`.
 
     """
     changed = dict(values)
@@ -93,7 +93,7 @@ def patched(
 
 
 def sendable(values: Mapping[str, object]) -> dict[str, object]:
-    """Return typed values as a shop would send them, without those that are missing: times are ISO text."""
+    """Return typed values in the API's types, without missing ones: times are ISO text."""
     sent = {name: _sendable(value) for name, value in values.items()}
     return {name: value for name, value in sent.items() if value is not None}
 
@@ -111,10 +111,10 @@ def _sendable(value: object) -> object:
 
 
 def _typed(given: object, dtype: pl.DataType) -> object:
-    """Return a value as a column's type holds it.
+    """Return a value converted to a column's type.
 
     Raises:
-        ValueError: in words that follow the attribute's name.
+        ValueError: with a message that follows the attribute's name.
 
     """
     if isinstance(dtype, pl.Boolean):
@@ -156,6 +156,6 @@ def _moment(given: object, dtype: pl.DataType) -> object:
     try:
         moment = datetime.fromisoformat(given)
         moment = moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
-    except (ValueError, OverflowError):  # the latter: a zone's offset leads out of the years 1 to 9999
+    except (ValueError, OverflowError):  # the latter: the time zone shifts it out of the years 1 to 9999
         raise ValueError("expected an ISO date or time as text") from None
     return moment.date() if isinstance(dtype, pl.Date) else moment

@@ -60,8 +60,8 @@ def system_lister(system: System, ks: Sequence[int]) -> ListProvider:
             begin = time.perf_counter()
             lists = system(part) if allowed is None else system(part, allowed)
             seconds += time.perf_counter() - begin
-            place = slice(start, start + len(part))
-            items[place], scores[place] = _deep(lists.items, -1), _deep(lists.scores, -np.inf)
+            position = slice(start, start + len(part))
+            items[position], scores[position] = _deep(lists.items, -1), _deep(lists.scores, -np.inf)
             measured.append(stage_values(lists, part))
         if any(m.keys() != measured[0].keys() for m in measured):
             raise ValueError("a system must report the same candidate sources for every block of queries")

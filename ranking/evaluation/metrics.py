@@ -52,9 +52,9 @@ def hit_matrix(items: IntArray, queries: Queries) -> BoolArray:
     relevant = np.repeat(rows, np.diff(queries.target_offsets)) * span + queries.targets
     keys = rows[:, None] * span + items  # [queries, depth]
     found = contains(np.sort(relevant), keys) & (items >= 0)
-    # Hits are few, so repeats are looked for among them only; np.unique keeps the first place of each.
-    places = np.flatnonzero(found)
-    first = places[np.unique(keys.ravel()[places], return_index=True)[1]]
+    # Hits are few, so repeats are looked for among them only; np.unique keeps the first position of each.
+    positions = np.flatnonzero(found)
+    first = positions[np.unique(keys.ravel()[positions], return_index=True)[1]]
     hits = np.zeros(items.size, dtype=np.bool_)
     hits[first] = True
     return hits.reshape(items.shape)

@@ -100,13 +100,13 @@ def tower_system(recommender: Recommender, events: Events, exclude_seen: bool) -
             rows, _ = nearest(recommender.index, users, DEPTH, limits, recommender.items)
             vectors = recommender.arrays.item_vectors[np.maximum(rows, 0)]  # [queries, 100, dim]
             products = np.where(rows >= 0, (vectors @ users[:, :, None])[:, :, 0], -np.inf)
-            strangers = np.flatnonzero(~users.any(axis=1))
-            if len(strangers):
+            cold_users = np.flatnonzero(~users.any(axis=1))
+            if len(cold_users):
                 by_popularity = recommender.indexes.by_popularity
                 popular = most_popular(by_popularity, DEPTH, limits, recommender.items)
-                rows[strangers] = popular[strangers]
+                rows[cold_users] = popular[cold_users]
                 places = -np.arange(rows.shape[1], dtype=np.float32)
-                products[strangers] = np.where(rows[strangers] >= 0, places, -np.inf)
+                products[cold_users] = np.where(rows[cold_users] >= 0, places, -np.inf)
             lists, kept = _best_first(rows, products.astype(np.float32))
             items.append(lists)
             scores.append(kept)

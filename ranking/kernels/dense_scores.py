@@ -1,4 +1,4 @@
-"""Scores of the whole catalogue as products on a device beside the CPU, and the best of them."""
+"""Dense scores of the whole catalogue on a device, and their top k."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ from features.data.histories import HistoryBatch
 
 
 class Floor:
-    """What a method says nothing about, behind everything else, as `baseline_lists.popularity_floor` does."""
+    """Popularity as a fallback below a method's own scores, as `baseline_lists.popularity_floor`."""
 
     def __init__(self, share: FloatArray, known: BoolArray, device: torch.device) -> None:
-        """Bring popularity [items], and the items that the method knows at all [items], to a device."""
+        """Copy popularity [items], and the mask of items that the method covers [items], to a device."""
         self.device = device
         self.share, self.known = upload(share, device), upload(known, device)
 
-    def under(self, scores: Tensor, said: BoolArray) -> Tensor:
-        """Return scores [queries, items] with the floor under them; `said`, [queries], is who has any."""
-        spoken = upload(said, self.device)[:, None] & self.known
-        least = scores.masked_fill(~spoken, 0.0).amin(dim=1, keepdim=True).clamp(max=0.0)
-        return torch.where(spoken, scores, least - 2.0 + self.share)
+    def under(self, scores: Tensor, covered: BoolArray) -> Tensor:
+        """Return scores [queries, items] with the fallback; `covered` [queries] masks those with scores."""
+        mask = upload(covered, self.device)[:, None] & self.known
+        least = scores.masked_fill(~mask, 0.0).amin(dim=1, keepdim=True).clamp(max=0.0)
+        return torch.where(mask, scores, least - 2.0 + self.share)
 
 
 class DenseScores:
-    """The catalogue's vectors on a device, for methods whose scores are inner products with them."""
+    """Catalogue vectors on a device, for methods that score by inner product."""
 
     def __init__(
         self, vectors: FloatArray, share: FloatArray, known: BoolArray, device: torch.device
     ) -> None:
-        """Bring vectors [items, dim] there; see `Floor` for the others."""
+        """Copy vectors [items, dim] to a device; see `Floor` for the other arguments."""
         self.vectors, self.floor = upload(vectors, device), Floor(share, known, device)
 
-    def of(self, queries: FloatArray | Tensor, said: BoolArray) -> Tensor:
-        """Return the scores of vectors [queries, dim], [queries, items]; `said` as in `Floor.under`."""
+    def of(self, queries: FloatArray | Tensor, covered: BoolArray) -> Tensor:
+        """Return the scores of vectors [queries, dim], [queries, items]; `covered` as in `Floor.under`."""
         if not isinstance(queries, Tensor):
             queries = upload(queries, self.floor.device)
-        return self.floor.under(queries @ self.vectors.T, said)
+        return self.floor.under(queries @ self.vectors.T, covered)
 
 
 def best_of(
     scores: Tensor, histories: HistoryBatch, k: int, exclude_seen: bool, allowed: BoolArray | None
 ) -> tuple[IntArray, FloatArray]:
-    """Return the k best columns of each row, as `baseline_lists.top_k` does; equal ones by column.
+    """Return the k best columns of each row, as `baseline_lists.top_k`; ties by column.
 
     Args:
         scores: [queries, items] on any device; written to.
         histories: of the queries.
         k: list length.
         exclude_seen: leave out the items of each history.
-        allowed: [items] what lists are made from; None is everything.
+        allowed: [items] mask of the items to list; None lists all.
 
     """
     if exclude_seen:
@@ -62,7 +62,9 @@ def best_of(
         scores[owners, items] = -torch.inf
     if allowed is not None:
         scores.masked_fill_(~upload(allowed, scores.device), -torch.inf)
-    values, columns = torch.sort(scores, dim=1, descending=True, stable=True)  # topk orders ties as it likes
+    values, columns = torch.sort(
+        scores, dim=1, descending=True, stable=True
+    )  # topk has no defined order of ties
     values, columns = values[:, :k], columns[:, :k].masked_fill(values[:, :k] == -torch.inf, -1)
     short = ((0, 0), (0, k - values.shape[1]))
     return (

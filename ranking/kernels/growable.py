@@ -1,4 +1,4 @@
-"""Arrays with one row per item that take new rows without being copied."""
+"""Arrays with one row per item that grow without being copied."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class GrowableArray(Generic[Number]):
     """
 
     def __init__(self, rows: npt.NDArray[Number], room: int) -> None:
-        """Take over rows [count, ...] that have room for more behind them; copy others."""
+        """Take over rows [count, ...] with reserved memory behind them; copy others."""
         self._block = with_capacity(rows, room)
 
     def view(self, size: int) -> npt.NDArray[Number]:

@@ -1,4 +1,4 @@
-"""Rows by falling popularity, in which a row moves up without the rest being sorted again."""
+"""Rows by descending popularity, updated incrementally."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Scores = npt.NDArray[np.float64]
 
 
 class PopularityOrder:
-    """An order of rows that grows and in which rows rise; for the thread that runs the model.
+    """An order in which rows are appended and rise; for the thread that runs the model.
 
-    Hidden rows keep their places in the order of all rows, because a deleted item may come back.
+    Hidden rows keep their positions, because a deleted item may be added again.
     """
 
     def __init__(self, order: IntArray, popularity: FloatArray, room: int) -> None:
-        """Begin with an order of all rows.
+        """Start with an order of all rows.
 
         Args:
-            order: rows by falling popularity, [items]; equals in whatever order they shall have.
+            order: rows by descending popularity, [items], ties in any order.
             popularity: of each row, 0 or more, [items].
             room: how many rows may be added.
 
@@ -34,11 +34,11 @@ class PopularityOrder:
         self._shown = self._order.view(self._size)
 
     def shown(self, size: int, hidden: BoolArray | None) -> IntArray:
-        """Return the rows that may be seen, in order; it changes in place when rows rise.
+        """Return the visible rows, in order; the array changes in place when rows rise.
 
         Args:
             size: rows of the catalogue; those that are new have no popularity and go last.
-            hidden: [size] rows to leave out; None leaves none out.
+            hidden: [size] mask of rows to leave out; None for none.
 
         """
         added = np.arange(self._size, size)
@@ -49,11 +49,11 @@ class PopularityOrder:
         return self._shown
 
     def rise(self, rows: IntArray, by: Scores) -> None:
-        """Add to the popularity of some rows, each named once, and move them to where they belong.
+        """Increase the popularity of rows and move them up.
 
         Args:
-            rows: which.
-            by: how much, positive, [rows].
+            rows: unique rows.
+            by: positive increments, [rows].
 
         """
         every, former = self._order.view(self._size), self._scores[rows]
@@ -65,19 +65,19 @@ class PopularityOrder:
 
 @compiled()
 def _rise(order: IntArray, scores: Scores, rows: IntArray, risen: Scores) -> None:
-    """Give rows a higher score one after another, and move them up to behind those that have as much.
+    """Raise the scores of rows one after another, and move each up behind those of equal score.
 
     Args:
-        order: rows by falling score; a row that is not in it gets its score all the same.
+        order: rows by descending score; the score of a row outside it is raised, too.
         scores: of all rows; written to.
-        rows: which rise.
+        rows: rows that rise.
         risen: their new scores, [rows].
 
     """
     for place in range(len(rows)):
         row, old, new = rows[place], scores[rows[place]], risen[place]
         low, high = 0, len(order)
-        while low < high:  # the first place whose score is not above the old one
+        while low < high:  # the first position whose score is not above the old one
             middle = (low + high) >> 1
             if scores[order[middle]] > old:
                 low = middle + 1
@@ -90,7 +90,7 @@ def _rise(order: IntArray, scores: Scores, rows: IntArray, risen: Scores) -> Non
         if at == len(order) or order[at] != row:
             continue
         low, high = 0, at
-        while low < high:  # the first place whose score is below; of equals the lower row is first
+        while low < high:  # the first position whose score is lower; ties by row
             middle = (low + high) >> 1
             other = scores[order[middle]]
             if other > new or (other == new and order[middle] < row):

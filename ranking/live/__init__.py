@@ -1,4 +1,4 @@
-"""State that changes while a bundle is served: items, vectors, counts and neighbours.
+"""Mutable state of a served bundle: items, vectors, counts and neighbours.
 
 Public: `recorded_events`, `updates`.
 """

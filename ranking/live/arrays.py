@@ -1,4 +1,4 @@
-"""Item-aligned arrays that take new rows without being copied, and what a new row holds."""
+"""Item-aligned arrays that grow without being copied, and the initial values of new rows."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from ranking.catalogue.live_catalogue import LiveItem
 from ranking.kernels.growable import GrowableArray
 
 _NOT_OF_ITEMS = {"now", "demand_keys", "demand_totals", "demand_calendar"}
-"""Statistics without a row per item. The keys of demand grow with the row, so later rows change none."""
+"""Statistics without a row per item; the keys of demand ascend by row, so new rows do not change them."""
 
 
 class LiveStatistics:
-    """Statistics with rows for items without any interaction yet."""
+    """Statistics that take rows for new items."""
 
     def __init__(self, base: Statistics, room: int) -> None:
-        """Reserve room for later items."""
+        """Reserve memory for `room` new items."""
         self._columns: dict[str, GrowableArray[Any]] = {}
         self._fresh: dict[str, Any] = {}
         for field in fields(base):
@@ -39,7 +39,7 @@ class LiveStatistics:
                 self._columns[field.name] = GrowableArray(values, room)
                 self._fresh[field.name] = _fresh_row(field.name, values, base)
         self._base = replace(base, **{name: column.view(0) for name, column in self._columns.items()})
-        # What describes the whole catalogue as of a day is kept too, so that no state works it out anew.
+        # The demand columns as of a day are cached, so that no snapshot recomputes them.
         unsold = base.demand.unsold()
         self._unsold = unsold.present[0], unsold.previous_day[0]
         self._demand = GrowableArray(base.demand.present, room), GrowableArray(base.demand.previous_day, room)
@@ -52,7 +52,7 @@ class LiveStatistics:
         return statistics.with_demand(self._base.demand.extended(statistics.demand_first, present, eve))
 
     def add(self, rows: IntArray) -> None:
-        """Give new rows what an item has that no event mentions."""
+        """Initialise new rows with the statistics of an item without events."""
         for name, column in self._columns.items():
             column.put(rows, self._fresh[name])
         for block, values in zip(self._demand, self._unsold, strict=True):
@@ -65,7 +65,7 @@ class LiveStatistics:
 
 
 def _fresh_row(name: str, values: npt.NDArray[Any], base: Statistics) -> npt.NDArray[Any]:
-    """Return what a statistic is for an item without events, as the bundle has it if it has such an item."""
+    """Return a statistic's value for an item without events, that of the bundle's first such item if any."""
     if name == "demand_first":
         return np.array(base.demand.unsold().first[0])
     cold = np.flatnonzero(base.count == 0)
@@ -78,10 +78,10 @@ def _fresh_row(name: str, values: npt.NDArray[Any], base: Statistics) -> npt.NDA
 
 
 class AttributeCodes:
-    """The numbers under which the ranking head knows attribute values."""
+    """The codes of attribute values that the ranking head was trained on."""
 
     def __init__(self, catalogue: Catalogue, codes: IntArray) -> None:
-        """Read the numbering off a bundle's catalogue.
+        """Recover the coding from a bundle's catalogue.
 
         Args:
             catalogue: the bundle's items.
@@ -103,26 +103,26 @@ class AttributeCodes:
         self._width = codes.shape[1]
 
     def of(self, items: Sequence[LiveItem]) -> IntArray:
-        """Return the codes of later items, [items, attributes]; -1 for values that the bundle lacks."""
+        """Return the codes of new or changed items, [items, attributes]; -1 for values not in the bundle."""
         codes = np.full((len(items), self._width), -1, dtype=np.int32)
-        for place, item in enumerate(items):
+        for position, item in enumerate(items):
             for column, (name, numbers) in enumerate(self._numbers):
-                codes[place, column] = numbers.get(str(item.values.get(name)), -1)
+                codes[position, column] = numbers.get(str(item.values.get(name)), -1)
         return codes
 
 
 def log_prices(items: Sequence[LiveItem]) -> FloatArray:
-    """Return log(1 + price) of later items, [items]; 0 where there is none."""
+    """Return log(1 + price) of added or changed items, [items]; 0 without a price."""
     prices = [item.values.get(schema.PRICE) for item in items]
     known = [p if isinstance(p, (int, float)) and p > 0 else 0.0 for p in prices]
     return np.log1p(np.array(known, dtype=np.float64)).astype(np.float32)
 
 
 class LiveArrays:
-    """Every array that the Recommender reads, growing; for the one thread that runs the model.
+    """All arrays of the Recommender, growable; for the one thread that runs the model.
 
-    Rows that are written while an earlier view is in use show in that view, too. That is wanted (an item's
-    newest vector is the right one) and safe, because reading and writing happen in the same thread.
+    Writes are visible in earlier views, too. That is intended (an item's newest vector is the right one) and
+    safe, because reads and writes happen in the same thread.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class LiveArrays:
         affinity: Affinity | None,
         room: int,
     ) -> None:
-        """Take over a bundle's arrays, which need room for later items or are copied."""
+        """Take over a bundle's arrays; those without reserved memory for new items are copied."""
         self._text = GrowableArray(text_vectors, room)
         self._item = GrowableArray(arrays.item_vectors, room)
         self._item_units = GrowableArray(arrays.item_units, room)
@@ -145,19 +145,19 @@ class LiveArrays:
         self._near_recent = GrowableArray(arrays.text_near_recent, room)
         self._factors = GrowableArray(arrays.factor_vectors, room)
         self._dual = GrowableArray(arrays.factor_vectors if factors is None else factors.dual, room)
-        # Without the loaded arrays, so that they can be let go.
+        # Without references to the loaded arrays, so that these can be freed.
         none = {"vectors": self._factors.view(0), "dual": self._dual.view(0)}
         self._solver = None if factors is None else replace(factors, **none)
         self.statistics = LiveStatistics(arrays.statistics, room)
         self.base_size = len(text_vectors)
         """Rows of the bundle."""
-        self._lends: BoolArray = arrays.statistics.count > 0
-        """[base rows] items whose factors were learnt: whatever is recorded later, they alone can lend."""
+        self._has_factors: BoolArray = arrays.statistics.count > 0
+        """[base rows] items with trained factors; only these are imputed from, whatever is recorded later."""
 
-    def _learnt(self, size: int) -> BoolArray:
-        """Return which items have factors of their own, [size]."""
-        learnt: BoolArray = np.pad(self._lends, (0, size - len(self._lends)))
-        return learnt
+    def _trained(self, size: int) -> BoolArray:
+        """Return the mask of the items with trained factors, [size]."""
+        trained: BoolArray = np.pad(self._has_factors, (0, size - len(self._has_factors)))
+        return trained
 
     def text_vectors(self, size: int) -> FloatArray:
         """Return the unit text vectors of the first rows, [size, text dim]."""
@@ -190,12 +190,12 @@ class LiveArrays:
         towers: Towers | None,
         base_size: int,
     ) -> None:
-        """Write what follows from new texts; items of the bundle keep what was learnt about their ids.
+        """Write the vectors derived from new texts; items of the bundle keep their trained id residuals.
 
         Args:
-            rows: whose texts.
+            rows: rows with new texts.
             text_vectors: their unit text vectors, [rows, text dim].
-            sketch: the bundle's reduction of text vectors.
+            sketch: the bundle's projection of text vectors.
             towers: the bundle's towers; None compares text vectors.
             base_size: rows of the bundle.
 
@@ -211,11 +211,11 @@ class LiveArrays:
         self._near_weights.put(rows, 0.0)
 
     def write_neighbours(self, row: int, candidates: IntArray, size: int) -> IntArray:
-        """Enter a row among the text neighbours: its own list, and those of the rows that it is near to.
+        """Insert a row into the text neighbour lists: its own, and those of its neighbours.
 
         Args:
-            row: whose text is new.
-            candidates: rows whose texts are nearest, [any]; padding of -1 and the row itself are left out.
+            row: row with a new text.
+            candidates: nearest rows by text, [any]; padding of -1 and the row itself are ignored.
             size: rows of the catalogue.
 
         Returns:
@@ -237,30 +237,30 @@ class LiveArrays:
         return np.append(near, row).astype(np.int32)
 
     def lenders(self, text_vectors: FloatArray, size: int) -> Neighbours | None:
-        """Find whom items with these texts would borrow factors from; writes nothing.
+        """Return the items that factors for these texts are imputed from; writes nothing.
 
         Args:
             text_vectors: unit text vectors, [texts, text dim].
             size: rows of the catalogue.
 
         Returns:
-            Lists of the texts; None where the nearest texts lend, or nothing is lent.
+            Neighbours of the texts; None where factors are imputed from text neighbours, or not at all.
 
         """
         if self._affinity is None or self.factors(size) is None:
             return None
         units = self._affinity_units.view(size)
         return imputation_neighbours(
-            self._affinity.units(text_vectors), units, self._learnt(size), IMPUTATION_NEIGHBOURS
+            self._affinity.units(text_vectors), units, self._trained(size), IMPUTATION_NEIGHBOURS
         )
 
-    def write_borrowed(self, rows: IntArray, near: Neighbours | None, touched: IntArray, size: int) -> None:
-        """Write what is known of items through their text neighbours alone.
+    def write_imputed(self, rows: IntArray, near: Neighbours | None, touched: IntArray, size: int) -> None:
+        """Write the factors and demand of items that are imputed from neighbours.
 
         Args:
-            rows: whose texts are new; those without events at training borrow factors from like ones.
+            rows: rows with new texts; factors of those without training events are imputed.
             near: `lenders` of the rows' texts.
-            touched: rows whose lists of neighbours have changed.
+            touched: rows whose neighbour lists have changed.
             size: rows of the catalogue.
 
         """
@@ -269,21 +269,21 @@ class LiveArrays:
         factors = self.factors(size)
         if factors is None:
             return
-        known = self._learnt(size)
-        borrows = ~known[rows]
+        known = self._trained(size)
+        imputed = ~known[rows]
         near = near or Neighbours(ids[rows], weights[rows])
-        rows, near = rows[borrows], Neighbours(near.ids[borrows], near.weights[borrows])
+        rows, near = rows[imputed], Neighbours(near.ids[imputed], near.weights[imputed])
         vectors, dual = factors.imputed(near, known)
         self._factors.put(rows, vectors)
         self._dual.put(rows, dual)
 
     def refresh_near_recent(self, rows: IntArray, size: int) -> None:
-        """Write how much is bought of what reads like some items, see `ranking.assembly.near_recent`."""
+        """Write the recent demand for the text neighbours of rows, see `ranking.assembly.near_recent`."""
         ids = self._near_ids.view(size)
         self._near_recent.put(rows, near_recent(ids[rows], self.statistics.view(size)))
 
-    def forget_neighbour(self, row: int, size: int) -> IntArray:
-        """Take a row whose text changes out of the lists of its former neighbours, which are returned."""
+    def remove_neighbour(self, row: int, size: int) -> IntArray:
+        """Remove a row from the lists of its former neighbours, and return these."""
         ids, weights = self._near_ids.view(size), self._near_weights.view(size)
         former: IntArray = ids[row][ids[row] >= 0]
         for other in former.tolist():
@@ -296,21 +296,21 @@ class LiveArrays:
 
 
 def _insert(ids: IntArray, weights: FloatArray, row: int, weight: float) -> None:
-    """Insert a neighbour into one list, in place, if it is near enough; the last one makes room."""
+    """Insert a neighbour into a list sorted by weight, in place; a full list drops its last."""
     if len(ids) == 0 or (ids[-1] >= 0 and weights[-1] >= weight) or row in ids:
         return
     filled = int((ids >= 0).sum())
-    place = int(np.searchsorted(-weights[:filled], -weight, side="right"))
-    ids[place + 1 :], weights[place + 1 :] = ids[place:-1].copy(), weights[place:-1].copy()
-    ids[place], weights[place] = row, weight
+    position = int(np.searchsorted(-weights[:filled], -weight, side="right"))
+    ids[position + 1 :], weights[position + 1 :] = ids[position:-1].copy(), weights[position:-1].copy()
+    ids[position], weights[position] = row, weight
 
 
 @torch.inference_mode()
 def tower_vectors(towers: Towers, text_vectors: FloatArray, rows: IntArray, base_size: int) -> FloatArray:
     """Return item tower vectors of new texts, [rows, dim].
 
-    Rows of the bundle keep their learned residual; later ones are represented by text alone, as the tower was
-    trained to represent items without history. A tower that reads no text knows nothing of them: zero.
+    Rows of the bundle keep their trained residual; new ones are represented by text alone, as the tower is
+    trained for cold items. Zero for a tower without text input.
     """
     tower = towers.item_tower
     device = tower.seen.device

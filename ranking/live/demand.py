@@ -1,9 +1,8 @@
-"""Events per item and day, counted on from a bundle's: the demand columns of an item as of today.
+"""Events per item and day, continued from a bundle's counts: the demand features of an item as of today.
 
-Recording begins where the bundle's days end, however much later that is by the calendar: what was sold in
-the weeks before is not forgotten because nothing was recorded for a year, and after a week of recording the
-window of a week holds nothing else. The day that is running counts, too, on top of the whole days of each
-window.
+The first recorded day follows the bundle's last one, however far apart they are by the calendar: demand does
+not decay while nothing is recorded, and after a week of recording the one-week window holds only recorded
+events. Each window includes the current day in addition to its full days.
 """
 
 from __future__ import annotations
@@ -18,21 +17,21 @@ from features.kernels.compiled import compiled
 
 _MOST = max(SPANS)
 _PAIRS = 1024
-"""Pairs of item and day that there is room for at first."""
+"""Initial capacity, in pairs of item and day."""
 
 
 class LiveDemand:
-    """Counts by day since recording began, for the thread that runs the model.
+    """Daily counts since recording began; for the thread that runs the model.
 
-    A pair of an item and a day takes 16 bytes; what no window reaches any more is dropped when memory grows.
+    A pair of an item and a day takes 16 bytes; pairs outside all windows are dropped before memory grows.
     """
 
     def __init__(self, base: Demand, items: int) -> None:
-        """Go on from a bundle's counts.
+        """Continue a bundle's counts.
 
         Args:
-            base: the bundle's.
-            items: most rows that there are ever going to be.
+            base: the bundle's counts.
+            items: capacity in rows.
 
         """
         self._base = base.keys, base.totals, base.first, int(base.calendar[1])
@@ -45,7 +44,7 @@ class LiveDemand:
         self._used = 0
 
     def add(self, rows: IntArray, days: LongArray) -> None:
-        """Count an event of each row on a day, counted from the first day of recording; both [events]."""
+        """Count one event per row and day, [events] each; days since the first day of recording."""
         if self._used + len(rows) > len(self._pairs):
             self._make_room(len(rows))
         self.today = max(self.today, int(days.max(initial=0)))
@@ -56,10 +55,10 @@ class LiveDemand:
         self._born[rows] = np.where(born < 0, days, np.minimum(born, days))
 
     def put(self, rows: IntArray, present: FloatArray) -> None:
-        """Write the demand columns of some rows as of today.
+        """Write the demand features of rows as of today.
 
         Args:
-            rows: which; quickest where they follow each other.
+            rows: the rows; fastest if consecutive.
             present: [items, columns] written to, see `features.data.demand.demand_names`.
 
         """
@@ -68,7 +67,7 @@ class LiveDemand:
         _put(rows, keys, totals, first, width, self.today, *counted, present)
 
     def _make_room(self, more: int) -> None:
-        """Drop the pairs that no window reaches, and take twice the memory where little was dropped."""
+        """Drop the pairs outside all windows, and double the memory if few were dropped."""
         kept = self._pairs[: self._used]
         kept = kept[kept[:, 1] >= self.today - _MOST]
         size = len(self._pairs)
@@ -85,16 +84,16 @@ class LiveDemand:
 def _add(
     rows: IntArray, days: LongArray, counts: IntArray, newest: IntArray, pairs: IntArray, used: int
 ) -> int:
-    """Count events in lists of (row, day, count, place of the row's next older day); return places used."""
+    """Count events in linked lists of (row, day, count, index of the next older day); return entries used."""
     for event in range(len(rows)):
         row, day = rows[event], days[event]
-        later, place = -1, newest[row]
-        while place >= 0 and pairs[place, 1] > day:
-            later, place = place, pairs[place, 3]
-        if place >= 0 and pairs[place, 1] == day:
-            pairs[place, 2] += counts[event]
+        later, position = -1, newest[row]
+        while position >= 0 and pairs[position, 1] > day:
+            later, position = position, pairs[position, 3]
+        if position >= 0 and pairs[position, 1] == day:
+            pairs[position, 2] += counts[event]
             continue
-        pairs[used, 0], pairs[used, 1], pairs[used, 2], pairs[used, 3] = row, day, counts[event], place
+        pairs[used, 0], pairs[used, 1], pairs[used, 2], pairs[used, 3] = row, day, counts[event], position
         if later < 0:
             newest[row] = used
         else:
@@ -117,10 +116,10 @@ def _put(
     pairs: IntArray,
     present: FloatArray,
 ) -> None:
-    """Write the demand columns of rows; see `Demand` for the first arguments, `LiveDemand` for the others."""
+    """Write the demand features of rows; arguments as in `Demand`, then `LiveDemand`."""
     spans = len(SPANS)
     sold = np.zeros(spans, dtype=np.int64)
-    now = width - 1 + today  # in the days of the bundle
+    now = width - 1 + today  # in days of the bundle
     at, following = np.int64(0), np.int64(-1)
     for row in rows:
         start = np.int64(row) * width
@@ -142,12 +141,12 @@ def _put(
         elif born[row] >= 0:
             age = np.int64(max(today - born[row], 1))
         known += total[row]
-        place = newest[row]
-        while place >= 0 and pairs[place, 1] >= today - _MOST:
+        position = newest[row]
+        while position >= 0 and pairs[position, 1] >= today - _MOST:
             for span in range(spans):
-                if pairs[place, 1] >= today - SPANS[span]:
-                    sold[span] += pairs[place, 2]
-            place = pairs[place, 3]
+                if pairs[position, 1] >= today - SPANS[span]:
+                    sold[span] += pairs[position, 2]
+            position = pairs[position, 3]
         columns = present[row]
         columns[0] = math.log1p(known)
         for span in range(spans):

@@ -1,9 +1,8 @@
-"""Search over a catalogue that changes: the bundle's index, and beside it the vectors that came later.
+"""Search over a changing catalogue: the bundle's immutable index, and brute force over later vectors.
 
-The bundle's index is never written to: FAISS must not be changed while it is searched, and approximate
-indexes cannot forget. Rows that it holds but that no longer count (deleted items, vectors that have changed)
-are left out of its answers; changed and added vectors are compared one by one, which is cheap up to some
-100,000 of them.
+The bundle's index is never written to: FAISS must not be modified during a search, and approximate indexes
+do not support deletion. Its outdated rows (deleted items, changed vectors) are removed from its results;
+changed and added vectors are searched by brute force, which is cheap up to some 100,000 of them.
 """
 
 from __future__ import annotations
@@ -13,25 +12,25 @@ from dataclasses import dataclass
 import numpy as np
 
 from features.data.dataset import BoolArray, FloatArray, IntArray
-from ranking.retrieval.faiss_index import VectorIndex, best_places
+from ranking.retrieval.faiss_index import VectorIndex, topk_columns
 from ranking.retrieval.searcher import VectorSearcher
 from ranking.retrieval.subset_index import SubsetIndex
 
 _SPARE = 32
-"""Rows fetched beyond those requested, in place of hidden ones, before a search is repeated without them."""
+"""Extra rows fetched to replace outdated ones, before a search is repeated with a filter."""
 
 
 @dataclass(frozen=True)
 class LiveIndex(VectorSearcher):
-    """One state of the index."""
+    """One snapshot of the index."""
 
     base: VectorIndex | SubsetIndex
     outdated: BoolArray
-    """[base rows] rows of the base that must not be answered from it."""
+    """[base rows] rows whose results from the base are invalid."""
     hidden_count: int
     """How many rows are outdated."""
     later_rows: IntArray
-    """[later] rows that are searched one by one: changed ones of the base, and all that came after it."""
+    """[later] rows searched by brute force: changed ones of the base, and all added ones."""
     later_vectors: tuple[FloatArray, ...]
     """Their vectors, in order, in one or more blocks [rows, dim]."""
     later_hidden: BoolArray
@@ -51,16 +50,16 @@ class LiveIndex(VectorSearcher):
         found, scores = self._search_base(queries, k, allowed)
         if len(self.later_rows) == 0 or len(queries) == 0:
             return found, scores
-        # This way round BLAS takes half as long: there are few queries.
+        # In this order BLAS takes half as long: there are few queries.
         products = np.concatenate([block @ queries.T for block in self.later_vectors]).T
         barred = self.later_hidden if allowed is None else self.later_hidden | ~allowed[self.later_rows]
         products[:, barred] = -np.inf
-        # Of equal scores those of the base come first, so that only what is better than the worst one counts.
+        # Ties go to the base, so that only rows better than its worst result matter.
         better = np.flatnonzero((products > scores[:, -1:]).any(axis=0))
         if len(better) == 0:
             return found, scores
         both = np.concatenate([scores, products[:, better].astype(np.float32)], axis=1)
-        order = best_places(both, k)
+        order = topk_columns(both, k)
         best = np.take_along_axis(both, order, axis=1)
         rows = np.concatenate(
             [found, np.broadcast_to(self.later_rows[better], (len(found), len(better)))], axis=1

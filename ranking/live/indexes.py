@@ -1,7 +1,7 @@
-"""The indexes of a bundle whose items change, in every state of its catalogue.
+"""The indexes of a bundle whose items change, for every snapshot of its catalogue.
 
-An index of FAISS stays as it is, and what came later is searched beside it (`ranking.live.index`). An index
-on a GPU is overwritten: a state is how many of its rows there are, and which of them may be found.
+A FAISS index is immutable, and later vectors are searched beside it (`ranking.live.index`). An index on a
+GPU is updated in place: a snapshot is a number of rows, and a mask of those that may be returned.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from ranking.retrieval.source_indexes import SourceIndexes, new_vectors
 from ranking.retrieval.subset_index import SubsetIndex
 
 
-class LiveSearches:
-    """Keeps the indexes up with the arrays; for the one thread that runs the model."""
+class LiveIndexes:
+    """Updates the indexes with the arrays; for the one thread that runs the model."""
 
     def __init__(
         self,
@@ -45,10 +45,10 @@ class LiveSearches:
         Args:
             recommender: of the bundle, as loaded.
             lender_index: over its affinity vectors, if there is one.
-            arrays: the bundle's arrays, which take later items.
-            events: tell which items are well known.
-            affinity: makes affinity vectors.
-            lends: [base rows] who can lend factors: later items have no past.
+            arrays: the bundle's arrays, with new items.
+            events: the recorded events, for the well-known items.
+            affinity: the model of affinity vectors.
+            lends: [base rows] items with trained factors.
 
         Raises:
             TypeError: the bundle is served already.
@@ -65,10 +65,10 @@ class LiveSearches:
         self._new_index = recommender.indexes.new_items
         self._lender_index = lender_index
         self._outdated = np.zeros(self._base_size, dtype=np.bool_)
-        """[base rows] whose vectors have changed."""
+        """[base rows] rows whose vectors have changed."""
         self._shown: tuple[BoolArray, BoolArray] | None = None
-        """Rows that a state hides, and those that it shows."""
-        # Exact searches read vectors from the shared block, so that the loaded arrays can be let go.
+        """Cache: hidden rows of a snapshot, and the visible ones."""
+        # Exact searches read vectors from the shared memory, so that the loaded arrays can be freed.
         base = arrays.view(self._base_size)
         self._index.vectors = base.item_vectors
         if isinstance(self._text_index, CatalogueIndex) and self._text_index is not self._index:
@@ -80,19 +80,19 @@ class LiveSearches:
         if self._lender_index is not None:
             self._lender_index.vectors = base.affinity_units
         self._moved: IntArray = np.zeros(0, dtype=np.int32)
-        """Rows of the bundle whose vectors have changed; their vectors follow, copied once per change."""
+        """Rows of the bundle whose vectors have changed; then their vectors, copied once per change."""
         self._moved_vectors = base.item_vectors[:0], arrays.text_vectors(0)
         self._moved_factors = base.factor_vectors[:0]
         self._moved_new = new_vectors(base)[:0]
 
     def lenders(self, text_vectors: FloatArray, size: int) -> Neighbours | None:
-        """Find the items to borrow factors from for these texts, see `LiveArrays.lenders`."""
+        """Return the items that factors for these texts are imputed from, see `LiveArrays.lenders`."""
         if self._lender_index is None or self._affinity is None:
             return self._arrays.lenders(text_vectors, size)
         return nearest_lenders(self._lender_index, self._affinity.units(text_vectors), self._lends)
 
     def write_texts(self, rows: IntArray, size: int) -> None:
-        """Take over the vectors that follow from new texts of rows, which the arrays have already."""
+        """Update the indexes by the vectors of rows with new texts, from the arrays."""
         arrays, texts = self._arrays.view(size), self._arrays.text_vectors(size)
         _put(
             rows,
@@ -108,7 +108,7 @@ class LiveSearches:
             self._moved_vectors = arrays.item_vectors[self._moved], texts[self._moved]
 
     def write_factors(self, rows: IntArray, size: int) -> None:
-        """Take over the factors that rows have borrowed, which the arrays have already."""
+        """Update the indexes by the imputed factors of rows, from the arrays."""
         arrays = self._arrays.view(size)
         factors, new = arrays.factor_vectors, new_vectors(arrays)
         _put(rows, (self._factor_index, factors), (self._new_index if new is factors else None, new))
@@ -116,7 +116,7 @@ class LiveSearches:
         self._moved_new = new[self._moved]
 
     def sources(self, catalogue: LiveCatalogue, by_popularity: IntArray) -> SourceIndexes:
-        """Return what the candidate sources search in a state of the catalogue."""
+        """Return the candidate sources' indexes for a snapshot of the catalogue."""
         return SourceIndexes(
             self.items(catalogue), by_popularity, self.new(catalogue), self.factors(catalogue),
             self.added(catalogue),
@@ -128,7 +128,7 @@ class LiveSearches:
         return self._live(self._index, self._moved_vectors[0], vectors, catalogue)
 
     def texts(self, catalogue: LiveCatalogue) -> VectorSearcher | None:
-        """Return the index over text vectors; None where the items are compared by these anyway."""
+        """Return the index over text vectors; None where these are the item vectors."""
         if self._text_index is self._index or not isinstance(self._text_index, CatalogueIndex):
             return None
         vectors = self._arrays.text_vectors(catalogue.size)
@@ -142,9 +142,9 @@ class LiveSearches:
         return self._live(self._factor_index, self._moved_factors, vectors, catalogue)
 
     def new(self, catalogue: LiveCatalogue) -> VectorSearcher:
-        """Return the index over items of which little is known."""
+        """Return the index over new items."""
         known = self._events.well_known(catalogue.size)
-        if not self._lends.any():  # as in `new_rows`: where all are new, nothing stands out
+        if not self._lends.any():  # as in `new_rows`: none where all are new
             known[:] = True
         if isinstance(self._new_index, DeviceState):
             hidden = known if catalogue.hidden is None else known | catalogue.hidden
@@ -161,7 +161,7 @@ class LiveSearches:
         )
 
     def added(self, catalogue: LiveCatalogue) -> VectorSearcher | None:
-        """Return the index over items that came after the bundle and are not well known; None without any."""
+        """Return the index over added items that are not well known; None without any."""
         hidden = self._events.well_known(catalogue.size)
         if catalogue.hidden is not None:
             hidden = hidden | catalogue.hidden
@@ -178,11 +178,11 @@ class LiveSearches:
         self, base: CatalogueIndex, moved: FloatArray, vectors: FloatArray, catalogue: LiveCatalogue
     ) -> VectorSearcher:
         if isinstance(base, DeviceIndex):
-            return base.state(catalogue.size, self._shown_of(catalogue))
+            return base.state(catalogue.size, self._visible(catalogue))
         return self._beside(base, moved, vectors, catalogue)
 
-    def _shown_of(self, catalogue: LiveCatalogue) -> BoolArray | None:
-        """Return the rows that may be found, one array for all indexes, which is copied to a GPU once."""
+    def _visible(self, catalogue: LiveCatalogue) -> BoolArray | None:
+        """Return the mask of visible rows, one array for all indexes, so that it is copied to a GPU once."""
         if catalogue.hidden is None:
             return None
         if self._shown is None or self._shown[0] is not catalogue.hidden:
@@ -212,10 +212,10 @@ class LiveSearches:
         )
 
 
-def _put(rows: IntArray, *kept: tuple[VectorSearcher | None, FloatArray]) -> None:
-    """Write vectors [items, dim] of rows to the indexes on a GPU among these, each once."""
+def _put(rows: IntArray, *targets: tuple[VectorSearcher | None, FloatArray]) -> None:
+    """Write the vectors [items, dim] of rows to those of the indexes that are on a GPU, once each."""
     done: list[DeviceIndex] = []
-    for index, vectors in kept:
+    for index, vectors in targets:
         device = index.index if isinstance(index, DeviceState) else index
         if isinstance(device, DeviceIndex) and not any(device is other for other in done):
             device.put(rows, vectors[rows])

@@ -1,14 +1,13 @@
-"""Which items are found near each other, counted on from a bundle's lists of neighbours.
+"""Co-occurrence of items, continued from a bundle's neighbour lists.
 
-A bundle has the strongest neighbours of each item and their cosines, not the counts behind them. What an item
-occurs near others in all is estimated from its number of events, each of which has a full window on both
-sides; a count is then the cosine times the root of both sums. From there on counts and sums are exact, in a
-table of bounded size from which the pairs that have not been met for longest are dropped.
+A bundle has the strongest neighbours of each item and their cosines, not the counts behind them. The marginal
+sum of an item is estimated from its number of events, each with a full window on both sides; a count is then
+the cosine times the root of both sums. From there on counts and sums are exact, in a hash table of bounded
+size from which the least recently seen pairs are dropped.
 
-A new event scales the lists of the items that it is about, and puts the pairs that it makes where they
-belong. What its neighbours' lists say of an item follows once the item's sums have grown by a tenth: an item
-whose first buyer bought another rare one, too, must not stay that one's closest neighbour when thousands have
-bought it with something else.
+A new event rescales the lists of its items and inserts its pairs. The entries of an item in its neighbours'
+lists are refreshed once its sums have grown by a tenth: an item whose first buyer bought another rare one,
+too, must not remain that one's closest neighbour when thousands have bought it with something else.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ from features.data.statistics import Neighbours
 from features.kernels.compiled import compiled
 
 SLOTS: Final = 1 << 20
-"""Places of a table; half of them are used before the older half of the pairs is dropped. A table takes 12
-bytes for each of them, twice, and there are two tables."""
-_GROWN: Final = 1.1
-"""How much the sums of an item may grow until its neighbours' lists are set right."""
+"""Slots of a hash table, at most half used: then the older generation of pairs is dropped. A slot takes 12
+bytes; there are two tables of two generations each."""
+_REFRESH_GROWTH: Final = 1.1
+"""Growth of an item's sums after which its entries in its neighbours' lists are refreshed."""
 _EMPTY: Final = -1
 _SPREAD: Final = np.int64(-7046029254386353131)
 
 
 @dataclass(frozen=True)
-class Near:
-    """Pairs of events that lie near each other in one shopper's history."""
+class CoOccurrences:
+    """Pairs of events near each other in one user's history."""
 
     first: IntArray  # [pairs] row of the earlier one
     second: IntArray  # [pairs] row of the later one
@@ -41,7 +40,7 @@ class Near:
 
 
 class _Lists(NamedTuple):
-    """Lists of neighbours and the counts of their pairs: those met lately, and those met before them."""
+    """Neighbour lists, and the counts of their pairs in two generations, recent and older."""
 
     ids: IntArray  # [items, k]
     weights: FloatArray  # [items, k]
@@ -53,7 +52,7 @@ class _Lists(NamedTuple):
 
 
 class _Pairs:
-    """Counts of pairs: those met lately, and those met before them."""
+    """Counts of pairs in two generations, recent and older."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
@@ -62,13 +61,13 @@ class _Pairs:
         self.used: LongArray = np.zeros(1, dtype=np.int64)
 
     def make_room(self, pairs: int) -> None:
-        """See to it that so many more pairs can be entered; counts that were not met lately are dropped."""
+        """Make room for more pairs; if necessary drop the older generation."""
         if 2 * (int(self.used[0]) + pairs) > self._slots:
             self.older, self.recent = self.recent, self._table()
             self.used[0] = 0
 
     def of(self, near: Neighbours) -> _Lists:
-        """Return the counts beside the lists that they belong to."""
+        """Return neighbour lists with these counts."""
         return _Lists(near.ids, near.weights, *self.recent, *self.older, self.used)
 
     def _table(self) -> tuple[LongArray, FloatArray]:
@@ -76,16 +75,16 @@ class _Pairs:
 
 
 class LiveNeighbours:
-    """Follows which items are found near each other; for the thread that runs the model."""
+    """Updates the neighbour lists; for the thread that runs the model."""
 
     def __init__(self, count: FloatArray, window: int, items: int, slots: int = SLOTS) -> None:
-        """Begin with a bundle's numbers of events.
+        """Start with a bundle's event counts.
 
         Args:
-            count: of each of the bundle's items.
-            window: events between which two items count as near.
-            items: most rows that there are ever going to be.
-            slots: places of a table of pairs, a power of two.
+            count: events of each of the bundle's items.
+            window: largest distance, in events, of co-occurring items.
+            items: capacity in rows.
+            slots: slots of a hash table, a power of two.
 
         """
         full = sum(1.0 / distance for distance in range(1, window + 1))
@@ -93,17 +92,17 @@ class LiveNeighbours:
         self._base[: len(count)] = count * np.float32(full)
         self._out, self._into = self._base.copy(), self._base.copy()
         self._settled: FloatArray = 2 * self._base
-        """Of each item the sum of both, as its neighbours' lists know it."""
+        """Sum of both for each item, as of the last refresh of its neighbours' lists."""
         self._slots = slots
         self._follow, self._together = _Pairs(slots), _Pairs(slots)
 
-    def add(self, near: Near, follow: Neighbours, together: Neighbours) -> None:
-        """Count pairs, and bring the lists of their items up to date in place.
+    def add(self, near: CoOccurrences, follow: Neighbours, together: Neighbours) -> None:
+        """Count pairs, and update the lists of their items in place.
 
         Args:
-            near: the pairs, in the order in which they happened.
-            follow: what comes soon after each item, [items, k].
-            together: what is found near each item, [items, k].
+            near: the pairs, oldest first.
+            follow: neighbours after each item, [items, k].
+            together: neighbours on either side of each item, [items, k].
 
         """
         step = self._slots // 4
@@ -119,70 +118,72 @@ class LiveNeighbours:
 
 @compiled()
 def _slot(keys: LongArray, key: np.int64) -> np.int64:
-    """Return where a pair is in a table, or would be."""
-    spread = key * _SPREAD
-    place = np.int64((spread ^ (spread >> 32)) & (len(keys) - 1))
-    while keys[place] != _EMPTY and keys[place] != key:
-        place = np.int64((place + 1) & (len(keys) - 1))
-    return place
+    """Return the slot of a pair, or the empty one for it (linear probing)."""
+    mixed = key * _SPREAD
+    position = np.int64((mixed ^ (mixed >> 32)) & (len(keys) - 1))
+    while keys[position] != _EMPTY and keys[position] != key:
+        position = np.int64((position + 1) & (len(keys) - 1))
+    return position
 
 
 @compiled()
 def _weight_of(ids: IntArray, weights: FloatArray, row: int) -> float:
-    """Return the weight of a row in a list; 0 where it is not in it."""
+    """Return the weight of a row in a list; 0 if absent."""
     weight = 0.0
-    for place in range(len(ids)):
-        if ids[place] == row:
-            weight = float(weights[place])
+    for position in range(len(ids)):
+        if ids[position] == row:
+            weight = float(weights[position])
     return weight
 
 
 @compiled()
 def _put(ids: IntArray, weights: FloatArray, row: int, weight: float) -> None:
-    """Give a row a weight in one list, in place; where it is new, the weakest one makes room."""
-    length, place = len(ids), -1
+    """Upsert a row's weight in a list, in place; a full list drops its weakest."""
+    length, position = len(ids), -1
     for at in range(length):
         if ids[at] == row or ids[at] < 0:
-            place = at
+            position = at
             break
-    if place < 0:
+    if position < 0:
         if length == 0 or weights[length - 1] >= weight:
             return
-        place = length - 1
-    ids[place], weights[place] = row, weight
-    while place > 0 and weights[place - 1] < weights[place]:
-        ids[place - 1], ids[place] = ids[place], ids[place - 1]
-        weights[place - 1], weights[place] = weights[place], weights[place - 1]
-        place -= 1
-    while place + 1 < length and ids[place + 1] >= 0 and weights[place + 1] > weights[place]:
-        ids[place + 1], ids[place] = ids[place], ids[place + 1]
-        weights[place + 1], weights[place] = weights[place], weights[place + 1]
-        place += 1
+        position = length - 1
+    ids[position], weights[position] = row, weight
+    while position > 0 and weights[position - 1] < weights[position]:
+        ids[position - 1], ids[position] = ids[position], ids[position - 1]
+        weights[position - 1], weights[position] = weights[position], weights[position - 1]
+        position -= 1
+    while position + 1 < length and ids[position + 1] >= 0 and weights[position + 1] > weights[position]:
+        ids[position + 1], ids[position] = ids[position], ids[position + 1]
+        weights[position + 1], weights[position] = weights[position], weights[position + 1]
+        position += 1
 
 
 @compiled()
 def _gain(lists: _Lists, key: np.int64, gained: float, known: float) -> float:
-    """Add to the count of a pair, which is `known` where no table has it; return the count."""
-    place = _slot(lists.keys, key)
-    if lists.keys[place] == _EMPTY:
+    """Add to the count of a pair, initially `known`; return the count."""
+    position = _slot(lists.keys, key)
+    if lists.keys[position] == _EMPTY:
         older = _slot(lists.older_keys, key)
-        lists.sums[place] = lists.older_sums[older] if lists.older_keys[older] == key else known
-        lists.keys[place] = key
+        lists.sums[position] = lists.older_sums[older] if lists.older_keys[older] == key else known
+        lists.keys[position] = key
         lists.used[0] += 1
-    lists.sums[place] += gained
-    count: float = lists.sums[place]
+    lists.sums[position] += gained
+    count: float = lists.sums[position]
     return count
 
 
 @compiled()
-def _settle(row: int, out: FloatArray, into: FloatArray, follow: _Lists, together: _Lists) -> None:
-    """Set right what the lists of an item's neighbours say of it; sums as of `_count`."""
-    for place in range(together.ids.shape[1]):
-        other = together.ids[row, place]
+def _refresh_neighbours(
+    row: int, out: FloatArray, into: FloatArray, follow: _Lists, together: _Lists
+) -> None:
+    """Refresh the entries of an item in its neighbours' lists; sums as in `_count`."""
+    for position in range(together.ids.shape[1]):
+        other = together.ids[row, position]
         if other < 0:
             return
         if _weight_of(together.ids[other], together.weights[other], row) > 0.0:
-            _put(together.ids[other], together.weights[other], row, together.weights[row, place])
+            _put(together.ids[other], together.weights[other], row, together.weights[row, position])
         if _weight_of(follow.ids[other], follow.weights[other], row) > 0.0:
             key = (np.int64(other) << 32) | np.int64(row)
             recent, older = _slot(follow.keys, key), _slot(follow.older_keys, key)
@@ -212,11 +213,11 @@ def _count(
     Args:
         first: [pairs]
         second: [pairs]
-        weights: what a pair adds to its count, [pairs].
-        base: what the bundle's events add to either sum of an item, [most items].
-        out: what follows an item, summed, [most items]; written to.
-        into: what an item follows, summed, [most items]; written to.
-        settled: the sum of both that other lists know of, [most items]; written to.
+        weights: increment of a pair's count, [pairs].
+        base: the bundle's part of either sum of an item, [capacity].
+        out: sum of the pairs that an item is first in, [capacity]; written to.
+        into: sum of the pairs that an item is second in, [capacity]; written to.
+        settled: sum of both as of the last refresh, [capacity]; written to.
         follow: written to.
         together: written to.
 
@@ -233,7 +234,7 @@ def _count(
         together.weights[i] *= np.float32(np.sqrt(former_i / sum_i))
         together.weights[j] *= np.float32(np.sqrt(former_j / sum_j))
 
-        # What the bundle's list says was as of the bundle's sum of the other item.
+        # Cosines of the bundle's lists refer to the bundle's sums.
         known = _weight_of(follow.ids[i], follow.weights[i], j) * np.sqrt(out[i] * base[j])
         count = _gain(follow, (np.int64(i) << 32) | np.int64(j), gained, known)
         _put(follow.ids[i], follow.weights[i], j, count / np.sqrt(out[i] * into[j]))
@@ -247,6 +248,6 @@ def _count(
         _put(together.ids[i], together.weights[i], j, cosine)
         _put(together.ids[j], together.weights[j], i, cosine)
         for row in (i, j):
-            if out[row] + into[row] > _GROWN * settled[row]:
+            if out[row] + into[row] > _REFRESH_GROWTH * settled[row]:
                 settled[row] = out[row] + into[row]
-                _settle(row, out, into, follow, together)
+                _refresh_neighbours(row, out, into, follow, together)

@@ -1,37 +1,36 @@
-"""What shoppers have done since a bundle learnt, as a model is given it to count: without who did it."""
+"""Events recorded since a bundle's training, as input of its statistics, without user ids."""
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-BEFORE: Final = 10
-"""Preceding events that come with each event: as many as training takes for near each other by default."""
+MAX_PRECEDING: Final = 10
+"""Preceding events sent with each event: the default co-occurrence window of training."""
 
 
 class Interaction(NamedTuple):
-    """An item and what was done with it."""
+    """An item and an event kind."""
 
     item_id: str
     kind: str
 
 
 class RecordedEvent(NamedTuple):
-    """One event that the service has stored."""
+    """One recorded event."""
 
     item_id: str
     kind: str
     time_us: int
-    """When it happened, microseconds since 1970."""
+    """Microseconds since 1970."""
     before: tuple[Interaction, ...]
-    """What the same shopper had done just before, newest first, at most `BEFORE`; impressions left out."""
+    """The user's preceding events without impressions, newest first, at most `MAX_PRECEDING`."""
 
 
-class Counted(NamedTuple):
-    """What became of a batch of recorded events."""
+class CountResult(NamedTuple):
+    """The result of counting a batch of recorded events."""
 
     counted: int
     unknown: int
-    """Events of items that the model does not know yet; they are kept, and counted once it does."""
+    """Events of unknown items; deferred, and counted once the item is added."""
     behind: int
-    """Items whose demand is still that of a former day; counting a batch, even an empty one, brings some of
-    them up to date."""
+    """Items whose demand is still as of a previous day; counting any batch refreshes some of them."""

@@ -1,4 +1,4 @@
-"""One state of a served bundle's items, as a request sees it, and what makes its lists."""
+"""A snapshot of a served bundle's items, as a request sees it."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from ranking.types import Recommendation, Request
 
 
 class NewestRecommender:
-    """Makes lists from the newest state of the items, whichever state a request began with.
+    """Makes lists from the newest snapshot of the items, whichever one a request started with.
 
-    Shared by all states, and knows none of them: the memory of a model that has been replaced is then free at
-    once, and not only when Python next looks for objects that hold each other.
+    Shared by all snapshots, without references to them: such a cycle would delay freeing the memory of a
+    replaced model until the next garbage collection.
     """
 
     def __init__(self, recommender: Recommender) -> None:
-        """Begin with the first state."""
+        """Start with the first snapshot."""
         self.recommender = recommender
-        """Of the newest state; for the thread that runs the model."""
+        """Of the newest snapshot; for the thread that runs the model."""
 
     def recommend(self, requests: Sequence[Request]) -> list[Recommendation]:
-        """Make a list for every request, whichever state it began with: rows mean the same in all of them."""
-        return self.recommender.recommend(self._for_now(requests))
+        """Return a list for every request of any snapshot: rows are the same in all of them."""
+        return self.recommender.recommend(self._with_current_size(requests))
 
     def search(self, requests: Sequence[Request]) -> list[Recommendation]:
-        """Find items by words; see `ranking.text_search.search`."""
-        return search(self.recommender, self._for_now(requests))
+        """Return items by text query; see `ranking.text_search.search`."""
+        return search(self.recommender, self._with_current_size(requests))
 
-    def _for_now(self, requests: Sequence[Request]) -> list[Request]:
+    def _with_current_size(self, requests: Sequence[Request]) -> list[Request]:
         size = self.recommender.items
         return [r if r.allowed is None else replace(r, allowed=_padded(r.allowed, size)) for r in requests]
 
@@ -51,12 +51,12 @@ class NewestRecommender:
 
 @dataclass(frozen=True)
 class LiveVersion:
-    """One state of a served bundle: what a request that begins now sees of the items."""
+    """A snapshot of a served bundle: what a request that starts now sees of the items."""
 
     bundle: Bundle
     catalogue: LiveCatalogue
     recommender: NewestRecommender
-    """Shared by all states: lists are made from the newest vectors and without what is deleted by then."""
+    """Shared by all snapshots: lists are made from the newest vectors, without items deleted by then."""
 
     @property
     def version(self) -> str:
@@ -75,12 +75,12 @@ class LiveVersion:
 
     @property
     def exclude_seen(self) -> bool:
-        """Whether items of the history are left out when the request does not say."""
+        """Whether items of the history are left out unless the request says otherwise."""
         return self.bundle.exclude_seen
 
     @property
     def data_end(self) -> int:
-        """Unix seconds of the last event that the bundle learnt from."""
+        """Unix seconds of the last event in the bundle's statistics."""
         return self.bundle.data_end
 
     @property
@@ -108,5 +108,5 @@ class LiveVersion:
 
 
 def _padded(allowed: BoolArray, size: int) -> BoolArray:
-    """Return a mask for a catalogue that has grown since it was made: later rows are not allowed."""
+    """Return a mask padded to a grown catalogue, [size]; new rows are not allowed."""
     return allowed if len(allowed) == size else np.pad(allowed, (0, size - len(allowed)))

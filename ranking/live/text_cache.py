@@ -1,4 +1,4 @@
-"""Texts that an encoder has read need not be read again: their vectors are kept under a key of both."""
+"""Cached text vectors, by a hash of text and encoder."""
 
 from __future__ import annotations
 
@@ -14,52 +14,52 @@ from ranking.bundle.bundle import TEXT_ENCODER, Bundle
 from ranking.catalogue.live_catalogue import LiveItem, TextVector
 
 
-class KnownTexts:
-    """Makes vectors of texts, or takes those that the same encoder has made before."""
+class TextVectorCache:
+    """Encodes texts that are not cached for the same encoder."""
 
     def __init__(self, bundle: Bundle) -> None:
-        """Use a bundle's encoder."""
+        """Take a bundle's encoder."""
         self._bundle = bundle
         self._encoder = _encoder_key(bundle.manifest)
 
     def encoded(
         self, items: Sequence[LiveItem], before: Mapping[str, TextVector | None]
     ) -> tuple[FloatArray, dict[str, TextVector]]:
-        """Return unit vectors of texts, [items, text dim], and by item those that were not there before.
+        """Return unit vectors of texts, [items, text dim], and the newly encoded ones by item id.
 
         Args:
-            items: whose texts.
-            before: by item, what has been encoded before, if anything.
+            items: the items with the texts.
+            before: cached vectors by item id, if any.
 
         """
         width = self._bundle.recommender.text_vectors.shape[1]
         keys = [self._key(item.text) for item in items]
         vectors = np.empty((len(items), width), dtype=np.float32)
         missing = []
-        for place, (item, key) in enumerate(zip(items, keys, strict=True)):
-            kept = before.get(item.item_id)
-            if kept is not None and kept.key == key and len(kept.values) == vectors[place].nbytes:
-                vectors[place] = np.frombuffer(kept.values, dtype=np.float32)
+        for position, (item, key) in enumerate(zip(items, keys, strict=True)):
+            cached = before.get(item.item_id)
+            if cached is not None and cached.key == key and len(cached.values) == vectors[position].nbytes:
+                vectors[position] = np.frombuffer(cached.values, dtype=np.float32)
             else:
-                missing.append(place)
+                missing.append(position)
         if missing:
-            vectors[missing] = self._bundle.encode_items([items[place].text for place in missing])
+            vectors[missing] = self._bundle.encode_items([items[position].text for position in missing])
         fresh = {
-            items[place].item_id: TextVector(key, vectors[place].tobytes())
-            for place in missing
-            if (key := keys[place]) is not None
+            items[position].item_id: TextVector(key, vectors[position].tobytes())
+            for position in missing
+            if (key := keys[position]) is not None
         }
         return vectors, fresh
 
     def _key(self, text: str) -> bytes | None:
-        """Return the key of a text's vector; None where it is not known what the encoder is."""
+        """Return the cache key of a text; None for an unidentified encoder."""
         if self._encoder is None:
             return None
         return hashlib.blake2b(text.encode(), digest_size=16, key=self._encoder).digest()
 
 
 def _encoder_key(manifest: Mapping[str, Any]) -> bytes | None:
-    """Return what is the same for bundles that make the same vector of a text; None if that is not known."""
+    """Return a hash of the encoder's files and settings; None if the manifest does not list them."""
     every: Mapping[str, Mapping[str, str]] = manifest.get("files", {})
     files = {name: file["sha256"] for name, file in every.items() if name.startswith(f"{TEXT_ENCODER}/")}
     if not files:

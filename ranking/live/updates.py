@@ -1,10 +1,10 @@
 """A bundle whose items change while it is served.
 
-The bundle itself stays as it was published. Beside it lie the changes: later texts are encoded, projected by
-the item tower and searched one by one next to the index; items without events borrow co-purchase factors from
-what reads like them; prices and attributes are replaced; deleted rows are hidden from every candidate source.
-Nothing is rebuilt: a change costs the encoding of its text, one search for its neighbours, and some rows
-written into reserved memory.
+The bundle itself is immutable; changes are an overlay: new texts are encoded, projected by the item tower and
+searched by brute force beside the index; co-purchase factors of items without events are imputed from their
+neighbours; prices and attributes are replaced; deleted rows are hidden from every candidate source. Nothing
+is rebuilt: a change costs the encoding of its text, one search for its neighbours, and some rows written into
+reserved memory.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from ranking.catalogue.live_catalogue import (
 from ranking.kernels.popularity_order import PopularityOrder
 from ranking.live.arrays import AttributeCodes, LiveArrays, log_prices
 from ranking.live.events import LiveEvents
-from ranking.live.indexes import LiveSearches
-from ranking.live.recorded_events import Counted, RecordedEvent
+from ranking.live.indexes import LiveIndexes
+from ranking.live.recorded_events import CountResult, RecordedEvent
 from ranking.live.snapshot import LiveVersion, NewestRecommender
-from ranking.live.text_cache import KnownTexts
+from ranking.live.text_cache import TextVectorCache
 from ranking.recommender import Recommender
 from ranking.retrieval.source_indexes import popularity
 from ranking.words.item_words import ItemReader, ItemWords
@@ -43,10 +43,10 @@ from ranking.words.word_index import WordIndex
 
 
 class LiveItems:
-    """Applies changes to a bundle's items, one after another."""
+    """Applies changes to a bundle's items, in order."""
 
     def __init__(self, bundle: Bundle, room: int) -> None:
-        """Take a bundle over; it must not be used otherwise any more.
+        """Take over a bundle, which must not be used elsewhere from then on.
 
         Args:
             bundle: as loaded.
@@ -66,7 +66,7 @@ class LiveItems:
         self._template: TextTemplate = bundle.template
         self._reader = ItemReader(self._template, bundle.catalogue.attributes)
         self._words = recommender.texts.words or LiveWords(WordIndex.build(bundle.catalogue, self._template))
-        self._usual = recommender.texts.usual
+        self._chance_similarity = recommender.texts.chance_similarity
         self._kinds = bundle.kinds
         self._codes = AttributeCodes(bundle.catalogue, recommender.arrays.statistics.attributes)
         self._affinity = recommender.affinity
@@ -74,30 +74,29 @@ class LiveItems:
             recommender.arrays, recommender.text_vectors, recommender.factors, self._affinity, room
         )
         self._events = LiveEvents(self._arrays, self._popular, recommender.config.window, room)
-        self._searches = LiveSearches(
+        self._indexes = LiveIndexes(
             recommender, bundle.lender_index, self._arrays, self._events, self._affinity, lends
         )
         catalogue = LiveCatalogue(bundle.catalogue)
         self._newest = NewestRecommender(self._recommender(catalogue))
         self._bundle = replace(bundle, recommender=self._newest.recommender)
-        self._texts = KnownTexts(self._bundle)
+        self._texts = TextVectorCache(self._bundle)
         self.current = LiveVersion(self._bundle, catalogue, self._newest)
-        """The newest state."""
+        """The newest snapshot."""
         self.works = True
-        """Whether it can make lists."""
+        """Whether it can serve requests."""
 
     def close(self) -> None:
-        """Do nothing: all that it has is memory of this process, which goes with the last reference."""
+        """Do nothing: memory is freed with the last reference."""
 
     def plan(self, changes: Sequence[Change]) -> PreparedItemChanges:
-        """Prepare changes against the current state; the last one of an item counts.
+        """Prepare changes against the current snapshot; the last one of an item counts.
 
-        All that takes time is done here, so that lists can be made meanwhile. Any thread may call it, but not
-        for two plans at a time, nor before the plan made before has been applied.
+        The slow part of a change, so that requests can be served meanwhile. Any thread may call it, but not
+        concurrently, nor before the previous plan has been applied.
 
-        Attributes that were declared count from the beginning. Those that are neither declared nor the
-        bundle's, or that have another type, are left out: they were checked against the bundle of the day on
-        which they came.
+        Declarations apply first. Attributes that are neither declared nor the bundle's, or of another type,
+        are ignored: they were validated against the bundle that was served when they arrived.
         """
         catalogue = self.current.catalogue
         declared = {c.name: c.kind for c in changes if isinstance(c, Declaration)}
@@ -123,15 +122,15 @@ class LiveItems:
             return PreparedItemChanges(upserts, deletes, encode, none, words=words, declared=declared)
         before = {item_id: change.encoded for item_id, change in last.items()}
         vectors, fresh = self._texts.encoded([upserts[position] for position in encode], before)
-        lenders = self._searches.lenders(vectors, catalogue.size)
+        lenders = self._indexes.lenders(vectors, catalogue.size)
         return PreparedItemChanges(upserts, deletes, encode, vectors, lenders, words, fresh, declared)
 
     def _contents(
         self, changes: Iterable[ItemChange], columns: Mapping[str, pl.DataType]
     ) -> tuple[dict[str, dict[str, object]], dict[str, str]]:
-        """Return what items are after changes, by id: attribute values typed as the columns, and texts.
+        """Return the items after changes, by id: attribute values typed as the columns, and texts.
 
-        Deleted items are left out, and so are those that the bundle should have and does not.
+        Deleted items are left out, and so are patches of items that the bundle does not have.
         """
         catalogue, template = self.current.catalogue, self._template
         read = {*template.fields, *template.fallback}
@@ -158,42 +157,42 @@ class LiveItems:
         return values, texts
 
     def apply(self, plan: PreparedItemChanges) -> LiveVersion:
-        """Make the planned changes; for the thread that runs the model, and before another plan is made.
+        """Apply prepared changes; for the thread that runs the model, before the next plan is made.
 
         Args:
-            plan: made against the current state.
+            plan: prepared against the current snapshot.
 
         Returns:
-            The new state, which is `current` from now on.
+            The new snapshot, which becomes `current`.
 
         """
         before, vectors = self.current.catalogue, plan.vectors
-        rows = before.places(plan.upserts)
+        rows = before.rows_of(plan.upserts)
         size = max([before.size, *(row + 1 for row in rows)])
         placed = np.array(rows, dtype=np.int32)
         encoded = placed[plan.encode]
         known = encoded[encoded < before.size].tolist()
-        touched = [self._arrays.forget_neighbour(row, size) for row in known]
+        touched = [self._arrays.remove_neighbour(row, size) for row in known]
         self._arrays.statistics.add(placed[placed >= before.size])
         if plan.upserts:
             self._arrays.statistics.describe(placed, log_prices(plan.upserts), self._codes.of(plan.upserts))
         if len(encoded):
             self._arrays.write_texts(encoded, vectors, self._bundle.sketch, self._towers, self._base_size)
-            self._searches.write_texts(encoded, size)
+            self._indexes.write_texts(encoded, size)
         self._words.put((rows[position], words) for position, words in plan.words)
         catalogue = before.after(plan)
         if len(encoded):
             touched += self._enter_neighbours(encoded, vectors, catalogue)
-            self._arrays.write_borrowed(encoded, plan.lenders, np.unique(np.concatenate(touched)), size)
-            self._searches.write_factors(encoded, size)
+            self._arrays.write_imputed(encoded, plan.lenders, np.unique(np.concatenate(touched)), size)
+            self._indexes.write_factors(encoded, size)
         self._newest.recommender = self._recommender(catalogue)
-        if size > before.size and self._events.waits and self._events.count_waiting(catalogue):
+        if size > before.size and self._events.has_deferred and self._events.count_deferred(catalogue):
             self._newest.recommender = self._recommender(catalogue)
         self.current = LiveVersion(self._bundle, catalogue, self._newest)
         return self.current
 
     def _read(self, upserts: Sequence[LiveItem]) -> list[tuple[int, ItemWords]]:
-        """Return the positions of items that are looked up differently, and how; a price changes nothing."""
+        """Return the positions of items whose words or names change, and the new ones."""
         catalogue, column = self.current.catalogue, self._reader.title
         changed = []
         for position, item in enumerate(upserts):
@@ -204,12 +203,12 @@ class LiveItems:
             changed.append((position, self._reader.item(item.item_id, item.text, title)))
         return changed
 
-    def count_events(self, events: Sequence[RecordedEvent]) -> Counted:
-        """Count events that were recorded since the bundle learnt, each once, in the order of their arrival.
+    def count_events(self, events: Sequence[RecordedEvent]) -> CountResult:
+        """Count events recorded since the bundle's training, each once, in order of arrival.
 
-        For the thread that runs the model. The events, and what stands before them, are of kinds that the
-        bundle learnt from, or stand for one of these. Lists that are made from now on know them; events of
-        items that are added later count once these are there.
+        For the thread that runs the model. The events and the preceding ones are of kinds that the bundle was
+        trained on, or mapped to these. Later lists reflect them; events of unknown items are deferred until
+        the items are added.
         """
         catalogue = self.current.catalogue
         counted, promoted = self._events.count(events, catalogue)
@@ -219,7 +218,7 @@ class LiveItems:
 
     def _recommender(self, catalogue: LiveCatalogue) -> Recommender:
         arrays = self._arrays.view(catalogue.size)
-        indexes = self._searches.sources(catalogue, self._popular.shown(catalogue.size, catalogue.hidden))
+        indexes = self._indexes.sources(catalogue, self._popular.shown(catalogue.size, catalogue.hidden))
         return Recommender(
             arrays,
             indexes.items,
@@ -230,29 +229,29 @@ class LiveItems:
             self._ranker,
             self._arrays.factors(catalogue.size),
             self._affinity,
-            text_index=self._searches.texts(catalogue) or indexes.items,
+            text_index=self._indexes.texts(catalogue) or indexes.items,
             indexes=indexes,
             hidden=catalogue.hidden,
             words=self._words,
-            usual=self._usual,
+            chance_similarity=self._chance_similarity,
             kinds=self._kinds,
             novelty=self._novelty,
             novelty_budget=self._novelty_budget,
-            unlearnt=self._events.unlearnt(catalogue.size),
+            untrained=self._events.untrained(catalogue.size),
             sources=self._sources,
         )
 
     def _enter_neighbours(
         self, rows: IntArray, vectors: FloatArray, catalogue: LiveCatalogue
     ) -> list[IntArray]:
-        """Find the items that read like the changed ones and enter them in each other's lists.
+        """Update the text neighbour lists for changed items.
 
         Returns:
             Rows whose lists may have changed.
 
         """
         arrays = self._arrays.view(catalogue.size)
-        index = self._searches.texts(catalogue) or self._searches.items(catalogue)
+        index = self._indexes.texts(catalogue) or self._indexes.items(catalogue)
         found, _ = index.search(vectors, arrays.text_near.ids.shape[1] + 1)
         return [
             self._arrays.write_neighbours(row, near, catalogue.size)

@@ -50,7 +50,7 @@ class Models:
     affinity: Affinity | None
 
 
-def wanted_cut(config: PipelineConfig, dataset: Dataset, split: Split | None) -> Cut | None:
+def cut_for_refit(config: PipelineConfig, dataset: Dataset, split: Split | None) -> Cut | None:
     """Return up to where a refit learns, or None where there is nothing to refit."""
     if split is None or not trainable(split, dataset):
         return None
@@ -66,7 +66,7 @@ def refit(config: PipelineConfig, console: Console, dataset: Dataset | None = No
     """
     dataset = dataset or load_dataset(Path(config.work_dir) / "dataset")
     split = try_split(config, dataset)
-    cut = wanted_cut(config, dataset, split)
+    cut = cut_for_refit(config, dataset, split)
     if cut is None:
         console.print("refit: nothing held back to learn from, the models stay as they are")
         return None
@@ -121,7 +121,7 @@ def published_models(config: PipelineConfig, dataset: Dataset, split: Split | No
 
     """
     work = Path(config.work_dir)
-    if wanted_cut(config, dataset, split) is None:
+    if cut_for_refit(config, dataset, split) is None:
         return chosen_models(work)
     step = REFIT.step(config, dataset.facts)
     step.require()

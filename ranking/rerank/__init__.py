@@ -1,4 +1,4 @@
-"""Re-ranking of scored candidates: diversity (MMR) and the rules of the shop.
+"""Re-ranking of scored candidates: diversity (MMR) and merchandising rules.
 
 Public: `rules`, `slate`.
 """

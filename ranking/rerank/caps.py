@@ -1,4 +1,4 @@
-"""Caps while a list is filled."""
+"""Caps on equal values, tracked while a slate is filled."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ranking.rerank.rules import Rules, values_at
 
 
 class CapTracker(Constraint):
-    """What caps still allow: a candidate is open until a value of it is used up."""
+    """Tracks caps: a candidate is open until the cap of one of its values is exhausted."""
 
     def __init__(self, rows: IntArray, rules: Rules, taken: IntArray) -> None:
-        """Begin with the rows that count already."""
+        """Start with the rows that count already."""
         self.open: BoolArray = np.ones(len(rows), dtype=np.bool_)
         self._codes = [values_at(cap.codes, rows, -1) for cap in rules.caps]
         self._limits = [cap.limit for cap in rules.caps]
@@ -23,7 +23,7 @@ class CapTracker(Constraint):
                 self._count(number, code)
 
     def take(self, candidate: int) -> None:
-        """Count a candidate that has been given a place."""
+        """Count a chosen candidate."""
         for number, codes in enumerate(self._codes):
             self._count(number, int(codes[candidate]))
 

@@ -1,4 +1,4 @@
-"""The constraints of lists, and the one place where one is added."""
+"""The registry of list constraints, where one is added."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from ranking.rerank.caps import CapTracker
 from ranking.rerank.contract import Constraint as Constraint
 
 CONSTRAINTS: tuple[type[Constraint], ...] = (CapTracker,)
-"""They hold together, for every request with rules."""
+"""All apply to every request with rules."""

@@ -1,4 +1,4 @@
-"""What a constraint on lists implements."""
+"""The Protocol of a list constraint."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from ranking.rerank.rules import Rules
 
 
 class Constraint(Protocol):
-    """Shuts candidates out of the rest of a list while it is filled; one object for each list."""
+    """Excludes candidates from the rest of a slate while it is filled; one object per slate."""
 
     open: BoolArray
-    """[candidates] which may be given the next place; where none is left, further ones are looked for."""
+    """[candidates] mask of those eligible for the next position; where none is, more are retrieved."""
 
     def __init__(self, rows: IntArray, rules: Rules, taken: IntArray) -> None:
-        """Begin a list.
+        """Start a slate.
 
         Args:
             rows: the candidates, [candidates].
             rules: of the list.
-            taken: rows that count already: of the pages before, and pinned ones.
+            taken: rows that count already: of previous pages, and pinned ones.
 
         """
 
     def take(self, candidate: int) -> None:
-        """Change what is open once a candidate, by its position among the rows, has been given a place."""
+        """Update `open` after a candidate, by its position among the rows, was chosen."""

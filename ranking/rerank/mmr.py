@@ -1,4 +1,4 @@
-"""Re-ranking: trading a little relevance for a list that does not repeat itself."""
+"""Diversity by maximal marginal relevance."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from features.data.dataset import FloatArray, IntArray, LongArray
 from features.kernels.compiled import compiled
 
 POOL = 5
-"""How many times the list's length is considered for it."""
+"""Candidates considered per item of the list."""
 
 
 def topk(rows: IntArray, scores: FloatArray, k: int) -> LongArray:
-    """Return the positions of the k best candidates, equal ones in order of their rows.
+    """Return the positions of the k best candidates, ties by row, [at most k].
 
     Args:
         rows: candidates, padded with -1, [candidates].
         scores: their relevance, [candidates].
-        k: how many, or fewer where there are not as many.
+        k: positions to return.
 
     """
     return _topk(rows, scores, k)
@@ -25,7 +25,7 @@ def topk(rows: IntArray, scores: FloatArray, k: int) -> LongArray:
 
 @compiled()
 def _topk(rows: IntArray, scores: FloatArray, k: int) -> LongArray:
-    """Keep the best of those seen so far in order: most candidates are worse than all of these."""
+    """Insertion into a sorted top k: most candidates are worse than all of it."""
     best = np.empty(max(min(k, len(rows)), 0), dtype=np.int64)
     count = 0
     for place in range(len(rows) if len(best) else 0):
@@ -48,7 +48,7 @@ def _topk(rows: IntArray, scores: FloatArray, k: int) -> LongArray:
 
 
 def diversify(scores: FloatArray, units: FloatArray, strength: float, k: int) -> LongArray:
-    """Choose k items by maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998).
+    """Return k items chosen by maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998).
 
     Args:
         scores: relevance, best first, [candidates].

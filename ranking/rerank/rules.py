@@ -1,7 +1,7 @@
-"""The shop's own rules for a list: caps, pins, boosts, places for exploration. Pure, like all of ranking.
+"""Merchandising rules of a list: caps, pins, boosts, exploration. Pure, like all of ranking.
 
-A list is cut into pages, so every rule knows what came before: `Rules.shown` and `Rules.before` make the
-second page continue the first one, whatever the model or the catalogue did in between.
+Rules hold across pages: `Rules.shown` and `Rules.before` make a page continue the previous ones, whatever
+changed in the model or the catalogue in between.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ def _no_rows() -> IntArray:
 
 @dataclass(frozen=True)
 class Cap:
-    """At most so many items of a list have the same value of an attribute."""
+    """Limit on the items of a list with the same value of an attribute."""
 
-    codes: IntArray  # [items] code of each row's value, -1 where it has none: such items are not counted
+    codes: IntArray  # [items] code of each row's value, -1 for none: not counted
     limit: int
 
 
 @dataclass(frozen=True)
 class Pin:
-    """An item at a given place."""
+    """An item at a fixed position."""
 
     row: int
     position: int
@@ -41,7 +41,7 @@ class Pin:
 
 @dataclass(frozen=True)
 class Boost:
-    """Items that are moved up or down."""
+    """Items that are promoted or demoted."""
 
     matches: BoolArray  # [items]
     strength: float
@@ -51,23 +51,23 @@ class Boost:
 
 @dataclass(frozen=True)
 class Rules:
-    """What holds for one list."""
+    """The rules of one list."""
 
     caps: tuple[Cap, ...] = ()
     pins: tuple[Pin, ...] = ()
     boosts: tuple[Boost, ...] = ()
     exploration: float = 0.0
-    """Share of the places that go to items of which little is known."""
+    """Share of the positions reserved for items with few events."""
     seed: int = 0
-    """Decides which places and items are explored; the same for all pages of a list."""
+    """Seed of the explored positions and items; the same for all pages of a list."""
     shown: IntArray = field(default_factory=_no_rows)
-    """Rows of the pages before."""
+    """Rows of previous pages."""
     before: int = 0
-    """Items of the pages before; not the length of `shown`, which leaves out items that no longer exist."""
+    """Items of previous pages; `shown` may be shorter, without items that no longer exist."""
 
 
 def values_at(values: npt.NDArray[Value], rows: IntArray, default: object) -> npt.NDArray[Value]:
-    """Return values by row; rows that were added after the values were made have the default."""
+    """Return values by row, [rows]; the default for rows beyond the values."""
     inside = rows < len(values)
     found = np.full(len(rows), default, dtype=values.dtype)
     found[inside] = values[rows[inside]]
@@ -75,21 +75,21 @@ def values_at(values: npt.NDArray[Value], rows: IntArray, default: object) -> np
 
 
 def boosted(scores: FloatArray, rows: IntArray, boosts: tuple[Boost, ...]) -> FloatArray:
-    """Return the scores that order candidates once boosts are added, [candidates]."""
+    """Return the scores with boosts added, [candidates]."""
     if not boosts or len(scores) == 0:
         return scores
     strength = np.zeros(len(rows))
     for boost in boosts:
         strength += boost.strength * values_at(boost.matches, rows, False)
     spread = float(scores.max() - scores.min())
-    # A little more than the distance, so that full strength passes the best and does not tie with it.
+    # Slightly more than the distance, so that full strength beats the best instead of a tie.
     unit = spread * 1.001 if spread > 0 else 1.0
     moved: FloatArray = (scores + unit * np.clip(strength, -1.0, 1.0)).astype(np.float64)
     return moved
 
 
 def full_values(cap: Cap, rows: IntArray) -> IntArray:
-    """Return the codes of which a list with these rows can take no more."""
+    """Return the codes whose cap is exhausted by these rows."""
     codes = values_at(cap.codes, rows, -1)
     values, counts = np.unique(codes[codes >= 0], return_counts=True)
     return values[counts >= cap.limit].astype(np.int32)
@@ -98,44 +98,44 @@ def full_values(cap: Cap, rows: IntArray) -> IntArray:
 def pending(
     rules: Rules, exclude: IntArray, allowed: BoolArray | None, hidden: BoolArray | None
 ) -> tuple[Pin, ...]:
-    """Return the pins that are still to come and may: a pin obeys filter, exclusions and deletions.
+    """Return the pins of this and later pages that filter, exclusions and deletions allow.
 
-    It does not obey `exclude_seen`: the shop has decided to show it.
+    `exclude_seen` does not apply to pins.
     """
 
-    def may(row: int) -> bool:
+    def is_allowed(row: int) -> bool:
         if hidden is not None and row < len(hidden) and hidden[row]:
             return False
         return (allowed is None or (row < len(allowed) and bool(allowed[row]))) and row not in exclude
 
-    return tuple(pin for pin in rules.pins if pin.position > rules.before and may(pin.row))
+    return tuple(pin for pin in rules.pins if pin.position > rules.before and is_allowed(pin.row))
 
 
 def open_rows(rules: Rules, pins: tuple[Pin, ...], allowed: BoolArray | None, items: int) -> BoolArray | None:
-    """Return the mask of rows whose values have room, [items], within `allowed`; None where all have.
+    """Return the mask of allowed rows whose caps are not exhausted, [items]; None where all rows are.
 
-    Retrieval searches inside it, so that a list goes on where thousands of the nearest items are of a value
-    that is used up. Pins count from the beginning, or the items before them would take their room.
+    Retrieval searches inside it, so that a list is filled even where thousands of the nearest items share an
+    exhausted value. Pins count from the start, or earlier items would take up their caps.
     """
     taken = np.concatenate([rules.shown, np.array([pin.row for pin in pins], dtype=np.int32)])
     for cap in rules.caps:
         full = full_values(cap, taken)
         if len(full):
-            room = np.ones(items, dtype=np.bool_)
+            below_cap = np.ones(items, dtype=np.bool_)
             known = min(items, len(cap.codes))
-            room[:known] = ~np.isin(cap.codes[:known], full)
-            allowed = room if allowed is None else room & allowed
+            below_cap[:known] = ~np.isin(cap.codes[:known], full)
+            allowed = below_cap if allowed is None else below_cap & allowed
     return allowed
 
 
 def with_pins(candidates: Candidates, pins: list[tuple[Pin, ...]]) -> Candidates:
-    """Add pinned rows to the candidates, from no source, so that they are scored like the others."""
+    """Return the candidates with pinned rows, which have no source, so that these are scored, too."""
     width = max((len(p) for p in pins), default=0)
     if width == 0:
         return candidates
     rows = np.full((len(pins), width), -1, dtype=np.int32)
-    for query, wanted in enumerate(pins):
-        rows[query, : len(wanted)] = [pin.row for pin in wanted]
+    for query, pinned in enumerate(pins):
+        rows[query, : len(pinned)] = [pin.row for pin in pinned]
     return Candidates(
         np.concatenate([candidates.rows, rows], axis=1),
         np.pad(candidates.sources, ((0, 0), (0, width))),

@@ -1,4 +1,4 @@
-"""Which candidate stands where, once a list has rules: pins, places for exploration, caps and diversity."""
+"""Slates: which candidate takes which position, under pins, exploration, caps and diversity."""
 
 from __future__ import annotations
 
@@ -16,50 +16,50 @@ from ranking.rerank.rules import Rules, boosted
 
 PINNED = "pinned"
 EXPLORATION = "exploration"
-"""Sources of items that stand where they do because of a rule."""
+"""Sources of items placed by a rule."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """One place of a list."""
+class SlateItem:
+    """One position of a list."""
 
     candidate: int
     """Position among the candidates."""
     rule: str = ""
-    """`pinned` or `exploration`; empty where its score put it there."""
+    """`pinned` or `exploration`; empty where it is placed by score."""
 
 
 @dataclass(frozen=True)
-class Arranged:
-    """A list, as far as the candidates fill it."""
+class Slate:
+    """The positions of a list that its candidates fill."""
 
-    places: list[Place]
+    items: list[SlateItem]
     capped: bool
-    """The list is too short, and candidates were left out for a cap: others may be found."""
+    """Whether it is too short while caps exclude candidates: further retrieval may extend it."""
 
-    def among(self, positions: LongArray) -> Arranged:
-        """Return the same list for candidates of which those arranged here have these positions."""
-        return replace(self, places=[replace(p, candidate=int(positions[p.candidate])) for p in self.places])
+    def among(self, positions: LongArray) -> Slate:
+        """Return the slate for a larger set of candidates, which has the present ones at these positions."""
+        return replace(self, items=[replace(p, candidate=int(positions[p.candidate])) for p in self.items])
 
 
-def best_places(rows: IntArray, scores: FloatArray, units: FloatArray, k: int, diversity: float) -> Arranged:
-    """Return the k best candidates, or, with diversity, the k that maximal marginal relevance chooses.
+def best_slate(rows: IntArray, scores: FloatArray, units: FloatArray, k: int, diversity: float) -> Slate:
+    """Return a slate of the k best candidates, with diversity those chosen by maximal marginal relevance.
 
     Args:
         rows: candidates, padded with -1, [candidates].
         scores: their relevance, [candidates].
         units: unit vectors whose cosine is similarity, [items, dim].
-        k: places.
+        k: positions.
         diversity: as `ranking.rerank.mmr.diversify`.
 
     """
     order = topk(rows, scores, k if diversity == 0 else POOL * k)
     if diversity > 0:
         order = order[diversify(scores[order], units[rows[order]], diversity, k)]
-    return Arranged([Place(int(place)) for place in order[:k]], False)
+    return Slate([SlateItem(int(position)) for position in order[:k]], False)
 
 
-def arrange(
+def fill_slate(
     rows: IntArray,
     scores: FloatArray,
     units: FloatArray,
@@ -68,20 +68,20 @@ def arrange(
     diversity: float,
     rules: Rules,
     final: bool,
-) -> Arranged:
-    """Fill the next k places of a list.
+) -> Slate:
+    """Return the slate of the next k positions of a list.
 
     Args:
         rows: the candidates, pinned ones included, [candidates].
         scores: their relevance, [candidates].
         units: unit vectors whose cosine is similarity, [candidates, dim].
-        events: how many events are known of each, [candidates].
-        k: places.
+        events: number of events of each, [candidates].
+        k: positions.
         diversity: as `ranking.rerank.mmr.diversify`.
-        rules: the pins are those that may appear and are among the rows.
-        final: no further candidates can be found: where these end, the pins that are left follow.
+        rules: of the list; all its pins are among the rows.
+        final: no further candidates can be retrieved: the remaining pins follow the last candidate.
     """
-    at = {int(row): place for place, row in enumerate(rows.tolist())}
+    at = {int(row): position for position, row in enumerate(rows.tolist())}
     pins = {pin.position: at[pin.row] for pin in rules.pins}
     taken = np.concatenate([rules.shown, np.array([pin.row for pin in rules.pins], dtype=np.int32)])
     constraints = [rule(rows, rules, taken) for rule in CONSTRAINTS]
@@ -90,18 +90,18 @@ def arrange(
     score = boosted(scores, rows, rules.boosts)
     order = np.lexsort((rows, -score))
     order = order[free[order]]
-    unsure = _unsure(rows, scores, score, events, order[k:], rules)
+    to_explore = _exploration_order(rows, scores, score, events, order[k:], rules)
     chooser = _Chooser(order, score[order], units, diversity, k)
-    places: list[Place] = []
-    while len(places) < k:
-        position = rules.before + len(places) + 1
+    items: list[SlateItem] = []
+    while len(items) < k:
+        position = rules.before + len(items) + 1
         if position in pins:
-            places.append(Place(pins.pop(position), PINNED))
-            chooser.chosen(places[-1].candidate)
+            items.append(SlateItem(pins.pop(position), PINNED))
+            chooser.chosen(items[-1].candidate)
             continue
-        able = free & _open(constraints)
+        able = free & _eligible(constraints)
         rule = ""
-        explored = unsure[able[unsure]][:1] if _explores(position, rules) else unsure[:0]
+        explored = to_explore[able[to_explore]][:1] if _is_exploration(position, rules) else to_explore[:0]
         if len(explored):
             choice, rule = int(explored[0]), EXPLORATION
         else:
@@ -109,31 +109,31 @@ def arrange(
             if found is None:
                 break
             choice = found
-        places.append(Place(choice, rule))
+        items.append(SlateItem(choice, rule))
         free[choice] = False
         for constraint in constraints:
             constraint.take(choice)
         chooser.chosen(choice)
-    capped = len(places) < k and bool((free & ~_open(constraints)).any())
-    if len(places) < k and (final or not capped):
-        last = [Place(pins[position], PINNED) for position in sorted(pins)]
-        places += last[: k - len(places)]
-    return Arranged(places, capped)
+    capped = len(items) < k and bool((free & ~_eligible(constraints)).any())
+    if len(items) < k and (final or not capped):
+        last = [SlateItem(pins[position], PINNED) for position in sorted(pins)]
+        items += last[: k - len(items)]
+    return Slate(items, capped)
 
 
-def _open(constraints: Sequence[Constraint]) -> BoolArray:
-    """Return which candidates no constraint shuts out, [candidates]."""
+def _eligible(constraints: Sequence[Constraint]) -> BoolArray:
+    """Return the mask of the candidates that no constraint excludes, [candidates]."""
     able: BoolArray = np.logical_and.reduce([constraint.open for constraint in constraints])
     return able
 
 
 class _Chooser:
-    """Gives the best candidate that is left, or by maximal marginal relevance; see `ranking.rerank.mmr`."""
+    """Chooses the best remaining candidate, or by maximal marginal relevance; see `ranking.rerank.mmr`."""
 
     def __init__(
         self, order: LongArray, score: FloatArray, units: FloatArray, diversity: float, k: int
     ) -> None:
-        """Take the candidates in order, best first, with their scores in that order."""
+        """Start with the candidates, best first, and their scores in that order."""
         self._order, self._units, self._diversity = order, units, diversity
         self._pool = min(len(order), POOL * k)
         top = score[: self._pool].astype(np.float64)
@@ -142,32 +142,32 @@ class _Chooser:
         self._similarity = np.zeros(len(order))
 
     def next(self, able: BoolArray) -> int | None:
-        """Return the next candidate among those that may be given a place; None where there is none."""
+        """Return the next candidate of a mask [candidates]; None where there is none."""
         left = np.flatnonzero(able[self._order])
         if len(left) == 0:
             return None
         if self._diversity == 0:
             return int(self._order[left[0]])
-        # Candidates beyond the pool stand in for those of it that caps have shut out.
+        # Candidates beyond the pool replace those of it that caps exclude.
         pool = left[left < self._pool]
         pool = left[: self._pool] if len(pool) == 0 else pool
         value = (1.0 - self._diversity) * self._relevance[pool] - self._diversity * self._similarity[pool]
         return int(self._order[pool[int(value.argmax())]])
 
     def chosen(self, candidate: int) -> None:
-        """Remember what the list holds."""
+        """Update the similarity to the list by a chosen candidate."""
         if self._diversity > 0 and len(self._order):
             self._similarity = np.maximum(self._similarity, self._units[self._order] @ self._units[candidate])
 
 
-def _explores(position: int, rules: Rules) -> bool:
-    """Tell whether a place is one for exploration; they lie evenly, from a start that the seed decides."""
+def _is_exploration(position: int, rules: Rules) -> bool:
+    """Return whether a position is explored; these are evenly spaced, with an offset drawn from the seed."""
     start = float(_uniform(np.zeros(1, dtype=np.int64), rules.seed)[0])
     share = rules.exploration
     return math.floor(position * share + start) > math.floor((position - 1) * share + start)
 
 
-def _unsure(
+def _exploration_order(
     rows: IntArray,
     scores: FloatArray,
     moved: FloatArray,
@@ -175,12 +175,12 @@ def _unsure(
     outside: LongArray,
     rules: Rules,
 ) -> LongArray:
-    """Return the candidates to explore, in the order in which they are.
+    """Return the candidates to explore, in order.
 
-    They are drawn without replacement among the candidates that would not be in the list by themselves, an
-    item of which n events are known with weight 1 / sqrt(1 + n), which is how the uncertainty of a rate
-    falls. The draw of an item depends on itself and the seed alone (Gumbel's trick), so another page, for
-    which other candidates are found, goes on in the same order. Buried items are not explored.
+    Drawn without replacement from the candidates outside the list, an item with n events with weight
+    1 / sqrt(1 + n), as the uncertainty of a rate falls. The draw of an item depends on its row and the seed
+    alone (Gumbel top-k trick), so that the next page, with other candidates, continues the order. Demoted
+    items are not explored.
     """
     if rules.exploration == 0:
         return outside[:0]

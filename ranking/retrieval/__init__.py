@@ -1,4 +1,4 @@
-"""Vector indexes that candidate sources search, the limits inside them, and the fusion of proposals.
+"""Vector indexes, filters applied inside their searches, and rank fusion.
 
 Public: `added_index`, `device_index`, `faiss_index`, `fusion`, `index_choice`, `limits`, `nearest`,
 `searcher`, `source_indexes`, `subset_index`.

@@ -1,7 +1,6 @@
-"""Search among the items that were added after a bundle was made, by comparing all of them.
+"""Exact search among the items added since a bundle was made.
 
-They are few, and they are what a shop calls new: of a bundle's items without any event it is unknown for how
-long they have found no buyer.
+They are few, and new for certain: how long a bundle's items without events have been on sale is unknown.
 """
 
 from __future__ import annotations
@@ -11,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from features.data.dataset import BoolArray, FloatArray, IntArray
-from ranking.retrieval.faiss_index import best_places
+from ranking.retrieval.faiss_index import topk_columns
 from ranking.retrieval.searcher import VectorSearcher
 
 
 @dataclass(frozen=True)
 class AddedIndex(VectorSearcher):
-    """Searches the rows behind a bundle's."""
+    """Searches the rows that follow a bundle's."""
 
     first: int
     """Row of the first item."""
@@ -30,9 +29,9 @@ class AddedIndex(VectorSearcher):
         self, queries: FloatArray, k: int, allowed: BoolArray | None = None
     ) -> tuple[IntArray, FloatArray]:
         """Return the best rows and their scores, each [queries, k]; see `VectorIndex.search`."""
-        products = (self.vectors @ queries.T).T  # this way round BLAS takes half as long: queries are few
+        products = (self.vectors @ queries.T).T  # in this order BLAS takes half as long: queries are few
         products[:, self.hidden if allowed is None else self.hidden | ~allowed[self.first :]] = -np.inf
-        order = best_places(products, min(k, len(self.vectors)))
+        order = topk_columns(products, min(k, len(self.vectors)))
         scores = np.take_along_axis(products, order, axis=1).astype(np.float32)
         rows = np.where(np.isfinite(scores), order + self.first, -1).astype(np.int32)
         more = ((0, 0), (0, k - rows.shape[1]))

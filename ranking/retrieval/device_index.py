@@ -1,10 +1,9 @@
-"""Exact search on a GPU: the whole catalogue is compared with every query, filters inside.
+"""Exact brute-force search on a GPU, filters inside.
 
-A first pass compares in half precision, which tensor cores multiply and which is half as much to read, and
-keeps some rows more than are requested. These are put in order by products in single precision. Whether a row
-that was not kept could belong among the best is decided by a bound on what half precision rounds away; the
-few queries for which the bound does not rule it out are compared once more, all in single precision. So the
-answer is that of a search in single precision, where equals come in the order of their rows.
+A first pass in half precision, which tensor cores multiply and which halves the memory traffic, keeps some
+more rows than requested; these are re-ranked by products in single precision. A bound on the rounding error
+decides whether a row that was not kept could belong to the top k; the few queries for which it could are
+searched again in single precision. So results equal those of a search in single precision, ties by row.
 """
 
 from __future__ import annotations
@@ -24,63 +23,63 @@ from ranking.retrieval.faiss_masks import Selected, selected
 from ranking.retrieval.searcher import QueryGroup, VectorSearcher
 
 BYTES: Final = 6
-"""Of device memory per number of a vector: it lies there in half and in single precision."""
+"""Device memory per number of a vector, which is stored in half and in single precision."""
 SCORES: Final = 1 << 27
-"""Scores that are worked out at a time, 2 bytes each; the other queries follow in blocks."""
+"""Scores computed at a time, 2 bytes each; queries are processed in blocks of so many."""
 FULL_SCORES: Final = 1 << 24
 """Likewise in single precision, with the keys by which they are sorted."""
 _FULL_BYTES: Final = 40
-"""Bytes that these take each."""
+"""Bytes per score of these."""
 WORKING: Final = 1 << 30
-"""Bytes that a search takes beside the vectors, at most, unless one query takes more."""
+"""Most working memory of a search in bytes, unless a single query needs more."""
 _UPLOAD: Final = 1 << 16
-"""Vectors that are copied and rounded at a time."""
+"""Vectors copied and rounded at a time."""
 _SPARE: Final = 32
-"""Rows that the first pass keeps beyond those requested, at least; a quarter of them if that is more."""
+"""Extra rows that the first pass keeps, at least; a quarter of those requested if that is more."""
 _LONGEST: Final = 4.0
-"""Length of a vector, in units of the longest at the last scaling, beyond which all are scaled anew."""
+"""Length of a written vector, relative to the longest at the last scaling, that rescales all vectors."""
 _SHORTEST: Final = 1e-30
-"""Catalogues of shorter vectors are compared in single precision; scaling them would overflow."""
+"""Catalogues of shorter vectors are searched in single precision; scaling them would overflow."""
 _HALF_ROUNDING: Final = 2.0**-11
-_ADDING_UP: Final = 2.0**-22
-"""Bound on the relative error of a sum of products in single precision, per number added up."""
+_SUM_ERROR: Final = 2.0**-22
+"""Bound on the relative error of a sum of products in single precision, per term."""
 
-_FORBIDDEN: weakref.WeakKeyDictionary[Selected, dict[torch.device, Tensor]] = weakref.WeakKeyDictionary()
-"""What a mask forbids, on the devices where it has been searched with, for as long as the mask."""
+_DISALLOWED: weakref.WeakKeyDictionary[Selected, dict[torch.device, Tensor]] = weakref.WeakKeyDictionary()
+"""Cache of inverted masks by device, for the lifetime of a mask."""
 
 
-def forbidden(mask: BoolArray, device: torch.device) -> Tensor:
+def disallowed_rows(mask: BoolArray, device: torch.device) -> Tensor:
     """Return the rows that a mask [items] does not allow, bool [items] on a device; copied there once."""
-    kept = _FORBIDDEN.setdefault(selected(mask), {})
-    found = kept.get(device)
+    cached = _DISALLOWED.setdefault(selected(mask), {})
+    found = cached.get(device)
     if found is None:
-        found = kept[device] = torch.from_numpy(~mask).to(device)
+        found = cached[device] = torch.from_numpy(~mask).to(device)
     return found
 
 
 @dataclass(frozen=True)
-class _Bars:
-    """What the queries of a batch may not be given."""
+class _BatchMasks:
+    """Rows that the queries of a batch must not return."""
 
     masks: list[Tensor]
-    """Forbidden rows [rows], of each filter."""
+    """Disallowed rows of each filter, [rows] each."""
     which: LongArray | None
-    """[queries] places among the masks; None where no query has a filter."""
+    """[queries] index into `masks`; None where no query has a filter."""
     hidden: Tensor | None
-    """[rows] rows that no query is given."""
+    """[rows] rows that no query may return."""
 
-    def part(self, queries: LongArray | slice) -> _Bars:
-        """Return what holds for some of the queries."""
-        return self if self.which is None else _Bars(self.masks, self.which[queries], self.hidden)
+    def part(self, queries: LongArray | slice) -> _BatchMasks:
+        """Return the masks of some of the queries."""
+        return self if self.which is None else _BatchMasks(self.masks, self.which[queries], self.hidden)
 
     def apply(self, scores: Tensor) -> Tensor:
-        """Set forbidden scores [queries, rows] to -inf, in place."""
+        """Set the scores [queries, rows] of disallowed rows to -inf, in place."""
         if self.which is not None:
             if (self.which == self.which[0]).all():
-                barred = self.masks[self.which[0]]
+                disallowed = self.masks[self.which[0]]
             else:
-                barred = torch.stack([self.masks[place] for place in self.which.tolist()])
-            scores.masked_fill_(barred, -torch.inf)
+                disallowed = torch.stack([self.masks[mask] for mask in self.which.tolist()])
+            scores.masked_fill_(disallowed, -torch.inf)
         if self.hidden is not None:
             scores.masked_fill_(self.hidden, -torch.inf)
         return scores
@@ -89,14 +88,14 @@ class _Bars:
 class DeviceIndex(VectorSearcher):
     """Inner-product search over row-aligned vectors on a device; rows can be overwritten and appended.
 
-    Threads may search at the same time. A row is written while no search is under way, or shows in it.
+    Threads may search concurrently. A row written during a search may or may not be seen by it.
     """
 
     def __init__(self, vectors: FloatArray, device: torch.device, room: int = 0) -> None:
         """Copy vectors to a device.
 
         Args:
-            vectors: [rows, dim]; also kept, to be saved.
+            vectors: [rows, dim]; also retained for saving.
             device: where to search.
             room: how many rows may be appended.
 
@@ -104,8 +103,8 @@ class DeviceIndex(VectorSearcher):
         self.vectors = vectors
         self.device = device
         self.size = len(vectors)
-        """Rows that are searched where no state says otherwise."""
-        if device.type == "cuda":  # or sums of parts might be rounded to half precision, beyond the bound
+        """Rows that `search` covers."""
+        if device.type == "cuda":  # else partial sums may be rounded to half precision, beyond the bound
             torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
         capacity, width = len(vectors) + room, vectors.shape[1]
         self._full = torch.zeros((capacity, width), dtype=torch.float32, device=device)
@@ -128,22 +127,22 @@ class DeviceIndex(VectorSearcher):
             scaled = self._full[part] * self._scale
             self._half[part] = scaled.half()
             rounded.append(float((scaled - self._half[part].float()).norm(dim=1).amax()))
-        # Length of the longest difference between a scaled vector and what it is rounded to.
+        # Largest rounding error of a scaled vector, as a length.
         self._rounded = max(rounded, default=0.0)
 
     def __len__(self) -> int:
         return self.size
 
     def put(self, rows: IntArray, vectors: FloatArray) -> None:
-        """Write rows [rows, dim] in place, within the room; one transfer.
+        """Write rows [rows, dim] in place, within the reserved memory; one transfer.
 
-        To be called by the thread that makes lists, or where no search runs at the same time.
+        To be called by the thread that runs the model, or while no search is running.
         """
         if len(rows) == 0:
             return
-        places = torch.from_numpy(rows.astype(np.int64)).to(self.device)
+        positions = torch.from_numpy(rows.astype(np.int64)).to(self.device)
         values = torch.from_numpy(np.array(vectors, dtype=np.float32)).to(self.device)
-        self._full.index_copy_(0, places, values)
+        self._full.index_copy_(0, positions, values)
         scaled = vectors.astype(np.float64) * self._scale
         longest = float(np.linalg.norm(scaled, axis=1).max())
         if longest > _LONGEST:
@@ -152,10 +151,10 @@ class DeviceIndex(VectorSearcher):
         self._longest = max(self._longest, longest)
         rounded = float(np.linalg.norm(scaled - scaled.astype(np.float16), axis=1).max())
         self._rounded = max(self._rounded, rounded)
-        self._half.index_copy_(0, places, (values * self._scale).half())
+        self._half.index_copy_(0, positions, (values * self._scale).half())
 
     def state(self, size: int, shown: BoolArray | None = None) -> DeviceState:
-        """Return a state of the index: its first rows, of which `shown` [size] may be found at all."""
+        """Return a view of the first rows, of which those in `shown` [size] may be returned."""
         return DeviceState(self, size, shown)
 
     def search(
@@ -180,14 +179,14 @@ class DeviceIndex(VectorSearcher):
     ) -> tuple[IntArray, FloatArray]:
         """Return the best rows and their scores, each [queries, k], padded with -1 and -inf.
 
-        The device is waited for once, unless queries have to be compared in single precision.
+        The host synchronises with the device once, unless queries must be repeated in single precision.
 
         Args:
             queries: [queries, dim].
             k: rows per query.
             masks: allowed rows, [size of the state] each; None allows all.
             which: mask of each query, [queries].
-            state: which rows there are.
+            state: the rows to search.
 
         """
         found = np.full((len(queries), k), -1, dtype=np.int32)
@@ -205,41 +204,41 @@ class DeviceIndex(VectorSearcher):
                 [self.first_pass(searched[p], depth, kept, bars.part(p), state.size) for p in parts]
             )
             answers = packed.cpu().numpy()
-            unsure = np.flatnonzero(answers[:, -1] == 0)
-            if len(unsure):
+            uncertain = np.flatnonzero(answers[:, -1] == 0)
+            if len(uncertain):
                 step = max(FULL_SCORES // state.size, 1)
 
-                def again(places: LongArray) -> Tensor:
-                    some = searched[torch.from_numpy(places).to(self.device)]
-                    return self._full_pass(some, depth, kept, bars.part(places), state.size)
+                def repeat(which: LongArray) -> Tensor:
+                    some = searched[torch.from_numpy(which).to(self.device)]
+                    return self._full_pass(some, depth, kept, bars.part(which), state.size)
 
-                blocks = np.split(unsure, range(step, len(unsure), step))
+                blocks = np.split(uncertain, range(step, len(uncertain), step))
                 with _single_precision():
-                    answers[unsure, :-1] = torch.cat([again(block) for block in blocks]).cpu().numpy()
+                    answers[uncertain, :-1] = torch.cat([repeat(block) for block in blocks]).cpu().numpy()
         found[:, :depth] = answers[:, :depth]
         scores[:, :depth] = answers[:, depth : 2 * depth].view(np.float32)
         return found, scores
 
-    def _bars(self, masks: Sequence[BoolArray | None], which: LongArray, state: DeviceState) -> _Bars:
-        hidden = None if state.shown is None else forbidden(state.shown, self.device)
+    def _bars(self, masks: Sequence[BoolArray | None], which: LongArray, state: DeviceState) -> _BatchMasks:
+        hidden = None if state.shown is None else disallowed_rows(state.shown, self.device)
         if all(mask is None for mask in masks):
-            return _Bars([], None, hidden)
-        nothing = torch.zeros(state.size, dtype=torch.bool, device=self.device)
-        barred = [nothing if mask is None else forbidden(mask, self.device) for mask in masks]
-        return _Bars(barred, which, hidden)
+            return _BatchMasks([], None, hidden)
+        none = torch.zeros(state.size, dtype=torch.bool, device=self.device)
+        disallowed = [none if mask is None else disallowed_rows(mask, self.device) for mask in masks]
+        return _BatchMasks(disallowed, which, hidden)
 
-    def first_pass(self, queries: Tensor, k: int, kept: int, bars: _Bars, size: int) -> Tensor:
-        """Search in half precision, order what is found in single precision, and say whether that is exact.
+    def first_pass(self, queries: Tensor, k: int, kept: int, bars: _BatchMasks, size: int) -> Tensor:
+        """Search in half precision, re-rank in single precision, and flag the queries whose result is exact.
 
         Args:
             queries: [queries, dim].
             k: rows per query.
             kept: rows that the pass keeps, `k` to `size`.
-            bars: what may not be found.
-            size: rows to look at.
+            bars: rows that must not be found.
+            size: rows to search.
 
         Returns:
-            int32 [queries, 2 k + 1]: rows, bits of their scores, and 1 where no other row can be better.
+            int32 [queries, 2 k + 1]: rows, bits of their scores, and 1 where the result is exact.
 
         """
         lengths = queries.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
@@ -251,32 +250,32 @@ class DeviceIndex(VectorSearcher):
         # |q v - q' v'| <= |q - q'| |v| + |q'| |v - v'|, and the product is added up and rounded.
         rounded = (scaled - half.float()).norm(dim=1)
         error = rounded * self._longest + (1.0 + _HALF_ROUNDING) * self._rounded
-        error += queries.shape[1] * _ADDING_UP * self._longest + 2.0 * _HALF_ROUNDING * least.abs()
-        # Of forbidden rows only those are kept for which there are no others.
-        nothing_left = (least == -torch.inf) | (kept == size)
-        sure = nothing_left | (scores[:, -1] * (self._scale / lengths[:, 0]) > least + error)
-        return torch.cat([best, scores.view(torch.int32), sure[:, None].int()], dim=1)
+        error += queries.shape[1] * _SUM_ERROR * self._longest + 2.0 * _HALF_ROUNDING * least.abs()
+        # Disallowed rows are only kept where all allowed ones are.
+        exhausted = (least == -torch.inf) | (kept == size)
+        exact = exhausted | (scores[:, -1] * (self._scale / lengths[:, 0]) > least + error)
+        return torch.cat([best, scores.view(torch.int32), exact[:, None].int()], dim=1)
 
-    def _full_pass(self, queries: Tensor, k: int, kept: int, bars: _Bars, size: int) -> Tensor:
+    def _full_pass(self, queries: Tensor, k: int, kept: int, bars: _BatchMasks, size: int) -> Tensor:
         """Search in single precision; returns int32 [queries, 2 k], see `first_pass`."""
         scores = bars.apply(queries @ self._full[:size].T) + 0.0  # so that -0 is 0
         bits = scores.view(torch.int32)
         rising = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
-        # One number that is larger the better the score, and of equal scores the smaller the row.
+        # A sort key: larger for a better score, and for a smaller row among equal scores.
         keys = (rising << 32) + torch.arange(size, 0, -1, device=self.device)
         rows = torch.topk(keys, kept, dim=1, sorted=False).indices
-        barred = scores.gather(1, rows) == -torch.inf
-        best, products = self._ordered(queries, rows, barred, k)
+        disallowed = scores.gather(1, rows) == -torch.inf
+        best, products = self._ordered(queries, rows, disallowed, k)
         return torch.cat([best, products.view(torch.int32)], dim=1)
 
-    def _ordered(self, queries: Tensor, rows: Tensor, barred: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Put rows [queries, any] in order of their products in single precision, equals in order of rows.
+    def _ordered(self, queries: Tensor, rows: Tensor, disallowed: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Rank rows [queries, any] by their products in single precision, ties by row.
 
         Args:
             queries: [queries, dim].
-            rows: among which to choose.
-            barred: those that do not count.
-            k: how many to return.
+            rows: the candidates.
+            disallowed: candidates to leave out.
+            k: rows per query.
 
         Returns:
             int32 rows padded with -1, and products padded with -inf, each [queries, k].
@@ -284,9 +283,9 @@ class DeviceIndex(VectorSearcher):
         """
         rows, order = rows.sort(dim=1)
         vectors = self._full[rows]  # [queries, kept, dim]
-        # Not a matrix product: that may be less exact than single precision, and depends on the batch.
+        # Not a matrix product, which may be less precise and depends on the batch size.
         products = (vectors * queries[:, None, :]).sum(dim=2)
-        products.masked_fill_(barred.gather(1, order), -torch.inf)
+        products.masked_fill_(disallowed.gather(1, order), -torch.inf)
         products, order = products.sort(dim=1, descending=True, stable=True)
         products, rows = products[:, :k].contiguous(), rows.gather(1, order[:, :k]).int()
         return rows.masked_fill(products == -torch.inf, -1), products
@@ -294,13 +293,13 @@ class DeviceIndex(VectorSearcher):
 
 @dataclass(frozen=True)
 class DeviceState(VectorSearcher):
-    """An index as of one state of a catalogue."""
+    """A view of an index as of one state of a catalogue."""
 
     index: DeviceIndex
     size: int
-    """Rows of the state; those that came later are not looked at."""
+    """Rows of the state; later ones are not searched."""
     shown: BoolArray | None = None
-    """[size] rows that may be found at all; None: every one."""
+    """[size] rows that may be returned; None allows all."""
 
     def search(
         self, queries: FloatArray, k: int, allowed: BoolArray | None = None
@@ -311,7 +310,7 @@ class DeviceState(VectorSearcher):
     def search_groups(
         self, queries: FloatArray, groups: Sequence[QueryGroup]
     ) -> list[tuple[IntArray, FloatArray]]:
-        """Return what `search` returns for each group, all of them searched at once."""
+        """Return what `search` returns for each group, in one search."""
         if not groups:
             return []
         members = np.concatenate([group.members for group in groups])
@@ -327,7 +326,7 @@ class DeviceState(VectorSearcher):
 
 
 def fits(rows: int, width: int, device: torch.device) -> bool:
-    """Tell whether an index of so many vectors, and searches in it, fit into a device's free memory."""
+    """Return whether an index of so many vectors and its working memory fit into a device's free memory."""
     free, _ = torch.cuda.mem_get_info(device)
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return BYTES * rows * width + max(WORKING, _FULL_BYTES * rows) <= free
@@ -340,7 +339,7 @@ def _parts(rows: int) -> Iterator[slice]:
 
 @contextmanager
 def _single_precision() -> Iterator[None]:
-    """Have matrix products of single-precision numbers exact to single precision (no TF32) in the block."""
+    """Compute matrix products of float32 in full precision (no TF32) inside the block."""
     before = torch.get_float32_matmul_precision()
     if before == "highest":
         yield

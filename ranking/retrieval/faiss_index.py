@@ -1,6 +1,6 @@
-"""The FAISS index over vectors: exact where that is fast, filters inside the search.
+"""A FAISS index over vectors: exact where that is fast, filters inside the search.
 
-On a GPU `ranking.retrieval.device_index` takes its place, unless `index.factory` asks for a FAISS index.
+On a GPU `ranking.retrieval.device_index` is used instead, unless `index.factory` is set.
 """
 
 from __future__ import annotations
@@ -27,43 +27,43 @@ LOG = logging.getLogger(__name__)
 FLAT_LIMIT = 10_000_000
 """Above this many numbers (items times width) the default index is approximate: exact search would take more
 than a millisecond per query."""
-PROBED = 4_000_000
-"""Numbers (vectors times width) that a search of an inverted file looks at by default: about a quarter of a
+PROBE_BUDGET = 4_000_000
+"""Numbers (vectors times width) that a search of an inverted file scans by default: about a quarter of a
 millisecond, whatever the size of the catalogue."""
-REFINED = 4
-"""How many times the wanted rows are fetched from an index that knows vectors by 2 bits a number, to be put
-in order by the vectors themselves; fetching those vectors from memory is most of what a search costs."""
-CROWDED = 500_000
-"""With so many items many more differ by less than the codes tell, and twice as many rows are fetched."""
+REFINE_FACTOR = 4
+"""Rows fetched per requested row from an index of 2-bit codes, to be re-ranked by the vectors themselves;
+fetching those vectors from memory is most of the cost of a search."""
+LARGE_CATALOGUE = 500_000
+"""Catalogue size from which the codes separate neighbours less well, and twice as many rows are fetched."""
 _PROBES = 4
-"""Queries, and rows of each, by which it is found out whether an index obeys filters."""
-MOST_ON_GPU = 2048
-"""Rows that FAISS finds for a query on a GPU, at most."""
+"""Queries, and rows of each, that test whether an index supports filters."""
+GPU_MAX_K = 2048
+"""Most rows per query that FAISS returns on a GPU."""
 _RESERVOIR = 11
-"""Name of a way: the best of each list collected in a reservoir, one query after another."""
-SAMPLED = 64
-"""Vectors per list that the lists of an inverted file are found from; more cost minutes and change little."""
+"""FAISS's `implem` that collects the best codes of the lists in a reservoir, query by query."""
+TRAIN_POINTS_PER_LIST = 64
+"""Training vectors per list of an inverted file; more cost minutes and change little."""
 CHUNK = 1024
-"""Vectors that an exact search fetches at a time, so that they stay in the processor's cache."""
-SELECTIVE = 0.05
+"""Vectors that an exact search fetches at a time, so that they stay in the CPU cache."""
+SELECTIVE_SHARE = 0.05
 """Below this share of allowed items a filtered search is exact: an approximate one would miss most."""
-EXACT = 2_000_000
-"""Numbers (allowed vectors times width) up to which it is: two milliseconds, as long as the lists take."""
-WIDER = 8
-"""How many times as many lists are looked into where few items are allowed, at most. So a filtered search
-finds as much as any: of the nearest 112 of a million items .92 to .96, whatever is allowed, .94 without."""
+EXACT_BUDGET = 2_000_000
+"""Most numbers (allowed vectors times width) of such an exact search: two milliseconds, as for the lists."""
+MAX_PROBE_FACTOR = 8
+"""Largest factor by which a selective filter raises `nprobe`. It keeps the recall of filtered searches: of
+the nearest 112 of a million items .92 to .96 under any filter, .94 without."""
 
 
 def exact_by_default(items: int, width: int) -> bool:
-    """Tell whether a catalogue is so small that its index is only the vectors."""
+    """Return whether the default index of a catalogue is exact."""
     return items * width < FLAT_LIMIT
 
 
 def default_factory(items: int, width: int) -> str:
     """Return the index description for a catalogue: exact search where it is fast enough.
 
-    Otherwise an inverted file of vectors at 2 bits a number, which are looked through in the processor's
-    registers (Andre et al., VLDB 2015) and put in order by the vectors themselves.
+    Otherwise an inverted file of 2-bit codes, scanned in SIMD registers (Andre et al., VLDB 2015) and
+    re-ranked by the vectors themselves.
     """
     if exact_by_default(items, width):
         return "Flat"
@@ -84,7 +84,7 @@ class VectorIndex(VectorSearcher):
 
         Args:
             index: the index.
-            vectors: what it holds, for exact search under selective filters.
+            vectors: its vectors, for re-ranking and for exact search under selective filters.
             config: how to search.
             device: where; on a GPU only an index that `config.factory` asks for.
 
@@ -95,9 +95,11 @@ class VectorIndex(VectorSearcher):
         self.lists = 1 if inverted is None else int(inverted.nlist)
         self.nprobe = config.nprobe or _probes(inverted)
         coarse = inverted is not None and isinstance(_FAISS.downcast_index(inverted), faiss.IndexIVFFastScan)
-        self.refined = (REFINED if len(vectors) < CROWDED else 2 * REFINED) if coarse else 1
+        self.refined = (
+            (REFINE_FACTOR if len(vectors) < LARGE_CATALOGUE else 2 * REFINE_FACTOR) if coarse else 1
+        )
         if coarse:
-            # Of FAISS's ways to look through lists, the fastest for the few queries of a batch in serving.
+            # The fastest of FAISS's list scanners for the small batches of serving.
             _FAISS.downcast_index(inverted).implem = _RESERVOIR
         self.probes = inverted is not None and self._accepts(_FAISS.SearchParametersIVF(nprobe=self.nprobe))
         if inverted is not None and not self.probes:
@@ -106,18 +108,18 @@ class VectorIndex(VectorSearcher):
             )  # wrapped so that no parameters reach it: set once, before any search
         self._unfiltered = self._parameters(None)
         self.searcher = self._on_gpu(device) if device.type == "cuda" and config.factory else index
-        """What searches without a filter."""
-        obeying = [s for s in dict.fromkeys((self.searcher, index)) if self._obeys(s)]
-        self.filters: Any = obeying[0] if obeying else None
-        """What searches with a filter; None where nothing obeys one."""
-        self._kept: weakref.WeakKeyDictionary[Selected, Any] = weakref.WeakKeyDictionary()
+        """The index for unfiltered searches."""
+        filtering = [s for s in dict.fromkeys((self.searcher, index)) if self._supports_filters(s)]
+        self.filters: Any = filtering[0] if filtering else None
+        """The index for filtered searches; None where neither supports them."""
+        self._cached: weakref.WeakKeyDictionary[Selected, Any] = weakref.WeakKeyDictionary()
         if self.filters is not self.searcher:
             instead = "are exact" if self.filters is None else "run on the CPU"
             name = type(self.searcher).__name__
             LOG.warning("%s cannot filter inside its search; filtered searches %s", name, instead)
 
     def _accepts(self, parameters: Any) -> bool:  # noqa: ANN401
-        """Tell whether the index searches with these parameters; FAISS only says so by failing."""
+        """Return whether the index accepts search parameters, which FAISS only shows by raising."""
         try:
             self.cpu.search(np.zeros((1, self.cpu.d), dtype=np.float32), 1, params=parameters)
         except RuntimeError:
@@ -125,7 +127,7 @@ class VectorIndex(VectorSearcher):
         return True
 
     def _on_gpu(self, device: torch.device) -> faiss.Index:
-        """Return a copy of the index on a GPU; itself, with a warning, where FAISS cannot search it there."""
+        """Return a copy of the index on a GPU; the CPU index, with a warning, where that is unsupported."""
         if _FAISS.get_num_gpus() == 0:
             LOG.warning("index.factory is searched on the CPU: this build of FAISS sees no GPU")
             return self.cpu
@@ -139,10 +141,10 @@ class VectorIndex(VectorSearcher):
         found: faiss.Index = copy
         return found
 
-    def _obeys(self, searcher: Any) -> bool:  # noqa: ANN401
-        """Tell whether filters hold: searched once more without its best rows, it must not find these.
+    def _supports_filters(self, searcher: Any) -> bool:  # noqa: ANN401
+        """Return whether an index applies filters: with its best rows masked, it must not find them.
 
-        Some of FAISS's indexes refuse a selector; those on a GPU answer as if there were none.
+        Some FAISS indexes reject a selector; those on a GPU ignore it.
         """
         queries = np.random.default_rng(0).standard_normal((_PROBES, self.cpu.d)).astype(np.float32)
         depth = min(_PROBES, len(self))
@@ -170,8 +172,8 @@ class VectorIndex(VectorSearcher):
             index = faiss.index_factory(vectors.shape[1], description, faiss.METRIC_INNER_PRODUCT)
             inverted = _FAISS.try_extract_index_ivf(index)
             if inverted is not None and config.factory is None:
-                inverted.cp.min_points_per_centroid = 1  # few are enough, and need no warning
-                inverted.cp.max_points_per_centroid = SAMPLED
+                inverted.cp.min_points_per_centroid = 1  # silences a warning
+                inverted.cp.max_points_per_centroid = TRAIN_POINTS_PER_LIST
             index.train(vectors)
             index.add(vectors)
         except RuntimeError as error:
@@ -203,18 +205,18 @@ class VectorIndex(VectorSearcher):
         return int(self.cpu.ntotal)
 
     def _selective(self, allowed: int) -> bool:
-        """Tell whether so few rows are allowed that they are best compared one by one."""
-        if allowed >= SELECTIVE * len(self):
+        """Return whether a filter allows so few rows that exact search is best."""
+        if allowed >= SELECTIVE_SHARE * len(self):
             return False
-        return not self.probes or allowed * self.cpu.d <= EXACT
+        return not self.probes or allowed * self.cpu.d <= EXACT_BUDGET
 
     def _filtered(self, rows: Selected) -> Any:  # noqa: ANN401
-        """Return the parameters of a filtered search, kept for as long as the filter."""
-        found = self._kept.get(rows)
+        """Return the parameters of a filtered search, cached for the lifetime of the filter."""
+        found = self._cached.get(rows)
         if found is None:
-            # Where a quarter is allowed the usual lists do; the less there is, the more of them it takes.
-            wider = min(max(round(len(self) / (4 * max(rows.count, 1))), 1), WIDER)
-            found = self._kept[rows] = self._parameters(rows.selector, wider)
+            # From a quarter of the rows on the default `nprobe` suffices; below it grows with selectivity.
+            wider = min(max(round(len(self) / (4 * max(rows.count, 1))), 1), MAX_PROBE_FACTOR)
+            found = self._cached[rows] = self._parameters(rows.selector, wider)
         return found
 
     def _parameters(self, selector: faiss.IDSelector | None, wider: int = 1) -> Any:  # noqa: ANN401
@@ -236,12 +238,12 @@ class VectorIndex(VectorSearcher):
         """
         depth = min(k, len(self))
         if depth == 0 or len(queries) == 0:
-            return _nothing(len(queries), k)
+            return _no_results(len(queries), k)
         if allowed is not None and (self.filters is None or self._selective(selected(allowed).count)):
             return self._exact(queries, k, np.flatnonzero(allowed))
         fetched = min(depth * self.refined, len(self))
         searcher = self.searcher if allowed is None else self.filters
-        scores, rows = (searcher if fetched <= MOST_ON_GPU else self.cpu).search(
+        scores, rows = (searcher if fetched <= GPU_MAX_K else self.cpu).search(
             np.ascontiguousarray(queries, dtype=np.float32),
             fetched,
             params=self._unfiltered if allowed is None else self._filtered(selected(allowed)),
@@ -251,15 +253,15 @@ class VectorIndex(VectorSearcher):
         else:
             found, scores = _padded(rows, scores, k)
         if allowed is not None and (found[:, depth - 1] < 0).any():
-            # The lists an approximate search looked into may hold too few of the allowed rows.
-            wanted = min(depth, selected(allowed).count)
-            short = np.flatnonzero((found >= 0).sum(axis=1) < wanted)
+            # The probed lists may hold too few of the allowed rows.
+            expected = min(depth, selected(allowed).count)
+            short = np.flatnonzero((found >= 0).sum(axis=1) < expected)
             if len(short):
                 found[short], scores[short] = self._exact(queries[short], k, np.flatnonzero(allowed))
         return found, scores
 
     def _exact(self, queries: FloatArray, k: int, rows: np.ndarray) -> tuple[IntArray, FloatArray]:
-        found, scores = _nothing(len(queries), k)
+        found, scores = _no_results(len(queries), k)
         if len(rows) == 0:
             return found, scores
         products = np.empty((len(queries), len(rows)), dtype=np.float32)
@@ -267,29 +269,29 @@ class VectorIndex(VectorSearcher):
             part = slice(start, start + CHUNK)
             products[:, part] = queries @ self.vectors.take(rows[part], axis=0).T
         kept = min(k, len(rows))
-        order = best_places(products, kept)
+        order = topk_columns(products, kept)
         found[:, :kept] = rows[order]
         scores[:, :kept] = np.take_along_axis(products, order, axis=1)
         return found, scores
 
 
-def _nothing(queries: int, k: int) -> tuple[IntArray, FloatArray]:
-    """Return rows and scores of nothing found, [queries, k]."""
+def _no_results(queries: int, k: int) -> tuple[IntArray, FloatArray]:
+    """Return empty results: rows of -1 and scores of -inf, [queries, k] each."""
     return np.full((queries, k), -1, dtype=np.int32), np.full((queries, k), -np.inf, dtype=np.float32)
 
 
 def _padded(rows: LongArray, scores: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
-    """Return what FAISS has found in the way of `VectorSearcher`, [queries, k]."""
-    found, best = _nothing(len(rows), k)
+    """Return results of FAISS padded as `VectorSearcher` does, [queries, k] each."""
+    found, best = _no_results(len(rows), k)
     found[:, : rows.shape[1]] = rows
     best[:, : rows.shape[1]] = np.where(rows >= 0, scores, -np.inf)
     return found, best
 
 
-def best_places(scores: FloatArray, k: int) -> LongArray:
-    """Return the places of the k largest scores of each row, [rows, k], best first, equals in order.
+def topk_columns(scores: FloatArray, k: int) -> LongArray:
+    """Return the columns of the k largest scores of each row, [rows, k], best first, ties by column.
 
-    The same as a stable sort of everything, without the sorting; k is at least 1 and at most the width.
+    The first k columns of a stable sort, by partial sorting; k is at least 1 and at most the width.
     """
     width = scores.shape[1]
     if width <= 4 * k:
@@ -297,14 +299,14 @@ def best_places(scores: FloatArray, k: int) -> LongArray:
     least = np.partition(scores, width - k, axis=1)[:, width - k]
     best = np.empty((len(scores), k), dtype=np.int64)
     for row, values in enumerate(scores):
-        near = np.flatnonzero(values >= least[row])  # k, and what equals the last of them
+        near = np.flatnonzero(values >= least[row])  # k, and ties with the last of them
         best[row] = near[np.argsort(-values[near], kind="stable")[:k]]
     return best
 
 
 def _probes(inverted: Any) -> int:  # noqa: ANN401
-    """Return how many lists of an inverted file hold as many vectors as a search should look at."""
+    """Return the default `nprobe` of an inverted file, see `PROBE_BUDGET`."""
     if inverted is None or inverted.ntotal == 0:
         return 1
-    share = PROBED / (inverted.ntotal * inverted.d)
+    share = PROBE_BUDGET / (inverted.ntotal * inverted.d)
     return int(max(1, min(inverted.nlist, round(share * inverted.nlist))))

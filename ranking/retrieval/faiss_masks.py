@@ -1,4 +1,4 @@
-"""What FAISS needs of a mask, kept for as long as the mask: the same few filters come again and again."""
+"""FAISS selectors of masks, cached for the lifetime of a mask, because the same filters recur."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ class Selected:
 
     count: int
     bits: npt.NDArray[np.uint8]
-    """[items / 8], the lowest first."""
+    """[items / 8] packed, lowest bit first."""
     selector: faiss.IDSelector
 
 
-_KEPT: dict[int, tuple[weakref.ref[BoolArray], Selected]] = {}
-"""By the identity of a mask, which is never written to once it has been searched with."""
+_CACHE: dict[int, tuple[weakref.ref[BoolArray], Selected]] = {}
+"""By the `id` of a mask, which is read-only once it has been searched with."""
 
 
 def selected(mask: BoolArray) -> Selected:
-    """Return what a mask [items] allows; the mask must not change any more."""
-    kept = _KEPT.get(id(mask))
-    if kept is not None and kept[0]() is mask:
-        return kept[1]
+    """Return the selector of a mask [items], which becomes read-only."""
+    cached = _CACHE.get(id(mask))
+    if cached is not None and cached[0]() is mask:
+        return cached[1]
     mask.flags.writeable = False  # a later change raises
     bitmap = np.packbits(mask, bitorder="little")
     selector = faiss.IDSelectorBitmap(bitmap)  # type: ignore[call-arg, arg-type]
     found = Selected(int(np.count_nonzero(mask)), bitmap, selector)
     key = id(mask)
-    _KEPT[key] = weakref.ref(mask, lambda gone: _forget(key, gone)), found
+    _CACHE[key] = weakref.ref(mask, lambda gone: _evict(key, gone)), found
     return found
 
 
-def _forget(key: int, gone: weakref.ref[BoolArray]) -> None:
-    kept = _KEPT.get(key)
-    if kept is not None and kept[0] is gone:
-        del _KEPT[key]
+def _evict(key: int, gone: weakref.ref[BoolArray]) -> None:
+    cached = _CACHE.get(key)
+    if cached is not None and cached[0] is gone:
+        del _CACHE[key]

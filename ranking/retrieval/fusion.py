@@ -1,4 +1,4 @@
-"""Reciprocal rank fusion: what several sources propose, united, with who proposed it."""
+"""Reciprocal rank fusion of the proposals of several sources."""
 
 from __future__ import annotations
 
@@ -10,62 +10,62 @@ import numpy.typing as npt
 from features.candidates.features import Candidates
 from features.data.dataset import FloatArray, IntArray, LongArray
 from features.kernels.compiled import compiled
-from ranking.kernels.topk import LOW, MASK, NOTHING, places
+from ranking.kernels.topk import LOW_BITS, MASK, NO_KEY, pack_ranks
 
 FUSION = 60.0
 """Constant of reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009)."""
 _FINE = float(1 << 33)
-"""Steps of a sum of points by which rows are ordered; sums stay below a quarter, for less than 16 sources."""
+"""Steps to which fusion scores are rounded for sorting; sums of up to 15 sources stay below a quarter."""
 
 Shorts = npt.NDArray[np.int16]
 Doubles = npt.NDArray[np.float64]
 
 
 @compiled()
-def _unite(
+def _fuse(
     packed: LongArray, bits: Shorts, points: Doubles
 ) -> tuple[IntArray, Shorts, Doubles, LongArray, int]:
-    """Add up the points of rows packed with their places and sorted.
+    """Add up the points of rows that are packed with their positions and sorted.
 
     Returns:
-        Per query, by rising row: rows, source masks, sums; keys of falling sum and place among these, all
-        [queries, places]; the most rows of a query.
+        Per query, by ascending row: rows, source masks, sums; sort keys of descending sum with the position
+        among these, all [queries, positions]; the largest number of rows of a query.
 
     """
     rows = np.full(packed.shape, -1, dtype=np.int32)
     masks = np.zeros(packed.shape, dtype=np.int16)
     sums = np.zeros(packed.shape, dtype=np.float64)
-    keys = np.full(packed.shape, NOTHING, dtype=np.int64)
+    keys = np.full(packed.shape, NO_KEY, dtype=np.int64)
     width = 0
     for query in range(len(packed)):
         count = -1
         for place in range(packed.shape[1]):
-            if packed[query, place] == NOTHING:
+            if packed[query, place] == NO_KEY:
                 break
-            row, at = packed[query, place] >> LOW, packed[query, place] & MASK
+            row, at = packed[query, place] >> LOW_BITS, packed[query, place] & MASK
             if count < 0 or rows[query, count] != row:
                 count += 1
                 rows[query, count] = row
             masks[query, count] |= bits[at]
             sums[query, count] += points[at]
         for place in range(count + 1):
-            keys[query, place] = (-np.int64(np.rint(sums[query, place] * _FINE)) << LOW) | place
+            keys[query, place] = (-np.int64(np.rint(sums[query, place] * _FINE)) << LOW_BITS) | place
         width = max(width, count + 1)
     return rows, masks, sums, keys, width
 
 
 @compiled()
-def _arrange(
+def _sorted_candidates(
     keys: LongArray, rows: IntArray, masks: Shorts, sums: Doubles, width: int
 ) -> tuple[IntArray, Shorts, FloatArray]:
-    """Put what `_unite` has returned in the order of its sorted keys, [queries, width]."""
+    """Return the rows, masks and sums of `_fuse` in the order of its sorted keys, [queries, width] each."""
     shape = (len(keys), width)
     merged = np.full(shape, -1, dtype=np.int32)
     found = np.zeros(shape, dtype=np.int16)
     fused = np.zeros(shape, dtype=np.float32)
     for query in range(len(keys)):
         for place in range(width):
-            if keys[query, place] == NOTHING:
+            if keys[query, place] == NO_KEY:
                 break
             at = keys[query, place] & MASK
             merged[query, place] = rows[query, at]
@@ -75,7 +75,7 @@ def _arrange(
 
 
 def merge(proposals: Sequence[tuple[int, IntArray]], queries: int) -> Candidates:
-    """Unite the sources' proposals, the best fused rank first, equals by row.
+    """Return the union of the sources' proposals, best fusion score first, ties by row.
 
     Args:
         proposals: each source's bit in the source masks, and its rows [queries, quota], best first, padded
@@ -90,8 +90,8 @@ def merge(proposals: Sequence[tuple[int, IntArray]], queries: int) -> Candidates
     quotas = [rows.shape[1] for _, rows in blocks]
     bits = np.repeat(np.array([1 << bit for bit, _ in blocks], dtype=np.int16), quotas)
     points = 1.0 / (FUSION + 1.0 + np.concatenate([np.arange(quota) for quota in quotas]))
-    packed = places(np.concatenate([rows for _, rows in blocks], axis=1))
+    packed = pack_ranks(np.concatenate([rows for _, rows in blocks], axis=1))
     packed.sort(axis=1)
-    rows, masks, sums, keys, width = _unite(packed, bits, points)
+    rows, masks, sums, keys, width = _fuse(packed, bits, points)
     keys.sort(axis=1)
-    return Candidates(*_arrange(keys, rows, masks, sums, width))
+    return Candidates(*_sorted_candidates(keys, rows, masks, sums, width))

@@ -1,4 +1,4 @@
-"""Which index searches a catalogue: on a GPU the vectors themselves, on a CPU an index of FAISS."""
+"""The choice of an index: brute force on a GPU, FAISS on a CPU."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def build_index(
 
     Args:
         vectors: of the items.
-        config: which index; a factory is always one of FAISS.
+        config: which index; `factory` always selects FAISS.
         device: where to search.
         room: how many items may be added on a GPU.
 
@@ -40,7 +40,7 @@ def build_index(
 def load_index(
     path: Path, vectors: FloatArray, config: IndexConfig = _DEFAULT, device: torch.device = CPU, room: int = 0
 ) -> CatalogueIndex:
-    """Return an index that has been written, or one on a GPU; see `build_index`.
+    """Return an index read from a file, or a new one on a GPU; see `build_index`.
 
     Raises:
         InputError: when the file is not an index.
@@ -51,7 +51,7 @@ def load_index(
 
 
 def device_index(vectors: FloatArray, device: torch.device, room: int = 0) -> DeviceIndex | None:
-    """Return an index on a GPU; None where the device is none, or has too little free memory."""
+    """Return an index on a GPU; None where the device is no GPU or has too little free memory."""
     if device.type != "cuda":
         return None
     rows, width = len(vectors) + room, vectors.shape[1]

@@ -1,4 +1,4 @@
-"""Limits of retrieval: which rows may be proposed for each query of a batch, as every source applies them."""
+"""Limits of retrieval: the rows that any source may propose for each query of a batch."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ranking.retrieval.faiss_masks import selected
 
 @dataclass(frozen=True)
 class Limits:
-    """What may be proposed."""
+    """Rows that may be proposed."""
 
     excluded: LongArray
     """Sorted keys query * items + row that must not appear (exclusions, seen items)."""
     allowed: list[BoolArray | None]
     """Per query, the mask of rows that pass its filter."""
     hidden: BoolArray | None = None
-    """[items] mask of rows that no query may be given (deleted items); None where there are none."""
+    """[items] mask of rows excluded for every query (deleted items); None for none."""
 
     @cached_property
     def groups(self) -> list[tuple[BoolArray | None, LongArray]]:
-        """Each mask (one object: filters are cached) and the queries that share it."""
+        """Each distinct mask, by identity because filters are cached, and the queries that share it."""
         shared: dict[int, tuple[BoolArray | None, list[int]]] = {}
         for query, mask in enumerate(self.allowed):
             shared.setdefault(id(mask), (mask, []))[1].append(query)
@@ -44,9 +44,9 @@ class Limits:
 
     @cached_property
     def bits(self) -> tuple[LongArray, npt.NDArray[np.uint8]]:
-        """Which mask a query has, -1 for none, [queries], and the masks' bits, the lowest first.
+        """The mask index of each query, [queries], -1 for none, and the packed masks, lowest bit first.
 
-        They leave out hidden rows, too.
+        Hidden rows are masked, too.
         """
         which = np.full(len(self.allowed), -1, dtype=np.int64)
         masks: list[npt.NDArray[np.uint8]] = []
@@ -81,7 +81,7 @@ def excluded_keys(
 
 @compiled()
 def _excluded_counts(excluded: LongArray, queries: int, items: int) -> LongArray:
-    """Return how many of the keys query * items + row each query has, [queries]."""
+    """Return the number of keys query * items + row of each query, [queries]."""
     counts = np.zeros(queries, dtype=np.int64)
     for key in excluded:
         counts[key // items] += 1
@@ -92,19 +92,19 @@ def _excluded_counts(excluded: LongArray, queries: int, items: int) -> LongArray
 def write_allowed(
     found: IntArray, queries: LongArray, excluded: LongArray, items: int, rows: IntArray
 ) -> None:
-    """Write the found rows that are not excluded, in their order.
+    """Copy the found rows that are not excluded, in order.
 
     Args:
-        found: rows padded with -1, [queries or 1 for all of them, any].
-        queries: which queries they were found for.
+        found: rows padded with -1, [queries, or 1 shared by all, any].
+        queries: the queries that they were found for.
         excluded: sorted keys query * items + row.
         items: catalogue size.
         rows: written to, [all queries, quota].
 
     """
-    for place in range(len(queries)):
-        query, count = queries[place], 0
-        for row in found[min(place, len(found) - 1)]:
+    for position in range(len(queries)):
+        query, count = queries[position], 0
+        for row in found[min(position, len(found) - 1)]:
             if count == rows.shape[1]:
                 break
             if row >= 0:
@@ -116,13 +116,13 @@ def write_allowed(
 
 
 def first_allowed(order: IntArray, mask: BoolArray | None, count: int) -> IntArray:
-    """Return the first rows of an order that a mask allows, at most `count`, looking no further than that."""
+    """Return the first `count` rows of an order that a mask allows, scanning no further than necessary."""
     if mask is None:
         return order[:count].astype(np.int32)
-    looked = 4 * count
+    scanned = 4 * count
     while True:
-        head = order[:looked]
+        head = order[:scanned]
         allowed = head[mask[head]]
-        if len(allowed) >= count or looked >= len(order):
+        if len(allowed) >= count or scanned >= len(order):
             return allowed[:count].astype(np.int32)
-        looked *= 8
+        scanned *= 8

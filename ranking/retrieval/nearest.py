@@ -14,14 +14,13 @@ def nearest(
 ) -> tuple[IntArray, FloatArray]:
     """Search an index with the vectors of a batch; a zero vector finds nothing.
 
-    Queries that share a filter are searched together, so that many of them cost little more than one; on
-    a GPU all are.
+    Queries that share a filter are searched as one batch; on a GPU all queries are.
 
     Args:
         index: over vectors of the whole catalogue.
         vectors: [queries, dim].
         quota: rows per query.
-        limits: what may be proposed.
+        limits: rows that may be proposed.
         items: catalogue size.
 
     Returns:
@@ -39,9 +38,11 @@ def nearest(
         some = members[nonzero[members]]
         if len(some) == 0:
             continue
-        # Excluded rows are fetched too and dropped, so ask for as many more.
+        # Excluded rows are fetched and dropped, so fetch as many more.
         most = int(counts[some].max())
-        extra = 1 << most.bit_length() if most else 0  # in steps, or every length would be another search
+        extra = (
+            1 << most.bit_length() if most else 0
+        )  # in powers of two, so that groups have few distinct sizes
         groups.append(QueryGroup(some, quota + extra, mask))
     for group, (found, scores) in zip(groups, index.search_groups(vectors, groups), strict=True):
         best[group.members] = np.where(found[:, 0] >= 0, scores[:, 0], 0.0)
@@ -55,7 +56,7 @@ def most_popular(by_popularity: IntArray, quota: int, limits: Limits, items: int
     Args:
         by_popularity: rows, best first.
         quota: rows per query.
-        limits: what may be proposed.
+        limits: rows that may be proposed.
         items: catalogue size.
 
     """

@@ -1,4 +1,4 @@
-"""What every index over a catalogue does."""
+"""The interface of every vector index over a catalogue."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class QueryGroup:
     """Queries of a batch that share a filter."""
 
     members: LongArray
-    """Their places in the batch."""
+    """Their positions in the batch."""
     k: int
     """Rows per query."""
     allowed: BoolArray | None
@@ -22,7 +22,7 @@ class QueryGroup:
 
 
 class VectorSearcher(Protocol):
-    """Whatever finds the rows with the largest inner products."""
+    """Maximum inner product search over row-aligned vectors."""
 
     def search(
         self, queries: FloatArray, k: int, allowed: BoolArray | None = None

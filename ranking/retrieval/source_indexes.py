@@ -1,4 +1,4 @@
-"""What candidate sources search beside the item arrays: indexes and the order by popularity."""
+"""The indexes that candidate sources search, and the popularity order."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from ranking.retrieval.index_choice import CatalogueIndex, build_index, device_i
 from ranking.retrieval.searcher import VectorSearcher
 from ranking.retrieval.subset_index import SubsetIndex
 
-PER_EVENT = 1e-3
-"""What an event counts towards popularity however old it is."""
+OLD_EVENT_WEIGHT = 1e-3
+"""Weight of an event in popularity whatever its age."""
 
 
 def popularity(recent: FloatArray, count: FloatArray) -> FloatArray:
-    """Return by what items are called popular, [items]: recent demand, and where there is none, any."""
-    return recent + np.float32(PER_EVENT) * count
+    """Return the popularity of items, [items]: recent demand, ties broken by all events."""
+    return recent + np.float32(OLD_EVENT_WEIGHT) * count
 
 
 def popularity_order(popularity: FloatArray) -> IntArray:
-    """Return rows by falling popularity, [items]; items without any in a fixed random order.
+    """Return rows by descending popularity, [items]; items without any in a fixed random order.
 
-    Row numbers often tell when an item was added; where a filter leaves only new items, the first of them
-    must not pass for the popular ones.
+    Row numbers often follow the date of addition, which must not pass for popularity where a filter leaves
+    only new items.
     """
     drawn = np.random.default_rng(0).random(len(popularity))
     tie = np.where(popularity > 0, 0.0, drawn)
@@ -38,13 +38,13 @@ def popularity_order(popularity: FloatArray) -> IntArray:
 
 
 def new_rows(count: FloatArray) -> IntArray:
-    """Return the rows of items without events; none where all are new, as nothing then stands out."""
+    """Return the rows of items without events; none where all items are without."""
     new = np.flatnonzero(count == 0).astype(np.int32)
     return new if len(new) < len(count) else new[:0]
 
 
 def new_vectors(arrays: ItemArrays) -> FloatArray:
-    """Return the vectors that tell most of items without events, [items, dim]."""
+    """Return the most informative vectors of items without events, [items, dim]."""
     if arrays.affinity_units.shape[1]:
         return arrays.affinity_units
     return arrays.factor_vectors if arrays.factor_vectors.shape[1] else arrays.item_vectors
@@ -52,18 +52,18 @@ def new_vectors(arrays: ItemArrays) -> FloatArray:
 
 @dataclass(frozen=True)
 class SourceIndexes:
-    """The indexes of one state of a catalogue; none of them finds a row that must not appear."""
+    """The indexes of one state of a catalogue; none of them returns hidden rows."""
 
     items: VectorSearcher
     """Index over the item vectors."""
     by_popularity: IntArray
-    """Rows to propose as popular, best first."""
+    """Rows by descending popularity."""
     new_items: VectorSearcher
     """Index over the vectors of items without events, see `new_vectors`."""
     factors: VectorSearcher | None
     """Index over the co-purchase factors; None where there are none."""
     added: VectorSearcher | None = None
-    """Index over `new_vectors` of items that came after the bundle, until they are well known."""
+    """Index over `new_vectors` of items added since the bundle, until they are well known."""
 
     @classmethod
     def build(
@@ -75,7 +75,7 @@ class SourceIndexes:
         device: torch.device = CPU,
         room: int = 0,
     ) -> SourceIndexes:
-        """Build what is missing for a catalogue of which every row may appear.
+        """Build the missing indexes for a catalogue without hidden rows.
 
         Args:
             items: index over the item vectors.
@@ -83,7 +83,7 @@ class SourceIndexes:
             factors: index over the co-purchase factors; None builds one.
             new_items: index over the vectors of `new_rows`, or on a GPU over `new_vectors` of all items; None
                 builds one.
-            device: where the indexes that are built search.
+            device: of the indexes that are built.
             room: how many items may be added to them later, on a GPU.
 
         """
@@ -98,7 +98,7 @@ class SourceIndexes:
             else:
                 new_items = device_index(vectors, device, room)
         if isinstance(new_items, DeviceIndex):
-            # The vectors of all items: they are searched as fast, and more items become new.
+            # Over the vectors of all items, which is as fast and takes items that become new later.
             shown = np.zeros(len(vectors), dtype=np.bool_)
             shown[new] = True
             return cls(items, popular, new_items.state(len(vectors), shown), factors)

@@ -1,4 +1,4 @@
-"""Search among some rows of a catalogue: an index over their vectors, answering in rows of the whole."""
+"""Search among a subset of a catalogue's rows, by an index over their vectors."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ranking.retrieval.searcher import VectorSearcher
 
 
 class SubsetIndex(VectorSearcher):
-    """Searches a catalogue of which only some rows are ever found."""
+    """Searches a subset of a catalogue; returns rows of the whole."""
 
     def __init__(self, base: VectorIndex, rows: IntArray, items: int) -> None:
         """Wrap an index.
 
         Args:
             base: over the vectors of the rows, in order.
-            rows: which rows they are.
+            rows: the rows of the subset, [subset].
             items: catalogue size.
 
         """
@@ -31,7 +31,7 @@ class SubsetIndex(VectorSearcher):
     def search(
         self, queries: FloatArray, k: int, allowed: BoolArray | None = None
     ) -> tuple[IntArray, FloatArray]:
-        """Return the best of the rows and their scores; see `VectorIndex.search`."""
+        """Return the best rows of the subset and their scores; see `VectorIndex.search`."""
         found, scores = self.base.search(queries, k, None if allowed is None else allowed[self.rows])
         rows = self.rows[np.maximum(found, 0)] if len(self.rows) else found
         return np.where(found < 0, -1, rows).astype(np.int32), scores

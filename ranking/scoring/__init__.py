@@ -1,4 +1,4 @@
-"""Scores of candidates: ranking head, free-text intent, and the place of items without behaviour.
+"""Scores of candidates: ranking head, text relevance of an intent, and novelty offsets.
 
 Public: `intent`, `novelty`, `ranker`.
 """

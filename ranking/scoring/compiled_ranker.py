@@ -1,9 +1,9 @@
-"""A trained ranking head as it serves: its weights laid out for one compiled pass over the candidates.
+"""Inference of a trained ranking head as one compiled pass over the candidates.
 
-A network this small is dearer to call than to work out: torch and numpy would take some thirty calls, each
-of which reads and writes everything anew and may hand the interpreter to another thread. Here a tile of
-candidates goes through the whole network while it is in the processor's cache. A candidate's numbers are the
-same wherever it stands and whatever stands beside it, which BLAS does not promise.
+For a network this small, call overhead dominates: torch or numpy would take some thirty calls, each of which
+reads and writes all activations and may release the GIL. Here a tile of candidates goes through the whole
+network while it is in the CPU cache. A candidate's scores do not depend on its position or on the other
+candidates, which BLAS does not guarantee.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from features.kernels.compiled import compiled
 TILE = 64
 """Candidates that go through the network together."""
 CLIP = np.float32(4.0)
-"""Standardised features end here."""
+"""Bound that standardised features are clipped to."""
 ZERO, ONE = np.float32(0.0), np.float32(1.0)
 _FAST = ("contract", "reassoc", "nsz", "nnan")
-"""Liberties with the order of sums, which is still one and the same for every candidate."""
+"""Fast-math flags that reorder sums, equally for every candidate."""
 
 
 class CompiledRanker(NamedTuple):
-    """Weights; layers' widths are filled up with zeros to multiples of four, so that no loop has a rest."""
+    """Weights; layer widths are zero-padded to multiples of four, so that loops have no remainder."""
 
     knots: FloatArray
     """[features, knots] left end of each interval of the quantile scale; the last is the end."""
@@ -53,19 +53,19 @@ class CompiledRanker(NamedTuple):
         heads: tuple[FloatArray, FloatArray],
         direct: FloatArray,
     ) -> CompiledRanker:
-        """Lay out weights and biases as torch has them.
+        """Return the layout of weights and biases in torch's shapes.
 
         Args:
             knots: [features, knots].
-            shift: [features] what standardising takes away.
-            width: [features] what it divides by.
+            shift: [features] mean that standardisation subtracts.
+            width: [features] standard deviation that it divides by.
             hidden: weights [units, units before] and biases [units] of each hidden layer.
             heads: weights [3, units] and biases [3].
             direct: weights from the inputs to the logits, [3, inputs].
 
         """
         layers = [*hidden, heads, (direct, np.zeros(0, dtype=np.float32))]
-        blocks = [_filled_up(weights) for weights, _ in layers]
+        blocks = [_padded(weights) for weights, _ in layers]
         return cls(
             np.array(knots),
             np.pad(1.0 / np.diff(knots), ((0, 0), (0, 1))),
@@ -73,7 +73,7 @@ class CompiledRanker(NamedTuple):
             1.0 / width,
             np.array([block.shape[1] for block in blocks[:-1]], dtype=np.int64),
             np.concatenate([block.ravel() for block in blocks]),
-            np.concatenate([_filled_up(biases) for _, biases in layers]),
+            np.concatenate([_padded(biases) for _, biases in layers]),
         )
 
     def logits(self, features: FloatArray) -> FloatArray:
@@ -84,8 +84,8 @@ class CompiledRanker(NamedTuple):
         return logits.reshape(*features.shape[:-1], 3)
 
 
-def _filled_up(array: FloatArray) -> FloatArray:
-    """Fill every axis up with zeros to a multiple of four."""
+def _padded(array: FloatArray) -> FloatArray:
+    """Zero-pad every axis to a multiple of four."""
     return np.pad(array, [(0, -size % 4) for size in array.shape])
 
 
@@ -93,7 +93,7 @@ def _filled_up(array: FloatArray) -> FloatArray:
 def _add_product(weights: FloatArray, inputs: FloatArray, sums: FloatArray) -> None:
     """Add weights [units, inputs] times inputs [inputs, TILE] to sums [units, TILE].
 
-    Four by four: what is loaded is used four times, and what is summed is stored a fourth as often.
+    In blocks of four by four: each load is used four times, and sums are stored a fourth as often.
     """
     for u in range(0, len(weights), 4):
         a, b, c, d = weights[u], weights[u + 1], weights[u + 2], weights[u + 3]
@@ -114,8 +114,8 @@ def _add_product(weights: FloatArray, inputs: FloatArray, sums: FloatArray) -> N
 def _scale(values: FloatArray, knots: FloatArray, slopes: FloatArray, scaled: FloatArray) -> None:
     """Map values of one feature [TILE] onto -1..1 by its quantiles.
 
-    Adds up how far each interval is filled: more arithmetic than a search for the right one, but the same for
-    every value, so that vector instructions do it.
+    Adds up the filled share of every interval: more arithmetic than a binary search, but without branches, so
+    that it vectorises.
     """
     scaled[:] = 0.0
     for k in range(0, len(knots), 4):
@@ -135,8 +135,8 @@ def _scale(values: FloatArray, knots: FloatArray, slopes: FloatArray, scaled: Fl
 def _silu(sums: FloatArray) -> None:
     """Replace sums [units, TILE] by x * sigmoid(x).
 
-    By the rational approximation of tanh that Eigen uses, to within a few units of the last digit: the
-    exponential function of the C library takes one number at a time.
+    By Eigen's rational approximation of tanh, to within a few ulp, because the C library's exponential does
+    not vectorise.
     """
     flat = sums.reshape(-1)
     for n in range(len(flat)):

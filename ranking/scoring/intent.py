@@ -1,7 +1,7 @@
-"""The intent of a session in the order of the candidates.
+"""The text query of a session in the scores of candidates.
 
-The ranking head has learnt from behaviour; it has never seen an intent in words. So the words decide, and
-the head orders what fits them about equally well: what does not fit stays behind, whatever its score.
+The ranking head is trained on interactions, not on queries. So text relevance decides, and the head reorders
+candidates of about equal relevance.
 """
 
 from __future__ import annotations
@@ -13,22 +13,21 @@ import numpy as np
 from features.data.dataset import FloatArray
 
 TASTE: Final = 0.1
-"""Largest change of a fit (a cosine, and a share of words) by the ranking head."""
+"""Largest change of a candidate's relevance by the ranking head."""
 POOL: Final = 100
-"""Best fitting candidates over which the head's scores are standardised."""
+"""Most relevant candidates over which the head's scores are standardised."""
 
 
 def with_intent(scores: FloatArray, fit: FloatArray, known: bool) -> FloatArray:
-    """Return the scores of candidates for a request with an intent.
+    """Return the scores of candidates for a request with a text query.
 
     Args:
-        scores: of the ranking, [candidates].
-        fit: how well the candidates fit the words, [candidates].
-        known: whether there is a history that the scores come from.
+        scores: of the ranking head, [candidates].
+        fit: relevance of the candidates to the query, [candidates].
+        known: whether the scores come from a history.
 
     Returns:
-        The fit; with a history, moved by at most `TASTE` by the standardised score of each candidate,
-        [candidates].
+        The relevance; with a history, changed by at most `TASTE` by the standardised scores, [candidates].
     """
     if not known or len(scores) == 0:
         return fit
@@ -36,7 +35,7 @@ def with_intent(scores: FloatArray, fit: FloatArray, known: bool) -> FloatArray:
     spread = float(best.std())
     if spread < 1e-9:
         return fit
-    # Rounded as scores are: what BLAS rounds by batch size must not order equal items.
+    # Rounded as scores are: BLAS rounds differently by batch size, which must not order equal items.
     liked = np.clip((scores - best.mean()) / spread, -1.0, 1.0)
     moved: FloatArray = np.round(fit + TASTE * liked, 4).astype(np.float32)
     return moved

@@ -1,10 +1,10 @@
-"""How far items without behaviour are moved up, at a set price.
+"""Promotion of cold items at a bounded cost.
 
-A ranking head says how well an item suits a shopper, but not what a shop gains from finding out: an item that
-is never shown is never bought, and stays unknown. So a constant is added to the scores of unknown items. Its
-price is what the head expects to be chosen less often among the first ten; a budget for that, as a share of
-all expected choices, decides how large the constant is. New items then stand where they cost least: in lists
-whose other candidates are hardly better, and in most lists not at all.
+A ranking head predicts relevance, but not the value of exploration: an item without impressions collects no
+events and stays cold. So an offset is added to the scores of cold items. Its cost is the expected loss of
+clicks among the first ten, by the head's own probabilities; a budget, the share of all expected clicks that
+may be lost, decides how large the offset is. New items then appear where they cost least: in lists whose
+other candidates are hardly better, and in most lists not at all.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ import numpy as np
 from features.data.dataset import BoolArray, FloatArray
 
 NOVELTY_FILE: Final = "novelty.json"
-PLACES: Final = 10
-"""First places of a list that count."""
+CUTOFF: Final = 10
+"""First ranks of a list that are counted."""
 BUDGETS: Final = (0.0, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Budgets for which offsets are kept; between them they are interpolated."""
-FAIR: Final = 4.0
-"""Most places of new items, in those that as many items of the catalogue have on average. Otherwise a handful
-of items that were never chosen would be in every list."""
-_MORE: Final = 1e-4
-"""Scores are rounded to so much: an item that is added this passes one that it equals."""
+"""Budgets with a stored offset; between them offsets are interpolated."""
+MAX_EXPOSURE_RATIO: Final = 4.0
+"""Largest exposure of cold items, relative to the average item's. Otherwise a handful of cold items would be
+in every list."""
+_ROUNDING: Final = 1e-4
+"""Scores are rounded to this: adding it breaks a tie."""
 
 
 @dataclass(frozen=True)
 class Novelty:
-    """Offsets of unknown items' scores by budget."""
+    """Score offsets of cold items by budget."""
 
     budgets: tuple[float, ...]
-    """Rising, from 0."""
+    """Ascending, from 0."""
     offsets: tuple[float, ...]
-    """Of each budget."""
+    """One per budget."""
 
     def offset(self, budget: float) -> float:
-        """Return what to add to the score of an item without any event."""
+        """Return the offset of an item without events."""
         return float(np.interp(budget, self.budgets, self.offsets))
 
     def added(self, budgets: Sequence[float], events: FloatArray) -> FloatArray:
-        """Return what is added to the scores of items that had no event at training, [queries, candidates].
+        """Return the offsets of items without training events, [queries, candidates].
 
-        It fades with what becomes known: an item with n events since then gets a 1 / (1 + n) of it.
+        They fade: an item with n events since then gets 1 / (1 + n) of the offset.
 
         Args:
             budgets: of each query.
-            events: how many are known of each candidate, [queries, candidates].
+            events: number of events of each candidate, [queries, candidates].
 
         """
         offsets = np.array([self.offset(budget) for budget in budgets], dtype=np.float32)
@@ -75,40 +75,40 @@ class Novelty:
     def of_lists(
         cls, scores: FloatArray, clicks: FloatArray, unknown: BoolArray, rate: float
     ) -> Novelty | None:
-        """Find the offsets from scored candidates; None where no unknown item is among them.
+        """Return offsets fitted to scored candidates; None where no cold item is among them.
 
         Args:
             scores: of the ranking head, -inf at padding, [lists, candidates].
-            clicks: probabilities that a candidate is chosen, [lists, candidates].
-            unknown: which candidates are items without any event, [lists, candidates].
-            rate: share of the catalogue that is unknown.
+            clicks: click probabilities, [lists, candidates].
+            unknown: mask of the candidates without events, [lists, candidates].
+            rate: share of the catalogue without events.
 
         """
-        width = min(PLACES, scores.shape[1])
+        width = min(CUTOFF, scores.shape[1])
         known, known_clicks = _best(np.where(unknown, -np.inf, scores), clicks, width)
         new, new_clicks = _best(np.where(unknown, scores, -np.inf), clicks, width)
         real = np.isfinite(new)
         if not real.any():
             return None
-        # The n-th best unknown item is among the first ten once it passes the known item that is n-th from
-        # the end of them, whose place it takes. An offset lets in every item that lacks less.
+        # The n-th best cold item enters the first ten by passing the warm item n-th from their end, which it
+        # replaces. An offset admits every item that lacks less.
         lacking = (known[:, ::-1] - new)[real]
         price = (known_clicks[:, ::-1] - new_clicks)[real].astype(np.float64)
         order = np.argsort(lacking, kind="stable")
         lacking, price = lacking[order], price[order]
         already = int(np.searchsorted(lacking, 0.0))
         expected = float(known_clicks.sum(dtype=np.float64)) - float(price[:already].sum())
-        most = max(round(FAIR * rate * len(scores) * PLACES), already)
+        most = max(round(MAX_EXPOSURE_RATIO * rate * len(scores) * CUTOFF), already)
         spent = np.maximum.accumulate(np.concatenate([[0.0], np.cumsum(price[already:most])]))
         offsets = []
         for budget in BUDGETS:
-            let_in = int(np.searchsorted(spent, budget * expected, side="right")) - 1
-            offsets.append(float(lacking[already + let_in - 1]) + _MORE if let_in and budget else 0.0)
+            admitted = int(np.searchsorted(spent, budget * expected, side="right")) - 1
+            offsets.append(float(lacking[already + admitted - 1]) + _ROUNDING if admitted and budget else 0.0)
         return cls(BUDGETS, tuple(offsets))
 
 
 def _best(scores: FloatArray, clicks: FloatArray, width: int) -> tuple[FloatArray, FloatArray]:
-    """Return the highest scores and their probabilities, each [lists, width]; 0 for padding's."""
+    """Return the highest scores and their click probabilities, [lists, width] each; 0 at padding."""
     order = np.argsort(-scores, axis=1, kind="stable")[:, :width]
     best = np.take_along_axis(scores, order, axis=1)
     chosen: FloatArray = np.where(np.isfinite(best), np.take_along_axis(clicks, order, axis=1), 0.0)

@@ -17,9 +17,9 @@ from ranking.scoring.compiled_ranker import CompiledRanker
 RANKER_FILE = "ranker.safetensors"
 RANKER_CONFIG = "ranker.json"
 KNOTS = 32
-MANY = 2048
-"""A GPU scores so many candidates, of some five lists, or more. With fewer the compiled loop is done, at
-.0004 ms each, before some twenty kernels are called, at about .01 ms each."""
+GPU_MIN_CANDIDATES = 2048
+"""Candidates (of about five lists) from which on a GPU scores them. Fewer are faster by the compiled loop, at
+.0004 ms each, than by some twenty kernel launches, at about .01 ms each."""
 
 
 class QuantileScale(nn.Module):
@@ -55,7 +55,7 @@ class QuantileScale(nn.Module):
 
 
 class Ranker(nn.Module):
-    """Scores candidates one by one: a rank score, calibrated probabilities of a click and of a purchase.
+    """Scores candidates pointwise: a rank score, calibrated probabilities of a click and of a purchase.
 
     The third logit is of a purchase given a click, so that P(purchase) = P(click) P(purchase | click) never
     exceeds P(click) (ESMM, Ma et al., SIGIR 2018, arXiv:1804.07931).
@@ -69,15 +69,15 @@ class Ranker(nn.Module):
         """Build the network.
 
         Args:
-            features: their names.
+            features: names of the features.
             hidden: units of each hidden layer.
             dropout: share of hidden units left out in training.
-            conditional: False for weights saved when the third logit was of a purchase by itself.
+            conditional: False for weights of the earlier format, whose third logit is that of a purchase.
 
         """
         super().__init__()
         self.conditional = conditional
-        self._frozen: CompiledRanker | None = None
+        self._compiled: CompiledRanker | None = None
         self.features = list(features)
         self.hidden = list(hidden)
         self.scale = QuantileScale(len(features))
@@ -94,7 +94,7 @@ class Ranker(nn.Module):
         self.register_buffer("calibration", torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
 
     def fit_scale(self, sample: FloatArray) -> None:
-        """Fit quantiles, mean and spread to a sample of features [rows, features]."""
+        """Fit quantiles, mean and standard deviation to a sample of features [rows, features]."""
         self.scale.fit(sample)
         self.get_buffer("shift").copy_(torch.from_numpy(sample.mean(axis=0)))
         self.get_buffer("width").copy_(torch.from_numpy(np.maximum(sample.std(axis=0), 1e-3)))
@@ -116,10 +116,10 @@ class Ranker(nn.Module):
             found[..., 0] = found.max(axis=-1)
         return found
 
-    def frozen(self) -> CompiledRanker:
-        """Return the present weights in the form that is applied to candidates outside of training."""
+    def compiled(self) -> CompiledRanker:
+        """Return the current weights compiled for inference."""
         weights = {name: tensor.numpy(force=True) for name, tensor in self.state_dict().items()}
-        linear = [f"trunk.{place}" for place, m in enumerate(self.trunk) if isinstance(m, nn.Linear)]
+        linear = [f"trunk.{layer}" for layer, m in enumerate(self.trunk) if isinstance(m, nn.Linear)]
         hidden = [(weights[f"{name}.weight"], weights[f"{name}.bias"]) for name in linear]
         return CompiledRanker.of(
             weights["scale.knots"], weights["shift"], weights["width"],
@@ -127,8 +127,8 @@ class Ranker(nn.Module):
         )  # fmt: skip
 
     def train(self, mode: bool = True) -> Ranker:
-        """Change between training and serving; what was frozen is forgotten."""
-        self._frozen = None
+        """Switch between training and inference; drops the compiled weights."""
+        self._compiled = None
         return super().train(mode)
 
     def score(self, features: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -139,17 +139,17 @@ class Ranker(nn.Module):
     def logits(self, features: FloatArray) -> FloatArray:
         """Return raw logits [..., 3] of features [..., features].
 
-        By a compiled loop of the CPU, whose weights are those of the first call after `eval`; on a GPU, where
-        the weights are on one and there are `MANY` candidates.
+        By a compiled loop on the CPU, with the weights as of the first call after `eval`; on a GPU where the
+        weights are on one and there are `GPU_MIN_CANDIDATES` candidates.
         """
         device = self.calibration.device
-        if device.type != "cpu" and features.size >= MANY * features.shape[-1]:
+        if device.type != "cpu" and features.size >= GPU_MIN_CANDIDATES * features.shape[-1]:
             with torch.inference_mode():
                 found: FloatArray = self(torch.from_numpy(features).to(device)).cpu().numpy()
             return found
-        if self._frozen is None:
-            self._frozen = self.frozen()
-        return self._frozen.logits(features)
+        if self._compiled is None:
+            self._compiled = self.compiled()
+        return self._compiled.logits(features)
 
     def save(self, folder: Path) -> None:
         """Write weights and feature names."""

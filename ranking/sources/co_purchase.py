@@ -1,4 +1,4 @@
-"""Candidates that shoppers with like histories bought, in any order."""
+"""Candidates that users with similar histories bought, in any order."""
 
 from __future__ import annotations
 

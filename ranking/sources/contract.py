@@ -1,4 +1,4 @@
-"""What a candidate source is given, what it returns, and the Protocol that it implements."""
+"""The Protocol of a candidate source, its input and its output."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from ranking.words.text_match import TextMatch, TextQuery
 
 @dataclass(frozen=True)
 class SourceRequest:
-    """A batch of queries, and what is known of the items."""
+    """A batch of queries, and the item-side data to search."""
 
     batch: HistoryBatch
     """The histories, one per query."""
     users: UserVectors
     """Vectors of the histories."""
     limits: Limits
-    """What may be proposed; a source proposes nothing else."""
+    """Rows that may be proposed; a source proposes no others."""
     intents: Sequence[TextQuery | None] | None
-    """What is looked for in words, per query; None where no query of the batch says anything."""
+    """Text query of each query; None where no query of the batch has one."""
     arrays: ItemArrays
-    """What is known of every item, by row."""
+    """Item-side arrays, by row."""
     indexes: SourceIndexes
     texts: TextMatch
     config: CandidateConfig
@@ -43,13 +43,13 @@ class SourceRequest:
 
 
 class Proposal(NamedTuple):
-    """What one source proposes for a batch."""
+    """The candidates of one source for a batch."""
 
     rows: IntArray
     """Best first, each once per query, padded with -1, [queries, at most the quota]."""
     best: FloatArray | None = None
-    """The best score in the catalogue, of sources whose score is a feature of the ranking head; 0 where a
-    query finds nothing, [queries]."""
+    """Best score of each query, [queries], 0 where nothing is found; only of sources whose score is a feature
+    of the ranking head."""
 
 
 class CandidateSource(Protocol):
@@ -60,7 +60,7 @@ class CandidateSource(Protocol):
     quota: str | int
     """Most candidates per query: name of a setting in `conf.schema.CandidateConfig`, or a fixed number."""
     personal: bool = False
-    """Whether it chooses by the shopper's history, so that an item may be explained by "for you"."""
+    """Whether it depends on the user's history, so that an item may be explained by "for you"."""
 
     def propose(self, request: SourceRequest, quota: int) -> Proposal | None:
         """Return the candidates of every query.
@@ -70,6 +70,6 @@ class CandidateSource(Protocol):
             quota: most rows per query, 1 or more.
 
         Returns:
-            None where the model, or the kind of request, gives nothing to propose from.
+            None where the model or the request has no input for this source.
 
         """

@@ -1,4 +1,4 @@
-"""Candidates that fit what the shopper says to look for."""
+"""Candidates that match the text query of a session."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from ranking.sources.contract import CandidateSource, Proposal, SourceRequest
 
 
 class Intent(CandidateSource):
-    """What fits the intent of the session best, by words and meaning."""
+    """Items most relevant to the session's text query, by words and embedding."""
 
     name = "intent"
     quota = "user_vector"
 
     def propose(self, request: SourceRequest, quota: int) -> Proposal | None:
-        """Search the texts with each intent; None where no query of the batch has one."""
+        """Search the texts with each text query; None where the batch has none."""
         if request.intents is None:
             return None
         rows = np.full((len(request), quota), -1, dtype=np.int32)

@@ -1,4 +1,4 @@
-"""Candidates near the newest items of a history: found together with them, or with texts like theirs."""
+"""Neighbours of the newest items of a history, by co-occurrence or by text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _strongest(request: SourceRequest, near: Neighbours, quota: int) -> IntArray
 
 
 class ItemToItem(CandidateSource):
-    """What is found near the newest items in other histories, damped for popularity."""
+    """Co-occurrence neighbours of the newest items in other histories, damped for popularity."""
 
     name = "item_to_item"
     quota = "item_to_item"
@@ -30,7 +30,7 @@ class ItemToItem(CandidateSource):
 
 
 class TextNeighbours(CandidateSource):
-    """What reads like the newest items."""
+    """Items whose texts are similar to the newest items' texts."""
 
     name = "text_neighbours"
     quota = "text_neighbours"

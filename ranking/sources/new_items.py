@@ -1,4 +1,4 @@
-"""Candidates among the items of which little is known."""
+"""Candidates among cold items."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ranking.sources.contract import CandidateSource, Proposal, SourceRequest
 
 
 class NewItems(CandidateSource):
-    """The nearest items among those without any event at training, until they are well known.
+    """The nearest items among those without training events, until they have collected enough of them.
 
-    However near it is, a new item stands behind thousands that are known better; without places of its own
-    it would never be seen, and stay new. Half of the places are for items added since the bundle was made,
-    before those of the bundle that have never been chosen.
+    However near it is, a new item ranks behind thousands of established ones; without a quota of its own it
+    would get no exposure, and stay cold. Half of the quota is for items added since the bundle was made,
+    ahead of the bundle's own items without events.
     """
 
     name = "new_items"
@@ -22,7 +22,7 @@ class NewItems(CandidateSource):
     personal = True
 
     def propose(self, request: SourceRequest, quota: int) -> Proposal:
-        """Search the index over new items, and that over added ones where there are any."""
+        """Search the index over new items, and the one over added items where there are any."""
         vectors, limits, indexes = _query_vectors(request), request.limits, request.indexes
         rows, _ = nearest(indexes.new_items, vectors, quota, limits, request.items)
         if indexes.added is None:
@@ -39,7 +39,7 @@ def _query_vectors(request: SourceRequest) -> FloatArray:
 
 
 def _with_first(first: IntArray, rows: IntArray) -> IntArray:
-    """Return rows [queries, quota] behind others [queries, any], each once, as many as there were."""
+    """Return `first` [queries, any] followed by `rows` without repeats, cut to [queries, quota]."""
     repeated = (rows[:, :, None] == first[:, None, :]).any(axis=2) | (rows < 0)
     both = np.concatenate([first, np.where(repeated, -1, rows)], axis=1)
     order = np.argsort(both < 0, axis=1, kind="stable")[:, : rows.shape[1]]

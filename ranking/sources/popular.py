@@ -1,4 +1,4 @@
-"""Candidates that many choose at present."""
+"""Candidates by recent popularity."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ranking.sources.contract import CandidateSource, Proposal, SourceRequest
 
 
 class Popular(CandidateSource):
-    """Recent popularity: counts halved every 14 days."""
+    """Recent popularity: event counts with a half-life of 14 days."""
 
     name = "popular"
     quota = "popular"

@@ -1,4 +1,4 @@
-"""The candidate sources, and the one place where a source is added."""
+"""The registry of candidate sources, where a source is added."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from ranking.sources.popular import Popular
 from ranking.sources.repeat import Repeat
 from ranking.sources.user_vector import UserVector
 
-MOST: Final = 15
-"""Sources that the 16 bits of a candidate's source mask have room for."""
+MAX_SOURCES: Final = 15
+"""Most sources: the bits of a candidate's source mask but its sign."""
 
 
 @dataclass(frozen=True)
 class SourceRegistry:
-    """Candidate sources in the order of their bits in a candidate's source mask."""
+    """Candidate sources, in the order of their bits in a source mask."""
 
     sources: tuple[CandidateSource, ...]
 
     def __post_init__(self) -> None:
-        """Check that sources can be told apart and have quotas.
+        """Check that names are unique and quotas exist.
 
         Raises:
             ValueError: naming the source and what is wrong with it.
 
         """
         names = [source.name for source in self.sources]
-        if len(names) > MOST:
-            raise ValueError(f"{len(names)} candidate sources, at most {MOST} are possible")
+        if len(names) > MAX_SOURCES:
+            raise ValueError(f"{len(names)} candidate sources, at most {MAX_SOURCES} are possible")
         for source in self.sources:
             if names.count(source.name) > 1:
                 raise ValueError(f"several candidate sources are called {source.name!r}")
@@ -56,11 +56,11 @@ class SourceRegistry:
 
     @cached_property
     def personal(self) -> frozenset[str]:
-        """Names of the sources that choose by the shopper's history."""
+        """Names of the sources that depend on the user's history."""
         return frozenset(source.name for source in self.sources if source.personal)
 
     def with_source(self, source: CandidateSource) -> SourceRegistry:
-        """Return a registry with one more source behind the others."""
+        """Return a registry with one more source, the last."""
         return SourceRegistry((*self.sources, source))
 
     def propose(self, request: SourceRequest) -> dict[str, Proposal]:
@@ -74,12 +74,12 @@ class SourceRegistry:
         return proposals
 
     def merge(self, proposals: Mapping[str, Proposal], queries: int) -> Candidates:
-        """Unite proposals into candidates that remember who proposed them."""
+        """Fuse proposals into candidates, each with the mask of its sources."""
         bits = {name: bit for bit, name in enumerate(self.names)}
         return merge([(bits[name], proposal.rows) for name, proposal in proposals.items()], queries)
 
     def proposed_by(self, mask: int) -> tuple[str, ...]:
-        """Return the names of the sources in a source mask, in order; the first one is given the credit."""
+        """Return the names of the sources in a source mask, in order; the first one is credited."""
         found = self._by_mask.get(mask)
         if found is None:
             found = tuple(name for bit, name in enumerate(self.names) if mask >> bit & 1)
@@ -88,17 +88,17 @@ class SourceRegistry:
 
     @cached_property
     def _by_mask(self) -> dict[int, tuple[str, ...]]:
-        """Cache of `proposed_by`, which is called for every item of every list."""
+        """Cache of `proposed_by`, called for every item of every list."""
         return {}
 
 
 def quota_of(source: CandidateSource, config: CandidateConfig) -> int:
-    """Return how many candidates a source may propose per query; 0 leaves it out."""
+    """Return the quota of a source: most candidates per query; 0 switches it off."""
     return source.quota if isinstance(source.quota, int) else config.quota(source.quota)
 
 
 def best_score(proposals: Mapping[str, Proposal], name: str, queries: int) -> FloatArray:
-    """Return a source's best score of each query, [queries]; 0 where it has proposed nothing."""
+    """Return a source's best score of each query, [queries]; 0 without a proposal."""
     best = proposals[name].best if name in proposals else None
     return np.zeros(queries, dtype=np.float32) if best is None else best
 
@@ -115,4 +115,4 @@ SOURCES: Final = SourceRegistry(
         NewItems(),
     )
 )
-"""The order of the columns `source_NAME` that published ranking heads have learnt: a new source goes last."""
+"""In the order of the `source_NAME` columns of published ranking heads: a new source goes last."""

@@ -64,8 +64,8 @@ class QueryBatches(IterableDataset[ExampleTensors]):
 
     def __iter__(self) -> Iterator[ExampleTensors]:
         order = np.random.default_rng(self.seed).permutation(len(self.examples))
-        place = self.examples.features.device
-        rows = torch.from_numpy(order).to(place)
+        position = self.examples.features.device
+        rows = torch.from_numpy(order).to(position)
         for start in range(0, len(rows), self.batch_size):
             batch = self.examples.select(rows[start : start + self.batch_size])
-            yield batch if place == self.device else batch.pinned().to(self.device)
+            yield batch if position == self.device else batch.pinned().to(self.device)

@@ -49,7 +49,8 @@ def fit_novelty(
         unknown = (rows >= 0) & (count[np.maximum(rows, 0)] == 0)
         parts.append((ranked.scores, ranked.probabilities[..., 0], unknown))
     scores, clicks, unknown = (
-        _together([part[place] for part in parts], fill) for place, fill in enumerate((-np.inf, 0.0, False))
+        _together([part[position] for part in parts], fill)
+        for position, fill in enumerate((-np.inf, 0.0, False))
     )
     return Novelty.of_lists(scores, clicks, unknown, float((count == 0).mean()))
 

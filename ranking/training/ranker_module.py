@@ -166,7 +166,7 @@ class RankerModule(pl.LightningModule):
 
 def raw_logits(ranker: Ranker, features: FloatArray) -> FloatArray:
     """Return raw logits [queries, candidates, 3] of the present weights, without dropout."""
-    return ranker.frozen().logits(features)
+    return ranker.compiled().logits(features)
 
 
 def calibrate(ranker: Ranker, examples: Examples) -> None:

@@ -34,7 +34,7 @@ from features.data.pipeline_step import StepSpec
 from features.data.splits import Queries, Split, exclude_seen, ragged_ranges
 from features.data.statistics import Neighbours, item_statistics
 from features.data.training_windows import Cut, ranker_windows
-from ranking.assembly import item_arrays, nearest_lenders, sketch, text_neighbours
+from ranking.assembly import item_arrays, nearest_lenders, pca_units, text_neighbours
 from ranking.recommender import Recommender
 from ranking.retrieval.index_choice import build_index, device_index
 from ranking.retrieval.source_indexes import SourceIndexes
@@ -80,7 +80,7 @@ def build_recommender(
         events, ragged_ranges(events.offsets[:-1], end - events.offsets[:-1]), len(dataset.catalogue),
         dataset.kind_weights, config.factors, config.seed, device,
     )  # fmt: skip
-    near = near or text_neighbours(sketch(text_vectors), config.candidates.neighbours, device)
+    near = near or text_neighbours(pca_units(text_vectors), config.candidates.neighbours, device)
     units = None if affinity is None else affinity.units(text_vectors)
     units_index = None if units is None else device_index(units, device)
     if factors is not None and units is None:

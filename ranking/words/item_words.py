@@ -1,4 +1,4 @@
-"""What of an item is looked up by words: the words of its text, and the names that it answers to."""
+"""The words and names that an item is indexed by."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from features.text.words import folded, words
 VALUED: Final = 1
 """Level of a name that is the value of a field, as its type or brand."""
 TITLED: Final = 2
-"""Level of a name that is a title or a whole text."""
+"""Level of a name that is a title or an entire text."""
 WRITTEN: Final = 3
-"""Level of a title as it is written, but for case and spaces: others may have the same words."""
+"""Level of an exact title but for case and spaces: other titles may have the same words."""
 IDENTIFIED: Final = 4
 """Level of a name that is an item id."""
 
 
 @dataclass(frozen=True)
 class ItemWords:
-    """One item as it is looked up."""
+    """The index terms of one item."""
 
     words: list[str]
-    """Those of the text without its field labels, and those of the title once more, which counts them twice;
-    none where the text says nothing but the id."""
+    """Words of the text without its field labels, and again those of the title, which so counts twice; empty
+    where the text is only the id."""
     names: dict[int, int]
-    """Levels of the names it answers to, by their keys."""
+    """Levels of its names, by key."""
 
 
 class ItemReader:
-    """Reads items as they are looked up, those of a bundle and later ones alike."""
+    """Extracts the index terms of items, for a bundle's and later ones alike."""
 
     def __init__(self, template: TextTemplate, attributes: Sequence[str]) -> None:
-        """Find out where titles stand.
+        """Determine the title attribute.
 
         Args:
             template: how texts are made of fields.
@@ -50,7 +50,7 @@ class ItemReader:
 
         """
         self.column = title_column(attributes)
-        """Attribute that holds the titles that are shown; None where texts begin with them."""
+        """Attribute of the displayed titles; None where texts begin with them."""
         first = template.fields[0] if template.fields and template.fields[0] in attributes else None
         self.title = self.column or first
         """Attribute whose words count twice; None where there is none."""
@@ -58,7 +58,7 @@ class ItemReader:
         self._labels = re.compile(rf"(?:^|[.!?…] )(?:{'|'.join(labels)}): ") if labels else None
 
     def catalogue(self, catalogue: Catalogue) -> list[ItemWords]:
-        """Read every item of a bundle."""
+        """Return the index terms of every item of a bundle."""
         frame = catalogue.frame
         titles: list[str | None] = [None] * len(catalogue)
         if self.title is not None and self.title in frame.columns:
@@ -68,7 +68,7 @@ class ItemReader:
         return [self._read(item_id, plain, text, title) for item_id, plain, text, title in items]
 
     def item(self, item_id: str, text: str, title: object) -> ItemWords:
-        """Read one item.
+        """Return the index terms of one item.
 
         Args:
             item_id: its id.
@@ -94,19 +94,19 @@ class ItemReader:
 
 
 def _titles(column: pl.Series) -> list[str | None]:
-    """Return the titles of a column, cleaned as texts are; only words and whole numbers are any."""
+    """Return the titles of a column, cleaned like texts; None for types other than text and integers."""
     if column.dtype != pl.String and not column.dtype.is_integer():
         return [None] * len(column)
     return clean_text(column.cast(pl.String)).to_list()
 
 
 def id_key(item_id: str) -> int:
-    """Return the key of an item id, without regard to case."""
+    """Return the key of an item id, ignoring case."""
     return _key("id", item_id.strip().casefold())
 
 
 def written_key(title: str) -> int:
-    """Return the key of a title as it is written, without regard to case and spaces."""
+    """Return the key of an exact title, ignoring case and spaces."""
     return _key("written", " ".join(title.casefold().split()))
 
 
@@ -118,6 +118,6 @@ def title_key(title: str) -> int | None:
 
 
 def _key(kind: str, name: str) -> int:
-    """Return a hash of 63 bits: of a million names, two are the same once in twenty million catalogues."""
+    """Return a 63-bit hash: a million names collide in one of twenty million catalogues."""
     digest = hashlib.blake2b(f"{kind} {name}".encode("utf-8", "replace"), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

@@ -1,4 +1,4 @@
-"""Words of a catalogue that changes: the bundle's index, and beside it the words of later items."""
+"""Lexical index of a changing catalogue: the bundle's index and an overlay of later items."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ import numpy as np
 from features.data.dataset import BoolArray, FloatArray, IntArray
 from features.text.words import content_words
 from ranking.words.item_words import ItemWords, id_key, title_key, written_key
-from ranking.words.word_index import LIKELIEST, WordIndex
+from ranking.words.word_index import MAX_COMPLETIONS, WordIndex
 
-_BEGINNING: Final = 3
-"""Letters from which on a last word that no item has may be the beginning of one."""
+_MIN_PREFIX: Final = 3
+"""Shortest last word that is completed as a prefix."""
 
 
 @dataclass(frozen=True)
 class WordMatches:
-    """Which items have the words of a query."""
+    """The items that match the words of a query."""
 
-    rows: IntArray  # [found], rising
+    rows: IntArray  # [found], ascending
     shares: FloatArray
-    """[found] how much of what the words tell is in the item, 0 to 1: BM25 over the most that it could be."""
-    named: IntArray  # [named] rows that the whole query is a name of, rising
+    """[found] BM25 score over its maximum for the query, 0 to 1."""
+    named: IntArray  # [named] rows whose name equals the query, ascending
     levels: IntArray  # [named] the highest level of that name
 
 
 class LiveWords:
-    """The words of all items; for the thread that changes them, and for those that read between changes."""
+    """Words and names of all items; written by one thread, while no other reads."""
 
     def __init__(self, base: WordIndex) -> None:
-        """Begin with a bundle's items, unchanged."""
+        """Start with a bundle's items, unchanged."""
         self._base = base
         self._stale: BoolArray = np.zeros(len(base), dtype=np.bool_)
-        """[base rows] whose words in the bundle no longer count."""
+        """[base rows] rows whose words in the bundle are outdated."""
         self._later: dict[int, ItemWords] = {}
         self._by_word: dict[str, dict[int, float]] = {}
         """Scores of later items by word."""
         self._by_name: dict[int, dict[int, int]] = {}
-        """Levels of later items by the key of a name."""
+        """Levels of later items by the key of the name."""
         self._arrays: dict[str, tuple[IntArray, FloatArray]] = {}
-        """Rows and scores of later items by word, as arrays, once they have been looked up."""
+        """Cache: rows and scores of later items by word, as arrays."""
         self._silent: set[int] = set(np.flatnonzero(base.silent).tolist())
         self.silent: IntArray = _sorted(self._silent)
-        """Rows whose texts have no word of their own."""
+        """Rows whose texts have no words."""
 
     def put(self, items: Iterable[tuple[int, ItemWords]]) -> None:
-        """Enter added and changed items by their rows; the former words of a row are forgotten."""
+        """Upsert items by row."""
         for row, item in items:
-            self._forget(row)
+            self._remove(row)
             self._later[row] = item
             for word, count in Counter(item.words).items():
                 score = self._base.later_score(word, count, len(item.words))
@@ -63,7 +63,7 @@ class LiveWords:
                 self._silent.add(row)
         self.silent = _sorted(self._silent)
 
-    def _forget(self, row: int) -> None:
+    def _remove(self, row: int) -> None:
         if row < len(self._base):
             self._stale[row] = True
         self._silent.discard(row)
@@ -81,13 +81,13 @@ class LiveWords:
                 del self._by_name[key]
 
     def find(self, text: str) -> WordMatches:
-        """Find the items that have words of a text; a last word that is none yet counts as its beginning."""
-        spoken = content_words(text)
-        ended = spoken and (self._knows(spoken[-1]) or len(spoken[-1]) < _BEGINNING)
-        begun = [] if ended or not spoken else self._beginning_with(spoken[-1])
-        most = sum(self._base.weight(word) for word in spoken)
-        looked_up = [*(spoken[:-1] if begun else spoken), *begun]
-        rows, scores = self._scored([word for word in looked_up if self._knows(word)])
+        """Return the items that match words of a text; an unknown last word is completed as a prefix."""
+        tokens = content_words(text)
+        complete = tokens and (self._knows(tokens[-1]) or len(tokens[-1]) < _MIN_PREFIX)
+        completions = [] if complete or not tokens else self._completions(tokens[-1])
+        most = sum(self._base.weight(word) for word in tokens)
+        terms = [*(tokens[:-1] if completions else tokens), *completions]
+        rows, scores = self._scored([word for word in terms if self._knows(word)])
         shares = np.minimum(scores / max(most, 1e-9), 1.0).astype(np.float32)
         named, levels = self._named(text)
         return WordMatches(rows, shares, named, levels)
@@ -95,12 +95,12 @@ class LiveWords:
     def _knows(self, word: str) -> bool:
         return word in self._by_word or word in self._base.vocabulary
 
-    def _beginning_with(self, start: str) -> list[str]:
-        later = [word for word in self._by_word if word.startswith(start)]
-        return list(dict.fromkeys([*self._base.beginning_with(start), *later]))[: 2 * LIKELIEST]
+    def _completions(self, prefix: str) -> list[str]:
+        later = [word for word in self._by_word if word.startswith(prefix)]
+        return list(dict.fromkeys([*self._base.completions(prefix), *later]))[: 2 * MAX_COMPLETIONS]
 
     def _scored(self, words: list[str]) -> tuple[IntArray, FloatArray]:
-        """Return the rows that have some of the words, rising, and their scores."""
+        """Return the rows that have some of the words, ascending, and their scores."""
         known = [word for word in words if word in self._base.vocabulary]
         parts = [self._later_scores(word) for word in words if word in self._by_word]
         if known:
@@ -112,8 +112,8 @@ class LiveWords:
             parts.append((rows, every[rows]))
         if not parts:
             return np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
-        rows, places = np.unique(np.concatenate([rows for rows, _ in parts]), return_inverse=True)
-        sums = np.bincount(places, weights=np.concatenate([scores for _, scores in parts]))
+        rows, positions = np.unique(np.concatenate([rows for rows, _ in parts]), return_inverse=True)
+        sums = np.bincount(positions, weights=np.concatenate([scores for _, scores in parts]))
         return rows, sums.astype(np.float32)
 
     def _later_scores(self, word: str) -> tuple[IntArray, FloatArray]:
@@ -127,7 +127,7 @@ class LiveWords:
         return found
 
     def _named(self, text: str) -> tuple[IntArray, IntArray]:
-        """Return the rows that a text is a name of, rising, and the names' levels."""
+        """Return the rows that have a text as a name, ascending, and the names' levels."""
         rows, levels = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=np.int32)]
         folded_key = title_key(text)
         for key in (id_key(text), written_key(text), *(() if folded_key is None else (folded_key,))):

@@ -1,7 +1,7 @@
 """The words of a bundle's items: BM25 (Robertson and Walker, TREC-3 1994) by the library bm25s, and names.
 
-Scores are worked out when the index is built and lie in arrays by word, so that every item has one at once:
-filters are obeyed exactly, and words can be weighed against meaning item by item.
+Scores are precomputed by word, so that every item is scored: filters are exact, and lexical scores can be
+added to those of embeddings item by item.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ from features.data.dataset import BoolArray, Catalogue, FloatArray, IntArray, Lo
 from features.text.item_text import TextTemplate
 from ranking.words.item_words import ItemReader, ItemWords
 
-logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells of every index that it builds
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs every index that it builds
 WORDS: Final = "words"
 """Folder in a bundle."""
 NAMES: Final = "names.safetensors"
 K1: Final = 0.6
-"""How soon further mentions of a word count for nothing; titles and texts of items are short."""
+"""Saturation of a word's frequency; titles and texts of items are short."""
 B: Final = 0.3
-"""How much a word counts for less in a longer text."""
-LIKELIEST: Final = 20
-"""Words that the beginning of a word may stand for, the most frequent ones."""
+"""Normalisation by text length."""
+MAX_COMPLETIONS: Final = 20
+"""Completions of a prefix, the most frequent ones."""
 
 
 @dataclass(frozen=True)
 class Names:
-    """Which rows answer to which names."""
+    """An index of rows by name."""
 
-    keys: LongArray  # [names] rising
-    offsets: LongArray  # [names + 1] where the rows of each begin
+    keys: LongArray  # [names] ascending
+    offsets: LongArray  # [names + 1] start of each name's rows
     rows: IntArray  # [pairs of name and item]
     levels: npt.NDArray[np.int8]  # [pairs]
 
     @classmethod
     def of_items(cls, items: Sequence[ItemWords]) -> Names:
-        """Put the names of items together."""
+        """Index the names of items."""
         keys = np.array([key for item in items for key in item.names], dtype=np.int64)
         levels = np.array([level for item in items for level in item.names.values()], dtype=np.int8)
         rows = np.repeat(np.arange(len(items), dtype=np.int32), [len(item.names) for item in items])
@@ -57,11 +57,11 @@ class Names:
         return cls(unique, np.append(starts, len(keys)).astype(np.int64), rows[order], levels[order])
 
     def of(self, key: int) -> tuple[IntArray, npt.NDArray[np.int8]]:
-        """Return the rows that have a name, and its levels."""
-        place = int(np.searchsorted(self.keys, key))
-        if place == len(self.keys) or self.keys[place] != key:
+        """Return the rows of a name, and its level in each."""
+        position = int(np.searchsorted(self.keys, key))
+        if position == len(self.keys) or self.keys[position] != key:
             return self.rows[:0], self.levels[:0]
-        part = slice(int(self.offsets[place]), int(self.offsets[place + 1]))
+        part = slice(int(self.offsets[position]), int(self.offsets[position + 1]))
         return self.rows[part], self.levels[part]
 
 
@@ -71,7 +71,7 @@ class WordIndex:
 
     bm25: Any  # bm25s.BM25, which has no stubs
     names: Names
-    silent: BoolArray  # [items] whose texts have no word of their own
+    silent: BoolArray  # [items] items whose texts have no words
     average: float
     """Words of an item."""
 
@@ -84,13 +84,13 @@ class WordIndex:
         vocabulary.setdefault("", len(vocabulary))  # an index needs a word
         lengths = np.array([len(item.words) for item in items], dtype=np.int64)
         bm25 = bm25s.BM25(k1=K1, b=B, method="lucene", csc_backend="scipy")
-        with np.errstate(invalid="ignore"):  # where there is no word at all, their mean length is 0
+        with np.errstate(invalid="ignore"):  # without any word, the mean length is 0
             bm25.index((ids, vocabulary), create_empty_token=False, show_progress=False)
         average = float(lengths.mean()) if len(lengths) else 0.0
         return cls(bm25, Names.of_items(items), lengths == 0, average)
 
     def save(self, folder: Path) -> None:
-        """Write the index into a folder of its own: NumPy arrays, JSON and one safetensors file."""
+        """Write the index into a folder: NumPy arrays, JSON and one safetensors file."""
         self.bm25.save(folder, show_progress=False)
         arrays: dict[str, npt.NDArray[Any]] = {
             "keys": self.names.keys,
@@ -107,7 +107,7 @@ class WordIndex:
         """Read an index written by `save`.
 
         Raises:
-            InputError: when a file is not what it should be.
+            InputError: when a file is damaged.
 
         """
         try:
@@ -129,41 +129,41 @@ class WordIndex:
 
     @cached_property
     def weights(self) -> FloatArray:
-        """How much each word tells (inverse document frequency), and at the end one that no item has."""
+        """Inverse document frequency of each word, [words + 1]; the last is that of an unknown word."""
         frequencies = np.append(np.diff(self.bm25.scores["indptr"]), 0)
         odds = (len(self) - frequencies + 0.5) / (frequencies + 0.5)
         weights: FloatArray = np.log1p(odds).astype(np.float32)
         return weights
 
     def weight(self, word: str) -> float:
-        """Return how much a word tells, in the units of the scores."""
+        """Return the inverse document frequency of a word."""
         return float(self.weights[self.vocabulary.get(word, -1)])
 
     def scores(self, words: list[str]) -> FloatArray:
-        """Return the BM25 scores of all items for words that the index has, [items]."""
+        """Return the BM25 scores of all items for known words, [items]."""
         numbers = [self.vocabulary[word] for word in words]
         found: FloatArray = self.bm25.get_scores_from_ids(numbers)
         return found
 
     def later_score(self, word: str, count: int, length: int) -> float:
-        """Return the score of a word of an item that came after the index, as the index would have it.
+        """Return the BM25 score of a word of an item that is not in the index.
 
         Args:
-            word: one of its words.
-            count: how often it has it.
-            length: how many words it has.
+            word: the word.
+            count: its frequency in the item.
+            length: number of words of the item.
 
         """
         usual = 1.0 - B + B * length / self.average if self.average else 1.0
         return self.weight(word) * count / (count + K1 * usual)
 
-    def beginning_with(self, start: str) -> list[str]:
-        """Return the most frequent words that begin so."""
+    def completions(self, start: str) -> list[str]:
+        """Return the most frequent words with a prefix."""
         first = bisect_left(self._sorted, start)
         last = bisect_left(self._sorted, start + "\U0010ffff")
         found = self._sorted[first:last]
         found.sort(key=lambda word: (self.weight(word), word))
-        return found[:LIKELIEST]
+        return found[:MAX_COMPLETIONS]
 
     @cached_property
     def _sorted(self) -> list[str]:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import Final, cast
 
-from ranking.live.recorded_events import Counted, RecordedEvent
+from ranking.live.recorded_events import CountResult, RecordedEvent
 from serving.core.errors import ApiError
 from serving.core.event_kinds import history_codes
 from serving.core.poller import Poller
@@ -126,11 +126,13 @@ class EventUpdater:
             if event.kind in kinds
         ]
 
-    async def _count(self, events: list[RecordedEvent], thread: Executor | None) -> Counted:
+    async def _count(self, events: list[RecordedEvent], thread: Executor | None) -> CountResult:
         """Count events; those that cannot be counted are logged and left out."""
         try:
             if thread is None:
-                counted = cast(Counted, await self._jobs.submit(CountJob(self._model, events), lane="urgent"))
+                counted = cast(
+                    CountResult, await self._jobs.submit(CountJob(self._model, events), lane="urgent")
+                )
             else:
                 loop = asyncio.get_running_loop()
                 counted = await loop.run_in_executor(thread, self._model.count_events, events)
@@ -138,7 +140,7 @@ class EventUpdater:
             if not self._model.works:
                 raise  # the next model counts them
             _LOG.exception("%d recorded events cannot be counted", len(events))
-            return Counted(0, 0, 0)
+            return CountResult(0, 0, 0)
         self.counted += counted.counted
         self.unknown += counted.unknown
         return counted

@@ -11,7 +11,7 @@ from typing import Final, cast
 
 import numpy as np
 
-from ranking.live.recorded_events import Counted
+from ranking.live.recorded_events import CountResult
 from ranking.stage_timing import listening, timed
 from ranking.types import Recommendation, Request
 from serving.core.call_context import Stage
@@ -101,7 +101,7 @@ def _answer(asked: Sequence[_Asked]) -> dict[int, Answer]:
     return answers
 
 
-def _maintain(job: ApplyJob | CountJob) -> Counted | None:
+def _maintain(job: ApplyJob | CountJob) -> CountResult | None:
     """Do work that keeps a model up to date."""
     if isinstance(job, CountJob):
         return job.model.count_events(job.events)
@@ -126,7 +126,7 @@ def _with_intents(model: ModelHere, jobs: list[RecommendJob]) -> list[Request]:
     with timed("text_encoding"):
         vectors = dict(zip(texts, model.encode_queries(texts), strict=True))
     return [
-        replace(job.request, intent=vectors[job.intent], said=job.intent) if job.intent else job.request
+        replace(job.request, intent=vectors[job.intent], query_text=job.intent) if job.intent else job.request
         for job in jobs
     ]
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from features.data.dataset import BoolArray, FloatArray, IntArray
 from ranking.catalogue.live_catalogue import Change, LiveCatalogue, PreparedItemChanges
-from ranking.live.recorded_events import Counted, RecordedEvent
+from ranking.live.recorded_events import CountResult, RecordedEvent
 from ranking.types import Recommendation, Request
 from serving.core.call_context import Timeline
 
@@ -114,7 +114,7 @@ class LiveModel(Protocol):
     def apply(self, plan: PreparedItemChanges) -> Model:
         """Make planned changes; only in the model's thread, or before it is served."""
 
-    def count_events(self, events: Sequence[RecordedEvent]) -> Counted:
+    def count_events(self, events: Sequence[RecordedEvent]) -> CountResult:
         """Count recorded events of kinds that the model learnt from, each once; only as `apply`."""
 
     def close(self) -> None:
@@ -178,4 +178,4 @@ class CountJob:
 
 ListJob = RecommendJob | SimilarJob
 Job = ListJob | ApplyJob | CountJob
-Answer = Recommendation | Neighbours | Counted | None
+Answer = Recommendation | Neighbours | CountResult | None

@@ -93,7 +93,7 @@ def test_lists_are_those_of_the_cpu(
 ) -> None:
     """Up to what is rounded: where scores are equal to the fourth digit, the order may differ."""
     monkeypatch.setattr("encoders.towers.towers.MANY", many)
-    monkeypatch.setattr("ranking.scoring.ranker.MANY", many)
+    monkeypatch.setattr("ranking.scoring.ranker.GPU_MIN_CANDIDATES", many)
     here = LiveItems(load_bundle(store, room=ROOM), ROOM)
     there = LiveItems(load_bundle(store, room=ROOM, device=torch.device("cuda", 0)), ROOM)
     requests = [request_of(dataset, user, k=40) for user in range(12)]

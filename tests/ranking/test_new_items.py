@@ -11,7 +11,7 @@ from conf.schema import CandidateConfig
 from features.data.dataset import BoolArray, Dataset, FloatArray
 from features.data.histories import HistoryBatch
 from features.data.training_windows import Cut
-from ranking.assembly import sketch, text_neighbours
+from ranking.assembly import pca_units, text_neighbours
 from ranking.recommender import Recommender
 from ranking.retrieval.limits import Limits, excluded_keys
 from ranking.scoring.novelty import Novelty
@@ -50,7 +50,7 @@ def opening() -> Dataset:
 def opened(dataset: Dataset, quota: int = 6, lent: bool = True) -> Recommender:
     """Its sources, with factors that the new items borrow, or with vectors of texts alone."""
     vectors = random_units(ITEMS, 8)
-    factors = make_factors(dataset).impute(text_neighbours(sketch(vectors), 30)) if lent else None
+    factors = make_factors(dataset).impute(text_neighbours(pca_units(vectors), 30)) if lent else None
     config = CandidateConfig(
         user_vector=5, item_to_item=5, text_neighbours=5, repeat=5, popular=5, co_purchase=5, new_items=quota
     )
@@ -171,7 +171,7 @@ def test_items_that_the_head_has_learnt_about_are_not_moved(opening: Dataset) ->
     recommender = make_full_recommender(opening, random_units(ITEMS, 8))
     recommender.novelty = Novelty((0.0, 1.0), (0.0, 9.0))
     recommender.arrays.statistics.count[[OLD, OLD + 1]] = 2.0
-    recommender.unlearnt[OLD + 1] = False
+    recommender.untrained[OLD + 1] = False
     batch = batch_of(opening, [3])
     before, after = (recommender.rank(batch, no_limits(1), novelty=[budget]) for budget in (0.0, 1.0))
     rows = before.candidates.rows[0].tolist()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from features.data.dataset import FloatArray
-from ranking.assembly import sketch, text_neighbours, unit
+from ranking.assembly import pca_units, text_neighbours, unit
 from ranking.recommender import Recommender
 from tests.ranking.asked import ITEMS
 from tests.synthetic import random_units
@@ -55,12 +55,12 @@ def test_text_neighbours_of_a_tiny_catalogue_are_padded(items: int) -> None:
 def test_the_sketch_keeps_cosines_of_centred_texts() -> None:
     vectors = random_units(200, 100)
     centred = unit(vectors - vectors.mean(axis=0))
-    reduced = sketch(vectors)
+    reduced = pca_units(vectors)
     assert reduced.shape == (200, 64)
     np.testing.assert_allclose(np.linalg.norm(reduced, axis=1), 1.0, atol=1e-5)
     correlation = np.corrcoef((reduced @ reduced.T).ravel(), (centred @ centred.T).ravel())[0, 1]
     assert correlation > 0.9
     few = random_units(40, 20)
     exact = unit(few - few.mean(axis=0))
-    np.testing.assert_allclose(sketch(few) @ sketch(few).T, exact @ exact.T, atol=1e-4)
-    assert np.isfinite(sketch(few[:1])).all()
+    np.testing.assert_allclose(pca_units(few) @ pca_units(few).T, exact @ exact.T, atol=1e-4)
+    assert np.isfinite(pca_units(few[:1])).all()

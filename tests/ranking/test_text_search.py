@@ -103,13 +103,13 @@ def test_words_decide_for_known_shoppers_as_for_nobody(bundle: Bundle, dataset: 
     for brand in ("acme", "Borealis", "COBALT"):
         vector = version.encode_queries([brand])[0]
         right = set(np.flatnonzero((frame["brand"].str.to_lowercase() == brand.lower()).to_numpy()).tolist())
-        requests = [replace(r, k=min(10, len(right)), intent=vector, said=brand) for r in everybody]
+        requests = [replace(r, k=min(10, len(right)), intent=vector, query_text=brand) for r in everybody]
         for make in (version.recommender.search, version.recommender.recommend):
             for answer in make(requests):
                 assert {item.row for item in answer.items} <= right
     for row in range(0, 60, 7):
         for said in (frame["title"][row], f"{frame['title'][row].upper()}!", f"i{row}"):
             vector = version.encode_queries([said])[0]
-            requests = [replace(r, k=5, intent=vector, said=said) for r in everybody]
+            requests = [replace(r, k=5, intent=vector, query_text=said) for r in everybody]
             for make in (version.recommender.search, version.recommender.recommend):
                 assert {answer.items[0].row for answer in make(requests)} == {row}

@@ -15,7 +15,7 @@ from features.data.dataset import Dataset
 from features.text.words import folded, singular
 from ranking.live.snapshot import LiveVersion
 from ranking.live.updates import LiveItems
-from ranking.types import Recommended, Request
+from ranking.types import RecommendedItem, Request
 from tests.bundles import make_bundle
 from tests.synthetic import EMPTY, make_dataset, make_factors, make_world, request_of
 
@@ -45,7 +45,7 @@ def questions(dataset: Dataset, version: LiveVersion) -> Iterator[tuple[bool, Re
         known = number % 9 != 0
         request = request_of(dataset, number % users) if known else Request(EMPTY, 1_800_000_000, 10)
         request = replace(request, explain=True, exclude_seen=number % 4 == 0, k=10 + number % 3)
-        yield bool(said) and number % 2 == 0, replace(request, said=said, intent=vectors.get(said))
+        yield bool(said) and number % 2 == 0, replace(request, query_text=said, intent=vectors.get(said))
 
 
 def neighbours(dataset: Dataset) -> set[tuple[int, int]]:
@@ -67,7 +67,7 @@ def test_every_reason_of_a_thousand_lists_is_true(shop: Dataset, encoder: TextEn
     sold = set(shop.events.item.tolist())
     told: dict[str, int] = {}
 
-    def check(request: Request, item: Recommended) -> None:
+    def check(request: Request, item: RecommendedItem) -> None:
         history, row = request.history, item.row
         done = {kinds[kind] for kind in history.kinds[history.items == row].tolist()}
         for reason in item.reasons:
@@ -79,7 +79,7 @@ def test_every_reason_of_a_thousand_lists_is_true(shop: Dataset, encoder: TextEn
                 assert name[reason.kind] in done
             elif reason.kind == "matches_intent":
                 assert request.intent is not None
-                said = {singular(word) for word in re.findall(r"[a-z0-9]+", request.said.lower())}
+                said = {singular(word) for word in re.findall(r"[a-z0-9]+", request.query_text.lower())}
                 has = {singular(word) for word in folded(catalogue.texts[row])}
                 assert said & has or texts[row] @ request.intent >= usual
             elif reason.kind == "popular":
@@ -112,7 +112,7 @@ def test_who_fits_the_words_is_told_so(shop: Dataset, encoder: TextEncoder) -> N
     """The other way round: what has all the words is said to match them."""
     version = LiveItems(make_bundle(shop, encoder), 10).current
     vector = version.encode_queries(["guitar Acme"])[0]
-    request = Request(EMPTY, 1_800_000_000, 60, said="guitar Acme", intent=vector, explain=True)
+    request = Request(EMPTY, 1_800_000_000, 60, query_text="guitar Acme", intent=vector, explain=True)
     [answer] = version.recommender.search([request])
     for item in answer.items:
         has = set(folded(shop.catalogue.texts[item.row]))

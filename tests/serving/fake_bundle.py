@@ -13,8 +13,8 @@ import polars as pl
 
 from features.data.dataset import BoolArray, Catalogue, FloatArray, IntArray
 from ranking.catalogue.live_catalogue import Change, LiveCatalogue, PreparedItemChanges
-from ranking.live.recorded_events import Counted, RecordedEvent
-from ranking.types import Reason, Recommendation, Recommended, Request
+from ranking.live.recorded_events import CountResult, RecordedEvent
+from ranking.types import Reason, Recommendation, RecommendedItem, Request
 from serving.model.interfaces import Model
 
 ITEMS = 30
@@ -84,7 +84,7 @@ class FakeRecommender:
             pairs = zip(rows[0].tolist(), cosines[0].tolist(), strict=True)
             reasons = (Reason("matches_intent"),) if request.explain else ()
             nan = float("nan")
-            items = tuple(Recommended(r, c, nan, nan, "intent", reasons) for r, c in pairs if r >= 0)
+            items = tuple(RecommendedItem(r, c, nan, nan, "intent", reasons) for r, c in pairs if r >= 0)
             answers.append(Recommendation(items, "none" if len(request.history.items) else "text_only"))
         return answers
 
@@ -103,7 +103,7 @@ class FakeRecommender:
             source = "item_to_item" if row in followers else "popular"
             click = 0.5 if row % 2 else float("nan")
             reasons = (reason,) if request.explain else ()
-            items.append(Recommended(row, float(scores[row]), click, float("nan"), source, reasons))
+            items.append(RecommendedItem(row, float(scores[row]), click, float("nan"), source, reasons))
         known = len(request.history.items) > 0 or request.intent is not None
         return Recommendation(tuple(items), "none" if known else "popularity")
 
@@ -151,8 +151,8 @@ class FakeBundle:
     def apply(self, plan: PreparedItemChanges) -> Model:
         raise AssertionError("the fake bundle's items do not change")
 
-    def count_events(self, events: Sequence[RecordedEvent]) -> Counted:
-        return Counted(len(events), 0, 0)
+    def count_events(self, events: Sequence[RecordedEvent]) -> CountResult:
+        return CountResult(len(events), 0, 0)
 
     def close(self) -> None:
         self.works = False

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from features.data.dataset import Catalogue
 from ranking.catalogue.live_catalogue import LiveCatalogue
-from ranking.types import History, Reason, Recommendation, Recommended, Request
+from ranking.types import History, Reason, Recommendation, RecommendedItem, Request
 from serving.api import page_tokens
 from serving.api.service import SERVICE_NAME
 from serving.api.tokens import fingerprint
@@ -133,7 +133,7 @@ def test_every_kind_of_reason_reads_well() -> None:
     before = ["bought_before", "chosen_before", "viewed_before"]
     kinds = [*before, "goes_with", "reads_like", "for_you", "popular", "matches_intent", "new_kind"]
     reasons = tuple(Reason(k, 2 if k in ("goes_with", "reads_like") else None) for k in kinds)
-    answer = Recommendation((Recommended(1, 1.0, 0.1, 0.2, "popular", reasons),), "none")
+    answer = Recommendation((RecommendedItem(1, 1.0, 0.1, 0.2, "popular", reasons),), "none")
     response = pb.RecommendResponse()
     ItemCards(FakeBundle().catalogue).recommended(response.items, answer, "red boots", True, None, 0)
     (item,) = response.items

@@ -23,7 +23,7 @@ from typing import Any, Final
 from ranking.bundle.catalogue_file import read_catalogue
 from ranking.bundle.manifest import ManifestView
 from ranking.catalogue.live_catalogue import Change, LiveCatalogue, PreparedItemChanges
-from ranking.live.recorded_events import Counted, RecordedEvent
+from ranking.live.recorded_events import CountResult, RecordedEvent
 from serving.core.errors import restarting
 from serving.model.interfaces import Answer, ListJob
 from serving.model.process.array_codec import Receiver, Sender
@@ -277,7 +277,7 @@ class RemoteModel:
         self.current = replace(self.current, catalogue=self.current.catalogue.after(plan))
         return self.current
 
-    def count_events(self, events: Sequence[RecordedEvent]) -> Counted:
+    def count_events(self, events: Sequence[RecordedEvent]) -> CountResult:
         """Count recorded events; only in the model's thread, or before it is served."""
-        counted: Counted = self.process.lists("count", events)
+        counted: CountResult = self.process.lists("count", events)
         return counted

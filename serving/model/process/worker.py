@@ -22,7 +22,7 @@ import polars
 from conf.errors import InputError
 from conf.serving import LogFormat
 from ranking.bundle.store import VERSIONS
-from ranking.live.recorded_events import Counted
+from ranking.live.recorded_events import CountResult
 from serving.core.call_context import Stage, Timeline
 from serving.core.interpreter import tune_interpreter
 from serving.core.threads import (
@@ -115,7 +115,7 @@ class _ListMaker:
     def apply(self, plan: Any) -> None:  # noqa: ANN401
         self._live.apply(plan)
 
-    def count(self, events: Any) -> Counted:  # noqa: ANN401
+    def count(self, events: Any) -> CountResult:  # noqa: ANN401
         return self._live.count_events(events)
 
 
@@ -167,11 +167,11 @@ def _loaded(request: LoadRequest, changes: Connection) -> LiveModel:
 def _load(request: LoadRequest) -> LiveModel:
     from encoders.device import resolve_device
     from ranking.bundle.bundle import load_bundle
-    from ranking.bundle.device_memory import room_for
+    from ranking.bundle.device_memory import device_memory_guard
     from ranking.live.updates import LiveItems
 
     store, device = Path(request.store), resolve_device(request.device)
-    with room_for(store / VERSIONS / request.version, device, request.background):
+    with device_memory_guard(store / VERSIONS / request.version, device, request.background):
         if request.background:
             # Threads that item changes need later, and those that CUDA has started, keep their priority.
             polars.thread_pool_size()

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ranking.live.recorded_events import BEFORE
+from ranking.live.recorded_events import MAX_PRECEDING
 from serving.state.contracts.user_state import (
     MICROS,
     FeedPage,
@@ -66,7 +66,7 @@ class RedisUserState:
 
         def call() -> Call:
             arguments: list[Argument] = [self._store.max_user_events, len(by_user)]
-            arguments += (self._store.max_feed_events, BEFORE)
+            arguments += (self._store.max_feed_events, MAX_PRECEDING)
             for user, places in by_user.items():
                 arguments += (user, self._hash(user), len(places))
                 for event in (events[place] for place in places):

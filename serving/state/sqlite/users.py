@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from ranking.live.recorded_events import BEFORE, Interaction, RecordedEvent
+from ranking.live.recorded_events import MAX_PRECEDING, Interaction, RecordedEvent
 from serving.state.contracts.user_state import (
     MICROS,
     Exposure,
@@ -282,7 +282,7 @@ SELECT json_group_array(json_array(position, time_us, item_id, kind, json(CASE W
     SELECT item_id, kind FROM events AS earlier
     WHERE earlier.user = page.user AND earlier.kind <> 'impression'
     AND (earlier.time_us, earlier.position) < (page.time_us, page.position)
-    ORDER BY earlier.time_us DESC, earlier.position DESC LIMIT {BEFORE}
+    ORDER BY earlier.time_us DESC, earlier.position DESC LIMIT {MAX_PRECEDING}
   )
 ) END))) FROM (
   SELECT position, time_us, user, item_id, kind {_DEEDS_IN_ORDER} AND position > ?1 ORDER BY position LIMIT ?2

@@ -15,7 +15,7 @@ from features.data.dataset import Dataset, FloatArray
 from features.data.histories import histories_of
 from features.data.splits import Split, make_split, ragged_ranges
 from features.data.statistics import Statistics, item_statistics
-from ranking.assembly import item_arrays, sketch, text_neighbours
+from ranking.assembly import item_arrays, pca_units, text_neighbours
 from tests.features.divided import LEAVE_ONE_OUT, asked
 from tests.synthetic import DAY, START, make_recommender, with_event
 
@@ -42,7 +42,7 @@ def known(dataset: Dataset, split: Split, vectors: FloatArray) -> list[np.ndarra
         FactorConfig(dim=4), 0,
     )  # fmt: skip
     assert factors is not None
-    near = text_neighbours(sketch(vectors), 20)
+    near = text_neighbours(pca_units(vectors), 20)
     factors = factors.impute(near)
     made = make_recommender(dataset, vectors, factors=factors)
     arrays = item_arrays(statistics, vectors, None, made.config, near, factors=factors)

@@ -10,7 +10,7 @@ import torch
 
 from conf.errors import InputError
 from encoders.device import CPU
-from ranking.bundle.device_memory import WORKING_BYTES, bytes_needed, room_for
+from ranking.bundle.device_memory import WORKING_BYTES, bytes_needed, device_memory_guard
 
 GPU = torch.device("cuda", 1)
 GB = 10**9
@@ -47,16 +47,16 @@ def test_what_fits_is_loaded_and_a_byte_less_is_refused(
     folder, loaded = version(tmp_path), []
     weights = WORKING_BYTES + 1230  # alone it may do without its vectors, beside another one it may not
     memory(monkeypatch, weights)
-    with room_for(folder, GPU):
+    with device_memory_guard(folder, GPU):
         loaded.append("enough")
     memory(monkeypatch, bytes_needed(folder))
-    with room_for(folder, GPU, beside=True):
+    with device_memory_guard(folder, GPU, beside=True):
         loaded.append("enough")
     memory(monkeypatch, weights - 1)
-    with pytest.raises(InputError) as alone, room_for(folder, GPU):
+    with pytest.raises(InputError) as alone, device_memory_guard(folder, GPU):
         loaded.append("too much")
     memory(monkeypatch, bytes_needed(folder) - 1)
-    with pytest.raises(InputError) as beside, room_for(folder, GPU, beside=True):
+    with pytest.raises(InputError) as beside, device_memory_guard(folder, GPU, beside=True):
         loaded.append("too much")
     assert loaded == ["enough", "enough"]
     assert str(alone.value) == (
@@ -74,9 +74,9 @@ def test_memory_that_runs_out_while_loading_is_one_line_too(
 ) -> None:
     memory(monkeypatch, 3 * GB)
     message = r"^cuda:1 Card 1 .* it took more than there was, 3\.0 of 80\.0 are"
-    with pytest.raises(InputError, match=message), room_for(version(tmp_path), GPU):
+    with pytest.raises(InputError, match=message), device_memory_guard(version(tmp_path), GPU):
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
-    with pytest.raises(ValueError, match="damaged"), room_for(version(tmp_path), GPU):
+    with pytest.raises(ValueError, match="damaged"), device_memory_guard(version(tmp_path), GPU):
         raise ValueError("damaged")
 
 
@@ -87,7 +87,7 @@ def test_a_gpu_that_cannot_be_used_is_named_with_its_first_line(
         raise RuntimeError("CUDA error: devices are busy\nCUDA kernel errors might be reported later")
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", busy)
-    with pytest.raises(InputError) as caught, room_for(version(tmp_path), GPU):
+    with pytest.raises(InputError) as caught, device_memory_guard(version(tmp_path), GPU):
         pass
     assert str(caught.value) == (
         "device=cuda:1 cannot be used (CUDA error: devices are busy); nvidia-smi shows who uses it; "
@@ -98,7 +98,7 @@ def test_a_gpu_that_cannot_be_used_is_named_with_its_first_line(
 def test_a_cpu_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     monkeypatch.setattr(torch.cuda, "mem_get_info", asked.append)
-    with room_for(tmp_path / "nothing", CPU):
+    with device_memory_guard(tmp_path / "nothing", CPU):
         loaded = True
     assert loaded
     assert asked == []

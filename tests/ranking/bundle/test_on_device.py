@@ -82,8 +82,8 @@ def asked(dataset: Dataset, live: LiveItems) -> list[Request]:
     return [
         *requests[:6],
         replace(requests[6], allowed=allowed),
-        replace(requests[7], intent=vector, said="red boots", allowed=allowed, explain=True),
-        replace(requests[8], intent=vector, said="red boots"),
+        replace(requests[7], intent=vector, query_text="red boots", allowed=allowed, explain=True),
+        replace(requests[8], intent=vector, query_text="red boots"),
         replace(requests[9], diversity=0.5),
         replace(requests[10], explain=True),
         replace(requests[11], rules=caps),
@@ -96,7 +96,7 @@ def test_lists_are_those_of_the_cpu_before_and_after_items_change(
 ) -> None:
     """Whether the device scores the few lists of this shop, or the compiled loops do."""
     monkeypatch.setattr("encoders.towers.towers.MANY", many)
-    monkeypatch.setattr("ranking.scoring.ranker.MANY", many)
+    monkeypatch.setattr("ranking.scoring.ranker.GPU_MIN_CANDIDATES", many)
     here = LiveItems(load_bundle(store, room=ROOM), ROOM)
     there = LiveItems(load_bundle(store, room=ROOM, device=device), ROOM)
     assert (here.current.device, there.current.device) == ("cpu", "cuda:0 Stand-in")
@@ -183,7 +183,7 @@ def test_candidates_are_scored_as_by_the_compiled_loop(
     scores, probabilities = ranker.score(features)
     calls = counted(ranker.to(device))
     for many in (211, 210, 0):
-        monkeypatch.setattr("ranking.scoring.ranker.MANY", many)
+        monkeypatch.setattr("ranking.scoring.ranker.GPU_MIN_CANDIDATES", many)
         found, chances = ranker.score(features)
         assert found.shape == (3, 70)
         assert chances.shape == (3, 70, 2)

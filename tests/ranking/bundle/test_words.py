@@ -32,7 +32,7 @@ def store(tmp_path: Path, dataset: Dataset, encoder: TextEncoder, bert: Path) ->
 
 
 def asked(bundle: Bundle | LiveVersion, said: str, k: int = 3) -> Request:
-    return Request(EMPTY, 1, k, said=said, intent=bundle.encode_queries([said])[0])
+    return Request(EMPTY, 1, k, query_text=said, intent=bundle.encode_queries([said])[0])
 
 
 def found(version: LiveVersion, said: str, k: int = 3) -> list[str]:

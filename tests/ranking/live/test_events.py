@@ -11,7 +11,7 @@ from features.data.demand import demand_names
 from features.data.statistics import Statistics
 from ranking.catalogue.live_catalogue import ItemChange
 from ranking.live.events import WELL_KNOWN
-from ranking.live.recorded_events import Counted, Interaction, RecordedEvent
+from ranking.live.recorded_events import CountResult, Interaction, RecordedEvent
 from ranking.live.updates import LiveItems
 from ranking.retrieval.source_indexes import popularity, popularity_order
 from ranking.types import History, Request
@@ -50,7 +50,7 @@ def live(dataset: Dataset, encoder: TextEncoder) -> LiveItems:
 def test_counts_go_on_from_the_bundles(live: LiveItems, dataset: Dataset) -> None:
     before = statistics(live)
     count, recent, sold = float(before.count[7]), float(before.recent[7]), present(live, "i7")["log_sold"]
-    assert live.count_events([event("i7"), event("i3"), event("i7", seconds=60)]) == Counted(3, 0, 0)
+    assert live.count_events([event("i7"), event("i3"), event("i7", seconds=60)]) == CountResult(3, 0, 0)
     after = statistics(live)
     assert after.count[7] == count + 2
     assert after.recent[7] == pytest.approx(recent + 2, abs=1e-3)
@@ -104,7 +104,7 @@ def test_an_added_item_that_many_buy_is_popular_and_proposed_beside_what_it_is_b
 
 def test_events_of_items_that_come_later_count_once_these_are_there(live: LiveItems) -> None:
     events = [event("later", "i5"), event("i5", "later"), event("i5")]
-    assert live.count_events(events) == Counted(2, 1, 0)
+    assert live.count_events(events) == CountResult(2, 1, 0)
     change(live, item("other", "drum"))
     change(live, item("later", "guitar"))
     row = live.current.catalogue.row("later")
@@ -127,9 +127,9 @@ def test_events_that_waited_make_an_item_popular_at_once(live: LiveItems) -> Non
 def test_no_more_than_so_many_events_wait_for_their_items(
     dataset: Dataset, encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ranking.live.events._WAITING", 3)
+    monkeypatch.setattr("ranking.live.events._MAX_DEFERRED", 3)
     live = LiveItems(make_bundle(dataset, encoder), 20)
-    assert live.count_events([event(f"n{n}") for n in range(5)]) == Counted(0, 5, 0)
+    assert live.count_events([event(f"n{n}") for n in range(5)]) == CountResult(0, 5, 0)
     for n in range(5):
         change(live, item(f"n{n}", "guitar"))
     assert statistics(live).count[60:].tolist() == [0, 0, 1, 1, 1]
@@ -157,7 +157,7 @@ def test_lists_of_the_past_know_what_was_known_then(live: LiveItems, dataset: Da
 def test_the_days_move_on_for_items_without_events_too_a_few_at_a_time(
     live: LiveItems, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ranking.live.events._ROWS", 25)
+    monkeypatch.setattr("ranking.live.events._REFRESH_ROWS", 25)
     sold = [present(live, f"i{n}")["log_sold_365"] for n in range(60)]
     live.count_events([event("i0")])
     behind = [live.count_events([event("i0", seconds=400 * DAY)]).behind]
@@ -189,10 +189,10 @@ def test_an_item_is_no_new_one_any_more_once_it_is_well_known(encoder: TextEncod
 
 
 def test_recorded_events_lend_no_factors(live: LiveItems) -> None:
-    learnt = live._arrays._lends.copy()
+    learnt = live._arrays._has_factors.copy()
     change(live, item("new", "guitar"))
     live.count_events([event("new")])
-    assert live._arrays._learnt(61).tolist() == [*learnt.tolist(), False]
+    assert live._arrays._trained(61).tolist() == [*learnt.tolist(), False]
 
 
 def test_a_shop_without_history_counts_from_nothing(dataset: Dataset, encoder: TextEncoder) -> None:

@@ -16,7 +16,7 @@ from encoders.factors.co_purchase import IMPUTATION_NEIGHBOURS
 from encoders.text.text_encoder import TextEncoder
 from encoders.towers.item_tower import whitening
 from features.data.dataset import Dataset
-from ranking.assembly import nearest_lenders, sketch, text_neighbours
+from ranking.assembly import nearest_lenders, pca_units, text_neighbours
 from ranking.bundle.bundle import Bundle, load_bundle
 from ranking.bundle.indexes import INDEX, LENDER_INDEX, NEW_INDEX, TEXT_INDEX, index_config
 from ranking.bundle.store import VERSIONS
@@ -142,7 +142,7 @@ def test_items_that_change_are_found_as_on_the_cpu(
         size = here.current.catalogue.size
         masks = [None, np.arange(size) % 2 == 0, rng.random(size) < 0.2, np.zeros(size, dtype=np.bool_)]
         for name in ("items", "texts", "factors", "new", "added"):
-            ours, theirs = (getattr(live._searches, name)(live.current.catalogue) for live in (here, there))
+            ours, theirs = (getattr(live._indexes, name)(live.current.catalogue) for live in (here, there))
             assert (ours is None) == (theirs is None) == (name == "added" and size == 60)
             if ours is None:
                 continue
@@ -194,7 +194,7 @@ def test_a_batch_of_changes_is_written_to_each_index_once(
 
 
 def test_neighbours_of_a_catalogue_are_found_there(device: torch.device) -> None:
-    units = sketch(random_units(300, 24, seed=4))
+    units = pca_units(random_units(300, 24, seed=4))
     ours, theirs = text_neighbours(units, 20), text_neighbours(units, 20, device)
     assert np.array_equal(ours.ids, theirs.ids)
     np.testing.assert_allclose(ours.weights, theirs.weights, atol=1e-6)

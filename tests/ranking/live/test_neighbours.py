@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from features.data.statistics import Neighbours, co_occurrence, cosine, strongest
-from ranking.live.neighbours import LiveNeighbours, Near
+from ranking.live.neighbours import CoOccurrences, LiveNeighbours
 from tests.synthetic import everything, make_dataset
 
 
@@ -16,9 +16,9 @@ def empty(items: int, k: int) -> Neighbours:
     return Neighbours(np.full((items, k), -1, np.int32), np.zeros((items, k), np.float32))
 
 
-def near(*pairs: tuple[int, int, float]) -> Near:
+def near(*pairs: tuple[int, int, float]) -> CoOccurrences:
     first, second, weight = zip(*pairs, strict=True)
-    return Near(np.array(first, np.int32), np.array(second, np.int32), np.array(weight, np.float32))
+    return CoOccurrences(np.array(first, np.int32), np.array(second, np.int32), np.array(weight, np.float32))
 
 
 def listed(lists: Neighbours, row: int) -> dict[int, float]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from features.data.dataset import FloatArray, IntArray
 from ranking.rerank.mmr import diversify
 from ranking.rerank.rules import Boost, Cap, Pin, Rules, boosted, open_rows, pending
-from ranking.rerank.slate import EXPLORATION, PINNED, Arranged, arrange
+from ranking.rerank.slate import EXPLORATION, PINNED, Slate, fill_slate
 from tests.synthetic import random_units
 
 BRANDS = np.array([0, 0, 0, 1, 1, 2, -1, -1], dtype=np.int32)
@@ -22,34 +22,34 @@ def scores_of(count: int) -> FloatArray:
     return np.linspace(1.0, 0.0, count).astype(np.float32)
 
 
-def put(rules: Rules, k: int = 8, count: int = 8, diversity: float = 0.0, **given: Any) -> Arranged:
+def put(rules: Rules, k: int = 8, count: int = 8, diversity: float = 0.0, **given: Any) -> Slate:
     rows = given.get("rows", np.arange(count, dtype=np.int32))
     scores = given.get("scores", scores_of(len(rows)))
     units = given.get("units", np.eye(len(rows), dtype=np.float32))
     events = given.get("events", np.zeros(len(rows), dtype=np.float32))
-    return arrange(rows, scores, units, events, k, diversity, rules, given.get("final", False))
+    return fill_slate(rows, scores, units, events, k, diversity, rules, given.get("final", False))
 
 
-def candidates(arranged: Arranged) -> list[int]:
-    return [place.candidate for place in arranged.places]
+def candidates(slate: Slate) -> list[int]:
+    return [item.candidate for item in slate.items]
 
 
 def test_without_any_rule_the_order_is_that_of_the_scores() -> None:
-    arranged = put(Rules(), k=5)
-    assert candidates(arranged) == [0, 1, 2, 3, 4]
-    assert {place.rule for place in arranged.places} == {""}
+    slate = put(Rules(), k=5)
+    assert candidates(slate) == [0, 1, 2, 3, 4]
+    assert {item.rule for item in slate.items} == {""}
 
 
 def test_a_cap_counts_equal_values_and_lets_items_without_one_pass() -> None:
-    arranged = put(Rules(caps=(Cap(BRANDS, 1),)), k=5)
-    assert candidates(arranged) == [0, 3, 5, 6, 7]
-    assert not arranged.capped
+    slate = put(Rules(caps=(Cap(BRANDS, 1),)), k=5)
+    assert candidates(slate) == [0, 3, 5, 6, 7]
+    assert not slate.capped
 
 
 def test_a_cap_that_leaves_the_list_short_says_so() -> None:
-    arranged = put(Rules(caps=(Cap(BRANDS, 1),)), k=6)
-    assert candidates(arranged) == [0, 3, 5, 6, 7]
-    assert arranged.capped
+    slate = put(Rules(caps=(Cap(BRANDS, 1),)), k=6)
+    assert candidates(slate) == [0, 3, 5, 6, 7]
+    assert slate.capped
 
 
 def test_several_caps_hold_together() -> None:
@@ -68,7 +68,7 @@ def test_pins_stand_where_they_should_counted_over_all_pages() -> None:
     pins = (Pin(7, 1), Pin(6, 3))
     first = put(Rules(pins=pins), k=4)
     assert candidates(first) == [7, 0, 6, 1]
-    assert [place.rule for place in first.places] == [PINNED, "", PINNED, ""]
+    assert [item.rule for item in first.items] == [PINNED, "", PINNED, ""]
     second = put(Rules(pins=(Pin(6, 6),), before=4), k=3)
     assert candidates(second) == [0, 6, 1]
 
@@ -132,12 +132,12 @@ def test_diversity_under_rules_is_the_same_as_without() -> None:
 
 def test_where_caps_shut_out_the_pool_of_diversity_others_stand_in() -> None:
     brands = np.array([0] * 30 + [1] * 10, dtype=np.int32)
-    arranged = put(Rules(caps=(Cap(brands, 1),)), k=2, count=40, diversity=0.5)
-    assert candidates(arranged) == [0, 30]
+    slate = put(Rules(caps=(Cap(brands, 1),)), k=2, count=40, diversity=0.5)
+    assert candidates(slate) == [0, 30]
 
 
-def explored(arranged: Arranged) -> list[int]:
-    return [place.candidate for place in arranged.places if place.rule == EXPLORATION]
+def explored(slate: Slate) -> list[int]:
+    return [item.candidate for item in slate.items if item.rule == EXPLORATION]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -184,9 +184,9 @@ def test_a_catalogue_with_nothing_to_explore_is_filled_by_score() -> None:
 def test_buried_items_are_not_explored_and_pins_keep_their_place() -> None:
     matches = np.arange(40) != 30
     rules = Rules(exploration=1.0, seed=3, boosts=(Boost(matches, -0.4),), pins=(Pin(5, 2),))
-    arranged = put(rules, k=4, count=40)
-    assert arranged.places[1].rule == PINNED
-    assert set(explored(arranged)) <= {30}
+    slate = put(rules, k=4, count=40)
+    assert slate.items[1].rule == PINNED
+    assert set(explored(slate)) <= {30}
 
 
 def test_pins_obey_filter_exclusion_and_deletion() -> None:
@@ -230,11 +230,11 @@ def test_rules_hold_whatever_comes_together(
         exploration=share,
         seed=seed,
     )
-    arranged = put(
+    slate = put(
         rules, k=k, rows=rows, scores=rng.normal(size=count).astype(np.float32), diversity=diversity,
         units=random_units(count, 4, seed), final=True,
     )  # fmt: skip
-    listed = rows[candidates(arranged)].tolist()
+    listed = rows[candidates(slate)].tolist()
     assert len(listed) == len(set(listed)) <= k
     for pin in pins:
         if pin.position <= len(listed):

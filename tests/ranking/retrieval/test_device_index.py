@@ -12,7 +12,7 @@ import torch
 
 from features.data.dataset import FloatArray, IntArray
 from ranking.retrieval import device_index as module
-from ranking.retrieval.device_index import DeviceIndex, fits, forbidden
+from ranking.retrieval.device_index import DeviceIndex, disallowed_rows, fits
 from ranking.retrieval.faiss_index import VectorIndex
 from ranking.retrieval.index_choice import build_index
 from ranking.retrieval.searcher import QueryGroup
@@ -186,18 +186,18 @@ def test_the_device_is_waited_for_once_and_again_only_for_what_is_unsure(
 
 
 def test_a_mask_is_copied_to_the_device_once_and_forgotten_with_it(device: torch.device) -> None:
-    before = len(module._FORBIDDEN)
+    before = len(module._DISALLOWED)
     mask = np.arange(ITEMS) % 2 == 0
     index = DeviceIndex(UNITS, device)
     for _ in range(3):
         index.search(QUERIES, K, mask)
-    kept = forbidden(mask, device)
-    assert forbidden(mask, device) is kept
-    assert len(module._FORBIDDEN) == before + 1
+    kept = disallowed_rows(mask, device)
+    assert disallowed_rows(mask, device) is kept
+    assert len(module._DISALLOWED) == before + 1
     assert kept.tolist() == (~mask).tolist()
     del mask
     gc.collect()
-    assert len(module._FORBIDDEN) == before
+    assert len(module._DISALLOWED) == before
 
 
 def test_many_queries_are_searched_in_blocks(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import ranking.retrieval.faiss_index
 from conf.errors import InputError
 from conf.schema import IndexConfig
 from features.data.dataset import BoolArray, FloatArray
-from ranking.retrieval.faiss_index import FLAT_LIMIT, VectorIndex, best_places, default_factory
+from ranking.retrieval.faiss_index import FLAT_LIMIT, VectorIndex, default_factory, topk_columns
 from tests.synthetic import random_units
 
 ITEMS, DIM = 400, 16
@@ -83,7 +83,7 @@ def test_the_best_places_are_those_of_a_stable_sort() -> None:
         scores[0] = 1.0
         scores[1, ::2] = -np.inf
         expected = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        assert np.array_equal(best_places(scores, k), expected)
+        assert np.array_equal(topk_columns(scores, k), expected)
 
 
 @pytest.mark.parametrize("factory", ["IVF8,Flat", "RR16,IVF8,Flat", "IVF8,Flat,RFlat"])
@@ -113,7 +113,9 @@ def test_nprobe_is_passed_per_call_and_changes_nothing_shared(factory: str) -> N
 
 
 def test_the_fewer_items_are_allowed_the_more_lists_are_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ranking.retrieval.faiss_index.EXACT", 0)  # all too many to be compared one by one
+    monkeypatch.setattr(
+        "ranking.retrieval.faiss_index.EXACT_BUDGET", 0
+    )  # all too many to be compared one by one
     queries = random_units(100, DIM, seed=3)
 
     def recall(share: float) -> float:
@@ -123,7 +125,7 @@ def test_the_fewer_items_are_allowed_the_more_lists_are_looked_into(monkeypatch:
 
     assert recall(0.5) < 0.8
     assert recall(0.04) > 0.9  # six of eight lists
-    monkeypatch.setattr("ranking.retrieval.faiss_index.WIDER", 1)
+    monkeypatch.setattr("ranking.retrieval.faiss_index.MAX_PROBE_FACTOR", 1)
     assert recall(0.04) < 0.8
 
 
@@ -219,7 +221,7 @@ def test_what_forgets_a_filter_is_found_out_and_not_trusted_with_one(
 def test_more_rows_than_a_gpu_finds_are_found_on_the_cpu(
     forgetful: list[Forgetful], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ranking.retrieval.faiss_index.MOST_ON_GPU", 20)
+    monkeypatch.setattr("ranking.retrieval.faiss_index.GPU_MAX_K", 20)
     index = VectorIndex.build(VECTORS, IndexConfig("Flat"), torch.device("cuda", 1))
     before = forgetful[0].searches
     assert np.array_equal(index.search(QUERIES, 21)[0], exact(QUERIES, 21))
@@ -243,7 +245,7 @@ def test_an_index_that_faiss_cannot_search_on_a_gpu_is_searched_on_the_cpu(
 def test_where_nothing_obeys_a_filter_filtered_searches_are_exact(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(VectorIndex, "_obeys", lambda self, searcher: False)
+    monkeypatch.setattr(VectorIndex, "_supports_filters", lambda self, searcher: False)
     index, allowed = build("IVF8,Flat", nprobe=1), mask(0.5)
     assert "IndexIVFFlat cannot filter inside its search; filtered searches are exact" in caplog.text
     assert np.array_equal(index.search(QUERIES, 8, allowed)[0], exact(QUERIES, 8, allowed))

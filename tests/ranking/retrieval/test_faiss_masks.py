@@ -12,17 +12,17 @@ from ranking.retrieval.faiss_masks import selected
 
 def test_what_a_mask_allows_is_kept_as_long_as_the_mask() -> None:
     masks = [np.arange(20) % 3 == 0, np.arange(20) % 3 == 0]
-    before = len(faiss_masks._KEPT)
+    before = len(faiss_masks._CACHE)
     one, other = selected(masks[0]), selected(masks[1])
     assert selected(masks[0]) is one, "another mask is another, even if it is equal"
     assert other is not one, "another mask is another, even if it is equal"
     assert one.count == 7
     assert isinstance(one.selector, faiss.IDSelectorBitmap)
     assert [one.selector.is_member(row) for row in range(20)] == masks[0].tolist()
-    assert len(faiss_masks._KEPT) == before + 2
+    assert len(faiss_masks._CACHE) == before + 2
     masks.clear()
     gc.collect()
-    assert len(faiss_masks._KEPT) == before
+    assert len(faiss_masks._CACHE) == before
 
 
 def test_a_new_mask_in_the_place_of_a_former_one_is_not_taken_for_it() -> None:

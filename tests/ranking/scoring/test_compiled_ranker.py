@@ -33,11 +33,11 @@ def test_it_is_the_network(features: int, hidden: list[int]) -> None:
     asked[2 : 2 + ranker.scale.knots.shape[1]] = ranker.scale.knots.T.numpy()
     with torch.no_grad():
         expected = ranker(torch.from_numpy(asked))
-    np.testing.assert_allclose(ranker.frozen().logits(asked), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(ranker.compiled().logits(asked), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_candidates_logits_are_the_same_to_the_last_bit_wherever_it_stands() -> None:
-    frozen, asked = fitted(58, [64, 32]).frozen(), values(3 * TILE + 1, 58)
+    frozen, asked = fitted(58, [64, 32]).compiled(), values(3 * TILE + 1, 58)
     together = frozen.logits(asked)
     order = np.random.default_rng(0).permutation(len(asked))
     assert np.array_equal(frozen.logits(asked[order]), together[order])
@@ -46,7 +46,7 @@ def test_a_candidates_logits_are_the_same_to_the_last_bit_wherever_it_stands() -
 
 
 def test_no_candidates_have_no_logits() -> None:
-    assert fitted(3, [4]).frozen().logits(np.zeros((2, 0, 3), np.float32)).shape == (2, 0, 3)
+    assert fitted(3, [4]).compiled().logits(np.zeros((2, 0, 3), np.float32)).shape == (2, 0, 3)
 
 
 def test_what_was_frozen_does_not_follow_and_training_thaws() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from features.data.dataset import BoolArray, FloatArray
-from ranking.scoring.novelty import BUDGETS, PLACES, Novelty
+from ranking.scoring.novelty import BUDGETS, CUTOFF, Novelty
 
 
 def drawn(lists: int = 400, known: int = 30, new: int = 8) -> tuple[FloatArray, FloatArray, BoolArray]:
@@ -28,7 +28,7 @@ def first_ten(
 ) -> tuple[float, float]:
     """Return the expected choices and the share of unknown items among the first ten, the simple way."""
     moved = np.where(unknown, scores + np.float32(offset), scores)
-    first = np.argsort(-moved, axis=1, kind="stable")[:, :PLACES]
+    first = np.argsort(-moved, axis=1, kind="stable")[:, :CUTOFF]
     expected = np.where(np.isfinite(scores), clicks, 0.0)
     return float(np.take_along_axis(expected, first, axis=1).sum()), float(
         np.take_along_axis(unknown, first, axis=1).mean()

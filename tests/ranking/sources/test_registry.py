@@ -10,7 +10,7 @@ import pytest
 from conf.schema import CandidateConfig, quota_names
 from features.data.dataset import Dataset, FloatArray, IntArray
 from ranking.sources import SOURCES, CandidateSource, Proposal, SourceRegistry, SourceRequest
-from ranking.sources.registry import MOST, quota_of
+from ranking.sources.registry import MAX_SOURCES, quota_of
 from tests.ranking.asked import batch_of, no_limits, real
 from tests.synthetic import EMPTY, make_recommender, request_of
 
@@ -61,7 +61,7 @@ def test_names_are_distinct_and_quotas_exist() -> None:
 
 
 def test_a_mask_has_room_for_fifteen_sources() -> None:
-    registry = SourceRegistry(tuple(Fixed(f"s{n}") for n in range(MOST)))
+    registry = SourceRegistry(tuple(Fixed(f"s{n}") for n in range(MAX_SOURCES)))
     merged = registry.merge({"s14": Proposal(np.array([[4]], np.int32))}, 1)
     assert registry.proposed_by(int(merged.sources[0, 0])) == ("s14",)
     with pytest.raises(ValueError, match="16 candidate sources, at most 15 are possible"):

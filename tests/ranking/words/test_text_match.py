@@ -14,7 +14,7 @@ from features.text.item_text import TextTemplate, render_text
 from ranking.retrieval.faiss_index import VectorIndex
 from ranking.retrieval.searcher import VectorSearcher
 from ranking.words.live_words import LiveWords
-from ranking.words.text_match import SHARE, WORDS_WEIGHT, TextMatch, Usual
+from ranking.words.text_match import MATCH_SHARE, WORDS_WEIGHT, ChanceSimilarity, TextMatch
 from ranking.words.word_index import WordIndex
 
 TITLES = ["Oat drink", "Milk", "Almond milk", "Banana", "Kiwi", None]
@@ -31,7 +31,9 @@ def texts() -> TextMatch:
     catalogue = Catalogue(frame.with_columns(render_text(frame, template)))
     words = LiveWords(WordIndex.build(catalogue, template))
     index = VectorIndex.build(VECTORS, IndexConfig())
-    return TextMatch(VECTORS, index, words, np.zeros(6, np.float32), None, Usual(VECTORS[:5], 0.55))
+    return TextMatch(
+        VECTORS, index, words, np.zeros(6, np.float32), None, ChanceSimilarity(VECTORS[:5], 0.55)
+    )
 
 
 def best(
@@ -116,21 +118,23 @@ def test_of_equal_items_the_popular_ones_are_proposed() -> None:
 
 def test_it_matches_by_its_words_by_its_name_or_by_unusual_likeness(texts: TextMatch) -> None:
     rows = np.arange(6, dtype=np.int32)
-    threshold = texts.usual.threshold(ASKED)
+    threshold = texts.chance_similarity.threshold(ASKED)
     assert threshold == pytest.approx(float(np.quantile(VECTORS[:5, 0], 0.99)))
     assert 0.6 < threshold < 0.8
     for said, expected in [("qqq", [0]), ("milk", [0, 1, 2]), ("i5", [0, 5])]:
         assert np.flatnonzero(texts.matches(texts.query(ASKED, said), rows)).tolist() == expected
-    apart = replace(texts, known_usual=Usual(VECTORS[:5], 0.9))  # texts that are all rather alike
+    apart = replace(
+        texts, cached_chance=ChanceSimilarity(VECTORS[:5], 0.9)
+    )  # texts that are all rather alike
     assert not apart.matches(apart.query(ASKED, "qqq"), rows).any()
     long = "milk " + " ".join(f"zz{n}" for n in range(9))
-    assert 0 < shares(texts, long)[1] < SHARE
+    assert 0 < shares(texts, long)[1] < MATCH_SHARE
     assert not apart.matches(apart.query(ASKED, long), rows).any()
 
 
 def test_usual_likeness_is_that_of_pairs_of_items() -> None:
-    usual = Usual.of(VECTORS)
+    usual = ChanceSimilarity.of(VECTORS)
     pairs = (VECTORS @ VECTORS.T)[np.triu_indices(6, 1)]
     assert usual.floor == pytest.approx(float(np.quantile(pairs, 0.99)))
-    assert Usual.of(VECTORS[:1]).floor == 1.0
-    assert Usual(VECTORS, 0.99).threshold(np.array([0, -1], np.float32)) == 0.99
+    assert ChanceSimilarity.of(VECTORS[:1]).floor == 1.0
+    assert ChanceSimilarity(VECTORS, 0.99).threshold(np.array([0, -1], np.float32)) == 0.99

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
-from ranking.live.recorded_events import Counted, Interaction, RecordedEvent
+from ranking.live.recorded_events import CountResult, Interaction, RecordedEvent
 from serving.model.event_updater import EventUpdater
 from serving.model.execute_batch import run_jobs
 from serving.model.interfaces import Answer, Job
@@ -36,7 +36,7 @@ class Notebook(FakeBundle):
         self.threads: set[str] = set()
         self.behind = 0
 
-    def count_events(self, events: Sequence[RecordedEvent]) -> Counted:
+    def count_events(self, events: Sequence[RecordedEvent]) -> CountResult:
         if any(event.item_id == "poison" for event in events):
             raise ValueError("cannot be counted")
         self.threads.add(threading.current_thread().name.split("_")[0])
@@ -44,7 +44,7 @@ class Notebook(FakeBundle):
         self.events += events
         self.behind = max(self.behind - 1, 0)
         unknown = sum(event.item_id == "unknown" for event in events)
-        return Counted(len(events) - unknown, unknown, self.behind)
+        return CountResult(len(events) - unknown, unknown, self.behind)
 
 
 class Feed:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ranking.live.recorded_events import BEFORE, Interaction, RecordedEvent
+from ranking.live.recorded_events import MAX_PRECEDING, Interaction, RecordedEvent
 from serving.state.contracts.user_state import MICROS, FeedPage, UserState
 from tests.serving.backends import Backend
 from tests.serving.state.test_user_state import START, histories, new
@@ -82,7 +82,9 @@ def test_no_more_stands_before_an_event_than_is_wanted(backend: Backend) -> None
 
     events = backend.users(scenario)
     assert [event.item_id for event in events] == [f"i{n}" for n in range(30)]
-    assert [interaction.item_id for interaction in events[29].before] == [f"i{28 - n}" for n in range(BEFORE)]
+    assert [interaction.item_id for interaction in events[29].before] == [
+        f"i{28 - n}" for n in range(MAX_PRECEDING)
+    ]
     assert [interaction.item_id for interaction in events[3].before] == ["i2", "i1", "i0"]
 
 

@@ -1,4 +1,4 @@
-"""Systems that a learned one has to beat, evaluated through the same code.
+"""Baselines, evaluated through the same code as the system.
 
 Public: `items`, `lists`, `registry`, `sasrec`.
 """

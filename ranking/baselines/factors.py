@@ -31,10 +31,10 @@ SINGULAR = "evaluation.baselines: ease could not invert its matrix; raise its re
 
 
 class Ease:
-    """Embarrassingly shallow autoencoder (Steck 2019): the best linear item-to-item model, in closed form.
+    """Embarrassingly shallow autoencoder (Steck 2019): a linear item-to-item model in closed form.
 
-    The item Gram matrix is inverted densely, so only the most popular `max_items` items take part; the others
-    follow by popularity. 20,000 items take 1.6 GB, and about 5 GB while fitting. On a GPU
+    The item Gram matrix is inverted densely, so only the most popular `max_items` items are modelled; the
+    others follow by popularity. 20,000 items take 1.6 GB, and about 5 GB while fitting. On a GPU
     both the inversion and the scores are done there.
     """
 
@@ -48,7 +48,7 @@ class Ease:
         kind_weights: FloatArray | None = None,
         device: torch.device = CPU,
     ) -> None:
-        """Take L2 weight, size limit, how fast a history's items lose weight (`profile`), and a device."""
+        """Take the L2 weight, size limit, recency exponent (see `profile`), and a device."""
         self.device = device
         self.regularisation = regularisation
         self.max_items = max_items
@@ -65,12 +65,12 @@ class Ease:
         shape = (events.users, n_items)
         ones = np.ones(len(positions), dtype=np.float32)
         taken = sparse.csr_matrix((ones, (events.user[positions], events.item[positions])), shape=shape)
-        taken.data[:] = 1.0  # whether, not how often
+        taken.data[:] = 1.0  # binary, not counts
         taken = taken[:, self.kept]
         gram = (taken.T @ taken).toarray(order="F")  # [kept, kept]
         gram[np.diag_indices(len(self.kept))] += self.regularisation
         if self.device.type != "cpu":
-            self._fit_there(gram)
+            self._fit_on_device(gram)
             return
         # Cholesky in place: the matrix is positive definite, and a second copy of it would double the memory.
         factor, failed = lapack.spotrf(gram, lower=1, overwrite_a=1)
@@ -82,8 +82,8 @@ class Ease:
         weights /= -np.diagonal(inverse)  # column j by its own diagonal entry; the diagonal itself stays 0
         self.weights: FloatArray = weights
 
-    def _fit_there(self, gram: FloatArray) -> None:
-        """Invert the Gram matrix [kept, kept] on the device, and leave the weights there."""
+    def _fit_on_device(self, gram: FloatArray) -> None:
+        """Invert the Gram matrix [kept, kept] on the device, where the weights remain."""
         factor, failed = torch.linalg.cholesky_ex(upload(np.ascontiguousarray(gram), self.device))
         if bool(failed):
             raise InputError(SINGULAR)
@@ -91,7 +91,7 @@ class Ease:
         weights /= -weights.diagonal().clone()
         self._weights_there = weights.fill_diagonal_(0.0)
         self._kept_there = upload(self.kept.astype(np.int64), self.device)
-        known = self.share > 0  # an item without events has no weights
+        known = self.share > 0  # items without events have no weights
         known &= np.isin(np.arange(self.n_items), self.kept)
         self._floor = Floor(self.share, known, self.device)
 
@@ -103,7 +103,7 @@ class Ease:
         exclude_seen: bool,
         allowed: BoolArray | None = None,
     ) -> tuple[IntArray, FloatArray]:
-        """Rank by history @ weights, newer items counting more; items outside the model follow."""
+        """Rank by history @ weights, with newer items weighted higher; items outside the model follow."""
 
         def score(histories: HistoryBatch) -> FloatArray | Tensor:
             history = profile(histories, self.n_items, self.recency_power, self.kind_weights)[:, self.kept]
@@ -114,14 +114,14 @@ class Ease:
             scores = np.zeros((len(histories), self.n_items), dtype=np.float32)
             scores[:, self.kept] = history @ self.weights
             covered = np.zeros(scores.shape, dtype=np.bool_)
-            covered[:, self.kept] = self.share[self.kept] > 0  # an item without events has no weights
+            covered[:, self.kept] = self.share[self.kept] > 0  # items without events have no weights
             covered &= np.diff(history.indptr)[:, None] > 0
             return popularity_floor(scores, self.share, covered)
 
         return rank_catalogue(events, queries, self.n_items, k, exclude_seen, score, allowed)
 
     def describe(self) -> str:
-        """Say what it does, and what it leaves out."""
+        """Describe the method and its size limit."""
         scope = (
             "all items"
             if len(self.kept) == self.n_items
@@ -135,7 +135,7 @@ class Ease:
 class Als:
     """Weighted matrix factorisation by alternating least squares (Hu et al. 2008), from `implicit`.
 
-    A user's vector is solved anew from the query's history, so that events after fitting count.
+    A user's vector is solved from the query's history, so that it reflects events after fitting.
     """
 
     name = "als"
@@ -150,7 +150,7 @@ class Als:
         kind_weights: FloatArray | None = None,
         device: torch.device = CPU,
     ) -> None:
-        """Take the parameters, and where to fit and to compare."""
+        """Take the parameters, and the device of fitting and scoring."""
         self.device = device
         self.factors = factors
         self.regularisation = regularisation
@@ -166,7 +166,7 @@ class Als:
         kinds: npt.NDArray[np.int8],
         shape: tuple[int, int],
     ) -> sparse.csr_matrix:
-        """Return log(1 + events) per user and item: ten purchases are not ten times as sure as one."""
+        """Return log(1 + events) per user and item: confidence grows less than linearly with events."""
         weight = np.ones(len(users)) if self.kind_weights is None else self.kind_weights[kinds]
         matrix = sparse.csr_matrix((weight.astype(np.float32), (users, items)), shape=shape)
         matrix.data = np.log1p(matrix.data)
@@ -208,13 +208,13 @@ class Als:
             if self.device.type != "cpu":
                 return self._there.of(np.asarray(users, dtype=np.float32), np.diff(matrix.indptr) > 0)
             scores = np.asarray(users, dtype=np.float32) @ factors.T
-            covered = (np.diff(matrix.indptr)[:, None] > 0) & (self.share > 0)  # without events no vector
+            covered = (np.diff(matrix.indptr)[:, None] > 0) & (self.share > 0)  # no vector without events
             return popularity_floor(scores, self.share, covered)
 
         return rank_catalogue(events, queries, n_items, k, exclude_seen, score, allowed)
 
     def describe(self) -> str:
-        """Say what it does."""
+        """Describe the method."""
         return (
             f"alternating least squares, {self.factors} factors, alpha {self.alpha:g}, "
             f"L2 {self.regularisation:g}, {self.iterations} iterations"

@@ -1,4 +1,4 @@
-"""A baseline that walks the graph of observed transitions and lets texts order what it meets there."""
+"""A baseline that walks the graph of observed transitions and ranks the items it reaches by text."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from ranking.baselines.lists import (
 
 @dataclass(frozen=True)
 class RingItems:
-    """Items at one distance from one item of each history; parallel arrays."""
+    """Items at one distance from an item of each history; parallel arrays."""
 
     query: LongArray  # [pairs]
     item: LongArray  # [pairs]
-    block: LongArray  # [pairs] round of places it belongs to: its place in the ring // the ring's places
-    place: LongArray  # [pairs] from 0, by falling score within the ring
+    block: LongArray  # [pairs] round that takes it: its rank in the ring // the ring's quota
+    rank: LongArray  # [pairs] rank from 0, by descending score within the ring
 
 
 class GraphText:
     """The transition-graph heuristic of Han et al. 2026 (arXiv 2605.07125), which trains nothing.
 
-    An edge leads from each item of a history to the one right after it. Ring r of an item holds what is
-    exactly r edges away. Within a ring items stand by the cosine of their text to that of the ring's centre;
+    An edge leads from each item of a history to the next. Ring r of an item holds the items exactly r edges
+    away. Within a ring items are ranked by the cosine of their text to that of the ring's centre;
     in ring 1 `edge_share` * log(1 + transitions) / (the largest of the centre's) is added. A list takes
     `last[0]` items of ring 1 around the newest item, `last[1]` of ring 2, ..., then `before[0]` of ring 1
     around the item before it, ...: the published TGH-1 is last=(7, 2, 1) and before=(), TGH-2 last=(5, 1) and
     before=(3, 1), both with edge_share=.5; the defaults here were chosen on validation, where ring 2 cost
-    more than it brought. The published lists end there (10 places); here the next round takes as many again,
+    more than it gained. The published lists end there (10 ranks); here the next round takes as many again,
     until the rings are empty. Texts near the newest item follow, then popularity.
     """
 
@@ -56,15 +56,15 @@ class GraphText:
         """Take the parameters.
 
         Args:
-            vectors: [items, dim] text vectors of any length; a zero vector is like nothing.
-            last: places in each round for ring 1, 2, ... around the newest item.
+            vectors: [items, dim] text vectors of any length; a zero vector is similar to none.
+            last: quota per round of ring 1, 2, ... around the newest item.
             before: the same around the item before it.
             edge_share: weight of the transition count in ring 1 beside the cosine.
-            kind_weights: [kinds] worth of each event kind.
+            kind_weights: [kinds] weight of each event kind.
 
         """
         self.vectors = unit_rows(vectors)
-        self.places = (last, before)
+        self.quotas = (last, before)
         self.edge_share = edge_share
         self.kind_weights = kind_weights
 
@@ -102,8 +102,8 @@ class GraphText:
     ) -> tuple[IntArray, FloatArray]:
         """Rank by rings, then by text, then by popularity.
 
-        Scores above 1 are of items in a ring: 2 + how many ring items stand behind. Others have their cosine
-        to the newest item. Where history is excluded its items take no places.
+        Scores above 1 are of ring items: 2 + the number of ring items ranked lower. Others have their cosine
+        to the newest item. Excluded items of the history take no quota.
         """
         n_items = len(self.share)
 
@@ -114,14 +114,14 @@ class GraphText:
             if exclude_seen:
                 free[histories.owners(), histories.items] = False
             rings: list[RingItems] = []
-            for back, places in enumerate(self.places):
+            for back, quotas in enumerate(self.quotas):
                 cosine = near if back == 0 else self._texts(histories, back)[0]
-                rings += self._rings(histories, back, places, cosine, free)
+                rings += self._rings(histories, back, quotas, cosine, free)
             query = np.concatenate([ring.query for ring in rings])
             number = np.repeat(np.arange(len(rings)), [len(ring.query) for ring in rings])
             block = np.concatenate([ring.block for ring in rings])
-            place = np.concatenate([ring.place for ring in rings])
-            order = np.lexsort((place, number, block, query))
+            rank = np.concatenate([ring.rank for ring in rings])
+            order = np.lexsort((rank, number, block, query))
             item = np.concatenate([ring.item for ring in rings])[order]
             sizes = np.bincount(query, minlength=len(histories))
             behind = np.repeat(np.cumsum(sizes), sizes) - 1 - np.arange(len(order))
@@ -131,10 +131,10 @@ class GraphText:
         return rank_catalogue(events, queries, n_items, k, exclude_seen, score, allowed)
 
     def _texts(self, histories: HistoryBatch, back: int) -> tuple[FloatArray, BoolArray]:
-        """Compare all texts with that of the item `back` events before the newest.
+        """Return the similarity of all texts to that of the item `back` events before the newest.
 
         Returns:
-            Cosines, [queries, items]; where both have a text, [queries, items].
+            Cosines, and the mask of pairs that both have a text, [queries, items] each.
 
         """
         centre = _centres(histories, back)
@@ -144,16 +144,16 @@ class GraphText:
         return (anchor @ self.vectors.T).astype(np.float32), covered
 
     def _rings(
-        self, histories: HistoryBatch, back: int, places: tuple[int, ...], cosine: FloatArray, free: BoolArray
+        self, histories: HistoryBatch, back: int, quotas: tuple[int, ...], cosine: FloatArray, free: BoolArray
     ) -> list[RingItems]:
-        """Walk from the item `back` events before the newest, one ring for each number of places.
+        """Return the rings around the item `back` events before the newest, one per quota.
 
         Args:
             histories: of the block.
             back: 0 is the newest event.
-            places: of each ring in a round.
+            quotas: quota of each ring per round.
             cosine: [queries, items] to the centre.
-            free: [queries, items] what may still be listed; items of these rings are taken out.
+            free: [queries, items] mask of items not yet listed; items of these rings are removed.
 
         """
         n_items = len(self.share)
@@ -164,9 +164,9 @@ class GraphText:
         )
         reached = start.toarray() > 0  # [queries, items]
         ring, rings = start, []
-        for distance, width in enumerate(places, start=1):
+        for distance, width in enumerate(quotas, start=1):
             step = (ring @ self.edges).tocoo()
-            # The centre itself is in ring 1 where it was taken twice in a row.
+            # The centre itself is in ring 1 if it occurred twice in a row.
             new = np.ones(len(step.row), dtype=np.bool_) if distance == 1 else ~reached[step.row, step.col]
             query, item = step.row[new].astype(np.int64), step.col[new].astype(np.int64)
             reached[query, item] = True
@@ -181,14 +181,14 @@ class GraphText:
             order = np.lexsort((item, -self.share[item], -value, query))
             query, item = query[order], item[order]
             sizes = np.bincount(query, minlength=len(histories))
-            place = np.arange(len(query)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-            rings.append(RingItems(query, item, place // width, place))
+            rank = np.arange(len(query)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+            rings.append(RingItems(query, item, rank // width, rank))
         return rings
 
     def describe(self) -> str:
-        """Say what it does."""
-        last, before = (", ".join(str(n) for n in places) for places in self.places)
-        around = f" and {before} around the one before it" if self.places[1] else ""
+        """Describe the method."""
+        last, before = (", ".join(str(n) for n in quotas) for quotas in self.quotas)
+        around = f" and {before} around the one before it" if self.quotas[1] else ""
         return (
             f"graph of transitions: by turns {last} items of ring 1, 2, ... around the newest item{around}, "
             f"by text and {self.edge_share:g} x log transitions; then by text, encoder untrained"

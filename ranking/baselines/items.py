@@ -1,4 +1,4 @@
-"""Baselines that go from the items of a history to other items: co-occurrence and text neighbours."""
+"""Item-to-item baselines: co-occurrence and text neighbours."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DAY = 86_400
 def profile(
     histories: HistoryBatch, n_items: int, power: float, kind_weights: FloatArray | None
 ) -> sparse.csr_matrix:
-    """Weigh the items of each history by how new they are: (events since + 1) ** -power, [queries, items]."""
+    """Return histories as item weights by recency, (events since + 1) ** -power, [queries, items]."""
     weight = (histories.age() + 1.0) ** -power
     if kind_weights is not None:
         weight = weight * kind_weights[histories.kinds]
@@ -37,13 +37,13 @@ def profile(
 
 
 class ItemKnn:
-    """Items found near the history's items in other histories (Deshpande and Karypis 2004, made sequential).
+    """Item-based nearest neighbours by co-occurrence (Deshpande and Karypis 2004, made sequential).
 
-    Two events at most `window` apart in a history are a pair, worth distance ** -0.5; the item that comes
-    later is proposed with full weight, the earlier one with `backward`. Pair sums are divided by damped item
-    counts. A list is the sum over the history, newer items counting more. Where history may be repeated, the
-    user's own decayed counts lead and neighbours add at most `neighbour_share`: on grocery data that beats
-    either alone.
+    Two events at most `window` apart in a history are a pair of weight distance ** -0.5; the later item is
+    proposed with full weight, the earlier one with `backward`. Pair sums are divided by damped item counts. A
+    list is the sum over the history, with newer items weighted higher. Where history may be repeated, the
+    user's own decayed counts come first and neighbours add at most `neighbour_share`: on grocery data that
+    beats either alone.
     """
 
     name = "item_knn"
@@ -64,16 +64,16 @@ class ItemKnn:
         """Take the parameters.
 
         Args:
-            window: largest distance, in events, of two items that count as near.
-            backward: weight of proposing what usually comes before.
+            window: largest distance of a pair, in events.
+            backward: weight of proposing the earlier item of a pair.
             from_power: exponent of the count of the history's item in the normalisation.
             to_power: exponent of the count of the proposed item; 0.5 twice would be the cosine.
-            shrink: added to counts, so that pairs seen once do not lead.
+            shrink: added to counts, so that pairs seen once do not rank first.
             recency_power: see `profile`.
-            max_history: newest events of a history that are looked at.
+            max_history: newest events of a history that are used.
             half_life_days: of own items, where history may be repeated.
             neighbour_share: weight of the best neighbour in events of today, where history may be repeated.
-            kind_weights: [kinds] worth of each event kind.
+            kind_weights: [kinds] weight of each event kind.
 
         """
         self.window = window
@@ -88,7 +88,7 @@ class ItemKnn:
         self.kind_weights = kind_weights
 
     def fit(self, events: Events, end: LongArray, now: int, n_items: int) -> None:
-        """Sum the pairs of the prefix into a sparse [items, items] matrix."""
+        """Add up the pairs of the prefix in a sparse [items, items] matrix."""
         positions = prefix_positions(events, end)
         counts = weighted_counts(events, positions, n_items, self.kind_weights)
         self.share = popularity_share(counts)
@@ -121,7 +121,7 @@ class ItemKnn:
         exclude_seen: bool,
         allowed: BoolArray | None = None,
     ) -> tuple[IntArray, FloatArray]:
-        """Rank by the sum over the history; items near nothing in it follow by popularity."""
+        """Rank by the sum over the history; items without a pair with it follow by popularity."""
         n_items = len(self.share)
 
         def score(histories: HistoryBatch) -> FloatArray:
@@ -137,7 +137,7 @@ class ItemKnn:
         return rank_catalogue(events, queries, n_items, k, exclude_seen, score, allowed)
 
     def _own(self, histories: HistoryBatch, n_items: int) -> sparse.csr_matrix:
-        """Count each history's items, halved every `half_life_days`, [queries, items]."""
+        """Return the decayed counts of each history's items, [queries, items]."""
         owner = histories.owners()
         weight = np.ones(len(owner), dtype=np.float32)
         if self.has_time:
@@ -146,7 +146,7 @@ class ItemKnn:
         return sparse.csr_matrix((weight, (owner, histories.items)), shape=(len(histories), n_items))
 
     def describe(self) -> str:
-        """Say what it does."""
+        """Describe the method."""
         return (
             f"co-occurrence within {self.window} events, counts damped by powers {self.from_power:g} and "
             f"{self.to_power:g}, newest {self.max_history} events of the history"
@@ -154,7 +154,7 @@ class ItemKnn:
 
 
 class FrozenText:
-    """Items whose text is nearest to what the user chose lately, by a text encoder not trained here."""
+    """Items whose text is nearest to the user's recent items, by an encoder without fine-tuning."""
 
     name = "frozen_text"
 
@@ -166,7 +166,7 @@ class FrozenText:
         kind_weights: FloatArray | None = None,
         device: torch.device = CPU,
     ) -> None:
-        """Take text vectors [items, dim] of any length (zero is like nothing), and where to compare."""
+        """Take text vectors [items, dim] of any length, zero where there is no text, and a device."""
         self.device = device
         self.vectors = unit_rows(vectors)
         self.max_history = max_history
@@ -214,5 +214,5 @@ class FrozenText:
         return rank_catalogue(events, queries, n_items, k, exclude_seen, score, allowed)
 
     def describe(self) -> str:
-        """Say what it does."""
+        """Describe the method."""
         return f"cosine to the mean text vector of the newest {self.max_history} events, encoder untrained"

@@ -1,8 +1,7 @@
-"""What a learned system has to beat, run through the same code path over the same whole catalogue.
+"""Baselines, run through the system's code path over the same whole catalogue.
 
-Defaults were tuned on validation data of public shops, because a comparison with a straw man says nothing. A
-baseline is fitted on a prefix of every user's events (`fit`), then asked the same queries as the system
-(`recommend`).
+Defaults were tuned on validation data of public shops, because a weak baseline proves nothing. A baseline is
+fitted on a prefix of every user's events (`fit`), then run on the system's queries (`recommend`).
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ DAY = 86_400
 
 
 class Baseline(Protocol):
-    """A recommender without a training pipeline of its own."""
+    """The interface of a baseline."""
 
     name: str
 
@@ -47,7 +46,7 @@ class Baseline(Protocol):
         """Learn from events[offsets[u]:end[u]] of every user.
 
         Args:
-            events: all events; only the prefixes may be looked at.
+            events: all events; only the prefixes may be used.
             end: [users] positions.
             now: Unix seconds of the cut.
             n_items: catalogue size.
@@ -62,14 +61,14 @@ class Baseline(Protocol):
         exclude_seen: bool,
         allowed: BoolArray | None = None,
     ) -> tuple[IntArray, FloatArray]:
-        """Rank the catalogue for each query.
+        """Return the ranked catalogue of each query.
 
         Args:
-            events: what query histories are read from; nothing at or after `queries.end` is looked at.
-            queries: which lists to make.
+            events: the events of the histories; none at or after `queries.end` may be used.
+            queries: the queries.
             k: list length.
             exclude_seen: leave out exactly the items of each query's history.
-            allowed: [items] rows that lists are made from; None is the whole catalogue.
+            allowed: [items] mask of the items to list; None lists the whole catalogue.
 
         Returns:
             Rows [queries, k], int32, -1 padded; scores [queries, k], float32, -inf padded.
@@ -77,16 +76,16 @@ class Baseline(Protocol):
         """
 
     def describe(self) -> str:
-        """Say in one line what it does, with its parameters, for the protocol of a result."""
+        """Describe the method and its parameters in one line, for the protocol of a result."""
 
 
 class Popularity:
-    """The same list for everybody: items with the most events."""
+    """One list for all users: items with the most events."""
 
     name = "popularity"
 
     def __init__(self, kind_weights: FloatArray | None = None) -> None:
-        """Take the worth of each event kind; None counts every event as one."""
+        """Take the weight of each event kind; None counts every event as one."""
         self.kind_weights = kind_weights
 
     def fit(self, events: Events, end: LongArray, now: int, n_items: int) -> None:
@@ -103,26 +102,25 @@ class Popularity:
         exclude_seen: bool,
         allowed: BoolArray | None = None,
     ) -> tuple[IntArray, FloatArray]:
-        """Give the most frequent items; equal ones in catalogue order, those without any in a random one."""
+        """Return the most frequent items, ties in catalogue order; those without events in random order."""
         return list_from_order(self.order, self.share, events, queries, k, exclude_seen, allowed)
 
     def describe(self) -> str:
-        """Say what it does."""
+        """Describe the method."""
         return "most events before the cut"
 
 
 class RecentPopularity:
-    """What sold lately: events of the last days before a list is asked for.
+    """Recent popularity: events of the last days before a query.
 
-    Queries of one UTC day share a list, which counts up to the first moment asked for on that day: nothing
-    that a query could not have known. Without timestamps the last tenth of every user's prefix stands for
-    "lately".
+    Queries of one UTC day share a list, as of the first of them, so that none sees later events. Without
+    timestamps the last tenth of every user's prefix is the recent part.
     """
 
     name = "recent_popularity"
 
     def __init__(self, days: float = 28.0, kind_weights: FloatArray | None = None) -> None:
-        """Take the window and the worth of each event kind."""
+        """Take the window and the weight of each event kind."""
         self.days = days
         self.kind_weights = kind_weights
 
@@ -147,7 +145,7 @@ class RecentPopularity:
         )
 
     def _scores(self, moment: int) -> FloatArray:
-        """Score items at a moment, [items]: window count, then (below 1) overall share as the tie-break."""
+        """Return the scores at a moment, [items]: window count, plus overall share below 1 to break ties."""
         low, high = 0, len(self.time)
         if self.has_time:
             stop = min(moment, self.now)
@@ -164,7 +162,7 @@ class RecentPopularity:
         exclude_seen: bool,
         allowed: BoolArray | None = None,
     ) -> tuple[IntArray, FloatArray]:
-        """Give each day's most frequent items; equal ones by overall popularity."""
+        """Return each day's most frequent items, ties by overall popularity."""
         items, scores = empty_lists(len(queries), k)
         days, day_of = np.unique(queries.time // DAY, return_inverse=True)
         if not self.has_time:
@@ -183,7 +181,7 @@ class RecentPopularity:
         return items, scores
 
     def describe(self) -> str:
-        """Say what it does."""
+        """Describe the method."""
         return (
             f"most events in the {self.days:g} days before the list is asked for"
             if self.has_time
@@ -194,7 +192,7 @@ class RecentPopularity:
 def own_items(
     histories: HistoryBatch, n_items: int, half_life_days: float | None
 ) -> tuple[LongArray, IntArray, npt.NDArray[np.float64], LongArray]:
-    """Sum up what each history holds.
+    """Return the decayed item counts of histories.
 
     Args:
         histories: histories of a block of queries.
@@ -211,17 +209,17 @@ def own_items(
     if half_life_days is not None:
         age = np.maximum(histories.now[owner] - histories.times, 0) / DAY
         weight = 0.5 ** (age / half_life_days)
-    keys, place = np.unique(owner * n_items + histories.items, return_inverse=True)
-    count = np.bincount(place, weights=weight, minlength=len(keys)).astype(np.float64)
+    keys, group = np.unique(owner * n_items + histories.items, return_inverse=True)
+    count = np.bincount(group, weights=weight, minlength=len(keys)).astype(np.float64)
     newest = np.zeros(len(keys), dtype=np.int64)
-    np.maximum.at(newest, place, np.arange(len(owner)))
+    np.maximum.at(newest, group, np.arange(len(owner)))
     return keys // n_items, (keys % n_items).astype(np.int32), count, newest
 
 
 class OwnRepeats:
-    """What the user takes most often, newer events counting more, filled up with popularity.
+    """The user's most frequent items, newer events weighted higher, filled up with popular ones.
 
-    On a grocery's data this is the strongest simple method. Where history is excluded it is popularity.
+    On grocery data this is the strongest simple method. Where history is excluded it equals popularity.
     """
 
     name = "own_repeats"
@@ -245,12 +243,12 @@ class OwnRepeats:
         exclude_seen: bool,
         allowed: BoolArray | None = None,
     ) -> tuple[IntArray, FloatArray]:
-        """Give the user's own items by decayed count, ties by recency, then popular ones."""
+        """Return the user's own items by decayed count, ties by recency, then popular ones."""
         items, scores = self._popularity.recommend(events, queries, k, True, allowed)
         if exclude_seen:
             return items, scores
         half_life = self.half_life_days if self.has_time else None
-        for place, part in blocks_of(queries, 4 * k):
+        for span, part in blocks_of(queries, 4 * k):
             owner, item, count, newest = own_items(histories_of(events, part), self.n_items, half_life)
             if allowed is not None:
                 inside = allowed[item]
@@ -263,35 +261,35 @@ class OwnRepeats:
             own_rows, own_scores = empty_lists(len(part), k)
             own_rows[owner[kept], rank[kept]] = item[kept]
             own_scores[owner[kept], rank[kept]] = count[kept]
-            # Popular items stand behind, below zero, moved right by the number of own items.
+            # Popular items follow with scores below zero, shifted by the number of own items.
             source = np.arange(k) - np.minimum(sizes, k)[:, None]
             behind = source >= 0
             source = np.maximum(source, 0)
-            popular = np.take_along_axis(items[place], source, axis=1)
-            below = np.take_along_axis(scores[place], source, axis=1) - 1.0
-            items[place] = np.where(behind, popular, own_rows)
-            scores[place] = np.where(behind, below, own_scores)
+            popular = np.take_along_axis(items[span], source, axis=1)
+            below = np.take_along_axis(scores[span], source, axis=1) - 1.0
+            items[span] = np.where(behind, popular, own_rows)
+            scores[span] = np.where(behind, below, own_scores)
         return items, scores
 
     def describe(self) -> str:
-        """Say what it does."""
+        """Describe the method."""
         decay = f", halved every {self.half_life_days:g} days" if self.has_time else ""
         return f"the user's own items by count{decay}, then popular ones"
 
 
 @dataclass(frozen=True)
 class BaselineInputs:
-    """What baselines may need besides events."""
+    """Inputs of baselines besides events."""
 
     kind_weights: FloatArray | None = None
-    """[kinds] worth of each event kind."""
+    """[kinds] weight of each event kind."""
     text_vectors: FloatArray | None = None
     """[items, dim] vectors of the text encoder before any training."""
     seed: int = 0
     train_ids: Callable[[LongArray], Towers] | None = None
-    """Trains towers without text; called once, when `sasrec_ids` is first fitted."""
+    """Trains towers without text; called when `sasrec_ids` is first fitted."""
     device: torch.device = CPU
-    """Where dense products are made."""
+    """Device of dense products."""
 
 
 def _sasrec_ids(inputs: BaselineInputs) -> SasrecIds:
@@ -322,7 +320,7 @@ BASELINES: dict[str, Callable[[BaselineInputs], Baseline]] = {
 
 
 def make_baselines(names: Sequence[str], inputs: BaselineInputs) -> list[Baseline]:
-    """Build baselines by name, in the order given, each once.
+    """Return baselines by name, in the given order, each once.
 
     Raises:
         InputError: an unknown name, or a library or input that a baseline needs is missing.
@@ -338,7 +336,7 @@ def make_baselines(names: Sequence[str], inputs: BaselineInputs) -> list[Baselin
 
 
 def fit_ends(split: Split, window: str) -> tuple[LongArray, int]:
-    """Return what a baseline may learn from before it answers the `valid` or `test` queries.
+    """Return ends [users] and time of the events that baselines may use for `valid` or `test` queries.
 
     Validation: everything before validation starts. Test: everything before test starts.
     """

@@ -1,4 +1,4 @@
-"""SASRec without text: this project's towers with item ids only, the baseline that text has to beat."""
+"""SASRec: this project's towers with item ids only, without text."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from ranking.kernels.dense_scores import DenseScores, best_of
 
 
 class SasrecIds:
-    """A causal transformer over item embeddings (Kang and McAuley 2018), trained as the user tower is.
+    """A causal transformer over item embeddings (Kang and McAuley 2018), trained like the user tower.
 
-    It is trained on the events before validation and stopped by validation recall; test queries are answered
-    by the same weights, or by refitted ones where the system's are. Their histories reach up to test.
+    Trained on the events before validation, with early stopping on validation recall; test queries use the
+    same weights, or refitted ones if the system's are refitted. Their histories reach up to test.
     """
 
     name = "sasrec_ids"
@@ -40,14 +40,14 @@ class SasrecIds:
         kind_weights: FloatArray | None = None,
         device: torch.device = CPU,
     ) -> None:
-        """Take what trains towers on events up to `end`, the worth of each kind, and where to compare."""
+        """Take the training function, the weight of each kind, and the device of scoring."""
         self.device = device
         self._train = train
         self._towers: Towers | None = None
         self.kind_weights = kind_weights
 
     def fit(self, events: Events, end: LongArray, now: int, n_items: int) -> None:
-        """Take the towers for these events and count what is popular."""
+        """Train the towers on these events and count popularity."""
         positions = prefix_positions(events, end)
         self.share = popularity_share(weighted_counts(events, positions, n_items, self.kind_weights))
         self._towers = self._train(end).to(self.device)
@@ -73,15 +73,15 @@ class SasrecIds:
         vectors = self._there.vectors if there else torch.from_numpy(self.vectors)
         tensors = EventTensors.of(events).to(self.device)
         items, scores = empty_lists(len(queries), k)
-        for place, part in blocks_of(queries, len(self.vectors)):
+        for span, part in blocks_of(queries, len(self.vectors)):
             batch = recent(events, part.user, part.end, self._towers.max_length, tensors)
             users = self._towers.user_vectors(batch, vectors)
             begin = events.offsets[part.user]
             sizes = part.end - begin
             if there:
-                block_there = self._there.of(users, sizes > 0)
+                block_on_device = self._there.of(users, sizes > 0)
                 histories = histories_of(events, part)
-                items[place], scores[place] = best_of(block_there, histories, k, exclude_seen, allowed)
+                items[span], scores[span] = best_of(block_on_device, histories, k, exclude_seen, allowed)
                 continue
             covered = self.learned[None, :] & (sizes > 0)[:, None]
             block = popularity_floor((users @ vectors.T).numpy(), self.share, covered)
@@ -90,9 +90,9 @@ class SasrecIds:
                 block[owner, events.item[ragged_ranges(begin, sizes)]] = -np.inf
             if allowed is not None:
                 block[:, ~allowed] = -np.inf
-            items[place], scores[place] = top_k(block, k)
+            items[span], scores[span] = top_k(block, k)
         return items, scores
 
     def describe(self) -> str:
-        """Say what it does."""
+        """Describe the method."""
         return "the user tower on learned item embeddings without text, stopped by validation recall"

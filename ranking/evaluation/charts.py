@@ -15,14 +15,14 @@ ACCENT = "#0b6e4f"
 INK = "#1f2933"
 GRID = "#e4e7eb"
 OTHERS = ("#0072b2", "#d55e00", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f", "#8c564b", "#bcbd22")
-"""Okabe and Ito's colours and a few more: they stay apart for colour-blind readers."""
+"""Okabe and Ito's colours and a few more, distinguishable for colour-blind readers."""
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """Render to inline SVG; the same figure gives the same text, and ids differ between figures."""
+    """Return a figure as inline SVG, deterministic, with ids that differ between figures."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    # A dollar sign in a name is a dollar sign, not the start of a formula; some labels are made while saving.
+    # No math mode: names may contain dollar signs; some labels are created while saving.
     for text in figure.findobj(Text):
         text.set_parse_math(False)
     with matplotlib.rc_context(
@@ -48,7 +48,7 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def colours(systems: list[str], system: str) -> dict[str, str]:
-    """Give the measured system the accent and every baseline a colour of its own."""
+    """Return the colour by name: the accent for the measured system, another for each baseline."""
     others = [name for name in systems if name != system]
     return {system: ACCENT} | {name: OTHERS[i % len(OTHERS)] for i, name in enumerate(others)}
 
@@ -94,7 +94,7 @@ def interval_bars(
         [v if end is None else end for end in confidence[n][metric]]
         for n, v in zip(names, values, strict=True)
     ]
-    # A percentile interval may leave its mean out by a hair; whiskers must not be negative.
+    # A percentile interval may narrowly exclude its mean; whiskers must not be negative.
     below = [max(v - low, 0.0) for v, (low, _) in zip(values, ends, strict=True)]
     above = [max(high - v, 0.0) for v, (_, high) in zip(values, ends, strict=True)]
     axes.barh(
@@ -117,7 +117,7 @@ def stage_funnel(stages: Mapping[str, Any], shown: Mapping[str, float | None], k
     Args:
         stages: one window of the result's `stages`.
         shown: the system's metrics on that window.
-        ks: cut-offs.
+        ks: cutoffs.
     """
     bars = [
         (f"source: {name}", values["recall@all"], "#b8c4ce") for name, values in stages["sources"].items()
@@ -148,13 +148,13 @@ def slice_bars(slices: Mapping[str, Any], metric: str, system: str, rival: str |
     figure, axes = _axes(7.2, 0.8 + 0.42 * len(names))
     pair = [name for name in (system, rival) if name is not None]
     height = 0.76 / len(pair)
-    for i, who in enumerate(pair):
+    for i, name in enumerate(pair):
         axes.barh(
             [row + (len(pair) - 1) * height / 2 - i * height for row in range(len(names))],
-            [filled[name]["systems"][who][metric] or 0.0 for name in names],
+            [filled[part]["systems"][name][metric] or 0.0 for part in names],
             height=height,
-            color=ACCENT if who == system else "#b8c4ce",
-            label=who,
+            color=ACCENT if name == system else "#b8c4ce",
+            label=name,
         )
     axes.set_yticks(range(len(names)), [f"{n.replace('_', ' ')} ({filled[n]['queries']:,})" for n in names])
     axes.set_xlabel(metric)

@@ -1,9 +1,8 @@
-"""Cold items, not bought before a cut, ranked among themselves and in the full catalogue.
+"""Cold items, without events before a cut, ranked among themselves and in the full catalogue.
 
-In the full catalogue a cold item competes with items whose buyers are known, and hardly any list holds one.
-Within the cold catalogue every system starts from little but what an item says, so this measures what was
-learned about texts. Which items are cold is decided by the events before the cut alone,
-whatever the queries.
+In the full catalogue a cold item competes with items that have events, and hardly any list contains one.
+Within the cold catalogue systems have little but the text of an item, so this measures what was learned about
+texts. Which items are cold depends only on the events before the cut, not on the queries.
 """
 
 from __future__ import annotations
@@ -25,41 +24,41 @@ from ranking.evaluation.slices import restrict_targets
 from ranking.evaluation.stage_recall import HEADLINE, ranked_values
 
 RANDOM = "random"
-"""Name of the expectation over random orders, beside the systems."""
+"""Name of the expectation over random orders, listed with the systems."""
 
 
 @dataclass(frozen=True)
 class ColdPart:
-    """A cold catalogue, the queries with targets in it, and what systems answered to those."""
+    """A cold catalogue, the queries with targets in it, and the systems' answers to these."""
 
     name: str
     about: str
     """One phrase for readers of the report."""
-    allowed: BoolArray  # [items]
+    allowed: BoolArray  # [items] mask of the cold items
     queries: Queries
     """Queries with only their cold targets."""
-    index: LongArray  # [part] position of each query in the whole
+    index: LongArray  # [part] position of each query among all
     answers: dict[str, Answer] = field(default_factory=dict)
-    """System -> its lists from the cold catalogue alone; filled by `ask`."""
+    """Lists from the cold catalogue alone by system; filled by `run`."""
 
-    def ask(self, system: str, lister: ListProvider) -> None:
-        """Ask a system for lists of cold items."""
+    def run(self, system: str, lister: ListProvider) -> None:
+        """Collect a system's lists of cold items."""
         self.answers[system] = lister(self.queries, self.allowed)
 
 
 def cold_parts(
     dataset: Dataset, queries: Queries, train_end: LongArray, known_end: LongArray
 ) -> list[ColdPart]:
-    """Cut out the queries for cold items.
+    """Return the cold parts of queries.
 
     Args:
         dataset: the dataset.
         queries: validation or test queries.
-        train_end: [users] where training ends and validation starts; a refit has learned what came then.
-        known_end: [users] up to where statistics and baselines may count when these queries are asked.
+        train_end: [users] where training ends and validation starts; a refit also learns from later events.
+        known_end: [users] where the events end that statistics and baselines may use for these queries.
 
     Returns:
-        `no_training_event`; and `no_event`, where more is known when the lists are asked for.
+        `no_training_event`; and `no_event`, where the two ends differ.
     """
 
     def part(name: str, about: str, end: LongArray) -> ColdPart:
@@ -78,18 +77,18 @@ def random_values(
 ) -> dict[str, ValueArray]:
     """Return the expected recall@k and ndcg@k of lists in random order, in closed form.
 
-    Each of the first min(k, n) places of n items holds a given item with probability 1 / n; recall and DCG
-    are sums over places, so their expectations need no independence.
+    Each of the first min(k, n) ranks of n items holds a given item with probability 1 / n; recall and DCG
+    are sums over ranks, so their expectations need no independence.
 
     Args:
-        events: what histories are read from.
-        queries: who is asked, with the targets that count.
-        allowed: [items] what is listed.
-        exclude_seen: items of the history cannot be listed; a target among them cannot be hit.
+        events: the events of the histories.
+        queries: the queries with their targets.
+        allowed: [items] mask of the items to rank.
+        exclude_seen: whether items of the history, and targets among them, are left out.
         k: list length.
 
     Returns:
-        `recall@k` and `ndcg@k`, [queries] each; 0 where nothing can be listed.
+        `recall@k` and `ndcg@k`, [queries] each; 0 for an empty list.
     """
     relevant = np.diff(queries.target_offsets).astype(np.float64)
     listed = np.full(len(queries), float(allowed.sum()))
@@ -102,13 +101,13 @@ def random_values(
         lost = np.isin(owner * len(allowed) + queries.targets, seen)
         reachable -= np.bincount(owner[lost], minlength=len(queries))
     gains = 1.0 / np.log2(np.arange(2, k + 2))
-    best = np.concatenate([[0.0], np.cumsum(gains)])  # [k + 1] DCG of the first n places
-    places = np.minimum(k, np.maximum(listed, 0)).astype(np.int64)
-    chance = reachable / np.maximum(listed, 1.0)  # that a place holds a target
+    best = np.concatenate([[0.0], np.cumsum(gains)])  # [k + 1] DCG of n hits in the first n ranks
+    ranks = np.minimum(k, np.maximum(listed, 0)).astype(np.int64)
+    chance = reachable / np.maximum(listed, 1.0)  # that a rank holds a target
     ideal = best[np.minimum(relevant, k).astype(np.int64)]
     return {
-        f"recall@{k}": chance * places / np.maximum(relevant, 1.0),
-        f"ndcg@{k}": chance * best[places] / np.maximum(ideal, 1e-12),
+        f"recall@{k}": chance * ranks / np.maximum(relevant, 1.0),
+        f"ndcg@{k}": chance * best[ranks] / np.maximum(ideal, 1e-12),
     }
 
 
@@ -121,12 +120,12 @@ def cold_summary(
     seed: int,
     level: float,
 ) -> dict[str, Any]:
-    """Average a cold part: every system within the cold catalogue and, for the same targets, in the full one.
+    """Return the means of a cold part, within the cold catalogue and, for the same targets, in the full one.
 
     Args:
-        part: asked of every system already.
+        part: the part, run by every system.
         whole: each system's lists from the whole catalogue, for all queries.
-        events: what histories are read from.
+        events: the events of the histories.
         exclude_seen: whether lists leave out the history.
         resamples: bootstrap samples of the intervals.
         seed: of the bootstrap.

@@ -1,7 +1,7 @@
-"""The offline evaluation: one protocol, one code path for the system and everything it is compared with.
+"""The offline evaluation: one protocol and one code path for the system and its baselines.
 
-`evaluate_lists` asks the system and the baselines the same validation and test queries over the whole
-catalogue and returns a result of plain numbers; ranking/evaluation/report.py writes and shows it. See
+`evaluate_lists` runs the system and the baselines on the same validation and test queries over the whole
+catalogue and returns plain numbers; ranking/evaluation/report.py writes and shows them. See
 docs/evaluation.md.
 """
 
@@ -47,7 +47,7 @@ TESTED = (f"recall@{HEADLINE}", f"ndcg@{HEADLINE}", "mrr")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A result, and the lists that its main part was computed from."""
+    """A result, and the lists behind its main part."""
 
     result: dict[str, Any]
     """Plain JSON values; see docs/evaluation.md."""
@@ -66,15 +66,15 @@ class _Window:
     cold: list[ColdPart]
     answers: dict[str, Answer] = field(default_factory=dict)
 
-    def ask(self, name: str, lister: ListProvider) -> None:
-        """Ask for lists from the whole catalogue, then for lists of cold items alone."""
+    def run(self, name: str, lister: ListProvider) -> None:
+        """Collect a system's lists from the whole catalogue, then those of cold items alone."""
         self.answers[name] = lister(self.queries, None)
         for part in self.cold:
-            part.ask(name, lister)
+            part.run(name, lister)
 
 
 def sample_queries(queries: Queries, most: int, seed: int) -> Queries:
-    """Draw `most` queries without replacement, in their order; 0 or a larger number keeps all."""
+    """Return `most` queries drawn without replacement, in order; all for 0 or a larger number."""
     if not 0 < most < len(queries):
         return queries
     drawn = np.random.default_rng(seed).choice(len(queries), size=most, replace=False)
@@ -88,7 +88,7 @@ def _summary(
     counts: LongArray,
     vectors: FloatArray | None,
 ) -> dict[str, float | None]:
-    """Average the accuracy metrics and add what goes beyond accuracy."""
+    """Return the means of the accuracy metrics, and the beyond-accuracy metrics."""
     summary = means(answer.values)
     summary[f"coverage@{HEADLINE}"] = catalogue_coverage(answer.items, len(dataset.catalogue), HEADLINE)
     summary[f"novelty@{HEADLINE}"] = novelty(answer.items, counts, HEADLINE)
@@ -162,7 +162,7 @@ def _protocol(
     baselines: Sequence[Baseline],
     settings: dict[str, Any],
 ) -> dict[str, Any]:
-    """Everything that defines the numbers."""
+    """Return the settings that define the numbers."""
     cuts = None
     if split.kind is SplitKind.global_time:
         cuts = {
@@ -195,7 +195,7 @@ def _protocol(
 
 
 def _plain(value: object) -> object:
-    """Turn NaN and infinities into null, all the way down."""
+    """Return a value with NaN and infinities replaced by null, recursively."""
     if isinstance(value, dict):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -205,7 +205,7 @@ def _plain(value: object) -> object:
     return value
 
 
-def _cut_offs(config: EvaluationConfig) -> list[int]:
+def _cutoffs(config: EvaluationConfig) -> list[int]:
     wrong = [k for k in config.ks if not 1 <= k <= DEPTH]
     if wrong:
         raise InputError(f"evaluation.ks: {wrong[0]} is outside 1..{DEPTH}, the depth of the measured lists")
@@ -213,7 +213,7 @@ def _cut_offs(config: EvaluationConfig) -> list[int]:
 
 
 def _windows(dataset: Dataset, split: Split, config: EvaluationConfig, seed: int) -> list[_Window]:
-    """Return the windows to measure, the main one last; without `config.test`, test is not even looked at."""
+    """Return the windows to measure, the main one last; test only with `config.test`."""
     windows = []
     for name in ("valid", "test") if config.test else ("valid",):
         queries = sample_queries(getattr(split, name), config.max_users, seed)
@@ -227,7 +227,7 @@ def _windows(dataset: Dataset, split: Split, config: EvaluationConfig, seed: int
     return windows
 
 
-def _ask_baseline(
+def _run_baseline(
     baseline: Baseline,
     windows: Sequence[_Window],
     dataset: Dataset,
@@ -235,7 +235,7 @@ def _ask_baseline(
     ks: Sequence[int],
     exclude_seen: bool,
 ) -> float:
-    """Fit a baseline for each window, once where two windows know the same; return the seconds of fitting."""
+    """Fit a baseline per window, once for windows of equal training events; return the seconds of fitting."""
     fitting = 0.0
     fitted: tuple[LongArray, int] | None = None
     for window in windows:
@@ -245,7 +245,7 @@ def _ask_baseline(
             baseline.fit(dataset.events, end, now, len(dataset.catalogue))
             fitting += time.perf_counter() - begin
             fitted = end, now
-        window.ask(baseline.name, baseline_lister(baseline, dataset, ks, exclude_seen))
+        window.run(baseline.name, baseline_lister(baseline, dataset, ks, exclude_seen))
     return fitting
 
 
@@ -270,31 +270,31 @@ def evaluate_lists(
 
     Args:
         systems: the system as of the start of the `valid` and of the `test` window, whose statistics differ.
-            Each answers a block of queries with the final lists and what each stage brought; it must respect
-            `exclude_seen` itself and look at nothing from `queries.end` on. With `config.test` off `test` is
-            neither needed nor asked.
+            Each returns the final lists and the candidates of each stage for a block; it must apply
+            `exclude_seen` itself and use no event from `queries.end` on. Without `config.test`, `test` is
+            ignored.
         dataset: the dataset.
         split: the protocol.
-        config: cut-offs, baselines, bootstrap samples, sampling of queries.
+        config: cutoffs, baselines, bootstrap samples, sampling of queries.
         exclude_seen: whether lists leave out the user's own history.
         vectors: [items, dim] unit text vectors of the encoder before any training, for `frozen_text` and for
             diversity; None leaves diversity null.
         seed: of query sampling, bootstrap, permutations and baselines.
         code_version: written into the protocol.
         name: of the system in the result.
-        parts: name -> the systems, as in `systems`, of a part of the system that is shown beside it.
+        parts: name -> the systems, as in `systems`, of a part of the system that is reported with it.
         train_ids: trains towers without text on events up to [users], for the baseline `sasrec_ids`.
-        refit: what the test lists' models learned from beyond training; written into the protocol.
-        console: shows what is being measured.
-        device: where baselines make dense products.
+        refit: which events after training the test models were trained on; written into the protocol.
+        console: shows progress.
+        device: where baselines compute dense products.
 
     Raises:
-        InputError: a cut-off or baseline that does not exist, or nothing to measure on.
+        InputError: an invalid cutoff, an unknown baseline, or no queries.
     """
     started = time.perf_counter()
     console = console or Console(quiet=True)
     parts = parts or {}
-    ks = _cut_offs(config)
+    ks = _cutoffs(config)
     if config.bootstrap < 1:
         raise InputError("evaluation.bootstrap must be 1 or more")
     inputs = BaselineInputs(dataset.kind_weights, vectors, seed, train_ids, device)
@@ -308,12 +308,12 @@ def evaluate_lists(
     timing: dict[str, Any] = {}
     for system, by_window in {name: systems, **parts}.items():
         for window in windows:
-            with console.status(f"asking {system} {len(window.queries):,} {window.name} queries"):
-                window.ask(system, system_lister(by_window[window.name], ks))
+            with console.status(f"running {system} on {len(window.queries):,} {window.name} queries"):
+                window.run(system, system_lister(by_window[window.name], ks))
         timing[system] = _timing(windows, system)
     for baseline in baselines:
-        with console.status(f"asking {baseline.name}"):
-            fitting = _ask_baseline(baseline, windows, dataset, split, ks, exclude_seen)
+        with console.status(f"running {baseline.name}"):
+            fitting = _run_baseline(baseline, windows, dataset, split, ks, exclude_seen)
         timing[baseline.name] = {"fit_seconds": fitting, **_timing(windows, baseline.name)}
     with console.status("computing intervals, tests and slices"):
         settings = {

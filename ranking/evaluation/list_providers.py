@@ -1,4 +1,4 @@
-"""Asking a system or a baseline for its lists, and measuring them query by query."""
+"""Running a system or a baseline, and measuring its lists per query."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ranking.evaluation.metrics import ValueArray, ranking_metrics
 from ranking.evaluation.stage_recall import System, stage_values
 
 DEPTH = LIST_DEPTH
-"""Items per list that are kept and measured."""
+"""Items per list that are measured."""
 BLOCK = 4096
-"""Queries given to a system at once; bounds the memory of its candidates."""
+"""Queries per call of a system; bounds the memory of its candidates."""
 
 
 @dataclass(frozen=True)
@@ -32,25 +32,25 @@ class Answer:
     """Accuracy metrics per query, [queries] each."""
     seconds: float
     stages: dict[str, dict[str, ValueArray]] = field(default_factory=dict)
-    """What each stage brought, per query; empty for a baseline."""
+    """Metrics of each stage, per query; empty for a baseline."""
 
 
 ListProvider = Callable[[Queries, BoolArray | None], Answer]
-"""Asks for lists from the whole catalogue (None) or from some of its items."""
+"""Returns lists from the whole catalogue (None) or from a mask of its items, [items]."""
 
 
-def _deep(array: npt.NDArray[np.generic], fill: float) -> npt.NDArray[np.generic]:
+def _padded(array: npt.NDArray[np.generic], fill: float) -> npt.NDArray[np.generic]:
     """Cut or pad lists to `DEPTH` columns."""
     width = min(array.shape[1], DEPTH)
-    deep = np.full((len(array), DEPTH), fill, dtype=array.dtype)
-    deep[:, :width] = array[:, :width]
-    return deep
+    padded = np.full((len(array), DEPTH), fill, dtype=array.dtype)
+    padded[:, :width] = array[:, :width]
+    return padded
 
 
 def system_lister(system: System, ks: Sequence[int]) -> ListProvider:
-    """Ask a system block by block; candidates are measured and dropped, lists are kept."""
+    """Return a provider that runs a system block by block; candidates are measured and dropped."""
 
-    def ask(queries: Queries, allowed: BoolArray | None) -> Answer:
+    def provide(queries: Queries, allowed: BoolArray | None) -> Answer:
         items = np.full((len(queries), DEPTH), -1, dtype=np.int32)
         scores = np.full((len(queries), DEPTH), -np.inf, dtype=np.float32)
         measured: list[dict[str, dict[str, ValueArray]]] = []
@@ -60,8 +60,8 @@ def system_lister(system: System, ks: Sequence[int]) -> ListProvider:
             begin = time.perf_counter()
             lists = system(part) if allowed is None else system(part, allowed)
             seconds += time.perf_counter() - begin
-            position = slice(start, start + len(part))
-            items[position], scores[position] = _deep(lists.items, -1), _deep(lists.scores, -np.inf)
+            block = slice(start, start + len(part))
+            items[block], scores[block] = _padded(lists.items, -1), _padded(lists.scores, -np.inf)
             measured.append(stage_values(lists, part))
         if any(m.keys() != measured[0].keys() for m in measured):
             raise ValueError("a system must report the same candidate sources for every block of queries")
@@ -71,18 +71,18 @@ def system_lister(system: System, ks: Sequence[int]) -> ListProvider:
         }
         return Answer(items, scores, ranking_metrics(items, queries, ks), seconds, joined)
 
-    return ask
+    return provide
 
 
 def baseline_lister(
     baseline: Baseline, dataset: Dataset, ks: Sequence[int], exclude_seen: bool
 ) -> ListProvider:
-    """Ask a fitted baseline."""
+    """Return a provider that runs a fitted baseline."""
 
-    def ask(queries: Queries, allowed: BoolArray | None) -> Answer:
+    def provide(queries: Queries, allowed: BoolArray | None) -> Answer:
         begin = time.perf_counter()
         items, scores = baseline.recommend(dataset.events, queries, DEPTH, exclude_seen, allowed)
         seconds = time.perf_counter() - begin
         return Answer(items, scores, ranking_metrics(items, queries, ks), seconds)
 
-    return ask
+    return provide

@@ -1,14 +1,14 @@
-"""Ranking metrics over whole lists of queries at once.
+"""Ranking metrics, vectorised over queries.
 
-Accuracy metrics come per query, so that intervals and paired tests can be computed from them. Everything is
-binary relevance over the whole catalogue; sampled metrics do not exist here. Definitions (r counts from 1,
+Accuracy metrics are per query, so that intervals and paired tests can be computed from them. Relevance is
+binary, over the whole catalogue; no metric is sampled. Definitions (r counts from 1,
 rel(q) are the targets of a query, hit(r) is 1 when the item at rank r is a target that did not appear at a
 smaller rank):
 
 - recall@k: hits within k / |rel|; hit@k: 1 when there is a hit within k.
 - ndcg@k: sum of hit(r) / log2(r + 1) within k, divided by the same sum for min(k, |rel|) hits at the top
   (Järvelin and Kekäläinen 2002).
-- mrr@k: 1 / rank of the first hit within k, else 0; `mrr` looks at the full depth of the list.
+- mrr@k: 1 / rank of the first hit within k, else 0; `mrr` uses the full depth of the list.
 - map@k: sum of hit(r) * (hits within r) / r within k, divided by min(k, |rel|).
 
 A query without targets scores 0 everywhere. A padded or repeated entry occupies its rank and never counts as
@@ -30,11 +30,11 @@ ValueArray = npt.NDArray[np.float64]
 
 
 def hit_matrix(items: IntArray, queries: Queries) -> BoolArray:
-    """Mark the ranks at which a target appears for the first time.
+    """Return the ranks at which a target appears for the first time.
 
     Args:
         items: [queries, depth] catalogue rows, best first; -1 is padding.
-        queries: what was chosen.
+        queries: the queries with their targets.
 
     Returns:
         [queries, depth] flags.
@@ -52,7 +52,7 @@ def hit_matrix(items: IntArray, queries: Queries) -> BoolArray:
     relevant = np.repeat(rows, np.diff(queries.target_offsets)) * span + queries.targets
     keys = rows[:, None] * span + items  # [queries, depth]
     found = contains(np.sort(relevant), keys) & (items >= 0)
-    # Hits are few, so repeats are looked for among them only; np.unique keeps the first position of each.
+    # Hits are few, so only these are deduplicated; np.unique keeps the first position of each.
     positions = np.flatnonzero(found)
     first = positions[np.unique(keys.ravel()[positions], return_index=True)[1]]
     hits = np.zeros(items.size, dtype=np.bool_)
@@ -61,7 +61,7 @@ def hit_matrix(items: IntArray, queries: Queries) -> BoolArray:
 
 
 def _up_to(cumulative: ValueArray, k: int) -> ValueArray:
-    """Read column k of a cumulative [queries, depth] array, [queries]; short lists end where they end."""
+    """Return column k of a cumulative [queries, depth] array, [queries]; the last one of shorter lists."""
     depth = min(k, cumulative.shape[1])
     return cumulative[:, depth - 1] if depth else np.zeros(len(cumulative))
 
@@ -74,18 +74,18 @@ def recall_at(items: IntArray, queries: Queries, depths: Sequence[int]) -> list[
 
 
 def ranking_metrics(items: IntArray, queries: Queries, ks: Sequence[int]) -> dict[str, ValueArray]:
-    """Compute every accuracy metric per query.
+    """Return every accuracy metric per query.
 
     Args:
         items: [queries, depth] catalogue rows, best first; -1 is padding.
-        queries: what was chosen.
-        ks: cut-offs, each 1 or more; may exceed the depth.
+        queries: the queries with their targets.
+        ks: cutoffs, each 1 or more; may exceed the depth.
 
     Returns:
         `recall@k`, `ndcg@k`, `hit@k`, `mrr@k`, `map@k` for every k, and `mrr`, each [queries] in 0..1.
 
     Raises:
-        ValueError: when lists and queries differ in number, or a cut-off is below 1.
+        ValueError: when lists and queries differ in number, or a cutoff is below 1.
 
     """
     if any(k < 1 for k in ks):
@@ -115,12 +115,12 @@ def ranking_metrics(items: IntArray, queries: Queries, ks: Sequence[int]) -> dic
 
 
 def means(values: Mapping[str, ValueArray]) -> dict[str, float | None]:
-    """Average each metric over its queries; None where there are no queries."""
+    """Return the mean of each metric over queries; None without queries."""
     return {name: float(v.mean()) if len(v) else None for name, v in values.items()}
 
 
 def _first_occurrence(items: IntArray) -> BoolArray:
-    """Mark valid entries that do not repeat an earlier one of the same list, [queries, k]."""
+    """Return the mask of valid entries that do not repeat an earlier one of the list, [queries, k]."""
     order = np.argsort(items, axis=1, kind="stable")
     ordered = np.take_along_axis(items, order, axis=1)
     fresh = np.ones(items.shape, dtype=np.bool_)
@@ -145,7 +145,7 @@ def novelty(items: IntArray, counts: LongArray, k: int) -> float | None:
     Args:
         items: [queries, depth] rows.
         counts: [items] training events.
-        k: entries of each list that are looked at.
+        k: first entries of each list to use.
 
     """
     bits = -np.log2((counts + 1) / (counts.sum() + len(counts)))
@@ -167,7 +167,7 @@ def intra_list_diversity(items: IntArray, vectors: FloatArray, k: int, block: in
     Args:
         items: [queries, depth] rows.
         vectors: [items, dim] unit vectors.
-        k: entries of each list that are looked at.
+        k: first entries of each list to use.
         block: lists gathered at a time; bounds memory to block * k * dim floats.
 
     """
@@ -189,7 +189,7 @@ def intra_list_diversity(items: IntArray, vectors: FloatArray, k: int, block: in
 def popularity_lift(
     items: IntArray, events: Events, queries: Queries, counts: LongArray, k: int
 ) -> float | None:
-    """Return how much more popular the lists are than what the same users chose before.
+    """Return the popularity of the lists relative to the users' histories.
 
     Mean training popularity of recommended items / mean training popularity of history events, each averaged
     per user first (the ratio form of Abdollahpouri et al. 2019). 1 matches the users' taste; above 1 drifts

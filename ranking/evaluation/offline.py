@@ -1,4 +1,4 @@
-"""The Recommender as systems under evaluation: the same code that serves, asked block by block.
+"""The Recommender as systems under evaluation: the serving code, run block by block.
 
 `offline_system` is the whole pipeline, `tower_system` its user tower alone.
 """
@@ -19,17 +19,17 @@ from ranking.training.examples import query_limits
 
 DEPTH = 100
 USER_TOWER = "user_tower"
-"""Name of the user tower's own lists in a result."""
+"""Name of the user tower's lists in a result."""
 
 
 def _widen(blocks: list[IntArray]) -> IntArray:
-    """Put blocks of different widths together, padded with -1."""
+    """Return blocks of different widths concatenated, padded with -1."""
     width = max(b.shape[1] for b in blocks)
     return np.concatenate([np.pad(b, ((0, 0), (0, width - b.shape[1])), constant_values=-1) for b in blocks])
 
 
-def _best_first(rows: IntArray, scores: FloatArray) -> tuple[IntArray, FloatArray]:
-    """Order rows by falling score, ties by row, [queries, 100] padded with -1 and -inf."""
+def _topk(rows: IntArray, scores: FloatArray) -> tuple[IntArray, FloatArray]:
+    """Return rows and scores by descending score, ties by row, [queries, 100] padded with -1 and -inf."""
     order = np.lexsort((rows, -scores), axis=1)[:, :DEPTH]
     short = ((0, 0), (0, max(DEPTH - order.shape[1], 0)))
     return (
@@ -41,7 +41,7 @@ def _best_first(rows: IntArray, scores: FloatArray) -> tuple[IntArray, FloatArra
 def offline_system(
     recommender: Recommender, events: Events, exclude_seen: bool, advance: Callable[[int], None] | None = None
 ) -> System:
-    """Return a system that answers queries with final lists and what every stage brought.
+    """Return a system that returns final lists and the candidates of every stage.
 
     Args:
         recommender: retrieval and ranking as they serve.
@@ -58,7 +58,7 @@ def offline_system(
             batch = histories_of(events, block)
             limits = query_limits(recommender, events, block, exclude_seen, allowed)
             ranked = recommender.rank(batch, limits)
-            lists, kept = _best_first(ranked.candidates.rows, ranked.scores)
+            lists, kept = _topk(ranked.candidates.rows, ranked.scores)
             items.append(lists)
             scores.append(kept)
             unions.append(ranked.candidates.rows)
@@ -67,7 +67,7 @@ def offline_system(
             if advance is not None:
                 advance(len(block))
         union = _widen(unions)
-        # Limits apply inside every source, so nothing is left for a filter after the union to remove.
+        # Limits apply inside every source, so a filter after the union would remove nothing.
         return SystemLists(
             np.concatenate(items),
             np.concatenate(scores),
@@ -82,10 +82,10 @@ def offline_system(
 def tower_system(recommender: Recommender, events: Events, exclude_seen: bool) -> System:
     """Return the user tower alone: the catalogue by inner product with the user vector, through the index.
 
-    Who has no history has no vector and gets popular items, as from every baseline.
+    Users without history get popular items, as from every baseline.
 
     Args:
-        recommender: its towers, index and popularity are used, its other sources and its ranker are not.
+        recommender: of which only towers, index and popularity are used.
         events: all events; a query's history ends at its own position.
         exclude_seen: whether lists leave out the history.
     """
@@ -105,9 +105,9 @@ def tower_system(recommender: Recommender, events: Events, exclude_seen: bool) -
                 by_popularity = recommender.indexes.by_popularity
                 popular = most_popular(by_popularity, DEPTH, limits, recommender.items)
                 rows[cold_users] = popular[cold_users]
-                places = -np.arange(rows.shape[1], dtype=np.float32)
-                products[cold_users] = np.where(rows[cold_users] >= 0, places, -np.inf)
-            lists, kept = _best_first(rows, products.astype(np.float32))
+                by_rank = -np.arange(rows.shape[1], dtype=np.float32)
+                products[cold_users] = np.where(rows[cold_users] >= 0, by_rank, -np.inf)
+            lists, kept = _topk(rows, products.astype(np.float32))
             items.append(lists)
             scores.append(kept)
         rows = np.concatenate(items)

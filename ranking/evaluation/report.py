@@ -1,4 +1,4 @@
-"""An evaluation made readable: metrics.json, predictions.parquet, report.html and a table on the terminal."""
+"""Reports of an evaluation: metrics.json, predictions.parquet, report.html and a table on the terminal."""
 
 from __future__ import annotations
 
@@ -60,13 +60,12 @@ def predictions_frame(evaluation: Evaluation, dataset: Dataset) -> pl.DataFrame:
 def write_evaluation(folder: Path, evaluation: Evaluation, dataset: Dataset) -> Path:
     """Write metrics.json, predictions.parquet and report.html.
 
-    Each file is complete or not there: all three are written beside the folder first, then moved over the
-    old ones, metrics.json last.
+    Each file is replaced atomically: all three are written beside the folder, then moved, metrics.json last.
 
     Args:
-        folder: made when missing.
-        evaluation: what `evaluate_lists` returned.
-        dataset: gives user and item ids to the predictions.
+        folder: created if missing.
+        evaluation: result of `evaluate_lists`.
+        dataset: for the user and item ids of the predictions.
 
     Returns:
         The folder.
@@ -86,7 +85,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation, dataset: Dataset) -> 
 
 
 def measured(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what each system reached in the main window: test, unless that was left unread."""
+    """Return each system's metrics in the main window: test, or validation where test was not evaluated."""
     metrics: dict[str, dict[str, Any]] = result[result["protocol"]["measured"]]
     return metrics
 
@@ -100,14 +99,14 @@ def best_baseline(result: Mapping[str, Any], metric: str = HEADLINE_METRIC) -> s
 
 
 def stars(p_value: float | None) -> str:
-    """Mark a p-value: *** below .001, ** below .01, * below .05, else nothing."""
+    """Return the stars of a p-value: *** below .001, ** below .01, * below .05, else none."""
     if p_value is None:
         return ""
     return "***" if p_value < 0.001 else "**" if p_value < 0.01 else "*" if p_value < 0.05 else ""
 
 
 def headline(result: Mapping[str, Any]) -> str:
-    """Say in one or two sentences how the system stands against its strongest baseline."""
+    """Return one or two sentences that compare the system with its strongest baseline."""
     system, rival = result["protocol"]["system"], best_baseline(result)
     metrics = measured(result)
     own = metrics[system][HEADLINE_METRIC]
@@ -201,7 +200,7 @@ def _slices_table(result: Mapping[str, Any], systems: list[str]) -> list[dict[st
 
 
 def render_report(result: Mapping[str, Any]) -> str:
-    """Return the report as one HTML page that loads nothing from anywhere.
+    """Return the report as one self-contained HTML page.
 
     Args:
         result: of `evaluate_lists`, or read back from metrics.json.

@@ -1,6 +1,6 @@
-"""How sure a number is: bootstrap intervals and paired tests over queries, vectorised and seeded.
+"""Bootstrap intervals and paired tests over queries, vectorised and seeded.
 
-Queries are the sampling unit: each is one user asked once. Intervals are percentile bootstrap (Efron 1979). A
+Queries are the sampling unit: each is one user once. Intervals are percentile bootstrap (Efron 1979). A
 difference between two systems is tested on the same queries, twice: the paired t test (exact enough for
 thousands of queries, and able to give very small p-values) and a sign-flip permutation test, which assumes
 nothing about the shape of the differences but cannot go below 1 / (permutations + 1).
@@ -34,7 +34,7 @@ class PairedDifference:
 
 
 def _blocks(total: int, width: int) -> Iterator[int]:
-    """Cut `total` resamples of `width` queries into block sizes that fit in memory."""
+    """Return block sizes that add up to `total` resamples of `width` queries and fit in memory."""
     size = max(BLOCK_CELLS // max(width, 1), 1)
     for start in range(0, total, size):
         yield min(size, total - start)
@@ -82,7 +82,7 @@ def _sign_flip(differences: ValueArray, permutations: int, seed: int) -> ValueAr
     moving = differences[(differences != 0).any(axis=1)]  # zeros stay zero whatever their sign
     rng = np.random.default_rng(seed)
     observed = np.abs(moving.sum(axis=0))
-    slack = 1e-9 * np.abs(moving).sum(axis=0)  # patterns equal but for rounding count as equal
+    slack = 1e-9 * np.abs(moving).sum(axis=0)  # sums equal up to rounding count as equal
     reached = np.zeros(differences.shape[1], dtype=np.int64)
     for size in _blocks(permutations, len(moving)):
         bits = rng.integers(0, 256, size=(size, -(-len(moving) // 8)), dtype=np.uint8)
@@ -100,7 +100,7 @@ def paired_test(
     seed: int = 0,
     level: float = 0.95,
 ) -> PairedDifference:
-    """Compare two systems on the same queries.
+    """Return the paired difference of two systems on the same queries.
 
     Args:
         system: [queries, metrics].
@@ -121,7 +121,7 @@ def paired_test(
     low, high = bootstrap_intervals(differences, resamples, seed, level)
     difference = differences.mean(axis=0) if queries else np.full(metrics, np.nan)
     p_value = np.ones(metrics)
-    # A constant difference has no variance: equal everywhere is p = 1, shifted everywhere is p = 0.
+    # A constant difference has no variance: p = 1 if it is 0, else p = 0.
     constant = np.ptp(differences, axis=0) < 1e-12 if queries > 1 else np.ones(metrics, dtype=np.bool_)
     if queries > 1:
         p_value[constant & (np.abs(difference) > 1e-12)] = 0.0

@@ -1,4 +1,4 @@
-"""Parts that hide in an average: cold and tail items, new users, short histories, same-day targets."""
+"""Slices of an average: cold and tail items, new users, short histories, same-day targets."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ HISTORY_BUCKETS = ((0, 0), (1, 4), (5, 9), (10, 19), (20, 49), (50, None))
 
 @dataclass(frozen=True)
 class Slice:
-    """A part of the queries, or of their targets."""
+    """A subset of the queries, or of their targets."""
 
     name: str
     about: str
     """One phrase for readers of the report."""
     queries: Queries
-    """The part, with only the targets that belong to it."""
-    index: LongArray  # [part] position of each query in the whole
+    """The queries of the slice, with only its targets."""
+    index: LongArray  # [slice] position of each query among all
 
 
 def restrict_targets(queries: Queries, keep: BoolArray) -> tuple[Queries, LongArray]:
-    """Keep some targets and the queries that still have any.
+    """Return the queries restricted to some targets, without those left with none.
 
     Args:
-        queries: the whole.
-        keep: [total targets] flags.
+        queries: all queries.
+        keep: [total targets] mask.
 
     Returns:
-        The part, and the position of each of its queries in the whole.
+        The restricted queries, and the position of each among all.
     """
     owner = np.repeat(np.arange(len(queries)), np.diff(queries.target_offsets))
     sizes = np.bincount(owner[keep], minlength=len(queries))
@@ -52,7 +52,7 @@ def restrict_targets(queries: Queries, keep: BoolArray) -> tuple[Queries, LongAr
 
 
 def head_items(counts: LongArray) -> BoolArray:
-    """Mark the most frequent items that together make up half of the events, [items]; ties by row."""
+    """Return the mask of the most frequent items that make up half of the events, [items]; ties by row."""
     order = np.argsort(-counts, kind="stable")
     before = np.cumsum(counts[order]) - counts[order]
     head = np.zeros(len(counts), dtype=np.bool_)
@@ -72,7 +72,7 @@ def target_times(events: Events, queries: Queries) -> LongArray:
     span = max(int(events.item.max(initial=0)), int(queries.targets.max(initial=0))) + 1
     kinds = max(int(events.kind.max(initial=0)), int(queries.target_kinds.max(initial=0))) + 1
     keys = (asked * span + events.item[positions]) * kinds + events.kind[positions]
-    order = np.argsort(keys, kind="stable")  # positions rise within a key: the first is the earliest
+    order = np.argsort(keys, kind="stable")  # positions ascend within a key: the first is the earliest
     wanted = np.repeat(owner, np.diff(queries.target_offsets)) * span + queries.targets
     wanted = wanted * kinds + queries.target_kinds
     times: LongArray = events.time[positions[order[np.searchsorted(keys[order], wanted)]]]
@@ -80,10 +80,10 @@ def target_times(events: Events, queries: Queries) -> LongArray:
 
 
 def same_day(events: Events, queries: Queries) -> tuple[BoolArray, BoolArray]:
-    """Tell targets chosen on the UTC day of the last history event from later ones.
+    """Return the masks of targets on the UTC day of the last history event, and of later targets.
 
     Returns:
-        Flags of same-day and of later targets, [total targets] each; both False without a history.
+        Masks [total targets] each; both False without a history.
     """
     owner = np.repeat(np.arange(len(queries)), np.diff(queries.target_offsets))
     known = (queries.end > events.offsets[queries.user])[owner]
@@ -93,7 +93,7 @@ def same_day(events: Events, queries: Queries) -> tuple[BoolArray, BoolArray]:
 
 
 def make_slices(dataset: Dataset, split: Split, queries: Queries, counts: LongArray) -> list[Slice]:
-    """Cut queries into the parts that a result reports.
+    """Return the slices that a result reports.
 
     Args:
         dataset: the dataset.

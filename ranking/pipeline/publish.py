@@ -1,4 +1,4 @@
-"""The publish step: training outputs become a bundle that serving loads."""
+"""The publish step: a bundle for serving from the training outputs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from ranking.training.train import RANKER, build_recommender, click_kinds
 ARTIFACTS = "artifacts"
 PUBLISH = StepSpec("publish", "publish", ("rerank", "privacy.hash_users"), after=REFIT)
 HISTORY_EVENTS = 500
-"""Most recent events per user that the server's user state starts with."""
+"""Newest events per user in the initial user state of a server."""
 
 
 def git_sha() -> str | None:
@@ -61,14 +61,14 @@ def git_sha() -> str | None:
 
 
 def known_cut(config: PipelineConfig, dataset: Dataset, split: Split | None) -> Cut:
-    """Return what a bundle may count: what is before the test window, or all where all is learned."""
+    """Return the end of a bundle's statistics: the test window, or the end of the data with a full refit."""
     if split is None or config.refit is Refit.everything:
         return full_history_cut(dataset)
     return Cut(split.state_end, split.state_time)
 
 
 def _write_histories(store: Path, dataset_folder: Path) -> None:
-    """Hand every user's recent events to serving, replacing the file in one step.
+    """Write every user's newest events for serving, replacing the file atomically.
 
     `order` is the position among the user's events: the dataset is sorted, but its own `order` may be empty.
     """
@@ -82,7 +82,7 @@ def _write_histories(store: Path, dataset_folder: Path) -> None:
 
 
 def _current(store: Path) -> str | None:
-    """Return the current version, or None where the store lost it and publishing again is the repair."""
+    """Return the current version, or None if the store has none or lost it."""
     try:
         return current_version(store)
     except InputError:
@@ -90,7 +90,7 @@ def _current(store: Path) -> str | None:
 
 
 def publish(config: PipelineConfig, console: Console, dataset: Dataset | None = None) -> str:
-    """Publish a bundle whose statistics know everything before the test window, or everything.
+    """Publish a bundle with statistics up to the test window, or to the end of the data.
 
     Returns:
         The version's name.
@@ -123,7 +123,7 @@ def publish(config: PipelineConfig, console: Console, dataset: Dataset | None = 
     exclude = True if exclude is None else exclude
     recommender.novelty = fit_novelty(recommender, dataset.events, known, exclude, config.seed)
     if recommender.novelty is None and split is not None and models.ranker is not None:
-        # Nothing in the catalogue is new today, but something was when validation began.
+        # No item is cold now, but some were at the start of validation.
         cut, chosen = Cut(split.train_end, split.train_time), chosen_models(work)
         past = build_recommender(
             config, dataset, text_vectors, chosen.towers, cut.end, cut.time, chosen.ranker,

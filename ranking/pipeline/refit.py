@@ -1,9 +1,9 @@
-"""The refit step: what validation has decided on is trained once more, on the newest events too.
+"""The refit step: models are trained again on the validation events, too, with the validated settings.
 
-Validation chooses epochs and settings, and until then must not be learned from. Afterwards its events are
-the nearest to what a shop will be asked: towers, affinity and ranking head are trained again, for as many
-epochs as turned out best, up to the test window (or to the end of the data). Nothing is chosen here. The text
-encoder, which takes longest and reads no single item's sales, stays as it is.
+Validation selects epochs and settings, so its events must not be trained on before. Afterwards they are the
+closest to production traffic: towers, affinity and ranking head are trained again, for the selected number of
+epochs, up to the test window (or to the end of the data). Nothing is selected here. The text encoder, which
+takes longest and depends least on single items' events, is not refitted.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ REFIT = StepSpec("refit", "refit", ("refit",), after=RANKER)
 
 @dataclass(frozen=True)
 class Models:
-    """What is published beside the text encoder; None where there was too little to learn from."""
+    """The published models beside the text encoder; None where there was too little data."""
 
     towers: Towers | None
     ranker: Ranker | None
@@ -51,7 +51,7 @@ class Models:
 
 
 def cut_for_refit(config: PipelineConfig, dataset: Dataset, split: Split | None) -> Cut | None:
-    """Return up to where a refit learns, or None where there is nothing to refit."""
+    """Return the end of a refit's training events, or None where there is nothing to refit."""
     if split is None or not trainable(split, dataset):
         return None
     return refit_cut(dataset, split, config.refit)
@@ -61,7 +61,7 @@ def refit(config: PipelineConfig, console: Console, dataset: Dataset | None = No
     """Train and save the models that are published; a finished, unchanged step is skipped.
 
     Returns:
-        The folder with the outputs, or None where the models stay as validation has measured them.
+        The folder with the outputs, or None where the validated models are published.
 
     """
     dataset = dataset or load_dataset(Path(config.work_dir) / "dataset")
@@ -114,7 +114,7 @@ def refit(config: PipelineConfig, console: Console, dataset: Dataset | None = No
 
 
 def published_models(config: PipelineConfig, dataset: Dataset, split: Split | None) -> Models:
-    """Load what is to be published: refitted models, or those that validation has measured.
+    """Load the models to publish: refitted or validated ones.
 
     Raises:
         InputError: the refit is missing or was made with other settings.
@@ -129,7 +129,7 @@ def published_models(config: PipelineConfig, dataset: Dataset, split: Split | No
 
 
 def chosen_models(work: Path) -> Models:
-    """Load the models that validation measures, from a work directory."""
+    """Load the validated models from a work directory."""
     return _load(work / ENCODER_FOLDER, work / RANKER_FOLDER)
 
 

@@ -1,4 +1,4 @@
-"""The main job: every step in order, each skipped when its inputs have not changed."""
+"""The pipeline: every step in order, each skipped if its inputs have not changed."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def _code_version() -> str:
 def evaluate(config: PipelineConfig, console: Console, dataset: Dataset | None = None) -> float | None:
     """Measure the published bundle, its user tower alone and the baselines; write metrics and a report.
 
-    The validation lists come from the same models with statistics as of the start of validation; the test
-    lists come from the bundle itself, loaded as a server loads it. With `evaluation.test=false` the test
-    window is left unread and no bundle is needed.
+    Validation lists are made by the same models with statistics as of the start of validation; test lists by
+    the bundle, loaded as a server loads it. With `evaluation.test=false` the test window is not read and no
+    bundle is needed.
 
     Returns:
         Validation ndcg@10 (what a sweep maximises), or None where there is nothing to evaluate on.
@@ -73,7 +73,7 @@ def evaluate(config: PipelineConfig, console: Console, dataset: Dataset | None =
     bundle = None
     if config.evaluation.test:
         bundle = load_bundle(work / ARTIFACTS, device=device)
-    else:  # no bundle stands for the settings that the models were made with
+    else:  # no bundle guarantees the settings that the models were trained with
         RANKER.step(config, dataset.facts).require()
     encoder, chosen = work / ENCODER_FOLDER, chosen_models(work)
     exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
@@ -140,13 +140,13 @@ def _prepare(config: PipelineConfig, console: Console) -> Dataset:
 def run(config: PipelineConfig, console: Console) -> float | None:
     """Prepare, train, refit, publish and evaluate.
 
-    With `evaluation.test=false` nothing is refitted or published, unless it is to learn from the test window.
+    With `evaluation.test=false` nothing is refitted or published, unless `refit=everything`.
 
     Returns:
         Validation ndcg@10, or None where there was too little data to evaluate on.
 
     Raises:
-        InputError: before anything is done, a GPU is asked for that torch does not see.
+        InputError: the configured GPU is not visible to torch; raised before the first step.
     """
     started = time.perf_counter()
     console.print(f"device: {describe_device(resolve_device(config.device))}", highlight=False)

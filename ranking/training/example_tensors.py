@@ -1,4 +1,4 @@
-"""Ranking examples as tensors, and an epoch of them in batches on the device that trains."""
+"""Ranking examples as tensors, and their batches on the training device."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ranking.training.examples import Examples
 
 @dataclass(frozen=True)
 class ExampleTensors:
-    """What a training step reads of some queries' examples."""
+    """Examples of queries, as read by a training step."""
 
     features: Tensor  # [queries, candidates, features]
     real: Tensor  # bool [queries, candidates], False at padding
     chosen: Tensor  # bool [queries, candidates]
     bought: Tensor  # bool [queries, candidates]
-    shift: Tensor  # [queries] log of the share of negatives that is kept
+    shift: Tensor  # [queries] log of the sampled share of negatives
 
     @classmethod
     def of(cls, examples: Examples) -> ExampleTensors:
-        """Return examples as tensors on the CPU, which share their memory where torch allows it."""
+        """Return examples as CPU tensors, sharing memory where torch allows it."""
         shift = np.log(np.maximum(examples.negative_share, 1e-6))
         arrays = (examples.features, examples.real, examples.chosen, examples.bought, shift)
         return cls(*(torch.from_numpy(np.require(array, requirements="W")) for array in arrays))
@@ -38,19 +38,19 @@ class ExampleTensors:
         return [getattr(self, field.name) for field in fields(self)]
 
     def select(self, rows: Tensor) -> ExampleTensors:
-        """Return the chosen queries; `rows` are where the examples are."""
+        """Return the queries at `rows`, on the same device as the examples."""
         return ExampleTensors(*(tensor[rows] for tensor in self._tensors()))
 
     def to(self, device: torch.device) -> ExampleTensors:
-        """Move every tensor; from page-locked memory while the host goes on."""
+        """Return the tensors on a device; from page-locked memory asynchronously."""
         return ExampleTensors(*(tensor.to(device, non_blocking=True) for tensor in self._tensors()))
 
     def pinned(self) -> ExampleTensors:
         """Return a copy in page-locked memory."""
         return ExampleTensors(*(tensor.pin_memory() for tensor in self._tensors()))
 
-    def settled(self, device: torch.device) -> ExampleTensors:
-        """Return them on a device, or as they are where they would take more of its memory than is right."""
+    def on_device_if_fits(self, device: torch.device) -> ExampleTensors:
+        """Return them on a device, or unchanged if they would take too much of its memory."""
         size = sum(tensor.nbytes for tensor in self._tensors())
         return self.to(device) if fits(size, device) else self
 
@@ -59,7 +59,7 @@ class QueryBatches(IterableDataset[ExampleTensors]):
     """One epoch of examples in a seeded order, in batches on a device."""
 
     def __init__(self, examples: ExampleTensors, batch_size: int, seed: int, device: torch.device) -> None:
-        """Keep what the epoch is made from; examples that are elsewhere are sent batch by batch."""
+        """Take the epoch's examples; from another device they are copied batch by batch."""
         self.examples, self.batch_size, self.seed, self.device = examples, batch_size, seed, device
 
     def __iter__(self) -> Iterator[ExampleTensors]:

@@ -1,4 +1,4 @@
-"""Ranking examples: what the candidate stage proposes for a query, and which of it was chosen."""
+"""Ranking examples: candidates of queries, with labels."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from ranking.retrieval.limits import Limits, excluded_keys
 
 @dataclass(frozen=True)
 class Examples:
-    """Candidates of queries with labels; everything [queries, candidates] unless said otherwise."""
+    """Candidates of queries with labels, [queries, candidates] unless noted."""
 
     features: FloatArray  # [queries, candidates, features]
     real: BoolArray  # False at padding
     chosen: BoolArray  # the user acted on it
-    bought: BoolArray  # ... by a purchase (or another kind that is not a click)
-    fused: FloatArray  # order before the ranker
-    negative_share: FloatArray  # [queries] share of the retrieved negatives that is kept
+    bought: BoolArray  # ... by a purchase (or another kind than a click)
+    fused: FloatArray  # fusion score
+    negative_share: FloatArray  # [queries] sampled share of the retrieved negatives
     targets: IntArray  # [queries] number of relevant items, retrieved or not
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def select(self, index: np.ndarray) -> Examples:
-        """Return the chosen queries."""
+        """Return the queries at an index."""
         return Examples(
             self.features[index],
             self.real[index],
@@ -50,7 +50,7 @@ def query_limits(
     exclude_seen: bool,
     allowed: BoolArray | None = None,
 ) -> Limits:
-    """Return the limits of evaluation or training queries: one filter for all, seen items in or out."""
+    """Return the limits of evaluation or training queries: a shared filter, and seen items in or out."""
     batch = histories_of(events, queries)
     count = len(queries)
     none = np.zeros(0, dtype=np.int32)
@@ -70,25 +70,25 @@ def collect(
     allowed: BoolArray | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Examples:
-    """Retrieve candidates for queries and label them.
+    """Return labelled candidates of queries.
 
-    Only what the sources really propose is learnt from: adding positives that retrieval missed would teach
-    the ranker to trust candidates without a source.
+    Positives that retrieval missed are not added: they would teach the ranker to trust candidates without a
+    source.
 
     Args:
-        recommender: retrieval to learn on top of; its ranker is not used.
+        recommender: for retrieval; its ranker is not used.
         events: all events.
         queries: queries whose targets are the labels.
         exclude_seen: whether items of the history may be proposed.
-        limit: candidates kept per query: every positive, and negatives drawn at random; 0 keeps all.
-        seed: fixes the draw.
-        allowed: [items] what may be proposed; None allows all.
+        limit: candidates per query: all positives, and sampled negatives; 0 keeps all.
+        seed: of the sample.
+        allowed: [items] mask of the rows that may be proposed; None allows all.
         advance: called with the number of queries done.
 
     """
     rng = np.random.default_rng(seed)
     parts: list[Examples] = []
-    # No query at all still makes one (empty) block, which knows the number of features.
+    # Without queries one empty block defines the number of features.
     for start in range(0, max(len(queries), 1), BLOCK):
         block = queries.select(np.arange(start, min(start + BLOCK, len(queries))))
         batch = histories_of(events, block)
@@ -110,8 +110,8 @@ def collect(
         labels = np.where(real, label.get(keys), 0.0)
         negatives = (real & (labels == 0)).sum(axis=1)
         if limit and candidates.rows.shape[1] > limit:
-            lot = np.where(labels > 0, -1.0, rng.random(labels.shape)) + np.where(real, 0.0, 2.0)
-            kept = np.argsort(lot, axis=1)[:, :limit]
+            order = np.where(labels > 0, -1.0, rng.random(labels.shape)) + np.where(real, 0.0, 2.0)
+            kept = np.argsort(order, axis=1)[:, :limit]
             candidates = Candidates(
                 np.take_along_axis(candidates.rows, kept, axis=1),
                 np.take_along_axis(candidates.sources, kept, axis=1),
@@ -137,11 +137,11 @@ def collect(
 
 
 def stack(parts: list[Examples]) -> Examples:
-    """Put examples of different widths together."""
+    """Return examples of different widths, concatenated."""
     width = max(p.real.shape[1] for p in parts)
 
     def widen(arrays: list[np.ndarray]) -> np.ndarray:
-        # Filled in place: millions of rows of features are not to be held a third time.
+        # Filled in place: a third copy of millions of feature rows would not fit into memory.
         shape = (sum(map(len, arrays)), width, *arrays[0].shape[2:])
         wide, start = np.zeros(shape, dtype=arrays[0].dtype), 0
         for array in arrays:
@@ -161,7 +161,7 @@ def stack(parts: list[Examples]) -> Examples:
 
 
 def ndcg_of_scores(examples: Examples, scores: FloatArray, k: int = 10) -> FloatArray:
-    """Return ndcg@k per query of an order of the candidates; relevant items not retrieved count as missed."""
+    """Return ndcg@k per query of candidates ordered by scores; targets not retrieved count as missed."""
     hidden = np.where(examples.real, scores, -np.inf)
     depth = min(k, hidden.shape[1])
     order = np.argsort(-hidden, axis=1, kind="stable")[:, :depth]

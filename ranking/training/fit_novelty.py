@@ -1,4 +1,4 @@
-"""Finding how far new items can be moved up at which price, from lists of the catalogue at hand."""
+"""Fitting of the novelty offsets on lists of a catalogue."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from ranking.scoring.novelty import Novelty
 from ranking.training.examples import query_limits
 
 LISTS: Final = 2000
-"""Lists that the offsets are found from."""
+"""Lists that the offsets are fitted on."""
 
 
 def fit_novelty(
     recommender: Recommender, events: Events, cut: Cut, exclude_seen: bool, seed: int
 ) -> Novelty | None:
-    """Find what a recommender may add to its unknown items within each budget.
+    """Return the score offset of cold items within each budget.
 
-    Nothing but lists is looked at: what became of them is of no account.
+    Only scores and probabilities of lists are used, no outcomes.
 
     Args:
-        recommender: what it adds to unknown items itself is not used.
+        recommender: the model; its own novelty offset is not used.
         events: all events.
-        cut: what the recommender knows; lists are made for drawn users with their histories up to there.
+        cut: end of the recommender's statistics and of the sampled users' histories.
         exclude_seen: whether items of the history are left out of lists.
-        seed: fixes the draw.
+        seed: of the sample.
 
     Returns:
-        None without a ranking head, or where no unknown item is ever a candidate.
+        None without a ranking head, or where no cold item is a candidate.
 
     """
     count = recommender.arrays.statistics.count
@@ -49,21 +49,21 @@ def fit_novelty(
         unknown = (rows >= 0) & (count[np.maximum(rows, 0)] == 0)
         parts.append((ranked.scores, ranked.probabilities[..., 0], unknown))
     scores, clicks, unknown = (
-        _together([part[position] for part in parts], fill)
+        _concatenated([part[position] for part in parts], fill)
         for position, fill in enumerate((-np.inf, 0.0, False))
     )
     return Novelty.of_lists(scores, clicks, unknown, float((count == 0).mean()))
 
 
-def _together(blocks: list[np.ndarray], fill: float) -> np.ndarray:
-    """Put blocks [lists, any] of different widths together, [all lists, widest]."""
+def _concatenated(blocks: list[np.ndarray], fill: float) -> np.ndarray:
+    """Return blocks [lists, any] of different widths concatenated, [all lists, widest]."""
     width = max(block.shape[1] for block in blocks)
     wide = [np.pad(b, ((0, 0), (0, width - b.shape[1])), constant_values=fill) for b in blocks]
     return np.concatenate(wide)
 
 
 def _lists(events: Events, cut: Cut, seed: int) -> Queries:
-    """Return queries of drawn users who have a history at a cut, without targets."""
+    """Return queries, without targets, of sampled users with a history at a cut."""
     users = np.flatnonzero(cut.end > events.offsets[:-1]).astype(np.int32)
     users = np.sort(np.random.default_rng(seed).permutation(users)[:LISTS])
     none = np.zeros(0, dtype=np.int32)

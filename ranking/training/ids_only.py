@@ -33,18 +33,18 @@ def ids_only_towers(
     end: LongArray,
     console: Console,
 ) -> Towers:
-    """Train towers on ids alone, on what the system's towers learn from; unchanged ones are kept.
+    """Return towers trained on ids alone, on the same events as the system's; cached if unchanged.
 
-    Everything but the text is as configured for the user tower: width, layers, loss, negatives, epochs, early
-    stopping on validation recall, and the refit for the test window. Id dropout is off, because without text
-    nothing is left of an item.
+    All settings but the text are those of the user tower: width, layers, loss, negatives, epochs, early
+    stopping on validation recall, and the refit for the test window. Id dropout is off, because there is no
+    text to fall back on.
 
     Args:
         config: of the run that the baseline belongs to.
         dataset: its dataset.
-        split: training ends at `train_end`; `valid` says when to stop.
-        end: [users] up to where events are known to the lists that are asked for.
-        console: progress goes here.
+        split: training ends at `train_end`; `valid` decides early stopping.
+        end: [users] end of the events that the lists may use.
+        console: shows progress.
     """
     settings = replace(config.user_encoder, text=False, hybrid=True, id_dropout=0.0)
     config = replace(config, user_encoder=settings)

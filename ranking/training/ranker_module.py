@@ -1,4 +1,4 @@
-"""The ranking head's Lightning module: listwise order, pointwise probabilities."""
+"""The ranking head's Lightning module: a listwise and a pointwise loss."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from ranking.training.example_tensors import ExampleTensors, QueryBatches
 from ranking.training.examples import Examples, ndcg_of_scores
 
 VALIDATION_QUERIES = 512
-"""Queries whose candidates are scored at once where that is not the CPU."""
+"""Validation queries scored at once on a GPU."""
 
 
 def listwise_loss(scores: Tensor, chosen: Tensor, real: Tensor) -> Tensor:
-    """Softmax cross-entropy of every chosen item against the items of its list that were not chosen.
+    """Return the softmax cross-entropy of every positive against the negatives of its list, a scalar.
 
-    One chosen item does not compete with another: ListNet (Cao et al., ICML 2007), whose softmax runs over
-    the whole list, wants them equally far up and pushes down whichever it is sure of. The mean over the lists
-    weighs each by the square root of the number of chosen items, between a list a vote and a choice a vote.
+    Positives do not compete with each other, unlike in ListNet (Cao et al., ICML 2007), whose softmax over
+    the whole list equalises them and pushes down the most certain. Lists are weighted by the square root of
+    the number of positives, between one vote per list and one per positive.
 
     Args:
         scores: [queries, candidates].
-        chosen: bool, at least one True per query that counts.
+        chosen: bool, the positives; queries without any are ignored.
         real: bool, False at padding.
 
     """
     hits = chosen & real
-    # Not minus infinity: a list of nothing but chosen items teaches nothing, and its gradient is a number.
+    # Not minus infinity, so that the gradient of a list without negatives is 0 and not NaN.
     others = torch.logsumexp(scores.masked_fill(~real | chosen, -1e9), dim=1, keepdim=True)
     each = nn.functional.softplus(others - scores).masked_fill(~hits, 0.0)
     count = hits.sum(1).clamp(min=1)
@@ -48,38 +48,38 @@ def listwise_loss(scores: Tensor, chosen: Tensor, real: Tensor) -> Tensor:
 def pointwise_loss(click: Tensor, given: Tensor, chosen: Tensor, bought: Tensor) -> Tensor:
     """Return the mean log loss of the probabilities of a click and of a purchase, of the inputs' shape.
 
-    A purchase has the probability of a click times that of a purchase given one, whose logit thereby learns
-    from candidates that were not chosen, too.
+    The probability of a purchase is that of a click times that of a purchase given a click, whose logit so is
+    trained on candidates without a click, too (ESMM).
 
     Args:
-        click: logits of a click, or of whatever choice there was.
+        click: logits of a click or any stronger event.
         given: logits of a purchase given a click.
-        chosen: bool, what was clicked or bought.
-        bought: bool, what was bought.
+        chosen: bool, clicked or bought.
+        bought: bool, bought.
 
     """
     clicked = nn.functional.binary_cross_entropy_with_logits(click, chosen.float(), reduction="none")
     both = nn.functional.logsigmoid(click) + nn.functional.logsigmoid(given)
-    # log(1 - P) from log P, which is below 0 but may round to it.
+    # log(1 - P) from log P, which is negative but may round to 0.
     neither = torch.log(-torch.expm1(both.clamp(max=-1e-6)))
     return (clicked - torch.where(bought, both, neither)) / 2
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean of the values where the mask is True, a scalar; both have one shape."""
+    """Return the mean of the values where the mask, of the same shape, is True, a scalar."""
     if values.device.type == "cpu":
         return values[mask].mean()
-    # Indexing by a mask, the host would wait for the number of values.
+    # Indexing by a mask would synchronise with the device.
     return values.masked_fill(~mask, 0.0).sum() / mask.sum()
 
 
 class RankerModule(pl.LightningModule):
-    """Trains a Ranker on examples held in memory, the device's where they fit; validates by ndcg@10."""
+    """Trains a Ranker on examples in memory, on the device if they fit; validates by ndcg@10."""
 
     def __init__(
         self, ranker: Ranker, config: RankerConfig, train: Examples, valid: Examples | None, seed: int
     ) -> None:
-        """Take the network and both sets of examples; None validates nothing."""
+        """Take the network, training examples and validation examples, None for no validation."""
         super().__init__()
         self.ranker = ranker
         self.settings = config
@@ -90,18 +90,18 @@ class RankerModule(pl.LightningModule):
         self.average = running_average(ranker, config.average * -(-len(train) // config.batch_size))
 
     def on_fit_start(self) -> None:
-        """Bring the examples to the device."""
+        """Copy the examples to the device."""
         self._kept = self.examples, self.valid_features
-        self.examples = self.examples.settled(self.device)
+        self.examples = self.examples.on_device_if_fits(self.device)
         if self.valid_features is not None and fits(self.valid_features.nbytes, self.device):
             self.valid_features = self.valid_features.to(self.device)
 
     def on_fit_end(self) -> None:
-        """Leave the device."""
+        """Free the device's memory."""
         self.examples, self.valid_features = self._kept
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW."""
+        """Return AdamW."""
         return torch.optim.AdamW(
             self.ranker.parameters(),
             lr=self.settings.learning_rate,
@@ -116,24 +116,24 @@ class RankerModule(pl.LightningModule):
         return DataLoader(queries, batch_size=None)
 
     def on_train_batch_start(self, batch: ExampleTensors, batch_idx: int) -> None:
-        """Tie dropout to the epoch, after the data loader has drawn its own seed."""
+        """Seed dropout by the epoch, after the data loader has drawn its seed."""
         if batch_idx == 0:
             torch.manual_seed(self.seed * 100_003 + self.current_epoch)
 
     def on_train_batch_end(self, outputs: object, batch: ExampleTensors, batch_idx: int) -> None:
-        """Let the average follow."""
+        """Update the weight average."""
         self.average.update_parameters(self.ranker)
 
     @property
     def trained(self) -> Ranker:
-        """The averaged network: what validation measures and what is kept."""
+        """The averaged network, which is validated and saved."""
         return cast(Ranker, self.average.module)
 
     def training_step(self, batch: ExampleTensors, _index: int) -> Tensor:
-        """Listwise loss on the order, log loss on both probabilities."""
+        """Return the listwise loss plus the log loss of both probabilities."""
         logits = self.ranker(batch.features)
         order = listwise_loss(logits[..., 0], batch.chosen, batch.real)
-        # Negatives are a sample: a prior shift keeps the probabilities those of the full candidate list.
+        # A prior shift corrects the probabilities for the sampling of negatives.
         click, given = logits[..., 1] - batch.shift[:, None], logits[..., 2]
         pointwise = masked_mean(pointwise_loss(click, given, batch.chosen, batch.bought), batch.real)
         loss: Tensor = order + self.settings.pointwise_weight * pointwise
@@ -141,7 +141,7 @@ class RankerModule(pl.LightningModule):
         return loss
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """Return one pass; the work is done at the end of it."""
+        """Return a single dummy batch; `validation_step` scores all queries."""
         if self.valid_examples is None:
             return []
         return DataLoader(torch.zeros(1), batch_size=None)  # type: ignore[arg-type]
@@ -165,14 +165,14 @@ class RankerModule(pl.LightningModule):
 
 
 def raw_logits(ranker: Ranker, features: FloatArray) -> FloatArray:
-    """Return raw logits [queries, candidates, 3] of the present weights, without dropout."""
+    """Return raw logits [queries, candidates, 3] of the current weights, without dropout."""
     return ranker.compiled().logits(features)
 
 
 def calibrate(ranker: Ranker, examples: Examples) -> None:
     """Fit Platt scaling of both logits on held-out, complete candidate lists (Platt 1999).
 
-    The click's is fitted on every candidate; that of a purchase given a click on what was chosen.
+    The click logit is fitted on all candidates, that of a purchase given a click on the clicked ones.
     """
     logits = torch.from_numpy(raw_logits(ranker, examples.features)[examples.real][:, 1:])
     chosen = torch.from_numpy(examples.chosen[examples.real])
@@ -186,7 +186,7 @@ def calibrate(ranker: Ranker, examples: Examples) -> None:
 
 
 def _platt(logits: Tensor, truth: Tensor) -> Tensor | None:
-    """Return steepness and shift [2] of the logits; None where they cannot be fitted."""
+    """Return slope and intercept [2] of Platt scaling; None where they cannot be fitted."""
     if not 0 < float(truth.sum()) < len(truth):
         return None
     values = torch.tensor([1.0, 0.0], requires_grad=True)

@@ -51,7 +51,7 @@ CALIBRATION_QUERIES = 1000
 
 
 def click_kinds(kinds: list[str]) -> BoolArray:
-    """Tell which kinds are weaker than a purchase, bool [kinds]."""
+    """Return the mask of kinds weaker than a purchase, bool [kinds]."""
     return np.array([k in schema.CLICK_KINDS for k in kinds], dtype=np.bool_)
 
 
@@ -66,9 +66,9 @@ def build_recommender(
     near: Neighbours | None = None,
     affinity: Affinity | None = None,
 ) -> Recommender:
-    """Put a Recommender together whose statistics know the events before `end` and nothing later.
+    """Return a Recommender with statistics of the events before `end` only.
 
-    Towers and ranking head are moved to the device that is configured, where the indexes are, too.
+    Towers, ranking head and indexes are on the configured device.
     """
     device = resolve_device(config.device)
     for model in (towers, ranker):
@@ -105,7 +105,7 @@ def build_recommender(
 
 
 def held_out_users(queries: Queries, rng: np.random.Generator) -> Queries:
-    """Draw users who have a fifth of the lists, or a thousand, whichever is less, and return their lists."""
+    """Return the queries of sampled users: a fifth of all, at most `CALIBRATION_QUERIES`."""
     users = np.unique(queries.user)
     lists = np.bincount(queries.user)[users]
     order = rng.permutation(len(users))
@@ -122,8 +122,8 @@ def collect_examples(
         config: settings; the encoder step's outputs are in its work directory.
         dataset: the dataset.
         split: its split.
-        console: progress goes here.
-        until: of a refit, which learns from what validation would measure: no validation examples then.
+        console: shows progress.
+        until: end of a refit, which trains on the validation events: no validation examples then.
 
     """
     encoder = Path(config.work_dir) / ENCODER_FOLDER
@@ -147,16 +147,16 @@ def collect_examples(
     past = [as_of(towers if w.after_training else ranker_towers, w.end, w.time) for w in windows]
     present = None if until is not None else as_of(towers, split.train_end, split.train_time)
     calibration = held_out_users(windows[0].queries, rng)
-    # Users whose lists calibrate the probabilities are left out of training at every cut.
+    # Users of the calibration queries are left out of training at every cut.
     lists = [w.queries.select(~np.isin(w.queries.user, calibration.user)) for w in windows]
     most = max(config.ranker.max_queries // len(lists), 1)
     lists = [q.select(np.sort(rng.permutation(len(q))[:most])) for q in lists]
     rows = config.ranker.max_rows
-    room = max(rows // max(sum(len(q) for q in lists), 1), 1) if rows else 0
+    limit = max(rows // max(sum(len(q) for q in lists), 1), 1) if rows else 0
     valid = split.valid.select(np.sort(rng.permutation(len(split.valid))[:VALID_QUERIES]))
-    asked = (*lists, calibration, *([] if present is None else [valid]))
+    every = (*lists, calibration, *([] if present is None else [valid]))
     with progress(console) as bar:
-        task = bar.add_task("candidate features", total=sum(map(len, asked)))
+        task = bar.add_task("candidate features", total=sum(map(len, every)))
 
         def gather(
             recommender: Recommender, queries: Queries, limit: int, on_sale: BoolArray | None = None
@@ -167,7 +167,7 @@ def collect_examples(
             )  # fmt: skip
 
         return (
-            stack([gather(r, q, room, s) for r, q, s in zip(past, lists, sale, strict=True) if len(q)]),
+            stack([gather(r, q, limit, s) for r, q, s in zip(past, lists, sale, strict=True) if len(q)]),
             gather(past[0], calibration, 0, sale[0]),
             None if present is None else gather(present, valid, 0),
         )
@@ -182,7 +182,7 @@ def fit_ranker(
     checkpoints: Path,
     console: Console,
 ) -> tuple[Ranker, Fit]:
-    """Train and calibrate a ranking head; without validation examples, for exactly `epochs`."""
+    """Return a trained and calibrated ranking head; without validation examples, after exactly `epochs`."""
     torch.manual_seed(config.seed)
     layout = FeatureLayout.of_width(SOURCES.names, train.features.shape[2])
     ranker = Ranker(layout.names, list(config.ranker.hidden), config.ranker.dropout)

@@ -148,7 +148,7 @@ def test_both_catalogues_are_measured_on_the_same_targets() -> None:
 
     lister = system_lister(in_order, (10,))
     part = cold_parts(dataset, split.test, split.train_end, split.state_end)[0]
-    part.ask("rows", lister)
+    part.run("rows", lister)
     whole: dict[str, Answer] = {"rows": lister(split.test, None)}
     found = cold_summary(part, whole, dataset.events, False, 100, 0, 0.95)
     assert (found["items"], found["queries"], found["targets"]) == (4, 2, 3)

@@ -93,6 +93,6 @@ def test_examples_go_to_the_device_where_they_leave_half_of_its_memory(
         for free, resident in ((2 * size, True), (2 * size - 1, False)):
             monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, free))
             assert fits(size, device) is resident
-            assert made.settled(device).features.is_cuda is resident
+            assert made.on_device_if_fits(device).features.is_cuda is resident
         assert fits(10**15, CPU)
-        assert not made.settled(CPU).features.is_cuda
+        assert not made.on_device_if_fits(CPU).features.is_cuda

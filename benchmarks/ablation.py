@@ -1,12 +1,12 @@
-"""What each part adds: a base run and variations of it, compared on validation; test stays unread.
+"""Ablation: a base run and variations of it, compared on validation; test is not read.
 
     python -m benchmarks.ablation benchmarks/ablation.yaml --name beauty experiment=best split=leave_one_out \
         data=amazon_reviews data.items=items.parquet data.events=events.parquet
 
 The YAML file maps names to lists of overrides. The base runs first; a variation starts with hard links to the
 base's dataset, encoder and ranking head, and repeats only the steps whose settings it changes. Finished runs
-are kept. The lists of both are compared query by query with a paired t test and a sign-flip test. Stopping
-early has seen the same queries, in the base as in every variation: differences count, not levels.
+are reused. The lists of both are compared query by query with a paired t test and a sign-flip test. Early
+stopping uses the same queries, in the base as in every variation: differences are meaningful, levels are not.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from ranking.evaluation.stage_recall import HEADLINE, ranked_values
 BASE = "base"
 METRICS = ("recall@10", "ndcg@10")
 REUSED = ("dataset", "text", "encoder", "ranker")
-"""Folders of steps that a variation may keep; each says itself whether its inputs are still the same."""
+"""Folders of steps that a variation may reuse; each step checks its inputs itself."""
 SETTINGS = ("evaluation.test=false", "evaluation.baselines=[]")
 
 
@@ -52,7 +52,7 @@ class Answers:
     """Validation metrics per query of a finished run."""
 
     question: tuple[Any, ...]
-    """What fixes the queries; only runs that were asked the same are compared."""
+    """Settings that define the queries; only runs with the same queries are compared."""
     values: ValueArray  # [queries, METRICS]
 
 
@@ -61,7 +61,7 @@ def read_variations(path: Path, only: Sequence[str] = ()) -> dict[str, list[str]
 
     Args:
         path: YAML file.
-        only: names of those that are wanted; none wants all.
+        only: names to read; empty reads all.
 
     Raises:
         InputError: the file is missing, is not a mapping of names to lists of overrides, or lacks a name.
@@ -82,14 +82,14 @@ def read_variations(path: Path, only: Sequence[str] = ()) -> dict[str, list[str]
 
 
 def folder_of(name: str) -> str:
-    """Turn a variation's name into a folder name."""
+    """Return a folder name for a variation."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "variation"
 
 
 def adopt(source: Path, target: Path) -> list[str]:
-    """Give a variation that has not started hard links to the base's finished steps; return which.
+    """Hard-link the base's finished steps into a variation that has not started; return their names.
 
-    Nothing writes into these files: a step that is repeated removes its folder first.
+    These files are never written to: a repeated step removes its folder first.
     """
     adopted = []
     for step in REUSED:
@@ -103,7 +103,7 @@ def adopt(source: Path, target: Path) -> list[str]:
 
 
 def answers(work: Path, config: PipelineConfig) -> Answers:
-    """Measure a run's validation lists query by query, from its predictions."""
+    """Return the metrics of a run's validation lists per query, from its predictions."""
     dataset = load_dataset(work / "dataset")
     split = make_split(dataset, config.split, config.evaluation.target_events)
     queries: Queries = sample_queries(split.valid, config.evaluation.max_users, config.seed)
@@ -160,7 +160,7 @@ def _number(value: float | None, sign: bool = False) -> str:
 
 
 def to_markdown(name: str, command: str, lines: Sequence[dict[str, Any]], queries: int) -> str:
-    """Write the table: base first, then each variation with its difference from it."""
+    """Return the table: the base first, then each variation with its difference from it."""
     parts = list(dict.fromkeys(part for line in lines for part in line["parts"]))
     slices = list(dict.fromkeys(part for line in lines for part in line["slices"]))
     header = ["variation"]
@@ -200,7 +200,7 @@ def measure(
         variations: name -> overrides on top of the base's.
         overrides: of the base.
         folder: holds one work directory per run.
-        console: says what is happening.
+        console: shows progress.
     """
     folders = [folder_of(name) for name in (BASE, *variations)]
     if len(set(folders)) < len(folders):
@@ -222,13 +222,13 @@ def measure(
 
 
 def show(benchmark: str, about: str | None, make: Callable[[argparse.Namespace, str, Console], str]) -> None:
-    """Be the command of a benchmark of variations.
+    """Run the command line of a benchmark of variations.
 
     Args:
         benchmark: module in `benchmarks`; its folder under `work`, and the table where no name is given.
-        about: what it does, its first line.
-        make: measures what the arguments ask for; takes them, the command as shown and the console, and
-            returns the Markdown.
+        about: description; its first line is shown.
+        make: runs the benchmark; takes the arguments, the command as shown and the console, and returns the
+            Markdown.
     """
     console, name = Console(), benchmark.replace("_", "-")
     parser = argparse.ArgumentParser(description=(about or "").partition("\n")[0])
@@ -238,27 +238,29 @@ def show(benchmark: str, about: str | None, make: Callable[[argparse.Namespace, 
     parser.add_argument("--name", default=name, help="of the folder and the table")
     parser.add_argument("--folder", type=Path, default=Path("work") / name)
     parser.add_argument("--page", type=Path, help="Markdown page that gets the table")
-    asked = parser.parse_intermixed_args()
-    only = [word for name in asked.only for word in ("--only", name)]
-    command = shown_command(benchmark, str(asked.variations), "--name", asked.name, *only, *asked.overrides)
+    options = parser.parse_intermixed_args()
+    only = [word for name in options.only for word in ("--only", name)]
+    command = shown_command(
+        benchmark, str(options.variations), "--name", options.name, *only, *options.overrides
+    )
     try:
-        markdown = make(asked, command, console)
+        markdown = make(options, command, console)
     except InputError as error:
         console.print(f"[bold red]benchmarks.{benchmark}:[/bold red] {error}", soft_wrap=True)
         sys.exit(2)
-    write_atomically(asked.folder / asked.name / f"{name}.md", markdown)
-    if asked.page is not None:
-        put_section(asked.page, f"{name}-{asked.name}", markdown)
+    write_atomically(options.folder / options.name / f"{name}.md", markdown)
+    if options.page is not None:
+        put_section(options.page, f"{name}-{options.name}", markdown)
     console.print(Markdown(markdown))
 
 
-def _ablation(asked: argparse.Namespace, command: str, console: Console) -> str:
-    """Run an ablation; keep its numbers and return its table."""
-    work = asked.folder / asked.name
-    lines = measure(read_variations(asked.variations, asked.only), asked.overrides, work, console)
+def _ablation(options: argparse.Namespace, command: str, console: Console) -> str:
+    """Run an ablation; write its numbers and return its table."""
+    work = options.folder / options.name
+    lines = measure(read_variations(options.variations, options.only), options.overrides, work, console)
     protocol = json.loads((work / BASE / "evaluation" / "metrics.json").read_text())["protocol"]
     write_atomically(work / "ablation.json", json.dumps({"command": command, "runs": lines}, indent=2) + "\n")
-    return to_markdown(f"Ablation: {asked.name}", command, lines, protocol["queries"]["valid"])
+    return to_markdown(f"Ablation: {options.name}", command, lines, protocol["queries"]["valid"])
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
     python -m benchmarks.embedding --items items.parquet --column title --json embedding.json
     python -m benchmarks.embedding --generated 200000 --only fp32 bf16
 
-Runs alternate; the best of each counts, for whatever else the machine does only makes a run slower. On a CPU
-operations are given for a second of CPU time, which says what a run takes on a machine that is busy, too
-(with several threads set OMP_WAIT_POLICY=PASSIVE, or waiting counts as work); on a GPU for one of the clock.
-The limit is what the model's largest layer reaches by itself, in the same second.
+Runs alternate; the best of each is reported, because other load only makes a run slower. On a CPU operations
+are divided by CPU time, which is meaningful on a busy machine, too (with several threads set
+OMP_WAIT_POLICY=PASSIVE, or busy-waiting counts as work); on a GPU by wall time. The limit is the rate of the
+model's largest layer alone, in the same unit.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ WORDS = (
 
 @dataclass(frozen=True)
 class Rate:
-    """The best run of one way to embed."""
+    """The best run of one method."""
 
     name: str
     seconds: float
@@ -61,7 +61,7 @@ def generated(count: int) -> list[str]:
 
 
 def flops(encoder: TextEncoder, tokens: TokenArray) -> float:
-    """Return the floating-point operations of reading texts: products with weights, and attention."""
+    """Return the floating-point operations of encoding texts: products with weights, and attention."""
     config = encoder.backbone.config
     layers, width = int(config.num_hidden_layers), int(config.hidden_size)
     per_token = 2 * layers * (4 * width * width + 2 * width * int(config.intermediate_size))
@@ -70,7 +70,7 @@ def flops(encoder: TextEncoder, tokens: TokenArray) -> float:
 
 
 def limit(encoder: TextEncoder, precision: Precision, device: torch.device) -> float:
-    """Return the operations per second of the model's largest layer by itself."""
+    """Return the operations per second of the model's largest layer alone."""
     config = encoder.backbone.config
     dtype = torch.bfloat16 if precision is Precision.bf16 else torch.float32
     linear = nn.Linear(config.hidden_size, config.intermediate_size).to(device, dtype)
@@ -94,14 +94,14 @@ def counted(clock: float, cpu: float, device: torch.device) -> float:
 
 
 def timed(run: Callable[[], object]) -> tuple[float, float]:
-    """Return seconds by the clock and of CPU time."""
+    """Return wall time and CPU time in seconds."""
     clock, cpu = time.perf_counter(), time.process_time()
     run()
     return time.perf_counter() - clock, time.process_time() - cpu
 
 
 def compare(ways: dict[str, Callable[[], FloatArray]], rounds: int) -> list[Rate]:
-    """Run each way in turn, several times."""
+    """Return the best run of each method; methods alternate."""
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     vectors: dict[str, FloatArray] = {}
     for _ in range(rounds):
@@ -131,7 +131,7 @@ def least_cosine(vectors: FloatArray, others: FloatArray) -> float:
 def ways_of(
     encoder: TextEncoder, model: str, texts: list[str], device: torch.device, only: Sequence[str]
 ) -> dict[str, Callable[[], FloatArray]]:
-    """Return by name what embeds the texts, tokens and preparation included."""
+    """Return the methods by name, tokenisation and preparation included."""
     ways: dict[str, Callable[[], FloatArray]] = {}
     if OTHER in only:
         from sentence_transformers import SentenceTransformer
@@ -149,20 +149,20 @@ def ways_of(
     return ways
 
 
-def measure(asked: argparse.Namespace, console: Console) -> dict[str, object]:
+def measure(options: argparse.Namespace, console: Console) -> dict[str, object]:
     """Measure, print a table and return the result."""
-    device = resolve_device(asked.device)
-    if asked.threads:
-        torch.set_num_threads(asked.threads)
-    if asked.items:
-        column = pl.read_parquet(asked.items)[asked.column]
-        texts = list(dict.fromkeys(column.drop_nulls().to_list()))[: asked.count]
+    device = resolve_device(options.device)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if options.items:
+        column = pl.read_parquet(options.items)[options.column]
+        texts = list(dict.fromkeys(column.drop_nulls().to_list()))[: options.count]
     else:
-        texts = generated(asked.generated)
-    config = TextEncoderConfig(model=asked.model, max_tokens=asked.max_tokens)
+        texts = generated(options.generated)
+    config = TextEncoderConfig(model=options.model, max_tokens=options.max_tokens)
     encoder = load_text_encoder(config).to(device).eval()
     tokens = TokenArray.tokenized(encoder.tokenizer, texts, encoder.max_tokens)
-    model = str(bundled_model_path()) if asked.model == "bundled" else asked.model
+    model = str(bundled_model_path()) if options.model == "bundled" else options.model
     work, count = flops(encoder, tokens), int(tokens.lengths.sum())
     limits = {
         p.value: limit(encoder, p, device)
@@ -174,7 +174,7 @@ def measure(asked: argparse.Namespace, console: Console) -> dict[str, object]:
         title=f"{len(texts):,} texts, {count:,} tokens, {torch.get_num_threads()} threads, {device}",
     )  # fmt: skip
     rows = []
-    for rate in compare(ways_of(encoder, model, texts, device, asked.only), asked.rounds):
+    for rate in compare(ways_of(encoder, model, texts, device, options.only), options.rounds):
         most = limits["fp32" if rate.name == OTHER else rate.name] / 1e9
         reached = work / counted(rate.seconds, rate.cpu_seconds, device) / 1e9
         rows.append(
@@ -193,7 +193,7 @@ def measure(asked: argparse.Namespace, console: Console) -> dict[str, object]:
     console.print(table)
     return {
         "texts": len(texts), "tokens": count, "threads": torch.get_num_threads(), "device": str(device),
-        "rounds": asked.rounds, "torch": torch.__version__, "machine": platform.machine(), "ways": rows,
+        "rounds": options.rounds, "torch": torch.__version__, "machine": platform.machine(), "ways": rows,
     }  # fmt: skip
 
 
@@ -221,10 +221,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Measure and write the result."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    asked = parse()
-    result = measure(asked, Console())
-    if asked.json is not None:
-        asked.json.write_text(json.dumps(result, indent=2) + "\n")
+    options = parse()
+    result = measure(options, Console())
+    if options.json is not None:
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What counting recorded events costs a model and its state, on this machine.
+"""Cost of counting recorded events in a model and its state.
 
     python -m benchmarks.live_events --items 100000 --folder work/serving
 
-A generated bundle is served in this process, without a socket: events of shoppers who keep to a topic are
-recorded in an embedded state, read back as a starting server does, and counted in batches of several sizes;
+A generated bundle is served in this process, without a socket: events of users who keep to a topic are
+recorded in an embedded state, read back as by a starting server, and counted in batches of several sizes;
 lists are made before and in between. Times are CPU times of one thread.
 """
 
@@ -53,7 +53,7 @@ def milliseconds(work: Callable[[], object]) -> float:
 
 
 def recorded(store: Path) -> list[NewEvent]:
-    """Return new events: what histories of the generated shop had, as if it happened once more."""
+    """Return new events: a repetition of the generated users' histories."""
     past = pl.read_parquet(store / HISTORIES).head(EVENTS)
     rng = np.random.default_rng(0)
     columns = (past[name].to_list() for name in ("user_id", "item_id", "event"))
@@ -66,7 +66,7 @@ def recorded(store: Path) -> list[NewEvent]:
 async def through_state(
     events: list[NewEvent], state: str | None
 ) -> tuple[list[RecordedEvent], float, float]:
-    """Record events and read them back; return them, and the milliseconds an event of both."""
+    """Record events and read them back; return them, and the milliseconds per event of both."""
     with tempfile.TemporaryDirectory() as folder:
         stores = await open_stores(state, Path(folder), RedisConfig(prefix=f"bench-{time.time_ns()}:"))
         began = time.perf_counter()

@@ -1,10 +1,10 @@
-"""What novelty costs and buys: lists of a finished run under several budgets for items without any event.
+"""Cost and benefit of novelty: lists of a finished run under several budgets for cold items.
 
     python -m benchmarks.novelty data=completejourney experiment=completejourney work_dir=work/completejourney
 
-asks the run's validation queries once, and moves unknown items up by what `rerank.novelty` would at each
-budget: the share of the first ten places that they take, how many of these were right, recall@10 of the
-targets without any event, and what the whole catalogue loses.
+scores the run's validation queries once, and promotes cold items by the offset of `rerank.novelty` at each
+budget: their share of the first ten ranks, their hits, recall@10 of cold targets, and the loss over the whole
+catalogue.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ class Measured:
     budget: float
     offset: float
     share: float
-    """Of the first ten places, taken by items without any event."""
+    """Share of the first ten ranks taken by cold items."""
     lists: float
     """Share of the lists with one among the first ten."""
     hits: int
-    """Such places that were right."""
+    """Hits among these."""
     new_recall: float
-    """recall@10 of targets without any event, in the whole catalogue."""
+    """recall@10 of cold targets, in the whole catalogue."""
     recall: float
     """recall@10 of all targets."""
     ndcg: float
@@ -64,15 +64,15 @@ def measure(
     novelty: Novelty,
     budget: float,
 ) -> Measured:
-    """Return what lists hold whose unknown items are moved up within a budget.
+    """Return the metrics of lists whose cold items are promoted within a budget.
 
     Args:
         examples: complete candidate lists of the queries.
         scores: of the ranking head, [queries, candidates].
-        unknown: which candidates have no event, [queries, candidates].
-        new_targets: [queries] how many targets have no event.
-        novelty: what each budget adds.
-        budget: the one to measure.
+        unknown: mask of cold candidates, [queries, candidates].
+        new_targets: [queries] number of cold targets.
+        novelty: offsets by budget.
+        budget: the budget to measure.
 
     """
     offset = novelty.offset(budget)

@@ -1,6 +1,6 @@
-"""What outside checks share: another project's model on this project's split, measured by this project.
+"""Shared by external comparisons: another project's model on this project's split, with its metrics.
 
-The other project lives in an environment of its own beside the results, made once; the sides share files.
+The other project has an environment of its own beside the results, created once; they exchange files.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Outsider:
     """Another project."""
 
     name: str
-    """How the project is called."""
+    """Name of the project."""
     benchmark: str
     """Name of its package here, and of the result's file."""
 
@@ -55,7 +55,7 @@ class Outsider:
 
 
 def add_shared_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that every outside check has."""
+    """Add the options of every external comparison."""
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument(
         "--max-seconds", type=float, default=900.0, help="no epoch begins that would end later"
@@ -67,21 +67,21 @@ def add_shared_options(parser: argparse.ArgumentParser) -> None:
 
 
 def environment(outsider: Outsider, folder: Path, console: Console) -> str:
-    """Return an interpreter with the exact versions of the project and torch, made on the first call."""
+    """Return an interpreter with pinned versions of the project and torch, created on the first call."""
     home = folder / "environment"
     python, installed = home / "bin" / "python", home / "installed.txt"
-    wanted = outsider.requirements.read_text()
-    if not installed.is_file() or installed.read_text() != wanted:
+    requirements = outsider.requirements.read_text()
+    if not installed.is_file() or installed.read_text() != requirements:
         console.print(f"making {home} with {outsider.name} and torch (once)")
         venv.create(home, with_pip=True, clear=True)
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
         subprocess.run([*pip, "-r", str(outsider.requirements)], check=True)
-        installed.write_text(wanted)
+        installed.write_text(requirements)
     return str(python)
 
 
 def first_users(queries: Queries, users: int) -> Queries:
-    """Keep the queries of users below a row; 0 keeps all."""
+    """Return the queries of users below a row; all for 0."""
     return queries.select(np.flatnonzero(queries.user < users)) if users else queries
 
 
@@ -110,7 +110,7 @@ def agree(ours: dict[str, float | None], theirs: dict[str, float]) -> float:
     """Return the largest difference between two measurements of the same lists.
 
     Raises:
-        InputError: when they differ by more than rounding: one of the two measures something else.
+        InputError: when they differ by more than rounding.
 
     """
     gap = max(abs((ours[name] or 0.0) - value) for name, value in theirs.items())
@@ -120,7 +120,7 @@ def agree(ours: dict[str, float | None], theirs: dict[str, float]) -> float:
 
 
 def published(work: Path, dataset: Dataset, queries: int) -> dict[str, float] | None:
-    """Return shelfwise's own test metrics where `shelfwise evaluate` has asked the same queries."""
+    """Return shelfwise's test metrics if `shelfwise evaluate` used the same queries."""
     file = work / "evaluation" / "metrics.json"
     if not file.is_file():
         return None
@@ -137,8 +137,8 @@ def compare(outsider: Outsider, options: argparse.Namespace, overrides: list[str
     """Train the other project's model, measure its lists, and write `<work_dir>/benchmarks/<benchmark>.json`.
 
     Args:
-        outsider: whom to ask.
-        options: of the command line; what its worker does not share with others goes to it as it is.
+        outsider: the other project.
+        options: of the command line; those specific to the worker are passed on to it.
         overrides: those of `shelfwise evaluate`.
 
     Raises:
@@ -170,7 +170,7 @@ def compare(outsider: Outsider, options: argparse.Namespace, overrides: list[str
     (folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
     python = str(Path(options.python or environment(outsider, folder, console)).absolute())
     started = time.perf_counter()
-    # In its own folder: some projects leave logs wherever they run.
+    # In its own folder: some projects write logs into the current one.
     worker = [python, str(outsider.worker.resolve()), str(folder.resolve())]
     subprocess.run(worker, check=True, cwd=folder)
     seconds = time.perf_counter() - started

@@ -1,10 +1,10 @@
-"""The rows of benchmarks/results.md: each runs `shelfwise run` for several seeds and says mean and spread.
+"""The rows of benchmarks/results.md: each runs `shelfwise run` for several seeds and reports mean and spread.
 
     python -m benchmarks.results beauty data.items=items.parquet data.events=events.parquet experiment=best
 
 runs seeds 0, 1 and 2 one after another under work/results/beauty/, prints the tables and writes them as JSON
 and Markdown beside the runs; `--page benchmarks/results.md` puts the Markdown into the page. Called again,
-finished seeds are kept and a cut-off one is resumed. Overrides after the row's name are those of
+finished seeds are reused and an interrupted one is resumed. Overrides after the row's name are those of
 `shelfwise run`; they win over the row's own.
 """
 
@@ -81,7 +81,7 @@ ROWS = {
         ("data=amazon_reviews", "data.text_fields=[title]", "split=global_time"),
     ),
 }
-"""What can be measured by name."""
+"""Rows by name."""
 
 
 def _short(value: float) -> str:
@@ -108,25 +108,25 @@ def _lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _names(summary: dict[str, Any]) -> dict[str, str]:
-    """Return how systems are written: the measured one bold, its parts as such."""
+    """Return the displayed names of systems: the measured one bold, its parts marked."""
     own = {summary["system"]: f"**{summary['system']}**"}
     return own | {part: f"{part} (part of it)" for part in summary["parts"]}
 
 
 def _gain_line(gains: dict[str, Any]) -> str:
-    """Say how far the system is above the best baseline, per metric."""
-    said = []
+    """Return the gain of the system over the best baseline, per metric."""
+    gains_text = []
     for metric, gain in gains.items():
         if gain["gain"] is None:
             continue
         p_value = gain.get("largest_p_value")
         chance = "" if p_value is None else f", p {'< .001' if p_value < 0.001 else f'= {p_value:.3f}'}"
-        said.append(f"{metric} {gain['gain']:+.1%} over {gain['best_baseline']}{chance}")
-    return "; ".join(said)
+        gains_text.append(f"{metric} {gain['gain']:+.1%} over {gain['best_baseline']}{chance}")
+    return "; ".join(gains_text)
 
 
 def _about(summary: dict[str, Any]) -> str:
-    """Say in two sentences what was asked of what, and how often."""
+    """Return two sentences on the queries, the data and the seeds."""
     protocol, window = summary["protocol"], summary["window"]
     seeds = [str(run["seed"]) for run in summary["runs"]]
     seen = "seen items excluded" if protocol["exclude_seen"][0] else "seen items kept"
@@ -185,11 +185,11 @@ def _cold_table(part: dict[str, Any], names: dict[str, str]) -> list[str]:
 
 
 def to_markdown(title: str, command: str, summary: dict[str, Any]) -> str:
-    """Write a row's tables.
+    """Return a row's tables in Markdown.
 
     Args:
         title: heading.
-        command: what made them.
+        command: the command line.
         summary: of `summarise`.
     """
     names = _names(summary)
@@ -247,7 +247,7 @@ def measure(
 
 
 def main() -> None:
-    """Measure a row and show it."""
+    """Measure a row and print it."""
     console = Console()
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("row", help=f"one of {', '.join(ROWS)}")
@@ -255,17 +255,19 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated")
     parser.add_argument("--folder", type=Path, default=Path("work/results"))
     parser.add_argument("--page", type=Path, help="Markdown page that gets the tables")
-    asked = parser.parse_intermixed_args()
+    options = parser.parse_intermixed_args()
     try:
-        if asked.row not in ROWS:
-            raise InputError(f"no row '{asked.row}'{closest(asked.row, ROWS)}; there are {', '.join(ROWS)}")
-        seeds = [int(seed) for seed in asked.seeds.split(",")]
-        markdown = measure(asked.row, ROWS[asked.row], asked.overrides, seeds, asked.folder, console)
+        if options.row not in ROWS:
+            raise InputError(
+                f"no row '{options.row}'{closest(options.row, ROWS)}; there are {', '.join(ROWS)}"
+            )
+        seeds = [int(seed) for seed in options.seeds.split(",")]
+        markdown = measure(options.row, ROWS[options.row], options.overrides, seeds, options.folder, console)
     except InputError as error:
         console.print(f"[bold red]benchmarks.results:[/bold red] {error}", soft_wrap=True)
         sys.exit(2)
-    if asked.page is not None:
-        put_section(asked.page, asked.row, markdown)
+    if options.page is not None:
+        put_section(options.page, options.row, markdown)
     console.print(Markdown(markdown))
 
 

@@ -1,4 +1,4 @@
-"""One `shelfwise run` in a process of its own: metrics, wall-clock time, peak memory; kept for next time."""
+"""One `shelfwise run` in a process of its own: metrics, wall time and peak memory, stored for reuse."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ METRICS = Path("evaluation") / "metrics.json"
 
 @dataclass(frozen=True)
 class Run:
-    """What a finished run took and reached."""
+    """The cost and the metrics of a finished run."""
 
     overrides: list[str]
-    """Everything after `shelfwise run`, the work directory left out."""
+    """Arguments of `shelfwise run`, without the work directory."""
     seconds: float
     peak_mib: float
     """Largest resident memory of the process, MiB."""
     complete: bool
-    """False where steps of an earlier attempt were kept: `seconds` is then only what was left to do."""
+    """False where steps of an earlier attempt were reused: `seconds` then excludes them."""
     metrics: dict[str, Any]
     """Content of metrics.json."""
 
 
 def merge_overrides(*groups: Iterable[str]) -> list[str]:
-    """Join overrides; where several set the same key, the last one stands, at the place of the first."""
+    """Return merged overrides; of those with the same key the last one wins, at the position of the first."""
     merged: dict[str, str] = {}
     for group in groups:
         for override in group:
@@ -51,7 +51,7 @@ def merge_overrides(*groups: Iterable[str]) -> list[str]:
 
 
 def finished(work: Path, overrides: list[str]) -> Run | None:
-    """Return the kept result of the same overrides, or None where there is none."""
+    """Return the stored result of the same overrides, or None."""
     try:
         record = json.loads((work / RECORD).read_text())
         metrics = json.loads((work / METRICS).read_text())
@@ -65,8 +65,7 @@ def finished(work: Path, overrides: list[str]) -> Run | None:
 def _wait(process: subprocess.Popen[bytes]) -> tuple[int, float]:
     """Wait for a process; return its exit code and peak memory in MiB.
 
-    Linux counts what the parent held when it started the child, too: a caller that holds gigabytes would
-    measure itself.
+    Linux includes the parent's memory at the start of the child, so callers must be small.
     """
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -75,16 +74,16 @@ def _wait(process: subprocess.Popen[bytes]) -> tuple[int, float]:
 
 
 def run_once(overrides: list[str], work: Path, console: Console, checkout: Path | None = None) -> Run:
-    """Run `shelfwise run` with the overrides in `work`, unless that has been done; a cut-off run is resumed.
+    """Run `shelfwise run` with the overrides in `work`, unless finished; an interrupted run is resumed.
 
     Args:
         overrides: settings, without `work_dir`.
         work: the run's work directory; its output goes to `run.log` there.
-        console: says what is happening.
-        checkout: another one of this repository, whose code runs; None is this one.
+        console: shows progress.
+        checkout: another checkout of this repository to run; None is this one.
 
     Raises:
-        InputError: the run failed; the message ends with its last words.
+        InputError: the run failed; the message ends with its last output.
     """
     kept = finished(work, overrides)
     if kept is not None:
@@ -122,7 +121,7 @@ def run_once(overrides: list[str], work: Path, console: Console, checkout: Path 
 
 
 def shown_command(benchmark: str, *arguments: str) -> str:
-    """Write a benchmark's command as a reader would type it, files by their name alone."""
+    """Return a benchmark's command as a user would type it, with file names only."""
     words = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
@@ -134,7 +133,7 @@ def put_section(page: Path, name: str, markdown: str) -> None:
     """Replace the part of a page between the markers of `name`, or append it with markers.
 
     Args:
-        page: a Markdown file; made when missing.
+        page: a Markdown file; created if missing.
         name: of the section.
         markdown: its new content.
     """

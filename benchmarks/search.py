@@ -1,10 +1,10 @@
-"""Milliseconds of a search for candidates by catalogue size, batch and filters, and how much it finds.
+"""Latency and recall of candidate searches by catalogue size, batch size and filters.
 
     python -m benchmarks.search --items 100000 1000000 --device auto --output search.json
 
-The index is what a server has on that device. What it finds is held against FAISS's exact search on the CPU.
-Vectors lie in clusters, as those of items do; the filters of a batch are eight, from none to one that allows
-a thousandth of the items.
+The index is the one of a server on that device; its results are compared with FAISS's exact search on the
+CPU. Vectors are clustered, like those of items; a batch has eight filters, from none to one that allows a
+thousandth of the items.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ranking.retrieval.searcher import QueryGroup
 BATCHES: Final = (1, 32, 256)
 CLUSTERS: Final = 1000
 SHARES: Final = (None, 0.9, 0.5, 0.5, 0.2, 0.05, 0.01, 0.001)
-"""Of the items, what the filters of a batch allow; queries take turns."""
+"""Shares of the items that the filters of a batch allow; queries alternate."""
 WARM: Final = 3
 
 
@@ -47,19 +47,19 @@ def generated(items: int, width: int, queries: int, seed: int = 0) -> tuple[Floa
 
 
 def filters(items: int, seed: int = 1) -> list[BoolArray | None]:
-    """Return the masks [items] that queries take turns with."""
+    """Return the masks [items] that queries alternate between."""
     rng = np.random.default_rng(seed)
     return [None if share is None else rng.random(items) < share for share in SHARES]
 
 
 def groups_of(queries: int, k: int, masks: Sequence[BoolArray | None]) -> list[QueryGroup]:
-    """Return the queries of a batch by their filters."""
+    """Return the queries of a batch grouped by filter."""
     turns = [np.arange(start, queries, len(masks)) for start in range(len(masks))]
     return [QueryGroup(turn, k, mask) for turn, mask in zip(turns, masks, strict=True) if len(turn)]
 
 
 def milliseconds(work: Callable[[], object], seconds: float) -> float:
-    """Return the median time of some work that is repeated for a while, after it has been warmed up."""
+    """Return the median time of repeated work, after a warm-up."""
     for _ in range(WARM):
         work()
     times: list[float] = []
@@ -73,34 +73,34 @@ def milliseconds(work: Callable[[], object], seconds: float) -> float:
 def found_of(
     queries: FloatArray, vectors: FloatArray, found: IntArray, best: IntArray, mask: BoolArray | None
 ) -> tuple[float, float]:
-    """Return what share of the best rows was found, and of how many queries nothing better was left out.
+    """Return the recall of a search, and the share of queries with exact results.
 
     Args:
         queries: [queries, dim].
         vectors: of the items, [items, dim].
         found: rows, padded with -1, [queries, k].
-        best: likewise, by exact search.
-        mask: rows that were allowed; None: all.
+        best: those of exact search, [queries, k].
+        mask: allowed rows; None allows all.
 
     Returns:
-        Mean recall, and the share of queries whose rows are allowed and as good as the best, place by place,
-        up to the rounding of single precision.
+        Mean recall, and the share of queries whose rows are allowed and as good as the best, rank by rank, up
+        to the rounding of single precision.
 
     """
     recalls, exact = [], 0
-    for query, rows, wanted in zip(queries, found, best, strict=True):
-        rows, wanted = rows[rows >= 0], wanted[wanted >= 0]
-        recalls.append(len(np.intersect1d(rows, wanted)) / max(len(wanted), 1))
+    for query, rows, expected in zip(queries, found, best, strict=True):
+        rows, expected = rows[rows >= 0], expected[expected >= 0]
+        recalls.append(len(np.intersect1d(rows, expected)) / max(len(expected), 1))
         allowed = mask is None or bool(mask[rows].all())
-        if allowed and len(np.unique(rows)) == len(wanted) == len(rows):
-            exact += np.allclose(vectors[rows] @ query, vectors[wanted] @ query, rtol=0.0, atol=1e-5)
+        if allowed and len(np.unique(rows)) == len(expected) == len(rows):
+            exact += np.allclose(vectors[rows] @ query, vectors[expected] @ query, rtol=0.0, atol=1e-5)
     return float(np.mean(recalls)), exact / len(queries)
 
 
 def search_figures(
     items: int, device: torch.device, *, width: int = 128, k: int = 200, seconds: float = 0.5
 ) -> dict[str, float]:
-    """Time the searches of one catalogue, and look at what they find.
+    """Return latency and recall of searches in one catalogue.
 
     Args:
         items: catalogue size.

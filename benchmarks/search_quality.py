@@ -1,13 +1,12 @@
-r"""Whether search puts the right answer first, for anybody and for known users, on a published bundle.
+r"""Relevance of search on a published bundle, for anonymous and for known users.
 
     python -m benchmarks.search_quality --artifacts work/completejourney/artifacts \
         --types product_type --users 3
 
-Types, titles, ids, usual and rare words of the catalogue are the queries, so that what is right is known:
-among the first ten for a type or usual word are items that have it, an item of that title or that id comes
-first, and so does one that has the rare word. Types and usual words are said as an intent of Recommend, too.
-A server is started on the bundle, or a running one is asked (`--address`), which must serve the same
-catalogue and know its histories.
+Queries are types, titles, ids, common and rare words of the catalogue, so that relevance is known: the first
+ten of a type or common word should have it; an item of the title, of the id, or with the rare word should
+come first. Types and common words are also intents of Recommend. A server is started on the bundle, or a
+running one is used (`--address`), which must serve the same catalogue and histories.
 """
 
 from __future__ import annotations
@@ -39,50 +38,50 @@ from ranking.bundle.store import MANIFEST, VERSIONS, current_version
 from shelfwise_client import Client, RecommendQuery, SearchQuery
 
 FIRST: Final = 10
-"""Places that are looked at."""
+"""Cutoff of the lists."""
 RARE: Final = (1, 3)
-"""Fewest and most items that have a rare word."""
+"""Fewest and most items with a rare word."""
 USUAL: Final = (10, 200)
-"""And a usual one."""
+"""Fewest and most items with a common word."""
 _LETTERS: Final = 4
-"""Least length of a word that is asked for."""
+"""Shortest word of a query."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """Words to look for, and which items are right."""
+    """A query with its relevant items."""
 
     words: str
     right: frozenset[str]
-    """Ids of the items that answer it."""
+    """Ids of the relevant items."""
 
 
 Ask = Callable[[str, str], list[str]]
-"""Returns the ids of the first items for some words and a user, who may be nobody."""
+"""Returns the ids of the first items for a query and a user id, empty for an anonymous user."""
 
 
 def type_questions(catalogue: Catalogue, column: str, count: int, seed: int) -> list[Question]:
-    """Ask for values of an attribute that at least ten items have."""
+    """Return queries of attribute values that at least ten items have."""
     groups = catalogue.frame.drop_nulls(column).group_by(column).agg(pl.col(schema.ITEM_ID)).sort(column)
     full = groups.filter(pl.col(schema.ITEM_ID).list.len() >= FIRST)
     return [Question(str(value), frozenset(ids)) for value, ids in _drawn(full, count, seed).iter_rows()]
 
 
 def title_questions(catalogue: Catalogue, column: str, count: int, seed: int) -> list[Question]:
-    """Ask for whole titles; every item of a title is right."""
+    """Return queries of entire titles; all items of a title are relevant."""
     groups = catalogue.frame.drop_nulls(column).group_by(column).agg(pl.col(schema.ITEM_ID)).sort(column)
     worded = groups.filter(pl.col(column).str.contains(r"\p{L}"))
     return [Question(str(title), frozenset(ids)) for title, ids in _drawn(worded, count, seed).iter_rows()]
 
 
 def id_questions(catalogue: Catalogue, count: int, seed: int) -> list[Question]:
-    """Ask for item ids."""
+    """Return queries of item ids."""
     rows = np.random.default_rng(seed).permutation(len(catalogue))[:count]
     return [Question(catalogue.ids[row], frozenset([catalogue.ids[row]])) for row in rows]
 
 
 def word_questions(catalogue: Catalogue, owners: tuple[int, int], count: int, seed: int) -> list[Question]:
-    """Ask for words that some items have, at least and at most so many, in singular or plural."""
+    """Return queries of words, in singular or plural, within a range of item counts."""
     having: dict[str, set[str]] = {}
     for item_id, text in zip(catalogue.ids, catalogue.texts, strict=True):
         for word in set(words(text)):
@@ -103,7 +102,7 @@ def _drawn(table: pl.DataFrame, count: int, seed: int) -> pl.DataFrame:
 
 
 def share_right(questions: Sequence[Question], ask: Ask, user: str) -> float:
-    """Return the share of the first ten that is right, over all questions."""
+    """Return precision@10 over all queries."""
     shares = [
         sum(item in q.right for item in ask(q.words, user)[:FIRST]) / min(FIRST, len(q.right))
         for q in questions
@@ -112,13 +111,13 @@ def share_right(questions: Sequence[Question], ask: Ask, user: str) -> float:
 
 
 def first_right(questions: Sequence[Question], ask: Ask, user: str) -> float:
-    """Return the share of questions whose first item is right."""
+    """Return the share of queries whose first item is relevant."""
     hits = [any(item in q.right for item in ask(q.words, user)[:1]) for q in questions]
     return float(np.mean(hits)) if hits else float("nan")
 
 
 def known_users(artifacts: Path, count: int, seed: int) -> list[str]:
-    """Draw users with at least five events."""
+    """Return sampled users with at least five events."""
     histories = pl.scan_parquet(artifacts / HISTORIES)
     counts = histories.group_by(schema.USER_ID).len().filter(pl.col("len") >= 5).sort(schema.USER_ID)
     users = counts.collect()[schema.USER_ID].to_list()
@@ -130,7 +129,7 @@ def measure(
     client: Client, catalogue: Catalogue, users: Sequence[str], types: Sequence[str], title: str, count: int,
     seed: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Return one row per kind of question: what anybody gets, and what known users get on average."""
+    """Return one row per kind of query: results of an anonymous user, and means over known users."""
 
     def search(words: str, user: str) -> list[str]:
         query = SearchQuery(words, user_id=user, page_size=FIRST, fields=("item_id",))
@@ -170,7 +169,7 @@ def measure(
 
 
 def table(rows: Sequence[dict[str, Any]], heading: str) -> Table:
-    """Lay the results out."""
+    """Return the results as a table."""
     shown = Table(title=heading)
     for name in ("what", "questions", "anybody", "known users", "worst of them", "known / anybody", "ms"):
         shown.add_column(name)
@@ -185,7 +184,7 @@ def table(rows: Sequence[dict[str, Any]], heading: str) -> Table:
 
 @contextmanager
 def _asked(options: argparse.Namespace) -> Iterator[str]:
-    """Give the address of the server to ask, and end it afterwards if it was started for that."""
+    """Yield the address of a server; one that was started for this is stopped afterwards."""
     if options.address:
         yield options.address
         return

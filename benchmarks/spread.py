@@ -1,4 +1,4 @@
-"""From the metrics of several seeds to mean, spread and gain over the best baseline."""
+"""Mean, spread and gain over the best baseline, from the metrics of several seeds."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def spread(results: Sequence[dict[str, Any]], path: Sequence[str]) -> Spread | N
 def _table(
     results: Sequence[dict[str, Any]], systems: Sequence[str], columns: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, Any]]:
-    """Return `{system: {column: spread}}` of what every seed has; `*` in a column's path is the system."""
+    """Return `{system: {column: spread}}` of values of all seeds; `*` in a column's path is the system."""
     table: dict[str, dict[str, Any]] = {}
     for system in systems:
         cells = {c: spread(results, [system if k == "*" else k for k in path]) for c, path in columns.items()}
@@ -76,12 +76,12 @@ def _gains(
 
 
 def summarise(runs: Sequence[Run], seeds: Sequence[int], metrics: Sequence[str]) -> dict[str, Any]:
-    """Put the seeds of a row together.
+    """Return the summary of a row's seeds.
 
     Args:
         runs: one finished run per seed.
         seeds: their seeds.
-        metrics: what the row is about, for example recall@10 and ndcg@10.
+        metrics: the row's metrics, for example recall@10 and ndcg@10.
 
     Returns:
         Plain JSON values: means, spreads, gains over the best baseline, slices, cold items, time and memory.

@@ -1,12 +1,12 @@
-"""What each choice in fine-tuning the text encoder does, measured on texts alone, on validation.
+"""Ablation of the text encoder's fine-tuning, on validation, by text vectors alone.
 
     python -m benchmarks.text_encoder benchmarks/text_encoder.yaml --name beauty data=amazon_reviews \
         data.items=items.parquet data.events=events.parquet text_encoder.max_steps=100
 
-Nothing but text vectors ranks the catalogue: a query is the mean of the newest items, a list the items
-nearest to it. So a choice shows by itself, which no other part makes up for. Items without a training event
-are ranked among themselves too. Each variation stands beside the encoder as it comes, and with the affinity
-map that is learnt on its finished vectors. Finished variations are kept.
+Text vectors alone rank the catalogue: a query is the mean of the newest items, a list the items nearest to
+it, so that no other part compensates for a choice. Cold items are also ranked among themselves. Each
+variation is compared with the pre-trained encoder, with and without the affinity map trained on its vectors.
+Finished variations are reused.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def recalls(
 
     Args:
         dataset: the data.
-        split: its split; validation is asked.
+        split: its split; validation queries are used.
         config: settings of the run.
-        vectors: what ranks, [items, dim].
+        vectors: text vectors, [items, dim].
     """
     nearest = FrozenText(vectors, kind_weights=dataset.kind_weights)
     nearest.fit(dataset.events, split.train_end, split.train_time, len(dataset.catalogue))
@@ -69,7 +69,7 @@ def recalls(
 def line_of(
     name: str, dataset: Dataset, split: Split, config: PipelineConfig, stage: Step, file: str
 ) -> dict[str, Any]:
-    """Measure finished vectors, and the affinity map where it was learnt on them."""
+    """Return the metrics of text vectors, and of the affinity map trained on them, if any."""
     vectors = np.load(stage.folder / file)
     values: list[float | None] = [*recalls(dataset, split, config, vectors)]
     affinity = Affinity.load(stage.folder / AFFINITY_FILE)
@@ -87,7 +87,7 @@ def measure(
         variations: name -> overrides on top of the base's.
         overrides: of the base.
         folder: holds the dataset and one work directory per variation.
-        console: says what is happening.
+        console: shows progress.
     """
     planned: list[tuple[str, Sequence[str], list[str], Path, PipelineConfig]] = []
     for name, own in {BASE: [], **variations}.items():
@@ -124,7 +124,7 @@ def measure(
 
 
 def to_markdown(name: str, command: str, lines: Sequence[dict[str, Any]]) -> str:
-    """Write the table."""
+    """Return the table."""
 
     def cell(value: float | None) -> str:
         return "–" if value is None else f"{value:.4f}".removeprefix("0")
@@ -143,11 +143,11 @@ def to_markdown(name: str, command: str, lines: Sequence[dict[str, Any]]) -> str
     )
 
 
-def _text_encoder(asked: argparse.Namespace, command: str, console: Console) -> str:
+def _text_encoder(options: argparse.Namespace, command: str, console: Console) -> str:
     """Compare variations and return their table."""
-    variations = read_variations(asked.variations, asked.only)
-    lines = measure(variations, asked.overrides, asked.folder / asked.name, console)
-    return to_markdown(asked.name, command, lines)
+    variations = read_variations(options.variations, options.only)
+    lines = measure(variations, options.overrides, options.folder / options.name, console)
+    return to_markdown(options.name, command, lines)
 
 
 if __name__ == "__main__":

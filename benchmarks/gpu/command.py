@@ -1,12 +1,11 @@
-"""What a GPU is worth: every part of the engine on the CPU and on the GPU of one machine, one after another.
+"""GPU against CPU: every part of the engine on both devices of one machine, one after another.
 
     python -m benchmarks.gpu data=amazon_reviews data.items=items.parquet data.events=events.parquet \
         split=leave_one_out --output gpu.json
 
-Each part runs in a process of its own on each device (`benchmarks/gpu/parts.py`); how busy the GPU is
-meanwhile is sampled. The CPU does a fraction of the work where all of it would take minutes, and rates are
-compared. Parts that no longer fit into the time are left out and named. Nothing is asserted: the table says
-which bars are met.
+Each part runs in a process of its own on each device (`benchmarks/gpu/parts.py`), while GPU utilisation is
+sampled. The CPU runs a fraction of long workloads, and rates are compared. Parts beyond the time budget are
+skipped and listed. Nothing is asserted: the table shows which targets are met.
 """
 
 from __future__ import annotations
@@ -39,32 +38,32 @@ CPU: Final = "cpu"
 
 @dataclass(frozen=True)
 class Bar:
-    """What a part should reach on a GPU, and what was reached."""
+    """The target of a part on a GPU, and the measured value."""
 
     part: str
     what: str
-    wanted: str
+    target: str
     reached: float | None
     holds: bool | None
     """None where the part was not measured."""
 
 
 def cpu_share(sizes: Sizes) -> Sizes:
-    """Return how much the CPU does where the GPU does `sizes`: enough for a rate."""
+    """Return the CPU's workload for a GPU workload: enough to measure a rate."""
     return replace(
         sizes, texts=min(sizes.texts or 2_000, 2_000), steps=max(sizes.steps // 20, 4), items=sizes.items[:1]
     )
 
 
 def measure(part: str, device: str, settings: Settings, folder: Path, timeout: float) -> dict[str, Any]:
-    """Run a part in a process of its own; return what it measured, or why there is nothing.
+    """Run a part in a process of its own; return its measurements, or `failed` with the reason.
 
     Args:
         part: its name.
         device: where it runs.
-        settings: what it is given.
+        settings: its input.
         folder: for its files.
-        timeout: seconds after which it is ended.
+        timeout: seconds after which it is killed.
     """
     given, output, log = (
         folder / f"{part}-{device.replace(':', '-')}.{e}" for e in ("in.json", "json", "log")
@@ -89,7 +88,7 @@ def measure(part: str, device: str, settings: Settings, folder: Path, timeout: f
 
 
 def _ratio(cpu: dict[str, Any], gpu: dict[str, Any], key: str, faster_is_more: bool) -> float | None:
-    """Return how many times as fast the GPU was, by a rate or by seconds; None where one is missing."""
+    """Return the speed-up of the GPU, by a rate or by seconds; None where one is missing."""
     if key not in cpu or key not in gpu:
         return None
     ratio = gpu[key] / cpu[key] if faster_is_more else cpu[key] / gpu[key]
@@ -97,7 +96,7 @@ def _ratio(cpu: dict[str, Any], gpu: dict[str, Any], key: str, faster_is_more: b
 
 
 def bars(results: dict[str, dict[str, Any]], gpu: str, cpu_recall: float | None) -> list[Bar]:
-    """Hold what was measured against what a data-centre GPU should reach.
+    """Compare measurements with the targets of a data-centre GPU.
 
     Args:
         results: of each part, by device.
@@ -110,10 +109,10 @@ def bars(results: dict[str, dict[str, Any]], gpu: str, cpu_recall: float | None)
         return found
 
     def bar(
-        part: str, what: str, wanted: str, value: float | None, most: float, *, least: bool = False
+        part: str, what: str, target: str, value: float | None, most: float, *, least: bool = False
     ) -> Bar:
         holds = None if value is None else (value >= most if least else value <= most)
-        return Bar(part, what, wanted, value, holds)
+        return Bar(part, what, target, value, holds)
 
     whole = of("whole")
     lost = None if cpu_recall is None or "recall@10" not in whole else cpu_recall - whole["recall@10"]
@@ -135,7 +134,7 @@ def bars(results: dict[str, dict[str, Any]], gpu: str, cpu_recall: float | None)
 
 
 def shown(value: float | None) -> str:
-    """Write a figure with three digits that count."""
+    """Return a number with three significant digits."""
     if value is None:
         return "not measured"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
@@ -153,7 +152,7 @@ def flat(prefix: str, result: dict[str, Any]) -> dict[str, float]:
 
 
 def print_results(results: dict[str, dict[str, Any]], gpu: str | None, found: Sequence[Bar]) -> None:
-    """Print both devices beside each other, then the bars."""
+    """Print both devices side by side, then the targets."""
     table = Table("part", "figure", CPU, gpu or "no GPU", title="CPU beside GPU, one machine")
     for part, devices in results.items():
         sides = {device: flat("", result) for device, result in devices.items()}
@@ -165,15 +164,15 @@ def print_results(results: dict[str, dict[str, Any]], gpu: str | None, found: Se
                 table.add_row(part, f"[red]{device}: {result['failed']}[/red]", "", "")
     CONSOLE.print(table)
     if gpu is not None:
-        table = Table("part", "figure", "wanted", "reached", "", title="Bars")
+        table = Table("part", "figure", "target", "reached", "", title="Bars")
         for one in found:
             verdict = {None: "", True: "met", False: "[red]missed[/red]"}[one.holds]
-            table.add_row(one.part, one.what, one.wanted, shown(one.reached), verdict)
+            table.add_row(one.part, one.what, one.target, shown(one.reached), verdict)
         CONSOLE.print(table)
 
 
 def machine() -> dict[str, Any]:
-    """Describe what the figures are of."""
+    """Return a description of the machine."""
     found = {"processor": platform.processor(), "cpus": os.cpu_count(), "torch": torch.__version__}
     if torch.cuda.is_available():
         card = torch.cuda.get_device_properties(0)
@@ -182,7 +181,7 @@ def machine() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure every part on every device, as long as there is time."""
+    """Measure every part on every device, within the time budget."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu",
         description=__doc__,

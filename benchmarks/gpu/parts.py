@@ -2,8 +2,7 @@
 
     python -m benchmarks.gpu.parts embed cuda settings.json result.json
 
-Times leave out imports, the loading of data, and a short warm-up: kernels are compiled and memory is taken
-then.
+Times exclude imports, the loading of data, and a warm-up, which compiles kernels and allocates memory.
 """
 
 from __future__ import annotations
@@ -49,13 +48,13 @@ from ranking.training.train import fit_ranker
 
 CONSOLE: Final = Console(file=sys.stderr)
 VECTORS: Final = "gpu_vectors.npy"
-"""File in the work directory: the catalogue's text vectors, which later parts start from."""
+"""File in the work directory: the catalogue's text vectors, read by later parts."""
 _WARM_TEXTS: Final = 2_000
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much each part does on a device."""
+    """The workload of each part on a device."""
 
     texts: int = 0
     """Titles to embed; 0 takes all."""
@@ -66,24 +65,24 @@ class Sizes:
     items: tuple[int, ...] = (100_000, 1_000_000)
     """Catalogue sizes of the searches."""
     seconds: float = 5.0
-    """Of load at each number of callers."""
+    """Seconds of load at each number of callers."""
     store_items: int = 10_000
     """Catalogue size of the served bundle."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a part is given."""
+    """The input of a part."""
 
     overrides: list[str]
-    """Of the pipeline's configuration."""
+    """Overrides of the pipeline's configuration."""
     work: str
     """Work directory with the prepared dataset."""
     sizes: Sizes
 
     @classmethod
     def read(cls, path: Path) -> Settings:
-        """Read what `write` has written."""
+        """Read a file written by `write`."""
         raw = json.loads(path.read_text())
         return cls(
             raw["overrides"], raw["work"], Sizes(**{**raw["sizes"], "items": tuple(raw["sizes"]["items"])})
@@ -101,13 +100,13 @@ class Settings:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for what the device has been given to do: a GPU computes after the call that asks for it."""
+    """Wait for a device's queued work: GPU kernels run asynchronously."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def clock(device: torch.device, work: Callable[[], object]) -> float:
-    """Return the seconds of some work, with all that it has asked of the device."""
+    """Return the seconds of some work, including its work on the device."""
     synchronize(device)
     started = time.perf_counter()
     work()
@@ -125,13 +124,13 @@ def prepared(settings: Settings, config: PipelineConfig) -> tuple[Dataset, Split
 
 
 def precisions(settings: Settings, config: PipelineConfig, encoder: TextEncoder) -> Precisions:
-    """Return the arithmetic that a run would take on the encoder's device."""
+    """Return the precisions that a run would choose on the encoder's device."""
     work, uses = Path(settings.work), (EMBEDDING, TRAINING)
     return choose_precision(config.text_encoder.precision, encoder, work, CONSOLE, uses)
 
 
 def vectors_of(settings: Settings, config: PipelineConfig, dataset: Dataset) -> FloatArray:
-    """Return the catalogue's text vectors: those that the part `embed` has left, else made now, untimed."""
+    """Return the catalogue's text vectors: those of the part `embed`, else encoded now, untimed."""
     path = Path(settings.work) / VECTORS
     if not path.is_file():
         encoder = load_text_encoder(config.text_encoder).to(resolve_device(config.device)).eval()
@@ -142,7 +141,7 @@ def vectors_of(settings: Settings, config: PipelineConfig, dataset: Dataset) -> 
 
 
 def embed(settings: Settings, name: str) -> dict[str, Any]:
-    """Embed the catalogue's titles with the encoder as it comes."""
+    """Embed the catalogue's titles with the pre-trained encoder."""
     config = settings.config(name)
     device = resolve_device(config.device)
     dataset = load_dataset(Path(settings.work) / "dataset")
@@ -162,7 +161,7 @@ def embed(settings: Settings, name: str) -> dict[str, Any]:
 
 
 class _TimedStageOne(StageOne):
-    """Stage one that notes how long its steps take once it is warm."""
+    """Stage one that times its steps after a warm-up."""
 
     warm = 20
     steps = 0
@@ -249,7 +248,7 @@ def search(settings: Settings, name: str) -> dict[str, Any]:
 
 
 def serve(settings: Settings, name: str) -> dict[str, Any]:
-    """Ask a server for lists as fast as it answers, with 8 and with 32 callers."""
+    """Run closed-loop load on a server, with 8 and with 32 callers."""
     sizes = settings.sizes
     work = Path(settings.work)
     store = generated_store(work / "stores", sizes.store_items)
@@ -273,7 +272,7 @@ def head(settings: Settings, name: str) -> dict[str, Any]:
     queries, width, features = 20_000, 48, FeatureLayout(SOURCES.names, 4).names
     rng = np.random.default_rng(0)
     values = rng.standard_normal((queries, width, len(features)), dtype=np.float32)
-    # What is chosen hangs on the features, so that there is something to learn.
+    # Labels depend on the features, so that there is something to learn.
     score = values[..., :8].sum(-1) + 2 * rng.standard_normal((queries, width), dtype=np.float32)
     chosen = score >= np.partition(score, width - 2, axis=1)[:, width - 2 : width - 1]
     examples = Examples(
@@ -300,7 +299,7 @@ def head(settings: Settings, name: str) -> dict[str, Any]:
 
 
 def whole(settings: Settings, name: str) -> dict[str, Any]:
-    """Do everything that `shelfwise run experiment=best` does, in an empty work directory."""
+    """Run the whole pipeline as `shelfwise run experiment=best`, in an empty work directory."""
     with tempfile.TemporaryDirectory(dir=settings.work) as folder:
         run = run_once([*settings.overrides, "experiment=best", f"device={name}"], Path(folder), CONSOLE)
     test = run.metrics["test"]["shelfwise"]
@@ -317,7 +316,7 @@ PARTS: Final[dict[str, Callable[[Settings, str], dict[str, Any]]]] = {
 
 
 def main() -> None:
-    """Measure one part on one device and write what came of it."""
+    """Measure one part on one device and write the result."""
     part, device, settings, output = sys.argv[1:]
     Path(output).write_text(json.dumps(PARTS[part](Settings.read(Path(settings)), device), indent=2) + "\n")
 

@@ -1,4 +1,4 @@
-"""How busy the GPU is while something runs, read from nvidia-smi."""
+"""GPU utilisation, sampled by nvidia-smi."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class GpuUsage:
 
 
 def parse_sample(line: str) -> tuple[float, float] | None:
-    """Return busy share and memory in MiB of a line of nvidia-smi; None where the card does not tell."""
+    """Return utilisation and memory in MiB of a line of nvidia-smi; None where they are unsupported."""
     try:
         busy, memory = (float(part) for part in line.split(","))
     except ValueError:

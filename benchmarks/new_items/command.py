@@ -1,17 +1,17 @@
-"""What becomes of new items in a shop, asked over a real socket.
+"""Exposure of new items in a shop, measured over a real socket.
 
     python -m benchmarks.new_items --run work/shop experiment=quick
     python -m benchmarks.new_items --run work/shop --code ../earlier --output earlier.json experiment=quick
     python -m benchmarks.new_items --storefront --run work/completejourney
     python -m benchmarks.new_items --storefront --run work/completejourney --before work/before.json
 
-The first two replay the last weeks of a finished run's dataset: a bundle is trained on what was before them,
-a server is started, items are upserted when they first sell, events are recorded as they happened, and lists
-are asked for at the first event of sampled users' days and compared with what was chosen on that day.
+The first two replay the last weeks of a finished run's dataset: a bundle is trained on the events before, a
+server is started, items are upserted when they first sell, events are recorded in order, and lists are
+requested at the first event of sampled users' days and compared with the items chosen on that day.
 Arguments without dashes are settings of the training.
 
-`--storefront` tries what a shop would try with ten new groceries, searches, intents and changes of items, on
-a copy of a finished run's artifacts (The Complete Journey; other catalogues leave out what they cannot say).
+`--storefront` runs trials of a storefront with ten new groceries, searches, intents and changes of items, on
+a copy of a finished run's artifacts (The Complete Journey; other catalogues skip trials without attributes).
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ AS_SERVED: Final = "as served"
 
 @contextmanager
 def served(artifacts: Path, log: Path, code: Path | None, settings: Sequence[str]) -> Iterator[str]:
-    """Start a server on a store; give its address.
+    """Start a server on a store; yield its address.
 
     Args:
-        artifacts: the store; what the server learns is left in its state file.
+        artifacts: the store; the server's state file stays in it.
         log: gets the server's standard error.
-        code: another checkout whose server shall be asked; None is this one.
+        code: another checkout whose server is started; None is this one.
         settings: further settings of `shelfwise serve`.
     """
     command = [
@@ -63,47 +63,47 @@ def served(artifacts: Path, log: Path, code: Path | None, settings: Sequence[str
         yield server.address
 
 
-def storefront(asked: argparse.Namespace) -> None:
-    """Try everything on a copy of the run's artifacts, or on a running server, and show the table."""
-    store, folder = asked.run / ARTIFACTS, asked.run / "benchmarks" / "storefront"
+def storefront(options: argparse.Namespace) -> None:
+    """Run all trials on a copy of the run's artifacts, or on a running server, and print the table."""
+    store, folder = options.run / ARTIFACTS, options.run / "benchmarks" / "storefront"
     if not store.is_dir():
         raise InputError(
             f"{store}: nothing is published there; run `shelfwise run` or `shelfwise publish` first"
         )
-    before = None if asked.before is None else read_result(asked.before)
+    before = None if options.before is None else read_result(options.before)
     folder.mkdir(parents=True, exist_ok=True)
-    if asked.address:
-        with opened(asked.address, store) as shop:
+    if options.address:
+        with opened(options.address, store) as shop:
             result = trials(shop, CONSOLE)
     else:
         copy, log = copy_of(store, folder / ARTIFACTS), folder / "server.log"
-        with served(copy, log, asked.code, asked.set) as address, opened(address, copy) as shop:
+        with served(copy, log, options.code, options.set) as address, opened(address, copy) as shop:
             result = trials(shop, CONSOLE)
-    output = asked.output or folder / "storefront.json"
+    output = options.output or folder / "storefront.json"
     write_result(output, result)
     names = header(before is not None)
     write_atomically(output.with_suffix(".md"), markdown(cells(result, before), names) + "\n")
     print_rows(CONSOLE, result, before)
 
 
-def arms_of(asked: argparse.Namespace) -> dict[str, float | None]:
-    """Return arm -> novelty of its lists, as served first; other code may not know novelty."""
+def arms_of(options: argparse.Namespace) -> dict[str, float | None]:
+    """Return arm -> novelty of its lists, the served one first; other checkouts may not support novelty."""
     arms: dict[str, float | None] = {AS_SERVED: None}
-    if asked.code is None:
-        arms |= {f"novelty {value:g}": value for value in sorted({*asked.novelty, 0.0}, reverse=True)}
+    if options.code is None:
+        arms |= {f"novelty {value:g}": value for value in sorted({*options.novelty, 0.0}, reverse=True)}
     return arms
 
 
-def play(asked: argparse.Namespace, cut: Cut, folder: Path, work: Path) -> Played:
+def play(options: argparse.Namespace, cut: Cut, folder: Path, work: Path) -> Played:
     """Start a server on a bundle, with a state of its own, and replay everything through it."""
     interactions, new_items = read_interactions(str(folder / REPLAYED)), pl.read_parquet(folder / NEW_ITEMS)
     kinds = [kind for kind, weight in cut.event_weights.items() if weight > 0]
-    baskets = baskets_of(interactions, kinds, asked.lists)
+    baskets = baskets_of(interactions, kinds, options.lists)
     for leftover in work.glob("replay.sqlite*"):
         leftover.unlink()
-    settings = [f"state={(work / 'replay.sqlite').resolve()}", *asked.set]
+    settings = [f"state={(work / 'replay.sqlite').resolve()}", *options.set]
     with (
-        served(work / ARTIFACTS, work / "server.log", asked.code, settings) as address,
+        served(work / ARTIFACTS, work / "server.log", options.code, settings) as address,
         PatientClient(address) as client,
         Progress(console=CONSOLE) as progress,
     ):
@@ -114,31 +114,31 @@ def play(asked: argparse.Namespace, cut: Cut, folder: Path, work: Path) -> Playe
             baskets,
             new_items[schema.ITEM_ID].to_list(),
             shop,
-            arms_of(asked),
+            arms_of(options),
             lambda done, _: progress.update(task, completed=done),
         )
     rejects = {what: f"{count}, first: {shop.messages[what]}" for what, count in shop.rejects.items()}
     return dataclasses.replace(played, rejects=rejects)
 
 
-def replayed(asked: argparse.Namespace) -> None:
+def replayed(options: argparse.Namespace) -> None:
     """Cut, train, replay and report."""
-    folder = asked.run / "benchmarks" / f"replay-{asked.weeks:g}-weeks"
-    before = None if asked.before is None else read_result(asked.before, "arms")
-    cut = make_cut(asked.run, folder, asked.weeks)
+    folder = options.run / "benchmarks" / f"replay-{options.weeks:g}-weeks"
+    before = None if options.before is None else read_result(options.before, "arms")
+    cut = make_cut(options.run, folder, options.weeks)
     CONSOLE.print(
         f"{cut.replayed_events:,} events after {cut.trained_events:,}; {cut.new_items:,} items first sell "
         "among them",
         highlight=False,
     )
-    work = folder / ("present" if asked.code is None else asked.code.resolve().name)
-    run_once(merge_overrides(cut.overrides(folder.resolve()), asked.overrides), work, CONSOLE, asked.code)
+    work = folder / ("present" if options.code is None else options.code.resolve().name)
+    run_once(merge_overrides(cut.overrides(folder.resolve()), options.overrides), work, CONSOLE, options.code)
     result: dict[str, Any] = {
-        "weeks": asked.weeks,
-        "overrides": asked.overrides,
-        **report(play(asked, cut, folder, work)),
+        "weeks": options.weeks,
+        "overrides": options.overrides,
+        **report(play(options, cut, folder, work)),
     }
-    output = asked.output or work / "replay.json"
+    output = options.output or work / "replay.json"
     write_result(output, result)
     result = result if before is None else beside(result, before)
     lines = [markdown(rows(result), HEADER), "", *(f"- {fact}" for fact in facts(result)), ""]
@@ -155,7 +155,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", help="settings of the training before a replay, key=value")
     parser.add_argument("--run", type=Path, required=True, help="work directory of a finished run")
     parser.add_argument("--weeks", type=float, default=4.0, help="length of the replay")
-    parser.add_argument("--lists", type=int, default=3000, help="most lists asked for; 0 is one per basket")
+    parser.add_argument("--lists", type=int, default=3000, help="most lists options for; 0 is one per basket")
     parser.add_argument(
         "--novelty", type=float, action="append", default=[], help="one more arm with this; repeat it"
     )
@@ -171,13 +171,13 @@ def _arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Do what the arguments say."""
-    asked = _arguments()
+    """Run the command line."""
+    options = _arguments()
     try:
-        if asked.storefront:
-            storefront(asked)
+        if options.storefront:
+            storefront(options)
         else:
-            replayed(asked)
+            replayed(options)
     except InputError as error:
         CONSOLE.print(f"[bold red]benchmarks.new_items:[/bold red] {error}", soft_wrap=True)
         return 2

@@ -25,15 +25,15 @@ ABOUT: Final = "cut.json"
 
 @dataclass(frozen=True)
 class Cut:
-    """What a cut left on either side."""
+    """The two sides of a cut."""
 
     dataset: str
     """Content hash of the dataset that was cut."""
     weeks: float
     time: int
-    """Unix seconds, moved by `shift`: everything before is trained on, the rest is replayed."""
+    """Unix seconds, shifted by `shift`: earlier events are trained on, the rest is replayed."""
     shift: int
-    """Seconds that all times were moved by, whole weeks: the last event lies less than a week back."""
+    """Seconds that all times were shifted by, whole weeks, so that the last event is less than a week old."""
     trained_events: int
     replayed_events: int
     new_items: int
@@ -51,10 +51,10 @@ class Cut:
 
 
 def make_cut(run: Path, folder: Path, weeks: float) -> Cut:
-    """Cut a run's dataset so many weeks before its last event; kept where that has been done.
+    """Cut a run's dataset some weeks before its last event; a finished cut is reused.
 
-    Items without an event before the cut that have one after it leave the catalogue: they are upserted when
-    they first sell. Items that never sell stay in it.
+    Items whose first event is after the cut are removed from the catalogue and upserted when they first sell.
+    Items that never sell stay in it.
 
     Args:
         run: work directory of a finished run.
@@ -107,13 +107,13 @@ def _seconds() -> pl.Expr:
 
 
 def _moved_items(items: pl.DataFrame, shift: int) -> pl.DataFrame:
-    """Move the times among the attributes as the events are moved."""
+    """Shift the times among the attributes like the events."""
     moments = [name for name, kind in items.schema.items() if isinstance(kind, pl.Datetime | pl.Date)]
     return items.with_columns(pl.col(name) + pl.duration(seconds=shift) for name in moments)
 
 
 def _kept(folder: Path) -> Cut | None:
-    """Return a cut that is there already, or None."""
+    """Return a finished cut, or None."""
     try:
         about: dict[str, Any] = json.loads((folder / ABOUT).read_text())
         return Cut(**about)

@@ -1,4 +1,4 @@
-"""Replay a shop's events through a running server, and ask for lists at the moments of purchases."""
+"""Replay a shop's events through a running server, with requests at the moments of purchases."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEPTH: Final = 20
 NEW_DAYS: Final = 31
 """An item is new for so many days after it first sold."""
 SLOT: Final = 10
-"""Place that the popularity slot gives to the new item that has sold most."""
+"""Rank of the popularity slot, which holds the new item that has sold most."""
 SLOT_ARM: Final = "popularity slot"
 _BATCH: Final = 500
 _WAIT: Final = 60.0
@@ -37,7 +37,7 @@ class Interaction:
 
 @dataclass(frozen=True)
 class Basket:
-    """What one user chose on one day: the list is asked for at its first event."""
+    """Items that a user chose on a day; the list is requested at the first event."""
 
     user: str
     time: int
@@ -45,23 +45,23 @@ class Basket:
 
 
 class Served(Protocol):
-    """A shop that learns of items and events and gives lists."""
+    """A shop that takes items and events and returns lists."""
 
     def upsert(self, item_ids: Sequence[str]) -> None:
-        """Begin to sell some items."""
+        """Upsert items that are first sold."""
 
     def record(self, first: int, interactions: Sequence[Interaction]) -> None:
-        """Record events; `first` counts those before them."""
+        """Record events; `first` is the number of earlier ones."""
 
-    def ask(self, user: str, moment: int, novelty: float | None) -> list[str]:
-        """Return the first `DEPTH` items for a user at a moment; None leaves novelty as it is served."""
+    def recommend(self, user: str, moment: int, novelty: float | None) -> list[str]:
+        """Return the first `DEPTH` items for a user at a moment; None takes the served novelty."""
 
 
 class Server:
     """A running server."""
 
     def __init__(self, client: Client, new_items: pl.DataFrame) -> None:
-        """Take the connection and the attributes of the items to come."""
+        """Take the connection and the attributes of the new items."""
         self._client = client
         known = set(client.status().attributes) - {schema.ITEM_ID}
         columns = [name for name in new_items.columns if name in known]
@@ -72,13 +72,13 @@ class Server:
         self.messages: dict[str, str] = {}
 
     def upsert(self, item_ids: Sequence[str]) -> None:
-        """Begin to sell some items."""
+        """Upsert items that are first sold."""
         for part in _parts(item_ids):
             outcome = self._client.upsert_items([self._items[item_id] for item_id in part], timeout=_WAIT)
             self._note("item", outcome.rejects)
 
     def record(self, first: int, interactions: Sequence[Interaction]) -> None:
-        """Record events under ids that say their place in the replay."""
+        """Record events under ids by their position in the replay."""
         events = [
             Event(
                 row.user,
@@ -94,12 +94,12 @@ class Server:
             self._note("event", outcome.rejects)
 
     def _note(self, what: str, rejects: Sequence[Reject]) -> None:
-        """Count what was refused, by reason; keep the first message of each."""
+        """Count rejects by reason, with the first message of each."""
         for reject in rejects:
             self.rejects[f"{what}: {reject.reason}"] += 1
             self.messages.setdefault(f"{what}: {reject.reason}", reject.message)
 
-    def ask(self, user: str, moment: int, novelty: float | None) -> list[str]:
+    def recommend(self, user: str, moment: int, novelty: float | None) -> list[str]:
         """Return a user's list as of a moment."""
         query = RecommendQuery(
             user_id=user,
@@ -113,7 +113,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Played:
-    """What a replay saw; lists are parallel to baskets."""
+    """The results of a replay; lists are parallel to baskets."""
 
     baskets: list[Basket]
     lists: dict[str, list[list[str]]]
@@ -123,7 +123,7 @@ class Played:
     end: int
     """Unix seconds of the last event."""
     rejects: dict[str, str] = field(default_factory=dict)
-    """What was refused and why -> how often, and the first message."""
+    """Reject reason -> number and first message."""
 
 
 def read_interactions(path: str) -> list[Interaction]:
@@ -136,13 +136,13 @@ def read_interactions(path: str) -> list[Interaction]:
 def baskets_of(
     interactions: Iterable[Interaction], kinds: Iterable[str], count: int, seed: int = 0
 ) -> list[Basket]:
-    """Return a sample of what users chose on a day, in time order.
+    """Return a sample of users' baskets, in time order.
 
     Args:
         interactions: in time order.
-        kinds: event kinds that count as choosing.
-        count: at most so many baskets, drawn without repetition; 0 takes all.
-        seed: of the draw.
+        kinds: event kinds of a basket.
+        count: most baskets, sampled without replacement; 0 takes all.
+        seed: of the sample.
     """
     chosen = set(kinds)
     found: dict[tuple[str, int], tuple[int, set[str]]] = {}
@@ -157,11 +157,11 @@ def baskets_of(
 
 
 def with_slot(items: Sequence[str], sold: Mapping[str, int], place: int = SLOT) -> list[str]:
-    """Give one place of a list to the new item that has sold most and is not in the list.
+    """Return a list with one rank given to the best-selling new item that is not in it.
 
     Args:
         items: best first.
-        sold: new item -> how often it was chosen; ties go to the one that came first.
+        sold: new item -> number of sales; ties go to the earlier one.
         place: from 1; a shorter list gets the item at its end.
     """
     best = max((item for item in sold if item not in set(items)), key=lambda item: sold[item], default=None)
@@ -178,18 +178,18 @@ def replay(
     arms: Mapping[str, float | None],
     step: Callable[[int, int], None] = lambda done, of: None,
 ) -> Played:
-    """Let every event happen in a shop, and ask for the same lists with several settings.
+    """Replay all events in a shop, and request each list with several settings.
 
-    At each basket everything before its moment has been recorded, and nothing of that moment; an item is
+    At each basket all events before its moment have been recorded, and none at that moment; an item is
     upserted just before its first event is recorded.
 
     Args:
         interactions: all events, in time order.
-        baskets: when lists are asked for, in time order.
-        new: items that the shop does not know at the start.
-        shop: learns of everything.
-        arms: name -> novelty of its lists. Those of the last one get a popularity slot, as one more arm.
-        step: is called with the lists made so far and their number.
+        baskets: the requests, in time order.
+        new: items that are not in the initial catalogue.
+        shop: the server.
+        arms: name -> novelty of its lists. The last one with a popularity slot is a further arm.
+        step: called with the number of lists made and the total.
     """
     unknown = set(new)
     born: dict[str, int] = {}
@@ -215,7 +215,7 @@ def replay(
         happen(stop)
         done = stop
         for arm, novelty in arms.items():
-            lists[arm].append(shop.ask(basket.user, basket.time, novelty)[:DEPTH])
+            lists[arm].append(shop.recommend(basket.user, basket.time, novelty)[:DEPTH])
         still = {item: n for item, n in sold.items() if basket.time - born[item] < NEW_DAYS * DAY}
         lists[SLOT_ARM].append(with_slot(lists[list(arms)[-1]][-1], still))
         step(number, len(baskets))
@@ -232,7 +232,7 @@ def _moment(seconds: int) -> datetime:
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what has no value; write times as ISO text."""
+    """Return the values that are not missing, times as ISO text."""
     return {
         name: value.isoformat() if hasattr(value, "isoformat") else value
         for name, value in row.items()

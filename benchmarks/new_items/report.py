@@ -1,4 +1,4 @@
-"""What a replay shows: new items by age, what was hit, how long they took, and what everything else cost."""
+"""The report of a replay: exposure and hits of new items by age, time to the first exposure, and the cost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOPS: Final = (10, DEPTH)
 AGES: Final = (("first day", 0, 1), ("day 2 to 7", 1, 7), ("day 8 to 31", 7, 31))
 """Name, and days since the first sale: from, to."""
 SEEN_DAYS: Final = 7
-"""Items that first sold later than so many days before the end are not asked how long they took."""
+"""Items that first sold within so many days of the end are excluded from the time to the first exposure."""
 
 
 @dataclass
@@ -28,15 +28,15 @@ class _Count:
     lists: dict[int, int] = field(default_factory=lambda: dict.fromkeys(TOPS, 0))
     """Lists with such an item in the first k."""
     hit_lists: dict[int, int] = field(default_factory=lambda: dict.fromkeys(TOPS, 0))
-    """Lists with such an item in the first k that the basket has, too."""
+    """Lists with such an item in the first k that is also in the basket."""
     places: int = 0
-    """Places in the first `DEPTH` with such an item."""
+    """Impressions of such items in the first `DEPTH`."""
     hits: dict[int, int] = field(default_factory=lambda: dict.fromkeys(TOPS, 0))
     targets: int = 0
     """Such items that were chosen."""
 
     def numbers(self, lists: int) -> dict[str, float]:
-        """Return shares and counts of so many lists."""
+        """Return shares and counts over a number of lists."""
         found: dict[str, float] = {"chosen": self.targets, "places": self.places}
         for k in TOPS:
             found[f"lists@{k}"] = share(self.lists[k], lists)
@@ -55,7 +55,7 @@ def age_of(item: str, moment: int, born: dict[str, int]) -> str | None:
 
 
 def _groups(played: Played, basket: Basket, items: Sequence[str]) -> dict[str, list[tuple[int, str]]]:
-    """Return age group -> (place from 1, item) of a list's items."""
+    """Return age group -> (rank from 1, item) of a list's items."""
     found: dict[str, list[tuple[int, str]]] = {name: [] for name, _, _ in AGES}
     for place, item in enumerate(items, start=1):
         if (name := age_of(item, basket.time, played.born)) is not None:
@@ -64,7 +64,7 @@ def _groups(played: Played, basket: Basket, items: Sequence[str]) -> dict[str, l
 
 
 def arm_numbers(played: Played, arm: str) -> dict[str, Any]:
-    """Return everything that is reported of one arm."""
+    """Return the reported numbers of one arm."""
     counts = {name: _Count() for name, _, _ in AGES}
     first: dict[str, int] = {}
     recall: dict[int, list[float]] = {k: [] for k in TOPS}
@@ -102,15 +102,15 @@ def arm_numbers(played: Played, arm: str) -> dict[str, Any]:
 
 
 def first_place(played: Played, first: dict[str, int]) -> dict[str, float | int | None]:
-    """Return how long new items took from the first sale to a first place, and how many never had one.
+    """Return the time of new items from the first sale to the first exposure, and the share without any.
 
     Args:
         played: the replay.
         first: item -> Unix seconds of the first list that it was in.
 
     Returns:
-        Items asked about, the share that was in no list, and the median of days over all of them (None
-        where more than half were in no list).
+        Number of items, the share that was in no list, and the median days over all of them (None where more
+        than half were in no list).
     """
     asked = [item for item, time in played.born.items() if time <= played.end - SEEN_DAYS * DAY]
     days = [(first[item] - played.born[item]) / DAY if item in first else np.inf for item in asked]
@@ -136,12 +136,12 @@ def beside(result: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     """Return a result with another version's arms first.
 
     Raises:
-        InputError: the other one replayed something else.
+        InputError: the other one is of another replay.
     """
     same = ("weeks", "baskets", "new_items")
     if any(result[name] != before.get(name) for name in same):
-        told = ", ".join(f"{name} {before.get(name)} and {result[name]}" for name in same)
-        raise InputError(f"the results are of different replays: {told}")
+        differences = ", ".join(f"{name} {before.get(name)} and {result[name]}" for name in same)
+        raise InputError(f"the results are of different replays: {differences}")
     former = {f"before: {arm}": numbers for arm, numbers in before["arms"].items()}
     return {**result, "arms": {**former, **result["arms"]}}
 
@@ -168,8 +168,8 @@ def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def facts(result: dict[str, Any]) -> list[str]:
-    """Return how long new items took, a sentence per arm, and what was refused."""
-    found = [f"refused: {what}: {told}" for what, told in result["rejects"].items()]
+    """Return a sentence per arm on the time to the first exposure, and the rejects."""
+    found = [f"refused: {what}: {count}" for what, count in result["rejects"].items()]
     for arm, numbers in result["arms"].items():
         first = numbers["first_place"]
         days = first["median_days"]
@@ -182,7 +182,7 @@ def facts(result: dict[str, Any]) -> list[str]:
 
 
 def print_report(console: Console, result: dict[str, Any]) -> None:
-    """Print the table and what does not fit it."""
+    """Print the table and the facts below it."""
     table = Table(*HEADER, title=f"replay: {result['baskets']:,} lists, {result['new_items']:,} new items")
     for row in rows(result):
         table.add_row(*row)

@@ -3,9 +3,9 @@
     shelfwise prepare data=recbole data.items=ml-100k.item data.events=ml-100k.inter work_dir=work/movies
     python -m benchmarks.recbole_models --model SASRec split=leave_one_out work_dir=work/movies
 
-makes an environment of its own for RecBole beside the results (downloaded once), trains there, and measures
-the lists with this project's metrics. SASRecF and FDSA read the words of the items' texts. `--set` changes
-any setting of RecBole's. Options stand before the overrides; overrides are those of `shelfwise evaluate`.
+creates an environment for RecBole beside the results (downloaded once), trains there, and measures the lists
+with this project's metrics. SASRecF and FDSA read the words of the items' texts. `--set` changes any setting
+of RecBole's. Options precede the overrides; overrides are those of `shelfwise evaluate`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RECBOLE = Outsider("RecBole", "recbole_models")
 
 
 def read_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Return the benchmark's own options, and the overrides behind them."""
+    """Return the benchmark's options, and the overrides after them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recbole_models")
     parser.add_argument(
         "--model",

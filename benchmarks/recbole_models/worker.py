@@ -1,8 +1,8 @@
 """Trains a model of RecBole and writes its lists; run by command.py in an environment of its own.
 
-Imports nothing of shelfwise: the two sides share files, and the outside check stays outside. Training, early
-stopping and defaults are RecBole's; only the lists are asked for one history at a time, because RecBole does
-not leave seen items out for models of sequences.
+Imports nothing of shelfwise; the two sides exchange files. Training, early stopping and defaults are
+RecBole's; only the lists are made one history at a time, because RecBole does not exclude seen items for
+sequential models.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class OutOfTimeError(Exception):
 
 
 def write_atomic_files(folder: Path, data: Mapping[str, np.ndarray]) -> None:
-    """Write all events in order (the place is the time) and the words of each item's text."""
+    """Write all events in order (the position is the time) and the words of each item's text."""
     parts = [("train_user", "train_item"), ("valid_target_user", "valid_target_item"),
              ("test_target_user", "test_target_item")]  # fmt: skip
     user = np.concatenate([data[u] for u, _ in parts])
@@ -90,7 +90,7 @@ def lists_of(
 
 
 def main() -> None:
-    """Train until RecBole's early stopping or the budget ends it, and write the lists of the best epoch."""
+    """Train until early stopping or the end of the budget, and write the lists of the best epoch."""
     warnings.filterwarnings("ignore")
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)

@@ -1,11 +1,11 @@
-"""An outside check of the protocol: RecTools' SASRec on the same data, split, exclusion and catalogue.
+"""An external check of the protocol: RecTools' SASRec on the same data, split, exclusion and catalogue.
 
     shelfwise prepare data=amazon_reviews data.items=i.parquet data.events=e.parquet work_dir=work/beauty
     python -m benchmarks.rectools_sasrec split=leave_one_out work_dir=work/beauty
 
-makes an environment of its own for RecTools beside the results (downloaded once), trains
-there, and measures the lists with this project's metrics and with RecTools' own; the two must agree. Options
-stand before the overrides; overrides are those of `shelfwise evaluate`.
+creates an environment for RecTools beside the results (downloaded once), trains there, and measures the lists
+with this project's metrics and with RecTools' own; the two must agree. Options precede the overrides;
+overrides are those of `shelfwise evaluate`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ RECTOOLS = Outsider("RecTools", "rectools_sasrec")
 
 
 def read_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Return the benchmark's own options, and the overrides behind them."""
+    """Return the benchmark's options, and the overrides after them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rectools_sasrec")
     parser.add_argument("--n-factors", type=int, default=128)
     parser.add_argument("--blocks", type=int, default=2)

@@ -1,6 +1,6 @@
 """Trains RecTools' SASRec and writes its lists; run by command.py in an environment of its own.
 
-Imports nothing of shelfwise: the two sides share files, and the outside check stays outside.
+Imports nothing of shelfwise; the two sides exchange files.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ KS = (10, 20)
 
 
 class Epochs(Callback):
-    """Keeps the weights of every epoch, and ends training when another epoch would not fit the budget."""
+    """Saves the weights of every epoch, and stops training when another epoch would exceed the budget."""
 
     def __init__(self, folder: Path, max_seconds: float) -> None:
         self.folder = folder
@@ -37,7 +37,7 @@ class Epochs(Callback):
         self.seconds: list[float] = []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save, and look at the clock."""
+        """Save the weights, and check the budget."""
         elapsed = time.perf_counter() - self.started
         self.seconds.append(elapsed - sum(self.seconds))
         torch.save(pl_module.state_dict(), self.folder / f"epoch_{len(self.seconds)}.pt")
@@ -64,7 +64,7 @@ def own_metrics(reco: pd.DataFrame, targets: pd.DataFrame) -> dict[str, float]:
     return {name: float(value) for name, value in calc_metrics(metrics, reco, interactions=targets).items()}
 
 
-def ask(
+def lists_of(
     model: SASRecModel, data: Mapping[str, np.ndarray], window: str, depth: int, exclude: bool
 ) -> tuple[np.ndarray, dict[str, float]]:
     """Return a window's lists, int [queries, depth] padded with -1, and RecTools' metrics of them."""
@@ -85,7 +85,7 @@ def ask(
 
 
 def main() -> None:
-    """Train, choose the epoch on validation, write the test lists and what was measured."""
+    """Train, select the epoch on validation, write the test lists and the metrics."""
     warnings.filterwarnings("ignore")
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
@@ -117,7 +117,7 @@ def main() -> None:
     history, best = [], (-1.0, 0)
     for epoch in range(1, len(epochs.seconds) + 1):
         model.lightning_model.load_state_dict(torch.load(folder / f"epoch_{epoch}.pt", weights_only=True))
-        _, measured = ask(model, data, "valid", 20, exclude)
+        _, measured = lists_of(model, data, "valid", 20, exclude)
         history.append(measured["ndcg@10"])
         best = max(best, (measured["ndcg@10"], -epoch))
     chosen = -best[1]
@@ -129,7 +129,7 @@ def main() -> None:
         "epoch_seconds": epochs.seconds,
     }
     for window in ("valid", "test"):
-        lists, result[window] = ask(model, data, window, depth, exclude)
+        lists, result[window] = lists_of(model, data, window, depth, exclude)
         np.save(folder / f"{window}_lists.npy", lists)
     for path in folder.glob("epoch_*.pt"):
         path.unlink()

@@ -1,7 +1,7 @@
-"""Generated bundles of any size, with everything that a trained one has, for measuring the server.
+"""Generated bundles of any size, with all parts of a trained one, to benchmark the server.
 
 Vectors are drawn around topics, histories keep to a few topics, neighbours are drawn within them. Nothing is
-learnt, so the lists mean nothing; sizes and code paths are those of a trained bundle with default settings,
+trained, so lists are meaningless; sizes and code paths are those of a trained bundle with default settings,
 and so are the sources' quotas but one.
 """
 
@@ -43,9 +43,9 @@ from ranking.types import History, Request
 KINDS: Final = ("purchase", "add_to_cart", "click")
 USERS: Final = 20_000
 HISTORY: Final = (10, 60)
-"""Least and most events of a user."""
+"""Fewest and most events of a user."""
 QUOTAS: Final = CandidateConfig(user_vector=110)
-"""For the 400 candidates of a list that the aim speaks of; the default quota of 200 makes it 480."""
+"""Gives 400 candidates per list, the target's workload; the default quota of 200 gives 480."""
 BRANDS: Final = 40
 CATEGORIES: Final = 50
 DAY: Final = 86_400
@@ -67,11 +67,11 @@ class GeneratedStore:
     path: Path
     versions: tuple[str, str]
     candidates: float
-    """Of a list for a known user without session and filter, on average."""
+    """Mean candidates of a list for a known user without session and filter."""
 
 
 def generated_store(folder: Path, items: int) -> GeneratedStore:
-    """Return a store of a size, made on the first call and kept.
+    """Return a store of a size, generated on the first call.
 
     Args:
         folder: holds the stores of all sizes.
@@ -180,7 +180,7 @@ def _histories(store: Path, topic: IntArray, catalogue: Catalogue) -> Events:
     favourites = rng.integers(0, _TOPICS, size=(USERS, 3))
     chosen = favourites[users, rng.integers(0, 3, size=len(users))]
     low, high = bounds[chosen], np.maximum(bounds[chosen + 1], bounds[chosen] + 1)
-    # Few items of a topic are chosen by most, as in a shop.
+    # Popularity within a topic is skewed, as in a shop.
     place = low + ((high - low) * rng.random(len(users)) ** 3).astype(np.int64)
     item = order[np.minimum(place, len(order) - 1)].astype(np.int32)
     kind = rng.choice(len(KINDS), size=len(users), p=[0.3, 0.2, 0.5]).astype(np.int8)
@@ -220,7 +220,7 @@ def _statistics(
 ) -> Statistics:
     items = len(catalogue)
     count = np.bincount(events.item, minlength=items).astype(np.float32)
-    # Beyond the histories that a server keeps, most items have been bought by somebody.
+    # Most items have events beyond the histories that a server stores.
     count += rng.poisson(3.0, size=items)
     follow, together = (_within(topic, 50, seed) for seed in (4, 5))
     demand = Demand.of(events, np.arange(len(events)), items)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.serving --items 10000 100000 1000000 --seconds 60
 
-A real server process and a separate load process; beside it the same load against an echo service of equal
-response size, the ceiling of gRPC in Python on this machine. Bundles are generated once and kept in the work
+A real server process and a separate load process, and the same load against an echo service of equal response
+size, the upper bound of gRPC in Python on this machine. Bundles are generated once and stored in the work
 folder. Nothing is asserted: the numbers go to a table, a JSON file and a Markdown page.
 """
 
@@ -44,7 +44,7 @@ _WARM_SECONDS: Final = 2.0
 
 @contextmanager
 def sampled(value: Callable[[], float], seconds: float = 0.5) -> Iterator[list[float]]:
-    """Collect a value at intervals."""
+    """Sample a value at intervals."""
     values, stop = [value()], threading.Event()
 
     def collect() -> None:
@@ -62,7 +62,7 @@ def sampled(value: Callable[[], float], seconds: float = 0.5) -> Iterator[list[f
 
 @contextmanager
 def swapping(store: GeneratedStore) -> Iterator[None]:
-    """Make the two versions of a store current in turn."""
+    """Alternate the current version between the two of a store."""
     stop = threading.Event()
 
     def swap() -> None:
@@ -100,7 +100,7 @@ class Benchmark:
         CONSOLE.print(f"[bold]{items:,} items[/bold]")
         store = generated_store(self.folder, items)
         write_atomically(store.path / CURRENT, store.versions[0] + "\n")
-        for leftover in store.path.glob("state.sqlite*"):  # every run begins with the same histories
+        for leftover in store.path.glob("state.sqlite*"):  # every run starts with the same histories
             leftover.unlink()
         cells: dict[str, Any] = {"candidates": store.candidates}
         self.results["sizes"][str(items)] = cells
@@ -132,12 +132,12 @@ class Benchmark:
         self.write()
 
     def load(self, server: Server, items: int, **settings: Any) -> Load:  # noqa: ANN401 - fields of Load
-        """Describe a load."""
+        """Return a load."""
         usual = {"scenario": "closed", "seconds": self.options.seconds, "users": USERS}
         return Load(address=server.address, items=items, **{**usual, **settings})
 
     def cell(self, server: Server, items: int, callers: int) -> dict[str, Any]:
-        """Measure callers that ask again as soon as they are answered."""
+        """Measure closed-loop callers."""
         with CONSOLE.status(f"{callers} callers"):
             return run_load(self.load(server, items, callers=callers))
 
@@ -160,21 +160,21 @@ class Benchmark:
                     seed=1,
                 )  # fmt: skip
             )
-        with CONSOLE.status("until the last version is loaded"):  # which what follows is not about
+        with CONSOLE.status("until the last version is loaded"):  # excluded from the next measurements
             time.sleep(_SWAP_SECONDS)
         return {**measured, "rss_mib": _memory(before, memory, server.memory_mib())}
 
     def freshness(
         self, server: Server, items: int, store: GeneratedStore, cells: dict[str, Any]
     ) -> dict[str, Any]:
-        """Measure from events and upserts to lists."""
+        """Measure the delay from events and upserts to lists."""
         with CONSOLE.status("freshness"):
             return run_load(self.load(server, items, scenario="freshness"))
 
     def overload(
         self, server: Server, items: int, store: GeneratedStore, cells: dict[str, Any]
     ) -> dict[str, Any]:
-        """Ask three times as much as was answered at 32 callers (or the most that were measured)."""
+        """Measure an open load of three times the throughput of 32 callers (or the most measured)."""
         sustained = cells[f"callers_{max(self.options.callers)}"]["per_second"]
         before = server.memory_mib()
         with CONSOLE.status("overload"), sampled(server.memory_mib) as memory:
@@ -204,7 +204,7 @@ def _one_response(address: str, items: int) -> bytes:
 
 
 def main() -> int:
-    """Measure what the arguments say."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.serving",
         description=__doc__,

@@ -1,4 +1,4 @@
-"""The ceiling: a gRPC server of the same kind that answers every call with the same bytes at once.
+"""The upper bound: a gRPC server of the same kind that returns constant bytes for every call.
 
 python -m benchmarks.serving.echo RESPONSE_FILE
 """

@@ -1,8 +1,7 @@
-"""The load process: asks a server as told by a JSON object on standard input, and prints what it measured.
+"""The load generator: reads a load as JSON from standard input, and prints its measurements.
 
-Requests are made before the clock starts and responses are not decoded, so that this process costs little of
-the machine that it shares with the server; what it could do at most is what it measures against the echo
-service.
+Requests are built before the measurement and responses are not decoded, so that this process takes little of
+the machine that it shares with the server; its own limit is measured against the echo service.
 """
 
 from __future__ import annotations
@@ -40,11 +39,11 @@ Ask: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]"
 
 @dataclass
 class Load:
-    """What to do."""
+    """A load."""
 
     address: str
     scenario: str
-    """`closed`: callers that ask again when answered; `open`: a fixed rate; `freshness`."""
+    """`closed`: closed-loop callers; `open`: a fixed rate; `freshness`."""
     seconds: float
     items: int
     users: int
@@ -58,7 +57,7 @@ class Load:
 
 @dataclass
 class Measured:
-    """Latencies in milliseconds of answered calls, and how every call ended."""
+    """Latencies of successful calls in milliseconds, and the status of every call."""
 
     latencies: list[float] = field(default_factory=list)
     codes: Counter[str] = field(default_factory=Counter)
@@ -78,7 +77,7 @@ class Measured:
 
 
 def prepared_requests(items: int, users: int, seed: int) -> list[bytes]:
-    """Draw requests: known users, every second with a session, every third with a filter."""
+    """Return random requests: known users, every second with a session, every third with a filter."""
     rng = np.random.default_rng(seed)
     requests = []
     for number in range(_PREPARED):
@@ -93,7 +92,7 @@ def prepared_requests(items: int, users: int, seed: int) -> list[bytes]:
 
 
 async def timed(measured: Measured, call: Awaitable[Any]) -> None:
-    """Wait for a call and note how it went."""
+    """Await a call and record its latency and status."""
     began = time.perf_counter()
     try:
         await call
@@ -105,7 +104,7 @@ async def timed(measured: Measured, call: Awaitable[Any]) -> None:
 
 
 async def closed(load: Load, channels: Sequence[grpc.aio.Channel]) -> Measured:
-    """Run callers that each ask again as soon as they are answered."""
+    """Run closed-loop callers."""
     requests, measured = requests_of(load), Measured()
     asks: list[Ask] = [channel.unary_unary(RECOMMEND) for channel in channels]
     began = time.perf_counter()
@@ -123,7 +122,7 @@ async def closed(load: Load, channels: Sequence[grpc.aio.Channel]) -> Measured:
 
 
 async def paced(rate: float, seconds: float, act: Callable[[int], Awaitable[None]]) -> None:
-    """Start something at a fixed rate, whatever becomes of what was started before."""
+    """Start tasks at a fixed rate, whether or not earlier ones have finished."""
     began, running = time.perf_counter(), set()
     for number in range(int(rate * seconds)):
         wait = began + number / rate - time.perf_counter()
@@ -136,7 +135,7 @@ async def paced(rate: float, seconds: float, act: Callable[[int], Awaitable[None
 
 
 async def opened(load: Load, channels: Sequence[grpc.aio.Channel]) -> dict[str, Any]:
-    """Ask at a fixed rate, then watch how soon single calls are answered as usual again."""
+    """Run an open load at a fixed rate, then measure the recovery time of single calls."""
     requests, measured = requests_of(load), Measured()
     asks: list[Ask] = [channel.unary_unary(RECOMMEND) for channel in channels]
 
@@ -160,7 +159,7 @@ async def opened(load: Load, channels: Sequence[grpc.aio.Channel]) -> dict[str, 
 
 
 async def freshness(load: Load, channel: grpc.aio.Channel) -> dict[str, Any]:
-    """Measure from an event to a list that knows it, and from an upsert to the item's first appearance."""
+    """Measure the delays from an event to a list that reflects it and from an upsert to its retrieval."""
     stub = pb_grpc.RecommendationServiceStub(channel)  # type: ignore[no-untyped-call]
     events, upserts, began, number = [], [], time.perf_counter(), 0
     while time.perf_counter() - began < load.seconds:
@@ -190,7 +189,7 @@ async def freshness(load: Load, channel: grpc.aio.Channel) -> dict[str, Any]:
 
 
 async def upkeep(load: Load, channel: grpc.aio.Channel) -> dict[str, Any]:
-    """Send events and changed items at their rates, beside the callers."""
+    """Send events and changed items at fixed rates, concurrently with the callers."""
     stub = pb_grpc.RecommendationServiceStub(channel)  # type: ignore[no-untyped-call]
     rng = np.random.default_rng(load.seed)
     recorded, upserted = Measured(), Measured()
@@ -224,7 +223,7 @@ def requests_of(load: Load) -> list[bytes]:
 
 
 async def run(load: Load) -> dict[str, Any]:
-    """Do what a load says and return what was measured."""
+    """Run a load and return its measurements."""
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with AsyncExitStack() as stack:
         channels = [

@@ -33,10 +33,10 @@ class Server:
         return found
 
     def memory_mib(self, field: str = "VmRSS") -> float:
-        """Return the resident memory of now, or with VmHWM its peak."""
+        """Return the current resident memory, or with VmHWM its peak."""
         total = 0.0
         for pid in self.tree():
-            with suppress(FileNotFoundError):  # a former model's, that has just ended
+            with suppress(FileNotFoundError):  # the process of a replaced model, which has just ended
                 for line in Path(f"/proc/{pid}/status").read_text().splitlines():
                     if line.startswith(f"{field}:"):
                         total += float(line.split()[1]) / 1024
@@ -45,12 +45,12 @@ class Server:
 
 @contextmanager
 def running(command: Sequence[str], log: Path, folder: Path | None = None) -> Iterator[Server]:
-    """Start a server, wait until it listens, and end it afterwards.
+    """Start a server, wait until it listens, and stop it afterwards.
 
     Args:
-        command: what starts it.
+        command: its command line.
         log: gets its standard error.
-        folder: where it starts; another checkout of this repository serves with its own code.
+        folder: its working directory, for example another checkout of this repository.
     """
     with log.open("w") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=folder)
@@ -79,7 +79,7 @@ def running(command: Sequence[str], log: Path, folder: Path | None = None) -> It
 
 
 def run_load(load: Load) -> dict[str, Any]:
-    """Run the load process and return what it measured."""
+    """Run the load process and return its measurements."""
     command = [sys.executable, "-m", "benchmarks.serving.load"]
     done = subprocess.run(command, input=json.dumps(asdict(load)), capture_output=True, text=True)
     if done.returncode:

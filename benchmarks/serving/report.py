@@ -1,4 +1,4 @@
-"""What was measured, as rows of a table, sentences and a Markdown page."""
+"""Results as rows of a table, sentences and a Markdown page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def facts(results: dict[str, Any]) -> list[str]:
-    """Return what does not fit the table, a sentence each."""
+    """Return the results beside the table, a sentence each."""
     found = []
     for items, cells in results["sizes"].items():
         at = f"{int(items):,} items"

@@ -16,7 +16,7 @@ _WAIT = 30.0
 
 
 def without_text(shop: Shop) -> list[Row]:
-    """Upsert items that say nothing; search for what they must not answer."""
+    """Upsert items without text; search with queries that they must not match."""
     priced = {"price": 1.0} if "price" in shop.attributes else {}
     blank = [Item("blank-1", {}), Item("blank-2", priced)]
     outcome = shop.client.upsert_items(blank)
@@ -42,7 +42,7 @@ def without_text(shop: Shop) -> list[Row]:
 
 
 def event_kinds(shop: Shop) -> list[Row]:
-    """Record kinds that a shop has, whatever the model was trained on."""
+    """Record event kinds, known to the model or not."""
     user = "storefront-visitor"
     stored: list[str] = []
     refused: list[str] = []
@@ -54,7 +54,7 @@ def event_kinds(shop: Shop) -> list[Row]:
 
 
 def session_without_kind(shop: Shop) -> list[Row]:
-    """Ask with a session event that has no kind: the item must not come back as bought."""
+    """Request lists with a session event without a kind: the item must not come back as bought."""
     came, bought, asked = 0, 0, 0
     query = RecommendQuery(page_size=10, fields=("item_id",), request_time=shop.now)
     for item in shop.client.recommend(query).items:
@@ -73,7 +73,7 @@ def session_without_kind(shop: Shop) -> list[Row]:
 
 
 def single_attributes(shop: Shop) -> list[Row]:
-    """Read an item back, change one attribute of it, and use an attribute that training did not know."""
+    """Read an item back, change one attribute of it, and use an attribute that is new since training."""
     rows = [Row("get_item", "GetItem of a new item", *_read(shop))]
     rows.append(Row("update_item", "UpdateItem of its price alone", *_price(shop)))
     declared = [{"name": "in_stock", "type": pb.Attribute.BOOL}]
@@ -91,7 +91,7 @@ def single_attributes(shop: Shop) -> list[Row]:
 
 
 def _call(shop: Shop, method: str, message: str, **fields: object) -> tuple[Any, str]:
-    """Call what not every version has; return the response, or None and why."""
+    """Call a method that not every version has; return the response, or None and the reason."""
     request, call = getattr(pb, message, None), getattr(shop.stub, method, None)
     if request is None or call is None:
         return None, f"there is no {method}"
@@ -128,6 +128,6 @@ def _price(shop: Shop) -> tuple[str, dict[str, Any]]:
 
 
 def upsert(shop: Shop) -> Sequence[str]:
-    """Upsert the new items; return what was refused."""
+    """Upsert the new items; return the messages of rejects."""
     outcome = shop.client.upsert_items([new.item(shop.attributes) for new in NEW_ITEMS])
     return [reject.message for reject in outcome.rejects]

@@ -1,4 +1,4 @@
-"""Trials of lists: do new items appear, do purchases count at once, are probabilities coherent."""
+"""Trials of lists: exposure of new items, effect of purchases, coherence of probabilities."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from benchmarks.storefront.shop import KOMBUCHA, NEW_IDS, NEW_ITEMS, Row, Shop, 
 from shelfwise_client import BatchQuery, Boost, Event, ListRules, RecommendQuery, SessionEvent
 
 MUCH = 0.05
-"""Budget for novelty of a shop that wants to see what is new."""
+"""A large novelty budget."""
 SHOPPERS = 200
-"""Shoppers that buy one of the new items."""
+"""Users that buy one of the new items."""
 COUNTED_SECONDS = 1.0
-"""How long after the purchases the lists are asked for."""
+"""Time from the purchases to the requests."""
 
 
 def _lists(
     shop: Shop, size: int, users: Sequence[str] | None = None, **settings: str | float | ListRules
 ) -> list[list[str]]:
-    """Return the item ids of many users' lists; everybody's without `users`."""
+    """Return the item ids of many users' lists; of all users without `users`."""
     query = BatchQuery(
         user_ids=None if users is None else tuple(users),
         list_size=size,
@@ -35,12 +35,14 @@ def _lists(
     return found
 
 
-def seen_in(lists: Sequence[Sequence[str]], wanted: Iterable[str], top: int) -> tuple[str, dict[str, float]]:
-    """Say how often, how high, and how many of the wanted items appear."""
-    wanted = set(wanted)
-    places = [place for items in lists for place, item in enumerate(items, start=1) if item in wanted]
-    different = {item for items in lists for item in items if item in wanted}
-    inside = sum(any(item in wanted for item in items[:top]) for items in lists)
+def seen_in(
+    lists: Sequence[Sequence[str]], expected: Iterable[str], top: int
+) -> tuple[str, dict[str, float]]:
+    """Return the appearances, the best rank, and the number of items that appear, as text and numbers."""
+    expected = set(expected)
+    places = [place for items in lists for place, item in enumerate(items, start=1) if item in expected]
+    different = {item for items in lists for item in items if item in expected}
+    inside = sum(any(item in expected for item in items[:top]) for items in lists)
     numbers: dict[str, float] = {
         "lists": len(lists), "appearances": len(places), "best_place": min(places, default=0),
         f"lists_with_one_in_{top}": inside, "items": len(different),
@@ -48,13 +50,13 @@ def seen_in(lists: Sequence[Sequence[str]], wanted: Iterable[str], top: int) -> 
     best = f", best place {min(places)}" if places else ""
     text = (
         f"{len(places):,} appearances in {len(lists):,} lists{best}; {inside:,} lists have one in the first "
-        f"{top}; {len(different)} of {len(wanted)} items appear"
+        f"{top}; {len(different)} of {len(expected)} items appear"
     )
     return text, numbers
 
 
 def new_items(shop: Shop) -> list[Row]:
-    """Ask for lists once the new items have been upserted."""
+    """Request lists after the new items have been upserted."""
     rows = [
         Row("lists_100", "ten new items, 100 items for everybody", *seen_in(_lists(shop, 100), NEW_IDS, 20))
     ]
@@ -73,7 +75,7 @@ def new_items(shop: Shop) -> list[Row]:
 
 
 def own_category(shop: Shop) -> list[Row]:
-    """Ask for lists of each new item's own category."""
+    """Request lists of each new item's category."""
     if "product_category" not in shop.attributes:
         return []
     some = shop.some_users(60)
@@ -89,7 +91,7 @@ def own_category(shop: Shop) -> list[Row]:
 
 
 def purchases(shop: Shop) -> list[Row]:
-    """Let shoppers buy a new item after a popular one, and look where it appears."""
+    """Record purchases of a new item after a popular one, and find its ranks."""
     popular = shop.client.recommend(RecommendQuery(page_size=1, fields=("item_id",), request_time=shop.now))
     beside = popular.items[0].item_id
     buyers = shop.some_users(min(SHOPPERS, len(shop.users) // 2))

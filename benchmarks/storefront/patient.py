@@ -1,4 +1,4 @@
-"""A client that asks again when a server has too much to do: a benchmark shares its machine with others."""
+"""A client that retries when a server sheds load, because a benchmark shares its machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PAUSE: Final = 0.25
 
 
 class PatientClient(Client):
-    """As `Client`, but a call that was shed is made again when the server says so."""
+    """A `Client` that retries shed calls after the delay that the server returns."""
 
     def _call(
         self, method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request, timeout: float | None

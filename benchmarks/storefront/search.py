@@ -1,4 +1,4 @@
-"""Trials of words: search as nobody and as known users, intents, and whether reasons are true."""
+"""Trials of text queries: search as anonymous and known users, intents, and correctness of reasons."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from benchmarks.storefront.shop import KOMBUCHA, OAT_DRINK, Row, Shop, place_of,
 from shelfwise_client import RecommendedItem, RecommendQuery, SearchQuery
 
 TYPES, TITLES, INTENTS = 120, 100, 40
-"""How many product types are searched for, exact titles, and product types as intents."""
+"""Number of product types searched for, of exact titles, and of product types as intents."""
 _WORD = re.compile(r"[^\W_]{3,}")
 _STEM = 4
-"""Letters in which two words have to agree to count as the same: `totes` and `tote`."""
+"""Length of the common prefix of words that count as the same: `totes` and `tote`."""
 
 Ask = Callable[[str], Sequence[RecommendedItem]]
 
@@ -28,7 +28,7 @@ def _searcher(shop: Shop, user: str, size: int = 10, explain: bool = False) -> A
 
 
 def _sample(values: Sequence[str], count: int) -> list[str]:
-    """Draw values without repetition, the same ones every time, in their order."""
+    """Return a seeded sample of values without replacement, in order."""
     if len(values) <= count:
         return list(values)
     chosen = np.random.default_rng(0).choice(len(values), count, replace=False)
@@ -36,7 +36,7 @@ def _sample(values: Sequence[str], count: int) -> list[str]:
 
 
 def new_item(shop: Shop) -> list[Row]:
-    """Search for one of the new items, as nobody and as known users."""
+    """Search for one of the new items, as an anonymous and as known users."""
     users = ("", *shop.some_users(3))
     places = []
     for user in users:
@@ -48,7 +48,7 @@ def new_item(shop: Shop) -> list[Row]:
 
 
 def types(shop: Shop) -> list[Row]:
-    """Search for product types: how many of the first ten have the type."""
+    """Search for product types: share of the first ten that have the type."""
     type_of = shop.type_of() if shop.types(10) else {}
     queries = _sample(shop.types(10), TYPES)
     if not queries:
@@ -66,7 +66,7 @@ def types(shop: Shop) -> list[Row]:
 
 
 def titles(shop: Shop) -> list[Row]:
-    """Search for exact titles: how often an item of that title comes first."""
+    """Search for exact titles: share of queries with an item of that title first."""
     queries = _sample(sorted(set(shop.titles.values())), TITLES)
     shares = []
     for user in ("", *shop.some_users(3)):
@@ -79,7 +79,7 @@ def titles(shop: Shop) -> list[Row]:
 
 
 def reasons(shop: Shop) -> list[Row]:
-    """Count the reasons that say `Matches` of items without any word of the query."""
+    """Count the reasons `Matches` of items without any word of the query."""
     texts = shop.text_of()
     queries = [*_sample(shop.types(10), 39), "totes"]
     (user,) = shop.some_users(1)
@@ -103,7 +103,7 @@ def _stems(text: str) -> set[str]:
 
 
 def intents(shop: Shop) -> list[Row]:
-    """Ask for lists with an intent: one of the new items, and product types."""
+    """Request lists with an intent: one of the new items, and product types."""
     places, strangers = [], 0
     users = shop.some_users(10)
     for user in users:

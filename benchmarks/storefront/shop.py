@@ -1,4 +1,4 @@
-"""What the table of a storefront's trials shares: the shop that is asked, its new items, and a row."""
+"""Shared by the trials of a storefront: the shop under test, its new items, and a row of the table."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _WAIT: Final = 60.0
 
 @dataclass(frozen=True)
 class Row:
-    """One trial: what was tried and what was seen."""
+    """The description and the result of one trial."""
 
     key: str
-    """Stable name, by which tables of two versions are put beside each other."""
+    """Stable name, by which tables of two versions are joined."""
     tried: str
     seen: str
     numbers: dict[str, Any] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Row:
 
 @dataclass(frozen=True)
 class NewItem:
-    """A grocery that the shop begins to sell."""
+    """A grocery item that is added to the catalogue."""
 
     item_id: str
     words: str
@@ -51,7 +51,7 @@ class NewItem:
     price: float
 
     def item(self, known: Iterable[str]) -> Item:
-        """Return what is upserted, with those attributes that the model knows."""
+        """Return the item to upsert, with the attributes that the model has."""
         values = {
             TYPE: self.words, "title": self.words, CATEGORY: self.category, "department": self.department,
             "brand": "National", "package_size": self.size, schema.PRICE: self.price,
@@ -76,7 +76,7 @@ NEW_IDS: Final = frozenset(item.item_id for item in NEW_ITEMS)
 
 @dataclass(frozen=True)
 class Shop:
-    """A running server, and what is known of the bundle it serves."""
+    """A running server, and data of its bundle."""
 
     client: Client
     stub: Any
@@ -84,24 +84,24 @@ class Shop:
     frame: pl.DataFrame
     """The catalogue at the start."""
     users: tuple[str, ...]
-    """Everybody with a history, by id."""
+    """Ids of all users with a history."""
     kind: str
     """The strongest event kind: a purchase, usually."""
     attributes: frozenset[str]
     bought: datetime
     """When the trial's purchases happen: an hour after the model's last event."""
     now: datetime
-    """When lists are asked for: another hour later."""
+    """When lists are requested: another hour later."""
     titles: dict[str, str] = field(default_factory=dict)
-    """Item id -> title, of what has been recommended so far."""
+    """Item id -> title of the items recommended so far."""
 
     def some_users(self, count: int) -> tuple[str, ...]:
-        """Return so many users, evenly spread."""
+        """Return `count` users, evenly spread."""
         step = max(len(self.users) // count, 1)
         return self.users[::step][:count]
 
     def filter_attribute(self) -> str:
-        """Return the attribute that names what an item is."""
+        """Return the attribute that filters refer to an item by."""
         return TYPE if TYPE in self.attributes else "title"
 
     def types(self, least: int) -> list[str]:
@@ -121,7 +121,7 @@ class Shop:
         return texts | {item.item_id: item.words for item in NEW_ITEMS}
 
     def record(self, events: Sequence[Event]) -> None:
-        """Record events, as many a call as are usual."""
+        """Record events in batches."""
         for start in range(0, len(events), 500):
             self.client.record_events(events[start : start + 500], timeout=_WAIT)
 
@@ -148,7 +148,7 @@ def opened(address: str, artifacts: Path) -> Iterator[Shop]:
 
 
 def copy_of(artifacts: Path, folder: Path) -> Path:
-    """Copy a store's current version, so that a trial leaves nothing behind in the store; return the copy."""
+    """Copy a store's current version, so that trials do not change the store; return the copy."""
     shutil.rmtree(folder, ignore_errors=True)
     version = current_version(artifacts)
     shutil.copytree(artifacts / VERSIONS / version, folder / VERSIONS / version)
@@ -158,17 +158,17 @@ def copy_of(artifacts: Path, folder: Path) -> Path:
 
 
 def place_of(item_id: str, listed: Sequence[str]) -> int | None:
-    """Return the place of an item from 1, or None."""
+    """Return the rank of an item from 1, or None."""
     return listed.index(item_id) + 1 if item_id in listed else None
 
 
 def shown_places(places: Iterable[int | None]) -> str:
-    """Write places; a dash where an item was not found."""
+    """Return ranks as text, a dash for an item that was not found."""
     return ", ".join("-" if place is None else str(place) for place in places)
 
 
 def share(part: float, whole: float) -> float:
-    """Return part / whole; 0 of nothing."""
+    """Return part / whole; 0 for an empty whole."""
     return part / whole if whole else 0.0
 
 

@@ -1,4 +1,4 @@
-"""All trials of a storefront in turn, and their table beside that of a former version."""
+"""All trials of a storefront, and their table beside that of another version."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ TRIALS: Final[tuple[Trial, ...]] = (
     changes.event_kinds,
     changes.single_attributes,
 )
-"""In this order: what changes much comes last."""
+"""In this order: trials with the largest changes come last."""
 
 
 def trials(shop: Shop, console: Console) -> dict[str, Any]:
-    """Try everything; return a JSON object with a row for each trial.
+    """Run all trials; return a JSON object with a row for each.
 
     Raises:
         InputError: the new items were refused, so there is nothing to try.
@@ -89,7 +89,7 @@ def write_result(path: Path, result: dict[str, Any]) -> None:
 
 
 def cells(now: dict[str, Any], before: dict[str, Any] | None) -> list[tuple[str, ...]]:
-    """Return the rows of the table: what was tried, what was seen before (if given), and what is seen now."""
+    """Return the rows of the table: the trial, the result before (if given), and the result now."""
     if before is None:
         return [(row["tried"], row["seen"]) for row in now["rows"]]
     former = {row["key"]: row["seen"] for row in before["rows"]}

@@ -48,8 +48,10 @@ class LiveStatistics:
         """Return the statistics of the first rows."""
         columns = {name: column.view(size) for name, column in self._columns.items()}
         statistics = replace(self._base, **columns)
-        present, eve = (block.view(size) for block in self._demand)
-        return statistics.with_demand(self._base.demand.extended(statistics.demand_first, present, eve))
+        present, previous_day = (block.view(size) for block in self._demand)
+        return statistics.with_demand(
+            self._base.demand.extended(statistics.demand_first, present, previous_day)
+        )
 
     def add(self, rows: IntArray) -> None:
         """Initialise new rows with the statistics of an item without events."""

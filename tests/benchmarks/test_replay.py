@@ -42,7 +42,7 @@ class Shop:
     def record(self, first: int, interactions: Sequence[Interaction]) -> None:
         self.told.append(("record", first, [did.item for did in interactions]))
 
-    def ask(self, user: str, moment: int, novelty: float | None) -> list[str]:
+    def recommend(self, user: str, moment: int, novelty: float | None) -> list[str]:
         self.told.append(("ask", user, moment))
         return self.items if novelty is None else []
 

@@ -86,7 +86,7 @@ def test_an_added_item_has_all_that_an_item_without_events_has(
     assert new_rows_of(ours) == [60]
 
     demand, expected = ours.arrays.statistics.demand, statistics.demand
-    for name in ("keys", "totals", "calendar", "first", "present", "eve"):
+    for name in ("keys", "totals", "calendar", "first", "present", "previous_day"):
         np.testing.assert_array_equal(getattr(demand, name), getattr(expected, name))
     rows = np.array([[60, 3]], dtype=np.int32)
     for moment in (0, int(dataset.events.time.max()), 4_000_000_000, int(np.median(dataset.events.time))):

@@ -8,7 +8,7 @@ from features.data import schema
 from features.files.readers import RawTable, scan_table
 from features.ingest.columns import items_of_log, map_columns, sources_of
 from features.ingest.exclusions import columns_of, exclude
-from features.ingest.id_lists import items_of_lists, rows_of_ids
+from features.ingest.id_lists import PARALLEL, items_of_lists, rows_of_ids
 from features.ingest.long_form import items_of_properties
 from features.ingest.nested import flatten, rows_of_lists
 from features.ingest.raw_tables import Sources, text_options
@@ -61,7 +61,7 @@ def read_files(config: DataConfig) -> Sources:
     mapped_items, mapped_events = map_columns(items, events, config.columns)
     assert mapped_items is not None
     if mapped_events is not None:
-        mapped_events = rows_of_lists(rows_of_ids(mapped_events, config), schema.ITEM_ID)
+        mapped_events = rows_of_lists(rows_of_ids(mapped_events, config, dropped), schema.ITEM_ID, PARALLEL)
     if log:
         mapped_items = items_of_lists(mapped_items, config)
     return Sources(mapped_items, mapped_events, (), dropped)

@@ -10,6 +10,7 @@ from conf.overrides import override
 from conf.tables import Adapter, DataConfig
 from features.data import schema
 from features.files.readers import RawTable
+from features.ingest.nested import spread
 from features.values.attribute_types import elements
 
 KEY = f"events.{schema.ITEM_ID}"
@@ -17,6 +18,8 @@ KEY = f"events.{schema.ITEM_ID}"
 SETTING = override("data.types", {KEY: "list"})
 ADAPTERS = (Adapter.files, Adapter.merchant_feed)
 """Adapters of arbitrary event tables, which support the setting."""
+PARALLEL = ("quantity", "value")
+"""Columns that may hold a value for every id in a cell."""
 _ARRAY = "[]"
 _LISTED = r"^\s*\[.*,.*\]\s*$"
 _SEPARATORS = ("|", ";", ",", " ")
@@ -87,10 +90,16 @@ def _used(table: RawTable) -> str | None:
     return next((s for s in _SEPARATORS if first.str.contains(s, literal=True).any()), None)
 
 
-def rows_of_ids(table: RawTable, config: DataConfig) -> RawTable:
-    """Make a row of every id in a cell of `item_id`, where `data.types` declares lists.
+def rows_of_ids(table: RawTable, config: DataConfig, dropped: dict[str, int]) -> RawTable:
+    """Make a row of every id in a cell of `item_id`, where `data.types` says that cells hold lists.
 
     The separator is the first of `|`, `;`, comma and blank that the first 100,000 rows use; blank cells stay.
+    A quantity and a value are divided like the ids; where they are not as many, the rows have none.
+
+    Args:
+        table: the events.
+        config: the settings.
+        dropped: takes how many quantities and values were not divided, by what they are.
     """
     types = table.frame.collect_schema()
     if config.types.get(KEY) != "list" or types.get(schema.ITEM_ID) != pl.String:
@@ -98,13 +107,26 @@ def rows_of_ids(table: RawTable, config: DataConfig) -> RawTable:
     separator = _used(table)
     if separator is None:
         return table
-    listed = table.frame.with_columns(_parts(pl.col(schema.ITEM_ID), separator))
-    return replace(table, frame=listed.explode(schema.ITEM_ID, empty_as_null=True, keep_nulls=True))
+    ids = _parts(pl.col(schema.ITEM_ID), separator)
+    size = ids.list.len().fill_null(0)
+    parts = {c: _parts(pl.col(c), separator) for c in PARALLEL if types.get(c) == pl.String}
+    for name, lists in parts.items():
+        whole = (size > 1) & (lists.list.len() > 0) & (lists.list.len() != size)
+        drop = int(table.frame.select(whole.sum()).collect(engine="streaming").item())
+        if drop:
+            dropped[f"{name} of a row with several ids, not one for each"] = drop
+    nothing = pl.concat_list(pl.lit(None, dtype=pl.String))
+    beside = {
+        c: pl.when(pl.col(schema.ITEM_ID).list.len() == 1).then(pl.concat_list(c)).otherwise(lists)
+        for c, lists in parts.items()
+    }
+    listed = table.frame.with_columns(pl.when(size > 0).then(ids).otherwise(nothing).alias(schema.ITEM_ID))
+    return replace(table, frame=spread(listed, schema.ITEM_ID, beside))
 
 
 def items_of_lists(items: RawTable, config: DataConfig) -> RawTable:
     """Make an item of every distinct id in the cells of a log that is both tables."""
-    listed = rows_of_ids(items, config)
+    listed = rows_of_ids(items, config, {})
     if listed is items:
         return items
     return replace(listed, frame=listed.frame.unique(schema.ITEM_ID, keep="first", maintain_order=True))

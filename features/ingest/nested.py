@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import polars as pl
@@ -66,15 +66,42 @@ def flatten(table: RawTable, paths: Iterable[str]) -> RawTable:
     return replace(table, frame=frame)
 
 
-def rows_of_lists(table: RawTable, name: str) -> RawTable:
-    """Make a row of every value of a column of lists, as for an order with several items."""
-    dtype = table.frame.collect_schema().get(name)
+def spread(frame: pl.LazyFrame, name: str, beside: Mapping[str, pl.Expr]) -> pl.LazyFrame:
+    """Make a row of every value in a column of lists, with the values that stand at its place in other lists.
+
+    A list of another length gives its rows no value: what is said of several items together (`3` beside
+    three ids) is not true of each of them.
+
+    Args:
+        frame: `name` holds lists, none of them empty.
+        name: the column.
+        beside: other columns and their values as lists.
+    """
+    size = pl.col(name).list.len()
+    fitting = {
+        other: pl.when(lists.list.len() == size).then(lists).otherwise(pl.lit(None).repeat_by(size))
+        for other, lists in beside.items()
+    }
+    frame = frame.with_columns(lists.alias(other) for other, lists in fitting.items())
+    return frame.explode(name, *fitting, empty_as_null=False, keep_nulls=False)
+
+
+def rows_of_lists(table: RawTable, name: str, beside: Iterable[str] = ()) -> RawTable:
+    """Make a row of every value, where a column holds lists of plain values: an order with several items.
+
+    Args:
+        table: the table; a row whose list is empty is passed over.
+        name: the column.
+        beside: columns whose lists, or values, belong to those of `name`.
+    """
+    types = table.frame.collect_schema()
+    dtype = types.get(name)
     if not isinstance(dtype, pl.List | pl.Array) or dtype.inner.is_nested():
         return table
     as_list = pl.col(name).arr.to_list() if isinstance(dtype, pl.Array) else pl.col(name)
-    return replace(
-        table, frame=table.frame.with_columns(as_list).explode(name, empty_as_null=False, keep_nulls=False)
-    )
+    lists = {c: pl.col(c) if types[c].is_nested() else pl.concat_list(c) for c in beside if c in types}
+    frame = table.frame.with_columns(as_list).filter(pl.col(name).list.len() > 0)
+    return replace(table, frame=spread(frame, name, lists))
 
 
 def require_flat(table: RawTable, names: Iterable[str], prefix: str) -> None:

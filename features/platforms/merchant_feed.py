@@ -60,8 +60,9 @@ def read_merchant_feed(config: DataConfig) -> Sources:
     frame = frame.with_columns(e.alias(name) for name, e in extra.items() if name not in feed.columns)
     items, mapped_events = map_columns(replace(feed, frame=frame), events, config.columns)
     assert items is not None
+    dropped: dict[str, int] = {}
     if mapped_events is not None:
-        mapped_events = rows_of_ids(mapped_events, config)
+        mapped_events = rows_of_ids(mapped_events, config, dropped)
     told = items.frame.select(pl.col(n).is_not_null().any() for n in _TEXTS if n in items.columns)
     has = told.collect(engine="streaming").row(0, named=True)
-    return Sources(items, mapped_events, tuple(n for n in _TEXTS if has.get(n)))
+    return Sources(items, mapped_events, tuple(n for n in _TEXTS if has.get(n)), dropped)

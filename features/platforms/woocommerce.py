@@ -13,6 +13,9 @@ https://github.com/woocommerce/woocommerce/wiki/Product-CSV-Import-Schema
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 import polars as pl
 
 from conf.schema import DataConfig
@@ -35,8 +38,51 @@ from features.platforms.parts import (
 _TEXTS = ("title", "brand", "categories", "attributes", "tags", "short_description", "description")
 _SHARED = ("brand", "categories", "tags", "short_description", "description", "image")
 """What a variation takes from its product where it has none of its own."""
-_ATTRIBUTES = range(1, 11)
-_SKU = ("SKU", "Artikelnummer", "UGS", "Artikelnr.")
+_NAME = ("Name", "Nom", "Nombre", "Nome", "Naam", "Nazwa")
+"""Headers are in the language of the shop: English, German, French, Spanish, Italian, Portuguese, Dutch,
+Polish."""
+_TYPE = ("Type", "Typ", "Tipo", "Rodzaj")
+_SKU = ("SKU", "Artikelnummer", "UGS", "COD", "REF", "Artikelnr.")
+_PARENT = (
+    "Parent", "Übergeordnetes Produkt", "Eltern", "Superior", "Genitore", "Ascendente", "Pai", "Hoofd",
+    "Element nadrzędny", "Nadrzędny", "Rodzic",
+)  # fmt: skip
+_BRAND = ("Brands", "Brand", "Marken", "Marques", "Marcas", "Marchi", "Merken", "Marki")
+_CATEGORIES = (
+    "Categories", "Kategorien", "Catégories", "Categorías", "Categorie", "Categorias", "Categorieën",
+    "Kategorie",
+)  # fmt: skip
+_TAGS = ("Tags", "Schlagwörter", "Étiquettes", "Etiquetas", "Tag", "Tagi", "Znaczniki")
+_SHORT = (
+    "Short description", "Kurzbeschreibung", "Description courte", "Descripción corta", "Breve descrizione",
+    "Descrizione breve", "Descrição curta", "Breve descrição", "Korte beschrijving", "Korte omschrijving",
+    "Krótki opis",
+)  # fmt: skip
+_DESCRIPTION = (
+    "Description",
+    "Beschreibung",
+    "Descripción",
+    "Descrizione",
+    "Descrição",
+    "Beschrijving",
+    "Opis",
+)
+_PRICE = (
+    "Sale price", "Angebotspreis", "Tarif promo", "Precio rebajado", "Prezzo in offerta", "Preço promocional",
+    "Actieprijs", "Cena promocyjna",
+    "Regular price", "Regulärer Preis", "Tarif régulier", "Precio normal", "Prezzo di listino",
+    "Preço normal", "Preço", "Reguliere prijs", "Cena regularna", "Cena",
+)  # fmt: skip
+_STOCK = (
+    "In stock?", "Auf Lager?", "Vorrätig?", "En stock ?", "En stock?", "En inventaire?", "¿Existencias?",
+    "¿En inventario?", "¿Hay existencias?", "Em estoque?", "Em stock?", "Op voorraad?", "W magazynie?",
+)  # fmt: skip
+_PUBLISHED = (
+    "Published", "Veröffentlicht", "Publié", "Publicado", "Pubblicato", "Gepubliceerd", "Opublikowano",
+)  # fmt: skip
+_IMAGES = ("Images", "Bilder", "Imágenes", "Immagini", "Immagine", "Imagens", "Afbeeldingen", "Obrazki")
+_ATTRIBUTE = re.compile(r"(?i)(?!meta:).*(?:attribut|atribut|atrybut|eigenschap)")
+"""What the columns of an attribute are called in any of these languages, with its number."""
 _USER = (
     "Email (Billing)", "billing_email", "Billing Email Address", "Billing Email", "Customer Email",
     "customer_email",
@@ -65,38 +111,46 @@ _VOID = (
 )  # fmt: skip
 
 
+def _attributes(columns: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the columns of attributes' names and of their values: the first two that bear a number."""
+    numbered: dict[str, list[str]] = {}
+    for name in columns:
+        number = re.search(r"\d+", name)
+        if number and _ATTRIBUTE.match(name):
+            numbered.setdefault(number.group(), []).append(name)
+    pairs = [found[:2] for found in numbered.values() if len(found) > 1]
+    return [name for name, _ in pairs], [value for _, value in pairs]
+
+
 def _rows(table: RawTable) -> pl.LazyFrame:
     columns = Columns(table)
-    columns.require("WooCommerce", "products export", "Name")
-    columns.require("WooCommerce", "products export", "Type", "Typ")
+    columns.require("WooCommerce", "products export", *_NAME)
+    columns.require("WooCommerce", "products export", *_TYPE)
     columns.require("WooCommerce", "products export", *_SKU, "ID")
 
     def listed(*spellings: str) -> pl.Expr:
-        parts = columns.value(*spellings).str.split(",").list.eval(pl.element().str.strip_chars())
-        return parts
+        return columns.value(*spellings).str.split(",").list.eval(pl.element().str.strip_chars())
 
-    kind = columns.value("Type", "Typ").str.to_lowercase()
-    stock = columns.value("In stock?", "Auf Lager?", "Vorrätig?")
-    names = [f"Attribute {n} name" for n in _ATTRIBUTES]
-    values = [f"Attribute {n} value(s)" for n in _ATTRIBUTES]
+    kind = columns.value(*_TYPE).str.to_lowercase()
+    names, values = _attributes(table.columns)
     return table.frame.with_columns(
         columns.value(*_SKU).alias("__sku"),
         columns.value("ID").alias("__id"),
-        columns.value("Parent", "Übergeordnetes Produkt", "Eltern").alias("__parent"),
+        columns.value(*_PARENT).alias("__parent"),
         kind.str.contains("variation").fill_null(False).alias("__variation"),
         kind.str.contains("variable").fill_null(False).alias("__variable"),
-        columns.value("Name").alias("title"),
-        columns.value("Name").alias(LINE_NAME),
-        columns.value("Brands", "Brand", "Marken").alias("brand"),
-        listed("Categories", "Kategorien").alias("categories"),
-        listed("Tags", "Schlagwörter").alias("tags"),
+        columns.value(*_NAME).alias("title"),
+        columns.value(*_NAME).alias(LINE_NAME),
+        columns.value(*_BRAND).alias("brand"),
+        listed(*_CATEGORIES).alias("categories"),
+        listed(*_TAGS).alias("tags"),
         named_values(columns, names, values, ()).alias("attributes"),
-        columns.value("Short description", "Kurzbeschreibung").alias("short_description"),
-        columns.value("Description", "Beschreibung").alias("description"),
-        columns.value("Sale price", "Angebotspreis", "Regular price", "Regulärer Preis").alias(schema.PRICE),
-        flag(stock).alias("in_stock"),
-        flag(columns.value("Published", "Veröffentlicht")).alias("published"),
-        columns.value("Images", "Bilder").str.split(",").list.first().alias("image"),
+        columns.value(*_SHORT).alias("short_description"),
+        columns.value(*_DESCRIPTION).alias("description"),
+        columns.value(*_PRICE).alias(schema.PRICE),
+        flag(columns.value(*_STOCK)).alias("in_stock"),
+        flag(columns.value(*_PUBLISHED)).alias("published"),
+        columns.value(*_IMAGES).str.split(",").list.first().alias("image"),
     )
 
 

@@ -169,3 +169,46 @@ def test_rows_are_left_out_by_any_column(shell: Shell) -> None:
     assert shell.info["adapter_dropped"] == {"items with state draft": 1, "events with void_at *": 1}
     said = shell.refused(f"{BOTH} data.exclude.states=x")
     assert said.startswith("data.exclude: no column 'states' in data.events (events.csv)")
+
+
+@pytest.mark.parametrize("separator", ["|", ";", ", "])
+def test_quantities_beside_several_ids(shell: Shell, separator: str) -> None:
+    rows = [
+        ("ann", ["S-1", "S-2"], ["1", "2"], ["9.50", "8"], 100),
+        ("ann", ["S-3"], ["4"], ["7"], 200),
+        ("ben", ["S-1", "S-2", "S-3"], ["6"], ["1", "2"], 300),
+        ("cid", ["S-2", "S-1"], [], ["5", "6"], 400),
+    ]
+    shell.write(
+        items_csv=ITEMS,
+        events_csv="user_id,item_id,quantity,value,timestamp\n"
+        + "".join(
+            f'{user},"{separator.join(ids)}","{separator.join(counts)}","{separator.join(sums)}",{time}\n'
+            for user, ids, counts, sums, time in rows
+        ),
+    )
+    shell.prepare(f"{BOTH} 'data.types={{events.item_id: list}}'")
+    assert shell.table("events", "user_id", "item_id", "quantity", "value") == [
+        ("ann", "S-1", 1, 9.5), ("ann", "S-2", 2, 8), ("ann", "S-3", 4, 7),
+        ("ben", "S-1", None, None), ("ben", "S-2", None, None), ("ben", "S-3", None, None),
+        ("cid", "S-2", None, 5), ("cid", "S-1", None, 6),
+    ]  # fmt: skip
+    assert shell.info["adapter_dropped"] == {
+        "quantity of a row with several ids, not one for each": 1,
+        "value of a row with several ids, not one for each": 1,
+    }
+
+
+def test_lists_of_quantities_beside_lists_of_ids(shell: Shell) -> None:
+    orders = [
+        '{"user_id": "ann", "item_id": ["S-1", "S-2"], "quantity": [1, 2], "value": 30.5, "timestamp": 100}',
+        '{"user_id": "ben", "item_id": ["S-3"], "quantity": [4], "value": 7, "timestamp": 200}',
+        '{"user_id": "cid", "item_id": [], "quantity": [], "value": 0, "timestamp": 300}',
+        '{"user_id": "dan", "item_id": ["S-1", "S-2"], "quantity": [5], "value": null, "timestamp": 400}',
+    ]
+    shell.write(items_csv=ITEMS, events_jsonl="\n".join(orders) + "\n")
+    shell.prepare("data.items=items.csv data.events=events.jsonl")
+    assert shell.table("events", "user_id", "item_id", "quantity", "value") == [
+        ("ann", "S-1", 1, None), ("ann", "S-2", 2, None), ("ben", "S-3", 4, 7),
+        ("dan", "S-1", None, None), ("dan", "S-2", None, None),
+    ]  # fmt: skip

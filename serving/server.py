@@ -32,7 +32,7 @@ from serving.model.process.client import RemoteModel
 from serving.model.process.worker import LoadRequest
 from serving.model.reload import BundleWatcher, FailedReload
 from serving.model.served import Served
-from serving.observability.logs import set_up
+from serving.observability.logs import configure_logging
 from serving.observability.metrics import Metrics, MetricsServer
 from serving.observability.tracing import Tracing, make_tracing
 from serving.state.contracts.user_state import StateUnavailableError, UserState
@@ -49,31 +49,31 @@ from serving.workers import worker_number
 from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 
 HISTORIES_FILE: Final = "histories.parquet"
-"""In the artifact store: training histories, imported into user state once per content."""
+"""Training histories in the artifact store, imported into user state once per content."""
 RELOAD_HEALTH: Final = "shelfwise.v1.ModelReload"
-"""Health service name that is NOT_SERVING while CURRENT names a version that could not be loaded."""
+"""Health service name: NOT_SERVING while CURRENT names a version that could not be loaded."""
 STATE_HEALTH: Final = "shelfwise.v1.State"
-"""Health service name that is NOT_SERVING while the state cannot be read, or fails calls."""
+"""Health service name: NOT_SERVING while the state cannot be read, or fails calls."""
 Load = Callable[[str, bool], LiveModel]
-"""Verifies and loads a version of the store; or, if true, with no more than calls leave of the CPUs."""
-First = Callable[[], LiveModel]
-"""Hands over the model that answers first."""
+"""Verifies and loads a version of the store; if the second argument is true, with idle CPU time only."""
+FirstModel = Callable[[], LiveModel]
+"""Returns the first model, which the caller then owns."""
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
-_OF_LISTS: Final = ("", SERVICE_NAME)
-_HEALTH_NAMES: Final = (*_OF_LISTS, RELOAD_HEALTH, STATE_HEALTH)
-_LOST_SECONDS: Final = 2.0
-"""How often to look whether the model's process still runs, where no other versions are looked for."""
+_LIST_HEALTH_NAMES: Final = ("", SERVICE_NAME)
+_HEALTH_NAMES: Final = (*_LIST_HEALTH_NAMES, RELOAD_HEALTH, STATE_HEALTH)
+_PROCESS_POLL_SECONDS: Final = 2.0
+"""Interval of checks whether the model's process still runs, where CURRENT is not followed."""
 _CURRENT: Final = "CURRENT"
 _HARD_LIMIT: Final = 4
-"""Calls beyond so many times `limits.max_concurrent` are refused by gRPC itself, without details."""
+"""Calls beyond this multiple of `limits.max_concurrent` are refused by gRPC itself, without details."""
 _CLEAN_SECONDS: Final = 60.0
-"""How often this server checks whether others have deleted users, who may be in its histories file."""
+"""Interval of checks for users deleted through other servers, who may be in this one's histories file."""
 _FOREVER: Final = 1e6
-_BEGIN_SECONDS: Final = 0.05
-"""Time for gRPC to take no more calls; a stop must not be cut off before."""
-_LAST_BYTES_SECONDS: Final = 0.5
-"""Time for the last responses to leave, once every call has been answered."""
+_MIN_DRAIN_SECONDS: Final = 0.05
+"""Shortest drain time: gRPC needs it to stop accepting calls."""
+_FLUSH_SECONDS: Final = 0.5
+"""Time to flush the last responses after all calls have finished."""
 
 
 def serve(config: ServeConfig, console: Console) -> None:
@@ -84,10 +84,10 @@ def serve(config: ServeConfig, console: Console) -> None:
     """
     store = Path(config.artifacts)
     try:
-        there = (store / _CURRENT).is_file()
+        published = (store / _CURRENT).is_file()
     except OSError as error:
         raise InputError(f"{store}: cannot be read ({error.strerror})") from error
-    if not there:
+    if not published:
         raise InputError(
             f"{store}: no {_CURRENT} here, so no model to serve; run `shelfwise run` (or `publish`) first, "
             "or set artifacts=FOLDER"
@@ -104,20 +104,22 @@ def serve(config: ServeConfig, console: Console) -> None:
             )  # fmt: skip
 
         first = current_version(store)
-        # Verified here, so that a damaged one is named before any process is started.
+        # Verified here, so that a damaged bundle is reported before any process is started.
         loaded = [load(first, False, verify(store / VERSIONS / first))]
         gc.freeze()  # modules and the first model's items
     serve_model(config, loaded.pop, console, load)
 
 
-def serve_model(config: ServeConfig, first: First, console: Console, load: Load | None = None) -> None:
+def serve_model(config: ServeConfig, first: FirstModel, console: Console, load: Load | None = None) -> None:
     """Serve a loaded model until SIGTERM or SIGINT; see `serve` and `start`."""
-    set_up(config.log_format, config.log_requests)
+    configure_logging(config.log_format, config.log_requests)
     tune_interpreter()
     run_event_loop(_serve_until_signal(config, first, console, load))
 
 
-async def _serve_until_signal(config: ServeConfig, first: First, console: Console, load: Load | None) -> None:
+async def _serve_until_signal(
+    config: ServeConfig, first: FirstModel, console: Console, load: Load | None
+) -> None:
     try:
         running = await start(config, first, console, load)
     except StateUnavailableError as error:
@@ -135,14 +137,14 @@ async def _serve_until_signal(config: ServeConfig, first: First, console: Consol
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server that answers; call `stop` in the event loop that started it."""
+    """A running server; call `stop` in the event loop that started it."""
 
     port: int
     service: RecommendationService
     metrics: Metrics
     _server: grpc.aio.Server
     _health: health_aio.HealthServicer
-    _envelope: CallInterceptor
+    _calls: CallInterceptor
     _host: ModelHost
     _pollers: tuple[Poller, ...]
     _stores: Stores
@@ -151,29 +153,29 @@ class RunningServer:
 
     @property
     def version(self) -> str:
-        """Version of the model that is served now."""
+        """Version of the served model."""
         return self._host.served.model.version
 
     async def stop(self, drain_seconds: float) -> None:
-        """Report NOT_SERVING, take no more calls, let running ones finish, and release everything.
+        """Report NOT_SERVING, drain running calls, and release all resources.
 
         Args:
-            drain_seconds: time that running calls get; what is not done by then is cancelled.
+            drain_seconds: drain time, after which running calls are cancelled.
         """
         for poller in self._pollers:
             await poller.stop()
         await self._health.enter_graceful_shutdown()
         self.service.end_streams()
-        # One stop at a time: of two, the first to end frees what the other goes on using; the process dies.
+        # One stop at a time: of two, the first to end frees what the other still uses, which is a crash.
         draining = asyncio.create_task(self._server.stop(_FOREVER))
-        idle = asyncio.create_task(self._envelope.wait_idle())
-        longest = max(drain_seconds, _BEGIN_SECONDS)
+        idle = asyncio.create_task(self._calls.wait_idle())
+        longest = max(drain_seconds, _MIN_DRAIN_SECONDS)
         await asyncio.wait({draining, idle}, timeout=longest, return_when=asyncio.FIRST_COMPLETED)
         for task in (idle, draining):
             task.cancel()
         await asyncio.gather(idle, draining, return_exceptions=True)
-        # Watchers of the health service never end by themselves; they must not use up the drain time.
-        await self._server.stop(min(drain_seconds, _LAST_BYTES_SECONDS))
+        # Health watch streams never end by themselves; they must not use up the drain time.
+        await self._server.stop(min(drain_seconds, _FLUSH_SECONDS))
         await self.service.close()
         await self._host.close()
         await self._stores.close()
@@ -184,15 +186,15 @@ class RunningServer:
 
 
 async def start(
-    config: ServeConfig, first: First, console: Console, load: Load | None = None
+    config: ServeConfig, first: FirstModel, console: Console, load: Load | None = None
 ) -> RunningServer:
-    """Bind the port, bring user state up to date, warm the model up, and report SERVING.
+    """Bind the port, import histories, warm up the model, and report SERVING.
 
     Args:
         config: the settings.
-        first: called once for the model that answers first, which is closed if the server cannot start.
-        console: gets the lines for the operator.
-        load: loads another version when CURRENT changes; None stays with the first model.
+        first: called once for the first model, which is closed if the server cannot start.
+        console: for messages to the operator.
+        load: loads another version when CURRENT changes; None keeps the first model.
 
     Raises:
         InputError: the port is taken, or state or histories cannot be used.
@@ -212,20 +214,20 @@ async def _start(config: ServeConfig, model: LiveModel, console: Console, load: 
     worker = worker_number()
     metrics, tracing = Metrics(), make_tracing(config.tracing, SERVICE_NAME)
     health = health_aio.HealthServicer()
-    state_health = StateHealth(partial(_tell_of_state, health, metrics))
-    envelope = CallInterceptor(SERVICE_NAME, config.limits, metrics, state_health.call_failed, tracing)
+    state_health = StateHealth(partial(_report_state_health, health, metrics))
+    calls = CallInterceptor(SERVICE_NAME, config.limits, metrics, state_health.call_failed, tracing)
     server = grpc.aio.server(
-        interceptors=[_gate(config, console, metrics), envelope],
+        interceptors=[_auth_interceptor(config, console, metrics), calls],
         maximum_concurrent_rpcs=_HARD_LIMIT * config.limits.max_concurrent,
         options=[
-            # Without workers a second server on the port is a mistake, not a load balancer.
+            # Without workers a second server on the port is a mistake, not load balancing.
             ("grpc.so_reuseport", 0 if worker is None else 1),
             ("grpc.max_receive_message_length", config.max_message_bytes),
             ("grpc.max_send_message_length", config.max_message_bytes),
             *channel_options.OPTIONS.items(),
         ],
     )
-    # A worker that is not warm yet must not be given connections, which others could answer.
+    # A worker must not get connections before it is warm: others could serve them.
     port = _bind(server, config) if worker is None else 0
     store = Path(config.artifacts)
     stores = await open_stores(config.state, store, config.redis)
@@ -251,11 +253,11 @@ async def _start(config: ServeConfig, model: LiveModel, console: Console, load: 
     host = ModelHost(changes, state, config, metrics)
     watcher = None
     if load is not None:
-        watcher = _watch(config, host, stores, surfaces, cleaner, health, console, load, metrics)
+        watcher = _bundle_watcher(config, host, stores, surfaces, cleaner, health, console, load, metrics)
     service = RecommendationService(
         host, state, changes, config, store / HISTORIES_FILE, surfaces, watcher, pseudonyms
     )
-    envelope.queue(QUEUED, host.announce)
+    calls.queue(QUEUED, host.announce)
     pb_grpc.add_RecommendationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     for name in _HEALTH_NAMES:
@@ -268,7 +270,7 @@ async def _start(config: ServeConfig, model: LiveModel, console: Console, load: 
     if watcher is not None:
         pollers.insert(0, watcher.poller)
     running = RunningServer(
-        port, service, metrics, server, health, envelope, host, tuple(pollers), stores, metrics_server,
+        port, service, metrics, server, health, calls, host, tuple(pollers), stores, metrics_server,
         tracing,
     )  # fmt: skip
     try:
@@ -289,12 +291,12 @@ async def _start(config: ServeConfig, model: LiveModel, console: Console, load: 
     return running
 
 
-async def _tell_of_state(health: health_aio.HealthServicer, metrics: Metrics, works: bool) -> None:
+async def _report_state_health(health: health_aio.HealthServicer, metrics: Metrics, works: bool) -> None:
     metrics.state_works.set(works)
     await health.set(STATE_HEALTH, _SERVING if works else _NOT_SERVING)
 
 
-def _watch(
+def _bundle_watcher(
     config: ServeConfig,
     host: ModelHost,
     stores: Stores,
@@ -305,7 +307,7 @@ def _watch(
     load: Load,
     metrics: Metrics,
 ) -> BundleWatcher:
-    """Return a watcher that keeps health and the operator informed."""
+    """Return a watcher that reports reloads to health, metrics and the operator."""
     store = Path(config.artifacts)
 
     async def prepare(model: LiveModel) -> None:
@@ -321,7 +323,7 @@ def _watch(
             metrics.reload_failures.inc()
         await health.set(RELOAD_HEALTH, _SERVING if failed is None else _NOT_SERVING)
         if failed is None:
-            for name in _OF_LISTS:
+            for name in _LIST_HEALTH_NAMES:
                 await health.set(name, _SERVING)
             console.print(
                 f"serving model {host.served.model.version}", soft_wrap=True, markup=False, highlight=False
@@ -329,16 +331,16 @@ def _watch(
 
     async def lost() -> None:
         metrics.model_deaths.inc()
-        for name in _OF_LISTS:
+        for name in _LIST_HEALTH_NAMES:
             await health.set(name, _NOT_SERVING)
 
     follow = config.reload_seconds > 0
-    seconds = config.reload_seconds if follow else _LOST_SECONDS
+    seconds = config.reload_seconds if follow else _PROCESS_POLL_SECONDS
     return BundleWatcher(store, host, load, prepare, changed, lost, seconds, follow)
 
 
 def _check_privacy(config: ServeConfig, model: Model) -> None:
-    """Refuse a model whose users go by other names than the ones that this server would look up."""
+    """Raise InputError for a model whose user ids are not hashed as this server hashes them."""
     hashed = model.manifest.get("hash_users")
     if hashed is not None and bool(hashed) != config.privacy.hash_users:
         raise InputError(
@@ -347,8 +349,8 @@ def _check_privacy(config: ServeConfig, model: Model) -> None:
         )
 
 
-def _gate(config: ServeConfig, console: Console, metrics: Metrics) -> AuthInterceptor:
-    """Return what checks callers; an open door to other machines is worth a warning."""
+def _auth_interceptor(config: ServeConfig, console: Console, metrics: Metrics) -> AuthInterceptor:
+    """Return the interceptor that checks API keys; warn about unauthenticated access from other machines."""
     keys = KeyRing(Path(config.keys)) if config.keys else None
     admin = keys is not None if config.admin is None else config.admin
     local = config.host in ("localhost", "::1") or config.host.startswith("127.")

@@ -1,4 +1,4 @@
-"""Choosing where events and item changes are kept."""
+"""Opening the stores of events and item changes: SQLite or Redis."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from serving.state.sqlite.items import SqliteItemChanges
 from serving.state.sqlite.users import SqliteUserState
 
 _FILE: Final = "state.sqlite"
-"""In the artifact store, where nothing else is said."""
+"""Default state file in the artifact store."""
 _REDIS: Final = ("redis://", "rediss://", "unix://")
 
 
 @dataclass(frozen=True)
 class Stores:
-    """What a server remembers; call `close` in the event loop that opened it."""
+    """The open stores of a server; call `close` in the event loop that opened them."""
 
     users: UserState
     items: ItemChanges
@@ -34,7 +34,7 @@ class Stores:
     """For messages; without secrets."""
     close: Callable[[], Awaitable[None]]
     warning: str | None = None
-    """What an operator should know about how safe events are."""
+    """For the operator: weak durability of the store."""
 
 
 async def open_stores(state: str | None, artifacts: Path, redis: RedisConfig, create: bool = True) -> Stores:
@@ -42,12 +42,12 @@ async def open_stores(state: str | None, artifacts: Path, redis: RedisConfig, cr
 
     Args:
         state: the setting.
-        artifacts: the artifact store, where they are by default.
-        redis: how a Redis is used.
-        create: whether to make them where they are not there yet.
+        artifacts: the artifact store, which holds the default state file.
+        redis: settings of Redis.
+        create: whether to create missing stores.
 
     Raises:
-        InputError: they cannot be used.
+        InputError: the stores cannot be opened, or are missing and `create` is false.
     """
     if state is not None and state.startswith(_REDIS):
         return await _open_redis(state, redis, create)

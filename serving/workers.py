@@ -1,9 +1,8 @@
-"""Several worker processes on one port: a parent that starts them, watches them and starts them again.
+"""Several worker processes on one port: a parent that starts, monitors and restarts them.
 
-The GIL limits a process to one thread of Python at a time; more processes use more CPUs. The kernel spreads
-connections over those that listen (SO_REUSEPORT). They share the state and apply the same item changes, so
-it does not matter which one answers. The parent answers no calls and has no model, so that little in it can
-fail.
+The GIL limits a process to one running thread of Python; more processes use more CPUs. The kernel distributes
+connections over the listening workers (SO_REUSEPORT). All share the state and apply the same item changes, so
+any of them can serve any call. The parent serves no calls and has no model, so that little in it can fail.
 """
 
 from __future__ import annotations
@@ -28,25 +27,25 @@ from conf.serving import ServeConfig
 
 _LOG = logging.getLogger(__name__)
 NUMBER: Final = "SHELFWISE_WORKER"
-"""Environment variable by which a process knows that it is a worker, and which one, from 0."""
+"""Environment variable of a worker process: its number, from 0."""
 _FIRST_PAUSE_SECONDS: Final = 0.2
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 _STEADY_SECONDS: Final = 30.0
-"""After running for so long a worker counts as healthy; its next failure is the first again."""
-_LOOK_SECONDS: Final = 0.05
+"""Uptime after which a worker's restart backoff is reset."""
+_POLL_SECONDS: Final = 0.05
 _EXTRA_SECONDS: Final = 5.0
 """Time beyond the drain time after which a worker that has not ended is killed."""
 
 
 def worker_number() -> int | None:
-    """Return which worker this process is; None where it is a server of its own."""
+    """Return this worker process's number; None in a server without workers."""
     number = os.environ.get(NUMBER)
     return None if number is None else int(number)
 
 
 @dataclass
 class _Worker:
-    """One place for a process, and the process in it."""
+    """A worker slot, with its current process."""
 
     number: int
     process: subprocess.Popen[str] | None = None
@@ -55,19 +54,19 @@ class _Worker:
     next_start: float = 0.0
     ready: threading.Event = field(default_factory=threading.Event)
     line: str = ""
-    """What it printed when it was ready."""
+    """The line that it printed when it was ready."""
 
 
 class Workers:
-    """The parent of some workers."""
+    """The parent of the workers."""
 
     def __init__(self, config: ServeConfig, command: Sequence[str], console: Console) -> None:
         """Prepare; `run` starts them.
 
         Args:
             config: the settings.
-            command: starts a worker, which gets its number from the environment; it must name the port.
-            console: gets the workers' lines.
+            command: starts a worker, which reads its number from the environment; it must set the port.
+            console: for the workers' output.
         """
         self._config = config
         self._command = list(command)
@@ -76,10 +75,10 @@ class Workers:
         self._stopping = threading.Event()
 
     def run(self) -> int:
-        """Run until SIGTERM or SIGINT, then let the workers drain; return the exit code.
+        """Run until SIGTERM or SIGINT, then drain the workers; return the exit code.
 
-        The first worker starts alone: what it finds wrong ends the whole, what it imports into the state the
-        others need not.
+        The first worker starts alone: its failure ends the server, and its import of histories saves the
+        others theirs.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
@@ -90,13 +89,13 @@ class Workers:
             code = first.process.poll()
             if code is not None:
                 return code if code > 0 else 1
-            first.ready.wait(_LOOK_SECONDS)
+            first.ready.wait(_POLL_SECONDS)
         if first.ready.is_set():
             self._console.print(first.line, soft_wrap=True, markup=False, highlight=False)
         while not self._stopping.is_set():
             for worker in self._workers:
-                self._look_after(worker)
-            self._stopping.wait(_LOOK_SECONDS)
+                self._restart_if_ended(worker)
+            self._stopping.wait(_POLL_SECONDS)
         return self._drain()
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
@@ -122,7 +121,7 @@ class Workers:
         threading.Thread(target=self._read, args=(worker, worker.process), daemon=True).start()
 
     def _read(self, worker: _Worker, process: subprocess.Popen[str]) -> None:
-        """Pass on what a worker prints, except the line that it listens, which the parent prints once."""
+        """Forward a worker's output, except the line that it listens, which the parent prints once."""
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("listening on "):
@@ -131,8 +130,8 @@ class Workers:
             else:
                 self._console.print(line.rstrip("\n"), soft_wrap=True, markup=False, highlight=False)
 
-    def _look_after(self, worker: _Worker) -> None:
-        """Start a worker that does not run, after a pause that grows with its failures."""
+    def _restart_if_ended(self, worker: _Worker) -> None:
+        """Restart a worker that has ended, with exponential backoff."""
         now = time.monotonic()
         if worker.process is None:
             if now >= worker.next_start:
@@ -153,7 +152,7 @@ class Workers:
             process.terminate()
         end = time.monotonic() + self._config.drain_seconds + _EXTRA_SECONDS
         while self._running() and time.monotonic() < end:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
         late = self._running()
         for process in late:
             _LOG.error("a worker did not drain in time and was killed")
@@ -167,19 +166,19 @@ def _how_it_ended(code: int) -> str:
 
 
 def reserve_port(config: ServeConfig) -> socket.socket:
-    """Bind the port for the workers, which share it; no other program can take it while the socket is open.
+    """Bind the port that the workers share; no other program can bind it while the socket is open.
 
-    The socket never listens, so no connection is ever given to it.
+    The socket never listens, so it never gets connections.
 
     Raises:
         InputError: the port is taken.
     """
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     try:
-        with socket.socket(family) as alone:  # sharing must not hide that another program has the port
-            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            alone.bind((config.host, config.port))
-            port = alone.getsockname()[1]
+        with socket.socket(family) as exclusive:  # fails if another program has the port, even shared
+            exclusive.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            exclusive.bind((config.host, config.port))
+            port = exclusive.getsockname()[1]
         shared = socket.socket(family)
         shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         shared.bind((config.host, port))
@@ -197,7 +196,7 @@ def run_workers(config: ServeConfig, arguments: Sequence[str], console: Console)
     Args:
         config: the settings.
         arguments: the program and its arguments that start a worker; the port is added.
-        console: gets the workers' lines.
+        console: for the workers' output.
     """
     with reserve_port(config) as shared:
         port = shared.getsockname()[1]

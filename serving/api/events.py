@@ -12,7 +12,7 @@ from serving.api.validation import MAX_ID_CHARS, micros
 from serving.core.errors import ApiError
 from serving.core.event_kinds import kind_fault
 from serving.model.interfaces import Model
-from serving.state.contracts.user_state import NOT_SHOWN, Exposure, NewEvent, Outcome, content_id
+from serving.state.contracts.user_state import NO_EXPOSURE, Exposure, NewEvent, Outcome, content_id
 from shelfwise_client.v1 import recommendations_pb2 as pb
 
 MAX_LIST_POSITION: Final = 100_000
@@ -112,7 +112,7 @@ def _exposure(row: pb.Event, origin: ListOrigin | None) -> Exposure:
     """Return the exposure that an event belongs to, as far as its fields and its token say."""
     position = row.list_position or None
     if origin is None:
-        return NOT_SHOWN if position is None else Exposure(list_position=position)
+        return NO_EXPOSURE if position is None else Exposure(list_position=position)
     return Exposure(
         request_id=origin.request_id,
         list_position=position,

@@ -26,7 +26,7 @@ from serving.model.host import ModelHost
 from serving.model.reload import BundleWatcher
 from serving.state.contracts.item_changes import ItemChanges
 from serving.state.contracts.user_state import Outcome, UserState
-from serving.state.histories import forget_users
+from serving.state.histories import remove_users
 from serving.transport.call_interceptor import CALL
 from shelfwise_client.v1 import recommendations_pb2 as pb
 from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
@@ -223,7 +223,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
             return pb.DeleteUserResponse(request_id=CALL.get().request_id)
         user = self._lists.stored_id(request.user_id)
         deleted = await self._state.delete_user(user)
-        await asyncio.to_thread(forget_users, self._histories, [user])
+        await asyncio.to_thread(remove_users, self._histories, [user])
         return pb.DeleteUserResponse(deleted_event_count=deleted, request_id=CALL.get().request_id)
 
 

@@ -120,6 +120,6 @@ def _table(events: Sequence[StoredEvent], prefix: str) -> Any:  # noqa: ANN401 -
         [event.kind for event in events],
         [event.time_us for event in events],
         [event.event_id.removeprefix(_GIVEN) for event in events],
-        *([getattr(event.shown, name) for event in events] for name in _SHOWN),
+        *([getattr(event.exposure, name) for event in events] for name in _SHOWN),
     ]
     return pa.table(columns, schema=_SCHEMA)

@@ -1,8 +1,8 @@
-"""Log lines for people and for programs: one JSON object per line, or text with the same fields.
+"""Structured logs: one JSON object per line, or text with the same fields.
 
-Fields come by `extra=` and are the same everywhere: request_id, method, code, duration_ms, degradation,
-model_version, user (the beginning of a hash), and whatever else a line has to say. Ids of users, keys and
-words of shoppers are never among them.
+Fields are passed by `extra=` under the same names everywhere: request_id, method, code, duration_ms,
+degradation, model_version, user (the beginning of a hash), and others. User ids, keys and texts of users are
+never logged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TEXT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """Return what `extra=` gave a record."""
+    """Return the fields that a record got by `extra=`."""
     return {name: value for name, value in record.__dict__.items() if name not in _OF_EVERY_RECORD}
 
 
@@ -27,7 +27,7 @@ class TextFormatter(logging.Formatter):
     """Time, level, logger and message, then the fields."""
 
     def __init__(self) -> None:
-        """Use the usual layout."""
+        """Use the layout of `_TEXT`."""
         super().__init__(_TEXT)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
@@ -53,11 +53,11 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
-def set_up(log_format: LogFormat, requests: bool) -> None:
-    """Write the log to standard error from now on.
+def configure_logging(log_format: LogFormat, requests: bool) -> None:
+    """Log to standard error from now on.
 
     Args:
-        log_format: how a line looks.
+        log_format: JSON or text.
         requests: whether every request is logged; else warnings and errors only.
     """
     handler = logging.StreamHandler()

@@ -1,4 +1,4 @@
-"""Prometheus metrics of one server process; what each means is in docs/operations.md."""
+"""Prometheus metrics of one server process; documented in docs/operations.md."""
 
 from __future__ import annotations
 
@@ -27,22 +27,23 @@ _SECONDS: Final = (
     0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25,
     0.5, 1.0, 2.5, 5.0,
 )  # fmt: skip
-"""Bounds of latency buckets: close together where the service is meant to be."""
+"""Bounds of latency buckets: densest around the service's usual latencies."""
 EVENT_OUTCOMES: Final = ("new_events", "duplicate_events", "rejected_events")
+"""Annotations of RecordEvents that are counted."""
 ITEM_OUTCOMES: Final = ("upserted_items", "updated_items", "deleted_items", "rejected_items")
-"""Notes of RecordEvents, which are counted."""
+"""Annotations of RPCs that change items that are counted."""
 _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 @dataclass(frozen=True)
 class MetricsServer:
-    """Answers scrapes over HTTP from a thread of its own."""
+    """Serves scrapes over HTTP from its own thread."""
 
     _server: WSGIServer
     _thread: Thread
 
     def close(self) -> None:
-        """Stop answering."""
+        """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -52,11 +53,11 @@ class QueueMetrics:
     """The series of one queue."""
 
     def __init__(self, waits: Histogram, seconds: Histogram, sizes: Histogram) -> None:
-        """Report to series that are labelled already."""
+        """Report to labelled series."""
         self._waits, self._seconds, self._sizes = waits, seconds, sizes
 
     def batch(self, waits: Sequence[float], seconds: float) -> None:
-        """Note a batch."""
+        """Record a batch: seconds that each job waited, and seconds of work."""
         for wait in waits:
             self._waits.observe(wait)
         self._sizes.observe(len(waits))
@@ -64,7 +65,7 @@ class QueueMetrics:
 
 
 class Metrics:
-    """Everything that is counted, in a registry of its own, so that two servers of a process do not mix."""
+    """All metrics of a server, in their own registry: several servers may share a process."""
 
     def __init__(self) -> None:
         """Create all series."""
@@ -103,7 +104,7 @@ class Metrics:
         self._model = Info("shelfwise_model", "The model that answers", registry=self.registry)
         self._data_end = self._gauge("model_data_timestamp_seconds", "Last event that the model learnt from")
         self._loaded = self._gauge("model_loaded_timestamp_seconds", "When the model was loaded")
-        # Looking a series up by its labels costs as much as counting.
+        # Looking up a series by its labels costs as much as incrementing it.
         self._call_seconds = cache(self._calls.labels)
         self._stage_seconds = cache(self._stages.labels)
         self._list_count = cache(self._lists.labels)
@@ -113,12 +114,12 @@ class Metrics:
         PlatformCollector(registry=self.registry)
 
     def watch_values(self, values: dict[str, tuple[str, Callable[[], float]]]) -> None:
-        """Report values that are looked up at every scrape: name -> (help, value)."""
+        """Report gauges that are evaluated at every scrape: name -> (help, value)."""
         for name, (text, value) in values.items():
             self._gauge(name, text).set_function(value)
 
     def queue(self, name: str, length: Callable[[], float]) -> QueueMetrics:
-        """Report a queue under a name."""
+        """Return the series of a queue, and report its length."""
         self._queue_length.labels(name).set_function(length)
         waits, seconds, sizes = (
             family.labels(name) for family in (self._queue_wait, self._batch_seconds, self._batch_size)
@@ -126,13 +127,13 @@ class Metrics:
         return QueueMetrics(waits, seconds, sizes)
 
     def model(self, version: str, device: str, data_end: float, loaded: float) -> None:
-        """Report which model answers and where its arithmetic runs; times in Unix seconds."""
+        """Report the served model and its device; times in Unix seconds."""
         self._model.info({"version": version, "device": device})
         self._data_end.set(data_end)
         self._loaded.set(loaded)
 
     def call(self, record: CallRecord) -> None:
-        """Report a finished call."""
+        """Record a finished call."""
         self._call_seconds(record.method, record.code).observe(record.ended - record.began)
         for name, began, ended in record.stages:
             self._stage_seconds(record.method, name).observe(ended - began)
@@ -155,7 +156,7 @@ class Metrics:
                 self._items.labels(outcome).inc(int(notes[outcome]))
 
     def serve(self, host: str, port: int) -> MetricsServer:
-        """Answer scrapes.
+        """Serve scrapes.
 
         Raises:
             InputError: the port is taken.

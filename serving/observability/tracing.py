@@ -1,7 +1,7 @@
-"""OpenTelemetry traces: one span per call and one per stage, made when the call is over.
+"""OpenTelemetry traces: one span per call and one per stage, created at the end of the call.
 
-A call's record has all times, so nothing is done for tracing while it is answered, and the spans of calls
-that are not sampled are never made.
+The call's record has all times, so tracing costs nothing during a call, and calls that are not sampled create
+no spans.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from conf.serving import TracingConfig
 from serving.core.call_context import CallRecord
 
 CARRIER: Final = ("traceparent", "tracestate")
-"""Metadata that carries a caller's trace (https://www.w3.org/TR/trace-context/)."""
+"""Metadata with a caller's trace context (https://www.w3.org/TR/trace-context/)."""
 _EXPORT_SECONDS: Final = 2
-"""Spans that a collector does not take within this time are dropped."""
+"""Export timeout, after which spans are dropped."""
 _SERVER_FAULTS: Final = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 )
-"""Statuses that make a server span an error, after OpenTelemetry's conventions for gRPC."""
+"""Statuses that mark a server span as an error, by OpenTelemetry's conventions for gRPC."""
 
 
 def make_tracing(config: TracingConfig, service: str) -> Tracing | None:
-    """Return what sends traces; None where they go nowhere."""
+    """Return the exporter of traces; None without an endpoint."""
     return Tracing(config, service) if config.endpoint else None
 
 
 class Tracing:
-    """Sends the traces of a server process."""
+    """Exports the traces of a server process."""
 
     def __init__(self, config: TracingConfig, service: str) -> None:
-        """Prepare to send; `config.endpoint` is set."""
-        # The exporter takes a while to import, which those without traces need not wait for.
+        """Connect to `config.endpoint`, which must be set."""
+        # Imported here: it takes a while, which a server without traces saves.
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
         exporter = OTLPSpanExporter(endpoint=config.endpoint, timeout=_EXPORT_SECONDS)
@@ -53,7 +53,7 @@ class Tracing:
         self._service = service
 
     def call(self, record: CallRecord) -> str:
-        """Send a finished call; return its trace id, empty where it is not sampled."""
+        """Export a finished call; return its trace id, empty where it is not sampled."""
 
         def wall(moment: float) -> int:
             return record.began_ns + int((moment - record.began) * 1e9)
@@ -83,5 +83,5 @@ class Tracing:
         return f"{span.get_span_context().trace_id:032x}"
 
     def close(self) -> None:
-        """Send what is left, as far as the collector takes it in time."""
+        """Export the remaining spans, up to the export timeout."""
         self._provider.shutdown()

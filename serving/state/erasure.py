@@ -1,8 +1,8 @@
-"""Keeping users who were deleted out of the histories file, whichever server deleted them.
+"""Removal of deleted users from the histories file, also of users deleted through other servers.
 
-DeleteUser takes the user out of the file of the server that it reaches. Other servers may have a file of
-their own, and the next training may still have known the user: both are found by asking the store who was
-deleted.
+DeleteUser removes the user from the histories file of the server that handles it. Other servers may have
+their own file, and a new training may have started before the deletion: polling the store's deletions covers
+both.
 """
 
 from __future__ import annotations
@@ -15,37 +15,37 @@ from typing import Final
 from conf.errors import InputError
 from serving.core.poller import Poller
 from serving.state.contracts.user_state import StateUnavailableError, UserState
-from serving.state.histories import forget_users, users_of
+from serving.state.histories import remove_users, users_of
 
 _LOG = logging.getLogger(__name__)
-_USERS_AT_A_TIME: Final = 1_000
+_USERS_PER_QUERY: Final = 1_000
 
 
 class HistoriesCleaner:
-    """Takes deleted users out of a histories file; create and use it inside a running event loop."""
+    """Removes deleted users from a histories file; create and use it inside a running event loop."""
 
     def __init__(self, state: UserState, path: Path, seconds: float) -> None:
         """Prepare to clean.
 
         Args:
-            state: knows who was deleted.
+            state: stores the deletions.
             path: the file; it may be missing.
-            seconds: time between two looks for new deletions.
+            seconds: polling interval.
         """
         self._state = state
         self._path = path
         self.poller = Poller(self.clean, seconds, f"deleted users may still be in {path.name}")
-        """Looks for deletions in the background, once it is started."""
+        """Polls for deletions in the background, once started."""
         self._seen = 0
-        """What the store's number of deletions was when the file was clean; 0 where nobody was deleted."""
+        """The store's deletion number when the file was last clean."""
 
     async def clean(self, another_file: bool = False) -> None:
-        """Take everybody out of the file who has been deleted since the last look.
+        """Remove the users deleted since the last call from the file.
 
-        A failure is only logged: nobody comes back by it, because imports leave deleted users out.
+        A failure is only logged: imports skip deleted users anyway.
 
         Args:
-            another_file: whether the file has been published since the last look.
+            another_file: whether the file has been replaced since the last call.
         """
         try:
             deletions = await self._state.deletions()
@@ -60,7 +60,7 @@ class HistoriesCleaner:
             return
         users = await asyncio.to_thread(users_of, self._path)
         deleted: set[str] = set()
-        for start in range(0, len(users), _USERS_AT_A_TIME):
-            deleted |= await self._state.deleted_among(users[start : start + _USERS_AT_A_TIME])
+        for start in range(0, len(users), _USERS_PER_QUERY):
+            deleted |= await self._state.deleted_among(users[start : start + _USERS_PER_QUERY])
         if deleted:
-            await asyncio.to_thread(forget_users, self._path, deleted)
+            await asyncio.to_thread(remove_users, self._path, deleted)

@@ -1,4 +1,4 @@
-"""The histories file that training hands to serving: reading it, and taking a user out of it."""
+"""The histories file that training publishes for serving: reading it, and removing users from it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from conf.errors import InputError
 from features.data import schema
 from serving.state.contracts.user_state import IMPORTED, MICROS, StateUnavailableError
 
-_ALONE: Final = threading.Lock()
-"""Users are taken out one after another, or one rewriting would undo the other."""
+_LOCK: Final = threading.Lock()
+"""Serialises rewrites of the file, which would overwrite each other."""
 
 
 def read_histories(path: Path) -> pl.DataFrame:
     """Read a histories file as rows of user_id, event_id, time_us, position, item_id and kind.
 
-    The event id is made from the content and a running number among equal contents, so that a later
-    file that tells the same events (perhaps in another order) does not store them twice.
+    The event id consists of the content and a running number among equal contents, so that importing a later
+    file with the same events, in any order, is idempotent.
 
     Raises:
         InputError: no such table, a missing column, a wrong type, or a missing value.
     """
-    wanted = {
+    columns = {
         schema.USER_ID: pl.String,
         schema.ITEM_ID: pl.String,
         schema.EVENT: pl.String,
@@ -37,20 +37,20 @@ def read_histories(path: Path) -> pl.DataFrame:
     }
     try:
         frame = pl.read_parquet(path)
-        missing = [name for name in wanted if name not in frame.columns]
+        missing = [name for name in columns if name not in frame.columns]
         if missing:
             raise InputError(f"{path}: no column '{missing[0]}'; publish the bundle again")
-        frame = frame.select(pl.col(name).cast(dtype) for name, dtype in wanted.items())
+        frame = frame.select(pl.col(name).cast(dtype) for name, dtype in columns.items())
     except (pl.exceptions.PolarsError, OSError) as error:
         first_line = str(error).partition("\n")[0]
         raise InputError(f"{path}: not a histories table ({first_line}); publish the bundle again") from error
-    for name in wanted:
+    for name in columns:
         if frame[name].null_count():
             row = int(frame[name].is_null().arg_max() or 0)
             raise InputError(f"{path}: row {row}: '{name}' is missing; publish the bundle again")
     content = (schema.ITEM_ID, schema.EVENT, schema.TIMESTAMP)
     repeat = pl.int_range(pl.len()).over(schema.USER_ID, *content)
-    # Sorted, because neighbours in the file's tree are written many times faster than scattered rows.
+    # Sorted, because sequential inserts into the B-tree are many times faster than random ones.
     return frame.sort(schema.USER_ID, schema.TIMESTAMP, schema.ORDER).select(
         pl.col(schema.USER_ID),
         (pl.lit(IMPORTED) + pl.concat_str(*content, repeat, separator="\x1f")).alias("event_id"),
@@ -89,16 +89,16 @@ def users_of(path: Path) -> list[str]:
     return users
 
 
-def forget_users(path: Path, user_ids: Collection[str]) -> None:
-    """Rewrite a histories file without some users, in one step; nothing happens where it has none of them.
+def remove_users(path: Path, user_ids: Collection[str]) -> None:
+    """Atomically rewrite a histories file without some users; do nothing if it has none of them.
 
-    A file that is published meanwhile is not overwritten: it is read again. What a killed process left
-    half-written goes too, because it may hold the user.
+    A file published meanwhile is not overwritten, but read again. Temporary files of killed processes are
+    removed, because they may contain the users.
 
     Raises:
         StateUnavailableError: the file cannot be read or replaced.
     """
-    with _ALONE:
+    with _LOCK:
         try:
             _remove_leftovers(path)
             while path.is_file() and not _rewritten(path, user_ids):
@@ -109,7 +109,7 @@ def forget_users(path: Path, user_ids: Collection[str]) -> None:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove temporary files of processes that are gone; this one's own are of a former bearer of its id."""
+    """Remove temporary files of processes that have ended, and those of an earlier process with this id."""
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):
         pid = leftover.suffixes[-2][1:]
         if not pid.isdecimal() or int(pid) == os.getpid() or not _runs(int(pid)):
@@ -122,20 +122,20 @@ def _runs(pid: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        pass  # somebody else's, but there
+        pass  # it belongs to another user, but runs
     return True
 
 
 def _rewritten(path: Path, user_ids: Collection[str]) -> bool:
-    """Return False where the file was replaced by another one in the meantime."""
+    """Rewrite the file without the users; return False if it was replaced in the meantime."""
     before = path.stat()
     frame = pl.read_parquet(path, memory_map=False)
-    theirs = frame[schema.USER_ID].is_in(list(user_ids))
-    if not theirs.any():
+    removed = frame[schema.USER_ID].is_in(list(user_ids))
+    if not removed.any():
         return True
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        frame.filter(~theirs).write_parquet(temporary)
+        frame.filter(~removed).write_parquet(temporary)
         now = path.stat()
         if (now.st_ino, now.st_mtime_ns) != (before.st_ino, before.st_mtime_ns):
             return False

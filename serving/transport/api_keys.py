@@ -1,7 +1,6 @@
-"""API keys: who may call what, and how often; kept as hashes, the key itself is shown once, when it is made.
+"""API keys with scopes and rate limits; stored as hashes, the key itself is shown once, on creation.
 
-A key is 32 random bytes, so its SHA-256 cannot be searched for, and a slow password hash would add nothing
-but load.
+A key is 32 random bytes, so its SHA-256 cannot be brute-forced, and a slow password hash would only add load.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ from serving.core.poller import file_version
 
 _LOG = logging.getLogger(__name__)
 _PREFIX: Final = "sw_"
-"""By which people and secret scanners recognise a key."""
+"""Prefix by which people and secret scanners recognise a key."""
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
-_LOOK_SECONDS: Final = 1.0
-"""Least time between two looks at whether the file has changed."""
+_POLL_SECONDS: Final = 1.0
+"""Shortest time between two checks whether the file has changed."""
 
 
 class Scope(Enum):
-    """What a key may be used for."""
+    """What a key permits."""
 
     read = "read"
     """Lists, search, items and status."""
@@ -49,25 +48,25 @@ class Scope(Enum):
 
 @dataclass(frozen=True)
 class ApiKey:
-    """One key, as it is kept."""
+    """One key, as stored."""
 
     name: str
-    """Whose it is; appears in logs."""
+    """Owner of the key, for logs."""
     sha256: str
     scopes: tuple[Scope, ...]
     requests_per_second: float = 0.0
-    """Lasting rate; 0 is unlimited."""
+    """Sustained rate; 0 is unlimited."""
     burst: int = 0
-    """Requests that may come at once after a pause; 0 takes twice the rate."""
+    """Size of the token bucket; 0 takes twice the rate."""
 
     @property
     def capacity(self) -> float:
-        """Requests that may come at once."""
+        """Size of the token bucket."""
         return float(self.burst or max(1, math.ceil(2 * self.requests_per_second)))
 
 
 class RateLimit:
-    """A token bucket: a lasting rate, and some requests at once after a pause."""
+    """A token bucket: a sustained rate with bursts."""
 
     def __init__(self, key: ApiKey, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin with a full bucket."""
@@ -77,7 +76,7 @@ class RateLimit:
         self._at = clock()
 
     def wait_seconds(self) -> float:
-        """Take a request; return 0 if it may go on, else how long to wait before the next attempt."""
+        """Take a token; return 0 if there was one, else the seconds until the next."""
         rate = self._key.requests_per_second
         if rate <= 0:
             return 0.0
@@ -91,7 +90,7 @@ class RateLimit:
 
 
 class KeyRing:
-    """The keys of a file, read again when it changes: a key that is taken out is refused a second later."""
+    """The keys of a file, reloaded when it changes: a removed key is refused a second later."""
 
     def __init__(self, path: Path) -> None:
         """Read the file.
@@ -102,13 +101,13 @@ class KeyRing:
         self._path = path
         self._keys: list[ApiKey] = []
         self._limits: dict[str, RateLimit] = {}
-        self._looked = time.monotonic()
-        self._mark = file_version(path)
-        self._take(read_keys(path))
+        self._checked = time.monotonic()
+        self._file_version = file_version(path)
+        self._replace(read_keys(path))
 
     def find(self, secret: str) -> ApiKey | None:
-        """Return the key that a caller holds, in a time that does not depend on which one it is."""
-        self._look()
+        """Return the key with this secret, in a time independent of which one it is."""
+        self._reload_if_changed()
         given = hash_key(secret)
         found = None
         for key in self._keys:
@@ -117,31 +116,31 @@ class KeyRing:
         return found
 
     def wait_seconds(self, key: ApiKey) -> float:
-        """Count a request of a key against its rate; see `RateLimit.wait_seconds`."""
+        """Take a token from a key's bucket; see `RateLimit.wait_seconds`."""
         limit = self._limits.get(key.sha256)
         return 0.0 if limit is None else limit.wait_seconds()
 
-    def _take(self, keys: list[ApiKey]) -> None:
+    def _replace(self, keys: list[ApiKey]) -> None:
         former = {key.sha256: key for key in self._keys}
         kept = {k.sha256: self._limits[k.sha256] for k in keys if former.get(k.sha256) == k}
         self._limits = {key.sha256: kept.get(key.sha256) or RateLimit(key) for key in keys}
         self._keys = keys
 
-    def _look(self) -> None:
-        if time.monotonic() - self._looked < _LOOK_SECONDS:
+    def _reload_if_changed(self) -> None:
+        if time.monotonic() - self._checked < _POLL_SECONDS:
             return
-        self._looked = time.monotonic()
-        mark = file_version(self._path)
-        if mark != self._mark:
-            self._mark = mark
+        self._checked = time.monotonic()
+        version = file_version(self._path)
+        if version != self._file_version:
+            self._file_version = version
             try:
-                self._take(read_keys(self._path))
+                self._replace(read_keys(self._path))
             except InputError as error:
                 _LOG.error("the former keys stay in use: %s", error)
 
 
 def hash_key(secret: str) -> str:
-    """Return what is kept of a key."""
+    """Return the stored hash of a key."""
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -196,7 +195,7 @@ def _scope_names() -> str:
 def create_key(
     path: Path, name: str, scopes: Sequence[str], requests_per_second: float = 0.0, burst: int = 0
 ) -> str:
-    """Add a key to a file, which is made if it is missing and readable by its owner only; return the key.
+    """Add a key to a file and return it; a missing file is created, readable by its owner only.
 
     Raises:
         InputError: the name is taken, a scope unknown, or the file unusable.

@@ -1,8 +1,8 @@
-"""Who may come in: every call is checked against the API keys before anything of it is read.
+"""Authentication and authorization of calls by API keys, before their messages are read.
 
-Health is open to everybody, because probes have no keys. Without a key file the port itself is the
-protection; then the RPCs that change the catalogue, delete users or list them all are off unless the
-configuration turns them on.
+Health checks need no key, because probes have none. Without a key file access to the port is access to the
+service; then the RPCs that change the catalogue, delete users or list all of them are disabled unless the
+configuration enables them.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ _SCOPES: Final = {
 
 @cache
 def scope_of(method: str) -> Scope:
-    """Return what a full method name needs; what nobody has thought of needs the most."""
+    """Return the scope that a method requires; unknown methods require admin."""
     if method.startswith("/grpc.reflection."):
         return Scope.read
     return _SCOPES.get(method.rpartition("/")[2], Scope.admin)
 
 
 class AuthInterceptor(grpc.aio.ServerInterceptor):
-    """Turns calls away; the first interceptor of the server."""
+    """Refuses unauthenticated and unauthorized calls; the first interceptor of the server."""
 
     def __init__(
         self, keys: KeyRing | None, admin: bool, refused: Callable[[str], None] = lambda reason: None
     ) -> None:
-        """Guard the server.
+        """Configure the checks.
 
         Args:
-            keys: who may call; None lets everybody in.
-            admin: whether the RPCs of the admin scope can be called at all.
-            refused: told the reason of every refusal.
+            keys: the valid keys; None accepts every call.
+            admin: whether the RPCs of the admin scope are enabled.
+            refused: called with the reason of every refusal.
         """
         self._refused = refused
         self._keys = keys
@@ -83,7 +83,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         return handler
 
     def _check(self, method: str, secret: str | None) -> ApiKey | None:
-        """Raise the Problem of a call that may not be made."""
+        """Return the key of a permitted call; raise ApiError for any other."""
         needed = scope_of(method)
         key = None
         if self._keys is not None:
@@ -132,15 +132,15 @@ def _bearer(details: grpc.HandlerCallDetails) -> str | None:
 
 
 def _refusal(handler: Handler, problem: ApiError, method: str) -> Handler:
-    """Return a handler that only refuses, before the message of the request has been waited for."""
+    """Return a handler that refuses a call without waiting for its message."""
 
-    async def refuse(_: Any, context: Context) -> None:  # noqa: ANN401 - it is not looked at
+    async def refuse(_: Any, context: Context) -> None:  # noqa: ANN401 - unused
         request_id = request_id_of(context)
         fields = {"request_id": request_id, "method": method.rpartition("/")[2], "code": problem.code.name}
         _LOG.info("%s refused %s", method, problem.reason, extra=fields)
         refuse_with(context, problem, request_id)
 
-    # As if every request were a stream: gRPC leaves the reading of those to the handler.
+    # A handler for request streams: gRPC leaves reading those to the handler.
     if handler.response_streaming:
         return grpc.stream_stream_rpc_method_handler(refuse)
     return grpc.stream_unary_rpc_method_handler(refuse)

@@ -1,7 +1,4 @@
-"""What every call gets: a request id, its deadline, a log line, errors in the wire format, and to be counted.
-
-A gRPC interceptor, so that the handlers contain nothing but their own work.
-"""
+"""Interceptor of every call: request id, deadline, limits, wire format of errors, metrics, trace, log."""
 
 from __future__ import annotations
 
@@ -31,11 +28,11 @@ _LOG = logging.getLogger(__name__)
 _REQUEST_ID_KEY: Final = "x-request-id"
 _FULL_RETRY_SECONDS: Final = 0.1
 _REFUSAL_SECONDS: Final = 0.03
-"""How long a refusal for want of room waits. Callers that ask again at once would otherwise be refused
-thousands of times a second, and answering them would take the time in which lists could be made."""
+"""Delay of an overload refusal. Clients that retry at once would otherwise be refused thousands of times a
+second, which would take CPU time from lists."""
 _OK: Final = grpc.StatusCode.OK.name
 _CANCELLED: Final = grpc.StatusCode.CANCELLED.name
-"""How a call ends that neither answers nor fails."""
+"""Status of a call that neither returns nor fails."""
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -43,11 +40,11 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 @dataclass(frozen=True)
 class Call:
-    """The call that the current task answers."""
+    """The current task's call."""
 
     request_id: str
     deadline: float | None
-    """Event loop time after which the caller has given up, or the server's own where it set none."""
+    """Event loop time; the caller's deadline, or the server's default."""
 
 
 CALL: Final[ContextVar[Call]] = ContextVar("call")
@@ -55,7 +52,7 @@ CALL: Final[ContextVar[Call]] = ContextVar("call")
 
 @dataclass(frozen=True)
 class _Malformed:
-    """Bytes that are not the request's message; answered like any other invalid request."""
+    """A request that cannot be parsed; refused like any other invalid request."""
 
     error: str
 
@@ -71,14 +68,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         state_failed: Callable[[], None],
         tracing: Tracing | None = None,
     ) -> None:
-        """Wrap calls of this fully qualified service and leave the others (health, reflection) alone.
+        """Wrap the calls of one service; calls of others (health, reflection) pass through.
 
         Args:
-            service_name: the service.
-            limits: how many calls at a time, and for how long.
-            metrics: told of every call.
+            service_name: fully qualified name of the service.
+            limits: concurrency limit and default deadline.
+            metrics: records every call.
             state_failed: called when the state has failed a call.
-            tracing: told of every call; None makes no traces.
+            tracing: records every call; None records no traces.
         """
         self._prefix = f"/{service_name}/"
         self._limits = limits
@@ -87,28 +84,27 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._tracing = tracing
         metrics.in_flight.set_function(lambda: self._running)
         self._running = 0
-        self._answering = 0
-        """Of those running, the ones that are no streams."""
+        self._unary = 0
+        """Running calls that are not streams."""
         self._idle = asyncio.Event()
         self._idle.set()
         self._wrapped: dict[str, Handler] = {}
-        """The server's own handlers by full name of the method. What differs from call to call, as who may
-        make it, is decided by the interceptors in front of this one."""
+        """Wrapped handlers by full method name, cached: they do not depend on the call."""
         self._queued: frozenset[str] = frozenset()
         self._admit: Callable[[], None] = lambda: None
 
     def queue(self, methods: Iterable[str], admit: Callable[[], None]) -> None:
-        """Refuse calls that wait in a queue before anything of them is read, while it has no room for them.
+        """Apply admission control to queued RPCs, before their messages are read.
 
         Args:
             methods: names of the RPCs.
-            admit: raises QueueFullError where a call would wait too long.
+            admit: raises QueueFullError for a call that would wait too long.
         """
         self._queued = frozenset(f"{self._prefix}{method}" for method in methods)
         self._admit = admit
 
     async def wait_idle(self) -> None:
-        """Return when no call is running."""
+        """Wait until no call is running."""
         await self._idle.wait()
 
     async def intercept_service(
@@ -116,7 +112,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """Wrap the handler that answers this call."""
+        """Return the wrapped handler of a call, or one that refuses it."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None or not method.startswith(self._prefix):
@@ -132,7 +128,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return wrapped
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
-        """Return the handler that answers the calls of a method."""
+        """Return the wrapped handler of a method."""
         deserialize = handler.request_deserializer
 
         def read(data: bytes) -> Any:  # noqa: ANN401 - any of the service's requests
@@ -143,24 +139,23 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
-                self._stream(method, handler.unary_stream),
+                self._wrap_stream(method, handler.unary_stream),
                 request_deserializer=read,
                 response_serializer=handler.response_serializer,
             )
         return grpc.unary_unary_rpc_method_handler(
-            self._answer(method, handler.unary_unary),
+            self._wrap_unary(method, handler.unary_unary),
             request_deserializer=read,
             response_serializer=handler.response_serializer,
         )
 
     def _refusal(self, method: str, reason: str, retry_seconds: float) -> Handler:
-        """Return a handler that refuses a call; under load there are more of these than of all others.
+        """Return a handler that refuses a call for overload, without reading its message.
 
-        It is one for a stream of requests, of which gRPC leaves the reading to the handler: so nobody waits
-        for a message that nobody reads.
+        It is a handler for request streams: gRPC leaves reading those to the handler.
         """
 
-        async def refuse(_: Any, context: Context) -> None:  # noqa: ANN401 - it is not looked at
+        async def refuse(_: Any, context: Context) -> None:  # noqa: ANN401 - unused
             record = self._begin(method, context, stream=False)
             try:
                 problem = self._shed(reason, retry_seconds)
@@ -172,19 +167,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return grpc.stream_unary_rpc_method_handler(refuse)
 
-    def _answer(self, method: str, unary: Any) -> Any:  # noqa: ANN401 - any request and response
-        """Wrap what answers with one message."""
+    def _wrap_unary(self, method: str, unary: Any) -> Any:  # noqa: ANN401 - any request and response
+        """Wrap a handler that returns one message."""
 
         async def answer(request: Any, context: Context) -> Any:  # noqa: ANN401
             record = self._begin(method, context, stream=False)
             try:
-                if self._answering > self._limits.max_concurrent:
+                if self._unary > self._limits.max_concurrent:
                     raise QueueFullError(_FULL_RETRY_SECONDS, "max_concurrent")
-                response = await unary(_whole(request), context)
+                response = await unary(_well_formed(request), context)
                 record.code = _OK
                 return response
             except Exception as error:
-                # Not kept by a name: its traceback holds this frame, and both would hold each other.
+                # Not bound to a name: its traceback refers to this frame, which would make a cycle.
                 refuse_with(context, await self._failed(error, record), record.request_id)
                 return None
             finally:
@@ -192,17 +187,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return answer
 
-    def _stream(self, method: str, streaming: Any) -> Any:  # noqa: ANN401 - any request and response
-        """Wrap what answers with many messages.
+    def _wrap_stream(self, method: str, streaming: Any) -> Any:  # noqa: ANN401 - any request and response
+        """Wrap a handler that returns many messages.
 
-        A stream lasts as long as its reader takes: it has no deadline but the reader's, and it does not count
-        among the calls that are answered at a time.
+        A stream lasts as long as its reader needs: it has no default deadline, and does not count towards the
+        concurrency limit.
         """
 
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:  # noqa: ANN401
             record = self._begin(method, context, stream=True)
             try:
-                async with aclosing(streaming(_whole(request), context)) as responses:
+                async with aclosing(streaming(_well_formed(request), context)) as responses:
                     async for response in responses:
                         yield response
                 record.code = _OK
@@ -214,10 +209,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return stream
 
     def _begin(self, method: str, context: Context, stream: bool) -> CallRecord:
-        """Count a call and tell the current task about it."""
+        """Count a call and set the current task's `CALL` and `RECORD`."""
         metadata = _metadata(context)
-        longest = None if stream else self._limits.default_deadline_seconds
-        call = Call(_request_id(metadata), _deadline(context, longest))
+        default = None if stream else self._limits.default_deadline_seconds
+        call = Call(_request_id(metadata), _deadline(context, default))
         CALL.set(call)
         record = CallRecord(
             method.removeprefix(self._prefix),
@@ -227,12 +222,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         )
         RECORD.set(record)
         self._running += 1
-        self._answering += not stream
+        self._unary += not stream
         self._idle.clear()
         return record
 
     async def _failed(self, error: Exception, record: CallRecord) -> ApiError:
-        """Return what a failed call is answered with, once it is time to."""
+        """Return the error of a failed call; an overload refusal is delayed."""
         problem = self._as_problem(error, record)
         record.code = problem.code.name
         if isinstance(error, QueueFullError) and error.reason != "max_concurrent":
@@ -240,15 +235,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return problem
 
     def _end(self, record: CallRecord, stream: bool) -> None:
-        """Count a call no longer and tell how it went."""
+        """Stop counting a call, and report it."""
         self._running -= 1
-        self._answering -= not stream
+        self._unary -= not stream
         if self._running == 0:
             self._idle.set()
         self._report(record)
 
     def _report(self, record: CallRecord) -> None:
-        """Tell metrics, traces and the log how a call went."""
+        """Report a finished call to metrics, trace and log."""
         record.ended = time.perf_counter()
         self._metrics.call(record)
         trace_id = "" if self._tracing is None else self._tracing.call(record)
@@ -264,7 +259,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             _LOG.info("%s %s", record.method, record.code, extra=fields)
 
     def _shed(self, reason: str, retry_seconds: float) -> ApiError:
-        """Count a call that there is no room for."""
+        """Count a shed call and return its error."""
         self._metrics.shed_count(reason).inc()
         return overloaded("the service", retry_seconds)
 
@@ -287,8 +282,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return ApiError(grpc.StatusCode.INTERNAL, "INTERNAL", message)
 
 
-def _whole(request: Any) -> Any:  # noqa: ANN401 - any of the service's requests
-    """Return a request that could be read."""
+def _well_formed(request: Any) -> Any:  # noqa: ANN401 - any of the service's requests
+    """Return a request, or raise ApiError if it could not be parsed."""
     if isinstance(request, _Malformed):
         raise ApiError(
             grpc.StatusCode.INVALID_ARGUMENT,
@@ -299,7 +294,7 @@ def _whole(request: Any) -> Any:  # noqa: ANN401 - any of the service's requests
 
 
 def request_id_of(context: Context) -> str:
-    """Return the id that the caller chose for its request, if it is one, or else make one."""
+    """Return the request id of the metadata if it is valid, else a new one."""
     return _request_id(_metadata(context))
 
 
@@ -312,8 +307,8 @@ def _request_id(metadata: dict[str, str]) -> str:
     return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
 
 
-def _deadline(context: Context, usual_seconds: float | None) -> float | None:
-    """Return the event loop time until which an answer is worth its work; None is for ever."""
+def _deadline(context: Context, default_seconds: float | None) -> float | None:
+    """Return a call's deadline as event loop time; None for none."""
     remaining = context.time_remaining()
-    seconds = usual_seconds if remaining is None else remaining
+    seconds = default_seconds if remaining is None else remaining
     return None if seconds is None else asyncio.get_running_loop().time() + seconds

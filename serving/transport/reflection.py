@@ -1,7 +1,7 @@
 """Server reflection: the service's contract for grpcurl and other tools, under both names of the protocol.
 
 `grpc.reflection.v1` has the messages of `grpc.reflection.v1alpha` under another package. grpcio-reflection
-offers the latter alone; tools ask for the former first.
+provides only the latter; tools try the former first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _V1: Final = _V1ALPHA.replace("v1alpha", "v1")
 
 
 def enable_reflection(services: Iterable[str], server: grpc.aio.Server) -> None:
-    """Let the server describe services, and reflection itself, to callers of v1 and of v1alpha.
+    """Serve reflection of services, and of reflection itself, as v1 and v1alpha.
 
     Args:
         services: fully qualified names.
@@ -37,7 +37,7 @@ def enable_reflection(services: Iterable[str], server: grpc.aio.Server) -> None:
 
 
 def _pool() -> descriptor_pool.DescriptorPool:
-    """Return the process's descriptors, with those of v1, made from v1alpha's."""
+    """Return the process's descriptor pool, with v1 derived from v1alpha."""
     pool = descriptor_pool.Default()
     try:
         pool.FindFileContainingSymbol(_V1)

@@ -1,4 +1,4 @@
-"""TLS and mutual TLS: certificates from files, read again when they are renewed."""
+"""TLS and mutual TLS: certificates from files, reloaded when they are renewed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LOG = logging.getLogger(__name__)
 def server_credentials(config: TlsConfig) -> grpc.ServerCredentials | None:
     """Return the credentials of the port; None where no certificate is configured.
 
-    A renewed certificate is used from the next connection on; one that cannot be read changes nothing.
+    A renewed certificate is used from the next connection on; if it cannot be read, the former one stays.
 
     Raises:
         InputError: a file that is missing or no PEM.
@@ -44,7 +44,7 @@ def server_credentials(config: TlsConfig) -> grpc.ServerCredentials | None:
 
     credentials: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
         first,
-        renewed,  # type: ignore[arg-type]  # None, which the stubs do not know, stands for no change
+        renewed,  # type: ignore[arg-type]  # the stubs lack None, which means no change
         require_client_authentication=config.client_ca is not None,
     )
     return credentials

@@ -28,7 +28,7 @@ from tests.serving.transport.test_security import GOOD, METHODS
 
 def settle(server: Harness) -> None:
     """Wait until nothing runs and nothing waits."""
-    until(lambda: server.running._envelope._running == 0 and len(server.running._host.jobs) == 0)
+    until(lambda: server.running._calls._running == 0 and len(server.running._host.jobs) == 0)
 
 
 @contextlib.contextmanager
@@ -42,7 +42,7 @@ def stuck(server: Harness) -> Iterator[None]:
             stub = pb_grpc.RecommendationServiceStub(channel)  # type: ignore[no-untyped-call]
             first = stub.Recommend.future(pb.RecommendRequest(), timeout=30)
             until(lambda: server.running._host.jobs.busy and len(server.running._host.jobs) == 0)
-            assert server.running._envelope._running == 1
+            assert server.running._calls._running == 1
             yield
             gate.set()
             assert len(first.result().items) == 20
@@ -84,10 +84,10 @@ calls[0].result()
 def test_a_caller_that_is_killed_leaves_nothing_behind(server: Harness) -> None:
     with stuck(server):
         caller = subprocess.Popen([sys.executable, "-c", CALLER, server.address], cwd=ROOT)
-        until(lambda: server.running._envelope._running == 21)
+        until(lambda: server.running._calls._running == 21)
         caller.send_signal(signal.SIGKILL)
         caller.wait()
-        until(lambda: server.running._envelope._running == 1)
+        until(lambda: server.running._calls._running == 1)
         assert len(server.running._host.jobs) == 0
     settle(server)
     assert sum(server.model.recommender.batches) == 1
@@ -202,9 +202,9 @@ def test_a_caller_that_stops_reading_is_found_out(servers: Servers, monkeypatch:
         stub = pb_grpc.RecommendationServiceStub(channel)  # type: ignore[no-untyped-call]
         stub.GetStatus(pb.GetStatusRequest(), timeout=10)
         waiting = [stub.Recommend.future(pb.RecommendRequest()) for _ in range(5)]
-        until(lambda: server.running._envelope._running == 6)
+        until(lambda: server.running._calls._running == 6)
         proxy.mute()
-        until(lambda: server.running._envelope._running == 1)
+        until(lambda: server.running._calls._running == 1)
         assert proxy.ended_by_server()
         proxy.close()
         assert all(call.code() is grpc.StatusCode.UNAVAILABLE for call in waiting)
@@ -228,11 +228,11 @@ def test_calls_of_one_connection_are_limited_and_all_are_answered(
         ]
         for each in asking:
             each.start()
-        until(lambda: server.running._envelope._running >= 6)
+        until(lambda: server.running._calls._running >= 6)
         with grpc.insecure_channel(server.address) as other:  # another connection has its own room
             stub = pb_grpc.RecommendationServiceStub(other)  # type: ignore[no-untyped-call]
             stub.GetStatus(pb.GetStatusRequest(), timeout=10)
-        assert server.running._envelope._running == 6  # five, and the one that keeps the model busy
+        assert server.running._calls._running == 6  # five, and the one that keeps the model busy
         server.model.recommender.gate.set()
         for each in asking:
             each.join()

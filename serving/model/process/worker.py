@@ -36,7 +36,7 @@ from serving.model.execute_batch import run_jobs
 from serving.model.interfaces import Answer, ListJob, LiveModel
 from serving.model.process.array_codec import Receiver, Sender
 from serving.model.process.heartbeat import send_heartbeats
-from serving.observability.logs import set_up
+from serving.observability.logs import configure_logging
 
 _LOG = logging.getLogger(__name__)
 _POLL_SECONDS: Final = 0.1
@@ -200,7 +200,7 @@ def main(lists_descriptor: int, changes_descriptor: int, alive_descriptor: int) 
     if request.timeout_seconds:
         arguments = (alive, request.timeout_seconds)
         threading.Thread(target=send_heartbeats, args=arguments, daemon=True, name="heartbeat").start()
-    set_up(request.log_format, request.log_requests)
+    configure_logging(request.log_format, request.log_requests)
     tune_interpreter()
     gc.disable()  # loading makes many objects, all of which stay
     try:

@@ -1,8 +1,8 @@
-"""What is remembered about users: the contract between the service and a store of events.
+"""Contract of stores of user events.
 
-The embedded store is `serving.state.sqlite.users.SqliteUserState`, the one that several machines can share
-`serving.state.redis.users.RedisUserState`; `test_state_contract.py`, `test_feed_contract.py` and
-`test_import_contract.py` in `tests/serving/` run over both.
+Implemented by `serving.state.sqlite.users.SqliteUserState` for one machine and
+`serving.state.redis.users.RedisUserState` for several; `test_state_contract.py`, `test_feed_contract.py` and
+`test_import_contract.py` in `tests/serving/` test both.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from ranking.live.recorded_events import RecordedEvent
 MICROS: Final = 1_000_000
 """Microseconds per second."""
 IMPORTED: Final = "import:"
-"""Prefix of event ids made by imports; the service's begin with `client:` or `content:`."""
+"""Prefix of event ids of imported events; those of recorded events begin with `client:` or `content:`."""
 IMPRESSION: Final = "impression"
-"""The kind of events that say what was shown."""
+"""Kind of the events that report a shown item."""
 
 
 class StateUnavailableError(Exception):
@@ -29,7 +29,7 @@ class StateUnavailableError(Exception):
 
 
 class Outcome(Enum):
-    """What became of one event."""
+    """Outcome of recording one event."""
 
     new = "new"
     duplicate = "duplicate"
@@ -38,19 +38,19 @@ class Outcome(Enum):
 
 @dataclass(frozen=True)
 class Exposure:
-    """The list in which a shopper saw an item, as far as the sender of an event told; kept for training."""
+    """The list in which a user saw an item, as far as the event says; stored for training."""
 
     request_id: str | None = None
     list_position: int | None = None
-    """Place in the list, from 1, counted over its pages."""
+    """Position in the list, from 1, counted over its pages."""
     surface: str | None = None
     model_version: str | None = None
     device: str | None = None
     hour: int | None = None
-    """The shopper's hour of the day, 0 to 23."""
+    """The user's local hour of the day, 0 to 23."""
 
 
-NOT_SHOWN: Final = Exposure()
+NO_EXPOSURE: Final = Exposure()
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,13 @@ class NewEvent:
     time_us: int
     """When it happened, microseconds since 1970."""
     event_id: str
-    """Unique within the user; see `content_id` for events that came without one."""
-    shown: Exposure = NOT_SHOWN
+    """Unique within the user; see `content_id` for events without one."""
+    exposure: Exposure = NO_EXPOSURE
     """The list that the event came from."""
 
 
 class PastEvent(NamedTuple):
-    """One stored event of a user; a tuple, because a list is made from some dozens."""
+    """One event of a user's history; a tuple for speed: a list reads some dozens."""
 
     item_id: str
     kind: str
@@ -78,40 +78,40 @@ class PastEvent(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredEvent:
-    """One stored event with everything that is kept of it."""
+    """One stored event with all fields."""
 
     user_id: str
     item_id: str
     kind: str
     time_us: int
     event_id: str
-    shown: Exposure = NOT_SHOWN
+    exposure: Exposure = NO_EXPOSURE
 
     @property
     def recorded(self) -> bool:
-        """Whether it came by RecordEvents, not by an import."""
+        """Whether it was recorded by RecordEvents, not imported."""
         return not self.event_id.startswith(IMPORTED)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What one request has to know of the store, as it was at one moment."""
+    """Consistent view of the state for one request."""
 
     events: list[PastEvent]
     """The user's latest events, oldest first."""
     deleted_items: list[str]
-    """Items whose newest change is their deletion, and which the caller does not know of yet."""
+    """Items deleted by changes that the caller has not applied yet."""
     acknowledged: int
-    """Revision of the item changes that some server has acknowledged; answers must reflect it."""
+    """Last revision of the item changes that any server has acknowledged; responses must reflect it."""
 
 
 @dataclass(frozen=True)
 class FeedPage:
-    """Some recorded events in the order of their arrival."""
+    """A page of recorded events in order of arrival."""
 
     events: list[RecordedEvent]
     position: int
-    """Where the next page begins; that of the page before where there was nothing more to read."""
+    """Cursor of the next page; unchanged if there was nothing to read."""
 
 
 @dataclass(frozen=True)
@@ -122,20 +122,19 @@ class StateStats:
     """Users with at least one event."""
     events: int
     last_record_us: int | None
-    """Arrival of the last new event as far as the store knows, microseconds since 1970; a store that
-    forgets it when it is closed knows only of events since it was opened."""
+    """Arrival of the last new event, microseconds since 1970; None if unknown (SQLite does not persist it)."""
 
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What an import did."""
+    """Outcome of an import."""
 
     already_imported: bool
-    """The same file had been imported before; nothing was done."""
+    """Whether the same content had been imported before; then nothing was done."""
     rows: int
     """Rows of the file."""
     new: int
-    """Events that were stored."""
+    """Newly stored events."""
 
 
 class UserState(Protocol):
@@ -149,7 +148,7 @@ class UserState(Protocol):
             deadline: event loop time after which the batch need not be stored any more.
 
         Raises:
-            QueueFullError: too much work waits.
+            QueueFullError: the store's queue is full.
             TimeoutError: the deadline passed.
             StateUnavailableError: the store failed.
         """
@@ -165,15 +164,15 @@ class UserState(Protocol):
         """Return a user's latest events, oldest first; empty for an unknown user.
 
         Args:
-            user_id: whose.
+            user_id: the user.
             limit: most events.
             before_us: only events strictly before this time.
-            deadline: event loop time after which nobody waits for the answer.
-            impressions: whether events of the kind `impression` are among them; there are many, and where the
-                model does not know the kind they must not use up the limit.
+            deadline: event loop time.
+            impressions: whether to include impressions, which are many: where the model does not know the
+                kind they must not use up the limit.
 
         Raises:
-            QueueFullError: too much work waits.
+            QueueFullError: the store's queue is full.
             TimeoutError: the deadline passed.
             StateUnavailableError: the store failed.
         """
@@ -187,18 +186,18 @@ class UserState(Protocol):
         deadline: float | None = None,
         impressions: bool = True,
     ) -> Snapshot:
-        """Return a user's latest events together with what has become of the items, in one round trip.
+        """Return a user's latest events together with the state of item changes, in one round trip.
 
         Args:
-            user_id: whose events; empty for nobody.
+            user_id: the user; empty for no events.
             limit: most events.
-            applied: last revision of the item changes that the caller knows of.
+            applied: last revision of the item changes that the caller has applied.
             before_us: only events strictly before this time.
-            deadline: event loop time after which nobody waits for the answer.
-            impressions: as in `history`.
+            deadline: event loop time.
+            impressions: see `history`.
 
         Raises:
-            QueueFullError: too much work waits.
+            QueueFullError: the store's queue is full.
             TimeoutError: the deadline passed.
             StateUnavailableError: the store failed.
         """
@@ -206,36 +205,36 @@ class UserState(Protocol):
     async def users(self, after: str, limit: int, deadline: float | None = None) -> list[str]:
         """Return the users with ids greater than `after` (all ids are greater than ""), in order of the ids.
 
-        The order is that of the UTF-8 bytes, so that a listing goes on at the last id that it gave, whatever
-        was added or erased in between.
+        Ids are ordered by their UTF-8 bytes, so that a listing can continue after any id, whatever was added
+        or erased in between.
 
         Args:
             after: last id of the page before.
             limit: most users.
-            deadline: event loop time after which nobody waits for the answer.
+            deadline: event loop time.
 
         Raises:
-            QueueFullError: too much work waits.
+            QueueFullError: the store's queue is full.
             TimeoutError: the deadline passed.
             StateUnavailableError: the store failed.
         """
 
     async def delete_user(self, user_id: str) -> int:
-        """Erase a user's events and keep imports from bringing them back; return how many there were.
+        """Erase a user's events, also from future imports, and return their number.
 
         Raises:
             StateUnavailableError: the store failed, or its files still hold bytes of the erased events.
         """
 
     async def deletions(self) -> int:
-        """Return a number that grows with every deletion of a user, by whichever server.
+        """Return a number that increases with every deletion of a user through any server.
 
         Raises:
             StateUnavailableError: the store failed.
         """
 
     async def deleted_among(self, user_ids: Sequence[str]) -> set[str]:
-        """Return those of some users that have been deleted; raises as `deletions` does."""
+        """Return which of these users have been deleted; raises as `deletions` does."""
 
     async def import_histories(self, path: Path) -> ImportResult:
         """Store the events of a histories file, once per content, skipping deleted users and known events.
@@ -245,31 +244,31 @@ class UserState(Protocol):
         """
 
     async def recorded_since(self, position: int, limit: int, after_us: int) -> FeedPage:
-        """Return what `record` has stored, by whichever server, in the order of arrival.
+        """Return recorded events of all servers in order of arrival.
 
-        Imported events and impressions are not among it, and neither is what belonged to deleted users. A
-        store may forget the oldest events, see its settings.
+        It excludes imported events, impressions and events of deleted users. A store may drop the oldest
+        events, see its settings.
 
         Args:
-            position: of the page before; 0 begins with the oldest event.
-            limit: most events to look at; a page may have fewer, or none, and still not be the last one.
+            position: cursor of the page before; 0 begins with the oldest event.
+            limit: most events to scan; a page may have fewer, or none, and still not be the last one.
             after_us: only events that happened after this time, microseconds since 1970.
 
         Raises:
-            QueueFullError: too much work waits.
+            QueueFullError: the store's queue is full.
             StateUnavailableError: the store failed.
         """
 
     async def stats(self) -> StateStats:
-        """Return size and freshness; what was last known where the store cannot be read."""
+        """Return size and freshness; the last known ones if the store cannot be read."""
 
     def stored(self, imported: bool) -> AsyncIterator[list[StoredEvent]]:
-        """Yield all stored events in pieces of bounded size, user by user, each user's in order of time.
+        """Yield all stored events in chunks of bounded size, user by user, each user's in order of time.
 
-        What was there at the beginning and is not erased meanwhile is among them, once.
+        Events that exist at the beginning and are not erased meanwhile are yielded exactly once.
 
         Args:
-            imported: whether events that imports brought are among them.
+            imported: whether to include imported events.
 
         Raises:
             StateUnavailableError: the store failed.
@@ -277,17 +276,17 @@ class UserState(Protocol):
 
 
 def content_id(item_id: str, kind: str, occasion: int | str) -> str:
-    """Name an event that came without id by its content, so that sending it again stores it once.
+    """Return an idempotency key for an event without id, made from its content.
 
     Args:
-        item_id: with which item.
-        kind: what.
-        occasion: its time in nanoseconds, or the place of a list.
+        item_id: of the event.
+        kind: of the event.
+        occasion: its time in nanoseconds, or list and position of an impression.
     """
     content = f"{item_id}\x1f{kind}\x1f{occasion}".encode()
     return "content:" + hashlib.blake2b(content, digest_size=12).hexdigest()
 
 
 def log_name(user_id: str) -> str:
-    """Return what logs call a user: eight hex digits of a hash, never the id itself."""
+    """Return a user's name in logs: eight hex digits of a hash, never the id itself."""
     return hashlib.sha256(user_id.encode()).hexdigest()[:8]

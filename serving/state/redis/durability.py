@@ -1,4 +1,4 @@
-"""Whether a Redis keeps what it has acknowledged."""
+"""Durability of a Redis: whether it may lose acknowledged writes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from serving.state.redis.store import RedisStore
 
 
 async def durability_warning(store: RedisStore) -> str | None:
-    """Say in one line what may be lost of acknowledged events, and what helps; None: nothing, or unknown."""
+    """Return a warning about loss of acknowledged events, with its remedy; None if safe or unknown."""
     try:
         found = await store.client.config_get("append*") | await store.client.config_get("maxmemory*")
-    except RedisError:  # many hosted ones do not tell
+    except RedisError:  # many hosted ones forbid CONFIG
         return None
     faults = []
     if found.get("appendonly") == "no":
@@ -29,5 +29,5 @@ async def durability_warning(store: RedisStore) -> str | None:
         )
     if not faults:
         return None
-    wanted = "appendonly yes, appendfsync always, maxmemory-policy noeviction"
-    return f"warning: {store.name}: {'; '.join(faults)}; safe are {wanted}"
+    safe = "appendonly yes, appendfsync always, maxmemory-policy noeviction"
+    return f"warning: {store.name}: {'; '.join(faults)}; safe are {safe}"

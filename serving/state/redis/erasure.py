@@ -1,8 +1,7 @@
-"""Taking erased users out of Redis's own files.
+"""Erasure of deleted users from Redis's own files.
 
-A deleted key is gone from memory at once, but the append-only file still has the commands that once made it,
-and a snapshot still has its content. Both are written anew after a deletion; one writing serves all deletions
-before it.
+A deleted key is gone from memory at once, but the append-only file still has the commands that created it,
+and a snapshot its content. Both are rewritten after a deletion; one rewrite covers all earlier deletions.
 """
 
 from __future__ import annotations
@@ -18,23 +17,23 @@ from serving.state.contracts.user_state import StateUnavailableError
 from serving.state.redis.store import RedisStore
 
 _LOG = logging.getLogger(__name__)
-_LOOK_SECONDS: Final = 0.05
+_POLL_SECONDS: Final = 0.05
 _CLEANED: Final = "deletions_cleaned"
-"""In the store's description: the last deletion that Redis's files know nothing of any more."""
+"""Field of the store's description: the last deletion erased from Redis's files."""
 _BUSY: Final = ("aof_rewrite_in_progress", "aof_rewrite_scheduled", "rdb_bgsave_in_progress")
 
 
 class RedisFiles:
-    """Has Redis write its files anew; create and use it inside a running event loop."""
+    """Has Redis rewrite its files; create and use it inside a running event loop."""
 
     def __init__(self, store: RedisStore) -> None:
         """Use an open store."""
         self._store = store
-        self._alone = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._running: set[asyncio.Task[None]] = set()
 
     async def clean(self, deletion: int) -> None:
-        """Return once Redis's files hold nothing of a deletion and of those before it.
+        """Return once a deletion and all earlier ones are erased from Redis's files.
 
         Raises:
             StateUnavailableError: Redis failed, or is still rewriting them, for which the next call waits.
@@ -51,7 +50,7 @@ class RedisFiles:
             ) from error
 
     async def close(self) -> None:
-        """Wait for nothing any more."""
+        """Stop waiting for running rewrites."""
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -59,13 +58,13 @@ class RedisFiles:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         if not task.cancelled():
-            task.exception()  # whoever still waits gets it; nobody else needs to hear of it
+            task.exception()  # marks it as retrieved; callers that still wait get it, too
 
     async def _clean(self, deletion: int) -> None:
         store = self._store
-        async with self._alone:
+        async with self._lock:
             names = ("deletions", _CLEANED)
-            last, cleaned = await store.ask(lambda: store.client.hmget(store.key("store"), *names))
+            last, cleaned = await store.execute(lambda: store.client.hmget(store.key("store"), *names))
             if int(cleaned or 0) >= deletion:
                 return
             try:
@@ -89,7 +88,7 @@ class RedisFiles:
             await self._write(client.bgsave, "rdb_last_bgsave_status")
 
     async def _snapshots(self) -> bool:
-        """Tell whether Redis writes snapshots; where it does not say, it may."""
+        """Return whether Redis writes snapshots; true if unknown."""
         try:
             found = await self._store.client.config_get("save")
         except ResponseError:
@@ -97,8 +96,8 @@ class RedisFiles:
         return bool(found.get("save"))
 
     async def _write(self, begin: Callable[[], Awaitable[Any]], status: str) -> None:
-        """Write a file from the present content, and wait until it is there."""
-        await self._idle()  # what is being written now may have begun before the deletion
+        """Have a file written from the current content, and wait for it."""
+        await self._idle()  # a write in progress may have begun before the deletion
         try:
             await begin()
         except (NoPermissionError, ResponseError) as error:
@@ -114,11 +113,11 @@ class RedisFiles:
             info = await self._info()
             if not any(int(info.get(name, 0)) for name in _BUSY):
                 return info
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
 
     async def _info(self) -> dict[str, Any]:
-        return await self._store.ask(lambda: self._store.client.info("persistence"))
+        return await self._store.execute(lambda: self._store.client.info("persistence"))
 
 
 class _ForbiddenError(Exception):
-    """Redis does not take this command from us."""
+    """Redis does not permit this command."""

@@ -1,9 +1,8 @@
-"""How events lie in Redis: as JSON that sorts by arrival, which the scripts in `lua/` read, too.
+"""Format of events in Redis: JSON that sorts by arrival, which the scripts in `lua/` parse, too.
 
-`["<place>", item, kind, event id, time, request id, list position, ...]`: the place has a fixed length and
-comes first, so that the sorted set of a user's events, which compares texts where times are equal, keeps
-their order. Imported events have the running number of their id in its place; its other parts are in the
-event.
+`["<rank>", item, kind, event id, time, request id, list position, ...]`: the rank has a fixed length and is
+first, because the sorted set of a user's events orders members with equal times as text. Imported events have
+the running number of their id instead of the id; its other parts are in the event.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from ranking.live.recorded_events import Interaction, RecordedEvent
 from serving.state.contracts.user_state import (
     IMPORTED,
     MICROS,
-    NOT_SHOWN,
+    NO_EXPOSURE,
     Exposure,
     FeedPage,
     NewEvent,
@@ -29,25 +28,25 @@ _SEPARATOR: Final = "\x1f"
 """Between the parts of an imported event's id; see `serving.state.histories.read_histories`."""
 _LOWEST: Final = -(2**63)
 _PLAIN: Final = 5
-"""Elements of an event without the list that it came from."""
+"""Elements of an event without exposure."""
 
 
 def pack_new(event: NewEvent) -> str:
-    """Return a recorded event behind its place, which the script adds when it stores it."""
+    """Return a recorded event without its rank, which the script prepends."""
     parts: list[object] = [event.item_id, event.kind, event.event_id, event.time_us]
-    if event.shown != NOT_SHOWN:
-        parts += astuple(event.shown)
+    if event.exposure != NO_EXPOSURE:
+        parts += astuple(event.exposure)
     return _json(parts)[1:]
 
 
 def pack_imported(item_id: str, kind: str, event_id: str, time_us: int, position: int) -> str:
-    """Return an imported event; its place lies before those of recorded ones."""
+    """Return an imported event; its rank is before those of recorded ones."""
     number = int(event_id.rpartition(_SEPARATOR)[2])
     return _json([f"0{position - _LOWEST:022d}", item_id, kind, number, time_us])
 
 
 def merge(interactions: bytes, impressions: bytes, limit: int) -> list[PastEvent]:
-    """Return the latest of two lists of packed events, oldest first."""
+    """Return the latest events of two packed lists, oldest first."""
     events = json.loads(interactions)
     shown = json.loads(impressions)
     if shown:
@@ -65,20 +64,19 @@ def unpack(user_id: str, packed: Sequence[bytes]) -> list[StoredEvent]:
             event[2],
             event[4],
             _event_id(event),
-            Exposure(*event[_PLAIN:]) if event[_PLAIN:] else NOT_SHOWN,
+            Exposure(*event[_PLAIN:]) if event[_PLAIN:] else NO_EXPOSURE,
         )
         for event in events
     ]
 
 
 def unpack_feed(packed: Sequence[bytes], position: int, after_us: int) -> FeedPage:
-    """Return those events of a page of the feed that happened after a moment.
+    """Return the events of a page of the feed that happened after a time.
 
     Args:
-        packed: `[arrival, [item, kind], time, [item, kind, ...]]` each, the last one what came before.
-        position: of the page before.
-        after_us: the moment, microseconds since 1970.
-
+        packed: `[arrival, [item, kind], time, [item, kind, ...]]` each; last are the preceding interactions.
+        position: cursor of the page before.
+        after_us: the time, microseconds since 1970.
     """
     events = []
     for arrival, (item, kind), time_us, before in map(json.loads, packed):

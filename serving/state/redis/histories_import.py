@@ -1,4 +1,4 @@
-"""Reading a histories file into Redis, once per content and by one server."""
+"""Import of a histories file into Redis, once per content and by one server."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from serving.state.redis.events import pack_imported
 from serving.state.redis.store import Argument, Call, RedisStore
 
 _SLICE: Final = 500
-"""Rows stored by one script: a few milliseconds, for which Redis answers nobody else."""
+"""Rows per script call: it blocks Redis for a few milliseconds."""
 _LOCK_SECONDS: Final = 30.0
-"""A server that is killed while it imports holds up the others for this long."""
-_LOOK_SECONDS: Final = 0.2
+"""Expiry of the lock: how long a server killed during an import delays the others."""
+_POLL_SECONDS: Final = 0.2
 
 
 async def import_file(
@@ -35,10 +35,10 @@ async def import_file(
     """Import a file, or wait until another server has; see `serving.state.contracts.user_state.UserState`.
 
     Args:
-        store: where to.
+        store: the target.
         path: the file.
-        keys_of: keys of scripts that store events of some users.
-        hash_of: how a user is called in the set of deleted users.
+        keys_of: returns the keys of scripts that store events of some users.
+        hash_of: returns a user's member in the set of deleted users.
 
     Raises:
         InputError: the file is not a histories table.
@@ -47,17 +47,17 @@ async def import_file(
     sha256 = await asyncio.to_thread(file_sha256, path)
     lock = store.client.lock(store.key("importing"), timeout=_LOCK_SECONDS)
     while True:
-        if await store.ask(lambda: store.client.hexists(store.key("imports"), sha256)):
+        if await store.execute(lambda: store.client.hexists(store.key("imports"), sha256)):
             return ImportResult(already_imported=True, rows=0, new=0)
-        if await store.ask(lambda: lock.acquire(blocking=False)):
+        if await store.execute(lambda: lock.acquire(blocking=False)):
             try:
                 return await _import(store, path, sha256, lock, keys_of, hash_of)
             except _TakenOverError:
-                pass  # this server stood still for so long that another one has begun; wait for that
+                pass  # this server was suspended for longer than the lock's expiry; wait for the other one
             finally:
-                with contextlib.suppress(RedisError):  # it is lost, or Redis is, and then it runs out
+                with contextlib.suppress(RedisError):  # the lock has expired, or will
                     await lock.release()
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(_POLL_SECONDS)
 
 
 class _TakenOverError(Exception):
@@ -72,9 +72,9 @@ async def _import(
     keys_of: Callable[[Sequence[str]], list[bytes]],
     hash_of: Callable[[str], bytes],
 ) -> ImportResult:
-    """Import slice by slice, so that others are answered in between; what is cut off is repeated."""
-    known = await store.ask(lambda: store.client.hexists(store.key("imports"), sha256))
-    if known:  # since we looked
+    """Import slice by slice, so that Redis serves others in between; an interrupted import repeats."""
+    known = await store.execute(lambda: store.client.hexists(store.key("imports"), sha256))
+    if known:  # imported since the first check
         return ImportResult(already_imported=True, rows=0, new=0)
     frame = await asyncio.to_thread(read_histories, path)
     rows = new = 0
@@ -82,12 +82,12 @@ async def _import(
         taken, added = await store.run("import", partial(_call, store, part, keys_of, hash_of))
         rows, new = rows + int(taken), new + int(added)
         try:
-            await store.ask(lock.reacquire)
+            await store.execute(lock.reacquire)
         except StateUnavailableError as error:
             if isinstance(error.__cause__, LockError):
                 raise _TakenOverError from error
             raise
-    await store.ask(lambda: store.client.hset(store.key("imports"), sha256, time.time_ns() // 1000))
+    await store.execute(lambda: store.client.hset(store.key("imports"), sha256, time.time_ns() // 1000))
     return ImportResult(already_imported=False, rows=rows, new=new)
 
 

@@ -12,16 +12,16 @@ from serving.state.contracts.item_changes import Declared, Replaced, StoredChang
 from serving.state.redis.store import Argument, RedisStore, as_text
 
 _KEY_BYTES: Final = 16
-"""A vector is stored behind its key."""
+"""Length of the key that precedes a stored vector."""
 _PARTIAL: Final = "~"
-"""In front of a content that is only what differs from the model's item; JSON objects begin otherwise."""
+"""Prefix of contents with only the attributes that differ from the model's item; never begins JSON."""
 
 
 class RedisItemChanges:
     """Implements `serving.state.contracts.item_changes.ItemChanges`."""
 
     def __init__(self, store: RedisStore) -> None:
-        """Use an open store, which whoever opened it closes."""
+        """Use an open store, which this object does not close."""
         self._store = store
         self._contents = store.key("items")
         self._order = store.key("item-revisions")
@@ -45,33 +45,33 @@ class RedisItemChanges:
         keys = (self._contents, self._order, self._vectors)
         found = iter(await self._store.run("item_contents", lambda: (keys, tuple(item_ids)), deadline))
         return [
-            (int(number), _unpacked(item, content, kept) if int(number) else None)
-            for item, number, content, kept in zip(item_ids, found, found, found, strict=True)
+            (int(number), _unpacked(item, content, vector) if int(number) else None)
+            for item, number, content, vector in zip(item_ids, found, found, found, strict=True)
         ]
 
     async def replace(
         self, changes: Sequence[ItemChange], known: Sequence[int], deadline: float | None = None
     ) -> Replaced:
-        """Store changes of items as they are known; see ItemChanges."""
+        """Store changes of unchanged items; see ItemChanges."""
         arguments: list[Argument] = []
         for change, revision in zip(changes, known, strict=True):
             vector = b"" if change.encoded is None else change.encoded.key + change.encoded.values
             arguments += (change.item_id, revision, _packed(change), vector)
         keys = (self._contents, self._order, self._deleted, self._vectors)
-        last, others = await self._store.run("replace_items", lambda: (keys, arguments), deadline)
-        return Replaced(int(last), [int(place) for place in others])
+        last, conflicts = await self._store.run("replace_items", lambda: (keys, arguments), deadline)
+        return Replaced(int(last), [int(position) for position in conflicts])
 
     async def declare(self, declarations: Sequence[Declaration], deadline: float | None = None) -> Declared:
-        """Store attributes; see ItemChanges."""
+        """Store declarations; see ItemChanges."""
         arguments = [part for d in declarations for part in (d.name, d.kind.name)]
         keys = (self._attributes, self._attribute_order)
-        last, others = await self._store.run("declare", lambda: (keys, arguments), deadline)
-        return Declared(int(last), _kinds(others[::2], others[1::2]))
+        last, conflicts = await self._store.run("declare", lambda: (keys, arguments), deadline)
+        return Declared(int(last), _kinds(conflicts[::2], conflicts[1::2]))
 
     async def declared(self) -> dict[str, AttributeKind]:
         """Return all declared attributes; see ItemChanges."""
         store = self._store
-        found = await store.ask(lambda: store.client.hgetall(self._attributes))
+        found = await store.execute(lambda: store.client.hgetall(self._attributes))
         return {as_text(name): AttributeKind[as_text(kind)] for name, kind in found.items()}
 
     async def since(self, revision: int, limit: int) -> list[StoredChange]:
@@ -80,8 +80,8 @@ class RedisItemChanges:
         items, attributes = await self._store.run("items_since", lambda: (keys, (revision, limit)))
         found, declared = iter(items), iter(attributes)
         changes = [
-            StoredChange(int(number), _unpacked(item.decode(), content, kept))
-            for item, number, content, kept in zip(found, found, found, found, strict=True)
+            StoredChange(int(number), _unpacked(item.decode(), content, vector))
+            for item, number, content, vector in zip(found, found, found, found, strict=True)
         ]
         changes += [
             StoredChange(int(number), Declaration(name.decode(), AttributeKind[kind.decode()]))
@@ -90,19 +90,19 @@ class RedisItemChanges:
         return sorted(changes, key=lambda stored: stored.revision)[:limit]
 
     async def store_vectors(self, encoded: Sequence[tuple[StoredChange, TextVector]]) -> None:
-        """Keep vectors of texts; see ItemChanges."""
+        """Store text vectors; see ItemChanges."""
         arguments: list[Argument] = []
         for stored, vector in encoded:
             arguments += (stored.item.item_id, stored.revision, vector.key + vector.values)
-        await self._store.run("keep_vectors", lambda: ((self._order, self._vectors), arguments))
+        await self._store.run("store_vectors", lambda: ((self._order, self._vectors), arguments))
 
     async def newest(self) -> int:
         """Return the newest revision; see ItemChanges."""
         store = self._store
-        return int(await store.ask(lambda: store.client.hget(store.key("store"), "revision")) or 0)
+        return int(await store.execute(lambda: store.client.hget(store.key("store"), "revision")) or 0)
 
     async def acknowledge(self, revision: int) -> None:
-        """Let every server know; see ItemChanges."""
+        """Store an acknowledged revision; see ItemChanges."""
         await self._store.run("raise", lambda: ((), ("acknowledged", revision)))
 
 
@@ -112,11 +112,11 @@ def _packed(change: ItemChange) -> str:
     return (_PARTIAL if change.partial else "") + json.dumps(dict(change.attributes))
 
 
-def _unpacked(item_id: str, content: bytes, kept: bytes) -> ItemChange:
+def _unpacked(item_id: str, content: bytes, keyed_vector: bytes) -> ItemChange:
     partial = content.startswith(_PARTIAL.encode())
     attributes = json.loads(content[len(_PARTIAL) if partial else 0 :]) if content else None
-    vector = TextVector(kept[:_KEY_BYTES], kept[_KEY_BYTES:]) if kept else None
-    return ItemChange(item_id, attributes, vector, partial)
+    key, values = keyed_vector[:_KEY_BYTES], keyed_vector[_KEY_BYTES:]
+    return ItemChange(item_id, attributes, TextVector(key, values) if keyed_vector else None, partial)
 
 
 def _kinds(names: Sequence[bytes], kinds: Sequence[bytes]) -> dict[str, AttributeKind]:

@@ -1,7 +1,7 @@
-"""A Redis that holds the state of several servers: the connection, its scripts, and one kind of error.
+"""A Redis with the state of several servers: connection, scripts, and error translation.
 
-Everything that belongs together is done by a Lua script, which Redis runs as a whole. Keys have a prefix of
-their own, so that other programs can use the same Redis.
+Operations on several keys are Lua scripts, which Redis runs atomically. Keys have a configurable prefix, so
+that other programs can use the same Redis.
 """
 
 from __future__ import annotations
@@ -32,39 +32,39 @@ Call = tuple[Sequence[bytes], Sequence[Argument]]
 
 _LOG = logging.getLogger(__name__)
 _FORMAT: Final = 1
-"""Of the layout that the scripts in `lua/` know."""
+"""Format of the data, as the scripts in `lua/` read and write it."""
 _GONE: Final = "STOREGONE"
-"""What scripts say when the store is not the one that was entered."""
+"""Error of scripts for a store that is not the one that was opened."""
 _BACKOFF: Final = ExponentialWithJitterBackoff(cap=0.2, base=0.01)
 
 
 class RedisStore:
-    """An entered store; create it with `open_redis` inside a running event loop."""
+    """An open store; create it with `open_redis` inside a running event loop."""
 
     def __init__(self, client: Redis, name: str, config: RedisConfig) -> None:
-        """Use a client that nobody else closes; `enter` comes next."""
+        """Own a client; call `enter` next."""
         self.client = client
         self.name = name
-        """The address for messages: without user and password."""
+        """Address for messages: without user and password."""
         self.max_user_events = config.max_user_events
         self.max_feed_events = config.max_feed_events
         self.erase_seconds = config.erase_seconds
         self.salt = b""
-        """Key of the hashes by which users are known in key names and after their deletion."""
+        """Key of the user hashes in key names and in the set of deleted users."""
         self._id = b""
         self._prefix = config.prefix.encode()
         self._scripts: dict[str, Any] = {}
 
     def key(self, name: str, of: bytes = b"") -> bytes:
-        """Return the key of something, or of something that there is once per user."""
+        """Return a Redis key; `of` is a user's hash, for keys of one user."""
         return self._prefix + name.encode() + (b":" + of if of else b"")
 
     async def enter(self, create: bool = True) -> None:
-        """Find the store's description, or make one.
+        """Read the store's description, or create it.
 
         Raises:
-            InputError: a store of another program version, or none where none shall be made.
-            RedisError: Redis does not answer, or the key is something else.
+            InputError: a store of another format, or no store and `create` is false.
+            RedisError: Redis failed, or the key has another type.
         """
         if not create and not await self.client.exists(self.key("store")):
             prefix = self._prefix.decode()
@@ -83,12 +83,12 @@ class RedisStore:
 
         Args:
             script: its name.
-            call: makes keys and arguments; again, where the store had to be entered anew.
-            deadline: event loop time after which nobody waits for the answer.
+            call: returns keys and arguments; called again if the store had to be created anew.
+            deadline: event loop time.
 
         Raises:
             TimeoutError: the deadline passed.
-            StateUnavailableError: Redis does not answer, or refuses.
+            StateUnavailableError: Redis failed.
         """
 
         async def once() -> Any:  # noqa: ANN401
@@ -108,10 +108,10 @@ class RedisStore:
             await self.enter()
             return await once()
 
-        return await self.ask(again_if_gone, deadline)
+        return await self.execute(again_if_gone, deadline)
 
-    async def ask(self, work: Callable[[], Awaitable[Result]], deadline: float | None = None) -> Result:
-        """Do something with the client; raises as `run` does."""
+    async def execute(self, work: Callable[[], Awaitable[Result]], deadline: float | None = None) -> Result:
+        """Run work on the client; raises as `run` does."""
         if deadline is not None and deadline <= asyncio.get_running_loop().time():
             raise TimeoutError
         try:
@@ -132,10 +132,10 @@ class RedisStore:
 
 
 async def open_redis(url: str, config: RedisConfig, create: bool = True) -> RedisStore:
-    """Connect and enter the store, which is made where it is not there unless `create` is false.
+    """Connect to a store; a missing one is created unless `create` is false.
 
     Raises:
-        InputError: an address that is none, or that does not lead to a Redis that lets us in.
+        InputError: an invalid address, or a Redis that cannot be used.
     """
     name = safe_name(url)
     settings: dict[str, Any] = {
@@ -173,7 +173,7 @@ _EXAMPLE: Final = "redis://host:6379/0, rediss://host:6379/0 or unix:///path/of/
 
 
 def as_text(value: bytes | str) -> str:
-    """Return text that Redis gave back; its client's types allow for both."""
+    """Return a response of Redis as text; the client's types allow for both."""
     return value if isinstance(value, str) else value.decode()
 
 

@@ -1,7 +1,7 @@
 """User state in Redis: the store of several servers.
 
 A user has a sorted set of interactions, one of impressions, and a hash of the event ids that are known; their
-keys hold a keyed hash of the user id, which stands in one place only, the set of all users. Beside them one
+keys hold a keyed hash of the user id, which is stored only in the set of all users. Beside them one
 sorted set, the feed, has what was recorded in the order of arrival. It names no user; an erased user's events
 are found in it by the arrival that is part of each interaction. (A stream would keep deleted entries' bytes.)
 """
@@ -36,20 +36,20 @@ from serving.state.redis.store import Argument, Call, RedisStore, as_text
 
 _LOG = logging.getLogger(__name__)
 _OUTCOMES: Final = {"n": Outcome.new, "k": Outcome.duplicate, "d": Outcome.user_deleted}
-_USERS_AT_A_TIME: Final = 16
-"""Users whose events are read together by `stored`."""
-_HASHES_AT_A_TIME: Final = 5_000
+_USERS_PER_PAGE: Final = 16
+"""Users whose events `stored` reads together."""
+_HASHES_PER_QUERY: Final = 5_000
 _AHEAD_US: Final = 86_400 * MICROS
-"""How much later than its arrival an event may have happened; see `max_future_seconds` of a server."""
+"""How far an event's time may be after its arrival; see `max_future_seconds` of a server."""
 _STATS_SECONDS: Final = 0.5
-"""Longest that whoever asks for the size waits for Redis."""
+"""Timeout of `stats`."""
 
 
 class RedisUserState:
     """Implements `contracts.user_state.UserState`; create and use it inside a running event loop."""
 
     def __init__(self, store: RedisStore) -> None:
-        """Use an open store, which whoever opened it closes."""
+        """Use an open store, which this object does not close."""
         self._store = store
         self._files = RedisFiles(store)
         self._users = store.key("users")
@@ -61,22 +61,22 @@ class RedisUserState:
     async def record(self, events: Sequence[NewEvent], deadline: float | None = None) -> list[Outcome]:
         """Store a batch; see UserState."""
         by_user: dict[str, list[int]] = {}
-        for place, event in enumerate(events):
-            by_user.setdefault(event.user_id, []).append(place)
+        for position, event in enumerate(events):
+            by_user.setdefault(event.user_id, []).append(position)
 
         def call() -> Call:
             arguments: list[Argument] = [self._store.max_user_events, len(by_user)]
             arguments += (self._store.max_feed_events, MAX_PRECEDING)
-            for user, places in by_user.items():
-                arguments += (user, self._hash(user), len(places))
-                for event in (events[place] for place in places):
+            for user, positions in by_user.items():
+                arguments += (user, self._hash(user), len(positions))
+                for event in (events[position] for position in positions):
                     arguments += (event.time_us, event.event_id, event.item_id, event.kind, pack_new(event))
             return self._batch_keys(by_user), arguments
 
         letters = (await self._store.run("record", call, deadline)).decode()
-        places = [place for of_user in by_user.values() for place in of_user]
-        outcomes = dict(zip(places, letters, strict=True))
-        return [_OUTCOMES[outcomes[place]] for place in range(len(events))]
+        positions = [position for of_user in by_user.values() for position in of_user]
+        outcomes = dict(zip(positions, letters, strict=True))
+        return [_OUTCOMES[outcomes[position]] for position in range(len(events))]
 
     async def history(
         self,
@@ -98,7 +98,7 @@ class RedisUserState:
         deadline: float | None = None,
         impressions: bool = True,
     ) -> Snapshot:
-        """Return a user's latest events and what has become of the items; see UserState."""
+        """Return a user's latest events and the state of item changes; see UserState."""
 
         def call() -> Call:
             keys = [self._deleted_items, *self._user_keys(user_id)[:2]] if user_id else [self._deleted_items]
@@ -113,56 +113,56 @@ class RedisUserState:
     async def users(self, after: str, limit: int, deadline: float | None = None) -> list[str]:
         """Return the users after an id, in order of the ids; see UserState."""
         first = b"(" + after.encode() if after else b"-"
-        found = await self._store.ask(
+        found = await self._store.execute(
             lambda: self._store.client.zrangebylex(self._users, first, b"+", start=0, num=limit), deadline
         )
         return [as_text(user) for user in found]
 
     async def delete_user(self, user_id: str) -> int:
-        """Erase a user; see UserState. Redis's files are written anew, so that the bytes are gone."""
+        """Erase a user; see UserState. Redis's files are rewritten, so that the bytes are gone."""
 
         def call() -> Call:
             keys = (self._users, self._feed, self._deleted_users, *self._user_keys(user_id))
             return keys, (user_id, self._hash(user_id), time.time_ns() // 1000)
 
-        erased, number, perhaps_in_files = await self._store.run("delete_user", call)
-        if perhaps_in_files:
+        erased, number, may_be_in_files = await self._store.run("delete_user", call)
+        if may_be_in_files:
             await self._files.clean(int(number))
         return int(erased)
 
     async def deletions(self) -> int:
-        """Return a number that grows with every deletion; see UserState."""
+        """Return a number that increases with every deletion; see UserState."""
         store = self._store
-        return int(await store.ask(lambda: store.client.hget(store.key("store"), "deletions")) or 0)
+        return int(await store.execute(lambda: store.client.hget(store.key("store"), "deletions")) or 0)
 
     async def deleted_among(self, user_ids: Sequence[str]) -> set[str]:
         """Return those that have been deleted; see UserState."""
         deleted: set[str] = set()
-        for start in range(0, len(user_ids), _HASHES_AT_A_TIME):
-            part = user_ids[start : start + _HASHES_AT_A_TIME]
+        for start in range(0, len(user_ids), _HASHES_PER_QUERY):
+            part = user_ids[start : start + _HASHES_PER_QUERY]
             hashes = [self._hash(user) for user in part]
-            found = await self._store.ask(
+            found = await self._store.execute(
                 lambda hashes=hashes: self._store.client.hmget(self._deleted_users, hashes)  # type: ignore[misc]
             )
             deleted.update(user for user, when in zip(part, found, strict=True) if when is not None)
         return deleted
 
     async def import_histories(self, path: Path) -> ImportResult:
-        """Store the events of a histories file; see UserState. One server does it, the others wait."""
+        """Store the events of a histories file; see UserState. One server imports, the others wait."""
         return await import_file(self._store, path, self._batch_keys, self._hash)
 
     async def recorded_since(self, position: int, limit: int, after_us: int) -> FeedPage:
         """Return recorded events in the order of arrival; see UserState."""
-        # Nothing happens much later than it arrives, so what came long before that moment need not be read.
+        # Event times are at most `_AHEAD_US` after arrival, so earlier arrivals can be skipped.
         begin = max(position, after_us - _AHEAD_US)
         client = self._store.client
-        packed: Any = await self._store.ask(
+        packed: Any = await self._store.execute(
             lambda: client.zrangebyscore(self._feed, f"({begin}", "+inf", start=0, num=limit)
         )
         return unpack_feed(packed, position, after_us)
 
     async def stats(self) -> StateStats:
-        """Return size and freshness, as last known while Redis does not answer."""
+        """Return size and freshness; the last known ones while Redis is unavailable."""
 
         async def read() -> StateStats:
             pipeline = self._store.client.pipeline(transaction=False)
@@ -173,7 +173,7 @@ class RedisUserState:
 
         try:
             deadline = asyncio.get_running_loop().time() + _STATS_SECONDS
-            self._stats = await self._store.ask(read, deadline)
+            self._stats = await self._store.execute(read, deadline)
         except (StateUnavailableError, TimeoutError):
             _LOG.warning("%s does not answer; its size is what it was", self._store.name)
         return self._stats
@@ -181,7 +181,7 @@ class RedisUserState:
     async def stored(self, imported: bool) -> AsyncIterator[list[StoredEvent]]:
         """Yield all stored events, a few users at a time; see UserState."""
         last = ""
-        while users := await self.users(last, _USERS_AT_A_TIME):
+        while users := await self.users(last, _USERS_PER_PAGE):
             last = users[-1]
             keys = [key for user in users for key in self._user_keys(user)[:2]]
 
@@ -191,14 +191,14 @@ class RedisUserState:
                     pipeline.zrange(key, 0, -1)
                 return await pipeline.execute()
 
-            found = await self._store.ask(read)
-            for place, user in enumerate(users):
-                events = unpack(user, found[2 * place] + found[2 * place + 1])
-                if kept := [event for event in events if imported or event.recorded]:
-                    yield kept
+            found = await self._store.execute(read)
+            for position, user in enumerate(users):
+                events = unpack(user, found[2 * position] + found[2 * position + 1])
+                if chosen := [event for event in events if imported or event.recorded]:
+                    yield chosen
 
     async def close(self) -> None:
-        """Stop what goes on in the background."""
+        """Stop background work."""
         await self._files.close()
 
     def _hash(self, user_id: str) -> bytes:

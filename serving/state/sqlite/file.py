@@ -1,8 +1,8 @@
-"""The SQLite file of an embedded store: its layout, and one thread that writes beside one that reads.
+"""The SQLite file of an embedded store: its schema, one writer thread and one reader thread.
 
-Both take whatever waits as one batch, so concurrent calls share one commit (one fsync). WAL keeps readers
-going during writes. `synchronous=FULL` syncs the log at every commit: what was acknowledged survives not only
-a killed process but also a power cut.
+Each thread runs queued work as one batch, so concurrent calls share one commit (one fsync). With WAL, readers
+do not block on writes. `synchronous=FULL` syncs the write-ahead log at every commit: acknowledged writes
+survive a killed process and a power failure.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from serving.state.contracts.user_state import StateUnavailableError
 
 Result = TypeVar("Result")
 Work = Callable[[sqlite3.Connection], Result]
-"""Something to do on a connection; what it writes is committed together with the rest of its batch."""
+"""Work on a connection; its writes are committed together with those of its batch."""
 
 _FORMAT: Final = 6
-"""`PRAGMA user_version` of the layout below."""
+"""`PRAGMA user_version` of the schema below."""
 _EVENTS: Final = """
 CREATE TABLE users (id INTEGER PRIMARY KEY, user_id TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE events (
@@ -51,19 +51,19 @@ CREATE TABLE item_changes (
   attributes TEXT                    -- JSON object; null: the item is deleted
 ) STRICT;
 """
-_SHOWN: Final = """
--- The list that an event came from, as far as the sender told.
+_EXPOSURES: Final = """
+-- The list that an event came from, as far as the event says.
 ALTER TABLE events ADD COLUMN request_id TEXT;
 ALTER TABLE events ADD COLUMN list_position INTEGER;  -- from 1
 ALTER TABLE events ADD COLUMN surface TEXT;
 ALTER TABLE events ADD COLUMN model_version TEXT;
 ALTER TABLE events ADD COLUMN device TEXT;
 ALTER TABLE events ADD COLUMN hour INTEGER;           -- the shopper's, 0 to 23
--- Impressions outnumber what shoppers do; a history without them must not read past them.
+-- Impressions outnumber interactions; reading a history without them must not scan them.
 CREATE INDEX deeds_by_time ON events (user, time_us, position) WHERE kind <> 'impression';
 """
-_ENCODED: Final = """
--- What an encoder has made of an item's text, kept for whoever meets the same text with the same encoder.
+_TEXT_VECTORS: Final = """
+-- Vector of an item's text, for servers with the same encoder.
 ALTER TABLE item_changes ADD COLUMN text_key BLOB;
 ALTER TABLE item_changes ADD COLUMN text_vector BLOB;  -- float32
 """
@@ -77,11 +77,11 @@ CREATE TABLE attributes (
 ) STRICT;
 """
 _FEED: Final = """
--- What has been recorded, in the order of arrival: models count it.
+-- Recorded events in order of arrival, which models count.
 CREATE INDEX deeds_by_arrival ON events (position) WHERE recorded = 1 AND kind <> 'impression';
 """
-_LAYERS: Final = (_EVENTS, _ITEMS, _SHOWN, _ENCODED, _DECLARED, _FEED)
-"""What each format added to the one before; an older file gets what it lacks."""
+_MIGRATIONS: Final = (_EVENTS, _ITEMS, _EXPOSURES, _TEXT_VECTORS, _DECLARED, _FEED)
+"""What each format adds to the one before; older files are migrated."""
 _MAX_QUEUE: Final = 10_000
 
 
@@ -92,13 +92,13 @@ class SqliteFile:
         """Open or create the file.
 
         Raises:
-            InputError: the file cannot be opened, is not a user state, or belongs to another program version.
+            InputError: the file cannot be opened, is not a user state, or has another format.
         """
         self.path = path
         try:
-            with _one_at_a_time(path):
+            with _folder_lock(path):
                 self.writer = _open(path)
-                _lay_out(self.writer, path)  # before anything is written: the file may be somebody else's
+                _migrate(self.writer, path)  # first, before any write: the file may be another program's
                 _tune(self.writer)
                 self._reader = _open(path)
                 _tune(self._reader)
@@ -108,7 +108,7 @@ class SqliteFile:
                 f"{path}: cannot be used as user state ({error}); set state to another file"
             ) from error
         self.log_is_empty = True
-        """Whether the last attempt to empty the log did."""
+        """Whether the last `empty_log` succeeded."""
         self._after_commit: list[Callable[[], object]] = []
         self._writes = Batcher[Work[Any], Any](
             self._write, max_batch=256, max_queue=_MAX_QUEUE, name="state-writer"
@@ -121,39 +121,39 @@ class SqliteFile:
         """Run work on the writing connection and commit it; durable when this returns.
 
         Raises:
-            QueueFullError: too much work waits.
+            QueueFullError: the queue is full.
             TimeoutError: the deadline (event loop time) passed before the work began.
-            StateUnavailableError: the file failed; nothing of the work has happened.
+            StateUnavailableError: the file failed; the work was rolled back.
         """
         result: Result = await self._writes.submit(work, deadline)
         return result
 
     async def read(self, work: Work[Result], deadline: float | None = None) -> Result:
-        """Run work on the reading connection, which sees what has been committed; raises as `write` does."""
+        """Run work on the read-only connection, which sees committed writes; raises as `write` does."""
         result: Result = await self._reads.submit(work, deadline)
         return result
 
     def after_commit(self, action: Callable[[], object]) -> None:
-        """Run something in the writing thread once the running batch is committed; work calls this."""
+        """Run an action in the writer thread after the commit of the current batch; called by work."""
         self._after_commit.append(action)
 
     def empty_log(self) -> None:
-        """Move the log into the file and cut it to nothing, so that erased bytes are gone from both.
+        """Checkpoint and truncate the write-ahead log, so that erased bytes are gone from log and file.
 
-        SQLite waits for readers as for a lock; `log_is_empty` tells whether it came to an end.
+        It fails while a reader is active for longer than the busy timeout; see `log_is_empty`.
         """
         busy, *_ = self.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         self.log_is_empty = busy == 0
 
     async def close(self) -> None:
-        """Finish what waits, move the log into the file and close it."""
+        """Finish queued work, checkpoint the log and close the file."""
         await self._writes.close()
         await self._reads.close()
         self._reader.close()
         self.writer.close()
 
     def _write(self, jobs: Sequence[Work[Any]]) -> list[Any]:
-        """Run jobs in one transaction; a failing one undoes all, and the batcher runs them one by one."""
+        """Run jobs in one transaction; a failure rolls back all, and the batcher runs them one by one."""
         db, self._after_commit = self.writer, []
         try:
             db.execute("BEGIN IMMEDIATE")
@@ -182,12 +182,12 @@ def one(db: sqlite3.Connection, query: str, *values: str | int) -> Any:  # noqa:
 
 
 @contextmanager
-def _one_at_a_time(path: Path) -> Iterator[None]:
-    """Keep others from opening files of this folder meanwhile: SQLite changes its journal for one only."""
+def _folder_lock(path: Path) -> Iterator[None]:
+    """Lock the folder against other processes: only one connection may change SQLite's journal mode."""
     try:
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
-        yield  # SQLite says better what is wrong
+        yield  # SQLite reports the error better
         return
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
@@ -207,9 +207,9 @@ def _tune(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA cache_size = -65536")  # 64 MiB
 
 
-def _lay_out(db: sqlite3.Connection, path: Path) -> None:
-    """Create the tables in an empty file, or check that they are ours and add what a former format lacks."""
-    db.execute("BEGIN")  # both as of one moment: another process may be creating the file
+def _migrate(db: sqlite3.Connection, path: Path) -> None:
+    """Create the tables in an empty file, or migrate an older format; refuse any other file."""
+    db.execute("BEGIN")  # a consistent read: another process may be creating the file
     found = one(db, "PRAGMA user_version")
     tables = one(db, "SELECT count(*) FROM sqlite_schema")
     db.execute("COMMIT")
@@ -221,7 +221,7 @@ def _lay_out(db: sqlite3.Connection, path: Path) -> None:
             "set state to another file or use the program that made it"
         )
     try:
-        db.executescript(f"BEGIN IMMEDIATE; {''.join(_LAYERS[found:])} PRAGMA user_version = {_FORMAT};")
+        db.executescript(f"BEGIN IMMEDIATE; {''.join(_MIGRATIONS[found:])} PRAGMA user_version = {_FORMAT};")
     except sqlite3.OperationalError:
         if db.in_transaction:
             db.execute("ROLLBACK")

@@ -1,4 +1,4 @@
-"""Item changes in SQLite: the embedded store of a single server."""
+"""Item changes in SQLite: the embedded store of one machine."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ranking.catalogue.live_catalogue import Declaration, ItemChange, TextVector
 from serving.state.contracts.item_changes import Declared, Replaced, StoredChange
 from serving.state.sqlite.file import SqliteFile, one
 
-# Settings are bytes; those of equal length compare like the numbers.
+# Settings are bytes; big-endian numbers of equal length compare like numbers.
 _ACKNOWLEDGE: Final = """
 INSERT INTO settings VALUES ('acknowledged', ?)
 ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)
 """
-_KEEP: Final = "UPDATE item_changes SET text_key = ?, text_vector = ? WHERE revision = ?"
+_STORE_VECTOR: Final = "UPDATE item_changes SET text_key = ?, text_vector = ? WHERE revision = ?"
 ACKNOWLEDGED: Final = "SELECT value FROM settings WHERE name = 'acknowledged'"
-"""Finds the revision that has been acknowledged."""
+"""Selects the last acknowledged revision."""
 DELETED_SINCE: Final = """
 SELECT json_group_array(item_id) FROM item_changes WHERE revision > {revision} AND attributes IS NULL
 """
-"""Finds the items that have been deleted by changes after a revision, as a JSON array."""
+"""Selects the items deleted by changes after a revision, as a JSON array."""
 _NEWEST: Final = """
 SELECT max(
   coalesce((SELECT max(revision) FROM item_changes), 0),
@@ -36,14 +36,14 @@ _SINCE: Final = f"SELECT revision, {_CONTENT} FROM item_changes WHERE revision >
 _DECLARED_SINCE: Final = (
     "SELECT revision, name, kind FROM attributes WHERE revision > ? ORDER BY revision LIMIT ?"
 )
-_PUT: Final = f"INSERT OR REPLACE INTO item_changes (revision, {_CONTENT}) VALUES (?, ?, ?, ?, ?, ?)"
+_WRITE: Final = f"INSERT OR REPLACE INTO item_changes (revision, {_CONTENT}) VALUES (?, ?, ?, ?, ?, ?)"
 
 
 class SqliteItemChanges:
     """Implements `serving.state.contracts.item_changes.ItemChanges` in an open file."""
 
     def __init__(self, file: SqliteFile) -> None:
-        """Use an open file, which whoever opened it closes."""
+        """Use an open file, which this object does not close."""
         self._file = file
 
     async def store(self, changes: Sequence[ItemChange], deadline: float | None = None) -> int:
@@ -59,11 +59,11 @@ class SqliteItemChanges:
     async def replace(
         self, changes: Sequence[ItemChange], known: Sequence[int], deadline: float | None = None
     ) -> Replaced:
-        """Store changes of items as they are known; see ItemChanges."""
+        """Store changes of unchanged items; see ItemChanges."""
         return await self._file.write(lambda db: _replace(db, changes, known), deadline)
 
     async def declare(self, declarations: Sequence[Declaration], deadline: float | None = None) -> Declared:
-        """Store attributes; see ItemChanges."""
+        """Store declarations; see ItemChanges."""
         return await self._file.write(lambda db: _declare(db, declarations), deadline)
 
     async def declared(self) -> dict[str, AttributeKind]:
@@ -75,21 +75,21 @@ class SqliteItemChanges:
         return await self._file.read(lambda db: _since(db, revision, limit))
 
     async def store_vectors(self, encoded: Sequence[tuple[StoredChange, TextVector]]) -> None:
-        """Keep vectors of texts; see ItemChanges."""
+        """Store text vectors; see ItemChanges."""
         rows = [(vector.key, vector.values, stored.revision) for stored, vector in encoded]
-        await self._file.write(lambda db: db.executemany(_KEEP, rows) and None)
+        await self._file.write(lambda db: db.executemany(_STORE_VECTOR, rows) and None)
 
     async def newest(self) -> int:
         """Return the newest revision; see ItemChanges."""
         return await self._file.read(lambda db: int(one(db, _NEWEST)))
 
     async def acknowledge(self, revision: int) -> None:
-        """Let every process on the file know; see ItemChanges."""
+        """Store an acknowledged revision; see ItemChanges."""
         await self._file.write(lambda db: db.execute(_ACKNOWLEDGE, (revision.to_bytes(8, "big"),)) and None)
 
 
 def revision_of(acknowledged: bytes | None) -> int:
-    """Return the revision that `ACKNOWLEDGED` has found; 0 where there is none."""
+    """Return the revision in a result of `ACKNOWLEDGED`; 0 where there is none."""
     return 0 if acknowledged is None else int.from_bytes(acknowledged, "big")
 
 
@@ -97,26 +97,26 @@ def _store(db: sqlite3.Connection, changes: Sequence[ItemChange]) -> int:
     revision = int(one(db, _NEWEST))
     for change in changes:
         revision += 1
-        _put(db, revision, change, None)
+        _write(db, revision, change, None)
     return revision
 
 
 def _replace(db: sqlite3.Connection, changes: Sequence[ItemChange], known: Sequence[int]) -> Replaced:
-    revision, stored, others = int(one(db, _NEWEST)), 0, []
-    for place, (change, expected) in enumerate(zip(changes, known, strict=True)):
+    revision, stored, conflicts = int(one(db, _NEWEST)), 0, []
+    for position, (change, expected) in enumerate(zip(changes, known, strict=True)):
         if _content(db, change.item_id)[0] == expected:
             revision += 1
             stored = revision
-            _put(db, revision, change, change.encoded)
+            _write(db, revision, change, change.encoded)
         else:
-            others.append(place)
-    return Replaced(stored, others)
+            conflicts.append(position)
+    return Replaced(stored, conflicts)
 
 
-def _put(db: sqlite3.Connection, revision: int, change: ItemChange, encoded: TextVector | None) -> None:
+def _write(db: sqlite3.Connection, revision: int, change: ItemChange, encoded: TextVector | None) -> None:
     attributes = None if change.attributes is None else json.dumps(dict(change.attributes))
     key, vector = (None, None) if encoded is None else (encoded.key, encoded.values)
-    db.execute(_PUT, (revision, change.item_id, attributes, key, vector, int(change.partial)))
+    db.execute(_WRITE, (revision, change.item_id, attributes, key, vector, int(change.partial)))
 
 
 def _content(db: sqlite3.Connection, item_id: str) -> tuple[int, ItemChange | None]:
@@ -126,9 +126,9 @@ def _content(db: sqlite3.Connection, item_id: str) -> tuple[int, ItemChange | No
 
 def _declare(db: sqlite3.Connection, declarations: Sequence[Declaration]) -> Declared:
     known = _declared(db)
-    others = {d.name: known[d.name] for d in declarations if known.get(d.name, d.kind) is not d.kind}
-    if others:
-        return Declared(0, others)
+    conflicts = {d.name: known[d.name] for d in declarations if known.get(d.name, d.kind) is not d.kind}
+    if conflicts:
+        return Declared(0, conflicts)
     revision = int(one(db, _NEWEST))
     for name, kind in {d.name: d.kind for d in declarations}.items():
         if name not in known:

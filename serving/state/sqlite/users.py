@@ -1,4 +1,4 @@
-"""User state in SQLite: the embedded store of a single server."""
+"""User state in SQLite: the embedded store of one machine."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from serving.state.sqlite.file import SqliteFile, one
 from serving.state.sqlite.items import ACKNOWLEDGED, DELETED_SINCE, revision_of
 
 _IMPORT_SLICE: Final = 5_000
-"""Rows imported in one transaction: some tens of milliseconds, for which recorded events wait."""
+"""Rows per import transaction: it delays recorded events by some tens of milliseconds."""
 
 
 class SqliteUserState:
     """Implements `contracts.user_state.UserState`; create and use it inside a running event loop."""
 
     def __init__(self, file: SqliteFile) -> None:
-        """Use an open file, which whoever opened it closes.
+        """Use an open file, which this object does not close.
 
         Raises:
             StateUnavailableError: it is damaged.
@@ -83,12 +83,12 @@ class SqliteUserState:
         deadline: float | None = None,
         impressions: bool = True,
     ) -> Snapshot:
-        """Return a user's latest events and what has become of the items; see UserState."""
+        """Return a user's latest events and the state of item changes; see UserState."""
 
         def read(db: sqlite3.Connection) -> Snapshot:
-            query = _SNAPSHOT if impressions else _SNAPSHOT_OF_DEEDS
-            asked = (user_id, _LATEST if before_us is None else before_us, limit, applied)
-            events, deleted, acknowledged = db.execute(query, asked).fetchone()
+            query = _SNAPSHOT if impressions else _SNAPSHOT_OF_INTERACTIONS
+            parameters = (user_id, _LATEST if before_us is None else before_us, limit, applied)
+            events, deleted, acknowledged = db.execute(query, parameters).fetchone()
             return Snapshot(_past_events(events), json.loads(deleted), revision_of(acknowledged))
 
         return await self._file.read(read, deadline)
@@ -101,7 +101,7 @@ class SqliteUserState:
         )
 
     async def delete_user(self, user_id: str) -> int:
-        """Erase a user; see UserState. The bytes are overwritten in the file and its log is emptied."""
+        """Erase a user; see UserState. The bytes are overwritten in the file, and its log is truncated."""
         deleted = await self._file.write(lambda db: self._delete(db, user_id))
         if not self._file.log_is_empty:
             raise StateUnavailableError(
@@ -110,7 +110,7 @@ class SqliteUserState:
         return deleted
 
     async def deletions(self) -> int:
-        """Return a number that grows with every deletion; see UserState."""
+        """Return a number that increases with every deletion; see UserState."""
         query = "SELECT coalesce(max(deleted_us), 0) FROM deleted_users"
         return await self._file.read(lambda db: int(one(db, query)))
 
@@ -126,7 +126,7 @@ class SqliteUserState:
 
     async def recorded_since(self, position: int, limit: int, after_us: int) -> FeedPage:
         """Return recorded events in the order of arrival; see UserState."""
-        # Nothing happens much later than it arrives, so what came long before that moment need not be read.
+        # Event times are at most `_AHEAD_US` after arrival, so earlier arrivals can be skipped.
         begin = max(position, (after_us - _AHEAD_US) * _NANOS_PER_MICRO)
         return await self._file.read(lambda db: _feed(db, position, begin, limit, after_us))
 
@@ -148,7 +148,7 @@ class SqliteUserState:
     def _record(self, db: sqlite3.Connection, events: Sequence[NewEvent]) -> list[Outcome]:
         hashes = {user: self._hash(user) for user in {event.user_id for event in events}}
         outcomes, change = [], _Sizes()
-        # Other processes on this file give positions, too; those of the feed must only ever grow.
+        # Other processes on this file assign positions, too; those of the feed must be monotonic.
         self._last_position = max(self._last_position, one(db, _NEWEST_POSITION) or 0)
         for event in events:
             self._last_position = max(self._last_position + 1, time.time_ns())
@@ -160,9 +160,9 @@ class SqliteUserState:
                 event.item_id,
                 event.kind,
                 hashes[event.user_id],
-                *_origin(event.shown),
+                *_origin(event.exposure),
             )
-            # Mostly the user is known and the event is not, and then this is all.
+            # The common case: a known user, a new event.
             added = db.execute(_ADD_EVENT, row).rowcount
             if not added:
                 if event.time_us <= self._deleted_us(db, event.user_id):
@@ -176,14 +176,14 @@ class SqliteUserState:
         return outcomes
 
     def _count(self, change: _Sizes, recorded: bool = False) -> None:
-        """Keep the sizes right once a change is committed."""
+        """Update the sizes after the commit of a change."""
         self._sizes.users += change.users
         self._sizes.events += change.events
         if recorded:
             self._last_record_us = time.time_ns() // 1000
 
     def _delete(self, db: sqlite3.Connection, user_id: str) -> int:
-        # No event from before may come back, even where its time lies ahead or the clock was set back since.
+        # No earlier event may return, even if its time is in the future or the clock has been set back.
         newest = one(db, f"SELECT max(time_us) FROM events WHERE user = {_USER}", user_id) or 0
         until_us = max(time.time_ns() // 1000, newest, self._deleted_us(db, user_id))
         events = db.execute(f"DELETE FROM events WHERE user = {_USER}", (user_id,)).rowcount
@@ -197,7 +197,7 @@ class SqliteUserState:
         return events
 
     def _deleted_us(self, db: sqlite3.Connection, user_id: str) -> int:
-        """Return until when a deleted user's events are refused; a time before every event for the others."""
+        """Return the time until which a deleted user's events are refused; -1 for other users."""
         row = db.execute(
             "SELECT deleted_us FROM deleted_users WHERE user_hash = ?", (self._hash(user_id),)
         ).fetchone()
@@ -207,7 +207,7 @@ class SqliteUserState:
         return hashlib.blake2b(user_id.encode(), key=self._salt, digest_size=16).digest()
 
     async def _import(self, path: Path) -> ImportResult:
-        """Import slice by slice, so that events can be recorded in between; what is cut off is repeated."""
+        """Import slice by slice, so that events can be recorded in between; an interrupted import repeats."""
         sha256 = await asyncio.to_thread(file_sha256, path)
         known = "SELECT count(*) FROM imports WHERE sha256 = ?"
         if await self._file.read(lambda db: db.execute(known, (sha256,)).fetchone()[0]):
@@ -235,9 +235,9 @@ class SqliteUserState:
 
 
 _origin: Final = attrgetter(*(field.name for field in fields(Exposure)))
-"""Where a shopper saw an item, in the order of the columns."""
+"""The exposure of an event, in the order of the columns."""
 _PAGE: Final = 5_000
-"""Events that `stored` reads at a time."""
+"""Events per read of `stored`."""
 _USER: Final = "(SELECT id FROM users WHERE user_id = ?1)"
 _ADD_USER: Final = "INSERT INTO users (user_id) VALUES (?) ON CONFLICT DO NOTHING"
 _ADD_EVENT: Final = """
@@ -247,8 +247,8 @@ SELECT id, ?2, ?3, ?4, ?5, ?6, 1, ?8, ?9, ?10, ?11, ?12, ?13 FROM users WHERE us
 AND NOT EXISTS (SELECT 1 FROM deleted_users WHERE user_hash = ?7 AND deleted_us >= ?3)
 ON CONFLICT DO NOTHING
 """
-"""Adds an event of a user who is known and was not deleted after it."""
-# A file made from recorded events tells them again, to the second: those are known already.
+"""Inserts an event of a known user who was not deleted after it."""
+# A file made from recorded events contains them again, to the second: those are duplicates.
 _IMPORT_EVENT: Final = f"""
 INSERT INTO events (user, event_id, time_us, position, item_id, kind, recorded)
 SELECT users.id, ?2, ?3, ?4, ?5, ?6, 0 FROM users WHERE users.user_id = ?1 AND NOT EXISTS (
@@ -256,8 +256,8 @@ SELECT users.id, ?2, ?3, ?4, ?5, ?6, 0 FROM users WHERE users.user_id = ?1 AND N
   AND known.time_us BETWEEN ?3 AND ?3 + {MICROS - 1} AND known.item_id = ?5 AND known.kind = ?6
 ) ON CONFLICT DO NOTHING
 """
-# In one row: the module `sqlite3` lets go of Python's lock and takes it again at every one, and a busy server
-# has other threads that want it.
+# In one row: the module `sqlite3` releases and reacquires the GIL for every row, for which other threads of a
+# busy server compete.
 _HISTORY: Final = """
 SELECT json_group_array(json_array(item_id, kind, time_us)) FROM (
   SELECT item_id, kind, time_us FROM events
@@ -265,16 +265,16 @@ SELECT json_group_array(json_array(item_id, kind, time_us)) FROM (
   ORDER BY time_us DESC, position DESC LIMIT ?3
 )
 """
-_EVERY_KIND: Final = _HISTORY.format(kinds="")
-# In the words of the partial index, or SQLite would not use it.
-_DEEDS: Final = _HISTORY.format(kinds="AND kind <> 'impression'")
+_ALL_KINDS: Final = _HISTORY.format(kinds="")
+# The same expression as of the partial index, or SQLite would not use it.
+_INTERACTIONS_ONLY: Final = _HISTORY.format(kinds="AND kind <> 'impression'")
 _BESIDE: Final = f"({DELETED_SINCE.format(revision='?4')}), ({ACKNOWLEDGED})"
-_SNAPSHOT: Final = f"SELECT ({_EVERY_KIND}), {_BESIDE}"
-_SNAPSHOT_OF_DEEDS: Final = f"SELECT ({_DEEDS}), {_BESIDE}"
-_DEEDS_IN_ORDER: Final = "FROM events INDEXED BY deeds_by_arrival WHERE recorded = 1 AND kind <> 'impression'"
-_NEWEST_POSITION: Final = f"SELECT max(position) {_DEEDS_IN_ORDER}"
+_SNAPSHOT: Final = f"SELECT ({_ALL_KINDS}), {_BESIDE}"
+_SNAPSHOT_OF_INTERACTIONS: Final = f"SELECT ({_INTERACTIONS_ONLY}), {_BESIDE}"
+_BY_ARRIVAL: Final = "FROM events INDEXED BY deeds_by_arrival WHERE recorded = 1 AND kind <> 'impression'"
+_NEWEST_POSITION: Final = f"SELECT max(position) {_BY_ARRIVAL}"
 _AHEAD_US: Final = 86_400 * MICROS
-"""How much later than its arrival an event may have happened; see `max_future_seconds` of a server."""
+"""How far an event's time may be after its arrival; see `max_future_seconds` of a server."""
 _NANOS_PER_MICRO: Final = 1000
 _FEED: Final = f"""
 SELECT json_group_array(json_array(position, time_us, item_id, kind, json(CASE WHEN time_us > ?3 THEN (
@@ -285,14 +285,14 @@ SELECT json_group_array(json_array(position, time_us, item_id, kind, json(CASE W
     ORDER BY earlier.time_us DESC, earlier.position DESC LIMIT {MAX_PRECEDING}
   )
 ) END))) FROM (
-  SELECT position, time_us, user, item_id, kind {_DEEDS_IN_ORDER} AND position > ?1 ORDER BY position LIMIT ?2
+  SELECT position, time_us, user, item_id, kind {_BY_ARRIVAL} AND position > ?1 ORDER BY position LIMIT ?2
 ) AS page
 """
 _LATEST: Final = 2**63 - 1
-"""Microseconds since 1970 that no event has."""
+"""Microseconds since 1970; later than any event."""
 
 
-# By the index, from where the page before has ended: no read is so long that the log cannot be emptied.
+# Keyset pagination by the index: no read is so long that the log cannot be emptied.
 _STORED: Final = f"""
 SELECT user, time_us, position, event_id, user_id, item_id, kind,
        request_id, list_position, surface, model_version, device, hour
@@ -304,7 +304,7 @@ ORDER BY user, time_us, position, event_id LIMIT {_PAGE}
 
 @dataclass
 class _Sizes:
-    """Counts kept beside the file, because counting millions of rows would delay reads."""
+    """Cached row counts: counting millions of rows would delay reads."""
 
     users: int = 0
     events: int = 0
@@ -313,12 +313,12 @@ class _Sizes:
 def _history(
     db: sqlite3.Connection, user_id: str, limit: int, before_us: int | None, impressions: bool
 ) -> list[PastEvent]:
-    asked = (user_id, _LATEST if before_us is None else before_us, limit)
-    return _past_events(one(db, _EVERY_KIND if impressions else _DEEDS, *asked))
+    parameters = (user_id, _LATEST if before_us is None else before_us, limit)
+    return _past_events(one(db, _ALL_KINDS if impressions else _INTERACTIONS_ONLY, *parameters))
 
 
 def _feed(db: sqlite3.Connection, position: int, begin: int, limit: int, after_us: int) -> FeedPage:
-    """Read a page of the feed behind `begin`, which is not before `position`."""
+    """Return a page of the feed after `begin`, which is not before `position`."""
     found = json.loads(one(db, _FEED, begin, limit, after_us))
     events = [
         RecordedEvent(item, kind, time_us, tuple(map(Interaction._make, before)))

@@ -12,7 +12,7 @@ import pytest
 
 from conf.schema import PrivacyConfig
 from serving.state.contracts.user_state import StateUnavailableError
-from serving.state.histories import forget_users
+from serving.state.histories import remove_users
 from serving.state.sqlite.users import SqliteUserState
 from shelfwise_client import Client, Event, RecommendQuery, ServiceError
 from shelfwise_client.v1 import recommendations_pb2 as pb
@@ -120,7 +120,7 @@ def test_a_histories_file_that_cannot_be_read_is_an_error_not_silence(server: Ha
         client.delete_user(ALICE)
     assert caught.value.reason == "STATE_UNAVAILABLE"
     with pytest.raises(StateUnavailableError, match="cannot be taken out"):
-        forget_users(server.store / "histories.parquet", [ALICE])
+        remove_users(server.store / "histories.parquet", [ALICE])
 
 
 def test_a_file_published_meanwhile_is_cleaned_instead(
@@ -141,7 +141,7 @@ def test_a_file_published_meanwhile_is_cleaned_instead(
             (newer / "h.parquet").replace(path)
 
     monkeypatch.setattr(pl.DataFrame, "write_parquet", slow_write)
-    forget_users(path, [ALICE])
+    remove_users(path, [ALICE])
     assert pl.read_parquet(path)["user_id"].to_list() == ["carol"]
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["histories.parquet"]
 

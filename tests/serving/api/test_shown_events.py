@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import pytest
 
-from serving.state.contracts.user_state import NOT_SHOWN, Exposure, NewEvent, Outcome, PastEvent
-from serving.state.sqlite.file import _LAYERS
+from serving.state.contracts.user_state import NO_EXPOSURE, Exposure, NewEvent, Outcome, PastEvent
+from serving.state.sqlite.file import _MIGRATIONS
 from serving.state.sqlite.users import SqliteUserState
 from tests.serving.state.test_user_state import with_state
 
@@ -20,7 +20,7 @@ COLUMNS = "request_id, list_position, surface, model_version, device, hour"
 
 
 def event(
-    item: str, time_us: int, kind: str = "click", shown: Exposure = NOT_SHOWN, user: str = "u"
+    item: str, time_us: int, kind: str = "click", shown: Exposure = NO_EXPOSURE, user: str = "u"
 ) -> NewEvent:
     return NewEvent(user, item, kind, time_us, f"client:{kind}{item}{time_us}", shown)
 
@@ -54,7 +54,7 @@ def test_the_first_telling_of_an_event_counts(file: Path) -> None:
 @pytest.mark.parametrize("known", [1, 2, 3, 4, 5])
 def test_files_of_former_formats_get_what_they_lack_and_keep_what_they_have(file: Path, known: int) -> None:
     with sqlite3.connect(file) as db:
-        db.executescript("".join(_LAYERS[:known]))
+        db.executescript("".join(_MIGRATIONS[:known]))
         db.execute("INSERT INTO settings VALUES ('salt', x'00')")
         db.execute("INSERT INTO users VALUES (1, 'u')")
         columns = "user, event_id, time_us, position, item_id, kind, recorded"
@@ -69,7 +69,7 @@ def test_files_of_former_formats_get_what_they_lack_and_keep_what_they_have(file
     outcomes, history = with_state(file, scenario)
     assert outcomes == [Outcome.duplicate, Outcome.new]
     assert history == [PastEvent("a", "click", 5), PastEvent("b", "click", 6)]
-    assert stored(file) == [("a", *astuple(NOT_SHOWN)), ("b", *astuple(SHOWN))]
+    assert stored(file) == [("a", *astuple(NO_EXPOSURE)), ("b", *astuple(SHOWN))]
     with sqlite3.connect(file) as db:
         assert db.execute("SELECT count(text_vector) FROM item_changes").fetchone() == (0,)
     db.close()

@@ -75,7 +75,7 @@ def test_a_reader_that_goes_away_ends_the_work(server: Harness) -> None:
     next(responses)
     responses.cancel()
     until(lambda: server.running.service._batches._running == 0)
-    until(lambda: server.running._envelope._running == 0)
+    until(lambda: server.running._calls._running == 0)
     until(lambda: not server.running.service._host.jobs.busy)  # a batch that was under way is finished
     count = made(server)
     time.sleep(0.3)

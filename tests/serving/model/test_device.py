@@ -149,7 +149,7 @@ def test_a_model_without_room_beside_the_one_that_answers_waits_and_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("serving.model.reload._RETRY_SECONDS", 10 * FAST)
-    monkeypatch.setattr(worker, "leave_the_cpu_to_others", lambda: None)
+    monkeypatch.setattr(worker, "use_idle_cpus_only", lambda: None)
     store = publish_model(servers.store, dataset, bert)
 
     def load(version: str, background: bool) -> LiveModel:

@@ -128,7 +128,7 @@ def test_a_model_whose_process_has_ended_is_loaded_anew(
     seconds: float,
 ) -> None:
     """The one that CURRENT names, or the same again where that one fails or nobody follows CURRENT."""
-    monkeypatch.setattr("serving.server._LOST_SECONDS", FAST)
+    monkeypatch.setattr("serving.server._PROCESS_POLL_SECONDS", FAST)
     gate, tried = threading.Event(), []
 
     def load(version: str, background: bool) -> LiveModel:

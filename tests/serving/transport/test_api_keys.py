@@ -35,7 +35,7 @@ def test_a_key_is_kept_as_a_hash_and_found_again(path: Path) -> None:
 def test_a_key_that_is_taken_out_is_refused_without_a_restart(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("serving.transport.api_keys._LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("serving.transport.api_keys._POLL_SECONDS", 0.0)
     first, second = create_key(path, "first", ["read"]), create_key(path, "second", ["read"], 1.0, 1)
     ring = KeyRing(path)
     held = ring.find(second)

@@ -1,16 +1,16 @@
 -- Declare attributes of items with the next revisions, all or nothing.
--- KEYS: store, attributes, attributes by revision. ARGV: id; of every attribute name and type. Returns a revision that comes
--- after all of them, and names and types of those that are declared with another type.
-local others = {}
+-- KEYS: store, attributes, attributes by revision. ARGV: id; of every attribute name and type. Returns the last revision, and
+-- names and types of attributes already declared with another type.
+local conflicts = {}
 for argument = 2, #ARGV, 2 do
   local known = redis.call('HGET', KEYS[2], ARGV[argument])
   if known and known ~= ARGV[argument + 1] then
-    others[#others + 1] = ARGV[argument]
-    others[#others + 1] = known
+    conflicts[#conflicts + 1] = ARGV[argument]
+    conflicts[#conflicts + 1] = known
   end
 end
-if #others > 0 then
-  return {'0', others}
+if #conflicts > 0 then
+  return {'0', conflicts}
 end
 local revision = last_revision()
 for argument = 2, #ARGV, 2 do
@@ -20,4 +20,4 @@ for argument = 2, #ARGV, 2 do
     keep_revision(revision)
   end
 end
-return {redis.call('HGET', KEYS[1], 'revision') or '0', others}
+return {redis.call('HGET', KEYS[1], 'revision') or '0', conflicts}

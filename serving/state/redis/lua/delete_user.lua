@@ -5,7 +5,7 @@
 local before = redis.call('HGET', KEYS[4], ARGV[3])
 local erased = redis.call('ZCARD', KEYS[5]) + redis.call('ZCARD', KEYS[6])
 leave_feed(KEYS[3], redis.call('ZRANGE', KEYS[5], 0, -1))
--- No event from before may come back, even where its time lies ahead or the clock was set back since.
+-- No earlier event may return, even if its time is in the future or the clock has been set back.
 local until_us = tonumber(ARGV[4])
 for _, key in ipairs({KEYS[5], KEYS[6]}) do
   local newest = redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')

@@ -1,10 +1,10 @@
--- Store rows of a histories file, leaving deleted users and known events out.
+-- Store rows of a histories file, except those of deleted users and known events.
 -- KEYS: as in record. ARGV: id, bound, number of users; of every user name, hash, number of rows; of every row time, id,
 -- item, kind, whether it is an impression, and its JSON. Returns how many rows were of users that are not deleted, and how
 -- many were stored.
 local bound = tonumber(ARGV[2])
 
--- A file made from recorded events tells them again, to the second: those are known already.
+-- A file made from recorded events contains them again, to the second: those are duplicates.
 local function was_recorded(events, happened, item, kind)
   local last = string.format('%.0f', tonumber(happened) + 999999)
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', events, happened, last)) do

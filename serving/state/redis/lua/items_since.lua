@@ -6,16 +6,16 @@ local function later(order)
 end
 
 local items, attributes, found = {}, {}, later(KEYS[3])
-for place = 1, #found, 2 do
-  items[#items + 1] = found[place]
-  items[#items + 1] = string.format('%.0f', tonumber(found[place + 1]))
-  items[#items + 1] = redis.call('HGET', KEYS[2], found[place])
-  items[#items + 1] = redis.call('HGET', KEYS[4], found[place]) or ''
+for index = 1, #found, 2 do
+  items[#items + 1] = found[index]
+  items[#items + 1] = string.format('%.0f', tonumber(found[index + 1]))
+  items[#items + 1] = redis.call('HGET', KEYS[2], found[index])
+  items[#items + 1] = redis.call('HGET', KEYS[4], found[index]) or ''
 end
 found = later(KEYS[6])
-for place = 1, #found, 2 do
-  attributes[#attributes + 1] = found[place]
-  attributes[#attributes + 1] = string.format('%.0f', tonumber(found[place + 1]))
-  attributes[#attributes + 1] = redis.call('HGET', KEYS[5], found[place])
+for index = 1, #found, 2 do
+  attributes[#attributes + 1] = found[index]
+  attributes[#attributes + 1] = string.format('%.0f', tonumber(found[index + 1]))
+  attributes[#attributes + 1] = redis.call('HGET', KEYS[5], found[index])
 end
 return {items, attributes}

@@ -1,11 +1,11 @@
--- Put before every other script. KEYS[1] is the hash that describes the store, ARGV[1] the store's id: a Redis that has
--- lost its data is another store, in which the caller's keys mean nobody.
+-- Prepended to every other script. KEYS[1] is the hash that describes the store, ARGV[1] the store's id: a Redis that has lost
+-- its data has another id, and the caller's user hashes are invalid in it.
 if redis.call('HGET', KEYS[1], 'id') ~= ARGV[1] then
   return redis.error_reply('STOREGONE the data of this store is gone')
 end
 
--- A stored event is JSON: [place among equal times, item, kind, event id, time in microseconds, list it came from ...].
--- Imported events have a running number in place of the id, which is made from the rest; see serving/state/redis/events.py.
+-- A stored event is JSON: [rank among equal times, item, kind, event id, time in microseconds, exposure ...].
+-- Imported events have a running number instead of the id, which is made from the rest; see serving/state/redis/events.py.
 local function event_id(event)
   if type(event[4]) == 'string' then
     return event[4]
@@ -14,12 +14,12 @@ local function event_id(event)
   return table.concat({'import:' .. event[2], event[3], second, string.format('%.0f', event[4])}, '\31')
 end
 
--- What is left of an event's id, in order to recognise it.
+-- Short hash of an event's id, for deduplication.
 local function mark(id)
   return string.sub(redis.sha1hex(id), 1, 16)
 end
 
--- Take events out of the feed, where they stand under the arrival that is part of their place; imported ones are not there.
+-- Remove events from the feed by the arrival that is part of their rank; imported ones are not in it.
 local function leave_feed(feed, members)
   for _, member in ipairs(members) do
     local arrival = string.match(cjson.decode(member)[1], '^1(%d+)%d%d%d%d%d$')
@@ -29,7 +29,7 @@ local function leave_feed(feed, members)
   end
 end
 
--- Drop the oldest events beyond a bound (0: none); returns how many. Impressions are not in the feed: pass none.
+-- Drop the oldest events beyond a bound (0: no bound); returns their number. Impressions are not in the feed: pass nil.
 local function trim(events, known, feed, bound)
   local excess = bound > 0 and redis.call('ZCARD', events) - bound or 0
   if excess <= 0 then
@@ -47,8 +47,8 @@ local function trim(events, known, feed, bound)
 end
 
 -- The next revision of the items, before 1 is added. Revisions are microseconds of this Redis's clock, or the last one plus 1
--- where that is more. So even a Redis that lost its latest changes (a failover) does not give a revision out again that
--- replicas have applied with another content.
+-- where that is more. So even a Redis that lost its latest changes (a failover) does not reuse a revision that replicas have
+-- applied with other content.
 local function last_revision()
   local time = redis.call('TIME')
   local last = tonumber(redis.call('HGET', KEYS[1], 'revision') or '0')

@@ -1,17 +1,17 @@
 -- Store a batch of events, all or nothing.
 -- KEYS: store, users, feed of recorded events, deleted users; then of every user interactions, impressions, known ids.
--- ARGV: id, bound, number of users, bound of the feed, how many preceding interactions stand with each of its events; of every user
--- name, hash, number of events; of every event time, id, item, kind, and its JSON behind the place. Returns one letter per
--- event: n(ew), k(nown), d(eleted user).
+-- ARGV: id, bound, number of users, bound of the feed, number of preceding interactions stored with each event of the feed; of
+-- every user name, hash, number of events; of every event time, id, item, kind, and its JSON without the rank. Returns one
+-- letter per event: n(ew), k(nown), d(eleted user).
 local bound, feed_bound, preceding, time = tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5]), redis.call('TIME')
--- Every event has an arrival of its own, in microseconds, which is later than all before it, whatever the clock does: it is
--- its place among equal times, after imported events, and its place in the feed.
+-- Every event has a unique, monotonic arrival in microseconds, whatever the clock does: its rank among equal times, after
+-- imported events, and its position in the feed.
 local arrival = math.max(
   time[1] * 1000000 + time[2], tonumber(redis.call('HGET', KEYS[1], 'last_arrival') or 0) + 1
 )
 local outcomes, argument, number, stored = {}, 6, 0, 0
 
--- The items and kinds of the newest interactions before a moment and a member, in turn.
+-- Items and kinds, in turn, of the newest interactions before a time and a member.
 local function interactions_before(interactions, happened, member)
   local found = redis.call('ZREVRANGEBYSCORE', interactions, happened, '-inf', 'LIMIT', 0, preceding + 1)
   local before = {}
@@ -40,14 +40,14 @@ for user = 0, tonumber(ARGV[3]) - 1 do
     elseif redis.call('HSETNX', known, mark(id), '') == 0 then
       outcomes[number] = 'k'
     else
-      local place = string.format('%.0f', arrival)
-      local member = '["1' .. string.rep('0', 17 - #place) .. place .. '00000",' .. rest
+      local digits = string.format('%.0f', arrival)
+      local member = '["1' .. string.rep('0', 17 - #digits) .. digits .. '00000",' .. rest
       if kind == 'impression' then
         redis.call('ZADD', impressions, happened, member)
       else
         redis.call('ZADD', interactions, happened, member)
-        local told = '[' .. place .. ',' .. cjson.encode({item, kind}) .. ',' .. happened .. ','
-        redis.call('ZADD', KEYS[3], place, told .. interactions_before(interactions, happened, member) .. ']')
+        local entry = '[' .. digits .. ',' .. cjson.encode({item, kind}) .. ',' .. happened .. ','
+        redis.call('ZADD', KEYS[3], digits, entry .. interactions_before(interactions, happened, member) .. ']')
       end
       arrival = arrival + 1
       outcomes[number], new = 'n', new + 1

@@ -1,8 +1,8 @@
--- Store item changes with the next revisions, each only if its item is as the caller knows it.
--- KEYS: store, contents, items by revision, deleted items by revision, vectors. ARGV: id; of every change item, revision that
--- the caller knows (0: the item was never changed), content, and vector of its text (empty: none). Returns the last revision
--- (0 where nothing was stored) and the places, from 0, of the changes whose items are not as known.
-local revision, others, stored = last_revision(), {}, false
+-- Store item changes with the next revisions, each only if its item has not changed since the caller read it.
+-- KEYS: store, contents, items by revision, deleted items by revision, vectors. ARGV: id; of every change item, revision as
+-- read (0: never changed), content, and vector of its text (empty: none). Returns the last revision (0 where nothing was
+-- stored) and the positions, from 0, of the conflicting changes.
+local revision, conflicts, stored = last_revision(), {}, false
 for argument = 2, #ARGV, 4 do
   local item = ARGV[argument]
   local known = redis.call('ZSCORE', KEYS[3], item)
@@ -15,7 +15,7 @@ for argument = 2, #ARGV, 4 do
       redis.call('HSET', KEYS[5], item, ARGV[argument + 3])
     end
   else
-    others[#others + 1] = (argument - 2) / 4
+    conflicts[#conflicts + 1] = (argument - 2) / 4
   end
 end
-return {stored and keep_revision(revision) or '0', others}
+return {stored and keep_revision(revision) or '0', conflicts}

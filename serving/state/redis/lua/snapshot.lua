@@ -1,7 +1,7 @@
--- Read what one request has to know, at one moment.
+-- Read the state for one request, consistently.
 -- KEYS: store, deleted items by revision, and of the user (if there is one) interactions and impressions.
--- ARGV: id, revision that the caller has applied, number of events, first time that does not count, whether impressions do.
--- Returns the acknowledged revision, the items deleted after the caller's, and interactions and impressions as JSON, latest first.
+-- ARGV: id, revision that the caller has applied, number of events, upper bound of the time, whether to include impressions.
+-- Returns the acknowledged revision, the items deleted since the caller's, and interactions and impressions as JSON, latest first.
 local function latest(events)
   local found = redis.call('ZREVRANGEBYSCORE', events, ARGV[4], '-inf', 'LIMIT', 0, ARGV[3])
   return '[' .. table.concat(found, ',') .. ']'

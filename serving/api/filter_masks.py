@@ -70,7 +70,7 @@ class RowSelector:
             max_batch=1,
             max_queue=config.max_queue,
             name="filters",
-            watch=host.queue_metrics("filters", lambda: len(self._jobs)).batch,
+            on_batch=host.queue_metrics("filters", lambda: len(self._jobs)).batch,
         )
 
     async def close(self) -> None:

@@ -1,8 +1,8 @@
-"""Keeps a served model's counts up to date with the events that any server on the state has recorded.
+"""Updates of a served model's counts from events recorded by any server on the state.
 
-A model that is loaded first counts what was recorded since its bundle learnt, from the beginning of the
-feed; from then on what arrives, a few times a second at most. No event that the bundle may have learnt from
-is counted: whatever happened up to the end of its data is the bundle's, whatever came after is not.
+A newly loaded model catches up with the events recorded since the end of its bundle's data; then it follows
+the feed, a few times a second at most. Events up to the end of the bundle's data are not counted: the model
+was trained on them.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from serving.state.contracts.user_state import IMPRESSION, MICROS, FeedPage, Sta
 
 _LOG = logging.getLogger(__name__)
 CHUNK: Final = 100
-"""Events looked at together while the model makes lists: they are held up for some milliseconds."""
+"""Events per batch while the model is served: counting delays lists by some milliseconds."""
 START_CHUNK: Final = 2000
-"""The same before that."""
-APART_SECONDS: Final = 0.1
-"""Events are not counted more often than this: a hundred cost hardly more than one."""
+"""Events per batch before that."""
+MIN_INTERVAL_SECONDS: Final = 0.1
+"""Shortest time between two batches: a hundred events cost hardly more than one."""
 
 
 class EventUpdater:
@@ -40,21 +40,21 @@ class EventUpdater:
         """Prepare; nothing is counted yet.
 
         Args:
-            model: counts.
-            state: has the events.
+            model: the model to update.
+            state: source of the events.
             jobs: the queue of the model's thread.
-            poll_seconds: time between two polls for what other processes have recorded.
+            poll_seconds: polling interval for events recorded by other processes.
         """
         self.counted = 0
-        """Events that this model has counted."""
+        """Number of counted events."""
         self.unknown = 0
-        """Events that were of unknown items when they came."""
+        """Number of events whose items were unknown."""
         self._model = model
         self._state = state
         self._jobs = jobs
         codes = history_codes(model.current.kinds)
         self._kinds = {kind for kind, code in codes.items() if code >= 0 and kind != IMPRESSION}
-        # The data have whole seconds: what happened within their last one may have been learnt.
+        # Training data have whole seconds: events within the last one may have been trained on.
         self._after_us = (model.current.data_end + 1) * MICROS - 1
         self._position = 0
         self._up_to_date = time.monotonic()
@@ -64,19 +64,19 @@ class EventUpdater:
 
     @property
     def behind_seconds(self) -> float:
-        """How long ago everything recorded was last known to be counted."""
+        """Seconds since all recorded events were last known to be counted."""
         return time.monotonic() - self._up_to_date
 
     async def prepare(self, thread: Executor) -> None:
-        """Bring a model that makes no lists yet up to date; the model's thread has no part in it.
+        """Bring a model that is not served yet up to date, bypassing the model's queue.
 
         Args:
-            thread: does the work.
+            thread: runs the work.
 
         Raises:
             StateUnavailableError: the store failed.
         """
-        await self._follow(START_CHUNK, thread)
+        await self._catch_up(START_CHUNK, thread)
 
     def start(self) -> None:
         """Count events in the background from now on."""
@@ -85,7 +85,7 @@ class EventUpdater:
         self._poller.start()
 
     def poll_now(self) -> None:
-        """Poll for new events soon: some have just been recorded."""
+        """Poll for new events at once."""
         if self._poller is not None:
             self._poller.poll_now()
 
@@ -96,12 +96,12 @@ class EventUpdater:
             await poller.stop()
 
     async def _poll(self) -> None:
-        """Count what has arrived, and leave those that come next some time to gather."""
-        if await self._follow(CHUNK, None):
-            await asyncio.sleep(APART_SECONDS)
+        """Count new events, then pause so that the next ones form a batch."""
+        if await self._catch_up(CHUNK, None):
+            await asyncio.sleep(MIN_INTERVAL_SECONDS)
 
-    async def _follow(self, chunk: int, thread: Executor | None) -> bool:
-        """Count page by page; return whether there was anything new."""
+    async def _catch_up(self, chunk: int, thread: Executor | None) -> bool:
+        """Count page by page; return whether there were new events."""
         began, behind = self._position, 0
         while (page := await self._page(chunk)).position != self._position:
             if events := self._countable(page.events):
@@ -116,7 +116,7 @@ class EventUpdater:
         return await self._state.recorded_since(self._position, chunk, self._after_us)
 
     def _countable(self, events: Sequence[RecordedEvent]) -> list[RecordedEvent]:
-        """Keep the events of kinds that the model counts, and of what stands before them the same."""
+        """Return the events of kinds that the model counts, and their preceding interactions of these kinds."""
         kinds = self._kinds
         return [
             event
@@ -127,7 +127,7 @@ class EventUpdater:
         ]
 
     async def _count(self, events: list[RecordedEvent], thread: Executor | None) -> CountResult:
-        """Count events; those that cannot be counted are logged and left out."""
+        """Count events; log and skip a batch that fails."""
         try:
             if thread is None:
                 counted = cast(

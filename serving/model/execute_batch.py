@@ -1,4 +1,4 @@
-"""A batch of model work, as it runs in the thread that makes lists."""
+"""Execution of a batch of model jobs in the thread that makes lists."""
 
 from __future__ import annotations
 
@@ -21,105 +21,105 @@ from serving.model.interfaces import (
     CountJob,
     Job,
     ListJob,
-    ModelHere,
+    LocalModel,
     Neighbours,
     RecommendJob,
     RemoteRecommender,
     SimilarJob,
 )
 
-_Asked = tuple[int, ListJob]
+_PositionedJob = tuple[int, ListJob]
 """Position in a batch, and job."""
-_WORTH_A_THREAD: Final = 2
-"""Jobs of a batch from which on another thread is asked to help."""
+_MIN_JOBS_PER_THREAD: Final = 2
+"""Fewest jobs for which another thread is used."""
 
 
-def run_jobs(jobs: Sequence[Job], helpers: Executor | None = None, threads: int = 1) -> list[Answer]:
-    """Answer a batch: texts of one kind are encoded together, lists of one model are made together.
+def execute_batch(jobs: Sequence[Job], helpers: Executor | None = None, threads: int = 1) -> list[Answer]:
+    """Return the answers of a batch, in order; texts are encoded together, and lists of one model, too.
 
-    Jobs hold the model they were made for, so a batch that straddles a model change is answered correctly.
-    Changes of items and counts of events come first: the lists of the same batch know them already.
+    Jobs refer to their model, so a batch may span a replacement of the model. Item changes and event counts
+    run first, so that the lists of the same batch reflect them.
 
     Args:
-        jobs: what to do.
-        helpers: threads that make a part of the lists each, beside the calling one.
-        threads: how many there are with the calling one. What is done for lists lets go of the interpreter's
-            lock for most of the time, so that two threads take little more than half as long.
+        jobs: the batch.
+        helpers: further threads, each of which makes a part of the lists.
+        threads: number of threads including the calling one. Making lists releases the GIL most of the time,
+            so that two threads take little more than half as long.
     """
     answers: dict[int, Answer] = {}
-    by_model: dict[int, list[_Asked]] = {}
+    by_model: dict[int, list[_PositionedJob]] = {}
     for position, job in enumerate(jobs):
         if isinstance(job, ListJob):
             by_model.setdefault(id(job.model.recommender), []).append((position, job))
         else:
-            answers[position] = _maintain(job)
-    for asked in by_model.values():
-        maker = asked[0][1].model.recommender
-        if isinstance(maker, RemoteRecommender):
-            made = maker.answer([job for _, job in asked])
-            answers.update(zip([position for position, _ in asked], made, strict=True))
+            answers[position] = _update_model(job)
+    for group in by_model.values():
+        recommender = group[0][1].model.recommender
+        if isinstance(recommender, RemoteRecommender):
+            made = recommender.answer([job for _, job in group])
+            answers.update(zip([position for position, _ in group], made, strict=True))
             continue
         if helpers is None:
-            answers.update(_answer(asked))
+            answers.update(_answer(group))
             continue
-        parts = _shared_out(asked, threads)
+        parts = _partition(group, threads)
         others = [helpers.submit(_answer, part) for part in parts[1:]]
         try:
             answers.update(_answer(parts[0]))
         finally:
-            wait(others)  # before anything is changed that they read
+            wait(others)  # before anything that they read may change
         for other in others:
             answers.update(other.result())
     return [answers[position] for position in range(len(jobs))]
 
 
-def _shared_out(asked: list[_Asked], threads: int) -> list[list[_Asked]]:
-    """Return as many parts as are worth a thread each."""
-    parts = max(1, min(threads, len(asked) // _WORTH_A_THREAD))
-    bounds = [len(asked) * part // parts for part in range(parts + 1)]
-    return [asked[start:stop] for start, stop in pairwise(bounds)]
+def _partition(jobs: list[_PositionedJob], threads: int) -> list[list[_PositionedJob]]:
+    """Return the jobs in parts of about equal size, one per thread."""
+    parts = max(1, min(threads, len(jobs) // _MIN_JOBS_PER_THREAD))
+    bounds = [len(jobs) * part // parts for part in range(parts + 1)]
+    return [jobs[start:stop] for start, stop in pairwise(bounds)]
 
 
-def _answer(asked: Sequence[_Asked]) -> dict[int, Answer]:
-    """Answer jobs of one model by their positions, and note what they went through."""
+def _answer(jobs: Sequence[_PositionedJob]) -> dict[int, Answer]:
+    """Return the answers to jobs of one model by position, and set the jobs' timelines."""
     began = time.perf_counter()
-    passed: list[Stage] = []
-    model = cast(ModelHere, asked[0][1].model)
+    stages: list[Stage] = []
+    model = cast(LocalModel, jobs[0][1].model)
     answers: dict[int, Answer] = {}
-    with listening(lambda name, start, end: passed.append(Stage(name, start, end))):
-        lists = [(p, job) for p, job in asked if isinstance(job, RecommendJob)]
+    with listening(lambda name, start, end: stages.append(Stage(name, start, end))):
+        lists = [(p, job) for p, job in jobs if isinstance(job, RecommendJob)]
         if lists:
             answers.update(zip([p for p, _ in lists], _lists(model, [job for _, job in lists]), strict=True))
-        alike = [(p, job) for p, job in asked if isinstance(job, SimilarJob)]
-        if alike:
+        similar = [(p, job) for p, job in jobs if isinstance(job, SimilarJob)]
+        if similar:
             answers.update(
-                zip([p for p, _ in alike], _neighbours(model, [job for _, job in alike]), strict=True)
+                zip([p for p, _ in similar], _neighbours(model, [job for _, job in similar]), strict=True)
             )
-    for _, job in asked:
+    for _, job in jobs:
         if job.timeline is not None:
-            job.timeline.began, job.timeline.stages = began, passed
+            job.timeline.began, job.timeline.stages = began, stages
     return answers
 
 
-def _maintain(job: ApplyJob | CountJob) -> CountResult | None:
-    """Do work that keeps a model up to date."""
+def _update_model(job: ApplyJob | CountJob) -> CountResult | None:
+    """Apply item changes, or count events."""
     if isinstance(job, CountJob):
         return job.model.count_events(job.events)
     job.model.apply(job.plan)
     return None
 
 
-def _lists(model: ModelHere, jobs: list[RecommendJob]) -> list[Recommendation]:
-    """Make the lists of jobs, in order."""
+def _lists(model: LocalModel, jobs: list[RecommendJob]) -> list[Recommendation]:
+    """Return the lists of jobs, in order."""
     requests = _with_intents(model, jobs)
-    wanted = [request for job, request in zip(jobs, requests, strict=True) if job.search]
-    other = [request for job, request in zip(jobs, requests, strict=True) if not job.search]
-    searched = iter(model.recommender.search(wanted) if wanted else ())
-    recommended = iter(model.recommender.recommend(other) if other else ())
+    searches = [request for job, request in zip(jobs, requests, strict=True) if job.search]
+    others = [request for job, request in zip(jobs, requests, strict=True) if not job.search]
+    searched = iter(model.recommender.search(searches) if searches else ())
+    recommended = iter(model.recommender.recommend(others) if others else ())
     return [next(searched) if job.search else next(recommended) for job in jobs]
 
 
-def _with_intents(model: ModelHere, jobs: list[RecommendJob]) -> list[Request]:
+def _with_intents(model: LocalModel, jobs: list[RecommendJob]) -> list[Request]:
     texts = list(dict.fromkeys(job.intent for job in jobs if job.intent))
     if not texts:
         return [job.request for job in jobs]
@@ -131,7 +131,7 @@ def _with_intents(model: ModelHere, jobs: list[RecommendJob]) -> list[Request]:
     ]
 
 
-def _neighbours(model: ModelHere, jobs: list[SimilarJob]) -> list[Neighbours]:
+def _neighbours(model: LocalModel, jobs: list[SimilarJob]) -> list[Neighbours]:
     texts = list(dict.fromkeys(job.seed for job in jobs if isinstance(job.seed, str)))
     encoded = dict(zip(texts, model.encode_items(texts), strict=True)) if texts else {}
     answers = []

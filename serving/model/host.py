@@ -1,8 +1,8 @@
-"""The model that is served: its queue, its updates, its replacement, and leases on it.
+"""The served model: its queue, its updates, its replacement, and leases on it.
 
-A model's process lives as long as there is a lease on it. The host has one on the model that it serves;
-a request takes one for as long as it uses the model. So a replaced model ends with the last request that
-began with it, by a plain reference count.
+A model's process runs as long as there are leases on the model. The host holds one on the served model; a
+request holds one while it uses the model. So a replaced model ends with the last request that began with it,
+by reference counting.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from serving.core.call_context import RECORD, Stage, Timeline
 from serving.core.errors import not_ready
 from serving.core.threads import limit_threads
 from serving.model.event_updater import EventUpdater
-from serving.model.execute_batch import run_jobs
+from serving.model.execute_batch import execute_batch
 from serving.model.interfaces import Answer, Job, LiveModel, Model, RecommendJob, SimilarJob
 from serving.model.item_updater import ItemUpdater
 from serving.model.served import Served
@@ -33,7 +33,7 @@ from serving.state.contracts.user_state import UserState
 
 _LOG = logging.getLogger(__name__)
 _GATHER_SECONDS: Final = 0.002
-"""Requests that come within so little time of each other are answered together."""
+"""Requests that arrive within this time of each other form a batch."""
 
 
 class _HostedModel:
@@ -42,7 +42,7 @@ class _HostedModel:
     def __init__(
         self, live: LiveModel, derived: Served, item_updater: ItemUpdater, event_updater: EventUpdater
     ) -> None:
-        """Begin with one lease, the host's own, which lasts until the model is replaced."""
+        """Begin with one lease, the host's own."""
         self.live = live
         self.item_updater = item_updater
         self.event_updater = event_updater
@@ -64,23 +64,23 @@ class _HostedModel:
         await self.event_updater.stop()
 
     def release(self) -> None:
-        """Give one lease back; the last one closes the model, which ends its process."""
+        """Release one lease; the last one closes the model, which ends its process."""
         self.leases -= 1
         if self.leases == 0:
             self.live.close()
 
 
 class Lease:
-    """Keeps the process of the model that is served now running until the end of an `async with` block.
+    """Keeps the served model's process running until the end of an `async with` block.
 
-    A model that has been replaced is closed as soon as its last lease has been given back. A lease does not
-    keep a process alive that dies: requests to it fail as UNAVAILABLE.
+    A replaced model is closed when its last lease is released. A lease does not protect from a crash of the
+    process: requests to it fail as UNAVAILABLE.
     """
 
     __slots__ = ("_host", "_hosted")
 
     def __init__(self, host: ModelHost) -> None:
-        """Prepare a lease on whatever the host serves when the block is entered."""
+        """Prepare a lease on the model that is served when the block is entered."""
         self._host = host
 
     async def __aenter__(self) -> Served:
@@ -107,11 +107,11 @@ class ModelHost:
         config: ServeConfig,
         metrics: Metrics,
     ) -> None:
-        """Prepare an empty host; `load` gives it a model.
+        """Prepare an empty host; `load` serves a model.
 
         Args:
-            changes: item changes that every model is brought up to date with.
-            state: stored events, which every model counts on from where it learnt.
+            changes: item changes, applied to every model.
+            state: recorded events since a model's data end, counted by every model.
             config: limits.
             metrics: for the model and its queue.
         """
@@ -124,22 +124,22 @@ class ModelHost:
         """How many models have been served so far."""
         self._metrics = metrics
         self._wanted_revision = 0
-        """The newest item change that a request waits for."""
+        """The newest revision that a request waits for."""
         self.jobs = Batcher[Job, Answer](
-            run_jobs,
+            execute_batch,
             max_batch=config.max_batch,
             max_queue=config.max_queue,
             name="model",
             limits=config.limits,
-            watch=metrics.queue("model", lambda: len(self.jobs)).batch,
+            on_batch=metrics.queue("model", lambda: len(self.jobs)).batch,
             prepare=lambda: limit_threads(config.threads),
-            # With several workers each CPU has one: waiting would leave it idle.
+            # With several workers, waiting would leave a worker's CPU idle.
             gather_seconds=_GATHER_SECONDS if config.workers == 1 else 0.0,
         )
-        """The queue of the thread that has lists made."""
+        """The queue of the model's thread."""
         self._upkeep = ThreadPoolExecutor(1, "upkeep")
         self.loading = ThreadPoolExecutor(1, "loading")
-        """The thread in which the next model is got ready: what is served does not wait for it."""
+        """The thread that prepares the next model, so that it does not delay requests."""
         metrics.watch_values(
             {
                 "index_items": ("Items that can be recommended", self._alive),
@@ -171,7 +171,7 @@ class ModelHost:
 
     @property
     def revision(self) -> int:
-        """The last item change that answers reflect."""
+        """The last item change that lists reflect."""
         return self._now.item_updater.revision
 
     def _alive(self) -> float:
@@ -199,22 +199,22 @@ class ModelHost:
         return self._hosted
 
     def queue_metrics(self, name: str, length: Callable[[], float]) -> QueueMetrics:
-        """Return what a queue beside the model's is to report to."""
+        """Return the metrics of another queue."""
         return self._metrics.queue(name, length)
 
     def announce(self) -> None:
-        """Announce a list, and refuse it where it would wait too long.
+        """Announce a request, or refuse it if it would wait too long.
 
         Raises:
-            QueueFullError: too much work waits.
+            QueueFullError: the request is refused.
         """
         self.jobs.admit(announce=True)
 
     def admit(self, deadline: float | None) -> None:
-        """Refuse a list that would wait too long.
+        """Refuse a request that would wait too long.
 
         Raises:
-            QueueFullError: too much work waits.
+            QueueFullError: the request is refused.
             TimeoutError: the deadline (event loop time) passed.
         """
         self.jobs.admit(deadline)
@@ -222,32 +222,32 @@ class ModelHost:
     async def submit(
         self, job: RecommendJob | SimilarJob, deadline: float | None, background: bool = False
     ) -> Answer:
-        """Have a list made, and note in the current call's record where the time went.
+        """Run a job, and add its stages to the current call's record.
 
-        A background list is made when no other waits, and leaves no note: a stream makes millions.
+        A background job runs when no other is queued, and is not recorded: a stream has millions.
 
         Raises:
-            QueueFullError: too much work waits.
+            QueueFullError: the job was refused or shed.
             TimeoutError: the deadline (event loop time) passed.
         """
         record = RECORD.get()
         if record is None or background:
             return await self.jobs.submit(job, deadline, "background" if background else "usual")
-        timeline, came = Timeline(), time.perf_counter()
+        timeline, submitted = Timeline(), time.perf_counter()
         try:
             return await self.jobs.submit(replace(job, timeline=timeline), deadline)
         finally:
-            record.stages.append(Stage("queue", came, timeline.began or time.perf_counter()))
+            record.stages.append(Stage("queue", submitted, timeline.began or time.perf_counter()))
             record.stages.extend(timeline.stages)
 
     async def load(self, live: LiveModel, derived: Served) -> None:
-        """Bring a model up to date, warm it up, and serve it from then on in place of the former.
+        """Bring a model up to date, warm it up, and serve it in place of the former one.
 
-        Requests that hold a lease on the former are answered by it. If anything fails, the former stays.
+        Requests with a lease on the former model still use it. If anything fails, the former model stays.
 
         Args:
-            live: the model; the host owns it from here on, and closes it if it cannot be served.
-            derived: made of its current state, outside the event loop.
+            live: the model; the host owns it from here on, and closes it on failure.
+            derived: computed from its current state, outside the event loop.
 
         Raises:
             StateUnavailableError: item changes or events could not be read.
@@ -261,13 +261,13 @@ class ModelHost:
             await events.prepare(self.loading)
             await self._warm_up(live.current)
             while self._hosted is not None and items.revision < self.revision:
-                # What has been acknowledged in the meantime must hold here too.
+                # Changes acknowledged in the meantime.
                 await items.prepare(self.loading)
-            await events.prepare(self.loading)  # those recorded in the meantime
+            await events.prepare(self.loading)  # events recorded in the meantime
         except BaseException:
             hosted.release()
             raise
-        _warn_of_overruled(live.current)
+        _warn_of_type_conflicts(live.current)
         former, self._hosted = self._hosted, hosted
         self.generation += 1
         model = live.current
@@ -283,12 +283,12 @@ class ModelHost:
     async def wait_for_revision(
         self, revision: int, deadline: float | None = None, at_once: bool = False
     ) -> None:
-        """Return once answers reflect a revision of the item changes.
+        """Return once lists reflect a revision of the item changes.
 
         Args:
-            revision: what is waited for.
-            deadline: event loop time until which it is waited for.
-            at_once: as of `ItemUpdater.wait_for_revision`.
+            revision: the revision.
+            deadline: event loop time.
+            at_once: see `ItemUpdater.wait_for_revision`.
 
         Raises:
             TimeoutError: the deadline (event loop time) passed before.
@@ -297,15 +297,15 @@ class ModelHost:
         while self.revision < revision:
             if self._closed:
                 raise not_ready()
-            # Ends early where another model takes over.
+            # Returns early if the model is replaced.
             await self._now.item_updater.wait_for_revision(revision, deadline, at_once)
 
     def poll_events(self) -> None:
-        """Have new events counted soon."""
+        """Poll for recorded events at once."""
         self._now.event_updater.poll_now()
 
     async def close(self) -> None:
-        """Finish running work, stop the threads, and give the host's own lease back."""
+        """Finish queued work, stop the threads, and release the host's own lease."""
         self._closed = True
         hosted, self._hosted = self._hosted, None
         if hosted is not None:
@@ -317,15 +317,15 @@ class ModelHost:
             hosted.release()
 
     async def _warm_up(self, model: Model) -> None:
-        """Answer one list and one similarity search, so that no caller waits for first-time work."""
+        """Make one list and one similarity search, so that no request waits for first-time work."""
         no_history = History(np.zeros(0, np.int32), np.zeros(0, np.int8), np.zeros(0, np.int64))
         request = Request(history=no_history, now=max(model.data_end, 1), k=min(10, len(model.catalogue)))
         await self.jobs.submit(RecommendJob(model, request, "warm up"), lane="urgent")
         await self.jobs.submit(SimilarJob(model, "warm up", 1, np.zeros(0, np.int32), None), lane="urgent")
 
 
-def _warn_of_overruled(model: Model) -> None:
-    """Say which declared attributes a model has with another type."""
+def _warn_of_type_conflicts(model: Model) -> None:
+    """Log the declared attributes that a model has with another type."""
     for name, declared in model.catalogue.overruled.items():
         counts = model.catalogue.kinds.get(name)
         _LOG.warning(

@@ -1,4 +1,4 @@
-"""What serving needs of a model, and the jobs that it does."""
+"""Interfaces of models as serving uses them, and the jobs of a model's queue."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ranking.types import Recommendation, Request
 from serving.core.call_context import Timeline
 
 
-class Recommends(Protocol):
-    """The pure part: requests in, lists out."""
+class LocalRecommender(Protocol):
+    """Makes lists in this process, from requests alone."""
 
     def recommend(self, requests: Sequence[Request]) -> list[Recommendation]:
-        """Answer every request, in order."""
+        """Return the list of every request, in order."""
 
     def search(self, requests: Sequence[Request]) -> list[Recommendation]:
-        """Answer requests that have an intent with what reads like it, in order."""
+        """Return the items that match the intent of every request, in order."""
 
     def similar(
         self, vectors: FloatArray, k: int, exclude: IntArray, allowed: BoolArray | None
@@ -33,13 +33,13 @@ class RemoteRecommender(Protocol):
     """Makes lists in another process."""
 
     def answer(self, jobs: Sequence[ListJob]) -> list[Answer]:
-        """Do the jobs of a batch, in order; blocks."""
+        """Return the answers to a batch, in order; blocks."""
 
 
 class Model(Protocol):
     """One state of a model with what requests need; `serving.model.process.client.RemoteVersion` is one.
 
-    A request uses one from beginning to end. What a catalogue row means is the same in all states of a model.
+    A request uses one from beginning to end. Catalogue rows refer to the same items in all states of a model.
     """
 
     @property
@@ -60,11 +60,11 @@ class Model(Protocol):
 
     @property
     def exclude_seen(self) -> bool:
-        """Whether items of the history are left out when the request does not say."""
+        """Whether items of the history are excluded by default."""
 
     @property
     def data_end(self) -> int:
-        """Unix seconds of the last event that it learnt from."""
+        """Unix seconds of the last event of its training data."""
 
     @property
     def text_dim(self) -> int:
@@ -72,18 +72,18 @@ class Model(Protocol):
 
     @property
     def device(self) -> str:
-        """Where its arithmetic runs, for example `cpu` or `cuda:0 NVIDIA H100`."""
+        """Its device, for example `cpu` or `cuda:0 NVIDIA H100`."""
 
     @property
-    def recommender(self) -> Recommends | RemoteRecommender:
-        """What makes the lists, one for all states: it knows the newest vectors and deletions."""
+    def recommender(self) -> LocalRecommender | RemoteRecommender:
+        """What makes the lists; shared by all states, with the newest vectors and deletions."""
 
 
-class ModelHere(Model, Protocol):
+class LocalModel(Model, Protocol):
     """A state whose lists are made in this process; `ranking.live.snapshot.LiveVersion` is one."""
 
     @property
-    def recommender(self) -> Recommends:
+    def recommender(self) -> LocalRecommender:
         """What makes the lists."""
 
     @property
@@ -109,38 +109,35 @@ class LiveModel(Protocol):
         """Whether it can make lists; one whose process has ended cannot."""
 
     def plan(self, changes: Sequence[Change]) -> PreparedItemChanges:
-        """Work out what changes come to against the current state; any thread, one at a time."""
+        """Prepare changes against the current state; in any thread, one call at a time."""
 
     def apply(self, plan: PreparedItemChanges) -> Model:
-        """Make planned changes; only in the model's thread, or before it is served."""
+        """Apply prepared changes; only in the model's thread, or before it is served."""
 
     def count_events(self, events: Sequence[RecordedEvent]) -> CountResult:
-        """Count recorded events of kinds that the model learnt from, each once; only as `apply`."""
+        """Count recorded events of the kinds that the model was trained on; thread as of `apply`."""
 
     def close(self) -> None:
-        """End what runs for the model, once the request that it is working at is answered; returns at once.
-
-        Its host calls it when the last lease has been given back; more than one call is one.
-        """
+        """Release the model once its current request has been answered; returns at once, idempotent."""
 
 
 @dataclass(frozen=True)
 class RecommendJob:
-    """One list to make by the model that its rows belong to."""
+    """A list to make with the model that its rows refer to."""
 
     model: Model
     request: Request
     intent: str = ""
     """Free text to encode into `request.intent`; empty for none."""
     search: bool = False
-    """Whether to answer with what reads like the intent, instead of recommending with regard to it."""
+    """Whether to search for the intent, instead of recommending with it."""
     timeline: Timeline | None = None
-    """Where to note what the job's batch went through."""
+    """Receives the stages of the job's batch."""
 
 
 @dataclass(frozen=True)
 class SimilarJob:
-    """Nearest texts to an item of the catalogue or to a text."""
+    """Items whose texts are nearest to that of an item, or to a text."""
 
     model: Model
     seed: int | str
@@ -149,7 +146,7 @@ class SimilarJob:
     exclude: IntArray
     allowed: BoolArray | None
     timeline: Timeline | None = None
-    """As of RecommendJob."""
+    """As in RecommendJob."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +159,7 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class ApplyJob:
-    """Changes of items."""
+    """Item changes to apply."""
 
     model: LiveModel
     plan: PreparedItemChanges

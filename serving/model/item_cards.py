@@ -1,4 +1,4 @@
-"""Items in responses: title, snippet, scores and reasons of an item, written into its message."""
+"""Items in responses: title, snippet, scores and reasons, written into messages."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ranking.types import Reason, Recommendation
 from shelfwise_client.v1 import recommendations_pb2 as pb
 
 SNIPPET_CHARS: Final = 160
-_KEPT_CARDS: Final = 32_768
-"""Items whose title and snippet are kept once they have been made; a few hundred bytes each."""
+_CACHE_SIZE: Final = 32_768
+"""Items whose title and snippet are cached; a few hundred bytes each."""
 
 
 class ItemCards:
-    """Titles and snippets of a catalogue's items, of any of its states."""
+    """Titles and snippets of items, for all states of a catalogue."""
 
     def __init__(self, catalogue: LiveCatalogue) -> None:
         """Find the title column, if there is one."""
@@ -31,8 +31,8 @@ class ItemCards:
         titles = None if self._column is None else frame[self._column].cast(str, strict=False)
         texts = catalogue.base.texts
 
-        # Not a method: the cache would hold what holds it, and a former model stayed in memory for long.
-        @lru_cache(_KEPT_CARDS)
+        # Not a method: the cache would refer to its owner, a cycle that keeps a replaced model in memory.
+        @lru_cache(_CACHE_SIZE)
         def of_bundle(row: int) -> tuple[str, str]:
             return _card(None if titles is None else titles[row], texts[row])
 
@@ -56,16 +56,16 @@ class ItemCards:
     ) -> None:
         """Add the items of a list to a response.
 
-        They are made in their place and field by field: keyword arguments and a list of finished messages,
-        which a response copies, take five times as long.
+        Messages are filled in place, field by field: keyword arguments and a list of finished messages, which
+        a response copies, take five times as long.
 
         Args:
             items: of the response.
             answer: the list.
-            intent: its words, for reasons.
-            explain: whether reasons are wanted.
+            intent: the request's intent, for reasons.
+            explain: whether to add reasons.
             fields: of the read mask; None for all.
-            before: how many items are on other pages.
+            before: number of items on earlier pages.
         """
         ids, card = self._catalogue.ids, self.card
         for position, item in enumerate(answer.items, start=before + 1):
@@ -81,7 +81,7 @@ class ItemCards:
             if explain:
                 message.reasons.extend([self._reason(reason, intent) for reason in item.reasons])
             message.list_position = position
-            _keep_fields(message, fields)
+            _apply_read_mask(message, fields)
 
     def similar(
         self,
@@ -99,7 +99,7 @@ class ItemCards:
             message.title, message.snippet = self.card(row)
             message.similarity = cosine
             message.list_position = position
-            _keep_fields(message, fields)
+            _apply_read_mask(message, fields)
 
     def _reason(self, reason: Reason, intent: str) -> pb.Reason:
         because = None if reason.because is None else self._catalogue.ids[reason.because]
@@ -124,7 +124,7 @@ def _card(title: object, text: str) -> tuple[str, str]:
     return shown_title(title, text), shortened(text, SNIPPET_CHARS)
 
 
-def _keep_fields(message: Message, fields: frozenset[str] | None) -> None:
+def _apply_read_mask(message: Message, fields: frozenset[str] | None) -> None:
     """Clear every field that the read mask leaves out."""
     if fields is not None:
         for field in message.DESCRIPTOR.fields:

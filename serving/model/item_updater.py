@@ -1,10 +1,9 @@
-"""Keeps a served model up to date with the store of item changes.
+"""Updates of a served model from the store of item changes.
 
-All changes are applied here, in the order of their revisions: those of this process, which are acknowledged
-once they are applied, those of other processes that share the store, and after a start or a change of model
-every stored change. Texts are encoded in a thread of their own, a few at a time; the model's thread only
-enters the result, so that a large upsert does not delay requests. One change costs nearly as much as several:
-while they arrive several at a time, they are applied in batches.
+All changes are applied here, in order of their revisions: those of this process, which are acknowledged when
+applied, those of other processes that share the store, and for a new model every stored change. Texts
+are encoded in a separate thread, a few at a time; the model's thread only applies the result, so that a large
+upsert does not delay requests. One change costs nearly as much as several, so frequent changes are batched.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ from serving.state.contracts.user_state import StateUnavailableError
 
 _LOG = logging.getLogger(__name__)
 CHUNK: Final = 16
-"""Changes that may bring new texts, applied at a time while the model makes lists."""
+"""Most changes with possibly new texts per batch while the model is served."""
 LIGHT_CHUNK: Final = 128
-"""Changes of any kind, applied at a time while the model makes lists."""
+"""Most changes per batch while the model is served."""
 START_CHUNK: Final = 512
-"""The same before that."""
-OTHERS_SECONDS: Final = 1.0
-"""How long encoding the texts of changes that came through another server is left to that server, unless a
-request here waits for them."""
-TOGETHER_SECONDS: Final = 0.2
-"""While several changes come at a time, they are applied no more often than this. A change that comes alone
-is applied at once, so that a client that sends one after another is not slowed down."""
+"""Most changes per batch before that."""
+REMOTE_ENCODING_SECONDS: Final = 1.0
+"""How long to wait for another server to encode the texts of its changes, unless a request here waits for
+them."""
+COALESCE_SECONDS: Final = 0.2
+"""Shortest time between two batches of several changes. A single change is applied at once, so that a client
+that sends one after another is not slowed down."""
 
 
 class ItemUpdater:
@@ -53,18 +52,18 @@ class ItemUpdater:
         """Prepare; nothing is applied yet.
 
         Args:
-            model: takes the changes.
-            changes: where they come from.
+            model: the model to update.
+            changes: source of the changes.
             jobs: the queue of the model's thread.
-            upkeep: one thread for what takes time once the model makes lists.
-            poll_seconds: time between two polls for changes by other processes.
+            upkeep: one thread that prepares changes while the model is served.
+            poll_seconds: polling interval for changes by other processes.
         """
         self.revision = 0
-        """The last change that has been applied."""
+        """Revision of the last applied change."""
         self._model = model
         template = model.current.manifest.get("template", {})
-        self._read = {*template.get("text_fields", ()), *template.get("text_fallback_fields", ())}
-        """Attributes that the model makes texts of."""
+        self._text_fields = {*template.get("text_fields", ()), *template.get("text_fallback_fields", ())}
+        """Attributes that the model's texts are made from."""
         self._changes = changes
         self._jobs = jobs
         self._upkeep = upkeep
@@ -73,18 +72,18 @@ class ItemUpdater:
         """Applies changes in the background, from `start` to `stop`."""
         self._progress = asyncio.Condition()
         self._stopped = False
-        self._wanted = 0
-        """The newest change that a request waits for."""
+        self._awaited = 0
+        """The newest revision that a request waits for."""
         self._at_once = asyncio.Event()
-        """Set when a request waits for whose sake changes are not held back for a batch."""
-        self._left: tuple[int, float] | None = None
-        """The oldest change that is left to another server, and since when (event loop time)."""
+        """Set while a request waits; changes are not held back for a batch then."""
+        self._deferred: tuple[int, float] | None = None
+        """The oldest change whose encoding is left to another server, and since when (event loop time)."""
 
     async def prepare(self, thread: Executor) -> None:
-        """Bring a model that makes no lists yet up to date; the model's thread has no part in it.
+        """Bring a model that is not served yet up to date, bypassing the model's queue.
 
         Args:
-            thread: does the work.
+            thread: runs the work.
 
         Raises:
             StateUnavailableError: the store failed.
@@ -93,43 +92,44 @@ class ItemUpdater:
             await self._apply(stored, thread)
 
     async def _poll(self) -> None:
-        """Apply what is stored and not yet applied."""
+        """Apply all stored changes that are due."""
         loop = asyncio.get_running_loop()
         while stored := await self._next(loop.time()):
             self._at_once.clear()
-            next_one = loop.time() + TOGETHER_SECONDS
+            next_batch = loop.time() + COALESCE_SECONDS
             await self._apply(stored)
             if 1 < len(stored) < CHUNK:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout_at(next_one):
+                    async with asyncio.timeout_at(next_batch):
                         await self._at_once.wait()
 
     async def _next(self, now: float) -> list[StoredChange]:
-        """Return the changes to apply together: many prices, but few texts, which take the model's time."""
+        """Return the next batch of changes: many, but few with texts, which are expensive to encode."""
         found = await self._changes.since(self.revision, LIGHT_CHUNK)
-        heavy = [place for place, stored in enumerate(found) if self._may_have_text(stored)]
+        heavy = [index for index, stored in enumerate(found) if self._may_have_text(stored)]
         return self._due(found[: heavy[CHUNK]] if len(heavy) > CHUNK else found, now)
 
     def _may_have_text(self, stored: StoredChange) -> bool:
-        """Tell whether an item may have another text after a change."""
+        """Return whether a change may change an item's text."""
         change = stored.change
         if not isinstance(change, ItemChange) or change.attributes is None:
             return False
-        return not (change.partial and self._read.isdisjoint(change.attributes))
+        return not (change.partial and self._text_fields.isdisjoint(change.attributes))
 
     def _encodes(self, stored: StoredChange) -> bool:
-        """Tell whether a change may have a text whose vector is not stored yet."""
+        """Return whether a change may have a text without a stored vector."""
         return self._may_have_text(stored) and stored.item.encoded is None
 
     def _due(self, stored: list[StoredChange], now: float) -> list[StoredChange]:
-        """Leave out the last changes if no request waits for them and another server is encoding them."""
-        for place in range(len(stored), 0, -1):
-            if stored[place - 1].revision <= self._wanted or not self._encodes(stored[place - 1]):
-                self._left = None
-                return stored[:place]
-        if stored and (self._left is None or self._left[0] != stored[0].revision):
-            self._left = stored[0].revision, now
-        return stored if self._left is not None and now - self._left[1] >= OTHERS_SECONDS else []
+        """Return the changes to apply now; the last ones wait for another server to encode them, for a time."""
+        for count in range(len(stored), 0, -1):
+            if stored[count - 1].revision <= self._awaited or not self._encodes(stored[count - 1]):
+                self._deferred = None
+                return stored[:count]
+        if stored and (self._deferred is None or self._deferred[0] != stored[0].revision):
+            self._deferred = stored[0].revision, now
+        due = self._deferred is not None and now - self._deferred[1] >= REMOTE_ENCODING_SECONDS
+        return stored if due else []
 
     def start(self) -> None:
         """Apply changes in the background from now on."""
@@ -152,14 +152,14 @@ class ItemUpdater:
         """Return once a revision has been applied, or updates have been stopped.
 
         Args:
-            revision: what is waited for.
-            deadline: event loop time until which it is waited for.
+            revision: the revision.
+            deadline: event loop time.
             at_once: whether a response waits for it; changes are not held back for a batch then.
 
         Raises:
-            TimeoutError: the deadline passed before.
+            TimeoutError: the deadline passed.
         """
-        self._wanted = max(self._wanted, revision)
+        self._awaited = max(self._awaited, revision)
         if at_once:
             self._at_once.set()
         if self._poller is not None:
@@ -168,11 +168,11 @@ class ItemUpdater:
             await self._progress.wait_for(lambda: self.revision >= revision or self._stopped)
 
     async def _apply(self, stored: Sequence[StoredChange], thread: Executor | None = None) -> None:
-        """Apply changes; if they fail, apply them one by one, so that only the one at fault is left out.
+        """Apply changes; if the batch fails, one by one, so that only the faulty one is skipped.
 
         Args:
             stored: the changes.
-            thread: does all of it, for a model that makes no lists yet.
+            thread: runs the work for a model that is not served yet.
         """
         loop = asyncio.get_running_loop()
         changes = [change.change for change in stored]
@@ -183,7 +183,7 @@ class ItemUpdater:
                 if thread is None
                 else loop.run_in_executor(thread, self._model.apply, plan)
             )
-            await asyncio.gather(applied, self._keep(stored, plan))
+            await asyncio.gather(applied, self._store_vectors(stored, plan))
         except Exception:
             if not self._model.works:
                 raise  # the next model takes these changes
@@ -196,8 +196,8 @@ class ItemUpdater:
             self.revision = stored[-1].revision
             self._progress.notify_all()
 
-    async def _keep(self, stored: Sequence[StoredChange], plan: PreparedItemChanges) -> None:
-        """Keep what has been encoded; where that fails it has to be done again, no more."""
+    async def _store_vectors(self, stored: Sequence[StoredChange], plan: PreparedItemChanges) -> None:
+        """Store newly encoded vectors; a failure only means that they are encoded again."""
         items = [s for s in stored if isinstance(s.change, ItemChange)]
         encoded = [(s, plan.fresh[s.item.item_id]) for s in items if s.item.item_id in plan.fresh]
         if encoded:

@@ -1,8 +1,8 @@
-"""Going over to a newly published model, or a rolled-back one, while serving.
+"""Reload of a newly published or rolled-back model while serving.
 
-CURRENT is looked at every few seconds. Another version is verified and loaded beside the one that is served,
-brought up to date with histories and item changes, warmed up, and put in its place by replacing one
-reference. Whatever fails on the way, the former model keeps answering, and status and health report it.
+CURRENT is polled every few seconds. Another version is verified and loaded beside the served one, brought up
+to date with histories and item changes, warmed up, and swapped in by replacing one reference. If any step
+fails, the former model stays in service, and status and health report the failure.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from serving.model.served import Served
 
 _LOG = logging.getLogger(__name__)
 _RETRY_SECONDS: Final = 60.0
-"""A version that could not be loaded is tried again after this time: it may have been half copied."""
+"""Delay before a failed version is retried: it may have been incompletely copied."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class FailedReload:
     """Empty where CURRENT names nothing."""
     reason: str
     time_us: int
-    """When it was tried last, microseconds since 1970."""
+    """Time of the last attempt, microseconds since 1970."""
 
 
 class BundleWatcher:
@@ -58,16 +58,16 @@ class BundleWatcher:
         Args:
             store: the artifact store.
             host: serves the models.
-            load: verifies and loads a version; blocks, and raises InputError for a version that cannot be
-                used. The second argument is true while another model answers calls, which go first.
-            prepare: called with a loaded model before it is served; what it raises keeps the former model.
+            load: verifies and loads a version; blocks, and raises InputError for an invalid version. The
+                second argument is true while another model is served, which has priority.
+            prepare: called with a loaded model before it is served; if it raises, the former model stays.
             changed: called with the outcome of a reload: None after a success.
-            lost: called once when the process of the served model has ended, before it is loaded anew.
-            seconds: time between two looks.
-            follow: whether to go over to other versions, or only to load a lost one anew.
+            lost: called once when the served model's process has ended, before it is reloaded.
+            seconds: polling interval.
+            follow: whether to load other versions, or only to reload one whose process has ended.
         """
         self.failed: FailedReload | None = None
-        """Why the version that CURRENT names is not the one that is served; None while it is."""
+        """Why the version named by CURRENT is not served; None while it is."""
         self._store = store
         self._host = host
         self._load = load
@@ -79,17 +79,17 @@ class BundleWatcher:
         self._reported_loss = 0
         """`ModelHost.generation` of the last model whose process was reported to have ended."""
         self.poller = Poller(self.poll, seconds, "a change of model could not be reported")
-        """Follows CURRENT once it is started; what is still being loaded at the stop is never served."""
+        """Polls CURRENT once started; a load in progress when it stops is discarded."""
 
     async def poll(self) -> None:
-        """Go over to the version that CURRENT names, unless it is served or has failed a moment ago."""
+        """Load the version named by CURRENT, unless it is served or has failed recently."""
         version = ""
         try:
             served = self._host.served.model.version
             version = await asyncio.to_thread(current_version, self._store) if self._follow else served
             if not self._host.works:
                 if self.failed is not None and self.failed.version == version:
-                    version = served  # which could be loaded once
+                    version = served  # known to load
                 await self._report_lost(served, version)
             elif version == served:
                 await self._report(None)
@@ -113,10 +113,10 @@ class BundleWatcher:
         except BaseException:
             live.close()
             raise
-        await self._host.load(live, derived)  # which owns it from here on
+        await self._host.load(live, derived)  # takes ownership
 
     async def _loaded(self, version: str) -> LiveModel:
-        """Load a version in the thread for it; after a cancellation, close it once it is loaded."""
+        """Load a version in the loading thread; after a cancellation, close it once it is loaded."""
         loading = self._host.loading.submit(self._load, version, self._host.works)
         try:
             return await asyncio.wrap_future(loading)

@@ -1,4 +1,4 @@
-"""One state of the served model, with the look-up structures that requests use beside it."""
+"""One state of the served model, with lookup structures derived from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MODEL_TEXT_CHARS: Final = 1000
 
 @dataclass(frozen=True)
 class Served:
-    """One state of a model and what is derived from its items; a request uses one from beginning to end."""
+    """One state of a model with derived data; a request uses one from beginning to end."""
 
     model: Model
     cards: ItemCards
@@ -30,20 +30,20 @@ class Served:
     order: ItemOrder
     """The items in the order of their ids."""
     codes: ValueCodes
-    """Of the attributes that caps count; valid in every state."""
+    """Codes of attributes with caps; valid in every state."""
     attributes: dict[str, AttributeKind]
     diversity: float
     """MMR trade-off of requests that set none."""
     template: TextTemplate
-    """What texts of items are made from; empty for a model without a template."""
+    """Template of item texts; empty for a model without one."""
     text_chars: int
-    """Length to which the texts that the model learnt from were cut."""
+    """Length to which the training texts were truncated."""
     since_us: int
     """When this model (not this state of it) was loaded, microseconds since 1970."""
 
     @classmethod
     def of(cls, model: Model) -> Served:
-        """Derive everything from a model's items; takes a second for a million of them."""
+        """Derive the data from a model's items; takes a second for a million items."""
         return cls(
             model=model,
             cards=ItemCards(model.catalogue),
@@ -59,25 +59,25 @@ class Served:
         )
 
     def next(self, model: Model) -> Served:
-        """Return what is served once the same model has a new state."""
+        """Return the data of a new state of the same model."""
         self.shown.extend(model.catalogue)
         if model.catalogue.declared is not self.model.catalogue.declared:
             return replace(self, model=model, attributes=model.catalogue.kinds)
         return replace(self, model=model)
 
     def same_model(self, other: Served) -> bool:
-        """Tell whether both are states of one loaded model, so that their catalogue rows mean the same."""
+        """Return whether both are states of one loaded model, so that their catalogue rows agree."""
         return self.shown is other.shown
 
     def cached_mask(self, expression: str) -> BoolArray | None:
-        """Return the mask of a filter, [items], if it has been made for this state before."""
+        """Return the mask of a filter, [items], if it is cached for this state."""
         return self.model.catalogue.cached_mask(self.masks, self.model.version, expression)
 
     def mask(self, expression: str) -> BoolArray:
-        """Return the mask of a filter, [items]; not for the event loop's thread.
+        """Return the mask of a filter, [items]; too slow for the event loop.
 
         Raises:
-            FilterError: a filter that cannot be used.
+            FilterError: an invalid filter.
         """
         return self.model.catalogue.mask(self.masks, self.model.version, expression)
 

@@ -1,4 +1,4 @@
-"""Items of former pages: hashes of their ids, which page tokens carry, and their catalogue rows."""
+"""Items of earlier pages: the hashes of their ids in page tokens, and their catalogue rows."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ HashArray = npt.NDArray[np.uint32]
 
 
 def id_hash(item_id: str) -> int:
-    """Return the four-byte hash by which tokens remember an item."""
+    """Return the four-byte hash of an item in page tokens."""
     return zlib.crc32(item_id.encode())
 
 
 class ShownItems:
-    """Finds the catalogue rows of hashed ids; built once per model, and extended with each later state."""
+    """Index of catalogue rows by hashed id; built once per model, and extended with each later state."""
 
     def __init__(self, catalogue: LiveCatalogue) -> None:
         """Hash every id, [items]."""
@@ -32,13 +32,13 @@ class ShownItems:
         self._added: dict[int, list[int]] = {}
 
     def extend(self, catalogue: LiveCatalogue) -> None:
-        """Add the items of a later state than the last one."""
+        """Add the items of a later state."""
         for row in range(self._count, len(catalogue)):
             self._added.setdefault(id_hash(catalogue.ids[row]), []).append(row)
         self._count = max(self._count, len(catalogue))
 
     def rows(self, hashes: HashArray) -> IntArray:
-        """Return the rows of every item whose id has one of the hashes."""
+        """Return the rows of all items with one of the hashes."""
         first = np.searchsorted(self._sorted, hashes, side="left")
         last = np.searchsorted(self._sorted, hashes, side="right")
         found = [self._order[a:b] for a, b in zip(first.tolist(), last.tolist(), strict=True) if b > a]

@@ -25,18 +25,18 @@ _LOG = logging.getLogger(__name__)
 Lane = Literal["urgent", "usual", "background"]
 """Urgent jobs, such as upkeep, run first, background jobs when no other waits; both are always admitted."""
 INTERVAL_SECONDS: Final = 0.1
-"""CoDel's own value, a round trip of most callers: what was announced before that is not coming any more."""
+"""CoDel's interval, a round trip of most callers; older announcements are dropped."""
 CALM_SECONDS: Final = 1.0
 """An overload ends when no job was refused for ten intervals; refused callers should stay away as long."""
 SMOOTHING: Final = 0.2
-"""Weight of the newest batch in the mean cost of a job: one batch that took twice its time adds a fifth."""
+"""Weight of the newest batch in the moving average of a job's cost."""
 SMALLEST_BATCH: Final = 16
-"""Jobs that a batch may have whatever they cost: what a batch costs by itself, on a busy machine as much as
-eight lists, is shared by them. Smaller batches make jobs dearer, which would make batches smaller still."""
+"""Jobs that a batch may always have. They share its fixed cost, on a busy machine that of eight lists:
+smaller batches make jobs more expensive, which would make batches smaller still."""
 BACKGROUND_BATCH: Final = 8
-"""Most background jobs of a batch: half of the smallest, for a job that comes meanwhile waits for its end."""
+"""Most background jobs of a batch: half of the smallest, since a job that arrives meanwhile waits for it."""
 SOONEST_RETRY_SECONDS: Final = 0.05
-"""Shortest time to retry that a refusal names: about one batch, after which the queue has moved on."""
+"""Shortest retry delay of a refusal: about one batch."""
 
 
 class QueueFullError(Exception):
@@ -49,7 +49,7 @@ class QueueFullError(Exception):
 
 @dataclass(eq=False, frozen=True)
 class QueuedJob(Generic[In]):
-    """A job, when it was added, and when its result becomes worthless (None: never)."""
+    """A job, the time it was added, and its deadline (None: none)."""
 
     job: In
     lane: Lane
@@ -66,19 +66,19 @@ class LoadPolicy(Generic[In]):
         self._lanes: dict[Lane, deque[QueuedJob[In]]] = {lane: deque() for lane in get_args(Lane)}
         self._announced: list[float] = []  # when jobs were announced that have not been added yet
         self._running: list[QueuedJob[In]] = []
-        self._began = 0.0  # when these did
+        self._began = 0.0  # when the running batch began
         self._job_seconds = 0.0  # running mean of a job's share of its batch's time; 0 before the first batch
-        self._turn = 0  # jobs of the last batch and of the queue at its end, which callers ask for together
+        self._turn = 0  # jobs of the last batch and of the queue at its end, whose callers return together
         self._above_since = math.inf  # since when expected waits have been above the target
         self._overload_until = 0.0
 
     def __len__(self) -> int:
-        """Jobs that wait, without those of the background and of the running batch."""
+        """Number of queued jobs, without background jobs and the running batch."""
         return len(self._lanes["urgent"]) + len(self._lanes["usual"])
 
     @property
     def empty(self) -> bool:
-        """Whether no job waits, not even one of the background."""
+        """Whether no job is queued, not even a background job."""
         return not any(self._lanes.values())
 
     @property
@@ -90,7 +90,7 @@ class LoadPolicy(Generic[In]):
 
     @property
     def gathering(self) -> bool:
-        """Whether the next batch should wait: callers that were answered together ask together again."""
+        """Whether the next batch should wait: callers that got answers together send requests together."""
         return not self._lanes["urgent"] and 0 < len(self) < min(self._turn, self.batch_size)
 
     def expected_wait(self, waiting: int) -> float:
@@ -109,7 +109,7 @@ class LoadPolicy(Generic[In]):
             self._announced.append(self._clock())
 
     def refusal(self, reason: str = "queue_wait") -> QueueFullError:
-        """Return what a job is refused with now."""
+        """Return the error of a job that is refused now."""
         calm = CALM_SECONDS * (self._clock() < self._overload_until)
         return QueueFullError(max(calm, self.expected_wait(len(self))), reason)
 
@@ -125,7 +125,7 @@ class LoadPolicy(Generic[In]):
         if full or wait > limits.max_queue_seconds:
             return "queue_wait"
         end = now + wait + self.batch_size * self._job_seconds
-        # With no job before it, it is not the load that makes a result late, and the job is worth a try.
+        # Without jobs ahead it is not load that makes the result late: run the job anyway.
         return "deadline" if waiting and deadline is not None and now < deadline < end else ""
 
     def add(self, job: In, deadline: float | None = None, lane: Lane = "usual") -> QueuedJob[In]:
@@ -148,9 +148,9 @@ class LoadPolicy(Generic[In]):
         for lane, jobs in self._lanes.items():
             self._lanes[lane] = deque(job for job in jobs if job.deadline is None or job.deadline > now)
         urgent, usual, background = self._lanes.values()
-        room = size if now < self._overload_until else self._max_queue
+        capacity = size if now < self._overload_until else self._max_queue
         overdue = now - self._limits.max_queue_seconds if self._limits else -math.inf
-        while usual and (len(usual) > room or usual[0].since < overdue):
+        while usual and (len(usual) > capacity or usual[0].since < overdue):
             shed.append(usual.popleft())
         batch = [urgent.popleft() for _ in range(min(size, len(urgent)))]
         batch += [usual.popleft() for _ in range(min(size - len(batch), len(usual)))]
@@ -159,7 +159,7 @@ class LoadPolicy(Generic[In]):
         return batch, shed
 
     def finished(self) -> bool:
-        """End the batch, learn from it what a usual job costs, and return whether a full one waits."""
+        """End the batch, update the cost of a usual job, and return whether a full batch is queued."""
         batch, self._running, self._turn = self._running, [], 0
         if batch and all(queued.lane == "usual" for queued in batch):
             newest = (self._clock() - self._began) / len(batch)
@@ -183,7 +183,7 @@ class Batcher(Generic[In, Out]):
         max_queue: int,
         name: str,
         limits: LimitsConfig | None = None,
-        watch: Callable[[Sequence[float], float], None] | None = None,
+        on_batch: Callable[[Sequence[float], float], None] | None = None,
         prepare: Callable[[], None] | None = None,
         gather_seconds: float = 0.0,
     ) -> None:
@@ -194,12 +194,12 @@ class Batcher(Generic[In, Out]):
             max_batch: most jobs per call of `work`.
             max_queue: most jobs that wait.
             name: of the thread, for logs and debuggers.
-            limits: of the waits and the batches; None for as long as it takes.
-            watch: receives, for every batch, the seconds that each job waited and that the work took.
+            limits: of waits and batches; None for no limits.
+            on_batch: called after every batch with the seconds that each job waited and that the work took.
             prepare: called once by the thread, before its first batch.
-            gather_seconds: pause in arrivals that ends the wait for callers who were answered together.
+            gather_seconds: pause in arrivals that ends gathering, see `LoadPolicy.gathering`.
         """
-        self._work, self._watch, self._gather_seconds = work, watch, gather_seconds
+        self._work, self._on_batch, self._gather_seconds = work, on_batch, gather_seconds
         self._policy = LoadPolicy[_Entry[In, Out]](max_batch, max_queue, limits, time.monotonic)
         self._lock = threading.Lock()  # of the policy, which the event loop and the thread share
         self._loop = asyncio.get_running_loop()
@@ -208,7 +208,7 @@ class Batcher(Generic[In, Out]):
         self._closed = self.busy = False
 
     def __len__(self) -> int:
-        """Jobs that wait, without those of the background and of the running batch."""
+        """Number of queued jobs, without background jobs and the running batch."""
         return len(self._policy)
 
     def admit(self, deadline: float | None = None, announce: bool = False) -> None:
@@ -240,7 +240,7 @@ class Batcher(Generic[In, Out]):
                     self._policy.remove(queued)
 
     async def close(self) -> None:
-        """Finish what waits, then stop the thread."""
+        """Finish queued jobs, then stop the thread."""
         self._closed = True
         while self.busy or not self._policy.empty:
             self._start()
@@ -248,7 +248,7 @@ class Batcher(Generic[In, Out]):
         self._executor.shutdown(wait=True)
 
     def _start_soon(self) -> None:
-        """Start an idle thread; where callers ask together, once no more of them have come for a moment."""
+        """Start an idle thread; while gathering, after a pause in arrivals."""
         if self.busy:
             return
         if self._starting is not None:
@@ -262,7 +262,7 @@ class Batcher(Generic[In, Out]):
             self._executor.submit(self._run)
 
     def _run(self) -> None:
-        """Run a batch, in the thread, and more while full ones wait: the event loop has much to do then."""
+        """Run batches in the thread while full ones are queued, which spares the busy event loop."""
         while self.busy:
             with self._lock:
                 batch, shed = self._policy.next_batch()
@@ -270,15 +270,15 @@ class Batcher(Generic[In, Out]):
             began = time.monotonic()
             outcomes = self._outcomes([queued.job[0] for queued in batch])
             done += [(job, *outcome) for job, outcome in zip(batch, outcomes, strict=True)]
-            if batch and self._watch is not None:
-                self._watch([began - queued.since for queued in batch], time.monotonic() - began)
+            if batch and self._on_batch is not None:
+                self._on_batch([began - queued.since for queued in batch], time.monotonic() - began)
             with self._lock:
                 self.busy = self._policy.finished()
             self._loop.call_soon_threadsafe(self._deliver, done)
-            del batch, shed, outcomes, done  # the traceback of an error holds this frame
+            del batch, shed, outcomes, done  # the traceback of an error refers to this frame
 
     def _outcomes(self, jobs: list[In]) -> list[tuple[Out | None, Exception | None]]:
-        """Do the work; if it fails, job by job, so that only the one at fault fails."""
+        """Run the work; if it fails, job by job, so that only the faulty job fails."""
         try:
             results = self._work(jobs) if jobs else []
             return [(result, None) for _, result in zip(jobs, results, strict=True)]
@@ -289,7 +289,7 @@ class Batcher(Generic[In, Out]):
         return [outcome for job in jobs for outcome in self._outcomes([job])]
 
     def _deliver(self, done: Sequence[_Outcome[In, Out]]) -> None:
-        """Give callers the outcomes, in the event loop."""
+        """Deliver outcomes to callers, in the event loop."""
         for queued, result, error in done:
             future = queued.job[1]
             if error is not None and not future.done():

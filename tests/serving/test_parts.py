@@ -22,7 +22,7 @@ from serving.api.translation import SessionEvents, degradation, merge_history
 from serving.api.validation import micros, page_size
 from serving.core.call_context import Timeline
 from serving.core.errors import ApiError
-from serving.model.execute_batch import run_jobs
+from serving.model.execute_batch import execute_batch
 from serving.model.interfaces import Job, Neighbours, RecommendJob, SimilarJob
 from serving.model.item_cards import ItemCards
 from serving.model.shown_items import ShownItems, id_hash
@@ -162,7 +162,7 @@ def test_a_batch_that_straddles_a_model_change_is_answered_by_each_jobs_own_mode
         RecommendJob(old, Request(nobody, now=1, k=3)),
         SimilarJob(old, "Item number 5", ITEMS + 5, NO_ROWS, None),
     ]
-    answers = run_jobs(jobs)
+    answers = execute_batch(jobs)
     sizes = [len(a.items) for a in answers if isinstance(a, Recommendation)]
     assert sizes == [1, 2, 3]
     assert [len(a.rows) for a in answers if isinstance(a, Neighbours)] == [3, ITEMS]
@@ -180,11 +180,11 @@ def test_lists_of_a_batch_are_shared_out_among_threads_and_come_back_in_order() 
         RecommendJob(model, Request(nobody, now=1, k=k), timeline=line) for k, line in enumerate(lines, 1)
     ]
     with ThreadPoolExecutor(1) as helpers:
-        answers = run_jobs(jobs, helpers, 2)
+        answers = execute_batch(jobs, helpers, 2)
         assert [len(a.items) for a in answers if isinstance(a, Recommendation)] == list(range(1, 8))
         assert sorted(model.recommender.batches) == [3, 4]
         assert all(line.began for line in lines)
-        run_jobs(jobs[:3], helpers, 2)
+        execute_batch(jobs[:3], helpers, 2)
         assert model.recommender.batches[-1] == 3, "too few to be shared out"
 
 
@@ -199,7 +199,7 @@ def test_a_part_that_fails_ends_the_batch_once_the_others_are_done() -> None:
         for batch in (jobs, jobs[::-1]):
             began = time.perf_counter()
             with pytest.raises(ValueError, match="poisoned"):
-                run_jobs(batch, helpers, 2)
+                execute_batch(batch, helpers, 2)
             assert time.perf_counter() - began >= 0.1
 
 

@@ -1,8 +1,8 @@
-"""A model in a process of its own, as the server sees it.
+"""Client of a model's process: the server's side.
 
-Making a list takes the GIL a hundred times. In the process that answers calls it would compete with the event
-loop for it each time. So the server keeps the catalogue, and has lists made by another process. That process
-runs until its model is closed: all its memory goes with it, and a crash in native code leaves the server up.
+Making a list acquires the GIL a hundred times; in the server's process it would compete with the event loop
+each time. So the server holds the catalogue, and another process makes the lists. That process runs until its
+model is closed: its memory is freed with it, and a crash in native code does not end the server.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from serving.model.process.worker import Failed, Loaded, LoadRequest
 
 _LOG = logging.getLogger(__name__)
 _END_SECONDS: Final = 5.0
-"""How long to wait for the end of a process that has closed its connections, or that was killed."""
+"""Timeout for the end of a process that has closed its connections, or was killed."""
 _STARTER: Final = ModelStarter()
 
 
 class _Channel:
-    """One connection to the process, for one request at a time; any thread."""
+    """One connection to the process, for one request at a time; thread-safe."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._in_use = threading.Lock()
         self._closing = False
         self._descriptor = threading.Lock()
-        """Held while the connection is closed or shut down, of which the second must not follow the first."""
+        """Held while the connection is closed or shut down: a closed one must not be shut down."""
         self._sender, self._receiver = Sender(), Receiver()
         self.turn = 0
-        """Requests begun and ended; odd while one is not answered."""
+        """Number of requests begun plus ended; odd during a request."""
 
     def call(self, name: str, argument: object) -> Any:  # noqa: ANN401
         """Return the answer to a request.
@@ -68,7 +68,7 @@ class _Channel:
         return answer
 
     def send(self, message: object) -> None:
-        """Send a message that is not packed."""
+        """Send a message without the array codec."""
         with self._request():
             self._connection.send(message)
 
@@ -78,9 +78,9 @@ class _Channel:
             return self._receiver.unpack(self._connection.recv_bytes())
 
     def close(self) -> None:
-        """Close the connection, after the answer to the request in progress; returns at once."""
+        """Close the connection after the request in progress; returns at once."""
         self._closing = True
-        if self._in_use.acquire(blocking=False):  # or else its holder closes it, see `_request`
+        if self._in_use.acquire(blocking=False):  # else the lock's holder closes it, see `_request`
             try:
                 with self._descriptor:
                     self._connection.close()
@@ -88,7 +88,7 @@ class _Channel:
                 self._in_use.release()
 
     def shut_down(self) -> None:
-        """Have a request that is never answered fail as at the end of the process."""
+        """Make a blocked request fail, as at the end of the process."""
         with (
             self._descriptor,
             contextlib.suppress(OSError),
@@ -107,26 +107,26 @@ class _Channel:
 
 
 class ModelProcess:
-    """Starts the process, sends it requests, and ends it; any thread."""
+    """Starts the process, sends it requests, and ends it; thread-safe."""
 
     def __init__(self, request: LoadRequest) -> None:
         """Start the process and wait until its model is loaded.
 
         Raises:
-            InputError: a version that cannot be used.
+            InputError: an invalid version.
         """
-        lists, lists_there = Pipe()
-        changes, changes_there = Pipe()
-        alive, alive_there = Pipe(duplex=False)
-        theirs = (lists_there, changes_there, alive_there)
-        _STARTER.start(*(connection.fileno() for connection in theirs))
-        for connection in theirs:
+        lists, lists_remote = Pipe()
+        changes, changes_remote = Pipe()
+        alive, alive_remote = Pipe(duplex=False)
+        remote = (lists_remote, changes_remote, alive_remote)
+        _STARTER.start(*(connection.fileno() for connection in remote))
+        for connection in remote:
             connection.close()
         self.ended = threading.Event()
-        """Set once the process has ended, or hangs and was killed."""
+        """Set once the process has ended, or was killed because it hung."""
         self._lists, self._changes = _Channel(lists), _Channel(changes)
         self.hang_detector = HangDetector()
-        """What is known of it from its heartbeats."""
+        """Monitors its heartbeats."""
         watched = (alive, request.timeout_seconds)
         threading.Thread(target=self._watch, args=watched, daemon=True, name="heartbeat").start()
         try:
@@ -136,11 +136,11 @@ class ModelProcess:
             raise
         self.pid = loaded.pid
         self.manifest = loaded.manifest
-        """Content of the version's manifest.json, with which all of its files agree."""
+        """Content of the version's verified manifest.json."""
         self.text_dim = loaded.text_dim
         """Width of the model's text vectors."""
         self.device = loaded.device
-        """Where its arithmetic runs."""
+        """See `serving.model.interfaces.Model.device`."""
 
     def _load(self, request: LoadRequest) -> Loaded:
         try:
@@ -163,48 +163,48 @@ class ModelProcess:
         return self._call(self._lists, name, argument)
 
     def changes(self, name: str, argument: object) -> Any:  # noqa: ANN401
-        """Return the answer of the thread that works out changes of items; raises as `lists`."""
+        """Return the answer of the thread that prepares item changes; raises as `lists`."""
         return self._call(self._changes, name, argument)
 
     def _call(self, channel: _Channel, name: str, argument: object) -> Any:  # noqa: ANN401
         try:
             return channel.call(name, argument)
         except (EOFError, OSError) as error:
-            self.ended.wait(_END_SECONDS)  # so that `works` is false when the caller sees the error
+            self.ended.wait(_END_SECONDS)  # so that `works` is false when the caller gets the error
             raise restarting() from error
 
     def close(self) -> None:
-        """End the process once it has answered the requests in progress; returns at once."""
+        """End the process after the requests in progress; returns at once."""
         self._lists.close()
         self._changes.close()
 
     def _watch(self, alive: Connection, timeout_seconds: float) -> None:
-        """Wait until the process has ended, or kill one that hangs; in a thread of its own."""
+        """Wait for the end of the process, or kill it if it hangs; in a thread of its own."""
         with alive:
             detector = self.hang_detector
             fault, pid = watch_heartbeats(alive, timeout_seconds, detector, lambda: self._lists.turn)
             if fault:
-                seconds = timeout_seconds * detector.patience
+                seconds = timeout_seconds * detector.timeout_factor
                 _LOG.error("the model's process (%s) %s for %g seconds and is killed", pid, fault, seconds)
                 if pid is not None:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
                 wait_for_end(alive, _END_SECONDS)
         self.ended.set()
-        if fault:  # a process that waits for a device in the kernel ends only when the device lets it
+        if fault:  # a process that waits for a device in the kernel cannot be killed until the wait ends
             self._lists.shut_down()
             self._changes.shut_down()
 
 
 class RemoteRecommenderClient:
-    """Has lists made by the process, whichever state of the items a request began with."""
+    """Has lists made by the process, for all states of the catalogue."""
 
     def __init__(self, process: ModelProcess) -> None:
         """Use a process."""
         self.process = process
 
     def answer(self, jobs: Sequence[ListJob]) -> list[Answer]:
-        """Make the lists of a batch; blocks."""
+        """Return the answers to a batch, in order; blocks."""
         bare = [replace(job, model=None, timeline=None) for job in jobs]  # type: ignore[arg-type]
         answers: list[Answer]
         answers, timings = self.process.lists("answer", bare)
@@ -233,7 +233,7 @@ class RemoteVersion(ManifestView):
 
     @property
     def device(self) -> str:
-        """Where the arithmetic runs."""
+        """See `serving.model.interfaces.Model.device`."""
         return self.recommender.process.device
 
 
@@ -241,13 +241,13 @@ class RemoteModel:
     """A model that runs in another process; see `serving.model.interfaces.LiveModel`."""
 
     def __init__(self, request: LoadRequest) -> None:
-        """Start a process with a version, which it verifies if that has not been done.
+        """Start a process with a version, which it verifies unless the request has its manifest.
 
         Raises:
-            InputError: a version that cannot be used.
+            InputError: an invalid version.
         """
         self.process = ModelProcess(request)
-        """Where the model runs."""
+        """The model's process."""
         try:
             catalogue = LiveCatalogue(read_catalogue(Path(request.store), request.version))
         except BaseException:
@@ -263,7 +263,7 @@ class RemoteModel:
         return not self.process.ended.is_set()
 
     def close(self) -> None:
-        """End the process once it has answered the requests in progress; returns at once."""
+        """End the process after the requests in progress; returns at once."""
         self.process.close()
 
     def plan(self, changes: Sequence[Change]) -> PreparedItemChanges:
@@ -272,7 +272,7 @@ class RemoteModel:
         return plan
 
     def apply(self, plan: PreparedItemChanges) -> RemoteVersion:
-        """Make prepared changes; only in the model's thread, or before it is served."""
+        """Apply prepared changes; only in the model's thread, or before it is served."""
         self.process.lists("apply", plan)
         self.current = replace(self.current, catalogue=self.current.catalogue.after(plan))
         return self.current

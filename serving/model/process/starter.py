@@ -1,12 +1,11 @@
-"""A forkserver: a process that has imported what models need, from which each model's process is forked.
+"""A fork server: a process with preloaded libraries, from which each model's process is forked.
 
 Importing torch, FAISS and transformers takes longer than loading a model. A fork has them at once, and shares
-their memory. That of `multiprocessing` would import the main module of the server in every fork, too.
+their memory. The fork server of `multiprocessing` would also import the server's main module in every fork.
 
-The forkserver never touches a GPU: CUDA does not survive a fork, so each model's process initialises it.
+The fork server never touches a GPU: CUDA does not survive a fork, so each model's process initialises it.
 
-On macOS, where a fork is not safe once system libraries have been used, each model gets a process of its own,
-which imports everything itself.
+On macOS, where forking is unsafe once system libraries have been used, each model's process is started anew.
 """
 
 from __future__ import annotations
@@ -21,62 +20,62 @@ import threading
 from typing import Final
 
 FORKS: Final = sys.platform == "linux"
-"""Whether models' processes are forked from a forkserver."""
-_MOST: Final = 8
-"""File descriptors that a model's process is given at most."""
+"""Whether model processes are forked from a fork server."""
+_MAX_DESCRIPTORS: Final = 8
+"""Most file descriptors passed to a model's process."""
 _NVML: Final = "PYTORCH_NVML_BASED_CUDA_CHECK"
 """Environment variable: torch checks for a GPU without initialising CUDA, should an import ask for one."""
 
 
 class ModelStarter:
-    """Starts model processes by a forkserver of its own; any thread."""
+    """Starts model processes through its own fork server; thread-safe."""
 
     def __init__(self, forks: bool = FORKS) -> None:
-        """Start nothing yet.
+        """Prepare; the fork server is started with the first model.
 
         Args:
-            forks: whether models' processes are forked, as of `FORKS`.
+            forks: see `FORKS`.
         """
         self._forks = forks
         self._lock = threading.Lock()
-        self._line: socket.socket | None = None
+        self._socket: socket.socket | None = None
 
     def start(self, *descriptors: int) -> None:
-        """Start a model's process with these file descriptors; see `serving.model.process.worker.main`.
+        """Start a model's process with file descriptors for `serving.model.process.worker.main`.
 
-        Their other ends are closed if it could not be started.
+        If it cannot be started, the other ends of the descriptors are closed.
         """
         with self._lock:
-            if self._line is None or not self._sent(descriptors):
+            if self._socket is None or not self._send(descriptors):
                 self._begin()
-                self._sent(descriptors)
+                self._send(descriptors)
 
     def close(self) -> None:
-        """End the forkserver; model processes that it has forked keep running."""
+        """End the fork server; model processes that it has forked keep running."""
         with self._lock:
-            if self._line is not None:
-                self._line.close()
-                self._line = None
+            if self._socket is not None:
+                self._socket.close()
+                self._socket = None
 
     def _begin(self) -> None:
-        self._line, there = socket.socketpair()
-        with there:
-            process = _popen(there.fileno(), self._forks)
+        self._socket, remote = socket.socketpair()
+        with remote:
+            process = _popen(remote.fileno(), self._forks)
         threading.Thread(target=process.wait, daemon=True, name="wait").start()
 
-    def _sent(self, descriptors: tuple[int, ...]) -> bool:
-        """Send the descriptors to the forkserver; return whether it is running."""
-        assert self._line is not None
+    def _send(self, descriptors: tuple[int, ...]) -> bool:
+        """Send the descriptors to the fork server; return whether it is running."""
+        assert self._socket is not None
         try:
-            socket.send_fds(self._line, [b"."], descriptors)
+            socket.send_fds(self._socket, [b"."], descriptors)
         except OSError:  # it has ended
-            self._line.close()
+            self._socket.close()
             return False
         return True
 
 
 def _popen(descriptor: int, forks: bool) -> subprocess.Popen[bytes]:
-    # With the modules of this process, whatever folder it was started in.
+    # With this process's module path, independent of the working directory.
     code = (
         f"import sys; sys.path[:] = {sys.path!r}; "
         f"from serving.model.process.starter import main; main({descriptor}, {forks})"
@@ -86,7 +85,7 @@ def _popen(descriptor: int, forks: bool) -> subprocess.Popen[bytes]:
 
 
 def main(descriptor: int, forks: bool) -> None:
-    """Import what models need, then fork a process for each request until the other end is closed."""
+    """Import the libraries of models, then fork a process per request until the other end is closed."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the server decides when to end, and drains first
         signal.signal(number, signal.SIG_IGN)
     os.environ[_NVML] = "1"
@@ -95,27 +94,27 @@ def main(descriptor: int, forks: bool) -> None:
     import ranking.live.updates  # noqa: F401
     from serving.model.process import worker
 
-    gc.freeze()  # a collection would write to the shared memory, which copies it
-    descriptors = _asked(descriptor, forks)
+    gc.freeze()  # a collection would write to shared pages and so copy them
+    descriptors = _next_request(descriptor, forks)
     if descriptors:
         worker.main(*descriptors)
 
 
-def _asked(descriptor: int, forks: bool) -> list[int]:
-    """Return the descriptors of a model's process, in it; in the forkserver an empty list, at its end."""
+def _next_request(descriptor: int, forks: bool) -> list[int]:
+    """Return the descriptors in each forked process; in the fork server, at its end, an empty list."""
     with socket.socket(fileno=descriptor) as line:
         if forks:
             signal.signal(
                 signal.SIGCHLD, signal.SIG_IGN
-            )  # no zombies: the server sees their ends by closed pipes
+            )  # no zombies: the server detects ends by closed pipes
         while True:
-            message, descriptors, _, _ = socket.recv_fds(line, 1, _MOST)
+            message, descriptors, _, _ = socket.recv_fds(line, 1, _MAX_DESCRIPTORS)
             if not message:
                 return []
             if not forks or os.fork() == 0:
                 break
-            for given in descriptors:
-                os.close(given)
+            for number in descriptors:
+                os.close(number)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     del os.environ[_NVML]
     return descriptors

@@ -1,6 +1,6 @@
-"""The process that runs a model: it loads a bundle, makes lists, and keeps its items up to date.
+"""The process that runs a model: it loads a bundle, makes lists, and applies item changes.
 
-Started by `starter` for `client`, which has the other ends of the connections given as file descriptors.
+Started by `starter` for `client`, which holds the other ends of the connections passed as file descriptors.
 It ends when they are closed, however the server ends.
 """
 
@@ -32,7 +32,7 @@ from serving.core.threads import (
     prepare_thread,
     use_idle_cpus_only,
 )
-from serving.model.execute_batch import run_jobs
+from serving.model.execute_batch import execute_batch
 from serving.model.interfaces import Answer, ListJob, LiveModel
 from serving.model.process.array_codec import Receiver, Sender
 from serving.model.process.heartbeat import send_heartbeats
@@ -40,29 +40,29 @@ from serving.observability.logs import configure_logging
 
 _LOG = logging.getLogger(__name__)
 _POLL_SECONDS: Final = 0.1
-"""How often a process that loads a model checks whether the server still wants it."""
+"""Interval of checks during loading whether the server has closed its connections."""
 
 
 @dataclass(frozen=True)
 class LoadRequest:
-    """The first message to the process: what to load, and how to run it."""
+    """The first message to the process: the version to load, and settings."""
 
     store: str
     version: str
     manifest: dict[str, Any] | None
-    """Of a version that has been verified already; None verifies it."""
-    room: int
+    """Of a verified version; None has the process verify it."""
+    capacity: int
     """How many items may be added."""
     threads: int
-    """CPU threads of the arithmetic of each of its threads."""
+    """CPU threads of each thread's arithmetic."""
     list_threads: int
     """Threads that share a batch of lists."""
     background: bool
     """Whether to load with idle CPU time only."""
     device: str
-    """Where its arithmetic runs, as `encoders.device.resolve_device` takes it."""
+    """See `encoders.device.resolve_device`."""
     timeout_seconds: float
-    """As of `ServeConfig.model_timeout_seconds`."""
+    """See `ServeConfig.model_timeout_seconds`."""
     log_format: LogFormat
     log_requests: bool
 
@@ -74,7 +74,7 @@ class Loaded:
     manifest: dict[str, Any]
     text_dim: int
     device: str
-    """As of `serving.model.interfaces.Model`."""
+    """See `serving.model.interfaces.Model.device`."""
     pid: int
 
 
@@ -87,7 +87,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class JobTiming:
-    """When a job's batch began, and the stages that it passed."""
+    """When a job's batch began, and its stages."""
 
     began: float
     stages: list[Stage]
@@ -108,8 +108,8 @@ class _ListMaker:
     def answer(self, jobs: list[ListJob]) -> tuple[list[Answer], list[JobTiming]]:
         timelines = [Timeline() for _ in jobs]
         model = self._live.current
-        placed = [replace(job, model=model, timeline=t) for job, t in zip(jobs, timelines, strict=True)]
-        answers = run_jobs(placed, self._helpers, self._threads)
+        local = [replace(job, model=model, timeline=t) for job, t in zip(jobs, timelines, strict=True)]
+        answers = execute_batch(local, self._helpers, self._threads)
         return answers, [JobTiming(t.began, t.stages) for t in timelines]
 
     def apply(self, plan: Any) -> None:  # noqa: ANN401
@@ -122,8 +122,8 @@ class _ListMaker:
 def _answer_requests(connection: Connection, handlers: dict[str, Callable[[Any], Any]]) -> None:
     """Answer the requests of a connection, by name, until it is closed.
 
-    The process ends where a GPU has failed: CUDA accepts no more work from it, but does from the next
-    process, in which the server loads the model anew.
+    The process exits if the GPU has failed: CUDA accepts no more work from it, but does from a new process,
+    in which the server reloads the model.
     """
     receiver, sender = Receiver(), Sender()
     while True:
@@ -148,18 +148,18 @@ def _answer_requests(connection: Connection, handlers: dict[str, Callable[[Any],
 
 
 def _gpu_failed(error: Exception) -> bool:
-    """Tell whether CUDA reported an error; running out of memory, which passes, is another class."""
+    """Return whether CUDA reported an error; running out of memory, which is transient, is another class."""
     import torch
 
     return isinstance(error, torch.AcceleratorError)
 
 
 def _loaded(request: LoadRequest, changes: Connection) -> LiveModel:
-    """Load the model in a thread of its own; end the process if the server has closed its connections."""
+    """Load the model in a thread; exit if the server closes its connections meanwhile."""
     with ThreadPoolExecutor(1, "loading") as loading:
         live = loading.submit(_load, request)
         while not live.done():
-            if changes.poll(_POLL_SECONDS):  # no request comes before the answer: it is closed
+            if changes.poll(_POLL_SECONDS):  # there is no request before the answer: it is closed
                 os._exit(1)
         return live.result()
 
@@ -173,23 +173,23 @@ def _load(request: LoadRequest) -> LiveModel:
     store, device = Path(request.store), resolve_device(request.device)
     with device_memory_guard(store / VERSIONS / request.version, device, request.background):
         if request.background:
-            # Threads that item changes need later, and those that CUDA has started, keep their priority.
+            # Threads started before, by Polars and CUDA, keep their priority.
             polars.thread_pool_size()
             use_idle_cpus_only()
         limit_threads(request.threads)
-        bundle = load_bundle(store, request.version, request.room, request.manifest, device)
-        return LiveItems(bundle, request.room)
+        bundle = load_bundle(store, request.version, request.capacity, request.manifest, device)
+        return LiveItems(bundle, request.capacity)
 
 
 def main(lists_descriptor: int, changes_descriptor: int, alive_descriptor: int) -> None:
-    """Load the model that the server names, and answer its requests until it closes the connections.
+    """Load a model for the server, and answer its requests until it closes the connections.
 
     Signals are ignored: the server decides when to end, and drains first.
 
     Args:
-        lists_descriptor: brings requests for lists.
-        changes_descriptor: brings what to load, then requests about changes of items.
-        alive_descriptor: takes heartbeats; that this process has ended the server sees from its other end.
+        lists_descriptor: connection for requests for lists.
+        changes_descriptor: connection for the load request, then for requests about item changes.
+        alive_descriptor: connection for heartbeats; its closing shows the server the end of this process.
     """
     lists, changes = Connection(lists_descriptor), Connection(changes_descriptor)
     alive = Connection(alive_descriptor)
@@ -202,7 +202,7 @@ def main(lists_descriptor: int, changes_descriptor: int, alive_descriptor: int) 
         threading.Thread(target=send_heartbeats, args=arguments, daemon=True, name="heartbeat").start()
     configure_logging(request.log_format, request.log_requests)
     tune_interpreter()
-    gc.disable()  # loading makes many objects, all of which stay
+    gc.disable()  # loading allocates many objects, none of which become garbage
     try:
         live = _loaded(request, changes)
     except Exception as error:

@@ -122,7 +122,7 @@ class StateStats:
     """Users with at least one event."""
     events: int
     last_record_us: int | None
-    """Arrival of the last new event, microseconds since 1970; None if unknown (SQLite does not persist it)."""
+    """Arrival of the last new event, microseconds since 1970; None if unknown, as after opening SQLite."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from ranking.rerank.rules import Cap, Rules
 from ranking.types import History, Recommendation, Request
 from serving.core.call_context import Timeline
 from serving.core.errors import ApiError
-from serving.model.execute_batch import run_jobs
+from serving.model.execute_batch import execute_batch
 from serving.model.interfaces import LiveModel, Model, Neighbours, RecommendJob, SimilarJob
 from serving.model.process.client import RemoteModel
 from serving.model.process.starter import ModelStarter
@@ -69,7 +69,9 @@ def asked(model: Model) -> list[RecommendJob | SimilarJob]:
 
 
 def same(here: LiveModel, there: LiveModel) -> None:
-    for one, other in zip(run_jobs(asked(here.current)), run_jobs(asked(there.current)), strict=True):
+    for one, other in zip(
+        execute_batch(asked(here.current)), execute_batch(asked(there.current)), strict=True
+    ):
         if isinstance(one, Recommendation):
             assert isinstance(other, Recommendation)
             assert [i.row for i in other.items] == [i.row for i in one.items]
@@ -111,7 +113,7 @@ def test_stages_are_noted_by_the_clock_of_this_process(remote: RemoteModel) -> N
     timelines = [Timeline() for _ in range(5)]
     jobs = [replace(job, timeline=t) for job, t in zip(asked(remote.current), timelines, strict=False)]
     before = time.perf_counter()
-    run_jobs(jobs)
+    execute_batch(jobs)
     after = time.perf_counter()
     for timeline in timelines:
         assert before < timeline.began < after
@@ -126,7 +128,7 @@ def test_only_its_loading_is_left_behind_by_others(store: Path) -> None:
     assert workers
     assert {os.sched_getscheduler(task) for task in workers} == {os.sched_getscheduler(0)}
     assert {os.getpriority(os.PRIO_PROCESS, task) for task in workers} == {os.getpriority(os.PRIO_PROCESS, 0)}
-    assert isinstance(run_jobs(asked(remote.current))[0], Recommendation)
+    assert isinstance(execute_batch(asked(remote.current))[0], Recommendation)
 
 
 def test_a_job_at_fault_fails_and_the_process_goes_on(
@@ -137,9 +139,9 @@ def test_a_job_at_fault_fails_and_the_process_goes_on(
     assert isinstance(good, RecommendJob)
     bad = replace(good, request=replace(good.request, exclude=np.array(["x"])))
     with pytest.raises(RuntimeError, match="Error"):
-        run_jobs([bad])
+        execute_batch([bad])
     assert remote.works
-    assert isinstance(run_jobs([good])[0], Recommendation)
+    assert isinstance(execute_batch([good])[0], Recommendation)
     assert "answer failed" in capfd.readouterr().err
 
 
@@ -156,7 +158,7 @@ def test_a_version_that_cannot_be_used_is_said_as_here(store: Path, tmp_path: Pa
 def test_calls_fail_as_unavailable_when_the_process_has_ended(remote: RemoteModel) -> None:
     jobs = asked(remote.current)
     os.kill(remote.process.pid, signal.SIGKILL)
-    for work in (lambda: run_jobs(jobs), lambda: remote.plan([ItemChange("i1", None)])):
+    for work in (lambda: execute_batch(jobs), lambda: remote.plan([ItemChange("i1", None)])):
         with pytest.raises(ApiError) as caught:
             work()
         assert caught.value.code is grpc.StatusCode.UNAVAILABLE
@@ -191,7 +193,7 @@ PATIENCE = 2.0
 def warm(store: Path) -> RemoteModel:
     """A model that has made lists, and is not waited for very long."""
     remote = RemoteModel(start_message(store, timeout_seconds=PATIENCE))
-    run_jobs(asked(remote.current))
+    execute_batch(asked(remote.current))
     return remote
 
 
@@ -208,7 +210,7 @@ def test_a_stopped_process_is_killed_and_calls_fail_as_unavailable(
     pid = remote.process.pid
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(ApiError) as caught:
-        run_jobs(asked(remote.current))
+        execute_batch(asked(remote.current))
     assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.UNAVAILABLE, "MODEL_RESTARTING")
     assert not remote.works
     assert [record.getMessage() for record in caplog.records] == [
@@ -221,7 +223,7 @@ def test_a_batch_that_does_not_end_is_found_though_the_process_beats(
 ) -> None:
     remote = warm(store)
     with pytest.raises(ApiError):
-        run_jobs([RecommendJob(remote.current, cast(Request, Sleeps(600.0)))])
+        execute_batch([RecommendJob(remote.current, cast(Request, Sleeps(600.0)))])
     assert not remote.works
     assert "has not finished a batch of lists for 2 seconds" in caplog.text
 
@@ -246,7 +248,7 @@ def test_a_process_that_no_signal_ends_lets_callers_go_on(
     with monkeypatch.context() as patch:
         patch.setattr("os.kill", lambda pid, number: None)
         with pytest.raises(ApiError, match="MODEL_RESTARTING"):
-            run_jobs(asked(remote.current))
+            execute_batch(asked(remote.current))
     assert not remote.works
     kill(remote.process.pid, signal.SIGKILL)
 
@@ -262,7 +264,7 @@ def test_a_closed_model_answers_the_request_in_progress_and_ends(store: Path) ->
         assert planning.result().deletes == ["i1"]
     assert model.process.ended.wait(10)
     with pytest.raises(ApiError) as caught:
-        run_jobs(asked(model.current))
+        execute_batch(asked(model.current))
     assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.UNAVAILABLE, "MODEL_RESTARTING")
 
 

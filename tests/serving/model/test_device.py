@@ -24,7 +24,7 @@ from ranking.bundle.device_memory import WORKING_BYTES
 from ranking.bundle.store import current_version
 from ranking.types import Request
 from serving.core.errors import ApiError
-from serving.model.execute_batch import run_jobs
+from serving.model.execute_batch import execute_batch
 from serving.model.interfaces import LiveModel, RecommendJob
 from serving.model.process import worker
 from serving.model.process.client import RemoteModel
@@ -122,7 +122,7 @@ def test_a_failed_gpu_ends_the_process_so_that_the_model_is_loaded_anew(
 ) -> None:
     live = RemoteModel(start_message(store))
     with pytest.raises(ApiError) as caught:
-        run_jobs([RecommendJob(live.current, cast(Request, Failing()))])
+        execute_batch([RecommendJob(live.current, cast(Request, Failing()))])
     assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.UNAVAILABLE, "MODEL_RESTARTING")
     until(lambda: not live.works)
     assert "CUDA error: an illegal memory access was encountered" in capfd.readouterr().err

@@ -12,7 +12,7 @@ import pytest
 
 from ranking.live.recorded_events import CountResult, Interaction, RecordedEvent
 from serving.model.event_updater import EventUpdater
-from serving.model.execute_batch import run_jobs
+from serving.model.execute_batch import execute_batch
 from serving.model.interfaces import Answer, Job
 from serving.scheduling.batcher import Batcher
 from serving.state.contracts.user_state import MICROS, FeedPage, StateUnavailableError, UserState
@@ -67,7 +67,7 @@ def following(
     feed: Feed, scenario: Callable[[EventUpdater, Notebook], Awaitable[T]], poll_seconds: float = 0.01
 ) -> T:
     async def run() -> T:
-        model, jobs = Notebook(), Batcher[Job, Answer](run_jobs, max_batch=8, max_queue=1, name="model")
+        model, jobs = Notebook(), Batcher[Job, Answer](execute_batch, max_batch=8, max_queue=1, name="model")
         follower = EventUpdater(model, cast(UserState, feed), jobs, poll_seconds)
         try:
             return await scenario(follower, model)
@@ -152,7 +152,7 @@ def test_events_of_others_are_found_without_being_rung_for() -> None:
 
 
 def test_events_that_come_together_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.model.event_updater.APART_SECONDS", 0.2)
+    monkeypatch.setattr("serving.model.event_updater.MIN_INTERVAL_SECONDS", 0.2)
     feed = Feed(event("a"))
 
     async def scenario(follower: EventUpdater, model: Notebook) -> None:
@@ -232,7 +232,7 @@ def test_a_model_that_has_ended_loses_nothing() -> None:
 
 
 def test_it_stops_while_events_gather(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.model.event_updater.APART_SECONDS", 60.0)
+    monkeypatch.setattr("serving.model.event_updater.MIN_INTERVAL_SECONDS", 60.0)
     feed = Feed(event("a"))
 
     async def scenario(follower: EventUpdater, model: Notebook) -> None:

@@ -8,7 +8,7 @@ from multiprocessing import Pipe
 
 import pytest
 
-from serving.model.process.heartbeat import LOOKS, HangDetector, send_heartbeats, watch_heartbeats
+from serving.model.process.heartbeat import BEATS, HangDetector, send_heartbeats, watch_heartbeats
 
 
 def warm() -> HangDetector:
@@ -30,7 +30,7 @@ def test_a_process_is_taken_to_hang_at_the_last_silent_look() -> None:
 
 
 def test_one_beat_in_time_is_enough_for_ever() -> None:
-    assert first_wrong(warm(), ([(False, 0)] * (LOOKS - 1) + [(True, 0)]) * 50) == (0, "")
+    assert first_wrong(warm(), ([(False, 0)] * (BEATS - 1) + [(True, 0)]) * 50) == (0, "")
 
 
 def test_until_the_first_lists_everything_may_take_ten_times_longer() -> None:
@@ -44,7 +44,7 @@ def test_a_batch_that_outlasts_the_beats_is_stuck() -> None:
 
 
 def test_batches_that_end_are_not_stuck_however_many_follow_each_other() -> None:
-    always_one = [(True, 2 * (look // LOOKS) + 1) for look in range(500)]
+    always_one = [(True, 2 * (look // BEATS) + 1) for look in range(500)]
     assert first_wrong(warm(), always_one) == (0, "")
 
 
@@ -54,7 +54,7 @@ def test_a_process_that_is_asked_nothing_is_not_stuck() -> None:
 
 def test_silence_does_not_count_towards_a_stuck_batch() -> None:
     """So a machine that gives neither of them time, or was suspended, has nobody killed."""
-    looks = [(True, 7)] * 6 + [(False, 7)] * (LOOKS - 1) + [(True, 7)] * 4
+    looks = [(True, 7)] * 6 + [(False, 7)] * (BEATS - 1) + [(True, 7)] * 4
     assert first_wrong(warm(), looks) == (0, "")
 
 
@@ -64,7 +64,7 @@ def test_beats_that_gathered_are_one() -> None:
     detector = warm()
     with here:
         with there:
-            for _ in range(LOOKS * 3):
+            for _ in range(BEATS * 3):
                 there.send(4711)
         assert watch_heartbeats(here, 60.0, detector, lambda: 7) == ("", 4711)
     assert first_wrong(detector, [(True, 7)] * 50)[0] == 11  # none of the gathered beats has counted

@@ -19,7 +19,7 @@ from ranking.catalogue.live_catalogue import (
     PreparedItemChanges,
     TextVector,
 )
-from serving.model.execute_batch import run_jobs
+from serving.model.execute_batch import execute_batch
 from serving.model.interfaces import Answer, Job, Model
 from serving.model.item_updater import ItemUpdater
 from serving.scheduling.batcher import Batcher, QueueFullError
@@ -116,7 +116,7 @@ def following(
     poll_seconds: float = 0.01,
 ) -> T:
     async def run() -> T:
-        model, jobs = Notebook(), Batcher[Job, Answer](run_jobs, max_batch=8, max_queue=1, name="model")
+        model, jobs = Notebook(), Batcher[Job, Answer](execute_batch, max_batch=8, max_queue=1, name="model")
         upkeep = ThreadPoolExecutor(1, "upkeep")
         follower = ItemUpdater(model, changes, jobs, upkeep, poll_seconds)
         try:
@@ -175,7 +175,7 @@ def test_many_prices_are_applied_together_and_few_texts(monkeypatch: pytest.Monk
 
 
 def test_changes_that_come_several_at_a_time_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.model.item_updater.TOGETHER_SECONDS", 0.2)
+    monkeypatch.setattr("serving.model.item_updater.COALESCE_SECONDS", 0.2)
     changes = Changes("a", "b")
 
     async def scenario(follower: ItemUpdater, model: Notebook) -> None:
@@ -191,7 +191,7 @@ def test_changes_that_come_several_at_a_time_wait_for_each_other(monkeypatch: py
 
 
 def test_a_change_that_comes_alone_is_applied_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.model.item_updater.TOGETHER_SECONDS", 60.0)
+    monkeypatch.setattr("serving.model.item_updater.COALESCE_SECONDS", 60.0)
     changes = Changes()
 
     async def scenario(follower: ItemUpdater, model: Notebook) -> None:
@@ -206,7 +206,7 @@ def test_a_change_that_comes_alone_is_applied_at_once(monkeypatch: pytest.Monkey
 
 
 def test_it_stops_while_changes_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.model.item_updater.TOGETHER_SECONDS", 60.0)
+    monkeypatch.setattr("serving.model.item_updater.COALESCE_SECONDS", 60.0)
 
     async def scenario(follower: ItemUpdater, model: Notebook) -> None:
         follower.start()
@@ -220,7 +220,7 @@ def test_it_stops_while_changes_wait_for_each_other(monkeypatch: pytest.MonkeyPa
 def test_who_waits_for_an_answer_is_not_kept_waiting_for_further_changes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("serving.model.item_updater.TOGETHER_SECONDS", 60.0)
+    monkeypatch.setattr("serving.model.item_updater.COALESCE_SECONDS", 60.0)
     changes = Changes("a", "b")
 
     async def scenario(follower: ItemUpdater, model: Notebook) -> None:
@@ -264,7 +264,7 @@ def test_changes_hold_where_vectors_cannot_be_kept(
 
 
 def test_texts_are_left_to_the_server_that_got_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.model.item_updater.OTHERS_SECONDS", 60.0)
+    monkeypatch.setattr("serving.model.item_updater.REMOTE_ENCODING_SECONDS", 60.0)
     changes = Changes("a", "b")
 
     async def scenario(follower: ItemUpdater, model: Notebook) -> None:
@@ -281,7 +281,7 @@ def test_texts_are_left_to_the_server_that_got_them(monkeypatch: pytest.MonkeyPa
 
 
 def test_texts_that_the_other_server_does_not_encode_are_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.model.item_updater.OTHERS_SECONDS", 0.1)
+    monkeypatch.setattr("serving.model.item_updater.REMOTE_ENCODING_SECONDS", 0.1)
     changes = Changes("a", "b")
 
     async def scenario(follower: ItemUpdater, model: Notebook) -> None:

@@ -1,1 +1,1 @@
-"""Lists reach the shop: gRPC service, user state, server process and client."""
+"""The gRPC service: server process, RPCs, load policy, served model and state."""

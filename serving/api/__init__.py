@@ -1,4 +1,4 @@
-"""The RPCs: requests checked, state and model asked, responses built.
+"""The RPCs: validation of requests, queries of state and model, and responses.
 
 Public: `service`, `surfaces`.
 """

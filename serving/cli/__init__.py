@@ -1,1 +1,1 @@
-"""Commands at the terminal that ask a server, or show what it can do."""
+"""Terminal commands that call a server, export its state, or demonstrate it."""

@@ -1,4 +1,4 @@
-"""How the commands that ask a server reach it, and what they say where they do not."""
+"""Connection of commands to a server, and messages for failed calls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def connect(config: ConnectionConfig, timeout: float) -> Client:
     """Return a client of the server; nothing is sent yet.
 
     Args:
-        config: where it is.
+        config: address and credentials.
         timeout: deadline of single calls in seconds.
 
     Raises:
@@ -28,7 +28,7 @@ def connect(config: ConnectionConfig, timeout: float) -> Client:
 
 
 def failure_message(error: ServiceError, config: ConnectionConfig) -> str:
-    """Return one line that says why a call failed and what to do."""
+    """Return one line with the cause of a failed call and its remedy."""
     if error.code is grpc.StatusCode.UNAVAILABLE and not error.reason:
         tls = "" if config.tls.enabled else ", or tls.enabled=true where it speaks TLS"
         return (

@@ -11,7 +11,7 @@ from serving.transport import api_keys
 
 
 def create_key(config: CreateKeyConfig, console: Console) -> None:
-    """Add a key to the file of keys and print its secret.
+    """Add a key to the key file and print its secret.
 
     Raises:
         InputError: the name is taken, or a scope does not exist.

@@ -1,4 +1,4 @@
-"""`shelfwise demo`: a server on a finished run, and scene by scene what it does for real shoppers."""
+"""`shelfwise demo`: serves a finished run and shows, scene by scene, lists for real users."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _HEADINGS = {
 def _scenes(
     client: Client, store: Path, shop: Shop, chosen: Chosen, config: DemoConfig, screen: Screen
 ) -> dict[Scene, Callable[[], None]]:
-    """Return what there is to show of a run, in order; what needs an evaluation only where there is one."""
+    """Return the configured scenes of a run, in order, without those that need a missing evaluation."""
     work, k, users = Path(config.work_dir), config.k, chosen.users
     scenes: dict[Scene, Callable[[], None]] = {
         Scene.shoppers: lambda: show_shoppers(client, chosen, shop, screen),
@@ -68,11 +68,10 @@ def _what_next(config: DemoConfig, shop: Shop, user: str, console: Console) -> N
 
 
 def demo(config: DemoConfig, console: Console) -> None:
-    """Serve a copy of a finished run, show the scenes, stop the server; the run itself stays as it is.
+    """Serve a copy of a finished run, show the scenes, and stop the server; the run is not modified.
 
     Raises:
-        InputError: no published bundle, no histories, a server that does not come up, or a call that fails.
-
+        InputError: no published bundle, no histories, a server that does not start, or a failed call.
     """
     console = wide_enough(console)
     screen = Screen(console)

@@ -1,4 +1,4 @@
-"""`shelfwise export events`: what the state holds, as an events table that the next `prepare` reads."""
+"""`shelfwise export events`: the stored events, as a table for the next `prepare`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ranking.bundle.store import CURRENT, MANIFEST, VERSIONS, current_version
 from serving.state.contracts.user_state import Exposure, StateUnavailableError, StoredEvent
 from serving.stores import open_stores
 
-_GIVEN: Final = "client:"
-"""Prefix of the event ids that senders gave."""
+_CLIENT_ID: Final = "client:"
+"""Prefix of event ids that were set by the sender."""
 _ROWS: Final = 50_000
-"""Rows written at a time: some ten MB."""
+"""Rows per write: some ten MB."""
 _TYPES: Final = {"list_position": pa.int64(), "hour": pa.int64()}
-_SHOWN: Final = [field.name for field in fields(Exposure)]
+_EXPOSURE: Final = [field.name for field in fields(Exposure)]
 _SCHEMA: Final = pa.schema(
     [
         (schema.USER_ID, pa.string()),
@@ -36,7 +36,7 @@ _SCHEMA: Final = pa.schema(
         (schema.EVENT, pa.string()),
         (schema.TIMESTAMP, pa.timestamp("us", tz="UTC")),
         ("event_id", pa.string()),
-        *((name, _TYPES.get(name, pa.string())) for name in _SHOWN),
+        *((name, _TYPES.get(name, pa.string())) for name in _EXPOSURE),
     ]
 )
 
@@ -48,10 +48,10 @@ class _Counts:
 
 
 def export_events(config: ExportEventsConfig, console: Console) -> Path:
-    """Write all stored events to a Parquet file, in one step and in bounded memory.
+    """Write all stored events to a Parquet file, atomically and in bounded memory.
 
     Raises:
-        InputError: no state, one that cannot be read, or an output that cannot be written.
+        InputError: no state, an unreadable one, or an output that cannot be written.
     """
     output = Path(config.output)
     if output.suffix not in (".parquet", ".pq"):
@@ -72,7 +72,7 @@ def export_events(config: ExportEventsConfig, console: Console) -> Path:
 
 
 def _hashed(store: Path) -> bool:
-    """Tell whether the state holds pseudonyms, as the model does that is served on it."""
+    """Return whether the state holds pseudonyms, by the manifest of the current model."""
     if not (store / CURRENT).is_file():
         return False
     path = store / VERSIONS / current_version(store) / MANIFEST
@@ -81,7 +81,7 @@ def _hashed(store: Path) -> bool:
 
 @contextmanager
 def _replaced(output: Path) -> Iterator[Path]:
-    """Yield a file to write; it takes the place of the output once it is whole and on disk."""
+    """Yield a temporary file, which atomically replaces the output once it is complete and synced."""
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -95,7 +95,7 @@ def _replaced(output: Path) -> Iterator[Path]:
 
 async def _write(config: ExportEventsConfig, path: Path, prefix: str) -> _Counts:
     stores = await open_stores(config.state, Path(config.artifacts), config.redis, create=False)
-    counts, waiting, last = _Counts(), list[StoredEvent](), ""
+    counts, pending, last = _Counts(), list[StoredEvent](), ""
     try:
         with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
             async for events in stores.users.stored(config.imported):
@@ -103,11 +103,11 @@ async def _write(config: ExportEventsConfig, path: Path, prefix: str) -> _Counts
                     counts.users += event.user_id != last
                     last = event.user_id
                 counts.events += len(events)
-                waiting += events
-                if len(waiting) >= _ROWS:
-                    await asyncio.to_thread(writer.write_table, _table(waiting, prefix))
-                    waiting = []
-            writer.write_table(_table(waiting, prefix))
+                pending += events
+                if len(pending) >= _ROWS:
+                    await asyncio.to_thread(writer.write_table, _table(pending, prefix))
+                    pending = []
+            writer.write_table(_table(pending, prefix))
     finally:
         await stores.close()
     return counts
@@ -119,7 +119,7 @@ def _table(events: Sequence[StoredEvent], prefix: str) -> Any:  # noqa: ANN401 -
         [event.item_id for event in events],
         [event.kind for event in events],
         [event.time_us for event in events],
-        [event.event_id.removeprefix(_GIVEN) for event in events],
-        *([getattr(event.exposure, name) for event in events] for name in _SHOWN),
+        [event.event_id.removeprefix(_CLIENT_ID) for event in events],
+        *([getattr(event.exposure, name) for event in events] for name in _EXPOSURE),
     ]
     return pa.table(columns, schema=_SCHEMA)

@@ -1,4 +1,4 @@
-"""`shelfwise recommend`: ask a running server from the terminal."""
+"""`shelfwise recommend`: a list from a running server, as a table."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def recommend(config: RecommendConfig, console: Console) -> None:
     """Print a table of recommended items.
 
     Raises:
-        InputError: no server at the address, or a request that it refuses.
+        InputError: no server at the address, or a refused request.
     """
     query = RecommendQuery(
         user_id=config.user or "",

@@ -1,8 +1,8 @@
-"""`shelfwise recommend-batch`: the lists of many users in a file, in bounded memory, resumable.
+"""`shelfwise recommend-batch`: writes the lists of many users to a file, in bounded memory, resumable.
 
 Lines are appended to `OUTPUT.part`, which is renamed to the output once it is complete. Every line has the
-token that resumes the stream after it, so after an interruption (a signal, a power cut, a stopped server)
-the same command writes the lists that are missing.
+token that resumes the stream after it, so after an interruption (a signal, a power failure, a stopped server)
+the same command writes the missing lists.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from serving.state.histories import file_sha256
 from shelfwise_client import BatchQuery, Client, RecommendedItem, ServiceError, UserListResult
 
 _USERS_PER_REQUEST: Final = 1_000
-"""Users in a request: with the longest ids there are, it stays below the server's usual message size."""
+"""Users per request: with the longest ids it stays below the server's default message size."""
 _STATUS_INTERVAL: Final = 100
 """Lists between two updates of the terminal."""
 _TIMEOUT: Final = 5.0
@@ -41,9 +41,9 @@ class _Part:
 
     file: BinaryIO
     lists: int
-    """Whole lines in the file."""
+    """Complete lines in the file."""
     resume_token: str
-    """Token of the last line; empty where there is none."""
+    """Token of the last line; empty without lines."""
 
     def add(self, found: UserListResult, fields: frozenset[str]) -> None:
         """Append a user's line."""
@@ -55,8 +55,8 @@ def recommend_batch(config: RecommendBatchConfig, console: Console) -> Path:
     """Write the lists of all or some users, resuming an earlier call with the same settings.
 
     Raises:
-        InputError: a file that cannot be used, other settings than those that the file was begun with, or a
-            server that does not answer or refuses; what has been written stays for the next call.
+        InputError: an unusable file, settings that differ from those of the unfinished file, an unavailable
+            server or a refused request; the unfinished file stays for the next call.
     """
     output = Path(config.output)
     if output.exists():
@@ -64,7 +64,7 @@ def recommend_batch(config: RecommendBatchConfig, console: Console) -> Path:
     try:
         with _open_part(output, _settings(config)) as part:
             if part.lists:
-                console.print(f"going on behind {part.lists:,} lists", highlight=False)
+                console.print(f"resuming after {part.lists:,} lists", highlight=False)
             counts = _write(config, part, console)
             part.file.flush()
             os.fsync(part.file.fileno())
@@ -90,19 +90,19 @@ def _write(config: RecommendBatchConfig, part: _Part, console: Console) -> Count
                     status.update(f"{part.lists:,} lists")
     except (ServiceError, KeyboardInterrupt) as error:
         why = failure_message(error, config) if isinstance(error, ServiceError) else "stopped"
-        kept = f"; {part.lists:,} lists are kept, the same call goes on behind them" if part.lists else ""
+        kept = f"; {part.lists:,} lists are kept, the same call resumes after them" if part.lists else ""
         raise InputError(f"{why}{kept}") from error
     return counts
 
 
 def _fields(config: RecommendBatchConfig) -> tuple[str, ...]:
-    """Return the fields of the items; none are all."""
+    """Return the fields of the items; empty for all."""
     explained = ("reasons",) if config.explain and config.fields else ()
     return (*config.fields, *explained)
 
 
 def _lists(config: RecommendBatchConfig, client: Client, part: _Part) -> Iterator[UserListResult]:
-    """Yield the lists that the unfinished file lacks."""
+    """Yield the lists missing in the unfinished file."""
     query = BatchQuery(
         list_size=config.k,
         filter=config.filter,
@@ -117,7 +117,7 @@ def _lists(config: RecommendBatchConfig, client: Client, part: _Part) -> Iterato
     if config.users is None:
         yield from _retried(client, replace(query, resume_token=part.resume_token))
         return
-    users = islice(_users(Path(config.users)), part.lists, None)  # each has a line, in this order
+    users = islice(_users(Path(config.users)), part.lists, None)  # one line each, in this order
     while named := tuple(islice(users, _USERS_PER_REQUEST)):
         yield from _retried(client, replace(query, user_ids=named))
 
@@ -150,7 +150,7 @@ def _users(path: Path) -> Iterator[str]:
 
 
 def _settings(config: RecommendBatchConfig) -> dict[str, Any]:
-    """Return the settings that must be equal in all calls that write a file; the connection may differ."""
+    """Return the settings that must not change when a file is resumed; those of the connection may."""
     settings = asdict(config)
     for name in ("address", "api_key_env", "tls", "output"):
         del settings[name]
@@ -162,7 +162,7 @@ def _settings(config: RecommendBatchConfig) -> dict[str, Any]:
 @contextmanager
 def _open_part(output: Path, settings: dict[str, Any]) -> Iterator[_Part]:
     """Open the unfinished file under a lock, positioned after its last whole line."""
-    path, beside = _part_path(output), _settings_path(output)
+    path, settings_path = _part_path(output), _settings_path(output)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         try:
@@ -171,21 +171,21 @@ def _open_part(output: Path, settings: dict[str, Any]) -> Iterator[_Part]:
             raise InputError(f"{path}: another command is writing it") from error
         part = _read_part(file, path)
         if part.lists:
-            begun = json.loads(beside.read_text()) if beside.is_file() else {}
-            other = [name for name, value in settings.items() if begun.get(name) != value]
-            if other:
+            former = json.loads(settings_path.read_text()) if settings_path.is_file() else {}
+            changed = [name for name, value in settings.items() if former.get(name) != value]
+            if changed:
                 raise InputError(
-                    f"{path}: was begun with other settings ({', '.join(other)}); use the same ones, "
+                    f"{path}: was begun with other settings ({', '.join(changed)}); use the same ones, "
                     "or delete it to begin anew"
                 )
         else:
-            beside.write_text(json.dumps(settings))
+            settings_path.write_text(json.dumps(settings))
         try:
             yield part
         finally:
             if not part.lists:  # nothing to resume
                 path.unlink(missing_ok=True)
-                beside.unlink(missing_ok=True)
+                settings_path.unlink(missing_ok=True)
 
 
 def _read_part(file: BinaryIO, path: Path) -> _Part:

@@ -1,4 +1,4 @@
-"""What every part of the server uses: errors, call context, polling, threads.
+"""Shared by all parts of the server: errors, call context, polling, threads.
 
 Public: `call_context`, `errors`, `event_kinds`, `event_loop`, `interpreter`, `poller`, `threads`.
 """

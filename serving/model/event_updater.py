@@ -116,7 +116,7 @@ class EventUpdater:
         return await self._state.recorded_since(self._position, chunk, self._after_us)
 
     def _countable(self, events: Sequence[RecordedEvent]) -> list[RecordedEvent]:
-        """Return the events of kinds that the model counts, and their preceding interactions of these kinds."""
+        """Return the events of counted kinds, with preceding interactions of these kinds only."""
         kinds = self._kinds
         return [
             event

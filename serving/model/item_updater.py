@@ -1,7 +1,7 @@
 """Updates of a served model from the store of item changes.
 
 All changes are applied here, in order of their revisions: those of this process, which are acknowledged when
-applied, those of other processes that share the store, and for a new model every stored change. Texts
+applied, those of other processes that share the store, and for a new model all stored changes. Texts
 are encoded in a separate thread, a few at a time; the model's thread only applies the result, so that a large
 upsert does not delay requests. One change costs nearly as much as several, so frequent changes are batched.
 """
@@ -121,7 +121,7 @@ class ItemUpdater:
         return self._may_have_text(stored) and stored.item.encoded is None
 
     def _due(self, stored: list[StoredChange], now: float) -> list[StoredChange]:
-        """Return the changes to apply now; the last ones wait for another server to encode them, for a time."""
+        """Return the changes to apply now; trailing ones may wait for another server to encode them."""
         for count in range(len(stored), 0, -1):
             if stored[count - 1].revision <= self._awaited or not self._encodes(stored[count - 1]):
                 self._deferred = None

@@ -1,4 +1,4 @@
-"""When a job runs, and whether it runs at all: micro-batching and load shedding.
+"""Scheduling of jobs: micro-batching, admission control and load shedding.
 
 Public: `batcher`.
 """

@@ -1,4 +1,4 @@
-"""User state and item changes: contracts, SQLite and Redis behind them, erasure and health.
+"""User state and item changes: contracts, implementations in SQLite and Redis, erasure and health.
 
 Public: `erasure`, `health`, `histories`.
 """

@@ -37,7 +37,7 @@ class StateHealth:
         self._state: UserState | None = None
         self._failed = float("-inf")
         """Monotonic time of the last failed call, in seconds."""
-        self.poller = Poller(self._poll, _PROBE_SECONDS, "health cannot be told about the state")
+        self.poller = Poller(self._poll, _PROBE_SECONDS, "the state's health cannot be reported")
         """Probes the state, from `start` on."""
 
     def start(self, state: UserState) -> None:

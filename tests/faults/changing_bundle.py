@@ -1,4 +1,4 @@
-"""The fake bundle with items that change, for processes that have to start in a moment."""
+"""The fake bundle with mutable items, for processes that must start quickly."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.serving.fake_bundle import ITEMS, FakeBundle, FakeRecommender
 
 
 class ChangingRecommender(FakeRecommender):
-    """Recommends the first items only; similarity knows all of them."""
+    """Recommends the initial items only; similarity covers all items."""
 
     def recommend(self, requests: Sequence[Request]) -> list[Recommendation]:
         return super().recommend([_first(request) for request in requests])
 
 
 def _first(request: Request) -> Request:
-    """Return the request without what later items changed about the size of the catalogue."""
+    """Return the request with masks cut to the initial catalogue."""
     exclude = request.exclude[request.exclude < ITEMS]
     allowed: BoolArray | None = None if request.allowed is None else request.allowed[:ITEMS]
     return replace(request, exclude=exclude, allowed=allowed)

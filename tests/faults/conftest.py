@@ -15,7 +15,7 @@ __all__ = ["remains_are_left_alone", "server", "servers"]
 
 
 class Processes:
-    """Starts server processes and ends what is left of them."""
+    """Starts server processes, and ends those still running."""
 
     def __init__(self, folder: Path) -> None:
         self.store = folder / "store"
@@ -52,5 +52,5 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
 
 @pytest.fixture
 def trained_store(tmp_path: Path, trained: PipelineConfig) -> Path:
-    """A store with one complete version, every file that there is among them; to be damaged at will."""
+    """A store with one complete version with all optional files, for tests to damage."""
     return Path(shutil.copytree(Path(trained.work_dir) / "artifacts", tmp_path / "trained"))

@@ -1,4 +1,4 @@
-"""Random requests, good and bad, made from the descriptors: a new field is covered the day it exists."""
+"""Random requests, valid and invalid, generated from the descriptors, so that new fields are covered."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WORDS: Final[dict[str, list[str]]] = {
         'brand:"' + "x" * 300 + '"', 'title = "\\\\\\"" OR title:"("', "price < 1e999", "price = -0",
     ],
 }  # fmt: skip
-"""What fields of these names often hold; other text fields take any of it."""
+"""Typical values by field name; other text fields take any of them."""
 _INTEGERS: Final = (
     0,
     1,
@@ -69,20 +69,20 @@ _CODES: Final = FieldDescriptor
 
 
 class Messages:
-    """Makes random messages; the same seed makes the same ones."""
+    """Generates random messages, reproducibly by seed."""
 
     def __init__(self, seed: int) -> None:
-        """Begin a sequence."""
+        """Begin a sequence from a seed."""
         self._random = random.Random(seed)
         ranges = (range(1, 0xD800), range(0xE000, 0x110000))
         self._letters = "".join(chr(self._random.choice(self._random.choice(ranges))) for _ in range(20_000))
         self.tokens: list[str] = []
-        """Page tokens that the server has given, to be sent with right and wrong requests."""
+        """Page tokens from responses, for matching and other requests."""
         self._usual = False
-        """Whether the message at work holds what its fields usually hold: a twentieth of them do."""
+        """Whether the current message has typical values: a twentieth of them do."""
 
     def message(self, of: Descriptor, depth: int = 0) -> Any:
-        """Return a message of a type, which is valid in form and perhaps in nothing else."""
+        """Return a well-formed message of a type, with random values."""
         made = message_factory.GetMessageClass(of)()
         for field in of.fields:
             if self._random.random() < 0.55 if depth < 5 else 0.1:
@@ -90,7 +90,7 @@ class Messages:
         return made
 
     def wire(self, of: Descriptor) -> bytes:
-        """Return the bytes of a random message, some of them broken, or bytes that are nothing."""
+        """Return the bytes of a random message, sometimes corrupted, or random bytes."""
         chance = self._random.random()
         if chance < 0.05:
             return self._random.randbytes(self._random.choice((0, 1, 7, 100, 5000)))

@@ -1,4 +1,4 @@
-"""A server in a process of its own, to be killed, starved and looked into."""
+"""A server process that tests kill, starve and inspect."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def command(store: Path, real: bool = False, **settings: Any) -> list[str]:
 
 
 def complaint(errors: str) -> str:
-    """Return the one line for people in the standard error of a process that did not start.
+    """Return the error line in the standard error of a process that did not start.
 
     The talkative server's own lines begin with the time, and are left out.
     """
@@ -48,7 +48,7 @@ def complaint(errors: str) -> str:
 
 
 class ServerProcess:
-    """A process that begins to start; `ready` waits until it answers."""
+    """A starting process; `ready` waits until it serves."""
 
     def __init__(self, words: list[str], logs: Path) -> None:
         """Run a command whose output goes to new files of a folder."""
@@ -60,7 +60,7 @@ class ServerProcess:
         self.address = ""
 
     def ready(self, seconds: float = 60.0) -> ServerProcess:
-        """Wait for the line that says where it listens; the model is warm then."""
+        """Wait for the line with its address; the model is warm then."""
         deadline = time.monotonic() + seconds
         while (found := _LISTENING.search(self.out.read_text())) is None:
             assert self.process.poll() is None, self.err.read_text()
@@ -80,7 +80,7 @@ class ServerProcess:
         return self.process.wait(30)
 
     def failed(self) -> tuple[int, str]:
-        """Wait for a process that cannot start; return its exit status and what it complained about."""
+        """Wait for a process that cannot start; return its exit status and error message."""
         return self.process.wait(60), complaint(self.err.read_text())
 
     def resident_bytes(self) -> int:

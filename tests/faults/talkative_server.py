@@ -1,4 +1,4 @@
-"""Runs the real server on a model that is known by heart: `python -m tests.faults.talkative_server JSON`.
+"""Runs the real server on the fake bundle: `python -m tests.faults.talkative_server JSON`.
 
 JSON holds the settings of `ServeConfig`. Every logger writes everything, more than any setting allows.
 """

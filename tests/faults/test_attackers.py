@@ -1,4 +1,4 @@
-"""The attacker's rows that need a process, forged bytes or a look into files; see also test_security."""
+"""Attacks that need a process, forged bytes or inspection of files; see also test_security."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_forged_and_garbled_page_tokens(server: Harness) -> None:
 
 
 def test_events_under_another_users_id_change_nothing_of_the_first(server: Harness) -> None:
-    """An event id belongs to its user: it neither overwrites nor blocks what another user did."""
+    """An event id is unique within its user: it neither overwrites nor blocks another user's event."""
     with Client(server.address) as client:
         client.record_events([Event("alice", "i3", "purchase", event_id="order-1")])
         assert client.record_events([Event("mallory", "i10", "click", event_id="order-1")]).new_count == 1
@@ -186,7 +186,7 @@ def test_a_key_file_that_everybody_can_write_is_refused(processes: Processes, ke
 def test_no_key_no_user_and_no_words_in_anything_that_is_written(
     processes: Processes, keys: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All that is known against a server that logs what it can, with pseudonyms; then files are searched."""
+    """Sends every kind of request to a server with full logs and pseudonyms, then searches its files."""
     monkeypatch.setenv("SHELFWISE_USER_KEY", pseudonym_key := "pseudonym-secret-" + "k" * 32)
     user, words, guessed = "alice.wonderland@example.com", "very private words", "guessed-key-123"
     settings = {"keys": keys["file"], "log_requests": True, "privacy.hash_users": True, "reflection": True}

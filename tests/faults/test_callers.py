@@ -1,4 +1,4 @@
-"""Callers that disappear, hurry, dawdle or only hold the line."""
+"""Clients that disappear, flood, read slowly or only keep connections open."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from tests.serving.transport.test_security import GOOD, METHODS
 
 
 def settle(server: Harness) -> None:
-    """Wait until nothing runs and nothing waits."""
+    """Wait until no call is running or queued."""
     until(lambda: server.running._calls._running == 0 and len(server.running._host.jobs) == 0)
 
 
 @contextlib.contextmanager
 def stuck(server: Harness) -> Iterator[None]:
-    """Keep the model busy with one request until the end of the block."""
+    """Block the model with one request until the end of the block."""
     gate = server.model.recommender.gate
     gate.clear()
     try:
@@ -94,7 +94,7 @@ def test_a_caller_that_is_killed_leaves_nothing_behind(server: Harness) -> None:
 
 
 def answered(server: Harness) -> bool:
-    """Ask for a list; return False if the server is too busy for it."""
+    """Request a list; return False if it is refused for overload."""
     with Client(server.address) as client:
         try:
             return len(client.recommend(RecommendQuery()).items) == 20
@@ -142,7 +142,7 @@ def test_a_deadline_of_a_millisecond_ends_in_time_and_does_no_harm(servers: Serv
 
 
 class Proxy:
-    """Passes bytes between one caller and the server, until it stops to read the server's."""
+    """Proxies bytes between a client and the server, until it stops reading the server's."""
 
     def __init__(self, port: int) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -240,7 +240,7 @@ def test_calls_of_one_connection_are_limited_and_all_are_answered(
 
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
-"""How HTTP/2 begins, and empty settings."""
+"""HTTP/2 connection preface with empty settings."""
 
 
 @pytest.mark.parametrize("says", [b"", b"GET / HTTP/1.1\r\n", PREFACE, b"\x16\x03\x01" + b"\0" * 50])

@@ -1,4 +1,4 @@
-"""The server's clock is set back or forth: nothing is lost, nothing comes back, nobody gets an error."""
+"""The server's clock is set back or forward: no event is lost or restored, and no call fails."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def listed(client: Client, **query: object) -> set[str]:
-    """What follows the items of the user's history; see FakeRecommender."""
+    """Return the followers of the items in the user's history; see FakeRecommender."""
     page = client.recommend(RecommendQuery(user_id="u", page_size=30, **query))  # type: ignore[arg-type]
     return {item.item_id for item in page.items if item.source == "item_to_item"}
 

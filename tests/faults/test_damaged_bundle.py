@@ -23,7 +23,7 @@ from tests.faults.conftest import Processes
 from tests.faults.server_process import ROOT, ServerProcess, complaint
 
 UNPRIVILEGED = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
-"""A user who may not read everything, as servers should be."""
+"""A user without root's permissions, as servers should have."""
 KINDS = {
     "manifest.json", "config.yaml", "catalog.parquet", "text_vectors.npy", "item_vectors.npy", "index.faiss",
     "text_neighbours.safetensors", "statistics.safetensors", "factors.safetensors",
@@ -145,7 +145,7 @@ def test_a_start_without_permission_to_read_the_pointer_or_the_folders(
 
 
 def settled(client: Client, version: str, says: str) -> FailedReload:
-    """Wait until the server says that it cannot serve a version, and why."""
+    """Wait until the server reports that it cannot serve a version; return the reason."""
     deadline = time.monotonic() + 20
     while True:
         failed = client.status().failed_reload
@@ -164,7 +164,7 @@ def reload_health(server: ServerProcess) -> int:
 def test_a_running_server_keeps_its_model_whatever_harm_is_done_to_the_next(
     processes: Processes, trained_store: Path
 ) -> None:
-    """Every kind of harm in turn to the same running process; see test_reload for every file."""
+    """Every kind of damage in turn to the same running process; see test_reload for every file."""
     first, pointer = current_version(trained_store), trained_store / "CURRENT"
     words = processes.command(store=trained_store, real=True, reload_seconds=0.1)
     server = processes.begin([*UNPRIVILEGED, *words]).ready()

@@ -84,7 +84,7 @@ def test_a_start_on_a_damaged_state_is_one_line_and_leaves_it_as_it_is(
 
 
 def test_a_damaged_log_costs_what_was_in_it_and_not_more(processes: Processes) -> None:
-    """A power cut may leave the log's end torn; what stands before it counts, in whole calls."""
+    """A power failure may leave a torn end of the log; complete calls before it are recovered."""
     server = processes.start()
     with Client(server.address) as client:
         client.record_events([Event("u", "i7", "click", event_id="first")])

@@ -1,4 +1,4 @@
-"""No room to write: changes are refused as UNAVAILABLE, lists go on, and with room again so does the rest."""
+"""Full disk: writes are refused as UNAVAILABLE, lists are still served; with free space all recovers."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ ALICE = "alice.wonderland@example.com"
 
 
 class Disk(Protocol):
-    """Where the state lies, and whether there is room."""
+    """The folder of the state, and control of its free space."""
 
     state: Path
 
     def fill(self, server: ServerProcess) -> None:
-        """Leave no room for what the server writes."""
+        """Fill the disk."""
 
     def free(self, server: ServerProcess) -> None:
-        """Make room again."""
+        """Free space."""
 
     def empty(self) -> None:
-        """Make room once the server is gone."""
+        """Free space once the server has ended."""
 
 
 class SmallDisk:
@@ -86,7 +86,7 @@ class Quota:
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
 
     def empty(self) -> None:
-        """Nothing to do: the limit went with the process."""
+        """Do nothing: the limit ended with the process."""
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def state_health(server: ServerProcess) -> int:
 
 
 def batch(name: str, count: int = 200) -> list[Event]:
-    """More events than fit into what is open already."""
+    """Return more events than fit into already allocated pages."""
     return [Event(ALICE, "i9", "click", event_id=f"{name}-{n}") for n in range(count)]
 
 

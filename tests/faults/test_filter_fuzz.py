@@ -1,4 +1,4 @@
-"""Filters against a plain Python evaluator of the same expressions, and filters that try to take for ever."""
+"""Filters against a plain Python evaluator of the same expressions, and pathologically slow filters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ranking.catalogue.live_catalogue import LiveCatalogue, LiveItem
 
 Row = dict[str, Any]
 Truth = bool | None
-"""None where a missing value leaves it open, as in SQL."""
+"""Result of a test; None (unknown) for a missing value, as in SQL."""
 TEXTS = ["", "a", "A", "SHOES", "shoes", "Straße", "größe", '"', "\\", "it's", "a.b", "(", "x\ny", "é", "0"]
 NUMBERS = [-3, 0, 1, 2, 7, 0.5, -0.25, 1e6]
 COLUMNS: dict[str, st.SearchStrategy[Any]] = {
@@ -43,7 +43,7 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 
 @dataclass(frozen=True)
 class Expression:
-    """An expression, as text and as what it means for a row."""
+    """An expression, as text and as a function of a row."""
 
     text: str
     of: Callable[[Row], Truth]
@@ -60,7 +60,7 @@ def literal(value: Any, quote: str) -> str:
 
 
 def known(name: str, says: Callable[[Any], bool]) -> Callable[[Row], Truth]:
-    """A missing value leaves every test open but that of its presence."""
+    """A missing value makes every test unknown except that of its presence."""
     return lambda row: None if row[name] is None else says(row[name])
 
 

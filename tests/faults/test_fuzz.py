@@ -27,7 +27,7 @@ REQUESTS = int(os.environ.get("SHELFWISE_FUZZ", "10000"))
 SEED = int(os.environ.get("SHELFWISE_FUZZ_SEED", "1"))
 CALLERS = 8
 WARM = 0.3
-"""Part of the requests after which memory is looked at first: caches are full then."""
+"""Share of the requests after which memory is first measured: caches are full then."""
 GROWTH_BYTES = 48 * 2**20
 METHODS: list[MethodDescriptor] = list(pb.DESCRIPTOR.services_by_name["RecommendationService"].methods)
 EXPECTED = {
@@ -38,7 +38,7 @@ EXPECTED = {
     "FAILED_PRECONDITION",
     "OUT_OF_RANGE",
 }
-"""How a request may end that nobody has thought about; none of them is the server's fault."""
+"""Permitted statuses of random requests; none of them is the server's fault."""
 
 
 class Storm:

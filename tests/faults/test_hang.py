@@ -1,4 +1,4 @@
-"""A model's process that neither answers nor ends: what callers, health and the log say, and what follows."""
+"""A model's process that hangs: responses, health, log and recovery."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A million characters, bytes that are no text, values nested without end: in every field there is."""
+"""A million characters, invalid UTF-8, deeply nested values: in every field."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.serving.conftest import Harness
 METHODS: list[MethodDescriptor] = list(pb.DESCRIPTOR.services_by_name["RecommendationService"].methods)
 MILLION = 1_000_000
 IGNORED = {"SearchItems: session.intent"}
-"""Texts that the service says it does not read."""
+"""Text fields that the service ignores by contract."""
 REQUIRED: dict[str, dict[str, Any]] = {
     "session.events": {"item_id": "i1"},
     "events": {"user_id": "u", "item_id": "i1", "event": "click"},
@@ -30,13 +30,13 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "rules.pins": {"item_id": "i1", "position": 1},
     "rules.boosts": {"filter": 'title = "x"', "strength": 0.5},
 }
-"""What a row needs so that another field of it is the only fault."""
+"""Fields that make a row valid except for the tested one."""
 
 
 def text_fields(
     of: Descriptor, path: tuple[FieldDescriptor, ...] = ()
 ) -> Iterator[tuple[FieldDescriptor, ...]]:
-    """Find every field of a message that holds text, at any depth; maps by their keys and values."""
+    """Return the paths of all text fields of a message, at any depth, map keys and values included."""
     for field in of.fields:
         if field.type == FieldDescriptor.TYPE_STRING:
             yield (*path, field)
@@ -49,7 +49,7 @@ def name(path: tuple[FieldDescriptor, ...]) -> str:
 
 
 def holding(of: Descriptor, path: tuple[FieldDescriptor, ...], text: str) -> Any:
-    """Return a request with a text in one place, and what its row needs beside it."""
+    """Return a request with a text in one field, and otherwise valid."""
     message: Any = message_factory.GetMessageClass(of)()
     _put(message, path, text, "")
     if "query" in of.fields_by_name and not message.query:
@@ -187,7 +187,7 @@ def _varint(number: int) -> bytes:
 def test_an_error_that_repeats_the_request_fits_into_the_headers_of_the_answer(
     server: Harness, expression: str
 ) -> None:
-    """A caller takes 8 KiB of headers; an error beyond would be another error to it."""
+    """Clients accept 8 KiB of headers; a larger error would fail as another error."""
     with pytest.raises(grpc.RpcError) as caught:
         server.stub.Recommend(pb.RecommendRequest(filter=expression), timeout=10)
     error = ServiceError.of(caught.value)

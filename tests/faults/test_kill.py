@@ -1,4 +1,4 @@
-"""SIGKILL while something is being written: what was acknowledged is there, and nothing is half there."""
+"""SIGKILL during writes: acknowledged writes survive, and none is partial."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KILLS = 3
 
 
 class Writers:
-    """Threads that write until the server is gone, and remember what was acknowledged."""
+    """Threads that write until the server has ended, and record acknowledgements."""
 
     def __init__(self, address: str, write: Callable[[Client, str], None], prefix: str) -> None:
         self.sent: list[str] = []
@@ -64,7 +64,7 @@ class Writers:
 
 
 def events_of(name: str) -> list[Event]:
-    """A batch for one user of its own, by ids that can be sent again."""
+    """Return a batch for one user, idempotent by event ids."""
     return [
         Event(f"user-{name}", f"i{number}", "click", event_id=f"{name}-{number}") for number in range(BATCH)
     ]
@@ -154,7 +154,7 @@ def _forget(client: Client, name: str) -> None:
 
 
 def test_a_half_written_file_of_a_killed_deletion_goes_with_the_next_one(processes: Processes) -> None:
-    """The rewriting that a kill cut off holds users, too."""
+    """The temporary file of an interrupted rewrite contains users, too."""
     write_histories(processes.store, ["alice.w", "bob.b"])
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()

@@ -1,4 +1,4 @@
-"""The places where state can be kept, for tests that run over all of them."""
+"""The state backends, for contract tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass
 class Backend:
-    """Somewhere to keep things."""
+    """A state backend."""
 
     state: str
     folder: Path

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    """Wait for something that happens in another thread."""
+    """Wait for a condition that another thread makes true."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
@@ -44,11 +44,11 @@ class Harness:
     """A real server on a real socket, in an event loop of its own thread."""
 
     model: FakeBundle
-    """What answers, unless the test started the server with another model."""
+    """The served model, unless the test started the server with another."""
     running: RunningServer
     loop: asyncio.AbstractEventLoop
     stub: Any
-    """Generated stub, for requests that the typed client cannot make."""
+    """Generated stub, for requests that the typed client cannot send."""
     store: Path
 
     @property
@@ -84,7 +84,7 @@ def in_loop(coroutine: Coroutine[Any, Any, T], seconds: float = 20) -> T:
 
 
 PATIENT = LimitsConfig(max_queue_seconds=20.0, standing_queue_seconds=20.0)
-"""For tests of anything but load: a machine that runs other tests beside them is slow, not overloaded."""
+"""For tests other than of load: a machine that runs several tests is slow, not overloaded."""
 
 
 class Servers:
@@ -136,7 +136,7 @@ class Servers:
 
 @pytest.fixture(autouse=True)
 def remains_are_left_alone() -> Iterator[None]:
-    """Keep Python's cyclic collector away from what servers and channels of a test leave behind.
+    """Disable the cyclic garbage collector for objects that servers and channels of a test leave.
 
     Now and then a CallbackWrapper of grpc.aio still points to an object that is gone, and the process dies
     when a collection follows the pointer, many tests later. Frozen objects are not looked at any more. A
@@ -150,12 +150,12 @@ def remains_are_left_alone() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def whole_lines(caplog: pytest.LogCaptureFixture) -> None:
-    """Let tests that search the log see what a server writes, fields included."""
+    """Capture a server's log with its fields, for tests that search it."""
     caplog.handler.setFormatter(TextFormatter())
 
 
 def fill_queue(server: Harness) -> list[Any]:
-    """Have one list held up while it is made and another wait, which is all that `max_queue=1` has room for.
+    """Block one list while it is made and queue another, which fills a queue with `max_queue=1`.
 
     Both are answered once the recommender's gate is open.
     """
@@ -189,7 +189,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
-    """Starts Redis servers that a test may stop and spoil."""
+    """Starts Redis servers that a test may stop and damage."""
     started: list[RedisServer] = []
 
     def begin(**settings: str) -> RedisServer:
@@ -214,14 +214,14 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
 
 
 def children(pid: int) -> list[int]:
-    """Return the processes that a process has started and that run."""
+    """Return the running child processes of a process."""
     tasks = Path(f"/proc/{pid}/task")
     return [int(child) for file in tasks.glob("*/children") for child in file.read_text().split()]
 
 
 @pytest.fixture
 def starter(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelStarter]:
-    """Start models from a process of this test, which writes where this test reads."""
+    """Start models from a fork server of this test, whose output the test captures."""
     with closing(ModelStarter()) as starter:
         monkeypatch.setattr("serving.model.process.client._STARTER", starter)
         yield starter

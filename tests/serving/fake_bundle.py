@@ -1,4 +1,4 @@
-"""A model small enough to know every answer by heart, with the attributes of a real bundle."""
+"""A model with answers computed by hand, with the attributes of a real bundle."""
 
 from __future__ import annotations
 

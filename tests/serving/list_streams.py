@@ -1,4 +1,4 @@
-"""Many users with something bought, and the streams of their lists."""
+"""Many users with a purchase each, and streams of their lists."""
 
 from __future__ import annotations
 

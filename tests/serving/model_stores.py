@@ -1,4 +1,4 @@
-"""A published model as small as can be, and what a process is told that loads it."""
+"""A minimal published model, and the request that loads it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Redis of the test's own: a real process in a folder that is thrown away."""
+"""A real Redis process in a temporary folder."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import redis
 from tests.programs import redis_server
 
 DURABLE = {"appendonly": "yes", "appendfsync": "always", "save": ""}
-"""Settings of a Redis that loses nothing that it has acknowledged."""
+"""Settings of a Redis that loses no acknowledged writes."""
 EMPTY = '""'
-"""How a settings file writes a value that is empty."""
+"""An empty value in a settings file."""
 
 
 def free_port() -> int:
@@ -25,7 +25,7 @@ def free_port() -> int:
 
 
 class RedisServer:
-    """Starts at once and stays on its port and folder, however often it is stopped and started."""
+    """A Redis process that keeps its port and folder over restarts."""
 
     def __init__(self, folder: Path, **settings: str) -> None:
         self._program = redis_server()
@@ -63,15 +63,15 @@ class RedisServer:
                 time.sleep(0.01)
 
     def kill(self) -> None:
-        """End it as a crash does."""
+        """Kill it, as a crash does."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """End it as an operator does."""
+        """Shut it down, as an operator does."""
         self._end(signal.SIGTERM)
 
     def freeze(self) -> None:
-        """Let it take connections and commands but answer none."""
+        """Suspend it: it accepts connections and commands but does not respond."""
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:

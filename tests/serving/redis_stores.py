@@ -1,4 +1,4 @@
-"""Stores opened in a Redis, and events to put there."""
+"""Stores in a Redis, and events for them."""
 
 from __future__ import annotations
 

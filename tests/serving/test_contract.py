@@ -26,7 +26,7 @@ MUTATING = (
 
 
 def request_messages() -> list[Descriptor]:
-    """Every message that a request is made of."""
+    """Return every message type of requests."""
     found: dict[str, Descriptor] = {}
     waiting = [method.input_type for method in SERVICE.methods]
     while waiting:
@@ -92,7 +92,7 @@ def test_trying_a_change_changes_nothing(server: Harness) -> None:
 
 
 def test_the_generated_code_needs_nothing_from_this_folder(tmp_path: Path) -> None:
-    """Field behaviour comes from googleapis-common-protos, which the client's package asks for."""
+    """Field behaviour comes from googleapis-common-protos, a dependency of the client's package."""
     code = (
         "import shelfwise_client.v1.recommendations_pb2\n"
         "import google.api.field_behavior_pb2 as behaviour\n"

@@ -1,4 +1,4 @@
-"""What every store of events promises of imported histories, whatever it is made of."""
+"""Contract of the import of histories, for every store."""
 
 from __future__ import annotations
 

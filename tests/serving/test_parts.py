@@ -1,4 +1,4 @@
-"""Paging, translation and validation by themselves."""
+"""Unit tests of paging, translation and validation."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Process:
-    """A server in a process of its own."""
+    """A server process."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ def processes() -> Iterator[list[Process]]:
 
 
 def record_until_it_ends(server: Process) -> tuple[list[str], threading.Thread]:
-    """Record events one by one; return the growing list of acknowledged ids and the thread at work."""
+    """Record events one by one; return the growing list of acknowledged ids and the recording thread."""
     acknowledged: list[str] = []
 
     def send() -> None:

@@ -1,4 +1,4 @@
-"""buf lints the proto, compares it with the released one, and asks a server by reflection."""
+"""buf lints the proto, compares it with the released one, and calls a server by reflection."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def image(folder: Path, text: str | None = None) -> Path:
 
 
 def findings(command: list[str]) -> list[str]:
-    """Return the names of the rules that buf finds broken, each once."""
+    """Return the names of the rules that buf finds violated, each once."""
     arguments = ["--config", str(PROTO / "buf.yaml"), "--error-format", "json"]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60)
     assert done.returncode in (0, 100), done.stderr  # 100: there are findings

@@ -1,4 +1,4 @@
-"""Several processes on one port: they share what is stored, and one that dies is replaced."""
+"""Several workers on one port: they share the state, and a dead one is replaced."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Parent:
         return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def ready(self) -> bool:
-        """Both workers answer scrapes and have loaded a model."""
+        """Wait until both workers serve metrics and have loaded a model."""
         try:
             return all(Scrape(self.metrics + n)("model_loaded_timestamp_seconds") > 0 for n in (0, 1))
         except (OSError, HTTPException):  # one who calls a free port may reach himself
@@ -76,7 +76,7 @@ class Parent:
 
 
 class Route:
-    """A connection to one of the workers: which one, the kernel decides."""
+    """Connect to one of the workers, chosen by the kernel."""
 
     def __init__(self, address: str) -> None:
         self.channel = grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
@@ -84,7 +84,7 @@ class Route:
 
 
 def routes_to_both(parent: Parent) -> list[Route]:
-    """Connect until there is a way to each worker."""
+    """Connect until there is a connection to each worker."""
     found: dict[int, Route] = {}
 
     def connect() -> bool:

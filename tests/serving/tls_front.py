@@ -1,4 +1,4 @@
-"""A port that speaks TLS before a server that does not, like stunnel before a Redis without TLS."""
+"""A TLS proxy for a server without TLS, like stunnel."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 class TlsFront:
-    """Decrypts what comes to a port of its own and hands it on, in a thread; use it as a context manager."""
+    """Decrypts and forwards connections to its port, in a thread; use it as a context manager."""
 
     def __init__(self, certificate: Path, key: Path, port: int) -> None:
-        """Take the PEM files of the front and the local port behind it."""
+        """Configure the proxy's PEM files and the local port behind it."""
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._context.load_cert_chain(certificate, key)
         self._behind = port
@@ -51,7 +51,7 @@ class TlsFront:
 
 
 async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-    """Hand bytes on until the source ends."""
+    """Forward bytes until the source ends."""
     while data := await source.read(65536):
         target.write(data)
         await target.drain()

@@ -1,4 +1,4 @@
-"""What `shelfwise demo` shows of a finished run, scene by scene, each computed while it is shown.
+"""The scenes of `shelfwise demo`, each computed from a finished run while it is shown.
 
 Public: `erasure`, `measured`, `product`, `screens`, `search`, `server`, `shop`, `shoppers`, `without_text`.
 """

@@ -1,4 +1,4 @@
-"""What the run measured: what fine-tuning gained, and the list beside the best baselines."""
+"""Scene: the run's metrics; the gain of fine-tuning, and the system beside the best baselines."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from serving.cli.story.screens import Screen
 
 HEADLINE = "recall@10"
 BEST = 3
-"""Baselines that are shown."""
+"""Number of baselines shown."""
 
 
 def measured_values(metrics: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    """Return system -> metric -> value of the window that was measured last: test, or else validation."""
+    """Return system -> metric -> value on test, or on validation if test was not measured."""
     values: dict[str, dict[str, float | None]] = metrics[metrics["protocol"]["measured"]]
     return values
 
@@ -25,8 +25,8 @@ def baselines(metrics: Mapping[str, Any]) -> list[str]:
     return sorted((n for n in values if n not in own), key=lambda n: -(values[n][HEADLINE] or 0.0))
 
 
-def _chance(test: Mapping[str, Any] | None) -> str:
-    """Return a p-value to print."""
+def _p_value(test: Mapping[str, Any] | None) -> str:
+    """Return a formatted p-value; empty where there is none."""
     p = None if test is None else test["p_value"]
     return "" if p is None else "p < .001" if p < 0.001 else f"p = {p:.3f}"
 
@@ -41,8 +41,8 @@ def show_measured(metrics: Mapping[str, Any], training: Mapping[str, Any], scree
     rows = []
     for name in names:
         cells = [f"{values[name][metric] or 0.0:.4f}" for metric in (HEADLINE, "ndcg@10")]
-        said = protocol["baselines"].get(name, "what is served")
-        rows.append([name, *cells, _chance(tests.get(name, {}).get(HEADLINE)), said])
+        description = protocol["baselines"].get(name, "what is served")
+        rows.append([name, *cells, _p_value(tests.get(name, {}).get(HEADLINE)), description])
     screen.table(("=system", "=recall@10", "=ndcg@10", "=p of recall", "what it is"), rows)
     screen.say(
         f"{protocol['queries'][window]:,} shoppers, asked at the beginning of a time that no model has seen",

@@ -1,4 +1,4 @@
-"""How scenes look: headings, sentences and tables that can be read in a log without colours, too."""
+"""Layout of scenes: headings, sentences and tables, readable in logs without colours."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from rich.markup import escape
 from rich.table import Table
 
 WIDTH = 110
-"""Columns of a log; a terminal has its own."""
+"""Width in logs; a terminal has its own."""
 ROWS = 8
-"""Places of a list that a screen shows."""
+"""Items of a list that a screen shows."""
 NEW = "+"
-"""Marks an item that was not there before: in a history, or in the former list."""
+"""Mark of an item that is not in the history or the former list."""
 
 
 def wide_enough(console: Console) -> Console:
-    """Return a console for the same stream that does not cut everything to 80 columns where nobody looks."""
+    """Return a console for the same stream that does not truncate to 80 columns in logs."""
     if console.is_terminal or console.width >= WIDTH:
         return console
     return Console(file=console.file, width=WIDTH)
 
 
 class Screen:
-    """Prints one scene: what is shown, then what follows from it."""
+    """Prints scenes."""
 
     def __init__(self, console: Console) -> None:
         """Print to a console."""
@@ -53,12 +53,12 @@ class Screen:
 
 
 def marked(item: str, title: str, known: Collection[str]) -> str:
-    """Return a title, with a mark before it unless the item is known already."""
+    """Return a title, prefixed with a mark unless the item is known."""
     return f"{'  ' if item in known else f'{NEW} '}{title}"
 
 
 def column_rows(columns: Sequence[Sequence[str]], numbered: bool = True) -> list[list[str]]:
-    """Turn columns of up to `ROWS` cells into rows, short columns padded, with their number in front."""
+    """Transpose columns of up to `ROWS` cells into rows, padded, by default with row numbers."""
     height = min(max(map(len, columns), default=0), ROWS)
     return [
         [*([str(row + 1)] if numbered else []), *(c[row] if row < len(c) else "" for c in columns)]
@@ -67,5 +67,5 @@ def column_rows(columns: Sequence[Sequence[str]], numbered: bool = True) -> list
 
 
 def listed(counts: Sequence[tuple[str, int]]) -> str:
-    """Return `a 3, b 2` of counted names, underscores as blanks."""
+    """Return `a 3, b 2` for counted names, with underscores as blanks."""
     return ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts)

@@ -1,4 +1,4 @@
-"""A search in words that no title has, for anybody and for shoppers who are known."""
+"""Scene: a text search, anonymous and personalised."""
 
 from __future__ import annotations
 
@@ -10,28 +10,30 @@ from shelfwise_client import Client, SearchQuery
 
 
 def show_search(client: Client, shop: Shop, query: str, users: Sequence[str], screen: Screen) -> None:
-    """Show what anybody finds beside what that shopper finds whose taste changes the order most."""
+    """Show the anonymous results beside those of the user whose history changes the order most."""
     found = {
         user: client.search_items(SearchQuery(query, user_id=user, page_size=10)).items for user in users
     }
-    anybody = client.search_items(SearchQuery(query, page_size=10)).items
-    order = [item.item_id for item in anybody]
+    anonymous = client.search_items(SearchQuery(query, page_size=10)).items
+    order = [item.item_id for item in anonymous]
 
     def moved(user: str) -> int:
-        return sum(item.item_id != there for item, there in zip(found[user], order, strict=False))
+        return sum(item.item_id != other for item, other in zip(found[user], order, strict=False))
 
     shopper = max(users, key=moved)
     counts = shop.titles_with(query)
     known = {word: count for word, count in counts.items() if count}
-    said = (
+    words_text = (
         f"Words of {query!r} in titles: {', '.join(f'{word} in {count}' for word, count in counts.items())}."
     )
-    screen.say(said, "" if known else "No title has any of them; what is found is found by what it means.")
+    screen.say(
+        words_text, "" if known else "No title has any of them; what is found is found by what it means."
+    )
     screen.table(
         ("#", "anybody", f"shopper {shopper} ({NEW} not in the list on the left)"),
         column_rows(
             (
-                [item.title for item in anybody],
+                [item.title for item in anonymous],
                 [marked(item.item_id, item.title, order) for item in found[shopper]],
             )
         ),

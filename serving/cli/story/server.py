@@ -1,4 +1,4 @@
-"""A server on a copy of a run's published bundle, so that a demonstration leaves the run as it was."""
+"""A server on a copy of a run's published bundle, so that a demonstration does not modify the run."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from rich.markup import escape
 from conf.errors import InputError
 
 _OPEN = ("reflection=true", "admin=true")
-"""What a demonstration on one's own machine may do."""
+"""Settings of a server that only this machine reaches."""
 _LISTENING = re.compile(r"listening on (\S+:\d+)")
 START_SECONDS = 120.0
 
 
 @contextmanager
 def copied_store(artifacts: Path) -> Iterator[Path]:
-    """Copy an artifact store beside the original, without what servers have recorded; yields the copy.
+    """Yield a temporary copy of an artifact store, next to the original, without recorded state.
 
-    Erasing a user rewrites the store's histories, and added items stay in its state: the copy takes both and
-    is removed at the end.
+    Erasing a user rewrites the store's histories, and added items stay in its state: the copy is removed with
+    both.
     """
     folder = Path(tempfile.mkdtemp(prefix=".demo-", dir=artifacts.parent))
     try:
@@ -42,10 +42,10 @@ def copied_store(artifacts: Path) -> Iterator[Path]:
 
 @contextmanager
 def running_server(artifacts: Path, console: Console) -> Iterator[str]:
-    """Run `shelfwise serve` on a free port as a process of its own; yields its address, then stops it.
+    """Run `shelfwise serve` on a free port in a separate process; yield its address, then stop it.
 
     Raises:
-        InputError: the server does not come up, or does not end as it should.
+        InputError: the server does not start, or does not end cleanly.
     """
     command = [sys.executable, "-m", "shelfwise", "serve", f"artifacts={artifacts}", "port=0", *_OPEN]
     with console.status("starting a server"):

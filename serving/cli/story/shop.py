@@ -1,4 +1,4 @@
-"""A finished run as the demonstration reads it: titles, what shoppers bought, and what was measured."""
+"""A finished run's data for the demonstration: titles, histories and metrics."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ from ranking.bundle.catalogue_file import read_catalogue
 from ranking.bundle.store import VERSIONS, current_version
 
 SEED = 0
-"""Of every sample of shoppers."""
+"""Seed of samples of users."""
 
 
 @dataclass(frozen=True)
 class Shop:
-    """What the published bundle knows."""
+    """Items and histories of the published bundle."""
 
     titles: Mapping[str, str]
     """Item id -> title."""
     bought: Mapping[str, list[str]]
     """User id -> items of the stored history, oldest first."""
     now: datetime
-    """A second after the last stored event: the time for which lists are asked for."""
+    """A second after the last stored event: the request time of lists."""
 
     def title(self, item: str) -> str:
         """Return an item's title, or its id where there is none."""
         return self.titles.get(item, item)
 
-    def sample(self, users: Iterable[str], most: int) -> list[str]:
-        """Draw shoppers without replacement with a fixed seed; the same ones every time."""
+    def sample(self, users: Iterable[str], limit: int) -> list[str]:
+        """Return at most `limit` users, drawn without replacement with a fixed seed."""
         pool = sorted(users)
-        if len(pool) <= most:
+        if len(pool) <= limit:
             return pool
-        drawn = np.random.default_rng(SEED).choice(len(pool), size=most, replace=False)
-        return [pool[place] for place in sorted(drawn)]
+        drawn = np.random.default_rng(SEED).choice(len(pool), size=limit, replace=False)
+        return [pool[index] for index in sorted(drawn)]
 
     def middling(self) -> list[str]:
-        """Return the shoppers whose number of different items lies between the quartiles of all."""
+        """Return the users whose number of distinct items is between the quartiles of all users."""
         sizes = {user: len(set(items)) for user, items in self.bought.items()}
         low, high = np.quantile(list(sizes.values()), (0.25, 0.75))
         return [user for user, size in sizes.items() if low <= size <= high]
@@ -98,7 +98,7 @@ def read_metrics(work: Path) -> dict[str, Any] | None:
 
 
 def read_training(work: Path) -> dict[str, Any]:
-    """Return what a run's training of the encoders reported; empty where it is not there."""
+    """Return the report of a run's encoder training; empty where there is none."""
     return _read_json(work / "encoder" / "training.json") or {}
 
 

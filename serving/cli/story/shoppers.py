@@ -1,4 +1,4 @@
-"""Shoppers who are known, and one who is not: whose list differs how, and how fast it changes."""
+"""Scenes: lists of known users, and how the list of an anonymous visitor changes with clicks."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from shelfwise_client import (
 )
 
 SAMPLE = 200
-"""Shoppers whose lists are looked at to choose whom to show."""
+"""Users from whose lists the shown ones are chosen."""
 FRESH = 3
-"""Items of the list without those in the history that are named."""
+"""Length of the list without items of the history."""
 CLICKED = ROWS
-"""Place of the list that the visitor clicks on: the last that is shown."""
+"""Position that the visitor clicks on: the last one shown."""
 
 
 @dataclass(frozen=True)
 class Shopper:
-    """A shopper with the list that was served."""
+    """A user with the served list."""
 
     user: str
     items: tuple[RecommendedItem, ...]
@@ -39,30 +39,30 @@ class Shopper:
         return {item.reasons[0].kind for item in self.items if item.reasons}
 
     def variety(self) -> int:
-        """Count different first reasons and sources."""
+        """Return the number of distinct first reasons plus sources."""
         return len(self.reasons()) + len({item.source for item in self.items})
 
     def new_items(self, shop: Shop) -> int:
-        """Count the items that are not in the shopper's history."""
+        """Return the number of items that are not in the user's history."""
         return sum(item.item_id not in shop.bought[self.user] for item in self.items)
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Whom the demonstration shows."""
+    """The users of the demonstration."""
 
     shown: tuple[Shopper, ...]
     among: tuple[Shopper, ...]
-    """Those from whom they were chosen; empty where they were named."""
+    """The sample that they were chosen from; empty where they were configured."""
 
     @property
     def users(self) -> list[str]:
-        """Their ids."""
+        """Ids of the shown users."""
         return [shopper.user for shopper in self.shown]
 
 
 def lists_of(client: Client, shop: Shop, users: Sequence[str], k: int) -> list[Shopper]:
-    """Ask for the lists of some shoppers in one stream, with reasons."""
+    """Request the lists of users in one stream, with reasons."""
     query = BatchQuery(user_ids=tuple(users), list_size=k, explain=True, request_time=shop.now)
     found = [Shopper(result.user_id, result.items) for result in client.batch_recommend(query)]
     for shopper in found:
@@ -72,20 +72,20 @@ def lists_of(client: Client, shop: Shop, users: Sequence[str], k: int) -> list[S
 
 
 def choose(lists: Sequence[Shopper], shop: Shop, count: int) -> list[Shopper]:
-    """Choose shoppers by rule, one by one: most different sources and first reasons, less shared items.
+    """Greedily choose users with many distinct sources and first reasons and few items shared with others.
 
-    An item that the list of a shopper chosen before has too counts as much as a source or reason; new items
-    decide between equals.
+    The score is the number of sources and reasons, minus items shared with users chosen before; new items
+    break ties.
     """
     chosen: list[Shopper] = []
     while len(chosen) < min(count, len(lists)):
         shown = {item.item_id for shopper in chosen for item in shopper.items}
 
-        def worth(shopper: Shopper, shown: set[str] = shown) -> tuple[int, int, str]:
+        def rank(shopper: Shopper, shown: set[str] = shown) -> tuple[int, int, str]:
             shared = sum(item.item_id in shown for item in shopper.items)
             return shopper.variety() - shared, shopper.new_items(shop), shopper.user
 
-        chosen.append(max((s for s in lists if s not in chosen), key=worth))
+        chosen.append(max((s for s in lists if s not in chosen), key=rank))
     return chosen
 
 
@@ -95,10 +95,10 @@ def why(item: RecommendedItem) -> str:
 
 
 def check_named(shop: Shop, users: Sequence[str]) -> None:
-    """Check that shoppers are known.
+    """Check that users have histories.
 
     Raises:
-        InputError: one is not.
+        InputError: a user without history.
     """
     unknown = [user for user in users if user not in shop.bought]
     if unknown:
@@ -106,7 +106,7 @@ def check_named(shop: Shop, users: Sequence[str]) -> None:
 
 
 def choose_shoppers(client: Client, shop: Shop, config: DemoConfig) -> Chosen:
-    """Take the shoppers that are named, or choose by rule from a sample of those with a middling history."""
+    """Return the configured users, or choose from a sample of users with histories of medium length."""
     users = config.users or shop.sample(shop.middling(), SAMPLE)
     lists = lists_of(client, shop, users, config.k)
     if config.users:
@@ -115,15 +115,15 @@ def choose_shoppers(client: Client, shop: Shop, config: DemoConfig) -> Chosen:
 
 
 def show_shoppers(client: Client, chosen: Chosen, shop: Shop, screen: Screen) -> None:
-    """Show histories beside lists, and how usual what is shown is among those who were chosen from."""
+    """Show histories beside lists, and statistics of the sample that the users were chosen from."""
     if chosen.among:
-        places = [item for shopper in chosen.among for item in shopper.items]
+        items = [item for shopper in chosen.among for item in shopper.items]
         new = sum(shopper.new_items(shop) for shopper in chosen.among)
-        reasons = Counter(item.reasons[0].kind for item in places if item.reasons).most_common()
+        reasons = Counter(item.reasons[0].kind for item in items if item.reasons).most_common()
         screen.say(
             f"Chosen by rule from {len(chosen.among)} shoppers with a middling history: the most varied",
             "sources and reasons, and few items in common.",
-            f"In all {len(chosen.among)} lists {new / len(places):.0%} of {len(places):,} places are new to",
+            f"In all {len(chosen.among)} lists {new / len(items):.0%} of {len(items):,} places are new to",
             f"the shopper; first reasons: {listed(reasons)}.",
         )
     for shopper in chosen.shown:
@@ -144,7 +144,7 @@ def show_shoppers(client: Client, chosen: Chosen, shop: Shop, screen: Screen) ->
 
 
 def show_visitor(client: Client, shop: Shop, k: int, screen: Screen) -> None:
-    """Show an anonymous visitor's list before, between and after two clicks, and count what changed."""
+    """Show an anonymous visitor's list before, between and after two clicks, and count the changes."""
     stored = client.status().event_count
     clicks: list[SessionEvent] = []
     pages: list[RecommendResult] = []
@@ -153,8 +153,8 @@ def show_visitor(client: Client, shop: Shop, k: int, screen: Screen) -> None:
             session=tuple(clicks), page_size=max(k, CLICKED), explain=True, request_time=shop.now
         )
         pages.append(client.recommend(query))
-        place = min(CLICKED, len(pages[-1].items))
-        clicks.append(SessionEvent(pages[-1].items[place - 1].item_id))
+        position = min(CLICKED, len(pages[-1].items))
+        clicks.append(SessionEvent(pages[-1].items[position - 1].item_id))
     clicked = [shop.title(click.item_id) for click in clicks]
     screen.say(f"They click on {clicked[0]!r}, and then, in the new list, on {clicked[1]!r}.")
     columns = []

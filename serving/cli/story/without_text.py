@@ -1,8 +1,7 @@
-"""What the text is worth: a shopper's lists by systems that do not read, and what each was measured at.
+"""Scene: the value of text; a user's list beside those of systems that use item ids alone, with metrics.
 
-Two systems that know items by their ids alone are asked: co-occurrence (`item_knn`), counted
-over all events up to the time of the list, and the user tower trained without texts (`sasrec_ids`), as the
-evaluation left it.
+These are co-occurrence (`item_knn`), counted over all events up to the request time, and the user tower
+trained without texts (`sasrec_ids`), as stored by the evaluation.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ from serving.cli.story.shop import Shop, read_settings
 from shelfwise_client import Client, RecommendQuery
 
 IDS_TOWERS = ("sasrec_ids_refit", "sasrec_ids")
-"""Where the evaluation leaves the towers without text, newest knowledge first."""
+"""Folders of the towers without text, in order of preference."""
 KNN, IDS = "item_knn", "sasrec_ids"
 
 
 def known_until(dataset: Dataset, time: int) -> LongArray:
-    """Return how far each user's events lie before a time, [users] positions behind the last of them."""
+    """Return the end of each user's events before a time, [users] positions in the events."""
     events = dataset.events
     before = np.concatenate([[0], np.cumsum(events.time < time)])
     known: LongArray = events.offsets[:-1] + before[events.offsets[1:]] - before[events.offsets[:-1]]
@@ -39,7 +38,7 @@ def known_until(dataset: Dataset, time: int) -> LongArray:
 
 
 def one_query(dataset: Dataset, user: str, end: LongArray, time: int) -> Queries:
-    """Return the question for one user's list at a time."""
+    """Return the query for one user's list at a time."""
     row = dataset.user_ids.index(user)
     none = np.zeros(0, dtype=np.int32)
     return Queries(
@@ -53,7 +52,7 @@ def one_query(dataset: Dataset, user: str, end: LongArray, time: int) -> Queries
 
 
 def id_systems(work: Path, dataset: Dataset, end: LongArray, now: int) -> list[Baseline]:
-    """Return the systems without text, fitted on what is known at a time."""
+    """Return the systems without text, fitted on the events before a time."""
     systems: list[Baseline] = [ItemKnn(kind_weights=dataset.kind_weights)]
     folder = next((work / name for name in IDS_TOWERS if (work / name).is_dir()), None)
     if folder is not None:
@@ -70,7 +69,7 @@ def _measured(metrics: Mapping[str, Any], name: str) -> str:
 
 
 def _short_training(work: Path) -> str:
-    """Say so where the towers without text were at their best in the last epoch that was allowed."""
+    """Return a note if the towers without text were best in the last allowed epoch; else empty."""
     file = work / IDS / "epochs.json"
     allowed = read_settings(work / "artifacts")["user_encoder"]["epochs"]
     if not file.is_file() or json.loads(file.read_text()) < allowed:
@@ -82,7 +81,7 @@ def _short_training(work: Path) -> str:
 
 
 def _unsold(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Return the measured recall of items without any event in the whole catalogue, by system."""
+    """Return a sentence with the recall of items without events, by system; empty where there are none."""
     part = metrics["cold_catalogue"][metrics["protocol"]["measured"]].get("no_event")
     if not part or not part["queries"]:
         return ""
@@ -105,17 +104,17 @@ def show_without_text(
     added: str,
     screen: Screen,
 ) -> None:
-    """Show the served list beside those of systems without text, with what all were measured at.
+    """Show the served list beside those of systems without text, with their metrics.
 
     Args:
         client: of the server.
-        shop: what it serves.
-        work: the run's folder, which has the dataset and the towers without text.
-        user: whose lists.
-        k: their length.
+        shop: items and histories of the served bundle.
+        work: the run's folder, with the dataset and the towers without text.
+        user: the user.
+        k: length of the lists.
         metrics: of the run's evaluation.
-        added: id of an item that was added before; empty where none was.
-        screen: where to.
+        added: id of an item added before; empty for none.
+        screen: output.
     """
     dataset = load_dataset(work / "dataset")
     now = int(shop.now.timestamp())

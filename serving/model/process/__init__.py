@@ -1,4 +1,4 @@
-"""The model in a process of its own, and the messages between it and the server.
+"""The model's process, and the messages between it and the server.
 
 Public: `client`, `worker`.
 """

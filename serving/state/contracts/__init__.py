@@ -1,4 +1,4 @@
-"""The protocols that every store of user state and item changes implements.
+"""Protocols of the stores of user state and item changes.
 
 Public: `item_changes`, `user_state`.
 """

@@ -64,7 +64,7 @@ class ItemChanges(Protocol):
             deadline: event loop time after which they need not be stored any more.
 
         Returns:
-            The revision of the last one; whoever has applied it has applied them all.
+            The revision of the last one, which is only visible together with all before it.
 
         Raises:
             QueueFullError: the store's queue is full.

@@ -71,7 +71,7 @@ class RedisFiles:
                 await self._write_files()
             except _ForbiddenError as error:
                 _LOG.warning(
-                    "%s may not be told to write its files anew (%s): erased users stay there until it does",
+                    "%s does not permit rewriting its files (%s): erased users stay in them until it does so",
                     store.name,
                     error,
                 )

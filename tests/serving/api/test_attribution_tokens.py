@@ -1,4 +1,4 @@
-"""Attribution: a list names itself, and the events on it are stored with that name."""
+"""Attribution: a list has a token, and its events are stored with the list's origin."""
 
 from __future__ import annotations
 

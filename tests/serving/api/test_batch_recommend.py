@@ -1,4 +1,4 @@
-"""BatchRecommend over the wire: whose lists, in which order, resuming, refusals, failures of single users."""
+"""BatchRecommend over the wire: users, their order, resuming, refusals, failures of single users."""
 
 from __future__ import annotations
 

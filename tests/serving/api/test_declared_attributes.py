@@ -1,4 +1,4 @@
-"""DeclareAttributes: what a model does not know can be filtered and capped by, on every server, for good."""
+"""DeclareAttributes: filters and caps on attributes that the model lacks, durably and on every server."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def refused(call: Any) -> ServiceError:
 
 
 def stock(client: Client) -> None:
-    """Give five items values of what the model has never heard of."""
+    """Set attributes of five items that the model does not have."""
     result = client.update_items(
         [
             ItemUpdate("i1", {"in_stock": True, "launch": "2024-05-31", "margin": 3, "shelf": "A"}),

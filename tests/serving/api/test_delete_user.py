@@ -1,4 +1,4 @@
-"""DeleteUser: what is left of a user afterwards, in every file and every answer."""
+"""DeleteUser: no trace of the user in any file or response."""
 
 from __future__ import annotations
 

@@ -257,7 +257,7 @@ def test_bad_calls_are_named(server: Harness, rpc: str, request_message: Any, pa
 
 
 def test_requests_go_on_while_many_items_come_and_go(shop: Harness) -> None:
-    """No list ever shows what was deleted before it was asked for, none fails, and none is short."""
+    """No list contains an item deleted before its request, none fails, and none is short."""
     faults: list[str] = []
     stop = threading.Event()
     deleted: set[str] = set()

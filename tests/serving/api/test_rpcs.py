@@ -151,7 +151,7 @@ def test_health_check_and_watch(server: Harness) -> None:
 
 
 def reflected(server: Harness, version: str, **request: Any) -> reflection_pb2.ServerReflectionResponse:
-    """Ask by the path of one version; the messages of v1 have the fields and numbers of v1alpha's."""
+    """Call reflection by the path of one version; the messages of v1 equal v1alpha's."""
     with grpc.insecure_channel(server.address) as channel:
         call = channel.stream_stream(
             f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",

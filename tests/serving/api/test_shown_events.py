@@ -1,4 +1,4 @@
-"""What the store keeps of the lists that events came from, in new files and in those of former programs."""
+"""Exposures of stored events, in new files and in files of older formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Defaults by surface: what they fill in, what overrides them, and what becomes of a file that is wrong."""
+"""Defaults by surface: their use, overrides, and invalid files."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def server(servers: Servers, file: Path) -> Harness:
 
 
 def asked(server: Harness, request: pb.RecommendRequest) -> Request:
-    """Make a request; return the question that the model was asked."""
+    """Send a request; return the model request that it became."""
     server.stub.Recommend(request, timeout=10)
     return server.model.recommender.seen[-1]
 
@@ -106,7 +106,7 @@ def test_pages_go_on_under_the_defaults_that_hold_then(server: Harness, file: Pa
 
 
 def replace(file: Path, content: str) -> None:
-    """Write a file as an editor does: another one takes its place."""
+    """Write a file as editors do: by replacing it."""
     written = file.with_suffix(".new")
     written.write_text(content)
     os.replace(written, file)

@@ -1,4 +1,4 @@
-"""The codec of tokens: what it refuses, and that tokens of earlier releases stay readable."""
+"""The token codec: refusals, and tokens of earlier releases, which stay readable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`shelfwise demo` on a run of the synthetic shop: what it says is so, and the run stays as it was."""
+"""`shelfwise demo` on a run of the synthetic shop: its statements are true, and the run is unmodified."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PRODUCT = {"title": "trail boots summit", "brand": "Acme", "price": 12.5}
 
 @pytest.fixture(scope="module")
 def measured(trained: PipelineConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Work directory of a run with its evaluation, towers on ids alone included."""
+    """Work directory of a run with its evaluation, including towers trained on ids alone."""
     work = tmp_path_factory.mktemp("demo") / "work"
     shutil.copytree(trained.work_dir, work)
     evaluation = EvaluationConfig(bootstrap=10, baselines=["popularity", "item_knn", "sasrec_ids"])

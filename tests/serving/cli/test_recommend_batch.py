@@ -1,4 +1,4 @@
-"""`shelfwise recommend-batch`: every user once, whatever ends it on the way."""
+"""`shelfwise recommend-batch`: every user once, after any interruption."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def written(server: Harness, output: Path, **settings: Any) -> str:
-    """Run the command; return what it said."""
+    """Run the command; return its output."""
     said = io.StringIO()
     config = RecommendBatchConfig(address=server.address, output=str(output), k=2, **settings)
     recommend_batch(config, Console(file=said, width=200))
@@ -47,7 +47,7 @@ def remains(output: Path) -> set[str]:
 
 
 def cut_after(count: int, monkeypatch: pytest.MonkeyPatch) -> list[BatchQuery]:
-    """Let streams break with KeyboardInterrupt after so many lists, once; return what was asked for."""
+    """Have streams raise KeyboardInterrupt after so many lists, once; return the queries."""
     real, asked = Client.batch_recommend, list[BatchQuery]()
 
     def broken(self: Client, query: BatchQuery) -> Iterator[UserListResult]:
@@ -87,14 +87,14 @@ def test_it_goes_on_where_it_was_stopped_and_cuts_a_torn_line(
 ) -> None:
     fill(server, 30)
     asked = cut_after(12, monkeypatch)
-    with pytest.raises(InputError, match="stopped; 12 lists are kept, the same call goes on behind them"):
+    with pytest.raises(InputError, match="stopped; 12 lists are kept, the same call resumes after them"):
         written(server, output)
     assert not output.exists()
     part = output.with_name("lists.jsonl.part")
     with part.open("ab") as file:
         file.write(b'{"user_id": "user-000')  # as a power cut leaves it
     said = written(server, output)
-    assert "going on behind 12 lists" in said
+    assert "resuming after 12 lists" in said
     assert "30 lists written" in said
     assert [line["user_id"] for line in lines(output)] == [name_of(n) for n in range(30)]
     assert asked[1].resume_token  # nothing was made twice
@@ -238,7 +238,7 @@ def test_a_killed_command_costs_nothing_but_time(server: Harness, output: Path) 
     killed.wait(20)
     assert not output.exists()
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "going on behind" in done.stdout
+    assert "resuming after" in done.stdout
     assert [line["user_id"] for line in lines(output)] == [name_of(n) for n in range(3000)]
 
 

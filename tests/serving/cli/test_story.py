@@ -1,4 +1,4 @@
-"""The parts of the demonstration: whom it chooses, what it counts, and what it says of a run's numbers."""
+"""Parts of the demonstration: choice of users, counts, and statements about a run's metrics."""
 
 from __future__ import annotations
 

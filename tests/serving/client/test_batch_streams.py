@@ -1,4 +1,4 @@
-"""Streams of BatchRecommend: pace, priority, how they end, and clients that go on with them."""
+"""Streams of BatchRecommend: backpressure, priority, termination, and clients that resume them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def made(server: Harness) -> int:
 
 
 def test_a_stream_broken_in_the_middle_goes_on_without_gap_or_repeat(servers: Servers) -> None:
-    """The server goes away twice; users come and go in between."""
+    """The server is replaced twice; users are added and erased in between."""
     server = servers.start()
     fill(server, MANY)
     port = server.running.port

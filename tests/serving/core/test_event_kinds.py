@@ -1,4 +1,4 @@
-"""Kinds of events: which can be stored, and what they mean to a model that does not know them."""
+"""Event kinds: valid names, and kinds unknown to the model."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def shop(servers: Servers, baskets: Dataset, encoder: TextEncoder) -> Harness:
 
 
 def test_a_view_personalises_and_is_no_purchase(shop: Harness) -> None:
-    """In a shop that was trained on purchases; recorded, told in the session, or without a kind."""
+    """With a model trained on purchases; recorded, in the session, or without a kind."""
     with Client(shop.address) as client:
         recorded = client.record_events([Event("ben", "i2", "view"), Event("ben", "i2", "click")])
         assert (recorded.new_count, recorded.unknown_event_kinds) == (2, ("view", "click"))

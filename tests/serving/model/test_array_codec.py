@@ -1,4 +1,4 @@
-"""Large arrays between two processes: once, and no longer than the sender has them."""
+"""Large arrays between two processes: sent once, and freed with the sender's."""
 
 from __future__ import annotations
 

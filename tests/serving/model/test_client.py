@@ -1,4 +1,4 @@
-"""A model in a process of its own answers as it would here, and what becomes of both when one ends."""
+"""A model in another process answers as in this one, and ends or fails with its process."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_calls_fail_as_unavailable_when_the_process_has_ended(remote: RemoteMode
 
 
 class Sleeps:
-    """Work that takes some seconds in the process of the model, as far as it can tell."""
+    """A stub of work that takes some seconds in the model's process."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -191,7 +191,7 @@ PATIENCE = 2.0
 
 
 def warm(store: Path) -> RemoteModel:
-    """A model that has made lists, and is not waited for very long."""
+    """A model that has made lists, with a short timeout."""
     remote = RemoteModel(start_message(store, timeout_seconds=PATIENCE))
     execute_batch(asked(remote.current))
     return remote
@@ -240,7 +240,7 @@ def test_changes_of_items_may_take_longer(store: Path, starter: ModelStarter) ->
 def test_a_process_that_no_signal_ends_lets_callers_go_on(
     store: Path, starter: ModelStarter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As one that waits for a device in the kernel."""
+    """As a process that waits for a device in the kernel."""
     remote = warm(store)
     kill = os.kill
     monkeypatch.setattr("serving.model.process.client._END_SECONDS", 0.1)

@@ -1,4 +1,4 @@
-"""Which process touches a GPU, and what becomes of a model that finds no room on one."""
+"""Processes that use a GPU, and models that do not fit on one."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ for name in ("is_available", "device_count"):  # `current_accelerator` only know
 for name in ("get_num_gpus", "StandardGpuResources", "index_cpu_to_all_gpus"):
     watched(faiss, name)
 """
-"""Has every way to a GPU write down which process takes it; run before anything else is imported."""
+"""Records which process uses a GPU; run before anything else is imported."""
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_a_gpu_that_is_not_there_is_named_by_the_process_of_the_model(
 
 
 class Failing:
-    """A request that a GPU fails at, as far as the process of a model can tell."""
+    """A stub of a request that fails on the GPU."""
 
     def __getattr__(self, name: str) -> object:
         """Fail wherever it is looked into, but not where it is unpacked."""

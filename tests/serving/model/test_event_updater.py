@@ -1,4 +1,4 @@
-"""Following the feed of recorded events: what is counted, when, and what happens where something fails."""
+"""Counting of recorded events: which, when, and failures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def event(item_id: str, time_us: int = AFTER, kind: str = "click", *before: Inte
 
 
 class Notebook(FakeBundle):
-    """Writes down what it is given to count; `poison` cannot be counted."""
+    """Records the events to count; fails on `poison`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Notebook(FakeBundle):
 
 
 class Feed:
-    """A feed in memory that fails when told to; positions are numbers of events."""
+    """An in-memory feed that can be made to fail; positions are numbers of events."""
 
     def __init__(self, *events: RecordedEvent) -> None:
         self.stored = list(events)
@@ -111,7 +111,7 @@ def test_a_model_counts_everything_page_by_page_before_it_is_served(monkeypatch:
 
 
 def test_what_the_bundle_may_have_learnt_from_is_not_counted() -> None:
-    """Data have whole seconds: all of the last one is the bundle's."""
+    """Training data have whole seconds: all of the last one belongs to the bundle."""
 
     async def scenario(follower: EventUpdater, model: Notebook) -> None:
         await prepared(follower)

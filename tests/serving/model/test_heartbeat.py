@@ -1,4 +1,4 @@
-"""When a model's process is taken to hang: counted in looks, of which the tests make as many as they like."""
+"""Detection of a hung model's process, counted in intervals, without a clock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def warm() -> HangDetector:
 
 
 def first_wrong(detector: HangDetector, looks: list[tuple[bool, int]]) -> tuple[int, str]:
-    """Return the number of the first look that finds something, from 1, and what; 0 if none does."""
+    """Return the number of the first check that finds a fault, from 1, and the fault; 0 if none does."""
     for number, (beats, turn) in enumerate(looks, 1):
         if wrong := detector.check(beats, turn):
             return number, wrong
@@ -53,13 +53,13 @@ def test_a_process_that_is_asked_nothing_is_not_stuck() -> None:
 
 
 def test_silence_does_not_count_towards_a_stuck_batch() -> None:
-    """So a machine that gives neither of them time, or was suspended, has nobody killed."""
+    """On a suspended machine, or one without CPU time for either, no process is killed."""
     looks = [(True, 7)] * 6 + [(False, 7)] * (BEATS - 1) + [(True, 7)] * 4
     assert first_wrong(warm(), looks) == (0, "")
 
 
 def test_beats_that_gathered_are_one() -> None:
-    """As after a stop of the server with a question on its way, whose answer it has not read yet."""
+    """As if the server was stopped before it read the answer to a request."""
     here, there = Pipe(duplex=False)
     detector = warm()
     with here:

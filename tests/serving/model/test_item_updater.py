@@ -1,4 +1,4 @@
-"""Following the store of item changes: order, faults, and who waits for what."""
+"""Application of stored item changes: order, failures, and waiting for revisions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ENCODED = TextVector(b"key", b"values")
 
 
 class Notebook(FakeBundle):
-    """Writes down which changes are applied; `poison` cannot be."""
+    """Records applied changes; fails on `poison`."""
 
     template: ClassVar[dict[str, list[str]]] = {}
 
@@ -60,7 +60,7 @@ class Notebook(FakeBundle):
 
 
 class Changes:
-    """A store in memory that fails when told to."""
+    """An in-memory store that can be made to fail."""
 
     def __init__(self, *item_ids: str) -> None:
         self.stored = [StoredChange(n + 1, ItemChange(i, {})) for n, i in enumerate(item_ids)]

@@ -1,4 +1,4 @@
-"""Leases: a replaced model answers the requests that hold one, and is closed right after the last of them."""
+"""Leases: a replaced model answers requests with a lease, and is closed after the last of them."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ FAST = 0.02
 
 
 def swap(server: Harness, model: FakeBundle) -> None:
-    """Have another model served, as after a publication."""
+    """Replace the served model, as after a publication."""
     server.call(server.running._host.load(model, Served.of(model)))
 
 
 class Gate:
-    """Holds every list up after its request has leased a model and before its job is submitted."""
+    """Blocks every list after its request has leased a model and before its job is submitted."""
 
     def __init__(self, server: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
         self.error: Exception | None = None
@@ -67,7 +67,7 @@ class Gate:
 
 
 def leases(server: Harness) -> int:
-    """Return how many leases are out on the served model; one is the host's own."""
+    """Return the number of leases on the served model, including the host's own."""
     return server.running._host._now.leases
 
 
@@ -171,7 +171,7 @@ class Reversed(ChangingBundle):
 def test_a_deleted_item_is_left_out_of_a_list_of_the_former_model(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows of one model mean other items in another."""
+    """Rows of different models refer to different items."""
     server = servers.start(ChangingBundle())
     gate = Gate(server, monkeypatch)
     call = server.stub.Recommend.future(pb.RecommendRequest(page_size=30), timeout=20)
@@ -224,7 +224,7 @@ def store(tmp_path: Path, dataset: Dataset, bert: Path) -> Path:
 
 
 def memory_bytes(pid: int) -> int:
-    """Return what a process holds in memory for itself, without what it shares."""
+    """Return the private memory of a process."""
     found = re.findall(r"Private_\w+:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text())
     return sum(map(int, found)) * 1024
 

@@ -1,4 +1,4 @@
-"""What shoppers do counts at once in everybody's lists: over a socket, at every replica, after a restart."""
+"""Recorded events change all lists at once: over a socket, on every replica, after a restart."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ Make = Callable[..., Bundle]
 
 
 def buy(client: Client, item_id: str, beside: str, times: int = SHOPPERS) -> None:
-    """Have as many shoppers buy one item after another."""
+    """Record purchases of two items, one after the other, by so many users."""
     first = [Event(f"u{n}", beside, "purchase", event_id="1") for n in range(times)]
     then = [Event(f"u{n}", item_id, "purchase", event_id="2") for n in range(times)]
     assert client.record_events(first).new_count == client.record_events(then).new_count == times
 
 
 def popular(client: Client, count: int = 3) -> list[str]:
-    """The first items for somebody of whom nothing is known."""
+    """Return the first items for an unknown user."""
     return [item.item_id for item in client.recommend(RecommendQuery(page_size=count)).items]
 
 
 def proposed_beside(client: Client, item_id: str) -> set[str]:
-    """Items that go with one in the session, as their reasons say."""
+    """Return the items recommended as going with one in the session."""
     query = RecommendQuery(session=(SessionEvent(item_id, "purchase"),), page_size=60, explain=True)
     items = client.recommend(query).items
     return {i.item_id for i in items if any(reason.kind == "goes_with" for reason in i.reasons)}

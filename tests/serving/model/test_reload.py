@@ -1,4 +1,4 @@
-"""Going over to another model while serving, and staying with the old one when that fails."""
+"""Reload of a model while serving, and the former model after a failure."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_a_model_whose_process_has_ended_is_loaded_anew(
     broken: bool,
     seconds: float,
 ) -> None:
-    """The one that CURRENT names, or the same again where that one fails or nobody follows CURRENT."""
+    """Loads the version named by CURRENT, or the same again if that fails or CURRENT is not followed."""
     monkeypatch.setattr("serving.server._PROCESS_POLL_SECONDS", FAST)
     gate, tried = threading.Event(), []
 
@@ -268,7 +268,7 @@ def real_server(servers: Servers, first: str) -> Harness:
 def test_items_outlive_a_change_of_model_under_load(
     servers: Servers, dataset: Dataset, encoder: TextEncoder, bert: Path
 ) -> None:
-    """Real bundles: changed items are in every answer of the new model, and no request fails on the way."""
+    """Real bundles: the new model reflects item changes in every response, and no request fails."""
     first = publish_bundle(servers.store, make_bundle(dataset, encoder), bert)
     server = real_server(servers, first)
     faults: list[str] = []

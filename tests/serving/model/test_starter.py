@@ -1,4 +1,4 @@
-"""Where models' processes come from."""
+"""The fork server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written to standard error, as a process writes it."""
+"""The log on standard error of a process."""
 
 from __future__ import annotations
 

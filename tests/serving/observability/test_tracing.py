@@ -21,7 +21,7 @@ PARENT = "b7ad6b7169203331"
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """Keeps what it is sent."""
+    """Stores received spans."""
 
     def __init__(self) -> None:
         self.spans: list[Any] = []

@@ -13,11 +13,11 @@ from serving.scheduling.batcher import LoadPolicy, QueuedJob, QueueFullError
 GATHER_SECONDS = 0.002
 TIMEOUT_SECONDS = 10.0
 REFUSAL_SECONDS = 0.03
-"""What the service lets a refused caller wait."""
+"""Delay of a refusal by the service."""
 
 
 class Clock:
-    """Time that passes when it is set."""
+    """A clock that is set by the simulation."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -28,7 +28,7 @@ class Clock:
 
 @dataclass
 class Outcomes:
-    """How calls ended; latencies and times in seconds."""
+    """Outcomes of calls; latencies and times in seconds."""
 
     latencies: list[float] = field(default_factory=list)
     answered_at: list[float] = field(default_factory=list)
@@ -74,12 +74,12 @@ class Simulation:
         heapq.heappush(self._events, (when, next(self._numbers), action))
 
     def open(self, times: Iterable[float], timeout: float = TIMEOUT_SECONDS) -> None:
-        """Let calls come at given times, whatever becomes of others."""
+        """Open loop: calls arrive at given times."""
         for when in times:
             self.at(when, lambda: self._come(Call(self.clock.now, self.clock.now + timeout)))
 
     def closed(self, callers: int, think: float = 0.001) -> None:
-        """Let callers ask again as soon as they are answered, refused ones as well."""
+        """Closed loop: callers send the next call after each response or refusal."""
 
         def ask() -> None:
             now = self.clock.now

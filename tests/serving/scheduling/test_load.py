@@ -1,4 +1,4 @@
-"""More is asked than can be answered: what is refused, how, and that it passes."""
+"""Overload: refusals, and recovery."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_who_asks_again_at_once_is_refused_after_a_moment(servers: Servers) -> N
 
 
 async def flood(server: Harness, calls: int, seconds: float) -> tuple[int, list[Any]]:
-    """Send calls at a fixed rate, whatever becomes of them; return the longest queue and their outcomes."""
+    """Send calls at a fixed rate (open loop); return the longest queue and the outcomes."""
     longest = 0
     async with grpc.aio.insecure_channel(server.address) as channel:
         stub = pb_grpc.RecommendationServiceStub(channel)  # type: ignore[no-untyped-call]

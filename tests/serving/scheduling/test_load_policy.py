@@ -20,7 +20,7 @@ JOB_SECONDS = 0.002
 
 
 class Bench:
-    """A policy whose clock a test sets, and that has learnt that a job costs `job_seconds`."""
+    """A policy with a fake clock, for which a job costs `job_seconds`."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Bench:
         return [self.policy.add(job) for job in jobs]
 
     def batch(self, size: int, seconds: float) -> None:
-        """Have a batch take so long."""
+        """Run a batch of so many seconds."""
         self.add(*range(size))
         self.begin()
         self.clock.now += seconds

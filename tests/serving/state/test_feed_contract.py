@@ -1,4 +1,4 @@
-"""What every store promises of the feed of recorded events: order, pages, what is in it, and who is not."""
+"""Contract of the feed of recorded events, for every store: order, pages, and content."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.serving.state.test_user_state import START, histories, new
 
 
 async def everything(state: UserState, limit: int = 1000, after_us: int = 0) -> list[RecordedEvent]:
-    """Read page by page, to where no further page begins."""
+    """Read all pages of the feed."""
     events: list[RecordedEvent] = []
     position = 0
     while (page := await state.recorded_since(position, limit, after_us)).position != position:
@@ -137,7 +137,7 @@ def test_it_goes_on_after_reopening_and_follows_others_on_the_same_store(backend
 def test_a_clock_that_is_set_back_hides_nothing_from_who_has_read_so_far(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In SQLite arrivals follow the clock of whoever stores; in Redis the step is that of a caller."""
+    """In SQLite arrivals follow the writer's clock; in Redis the clock step is a client's."""
 
     async def two() -> list[str]:
         async with backend.opened() as left, backend.opened() as right:

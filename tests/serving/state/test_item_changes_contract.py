@@ -1,4 +1,4 @@
-"""What every store of item changes promises, by itself and together with the store of events."""
+"""Contract of stores of item changes, alone and together with the store of events."""
 
 from __future__ import annotations
 

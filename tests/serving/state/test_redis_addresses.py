@@ -1,4 +1,4 @@
-"""Opening a store in Redis: addresses, prefixes, sockets and TLS, and settings that earn a warning."""
+"""Opening a store in Redis: addresses, prefixes, sockets, TLS, and durability warnings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Redis that stops, hangs or forgets: what callers get, what is left afterwards, and no password told."""
+"""A Redis that stops, hangs or loses data: errors, recovery, and no password in messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Redis keeps of users: how much, under which keys, imports, and what erasing leaves in its files."""
+"""User state in Redis: bounds, keys, imports, and erasure from its files."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_redis_that_may_not_be_told_to_write_is_a_warning(
         assert await stores.users.delete_user("u") == 1
 
     opened(redis.url.replace("//", "//shop:@"), scenario)
-    assert "may not be told to write its files anew" in caplog.text
+    assert "does not permit rewriting its files" in caplog.text
 
 
 def test_files_that_take_long_to_write_make_the_caller_try_again(

@@ -1,4 +1,4 @@
-"""Several servers on one state: what one of them acknowledges holds in the answers of all."""
+"""Several servers on one state: responses of all reflect what any of them has acknowledged."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tests.serving.conftest import Harness, Servers, until
 
 BOOTS = "trail boots summit ridge"
 PATIENT: dict[str, Any] = {"limits": LimitsConfig(history_seconds=10.0), "item_poll_seconds": 3600.0}
-"""Replicas that hear of each other through requests alone, and that never give up waiting."""
+"""Replicas that poll only on requests, and wait long for revisions."""
 
 
 class Replicas:
-    """Two servers with a model of their own each, and a client of each."""
+    """Two servers with one model each, and their clients."""
 
     def __init__(self, left: Harness, right: Harness) -> None:
         self.left, self.right = left, right
@@ -86,7 +86,7 @@ def test_an_item_that_is_changed_at_one_is_filtered_accordingly_at_the_other(rep
 def test_a_deleted_item_is_absent_from_the_very_next_answer_of_the_other(
     servers: Servers, backend: Backend, dataset: Dataset, encoder: TextEncoder
 ) -> None:
-    """Even of one that has no time to wait for anything, and whose own copy of the items is old."""
+    """Even of a server without time to wait, whose copy of the items is stale."""
     bundle = make_bundle(dataset, encoder)
     a, b = (
         Client(

@@ -1,4 +1,4 @@
-"""What every store of events promises of events and users, whatever it is made of."""
+"""Contract of stores of events: events and users."""
 
 from __future__ import annotations
 

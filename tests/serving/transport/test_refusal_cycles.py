@@ -1,4 +1,4 @@
-"""Refused calls leave no reference cycle of the server's: only a garbage collection would free one."""
+"""Refused calls leave no reference cycles in the server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.serving.conftest import Harness, Servers, fill_queue
 
 
 def in_cycles(act: Callable[[], None]) -> list[Any]:
-    """Return what only a garbage collection would free of what some calls leave behind."""
+    """Return the objects left by some calls that only a garbage collection frees."""
     gc.disable()
     gc.collect()
     act()

@@ -1,4 +1,4 @@
-"""The attacker's table: each row of docs/operations.md is a test here."""
+"""Tests of the table of attacks in docs/operations.md."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ GOOD: dict[str, Any] = {
 
 
 def call(server: Harness, method: str, metadata: tuple[tuple[str, str], ...] = ()) -> str:
-    """Make a call and return how it ended: OK, or the reason of the error."""
+    """Make a call and return its outcome: OK, or the reason of the error."""
     try:
         response = getattr(server.stub, method)(GOOD[method], metadata=metadata, timeout=10)
         if method == "BatchRecommend":
@@ -292,7 +292,7 @@ def authority(tmp_path: Path) -> Authority:
 
 
 def reaches(server: Harness, root: Path, client: tuple[Path, Path] | None = None) -> bool:
-    """Tell whether a client that trusts an authority (and shows a certificate) gets an answer."""
+    """Return whether a client that trusts an authority (and presents a certificate) gets a response."""
     certificate, key = (p.read_bytes() for p in client) if client else (None, None)
     credentials = grpc.ssl_channel_credentials(root.read_bytes(), key, certificate)
     with Client(server.address, timeout=1.5, credentials=credentials) as caller:

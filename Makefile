@@ -8,7 +8,7 @@ GENERATED := shelfwise_client/v1
 # google/api/field_behavior.proto comes with googleapis-common-protos.
 GOOGLE_PROTOS = $(BIN)/python -c 'import google.api, pathlib; print(pathlib.Path(google.api.__path__[0]).parents[1])'
 RETAIL := data=online_retail split=global_time
-# FAISS comes in two builds that cannot be installed together; the machine decides, or FAISS=cpu, FAISS=gpu.
+# FAISS has two builds that cannot be installed together: selected by the machine, or by FAISS=cpu, FAISS=gpu.
 CARD := $(shell nvidia-smi -L 2>/dev/null | grep -m1 '^GPU')
 WHY := $(if $(FAISS),FAISS=$(FAISS) says so,nvidia-smi -L lists $(if $(CARD),$(CARD),no card))
 FAISS ?= $(if $(CARD),gpu,cpu)
@@ -17,7 +17,7 @@ CONSTRAINTS = $(if $(filter gpu,$(FAISS)),constraints-gpu.txt,constraints.txt)
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev demo taste test coverage test-gpu lint types imports proto proto-check proto-release docs check clean
 
-help: ## Say what there is to make
+help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 $(VENV)/bin/python:
@@ -38,17 +38,17 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[$(FAISS),xlsx,baselines,sweep,docs,dev]'
 	@touch $@
 
-install: $(VENV)/.installed ## Create .venv with a working .venv/bin/shelfwise, for the GPU where there is one
+install: $(VENV)/.installed ## Create .venv with a working .venv/bin/shelfwise, for a GPU if there is one
 
 install-dev: $(VENV)/.installed-dev ## The same plus test and lint tools
 
-demo: install ## From real purchases to a running server that shows what it can do (4 minutes on 2 cores)
+demo: install ## Train on real purchases, start a server, and show its answers (4 minutes on 2 cores)
 	@echo "== training on a year of a gift shop's invoices"
 	$(BIN)/shelfwise run $(RETAIL) data.events=examples/data/online_retail.parquet experiment=demo work_dir=work/demo
 	@echo "== asking a running server"
 	$(BIN)/shelfwise demo work_dir=work/demo
 
-taste: install ## The same in two minutes on a shop of 300 items: what happens, not how good it gets
+taste: install ## A short version of the demo in two minutes on a shop of 300 items, without meaningful metrics
 	@echo "== cutting 300 products and 1,200 customers out of a gift shop's invoices"
 	$(BIN)/python examples/small_shop.py work/taste/invoice_lines.parquet
 	@echo "== training for seconds: this shop is tiny, and so is what can be learnt from it"
@@ -82,15 +82,15 @@ proto: install-dev ## Regenerate the gRPC code
 	$(BIN)/python -m grpc_tools.protoc -I $(GENERATED)=$(PROTO) -I $$($(GOOGLE_PROTOS)) \
 	  --python_out=clients/python --pyi_out=clients/python --grpc_python_out=clients/python $(PROTO)/*.proto
 
-proto-check: proto ## Fail when the gRPC code is stale, or buf finds a slip or a change that breaks callers
+proto-check: proto ## Fail if the gRPC code is stale, or buf finds a lint error or a breaking change
 	git diff --exit-code -- clients/python/$(GENERATED)
 	SHELFWISE_ALL_TESTS=1 $(BIN)/python -m pytest tests/serving/test_proto.py
 
-docs: install-dev ## The generated reference pages, and the documentation site in work/site
+docs: install-dev ## Generate the reference pages, and build the documentation site in work/site
 	$(BIN)/python -m docs.generate
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-proto-release: install-dev ## Keep the proto as that of a release, for proto-check to compare with: VERSION=0.2.0
+proto-release: install-dev ## Store the proto of a release, for the comparison of proto-check: VERSION=0.2.0
 	$(if $(VERSION),,$(error VERSION=... names the release))
 	$(BIN)/python -m grpc_tools.protoc -I proto -I $$($(GOOGLE_PROTOS)) --include_imports \
 	  --descriptor_set_out=proto/released/v$(VERSION).binpb $(PROTO)/*.proto

@@ -1,1 +1,1 @@
-"""Data to try things out on, and what is made of it."""
+"""Runnable examples, and the data that they use."""

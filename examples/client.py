@@ -14,7 +14,7 @@ VISITOR = "visitor-1"
 
 
 def main() -> None:
-    """Ask for a visitor's list before and after a click, and search for the item that was clicked."""
+    """Request a visitor's list before and after a click, and search for the clicked item."""
     if len(sys.argv) != 2:
         sys.exit("usage: python examples/client.py HOST:PORT")
     with Client(sys.argv[1]) as client:

@@ -1,4 +1,4 @@
-"""What a finished run's evaluation says, read from its files without a notebook.
+"""The evaluation of a finished run, read from its files without a notebook.
 
     python examples/evaluation.py work/own
 
@@ -57,7 +57,7 @@ def systems(metrics: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Print what the evaluation in a work directory holds."""
+    """Print the evaluation of a work directory."""
     if len(sys.argv) != 2:
         sys.exit("usage: python examples/evaluation.py WORK_DIR")
     folder = Path(sys.argv[1])

@@ -1,4 +1,4 @@
-"""From two tables to a trained and measured model, in a minute or two.
+"""From two tables to a trained and evaluated model, in a minute or two.
 
     python examples/own_data.py work/own
 
@@ -29,7 +29,7 @@ DAYS = 120
 
 
 def items() -> list[dict[str, str]]:
-    """Return the catalogue: every thing in every colour, 108 items."""
+    """Return the catalogue: every product in every colour, 108 items."""
     rows = [
         (kind, thing, colour) for kind, things in THINGS.items() for thing in things for colour in COLOURS
     ]
@@ -45,7 +45,7 @@ def items() -> list[dict[str, str]]:
 
 
 def events(catalogue: list[dict[str, str]], seed: int = 0) -> list[dict[str, str]]:
-    """Return what shoppers did: each prefers a category, looks at items, and buys about every other one."""
+    """Return the events: each shopper prefers a category, views items, and buys about half of them."""
     draw = random.Random(seed)  # noqa: S311 - not for secrets
     rows = []
     for shopper in range(SHOPPERS):

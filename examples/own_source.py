@@ -1,4 +1,4 @@
-"""A candidate source of one's own, tried on a finished run before anything is trained with it.
+"""A custom candidate source, tried on a finished run before a model is trained with it.
 
     python examples/own_source.py work/own
 
@@ -47,7 +47,7 @@ class SameCategory(CandidateSource):
 
 
 def main() -> None:
-    """Let the source propose beside the others for every shopper of a run."""
+    """Add the source to a finished run and print the number of candidates of each source."""
     if len(sys.argv) != 2:
         sys.exit("usage: python examples/own_source.py WORK_DIR")
     folder = Path(sys.argv[1])

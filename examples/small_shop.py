@@ -1,4 +1,4 @@
-"""A small shop cut from the invoice lines in `examples/data`, for trying things out in seconds.
+"""A small shop sampled from the invoice lines in `examples/data`, for tests that take seconds.
 
     python examples/small_shop.py work/taste/invoice_lines.parquet
 

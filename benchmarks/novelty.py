@@ -83,15 +83,15 @@ def measure(
     new = np.take_along_axis(unknown, first, axis=1) & shown
     gains = 1.0 / np.log2(np.arange(2, CUTOFF + 2))
     ideal = np.cumsum(gains)[np.minimum(examples.targets, CUTOFF) - 1]
-    asked = new_targets > 0
+    has_new = new_targets > 0
     return Measured(
         budget=budget,
         offset=offset,
         share=float(new.mean()),
         lists=float(new.any(axis=1).mean()),
         hits=int((right & new).sum()),
-        new_recall=float(((right & new).sum(axis=1)[asked] / new_targets[asked]).mean())
-        if asked.any()
+        new_recall=float(((right & new).sum(axis=1)[has_new] / new_targets[has_new]).mean())
+        if has_new.any()
         else 0.0,
         recall=float((right.sum(axis=1) / examples.targets).mean()),
         ndcg=float(((right * gains[: right.shape[1]]).sum(axis=1) / ideal).mean()),

@@ -139,13 +139,13 @@ def measure(
         query = RecommendQuery(user_id=user, intent=words, page_size=FIRST, fields=("item_id",))
         return [item.item_id for item in client.recommend(query).items]
 
-    asked: list[tuple[str, Sequence[Question], Ask, Callable[[Sequence[Question], Ask, str], float]]] = []
+    cases: list[tuple[str, Sequence[Question], Ask, Callable[[Sequence[Question], Ask, str], float]]] = []
     for column in types:
         questions = type_questions(catalogue, column, count, seed)
-        asked.append((f"{column}, share of the first ten", questions, search, share_right))
-        asked.append((f"{column} as an intent, share of the first ten", questions, recommend, share_right))
+        cases.append((f"{column}, share of the first ten", questions, search, share_right))
+        cases.append((f"{column} as an intent, share of the first ten", questions, recommend, share_right))
     usual, rare = (word_questions(catalogue, owners, count, seed) for owners in (USUAL, RARE))
-    asked += [
+    cases += [
         (f"exact {title}, first", title_questions(catalogue, title, count, seed), search, first_right),
         ("exact id, first", id_questions(catalogue, count, seed), search, first_right),
         ("usual word, share of the first ten", usual, search, share_right),
@@ -154,7 +154,7 @@ def measure(
         ("rare word, share of those", rare, search, share_right),
     ]
     rows = []
-    for name, posed, ask, score in asked:
+    for name, posed, ask, score in cases:
         began = time.perf_counter()
         anybody = score(posed, ask, "")
         each = [score(posed, ask, user) for user in users]

@@ -112,11 +112,11 @@ def first_place(played: Played, first: dict[str, int]) -> dict[str, float | int 
         Number of items, the share that was in no list, and the median days over all of them (None where more
         than half were in no list).
     """
-    asked = [item for item, time in played.born.items() if time <= played.end - SEEN_DAYS * DAY]
-    days = [(first[item] - played.born[item]) / DAY if item in first else np.inf for item in asked]
+    measured = [item for item, time in played.born.items() if time <= played.end - SEEN_DAYS * DAY]
+    days = [(first[item] - played.born[item]) / DAY if item in first else np.inf for item in measured]
     middle = float(np.median(days)) if days else np.inf
     return {
-        "items": len(asked),
+        "items": len(measured),
         "never": share(sum(np.isinf(day) for day in days), len(days)),
         "median_days": middle if np.isfinite(middle) else None,
     }

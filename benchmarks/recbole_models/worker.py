@@ -73,12 +73,12 @@ def lists_of(
         for place, u in enumerate(part):
             newest = history[u][-longest:]
             items[place, : len(newest)], lengths[place] = newest, len(newest)
-        asked = Interaction({
+        batch = Interaction({
             "item_id_list": torch.from_numpy(items), "item_length": torch.from_numpy(lengths),
             "user_id": torch.ones(len(part), dtype=torch.int64),
         })  # fmt: skip
         with torch.no_grad():
-            scores = model.full_sort_predict(asked).view(len(part), -1)
+            scores = model.full_sort_predict(batch).view(len(part), -1)
         scores[:, 0] = -torch.inf
         if settings["exclude_seen"]:
             for place, u in enumerate(part):
@@ -127,9 +127,9 @@ def main() -> None:
     with suppress(OutOfTimeError):
         trainer.fit(train, valid, verbose=False, saved=True, callback_fn=after_epoch)
     # The file is RecBole's own, just written; it holds more than tensors.
-    kept = torch.load(trainer.saved_model_file, weights_only=False)
-    model.load_state_dict(kept["state_dict"])
-    model.load_other_parameter(kept.get("other_parameter"))
+    saved = torch.load(trainer.saved_model_file, weights_only=False)
+    model.load_state_dict(saved["state_dict"])
+    model.load_other_parameter(saved.get("other_parameter"))
     model.eval()
     for window in ("valid", "test"):
         np.save(folder / f"{window}_lists.npy", lists_of(model, dataset, data, window, settings))

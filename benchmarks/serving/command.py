@@ -213,7 +213,7 @@ def main() -> int:
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--callers", type=int, nargs="+", default=list(CALLERS))
     parser.add_argument(
-        "--rates", type=int, nargs="*", default=[100, 200], help="calls a second that nobody waits with"
+        "--rates", type=int, nargs="*", default=[100, 200], help="calls per second of an open load"
     )
     parser.add_argument("--seconds", type=float, default=60.0, help="per cell")
     parser.add_argument("--scenarios", nargs="*", choices=SCENARIOS, default=list(SCENARIOS))
@@ -224,7 +224,7 @@ def main() -> int:
         help="seconds to wait first: of several workers the others start later",
     )
     parser.add_argument("--set", nargs="*", default=[], help="settings of the server, key=value")
-    parser.add_argument("--work-dir", default="work/benchmarks/serving", help="generated bundles, kept")
+    parser.add_argument("--work-dir", default="work/benchmarks/serving", help="generated bundles, reused")
     parser.add_argument("--output", default="work/benchmarks/serving", help="of the .json and .md files")
     benchmark = Benchmark(parser.parse_args())
     began = time.monotonic()

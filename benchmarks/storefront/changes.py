@@ -55,20 +55,20 @@ def event_kinds(shop: Shop) -> list[Row]:
 
 def session_without_kind(shop: Shop) -> list[Row]:
     """Request lists with a session event without a kind: the item must not come back as bought."""
-    came, bought, asked = 0, 0, 0
+    came, bought, lists = 0, 0, 0
     query = RecommendQuery(page_size=10, fields=("item_id",), request_time=shop.now)
     for item in shop.client.recommend(query).items:
         session = (SessionEvent(item.item_id),)
         page = RecommendQuery(session=session, page_size=10, explain=True, request_time=shop.now)
         found = shop.client.recommend(page).items
-        asked += 1
+        lists += 1
         came += place_of(item.item_id, [answer.item_id for answer in found]) == 1
         bought += any(
             answer.item_id == item.item_id and any("bought" in r.text.lower() for r in answer.reasons)
             for answer in found
         )
-    text = f"it comes back first in {came} of {asked} lists, as bought before in {bought}"
-    numbers = {"sessions": asked, "first": came, "as_bought": bought}
+    text = f"it comes back first in {came} of {lists} lists, as bought before in {bought}"
+    numbers = {"sessions": lists, "first": came, "as_bought": bought}
     return [Row("session_kind", "a session event without a kind", text, numbers)]
 
 

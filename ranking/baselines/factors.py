@@ -89,8 +89,8 @@ class Ease:
             raise InputError(SINGULAR)
         weights = torch.cholesky_inverse(factor)
         weights /= -weights.diagonal().clone()
-        self._weights_there = weights.fill_diagonal_(0.0)
-        self._kept_there = upload(self.kept.astype(np.int64), self.device)
+        self._weights_on_device = weights.fill_diagonal_(0.0)
+        self._kept_on_device = upload(self.kept.astype(np.int64), self.device)
         known = self.share > 0  # items without events have no weights
         known &= np.isin(np.arange(self.n_items), self.kept)
         self._floor = Floor(self.share, known, self.device)
@@ -109,7 +109,9 @@ class Ease:
             history = profile(histories, self.n_items, self.recency_power, self.kind_weights)[:, self.kept]
             if self.device.type != "cpu":
                 there = torch.zeros(len(histories), self.n_items, device=self.device)
-                there[:, self._kept_there] = upload(history.toarray(), self.device) @ self._weights_there
+                there[:, self._kept_on_device] = (
+                    upload(history.toarray(), self.device) @ self._weights_on_device
+                )
                 return self._floor.under(there, np.diff(history.indptr) > 0)
             scores = np.zeros((len(histories), self.n_items), dtype=np.float32)
             scores[:, self.kept] = history @ self.weights

@@ -158,9 +158,10 @@ class GraphText:
         """
         n_items = len(self.share)
         centre = _centres(histories, back)
-        asked = np.flatnonzero(centre >= 0)
+        present = np.flatnonzero(centre >= 0)
         start = sparse.csr_matrix(
-            (np.ones(len(asked), dtype=np.float32), (asked, centre[asked])), shape=(len(histories), n_items)
+            (np.ones(len(present), dtype=np.float32), (present, centre[present])),
+            shape=(len(histories), n_items),
         )
         reached = start.toarray() > 0  # [queries, items]
         ring, rings = start, []

@@ -93,7 +93,7 @@ class ItemKnn:
         counts = weighted_counts(events, positions, n_items, self.kind_weights)
         self.share = popularity_share(counts)
         self.has_time = bool((events.time[positions] != 0).any())
-        worth = None if self.kind_weights is None else np.sqrt(self.kind_weights)[events.kind]
+        kind_scale = None if self.kind_weights is None else np.sqrt(self.kind_weights)[events.kind]
         stop = end[events.user[positions]]
         shape = (n_items, n_items)
         follows = sparse.csr_matrix(shape, dtype=np.float32)
@@ -102,8 +102,8 @@ class ItemKnn:
             first, second = events.item[earlier], events.item[earlier + distance]
             differ = first != second
             value = np.full(len(earlier), distance**-0.5, dtype=np.float32)
-            if worth is not None:
-                value = value * worth[earlier] * worth[earlier + distance]
+            if kind_scale is not None:
+                value = value * kind_scale[earlier] * kind_scale[earlier + distance]
             follows = follows + sparse.csr_matrix(
                 (value[differ], (first[differ], second[differ])), shape=shape, dtype=np.float32
             )

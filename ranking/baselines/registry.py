@@ -170,13 +170,13 @@ class RecentPopularity:
         by_day = np.argsort(day_of, kind="stable")
         edges = np.searchsorted(day_of[by_day], np.arange(len(days) + 1))
         for low, high in zip(edges[:-1], edges[1:], strict=True):
-            asked = by_day[low:high]
-            if len(asked) == 0:
+            members = by_day[low:high]
+            if len(members) == 0:
                 continue
-            value = self._scores(int(queries.time[asked].min()))
+            value = self._scores(int(queries.time[members].min()))
             order = descending(value)
-            items[asked], scores[asked] = list_from_order(
-                order, value, events, queries.select(asked), k, exclude_seen, allowed
+            items[members], scores[members] = list_from_order(
+                order, value, events, queries.select(members), k, exclude_seen, allowed
             )
         return items, scores
 

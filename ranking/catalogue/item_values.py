@@ -28,17 +28,17 @@ def overlay_schema(columns: pl.Schema) -> dict[str, pl.DataType]:
 
     Enumerations become text, because these items may have new values.
     """
-    kept: dict[str, pl.DataType] = {}
+    types: dict[str, pl.DataType] = {}
     for name, dtype in columns.items():
         if isinstance(dtype, (pl.Categorical, pl.Enum)):
-            kept[name] = pl.String()
+            types[name] = pl.String()
         elif isinstance(dtype, pl.Datetime):
-            kept[name] = pl.Datetime("us")
+            types[name] = pl.Datetime("us")
         elif isinstance(dtype, pl.Decimal):
-            kept[name] = pl.Float64()
+            types[name] = pl.Float64()
         else:
-            kept[name] = dtype
-    return kept
+            types[name] = dtype
+    return types
 
 
 def typed_values(

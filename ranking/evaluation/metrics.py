@@ -199,7 +199,7 @@ def popularity_lift(
     length = queries.end - begin
     running = np.concatenate([[0.0], np.cumsum(counts[events.item], dtype=np.float64)])
     history = (running[queries.end] - running[begin]) / np.maximum(length, 1)  # [queries]
-    asked = (length > 0) & (items[:, :k] >= 0).any(axis=1)
-    shown = _mean_of_lists(items[asked, :k], counts.astype(np.float64))
-    before = float(history[asked].mean()) if asked.any() else 0.0
+    counted = (length > 0) & (items[:, :k] >= 0).any(axis=1)
+    shown = _mean_of_lists(items[counted, :k], counts.astype(np.float64))
+    before = float(history[counted].mean()) if counted.any() else 0.0
     return shown / before if shown is not None and before > 0 else None

@@ -68,14 +68,14 @@ def target_times(events: Events, queries: Queries) -> LongArray:
     owner = np.arange(len(queries), dtype=np.int64)
     stop = events.offsets[queries.user + 1]
     positions = ragged_ranges(queries.end, stop - queries.end)
-    asked = np.repeat(owner, stop - queries.end)
+    query_of_event = np.repeat(owner, stop - queries.end)
     span = max(int(events.item.max(initial=0)), int(queries.targets.max(initial=0))) + 1
     kinds = max(int(events.kind.max(initial=0)), int(queries.target_kinds.max(initial=0))) + 1
-    keys = (asked * span + events.item[positions]) * kinds + events.kind[positions]
+    keys = (query_of_event * span + events.item[positions]) * kinds + events.kind[positions]
     order = np.argsort(keys, kind="stable")  # positions ascend within a key: the first is the earliest
-    wanted = np.repeat(owner, np.diff(queries.target_offsets)) * span + queries.targets
-    wanted = wanted * kinds + queries.target_kinds
-    times: LongArray = events.time[positions[order[np.searchsorted(keys[order], wanted)]]]
+    target_keys = np.repeat(owner, np.diff(queries.target_offsets)) * span + queries.targets
+    target_keys = target_keys * kinds + queries.target_kinds
+    times: LongArray = events.time[positions[order[np.searchsorted(keys[order], target_keys)]]]
     return times
 
 

@@ -82,8 +82,8 @@ class LiveIndex(VectorSearcher):
         rows = np.where(kept, np.take_along_axis(rows, order, axis=1), -1).astype(np.int32)
         scores = np.where(kept, np.take_along_axis(scores, order, axis=1), -np.inf).astype(np.float32)
         if spare < self.hidden_count:
-            wanted = min(k, len(self.base) - self.hidden_count)
-            short = np.flatnonzero((rows >= 0).sum(axis=1) < wanted)
+            expected = min(k, len(self.base) - self.hidden_count)
+            short = np.flatnonzero((rows >= 0).sum(axis=1) < expected)
             if len(short):
                 rows[short], scores[short] = self.base.search(queries[short], k, ~self.outdated)
         return rows, scores

@@ -31,7 +31,7 @@ from conf.errors import InputError
 
 
 class Shop:
-    """Remembers what it was told, and gives everybody the same list, which novelty empties."""
+    """Records its calls, and returns the same list for all users, an empty one with novelty."""
 
     def __init__(self, items: list[str]) -> None:
         self.items, self.told = items, list[object]()

@@ -16,7 +16,7 @@ from ranking.rerank.constraints import CONSTRAINTS
 from ranking.rerank.rules import Cap, Rules
 from ranking.sources import SOURCES
 from ranking.types import Recommendation
-from tests.ranking.asked import batch_of, no_limits, real
+from tests.ranking.requests import batch_of, no_limits, real
 from tests.synthetic import make_full_recommender, make_recommender, request_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"

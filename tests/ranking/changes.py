@@ -8,7 +8,7 @@ from ranking.live.updates import LiveItems
 
 
 def change(live: LiveItems, *changes: ItemChange) -> LiveVersion:
-    """Plan and apply, as serving does."""
+    """Prepare and apply changes, as serving does."""
     return live.apply(live.plan(changes))
 
 

@@ -17,7 +17,7 @@ from ranking.retrieval.limits import Limits, excluded_keys
 from ranking.scoring.novelty import Novelty
 from ranking.sources import SOURCES
 from ranking.training.fit_novelty import fit_novelty
-from tests.ranking.asked import ITEMS, batch_of, no_limits, propose, real
+from tests.ranking.requests import ITEMS, batch_of, no_limits, propose, real
 from tests.synthetic import (
     START,
     make_dataset,

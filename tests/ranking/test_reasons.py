@@ -122,7 +122,7 @@ def test_the_newest_of_equal_reasons_is_told(evidence: Evidence) -> None:
 
 def test_everything_a_source_proposes_has_a_reason(dataset: Dataset, text_vectors: FloatArray) -> None:
     from ranking.retrieval.limits import Limits
-    from tests.ranking.asked import batch_of
+    from tests.ranking.requests import batch_of
     from tests.synthetic import history_of
 
     recommender = make_recommender(dataset, text_vectors, factors=make_factors(dataset))

@@ -14,7 +14,7 @@ from ranking.retrieval.limits import Limits
 from ranking.scoring.ranker import Ranker
 from ranking.sources import SOURCES
 from ranking.types import Request
-from tests.ranking.asked import ITEMS, batch_of, rows
+from tests.ranking.requests import ITEMS, batch_of, rows
 from tests.synthetic import EMPTY, make_dataset, make_recommender, random_units, request_of
 
 

@@ -19,7 +19,7 @@ from ranking.recommender import Recommender
 from ranking.retrieval.limits import Limits
 from ranking.scoring.intent import TASTE
 from ranking.types import History, Request
-from tests.ranking.asked import ITEMS, batch_of, rows
+from tests.ranking.requests import ITEMS, batch_of, rows
 from tests.synthetic import (
     DAY,
     EMPTY,

@@ -8,7 +8,7 @@ import pytest
 from features.data.dataset import FloatArray
 from ranking.assembly import pca_units, text_neighbours, unit
 from ranking.recommender import Recommender
-from tests.ranking.asked import ITEMS
+from tests.ranking.requests import ITEMS
 from tests.synthetic import random_units
 
 

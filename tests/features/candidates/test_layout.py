@@ -13,7 +13,7 @@ from features.candidates.features import BLOCKS, FeatureLayout, affinity_profile
 from features.data.dataset import Dataset, FloatArray
 from ranking.scoring.ranker import Ranker
 from ranking.sources import SOURCES
-from tests.ranking.asked import batch_of, no_limits
+from tests.ranking.requests import batch_of, no_limits
 from tests.synthetic import make_full_recommender
 
 PUBLISHED = [

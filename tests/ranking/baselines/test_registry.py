@@ -64,7 +64,7 @@ def everything(events: Events) -> LongArray:
 
 
 def unsold(n_items: int, *rows: int) -> list[int]:
-    """Order items that nobody bought as every baseline does."""
+    """Return items without events in the order of every baseline."""
     drawn = np.random.default_rng(0).random(n_items, dtype=np.float32)
     return sorted(rows, key=lambda row: drawn[row])
 

@@ -343,7 +343,7 @@ def test_a_shop_without_history_recommends_by_text_and_popularity(
 
 
 def one_event_each(folder: Path, bert: Path) -> PipelineConfig:
-    """Three hundred shoppers, nearly all of whom came once."""
+    """Return three hundred users, nearly all with a single event."""
     rng = np.random.default_rng(0)
     lines = [f"u{n},{'abcde'[rng.integers(5)]},{1_700_000_000 + 1000 * n}" for n in range(300)]
     return sparse_shop(folder, bert, "\n".join(lines) + "\n")

@@ -10,7 +10,7 @@ import pytest
 from features.data.dataset import Dataset, FloatArray, IntArray
 from ranking.retrieval.added_index import AddedIndex
 from ranking.retrieval.searcher import VectorSearcher
-from tests.ranking.asked import batch_of, no_limits, propose
+from tests.ranking.requests import batch_of, no_limits, propose
 from tests.ranking.test_new_items import OLD, opened
 from tests.ranking.test_new_items import opening as opening
 

@@ -11,7 +11,7 @@ from conf.schema import CandidateConfig, quota_names
 from features.data.dataset import Dataset, FloatArray, IntArray
 from ranking.sources import SOURCES, CandidateSource, Proposal, SourceRegistry, SourceRequest
 from ranking.sources.registry import MAX_SOURCES, quota_of
-from tests.ranking.asked import batch_of, no_limits, real
+from tests.ranking.requests import batch_of, no_limits, real
 from tests.synthetic import EMPTY, make_recommender, request_of
 
 ROWS = np.array([3, 8], np.int32)

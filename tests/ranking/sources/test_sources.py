@@ -11,7 +11,7 @@ from conf.schema import CandidateConfig
 from features.data.dataset import BoolArray, Dataset, FloatArray, IntArray
 from ranking.recommender import Recommender
 from ranking.retrieval.limits import Limits, excluded_keys, first_allowed
-from tests.ranking.asked import ITEMS, batch_of, no_limits, propose, real
+from tests.ranking.requests import ITEMS, batch_of, no_limits, propose, real
 from tests.synthetic import START, history_of, make_dataset, make_factors, make_recommender, random_units
 
 

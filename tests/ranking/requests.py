@@ -1,4 +1,4 @@
-"""What the tests of sources and of the Recommender ask, and how they read what comes back."""
+"""Requests and results shared by the tests of sources and of the Recommender."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def no_limits(queries: int) -> Limits:
 
 
 def batch_of(dataset: Dataset, users: Sequence[int | None]) -> HistoryBatch:
-    """Histories of users; None is somebody without one."""
+    """Return the histories of users; None for a user without one."""
     return batch_at(START, [EMPTY if u is None else history_of(dataset, u) for u in users])
 
 

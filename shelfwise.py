@@ -1,4 +1,4 @@
-"""The front door: `shelfwise <command> [overrides]`."""
+"""The command line: `shelfwise <command> [overrides]`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from functools import partial
 from pkgutil import resolve_name
 from typing import Any, NoReturn
 
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would fight torch's
-logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # says which CPU build it tried
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would compete with torch's
+logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # logs the CPU builds it tries
 
 import hydra  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
@@ -47,7 +47,7 @@ def _call(function: str, config: Any) -> float | None:  # noqa: ANN401 - the com
 COMMANDS: dict[str, Callable[[Any], float | None]] = {
     name: partial(_call, command.function) for name, command in TABLE.items()
 }
-"""What carries a command out, given its configuration."""
+"""Type of a command's function, given its configuration."""
 
 VALUED_FLAGS = (
     "--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn",
@@ -59,7 +59,7 @@ def execute(command: str, config: Any) -> float | None:  # noqa: ANN401
     """Run a command.
 
     Raises:
-        InputError: something that the user gave is wrong.
+        InputError: wrong input.
 
     """
     if TABLE[command].needs_faiss:
@@ -70,7 +70,7 @@ def execute(command: str, config: Any) -> float | None:  # noqa: ANN401
         if worker_number() is None:  # this process only starts and watches the workers
             sys.exit(run_workers(config, sys.argv, CONSOLE))
     threads = getattr(config, "threads", 0)
-    if threads and command != "serve":  # which sees to it in the thread that does the work
+    if threads and command != "serve":  # which sets them in its worker thread
         import torch
 
         torch.set_num_threads(threads)
@@ -92,23 +92,23 @@ def fail(error: InputError) -> NoReturn:
 
 
 def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """Find the command; Hydra's flags may stand before it, as in `shelfwise -m run ...`.
+    """Find the command; Hydra's flags may precede it, as in `shelfwise -m run ...`.
 
     Returns:
-        The command, and its arguments with the flags first: Hydra reads overrides on one side of flags only.
+        The command, and its arguments with the flags first: Hydra parses overrides on one side of flags only.
 
     Raises:
         InputError: no command, or one that does not exist.
 
     """
-    place = 0
-    while place < len(arguments) and arguments[place].startswith("-"):
-        place += 2 if arguments[place] in VALUED_FLAGS else 1
-    if place >= len(arguments) or "=" in arguments[place]:
+    index = 0
+    while index < len(arguments) and arguments[index].startswith("-"):
+        index += 2 if arguments[index] in VALUED_FLAGS else 1
+    if index >= len(arguments) or "=" in arguments[index]:
         raise InputError("which command? see shelfwise --help")
-    command, after = arguments[place], place + 1
-    if "-".join(arguments[place : place + 2]) in COMMANDS:  # `export events` is `export-events`
-        command, after = "-".join(arguments[place : place + 2]), place + 2
+    command, after = arguments[index], index + 1
+    if "-".join(arguments[index : index + 2]) in COMMANDS:  # `export events` is `export-events`
+        command, after = "-".join(arguments[index : index + 2]), index + 2
     if command not in COMMANDS:
         from conf.errors import closest
 
@@ -116,7 +116,7 @@ def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
     flags: list[str] = []
     overrides: list[str] = []
     after_flag = False
-    for argument in (*arguments[:place], *arguments[after:]):
+    for argument in (*arguments[:index], *arguments[after:]):
         is_flag = argument.startswith("-")
         (flags if is_flag or after_flag or "=" not in argument and argument[:1] != "~" else overrides).append(
             argument
@@ -129,7 +129,7 @@ def through_hydra(command: str, arguments: Sequence[str]) -> None:
     """Run a command with Hydra's own flags: sweeps, --cfg, --info and the rest.
 
     Raises:
-        InputError: what a search for settings cannot work with.
+        InputError: wrong input of a search for settings.
 
     """
     from hydra.errors import HydraException
@@ -137,9 +137,7 @@ def through_hydra(command: str, arguments: Sequence[str]) -> None:
 
     register()
     sys.argv = [f"shelfwise {command}", *in_quotes(arguments)]
-    os.environ["HYDRA_FULL_ERROR"] = (
-        "1"  # let errors through; Hydra would print a shortened traceback instead
-    )
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # propagate errors; Hydra would print a shortened traceback instead
 
     @hydra.main(version_base="1.3", config_path="pkg://conf", config_name=command)
     def job(config: DictConfig) -> float | None:
@@ -154,7 +152,7 @@ def through_hydra(command: str, arguments: Sequence[str]) -> None:
 def main() -> None:
     """Dispatch `shelfwise <command> ...`."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # a log file follows the run, line by line
+        sys.stdout.reconfigure(line_buffering=True)  # flush a redirected log line by line
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         CONSOLE.print(USAGE, markup=False, highlight=False, soft_wrap=True)

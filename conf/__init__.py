@@ -1,1 +1,1 @@
-"""Every knob of shelfwise: typed schemas and the YAML files that fill them."""
+"""All settings of shelfwise: typed schemas, and the YAML files with their values."""

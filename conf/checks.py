@@ -1,4 +1,4 @@
-"""Range checks of settings, with the names by which users know them."""
+"""Range checks of settings; messages have the settings' full names."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from conf.errors import InputError
 
 
 def require(condition: bool, message: str) -> None:
-    """Refuse a setting.
+    """Raise an error unless a condition holds.
 
     Raises:
-        InputError: the condition does not hold; its text is the message.
+        InputError: the condition does not hold.
     """
     if not condition:
         raise InputError(message)
 
 
 def at_least(least: int, config: object, section: str, *names: str) -> None:
-    """Check that fields of a config are `least` or more; `section` is where users find them."""
+    """Check that fields of a config are `least` or more; `section` is the prefix of their names."""
     for name in names:
         require(getattr(config, name) >= least, f"{section}{name} must be {least} or more")
 

@@ -1,4 +1,4 @@
-"""Composing a command's configuration, with errors that fit on a line."""
+"""Composition of a command's configuration, with errors of one line."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ GROUPS: dict[str, type] = {
 
 
 def writable(schema: type) -> DictConfig:
-    """Turn a frozen dataclass into a config node that YAML files and overrides may still fill.
+    """Turn a frozen dataclass into a config node that YAML files and overrides can set.
 
-    Keys and types stay checked; only mappings that are open by design (`data.columns`) take new keys.
+    Keys and types are still checked; only open mappings (`data.columns`) accept new keys.
     """
     node = OmegaConf.structured(schema)
 
@@ -63,13 +63,13 @@ def writable(schema: type) -> DictConfig:
 
 @cache
 def register() -> None:
-    """Put every schema where the YAML files' defaults lists look for it."""
+    """Register every schema in Hydra's config store, for the YAML files' defaults lists."""
     store = ConfigStore.instance()
     for schema in {command.schema for command in TABLE.values()}:
         store.store(name=f"{schema.__name__}_schema", node=writable(schema))
     for group, schema in GROUPS.items():
         store.store(group=group, name="schema", node=writable(schema))
-    Plugins.instance()  # other plug-ins register themselves now: the last one of a name counts
+    Plugins.instance()  # register other plug-ins first, as the last one of a name wins
     store.store(group="hydra/sweeper", name="optuna", node=writable(SweepConfig))
 
 

@@ -33,7 +33,7 @@ class Precision(Enum):
 
 @dataclass(frozen=True)
 class TextEncoderConfig:
-    """Stage one: the text encoder and its fine-tuning on what follows what."""
+    """Stage one: the text encoder and its fine-tuning on consecutive items of histories."""
 
     model: str = "bundled"
     """`bundled` (all-MiniLM-L6-v2 from its Python package, which reads English), a local folder, or a name on
@@ -54,8 +54,8 @@ class TextEncoderConfig:
     """`full` fine-tunes every weight, `lora` adapters that are folded into the weights at the end, `frozen`
     nothing."""
     frozen_layers: int = 0
-    """Lowest transformer layers that stay as they are, the embeddings with them; saves time and forgets
-    less."""
+    """Lowest transformer layers that stay as they are, the embeddings with them; saves time and
+    reduces forgetting."""
     lora_rank: int = 16
     """Rank of the LoRA adapters."""
     max_steps: int = 200
@@ -65,8 +65,8 @@ class TextEncoderConfig:
     patience: int = 3
     """Validations without improvement before training stops."""
     projection: int | None = None
-    """Width of the linear head through which fine-tuning sees the vectors; it starts as the whitening of the
-    catalogue. Null is the encoder's own width, 0 no head."""
+    """Width of the linear head on top of the vectors in fine-tuning; it is initialised with the whitening of
+    the catalogue. Null is the encoder's own width, 0 no head."""
     head_learning_rate: float = 5e-4
     """Learning rate of the linear head."""
     affinity_steps: int = 200
@@ -161,8 +161,8 @@ class UserEncoderConfig:
     windows_per_epoch: int = 0
     """Training windows per epoch at most, drawn anew each time; 0 takes all."""
     min_windows_per_epoch: int = 12_000
-    """Few users are gone through several times an epoch, up to about so many windows: epochs, patience and
-    running average are meant for epochs of that size."""
+    """With few users an epoch has several passes over them, up to about this many windows: epochs, patience
+    and running average are tuned for epochs of that size."""
     temperature: float = 1.0
     """Divisor of the scores in the softmax."""
     epochs: int = 30
@@ -178,7 +178,7 @@ class UserEncoderConfig:
     clip_norm: float = 1.0
     """Largest norm of the gradient."""
     average: float = 2.0
-    """Epochs that the running average of the weights reaches back; it is validated and kept. 0 is off."""
+    """Time constant, in epochs, of the running average of weights, which is published; 0 is off."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

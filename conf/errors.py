@@ -1,4 +1,4 @@
-"""The one error that users are meant to read."""
+"""The error for wrong input, whose message is shown to users."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class InputError(Exception):
-    """Something the user gave is wrong; the message is one line naming the place and the fix.
+    """Wrong input; the message is one line that names the place and the fix.
 
     Commands print it without a traceback and exit with code 2.
     """

@@ -1,7 +1,7 @@
-"""Whether exactly one package provides FAISS, found out without importing it.
+"""A check that exactly one package provides FAISS, without importing it.
 
-The builds of FAISS for a CPU and for a GPU are packages of different names that own one folder, `faiss/`, and
-no package manager keeps them apart: with both installed it is a matter of chance which one is loaded.
+The builds of FAISS for a CPU and for a GPU are packages of different names that own the same folder,
+`faiss/`, and package managers do not detect the conflict: with both installed, either may be loaded.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _INSTALL: Final = "pip install 'shelfwise[cpu]', or 'shelfwise[gpu]' where there
 
 
 def require_faiss() -> None:
-    """Refuse to go on without FAISS, with several builds of it, or with what is left of one.
+    """Check that exactly one intact build of FAISS is installed.
 
     Raises:
-        InputError: naming the commands that mend it.
+        InputError: it is not; the message has the commands that fix it.
     """
     found = {name: number for name in PACKAGES if (number := _version(name)) is not None}
     if len(found) > 1:

@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf raise for a wrong override, as the one line that users read."""
+"""Errors of Hydra and OmegaConf for a wrong override, as one line."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from conf.errors import InputError, closest
 
-GONE = {
+RENAMED = {
     "text_encoder.devices": "is now devices, for the towers too: write devices=0 for every GPU",
     "index.gpu": "is gone: set device=cuda, device=cpu or device=auto",
 }
-"""Keys of former versions, and what has taken their place."""
+"""Keys of former versions -> their replacement."""
 
 
-def _matching(key: str, overrides: Sequence[str]) -> str | None:
+def _matching_override(key: str, overrides: Sequence[str]) -> str | None:
     """Return the last override that sets a key, a part of it, or something that contains it."""
     for override in reversed(overrides):
         path = override.lstrip("+~").partition("=")[0]
@@ -28,11 +28,11 @@ def _matching(key: str, overrides: Sequence[str]) -> str | None:
 
 
 def readable(error: HydraException | OmegaConfBaseException, overrides: Sequence[str] = ()) -> InputError:
-    """Return the error that names the override at fault and what would be right.
+    """Return the error that names the wrong override and the fix.
 
     Args:
         error: raised while composing a configuration or converting it.
-        overrides: as the user typed them.
+        overrides: as typed by the user.
     """
     if isinstance(error, OverrideParseException):
         return InputError(
@@ -46,21 +46,21 @@ def readable(error: HydraException | OmegaConfBaseException, overrides: Sequence
         return InputError(f"no '{name}' for {group} (there are: {', '.join(options)}){near}")
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__ or error.__context__
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-        key, said = cause.full_key, str(cause).splitlines()[0]
-        if key in GONE:
-            return InputError(f"config key '{key}' {GONE[key]}")
-        override = _matching(key, overrides)
+        key, reason = cause.full_key, str(cause).splitlines()[0]
+        if key in RENAMED:
+            return InputError(f"config key '{key}' {RENAMED[key]}")
+        override = _matching_override(key, overrides)
         if override is not None and isinstance(cause, ConfigAttributeError | ConfigKeyError):
             path = override.lstrip("+~").partition("=")[0]
             known = cause.parent_node if isinstance(cause.parent_node, DictConfig) else ()
             return InputError(f"unknown config key '{path}'{closest(str(cause.key), map(str, known))}")
         if override is not None or cause is error:
-            return InputError(f"{override or key}: {said}")
+            return InputError(f"{override or key}: {reason}")
     return InputError(" ".join(str(error).split()))
 
 
 def refuse_unknown_keys(config: DictConfig) -> None:
-    """Refuse what `+key=value` has added where the type of the configuration has no such field.
+    """Refuse keys added by `+key=value` that the type of the configuration does not have.
 
     Raises:
         InputError: naming the key.

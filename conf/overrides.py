@@ -1,4 +1,4 @@
-"""Overrides as users type them: written so that they can be pasted, and read where Hydra's grammar cannot."""
+"""Overrides: formatted for a shell, and parsed where Hydra's grammar cannot."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _word(value: object) -> str:
         return str(value).lower() if isinstance(value, bool) else str(value)
     if _PLAIN.fullmatch(value) and value.lower() not in _RESERVED:
         return value
-    if '"' not in value and "\\" not in value:  # the shell's own quotes are the single ones
+    if '"' not in value and "\\" not in value:  # single quotes are the shell's
         return f'"{value}"'
     if "'" not in value:
         return f"'{value}'"
@@ -28,7 +28,7 @@ def _word(value: object) -> str:
 
 
 def written(value: object) -> str:
-    """Write a value of an override: a number, a text, a list or a mapping."""
+    """Format a value of an override: a number, a text, a list or a mapping."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_word(k)}: {written(v)}" for k, v in value.items()) + "}"
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -37,23 +37,23 @@ def written(value: object) -> str:
 
 
 def override(key: str, value: object) -> str:
-    """Write an override as it is typed in a shell, in quotes where it needs them.
+    """Format an override for a shell, quoted if necessary.
 
     Args:
         key: e.g. `data.columns`.
-        value: what to set it to.
+        value: its value.
     """
     return shlex.quote(f"{key}={written(value)}")
 
 
 def split_overrides(overrides: Sequence[str]) -> tuple[list[str], dict[str, object]]:
-    """Set apart the overrides that Hydra's grammar cannot read, and read them as YAML.
+    """Separate the overrides that Hydra's grammar cannot parse, and parse them as YAML.
 
-    The grammar knows no letters but A to Z outside quotes, no `~` and no brackets in a path, and no quotes in
-    the keys of a mapping: `data.items=Käufe[2024].csv` and `data.columns={items.größe: size}` are such.
+    The grammar has no letters but A to Z outside quotes, no `~` and no brackets in a path, and no quotes in
+    the keys of a mapping, as in `data.items=Käufe[2024].csv` and `data.columns={items.größe: size}`.
 
     Returns:
-        What is left for Hydra, and key -> value of the others.
+        The overrides for Hydra, and key -> value of the others.
     """
     parser = OverridesParser.create()
     usual: list[str] = []
@@ -73,10 +73,10 @@ def split_overrides(overrides: Sequence[str]) -> tuple[list[str], dict[str, obje
 
 
 def in_quotes(arguments: Sequence[str]) -> list[str]:
-    """Put values that Hydra's grammar cannot read in the quotes that it wants, where they are texts.
+    """Quote texts that Hydra's grammar cannot parse.
 
-    Hydra itself reads the arguments of sweeps and of its flags: `data.items=Käufe/i.csv` is handed to it as
-    `data.items="Käufe/i.csv"`. What cannot be read in quotes either stays as it is.
+    Hydra itself parses the arguments of sweeps and of its flags: `data.items=Käufe/i.csv` is passed as
+    `data.items="Käufe/i.csv"`. Arguments that cannot be parsed in quotes either are unchanged.
     """
     parser = OverridesParser.create()
 
@@ -100,10 +100,10 @@ def in_quotes(arguments: Sequence[str]) -> list[str]:
 
 
 def _yaml(text: str) -> object:
-    """Read a mapping, a list or a text; None where it is none of these."""
+    """Parse a mapping, a list or a text; None for others."""
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        # A folder may be called [2024]; a mapping that does not close is a slip.
+        # A folder may be named [2024]; a mapping that does not close is an error.
         return text if re.match(r"\[[^\[\]]*\][^,\]]", text) else None
     return value if isinstance(value, dict | list) else text

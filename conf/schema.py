@@ -21,18 +21,18 @@ class SplitKind(Enum):
 
 
 class Refit(Enum):
-    """What the published models learn from beyond what they were chosen on."""
+    """Held-out events that published models are trained on after model selection."""
 
     never = "never"
-    """Nothing: what validation has measured is what is published."""
+    """None: the validated models are published."""
     before_test = "before_test"
     """global_time: the validation window too. leave_one_out: nothing, as in published tables."""
     everything = "everything"
-    """All events; test then measures nothing."""
+    """All events; there is no test then."""
 
 
 LIST_DEPTH = 100
-"""Length of the lists that evaluation asks for."""
+"""Length of the lists in evaluation."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class SplitConfig:
     ranker_fraction: float = 0.2
     """global_time: the share before that trains the ranking head, unseen by the towers."""
     ranker_lists: int = 10_000
-    """leave_one_out: lists that the ranking head shall learn from. Where users are fewer, each holds out
-    several events for it, a tenth of what it trains on at most."""
+    """leave_one_out: training lists of the ranking head. With fewer users, each holds out several events for
+    it, at most a tenth of its training events."""
     test_start: str | None = None
     """global_time: ISO date or time at which the test window begins, instead of `test_fraction`; UTC without
     an offset."""
@@ -102,7 +102,7 @@ _QUOTA: Final = {"quota": True}
 
 @dataclass(frozen=True)
 class CandidateConfig:
-    """How many candidates each source may bring."""
+    """Quotas of the candidate sources."""
 
     user_vector: int = field(default=200, metadata=_QUOTA)
     """Candidates nearest to the user vector. A source with 0 is off."""
@@ -113,16 +113,16 @@ class CandidateConfig:
     repeat: int = field(default=100, metadata=_QUOTA)
     """Candidates among the user's own items; none when seen items are excluded."""
     popular: int = field(default=100, metadata=_QUOTA)
-    """Recently popular candidates; also what unknown visitors get."""
+    """Recently popular candidates; also the list of unknown visitors."""
     co_purchase: int = field(default=100, metadata=_QUOTA)
     """Candidates nearest to the user's co-purchase factors: what people with similar histories bought."""
     new_items: int = field(default=20, metadata=_QUOTA)
-    """Places kept for items without any event, those that fit the history best; half of them for items added
-    since the bundle was made."""
+    """Candidates without any event, those that fit the history best; half of them are items added since the
+    bundle was made."""
     recent_items: int = 20
     """Most recent distinct items of a history that item-to-item and text neighbours start from."""
     neighbours: int = 50
-    """Neighbours kept per item."""
+    """Neighbours stored per item."""
     window: int = 10
     """Events between which two items of a history count as near each other."""
 
@@ -180,11 +180,11 @@ class RankerConfig:
     batch_size: int = 32
     """Queries per step."""
     max_rows: int = 4_000_000
-    """Candidates of all training lists together: each list keeps what was chosen and then as many others,
-    drawn, as there is room for. 0 keeps all."""
+    """Candidates of all training lists together: each list has the chosen items and a sample of the others. 0
+    keeps all."""
     cuts: int = 4
-    """global_time: moments in the ranker's window at which each user's list is asked for. More moments are
-    more lists to learn from; a refit has twice as many at most, leave_one_out one."""
+    """global_time: moments in the ranker's window at which each user has a training list. More moments are
+    more lists; a refit has at most twice as many, leave_one_out one."""
     max_queries: int = 25000
     """Most training queries, drawn with the seed."""
     learning_rate: float = 2e-3
@@ -192,7 +192,7 @@ class RankerConfig:
     weight_decay: float = 1e-5
     """Weight decay of AdamW."""
     average: float = 1.0
-    """Epochs that the running average of the weights reaches back; it is validated and kept. 0 is off."""
+    """Time constant, in epochs, of the running average of weights, which is published; 0 is off."""
     pointwise_weight: float = 0.3
     """Weight of the calibrated click/purchase log loss beside the listwise loss."""
 
@@ -213,8 +213,8 @@ class RerankConfig:
     """Trade-off of maximal marginal relevance: 0 keeps the ranking head's order, 1 only avoids similarity.
     The default of requests that set none."""
     novelty: float = 0.003
-    """Share of the expected choices among the first ten that may be given up to show items without any event;
-    0 leaves these where the ranking head puts them. The default of requests that set none."""
+    """Share of the expected choices among the first ten that may be traded for items without any event; 0
+    ranks these by the ranking head alone. The default of requests that set none."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -224,7 +224,7 @@ class RerankConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """What is measured and how."""
+    """Metrics and protocol of evaluation."""
 
     exclude_seen: bool | None = None
     """Whether a user's own past items are left out; null decides by how often validation repeats them."""
@@ -235,7 +235,7 @@ class EvaluationConfig:
     baselines: list[str] = field(
         default_factory=lambda: ["popularity", "recent_popularity", "own_repeats", "item_knn", "frozen_text"]
     )
-    """Baselines that are fitted and measured beside the lists, by name."""
+    """Baselines to fit and evaluate, by name."""
     test: bool = True
     """False measures on validation alone, and `run` publishes nothing: what sweeps and ablations do. Only
     `refit=everything` publishes nevertheless."""
@@ -258,7 +258,7 @@ class PipelineConfig:
     """Root of prepare, train-encoder, train-ranker, refit, publish, evaluate and run."""
 
     work_dir: str = "work"
-    """Folder for everything that the steps write."""
+    """Folder of all outputs."""
     seed: int = 0
     """Seed of every random choice."""
     threads: int = 0
@@ -269,12 +269,12 @@ class PipelineConfig:
     """GPUs (on a CPU, processes) that train the text encoder and the towers together, sharing every batch; 0
     takes every GPU."""
     reuse: list[str] = field(default_factory=list)
-    """Work directories, or patterns of them, whose steps are taken over where made from the same inputs."""
+    """Work directories, or patterns of them, whose steps are reused if their inputs are the same."""
     data: DataConfig = field(default_factory=DataConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     refit: Refit = Refit.before_test
-    """Which held-back events the published models learn from once validation has decided: `never` none,
+    """Held-out events that published models are trained on after model selection: `never` none,
     `before_test` the validation window (nothing under leave_one_out), `everything` all events."""
     text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     user_encoder: UserEncoderConfig = field(default_factory=UserEncoderConfig)

@@ -69,7 +69,7 @@ class TracingConfig:
 
 @dataclass(frozen=True)
 class LimitsConfig:
-    """What keeps latency and memory bounded when more is asked than can be answered."""
+    """Admission control: bounds of latency and memory under overload."""
 
     max_concurrent: int = 512
     """Calls that are answered at a time; more are refused."""
@@ -159,7 +159,7 @@ class ServeConfig:
     max_event_batch: int = 1000
     """Most events per RecordEvents call."""
     max_live_items: int = 100000
-    """Most items that may be added to a model before a new one is published."""
+    """Most items that can be added to a model before a new one is published."""
     max_streams: int = 4
     """BatchRecommend streams at once."""
     item_poll_seconds: float = 0.2

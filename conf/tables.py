@@ -1,4 +1,4 @@
-"""Settings of the raw tables: where they are, how they are read and cleaned."""
+"""Settings of the raw tables: files, parsing and cleaning."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ class Adapter(Enum):
 
 
 class Decimal(Enum):
-    """The sign before the decimals of numbers that are written as text."""
+    """The decimal sign of numbers in text."""
 
     auto = "auto"
-    """What most values of a column show."""
+    """Inferred from the values of each column."""
     dot = "dot"
     comma = "comma"
 
 
 class Duplicates(Enum):
-    """Which of several rows of an item stays."""
+    """Which of several rows of an item is kept."""
 
     first = "first"
     last = "last"
@@ -104,16 +104,16 @@ class DataConfig:
     parent: str | None = None
     """Column of the items that names their product: what a variant lacks it takes from the product's row."""
     duplicates: Duplicates | None = None
-    """Which of several rows of an item stays; null keeps the first, and stops where more than 5 % differ."""
+    """Which of several rows of an item is kept; null keeps the first, and stops if more than 5 % differ."""
     decimal: Decimal = Decimal.auto
-    """How `1.299` and `12,500` are read in text tables; `auto` decides column by column."""
+    """Decimal sign of ambiguous numbers such as `1.299` in text tables; `auto` infers it for each column."""
     timestamp_format: str | None = None
-    """How times are written as text, e.g. `%d.%m.%Y %H:%M` (chrono's signs); null tells usual forms apart."""
+    """Format of times in text, e.g. `%d.%m.%Y %H:%M` (chrono's syntax); null infers usual formats."""
     file_order: bool = False
-    """Whether events stand in the files in the order in which they happened; `order` is then the row's number
-    among those of all files. For logs without times, which need split=leave_one_out."""
+    """Whether the events of the files are in the order in which they happened; `order` is then the row's number
+    over all files. For logs without times, which need split=leave_one_out."""
     missing: list[str] | None = None
-    """Texts that stand for no value, in any case; null takes the usual ones (`null`, `(not set)`, ...)."""
+    """Placeholders for missing values, in any case; null takes the usual ones (`null`, `(not set)`, ...)."""
     match_ids: list[str] = field(default_factory=list)
     """`case`, `zeros` or both: item ids of events that differ from one of the items' in case or in leading
     zeros alone are taken for it."""
@@ -126,7 +126,7 @@ class DataConfig:
     text_fields: list[str] = field(default_factory=list)
     """Columns that make an item's text, in order; empty takes every string column but ids."""
     user_column: str | None = None
-    """online_retail only: the column that says who the user is; null is CustomerID, InvoiceNo makes every
+    """online_retail only: the column of users; null is CustomerID, InvoiceNo makes every
     invoice a user (the published preprocessing)."""
     keep_all_lines: bool = False
     """online_retail only: keep every line with a description, as published tables do: cancellations, postage,

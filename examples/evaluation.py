@@ -2,9 +2,9 @@
 
     python examples/evaluation.py work/own
 
-prints recall@10 and ndcg@10 of every system with 95 % intervals, which share of the choices each candidate
-source found, and recall@10 computed once more from the stored lists and events, which is the same number.
-Metrics of your own start from the same two tables.
+prints recall@10 and ndcg@10 of every system with 95 % intervals, the recall of each candidate source, and
+recall@10 recomputed from the stored lists and events, which is the same number. Your own metrics can start
+from the same two tables.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def recall(lists: pl.DataFrame, chosen: pl.DataFrame) -> float:
         chosen: `user_id` and `item_id`, each pair once; users without a list are left out.
     """
     first = lists.filter(pl.col("rank") <= K)
-    asked = chosen.join(lists.select("user_id").unique(), on="user_id")
-    found = asked.join(first, on=["user_id", "item_id"], how="left")
+    relevant = chosen.join(lists.select("user_id").unique(), on="user_id")
+    found = relevant.join(first, on=["user_id", "item_id"], how="left")
     share = found.group_by("user_id").agg(pl.col("rank").is_not_null().mean())["rank"]
     return float(share.mean())  # type: ignore[arg-type]
 
@@ -37,10 +37,10 @@ def chosen_in_test(folder: Path, protocol: dict[str, Any]) -> pl.DataFrame:
     """Return what each user chose in the test window of a `global_time` run, each item once."""
     events = pl.scan_parquet(folder / "dataset" / "events.parquet")
     start = pl.lit(protocol["cut_times"]["test_start"]).str.to_datetime(time_zone="UTC")
-    wanted = (pl.from_epoch("timestamp").dt.replace_time_zone("UTC") >= start) & pl.col("event").is_in(
+    in_test = (pl.from_epoch("timestamp").dt.replace_time_zone("UTC") >= start) & pl.col("event").is_in(
         protocol["target_events"]
     )
-    return events.filter(wanted).select("user_id", "item_id").unique().collect()
+    return events.filter(in_test).select("user_id", "item_id").unique().collect()
 
 
 def systems(metrics: dict[str, Any]) -> str:

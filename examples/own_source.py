@@ -56,8 +56,8 @@ def main() -> None:
     names, categories = np.unique(dataset.catalogue.frame["category"].to_numpy(), return_inverse=True)
     recommender.sources = SOURCES.with_source(SameCategory(categories.astype(np.int32)))
     events, now = dataset.events, int(dataset.events.time.max()) + 1
-    asked = np.full(events.users, now)
-    batch = HistoryBatch(events.offsets, events.item, events.kind, events.time, asked)
+    times = np.full(events.users, now)
+    batch = HistoryBatch(events.offsets, events.item, events.kind, events.time, times)
     limits = Limits(np.zeros(0, np.int64), [None] * len(batch))
     candidates, proposals, _ = recommender.retrieve(batch, limits, recommender.encode(batch))
     own = [recommender.sources.proposed_by(int(mask)) for mask in candidates.sources[candidates.rows >= 0]]

@@ -1,4 +1,4 @@
-"""Overrides in Hydra's sweep syntax become the space that Optuna searches."""
+"""Conversion of overrides in Hydra's sweep syntax to Optuna's search space."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from conf.errors import InputError
 
 @dataclass(frozen=True)
 class Space:
-    """What a sweep varies and what it leaves alone."""
+    """The varied and the fixed settings of a sweep."""
 
     searched: dict[str, BaseDistribution]
-    """Config key -> its range; values of a categorical one are written as on the command line."""
+    """Config key -> its distribution; categorical values are in the syntax of the command line."""
     fixed: list[str]
-    """Overrides that every trial gets, as the user wrote them."""
+    """Overrides of all trials, as typed by the user."""
 
 
 def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return `hydra.sweeper.params` with dotted keys, whether they were written dotted or nested."""
+    """Return `hydra.sweeper.params` with dotted keys, whether they were dotted or nested."""
     flat: dict[str, str] = {}
     for key, value in params.items():
         nested = isinstance(value, Mapping)
@@ -43,7 +43,7 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 def whole_numbers(
     searched: Mapping[str, BaseDistribution], values: Mapping[str, Any]
 ) -> dict[str, BaseDistribution]:
-    """Search whole numbers where a setting is one: Hydra reads the ends of every interval as fractions."""
+    """Use integer distributions for integer settings: Hydra parses the ends of intervals as floats."""
     return {
         key: IntDistribution(math.ceil(found.low), math.floor(found.high), log=found.log)
         if type(values[key]) is int and isinstance(found, FloatDistribution) and found.step is None
@@ -53,13 +53,13 @@ def whole_numbers(
 
 
 def _distribution(override: Override) -> BaseDistribution:
-    """Return the distribution of a sweep; of `range(start, stop, step)`, as in Python, stop is no value."""
+    """Return the distribution of a sweep; `range(start, stop, step)` excludes stop, as in Python."""
     sweep = override.value()
     kind: type[IntDistribution] | type[FloatDistribution]
     if isinstance(sweep, IntervalSweep):
         kind = IntDistribution if isinstance(sweep.start, int) else FloatDistribution
         return kind(sweep.start, sweep.end, log="log" in sweep.tags)  # type: ignore[arg-type]
-    if isinstance(sweep, RangeSweep):  # shuffled or not: the study has an order of its own
+    if isinstance(sweep, RangeSweep):  # `shuffle` is ignored: the sampler has its own order
         values = sorted(sweep.range())
         if not values:
             raise ValueError("the range is empty")
@@ -69,13 +69,13 @@ def _distribution(override: Override) -> BaseDistribution:
 
 
 def read_space(arguments: Sequence[str]) -> Space:
-    """Divide overrides into ranges and fixed values; of two with the same key the last one counts.
+    """Separate overrides into ranges and fixed values; the last one of a key wins.
 
     `interval(a, b)` is continuous, `int(interval(a, b))` of whole numbers; `tag(log, interval(a, b))`
     searches magnitudes; `range(a, b, step)`, `choice(a, b)` and `a,b` are what Hydra's own sweeps know.
 
     Raises:
-        InputError: an override that cannot be read, or an empty range.
+        InputError: an override that cannot be parsed, or an empty range.
 
     """
     try:
@@ -94,7 +94,7 @@ def read_space(arguments: Sequence[str]) -> Space:
 
 
 def as_overrides(params: Mapping[str, Any]) -> list[str]:
-    """Write a trial's values as overrides."""
+    """Return a trial's values as overrides."""
     return [f"{key}={value}" for key, value in params.items()]
 
 
@@ -104,7 +104,7 @@ def _parsed(text: object) -> object:
 
 
 def as_params(searched: Mapping[str, BaseDistribution], values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the point of the space that stands for settings, or None where they lie outside.
+    """Return the point of the space for some settings, or None if they are outside.
 
     Args:
         searched: the ranges.

@@ -19,7 +19,7 @@ from conf.errors import InputError
 from features.data.pipeline_step import fingerprint
 
 MAX_ATTEMPTS: Final = 3
-"""A trial that was interrupted this often counts as failed: it may be what kills the process."""
+"""Attempts after which an interrupted trial is failed, as it may crash the process."""
 ATTEMPTS: Final = "attempts"
 SECONDS: Final = "seconds"
 FAILURE: Final = "failure"
@@ -28,10 +28,10 @@ _MADE_OF: Final = "made_of"
 
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Keep a second process out of a sweep's folder.
+    """Lock a sweep's folder against a second process.
 
     Raises:
-        InputError: when another process is sweeping there.
+        InputError: another process has the lock.
 
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,10 +43,10 @@ def only_one(folder: Path) -> Iterator[None]:
 
 
 def storage_url(storage: str | None, folder: Path) -> str:
-    """Return the database to keep the study in: a URL as it is, a path as an SQLite file.
+    """Return the study's database: a URL unchanged, a path as an SQLite file.
 
     Raises:
-        InputError: when the file's folder cannot be made.
+        InputError: the file's folder cannot be created.
 
     """
     if storage is not None and "://" in storage:
@@ -67,19 +67,19 @@ def open_study(
     Args:
         url: database.
         name: of the study in it.
-        searched: what is searched.
-        settings: everything else that decides a score.
+        searched: the search space.
+        settings: all other settings that affect a score.
 
     Raises:
-        InputError: when the study was made with another space or other settings, whose scores would not
-            compare, or the database cannot be opened.
+        InputError: the study has another space or other settings, whose scores are not comparable, or the
+            database cannot be opened.
 
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         study = optuna.create_study(storage=url, study_name=name, direction="maximize", load_if_exists=True)
-    except Exception as error:  # the drivers' own types, one per database
+    except Exception as error:  # types differ between database drivers
         raise InputError(f"hydra.sweeper.storage: cannot open {url}: {str(error).splitlines()[0]}") from error
     made_of = {
         "space": fingerprint({key: distribution_to_json(d) for key, d in searched.items()}),
@@ -89,7 +89,7 @@ def open_study(
     if before == made_of:
         study.set_user_attr(_MADE_OF, made_of)
         return study
-    if best_trial(study) is None:  # nothing to keep, e.g. a path was mistyped
+    if best_trial(study) is None:  # nothing to lose, e.g. after a mistyped path
         optuna.delete_study(storage=url, study_name=name)
         return open_study(url, name, searched, settings)
     what = "another search space" if before["space"] != made_of["space"] else "other data or settings"
@@ -100,7 +100,7 @@ def open_study(
 
 
 def started(study: Study) -> list[FrozenTrial]:
-    """Return the trials that have begun, in order; a planned one that no process has taken up is left out."""
+    """Return the trials that have been started, in order."""
     return [t for t in study.get_trials(deepcopy=False) if t.state is not TrialState.WAITING]
 
 
@@ -109,9 +109,9 @@ def next_trial(
 ) -> Trial | None:
     """Return the trial to run: an interrupted one, else a new one, else None when all are done.
 
-    Each proposal has a generator of its own, seeded with its number: an interrupted sweep proposes what it
-    would have proposed anyway. An interrupted trial keeps its number, so that it finds its checkpoints;
-    Optuna's own retries (`RetryFailedTrialCallback`) give it a new one.
+    Each proposal has a generator of its own, seeded with its number, so a resumed sweep proposes the same
+    trials. An interrupted trial keeps its number, so that it finds its checkpoints; Optuna's own retries
+    (`RetryFailedTrialCallback`) assign a new one.
     """
     for found in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         trial = Trial(study, found._trial_id)

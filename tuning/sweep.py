@@ -32,14 +32,14 @@ from tuning.winner import changed, shop_overrides, trials_table, winner_command,
 
 COMMAND = "run"
 READY = "main"
-"""The search space of a sweep that names none."""
+"""The default search space."""
 OWN = "own"
-"""Name of a study whose space the user wrote."""
+"""Name of a study with the user's own space."""
 
 
 @dataclass(frozen=True)
 class Jobs:
-    """What Hydra hands to a sweeper."""
+    """Hydra's arguments of a sweeper."""
 
     config: DictConfig
     """Of the sweep."""
@@ -64,31 +64,31 @@ class Jobs:
 
 
 def _quoted(text: str) -> str:
-    """Quote a value so that Hydra reads it as this text, whatever is in it."""
+    """Quote a value so that Hydra parses it as text."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 @dataclass(frozen=True)
 class _Sweep:
-    """One sweep: its name, its space, its place."""
+    """One sweep: its name, space and folder."""
 
     name: str
     space: Space
     folder: Path
     work_dir: str
-    """Of the run whose finished steps trials may share; the winner is published there."""
+    """Work directory of the run whose finished steps trials may reuse; the winner is published there."""
     reuse: list[str]
-    """What trials may share beside each other's steps: `work_dir`, and what the user named."""
+    """Folders whose steps trials may reuse beside each other's: `work_dir`, and the user's `reuse`."""
     base: dict[str, Any]
-    """The settings that the sweep varies, as they are."""
+    """The unmodified values of the varied settings."""
     start: dict[str, Any] | None
-    """Point of the space that stands for them."""
+    """Their point of the space."""
     jobs: Jobs
 
     def overrides(self, trial: FrozenTrial | Trial) -> list[str]:
-        """Return everything that makes up a trial, whose work directory is named after its number."""
+        """Return all overrides of a trial, whose work directory is named by its number."""
         trials = self.folder / "trials"
-        reuse = ",".join(_quoted(place) for place in (*self.reuse, f"{glob.escape(str(trials))}/*"))
+        reuse = ",".join(_quoted(folder) for folder in (*self.reuse, f"{glob.escape(str(trials))}/*"))
         return [
             *self.space.fixed,
             *as_overrides(trial.params),
@@ -107,10 +107,10 @@ def ready_space(name: str = READY) -> dict[str, str]:
 
 
 def _plan(settings: SweepConfig, arguments: Sequence[str], jobs: Jobs) -> _Sweep:
-    """Decide what is searched, under which name and where.
+    """Determine the search space, the name and the folder.
 
     Raises:
-        InputError: another command than `run`, or something that cannot be read.
+        InputError: a command other than `run`, or arguments that cannot be parsed.
 
     """
     hydra = jobs.config.hydra
@@ -143,7 +143,7 @@ def _plan(settings: SweepConfig, arguments: Sequence[str], jobs: Jobs) -> _Sweep
 
 
 def _open(plan: _Sweep, settings: SweepConfig) -> Study:
-    """Open the study; a new one begins with the settings as they are, where they lie in the space."""
+    """Open the study; a new one begins with the unmodified settings if they are in the space."""
     study = studies.open_study(
         studies.storage_url(settings.storage, plan.folder), plan.name, plan.space.searched,
         {"config": plan.base, "seed": settings.seed, "startup_trials": settings.startup_trials},
@@ -154,10 +154,10 @@ def _open(plan: _Sweep, settings: SweepConfig) -> Study:
 
 
 def _run(plan: _Sweep, study: Study, trial: Trial, console: Console) -> None:
-    """Run a trial; its score, or that it failed, goes into the study.
+    """Run a trial and record its score, or its failure, in the study.
 
     Raises:
-        InputError: bad input before any trial succeeded: it is not the trial's settings that are bad.
+        InputError: wrong input before any trial succeeded, which is not due to the trial's settings.
 
     """
     trial.set_user_attr(studies.ATTEMPTS, trial.user_attrs.get(studies.ATTEMPTS, 0) + 1)
@@ -185,7 +185,7 @@ def _write_winner(plan: _Sweep, study: Study) -> Path | None:
     best = studies.best_trial(study)
     if best is None:
         return None
-    # Hydra knows the settings of the sweeper only where `sweep=` chooses it again.
+    # Hydra has the settings of the sweeper only if `sweep=` selects it.
     chosen = [override for override in plan.space.fixed if override.startswith("sweep=")]
     ours, reference = (
         to_typed(plan.jobs.compose(overrides))
@@ -197,10 +197,10 @@ def _write_winner(plan: _Sweep, study: Study) -> Path | None:
 def sweep(
     settings: SweepConfig, arguments: Sequence[str], jobs: Jobs, console: Console | None = None
 ) -> None:
-    """Search until the study has `n_trials` trials, going on where an earlier call was interrupted.
+    """Search until the study has `n_trials` trials, resuming an interrupted sweep.
 
-    Every trial is a run in a work directory of its own that takes over the steps which the run in the
-    user's work directory or an earlier trial has done with the same inputs. Trials look at validation only.
+    Every trial is a run in a work directory of its own that reuses the steps that the user's work directory
+    or an earlier trial has with the same inputs. Trials are scored on validation only.
 
     Args:
         settings: of `hydra.sweeper`.
@@ -209,7 +209,7 @@ def sweep(
         console: where to report; standard output by default.
 
     Raises:
-        InputError: bad input that no trial can succeed with.
+        InputError: wrong input, with which no trial can succeed.
 
     """
     console = console or Console()

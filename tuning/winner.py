@@ -1,4 +1,4 @@
-"""The best trial made usable: an experiment file, the command that takes it, and the table of trials."""
+"""Output of a sweep: an experiment file of the best trial, its command, and the table of trials."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCORE = "ndcg@10"
 
 
 def shop_overrides(fixed: Sequence[str]) -> list[str]:
-    """Keep the overrides that say whose data it is and where: those that go beside `experiment=`."""
+    """Return the overrides of the data and folders, which are needed beside `experiment=`."""
     others = (*MODEL, *GROUPS, "reuse", "work_dir")
 
     def of_the_shop(override: str) -> bool:
@@ -36,7 +36,7 @@ def shop_overrides(fixed: Sequence[str]) -> list[str]:
 def changed(config: PipelineConfig, reference: PipelineConfig) -> dict[str, Any]:
     """Return the settings in which a trial differs from a reference.
 
-    Where it ran, and that it measured less (`evaluation`: no test, no baselines), are left out.
+    Folders, and what a trial does not evaluate (test, baselines), are excluded.
     """
     ours, theirs = plain(config), plain(reference)
     for key in ("test", "baselines"):
@@ -55,14 +55,14 @@ def changed(config: PipelineConfig, reference: PipelineConfig) -> dict[str, Any]
 def write_experiment(
     folder: Path, name: str, settings: Mapping[str, Any], best: FrozenTrial, trials: Sequence[FrozenTrial]
 ) -> Path:
-    """Write `experiment/NAME.yaml`, which `--config-dir FOLDER experiment=NAME` takes.
+    """Write `experiment/NAME.yaml`, for `--config-dir FOLDER experiment=NAME`.
 
     Args:
         folder: of the sweep.
         name: of the experiment.
-        settings: what it changes.
+        settings: its settings.
         best: the winner.
-        trials: all; the score of the first is noted for comparison.
+        trials: all trials; the score of the first is added for comparison.
     """
     lines = [
         "# @package _global_",
@@ -79,7 +79,7 @@ def write_experiment(
 
 
 def winner_command(folder: Path, name: str, overrides: Sequence[str], work_dir: str) -> str:
-    """Return the command that publishes the winner and measures it on test, taking over what was trained."""
+    """Return the command that publishes the winner and evaluates it on test, reusing its trained steps."""
     words = [
         "shelfwise", "run", *overrides, f"work_dir={work_dir}", "--config-dir", str(folder),
         f"experiment={name}", f"reuse=[{folder}/trials/*]",

@@ -1,4 +1,4 @@
-"""Adapters: each turns raw files, known for their own mess, into tables under contract names.
+"""Adapters: each maps the raw files of a data set or platform to tables under contract names.
 
 Public: `amazon_reviews`, `completejourney`, `files`, `mind`, `movielens`, `online_retail`, `otto`,
 `recbole`, `retailrocket`, `yoochoose`.
@@ -50,7 +50,7 @@ _READERS: Final[dict[Adapter, Callable[[DataConfig], Sources]]] = {
 
 
 def source_files(config: DataConfig) -> list[Path]:
-    """List the raw files that the settings name, to tell whether they have changed.
+    """Return the raw files that the settings name, for change detection.
 
     Raises:
         InputError: a path that does not exist.
@@ -66,8 +66,8 @@ def read_sources(config: DataConfig, seed: int) -> Sources:
     """Open the tables that `data.adapter` names.
 
     Raises:
-        InputError: paths or columns that are missing, or settings that the adapter does not know or that
-            contradict each other.
+        InputError: missing paths or columns, or settings that the adapter does not have or that contradict
+            each other.
     """
     if config.user_column is not None and config.adapter is not Adapter.online_retail:
         raise InputError(

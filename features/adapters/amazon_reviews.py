@@ -1,4 +1,4 @@
-"""Amazon reviews (McAuley's group) of every edition: prepared tables, and the raw review and product files.
+"""Amazon reviews (McAuley's group), all editions: prepared tables, and the raw review and product files.
 
 The 2014 product files are Python literals rather than JSON; they are parsed, never evaluated.
 """
@@ -33,7 +33,7 @@ _LITERAL_FIELDS = ("asin", "title", "brand", "price", "categories", "description
 
 
 def _is_literal(path: str) -> bool:
-    """Whether the file holds Python dicts: single quotes around the first key."""
+    """Return whether the file holds Python dicts, with single quotes around the first key."""
     opener = gzip.open if path.endswith(".gz") else open
     with opener(path, "rb") as file:
         return file.read(2) == b"{'"
@@ -73,7 +73,7 @@ def _scan_products(source: object) -> RawTable:
 
 
 def _flat_categories(table: RawTable) -> RawTable:
-    """Bring categories into one list of distinct names: 2014 has a list of paths, later editions one path."""
+    """Flatten categories to distinct names: 2014 has a list of paths, later editions one path."""
     dtype = table.frame.collect_schema().get("categories")
     if not isinstance(dtype, pl.List):
         return table
@@ -113,7 +113,7 @@ def read_amazon_reviews(config: DataConfig) -> Sources:
 
 
 def _reviewed(items: RawTable, events: RawTable, dropped: dict[str, int]) -> RawTable:
-    """Keep products with at least one review: the raw files describe many times more."""
+    """Keep products with at least one review, a small part of the raw files."""
     event_type = events.frame.collect_schema()[schema.ITEM_ID]
     item_type = items.frame.collect_schema()[schema.ITEM_ID]
     with readable(items.name):

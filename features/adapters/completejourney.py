@@ -1,8 +1,8 @@
 """The Complete Journey: a year of grocery baskets of 2,469 US households (84.51°), from its PyPI package.
 
-Left out, with their counts in `adapter_dropped`: what is no product on a shelf (fuel, coupons, gift cards and
+Dropped, with their counts in `adapter_dropped`: lines that are not products (fuel, coupons, gift cards and
 till lines booked as `COUPON/MISC ITEMS`, deposits, supplies), lines without a positive quantity
-(corrections), and products that say nothing (neither a category nor a type).
+(corrections), and products with neither a category nor a type.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _data_folder() -> Path:
 
 
 def packaged_files() -> list[Path]:
-    """List the package's tables that are read.
+    """Return the package's tables that are read.
 
     Raises:
         InputError: the package is missing.

@@ -15,7 +15,7 @@ from features.ingest.raw_tables import Sources, text_options
 
 
 def _wide(items: RawTable, config: DataConfig) -> RawTable:
-    """Bring items in long form into one row each; the column of ids is the mapped one that they have."""
+    """Pivot items in long form to one row each; their ids are the mapped column that they have."""
     key = f"items.{schema.ITEM_ID}"
     mapped = config.columns.get(key, config.columns.get(schema.ITEM_ID, schema.ITEM_ID))
     names = sources_of(mapped, schema.ITEM_ID)
@@ -25,7 +25,7 @@ def _wide(items: RawTable, config: DataConfig) -> RawTable:
 
 
 def _paths(config: DataConfig, foreign: str) -> list[str]:
-    """Return the columns that settings name, but for keys that begin with the other table's prefix."""
+    """Return the columns that settings name, except for keys with the other table's prefix."""
     mapped = [
         name
         for key, source in config.columns.items()

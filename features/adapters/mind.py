@@ -1,8 +1,8 @@
 """MIND, Microsoft's news data: news.tsv and behaviors.tsv, tabs, no header, no quoting.
 
-Each line of behaviors.tsv is a list that was shown, with what was clicked of it, and the user's clicks before
-the data begins. Those come first, without times of their own; what is clicked later follows by time. What was
-shown and not clicked is an `impression`.
+Each line of behaviors.tsv is a list that was shown, with its clicks, and the user's clicks before the data
+begins. These come first and have no times; later clicks follow by time. Items shown and not clicked are
+`impression` events.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ def _scan(source: object, setting: str, names: Sequence[str], example: str) -> R
 def _events(lists: pl.LazyFrame) -> pl.LazyFrame:
     """Return user_id, item_id, event, timestamp, order, session_id and list_position.
 
-    `order` counts the clicks before the data as -n .. -1 and is the Unix second of what came later, so that
-    one column orders a user's events although the former have no time.
+    `order` numbers the clicks before the data as -n .. -1 and is the Unix second of later events, so that one
+    column orders all events of a user.
     """
     at = pl.col("time").str.to_datetime(_TIME, strict=False).dt.epoch("s")
     lists = lists.with_columns(at.alias(schema.TIMESTAMP))
     key = (FILE, ROW, MALFORMED, schema.USER_ID)
-    # A user's history is the same in every list of a file; that of the earliest list stands for all.
+    # A user's history is the same in every list of a file; that of the earliest list is taken.
     past = lists.filter(pl.col("history").is_not_null())
     past = past.sort(schema.TIMESTAMP, maintain_order=True).unique(
         schema.USER_ID, keep="first", maintain_order=True
     )
     clicks = pl.col("history").str.split(" ")
-    places = pl.int_ranges(-clicks.list.len().cast(pl.Int64), 0)
-    before = past.select(*key, clicks.alias(schema.ITEM_ID), places.alias(schema.ORDER)).explode(
+    numbers = pl.int_ranges(-clicks.list.len().cast(pl.Int64), 0)
+    before = past.select(*key, clicks.alias(schema.ITEM_ID), numbers.alias(schema.ORDER)).explode(
         schema.ITEM_ID, schema.ORDER, empty_as_null=True, keep_nulls=True
     )
     shown = pl.col("shown").str.split(" ")
@@ -74,7 +74,7 @@ def _events(lists: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def read_mind(config: DataConfig) -> Sources:
-    """Read news and what was clicked of the lists shown.
+    """Read news, and the clicks and impressions of the lists.
 
     Raises:
         InputError: missing files, or files with other fields.
@@ -86,6 +86,6 @@ def read_mind(config: DataConfig) -> Sources:
     lists = _scan(config.events, "data.events", _BEHAVIOURS, "behaviors.tsv: id, user, time, history, list")
     with readable(news.name):
         frame = news.frame.drop("title_entities", "abstract_entities")
-        # The parts of the data (train, dev) repeat the news that they share.
+        # News can be in several parts of the data (train, dev).
         frame = frame.unique(schema.ITEM_ID, keep="first", maintain_order=True)
     return Sources(RawTable(frame, True, news.name), RawTable(_events(lists.frame), True, lists.name), _TEXTS)

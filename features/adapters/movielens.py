@@ -95,7 +95,7 @@ def read_movielens(config: DataConfig) -> Sources:
     """Read movies (title without its year, year, genres) and ratings (kept as `value`).
 
     Raises:
-        InputError: missing files, or a layout that is none of MovieLens.
+        InputError: missing files, or a layout that is not MovieLens's.
     """
     refuse_paths("movielens", {"data.columns": config.columns})
     if config.items is None or config.events is None:
@@ -106,8 +106,8 @@ def read_movielens(config: DataConfig) -> Sources:
         r"^\s*(?<title>.*?)\s*(?:\((?<year>\d{4})(?:-\d{0,4})?\))?\s*$"
     )
     movies = movies.with_columns(split.alias("split")).unnest("split")
-    # "Matrix, The" is filed under M and spoken as "The Matrix".
-    spoken = pl.col("title").str.replace(r"^(.*), (The|A|An|Le|La|Les|Das|Der|Die|El|Il)$", "$2 $1")
-    items = movies.select(schema.ITEM_ID, spoken.alias("title"), "genres", pl.col("year").cast(pl.Int64))
+    # "Matrix, The" becomes "The Matrix".
+    natural = pl.col("title").str.replace(r"^(.*), (The|A|An|Le|La|Les|Das|Der|Die|El|Il)$", "$2 $1")
+    items = movies.select(schema.ITEM_ID, natural.alias("title"), "genres", pl.col("year").cast(pl.Int64))
     events = _ratings(_one_path(config.events, "data.events"))
     return Sources(table_of(items, path, f"data.items ({path})"), events, ("title", "genres", "year"))

@@ -1,12 +1,12 @@
 """UCI Online Retail (Chen, Sain and Guo 2012) and Online Retail II: invoice lines of a UK gift shop.
 
-One file holds both tables: an item is a StockCode under its most frequent description, an event is one
-invoice and item. The order of lines within an invoice carries no time and gives away what is bought next, so
-each invoice is shuffled with the configured seed; `order` holds the result.
+One file holds both tables: an item is a StockCode with its most frequent description, an event is one invoice
+and item. The order of lines within an invoice is no time and would leak the next purchase, so each invoice is
+shuffled with the configured seed into `order`.
 
-`data=online_retail_unisrec` repeats the preprocessing of UniSRec's published tables (Hou et al., KDD 2022):
-every line with a description, lines equal in invoice, item, quantity and time once, 5-core over those lines.
-Only then are the lines of one invoice and item made one event: a repeated item would give itself away.
+`data=online_retail_unisrec` reproduces the preprocessing of UniSRec's published tables (Hou et al., KDD
+2022): every line with a description, lines equal in invoice, item, quantity and time once, 5-core over those
+lines. Only then are the lines of one invoice and item merged to one event, as repeated items would leak.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
     "UnitPrice": ("Price",),
     "CustomerID": ("Customer ID",),
 }
-"""The first edition's names, and what the second calls them."""
+"""The first edition's names -> those of the second."""
 _PRODUCT_CODE = r"^(?:\d{5}|DCGS)"
 """Products have a five-digit code (or the web shop's own DCGS); POST, M, BANK CHARGES, PADS, gift_0001_20,
 TEST001 and the like are postage, fees, vouchers, adjustments and tests."""
 _US_DATE = "%m/%d/%Y %H:%M"
-"""How the CSV edition writes InvoiceDate."""
+"""Format of InvoiceDate in the CSV edition."""
 _STOCK_NOTE = (
     r"^\W*$|(?i)\b(?:adjust\w*|amazon|check|counted|damage\w*|dotcom|ebay|found|lost|missing|mailout|returned|"
     r"smashed|thrown|wet|wrong\w*|website|unsale\w*|test)\b"
 )
-"""Remarks of the warehouse typed where the description belongs."""
+"""Notes of the warehouse in place of a description."""
 _NO_DESCRIPTION = (pl.col("description") == "").fill_null(True)
 
 
@@ -69,7 +69,7 @@ def _clean_lines(
 ) -> pl.DataFrame:
     """Reduce raw lines to sold products: invoice, item, user, description, quantity, price, time.
 
-    With `keep_all` every line with a description and a user stays, whatever it stands for.
+    With `keep_all` every line with a description and a user is kept.
     """
     types = raw.schema
     lines = raw.select(
@@ -127,7 +127,8 @@ def _line_core(lines: pl.DataFrame, k: int, dropped: dict[str, int]) -> pl.DataF
 def _items(lines: pl.DataFrame) -> pl.DataFrame:
     """One row per product, with its most frequent description (the first of equals) and median price.
 
-    By code: in the order of first sale a row's place would tell when a new product came, and ties go by row.
+    Sorted by code: in the order of first sale, row numbers, which break ties, would leak when a product
+    arrived.
     """
     names = (
         lines.group_by("item", "description", maintain_order=True)
@@ -148,7 +149,7 @@ def _items(lines: pl.DataFrame) -> pl.DataFrame:
 
 
 def _shuffled(lines: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """Number the events by time, each invoice shuffled; the file's line order has no say."""
+    """Number the events by time, each invoice shuffled, whatever the file's line order."""
     lines = lines.sort("time", "invoice", "item")
     chance = pl.Series("chance", np.random.default_rng(seed).random(lines.height))
     return (
@@ -157,7 +158,7 @@ def _shuffled(lines: pl.DataFrame, seed: int) -> pl.DataFrame:
 
 
 def read_online_retail(config: DataConfig, seed: int) -> Sources:
-    """Read the invoice lines of `data.events`; `data.user_column` says who the user is.
+    """Read the invoice lines of `data.events`; `data.user_column` is the user.
 
     Raises:
         InputError: no file, missing columns, or nothing left after cleaning.

@@ -1,8 +1,8 @@
 """OTTO's session data (Kaggle): JSON Lines, a session with its list of events per line.
 
-Item ids are all that is known of the items; the catalogue is every id that was clicked. A session stands for
-a user. Times are milliseconds in the original release and seconds in Kaggle's; both are read. Tables with a
-row per event (`session`, `aid`, `ts`, `type`), as they are passed around as Parquet, are read too.
+Items have ids alone; the catalogue is every id that occurs. A session is taken as a user. Times are
+milliseconds in the original release and seconds in Kaggle's; both are read. Tables with a row per event
+(`session`, `aid`, `ts`, `type`), as often shared in Parquet, are read too.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _EVENTS = {
 
 
 def _flat(table: RawTable) -> RawTable:
-    """Give every event of a session a row of its own; rows of one session keep the number of its line."""
+    """Make a row of every event of a session, with the row number of the session's line."""
     dtype = table.frame.collect_schema().get("events")
     if dtype is None:
         return table
@@ -40,10 +40,10 @@ def _flat(table: RawTable) -> RawTable:
 
 
 def read_otto(config: DataConfig) -> Sources:
-    """Read sessions as users; every article is an item that is known by its id alone.
+    """Read sessions as users; items have ids alone.
 
     Raises:
-        InputError: `data.events` is missing, or is no file of sessions.
+        InputError: `data.events` is missing, or is not a file of sessions.
     """
     refuse_paths("otto", {"data.items": config.items})
     if config.events is None:

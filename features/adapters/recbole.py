@@ -16,12 +16,12 @@ from features.ingest.raw_tables import Sources, first_present
 
 _TYPES = ("token", "token_seq", "float", "float_seq")
 _USERS = ("session_id",)
-"""Session data sets have no users: a session stands for one."""
+"""Session data sets have no users: a session is taken as one."""
 _VALUES = ("rating",)
 
 
 def _without_types(table: RawTable) -> RawTable:
-    """Rename `title:token_seq` to `title`; a sequence stays one text, whose parts are divided by spaces.
+    """Rename `title:token_seq` to `title`; a sequence stays one text, separated by spaces.
 
     Raises:
         InputError: a header without types.

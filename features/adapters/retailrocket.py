@@ -1,8 +1,8 @@
 """Retailrocket (Kaggle): events.csv, the two item_properties files, and category_tree.csv if it is named too.
 
-Item properties are a row per item, property and week; the names of most, and all words, are hashed by the
-publisher. Only `categoryid` and `available` are readable. Items that were seen but never described stay in
-the catalogue, without a category: every fifth event is of one.
+Item properties are a row per item, property and week; the publisher has hashed most names and all words. Only
+`categoryid` and `available` are readable. Items with events but no properties stay in the catalogue, without
+a category: they have a fifth of the events.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def _is_tree(path: str) -> bool:
 
 
 def _described(paths: list[str]) -> pl.DataFrame:
-    """Return item_id, category and available as they were last, and the parent category given a tree."""
+    """Return item_id, the last category and availability, and the parent category if a tree is given."""
     trees = [path for path in paths if _is_tree(path)]
     table = scan_table([path for path in paths if path not in trees], "data.items")
     require_columns(table, ("itemid", "property", "value", "timestamp"), "items")
-    asked = pl.col("property").is_in(list(_READABLE))
-    chosen = RawTable(table.frame.filter(asked), table.untyped, table.name)
+    readable_property = pl.col("property").is_in(list(_READABLE))
+    chosen = RawTable(table.frame.filter(readable_property), table.untyped, table.name)
     wide = items_of_properties(chosen, "itemid", _PROPERTIES)
     found = {name: new for name, new in _READABLE.items() if name in wide.columns}
     items = wide.frame.filter(pl.col("itemid").is_not_null()).collect()
@@ -55,10 +55,10 @@ def _described(paths: list[str]) -> pl.DataFrame:
 
 
 def read_retailrocket(config: DataConfig) -> Sources:
-    """Read events and what is readable of the items' properties.
+    """Read events and the readable properties of items.
 
     Raises:
-        InputError: missing files, or other columns than the published ones.
+        InputError: missing files, or columns other than the published ones.
     """
     if config.items is None or config.events is None:
         raise InputError(

@@ -1,8 +1,7 @@
 """YooChoose (RecSys Challenge 2015): yoochoose-clicks.dat and yoochoose-buys.dat, commas, no header.
 
-A session stands for a user. A click's category is 1 to 12, a brand (any longer number), `S` for a special
-offer or 0 for unknown; of an item, the last one known counts. Prices and quantities of 0 mean that they are
-unknown.
+A session is taken as a user. A click's category is 1 to 12, a brand (any longer number), `S` for a special
+offer or 0 for unknown; an item has its last known one. Prices and quantities of 0 are unknown.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def _scan(path: str) -> pl.LazyFrame:
 
 
 def _items(events: pl.LazyFrame) -> pl.DataFrame:
-    """Return every item that occurs, with its last known category and brand and its median price."""
+    """Return every item in the events, with its last known category and brand and its median price."""
     category = pl.col("category")
     price = pl.col(schema.PRICE).cast(pl.Float64, strict=False)
     known = category.is_in(_CATEGORIES)
@@ -47,7 +46,7 @@ def _items(events: pl.LazyFrame) -> pl.DataFrame:
 
 
 def read_yoochoose(config: DataConfig) -> Sources:
-    """Read clicks and purchases; the catalogue is every item that occurs.
+    """Read clicks and purchases; the catalogue is every item in them.
 
     Raises:
         InputError: `data.events` is missing, or a file has other fields.

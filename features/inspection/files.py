@@ -1,4 +1,4 @@
-"""Opening files to look at them: the tables in them, how they are written, what their columns look like."""
+"""Opening files for inspection: their tables, formats and column profiles."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ from features.values.names import ITEM, name_score
 SETTING = "inspect"
 _TEXT = (".csv", ".txt", ".dat", ".tsv", ".tab")
 _ENCODINGS = (None, "mac_roman", "cp1252")
-"""UTF-8 first; of the others, the one that the message about a file names is tried."""
+"""UTF-8 first; of the others, the one named by the error message is tried."""
 _DATA = re.compile(r"\s*(?:[\d.,:/+ -]*\d[\d.,:/+ -]*|\d{4}-\d\d-\d\dT\S+|https?://\S+|\S+@\S+\.\w+)\s*")
-"""A cell that hardly any header has: a number, a time, a link or an address."""
+"""A cell that is unlikely in a header: a number, a time, a link or an address."""
 _CERTAIN = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d|^\s*\d{6,}\s*$|^\s*\d+[.,]\d{1,2}\s*$")
 _EVENT_ROLES = 3
 _BELOW = 1000
-"""Rows among which values of the first line are looked for."""
+"""Rows searched for values of the first line."""
 
 
 @dataclass(frozen=True)
 class FileFacts:
-    """One table and what was found out about it."""
+    """One table and its properties."""
 
     path: str
     error: str = ""
-    """Why it could not be opened, else empty."""
+    """Error on opening it, or empty."""
     encoding: str | None = None
     header: bool = True
     rows: int = 0
-    """Rows looked at."""
+    """Sampled rows."""
     more: bool = False
     """Whether there are more rows."""
     sample: pl.DataFrame = field(default_factory=pl.DataFrame)
     columns: Mapping[str, ColumnProfile] = field(default_factory=dict)
     roles: Roles = field(default_factory=lambda: Roles(TableKind.unknown))
     presets: tuple[tuple[str, str], ...] = ()
-    """Presets that know the file, each with the table that it is of them."""
+    """Presets that read the file, each with its table in them."""
     paths: tuple[str, ...] = ()
-    """Columns that lie inside objects, as paths."""
+    """Paths of columns inside objects."""
 
     def scan(self) -> RawTable:
-        """Return the table, read as it was found to be written, with the columns inside objects."""
+        """Return the table in its detected format, with the columns inside objects."""
         table = scan_table(self.path, SETTING, TextOptions(header=self.header, encoding=self.encoding))
         return flatten(table, self.paths) if self.paths else table
 
@@ -80,7 +80,7 @@ def tables_in(path: str) -> list[str]:
 
 
 def _looks_like_data(table: RawTable) -> bool:
-    """Whether a first line holds values rather than names: a time, a long number, values that recur below."""
+    """Return whether a first line is data: it has a time, a long number, or values that recur below."""
     names = [name for name in table.columns if not re.fullmatch(r"column_\d+", name)]
     if any(_CERTAIN.search(name) for name in names):
         return True
@@ -88,11 +88,11 @@ def _looks_like_data(table: RawTable) -> bool:
         return True
     below = table.frame.select(names).head(_BELOW).collect(engine="streaming")
     recurring = sum(name in below[name] for name in names)
-    return 0 < recurring < len(names)  # a header that is repeated below recurs as a whole
+    return 0 < recurring < len(names)  # a repeated header recurs as a whole
 
 
 def _leaves(name: str, dtype: pl.DataType, lists: bool) -> list[str]:
-    """Return the paths to plain values inside objects, with `lists` also those in a list of objects."""
+    """Return the paths to plain values inside objects; with `lists`, in lists of objects, too."""
     if lists and isinstance(dtype, pl.List | pl.Array) and isinstance(dtype.inner, pl.Struct):
         dtype = dtype.inner
     if not isinstance(dtype, pl.Struct):
@@ -107,10 +107,10 @@ def _leaves(name: str, dtype: pl.DataType, lists: bool) -> list[str]:
 
 
 def _flat(sample: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """Add the values inside objects as columns; a list of objects becomes rows only where it holds the items.
+    """Add the values inside objects as columns; a list of objects becomes rows only if it holds the items.
 
     Returns:
-        The sample, and the paths that were added.
+        The sample, and the added paths.
     """
     paths = [path for name, dtype in sample.schema.items() for path in _leaves(name, dtype, lists=False)]
     table = RawTable(sample.lazy())
@@ -125,7 +125,7 @@ def _flat(sample: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
 
 
 def _guessed(columns: Mapping[str, ColumnProfile]) -> Roles:
-    """Say what a table without names of columns is, by its values."""
+    """Infer the roles of a table without column names from its values."""
     events = headerless_roles(columns)
     if len(events) >= _EVENT_ROLES:
         note = "the columns have no names: user and item are guessed by their place"
@@ -137,19 +137,19 @@ def _guessed(columns: Mapping[str, ColumnProfile]) -> Roles:
 
 
 def look_at(path: str, rows: int) -> FileFacts:
-    """Open a table and look at its first rows.
+    """Open a table and profile its first rows.
 
     Args:
         path: a file, a member of an archive or a sheet.
-        rows: how many rows to look at.
+        rows: size of the sample.
     """
     is_text = any(s.lower() in _TEXT for s in Path(path).suffixes)
     start = first_line(path) if is_text and not path.lower().endswith((".gz", ".zst")) else ""
     if movielens := by_double_colons(start):
         return FileFacts(path, presets=tuple(movielens))
-    said = ""
+    message = ""
     for encoding in _ENCODINGS:
-        if encoding is not None and encoding not in said:
+        if encoding is not None and encoding not in message:
             continue
         try:
             table = scan_table(path, SETTING, TextOptions(encoding=encoding))
@@ -159,10 +159,10 @@ def look_at(path: str, rows: int) -> FileFacts:
             with readable(path):
                 sample = table.frame.head(rows + 1).collect(engine="streaming")
         except InputError as error:
-            said = str(error).removeprefix(f"{SETTING}: ")
-            if encoding is None and "data.encoding" in said:
+            message = str(error).removeprefix(f"{SETTING}: ")
+            if encoding is None and "data.encoding" in message:
                 continue
-            return FileFacts(path, said)
+            return FileFacts(path, message)
         if sample.is_empty():
             names = ", ".join(c for c in sample.columns if c not in BOOKKEEPING)
             return FileFacts(path, f"no data rows, only the names of columns ({names})")
@@ -176,4 +176,4 @@ def look_at(path: str, rows: int) -> FileFacts:
         return FileFacts(
             path, "", encoding, header, sample.height, more, sample, columns, roles, presets, paths
         )
-    return FileFacts(path, said)
+    return FileFacts(path, message)

@@ -1,4 +1,4 @@
-"""Which columns of two tables hold the same ids, and whether a cell holds several of them."""
+"""Join columns of two tables, and whether a cell has several ids."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _MANY = 20
 _MATCHED = 0.9
 """Share of the unknown ids from which on case or zeros are what they differ in."""
 _ALL = 0.99
-"""Share of the values from which on no cell is looked at for several ids."""
+"""Share of matching values above which cells are not searched for several ids."""
 
 
 def values_of(facts: FileFacts, column: str) -> set[str]:
-    """Return the ids in a column of the whole file."""
+    """Return the distinct ids of a column of the whole file."""
     table = facts.scan()
     with readable(facts.path):
         found = (
@@ -34,7 +34,7 @@ def values_of(facts: FileFacts, column: str) -> set[str]:
 
 
 def ids(sample: pl.DataFrame, column: str) -> pl.Series:
-    """Return a column of a sample read as ids, [rows]."""
+    """Return a column of a sample parsed as ids, [rows]."""
     return sample.select(id_of(sample.lazy(), column)).to_series()
 
 
@@ -43,7 +43,7 @@ def _sampled(facts: FileFacts, column: str) -> set[str]:
 
 
 def joinable(column: ColumnProfile) -> bool:
-    """Whether a column may hold ids: no objects, amounts, times or links."""
+    """Return whether a column may hold ids: no objects, amounts, times or links."""
     return (
         not column.nested
         and column.filled > 0
@@ -61,12 +61,12 @@ class Joint:
     events: str
     share: float
     several: bool = False
-    """Whether a cell of the events holds several ids."""
+    """Whether cells of the events hold several ids."""
     match: tuple[str, ...] = ()
     """`data.match_ids`: what ids of both tables differ in."""
 
 
-def _share(values: set[str], there: set[str]) -> tuple[float, bool, tuple[str, ...]]:
+def _id_share(values: set[str], there: set[str]) -> tuple[float, bool, tuple[str, ...]]:
     """Return the share of values that are ids, whether cells hold several, and what spellings differ in."""
     share = len(values & there) / len(values) if values else 0.0
     if share >= _ALL:
@@ -82,12 +82,12 @@ def _share(values: set[str], there: set[str]) -> tuple[float, bool, tuple[str, .
 
 
 def holds_several(facts: FileFacts, column: str) -> bool:
-    """Whether cells of a table without a catalogue hold several ids that stand alone elsewhere."""
+    """Return whether cells of a table without a catalogue hold several ids that also occur alone."""
     return separator_of(pl.Series(sorted(_sampled(facts, column)), dtype=pl.String)) is not None
 
 
 def find_joint(items: FileFacts, events: FileFacts) -> Joint | None:
-    """Find the columns of two tables that hold the same ids: names propose, values decide.
+    """Find the columns of two tables that hold the same ids: candidates by name, verified by values.
 
     Returns:
         The best pair, or None where no two columns have values in common.
@@ -111,7 +111,7 @@ def find_joint(items: FileFacts, events: FileFacts) -> Joint | None:
     for column in left:
         there = values_of(items, column)
         for other, values in named.items():
-            share, several, match = _share(values, there)
+            share, several, match = _id_share(values, there)
             by_name = 0.25 * (name_score(ITEM, column) + name_score(ITEM, other))
             few = 0.3 if len(values) < 0.05 * len(there) and len(values) < 20 < len(there) else 0.0
             scored = (share + by_name - few if share else 0.0, Joint(column, other, share, several, match))

@@ -1,4 +1,4 @@
-"""Which preset reads a file: the columns by which exports of platforms and data sets are known."""
+"""Presets by file: the columns that identify exports of platforms and data sets."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ ITEMS, EVENTS = "items", "events"
 
 @dataclass(frozen=True)
 class Known:
-    """A preset and what its files look like."""
+    """A preset and the signature of its files."""
 
     preset: str
     items: tuple[str, ...] = ()
     """Alternatives: column names divided by `|`, all of which a file of items has."""
     events: tuple[str, ...] = ()
     needs: tuple[str, ...] = (ITEMS,)
-    """Tables without which the preset reads nothing."""
+    """Tables that the preset requires."""
     own_events: bool = True
-    """Whether events come in the preset's own layout; else any table of events is one."""
+    """Whether events have the preset's own layout; otherwise any table of events is accepted."""
 
 
 _KNOWN = (
@@ -76,11 +76,11 @@ def by_double_colons(first_line: str) -> list[tuple[str, str]]:
 
 
 def known_by(columns: Sequence[str], first_line: str) -> list[tuple[str, str]]:
-    """Return the presets that a file belongs to, each with the table that it is of them.
+    """Return the presets that a file matches, each with its table in them.
 
     Args:
         columns: the file's columns.
-        first_line: its first line, by which files without a header are known; empty where it is no text.
+        first_line: its first line, which identifies files without a header; empty for other formats.
     """
     if _NEWS.fullmatch(first_line):
         return [("mind", ITEMS)]
@@ -107,17 +107,17 @@ def _needs(preset: str) -> tuple[str, ...]:
 
 
 def reads_any_events(preset: str) -> bool:
-    """Whether a preset of items takes any table of events beside them."""
+    """Return whether a preset of items accepts any table of events."""
     return any(k.preset == preset and not k.own_events for k in _KNOWN)
 
 
 def reads_any_items(preset: str) -> bool:
-    """Whether a preset of events takes any catalogue beside them."""
+    """Return whether a preset of events accepts any catalogue."""
     return preset == "ga4"
 
 
 def choose_preset(files: Sequence[Sequence[tuple[str, str]]]) -> str | None:
-    """Return the preset that reads most of some files, or None where none has what it needs.
+    """Return the preset that reads most of the files, or None if none has its required tables.
 
     Args:
         files: per file, what `known_by` returned.

@@ -1,4 +1,4 @@
-"""From what files are to the command that reads them."""
+"""From the kinds of files to the command that reads them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from features.values.names import ITEM, PRICE, TIME, TITLE, USER
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings that read some files, and what is not sure about them."""
+    """The settings that read some files, and their uncertainties."""
 
     preset: str
     items: tuple[str, ...] = ()
@@ -31,7 +31,7 @@ class Plan:
 
     @property
     def overrides(self) -> list[str]:
-        """The settings as they are typed in a shell."""
+        """The settings as shell arguments."""
         words = [] if self.preset == "files" else [f"data={self.preset}"]
         for key, paths in (("data.items", self.items), ("data.events", self.events)):
             if paths:
@@ -42,7 +42,7 @@ class Plan:
 
 
 def _same_table(chosen: FileFacts, files: Sequence[FileFacts]) -> tuple[str, ...]:
-    """Return the files that are parts of one table with the chosen one: of its kind, with its columns."""
+    """Return the files that belong to one table with the chosen one: of its kind, with its columns."""
     return tuple(
         f.path
         for f in files
@@ -53,7 +53,7 @@ def _same_table(chosen: FileFacts, files: Sequence[FileFacts]) -> tuple[str, ...
 
 
 def _add_format(settings: dict[str, Any], items: FileFacts | None, events: FileFacts | None) -> None:
-    """Add how the files are written, where it is not the usual way."""
+    """Add the settings of unusual file formats."""
     files = [f for f in (items, events) if f is not None]
     if encoding := next((f.encoding for f in files if f.encoding), None):
         settings["data.encoding"] = encoding
@@ -124,25 +124,25 @@ def plan_own_tables(files: Sequence[FileFacts]) -> Plan:
 
 
 def _unread(files: Sequence[FileFacts], no_events: bool) -> list[str]:
-    """Say of files that are left out what they lack, and how to name it."""
+    """Return a note for each unused file on its missing columns, and how to map them."""
     table = "events" if no_events else "items"
     needed = (
         (("user_id", USER), ("item_id", ITEM), ("timestamp", TIME)) if no_events else (("item_id", ITEM),)
     )
-    said = []
+    notes = []
     for facts in files:
         lacks = [name for name, role in needed if role not in facts.roles.columns]
         if lacks:
             named = ", ".join(f"{table}.{name}: COLUMN" for name in lacks)
-            said.append(
+            notes.append(
                 f"{facts.path} is not read: no column looks like {' or '.join(lacks)} of {table}; "
                 f"where one is, add {override(f'data.{table}', facts.path)} 'data.columns={{{named}}}'"
             )
-    return said
+    return notes
 
 
 def _holds(facts: FileFacts, events: FileFacts) -> bool:
-    """Whether a table that names and values did not tell to be items holds most of the ids of the events."""
+    """Return whether a table of unknown kind has most of the item ids of the events."""
     joint = find_joint(facts, events)
     return joint is not None and joint.share > 1 / 2
 
@@ -150,7 +150,7 @@ def _holds(facts: FileFacts, events: FileFacts) -> bool:
 def _catalogue(
     catalogues: Sequence[FileFacts], events: FileFacts | None
 ) -> tuple[FileFacts | None, Joint | None]:
-    """Choose the table of items: the one that events name, else the one that says most."""
+    """Choose the table of items: the one that events refer to, else the most informative."""
     if not catalogues:
         return None, None
     if events is not None:
@@ -180,7 +180,7 @@ def _join(columns: dict[str, Any], settings: dict[str, Any], joint: Joint, unsur
 
 
 def make_plan(files: Sequence[FileFacts]) -> Plan:
-    """Plan how some files are read: by the preset that knows them, or as the shop's own tables."""
+    """Plan the reading of files: by a preset, or as the shop's own tables."""
     readable_files = [f for f in files if not f.error]
     preset = choose_preset([f.presets for f in readable_files])
     if preset is None:

@@ -1,4 +1,4 @@
-"""What the values of a column look like, without regard to its name."""
+"""Profiles of columns' values, regardless of their names."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ from features.values.numbers import number, sign_of
 from features.values.times import USUAL, AmbiguousDatesError, time_style, unix_seconds
 
 _EARLIEST = 631_152_000
-"""1990-01-01: what reads as an earlier time is a small number more likely."""
+"""1990-01-01: an earlier time is more likely a small number."""
 _YEAR = 366 * 86_400
 _URL = r"^\s*(?:https?://|www\.)\S+\s*$"
 _HTML = r"<[a-zA-Z][^<>]*>"
 _CODE = r"^\s*\S+\s*$"
 _WHOLE = r"^\s*\d+\.0\s*$"
-"""An integer as a column of floats is written: ids beside missing ones are."""
+"""An integer formatted as a float, as ids in columns with missing values."""
 _SHOWN = 3
 
 
 @dataclass(frozen=True)
 class ColumnProfile:
-    """Shares are of the values that are there; where there are none they are 0."""
+    """Shares are of the present values; 0 without any."""
 
     name: str
     nested: str = ""
     """The type of a column of objects or of lists of objects, which cannot be read as it is."""
     filled: float = 0.0
-    """Share of the rows that have a value."""
+    """Share of rows with a value."""
     distinct: float = 0.0
-    """Share of the values that are different ones: 1 for keys."""
+    """Distinct values as a share of all: 1 for keys."""
     values: int = 0
-    """Different values among the rows looked at."""
+    """Distinct values in the sample."""
     time: float = 0.0
-    """Share that reads as a time between 1990 and a year from now."""
+    """Share that parses as a time between 1990 and a year from now."""
     written_time: float = 0.0
-    """The same of values that are no bare numbers."""
+    """The same of values other than bare numbers."""
     number: float = 0.0
-    """Share that reads as a number."""
+    """Share that parses as a number."""
     decimal: float = 0.0
-    """Share that reads as a number and has a decimal sign or a currency."""
+    """Share that parses as a number and has a decimal sign or a currency."""
     clock: float = 0.0
     """Share that is a time of day without a date."""
     hours: float = 0.0
-    """Share that has a time of day other than midnight in it."""
+    """Share with a time of day other than midnight."""
     url: float = 0.0
     html: float = 0.0
     code: float = 0.0
@@ -57,17 +57,17 @@ class ColumnProfile:
     words: float = 0.0
     """Mean number of words."""
     samples: tuple[str, ...] = ()
-    """The first different values."""
+    """The first distinct values."""
     moments: tuple[str, ...] = ()
-    """What these are as times."""
+    """These, parsed as times."""
     amounts: tuple[str, ...] = ()
-    """What these are as numbers."""
+    """These, parsed as numbers."""
     either: tuple[str, ...] = ()
-    """Two formats of dates of which no value tells whether the day or the month comes first."""
+    """Two formats of dates with an ambiguous order of day and month."""
 
 
 def as_text(name: str, dtype: pl.DataType) -> pl.Expr:
-    """Write a column as text; lists of plain values are joined."""
+    """Format a column as text; lists of plain values are joined."""
     column = pl.col(name)
     if isinstance(dtype, pl.List | pl.Array):
         column = column.arr.to_list() if isinstance(dtype, pl.Array) else column
@@ -76,14 +76,14 @@ def as_text(name: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def is_nested(dtype: pl.DataType) -> bool:
-    """Whether a column holds objects, or lists of objects or of lists."""
+    """Return whether a column holds objects, or lists of objects or of lists."""
     if isinstance(dtype, pl.List | pl.Array):
         return bool(dtype.inner.is_nested())
     return dtype.is_nested() or dtype == pl.Binary
 
 
 def _times(given: pl.DataFrame, name: str) -> tuple[pl.Series, tuple[str, ...]]:
-    """Read a column as times, [rows] Unix seconds, and name two formats where its dates allow both."""
+    """Parse a column as times, [rows] Unix seconds, with two formats if its dates are ambiguous."""
     dtype = given.schema[name]
     if isinstance(dtype, pl.List | pl.Array) or dtype == pl.Boolean:
         return pl.Series([None], dtype=pl.Int64).new_from_index(0, given.height), ()
@@ -97,7 +97,7 @@ def _times(given: pl.DataFrame, name: str) -> tuple[pl.Series, tuple[str, ...]]:
 
 
 def _numbers(given: pl.DataFrame, name: str) -> pl.Series:
-    """Read a column as numbers, [rows], with the decimal sign that its values show."""
+    """Parse a column as numbers, [rows], with the inferred decimal sign."""
     dtype = given.schema[name]
     if isinstance(dtype, pl.List | pl.Array) or dtype.is_temporal():
         return pl.Series([None], dtype=pl.Float64).new_from_index(0, given.height)
@@ -109,7 +109,7 @@ def _shown(values: pl.Series) -> tuple[str, ...]:
 
 
 def profile(frame: pl.DataFrame, name: str) -> ColumnProfile:
-    """Look at one column of a sample."""
+    """Return the profile of one column of a sample."""
     dtype = frame.schema[name]
     if is_nested(dtype):
         there = 1 - frame[name].null_count() / max(frame.height, 1)
@@ -156,5 +156,5 @@ def profile(frame: pl.DataFrame, name: str) -> ColumnProfile:
 
 
 def profiles(frame: pl.DataFrame) -> dict[str, ColumnProfile]:
-    """Look at every column of a sample, by name."""
+    """Return the profile of every column of a sample, by name."""
     return {name: profile(frame, name) for name in frame.columns if name not in BOOKKEEPING}

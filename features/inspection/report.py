@@ -1,4 +1,4 @@
-"""`shelfwise inspect`: looks at files, says what they seem to be, and prints the command that reads them."""
+"""`shelfwise inspect`: reports what files contain, and prints the command that reads them."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from features.values.names import ITEM, ORDER, PRICE, QUANTITY, TIME, USER, VALU
 
 _CELL = 30
 _WIDTH = 150
-"""Least width of the table of columns, also where nothing but a file is printed to."""
+"""Least width of the table of columns, even when printing to a file."""
 _SAMPLES = " | "
 _NUMBERS = (PRICE, QUANTITY, VALUE, ORDER)
 _SHOWN = 2
-"""Items and events that are shown as they are read."""
+"""Number of parsed items and events shown."""
 _TRIED = 100_000_000
-"""Bytes up to which the proposed command is tried before it is printed."""
+"""Size of the files, in bytes, up to which the proposed command is tried."""
 
 
 def command_of(plan: Plan, work_dir: str) -> str:
-    """Return the command as it is typed."""
+    """Return the command as typed in a shell."""
     return " ".join(["shelfwise run", *plan.overrides, override("work_dir", work_dir)])
 
 
@@ -111,10 +111,10 @@ def _escape(text: str) -> str:
 
 @dataclass(frozen=True)
 class Trial:
-    """What became of the proposed settings."""
+    """Result of trying the proposed settings."""
 
     stopped: str = ""
-    """Why `prepare` refused them, else empty."""
+    """Error of `prepare`, or empty."""
     info: Mapping[str, Any] = field(default_factory=dict)
     """The data set's description."""
     items: pl.DataFrame = field(default_factory=pl.DataFrame)
@@ -124,11 +124,11 @@ class Trial:
 
 
 def try_plan(plan: Plan) -> Trial:
-    """Prepare a data set as the plan says, in a folder that is removed again."""
+    """Prepare a data set with the plan's settings, in a temporary folder."""
     words = [word for text in plan.overrides for word in shlex.split(text)]
     with tempfile.TemporaryDirectory() as folder:
         try:
-            config = compose_command("prepare", [*words, override_of_folder(folder)])
+            config = compose_command("prepare", [*words, work_dir_override(folder)])
             done = prepare(config, Console(file=io.StringIO()))
         except InputError as error:
             return Trial(str(error))
@@ -140,8 +140,8 @@ def try_plan(plan: Plan) -> Trial:
         return Trial("", info, *first)
 
 
-def override_of_folder(folder: str) -> str:
-    """Write the setting of a work directory as Hydra reads it."""
+def work_dir_override(folder: str) -> str:
+    """Return the override of a work directory in Hydra's grammar."""
     return shlex.split(override("work_dir", folder))[0]
 
 
@@ -160,10 +160,10 @@ def _show_trial(trial: Trial, console: Console) -> None:
         return
     info = trial.info
     kinds = ", ".join(f"{n:,} {kind}" for kind, n in info["kind_counts"].items() if n)
-    told = ", ".join(info["text_fields"]) or "nothing: items are known by their ids"
+    fields = ", ".join(info["text_fields"]) or "nothing: items are known by their ids"
     lines = [
         f"{info['items']:,} items, {info['users']:,} users, {info['events']:,} events ({kinds or 'none'})",
-        f"an item's text is made of {told}",
+        f"an item's text is made of {fields}",
     ]
     for what, counts in (("left out", info["adapter_dropped"]), ("ignored", info["ignored_events"])):
         lines += [f"{what}: {count:,} {reason}" for reason, count in counts.items()]
@@ -176,14 +176,14 @@ def _show_trial(trial: Trial, console: Console) -> None:
         console.print(f"  {line}", markup=False, soft_wrap=True, highlight=False)
     for frame, what in ((trial.items, "item"), (trial.events, "event")):
         for row in frame.iter_rows(named=True):
-            told = ", ".join(
+            cells = ", ".join(
                 f"{k}={shortened(str(v), _CELL * 2)}" for k, v in row.items() if v not in (None, "")
             )
-            console.print(f"  {what}: {told}", markup=False, soft_wrap=True, highlight=False)
+            console.print(f"  {what}: {cells}", markup=False, soft_wrap=True, highlight=False)
 
 
 def _else_own_tables(files: Sequence[FileFacts], plan: Plan, trial: Trial) -> tuple[Plan, Trial]:
-    """Take the shop's own tables where they read and the preset stops: others have its columns."""
+    """Fall back to the shop's own tables if the preset fails and these can be read."""
     if not trial.stopped or plan.preset == "files":
         return plan, trial
     own = plan_own_tables([f for f in files if not f.error])
@@ -194,17 +194,17 @@ def _else_own_tables(files: Sequence[FileFacts], plan: Plan, trial: Trial) -> tu
 
 
 def inspect(config: InspectConfig, console: Console) -> Plan:
-    """Look at files, print what they seem to be and the command that reads them.
+    """Report what files contain, and print the command that reads them.
 
     Args:
-        config: the files and how much of them to look at.
-        console: everything is printed there.
+        config: the files and the size of the sample.
+        console: for the report.
 
     Returns:
-        What was proposed.
+        The proposed settings.
 
     Raises:
-        InputError: no file is named, or one that does not exist.
+        InputError: no file is named, or a file does not exist.
     """
     if not config.files:
         raise InputError("inspect: which files? e.g. shelfwise inspect products.csv orders.csv")
@@ -235,14 +235,14 @@ def inspect(config: InspectConfig, console: Console) -> Plan:
             for note in plan.unsure:
                 console.print(f"  {note}", markup=False, soft_wrap=True, highlight=False)
         if plan.items or plan.events:
-            said = "the command, once that is mended:" if trial.stopped else "the command:"
-            console.print(f"\n[bold]{said}[/bold]", highlight=False)
+            heading = "the command, once that is mended:" if trial.stopped else "the command:"
+            console.print(f"\n[bold]{heading}[/bold]", highlight=False)
             console.print(command_of(plan, config.work_dir), markup=False, soft_wrap=True, highlight=False)
     return plan
 
 
 def file_arguments(arguments: Sequence[str]) -> list[str]:
-    """Turn `inspect FILE... key=value` into overrides: what is a file, or sets nothing, is one of `files`."""
+    """Turn `inspect FILE... key=value` into overrides; files, and arguments without `=`, are `files`."""
     files = [a for a in arguments if not a.startswith("-") and ("=" not in a or Path(a).exists())]
     others = [a for a in arguments if a not in files]
     return [*others, shlex.split(override("files", files))[0]] if files else others

@@ -1,4 +1,4 @@
-"""Which column has which role, and what a table is: names say most of it, values confirm or refute."""
+"""Roles of columns and kinds of tables, inferred from names and verified by values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from features.values.names import (
 from features.values.order_states import is_state_column
 
 _KINDS = 20
-"""A column of kinds has at most so many different values."""
+"""Most distinct values of a column of kinds."""
 _PROPERTY = (
     "property",
     "property_name",
@@ -44,7 +44,7 @@ _PROPERTY_VALUE = ("value", "property_value", "attribute_value", "wert", "valor"
 
 
 class TableKind(Enum):
-    """What a file seems to be."""
+    """Inferred kind of a table."""
 
     items = "items"
     events = "events"
@@ -55,19 +55,19 @@ class TableKind(Enum):
 
 @dataclass(frozen=True)
 class Roles:
-    """What a table is and which of its columns has which role."""
+    """The kind of a table and the roles of its columns."""
 
     kind: TableKind
     columns: Mapping[str, str] = field(default_factory=dict)
     """Role -> column."""
     unsure: tuple[str, ...] = ()
-    """What was decided on thin evidence, in words."""
+    """Notes on uncertain decisions."""
     properties: Mapping[str, str] = field(default_factory=dict)
     """`data.properties` of a table in long form."""
 
 
 def _plausible(role: str, column: ColumnProfile) -> float:
-    """Return a factor for how well a column's values suit a role: 0 refutes it."""
+    """Return how well a column's values fit a role: 0 excludes it."""
     if column.nested or column.filled == 0:
         return 0.0
     name = normalised_name(column.name)
@@ -114,7 +114,7 @@ def _best(
 
 
 def _long_form(columns: Mapping[str, ColumnProfile]) -> Mapping[str, str] | None:
-    """Return `data.properties` where a table has a row per item and property."""
+    """Return `data.properties` if a table has a row per item and property."""
     names = {normalised_name(name): name for name in columns}
     name = next((names[n] for n in _PROPERTY if n in names), None)
     value = next((names[n] for n in _PROPERTY_VALUE if n in names and names[n] != name), None)
@@ -127,12 +127,12 @@ def _long_form(columns: Mapping[str, ColumnProfile]) -> Mapping[str, str] | None
 
 
 def _event_roles(columns: Mapping[str, ColumnProfile]) -> tuple[dict[str, str], list[str]]:
-    """Assign the roles of an event, those whose values tell most first."""
+    """Assign the roles of an event, those with the most distinctive values first."""
     roles: dict[str, str] = {}
     unsure: list[str] = []
     for role in (TIME, KIND, USER, ITEM, QUANTITY, VALUE, SESSION):
         weight = None
-        if role == ITEM:  # one row per value is the mark of an event's own id
+        if role == ITEM:  # a distinct value per row is an event's own id
             weight = {name: 0.6 for name, c in columns.items() if c.distinct == 1 and c.filled == 1}
         found = _best(role, columns, set(roles.values()), weight)
         if found is None:
@@ -150,8 +150,8 @@ def _event_roles(columns: Mapping[str, ColumnProfile]) -> tuple[dict[str, str], 
         clocks = [name for name, c in columns.items() if c.clock > 0.9 and name not in roles.values()]
         if clocks:
             roles[CLOCK] = clocks[0]
-    if TIME not in roles and (place := _best(ORDER, columns, set(roles.values()))):
-        roles[ORDER] = place[0]
+    if TIME not in roles and (position := _best(ORDER, columns, set(roles.values()))):
+        roles[ORDER] = position[0]
     if KIND not in roles:
         kinds = [
             name
@@ -164,7 +164,7 @@ def _event_roles(columns: Mapping[str, ColumnProfile]) -> tuple[dict[str, str], 
 
 
 def _item_roles(columns: Mapping[str, ColumnProfile]) -> tuple[dict[str, str], list[str]]:
-    """Assign the roles of an item; the column of ids is one that hardly repeats."""
+    """Assign the roles of an item; ids are nearly distinct."""
     weight = {name: c.filled * (1.0 if c.distinct > 0.95 else 0.3) for name, c in columns.items()}
     roles: dict[str, str] = {}
     unsure: list[str] = []
@@ -184,7 +184,7 @@ def _item_roles(columns: Mapping[str, ColumnProfile]) -> tuple[dict[str, str], l
 
 
 def roles_of(columns: Mapping[str, ColumnProfile]) -> Roles:
-    """Say what a table is and which columns have which roles."""
+    """Infer the kind of a table and the roles of its columns."""
     events, unsure = _event_roles(columns)
     items, unsure_items = _item_roles(columns)
     acts = USER in events or KIND in events or SESSION in events
@@ -202,8 +202,8 @@ def roles_of(columns: Mapping[str, ColumnProfile]) -> Roles:
         telling = titled is not None and titled not in events.values() and columns[titled].words > 1.2
         if telling and titled is not None:
             price = items.get(PRICE)
-            told = {PRICE: price} if price is not None and price not in events.values() else {}
-            return Roles(TableKind.both, {**events, TITLE: titled, **told}, tuple(unsure))
+            priced = {PRICE: price} if price is not None and price not in events.values() else {}
+            return Roles(TableKind.both, {**events, TITLE: titled, **priced}, tuple(unsure))
         return Roles(TableKind.events, events, tuple(unsure))
     if ITEM in items and (TITLE in items or len(columns) > 1) and USER not in events:
         return Roles(TableKind.items, items, tuple(unsure_items))
@@ -215,7 +215,7 @@ def roles_of(columns: Mapping[str, ColumnProfile]) -> Roles:
 def _happens(
     columns: Mapping[str, ColumnProfile], events: Mapping[str, str], items: Mapping[str, str]
 ) -> bool:
-    """Whether rows are events, not items that have a date: ids repeat, or there is a kind or a user."""
+    """Return whether rows are events, not items with a date: ids repeat, or there is a kind or a user."""
     if KIND in events and any(usual_kind(v) for v in columns[events[KIND]].samples):
         return True
     if USER in events and _score(USER, columns[events[USER]]) > LIKELY:
@@ -224,14 +224,14 @@ def _happens(
 
 
 def _guess_user(columns: Mapping[str, ColumnProfile], roles: dict[str, str], unsure: list[str]) -> None:
-    """Take an order or session as the user where nothing else says who it was."""
+    """Take an order or session as the user if there is no user column."""
     if SESSION in roles:
         roles[USER] = roles.pop(SESSION)
         unsure.append(f"'{roles[USER]}' as user_id: nothing says who the shopper was, so every order is one")
 
 
 def headerless_items(columns: Mapping[str, ColumnProfile]) -> dict[str, str]:
-    """Assign the roles of an item by values alone: a key, a text that hardly repeats, a decimal number."""
+    """Assign the roles of an item by values alone: a key, nearly distinct texts, a decimal number."""
     left = {name: c for name, c in columns.items() if not c.nested and c.filled > 0}
     ids = [n for n, c in left.items() if c.distinct == 1 and c.filled == 1 and c.code > 0.9 and not c.url]
     texts = [n for n, c in left.items() if c.words > 1.2 and c.distinct > 0.5 and c.number < 0.5]
@@ -242,7 +242,7 @@ def headerless_items(columns: Mapping[str, ColumnProfile]) -> dict[str, str]:
 
 
 def headerless_roles(columns: Mapping[str, ColumnProfile]) -> dict[str, str]:
-    """Assign the roles of an event by values alone, for a file whose columns have no names."""
+    """Assign the roles of an event by values alone, for a file without a header."""
     roles: dict[str, str] = {}
     left = {name: c for name, c in columns.items() if not c.nested and c.filled > 0}
     tests: tuple[tuple[str, Callable[[ColumnProfile], bool]], ...] = (

@@ -1,4 +1,4 @@
-"""The settings that read a table of items or of events, as its columns suggest."""
+"""The settings that read a table of items or of events, inferred from its columns."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from features.values.names import (
 )
 
 _LIKE_A_USER = 0.2
-"""Score of a name from which on a column may say who a guest was."""
+"""Least score of a column's name to identify guests."""
 _RATINGS = ("rating", "stars", "score", "overall")
 _LOOKING = ("view", "click", "klick", "visit", "pageview")
-"""What in the name of a file without kinds says that its rows are no purchases."""
+"""Words in the name of a file without kinds whose rows are not purchases."""
 
 
 def _kinds(facts: FileFacts, column: str) -> tuple[dict[str, str], list[str]]:
-    """Return the translation of a column's kinds, and those that are none of the contract's."""
+    """Return the mapping of a column's kinds to the contract's, and those without one."""
     values = sorted(values_of(facts, column))
     meant = {value: usual_kind(value) for value in values}
     return {v: k for v, k in meant.items() if k is not None and k != v}, [
@@ -45,7 +45,7 @@ def _kinds(facts: FileFacts, column: str) -> tuple[dict[str, str], list[str]]:
 
 
 def map_column(columns: dict[str, Any], key: str, source: str) -> None:
-    """Add a column to `data.columns` where the file calls it otherwise."""
+    """Add a column to `data.columns` unless it has the contract's name."""
     if key.rpartition(".")[2] != source:
         columns[key] = source
 
@@ -53,7 +53,7 @@ def map_column(columns: dict[str, Any], key: str, source: str) -> None:
 def describe_items(
     items: FileFacts, columns: dict[str, Any], settings: dict[str, Any], unsure: list[str]
 ) -> None:
-    """Add what reads a table of items, and what is not sure about it."""
+    """Add the settings of a table of items, and notes on uncertain ones."""
     roles = items.roles.columns
     if items.roles.kind is TableKind.properties:
         settings["data.properties"] = dict(items.roles.properties)
@@ -69,7 +69,7 @@ def describe_items(
 
 
 def _guests(events: FileFacts, user: str) -> list[str]:
-    """Return the columns that say who it was in most of the rows where the shopper's column is empty."""
+    """Return the columns with a value in most of the rows without a user."""
     without = events.sample.filter(ids(events.sample, user).is_null())
     if without.is_empty():
         return []
@@ -81,7 +81,7 @@ def _guests(events: FileFacts, user: str) -> list[str]:
 
 
 def _describe_kinds(events: FileFacts, settings: dict[str, Any], unsure: list[str]) -> None:
-    """Translate the kinds of event, or say what a row is where no column does."""
+    """Map the kinds of event, or set the default kind if there is no such column."""
     roles = events.roles.columns
     if KIND in roles:
         kinds, others = _kinds(events, roles[KIND])
@@ -108,7 +108,7 @@ def _describe_kinds(events: FileFacts, settings: dict[str, Any], unsure: list[st
 
 
 def _describe_states(events: FileFacts, settings: dict[str, Any], unsure: list[str]) -> None:
-    """Leave orders out that were cancelled, refunded or never paid."""
+    """Exclude orders that were cancelled, refunded or never paid."""
     roles = events.roles.columns
     states = {c: v for c, v in void_states(events.scan()).items() if c not in roles.values()}
     if states:
@@ -123,7 +123,7 @@ def _describe_states(events: FileFacts, settings: dict[str, Any], unsure: list[s
 def describe_events(
     events: FileFacts, columns: dict[str, Any], settings: dict[str, Any], unsure: list[str]
 ) -> None:
-    """Add what reads a table of events, and what is not sure about it."""
+    """Add the settings of a table of events, and notes on uncertain ones."""
     roles = events.roles.columns
     for role in (USER, TIME, ORDER, KIND, "quantity", "value", "session_id"):
         if role in roles:

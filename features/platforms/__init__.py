@@ -1,7 +1,7 @@
-"""Exports of shop platforms: each reader gives the rows of one platform's files their meaning.
+"""Exports of shop platforms: each reader maps one platform's files to items and events.
 
-What a reader makes stands beside the file's own columns while `data.columns` is applied, so that a setting
-can choose another column; afterwards only what the reader made, and what a setting named, is kept.
+A reader's columns are added to the file's own while `data.columns` is applied, so that a setting can choose
+another column; afterwards only the reader's columns, and those that a setting names, are kept.
 
 Public: `ga4`, `magento`, `merchant_feed`, `shopify`, `woocommerce`.
 """

@@ -15,28 +15,28 @@ from features.ingest.raw_tables import text_options
 from features.platforms.parts import LINE_ID, LINE_NAME
 
 ReadProducts: TypeAlias = Callable[[RawTable, dict[str, int]], pl.DataFrame]
-"""Makes the catalogue of a products export; counts what it leaves out by reason."""
+"""Reads the catalogue from a products export; counts dropped rows by reason."""
 ReadLines: TypeAlias = Callable[[RawTable, pl.DataFrame, DataConfig, dict[str, int]], pl.LazyFrame]
-"""Makes events of an orders export, given the catalogue."""
+"""Reads events from an orders export, given the catalogue."""
 
 
 @dataclass(frozen=True)
 class Exports:
-    """What was read of both files."""
+    """The content of both files."""
 
     products: RawTable
-    """The products export as it is."""
+    """The raw products export."""
     items: pl.DataFrame
-    """The catalogue, with what lines are joined by."""
+    """The catalogue, with the join keys of order lines."""
     orders: RawTable | None
-    """The orders export as it is; None where none is named."""
+    """The raw orders export; None if none is named."""
     events: RawTable | None
     """Its lines as events."""
     dropped: dict[str, int]
-    """Rows that were left out on purpose, by reason."""
+    """Rows that were dropped on purpose, by reason."""
 
     def catalogue(self, *helpers: str) -> RawTable:
-        """Return the items without the columns that lines are joined by."""
+        """Return the items without the join keys."""
         frame = self.items.drop(LINE_NAME, *helpers).lazy()
         return replace(self.products, frame=frame, untyped=False)
 
@@ -44,16 +44,16 @@ class Exports:
 def read_exports(
     config: DataConfig, usual: tuple[str, str], read_products: ReadProducts, read_lines: ReadLines
 ) -> Exports:
-    """Read a shop's products and, if they are named, the lines of its orders.
+    """Read a shop's products and, if named, the lines of its orders.
 
     Args:
         config: the settings.
-        usual: what the two files are usually called, for the message.
-        read_products: makes the catalogue.
-        read_lines: makes events.
+        usual: usual names of the two files, for the message.
+        read_products: reads the catalogue.
+        read_lines: reads the events.
 
     Raises:
-        InputError: missing files, or files that are no such exports.
+        InputError: missing files, or files of another format.
     """
     if config.items is None:
         items, events = usual

@@ -1,8 +1,7 @@
-"""Google Analytics 4 as it exports to BigQuery: a row per event, with its list of items.
+"""Google Analytics 4's export to BigQuery: a row per event, with its list of items.
 
-Every item of an event becomes an event of its own. A signed-in shopper's `user_id` comes before the browser's
-`user_pseudo_id`. Without `data.items` the catalogue is what the events say about their items, the latest
-counting.
+Every item of an event becomes an event. A signed-in user's `user_id` is preferred to the browser's
+`user_pseudo_id`. Without `data.items` the catalogue is the items in the events, with their latest fields.
 
 https://support.google.com/analytics/answer/7029846
 """
@@ -46,7 +45,7 @@ def _per_item(table: RawTable) -> RawTable:
         pl.col("event_timestamp").alias(schema.TIMESTAMP),
         "items",
     )
-    # Events without items (page_view, scroll, ...) are none of the shop's.
+    # Events without items (page_view, scroll, ...) are dropped.
     exploded = frame.explode("items", empty_as_null=False, keep_nulls=False).unnest("items")
     return replace(table, frame=exploded)
 
@@ -57,7 +56,7 @@ def _set(name: str) -> pl.Expr:
 
 
 def _catalogue(lines: RawTable) -> pl.DataFrame:
-    """Return item_id, title, brand, categories, variant and price as the latest event has them."""
+    """Return item_id, title, brand, categories, variant and price of each item's latest event."""
     types = lines.frame.collect_schema()
     at = unix_seconds(schema.TIMESTAMP, types[schema.TIMESTAMP])
     named = {"title": "item_name", "brand": "item_brand", "variant": "item_variant"}
@@ -78,10 +77,10 @@ def _catalogue(lines: RawTable) -> pl.DataFrame:
 
 
 def read_ga4(config: DataConfig) -> Sources:
-    """Read an export of events; `data.items` may name a catalogue that says more of the items.
+    """Read an export of events; `data.items` may name a catalogue.
 
     Raises:
-        InputError: no events are named, or they are no such export.
+        InputError: no events are named, or they are not of this format.
     """
     if config.events is None:
         raise InputError(

@@ -1,8 +1,8 @@
 """Magento and Adobe Commerce: the products export of the admin, and order lines queried from its tables.
 
 Rows with a `store_view_code` repeat a product for one store view, mostly empty. A configurable product lists
-its variations (`sku=TEE-M,size=M|sku=TEE-L,size=L`), which are rows of their own; they are the items, because
-an order line names them.
+its variations (`sku=TEE-M,size=M|sku=TEE-L,size=L`), which are separate rows; these are the items, as in
+order lines.
 
 https://experienceleague.adobe.com/docs/commerce-admin/systems/data-transfer/data-attributes-product.html
 """
@@ -23,13 +23,13 @@ from features.platforms.parts import (
     Columns,
     finish,
     flag,
-    ids_by_line,
-    make_once,
+    join_item_ids,
+    select_once,
 )
 
 _TEXTS = ("title", "categories", "attributes", "short_description", "description")
 _SHARED = ("categories", "short_description", "description", "image")
-"""What a variation takes from its product where it has none of its own."""
+"""Fields that a variation inherits from its product."""
 _VOID = ("canceled", "cancelled", "closed", "pending_payment", "fraud")
 
 
@@ -49,7 +49,7 @@ def _products(table: RawTable, dropped: dict[str, int]) -> pl.DataFrame:
         columns.value("name").alias("title"),
         columns.value("name").alias(LINE_NAME),
         paths.alias("categories"),
-        # `color=Red,size=M` is read as it stands by a shopper, too.
+        # `color=Red,size=M` becomes readable text.
         columns.value("additional_attributes")
         .str.replace_all("=", ": ")
         .str.replace_all(",", ", ")
@@ -102,19 +102,19 @@ def _lines(table: RawTable, items: pl.DataFrame, config: DataConfig, dropped: di
         "__child": columns.value("parent_item_id").is_not_null(),
         VOID: columns.value("state", "status").str.to_lowercase().is_in(_VOID),
     }
-    frame = make_once(table, made, config)
+    frame = select_once(table, made, config)
     child = pl.col("__child")
     frame = drop_counted(frame, child, "line of a variation that repeats the line of its product", dropped)
     frame = drop_counted(frame, pl.col(VOID), "line of a cancelled or unpaid order", dropped)
     frame = frame.drop(VOID, "__child")
-    return ids_by_line(frame, items)
+    return join_item_ids(frame, items)
 
 
 def read_magento(config: DataConfig) -> Sources:
     """Read the products export and, if it is named, a table of order lines.
 
     Raises:
-        InputError: missing files, or files that are no such tables.
+        InputError: missing files, or files of another format.
     """
     read = read_exports(config, ("catalog_product.csv", "order_lines.csv"), _products, _lines)
     made = {schema.USER_ID, schema.ITEM_ID, schema.TIMESTAMP, "session_id", "quantity", "value"}

@@ -1,6 +1,6 @@
 """A product feed for Google Merchant Center: a table with its attributes as columns, or XML (RSS or Atom).
 
-Attributes are written with underscores or blanks (`image link`), and in XML behind `g:`.
+Attributes have underscores or blanks (`image link`), and in XML the prefix `g:`.
 
 https://support.google.com/merchants/answer/7052112
 """
@@ -28,7 +28,7 @@ _TEXTS = (
 
 
 def _plain_names(table: RawTable) -> RawTable:
-    """Write `g:image link` as `image_link`; a second column of the same name keeps its own."""
+    """Rename `g:image link` to `image_link`; a second column of the same name is not renamed."""
     names: dict[str, str] = {}
     for column in table.frame.collect_schema().names():
         plain = column.strip().lower().removeprefix("g:").replace(" ", "_")
@@ -38,7 +38,7 @@ def _plain_names(table: RawTable) -> RawTable:
 
 
 def read_merchant_feed(config: DataConfig) -> Sources:
-    """Read a feed as the catalogue; events are any table of events.
+    """Read a feed as the catalogue, and any table of events.
 
     Raises:
         InputError: no feed is named, or it has neither `id` nor `title`.
@@ -63,6 +63,6 @@ def read_merchant_feed(config: DataConfig) -> Sources:
     dropped: dict[str, int] = {}
     if mapped_events is not None:
         mapped_events = rows_of_ids(mapped_events, config, dropped)
-    told = items.frame.select(pl.col(n).is_not_null().any() for n in _TEXTS if n in items.columns)
-    has = told.collect(engine="streaming").row(0, named=True)
+    filled = items.frame.select(pl.col(n).is_not_null().any() for n in _TEXTS if n in items.columns)
+    has = filled.collect(engine="streaming").row(0, named=True)
     return Sources(items, mapped_events, tuple(n for n in _TEXTS if has.get(n)), dropped)

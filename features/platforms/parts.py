@@ -1,4 +1,4 @@
-"""What the readers of several platforms do alike."""
+"""Shared steps of the platforms' readers."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from features.ingest.columns import map_columns, sources_of
 from features.ingest.raw_tables import Sources
 
 LINE_ID, LINE_NAME = "__line_id", "__line_name"
-"""What an order line says about its item: the platform's id for it, and the title that the shopper saw."""
+"""An order line's item: the platform's id, and the displayed title."""
 
 VOID = "__void"
-"""Whether a line is of an order that was cancelled or never paid."""
+"""Whether a line belongs to a cancelled or unpaid order."""
 
 
 class Columns:
-    """The columns of one file, of which every platform has several spellings."""
+    """The columns of one file, whose names have several spellings."""
 
     def __init__(self, table: RawTable) -> None:
-        """Look at the columns of a table."""
+        """Index the columns of a table."""
         self._table = table
         self._names = {name.casefold().strip(): name for name in table.columns}
         self._types = table.frame.collect_schema()
 
     def find(self, *spellings: str) -> list[str]:
-        """Return the columns that the file has of several spellings, in their order; case does not count."""
+        """Return the columns that match any of several spellings, in their order, ignoring case."""
         return [self._names[s.casefold()] for s in spellings if s.casefold() in self._names]
 
     def value(self, *spellings: str) -> pl.Expr:
@@ -41,10 +41,10 @@ class Columns:
         return pl.coalesce(given) if given else pl.lit(None, dtype=pl.String)
 
     def require(self, platform: str, export: str, *spellings: str) -> None:
-        """Check that the file has one of several spellings.
+        """Check that the file has a column of one of several spellings.
 
         Raises:
-            InputError: it has none; it is no such export.
+            InputError: it has none, so the export is of another kind.
         """
         if not self.find(*spellings):
             have = ", ".join(self._table.columns[:12])
@@ -55,12 +55,12 @@ class Columns:
 
 
 def first_over(value: pl.Expr, group: pl.Expr) -> pl.Expr:
-    """Fill a value that a file states once per group: a row's own, else the group's first."""
+    """Fill a value that a file has once per group: a row's own, else the group's first."""
     return pl.coalesce(value, value.drop_nulls().first().over(group))
 
 
 def flag(value: pl.Expr) -> pl.Expr:
-    """Read 1/0, true/false and yes/no as a bool; anything else is null."""
+    """Parse 1/0, true/false and yes/no as a bool; anything else is null."""
     lower = value.str.to_lowercase()
     return (
         pl.when(lower.is_in(["1", "true", "yes", "in stock", "in_stock"]))
@@ -73,7 +73,7 @@ def flag(value: pl.Expr) -> pl.Expr:
 def named_values(
     columns: Columns, names: Sequence[str], values: Sequence[str], ignored: Collection[str]
 ) -> pl.Expr:
-    """Write pairs of name and value columns as text, `Colour: red, Size: M`; ignored values are left out."""
+    """Format pairs of name and value columns as text, `Colour: red, Size: M`, without ignored values."""
     parts = []
     for name, value in zip(names, values, strict=True):
         written = columns.value(value)
@@ -85,10 +85,10 @@ def named_values(
     return pl.when(text != "").then(text)
 
 
-def ids_by_line(events: pl.LazyFrame, items: pl.DataFrame) -> pl.LazyFrame:
-    """Give order lines the id of their item: their own, or that of the only item with their name.
+def join_item_ids(events: pl.LazyFrame, items: pl.DataFrame) -> pl.LazyFrame:
+    """Add item ids to order lines: their own, or that of the only item with their name.
 
-    Shops without SKUs have nothing but names in their orders.
+    Orders of shops without SKUs have names alone.
 
     Args:
         events: lines with `LINE_ID` and `LINE_NAME`.
@@ -104,11 +104,10 @@ def ids_by_line(events: pl.LazyFrame, items: pl.DataFrame) -> pl.LazyFrame:
     return joined.with_columns(item).drop("__by_name", "__known")
 
 
-def make_once(table: RawTable, made: Mapping[str, pl.Expr], config: DataConfig) -> pl.LazyFrame:
-    """Work out columns of a table once, and keep them beside those of the file that `data.columns` names.
+def select_once(table: RawTable, made: Mapping[str, pl.Expr], config: DataConfig) -> pl.LazyFrame:
+    """Compute columns of a table once, and add the file's columns that `data.columns` names.
 
-    Whatever follows looks at the lines several times, and what an order states in its first row alone has to
-    be looked for in all of them.
+    Later steps read the lines several times, and values in an order's first row need a pass over all of them.
     """
     named = {name for key, source in config.columns.items() for name in sources_of(source, key)}
     have = table.frame.collect_schema().names()
@@ -124,27 +123,27 @@ def finish(
     text_fields: Sequence[str],
     dropped: dict[str, int],
 ) -> Sources:
-    """Apply `data.columns` and keep what a platform's reader made, and what a setting names.
+    """Apply `data.columns`, keeping the reader's columns and those that a setting names.
 
     Args:
         config: the settings.
-        items: the catalogue with the file's own columns beside those that were made.
+        items: the catalogue, with the file's own columns.
         events: the same of the order lines or events, or None.
         raw: the file's own columns of items and of events.
-        text_fields: text fields that suit the platform; those that are always empty are left out.
-        dropped: rows left out on purpose, by reason.
+        text_fields: the platform's text fields; empty ones are dropped.
+        dropped: rows dropped on purpose, by reason.
     """
     mapped_items, mapped_events = map_columns(items, events, config.columns)
     assert mapped_items is not None
-    wanted = {*config.text_fields, *config.columns, *(key.partition(".")[2] for key in config.columns)}
-    mapped_items = _without(mapped_items, set(raw[0]) - wanted)
+    named = {*config.text_fields, *config.columns, *(key.partition(".")[2] for key in config.columns)}
+    mapped_items = _without(mapped_items, set(raw[0]) - named)
     if mapped_events is not None:
-        mapped_events = _without(mapped_events, set(raw[1]) - wanted)
+        mapped_events = _without(mapped_events, set(raw[1]) - named)
     have = mapped_items.frame.select(
         pl.col(name).is_not_null().any() for name in text_fields if name in mapped_items.columns
     )
-    told = have.collect(engine="streaming").row(0, named=True)
-    return Sources(mapped_items, mapped_events, tuple(n for n in text_fields if told.get(n)), dropped)
+    filled = have.collect(engine="streaming").row(0, named=True)
+    return Sources(mapped_items, mapped_events, tuple(n for n in text_fields if filled.get(n)), dropped)
 
 
 def _without(table: RawTable, names: Collection[str]) -> RawTable:

@@ -1,9 +1,8 @@
 """Shopify: the products export and the orders export of the admin, in the layout of either generation.
 
-A product is several rows: one per variant, and further ones that hold no more than another picture. What
-belongs to the product (title, description, ...) stands in its first row alone. An item is a variant, because
-that is what an order line names; `product` tells which variants are one product, so that a list can be capped
-by it.
+A product is several rows: one per variant, and further ones with only a picture. The product's fields (title,
+description, ...) are in its first row alone. An item is a variant, as in order lines; `product` groups the
+variants of a product, so that lists can be capped by it.
 
 https://help.shopify.com/en/manual/products/import-export/using-csv
 https://help.shopify.com/en/manual/fulfillment/managing-orders/exporting-orders
@@ -26,14 +25,14 @@ from features.platforms.parts import (
     finish,
     first_over,
     flag,
-    ids_by_line,
-    make_once,
+    join_item_ids,
     named_values,
+    select_once,
 )
 
 _TEXTS = ("title", "brand", "product_type", "options", "category", "tags", "description")
 _NO_OPTION = ("Default Title",)
-"""What stands for the only variant of a product without options."""
+"""Option value of the only variant of a product without options."""
 _OPTIONS = (1, 2, 3)
 
 
@@ -73,7 +72,7 @@ def _products(table: RawTable, dropped: dict[str, int]) -> pl.DataFrame:
         ),
     }
     picture = sku.is_null() & price.is_null() & pl.all_horizontal(v.is_null() for v in values)
-    # Option names stand in the product's first row alone, as everything that belongs to the product does.
+    # Option names are in the product's first row alone, like all fields of the product.
     names = [name for n in _OPTIONS for name in columns.find(f"Option{n} Name")]
     frame = table.frame.with_columns(first_over(pl.col(name), handle).alias(name) for name in names)
     frame = frame.with_columns(e.alias(name) for name, e in made.items())
@@ -110,16 +109,16 @@ def _lines(table: RawTable, items: pl.DataFrame, config: DataConfig, dropped: di
         LINE_NAME: columns.value("Lineitem name"),
         VOID: cancelled | (of_order("Financial Status").str.to_lowercase() == "voided"),
     }
-    frame = make_once(table, made, config)
+    frame = select_once(table, made, config)
     frame = drop_counted(frame, pl.col(VOID), "line of a cancelled order", dropped).drop(VOID)
-    return ids_by_line(frame, items)
+    return join_item_ids(frame, items)
 
 
 def read_shopify(config: DataConfig) -> Sources:
     """Read products_export.csv and, if it is named, orders_export.csv.
 
     Raises:
-        InputError: missing files, or files that are no such exports.
+        InputError: missing files, or files of another format.
     """
     read = read_exports(config, ("products_export.csv", "orders_export.csv"), _products, _lines)
     raw_events = [] if read.orders is None else read.orders.columns

@@ -1,8 +1,8 @@
 """WooCommerce: the products export, and orders by whichever of its exports a shop has.
 
-A variable product is a row of its own, and so is each of its variations, which names it in `Parent` (`id:12`
-or a SKU) and leaves empty what it shares with it. An item is what an order line names: a simple product, a
-variation with a SKU, or a variable product where variations have none.
+A variable product is a row, and so is each of its variations, which has the product in `Parent` (`id:12` or a
+SKU) and leaves shared fields empty. An item is the unit of an order line: a simple product, a variation with
+a SKU, or a variable product whose variations have none.
 
 Orders come from the plug-ins that write a row per line (Advanced Order Export, Customer/Order/Coupon Export),
 or from Analytics, whose rows list their products in one field (`2× Hoodie - Red, 1× Cap`).
@@ -30,14 +30,14 @@ from features.platforms.parts import (
     Columns,
     finish,
     flag,
-    ids_by_line,
-    make_once,
+    join_item_ids,
     named_values,
+    select_once,
 )
 
 _TEXTS = ("title", "brand", "categories", "attributes", "tags", "short_description", "description")
 _SHARED = ("brand", "categories", "tags", "short_description", "description", "image")
-"""What a variation takes from its product where it has none of its own."""
+"""Fields that a variation inherits from its product."""
 _NAME = ("Name", "Nom", "Nombre", "Nome", "Naam", "Nazwa")
 """Headers are in the language of the shop: English, German, French, Spanish, Italian, Portuguese, Dutch,
 Polish."""
@@ -82,7 +82,7 @@ _PUBLISHED = (
 )  # fmt: skip
 _IMAGES = ("Images", "Bilder", "Imágenes", "Immagini", "Immagine", "Imagens", "Afbeeldingen", "Obrazki")
 _ATTRIBUTE = re.compile(r"(?i)(?!meta:).*(?:attribut|atribut|atrybut|eigenschap)")
-"""What the columns of an attribute are called in any of these languages, with its number."""
+"""Names of attribute columns in these languages, followed by a number."""
 _USER = (
     "Email (Billing)", "billing_email", "Billing Email Address", "Billing Email", "Customer Email",
     "customer_email",
@@ -176,7 +176,7 @@ def _products(table: RawTable, dropped: dict[str, int]) -> pl.DataFrame:
     frame = frame.with_columns(pl.when(own).then("__product").otherwise(own_product).alias("product"))
     named = frame.filter(own & pl.col("__sku").is_not_null())["product"].implode()
     bare = frame.filter(own & pl.col("__sku").is_null())["product"].implode()
-    # A variable product has no price of its own; that of its first variation stands for it.
+    # A variable product has no price; that of its first variation is taken.
     of_first = pl.col(schema.PRICE).drop_nulls().first().over("product")
     frame = frame.with_columns(
         pl.when("__variable")
@@ -213,10 +213,10 @@ def _lines(table: RawTable, items: pl.DataFrame, config: DataConfig, dropped: di
         LINE_NAME: columns.value(*_LINE_NAME, *(() if columns.find(*_LINE_SKU, *_LINE_ID) else _LIST)),
         VOID: columns.value(*_STATUS).str.to_lowercase().is_in(_VOID),
     }
-    frame = make_once(table, made, config)
+    frame = select_once(table, made, config)
     frame = drop_counted(frame, pl.col(VOID), "line of a cancelled or unpaid order", dropped).drop(VOID)
     if not columns.find(*_LINE_SKU, *_LINE_ID, *_LINE_NAME):
-        # `2× Hoodie - Red, 1× Cap`: commas may stand in names, but not before a number and `×`.
+        # `2× Hoodie - Red, 1× Cap`: names may contain commas, but not before a number and `×`.
         parts = pl.col(LINE_NAME).str.replace_all(r",\s*(\d+)\s*[×x]\s", "\x1f$1× ").str.split("\x1f")
         frame = frame.with_columns(parts.alias(LINE_NAME)).explode(
             LINE_NAME, empty_as_null=True, keep_nulls=True
@@ -225,21 +225,21 @@ def _lines(table: RawTable, items: pl.DataFrame, config: DataConfig, dropped: di
         frame = frame.with_columns(
             split.struct.field("count").alias("quantity"), split.struct.field("what").alias(LINE_NAME)
         )
-    # A line without a SKU may name the number of its product.
+    # A line without a SKU may have the number of its product.
     numbers = items.select(
         pl.col("product_id").alias("__number"), pl.col(schema.ITEM_ID).alias("__of_number")
     )
     numbers = numbers.drop_nulls().unique("__number")
     frame = frame.join(numbers.lazy(), on="__number", how="left", maintain_order="left")
     frame = frame.with_columns(pl.coalesce(LINE_ID, "__of_number", "__number").alias(LINE_ID))
-    return ids_by_line(frame, items).drop("__number", "__of_number")
+    return join_item_ids(frame, items).drop("__number", "__of_number")
 
 
 def read_woocommerce(config: DataConfig) -> Sources:
     """Read the products export and, if one is named, an export of orders.
 
     Raises:
-        InputError: missing files, or files that are no such exports.
+        InputError: missing files, or files of another format.
     """
     read = read_exports(config, ("wc-product-export.csv", "orders.csv"), _products, _lines)
     private = [

@@ -1,7 +1,7 @@
 """`hydra/sweeper=optuna`: Hydra accepts sweepers only from packages under `hydra_plugins`.
 
-The plug-in published as hydra-optuna-sweeper (1.3.0) needs an optuna below 3, so this project brings its own,
-around the current one. Hydra imports this module at every start: heavy imports wait for a sweep.
+The published plug-in hydra-optuna-sweeper (1.3.0) needs optuna below 3, so this project has its own. Hydra
+imports this module at every start, so heavy imports are deferred to a sweep.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from conf.sweep_schema import SweepConfig
 
 
 class OptunaSweeper(Sweeper):
-    """Hands a sweep that Hydra has composed to `tuning.sweep`."""
+    """Passes a composed sweep to `tuning.sweep`."""
 
     def __init__(self, params: DictConfig, **settings: object) -> None:
         """Take the fields of `SweepConfig` one by one, as Hydra passes them."""
         self.settings: dict[str, Any] = {**settings, "params": OmegaConf.to_container(params)}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what composes and runs a job."""
+        """Store Hydra's context and the job's function."""
         self.parts = (config, hydra_context.config_loader, task_function)
 
     def sweep(self, arguments: list[str]) -> None:
         """Search; `arguments` are the user's overrides without those of Hydra itself.
 
         Raises:
-            InputError: a setting of the sweep is wrong, or optuna is not installed.
+            InputError: a wrong setting of the sweep, or optuna is not installed.
 
         """
         settings = SweepConfig(**self.settings)

@@ -110,8 +110,8 @@ class DataConfig:
     timestamp_format: str | None = None
     """Format of times in text, e.g. `%d.%m.%Y %H:%M` (chrono's syntax); null infers usual formats."""
     file_order: bool = False
-    """Whether the events of the files are in the order in which they happened; `order` is then the row's number
-    over all files. For logs without times, which need split=leave_one_out."""
+    """Whether the events of the files are in the order in which they happened; `order` is then the row's
+    number over all files. For logs without times, which need split=leave_one_out."""
     missing: list[str] | None = None
     """Placeholders for missing values, in any case; null takes the usual ones (`null`, `(not set)`, ...)."""
     match_ids: list[str] = field(default_factory=list)

@@ -32,7 +32,7 @@ from serving.state.contracts.item_changes import ItemChanges
 from serving.state.contracts.user_state import UserState
 
 _LOG = logging.getLogger(__name__)
-_GATHER_SECONDS: Final = 0.002
+_GATHER_SECONDS: Final = 0.005
 """Requests that arrive within this time of each other form a batch."""
 
 

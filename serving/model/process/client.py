@@ -100,6 +100,8 @@ class _Channel:
     def _request(self) -> Iterator[None]:
         try:
             with self._in_use:
+                if self._closing:  # closed while this request was queued behind another
+                    raise OSError("the channel is closed")
                 yield
         finally:
             if self._closing:

@@ -79,6 +79,23 @@ class LiveEvents:
         """Return the mask of the items without training events, [size]."""
         return ~self._trained[:size]
 
+    def warm_up(self) -> None:
+        """Compile the loops that count events, by calls that change nothing.
+
+        Where their machine code is not cached, the first recorded event would otherwise hold up the lists of
+        the following seconds.
+        """
+        size = len(self._view.text_units)
+        if size == 0:
+            return
+        statistics, rows = self._view.statistics, np.zeros(0, dtype=np.int32)
+        self._popular.rise(rows, np.zeros(0, dtype=np.float64))
+        self._demand.add(rows, np.zeros(0, dtype=np.int64))
+        self._demand.put(rows, statistics.demand.present)
+        first = np.zeros(1, dtype=np.int32)
+        itself = CoOccurrences(first, first.copy(), np.ones(1, dtype=np.float32))  # such pairs are skipped
+        self._neighbours.add(itself, statistics.follow, statistics.together)
+
     @property
     def has_deferred(self) -> bool:
         """Whether there are deferred events of unknown items."""

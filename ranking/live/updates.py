@@ -89,6 +89,10 @@ class LiveItems:
     def close(self) -> None:
         """Do nothing: memory is freed with the last reference."""
 
+    def warm_up(self) -> None:
+        """Compile what recorded events need, see `LiveEvents.warm_up`."""
+        self._events.warm_up()
+
     def plan(self, changes: Sequence[Change]) -> PreparedItemChanges:
         """Prepare changes against the current snapshot; the last one of an item counts.
 

@@ -178,7 +178,9 @@ def _load(request: LoadRequest) -> LiveModel:
             use_idle_cpus_only()
         limit_threads(request.threads)
         bundle = load_bundle(store, request.version, request.capacity, request.manifest, device)
-        return LiveItems(bundle, request.capacity)
+        live = LiveItems(bundle, request.capacity)
+        live.warm_up()
+        return live
 
 
 def main(lists_descriptor: int, changes_descriptor: int, alive_descriptor: int) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
 import pytest
+from numba import typeof
 
 from encoders.text.text_encoder import TextEncoder
 from features.data.dataset import Dataset
 from features.data.demand import demand_names
 from features.data.statistics import Statistics
 from ranking.catalogue.live_catalogue import ItemChange
+from ranking.kernels import popularity_order as popularity_loops
+from ranking.live import demand, neighbours
 from ranking.live.events import WELL_KNOWN
 from ranking.live.recorded_events import CountResult, Interaction, RecordedEvent
 from ranking.live.updates import LiveItems
@@ -229,3 +234,40 @@ def test_what_is_recorded_on_the_last_day_of_the_bundle_counts_on_it(
     before = sold()
     live.count_events([event("i3", seconds=30) for _ in range(40)])
     assert sold() == pytest.approx(before + 40)
+
+
+def test_a_warmed_up_model_counts_its_first_event_without_compiling_anything(
+    dataset: Dataset, encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """numba compiles a loop once for each combination of argument types: warming up has to use them all."""
+    called: dict[str, set[tuple[object, ...]]] = {}
+
+    def record(module: ModuleType, name: str) -> None:
+        loop = getattr(module, name)
+
+        def recorded(*arguments: object) -> object:
+            called.setdefault(f"{module.__name__}.{name}", set()).add(tuple(map(typeof, arguments)))
+            return loop(*arguments)
+
+        monkeypatch.setattr(module, name, recorded)
+
+    for module, name in (
+        (demand, "_add"),
+        (demand, "_put"),
+        (neighbours, "_count"),
+        (popularity_loops, "_rise"),
+    ):
+        record(module, name)
+    live, untouched = (LiveItems(make_bundle(dataset, encoder), 20) for _ in range(2))
+    live.warm_up()
+    warmed = {name: set(types) for name, types in called.items()}
+    for name, array in vars(statistics(untouched)).items():
+        if isinstance(array, np.ndarray):
+            np.testing.assert_array_equal(getattr(statistics(live), name), array, name)
+    assert live.count_events([event("i7"), event("i9", "i7", "i3")]) == CountResult(2, 0, 0)
+    assert len(called) == 4
+    assert called == warmed
+    untouched.count_events([event("i7"), event("i9", "i7", "i3")])
+    np.testing.assert_array_equal(statistics(live).together_ids, statistics(untouched).together_ids)
+    np.testing.assert_array_equal(statistics(live).together_weights, statistics(untouched).together_weights)
+    assert listed(live.current, NOBODY) == listed(untouched.current, NOBODY)

@@ -24,6 +24,7 @@ class Ranked:
     candidates: Candidates
     scores: FloatArray  # -inf at padding
     probabilities: FloatArray  # [queries, candidates, 2] P(click), P(purchase); NaN without a ranking head
+    head: FloatArray  # scores of the ranking head alone, before the novelty offset and the text query
 
 
 @timed("explain")

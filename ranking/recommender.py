@@ -256,7 +256,8 @@ class Recommender:
     ) -> Ranked:
         """Return candidates scored by the ranking head, the novelty offset and the fit to an intent."""
         candidates = retrieved.candidates
-        scores, probabilities = self._head(batch, users, retrieved)
+        head, probabilities = self._head(batch, users, retrieved)
+        scores = head
         if self.novelty is not None and self.ranker is not None:
             budgets = novelty or [self.novelty_budget] * len(scores)
             rows = np.maximum(candidates.rows, 0)
@@ -269,7 +270,7 @@ class Recommender:
                 real = candidates.rows[query] >= 0
                 fit = self.texts.fit(intent, candidates.rows[query, real])
                 scores[query, real] = with_intent(scores[query, real], fit, bool(known[query]))
-        return Ranked(retrieved.proposals, candidates, scores, probabilities)
+        return Ranked(retrieved.proposals, candidates, scores, probabilities, head)
 
     def _head(
         self, batch: HistoryBatch, users: UserVectors, retrieved: Retrieved

@@ -7,7 +7,6 @@ docs/evaluation.md.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,21 +27,21 @@ from ranking.baselines.lists import prefix_positions
 from ranking.baselines.registry import Baseline, BaselineInputs, fit_ends, make_baselines
 from ranking.evaluation.cold_items import ColdPart, cold_parts, cold_summary
 from ranking.evaluation.list_providers import DEPTH, Answer, ListProvider, baseline_lister, system_lister
-from ranking.evaluation.metrics import (
-    catalogue_coverage,
-    intra_list_diversity,
-    means,
-    novelty,
-    popularity_lift,
-)
-from ranking.evaluation.significance import bootstrap_intervals, paired_test
-from ranking.evaluation.slices import make_slices
-from ranking.evaluation.stage_recall import HEADLINE, System, ranked_values, stage_summary
+from ranking.evaluation.losses import loss_summary
+from ranking.evaluation.metrics import HEADLINE
+from ranking.evaluation.slices import Slice, make_slices
+from ranking.evaluation.stage_recall import System, stage_summary
 from ranking.evaluation.stage_recall import SystemLists as SystemLists
+from ranking.evaluation.summaries import LEVEL as LEVEL
+from ranking.evaluation.summaries import (
+    confidence,
+    plain_values,
+    significance,
+    slice_summary,
+    system_summary,
+)
 
 FORMAT_VERSION = 2
-LEVEL = 0.95
-TESTED = (f"recall@{HEADLINE}", f"ndcg@{HEADLINE}", "mrr")
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,10 @@ class Evaluation:
     """Test queries, or validation queries where `evaluation.test` is off."""
     items: IntArray  # [queries, 100]
     scores: FloatArray  # [queries, 100]
+    slices: tuple[Slice, ...]
+    """Of these queries."""
+    answers: Mapping[str, Answer]
+    """Every system's lists for these queries, by name."""
 
 
 @dataclass(frozen=True)
@@ -79,75 +82,6 @@ def sample_queries(queries: Queries, most: int, seed: int) -> Queries:
         return queries
     drawn = np.random.default_rng(seed).choice(len(queries), size=most, replace=False)
     return queries.select(np.sort(drawn))
-
-
-def _summary(
-    answer: Answer,
-    dataset: Dataset,
-    queries: Queries,
-    counts: LongArray,
-    vectors: FloatArray | None,
-) -> dict[str, float | None]:
-    """Return the means of the accuracy metrics, and the beyond-accuracy metrics."""
-    summary = means(answer.values)
-    summary[f"coverage@{HEADLINE}"] = catalogue_coverage(answer.items, len(dataset.catalogue), HEADLINE)
-    summary[f"novelty@{HEADLINE}"] = novelty(answer.items, counts, HEADLINE)
-    summary[f"diversity@{HEADLINE}"] = (
-        None if vectors is None else intra_list_diversity(answer.items, vectors, HEADLINE)
-    )
-    summary[f"popularity_lift@{HEADLINE}"] = popularity_lift(
-        answer.items, dataset.events, queries, counts, HEADLINE
-    )
-    return summary
-
-
-def _slice_summary(
-    dataset: Dataset, split: Split, queries: Queries, answers: Mapping[str, Answer], counts: LongArray
-) -> dict[str, Any]:
-    slices: dict[str, Any] = {}
-    for part in make_slices(dataset, split, queries, counts):
-        slices[part.name] = {
-            "about": part.about,
-            "queries": len(part.queries),
-            "targets": len(part.queries.targets),
-            "systems": {
-                name: means(ranked_values(answer.items[part.index], part.queries))
-                for name, answer in answers.items()
-            },
-        }
-    return slices
-
-
-def _confidence(answers: Mapping[str, Answer], resamples: int, seed: int) -> dict[str, Any]:
-    """Return `{system: {metric: [low, high]}}` from one set of resamples."""
-    columns = [(system, metric) for system, a in answers.items() for metric in a.values]
-    values = np.stack([answers[system].values[metric] for system, metric in columns], axis=1)
-    low, high = bootstrap_intervals(values, resamples, seed, LEVEL)
-    confidence: dict[str, Any] = {system: {} for system in answers}
-    for (system, metric), a, b in zip(columns, low, high, strict=True):
-        confidence[system][metric] = [float(a), float(b)]
-    return confidence
-
-
-def _significance(answers: Mapping[str, Answer], name: str, resamples: int, seed: int) -> dict[str, Any]:
-    """Compare the system with every baseline: `{baseline: {metric: {...}}}`."""
-    others = [other for other in answers if other != name]
-    if not others:
-        return {}
-    own = np.stack([answers[name].values[metric] for _ in others for metric in TESTED], axis=1)
-    theirs = np.stack([answers[other].values[metric] for other in others for metric in TESTED], axis=1)
-    test = paired_test(own, theirs, resamples=resamples, seed=seed, level=LEVEL)
-    columns = [(other, metric) for other in others for metric in TESTED]
-    compared: dict[str, Any] = {other: {} for other in others}
-    for i, (other, metric) in enumerate(columns):
-        compared[other][metric] = {
-            "difference": float(test.difference[i]),
-            "low": float(test.low[i]),
-            "high": float(test.high[i]),
-            "p_value": float(test.p_value[i]),
-            "p_permutation": float(test.p_permutation[i]),
-        }
-    return compared
 
 
 def _iso(seconds: int) -> str:
@@ -192,17 +126,6 @@ def _protocol(
         "bootstrap": config.bootstrap,
         "baselines": {baseline.name: baseline.describe() for baseline in baselines},
     }
-
-
-def _plain(value: object) -> object:
-    """Return a value with NaN and infinities replaced by null, recursively."""
-    if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _cutoffs(config: EvaluationConfig) -> list[int]:
@@ -316,6 +239,7 @@ def evaluate_lists(
             fitting = _run_baseline(baseline, windows, dataset, split, ks, exclude_seen)
         timing[baseline.name] = {"fit_seconds": fitting, **_timing(windows, baseline.name)}
     with console.status("computing intervals, tests and slices"):
+        slices = tuple(make_slices(dataset, split, main.queries, counts))
         settings = {
             "system": name,
             "parts": list(parts),
@@ -330,12 +254,12 @@ def evaluate_lists(
             "protocol": _protocol(dataset, split, config, windows, baselines, settings),
             **{
                 window.name: {
-                    system: _summary(answer, dataset, window.queries, counts, vectors)
+                    system: system_summary(answer, dataset, window.queries, counts, vectors)
                     for system, answer in window.answers.items()
                 }
                 for window in reversed(windows)
             },
-            "slices": _slice_summary(dataset, split, main.queries, main.answers, counts),
+            "slices": slice_summary(slices, main.answers),
             "cold_catalogue": {
                 window.name: {
                     part.name: cold_summary(
@@ -346,14 +270,22 @@ def evaluate_lists(
                 for window in windows
             },
             "stages": {window.name: stage_summary(window.answers[name].stages) for window in windows},
-            "confidence": {main.name: _confidence(main.answers, config.bootstrap, seed)},
-            "significance": {main.name: _significance(main.answers, name, config.bootstrap, seed)},
+            "losses": {
+                window.name: loss_summary(
+                    window.answers[name].paths,
+                    window.queries,
+                    {part.name: part.targets for part in slices} if window is main else {},
+                )
+                for window in windows
+            },
+            "confidence": {main.name: confidence(main.answers, config.bootstrap, seed)},
+            "significance": {main.name: significance(main.answers, name, config.bootstrap, seed)},
             "timing": timing,
         }
     timing["total_seconds"] = time.perf_counter() - started
-    plain = {key: _plain(value) for key, value in result.items()}
+    plain = {key: plain_values(value) for key, value in result.items()}
     own = main.answers[name]
-    return Evaluation(plain, main.queries, own.items, own.scores)
+    return Evaluation(plain, main.queries, own.items, own.scores, slices, main.answers)
 
 
 def _timing(windows: Sequence[_Window], name: str) -> dict[str, float]:

@@ -13,6 +13,7 @@ from conf.schema import LIST_DEPTH
 from features.data.dataset import BoolArray, Dataset, FloatArray, IntArray
 from features.data.splits import Queries
 from ranking.baselines.registry import Baseline
+from ranking.evaluation.losses import TargetPaths
 from ranking.evaluation.metrics import ValueArray, ranking_metrics
 from ranking.evaluation.stage_recall import System, stage_values
 
@@ -33,6 +34,8 @@ class Answer:
     seconds: float
     stages: dict[str, dict[str, ValueArray]] = field(default_factory=dict)
     """Metrics of each stage, per query; empty for a baseline."""
+    paths: TargetPaths | None = None
+    """What became of each target; None for a system that does not say."""
 
 
 ListProvider = Callable[[Queries, BoolArray | None], Answer]
@@ -54,6 +57,7 @@ def system_lister(system: System, ks: Sequence[int]) -> ListProvider:
         items = np.full((len(queries), DEPTH), -1, dtype=np.int32)
         scores = np.full((len(queries), DEPTH), -np.inf, dtype=np.float32)
         measured: list[dict[str, dict[str, ValueArray]]] = []
+        paths: list[TargetPaths] = []
         seconds = 0.0
         for start in range(0, len(queries), BLOCK):
             part = queries.select(np.arange(start, min(start + BLOCK, len(queries)), dtype=np.int64))
@@ -63,13 +67,16 @@ def system_lister(system: System, ks: Sequence[int]) -> ListProvider:
             block = slice(start, start + len(part))
             items[block], scores[block] = _padded(lists.items, -1), _padded(lists.scores, -np.inf)
             measured.append(stage_values(lists, part))
+            if lists.paths is not None:
+                paths.append(lists.paths)
         if any(m.keys() != measured[0].keys() for m in measured):
             raise ValueError("a system must report the same candidate sources for every block of queries")
         joined = {
             stage: {name: np.concatenate([m[stage][name] for m in measured]) for name in values}
             for stage, values in (measured[0] if measured else {}).items()
         }
-        return Answer(items, scores, ranking_metrics(items, queries, ks), seconds, joined)
+        followed = TargetPaths.joined(paths) if paths else None
+        return Answer(items, scores, ranking_metrics(items, queries, ks), seconds, joined, followed)
 
     return provide
 

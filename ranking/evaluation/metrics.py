@@ -27,6 +27,8 @@ from features.data.histories import contains
 from features.data.splits import Queries
 
 ValueArray = npt.NDArray[np.float64]
+HEADLINE = 10
+"""Cutoff of slices, stages, losses, significance and beyond-accuracy metrics; always among the cutoffs."""
 
 
 def hit_matrix(items: IntArray, queries: Queries) -> BoolArray:
@@ -58,6 +60,27 @@ def hit_matrix(items: IntArray, queries: Queries) -> BoolArray:
     hits = np.zeros(items.size, dtype=np.bool_)
     hits[first] = True
     return hits.reshape(items.shape)
+
+
+def target_ranks(items: IntArray, queries: Queries) -> IntArray:
+    """Return the rank of each target in its query's list, from 1; 0 where the list lacks it, [total targets].
+
+    Args:
+        items: [queries, depth] catalogue rows, best first; -1 is padding.
+        queries: the queries with their targets.
+
+    """
+    ranks = np.zeros(len(queries.targets), dtype=np.int32)
+    query, place = np.nonzero(hit_matrix(items, queries))
+    if len(query) == 0:
+        return ranks
+    span = max(int(items.max()), int(queries.targets.max())) + 1
+    owners = np.repeat(np.arange(len(queries), dtype=np.int64), np.diff(queries.target_offsets))
+    keys = owners * span + queries.targets
+    order = np.argsort(keys, kind="stable")
+    found = query * span + items[query, place]
+    ranks[order[np.searchsorted(keys[order], found)]] = place + 1
+    return ranks
 
 
 def _up_to(cumulative: ValueArray, k: int) -> ValueArray:

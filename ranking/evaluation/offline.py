@@ -9,12 +9,18 @@ from collections.abc import Callable
 
 import numpy as np
 
-from features.data.dataset import BoolArray, Events, FloatArray, IntArray
-from features.data.histories import histories_of
+from features.data.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
+from features.data.histories import HistoryBatch, contains, histories_of
 from features.data.splits import Queries
+from ranking.answers import Ranked
+from ranking.evaluation.losses import TargetPaths, target_outcomes
+from ranking.evaluation.metrics import HEADLINE, target_ranks
 from ranking.evaluation.stage_recall import System, SystemLists
 from ranking.recommender import BLOCK, Recommender
+from ranking.rerank.slate import best_slate
+from ranking.retrieval.limits import Limits
 from ranking.retrieval.nearest import most_popular, nearest
+from ranking.sources import SourceRequest
 from ranking.training.examples import query_limits
 
 DEPTH = 100
@@ -28,9 +34,13 @@ def _widen(blocks: list[IntArray]) -> IntArray:
     return np.concatenate([np.pad(b, ((0, 0), (0, width - b.shape[1])), constant_values=-1) for b in blocks])
 
 
-def _topk(rows: IntArray, scores: FloatArray) -> tuple[IntArray, FloatArray]:
-    """Return rows and scores by descending score, ties by row, [queries, 100] padded with -1 and -inf."""
-    order = np.lexsort((rows, -scores), axis=1)[:, :DEPTH]
+def _order(rows: IntArray, scores: FloatArray) -> LongArray:
+    """Return the positions of the best candidates, best first, ties by row, [queries, at most 100]."""
+    return np.lexsort((rows, -scores), axis=1)[:, :DEPTH]
+
+
+def _taken(rows: IntArray, scores: FloatArray, order: LongArray) -> tuple[IntArray, FloatArray]:
+    """Return rows and scores in an order, [queries, 100] each, padded with -1 and -inf."""
     short = ((0, 0), (0, max(DEPTH - order.shape[1], 0)))
     return (
         np.pad(np.take_along_axis(rows, order, axis=1), short, constant_values=-1),
@@ -38,8 +48,78 @@ def _topk(rows: IntArray, scores: FloatArray) -> tuple[IntArray, FloatArray]:
     )
 
 
+def _diversified(
+    order: LongArray, rows: IntArray, scores: FloatArray, units: FloatArray, diversity: float
+) -> LongArray:
+    """Return an order whose first ten are those of a served list of ten with this diversity, [queries, n]."""
+    diverse = order.copy()
+    for query, best in enumerate(order):
+        slate = best_slate(rows[query, best], scores[query, best], units, HEADLINE, diversity)
+        chosen = best[[item.candidate for item in slate.items]]
+        diverse[query] = np.concatenate([chosen, best[~np.isin(best, chosen)]])
+    return diverse
+
+
+class _Paths:
+    """Follows the targets of a recommender's queries through its stages."""
+
+    def __init__(self, recommender: Recommender) -> None:
+        self.recommender = recommender
+        self.indexes = recommender.indexes.exact()
+
+    def of(
+        self, queries: Queries, batch: HistoryBatch, limits: Limits, ranked: Ranked, lists: IntArray
+    ) -> TargetPaths:
+        """Return the paths of a block's targets.
+
+        Args:
+            queries: the block.
+            batch: its histories.
+            limits: its limits.
+            ranked: its scored candidates.
+            lists: [queries, 100] its final lists.
+        """
+        recommender, union = self.recommender, ranked.candidates.rows
+        owners = np.repeat(np.arange(len(queries), dtype=np.int64), np.diff(queries.target_offsets))
+        excluded = contains(limits.excluded, owners * recommender.items + queries.targets)
+        if limits.hidden is not None:
+            excluded |= limits.hidden[queries.targets]
+        places = target_ranks(union, queries)
+        proposed = places > 0
+        masks = np.zeros(len(places), dtype=np.int16)
+        masks[proposed] = ranked.candidates.sources[owners[proposed], places[proposed] - 1]
+        exact = self.indexes is recommender.indexes
+        found = np.zeros(len(places), dtype=np.bool_)
+        if not exact and not (proposed | excluded).all():
+            found = target_ranks(self._exact_union(batch, limits), queries) > 0
+        head = np.where(union < 0, -np.inf, ranked.head)
+        by_head = _taken(union, head, _order(union, head))[0]
+        outcomes = target_outcomes(queries, lists, by_head, union, ~excluded, found)
+        return TargetPaths(outcomes, masks, recommender.sources.names, exact)
+
+    def _exact_union(self, batch: HistoryBatch, limits: Limits) -> IntArray:
+        """Return what all sources would propose with exact search, [queries, n]."""
+        recommender = self.recommender
+        request = SourceRequest(
+            batch,
+            recommender.encode(batch),
+            limits,
+            None,
+            recommender.arrays,
+            self.indexes,
+            recommender.texts,
+            recommender.config,
+        )
+        proposals = recommender.sources.propose(request)
+        return recommender.sources.merge(proposals, len(batch)).rows
+
+
 def offline_system(
-    recommender: Recommender, events: Events, exclude_seen: bool, advance: Callable[[int], None] | None = None
+    recommender: Recommender,
+    events: Events,
+    exclude_seen: bool,
+    advance: Callable[[int], None] | None = None,
+    diversity: float = 0.0,
 ) -> System:
     """Return a system that returns final lists and the candidates of every stage.
 
@@ -48,22 +128,30 @@ def offline_system(
         events: all events; a query's history ends at its own position.
         exclude_seen: whether lists leave out the history.
         advance: called with the number of queries done.
+        diversity: of the first ten, as of served lists of ten; the rest follows by score.
     """
+    paths = _Paths(recommender)
 
     def answer(queries: Queries, allowed: BoolArray | None = None) -> SystemLists:
-        items, scores, unions = [], [], []
+        items, scores, unions, followed = [], [], [], []
         sources: dict[str, list[IntArray]] = {}
         for start in range(0, len(queries), BLOCK):
             block = queries.select(np.arange(start, min(start + BLOCK, len(queries))))
             batch = histories_of(events, block)
             limits = query_limits(recommender, events, block, exclude_seen, allowed)
             ranked = recommender.rank(batch, limits)
-            lists, kept = _topk(ranked.candidates.rows, ranked.scores)
+            rows = ranked.candidates.rows
+            order = _order(rows, ranked.scores)
+            if diversity > 0:
+                order = _diversified(order, rows, ranked.scores, recommender.arrays.text_units, diversity)
+            lists, kept = _taken(rows, ranked.scores, order)
             items.append(lists)
             scores.append(kept)
-            unions.append(ranked.candidates.rows)
+            unions.append(rows)
             for name, proposed in ranked.proposals.items():
                 sources.setdefault(name, []).append(proposed)
+            if allowed is None:
+                followed.append(paths.of(block, batch, limits, ranked, lists))
             if advance is not None:
                 advance(len(block))
         union = _widen(unions)
@@ -74,6 +162,7 @@ def offline_system(
             {name: _widen(blocks) for name, blocks in sources.items()},
             union,
             union,
+            TargetPaths.joined(followed) if followed else None,
         )
 
     return answer
@@ -107,7 +196,7 @@ def tower_system(recommender: Recommender, events: Events, exclude_seen: bool) -
                 rows[cold_users] = popular[cold_users]
                 by_rank = -np.arange(rows.shape[1], dtype=np.float32)
                 products[cold_users] = np.where(rows[cold_users] >= 0, by_rank, -np.inf)
-            lists, kept = _topk(rows, products.astype(np.float32))
+            lists, kept = _taken(rows, products, _order(rows, products))
             items.append(lists)
             scores.append(kept)
         rows = np.concatenate(items)

@@ -22,6 +22,7 @@ from rich.text import Text
 from features.data.dataset import Dataset
 from ranking.evaluation import charts
 from ranking.evaluation.evaluation import LEVEL, Evaluation
+from ranking.evaluation.query_table import LISTS_FILE, QUERIES_FILE, write_lists, write_queries
 
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.parquet"
@@ -58,9 +59,9 @@ def predictions_frame(evaluation: Evaluation, dataset: Dataset) -> pl.DataFrame:
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation, dataset: Dataset) -> Path:
-    """Write metrics.json, predictions.parquet and report.html.
+    """Write metrics.json, predictions.parquet, queries.parquet, lists.parquet and report.html.
 
-    Each file is replaced atomically: all three are written beside the folder, then moved, metrics.json last.
+    Each file is replaced atomically: all are written beside the folder, then moved, metrics.json last.
 
     Args:
         folder: created if missing.
@@ -75,9 +76,13 @@ def write_evaluation(folder: Path, evaluation: Evaluation, dataset: Dataset) -> 
     try:
         predictions_frame(evaluation, dataset).write_parquet(staging / PREDICTIONS_FILE)
         (staging / REPORT_FILE).write_text(render_report(evaluation.result), encoding="utf-8")
+        system, seed = evaluation.result["protocol"]["system"], evaluation.result["protocol"]["seed"]
+        shown = evaluation.queries, evaluation.answers
+        write_queries(staging / QUERIES_FILE, dataset, evaluation.slices, *shown, system)
+        write_lists(staging / LISTS_FILE, dataset, *shown, seed)
         text = json.dumps(evaluation.result, indent=2, allow_nan=False, ensure_ascii=False)
         (staging / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
-        for name in (PREDICTIONS_FILE, REPORT_FILE, METRICS_FILE):
+        for name in (PREDICTIONS_FILE, QUERIES_FILE, LISTS_FILE, REPORT_FILE, METRICS_FILE):
             os.replace(staging / name, folder / name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

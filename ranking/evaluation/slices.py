@@ -24,6 +24,9 @@ class Slice:
     queries: Queries
     """The queries of the slice, with only its targets."""
     index: LongArray  # [slice] position of each query among all
+    targets: BoolArray  # [total targets] mask of its targets among those of all queries
+    of_targets: bool
+    """Whether it divides the targets of a query, and not the queries."""
 
 
 def restrict_targets(queries: Queries, keep: BoolArray) -> tuple[Queries, LongArray]:
@@ -105,10 +108,13 @@ def make_slices(dataset: Dataset, split: Split, queries: Queries, counts: LongAr
     slices: list[Slice] = []
 
     def by_target(name: str, about: str, keep: BoolArray) -> None:
-        slices.append(Slice(name, about, *restrict_targets(queries, keep)))
+        slices.append(Slice(name, about, *restrict_targets(queries, keep), keep, of_targets=True))
 
     def by_query(name: str, about: str, keep: BoolArray) -> None:
-        slices.append(Slice(name, about, queries.select(keep), np.flatnonzero(keep)))
+        targets = np.repeat(keep, np.diff(queries.target_offsets))
+        slices.append(
+            Slice(name, about, queries.select(keep), np.flatnonzero(keep), targets, of_targets=False)
+        )
 
     head = head_items(counts)[queries.targets]
     cold = counts[queries.targets] == 0

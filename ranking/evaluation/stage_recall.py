@@ -10,10 +10,10 @@ import numpy as np
 
 from features.data.dataset import BoolArray, FloatArray, IntArray
 from features.data.splits import Queries
+from ranking.evaluation.losses import TargetPaths
+from ranking.evaluation.metrics import HEADLINE as HEADLINE
 from ranking.evaluation.metrics import ValueArray, means, ranking_metrics, recall_at
 
-HEADLINE = 10
-"""Cutoff of slices, stages, significance and beyond-accuracy metrics; always among the cutoffs."""
 STAGE_DEPTH = 200
 """Cutoff of candidate recall, in addition to the full depth."""
 
@@ -28,6 +28,8 @@ class SystemLists:
     """Candidates of each source, [queries, n] each, best first."""
     union: IntArray  # [queries, n] after merging, in candidate order
     filtered: IntArray  # [queries, n] after filters, in candidate order
+    paths: TargetPaths | None = None
+    """What became of each target; None for a system that does not say."""
 
 
 class System(Protocol):

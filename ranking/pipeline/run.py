@@ -99,7 +99,13 @@ def evaluate(config: PipelineConfig, console: Console, dataset: Dataset | None =
         )
 
         def whole(recommender: Recommender) -> System:
-            return offline_system(recommender, dataset.events, exclude, lambda n: bar.advance(task, n))
+            return offline_system(
+                recommender,
+                dataset.events,
+                exclude,
+                lambda n: bar.advance(task, n),
+                config.rerank.diversity,
+            )
 
         evaluation = evaluate_lists(
             {window: whole(recommender) for window, recommender in recommenders.items()},

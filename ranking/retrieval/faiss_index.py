@@ -204,6 +204,11 @@ class VectorIndex(VectorSearcher):
     def __len__(self) -> int:
         return int(self.cpu.ntotal)
 
+    @property
+    def exact(self) -> bool:
+        """Whether every search compares a query with all allowed vectors."""
+        return isinstance(_FAISS.downcast_index(self.cpu), faiss.IndexFlat)
+
     def _selective(self, allowed: int) -> bool:
         """Return whether a filter allows so few rows that exact search is best."""
         if allowed >= SELECTIVE_SHARE * len(self):

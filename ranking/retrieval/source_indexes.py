@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -50,6 +50,20 @@ def new_vectors(arrays: ItemArrays) -> FloatArray:
     return arrays.factor_vectors if arrays.factor_vectors.shape[1] else arrays.item_vectors
 
 
+def _exact_vectors(index: VectorIndex) -> VectorIndex:
+    """Return an exact index over the same vectors; the index itself where it is exact."""
+    return index if index.exact else VectorIndex.build(index.vectors, IndexConfig(factory="Flat"))
+
+
+def _exact(index: VectorSearcher) -> VectorSearcher:
+    """Return an exact index over the same rows; the index itself where it is exact, as on a GPU."""
+    if isinstance(index, VectorIndex):
+        return _exact_vectors(index)
+    if isinstance(index, SubsetIndex) and not index.base.exact:
+        return SubsetIndex(_exact_vectors(index.base), index.rows, len(index))
+    return index
+
+
 @dataclass(frozen=True)
 class SourceIndexes:
     """The indexes of one state of a catalogue; none of them returns hidden rows."""
@@ -64,6 +78,14 @@ class SourceIndexes:
     """Index over the co-purchase factors; None where there are none."""
     added: VectorSearcher | None = None
     """Index over `new_vectors` of items added since the bundle, until they are well known."""
+
+    def exact(self) -> SourceIndexes:
+        """Return the same indexes with exact search in place of approximate; itself where all are exact."""
+        items, new_items = _exact(self.items), _exact(self.new_items)
+        factors = None if self.factors is None else _exact(self.factors)
+        if items is self.items and new_items is self.new_items and factors is self.factors:
+            return self
+        return replace(self, items=items, new_items=new_items, factors=factors)
 
     @classmethod
     def build(

@@ -31,6 +31,7 @@ def test_the_result_has_every_part_and_is_plain_json(dataset: Dataset, text_vect
         "slices",
         "cold_catalogue",
         "stages",
+        "losses",
         "confidence",
         "significance",
         "timing",

@@ -83,7 +83,13 @@ def shown(result: dict[str, Any], width: int = 160) -> str:
 
 def test_files_are_complete_and_agree(evaluation: Evaluation, dataset: Dataset, tmp_path: Path) -> None:
     folder = write_evaluation(tmp_path / "deep" / "evaluation", evaluation, dataset)
-    assert sorted(p.name for p in folder.iterdir()) == ["metrics.json", "predictions.parquet", "report.html"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "lists.parquet",
+        "metrics.json",
+        "predictions.parquet",
+        "queries.parquet",
+        "report.html",
+    ]
     assert list(folder.parent.iterdir()) == [folder], "nothing temporary is left"
     assert json.loads((folder / "metrics.json").read_text()) == evaluation.result
     frame = pl.read_parquet(folder / "predictions.parquet")

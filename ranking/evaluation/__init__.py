@@ -1,4 +1,4 @@
 """Offline evaluation: protocol, metrics, slices, significance and the report.
 
-Public: `evaluation`, `losses`, `offline`, `query_table`, `report`, `stage_recall`.
+Public: `evaluation`, `offline`, `report`, `stage_recall`.
 """

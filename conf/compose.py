@@ -25,6 +25,7 @@ from conf.schema import (
     RankerConfig,
     RerankConfig,
     SplitConfig,
+    TrackerConfig,
 )
 from conf.sweep_schema import SweepConfig
 
@@ -38,6 +39,7 @@ GROUPS: dict[str, type] = {
     "ranker": RankerConfig,
     "rerank": RerankConfig,
     "evaluation": EvaluationConfig,
+    "tracker": TrackerConfig,
 }
 
 

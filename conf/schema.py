@@ -11,6 +11,7 @@ from conf.encoders import TextEncoderConfig, UserEncoderConfig
 from conf.tables import Adapter as Adapter
 from conf.tables import DataConfig as DataConfig
 from conf.tables import FilterConfig as FilterConfig
+from conf.tracking import TrackerConfig as TrackerConfig
 
 
 class SplitKind(Enum):
@@ -284,6 +285,7 @@ class PipelineConfig:
     ranker: RankerConfig = field(default_factory=RankerConfig)
     rerank: RerankConfig = field(default_factory=RerankConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
     def __post_init__(self) -> None:
         """Check ranges."""

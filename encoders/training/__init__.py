@@ -1,4 +1,4 @@
-"""Stage one, stage two and how they are fitted: checkpoints, processes, launch.
+"""Stage one, stage two and how they are fitted: checkpoints, processes, launch, curves, trackers.
 
-Public: `fitting`, `launch`, `progress`, `train`.
+Public: `curves`, `fitting`, `launch`, `progress`, `tracking`, `train`.
 """

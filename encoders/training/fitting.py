@@ -17,8 +17,8 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 from rich.console import Console
 from torch import Tensor, nn
@@ -26,14 +26,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from conf.checks import require
 from conf.errors import InputError
+from encoders.training.callbacks import HISTORY, LOG_STEPS, Bar, History, Stopping
+from encoders.training.curves import Curve
 from encoders.training.launch import launched, run_in_all
+from encoders.training.tracking import TrackedRun, lightning_logger
 
 MONITORED = "valid_recall"
 LAST = "last"
 BEST = "best"
-HISTORY = "history"
-LOG_STEPS = 10
-"""Steps between two logged losses."""
 
 
 @dataclass(frozen=True)
@@ -46,65 +46,8 @@ class Fit:
     """Epochs up to and including the best one."""
     history: list[float]
     """Validation metric after each epoch."""
-
-
-class _History(Callback):
-    """Records the monitored metric of each epoch, across a resume too, and prints it if there is no bar."""
-
-    def __init__(self, monitor: str, console: Console | None) -> None:
-        self.monitor = monitor
-        self.console = console
-        self.values: list[float] = []
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.sanity_checking and self.monitor in trainer.callback_metrics:
-            self.values.append(float(trainer.callback_metrics[self.monitor]))
-            if self.console is not None:
-                self.console.print(
-                    f"  {type(pl_module).__name__} epoch {trainer.current_epoch + 1}: "
-                    f"{self.monitor} {self.values[-1]:.4f}"
-                )
-
-    @property
-    def state_key(self) -> str:
-        """Key of the values in a checkpoint."""
-        return HISTORY
-
-    def __reduce__(self) -> tuple[type[_History], tuple[str, None]]:
-        # A console cannot be pickled: of several processes, none prints.
-        return _History, (self.monitor, None)
-
-    def state_dict(self) -> dict[str, object]:
-        return {"values": list(self.values)}
-
-    def load_state_dict(self, state_dict: dict[str, object]) -> None:
-        values = state_dict["values"]
-        assert isinstance(values, list)
-        self.values = [float(v) for v in values]
-
-
-class _Bar(RichProgressBar):
-    """A progress bar that reads the metrics every few steps: each reading synchronises with the device."""
-
-    def __init__(self, every: int) -> None:
-        super().__init__(leave=True)
-        self.every = every
-        self.read: dict[str, int | str | float | dict[str, float]] = {}
-
-    def get_metrics(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule
-    ) -> dict[str, int | str | float | dict[str, float]]:
-        if trainer.global_step % self.every == 0 or not trainer.training or not self.read:
-            self.read = super().get_metrics(trainer, pl_module)
-        return dict(self.read)
-
-
-class _Stopping(EarlyStopping):
-    """Early stopping that survives a resume: a run interrupted after its last epoch trains no further one."""
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.wait_count >= max(self.patience, 1):
-            trainer.should_stop = True
+    curve: Curve
+    """Losses and validation metrics by step."""
 
 
 @contextmanager
@@ -140,6 +83,18 @@ class _Plan:
     processes: int
     resume: bool
     """Whether there is a checkpoint to resume from."""
+    tracked: TrackedRun | None
+    """The tracker's run that gets the metrics, beside TensorBoard."""
+
+    @property
+    def training(self) -> str:
+        """The name of the training: of its checkpoints, without the hash of its inputs."""
+        return self.checkpoints.name.rpartition("-")[0] or self.checkpoints.name
+
+    def loggers(self) -> list[Logger]:
+        """Return the loggers of this process."""
+        board = TensorBoardLogger(self.checkpoints, name="tensorboard", version="")
+        return [board] if self.tracked is None else [board, lightning_logger(self.tracked, self.training)]
 
 
 def process_count(devices: int, device: torch.device) -> int:
@@ -190,13 +145,13 @@ def _train(module: pl.LightningModule, plan: _Plan, console: Console | None) -> 
         enable_version_counter=False,
     )
     bar = console is not None and console.is_terminal
-    history = _History(plan.monitor or "", None if bar else console)
+    history = History(plan.monitor or "", None if bar else console)
     callbacks: list[Callback] = [history, every]
     if plan.monitor is not None:
         callbacks.insert(1, best_one)  # before the checkpoint that stores its state
-        callbacks.append(_Stopping(monitor=plan.monitor, mode=plan.mode, patience=plan.patience))
+        callbacks.append(Stopping(monitor=plan.monitor, mode=plan.mode, patience=plan.patience))
     if bar:
-        callbacks.append(_Bar(1 if on_cpu else LOG_STEPS))
+        callbacks.append(Bar(1 if on_cpu else LOG_STEPS))
     with _quiet_lightning():
         trainer = pl.Trainer(
             max_epochs=plan.max_epochs,
@@ -206,7 +161,7 @@ def _train(module: pl.LightningModule, plan: _Plan, console: Console | None) -> 
             strategy=_strategy(plan),
             plugins=TorchElasticEnvironment() if started else LightningEnvironment(),
             use_distributed_sampler=False,  # modules shard the work themselves
-            logger=TensorBoardLogger(plan.checkpoints, name="tensorboard", version=""),
+            logger=plan.loggers(),
             callbacks=callbacks,
             enable_progress_bar=bar,
             enable_model_summary=False,
@@ -250,6 +205,7 @@ def fit(
     clip_norm: float | None = None,
     console: Console | None = None,
     devices: int = 1,
+    tracked: TrackedRun | None = None,
 ) -> Fit:
     """Train a module, resuming from `checkpoints` if a run was interrupted, and load its best weights.
 
@@ -269,6 +225,7 @@ def fit(
         devices: how many GPUs, or processes on a CPU, train together, for modules that divide a batch among
             processes; 0 takes every GPU, or every process that torchrun has started. The module is pickled to
             each.
+        tracked: a tracker's run that gets the metrics of every logged step.
 
     Raises:
         InputError: one of several processes has failed, or there are not as many GPUs.
@@ -276,7 +233,16 @@ def fit(
     """
     last, processes = checkpoints / f"{LAST}.ckpt", process_count(devices, device)
     plan = _Plan(
-        checkpoints, max_epochs, patience, monitor, mode, clip_norm, device, processes, last.is_file()
+        checkpoints,
+        max_epochs,
+        patience,
+        monitor,
+        mode,
+        clip_norm,
+        device,
+        processes,
+        last.is_file(),
+        tracked,
     )
     if processes == 1:
         _train(module, plan, console)
@@ -294,13 +260,15 @@ def fit(
         state = torch.load(checkpoints / f"{BEST}.ckpt", map_location="cpu", weights_only=True)
     module.load_state_dict(state["state_dict"])
     module.cpu().eval()
-    if monitor is None:
-        return Fit(float("nan"), max_epochs, [])
     # From the file: where several processes have trained, this one's callbacks were not called.
-    values: list[float] = end["callbacks"][HISTORY]["values"]
+    recorded = end["callbacks"][HISTORY]
+    curve = Curve.of(recorded["losses"], recorded["values"], monitor)
+    if monitor is None:
+        return Fit(float("nan"), max_epochs, [], curve)
+    values = [value for _, value in recorded["values"]]
     pick = max if mode == "max" else min
     best = pick(values)
-    return Fit(best, values.index(best) + 1, values)
+    return Fit(best, values.index(best) + 1, values, curve)
 
 
 class RunningAverage(AveragedModel):

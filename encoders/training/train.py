@@ -24,10 +24,12 @@ from encoders.text.text_encoder import TextEncoder, load_text_encoder
 from encoders.text.trainable import choose_trainable, merge_adapters
 from encoders.towers.sequences import passes_per_epoch
 from encoders.towers.towers import Towers
+from encoders.training.curves import CURVES_FILE, Curve, read_curves, write_curves
 from encoders.training.fitting import MONITORED, Fit, delete_checkpoints, fit
 from encoders.training.progress import progress
 from encoders.training.stage_one import VALIDATION_ITEMS, StageOne
 from encoders.training.stage_two import StageTwo
+from encoders.training.tracking import tracked_run
 from features.data.dataset import BoolArray, Dataset, FloatArray, LongArray, load_dataset
 from features.data.pipeline_step import Step, StepSpec, link_tree
 from features.data.splits import Split, exclude_seen, make_split, ragged_ranges
@@ -106,13 +108,14 @@ def _fine_tune(
     console.print(f"text encoder before fine-tuning: validation recall@10 {before:.4f} from text alone")
     if len(sampler) == 0:
         console.print("[yellow]no two items with different texts follow each other: no fine-tuning[/yellow]")
-        return Fit(before, 0, []), before
+        return Fit(before, 0, [], Curve([], [], None)), before
     untouched = {name: t.clone() for name, t in encoder.state_dict().items()}
     choose_trainable(encoder, settings)
     epochs = -(-settings.max_steps // settings.validate_every)
     result = fit(
         module, checkpoints, max_epochs=epochs, patience=settings.patience, monitor=MONITORED,
         device=resolve_device(config.device), console=console, devices=config.devices,
+        tracked=tracked_run(config),
     )  # fmt: skip
     merge_adapters(encoder)
     encoder.to(resolve_device(config.device)).eval()
@@ -161,6 +164,7 @@ def train_towers(
         clip_norm=settings.clip_norm,
         console=console,
         devices=config.devices,
+        tracked=tracked_run(config),
     )
     return module.trained, result
 
@@ -203,6 +207,7 @@ def train_text_encoder(
         assert split is not None
         fitted, before = _fine_tune(config, dataset, split, encoder, texts, precision, checkpoints, console)
         report["stage_one"] = {"before": before, "validation_recall": fitted.history}
+        write_curves(step.folder, {TEXT_ENCODER: fitted.curve})
     vectors = texts.of()
     encoder.save(step.folder / TEXT_ENCODER)
     np.save(step.folder / TEXT_VECTORS, vectors)
@@ -275,7 +280,8 @@ def train_encoder(config: PipelineConfig, console: Console, dataset: Dataset | N
             "the bundle will recommend by text and popularity[/yellow]"
         )
     text = train_text_encoder(config, dataset, split, learn, console)
-    link_tree(text.folder, folder, REPORT)
+    link_tree(text.folder, folder, REPORT, CURVES_FILE)
+    curves = read_curves(text.folder)
     report: dict[str, object] = json.loads((text.folder / REPORT).read_text())
     vectors = np.load(folder / TEXT_VECTORS)
     if learn:
@@ -294,9 +300,11 @@ def train_encoder(config: PipelineConfig, console: Console, dataset: Dataset | N
         )  # fmt: skip
         ranker_towers.save(folder / RANKER_TOWERS)
         report["stage_two"] = {"validation_recall": fitted_towers.history, "epochs": fitted_towers.epochs}
+        curves[TOWERS] = fitted_towers.curve
     report["trained"] = learn
     report["seconds"] = round(time.perf_counter() - started, 1)
     (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+    write_curves(folder, curves)
     step.complete()
     for run in runs.values():
         delete_checkpoints(run)

@@ -38,6 +38,7 @@ from ranking.evaluation.report import print_table, write_evaluation
 from ranking.evaluation.stage_recall import System
 from ranking.pipeline.publish import ARTIFACTS, git_sha, publish
 from ranking.pipeline.refit import chosen_models, refit
+from ranking.pipeline.track import track_evaluation, tracking
 from ranking.recommender import Recommender
 from ranking.training.fit_novelty import fit_novelty
 from ranking.training.ids_only import ids_only_towers
@@ -129,6 +130,7 @@ def evaluate(config: PipelineConfig, console: Console, dataset: Dataset | None =
     folder = write_evaluation(work / EVALUATION_FOLDER, evaluation, dataset)
     print_table(evaluation.result, console)
     console.print(f"metrics, predictions and report in {folder}")
+    track_evaluation(config, evaluation.result, folder, None if bundle is None else work / ARTIFACTS, console)
     score: float | None = evaluation.result["valid"]["shelfwise"]["ndcg@10"]
     return score
 
@@ -172,13 +174,14 @@ def run(config: PipelineConfig, console: Console) -> float | None:
         yield
         seconds[name] = round(time.perf_counter() - begin, 1)
 
-    with timed("prepare"):
-        dataset = _prepare(config, console)
-    for name, step in steps.items():
-        with timed(name):
-            step(config, console, dataset)
-    with timed("evaluate"):
-        result = evaluate(config, console, dataset)
+    with tracking(config):
+        with timed("prepare"):
+            dataset = _prepare(config, console)
+        for name, step in steps.items():
+            with timed(name):
+                step(config, console, dataset)
+        with timed("evaluate"):
+            result = evaluate(config, console, dataset)
     metrics = Path(config.work_dir) / EVALUATION_FOLDER / METRICS
     if result is not None:
         written = json.loads(metrics.read_text())

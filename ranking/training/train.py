@@ -16,8 +16,10 @@ from encoders.device import resolve_device
 from encoders.factors.affinity import AFFINITY_FILE, Affinity, imputation_neighbours
 from encoders.factors.co_purchase import IMPUTATION_NEIGHBOURS, Factors
 from encoders.towers.towers import Towers
+from encoders.training.curves import write_curves
 from encoders.training.fitting import Fit, delete_checkpoints, fit
 from encoders.training.progress import progress
+from encoders.training.tracking import tracked_run
 from encoders.training.train import (  # fmt: skip
     ENCODER,
     ENCODER_FOLDER,
@@ -193,7 +195,7 @@ def fit_ranker(
     fitted = fit(
         module, checkpoints, max_epochs=epochs, patience=config.ranker.patience,
         monitor=None if valid is None else "valid_ndcg", device=resolve_device(config.device),
-        clip_norm=5.0, console=console,
+        clip_norm=5.0, console=console, tracked=tracked_run(config),
     )  # fmt: skip
     if len(calibration):
         calibrate(module.trained, calibration)
@@ -234,6 +236,7 @@ def train_ranker(config: PipelineConfig, console: Console, dataset: Dataset | No
             "probabilities": probability_quality(ranker, valid),
         }
         ranker.save(step.folder)
+        write_curves(step.folder, {RANKER_FOLDER: fitted.curve})
         delete_checkpoints(checkpoints)
     report["seconds"] = round(time.perf_counter() - started, 1)
     (step.folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")

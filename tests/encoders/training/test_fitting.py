@@ -13,7 +13,8 @@ from pytorch_lightning.callbacks import RichProgressBar
 from rich.console import Console
 from torch.utils.data import DataLoader
 
-from encoders.training.fitting import _Bar, delete_checkpoints, fit, running_average
+from encoders.training.callbacks import Bar
+from encoders.training.fitting import delete_checkpoints, fit, running_average
 
 CPU = torch.device("cpu")
 
@@ -231,7 +232,7 @@ def test_a_bar_reads_the_metrics_of_a_gpu_now_and_then(monkeypatch: pytest.Monke
         return {"loss": trainer.global_step}
 
     monkeypatch.setattr(RichProgressBar, "get_metrics", metrics)
-    bar, trainer = _Bar(3), SimpleNamespace(training=True)
+    bar, trainer = Bar(3), SimpleNamespace(training=True)
     shown = []
     for trainer.global_step in range(1, 8):
         shown.append(bar.get_metrics(trainer, None)["loss"])  # type: ignore[arg-type]

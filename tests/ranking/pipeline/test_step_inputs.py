@@ -27,8 +27,8 @@ from ranking.training.train import RANKER, train_ranker
 from tests.synthetic import World, pipeline_config
 
 QUIET = Console(quiet=True)
-MACHINE = ("work_dir", "threads", "device", "devices", "reuse")
-"""Where and on what a run takes place: no result depends on it."""
+MACHINE = ("work_dir", "threads", "device", "devices", "reuse", "tracker")
+"""Where and on what a run takes place, and which tracker gets its results: none depends on it."""
 FROM_TEXT = (TEXT, ENCODER, RANKER, REFIT, PUBLISH)
 ALL = (PREPARE, *FROM_TEXT, CHOSEN, REFITTED)
 RERUNS: dict[str, tuple[StepSpec, ...]] = {

@@ -211,7 +211,8 @@ def _wandb_run(run: TrackedRun) -> Run:
 
 def _log_parameters(run: TrackedRun, settings: Mapping[str, str]) -> None:
     if run.kind is TrackerKind.wandb:
-        _wandb_run(run).config.update(dict(settings))
+        # The package gives this method no types.
+        _wandb_run(run).config.update(dict(settings))  # type: ignore[no-untyped-call]
         return
     from mlflow.entities import Param
 
@@ -237,7 +238,7 @@ def log_results(
         import wandb
 
         current = _wandb_run(run)
-        current.summary.update({**named, **tags})  # type: ignore[no-untyped-call]
+        current.summary.update({**named, **tags})
         artifact = wandb.Artifact(f"evaluation-{run.id}", type="evaluation", metadata=dict(tags))
         for file in files:
             artifact.add_file(str(file), policy="immutable")

@@ -152,7 +152,7 @@ def records(path: Path) -> Iterator[Any]:
         position += 7 + size
         parts = part if kind in (1, 2) else parts + part
         if kind in (1, 4):
-            record = wandb_internal_pb2.Record()
+            record = wandb_internal_pb2.Record()  # type: ignore[attr-defined]  # made at import
             record.ParseFromString(parts)
             yield record
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from conf.clients import InspectConfig, RecommendBatchConfig, RecommendConfig
+from conf.explorer import ExploreConfig
 from conf.schema import PipelineConfig
 from conf.serving import (
     CreateKeyConfig,
@@ -87,5 +88,9 @@ TABLE: dict[str, Command] = {
     "demo": Command(
         "start a server on a copy of a finished run and show what it does",
         DemoConfig, "serving.cli.demo:demo", needs_faiss=True,
+    ),
+    "explore": Command(
+        "look at lists, reasons and the evaluation in a browser",
+        ExploreConfig, "explorer.command:explore", needs_faiss=True,
     ),
 }  # fmt: skip

@@ -1,1 +1,4 @@
-"""Terminal commands that call a server, export its state, or demonstrate it."""
+"""Terminal commands that call a server, export its state, or demonstrate it.
+
+Public: `connection`.
+"""

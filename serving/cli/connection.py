@@ -27,13 +27,19 @@ def connect(config: ConnectionConfig, timeout: float) -> Client:
     return Client(config.address, timeout=timeout, credentials=_credentials(config.tls), api_key=key)
 
 
-def failure_message(error: ServiceError, config: ConnectionConfig) -> str:
-    """Return one line with the cause of a failed call and its remedy."""
+def failure_message(error: ServiceError, config: ConnectionConfig, setting: str = "address") -> str:
+    """Return one line with the cause of a failed call and its remedy.
+
+    Args:
+        error: of the call.
+        config: of the connection.
+        setting: name of the command's setting that holds the address.
+    """
     if error.code is grpc.StatusCode.UNAVAILABLE and not error.reason:
         tls = "" if config.tls.enabled else ", or tls.enabled=true where it speaks TLS"
         return (
             f"no server answers at {config.address}; start one with `shelfwise serve` "
-            f"or set address=HOST:PORT{tls}"
+            f"or set {setting}=HOST:PORT{tls}"
         )
     if error.code is grpc.StatusCode.UNAUTHENTICATED:
         return f"{config.address} refused: {error.message}; put a key into {config.api_key_env}"

@@ -1,0 +1,16 @@
+"""The views, in the order of the navigation: a new one is an entry here and a module in `explorer/views/`."""
+
+from __future__ import annotations
+
+from explorer.view import Needs, View
+
+VIEWS: tuple[View, ...] = (
+    View(
+        "start", "Start", "/", "What the bundle is, and how good it was measured to be.", Needs.nothing,
+    ),
+    View(
+        "shopper", "Shopper", "/shopper",
+        "Find a shopper, and see the history beside the list, with scores, sources and reasons.",
+        Needs.either, example="?like=loyal&seed=1",
+    ),
+)  # fmt: skip

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from features.candidates.features import Candidates
-from features.data.dataset import FloatArray, IntArray
 from ranking.filtering import Filtered
 from ranking.reasons import Evidence, explain
 from ranking.rerank.slate import Slate
 from ranking.sources import SourceRegistry
 from ranking.stage_timing import timed
+from ranking.stages import Ranked
 from ranking.types import Reason, Recommendation, RecommendedItem, Request
 from ranking.words.text_match import TextMatch, TextQuery
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """Candidates of a batch after scoring; [queries, candidates] unless noted."""
-
-    proposals: dict[str, IntArray]  # per source [queries, quota]
-    candidates: Candidates
-    scores: FloatArray  # -inf at padding
-    probabilities: FloatArray  # [queries, candidates, 2] P(click), P(purchase); NaN without a ranking head
-    head: FloatArray  # scores of the ranking head alone, before the novelty offset and the text query
 
 
 @timed("explain")

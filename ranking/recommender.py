@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +23,7 @@ from features.candidates.features import (
 )
 from features.data.dataset import BoolArray, FloatArray, IntArray
 from features.data.histories import HistoryBatch, batch_histories
-from ranking.answers import Ranked, explain_lists
+from ranking.answers import explain_lists
 from ranking.assembly import unit
 from ranking.filtering import filter_requests
 from ranking.reasons import Evidence
@@ -39,6 +38,7 @@ from ranking.scoring.novelty import Novelty
 from ranking.scoring.ranker import Ranker
 from ranking.sources import SOURCES, SourceRegistry, SourceRequest, best_score
 from ranking.stage_timing import timed
+from ranking.stages import Ranked, Retrieved, Stages, Watch
 from ranking.types import Recommendation, Request
 from ranking.words.live_words import LiveWords
 from ranking.words.text_match import ChanceSimilarity, TextMatch, TextQuery
@@ -47,16 +47,6 @@ BLOCK = 256
 """Queries scored together; bounds the memory of candidate features."""
 REFILLS = 8
 """Rounds of further retrieval for a list that caps have left too short."""
-
-
-class Retrieved(NamedTuple):
-    """Candidates of a batch, and the proposals that they come from."""
-
-    candidates: Candidates
-    proposals: dict[str, IntArray]
-    """Rows of each source, [queries, at most its quota]."""
-    best: FloatArray
-    """Best scores in the catalogue by tower and by factors, [queries, 2]."""
 
 
 @dataclass(frozen=True)
@@ -153,24 +143,33 @@ class Recommender:
         """What reasons are derived from."""
         return Evidence(self.arrays, self.kinds, self.texts.popularity, self.sources.personal)
 
-    def recommend(self, requests: Sequence[Request]) -> list[Recommendation]:
+    def recommend(self, requests: Sequence[Request], watch: Watch | None = None) -> list[Recommendation]:
         """Return a list for every request; it does not depend on the other requests of the batch.
 
         Requests are processed in blocks; one longer than any source's quota is processed alone, and a list
         that caps have left too short is extended.
+
+        Args:
+            requests: any number.
+            watch: called with the stages of each block; does not change the lists.
+
         """
         answers: dict[int, _Draft] = {}
         short = [i for i, r in enumerate(requests) if r.k <= self.config.popular]
         for start in range(0, len(short), BLOCK):
             chosen = short[start : start + BLOCK]
-            answers.update(zip(chosen, self._lists([requests[i] for i in chosen]), strict=True))
+            answers.update(zip(chosen, self._lists([requests[i] for i in chosen], watch=watch), strict=True))
         for i, request in enumerate(requests):
             if request.k > self.config.popular:
-                answers[i] = self._long(request)
-        return [self._refilled(request, answers[i]) for i, request in enumerate(requests)]
+                answers[i] = self._long(request, watch=watch)
+        return [self._refilled(request, answers[i], watch) for i, request in enumerate(requests)]
 
     def _lists(
-        self, requests: list[Request], config: CandidateConfig | None = None, final: bool = False
+        self,
+        requests: list[Request],
+        config: CandidateConfig | None = None,
+        final: bool = False,
+        watch: Watch | None = None,
     ) -> list[_Draft]:
         """Return the lists of a block: the whole path, stage by stage.
 
@@ -178,6 +177,7 @@ class Recommender:
             requests: of the block.
             config: quotas in place of the model's.
             final: no further candidates will be retrieved, see `ranking.rerank.slate.fill_slate`.
+            watch: as `recommend`.
 
         """
         filtered = filter_requests(requests, self.histories(requests), self.texts, self.hidden, self.items)
@@ -188,6 +188,9 @@ class Recommender:
         novelty = [self.novelty_budget if r.novelty is None else r.novelty for r in requests]
         ranked = self.score(filtered.batch, users, retrieved, novelty, filtered.intents)
         slates = self.rerank(filtered.requests, ranked, final)
+        if watch is not None:
+            used = config or self.config
+            watch(Stages(used, final, filtered, users, retrieved, novelty, ranked, slates))
         lists = explain_lists(
             filtered, ranked, slates, self.evidence, self.texts, self.sources, self.towers is not None
         )
@@ -226,12 +229,7 @@ class Recommender:
         config: CandidateConfig | None = None,
     ) -> Retrieved:
         """Return the fused proposals of all sources, and the pinned items."""
-        if intents is not None and all(intent is None for intent in intents):
-            intents = None
-        request = SourceRequest(
-            batch, users, limits, intents, self.arrays, self.indexes, self.texts, config or self.config
-        )
-        proposals = self.sources.propose(request)
+        proposals = self.sources.propose(self.source_request(batch, limits, users, intents, config))
         candidates = self.sources.merge(proposals, len(batch))
         if pins is not None:
             candidates = with_pins(candidates, pins)
@@ -239,12 +237,34 @@ class Recommender:
         rows = {name: proposal.rows for name, proposal in proposals.items()}
         return Retrieved(candidates, rows, np.stack(best, axis=1))
 
+    def source_request(
+        self,
+        batch: HistoryBatch,
+        limits: Limits,
+        users: UserVectors,
+        intents: Sequence[TextQuery | None] | None = None,
+        config: CandidateConfig | None = None,
+    ) -> SourceRequest:
+        """Return what the candidate sources are given; arguments as of `retrieve`."""
+        if intents is not None and all(intent is None for intent in intents):
+            intents = None
+        config = config or self.config
+        return SourceRequest(batch, users, limits, intents, self.arrays, self.indexes, self.texts, config)
+
     @timed("features")
     def features(
         self, batch: HistoryBatch, candidates: Candidates, users: UserVectors, best: FloatArray
     ) -> FloatArray:
         """Return the candidate features, float32 [queries, candidates, features]."""
         return candidate_features(self.layout, batch, candidates, self.arrays, users, best, self.click_kinds)
+
+    def head_features(
+        self, batch: HistoryBatch, candidates: Candidates, users: UserVectors, best: FloatArray
+    ) -> FloatArray:
+        """Return the features that the ranking head was trained on, [queries, candidates, its features]."""
+        features = self.features(batch, candidates, users, best)
+        known = None if self.ranker is None else self.layout.selection(self.ranker.features)
+        return features if known is None else np.ascontiguousarray(features[:, :, known])
 
     def score(
         self,
@@ -279,10 +299,7 @@ class Recommender:
         candidates = retrieved.candidates
         if self.ranker is None or candidates.rows.shape[1] == 0:
             return candidates.fused.copy(), np.full((*candidates.rows.shape, 2), np.nan, dtype=np.float32)
-        features = self.features(batch, candidates, users, retrieved.best)
-        known = self.layout.selection(self.ranker.features)
-        if known is not None:  # trained on fewer features
-            features = np.ascontiguousarray(features[:, :, known])
+        features = self.head_features(batch, candidates, users, retrieved.best)
         with timed("ranking"):
             scores, probabilities = self.ranker.score(features)
         # BLAS rounds differently by batch size: that must neither order equal items nor show in an answer.
@@ -327,12 +344,12 @@ class Recommender:
         np.add.at(vectors, recent.owners(), weighted)
         return unit(vectors)
 
-    def _long(self, request: Request, final: bool = False) -> _Draft:
+    def _long(self, request: Request, final: bool = False, watch: Watch | None = None) -> _Draft:
         """Return a list longer than any quota, filled up from the popularity order."""
         deep = replace(self.config, popular=min(request.k, self.items))
-        return self._lists([request], deep, final)[0]
+        return self._lists([request], deep, final, watch)[0]
 
-    def _refilled(self, request: Request, draft: _Draft) -> Recommendation:
+    def _refilled(self, request: Request, draft: _Draft, watch: Watch | None) -> Recommendation:
         """Extend a list that caps have left too short, as its next page would."""
         if not draft.capped:
             return draft.answer
@@ -353,8 +370,10 @@ class Recommender:
                 ),
             )
             final = attempt + 1 == REFILLS
-            long = rest.k > self.config.popular
-            draft = self._long(rest, final) if long else self._lists([rest], final=final)[0]
+            if rest.k > self.config.popular:
+                draft = self._long(rest, final, watch)
+            else:
+                draft = self._lists([rest], None, final, watch)[0]
             items += draft.answer.items
         return Recommendation(tuple(items), draft.answer.degradation)
 

@@ -11,6 +11,8 @@ from features.data.dataset import FloatArray, IntArray, LongArray
 from features.kernels.compiled import compiled
 from features.kernels.hash_table import cell_of, empty_table
 
+LABEL: Final = "attributes that the shopper chooses"
+
 
 def _shares(shape: FeatureShape) -> list[str]:
     return [f"attribute_{i}" for i in range(shape.attributes)]
@@ -74,5 +76,5 @@ def write_attributes(inputs: FeatureInputs, columns: FeatureColumns, features: F
     _write_shares(inputs.rows, batch.items, batch.offsets, codes, shares, newest, features)
 
 
-SHARES: Final = Block(write_attributes, _shares)
-NEWEST: Final = Block(write_attributes, _newest)
+SHARES: Final = Block(write_attributes, _shares, LABEL)
+NEWEST: Final = Block(write_attributes, _newest, LABEL)

@@ -106,8 +106,11 @@ class Block:
     """The group's function; blocks with the same one are written together."""
     names: Callable[[FeatureShape], Sequence[str]]
     """Their names, in order."""
+    label: str = ""
+    """What they describe, in words for an explanation; blocks with the same label are explained together,
+    blocks without one by the name of their first feature."""
 
 
-def block(write: Write, *names: str) -> Block:
+def block(write: Write, *names: str, label: str = "") -> Block:
     """Return a block with fixed names."""
-    return Block(write, lambda _: names)
+    return Block(write, lambda _: names, label)

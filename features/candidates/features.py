@@ -46,6 +46,7 @@ BLOCKS: Final[tuple[Block, ...]] = (
     neighbour_features.TOGETHER_LONG,
     own_item_features.OWN_CLICKS,
     item_features.ITEMS,
+    item_features.PRICE,
     own_item_features.HABITS,
     source_features.PROPOSED_BY,
     attribute_features.SHARES,
@@ -80,6 +81,15 @@ class FeatureLayout:
     def columns(self) -> FeatureColumns:
         """Column of each feature by its name."""
         return FeatureColumns(FeatureShape(self.sources, self.attributes), self.names)
+
+    @cached_property
+    def groups(self) -> dict[str, list[str]]:
+        """Names of the features of each group of an explanation, by its label."""
+        shape, groups = FeatureShape(self.sources, self.attributes), dict[str, list[str]]()
+        for block in self.blocks:
+            if names := list(block.names(shape)):
+                groups.setdefault(block.label or names[0], []).extend(names)
+        return groups
 
     def selection(self, names: Sequence[str]) -> LongArray | None:
         """Return the columns of the features that a ranking head was trained on; None if these are all.

@@ -12,6 +12,7 @@ from features.data.dataset import FloatArray, IntArray, LongArray
 from features.data.demand import demand_names
 from features.kernels.compiled import compiled
 
+DEMAND_LABEL: Final = "how well and how regularly it sells"
 LOOKED_UP: Final = ("repeat_rate", "gap_days", "log_count")
 PRICES: Final = ("log_price", "price_above_usual")
 """Log price, and its difference from the mean over the history."""
@@ -85,5 +86,6 @@ def write_items(inputs: FeatureInputs, columns: FeatureColumns, features: FloatA
     )  # fmt: skip
 
 
-TEXT_DEMAND: Final = block(write_items, "text_near_recent")
-ITEMS: Final = block(write_items, *LOOKED_UP, *demand_names(), *PRICES)
+TEXT_DEMAND: Final = block(write_items, "text_near_recent", label=DEMAND_LABEL)
+ITEMS: Final = block(write_items, *LOOKED_UP, *demand_names(), label=DEMAND_LABEL)
+PRICE: Final = block(write_items, *PRICES, label="price")

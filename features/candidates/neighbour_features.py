@@ -25,6 +25,7 @@ AHEAD = 4
 """Prefetch distance, in events."""
 
 
+LABEL: Final = "bought together with items of the history"
 SHORT_SUMS: Final = ("together_sum", "together_last", "follow_sum", "follow_last", "text_table_sum")
 """Co-occurrence with the history's items, following them, similarity by text: weighted by recency, or with
 the newest item alone (`last`)."""
@@ -128,5 +129,5 @@ def write_neighbours(inputs: FeatureInputs, columns: FeatureColumns, features: F
     )  # fmt: skip
 
 
-NEIGHBOURS: Final = block(write_neighbours, *SHORT_SUMS)
-TOGETHER_LONG: Final = block(write_neighbours, *LONG_SUMS)
+NEIGHBOURS: Final = block(write_neighbours, *SHORT_SUMS, label=LABEL)
+TOGETHER_LONG: Final = block(write_neighbours, *LONG_SUMS, label=LABEL)

@@ -18,6 +18,7 @@ NEVER = 100_000
 """Events since an item without events in the history."""
 
 
+OWN_LABEL: Final = "the shopper's own events of the item"
 OWN: Final = (
     "own_count", "own_recent", "own_share", "own_days_since", "own_events_since", "own_due", "own_month",
     "own_season", "own_visits",
@@ -138,6 +139,6 @@ def write_own_items(inputs: FeatureInputs, columns: FeatureColumns, features: Fl
     )  # fmt: skip
 
 
-OWN_ITEMS: Final = block(write_own_items, *OWN)
-OWN_CLICKS: Final = block(write_own_items, *CLICKS)
-HABITS: Final = block(write_own_items, *HISTORY)
+OWN_ITEMS: Final = block(write_own_items, *OWN, label=OWN_LABEL)
+OWN_CLICKS: Final = block(write_own_items, *CLICKS, label=OWN_LABEL)
+HABITS: Final = block(write_own_items, *HISTORY, label="the history as a whole")

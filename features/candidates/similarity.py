@@ -22,6 +22,7 @@ AHEAD = 8
 """Prefetch distance, in candidates."""
 ABSENT: Final = -1
 """Column of a feature that a space does not have."""
+TASTE_LABEL: Final = "fit to the shopper's taste"
 USER_SCORE_NAMES: Final = ("user_score", "user_score_below_best")
 CO_PURCHASE_NAMES: Final = ("co_purchase_score", "co_purchase_below_best")
 ITEM_NEAR_NAMES: Final = ("item_near_max", "item_near_mean", "item_near_last")
@@ -207,8 +208,12 @@ def write_affinity(inputs: FeatureInputs, columns: FeatureColumns, features: Flo
     _compare(inputs, inputs.arrays.affinity_units, inputs.users.affinity, inputs.best[0], True, to, features)
 
 
-USER_SCORES: Final = block(write_user_similarity, *USER_SCORE_NAMES)
-ITEM_NEAR: Final = block(write_user_similarity, *ITEM_NEAR_NAMES)
-CO_PURCHASE: Final = block(write_co_purchase, *CO_PURCHASE_NAMES)
-TEXT_NEAR: Final = block(write_text_similarity, *TEXT_NEAR_NAMES)
-AFFINITY: Final = block(write_affinity, "affinity_score", *AFFINITY_NEAR_NAMES)
+USER_SCORES: Final = block(write_user_similarity, *USER_SCORE_NAMES, label=TASTE_LABEL)
+ITEM_NEAR: Final = block(write_user_similarity, *ITEM_NEAR_NAMES, label=TASTE_LABEL)
+CO_PURCHASE: Final = block(
+    write_co_purchase, *CO_PURCHASE_NAMES, label="what shoppers with similar histories bought"
+)
+TEXT_NEAR: Final = block(write_text_similarity, *TEXT_NEAR_NAMES, label="a text like those of recent items")
+AFFINITY: Final = block(
+    write_affinity, "affinity_score", *AFFINITY_NEAR_NAMES, label="a text that goes with recent items"
+)

@@ -37,4 +37,4 @@ def write_sources(inputs: FeatureInputs, columns: FeatureColumns, features: Floa
     _write_bits(inputs.rows, inputs.sources, columns.array(_names(columns.shape)), features)
 
 
-PROPOSED_BY: Final = Block(write_sources, _names)
+PROPOSED_BY: Final = Block(write_sources, _names, "which sources proposed it")

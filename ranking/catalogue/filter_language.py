@@ -310,7 +310,8 @@ def _epoch_micros(name: str, token: Token) -> int:
     return (since.days * 86400 + since.seconds) * 1_000_000 + since.microseconds
 
 
-def _parse(expression: str) -> Tree[Token]:
+def parse(expression: str) -> Tree[Token]:
+    """Return the parse tree of a filter; raises a FilterError for a syntax error."""
     try:
         return _PARSER.parse(expression)
     except UnexpectedCharacters as error:
@@ -337,7 +338,7 @@ def compile_filter(columns: Mapping[str, pl.DataType], expression: str) -> pl.Ex
     """
     if len(expression) > MAX_CHARS:
         raise FilterError(f"longer than {MAX_CHARS} characters", MAX_CHARS + 1)
-    tree = _parse(expression)
+    tree = parse(expression)
     return _Compiler(columns, attribute_kinds(columns)).compile(tree).fill_null(False)
 
 

@@ -1,4 +1,4 @@
 """The catalogue: attributes, filter expressions, order, and changes while served.
 
-Public: `attribute_codes`, `filter_language`, `item_order`, `item_values`, `live_catalogue`.
+Public: `attribute_codes`, `filter_clauses`, `filter_language`, `item_order`, `item_values`, `live_catalogue`.
 """

@@ -12,7 +12,6 @@ import numpy as np
 from features.data.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
 from features.data.histories import HistoryBatch, contains, histories_of
 from features.data.splits import Queries
-from ranking.answers import Ranked
 from ranking.evaluation.losses import TargetPaths, target_outcomes
 from ranking.evaluation.metrics import HEADLINE, target_ranks
 from ranking.evaluation.stage_recall import System, SystemLists
@@ -21,6 +20,7 @@ from ranking.rerank.slate import best_slate
 from ranking.retrieval.limits import Limits
 from ranking.retrieval.nearest import most_popular, nearest
 from ranking.sources import SourceRequest
+from ranking.stages import Ranked
 from ranking.training.examples import query_limits
 
 DEPTH = 100

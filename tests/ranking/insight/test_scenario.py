@@ -13,10 +13,10 @@ from conf.schema import PipelineConfig
 from features.data import schema
 from ranking.bundle.bundle import HISTORIES, Bundle, load_bundle
 from ranking.insight.changes import Change, Kind
-from ranking.insight.counterfactuals import place_in
 from ranking.insight.explanation import explain_item
 from ranking.insight.obstacles import Obstacle, Rule
 from ranking.insight.scenario import Scenario, changed, only, resolve, settings_of, without_obstacles
+from ranking.insight.trace import place_in
 from ranking.types import History
 from tests.synthetic import EMPTY
 
@@ -145,8 +145,8 @@ def test_lifting_rules_leaves_the_others(bundle: Bundle) -> None:
             "event: the bundle has no kind 'bought'; it has purchase, click",
         ),
         (
-            Scenario(quotas=(("populr", 5),)),
-            "quota: no source has the quota 'populr'; did you mean 'popular'?",
+            Scenario(quotas=(("poppular", 5),)),
+            "quota: no source has the quota 'poppular'; did you mean 'popular'?",
         ),
         (Scenario(quotas=(("popular", -1),)), "quota: popular: -1 is below 0"),
     ],

@@ -123,7 +123,7 @@ def check(recommender: Recommender, question: Question, found: Trace) -> None:
         assert any(step.place is not None and step.place <= request.k for step in found.steps[:-1])
 
 
-def own(rows: np.ndarray, scores: np.ndarray, row: int) -> float:  # type: ignore[type-arg]
+def own(rows: np.ndarray, scores: np.ndarray, row: int) -> float:
     return float(scores[np.flatnonzero(rows == row)[0]])
 
 

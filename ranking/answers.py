@@ -73,7 +73,8 @@ def _items(
         reasons = explain(row, names, request.history, evidence, fits) if request.explain else ()
         if request.explain and item.rule:
             reasons = (Reason(item.rule), *reasons)
-        items.append(RecommendedItem(row, score, click, purchase, item.rule or names[0], reasons))
+        source = item.rule or names[0]
+        items.append(RecommendedItem(row, score, click, purchase, source, reasons, item.propensity))
     return items
 
 

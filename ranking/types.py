@@ -81,6 +81,8 @@ class RecommendedItem(NamedTuple):
     """Name of the first candidate source that proposed it, see `ranking.sources.registry`; pinned or
     exploration where a rule of that name put the item there."""
     reasons: tuple[Reason, ...] = ()
+    propensity: float = 1.0
+    """See `ranking.rerank.slate.SlateItem`; 1 in a list without exploration."""
 
 
 @dataclass(frozen=True)

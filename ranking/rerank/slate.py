@@ -27,6 +27,9 @@ class SlateItem:
     """Position among the candidates."""
     rule: str = ""
     """`pinned` or `exploration`; empty where it is placed by score."""
+    propensity: float = 1.0
+    """Probability over seeds that the item takes this position: of the position being explored or not, times
+    that of the draw from what is left."""
 
 
 @dataclass(frozen=True)
@@ -100,16 +103,16 @@ def fill_slate(
             chooser.chosen(items[-1].candidate)
             continue
         able = free & _eligible(constraints)
-        rule = ""
-        explored = to_explore[able[to_explore]][:1] if _is_exploration(position, rules) else to_explore[:0]
-        if len(explored):
-            choice, rule = int(explored[0]), EXPLORATION
-        else:
-            found = chooser.next(able)
-            if found is None:
-                break
-            choice = found
-        items.append(SlateItem(choice, rule))
+        explorable = to_explore[able[to_explore]] if rules.exploration else to_explore
+        best = chooser.next(able)
+        if best is None:
+            break
+        choice, rule = best, ""
+        if len(explorable) and _is_exploration(position, rules):
+            choice, rule = int(explorable[0]), EXPLORATION
+        items.append(
+            SlateItem(choice, rule, _propensity(choice, best, explorable, events, rules.exploration))
+        )
         free[choice] = False
         for constraint in constraints:
             constraint.take(choice)
@@ -186,8 +189,35 @@ def _exploration_order(
         return outside[:0]
     able = outside[moved[outside] >= scores[outside]]
     drawn = _uniform(rows[able].astype(np.int64) + 1, rules.seed)
-    keys = -0.5 * np.log1p(events[able]) - np.log(-np.log(drawn))
+    keys = np.log(_exploration_weights(events[able])) - np.log(-np.log(drawn))
     return able[np.lexsort((rows[able], -keys))]
+
+
+def _exploration_weights(events: FloatArray) -> npt.NDArray[np.float64]:
+    """Return the weights with which items of these numbers of events are drawn."""
+    weights: npt.NDArray[np.float64] = 1.0 / np.sqrt(1.0 + events.astype(np.float64))
+    return weights
+
+
+def _propensity(choice: int, best: int, explorable: LongArray, events: FloatArray, share: float) -> float:
+    """Return the probability over seeds that a candidate takes a position, given the candidates left.
+
+    A position is explored with probability `share`, as the offset is uniform. The order of the Gumbel top-k
+    trick is a Plackett-Luce draw, so what is left of it is a draw from the weights that are left.
+
+    Args:
+        choice: the candidate.
+        best: the candidate that takes the position where it is not explored.
+        explorable: candidates that an explored position may get; empty: it gets the best one.
+        events: number of events of each candidate, [candidates].
+        share: of the positions that are explored.
+
+    """
+    if len(explorable) == 0:
+        return 1.0
+    weights = _exploration_weights(events[explorable])
+    drawn = float(weights[explorable == choice].sum() / weights.sum())
+    return share * drawn + (1.0 - share) * (choice == best)
 
 
 def _uniform(numbers: LongArray, seed: int) -> npt.NDArray[np.float64]:

@@ -11,6 +11,7 @@ record invented ones anyway.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import struct
 from dataclasses import dataclass
@@ -24,6 +25,11 @@ MAX_CHARS: Final = 1024
 _HEAD: Final = struct.Struct("<IB")  # Unix seconds, hour
 _NO_HOUR: Final = 255
 _TEXTS: Final = 4
+_PAGE: Final = struct.Struct("<HB")  # items on earlier pages, number of propensities
+_MOST: Final = 100
+"""Most positions of a page whose propensities a token has, which keeps it within `MAX_CHARS`."""
+_STEPS: Final = 2048
+"""Steps per factor of two in which a propensity is rounded: at most .02 % off."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,18 @@ class ListOrigin:
     surface: str = ""
     device: str = ""
     hour: int | None = None
+    before: int = 0
+    """Items on earlier pages."""
+    propensities: tuple[float, ...] | None = ()
+    """Of the page's first 100 items, see `ranking.rerank.slate.SlateItem`; empty: all are 1. None: unknown,
+    of a token that was made before tokens had them."""
+
+    def propensity(self, position: int) -> float | None:
+        """Return the propensity of a position of the list, from 1; None where it is unknown."""
+        if not self.propensities:
+            return None if self.propensities is None else 1.0
+        at = position - self.before - 1
+        return self.propensities[at] if 0 <= at < len(self.propensities) else None
 
 
 class AttributionTokens:
@@ -53,7 +71,12 @@ class AttributionTokens:
         for text in (origin.request_id, origin.model_version, origin.surface, origin.device):
             data = text.encode()[:255]
             body += bytes((len(data),)) + data
-        return self._codec.encode(body)
+        if origin.propensities is None:
+            return self._codec.encode(body)
+        propensities = origin.propensities[:_MOST]
+        body += _PAGE.pack(origin.before, len(propensities))
+        steps = [min(round(-math.log2(propensity) * _STEPS), 65535) for propensity in propensities]
+        return self._codec.encode(body + struct.pack(f"<{len(steps)}H", *steps))
 
     def read(self, token: str) -> ListOrigin | None:
         """Return the origin in a token; None for an invalid token."""
@@ -69,7 +92,25 @@ class AttributionTokens:
                 at = end
         except (struct.error, IndexError, UnicodeDecodeError):
             return None
-        if at != len(body) or 23 < hour < _NO_HOUR:
+        try:
+            before, propensities = _page(body[at:])
+        except struct.error:
+            return None
+        if 23 < hour < _NO_HOUR:
             return None
         request_id, version, surface, device = texts
-        return ListOrigin(request_id, version, seconds, surface, device, None if hour == _NO_HOUR else hour)
+        hour_of_day = None if hour == _NO_HOUR else hour
+        return ListOrigin(request_id, version, seconds, surface, device, hour_of_day, before, propensities)
+
+
+def _page(body: bytes) -> tuple[int, tuple[float, ...] | None]:
+    """Return the number of items on earlier pages and the propensities; None where the token has none.
+
+    Raises:
+        struct.error: another length than the head says.
+    """
+    if not body:
+        return 0, None
+    before, count = _PAGE.unpack_from(body)
+    steps = struct.unpack(f"<{count}H", body[_PAGE.size :])
+    return before, tuple(2.0 ** (-step / _STEPS) for step in steps)

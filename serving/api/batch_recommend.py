@@ -184,7 +184,7 @@ class BatchListCalls:
         answer, _ = await self._lists.make(served, job, background=True)
         served.cards.recommended(response.items, answer, "", options.explain, options.fields, before=0)
         response.degradation = degradation_level(answer, shopper)
-        response.attribution_token = self._lists.token(served, options.surface)
+        response.attribution_token = self._lists.token(served, options.surface, answer)
 
 
 def _check_users(request: pb.BatchRecommendRequest) -> None:

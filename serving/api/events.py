@@ -120,6 +120,7 @@ def _exposure(row: pb.Event, origin: ListOrigin | None) -> Exposure:
         model_version=origin.model_version,
         device=origin.device or None,
         hour=origin.hour,
+        propensity=None if position is None else origin.propensity(position),
     )
 
 

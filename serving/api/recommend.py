@@ -137,7 +137,9 @@ class ListCalls:
             request_id=CALL.get().request_id,
             degradation=page.degradation,
             unknown_item_ids=dict.fromkeys([*session.unknown, *prepared.unknown]),
-            attribution_token=self.token(served, options.surface, device, hour),
+            attribution_token=self.token(
+                served, options.surface, page.items, device, hour, before=len(shown)
+            ),
         )
         served.cards.recommended(
             response.items, page.items, intent, options.explain, options.fields, before=len(shown)
@@ -186,7 +188,7 @@ class ListCalls:
             request_id=CALL.get().request_id,
             degradation=page.degradation,
             unknown_item_ids=session.unknown,
-            attribution_token=self.token(served, surface, device, hour),
+            attribution_token=self.token(served, surface, page.items, device, hour, before=len(shown)),
         )
         served.cards.recommended(
             response.items, page.items, query, request.explain, fields, before=len(shown)
@@ -279,11 +281,31 @@ class ListCalls:
         available = context.events is not None or not user
         return Shopper(user, session, history, stored_events, available, context.deleted_items)
 
-    def token(self, served: Served, surface: str, device: str = "", hour: int | None = None) -> str:
-        """Return the attribution token of the current call's list."""
-        now = time.time_ns() // 1_000_000_000
-        version = served.model.version
-        return self._tokens.make(ListOrigin(CALL.get().request_id, version, now, surface, device, hour))
+    def token(
+        self,
+        served: Served,
+        surface: str,
+        answer: Recommendation | None = None,
+        device: str = "",
+        hour: int | None = None,
+        before: int = 0,
+    ) -> str:
+        """Return the attribution token of the current call's list.
+
+        Args:
+            served: the model.
+            surface: where the list is shown.
+            answer: the page; None where no chance is involved.
+            device: of the session.
+            hour: of the session.
+            before: items on earlier pages.
+        """
+        propensities = tuple(item.propensity for item in answer.items) if answer else ()
+        if all(propensity == 1.0 for propensity in propensities):
+            propensities = ()
+        now, version = time.time_ns() // 1_000_000_000, served.model.version
+        origin = ListOrigin(CALL.get().request_id, version, now, surface, device, hour, before, propensities)
+        return self._tokens.make(origin)
 
     async def make(
         self, served: Served, job: RecommendJob, background: bool = False

@@ -27,7 +27,7 @@ _CLIENT_ID: Final = "client:"
 """Prefix of event ids that were set by the sender."""
 _ROWS: Final = 50_000
 """Rows per write: some ten MB."""
-_TYPES: Final = {"list_position": pa.int64(), "hour": pa.int64()}
+_TYPES: Final = {"list_position": pa.int64(), "hour": pa.int64(), "propensity": pa.float64()}
 _EXPOSURE: Final = [field.name for field in fields(Exposure)]
 _SCHEMA: Final = pa.schema(
     [

@@ -78,6 +78,7 @@ class ItemCards:
             if not math.isnan(item.p_purchase):
                 message.p_purchase = item.p_purchase
             message.source = item.source
+            message.propensity = item.propensity
             if explain:
                 message.reasons.extend([self._reason(reason, intent) for reason in item.reasons])
             message.list_position = position

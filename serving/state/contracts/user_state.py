@@ -48,6 +48,8 @@ class Exposure:
     device: str | None = None
     hour: int | None = None
     """The user's local hour of the day, 0 to 23."""
+    propensity: float | None = None
+    """Probability that the item got this position, see `ranking.rerank.slate.SlateItem`."""
 
 
 NO_EXPOSURE: Final = Exposure()

@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 Work = Callable[[sqlite3.Connection], Result]
 """Work on a connection; its writes are committed together with those of its batch."""
 
-_FORMAT: Final = 6
+_FORMAT: Final = 7
 """`PRAGMA user_version` of the schema below."""
 _EVENTS: Final = """
 CREATE TABLE users (id INTEGER PRIMARY KEY, user_id TEXT NOT NULL UNIQUE) STRICT;
@@ -80,7 +80,10 @@ _FEED: Final = """
 -- Recorded events in order of arrival, which models count.
 CREATE INDEX deeds_by_arrival ON events (position) WHERE recorded = 1 AND kind <> 'impression';
 """
-_MIGRATIONS: Final = (_EVENTS, _ITEMS, _EXPOSURES, _TEXT_VECTORS, _DECLARED, _FEED)
+_PROPENSITIES: Final = """
+ALTER TABLE events ADD COLUMN propensity REAL;        -- that the item got this position, above 0 to 1
+"""
+_MIGRATIONS: Final = (_EVENTS, _ITEMS, _EXPOSURES, _TEXT_VECTORS, _DECLARED, _FEED, _PROPENSITIES)
 """What each format adds to the one before; older files are migrated."""
 _MAX_QUEUE: Final = 10_000
 

@@ -245,3 +245,55 @@ def test_rules_hold_whatever_comes_together(
         assert sum(brands[r] == brand for r in organic) + others <= max(limit, others)
     if len(listed) < k:
         assert set(pinned.tolist()) <= set(listed)
+
+
+def test_propensities_without_exploration_are_one() -> None:
+    slate = put(Rules(pins=(Pin(5, 2),), boosts=(Boost(np.arange(8) == 3, 0.4),)), k=6)
+    assert {item.propensity for item in slate.items} == {1.0}
+    nothing_left = put(Rules(exploration=0.5, seed=1), k=8)
+    assert {item.propensity for item in nothing_left.items} == {1.0}
+
+
+def test_the_propensity_of_the_first_position_is_the_frequency_over_seeds() -> None:
+    # Outside a list of 2 are rows 2 to 5 with weights 1, 1/2, 1/2 and 1/4, together 9/4.
+    events = np.array([9.0, 9.0, 0.0, 3.0, 3.0, 15.0], dtype=np.float32)
+    first: dict[int, list[float]] = {}
+    for seed in range(4000):
+        slate = put(Rules(exploration=0.3, seed=seed), k=2, count=6, events=events)
+        first.setdefault(slate.items[0].candidate, []).append(slate.items[0].propensity)
+    expected = {0: 0.7, 2: 0.3 * 4 / 9, 3: 0.3 * 2 / 9, 4: 0.3 * 2 / 9, 5: 0.3 / 9}
+    assert first.keys() == expected.keys()
+    for row, propensities in first.items():
+        np.testing.assert_allclose(propensities, expected[row], rtol=1e-6)
+        assert len(propensities) / 4000 == pytest.approx(expected[row], abs=0.025)
+
+
+def test_inverse_propensities_weight_every_explored_item_alike() -> None:
+    """The mean of 1{item at position} / propensity is how often it could have been drawn, had it been."""
+    events = np.array([0, 0, 0, 0, 0, 3, 8, 15, 24, 35], dtype=np.float32)
+    share, seeds, pool = 0.4, 6000, np.arange(4, 10)
+    weighted, left = np.zeros((4, 10)), np.zeros((4, 10))
+    for seed in range(seeds):
+        slate = put(Rules(exploration=share, seed=seed), k=4, count=10, events=events)
+        used: list[int] = []
+        for position, item in enumerate(slate.items):
+            if item.rule == EXPLORATION:
+                weighted[position, item.candidate] += 1.0 / item.propensity
+                left[position, pool[~np.isin(pool, used)]] += 1.0 / share
+            used.append(item.candidate)
+    assert left[:, pool].min() > 0.5 * seeds
+    # Drawn 0.4 * 6000 times with chances of .06 and more: standard errors of at most .1.
+    np.testing.assert_allclose(weighted[:, pool] / seeds, left[:, pool] / seeds, atol=0.25)
+    np.testing.assert_allclose(weighted.sum(axis=1) / seeds, left.sum(axis=1) / seeds, atol=0.25)
+
+
+def test_an_item_that_a_cap_excludes_is_not_drawn() -> None:
+    # Every position of three is explored: rows 3 to 7 are drawn, of brands 0, 1, 1, 2 and 2, one of each.
+    brands = np.array([0, 0, 0, 0, 1, 1, 2, 2], dtype=np.int32)
+    for seed in range(20):
+        items = put(Rules(exploration=1.0, seed=seed, caps=(Cap(brands, 1),)), k=3, count=8).items
+        first, second, third = (int(brands[item.candidate]) for item in items)
+        size = {0: 1, 1: 2, 2: 2}
+        expected = [1 / 5, 1 / (5 - size[first]), 1 / size[third]]
+        assert sorted((first, second, third)) == [0, 1, 2]
+        assert [item.propensity for item in items] == pytest.approx(expected)

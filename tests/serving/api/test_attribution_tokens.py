@@ -12,13 +12,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.api.attribution_tokens import KEY_ENV, AttributionTokens, ListOrigin
+from serving.api.attribution_tokens import KEY_ENV, MAX_CHARS, AttributionTokens, ListOrigin
 from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.serving.conftest import Harness, Servers
 from tests.serving.fake_bundle import FakeBundle
 
-ORIGIN = ListOrigin("r-1", "v1", 1_700_000_000, "home", "phone", 17)
-COLUMNS = "item_id, kind, request_id, list_position, surface, model_version, device, hour"
+ORIGIN = ListOrigin("r-1", "v1", 1_700_000_000, "home", "phone", 17, 20, (2**-0.5, 2**-7.5, 1.0))
+COLUMNS = "item_id, kind, request_id, list_position, surface, model_version, device, hour, propensity"
 Row = tuple[object, ...]
 
 
@@ -48,10 +48,26 @@ def without_impressions() -> FakeBundle:
 
 def test_a_token_says_what_it_was_made_of() -> None:
     tokens = AttributionTokens(b"")
-    for origin in (ORIGIN, ListOrigin("r", "", 0), replace(ORIGIN, hour=0, surface="")):
+    old = replace(ORIGIN, hour=0, surface="", before=0, propensities=None)
+    for origin in (ORIGIN, ListOrigin("r", "", 0), old):
         assert tokens.read(tokens.make(origin)) == origin
     usual = ListOrigin("0" * 32, "20240531T120000-3f2a9c1", 1_700_000_000, "product_page", "phone", 3)
     assert len(tokens.make(usual)) < 130
+
+
+def test_a_token_has_the_propensities_of_its_page() -> None:
+    tokens = AttributionTokens(b"")
+    chances = (0.8, 0.2 / 45, 0.8, 1e-12, *[0.8] * 296)
+    token = tokens.make(replace(ORIGIN, request_id="0" * 32, surface="s" * 64, propensities=chances))
+    assert len(token) <= MAX_CHARS
+    origin = tokens.read(token)
+    assert origin is not None
+    known = [origin.propensity(position) for position in (21, 22, 23, 120)]
+    assert known == [pytest.approx(p, rel=2e-4) for p in (0.8, 0.2 / 45, 0.8, 0.8)]
+    assert origin.propensity(24) == pytest.approx(2**-32, rel=1e-3)  # the smallest one
+    assert [origin.propensity(position) for position in (20, 121)] == [None, None]
+    assert replace(ORIGIN, propensities=()).propensity(7) == 1.0
+    assert replace(ORIGIN, propensities=None).propensity(21) is None
 
 
 @settings(max_examples=200, deadline=None)
@@ -139,10 +155,10 @@ def test_events_are_stored_with_the_list_that_they_came_from(server: Harness) ->
     )
     assert (response.new_count, len(response.rejects)) == (4, 0)
     assert stored(server) == [
-        ("i2", "click", request_id, 3, "home", "v1", "phone", 17),
-        ("i4", "purchase", request_id, None, "home", "v1", "phone", 17),
-        ("i5", "click", None, 9, None, None, None, None),
-        ("i6", "click", None, None, None, None, None, None),
+        ("i2", "click", request_id, 3, "home", "v1", "phone", 17, 1.0),
+        ("i4", "purchase", request_id, None, "home", "v1", "phone", 17, None),
+        ("i5", "click", None, 9, None, None, None, None, None),
+        ("i6", "click", None, None, None, None, None, None, None),
     ]
 
 
@@ -238,7 +254,7 @@ def test_kinds_that_the_model_does_not_know_are_attributed_too(servers: Servers)
     response = record(server, event("i1", "wishlist", **told), event("i1", "impression", **told))
     assert (response.new_count, list(response.unknown_event_kinds)) == (2, ["wishlist"])
     assert stored(server) == [
-        ("i1", kind, page.request_id, 2, "home", "v1", None, None) for kind in ("wishlist", "impression")
+        ("i1", kind, page.request_id, 2, "home", "v1", None, None, 1.0) for kind in ("wishlist", "impression")
     ]
 
 

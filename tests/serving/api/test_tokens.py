@@ -56,7 +56,10 @@ def test_tokens_of_the_first_releases_stay_readable() -> None:
     assert encode_shown(REQUEST, shown) == "ATEyMzQ1Njc4AQAAAP____-ke-aeSV4MdA"
     assert encode_cursor(USER_CURSOR, REQUEST, "i17") == "ATEyMzQ1Njc4aTE3CY9jp013kN8"
     origin = ListOrigin("r-1", "v1", 1_700_000_000, "home", "phone", 17)
-    assert AttributionTokens(b"secret").make(origin) == "AQDxU2URA3ItMQJ2MQRob21lBXBob25lSDb-GEmadlM"
+    tokens = AttributionTokens(b"secret")
+    assert tokens.make(origin) == "AQDxU2URA3ItMQJ2MQRob21lBXBob25lAAAA5J6x26yAuhA"
+    former = tokens.read("AQDxU2URA3ItMQJ2MQRob21lBXBob25lSDb-GEmadlM")  # made before propensities
+    assert former == replace(origin, propensities=None)
 
 
 @given(st.text(min_size=1, max_size=60))

@@ -138,7 +138,7 @@ class Reason(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., because_item_id: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class RecommendedItem(_message.Message):
-    __slots__ = ("item_id", "title", "snippet", "score", "p_click", "p_purchase", "source", "reasons", "list_position")
+    __slots__ = ("item_id", "title", "snippet", "score", "p_click", "p_purchase", "source", "reasons", "list_position", "propensity")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
     SNIPPET_FIELD_NUMBER: _ClassVar[int]
@@ -148,6 +148,7 @@ class RecommendedItem(_message.Message):
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
     LIST_POSITION_FIELD_NUMBER: _ClassVar[int]
+    PROPENSITY_FIELD_NUMBER: _ClassVar[int]
     item_id: str
     title: str
     snippet: str
@@ -157,7 +158,8 @@ class RecommendedItem(_message.Message):
     source: str
     reasons: _containers.RepeatedCompositeFieldContainer[Reason]
     list_position: int
-    def __init__(self, item_id: _Optional[str] = ..., title: _Optional[str] = ..., snippet: _Optional[str] = ..., score: _Optional[float] = ..., p_click: _Optional[float] = ..., p_purchase: _Optional[float] = ..., source: _Optional[str] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., list_position: _Optional[int] = ...) -> None: ...
+    propensity: float
+    def __init__(self, item_id: _Optional[str] = ..., title: _Optional[str] = ..., snippet: _Optional[str] = ..., score: _Optional[float] = ..., p_click: _Optional[float] = ..., p_purchase: _Optional[float] = ..., source: _Optional[str] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., list_position: _Optional[int] = ..., propensity: _Optional[float] = ...) -> None: ...
 
 class RecommendResponse(_message.Message):
     __slots__ = ("items", "next_page_token", "model_version", "request_id", "degradation", "unknown_item_ids", "attribution_token")

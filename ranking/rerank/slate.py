@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from features.data.dataset import BoolArray, FloatArray, IntArray, LongArray
 from ranking.rerank.constraints import CONSTRAINTS, Constraint
+from ranking.rerank.exploration import ExploredItems, ExploredPositions
 from ranking.rerank.mmr import POOL, diversify, topk
 from ranking.rerank.rules import Rules, boosted
 
@@ -28,8 +27,7 @@ class SlateItem:
     rule: str = ""
     """`pinned` or `exploration`; empty where it is placed by score."""
     propensity: float = 1.0
-    """Probability over seeds that the item takes this position: of the position being explored or not, times
-    that of the draw from what is left."""
+    """Probability over seeds that the item takes this position, see `ranking.rerank.exploration`."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,8 @@ def fill_slate(
     score = boosted(scores, rows, rules.boosts)
     order = np.lexsort((rows, -score))
     order = order[free[order]]
-    to_explore = _exploration_order(rows, scores, score, events, order[k:], rules)
+    to_explore = ExploredItems(rows, scores, score, events, order[k:], rules)
+    explored = ExploredPositions(rules, k, pins) if len(to_explore.order) else None
     chooser = _Chooser(order, score[order], units, diversity, k)
     items: list[SlateItem] = []
     while len(items) < k:
@@ -103,16 +102,19 @@ def fill_slate(
             chooser.chosen(items[-1].candidate)
             continue
         able = free & _eligible(constraints)
-        explorable = to_explore[able[to_explore]] if rules.exploration else to_explore
-        best = chooser.next(able)
-        if best is None:
+        choice = chooser.next(able)
+        if choice is None:
             break
-        choice, rule = best, ""
-        if len(explorable) and _is_exploration(position, rules):
-            choice, rule = int(explorable[0]), EXPLORATION
-        items.append(
-            SlateItem(choice, rule, _propensity(choice, best, explorable, events, rules.exploration))
-        )
+        rule, propensity = "", 1.0
+        drawn = None if explored is None else to_explore.next(able)
+        if explored is not None and drawn is not None:
+            if explored.is_explored(position):
+                choice, rule = drawn, EXPLORATION
+                propensity = explored.chance(position) * to_explore.chance(drawn, able)
+                to_explore.take(drawn)
+            else:
+                propensity = explored.chance_of_score(position)
+        items.append(SlateItem(choice, rule, propensity))
         free[choice] = False
         for constraint in constraints:
             constraint.take(choice)
@@ -161,70 +163,3 @@ class _Chooser:
         """Update the similarity to the list by a chosen candidate."""
         if self._diversity > 0 and len(self._order):
             self._similarity = np.maximum(self._similarity, self._units[self._order] @ self._units[candidate])
-
-
-def _is_exploration(position: int, rules: Rules) -> bool:
-    """Return whether a position is explored; these are evenly spaced, with an offset drawn from the seed."""
-    start = float(_uniform(np.zeros(1, dtype=np.int64), rules.seed)[0])
-    share = rules.exploration
-    return math.floor(position * share + start) > math.floor((position - 1) * share + start)
-
-
-def _exploration_order(
-    rows: IntArray,
-    scores: FloatArray,
-    moved: FloatArray,
-    events: FloatArray,
-    outside: LongArray,
-    rules: Rules,
-) -> LongArray:
-    """Return the candidates to explore, in order.
-
-    Drawn without replacement from the candidates outside the list, an item with n events with weight
-    1 / sqrt(1 + n), as the uncertainty of a rate falls. The draw of an item depends on its row and the seed
-    alone (Gumbel top-k trick), so that the next page, with other candidates, continues the order. Demoted
-    items are not explored.
-    """
-    if rules.exploration == 0:
-        return outside[:0]
-    able = outside[moved[outside] >= scores[outside]]
-    drawn = _uniform(rows[able].astype(np.int64) + 1, rules.seed)
-    keys = np.log(_exploration_weights(events[able])) - np.log(-np.log(drawn))
-    return able[np.lexsort((rows[able], -keys))]
-
-
-def _exploration_weights(events: FloatArray) -> npt.NDArray[np.float64]:
-    """Return the weights with which items of these numbers of events are drawn."""
-    weights: npt.NDArray[np.float64] = 1.0 / np.sqrt(1.0 + events.astype(np.float64))
-    return weights
-
-
-def _propensity(choice: int, best: int, explorable: LongArray, events: FloatArray, share: float) -> float:
-    """Return the probability over seeds that a candidate takes a position, given the candidates left.
-
-    A position is explored with probability `share`, as the offset is uniform. The order of the Gumbel top-k
-    trick is a Plackett-Luce draw, so what is left of it is a draw from the weights that are left.
-
-    Args:
-        choice: the candidate.
-        best: the candidate that takes the position where it is not explored.
-        explorable: candidates that an explored position may get; empty: it gets the best one.
-        events: number of events of each candidate, [candidates].
-        share: of the positions that are explored.
-
-    """
-    if len(explorable) == 0:
-        return 1.0
-    weights = _exploration_weights(events[explorable])
-    drawn = float(weights[explorable == choice].sum() / weights.sum())
-    return share * drawn + (1.0 - share) * (choice == best)
-
-
-def _uniform(numbers: LongArray, seed: int) -> npt.NDArray[np.float64]:
-    """Return a number in (0, 1) for each number under a seed (splitmix64, Steele et al., OOPSLA 2014)."""
-    with np.errstate(over="ignore"):
-        mixed = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed % 2**64)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed ^= mixed >> np.uint64(31)
-    return ((mixed >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53

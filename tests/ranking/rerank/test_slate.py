@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -254,46 +255,61 @@ def test_propensities_without_exploration_are_one() -> None:
     assert {item.propensity for item in nothing_left.items} == {1.0}
 
 
-def test_the_propensity_of_the_first_position_is_the_frequency_over_seeds() -> None:
-    # Outside a list of 2 are rows 2 to 5 with weights 1, 1/2, 1/2 and 1/4, together 9/4.
-    events = np.array([9.0, 9.0, 0.0, 3.0, 3.0, 15.0], dtype=np.float32)
-    first: dict[int, list[float]] = {}
-    for seed in range(4000):
-        slate = put(Rules(exploration=0.3, seed=seed), k=2, count=6, events=events)
-        first.setdefault(slate.items[0].candidate, []).append(slate.items[0].propensity)
-    expected = {0: 0.7, 2: 0.3 * 4 / 9, 3: 0.3 * 2 / 9, 4: 0.3 * 2 / 9, 5: 0.3 / 9}
-    assert first.keys() == expected.keys()
-    for row, propensities in first.items():
-        np.testing.assert_allclose(propensities, expected[row], rtol=1e-6)
-        assert len(propensities) / 4000 == pytest.approx(expected[row], abs=0.025)
-
-
-def test_inverse_propensities_weight_every_explored_item_alike() -> None:
-    """The mean of 1{item at position} / propensity is how often it could have been drawn, had it been."""
-    events = np.array([0, 0, 0, 0, 0, 3, 8, 15, 24, 35], dtype=np.float32)
-    share, seeds, pool = 0.4, 6000, np.arange(4, 10)
-    weighted, left = np.zeros((4, 10)), np.zeros((4, 10))
+def frequencies(k: int, count: int, seeds: int, **given: Any) -> dict[tuple[int, int], list[float]]:
+    """Return the propensities of each candidate at each position, one for every list that has it there."""
+    found: dict[tuple[int, int], list[float]] = {}
     for seed in range(seeds):
-        slate = put(Rules(exploration=share, seed=seed), k=4, count=10, events=events)
-        used: list[int] = []
-        for position, item in enumerate(slate.items):
-            if item.rule == EXPLORATION:
-                weighted[position, item.candidate] += 1.0 / item.propensity
-                left[position, pool[~np.isin(pool, used)]] += 1.0 / share
-            used.append(item.candidate)
-    assert left[:, pool].min() > 0.5 * seeds
-    # Drawn 0.4 * 6000 times with chances of .06 and more: standard errors of at most .1.
-    np.testing.assert_allclose(weighted[:, pool] / seeds, left[:, pool] / seeds, atol=0.25)
-    np.testing.assert_allclose(weighted.sum(axis=1) / seeds, left.sum(axis=1) / seeds, atol=0.25)
+        rules = replace(given["rules"], seed=seed)
+        for position, item in enumerate(put(rules, k=k, count=count, events=given["events"]).items):
+            found.setdefault((position + 1, item.candidate), []).append(item.propensity)
+    return found
+
+
+def test_propensities_of_a_short_list_by_hand() -> None:
+    # Outside a list of 2 are rows 2 to 5 with weights 1, 1/2, 1/2 and 1/4, together 9/4. With a share of .3
+    # one of two positions is explored at most; then row 0 is at position 2.
+    events = np.array([9.0, 9.0, 0.0, 3.0, 3.0, 15.0], dtype=np.float32)
+    found = frequencies(2, 6, 4000, rules=Rules(exploration=0.3), events=events)
+    drawn = {2: 0.3 * 4 / 9, 3: 0.3 * 2 / 9, 4: 0.3 * 2 / 9, 5: 0.3 / 9}
+    expected = {(1, 0): 0.7, (2, 0): 0.3, (2, 1): 0.4}
+    expected |= {(position, row): chance for position in (1, 2) for row, chance in drawn.items()}
+    assert found.keys() == expected.keys()
+    for place, propensities in found.items():
+        np.testing.assert_allclose(propensities, expected[place], rtol=1e-6)
+        assert len(propensities) / 4000 == pytest.approx(expected[place], abs=0.025)
+
+
+def test_propensities_are_frequencies_over_seeds_at_every_position() -> None:
+    # Draws of equal weights, and a pin at the third position.
+    rules = Rules(exploration=0.6, pins=(Pin(1, 3),))
+    found = frequencies(6, 14, 3000, rules=rules, events=np.zeros(14, dtype=np.float32))
+    assert sum(len(p) for p in found.values()) == 6 * 3000
+    assert found.pop((3, 1)) == [1.0] * 3000
+    for place, propensities in found.items():
+        assert np.ptp(propensities) < 1e-9, place
+        assert len(propensities) / 3000 == pytest.approx(propensities[0], abs=0.03), place
+
+
+def test_a_later_draw_of_unequal_weights_has_about_its_propensity() -> None:
+    # The weights outside the list are 1, 1/2, ... 1/300: the favourite has a chance of .16 in the first draw.
+    events = np.concatenate([np.zeros(5), np.arange(1, 301) ** 2 - 1]).astype(np.float32)
+    found = frequencies(5, 305, 6000, rules=Rules(exploration=0.5), events=events)
+    chances = [float(np.mean(found[position, 5])) for position in range(1, 6)]
+    actual = [len(found[position, 5]) / 6000 for position in range(1, 6)]
+    first = sum(1 / n for n in range(1, 301))
+    assert chances == pytest.approx([0.5 / first] * 5)
+    assert actual[0] == pytest.approx(chances[0], abs=0.012)  # a first draw
+    assert actual[4] == pytest.approx(chances[4] * (1 - 2 / first), abs=0.015)  # a second or third one
 
 
 def test_an_item_that_a_cap_excludes_is_not_drawn() -> None:
     # Every position of three is explored: rows 3 to 7 are drawn, of brands 0, 1, 1, 2 and 2, one of each.
     brands = np.array([0, 0, 0, 0, 1, 1, 2, 2], dtype=np.int32)
+    size = {0: 1, 1: 2, 2: 2}
     for seed in range(20):
         items = put(Rules(exploration=1.0, seed=seed, caps=(Cap(brands, 1),)), k=3, count=8).items
         first, second, third = (int(brands[item.candidate]) for item in items)
-        size = {0: 1, 1: 2, 2: 2}
-        expected = [1 / 5, 1 / (5 - size[first]), 1 / size[third]]
         assert sorted((first, second, third)) == [0, 1, 2]
+        # What was drawn before counts as if it could be drawn, the others of its brand do not.
+        expected = [1 / 5, 1 / (6 - size[first]), 1 / (2 + size[third])]
         assert [item.propensity for item in items] == pytest.approx(expected)

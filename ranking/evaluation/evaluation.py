@@ -26,6 +26,9 @@ from features.data.splits import Queries, Split
 from ranking.baselines.lists import prefix_positions
 from ranking.baselines.registry import Baseline, BaselineInputs, fit_ends, make_baselines
 from ranking.evaluation.cold_items import ColdPart, cold_parts, cold_summary
+from ranking.evaluation.diagnostics.exposure import Exposure
+from ranking.evaluation.diagnostics.shortcuts import shortcuts
+from ranking.evaluation.diagnostics.stability import AfterEvent, stability_summary
 from ranking.evaluation.list_providers import DEPTH, Answer, ListProvider, baseline_lister, system_lister
 from ranking.evaluation.losses import loss_summary
 from ranking.evaluation.metrics import HEADLINE
@@ -34,6 +37,7 @@ from ranking.evaluation.stage_recall import System, stage_summary
 from ranking.evaluation.stage_recall import SystemLists as SystemLists
 from ranking.evaluation.summaries import LEVEL as LEVEL
 from ranking.evaluation.summaries import (
+    calibration,
     confidence,
     plain_values,
     significance,
@@ -188,6 +192,7 @@ def evaluate_lists(
     refit: str = Refit.never.value,
     console: Console | None = None,
     device: torch.device = CPU,
+    after_event: AfterEvent | None = None,
 ) -> Evaluation:
     """Measure a system, parts of it and baselines on the validation and test queries.
 
@@ -210,6 +215,8 @@ def evaluate_lists(
         refit: which events after training the test models were trained on; written into the protocol.
         console: shows progress.
         device: where baselines compute dense products.
+        after_event: makes the system's lists of the measured window after one more event; None leaves their
+            stability null.
 
     Raises:
         InputError: an invalid cutoff, an unknown baseline, or no queries.
@@ -240,6 +247,11 @@ def evaluate_lists(
         timing[baseline.name] = {"fit_seconds": fitting, **_timing(windows, baseline.name)}
     with console.status("computing intervals, tests and slices"):
         slices = tuple(make_slices(dataset, split, main.queries, counts))
+        known_end = {window.name: fit_ends(split, window.name)[0] for window in windows}
+        exposures = {
+            window.name: Exposure.of(dataset, window.queries, counts, known_end[window.name])
+            for window in windows
+        }
         settings = {
             "system": name,
             "parts": list(parts),
@@ -254,7 +266,9 @@ def evaluate_lists(
             "protocol": _protocol(dataset, split, config, windows, baselines, settings),
             **{
                 window.name: {
-                    system: system_summary(answer, dataset, window.queries, counts, vectors)
+                    system: system_summary(
+                        answer, dataset, window.queries, counts, vectors, exposures[window.name]
+                    )
                     for system, answer in window.answers.items()
                 }
                 for window in reversed(windows)
@@ -278,6 +292,20 @@ def evaluate_lists(
                 )
                 for window in windows
             },
+            "calibration": {
+                window.name: calibration(
+                    dataset, window.queries, window.answers[name], config.bootstrap, seed
+                )
+                for window in windows
+            },
+            "stability": {
+                main.name: None
+                if after_event is None
+                else stability_summary(
+                    main.queries, main.answers[name].items, after_event, config.bootstrap, seed, LEVEL
+                )
+            },
+            "shortcuts": {main.name: shortcuts(dataset, main.queries, known_end[main.name], vectors, seed)},
             "confidence": {main.name: confidence(main.answers, config.bootstrap, seed)},
             "significance": {main.name: significance(main.answers, name, config.bootstrap, seed)},
             "timing": timing,

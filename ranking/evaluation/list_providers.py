@@ -36,6 +36,8 @@ class Answer:
     """Metrics of each stage, per query; empty for a baseline."""
     paths: TargetPaths | None = None
     """What became of each target; None for a system that does not say."""
+    probabilities: FloatArray | None = None
+    """[queries, 10, 2] P(click) and P(purchase) of the first ten items; None for a system without any."""
 
 
 ListProvider = Callable[[Queries, BoolArray | None], Answer]
@@ -58,6 +60,7 @@ def system_lister(system: System, ks: Sequence[int]) -> ListProvider:
         scores = np.full((len(queries), DEPTH), -np.inf, dtype=np.float32)
         measured: list[dict[str, dict[str, ValueArray]]] = []
         paths: list[TargetPaths] = []
+        probabilities: list[FloatArray] = []
         seconds = 0.0
         for start in range(0, len(queries), BLOCK):
             part = queries.select(np.arange(start, min(start + BLOCK, len(queries)), dtype=np.int64))
@@ -69,6 +72,8 @@ def system_lister(system: System, ks: Sequence[int]) -> ListProvider:
             measured.append(stage_values(lists, part))
             if lists.paths is not None:
                 paths.append(lists.paths)
+            if lists.probabilities is not None:
+                probabilities.append(lists.probabilities)
         if any(m.keys() != measured[0].keys() for m in measured):
             raise ValueError("a system must report the same candidate sources for every block of queries")
         joined = {
@@ -76,7 +81,8 @@ def system_lister(system: System, ks: Sequence[int]) -> ListProvider:
             for stage, values in (measured[0] if measured else {}).items()
         }
         followed = TargetPaths.joined(paths) if paths else None
-        return Answer(items, scores, ranking_metrics(items, queries, ks), seconds, joined, followed)
+        likely = np.concatenate(probabilities) if probabilities else None
+        return Answer(items, scores, ranking_metrics(items, queries, ks), seconds, joined, followed, likely)
 
     return provide
 

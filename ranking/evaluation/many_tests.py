@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import stats
 
 from ranking.evaluation.metrics import ValueArray
 
@@ -22,3 +23,15 @@ def holm(p_values: ValueArray) -> ValueArray:
     corrected = np.empty(count)
     corrected[order] = np.minimum(stepped, 1.0)
     return corrected
+
+
+def benjamini_hochberg(p_values: ValueArray) -> ValueArray:
+    """Return p-values corrected by Benjamini and Hochberg's step-up method (1995), [tests].
+
+    Of the hypotheses with a corrected value below q, a share of at most q is expected to be true, for
+    independent or positively dependent tests: a weaker promise than `holm`, which loses fewer discoveries.
+
+    Args:
+        p_values: [tests] in 0..1.
+    """
+    return np.asarray(stats.false_discovery_control(p_values, method="bh"), dtype=np.float64)

@@ -1,15 +1,18 @@
 """The Recommender as systems under evaluation: the serving code, run block by block.
 
-`offline_system` is the whole pipeline, `tower_system` its user tower alone.
+`offline_system` is the whole pipeline, `tower_system` its user tower alone; `ListsAfterEvent` makes the
+pipeline's lists after one more event.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from features.data.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
+from features.data import schema
+from features.data.dataset import BoolArray, Dataset, Events, FloatArray, IntArray, LongArray
 from features.data.histories import HistoryBatch, contains, histories_of
 from features.data.splits import Queries
 from ranking.evaluation.losses import TargetPaths, target_outcomes
@@ -17,7 +20,7 @@ from ranking.evaluation.metrics import HEADLINE, target_ranks
 from ranking.evaluation.stage_recall import System, SystemLists
 from ranking.recommender import BLOCK, Recommender
 from ranking.rerank.slate import best_slate
-from ranking.retrieval.limits import Limits
+from ranking.retrieval.limits import Limits, excluded_keys
 from ranking.retrieval.nearest import most_popular, nearest
 from ranking.sources import SourceRequest
 from ranking.stages import Ranked
@@ -46,6 +49,15 @@ def _taken(rows: IntArray, scores: FloatArray, order: LongArray) -> tuple[IntArr
         np.pad(np.take_along_axis(rows, order, axis=1), short, constant_values=-1),
         np.pad(np.take_along_axis(scores, order, axis=1), short, constant_values=-np.inf).astype(np.float32),
     )
+
+
+def _first_probabilities(ranked: Ranked, order: LongArray, lists: IntArray) -> FloatArray:
+    """Return the probabilities of the first ten items of each list, [queries, 10, 2], NaN at padding."""
+    first = order[:, :HEADLINE, None]
+    found = np.full((len(lists), HEADLINE, 2), np.nan, dtype=np.float32)
+    found[:, : first.shape[1]] = np.take_along_axis(ranked.probabilities, first, axis=1)
+    found[lists[:, :HEADLINE] < 0] = np.nan
+    return found
 
 
 def _diversified(
@@ -133,7 +145,7 @@ def offline_system(
     paths = _Paths(recommender)
 
     def answer(queries: Queries, allowed: BoolArray | None = None) -> SystemLists:
-        items, scores, unions, followed = [], [], [], []
+        items, scores, unions, followed, likely = [], [], [], [], []
         sources: dict[str, list[IntArray]] = {}
         for start in range(0, len(queries), BLOCK):
             block = queries.select(np.arange(start, min(start + BLOCK, len(queries))))
@@ -152,6 +164,7 @@ def offline_system(
                 sources.setdefault(name, []).append(proposed)
             if allowed is None:
                 followed.append(paths.of(block, batch, limits, ranked, lists))
+                likely.append(_first_probabilities(ranked, order, lists))
             if advance is not None:
                 advance(len(block))
         union = _widen(unions)
@@ -163,9 +176,66 @@ def offline_system(
             union,
             union,
             TargetPaths.joined(followed) if followed else None,
+            np.concatenate(likely) if likely and recommender.ranker is not None else None,
         )
 
     return answer
+
+
+@dataclass(frozen=True)
+class ListsAfterEvent:
+    """The lists of an `offline_system` after one more event at the time of the query."""
+
+    recommender: Recommender
+    events: Events
+    exclude_seen: bool
+    kind: int
+    """Code of the kind of the event."""
+    event: str
+    """Its name."""
+    diversity: float = 0.0
+
+    @classmethod
+    def of(
+        cls, recommender: Recommender, dataset: Dataset, exclude_seen: bool, diversity: float
+    ) -> ListsAfterEvent:
+        """Choose the most frequent kind of click, or without clicks the most frequent kind."""
+        counts = np.bincount(dataset.events.kind, minlength=len(dataset.kinds))
+        clicks = np.array([kind in schema.CLICK_KINDS for kind in dataset.kinds])
+        kind = int(np.argmax(np.where(clicks, counts, -1) if clicks.any() else counts))
+        return cls(recommender, dataset.events, exclude_seen, kind, dataset.kinds[kind], diversity)
+
+    def __call__(self, queries: Queries, items: IntArray) -> IntArray:
+        """Return the lists after an event on the items [queries], [queries, 100] padded with -1."""
+        lists = []
+        for start in range(0, len(queries), BLOCK):
+            index = np.arange(start, min(start + BLOCK, len(queries)))
+            block = queries.select(index)
+            batch = with_event(histories_of(self.events, block), items[index], self.kind)
+            none = np.zeros(0, dtype=np.int32)
+            excluded = excluded_keys(
+                batch, [none] * len(block), [self.exclude_seen] * len(block), self.recommender.items
+            )
+            ranked = self.recommender.rank(batch, Limits(excluded, [None] * len(block)))
+            rows = ranked.candidates.rows
+            order = _order(rows, ranked.scores)
+            if self.diversity > 0:
+                units = self.recommender.arrays.text_units
+                order = _diversified(order, rows, ranked.scores, units, self.diversity)
+            lists.append(_taken(rows, ranked.scores, order)[0])
+        return np.concatenate(lists)
+
+
+def with_event(batch: HistoryBatch, items: IntArray, kind: int) -> HistoryBatch:
+    """Return histories with one more event each, on the items [queries], at the time of the query."""
+    at = batch.offsets[1:]
+    return HistoryBatch(
+        batch.offsets + np.arange(len(batch.offsets)),
+        np.insert(batch.items, at, items),
+        np.insert(batch.kinds, at, np.int8(kind)),
+        np.insert(batch.times, at, batch.now),
+        batch.now,
+    )
 
 
 def tower_system(recommender: Recommender, events: Events, exclude_seen: bool) -> System:

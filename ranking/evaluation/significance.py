@@ -16,6 +16,8 @@ from scipy import stats
 
 from ranking.evaluation.metrics import ValueArray
 
+POWER = 0.8
+"""Probability with which a minimum detectable difference is found significant at the 5 % level."""
 BLOCK_CELLS = 4_000_000
 """Resampling weights held at once (about 32 MB)."""
 
@@ -31,6 +33,8 @@ class PairedDifference:
     """Two-sided paired t test."""
     p_permutation: ValueArray
     """Two-sided sign-flip permutation test."""
+    detectable: ValueArray
+    """Smallest true difference that the t test finds in `POWER` of test sets of this size."""
 
 
 def _blocks(total: int, width: int) -> Iterator[int]:
@@ -128,4 +132,26 @@ def paired_test(
     if not constant.all():
         p_value[~constant] = stats.ttest_1samp(differences[:, ~constant], 0.0, axis=0).pvalue
     p_permutation = _sign_flip(differences, permutations, seed)
-    return PairedDifference(difference, low, high, p_value, p_permutation)
+    return PairedDifference(difference, low, high, p_value, p_permutation, minimum_detectable(differences))
+
+
+def minimum_detectable(
+    differences: ValueArray, significance: float = 0.05, power: float = POWER
+) -> ValueArray:
+    """Return the minimum detectable effect of a paired comparison, [metrics]; NaN for fewer than two queries.
+
+    The true mean difference that a two-sided test finds significant with probability `power`:
+    (z(1 - significance / 2) + z(power)) * deviation / sqrt(queries) (Cohen 1988, normal approximation; Sakai
+    2018). A smaller difference than that, found or missed, says little.
+
+    Args:
+        differences: [queries, metrics] paired differences.
+        significance: level of the test.
+        power: probability of finding the effect.
+
+    """
+    if len(differences) < 2:
+        return np.full(differences.shape[1], np.nan)
+    factor = stats.norm.ppf(1 - significance / 2) + stats.norm.ppf(power)
+    found: ValueArray = factor * differences.std(axis=0, ddof=1) / np.sqrt(len(differences))
+    return found

@@ -30,6 +30,8 @@ class SystemLists:
     filtered: IntArray  # [queries, n] after filters, in candidate order
     paths: TargetPaths | None = None
     """What became of each target; None for a system that does not say."""
+    probabilities: FloatArray | None = None
+    """[queries, 10, 2] P(click) and P(purchase) of the first ten items; None for a system without any."""
 
 
 class System(Protocol):

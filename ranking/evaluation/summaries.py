@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from features.data import schema
 from features.data.dataset import Dataset, FloatArray, LongArray
 from features.data.splits import Queries
+from ranking.evaluation.diagnostics.calibration import calibration_summary
+from ranking.evaluation.diagnostics.exposure import Exposure
 from ranking.evaluation.list_providers import Answer
+from ranking.evaluation.many_tests import benjamini_hochberg, holm
 from ranking.evaluation.metrics import (
     HEADLINE,
     catalogue_coverage,
@@ -18,6 +22,7 @@ from ranking.evaluation.metrics import (
     means,
     novelty,
     popularity_lift,
+    target_ranks,
 )
 from ranking.evaluation.significance import bootstrap_intervals, paired_test
 from ranking.evaluation.slices import Slice
@@ -33,6 +38,7 @@ def system_summary(
     queries: Queries,
     counts: LongArray,
     vectors: FloatArray | None,
+    exposure: Exposure,
 ) -> dict[str, float | None]:
     """Return the means of the accuracy metrics, and the beyond-accuracy metrics."""
     summary = means(answer.values)
@@ -44,7 +50,21 @@ def system_summary(
     summary[f"popularity_lift@{HEADLINE}"] = popularity_lift(
         answer.items, dataset.events, queries, counts, HEADLINE
     )
-    return summary
+    return summary | exposure.summary(answer.items)
+
+
+def calibration(
+    dataset: Dataset, queries: Queries, answer: Answer, resamples: int, seed: int
+) -> dict[str, Any] | None:
+    """Return the reliability of a system's probabilities on the first ten items of its lists."""
+    ranks = target_ranks(answer.items[:, :HEADLINE], queries)
+    owners = np.repeat(np.arange(len(queries)), np.diff(queries.target_offsets))
+    listed = ranks > 0
+    clicks = np.array([kind in schema.CLICK_KINDS for kind in dataset.kinds], dtype=np.bool_)
+    outcomes = np.zeros((len(queries), HEADLINE, 2), dtype=np.bool_)
+    outcomes[owners[listed], ranks[listed] - 1, 0] = True
+    outcomes[owners[listed], ranks[listed] - 1, 1] = ~clicks[queries.target_kinds[listed]]
+    return calibration_summary(answer.probabilities, outcomes, resamples, seed, LEVEL)
 
 
 def slice_summary(slices: Sequence[Slice], answers: Mapping[str, Answer]) -> dict[str, Any]:
@@ -84,6 +104,7 @@ def significance(answers: Mapping[str, Answer], name: str, resamples: int, seed:
     test = paired_test(own, theirs, resamples=resamples, seed=seed, level=LEVEL)
     columns = [(other, metric) for other in others for metric in TESTED]
     compared: dict[str, Any] = {other: {} for other in others}
+    by_holm, by_rate = holm(test.p_value), benjamini_hochberg(test.p_value)
     for i, (other, metric) in enumerate(columns):
         compared[other][metric] = {
             "difference": float(test.difference[i]),
@@ -91,6 +112,9 @@ def significance(answers: Mapping[str, Answer], name: str, resamples: int, seed:
             "high": float(test.high[i]),
             "p_value": float(test.p_value[i]),
             "p_permutation": float(test.p_permutation[i]),
+            "p_holm": float(by_holm[i]),
+            "p_bh": float(by_rate[i]),
+            "minimum_detectable": float(test.detectable[i]),
         }
     return compared
 

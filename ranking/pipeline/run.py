@@ -33,7 +33,7 @@ from features.prepare import DATASET_FOLDER, prepare
 from ranking.baselines.items import FrozenText
 from ranking.bundle.bundle import load_bundle
 from ranking.evaluation.evaluation import evaluate_lists
-from ranking.evaluation.offline import USER_TOWER, offline_system, tower_system
+from ranking.evaluation.offline import USER_TOWER, ListsAfterEvent, offline_system, tower_system
 from ranking.evaluation.report import print_table, write_evaluation
 from ranking.evaluation.stage_recall import System
 from ranking.pipeline.publish import ARTIFACTS, git_sha, publish
@@ -126,6 +126,9 @@ def evaluate(config: PipelineConfig, console: Console, dataset: Dataset | None =
             train_ids=lambda end: ids_only_towers(config, dataset, split, end, console),
             refit=config.refit.value,
             device=device,
+            after_event=ListsAfterEvent.of(
+                past if bundle is None else bundle.recommender, dataset, exclude, config.rerank.diversity
+            ),
         )
     folder = write_evaluation(work / EVALUATION_FOLDER, evaluation, dataset)
     print_table(evaluation.result, console)

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from ranking.evaluation import significance
-from ranking.evaluation.significance import bootstrap_intervals, paired_test
+from ranking.evaluation.significance import bootstrap_intervals, minimum_detectable, paired_test
 
 
 def test_interval_of_a_constant_is_the_constant() -> None:
@@ -128,3 +128,22 @@ def test_no_queries_prove_nothing() -> None:
     result = paired_test(np.zeros((0, 1)), np.zeros((0, 1)), resamples=5, permutations=5)
     assert np.isnan(result.difference[0])
     assert (result.p_value[0], result.p_permutation[0]) == (1, 1)
+
+
+def test_the_minimum_detectable_effect_by_hand() -> None:
+    # differences of deviation sqrt(8 / 7), eight queries: (1.959964 + 0.841621) * deviation / sqrt(8)
+    differences = np.array([1.0, -1.0] * 4)[:, None]
+    assert minimum_detectable(differences)[0] == pytest.approx(2.801585 / np.sqrt(7), rel=1e-6)
+    assert minimum_detectable(np.full((5, 1), 0.3))[0] == pytest.approx(0, abs=1e-12)
+    assert np.isnan(minimum_detectable(np.zeros((1, 2)))).all()
+    found = paired_test(differences, np.zeros((8, 1)), resamples=10, permutations=10)
+    np.testing.assert_array_equal(found.detectable, minimum_detectable(differences))
+
+
+def test_a_minimum_detectable_effect_is_detected_four_times_in_five() -> None:
+    rng = np.random.default_rng(3)
+    effect = 2.801585 / np.sqrt(400)
+    draws = rng.normal(effect, 1.0, size=(400, 2000))
+    detected = (stats.ttest_1samp(draws, 0.0).pvalue < 0.05).mean()
+    assert detected == pytest.approx(0.8, abs=0.03)
+    assert minimum_detectable(draws).mean() == pytest.approx(effect, rel=0.01)

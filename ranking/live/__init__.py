@@ -1,4 +1,4 @@
 """Mutable state of a served bundle: items, vectors, counts and neighbours.
 
-Public: `recorded_events`, `updates`.
+Public: `recorded_events`, `snapshot` and `updates`.
 """

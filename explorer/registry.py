@@ -13,4 +13,9 @@ VIEWS: tuple[View, ...] = (
         "Find a shopper, and see the history beside the list, with scores, sources and reasons.",
         Needs.either, example="?like=loyal&seed=1",
     ),
+    View(
+        "storefront", "Storefront", "/storefront",
+        "Be a shopper: look at a shelf, click, add to the cart, buy, search, and see the list change.",
+        Needs.nothing, posts=True,
+    ),
 )  # fmt: skip

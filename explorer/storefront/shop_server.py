@@ -104,6 +104,13 @@ class ShopServer:
             time.sleep(0.05)
         return state
 
+    def wait_for_end(self, seconds: float) -> ServerState:
+        """Wait until the server has failed, for so many seconds at most: its end is noticed with a delay."""
+        until = time.monotonic() + seconds
+        while (state := self.state()).phase is Phase.running and time.monotonic() < until:
+            time.sleep(0.05)
+        return state
+
     def close(self) -> None:
         """Stop the server and remove its folder."""
         with self._lock:
@@ -118,8 +125,7 @@ class ShopServer:
         log = self._folder / LOG
         serve = [
             sys.executable, "-m", "shelfwise", "serve", f"artifacts={self._artifacts}", "host=127.0.0.1",
-            "port=0", f"state={self._folder / STATE}", "reload_seconds=0", *_PATIENT,
-            *self._settings,
+            "port=0", f"state={self._folder / STATE}", *_PATIENT, *self._settings,
         ]  # fmt: skip
         guard = [sys.executable, "-m", "explorer.storefront.guard", str(self._folder), *serve]
         with log.open("ab") as output:

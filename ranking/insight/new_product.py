@@ -167,31 +167,62 @@ class AddedProduct:
             advance: for a progress bar.
 
         """
-        requests = self.requests(shoppers, depth)
-        found: list[tuple[int, int, float, float]] = []  # place, position of the shopper, score, P(purchase)
-        for start in range(0, len(requests), BLOCK):
-            answers = self.model.recommender.recommend(requests[start : start + BLOCK])
-            for position, answer in enumerate(answers, start=start):
-                place = _place([item.row for item in answer.items], self.row)
-                if place is not None:
-                    item = answer.items[place - 1]
-                    found.append((place, position, item.score, item.p_purchase))
+        tally = AudienceTally(self, shoppers, depth)
+        while tally.step():
             if advance is not None:
-                advance(min(start + BLOCK, len(requests)))
-        found.sort(key=lambda entry: entry[:2])
-        reasons = self._reasons([requests[position] for _, position, _, _ in found[:EXPLAINED]])
+                advance(tally.done)
+        return tally.audience()
+
+
+class AudienceTally:
+    """Makes the lists of shoppers block by block, so that a page can be shown in between."""
+
+    def __init__(self, product: AddedProduct, shoppers: Sequence[Shopper], depth: int = 50) -> None:
+        """Prepare; no list is made yet."""
+        self.done = 0
+        """Lists made so far."""
+        self._product = product
+        self._shoppers = shoppers
+        self._depth = depth
+        self._requests = product.requests(shoppers, depth)
+        self._found: list[tuple[int, int, float, float]] = []
+        """Place, position of the shopper, score, P(purchase)."""
+
+    def step(self) -> bool:
+        """Make the next lists; return False where all have been made before."""
+        start, row = self.done, self._product.row
+        if start >= len(self._requests):
+            return False
+        answers = self._product.model.recommender.recommend(self._requests[start : start + BLOCK])
+        for position, answer in enumerate(answers, start=start):
+            place = _place([item.row for item in answer.items], row)
+            if place is not None:
+                item = answer.items[place - 1]
+                self._found.append((place, position, item.score, item.p_purchase))
+        self.done += len(answers)
+        return True
+
+    def audience(self) -> Audience:
+        """Return where the product stands in the lists made so far, with reasons for the best places."""
+        found = sorted(self._found, key=lambda entry: entry[:2])
+        reasons = self._reasons([self._requests[position] for _, position, _, _ in found[:EXPLAINED]])
         places = [
-            Place(shoppers[position].user_id, place, score, purchase, reasons[i] if i < EXPLAINED else ())
+            Place(
+                self._shoppers[position].user_id,
+                place,
+                score,
+                purchase,
+                reasons[i] if i < EXPLAINED else (),
+            )
             for i, (place, position, score, purchase) in enumerate(found)
         ]
-        return Audience(len(requests), depth, tuple(places))
+        return Audience(self.done, self._depth, tuple(places))
 
     def _reasons(self, requests: Sequence[Request]) -> list[tuple[Reason, ...]]:
         """Return the reasons for the product in each list, which contains it."""
-        explained = self.model.recommender.recommend([replace(r, explain=True) for r in requests])
-        return [
-            next((item.reasons for item in answer.items if item.row == self.row), ()) for answer in explained
-        ]
+        row, model = self._product.row, self._product.model
+        explained = model.recommender.recommend([replace(r, explain=True) for r in requests])
+        return [next((item.reasons for item in answer.items if item.row == row), ()) for answer in explained]
 
 
 class NewProducts:

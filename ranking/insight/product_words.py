@@ -100,6 +100,53 @@ def pieces(attributes: Mapping[str, object], template: TextTemplate, most: int =
     return found
 
 
+class WordStudy:
+    """Takes out the words of a product one by one, so that a page can be shown in between."""
+
+    def __init__(
+        self, products: NewProducts, product: AddedProduct, shoppers: Sequence[Shopper], depth: int = 50
+    ) -> None:
+        """Prepare; nothing is taken out yet.
+
+        Args:
+            products: adds the shorter products.
+            product: the whole one.
+            shoppers: over whom means are taken, for example `nearest_shoppers`.
+            depth: length of the lists.
+
+        """
+        self.pieces = pieces(product.attributes, products.bundle.template)
+        self.done = 0
+        """Pieces taken out so far."""
+        self._products, self._product = products, product
+        self._shoppers, self._depth = shoppers, depth
+        self._whole = standing(product, shoppers, depth)
+        self._effects: list[WordEffect] = []
+
+    def step(self) -> bool:
+        """Take out the next piece; return False where all have been taken out before."""
+        if self.done >= len(self.pieces):
+            return False
+        piece, whole = self.pieces[self.done], self._whole
+        rest = {**self._product.attributes, piece.field: piece.rest}
+        if has_text(rest, self._products.bundle.template):
+            other = standing(self._products.add(rest), self._shoppers, self._depth)
+            self._effects.append(
+                WordEffect(
+                    piece,
+                    whole.score - other.score,
+                    whole.lists - other.lists,
+                    whole.likeness - other.likeness,
+                )
+            )
+        self.done += 1
+        return True
+
+    def effects(self) -> WordEffects:
+        """Return the effects of the pieces taken out so far; of the only word of a text there is none."""
+        return WordEffects(self._whole, tuple(self._effects), len(self._shoppers))
+
+
 def word_effects(
     products: NewProducts,
     product: AddedProduct,
@@ -110,32 +157,18 @@ def word_effects(
     """Measure what every word of a product contributes.
 
     Args:
-        products: adds the shorter products.
-        product: the whole one.
-        shoppers: over whom means are taken, for example `nearest_shoppers`.
+        products: as in `WordStudy`.
+        product: as in `WordStudy`.
+        shoppers: as in `WordStudy`.
         depth: length of the lists.
         advance: called with the pieces that are done, and their number.
 
     """
-    template = products.bundle.template
-    parts = pieces(product.attributes, template)
-    whole = standing(product, shoppers, depth)
-    effects = []
-    for done, piece in enumerate(parts, start=1):
-        rest = {**product.attributes, piece.field: piece.rest}
-        if has_text(rest, template):
-            other = standing(products.add(rest), shoppers, depth)
-            effects.append(
-                WordEffect(
-                    piece,
-                    whole.score - other.score,
-                    whole.lists - other.lists,
-                    whole.likeness - other.likeness,
-                )
-            )
+    study = WordStudy(products, product, shoppers, depth)
+    while study.step():
         if advance is not None:
-            advance(done, len(parts))
-    return WordEffects(whole, tuple(effects), len(shoppers))
+            advance(study.done, len(study.pieces))
+    return study.effects()
 
 
 def standing(product: AddedProduct, shoppers: Sequence[Shopper], depth: int) -> Standing:

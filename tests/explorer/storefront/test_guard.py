@@ -65,6 +65,11 @@ def runs(pid: int) -> bool:
         return False
 
 
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that run."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def pid_in(file: Path) -> int:
     until(lambda: file.is_file() and file.read_text() != "")
     return int(file.read_text())

@@ -12,29 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from conf.schema import PipelineConfig
 from explorer.storefront.shop import FOR_YOU, Entry, Shop, ShopError, compared
 from explorer.storefront.shop_server import Phase, ShopServer
 from explorer.storefront.visit import STEP, Action, Ledger, ShopAddress, Visit, kinds_of_actions
 from ranking.bundle.bundle import load_bundle
 from shelfwise_client import Client, RecommendedItem, SessionEvent
-from tests.explorer.storefront.test_guard import runs, until
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-@pytest.fixture(scope="module")
-def artifacts(trained: PipelineConfig) -> Path:
-    return Path(trained.work_dir) / "artifacts"
-
-
-@pytest.fixture(scope="module")
-def server(artifacts: Path) -> Iterator[ShopServer]:
-    server = ShopServer(artifacts)
-    yield server
-    server.close()
+from tests.explorer.storefront.test_guard import children, runs, until
 
 
 @pytest.fixture
@@ -222,7 +205,7 @@ def test_after_a_crash_the_log_is_shown_and_a_restart_keeps_what_was_recorded(
     visit = _hike(shop, Visit.new())
     count = client.status().event_count
     assert server._process is not None
-    [child] = _children(server._process.pid)
+    [child] = children(server._process.pid)
     os.kill(child, signal.SIGKILL)
     until(lambda: server.state().phase is Phase.failed)
     state = server.state()
@@ -257,8 +240,8 @@ def test_closing_ends_the_server_and_removes_its_folder(artifacts: Path) -> None
     assert server._process is not None
     assert server._folder is not None
     folder, guard = server._folder, server._process.pid
-    until(lambda: bool(_children(guard)))
-    [child] = _children(guard)
+    until(lambda: bool(children(guard)))
+    [child] = children(guard)
     server.close()
     assert not runs(child)
     assert not runs(guard)

@@ -16,14 +16,9 @@ from rich.console import Console
 from features.data.dataset import Dataset, FloatArray
 from ranking.evaluation import report
 from ranking.evaluation.evaluation import Evaluation
-from ranking.evaluation.report import (
-    best_baseline,
-    headline,
-    print_table,
-    render_report,
-    stars,
-    write_evaluation,
-)
+from ranking.evaluation.page.render import render_report
+from ranking.evaluation.page.summary import best_baseline, headline, stars
+from ranking.evaluation.report import print_table, write_evaluation
 from tests.ranking.evaluated import CONFIG, evaluate
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -126,12 +121,12 @@ def test_a_failed_write_leaves_the_old_files(
     folder = write_evaluation(tmp_path / "evaluation", evaluation, dataset)
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
 
-    def fail(result: object) -> str:
+    def fail(result: object, material: object) -> str:
         raise OSError("disk full")
 
     monkeypatch.setattr(report, "render_report", fail)
     with pytest.raises(OSError, match="disk full"):
-        write_evaluation(folder, replace(evaluation, result={}), dataset)
+        write_evaluation(folder, evaluation, dataset)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     assert list(tmp_path.iterdir()) == [folder]
 

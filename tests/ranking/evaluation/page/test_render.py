@@ -83,7 +83,7 @@ def material() -> Material:
     shopper = Shopper(
         "Shopper A", "good", 14, [Listed("Cup", note="purchase")], choices[:1], choices, 12, 0.5
     )
-    lint = [
+    lint: list[dict[str, Any]] = [
         {"severity": "serious", "title": "41 copies", "worth": {"as_is": 0.4, "without": 0.3}},
         {"severity": "note", "title": "little", "worth": None},
     ]
@@ -115,7 +115,7 @@ def test_every_part_is_there_with_its_numbers(page: str) -> None:
     text = words(page)
     for heading in (
         "Systems", "Where are choices lost?", "For whom, and for which items?",
-        "What did the texts contribute?", "What to trust, and what not", 
+        "What did the texts contribute?", "What to trust, and what not",
         "Do the probabilities hold?", "Learning curves", "Three shoppers", "Worst cases", "Protocol",
     ):  # fmt: skip
         assert heading in text, heading

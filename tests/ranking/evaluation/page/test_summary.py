@@ -28,7 +28,8 @@ def test_a_clear_win_with_its_parts_and_losses() -> None:
     assert text == (
         f"{ASKED} own finds 20.0% (18.0 to 22.0 with 95% confidence), 5.0 points more than the strongest "
         "baseline, knn (15.0%; difference 3.0 to 7.0, p < .001). It is ahead of knn most on cold items "
-        "and head items, and behind on tail items. Of 100 choices that it misses, 61 were never proposed by any source and "
+        "and head items, and behind on tail items. Of 100 choices that it misses, 61 were never proposed "
+        "by any source and "
         "38 were proposed but ranked below the tenth place."
     )
 

@@ -224,6 +224,15 @@ class RerankConfig:
 
 
 @dataclass(frozen=True)
+class PublishConfig:
+    """What is put into a bundle for people who look at it."""
+
+    map: bool = True
+    """Whether a bundle holds a two-dimensional map of its items, which the explorer shows; needs the extra
+    `map`. Seconds for ten thousand items, minutes for a million."""
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """Metrics and protocol of evaluation."""
 
@@ -284,6 +293,7 @@ class PipelineConfig:
     factors: FactorConfig = field(default_factory=FactorConfig)
     ranker: RankerConfig = field(default_factory=RankerConfig)
     rerank: RerankConfig = field(default_factory=RerankConfig)
+    publish: PublishConfig = field(default_factory=PublishConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
 

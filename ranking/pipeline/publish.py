@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
@@ -33,12 +35,15 @@ from features.data.training_windows import Cut, full_history_cut
 from features.text.item_text import TextTemplate
 from ranking.bundle.bundle import HISTORIES, write_bundle
 from ranking.bundle.store import current_version, publish_version
+from ranking.overview.layout import can_lay_out
+from ranking.overview.overview import Overview
 from ranking.pipeline.refit import REFIT, chosen_models, published_models
+from ranking.recommender import Recommender
 from ranking.training.fit_novelty import fit_novelty
 from ranking.training.train import RANKER, build_recommender, click_kinds
 
 ARTIFACTS = "artifacts"
-PUBLISH = StepSpec("publish", "publish", ("rerank", "privacy.hash_users"), after=REFIT)
+PUBLISH = StepSpec("publish", "publish", ("rerank", "publish.map", "privacy.hash_users"), after=REFIT)
 HISTORY_EVENTS = 500
 """Newest events per user in the initial user state of a server."""
 
@@ -87,6 +92,28 @@ def _current(store: Path) -> str | None:
         return current_version(store)
     except InputError:
         return None
+
+
+def make_overview(
+    config: PipelineConfig, dataset: Dataset, recommender: Recommender, console: Console
+) -> Overview | None:
+    """Return the overview that a bundle holds for the explorer; None without the library that makes it."""
+    if not can_lay_out():
+        console.print(
+            "publish: no map of the items, as openTSNE is not installed; pip install 'shelfwise[map]', or "
+            "publish.map=false", markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
+        return None
+    started = time.perf_counter()
+    overview = Overview.of(
+        dataset.catalogue.texts, recommender.text_vectors, recommender.arrays.text_near, config.seed,
+        torch.get_num_threads(),
+    )  # fmt: skip
+    console.print(
+        f"publish: map of {len(dataset.catalogue):,} items, {time.perf_counter() - started:.1f} s",
+        highlight=False,
+    )
+    return overview
 
 
 def publish(config: PipelineConfig, console: Console, dataset: Dataset | None = None) -> str:
@@ -153,11 +180,14 @@ def publish(config: PipelineConfig, console: Console, dataset: Dataset | None = 
         "trained": {"towers": models.towers is not None, "ranker": models.ranker is not None},
         "refit": config.refit.value,
     }
+    overview = make_overview(config, dataset, recommender, console) if config.publish.map else None
     config_text = OmegaConf.to_yaml(OmegaConf.create(plain(config)))
 
     def write(folder: Path) -> None:
         template = TextTemplate.from_info(info)
         write_bundle(folder, recommender, dataset.catalogue, template, encoder / TEXT_ENCODER, config_text)
+        if overview is not None:
+            overview.save(folder)
 
     store.mkdir(parents=True, exist_ok=True)
     _write_histories(store, dataset_folder)

@@ -33,8 +33,9 @@ USAGE = """usage: shelfwise <command> [key=value ...]
 
 {commands}
 
-`shelfwise <command> --cfg job` prints every key of a command with its value; `-m` sweeps over several values,
-`shelfwise -m run hydra/sweeper=optuna ...` searches for the best ones.
+`shelfwise <command> --cfg job` prints every key of a command with its value; `-m` sweeps over several values
+(`shelfwise run -m seed=0,1,2` ends in mean and spread), `shelfwise -m run hydra/sweeper=optuna ...` searches
+for the best ones.
 """.format(commands="\n".join(f"  {name:<15}  {command.help}" for name, command in TABLE.items()))
 
 
@@ -132,19 +133,29 @@ def through_hydra(command: str, arguments: Sequence[str]) -> None:
         InputError: wrong input of a search for settings.
 
     """
+    from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+
+    from tuning.seeds import SeedRuns
 
     register()
     sys.argv = [f"shelfwise {command}", *in_quotes(arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # propagate errors; Hydra would print a shortened traceback instead
 
+    seeds = SeedRuns.of(command, arguments) if {"-m", "--multirun"} & set(arguments) else None
+
     @hydra.main(version_base="1.3", config_path="pkg://conf", config_name=command)
     def job(config: DictConfig) -> float | None:
-        return execute(command, to_typed(config))
+        typed = to_typed(config)
+        if seeds is not None:
+            typed = seeds.placed(typed, HydraConfig.get().overrides.task)
+        return execute(command, typed)
 
     try:
         job()
+        if seeds is not None:
+            seeds.summarise(CONSOLE)
     except (HydraException, OmegaConfBaseException) as error:
         raise readable(error, arguments) from error
 

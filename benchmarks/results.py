@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from benchmarks.runs import Run, merge_overrides, put_section, run_once, shown_command
-from benchmarks.spread import summarise
 from conf.errors import InputError, closest
 from features.data.pipeline_step import write_atomically
+from tuning.spread import summarise
 
 BASELINES = (
     "evaluation.baselines=[popularity,recent_popularity,own_repeats,item_knn,graph_text,ease,als,frozen_text,"
@@ -225,6 +225,21 @@ def _range(counts: Sequence[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
+def with_costs(summary: dict[str, Any], runs: Sequence[Run], seeds: Sequence[int]) -> dict[str, Any]:
+    """Return a summary with the time and memory of each run."""
+    costs = [
+        {
+            "seed": seed,
+            "seconds": run.seconds,
+            "complete": run.complete,
+            "peak_mib": run.peak_mib,
+            "step_seconds": run.metrics["timing"].get("run_seconds"),
+        }
+        for seed, run in zip(seeds, runs, strict=True)
+    ]
+    return {**summary, "runs": costs}
+
+
 def measure(
     name: str, row: Row, overrides: Sequence[str], seeds: Sequence[int], folder: Path, console: Console
 ) -> str:
@@ -237,7 +252,7 @@ def measure(
     runs: list[Run] = []
     for seed in seeds:
         runs.append(run_once([*settings, f"seed={seed}"], folder / name / f"seed-{seed}", console))
-    summary = summarise(runs, seeds, row.metrics)
+    summary = with_costs(summarise([run.metrics for run in runs], row.metrics), runs, seeds)
     shown = shown_command("results", name, "--seeds", ",".join(map(str, seeds)), *overrides)
     markdown = to_markdown(row.title, shown, summary)
     summary["command"] = shown

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from conf.errors import InputError
 from conf.schema import DataConfig, PipelineConfig
-from features.adapters import Sources, read_sources
+from features.adapters import Sources, read_sources, shuffled
 from features.data import schema
 from features.data.content_hash import content_hash
 from features.data.pipeline_step import plain
@@ -137,7 +137,7 @@ def _write(
     data: DataConfig = config.data
     pseudonyms = make_pseudonyms(config.privacy)
     with console.status("opening the tables") as status:
-        sources = read_sources(data, config.seed)
+        sources = read_sources(data, config.seed if shuffled(data) else 0)
         require_contract(sources.items, sources.events)
         status.update("reading items and rendering their text")
         items = ingest_items(sources.items, data, data.text_fields or list(sources.text_fields))

@@ -1,1 +1,1 @@
-"""The search for better settings: the search space, the study of trials, and the winner."""
+"""The search for better settings (search space, study of trials, winner), and runs of several seeds."""

@@ -62,6 +62,11 @@ def source_files(config: DataConfig) -> list[Path]:
     return list(dict.fromkeys(file_of(path) for path in paths))
 
 
+def shuffled(config: DataConfig) -> bool:
+    """Return whether the data depend on the seed: Online Retail's lines are shuffled within an invoice."""
+    return config.adapter is Adapter.online_retail
+
+
 def read_sources(config: DataConfig, seed: int) -> Sources:
     """Open the tables that `data.adapter` names.
 

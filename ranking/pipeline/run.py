@@ -23,7 +23,7 @@ from encoders.training.train import (  # fmt: skip
     try_split,
     untouched_vectors,
 )
-from features.adapters import source_files
+from features.adapters import shuffled, source_files
 from features.data import schema
 from features.data.dataset import Dataset, load_dataset
 from features.data.pipeline_step import StepSpec, write_atomically
@@ -46,7 +46,7 @@ from ranking.training.train import RANKER, build_recommender, train_ranker
 
 EVALUATION_FOLDER = "evaluation"
 METRICS = "metrics.json"
-PREPARE = StepSpec("prepare", DATASET_FOLDER, ("data", "privacy", "seed"))
+PREPARE = StepSpec("prepare", DATASET_FOLDER, ("data", "privacy"))
 
 
 def _code_version() -> str:
@@ -141,7 +141,7 @@ def evaluate(config: PipelineConfig, console: Console, dataset: Dataset | None =
 def _prepare(config: PipelineConfig, console: Console) -> Dataset:
     """Run prepare unless the same files were prepared with the same settings; return the dataset."""
     files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source_files(config.data)]
-    step = PREPARE.step(config, files)
+    step = PREPARE.step(config, [files, config.seed] if shuffled(config.data) else files)
     if not (step.finished(config.reuse, console) and (step.folder / schema.DATASET_FILE).is_file()):
         prepare(config, console)
         step.complete()

@@ -8,11 +8,11 @@ import pytest
 from rich.console import Console
 
 from benchmarks import results
-from benchmarks.results import ROWS, Row, measure, to_markdown
+from benchmarks.results import ROWS, Row, measure, to_markdown, with_costs
 from benchmarks.runs import Run, merge_overrides, put_section, shown_command
-from benchmarks.spread import Spread, spread, summarise
 from conf.compose import compose_command
 from conf.errors import InputError
+from tuning.spread import Spread, spread, summarise
 
 QUIET = Console(quiet=True)
 
@@ -46,11 +46,16 @@ def runs_of(*metrics: dict[str, Any]) -> list[Run]:
     return [Run(["a=b"], 60.0 * n, 100.0, True, m) for n, m in enumerate(metrics, start=1)]
 
 
+def summary_of(runs: list[Run], seeds: list[int], metrics: tuple[str, ...]) -> dict[str, Any]:
+    return with_costs(summarise([run.metrics for run in runs], metrics), runs, seeds)
+
+
 def test_mean_and_sample_deviation_by_hand() -> None:
     three = Spread([0.1, 0.2, 0.6])
     assert three.mean == pytest.approx(0.3)
     assert three.deviation == pytest.approx(((0.04 + 0.01 + 0.09) / 2) ** 0.5)
     assert Spread([0.5]).deviation is None
+    assert (three.plain()["min"], three.plain()["max"]) == (0.1, 0.6)
     found = spread([{"a": {"b": 1}}, {"a": {"b": 3}}], ("a", "b"))
     assert found is not None
     assert found.values == [1.0, 3.0]
@@ -60,7 +65,7 @@ def test_mean_and_sample_deviation_by_hand() -> None:
 
 def test_a_row_by_hand() -> None:
     runs = runs_of(made_up(0.10, 0.08), made_up(0.12, 0.10), made_up(0.14, 0.09))
-    row = summarise(runs, [0, 1, 2], ("recall@10", "ndcg@10"))
+    row = summary_of(runs, [0, 1, 2], ("recall@10", "ndcg@10"))
     own = row["systems"]["shelfwise"]["recall@10"]
     assert own["mean"] == pytest.approx(0.12)
     assert own["deviation"] == pytest.approx(0.02)
@@ -80,19 +85,19 @@ def test_a_row_by_hand() -> None:
 
 def test_an_empty_slice_of_one_seed_leaves_the_slice_out() -> None:
     runs = runs_of(made_up(0.1, 0.08), made_up(0.1, 0.08, later=None))
-    assert summarise(runs, [0, 1], ("recall@10",))["slices"] == {}
+    assert summary_of(runs, [0, 1], ("recall@10",))["slices"] == {}
 
 
 def test_the_markdown_shows_it() -> None:
     runs = runs_of(made_up(0.10, 0.08), made_up(0.14, 0.10))
-    text = to_markdown("A shop", "python -m x", summarise(runs, [0, 1], ("recall@10", "ndcg@10")))
+    text = to_markdown("A shop", "python -m x", summary_of(runs, [0, 1], ("recall@10", "ndcg@10")))
     assert "| **shelfwise** | .1200 ± .0283 | .0600 ± .0141 | .1200 ± .0283 | .0600 ± .0141 |" in text
     assert "| knn | .0900 ± .0141 |" in text
     assert "user_tower (part of it)" in text
     assert "recall@10 +33.3% over knn, p = 0.014" in text
     assert "| **shelfwise** | .1200 ± .0283 | .0600 ± .0141 | .0000 ± .0000 | .0000 ± .0000 | 2.40 |" in text
     assert "| 0 | 60 | 100 | prepare 1, train-encoder 2 |" in text
-    single = to_markdown("A shop", "x", summarise(runs[:1], [4], ("recall@10",)))
+    single = to_markdown("A shop", "x", summary_of(runs[:1], [4], ("recall@10",)))
     assert "seed 4." in single
     assert "±" not in single
 

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.runs import Run
-
 SLICES = ("same_day_as_previous", "later_day", "head_items", "tail_items", "cold_items")
 SLICE_METRICS = ("recall@10", "ndcg@10")
 
@@ -31,7 +29,13 @@ class Spread:
 
     def plain(self) -> dict[str, Any]:
         """Return JSON values."""
-        return {"mean": self.mean, "deviation": self.deviation, "values": self.values}
+        return {
+            "mean": self.mean,
+            "deviation": self.deviation,
+            "min": min(self.values),
+            "max": max(self.values),
+            "values": self.values,
+        }
 
 
 def spread(results: Sequence[dict[str, Any]], path: Sequence[str]) -> Spread | None:
@@ -75,18 +79,16 @@ def _gains(
     return gains
 
 
-def summarise(runs: Sequence[Run], seeds: Sequence[int], metrics: Sequence[str]) -> dict[str, Any]:
-    """Return the summary of a row's seeds.
+def summarise(results: Sequence[dict[str, Any]], metrics: Sequence[str]) -> dict[str, Any]:
+    """Return the summary of the results of several seeds.
 
     Args:
-        runs: one finished run per seed.
-        seeds: their seeds.
-        metrics: the row's metrics, for example recall@10 and ndcg@10.
+        results: the metrics.json of each seed.
+        metrics: those to summarise, for example recall@10 and ndcg@10.
 
     Returns:
-        Plain JSON values: means, spreads, gains over the best baseline, slices, cold items, time and memory.
+        Plain JSON values: means, spreads, gains over the best baseline, slices, cold items.
     """
-    results = [run.metrics for run in runs]
     protocol = results[0]["protocol"]
     window, system, parts = protocol["measured"], protocol["system"], protocol["parts"]
     systems = list(results[0][window])
@@ -133,14 +135,4 @@ def summarise(runs: Sequence[Run], seeds: Sequence[int], metrics: Sequence[str])
             key: [m["protocol"][key] for m in results]
             for key in ("dataset_hash", "code_version", "queries", "items", "users", "events", "exclude_seen")
         },
-        "runs": [
-            {
-                "seed": seed,
-                "seconds": run.seconds,
-                "complete": run.complete,
-                "peak_mib": run.peak_mib,
-                "step_seconds": run.metrics["timing"].get("run_seconds"),
-            }
-            for seed, run in zip(seeds, runs, strict=True)
-        ],
     }

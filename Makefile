@@ -15,7 +15,7 @@ FAISS ?= $(if $(CARD),gpu,cpu)
 CONSTRAINTS = $(if $(filter gpu,$(FAISS)),constraints-gpu.txt,constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo taste test coverage test-gpu lint types imports proto proto-check proto-release docs check clean
+.PHONY: help install install-dev demo taste test coverage test-gpu lint types imports screenshots proto proto-check proto-release docs check clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -77,6 +77,9 @@ types: install-dev ## mypy, strict
 
 imports: install-dev ## Import contracts between and inside the packages
 	$(BIN)/lint-imports
+
+screenshots: install-dev ## Take the pictures of docs/explorer.md from the run of `make demo`
+	$(BIN)/python -m docs.screenshots work/demo
 
 proto: install-dev ## Regenerate the gRPC code
 	$(BIN)/python -m grpc_tools.protoc -I $(GENERATED)=$(PROTO) -I $$($(GOOGLE_PROTOS)) \

@@ -22,6 +22,8 @@ from features.ingest.privacy import Pseudonyms
 
 SHOWN_EVENTS: Final = 60
 """Newest events of a history that are shown; lists are made from more."""
+OPEN_EVENTS: Final = 10
+"""Of those the ones that are open to see: on a phone the list comes after the history."""
 DEGRADATIONS: Final = {
     "none": "personalised with the history",
     "session_only": "no stored history: personalised with the session only",
@@ -192,6 +194,7 @@ def _page(
         said=None if made is None else DEGRADATIONS.get(made.degradation, made.degradation),
         events=events,
         event_count=event_count,
+        open_events=OPEN_EVENTS,
         entries=entries or [],
         matches=matches,
         wanted=wanted,

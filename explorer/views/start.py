@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -37,8 +38,7 @@ def start(request: Request, context: ExplorerContext) -> Response:
     """Show the start page; it needs no loaded bundle, so it opens at once."""
     manifest: dict[str, Any] | None = None
     if context.store is not None:
-        version = current_version(context.store)
-        manifest = json.loads((context.store / VERSIONS / version / MANIFEST).read_text())
+        manifest = read_manifest(context.store)
     status, problem = _server_status(context)
     try:
         metrics = context.metrics()
@@ -53,6 +53,24 @@ def start(request: Request, context: ExplorerContext) -> Response:
         status=status,
         problem=problem,
     )
+
+
+def read_manifest(store: Path) -> dict[str, Any]:
+    """Return the manifest of the current version, without verifying its files.
+
+    Raises:
+        InputError: there is no current version.
+        PageError: its manifest is damaged.
+
+    """
+    file = store / VERSIONS / current_version(store) / MANIFEST
+    try:
+        found: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise PageError(
+            500, "The bundle cannot be read", f"{file}: {error}; roll back or publish again"
+        ) from error
+    return found
 
 
 def _server_status(context: ExplorerContext) -> tuple[Status | None, PageError | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -28,21 +29,29 @@ SECONDS = 60.0
 
 
 @contextmanager
-def explorer(*settings: str) -> Iterator[str]:
+def explorer(*settings: str, **environment: str) -> Iterator[str]:
     """Run `shelfwise explore` on a free port; yield its address, without a slash at the end."""
     command = [sys.executable, "-m", "shelfwise", "explore", "port=0", "threads=1", "device=cpu", *settings]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
         found = re.match(r"exploring at (http://\S+)/\n", line)
-        assert found is not None, line + process.stdout.read()
+        if found is None:
+            raise RuntimeError(line + process.stdout.read())
         yield found.group(1)
     finally:
         process.terminate()
         said, _ = process.communicate(timeout=30)
-    assert process.returncode == 0, said
-    assert "Traceback" not in said, said
+    if process.returncode or "Traceback" in said:
+        raise RuntimeError(f"the explorer ended with {process.returncode}: {said}")
 
 
 @contextmanager
@@ -108,6 +117,17 @@ class Reader:
     def wait(self, condition: Any) -> None:
         """Wait until a condition holds."""
         WebDriverWait(self.driver, SECONDS, poll_frequency=0.05).until(lambda _: condition())
+
+    def rest(self) -> None:
+        """Wait until nothing on the page changes any more: no request of htmx, and two equal pictures."""
+        self.wait(lambda: not self.all(".htmx-request"))
+        seen: list[bytes] = []
+
+        def still() -> bool:
+            seen.append(self.driver.get_screenshot_as_png())
+            return len(seen) > 1 and seen[-1] == seen[-2]
+
+        self.wait(still)
 
     def one(self, selector: str) -> WebElement:
         """Return the first element that a CSS selector finds."""

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import signal
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from conf.errors import InputError
 from conf.explorer import ExploreConfig
 from explorer.command import explore, listening, make_access, make_context, print_address
 from explorer.security import Access
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_pages_open_without_importing_a_model() -> None:
@@ -111,3 +116,33 @@ def test_the_store_is_the_default_one_unless_only_a_server_is_named() -> None:
     assert ExploreConfig().store == "work/artifacts"
     assert ExploreConfig(server="h:1").store is None
     assert ExploreConfig(server="h:1", artifacts="a").store == "a"
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """A store whose current version has no files."""
+    name = "20260101T000000Z-0123456789ab"
+    (tmp_path / "versions" / name).mkdir(parents=True)
+    (tmp_path / "versions" / name / "manifest.json").write_text("{")
+    (tmp_path / "CURRENT").write_text(name)
+    return tmp_path
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_prints_its_address_shows_what_is_wrong_and_ends_cleanly(
+    damaged: Path, number: int
+) -> None:
+    command = [sys.executable, "-m", "shelfwise", "explore", f"artifacts={damaged}", "port=0"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("exploring at http://127.0.0.1:"), line
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(line.split()[-1], timeout=20)  # noqa: S310 - the address is http
+    page = caught.value.read().decode()
+    assert caught.value.code == 500
+    assert "manifest.json: Expecting property name" in page
+    assert "roll back or publish again" in page
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (0, "")

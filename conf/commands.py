@@ -15,6 +15,7 @@ from conf.serving import (
     RollbackConfig,
     ServeConfig,
 )
+from conf.why import WhyConfig
 
 
 @dataclass(frozen=True)
@@ -92,5 +93,9 @@ TABLE: dict[str, Command] = {
     "explore": Command(
         "look at lists, reasons and the evaluation in a browser",
         ExploreConfig, "explorer.command:explore", needs_faiss=True,
+    ),
+    "why": Command(
+        "explain why an item is in a shopper's list, or why not, and what would change that",
+        WhyConfig, "explorer.why:why", needs_faiss=True,
     ),
 }  # fmt: skip

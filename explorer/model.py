@@ -9,6 +9,7 @@ import torch
 
 from explorer.items import ItemTable
 from explorer.shoppers import Shoppers, read_shoppers
+from features.ingest.privacy import Pseudonyms
 from ranking.bundle.bundle import HISTORIES, Bundle, load_bundle
 from ranking.recommender import Recommender
 
@@ -38,6 +39,20 @@ class LoadedModel:
         Lists of an archived shop would be made for a day years later otherwise.
         """
         return max(self.bundle.data_end, self.shoppers.last_time) + 1
+
+    def stored_id(self, user: str, key: str) -> str:
+        """Return the id under which a shopper's history is stored: in a pseudonymised store the pseudonym.
+
+        An id that is stored as it is stays, so that pseudonyms can be looked up, too.
+
+        Args:
+            user: the id.
+            key: of the pseudonyms; without one ids stay as they are.
+
+        """
+        if not self.bundle.manifest.get("hash_users") or self.shoppers.position(user) is not None or not key:
+            return user
+        return Pseudonyms(key.encode()).of(user)
 
 
 def load_model(store: Path, version: str, device: torch.device) -> LoadedModel:

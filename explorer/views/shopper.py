@@ -18,7 +18,6 @@ from explorer.problems import PageError, unknown_shopper
 from explorer.rendering import render
 from explorer.shoppers import Like, PastEvent
 from explorer.view import Page
-from features.ingest.privacy import Pseudonyms
 
 SHOWN_EVENTS: Final = 60
 """Newest events of a history that are shown; lists are made from more."""
@@ -112,14 +111,8 @@ def _chosen(
 
 
 def stored_id(context: ExplorerContext, model: LoadedModel, user: str) -> str:
-    """Return the id under which a shopper's history is stored: in a pseudonymised store the pseudonym.
-
-    An id that is stored as it is stays, so that pseudonyms can be looked up, too.
-    """
-    key = _pseudonym_key(context)
-    if not model.bundle.manifest.get("hash_users") or model.shoppers.position(user) is not None or not key:
-        return user
-    return Pseudonyms(key.encode()).of(user)
+    """Return the id under which a shopper's history is stored, see `LoadedModel.stored_id`."""
+    return model.stored_id(user, _pseudonym_key(context))
 
 
 def _pseudonym_key(context: ExplorerContext) -> str:

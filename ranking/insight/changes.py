@@ -181,10 +181,19 @@ def _with_rules(question: Question, rules: Rules) -> Question:
     return _asked(question, replace(question.request, rules=rules))
 
 
-def _boosts(recommender: Recommender, question: Question) -> list[Change]:
+def _boosts(
+    recommender: Recommender, question: Question, strengths: Sequence[float] = STRENGTHS
+) -> list[Change]:
     itself = np.zeros(recommender.items, dtype=np.bool_)
     itself[question.row] = True
-    return [Change(Kind.boost, s, question=boosted_by(question, Boost(itself, s))) for s in STRENGTHS]
+    return [Change(Kind.boost, s, question=boosted_by(question, Boost(itself, s))) for s in strengths]
+
+
+def weaker_boosts(recommender: Recommender, question: Question, strength: float) -> list[Change]:
+    """Return boosts of the item above the next weaker one of `STRENGTHS`, in steps of .01, weakest first."""
+    below = max((s for s in STRENGTHS if s < strength), default=0.0)
+    steps = [n / 100 for n in range(round(100 * below) + 1, round(100 * strength) + 1)]
+    return _boosts(recommender, question, steps)
 
 
 def boosted_by(question: Question, boost: Boost) -> Question:

@@ -20,6 +20,7 @@ from ranking.insight.changes import (
     longer,
     pinned_at,
     quotas,
+    weaker_boosts,
     without_event,
 )
 from ranking.insight.history_effect import HistoryEffect
@@ -88,7 +89,7 @@ def counterfactuals(
         outcome = search.first(tried)
         if outcome is not None:
             outcomes.append(outcome)
-    outcomes = [_shortest(search, base, outcome) for outcome in outcomes]
+    outcomes = [_weakest(search, recommender, base, _shortest(search, base, o)) for o in outcomes]
     if not outcomes and not found.candidate:
         outcomes += filter(None, [_boosted_quota(search, recommender, base, found.sources)])
     gone = sorted((e for e in effects if e.place is not None), key=lambda e: e.place or 0)
@@ -156,11 +157,22 @@ def with_quotas(recommender: Recommender, config: CandidateConfig | None) -> Rec
 
 def _shortest(search: _Search, base: Question, outcome: Outcome) -> Outcome:
     """Return the shortest list, for a longer list that has the item: as long as the item's place."""
-    if outcome.change.kind is not Kind.k or outcome.place is None:
+    if outcome.change.kind is not Kind.k:
         return outcome
-    k = max(outcome.place, base.request.k + 1)
-    exact = search.alone(replace(outcome.change, value=k, question=longer(base, k)))
-    return exact if exact.place is not None else outcome
+    while outcome.place is not None and base.request.k < outcome.place < outcome.change.value:
+        k = outcome.place
+        shorter = search.alone(replace(outcome.change, value=k, question=longer(base, k)))
+        if shorter.place is None:
+            return outcome
+        outcome = shorter
+    return outcome
+
+
+def _weakest(search: _Search, recommender: Recommender, base: Question, outcome: Outcome) -> Outcome:
+    """Return the weakest boost to two digits, for a boost that brings the item in."""
+    if outcome.change.kind is not Kind.boost:
+        return outcome
+    return search.first(weaker_boosts(recommender, base, outcome.change.value)) or outcome
 
 
 def _boosted_quota(

@@ -34,8 +34,13 @@ def explain_item(recommender: Recommender, question: Question, kinds: Sequence[s
     """
     found = trace(recommender, question)
     allowed = without(question, found.obstacles) or question
-    proposing = [source.source for source in found.sources if source.proposes]
-    names = proposing or ([found.assumed] if found.assumed else [])
-    mask = sum(1 << bit for bit, name in enumerate(recommender.sources.names) if name in names)
+    mask = source_mask(recommender, found)
     effects = history_effects(recommender, allowed, mask, found.standing.score)
     return Explanation(found, effects, counterfactuals(recommender, found, effects, kinds))
+
+
+def source_mask(recommender: Recommender, found: Trace) -> int:
+    """Return the source mask that the item of a trace is scored with where no source proposes it."""
+    proposing = [source.source for source in found.sources if source.proposes]
+    names = proposing or ([found.assumed] if found.assumed else [])
+    return sum(1 << bit for bit, name in enumerate(recommender.sources.names) if name in names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ranking.insight.changes import Change, Kind
@@ -161,7 +161,8 @@ def _limits(found: Trace) -> list[str]:
     if found.pinned:
         return ["Pinned: filter, exclusions and deletion allow it, and no search is needed."]
     if found.obstacles:
-        return [obstacle_words(obstacle) for obstacle in found.obstacles]
+        kept_out = [obstacle_words(obstacle) for obstacle in found.obstacles]
+        return [*kept_out, "What follows is as if it alone were allowed."]
     parts = [f"passes {clause.text}" for clause in found.question.clauses]
     request = found.question.request
     if request.exclude_seen:
@@ -197,7 +198,7 @@ def _ranking(found: Trace) -> list[str]:
     own, lines = found.standing, []
     if not found.candidate:
         given = f"had {found.assumed} proposed it" if found.assumed else "scored as a pinned item is"
-        lines.append(f"It was no candidate; {given}:")
+        lines.append("Were it allowed:" if found.obstacles else f"It was no candidate; {given}:")
     score = f"Score {own.head:.4f}: place {own.head_place:,} of {own.candidates:,} candidates."
     if found.attribution is None:
         lines.append(f"{score} The bundle has no ranking head; sources decide the order.")
@@ -207,8 +208,10 @@ def _ranking(found: Trace) -> list[str]:
     if own.last is not None:
         behind = own.last - own.score
         place = found.question.request.k
-        side = "behind" if behind > 0 else "ahead of"
-        lines.append(f"{abs(behind):.4f} {side} the other candidate at place {place:,} ({own.last:.4f}).")
+        if behind > 0:
+            lines.append(f"{behind:.4f} behind the candidate at place {place:,}.")
+        else:
+            lines.append(f"{-behind:.4f} ahead of the first candidate behind place {place:,}.")
     return lines
 
 
@@ -260,7 +263,7 @@ def _changes(explanation: Explanation, names: Names) -> tuple[tuple[ChangeWords,
     if changes.lifted_place is not None:
         nothing = Change(Kind.nothing)
         return (ChangeWords(lifted, changes.lifted_place, nothing),), ""
-    made = tuple(_change(outcome, names, lifted) for outcome in changes.outcomes)
+    made = tuple(_again(_change(outcome, names, lifted), found) for outcome in changes.outcomes)
     if made:
         return made, ""
     pinned = f" A pin puts it at place {changes.pinned}." if changes.pinned else ""
@@ -286,6 +289,14 @@ def lifted_words(obstacle: Obstacle) -> str:
 def _change(outcome: Outcome, names: Names, lifted: str = "") -> ChangeWords:
     text = change_words(outcome.change, names)
     return ChangeWords(f"{lifted} and {text}" if lifted else text, outcome.place, outcome.change)
+
+
+def _again(words: ChangeWords, found: Trace) -> ChangeWords:
+    """Return a change with the word that the shopper has chosen the item before."""
+    chooses = words.change.kind in (Kind.event, Kind.companion)
+    if chooses and words.change.row in found.question.request.history.items:
+        return replace(words, text=f"{words.text} again")
+    return words
 
 
 def change_words(change: Change, names: Names) -> str:

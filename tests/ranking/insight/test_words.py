@@ -53,7 +53,11 @@ def test_a_filtered_item(recommender: Recommender, dataset: Dataset) -> None:
     asked = Question(request, row).within((Clause("price < 3", passes),))
     words = in_words(explain_item(recommender, asked, KINDS), NAMES)
     assert words.headline == f"“Item {row}” (i{row}) is not in this list of 5."
-    assert words.stages[0].lines == ("It does not pass the filter: price < 3",)
+    assert words.stages[0].lines == (
+        "It does not pass the filter: price < 3",
+        "What follows is as if it alone were allowed.",
+    )
+    assert words.stages[2].lines[0] == "Were it allowed:"
     assert [stage.outcome for stage in words.stages] == [LOST, UNREACHED, UNREACHED]
     assert words.final == ("Lost at the stage “Limits”: a rule keeps it out before anything is retrieved.")
     assert [(change.text, change.place) for change in words.changes] == [

@@ -14,6 +14,11 @@ VIEWS: tuple[View, ...] = (
         Needs.either, example="?like=loyal&seed=1",
     ),
     View(
+        "catalogue", "Catalogue", "/catalogue",
+        "Look at a map of all items by meaning, at any item, at near duplicates, and at what was rejected.",
+        example="?colour=sales",
+    ),
+    View(
         "storefront", "Storefront", "/storefront",
         "Be a shopper: look at a shelf, click, add to the cart, buy, search, and see the list change.",
         Needs.nothing, posts=True,

@@ -1,0 +1,1 @@
+"""The catalogue as people look at it: the map and its colours, single items, and what is wrong with the data."""

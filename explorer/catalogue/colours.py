@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -48,16 +48,17 @@ class Colouring:
     scale: bool
     """Whether the codes are steps of a scale; otherwise they stand for values."""
     codes: CodeArray
-    """[items] 0 without a value; 1 to 7 are steps, lowest first; 1 to 8 values, most frequent first, 9 others."""
+    """[items] 0 without a value; 1 to 7 are steps, lowest first (newest last); 1 to 8 values, most frequent
+    first, 9 others."""
     legend: tuple[Entry, ...]
 
 
 def choices(frame: pl.DataFrame, attributes: list[str]) -> list[tuple[str, str]]:
     """Return name and title of every colouring that a catalogue has.
 
-    Left out are columns of texts that hardly repeat, such as titles and ids, lists, and columns with one value.
+    Left out are texts that hardly repeat, such as titles and ids, lists, and columns with one value.
     """
-    found = [(SALES, "Sales"), (NOVELTY, "Newness")]
+    found = [(SALES, "Sales"), (NOVELTY, "Days since the first event")]
     for name in attributes:
         column = frame[name]
         if column.dtype.is_numeric() or isinstance(column.dtype, (pl.Date, pl.Datetime)):
@@ -85,8 +86,8 @@ def colour(name: str, title: str, frame: pl.DataFrame, statistics: Statistics) -
         return _scaled(name, title, statistics.count, statistics.count > 0, _whole, log=True, none="no event")
     if name == NOVELTY:
         days = days_on_sale(statistics)
-        none = "no event yet"
-        return _scaled(name, title, days, np.isfinite(days), lambda d: f"{d:,.0f} days", log=True, none=none)
+        found = _scaled(name, title, days, np.isfinite(days), _whole, log=True, none="no event yet")
+        return _reversed(found)  # what is new stands out
     column = frame[name.removeprefix("attribute:")]
     if isinstance(column.dtype, (pl.Date, pl.Datetime)):
         column = column.cast(pl.Datetime("ms"))
@@ -109,8 +110,10 @@ def days_on_sale(statistics: Statistics) -> npt.NDArray[np.float64]:
 
 
 def _categorical(name: str, title: str, column: pl.Series) -> Colouring:
-    counts = column.drop_nulls().value_counts(name="number").sort(
-        ["number", column.name], descending=[True, False]
+    counts = (
+        column.drop_nulls()
+        .value_counts(name="number")
+        .sort(["number", column.name], descending=[True, False])
     )
     top = counts[column.name].head(CATEGORIES).to_list()
     code_of = {value: code for code, value in enumerate(top, 1)}
@@ -121,7 +124,9 @@ def _categorical(name: str, title: str, column: pl.Series) -> Colouring:
     )
     array = np.where(column.is_null().to_numpy(), NONE, codes.fill_null(NONE).to_numpy()).astype(np.uint8)
     numbers = np.bincount(array, minlength=OTHER + 1)
-    legend = [Entry(code, shown_value(value) or "(empty)", int(numbers[code])) for value, code in code_of.items()]
+    legend = [
+        Entry(code, shown_value(value) or "(empty)", int(numbers[code])) for value, code in code_of.items()
+    ]
     if numbers[OTHER]:
         legend.append(Entry(OTHER, f"{len(counts) - len(top):,} other values", int(numbers[OTHER])))
     if numbers[NONE]:
@@ -154,6 +159,14 @@ def _scaled(
     if not known.all():
         legend.append(Entry(NONE, none, int((~known).sum())))
     return Colouring(name, title, True, codes, tuple(legend))
+
+
+def _reversed(found: Colouring) -> Colouring:
+    """Return a scale whose lowest step has the colour of the highest."""
+    steps = max((entry.code for entry in found.legend), default=0)
+    codes = np.where(found.codes == NONE, NONE, steps + 1 - found.codes).astype(np.uint8)
+    turned = [replace(e, code=steps + 1 - e.code) if e.code != NONE else e for e in found.legend]
+    return replace(found, codes=codes, legend=tuple(turned))
 
 
 def _edges(low: float, high: float, log: bool) -> npt.NDArray[np.float64]:

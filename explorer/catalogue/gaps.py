@@ -73,8 +73,10 @@ def rejected_rows(dataset: Path, reason: str = "", limit: int = SHOWN_ROWS) -> R
         frame = pl.read_parquet(file)
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise PageError(500, "The prepared data cannot be read", f"{dataset}: {error}") from error
-    counts = frame.group_by("table", "reason").len("rows").sort(
-        ["rows", "table", "reason"], descending=[True, False, False]
+    counts = (
+        frame.group_by("table", "reason")
+        .len("rows")
+        .sort(["rows", "table", "reason"], descending=[True, False, False])
     )
     chosen = frame if not reason else frame.filter(pl.col("reason") == reason)
     shown = chosen.head(limit).drop(schema.USER_ID)  # the id of a person has no place here

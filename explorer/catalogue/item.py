@@ -95,7 +95,11 @@ def neighbours(model: LoadedModel, rows: Iterable[int], values: Iterable[float])
     counts = model.recommender.arrays.statistics.count
     return tuple(
         Neighbour(
-            int(row), model.bundle.catalogue.ids[row], model.items.title(int(row)), float(value), int(counts[row])
+            int(row),
+            model.bundle.catalogue.ids[row],
+            model.items.title(int(row)),
+            float(value),
+            int(counts[row]),
         )
         for row, value in zip(rows, values, strict=True)
         if row >= 0

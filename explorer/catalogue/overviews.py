@@ -1,4 +1,4 @@
-"""The overview of a version: read from the bundle, or made once for a bundle that was published without one."""
+"""The overview of a version: read from the bundle, or made once where a bundle was published without one."""
 
 from __future__ import annotations
 

@@ -68,7 +68,9 @@ class Window:
     def inside(self, positions: FloatArray) -> BoolArray:
         """Return which positions [items, 2] lie in it, [items]."""
         half = self.width / 2
-        found: BoolArray = (np.abs(positions[:, 0] - self.x) <= half) & (np.abs(positions[:, 1] - self.y) <= half)
+        found: BoolArray = (np.abs(positions[:, 0] - self.x) <= half) & (
+            np.abs(positions[:, 1] - self.y) <= half
+        )
         return found
 
 

@@ -88,7 +88,10 @@ def map_page(request: Request, context: ExplorerContext) -> Response:
         waiting=waiting,
         missing=LAYOUT_NEEDED if library_missing() and not overview.is_layout else "",
         points="/catalogue/points?" + urlencode({"colour": chosen.name}),
-        marked=[*found.tolist(), *model.bundle.catalogue.rows([request.query_params.get("mark", "")]).tolist()],
+        marked=[
+            *found.tolist(),
+            *model.bundle.catalogue.rows([request.query_params.get("mark", "")]).tolist(),
+        ],
     )
 
 
@@ -266,7 +269,9 @@ def _whole(request: Request, name: str, usual: int, most: int, low: int = 1) -> 
     if text.isascii() and text.isdigit() and low <= int(text[:9]) <= most:
         return int(text)
     raise PageError(
-        400, "This address has a wrong value", f"{name}: “{text[:80]}” is not a whole number from {low} to {most}."
+        400,
+        "This address has a wrong value",
+        f"{name}: “{text[:80]}” is not a whole number from {low} to {most}.",
     )
 
 

@@ -1,1 +1,1 @@
-"""The catalogue as people look at it: the map and its colours, single items, and what is wrong with the data."""
+"""The catalogue as people look at it: the map and its colours, single items, and gaps in the data."""

@@ -1,1 +1,4 @@
-"""The catalogue as people look at it: the map and its colours, single items, and gaps in the data."""
+"""The catalogue as people look at it: the map and its colours, single items, and gaps in the data.
+
+Public: `colours`, `gaps`, `item`, `overviews`, `window`.
+"""

@@ -12,6 +12,7 @@ from explorer.shoppers import Shoppers, read_shoppers
 from features.ingest.privacy import Pseudonyms
 from ranking.bundle.bundle import HISTORIES, Bundle, load_bundle
 from ranking.recommender import Recommender
+from ranking.types import Request
 
 
 @dataclass(frozen=True)
@@ -69,4 +70,13 @@ def load_model(store: Path, version: str, device: torch.device) -> LoadedModel:
     """
     bundle = load_bundle(store, version, device=device)
     shoppers = read_shoppers(store / HISTORIES, bundle.catalogue, bundle.kinds)
-    return LoadedModel(bundle, ItemTable(bundle.catalogue), shoppers)
+    model = LoadedModel(bundle, ItemTable(bundle.catalogue), shoppers)
+    _warm_up(model)
+    return model
+
+
+def _warm_up(model: LoadedModel) -> None:
+    """Make two lists: the first ones compile loops, for a minute on a machine that has never done it."""
+    users = ("", *model.shoppers.ids[:1])
+    requests = [Request(model.shoppers.history(user), model.now, explain=True) for user in users]
+    model.recommender.recommend(requests)

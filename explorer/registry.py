@@ -23,4 +23,9 @@ VIEWS: tuple[View, ...] = (
         "Be a shopper: look at a shelf, click, add to the cart, buy, search, and see the list change.",
         Needs.nothing, posts=True,
     ),
+    View(
+        "new_product", "New product", "/new-product",
+        "Type the text of a product that does not exist: who would get it, and what each word contributes.",
+        example="?a.title=Lunch+bag+sleepy+hedgehogs&a.price=1.65",
+    ),
 )  # fmt: skip

@@ -84,7 +84,7 @@ def test_an_action_is_recorded_and_changes_the_list_at_once(shop: Shop, client: 
     assert all(int(entry.item.item_id[1:]) % 6 == 0 for entry in made.entries[:3])
 
 
-def test_what_changed_is_told_against_the_list_before_the_action(shop: Shop) -> None:
+def test_what_changed_is_marked_against_the_list_before_the_action(shop: Shop) -> None:
     visit = _hike(shop, Visit.new(), 2)
     after = shop.act(visit, Action.cart, "i30")
     before = _settled(shop, visit)
@@ -180,7 +180,7 @@ def test_the_clock_of_an_archived_shop_stands_at_the_end_of_its_data(shop: Shop)
     assert shop.ledger.times(visit) == [shop.start + STEP, shop.start + 2 * STEP]
 
 
-def test_an_action_that_the_server_refuses_is_told(shop: Shop) -> None:
+def test_an_action_that_the_server_refuses_is_an_error(shop: Shop) -> None:
     with pytest.raises(ShopError, match="item_id 'nothing' is not in the catalogue"):
         shop.act(Visit.new(), Action.click, "nothing")
 

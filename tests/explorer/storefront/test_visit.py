@@ -96,7 +96,7 @@ def test_what_a_model_makes_of_other_kinds_is_said() -> None:
     assert weaker.note == "the model was not trained on “add_to_cart” and takes it as “view”"
 
 
-def test_a_ledger_tells_what_is_recorded() -> None:
+def test_a_ledger_holds_what_is_recorded() -> None:
     ledger, visit = Ledger(), Visit("0" * 8, done=(A, B))
     assert ledger.times(visit) == []
     assert not ledger.may_continue(visit)

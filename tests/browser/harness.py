@@ -24,6 +24,8 @@ ROOT = Path(__file__).parents[2]
 AXE = Path(__file__).parent / "vendor" / "axe-4.14.1.min.js"
 SIZES = {1280: 900, 390: 844}
 """Widths of a desk and of a phone, and their heights, in pixels."""
+WAITING = '[hx-get="/loading"], [hx-get="/storefront/opening"], #progress'
+"""What a page shows while it waits for something, and then loads itself again."""
 SECONDS = 60.0
 """Longest wait for a page, on a machine that runs other tests."""
 
@@ -102,7 +104,7 @@ class Reader:
         """Open a page; forget what the logs have of those before; wait while something is being loaded."""
         self.clear()
         self.driver.get(self.base + path)
-        self.wait(lambda: not self.all('[hx-get="/loading"]'))
+        self.wait(lambda: not self.all(WAITING))
 
     def clear(self) -> None:
         """Forget what the logs have so far."""
@@ -155,7 +157,7 @@ class Reader:
         before = self.one("html")
         self.one(selector).click()
         self.wait(lambda: self.one("html") != before)
-        self.wait(lambda: not self.all('[hx-get="/loading"]'))
+        self.wait(lambda: not self.all(WAITING))
 
     def check(self, allow: Sequence[str] = ()) -> None:
         """Assert what has to hold on every page, as it is shown now.

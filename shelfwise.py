@@ -21,10 +21,10 @@ from rich.markup import escape  # noqa: E402
 
 from conf.commands import TABLE  # noqa: E402
 from conf.compose import compose_command, register, to_typed  # noqa: E402
-from conf.errors import InputError  # noqa: E402
+from conf.errors import GuardError, InputError  # noqa: E402
 from conf.faiss_package import require_faiss  # noqa: E402
 from conf.override_errors import readable  # noqa: E402
-from conf.overrides import in_quotes  # noqa: E402
+from conf.overrides import VALUED_FLAGS, in_quotes, with_key  # noqa: E402
 
 CONSOLE = Console()
 ERRORS = Console(stderr=True)
@@ -50,10 +50,8 @@ COMMANDS: dict[str, Callable[[Any], float | None]] = {
 }
 """Type of a command's function, given its configuration."""
 
-VALUED_FLAGS = (
-    "--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn",
-)  # fmt: skip
-"""Hydra's flags that take the next argument as their value."""
+POSITIONAL = {"inspect": "files", "compare": "systems"}
+"""Commands that take arguments without a key -> the setting that they are."""
 
 
 def execute(command: str, config: Any) -> float | None:  # noqa: ANN401
@@ -170,10 +168,8 @@ def main() -> None:
         sys.exit(0 if arguments else 2)
     try:
         command, rest = split_command(arguments)
-        if command == "inspect":
-            from features.inspection.report import file_arguments
-
-            rest = file_arguments(rest)
+        if command in POSITIONAL:
+            rest = with_key(rest, POSITIONAL[command])
         if any(a.startswith("-") for a in rest):
             through_hydra(command, rest)
             return
@@ -182,6 +178,9 @@ def main() -> None:
         execute(command, compose_command(command, rest))
     except InputError as error:
         fail(error)
+    except GuardError as error:
+        ERRORS.print(f"[bold red]shelfwise:[/bold red] {escape(str(error))}", soft_wrap=True)
+        sys.exit(3)
 
 
 if __name__ == "__main__":

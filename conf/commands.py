@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from conf.clients import InspectConfig, RecommendBatchConfig, RecommendConfig
+from conf.comparison import CompareConfig
 from conf.explorer import ExploreConfig
-from conf.schema import PipelineConfig
+from conf.schema import EvaluateConfig, PipelineConfig
 from conf.serving import (
     CreateKeyConfig,
     DemoConfig,
@@ -59,8 +60,12 @@ TABLE: dict[str, Command] = {
         PipelineConfig, "ranking.pipeline.publish:publish", needs_faiss=True,
     ),
     "evaluate": Command(
-        "measure against the baselines, write metrics and a report",
-        PipelineConfig, "ranking.pipeline.run:evaluate", needs_faiss=True,
+        "measure against the baselines, or the lists of any system in a file; write metrics and a report",
+        EvaluateConfig, "ranking.pipeline.run:evaluate_command", needs_faiss=True,
+    ),
+    "compare": Command(
+        "measure two bundles, runs or files of lists on the same queries; check guards",
+        CompareConfig, "ranking.comparison.command:compare_systems", needs_faiss=True,
     ),
     "serve": Command(
         "answer over gRPC from the current bundle", ServeConfig, "serving.server:serve", needs_faiss=True

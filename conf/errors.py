@@ -24,3 +24,10 @@ def closest(name: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` for the known name nearest to `name`, or an empty string."""
     near = nearest(name, known)
     return f"; did you mean '{near}'?" if near else ""
+
+
+class GuardError(Exception):
+    """A broken guard; the message has a line per guard.
+
+    Commands print it without a traceback and exit with code 3.
+    """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import yaml  # type: ignore[import-untyped]
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -12,6 +13,10 @@ from hydra.errors import HydraException
 
 _PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./*-]*(?: [A-Za-z0-9_./-]+)*")
 _RESERVED = frozenset(("true", "false", "null", "nan", "inf", "yes", "no", "on", "off", "y", "n"))
+VALUED_FLAGS = (
+    "--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn",
+)  # fmt: skip
+"""Hydra's flags that take the next argument as their value."""
 _SETTING = re.compile(r"(?s)([A-Za-z_][\w.]*)=(.*)")
 
 
@@ -44,6 +49,22 @@ def override(key: str, value: object) -> str:
         value: its value.
     """
     return shlex.quote(f"{key}={written(value)}")
+
+
+def with_key(arguments: Sequence[str], key: str) -> list[str]:
+    """Turn arguments without a key, as in `inspect FILE... rows=5`, into an override of a list.
+
+    Args:
+        arguments: of the command; paths may contain `=` if they exist.
+        key: of the list.
+    """
+    values: list[str] = []
+    others: list[str] = []
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        own = argument.startswith("-") or before in VALUED_FLAGS
+        bare = not own and ("=" not in argument or Path(argument).exists())
+        (values if bare else others).append(argument)
+    return [*others, f"{key}={written(values)}"] if values else others
 
 
 def split_overrides(overrides: Sequence[str]) -> tuple[list[str], dict[str, object]]:

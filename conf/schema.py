@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Final
 
 from conf.checks import at_least, check_device, require
+from conf.comparison import PublishConfig as PublishConfig
 from conf.encoders import TextEncoderConfig, UserEncoderConfig
 from conf.tables import Adapter as Adapter
 from conf.tables import DataConfig as DataConfig
@@ -32,6 +34,8 @@ class Refit(Enum):
     """All events; there is no test then."""
 
 
+NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}")
+"""Names of systems, which are folders, too."""
 LIST_DEPTH = 100
 """Length of the lists in evaluation."""
 
@@ -224,15 +228,6 @@ class RerankConfig:
 
 
 @dataclass(frozen=True)
-class PublishConfig:
-    """What is put into a bundle for people who look at it."""
-
-    map: bool = True
-    """Whether a bundle holds a two-dimensional map of its items, which the explorer shows; needs the extra
-    `map`. Seconds for ten thousand items, minutes for a million."""
-
-
-@dataclass(frozen=True)
 class EvaluationConfig:
     """Metrics and protocol of evaluation."""
 
@@ -309,4 +304,28 @@ class PipelineConfig:
             self.refit is not Refit.everything or not self.evaluation.test,
             "refit=everything learns from the test window, which can then measure nothing: "
             "set evaluation.test=false",
+        )
+        require(
+            self.publish.gate is None or self.refit is not Refit.everything,
+            "publish.gate measures on the test window, from which refit=everything learns: "
+            "set refit=before_test, or publish.gate=null",
+        )
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(PipelineConfig):
+    """Root of evaluate."""
+
+    predictions: str | None = None
+    """File with the lists of any system, to be measured as the run itself was: columns `user_id`, `rank`
+    (from 1), `item_id`, and `score` if there is one. Null measures the run's bundle and the baselines."""
+    system: str | None = None
+    """Name of that system, and of its folder in `evaluation/`; null takes the file's."""
+
+    def __post_init__(self) -> None:
+        """Check the settings of a run, and the name."""
+        super().__post_init__()
+        require(
+            self.system is None or (self.predictions is not None and NAME.fullmatch(self.system) is not None),
+            "system names the lists of predictions=FILE: 1 to 64 of A-Z a-z 0-9 _ . -, the first no dot",
         )

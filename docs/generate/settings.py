@@ -126,6 +126,16 @@ def sections(config: Any, prefix: str = "") -> Iterator[tuple[str, str, list[Set
         yield from sections(value, key)
 
 
+def own_sections(config: Any, prefix: str) -> Iterator[tuple[str, str, list[Setting]]]:  # noqa: ANN401
+    """Yield the sections of a configuration; of one that extends the pipeline's only what it adds."""
+    if not isinstance(config, PipelineConfig) or type(config) is PipelineConfig:
+        yield from sections(config, prefix)
+        return
+    own = inspect.get_annotations(type(config))
+    section, explanation, rows = next(sections(config, prefix))
+    yield section, explanation, [row for row in rows if row.key in own]
+
+
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
@@ -140,7 +150,7 @@ def _table(rows: list[Setting]) -> str:
 
 def documented() -> Iterator[tuple[str, str, Any]]:
     """Yield title, explanation and default configuration of each command, the training commands as one."""
-    same = [name for name, command in TABLE.items() if command.schema is PipelineConfig]
+    same = [name for name, command in TABLE.items() if issubclass(command.schema, PipelineConfig)]
     listed = ", ".join(f"`{name}`" for name in same)
     yield TRAINING, f"The commands {listed} share these.", compose_command("run", [])
     for name, command in TABLE.items():
@@ -159,7 +169,7 @@ def page() -> str:
     for title, text, config in documented():
         parts.append(f"## {title}\n")
         prefix = "hydra.sweeper." if isinstance(config, SweepConfig) else ""
-        for section, explanation, rows in sections(config, prefix):
+        for section, explanation, rows in own_sections(config, prefix):
             if section and section != prefix:
                 parts.append(f"### {title}: {section.rstrip('.')}\n")
             parts.append((text or explanation) + "\n")

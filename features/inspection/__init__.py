@@ -1,4 +1,1 @@
-"""`inspect`: what files seem to be, and the command that reads them.
-
-Public: `report`.
-"""
+"""`inspect`: what files seem to be, and the command that reads them."""

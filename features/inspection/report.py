@@ -239,10 +239,3 @@ def inspect(config: InspectConfig, console: Console) -> Plan:
             console.print(f"\n[bold]{heading}[/bold]", highlight=False)
             console.print(command_of(plan, config.work_dir), markup=False, soft_wrap=True, highlight=False)
     return plan
-
-
-def file_arguments(arguments: Sequence[str]) -> list[str]:
-    """Turn `inspect FILE... key=value` into overrides; files, and arguments without `=`, are `files`."""
-    files = [a for a in arguments if not a.startswith("-") and ("=" not in a or Path(a).exists())]
-    others = [a for a in arguments if a not in files]
-    return [*others, shlex.split(override("files", files))[0]] if files else others

@@ -25,6 +25,9 @@ CURRENT = "CURRENT"
 VERSIONS = "versions"
 MANIFEST = "manifest.json"
 LOCK = ".lock"
+"""Held by a publisher from its first file to its last."""
+POINTER_LOCK = ".pointer.lock"
+"""Held while CURRENT is replaced, so that a rollback need not wait for a publisher."""
 FORMAT_VERSION = 3
 _OWN_FIELDS = ("format_version", "version", "created", "files")
 _VERSION_NAME = re.compile(r"^\d{8}T\d{6}Z-[0-9a-f]{12}$")
@@ -46,9 +49,9 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _locked(store: Path) -> Iterator[None]:
-    """Hold the store's exclusive lock against other publishers and rollbacks; a crash releases it."""
-    with (store / LOCK).open("w") as handle:
+def _locked(store: Path, name: str = LOCK) -> Iterator[None]:
+    """Hold an exclusive lock of the store; a crash releases it."""
+    with (store / name).open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
@@ -68,7 +71,13 @@ def _next_timestamp(store: Path) -> datetime:
     return max(now, newest + timedelta(seconds=1))
 
 
-def publish_version(store: Path, write: Callable[[Path], None], describe: dict[str, Any]) -> str:
+Gate = Callable[[Path, dict[str, Any], str | None], None]
+"""Refuses a version by raising: given the folder of its files, its manifest, and the current version."""
+
+
+def publish_version(
+    store: Path, write: Callable[[Path], None], describe: dict[str, Any], gate: Gate | None = None
+) -> str:
     """Write a new version and make it current.
 
     Files are written into a hidden folder, the manifest with their hashes last; the folder is renamed, then
@@ -78,21 +87,39 @@ def publish_version(store: Path, write: Callable[[Path], None], describe: dict[s
         store: the artifact folder.
         write: writes the files into a given folder.
         describe: further manifest fields.
+        gate: called before the version is renamed, and again if another one has become current meanwhile.
 
     Returns:
         The version's name.
 
+    Raises:
+        Exception: what the gate raises; the version's files are removed, CURRENT stays.
     """
     (store / VERSIONS).mkdir(parents=True, exist_ok=True)
     with _locked(store):
-        remove_leftovers(store)
-        return _publish(store, write, describe)
+        with _locked(store, POINTER_LOCK):
+            remove_leftovers(store)
+        staging = store / VERSIONS / f".staging-{uuid.uuid4().hex[:12]}"
+        staging.mkdir()
+        try:
+            return _publish(store, staging, write, describe, gate)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
 
 
-def _publish(store: Path, write: Callable[[Path], None], describe: dict[str, Any]) -> str:
+def pointed_at(store: Path) -> str | None:
+    """Return the content of CURRENT; None without one."""
+    try:
+        return (store / CURRENT).read_text(errors="replace").strip()
+    except FileNotFoundError:
+        return None
+
+
+def _publish(
+    store: Path, staging: Path, write: Callable[[Path], None], describe: dict[str, Any], gate: Gate | None
+) -> str:
     """Implement `publish_version`, under the store's lock."""
-    staging = store / VERSIONS / f".staging-{uuid.uuid4().hex[:12]}"
-    staging.mkdir()
     write(staging)
     files = {}
     for path in sorted(staging.rglob("*")):
@@ -111,15 +138,26 @@ def _publish(store: Path, write: Callable[[Path], None], describe: dict[str, Any
     }
     write_atomically(staging / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     _sync(staging)
-    staging.rename(store / VERSIONS / version)
-    _sync(store / VERSIONS)
+    while True:
+        compared = pointed_at(store)
+        if gate is not None:
+            gate(staging, manifest, compared)
+        with _locked(store, POINTER_LOCK):
+            if gate is None or pointed_at(store) == compared:
+                staging.rename(store / VERSIONS / version)
+                _sync(store / VERSIONS)
+                _make_current(store, version)
+                return version
+
+
+def _make_current(store: Path, version: str) -> None:
+    """Replace CURRENT; requires the pointer's lock."""
     write_atomically(store / CURRENT, version + "\n")
     _sync(store)
-    return version
 
 
 def remove_leftovers(store: Path) -> None:
-    """Remove files of crashed publishers; requires the store's lock."""
+    """Remove files of crashed publishers; requires both locks."""
     for leftover in (store / VERSIONS).glob(".staging-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     for pointer in store.glob(f".{CURRENT}.*.tmp"):
@@ -217,9 +255,8 @@ def roll_back(store: Path, version: str | None = None) -> str:
     if version not in known:
         raise InputError(f"{store}: no version '{version}' (there are: {', '.join(known) or 'none'})")
     verify(store / VERSIONS / version)
-    with _locked(store):
-        write_atomically(store / CURRENT, version + "\n")
-        _sync(store)
+    with _locked(store, POINTER_LOCK):
+        _make_current(store, version)
     return version
 
 

@@ -91,4 +91,5 @@ def rank_biased_overlap(first: IntArray, second: IntArray, p: float = PERSISTENC
     agreement += np.where(beyond, per_short[:, None] * (depths - short[:, None]) / depths, 0.0)
     tail = ((at_long - at_short) / np.maximum(long, 1) + per_short) * np.power(p, long)
     found = (1 - p) / p * (agreement @ weights) + tail
-    return np.where(long > 0, np.clip(found, 0.0, 1.0), 1.0)
+    # Rounded so that equal lists have exactly 1.
+    return np.where(long > 0, np.clip(np.round(found, 12), 0.0, 1.0), 1.0)

@@ -17,7 +17,9 @@ from rich.console import Console
 
 import conf
 from conf.errors import InputError
+from conf.guards import read_guards
 from conf.schema import PipelineConfig, Refit
+from encoders.device import resolve_device
 from encoders.training.train import (
     EMBEDDING_PRECISION,
     ENCODER,
@@ -35,6 +37,9 @@ from features.data.training_windows import Cut, full_history_cut
 from features.text.item_text import TextTemplate
 from ranking.bundle.bundle import HISTORIES, write_bundle
 from ranking.bundle.store import current_version, publish_version
+from ranking.comparison.compare import Settings
+from ranking.comparison.gate import Gate
+from ranking.comparison.window import frozen_vectors, make_window
 from ranking.overview.layout import can_lay_out
 from ranking.overview.overview import Overview
 from ranking.pipeline.refit import REFIT, chosen_models, published_models
@@ -116,12 +121,36 @@ def make_overview(
     return overview
 
 
+def _gate(config: PipelineConfig, dataset: Dataset, split: Split | None) -> Gate | None:
+    """Return the gate of the settings, or None for none.
+
+    Raises:
+        InputError: there is nothing to measure on.
+    """
+    guards = read_guards(config.publish.gate, "publish.gate")
+    if not guards:
+        return None
+    if split is None:
+        raise InputError(
+            f"publish.gate: {len(dataset.events):,} events are too few to measure on; set publish.gate=null"
+        )
+    vectors = frozen_vectors(Path(config.work_dir), len(dataset.catalogue))
+    window = make_window(dataset, split, config.evaluation, config.seed, vectors=vectors)
+    settings = Settings((), bootstrap=config.evaluation.bootstrap, seed=config.seed)
+    return Gate(Path(config.work_dir) / ARTIFACTS, guards, window, resolve_device(config.device), settings)
+
+
 def publish(config: PipelineConfig, console: Console, dataset: Dataset | None = None) -> str:
     """Publish a bundle with statistics up to the test window, or to the end of the data.
+
+    With `publish.gate` it becomes current only if its guards hold against the current bundle.
 
     Returns:
         The version's name.
 
+    Raises:
+        GuardError: a guard is broken; the current bundle stays.
+        InputError: earlier steps are missing, or the guards cannot be judged.
     """
     work = Path(config.work_dir)
     store = work / ARTIFACTS
@@ -133,6 +162,7 @@ def publish(config: PipelineConfig, console: Console, dataset: Dataset | None = 
     if kept is not None:
         console.print(f"publish: nothing changed, keeping {kept}")
         return kept
+    gate = _gate(config, dataset, split)
     ENCODER.step(config, dataset.facts).require()
     RANKER.step(config, dataset.facts).require()
     models = published_models(config, dataset, split)
@@ -189,9 +219,12 @@ def publish(config: PipelineConfig, console: Console, dataset: Dataset | None = 
         if overview is not None:
             overview.save(folder)
 
-    store.mkdir(parents=True, exist_ok=True)
-    _write_histories(store, dataset_folder)
-    version = publish_version(store, write, describe)
+    def accept(staged: Path, manifest: dict[str, Any], current: str | None) -> None:
+        if gate is not None:
+            gate.check(staged, manifest, current, console)
+        _write_histories(store, dataset_folder)
+
+    version = publish_version(store, write, describe, accept)
     step.complete()
     console.print(f"published [bold]{version}[/bold] to {store} ({len(dataset.catalogue):,} items)")
     return version

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from conf.schema import PipelineConfig, Refit
+from conf.guards import read_guards
+from conf.schema import EvaluateConfig, PipelineConfig, Refit
 from encoders.device import describe_device, resolve_device
 from encoders.training.progress import progress
 from encoders.training.train import (  # fmt: skip
@@ -32,6 +33,7 @@ from features.data.training_windows import Cut
 from features.prepare import DATASET_FOLDER, prepare
 from ranking.baselines.items import FrozenText
 from ranking.bundle.bundle import load_bundle
+from ranking.comparison.judge import judge
 from ranking.evaluation.evaluation import evaluate_lists
 from ranking.evaluation.offline import USER_TOWER, ListsAfterEvent, offline_system, tower_system
 from ranking.evaluation.report import print_table, write_evaluation
@@ -138,6 +140,18 @@ def evaluate(config: PipelineConfig, console: Console, dataset: Dataset | None =
     return score
 
 
+def evaluate_command(config: EvaluateConfig, console: Console) -> float | None:
+    """Carry out `shelfwise evaluate`: measure the run, or the lists of a file.
+
+    Returns:
+        As `evaluate`; None for a file.
+    """
+    if config.predictions is None:
+        return evaluate(config, console)
+    judge(config, console)
+    return None
+
+
 def _prepare(config: PipelineConfig, console: Console) -> Dataset:
     """Run prepare unless the same files were prepared with the same settings; return the dataset."""
     files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source_files(config.data)]
@@ -160,6 +174,7 @@ def run(config: PipelineConfig, console: Console) -> float | None:
         InputError: the configured GPU is not visible to torch; raised before the first step.
     """
     started = time.perf_counter()
+    read_guards(config.publish.gate, "publish.gate")  # not only after training
     console.print(f"device: {describe_device(resolve_device(config.device))}", highlight=False)
     steps: dict[str, Callable[[PipelineConfig, Console, Dataset], object]] = {
         "train-encoder": train_encoder, "train-ranker": train_ranker,

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from importlib.resources import files
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 
 from conf.clients import RecommendConfig
 from conf.commands import TABLE
@@ -35,8 +37,19 @@ def test_every_command_composes_to_its_type_with_the_schemas_defaults(command: s
     config = compose_command(command, [])
     schema = TABLE[command].schema
     assert type(config) is schema
-    if schema is not PipelineConfig:
+    if not issubclass(schema, PipelineConfig):
         assert config == schema()
+
+
+def test_evaluate_is_composed_as_the_pipeline_is() -> None:
+    """Its file repeats the pipeline's list, because a schema cannot be extended once it is composed."""
+    lists = [
+        yaml.safe_load((CONF / f"{name}.yaml").read_text())["defaults"] for name in ("pipeline", "evaluate")
+    ]
+    assert lists[1] == ["EvaluateConfig_schema", *lists[0][1:]]
+    arguments = ["split=leave_one_out", "experiment=quick"]
+    run, evaluate = compose_command("run", arguments), compose_command("evaluate", arguments)
+    assert all(getattr(evaluate, field.name) == getattr(run, field.name) for field in fields(PipelineConfig))
 
 
 def test_every_command_has_its_file_and_every_file_is_a_command_or_a_part_of_one() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 import pytest
 
 from conf.compose import compose_command
 from conf.errors import InputError
-from conf.overrides import override
+from conf.overrides import override, with_key
 
 NAMES = [
     "sku", "Product ID", "Preis (EUR)", "Größe", "a,b", "a: b", "a=b", "x{y}", "[z]", "it's", 'say "hi"',
@@ -56,3 +57,13 @@ def test_what_no_grammar_reads_is_still_one_line(text: str) -> None:
     with pytest.raises(InputError) as caught:
         compose_command("prepare", [text])
     assert "\n" not in str(caught.value)
+
+
+def test_arguments_without_a_key_become_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a=b.csv").touch()
+    assert with_key(["work/a", "seed=1", "b@2026"], "systems") == ["seed=1", 'systems=[work/a, "b@2026"]']
+    assert with_key(["a=b.csv", "none=b.csv"], "files") == ["none=b.csv", 'files=["a=b.csv"]']
+    assert with_key(["--cfg", "job", "one"], "files") == ["--cfg", "job", "files=[one]"]
+    assert with_key(["-m", "one", "seed=1,2"], "files") == ["-m", "seed=1,2", "files=[one]"]
+    assert with_key(["seed=1"], "files") == ["seed=1"]

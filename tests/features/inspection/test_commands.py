@@ -14,9 +14,10 @@ from rich.console import Console
 from conf.clients import InspectConfig
 from conf.compose import compose_command
 from conf.errors import InputError
+from conf.overrides import with_key
 from features.inspection import report
 from features.inspection.plan import Plan
-from features.inspection.report import command_of, file_arguments, inspect
+from features.inspection.report import command_of, inspect
 from features.prepare import prepare
 from shelfwise import split_command
 from tests.features.inspected_shops import SHOPS, at, lines, titles, write
@@ -264,7 +265,7 @@ def test_values_inside_objects_are_columns(here: Path) -> None:
 
 def test_arguments_are_files_unless_they_set_something(here: Path) -> None:
     Path("day=1.csv").write_text("x\n")
-    arguments = file_arguments(["a b.csv", "rows=9", "day=1.csv", "Käufe[2].csv"])
+    arguments = with_key(["a b.csv", "rows=9", "day=1.csv", "Käufe[2].csv"], "files")
     config = compose_command("inspect", arguments)
     assert config.files == ["a b.csv", "day=1.csv", "Käufe[2].csv"]
     assert config.rows == 9

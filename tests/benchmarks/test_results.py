@@ -25,7 +25,7 @@ USERS, ITEMS = 30, 24
 
 @pytest.fixture
 def raw(tmp_path: Path) -> list[str]:
-    """Return the overrides for raw files: products as Python literals, reviews as JSON Lines, both gzipped."""
+    """Return the overrides for raw files, gzipped: products as Python literals, reviews as JSON Lines."""
     rng = np.random.default_rng(0)
     items, events = (
         tmp_path / "meta_Sports_and_Outdoors.json.gz",

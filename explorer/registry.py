@@ -28,4 +28,9 @@ VIEWS: tuple[View, ...] = (
         "Type the text of a product that does not exist: who would get it, and what each word contributes.",
         example="?a.title=Lunch+bag+sleepy+hedgehogs&a.price=1.65",
     ),
+    View(
+        "evaluation", "Evaluation", "/evaluation",
+        "Compare any two systems in any part of the data; see where choices are lost and whom lists fail.",
+        Needs.nothing, example="?slice=tail_items",
+    ),
 )  # fmt: skip

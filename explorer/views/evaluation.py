@@ -165,11 +165,18 @@ def _reliability(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _curve(training: Training) -> dict[str, Any]:
-    curve, series = training.curve, []
+    curve = training.curve
+    series: list[dict[str, Any]] = []
     if curve.validation:
         points = [{"x": step, "y": value} for step, value in curve.validation]
         series.append({"name": f"validation {curve.metric}", "values": points})
-    chart = {"type": "line", "labels": [], "numeric": True, "x": training.unit, "series": series}
+    chart: dict[str, Any] = {
+        "type": "line",
+        "labels": [],
+        "numeric": True,
+        "x": training.unit,
+        "series": series,
+    }
     if curve.loss:
         points = [{"x": step, "y": value} for step, value in curve.loss]
         loss = {"name": "loss", "values": points, "points": False, "colour": "--soft"}

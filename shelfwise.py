@@ -138,10 +138,11 @@ def through_hydra(command: str, arguments: Sequence[str]) -> None:
     from tuning.seeds import SeedRuns
 
     register()
+    seeds = SeedRuns.of(command, arguments) if {"-m", "--multirun"} & set(arguments) else None
+    if seeds is not None:
+        arguments = [*arguments, *seeds.folders]
     sys.argv = [f"shelfwise {command}", *in_quotes(arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # propagate errors; Hydra would print a shortened traceback instead
-
-    seeds = SeedRuns.of(command, arguments) if {"-m", "--multirun"} & set(arguments) else None
 
     @hydra.main(version_base="1.3", config_path="pkg://conf", config_name=command)
     def job(config: DictConfig) -> float | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,6 +22,7 @@ from conf.encoders import TextEncoderConfig
 from conf.schema import DataConfig, PipelineConfig
 from features.data.dataset import load_dataset
 from ranking.bundle.bundle import load_bundle
+from ranking.evaluation.query_table import read_queries
 from ranking.pipeline.run import evaluate, run
 from ranking.types import History, Request
 from shelfwise_client import Client, Event, RecommendQuery, SessionEvent, SimilarQuery
@@ -86,8 +88,17 @@ def test_the_server_returns_the_offline_recommenders_lists(trained: PipelineConf
 def test_a_run_leaves_what_other_programs_read(trained: PipelineConfig) -> None:
     assert evaluate(trained, QUIET) is not None
     folder = Path(trained.work_dir) / "evaluation"
-    metrics = read_json(folder / "metrics.json")
+    metrics: Any = read_json(folder / "metrics.json")
     assert {"protocol", "test", "valid", "slices", "stages", "timing"} <= metrics.keys()
+    losses, queries = metrics["losses"], read_queries(folder)
+    for window in ("valid", "test"):
+        whole = losses[window]["all"]
+        assert sum(whole["stages"].values()) == whole["lost"] == whole["targets"] - whole["found"] > 0
+    found = queries["lost_at"].explode().is_null().sum()
+    assert found == losses["test"]["all"]["found"]
+    assert metrics["calibration"]["test"]["click"]["pairs"] > 0
+    assert 0 < metrics["stability"]["test"]["overlap@10"]["mean"] <= 1
+    assert metrics["shortcuts"]["test"]["text"]["queries"] > 0
     test = metrics["test"]
     assert isinstance(test, dict)
     assert {

@@ -28,8 +28,8 @@ FOLDER: Final = "seeds"
 """In the work directory: a work directory per seed, and the summary."""
 SUMMARY: Final = "seeds.json"
 METRICS: Final = Path("evaluation") / "metrics.json"
-SHOWN: Final = ("recall@10", "ndcg@10", "hit@10", "mrr", "coverage@10")
-"""Metrics of the printed table; the file has all."""
+SHOWN: Final = ("recall@10", "ndcg@10", "mrr", "coverage@10")
+"""Metrics of the printed table, which fits 80 columns; the file has all."""
 
 
 @dataclass
@@ -40,6 +40,11 @@ class SeedRuns:
     """Other settings with several values; every combination of these has a summary of its own."""
     ended: dict[Path, dict[int, Path]] = field(default_factory=dict)
     """By folder of a combination: work directory of each seed."""
+
+    @property
+    def folders(self) -> list[str]:
+        """Overrides that keep Hydra from making folders of its own for the jobs, which would stay empty."""
+        return ["hydra.sweep.dir=${work_dir}/" + FOLDER, "hydra.sweep.subdir=."]
 
     @classmethod
     def of(cls, command: str, arguments: Sequence[str]) -> SeedRuns | None:
@@ -95,13 +100,19 @@ class SeedRuns:
             console.print(f"every metric, slices and cold items: {folder / SUMMARY}", highlight=False)
 
 
+def _short(value: float) -> str:
+    """`.1234`: shares are below one."""
+    return f"{value:.4f}".removeprefix("0")
+
+
 def _cell(values: dict[str, Any] | None) -> str:
-    """Return mean and sample standard deviation, and below the range."""
+    """Return mean and sample standard deviation, and below the range; a dash for an unknown value."""
     if values is None:
         return "–"
     if values["deviation"] is None:
-        return f"{values['mean']:.4f}"
-    return f"{values['mean']:.4f} ± {values['deviation']:.4f}\n{values['min']:.4f} to {values['max']:.4f}"
+        return _short(values["mean"])
+    spread = f"{_short(values['mean'])} ± {_short(values['deviation'])}"
+    return f"{spread}\n{_short(values['min'])} – {_short(values['max'])}"
 
 
 def seeds_table(summary: dict[str, Any]) -> Table:

@@ -134,6 +134,19 @@ def source_shares(paths: TargetPaths) -> dict[str, dict[str, int]]:
     return shares
 
 
+def loss_line(summary: Mapping[str, Any]) -> str:
+    """Return one sentence on where targets are lost, of a part of `loss_summary`."""
+    shares = summary["per_100_lost"]
+    words = {"filtered": "excluded by the list's limits", "approximate_search": "lost to approximate search"}
+    parts = [
+        f"{shares[stage.name]:.0f} {words.get(stage.name, stage.name.replace('_', ' '))}"
+        for stage in LOST
+        if shares[stage.name]
+    ]
+    lost = f"{summary['lost']:,} of {summary['targets']:,} targets are not in the first {HEADLINE}"
+    return f"{lost}; of 100 lost: {', '.join(parts)}" if parts else f"{lost}"
+
+
 def loss_summary(
     paths: TargetPaths | None, queries: Queries, slices: Mapping[str, BoolArray]
 ) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from features.data.dataset import Dataset
 from ranking.evaluation.evaluation import Evaluation
+from ranking.evaluation.losses import loss_line
 from ranking.evaluation.page.material import gather
 from ranking.evaluation.page.render import best_of, number, render_report
 from ranking.evaluation.page.summary import measured, stars
@@ -108,6 +109,9 @@ def print_table(result: Mapping[str, Any], console: Console) -> None:
         console.print(
             f"differs from {system}: * p < .05, ** p < .01, *** p < .001 (paired t test)", style="dim"
         )
+    losses = result.get("losses", {}).get(window)
+    if losses is not None:
+        console.print(loss_line(losses["all"]), highlight=False)
     for part in result["cold_catalogue"][window].values():
         if part["queries"]:
             console.print(_cold_table(part))

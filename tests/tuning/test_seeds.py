@@ -62,8 +62,8 @@ def test_seeds_end_in_mean_deviation_and_range(
     assert own["deviation"] == pytest.approx(0.02)
     assert (own["min"], own["max"]) == (pytest.approx(0.10), pytest.approx(0.14))
     assert summary["systems"]["knn"]["recall@10"]["deviation"] == 0
-    assert "0.1200 ± 0.0200" in printed
-    assert "0.1000 to 0.1400" in printed
+    assert ".1200 ± .0200" in printed
+    assert ".1000 – .1400" in printed
     # against knn's .05, with the largest p-value of any seed, .014
     assert "recall@10: +140.0% over knn (largest p = 0.014)" in printed
 
@@ -76,6 +76,11 @@ def test_every_seed_has_a_work_directory_and_takes_over_finished_steps(
         donors: Any = read_json(tmp_path / "shop" / "seeds" / str(seed) / "evaluation" / "reuse.json")
         assert donors == ["earlier", "shop", "shop/seeds/*", "shop/seeds/*/*"]
     assert not (tmp_path / "shop" / "evaluation").exists()
+    # No empty folders of Hydra's jobs, only its record of the command.
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["shop"]
+    assert sorted(p.name for p in (tmp_path / "shop" / "seeds").iterdir()) == [
+        "3", "4", "multirun.yaml", "seeds.json",
+    ]  # fmt: skip
 
 
 def test_every_combination_of_other_settings_has_its_own_summary(
@@ -117,5 +122,5 @@ def test_the_table_has_a_row_per_system_and_dashes_for_unknown_values() -> None:
     table = seeds_table(summary)
     columns = [list(column.cells) for column in table.columns]
     assert columns[0] == ["shelfwise", "knn"]
-    assert columns[1] == ["0.5000", "–"]
+    assert columns[1] == [".5000", "–"]
     assert gain_lines(summary) == []

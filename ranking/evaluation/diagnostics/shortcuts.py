@@ -23,9 +23,13 @@ NEAREST: Final = (10, 100)
 SUCCESSORS: Final = 10
 """Length of the list of the last item's most frequent successors."""
 TEXT_QUERIES: Final = 2000
-"""Queries of the seeded sample for texts: each is compared with the whole catalogue."""
-BLOCK: Final = 256
-"""Queries compared at a time; bounds memory to this many rows of the catalogue's similarities."""
+"""Most queries of the seeded sample for texts: each is compared with the whole catalogue."""
+FEWEST: Final = 200
+"""Queries of that sample in the largest catalogues."""
+TEXT_CELLS: Final = 100_000_000
+"""Comparisons of a query with an item, beyond which the sample is smaller."""
+BLOCK_CELLS: Final = 16_000_000
+"""Similarities computed at a time; bounds memory to 64 MB."""
 
 
 def transitions(events: Events, end: LongArray) -> pl.DataFrame:
@@ -79,19 +83,21 @@ def _text_smoothness(vectors: FloatArray, last: IntArray, queries: Queries, seed
     """Return how often a target is among the texts nearest to the last item's, and by chance."""
     sizes = np.diff(queries.target_offsets)
     chosen = np.flatnonzero((last >= 0) & (sizes > 0))
-    if len(chosen) > TEXT_QUERIES:
-        chosen = np.sort(np.random.default_rng(seed).choice(chosen, TEXT_QUERIES, replace=False))
+    most = min(TEXT_QUERIES, max(TEXT_CELLS // len(vectors), FEWEST))
+    if len(chosen) > most:
+        chosen = np.sort(np.random.default_rng(seed).choice(chosen, most, replace=False))
     part, own = queries.select(chosen), last[chosen]
     nearer = np.zeros(len(part.targets), dtype=np.int64)
     same = np.zeros(len(part.targets), dtype=np.bool_)
-    for start in range(0, len(part), BLOCK):
-        stop = min(start + BLOCK, len(part))
+    step = max(BLOCK_CELLS // len(vectors), 1)
+    for start in range(0, len(part), step):
+        stop = min(start + step, len(part))
         cosines = vectors[own[start:stop]] @ vectors.T  # [block, items]
         cosines[np.arange(stop - start), own[start:stop]] = -np.inf  # the last item is not its own neighbour
         for query in range(start, stop):
             places = slice(int(part.target_offsets[query]), int(part.target_offsets[query + 1]))
             targets, row = part.targets[places], cosines[query - start]
-            nearer[places] = (row[None, :] > row[targets][:, None]).sum(axis=1)
+            nearer[places] = [int((row > row[target]).sum()) for target in targets]
             same[places] = targets == own[query]
     others = len(vectors) - 1
     return {

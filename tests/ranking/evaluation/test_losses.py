@@ -11,6 +11,7 @@ from features.data.dataset import Dataset, FloatArray
 from ranking.evaluation.losses import (
     Outcome,
     TargetPaths,
+    loss_line,
     loss_summary,
     source_shares,
     target_outcomes,
@@ -74,6 +75,18 @@ def test_each_target_is_lost_at_the_first_stage_that_explains_it() -> None:
             "reranked_away": pytest.approx(100 / 6),
         },
     }
+
+
+def test_losses_in_one_line() -> None:
+    never = Outcome.never_proposed
+    outcomes = np.array([Outcome.found, never, never, Outcome.approximate_search, Outcome.filtered], np.int8)
+    assert loss_line(waterfall(outcomes, np.zeros(5, dtype=np.int64))) == (
+        "4 of 5 targets are not in the first 10; of 100 lost: 25 excluded by the list's limits, "
+        "50 never proposed, 25 lost to approximate search"
+    )
+    assert loss_line(waterfall(outcomes[:1], np.zeros(1, dtype=np.int64))) == (
+        "0 of 1 targets are not in the first 10"
+    )
 
 
 def test_targets_beyond_the_tenth_of_a_query_have_no_room() -> None:

@@ -95,9 +95,10 @@ def test_texts_are_compared_for_a_seeded_sample_in_blocks(
         ask(*[[int(events.item[end])] for end in last]), user=users, end=last, time=events.time[last - 1]
     )
     whole = shortcuts(dataset, queries, last, vectors, seed=0)
-    monkeypatch.setattr(module, "BLOCK", 7)
+    monkeypatch.setattr(module, "BLOCK_CELLS", 7 * len(vectors))
     assert shortcuts(dataset, queries, last, vectors, seed=0) == whole
-    monkeypatch.setattr(module, "TEXT_QUERIES", 20)
+    monkeypatch.setattr(module, "FEWEST", 10)
+    monkeypatch.setattr(module, "TEXT_CELLS", 20 * len(vectors))
     part = shortcuts(dataset, queries, last, vectors, seed=0)
     assert part["text"]["queries"] == 20
     assert part == shortcuts(dataset, queries, last, vectors, seed=0)

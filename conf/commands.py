@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from conf.clients import InspectConfig, RecommendBatchConfig, RecommendConfig
 from conf.comparison import CompareConfig
 from conf.explorer import ExploreConfig
+from conf.lint import LintConfig
 from conf.schema import EvaluateConfig, PipelineConfig
 from conf.serving import (
     CreateKeyConfig,
@@ -66,6 +67,10 @@ TABLE: dict[str, Command] = {
     "compare": Command(
         "measure two bundles, runs or files of lists on the same queries; check guards",
         CompareConfig, "ranking.comparison.command:compare_systems", needs_faiss=True,
+    ),
+    "lint-data": Command(
+        "look for leaks in the data, and measure what each is worth in recall",
+        LintConfig, "ranking.pipeline.lint_data:lint_data", needs_faiss=True,
     ),
     "serve": Command(
         "answer over gRPC from the current bundle", ServeConfig, "serving.server:serve", needs_faiss=True

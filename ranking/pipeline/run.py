@@ -24,13 +24,11 @@ from encoders.training.train import (  # fmt: skip
     try_split,
     untouched_vectors,
 )
-from features.adapters import shuffled, source_files
-from features.data import schema
 from features.data.dataset import Dataset, load_dataset
-from features.data.pipeline_step import StepSpec, write_atomically
+from features.data.pipeline_step import write_atomically
 from features.data.splits import exclude_seen
 from features.data.training_windows import Cut
-from features.prepare import DATASET_FOLDER, prepare
+from features.prepare import DATASET_FOLDER
 from ranking.baselines.items import FrozenText
 from ranking.bundle.bundle import load_bundle
 from ranking.comparison.judge import judge
@@ -38,6 +36,8 @@ from ranking.evaluation.evaluation import evaluate_lists
 from ranking.evaluation.offline import USER_TOWER, ListsAfterEvent, offline_system, tower_system
 from ranking.evaluation.report import print_table, write_evaluation
 from ranking.evaluation.stage_recall import System
+from ranking.pipeline.lint_data import EVALUATION_FOLDER, warn_of_leaks
+from ranking.pipeline.prepared import prepared
 from ranking.pipeline.publish import ARTIFACTS, git_sha, publish
 from ranking.pipeline.refit import chosen_models, refit
 from ranking.pipeline.track import track_evaluation, tracking
@@ -46,9 +46,7 @@ from ranking.training.fit_novelty import fit_novelty
 from ranking.training.ids_only import ids_only_towers
 from ranking.training.train import RANKER, build_recommender, train_ranker
 
-EVALUATION_FOLDER = "evaluation"
 METRICS = "metrics.json"
-PREPARE = StepSpec("prepare", DATASET_FOLDER, ("data", "privacy"))
 
 
 def _code_version() -> str:
@@ -152,16 +150,6 @@ def evaluate_command(config: EvaluateConfig, console: Console) -> float | None:
     return None
 
 
-def _prepare(config: PipelineConfig, console: Console) -> Dataset:
-    """Run prepare unless the same files were prepared with the same settings; return the dataset."""
-    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source_files(config.data)]
-    step = PREPARE.step(config, [files, config.seed] if shuffled(config.data) else files)
-    if not (step.finished(config.reuse, console) and (step.folder / schema.DATASET_FILE).is_file()):
-        prepare(config, console)
-        step.complete()
-    return load_dataset(step.folder)
-
-
 def run(config: PipelineConfig, console: Console) -> float | None:
     """Prepare, train, refit, publish and evaluate.
 
@@ -194,7 +182,8 @@ def run(config: PipelineConfig, console: Console) -> float | None:
 
     with tracking(config):
         with timed("prepare"):
-            dataset = _prepare(config, console)
+            dataset = prepared(config, console)
+            warn_of_leaks(config, dataset, console)
         for name, step in steps.items():
             with timed(name):
                 step(config, console, dataset)

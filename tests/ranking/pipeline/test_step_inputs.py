@@ -14,15 +14,15 @@ from rich.console import Console
 
 import encoders.training.train
 import features.data.pipeline_step
+import ranking.pipeline.prepared
 import ranking.pipeline.publish
-import ranking.pipeline.run
 from conf.schema import Adapter, DataConfig, PipelineConfig, Refit, SplitKind
 from encoders.training.train import ENCODER, TEXT, train_encoder
 from features.data.dataset import Dataset
 from features.data.pipeline_step import StepSpec, plain
+from ranking.pipeline.prepared import PREPARE, prepared
 from ranking.pipeline.publish import PUBLISH, publish
 from ranking.pipeline.refit import REFIT, refit
-from ranking.pipeline.run import PREPARE, _prepare
 from ranking.training.ids_only import CHOSEN, REFITTED
 from ranking.training.train import RANKER, train_ranker
 from tests.synthetic import World, pipeline_config
@@ -113,28 +113,28 @@ def test_the_data_and_the_codes_version_rerun_every_step(monkeypatch: pytest.Mon
 def test_seeds_share_a_dataset_unless_its_reader_shuffles(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepared: list[int] = []
+    made: list[int] = []
 
     def prepare(config: PipelineConfig, console: Console) -> None:
-        prepared.append(config.seed)
+        made.append(config.seed)
         (Path(config.work_dir) / "dataset" / "dataset.json").write_text("{}")
 
-    monkeypatch.setattr(ranking.pipeline.run, "prepare", prepare)
-    monkeypatch.setattr(ranking.pipeline.run, "load_dataset", lambda folder: folder)
+    monkeypatch.setattr(ranking.pipeline.prepared, "prepare", prepare)
+    monkeypatch.setattr(ranking.pipeline.prepared, "load_dataset", lambda folder: folder)
     items, events = world.write(tmp_path / "raw")
 
     def of_seed(seed: int, adapter: Adapter) -> None:
         data = DataConfig(items=items, events=events, adapter=adapter)
         work, earlier = str(tmp_path / adapter.value / str(seed)), str(tmp_path / adapter.value / "*")
         Path(work, "dataset").mkdir(parents=True)
-        _prepare(PipelineConfig(seed=seed, data=data, work_dir=work, reuse=[earlier]), QUIET)
+        prepared(PipelineConfig(seed=seed, data=data, work_dir=work, reuse=[earlier]), QUIET)
 
     for seed in (0, 1):
         of_seed(seed, Adapter.files)
-    assert prepared == [0]
+    assert made == [0]
     for seed in (0, 1):
         of_seed(seed, Adapter.online_retail)
-    assert prepared == [0, 0, 1]
+    assert made == [0, 0, 1]
 
 
 def test_what_a_dataset_says_of_itself_is_an_input(dataset: Dataset) -> None:
@@ -170,7 +170,7 @@ def reads(world: World, bert: Path, tmp_path_factory: pytest.TempPathFactory) ->
         patch.setattr(
             ranking.pipeline.publish, "plain", lambda v: plain(config if isinstance(v, PipelineConfig) else v)
         )
-        dataset = _prepare(recording(config, found[PREPARE]), QUIET)
+        dataset = prepared(recording(config, found[PREPARE]), QUIET)
         for spec, step in (
             (ENCODER, train_encoder),
             (RANKER, train_ranker),

@@ -132,7 +132,7 @@ def test_a_run_names_its_device_before_anything_else(
         begun.append(console.export_text())
         raise InterruptedError
 
-    monkeypatch.setattr(ranking.pipeline.run, "_prepare", prepare)
+    monkeypatch.setattr(ranking.pipeline.run, "prepared", prepare)
     with pytest.raises(InterruptedError):
         run(replace(config, device="cpu"), Console(record=True, file=StringIO()))
     assert begun[0].splitlines()[0] == "device: cpu"

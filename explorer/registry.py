@@ -14,6 +14,11 @@ VIEWS: tuple[View, ...] = (
         Needs.either, example="?like=loyal&seed=1",
     ),
     View(
+        "why", "Why", "/why",
+        "Ask why an item is in a shopper's list, why another is not, and what would change that.",
+        example="?example=1",
+    ),
+    View(
         "catalogue", "Catalogue", "/catalogue",
         "Look at a map of all items by meaning, at any item, at near duplicates, and at what was rejected.",
         example="?colour=sales",

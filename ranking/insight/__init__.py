@@ -2,5 +2,6 @@
 
 A product that does not exist is added to a copy of the model, and its words are taken out one by one.
 
-Public: `attribution`, `explanation`, `new_product`, `product_words`, `record`, `scenario`, `words`.
+Public: `attribution`, `changes`, `explanation`, `history_effect`, `new_product`, `product_words`, `record`,
+`scenario`, `words`.
 """

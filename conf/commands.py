@@ -8,6 +8,7 @@ from conf.clients import InspectConfig, RecommendBatchConfig, RecommendConfig
 from conf.comparison import CompareConfig
 from conf.explorer import ExploreConfig
 from conf.lint import LintConfig
+from conf.off_policy import OffPolicyConfig
 from conf.schema import EvaluateConfig, PipelineConfig
 from conf.serving import (
     CreateKeyConfig,
@@ -92,6 +93,10 @@ TABLE: dict[str, Command] = {
     "export-events": Command(
         "write the events that servers have recorded as a table for the next training",
         ExportEventsConfig, "serving.cli.export_events:export_events",
+    ),
+    "off-policy": Command(
+        "estimate what other lists would have earned, from explored lists that were shown",
+        OffPolicyConfig, "ranking.off_policy.command:off_policy",
     ),
     "rollback": Command(
         "make an earlier bundle current again", RollbackConfig, "ranking.bundle.store:rollback"

@@ -117,6 +117,17 @@ def _examples(values: Sequence[str]) -> str:
     return ", ".join(f"'{v}'" for v in values[:_EXAMPLES])
 
 
+def read_lists(path: str) -> pl.DataFrame:
+    """Return the lists of a file, a row of user_id, rank and item_id for each item.
+
+    Raises:
+        InputError: as `read_predictions`, for what is wrong with the file itself.
+    """
+    frame = _read(path)
+    _refuse_repeated_ranks(path, frame)
+    return frame
+
+
 def read_predictions(path: str, window: Window) -> Predictions:
     """Read the lists of a file for the queries of a window.
 
@@ -130,8 +141,7 @@ def read_predictions(path: str, window: Window) -> Predictions:
     Raises:
         InputError: a file that cannot be read as lists, or that belongs to other users or items.
     """
-    frame = _read(path)
-    _refuse_repeated_ranks(path, frame)
+    frame = read_lists(path)
     dataset, queries = window.dataset, window.queries
     users = pl.DataFrame(
         {USER: pl.Series(dataset.user_ids, dtype=pl.String).gather(queries.user)}

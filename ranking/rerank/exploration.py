@@ -1,11 +1,7 @@
-"""Exploration: positions of a list that go to random items with few events, and their probabilities.
+"""Exploration: positions of a list that go to random items with few events, and the probabilities of that.
 
 Positions are evenly spaced, with an offset drawn from the seed; items are drawn without replacement. What is
-placed by score moves down by the explored positions before it, so that it is at one of a few positions.
-
-Probabilities are marginal ones, over all seeds. They are exact for the first page of a list without caps and
-diversity, except that a later draw counts as if it were the first one: an item with a chance of 3 % in a draw
-has 2.9 % in the next.
+placed by score moves down by the explored positions before it, and the last of it leaves the page.
 """
 
 from __future__ import annotations
@@ -22,7 +18,7 @@ Doubles = npt.NDArray[np.float64]
 
 
 class ExploredPositions:
-    """Which positions of a page are explored, and the probabilities of that over all seeds."""
+    """Which positions of a page are explored, and how many of them over all seeds."""
 
     def __init__(self, rules: Rules, k: int, pinned: Collection[int]) -> None:
         """Plan a page.
@@ -39,34 +35,28 @@ class ExploredPositions:
         ends = np.unique(1.0 - (before + np.arange(k + 1)) * share % 1.0)
         ends = np.unique(np.append(ends[(ends > 0) & (ends < 1)], 1.0))
         starts = np.append(0.0, ends[:-1])
-        self._chance: Doubles = ends - starts  # [offsets]
         offsets = np.append((starts + ends) / 2, offset)[:, None]
         passed = np.floor((before + np.arange(k + 1)) * share + offsets)  # [offsets + 1, positions + 1]
         explored = np.diff(passed, axis=1) > 0
-        explored[:, [position - before - 1 for position in pinned if before < position <= before + k]] = False
-        count = passed[:, :1] + np.cumsum(explored, axis=1) - explored
-        self._explored, self._count = explored[:-1], count[:-1]
-        self._now: BoolArray = explored[-1]
-        self._count_now = count[-1]
+        pins = [position - before - 1 for position in pinned if before < position <= before + k]
+        explored[:, pins] = False
         self._before = before
+        self._explored: BoolArray = explored[-1]
+        self._chance: Doubles = ends - starts  # [offsets]
+        self._count = explored[:-1].sum(axis=1)  # [offsets]
+        self._open = k - len(pins)
 
     def is_explored(self, position: int) -> bool:
         """Return whether a position is explored."""
-        return bool(self._now[position - self._before - 1])
+        return bool(self._explored[position - self._before - 1])
 
-    def chance(self, position: int) -> float:
-        """Return the probability that a position is explored."""
-        return float(self._chance[self._explored[:, position - self._before - 1]].sum())
+    def expected(self) -> float:
+        """Return the mean number of explored positions of the page."""
+        return float(self._chance @ self._count)
 
-    def chance_of_score(self, position: int) -> float:
-        """Return the probability that a position is not explored and has as many explored ones before it.
-
-        Then the item that is now the best one left for the position is so as well, unless caps or diversity
-        react to what was drawn.
-        """
-        at = position - self._before - 1
-        same = ~self._explored[:, at] & (self._count[:, at] == self._count_now[at])
-        return float(self._chance[same].sum())
+    def chance_of_score(self, place: int) -> float:
+        """Return the probability that the page has room for what is in this place by score, from 1."""
+        return float(self._chance[self._open - self._count >= place].sum())
 
 
 class ExploredItems:
@@ -97,33 +87,32 @@ class ExploredItems:
 
         """
         able = outside[moved[outside] >= scores[outside]] if rules.exploration else outside[:0]
-        weights: Doubles = 1.0 / np.sqrt(1.0 + events[able].astype(np.float64))
         drawn = _uniform(rows[able].astype(np.int64) + 1, rules.seed)
         keys = -0.5 * np.log1p(events[able]) - np.log(-np.log(drawn))
-        order = np.lexsort((rows[able], -keys))
-        self.order: LongArray = able[order]
-        self._weights = weights[order]
-        self._taken: BoolArray = np.zeros(len(order), dtype=np.bool_)
+        self.order: LongArray = able[np.lexsort((rows[able], -keys))]
+        self._weights: Doubles = 1.0 / np.sqrt(1.0 + events[self.order].astype(np.float64))
+        self._taken: BoolArray = np.zeros(len(self.order), dtype=np.bool_)
 
     def next(self, able: BoolArray) -> int | None:
         """Return the next candidate of a mask [candidates]; None where there is none."""
         left = self.order[able[self.order]]
         return int(left[0]) if len(left) else None
 
-    def take(self, candidate: int) -> None:
-        """Note that a candidate is in the list."""
-        self._taken |= self.order == candidate
+    def chance(self, candidate: int, able: BoolArray, draws: float) -> float:
+        """Return the probability that a candidate is among some draws, and note that it was drawn.
 
-    def chance(self, candidate: int, able: BoolArray) -> float:
-        """Return the probability that a draw is a candidate; exact for the first draw and for equal weights.
+        Each draw counts as if it were the first: exact for equal weights and for a single draw.
 
         Args:
             candidate: the candidate.
             able: mask of those that can be drawn now, [candidates]; what was drawn before could be, too.
+            draws: their mean number.
 
         """
+        self._taken |= self.order == candidate
         pool = able[self.order] | self._taken
-        return float(self._weights[self.order == candidate].sum() / self._weights[pool].sum())
+        weight = self._weights[self.order == candidate].sum()
+        return float(min(draws * weight / self._weights[pool].sum(), 1.0))
 
 
 def _uniform(numbers: LongArray, seed: int) -> Doubles:

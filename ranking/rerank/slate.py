@@ -27,7 +27,8 @@ class SlateItem:
     rule: str = ""
     """`pinned` or `exploration`; empty where it is placed by score."""
     propensity: float = 1.0
-    """Probability over seeds that the item takes this position, see `ranking.rerank.exploration`."""
+    """Probability over seeds that the item is on this page, see `ranking.rerank.exploration`; 1 without
+    exploration. Caps and diversity are taken as they come."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +111,10 @@ def fill_slate(
         if explored is not None and drawn is not None:
             if explored.is_explored(position):
                 choice, rule = drawn, EXPLORATION
-                propensity = explored.chance(position) * to_explore.chance(drawn, able)
-                to_explore.take(drawn)
+                propensity = to_explore.chance(drawn, able, explored.expected())
             else:
-                propensity = explored.chance_of_score(position)
+                place = 1 + sum(item.rule == "" for item in items)
+                propensity = explored.chance_of_score(place)
         items.append(SlateItem(choice, rule, propensity))
         free[choice] = False
         for constraint in constraints:

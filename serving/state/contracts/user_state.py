@@ -49,7 +49,7 @@ class Exposure:
     hour: int | None = None
     """The user's local hour of the day, 0 to 23."""
     propensity: float | None = None
-    """Probability that the item got this position, see `ranking.rerank.slate.SlateItem`."""
+    """Probability that the item was on the page, see `ranking.rerank.slate.SlateItem`."""
 
 
 NO_EXPOSURE: Final = Exposure()

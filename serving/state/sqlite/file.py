@@ -81,7 +81,7 @@ _FEED: Final = """
 CREATE INDEX deeds_by_arrival ON events (position) WHERE recorded = 1 AND kind <> 'impression';
 """
 _PROPENSITIES: Final = """
-ALTER TABLE events ADD COLUMN propensity REAL;        -- that the item got this position, above 0 to 1
+ALTER TABLE events ADD COLUMN propensity REAL;        -- that the item was on the page, above 0 to 1
 """
 _MIGRATIONS: Final = (_EVENTS, _ITEMS, _EXPOSURES, _TEXT_VECTORS, _DECLARED, _FEED, _PROPENSITIES)
 """What each format adds to the one before; older files are migrated."""

@@ -255,51 +255,44 @@ def test_propensities_without_exploration_are_one() -> None:
     assert {item.propensity for item in nothing_left.items} == {1.0}
 
 
-def frequencies(k: int, count: int, seeds: int, **given: Any) -> dict[tuple[int, int], list[float]]:
-    """Return the propensities of each candidate at each position, one for every list that has it there."""
-    found: dict[tuple[int, int], list[float]] = {}
+def frequencies(rules: Rules, k: int, seeds: int, events: FloatArray) -> dict[int, list[float]]:
+    """Return the propensities of each candidate, one for every page that has it."""
+    found: dict[int, list[float]] = {}
     for seed in range(seeds):
-        rules = replace(given["rules"], seed=seed)
-        for position, item in enumerate(put(rules, k=k, count=count, events=given["events"]).items):
-            found.setdefault((position + 1, item.candidate), []).append(item.propensity)
+        for item in put(replace(rules, seed=seed), k=k, count=len(events), events=events).items:
+            found.setdefault(item.candidate, []).append(item.propensity)
     return found
 
 
 def test_propensities_of_a_short_list_by_hand() -> None:
     # Outside a list of 2 are rows 2 to 5 with weights 1, 1/2, 1/2 and 1/4, together 9/4. With a share of .3
-    # one of two positions is explored at most; then row 0 is at position 2.
+    # one of the two positions is explored with a probability of .6; then there is no room for row 1.
     events = np.array([9.0, 9.0, 0.0, 3.0, 3.0, 15.0], dtype=np.float32)
-    found = frequencies(2, 6, 4000, rules=Rules(exploration=0.3), events=events)
-    drawn = {2: 0.3 * 4 / 9, 3: 0.3 * 2 / 9, 4: 0.3 * 2 / 9, 5: 0.3 / 9}
-    expected = {(1, 0): 0.7, (2, 0): 0.3, (2, 1): 0.4}
-    expected |= {(position, row): chance for position in (1, 2) for row, chance in drawn.items()}
+    found = frequencies(Rules(exploration=0.3), 2, 4000, events)
+    expected = {0: 1.0, 1: 0.4, 2: 0.6 * 4 / 9, 3: 0.6 * 2 / 9, 4: 0.6 * 2 / 9, 5: 0.6 / 9}
     assert found.keys() == expected.keys()
-    for place, propensities in found.items():
-        np.testing.assert_allclose(propensities, expected[place], rtol=1e-6)
-        assert len(propensities) / 4000 == pytest.approx(expected[place], abs=0.025)
+    for row, propensities in found.items():
+        np.testing.assert_allclose(propensities, expected[row], rtol=1e-6)
+        assert len(propensities) / 4000 == pytest.approx(expected[row], abs=0.025)
 
 
-def test_propensities_are_frequencies_over_seeds_at_every_position() -> None:
-    # Draws of equal weights, and a pin at the third position.
+def test_propensities_are_frequencies_over_seeds() -> None:
+    # Three or four draws of equal weights, and a pin at the third position.
     rules = Rules(exploration=0.6, pins=(Pin(1, 3),))
-    found = frequencies(6, 14, 3000, rules=rules, events=np.zeros(14, dtype=np.float32))
-    assert sum(len(p) for p in found.values()) == 6 * 3000
-    assert found.pop((3, 1)) == [1.0] * 3000
-    for place, propensities in found.items():
-        assert np.ptp(propensities) < 1e-9, place
-        assert len(propensities) / 3000 == pytest.approx(propensities[0], abs=0.03), place
+    found = frequencies(rules, 6, 3000, np.zeros(14, dtype=np.float32))
+    assert found.pop(1) == [1.0] * 3000
+    for row, propensities in found.items():
+        assert np.ptp(propensities) < 1e-9, row
+        assert len(propensities) / 3000 == pytest.approx(propensities[0], abs=0.03), row
 
 
-def test_a_later_draw_of_unequal_weights_has_about_its_propensity() -> None:
-    # The weights outside the list are 1, 1/2, ... 1/300: the favourite has a chance of .16 in the first draw.
-    events = np.concatenate([np.zeros(5), np.arange(1, 301) ** 2 - 1]).astype(np.float32)
-    found = frequencies(5, 305, 6000, rules=Rules(exploration=0.5), events=events)
-    chances = [float(np.mean(found[position, 5])) for position in range(1, 6)]
-    actual = [len(found[position, 5]) / 6000 for position in range(1, 6)]
-    first = sum(1 / n for n in range(1, 301))
-    assert chances == pytest.approx([0.5 / first] * 5)
-    assert actual[0] == pytest.approx(chances[0], abs=0.012)  # a first draw
-    assert actual[4] == pytest.approx(chances[4] * (1 - 2 / first), abs=0.015)  # a second or third one
+def test_a_share_that_divides_the_page_explores_the_same_number_of_positions() -> None:
+    slate = put(Rules(exploration=0.2, seed=4), k=10, count=60)
+    assert [item.propensity for item in slate.items if item.rule == ""] == [1.0] * 8
+    drawn = [item.propensity for item in slate.items if item.rule == EXPLORATION]
+    assert drawn == pytest.approx([2 / 50] * 2)
+    later = Rules(exploration=0.2, seed=4, before=10, shown=np.arange(60, 70, dtype=np.int32))
+    assert [item.propensity for item in put(later, k=10, count=60).items].count(1.0) == 8
 
 
 def test_an_item_that_a_cap_excludes_is_not_drawn() -> None:
@@ -310,6 +303,6 @@ def test_an_item_that_a_cap_excludes_is_not_drawn() -> None:
         items = put(Rules(exploration=1.0, seed=seed, caps=(Cap(brands, 1),)), k=3, count=8).items
         first, second, third = (int(brands[item.candidate]) for item in items)
         assert sorted((first, second, third)) == [0, 1, 2]
-        # What was drawn before counts as if it could be drawn, the others of its brand do not.
-        expected = [1 / 5, 1 / (6 - size[first]), 1 / (2 + size[third])]
-        assert [item.propensity for item in items] == pytest.approx(expected)
+        # Of three draws; what was drawn before could be drawn, the others of its brand could not.
+        expected = [3 / 5, 3 / (6 - size[first]), 3 / (2 + size[third])]
+        assert [item.propensity for item in items] == pytest.approx(np.minimum(expected, 1.0))

@@ -26,7 +26,7 @@ VIEWS: tuple[View, ...] = (
     View(
         "storefront", "Storefront", "/storefront",
         "Be a shopper: look at a shelf, click, add to the cart, buy, search, and see the list change.",
-        Needs.nothing, posts=True,
+        Needs.nothing, posts=True, example="?visit=00000001&did=click%3A22910&did=cart%3A22910",
     ),
     View(
         "new_product", "New product", "/new-product",

@@ -48,6 +48,10 @@ class Standing:
     likeness: float
     """Mean over the shoppers of the greatest cosine between its text and those of the items they chose; 0
     without histories."""
+    proposed: int = 0
+    """Shoppers for whom a source proposes it: for the others it is no candidate at all."""
+    best: int | None = None
+    """Its best place by score among their candidates, from 1; None where it is proposed for none."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +209,8 @@ def standing(product: AddedProduct, shoppers: Sequence[Shopper], depth: int) -> 
     chosen = [shopper.history.items for shopper in shoppers]
     likeness = [_likeness(product.vector, items, recommender.text_vectors) for items in chosen]
     lists = int((proposed & (better < depth)).sum())
-    return Standing(float(own.mean()), lists, float(np.mean(likeness)))
+    best = int(better[proposed].min()) + 1 if proposed.any() else None
+    return Standing(float(own.mean()), lists, float(np.mean(likeness)), int(proposed.sum()), best)
 
 
 def _likeness(vector: FloatArray, items: IntArray, text_vectors: FloatArray) -> float:

@@ -13,6 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from conf.schema import PipelineConfig
+from explorer import studies
 from explorer.app import create_app
 from explorer.context import ExplorerContext
 from explorer.loading import store_loader
@@ -149,6 +150,19 @@ def test_a_fault_of_one_text_leaves_the_other(reader: Reader) -> None:
     assert "is not a number" in page
     assert "In the first 10" in page
     assert "Lists gained" not in page
+
+
+def test_a_product_in_no_list_says_how_far_it_was(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studies, "DEPTH", 1)
+    page = reader.get(**{"a.title": "skillet rose crib", "n": "40"}).text
+    study = reader.desk.study({"title": "skillet rose crib"}, 40)
+    assert study.audience.places == ()
+    whole = study.words.whole
+    assert whole.best is None or whole.best > 1
+    text = re.sub(r"\s+", " ", page)
+    assert f"Of the {study.words.shoppers} who chose most of the nearest products, it is" in text
+    said = f"for {whole.proposed}, at place {whole.best} at best" if whole.proposed else "for none"
+    assert said in text
 
 
 def test_html_scripts_and_long_texts_are_text(reader: Reader) -> None:

@@ -63,6 +63,7 @@ def test_a_standing_has_the_scores_of_the_lists(products: NewProducts) -> None:
     assert found.lists == len(shoppers)
     worst = max(place.place for place in audience.places)
     best = min(place.place for place in audience.places)
+    assert (found.proposed, found.best) == (len(shoppers), best)
     assert standing(product, shoppers, worst - 1).lists == audience.within(worst - 1) < len(shoppers)
     assert standing(product, shoppers, best - 1).lists == 0
     cosines = [(products.bundle.text_vectors[s.history.items] @ product.vector).max() for s in shoppers]
@@ -76,7 +77,7 @@ def test_an_item_that_no_source_proposes_has_a_score_and_no_place(products: NewP
     recommender.config = replace(recommender.config, **nothing)
     shoppers = topic_shoppers(products.bundle, "hiking", 2)
     found = standing(product, shoppers, 10)
-    assert found.lists == 0
+    assert (found.lists, found.proposed, found.best) == (0, 0, None)
     assert np.isfinite(found.score)
 
 

@@ -15,7 +15,7 @@ FAISS ?= $(if $(CARD),gpu,cpu)
 CONSTRAINTS = $(if $(filter gpu,$(FAISS)),constraints-gpu.txt,constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo taste test coverage test-gpu lint types imports screenshots proto proto-check proto-release docs check clean
+.PHONY: help install install-dev demo taste reports test coverage test-gpu lint types imports screenshots proto proto-check proto-release docs check clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -56,6 +56,13 @@ taste: install ## A short version of the demo in two minutes on a shop of 300 it
 	@echo "== asking a running server"
 	$(BIN)/shelfwise demo work_dir=work/taste 'scenes=[shoppers,product,erasure]' shoppers=1
 	@echo "A taste of a tiny shop: its numbers say nothing about quality. The real thing, in four minutes: make demo"
+
+reports: install ## Measure the demo and, with BEAUTY=folder, Amazon Beauty, and put their reports into docs/reports (3 to 15 minutes)
+	$(BIN)/shelfwise run $(RETAIL) data.events=examples/data/online_retail.parquet experiment=demo work_dir=work/demo
+	cp work/demo/evaluation/report.html docs/reports/online_retail.html
+	$(if $(BEAUTY),$(BIN)/shelfwise run data=amazon_reviews data.items=$(BEAUTY)/items.parquet data.events=$(BEAUTY)/events.parquet \
+	  'data.text_fields=[title]' split=leave_one_out experiment=quick work_dir=work/beauty)
+	$(if $(BEAUTY),cp work/beauty/evaluation/report.html docs/reports/amazon_beauty.html)
 
 test: install-dev ## The whole test suite (at most 10 minutes)
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -192,6 +192,13 @@ def distrust(result: Mapping[str, Any], lint: Sequence[Mapping[str, Any]] = ()) 
     history = shortcuts.get("in_history")
     if history is not None and history >= NOTABLE and not protocol["exclude_seen"]:
         found.append(f"{history:.0%} of the choices repeat an item of the user's own history.")
+    table = ((result.get("calibration") or {}).get(window) or {}).get("click") or {}
+    predicted, observed = table.get("mean_predicted", 0.0), table.get("mean_observed", 0.0)
+    if predicted and abs(observed / predicted - 1) >= NOTABLE:
+        found.append(
+            f"The probability of a click averages {predicted:.2%} on the listed items, of which {observed:.2%} "
+            "were chosen: it orders items, but is not to be read as a rate."
+        )
     if protocol["queries"][window] < FEW_QUERIES:
         found.append(
             f"{protocol['queries'][window]:,} users are few: differences of single parts are mostly noise."

@@ -72,6 +72,15 @@ def test_shortcuts_and_serious_findings_are_cautions() -> None:
     assert "Read it with care: 44%" in summary(result, {})
 
 
+def test_probabilities_that_are_off_by_a_quarter_are_a_caution() -> None:
+    table = {"mean_predicted": 0.0085, "mean_observed": 0.0127}
+    (said,) = distrust(a_result(calibration={"test": {"click": table}}))
+    assert said.startswith("The probability of a click averages 0.85% on the listed items, of which 1.27%")
+    table["mean_observed"] = 0.0106
+    assert distrust(a_result(calibration={"test": {"click": table}})) == []
+    assert distrust(a_result(calibration={"test": None})) == []
+
+
 def test_small_and_validation_windows_are_cautions_and_nothing_is_said_without_one() -> None:
     assert distrust(a_result()) == []
     assert "Read it with care" not in summary(a_result(), {})

@@ -196,8 +196,8 @@ def distrust(result: Mapping[str, Any], lint: Sequence[Mapping[str, Any]] = ()) 
     predicted, observed = table.get("mean_predicted", 0.0), table.get("mean_observed", 0.0)
     if predicted and abs(observed / predicted - 1) >= NOTABLE:
         found.append(
-            f"The probability of a click averages {predicted:.2%} on the listed items, of which {observed:.2%} "
-            "were chosen: it orders items, but is not to be read as a rate."
+            f"The probability of a click averages {predicted:.2%} on the listed items, of which "
+            f"{observed:.2%} were chosen: it orders items, but is not to be read as a rate."
         )
     if protocol["queries"][window] < FEW_QUERIES:
         found.append(

@@ -25,7 +25,7 @@ VIEWS: tuple[View, ...] = (
     ),
     View(
         "rules", "Rules", "/rules",
-        "Try caps, pins, boosts, exploration, novelty and diversity; see lists before and after, and the cost.",
+        "Try caps, pins, boosts, exploration, novelty and diversity: lists before and after, and the cost.",
         example="?diversity=0.4&exploration=0.1",
     ),
     View(

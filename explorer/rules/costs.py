@@ -85,8 +85,8 @@ def costs(
 ) -> tuple[Cost, ...]:
     """Return every measure of two sets of lists for the same queries; arguments as of `values`."""
     old, new = (values(items, queries, events, counts) for items in (before, after))
-    columns = [np.stack([found[name] for name in NAMES], axis=1) for found in (new, old)]
-    test = paired_test(*columns, permutations=1)
+    ours, theirs = (np.stack([found[name] for name in NAMES], axis=1) for found in (new, old))
+    test = paired_test(ours, theirs, permutations=1)
     found = [
         Cost(
             name,

@@ -67,9 +67,11 @@ def request_of(model: LoadedModel, history: History, now: int, k: int, rules: Ru
 def changes(
     model: LoadedModel, histories: Sequence[History], k: int, before: RuleSet, after: RuleSet
 ) -> list[Change]:
-    """Return what rules change in the lists of some shoppers."""
+    """Return what rules change in the lists of some shoppers; each explores by a seed of its own."""
     lists = [
-        model.recommender.recommend([request_of(model, h, model.now, k, rules) for h in histories])
+        model.recommender.recommend(
+            [request_of(model, h, model.now, k, rules).explored_by(seed) for seed, h in enumerate(histories)]
+        )
         for rules in (before, after)
     ]
     return [change(old.items, new.items) for old, new in zip(*lists, strict=True)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import yaml  # type: ignore[import-untyped]
@@ -24,9 +24,6 @@ from serving.api import validation
 from serving.api.list_rules import check_rules
 from serving.core.errors import ApiError
 from shelfwise_client.v1 import recommendations_pb2 as pb
-
-DEFAULT_SEED: Final = 1
-"""Seed of exploration, so that an address shows the same lists again; a shop leaves it out."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +130,6 @@ def rule_set(model: LoadedModel, message: pb.SurfaceDefaults) -> RuleSet:
         pins=tuple(pins),
         boosts=tuple(boosts),
         exploration=message.rules.exploration.share,
-        seed=DEFAULT_SEED,
     )
     own = _bundle_values(model)
     return RuleSet(

@@ -63,7 +63,8 @@ class Validation:
         for query in range(len(self.queries)):
             part = slice(int(batch.offsets[query]), int(batch.offsets[query + 1]))
             history = History(batch.items[part], batch.kinds[part].astype(np.int8), batch.times[part])
-            requests.append(request_of(model, history, int(self.queries.time[query]), K, rules))
+            request = request_of(model, history, int(self.queries.time[query]), K, rules)
+            requests.append(request.explored_by(query))
         while len(self.known) >= KEPT:
             del self.known[next(iter(self.known))]
         self.known[key] = lists_of(self.recommender.recommend(requests))

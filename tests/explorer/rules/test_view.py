@@ -221,3 +221,15 @@ def test_a_server_reads_the_file(client: TestClient, model: LoadedModel, tmp_pat
     checked = Surfaces.__new__(Surfaces)
     checked._path, checked.defaults = file, {"cart": entry}
     checked.check(cast(Any, columns))
+
+
+def test_every_list_explores_by_a_seed_of_its_own_and_the_same_each_time(
+    found: Validation, model: LoadedModel
+) -> None:
+    rules = read_rules({"exploration": ["0.2"]}, model)
+    first = found.lists(model, rules)
+    found.known.clear()
+    assert np.array_equal(first, found.lists(model, rules))
+    plain = found.lists(model, bundle_rules(model))
+    changed = [np.flatnonzero(a != b).tolist() for a, b in zip(plain, first, strict=True)]
+    assert len({tuple(places[:1]) for places in changed}) > 1, "not the same places in every list"

@@ -16,6 +16,7 @@ from features.data.dataset import BoolArray, Events, FloatArray, IntArray, LongA
 from features.data.histories import HistoryBatch, histories_of
 from features.data.splits import Queries, ragged_ranges
 from ranking.kernels.dense_scores import best_of
+from ranking.kernels.streaming_topk import top_columns
 
 BLOCK_CELLS = 8_000_000
 """Scores per block (32 MB in float32)."""
@@ -59,25 +60,7 @@ def top_k(scores: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
         Columns and scores, [rows, k] each, best first.
 
     """
-    rows, items = scores.shape
-    width = min(k, items)
-    columns, values = empty_lists(rows, k)
-    if rows == 0 or width == 0:
-        return columns, values
-    # A partition alone picks arbitrary columns among ties with the k-th score.
-    worst = np.partition(scores, items - width, axis=1)[:, items - width, None]
-    chosen = scores > worst
-    tied = scores == worst
-    room = width - chosen.sum(axis=1)
-    crowded = tied.sum(axis=1) > room
-    tied[crowded] &= np.cumsum(tied[crowded], axis=1, dtype=np.int32) <= room[crowded, None]
-    chosen |= tied
-    best = np.nonzero(chosen)[1].reshape(rows, width)
-    picked = np.take_along_axis(scores, best, axis=1)
-    order = np.argsort(-picked, axis=1, kind="stable")
-    values[:, :width] = np.take_along_axis(picked, order, axis=1)
-    columns[:, :width] = np.where(np.isneginf(values[:, :width]), -1, np.take_along_axis(best, order, axis=1))
-    return columns, values
+    return top_columns(scores, k)
 
 
 def rank_catalogue(

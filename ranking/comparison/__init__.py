@@ -1,4 +1,5 @@
 """Two systems on the same queries: tests of metrics, likeness of lists, guards, the gate of publish.
 
-Public: `compare`, `gate`, `judge`, `predictions`, `window`.
+Public: `changed`, `compare`, `gate`, `judge`, `measured`, `operand`, `page`, `predictions`,
+`sides`, `table`, `window`.
 """

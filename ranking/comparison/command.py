@@ -8,9 +8,8 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from conf.comparison import CompareConfig
+from conf.comparison import CompareConfig, read_guards
 from conf.errors import GuardError, InputError
-from conf.guards import read_guards
 from encoders.device import resolve_device
 from encoders.training.progress import progress
 from features.data.pipeline_step import write_atomically

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from conf.comparison import Guard
 from conf.errors import InputError, closest
-from conf.guards import Guard
 from ranking.comparison.changed import most_changed
 from ranking.comparison.guards import judge_guards
 from ranking.comparison.measured import Measured

@@ -10,8 +10,8 @@ from typing import Any, Final
 import torch
 from rich.console import Console
 
+from conf.comparison import Guard
 from conf.errors import GuardError, InputError
-from conf.guards import Guard
 from ranking.bundle.bundle import load_bundle
 from ranking.bundle.store import VERSIONS
 from ranking.comparison.bundles import learned_from, measure_bundle

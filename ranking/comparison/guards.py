@@ -21,8 +21,8 @@ from typing import Any, Final
 import numpy as np
 from scipy import stats
 
+from conf.comparison import EVERYONE, Guard, Undecided
 from conf.errors import InputError, closest
-from conf.guards import EVERYONE, Guard, Undecided
 from ranking.comparison.paired_slices import PairedSlice
 from ranking.evaluation.metrics import ValueArray
 

@@ -1,4 +1,4 @@
 """Compiled and vectorised primitives without any knowledge of recommendation.
 
-Public: `dense_scores`, `growable`, `popularity_order`, `topk`.
+Public: `dense_scores`, `growable`, `popularity_order`, `streaming_topk`, `topk`.
 """

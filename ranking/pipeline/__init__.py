@@ -1,4 +1,1 @@
-"""The steps of `shelfwise run`: train, refit, publish, evaluate.
-
-Public: `validation`.
-"""
+"""The steps of `shelfwise run`: train, refit, publish, evaluate."""

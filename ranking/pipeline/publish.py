@@ -16,8 +16,8 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 import conf
+from conf.comparison import read_guards
 from conf.errors import InputError
-from conf.guards import read_guards
 from conf.schema import PipelineConfig, Refit
 from encoders.device import resolve_device
 from encoders.training.train import (

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conf.comparison import Guard
 from conf.errors import InputError
-from conf.guards import Guard
 from conf.schema import EvaluationConfig, SplitConfig, SplitKind
 from features.data.dataset import Dataset
 from features.data.splits import make_split

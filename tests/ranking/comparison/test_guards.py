@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from conf.comparison import Guard, read_guards
 from conf.errors import InputError
-from conf.guards import Guard, read_guards
 from ranking.comparison.guards import broken_lines, judge_guards, margin_interval
 from ranking.comparison.paired_slices import PairedSlice
 

@@ -1,0 +1,1 @@
+"""Speed and memory of evaluation over the whole catalogue, beside RecTools' and RecBole's."""

@@ -1,0 +1,4 @@
+"""Comparisons of two systems for the pages.
+
+Public: `background`.
+"""

@@ -24,6 +24,8 @@ _OVERLAP_DAYS = 7
 """Days by which the old listing may outlive the first sale of the new one."""
 _GAP_DAYS = 90
 """Days between the two listings above which they are taken for different products."""
+_MOST_COPIES = 2
+"""Items with the text of another one above which it names a kind of product, not a product."""
 _DAY = 86_400
 _NUMBER = re.compile(r"\d")
 
@@ -60,6 +62,7 @@ def same_products(material: Material) -> Iterator[Finding]:
     succeeded = np.zeros(len(copies), dtype=np.bool_)
     if material.dataset.has_time:
         old, new, succeeded = _successions(material, old, new)
+        succeeded &= np.bincount(original[copies])[original[copies]] <= _MOST_COPIES
     if succeeded.any():
         yield _relisted(material, old[succeeded], new[succeeded])
     at = int(copies[0])

@@ -51,6 +51,14 @@ def test_items_listed_again_across_the_cut_are_measured_by_merging() -> None:
     assert found(relisted().material(), "equal_items").count == 8
 
 
+def test_a_text_that_many_items_share_is_no_relisting() -> None:
+    shop = relisted()
+    kinds = {i: "Greeting card everyday" for i in items_of(shop) if i.startswith("new-")}
+    findings = {f.check: f for f in measured(shop.with_texts(kinds).material())}
+    assert "relisted_items" not in findings
+    assert findings["equal_items"].count == len(kinds) - 1
+
+
 def test_texts_are_equal_whatever_the_order_but_not_with_other_numbers() -> None:
     long = [f"w{chr(97 + n)}" for n in range(20)]
     texts = [

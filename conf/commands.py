@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from conf.clients import InspectConfig, RecommendBatchConfig, RecommendConfig
 from conf.comparison import CompareConfig
 from conf.explorer import ExploreConfig
-from conf.lint import LintConfig
 from conf.off_policy import OffPolicyConfig
-from conf.schema import EvaluateConfig, PipelineConfig
+from conf.schema import EvaluateConfig, LintConfig, PipelineConfig
 from conf.serving import (
     CreateKeyConfig,
     DemoConfig,

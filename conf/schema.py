@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, fields
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import Final
 
 from conf.checks import at_least, check_device, require
@@ -329,3 +329,39 @@ class EvaluateConfig(PipelineConfig):
             self.system is None or (self.predictions is not None and NAME.fullmatch(self.system) is not None),
             "system names the lists of predictions=FILE: 1 to 64 of A-Z a-z 0-9 _ . -, the first no dot",
         )
+
+
+class Severity(IntEnum):
+    """How much a finding says against an evaluation, ascending."""
+
+    note = 0
+    """A property of the data to state beside a result."""
+    warning = 1
+    """It may inflate or distort results; look at it."""
+    serious = 2
+    """Results on these data are not what they seem."""
+
+
+class FailOn(Enum):
+    """Findings that end lint-data with exit code 3."""
+
+    serious = "serious"
+    warning = "warning"
+    never = "never"
+
+
+@dataclass(frozen=True)
+class LintConfig(PipelineConfig):
+    """Root of lint-data: the settings of run, and these."""
+
+    fail_on: FailOn = FailOn.serious
+    """Least severity of a finding that ends the command with exit code 3; `never` always exits with 0."""
+    lint_queries: int = 4000
+    """Test queries, drawn with the seed, on which the worth of findings is measured; 0 takes all."""
+    measure: bool = True
+    """Whether the worth of findings is measured in recall."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        at_least(0, self, "", "lint_queries")

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from scipy import sparse, stats
 
-from conf.lint import Severity
+from conf.schema import Severity
 from features.data import schema
 from features.data.dataset import BoolArray, Catalogue, FloatArray, IntArray, LongArray
 from features.data.splits import Queries

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from scipy import sparse
 
-from conf.lint import Severity
+from conf.schema import Severity
 from features.data.dataset import BoolArray, LongArray
 from features.data.histories import contains
 from features.data.splits import Queries, ragged_ranges

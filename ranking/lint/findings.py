@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from conf.lint import Severity
+from conf.schema import Severity
 
 if TYPE_CHECKING:
     from ranking.lint.worth import Yardstick

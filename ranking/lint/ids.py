@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 from scipy import stats
 
-from conf.lint import Severity
+from conf.schema import Severity
 from features.data.dataset import FloatArray, IntArray, LongArray
 from ranking.evaluation.cold_items import cold_parts, random_values
 from ranking.lint.findings import METRIC, Finding, Worth

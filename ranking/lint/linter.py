@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from conf.errors import InputError
-from conf.lint import Severity
+from conf.schema import Severity
 from features.data.dataset import Dataset
 from ranking.lint import attributes, copies, ids, moments, order, people, protocol, relisted, texts
 from ranking.lint.findings import Finding

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from conf.lint import Severity
+from conf.schema import Severity
 from features.data.dataset import BoolArray, Events, LongArray
 from features.data.splits import Queries, position_at, ragged_ranges
 from features.values.times import FIRST_PLAUSIBLE

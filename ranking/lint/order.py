@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from conf.lint import Severity
+from conf.schema import Severity
 from features.data.dataset import BoolArray, Events, IntArray, LongArray
 from features.data.splits import Queries
 from ranking.lint.findings import Finding, Worth

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from conf.lint import Severity
+from conf.schema import Severity
 from features.data.dataset import FloatArray, LongArray
 from ranking.lint.copies import without_users
 from ranking.lint.findings import Finding

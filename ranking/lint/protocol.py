@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from conf.lint import Severity
+from conf.schema import Severity
 from features.data.dataset import BoolArray
 from features.data.splits import Queries
 from ranking.evaluation.slices import same_day

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from scipy import sparse
 
-from conf.lint import Severity
+from conf.schema import Severity
 from features.data.dataset import BoolArray, IntArray, LongArray
 from features.text.words import folded
 from ranking.lint.findings import Finding, Worth

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from conf.lint import Severity
+from conf.schema import Severity
 from features.data.pipeline_step import write_atomically
 from ranking.lint.findings import Finding, Worth
 from ranking.lint.material import many

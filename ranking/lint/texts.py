@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse.linalg import lsqr
 
-from conf.lint import Severity
+from conf.schema import Severity
 from features.data.dataset import FloatArray, IntArray, LongArray
 from features.data.splits import Queries
 from ranking.baselines.lists import descending, list_from_order, popularity_share, unit_rows

@@ -9,8 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from conf.errors import InputError
-from conf.lint import FailOn, LintConfig, Severity
-from conf.schema import Adapter, PipelineConfig
+from conf.schema import Adapter, FailOn, LintConfig, PipelineConfig, Severity
 from encoders.training.train import try_split
 from features.data import schema
 from features.data.dataset import Dataset, load_dataset

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import polars as pl
 
-from conf.lint import LintConfig
-from conf.schema import EvaluationConfig, SplitConfig, SplitKind
+from conf.schema import EvaluationConfig, LintConfig, SplitConfig, SplitKind
 from features.data import schema
 from features.data.dataset import Dataset
 from features.data.splits import make_split

@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from conf.lint import Severity
-from conf.schema import SplitKind
+from conf.schema import Severity, SplitKind
 from ranking.lint.findings import Worth
 from ranking.lint.linter import CHECKS, as_result, quick_lint
 from ranking.lint.worth import Yardstick

@@ -8,8 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from conf.lint import Severity
-from conf.schema import PrivacyConfig, SplitKind
+from conf.schema import PrivacyConfig, Severity, SplitKind
 from features.data import schema
 from ranking.lint.linter import quick_lint
 from ranking.lint.relisted import equal_texts

@@ -8,8 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from conf.lint import Severity
-from conf.schema import SplitConfig, SplitKind
+from conf.schema import Severity, SplitConfig, SplitKind
 from features.data.splits import make_split
 from ranking.lint.linter import quick_lint
 from ranking.lint.material import Material

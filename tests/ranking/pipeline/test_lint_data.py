@@ -11,7 +11,7 @@ from rich.console import Console
 
 from conf.compose import compose_command
 from conf.errors import InputError
-from conf.lint import FailOn, LintConfig
+from conf.schema import FailOn, LintConfig
 from features.data import schema
 from ranking.pipeline.lint_data import FOUND, lint_data, warn_of_leaks
 from ranking.pipeline.prepared import prepared

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from conf.schema import PipelineConfig
 from tests.browser.harness import ROOT, Reader
 from tests.explorer.storefront.test_guard import children, runs, until
 
@@ -111,12 +110,10 @@ def _processes(parent: int) -> list[int]:
     return own + [below for child in own for below in _processes(child)]
 
 
-def test_a_dead_server_is_a_message_and_a_restart_keeps_the_visit(
-    driver: object, measured: PipelineConfig, reader: Reader
-) -> None:
+def test_a_dead_server_is_a_message_and_a_restart_keeps_the_visit(work: Path, reader: Reader) -> None:
     command = [
         sys.executable, "-m", "shelfwise", "explore", "port=0", "threads=1", "device=cpu",
-        f"artifacts={Path(measured.work_dir) / 'artifacts'}",
+        f"artifacts={work / 'artifacts'}",
     ]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -21,6 +21,12 @@ def listed(reader: Reader) -> list[str | None]:
     return [item.get_attribute("data-item") for item in reader.all("#for-you [data-item]")]
 
 
+def shop(reader: Reader, path: str) -> None:
+    """Open the shop, and wait until it is there: the page loads itself again once its server runs."""
+    reader.open(path)
+    reader.wait(lambda: reader.all("#for-you .item"))
+
+
 def press(reader: Reader, selector: str) -> None:
     """Press a button of the shop, and wait until the list beside it has been replaced."""
     before = reader.one("#for-you")
@@ -29,7 +35,7 @@ def press(reader: Reader, selector: str) -> None:
 
 
 def test_five_clicks_and_a_purchase_change_the_list_and_leave_reasons(reader: Reader) -> None:
-    reader.open("/storefront")
+    shop(reader, "/storefront")
     page = reader.one("html")
     first = listed(reader)
     assert len(first) == 12
@@ -55,7 +61,7 @@ def test_five_clicks_and_a_purchase_change_the_list_and_leave_reasons(reader: Re
 
 
 def test_back_shows_the_page_before_the_action(reader: Reader) -> None:
-    reader.open("/storefront?visit=0000bbbb")
+    shop(reader, "/storefront?visit=0000bbbb")
     before = listed(reader)
     press(reader, "#shop .shelf button[value^=click]")
     assert listed(reader) != before
@@ -65,7 +71,7 @@ def test_back_shows_the_page_before_the_action(reader: Reader) -> None:
 
 
 def test_the_keyboard_alone_does_it(reader: Reader) -> None:
-    reader.open("/storefront")
+    shop(reader, "/storefront")
     button = reader.one("#for-you .item button[value^=cart]")
     reader.driver.execute_script("arguments[0].focus()", button)
     name = button.get_attribute("id")
@@ -78,14 +84,14 @@ def test_the_keyboard_alone_does_it(reader: Reader) -> None:
 
 
 def test_search_filters_and_intent(reader: Reader) -> None:
-    reader.open("/storefront")
+    shop(reader, "/storefront")
     reader.one("input[name=q]").send_keys("guitar drum")
     reader.submit("form[role=search] button")
     assert reader.text("h1") == "Found for “guitar drum”"
     titles = reader.texts("#shop .shelf .title")
     assert "guitar" in titles[0] or "drum" in titles[0]
     reader.check()
-    reader.open("/storefront?f.brand=Acme")
+    shop(reader, "/storefront?f.brand=Acme")
     assert 0 < len(reader.all("#shop [data-item]")) < 60
     reader.one("#for-you input[name=intent]").send_keys("crib blanket")
     reader.submit("#for-you form button")
@@ -95,7 +101,7 @@ def test_search_filters_and_intent(reader: Reader) -> None:
 
 
 def test_a_copy_of_a_shopper(reader: Reader) -> None:
-    reader.open("/storefront")
+    shop(reader, "/storefront")
     reader.one(".who summary").click()
     reader.one("input[name=as]").send_keys("u1")
     reader.submit(".who form button")
@@ -119,7 +125,7 @@ def test_a_dead_server_is_a_message_and_a_restart_keeps_the_visit(work: Path, re
     assert process.stdout is not None
     try:
         reader.base = process.stdout.readline().split()[-1].rstrip("/")
-        reader.open("/storefront")
+        shop(reader, "/storefront")
         press(reader, "#for-you .item button[value^=buy]")
         served = [pid for pid in _processes(process.pid) if "serve" in _arguments(pid)]
         guard, server = served[0], served[1]

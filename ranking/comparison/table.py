@@ -63,7 +63,7 @@ def print_comparison(result: Mapping[str, Any], console: Console) -> None:
         "metric", "A", "B", "B - A", "95 % interval", "p", "p (Holm)",
     )  # fmt: skip
     for name, row in result["metrics"].items():
-        interval = f"{_number(row['low'], '+')} to {_number(row['high'], '+')}"
+        interval = f"{_number(row['low'], '+')}, {_number(row['high'], '+')}"
         table.add_row(
             name, _number(row["a"]), _number(row["b"]), _difference(row), interval, _p(row["p_value"]),
             _corrected(row),

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-
-from ranking.evaluation.page.summary import stars
 
 _STYLES: Final = {"held": "green", "undecided": "yellow", "broken": "bold red"}
 SIGNIFICANT: Final = 0.05
@@ -34,11 +31,11 @@ def _difference(row: Mapping[str, Any]) -> Text:
 
 
 def _corrected(row: Mapping[str, Any]) -> str:
-    return f"{_p(row['p_holm'])}{stars(row['p_holm']):<3}"
+    return _p(row["p_holm"])
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name in columns:
         table.add_column(name, justify="left" if name == columns[0] else "right", no_wrap=True)
     return table
@@ -60,7 +57,7 @@ def print_comparison(result: Mapping[str, Any], console: Console) -> None:
         console.print(f"! {note}", style=style, soft_wrap=True, highlight=False, markup=False)
     table = _table(
         f"{window['name']}, {window['split']}, {window['queries']:,} queries, all {window['items']:,} items",
-        "metric", "A", "B", "B - A", "95 % interval", "p", "p (Holm)",
+        "metric", "A", "B", "B - A", "95 % interval", "p", "Holm p",
     )  # fmt: skip
     for name, row in result["metrics"].items():
         interval = f"{_number(row['low'], '+')}, {_number(row['high'], '+')}"
@@ -71,7 +68,7 @@ def print_comparison(result: Mapping[str, Any], console: Console) -> None:
     for name, row in result["beyond_accuracy"].items():
         table.add_row(name, _number(row["a"]), _number(row["b"]), _number(row["difference"], "+"))
     console.print(table)
-    slices = _table("recall@10 by slice", "slice", "queries", "A", "B", "B - A", "p (Holm)")
+    slices = _table("recall@10 by slice", "slice", "queries", "A", "B", "B - A", "Holm p")
     for name, part in result["slices"].items():
         row = part["metrics"]["recall@10"]
         slices.add_row(

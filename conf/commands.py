@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from conf.clients import InspectConfig, RecommendBatchConfig, RecommendConfig
 from conf.comparison import CompareConfig
-from conf.explorer import ExploreConfig
+from conf.explorer import ExploreConfig, WhyConfig
 from conf.off_policy import OffPolicyConfig
 from conf.schema import EvaluateConfig, LintConfig, PipelineConfig
 from conf.serving import (
@@ -17,7 +17,6 @@ from conf.serving import (
     RollbackConfig,
     ServeConfig,
 )
-from conf.why import WhyConfig
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from conf.errors import InputError
-from conf.why import OutputFormat, WhyConfig
+from conf.explorer import OutputFormat, WhyConfig
 from encoders.device import resolve_device
 from explorer.model import LoadedModel, load_model
 from explorer.problems import closest_ids
@@ -81,14 +81,28 @@ def scenario_of(config: WhyConfig) -> Scenario:
         at=at,
         exclude=tuple(config.exclude),
         caps=tuple(config.caps.items()),
-        pins=tuple(config.pins.items()),
+        pins=tuple(_pin(text) for text in config.pins),
         boosts=tuple((boost.strength, boost.filter) for boost in config.boosts),
         exploration=config.exploration,
         seed=config.seed,
-        events=tuple((kind, item) for item, kind in config.events.items()),
+        events=tuple(_event(text) for text in config.events),
         without=tuple(config.without),
         quotas=tuple(config.quotas.items()),
     )
+
+
+def _pin(text: str) -> tuple[str, int]:
+    item, _, position = text.rpartition(":")
+    if not item or not (position.isascii() and position.isdigit()):
+        raise InputError(f"pins: '{text}' is not ITEM:POSITION, for example pins=[85123A:1]")
+    return item, int(position)
+
+
+def _event(text: str) -> tuple[str, str]:
+    kind, _, item = text.partition(":")
+    if not item:
+        raise InputError(f"events: '{text}' is not KIND:ITEM, for example events=[purchase:85123A]")
+    return kind, item
 
 
 def _history(model: LoadedModel, config: WhyConfig) -> History:
@@ -147,7 +161,8 @@ def _print_features(found: Attribution, console: Console) -> None:
 
 
 def _print_history(explanation: Explanation, names: Names, console: Console) -> None:
-    effects = sorted(explanation.effects, key=lambda effect: -abs(effect.points))[:EFFECTS]
+    moving = [effect for effect in explanation.effects if effect.points]
+    effects = sorted(moving, key=lambda effect: -abs(effect.points))[:EFFECTS]
     if not effects:
         return
     console.print("\n[bold]What the history does[/bold] [dim](each deleted, and the list made again)[/dim]")

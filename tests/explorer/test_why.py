@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from conf.errors import InputError
+from conf.explorer import BoostConfig, OutputFormat, WhyConfig
 from conf.schema import PipelineConfig
-from conf.why import BoostConfig, OutputFormat, WhyConfig
 from explorer.why import scenario_of, why
 from ranking.insight.scenario import Scenario
 
@@ -79,14 +79,14 @@ def test_a_visitor_is_explained_too(store: str) -> None:
 def test_every_option_reaches_the_request() -> None:
     config = WhyConfig(
         k=3, filter="price < 9", intent="boots", exclude_seen=True, diversity=0.2, novelty=0.1, exclude=["a"],
-        caps={"brand": 2}, pins={"b": 4}, boosts=[BoostConfig("price < 3", 0.3)], exploration=0.1, seed=7,
-        events={"c": "click"}, without=["d"], quotas={"popular": 9}, request_time="2024-05-31T12:00:00",
+        caps={"brand": 2}, pins=["b:1:4"], boosts=[BoostConfig("price < 3", 0.3)], exploration=0.1, seed=7,
+        events=["click:c:2"], without=["d"], quotas={"popular": 9}, request_time="2024-05-31T12:00:00",
     )  # fmt: skip
     assert scenario_of(config) == Scenario(
         k=3, filter="price < 9", intent="boots", exclude_seen=True, diversity=0.2, novelty=0.1,
-        at=1_717_156_800, exclude=("a",), caps=(("brand", 2),), pins=(("b", 4),),
+        at=1_717_156_800, exclude=("a",), caps=(("brand", 2),), pins=(("b:1", 4),),
         boosts=((0.3, "price < 3"),),
-        exploration=0.1, seed=7, events=(("click", "c"),), without=("d",), quotas=(("popular", 9),),
+        exploration=0.1, seed=7, events=(("click", "c:2"),), without=("d",), quotas=(("popular", 9),),
     )  # fmt: skip
 
 
@@ -102,6 +102,11 @@ def test_every_option_reaches_the_request() -> None:
         (
             WhyConfig(user="u1", item="i1", filter="prize < 3"),
             "unknown attribute 'prize'; did you mean 'price'?",
+        ),
+        (WhyConfig(user="u1", item="i1", pins=["i1"]), "pins: 'i1' is not ITEM:POSITION, for example pins="),
+        (
+            WhyConfig(user="u1", item="i1", events=["i1"]),
+            "events: 'i1' is not KIND:ITEM, for example events=",
         ),
         (WhyConfig(user="u1", item="i1", request_time="noon"), "request_time: 'noon' is not an ISO time"),
     ],

@@ -26,7 +26,7 @@ SIZES = {1280: 900, 390: 844}
 """Widths of a desk and of a phone, and their heights, in pixels."""
 WAITING = '[hx-get="/loading"], [hx-get="/storefront/opening"], #progress'
 """What a page shows while it waits for something, and then loads itself again."""
-SECONDS = 60.0
+SECONDS = 120.0
 """Longest wait for a page, on a machine that runs other tests."""
 
 
@@ -105,6 +105,10 @@ class Reader:
         self.clear()
         self.driver.get(self.base + path)
         self.wait(lambda: not self.all(WAITING))
+
+    def ready(self) -> None:
+        """Wait while the page says that something is being loaded: it asks every second and reloads itself."""
+        self.wait(lambda: not self.all('[hx-trigger="every 1s"]'))
 
     def clear(self) -> None:
         """Forget what the logs have so far."""

@@ -107,7 +107,7 @@ class Reader:
         self.wait(lambda: not self.all(WAITING))
 
     def ready(self) -> None:
-        """Wait while the page says that something is being loaded: it asks every second and reloads itself."""
+        """Wait while the page says that something is being loaded: it reloads itself then."""
         self.wait(lambda: not self.all('[hx-trigger="every 1s"]'))
 
     def clear(self) -> None:

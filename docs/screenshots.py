@@ -29,8 +29,15 @@ DARK: Final = "shopper"
 
 
 def picture(reader: Reader, path: str, file: Path) -> None:
-    """Write a picture of a page as it opens, after its requests and charts have come to rest."""
+    """Write a picture of a page as it opens, after its requests and charts have come to rest.
+
+    Raises:
+        RuntimeError: the page is one of a problem.
+
+    """
     reader.open(path)
+    if reader.all("h1[data-status]"):
+        raise RuntimeError(f"{path}: {reader.text()}")
     reader.rest()
     found = Image.open(io.BytesIO(reader.driver.get_screenshot_as_png())).convert("RGB")
     found.quantize(COLOURS, dither=Image.Dither.NONE).save(file, optimize=True)

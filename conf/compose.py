@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -15,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from conf.commands import TABLE
 from conf.encoders import TextEncoderConfig, UserEncoderConfig
+from conf.errors import InputError
 from conf.override_errors import readable, refuse_unknown_keys
 from conf.overrides import split_overrides
 from conf.schema import (
@@ -107,3 +110,23 @@ def compose_command(command: str, overrides: list[str]) -> Any:  # noqa: ANN401 
         except (HydraException, OmegaConfBaseException) as error:
             raise readable(error, overrides) from error
     return to_typed(config)
+
+
+def read_config(schema: type, path: Path, **changes: object) -> Any:  # noqa: ANN401 - the schema's type
+    """Return the typed configuration in a YAML file that has every setting, as a bundle keeps it.
+
+    Args:
+        schema: its root type.
+        path: the file.
+        changes: settings of the root to replace.
+
+    Raises:
+        InputError: the file cannot be read, or has settings that this release does not.
+
+    """
+    try:
+        return to_typed(OmegaConf.merge(writable(schema), OmegaConf.load(path), changes))  # type: ignore[arg-type]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise InputError(f"{path}: made by another release ({str(error).splitlines()[0]})") from error

@@ -24,6 +24,11 @@ VIEWS: tuple[View, ...] = (
         example="?colour=sales",
     ),
     View(
+        "rules", "Rules", "/rules",
+        "Try caps, pins, boosts, exploration, novelty and diversity: lists before and after, and the cost.",
+        example="?diversity=0.4&exploration=0.1",
+    ),
+    View(
         "storefront", "Storefront", "/storefront",
         "Be a shopper: look at a shelf, click, add to the cart, buy, search, and see the list change.",
         Needs.nothing, posts=True, example="?visit=00000001&did=click%3A22910&did=cart%3A22910",

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -58,14 +58,18 @@ class ServerState:
 class ShopServer:
     """Starts, watches and restarts the server; any thread may call it."""
 
-    def __init__(self, artifacts: Path, settings: Sequence[str] = ()) -> None:
+    def __init__(
+        self, artifacts: Path, settings: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> None:
         """Prepare; nothing is started yet.
 
         Args:
             artifacts: the artifact store, which is only read.
             settings: further settings of `serve`, for example `privacy.hash_users=true`.
+            environment: further variables of the server's environment.
 
         """
+        self._environment = environment or {}
         self._artifacts = artifacts
         self._settings = tuple(settings)
         self._lock = threading.Lock()
@@ -135,7 +139,7 @@ class ShopServer:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, **self._environment, "PYTHONUNBUFFERED": "1"},
             )
         self._address = ""
         self._began = time.monotonic()

@@ -7,7 +7,7 @@ import os
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -56,19 +56,9 @@ class Storefront:
         """None where the explorer was started with a server."""
         if context.server is None:
             assert context.store is not None
-            self.server = ShopServer(context.store, self._settings(context))
+            self.server = ShopServer(context.store, *_privacy(context))
         self._client: tuple[str, Client] | None = None
         self._lock = threading.Lock()
-
-    @staticmethod
-    def _settings(context: ExplorerContext) -> Sequence[str]:
-        """Return the settings by which a server takes a pseudonymised bundle."""
-        assert context.loader is not None
-        if not context.model().bundle.manifest.get("hash_users"):
-            return ()
-        # Visits need some key; that of the shop's histories is not needed, these are read here.
-        os.environ.setdefault(context.privacy.key_env, secrets.token_hex(16))
-        return ("privacy.hash_users=true", f"privacy.key_env={context.privacy.key_env}")
 
     def client(self, address: str) -> Client:
         """Return the client of the own server at an address."""
@@ -78,6 +68,18 @@ class Storefront:
                     self._client[1].close()
                 self._client = (address, Client(address, timeout=SECONDS))
             return self._client[1]
+
+
+def _privacy(context: ExplorerContext) -> tuple[Sequence[str], Mapping[str, str]]:
+    """Return the settings and the variables by which a server takes a pseudonymised bundle.
+
+    Where the key of the shop is missing, one is made: visits need some key, and histories are read here.
+    """
+    if not context.model().bundle.manifest.get("hash_users"):
+        return (), {}
+    name = context.privacy.key_env
+    key = os.environ.get(name) or secrets.token_hex(32)
+    return ("privacy.hash_users=true", f"privacy.key_env={name}"), {name: key}
 
 
 class ServerDownError(Exception):
@@ -335,7 +337,7 @@ def _page(
         similar=similar,
         found=found,
         made=made,
-        said=DEGRADATIONS.get(made.degradation, made.degradation),
+        said=_said(made, visit),
         summary=summary(made),
         facets=[] if model is None else facets(model.bundle.catalogue.frame, _no_facets(model)),
         chosen=dict(address.filters),
@@ -359,6 +361,13 @@ def _others(model: LoadedModel | None, visit: Visit) -> list[tuple[str, str]]:
     seed = int(visit.id, 16)
     drawn = [(like.value, model.shoppers.draw(like, seed)) for like in (Like.random, Like.new, Like.loyal)]
     return [(like, user) for like, user in drawn if user is not None]
+
+
+def _said(made: ForYou, visit: Visit) -> str:
+    """Return what the list was made from."""
+    if made.degradation == "session_only":
+        return "personalised with " + ("the copied history" if visit.shopper else "what was done")
+    return DEGRADATIONS.get(made.degradation, made.degradation)
 
 
 def summary(made: ForYou) -> str:

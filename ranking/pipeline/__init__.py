@@ -1,1 +1,4 @@
-"""The steps of `shelfwise run`: train, refit, publish, evaluate."""
+"""The steps of `shelfwise run`: train, refit, publish, evaluate.
+
+Public: `validation`.
+"""

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
 from conf.comparison import read_guards
@@ -17,8 +16,6 @@ from conf.schema import EvaluateConfig, PipelineConfig, Refit
 from encoders.device import describe_device, resolve_device
 from encoders.training.progress import progress
 from encoders.training.train import (  # fmt: skip
-    ENCODER_FOLDER,
-    TEXT_VECTORS,
     train_encoder,
     trainable,
     try_split,
@@ -27,7 +24,6 @@ from encoders.training.train import (  # fmt: skip
 from features.data.dataset import Dataset, load_dataset
 from features.data.pipeline_step import write_atomically
 from features.data.splits import exclude_seen
-from features.data.training_windows import Cut
 from features.prepare import DATASET_FOLDER
 from ranking.baselines.items import FrozenText
 from ranking.bundle.bundle import load_bundle
@@ -39,12 +35,12 @@ from ranking.evaluation.stage_recall import System
 from ranking.pipeline.lint_data import EVALUATION_FOLDER, warn_of_leaks
 from ranking.pipeline.prepared import prepared
 from ranking.pipeline.publish import ARTIFACTS, git_sha, publish
-from ranking.pipeline.refit import chosen_models, refit
+from ranking.pipeline.refit import refit
 from ranking.pipeline.track import track_evaluation, tracking
+from ranking.pipeline.validation import validation_recommender
 from ranking.recommender import Recommender
-from ranking.training.fit_novelty import fit_novelty
 from ranking.training.ids_only import ids_only_towers
-from ranking.training.train import RANKER, build_recommender, train_ranker
+from ranking.training.train import RANKER, train_ranker
 
 METRICS = "metrics.json"
 
@@ -76,22 +72,9 @@ def evaluate(config: PipelineConfig, console: Console, dataset: Dataset | None =
         bundle = load_bundle(work / ARTIFACTS, device=device)
     else:  # no bundle guarantees the settings that the models were trained with
         RANKER.step(config, dataset.facts).require()
-    encoder, chosen = work / ENCODER_FOLDER, chosen_models(work)
     exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
-    past = build_recommender(
-        config,
-        dataset,
-        np.load(encoder / TEXT_VECTORS),
-        chosen.towers,
-        split.train_end,
-        split.train_time,
-        chosen.ranker,
-        None if bundle is None else bundle.recommender.arrays.text_near,
-        chosen.affinity,
-    )
-    cut = Cut(split.train_end, split.train_time)
-    past.novelty = fit_novelty(past, dataset.events, cut, exclude, config.seed)
-    past.novelty_budget = config.rerank.novelty
+    near = None if bundle is None else bundle.recommender.arrays.text_near
+    past = validation_recommender(config, dataset, split, near)
     frozen = untouched_vectors(config, dataset, FrozenText.name in config.evaluation.baselines, console)
     recommenders = {"valid": past} if bundle is None else {"valid": past, "test": bundle.recommender}
     with progress(console) as bar:

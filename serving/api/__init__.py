@@ -1,4 +1,4 @@
 """The RPCs: validation of requests, queries of state and model, and responses.
 
-Public: `service`, `surfaces`.
+Public: `list_rules`, `service`, `surfaces`, `validation`.
 """

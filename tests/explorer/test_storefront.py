@@ -21,6 +21,7 @@ from explorer.app import create_app
 from explorer.context import ExplorerContext
 from explorer.loading import store_loader
 from explorer.storefront.shop_server import Phase, ShopServer
+from explorer.views import storefront
 from shelfwise_client import Client
 from tests.explorer.storefront.test_guard import children, until
 
@@ -141,6 +142,7 @@ def test_the_address_shows_the_same_without_anything_recorded(reader: Reader) ->
     theirs = reader.get(done.headers["location"].replace("0000aaac", "0000aaad")).text
     assert listed(theirs) == listed(mine)
     assert "They came with the address" in theirs
+    assert "Personalised with what was done" in theirs
 
 
 def test_forms_of_other_pages_are_refused(reader: Reader) -> None:
@@ -191,6 +193,7 @@ def test_a_copy_of_a_shopper_begins_with_the_history(reader: Reader) -> None:
     user = model.shoppers.ids[3]
     copy = reader.get(f"/storefront?as={user}&visit=0000aaaf").text
     assert f"A copy of shopper {user}" in copy
+    assert "Personalised with the copied history" in copy
     assert listed(copy) != listed(reader.get("/storefront").text)
     after = reader.get(reader.post(copy, "buy:0:i2").headers["location"]).text
     assert f"A copy of shopper {user}" in after
@@ -236,6 +239,22 @@ def test_a_server_that_dies_is_said_and_started_again(reader: Reader) -> None:
 def test_a_page_that_waits_for_the_server_loads_itself_again(reader: Reader) -> None:
     reader.get("/storefront")
     assert reader.client.get("/storefront/opening").headers["hx-refresh"] == "true"
+
+
+@pytest.mark.parametrize("key", ["", "the-shop's-key"])
+def test_a_pseudonymised_bundle_is_served_with_a_key(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    reader.get("/storefront")
+    context = reader.client.app.state.context  # type: ignore[attr-defined]
+    monkeypatch.setenv(context.privacy.key_env, key)
+    assert storefront._privacy(context) == ((), {})
+    monkeypatch.setitem(context.model().bundle.manifest, "hash_users", True)
+    settings, variables = storefront._privacy(context)
+    assert settings == ("privacy.hash_users=true", f"privacy.key_env={context.privacy.key_env}")
+    [used] = variables.values()
+    assert used == key if key else len(used) == 64
+    assert os.environ[context.privacy.key_env] == key
 
 
 @pytest.fixture(scope="module")

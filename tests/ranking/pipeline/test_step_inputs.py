@@ -28,8 +28,9 @@ from ranking.training.train import RANKER, train_ranker
 from tests.synthetic import World, pipeline_config
 
 QUIET = Console(quiet=True)
-MACHINE = ("work_dir", "threads", "device", "devices", "reuse", "tracker")
-"""Where and on what a run takes place, and which tracker gets its results: none depends on it."""
+MACHINE = ("work_dir", "threads", "device", "devices", "reuse", "tracker", "publish.gate")
+"""Where and on what a run takes place, which tracker gets its results, whether a bundle becomes current: no
+result depends on it."""
 FROM_TEXT = (TEXT, ENCODER, RANKER, REFIT, PUBLISH)
 ALL = (PREPARE, *FROM_TEXT, CHOSEN, REFITTED)
 RERUNS: dict[str, tuple[StepSpec, ...]] = {
@@ -48,7 +49,7 @@ RERUNS: dict[str, tuple[StepSpec, ...]] = {
     ),
     **dict.fromkeys(("ranker", "candidates", "factors", "index"), FROM_TEXT[2:]),
     "refit": (REFIT, PUBLISH, REFITTED),
-    "rerank": (PUBLISH,),
+    **dict.fromkeys(("rerank", "publish.map"), (PUBLISH,)),
 }
 """Setting, or section -> the steps that a change of it reruns."""
 

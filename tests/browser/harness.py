@@ -125,8 +125,8 @@ class Reader:
         WebDriverWait(self.driver, SECONDS, poll_frequency=0.05).until(lambda _: condition())
 
     def rest(self) -> None:
-        """Wait until nothing on the page changes any more: no request of htmx, and two equal pictures."""
-        self.wait(lambda: not self.all(".htmx-request"))
+        """Wait until nothing on the page changes any more: no part asks again, and two pictures are equal."""
+        self.wait(lambda: not self.all(".htmx-request, [hx-trigger^='load delay']"))
         seen: list[bytes] = []
 
         def still() -> bool:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from selenium.webdriver import Chrome
 
-from conf.schema import PipelineConfig
 from tests.browser.harness import ROOT, Reader
 
 COMMITTED = sorted((ROOT / "docs" / "reports").glob("*.html"))
@@ -26,8 +25,8 @@ def unfold(files: Reader) -> None:
     files.driver.execute_script("document.querySelectorAll('details').forEach(part => part.open = true)")
 
 
-def test_a_new_report_is_accessible_and_loads_nothing(files: Reader, measured: PipelineConfig) -> None:
-    path = Path(measured.work_dir) / "evaluation" / "report.html"
+def test_a_new_report_is_accessible_and_loads_nothing(files: Reader, work: Path) -> None:
+    path = work / "evaluation" / "report.html"
     files.check_everywhere(str(path))
     unfold(files)
     files.check()

@@ -129,7 +129,7 @@ def test_a_dead_server_is_a_message_and_a_restart_keeps_the_visit(work: Path, re
         press(reader, "#for-you .item button[value^=buy]")
         served: list[int] = []
 
-        def serving() -> bool:  # the kernel's list of children may lack some while others come and go
+        def serving() -> bool:
             served[:] = [pid for pid in _processes(process.pid) if "serve" in _arguments(pid)]
             return len(served) >= 2
 

@@ -7,12 +7,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -28,6 +29,9 @@ WAITING = '[hx-get="/loading"], [hx-get="/storefront/opening"], #progress'
 """What a page shows while it waits for something, and then loads itself again."""
 SECONDS = 120.0
 """Longest wait for a page, on a machine that runs other tests."""
+_READS = 20
+"""Most readings of a part of a page that changes."""
+Found = TypeVar("Found")
 
 
 @contextmanager
@@ -121,8 +125,10 @@ class Reader:
         return entries
 
     def wait(self, condition: Any) -> None:
-        """Wait until a condition holds."""
-        WebDriverWait(self.driver, SECONDS, poll_frequency=0.05).until(lambda _: condition())
+        """Wait until a condition holds; elements that a new page replaces meanwhile are looked up again."""
+        replaced = (NoSuchElementException, StaleElementReferenceException)
+        waiting = WebDriverWait(self.driver, SECONDS, poll_frequency=0.05, ignored_exceptions=replaced)
+        waiting.until(lambda _: condition())
 
     def rest(self) -> None:
         """Wait until nothing on the page changes any more: no part asks again, and two pictures are equal."""
@@ -145,11 +151,18 @@ class Reader:
 
     def text(self, selector: str = "main") -> str:
         """Return the shown text of an element."""
-        return self.one(selector).text
+        return self._settled(lambda: self.one(selector).text)
 
     def texts(self, selector: str) -> list[str]:
         """Return the shown text of each element."""
-        return [element.text for element in self.all(selector)]
+        return self._settled(lambda: [element.text for element in self.all(selector)])
+
+    def _settled(self, read: Callable[[], Found]) -> Found:
+        """Return what is read from the page, again if a new page or part replaces an element meanwhile."""
+        for _ in range(_READS):
+            with suppress(StaleElementReferenceException):
+                return read()
+        return read()
 
     @property
     def path(self) -> str:

@@ -75,8 +75,7 @@ def counting_attributes(material: Material) -> Iterator[Finding]:
             unit="items",
             example=f"{material.item(at)}: {name} {numbers[at]:g}",
             meaning="A count of sales, ranks or reviews is of the day of the export: as text, filter or "
-            "feature it "
-            "carries what was sold after the cut.",
+            "feature it carries what was sold after the cut.",
             fix=f"leave the column '{name}' out of the items file, or compute it from the events before "
             "the cut",
             measure=partial(cold_ranking, keys=(-np.sign(sign) * numbers).astype(np.float32), name=name),
@@ -185,8 +184,7 @@ def later_versions(material: Material) -> Iterator[Finding]:
             example=f"{material.item(at)}: {name} {frame[name][at]}",
             meaning="Text, price and attributes of these items are of a later time than the queries.",
             fix="take the items as they were at the cut: one row per change, and data.duplicates=newest on "
-            "the "
-            "rows before it",
+            "the rows before it",
             measure=partial(blanked, rows=rows),
             least=Severity.warning,
         )
@@ -240,8 +238,7 @@ def later_prices(material: Material) -> Iterator[Finding]:
         "before the "
         f"cut, {new[at]:.2f} after",
         meaning="The catalogue has the price of the export. Its difference from the price before the cut, "
-        "such as a "
-        "sale in the test window, is not known at the time of the query.",
+        "such as a sale in the test window, is not known at the time of the query.",
         fix="take prices as they were at the cut",
         measure=partial(_cheaper_first, cheaper=cheaper),
     )

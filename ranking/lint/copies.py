@@ -220,8 +220,7 @@ def shared_sessions(material: Material) -> Iterator[Finding]:
         unit="sessions",
         example=" and ".join(material.user(int(user)) for user in users[:2]),
         meaning="A visit that is recorded under two ids, for instance before and after signing in, puts "
-        "half of "
-        "it in another user's training history.",
+        "half of it in another user's training history.",
         fix="give all events of a session the id of the user who signed in",
         measure=partial(_without_sessions, inside=inside),
     )

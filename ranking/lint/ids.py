@@ -121,8 +121,7 @@ def following_ids(material: Material) -> Iterator[Finding]:
         example=f"{material.user(int(events.user[at]))}: {material.item(int(events.item[at]))}, then "
         f"{material.item(int(events.item[at + 1]))}",
         meaning="Items were numbered as they came up in the histories, test events included. A model that "
-        "reads "
-        "row numbers or ids, or breaks ties by them, finds test targets by counting on.",
+        "reads row numbers or ids, or breaks ties by them, finds test targets by counting on.",
         fix="number the items in another order: sort the items file by a hash of the id",
         measure=_counting_on,
         most=Severity.warning,
@@ -178,8 +177,7 @@ def user_order(material: Material) -> Iterator[Finding]:
         unit="users",
         example=f"{material.user(int(present[np.argmax(started)]))} was first seen last",
         meaning="Ids that are numbers in the order of registration are a feature of time for any model "
-        "that reads "
-        "them.",
+        "that reads them.",
         fix="privacy.hash_users=true replaces them by keyed hashes",
         unmeasured="no model here reads user ids",
         graded=False,

@@ -58,8 +58,7 @@ def impossible_times(material: Material) -> Iterator[Finding]:
             example=f"{material.user(int(events.user[at]))}, {material.item(int(events.item[at]))}, "
             f"{moment(int(times[at]))}",
             meaning="Times order the events and cut the windows: a wrong time moves an event of the past "
-            "into "
-            "the test window, or one of the test window into training.",
+            "into the test window, or one of the test window into training.",
             fix=fix,
             measure=partial(_without, mask=mask, name=name),
             least=Severity.serious,
@@ -88,8 +87,7 @@ def contradicted_times(material: Material) -> Iterator[Finding]:
             unit="events",
             example="each was raised to the time of the event before it",
             meaning="Either the clocks of several sources differ or the column of the order is none; an "
-            "event "
-            "with a raised time may cross a cut.",
+            "event with a raised time may cross a cut.",
             fix="correct the clocks, or leave the column of the order out with data.columns",
             unmeasured="the times as they were are not in the prepared dataset",
         )
@@ -143,8 +141,7 @@ def windows(material: Material) -> Iterator[Finding]:
         meaning="An event is trained or counted, or part of a history, although it is later than the query "
         "that it informs, or it is a target although it is earlier.",
         fix="sort each user's events by time: leave the column of the order out with data.columns, and "
-        "prepare "
-        "the dataset again",
+        "prepare the dataset again",
         measure=lambda yardstick: yardstick.changed(
             "item_knn, all events against events sorted by time", _sorted_by_time
         ),
@@ -183,8 +180,7 @@ def others_later(material: Material) -> Iterator[Finding]:
         example=f"{material.user(int(queries.user[latest]))}: {later[latest]:.0%} of the training events are "
         f"later than the query of {moment(int(queries.time[latest]))}",
         meaning="Published tables of this protocol share it: what is popular and bought together is "
-        "learned from "
-        "the future of most queries (Ji et al. 2023), so recall is higher than in production.",
+        "learned from the future of most queries (Ji et al. 2023), so recall is higher than in production.",
         fix="split=global_time estimates production; compare leave-one-out with leave-one-out only",
         measure=_rolling,
         most=Severity.warning,
@@ -208,8 +204,7 @@ def _rolling(yardstick: Yardstick) -> Worth | None:
     by_user = np.argsort(every)
     return yardstick.compare(
         f"item_knn, fitted on all training events against {refits} refits, each on the events before its "
-        "queries "
-        "(at most: the events between a refit and its queries are missing, too)",
+        "queries (at most: the events between a refit and its queries are missing, too)",
         yardstick.plain,
         Measured(every[by_user], np.concatenate(values)[by_user]),
     )

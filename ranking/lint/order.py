@@ -67,8 +67,7 @@ def order_of_ties(material: Material) -> Iterator[Finding]:
         check="order_within_time",
         severity=(Severity.warning if material.by_time else Severity.serious) if suspected else Severity.note,
         title=f"{len(ties):,} events share user and time with the next one; neighbours recur in "
-        f"{share(as_is, 1)} "
-        f"of the cases, {share(chance, 1)} after shuffling",
+        f"{share(as_is, 1)} of the cases, {share(chance, 1)} after shuffling",
         count=len(ties),
         total=len(events),
         unit="events",
@@ -131,8 +130,7 @@ def sorted_ties(material: Material) -> Iterator[Finding]:
         example=f"{material.user(int(events.user[at]))}: {material.item(int(events.item[at]))}, then "
         f"{material.item(int(events.item[at + 1]))}",
         meaning="The held-out item of a basket is then the one with the largest row (or smallest): a model "
-        "that "
-        "sees rows or ids, or learns which items come last, has the answer.",
+        "that sees rows or ids, or learns which items come last, has the answer.",
         fix="shuffle equal times with a fixed seed before writing the file",
         measure=partial(_beyond_last, up=up),
     )

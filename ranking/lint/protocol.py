@@ -42,8 +42,7 @@ def same_day_targets(material: Material) -> Iterator[Finding]:
         unit="test targets",
         example=f"{material.user(int(owner[at]))}, {material.item(int(queries.targets[at]))}",
         meaning="Completing a basket is easier than predicting the next one; a single average hides which "
-        "of the "
-        "two a model does.",
+        "of the two a model does.",
         fix="read the slices same_day_as_previous and later_day beside the average",
         measure=_later_days,
         most=Severity.note,
@@ -157,8 +156,7 @@ def core_filter(material: Material) -> Iterator[Finding]:
         unit="items",
         example=f"{material.item(at)}: {before[at]} events before the cut, {every[at]} in all",
         meaning="A k-core over all events selects items and users by what happens in the test window, and "
-        "leaves "
-        "out the rare ones that are hardest (Sun et al. 2020).",
+        "leaves out the rare ones that are hardest (Sun et al. 2020).",
         fix="state the k-core beside the result; filter by training events alone for an estimate of "
         "production",
         measure=partial(_other_targets, mask=below),

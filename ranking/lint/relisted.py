@@ -75,8 +75,7 @@ def same_products(material: Material) -> Iterator[Finding]:
         unit="items",
         example=f"{material.item(at)} and {material.item(int(original[at]))}",
         meaning="A list with the one misses the target where the other was chosen, and the history of a "
-        "product "
-        "is divided.",
+        "product is divided.",
         fix="give one product one id (data.parent merges variants), or texts that tell items apart",
         measure=partial(_merged, old=original[copies], new=copies),
         most=Severity.note,
@@ -116,8 +115,7 @@ def _relisted(material: Material, old: LongArray, new: LongArray) -> Finding:
         example=f"{material.item(int(old[at]))} and {material.item(int(new[at]))}, first sold on "
         f"{day(int(first[new[at]]))}",
         meaning="The new id is no new item: a text model finds it by its old text, a model of ids cannot, "
-        "and "
-        "neither comparison is about new products.",
+        "and neither comparison is about new products.",
         fix="map the new id to the old one, in items and events",
         measure=partial(_merged, old=old, new=new),
         least=Severity.warning if targets else Severity.note,

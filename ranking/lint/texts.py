@@ -67,8 +67,7 @@ def sales_phrases(material: Material) -> Iterator[Finding]:
         unit="items",
         example=material.item(found[0][0]),
         meaning="Such a phrase is of the day on which the catalogue was exported. If that was after the "
-        "cut, the "
-        "text of an item says how well it sold in the test window.",
+        "cut, the text of an item says how well it sold in the test window.",
         fix="leave the field out of data.text_fields, or remove the phrases",
         measure=partial(_demand_worth, pattern=SALES),
     )
@@ -87,8 +86,7 @@ def _demand_worth(yardstick: Yardstick, pattern: re.Pattern[str]) -> Worth | Non
 
     return yardstick.compare(
         "items ranked by the demand that their words predict (ridge regression on training events), texts "
-        "as they are "
-        "against texts without these phrases",
+        "as they are against texts without these phrases",
         yardstick.measure(lists(texts), queries),
         yardstick.measure(lists(without(texts, pattern)), queries),
     )
@@ -168,8 +166,7 @@ def bought_together(material: Material) -> Iterator[Finding]:
             unit="items",
             example=material.item(found[0]),
             meaning="Such lists are made from the events of the whole data set, test included: the text "
-            "names the "
-            "next purchase.",
+            "names the next purchase.",
             fix="leave the field out of data.text_fields, or remove the phrases",
             measure=partial(_masked, masked=masked),
         )
@@ -208,8 +205,7 @@ def nearer_answers(material: Material) -> Iterator[Finding]:
         unit="users with targets in both windows",
         example=f"{material.user(int(query.user[0]))}, {material.item(int(query.targets[0]))}",
         meaning="Two neighbouring windows are equally hard. Texts that fit the later one better were "
-        "written with "
-        "its events at hand.",
+        "written with its events at hand.",
         fix="take the texts as they were at the cut",
         measure=lambda yardstick: _against_validation(yardstick, vectors),
     )

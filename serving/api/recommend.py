@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import grpc
 import numpy as np
 
 from conf.serving import ServeConfig
@@ -21,12 +20,13 @@ from serving.api.attribution_tokens import AttributionTokens, ListOrigin
 from serving.api.filter_masks import RowSelector
 from serving.api.list_options import ListOptions
 from serving.api.list_rules import list_rules
+from serving.api.similar_seed import similar_seed
 from serving.api.surfaces import Surfaces
 from serving.api.tokens import fingerprint, request_seed
 from serving.api.translation import SessionEvents, degradation, merge_history, session_events
 from serving.api.user_context import UserContext, UserContextLoader
 from serving.core.call_context import annotate
-from serving.core.errors import ApiError, invalid
+from serving.core.errors import invalid
 from serving.model.host import ModelHost
 from serving.model.interfaces import Neighbours, RecommendJob, SimilarJob
 from serving.model.served import Served
@@ -210,7 +210,7 @@ class ListCalls:
         fields = validation.read_mask(request.read_mask, pb.SimilarItem)
         excluded = validation.excluded("exclude_item_ids", request.exclude_item_ids)
         surface = validation.surface(request.surface)
-        seed = _seed(request, served, context.deleted_items)
+        seed = similar_seed(request, served, context.deleted_items)
         excluded_ids = [*excluded, *context.deleted_items]
         own = np.array([seed] if isinstance(seed, int) else [], dtype=np.int32)
         exclude = _union(model.catalogue.rows(excluded_ids), _rows_of(served, shown), own)
@@ -390,26 +390,3 @@ def _next_token(served: Served, request_hash: bytes, shown: HashArray, rows: Seq
     ids = served.model.catalogue.ids
     hashes = np.array([id_hash(ids[row]) for row in rows], dtype=np.uint32)
     return page_tokens.encode_shown(request_hash, np.concatenate([shown, hashes]))
-
-
-def _seed(request: pb.SimilarItemsRequest, served: Served, deleted: Sequence[str]) -> int | str:
-    """Return the seed of a similarity search: a catalogue row or a text."""
-    kind = request.WhichOneof("seed")
-    if kind is None:
-        raise invalid("seed", "set item_id or text")
-    if kind == "text":
-        text = validation.limited_text("text", request.text, validation.MAX_TEXT_CHARS)
-        if not text:
-            raise invalid("text", "is empty")
-        return text[: served.text_chars]
-    if not validation.optional_id("item_id", request.item_id):
-        raise invalid("item_id", "is empty")
-    row = served.model.catalogue.row(request.item_id)
-    if row is None or served.model.catalogue.is_hidden(row) or request.item_id in deleted:
-        raise ApiError(
-            grpc.StatusCode.NOT_FOUND,
-            "ITEM_NOT_FOUND",
-            f"item_id '{request.item_id}' is not in the catalogue; send its text instead",
-            metadata={"item_id": request.item_id},
-        )
-    return row

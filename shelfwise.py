@@ -20,11 +20,11 @@ from rich.console import Console  # noqa: E402
 from rich.markup import escape  # noqa: E402
 
 from conf.commands import TABLE  # noqa: E402
-from conf.compose import compose_command, register, to_typed  # noqa: E402
+from conf.composition.compose import compose_command, register, to_typed  # noqa: E402
+from conf.composition.override_errors import readable  # noqa: E402
+from conf.composition.overrides import VALUED_FLAGS, in_quotes, with_key  # noqa: E402
 from conf.errors import GuardError, InputError  # noqa: E402
 from conf.faiss_package import require_faiss  # noqa: E402
-from conf.override_errors import readable  # noqa: E402
-from conf.overrides import VALUED_FLAGS, in_quotes, with_key  # noqa: E402
 
 CONSOLE = Console()
 ERRORS = Console(stderr=True)

@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from benchmarks.runs import Run, finished, merge_overrides, put_section, run_once, shown_command
-from conf.compose import compose_command
+from conf.composition.compose import compose_command
 from conf.errors import InputError
 from conf.schema import PipelineConfig
 from features.data.dataset import IntArray, load_dataset

@@ -25,7 +25,7 @@ from rich.console import Console
 
 from benchmarks.ablation import BASE, folder_of, read_variations, show
 from benchmarks.runs import merge_overrides
-from conf.compose import compose_command
+from conf.composition.compose import compose_command
 from conf.schema import PipelineConfig
 from encoders.factors.affinity import AFFINITY_FILE, Affinity
 from encoders.training.train import FROZEN_VECTORS, REPORT, TEXT_VECTORS, train_text_encoder

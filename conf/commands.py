@@ -8,15 +8,9 @@ from conf.clients import InspectConfig, RecommendBatchConfig, RecommendConfig
 from conf.comparison import CompareConfig
 from conf.explorer import ExploreConfig, WhyConfig
 from conf.off_policy import OffPolicyConfig
+from conf.operating import CreateKeyConfig, ExportConfig, ExportEventsConfig, RollbackConfig
 from conf.schema import EvaluateConfig, LintConfig, PipelineConfig
-from conf.serving import (
-    CreateKeyConfig,
-    DemoConfig,
-    ExportConfig,
-    ExportEventsConfig,
-    RollbackConfig,
-    ServeConfig,
-)
+from conf.serving import DemoConfig, ServeConfig
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Typed configuration of the commands around a published bundle: serve, export, rollback and others."""
+"""Typed configuration of serve and demo."""
 
 from __future__ import annotations
 
@@ -217,61 +217,6 @@ class ServeConfig:
         at_least(0, self, "", "threads", "list_threads")
         at_least(0, self, "", "max_future_seconds", "drain_seconds", "reload_seconds")
         at_least(0, self, "", "model_timeout_seconds")
-
-
-@dataclass(frozen=True)
-class CreateKeyConfig:
-    """Root of create-key."""
-
-    name: str = "shop"
-    """Whose key it is; appears in logs."""
-    keys: str = "keys.json"
-    """File that the key's hash is added to."""
-    scopes: list[str] = field(default_factory=lambda: ["read", "events"])
-    """`read`, `batch`, `events` and `admin`."""
-    requests_per_second: float = 0.0
-    """Lasting rate; 0 is unlimited."""
-    burst: int = 0
-    """Requests that may come at once after a pause; 0 takes twice the rate."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        at_least(0, self, "", "requests_per_second", "burst")
-
-
-@dataclass(frozen=True)
-class ExportConfig:
-    """Root of export: a bundle's text encoder in a layout other programs load."""
-
-    artifacts: str = "work/artifacts"
-    """The artifact store."""
-    output: str = "exported"
-    """Folder to write the text encoder to."""
-
-
-@dataclass(frozen=True)
-class ExportEventsConfig:
-    """Root of export-events: the stored events as a table for the next training."""
-
-    artifacts: str = "work/artifacts"
-    """The artifact store."""
-    state: str | None = None
-    """As in serve; null is `<artifacts>/state.sqlite`."""
-    redis: RedisConfig = field(default_factory=RedisConfig)
-    output: str = "events.parquet"
-    """Parquet file to write."""
-    imported: bool = False
-    """Whether the events of `histories.parquet`, which the last training had, are written, too."""
-
-
-@dataclass(frozen=True)
-class RollbackConfig:
-    """Root of rollback."""
-
-    artifacts: str = "work/artifacts"
-    """The artifact store."""
-    version: str | None = None
-    """Version to serve; null is the one before the current."""
 
 
 class Scene(Enum):

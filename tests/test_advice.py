@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from conf.compose import compose_command
+from conf.composition.compose import compose_command
 from conf.errors import InputError
 from features.prepare import prepare
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("features", "encoders", "ranking", "serving", "explorer")
+ROOMS = ("features", "encoders", "ranking", "serving", "explorer", "lifecycle")
 MOST_MODULES = 20
 PACKAGES = sorted(
     str(path.parent.relative_to(ROOT)).replace("/", ".")

@@ -21,9 +21,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from rich.console import Console
 from rich.markup import escape
 
-from conf.compose import to_typed
+from conf.composition.compose import to_typed
+from conf.composition.override_errors import readable
 from conf.errors import InputError
-from conf.override_errors import readable
 from conf.sweep_schema import SweepConfig
 from features.data.pipeline_step import plain
 from tuning import study as studies

@@ -28,7 +28,7 @@ from rich.table import Table
 
 from benchmarks.gpu.parts import PARTS, Settings, Sizes
 from benchmarks.gpu.usage import gpu_usage
-from conf.compose import compose_command
+from conf.composition.compose import compose_command
 from features.data.pipeline_step import write_atomically
 from features.prepare import prepare
 

@@ -25,7 +25,7 @@ from benchmarks.search import search_figures
 from benchmarks.serving.bundles import USERS, generated_store
 from benchmarks.serving.load import Load
 from benchmarks.serving.processes import run_load, running
-from conf.compose import compose_command
+from conf.composition.compose import compose_command
 from conf.schema import PipelineConfig
 from encoders.contexts import ContextBatch
 from encoders.device import resolve_device

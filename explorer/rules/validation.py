@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 import torch
 
-from conf.compose import read_config
+from conf.composition.compose import read_config
 from conf.errors import InputError
 from conf.schema import PipelineConfig
 from explorer.model import LoadedModel

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from conf.composition.overrides import override
 from conf.errors import InputError
-from conf.overrides import override
 from conf.schema import Adapter, DataConfig
 from features.adapters.amazon_reviews import read_amazon_reviews
 from features.adapters.completejourney import packaged_files, read_completejourney

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from conf.composition.overrides import override
 from conf.errors import InputError, closest
-from conf.overrides import override
 from conf.tables import Duplicates
 from features.data import schema
 from features.files.readers import BOOKKEEPING, FILE, ROW

@@ -8,8 +8,8 @@ from typing import Any
 
 import polars as pl
 
+from conf.composition.overrides import override
 from conf.errors import InputError, closest
-from conf.overrides import override
 from features.files.readers import RawTable, readable
 from features.ingest.cleaning import present
 from features.ingest.raw_tables import drop_counted

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import polars as pl
 
-from conf.overrides import override
+from conf.composition.overrides import override
 from conf.tables import Adapter, DataConfig
 from features.data import schema
 from features.files.readers import RawTable

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from conf.overrides import override
+from conf.composition.overrides import override
 
 RULES = (("case",), ("zeros",), ("case", "zeros"))
 """Values of `data.match_ids`, the narrowest first."""

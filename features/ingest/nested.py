@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import polars as pl
 
+from conf.composition.overrides import override
 from conf.errors import InputError, closest
-from conf.overrides import override
 from features.files.readers import RawTable
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from conf.composition.overrides import override
 from conf.errors import InputError
-from conf.overrides import override
 from features.data import schema
 from features.files import readers
 from features.files.readers import FILE, ROW

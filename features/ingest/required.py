@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from conf.composition.overrides import override
 from conf.errors import InputError, closest, nearest
-from conf.overrides import override
 from features.data import schema
 from features.files.readers import RawTable
 from features.values.names import LIKELY, NAMES, name_score

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from conf.overrides import override
+from conf.composition.overrides import override
 from features.data import schema
 from features.files.readers import FILE, ROW
 from features.values.numbers import inexact

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from conf.overrides import override
+from conf.composition.overrides import override
 from features.ingest.id_lists import KEY as ID_LISTS
 from features.inspection.files import FileFacts
 from features.inspection.joints import Joint, find_joint, holds_several

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from conf.clients import InspectConfig
-from conf.compose import compose_command
+from conf.composition.compose import compose_command
+from conf.composition.overrides import override
 from conf.errors import InputError
-from conf.overrides import override
 from features.adapters import source_files
 from features.data import schema
 from features.files.conversions import discarding

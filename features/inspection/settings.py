@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from conf.overrides import override
+from conf.composition.overrides import override
 from features.ingest.columns import EVENT_COLUMNS
 from features.ingest.exclusions import exclusion, void_states
 from features.ingest.required import IN_FILE_ORDER

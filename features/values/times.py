@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from conf.composition.overrides import override
 from conf.errors import InputError
-from conf.overrides import override
 
 _NUMBER = r"^\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*$"
 _ISO = (

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from conf.errors import InputError
-from conf.serving import ExportConfig
+from conf.operating import ExportConfig
 from ranking.bundle.bundle import TEXT_ENCODER
 from ranking.bundle.store import VERSIONS, current_version, verify
 

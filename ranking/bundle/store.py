@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 
 from conf.errors import InputError
-from conf.serving import RollbackConfig
+from conf.operating import RollbackConfig
 from features.data.pipeline_step import write_atomically
 
 CURRENT = "CURRENT"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from conf.serving import CreateKeyConfig
+from conf.operating import CreateKeyConfig
 from serving.transport import api_keys
 
 

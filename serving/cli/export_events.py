@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from conf.errors import InputError
-from conf.serving import ExportEventsConfig
+from conf.operating import ExportEventsConfig
 from features.data import schema
 from features.ingest.privacy import PSEUDONYM
 from ranking.bundle.store import CURRENT, MANIFEST, VERSIONS, current_version

@@ -13,7 +13,7 @@ from rich.console import Console
 import benchmarks.results as results
 from benchmarks.results import BASELINES, ROWS, measure
 from benchmarks.runs import Run
-from conf.compose import compose_command
+from conf.composition.compose import compose_command
 from conf.schema import PipelineConfig, SplitKind
 from features.data.dataset import load_dataset
 from features.data.splits import make_split

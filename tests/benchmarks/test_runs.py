@@ -10,7 +10,7 @@ from rich.console import Console
 
 from benchmarks.ablation import BASE, adopt, folder_of, measure, read_variations, to_markdown
 from benchmarks.runs import LOG, RECORD, finished, run_once
-from conf.compose import compose_command
+from conf.composition.compose import compose_command
 from conf.errors import InputError
 from tests.synthetic import World
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from benchmarks import results
 from benchmarks.results import ROWS, Row, measure, to_markdown, with_costs
 from benchmarks.runs import Run, merge_overrides, put_section, shown_command
-from conf.compose import compose_command
+from conf.composition.compose import compose_command
 from conf.errors import InputError
 from tuning.spread import Spread, spread, summarise
 

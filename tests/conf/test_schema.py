@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from conf.commands import TABLE
-from conf.compose import to_typed, writable
+from conf.composition.compose import to_typed, writable
 from conf.errors import InputError, closest
 from conf.schema import PipelineConfig
 

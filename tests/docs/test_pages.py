@@ -20,7 +20,7 @@ from optuna.distributions import (
 
 import shelfwise_client
 from conf.commands import TABLE
-from conf.compose import compose_command
+from conf.composition.compose import compose_command
 from conf.errors import InputError
 from conf.schema import PipelineConfig
 from conf.sweep_schema import SweepConfig

@@ -16,7 +16,7 @@ from typing import Any
 
 import serving.server  # noqa: F401 - what a start would import
 import shelfwise
-from conf.compose import compose_command
+from conf.composition.compose import compose_command
 from conf.errors import InputError
 
 

@@ -11,7 +11,7 @@ import sys
 
 from rich.console import Console
 
-from conf.compose import compose_command
+from conf.composition.compose import compose_command
 from conf.errors import InputError
 from serving.server import serve_model
 from tests.faults.changing_bundle import ChangingBundle

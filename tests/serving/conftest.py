@@ -21,7 +21,7 @@ from conf.serving import LimitsConfig, ServeConfig
 from serving.model.interfaces import LiveModel
 from serving.model.process.starter import ModelStarter
 from serving.observability.logs import TextFormatter
-from serving.server import RunningServer, start
+from serving.running import RunningServer, start
 from shelfwise_client.v1 import recommendations_pb2 as pb
 from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 from tests.serving.backends import Backend

@@ -5,7 +5,7 @@ from importlib.resources import files
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from conf.compose import compose_command
+from conf.composition.compose import compose_command
 from conf.errors import InputError
 from features.data.pipeline_step import plain
 from tuning.space import as_overrides, as_params, flatten, read_space, whole_numbers

@@ -16,7 +16,7 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
-from conf.compose import read_config
+from conf.composition.compose import read_config
 from conf.errors import InputError
 from conf.schema import PipelineConfig
 from encoders.training.train import try_split

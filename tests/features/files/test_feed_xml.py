@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conf.compose import compose_command
+from conf.composition.compose import compose_command
 from conf.errors import InputError
 from features.files.feed_xml import read_feed
 from tests.features.conftest import Shop

@@ -5,7 +5,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from conf.compose import compose_command
+from conf.composition.compose import compose_command
 from conf.errors import InputError
 from conf.schema import DataConfig
 from features.files.readers import FILE, ROW, RawTable

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from conf.compose import compose_command
+from conf.composition.compose import compose_command
 from conf.errors import InputError
 from conf.schema import DataConfig
 from conf.tables import Duplicates

@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from conf.compose import compose_command
+from conf.composition.compose import compose_command
 from conf.errors import InputError
 from conf.schema import DataConfig, FilterConfig
 from features.data.dataset import load_dataset

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from conf.compose import compose_command
+from conf.composition.compose import compose_command
 from conf.errors import InputError
 from tests.features.conftest import Prepared, Shop
 

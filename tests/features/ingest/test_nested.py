@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from conf.compose import compose_command
+from conf.composition.compose import compose_command
 from conf.errors import InputError
 from tests.features.conftest import Prepared, Shop
 

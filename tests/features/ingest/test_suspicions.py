@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from conf.compose import compose_command
+from conf.composition.compose import compose_command
 from conf.errors import InputError
 from conf.schema import DataConfig, PrivacyConfig
 from tests.features.conftest import Prepared, Shop

@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from conf.clients import InspectConfig
-from conf.compose import compose_command
+from conf.composition.compose import compose_command
+from conf.composition.overrides import with_key
 from conf.errors import InputError
-from conf.overrides import with_key
 from features.inspection import report
 from features.inspection.plan import Plan
 from features.inspection.report import command_of, inspect

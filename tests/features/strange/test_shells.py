@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from conf.overrides import in_quotes
+from conf.composition.overrides import in_quotes
 from tests.features.strange.conftest import Shell
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import polars as pl
 import pytest
 
-from conf.compose import compose_command
+from conf.composition.compose import compose_command
 from conf.errors import InputError
 from conf.schema import DataConfig
 from features.values.times import TimeStyle, read_times

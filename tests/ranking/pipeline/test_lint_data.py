@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from conf.compose import compose_command
+from conf.composition.compose import compose_command
 from conf.errors import InputError
 from conf.schema import FailOn, LintConfig
 from features.data import schema

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 import encoders.training.tracking as tracking_module
-from conf.compose import compose_command
+from conf.composition.compose import compose_command
 from conf.errors import InputError
 from conf.schema import EvaluationConfig, PipelineConfig, SplitKind, TrackerConfig
 from conf.tracking import TrackerKind

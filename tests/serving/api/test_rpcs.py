@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from conf.serving import ServeConfig
 from serving.api.service import SERVICE_NAME
-from serving.server import RELOAD_HEALTH, STATE_HEALTH
+from serving.running import RELOAD_HEALTH, STATE_HEALTH
 from shelfwise_client import ServiceError
 from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.serving.conftest import Harness, Servers

@@ -15,8 +15,8 @@ import pytest
 from rich.console import Console
 
 from conf.errors import InputError
+from conf.operating import ExportEventsConfig
 from conf.schema import DataConfig, PipelineConfig, PrivacyConfig
-from conf.serving import ExportEventsConfig
 from features.ingest.privacy import PSEUDONYM, Pseudonyms
 from features.prepare import prepare
 from ranking.bundle.store import publish_version

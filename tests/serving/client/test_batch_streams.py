@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from conf.serving import ServeConfig
-from serving.server import start
+from serving.running import start
 from serving.state.contracts.user_state import NewEvent
 from shelfwise_client import AsyncClient, BatchQuery, Client, ServiceError
 from shelfwise_client.v1 import recommendations_pb2 as pb

@@ -14,7 +14,7 @@ from conf.clients import RecommendConfig
 from conf.errors import InputError
 from conf.serving import ServeConfig
 from serving.cli.recommend import recommend
-from serving.server import start
+from serving.running import start
 from shelfwise_client import (
     AsyncClient,
     Boost,

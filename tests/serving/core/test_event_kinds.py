@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from conf.serving import ExportEventsConfig
+from conf.operating import ExportEventsConfig
 from encoders.text.text_encoder import TextEncoder
 from features.data.dataset import Dataset
 from features.data.histories import INTEREST

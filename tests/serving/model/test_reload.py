@@ -21,7 +21,7 @@ from ranking.bundle.bundle import load_bundle
 from ranking.bundle.store import VERSIONS, roll_back
 from ranking.live.updates import LiveItems
 from serving.model.interfaces import LiveModel
-from serving.server import RELOAD_HEALTH
+from serving.running import RELOAD_HEALTH
 from shelfwise_client import Client, Event, Item, RecommendQuery, ServiceError
 from tests.bundles import make_bundle, publish_bundle
 from tests.serving.conftest import Harness, Servers, until
@@ -128,7 +128,7 @@ def test_a_model_whose_process_has_ended_is_loaded_anew(
     seconds: float,
 ) -> None:
     """Loads the version named by CURRENT, or the same again if that fails or CURRENT is not followed."""
-    monkeypatch.setattr("serving.server._PROCESS_POLL_SECONDS", FAST)
+    monkeypatch.setattr("serving.running._PROCESS_POLL_SECONDS", FAST)
     gate, tried = threading.Event(), []
 
     def load(version: str, background: bool) -> LiveModel:

@@ -130,7 +130,7 @@ def histories(folder: Path) -> Path:
 def test_a_user_deleted_at_one_is_gone_at_the_other_and_from_its_files(
     servers: Servers, backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.server._CLEAN_SECONDS", 0.02)
+    monkeypatch.setattr("serving.running._CLEAN_SECONDS", 0.02)
     paths = [histories(tmp_path / name) for name in ("left", "right")]
     left, right = (servers.start(state=backend.state, artifacts=str(path.parent)) for path in paths)
     with Client(left.address) as a, Client(right.address) as b:

@@ -8,14 +8,16 @@ import yaml  # type: ignore[import-untyped]
 
 from conf.clients import RecommendConfig
 from conf.commands import TABLE
-from conf.compose import GROUPS, compose_command
+from conf.composition.compose import GROUPS, compose_command
 from conf.encoders import Pooling, TextEncoderConfig, UserEncoderConfig
 from conf.errors import InputError
 from conf.schema import Adapter, PipelineConfig, SplitKind
 from conf.serving import ServeConfig
 
 CONF = files("conf")
-FOLDERS = sorted(f.name for f in CONF.iterdir() if f.is_dir() and not f.name.startswith("_"))
+FOLDERS = sorted(
+    f.name for f in CONF.iterdir() if f.is_dir() and f.name != "composition" and not f.name.startswith("_")
+)
 
 
 def options(group: str) -> list[str]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from conf.compose import compose_command
+from conf.composition.compose import compose_command
+from conf.composition.overrides import override, with_key
 from conf.errors import InputError
-from conf.overrides import override, with_key
 
 NAMES = [
     "sku", "Product ID", "Preis (EUR)", "Größe", "a,b", "a: b", "a=b", "x{y}", "[z]", "it's", 'say "hi"',

@@ -16,10 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.commands import TABLE
+from conf.composition.override_errors import readable, refuse_unknown_keys
+from conf.composition.overrides import split_overrides
 from conf.encoders import TextEncoderConfig, UserEncoderConfig
 from conf.errors import InputError
-from conf.override_errors import readable, refuse_unknown_keys
-from conf.overrides import split_overrides
 from conf.schema import (
     CandidateConfig,
     DataConfig,

@@ -1,0 +1,323 @@
+"""A running server: bind, import histories, warm up, report SERVING; drain and release when it stops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from rich.console import Console
+
+from conf.errors import InputError
+from conf.serving import ServeConfig
+from features.ingest.privacy import make_pseudonyms
+from serving.api.service import QUEUED, SERVICE_NAME, RecommendationService
+from serving.api.surfaces import Surfaces
+from serving.core.poller import Poller
+from serving.model.host import ModelHost
+from serving.model.interfaces import LiveModel, Model
+from serving.model.reload import BundleWatcher, FailedReload
+from serving.model.served import Served
+from serving.observability.metrics import Metrics, MetricsServer
+from serving.observability.tracing import Tracing, make_tracing
+from serving.state.contracts.user_state import StateUnavailableError, UserState
+from serving.state.erasure import HistoriesCleaner
+from serving.state.health import StateHealth
+from serving.stores import Stores, open_stores
+from serving.transport import channel_options
+from serving.transport.api_keys import KeyRing
+from serving.transport.auth import AuthInterceptor
+from serving.transport.call_interceptor import CallInterceptor
+from serving.transport.reflection import enable_reflection
+from serving.transport.tls import server_credentials
+from serving.workers import worker_number
+from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
+
+HISTORIES_FILE: Final = "histories.parquet"
+"""Training histories in the artifact store, imported into user state once per content."""
+RELOAD_HEALTH: Final = "shelfwise.v1.ModelReload"
+"""Health service name: NOT_SERVING while CURRENT names a version that could not be loaded."""
+STATE_HEALTH: Final = "shelfwise.v1.State"
+"""Health service name: NOT_SERVING while the state cannot be read, or fails calls."""
+Load = Callable[[str, bool], LiveModel]
+"""Verifies and loads a version of the store; if the second argument is true, with idle CPU time only."""
+FirstModel = Callable[[], LiveModel]
+"""Returns the first model, which the caller then owns."""
+_NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+_SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+_LIST_HEALTH_NAMES: Final = ("", SERVICE_NAME)
+_HEALTH_NAMES: Final = (*_LIST_HEALTH_NAMES, RELOAD_HEALTH, STATE_HEALTH)
+_PROCESS_POLL_SECONDS: Final = 2.0
+"""Interval of checks whether the model's process still runs, where CURRENT is not followed."""
+_HARD_LIMIT: Final = 4
+"""Calls beyond this multiple of `limits.max_concurrent` are refused by gRPC itself, without details."""
+_CLEAN_SECONDS: Final = 60.0
+"""Interval of checks for users deleted through other servers, who may be in this one's histories file."""
+_FOREVER: Final = 1e6
+_MIN_DRAIN_SECONDS: Final = 0.05
+"""Shortest drain time: gRPC needs it to stop accepting calls."""
+_FLUSH_SECONDS: Final = 0.5
+"""Time to flush the last responses after all calls have finished."""
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A running server; call `stop` in the event loop that started it."""
+
+    port: int
+    service: RecommendationService
+    metrics: Metrics
+    _server: grpc.aio.Server
+    _health: health_aio.HealthServicer
+    _calls: CallInterceptor
+    _host: ModelHost
+    _pollers: tuple[Poller, ...]
+    _stores: Stores
+    _metrics_server: MetricsServer | None
+    _tracing: Tracing | None
+
+    @property
+    def version(self) -> str:
+        """Version of the served model."""
+        return self._host.served.model.version
+
+    async def stop(self, drain_seconds: float) -> None:
+        """Report NOT_SERVING, drain running calls, and release all resources.
+
+        Args:
+            drain_seconds: drain time, after which running calls are cancelled.
+        """
+        for poller in self._pollers:
+            await poller.stop()
+        await self._health.enter_graceful_shutdown()
+        self.service.end_streams()
+        # One stop at a time: of two, the first to end frees what the other still uses, which is a crash.
+        draining = asyncio.create_task(self._server.stop(_FOREVER))
+        idle = asyncio.create_task(self._calls.wait_idle())
+        longest = max(drain_seconds, _MIN_DRAIN_SECONDS)
+        await asyncio.wait({draining, idle}, timeout=longest, return_when=asyncio.FIRST_COMPLETED)
+        for task in (idle, draining):
+            task.cancel()
+        await asyncio.gather(idle, draining, return_exceptions=True)
+        # Health watch streams never end by themselves; they must not use up the drain time.
+        await self._server.stop(min(drain_seconds, _FLUSH_SECONDS))
+        await self.service.close()
+        await self._host.close()
+        await self._stores.close()
+        if self._metrics_server is not None:
+            await asyncio.to_thread(self._metrics_server.close)
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
+
+
+async def start(
+    config: ServeConfig, first: FirstModel, console: Console, load: Load | None = None
+) -> RunningServer:
+    """Bind the port, import histories, warm up the model, and report SERVING.
+
+    Args:
+        config: the settings.
+        first: called once for the first model, which is closed if the server cannot start.
+        console: for messages to the operator.
+        load: loads another version when CURRENT changes; None keeps the first model.
+
+    Raises:
+        InputError: the port is taken, or state or histories cannot be used.
+    """
+    model = first()
+    try:
+        return await _start(config, model, console, load)
+    except BaseException:
+        model.close()
+        raise
+
+
+async def _start(config: ServeConfig, model: LiveModel, console: Console, load: Load | None) -> RunningServer:
+    """Start with a model; see `start`."""
+    _check_privacy(config, model.current)
+    pseudonyms = make_pseudonyms(config.privacy)
+    worker = worker_number()
+    metrics, tracing = Metrics(), make_tracing(config.tracing, SERVICE_NAME)
+    health = health_aio.HealthServicer()
+    state_health = StateHealth(partial(_report_state_health, health, metrics))
+    calls = CallInterceptor(SERVICE_NAME, config.limits, metrics, state_health.call_failed, tracing)
+    server = grpc.aio.server(
+        interceptors=[_auth_interceptor(config, console, metrics), calls],
+        maximum_concurrent_rpcs=_HARD_LIMIT * config.limits.max_concurrent,
+        options=[
+            # Without workers a second server on the port is a mistake, not load balancing.
+            ("grpc.so_reuseport", 0 if worker is None else 1),
+            ("grpc.max_receive_message_length", config.max_message_bytes),
+            ("grpc.max_send_message_length", config.max_message_bytes),
+            *channel_options.OPTIONS.items(),
+        ],
+    )
+    # A worker must not get connections before it is warm: others could serve them.
+    port = _bind(server, config) if worker is None else 0
+    store = Path(config.artifacts)
+    stores = await open_stores(config.state, store, config.redis)
+    state, changes = stores.users, stores.items
+    if stores.warning:
+        console.print(stores.warning, soft_wrap=True, markup=False, highlight=False)
+    try:
+        path = None if config.surfaces is None else Path(config.surfaces)
+        surfaces = Surfaces(path, model.current, await changes.declared())
+        cleaner = HistoriesCleaner(state, store / HISTORIES_FILE, _CLEAN_SECONDS)
+        await cleaner.clean()
+        await _import_histories(state, store / HISTORIES_FILE, console)
+        derived = await asyncio.to_thread(Served.of, model.current)
+        metrics_server = None
+        if config.metrics.port:
+            metrics_server = metrics.serve(config.metrics.host, config.metrics.port + (worker or 0))
+    except StateUnavailableError as error:
+        await stores.close()
+        raise InputError(f"state: {error}") from error
+    except BaseException:
+        await stores.close()
+        raise
+    host = ModelHost(changes, state, config, metrics)
+    watcher = None
+    if load is not None:
+        watcher = _bundle_watcher(config, host, stores, surfaces, cleaner, health, console, load, metrics)
+    service = RecommendationService(
+        host, state, changes, config, store / HISTORIES_FILE, surfaces, watcher, pseudonyms
+    )
+    calls.queue(QUEUED, host.announce)
+    pb_grpc.add_RecommendationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    for name in _HEALTH_NAMES:
+        await health.set(name, _NOT_SERVING)
+    if config.reflection:
+        enable_reflection((SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name), server)
+    if worker is None:
+        await server.start()
+    pollers = [cleaner.poller, state_health.poller, surfaces.poller]
+    if watcher is not None:
+        pollers.insert(0, watcher.poller)
+    running = RunningServer(
+        port, service, metrics, server, health, calls, host, tuple(pollers), stores, metrics_server,
+        tracing,
+    )  # fmt: skip
+    try:
+        await host.load(model, derived)
+        if worker is not None:
+            running = replace(running, port=_bind(server, config))
+            await server.start()
+    except BaseException:
+        await running.stop(0.0)
+        raise
+    for name in _HEALTH_NAMES:
+        await health.set(name, _SERVING)
+    state_health.start(state)
+    surfaces.start(lambda: host.served.model)
+    cleaner.poller.start()
+    if watcher is not None:
+        watcher.poller.start()
+    return running
+
+
+async def _report_state_health(health: health_aio.HealthServicer, metrics: Metrics, works: bool) -> None:
+    metrics.state_works.set(works)
+    await health.set(STATE_HEALTH, _SERVING if works else _NOT_SERVING)
+
+
+def _bundle_watcher(
+    config: ServeConfig,
+    host: ModelHost,
+    stores: Stores,
+    surfaces: Surfaces,
+    cleaner: HistoriesCleaner,
+    health: health_aio.HealthServicer,
+    console: Console,
+    load: Load,
+    metrics: Metrics,
+) -> BundleWatcher:
+    """Return a watcher that reports reloads to health, metrics and the operator."""
+    store = Path(config.artifacts)
+
+    async def prepare(model: LiveModel) -> None:
+        _check_privacy(config, model.current)
+        surfaces.check(model.current, await stores.items.declared())
+        if (store / HISTORIES_FILE).is_file():
+            await cleaner.clean(another_file=True)
+            await stores.users.import_histories(store / HISTORIES_FILE)
+
+    async def changed(failed: FailedReload | None) -> None:
+        metrics.reload_failed.set(0 if failed is None else 1)
+        if failed is not None:
+            metrics.reload_failures.inc()
+        await health.set(RELOAD_HEALTH, _SERVING if failed is None else _NOT_SERVING)
+        if failed is None:
+            for name in _LIST_HEALTH_NAMES:
+                await health.set(name, _SERVING)
+            console.print(
+                f"serving model {host.served.model.version}", soft_wrap=True, markup=False, highlight=False
+            )
+
+    async def lost() -> None:
+        metrics.model_deaths.inc()
+        for name in _LIST_HEALTH_NAMES:
+            await health.set(name, _NOT_SERVING)
+
+    follow = config.reload_seconds > 0
+    seconds = config.reload_seconds if follow else _PROCESS_POLL_SECONDS
+    return BundleWatcher(store, host, load, prepare, changed, lost, seconds, follow)
+
+
+def _check_privacy(config: ServeConfig, model: Model) -> None:
+    """Raise InputError for a model whose user ids are not hashed as this server hashes them."""
+    hashed = model.manifest.get("hash_users")
+    if hashed is not None and bool(hashed) != config.privacy.hash_users:
+        raise InputError(
+            f"model {model.version} was made with privacy.hash_users={str(bool(hashed)).lower()}; "
+            f"serve it with the same setting, or its users will not be found"
+        )
+
+
+def _auth_interceptor(config: ServeConfig, console: Console, metrics: Metrics) -> AuthInterceptor:
+    """Return the interceptor that checks API keys; warn about unauthenticated access from other machines."""
+    keys = KeyRing(Path(config.keys)) if config.keys else None
+    admin = keys is not None if config.admin is None else config.admin
+    local = config.host in ("localhost", "::1") or config.host.startswith("127.")
+    if not local and keys is None and config.tls.client_ca is None:
+        console.print(
+            f"warning: everybody who reaches {config.host} can use this server; set keys or tls.client_ca",
+            soft_wrap=True,
+            highlight=False,
+        )
+    return AuthInterceptor(keys, admin, lambda reason: metrics.refused.labels(reason).inc())
+
+
+def _bind(server: grpc.aio.Server, config: ServeConfig) -> int:
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    taken = InputError(
+        f"cannot listen on {host}:{config.port}: the port is taken or the host is not one of this machine; "
+        "set port=0 for a free one, or host"
+    )
+    credentials = server_credentials(config.tls)
+    try:
+        address = f"{host}:{config.port}"
+        port = (
+            server.add_insecure_port(address)
+            if credentials is None
+            else server.add_secure_port(address, credentials)
+        )
+    except RuntimeError as error:
+        raise taken from error
+    if port == 0:
+        raise taken
+    return port
+
+
+async def _import_histories(state: UserState, path: Path, console: Console) -> None:
+    if await asyncio.to_thread(path.is_file):
+        with console.status(f"reading {path.name} into user state (once)"):
+            result = await state.import_histories(path)
+        if not result.already_imported:
+            console.print(f"user state: {result.new:,} new events from {path.name}", highlight=False)

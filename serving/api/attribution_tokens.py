@@ -20,7 +20,7 @@ from typing import Final
 from serving.api.tokens import TokenCodec
 
 KEY_ENV: Final = "SHELFWISE_TOKEN_KEY"
-MAX_CHARS: Final = 1024
+MAX_CHARS: Final = 1536
 """Length of the longest token."""
 _HEAD: Final = struct.Struct("<IB")  # Unix seconds, hour
 _NO_HOUR: Final = 255
@@ -48,6 +48,8 @@ class ListOrigin:
     propensities: tuple[float, ...] | None = ()
     """Of the page's first 100 items, see `ranking.rerank.slate.SlateItem`; empty: all are 1. None: unknown,
     of a token that was made before tokens had them."""
+    experiments: str = ""
+    """Arms that made the list, as in `serving.state.contracts.user_state.Exposure`."""
 
     def propensity(self, position: int) -> float | None:
         """Return the propensity of a position of the list, from 1; None where it is unknown."""
@@ -76,7 +78,8 @@ class AttributionTokens:
         propensities = origin.propensities[:_MOST]
         body += _PAGE.pack(origin.before, len(propensities))
         steps = [min(round(-math.log2(propensity) * _STEPS), 65535) for propensity in propensities]
-        return self._codec.encode(body + struct.pack(f"<{len(steps)}H", *steps))
+        body += struct.pack(f"<{len(steps)}H", *steps)
+        return self._codec.encode(body + origin.experiments.encode())
 
     def read(self, token: str) -> ListOrigin | None:
         """Return the origin in a token; None for an invalid token."""
@@ -93,24 +96,28 @@ class AttributionTokens:
         except (struct.error, IndexError, UnicodeDecodeError):
             return None
         try:
-            before, propensities = _page(body[at:])
-        except struct.error:
+            before, propensities, experiments = _page(body[at:])
+        except (struct.error, UnicodeDecodeError):
             return None
         if 23 < hour < _NO_HOUR:
             return None
         request_id, version, surface, device = texts
         hour_of_day = None if hour == _NO_HOUR else hour
-        return ListOrigin(request_id, version, seconds, surface, device, hour_of_day, before, propensities)
+        return ListOrigin(
+            request_id, version, seconds, surface, device, hour_of_day, before, propensities, experiments
+        )
 
 
-def _page(body: bytes) -> tuple[int, tuple[float, ...] | None]:
-    """Return the number of items on earlier pages and the propensities; None where the token has none.
+def _page(body: bytes) -> tuple[int, tuple[float, ...] | None, str]:
+    """Return the number of items on earlier pages, the propensities (None without any), and the arms.
 
     Raises:
-        struct.error: another length than the head says.
+        struct.error: shorter than the head says.
+        UnicodeDecodeError: the rest is no text.
     """
     if not body:
-        return 0, None
+        return 0, None, ""
     before, count = _PAGE.unpack_from(body)
-    steps = struct.unpack(f"<{count}H", body[_PAGE.size :])
-    return before, tuple(2.0 ** (-step / _STEPS) for step in steps)
+    steps = struct.unpack_from(f"<{count}H", body, _PAGE.size)
+    experiments = body[_PAGE.size + 2 * count :].decode()
+    return before, tuple(2.0 ** (-step / _STEPS) for step in steps), experiments

@@ -121,6 +121,7 @@ def _exposure(row: pb.Event, origin: ListOrigin | None) -> Exposure:
         device=origin.device or None,
         hour=origin.hour,
         propensity=None if position is None else origin.propensity(position),
+        experiments=origin.experiments or None,
     )
 
 

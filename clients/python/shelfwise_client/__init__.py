@@ -27,6 +27,7 @@ from shelfwise_client.queries import (
     SimilarQuery,
 )
 from shelfwise_client.results import (
+    ExperimentArm,
     FailedReload,
     Reason,
     RecommendedItem,
@@ -46,6 +47,7 @@ __all__ = [
     "CatalogueItem",
     "Client",
     "Event",
+    "ExperimentArm",
     "FailedReload",
     "FieldViolation",
     "Item",

@@ -88,6 +88,8 @@ class RecommendQuery:
     """Fields of the items to return; empty for all."""
     request_time: datetime | None = None
     rules: ListRules | None = None
+    session_id: str = ""
+    """The shop's name for the visit; decides on the arm in experiments with the unit `session`."""
 
     def message(self) -> pb.RecommendRequest:
         """Build the request."""
@@ -106,8 +108,8 @@ class RecommendQuery:
             rules=None if self.rules is None else self.rules.message(),
         )
         request.read_mask.paths.extend(self.fields)
-        if self.session or self.intent or self.device or self.hour is not None:
-            session = _session(self.session, self.device, self.hour)
+        if self.session or self.intent or self.device or self.hour is not None or self.session_id:
+            session = _session(self.session, self.device, self.hour, self.session_id)
             session.intent = self.intent
             request.session.CopyFrom(session)
         return request
@@ -177,6 +179,8 @@ class SearchQuery:
     surface: str = ""
     device: str = ""
     hour: int | None = None
+    session_id: str = ""
+    """As of RecommendQuery."""
 
     def message(self) -> pb.SearchItemsRequest:
         """Build the request."""
@@ -191,8 +195,8 @@ class SearchQuery:
             surface=self.surface,
         )
         request.read_mask.paths.extend(self.fields)
-        if self.session or self.device or self.hour is not None:
-            request.session.CopyFrom(_session(self.session, self.device, self.hour))
+        if self.session or self.device or self.hour is not None or self.session_id:
+            request.session.CopyFrom(_session(self.session, self.device, self.hour, self.session_id))
         return request
 
 
@@ -306,8 +310,12 @@ def declare_request(attributes: Mapping[str, str], validate_only: bool) -> pb.De
     return request
 
 
-def _session(events: Sequence[SessionEvent], device: str, hour: int | None) -> pb.SessionContext:
-    return pb.SessionContext(events=[event.message() for event in events], device=device, hour=hour)
+def _session(
+    events: Sequence[SessionEvent], device: str, hour: int | None, session_id: str
+) -> pb.SessionContext:
+    return pb.SessionContext(
+        events=[event.message() for event in events], device=device, hour=hour, session_id=session_id
+    )
 
 
 def _timestamp(moment: datetime | None) -> Timestamp | None:

@@ -55,6 +55,23 @@ class RecommendedItem:
 
 
 @dataclass(frozen=True)
+class ExperimentArm:
+    """The arm of an experiment that a list belongs to."""
+
+    experiment: str
+    arm: str
+    fallback: bool
+    """Whether the list was made without the arm, because its model could not be used just now."""
+    forced: bool
+    """Whether a tester chose the arm; the list's events are then no part of the experiment."""
+
+    @classmethod
+    def of(cls, message: pb.ExperimentArm) -> ExperimentArm:
+        """Read a message."""
+        return cls(message.experiment, message.arm, message.fallback, message.forced)
+
+
+@dataclass(frozen=True)
 class RecommendResult:
     """One page of a personalised list."""
 
@@ -67,6 +84,8 @@ class RecommendResult:
     unknown_item_ids: tuple[str, ...]
     attribution_token: str
     """Sent back with the events that shoppers cause on this list."""
+    experiments: tuple[ExperimentArm, ...] = ()
+    """The experiments that the list is part of."""
 
     @classmethod
     def of(cls, response: pb.RecommendResponse | pb.SearchItemsResponse) -> Self:
@@ -80,6 +99,7 @@ class RecommendResult:
             _degradation_name(response.degradation),
             tuple(response.unknown_item_ids),
             response.attribution_token,
+            tuple(ExperimentArm.of(arm) for arm in response.experiments),
         )
 
 
@@ -105,6 +125,8 @@ class UserListResult:
     """Resumes the stream after this user, in `BatchQuery.resume_token`."""
     model_version: str
     request_id: str
+    experiments: tuple[ExperimentArm, ...] = ()
+    """As of RecommendResult."""
 
     @classmethod
     def of(cls, response: pb.BatchRecommendResponse) -> UserListResult:
@@ -119,6 +141,7 @@ class UserListResult:
             response.resume_token,
             response.model_version,
             response.request_id,
+            tuple(ExperimentArm.of(arm) for arm in response.experiments),
         )
 
 

@@ -50,6 +50,8 @@ class Exposure:
     """The user's local hour of the day, 0 to 23."""
     propensity: float | None = None
     """Probability that the item was on the page, see `ranking.rerank.slate.SlateItem`."""
+    experiments: str | None = None
+    """The arms that made the list, `name=arm` of each experiment in the order of the names, joined by `;`."""
 
 
 NO_EXPOSURE: Final = Exposure()

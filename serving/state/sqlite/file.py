@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 Work = Callable[[sqlite3.Connection], Result]
 """Work on a connection; its writes are committed together with those of its batch."""
 
-_FORMAT: Final = 7
+_FORMAT: Final = 8
 """`PRAGMA user_version` of the schema below."""
 _EVENTS: Final = """
 CREATE TABLE users (id INTEGER PRIMARY KEY, user_id TEXT NOT NULL UNIQUE) STRICT;
@@ -83,7 +83,10 @@ CREATE INDEX deeds_by_arrival ON events (position) WHERE recorded = 1 AND kind <
 _PROPENSITIES: Final = """
 ALTER TABLE events ADD COLUMN propensity REAL;        -- that the item was on the page, above 0 to 1
 """
-_MIGRATIONS: Final = (_EVENTS, _ITEMS, _EXPOSURES, _TEXT_VECTORS, _DECLARED, _FEED, _PROPENSITIES)
+_ARMS: Final = """
+ALTER TABLE events ADD COLUMN experiments TEXT;       -- name=arm;name=arm of the list
+"""
+_MIGRATIONS: Final = (_EVENTS, _ITEMS, _EXPOSURES, _TEXT_VECTORS, _DECLARED, _FEED, _PROPENSITIES, _ARMS)
 """What each format adds to the one before; older files are migrated."""
 _MAX_QUEUE: Final = 10_000
 

@@ -242,8 +242,8 @@ _USER: Final = "(SELECT id FROM users WHERE user_id = ?1)"
 _ADD_USER: Final = "INSERT INTO users (user_id) VALUES (?) ON CONFLICT DO NOTHING"
 _ADD_EVENT: Final = """
 INSERT INTO events (user, event_id, time_us, position, item_id, kind, recorded,
-                    request_id, list_position, surface, model_version, device, hour, propensity)
-SELECT id, ?2, ?3, ?4, ?5, ?6, 1, ?8, ?9, ?10, ?11, ?12, ?13, ?14 FROM users WHERE user_id = ?1
+                    request_id, list_position, surface, model_version, device, hour, propensity, experiments)
+SELECT id, ?2, ?3, ?4, ?5, ?6, 1, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15 FROM users WHERE user_id = ?1
 AND NOT EXISTS (SELECT 1 FROM deleted_users WHERE user_hash = ?7 AND deleted_us >= ?3)
 ON CONFLICT DO NOTHING
 """
@@ -295,7 +295,7 @@ _LATEST: Final = 2**63 - 1
 # Keyset pagination by the index: no read is so long that the log cannot be emptied.
 _STORED: Final = f"""
 SELECT user, time_us, position, event_id, user_id, item_id, kind,
-       request_id, list_position, surface, model_version, device, hour, propensity
+       request_id, list_position, surface, model_version, device, hour, propensity, experiments
 FROM events JOIN users ON users.id = events.user
 WHERE (user, time_us, position, event_id) > (?, ?, ?, ?) {{recorded}}
 ORDER BY user, time_us, position, event_id LIMIT {_PAGE}

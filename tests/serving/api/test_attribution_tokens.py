@@ -49,7 +49,8 @@ def without_impressions() -> FakeBundle:
 def test_a_token_says_what_it_was_made_of() -> None:
     tokens = AttributionTokens(b"")
     old = replace(ORIGIN, hour=0, surface="", before=0, propensities=None)
-    for origin in (ORIGIN, ListOrigin("r", "", 0), old):
+    arms = replace(ORIGIN, experiments="layout=wide;ranking=new")
+    for origin in (ORIGIN, ListOrigin("r", "", 0), old, arms, replace(arms, propensities=())):
         assert tokens.read(tokens.make(origin)) == origin
     usual = ListOrigin("0" * 32, "20240531T120000-3f2a9c1", 1_700_000_000, "product_page", "phone", 3)
     assert len(tokens.make(usual)) < 130
@@ -58,7 +59,10 @@ def test_a_token_says_what_it_was_made_of() -> None:
 def test_a_token_has_the_propensities_of_its_page() -> None:
     tokens = AttributionTokens(b"")
     chances = (0.8, 0.2 / 45, 0.8, 1e-12, *[0.8] * 296)
-    token = tokens.make(replace(ORIGIN, request_id="0" * 32, surface="s" * 64, propensities=chances))
+    arms = ";".join(f"{number}{'e' * 31}={'a' * 32}" for number in range(8))
+    token = tokens.make(
+        replace(ORIGIN, request_id="0" * 128, surface="s" * 64, propensities=chances, experiments=arms)
+    )
     assert len(token) <= MAX_CHARS
     origin = tokens.read(token)
     assert origin is not None

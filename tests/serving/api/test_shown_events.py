@@ -15,8 +15,8 @@ from serving.state.sqlite.users import SqliteUserState
 from tests.serving.state.test_user_state import with_state
 
 T = TypeVar("T")
-SHOWN = Exposure("r-1", 3, "home", "v1", "phone", 17)
-COLUMNS = "request_id, list_position, surface, model_version, device, hour, propensity"
+SHOWN = Exposure("r-1", 3, "home", "v1", "phone", 17, 0.5, "layout=wide;ranking=new")
+COLUMNS = "request_id, list_position, surface, model_version, device, hour, propensity, experiments"
 
 
 def event(
@@ -39,7 +39,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_an_event_keeps_the_list_that_it_came_from(file: Path) -> None:
     with_state(file, lambda state: state.record([event("a", 1, shown=SHOWN), event("b", 2)]))
-    assert stored(file) == [("a", *astuple(SHOWN)), ("b", None, None, None, None, None, None, None)]
+    assert stored(file) == [("a", *astuple(SHOWN)), ("b", None, None, None, None, None, None, None, None)]
 
 
 def test_the_first_telling_of_an_event_counts(file: Path) -> None:
@@ -51,7 +51,7 @@ def test_the_first_telling_of_an_event_counts(file: Path) -> None:
     assert stored(file) == [("a", *astuple(SHOWN))]
 
 
-@pytest.mark.parametrize("known", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("known", [1, 2, 3, 4, 5, 6, 7])
 def test_files_of_former_formats_get_what_they_lack_and_keep_what_they_have(file: Path, known: int) -> None:
     with sqlite3.connect(file) as db:
         db.executescript("".join(_MIGRATIONS[:known]))

@@ -29,7 +29,7 @@ from tests.serving.test_process import Process, record_until_it_ends
 
 SECOND = 1_000_000
 START = 1_700_000_000 * SECOND
-SHOWN = Exposure("r-1", 3, "home", "v1", "phone", 17)
+SHOWN = Exposure("r-1", 3, "home", "v1", "phone", 17, 0.5, "layout=wide;ranking=new")
 
 
 def export(backend: Backend, output: Path, **settings: Any) -> tuple[pl.DataFrame, str]:
@@ -73,6 +73,7 @@ def test_the_next_training_reads_what_was_recorded(backend: Backend, tmp_path: P
     }
     assert shown["timestamp"].isoformat() == "2023-11-14T22:13:20+00:00"
     assert (shown["list_position"], shown["request_id"], shown["hour"]) == (3, "r-1", 17)
+    assert (shown["experiments"], rows["content:4f"]["experiments"]) == ("layout=wide;ranking=new", None)
     assert rows["content:4f"]["timestamp"].microsecond == 1
     assert rows["content:4f"]["surface"] is None
     assert said == f"3 events of 2 users written to {tmp_path / 'events.parquet'}\n"

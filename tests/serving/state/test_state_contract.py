@@ -22,7 +22,7 @@ from serving.stores import Stores
 from tests.serving.backends import Backend
 from tests.serving.state.test_user_state import START, histories, new
 
-SHOWN = Exposure("r-1", 3, "home", "v1", "phone", 17)
+SHOWN = Exposure("r-1", 3, "home", "v1", "phone", 17, 0.5, "layout=wide;ranking=new")
 
 
 async def everything(state: UserState, imported: bool = True) -> list[StoredEvent]:

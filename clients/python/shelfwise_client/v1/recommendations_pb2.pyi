@@ -40,16 +40,18 @@ class SessionEvent(_message.Message):
     def __init__(self, item_id: _Optional[str] = ..., event: _Optional[str] = ..., event_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class SessionContext(_message.Message):
-    __slots__ = ("events", "intent", "device", "hour")
+    __slots__ = ("events", "intent", "device", "hour", "session_id")
     EVENTS_FIELD_NUMBER: _ClassVar[int]
     INTENT_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     HOUR_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     events: _containers.RepeatedCompositeFieldContainer[SessionEvent]
     intent: str
     device: str
     hour: int
-    def __init__(self, events: _Optional[_Iterable[_Union[SessionEvent, _Mapping]]] = ..., intent: _Optional[str] = ..., device: _Optional[str] = ..., hour: _Optional[int] = ...) -> None: ...
+    session_id: str
+    def __init__(self, events: _Optional[_Iterable[_Union[SessionEvent, _Mapping]]] = ..., intent: _Optional[str] = ..., device: _Optional[str] = ..., hour: _Optional[int] = ..., session_id: _Optional[str] = ...) -> None: ...
 
 class AttributeCap(_message.Message):
     __slots__ = ("attribute", "max_items")
@@ -161,8 +163,20 @@ class RecommendedItem(_message.Message):
     propensity: float
     def __init__(self, item_id: _Optional[str] = ..., title: _Optional[str] = ..., snippet: _Optional[str] = ..., score: _Optional[float] = ..., p_click: _Optional[float] = ..., p_purchase: _Optional[float] = ..., source: _Optional[str] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., list_position: _Optional[int] = ..., propensity: _Optional[float] = ...) -> None: ...
 
+class ExperimentArm(_message.Message):
+    __slots__ = ("experiment", "arm", "fallback", "forced")
+    EXPERIMENT_FIELD_NUMBER: _ClassVar[int]
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    FALLBACK_FIELD_NUMBER: _ClassVar[int]
+    FORCED_FIELD_NUMBER: _ClassVar[int]
+    experiment: str
+    arm: str
+    fallback: bool
+    forced: bool
+    def __init__(self, experiment: _Optional[str] = ..., arm: _Optional[str] = ..., fallback: _Optional[bool] = ..., forced: _Optional[bool] = ...) -> None: ...
+
 class RecommendResponse(_message.Message):
-    __slots__ = ("items", "next_page_token", "model_version", "request_id", "degradation", "unknown_item_ids", "attribution_token")
+    __slots__ = ("items", "next_page_token", "model_version", "request_id", "degradation", "unknown_item_ids", "attribution_token", "experiments")
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -170,6 +184,7 @@ class RecommendResponse(_message.Message):
     DEGRADATION_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTION_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENTS_FIELD_NUMBER: _ClassVar[int]
     items: _containers.RepeatedCompositeFieldContainer[RecommendedItem]
     next_page_token: str
     model_version: str
@@ -177,7 +192,8 @@ class RecommendResponse(_message.Message):
     degradation: Degradation
     unknown_item_ids: _containers.RepeatedScalarFieldContainer[str]
     attribution_token: str
-    def __init__(self, items: _Optional[_Iterable[_Union[RecommendedItem, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., model_version: _Optional[str] = ..., request_id: _Optional[str] = ..., degradation: _Optional[_Union[Degradation, str]] = ..., unknown_item_ids: _Optional[_Iterable[str]] = ..., attribution_token: _Optional[str] = ...) -> None: ...
+    experiments: _containers.RepeatedCompositeFieldContainer[ExperimentArm]
+    def __init__(self, items: _Optional[_Iterable[_Union[RecommendedItem, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., model_version: _Optional[str] = ..., request_id: _Optional[str] = ..., degradation: _Optional[_Union[Degradation, str]] = ..., unknown_item_ids: _Optional[_Iterable[str]] = ..., attribution_token: _Optional[str] = ..., experiments: _Optional[_Iterable[_Union[ExperimentArm, _Mapping]]] = ...) -> None: ...
 
 class UserList(_message.Message):
     __slots__ = ("user_ids",)
@@ -228,7 +244,7 @@ class UserError(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class BatchRecommendResponse(_message.Message):
-    __slots__ = ("user_id", "items", "degradation", "error", "attribution_token", "resume_token", "model_version", "request_id")
+    __slots__ = ("user_id", "items", "degradation", "error", "attribution_token", "resume_token", "model_version", "request_id", "experiments")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     DEGRADATION_FIELD_NUMBER: _ClassVar[int]
@@ -237,6 +253,7 @@ class BatchRecommendResponse(_message.Message):
     RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENTS_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     items: _containers.RepeatedCompositeFieldContainer[RecommendedItem]
     degradation: Degradation
@@ -245,7 +262,8 @@ class BatchRecommendResponse(_message.Message):
     resume_token: str
     model_version: str
     request_id: str
-    def __init__(self, user_id: _Optional[str] = ..., items: _Optional[_Iterable[_Union[RecommendedItem, _Mapping]]] = ..., degradation: _Optional[_Union[Degradation, str]] = ..., error: _Optional[_Union[UserError, _Mapping]] = ..., attribution_token: _Optional[str] = ..., resume_token: _Optional[str] = ..., model_version: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    experiments: _containers.RepeatedCompositeFieldContainer[ExperimentArm]
+    def __init__(self, user_id: _Optional[str] = ..., items: _Optional[_Iterable[_Union[RecommendedItem, _Mapping]]] = ..., degradation: _Optional[_Union[Degradation, str]] = ..., error: _Optional[_Union[UserError, _Mapping]] = ..., attribution_token: _Optional[str] = ..., resume_token: _Optional[str] = ..., model_version: _Optional[str] = ..., request_id: _Optional[str] = ..., experiments: _Optional[_Iterable[_Union[ExperimentArm, _Mapping]]] = ...) -> None: ...
 
 class SimilarItemsRequest(_message.Message):
     __slots__ = ("item_id", "text", "page_size", "page_token", "filter", "exclude_item_ids", "read_mask", "surface")
@@ -320,7 +338,7 @@ class SearchItemsRequest(_message.Message):
     def __init__(self, query: _Optional[str] = ..., user_id: _Optional[str] = ..., session: _Optional[_Union[SessionContext, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., filter: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., explain: _Optional[bool] = ..., surface: _Optional[str] = ...) -> None: ...
 
 class SearchItemsResponse(_message.Message):
-    __slots__ = ("items", "next_page_token", "model_version", "request_id", "degradation", "unknown_item_ids", "attribution_token")
+    __slots__ = ("items", "next_page_token", "model_version", "request_id", "degradation", "unknown_item_ids", "attribution_token", "experiments")
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -328,6 +346,7 @@ class SearchItemsResponse(_message.Message):
     DEGRADATION_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTION_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENTS_FIELD_NUMBER: _ClassVar[int]
     items: _containers.RepeatedCompositeFieldContainer[RecommendedItem]
     next_page_token: str
     model_version: str
@@ -335,7 +354,8 @@ class SearchItemsResponse(_message.Message):
     degradation: Degradation
     unknown_item_ids: _containers.RepeatedScalarFieldContainer[str]
     attribution_token: str
-    def __init__(self, items: _Optional[_Iterable[_Union[RecommendedItem, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., model_version: _Optional[str] = ..., request_id: _Optional[str] = ..., degradation: _Optional[_Union[Degradation, str]] = ..., unknown_item_ids: _Optional[_Iterable[str]] = ..., attribution_token: _Optional[str] = ...) -> None: ...
+    experiments: _containers.RepeatedCompositeFieldContainer[ExperimentArm]
+    def __init__(self, items: _Optional[_Iterable[_Union[RecommendedItem, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., model_version: _Optional[str] = ..., request_id: _Optional[str] = ..., degradation: _Optional[_Union[Degradation, str]] = ..., unknown_item_ids: _Optional[_Iterable[str]] = ..., attribution_token: _Optional[str] = ..., experiments: _Optional[_Iterable[_Union[ExperimentArm, _Mapping]]] = ...) -> None: ...
 
 class Event(_message.Message):
     __slots__ = ("user_id", "item_id", "event", "event_time", "event_id", "attribution_token", "list_position")
@@ -623,8 +643,30 @@ class FailedReload(_message.Message):
     time: _timestamp_pb2.Timestamp
     def __init__(self, model_version: _Optional[str] = ..., reason: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
+class ArmStatus(_message.Message):
+    __slots__ = ("arm", "share", "model_version", "failure")
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    arm: str
+    share: float
+    model_version: str
+    failure: str
+    def __init__(self, arm: _Optional[str] = ..., share: _Optional[float] = ..., model_version: _Optional[str] = ..., failure: _Optional[str] = ...) -> None: ...
+
+class ExperimentStatus(_message.Message):
+    __slots__ = ("experiment", "unit", "arms")
+    EXPERIMENT_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    ARMS_FIELD_NUMBER: _ClassVar[int]
+    experiment: str
+    unit: str
+    arms: _containers.RepeatedCompositeFieldContainer[ArmStatus]
+    def __init__(self, experiment: _Optional[str] = ..., unit: _Optional[str] = ..., arms: _Optional[_Iterable[_Union[ArmStatus, _Mapping]]] = ...) -> None: ...
+
 class GetStatusResponse(_message.Message):
-    __slots__ = ("model_version", "model_data_time", "model_load_time", "item_count", "text_dim", "event_kinds", "attributes", "user_count", "event_count", "last_record_time", "server_version", "uptime", "max_page_size", "max_event_batch", "max_future", "queue_length", "request_id", "changed_item_count", "deleted_item_count", "failed_reload", "surfaces", "device")
+    __slots__ = ("model_version", "model_data_time", "model_load_time", "item_count", "text_dim", "event_kinds", "attributes", "user_count", "event_count", "last_record_time", "server_version", "uptime", "max_page_size", "max_event_batch", "max_future", "queue_length", "request_id", "changed_item_count", "deleted_item_count", "failed_reload", "surfaces", "device", "experiments", "experiments_failure")
     class SurfacesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -654,6 +696,8 @@ class GetStatusResponse(_message.Message):
     FAILED_RELOAD_FIELD_NUMBER: _ClassVar[int]
     SURFACES_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENTS_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENTS_FAILURE_FIELD_NUMBER: _ClassVar[int]
     model_version: str
     model_data_time: _timestamp_pb2.Timestamp
     model_load_time: _timestamp_pb2.Timestamp
@@ -676,4 +720,6 @@ class GetStatusResponse(_message.Message):
     failed_reload: FailedReload
     surfaces: _containers.MessageMap[str, SurfaceDefaults]
     device: str
-    def __init__(self, model_version: _Optional[str] = ..., model_data_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model_load_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., item_count: _Optional[int] = ..., text_dim: _Optional[int] = ..., event_kinds: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., user_count: _Optional[int] = ..., event_count: _Optional[int] = ..., last_record_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., server_version: _Optional[str] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_page_size: _Optional[int] = ..., max_event_batch: _Optional[int] = ..., max_future: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., queue_length: _Optional[int] = ..., request_id: _Optional[str] = ..., changed_item_count: _Optional[int] = ..., deleted_item_count: _Optional[int] = ..., failed_reload: _Optional[_Union[FailedReload, _Mapping]] = ..., surfaces: _Optional[_Mapping[str, SurfaceDefaults]] = ..., device: _Optional[str] = ...) -> None: ...
+    experiments: _containers.RepeatedCompositeFieldContainer[ExperimentStatus]
+    experiments_failure: str
+    def __init__(self, model_version: _Optional[str] = ..., model_data_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model_load_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., item_count: _Optional[int] = ..., text_dim: _Optional[int] = ..., event_kinds: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., user_count: _Optional[int] = ..., event_count: _Optional[int] = ..., last_record_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., server_version: _Optional[str] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_page_size: _Optional[int] = ..., max_event_batch: _Optional[int] = ..., max_future: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., queue_length: _Optional[int] = ..., request_id: _Optional[str] = ..., changed_item_count: _Optional[int] = ..., deleted_item_count: _Optional[int] = ..., failed_reload: _Optional[_Union[FailedReload, _Mapping]] = ..., surfaces: _Optional[_Mapping[str, SurfaceDefaults]] = ..., device: _Optional[str] = ..., experiments: _Optional[_Iterable[_Union[ExperimentStatus, _Mapping]]] = ..., experiments_failure: _Optional[str] = ...) -> None: ...

@@ -91,6 +91,10 @@ class DataConfig:
     """Path, list of paths or glob of the item table."""
     events: Any = None
     """Path, list of paths or glob of the event table; null for a catalogue without history."""
+    recorded: Any = None
+    """Path, list of paths or glob of events that servers recorded, as `shelfwise export events` writes them;
+    they are added to `events`, whatever the format of those. One that `events` have, too, counts once: of the
+    same user, with the same event_id, or with the same item and kind in the same second."""
     encoding: str | None = None
     """Encoding of text tables, e.g. `cp1252`; null is UTF-8, or what a file's byte order mark says."""
     without_header: list[str] = field(default_factory=list)

@@ -121,6 +121,7 @@ def _describe(
             "items": why.count_reasons(rejects.filter(pl.col(why.TABLE) == "items")),
             "events": why.count_reasons(rejects.filter(pl.col(why.TABLE) == "events")),
         },
+        "recorded": events.recorded,
         "suspicious": items.suspicious + events.suspicious,
         "warnings": {"items": items.warnings, "events": events.warnings},
         "filters": events.filters,
@@ -138,18 +139,20 @@ def _write(
     pseudonyms = make_pseudonyms(config.privacy)
     with console.status("opening the tables") as status:
         sources = read_sources(data, config.seed if shuffled(data) else 0)
-        require_contract(sources.items, sources.events)
+        for events_table in (sources.events, sources.recorded):
+            require_contract(sources.items, events_table)
         status.update("reading items and rendering their text")
         items = ingest_items(sources.items, data, data.text_fields or list(sources.text_fields))
         target = folder / schema.EVENTS_FILE
         status.update("reading, checking and sorting events")
-        if sources.events is None:
+        tables = [table for table in (sources.events, sources.recorded) if table is not None]
+        if not tables:
             events = write_no_events(data, target)
         else:
             staging = folder / "staging"
             staging.mkdir()
             events = ingest_events(
-                sources.events, items.frame[schema.ITEM_ID], data, pseudonyms, staging, target
+                tables[0], items.frame[schema.ITEM_ID], data, pseudonyms, staging, target, *tables[1:]
             )
             shutil.rmtree(staging)
         if events.items_kept is not None:
@@ -188,6 +191,11 @@ def _show(info: dict[str, Any], folder: Path, console: Console) -> None:
         table.add_row(f"  {kind}", f"{info['kind_counts'][kind]:,} (weight {info['event_weights'][kind]:g})")
     for kind, count in info["ignored_events"].items():
         table.add_row(f"  {kind}", f"{count:,} ignored (weight 0)")
+    if info["recorded"]:
+        again = info["recorded"]["same_id"] + info["recorded"]["same_content"]
+        table.add_row(
+            "recorded by servers", f"{info['recorded']['rows']:,}, {again:,} of them in the files, too"
+        )
     if info["time_range"]:
         table.add_row("time range", " to ".join(info["time_range"]))
     _add_changes(table, info)

@@ -25,7 +25,7 @@ from features.adapters.recbole import read_recbole
 from features.adapters.retailrocket import read_retailrocket
 from features.adapters.yoochoose import read_yoochoose
 from features.files.containers import file_of
-from features.files.readers import resolve_paths
+from features.files.readers import resolve_paths, scan_table
 from features.ingest.raw_tables import Sources, in_file_order
 from features.platforms import read_ga4, read_magento, read_merchant_feed, read_shopify, read_woocommerce
 
@@ -55,11 +55,11 @@ def source_files(config: DataConfig) -> list[Path]:
     Raises:
         InputError: a path that does not exist.
     """
-    if config.adapter is Adapter.completejourney:
-        return packaged_files()
-    named = ((config.items, "data.items"), (config.events, "data.events"))
+    own = ((config.items, "data.items"), (config.events, "data.events"))
+    packaged = config.adapter is Adapter.completejourney
+    named = (*(() if packaged else own), (config.recorded, "data.recorded"))
     paths = [path for source, setting in named if source for path in resolve_paths(source, setting)]
-    return list(dict.fromkeys(file_of(path) for path in paths))
+    return list(dict.fromkeys([*(packaged_files() if packaged else []), *map(file_of, paths)]))
 
 
 def shuffled(config: DataConfig) -> bool:
@@ -87,5 +87,7 @@ def read_sources(config: DataConfig, seed: int) -> Sources:
     else:
         sources = _READERS[config.adapter](config)
     if config.file_order and sources.events is not None:
-        return replace(sources, events=in_file_order(sources.events))
+        sources = replace(sources, events=in_file_order(sources.events))
+    if config.recorded:
+        sources = replace(sources, recorded=scan_table(config.recorded, "data.recorded"))
     return sources

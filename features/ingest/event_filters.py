@@ -1,8 +1,9 @@
-"""The optional filters on events: duplicates, users with too many events, k-core."""
+"""Filters on events: duplicates, users with too many events, k-core, and events that two sources have."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,9 @@ import polars as pl
 from conf.errors import InputError
 from conf.schema import FilterConfig
 from features.data import schema
+from features.files.readers import FILE
 
+_EVENT_ID = "event_id"
 Codes = npt.NDArray[np.uint32]
 Mask = npt.NDArray[np.bool_]
 
@@ -97,3 +100,49 @@ def apply_filters(events: pl.DataFrame, config: FilterConfig) -> FilterResult:
         mask[positions[kcore_mask(users[positions], items[positions], config.kcore)]] = True
         narrow("kcore", mask)
     return FilterResult(pl.Series("at", np.flatnonzero(keep), dtype=pl.UInt32), counts)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Counts of the events that servers recorded, beside the shop's own."""
+
+    rows: int
+    """Usable recorded events."""
+    same_id: int
+    """Of these, those whose event id the same user has in the shop's own events."""
+    same_content: int
+    """Further ones with the user, item, kind and second of one of the shop's own events."""
+
+
+def add_recorded(own: Path, recorded: Path, target: Path) -> Recorded:
+    """Write a table of the shop's own events and of those recorded events that are not among them.
+
+    The own ones are kept, as they may have columns that recorded ones lack. An event id is compared within a
+    user, because two users may have the same one. Repetitions within one of the tables are left alone: see
+    `apply_filters`.
+
+    Args:
+        own: Parquet file of typed events.
+        recorded: Parquet file of typed events; columns may differ.
+        target: the file to write, own events first.
+    """
+    mine, theirs = pl.scan_parquet(own), pl.scan_parquet(recorded)
+    content = [schema.USER_ID, schema.ITEM_ID, schema.EVENT, schema.TIMESTAMP]
+    total = _rows(theirs)
+    rest = theirs
+    if _EVENT_ID in mine.collect_schema() and _EVENT_ID in theirs.collect_schema():
+        key = [schema.USER_ID, _EVENT_ID]
+        rest = rest.join(mine.select(key).drop_nulls(), on=key, how="anti", maintain_order="left")
+    without_ids = _rows(rest)
+    rest = rest.join(mine.select(content), on=content, how="anti", maintain_order="left")
+    left = _rows(rest)
+    files = [frame.collect_schema()[FILE] for frame in (mine, theirs)]
+    named = [name for dtype in files if isinstance(dtype, pl.Enum) for name in dtype.categories]
+    dtype = pl.Enum(list(dict.fromkeys(named))) if all(isinstance(t, pl.Enum) for t in files) else pl.String()
+    parts = [frame.with_columns(pl.col(FILE).cast(pl.String).cast(dtype)) for frame in (mine, rest)]
+    pl.concat(parts, how="diagonal_relaxed").sink_parquet(target, engine="streaming")
+    return Recorded(total, total - without_ids, without_ids - left)
+
+
+def _rows(frame: pl.LazyFrame) -> int:
+    return int(frame.select(pl.len()).collect(engine="streaming").item())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -13,7 +13,7 @@ from features.data import schema
 from features.files.readers import FILE, ROW, RawTable, readable
 from features.ingest import rejects as why
 from features.ingest.columns import EVENT_COLUMNS
-from features.ingest.event_filters import apply_filters
+from features.ingest.event_filters import add_recorded, apply_filters
 from features.ingest.event_readings import kind_key, read_events, reject_reason
 from features.ingest.exclusions import void_orders
 from features.ingest.footers import below_events
@@ -70,6 +70,8 @@ class EventTable:
     filters: dict[str, dict[str, int]]
     items_kept: pl.Series | None
     """Ids with an event, if k-core restricts the catalogue to them."""
+    recorded: dict[str, int] | None = None
+    """Counts of recorded events and of those among them that were in the files, too."""
 
 
 def rank_kinds(weights: dict[str, float]) -> dict[str, float]:
@@ -228,6 +230,7 @@ def ingest_events(
     pseudonyms: Pseudonyms | None,
     folder: Path,
     target: Path,
+    recorded: RawTable | None = None,
 ) -> EventTable:
     """Validate, weigh, filter and sort the events into one Parquet file.
 
@@ -238,16 +241,28 @@ def ingest_events(
         pseudonyms: replaces user and session ids before anything is written, or None.
         folder: existing folder for intermediate files.
         target: the events file to write.
+        recorded: raw rows that servers recorded, which count where `table` does not have them.
 
     Raises:
         InputError: no rows, too many bad rows, or filters that leave nothing.
     """
     require_flat(table, EVENT_COLUMNS, "events")
     rejected, warnings, first = _stage(table, item_ids, config, pseudonyms, folder)
-    accepted = pl.scan_parquet(folder / "accepted.parquet", row_index_name=_AT)
+    staged = folder / "accepted.parquet"
+    added: dict[str, int] | None = None
+    if recorded is not None:
+        require_flat(recorded, EVENT_COLUMNS, "events")
+        apart, joined = folder / "recorded", folder / "joined.parquet"
+        apart.mkdir()
+        typed = replace(config, timestamp_format=None)
+        others = _stage(recorded, item_ids, typed, pseudonyms, apart)[0]
+        added = asdict(add_recorded(staged, apart / staged.name, joined))
+        rejected, staged = pl.concat([rejected, others]), joined
+    accepted = pl.scan_parquet(staged, row_index_name=_AT)
     by_kind = accepted.group_by(schema.EVENT).len().sort(schema.EVENT).collect(engine="streaming")
     counts = {str(kind): int(count) for kind, count in by_kind.iter_rows()}
-    rows = sum(counts.values()) + rejected.height
+    repeated = added["same_id"] + added["same_content"] if added else 0
+    rows = sum(counts.values()) + rejected.height + repeated
     if not rows:
         raise InputError(f"{table.name}: no data rows")
     if rejected.height and table.untyped:
@@ -333,4 +348,5 @@ def ingest_events(
         warnings=warnings,
         filters=filters,
         items_kept=items_kept,
+        recorded=added,
     )

@@ -26,6 +26,8 @@ class Sources:
     """Text fields that suit this data set; `data.text_fields` overrides them."""
     dropped: dict[str, int] = field(default_factory=dict)
     """Rows that the adapter dropped on purpose, by reason."""
+    recorded: RawTable | None = None
+    """What servers recorded, `data.recorded`."""
 
 
 def text_options(config: DataConfig, table: str) -> TextOptions:

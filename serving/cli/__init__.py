@@ -1,4 +1,4 @@
 """Terminal commands that call a server, export its state, or demonstrate it.
 
-Public: `connection`.
+Public: `connection`, `export_events`.
 """

@@ -20,7 +20,7 @@ from conf.operating import ExportEventsConfig
 from features.data import schema
 from features.ingest.privacy import PSEUDONYM
 from ranking.bundle.store import CURRENT, MANIFEST, VERSIONS, current_version
-from serving.state.contracts.user_state import Exposure, StateUnavailableError, StoredEvent
+from serving.state.contracts.user_state import Exposure, StateUnavailableError, StoredEvent, UserState
 from serving.stores import open_stores
 
 _CLIENT_ID: Final = "client:"
@@ -42,7 +42,9 @@ _SCHEMA: Final = pa.schema(
 
 
 @dataclass
-class _Counts:
+class Counts:
+    """What was written."""
+
     users: int = 0
     events: int = 0
 
@@ -56,27 +58,27 @@ def export_events(config: ExportEventsConfig, console: Console) -> Path:
     output = Path(config.output)
     if output.suffix not in (".parquet", ".pq"):
         raise InputError(f"output={output}: name a .parquet file")
-    hashed = _hashed(Path(config.artifacts))
+    prefix = user_prefix(Path(config.artifacts))
     try:
         with _replaced(output) as temporary:
-            counts = asyncio.run(_write(config, temporary, PSEUDONYM if hashed else ""))
+            counts = asyncio.run(_write(config, temporary, prefix))
     except StateUnavailableError as error:
         raise InputError(f"state: {error}") from error
     except OSError as error:
         raise InputError(f"output={output}: cannot be written ({error.strerror})") from error
     lines = [f"{counts.events:,} events of {counts.users:,} users written to {output}"]
-    if hashed:
+    if prefix:
         lines.append("user ids are pseudonyms; prepare takes them as they are with privacy.hash_users=true")
     console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
     return output
 
 
-def _hashed(store: Path) -> bool:
-    """Return whether the state holds pseudonyms, by the manifest of the current model."""
+def user_prefix(store: Path) -> str:
+    """Return the mark of pseudonyms where the state holds pseudonyms, by the current model's manifest."""
     if not (store / CURRENT).is_file():
-        return False
+        return ""
     path = store / VERSIONS / current_version(store) / MANIFEST
-    return bool(json.loads(path.read_text()).get("hash_users"))
+    return PSEUDONYM if json.loads(path.read_text()).get("hash_users") else ""
 
 
 @contextmanager
@@ -93,23 +95,39 @@ def _replaced(output: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-async def _write(config: ExportEventsConfig, path: Path, prefix: str) -> _Counts:
+async def _write(config: ExportEventsConfig, path: Path, prefix: str) -> Counts:
     stores = await open_stores(config.state, Path(config.artifacts), config.redis, create=False)
-    counts, pending, last = _Counts(), list[StoredEvent](), ""
     try:
-        with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
-            async for events in stores.users.stored(config.imported):
-                for event in events:
-                    counts.users += event.user_id != last
-                    last = event.user_id
-                counts.events += len(events)
-                pending += events
-                if len(pending) >= _ROWS:
-                    await asyncio.to_thread(writer.write_table, _table(pending, prefix))
-                    pending = []
-            writer.write_table(_table(pending, prefix))
+        return await write_stored(stores.users, config.imported, path, prefix)
     finally:
         await stores.close()
+
+
+async def write_stored(users: UserState, imported: bool, path: Path, prefix: str) -> Counts:
+    """Write the events of an open store to a Parquet file, in bounded memory.
+
+    Args:
+        users: the store.
+        imported: whether to include imported events.
+        path: the file to write.
+        prefix: put before every user id, see `user_prefix`.
+
+    Raises:
+        StateUnavailableError: the store failed.
+        OSError: the file cannot be written.
+    """
+    counts, pending, last = Counts(), list[StoredEvent](), ""
+    with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
+        async for events in users.stored(imported):
+            for event in events:
+                counts.users += event.user_id != last
+                last = event.user_id
+            counts.events += len(events)
+            pending += events
+            if len(pending) >= _ROWS:
+                await asyncio.to_thread(writer.write_table, _table(pending, prefix))
+                pending = []
+        writer.write_table(_table(pending, prefix))
     return counts
 
 

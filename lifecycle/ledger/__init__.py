@@ -1,4 +1,1 @@
-"""The ledger: every event that servers recorded, kept in a file a month for the next trainings.
-
-Public: `collection`.
-"""
+"""The ledger: every event that servers recorded, kept in a file a month for the next trainings."""

@@ -8,7 +8,7 @@ from conf.clients import InspectConfig, RecommendBatchConfig, RecommendConfig
 from conf.comparison import CompareConfig
 from conf.explorer import ExploreConfig, WhyConfig
 from conf.off_policy import OffPolicyConfig
-from conf.operating import CreateKeyConfig, ExportConfig, ExportEventsConfig, RollbackConfig
+from conf.operating import CreateKeyConfig, ExportConfig, ExportEventsConfig, HealthConfig, RollbackConfig
 from conf.schema import EvaluateConfig, LintConfig, PipelineConfig
 from conf.serving import DemoConfig, ServeConfig
 
@@ -74,6 +74,10 @@ TABLE: dict[str, Command] = {
     "recommend-batch": Command(
         "write the lists of many users to a file, for a campaign",
         RecommendBatchConfig, "serving.cli.recommend_batch:recommend_batch",
+    ),
+    "health": Command(
+        "ask a running server whether it serves; the exit code tells",
+        HealthConfig, "serving.cli.operate.health:health",
     ),
     "create-key": Command(
         "make an API key for a server", CreateKeyConfig, "serving.cli.create_key:create_key"

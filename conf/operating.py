@@ -1,10 +1,11 @@
-"""Typed configuration of the commands of an operator: keys, export and rollback."""
+"""Typed configuration of the commands of an operator: health, keys, export and rollback."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from conf.checks import at_least
+from conf.checks import at_least, require
+from conf.clients import ConnectionConfig
 from conf.serving import RedisConfig
 
 
@@ -61,3 +62,18 @@ class RollbackConfig:
     """The artifact store."""
     version: str | None = None
     """Version to serve; null is the one before the current."""
+
+
+@dataclass(frozen=True)
+class HealthConfig(ConnectionConfig):
+    """Root of health, a probe of a running server."""
+
+    service: str = ""
+    """Health service: empty for the server as a whole, `shelfwise.v1.State` for the store of events,
+    `shelfwise.v1.ModelReload` for the loading of a new version."""
+    timeout: float = 3.0
+    """Seconds to wait for the answer."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        require(self.timeout > 0, "timeout must be positive")

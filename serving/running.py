@@ -11,7 +11,6 @@ from typing import Final
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
 from rich.console import Console
 
 from conf.errors import InputError
@@ -24,7 +23,9 @@ from serving.model.host import ModelHost
 from serving.model.interfaces import LiveModel, Model
 from serving.model.reload import BundleWatcher, FailedReload
 from serving.model.served import Served
-from serving.observability.metrics import Metrics, MetricsServer
+from serving.observability.health import HEALTH_NAMES, LIST_HEALTH_NAMES, RELOAD_HEALTH, STATE_HEALTH, Health
+from serving.observability.http import HttpPort, HttpServer, serve_http
+from serving.observability.metrics import Metrics
 from serving.observability.tracing import Tracing, make_tracing
 from serving.state.contracts.user_state import StateUnavailableError, UserState
 from serving.state.erasure import HistoriesCleaner
@@ -41,18 +42,10 @@ from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 
 HISTORIES_FILE: Final = "histories.parquet"
 """Training histories in the artifact store, imported into user state once per content."""
-RELOAD_HEALTH: Final = "shelfwise.v1.ModelReload"
-"""Health service name: NOT_SERVING while CURRENT names a version that could not be loaded."""
-STATE_HEALTH: Final = "shelfwise.v1.State"
-"""Health service name: NOT_SERVING while the state cannot be read, or fails calls."""
 Load = Callable[[str, bool], LiveModel]
 """Verifies and loads a version of the store; if the second argument is true, with idle CPU time only."""
 FirstModel = Callable[[], LiveModel]
 """Returns the first model, which the caller then owns."""
-_NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
-_SERVING: Final = health_pb2.HealthCheckResponse.SERVING
-_LIST_HEALTH_NAMES: Final = ("", SERVICE_NAME)
-_HEALTH_NAMES: Final = (*_LIST_HEALTH_NAMES, RELOAD_HEALTH, STATE_HEALTH)
 _PROCESS_POLL_SECONDS: Final = 2.0
 """Interval of checks whether the model's process still runs, where CURRENT is not followed."""
 _HARD_LIMIT: Final = 4
@@ -74,12 +67,12 @@ class RunningServer:
     service: RecommendationService
     metrics: Metrics
     _server: grpc.aio.Server
-    _health: health_aio.HealthServicer
+    _health: Health
     _calls: CallInterceptor
     _host: ModelHost
     _pollers: tuple[Poller, ...]
     _stores: Stores
-    _metrics_server: MetricsServer | None
+    _http: HttpServer | None
     _tracing: Tracing | None
 
     @property
@@ -95,7 +88,7 @@ class RunningServer:
         """
         for poller in self._pollers:
             await poller.stop()
-        await self._health.enter_graceful_shutdown()
+        await self._health.drain()
         self.service.end_streams()
         # One stop at a time: of two, the first to end frees what the other still uses, which is a crash.
         draining = asyncio.create_task(self._server.stop(_FOREVER))
@@ -110,8 +103,9 @@ class RunningServer:
         await self.service.close()
         await self._host.close()
         await self._stores.close()
-        if self._metrics_server is not None:
-            await asyncio.to_thread(self._metrics_server.close)
+        await self._health.poller.stop()
+        if self._http is not None:
+            await asyncio.to_thread(self._http.close)
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close)
 
@@ -144,7 +138,7 @@ async def _start(config: ServeConfig, model: LiveModel, console: Console, load: 
     pseudonyms = make_pseudonyms(config.privacy)
     worker = worker_number()
     metrics, tracing = Metrics(), make_tracing(config.tracing, SERVICE_NAME)
-    health = health_aio.HealthServicer()
+    health = Health()
     state_health = StateHealth(partial(_report_state_health, health, metrics))
     calls = CallInterceptor(SERVICE_NAME, config.limits, metrics, state_health.call_failed, tracing)
     server = grpc.aio.server(
@@ -172,9 +166,10 @@ async def _start(config: ServeConfig, model: LiveModel, console: Console, load: 
         await cleaner.clean()
         await _import_histories(state, store / HISTORIES_FILE, console)
         derived = await asyncio.to_thread(Served.of, model.current)
-        metrics_server = None
+        http = None
         if config.metrics.port:
-            metrics_server = metrics.serve(config.metrics.host, config.metrics.port + (worker or 0))
+            app, number = HttpPort(metrics.registry, health), worker or 0
+            http = serve_http(app, config.metrics.host, config.metrics.port + number)
     except StateUnavailableError as error:
         await stores.close()
         raise InputError(f"state: {error}") from error
@@ -190,18 +185,18 @@ async def _start(config: ServeConfig, model: LiveModel, console: Console, load: 
     )
     calls.queue(QUEUED, host.announce)
     pb_grpc.add_RecommendationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    for name in _HEALTH_NAMES:
-        await health.set(name, _NOT_SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
+    await health.set(False, *HEALTH_NAMES)
     if config.reflection:
         enable_reflection((SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name), server)
     if worker is None:
         await server.start()
+    health.poller.start()
     pollers = [cleaner.poller, state_health.poller, surfaces.poller]
     if watcher is not None:
         pollers.insert(0, watcher.poller)
     running = RunningServer(
-        port, service, metrics, server, health, calls, host, tuple(pollers), stores, metrics_server,
+        port, service, metrics, server, health, calls, host, tuple(pollers), stores, http,
         tracing,
     )  # fmt: skip
     try:
@@ -212,8 +207,7 @@ async def _start(config: ServeConfig, model: LiveModel, console: Console, load: 
     except BaseException:
         await running.stop(0.0)
         raise
-    for name in _HEALTH_NAMES:
-        await health.set(name, _SERVING)
+    await health.set(True, *HEALTH_NAMES)
     state_health.start(state)
     surfaces.start(lambda: host.served.model)
     cleaner.poller.start()
@@ -222,9 +216,9 @@ async def _start(config: ServeConfig, model: LiveModel, console: Console, load: 
     return running
 
 
-async def _report_state_health(health: health_aio.HealthServicer, metrics: Metrics, works: bool) -> None:
+async def _report_state_health(health: Health, metrics: Metrics, works: bool) -> None:
     metrics.state_works.set(works)
-    await health.set(STATE_HEALTH, _SERVING if works else _NOT_SERVING)
+    await health.set(works, STATE_HEALTH)
 
 
 def _bundle_watcher(
@@ -233,7 +227,7 @@ def _bundle_watcher(
     stores: Stores,
     surfaces: Surfaces,
     cleaner: HistoriesCleaner,
-    health: health_aio.HealthServicer,
+    health: Health,
     console: Console,
     load: Load,
     metrics: Metrics,
@@ -252,18 +246,16 @@ def _bundle_watcher(
         metrics.reload_failed.set(0 if failed is None else 1)
         if failed is not None:
             metrics.reload_failures.inc()
-        await health.set(RELOAD_HEALTH, _SERVING if failed is None else _NOT_SERVING)
+        await health.set(failed is None, RELOAD_HEALTH)
         if failed is None:
-            for name in _LIST_HEALTH_NAMES:
-                await health.set(name, _SERVING)
+            await health.set(True, *LIST_HEALTH_NAMES)
             console.print(
                 f"serving model {host.served.model.version}", soft_wrap=True, markup=False, highlight=False
             )
 
     async def lost() -> None:
         metrics.model_deaths.inc()
-        for name in _LIST_HEALTH_NAMES:
-            await health.set(name, _NOT_SERVING)
+        await health.set(False, *LIST_HEALTH_NAMES)
 
     follow = config.reload_seconds > 0
     seconds = config.reload_seconds if follow else _PROCESS_POLL_SECONDS

@@ -24,7 +24,7 @@ def connect(config: ConnectionConfig, timeout: float) -> Client:
         InputError: a file of the TLS settings cannot be read.
     """
     key = os.environ.get(config.api_key_env) or None
-    return Client(config.address, timeout=timeout, credentials=_credentials(config.tls), api_key=key)
+    return Client(config.address, timeout=timeout, credentials=credentials_of(config.tls), api_key=key)
 
 
 def failure_message(error: ServiceError, config: ConnectionConfig, setting: str = "address") -> str:
@@ -63,7 +63,12 @@ def parse_time(text: str | None) -> datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _credentials(tls: ClientTlsConfig) -> grpc.ChannelCredentials | None:
+def credentials_of(tls: ClientTlsConfig) -> grpc.ChannelCredentials | None:
+    """Return the credentials of a channel; None for plain text.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
     if not tls.enabled:
         return None
     return grpc.ssl_channel_credentials(

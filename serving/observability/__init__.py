@@ -1,4 +1,4 @@
-"""Logs, Prometheus metrics and OpenTelemetry traces.
+"""Logs, Prometheus metrics, OpenTelemetry traces, and health with its HTTP probes.
 
-Public: `logs`, `metrics`, `tracing`.
+Public: `health`, `http`, `logs`, `metrics`, `tracing`.
 """

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
-from threading import Thread
 from typing import Final
-from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,10 +14,8 @@ from prometheus_client import (
     Info,
     PlatformCollector,
     ProcessCollector,
-    start_http_server,
 )
 
-from conf.errors import InputError
 from serving.core.call_context import CallRecord
 
 _SECONDS: Final = (
@@ -33,20 +28,6 @@ EVENT_OUTCOMES: Final = ("new_events", "duplicate_events", "rejected_events")
 ITEM_OUTCOMES: Final = ("upserted_items", "updated_items", "deleted_items", "rejected_items")
 """Annotations of RPCs that change items that are counted."""
 _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-
-
-@dataclass(frozen=True)
-class MetricsServer:
-    """Serves scrapes over HTTP from its own thread."""
-
-    _server: WSGIServer
-    _thread: Thread
-
-    def close(self) -> None:
-        """Stop serving."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 class QueueMetrics:
@@ -154,19 +135,6 @@ class Metrics:
         for outcome in ITEM_OUTCOMES:
             if outcome in notes:
                 self._items.labels(outcome).inc(int(notes[outcome]))
-
-    def serve(self, host: str, port: int) -> MetricsServer:
-        """Serve scrapes.
-
-        Raises:
-            InputError: the port is taken.
-        """
-        try:
-            return MetricsServer(*start_http_server(port, host, self.registry))
-        except OSError as error:
-            raise InputError(
-                f"metrics.port: cannot listen on {host}:{port} ({error.strerror}); choose another, or 0"
-            ) from error
 
     def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
         return Histogram(f"shelfwise_{name}", text, labels, buckets=_SECONDS, registry=self.registry)

@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from features.data.pipeline_step import write_atomically
 from ranking.bundle.store import VERSIONS, current_version
-from serving.running import RELOAD_HEALTH
+from serving.observability.health import RELOAD_HEALTH
 from shelfwise_client import Client, FailedReload, Item, RecommendQuery, SimilarQuery
 from tests.faults.conftest import Processes
 from tests.faults.server_process import ROOT, ServerProcess, complaint

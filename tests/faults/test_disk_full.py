@@ -13,7 +13,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from serving.running import STATE_HEALTH
+from serving.observability.health import STATE_HEALTH
 from shelfwise_client import Client, Event, Item, RecommendQuery, SearchQuery, ServiceError, SimilarQuery
 from shelfwise_client.v1 import recommendations_pb2 as pb
 from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc

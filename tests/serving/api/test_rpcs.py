@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from conf.serving import ServeConfig
 from serving.api.service import SERVICE_NAME
-from serving.running import RELOAD_HEALTH, STATE_HEALTH
+from serving.observability.health import RELOAD_HEALTH, STATE_HEALTH
 from shelfwise_client import ServiceError
 from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.serving.conftest import Harness, Servers
@@ -145,7 +145,7 @@ def test_health_check_and_watch(server: Harness) -> None:
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
         watch = health.Watch(health_pb2.HealthCheckRequest(service=SERVICE_NAME), timeout=10)
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
-        server.call(server.running._health.enter_graceful_shutdown())
+        server.call(server.running._health.drain())
         assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
         watch.cancel()
 

@@ -21,7 +21,7 @@ from ranking.bundle.bundle import load_bundle
 from ranking.bundle.store import VERSIONS, roll_back
 from ranking.live.updates import LiveItems
 from serving.model.interfaces import LiveModel
-from serving.running import RELOAD_HEALTH
+from serving.observability.health import RELOAD_HEALTH
 from shelfwise_client import Client, Event, Item, RecommendQuery, ServiceError
 from tests.bundles import make_bundle, publish_bundle
 from tests.serving.conftest import Harness, Servers, until

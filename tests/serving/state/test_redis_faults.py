@@ -15,7 +15,7 @@ from rich.console import Console
 from conf.errors import InputError
 from conf.serving import LimitsConfig, RedisConfig
 from ranking.catalogue.live_catalogue import ItemChange
-from serving.running import STATE_HEALTH
+from serving.observability.health import STATE_HEALTH
 from serving.state.contracts.user_state import Outcome
 from serving.stores import Stores
 from shelfwise_client import Client, Event, RecommendQuery, ServiceError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from features.data import schema
 from features.data.content_hash import content_hash
 from features.data.pipeline_step import plain
 from features.files.conversions import discarding
+from features.files.modes import make_private, umask
 from features.ingest import rejects as why
 from features.ingest.events import EventTable, ingest_events, write_no_events
 from features.ingest.items import ItemTable, ingest_items
@@ -48,8 +48,8 @@ def _replacing(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"work_dir={target.parent}: cannot write there: {error.strerror}") from error
     try:
-        fresh.chmod(0o777 & ~_umask())
-        yield fresh
+        yield fresh  # of mode 700 as long as the files in it are written
+        fresh.chmod(0o777 & ~umask())
         if not target.exists():
             fresh.rename(target)
             return
@@ -67,12 +67,6 @@ def _replacing(target: Path) -> Iterator[Path]:
         with suppress(OSError):  # the result is complete
             for folder in made:
                 folder.rmdir()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _iso(seconds: int) -> str:
@@ -164,6 +158,8 @@ def _write(
         status.update("hashing the content")
         digest = content_hash(pl.scan_parquet(folder / f) for f in (schema.ITEMS_FILE, schema.EVENTS_FILE))
     info = {"content_hash": digest, **_describe(config, sources, items, events, rejects)}
+    for name in (schema.EVENTS_FILE, schema.REJECTS_FILE):
+        make_private(folder / name)
     (folder / schema.DATASET_FILE).write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n")
     return info, items.sample, events.sample
 

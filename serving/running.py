@@ -15,6 +15,7 @@ from rich.console import Console
 
 from conf.errors import InputError
 from conf.serving import ServeConfig
+from features.files.modes import mend
 from features.ingest.privacy import make_pseudonyms
 from serving.api.service import QUEUED, SERVICE_NAME, RecommendationService
 from serving.api.surfaces import Surfaces
@@ -162,6 +163,7 @@ async def _start(config: ServeConfig, model: LiveModel, console: Console, load: 
     try:
         path = None if config.surfaces is None else Path(config.surfaces)
         surfaces = Surfaces(path, model.current, await changes.declared())
+        await asyncio.to_thread(mend, store / HISTORIES_FILE)
         cleaner = HistoriesCleaner(state, store / HISTORIES_FILE, _CLEAN_SECONDS)
         await cleaner.clean()
         await _import_histories(state, store / HISTORIES_FILE, console)

@@ -1,4 +1,4 @@
 """Files of many formats as lazy tables.
 
-Public: `containers`, `conversions`, `readers`, `spreadsheets`.
+Public: `containers`, `conversions`, `modes`, `readers`, `spreadsheets`.
 """

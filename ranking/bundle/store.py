@@ -20,6 +20,7 @@ from rich.console import Console
 from conf.errors import InputError
 from conf.operating import RollbackConfig
 from features.data.pipeline_step import write_atomically
+from features.files.modes import make_public
 
 CURRENT = "CURRENT"
 VERSIONS = "versions"
@@ -121,6 +122,7 @@ def _publish(
 ) -> str:
     """Implement `publish_version`, under the store's lock."""
     write(staging)
+    make_public(staging)
     files = {}
     for path in sorted(staging.rglob("*")):
         _sync(path)

@@ -18,6 +18,7 @@ from conf.schema import EvaluateConfig
 from encoders.training.train import try_split
 from features.data.dataset import Dataset, load_dataset
 from features.data.pipeline_step import write_atomically
+from features.files.modes import create_private
 from ranking.comparison.command import write_comparison
 from ranking.comparison.compare import Settings, compare
 from ranking.comparison.measured import Measured, measure
@@ -187,8 +188,10 @@ def judge(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     every = {name: judged.answer}
     lists = Evaluation(result, window.queries, known, predictions.scores, tuple(window.slices), every)
     unfinished = folder / ".unfinished.parquet"
+    create_private(unfinished)
     predictions_frame(lists, dataset).write_parquet(unfinished)
     unfinished.replace(folder / PREDICTIONS_FILE)
+    create_private(unfinished)
     write_queries(unfinished, dataset, window.slices, window.queries, every, name)
     unfinished.replace(folder / QUERIES_FILE)
     for note in predictions.notes:

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from features.data.dataset import Dataset
+from features.files.modes import make_private
 from ranking.evaluation.evaluation import Evaluation
 from ranking.evaluation.losses import loss_line
 from ranking.evaluation.page.material import gather
@@ -70,6 +71,8 @@ def write_evaluation(folder: Path, evaluation: Evaluation, dataset: Dataset) -> 
         (staging / REPORT_FILE).write_text(render_report(evaluation.result, material), encoding="utf-8")
         text = json.dumps(evaluation.result, indent=2, allow_nan=False, ensure_ascii=False)
         (staging / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
+        for name in (PREDICTIONS_FILE, QUERIES_FILE, LISTS_FILE):  # with user ids
+            make_private(staging / name)
         for name in (PREDICTIONS_FILE, QUERIES_FILE, LISTS_FILE, REPORT_FILE, METRICS_FILE):
             os.replace(staging / name, folder / name)
     finally:

@@ -34,6 +34,7 @@ from features.data.dataset import Dataset, load_dataset
 from features.data.pipeline_step import StepSpec, plain
 from features.data.splits import Split, exclude_seen
 from features.data.training_windows import Cut, full_history_cut
+from features.files.modes import create_private
 from features.text.item_text import TextTemplate
 from ranking.bundle.bundle import HISTORIES, write_bundle
 from ranking.bundle.store import current_version, publish_version
@@ -87,6 +88,7 @@ def _write_histories(store: Path, dataset_folder: Path) -> None:
     events = pl.scan_parquet(dataset_folder / schema.EVENTS_FILE).with_columns(position.alias(schema.ORDER))
     recent = events.group_by(schema.USER_ID, maintain_order=True).tail(HISTORY_EVENTS).select(columns)
     temporary = store / f".{HISTORIES}.{os.getpid()}.tmp"
+    create_private(temporary)
     recent.collect().write_parquet(temporary)
     temporary.replace(store / HISTORIES)
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from conf.errors import InputError
 from conf.operating import ExportEventsConfig
 from features.data import schema
+from features.files.modes import create_private
 from features.ingest.privacy import PSEUDONYM
 from ranking.bundle.store import CURRENT, MANIFEST, VERSIONS, current_version
 from serving.state.contracts.user_state import Exposure, StateUnavailableError, StoredEvent, UserState
@@ -87,6 +88,7 @@ def _replaced(output: Path) -> Iterator[Path]:
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
+        create_private(temporary)
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())

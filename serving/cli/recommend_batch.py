@@ -24,6 +24,7 @@ from rich.console import Console
 
 from conf.clients import RecommendBatchConfig
 from conf.errors import InputError
+from features.files.modes import private_opener
 from serving.cli.connection import connect, failure_message, parse_time
 from serving.state.histories import file_sha256
 from shelfwise_client import BatchQuery, Client, RecommendedItem, ServiceError, UserListResult
@@ -164,7 +165,7 @@ def _open_part(output: Path, settings: dict[str, Any]) -> Iterator[_Part]:
     """Open the unfinished file under a lock, positioned after its last whole line."""
     path, settings_path = _part_path(output), _settings_path(output)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
+    with open(path, "a+b", opener=private_opener) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -13,6 +13,7 @@ import polars as pl
 
 from conf.errors import InputError
 from features.data import schema
+from features.files.modes import create_private
 from serving.state.contracts.user_state import IMPORTED, MICROS, StateUnavailableError
 
 _LOCK: Final = threading.Lock()
@@ -71,7 +72,8 @@ def file_sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        fix = "; give it to this user: chown" if isinstance(error, PermissionError) else ""
+        raise InputError(f"{path}: cannot be read ({error.strerror}){fix}") from error
 
 
 def users_of(path: Path) -> list[str]:
@@ -135,6 +137,7 @@ def _rewritten(path: Path, user_ids: Collection[str]) -> bool:
         return True
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        create_private(temporary)
         frame.filter(~removed).write_parquet(temporary)
         now = path.stat()
         if (now.st_ino, now.st_mtime_ns) != (before.st_ino, before.st_mtime_ns):

@@ -21,13 +21,14 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
-from conf.errors import InputError
+from conf.errors import InputError, closest
 from serving.core.poller import file_version
 
 _LOG = logging.getLogger(__name__)
 _PREFIX: Final = "sw_"
 """Prefix by which people and secret scanners recognise a key."""
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_SCOPES_HELP: Final = "write 'scopes=[read,events]'; there are read, batch, events, admin"
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _POLL_SECONDS: Final = 1.0
 """Shortest time between two checks whether the file has changed."""
@@ -192,20 +193,33 @@ def _scope_names() -> str:
     return ", ".join(scope.value for scope in Scope)
 
 
+def _check_arguments(name: str, scopes: Sequence[str]) -> None:
+    """Check what a new key is made of, by the names of the command's settings."""
+    if not _NAME.fullmatch(name):
+        raise InputError(f"name: '{name[:80]}' must have 1 to 64 characters of A-Z a-z 0-9 . _ -")
+    known = [scope.value for scope in Scope]
+    for scope in scopes:
+        if scope not in known:
+            raise InputError(f"scopes: there is no scope '{scope}'{closest(scope, known)}; {_SCOPES_HELP}")
+    if not scopes:
+        raise InputError(f"scopes: a key needs one at least; {_SCOPES_HELP}")
+
+
 def create_key(
     path: Path, name: str, scopes: Sequence[str], requests_per_second: float = 0.0, burst: int = 0
 ) -> str:
     """Add a key to a file and return it; a missing file is created, readable by its owner only.
 
     Raises:
-        InputError: the name is taken, a scope unknown, or the file unusable.
+        InputError: the name is invalid or taken, a scope unknown, or the file unusable.
     """
+    _check_arguments(name, scopes)
     keys = read_keys(path) if path.exists() else []
     secret = _PREFIX + secrets.token_urlsafe(32)
     entry = {
         "name": name,
         "sha256": hash_key(secret),
-        "scopes": list(scopes),
+        "scopes": list(dict.fromkeys(scopes)),
         "requests_per_second": requests_per_second,
         "burst": burst,
     }

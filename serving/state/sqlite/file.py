@@ -7,6 +7,7 @@ survive a killed process and a power failure.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from conf.errors import InputError
+from features.files.modes import PRIVATE, mend
 from serving.scheduling.batcher import Batcher
 from serving.state.contracts.user_state import StateUnavailableError
 
@@ -103,6 +105,7 @@ class SqliteFile:
         self.path = path
         try:
             with _folder_lock(path):
+                _keep_private(path)
                 self.writer = _open(path)
                 _migrate(self.writer, path)  # first, before any write: the file may be another program's
                 _tune(self.writer)
@@ -200,6 +203,17 @@ def _folder_lock(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
+
+
+def _keep_private(path: Path) -> None:
+    """Create a missing file for its owner alone, and mend the modes of one of an earlier release.
+
+    SQLite gives the files beside it (`-wal`, `-shm`) the same mode.
+    """
+    with contextlib.suppress(OSError):  # SQLite reports the error better
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, PRIVATE))
+    for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+        mend(file)
 
 
 def _open(path: Path) -> sqlite3.Connection:

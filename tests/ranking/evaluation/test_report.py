@@ -86,6 +86,8 @@ def test_files_are_complete_and_agree(evaluation: Evaluation, dataset: Dataset, 
         "report.html",
     ]
     assert list(folder.parent.iterdir()) == [folder], "nothing temporary is left"
+    private = {path.name for path in folder.iterdir() if path.stat().st_mode & 0o777 == 0o600}
+    assert private == {"lists.parquet", "predictions.parquet", "queries.parquet"}, "files with user ids"
     assert json.loads((folder / "metrics.json").read_text()) == evaluation.result
     frame = pl.read_parquet(folder / "predictions.parquet")
     assert frame.columns == ["user_id", "rank", "item_id", "score"]

@@ -96,6 +96,36 @@ def test_wrong_files_are_named(path: Path, content: Any, says: str) -> None:
         KeyRing(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "scopes", "says"),
+    [
+        (
+            "new",
+            ["read", "event"],
+            r"^scopes: there is no scope 'event'; did you mean 'events'\?; write 'scopes=",
+        ),
+        (
+            "new",
+            ["everything"],
+            r"^scopes: there is no scope 'everything'; write .*read, batch, events, admin$",
+        ),
+        ("new", [], r"^scopes: a key needs one at least"),
+        ("two words", ["read"], r"^name: 'two words' must have 1 to 64 characters"),
+    ],
+)
+def test_a_wrong_argument_is_named_and_not_an_entry_of_the_file(
+    path: Path, name: str, scopes: list[str], says: str
+) -> None:
+    create_key(path, "shop", ["read"])
+    with pytest.raises(InputError, match=says):
+        create_key(path, name, scopes)
+
+
+def test_a_scope_that_is_named_twice_is_kept_once(path: Path) -> None:
+    create_key(path, "shop", ["read", "read", "events"])
+    assert read_keys(path)[0].scopes == (Scope.read, Scope.events)
+
+
 def test_wrong_requests_for_a_key_change_nothing(path: Path) -> None:
     create_key(path, "shop", ["read"])
     before = path.read_text()

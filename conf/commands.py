@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from conf.clients import InspectConfig, RecommendBatchConfig, RecommendConfig
 from conf.comparison import CompareConfig
 from conf.explorer import ExploreConfig, WhyConfig
+from conf.lifecycle import RetrainConfig
 from conf.off_policy import OffPolicyConfig
 from conf.operating import CreateKeyConfig, ExportConfig, ExportEventsConfig, HealthConfig, RollbackConfig
 from conf.schema import EvaluateConfig, LintConfig, PipelineConfig
@@ -96,6 +97,10 @@ TABLE: dict[str, Command] = {
     ),
     "rollback": Command(
         "make an earlier bundle current again", RollbackConfig, "ranking.bundle.store:rollback"
+    ),
+    "retrain": Command(
+        "make a new model of new events, measure it, publish it if it is good, watch it, roll it back if not",
+        RetrainConfig, "lifecycle.retrain.command:retrain", needs_faiss=True,
     ),
     "demo": Command(
         "start a server on a copy of a finished run and show what it does",

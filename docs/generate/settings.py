@@ -132,8 +132,10 @@ def own_sections(config: Any, prefix: str) -> Iterator[tuple[str, str, list[Sett
         yield from sections(config, prefix)
         return
     own = inspect.get_annotations(type(config))
-    section, explanation, rows = next(sections(config, prefix))
+    first, *inner = sections(config, prefix)
+    section, explanation, rows = first
     yield section, explanation, [row for row in rows if row.key in own]
+    yield from (part for part in inner if part[0].removeprefix(prefix).partition(".")[0] in own)
 
 
 def _cell(text: str) -> str:

@@ -1,1 +1,4 @@
-"""The ledger: every event that servers recorded, kept in a file a month for the next trainings."""
+"""The ledger: every event that servers recorded, kept in a file a month for the next trainings.
+
+Public: `collection`.
+"""

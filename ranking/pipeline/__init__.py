@@ -1,4 +1,4 @@
 """The steps of `shelfwise run`: train, refit, publish, evaluate.
 
-Public: `validation`.
+Public: `prepared`, `publish`, `refit`, `validation`.
 """

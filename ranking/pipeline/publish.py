@@ -37,6 +37,7 @@ from features.data.training_windows import Cut, full_history_cut
 from features.files.modes import create_private
 from features.text.item_text import TextTemplate
 from ranking.bundle.bundle import HISTORIES, write_bundle
+from ranking.bundle.store import Gate as Judge
 from ranking.bundle.store import current_version, publish_version
 from ranking.comparison.compare import Settings
 from ranking.comparison.gate import Gate
@@ -142,10 +143,23 @@ def _gate(config: PipelineConfig, dataset: Dataset, split: Split | None) -> Gate
     return Gate(Path(config.work_dir) / ARTIFACTS, guards, window, resolve_device(config.device), settings)
 
 
-def publish(config: PipelineConfig, console: Console, dataset: Dataset | None = None) -> str:
+def publish(
+    config: PipelineConfig,
+    console: Console,
+    dataset: Dataset | None = None,
+    store: Path | None = None,
+    judge: Judge | None = None,
+) -> str:
     """Publish a bundle with statistics up to the test window, or to the end of the data.
 
     With `publish.gate` it becomes current only if its guards hold against the current bundle.
+
+    Args:
+        config: of the run.
+        console: where to report.
+        dataset: that of the work directory, if it is at hand.
+        store: the artifact store; None is that of the work directory.
+        judge: decides whether the version becomes current, in place of `publish.gate`.
 
     Returns:
         The version's name.
@@ -153,9 +167,10 @@ def publish(config: PipelineConfig, console: Console, dataset: Dataset | None = 
     Raises:
         GuardError: a guard is broken; the current bundle stays.
         InputError: earlier steps are missing, or the guards cannot be judged.
+        Exception: what `judge` raises.
     """
     work = Path(config.work_dir)
-    store = work / ARTIFACTS
+    store = work / ARTIFACTS if store is None else store
     dataset_folder = work / "dataset"
     dataset = dataset or load_dataset(dataset_folder)
     split = try_split(config, dataset)
@@ -164,7 +179,7 @@ def publish(config: PipelineConfig, console: Console, dataset: Dataset | None = 
     if kept is not None:
         console.print(f"publish: nothing changed, keeping {kept}")
         return kept
-    gate = _gate(config, dataset, split)
+    gate = _gate(config, dataset, split) if judge is None else None
     ENCODER.step(config, dataset.facts).require()
     RANKER.step(config, dataset.facts).require()
     models = published_models(config, dataset, split)
@@ -222,7 +237,9 @@ def publish(config: PipelineConfig, console: Console, dataset: Dataset | None = 
             overview.save(folder)
 
     def accept(staged: Path, manifest: dict[str, Any], current: str | None) -> None:
-        if gate is not None:
+        if judge is not None:
+            judge(staged, manifest, current)
+        elif gate is not None:
             gate.check(staged, manifest, current, console)
         _write_histories(store, dataset_folder)
 

@@ -1,0 +1,1 @@
+"""A night without a person: new events become a model that is measured, published and watched."""

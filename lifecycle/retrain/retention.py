@@ -1,0 +1,51 @@
+"""The last step, `retain`, of published and refused runs: what nothing needs any more is deleted."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from lifecycle.retrain.journal import journals
+from lifecycle.retrain.night import Night, served_version
+from ranking.bundle.store import VERSIONS, versions
+
+
+def retain_step(night: Night) -> dict[str, Any]:
+    """Delete old versions of the store and old run folders; audit files stay.
+
+    The current version and the one before it always stay, and so does the folder of the last published run,
+    from which the next one starts.
+
+    Returns:
+        What was deleted.
+    """
+    published = "publish" in night.journal.steps and "version" in night.record("publish")
+    return {"versions": _delete_versions(night) if published else [], "runs": _delete_runs(night)}
+
+
+def _delete_versions(night: Night) -> list[str]:
+    known = versions(night.store)
+    current = served_version(night.store)
+    kept = set(known[-night.config.retrain.keep_versions :])
+    if current is not None:
+        kept |= {current, *[version for version in known if version < current][-1:]}
+        kept.add(str(night.record("publish").get("before")))
+    old = [version for version in known if version not in kept]
+    for version in old:
+        # The manifest first: a folder without it is no version, whatever a kill leaves of it.
+        folder = night.store / VERSIONS / version
+        (folder / "manifest.json").unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+    return old
+
+
+def _delete_runs(night: Night) -> list[str]:
+    """Delete the folders of old runs; return their ids."""
+    folder = night.places.runs
+    present = sorted(path.name for path in folder.glob("*") if path.is_dir()) if folder.is_dir() else []
+    published = [journal.run for journal in journals(night.places.audit) if "publish" in journal.steps]
+    kept = {night.journal.run, *published[-1:], *present[-night.config.retrain.keep_runs :]}
+    old = [run for run in present if run not in kept]
+    for run in old:
+        shutil.rmtree(folder / run, ignore_errors=True)
+    return old

@@ -1,0 +1,37 @@
+"""The step `train`: the models of the run, up to the measured window."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from conf.schema import Refit
+from encoders.device import describe_device, resolve_device
+from encoders.training.train import train_encoder
+from lifecycle.retrain.night import Night
+from lifecycle.retrain.planning import candidate_settings
+from lifecycle.retrain.preparing import load_prepared
+from ranking.pipeline.refit import refit
+from ranking.training.train import train_ranker
+
+
+def train_step(night: Night) -> dict[str, Any]:
+    """Train the candidate; finished parts of an interrupted training are kept.
+
+    Returns:
+        Seconds of each part.
+    """
+    dataset, config = load_prepared(night), candidate_settings(night)
+    night.say(f"training on {describe_device(resolve_device(config.device))}")
+    seconds = {}
+    parts = {"text encoder and towers": train_encoder, "ranking head": train_ranker}
+    for name, part in parts.items():
+        begun = time.perf_counter()
+        part(config, night.console, dataset)
+        seconds[name] = round(time.perf_counter() - begun, 1)
+    if config.refit is not Refit.never:
+        begun = time.perf_counter()
+        refit(config, night.console, dataset)
+        seconds["refit"] = round(time.perf_counter() - begun, 1)
+    return {"start": "cold", "parts": seconds, "folder": str(Path(config.work_dir))}

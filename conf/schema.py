@@ -14,6 +14,7 @@ from conf.tables import Adapter as Adapter
 from conf.tables import DataConfig as DataConfig
 from conf.tables import FilterConfig as FilterConfig
 from conf.tracking import TrackerConfig as TrackerConfig
+from conf.warm import WarmConfig
 
 
 class SplitKind(Enum):
@@ -275,6 +276,10 @@ class PipelineConfig:
     takes every GPU."""
     reuse: list[str] = field(default_factory=list)
     """Work directories, or patterns of them, whose steps are reused if their inputs are the same."""
+    warm_start: str | None = None
+    """Where training begins: a finished run's work directory, a store (its current version), or the folder of
+    a version; null begins with the pretrained text encoder and random weights."""
+    warm: WarmConfig = field(default_factory=WarmConfig)
     data: DataConfig = field(default_factory=DataConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
@@ -299,6 +304,11 @@ class PipelineConfig:
         require(
             self.devices == 1 or ":" not in self.device,
             f"devices={self.devices}: device={self.device} names a single GPU; set device=cuda or devices=1",
+        )
+        require(
+            self.warm_start is None or self.split.kind is SplitKind.global_time,
+            "warm_start: earlier weights know events up to a time, and split=leave_one_out holds out each "
+            "user's last events whenever they were: set split=global_time, or warm_start=null",
         )
         require(
             self.refit is not Refit.everything or not self.evaluation.test,

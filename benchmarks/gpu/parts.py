@@ -35,9 +35,10 @@ from encoders.text.precision import EMBEDDING, TRAINING, Precisions, choose_prec
 from encoders.text.text_encoder import TextEncoder, load_text_encoder
 from encoders.text.tokens import TokenArray
 from encoders.text.trainable import choose_trainable
+from encoders.training.fit_towers import train_towers
 from encoders.training.fitting import MONITORED, fit
 from encoders.training.stage_one import StageOne
-from encoders.training.train import text_contexts, train_towers, try_split
+from encoders.training.train import text_contexts, try_split
 from features.candidates.features import FeatureLayout
 from features.data.dataset import Dataset, FloatArray, load_dataset
 from features.data.splits import Split

@@ -57,6 +57,19 @@ class CatalogueVectors:
             self._cached[missing] = True
         return self._vectors[ids]
 
+    def take_over(self, vectors: FloatArray, rows: IntArray) -> int:
+        """Take vectors of the same encoder for texts that it has encoded before; return of how many items.
+
+        Args:
+            vectors: unit vectors, [any, dim].
+            rows: the row of each item's text there, -1 for none, [items].
+
+        """
+        known = np.flatnonzero(rows >= 0)
+        self._vectors[self._ids[known]] = vectors[rows[known]]
+        self._cached[self._ids[known]] = True
+        return len(known)
+
     def invalidate(self) -> None:
         """Drop all vectors: the weights have changed."""
         self._cached[:] = False

@@ -181,6 +181,17 @@ class TextEncoder(nn.Module):
         )
 
 
+def reads_as_saved(encoder: TextEncoder, folder: Path) -> bool:
+    """Tell whether an encoder pools, prompts and cuts item texts as the one that was saved in a folder.
+
+    If its weights are the same, too, so are its vectors.
+    """
+    path = folder / "sentence_bert_config.json"
+    length = json.loads(path.read_text())["max_seq_length"] if path.is_file() else None
+    saved = (length, _pooling_of(folder), _prompts_of(folder, str(folder)).passage)
+    return saved == (encoder.max_tokens, encoder.pooling, encoder.prompts.passage)
+
+
 def load_text_encoder(config: TextEncoderConfig) -> TextEncoder:
     """Load the configured model with its own pooling and prompts unless the config overrides them.
 

@@ -257,25 +257,41 @@ class StageTwo(pl.LightningModule):
     def validation_step(self, _batch: Tensor, _index: int) -> None:
         """Log the mean recall@10 over the validation queries."""
         assert self.valid is not None
-        towers, events = self.trained, self.data.events
-        catalogue = towers.catalogue(self.data.whitened)
-        size = max(min(VALIDATION_QUERIES, VALIDATION_SCORES // max(len(catalogue), 1)), 1)
-        own = shard(np.arange(len(self.valid)))
-        blocks = [own[i : i + size] for i in range(0, len(own), size)]
-        recalls = [
-            tower_recall(
-                towers,
-                catalogue,
-                self.events,
-                self.valid.select(block),
-                self.exclude_seen,
-                VALIDATION_K,
-                events,
-            )
-            for block in blocks
-        ]
-        recall = gather_shards(torch.cat(recalls), len(self.valid)).cpu()  # synchronises once
+        own = self.valid.select(shard(np.arange(len(self.valid))))
+        recalls = _recalls(
+            self.trained, self.data.whitened, self.events, own, self.exclude_seen, self.data.events
+        )
+        recall = gather_shards(recalls, len(self.valid)).cpu()  # synchronises once
         self.log("valid_recall", float(recall.numpy().mean()), prog_bar=True)
+
+
+def _recalls(
+    towers: Towers,
+    whitened: Tensor,
+    events: Events,
+    queries: Queries,
+    exclude_seen: bool,
+    tensors: EventTensors | None = None,
+) -> Tensor:
+    """Return the validation recall of each query, [queries], in blocks of bounded size."""
+    catalogue = towers.catalogue(whitened)
+    size = max(min(VALIDATION_QUERIES, VALIDATION_SCORES // max(len(catalogue), 1)), 1)
+    blocks = [
+        queries.select(np.arange(begin, min(begin + size, len(queries))))
+        for begin in range(0, len(queries), size)
+    ]
+    return torch.cat([
+        tower_recall(towers, catalogue, events, block, exclude_seen, VALIDATION_K, tensors)
+        for block in blocks
+    ])  # fmt: skip
+
+
+def validation_recall(
+    towers: Towers, events: Events, valid: Queries, text_vectors: FloatArray, exclude_seen: bool
+) -> float:
+    """Return what `StageTwo` monitors, of towers on the CPU that it has not trained."""
+    whitened = towers.item_tower.whitened(torch.from_numpy(text_vectors))
+    return float(_recalls(towers, whitened, events, valid, exclude_seen).numpy().mean())
 
 
 @torch.inference_mode()

@@ -6,6 +6,7 @@ import json
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,17 +23,27 @@ from encoders.text.item_texts import ItemTexts
 from encoders.text.precision import EMBEDDING, TRAINING, Precisions, choose_precision
 from encoders.text.text_encoder import TextEncoder, load_text_encoder
 from encoders.text.trainable import choose_trainable, merge_adapters
-from encoders.towers.sequences import passes_per_epoch
-from encoders.towers.towers import Towers
 from encoders.training.curves import CURVES_FILE, Curve, read_curves, write_curves
+from encoders.training.fit_towers import tower_shape, train_towers
 from encoders.training.fitting import MONITORED, Fit, delete_checkpoints, fit
 from encoders.training.progress import progress
 from encoders.training.stage_one import VALIDATION_ITEMS, StageOne
-from encoders.training.stage_two import StageTwo
 from encoders.training.tracking import tracked_run
-from features.data.dataset import BoolArray, Dataset, FloatArray, LongArray, load_dataset
+from encoders.training.warm import (
+    LEARNED_UNTIL,
+    TEXT_MODEL,
+    WARM,
+    beginning,
+    learned_until,
+    take_vectors,
+    text_source,
+    unseen_source,
+    warm_inputs,
+    warm_text,
+)
+from features.data.dataset import Dataset, FloatArray, LongArray, load_dataset
 from features.data.pipeline_step import Step, StepSpec, link_tree
-from features.data.splits import Split, exclude_seen, make_split, ragged_ranges
+from features.data.splits import Split, make_split
 from features.text.item_text import TextTemplate, render_parts
 
 ENCODER_FOLDER = "encoder"
@@ -47,18 +58,16 @@ RANKER_TOWERS = "ranker_towers"
 REPORT = "training.json"
 EMBEDDING_PRECISION = "embedding_precision"
 """Key in the report: precision of the vectors, bf16 or fp32."""
-TEXT = StepSpec("text encoder", TEXT_FOLDER, ("seed", "split", "text_encoder", "evaluation.target_events"))
-ENCODER = StepSpec("train-encoder", ENCODER_FOLDER, ("user_encoder", "evaluation.exclude_seen"), after=TEXT)
+TEXT = StepSpec(
+    "text encoder", TEXT_FOLDER,
+    ("seed", "split", "text_encoder", "evaluation.target_events", "warm_start"), further=warm_inputs,
+)  # fmt: skip
+ENCODER = StepSpec(
+    "train-encoder", ENCODER_FOLDER, ("user_encoder", "evaluation.exclude_seen"), after=TEXT,
+    further=lambda config, _: config.warm.tower_epochs if config.warm_start else None,
+)  # fmt: skip
 MIN_EVENTS = 200
 """With fewer training events nothing is trained."""
-
-
-def seen_items(dataset: Dataset, end: LongArray) -> BoolArray:
-    """Return which items occur in the training prefixes, bool [items]."""
-    events = dataset.events
-    seen = np.zeros(len(dataset.catalogue), dtype=np.bool_)
-    seen[events.item[ragged_ranges(events.offsets[:-1], end - events.offsets[:-1])]] = True
-    return seen
 
 
 def trainable(split: Split | None, dataset: Dataset) -> bool:
@@ -129,46 +138,6 @@ def _fine_tune(
     return result, before
 
 
-def train_towers(
-    config: PipelineConfig,
-    dataset: Dataset,
-    text_vectors: FloatArray,
-    end: LongArray,
-    split: Split,
-    validate: bool,
-    epochs: int,
-    checkpoints: Path,
-    console: Console,
-) -> tuple[Towers, Fit]:
-    """Run stage two on the prefixes `end`; without validation, for exactly `epochs`."""
-    settings = config.user_encoder
-    exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
-    torch.manual_seed(config.seed)
-    towers = Towers.from_config(settings, text_vectors.shape[1], len(dataset.catalogue), len(dataset.kinds))
-    towers.item_tower.fit_text(text_vectors, seen_items(dataset, end))
-    module = StageTwo(
-        towers, settings, dataset.events, end, text_vectors, dataset.kind_weights,
-        split.valid if validate else None, exclude, config.seed,
-        ties_unordered=not dataset.info["has_order"],
-        passes=passes_per_epoch(
-            dataset.events, split.train_end, settings.max_length, settings.min_windows_per_epoch
-        ),
-    )  # fmt: skip
-    result = fit(
-        module,
-        checkpoints,
-        max_epochs=epochs,
-        patience=settings.patience,
-        monitor=MONITORED if validate else None,
-        device=resolve_device(config.device),
-        clip_norm=settings.clip_norm,
-        console=console,
-        devices=config.devices,
-        tracked=tracked_run(config),
-    )
-    return module.trained, result
-
-
 def train_text_encoder(
     config: PipelineConfig, dataset: Dataset, split: Split | None, learn: bool, console: Console
 ) -> Step:
@@ -190,6 +159,15 @@ def train_text_encoder(
     step = TEXT.step(config, dataset.facts)
     if step.finished(config.reuse, console):
         return step
+    source = text_source(
+        unseen_source(config, dataset, split) if learn else None, config.text_encoder, console
+    )
+    report: dict[str, object] = {
+        TEXT_MODEL: config.text_encoder.model,
+        WARM: [TEXT_ENCODER] if source else [],
+    }
+    if source is not None:
+        config = warm_text(config, source)
     step.reopen()
     torch.manual_seed(config.seed)
     encoder = load_text_encoder(config.text_encoder).to(resolve_device(config.device)).eval()
@@ -197,11 +175,14 @@ def train_text_encoder(
     tune = learn and config.text_encoder.mode is not TuningMode.frozen and config.text_encoder.max_steps > 0
     uses = (EMBEDDING, TRAINING) if tune else (EMBEDDING,)
     precision = choose_precision(config.text_encoder.precision, encoder, Path(config.work_dir), console, uses)
-    report: dict[str, object] = {EMBEDDING_PRECISION: precision.embedding.value}
+    report[EMBEDDING_PRECISION] = precision.embedding.value
     texts = CatalogueVectors(
         encoder, precision.embedding, dataset.catalogue.texts, partial(progress, console)
     )
-    if not tune or len(dataset.catalogue) <= VALIDATION_ITEMS:
+    if source is not None:
+        known = take_vectors(source, encoder, precision.embedding, texts, dataset.catalogue.texts)
+        console.print(f"text vectors of {known:,} of {len(dataset.catalogue):,} items are taken over")
+    elif not tune or len(dataset.catalogue) <= VALIDATION_ITEMS:
         np.save(step.folder / FROZEN_VECTORS, texts.of())
     if tune:
         assert split is not None
@@ -213,10 +194,14 @@ def train_text_encoder(
     np.save(step.folder / TEXT_VECTORS, vectors)
     if learn:
         assert split is not None
-        contexts = text_contexts(config, dataset, split.tower_end)  # before the ranking head's queries
-        affinity = Affinity.fit(
-            vectors, contexts, config.text_encoder, config.seed, resolve_device(config.device)
-        )
+        affinity = None
+        if source is not None and not tune and config.warm.affinity_steps == 0:
+            affinity = Affinity.load(source.encoder / AFFINITY_FILE)
+        if affinity is None:
+            contexts = text_contexts(config, dataset, split.tower_end)  # before the ranking head's queries
+            affinity = Affinity.fit(
+                vectors, contexts, config.text_encoder, config.seed, resolve_device(config.device)
+            )
         if affinity is not None:
             affinity.save(step.folder / AFFINITY_FILE)
     (step.folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
@@ -282,23 +267,35 @@ def train_encoder(config: PipelineConfig, console: Console, dataset: Dataset | N
     text = train_text_encoder(config, dataset, split, learn, console)
     link_tree(text.folder, folder, REPORT, CURVES_FILE)
     curves = read_curves(text.folder)
-    report: dict[str, object] = json.loads((text.folder / REPORT).read_text())
+    report: dict[str, Any] = json.loads((text.folder / REPORT).read_text())
     vectors = np.load(folder / TEXT_VECTORS)
     if learn:
         assert split is not None
+        source = unseen_source(config, dataset, split) if report[WARM] else None
+        shape = tower_shape(config, dataset, vectors)
+        begin = {part: beginning(source, part, shape, dataset, console) for part in (TOWERS, RANKER_TOWERS)}
+        own = config.user_encoder.epochs
         towers, fitted_towers = train_towers(
             config, dataset, vectors, split.train_end, split, True,
-            config.user_encoder.epochs, runs["stage_two"], console,
+            own if begin[TOWERS] is None else config.warm.tower_epochs, runs["stage_two"], console,
+            begin[TOWERS],
         )  # fmt: skip
         towers.save(folder / TOWERS)
         console.print(
             f"user tower: validation recall@10 {fitted_towers.best:.4f} after {fitted_towers.epochs} epochs"
         )
+        # A bundle has no ranker towers: epochs that were enough for the others are not for these.
+        alike = (begin[TOWERS] is None) == (begin[RANKER_TOWERS] is None)
         ranker_towers, _ = train_towers(
             config, dataset, vectors, split.tower_end, split, False,
-            fitted_towers.epochs, runs["ranker_towers"], console,
+            fitted_towers.epochs if alike else own, runs["ranker_towers"], console, begin[RANKER_TOWERS],
         )  # fmt: skip
         ranker_towers.save(folder / RANKER_TOWERS)
+        report[WARM] = [*report[WARM], *(part for part, towers in begin.items() if towers is not None)]
+        report[LEARNED_UNTIL] = learned_until(
+            source,
+            {TEXT_ENCODER: split.tower_time, TOWERS: split.train_time, RANKER_TOWERS: split.tower_time},
+        )
         report["stage_two"] = {"validation_recall": fitted_towers.history, "epochs": fitted_towers.epochs}
         curves[TOWERS] = fitted_towers.curve
     report["trained"] = learn
@@ -315,7 +312,7 @@ def train_encoder(config: PipelineConfig, console: Console, dataset: Dataset | N
 def _summary(report: dict[str, object]) -> Table:
     table = Table("part", "validation recall@10", title=f"train-encoder, {report['seconds']} s")
     for name, entry in report.items():
-        if isinstance(entry, dict):
+        if isinstance(entry, dict) and "validation_recall" in entry:
             history = entry["validation_recall"]
             table.add_row(name.replace("_", " "), " ".join(f"{v:.4f}" for v in history))
     return table

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from importlib.metadata import version
@@ -85,6 +85,8 @@ class StepSpec:
     """Configuration keys, or sections, that it reads beyond those of the steps before it."""
     after: StepSpec | None = None
     """Step whose outputs, and so whose inputs, are its inputs, too."""
+    further: Callable[[PipelineConfig, Any], Any] | None = None
+    """Returns what else decides the outputs, as JSON, given the arguments of `inputs`; None for nothing."""
 
     def inputs(self, config: PipelineConfig, source: Any) -> str:  # noqa: ANN401 - JSON
         """Return the fingerprint of everything that decides the outputs.
@@ -95,6 +97,9 @@ class StepSpec:
         """
         before = source if self.after is None else self.after.inputs(config, source)
         own = {key: attrgetter(key)(config) for key in self.settings}
+        further = None if self.further is None else self.further(config, source)
+        if further is not None:
+            own["further"] = further
         return fingerprint(self.folder, version("shelfwise"), own, before)
 
     def step(self, config: PipelineConfig, source: Any) -> Step:  # noqa: ANN401 - JSON

@@ -24,11 +24,14 @@ from encoders.training.train import (
     EMBEDDING_PRECISION,
     ENCODER,
     ENCODER_FOLDER,
+    RANKER_TOWERS,
     REPORT,
     TEXT_ENCODER,
     TEXT_VECTORS,
+    TOWERS,
     try_split,
 )
+from encoders.training.warm import LEARNED_UNTIL, TEXT_MODEL, WARM, warm_identity
 from features.data import schema
 from features.data.dataset import Dataset, load_dataset
 from features.data.pipeline_step import StepSpec, plain
@@ -44,10 +47,10 @@ from ranking.comparison.gate import Gate
 from ranking.comparison.window import frozen_vectors, make_window
 from ranking.overview.layout import can_lay_out
 from ranking.overview.overview import Overview
-from ranking.pipeline.refit import REFIT, chosen_models, published_models
+from ranking.pipeline.refit import REFIT, chosen_models, cut_for_refit, published_models
 from ranking.recommender import Recommender
 from ranking.training.fit_novelty import fit_novelty
-from ranking.training.train import RANKER, build_recommender, click_kinds
+from ranking.training.train import RANKER, RANKER_FOLDER, build_recommender, click_kinds
 
 ARTIFACTS = "artifacts"
 PUBLISH = StepSpec("publish", "publish", ("rerank", "publish.map", "privacy.hash_users"), after=REFIT)
@@ -77,6 +80,20 @@ def known_cut(config: PipelineConfig, dataset: Dataset, split: Split | None) -> 
     if split is None or config.refit is Refit.everything:
         return full_history_cut(dataset)
     return Cut(split.state_end, split.state_time)
+
+
+def _learned_until(
+    config: PipelineConfig, dataset: Dataset, split: Split | None, reports: list[dict[str, Any]]
+) -> dict[str, int]:
+    """Return up to when each published model has learned, its ancestors included, in Unix seconds."""
+    learned = {part: end for report in reports for part, end in report.get(LEARNED_UNTIL, {}).items()}
+    learned.pop(RANKER_TOWERS, None)  # not published
+    cut = cut_for_refit(config, dataset, split)
+    if cut is not None:
+        # A full refit has learned from the event at its end, too.
+        end = cut.time + (config.refit is Refit.everything)
+        learned |= {part: max(learned.get(part, end), end) for part in (TOWERS, RANKER_FOLDER)}
+    return learned
 
 
 def _write_histories(store: Path, dataset_folder: Path) -> None:
@@ -187,6 +204,7 @@ def publish(
     encoder = work / ENCODER_FOLDER
     text_vectors = np.load(encoder / TEXT_VECTORS)
     known = known_cut(config, dataset, split)
+    reports = [json.loads((work / folder / REPORT).read_text()) for folder in (ENCODER_FOLDER, RANKER_FOLDER)]
     recommender = build_recommender(
         config, dataset, text_vectors, models.towers, known.end, known.time, models.ranker,
         affinity=models.affinity,
@@ -222,10 +240,16 @@ def publish(
         "rerank": plain(config.rerank),
         "hash_users": config.privacy.hash_users,
         "max_tokens": config.text_encoder.max_tokens,
-        "precision": json.loads((encoder / REPORT).read_text()).get(EMBEDDING_PRECISION, "fp32"),
+        "precision": reports[0].get(EMBEDDING_PRECISION, "fp32"),
         "template": {k: info[k] for k in ("text_fields", "text_fallback_fields", "max_text_chars")},
         "trained": {"towers": models.towers is not None, "ranker": models.ranker is not None},
         "refit": config.refit.value,
+        TEXT_MODEL: reports[0].get(TEXT_MODEL),
+        LEARNED_UNTIL: _learned_until(config, dataset, split, reports),
+        "warm_start": {
+            "source": warm_identity(config, dataset.facts),
+            "parts": [part for report in reports for part in report.get(WARM, [])],
+        },
     }
     overview = make_overview(config, dataset, recommender, console) if config.publish.map else None
     config_text = OmegaConf.to_yaml(OmegaConf.create(plain(config)))

@@ -3,7 +3,8 @@
 Validation selects epochs and settings, so its events must not be trained on before. Afterwards they are the
 closest to production traffic: towers, affinity and ranking head are trained again, for the selected number of
 epochs, up to the test window (or to the end of the data). Nothing is selected here. The text encoder, which
-takes longest and depends least on single items' events, is not refitted.
+takes longest and depends least on single items' events, is not refitted. After a warm start the validated
+weights are trained further, as they know a part of the same events already.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from conf.schema import PipelineConfig
 from encoders.device import resolve_device
 from encoders.factors.affinity import AFFINITY_FILE, Affinity
 from encoders.towers.towers import TOWERS_FILE, Towers
+from encoders.training.fit_towers import train_towers
 from encoders.training.fitting import delete_checkpoints
 from encoders.training.train import (  # fmt: skip
     ENCODER_FOLDER,
@@ -27,10 +29,10 @@ from encoders.training.train import (  # fmt: skip
     TEXT_VECTORS,
     TOWERS,
     text_contexts,
-    train_towers,
     trainable,
     try_split,
 )
+from encoders.training.warm import WARM, Beginning
 from features.data.dataset import Dataset, load_dataset
 from features.data.pipeline_step import StepSpec
 from features.data.splits import Split
@@ -81,9 +83,11 @@ def refit(config: PipelineConfig, console: Console, dataset: Dataset | None = No
     checkpoints = Path(config.work_dir) / "checkpoints"
     runs = {name: checkpoints / f"refit-{name}-{step.inputs}" for name in (TOWERS, RANKER_FOLDER)}
     vectors = np.load(encoder / TEXT_VECTORS)
-    epochs = json.loads((encoder / REPORT).read_text())["stage_two"]["epochs"]
+    report = json.loads((encoder / REPORT).read_text())
+    warm: list[str] = report[WARM]
     towers, _ = train_towers(
-        config, dataset, vectors, cut.end, split, False, epochs, runs[TOWERS], console,
+        config, dataset, vectors, cut.end, split, False, report["stage_two"]["epochs"], runs[TOWERS], console,
+        Beginning.of_same(encoder / TOWERS, dataset) if TOWERS in warm else None,
     )  # fmt: skip
     towers.save(step.folder / TOWERS)
     if (encoder / AFFINITY_FILE).is_file():
@@ -98,9 +102,10 @@ def refit(config: PipelineConfig, console: Console, dataset: Dataset | None = No
         affinity.save(step.folder / AFFINITY_FILE)
     if (ranker_folder / RANKER_FILE).is_file():
         train, calibration, _ = collect_examples(config, dataset, split, console, cut)
+        report = json.loads((ranker_folder / REPORT).read_text())
         ranker, _ = fit_ranker(
-            config, train, calibration, None, json.loads((ranker_folder / REPORT).read_text())["epochs"],
-            runs[RANKER_FOLDER], console,
+            config, train, calibration, None, report["epochs"], runs[RANKER_FOLDER], console,
+            ranker_folder if report[WARM] else None,
         )  # fmt: skip
         ranker.save(step.folder)
     step.complete()

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from conf.schema import PipelineConfig
 from encoders.towers.towers import Towers
+from encoders.training.fit_towers import train_towers
 from encoders.training.fitting import delete_checkpoints
-from encoders.training.train import train_towers
 from features.data.dataset import Dataset, LongArray
 from features.data.pipeline_step import StepSpec
 from features.data.splits import Split

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from encoders.device import resolve_device
 from encoders.factors.affinity import AFFINITY_FILE, Affinity, imputation_neighbours
 from encoders.factors.co_purchase import IMPUTATION_NEIGHBOURS, Factors
 from encoders.towers.towers import Towers
-from encoders.training.curves import write_curves
+from encoders.training.curves import Curve, write_curves
 from encoders.training.fitting import Fit, delete_checkpoints, fit
 from encoders.training.progress import progress
 from encoders.training.tracking import tracked_run
@@ -29,6 +31,7 @@ from encoders.training.train import (  # fmt: skip
     trainable,
     try_split,
 )
+from encoders.training.warm import LEARNED_UNTIL, WARM, WarmSource, cold, learned_until, unseen_source
 from features.candidates.features import FeatureLayout
 from features.data import schema
 from features.data.dataset import BoolArray, Dataset, FloatArray, LongArray, load_dataset
@@ -40,14 +43,17 @@ from ranking.assembly import item_arrays, nearest_lenders, pca_units, text_neigh
 from ranking.recommender import Recommender
 from ranking.retrieval.index_choice import build_index, device_index
 from ranking.retrieval.source_indexes import SourceIndexes
-from ranking.scoring.ranker import Ranker
+from ranking.scoring.ranker import RANKER_FILE, Ranker
 from ranking.sources import SOURCES
 from ranking.training.examples import Examples, collect, ndcg_of_scores, stack
 from ranking.training.ranker_module import RankerModule, calibrate, probability_quality, raw_logits
 
 RANKER_FOLDER = "ranker"
 REPORT = "training.json"
-RANKER = StepSpec("train-ranker", RANKER_FOLDER, ("ranker", "candidates", "factors", "index"), after=ENCODER)
+RANKER = StepSpec(
+    "train-ranker", RANKER_FOLDER, ("ranker", "candidates", "factors", "index"), after=ENCODER,
+    further=lambda config, _: config.warm.ranker_epochs if config.warm_start else None,
+)  # fmt: skip
 VALID_QUERIES = 4000
 CALIBRATION_QUERIES = 1000
 
@@ -183,23 +189,61 @@ def fit_ranker(
     epochs: int,
     checkpoints: Path,
     console: Console,
+    begin: Path | None = None,
 ) -> tuple[Ranker, Fit]:
-    """Return a trained and calibrated ranking head; without validation examples, after exactly `epochs`."""
+    """Return a trained and calibrated ranking head; without validation examples, after exactly `epochs`.
+
+    With the folder of an earlier one to begin with, that one is kept where no epoch improves it. Its scaling
+    of the features comes along, as its layers were learned on top of it.
+    """
     torch.manual_seed(config.seed)
     layout = FeatureLayout.of_width(SOURCES.names, train.features.shape[2])
     ranker = Ranker(layout.names, list(config.ranker.hidden), config.ranker.dropout)
-    real = np.flatnonzero(train.real)
-    drawn = np.random.default_rng(config.seed).permutation(len(real))[:200_000]
-    ranker.fit_scale(train.features[np.unravel_index(real[drawn], train.real.shape)])
-    module = RankerModule(ranker, config.ranker, train, valid, config.seed)
+    settings, before = config.ranker, -math.inf
+    kept: Ranker | None = None
+    if begin is None:
+        real = np.flatnonzero(train.real)
+        drawn = np.random.default_rng(config.seed).permutation(len(real))[:200_000]
+        ranker.fit_scale(train.features[np.unravel_index(real[drawn], train.real.shape)])
+    else:
+        kept = Ranker.load(begin)
+        ranker.load_state_dict(kept.state_dict())
+        settings = replace(settings, learning_rate=settings.learning_rate * config.warm.learning_rate)
+        if valid is not None:
+            before = float(ndcg_of_scores(valid, raw_logits(kept, valid.features)[..., 0]).mean())
+            console.print(f"ranking head as it began: validation ndcg@10 {before:.4f}")
+    if kept is not None and epochs == 0:
+        return kept, Fit(before, 0, [], Curve([], [], None))
+    module = RankerModule(ranker, settings, train, valid, config.seed)
     fitted = fit(
         module, checkpoints, max_epochs=epochs, patience=config.ranker.patience,
         monitor=None if valid is None else "valid_ndcg", device=resolve_device(config.device),
         clip_norm=5.0, console=console, tracked=tracked_run(config),
     )  # fmt: skip
+    trained = module.trained
+    if kept is not None and fitted.best < before:
+        trained, fitted = kept, replace(fitted, best=before, epochs=0)
     if len(calibration):
-        calibrate(module.trained, calibration)
-    return module.trained, fitted
+        calibrate(trained, calibration)
+    return trained, fitted
+
+
+def _head_to_begin_with(
+    source: WarmSource | None, config: PipelineConfig, width: int, console: Console
+) -> Path | None:
+    """Return the folder of a head with the same features and layers; None without, with a line why."""
+    if source is None:
+        return None
+    reason = "there is none"
+    if (source.ranker / RANKER_FILE).is_file():
+        old = Ranker.load(source.ranker)
+        names = FeatureLayout.of_width(SOURCES.names, width).names
+        if old.features == names and old.hidden == list(config.ranker.hidden) and old.conditional:
+            return source.ranker
+        other = sorted(set(old.features) ^ set(names))
+        reason = f"its features differ ({', '.join(other[:5])})" if other else "its layers differ"
+    cold("ranking head is", reason, console)
+    return None
 
 
 def train_ranker(config: PipelineConfig, console: Console, dataset: Dataset | None = None) -> Path:
@@ -222,9 +266,10 @@ def train_ranker(config: PipelineConfig, console: Console, dataset: Dataset | No
         train, calibration, valid = collect_examples(config, dataset, split, console)
         assert valid is not None
         checkpoints = Path(config.work_dir) / "checkpoints" / f"ranker-{step.inputs}"
-        ranker, fitted = fit_ranker(
-            config, train, calibration, valid, config.ranker.epochs, checkpoints, console
-        )
+        source = unseen_source(config, dataset, split)
+        begin = _head_to_begin_with(source, config, train.features.shape[2], console)
+        epochs = config.ranker.epochs if begin is None else config.warm.ranker_epochs
+        ranker, fitted = fit_ranker(config, train, calibration, valid, epochs, checkpoints, console, begin)
         before = float(ndcg_of_scores(valid, valid.fused).mean())
         after = float(ndcg_of_scores(valid, raw_logits(ranker, valid.features)[..., 0]).mean())
         report = {
@@ -234,6 +279,10 @@ def train_ranker(config: PipelineConfig, console: Console, dataset: Dataset | No
             "epochs": fitted.epochs,
             "history": fitted.history,
             "probabilities": probability_quality(ranker, valid),
+            WARM: [] if begin is None else [RANKER_FOLDER],
+            LEARNED_UNTIL: learned_until(
+                None if begin is None else source, {RANKER_FOLDER: split.train_time}
+            ),
         }
         ranker.save(step.folder)
         write_curves(step.folder, {RANKER_FOLDER: fitted.curve})

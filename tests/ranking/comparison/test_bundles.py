@@ -128,3 +128,17 @@ def test_a_bundle_that_may_have_learned_from_the_window(
     told = {"dataset_hash": "synthetic", "refit": "before_test", **manifest}
     told["data_end"] += window.begins
     assert (learned_from(told, trained_on, window) is not None) == leaks
+
+
+def test_what_the_ancestors_of_a_bundle_have_learned_counts(dataset: Dataset) -> None:
+    """A model of earlier data that began with the weights of one of later data knows those, too."""
+    window = window_of(dataset, SplitKind.global_time)
+    begins = window.begins
+    told = {
+        "dataset_hash": "other", "refit": "never", "data_end": begins - 100,
+        "learned_until": {"text_encoder": begins - 500, "towers": begins},
+    }  # fmt: skip
+    assert learned_from(told, None, window) is None
+    reason = learned_from({**told, "learned_until": {"towers": begins + 1}}, None, window)
+    assert reason is not None
+    assert reason.startswith("its weights descend from a model that has learned up to ")

@@ -11,7 +11,7 @@ from rich.console import Console
 import shelfwise
 from conf.errors import InputError
 from conf.schema import EvaluationConfig, PipelineConfig, Refit, SplitConfig, SplitKind
-from encoders.training.train import seen_items
+from encoders.training.fit_towers import seen_items
 from features.data.dataset import Dataset, load_dataset
 from features.data.splits import make_split
 from ranking.bundle.bundle import load_bundle

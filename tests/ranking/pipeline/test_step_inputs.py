@@ -41,6 +41,8 @@ RERUNS: dict[str, tuple[StepSpec, ...]] = {
     "privacy.hash_users": (PREPARE, PUBLISH),
     "split": (*FROM_TEXT, CHOSEN, REFITTED),
     "text_encoder": FROM_TEXT,
+    "warm_start": FROM_TEXT,
+    "warm": (),  # without effect on a cold start
     "user_encoder": (*FROM_TEXT[1:], CHOSEN, REFITTED),
     "evaluation.exclude_seen": (*FROM_TEXT[1:], CHOSEN, REFITTED),
     "evaluation.target_events": (*FROM_TEXT, CHOSEN, REFITTED),

@@ -1,0 +1,100 @@
+"""The fit of stage two: towers that learn from the events up to a position, from earlier weights or none."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from conf.schema import PipelineConfig
+from encoders.device import resolve_device
+from encoders.towers.sequences import passes_per_epoch
+from encoders.towers.towers import Towers
+from encoders.training.curves import Curve
+from encoders.training.fitting import MONITORED, Fit, fit
+from encoders.training.stage_two import StageTwo, validation_recall
+from encoders.training.tracking import tracked_run
+from encoders.training.warm import Beginning
+from features.data.dataset import BoolArray, Dataset, FloatArray, LongArray
+from features.data.splits import Split, exclude_seen, ragged_ranges
+
+
+def seen_items(dataset: Dataset, end: LongArray) -> BoolArray:
+    """Return which items occur in the training prefixes, bool [items]."""
+    events = dataset.events
+    seen = np.zeros(len(dataset.catalogue), dtype=np.bool_)
+    seen[events.item[ragged_ranges(events.offsets[:-1], end - events.offsets[:-1])]] = True
+    return seen
+
+
+def tower_shape(config: PipelineConfig, dataset: Dataset, text_vectors: FloatArray) -> dict[str, Any]:
+    """Return the shape of the towers of a run."""
+    with torch.device("meta"):  # without their weights
+        return Towers.from_config(
+            config.user_encoder, text_vectors.shape[1], len(dataset.catalogue), len(dataset.kinds)
+        ).shape
+
+
+def train_towers(
+    config: PipelineConfig,
+    dataset: Dataset,
+    text_vectors: FloatArray,
+    end: LongArray,
+    split: Split,
+    validate: bool,
+    epochs: int,
+    checkpoints: Path,
+    console: Console,
+    begin: Beginning | None = None,
+) -> tuple[Towers, Fit]:
+    """Run stage two on the prefixes `end`; without validation, for exactly `epochs`.
+
+    With earlier weights to begin with, these are kept where no epoch improves them.
+    """
+    settings = config.user_encoder
+    exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
+    torch.manual_seed(config.seed)
+    towers = Towers.from_config(settings, text_vectors.shape[1], len(dataset.catalogue), len(dataset.kinds))
+    seen = seen_items(dataset, end)
+    towers.item_tower.fit_text(text_vectors, seen)
+    kept: Towers | None = None
+    if begin is not None:
+        begin.copy_into(towers)
+        kept = copy.deepcopy(towers).eval()
+        kept.item_tower.seen.copy_(torch.from_numpy(begin.knows(seen)))
+        settings = replace(settings, learning_rate=settings.learning_rate * config.warm.learning_rate)
+    before = math.nan
+    if kept is not None and validate:
+        before = validation_recall(kept, dataset.events, split.valid, text_vectors, exclude)
+        console.print(f"user tower as it began: validation recall@10 {before:.4f}")
+    if kept is not None and epochs == 0:
+        return kept, Fit(before, 0, [], Curve([], [], None))
+    module = StageTwo(
+        towers, settings, dataset.events, end, text_vectors, dataset.kind_weights,
+        split.valid if validate else None, exclude, config.seed,
+        ties_unordered=not dataset.info["has_order"],
+        passes=passes_per_epoch(
+            dataset.events, split.train_end, settings.max_length, settings.min_windows_per_epoch
+        ),
+    )  # fmt: skip
+    result = fit(
+        module,
+        checkpoints,
+        max_epochs=epochs,
+        patience=settings.patience,
+        monitor=MONITORED if validate else None,
+        device=resolve_device(config.device),
+        clip_norm=settings.clip_norm,
+        console=console,
+        devices=config.devices,
+        tracked=tracked_run(config),
+    )
+    if kept is not None and result.best < before:
+        return kept, replace(result, best=before, epochs=0)
+    return module.trained, result

@@ -9,7 +9,15 @@ from conf.comparison import CompareConfig
 from conf.explorer import ExploreConfig, WhyConfig
 from conf.lifecycle import RetrainConfig
 from conf.off_policy import OffPolicyConfig
-from conf.operating import CreateKeyConfig, ExportConfig, ExportEventsConfig, HealthConfig, RollbackConfig
+from conf.operating import (
+    BackupConfig,
+    CreateKeyConfig,
+    ExportConfig,
+    ExportEventsConfig,
+    HealthConfig,
+    RestoreConfig,
+    RollbackConfig,
+)
 from conf.schema import EvaluateConfig, LintConfig, PipelineConfig
 from conf.serving import DemoConfig, ServeConfig
 
@@ -79,6 +87,12 @@ TABLE: dict[str, Command] = {
     "health": Command(
         "ask a running server whether it serves; the exit code tells",
         HealthConfig, "serving.cli.operate.health:health",
+    ),
+    "backup": Command(
+        "copy what servers have stored, while they run", BackupConfig, "serving.cli.operate.backup:backup"
+    ),
+    "restore": Command(
+        "put a backup in the place of a store", RestoreConfig, "serving.cli.operate.restore:restore"
     ),
     "create-key": Command(
         "make an API key for a server", CreateKeyConfig, "serving.cli.create_key:create_key"

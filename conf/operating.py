@@ -1,4 +1,4 @@
-"""Typed configuration of the commands of an operator: health, keys, export and rollback."""
+"""Typed configuration of the commands of an operator: health, keys, backups, export and rollback."""
 
 from __future__ import annotations
 
@@ -77,3 +77,41 @@ class HealthConfig(ConnectionConfig):
     def __post_init__(self) -> None:
         """Check ranges."""
         require(self.timeout > 0, "timeout must be positive")
+
+
+@dataclass(frozen=True)
+class BackupConfig:
+    """Root of backup: a copy of the stored events and item changes, while servers run."""
+
+    artifacts: str = "work/artifacts"
+    """The artifact store."""
+    state: str | None = None
+    """As in serve; null is `<artifacts>/state.sqlite`."""
+    redis: RedisConfig = field(default_factory=RedisConfig)
+    output: str = "backups"
+    """Folder of backups; each is a folder of its own there, named by its time."""
+    bundle: bool = False
+    """Whether the current version and `histories.parquet` are copied, too."""
+    keep: int = 0
+    """How many backups stay in the folder, the newest ones; 0 keeps all."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        at_least(0, self, "", "keep")
+
+
+@dataclass(frozen=True)
+class RestoreConfig:
+    """Root of restore: a backup in the place of a store."""
+
+    backup: str | None = None
+    """A backup, or a folder of backups, whose newest is taken."""
+    artifacts: str = "work/artifacts"
+    """The artifact store."""
+    state: str | None = None
+    """As in serve; null is `<artifacts>/state.sqlite`."""
+    redis: RedisConfig = field(default_factory=RedisConfig)
+    replace: bool = False
+    """Whether a store that is there may be replaced."""
+    erasures: str | None = None
+    """Audit log of the servers: users that were deleted after the backup are erased again."""

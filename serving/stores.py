@@ -49,14 +49,9 @@ async def open_stores(state: str | None, artifacts: Path, redis: RedisConfig, cr
     Raises:
         InputError: the stores cannot be opened, or are missing and `create` is false.
     """
-    if state is not None and state.startswith(_REDIS):
+    if state is not None and is_redis(state):
         return await _open_redis(state, redis, create)
-    if state is not None and "://" in state:
-        raise InputError(
-            f"state: no kind of store is called '{state.partition('://')[0]}'; write a path, or an address "
-            "that begins with redis://, rediss:// or unix://"
-        )
-    path = Path(state) if state else artifacts / _FILE
+    path = state_file(state, artifacts)
     if not create and not path.is_file():
         raise InputError(f"{path}: no such file, so nothing was recorded here; set state or artifacts")
     file = SqliteFile(path)
@@ -65,6 +60,27 @@ async def open_stores(state: str | None, artifacts: Path, redis: RedisConfig, cr
     except BaseException:
         await file.close()
         raise
+
+
+def is_redis(state: str | None) -> bool:
+    """Return whether a value of the setting `state` names a Redis.
+
+    Raises:
+        InputError: it names another kind of store.
+    """
+    if state is None or "://" not in state:
+        return False
+    if not state.startswith(_REDIS):
+        raise InputError(
+            f"state: no kind of store is called '{state.partition('://')[0]}'; write a path, or an address "
+            "that begins with redis://, rediss:// or unix://"
+        )
+    return True
+
+
+def state_file(state: str | None, artifacts: Path) -> Path:
+    """Return the state file that a value of the setting `state` names."""
+    return Path(state) if state else artifacts / _FILE
 
 
 async def _open_redis(url: str, config: RedisConfig, create: bool) -> Stores:

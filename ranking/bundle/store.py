@@ -166,6 +166,40 @@ def remove_leftovers(store: Path) -> None:
         pointer.unlink(missing_ok=True)
 
 
+def adopt_version(store: Path, version: str, write: Callable[[Path], None], make_current: bool) -> None:
+    """Add a version of another store, verified, unless it is there; a crash leaves it out.
+
+    Args:
+        store: the artifact folder.
+        version: its name.
+        write: writes its files into a given folder, the manifest included.
+        make_current: whether CURRENT is replaced; without a current version it is written in any case.
+
+    Raises:
+        InputError: a damaged version.
+    """
+    (store / VERSIONS).mkdir(parents=True, exist_ok=True)
+    with _locked(store):
+        with _locked(store, POINTER_LOCK):
+            remove_leftovers(store)
+        if version not in versions(store):
+            staging = store / VERSIONS / f".staging-{uuid.uuid4().hex[:12]}"
+            staging.mkdir()
+            try:
+                write(staging)
+                verify(staging)
+                for path in (*staging.rglob("*"), staging):
+                    _sync(path)
+                staging.rename(store / VERSIONS / version)
+                _sync(store / VERSIONS)
+            except BaseException:
+                shutil.rmtree(staging, ignore_errors=True)
+                raise
+        with _locked(store, POINTER_LOCK):
+            if make_current or pointed_at(store) is None:
+                _make_current(store, version)
+
+
 def versions(store: Path) -> list[str]:
     """Names of the complete versions, oldest first."""
     folder = store / VERSIONS

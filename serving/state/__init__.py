@@ -1,4 +1,4 @@
 """User state and item changes: contracts, implementations in SQLite and Redis, erasure and health.
 
-Public: `erasure`, `health`, `histories`.
+Public: `copies`, `erasure`, `health`, `histories`.
 """

@@ -240,6 +240,9 @@ class UserState(Protocol):
     async def deleted_among(self, user_ids: Sequence[str]) -> set[str]:
         """Return which of these users have been deleted; raises as `deletions` does."""
 
+    def erasure_name(self, user_id: str) -> str:
+        """Return the hash by which this store knows a deleted user, in hex; see `serving.state.copies`."""
+
     async def import_histories(self, path: Path) -> ImportResult:
         """Store the events of a histories file, once per content, skipping deleted users and known events.
 

@@ -1,4 +1,4 @@
 """The store that several servers share.
 
-Public: `durability`, `items`, `store`, `users`.
+Public: `backup`, `durability`, `items`, `store`, `users`.
 """

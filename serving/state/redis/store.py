@@ -131,8 +131,8 @@ class RedisStore:
         return self._scripts[name]
 
 
-async def open_redis(url: str, config: RedisConfig, create: bool = True) -> RedisStore:
-    """Connect to a store; a missing one is created unless `create` is false.
+async def open_redis(url: str, config: RedisConfig, create: bool | None = True) -> RedisStore:
+    """Connect to a store; a missing one is created unless `create` is false; None does not enter the store.
 
     Raises:
         InputError: an invalid address, or a Redis that cannot be used.
@@ -155,7 +155,10 @@ async def open_redis(url: str, config: RedisConfig, create: bool = True) -> Redi
     except (ValueError, TypeError) as error:
         raise InputError(f"state: {name} is not an address of a Redis; write {_EXAMPLE}") from error
     try:
-        await store.enter(create)
+        if create is None:
+            await store.client.ping()
+        else:
+            await store.enter(create)
     except (RedisError, OSError, TypeError) as error:
         await store.close()
         first_line = str(error).partition("\n")[0]

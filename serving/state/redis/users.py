@@ -9,7 +9,6 @@ are found in it by the arrival that is part of each interaction. (A stream would
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -29,6 +28,7 @@ from serving.state.contracts.user_state import (
     StateUnavailableError,
     StoredEvent,
 )
+from serving.state.copies import erasure_name
 from serving.state.redis.erasure import RedisFiles
 from serving.state.redis.events import merge, pack_new, unpack, unpack_feed
 from serving.state.redis.histories_import import import_file
@@ -147,6 +147,10 @@ class RedisUserState:
             deleted.update(user for user, when in zip(part, found, strict=True) if when is not None)
         return deleted
 
+    def erasure_name(self, user_id: str) -> str:
+        """Return the hash of a user in this store; see UserState."""
+        return erasure_name(user_id, self._store.salt)
+
     async def import_histories(self, path: Path) -> ImportResult:
         """Store the events of a histories file; see UserState. One server imports, the others wait."""
         return await import_file(self._store, path, self._batch_keys, self._hash)
@@ -202,7 +206,7 @@ class RedisUserState:
         await self._files.close()
 
     def _hash(self, user_id: str) -> bytes:
-        return hashlib.blake2b(user_id.encode(), key=self._store.salt, digest_size=16).hexdigest().encode()
+        return self.erasure_name(user_id).encode()
 
     def _user_keys(self, user_id: str) -> tuple[bytes, bytes, bytes]:
         """Return the keys of a user's interactions, impressions and known ids."""

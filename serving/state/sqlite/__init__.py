@@ -1,4 +1,4 @@
 """The embedded store of a single server.
 
-Public: `file`, `items`, `users`.
+Public: `backup`, `file`, `items`, `users`.
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import sqlite3
 import time
@@ -30,6 +29,7 @@ from serving.state.contracts.user_state import (
     StateUnavailableError,
     StoredEvent,
 )
+from serving.state.copies import erasure_name
 from serving.state.histories import file_sha256, read_histories
 from serving.state.sqlite.file import SqliteFile, one
 from serving.state.sqlite.items import ACKNOWLEDGED, DELETED_SINCE, revision_of
@@ -120,6 +120,10 @@ class SqliteUserState:
             lambda db: {user for user in user_ids if self._deleted_us(db, user) >= 0}
         )
 
+    def erasure_name(self, user_id: str) -> str:
+        """Return the hash of a user in this store; see UserState."""
+        return erasure_name(user_id, self._salt)
+
     async def import_histories(self, path: Path) -> ImportResult:
         """Store the events of a histories file; see UserState."""
         return await self._import(path)
@@ -204,7 +208,7 @@ class SqliteUserState:
         return -1 if row is None else int(row[0])
 
     def _hash(self, user_id: str) -> bytes:
-        return hashlib.blake2b(user_id.encode(), key=self._salt, digest_size=16).digest()
+        return bytes.fromhex(self.erasure_name(user_id))
 
     async def _import(self, path: Path) -> ImportResult:
         """Import slice by slice, so that events can be recorded in between; an interrupted import repeats."""

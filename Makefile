@@ -30,12 +30,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt constraints-gpu.txt | $(VENV)
 	@if $(BIN)/python -m pip show -q faiss-$(if $(filter gpu,$(FAISS)),cpu,gpu) 2>/dev/null; then \
 	  echo "== removing the other build of FAISS"; $(BIN)/python -m pip uninstall -q -y faiss-cpu faiss-gpu; fi
 	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) torch
-	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[$(FAISS),xlsx,baselines,sweep,map,explorer]'
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[$(FAISS),xlsx,baselines,sweep,map,explorer,experiments]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "== installing what the tests need"
-	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[$(FAISS),xlsx,baselines,sweep,map,explorer,mlflow,wandb,docs,dev]'
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[$(FAISS),xlsx,baselines,sweep,map,explorer,experiments,mlflow,wandb,docs,dev]'
 	@touch $@
 
 install: $(VENV)/.installed ## Create .venv with a working .venv/bin/shelfwise, for a GPU if there is one

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from conf.clients import InspectConfig, RecommendBatchConfig, RecommendConfig
 from conf.comparison import CompareConfig
+from conf.experiment_report import ExperimentReportConfig
 from conf.explorer import ExploreConfig, WhyConfig
 from conf.lifecycle import RetrainConfig
 from conf.off_policy import OffPolicyConfig
@@ -108,6 +109,10 @@ TABLE: dict[str, Command] = {
     "off-policy": Command(
         "estimate what other lists would have earned, from explored lists that were shown",
         OffPolicyConfig, "ranking.off_policy.command:off_policy",
+    ),
+    "experiment-report": Command(
+        "judge the arms of an experiment by the recorded events: lift, intervals, a verdict",
+        ExperimentReportConfig, "lifecycle.experiments.command:experiment_report",
     ),
     "rollback": Command(
         "make an earlier bundle current again", RollbackConfig, "ranking.bundle.store:rollback"

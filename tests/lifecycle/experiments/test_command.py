@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from rich.console import Console
 
 from conf.errors import InputError
 from conf.experiment_report import ExperimentReportConfig
+from conf.serving import RedisConfig
 from lifecycle.experiments.command import experiment_report
-from tests.lifecycle.experiments.conftest import Row, Written, crowd
+from serving.state.contracts.user_state import Exposure, NewEvent
+from serving.stores import open_stores
+from tests.lifecycle.experiments.conftest import START, Row, Written, crowd
 
 HALVES = {"control": 0.5, "new": 0.5}
 ARMS = ("control", "new")
@@ -219,3 +224,49 @@ def test_without_statsmodels_the_error_says_what_to_install(
     monkeypatch.setattr("importlib.import_module", missing)
     with pytest.raises(InputError, match=r"need statsmodels: pip install .* 'shelfwise\[experiments\]'"):
         report(events_file(crowd(5, ARMS, [1])))
+
+
+def test_the_state_of_servers_is_read_with_what_was_imported(tmp_path: Path, events_file: Written) -> None:
+    rows = crowd(60, ARMS, [1, 2, 3])
+    history = [(f"{arm}-{n}", n % 240 - 48.0, "view", f"i{k}", None)
+               for n in range(60) for arm in ARMS for k in range([1, 2, 3][n % 3])]  # fmt: skip
+    columns = ["user_id", "item_id", "event", "timestamp"]
+    imported = pl.read_parquet(events_file(history)).select(columns)
+    histories = tmp_path / "histories.parquet"
+    imported.with_columns(
+        pl.col("timestamp").dt.epoch("s"), pl.int_range(pl.len()).alias("order")
+    ).write_parquet(histories)
+
+    async def fill() -> None:
+        stores = await open_stores(None, tmp_path, RedisConfig())
+        await stores.users.import_histories(histories)
+        start = round(START.timestamp() * 1e6)
+        recorded = [
+            NewEvent(
+                user, item, kind, start + round(hour * 3.6e9), f"client:{number}",
+                Exposure(f"{user}/{int(hour)}", surface="home", experiments=arms),
+            )
+            for number, (user, hour, kind, item, arms) in enumerate(rows)
+        ]  # fmt: skip
+        await stores.users.record(recorded)
+        await stores.close()
+
+    asyncio.run(fill())
+    path = events_file(rows)
+    from_file, _, _ = report(path, cuped_days=0)
+    assert from_file["totals"]["new"]["returning"] == 0
+    output = tmp_path / "from-state"
+    config = ExperimentReportConfig(
+        artifacts=str(tmp_path), shares=HALVES, minimum_units=20, output=str(output)
+    )
+    experiment_report(config, Console(quiet=True))
+    from_state = json.loads((output / "report.json").read_text())
+    assert from_state["totals"]["new"] == from_file["totals"]["new"] | {"returning": 60}
+    reduced = from_state["effects"]["new"]["ctr"]
+    assert reduced["reduction"] > 0.99  # clicks are the imported views, exactly
+    assert reduced["lift"] == pytest.approx(from_file["effects"]["new"]["ctr"]["lift"])
+
+
+def test_no_state_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file, so nothing was recorded here"):
+        experiment_report(ExperimentReportConfig(artifacts=str(tmp_path)), Console(quiet=True))

@@ -46,7 +46,7 @@ def test_the_build_that_fits_the_machine_is_installed_and_the_other_removed(
     assert f"installing shelfwise[{build}] and what it needs" in made
     assert why in made
     constraints = {"cpu": "constraints.txt", "gpu": "constraints-gpu.txt"}[build]
-    assert f"-c {constraints} -e '.[{build},xlsx,baselines,sweep,map,explorer]'" in made
+    assert f"-c {constraints} -e '.[{build},xlsx,baselines,sweep,map,explorer,experiments]'" in made
     assert set(re.findall(r"-c (\S+)", made)) == {constraints}
     assert f"pip show -q faiss-{'gpu' if build == 'cpu' else 'cpu'}" in made
 

@@ -1,4 +1,4 @@
 """The report of an experiment: what its arms did, how sure that is, and what follows from it.
 
-Public: `command`
+The command is `command:experiment_report`, which the command table names.
 """

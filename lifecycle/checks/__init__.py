@@ -1,0 +1,1 @@
+"""Checks of a night's data and models against those of the last accepted run."""

@@ -34,8 +34,8 @@ _FOREIGN: Final = r"[^\x00-\u024f\u1e00-\u1eff\u2000-\u2bff\s]"
 """Letters beyond the Latin script."""
 _RUNS: Final = 30
 """Accepted runs whose values are kept."""
-_CATEGORIES: Final = 200
-"""Most distinct values of an attribute that is compared as categories."""
+_PER_CATEGORY: Final = 10
+"""Items for each distinct value that an attribute has at least if it is compared as categories."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _categories(items: pl.DataFrame, attributes: Mapping[str, str]) -> dict[str,
         if kind != "string" or name not in items.columns:
             continue
         counts = items.select(pl.col(name).drop_nulls()).group_by(name).len()
-        if 1 < counts.height <= _CATEGORIES:
+        if 1 < counts.height <= items.height / _PER_CATEGORY:
             found[name] = {str(value): int(count) for value, count in counts.sort(name).iter_rows()}
     return found
 

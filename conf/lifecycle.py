@@ -9,6 +9,7 @@ from typing import Any
 from conf.checks import at_least, require
 from conf.clients import ClientTlsConfig
 from conf.comparison import read_guards
+from conf.drift import ChecksConfig
 from conf.schema import PipelineConfig, Refit, SplitKind
 from conf.serving import RedisConfig
 
@@ -128,6 +129,7 @@ class RetrainConfig(PipelineConfig):
     """As in serve: where the servers record events; null is `<artifacts>/state.sqlite`, if it is there."""
     redis: RedisConfig = field(default_factory=RedisConfig)
     retrain: LoopConfig = field(default_factory=LoopConfig)
+    checks: ChecksConfig = field(default_factory=ChecksConfig)
     dry_run: bool = False
     """Whether to end after the checks of the data: nothing is trained, published or kept."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from lifecycle.checks.catalogue import catalogue_checks
 from lifecycle.checks.check import Check, Outcome
 from lifecycle.checks.days import volume_checks
 from lifecycle.checks.night import Night
-from lifecycle.checks.profile import Profile, profile_of
+from lifecycle.checks.profile import Profile
 from lifecycle.checks.tables import Tables, read_tables
 
 
@@ -52,8 +51,3 @@ def check_tables(
         first = Outcome.warned
         checks = [replace(c, outcome=first) if c.outcome is Outcome.refused else c for c in checks]
     return checks
-
-
-def accepted(dataset: Path, previous: Profile | None, checks: Sequence[Check]) -> Profile:
-    """Return the profile of a run that was accepted, for the next one; a refused run leaves none."""
-    return profile_of(read_tables(dataset), previous, checks)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from features.prepare import DATASET_FOLDER
+from lifecycle.checks.data import check_tables
+from lifecycle.checks.profile import load_profile, profile_of, save_profile
+from lifecycle.checks.tables import read_tables
 from lifecycle.retrain.night import Night
 from lifecycle.retrain.outcomes import EndOfRunError, Outcome
 
@@ -11,7 +15,7 @@ TABLES = ("items", "events")
 
 
 def check_step(night: Night) -> dict[str, Any]:
-    """Judge the dataset of the run.
+    """Judge the dataset of the run, and keep its profile for the next run if it is accepted.
 
     Returns:
         The checks, each with name, value, limit, outcome and a line in words.
@@ -19,7 +23,10 @@ def check_step(night: Night) -> dict[str, Any]:
     Raises:
         EndOfRunError: a check refuses the data.
     """
-    checks = [_rejects(night, table) for table in TABLES]
+    tables = read_tables(night.folder / DATASET_FOLDER)
+    previous = load_profile(night.places.profile)
+    judged = check_tables(previous, tables, night.config.checks)
+    checks = [*(_rejects(night, table) for table in TABLES), *(check.record() for check in judged)]
     refused = [check["line"] for check in checks if check["outcome"] == "refused"]
     record = {"checks": checks}
     if refused:
@@ -27,6 +34,8 @@ def check_step(night: Night) -> dict[str, Any]:
     for check in checks:
         if check["outcome"] == "warned":
             night.say(f"warning: {check['line']}")
+    if not night.config.dry_run:
+        save_profile(profile_of(tables, previous, judged), night.places.profile)
     return record
 
 

@@ -45,9 +45,9 @@ class Places:
         return self.root / "runs"
 
     @property
-    def profiles(self) -> Path:
-        """Folder of the profiles of accepted datasets, one file a run."""
-        return self.root / "profiles"
+    def profile(self) -> Path:
+        """Folder of the profile of the last accepted dataset, with which the next one is compared."""
+        return self.root / "profile"
 
     @property
     def ledger(self) -> Path:

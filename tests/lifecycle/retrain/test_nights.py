@@ -89,6 +89,22 @@ def test_a_night_of_unknown_items_is_refused_and_the_next_one_goes_live(shop: Sh
     assert shop.current > before
 
 
+def test_a_day_that_is_delivered_twice_is_refused_and_the_next_good_one_goes_live(shop: Shop) -> None:
+    assert shop.night()[0] == 0
+    before, good = shop.current, shop.log(FIRST + 16)
+    new = good.filter(pl.col(schema.TIMESTAMP) > newest(shop, FIRST + 2))
+    shop.write(pl.concat([good, new]))
+    code, lines = shop.night()
+    assert code == 10
+    assert f"{len(new):,} of {2 * len(new):,} new events repeat another one" in lines[-1]
+    assert "checks.warn_only=[repeats]" in lines[-1]
+    assert shop.current == before
+    shop.write(good)
+    assert shop.night()[0] == 0
+    checks = {check["name"]: check for check in shop.last.steps["check"]["checks"]}
+    assert (checks["repeats"]["outcome"], checks["repeats"]["value"]) == ("passed", 0.0)
+
+
 def test_a_worse_model_is_refused_with_its_guards_and_the_served_one_stays(shop: Shop) -> None:
     before = shop.current
     code, lines = shop.night(**NEW_ITEMS_ONLY)

@@ -12,6 +12,7 @@ from conf.lifecycle import RetrainConfig
 from conf.off_policy import OffPolicyConfig
 from conf.operating import (
     BackupConfig,
+    CompileConfig,
     CreateKeyConfig,
     ExportConfig,
     ExportEventsConfig,
@@ -97,6 +98,10 @@ TABLE: dict[str, Command] = {
     ),
     "create-key": Command(
         "make an API key for a server", CreateKeyConfig, "serving.cli.create_key:create_key"
+    ),
+    "compile": Command(
+        "compile the loops once, so that no start has to",
+        CompileConfig, "features.kernels.ahead:compile_ahead",
     ),
     "export": Command(
         "copy the fine-tuned text encoder out of the current bundle",

@@ -1,4 +1,4 @@
-"""Typed configuration of the commands of an operator: health, keys, backups, export and rollback."""
+"""Typed configuration of the commands of an operator: health, keys, loops, backups, export and rollback."""
 
 from __future__ import annotations
 
@@ -27,6 +27,22 @@ class CreateKeyConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         at_least(0, self, "", "requests_per_second", "burst")
+
+
+@dataclass(frozen=True)
+class CompileConfig:
+    """Root of compile."""
+
+    target: str | None = None
+    """Level of x86-64 (`x86-64-v2`, `x86-64-v3`, `x86-64-v4`) that the code runs on, for an image that is
+    built on one machine and runs on others; null compiles for this machine's processor."""
+
+    def __post_init__(self) -> None:
+        """Check the name."""
+        require(
+            self.target in (None, "x86-64-v2", "x86-64-v3", "x86-64-v4"),
+            "target must be x86-64-v2, x86-64-v3, x86-64-v4 or null",
+        )
 
 
 @dataclass(frozen=True)

@@ -92,8 +92,10 @@ def main(descriptor: int, forks: bool) -> None:
     import ranking.bundle.bundle
     import ranking.bundle.device_memory
     import ranking.live.updates  # noqa: F401
+    from features.kernels.ahead import prepare_loops
     from serving.model.process import worker
 
+    prepare_loops()  # once for all models, also where their code cannot be kept
     gc.freeze()  # a collection would write to shared pages and so copy them
     descriptors = _next_request(descriptor, forks)
     if descriptors:

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.kernels.compiled import compiled
+from features.kernels.code_cache import CodeCache
+from features.kernels.compiled import LOOPS, compiled
 
 SOURCE = """
 def doubled(values):
@@ -13,18 +14,96 @@ def doubled(values):
 """
 
 
-@pytest.mark.parametrize("writable", [True, False])
+class Loops:
+    """Functions of one source file, each a new process's view of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.source, self.kept = folder / "loops.py", folder / "__pycache__"
+        self.source.write_text(SOURCE)
+
+    def doubled(self) -> object:
+        """Return numba's dispatcher after one call, without code in memory from before."""
+        names: dict[str, object] = {"__name__": "loops"}
+        exec(compile(SOURCE, str(self.source), "exec"), names)
+        loop = compiled()(names["doubled"])  # type: ignore[type-var]
+        assert loop(np.ones(2)).tolist() == [2.0, 2.0]  # type: ignore[operator]
+        assert LOOPS.pop("loops.doubled") is loop
+        return loop
+
+
+@pytest.fixture
+def loops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loops:
+    monkeypatch.setattr("numba.config.CACHE_DIR", "")
+    monkeypatch.setattr(CodeCache, "kept", True)
+    folder = tmp_path / "program"
+    folder.mkdir()
+    nowhere = tmp_path / "a file where a folder would have to be"
+    nowhere.touch()
+    monkeypatch.setenv("HOME", str(nowhere))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(nowhere))
+    return Loops(folder)
+
+
+def misses(loop: object) -> int:
+    return sum(loop.stats.cache_misses.values())  # type: ignore[attr-defined]
+
+
+def close(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
+    """Make the folders read-only, for root too, who may write anywhere."""
+
+    def refuse(locator: object) -> None:
+        path = Path(locator.get_cache_path())  # type: ignore[attr-defined]
+        if path in folders:
+            raise OSError(30, "Read-only file system", str(path))
+        path.mkdir(parents=True, exist_ok=True)
+
+    monkeypatch.setattr("numba.core.caching._CacheLocator.ensure_cache_path", refuse)
+
+
+def test_machine_code_is_made_once_and_kept_beside_the_source(loops: Loops) -> None:
+    assert misses(loops.doubled()) == 1
+    assert len(list(loops.kept.glob("*.nbi"))) == 1
+    assert misses(loops.doubled()) == 0
+    assert CodeCache.kept
+
+
 def test_where_machine_code_cannot_be_kept_it_is_made_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writable: bool
+    loops: Loops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, kept = tmp_path / "loops.py", tmp_path / "__pycache__"
-    source.write_text(SOURCE)
-    if not writable:  # a file where a folder would have to be
-        kept.touch()
-        monkeypatch.setenv("HOME", str(kept))
-        monkeypatch.setenv("XDG_CACHE_HOME", str(kept))
-    names: dict[str, object] = {}
-    exec(compile(SOURCE, str(source), "exec"), names)
-    doubled = compiled()(names["doubled"])  # type: ignore[type-var]
-    assert doubled(np.ones(2)).tolist() == [2.0, 2.0]  # type: ignore[operator]
-    assert (len(list(kept.glob("*.nbi"))) == 1) == writable
+    loops.kept.touch()
+    assert misses(loops.doubled()) == 1
+    assert misses(loops.doubled()) == 1
+    assert not CodeCache.kept
+
+
+def test_kept_code_is_used_where_nothing_can_be_written(
+    loops: Loops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loops.doubled()
+    close(monkeypatch, loops.kept)
+    assert misses(loops.doubled()) == 0
+
+
+def test_code_beside_the_source_for_another_processor_leaves_the_users_folder(
+    loops: Loops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as builder:
+        builder.setattr(
+            "numba.core.codegen.JITCPUCodegen.magic_tuple", lambda self: ("a triple", "another CPU", "")
+        )
+        loops.doubled()  # as the builder of an image did
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    close(monkeypatch, loops.kept)
+    assert misses(loops.doubled()) == 1
+    assert len(list(home.rglob("*.nbi"))) == 1
+    assert misses(loops.doubled()) == 0
+
+
+def test_a_named_folder_comes_first(loops: Loops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path / "named"))
+    loops.doubled()
+    assert len(list((tmp_path / "named").rglob("*.nbi"))) == 1
+    assert not loops.kept.exists()

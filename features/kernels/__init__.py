@@ -1,4 +1,4 @@
 """How loops are compiled.
 
-Public: `compiled`, `hash_table`, `prefetch`.
+Public: `ahead`, `compiled`, `hash_table`, `prefetch`.
 """

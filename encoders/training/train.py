@@ -34,6 +34,7 @@ from encoders.training.warm import (
     TEXT_MODEL,
     WARM,
     beginning,
+    keeps_affinity,
     learned_until,
     take_vectors,
     text_source,
@@ -195,7 +196,7 @@ def train_text_encoder(
     if learn:
         assert split is not None
         affinity = None
-        if source is not None and not tune and config.warm.affinity_steps == 0:
+        if source is not None and keeps_affinity(config.warm):
             affinity = Affinity.load(source.encoder / AFFINITY_FILE)
         if affinity is None:
             contexts = text_contexts(config, dataset, split.tower_end)  # before the ranking head's queries

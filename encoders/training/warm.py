@@ -22,6 +22,7 @@ from rich.console import Console
 from conf.encoders import Precision, TextEncoderConfig
 from conf.errors import InputError
 from conf.schema import PipelineConfig, Refit
+from conf.warm import WarmConfig
 from encoders.text.catalogue_vectors import CatalogueVectors
 from encoders.text.text_encoder import TextEncoder, reads_as_saved
 from encoders.towers.towers import TOWERS_CONFIG, TOWERS_FILE, Towers
@@ -331,6 +332,11 @@ def learned_until(source: WarmSource | None, own: Mapping[str, int]) -> dict[str
     """
     before = {} if source is None else source.learned_until
     return {part: max(time, before.get(part, time)) for part, time in own.items()}
+
+
+def keeps_affinity(settings: WarmConfig) -> bool:
+    """Return whether the affinity map is kept where the text encoder begins with earlier weights."""
+    return settings.text_steps == 0 and settings.affinity_steps == 0
 
 
 def text_source(

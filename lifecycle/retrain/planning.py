@@ -13,6 +13,7 @@ from features.data.splits import Split
 from lifecycle.retrain.night import Night
 from lifecycle.retrain.outcomes import EndOfRunError, Outcome
 from lifecycle.retrain.preparing import load_prepared, run_settings
+from lifecycle.retrain.warming import begun
 from lifecycle.retrain.window import Served, iso, newest_time, window_start
 from ranking.comparison.window import Window, make_window
 
@@ -48,7 +49,10 @@ def plan_step(night: Night) -> dict[str, Any]:
             night.say(f"the first model is not measured: {error}")
             return {**record, "measured": False, "not_measured": str(error)}
         raise EndOfRunError(Outcome.too_little, str(error), record) from error
+    begins = begun(night, config, dataset)
     record |= {
+        "warm_start": begins.warm_start,
+        "valid_start": begins.split.valid_start,
         "queries": len(window.queries),
         "targets": len(window.queries.targets),
         "training_events": int((split.state_end - dataset.events.offsets[:-1]).sum()),
@@ -85,4 +89,8 @@ def candidate_settings(night: Night) -> PipelineConfig:
     """Return the settings of the new model: it learns from everything before the window."""
     plan = night.record("plan")
     config = run_settings(night)
-    return with_window(config, plan["window_start"]) if plan["measured"] else config
+    if not plan["measured"]:
+        return config
+    config = with_window(config, plan["window_start"])
+    split = replace(config.split, valid_start=plan["valid_start"])
+    return replace(config, split=split, warm_start=plan["warm_start"])

@@ -12,6 +12,7 @@ from encoders.training.train import train_encoder
 from lifecycle.retrain.night import Night
 from lifecycle.retrain.planning import candidate_settings
 from lifecycle.retrain.preparing import load_prepared
+from lifecycle.retrain.warming import COLD, WARM
 from ranking.pipeline.refit import refit
 from ranking.training.train import train_ranker
 
@@ -20,10 +21,11 @@ def train_step(night: Night) -> dict[str, Any]:
     """Train the candidate; finished parts of an interrupted training are kept.
 
     Returns:
-        Seconds of each part.
+        How it began, and seconds of each part.
     """
     dataset, config = load_prepared(night), candidate_settings(night)
-    night.say(f"training on {describe_device(resolve_device(config.device))}")
+    begins = "from the beginning" if config.warm_start is None else f"with the models of {config.warm_start}"
+    night.say(f"training on {describe_device(resolve_device(config.device))}, {begins}")
     seconds = {}
     parts = {"text encoder and towers": train_encoder, "ranking head": train_ranker}
     for name, part in parts.items():
@@ -34,4 +36,7 @@ def train_step(night: Night) -> dict[str, Any]:
         begun = time.perf_counter()
         refit(config, night.console, dataset)
         seconds["refit"] = round(time.perf_counter() - begun, 1)
-    return {"start": "cold", "parts": seconds, "folder": str(Path(config.work_dir))}
+    start = COLD if config.warm_start is None else WARM
+    return {
+        "start": start, "source": config.warm_start, "parts": seconds, "folder": str(Path(config.work_dir))
+    }  # fmt: skip

@@ -26,13 +26,14 @@ from encoders.training.fitting import delete_checkpoints
 from encoders.training.train import (  # fmt: skip
     ENCODER_FOLDER,
     REPORT,
+    TEXT_ENCODER,
     TEXT_VECTORS,
     TOWERS,
     text_contexts,
     trainable,
     try_split,
 )
-from encoders.training.warm import WARM, Beginning
+from encoders.training.warm import WARM, Beginning, keeps_affinity
 from features.data.dataset import Dataset, load_dataset
 from features.data.pipeline_step import StepSpec
 from features.data.splits import Split
@@ -90,7 +91,8 @@ def refit(config: PipelineConfig, console: Console, dataset: Dataset | None = No
         Beginning.of_same(encoder / TOWERS, dataset) if TOWERS in warm else None,
     )  # fmt: skip
     towers.save(step.folder / TOWERS)
-    if (encoder / AFFINITY_FILE).is_file():
+    affinity = Affinity.load(encoder / AFFINITY_FILE)
+    if affinity is not None and not (TEXT_ENCODER in warm and keeps_affinity(config.warm)):
         affinity = Affinity.fit(
             vectors,
             text_contexts(config, dataset, cut.end),
@@ -99,6 +101,7 @@ def refit(config: PipelineConfig, console: Console, dataset: Dataset | None = No
             resolve_device(config.device),
         )
         assert affinity is not None, "fewer events were enough"
+    if affinity is not None:
         affinity.save(step.folder / AFFINITY_FILE)
     if (ranker_folder / RANKER_FILE).is_file():
         train, calibration, _ = collect_examples(config, dataset, split, console, cut)

@@ -1,0 +1,71 @@
+"""Where a run's training begins: with the models of the last published run, or from the beginning."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from conf.errors import InputError
+from conf.schema import PipelineConfig
+from encoders.training.train import trainable, try_split
+from encoders.training.warm import warm_source
+from features.data.dataset import Dataset
+from lifecycle.retrain.journal import journals
+from lifecycle.retrain.night import Night
+from lifecycle.retrain.window import iso
+
+COLD: Final = "cold"
+WARM: Final = "warm"
+
+
+def earlier_models(night: Night) -> Path | None:
+    """Return the folder of the last published run; None where there is none, or a cold start is due."""
+    published = [
+        journal
+        for journal in journals(night.places.audit)
+        if journal.run != night.journal.run and "version" in journal.steps.get("publish", {})
+    ]
+    if not published:
+        return None
+    warm = 0  # runs since the last cold one
+    for journal in reversed(published):
+        if journal.steps.get("train", {}).get("start") != WARM:
+            break
+        warm += 1
+    if warm + 1 >= night.config.retrain.cold_every:
+        return None
+    folder = night.places.runs / published[-1].run
+    return folder if folder.is_dir() else None
+
+
+def begun(night: Night, config: PipelineConfig, dataset: Dataset) -> PipelineConfig:
+    """Return the settings with the source of a warm start, which a setting of the call replaces.
+
+    Validation begins where the learning of the source ends, if that is later than its share of the events
+    says: the earlier models must not know it.
+
+    Args:
+        night: the run.
+        config: settings with the window of the run.
+        dataset: of the run.
+    """
+    earlier = earlier_models(night)
+    if config.warm_start is not None or earlier is None:
+        return config
+    warm = replace(config, warm_start=str(earlier))
+    try:
+        source = warm_source(warm, dataset.facts)
+        split = try_split(warm, dataset)
+        assert source is not None
+        assert split is not None, "the plan has measured the window"
+        end = max(source.learned_until.values())
+        if end > split.train_time:
+            warm = replace(warm, split=replace(warm.split, valid_start=iso(end)))
+            split = try_split(warm, dataset)
+        if not trainable(split, dataset):
+            raise InputError(f"too few events after {iso(end)}, up to which it has learned")
+    except InputError as error:
+        night.say(f"training from the beginning, not with the models of {earlier.name}: {error}")
+        return config
+    return warm

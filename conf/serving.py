@@ -194,6 +194,9 @@ class ServeConfig:
     admin: bool | None = None
     """Whether changes of items and DeleteUser (without keys: BatchRecommend too) can be called; null:
     with API keys only."""
+    audit: str | None = None
+    """File that changes, erasures and exports of users are appended to, with who called them; `stderr` writes
+    them to standard error, null writes none."""
     reflection: bool = False
     """Whether tools may read the contract from the server."""
     drain_seconds: float = 10.0

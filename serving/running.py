@@ -15,6 +15,7 @@ from rich.console import Console
 
 from conf.errors import InputError
 from conf.serving import ServeConfig
+from features.files.audit_log import AuditLog
 from features.files.modes import mend
 from features.ingest.privacy import make_pseudonyms
 from serving.api.service import QUEUED, SERVICE_NAME, RecommendationService
@@ -34,6 +35,7 @@ from serving.state.health import StateHealth
 from serving.stores import Stores, open_stores
 from serving.transport import channel_options
 from serving.transport.api_keys import KeyRing
+from serving.transport.audit import CallAudit
 from serving.transport.auth import AuthInterceptor
 from serving.transport.call_interceptor import CallInterceptor
 from serving.transport.reflection import enable_reflection
@@ -75,6 +77,7 @@ class RunningServer:
     _stores: Stores
     _http: HttpServer | None
     _tracing: Tracing | None
+    _audit: AuditLog | None
 
     @property
     def version(self) -> str:
@@ -109,6 +112,8 @@ class RunningServer:
             await asyncio.to_thread(self._http.close)
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close)
+        if self._audit is not None:
+            self._audit.close()
 
 
 async def start(
@@ -141,7 +146,11 @@ async def _start(config: ServeConfig, model: LiveModel, console: Console, load: 
     metrics, tracing = Metrics(), make_tracing(config.tracing, SERVICE_NAME)
     health = Health()
     state_health = StateHealth(partial(_report_state_health, health, metrics))
-    calls = CallInterceptor(SERVICE_NAME, config.limits, metrics, state_health.call_failed, tracing)
+    audit = None if config.audit is None else AuditLog(config.audit)
+    call_audit = None if audit is None else CallAudit(audit)
+    calls = CallInterceptor(
+        SERVICE_NAME, config.limits, metrics, state_health.call_failed, tracing, call_audit
+    )
     server = grpc.aio.server(
         interceptors=[_auth_interceptor(config, console, metrics), calls],
         maximum_concurrent_rpcs=_HARD_LIMIT * config.limits.max_concurrent,
@@ -199,7 +208,7 @@ async def _start(config: ServeConfig, model: LiveModel, console: Console, load: 
         pollers.insert(0, watcher.poller)
     running = RunningServer(
         port, service, metrics, server, health, calls, host, tuple(pollers), stores, http,
-        tracing,
+        tracing, audit,
     )  # fmt: skip
     try:
         await host.load(model, derived)

@@ -20,6 +20,7 @@ from rich.console import Console
 from conf.errors import InputError
 from conf.operating import RollbackConfig
 from features.data.pipeline_step import write_atomically
+from features.files.audit_log import record_command
 from features.files.modes import make_public
 
 CURRENT = "CURRENT"
@@ -302,5 +303,8 @@ def rollback(config: RollbackConfig, console: Console) -> None:
     Raises:
         InputError: there is no such version, or none before the current one.
     """
-    version = roll_back(Path(config.artifacts), config.version)
+    store = Path(config.artifacts)
+    former = pointed_at(store)
+    version = roll_back(store, config.version)
+    record_command(store, "rollback", version=version, former=former)
     console.print(f"current is {version}; running servers go over to it", soft_wrap=True)

@@ -37,11 +37,12 @@ from features.data.dataset import Dataset, load_dataset
 from features.data.pipeline_step import StepSpec, plain
 from features.data.splits import Split, exclude_seen
 from features.data.training_windows import Cut, full_history_cut
+from features.files.audit_log import record_command
 from features.files.modes import create_private
 from features.text.item_text import TextTemplate
 from ranking.bundle.bundle import HISTORIES, write_bundle
 from ranking.bundle.store import Gate as Judge
-from ranking.bundle.store import current_version, publish_version
+from ranking.bundle.store import current_version, pointed_at, publish_version
 from ranking.comparison.compare import Settings
 from ranking.comparison.gate import Gate
 from ranking.comparison.window import frozen_vectors, make_window
@@ -267,7 +268,9 @@ def publish(
             gate.check(staged, manifest, current, console)
         _write_histories(store, dataset_folder)
 
+    former = pointed_at(store)
     version = publish_version(store, write, describe, accept)
+    record_command(store, "publish", version=version, former=former)
     step.complete()
     console.print(f"published [bold]{version}[/bold] to {store} ({len(dataset.catalogue):,} items)")
     return version

@@ -20,12 +20,12 @@ from serving.api.item_calls import ItemCalls
 from serving.api.recommend import ListCalls
 from serving.api.surfaces import Surfaces
 from serving.api.user_context import UserContextLoader
-from serving.core.call_context import annotate, mark_stage, stage
+from serving.core.call_context import annotate, annotate_audit, mark_stage, stage
 from serving.core.errors import Context, invalid
 from serving.model.host import ModelHost
 from serving.model.reload import BundleWatcher
 from serving.state.contracts.item_changes import ItemChanges
-from serving.state.contracts.user_state import Outcome, UserState
+from serving.state.contracts.user_state import Outcome, UserState, log_name
 from serving.state.histories import remove_users
 from serving.transport.call_interceptor import CALL
 from shelfwise_client.v1 import recommendations_pb2 as pb
@@ -222,7 +222,9 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         if request.validate_only:
             return pb.DeleteUserResponse(request_id=CALL.get().request_id)
         user = self._lists.stored_id(request.user_id)
+        annotate_audit(user=log_name(user), erasure=self._state.erasure_name(user))
         deleted = await self._state.delete_user(user)
+        annotate_audit(deleted_events=deleted)
         await asyncio.to_thread(remove_users, self._histories, [user])
         return pb.DeleteUserResponse(deleted_event_count=deleted, request_id=CALL.get().request_id)
 

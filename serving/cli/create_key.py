@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from conf.operating import CreateKeyConfig
+from features.files.audit_log import record_command
 from serving.transport import api_keys
 
 
@@ -19,6 +20,7 @@ def create_key(config: CreateKeyConfig, console: Console) -> None:
     """
     path = Path(config.keys)
     secret = api_keys.create_key(path, config.name, config.scopes, config.requests_per_second, config.burst)
+    record_command(path.parent, "create-key", name=config.name, scopes=list(config.scopes), file=str(path))
     console.print(
         f"added '{config.name}' to {path}; the key is shown this once:", markup=False, soft_wrap=True
     )

@@ -38,10 +38,14 @@ class CallRecord:
     stages: list[Stage] = field(default_factory=list)
     notes: dict[str, str | int] = field(default_factory=dict)
     """Annotations for log and trace: never a user id, a key, or a user's text."""
+    audit: dict[str, str | int] = field(default_factory=dict)
+    """Fields of the audit log alone."""
 
 
 RECORD: Final[ContextVar[CallRecord | None]] = ContextVar("record", default=None)
 """The record of the current task's call."""
+KEY_NAME: Final[ContextVar[str]] = ContextVar("key_name", default="")
+"""Name of the API key of the current task's call; empty without keys."""
 
 
 class stage:  # noqa: N801 - used like a function, and every list goes through one: a generator costs more
@@ -75,6 +79,13 @@ def annotate(**notes: str | int) -> None:
     record = RECORD.get()
     if record is not None:
         record.notes.update(notes)
+
+
+def annotate_audit(**fields: str | int) -> None:
+    """Add fields to the line of the audit log about the current call."""
+    record = RECORD.get()
+    if record is not None:
+        record.audit.update(fields)
 
 
 @dataclass

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import grpc
 
+from serving.core.call_context import KEY_NAME
 from serving.core.errors import ApiError, Context, refuse_with
 from serving.transport.api_keys import ApiKey, KeyRing, Scope
 from serving.transport.call_interceptor import Handler, request_id_of
@@ -76,10 +77,11 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         if handler is None or method.startswith(_HEALTH):
             return handler
         try:
-            self._check(method, _bearer(handler_call_details))
+            key = self._check(method, _bearer(handler_call_details))
         except ApiError as problem:
             self._refused(problem.reason)
             return _refusal(handler, problem, method)
+        KEY_NAME.set("" if key is None else key.name)
         return handler
 
     def _check(self, method: str, secret: str | None) -> ApiKey | None:

@@ -17,12 +17,13 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from conf.serving import LimitsConfig
-from serving.core.call_context import RECORD, CallRecord
+from serving.core.call_context import KEY_NAME, RECORD, CallRecord
 from serving.core.errors import ApiError, Context, deadline_exceeded, overloaded, refuse_with
 from serving.observability.metrics import Metrics
 from serving.observability.tracing import CARRIER, Tracing
 from serving.scheduling.batcher import QueueFullError
 from serving.state.contracts.user_state import StateUnavailableError
+from serving.transport.audit import AUDITED, CallAudit
 
 _LOG = logging.getLogger(__name__)
 _REQUEST_ID_KEY: Final = "x-request-id"
@@ -67,6 +68,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         metrics: Metrics,
         state_failed: Callable[[], None],
         tracing: Tracing | None = None,
+        audit: CallAudit | None = None,
     ) -> None:
         """Wrap the calls of one service; calls of others (health, reflection) pass through.
 
@@ -76,12 +78,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             metrics: records every call.
             state_failed: called when the state has failed a call.
             tracing: records every call; None records no traces.
+            audit: records changes, erasures and exports of users; None records none.
         """
         self._prefix = f"/{service_name}/"
         self._limits = limits
         self._metrics = metrics
         self._state_failed = state_failed
         self._tracing = tracing
+        self._audit = audit
         metrics.in_flight.set_function(lambda: self._running)
         self._running = 0
         self._unary = 0
@@ -137,14 +141,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             except DecodeError as error:
                 return _Malformed(str(error))
 
+        name = method.removeprefix(self._prefix)
+        audit = self._audit if name in AUDITED else None
         if handler.response_streaming:
+            streaming = handler.unary_stream if audit is None else audit.stream(name, handler.unary_stream)
             return grpc.unary_stream_rpc_method_handler(
-                self._wrap_stream(method, handler.unary_stream),
+                self._wrap_stream(method, streaming),
                 request_deserializer=read,
                 response_serializer=handler.response_serializer,
             )
+        unary = handler.unary_unary if audit is None else audit.unary(name, handler.unary_unary)
         return grpc.unary_unary_rpc_method_handler(
-            self._wrap_unary(method, handler.unary_unary),
+            self._wrap_unary(method, unary),
             request_deserializer=read,
             response_serializer=handler.response_serializer,
         )
@@ -253,6 +261,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 "method": record.method,
                 "code": record.code,
                 "duration_ms": round((record.ended - record.began) * 1000, 1),
+                **({"key": key} if (key := KEY_NAME.get()) else {}),
                 **record.notes,
                 **({"trace_id": trace_id} if trace_id else {}),
             }

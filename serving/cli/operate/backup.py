@@ -15,6 +15,7 @@ from rich.console import Console
 from conf.errors import InputError
 from conf.operating import BackupConfig
 from conf.serving import RedisConfig
+from features.files.audit_log import record_command
 from features.files.modes import create_private
 from ranking.bundle.bundle import HISTORIES
 from ranking.bundle.store import VERSIONS, current_version, pointed_at, verify
@@ -58,6 +59,8 @@ def backup(config: BackupConfig, console: Console) -> Path:
                 model, config.bundle, files_of(partial),
             )  # fmt: skip
         finish(partial, place, header)
+    if artifacts.is_dir():
+        record_command(artifacts, "backup", place=str(place), users=counts.users, events=counts.events)
     gone = prune(output, config.keep) if config.keep else []
     console.print(
         f"{place}: {counts.events:,} events of {counts.users:,} users, {counts.item_changes:,} item changes"

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from conf.errors import InputError
 from conf.operating import RestoreConfig
+from features.files.audit_log import record_command
 from features.files.modes import create_private, make_public
 from ranking.bundle.bundle import HISTORIES
 from ranking.bundle.store import VERSIONS, adopt_version
@@ -53,6 +54,10 @@ def restore(config: RestoreConfig, console: Console) -> None:
             name = str(target)
         if header.has_bundle and header.model is not None:
             _restore_bundle(folder, artifacts, header.model, config.replace)
+    if artifacts.is_dir():
+        record_command(
+            artifacts, "restore", backup=str(folder), store=name, began=header.began, erased_again=erased
+        )
     lines = [f"{name}: {header.events:,} events of {header.users:,} users as of {header.began}"]
     if erased:
         lines.append(f"{erased:,} users deleted since were erased again")

@@ -11,6 +11,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,21 @@ def chromium() -> tuple[str, str]:
     assert browser is not None
     assert driver is not None
     return browser, driver
+
+
+def deploy_program(name: str, how: str) -> str:
+    """Return the path of a program that checks files of `deploy/`: from the environment, or the machine's.
+
+    Args:
+        name: the program.
+        how: the command that gets it.
+    """
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.is_file() else shutil.which(name)
+    if found is None:
+        missing(f"files of deploy/ are not checked: no {name}", how)
+    assert found is not None
+    return found
 
 
 def npm() -> list[str]:

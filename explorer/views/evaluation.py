@@ -16,7 +16,7 @@ from explorer.problems import PageError
 from explorer.rendering import render
 from explorer.view import Page
 from ranking.evaluation.page.material import Training, read_lint, trainings
-from ranking.evaluation.page.render import shortcut_rows
+from ranking.evaluation.page.shortcuts import shortcut_rows
 from ranking.evaluation.page.summary import STAGES, best_baseline, distrust, headline, measured
 from ranking.evaluation.query_table import slices_of, systems_of
 

@@ -21,7 +21,8 @@ from features.files.modes import make_private
 from ranking.evaluation.evaluation import Evaluation
 from ranking.evaluation.losses import loss_line
 from ranking.evaluation.page.material import gather
-from ranking.evaluation.page.render import best_of, number, render_report
+from ranking.evaluation.page.render import best_of, render_report
+from ranking.evaluation.page.shortcuts import number
 from ranking.evaluation.page.summary import measured, stars
 from ranking.evaluation.query_table import LISTS_FILE, QUERIES_FILE, write_lists, write_queries
 

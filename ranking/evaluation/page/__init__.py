@@ -1,4 +1,4 @@
 """The report as a page: what it says in words, what it draws, and the examples that it shows.
 
-Public: `charts`, `material`, `render`, `summary`.
+Public: `charts`, `material`, `render`, `shortcuts`, `summary`.
 """

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from ranking.evaluation.page import charts, more_charts
 from ranking.evaluation.page.material import Material
+from ranking.evaluation.page.shortcuts import number, shortcut_rows
 from ranking.evaluation.page.summary import (
     METRIC,
     STAGES,
@@ -44,21 +45,12 @@ EXPLANATIONS: Final = {
 }
 
 
-def number(value: float | None) -> str:
-    """Return a number with four digits, or a dash."""
-    return "–" if value is None else f"{value:.4f}"
-
-
 def _signed(value: float | None) -> str:
     return "–" if value is None else f"{value:+.4f}"
 
 
 def _probability(value: float | None) -> str:
     return "–" if value is None else "< .0001" if value < 0.0001 else f"{value:.4f}"
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
 
 
 def best_of(metrics: Mapping[str, Mapping[str, float | None]], metric: str) -> float | None:
@@ -84,38 +76,6 @@ def _of_window(result: Mapping[str, Any], block: str) -> dict[str, Any] | None:
     """Return a block of the main window; None in results of earlier versions."""
     found = (result.get(block) or {}).get(result["protocol"]["measured"])
     return found if isinstance(found, dict) else None
-
-
-def shortcut_rows(shortcuts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return the rows of the table of shortcuts: what, here, by chance."""
-    rows = [
-        ("choices on the day of the last event", _share(shortcuts["same_day"]), ""),
-        ("choices that are in the user's history", _share(shortcuts["in_history"]), ""),
-        (
-            "choices that have followed the last item before",
-            _share(shortcuts["targets_known_successors"]),
-            _share(shortcuts["targets_known_successors_by_chance"]),
-        ),
-        (
-            "recall@10 of the last item's most frequent successors",
-            number(shortcuts["successors_recall@10"]),
-            "",
-        ),
-    ]
-    if shortcuts["mean_successors"] is not None:
-        middle = f"{shortcuts['mean_successors']:.1f} ({shortcuts['median_successors']:g})"
-        rows.append(("distinct successors of an item, mean (median)", middle, ""))
-    text = shortcuts.get("text")
-    if text:
-        rows += [
-            (
-                f"choices among the {k} texts nearest to the last item's",
-                _share(text[f"targets_in_nearest_{k}"]),
-                _share(text[f"by_chance_{k}"]),
-            )
-            for k in (10, 100)
-        ]
-    return rows
 
 
 def _drawn(

@@ -1,9 +1,12 @@
-"""Dashboard and alert rules ask for nothing that a server does not export."""
+"""Dashboard and alert rules use what a server exports and nothing else; alerts fire when they should."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,14 @@ import yaml  # type: ignore[import-untyped]
 
 from conf.serving import MetricsConfig
 from shelfwise_client import Client, Event, RecommendQuery
+from tests.deploy.manifests import DEPLOY
+from tests.programs import deploy_program
 from tests.serving.conftest import Servers, servers
 from tests.serving.observability.test_metrics import free_port, scrape
 
 __all__ = ["servers"]  # a fixture
 
-DEPLOY = Path(__file__).parents[1] / "deploy"
+ALERT_TESTS = Path(__file__).parent / "alerts.test.yaml"
 METRIC = re.compile(r"\b(?:shelfwise|process)_[a-z_]+\b")
 
 
@@ -91,3 +96,42 @@ def test_panels_do_not_overlap_and_rules_say_what_to_do() -> None:
     for rule in rules():
         assert rule["labels"]["severity"] in ("warning", "critical")
         assert set(rule["annotations"]) == {"summary", "description"}
+
+
+def promtool(*arguments: str, feed: str | None = None) -> subprocess.CompletedProcess[str]:
+    program = deploy_program("promtool", "apt-get install prometheus")
+    return subprocess.run(
+        [program, *arguments], input=feed, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_alerts_fire_when_they_should_and_only_then() -> None:
+    done = promtool("test", "rules", str(ALERT_TESTS))
+    assert done.returncode == 0, done.stdout + done.stderr
+    tested = {
+        test["alertname"]
+        for group in yaml.safe_load(ALERT_TESTS.read_text())["tests"]
+        for test in group["alert_rule_test"]
+        if test["exp_alerts"]
+    }
+    assert tested == {rule["alert"] for rule in rules()}
+
+
+def test_prometheus_reads_the_rules_and_its_configuration(tmp_path: Path) -> None:
+    shutil.copy(DEPLOY / "compose" / "prometheus.yaml", tmp_path)
+    shutil.copytree(DEPLOY / "prometheus", tmp_path / "rules")
+    done = promtool("check", "config", str(tmp_path / "prometheus.yaml"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(rules())} rules found" in done.stdout
+
+
+def test_what_a_server_exports_is_by_the_rules_of_prometheus(servers: Servers) -> None:
+    port = free_port()
+    server = servers.start(metrics=MetricsConfig(port=port))
+    with Client(server.address) as client:
+        client.record_events([Event("u", "i1", "click")])
+        client.recommend(RecommendQuery(user_id="u", filter="in_stock"))
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    done = promtool("check", "metrics", feed=text)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")

@@ -1,0 +1,136 @@
+"""`compose.yaml`: valid by the Compose specification's schema, and true to the files beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from conf.composition.compose import compose_command
+from tests.deploy.manifests import DEPLOY, KUBERNETES, compose
+
+FOLDER = DEPLOY / "compose"
+SCHEMA = Path(__file__).parent / "compose_spec" / "compose-spec.json"
+
+
+def services() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = compose()["services"]
+    return found
+
+
+def validator() -> Any:
+    schema = json.loads(SCHEMA.read_text())
+    jsonschema.Draft7Validator.check_schema(schema)
+    return jsonschema.Draft7Validator(schema)
+
+
+def test_it_is_valid() -> None:
+    assert [f"{e.json_path}: {e.message}" for e in validator().iter_errors(compose())] == []
+    wrong = compose() | {"services": {"server": services()["server"] | {"memories": "1G"}}}
+    assert [e.json_path for e in validator().iter_errors(wrong)] == ["$.services.server"]
+
+
+def test_what_services_use_is_declared() -> None:
+    content = compose()
+    for name, service in services().items():
+        assert set(service.get("secrets", [])) <= content["secrets"].keys(), name
+        assert set(service["networks"]) <= content["networks"].keys()
+        assert set(service.get("depends_on", {})) <= services().keys()
+        for needed, how in service.get("depends_on", {}).items():
+            assert how == {"condition": "service_healthy"}
+            assert "test" in services()[needed]["healthcheck"]
+        for mount in service["volumes"]:
+            source, target, *_ = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", mount).split(":")
+            if source.startswith("."):
+                assert (FOLDER / source).exists() or source == "./data", mount
+            else:
+                assert source in content["volumes"], mount
+            assert target.startswith("/")
+        files = " ".join([*service.get("command", []), *map(str, service.get("environment", {}).values())])
+        for secret in re.findall(r"/run/secrets/(\w+)", files + str(service.get("healthcheck", ""))):
+            assert secret in service["secrets"], f"{name}: {secret}"
+    used = {secret for service in services().values() for secret in service.get("secrets", [])}
+    assert used == content["secrets"].keys()
+
+
+def test_services_are_locked_down() -> None:
+    for name, service in services().items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert int(service["user"].partition(":")[0]) > 0
+        assert re.search(r":(\$\{\w+:-)?v?\d+\.\d+\.\d+(-\w+)?\}?$", service["image"]), service["image"]
+        assert "memory" in service["deploy"]["resources"]["limits"]
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+        if "profiles" not in service:
+            assert "healthcheck" in service
+
+
+def test_a_server_drains_before_it_is_killed() -> None:
+    server = services()["server"]
+    config: Any = compose_command("serve", server["command"][2:])
+    assert int(server["stop_grace_period"].removesuffix("s")) >= config.drain_seconds + 10
+
+
+def test_names_of_other_services_are_right() -> None:
+    ports = {"server": {"50051", "9464"}, "redis": {"6379"}, "prometheus": {"9090"}}
+    reached = 0
+    for name, service in services().items():
+        said = " ".join(service.get("command", []))
+        for host, port in re.findall(r"(?:server=|\[|//)(\w+):(\d+)", said):
+            if host in ports:
+                reached += 1
+                assert port in ports[host], f"{name}: {host}:{port}"
+                assert set(service["networks"]) & set(services()[host]["networks"]), f"{name} -> {host}"
+    assert reached >= 6
+    scrape = yaml.safe_load((FOLDER / "prometheus.yaml").read_text())
+    targets = {t for job in scrape["scrape_configs"] for c in job["static_configs"] for t in c["targets"]}
+    assert targets == {"server:9464", "127.0.0.1:9090"}
+    assert set(services()["prometheus"]["networks"]) & set(services()["server"]["networks"])
+
+
+def test_grafana_finds_its_dashboard_and_prometheus() -> None:
+    source = yaml.safe_load((FOLDER / "grafana" / "datasources" / "prometheus.yaml").read_text())
+    assert source["datasources"][0]["url"] == "http://prometheus:9090"
+    provider = yaml.safe_load((FOLDER / "grafana" / "dashboards" / "shelfwise.yaml").read_text())
+    folder = provider["providers"][0]["options"]["path"]
+    assert f"../grafana:{folder}:ro" in services()["grafana"]["volumes"]
+    variables = json.loads((DEPLOY / "grafana" / "shelfwise.json").read_text())["templating"]["list"]
+    assert [v["query"] for v in variables if v["type"] == "datasource"] == [source["datasources"][0]["type"]]
+
+
+def test_settings_that_a_shop_edits_are_the_same_everywhere() -> None:
+    for file in (FOLDER / "config").iterdir():
+        assert file.read_text() == (KUBERNETES / "base" / "config" / file.name).read_text()
+
+
+def test_secrets_are_made_once(tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl")
+    (tmp_path / "secrets").mkdir()
+    shutil.copy(FOLDER / "make-secrets.sh", tmp_path)
+    stub = tmp_path / "shelfwise"
+    stub.write_text('#!/bin/sh\necho "{}" >"${4#keys=}"\necho "added; shown this once:"\necho the-key\n')
+    stub.chmod(0o755)
+    environment = os.environ | {"SHELFWISE": str(stub)}
+    for _ in range(2):
+        done = subprocess.run(
+            [str(tmp_path / "make-secrets.sh")], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert done.stdout == ""  # the second time there is nothing to make
+    made = {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
+    declared = {Path(secret["file"]).name for secret in compose()["secrets"].values()}
+    assert made.keys() == declared
+    assert made["api_key"] == "the-key"
+    assert re.fullmatch("[0-9a-f]{64}", made["redis_password"])
+    assert made["redis_password"] != made["token_key"]
+    assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700

@@ -189,6 +189,9 @@ class ServeConfig:
     tls: TlsConfig = field(default_factory=TlsConfig)
     surfaces: str | None = None
     """File of the shop's defaults for the lists of each surface, YAML or JSON; null has none."""
+    experiments: str | None = None
+    """File of experiments with arms by users or sessions, YAML or JSON, read again when it changes; null has
+    none."""
     keys: str | None = None
     """File of API keys made by create-key; null authorises every caller that reaches the port."""
     admin: bool | None = None

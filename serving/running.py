@@ -17,10 +17,11 @@ from conf.errors import InputError
 from conf.serving import ServeConfig
 from features.files.audit_log import AuditLog
 from features.files.modes import mend
-from features.ingest.privacy import make_pseudonyms
+from features.ingest.privacy import Pseudonyms, make_pseudonyms
 from serving.api.service import QUEUED, SERVICE_NAME, RecommendationService
-from serving.api.surfaces import Surfaces
+from serving.api.surfaces import Surfaces, check_defaults
 from serving.core.poller import Poller
+from serving.experiments.router import ArmRouter
 from serving.model.host import ModelHost
 from serving.model.interfaces import LiveModel, Model
 from serving.model.reload import BundleWatcher, FailedReload
@@ -73,6 +74,7 @@ class RunningServer:
     _health: Health
     _calls: CallInterceptor
     _host: ModelHost
+    _router: ArmRouter
     _pollers: tuple[Poller, ...]
     _stores: Stores
     _http: HttpServer | None
@@ -92,6 +94,7 @@ class RunningServer:
         """
         for poller in self._pollers:
             await poller.stop()
+        await self._router.stop()
         await self._health.drain()
         self.service.end_streams()
         # One stop at a time: of two, the first to end frees what the other still uses, which is a crash.
@@ -105,6 +108,7 @@ class RunningServer:
         # Health watch streams never end by themselves; they must not use up the drain time.
         await self._server.stop(min(drain_seconds, _FLUSH_SECONDS))
         await self.service.close()
+        await self._router.close()
         await self._host.close()
         await self._stores.close()
         await self._health.poller.stop()
@@ -173,6 +177,8 @@ async def _start(config: ServeConfig, model: LiveModel, console: Console, load: 
         path = None if config.surfaces is None else Path(config.surfaces)
         surfaces = Surfaces(path, model.current, await changes.declared())
         await asyncio.to_thread(mend, store / HISTORIES_FILE)
+        host = ModelHost(changes, state, config, metrics)
+        router = _router(config, host, stores, surfaces, model.current, load, metrics, pseudonyms)
         cleaner = HistoriesCleaner(state, store / HISTORIES_FILE, _CLEAN_SECONDS)
         await cleaner.clean()
         await _import_histories(state, store / HISTORIES_FILE, console)
@@ -187,12 +193,13 @@ async def _start(config: ServeConfig, model: LiveModel, console: Console, load: 
     except BaseException:
         await stores.close()
         raise
-    host = ModelHost(changes, state, config, metrics)
     watcher = None
     if load is not None:
-        watcher = _bundle_watcher(config, host, stores, surfaces, cleaner, health, console, load, metrics)
+        watcher = _bundle_watcher(
+            config, host, stores, surfaces, router, cleaner, health, console, load, metrics
+        )
     service = RecommendationService(
-        host, state, changes, config, store / HISTORIES_FILE, surfaces, watcher, pseudonyms
+        host, state, changes, config, store / HISTORIES_FILE, surfaces, router, watcher, pseudonyms
     )
     calls.queue(QUEUED, host.announce)
     pb_grpc.add_RecommendationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
@@ -207,11 +214,12 @@ async def _start(config: ServeConfig, model: LiveModel, console: Console, load: 
     if watcher is not None:
         pollers.insert(0, watcher.poller)
     running = RunningServer(
-        port, service, metrics, server, health, calls, host, tuple(pollers), stores, http,
+        port, service, metrics, server, health, calls, host, router, tuple(pollers), stores, http,
         tracing, audit,
     )  # fmt: skip
     try:
         await host.load(model, derived)
+        await router.start()
         if worker is not None:
             running = replace(running, port=_bind(server, config))
             await server.start()
@@ -237,6 +245,7 @@ def _bundle_watcher(
     host: ModelHost,
     stores: Stores,
     surfaces: Surfaces,
+    router: ArmRouter,
     cleaner: HistoriesCleaner,
     health: Health,
     console: Console,
@@ -249,6 +258,8 @@ def _bundle_watcher(
     async def prepare(model: LiveModel) -> None:
         _check_privacy(config, model.current)
         surfaces.check(model.current, await stores.items.declared())
+        router.check(model.current)
+        await router.prepare_current(model.current.version)
         if (store / HISTORIES_FILE).is_file():
             await cleaner.clean(another_file=True)
             await stores.users.import_histories(store / HISTORIES_FILE)
@@ -271,6 +282,41 @@ def _bundle_watcher(
     follow = config.reload_seconds > 0
     seconds = config.reload_seconds if follow else _PROCESS_POLL_SECONDS
     return BundleWatcher(store, host, load, prepare, changed, lost, seconds, follow)
+
+
+def _router(
+    config: ServeConfig,
+    host: ModelHost,
+    stores: Stores,
+    surfaces: Surfaces,
+    model: Model,
+    load: Load | None,
+    metrics: Metrics,
+    pseudonyms: Pseudonyms | None,
+) -> ArmRouter:
+    """Return what chooses the arms of experiments and their models.
+
+    Raises:
+        InputError: the file of experiments cannot be used.
+    """
+
+    async def check_model(live: LiveModel) -> None:
+        _check_privacy(config, live.current)
+        surfaces.check(live.current, await stores.items.declared())
+
+    return ArmRouter(
+        None if config.experiments is None else Path(config.experiments),
+        Path(config.artifacts),
+        host,
+        load,
+        lambda name: ModelHost(stores.items, stores.users, config, metrics, name),
+        metrics,
+        lambda user: pseudonyms.of(user) if pseudonyms else user,
+        model,
+        lambda where, lists, model: check_defaults(where, lists, model, {}),
+        check_model,
+        lambda: surfaces.defaults,
+    )
 
 
 def _check_privacy(config: ServeConfig, model: Model) -> None:

@@ -23,8 +23,10 @@ from serving.api.list_options import ListOptions
 from serving.api.recommend import NO_SESSION, ListCalls, ResolvedOptions, degradation_level
 from serving.api.surfaces import Surfaces
 from serving.core.errors import ApiError, invalid
+from serving.experiments.selection import Route, Visit
 from serving.model.host import ModelHost
 from serving.model.interfaces import RecommendJob
+from serving.model.served import Served
 from serving.scheduling.batcher import BACKGROUND_BATCH, QueueFullError
 from serving.state.contracts.user_state import UserState
 from serving.transport.call_interceptor import CALL
@@ -35,7 +37,7 @@ MAX_NAMED: Final = 10_000
 """Users in a request."""
 _USERS_PER_PAGE: Final = 500
 """Stored users that are read at a time."""
-_NOTHING_SHOWN: Final = page_tokens.decode_shown("", b"")
+_NOTHING_SHOWN: Final = page_tokens.decode_shown("", b"").shown
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class BatchListCalls:
             ApiError: an invalid request, too many streams, or a server that is shutting down.
         """
         size = validation.page_size(request.list_size, self._config.max_page_size, "list_size")
-        options = ListOptions.of(request, size, self._surfaces)
+        ListOptions.of(request, size, self._surfaces)  # an invalid request has no list at all
         request_hash = tokens.fingerprint(request, ("resume_token", "max_users"))
         after = page_tokens.decode_cursor(page_tokens.USER_CURSOR, request.resume_token, request_hash)
         if request.max_users < 0:
@@ -85,8 +87,9 @@ class BatchListCalls:
         before_us = validation.micros("request_time", request.request_time) if timed else None
         _check_users(request)
         seed = tokens.request_seed(request_hash)
+        calls = _Preparation(self._lists, self._surfaces, request, size, seed)
         async with self._host.lease() as served:
-            prepared = await self._lists.prepare(served, options, seed)
+            await calls.prepared(served, pb.SurfaceDefaults())
         if self._running >= self._config.max_streams:
             message = f"{self._running} streams are open; at most {self._config.max_streams} at once"
             code = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -95,11 +98,8 @@ class BatchListCalls:
         try:
             async with aclosing(self._users(request, after, request.max_users or None)) as batches:
                 async for users in batches:
-                    async with self._host.lease() as served:  # not held while a slow reader takes the lists
-                        if served is not prepared.served:
-                            prepared = await self._lists.prepare(served, options, seed)
-                        lists = [self._one(prepared, user, request_hash, before_us) for user in users]
-                        responses = await asyncio.gather(*lists, return_exceptions=True)
+                    lists = [self._one(calls, user, request_hash, before_us) for user in users]
+                    responses = await asyncio.gather(*lists, return_exceptions=True)
                     for response in responses:
                         if self._ending:
                             message = "the server is shutting down; go on with the last resume_token"
@@ -133,21 +133,26 @@ class BatchListCalls:
             left = None if left is None else left - len(page)
 
     async def _one(
-        self, prepared: ResolvedOptions, user: _User, request_hash: bytes, before_us: int | None
+        self, calls: _Preparation, user: _User, request_hash: bytes, before_us: int | None
     ) -> pb.BatchRecommendResponse:
         """Return one user's response; a failure becomes its error, so that the stream continues."""
         call = CALL.get()
         response = pb.BatchRecommendResponse(
             user_id=user.name,
             resume_token=page_tokens.encode_cursor(page_tokens.USER_CURSOR, request_hash, user.cursor),
-            model_version=prepared.served.model.version,
+            model_version=self._host.served.model.version,
             request_id=call.request_id,
         )
         try:
             validation.optional_id("user_id", user.name)
             if not user.name:
                 raise invalid("user_id", "is empty")
-            await self._fill(response, prepared, user, request_hash, before_us)
+            visit = Visit(user.stored_id, surface=calls.request.surface, forced=call.arms)
+
+            async def make(route: Route) -> None:
+                await self._fill(response, calls, route, user, request_hash, before_us)
+
+            await self._lists.router.run(self._lists.router.select(visit), make, stream=True)
         except (TimeoutError, asyncio.CancelledError):
             raise
         except ApiError as problem:
@@ -160,31 +165,70 @@ class BatchListCalls:
     async def _fill(
         self,
         response: pb.BatchRecommendResponse,
-        prepared: ResolvedOptions,
+        calls: _Preparation,
+        route: Route,
         user: _User,
         request_hash: bytes,
         before_us: int | None,
     ) -> None:
-        served, options = prepared.served, prepared.options
         now_us = time.time_ns() // 1000 if before_us is None else before_us
         while True:
             try:
-                context = await self._lists.load_context(user.stored_id, before_us, patient=True)
+                context = await self._lists.load_context(user.stored_id, before_us, True, route.host)
                 break
             except QueueFullError as full:  # interactive calls go first
                 await asyncio.sleep(full.retry_seconds)
-        shopper = self._lists.shopper(served, user.stored_id, NO_SESSION, now_us, context)
-        if not shopper.state_available:
-            message = "the stored history could not be read just now"
-            raise ApiError(grpc.StatusCode.UNAVAILABLE, "STATE_UNAVAILABLE", message)
-        model_request = self._lists.request(prepared, shopper, now_us, _NOTHING_SHOWN)
-        if model_request.rules is not None and not options.rules.exploration.HasField("seed"):
-            model_request = model_request.explored_by(tokens.request_seed(request_hash, user.stored_id))
-        job = RecommendJob(served.model, model_request)
-        answer, _ = await self._lists.make(served, job, background=True)
-        served.cards.recommended(response.items, answer, "", options.explain, options.fields, before=0)
-        response.degradation = degradation_level(answer, shopper)
-        response.attribution_token = self._lists.token(served, options.surface, answer)
+        async with route.host.lease() as served:  # not held while a slow reader takes the lists
+            prepared = await calls.prepared(served, route.lists)
+            options = prepared.options
+            shopper = self._lists.shopper(served, user.stored_id, NO_SESSION, now_us, context)
+            if not shopper.state_available:
+                message = "the stored history could not be read just now"
+                raise ApiError(grpc.StatusCode.UNAVAILABLE, "STATE_UNAVAILABLE", message)
+            model_request = self._lists.request(prepared, shopper, now_us, _NOTHING_SHOWN)
+            if model_request.rules is not None and not options.rules.exploration.HasField("seed"):
+                model_request = model_request.explored_by(tokens.request_seed(request_hash, user.stored_id))
+            job = RecommendJob(served.model, model_request)
+            answer, _ = await self._lists.make(route.host, served, job, background=True)
+            del response.items[:]  # of an arm whose process has ended meanwhile
+            served.cards.recommended(response.items, answer, "", options.explain, options.fields, before=0)
+            response.degradation = degradation_level(answer, shopper)
+            response.model_version = served.model.version
+            recorded = route.selection.recorded
+            response.attribution_token = self._lists.token(
+                served, options.surface, answer, experiments=recorded
+            )
+            response.experiments.extend(route.messages())
+
+
+class _Preparation:
+    """The options of a stream, resolved for each model and arm that make its lists."""
+
+    def __init__(
+        self, lists: ListCalls, surfaces: Surfaces, request: pb.BatchRecommendRequest, size: int, seed: int
+    ) -> None:
+        """Resolve nothing yet; see `serving.api.recommend.ListCalls.prepare`."""
+        self.request = request
+        self._lists = lists
+        self._surfaces = surfaces
+        self._size = size
+        self._seed = seed
+        self._known: dict[bytes, ResolvedOptions] = {}
+
+    async def prepared(self, served: Served, lists: pb.SurfaceDefaults) -> ResolvedOptions:
+        """Return the options for a state of a model and defaults of arms.
+
+        Raises:
+            ApiError: a filter or rule that is invalid for the model.
+        """
+        key = served.model.version.encode() + b"/" + lists.SerializeToString(deterministic=True)
+        found = self._known.get(key)
+        if found is None or found.served is not served:
+            versions = {host.served.model.version for host in self._lists.router.hosts}
+            self._known = {k: v for k, v in self._known.items() if v.served.model.version in versions}
+            options = ListOptions.of(self.request, self._size, self._surfaces, lists)
+            found = self._known[key] = await self._lists.prepare(served, options, self._seed)
+        return found
 
 
 def _check_users(request: pb.BatchRecommendRequest) -> None:

@@ -30,7 +30,7 @@ class CheckedEvents:
 
 def check_events(
     rows: Sequence[pb.Event],
-    model: Model,
+    models: Sequence[Model],
     now_us: int,
     max_future_seconds: float,
     stored_id: Callable[[str], str],
@@ -40,7 +40,7 @@ def check_events(
 
     Args:
         rows: of the request.
-        model: defines items and event kinds.
+        models: define the items; the first one, which is the current one, also the event kinds.
         now_us: server time, microseconds since 1970; the default of `event_time`.
         max_future_seconds: how far in the future an event may be (clock skew of the sender).
         stored_id: maps a user id to the id in the state.
@@ -48,14 +48,14 @@ def check_events(
     """
     checked = CheckedEvents([], [], [])
     latest_us = now_us + int(max_future_seconds * 1_000_000)
-    kinds = model.kinds
+    kinds = models[0].kinds
     origins: dict[str, ListOrigin | None] = {}  # a page of impressions has one token
     for index, row in enumerate(rows):
         token = row.attribution_token
         if token not in origins:
             origins[token] = tokens.read(token) if token else None
         origin = origins[token]
-        fault = _fault(row, model, kinds, latest_us, origin)
+        fault = _fault(row, models, kinds, latest_us, origin)
         if fault is not None:
             reason, message = fault
             checked.rejects.append(pb.RowReject(index=index, reason=reason, message=message))
@@ -126,7 +126,7 @@ def _exposure(row: pb.Event, origin: ListOrigin | None) -> Exposure:
 
 
 def _fault(
-    row: pb.Event, model: Model, kinds: Sequence[str], latest_us: int, origin: ListOrigin | None
+    row: pb.Event, models: Sequence[Model], kinds: Sequence[str], latest_us: int, origin: ListOrigin | None
 ) -> tuple[pb.RowReject.Reason, str] | None:
     """Return why a row cannot be stored, or None."""
     if not row.user_id:
@@ -135,7 +135,7 @@ def _fault(
         return pb.RowReject.USER_ID, f"user_id is longer than {MAX_ID_CHARS} characters"
     if not row.item_id:
         return pb.RowReject.ITEM_ID, "item_id is empty"
-    if model.catalogue.row(row.item_id) is None:
+    if all(model.catalogue.row(row.item_id) is None for model in models):
         return pb.RowReject.ITEM_ID, f"item_id '{row.item_id[:64]}' is not in the catalogue"
     if unusable := kind_fault(row.event, kinds):
         return pb.RowReject.EVENT_KIND, unusable

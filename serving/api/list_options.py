@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from serving.api import validation
 from serving.api.surfaces import Surfaces
+from serving.core.list_defaults import overlaid
 from shelfwise_client.v1 import recommendations_pb2 as pb
 
 
@@ -31,15 +32,27 @@ class ListOptions:
 
     @classmethod
     def of(
-        cls, request: pb.RecommendRequest | pb.BatchRecommendRequest, size: int, surfaces: Surfaces
+        cls,
+        request: pb.RecommendRequest | pb.BatchRecommendRequest,
+        size: int,
+        surfaces: Surfaces,
+        lists: pb.SurfaceDefaults | None = None,
     ) -> ListOptions:
         """Return a request's options, with the defaults of its surface for fields that are not set.
+
+        Args:
+            request: the request.
+            size: items per list or page.
+            surfaces: defaults by surface.
+            lists: defaults of the request's arms, which replace those of the surface field by field.
 
         Raises:
             ApiError: an invalid field.
         """
         surface = validation.surface(request.surface)
         defaults = surfaces.of(surface)
+        if lists is not None:
+            defaults = overlaid(defaults, lists)
         seen = request if request.HasField("exclude_seen") else defaults
         diverse = request if request.HasField("diversity") else defaults
         novel = request if request.HasField("novelty") else defaults

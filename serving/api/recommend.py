@@ -1,4 +1,4 @@
-"""Recommend, SearchItems and SimilarItems: validation, user context, the model's list, and the response."""
+"""Recommend and SearchItems: validation, user context, the model's list, and the response."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 from conf.serving import ServeConfig
 from features.data import schema
@@ -20,24 +18,31 @@ from serving.api.attribution_tokens import AttributionTokens, ListOrigin
 from serving.api.filter_masks import RowSelector
 from serving.api.list_options import ListOptions
 from serving.api.list_rules import list_rules
-from serving.api.similar_seed import similar_seed
 from serving.api.surfaces import Surfaces
 from serving.api.tokens import fingerprint, request_seed
-from serving.api.translation import SessionEvents, degradation, merge_history, session_events
+from serving.api.translation import (
+    SessionEvents,
+    alive_mask,
+    degradation,
+    merge_history,
+    session_events,
+    union,
+)
 from serving.api.user_context import UserContext, UserContextLoader
 from serving.core.call_context import annotate
 from serving.core.errors import invalid
+from serving.experiments.router import ArmRouter
+from serving.experiments.selection import Route, Visit
 from serving.model.host import ModelHost
-from serving.model.interfaces import Neighbours, RecommendJob, SimilarJob
+from serving.model.interfaces import RecommendJob
 from serving.model.served import Served
-from serving.model.shown_items import HashArray, id_hash
+from serving.model.shown_items import HashArray
 from serving.state.contracts.user_state import MICROS, log_name
 from serving.transport.call_interceptor import CALL
 from shelfwise_client.v1 import recommendations_pb2 as pb
 
 _LOG = logging.getLogger(__name__)
 NO_SESSION = SessionEvents([], [], [], [])
-_NO_ROWS = np.zeros(0, dtype=np.int32)
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ class ListCalls:
         pseudonyms: Pseudonyms | None,
         tokens: AttributionTokens,
         surfaces: Surfaces,
+        router: ArmRouter,
     ) -> None:
         """Wire the parts; see `serving.api.service.RecommendationService`."""
         self._host = host
@@ -96,6 +102,8 @@ class ListCalls:
         self._pseudonyms = pseudonyms
         self._tokens = tokens
         self._surfaces = surfaces
+        self.router = router
+        """Chooses arms of experiments, and the models of lists."""
         self.selector = RowSelector(config, host)
         """Computes filter masks and attribute codes."""
 
@@ -112,24 +120,39 @@ class ListCalls:
         timed = request.HasField("request_time")
         now_us = validation.micros("request_time", request.request_time) if timed else time.time_ns() // 1000
         user = self.stored_id(validation.optional_id("user_id", request.user_id))
-        context = await self.load_context(user, now_us if timed else None)
-        async with self._host.lease() as served:
-            return await self._recommend(request, served, user, now_us, context)
+        before = page_tokens.decode_shown(request.page_token, request_hash := fingerprint(request))
+        visit = _visit(request, user, before.arms)
+
+        async def make(route: Route) -> pb.RecommendResponse:
+            context = await self.load_context(user, now_us if timed else None, host=route.host)
+            async with route.host.lease() as served:
+                return await self._recommend(
+                    request, route, served, user, now_us, context, request_hash, before.shown
+                )
+
+        return await self.router.run(self.router.select(visit), make)
 
     async def _recommend(
-        self, request: pb.RecommendRequest, served: Served, user: str, now_us: int, context: UserContext
+        self,
+        request: pb.RecommendRequest,
+        route: Route,
+        served: Served,
+        user: str,
+        now_us: int,
+        context: UserContext,
+        request_hash: bytes,
+        shown: HashArray,
     ) -> pb.RecommendResponse:
         size = validation.page_size(request.page_size, self._config.max_page_size)
-        shown = page_tokens.decode_shown(request.page_token, request_hash := fingerprint(request))
-        options = ListOptions.of(request, size, self._surfaces)
+        options = ListOptions.of(request, size, self._surfaces, route.lists)
         intent = validation.free_text("session.intent", request.session.intent)
-        device, hour = _device_and_hour(request.session)
+        device, hour = validation.device_and_hour(request.session)
         session = session_events(request.session, served.model, now_us)
         prepared = await self.prepare(served, options, request_seed(request_hash))
         shopper = self.shopper(served, user, session, now_us, context)
         model_request = self.request(prepared, shopper, now_us, shown)
         job = RecommendJob(served.model, model_request, intent)
-        page = await self._page(served, job, shopper, request_hash, shown)
+        page = await self._page(route, served, job, shopper, request_hash, shown)
         self._annotate_page(served, page, shopper, options.surface)
         response = pb.RecommendResponse(
             next_page_token=page.next_token,
@@ -138,8 +161,9 @@ class ListCalls:
             degradation=page.degradation,
             unknown_item_ids=dict.fromkeys([*session.unknown, *prepared.unknown]),
             attribution_token=self.token(
-                served, options.surface, page.items, device, hour, before=len(shown)
+                served, options.surface, page.items, device, hour, len(shown), route.selection.recorded
             ),
+            experiments=route.messages(),
         )
         served.cards.recommended(
             response.items, page.items, intent, options.explain, options.fields, before=len(shown)
@@ -150,23 +174,38 @@ class ListCalls:
         """Return the items that match a text query."""
         now_us = time.time_ns() // 1000
         user = self.stored_id(validation.optional_id("user_id", request.user_id))
-        context = await self.load_context(user, None)
-        async with self._host.lease() as served:
-            return await self._search(request, served, user, now_us, context)
+        before = page_tokens.decode_shown(request.page_token, request_hash := fingerprint(request))
+        visit = _visit(request, user, before.arms)
+
+        async def make(route: Route) -> pb.SearchItemsResponse:
+            context = await self.load_context(user, None, host=route.host)
+            async with route.host.lease() as served:
+                return await self._search(
+                    request, route, served, user, now_us, context, request_hash, before.shown
+                )
+
+        return await self.router.run(self.router.select(visit), make)
 
     async def _search(
-        self, request: pb.SearchItemsRequest, served: Served, user: str, now_us: int, context: UserContext
+        self,
+        request: pb.SearchItemsRequest,
+        route: Route,
+        served: Served,
+        user: str,
+        now_us: int,
+        context: UserContext,
+        request_hash: bytes,
+        shown: HashArray,
     ) -> pb.SearchItemsResponse:
         model = served.model
         query = validation.free_text("query", request.query)
         if not query:
             raise invalid("query", "has no letter or digit" if request.query.strip() else "is empty")
         size = validation.page_size(request.page_size, self._config.max_page_size)
-        shown = page_tokens.decode_shown(request.page_token, request_hash := fingerprint(request))
         fields = validation.read_mask(request.read_mask, pb.RecommendedItem)
         excluded = validation.excluded("exclude_item_ids", request.exclude_item_ids)
         surface = validation.surface(request.surface)
-        device, hour = _device_and_hour(request.session)
+        device, hour = validation.device_and_hour(request.session)
         session = session_events(request.session, model, now_us)
         allowed = await self.selector.mask(served, request.filter)
         shopper = self.shopper(served, user, session, now_us, context)
@@ -175,12 +214,12 @@ class ListCalls:
             history=shopper.history,
             now=now_us // MICROS,
             k=size,
-            exclude=_union(served.model.catalogue.rows(excluded_ids), _rows_of(served, shown)),
+            exclude=union(served.model.catalogue.rows(excluded_ids), page_tokens.rows_of(served, shown)),
             allowed=allowed,
             explain=request.explain,
         )
         job = RecommendJob(model, model_request, query, search=True)
-        page = await self._page(served, job, shopper, request_hash, shown)
+        page = await self._page(route, served, job, shopper, request_hash, shown)
         self._annotate_page(served, page, shopper, surface)
         response = pb.SearchItemsResponse(
             next_page_token=page.next_token,
@@ -188,54 +227,23 @@ class ListCalls:
             request_id=CALL.get().request_id,
             degradation=page.degradation,
             unknown_item_ids=session.unknown,
-            attribution_token=self.token(served, surface, page.items, device, hour, before=len(shown)),
+            attribution_token=self.token(
+                served, surface, page.items, device, hour, len(shown), route.selection.recorded
+            ),
+            experiments=route.messages(),
         )
         served.cards.recommended(
             response.items, page.items, query, request.explain, fields, before=len(shown)
         )
         return response
 
-    async def similar(self, request: pb.SimilarItemsRequest) -> pb.SimilarItemsResponse:
-        """Return the items whose texts are most similar to the seed's."""
-        context = await self._context_loader.load("")
-        async with self._host.lease() as served:
-            return await self._similar(request, served, context)
-
-    async def _similar(
-        self, request: pb.SimilarItemsRequest, served: Served, context: UserContext
-    ) -> pb.SimilarItemsResponse:
-        call, model = CALL.get(), served.model
-        size = validation.page_size(request.page_size, self._config.max_page_size)
-        shown = page_tokens.decode_shown(request.page_token, request_hash := fingerprint(request))
-        fields = validation.read_mask(request.read_mask, pb.SimilarItem)
-        excluded = validation.excluded("exclude_item_ids", request.exclude_item_ids)
-        surface = validation.surface(request.surface)
-        seed = similar_seed(request, served, context.deleted_items)
-        excluded_ids = [*excluded, *context.deleted_items]
-        own = np.array([seed] if isinstance(seed, int) else [], dtype=np.int32)
-        exclude = _union(model.catalogue.rows(excluded_ids), _rows_of(served, shown), own)
-        allowed = await self.selector.mask(served, request.filter)
-        job = SimilarJob(model, seed, min(size + 1, len(model.catalogue)), exclude, allowed)
-        answer = await self._host.submit(job, call.deadline)
-        annotate(model_version=model.version)
-        assert isinstance(answer, Neighbours)
-        alive = self._alive_mask(served, answer.rows.tolist())
-        found, cosines = answer.rows[alive], answer.cosines[alive]
-        rows = found[:size].tolist() if len(found) > size else []
-        response = pb.SimilarItemsResponse(
-            next_page_token=_next_token(served, request_hash, shown, rows),
-            model_version=model.version,
-            request_id=call.request_id,
-            attribution_token=self.token(served, surface),
-        )
-        served.cards.similar(response.items, found[:size], cosines[:size], fields, before=len(shown))
-        return response
-
-    async def load_context(self, user: str, before_us: int | None, patient: bool = False) -> UserContext:
+    async def load_context(
+        self, user: str, before_us: int | None, patient: bool = False, host: ModelHost | None = None
+    ) -> UserContext:
         """Load a user's context; see `serving.api.user_context.UserContextLoader.load`."""
         # Impressions belong to a history only where the model was trained on them.
-        impressions = schema.IMPRESSION in self._host.served.model.kinds
-        return await self._context_loader.load(user, before_us, impressions, patient)
+        impressions = schema.IMPRESSION in (host or self._host).served.model.kinds
+        return await self._context_loader.load(user, before_us, impressions, patient, host)
 
     async def prepare(self, served: Served, options: ListOptions, seed: int) -> ResolvedOptions:
         """Resolve list options to catalogue rows.
@@ -256,13 +264,13 @@ class ListCalls:
     def request(self, prepared: ResolvedOptions, shopper: Shopper, now_us: int, shown: HashArray) -> Request:
         """Return the model request of one user and page."""
         served, options, rules = prepared.served, prepared.options, prepared.rules
-        seen = _rows_of(served, shown)
+        seen = page_tokens.rows_of(served, shown)
         deleted = served.model.catalogue.rows(shopper.deleted)
         return Request(
             history=shopper.history,
             now=now_us // MICROS,
             k=options.size,
-            exclude=_union(prepared.exclude, deleted, seen),
+            exclude=union(prepared.exclude, deleted, seen),
             allowed=prepared.allowed,
             exclude_seen=served.model.exclude_seen if options.exclude_seen is None else options.exclude_seen,
             diversity=served.diversity if options.diversity is None else options.diversity,
@@ -289,6 +297,7 @@ class ListCalls:
         device: str = "",
         hour: int | None = None,
         before: int = 0,
+        experiments: str = "",
     ) -> str:
         """Return the attribution token of the current call's list.
 
@@ -299,37 +308,46 @@ class ListCalls:
             device: of the session.
             hour: of the session.
             before: items on earlier pages.
+            experiments: arms that made the list.
         """
         propensities = tuple(item.propensity for item in answer.items) if answer else ()
         if all(propensity == 1.0 for propensity in propensities):
             propensities = ()
         now, version = time.time_ns() // 1_000_000_000, served.model.version
-        origin = ListOrigin(CALL.get().request_id, version, now, surface, device, hour, before, propensities)
-        return self._tokens.make(origin)
+        return self._tokens.make(
+            ListOrigin(
+                CALL.get().request_id, version, now, surface, device, hour, before, propensities, experiments
+            )
+        )
 
     async def make(
-        self, served: Served, job: RecommendJob, background: bool = False
+        self, host: ModelHost, served: Served, job: RecommendJob, background: bool = False
     ) -> tuple[Recommendation, bool]:
         """Return a list of `job.request.k` items, and whether there are more."""
         size = job.request.k
         # One more than the page holds, to detect whether there is a next page.
         request = replace(job.request, k=min(size + 1, len(served.model.catalogue)))
         job = replace(job, request=request)
-        answer = await self._host.submit(job, CALL.get().deadline, background=background)
+        answer = await host.submit(job, CALL.get().deadline, background=background)
         assert isinstance(answer, Recommendation)
-        mask = self._alive_mask(served, [item.row for item in answer.items])
+        mask = alive_mask(host, served, [item.row for item in answer.items])
         items = tuple(item for item, alive in zip(answer.items, mask, strict=True) if alive)
         return Recommendation(items[:size], answer.degradation), len(items) > size
 
     async def _page(
-        self, served: Served, job: RecommendJob, shopper: Shopper, request_hash: bytes, shown: HashArray
+        self,
+        route: Route,
+        served: Served,
+        job: RecommendJob,
+        shopper: Shopper,
+        request_hash: bytes,
+        shown: HashArray,
     ) -> Page:
         """Return a page, with the token of the next one."""
-        answer, more = await self.make(served, job)
+        answer, more = await self.make(route.host, served, job)
         rows = [item.row for item in answer.items] if more else []
-        return Page(
-            answer, _next_token(served, request_hash, shown, rows), degradation_level(answer, shopper)
-        )
+        token = page_tokens.next_token(served, request_hash, shown, rows, route.selection.continued)
+        return Page(answer, token, degradation_level(answer, shopper))
 
     def _annotate_page(self, served: Served, page: Page, shopper: Shopper, surface: str) -> None:
         annotate(
@@ -340,20 +358,17 @@ class ListCalls:
             model_version=served.model.version,
         )
 
-    def _alive_mask(self, served: Served, rows: Sequence[int]) -> list[bool]:
-        """Return the mask of rows whose items have not been deleted since the list was made, [rows].
 
-        The served model may have been replaced since; then rows are matched by item id.
-        """
-        newest = self._host.served
-        catalogue = newest.model.catalogue
-        if catalogue.hidden is None:
-            return [True for _ in rows]
-        if newest.same_model(served):
-            return [row >= len(catalogue) or not catalogue.is_hidden(row) for row in rows]
-        ids = served.model.catalogue.ids
-        found = [catalogue.row(ids[row]) for row in rows]
-        return [row is None or not catalogue.is_hidden(row) for row in found]
+def _visit(request: pb.RecommendRequest | pb.SearchItemsRequest, user: str, page: str | None) -> Visit:
+    """Return what the arms of a request depend on; `page` are the arms of the page before."""
+    return Visit(
+        user,
+        validation.optional_id("session.session_id", request.session.session_id),
+        validation.surface(request.surface),
+        isinstance(request, pb.SearchItemsRequest),
+        CALL.get().arms,
+        page,
+    )
 
 
 def degradation_level(answer: Recommendation, shopper: Shopper) -> pb.Degradation:
@@ -361,32 +376,3 @@ def degradation_level(answer: Recommendation, shopper: Shopper) -> pb.Degradatio
     return degradation(
         answer.degradation, shopper.stored_events, len(shopper.history.items), shopper.state_available
     )
-
-
-def _device_and_hour(session: pb.SessionContext) -> tuple[str, int | None]:
-    """Return the session's device and hour of the day."""
-    device = validation.device("session.device", session.device)
-    return device, validation.hour("session.hour", session.hour) if session.HasField("hour") else None
-
-
-def _rows_of(served: Served, shown: HashArray) -> IntArray:
-    """Return the rows of the items on earlier pages."""
-    if len(shown) == 0:
-        return _NO_ROWS
-    rows = served.shown.rows(shown).astype(np.int32)
-    return rows[rows < len(served.model.catalogue)]  # items added later are unknown to this state
-
-
-def _union(*rows: IntArray) -> IntArray:
-    """Return the union of excluded rows, each once; mostly empty."""
-    nonempty = [part for part in rows if len(part)]
-    return np.unique(np.concatenate(nonempty)) if nonempty else rows[0]
-
-
-def _next_token(served: Served, request_hash: bytes, shown: HashArray, rows: Sequence[int]) -> str:
-    """Return the token of the page after these rows; empty without rows: the list ends here."""
-    if not rows:
-        return ""
-    ids = served.model.catalogue.ids
-    hashes = np.array([id_hash(ids[row]) for row in rows], dtype=np.uint32)
-    return page_tokens.encode_shown(request_hash, np.concatenate([shown, hashes]))

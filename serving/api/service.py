@@ -18,11 +18,14 @@ from serving.api.batch_recommend import BatchListCalls
 from serving.api.events import check_events, respond
 from serving.api.item_calls import ItemCalls
 from serving.api.recommend import ListCalls
+from serving.api.similar import SimilarCalls
 from serving.api.surfaces import Surfaces
 from serving.api.user_context import UserContextLoader
 from serving.core.call_context import annotate, annotate_audit, mark_stage, stage
 from serving.core.errors import Context, invalid
+from serving.experiments.router import ArmRouter
 from serving.model.host import ModelHost
+from serving.model.interfaces import Model
 from serving.model.reload import BundleWatcher
 from serving.state.contracts.item_changes import ItemChanges
 from serving.state.contracts.user_state import Outcome, UserState, log_name
@@ -47,6 +50,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         config: ServeConfig,
         histories: Path,
         surfaces: Surfaces,
+        router: ArmRouter,
         watcher: BundleWatcher | None = None,
         pseudonyms: Pseudonyms | None = None,
     ) -> None:
@@ -59,6 +63,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
             config: limits.
             histories: file of training histories in the artifact store; it may be missing.
             surfaces: the shop's defaults for lists.
+            router: chooses arms of experiments, and the models of lists.
             watcher: reloads newly published models; None where models are never replaced.
             pseudonyms: replaces user ids before they are stored or logged; None keeps them.
         """
@@ -67,10 +72,14 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         self._config = config
         self._histories = histories
         self._surfaces = surfaces
+        self._router = router
         self._watcher = watcher
         self._context_loader = UserContextLoader(host, state, config)
         self._tokens = AttributionTokens()
-        self._lists = ListCalls(host, self._context_loader, config, pseudonyms, self._tokens, surfaces)
+        self._lists = ListCalls(
+            host, self._context_loader, config, pseudonyms, self._tokens, surfaces, router
+        )
+        self._similar = SimilarCalls(self._lists, host, self._context_loader, config)
         self._items = ItemCalls(host, changes, self._context_loader, self._lists.selector, config)
         self._batches = BatchListCalls(self._lists, host, state, config, surfaces)
         self._started = time.monotonic()
@@ -106,7 +115,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
     async def SimilarItems(self, request: pb.SimilarItemsRequest, _: Context) -> pb.SimilarItemsResponse:
         """Return the items whose texts are most similar to the seed's."""
         self._host.admit(CALL.get().deadline)
-        response = await self._lists.similar(request)
+        response = await self._similar.similar(request)
         mark_stage("response")
         return response
 
@@ -122,10 +131,10 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
             raise invalid("events", f"{len(request.events):,} events; send at most {limit:,} per call")
         now_us, ahead = time.time_ns() // 1000, self._config.max_future_seconds
         stored_id, tokens = self._lists.stored_id, self._tokens
-        checked = check_events(request.events, self._host.served.model, now_us, ahead, stored_id, tokens)
+        checked = check_events(request.events, self._models(), now_us, ahead, stored_id, tokens)
         if any(reject.reason == pb.RowReject.ITEM_ID for reject in checked.rejects):
             await self._context_loader.load("")  # another server may have added the item a moment ago
-            checked = check_events(request.events, self._host.served.model, now_us, ahead, stored_id, tokens)
+            checked = check_events(request.events, self._models(), now_us, ahead, stored_id, tokens)
         mark_stage("validate")
         kinds = self._host.served.model.kinds
         if request.validate_only:
@@ -135,7 +144,8 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
             with stage("store"):
                 outcomes = await self._state.record(checked.events, call.deadline)
         if Outcome.new in outcomes:
-            self._host.poll_events()
+            for host in self._router.hosts:
+                host.poll_events()
         response = respond(checked, outcomes, kinds, call.request_id)
         annotate(
             new_events=response.new_count,
@@ -143,6 +153,10 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
             rejected_events=len(response.rejects),
         )
         return response
+
+    def _models(self) -> list[Model]:
+        """Return the models that make lists, the current one first."""
+        return [host.served.model for host in self._router.hosts]
 
     async def GetStatus(self, request: pb.GetStatusRequest, _: Context) -> pb.GetStatusResponse:
         """Return the served model, its catalogue, limits and the state's size."""
@@ -168,6 +182,8 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
             max_event_batch=self._config.max_event_batch,
             queue_length=len(self._host.jobs),
             surfaces=self._surfaces.defaults,
+            experiments=self._router.status(),
+            experiments_failure=self._router.failure,
             request_id=CALL.get().request_id,
         )
         response.model_data_time.FromSeconds(model.data_end)

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Final
 
 import yaml  # type: ignore[import-untyped]
-from google.protobuf import json_format
 
 from conf.errors import InputError
 from ranking.catalogue.filter_language import AttributeKind, FilterError, attribute_kinds, compile_filter
 from serving.api import validation
 from serving.api.list_rules import check_rules
 from serving.core.errors import ApiError
+from serving.core.list_defaults import parse_defaults
 from serving.core.poller import Poller, file_version
 from serving.model.interfaces import Model
 from shelfwise_client.v1 import recommendations_pb2 as pb
@@ -107,11 +107,9 @@ def read_surfaces(path: Path) -> dict[str, pb.SurfaceDefaults]:
         try:
             if not isinstance(name, str) or not validation.surface(name):
                 raise InputError(f"{path}: '{name}' is no surface; use 1 to 64 characters of a-z 0-9 _ -")
-            defaults[name] = json_format.ParseDict(entry, pb.SurfaceDefaults())
         except ApiError as problem:
             raise InputError(f"{path}: '{name}': {problem.message}") from problem
-        except (json_format.ParseError, AttributeError, TypeError) as error:
-            raise InputError(f"{path}: {name}: {_parse_message(error)}") from error
+        defaults[name] = parse_defaults(entry, f"{path}: {name}")
     return defaults
 
 
@@ -121,27 +119,34 @@ def _check(
     model: Model,
     declared: Mapping[str, AttributeKind],
 ) -> None:
-    columns = model.catalogue.filtered(declared)
-    known = attribute_kinds(columns)
     for name, entry in defaults.items():
-        where = f"{path}: {name}"
+        check_defaults(f"{path}: {name}", entry, model, declared)
+
+
+def check_defaults(
+    where: str, entry: pb.SurfaceDefaults, model: Model, declared: Mapping[str, AttributeKind]
+) -> None:
+    """Check defaults of lists against a model.
+
+    Args:
+        where: begins the error's message.
+        entry: the defaults.
+        model: the model.
+        declared: see `Surfaces.check`.
+
+    Raises:
+        InputError: naming the invalid field.
+    """
+    columns = model.catalogue.filtered(declared)
+    try:
+        for field in ("diversity", "novelty"):
+            if entry.HasField(field):
+                validation.share(field, getattr(entry, field))
+        check_rules(entry.rules, attribute_kinds(columns))
+    except ApiError as problem:
+        raise InputError(f"{where}: {problem.message}") from problem
+    for index, boost in enumerate(entry.rules.boosts):
         try:
-            for field in ("diversity", "novelty"):
-                if entry.HasField(field):
-                    validation.share(field, getattr(entry, field))
-            check_rules(entry.rules, known)
-        except ApiError as problem:
-            raise InputError(f"{where}: {problem.message}") from problem
-        for index, boost in enumerate(entry.rules.boosts):
-            try:
-                compile_filter(columns, boost.filter)
-            except FilterError as error:
-                raise InputError(f"{where}: rules.boosts[{index}].filter: {error}") from error
-
-
-def _parse_message(error: Exception) -> str:
-    """Return why an entry cannot be parsed, without the names of Python's and protobuf's types."""
-    if not isinstance(error, json_format.ParseError):
-        return "is not a mapping of fields"
-    text = " ".join(str(error).split()).replace('"shelfwise.v1.', '"')
-    return text.partition(" Available Fields")[0].rstrip(".")
+            compile_filter(columns, boost.filter)
+        except FilterError as error:
+            raise InputError(f"{where}: rules.boosts[{index}].filter: {error}") from error

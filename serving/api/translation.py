@@ -9,11 +9,14 @@ from typing import Final
 
 import numpy as np
 
+from features.data.dataset import IntArray
 from ranking.types import History
 from serving.api.validation import MAX_SESSION_EVENTS, event_kind, micros, optional_id
 from serving.core.errors import invalid
 from serving.core.event_kinds import DEFAULT_KIND, history_codes
+from serving.model.host import ModelHost
 from serving.model.interfaces import Model
+from serving.model.served import Served
 from serving.state.contracts.user_state import MICROS, PastEvent
 from shelfwise_client.v1 import recommendations_pb2 as pb
 
@@ -34,6 +37,28 @@ class SessionEvents:
     times_us: list[int]
     unknown: list[str]
     """Item ids that the model does not know, each once."""
+
+
+def union(*rows: IntArray) -> IntArray:
+    """Return the union of excluded rows, each once; mostly empty."""
+    nonempty = [part for part in rows if len(part)]
+    return np.unique(np.concatenate(nonempty)) if nonempty else rows[0]
+
+
+def alive_mask(host: ModelHost, served: Served, rows: Sequence[int]) -> list[bool]:
+    """Return the mask of rows whose items have not been deleted since the list was made, [rows].
+
+    The host's model may have been replaced since; then rows are matched by item id.
+    """
+    newest = host.served
+    catalogue = newest.model.catalogue
+    if catalogue.hidden is None:
+        return [True for _ in rows]
+    if newest.same_model(served):
+        return [row >= len(catalogue) or not catalogue.is_hidden(row) for row in rows]
+    ids = served.model.catalogue.ids
+    found = [catalogue.row(ids[row]) for row in rows]
+    return [row is None or not catalogue.is_hidden(row) for row in found]
 
 
 def session_events(session: pb.SessionContext, model: Model, now_us: int) -> SessionEvents:

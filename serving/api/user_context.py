@@ -49,7 +49,12 @@ class UserContextLoader:
         self._available = True
 
     async def load(
-        self, user: str, before_us: int | None = None, impressions: bool = True, patient: bool = False
+        self,
+        user: str,
+        before_us: int | None = None,
+        impressions: bool = True,
+        patient: bool = False,
+        host: ModelHost | None = None,
     ) -> UserContext:
         """Return a user's context, once the model reflects item changes acknowledged by other servers.
 
@@ -61,6 +66,7 @@ class UserContextLoader:
             before_us: only events strictly before this time.
             impressions: whether events include impressions.
             patient: whether to raise if the state's queue is full, instead of returning no events.
+            host: of the model that makes the list; None: the current one.
 
         Raises:
             QueueFullError: the state's queue is full, and `patient` is set.
@@ -70,10 +76,11 @@ class UserContextLoader:
         until = now + self._config.limits.history_seconds
         if call.deadline is not None:
             until = min(until, (now + call.deadline) / 2)
-        applied = self._host.revision
+        host = host or self._host
+        applied = host.revision
         try:
             with stage("history"):
-                found = await self._snapshot(user, applied, before_us, until, impressions)
+                found = await self._snapshot(host, user, applied, before_us, until, impressions)
         except (StateUnavailableError, TimeoutError, QueueFullError) as error:
             if patient and isinstance(error, QueueFullError):
                 raise
@@ -84,14 +91,20 @@ class UserContextLoader:
         self._log_availability(None)
         if found.acknowledged > applied:
             try:
-                await self._host.wait_for_revision(found.acknowledged, until, at_once=True)
+                await host.wait_for_revision(found.acknowledged, until, at_once=True)
             except TimeoutError as error:
                 self._raise_if_expired(error)
                 _LOG.info("item changes up to %d are still being applied", found.acknowledged)
         return UserContext(found.events, found.deleted_items)
 
     async def _snapshot(
-        self, user: str, applied: int, before_us: int | None, until: float, impressions: bool
+        self,
+        host: ModelHost,
+        user: str,
+        applied: int,
+        before_us: int | None,
+        until: float,
+        impressions: bool,
     ) -> Snapshot:
         """Return a snapshot with the latest events; read further back if the model ignores most of them.
 
@@ -101,7 +114,7 @@ class UserContextLoader:
         found = await self._state.snapshot(user, limit, applied, before_us, until, impressions)
         if len(found.events) < limit:
             return found
-        codes = history_codes(self._host.served.model.kinds)
+        codes = history_codes(host.served.model.kinds)
         if 2 * sum(event.kind in codes for event in found.events) >= limit:
             return found
         found = await self._state.snapshot(

@@ -17,6 +17,7 @@ from features.text.words import folded
 from serving.core.errors import invalid
 from serving.core.event_kinds import kind_fault
 from serving.state.contracts.user_state import MICROS
+from shelfwise_client.v1 import recommendations_pb2 as pb
 
 DEFAULT_PAGE_SIZE: Final = 20
 MAX_ID_CHARS: Final = schema.MAX_ID_CHARS
@@ -95,6 +96,12 @@ def hour(path: str, value: int) -> int:
     if not 0 <= value <= 23:
         raise invalid(path, f"{value} is not between 0 and 23")
     return value
+
+
+def device_and_hour(session: pb.SessionContext) -> tuple[str, int | None]:
+    """Return the session's device and hour of the day."""
+    kind = device("session.device", session.device)
+    return kind, hour("session.hour", session.hour) if session.HasField("hour") else None
 
 
 def micros(path: str, value: Timestamp) -> int:

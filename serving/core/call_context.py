@@ -36,6 +36,8 @@ class CallRecord:
     code: str = ""
     """Name of the gRPC status; set at the end."""
     stages: list[Stage] = field(default_factory=list)
+    arms: tuple[tuple[str, str], ...] = ()
+    """Experiment and arm of each experiment that the call is part of."""
     notes: dict[str, str | int] = field(default_factory=dict)
     """Annotations for log and trace: never a user id, a key, or a user's text."""
     audit: dict[str, str | int] = field(default_factory=dict)

@@ -32,6 +32,8 @@ from serving.state.contracts.item_changes import ItemChanges
 from serving.state.contracts.user_state import UserState
 
 _LOG = logging.getLogger(__name__)
+CURRENT_QUEUE: Final = "model"
+"""Name of the current model's queue in metrics."""
 _GATHER_SECONDS: Final = 0.005
 """Requests that arrive within this time of each other form a batch."""
 
@@ -106,6 +108,7 @@ class ModelHost:
         state: UserState,
         config: ServeConfig,
         metrics: Metrics,
+        name: str = CURRENT_QUEUE,
     ) -> None:
         """Prepare an empty host; `load` serves a model.
 
@@ -114,6 +117,7 @@ class ModelHost:
             state: recorded events since a model's data end, counted by every model.
             config: limits.
             metrics: for the model and its queue.
+            name: of the queue in metrics; the model itself is reported by the host of the current model only.
         """
         self._changes = changes
         self._state = state
@@ -123,6 +127,7 @@ class ModelHost:
         self.generation = 0
         """How many models have been served so far."""
         self._metrics = metrics
+        self._name = name
         self._wanted_revision = 0
         """The newest revision that a request waits for."""
         self.jobs = Batcher[Job, Answer](
@@ -131,7 +136,7 @@ class ModelHost:
             max_queue=config.max_queue,
             name="model",
             limits=config.limits,
-            on_batch=metrics.queue("model", lambda: len(self.jobs)).batch,
+            on_batch=metrics.queue(name, lambda: len(self.jobs)).batch,
             prepare=lambda: limit_threads(config.threads),
             # With several workers, waiting would leave a worker's CPU idle.
             gather_seconds=_GATHER_SECONDS if config.workers == 1 else 0.0,
@@ -140,6 +145,8 @@ class ModelHost:
         self._upkeep = ThreadPoolExecutor(1, "upkeep")
         self.loading = ThreadPoolExecutor(1, "loading")
         """The thread that prepares the next model, so that it does not delay requests."""
+        if name != CURRENT_QUEUE:
+            return
         metrics.watch_values(
             {
                 "index_items": ("Items that can be recommended", self._alive),
@@ -163,6 +170,11 @@ class ModelHost:
     def lease(self) -> Lease:
         """Return a lease on the served model: `async with host.lease() as served`."""
         return Lease(self)
+
+    @property
+    def live(self) -> LiveModel:
+        """The served model."""
+        return self._now.live
 
     @property
     def works(self) -> bool:
@@ -209,6 +221,10 @@ class ModelHost:
             QueueFullError: the request is refused.
         """
         self.jobs.admit(announce=True)
+
+    def withdraw(self) -> None:
+        """Take back the announcement of a request that another host answers."""
+        self.jobs.withdraw()
 
     def admit(self, deadline: float | None) -> None:
         """Refuse a request that would wait too long.
@@ -271,7 +287,8 @@ class ModelHost:
         former, self._hosted = self._hosted, hosted
         self.generation += 1
         model = live.current
-        self._metrics.model(model.version, model.device, model.data_end, derived.since_us / 1e6)
+        if self._name == CURRENT_QUEUE:
+            self._metrics.model(model.version, model.device, model.data_end, derived.since_us / 1e6)
         items.start()
         events.start()
         if former is not None:
@@ -311,6 +328,8 @@ class ModelHost:
         if hosted is not None:
             await hosted.stop_updates()
         await self.jobs.close()
+        if self._name != CURRENT_QUEUE:
+            self._metrics.forget_queue(self._name)
         self._upkeep.shutdown(wait=True)
         self.loading.shutdown(wait=False)
         if hosted is not None:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -105,7 +105,7 @@ class BundleWatcher:
 
     async def _replace(self, version: str) -> None:
         """Load a version and serve it; close it where that fails."""
-        live = await self._loaded(version)
+        live = await load_in_thread(self._host.loading, self._load, version, self._host.works)
         try:
             loop = asyncio.get_running_loop()
             derived = await loop.run_in_executor(self._host.loading, Served.of, live.current)
@@ -114,15 +114,6 @@ class BundleWatcher:
             live.close()
             raise
         await self._host.load(live, derived)  # takes ownership
-
-    async def _loaded(self, version: str) -> LiveModel:
-        """Load a version in the loading thread; after a cancellation, close it once it is loaded."""
-        loading = self._host.loading.submit(self._load, version, self._host.works)
-        try:
-            return await asyncio.wrap_future(loading)
-        except asyncio.CancelledError:
-            loading.add_done_callback(_close_loaded)
-            raise
 
     async def _report_lost(self, served: str, version: str) -> None:
         if self._reported_loss != self._host.generation:
@@ -152,6 +143,25 @@ class BundleWatcher:
         if failed is not None or before is not None or self._tried:
             self._tried = self._tried if failed is not None else 0.0
             await self._changed(failed)
+
+
+async def load_in_thread(
+    thread: Executor, load: Callable[[str, bool], LiveModel], version: str, background: bool
+) -> LiveModel:
+    """Load a version in a thread; after a cancellation, close it once it is loaded.
+
+    Args:
+        thread: runs `load`.
+        load: see `BundleWatcher`.
+        version: to load.
+        background: whether to use idle CPU time only.
+    """
+    loading = thread.submit(load, version, background)
+    try:
+        return await asyncio.wrap_future(loading)
+    except asyncio.CancelledError:
+        loading.add_done_callback(_close_loaded)
+        raise
 
 
 def _close_loaded(loading: Future[LiveModel]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from typing import Final
 
@@ -82,6 +82,20 @@ class Metrics:
             "reload_failed", "1 while CURRENT names a version not served, else 0"
         )
         self.model_deaths = self._counter("model_deaths", "Processes of a served model that have ended")
+        self._arm_calls = self._histogram(
+            "arm_call_seconds", "Time to answer a call of an arm", "experiment", "arm", "code"
+        )
+        self.arm_lists = self._counter("arm_lists", "Lists of an arm", "experiment", "arm")
+        self.arm_fallbacks = self._counter(
+            "arm_fallbacks", "Lists of an arm that were made without its model", "experiment", "arm"
+        )
+        self._arms: set[tuple[str, str]] = set()
+        self.arm_works = self._gauge(
+            "arm_works", "1 while the model of an arm can be used, else 0", "experiment", "arm"
+        )
+        self.experiments_failed = self._gauge(
+            "experiments_failed", "1 while the experiments' file is not used because it is invalid, else 0"
+        )
         self._model = Info("shelfwise_model", "The model that answers", registry=self.registry)
         self._data_end = self._gauge("model_data_timestamp_seconds", "Last event that the model learnt from")
         self._loaded = self._gauge("model_loaded_timestamp_seconds", "When the model was loaded")
@@ -107,6 +121,22 @@ class Metrics:
         )
         return QueueMetrics(waits, seconds, sizes)
 
+    def forget_queue(self, name: str) -> None:
+        """Drop the series of a queue that is gone."""
+        for family in (self._queue_length, self._queue_wait, self._batch_seconds, self._batch_size):
+            family.remove(name)
+
+    def keep_arms(self, arms: Collection[tuple[str, str]]) -> None:
+        """Drop the series of arms that are gone, so that their number is bounded by the experiments' file.
+
+        Args:
+            arms: experiment and arm of all others.
+        """
+        for experiment, arm in self._arms.difference(arms):
+            for family in (self._arm_calls, self.arm_lists, self.arm_fallbacks, self.arm_works):
+                family.remove_by_labels({"experiment": experiment, "arm": arm})
+        self._arms = set(arms)
+
     def model(self, version: str, device: str, data_end: float, loaded: float) -> None:
         """Report the served model and its device; times in Unix seconds."""
         self._model.info({"version": version, "device": device})
@@ -122,6 +152,8 @@ class Metrics:
                 self._event_stored.observe(ended - record.began)
             elif name == "apply":
                 self._item_applied.observe(ended - record.began)
+        for experiment, arm in record.arms:
+            self._arm_calls.labels(experiment, arm, record.code).observe(record.ended - record.began)
         notes = record.notes
         if "degradation" in notes:
             self._list_count(record.method, notes["degradation"]).inc()

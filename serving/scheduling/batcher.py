@@ -108,6 +108,10 @@ class LoadPolicy(Generic[In]):
         if announce:
             self._announced.append(self._clock())
 
+    def withdraw(self) -> None:
+        """Take back an announcement."""
+        del self._announced[:1]
+
     def refusal(self, reason: str = "queue_wait") -> QueueFullError:
         """Return the error of a job that is refused now."""
         calm = CALM_SECONDS * (self._clock() < self._overload_until)
@@ -215,6 +219,11 @@ class Batcher(Generic[In, Out]):
         """Raise QueueFullError for a job that `submit` would refuse; see `LoadPolicy.admit`."""
         with self._lock:
             self._policy.admit(deadline, announce)
+
+    def withdraw(self) -> None:
+        """Take back an announced job, which another worker runs."""
+        with self._lock:
+            self._policy.withdraw()
 
     async def submit(self, job: In, deadline: float | None = None, lane: Lane = "usual") -> Out:
         """Run a job and return its result.

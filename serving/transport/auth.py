@@ -17,7 +17,7 @@ import grpc
 from serving.core.call_context import KEY_NAME
 from serving.core.errors import ApiError, Context, refuse_with
 from serving.transport.api_keys import ApiKey, KeyRing, Scope
-from serving.transport.call_interceptor import Handler, request_id_of
+from serving.transport.call_interceptor import ARMS_HEADER, Handler, request_id_of
 
 _LOG = logging.getLogger(__name__)
 _HEALTH: Final = "/grpc.health.v1.Health/"
@@ -78,6 +78,8 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
             return handler
         try:
             key = self._check(method, _bearer(handler_call_details))
+            if any(name == ARMS_HEADER for name, _ in handler_call_details.invocation_metadata or ()):
+                self._check_arms(key)
         except ApiError as problem:
             self._refused(problem.reason)
             return _refusal(handler, problem, method)
@@ -98,6 +100,16 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
                 "this server takes no changes and lists no users; serve with admin=true, or with API keys",
             )
         return key
+
+    def _check_arms(self, key: ApiKey | None) -> None:
+        """Raise ApiError for a call that chooses arms of experiments without the scope admin."""
+        if not self._admin:
+            message = f"the metadata {ARMS_HEADER} needs a server with admin=true, or with API keys"
+            raise ApiError(grpc.StatusCode.PERMISSION_DENIED, "ADMIN_DISABLED", message)
+        if key is not None and Scope.admin not in key.scopes:
+            message = f"the API key does not have the scope 'admin', which the metadata {ARMS_HEADER} needs"
+            scope = {"scope": Scope.admin.value}
+            raise ApiError(grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING", message, metadata=scope)
 
     def _authenticated(self, secret: str | None, needed: Scope) -> ApiKey:
         assert self._keys is not None

@@ -27,6 +27,8 @@ from serving.transport.audit import AUDITED, CallAudit
 
 _LOG = logging.getLogger(__name__)
 _REQUEST_ID_KEY: Final = "x-request-id"
+ARMS_HEADER: Final = "x-shelfwise-arms"
+"""Metadata with the arms that a tester chose, `experiment=arm` joined by `;`; needs the scope admin."""
 _FULL_RETRY_SECONDS: Final = 0.1
 _REFUSAL_SECONDS: Final = 0.03
 """Delay of an overload refusal. Clients that retry at once would otherwise be refused thousands of times a
@@ -46,6 +48,8 @@ class Call:
     request_id: str
     deadline: float | None
     """Event loop time; the caller's deadline, or the server's default."""
+    arms: str = ""
+    """Value of the metadata `ARMS_HEADER`."""
 
 
 CALL: Final[ContextVar[Call]] = ContextVar("call")
@@ -220,7 +224,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Count a call and set the current task's `CALL` and `RECORD`."""
         metadata = _metadata(context)
         default = None if stream else self._limits.default_deadline_seconds
-        call = Call(_request_id(metadata), _deadline(context, default))
+        call = Call(_request_id(metadata), _deadline(context, default), metadata.get(ARMS_HEADER, ""))
         CALL.set(call)
         record = CallRecord(
             method.removeprefix(self._prefix),

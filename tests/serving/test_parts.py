@@ -37,7 +37,9 @@ NO_ROWS = np.zeros(0, dtype=np.int32)
 @given(st.lists(st.integers(0, 2**32 - 1), max_size=50))
 def test_a_token_gives_back_what_was_shown(hashes: list[int]) -> None:
     shown = np.array(hashes, dtype=np.uint32)
-    assert page_tokens.decode_shown(page_tokens.encode_shown(IDENTITY, shown), IDENTITY).tolist() == hashes
+    assert (
+        page_tokens.decode_shown(page_tokens.encode_shown(IDENTITY, shown), IDENTITY).shown.tolist() == hashes
+    )
 
 
 @given(st.text(max_size=60))

@@ -69,7 +69,22 @@ def test_a_place_survives_its_token(place: str) -> None:
 
 def test_an_empty_token_is_the_beginning() -> None:
     assert decode_cursor(USER_CURSOR, "", REQUEST) == ""
-    assert decode_shown("", REQUEST).tolist() == []
+    assert decode_shown("", REQUEST).shown.tolist() == []
+    assert decode_shown("", REQUEST).arms is None
+
+
+def test_a_token_of_a_list_has_its_arms() -> None:
+    shown = np.array([7, 2**32 - 1], dtype=np.uint32)
+    for arms in ("", "layout=wide;ranking=new!", "e=" + "é" * 40):
+        found = decode_shown(encode_shown(REQUEST, shown, arms), REQUEST)
+        assert (found.arms, found.shown.tolist()) == (arms, [7, 2**32 - 1])
+    token = encode_shown(REQUEST, shown, "ranking=new")
+    with pytest.raises(ApiError, match="other parameters"):
+        decode_shown(token, b"87654321")
+    for damaged in (token[:-3], "B" + token[1:]):
+        with pytest.raises(ApiError) as caught:
+            decode_shown(damaged, REQUEST)
+        assert caught.value.reason == "PAGE_TOKEN_INVALID"
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,17 @@ def test_no_key_wrong_key_and_key_without_scope(guarded: Harness, keys: dict[str
     assert call(guarded, method, bearer(keys["all"])) in ("OK", "INVALID_FIELD")
 
 
+def test_arms_of_experiments_are_chosen_by_admins_only(
+    guarded: Harness, servers: Servers, keys: dict[str, str]
+) -> None:
+    arms = (("x-shelfwise-arms", "ranking=new"),)
+    assert call(guarded, "Recommend", (*bearer(keys["read"]), *arms)) == "SCOPE_MISSING"
+    assert call(guarded, "Recommend", arms) == "KEY_MISSING"
+    assert call(guarded, "Recommend", (*bearer(keys["all"]), *arms)) == "INVALID_FIELD"  # there are none
+    closed = servers.start(admin=False)
+    assert (call(closed, "Recommend"), call(closed, "Recommend", arms)) == ("OK", "ADMIN_DISABLED")
+
+
 def test_the_hash_of_a_key_is_not_a_key(guarded: Harness, keys: dict[str, str], tmp_path: Path) -> None:
     for key in read_keys(tmp_path / "keys.json"):
         assert call(guarded, "Recommend", bearer(key.sha256)) == "KEY_INVALID"

@@ -232,7 +232,7 @@ def test_a_page_is_made_by_the_arm_of_the_page_before(shop: Callable[..., Shop])
     none = at.client.recommend(RecommendQuery(page_size=4))
     at.write(f"ranking: {{arms: {{control: {{share: 1}}, new: {{share: 0, version: {V1}}}}}}}")
     until(lambda: at.arm(NEW) == ("ranking=control", V2))
-    following = {"page_size": 4, "page_token": first.next_page_token}
+    following: dict[str, Any] = {"page_size": 4, "page_token": first.next_page_token}
     assert at.arm(NEW, **following) == ("ranking=new", V1)
     second = at.client.recommend(RecommendQuery(user_id=NEW, **following))
     ids = [item.item_id for item in (*first.items, *second.items)]
@@ -283,8 +283,8 @@ def test_arms_that_cannot_be_chosen(shop: Callable[..., Shop], arms: str, messag
     at = shop(f"{LISTS}\n{others}right: {{layer: l, slice: [0.5, 1], {one}}}")
     with pytest.raises(grpc.RpcError) as caught:
         forced(at, arms)
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
-    assert message in str(caught.value.details())  # type: ignore[attr-defined]
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert message in str(caught.value.details())
 
 
 def test_a_model_that_cannot_be_loaded_leaves_its_users_the_current_one(
@@ -445,12 +445,14 @@ def test_the_arm_is_in_the_log_line(shop: Callable[..., Shop], caplog: pytest.Lo
     until(lambda: "experiments=ranking=new" in caplog.text)
 
 
-def test_items_that_only_an_arms_model_has_can_be_clicked(shop: Callable[..., Shop]) -> None:
+def test_items_that_only_an_arms_model_has_can_be_clicked(
+    shop: Callable[..., Shop], monkeypatch: pytest.MonkeyPatch
+) -> None:
     at = shop(MODELS)
     old = at.loaded[V1]
     current = at.current.catalogue
     known = current.row
-    current.row = lambda item: None if item == "i5" else known(item)  # type: ignore[method-assign]
+    monkeypatch.setattr(current, "row", lambda item: None if item == "i5" else known(item))
     assert old.catalogue.row("i5") == 5
     assert at.client.record_events([Event(NEW, "i5", "click")]).new_count == 1
     at.write("")

@@ -30,7 +30,9 @@ METRIC = re.compile(r"\b(?:shelfwise|process)_[a-z_]+\b")
 def exported(servers: Servers) -> dict[str, set[str]]:
     """Return the label names of every metric that a server exports once it has answered some calls."""
     port = free_port()
-    server = servers.start(metrics=MetricsConfig(port=port))
+    experiments = servers.store / "experiments.yaml"
+    experiments.write_text("ranking: {arms: {all: {share: 1}}}")
+    server = servers.start(metrics=MetricsConfig(port=port), experiments=str(experiments))
     with Client(server.address) as client:
         client.record_events([Event("u", "i1", "click")])
         client.recommend(RecommendQuery(user_id="u", filter="in_stock"))
@@ -38,6 +40,7 @@ def exported(servers: Servers) -> dict[str, set[str]]:
     # What must not happen for a test to be possible.
     metrics.shed.labels("queue_wait")
     metrics.refused.labels("KEY_MISSING")
+    metrics.arm_fallbacks.labels("ranking", "all")
     metrics.state_errors.labels("Recommend")
     labels: dict[str, set[str]] = {}
     for name, pairs in scrape(port):

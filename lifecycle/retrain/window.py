@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from conf.schema import Refit, SplitKind
+from encoders.training.warm import LEARNED_UNTIL
 from features.data.dataset import LongArray
 from ranking.bundle.store import MANIFEST, VERSIONS
 from ranking.comparison.sides import run_settings
@@ -38,7 +39,8 @@ class Served:
         settings = run_settings(folder)
         by_time = settings is not None and settings[0].kind is SplitKind.global_time
         exclusive = by_time and manifest.get("refit") != Refit.everything.value
-        return cls(version, int(manifest["data_end"]) + (0 if exclusive else 1))
+        end = int(manifest["data_end"]) + (0 if exclusive else 1)
+        return cls(version, max(end, *manifest.get(LEARNED_UNTIL, {}).values(), end))  # ancestors' included
 
 
 def seconds_of(moment: str) -> int:

@@ -16,6 +16,7 @@ from conf.operating import (
     CreateKeyConfig,
     ExportConfig,
     ExportEventsConfig,
+    ExportUserConfig,
     HealthConfig,
     RestoreConfig,
     RollbackConfig,
@@ -110,6 +111,10 @@ TABLE: dict[str, Command] = {
     "export-events": Command(
         "write the events that servers have recorded as a table for the next training",
         ExportEventsConfig, "serving.cli.export_events:export_events",
+    ),
+    "export-user": Command(
+        "write everything that is stored of one user to a file",
+        ExportUserConfig, "serving.cli.operate.export_user:export_user",
     ),
     "off-policy": Command(
         "estimate what other lists would have earned, from explored lists that were shown",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from conf.checks import at_least, require
 from conf.clients import ConnectionConfig
+from conf.schema import PrivacyConfig
 from conf.serving import RedisConfig
 
 
@@ -131,3 +132,26 @@ class RestoreConfig:
     """Whether a store that is there may be replaced."""
     erasures: str | None = None
     """Audit log of the servers: users that were deleted after the backup are erased again."""
+
+
+@dataclass(frozen=True)
+class ExportUserConfig(ConnectionConfig):
+    """Root of export-user: everything that is stored of one user."""
+
+    user: str | None = None
+    """Whose events."""
+    output: str = "user.jsonl"
+    """File to write: JSON Lines (`.jsonl`) or Parquet (`.parquet`)."""
+    artifacts: str | None = None
+    """The artifact store, where it is read without a server; null asks the server at `address`."""
+    state: str | None = None
+    """As in serve, where it is read without a server; null is `<artifacts>/state.sqlite`."""
+    redis: RedisConfig = field(default_factory=RedisConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    """As in serve, where it is read without a server."""
+    timeout: float = 600.0
+    """Seconds that a server may take."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        require(self.timeout > 0, "timeout must be positive")

@@ -136,6 +136,16 @@ export class Shelfwise {
     }
   }
 
+  /** Everything that is stored of a user, oldest first, one StoredEvent after another; nothing is resumed. */
+  async *exportUser(userId) {
+    const stream = this.client.ExportUser({ user_id: userId }, this.#metadata());
+    try {
+      for await (const message of stream) yield* message.events;
+    } finally {
+      stream.cancel();
+    }
+  }
+
   /** Close the connection. */
   close() {
     this.client.close();

@@ -21,6 +21,7 @@ from serving.api.recommend import ListCalls
 from serving.api.similar import SimilarCalls
 from serving.api.surfaces import Surfaces
 from serving.api.user_context import UserContextLoader
+from serving.api.users.export import export_user
 from serving.core.call_context import annotate, annotate_audit, mark_stage, stage
 from serving.core.errors import Context, invalid
 from serving.experiments.router import ArmRouter
@@ -243,6 +244,16 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         annotate_audit(deleted_events=deleted)
         await asyncio.to_thread(remove_users, self._histories, [user])
         return pb.DeleteUserResponse(deleted_event_count=deleted, request_id=CALL.get().request_id)
+
+    async def ExportUser(
+        self, request: pb.ExportUserRequest, _: Context
+    ) -> AsyncGenerator[pb.ExportUserResponse]:
+        """Stream everything that is stored of a user."""
+        if not validation.optional_id("user_id", request.user_id):
+            raise invalid("user_id", "is empty")
+        user, limit = self._lists.stored_id(request.user_id), self._config.max_message_bytes
+        async for response in export_user(self._state, self._histories, user, CALL.get().request_id, limit):
+            yield response
 
 
 def _server_version() -> str:

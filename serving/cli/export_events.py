@@ -61,7 +61,7 @@ def export_events(config: ExportEventsConfig, console: Console) -> Path:
         raise InputError(f"output={output}: name a .parquet file")
     prefix = user_prefix(Path(config.artifacts))
     try:
-        with _replaced(output) as temporary:
+        with replaced(output) as temporary:
             counts = asyncio.run(_write(config, temporary, prefix))
     except StateUnavailableError as error:
         raise InputError(f"state: {error}") from error
@@ -83,7 +83,7 @@ def user_prefix(store: Path) -> str:
 
 
 @contextmanager
-def _replaced(output: Path) -> Iterator[Path]:
+def replaced(output: Path) -> Iterator[Path]:
     """Yield a temporary file, which atomically replaces the output once it is complete and synced."""
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     output.parent.mkdir(parents=True, exist_ok=True)

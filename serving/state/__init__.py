@@ -1,4 +1,4 @@
 """User state and item changes: contracts, implementations in SQLite and Redis, erasure and health.
 
-Public: `copies`, `erasure`, `health`, `histories`.
+Public: `copies`, `erasure`, `everything`, `health`, `histories`.
 """

@@ -14,7 +14,7 @@ import polars as pl
 from conf.errors import InputError
 from features.data import schema
 from features.files.modes import create_private
-from serving.state.contracts.user_state import IMPORTED, MICROS, StateUnavailableError
+from serving.state.contracts.user_state import IMPORTED, MICROS, StateUnavailableError, StoredEvent
 
 _LOCK: Final = threading.Lock()
 """Serialises rewrites of the file, which would overwrite each other."""
@@ -29,6 +29,23 @@ def read_histories(path: Path) -> pl.DataFrame:
     Raises:
         InputError: no such table, a missing column, a wrong type, or a missing value.
     """
+    return _rows(path)
+
+
+def history_of(path: Path, user_id: str) -> list[StoredEvent]:
+    """Return the events of one user in a histories file, in order of time; none where the file is missing.
+
+    Raises:
+        InputError: as `read_histories`.
+    """
+    if not path.is_file():
+        return []
+    rows = _rows(path, user_id).drop("position")
+    return [StoredEvent(user, item, kind, time, name) for user, name, time, item, kind in rows.iter_rows()]
+
+
+def _rows(path: Path, user_id: str | None = None) -> pl.DataFrame:
+    """Return the rows of a file, or those of one user; see `read_histories`."""
     columns = {
         schema.USER_ID: pl.String,
         schema.ITEM_ID: pl.String,
@@ -37,7 +54,9 @@ def read_histories(path: Path) -> pl.DataFrame:
         schema.ORDER: pl.Int64,
     }
     try:
-        frame = pl.read_parquet(path)
+        frame = pl.read_parquet(path, memory_map=False)
+        if user_id is not None and schema.USER_ID in frame.columns:
+            frame = frame.filter(pl.col(schema.USER_ID).cast(pl.String) == user_id)
         missing = [name for name in columns if name not in frame.columns]
         if missing:
             raise InputError(f"{path}: no column '{missing[0]}'; publish the bundle again")

@@ -44,7 +44,7 @@ class Scope(Enum):
     events = "events"
     """Recording events."""
     admin = "admin"
-    """Changing items and their attributes, deleting users."""
+    """Changing items and their attributes, deleting and exporting users."""
 
 
 @dataclass(frozen=True)

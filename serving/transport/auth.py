@@ -38,6 +38,7 @@ _SCOPES: Final = {
     "DeclareAttributes": Scope.admin,
     "DeleteItems": Scope.admin,
     "DeleteUser": Scope.admin,
+    "ExportUser": Scope.admin,
 }
 
 

@@ -11,6 +11,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,10 @@ def check_names(value: dict[str, Any], message: Any) -> None:
                 continue
             if field.type == FieldDescriptor.TYPE_MESSAGE:
                 assert field.message_type is not None
+                if field.message_type.full_name == "google.protobuf.Timestamp":
+                    assert part.endswith("Z"), part
+                    assert datetime.fromisoformat(part)
+                    continue
                 check_names(part, field.message_type)
             elif field.type == FieldDescriptor.TYPE_ENUM:
                 assert field.enum_type is not None, part

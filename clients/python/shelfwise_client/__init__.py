@@ -39,6 +39,7 @@ from shelfwise_client.results import (
     UserListError,
     UserListResult,
 )
+from shelfwise_client.user_results import StoredEvent
 
 __all__ = [
     "AsyncClient",
@@ -66,6 +67,7 @@ __all__ = [
     "SessionEvent",
     "SimilarQuery",
     "Status",
+    "StoredEvent",
     "UpdateResult",
     "UpsertResult",
     "UserListError",

@@ -33,6 +33,7 @@ from shelfwise_client.results import (
     UserListResult,
 )
 from shelfwise_client.streams import resume_async
+from shelfwise_client.user_results import StoredEvent
 from shelfwise_client.v1 import recommendations_pb2 as pb
 from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 
@@ -164,6 +165,24 @@ class AsyncClient:
         """Erase every trace of a user."""
         request = pb.DeleteUserRequest(user_id=user_id, validate_only=validate_only)
         return await self._call(self._stub.DeleteUser, request, timeout)
+
+    async def export_user(self, user_id: str, timeout: float | None = None) -> AsyncIterator[StoredEvent]:
+        """Yield everything that is stored of a user, oldest first.
+
+        Args:
+            user_id: whose events.
+            timeout: deadline of the whole stream in seconds; none by default.
+
+        Raises:
+            ServiceError: the call failed, perhaps after some events; nothing is resumed.
+        """
+        request = pb.ExportUserRequest(user_id=user_id)
+        try:
+            async for response in self._stub.ExportUser(request, timeout=timeout, metadata=self._metadata):
+                for event in response.events:
+                    yield StoredEvent.of(event)
+        except grpc.RpcError as error:
+            raise ServiceError.of(error) from None
 
     async def status(self, timeout: float | None = None) -> Status:
         """Return the state of the server and its model."""

@@ -33,6 +33,7 @@ from shelfwise_client.results import (
     UserListResult,
 )
 from shelfwise_client.streams import resume
+from shelfwise_client.user_results import StoredEvent
 from shelfwise_client.v1 import recommendations_pb2 as pb
 from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 
@@ -171,6 +172,23 @@ class Client:
         request = pb.DeleteUserRequest(user_id=user_id, validate_only=validate_only)
         response: pb.DeleteUserResponse = self._call(self._stub.DeleteUser, request, timeout)
         return response
+
+    def export_user(self, user_id: str, timeout: float | None = None) -> Iterator[StoredEvent]:
+        """Yield everything that is stored of a user, oldest first.
+
+        Args:
+            user_id: whose events.
+            timeout: deadline of the whole stream in seconds; none by default.
+
+        Raises:
+            ServiceError: the call failed, perhaps after some events; nothing is resumed.
+        """
+        request = pb.ExportUserRequest(user_id=user_id)
+        try:
+            for response in self._stub.ExportUser(request, timeout=timeout, metadata=self._metadata):
+                yield from map(StoredEvent.of, response.events)
+        except grpc.RpcError as error:
+            raise ServiceError.of(error) from None
 
     def status(self, timeout: float | None = None) -> Status:
         """Return the state of the server and its model."""

@@ -240,6 +240,13 @@ class UserState(Protocol):
     async def deleted_among(self, user_ids: Sequence[str]) -> set[str]:
         """Return which of these users have been deleted; raises as `deletions` does."""
 
+    def stored_of(self, user_id: str) -> AsyncIterator[list[StoredEvent]]:
+        """Yield all stored events of one user in chunks of bounded size, in order of time.
+
+        Raises:
+            StateUnavailableError: the store failed.
+        """
+
     def erasure_name(self, user_id: str) -> str:
         """Return the hash by which this store knows a deleted user, in hex; see `serving.state.copies`."""
 

@@ -36,6 +36,8 @@ from serving.state.redis.store import Argument, Call, RedisStore, as_text
 
 _LOG = logging.getLogger(__name__)
 _OUTCOMES: Final = {"n": Outcome.new, "k": Outcome.duplicate, "d": Outcome.user_deleted}
+_PAGE: Final = 5_000
+"""Events per chunk of `stored_of`."""
 _USERS_PER_PAGE: Final = 16
 """Users whose events `stored` reads together."""
 _HASHES_PER_QUERY: Final = 5_000
@@ -200,6 +202,21 @@ class RedisUserState:
                 events = unpack(user, found[2 * position] + found[2 * position + 1])
                 if chosen := [event for event in events if imported or event.recorded]:
                     yield chosen
+
+    async def stored_of(self, user_id: str) -> AsyncIterator[list[StoredEvent]]:
+        """Yield all stored events of one user, a few thousand at a time; see UserState."""
+        keys = self._user_keys(user_id)[:2]
+
+        async def read() -> list[list[bytes]]:
+            pipeline = self._store.client.pipeline(transaction=True)
+            for key in keys:
+                pipeline.zrange(key, 0, -1)
+            return await pipeline.execute()
+
+        interactions, impressions = await self._store.execute(read)
+        events = unpack(user_id, interactions + impressions)
+        for start in range(0, len(events), _PAGE):
+            yield events[start : start + _PAGE]
 
     async def close(self) -> None:
         """Stop background work."""

@@ -149,6 +149,16 @@ class SqliteUserState:
                 for _, time_us, _, event_id, user, item, kind, *shown in rows
             ]
 
+    async def stored_of(self, user_id: str) -> AsyncIterator[list[StoredEvent]]:
+        """Yield all stored events of one user, a few thousand at a time; see UserState."""
+        after: tuple[object, ...] = (user_id, -(2**63), 0, "")
+        while rows := await self._file.read(partial(_rows, query=_STORED_OF, after=after)):
+            after = (user_id, *rows[-1][:3])
+            yield [
+                StoredEvent(user_id, item, kind, time_us, event_id, Exposure(*shown))
+                for time_us, _, event_id, item, kind, *shown in rows
+            ]
+
     def _record(self, db: sqlite3.Connection, events: Sequence[NewEvent]) -> list[Outcome]:
         hashes = {user: self._hash(user) for user in {event.user_id for event in events}}
         outcomes, change = [], _Sizes()
@@ -303,6 +313,12 @@ SELECT user, time_us, position, event_id, user_id, item_id, kind,
 FROM events JOIN users ON users.id = events.user
 WHERE (user, time_us, position, event_id) > (?, ?, ?, ?) {{recorded}}
 ORDER BY user, time_us, position, event_id LIMIT {_PAGE}
+"""
+_STORED_OF: Final = f"""
+SELECT time_us, position, event_id, item_id, kind,
+       request_id, list_position, surface, model_version, device, hour, propensity, experiments
+FROM events WHERE user = {_USER} AND (time_us, position, event_id) > (?2, ?3, ?4)
+ORDER BY time_us, position, event_id LIMIT {_PAGE}
 """
 
 

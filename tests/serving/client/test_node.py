@@ -13,6 +13,7 @@ import pytest
 
 from serving.state.contracts.user_state import NewEvent
 from serving.transport.api_keys import create_key
+from shelfwise_client import Client, Event
 from tests.faults.changing_bundle import ChangingBundle
 from tests.programs import node, npm
 from tests.serving.conftest import Harness, Servers
@@ -139,6 +140,31 @@ def test_items_are_read_and_changed(servers: Servers, installed: Path) -> None:
     changed = {"title": "Item 2", "price": 0.5, "in_stock": False, "tags": ["a", "b"]}
     third = {"title": "Item 3", "category": "SHOES", "price": 7, "in_stock": False, "tags": ["sale", "new"]}
     assert json.loads(done.stdout) == [item, changed, third, 1, "ITEM_NOT_FOUND"]
+
+
+EXPORT = """
+import { Shelfwise } from 'shelfwise-client';
+const shop = new Shelfwise(process.argv[1]);
+const events = [];
+for await (const event of shop.exportUser('ana')) events.push([event.item_id, event.event, event.imported]);
+console.log(JSON.stringify(events));
+shop.close();
+"""
+
+
+def test_a_user_is_exported(servers: Servers, installed: Path) -> None:
+    server = servers.start()
+    with Client(server.address) as client:
+        client.record_events([Event("ana", "i3", "click"), Event("bob", "i4", "click")])
+    done = subprocess.run(
+        [node(), "--input-type=module", "-e", EXPORT, server.address],
+        cwd=installed,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [["i3", "click", False]]
 
 
 def test_failures_reach_the_caller(servers: Servers, tmp_path: Path, installed: Path) -> None:

@@ -29,7 +29,7 @@ SCOPES = {
     "GetItem": "read", "ListItems": "read",
     "BatchRecommend": "batch", "RecordEvents": "events",
     "UpsertItems": "admin", "UpdateItem": "admin", "BatchUpdateItems": "admin",
-    "DeclareAttributes": "admin", "DeleteItems": "admin", "DeleteUser": "admin",
+    "DeclareAttributes": "admin", "DeleteItems": "admin", "DeleteUser": "admin", "ExportUser": "admin",
 }  # fmt: skip
 GOOD: dict[str, Any] = {
     "Recommend": pb.RecommendRequest(),
@@ -50,6 +50,7 @@ GOOD: dict[str, Any] = {
     ),
     "DeleteItems": pb.DeleteItemsRequest(item_ids=[""]),
     "DeleteUser": pb.DeleteUserRequest(user_id="u"),
+    "ExportUser": pb.ExportUserRequest(user_id="u"),
 }
 
 
@@ -57,7 +58,7 @@ def call(server: Harness, method: str, metadata: tuple[tuple[str, str], ...] = (
     """Make a call and return its outcome: OK, or the reason of the error."""
     try:
         response = getattr(server.stub, method)(GOOD[method], metadata=metadata, timeout=10)
-        if method == "BatchRecommend":
+        if method in ("BatchRecommend", "ExportUser"):
             list(response)
     except grpc.RpcError as error:
         return ServiceError.of(error).reason or error.code().name

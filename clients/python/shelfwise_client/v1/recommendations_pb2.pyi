@@ -593,6 +593,50 @@ class DeleteUserResponse(_message.Message):
     request_id: str
     def __init__(self, deleted_event_count: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
 
+class ExportUserRequest(_message.Message):
+    __slots__ = ("user_id",)
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    user_id: str
+    def __init__(self, user_id: _Optional[str] = ...) -> None: ...
+
+class StoredEvent(_message.Message):
+    __slots__ = ("item_id", "event", "event_time", "event_id", "imported", "request_id", "list_position", "surface", "model_version", "device", "hour", "propensity", "experiments")
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_FIELD_NUMBER: _ClassVar[int]
+    EVENT_ID_FIELD_NUMBER: _ClassVar[int]
+    IMPORTED_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    LIST_POSITION_FIELD_NUMBER: _ClassVar[int]
+    SURFACE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    HOUR_FIELD_NUMBER: _ClassVar[int]
+    PROPENSITY_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENTS_FIELD_NUMBER: _ClassVar[int]
+    item_id: str
+    event: str
+    event_time: _timestamp_pb2.Timestamp
+    event_id: str
+    imported: bool
+    request_id: str
+    list_position: int
+    surface: str
+    model_version: str
+    device: str
+    hour: int
+    propensity: float
+    experiments: str
+    def __init__(self, item_id: _Optional[str] = ..., event: _Optional[str] = ..., event_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., event_id: _Optional[str] = ..., imported: _Optional[bool] = ..., request_id: _Optional[str] = ..., list_position: _Optional[int] = ..., surface: _Optional[str] = ..., model_version: _Optional[str] = ..., device: _Optional[str] = ..., hour: _Optional[int] = ..., propensity: _Optional[float] = ..., experiments: _Optional[str] = ...) -> None: ...
+
+class ExportUserResponse(_message.Message):
+    __slots__ = ("events", "request_id")
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    events: _containers.RepeatedCompositeFieldContainer[StoredEvent]
+    request_id: str
+    def __init__(self, events: _Optional[_Iterable[_Union[StoredEvent, _Mapping]]] = ..., request_id: _Optional[str] = ...) -> None: ...
+
 class GetStatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -100,6 +100,11 @@ class RecommendationServiceStub:
                 request_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.DeleteUserRequest.SerializeToString,
                 response_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.DeleteUserResponse.FromString,
                 _registered_method=True)
+        self.ExportUser = channel.unary_stream(
+                '/shelfwise.v1.RecommendationService/ExportUser',
+                request_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.ExportUserRequest.SerializeToString,
+                response_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.ExportUserResponse.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/shelfwise.v1.RecommendationService/GetStatus',
                 request_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.GetStatusRequest.SerializeToString,
@@ -226,6 +231,15 @@ class RecommendationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportUser(self, request, context):
+        """Returns everything that is stored of a user, oldest first, in messages of at most 256 KiB: recorded and imported
+        events, and what the histories that training handed over have beyond them. One message without events for a user of
+        whom nothing is stored. The stream cannot be resumed: after an error call again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
         """Says which model answers, on how many items and events, how fresh they are, and what requests may refer to.
         """
@@ -300,6 +314,11 @@ def add_RecommendationServiceServicer_to_server(servicer, server):
                     servicer.DeleteUser,
                     request_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.DeleteUserRequest.FromString,
                     response_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.DeleteUserResponse.SerializeToString,
+            ),
+            'ExportUser': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportUser,
+                    request_deserializer=shelfwise__client_dot_v1_dot_recommendations__pb2.ExportUserRequest.FromString,
+                    response_serializer=shelfwise__client_dot_v1_dot_recommendations__pb2.ExportUserResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -659,6 +678,33 @@ class RecommendationService:
             '/shelfwise.v1.RecommendationService/DeleteUser',
             shelfwise__client_dot_v1_dot_recommendations__pb2.DeleteUserRequest.SerializeToString,
             shelfwise__client_dot_v1_dot_recommendations__pb2.DeleteUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/shelfwise.v1.RecommendationService/ExportUser',
+            shelfwise__client_dot_v1_dot_recommendations__pb2.ExportUserRequest.SerializeToString,
+            shelfwise__client_dot_v1_dot_recommendations__pb2.ExportUserResponse.FromString,
             options,
             channel_credentials,
             insecure,

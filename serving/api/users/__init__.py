@@ -1,0 +1,4 @@
+"""RPCs about a user's stored data.
+
+Public: `export`.
+"""

@@ -98,8 +98,8 @@ class LoopConfig:
     """`before_window` publishes the measured model; `everything` trains it once more with the window, after
     the gate, and publishes that."""
     cold_every: int = 7
-    """Runs after which one starts from the pretrained text encoder instead of the last models; 1 always
-    does."""
+    """One run in so many begins with the pretrained text encoder instead of the weights of the served model;
+    1: every run does."""
     resume_hours: float = 12.0
     """An interrupted run is resumed within this time; later a new one begins."""
     keep_versions: int = 5

@@ -12,10 +12,12 @@ from lifecycle.retrain.night import Night
 from lifecycle.retrain.outcomes import EndOfRunError, Outcome
 
 TABLES = ("items", "events")
+PROFILE = "profile"
+"""Folder of a run with the profile of its data."""
 
 
 def check_step(night: Night) -> dict[str, Any]:
-    """Judge the dataset of the run, and keep its profile for the next run if it is accepted.
+    """Judge the dataset of the run; its profile waits in the run's folder for the publication.
 
     Returns:
         The checks, each with name, value, limit, outcome and a line in words.
@@ -34,9 +36,15 @@ def check_step(night: Night) -> dict[str, Any]:
     for check in checks:
         if check["outcome"] == "warned":
             night.say(f"warning: {check['line']}")
-    if not night.config.dry_run:
-        save_profile(profile_of(tables, previous, judged), night.places.profile)
+    save_profile(profile_of(tables, previous, judged), night.folder / PROFILE)
     return record
+
+
+def accept_profile(night: Night) -> None:
+    """Make the data of a published run what the next run's data are compared with."""
+    profile = load_profile(night.folder / PROFILE)
+    if profile is not None:
+        save_profile(profile, night.places.profile)
 
 
 def _rejects(night: Night, table: str) -> dict[str, Any]:

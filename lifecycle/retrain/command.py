@@ -15,7 +15,8 @@ from rich.console import Console
 
 from conf.errors import InputError
 from conf.lifecycle import RetrainConfig
-from lifecycle.retrain.checking import check_step
+from lifecycle.retrain.audit_page import write_pages
+from lifecycle.retrain.checking import accept_profile, check_step
 from lifecycle.retrain.collecting import collect_step
 from lifecycle.retrain.journal import Journal, now_iso
 from lifecycle.retrain.lock import LockedError, run_lock
@@ -27,6 +28,7 @@ from lifecycle.retrain.publishing import publish_step, read_gate
 from lifecycle.retrain.resuming import open_run
 from lifecycle.retrain.retention import retain_step
 from lifecycle.retrain.training import train_step
+from lifecycle.retrain.watching import observe_step, watch_step
 
 Step = Callable[[Night], dict[str, Any]]
 STEPS: Final[dict[str, Step]] = {
@@ -35,7 +37,9 @@ STEPS: Final[dict[str, Step]] = {
     "check": check_step,
     "plan": plan_step,
     "train": train_step,
+    "observe": observe_step,
     "publish": publish_step,
+    "watch": watch_step,
 }
 """The steps in order; a run that ends early leaves out those after it."""
 LAST_OF_DRY_RUN: Final = "plan"
@@ -74,21 +78,26 @@ def _run(config: RetrainConfig, console: Console, places: Places) -> int:
         done = ", ".join(journal.steps) or "nothing"
         night.say(f"resuming run {journal.run}, which was interrupted after: {done}")
     journal.save()
+    write_pages(journal)
     try:
         with _ended_by_signals():
             outcome, reason = _carry_out(night)
     except Interrupted as interruption:
         journal.content["interrupted"].append(now_iso())
         journal.save()
+        write_pages(journal)
         night.say(f"interrupted; the next call resumes run {journal.run}; {journal.path}")
         return 128 + interruption.number
     except InputError as error:
         journal.end(Outcome.bad_input, str(error))
+        write_pages(journal)
         night.say(f"nothing was published; {journal.path}")
         raise
+    if journal.open:
+        journal.end(outcome, reason)
     if outcome is not Outcome.fault:
         _step(night, "retain", retain_step)
-    journal.end(outcome, reason)
+    write_pages(journal)
     night.say(f"{_in_words(outcome)}: {reason}; {journal.path}")
     return outcome.exit_code
 
@@ -112,6 +121,7 @@ def _carry_out(night: Night) -> tuple[Outcome, str]:
         night.journal.note("traceback", traceback.format_exc())
         reason = " ".join(str(error).split()) or type(error).__name__
         return Outcome.fault, f"{type(error).__name__}: {reason}"
+    accept_profile(night)
     published = night.record("publish")
     return Outcome.published, f"{published['version']} is current, before it {published['before'] or 'none'}"
 
@@ -121,9 +131,13 @@ def _step(night: Night, name: str, step: Step) -> None:
     try:
         record = step(night)
     except EndOfRunError as end:
-        night.journal.finish_step(name, end.record, time.monotonic() - begun)
+        # One write: a step that ends the run must never look like one after which it goes on.
+        night.journal.finish_step(
+            name, end.record, time.monotonic() - begun, ending=(end.outcome, end.reason)
+        )
         raise
     night.journal.finish_step(name, record, time.monotonic() - begun)
+    write_pages(night.journal)
 
 
 def _dry_run(night: Night) -> int:

@@ -124,10 +124,19 @@ class Journal:
         self.content[key] = value
         self.save()
 
-    def finish_step(self, name: str, record: Mapping[str, Any], seconds: float) -> None:
-        """Write the record of a finished step."""
+    def finish_step(
+        self,
+        name: str,
+        record: Mapping[str, Any],
+        seconds: float,
+        ending: tuple[Outcome, str] | None = None,
+    ) -> None:
+        """Write the record of a finished step, and how the run ends where it ends with it."""
         self.steps[name] = {**without_secrets(plain(dict(record))), "seconds": round(seconds, 2)}
-        self.save()
+        if ending is None:
+            self.save()
+        else:
+            self.end(*ending)
 
     def end(self, outcome: Outcome, reason: str) -> None:
         """Write how the run ended."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from conf.lifecycle import RetrainConfig
+from lifecycle.retrain.audit_page import write_pages
 from lifecycle.retrain.collecting import facts_of_sources
 from lifecycle.retrain.journal import Journal, journals, settings_hash
 from lifecycle.retrain.night import Night, Places, served_version, store_of
@@ -27,10 +28,12 @@ def open_run(config: RetrainConfig, places: Places, console: Console) -> Journal
         reason = "a later run was interrupted, too" if resumed else _obstacle(journal, config, console)
         if reason is None:
             resumed = journal
-        elif "publish" in journal.steps:
+            continue
+        if "publish" in journal.steps:
             journal.end(Outcome.published, f"published, but not watched to the end: {reason}")
         else:
             journal.end(Outcome.abandoned, f"interrupted, and not resumed: {reason}")
+        write_pages(journal)
     return resumed
 
 

@@ -11,15 +11,15 @@ from ranking.bundle.store import VERSIONS, versions
 
 
 def retain_step(night: Night) -> dict[str, Any]:
-    """Delete old versions of the store and old run folders; audit files stay.
+    """Delete old versions of the store and old run folders.
 
     The current version and the one before it always stay, and so does the folder of the last published run,
-    from which the next one starts.
+    from which the next one starts, and so do audit files.
 
     Returns:
         What was deleted.
     """
-    published = "publish" in night.journal.steps and "version" in night.record("publish")
+    published = "version" in night.journal.steps.get("publish", {})
     return {"versions": _delete_versions(night) if published else [], "runs": _delete_runs(night)}
 
 
@@ -43,7 +43,8 @@ def _delete_runs(night: Night) -> list[str]:
     """Delete the folders of old runs; return their ids."""
     folder = night.places.runs
     present = sorted(path.name for path in folder.glob("*") if path.is_dir()) if folder.is_dir() else []
-    published = [journal.run for journal in journals(night.places.audit) if "publish" in journal.steps]
+    finished = journals(night.places.audit)
+    published = [journal.run for journal in finished if "version" in journal.steps.get("publish", {})]
     kept = {night.journal.run, *published[-1:], *present[-night.config.retrain.keep_runs :]}
     old = [run for run in present if run not in kept]
     for run in old:

@@ -28,7 +28,9 @@ def test_the_first_night_publishes_a_model_that_beats_the_most_popular_items(new
     assert code == 0
     assert lines[-1] == f"retrain: published: {new_shop.current} is current, before it none; {night.path}"
     assert (night.content["outcome"], night.content["exit_code"]) == ("published", 0)
-    assert list(night.steps) == ["collect", "prepare", "check", "plan", "train", "publish", "retain"]
+    assert list(night.steps) == [
+        "collect", "prepare", "check", "plan", "train", "observe", "publish", "watch", "retain",
+    ]  # fmt: skip
     published = night.steps["publish"]
     assert (published["version"], published["before"], published["comparison"]) == (
         new_shop.current, None, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -44,6 +45,7 @@ from serving.transport.tls import server_credentials
 from serving.workers import worker_number
 from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 
+_LOG = logging.getLogger(__name__)
 HISTORIES_FILE: Final = "histories.parquet"
 """Training histories in the artifact store, imported into user state once per content."""
 Load = Callable[[str, bool], LiveModel]
@@ -59,6 +61,8 @@ _CLEAN_SECONDS: Final = 60.0
 _FOREVER: Final = 1e6
 _MIN_DRAIN_SECONDS: Final = 0.05
 """Shortest drain time: gRPC needs it to stop accepting calls."""
+_SETTLE_SECONDS: Final = 0.2
+"""How long no call must have run before a draining server ends."""
 _FLUSH_SECONDS: Final = 0.5
 """Time to flush the last responses after all calls have finished."""
 
@@ -86,6 +90,28 @@ class RunningServer:
         """Version of the served model."""
         return self._host.served.model.version
 
+    def reread(self) -> None:
+        """Read all watched files at once instead of at their next poll, a version that failed included."""
+        if self.service.watcher is not None:
+            self.service.watcher.retry_now()
+        for poller in self._pollers:
+            poller.poll_now()
+        _LOG.warning(
+            "files are read again: CURRENT, surfaces, keys; certificates are at every connection. Settings "
+            "are read at a start only"
+        )
+
+    async def _settled(self) -> None:
+        """Wait until no call has run for a moment.
+
+        Calls that clients send before they learn of the end still arrive, and gRPC has accepted them.
+        """
+        while True:
+            await self._calls.wait_idle()
+            await asyncio.sleep(_SETTLE_SECONDS)
+            if self._calls.idle:
+                return
+
     async def stop(self, drain_seconds: float) -> None:
         """Report NOT_SERVING, drain running calls, and release all resources.
 
@@ -99,7 +125,7 @@ class RunningServer:
         self.service.end_streams()
         # One stop at a time: of two, the first to end frees what the other still uses, which is a crash.
         draining = asyncio.create_task(self._server.stop(_FOREVER))
-        idle = asyncio.create_task(self._calls.wait_idle())
+        idle = asyncio.create_task(self._settled())
         longest = max(drain_seconds, _MIN_DRAIN_SECONDS)
         await asyncio.wait({draining, idle}, timeout=longest, return_when=asyncio.FIRST_COMPLETED)
         for task in (idle, draining):
@@ -186,7 +212,8 @@ async def _start(config: ServeConfig, model: LiveModel, console: Console, load: 
         http = None
         if config.metrics.port:
             app, number = HttpPort(metrics.registry, health), worker or 0
-            http = serve_http(app, config.metrics.host, config.metrics.port + number)
+            shared = worker is not None
+            http = serve_http(app, config.metrics.host, config.metrics.port + number, shared)
     except StateUnavailableError as error:
         await stores.close()
         raise InputError(f"state: {error}") from error

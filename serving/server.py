@@ -63,6 +63,7 @@ def serve(config: ServeConfig, console: Console) -> None:
 def serve_model(config: ServeConfig, first: FirstModel, console: Console, load: Load | None = None) -> None:
     """Serve a loaded model until SIGTERM or SIGINT; see `serve` and `start`."""
     configure_logging(config.log_format, config.log_requests)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to read again
     tune_interpreter()
     run_event_loop(_serve_until_signal(config, first, console, load))
 
@@ -75,6 +76,7 @@ async def _serve_until_signal(
     except StateUnavailableError as error:
         raise InputError(f"{error}; make room or restore a backup, or set state to another file") from error
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, running.reread)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     line = f"listening on {config.host}:{running.port} model {running.version}"

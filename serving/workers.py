@@ -3,6 +3,9 @@
 The GIL limits a process to one running thread of Python; more processes use more CPUs. The kernel distributes
 connections over the listening workers (SO_REUSEPORT). All share the state and apply the same item changes, so
 any of them can serve any call. The parent serves no calls and has no model, so that little in it can fail.
+
+On SIGHUP the workers are replaced one by one: another process starts, and once it is warm and accepts
+connections the former one drains. It reads all files anew, those of the program included.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from rich.console import Console
 
 from conf.errors import InputError
 from conf.serving import ServeConfig
+from serving.core.parent import PIPE, end_with_parent
 
 _LOG = logging.getLogger(__name__)
 NUMBER: Final = "SHELFWISE_WORKER"
@@ -35,6 +39,12 @@ _STEADY_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.05
 _EXTRA_SECONDS: Final = 5.0
 """Time beyond the drain time after which a worker that has not ended is killed."""
+
+
+def begin_worker() -> None:
+    """Bind this process, if it is a worker, to its parent: see `serving.core.parent`."""
+    if worker_number() is not None:
+        end_with_parent()
 
 
 def worker_number() -> int | None:
@@ -57,6 +67,15 @@ class _Worker:
     """The line that it printed when it was ready."""
 
 
+@dataclass(frozen=True)
+class _Leaving:
+    """A replaced worker that drains."""
+
+    process: subprocess.Popen[str]
+    end: float
+    """When it is killed."""
+
+
 class Workers:
     """The parent of the workers."""
 
@@ -73,6 +92,13 @@ class Workers:
         self._console = console
         self._workers = [_Worker(number) for number in range(config.workers)]
         self._stopping = threading.Event()
+        self._to_replace: list[int] = []
+        """Numbers of the workers that SIGHUP has asked to replace and that have not been yet."""
+        self._successor: _Worker | None = None
+        """Starts to replace the worker of its number."""
+        self._leaving: list[_Leaving] = []
+        self._pipe, self._held = os.pipe()
+        """The workers' end of a pipe, and this process's: closed with it, however it ends."""
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT, then drain the workers; return the exit code.
@@ -82,6 +108,7 @@ class Workers:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        signal.signal(signal.SIGHUP, self._replace_all)
         first = self._workers[0]
         self._start(first)
         while not first.ready.is_set() and not self._stopping.is_set():
@@ -95,6 +122,8 @@ class Workers:
         while not self._stopping.is_set():
             for worker in self._workers:
                 self._restart_if_ended(worker)
+            self._replace_next()
+            self._kill_late()
             self._stopping.wait(_POLL_SECONDS)
         return self._drain()
 
@@ -105,15 +134,56 @@ class Workers:
         self._stopping.set()
 
     def _running(self) -> list[subprocess.Popen[str]]:
-        processes = [worker.process for worker in self._workers if worker.process is not None]
+        workers = [*self._workers, *([] if self._successor is None else [self._successor])]
+        processes = [worker.process for worker in workers if worker.process is not None]
+        processes += [leaving.process for leaving in self._leaving]
         return [process for process in processes if process.poll() is None]
+
+    def _replace_all(self, number: int, frame: FrameType | None) -> None:
+        self._to_replace = list(range(len(self._workers)))
+
+    def _replace_next(self) -> None:
+        """Go on with the replacement of workers, one at a time; never waits."""
+        successor = self._successor
+        if successor is None:
+            if self._to_replace:
+                self._successor = _Worker(self._to_replace.pop(0))
+                self._start(self._successor)
+            return
+        assert successor.process is not None
+        code = successor.process.poll()
+        if code is not None:
+            _LOG.error(
+                "worker %d is not replaced, as its successor ended (%s); the former workers go on",
+                successor.number,
+                _how_it_ended(code),
+            )
+            self._successor, self._to_replace = None, []
+        elif successor.ready.is_set():
+            former = self._workers[successor.number].process
+            self._workers[successor.number], self._successor = successor, None
+            if former is not None and former.poll() is None:
+                former.terminate()
+                end = time.monotonic() + self._config.drain_seconds + _EXTRA_SECONDS
+                self._leaving.append(_Leaving(former, end))
+            _LOG.warning("worker %d has been replaced; %d to go", successor.number, len(self._to_replace))
+
+    def _kill_late(self) -> None:
+        """Kill replaced workers that have not drained in time."""
+        for leaving in self._leaving:
+            if leaving.process.poll() is None and time.monotonic() > leaving.end:
+                _LOG.error("a replaced worker did not drain in time and was killed")
+                leaving.process.kill()
+                leaving.process.wait()
+        self._leaving = [leaving for leaving in self._leaving if leaving.process.poll() is None]
 
     def _start(self, worker: _Worker) -> None:
         worker.ready.clear()
         worker.started = time.monotonic()
         worker.process = subprocess.Popen(
             self._command,
-            env={**os.environ, NUMBER: str(worker.number)},
+            env={**os.environ, NUMBER: str(worker.number), PIPE: str(self._pipe)},
+            pass_fds=(self._pipe,),
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,  # Ctrl-C reaches the parent only, which passes it on once
@@ -138,7 +208,8 @@ class Workers:
                 self._start(worker)
             return
         code = worker.process.poll()
-        if code is None:
+        successor = self._successor
+        if code is None or (successor is not None and successor.number == worker.number):
             return
         worker.failures = 1 if now - worker.started > _STEADY_SECONDS else worker.failures + 1
         pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (worker.failures - 1))

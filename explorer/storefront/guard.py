@@ -8,7 +8,6 @@ that started a child, and the explorer's threads come and go.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import signal
@@ -18,15 +17,14 @@ import threading
 from pathlib import Path
 from typing import Final
 
-_PR_SET_PDEATHSIG: Final = 1
+from serving.core.parent import signal_at_end_of_parent
+
 STOP_SECONDS: Final = 15.0
 """Time that the program gets after SIGTERM."""
 
 
 def _end_with_parent() -> None:
-    """Have the kernel send this process SIGTERM when its parent ends; does nothing on other systems."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    signal_at_end_of_parent(signal.SIGTERM)
 
 
 def run(folder: Path, command: list[str]) -> int:

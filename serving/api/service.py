@@ -74,7 +74,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         self._histories = histories
         self._surfaces = surfaces
         self._router = router
-        self._watcher = watcher
+        self.watcher = watcher
         self._context_loader = UserContextLoader(host, state, config)
         self._tokens = AttributionTokens()
         self._lists = ListCalls(
@@ -191,7 +191,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         response.model_load_time.FromMicroseconds(served.since_us)
         response.uptime.FromMilliseconds(int((time.monotonic() - self._started) * 1000))
         response.max_future.FromMilliseconds(int(self._config.max_future_seconds * 1000))
-        failed = None if self._watcher is None else self._watcher.failed
+        failed = None if self.watcher is None else self.watcher.failed
         if failed is not None:
             response.failed_reload.model_version = failed.version
             response.failed_reload.reason = failed.reason

@@ -21,6 +21,8 @@ from serving.state.contracts.user_state import PastEvent, Snapshot, StateUnavail
 from serving.transport.call_interceptor import CALL
 
 _LOG = logging.getLogger(__name__)
+_DEADLINE_LOG_SECONDS: Final = 60.0
+"""Least time between two lines about calls whose deadlines are too short for the state."""
 _REREAD_FACTOR: Final = 10
 """How many times as many events are read if the model ignores the kinds of most of the latest ones."""
 
@@ -47,6 +49,9 @@ class UserContextLoader:
         self._state = state
         self._config = config
         self._available = True
+        self._short_deadlines = 0
+        """Lists made without stored events for want of time since the last line about them."""
+        self._reported_deadlines = -_DEADLINE_LOG_SECONDS
 
     async def load(
         self,
@@ -74,8 +79,9 @@ class UserContextLoader:
         """
         call, now = CALL.get(), asyncio.get_running_loop().time()
         until = now + self._config.limits.history_seconds
-        if call.deadline is not None:
-            until = min(until, (now + call.deadline) / 2)
+        hurried = call.deadline is not None and (now + call.deadline) / 2 < until
+        if call.deadline is not None and hurried:
+            until = (now + call.deadline) / 2
         host = host or self._host
         applied = host.revision
         try:
@@ -85,7 +91,11 @@ class UserContextLoader:
             if patient and isinstance(error, QueueFullError):
                 raise
             self._raise_if_expired(error)
-            self._log_availability(error)
+            late = isinstance(error, TimeoutError) or getattr(error, "reason", "") == "deadline"
+            if hurried and late:  # the caller's lack of time says nothing about the state
+                self._log_short_deadline(until - now)
+            else:
+                self._log_availability(error)
             annotate(history="unavailable")
             return _UNAVAILABLE
         self._log_availability(None)
@@ -128,6 +138,22 @@ class UserContextLoader:
         deadline = CALL.get().deadline
         if deadline is not None and deadline <= asyncio.get_running_loop().time():
             raise TimeoutError from error
+
+    def _log_short_deadline(self, waited: float) -> None:
+        """Log that a deadline left too little time for the stored events, once a minute at most."""
+        self._short_deadlines += 1
+        now = asyncio.get_running_loop().time()
+        if now - self._reported_deadlines < _DEADLINE_LOG_SECONDS:
+            return
+        _LOG.warning(
+            "lists made without stored events because of their callers' deadlines: %d since the last such "
+            "line; the latest had %.0f ms for the events, half of what its deadline had left; deadlines of "
+            "%.0f ms leave all of limits.history_seconds",
+            self._short_deadlines,
+            1000 * max(0.0, waited),
+            2000 * self._config.limits.history_seconds,
+        )
+        self._short_deadlines, self._reported_deadlines = 0, now
 
     def _log_availability(self, error: Exception | None) -> None:
         """Log once when the state becomes unavailable, and once when it is available again."""

@@ -76,14 +76,19 @@ class BundleWatcher:
         self._lost = lost
         self._follow = follow
         self._tried = 0.0
+        self._retry = False
         self._reported_loss = 0
         """`ModelHost.generation` of the last model whose process was reported to have ended."""
         self.poller = Poller(self.poll, seconds, "a change of model could not be reported")
         """Polls CURRENT once started; a load in progress when it stops is discarded."""
 
+    def retry_now(self) -> None:
+        """Have the next poll load a version though it has failed recently."""
+        self._retry = True
+
     async def poll(self) -> None:
         """Load the version named by CURRENT, unless it is served or has failed recently."""
-        version = ""
+        version, retry, self._retry = "", self._retry, False
         try:
             served = self._host.served.model.version
             version = await asyncio.to_thread(current_version, self._store) if self._follow else served
@@ -94,7 +99,7 @@ class BundleWatcher:
             elif version == served:
                 await self._report(None)
                 return
-            if self.failed is not None and self.failed.version == version and not self._due():
+            if self.failed is not None and self.failed.version == version and not (retry or self._due()):
                 return
             self._tried = time.monotonic()
             await self._replace(version)

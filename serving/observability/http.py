@@ -77,15 +77,21 @@ class HttpPort:
         return _answer(start_response, "404 Not Found", {"error": "not found", "paths": known})
 
 
-def serve_http(app: HttpPort, host: str, port: int) -> HttpServer:
+def serve_http(app: HttpPort, host: str, port: int, shared: bool = False) -> HttpServer:
     """Serve scrapes and probes.
+
+    Args:
+        app: answers them.
+        host: address to listen on.
+        port: of the host.
+        shared: whether another process may listen on it, too: a worker's successor, until the worker ends.
 
     Raises:
         InputError: the port is taken.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        kind = type("_Server", (ThreadingWSGIServer,), {"address_family": family})
+        kind = type("_Server", (ThreadingWSGIServer,), {"address_family": family, "allow_reuse_port": shared})
         server: WSGIServer = make_server(host, port, app, kind, handler_class=_Handler)
     except OSError as error:
         raise InputError(

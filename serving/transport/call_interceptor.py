@@ -111,6 +111,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._queued = frozenset(f"{self._prefix}{method}" for method in methods)
         self._admit = admit
 
+    @property
+    def idle(self) -> bool:
+        """Whether no call is running."""
+        return self._idle.is_set()
+
     async def wait_idle(self) -> None:
         """Wait until no call is running."""
         await self._idle.wait()

@@ -17,7 +17,7 @@ import pytest
 
 from encoders.text.text_encoder import TextEncoder
 from features.data.dataset import Dataset
-from shelfwise_client import Client
+from shelfwise_client import Client, RecommendQuery, ServiceError
 from shelfwise_client.v1 import recommendations_pb2 as pb
 from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 from tests.bundles import make_bundle, publish_bundle
@@ -175,3 +175,78 @@ def test_what_the_first_worker_finds_wrong_ends_the_whole(tmp_path: Path) -> Non
     assert done.returncode == 2
     assert "no CURRENT here, so no model to serve" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_workers_are_replaced_one_by_one_without_a_failed_call(parent: Parent) -> None:
+    within(60, parent.ready)
+    before = parent.children()
+    assert len(before) == 2
+    done = threading.Event()
+    failures: list[ServiceError] = []
+    most = [2]
+    answered = [0, 0]
+
+    def ask(number: int, keep: bool) -> None:
+        """Call all the time, by one connection or by a new one for each call."""
+        kept = Client(parent.address, timeout=30) if keep else None
+        while not done.is_set():
+            try:
+                if kept is not None:
+                    kept.recommend(RecommendQuery(page_size=3))
+                else:
+                    with Client(parent.address, timeout=30) as client:
+                        client.recommend(RecommendQuery(page_size=3))
+                answered[number] += 1
+            except ServiceError as error:
+                failures.append(error)
+            most[0] = max(most[0], len(parent.children()))
+        if kept is not None:
+            kept.close()
+
+    threads = [threading.Thread(target=ask, args=(number, keep)) for number, keep in enumerate((True, False))]
+    for thread in threads:
+        thread.start()
+    parent.process.send_signal(signal.SIGHUP)
+    within(120, lambda: len(set(parent.children()) - set(before)) == 2 and len(parent.children()) == 2)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert min(answered) > 10
+    assert most[0] in (3, 4)  # one more than there are, while another may still drain
+    parent.process.terminate()
+    assert parent.process.wait(30) == 0
+    parent.reader.join(20)
+    assert [line for line in parent.errors if "has been replaced" in line][-1].endswith("0 to go\n")
+
+
+def test_a_successor_that_cannot_start_leaves_the_workers(parent: Parent, tmp_path: Path) -> None:
+    within(60, parent.ready)
+    before = parent.children()
+    current = tmp_path / "CURRENT"
+    version = current.read_text()
+    current.write_text("nothing")
+    parent.process.send_signal(signal.SIGHUP)
+    within(60, lambda: any("worker 0 is not replaced" in line for line in parent.errors))
+    assert parent.children() == before
+    current.write_text(version)
+    with Client(parent.address, timeout=20) as client:
+        assert len(client.recommend(RecommendQuery(page_size=3)).items) == 3
+
+
+def test_a_hangup_while_the_first_worker_starts_ends_nothing(
+    tmp_path: Path, dataset: Dataset, encoder: TextEncoder, bert: Path
+) -> None:
+    publish_bundle(tmp_path, make_bundle(dataset, encoder), bert)
+    command = [sys.executable, "-m", "shelfwise", "serve", f"artifacts={tmp_path}", "port=0", "workers=2"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    pid = process.pid
+    within(30, lambda: bool(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+    process.send_signal(signal.SIGHUP)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("listening on ")
+    process.terminate()
+    assert process.wait(60) == 0
+    process.stdout.close()

@@ -86,7 +86,8 @@ def _popen(descriptor: int, forks: bool) -> subprocess.Popen[bytes]:
 
 def main(descriptor: int, forks: bool) -> None:
     """Import the libraries of models, then fork a process per request until the other end is closed."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the server decides when to end, and drains first
+    # The server decides when to end, and drains first.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.environ[_NVML] = "1"
     import ranking.bundle.bundle

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import re
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -10,6 +12,8 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from conf.schema import PrivacyConfig
+from conf.serving import LimitsConfig
+from serving.scheduling.batcher import QueueFullError
 from serving.state.contracts.user_state import StateUnavailableError
 from shelfwise_client import Client, Event, RecommendQuery, ServiceError
 from shelfwise_client.v1 import recommendations_pb2 as pb
@@ -143,6 +147,36 @@ def test_history_is_limited_to_the_latest_events(servers: Servers) -> None:
     record(server, *rows)
     server.stub.Recommend(pb.RecommendRequest(user_id="u"), timeout=10)
     assert server.model.recommender.seen[-1].history.items.tolist() == [5, 6, 7]
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["no answer in time", "refused at once"])
+def test_a_deadline_too_short_for_the_state_is_named_as_the_cause_once_a_minute(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, refused: bool
+) -> None:
+    server = servers.start(limits=LimitsConfig(history_seconds=2.0))
+
+    async def slow(user: str, limit: int, applied: int, before: int | None, until: float, *_: Any) -> Any:
+        if refused:
+            raise QueueFullError(0.1, "deadline")
+        await asyncio.sleep(until - asyncio.get_running_loop().time())
+        raise TimeoutError
+
+    monkeypatch.setattr(server.running.service._state, "snapshot", slow)
+    for _ in range(3):
+        response = server.stub.Recommend(pb.RecommendRequest(user_id="u", page_size=1), timeout=1)
+        assert response.degradation == pb.DEGRADATION_HISTORY_UNAVAILABLE
+    (line,) = [r.getMessage() for r in caplog.records if r.name == "serving.api.user_context"]
+    assert line.startswith("lists made without stored events because of their callers' deadlines: 1 since ")
+    waited = int(re.search(r"the latest had (\d+) ms", line)[1])  # type: ignore[index]
+    assert 300 <= waited <= 500  # half of what was left of a second
+    assert line.endswith("deadlines of 4000 ms leave all of limits.history_seconds")
+    # A state that fails is still named when the deadline is long enough.
+    response = server.stub.Recommend(pb.RecommendRequest(user_id="u", page_size=1), timeout=20)
+    assert response.degradation == pb.DEGRADATION_HISTORY_UNAVAILABLE
+    lines = [r.getMessage() for r in caplog.records if r.name == "serving.api.user_context"]
+    assert len(lines) == 2
+    assert lines[1].startswith("lists are made without stored events from now on: ")
+    assert refused or lines[1].endswith("no answer within 2 s")
 
 
 def test_an_unreadable_history_degrades_the_list_but_fails_the_write(

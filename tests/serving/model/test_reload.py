@@ -112,6 +112,10 @@ def test_a_version_that_fails_leaves_the_old_one_and_is_reported(servers: Server
         assert client.recommend(RecommendQuery()).model_version == V1
         time.sleep(5 * FAST)
         assert tried == [V2]  # not again and again
+        server.loop.call_soon_threadsafe(server.running.reread)  # as SIGHUP does
+        until(lambda: tried == [V2, V2])
+        time.sleep(5 * FAST)
+        assert tried == [V2, V2]
         point(store, V3)
         until(serving(client, V3))
         assert client.status().failed_reload is None

@@ -96,16 +96,14 @@ class RunningServer:
             self.service.watcher.retry_now()
         for poller in self._pollers:
             poller.poll_now()
+        self._router.reread()
         _LOG.warning(
-            "files are read again: CURRENT, surfaces, keys; certificates are at every connection. Settings "
-            "are read at a start only"
+            "files are read again: CURRENT, surfaces, experiments, keys; certificates are at every "
+            "connection. Settings are read at a start only"
         )
 
     async def _settled(self) -> None:
-        """Wait until no call has run for a moment.
-
-        Calls that clients send before they learn of the end still arrive, and gRPC has accepted them.
-        """
+        """Wait until no call has run for a moment: clients call until they learn of the drain."""
         while True:
             await self._calls.wait_idle()
             await asyncio.sleep(_SETTLE_SECONDS)

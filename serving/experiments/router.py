@@ -104,6 +104,10 @@ class ArmRouter:
         self._file.start()
         self._model_poller.start()
 
+    def reread(self) -> None:
+        """Read the file of experiments at once instead of at the next poll."""
+        self._file.poller.poll_now()
+
     async def stop(self) -> None:
         """Follow file and models no longer."""
         await self._file.poller.stop()

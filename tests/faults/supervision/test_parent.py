@@ -95,6 +95,8 @@ def test_a_hangup_reads_files_again_and_ends_nothing(processes: Processes) -> No
     with Client(server.address, timeout=20) as client:
         for _ in range(3):
             server.process.send_signal(signal.SIGHUP)
-        until(lambda: "files are read again: CURRENT, surfaces, keys" in server.err.read_text(), 20)
+        until(
+            lambda: "files are read again: CURRENT, surfaces, experiments, keys" in server.err.read_text(), 20
+        )
         assert len(client.recommend(RecommendQuery(page_size=3)).items) == 3
     assert server.stop() == 0

@@ -56,6 +56,22 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
+def test_vectors_of_known_texts_are_taken_over_and_only_the_others_are_made(
+    encoder: TextEncoder, read: list[int]
+) -> None:
+    vectors = CatalogueVectors(encoder, Precision.fp32, TEXTS, Progress)
+    earlier = np.arange(2 * encoder.dim, dtype=np.float32).reshape(2, -1)
+    # "pan" is the second row there, "guitar" the first; the other texts are new.
+    rows = np.array([-1, 1, -1, 1, 0, -1], dtype=np.int32)
+    assert vectors.take_over(earlier, rows) == 3
+    found = vectors.of()
+    assert read == [2], "trail boots and rose soil"
+    assert np.array_equal(found[[1, 3, 4]], earlier[[1, 1, 0]])
+    assert np.allclose(found[[0, 2]], embed_texts(encoder, ["trail boots", "rose soil"]), atol=1e-5)
+    vectors.invalidate()
+    assert not np.array_equal(vectors.of()[1], earlier[1]), "another encoder's vectors are not kept"
+
+
 def test_what_is_missing_is_made_once_and_equal_texts_together(encoder: TextEncoder, read: list[int]) -> None:
     encoder.prompts = Prompts("", "soil ")
     bars: list[Progress] = []

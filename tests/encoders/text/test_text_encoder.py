@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,13 @@ import torch
 from conf.encoders import Pooling, Precision, TextEncoderConfig, TuningMode
 from conf.errors import InputError
 from encoders.text.embedding import embed_texts
-from encoders.text.text_encoder import Prompts, TextEncoder, family_prompts, load_text_encoder
+from encoders.text.text_encoder import (
+    Prompts,
+    TextEncoder,
+    family_prompts,
+    load_text_encoder,
+    reads_as_saved,
+)
 from encoders.text.trainable import choose_trainable, merge_adapters
 from features.data.dataset import Dataset
 
@@ -139,6 +146,20 @@ def test_a_saved_folder_loads_with_its_own_pooling_and_prompts(bert: Path, tmp_p
     assert again.pooling is Pooling.cls
     assert again.prompts == Prompts("find ", "")
     assert np.array_equal(encode(again, TEXTS), encode(first, TEXTS))
+
+
+def test_an_encoder_reads_texts_as_it_was_saved_or_not(bert: Path, tmp_path: Path) -> None:
+    """Vectors may be taken over only where pooling, the items' prompt and the longest text are the same."""
+    settings = TextEncoderConfig(model=str(bert), max_tokens=12, passage_prefix="passage: ")
+    load_text_encoder(settings).save(tmp_path)
+    again = replace(settings, model=str(tmp_path), passage_prefix=None)
+    assert reads_as_saved(load_text_encoder(again), tmp_path)
+    assert reads_as_saved(load_text_encoder(replace(again, query_prefix="query: ")), tmp_path)
+    for changed in ({"max_tokens": 8}, {"pooling": Pooling.cls}, {"passage_prefix": ""}):
+        assert not reads_as_saved(load_text_encoder(replace(again, **changed)), tmp_path), changed
+    assert not reads_as_saved(load_text_encoder(again), bert), (
+        "a folder that does not say how long its texts are"
+    )
 
 
 def test_the_configs_own_prompts_win(bert: Path) -> None:

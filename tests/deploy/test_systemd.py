@@ -68,11 +68,12 @@ def test_paths_that_are_written_can_be_written(unit: str) -> None:
     found = settings(unit)
     assert found["ProtectSystem"] == ["strict"]
     writable = " ".join(found["ReadWritePaths"]).split() + ["/var/lib/" + found["StateDirectory"][0]]
+    writable += [f"/var/log/{name}" for name in found.get("LogsDirectory", [])]
     words = of(f"systemd/{unit}")
     written = [
         value
         for key, _, value in (word.partition("=") for word in words)
-        if key in ("artifacts", "state", "work_dir", "output")
+        if key in ("artifacts", "audit", "state", "work_dir", "output")
     ]
     assert len(written) >= 2
     assert [p for p in written if not any(p == w or p.startswith(f"{w}/") for w in writable)] == []

@@ -7,17 +7,22 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jsonschema
 import pytest
 import yaml  # type: ignore[import-untyped]
 
 from conf.composition.compose import compose_command
+from serving.api.surfaces import read_surfaces
+from serving.experiments.reading import read_experiments
 from tests.deploy.manifests import DEPLOY, KUBERNETES, compose
 
 FOLDER = DEPLOY / "compose"
+T = TypeVar("T")
 SCHEMA = Path(__file__).parent / "compose_spec" / "compose-spec.json"
 
 
@@ -107,7 +112,20 @@ def test_grafana_finds_its_dashboard_and_prometheus() -> None:
     assert [v["query"] for v in variables if v["type"] == "datasource"] == [source["datasources"][0]["type"]]
 
 
-def test_settings_that_a_shop_edits_are_the_same_everywhere() -> None:
+def read_examples(name: str, read: Callable[[Path], T]) -> T:
+    """Read what the file has in its comments, but for the first one."""
+    lines = (FOLDER / "config" / name).read_text().splitlines()[1:]
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write("\n".join(line[2:] for line in lines if line.startswith("# ")))
+        file.flush()
+        return read(Path(file.name))
+
+
+def test_settings_that_a_shop_edits_are_read_and_the_same_everywhere() -> None:
+    assert read_surfaces(FOLDER / "config" / "surfaces.yaml") == {}
+    assert read_experiments(FOLDER / "config" / "experiments.yaml") == ()
+    assert read_examples("surfaces.yaml", read_surfaces)["home"].diversity == pytest.approx(0.2)
+    assert [arm.share for arm in read_examples("experiments.yaml", read_experiments)[0].arms] == [0.5, 0.5]
     for file in (FOLDER / "config").iterdir():
         assert file.read_text() == (KUBERNETES / "base" / "config" / file.name).read_text()
 

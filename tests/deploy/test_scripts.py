@@ -68,6 +68,22 @@ def test_a_store_goes_to_the_bucket_and_back(tmp_path: Path) -> None:
     assert not (bucket / "state.sqlite").exists()
 
 
+def test_a_server_that_comes_first_waits_for_the_first_version(tmp_path: Path) -> None:
+    deploy_program("rclone", "apt-get install rclone")
+    bucket, server = tmp_path / "bucket", tmp_path / "server"
+    bucket.mkdir()
+    waiting = subprocess.Popen([str(STORE), "first-pull", str(bucket), str(server), "0.2"])
+    try:
+        time.sleep(1.0)
+        assert waiting.poll() is None
+        publish(bucket, FIRST, "one")
+        assert waiting.wait(30) == 0
+        assert (server / "CURRENT").read_text() == f"{FIRST}\n"
+    finally:
+        waiting.kill()
+        waiting.wait(10)
+
+
 @pytest.mark.parametrize("current", ["../../etc", "", "a/b", FIRST])
 def test_a_bucket_that_names_no_whole_version_changes_nothing(tmp_path: Path, current: str) -> None:
     bucket, server = tmp_path / "bucket", tmp_path / "server"

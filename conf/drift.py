@@ -76,7 +76,8 @@ class ChecksConfig:
     attributes: float = _limit(0.2)
     """Growth of the share of items without a value of an attribute."""
     psi: float = _limit(0.25)
-    """Population stability index of prices, categories, features of the ranking head and scores."""
+    """Population stability index of numbers and categories of the items. Features of the ranking head and
+    scores only warn beyond it."""
 
     def __post_init__(self) -> None:
         """Check ranges and names."""

@@ -1,4 +1,4 @@
 """Checks of a night's data and models against those of the last accepted run.
 
-Public: `data`, `profile`, `tables`.
+Public: `check`, `data`, `models`, `profile`, `tables`.
 """

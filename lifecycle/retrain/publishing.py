@@ -14,6 +14,8 @@ from conf.schema import PipelineConfig, Refit
 from encoders.device import resolve_device
 from encoders.training.train import try_split
 from features.data.dataset import Dataset
+from lifecycle.checks.check import Outcome as CheckOutcome
+from lifecycle.checks.models import compare_models
 from lifecycle.retrain.night import Night, served_version
 from lifecycle.retrain.outcomes import EndOfRunError, Outcome
 from lifecycle.retrain.planning import candidate_settings
@@ -120,18 +122,20 @@ def _judged(
     """Return what the gate found.
 
     Raises:
-        EndOfRunError: a guard is broken.
+        EndOfRunError: a guard is broken, or the models are too unlike.
         InputError: the served version cannot be measured.
     """
     settings = night.config.retrain
     split = try_split(config, dataset)
     assert split is not None, "the plan has measured the window"
     vectors = frozen_vectors(night.folder, len(dataset.catalogue))
+    window = make_window(dataset, split, config.evaluation, config.seed, vectors=vectors)
+    device = resolve_device(config.device)
     gate = Gate(
         night.store,
         read_guards(settings.gate, "retrain.gate"),
-        make_window(dataset, split, config.evaluation, config.seed, vectors=vectors),
-        resolve_device(config.device),
+        window,
+        device,
         Settings((), bootstrap=config.evaluation.bootstrap, seed=config.seed),
         read_guards(settings.floor, "retrain.floor"),
     )
@@ -144,6 +148,13 @@ def _judged(
         ) from error
     record = {"measured": True, "candidate": manifest["version"], "before": current, **_compared(found)}
     broken = broken_lines([*found["guards"], *found["floor"]])
+    if current is not None:
+        checks = compare_models(night.store, staged, manifest, current, window, device, night.config.checks)
+        record["checks"] = [check.record() for check in checks]
+        for check in checks:
+            if check.outcome is CheckOutcome.warned:
+                night.say(f"warning: {check.line}")
+        broken += [check.line for check in checks if check.outcome is CheckOutcome.refused]
     if broken:
         raise EndOfRunError(Outcome.refused, "; ".join(broken), record)
     return record

@@ -59,6 +59,9 @@ def test_the_next_night_is_measured_on_what_neither_model_has_learnt(shop: Shop)
     assert (compared["a"]["version"], compared["b"]["version"]) == (before, shop.current)
     assert compared["window"]["queries"] == plan["queries"]
     assert {guard["metric"] for guard in published["guards"]} == {"ndcg@10", "recall@10"}
+    drifts = {check["name"]: check for check in published["checks"]}
+    assert {"scores", "features_dead", "features.user_score"} <= set(drifts)
+    assert {check["outcome"] for check in drifts.values()} <= {"passed", "warned"}
     assert 0 <= compared["metrics"]["ndcg@10"]["p_value"] <= 1
 
 

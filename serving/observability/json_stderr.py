@@ -1,9 +1,9 @@
 """Standard error as JSON lines, whoever writes to it: gRPC's core, C libraries, tracebacks, the interpreter.
 
 Descriptor 2 becomes a pipe, which all processes of the server inherit. A small process reads it and wraps
-what is no JSON object yet. It is not a thread, because it has to write the last lines of a process that crashes
-or is killed: it ends when the last writer has closed the pipe, and ignores the signals that supervisors send to
-all processes. It is this file, run as a script with nothing but the standard library.
+what is no JSON object yet. It is not a thread, because it has to write the last lines of a process that
+crashes or is killed: it ends when the last writer has closed the pipe, and ignores the signals that
+supervisors send to all processes. It is this file, run as a script with nothing but the standard library.
 """
 
 from __future__ import annotations

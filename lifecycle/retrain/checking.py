@@ -8,6 +8,7 @@ from features.prepare import DATASET_FOLDER
 from lifecycle.checks.data import check_tables
 from lifecycle.checks.profile import load_profile, profile_of, save_profile
 from lifecycle.checks.tables import read_tables
+from lifecycle.retrain.journal import journals
 from lifecycle.retrain.night import Night
 from lifecycle.retrain.outcomes import EndOfRunError, Outcome
 
@@ -49,10 +50,9 @@ def accept_profile(night: Night) -> None:
 
 def _rejects(night: Night, table: str) -> dict[str, Any]:
     """Judge the share of rejected rows by the setting with which `prepare` would have stopped."""
-    prepared = night.record("prepare")
-    counts: dict[str, int] = prepared["rejects"].get(table, {})
-    rows, rejected = int(prepared["rows_read"].get(table, 0)), sum(counts.values())
-    share, limit = rejected / rows if rows else 0.0, night.config.data.reject_limit(table)
+    rows, counts = _rows(night.record("prepare"), table)
+    rejected, usual = sum(counts.values()), _usual_share(night, table)
+    share, limit = rejected / rows if rows else 0.0, night.config.data.reject_limit(table) + usual
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
     outcome = "refused" if share > limit else "passed"
     line = f"{rejected:,} of {rows:,} rows of {table} are rejected ({share:.1%}" + (
@@ -60,8 +60,26 @@ def _rejects(night: Night, table: str) -> dict[str, Any]:
     )
     if outcome == "refused":
         line += (
-            f", more than data.max_reject_fraction={limit:g}; see {night.folder / 'dataset'}/rejects.parquet"
+            f", the last published run had {usual:.1%}: more than data.max_reject_fraction="
+            f"{limit - usual:g} above that; see {night.folder / 'dataset'}/rejects.parquet"
         )
     return {
         "name": f"rejected_{table}", "value": share, "limit": limit, "outcome": outcome, "line": line
     }  # fmt: skip
+
+
+def _rows(prepared: dict[str, Any], table: str) -> tuple[int, dict[str, int]]:
+    """Return the rows that a table had, and those that were rejected by reason."""
+    return int(prepared["rows_read"].get(table, 0)), prepared["rejects"].get(table, {})
+
+
+def _usual_share(night: Night, table: str) -> float:
+    """Return the share of rejected rows in the last published run; 0 before the first.
+
+    Events of items that the shop has given up are rejected for ever: they must not refuse every run.
+    """
+    for journal in reversed(journals(night.places.audit)):
+        if "version" in journal.steps.get("publish", {}):
+            rows, counts = _rows(journal.steps["prepare"], table)
+            return sum(counts.values()) / rows if rows else 0.0
+    return 0.0

@@ -60,6 +60,13 @@ def retrain(config: RetrainConfig, console: Console) -> None:
     except LockedError as error:
         console.print(f"retrain: {error}; nothing was done", soft_wrap=True, markup=False, highlight=False)
         code = LOCKED
+    except OSError as error:  # what even the audit file could not take, as on a full disk
+        console.print(
+            f"retrain: fault: {error.strerror or error} ({error.filename or places.root}); the served model "
+            "stays, and the next call goes on from the last step",
+            soft_wrap=True, markup=False, highlight=False,
+        )  # fmt: skip
+        code = Outcome.fault.exit_code
     if code:
         sys.exit(code)
 

@@ -20,7 +20,10 @@ WARM: Final = "warm"
 
 
 def earlier_models(night: Night) -> Path | None:
-    """Return the folder of the last published run; None where there is none, or a cold start is due."""
+    """Return the folder of the served version's run; None without one, or where a cold start is due.
+
+    After a rollback that is not the last published run, whose models were bad.
+    """
     published = [
         journal
         for journal in journals(night.places.audit)
@@ -35,8 +38,10 @@ def earlier_models(night: Night) -> Path | None:
         warm += 1
     if warm + 1 >= night.config.retrain.cold_every:
         return None
-    folder = night.places.runs / published[-1].run
-    return folder if folder.is_dir() else None
+    served = night.record("prepare")["served_version"]
+    runs = [journal.run for journal in published if journal.steps["publish"]["version"] == served]
+    folders = [night.places.runs / run for run in runs[-1:]]
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def begun(night: Night, config: PipelineConfig, dataset: Dataset) -> PipelineConfig:

@@ -14,8 +14,9 @@ from typing import Any
 import polars as pl
 import pytest
 
+from conf.errors import InputError
 from lifecycle.retrain.command import STEPS
-from lifecycle.retrain.journal import journals
+from lifecycle.retrain.journal import Journal, journals
 from lifecycle.retrain.lock import LockedError, run_lock
 from lifecycle.retrain.night import Night
 from ranking.bundle.store import VERSIONS, verify, versions
@@ -186,3 +187,37 @@ def test_a_run_whose_inputs_do_not_hold_any_more_is_not_resumed(
     assert found.content["reason"] == f"interrupted, and not resumed: {reason}"
     assert shop.last.run != interrupted.run
     assert shop.last.open
+
+
+def test_a_disk_that_is_full_is_a_line_and_the_next_call_goes_on(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = shop.current
+
+    def full(journal: Journal) -> None:
+        raise OSError(28, "No space left on device", str(journal.path))
+
+    def train(night: Night) -> dict[str, Any]:
+        monkeypatch.setattr(Journal, "save", full)
+        raise OSError(28, "No space left on device", "weights")
+
+    monkeypatch.setitem(STEPS, "train", train)
+    code, lines = shop.night()
+    monkeypatch.undo()
+    assert code == 1
+    assert lines[-1].startswith("retrain: fault: No space left on device (")
+    assert shop.last.open
+    assert shop.current == before
+    code, lines = shop.night()
+    assert code == 0
+    assert lines[0].endswith("interrupted after: collect, prepare, check, plan")
+
+
+def test_a_work_directory_that_cannot_be_written_is_bad_input_with_its_path(tmp_path: Path) -> None:
+    taken = tmp_path / "file"
+    taken.write_text("")
+    with (
+        pytest.raises(InputError, match=f"work_dir: cannot write {taken}/retrain/lock"),
+        run_lock(taken / "retrain" / "lock"),
+    ):
+        pass

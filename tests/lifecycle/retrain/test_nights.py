@@ -7,6 +7,7 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
+from conf.drift import ChecksConfig
 from conf.errors import InputError
 from conf.lifecycle import Learns
 from conf.schema import SplitConfig, SplitKind
@@ -84,7 +85,7 @@ def test_a_night_of_unknown_items_is_refused_and_the_next_one_goes_live(shop: Sh
     code, lines = shop.night()
     assert code == 10
     assert "302 of 603 rows of events are rejected (50.1%: 302 unknown item)" in lines[-1]
-    assert "more than data.max_reject_fraction=0.01" in lines[-1]
+    assert "the last published run had 0.0%: more than data.max_reject_fraction=0.01 above that" in lines[-1]
     assert shop.current == before
     refused = {check["name"]: check["outcome"] for check in shop.last.steps["check"]["checks"]}
     assert (refused["rejected_items"], refused["rejected_events"]) == ("passed", "refused")
@@ -214,3 +215,19 @@ def test_settings_that_a_night_decides_itself_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         shop.settings(**settings)
+
+
+def test_rows_that_every_run_rejects_do_not_refuse_the_next_one(shop: Shop) -> None:
+    def with_given_up(day: float) -> pl.DataFrame:
+        log = shop.log(day)
+        given_up = log.head(len(log) // 10).with_columns(pl.lit("given-up").alias(schema.ITEM_ID))
+        return pl.concat([log, given_up])
+
+    shop.write(with_given_up(FIRST + 2))
+    told = ChecksConfig(warn_only=["rejects"])
+    code, lines = shop.night(checks=told)
+    assert (code, "more than data.max_reject_fraction=0.01 above that" in lines[-1]) == (10, True)
+    data = replace(shop.config.data, max_reject_fraction=0.2)
+    assert shop.night(checks=told, data=data)[0] == 0
+    shop.write(with_given_up(FIRST + 4))
+    assert shop.night(dry_run=True)[0] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -84,6 +85,10 @@ def test_a_version_that_a_server_cannot_load_is_rolled_back_at_once(
     )
     assert current_version(night.store) == before
     assert end.record["rolled_back_to"] == before
+    (line,) = (night.store / "audit.jsonl").read_text().splitlines()
+    told = json.loads(line)
+    assert (told["action"], told["version"], told["former"]) == ("rollback", before, version)
+    assert told["run"] == night.journal.run
 
 
 def test_a_server_that_does_not_take_the_version_in_time_is_a_reason_to_roll_back(

@@ -179,6 +179,9 @@ class ServeConfig:
     model_timeout_seconds: float = 30.0
     """A model's process that has sent no sign of life for so long, or has not finished a batch of lists, is
     killed and the model loaded anew; 0 waits for ever."""
+    memory_check: bool = True
+    """Whether a version is loaded only if it is estimated to fit into memory: of the machine, the container,
+    and the process's limit."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     tracing: TracingConfig = field(default_factory=TracingConfig)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from conf.errors import InputError
 from conf.serving import ServeConfig
+from ranking.bundle.host_memory import bytes_needed, check_memory, room
 from ranking.bundle.store import VERSIONS, current_version, verify
 from serving.core.event_loop import run_event_loop
 from serving.core.interpreter import tune_interpreter
@@ -46,6 +47,8 @@ def serve(config: ServeConfig, console: Console) -> None:
         threads = list_threads(config.list_threads, config.workers)
 
         def load(version: str, background: bool, manifest: dict[str, Any] | None = None) -> LiveModel:
+            if config.memory_check:
+                _check_memory(store, version, background)
             return RemoteModel(
                 LoadRequest(
                     str(store), version, manifest, config.max_live_items, config.threads, threads, background,
@@ -58,6 +61,17 @@ def serve(config: ServeConfig, console: Console) -> None:
         loaded = [load(first, False, verify(store / VERSIONS / first))]
         gc.freeze()  # modules and the first model's items
     serve_model(config, loaded.pop, console, load)
+
+
+def _check_memory(store: Path, version: str, beside: bool) -> None:
+    """Raise InputError for a version that does not fit into memory, beside the served one or alone."""
+    advice = (
+        "the former model goes on; a restart changes over with one model at a time, or give more memory"
+        if beside
+        else "give more memory, or serve fewer workers or a smaller model"
+    )
+    what = f"model {version}{' beside the one that serves' * beside}"
+    check_memory(bytes_needed(store / VERSIONS / version, not beside), what, room(), advice)
 
 
 def serve_model(config: ServeConfig, first: FirstModel, console: Console, load: Load | None = None) -> None:

@@ -48,7 +48,8 @@ def serve(config: ServeConfig, console: Console) -> None:
 
         def load(version: str, background: bool, manifest: dict[str, Any] | None = None) -> LiveModel:
             if config.memory_check:
-                _check_memory(store, version, background)
+                # The first version comes with its manifest; after it the libraries are in memory.
+                _check_memory(store, version, background, libraries=manifest is not None)
             return RemoteModel(
                 LoadRequest(
                     str(store), version, manifest, config.max_live_items, config.threads, threads, background,
@@ -63,7 +64,7 @@ def serve(config: ServeConfig, console: Console) -> None:
     serve_model(config, loaded.pop, console, load)
 
 
-def _check_memory(store: Path, version: str, beside: bool) -> None:
+def _check_memory(store: Path, version: str, beside: bool, libraries: bool) -> None:
     """Raise InputError for a version that does not fit into memory, beside the served one or alone."""
     advice = (
         "the former model goes on; a restart changes over with one model at a time, or give more memory"
@@ -71,7 +72,7 @@ def _check_memory(store: Path, version: str, beside: bool) -> None:
         else "give more memory, or serve fewer workers or a smaller model"
     )
     what = f"model {version}{' beside the one that serves' * beside}"
-    check_memory(bytes_needed(store / VERSIONS / version, not beside), what, room(), advice)
+    check_memory(bytes_needed(store / VERSIONS / version, libraries), what, room(), advice)
 
 
 def serve_model(config: ServeConfig, first: FirstModel, console: Console, load: Load | None = None) -> None:

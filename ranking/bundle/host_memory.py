@@ -52,7 +52,8 @@ def room(root: Path = _ROOT) -> Room | None:
 def bytes_needed(folder: Path, libraries: bool = True) -> int:
     """Return an estimate of the memory at the peak of loading a version on a CPU.
 
-    Measured on bundles of 3,659, 12,101 and 67,823 items, without the libraries: 255, 360 and 1,008 MB; this estimates 288, 400 and 1,022 MB.
+    Measured on bundles of 3,659, 12,101 and 67,823 items, without the libraries: 255, 360 and 1,008 MB.
+    The estimates are 288, 400 and 1,022 MB.
 
     Args:
         folder: of the version; missing files count as empty.
@@ -72,8 +73,9 @@ def check_memory(needed: int, what: str, found: Room | None, advice: str) -> Non
     """
     if found is not None and needed > found.free:
         raise InputError(
-            f"too little memory for {what}: it takes about {needed // _MB:,} MB, and {found.free // _MB:,} MB "
-            f"are free ({found.where}); {advice}, or set memory_check=false if the estimate is wrong"
+            f"too little memory for {what}: it takes about {needed // _MB:,} MB, and "
+            f"{found.free // _MB:,} MB are free ({found.where}); {advice}, or set memory_check=false if the "
+            "estimate is wrong"
         )
 
 

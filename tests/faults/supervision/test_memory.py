@@ -42,11 +42,13 @@ def test_a_later_version_without_memory_beside_the_first_is_not_loaded(
     version = current_version(trained_store)
     monkeypatch.setattr(server, "room", lambda: Room(50 * MB, "of this machine's memory"))
     with pytest.raises(InputError) as caught:
-        server._check_memory(trained_store, version, beside=True)
+        server._check_memory(trained_store, version, beside=True, libraries=False)
     assert f"model {version} beside the one that serves" in str(caught.value)
     assert "the former model goes on; a restart changes over with one model at a time" in str(caught.value)
     # Without the libraries, which are loaded by then, a small model needs little.
     monkeypatch.setattr(server, "room", lambda: Room(300 * MB, "of this machine's memory"))
-    server._check_memory(trained_store, version, beside=True)
+    server._check_memory(trained_store, version, beside=True, libraries=False)
+    # So does a model whose process has ended and which is loaded anew.
+    server._check_memory(trained_store, version, beside=False, libraries=False)
     with pytest.raises(InputError):
-        server._check_memory(trained_store, version, beside=False)
+        server._check_memory(trained_store, version, beside=False, libraries=True)

@@ -64,10 +64,12 @@ def execute(command: str, config: Any) -> float | None:  # noqa: ANN401
     if TABLE[command].needs_faiss:
         require_faiss()
     if command == "serve" and getattr(config, "workers", 1) > 1:
+        from serving.observability.logs import start_logging
         from serving.workers import begin_worker, run_workers, worker_number
 
         begin_worker()
         if worker_number() is None:  # this process only starts and watches the workers
+            start_logging(config.log_format, config.log_requests)
             sys.exit(run_workers(config, sys.argv, CONSOLE))
     threads = getattr(config, "threads", 0)
     if threads and command != "serve":  # which sets them in its worker thread

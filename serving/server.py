@@ -20,7 +20,7 @@ from serving.core.threads import list_threads
 from serving.model.interfaces import LiveModel
 from serving.model.process.client import RemoteModel
 from serving.model.process.worker import LoadRequest
-from serving.observability.logs import configure_logging
+from serving.observability.logs import start_logging
 from serving.running import FirstModel, Load, start
 from serving.state.contracts.user_state import StateUnavailableError
 
@@ -33,6 +33,7 @@ def serve(config: ServeConfig, console: Console) -> None:
     Raises:
         InputError: no published model, a damaged one, an unusable state file, or a port that is taken.
     """
+    start_logging(config.log_format, config.log_requests)
     store = Path(config.artifacts)
     try:
         published = (store / _CURRENT).is_file()
@@ -77,7 +78,7 @@ def _check_memory(store: Path, version: str, beside: bool, libraries: bool) -> N
 
 def serve_model(config: ServeConfig, first: FirstModel, console: Console, load: Load | None = None) -> None:
     """Serve a loaded model until SIGTERM or SIGINT; see `serve` and `start`."""
-    configure_logging(config.log_format, config.log_requests)
+    start_logging(config.log_format, config.log_requests)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to read again
     tune_interpreter()
     run_event_loop(_serve_until_signal(config, first, console, load))

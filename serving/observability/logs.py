@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from conf.serving import LogFormat
+from serving.observability.json_stderr import capture_stderr
 
 _OF_EVERY_RECORD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _TEXT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
@@ -51,6 +52,16 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def start_logging(log_format: LogFormat, requests: bool) -> None:
+    """Configure the logging of a process that is not a child of another one of the server; see below.
+
+    With JSON everything else that is written to standard error becomes JSON lines, too, also by its children.
+    """
+    if log_format is LogFormat.json:
+        capture_stderr()
+    configure_logging(log_format, requests)
 
 
 def configure_logging(log_format: LogFormat, requests: bool) -> None:

@@ -293,7 +293,9 @@ def roll_back(store: Path, version: str | None = None) -> str:
         raise InputError(f"{store}: no version '{version}' (there are: {', '.join(known) or 'none'})")
     verify(store / VERSIONS / version)
     with _locked(store, POINTER_LOCK):
+        former = pointed_at(store)
         _make_current(store, version)
+    record_command(store, "rollback", version=version, former=former)
     return version
 
 
@@ -303,8 +305,5 @@ def rollback(config: RollbackConfig, console: Console) -> None:
     Raises:
         InputError: there is no such version, or none before the current one.
     """
-    store = Path(config.artifacts)
-    former = pointed_at(store)
-    version = roll_back(store, config.version)
-    record_command(store, "rollback", version=version, former=former)
+    version = roll_back(Path(config.artifacts), config.version)
     console.print(f"current is {version}; running servers go over to it", soft_wrap=True)

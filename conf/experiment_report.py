@@ -42,18 +42,20 @@ class ExperimentReportConfig:
     """Events as `export events imported=true` writes them, instead of the state."""
     items: str | None = None
     """Table of `item_id` and `price`, instead of the catalogues of the store."""
+    experiments: str | None = None
+    """The file that `serve` has as `experiments`: shares, unit, start and end."""
     name: str | None = None
     """The experiment; null takes the only one that the events have."""
     control: str | None = None
-    """The arm that others are compared with; null is `control`, or else the first of `shares`."""
+    """The arm that others are compared with; null is `control`, or else the first of the file."""
     shares: dict[str, float] = field(default_factory=dict)
-    """Share of each arm, as planned; `{}`: unknown, so that the split cannot be checked."""
+    """Planned share of each arm; `{}` takes those of the file. Without either the split is unchecked."""
     unit: str | None = None
-    """`user` or `session`, what arms were drawn for; null is `user`."""
+    """`user` or `session`, what arms were drawn for; null is as in the file, or else `user`."""
     start: str | None = None
-    """First time that counts (ISO, UTC without a zone); null is no limit."""
+    """First time that counts (ISO, UTC without a zone); null is as in the experiments file."""
     end: str | None = None
-    """Time from which nothing counts, the planned end of a fixed horizon; null is no limit."""
+    """Time from which nothing counts, and the fixed horizon; null is as in the experiments file."""
     primary: str = "ctr"
     """The metric that decides."""
     guards: list[str] = field(default_factory=lambda: ["conversion", "value_per_unit"])

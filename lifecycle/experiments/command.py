@@ -14,6 +14,7 @@ from conf.errors import InputError
 from conf.experiment_report import ExperimentReportConfig
 from features.data.pipeline_step import write_atomically
 from lifecycle.experiments.analysis import analyse
+from lifecycle.experiments.declared import declared_in
 from lifecycle.experiments.libraries import statsmodels
 from lifecycle.experiments.page import render_page
 from lifecycle.experiments.plan import plan_of
@@ -34,8 +35,9 @@ def experiment_report(config: ExperimentReportConfig, console: Console) -> None:
         SystemExit: with the verdict's code, if `exit_code` is set and the verdict is not to ship.
     """
     statsmodels("api")  # before minutes of reading
+    declared = declared_in(config.experiments)
     with events(config) as table:
-        plan = plan_of(config, experiments_in(table), {})
+        plan = plan_of(config, experiments_in(table), declared)
         found = units_of(table, plan, prices(config), config.kinds, config.cuped_days)
     if found.units.is_empty():
         raise InputError(f"name={plan.name}: no event of a list of this experiment between start and end")

@@ -13,6 +13,7 @@ the first exposure, so that their expected difference is 0 and the estimate stay
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ import numpy.typing as npt
 from lifecycle.experiments.libraries import statsmodels
 
 Doubles = npt.NDArray[np.float64]
+_ROUNDING: Final = 1e-9
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ def effect(arm: Sample, control: Sample) -> Effect | None:
         float((compared - other).var(ddof=1) / len(compared)),
     )
     variance = sum(parts)
+    if variance <= (_ROUNDING * max(abs(value), abs(base))) ** 2:  # every unit alike, but for rounding
+        parts, variance = (0.0, 0.0), 0.0
     lift, lift_error = None, None
     if base > 0:  # influence of each unit on value / base, by the delta method
         up, down = 1 / base, value / base**2
@@ -97,6 +101,7 @@ def effect(arm: Sample, control: Sample) -> Effect | None:
         theirs = up * (1 - share) * other - down * (compared - share * other)
         lift = value / base - 1
         lift_error = float(np.sqrt(ours.var(ddof=1) / len(ours) + theirs.var(ddof=1) / len(theirs)))
+        lift_error = lift_error if variance else 0.0
     return Effect(
         value, base, value - base, float(np.sqrt(variance)),
         _freedom(parts, (len(treated), len(compared))), lift, lift_error,

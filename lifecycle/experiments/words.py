@@ -37,7 +37,7 @@ def split_words(report: Mapping[str, Any]) -> str:
     """Return the outcome of the check of the split."""
     split = report["split"]
     if split is None:
-        return "not checked: no shares are known; add shares={ARM: SHARE, ...}"
+        return "not checked: no shares are known; add experiments=FILE or shares={ARM: SHARE, ...}"
     units = ", ".join(f"{arm} {count:,}" for arm, count in split["units"].items())
     if split["p_value"] is None:
         return f"not checked: too few units ({units})"

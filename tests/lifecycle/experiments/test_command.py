@@ -210,6 +210,23 @@ def test_the_exit_code_is_the_verdict_on_demand(events_file: Written) -> None:
     assert raised.value.code == 21
 
 
+def test_the_servers_file_says_shares_start_and_end(events_file: Written, tmp_path: Path) -> None:
+    path = events_file(crowd(200, ARMS, [1, 2, 3]))
+    file = tmp_path / "experiments.yaml"
+    file.write_text(
+        "home:\n  start: 2024-05-01\n  end: 2024-05-09\n"
+        "  arms: {control: {share: 0.1}, new: {share: 0.1}, spare: {share: 0}}\n"
+    )
+    figures, _, _ = report(path, shares={}, experiments=str(file))
+    assert figures["shares"] == {"control": 0.1, "new": 0.1}
+    assert (figures["control"], figures["arms"]) == ("control", ["new"])
+    assert figures["period"]["planned_end"] == "2024-05-09T00:00:00+00:00"
+    assert figures["totals"]["new"]["units"] == 180  # those of the first 180 hours
+    assert figures["verdict"]["verdict"] == "ship"
+    file.write_text("home: {arms: {control: {share: 0.5}, new: {share: 0.1}}}")
+    assert report(path, shares={}, experiments=str(file))[0]["verdict"]["verdict"] == "do not trust"
+
+
 def test_a_time_without_events_is_an_error(events_file: Written) -> None:
     with pytest.raises(InputError, match="no event of a list of this experiment between start and end"):
         report(events_file(crowd(5, ARMS, [1])), start="2030-01-01")

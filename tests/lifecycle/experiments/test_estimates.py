@@ -121,5 +121,8 @@ def test_too_few_units_are_no_effect_and_zero_variance_no_error() -> None:
     assert effect(Sample(np.ones(3), np.zeros(3)), Sample(np.ones(3), np.ones(3))) is None
     same = found(Sample(np.ones(4)), Sample(np.ones(4)))
     assert (same.difference, same.error, same.lift, same.lift_error) == (0.0, 0.0, 0.0, 0.0)
+    shown = np.array([5.0, 10.0, 35.0])
+    alike = found(Sample(0.2 * shown, shown), Sample(0.2 * shown, shown))  # 0.2 each, but for rounding
+    assert (alike.error, alike.lift_error) == (0.0, 0.0)
     nothing = found(Sample(np.ones(4)), Sample(np.zeros(4)))
     assert (nothing.lift, nothing.lift_error) == (None, None)

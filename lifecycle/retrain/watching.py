@@ -9,7 +9,6 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from conf.errors import InputError
-from features.files.audit_log import record_command
 from lifecycle.retrain.night import Night, served_version
 from lifecycle.retrain.outcomes import EndOfRunError, Outcome
 from lifecycle.retrain.watch.clicks import ClickSums, click_sums
@@ -203,9 +202,6 @@ def _roll_back(night: Night, reason: str, record: dict[str, Any]) -> None:
         )
     night.journal.note(ROLLING_BACK, reason)
     roll_back(night.store, before)
-    record_command(
-        night.store, "rollback", version=before, former=published["version"], run=night.journal.run
-    )
     night.say(f"{reason}; {before} is current again")
     deadline = time.time() + watch.take_seconds
     while True:

@@ -104,6 +104,8 @@ class LoopConfig:
     """An interrupted run is resumed within this time; later a new one begins."""
     keep_versions: int = 5
     """Versions that stay in the store; the current one and the one before it always do."""
+    experiments: str | None = None
+    """File of experiments of the servers, whose versions stay, too; null: there are none."""
     keep_runs: int = 3
     """Run folders that stay; that of the last published run always does."""
     watch: WatchConfig = field(default_factory=WatchConfig)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import shutil
+import time
+from pathlib import Path
 from typing import Any
 
+from conf.errors import InputError
 from lifecycle.retrain.journal import journals
 from lifecycle.retrain.night import Night, served_version
 from ranking.bundle.store import VERSIONS, versions
+from serving.experiments.versions import pinned_versions
 
 
 def retain_step(night: Night) -> dict[str, Any]:
     """Delete old versions of the store and old run folders.
 
-    The current version and the one before it always stay, and so does the folder of the last published run,
-    from which the next one starts, and so do audit files.
+    The current version, the one before it and those of arms of experiments always stay, and so does the
+    folder of the last published run, from which the next one starts, and so do audit files.
 
     Returns:
         What was deleted.
@@ -30,6 +34,7 @@ def _delete_versions(night: Night) -> list[str]:
     if current is not None:
         kept |= {current, *[version for version in known if version < current][-1:]}
         kept.add(str(night.record("publish").get("before")))
+    kept |= _named_by_experiments(night, known)
     old = [version for version in known if version not in kept]
     for version in old:
         # The manifest first: a folder without it is no version, whatever a kill leaves of it.
@@ -37,6 +42,18 @@ def _delete_versions(night: Night) -> list[str]:
         (folder / "manifest.json").unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
     return old
+
+
+def _named_by_experiments(night: Night, known: list[str]) -> set[str]:
+    """Return the versions that experiments need; all of them while their file cannot be read."""
+    file = night.config.retrain.experiments
+    if file is None:
+        return set()
+    try:
+        return pinned_versions(Path(file), night.store, time.time())
+    except InputError as error:
+        night.say(f"no version is deleted: {error}")
+        return set(known)
 
 
 def _delete_runs(night: Night) -> list[str]:

@@ -1,4 +1,4 @@
 """Experiments: arms with shares, the assignment of users and sessions to them, and the models of arms.
 
-Public: `reading`, `router`, `selection`.
+Public: `reading`, `router`, `selection`, `versions`.
 """

@@ -36,6 +36,7 @@ from serving.model.execute_batch import execute_batch
 from serving.model.interfaces import Answer, ListJob, LiveModel
 from serving.model.process.array_codec import Receiver, Sender
 from serving.model.process.heartbeat import send_heartbeats
+from serving.model.process.page_merging import merge_equal_pages
 from serving.observability.logs import configure_logging
 
 _LOG = logging.getLogger(__name__)
@@ -203,6 +204,7 @@ def main(lists_descriptor: int, changes_descriptor: int, alive_descriptor: int) 
         arguments = (alive, request.timeout_seconds)
         threading.Thread(target=send_heartbeats, args=arguments, daemon=True, name="heartbeat").start()
     configure_logging(request.log_format, request.log_requests)
+    merge_equal_pages()
     tune_interpreter()
     gc.disable()  # loading allocates many objects, none of which become garbage
     try:

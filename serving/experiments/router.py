@@ -323,6 +323,4 @@ class ArmRouter:
         """Count a list."""
         for membership in route.selection.memberships:
             if not membership.forced:
-                self._metrics.arm_lists.labels(*membership.key).inc()
-                if membership.experiment.name in route.fallback:
-                    self._metrics.arm_fallbacks.labels(*membership.key).inc()
+                self._metrics.arm_list(*membership.key, membership.experiment.name in route.fallback)

@@ -85,7 +85,7 @@ class Metrics:
         self._arm_calls = self._histogram(
             "arm_call_seconds", "Time to answer a call of an arm", "experiment", "arm", "code"
         )
-        self.arm_lists = self._counter("arm_lists", "Lists of an arm", "experiment", "arm")
+        self._arm_lists = self._counter("arm_lists", "Lists of an arm", "experiment", "arm")
         self.arm_fallbacks = self._counter(
             "arm_fallbacks", "Lists of an arm that were made without its model", "experiment", "arm"
         )
@@ -133,9 +133,22 @@ class Metrics:
             arms: experiment and arm of all others.
         """
         for experiment, arm in self._arms.difference(arms):
-            for family in (self._arm_calls, self.arm_lists, self.arm_fallbacks, self.arm_works):
+            for family in (self._arm_calls, self._arm_lists, self.arm_fallbacks, self.arm_works):
                 family.remove_by_labels({"experiment": experiment, "arm": arm})
         self._arms = set(arms)
+
+    def arm_list(self, experiment: str, arm: str, fallback: bool) -> None:
+        """Count a list of an arm, unless the arm has gone while the list was made.
+
+        Args:
+            experiment: its name.
+            arm: its name.
+            fallback: whether the list was made without the arm's model.
+        """
+        if (experiment, arm) in self._arms:
+            self._arm_lists.labels(experiment, arm).inc()
+            if fallback:
+                self.arm_fallbacks.labels(experiment, arm).inc()
 
     def model(self, version: str, device: str, data_end: float, loaded: float) -> None:
         """Report the served model and its device; times in Unix seconds."""
@@ -152,7 +165,7 @@ class Metrics:
                 self._event_stored.observe(ended - record.began)
             elif name == "apply":
                 self._item_applied.observe(ended - record.began)
-        for experiment, arm in record.arms:
+        for experiment, arm in self._arms.intersection(record.arms):
             self._arm_calls.labels(experiment, arm, record.code).observe(record.ended - record.began)
         notes = record.notes
         if "degradation" in notes:

@@ -14,6 +14,8 @@ from conf.serving import MetricsConfig
 from encoders.text.text_encoder import TextEncoder
 from features.data.dataset import Dataset
 from ranking.live.updates import LiveItems
+from serving.core.call_context import CallRecord
+from serving.observability.metrics import Metrics
 from shelfwise_client import Client, Event, Item, ItemUpdate, RecommendQuery, ServiceError
 from tests.bundles import make_bundle
 from tests.faults.changing_bundle import ChangingBundle
@@ -135,3 +137,23 @@ def test_a_taken_port_is_named(servers: Servers) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=rf"metrics.port: cannot listen on 127.0.0.1:{port}"):
             servers.start(metrics=MetricsConfig(port=port))
+
+
+def test_a_call_that_outlives_its_arm_brings_no_series_back() -> None:
+    metrics = Metrics()
+    metrics.keep_arms({("ranking", "new")})
+    record = CallRecord("Recommend", "r", code="OK", arms=(("ranking", "new"),))
+    metrics.call(record)
+    metrics.arm_list("ranking", "new", fallback=True)
+
+    def series() -> set[str]:
+        families = [
+            family for family in metrics.registry.collect() if family.name.startswith("shelfwise_arm_")
+        ]
+        return {family.name for family in families if family.samples}
+
+    assert series() == {f"shelfwise_arm_{name}" for name in ("call_seconds", "lists", "fallbacks")}
+    metrics.keep_arms(())
+    metrics.call(record)
+    metrics.arm_list("ranking", "new", fallback=True)
+    assert series() == set()

@@ -10,7 +10,7 @@ from typing import Any
 from conf.errors import InputError
 from lifecycle.retrain.journal import journals
 from lifecycle.retrain.night import Night, served_version
-from ranking.bundle.store import VERSIONS, versions
+from ranking.bundle.store import VERSIONS, version_before, versions
 from serving.experiments.versions import pinned_versions
 
 
@@ -32,7 +32,7 @@ def _delete_versions(night: Night) -> list[str]:
     current = served_version(night.store)
     kept = set(known[-night.config.retrain.keep_versions :])
     if current is not None:
-        kept |= {current, *[version for version in known if version < current][-1:]}
+        kept |= {current, str(version_before(night.store, current))}
         kept.add(str(night.record("publish").get("before")))
     kept |= _named_by_experiments(night, known)
     old = [version for version in known if version not in kept]

@@ -30,6 +30,8 @@ LOCK = ".lock"
 """Held by a publisher from its first file to its last."""
 POINTER_LOCK = ".pointer.lock"
 """Held while CURRENT is replaced, so that a rollback need not wait for a publisher."""
+ROLLED_BACK = "ROLLED_BACK"
+"""File with the versions that a rollback has left, a line each: no later rollback returns to them unnamed."""
 FORMAT_VERSION = 3
 _OWN_FIELDS = ("format_version", "version", "created", "files")
 _VERSION_NAME = re.compile(r"^\d{8}T\d{6}Z-[0-9a-f]{12}$")
@@ -211,6 +213,20 @@ def versions(store: Path) -> list[str]:
     )
 
 
+def version_before(store: Path, version: str) -> str | None:
+    """Return the newest version before another, without those that a rollback has left; None without one."""
+    left = _rolled_back(store)
+    earlier = [known for known in versions(store) if known < version and known not in left]
+    return earlier[-1] if earlier else None
+
+
+def _rolled_back(store: Path) -> set[str]:
+    try:
+        return set((store / ROLLED_BACK).read_text(errors="replace").split())
+    except FileNotFoundError:
+        return set()
+
+
 def current_version(store: Path) -> str:
     """Return the version that CURRENT names.
 
@@ -276,7 +292,10 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 def roll_back(store: Path, version: str | None = None) -> str:
-    """Point CURRENT at an earlier version (by default the one before the current) after verifying it.
+    """Point CURRENT at another version after verifying it, by default the one before the current.
+
+    A version that a rollback has left is passed over by later ones until it is named: it was left because it
+    is bad.
 
     Raises:
         InputError: when there is no such version or its files are damaged.
@@ -285,15 +304,16 @@ def roll_back(store: Path, version: str | None = None) -> str:
     known = versions(store)
     if version is None:
         now = current_version(store)
-        earlier = [v for v in known if v < now]
-        if not earlier:
+        version = version_before(store, now)
+        if version is None:
             raise InputError(f"{store}: no version before {now} to roll back to")
-        version = earlier[-1]
     if version not in known:
         raise InputError(f"{store}: no version '{version}' (there are: {', '.join(known) or 'none'})")
     verify(store / VERSIONS / version)
     with _locked(store, POINTER_LOCK):
         former = pointed_at(store)
+        left = _rolled_back(store) - {version} | ({former} if former and version < former else set())
+        write_atomically(store / ROLLED_BACK, "".join(f"{one}\n" for one in sorted(left & set(known))))
         _make_current(store, version)
     record_command(store, "rollback", version=version, former=former)
     return version

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ranking.bundle.store import current_version, versions
+from ranking.bundle.store import current_version, version_before
 from serving.experiments.definitions import CURRENT_MODEL, PREVIOUS_MODEL
 from serving.experiments.reading import read_experiments
 
@@ -43,7 +43,4 @@ def resolve_version(store: Path, name: str, current: str | None = None) -> str |
         return name
     if current is None:
         current = current_version(store)
-    if name == CURRENT_MODEL:
-        return current
-    older = [version for version in versions(store) if version < current]
-    return older[-1] if older else None
+    return current if name == CURRENT_MODEL else version_before(store, current)

@@ -23,6 +23,7 @@ from ranking.bundle.store import (
     publish_version,
     roll_back,
     verify,
+    version_before,
     versions,
 )
 
@@ -272,6 +273,18 @@ def test_rolling_back_goes_one_version_at_a_time(tmp_path: Path) -> None:
     assert served(tmp_path) == "0"
     assert roll_back(tmp_path, names[2]) == names[2], "and forward by name"
     assert served(tmp_path) == "2", "and forward by name"
+
+
+def test_a_version_that_was_rolled_back_is_passed_over_until_it_is_named(tmp_path: Path) -> None:
+    good, bad = publish(tmp_path, "good"), publish(tmp_path, "bad")
+    roll_back(tmp_path)
+    new = publish(tmp_path, "new")
+    assert version_before(tmp_path, new) == good, "not the bad one, which is newer"
+    assert roll_back(tmp_path) == good
+    assert roll_back(tmp_path, bad) == bad
+    assert version_before(tmp_path, new) == bad, "named, it counts again; the new one was left last"
+    assert publish(tmp_path, "newest") > new
+    assert roll_back(tmp_path) == bad, "the new one is passed over"
 
 
 def test_rolling_back_to_what_is_not_there_or_damaged_keeps_the_current(tmp_path: Path) -> None:

@@ -54,7 +54,15 @@ def closure(wanted: set[str]) -> set[str]:
 
 def test_both_lists_are_what_the_project_needs() -> None:
     optional = PROJECT["optional-dependencies"]
-    needed = names([*PROJECT["dependencies"], *optional["explorer"], *optional["xlsx"], *optional["map"]])
+    needed = names(
+        [
+            *PROJECT["dependencies"],
+            *optional["explorer"],
+            *optional["xlsx"],
+            *optional["map"],
+            *optional["experiments"],
+        ]
+    )
     serve, train = listed("serve.txt"), listed("train.txt")
     assert serve & train == set()
     assert serve | train == needed

@@ -35,6 +35,15 @@ class LogFormat(Enum):
     json = "json"
 
 
+class ReloadWithoutRoom(Enum):
+    """What becomes of a version that does not fit into memory beside the served one."""
+
+    refuse = "refuse"
+    """It is not loaded; the served one goes on."""
+    stop_first = "stop_first"
+    """The served one is ended first; callers get UNAVAILABLE until the version is loaded."""
+
+
 @dataclass(frozen=True)
 class MetricsConfig:
     """Prometheus metrics, served over HTTP."""
@@ -182,6 +191,10 @@ class ServeConfig:
     memory_check: bool = True
     """Whether a version is loaded only if it is estimated to fit into memory: of the machine, the container,
     and the process's limit."""
+    reload_without_room: ReloadWithoutRoom = ReloadWithoutRoom.refuse
+    """What becomes of a version that does not fit into memory beside the served one. `refuse`: it is not
+    loaded. `stop_first`: once it is verified, the served one is ended and it is loaded; lists fail meanwhile
+    as UNAVAILABLE, with a time to retry. If it cannot be loaded, the former one is loaded again."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     tracing: TracingConfig = field(default_factory=TracingConfig)

@@ -15,17 +15,18 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console
 
 from conf.errors import InputError
-from conf.serving import ServeConfig
+from conf.serving import ReloadWithoutRoom, ServeConfig
 from features.files.audit_log import AuditLog
 from features.files.modes import mend
 from features.ingest.privacy import Pseudonyms, make_pseudonyms
 from serving.api.service import QUEUED, SERVICE_NAME, RecommendationService
 from serving.api.surfaces import Surfaces, check_defaults
 from serving.core.poller import Poller
+from serving.core.turns import Turn
 from serving.experiments.router import ArmRouter
 from serving.model.host import ModelHost
 from serving.model.interfaces import LiveModel, Model
-from serving.model.reload import BundleWatcher, FailedReload
+from serving.model.reload import BundleWatcher, FailedReload, StopFirst
 from serving.model.served import Served
 from serving.observability.health import HEALTH_NAMES, LIST_HEALTH_NAMES, RELOAD_HEALTH, STATE_HEALTH, Health
 from serving.observability.http import HttpPort, HttpServer, serve_http
@@ -40,8 +41,8 @@ from serving.transport.api_keys import KeyRing
 from serving.transport.audit import CallAudit
 from serving.transport.auth import AuthInterceptor
 from serving.transport.call_interceptor import CallInterceptor
+from serving.transport.port import bind
 from serving.transport.reflection import enable_reflection
-from serving.transport.tls import server_credentials
 from serving.workers import worker_number
 from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 
@@ -145,7 +146,11 @@ class RunningServer:
 
 
 async def start(
-    config: ServeConfig, first: FirstModel, console: Console, load: Load | None = None
+    config: ServeConfig,
+    first: FirstModel,
+    console: Console,
+    load: Load | None = None,
+    stop_first: StopFirst | None = None,
 ) -> RunningServer:
     """Bind the port, import histories, warm up the model, and report SERVING.
 
@@ -154,19 +159,26 @@ async def start(
         first: called once for the first model, which is closed if the server cannot start.
         console: for messages to the operator.
         load: loads another version when CURRENT changes; None keeps the first model.
+        stop_first: see `BundleWatcher`; used if the settings say so.
 
     Raises:
         InputError: the port is taken, or state or histories cannot be used.
     """
     model = first()
     try:
-        return await _start(config, model, console, load)
+        return await _start(config, model, console, load, stop_first)
     except BaseException:
         model.close()
         raise
 
 
-async def _start(config: ServeConfig, model: LiveModel, console: Console, load: Load | None) -> RunningServer:
+async def _start(
+    config: ServeConfig,
+    model: LiveModel,
+    console: Console,
+    load: Load | None,
+    stop_first: StopFirst | None,
+) -> RunningServer:
     """Start with a model; see `start`."""
     _check_privacy(config, model.current)
     pseudonyms = make_pseudonyms(config.privacy)
@@ -191,7 +203,7 @@ async def _start(config: ServeConfig, model: LiveModel, console: Console, load: 
         ],
     )
     # A worker must not get connections before it is warm: others could serve them.
-    port = _bind(server, config) if worker is None else 0
+    port = bind(server, config) if worker is None else 0
     store = Path(config.artifacts)
     stores = await open_stores(config.state, store, config.redis)
     state, changes = stores.users, stores.items
@@ -221,7 +233,7 @@ async def _start(config: ServeConfig, model: LiveModel, console: Console, load: 
     watcher = None
     if load is not None:
         watcher = _bundle_watcher(
-            config, host, stores, surfaces, router, cleaner, health, console, load, metrics
+            config, host, stores, surfaces, router, cleaner, health, console, load, stop_first, metrics
         )
     service = RecommendationService(
         host, state, changes, config, store / HISTORIES_FILE, surfaces, router, watcher, pseudonyms
@@ -246,7 +258,7 @@ async def _start(config: ServeConfig, model: LiveModel, console: Console, load: 
         await host.load(model, derived)
         await router.start()
         if worker is not None:
-            running = replace(running, port=_bind(server, config))
+            running = replace(running, port=bind(server, config))
             await server.start()
     except BaseException:
         await running.stop(0.0)
@@ -275,6 +287,7 @@ def _bundle_watcher(
     health: Health,
     console: Console,
     load: Load,
+    stop_first: StopFirst | None,
     metrics: Metrics,
 ) -> BundleWatcher:
     """Return a watcher that reports reloads to health, metrics and the operator."""
@@ -294,19 +307,22 @@ def _bundle_watcher(
         if failed is not None:
             metrics.reload_failures.inc()
         await health.set(failed is None, RELOAD_HEALTH)
+        await health.set(host.works, *LIST_HEALTH_NAMES)
         if failed is None:
-            await health.set(True, *LIST_HEALTH_NAMES)
             console.print(
                 f"serving model {host.served.model.version}", soft_wrap=True, markup=False, highlight=False
             )
 
-    async def lost() -> None:
-        metrics.model_deaths.inc()
+    async def down(crashed: bool) -> None:
+        metrics.model_deaths.inc(crashed)
         await health.set(False, *LIST_HEALTH_NAMES)
 
     follow = config.reload_seconds > 0
     seconds = config.reload_seconds if follow else _PROCESS_POLL_SECONDS
-    return BundleWatcher(store, host, load, prepare, changed, lost, seconds, follow)
+    if config.reload_without_room is not ReloadWithoutRoom.stop_first:
+        stop_first = None
+    turn = Turn.of_worker()
+    return BundleWatcher(store, host, load, stop_first, prepare, changed, down, seconds, follow, turn)
 
 
 def _router(
@@ -366,27 +382,6 @@ def _auth_interceptor(config: ServeConfig, console: Console, metrics: Metrics) -
             highlight=False,
         )
     return AuthInterceptor(keys, admin, lambda reason: metrics.refused.labels(reason).inc())
-
-
-def _bind(server: grpc.aio.Server, config: ServeConfig) -> int:
-    host = f"[{config.host}]" if ":" in config.host else config.host
-    taken = InputError(
-        f"cannot listen on {host}:{config.port}: the port is taken or the host is not one of this machine; "
-        "set port=0 for a free one, or host"
-    )
-    credentials = server_credentials(config.tls)
-    try:
-        address = f"{host}:{config.port}"
-        port = (
-            server.add_insecure_port(address)
-            if credentials is None
-            else server.add_secure_port(address, credentials)
-        )
-    except RuntimeError as error:
-        raise taken from error
-    if port == 0:
-        raise taken
-    return port
 
 
 async def _import_histories(state: UserState, path: Path, console: Console) -> None:

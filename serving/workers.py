@@ -28,6 +28,7 @@ from rich.console import Console
 from conf.errors import InputError
 from conf.serving import ServeConfig
 from serving.core.parent import PIPE, end_with_parent
+from serving.core.turns import LOCK, lock_file
 
 _LOG = logging.getLogger(__name__)
 NUMBER: Final = "SHELFWISE_WORKER"
@@ -99,6 +100,7 @@ class Workers:
         self._leaving: list[_Leaving] = []
         self._pipe, self._held = os.pipe()
         """The workers' end of a pipe, and this process's: closed with it, however it ends."""
+        self._lock = lock_file()
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT, then drain the workers; return the exit code.
@@ -182,8 +184,13 @@ class Workers:
         worker.started = time.monotonic()
         worker.process = subprocess.Popen(
             self._command,
-            env={**os.environ, NUMBER: str(worker.number), PIPE: str(self._pipe)},
-            pass_fds=(self._pipe,),
+            env={
+                **os.environ,
+                NUMBER: str(worker.number),
+                PIPE: str(self._pipe),
+                LOCK: str(self._lock),
+            },
+            pass_fds=(self._pipe, self._lock),
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,  # Ctrl-C reaches the parent only, which passes it on once

@@ -14,6 +14,7 @@ from encoders.device import describe_device
 from encoders.factors.co_purchase import FACTORS_FILE
 from encoders.towers.towers import TOWERS_FILE
 from ranking.bundle.bundle import ITEM_VECTORS, TEXT_ENCODER, TEXT_VECTORS
+from ranking.bundle.host_memory import NoRoomError
 from ranking.scoring.ranker import RANKER_FILE
 
 WORKING_BYTES: Final = 2**31
@@ -62,7 +63,8 @@ def device_memory_guard(folder: Path, device: torch.device, beside: bool = False
         beside: whether the replaced model is still on the device.
 
     Raises:
-        InputError: too little free memory, before or inside the block, or an unusable GPU.
+        NoRoomError: too little free memory, before or inside the block.
+        InputError: an unusable GPU.
 
     """
     if device.type != "cuda":
@@ -85,8 +87,8 @@ def device_memory_guard(folder: Path, device: torch.device, beside: bool = False
     there = f"{free / _GB:.1f} of {total / _GB:.1f} are free"
     what = f"{name} has too little memory for model {folder.name}{' beside the one that answers' * beside}"
     if needed > free:
-        raise InputError(f"{what}: it takes about {needed / _GB:.1f} GB, {there}; {advice}")
+        raise NoRoomError(f"{what}: it takes about {needed / _GB:.1f} GB, {there}; {advice}")
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise InputError(f"{what}: it took more than there was, {there}; {advice}") from error
+        raise NoRoomError(f"{what}: it took more than there was, {there}; {advice}") from error

@@ -26,6 +26,10 @@ _UNLIMITED: Final = 2**60
 """cgroup v1 writes a huge number where there is no limit."""
 
 
+class NoRoomError(InputError):
+    """A version does not fit into memory, now."""
+
+
 @dataclass(frozen=True)
 class Room:
     """Memory that a process can still take."""
@@ -68,15 +72,21 @@ def check_memory(needed: int, what: str, found: Room | None, advice: str) -> Non
     """Check that there is memory for something.
 
     Raises:
-        InputError: there is too little; one line with both amounts and what to do.
+        NoRoomError: there is too little; one line with both amounts and what to do.
 
     """
     if found is not None and needed > found.free:
-        raise InputError(
+        raise NoRoomError(
             f"too little memory for {what}: it takes about {needed // _MB:,} MB, and "
             f"{found.free // _MB:,} MB are free ({found.where}); {advice}, or set memory_check=false if the "
             "estimate is wrong"
         )
+
+
+def private_bytes(pid: int, root: Path = _ROOT) -> int:
+    """Return the memory that a process shares with no other, which its end frees; 0 if unknown."""
+    fields = _fields(root / f"proc/{pid}/smaps_rollup")
+    return 1024 * (fields.get("Private_Clean", 0) + fields.get("Private_Dirty", 0))
 
 
 def _machine(root: Path) -> Room | None:

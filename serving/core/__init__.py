@@ -1,5 +1,5 @@
 """Shared by all parts of the server: errors, call context, polling, threads.
 
 Public: `call_context`, `errors`, `event_kinds`, `event_loop`, `interpreter`, `list_defaults`, `parent`,
-`poller`, `threads`.
+`poller`, `threads`, `turns`.
 """

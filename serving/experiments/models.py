@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -178,7 +179,7 @@ class ArmModels:
         if self._load is None:
             raise InputError("this server loads no other version than its own")
         thread = self._current.loading
-        live = await load_in_thread(thread, self._load, version, background)
+        live = await load_in_thread(thread, partial(self._load, version, background))
         try:
             derived = await asyncio.get_running_loop().run_in_executor(thread, Served.of, live.current)
             await self._check(live)

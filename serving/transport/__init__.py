@@ -1,4 +1,4 @@
 """Transport of calls: TLS, API keys, deadlines, logging, errors.
 
-Public: `api_keys`, `audit`, `auth`, `call_interceptor`, `channel_options`, `reflection`, `tls`.
+Public: `api_keys`, `audit`, `auth`, `call_interceptor`, `channel_options`, `port`, `reflection`.
 """

@@ -20,6 +20,7 @@ from rich.console import Console
 from conf.serving import LimitsConfig, ServeConfig
 from serving.model.interfaces import LiveModel
 from serving.model.process.starter import ModelStarter
+from serving.model.reload import StopFirst
 from serving.observability.logs import TextFormatter
 from serving.running import RunningServer, start
 from shelfwise_client.v1 import recommendations_pb2 as pb
@@ -100,6 +101,7 @@ class Servers:
         live: LiveModel | None = None,
         load: Callable[[str, bool], LiveModel] | None = None,
         console: Console | None = None,
+        stop_first: StopFirst | None = None,
         **settings: Any,
     ) -> Harness:
         """Start a server on the fake bundle, or on another live model."""
@@ -112,8 +114,8 @@ class Servers:
             "limits": PATIENT,
         }
         config = ServeConfig(**{**open_to_tests, **settings})
-        starting = start(config, lambda: live or model, console or Console(file=io.StringIO()), load)
-        running = in_loop(starting)
+        console = console or Console(file=io.StringIO())
+        running = in_loop(start(config, lambda: live or model, console, load, stop_first))
         channel = grpc.insecure_channel(f"127.0.0.1:{running.port}")
         self._started.append((running, channel))
         stub = pb_grpc.RecommendationServiceStub(channel)  # type: ignore[no-untyped-call]

@@ -1,0 +1,72 @@
+"""A lock that the workers of a server share, so that one of them at a time does what takes much memory.
+
+It is a record lock on a file without a name, which the parent of the workers makes and passes on as a
+descriptor: it needs no folder that can be written, and the kernel releases the lock of a process that ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sys
+import tempfile
+from types import TracebackType
+from typing import Final
+
+LOCK: Final = "SHELFWISE_TURN_LOCK"
+"""Environment variable of a worker: the descriptor of the file."""
+_POLL_SECONDS: Final = 0.1
+
+
+def lock_file() -> int:
+    """Return the descriptor of a new file without a name."""
+    if sys.platform == "linux":
+        return os.memfd_create("turns")
+    else:
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
+
+
+class Turn:
+    """Holds the lock for an `async with` block; one without a file excludes nobody."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        """Use the file of a descriptor, which must be open in this process once only."""
+        self._descriptor = descriptor
+
+    @classmethod
+    def of_worker(cls) -> Turn:
+        """Return the lock of this worker; without a file in a server without workers."""
+        descriptor = os.environ.pop(LOCK, None)
+        if descriptor is None:
+            return cls(None)
+        os.set_inheritable(int(descriptor), False)
+        return cls(int(descriptor))
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes use it, too."""
+        return self._descriptor is not None
+
+    async def __aenter__(self) -> Turn:
+        """Wait for the lock."""
+        while not self._taken():  # noqa: ASYNC110 - another process's lock has no event
+            await asyncio.sleep(_POLL_SECONDS)
+        return self
+
+    def _taken(self) -> bool:
+        if self._descriptor is None:
+            return True
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release the lock."""
+        if self._descriptor is not None:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN)

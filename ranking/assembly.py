@@ -19,6 +19,8 @@ from ranking.retrieval.index_choice import build_index
 from ranking.retrieval.searcher import VectorSearcher
 
 PCA_DIM = 64
+DEMAND_NEIGHBOURS = 10
+"""Nearest texts whose recent demand an item has as a feature."""
 """Width of the reduced text vectors that similarity features read."""
 _ROWS = 1 << 16
 """Rows centred at a time."""
@@ -106,10 +108,10 @@ def near_recent(near: IntArray, statistics: Statistics) -> FloatArray:
         statistics: of the whole catalogue.
 
     Returns:
-        Mean of log(1 + recent demand) over the ten nearest, [rows].
+        Mean of log(1 + recent demand) over the `DEMAND_NEIGHBOURS` nearest, [rows].
 
     """
-    ids = near[:, :10]
+    ids = near[:, :DEMAND_NEIGHBOURS]
     recent = np.where(ids >= 0, np.log1p(statistics.recent[np.maximum(ids, 0)]), 0.0)
     mean: FloatArray = (recent.sum(axis=1) / np.maximum((ids >= 0).sum(axis=1), 1)).astype(np.float32)
     return mean

@@ -18,9 +18,10 @@ from features.candidates.features import ItemArrays
 from features.data import schema
 from features.data.dataset import BoolArray, Catalogue, FloatArray, IntArray
 from features.data.statistics import Neighbours, Statistics, attribute_codes
-from ranking.assembly import PcaProjection, near_recent, unit
+from ranking.assembly import DEMAND_NEIGHBOURS, PcaProjection, near_recent, unit
 from ranking.catalogue.live_catalogue import LiveItem
 from ranking.kernels.growable import GrowableArray
+from ranking.live.listed import ListedIn
 
 _NOT_OF_ITEMS = {"now", "demand_keys", "demand_totals", "demand_calendar"}
 """Statistics without a row per item; the keys of demand ascend by row, so new rows do not change them."""
@@ -145,6 +146,7 @@ class LiveArrays:
         self._near_ids = GrowableArray(arrays.text_near.ids, room)
         self._near_weights = GrowableArray(arrays.text_near.weights, room)
         self._near_recent = GrowableArray(arrays.text_near_recent, room)
+        self._listed_in = ListedIn(arrays.text_near.ids[:, :DEMAND_NEIGHBOURS])
         self._factors = GrowableArray(arrays.factor_vectors, room)
         self._dual = GrowableArray(arrays.factor_vectors if factors is None else factors.dual, room)
         # Without references to the loaded arrays, so that these can be freed.
@@ -267,6 +269,7 @@ class LiveArrays:
 
         """
         ids, weights = self._near_ids.view(size), self._near_weights.view(size)
+        self._listed_in.changed(touched)
         self.refresh_near_recent(touched, size)
         factors = self.factors(size)
         if factors is None:
@@ -278,6 +281,11 @@ class LiveArrays:
         vectors, dual = factors.imputed(near, known)
         self._factors.put(rows, vectors)
         self._dual.put(rows, dual)
+
+    def refresh_near_recent_of(self, sold: IntArray, size: int) -> None:
+        """Write the recent demand for the text neighbours of all rows that rows with new events are among."""
+        ids = self._near_ids.view(size)[:, :DEMAND_NEIGHBOURS]
+        self.refresh_near_recent(self._listed_in.find(sold, ids), size)
 
     def refresh_near_recent(self, rows: IntArray, size: int) -> None:
         """Write the recent demand for the text neighbours of rows, see `ranking.assembly.near_recent`."""

@@ -16,6 +16,8 @@ from features.data.demand import SPANS, Demand
 from features.kernels.compiled import compiled
 
 _MOST = max(SPANS)
+_NEVER = 2**31 - 1
+"""Day of the first event of an item without any."""
 _PAIRS = 1024
 """Initial capacity, in pairs of item and day."""
 
@@ -39,7 +41,7 @@ class LiveDemand:
         """The newest day with events, counted from the first day of recording."""
         self._total: IntArray = np.zeros(items, dtype=np.int32)
         self._newest: IntArray = np.full(items, -1, dtype=np.int32)
-        self._born: IntArray = np.full(items, -1, dtype=np.int32)
+        self._born: IntArray = np.full(items, _NEVER, dtype=np.int32)
         self._pairs: IntArray = np.zeros((_PAIRS, 4), dtype=np.int32)
         self._used = 0
 
@@ -51,8 +53,7 @@ class LiveDemand:
         ones = np.ones(len(rows), dtype=np.int32)
         self._used = _add(rows, days, ones, self._newest, self._pairs, self._used)
         np.add.at(self._total, rows, 1)
-        born = self._born[rows]
-        self._born[rows] = np.where(born < 0, days, np.minimum(born, days))
+        np.minimum.at(self._born, rows, days)
 
     def put(self, rows: IntArray, present: FloatArray) -> None:
         """Write the demand features of rows as of today.
@@ -138,7 +139,7 @@ def _put(
         age = np.int64(0)
         if known > 0:
             age = now - first[row]
-        elif born[row] >= 0:
+        elif born[row] < _NEVER:
             age = np.int64(max(today - born[row], 1))
         known += total[row]
         position = newest[row]

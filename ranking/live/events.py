@@ -61,7 +61,7 @@ class LiveEvents:
         """Unix seconds that the column `recent` refers to."""
         self._day = 0
         self._next, self._behind = 0, 0
-        """Next row whose demand is to be refreshed for the current day, and the number of such rows."""
+        """Next row whose demand is to be refreshed for the current time, and the number of such rows."""
         self._deferred: deque[RecordedEvent] = deque(maxlen=_MAX_DEFERRED)
 
     def _arrays_of(self, size: int) -> ItemArrays:
@@ -137,10 +137,12 @@ class LiveEvents:
         if self._began is None:
             self._began = self._recent_as_of = int(times[0])
         statistics = self._arrays_of(size).statistics
-        newest = int(times.max())
-        if newest - self._recent_as_of >= _AGING_SECONDS:
-            statistics.recent[:] *= np.float32(_decay(newest - self._recent_as_of))
-            self._recent_as_of = newest
+        # At whole steps, so that it does not depend on the batches in which the events come.
+        steps = (int(times.max()) - self._recent_as_of) // _AGING_SECONDS
+        if steps > 0:
+            statistics.recent[:] *= np.float32(_decay(steps * _AGING_SECONDS))
+            self._recent_as_of += steps * _AGING_SECONDS
+            self._behind = size
         touched, which, more = np.unique(rows, return_inverse=True, return_counts=True)
         before = statistics.count[touched]
         statistics.count[touched] = before + more
@@ -156,8 +158,7 @@ class LiveEvents:
             self._demand.put(touched, columns)
         if self._demand.today > self._day:
             self._day, self._behind = self._demand.today, size
-        near = np.unique(self._arrays_of(size).text_near.ids[touched])
-        self._arrays.refresh_near_recent(near[near >= 0], size)
+        self._arrays.refresh_near_recent_of(touched, size)
         trained = self._trained[touched]
         return bool(np.any(~trained & (before < WELL_KNOWN) & (before + more >= WELL_KNOWN)))
 

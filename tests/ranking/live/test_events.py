@@ -12,6 +12,7 @@ from encoders.text.text_encoder import TextEncoder
 from features.data.dataset import Dataset
 from features.data.demand import demand_names
 from features.data.statistics import Statistics
+from ranking.assembly import near_recent
 from ranking.catalogue.live_catalogue import ItemChange
 from ranking.kernels import popularity_order as popularity_loops
 from ranking.live import demand, neighbours
@@ -212,6 +213,45 @@ def test_a_shop_without_history_counts_from_nothing(dataset: Dataset, encoder: T
     assert "new" not in listed(version, Request(EMPTY, now=1, k=62))
     live.count_events([event("newer"), event("newer"), event("newer")])
     assert listed(live.current, nobody) == ["newer", "i5"]
+
+
+@pytest.mark.parametrize("size", [7, 300])
+def test_events_count_the_same_in_whatever_batches_they_come(
+    dataset: Dataset, encoder: TextEncoder, size: int
+) -> None:
+    """A running server counts them as they come, a restarted one all at once: lists must not change."""
+    served, restarted = (LiveItems(make_bundle(dataset, encoder), 20) for _ in range(2))
+    for each in (served, restarted):
+        change(each, item("new", "violet boots"))
+    rng = np.random.default_rng(0)
+    ids = ["new", *served.current.catalogue.base.ids]
+    # Three days: several steps of aging, and ends of days.
+    events = [
+        event(ids[int(now)], ids[int(before)], seconds=int(second))
+        for now, before, second in zip(
+            rng.integers(0, len(ids), 300) ** 2 // len(ids), rng.integers(0, len(ids), 300),
+            np.sort(rng.integers(0, 3 * DAY, 300)), strict=True,
+        )
+    ]  # fmt: skip
+    for one in events:
+        served.count_events([one])
+    for begin in range(0, 300, size):
+        restarted.count_events(events[begin : begin + size])
+    for each in (served, restarted):
+        while each.count_events([]).behind:
+            pass
+    ours, theirs = (each.current.recommender.recommender.arrays for each in (served, restarted))
+    found = ours.statistics
+    for name, array in vars(found).items():
+        if isinstance(array, np.ndarray):
+            np.testing.assert_allclose(getattr(theirs.statistics, name), array, rtol=1e-5, err_msg=name)
+    np.testing.assert_array_equal(theirs.statistics.demand.present, found.demand.present)
+    np.testing.assert_allclose(theirs.text_near_recent, ours.text_near_recent, rtol=1e-5)
+    # And it is what its definition says.
+    np.testing.assert_allclose(ours.text_near_recent, near_recent(ours.text_near.ids, found), rtol=1e-6)
+    for k in (5, 40):
+        request = Request(EMPTY, now=YEARS_LATER + 3 * DAY, k=k)
+        assert listed(served.current, request) == listed(restarted.current, request)
 
 
 def test_hidden_items_are_counted_and_come_back_popular(live: LiveItems) -> None:

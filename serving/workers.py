@@ -27,6 +27,7 @@ from rich.console import Console
 
 from conf.errors import InputError
 from conf.serving import ServeConfig
+from ranking.bundle.host_memory import killed_since, memory_kills
 from serving.core.parent import PIPE, end_with_parent
 from serving.core.turns import LOCK, lock_file
 
@@ -61,6 +62,8 @@ class _Worker:
     number: int
     process: subprocess.Popen[str] | None = None
     started: float = 0.0
+    memory_kills: int = 0
+    """See `ranking.bundle.host_memory.memory_kills`, at the start of the process."""
     failures: int = 0
     next_start: float = 0.0
     ready: threading.Event = field(default_factory=threading.Event)
@@ -182,6 +185,7 @@ class Workers:
     def _start(self, worker: _Worker) -> None:
         worker.ready.clear()
         worker.started = time.monotonic()
+        worker.memory_kills = memory_kills()
         worker.process = subprocess.Popen(
             self._command,
             env={
@@ -220,8 +224,13 @@ class Workers:
             return
         worker.failures = 1 if now - worker.started > _STEADY_SECONDS else worker.failures + 1
         pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (worker.failures - 1))
+        killed = killed_since(worker.memory_kills) if code == -signal.SIGKILL else ""
         _LOG.error(
-            "worker %d ended (%s), another starts in %.1f s", worker.number, _how_it_ended(code), pause
+            "worker %d ended (%s%s), another starts in %.1f s",
+            worker.number,
+            _how_it_ended(code),
+            killed and f": {killed}",
+            pause,
         )
         worker.process, worker.next_start = None, now + pause
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -89,6 +90,26 @@ def private_bytes(pid: int, root: Path = _ROOT) -> int:
     return 1024 * (fields.get("Private_Clean", 0) + fields.get("Private_Dirty", 0))
 
 
+def memory_kills(root: Path = _ROOT) -> int:
+    """Return how many processes the kernel has ended for want of memory, in this container or else here."""
+    for group, version in _groups(root):
+        file = group / ("memory.events" if version == 2 else "memory.oom_control")
+        kills = _fields(file).get("oom_kill")
+        if kills is not None:
+            return kills
+    return _fields(root / "proc/vmstat").get("oom_kill", 0)
+
+
+def killed_since(before: int, root: Path = _ROOT) -> str:
+    """Return that the kernel has ended processes for want of memory since a count, or an empty string."""
+    kills = memory_kills(root) - before
+    if kills <= 0:
+        return ""
+    found = room(root)
+    left = "" if found is None else f"; {found.free // _MB:,} MB are free now ({found.where})"
+    return f"the kernel has ended {kills} process{'es' * (kills > 1)} for want of memory{left}"
+
+
 def _machine(root: Path) -> Room | None:
     available = _fields(root / "proc/meminfo").get("MemAvailable")
     return None if available is None else Room(available * 1024, "of this machine's memory")
@@ -97,27 +118,31 @@ def _machine(root: Path) -> Room | None:
 def _control_group(root: Path) -> Room | None:
     """Return what the container's limit leaves; of nested groups, the one of this process and its parents."""
     rooms = []
+    for group, version in _groups(root):
+        if version == 2:
+            rooms.append(_group(group, "memory.max", "memory.current", "inactive_file"))
+        else:
+            limit, usage = "memory.limit_in_bytes", "memory.usage_in_bytes"
+            rooms.append(_group(group, limit, usage, "total_inactive_file"))
+    found = [each for each in rooms if each is not None]
+    return min(found, key=lambda each: each.free, default=None)
+
+
+def _groups(root: Path) -> Iterator[tuple[Path, int]]:
+    """Yield the folders of this process's control groups of memory, inner ones first, and their version."""
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            base, limit, usage, cache = (
-                root / "sys/fs/cgroup",
-                "memory.max",
-                "memory.current",
-                "inactive_file",
-            )
+            base, version = root / "sys/fs/cgroup", 2
         elif "memory" in controllers.split(","):
-            base, limit = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
-            usage, cache = "memory.usage_in_bytes", "total_inactive_file"
+            base, version = root / "sys/fs/cgroup/memory", 1
         else:
             continue
         folder = base / path.lstrip("/")
         # Inside a container the path may be the host's; then the files are at the root of the mount.
         for group in (folder, *folder.parents) if folder.is_dir() else (base,):
             if group.is_relative_to(base):
-                rooms.append(_group(group, limit, usage, cache))
-    found = [each for each in rooms if each is not None]
-    return min(found, key=lambda each: each.free, default=None)
+                yield group, version
 
 
 def _group(folder: Path, limit_file: str, usage_file: str, cache: str) -> Room | None:

@@ -14,9 +14,12 @@ from pathlib import Path
 
 import grpc
 import pytest
+from rich.console import Console
 
+from conf.serving import ServeConfig
 from encoders.text.text_encoder import TextEncoder
 from features.data.dataset import Dataset
+from serving.workers import Workers
 from shelfwise_client import Client, RecommendQuery, ServiceError
 from shelfwise_client.v1 import recommendations_pb2 as pb
 from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
@@ -250,3 +253,23 @@ def test_a_hangup_while_the_first_worker_starts_ends_nothing(
     process.terminate()
     assert process.wait(60) == 0
     process.stdout.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "says"), [("os.kill(os.getpid(), 9)", "signal 9: no memory"), ("os._exit(3)", "exit code 3")]
+)
+def test_a_worker_ended_for_want_of_memory_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: str, says: str
+) -> None:
+    monkeypatch.setattr("serving.workers.killed_since", lambda before: "no memory")
+    parent = Workers(ServeConfig(), [sys.executable, "-c", f"import os; {code}"], Console(quiet=True))
+    monkeypatch.setattr(parent, "_read", lambda worker, process: process.stdout.close())
+    [worker] = parent._workers
+    parent._start(worker)
+    assert worker.process is not None
+    worker.process.wait(20)
+    stdout = worker.process.stdout
+    assert stdout is not None
+    within(10, lambda: stdout.closed)
+    parent._restart_if_ended(worker)
+    assert f"worker 0 ended ({says}), another starts in 0.2 s" in caplog.text

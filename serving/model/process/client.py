@@ -20,7 +20,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
+from conf.errors import InputError
 from ranking.bundle.catalogue_file import read_catalogue
+from ranking.bundle.host_memory import killed_since, memory_kills
 from ranking.bundle.manifest import ManifestView
 from ranking.catalogue.live_catalogue import Change, LiveCatalogue, PreparedItemChanges
 from ranking.live.recorded_events import CountResult, RecordedEvent
@@ -43,7 +45,8 @@ class _Channel:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._in_use = threading.Lock()
-        self._closing = False
+        self.closing = False
+        """Whether it is closed, or will be after the request in progress."""
         self._descriptor = threading.Lock()
         """Held while the connection is closed or shut down: a closed one must not be shut down."""
         self._sender, self._receiver = Sender(), Receiver()
@@ -79,7 +82,7 @@ class _Channel:
 
     def close(self) -> None:
         """Close the connection after the request in progress; returns at once."""
-        self._closing = True
+        self.closing = True
         if self._in_use.acquire(blocking=False):  # else the lock's holder closes it, see `_request`
             try:
                 with self._descriptor:
@@ -100,11 +103,11 @@ class _Channel:
     def _request(self) -> Iterator[None]:
         try:
             with self._in_use:
-                if self._closing:  # closed while this request was queued behind another
+                if self.closing:  # closed while this request was queued behind another
                     raise OSError("the channel is closed")
                 yield
         finally:
-            if self._closing:
+            if self.closing:
                 self.close()
 
 
@@ -120,6 +123,7 @@ class ModelProcess:
         lists, lists_remote = Pipe()
         changes, changes_remote = Pipe()
         alive, alive_remote = Pipe(duplex=False)
+        self._memory_kills = memory_kills()
         remote = (lists_remote, changes_remote, alive_remote)
         _STARTER.start(*(connection.fileno() for connection in remote))
         for connection in remote:
@@ -150,7 +154,12 @@ class ModelProcess:
             answer = self._changes.receive()
         except (EOFError, OSError) as error:
             self.ended.wait(_END_SECONDS)
-            raise RuntimeError("the model's process has ended before its model was loaded") from error
+            what = "the model's process has ended before its model was loaded"
+            if killed := killed_since(self._memory_kills):
+                raise InputError(
+                    f"{what}: {killed}; give more memory, or serve fewer workers or a smaller model"
+                ) from error
+            raise RuntimeError(what) from error
         if isinstance(answer, Failed):
             raise answer.error
         assert isinstance(answer, Loaded)
@@ -192,6 +201,8 @@ class ModelProcess:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
                 wait_for_end(alive, _END_SECONDS)
+        if not fault and not self._lists.closing and (killed := killed_since(self._memory_kills)):
+            _LOG.error("the model's process (%s) has ended, and %s", pid, killed)
         self.ended.set()
         if fault:  # a process that waits for a device in the kernel cannot be killed until the wait ends
             self._lists.shut_down()

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from conf.errors import InputError
-from ranking.bundle.host_memory import Room, bytes_needed, check_memory, room
+from ranking.bundle.host_memory import (
+    Room,
+    bytes_needed,
+    check_memory,
+    killed_since,
+    memory_kills,
+    private_bytes,
+    room,
+)
 
 MB = 2**20
 
@@ -97,3 +105,32 @@ def test_the_estimate_is_of_all_files_and_once_of_the_libraries(tmp_path: Path) 
     (tmp_path / "a" / "file").write_bytes(bytes(3 * MB))
     assert bytes_needed(tmp_path) == (600 + 64 + 2 * 3) * MB
     assert bytes_needed(tmp_path, libraries=False) == (64 + 2 * 3) * MB
+
+
+def test_kills_for_want_of_memory_are_those_of_the_container_or_of_the_machine(tmp_path: Path) -> None:
+    assert memory_kills(tmp_path) == 0
+    assert killed_since(0, tmp_path) == ""
+    machine(tmp_path, 10**7)
+    (tmp_path / "proc/vmstat").write_text("pgfault 12\noom_kill 7\n")
+    assert memory_kills(tmp_path) == 7
+    (tmp_path / "proc/self/cgroup").write_text("4:memory:/shop\n")
+    group(tmp_path / "sys/fs/cgroup/memory/shop", memory__oom_control="under_oom 0\noom_kill 2")
+    assert memory_kills(tmp_path) == 2
+    (tmp_path / "proc/self/cgroup").write_text("0::/\n")
+    base = tmp_path / "sys/fs/cgroup"
+    group(base, memory__max=100 * MB, memory__current=60 * MB, memory__events="oom 9\noom_kill 3")
+    assert memory_kills(tmp_path) == 3
+    assert killed_since(3, tmp_path) == ""
+    assert killed_since(1, tmp_path) == (
+        "the kernel has ended 2 processes for want of memory; 40 MB are free now "
+        "(of the container's limit of 100 MB)"
+    )
+
+
+def test_private_memory_is_what_no_other_process_has(tmp_path: Path) -> None:
+    assert private_bytes(5, tmp_path) == 0
+    (tmp_path / "proc/5").mkdir(parents=True)
+    (tmp_path / "proc/5/smaps_rollup").write_text(
+        "0-7fff ---p 00000000 00:00 0 [rollup]\nRss: 900 kB\nPrivate_Clean: 100 kB\nPrivate_Dirty: 30 kB\n"
+    )
+    assert private_bytes(5, tmp_path) == 130 * 1024

@@ -253,6 +253,27 @@ def test_a_process_that_no_signal_ends_lets_callers_go_on(
     kill(remote.process.pid, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("kills", [0, 1])
+def test_a_process_ended_for_want_of_memory_is_named(
+    store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kills: int
+) -> None:
+    def killed_since(before: int) -> str:
+        return f"the kernel has ended {before} more for want of memory" if before else ""
+
+    monkeypatch.setattr("serving.model.process.client.memory_kills", lambda: kills)
+    monkeypatch.setattr("serving.model.process.client.killed_since", killed_since)
+    model = RemoteModel(start_message(store))
+    os.kill(model.process.pid, signal.SIGKILL)
+    assert model.process.ended.wait(10)
+    said = f"({model.process.pid}) has ended, and the kernel has ended 1 more for want of memory"
+    assert (said in caplog.text) == bool(kills)
+    caplog.clear()
+    closed = RemoteModel(start_message(store))
+    closed.close()  # an end that was asked for says nothing
+    assert closed.process.ended.wait(10)
+    assert caplog.text == ""
+
+
 def test_a_closed_model_answers_the_request_in_progress_and_ends(store: Path) -> None:
     model = RemoteModel(start_message(store))
     with ThreadPoolExecutor(1) as asking:

@@ -1,0 +1,155 @@
+"""Models of arms beside the current one: failures, other versions, canaries, load."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from grpc_health.v1 import health_pb2
+
+from serving.api.attribution_tokens import AttributionTokens
+from shelfwise_client import (
+    Client,
+    ExperimentArm,
+    RecommendQuery,
+    SessionEvent,
+)
+from shelfwise_client.v1 import recommendations_pb2 as pb
+from tests.serving.conftest import until
+from tests.serving.experiments.arm_shop import CONTROL, LISTS, MODELS, NEW, USERS, Shop
+from tests.serving.model.test_reload import V1, V2, V3, health, point
+
+
+def test_a_model_that_cannot_be_loaded_leaves_its_users_the_current_one(
+    shop: Callable[..., Shop], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("serving.experiments.models.RETRY_SECONDS", 0.05)
+    at = shop("")
+    at.broken[V1] = f"versions/{V1}/index.faiss: missing"
+    at.write(MODELS.replace("new: {share: 0.5,", "new: {share: 0.5, lists: {diversity: 0.25},"))
+    until(lambda: at.arm(NEW) == ("ranking=new", V2))
+    page = at.client.recommend(RecommendQuery(user_id=NEW))
+    assert page.experiments == (ExperimentArm("ranking", "new", fallback=True, forced=False),)
+    assert at.current.recommender.seen[-1].diversity == 0.0  # the whole arm is left out
+    origin = AttributionTokens().read(page.attribution_token)
+    assert origin is not None
+    assert (origin.experiments, origin.model_version) == ("ranking=new", V2)
+    until(lambda: at.metric("arm_works", experiment="ranking", arm="new") == 0)
+    arms = at.server.stub.GetStatus(pb.GetStatusRequest()).experiments[0].arms
+    assert [(a.model_version, a.failure) for a in arms] == [
+        (V2, ""),
+        (V1, f"versions/{V1}/index.faiss: missing"),
+    ]
+    fallbacks = at.metric("arm_fallbacks_total", experiment="ranking", arm="new")
+    assert fallbacks is not None
+    assert fallbacks >= 2
+    assert at.metric("arm_fallbacks_total", experiment="ranking", arm="control") is None
+    assert health(at.server, "") == health_pb2.HealthCheckResponse.SERVING
+    assert caplog.text.count("index.faiss: missing") == 1
+    at.broken.clear()
+    until(lambda: at.arm(NEW) == ("ranking=new", V1))
+    until(lambda: at.metric("arm_works", experiment="ranking", arm="new") == 1)
+
+
+def test_an_ended_process_is_replaced_and_its_users_get_lists_meanwhile(
+    shop: Callable[..., Shop], caplog: pytest.LogCaptureFixture
+) -> None:
+    at = shop(MODELS)
+    first = at.loaded[V1]
+    first.works = False
+    until(lambda: at.loaded[V1] is not first and at.arm(NEW) == ("ranking=new", V1))
+    assert "the process of model " + V1 in caplog.text
+    assert health(at.server, "") == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_pinned_arms_stay_and_the_others_follow_when_another_version_becomes_current(
+    shop: Callable[..., Shop],
+) -> None:
+    at = shop(MODELS)
+    point(at.server.store, V3)
+    until(lambda: at.arm(CONTROL) == ("ranking=control", V3))
+    assert at.arm(NEW) == ("ranking=new", V1)
+    point(at.server.store, V1)  # rolled back to the arm's version: one process is enough
+    until(lambda: at.arm(CONTROL) == ("ranking=control", V1))
+    until(lambda: len(at.server.running._router.hosts) == 1)
+    assert at.arm(NEW) == ("ranking=new", V1)
+
+
+CANARY = "canary: {arms: {stable: {share: 0.99, version: previous}, new: {share: 0.01, version: current}}}"
+
+
+def test_a_canary_never_serves_the_new_version_to_the_others(shop: Callable[..., Shop]) -> None:
+    """With `previous`, the version that was current goes on for its arm from the first list after a swap."""
+    at = shop(CANARY)
+    assert at.arm("u1") == ("canary=stable", V1)
+    made: list[str] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        with Client(at.server.address, timeout=10) as client:
+            while not stop.is_set():
+                made.append(client.recommend(RecommendQuery(user_id="u1")).model_version)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        (at.server.store / "versions" / V3).mkdir()
+        (at.server.store / "versions" / V3 / "manifest.json").write_text("{}")
+        point(at.server.store, V3)
+        until(lambda: at.client.status().model_version == V3)
+        until(lambda: at.arm("u1") == ("canary=stable", V2))
+    finally:
+        stop.set()
+        asking.join()
+    assert set(made) == {V1, V2}
+    assert made == sorted(made)
+
+
+def test_a_version_is_not_made_current_while_a_canary_cannot_keep_the_present_one(
+    shop: Callable[..., Shop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.model.reload._RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("serving.experiments.models.RETRY_SECONDS", 0.05)
+    at = shop(CANARY)
+    at.broken[V2] = "no memory"
+    (at.server.store / "versions" / V3).mkdir()
+    (at.server.store / "versions" / V3 / "manifest.json").write_text("{}")
+    point(at.server.store, V3)
+    reason = f"an arm of an experiment needs model {V2} beside it: no memory"
+    until(lambda: getattr(at.client.status().failed_reload, "reason", "") == reason)
+    assert at.arm("u1") == ("canary=stable", V1)
+    at.broken.clear()
+    until(lambda: at.client.status().model_version == V3)
+    assert at.arm("u1") == ("canary=stable", V2)
+
+
+def test_the_file_is_replaced_under_load_without_a_failed_call(shop: Callable[..., Shop]) -> None:
+    at = shop(MODELS)
+    failures: list[Exception] = []
+    calls = [0]
+    stop = threading.Event()
+
+    def ask(number: int) -> None:
+        with Client(at.server.address, timeout=10) as client:
+            while not stop.is_set():
+                try:
+                    client.recommend(RecommendQuery(user_id=USERS[number], session=(SessionEvent("i1"),)))
+                    calls[0] += 1
+                except Exception as error:
+                    failures.append(error)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for n in range(30):
+            at.write([MODELS, "", LISTS, CANARY, MODELS.replace("{arms", "{enabled: false, arms")][n % 5])
+            time.sleep(0.05)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+    assert calls[0] > 30

@@ -66,7 +66,7 @@ WRONG = {
     "no bundle to export": (["export"], "CURRENT: no such file; publish a bundle first"),
     "no events to export": (["export", "events"], "state.sqlite: no such file, so nothing was recorded"),
     "no bundle to roll back": (["rollback"], "CURRENT: no such file; publish a bundle first"),
-    "no scope": (["create-key", "scopes=[everything]"], "'everything' is not a valid Scope"),
+    "no scope": (["create-key", "scopes=[everything]"], "scopes: there is no scope 'everything'"),
     "one file of two": (["serve", "tls.key=server.key"], "tls.certificate and tls.key need each other"),
     "no server": (["recommend", "address=127.0.0.1:1", "timeout=20"], "no server answers at 127.0.0.1:1"),
     "markup in a value": (["run", "data.items='[bold]x[/bold].csv'"], "no such file: [bold]x[/bold].csv"),

@@ -44,6 +44,12 @@ def history_of(path: Path, user_id: str) -> list[StoredEvent]:
     return [StoredEvent(user, item, kind, time, name) for user, name, time, item, kind in rows.iter_rows()]
 
 
+def _read(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
+    """Read the file through one handle: Polars opens a path twice, and it may be replaced in between."""
+    with path.open("rb") as file:
+        return pl.read_parquet(file, columns=columns)
+
+
 def _rows(path: Path, user_id: str | None = None) -> pl.DataFrame:
     """Return the rows of a file, or those of one user; see `read_histories`."""
     columns = {
@@ -54,7 +60,7 @@ def _rows(path: Path, user_id: str | None = None) -> pl.DataFrame:
         schema.ORDER: pl.Int64,
     }
     try:
-        frame = pl.read_parquet(path, memory_map=False)
+        frame = _read(path)
         if user_id is not None and schema.USER_ID in frame.columns:
             frame = frame.filter(pl.col(schema.USER_ID).cast(pl.String) == user_id)
         missing = [name for name in columns if name not in frame.columns]
@@ -102,7 +108,7 @@ def users_of(path: Path) -> list[str]:
         InputError: the file is not a histories table.
     """
     try:
-        frame = pl.read_parquet(path, columns=[schema.USER_ID], memory_map=False)
+        frame = _read(path, [schema.USER_ID])
     except (pl.exceptions.PolarsError, OSError) as error:
         first_line = str(error).partition("\n")[0]
         raise InputError(f"{path}: not a histories table ({first_line}); publish the bundle again") from error
@@ -150,7 +156,7 @@ def _runs(pid: int) -> bool:
 def _rewritten(path: Path, user_ids: Collection[str]) -> bool:
     """Rewrite the file without the users; return False if it was replaced in the meantime."""
     before = path.stat()
-    frame = pl.read_parquet(path, memory_map=False)
+    frame = _read(path)
     removed = frame[schema.USER_ID].is_in(list(user_ids))
     if not removed.any():
         return True

@@ -79,7 +79,7 @@ class Messages:
         self.tokens: list[str] = []
         """Page tokens from responses, for matching and other requests."""
         self._usual = False
-        """Whether the current message has typical values: a twentieth of them do."""
+        """Whether the current message has typical values: a tenth of them do."""
 
     def message(self, of: Descriptor, depth: int = 0) -> Any:
         """Return a well-formed message of a type, with random values."""
@@ -94,7 +94,7 @@ class Messages:
         chance = self._random.random()
         if chance < 0.05:
             return self._random.randbytes(self._random.choice((0, 1, 7, 100, 5000)))
-        self._usual = chance > 0.95
+        self._usual = chance > 0.9
         data: bytes = self.message(of).SerializeToString()
         self._usual = False
         if chance < 0.2 and data:

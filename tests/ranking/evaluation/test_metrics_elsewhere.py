@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torchmetrics.functional import retrieval
 
@@ -72,6 +72,7 @@ def adversarial(draw: st.DrawFn) -> tuple[Lists, Lists]:
     return [draw(items) for _ in range(n)], [draw(targets) for _ in range(n)]
 
 
+@settings(deadline=None)
 @given(adversarial())
 @example(([[3, 3, 3, -1, 3]], [[3]]))  # one item again and again
 @example(([[-1, -1, 4]], [[4]]))  # padding in front

@@ -312,7 +312,7 @@ def roll_back(store: Path, version: str | None = None) -> str:
     verify(store / VERSIONS / version)
     with _locked(store, POINTER_LOCK):
         former = pointed_at(store)
-        left = _rolled_back(store) - {version} | ({former} if former and version < former else set())
+        left = _rolled_back(store) - {version} | {one for one in known if version < one <= (former or "")}
         write_atomically(store / ROLLED_BACK, "".join(f"{one}\n" for one in sorted(left & set(known))))
         _make_current(store, version)
     record_command(store, "rollback", version=version, former=former)

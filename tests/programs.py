@@ -117,3 +117,10 @@ def buf(folder: Path) -> list[str]:
     if done.returncode != 0:
         missing(f"the proto is not linted: no buf ({done.stderr.strip()[-200:]})", "npm ci --prefix proto")
     return [node(), str(folder / "node_modules" / "@bufbuild" / "buf" / "bin" / "buf")]
+
+
+def require(*programs: str) -> None:
+    """Leave a test out, or fail it, where the machine lacks a program."""
+    for program in programs:
+        if shutil.which(program) is None:
+            missing(f"no {program}", f"apt-get install {program}")

@@ -20,6 +20,7 @@ from conf.composition.compose import compose_command
 from serving.api.surfaces import read_surfaces
 from serving.experiments.reading import read_experiments
 from tests.deploy.manifests import DEPLOY, KUBERNETES, compose
+from tests.programs import require
 
 FOLDER = DEPLOY / "compose"
 T = TypeVar("T")
@@ -131,8 +132,7 @@ def test_settings_that_a_shop_edits_are_read_and_the_same_everywhere() -> None:
 
 
 def test_secrets_are_made_once(tmp_path: Path) -> None:
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl")
+    require("openssl")
     (tmp_path / "secrets").mkdir()
     shutil.copy(FOLDER / "make-secrets.sh", tmp_path)
     stub = tmp_path / "shelfwise"

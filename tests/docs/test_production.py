@@ -16,6 +16,8 @@ from typing import Any
 import polars as pl
 import pytest
 
+from tests.programs import require
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "production.md"
 FENCE = re.compile(r"^```([a-z]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -117,6 +119,7 @@ def test_a_block_is_run_or_said_not_to_be() -> None:
 def test_every_block_of_the_page_in_order(
     number: int, folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    require("openssl", "curl")
     if folder.done != number:
         pytest.skip("an earlier block failed")
     monkeypatch.chdir(folder.folder)

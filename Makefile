@@ -64,7 +64,7 @@ reports: install ## Measure the demo and, with BEAUTY=folder, Amazon Beauty, and
 	  'data.text_fields=[title]' split=leave_one_out experiment=quick work_dir=work/beauty)
 	$(if $(BEAUTY),cp work/beauty/evaluation/report.html docs/reports/amazon_beauty.html)
 
-test: install-dev ## The whole test suite (about eleven minutes on two cores)
+test: install-dev ## The whole test suite (about seventeen minutes on two cores)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 coverage: install-dev ## The suite with coverage of all its processes, at least the floor in pyproject.toml (half as long again)

@@ -20,7 +20,8 @@ const DEADLINE_MS = 2000;
 const BROKEN_STREAMS = 8; // that may follow one another without a message
 const LONGEST_WAIT_MS = 5000;
 
-// Only UNAVAILABLE is tried again: every other failure would be the same the next time.
+// Only these are tried again: every other failure would be the same the next time. A caller gets CANCELLED from
+// gRPC itself, on a server that shuts down, for a call that no handler has seen.
 const SERVICE_CONFIG = JSON.stringify({
   methodConfig: [{
     name: [{ service: 'shelfwise.v1.RecommendationService' }],
@@ -29,7 +30,7 @@ const SERVICE_CONFIG = JSON.stringify({
       initialBackoff: '0.2s',
       maxBackoff: '1s',
       backoffMultiplier: 2,
-      retryableStatusCodes: ['UNAVAILABLE'],
+      retryableStatusCodes: ['UNAVAILABLE', 'CANCELLED'],
     },
   }],
 });

@@ -1,8 +1,8 @@
 """Client of the shelfwise recommendation service: `Client` for threads, `AsyncClient` for asyncio.
 
-Both set a deadline on every call, retry calls that found no server (UNAVAILABLE, by the channel's own retry
-policy, see https://grpc.io/docs/guides/retry) and raise `ServiceError` for every other failure. Messages
-and stubs of the service are in `shelfwise_client.v1`.
+Both set a deadline on every call, retry calls that found no server or one that shuts down
+(by the channel's own retry policy, see https://grpc.io/docs/guides/retry) and raise `ServiceError` for every
+other failure. Messages and stubs of the service are in `shelfwise_client.v1`.
 """
 
 from shelfwise_client.aio import AsyncClient

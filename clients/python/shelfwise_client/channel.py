@@ -10,6 +10,12 @@ from shelfwise_client.v1 import recommendations_pb2 as pb
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
+RETRIED: Final = ("UNAVAILABLE", "CANCELLED")
+"""Codes of calls that are repeated.
+
+A server that shuts down answers CANCELLED, from the core of gRPC, to calls that arrive before their client
+has learnt of the shutdown; no handler has seen them. A call that the caller itself cancels is not repeated.
+"""
 _SERVICE_CONFIG: Final = json.dumps(
     {
         "methodConfig": [
@@ -20,7 +26,7 @@ _SERVICE_CONFIG: Final = json.dumps(
                     "initialBackoff": "0.2s",
                     "maxBackoff": "1s",
                     "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
+                    "retryableStatusCodes": RETRIED,
                 },
             }
         ]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import io
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from shelfwise_client import (
     SimilarQuery,
 )
 from shelfwise_client.v1 import recommendations_pb2 as pb
+from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 from tests.faults.changing_bundle import ChangingBundle
 from tests.serving.conftest import Harness, Servers, in_loop, until
 from tests.serving.fake_bundle import DATA_END, SLOW, FakeBundle
@@ -204,6 +206,50 @@ def test_a_call_is_retried_until_a_server_is_there(tmp_path: Path) -> None:
                 await running.stop(1.0)
 
     assert in_loop(scenario()) == "v1"
+
+
+class _Ends(pb_grpc.RecommendationServiceServicer):
+    """Answers GetStatus with one code after the other, then with a status."""
+
+    def __init__(self, codes: list[grpc.StatusCode]) -> None:
+        self.codes = codes
+        self.calls = 0
+
+    def GetStatus(  # noqa: N802 - gRPC's name
+        self, request: pb.GetStatusRequest, context: grpc.ServicerContext
+    ) -> pb.GetStatusResponse:
+        self.calls += 1
+        if self.calls <= len(self.codes):
+            context.abort(self.codes[self.calls - 1], "")
+        return pb.GetStatusResponse(model_version="v2")
+
+
+@pytest.mark.parametrize(
+    ("codes", "calls"),
+    [
+        ([grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE], 3),
+        ([grpc.StatusCode.CANCELLED] * 4, 4),
+        ([grpc.StatusCode.ABORTED], 1),
+    ],
+    ids=["answered", "given up", "another code"],
+)
+def test_calls_that_a_stopping_server_ends_are_retried(codes: list[grpc.StatusCode], calls: int) -> None:
+    servicer = _Ends(codes)
+    server = grpc.server(ThreadPoolExecutor(1))
+    pb_grpc.add_RecommendationServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with Client(f"127.0.0.1:{port}") as client:
+            if calls > len(codes):
+                assert client.status().model_version == "v2"
+            else:
+                with pytest.raises(ServiceError) as caught:
+                    client.status()
+                assert caught.value.code is codes[-1]
+    finally:
+        server.stop(0).wait()
+    assert servicer.calls == calls
 
 
 def test_other_failures_are_not_retried(server: Harness) -> None:

@@ -22,7 +22,8 @@ from scipy.stats import norm, t
 
 from lifecycle.experiments.libraries import statsmodels
 
-_MOST_UNITS: Final = 1e12
+_LOG_UNITS: Final = (-50.0, 100.0)
+"""Between which the natural logarithm of a number of units is sought: wider than any effect needs."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +74,12 @@ def units_needed(
         effect: relative lift.
     """
     arm, control = units
-    if boundary.decision == "fixed":
-        spread = lift_error / np.sqrt(1 / arm + 1 / control)
-        solve = statsmodels("stats.power").NormalIndPower().solve_power
-        needed = solve(effect / spread, power=power, alpha=boundary.alpha, ratio=arm / control)
-        return int(np.ceil(needed * (1 + arm / control)))
 
     def short(log_units: float) -> float:
         error = lift_error * np.sqrt((arm + control) / np.exp(log_units))
         return float(((boundary.reach(error, np.inf) or 0.0) + norm.ppf(power)) * error - effect)
 
-    return int(np.ceil(np.exp(brentq(short, 0.0, np.log(_MOST_UNITS)))))
+    return int(np.ceil(np.exp(brentq(short, *_LOG_UNITS))))
 
 
 def corrected(p_values: list[float | None], method: str) -> list[float | None]:

@@ -20,7 +20,7 @@ from lifecycle.experiments.page import render_page
 from lifecycle.experiments.plan import plan_of
 from lifecycle.experiments.recorded import events, prices
 from lifecycle.experiments.table import print_report
-from lifecycle.experiments.units import experiments_in, units_of
+from lifecycle.experiments.units import ARM, experiments_in, units_of
 from lifecycle.experiments.verdict import EXIT_CODES
 
 PAGE_FILE: Final = "report.html"
@@ -31,7 +31,8 @@ def experiment_report(config: ExperimentReportConfig, console: Console) -> None:
     """Analyse an experiment, print the verdict and the tables, and write the page and the figures.
 
     Raises:
-        InputError: no or unreadable events, an unknown experiment, arm or metric, no statsmodels.
+        InputError: no or unreadable events, an unknown experiment, arm or metric, a single arm, no
+            statsmodels.
         SystemExit: with the verdict's code, if `exit_code` is set and the verdict is not to ship.
     """
     statsmodels("api")  # before minutes of reading
@@ -41,6 +42,7 @@ def experiment_report(config: ExperimentReportConfig, console: Console) -> None:
         found = units_of(table, plan, prices(config), config.kinds, config.cuped_days)
     if found.units.is_empty():
         raise InputError(f"name={plan.name}: no event of a list of this experiment between start and end")
+    plan = plan.compared(found.units[ARM].unique().to_list())
     report = analyse(config, plan, found, time.time_ns() // 1000)
     print_report(report, console)
     output = Path(config.output)

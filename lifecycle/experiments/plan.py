@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -45,6 +45,23 @@ class Plan:
     def every(self) -> list[str]:
         """Return all arms, control first."""
         return [self.control, *self.arms]
+
+    def compared(self, seen: Collection[str]) -> Plan:
+        """Return the plan without the arms that had lists at other times only.
+
+        Args:
+            seen: arms that have units between start and end.
+
+        Raises:
+            InputError: no arm is left to compare with control.
+        """
+        arms = [arm for arm in self.arms if arm in self.shares or arm in seen]
+        if not arms:
+            raise InputError(
+                f"name={self.name}: between start and end all events are of lists of '{self.control}', so "
+                "there is nothing to compare; check that the tokens of other arms' lists come back"
+            )
+        return replace(self, arms=arms)
 
 
 def plan_of(

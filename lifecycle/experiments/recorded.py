@@ -72,6 +72,9 @@ def scan(path: Path) -> pl.LazyFrame:
         if name not in types:
             raise InputError(f"events: {path} has no column '{name}'; {_MAKE}")
 
+    if VALUE in types and not types[VALUE].is_numeric():
+        raise InputError(f"events: {path}: value is {types[VALUE]}, not a number")
+
     def optional(name: str, kind: type[pl.DataType]) -> pl.Expr:
         return pl.col(name).cast(kind) if name in types else pl.lit(None, kind)
 
@@ -82,15 +85,19 @@ def scan(path: Path) -> pl.LazyFrame:
         time = pl.col(schema.TIMESTAMP).cast(pl.Int64) * 1_000_000
     else:
         raise InputError(f"events: {path}: timestamp is {moment}, not a time or Unix seconds; {_MAKE}")
-    return pl.scan_parquet(path).select(
-        pl.col(schema.USER_ID).cast(pl.String).alias(USER),
-        time.alias(TIME),
-        pl.col(schema.EVENT).cast(pl.String).alias(KIND),
-        pl.col(schema.ITEM_ID).cast(pl.String).alias(ITEM),
-        optional("request_id", pl.String).alias(LIST),
-        optional("surface", pl.String).alias(SURFACE),
-        pl.col(_EXPERIMENTS).cast(pl.String).alias(ARMS),
-        optional("value", pl.Float64).alias(VALUE),
+    return (
+        pl.scan_parquet(path)
+        .select(
+            pl.col(schema.USER_ID).cast(pl.String).alias(USER),
+            time.alias(TIME),
+            pl.col(schema.EVENT).cast(pl.String).alias(KIND),
+            pl.col(schema.ITEM_ID).cast(pl.String).alias(ITEM),
+            optional("request_id", pl.String).alias(LIST),
+            optional("surface", pl.String).alias(SURFACE),
+            pl.col(_EXPERIMENTS).cast(pl.String).alias(ARMS),
+            optional(VALUE, pl.Float64).alias(VALUE),
+        )
+        .with_columns(pl.when(pl.col(VALUE).is_finite()).then(VALUE))
     )
 
 
@@ -121,8 +128,11 @@ def prices(config: ExperimentReportConfig) -> pl.DataFrame | None:
 
 def _listed(path: Path) -> pl.DataFrame:
     try:
-        reader = pl.read_csv if path.suffix == ".csv" else pl.read_parquet
-        table = reader(path, columns=[schema.ITEM_ID, schema.PRICE])
+        names = [schema.ITEM_ID, schema.PRICE]
+        if path.suffix == ".csv":  # ids as they are written: 0012 is not 12
+            table = pl.read_csv(path, columns=names, schema_overrides={schema.ITEM_ID: pl.String})
+        else:
+            table = pl.read_parquet(path, columns=names)
     except FileNotFoundError:
         raise InputError(f"items: no file {path}") from None
     except (OSError, pl.exceptions.PolarsError) as error:

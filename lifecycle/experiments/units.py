@@ -37,6 +37,10 @@ MEASURES: Final = (
 BEFORE: Final = ("shown", "interest", "carts", "purchases", "value")
 """Measures of the time before, whichever lists they came from."""
 DAY_US: Final = 86_400_000_000
+_TREATED: Final = "treated"
+"""Whether an event came from a list of an arm, at any time."""
+_UNTREATED: Final = "untreated"
+"""Time of a unit's first such event: what it did before cannot be an effect of the arm."""
 SESSION_US: Final = 30 * 60 * 1_000_000
 """A session ends after as long a pause."""
 
@@ -84,18 +88,19 @@ def units_of(
         plan: which experiment, when, and by which units.
         prices: of items, see `recorded.prices`; None where only events have values.
         kinds: which kinds count as what.
-        before_days: length of the time before the first exposure that counts.
+        before_days: length of the time before the first exposure that counts; where that is earlier than
+            the start, the time before it, because the arms have changed what units did since then.
     """
     table = _with_units(table, plan.unit)
     arm = pl.col(ARMS).str.extract(rf"(?:^|;){re.escape(plan.name)}=([^;]*)", 1)
     inside = (pl.col(TIME) >= plan.start_us) & (pl.col(TIME) < plan.end_us)
-    table = table.with_columns(pl.when(inside).then(arm).alias(ARM))
+    table = table.with_columns(pl.when(inside).then(arm).alias(ARM), arm.is_not_null().alias(_TREATED))
     units = _exposed(table)
     mixed = int(units["mixed"].sum())
     units = units.filter(~pl.col("mixed")).drop("mixed")
     facts = _facts(table, prices, kinds)
-    begun = units.lazy().select(UNIT, USER, FIRST)
-    since = facts.join(begun.drop(USER), on=UNIT).filter(
+    begun = units.lazy().select(UNIT, USER, FIRST, _UNTREATED)
+    since = facts.join(begun.select(UNIT, FIRST), on=UNIT).filter(
         (pl.col(TIME) >= pl.col(FIRST)) & (pl.col(TIME) < plan.end_us)
     )
     days = (
@@ -106,14 +111,17 @@ def units_of(
     earlier = (
         facts.drop(UNIT)
         .join(begun, on=USER)
-        .filter((pl.col(TIME) < pl.col(FIRST)) & (pl.col(TIME) >= pl.col(FIRST) - before_days * DAY_US))
+        .filter(pl.col(TIME) < pl.col(_UNTREATED))
+        .filter(pl.col(TIME) >= pl.col(_UNTREATED) - before_days * DAY_US)
         .group_by(UNIT)
         .agg(pl.col(*BEFORE).sum().name.prefix("before_"), pl.lit(True).alias("seen_before"))
         .collect(engine="streaming")
     )
     columns = [f"before_{name}" for name in BEFORE]
-    units = units.join(earlier, on=UNIT, how="left").with_columns(
-        pl.col(*columns).fill_null(0.0), pl.col("seen_before").fill_null(False)
+    units = (
+        units.drop(_UNTREATED)
+        .join(earlier, on=UNIT, how="left")
+        .with_columns(pl.col(*columns).fill_null(0.0), pl.col("seen_before").fill_null(False))
     )
     items = (
         table.filter(pl.col(ARM).is_not_null() & (pl.col(KIND) == IMPRESSION))
@@ -142,19 +150,22 @@ def _with_units(table: pl.LazyFrame, unit: str) -> pl.LazyFrame:
 
 
 def _exposed(table: pl.LazyFrame) -> pl.DataFrame:
-    """Return a row for each unit with an event of an arm."""
-    first = pl.col(TIME) == pl.col(TIME).min()
+    """Return a row for each unit with an event of an arm between start and end."""
+    time = pl.col(TIME).filter(pl.col(ARM).is_not_null()).min()
+    first = pl.col(ARM).is_not_null() & (pl.col(TIME) == time)
     return (
-        table.filter(pl.col(ARM).is_not_null())
+        table.filter(pl.col(_TREATED))
         .group_by(UNIT)
         .agg(
             pl.col(USER).first(),
             pl.col(ARM).min(),
             (pl.col(ARM).min() != pl.col(ARM).max()).alias("mixed"),
-            pl.col(TIME).min().alias(FIRST),
+            time.alias(FIRST),
+            pl.col(TIME).min().alias(_UNTREATED),
             pl.col(SURFACE).filter(first).min(),
             (pl.col(KIND).filter(first) == IMPRESSION).any().alias("shown_first"),
         )
+        .filter(pl.col(FIRST).is_not_null())
         .collect(engine="streaming")
     )
 

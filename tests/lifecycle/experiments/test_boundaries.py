@@ -56,6 +56,18 @@ def test_units_of_a_sequential_test_find_the_effect_with_the_power() -> None:
     assert needed > units_needed(FIXED, 0.02, (1000, 1000), 0.8, 0.05)
 
 
+@pytest.mark.parametrize("decision", ["sequential", "fixed"])
+@pytest.mark.parametrize(
+    ("effect", "error", "low", "high"),
+    # two units find what is 100 errors away; (2 (1.96 + .84) / 1e-6)² units of error 1 an effect of 1e-6
+    [(10.0, 0.05, 1, 2), (0.05, 1e-4, 1, 2), (1e-6, 1.4, 3e13, 1e17)],
+)
+def test_units_of_very_large_and_very_small_effects(
+    decision: str, effect: float, error: float, low: float, high: float
+) -> None:
+    assert low <= units_needed(Boundary(decision, 0.05, effect), error, (200, 200), 0.8, effect) <= high
+
+
 def test_corrections_by_hand() -> None:
     assert corrected([0.01, None, 0.04, 0.03], "holm") == pytest.approx([0.03, None, 0.06, 0.06])
     assert corrected([0.01, None, 0.04, 0.03], "bh") == pytest.approx([0.03, None, 0.04, 0.04])

@@ -227,6 +227,36 @@ def test_the_servers_file_says_shares_start_and_end(events_file: Written, tmp_pa
     assert report(path, shares={}, experiments=str(file))[0]["verdict"]["verdict"] == "do not trust"
 
 
+def test_after_arms_were_renamed_the_time_since_then_can_be_read(events_file: Written) -> None:
+    old = [
+        (f"{user}-old", hour - 400, kind, item, (arms or "").replace("=new", "=candidate"))
+        for user, hour, kind, item, arms in crowd(200, ARMS, [1, 2, 3])
+    ]
+    path = events_file(old + crowd(200, ARMS, [1, 2, 3]))
+    reasons = report(path)[0]["verdict"]["reasons"]
+    assert "the events have arms that the experiment does not: candidate; " in reasons[0]
+    assert "start=TIME" in reasons[0]
+    since = report(path, start="2024-05-01")[0]
+    assert since["verdict"]["verdict"] == "ship"
+    assert since["arms"] == ["new"]
+
+
+def test_what_arms_changed_before_the_start_reduces_no_variance(events_file: Written) -> None:
+    """Clicks after the exposure are an effect: adjusted for them, later days would show none."""
+    rows = crowd(200, ARMS, [1, 2, 3])
+    again = [(user, hour + 240, kind, item, arms) for user, hour, kind, item, arms in rows]
+    path = events_file(rows + again)
+    row = report(path, start="2024-05-11T12:00:00")[0]["effects"]["new"]["ctr"]
+    assert row["lift"] == pytest.approx(599 / 399 - 1)
+    assert row["reduction"] is None
+
+
+def test_a_single_arm_is_nothing_to_judge(events_file: Written) -> None:
+    path = events_file(crowd(100, ("control",), [1, 2]))
+    with pytest.raises(InputError, match="all events are of lists of 'control', so there is nothing to"):
+        report(path, shares={})
+
+
 def test_a_time_without_events_is_an_error(events_file: Written) -> None:
     with pytest.raises(InputError, match="no event of a list of this experiment between start and end"):
         report(events_file(crowd(5, ARMS, [1])), start="2030-01-01")

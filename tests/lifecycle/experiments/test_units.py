@@ -69,7 +69,9 @@ def test_who_saw_two_arms_is_counted_and_left_out(events_file: Written) -> None:
 
 def test_only_the_time_of_the_experiment_counts(events_file: Written) -> None:
     rows: list[Row] = [
+        ("ann", -2, "impression", "x", None),
         ("ann", -1, "impression", "x", "home=b"),  # before the start: another arm then, and no exposure
+        ("ann", -0.5, "impression", "x", None),  # after that: the arm may have changed what she did
         ("ann", 1, "impression", "x", "home=a"),
         ("ann", 5, "click", "x", "home=a"),  # after the end
         ("bob", 6, "impression", "x", "home=a"),
@@ -123,6 +125,21 @@ def test_a_purchase_has_the_price_of_its_time(events_file: Written, tmp_path: Pa
     assert listed.days["value"].sum() == 6.0
 
 
+def test_ids_of_a_csv_file_are_texts(tmp_path: Path) -> None:
+    table = tmp_path / "items.csv"
+    table.write_text("item_id,price\n0012,2.5\n13,3\n")
+    known = prices(ExperimentReportConfig(items=str(table)))
+    assert known is not None
+    assert known.select("item", "price").rows() == [("0012", 2.5), ("13", 3.0)]
+
+
+def test_a_value_that_is_no_number_is_unknown(events_file: Written) -> None:
+    rows: list[Row] = [("ann", 0, "impression", "x", "home=a")]
+    rows += [("ann", 1, "purchase", "x", None) for _ in range(4)]
+    found = read(events_file(rows, value=[None, float("nan"), float("inf"), None, 4.0]))
+    assert (found.days["value"].sum(), found.unpriced, found.purchases) == (4.0, 3, 4)
+
+
 def test_names_of_experiments_are_not_patterns(events_file: Written) -> None:
     rows: list[Row] = [
         ("ann", 0, "impression", "x", "a.b=one"),
@@ -139,6 +156,7 @@ def test_names_of_experiments_are_not_patterns(events_file: Written) -> None:
     [
         ({}, "no column 'experiments'; make the file with `shelfwise export events"),
         ({"experiments": ["a=b"], "timestamp": ["noon"]}, "timestamp is String, not a time"),
+        ({"experiments": ["a=b"], "value": ["2,50"]}, "value is String, not a number"),
     ],
 )
 def test_files_that_are_no_recorded_events(

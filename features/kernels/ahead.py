@@ -48,11 +48,7 @@ class Combination:
     @property
     def kept(self) -> bool:
         """Whether its machine code for this processor is in a place that it is loaded from."""
-        codegen = self.loop.targetctx.codegen()
-        return any(
-            cache._index_key(self.arguments, codegen) in cache._cache_file._load_index()
-            for cache in self.loop._cache.caches
-        )
+        return bool(self.loop._cache.has(self.arguments, self.loop.targetctx.codegen()))
 
 
 def written(kind: types.Type) -> str:

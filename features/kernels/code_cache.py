@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,6 +75,18 @@ _PLACES: Final = tuple(map(_cache_in, (_Named, Beside, _OfUser)))
 """Caches in the order of preference."""
 
 
+@contextlib.contextmanager
+def _passed_over_where_it_fails(cache: Any) -> Iterator[None]:  # noqa: ANN401 - numba has no type for it
+    """Pass over a place that cannot be used; forget its code if it is damaged, as by a power failure."""
+    try:
+        yield
+    except OSError:
+        pass
+    except (EOFError, pickle.UnpicklingError):
+        with contextlib.suppress(OSError):
+            cache.flush()
+
+
 class CodeCache(_Cache):
     """The machine code of one function; see `numba.core.caching.Cache`."""
 
@@ -92,10 +105,18 @@ class CodeCache(_Cache):
         """Folder that code would be written to first; None without any."""
         return self.caches[0].cache_path if self.caches else None
 
+    def has(self, sig: Any, codegen: Any) -> bool:  # noqa: ANN401 - numba's types
+        """Return whether a place that can be read has the code for argument types."""
+        for cache in self.caches:
+            with _passed_over_where_it_fails(cache):
+                if cache._index_key(sig, codegen) in cache._cache_file._load_index():
+                    return True
+        return False
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:  # noqa: ANN401 - as numba has it
         """Return the code for argument types from the first place that has it, or None."""
         for cache in self.caches:
-            with contextlib.suppress(OSError):  # a place that cannot be read
+            with _passed_over_where_it_fails(cache):
                 found = cache.load_overload(sig, target_context)
                 if found is not None:
                     return found
@@ -104,7 +125,7 @@ class CodeCache(_Cache):
     def save_overload(self, sig: Any, data: Any) -> None:  # noqa: ANN401 - as numba has it
         """Write code to the first place that takes it."""
         for cache in self.caches:
-            with contextlib.suppress(OSError):  # read-only, full, or another user's
+            with _passed_over_where_it_fails(cache):  # read-only, full, or another user's
                 cache.save_overload(sig, data)
                 return
         CodeCache.kept = False

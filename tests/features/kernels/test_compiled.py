@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from features.kernels.ahead import Combination
 from features.kernels.code_cache import CodeCache
 from features.kernels.compiled import LOOPS, compiled
 
@@ -107,3 +109,28 @@ def test_a_named_folder_comes_first(loops: Loops, tmp_path: Path, monkeypatch: p
     loops.doubled()
     assert len(list((tmp_path / "named").rglob("*.nbi"))) == 1
     assert not loops.kept.exists()
+
+
+def test_an_index_that_cannot_be_read_is_passed_over(loops: Loops) -> None:
+    """A server that another account's folder keeps out compiles; it does not fail at its start."""
+    loop: Any = loops.doubled()
+    assert Combination("loops.doubled", loop, loop.signatures[0]).kept
+    [index] = loops.kept.glob("*.nbi")
+    index.unlink()
+    index.mkdir()
+    assert not Combination("loops.doubled", loop, loop.signatures[0]).kept
+    assert misses(loops.doubled()) == 1
+
+
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+@pytest.mark.parametrize("left", [0, 20])
+def test_code_that_a_power_failure_has_torn_is_made_anew(loops: Loops, kind: str, left: int) -> None:
+    loop: Any = loops.doubled()
+    [file] = loops.kept.glob(f"*.{kind}")
+    file.write_bytes(file.read_bytes()[:left])
+    if kind == "nbi":
+        assert not Combination("loops.doubled", loop, loop.signatures[0]).kept
+        file.write_bytes(b"")
+    assert misses(loops.doubled()) == 1
+    assert misses(loops.doubled()) == 0
+    assert CodeCache.kept

@@ -136,12 +136,12 @@ def learned_from(manifest: Mapping[str, Any], trained_on: SplitKind | None, wind
         window: the measured queries.
     """
     end, begins = int(manifest["data_end"]), window.begins
-    ancestors = max(manifest.get("learned_until", {}).values(), default=end)
-    if ancestors > max(end, begins):  # a warm start from a model of later data
-        return f"its weights descend from a model that has learned up to {_day(ancestors)}"
     same = manifest.get("dataset_hash") == window.dataset.info.get("content_hash")
     if manifest.get("refit") == Refit.everything.value and (same or end >= begins):
         return f"it was refitted on all events up to {_day(end)} (refit=everything)"
+    ancestors = max(manifest.get("learned_until", {}).values(), default=end)
+    if ancestors > max(end, begins):  # a warm start from a model of later data
+        return f"its weights descend from a model that has learned up to {_day(ancestors)}"
     if window.name != TEST and same:
         return f"it knows the events of the {window.name} window"
     if window.split.kind is SplitKind.global_time:

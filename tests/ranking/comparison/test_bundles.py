@@ -142,3 +142,16 @@ def test_what_the_ancestors_of_a_bundle_have_learned_counts(dataset: Dataset) ->
     reason = learned_from({**told, "learned_until": {"towers": begins + 1}}, None, window)
     assert reason is not None
     assert reason.startswith("its weights descend from a model that has learned up to ")
+
+
+def test_a_bundle_refitted_on_everything_is_not_said_to_descend_from_a_later_model(dataset: Dataset) -> None:
+    """It has learned from the event at its end, too, so up to a second after it."""
+    window = window_of(dataset, SplitKind.global_time)
+    end = window.begins + 10
+    told = {
+        "dataset_hash": "synthetic", "refit": "everything", "data_end": end,
+        "learned_until": {"towers": end + 1},
+    }  # fmt: skip
+    reason = learned_from(told, None, window)
+    assert reason is not None
+    assert reason.startswith("it was refitted on all events up to ")

@@ -18,7 +18,8 @@ class WarmConfig:
     """Optimiser steps of the text encoder. 0 keeps it as it is, and so its vectors: only texts that the
     source has not seen are embedded."""
     affinity_steps: int = 0
-    """Steps of the affinity map; 0 keeps it where the text encoder is kept."""
+    """Steps of the affinity map, from the beginning; 0 keeps it where the text encoder is kept, and takes
+    `text_encoder.affinity_steps` where it is trained further."""
     tower_epochs: int = 1
     """Most epochs of the item and the user tower; 0 keeps their weights, and an item that the source has not
     seen is represented by its text."""

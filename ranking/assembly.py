@@ -19,9 +19,9 @@ from ranking.retrieval.index_choice import build_index
 from ranking.retrieval.searcher import VectorSearcher
 
 PCA_DIM = 64
+"""Width of the reduced text vectors that similarity features read."""
 DEMAND_NEIGHBOURS = 10
 """Nearest texts whose recent demand an item has as a feature."""
-"""Width of the reduced text vectors that similarity features read."""
 _ROWS = 1 << 16
 """Rows centred at a time."""
 

@@ -62,12 +62,13 @@ def train_towers(
     torch.manual_seed(config.seed)
     towers = Towers.from_config(settings, text_vectors.shape[1], len(dataset.catalogue), len(dataset.kinds))
     seen = seen_items(dataset, end)
-    towers.item_tower.fit_text(text_vectors, seen)
     kept: Towers | None = None
-    if begin is not None:
+    if begin is None:
+        towers.item_tower.fit_text(text_vectors, seen)
+    else:
         begin.copy_into(towers)
         kept = copy.deepcopy(towers).eval()
-        kept.item_tower.seen.copy_(torch.from_numpy(begin.knows(seen)))
+        towers.item_tower.seen.copy_(torch.from_numpy(seen))
         settings = replace(settings, learning_rate=settings.learning_rate * config.warm.learning_rate)
     before = math.nan
     if kept is not None and validate:

@@ -33,6 +33,7 @@ from encoders.training.warm import (
     LEARNED_UNTIL,
     TEXT_MODEL,
     WARM,
+    affinity_settings,
     beginning,
     keeps_affinity,
     learned_until,
@@ -201,8 +202,9 @@ def train_text_encoder(
         if affinity is None:
             contexts = text_contexts(config, dataset, split.tower_end)  # before the ranking head's queries
             affinity = Affinity.fit(
-                vectors, contexts, config.text_encoder, config.seed, resolve_device(config.device)
-            )
+                vectors, contexts, affinity_settings(config, source is not None), config.seed,
+                resolve_device(config.device),
+            )  # fmt: skip
         if affinity is not None:
             affinity.save(step.folder / AFFINITY_FILE)
     (step.folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")

@@ -27,7 +27,7 @@ from encoders.text.catalogue_vectors import CatalogueVectors
 from encoders.text.text_encoder import TextEncoder, reads_as_saved
 from encoders.towers.towers import TOWERS_CONFIG, TOWERS_FILE, Towers
 from features.data import schema
-from features.data.dataset import BoolArray, Dataset, IntArray
+from features.data.dataset import Dataset, IntArray
 from features.data.pipeline_step import fingerprint, write_atomically
 from features.data.splits import Split
 
@@ -90,16 +90,16 @@ class WarmSource:
             InputError: naming the window and the setting that moves it.
         """
         last = max(self.learned_until.values())
-        for begins, window, key in (
-            (split.state_time, "test", "test_start"), (split.train_time, "validation", "valid_start"),
-        ):  # fmt: skip
-            if last > begins:
-                why = "measured on" if window == "test" else "stopped by"
-                raise InputError(
-                    f"warm_start: {self.folder} has learned from events up to {_moment(last)}, the {window} "
-                    f"window begins at {_moment(begins)}: training would be {why} events that it knows; set "
-                    f"split.{key}={_moment(last)} or later, or warm_start=null"
-                )
+        if last <= split.train_time:
+            return
+        tested = last > split.state_time
+        window, why = ("test", "measured on") if tested else ("validation", "stopped by")
+        raise InputError(
+            f"warm_start: {self.folder} has learned from events up to {_moment(last)}, the {window} window "
+            f"begins at {_moment(split.state_time if tested else split.train_time)}: training would be {why} "
+            f"events that it knows; set split.valid_start={_moment(last)} or later"
+            f"{' and split.test_start after it' * tested}, or warm_start=null"
+        )
 
 
 def _places(known: list[str], wanted: list[str]) -> IntArray:
@@ -269,22 +269,22 @@ class Beginning:
     def copy_into(self, towers: Towers) -> None:
         """Copy the weights into towers of a grown or shrunken catalogue.
 
-        The whitening comes along, as the projection was learned on top of it. Items and kinds that the
-        earlier towers do not have keep their initial values.
+        The whitening comes along, as the projection was learned on top of it, and so do the marks of the
+        items whose residuals were learned. Items and kinds that the earlier towers do not have keep their
+        initial values.
         """
         weights = Towers.load(self.towers).state_dict()
-        by_row = {"item_tower.residual.weight": self.rows, "user_encoder.kind.weight": self.kinds}
+        by_row = {
+            "item_tower.residual.weight": self.rows,
+            "item_tower.seen": self.rows,
+            "user_encoder.kind.weight": self.kinds,
+        }
         for name, tensor in towers.state_dict().items():  # shares memory with the towers
             if name in by_row:
                 here = np.flatnonzero(by_row[name] >= 0)
                 tensor[here] = weights[name][by_row[name][here]]
-            elif name != "item_tower.seen":
+            else:
                 tensor.copy_(weights[name])
-
-    def knows(self, seen: BoolArray) -> BoolArray:
-        """Return which of the items that training has seen the earlier towers have, too, [items]."""
-        known: BoolArray = seen & (self.rows >= 0)
-        return known
 
 
 def beginning(
@@ -337,6 +337,17 @@ def learned_until(source: WarmSource | None, own: Mapping[str, int]) -> dict[str
 def keeps_affinity(settings: WarmConfig) -> bool:
     """Return whether the affinity map is kept where the text encoder begins with earlier weights."""
     return settings.text_steps == 0 and settings.affinity_steps == 0
+
+
+def affinity_settings(config: PipelineConfig, warm: bool) -> TextEncoderConfig:
+    """Return the settings of an affinity map that is fitted.
+
+    Args:
+        config: of the run.
+        warm: whether the text encoder began with earlier weights.
+    """
+    own = config.text_encoder
+    return replace(own, affinity_steps=config.warm.affinity_steps or own.affinity_steps) if warm else own
 
 
 def text_source(

@@ -33,7 +33,7 @@ from encoders.training.train import (  # fmt: skip
     trainable,
     try_split,
 )
-from encoders.training.warm import WARM, Beginning, keeps_affinity
+from encoders.training.warm import WARM, Beginning, affinity_settings, keeps_affinity
 from features.data.dataset import Dataset, load_dataset
 from features.data.pipeline_step import StepSpec
 from features.data.splits import Split
@@ -96,7 +96,7 @@ def refit(config: PipelineConfig, console: Console, dataset: Dataset | None = No
         affinity = Affinity.fit(
             vectors,
             text_contexts(config, dataset, cut.end),
-            config.text_encoder,
+            affinity_settings(config, TEXT_ENCODER in warm),
             config.seed,
             resolve_device(config.device),
         )

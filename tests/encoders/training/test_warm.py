@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from rich.console import Console
 from conf.errors import InputError
 from conf.schema import PipelineConfig, SplitConfig, SplitKind
 from conf.warm import WarmConfig
+from encoders.factors.affinity import Affinity
 from encoders.towers.towers import Towers
-from encoders.training.train import TEXT, train_encoder
+from encoders.training.fit_towers import train_towers
+from encoders.training.train import TEXT, text_contexts, train_encoder, train_text_encoder
 from encoders.training.warm import (
     PIN,
     Beginning,
@@ -25,7 +28,7 @@ from encoders.training.warm import (
     warm_identity,
     warm_source,
 )
-from features.data.dataset import Dataset
+from features.data.dataset import Dataset, load_dataset
 from features.data.pipeline_step import StepSpec
 from features.data.splits import make_split
 
@@ -44,7 +47,7 @@ def test_weights_follow_their_items_and_kinds_into_another_catalogue(tmp_path: P
     torch.manual_seed(0)
     old, new = towers_of(3, 2), towers_of(4, 2)
     old.item_tower.mean.fill_(7.0)
-    old.item_tower.seen.fill_(True)
+    old.item_tower.seen.copy_(torch.tensor([False, True, True]))
     old.save(tmp_path)
     before = new.item_tower.residual.weight.clone()  # type: ignore[union-attr]
     Beginning(tmp_path, rows(2, -1, 0, -1), rows(1, 0)).copy_into(new)
@@ -55,12 +58,7 @@ def test_weights_follow_their_items_and_kinds_into_another_catalogue(tmp_path: P
     assert torch.equal(new.user_encoder.kind.weight, old.user_encoder.kind.weight[[1, 0]])
     assert torch.equal(new.item_tower.project.weight, old.item_tower.project.weight)  # type: ignore[union-attr]
     assert new.item_tower.mean.tolist() == [7.0, 7.0, 7.0]
-    assert not new.item_tower.seen.any(), "which items training has seen is a matter of the new events"
-
-
-def test_an_item_that_the_earlier_towers_lack_is_known_by_its_text_until_it_is_trained() -> None:
-    begin = Beginning(Path("unused"), rows(2, -1, 0), rows(0))
-    assert begin.knows(np.array([True, True, False])).tolist() == [True, False, False]
+    assert new.item_tower.seen.tolist() == [True, False, False, False]
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +104,42 @@ def test_what_is_no_source_is_refused_with_what_would_be(trained: PipelineConfig
         replace(warm(trained, tmp_path, tmp_path), split=SplitConfig(kind=SplitKind.leave_one_out))
 
 
+def test_kept_towers_know_an_item_by_its_text_until_its_residual_is_learned(
+    trained: PipelineConfig, finished: Path, tmp_path: Path
+) -> None:
+    """An item may have been in the source's catalogue without an event, and have some now."""
+    data = load_dataset(finished / "dataset")
+    split = make_split(data, trained.split, [])
+    old = Towers.load(finished / "encoder" / "towers")
+    [first, *_] = np.flatnonzero(old.item_tower.seen.numpy()).tolist()
+    old.item_tower.seen[first] = False
+    old.save(tmp_path)
+    vectors = np.load(finished / "encoder" / "text_vectors.npy")
+    towers, _ = train_towers(
+        trained, data, vectors, split.train_end, split, False, 0, tmp_path, QUIET,
+        Beginning.of_same(tmp_path, data),
+    )  # fmt: skip
+    assert torch.equal(towers.item_tower.seen, old.item_tower.seen)
+    assert np.array_equal(towers.item_vectors(vectors), old.item_vectors(vectors))
+
+
+def test_the_affinity_map_is_fitted_for_the_steps_of_a_warm_start(
+    trained: PipelineConfig, finished: Path, tmp_path: Path
+) -> None:
+    config = warm(trained, tmp_path / "work", finished, affinity_steps=3, tower_epochs=0)
+    data = load_dataset(finished / "dataset")
+    split = make_split(data, config.split, [])
+    folder = train_text_encoder(config, data, split, True, QUIET).folder
+    expected = Affinity.fit(
+        np.load(folder / "text_vectors.npy"), text_contexts(config, data, split.tower_end),
+        replace(config.text_encoder, affinity_steps=3), config.seed, torch.device("cpu"),
+    )  # fmt: skip
+    found = Affinity.load(folder / "affinity.safetensors")
+    assert expected is not None
+    assert found is not None
+    assert np.array_equal(found.matrix, expected.matrix)
+
+
 def source_that_learned(until: dict[str, int]) -> WarmSource:
     path = Path("earlier")
     return WarmSource(path, "1", until, None, "fp32", [], path, path, path, None, path)
@@ -116,8 +150,19 @@ def test_weights_that_know_the_windows_are_refused(dataset: Dataset) -> None:
     source_that_learned({"towers": split.train_time, "ranker": 0}).require_unseen(split)
     with pytest.raises(InputError, match=r"validation window begins at .* set split\.valid_start="):
         source_that_learned({"towers": split.train_time + 1}).require_unseen(split)
-    with pytest.raises(InputError, match=r"test window begins at .* set split\.test_start="):
-        source_that_learned({"towers": 0, "ranker": split.state_time + 1}).require_unseen(split)
+
+
+def test_the_settings_that_an_error_names_make_earlier_weights_usable(dataset: Dataset) -> None:
+    split = make_split(dataset, SplitConfig(kind=SplitKind.global_time), [])
+    source = source_that_learned({"towers": 0, "ranker": split.state_time + 1})
+    with pytest.raises(
+        InputError, match=r"test window begins at .* and split\.test_start after it"
+    ) as caught:
+        source.require_unseen(split)
+    named = re.search(r"set split\.valid_start=(\S+) or later", str(caught.value))
+    assert named is not None
+    after = str(np.datetime64(int(np.sort(dataset.events.time)[-2]), "s"))
+    source.require_unseen(make_split(dataset, SplitConfig(valid_start=named[1], test_start=after), []))
 
 
 def test_what_ancestors_have_learned_is_passed_on() -> None:

@@ -10,11 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from conf.schema import PipelineConfig, Refit
 from conf.warm import WarmConfig
-from encoders.training.train import train_encoder
+from encoders.factors.affinity import Affinity
+from encoders.training.train import text_contexts, train_encoder
+from features.data.dataset import load_dataset
+from features.data.splits import make_split
+from features.data.training_windows import refit_cut
 from ranking.bundle.bundle import load_bundle
 from ranking.pipeline.publish import ARTIFACTS, publish
 from ranking.pipeline.refit import refit
@@ -64,11 +69,25 @@ def test_all_parts_begin_with_the_weights_of_a_run(trained: PipelineConfig, tmp_
 def test_a_refit_trains_the_validated_weights_further(trained: PipelineConfig, tmp_path: Path) -> None:
     """Without an epoch they stay what they were, and the bundle says that they end there nevertheless."""
     config = replace(
-        warm(trained, tmp_path / "work", Path(trained.work_dir), tower_epochs=0, ranker_epochs=0),
+        warm(
+            trained, tmp_path / "work", Path(trained.work_dir), affinity_steps=3, tower_epochs=0,
+            ranker_epochs=0,
+        ),
         refit=Refit.before_test,
-    )
+    )  # fmt: skip
     carried_out(config, trained)
     work = tmp_path / "work"
+    data = load_dataset(work / "dataset")
+    cut = refit_cut(data, make_split(data, config.split, []), config.refit)
+    assert cut is not None
+    affinity = Affinity.fit(
+        np.load(work / "encoder" / "text_vectors.npy"), text_contexts(config, data, cut.end),
+        replace(config.text_encoder, affinity_steps=3), config.seed, torch.device("cpu"),
+    )  # fmt: skip
+    refitted = Affinity.load(work / "refit" / "affinity.safetensors")
+    assert affinity is not None
+    assert refitted is not None
+    assert np.array_equal(refitted.matrix, affinity.matrix)
     chosen, again = (Ranker.load(folder) for folder in (work / "ranker", work / "refit"))
     assert all(
         bool((value == again.state_dict()[name]).all())

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Thread
 from typing import Any, Final
@@ -106,6 +107,11 @@ class _Handler(WSGIRequestHandler):
     """Logs no requests, and drops connections that send nothing."""
 
     timeout = _READ_SECONDS
+
+    def handle(self) -> None:
+        """Answer a request; a caller that sends none, or goes away, is no error of the server."""
+        with suppress(TimeoutError, ConnectionError):
+            super().handle()
 
     def log_message(self, format: str, *args: object) -> None:
         """Log nothing."""

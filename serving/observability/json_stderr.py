@@ -70,7 +70,9 @@ def forward(source: int, target: int) -> None:
     """Copy lines to a descriptor until the source ends."""
     traceback: list[str] = []
     for line in _lines(source):
-        if line is None or (traceback and line and not line.startswith(" ")):
+        if line is not None and _is_object(line):  # of another thread or process, even within a traceback
+            _write(target, line)
+        elif line is None or (traceback and line and not line.startswith(" ")):
             if traceback:
                 if line is not None:
                     traceback.append(line)
@@ -79,7 +81,7 @@ def forward(source: int, target: int) -> None:
         elif traceback or line == _TRACEBACK:
             traceback.append(line)
         elif line:
-            _write(target, line if _is_object(line) else json.dumps(_wrapped(line), ensure_ascii=False))
+            _write(target, json.dumps(_wrapped(line), ensure_ascii=False))
     if traceback:
         _write(target, _error(traceback))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import struct
 import time
 import urllib.error
 import urllib.request
@@ -114,14 +115,17 @@ def test_a_hung_event_loop_is_not_alive(probed: Harness, port: int, monkeypatch:
     until(lambda: get(port, "/livez") == (200, {"alive": True}))
 
 
-def test_a_connection_that_sends_nothing_is_closed(
-    probed: Harness, port: int, monkeypatch: pytest.MonkeyPatch
+def test_a_connection_that_sends_nothing_is_closed_without_a_traceback(
+    probed: Harness, port: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("serving.observability.http._Handler.timeout", 0.2)
     with socket.create_connection(("127.0.0.1", port), timeout=10) as silent:
         silent.sendall(b"GET /readyz HTTP")
         assert silent.recv(100) == b""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as gone:
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # ends with a reset
     assert get(port, "/readyz")[0] == 200
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_an_ipv6_address(probed: Harness) -> None:

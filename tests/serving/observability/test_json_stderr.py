@@ -80,6 +80,19 @@ after
     assert [line["level"] for line in found] == ["ERROR", "WARNING", "ERROR", "WARNING"]
 
 
+def test_a_log_line_of_another_thread_within_a_traceback_stays_a_line() -> None:
+    text = b"""Traceback (most recent call last):
+  File "a.py", line 1, in f
+{"logger": "a", "x": 1}
+    1 / 0
+ZeroDivisionError: division by zero
+"""
+    record, error = wrapped(text)
+    assert record == {"logger": "a", "x": 1}
+    assert error["message"] == "ZeroDivisionError: division by zero"
+    assert error["exception"].splitlines() == [line for line in text.decode().splitlines() if line[0] != "{"]
+
+
 def test_an_unfinished_traceback_is_written_after_a_while_and_at_the_end() -> None:
     (read_in, write_in), (read_out, write_out) = os.pipe(), os.pipe()
     thread = threading.Thread(target=forward, args=(read_in, write_out))

@@ -30,3 +30,11 @@ class Counts:
 def erasure_name(user_id: str, salt: bytes) -> str:
     """Return the hash of a user in a store with this salt: 32 hex digits."""
     return hashlib.blake2b(user_id.encode(), key=salt, digest_size=16).hexdigest()
+
+
+def erasures_since(erasures: Erasures, copied: Erasures) -> Erasures:
+    """Return the erasures of a store that are later than those that a copy of it has.
+
+    What the copy has of a user after an erasure that it has, too, the user did as a new one.
+    """
+    return {user: time_us for user, time_us in erasures.items() if time_us > copied.get(user, -1)}

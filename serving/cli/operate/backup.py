@@ -59,9 +59,9 @@ def backup(config: BackupConfig, console: Console) -> Path:
                 model, config.bundle, files_of(partial),
             )  # fmt: skip
         finish(partial, place, header)
+        gone = prune(output, config.keep) if config.keep else []
     if artifacts.is_dir():
         record_command(artifacts, "backup", place=str(place), users=counts.users, events=counts.events)
-    gone = prune(output, config.keep) if config.keep else []
     console.print(
         f"{place}: {counts.events:,} events of {counts.users:,} users, {counts.item_changes:,} item changes"
         + (f", bundle {model}" if config.bundle else f"; model {model} is not in it" if model else "")

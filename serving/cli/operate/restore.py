@@ -1,4 +1,4 @@
-"""`shelfwise restore`: a backup in the place of a store, all of it or nothing."""
+"""`shelfwise restore`: a backup in the place of a store; the state is replaced as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from features.files.audit_log import record_command
 from features.files.modes import create_private, make_public
 from ranking.bundle.bundle import HISTORIES
 from ranking.bundle.store import VERSIONS, adopt_version
+from serving.cli.export_events import replaced
 from serving.cli.operate.archive import STATE, Header, open_backup
 from serving.cli.operate.backup import patient
 from serving.state.contracts.user_state import StateUnavailableError
@@ -122,42 +123,52 @@ async def _opened(config: RestoreConfig) -> RedisStore:
 
 
 def _restore_bundle(folder: Path, artifacts: Path, version: str, replace: bool) -> None:
-    """Put the bundle of a backup into a store that has no version of this name, and make it current."""
+    """Put the bundle of a backup into a store that has no version of this name, and make it current.
+
+    Raises:
+        InputError: it cannot be written; the state has been restored before.
+    """
 
     def write(staging: Path) -> None:
         shutil.copytree(folder / VERSIONS / version, staging, dirs_exist_ok=True)
         make_public(staging)
 
-    adopt_version(artifacts, version, write, replace)
     source, target = folder / HISTORIES, artifacts / HISTORIES
-    if source.is_file() and (replace or not target.exists()):
-        fresh = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        create_private(fresh)
-        shutil.copyfile(source, fresh)
-        fresh.replace(target)
+    try:
+        adopt_version(artifacts, version, write, replace)
+        if source.is_file() and (replace or not target.exists()):
+            with replaced(target) as fresh:
+                shutil.copyfile(source, fresh)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"{artifacts}: the state is restored, but its bundle cannot be written ({reason}); "
+            "mend that, and restore again with replace=true"
+        ) from error
 
 
 def _logged_erasures(path: str | None, header: Header) -> Erasures:
     """Return the erasures of an audit log that are later than the beginning of a backup.
 
     Raises:
-        InputError: the file cannot be read, or a line is no JSON object.
+        InputError: the file cannot be read, or a line is no entry of an audit log.
     """
     if path is None:
         return {}
     found: dict[str, int] = {}
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, "rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
                     entry = json.loads(line)
-                    erased, time_us = entry.get("erasure"), entry.get("time_us")
-                except (ValueError, AttributeError) as error:
+                    erased = entry.get("erasure")
+                    if erased is not None and int(entry["time_us"]) >= header.began_us:
+                        found[bytes.fromhex(erased).hex()] = int(entry["time_us"])
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
                     raise InputError(
-                        f"erasures={path}: line {number} is not an entry of an audit log"
+                        f"erasures={path}: line {number} is not an entry of an audit log; take it out, and "
+                        "erase the user that it names, if any, with DeleteUser after the restore"
                     ) from error
-                if erased is not None and int(time_us) >= header.began_us:
-                    found[str(erased)] = int(time_us)
     except OSError as error:
         raise InputError(f"erasures={path}: cannot be read ({error.strerror})") from error
     return found

@@ -14,13 +14,16 @@ import json
 import re
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from redis.exceptions import RedisError
+
 from conf.errors import InputError
 from features.files.modes import create_private
-from serving.state.copies import Counts, Erasures, erasure_name
+from serving.state.copies import Counts, Erasures, erasure_name, erasures_since
 from serving.state.redis.store import RedisStore
 
 _USERS_PER_READ: Final = 32
@@ -40,10 +43,18 @@ _AT_ONCE: Final = (
 )
 """Keys that are read together: item changes must not be newer than the revision that is acknowledged."""
 _SORTED: Final = frozenset({"item-revisions", "deleted-items", "attribute-revisions"})
+_KEYS: Final = ("store", "users", "feed", "item-vectors", "importing", *_OF_USERS, *_AT_ONCE)
+"""Every key of a store, those of a user without the user's hash."""
 _STAGED: Final = "restoring:"
 _SWAP: Final = """
--- Put the keys that begin with ARGV[2] in the place of those that begin with ARGV[1]; ARGV[3] and ARGV[4] are
--- patterns of all keys and of the new ones. Returns how many there are.
+-- Put the keys that begin with ARGV[2] in the place of the store's keys that begin with ARGV[1]; ARGV[3] and
+-- ARGV[4] are patterns of all keys and of the new ones, the rest are the names of a store's keys. Other keys
+-- that begin so stay: 'shop:' is also the beginning of the keys of a store with the prefix 'shop:test:'.
+local own, killed, of_user = {}, '^restoring:%x+:', ':' .. string.rep('%x', 32) .. '$'
+for number = 5, #ARGV do
+  own[ARGV[number]] = true
+end
+
 local function found(pattern)
   local cursor, names = '0', {}
   repeat
@@ -57,18 +68,16 @@ local function found(pattern)
 end
 
 for _, name in ipairs(found(ARGV[3])) do
-  if string.sub(name, 1, #ARGV[2]) ~= ARGV[2] then
+  local key = string.gsub(string.gsub(string.sub(name, #ARGV[1] + 1), killed, ''), of_user, '')
+  if own[key] and string.sub(name, 1, #ARGV[2]) ~= ARGV[2] then
     redis.call('UNLINK', name)
   end
 end
-local moved = 0
 for _, name in ipairs(found(ARGV[4])) do
   if redis.call('EXISTS', name) == 1 then
     redis.call('RENAME', name, ARGV[1] .. string.sub(name, #ARGV[2] + 1))
-    moved = moved + 1
   end
 end
-return moved
 """
 
 Entries = list[tuple[Any, Any]]
@@ -142,7 +151,7 @@ async def copy_store(store: RedisStore, target: Path) -> Counts:
     create_private(target)
     try:
         with gzip.open(target, "wt", compresslevel=1, encoding="utf-8") as file:
-            async for part in _parts(store):
+            async for part in _parts(store, int(began.get(b"last_arrival") or 0)):
                 file.write(part.line())
             last = {part.key: part for part in await _together(store)}
             description = dict(last.pop("store").entries)
@@ -159,12 +168,24 @@ async def copy_store(store: RedisStore, target: Path) -> Counts:
 
 
 async def restore_store(store: RedisStore, source: Path, prefix: str, erasures: Erasures) -> int:
-    """Put a copy in the place of everything under a prefix, without users erased since; return their number.
+    """Put a copy in the place of the store under a prefix, without users erased since; return their number.
 
     Raises:
         StateUnavailableError: Redis failed; the former content is still there.
     """
-    client, staged = store.client, f"{prefix}{_STAGED}{secrets.token_hex(6)}:"
+    staged = f"{prefix}{_STAGED}{secrets.token_hex(6)}:"
+    try:
+        return await _swap_in(store, source, prefix, staged, erasures)
+    except BaseException:  # a copy that stays would take the memory that the servers need
+        with suppress(RedisError):
+            async for key in store.client.scan_iter(match=_escaped(staged) + "*", count=1000):
+                await store.client.unlink(key)
+        raise
+
+
+async def _swap_in(store: RedisStore, source: Path, prefix: str, staged: str, erasures: Erasures) -> int:
+    """Fill the keys that begin with `staged`, and put them in the place of the store; see `restore_store`."""
+    client = store.client
     description = _described(source)
     without = _Without(erasures, bytes(description[b"salt"]))
     for part in _read(source):
@@ -183,20 +204,27 @@ async def restore_store(store: RedisStore, source: Path, prefix: str, erasures: 
     description[b"deletions"] = str(deletions + len(erasures)).encode()
     await store.execute(lambda: _hset(client)(f"{staged}store".encode(), description))
     patterns = [_escaped(prefix) + "*", _escaped(staged) + "*"]
-    await store.execute(lambda: client.eval(_SWAP, 0, prefix, staged, *patterns))
+    await store.execute(lambda: client.eval(_SWAP, 0, prefix, staged, *patterns, *_KEYS))
     return without.erased
 
 
 async def erasures_of_store(store: RedisStore, source: Path) -> Erasures:
-    """Return the erasures of an open store that mean something in a copy: both have the same salt."""
+    """Return the erasures of an open store that a copy does not have yet; none if the salts differ."""
     if bytes(_described(source)[b"salt"]) != store.salt:
         return {}
     found: Any = await store.execute(lambda: store.client.hgetall(store.key("deleted-users")))
-    return {user.decode(): int(value.partition(b":")[0]) for user, value in found.items()}
+    copied: Entries = [entry for part in _read(source, "deleted-users") for entry in part.entries]
+    return erasures_since(_deleted_after(list(found.items())), _deleted_after(copied))
 
 
-async def _parts(store: RedisStore) -> AsyncIterator[_Part]:
-    """Yield users, their keys, the feed and the vectors, a part at a time."""
+async def _parts(store: RedisStore, last_arrival: int) -> AsyncIterator[_Part]:
+    """Yield users, their keys, the feed and the vectors, a part at a time.
+
+    Args:
+        store: an open store.
+        last_arrival: end of the feed in the copy. Events that arrive later may be missing in the keys of
+            their users, which were read before, and an erasure could not find them in the feed.
+    """
     client: Any = store.client
     last = b""
     while True:
@@ -214,7 +242,7 @@ async def _parts(store: RedisStore) -> AsyncIterator[_Part]:
     position = "-inf"
     while entries := await store.execute(
         lambda position=position: client.zrangebyscore(  # type: ignore[misc]
-            store.key("feed"), position, "+inf", start=0, num=_ENTRIES, withscores=True
+            store.key("feed"), position, last_arrival, start=0, num=_ENTRIES, withscores=True
         )
     ):
         position = f"({entries[-1][1]:.0f}"
@@ -279,8 +307,8 @@ async def _description(store: RedisStore) -> dict[bytes, Any]:
     return dict(found)
 
 
-def _deleted_after(deleted: Entries, number: int) -> Erasures:
-    """Return the users whose deletion has a greater number."""
+def _deleted_after(deleted: Entries, number: int = 0) -> Erasures:
+    """Return the users whose deletion has a greater number than the given one, from 1 on."""
     found = {}
     for user, value in deleted:
         until, _, of_user = value.partition(b":")
@@ -321,10 +349,12 @@ def _described(source: Path) -> dict[bytes, Any]:
     return dict(part.entries)
 
 
-def _read(source: Path) -> Iterator[_Part]:
+def _read(source: Path, key: str = "") -> Iterator[_Part]:
+    """Yield the parts of a copy, or those of one key."""
     with gzip.open(source, "rt", encoding="utf-8") as file:
         for line in file:
-            yield _Part.of(line)
+            if line.startswith(f'["{key}'):
+                yield _Part.of(line)
 
 
 def _divided(key: str, is_sorted: bool, entries: Entries) -> Iterator[_Part]:

@@ -14,7 +14,7 @@ from typing import Final
 
 from conf.errors import InputError
 from features.files.modes import create_private
-from serving.state.copies import Counts, Erasures, erasure_name
+from serving.state.copies import Counts, Erasures, erasure_name, erasures_since
 from serving.state.sqlite.file import one
 
 _BESIDE: Final = ("-wal", "-shm", "-journal")
@@ -54,22 +54,21 @@ def counts_of(path: Path) -> Counts:
         raise InputError(f"{path}: not a user state ({error})") from error
 
 
-def erasures_of(path: Path, other: Path) -> Erasures:
-    """Return the erasures of a state file that mean something in another one: both have the same salt.
+def erasures_of(path: Path, copy: Path) -> Erasures:
+    """Return the erasures of a state file that a copy of it does not have yet; none if the salts differ.
 
     Raises:
         InputError: a file cannot be read.
     """
     try:
-        with closing(_connect(path)) as db, closing(_connect(other)) as copy:
-            if _salt(db) != _salt(copy):
+        with closing(_connect(path)) as db, closing(_connect(copy)) as copied:
+            if _salt(db) != _salt(copied):
                 return {}
-            found = db.execute("SELECT user_hash, deleted_us FROM deleted_users").fetchall()
+            return erasures_since(_erasures(db), _erasures(copied))
     except (sqlite3.Error, TypeError) as error:
         raise InputError(
             f"{path}: its erasures cannot be read ({error}); move it away, and set erasures=FILE if you can"
         ) from error
-    return {user.hex(): deleted_us for user, deleted_us in found}
 
 
 def erase_users(path: Path, erasures: Erasures) -> int:
@@ -134,6 +133,11 @@ def sync_folder(folder: Path) -> None:
 
 def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=1.0, isolation_level=None)
+
+
+def _erasures(db: sqlite3.Connection) -> Erasures:
+    found = db.execute("SELECT user_hash, deleted_us FROM deleted_users")
+    return {user.hex(): deleted_us for user, deleted_us in found}
 
 
 def _salt(db: sqlite3.Connection) -> bytes:

@@ -93,8 +93,9 @@ def collect(folder: Path, artifacts: Path, state: str | None, redis: RedisConfig
     except pl.exceptions.PolarsError as error:
         first_line = str(error).partition("\n")[0]
         raise InputError(
-            f"{folder}: a file of the ledger cannot be read ({first_line}); restore it from a backup, or "
-            "move the folder away: the next collection begins it again with what the state holds"
+            f"{folder}: a file of the ledger cannot be read or written ({first_line}); make room if the disk "
+            "is full; restore a damaged file from a backup, or move the folder away: the next collection "
+            "begins it again with what the state holds"
         ) from error
 
 
@@ -117,7 +118,7 @@ async def _collect(
         _described(folder),
         new_events=change.new,
         known_events=change.known,
-        erased_users=len((erased | since) & set(known)) if change.erased else 0,
+        erased_users=len(change.erased_users),
         erased_events=change.erased,
         months_rewritten=change.rewritten,
     )

@@ -40,6 +40,8 @@ class Merged:
     """Events of the export that the ledger had."""
     erased: int = 0
     """Events of erased users that were taken out."""
+    erased_users: frozenset[str] = frozenset()
+    """The users of these."""
     rewritten: int = 0
     """Month files that were written."""
 
@@ -93,6 +95,7 @@ def merge(folder: Path, export: Path, erased: Collection[str], erased_since: Col
             merged.new + change.new,
             merged.known + change.known,
             merged.erased + change.erased,
+            merged.erased_users | change.erased_users,
             merged.rewritten + change.rewritten,
         )
     return merged
@@ -112,18 +115,17 @@ def _merge_month(path: Path, exported: pl.LazyFrame, gone: list[str]) -> Merged:
         replace_month(path, new.lazy())
         return Merged(new=new.height, rewritten=1)
     old = pl.scan_parquet(path)
-    staying = _without(old, exported, gone) if gone else old
-    before, after, held, new = pl.collect_all(
+    lost = _lost(old, exported, gone)
+    staying = old.join(lost.lazy(), on=_KEY, how="anti", maintain_order="left") if lost.height else old
+    after, held, new = pl.collect_all(
         [
-            old.select(pl.len()),
             staying.select(pl.len()),
             exported.select(pl.len()),
             exported.join(staying.select(_KEY), on=_KEY, how="anti").unique(_KEY, keep="any").sort(_SORTED),
         ],
         engine="streaming",
     )
-    erased = int(before.item() - after.item())
-    if new.height or erased:
+    if new.height or lost.height:
         names = [*new.columns, *(c for c in old.collect_schema() if c not in new.columns)]
         parts = [
             pl.concat([part, other.clear()], how="diagonal_relaxed").select(names)
@@ -135,15 +137,16 @@ def _merge_month(path: Path, exported: pl.LazyFrame, gone: list[str]) -> Merged:
         else:
             path.unlink()
             _sync(path.parent)
-    return Merged(new.height, int(held.item()) - new.height, erased, int(bool(new.height or erased)))
+    users = frozenset(lost[schema.USER_ID].to_list())
+    changed = bool(new.height or lost.height)
+    return Merged(new.height, int(held.item()) - new.height, lost.height, users, int(changed))
 
 
-def _without(old: pl.LazyFrame, exported: pl.LazyFrame, gone: list[str]) -> pl.LazyFrame:
-    """Return the events of a month, in order, without those of erased users that the export does not have."""
+def _lost(old: pl.LazyFrame, exported: pl.LazyFrame, gone: list[str]) -> pl.DataFrame:
+    """Return user and id of the events of erased users that a month has and the export does not."""
     theirs = pl.col(schema.USER_ID).is_in(gone)
-    lost = old.filter(theirs).select(_KEY).join(exported.filter(theirs).select(_KEY), on=_KEY, how="anti")
-    keys = lost.collect(engine="streaming").lazy()
-    return old.join(keys, on=_KEY, how="anti", maintain_order="left")
+    found = old.filter(theirs).select(_KEY).join(exported.filter(theirs).select(_KEY), on=_KEY, how="anti")
+    return found.collect(engine="streaming")
 
 
 def replace_month(path: Path, events: pl.LazyFrame) -> None:

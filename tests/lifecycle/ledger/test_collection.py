@@ -115,6 +115,20 @@ def test_a_user_who_came_back_has_what_happened_since(backend: Backend, tmp_path
     assert (rows(later), later.new_events, later.months_rewritten) == ([("anna", "new")], 0, 0)
 
 
+def test_only_users_of_whom_something_was_taken_out_are_counted_as_erased(
+    backend: Backend, tmp_path: Path
+) -> None:
+    record(backend, event("anna", "old", DECEMBER), event("ben", "b1", DECEMBER))
+    night(backend, tmp_path / "ledger")
+    erase(backend, "anna")
+    now = int(datetime.now(UTC).timestamp() + 60) * SECOND
+    record(backend, event("anna", "new", now))
+    assert night(backend, tmp_path / "ledger").erased_users == 1
+    erase(backend, "ben")
+    after = night(backend, tmp_path / "ledger")
+    assert (rows(after), after.erased_users, after.erased_events) == ([("anna", "new")], 1, 1)
+
+
 def test_a_user_erased_during_the_export_is_in_no_file(
     backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,5 +215,7 @@ def test_a_state_that_is_named_and_missing_is_an_error(tmp_path: Path) -> None:
 def test_a_damaged_month_is_named(backend: Backend, tmp_path: Path) -> None:
     record(backend, event("anna", "a1", DECEMBER))
     night(backend, tmp_path / "ledger").files[0].write_bytes(b"no table")
-    with pytest.raises(InputError, match=r"ledger: a file of the ledger cannot be read .* restore it"):
+    with pytest.raises(
+        InputError, match=r"ledger: a file of the ledger cannot be read or written .* restore a damaged file"
+    ):
         night(backend, tmp_path / "ledger")

@@ -98,8 +98,8 @@ class LoopConfig:
     """`before_window` publishes the measured model; `everything` trains it once more with the window, after
     the gate, and publishes that."""
     cold_every: int = 7
-    """One run in so many begins with the pretrained text encoder instead of the weights of the served model;
-    1: every run does."""
+    """One training in so many, whether published or not, begins with the pretrained text encoder instead of
+    the weights of the served model; 1: every one does."""
     resume_hours: float = 12.0
     """An interrupted run is resumed within this time; later a new one begins."""
     keep_versions: int = 5
@@ -107,7 +107,7 @@ class LoopConfig:
     experiments: str | None = None
     """File of experiments of the servers, whose versions stay, too; null: there are none."""
     keep_runs: int = 3
-    """Run folders that stay; that of the last published run always does."""
+    """Run folders that stay; the one that published the served version always does."""
     watch: WatchConfig = field(default_factory=WatchConfig)
 
     def __post_init__(self) -> None:

@@ -113,7 +113,6 @@ def render_list(runs: Sequence[Journal]) -> str:
         {
             **{key: journal.content[key] for key in ("run", "outcome", "exit_code", "reason", "started")},
             "seconds": seconds_of_run(journal.content),
-            "version": journal.steps.get("publish", {}).get("version"),
             "new_events": journal.steps.get("prepare", {}).get("new_events"),
             "ndcg": _metric(journal, "ndcg@10"),
         }

@@ -11,6 +11,7 @@ from lifecycle.checks.tables import read_tables
 from lifecycle.retrain.journal import journals
 from lifecycle.retrain.night import Night
 from lifecycle.retrain.outcomes import EndOfRunError, Outcome
+from lifecycle.retrain.watching import ROLLING_BACK
 
 TABLES = ("items", "events")
 PROFILE = "profile"
@@ -42,7 +43,9 @@ def check_step(night: Night) -> dict[str, Any]:
 
 
 def accept_profile(night: Night) -> None:
-    """Make the data of a published run what the next run's data are compared with."""
+    """Make the data of a run what the next run's are compared with, if its version was published and kept."""
+    if night.journal.published is None or ROLLING_BACK in night.journal.content:
+        return
     profile = load_profile(night.folder / PROFILE)
     if profile is not None:
         save_profile(profile, night.places.profile)
@@ -79,7 +82,7 @@ def _usual_share(night: Night, table: str) -> float:
     Events of items that the shop has given up are rejected for ever: they must not refuse every run.
     """
     for journal in reversed(journals(night.places.audit)):
-        if "version" in journal.steps.get("publish", {}):
+        if journal.published is not None:
             rows, counts = _rows(journal.steps["prepare"], table)
             return sum(counts.values()) / rows if rows else 0.0
     return 0.0

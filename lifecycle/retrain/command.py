@@ -62,8 +62,8 @@ def retrain(config: RetrainConfig, console: Console) -> None:
         code = LOCKED
     except OSError as error:  # what even the audit file could not take, as on a full disk
         console.print(
-            f"retrain: fault: {error.strerror or error} ({error.filename or places.root}); the served model "
-            "stays, and the next call goes on from the last step",
+            f"retrain: fault: {error.strerror or error} ({error.filename or places.root}); what is served is "
+            "whole, and the next call goes on from the last step",
             soft_wrap=True, markup=False, highlight=False,
         )  # fmt: skip
         code = Outcome.fault.exit_code
@@ -96,17 +96,21 @@ def _run(config: RetrainConfig, console: Console, places: Places) -> int:
         night.say(f"interrupted; the next call resumes run {journal.run}; {journal.path}")
         return 128 + interruption.number
     except InputError as error:
-        journal.end(Outcome.bad_input, str(error))
-        write_pages(journal)
-        night.say(f"nothing was published; {journal.path}")
+        _close(night, Outcome.bad_input, str(error))
+        night.say(f"{journal.published or 'nothing'} was published; {journal.path}")
         raise
-    if journal.open:
-        journal.end(outcome, reason)
-    if outcome is not Outcome.fault:
-        _step(night, "retain", retain_step)
-    write_pages(journal)
+    _close(night, outcome, reason)
     night.say(f"{_in_words(outcome)}: {reason}; {journal.path}")
     return outcome.exit_code
+
+
+def _close(night: Night, outcome: Outcome, reason: str) -> None:
+    """Write how the run ends, and delete what nothing needs any more."""
+    accept_profile(night)
+    if night.journal.open:
+        night.journal.end(outcome, reason)
+    write_pages(night.journal)
+    _step(night, "retain", retain_step)
 
 
 def _carry_out(night: Night) -> tuple[Outcome, str]:
@@ -128,9 +132,9 @@ def _carry_out(night: Night) -> tuple[Outcome, str]:
         night.journal.note("traceback", traceback.format_exc())
         reason = " ".join(str(error).split()) or type(error).__name__
         return Outcome.fault, f"{type(error).__name__}: {reason}"
-    accept_profile(night)
-    published = night.record("publish")
-    return Outcome.published, f"{published['version']} is current, before it {published['before'] or 'none'}"
+    published, later = night.record("publish"), night.record("watch").get("superseded_by")
+    state = "is current" if later is None else f"was current until {later} became so"
+    return Outcome.published, f"{published['version']} {state}, before it {published['before'] or 'none'}"
 
 
 def _step(night: Night, name: str, step: Step) -> None:

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,8 @@ from features.data.pipeline_step import fingerprint, plain, write_atomically
 from lifecycle.retrain.outcomes import Outcome
 
 FORMAT_VERSION: Final = 1
-_SECRET: Final = re.compile(r"(?<=://)[^/@\s]*@")
+_SECRET: Final = re.compile(r"(?<=://)\S*@")
+"""Up to the last @, as a password may have one."""
 _RUN: Final = re.compile(r"^\d{8}T\d{6}Z$")
 
 
@@ -114,6 +115,12 @@ class Journal:
         return steps
 
     @property
+    def published(self) -> str | None:
+        """The version that the run has made current, also where it was rolled back later."""
+        version = self.steps.get("publish", {}).get("version")
+        return None if version is None else str(version)
+
+    @property
     def age_seconds(self) -> float:
         """Seconds since the run began."""
         begun = datetime.fromisoformat(self.content["started"])
@@ -121,7 +128,7 @@ class Journal:
 
     def note(self, key: str, value: Any) -> None:  # noqa: ANN401 - JSON
         """Write a fact beside the steps."""
-        self.content[key] = value
+        self.content[key] = without_secrets(plain(value))
         self.save()
 
     def finish_step(
@@ -172,3 +179,9 @@ def journals(folder: Path) -> list[Journal]:
     """Return the readable journals, oldest first."""
     found = (Journal.read(folder / f"{run}.json") for run in runs(folder))
     return [journal for journal in found if journal is not None]
+
+
+def publisher(earlier: Sequence[Journal], version: str | None) -> Journal | None:
+    """Return the run, of some, that published a version; None where it was none of them."""
+    found = (journal for journal in earlier if version is not None and journal.published == version)
+    return next(found, None)

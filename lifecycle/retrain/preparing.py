@@ -12,7 +12,7 @@ from conf.errors import InputError
 from conf.schema import PipelineConfig
 from features.data.dataset import Dataset, load_dataset
 from features.prepare import DATASET_FOLDER
-from lifecycle.retrain.journal import journals
+from lifecycle.retrain.journal import journals, publisher
 from lifecycle.retrain.night import Night, served_version
 from lifecycle.retrain.outcomes import EndOfRunError, Outcome
 from lifecycle.retrain.window import DAY, iso, newest_time, seconds_of
@@ -74,9 +74,9 @@ def newest_of_version(night: Night, version: str) -> int:
 
     That of its run where there was one, else the end of what it has learnt, by its manifest.
     """
-    for journal in reversed(journals(night.places.audit)):
-        if journal.steps.get("publish", {}).get("version") == version:
-            return seconds_of(journal.steps["prepare"]["newest_event"])
+    journal = publisher(journals(night.places.audit), version)
+    if journal is not None:
+        return seconds_of(journal.steps["prepare"]["newest_event"])
     manifest = json.loads((night.store / VERSIONS / version / MANIFEST).read_text(encoding="utf-8"))
     return int(manifest["data_end"])
 

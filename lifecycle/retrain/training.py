@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 from conf.schema import Refit
@@ -37,6 +36,4 @@ def train_step(night: Night) -> dict[str, Any]:
         refit(config, night.console, dataset)
         seconds["refit"] = round(time.perf_counter() - begun, 1)
     start = COLD if config.warm_start is None else WARM
-    return {
-        "start": start, "source": config.warm_start, "parts": seconds, "folder": str(Path(config.work_dir))
-    }  # fmt: skip
+    return {"start": start, "source": config.warm_start, "parts": seconds}

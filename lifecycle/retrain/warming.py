@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,7 @@ from conf.schema import PipelineConfig
 from encoders.training.train import trainable, try_split
 from encoders.training.warm import warm_source
 from features.data.dataset import Dataset
-from lifecycle.retrain.journal import journals
+from lifecycle.retrain.journal import journals, publisher
 from lifecycle.retrain.night import Night
 from lifecycle.retrain.window import iso
 
@@ -24,24 +25,14 @@ def earlier_models(night: Night) -> Path | None:
 
     After a rollback that is not the last published run, whose models were bad.
     """
-    published = [
-        journal
-        for journal in journals(night.places.audit)
-        if journal.run != night.journal.run and "version" in journal.steps.get("publish", {})
-    ]
-    if not published:
-        return None
-    warm = 0  # runs since the last cold one
-    for journal in reversed(published):
-        if journal.steps.get("train", {}).get("start") != WARM:
-            break
-        warm += 1
+    earlier = [journal for journal in journals(night.places.audit) if journal.run != night.journal.run]
+    starts = [journal.steps["train"]["start"] for journal in earlier if "train" in journal.steps]
+    warm = len(list(takewhile(WARM.__eq__, reversed(starts))))  # runs since the last cold one
     if warm + 1 >= night.config.retrain.cold_every:
         return None
-    served = night.record("prepare")["served_version"]
-    runs = [journal.run for journal in published if journal.steps["publish"]["version"] == served]
-    folders = [night.places.runs / run for run in runs[-1:]]
-    return next((folder for folder in folders if folder.is_dir()), None)
+    source = publisher(earlier, night.record("prepare")["served_version"])
+    folder = None if source is None else night.places.runs / source.run
+    return folder if folder is not None and folder.is_dir() else None
 
 
 def begun(night: Night, config: PipelineConfig, dataset: Dataset) -> PipelineConfig:

@@ -21,7 +21,7 @@ from serving.state.contracts.user_state import StateUnavailableError
 BEGAN: Final = "watch_began"
 """Note of the journal: Unix seconds at which the watch began."""
 ROLLING_BACK: Final = "rolling_back"
-"""Note of the journal: why the version before is made current again."""
+"""Note of the journal: why the version before is made current again, or would be if there were one."""
 OFF: Final = {"watched": False}
 
 
@@ -34,11 +34,10 @@ def observe_step(night: Night) -> dict[str, Any]:
     watch = night.config.retrain.watch
     if not watch.seconds:
         return OFF
-    scrapes = _scrapes(watch.metrics)
+    scrapes, unread = _scrapes(watch.metrics)
     seen = look_at(watch)
-    for one in seen:
-        if one.problem is not None:
-            night.say(f"before the publication: {one.problem}")
+    for problem in [*(one.problem for one in seen if one.problem is not None), *unread]:
+        night.say(f"before the publication: {problem}")
     return {
         "watched": True,
         "servers": [asdict(one) for one in seen],
@@ -57,21 +56,22 @@ def watch_step(night: Night) -> dict[str, Any]:
             answered, neither before nor after the publication.
     """
     watch, published = night.config.retrain.watch, night.record("publish")
-    if not watch.seconds:
-        return OFF
     reason = night.journal.content.get(ROLLING_BACK)
     if reason is not None:  # a kill has interrupted the rollback
         _roll_back(night, str(reason), {"watched": True})
+    if not watch.seconds:
+        return OFF
     if BEGAN not in night.journal.content:
         night.journal.note(BEGAN, time.time())
     night.say(f"watching {published['version']} for {watch.seconds:g} s")
     return _Watch(night).run()
 
 
-def _scrapes(addresses: Sequence[str]) -> dict[str, Scrape]:
-    """Return the counters of the servers that answered."""
+def _scrapes(addresses: Sequence[str]) -> tuple[dict[str, Scrape], list[str]]:
+    """Return the counters of the servers that answered, and why there are none of the others."""
     found = {address: scrape(address) for address in addresses}
-    return {address: one for address, one in found.items() if isinstance(one, Scrape)}
+    read = {address: one for address, one in found.items() if isinstance(one, Scrape)}
+    return read, [one for one in found.values() if isinstance(one, str)]
 
 
 class _Watch:
@@ -85,8 +85,8 @@ class _Watch:
         self.before = {address: Scrape(**found) for address, found in before.get("metrics", {}).items()}
         self.answered = reachable([Seen(**one) for one in before.get("servers", [])])
         self.began = float(night.journal.content[BEGAN])
-        self.heard = dict.fromkeys(self.config.servers, time.time())
-        """When each server last answered, Unix seconds."""
+        self.last_answer = dict.fromkeys(self.config.servers, time.time())
+        """When each server last answered, Unix seconds; at first the time of the first look."""
 
     def run(self) -> dict[str, Any]:
         """Look until the time is over; see `watch_step`."""
@@ -96,11 +96,12 @@ class _Watch:
                 self.night.say(f"{served} has become current; the watch ends")
                 return {"watched": True, "superseded_by": served}
             elapsed = time.time() - self.began
-            last = elapsed >= self.config.seconds
             seen = look_at(self.config)
             broken = self._not_taken(seen, elapsed)
             missing = [one for one in seen if not one.takes(self.version)]
-            last = last and not (missing and not broken and elapsed < self.config.take_seconds)
+            in_time = elapsed < self.config.take_seconds
+            pending = [one for one in missing if in_time or one.address in self.answered]
+            last = elapsed >= self.config.seconds and (bool(broken) or not pending)
             guards = self._guards(last)
             broken += [guard["line"] for guard in guards if guard["outcome"] == BROKEN]
             record = {
@@ -120,12 +121,12 @@ class _Watch:
         lines, now = [], time.time()
         for one in seen:
             if one.version is not None:
-                self.heard[one.address] = now
+                self.last_answer[one.address] = now
             if one.takes(self.version) or one.address not in self.answered:
                 continue
             if one.failed_version == self.version:
                 lines.append(f"{one.address} cannot load {self.version}: {one.problem}")
-            elif one.version is None and now - self.heard[one.address] > self.config.take_seconds:
+            elif one.version is None and now - self.last_answer[one.address] > self.config.take_seconds:
                 lines.append(f"{one.address} has stopped to answer: {one.problem}")
             elif one.version is not None and elapsed > self.config.take_seconds:
                 lines.append(
@@ -137,7 +138,9 @@ class _Watch:
     def _guards(self, last: bool) -> list[dict[str, Any]]:
         guards = []
         if self.config.metrics:
-            now = _scrapes(self.config.metrics)
+            now, unread = _scrapes(self.config.metrics)
+            for problem in unread if last else ():
+                self.night.say(f"at the last look: {problem}")
             both = [address for address in now if address in self.before]
             grown = total([now[address].since(self.before[address]) for address in both])
             guards += metric_guards(
@@ -194,14 +197,19 @@ def _roll_back(night: Night, reason: str, record: dict[str, Any]) -> None:
     """
     published = night.record("publish")
     before, watch = published["before"], night.config.retrain.watch
+    night.journal.note(ROLLING_BACK, reason)
     if before is None:
         raise EndOfRunError(
             Outcome.fault,
             f"{reason}; there is no version before {published['version']} to go back to, so it is served",
             record,
         )
-    night.journal.note(ROLLING_BACK, reason)
-    roll_back(night.store, before)
+    try:
+        roll_back(night.store, before)
+    except InputError as error:
+        raise EndOfRunError(
+            Outcome.fault, f"{reason}; {published['version']} is served all the same: {error}", record
+        ) from error
     night.say(f"{reason}; {before} is current again")
     deadline = time.time() + watch.take_seconds
     while True:

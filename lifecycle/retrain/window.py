@@ -40,7 +40,7 @@ class Served:
         by_time = settings is not None and settings[0].kind is SplitKind.global_time
         exclusive = by_time and manifest.get("refit") != Refit.everything.value
         end = int(manifest["data_end"]) + (0 if exclusive else 1)
-        return cls(version, max(end, *manifest.get(LEARNED_UNTIL, {}).values(), end))  # ancestors' included
+        return cls(version, max([end, *manifest.get(LEARNED_UNTIL, {}).values()]))  # ancestors' included
 
 
 def seconds_of(moment: str) -> int:

@@ -30,6 +30,8 @@ LOCK = ".lock"
 """Held by a publisher from its first file to its last."""
 POINTER_LOCK = ".pointer.lock"
 """Held while CURRENT is replaced, so that a rollback need not wait for a publisher."""
+STAGING = ".staging-"
+"""Beginning of the names of folders that are no versions yet, or no more; publishers remove them."""
 ROLLED_BACK = "ROLLED_BACK"
 """File with the versions that a rollback has left, a line each: no later rollback returns to them unnamed."""
 FORMAT_VERSION = 3
@@ -103,7 +105,7 @@ def publish_version(
     with _locked(store):
         with _locked(store, POINTER_LOCK):
             remove_leftovers(store)
-        staging = store / VERSIONS / f".staging-{uuid.uuid4().hex[:12]}"
+        staging = store / VERSIONS / f"{STAGING}{uuid.uuid4().hex[:12]}"
         staging.mkdir()
         try:
             return _publish(store, staging, write, describe, gate)
@@ -163,7 +165,7 @@ def _make_current(store: Path, version: str) -> None:
 
 def remove_leftovers(store: Path) -> None:
     """Remove files of crashed publishers; requires both locks."""
-    for leftover in (store / VERSIONS).glob(".staging-*"):
+    for leftover in (store / VERSIONS).glob(f"{STAGING}*"):
         shutil.rmtree(leftover, ignore_errors=True)
     for pointer in store.glob(f".{CURRENT}.*.tmp"):
         pointer.unlink(missing_ok=True)
@@ -186,7 +188,7 @@ def adopt_version(store: Path, version: str, write: Callable[[Path], None], make
         with _locked(store, POINTER_LOCK):
             remove_leftovers(store)
         if version not in versions(store):
-            staging = store / VERSIONS / f".staging-{uuid.uuid4().hex[:12]}"
+            staging = store / VERSIONS / f"{STAGING}{uuid.uuid4().hex[:12]}"
             staging.mkdir()
             try:
                 write(staging)

@@ -36,6 +36,15 @@ class Scrape:
     """Lists by degradation."""
 
     @property
+    def _counters(self) -> dict[tuple[str, ...], float]:
+        """Every counter by kind and labels."""
+        return {
+            **{("code", code): count for code, count in self.codes.items()},
+            **{("list", degradation): count for degradation, count in self.lists.items()},
+            **{("slow", m, le): count for m, counts in self.slow.items() for le, count in counts.items()},
+        }
+
+    @property
     def calls(self) -> int:
         """All calls."""
         return round(sum(self.codes.values()))
@@ -91,7 +100,8 @@ class Scrape:
 
     def since(self, earlier: Scrape) -> Scrape:
         """Return the growth of one server's counters; after a restart, which resets them, all of them."""
-        if any(self.codes.get(code, 0.0) < count for code, count in earlier.codes.items()):
+        now = self._counters
+        if any(now.get(key, 0.0) < count for key, count in earlier._counters.items()):
             return self
         return Scrape(
             _difference(self.codes, earlier.codes),

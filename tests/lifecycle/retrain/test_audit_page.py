@@ -38,6 +38,8 @@ def test_a_refused_night_has_both_models_and_is_in_the_index(shop: Shop) -> None
     page = shop.last.path.with_suffix(".html").read_text()
     row = shop.last.steps["publish"]["comparison"]["metrics"]["ndcg@10"]
     assert 'Refused <span class="soft">(exit code 10)</span>' in page
+    for check in shop.last.steps["publish"]["checks"]:
+        assert check["name"].replace("_", " ") in page
     assert f'>{row["a"]:.4f}</td><td class="n">{row["b"]:.4f}</td>' in page
     assert '<li class="broken">broken: ndcg@10 loses at most 5%: ' in page
     index = (shop.places.audit / "index.html").read_text()
@@ -68,11 +70,15 @@ def test_a_run_without_any_step_has_a_page_whatever_its_outcome(
 
 def test_credentials_of_addresses_are_in_no_file(tmp_path: Path) -> None:
     journal = begun(tmp_path, state="redis://user:hunter2@redis.internal:6379/0")
+    journal.note("traceback", "OSError: rediss://:hu@nter2@redis.internal: hu/nter2")
+    journal.finish_step("an", {"url": "redis://:hu@nter2@redis.internal redis://:/nter2@host"}, 1.0)
     journal.finish_step("other", {"why": "redis://:hunter2@redis.internal does not answer"}, 1.0)
     journal.end(Outcome.bad_input, "state: redis://user:hunter2@redis.internal:6379/0 does not answer")
     write_pages(journal)
     for path in tmp_path.iterdir():
-        assert "hunter2" not in path.read_text(), path
+        text = path.read_text()
+        assert "hunter2" not in text, path
+        assert "nter2@" not in text, "a password with an @ or a /"
     assert "redis://***@redis.internal:6379/0" in journal.path.read_text()
 
 

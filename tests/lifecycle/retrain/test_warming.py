@@ -6,6 +6,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
+from conf.lifecycle import LoopConfig, RetrainConfig
+from lifecycle.retrain.journal import Journal
+from lifecycle.retrain.night import Night, Places
+from lifecycle.retrain.outcomes import Outcome
+from lifecycle.retrain.warming import COLD, WARM, earlier_models
 from lifecycle.retrain.window import iso
 from tests.lifecycle.retrain.conftest import FIRST, Shop
 
@@ -46,3 +53,30 @@ def test_without_the_models_of_the_last_night_a_run_begins_from_the_beginning(sh
     assert code == 0
     assert train_of(shop)["start"] == "cold"
     assert any(f"not with the models of {earlier.name}" in line for line in lines)
+
+
+def test_a_run_from_the_beginning_that_is_refused_is_not_repeated_every_night(tmp_path: Path) -> None:
+    config = RetrainConfig(work_dir=str(tmp_path), retrain=LoopConfig(cold_every=3))
+    places = Places.of(config.work_dir)
+    folder = places.runs / run_with(places.audit, config, COLD, "v1")
+    folder.mkdir(parents=True)
+
+    def source() -> Path | None:
+        night = Night(config, Console(quiet=True), Journal.begin(places.audit, config))
+        night.journal.steps["prepare"] = {"served_version": "v1"}
+        return earlier_models(night)
+
+    run_with(places.audit, config, WARM, "v2")
+    assert source() == folder
+    run_with(places.audit, config, WARM, None)
+    assert source() is None, "the third run since the last cold one"
+    run_with(places.audit, config, COLD, None)  # refused
+    assert source() == folder
+
+
+def run_with(audit: Path, config: RetrainConfig, start: str, version: str | None) -> str:
+    """Write the journal of a run that was trained, and published or not; return its id."""
+    journal = Journal.begin(audit, config)
+    journal.steps.update(train={"start": start}, publish={} if version is None else {"version": version})
+    journal.end(Outcome.refused if version is None else Outcome.published, "")
+    return journal.run

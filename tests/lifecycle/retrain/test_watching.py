@@ -19,7 +19,7 @@ from lifecycle.retrain.outcomes import EndOfRunError, Outcome
 from lifecycle.retrain.watch.metrics import Scrape
 from lifecycle.retrain.watch.servers import Seen
 from lifecycle.retrain.watching import observe_step, watch_step
-from ranking.bundle.store import current_version, publish_version
+from ranking.bundle.store import MANIFEST, VERSIONS, current_version, publish_version
 
 Looks = Callable[[str], Sequence[Seen]]
 """Returns what is seen of the servers, given the version that CURRENT names."""
@@ -126,6 +126,65 @@ def test_a_server_that_answered_neither_before_nor_after_is_a_fault_and_no_reaso
     assert end.outcome is Outcome.fault
     assert f"{version} is current and no guard is broken" in end.reason
     assert current_version(night.store) == version
+
+
+class Clock:
+    """Stands in for the module `time`: only sleeping takes time."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def time(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize(("down", "end"), [(45, None), (500, Outcome.rolled_back)])
+def test_a_server_that_is_down_at_the_last_look_has_its_time_to_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, down: float, end: Outcome | None
+) -> None:
+    night = published_night(tmp_path, seconds=600, interval_seconds=10, take_seconds=180)
+    clock = Clock()
+    stops = clock.now + 595
+    monkeypatch.setattr(watching, "time", clock)
+
+    def look(current: str) -> list[Seen]:
+        if stops <= clock.now < stops + down:
+            return [Seen("shop1:1", None, "no server answers at shop1:1")]
+        return [Seen("shop1:1", current)]
+
+    seen_as(monkeypatch, night, look)
+    if end is None:
+        assert watch_step(night)["watched_seconds"] == pytest.approx(640, abs=1)
+    else:
+        assert ended(night).outcome is end
+
+
+def test_metrics_that_cannot_be_read_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = "http://shop1:9464/metrics"
+    night = published_night(tmp_path, servers=[], metrics=[address])
+    console = Console(record=True, width=200)
+    monkeypatch.setattr(watching, "scrape", lambda _: f"{address}: Connection refused")
+    assert observe_step(replace(night, console=console))["metrics"] == {}
+    assert f"retrain: before the publication: {address}: Connection refused" in console.export_text()
+    watch_step(replace(night, console=console))
+    assert console.export_text().count(f"retrain: at the last look: {address}: Connection refused") == 1
+
+
+def test_a_version_before_that_is_damaged_is_a_fault_that_says_what_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night = published_night(tmp_path)
+    before, version = versions_of(night)
+    (night.store / VERSIONS / before / MANIFEST).write_text("{}")
+    seen_as(monkeypatch, night, lambda current: [Seen("shop1:1", before, "it is damaged", version)])
+    end = ended(night)
+    assert (end.outcome, current_version(night.store)) == (Outcome.fault, version)
+    assert end.reason.startswith(f"shop1:1 cannot load {version}: it is damaged; {version} is served all the")
+    assert "unreadable manifest" in end.reason
+    assert end.record["servers"][0]["version"] == before
 
 
 def test_errors_after_the_publication_roll_it_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,8 @@ def test_growth_is_the_difference_and_all_of_it_after_a_restart() -> None:
     )  # fmt: skip
     restarted = Scrape({"OK": 3}, {"Recommend": {"0.01": 1, "+Inf": 3}}, {"none": 3})
     assert restarted.since(earlier) == restarted
+    busier = Scrape({"OK": 30}, {"Recommend": {"0.01": 25, "+Inf": 30}}, {"none": 9, "popularity": 1})
+    assert busier.since(earlier) == busier, "fewer lists than before, though more calls"
     assert total([earlier, restarted]).codes == {"OK": 13}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -61,6 +62,8 @@ def execute(command: str, config: Any) -> float | None:  # noqa: ANN401
         InputError: wrong input.
 
     """
+    if command == "serve":
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to read again
     if TABLE[command].needs_faiss:
         require_faiss()
     if command == "serve" and getattr(config, "workers", 1) > 1:

@@ -57,7 +57,6 @@ def serve_model(
 ) -> None:
     """Serve a loaded model until SIGTERM or SIGINT; see `serve` and `start`."""
     start_logging(config.log_format, config.log_requests)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to read again
     tune_interpreter()
     run_event_loop(_serve_until_signal(config, first, console, load, stop_first))
 

@@ -235,8 +235,10 @@ class Workers:
         worker.process, worker.next_start = None, now + pause
 
     def _drain(self) -> int:
+        draining = {leaving.process for leaving in self._leaving}
         for process in self._running():
-            process.terminate()
+            if process not in draining:  # a second signal would end it at once
+                process.terminate()
         end = time.monotonic() + self._config.drain_seconds + _EXTRA_SECONDS
         while self._running() and time.monotonic() < end:
             time.sleep(_POLL_SECONDS)

@@ -19,7 +19,7 @@ from rich.console import Console
 from conf.serving import ServeConfig
 from encoders.text.text_encoder import TextEncoder
 from features.data.dataset import Dataset
-from serving.workers import Workers
+from serving.workers import Workers, _Leaving
 from shelfwise_client import Client, RecommendQuery, ServiceError
 from shelfwise_client.v1 import recommendations_pb2 as pb
 from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
@@ -237,11 +237,14 @@ def test_a_successor_that_cannot_start_leaves_the_workers(parent: Parent, tmp_pa
         assert len(client.recommend(RecommendQuery(page_size=3)).items) == 3
 
 
-def test_a_hangup_while_the_first_worker_starts_ends_nothing(
-    tmp_path: Path, dataset: Dataset, encoder: TextEncoder, bert: Path
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_hangup_during_a_start_ends_nothing(
+    tmp_path: Path, dataset: Dataset, encoder: TextEncoder, bert: Path, workers: int
 ) -> None:
     publish_bundle(tmp_path, make_bundle(dataset, encoder), bert)
-    command = [sys.executable, "-m", "shelfwise", "serve", f"artifacts={tmp_path}", "port=0", "workers=2"]
+    command = [
+        sys.executable, "-m", "shelfwise", "serve", f"artifacts={tmp_path}", "port=0", f"workers={workers}",
+    ]  # fmt: skip
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -273,3 +276,24 @@ def test_a_worker_ended_for_want_of_memory_is_named(
     within(10, lambda: stdout.closed)
     parent._restart_if_ended(worker)
     assert f"worker 0 ended ({says}), another starts in 0.2 s" in caplog.text
+
+
+DRAINING = """
+import signal, time
+signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+print("ready", flush=True)
+time.sleep(0.5)
+"""
+
+
+def test_a_stop_lets_a_replaced_worker_finish_its_calls() -> None:
+    """A second signal would end it at once."""
+    parent = Workers(ServeConfig(), [sys.executable, "-c", ""], Console(quiet=True))
+    with subprocess.Popen([sys.executable, "-c", DRAINING], stdout=subprocess.PIPE, text=True) as replaced:
+        assert replaced.stdout is not None
+        assert replaced.stdout.readline() == "ready\n"
+        replaced.terminate()
+        parent._leaving.append(_Leaving(replaced, time.monotonic() + 10))
+        time.sleep(0.1)
+        assert parent._drain() == 0
+        assert replaced.wait(10) == 0

@@ -79,7 +79,8 @@ class FollowedFile:
             self.failure, self._seen = str(error), seen
         else:
             self.experiments, self.failure = experiments, ""
-            _LOG.warning("experiments in force: %s", ", ".join(e.name for e in experiments) or "none")
+            in_force = [e.name for e in experiments if e.prepared(time.time())]
+            _LOG.warning("experiments in force: %s", ", ".join(in_force) or "none")
             # With the version of before the reading: a change meanwhile is read next time.
             self._seen = (seen[0], *(await asyncio.to_thread(self._versions))[1:])
         self._changed()

@@ -50,6 +50,8 @@ class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc]
         """Return a mapping with distinct keys."""
         seen = set()
         for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":  # `<<`, whose keys a mapping may replace
+                continue
             name = self.construct_object(key, deep=True)
             if isinstance(name, str) and name in seen:
                 raise yaml.YAMLError(

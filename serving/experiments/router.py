@@ -76,7 +76,7 @@ class ArmRouter:
         self._check_lists = check_lists
         self._check_model = check_model
         self._defaults = defaults
-        self._checked: tuple[object, object] = ((), None)
+        self._checked: tuple[object, ...] = ((), None, "", None)
         self._model: Callable[[], Model] = lambda: model
         self._previous: dict[str, str | None] = {}
         """The version before each version that was or becomes current."""
@@ -140,6 +140,8 @@ class ArmRouter:
             record.arms = tuple(m.key for m in selection.memberships if not m.forced)
             annotate(experiments=selection.continued)
         with self._route(selection) as route:
+            if route.own_model and not stream:  # lists of streams are not announced
+                self._host.withdraw()
             try:
                 result = await make(route)
             except ApiError as problem:
@@ -197,7 +199,7 @@ class ArmRouter:
                 else:
                     assert self._next is not None
                     wanted |= await asyncio.to_thread(self._wanted, self._next)
-        checked = (self._file.experiments, self._defaults())
+        checked = (self._file.experiments, self._defaults(), current, self._next)
         if any(new is not old for new, old in zip(checked, self._checked, strict=True)):
             self._checked = checked
             self._models.retry()
@@ -247,13 +249,17 @@ class ArmRouter:
         if slot is None:
             yield Route(self._host, selection, lists, frozenset(fallback))
             return
-        self._host.withdraw()
         with slot.used() as host:
             yield Route(host, selection, lists, frozenset(fallback), own_model=True)
 
-    def _version(self, arm: Arm) -> str | None:
-        """Return the version of an arm, empty where there is none; None for the current model."""
-        current = self._model().version
+    def _version(self, arm: Arm, current: str | None = None) -> str | None:
+        """Return the version of an arm, empty where there is none; None for the current model.
+
+        Args:
+            arm: the arm.
+            current: the version that is or becomes current; None: the one that is.
+        """
+        current = current or self._model().version
         if arm.version == PREVIOUS_MODEL:
             return self._previous.get(current) or ""
         named = arm.version is not None and arm.version not in (CURRENT_MODEL, current)
@@ -285,20 +291,22 @@ class ArmRouter:
             return ""
 
     async def _check(self, live: LiveModel) -> None:
-        """Check a loaded model of arms."""
+        """Check a loaded model of arms, with the arms that it gets once the next version is current, too."""
         await self._check_model(live)
         version = live.current.version
         for experiment in self._file.experiments:
             for arm in experiment.arms:
-                if self._version(arm) == version:
+                versions = (self._version(arm), self._version(arm, self._next))
+                if experiment.enabled and version in versions:
                     self._check_lists(self._place(experiment, arm), arm.lists, live.current)
 
     def _check_experiments(self, experiments: Sequence[Experiment], model: Model | None = None) -> None:
         """Check the defaults of lists of arms that have no model of their own."""
+        model = model or self._model()
         for experiment in experiments:
             for arm in experiment.arms:
-                if experiment.enabled and arm.version in (None, CURRENT_MODEL):
-                    self._check_lists(self._place(experiment, arm), arm.lists, model or self._model())
+                if experiment.enabled and arm.version in (None, CURRENT_MODEL, model.version):
+                    self._check_lists(self._place(experiment, arm), arm.lists, model)
 
     def _place(self, experiment: Experiment, arm: Arm) -> str:
         return f"{self._path}: {experiment.name}.arms.{arm.name}.lists"
@@ -311,13 +319,12 @@ class ArmRouter:
         self._model_poller.poll_now()
 
     def _report(self) -> None:
-        """Report which arms have their model."""
+        """Report which arms lack the model that they need; those of an experiment that is over need none."""
         now = time.time()
         for experiment in self._file.experiments:
-            if experiment.prepared(now):
-                for arm in experiment.arms:
-                    works = 0 if self._failure(arm) else 1
-                    self._metrics.arm_works.labels(experiment.name, arm.name).set(works)
+            for arm in experiment.arms:
+                works = 0 if experiment.prepared(now) and self._failure(arm) else 1
+                self._metrics.arm_works.labels(experiment.name, arm.name).set(works)
 
     def _count(self, route: Route) -> None:
         """Count a list."""

@@ -7,6 +7,7 @@ by reference counting.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -330,7 +331,7 @@ class ModelHost:
         await self.jobs.close()
         if self._name != CURRENT_QUEUE:
             self._metrics.forget_queue(self._name)
-        self._upkeep.shutdown(wait=True)
+        await asyncio.to_thread(self._upkeep.shutdown)  # its work may take seconds, and other models serve
         self.loading.shutdown(wait=False)
         if hosted is not None:
             hosted.release()

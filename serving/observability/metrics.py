@@ -91,7 +91,7 @@ class Metrics:
         )
         self._arms: set[tuple[str, str]] = set()
         self.arm_works = self._gauge(
-            "arm_works", "1 while the model of an arm can be used, else 0", "experiment", "arm"
+            "arm_works", "0 while the model that an arm needs cannot be used, else 1", "experiment", "arm"
         )
         self.experiments_failed = self._gauge(
             "experiments_failed", "1 while the experiments' file is not used because it is invalid, else 0"

@@ -9,7 +9,9 @@ from collections.abc import Callable
 import pytest
 from grpc_health.v1 import health_pb2
 
+from conf.errors import InputError
 from serving.api.attribution_tokens import AttributionTokens
+from serving.model.interfaces import Model
 from shelfwise_client import (
     Client,
     ExperimentArm,
@@ -50,6 +52,38 @@ def test_a_model_that_cannot_be_loaded_leaves_its_users_the_current_one(
     at.broken.clear()
     until(lambda: at.arm(NEW) == ("ranking=new", V1))
     until(lambda: at.metric("arm_works", experiment="ranking", arm="new") == 1)
+
+
+def test_the_end_of_an_arms_model_that_still_works_on_changes_delays_no_call(
+    shop: Callable[..., Shop],
+) -> None:
+    at = shop(MODELS)
+    gate = threading.Event()
+    at.server.running._router.hosts[1]._upkeep.submit(gate.wait, 10)
+    at.write("")
+    until(lambda: len(at.server.running._router.hosts) == 1)
+    began = time.monotonic()
+    assert at.arm(CONTROL) == ("", V2)
+    assert time.monotonic() - began < 5
+    gate.set()
+
+
+@pytest.mark.parametrize("over", ["enabled: false", "end: 2024-01-01"])
+def test_an_experiment_that_is_over_has_no_arm_that_does_not_work(
+    shop: Callable[..., Shop], over: str
+) -> None:
+    at = shop("")
+    at.broken[V1] = "missing"
+    at.write(MODELS)
+    until(lambda: at.metric("arm_works", experiment="ranking", arm="new") == 0)
+    at.write(MODELS.replace("{arms", f"{{{over}, arms"))
+    until(lambda: at.metric("arm_works", experiment="ranking", arm="new") == 1)
+
+
+def test_lists_of_an_experiment_that_is_disabled_are_not_checked(shop: Callable[..., Shop]) -> None:
+    lists = "lists: {rules: {caps: [{attribute: colour, max_items: 1}]}}"
+    over = f"over: {{enabled: false, arms: {{x: {{share: 1, version: {V1}, {lists}}}}}}}"
+    assert shop(f"{MODELS}\n{over}").arm(NEW) == ("ranking=new", V1)
 
 
 def test_an_ended_process_is_replaced_and_its_users_get_lists_meanwhile(
@@ -122,6 +156,53 @@ def test_a_version_is_not_made_current_while_a_canary_cannot_keep_the_present_on
     at.broken.clear()
     until(lambda: at.client.status().model_version == V3)
     assert at.arm("u1") == ("canary=stable", V2)
+
+
+def test_lists_of_an_arm_are_checked_for_the_model_that_it_gets_before_another_is_current(
+    shop: Callable[..., Shop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An arm of `previous` changes to the version that was current."""
+
+    def check(where: str, lists: pb.SurfaceDefaults, model: Model, _: object) -> None:
+        if lists.HasField("diversity") and model.version == V2:
+            raise InputError(f"{where}: not for this model")
+
+    monkeypatch.setattr("serving.running.check_defaults", check)
+    at = shop(CANARY.replace("version: previous", "version: previous, lists: {diversity: 0.25}"))
+    (at.server.store / "versions" / V3).mkdir()
+    (at.server.store / "versions" / V3 / "manifest.json").write_text("{}")
+    point(at.server.store, V3)
+    reason = f"an arm of an experiment needs model {V2} beside it: experiments.yaml: canary.arms.stable.lists"
+    until(lambda: getattr(at.client.status().failed_reload, "reason", "") == f"{reason}: not for this model")
+    assert at.arm("u1") == ("canary=stable", V1)
+
+
+def test_lists_of_a_loaded_arm_are_checked_when_another_arm_gets_its_model(
+    shop: Callable[..., Shop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a rollback, `previous` means a version that is loaded for another arm."""
+
+    def check(where: str, lists: pb.SurfaceDefaults, model: Model, _: object) -> None:
+        if lists.HasField("diversity") and model.version == V1:
+            raise InputError(f"{where}: not for this model")
+
+    monkeypatch.setattr("serving.running.check_defaults", check)
+    before = "before: {surfaces: [cart], arms: {x: {share: 1, version: previous, lists: {diversity: 0.25}}}}"
+    named = f"named: {{surfaces: [home], arms: {{x: {{share: 1, version: {V1}}}}}}}"
+    at = shop(f"{before}\n{named}")
+    assert at.arm("u1", surface="home") == ("named=x", V2)
+    (at.server.store / "versions" / V3).mkdir()
+    (at.server.store / "versions" / V3 / "manifest.json").write_text("{}")
+    at.write(f"{before}\n{named}")
+    point(at.server.store, V3)
+    until(lambda: at.client.status().model_version == V3)
+    until(lambda: at.arm("u1", surface="home") == ("named=x", V1))
+    assert at.arm("u1", surface="cart") == ("before=x", V2)
+    point(at.server.store, V2)
+    until(lambda: at.client.status().model_version == V2)
+    page = at.client.recommend(RecommendQuery(user_id="u1", surface="cart"))
+    assert [(e.arm, e.fallback) for e in page.experiments] == [("x", True)]
+    assert page.model_version == V2
 
 
 def test_the_file_is_replaced_under_load_without_a_failed_call(shop: Callable[..., Shop]) -> None:

@@ -97,6 +97,22 @@ def test_searches_and_batches_are_made_by_the_arms_model(shop: Callable[..., Sho
         assert len(made.items) == 3
 
 
+def test_a_stream_withdraws_no_announcement_of_another_call(shop: Callable[..., Shop]) -> None:
+    at = shop(MODELS)
+    jobs = at.server.running._host.jobs
+    at.server.loop.call_soon_threadsafe(lambda: jobs.admit(announce=True))
+    until(lambda: len(jobs._policy._announced) == 1)
+    list(at.client.batch_recommend(BatchQuery(user_ids=(NEW,), list_size=3)))
+    assert len(jobs._policy._announced) == 1
+
+
+def test_a_call_that_another_model_answers_is_withdrawn(shop: Callable[..., Shop]) -> None:
+    at = shop(MODELS)
+    jobs = at.server.running._host.jobs
+    at.arm(NEW)
+    assert jobs._policy._announced == []
+
+
 def test_excluded_users_are_in_no_arm_and_the_file_of_them_is_followed(shop: Callable[..., Shop]) -> None:
     at = shop("")
     staff = at.server.store / "staff.txt"
@@ -108,13 +124,16 @@ def test_excluded_users_are_in_no_arm_and_the_file_of_them_is_followed(shop: Cal
     until(lambda: at.arm(NEW) == ("ranking=new", V1))
 
 
-def test_the_kill_switch_takes_effect_within_a_second(servers: Servers) -> None:
+def test_the_kill_switch_takes_effect_within_a_second(
+    servers: Servers, caplog: pytest.LogCaptureFixture
+) -> None:
     at = Shop(servers, MODELS)  # with the true intervals
     until(lambda: at.arm(NEW) == ("ranking=new", V1))
     at.write(MODELS.replace("{arms", "{enabled: false, arms"))
     began = time.monotonic()
     until(lambda: at.arm(NEW) == ("", V2))
     assert time.monotonic() - began < 1
+    assert "experiments in force: none" in caplog.text
     until(lambda: len(at.server.running._router.hosts) == 1)
 
 
@@ -132,7 +151,9 @@ def test_an_invalid_file_ends_a_start_and_leaves_the_former_one_in_force_later(
     shop: Callable[..., Shop], servers: Servers, caplog: pytest.LogCaptureFixture
 ) -> None:
     wrong = LISTS.replace("diversity: 0.25", "rules: {caps: [{attribute: colour, max_items: 1}]}")
-    for text, message in (("ranking: 7", "is not a mapping"), (wrong, "unknown attribute 'colour'")):
+    named = wrong.replace("new: {share: 0.5,", f"new: {{share: 0.5, version: {V2},")  # the current one
+    unknown = "unknown attribute 'colour'"
+    for text, message in (("ranking: 7", "is not a mapping"), (wrong, unknown), (named, unknown)):
         with pytest.raises(InputError, match=message):
             shop(text)
     at = shop(LISTS)

@@ -44,6 +44,12 @@ def read(tmp_path: Path, text: str) -> tuple[Experiment, ...]:
     return read_experiments(path)
 
 
+def test_a_merge_key_shares_fields_which_the_mapping_may_replace(tmp_path: Path) -> None:
+    text = f"e: {{arms: {{a: &half {{share: 0.5, version: {V1}}}, b: {{<<: *half, version: {V2}}}}}}}"
+    [experiment] = read(tmp_path, text)
+    assert [(arm.share, arm.version) for arm in experiment.arms] == [(0.5, V1), (0.5, V2)]
+
+
 def test_every_field(tmp_path: Path) -> None:
     ranking, layout = read(tmp_path, FULL)
     assert (ranking.name, ranking.salt, ranking.unit) == ("ranking", "ranking-2", "user")

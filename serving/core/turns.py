@@ -6,17 +6,16 @@ descriptor: it needs no folder that can be written, and the kernel releases the 
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 import sys
 import tempfile
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 LOCK: Final = "SHELFWISE_TURN_LOCK"
 """Environment variable of a worker: the descriptor of the file."""
-_POLL_SECONDS: Final = 0.1
 
 
 def lock_file() -> int:
@@ -29,7 +28,7 @@ def lock_file() -> int:
 
 
 class Turn:
-    """Holds the lock for an `async with` block; one without a file excludes nobody."""
+    """The lock; one without a file excludes nobody."""
 
     def __init__(self, descriptor: int | None) -> None:
         """Use the file of a descriptor, which must be open in this process once only."""
@@ -49,24 +48,18 @@ class Turn:
         """Whether other processes use it, too."""
         return self._descriptor is not None
 
-    async def __aenter__(self) -> Turn:
-        """Wait for the lock."""
-        while not self._taken():  # noqa: ASYNC110 - another process's lock has no event
-            await asyncio.sleep(_POLL_SECONDS)
-        return self
-
-    def _taken(self) -> bool:
+    @contextmanager
+    def tried(self) -> Iterator[bool]:
+        """Yield at once whether this process has the lock, and release it at the end."""
         if self._descriptor is None:
-            return True
+            yield True
+            return
         try:
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            return False
-        return True
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Release the lock."""
-        if self._descriptor is not None:
+            yield False
+            return
+        try:
+            yield True
+        finally:
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN)

@@ -129,14 +129,15 @@ class BundleWatcher:
                 await self._replace(version)
                 await self._report(None)
                 return
-            async with self._turn:
-                version = await self._current()  # it may have changed during the turns of others
-                if version != served:
-                    former, self._tried = self._host.live, time.monotonic()
-                    await self._exchange(version)
-                    await self._report(None)
-                    if self._turn.shared:  # its memory counts until then
-                        await _end_of(former)
+            with self._turn.tried() as mine:
+                if not mine:  # another worker loads; a later poll tries again, and sees an ended process
+                    self._retry = self._retry or retry
+                    return
+                former, self._tried = self._host.live, time.monotonic()
+                await self._exchange(version)
+                await self._report(None)
+                if self._turn.shared:  # its memory counts until then
+                    await _end_of(former)
         except Exception as error:
             await self._fail(version, error)
 

@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from conf.errors import InputError
 from conf.serving import ServeConfig
 from ranking.bundle.host_memory import Room, bytes_needed, check_memory, private_bytes, room
-from ranking.bundle.store import VERSIONS, verify
+from ranking.bundle.store import VERSIONS, verify, versions
 from serving.core.threads import list_threads
 from serving.model.interfaces import LiveModel
 from serving.model.process.client import RemoteModel
@@ -60,6 +61,10 @@ class Loader:
             NoRoomError: it does not fit into memory.
             InputError: an invalid version.
         """
+        known = versions(self._store)
+        if version not in known:
+            newest = f"; the newest is {known[-1]}" if known else ""
+            raise InputError(f"{self._store}: no complete version {version}{newest}")
         self._check(version, beside=background)
         return self._load(version, background, None)
 

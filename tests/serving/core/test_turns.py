@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -14,17 +14,14 @@ from serving.core.turns import LOCK, Turn, lock_file
 
 ROOT = Path(__file__).parents[3]
 WORKER = """
-import asyncio, sys
+import sys
 from serving.core.turns import Turn
 
-async def main():
-    async with Turn.of_worker():
-        print("taken", flush=True)
-        sys.stdin.readline()
-    print("released", flush=True)
+with Turn.of_worker().tried() as mine:
+    print("taken" if mine else "refused", flush=True)
     sys.stdin.readline()
-
-asyncio.run(main())
+print("released", flush=True)
+sys.stdin.readline()
 """
 
 
@@ -36,6 +33,11 @@ def worker(lock: int) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+def taken(turn: Turn) -> bool:
+    with turn.tried() as mine:
+        return mine
+
+
 @pytest.mark.parametrize("killed", [False, True])
 def test_one_process_at_a_time_has_the_lock_and_its_end_releases_it(killed: bool) -> None:
     lock = lock_file()
@@ -43,38 +45,25 @@ def test_one_process_at_a_time_has_the_lock_and_its_end_releases_it(killed: bool
         assert other.stdout is not None
         assert other.stdin is not None
         assert other.stdout.readline() == "taken\n"
-
-        async def take() -> None:
-            turn = Turn(lock)
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.3), turn:
-                    raise AssertionError("two have it")
-            if killed:
-                other.kill()
-            else:
-                print(file=other.stdin, flush=True)
-            async with asyncio.timeout(10), turn:
-                pass
-
-        asyncio.run(take())
+        turn = Turn(lock)
+        assert turn.shared
+        assert [taken(turn), taken(turn)] == [False, False]  # at once, and a refusal releases nothing
+        if killed:
+            other.kill()
+            other.wait(10)
+        else:
+            print(file=other.stdin, flush=True)
+            assert other.stdout.readline() == "released\n"
+        assert [taken(turn), taken(turn)] == [True, True]
         other.kill()
     os.close(lock)
 
 
-def test_a_cancelled_block_releases_the_lock() -> None:
+def test_a_block_that_fails_releases_the_lock() -> None:
     lock = lock_file()
-
-    async def cancel() -> None:
-        async def hold() -> None:
-            async with Turn(lock):
-                await asyncio.sleep(60)
-
-        holding = asyncio.create_task(hold())
-        await asyncio.sleep(0.01)
-        holding.cancel()
-        await asyncio.gather(holding, return_exceptions=True)
-
-    asyncio.run(cancel())
+    with contextlib.suppress(RuntimeError), Turn(lock).tried() as mine:
+        assert mine
+        raise RuntimeError
     with worker(lock) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "taken\n"
@@ -82,13 +71,9 @@ def test_a_cancelled_block_releases_the_lock() -> None:
     os.close(lock)
 
 
-def test_without_workers_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_workers_the_lock_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(LOCK, raising=False)
     turn = Turn.of_worker()
     assert not turn.shared
-
-    async def both() -> None:
-        async with asyncio.timeout(1), turn, Turn.of_worker():
-            pass
-
-    asyncio.run(both())
+    with turn.tried() as one, Turn.of_worker().tried() as other:
+        assert (one, other) == (True, True)

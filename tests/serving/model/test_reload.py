@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import threading
@@ -20,11 +21,13 @@ from features.data.dataset import Dataset
 from ranking.bundle.bundle import load_bundle
 from ranking.bundle.store import VERSIONS, roll_back
 from ranking.live.updates import LiveItems
+from serving.core.turns import LOCK, lock_file
 from serving.model.interfaces import LiveModel
 from serving.observability.health import RELOAD_HEALTH
 from shelfwise_client import Client, Event, Item, RecommendQuery, ServiceError
 from tests.bundles import make_bundle, publish_bundle
 from tests.serving.conftest import Harness, Servers, until
+from tests.serving.core.test_turns import worker
 from tests.serving.fake_bundle import SLOW, FakeBundle
 
 V1, V2, V3 = (f"20240101T00000{n}Z-{n:012x}" for n in (1, 2, 3))
@@ -162,6 +165,38 @@ def test_a_model_whose_process_has_ended_is_loaded_anew(
     assert caplog.text.count(f"the process of model {V1} has ended") == 1
     registry = server.running.metrics.registry
     assert registry.get_sample_value("shelfwise_model_deaths_total") == 1
+
+
+def test_a_model_that_ends_while_another_worker_loads_is_replaced_at_once(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker waits for the others with the next version only while its own model works."""
+    lock = lock_file()
+    monkeypatch.setenv(LOCK, str(lock))
+    loads: list[str] = []
+
+    def load(version: str, background: bool) -> LiveModel:
+        loads.append(version)
+        return FakeBundle(version)
+
+    point(servers.store, V1)
+    first = FakeBundle(V1)
+    server = servers.start(first, load=load, reload_seconds=FAST)
+    with worker(lock) as other, Client(server.address) as client:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "taken\n"
+        point(servers.store, V2)
+        time.sleep(5 * FAST)
+        assert loads == []
+        first.works = False
+        until(serving(client, V2))
+        assert server.running.metrics.registry.get_sample_value("shelfwise_model_deaths_total") == 1
+        point(servers.store, V3)
+        time.sleep(5 * FAST)
+        assert loads == [V2]
+        other.kill()
+        until(serving(client, V3))
+    os.close(lock)
 
 
 class Unwell(FakeBundle):

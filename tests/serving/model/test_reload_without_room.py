@@ -14,6 +14,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
+from conf.errors import InputError
 from conf.serving import ReloadWithoutRoom, ServeConfig
 from encoders.text.text_encoder import TextEncoder
 from features.data.dataset import Dataset
@@ -133,6 +134,14 @@ def test_the_served_model_is_ended_first_and_callers_retry_meanwhile(
     assert f"model {first} is ended before model {second} is loaded" in caplog.text
     assert "lists were not made for " in caplog.text
     assert server.running.metrics.registry.get_sample_value("shelfwise_model_deaths_total") == 0
+
+
+def test_a_version_that_the_store_lacks_is_named_with_the_newest(machine: Machine) -> None:
+    loader = Loader(ServeConfig(artifacts=str(machine.store)), machine.start, machine.free)
+    missing, newest = "20200101T000000Z-000000000000", current_version(machine.store)
+    with pytest.raises(InputError) as caught:
+        loader(missing, True)
+    assert str(caught.value) == f"{machine.store}: no complete version {missing}; the newest is {newest}"
 
 
 def test_a_version_without_room_is_refused_by_default(

@@ -5,11 +5,17 @@
 #
 # A version is complete before CURRENT names it, on both sides: its files are copied under another name and renamed
 # (into the folder), or before CURRENT (into the object store, where a reader looks at CURRENT first). Versions never
-# change, and the server verifies every file against the manifest before it serves one. `first-pull` tries every SECONDS
-# (10) until there is a version, `follow-` looks again until SIGTERM, and pushes a last time then.
+# change, and the server verifies every file against the manifest before it serves one. A folder that is pulled keeps
+# the version before the current one; the object store keeps what the pushed folder keeps. `first-pull` tries every
+# SECONDS (10) until there is a version, `follow-` looks again until SIGTERM, and pushes a last time then.
+#
+# -e has no effect in a function that is called in a condition, so each step that can fail returns.
 set -eu
 task=${1:?pull, push, first-pull, follow-pull or follow-push} remote=${2:?REMOTE:PATH} store=${3:?folder} seconds=${4:-10}
-seen=
+seen= # the version that both sides have
+case $task in
+  *pull) seen=$(cat "$store/CURRENT" 2>/dev/null) || seen= ;; # after a restart, too
+esac
 
 check() { # a version's name, as it stands in CURRENT: never a path
   case $1 in
@@ -26,20 +32,21 @@ pull() {
   if [ "$current" = "$seen" ]; then
     return 0
   fi
-  mkdir -p "$store/versions"
+  mkdir -p "$store/versions" || return 1
   if [ ! -d "$store/versions/$current" ]; then
     rm -rf "$store/versions/".fetching-*
     rclone copy "$remote/versions/$current" "$store/versions/.fetching-$current" || return 1
     [ -s "$store/versions/.fetching-$current/manifest.json" ] || return 1
-    mv "$store/versions/.fetching-$current" "$store/versions/$current"
+    mv "$store/versions/.fetching-$current" "$store/versions/$current" || return 1
   fi
   # New histories alone: a server takes the users that were erased meanwhile out of its own file.
-  if rclone lsf "$remote/histories.parquet" >/dev/null 2>&1; then
-    rclone copyto "$remote/histories.parquet" "$store/.fetching-histories" || return 1
-    mv "$store/.fetching-histories" "$store/histories.parquet"
+  files=$(rclone lsf --files-only "$remote") || return 1
+  if printf '%s\n' "$files" | grep -qx histories.parquet; then
+    (umask 077 && rclone copyto "$remote/histories.parquet" "$store/.fetching-histories") || return 1
+    mv "$store/.fetching-histories" "$store/histories.parquet" || return 1
   fi
-  printf '%s\n' "$current" >"$store/.fetching-CURRENT"
-  mv "$store/.fetching-CURRENT" "$store/CURRENT"
+  printf '%s\n' "$current" >"$store/.fetching-CURRENT" || return 1
+  mv "$store/.fetching-CURRENT" "$store/CURRENT" || return 1
   echo "store: pulled $current"
   for version in "$store/versions/"*; do # the former stays for a rollback
     case ${version##*/} in
@@ -62,6 +69,8 @@ push() {
   fi
   # What was pushed, though the file may name another version by now.
   printf '%s\n' "$current" | rclone rcat "$remote/CURRENT" || return 1
+  # Versions that retrain has deleted go here, too.
+  rclone sync --exclude '/.*/**' "$store/versions" "$remote/versions" || return 1
   echo "store: pushed $current"
   seen=$current
 }

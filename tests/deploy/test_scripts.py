@@ -48,11 +48,16 @@ def publish(store: Path, version: str, content: str) -> None:
     (store / "CURRENT").write_text(f"{version}\n")
 
 
-def copy(task: str, remote: Path, store: Path) -> subprocess.CompletedProcess[str]:
+def copy(
+    task: str, remote: Path, store: Path, *seconds: str, programs: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a task of the script, with the programs of a folder before those of the machine."""
     deploy_program("rclone", "apt-get install rclone")
+    path = os.environ["PATH"] if programs is None else f"{programs}:{os.environ['PATH']}"
     return subprocess.run(
-        [str(STORE), task, str(remote), str(store)], capture_output=True, text=True, timeout=60, check=False
-    )
+        [str(STORE), task, str(remote), str(store), *seconds],
+        env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
 
 
 def test_a_store_goes_to_the_bucket_and_back(tmp_path: Path) -> None:
@@ -66,6 +71,61 @@ def test_a_store_goes_to_the_bucket_and_back(tmp_path: Path) -> None:
     assert (server / "versions" / FIRST / "manifest.json").read_text() == "one"
     assert sorted(p.name for p in server.iterdir()) == ["CURRENT", "histories.parquet", "versions"]
     assert not (bucket / "state.sqlite").exists()
+    assert (server / "histories.parquet").stat().st_mode & 0o777 == 0o600  # it names users
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        ("mv", "*/versions/.fetching-*"),
+        ("mv", "*.fetching-histories*"),
+        ("mv", "*.fetching-CURRENT*"),
+        ("rclone", "lsf*"),
+    ],
+)
+def test_a_step_that_fails_is_repeated(tmp_path: Path, program: str, arguments: str) -> None:
+    bucket, server, programs = (tmp_path / name for name in ("bucket", "server", "bin"))
+    publish(server, FIRST, "served")
+    publish(bucket, SECOND, "new")
+    (bucket / "histories.parquet").write_text("histories")
+    programs.mkdir()
+    once, real = programs / program, shutil.which(program)
+    once.write_text(
+        f'#!/bin/sh\ncase "$*" in {arguments}) mkdir {programs}/failed 2>/dev/null && exit 1 ;; esac\n'
+        f'exec {real} "$@"\n'
+    )
+    once.chmod(0o755)
+    done = copy("first-pull", bucket, server, "0.1", programs=programs)
+    assert (programs / "failed").is_dir()
+    assert done.returncode == 0
+    assert (server / "CURRENT").read_text() == f"{SECOND}\n"
+    assert (server / "versions" / SECOND / "manifest.json").read_text() == "new"
+    assert (server / "histories.parquet").read_text() == "histories"
+
+
+def test_the_bucket_keeps_the_versions_that_the_store_keeps(tmp_path: Path) -> None:
+    store, bucket = tmp_path / "store", tmp_path / "bucket"
+    publish(store, FIRST, "one")
+    copy("push", bucket, store)
+    publish(store, SECOND, "two")
+    (store / "versions" / ".staging").mkdir()
+    (store / "versions" / ".staging" / "manifest.json").write_text("not published yet")
+    copy("push", bucket, store)
+    assert sorted(p.name for p in (bucket / "versions").iterdir()) == [FIRST, SECOND]
+    shutil.rmtree(store / "versions" / FIRST)
+    publish(store, "20240602T120000Z-bbbbbbbbbbbb", "three")
+    copy("push", bucket, store)
+    kept = sorted(p.name for p in (bucket / "versions").iterdir())
+    assert kept == [SECOND, "20240602T120000Z-bbbbbbbbbbbb"]
+
+
+def test_a_restart_keeps_the_version_before(tmp_path: Path) -> None:
+    bucket, server = tmp_path / "bucket", tmp_path / "server"
+    for version in (FIRST, SECOND):
+        publish(bucket, version, version)
+        assert copy("pull", bucket, server).stdout == f"store: pulled {version}\n"
+    assert copy("pull", bucket, server).stdout == ""
+    assert {p.name for p in (server / "versions").iterdir()} == {FIRST, SECOND}
 
 
 def test_a_server_that_comes_first_waits_for_the_first_version(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def _of_compose() -> Iterator[CommandLine]:
                 yield f"compose/{name}", words[1:]
     for line in (DEPLOY / "compose" / "make-secrets.sh").read_text().splitlines():
         if "{SHELFWISE:-shelfwise} " in line:
-            yield "compose/make-secrets.sh", shlex.split(line.partition("} ")[2].partition(" | ")[0])
+            yield "compose/make-secrets.sh", shlex.split(line.partition("} ")[2].removesuffix(")"))
 
 
 def _of_the_image() -> Iterator[CommandLine]:

@@ -131,18 +131,31 @@ def test_settings_that_a_shop_edits_are_read_and_the_same_everywhere() -> None:
         assert file.read_text() == (KUBERNETES / "base" / "config" / file.name).read_text()
 
 
-def test_secrets_are_made_once(tmp_path: Path) -> None:
+def make_secrets(folder: Path, program: Path) -> subprocess.CompletedProcess[str]:
+    """Run a copy of the script in a folder, with a program in place of the installed one."""
     require("openssl")
-    (tmp_path / "secrets").mkdir()
-    shutil.copy(FOLDER / "make-secrets.sh", tmp_path)
+    (folder / "secrets").mkdir(exist_ok=True)
+    shutil.copy(FOLDER / "make-secrets.sh", folder)
+    return subprocess.run(
+        [str(folder / "make-secrets.sh")],
+        env=os.environ | {"SHELFWISE": str(program)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """Return a program that makes a file of keys as `create-key` does: for its owner alone."""
     stub = tmp_path / "shelfwise"
-    stub.write_text('#!/bin/sh\necho "{}" >"${4#keys=}"\necho "added; shown this once:"\necho the-key\n')
+    stub.write_text(
+        '#!/bin/sh\numask 077\necho "{}" >"${4#keys=}"\necho "added; shown this once:"\necho the-key\n'
+    )
     stub.chmod(0o755)
-    environment = os.environ | {"SHELFWISE": str(stub)}
+    return stub
+
+
+def test_secrets_are_made_once(tmp_path: Path, program: Path) -> None:
     for _ in range(2):
-        done = subprocess.run(
-            [str(tmp_path / "make-secrets.sh")], env=environment, capture_output=True, text=True, check=False
-        )
+        done = make_secrets(tmp_path, program)
         assert done.returncode == 0, done.stderr
     assert done.stdout == ""  # the second time there is nothing to make
     made = {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
@@ -152,3 +165,31 @@ def test_secrets_are_made_once(tmp_path: Path) -> None:
     assert re.fullmatch("[0-9a-f]{64}", made["redis_password"])
     assert made["redis_password"] != made["token_key"]
     assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
+
+
+def test_containers_can_read_a_file_of_keys_that_was_added_to(tmp_path: Path, program: Path) -> None:
+    make_secrets(tmp_path, program)
+    keys = tmp_path / "secrets" / "keys.json"
+    keys.unlink()
+    subprocess.run([program, "create-key", "name=shop", "scopes=[read,events]", f"keys={keys}"], check=True)
+    assert keys.stat().st_mode & 0o777 == 0o600
+    assert make_secrets(tmp_path, program).stdout == ""
+    assert keys.stat().st_mode & 0o777 == 0o444
+
+
+@pytest.mark.parametrize(("failing", "unmade"), [("shelfwise", "keys.json"), ("openssl", "token_key")])
+def test_a_program_that_fails_ends_the_script(
+    tmp_path: Path, program: Path, monkeypatch: pytest.MonkeyPatch, failing: str, unmade: str
+) -> None:
+    folder = tmp_path / "failing"
+    folder.mkdir()
+    (folder / failing).write_text("#!/bin/sh\nexit 3\n")
+    (folder / failing).chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        done = make_secrets(tmp_path, folder / failing if failing == "shelfwise" else program)
+    assert done.returncode == 3
+    assert f"made {unmade}" not in done.stdout
+    assert make_secrets(tmp_path, program).returncode == 0
+    assert (tmp_path / "secrets" / "api_key").read_text() == "the-key"
+    assert re.fullmatch("[0-9a-f]{64}", (tmp_path / "secrets" / "token_key").read_text())

@@ -133,6 +133,26 @@ def test_volumes_config_maps_secrets_and_claims_exist(overlay: str) -> None:
     assert used_claims == claims.keys()
 
 
+def test_a_volume_of_one_node_is_used_on_one_node(overlay: str) -> None:
+    """Pods that share a ReadWriteOnce volume have to be on the node of the server: elsewhere none starts."""
+    users: dict[str, list[str]] = {}
+    for name, template in pod_templates(overlay).items():
+        for volume in template["spec"]["volumes"]:
+            if "persistentVolumeClaim" in volume:
+                users.setdefault(volume["persistentVolumeClaim"]["claimName"], []).append(name)
+    shared = {
+        name
+        for claim, item in named(overlay, "PersistentVolumeClaim").items()
+        if item["spec"]["accessModes"] == ["ReadWriteOnce"] and len(users[claim]) > 1
+        for name in users[claim]
+    }
+    server = labels_of_pods(overlay)["Deployment/shelfwise"]
+    for name in shared - {"Deployment/shelfwise"}:
+        affinity = pod_templates(overlay)[name]["spec"].get("affinity", {}).get("podAffinity", {})
+        (term,) = affinity.get("requiredDuringSchedulingIgnoredDuringExecution", [{}])
+        assert matches(term.get("labelSelector", {"matchLabels": {"none": ""}}), server), name
+
+
 def _templates_of_claims(overlay: str, workload: str) -> list[Object]:
     kind, _, name = workload.partition("/")
     found: list[Object] = named(overlay, kind)[name]["spec"].get("volumeClaimTemplates", [])

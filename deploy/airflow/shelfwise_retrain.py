@@ -1,6 +1,7 @@
 """`shelfwise retrain` every night under Airflow 3: its exit code decides what becomes of the task.
 
-The worker needs the program (`/opt/shelfwise`), the tables, the work directory and the artifact store;
+The worker needs the program (`/opt/shelfwise`), the tables, the work directory, the artifact store, and the
+servers' file of experiments, whose versions stay in the store (leave that setting out if there is none);
 secrets are environment variables of the worker (`SHELFWISE_REDIS_PASSWORD`, `SHELFWISE_API_KEY`). On
 Kubernetes let a KubernetesPodOperator with the training image run the same command.
 """
@@ -26,6 +27,7 @@ COMMAND: Final[list[str]] = [
     "work_dir=/var/lib/shelfwise/shop",
     "artifacts=/srv/shelfwise",
     "state=redis://redis.internal:6379/0",
+    "retrain.experiments=/etc/shelfwise/experiments.yaml",
     "retrain.watch.seconds=600",
     "retrain.watch.servers=[shop1.internal:50051]",
     "retrain.watch.metrics=[http://shop1.internal:9464/metrics]",
@@ -54,9 +56,13 @@ def retrain(command: list[str]) -> None:
     log, last = logging.getLogger(__name__), ""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            last = line.rstrip() or last
-            log.info("%s", line.rstrip())
+        try:
+            for line in process.stdout:
+                last = line.rstrip() or last
+                log.info("%s", line.rstrip())
+        except BaseException:  # the task's timeout or end; the program would go on, and hold its lock
+            process.terminate()
+            raise
     code = process.returncode
     if code in SKIPPED:
         raise AirflowSkipException(f"{SKIPPED[code]}: {last}")

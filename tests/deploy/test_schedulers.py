@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -133,6 +135,25 @@ def test_airflow_skips_fails_or_tries_again(dag: Any, code: int, expected: type,
     assert type(raised.value) is expected
     assert str(raised.value) == said
     dag.retrain(["sh", "-c", "echo published"])
+
+
+def test_the_program_ends_with_its_task(dag: Any, tmp_path: Path) -> None:
+    """Airflow raises in the task where its timeout is over, and where it is ended."""
+
+    def timeout(*_: object) -> None:
+        raise TimeoutError
+
+    former = signal.signal(signal.SIGALRM, timeout)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    began = time.monotonic()
+    try:
+        with pytest.raises(TimeoutError):
+            dag.retrain(["sh", "-c", f"echo $$ >{tmp_path / 'pid'}; exec sleep 20"])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
+    assert time.monotonic() - began < 10
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
 
 
 def test_airflow_runs_one_at_a_time(dag: Any) -> None:

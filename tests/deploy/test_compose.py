@@ -80,6 +80,17 @@ def test_services_are_locked_down() -> None:
             assert "healthcheck" in service
 
 
+def test_commands_can_append_to_the_audit_log_of_the_store() -> None:
+    writing = {
+        name: service["volumes"]
+        for name, service in services().items()
+        if service.get("command", ["", ""])[1] in ("serve", "backup", "retrain")
+    }
+    assert writing.keys() == {"server", "backup", "retrain"}
+    for name, volumes in writing.items():
+        assert "store:/srv/shelfwise" in volumes, name
+
+
 def test_a_server_drains_before_it_is_killed() -> None:
     server = services()["server"]
     config: Any = compose_command("serve", server["command"][2:])

@@ -92,6 +92,8 @@ def test_decisions_of_retrain_are_no_failures() -> None:
     found = settings("shelfwise-retrain.service")
     assert found["SuccessExitStatus"] == ["10 11 13"]
     assert found["RestartPreventExitStatus"] == ["2 12"]
+    # Retried twice, as elsewhere: a unit has failed, and starts OnFailure=, after the last retry alone.
+    assert (found["StartLimitBurst"], found["StartLimitIntervalSec"]) == (["3"], ["12h"])
     assert found["Type"] == ["oneshot"]
 
 

@@ -6,7 +6,15 @@ from dataclasses import dataclass, field, fields
 from typing import Final
 
 from conf.checks import at_least, require
+from conf.errors import InputError, closest
 
+CHECKS: Final = (
+    "rejects", "repeats", "earlier_days", "events_lost", "gap", "future", "volume_low", "volume_high",
+    "hours", "kinds", "kinds_missing", "new_users", "top_user", "value", "quantity", "unit_value",
+    "items_lost", "items_new", "texts_empty", "texts_changed", "texts_length", "texts_encoding",
+    "price_unit", "attributes", "psi", "features_dead", "features", "scores",
+)  # fmt: skip
+"""Every check; those of a column or feature have its name after a dot (`psi.price`)."""
 LIMIT: Final = {"limit": True}
 """Marks a setting that is the limit of a check."""
 
@@ -83,6 +91,12 @@ class ChecksConfig:
         """Check ranges and names."""
         require(0 < self.warn_at <= 1, "checks.warn_at must lie in 0..1, 0 excluded")
         at_least(1, self, "checks.", "min_events", "weeks")
+        for name in self.warn_only:
+            if name not in CHECKS:
+                known = ", ".join(CHECKS)
+                raise InputError(
+                    f"checks.warn_only: no check '{name}'{closest(name, CHECKS)}; checks are {known}"
+                )
         for name in limit_names():
             require(getattr(self, name) > 0, f"checks.{name} must be positive")
         for name in ("volume_low", "volume_high", "numbers", "price_unit", "texts_length"):

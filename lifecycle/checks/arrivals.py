@@ -65,33 +65,34 @@ def _rejects(night: Night, table: str) -> Check:
 
 
 def _examples(rejects: pl.DataFrame, table: str, reasons: list[str]) -> str:
-    """Return the last rejected rows of the most frequent reason in words."""
+    """Return the last rejected rows of the most frequent reason in words; rows of items have no time."""
     rows = rejects.filter((pl.col(why.TABLE) == table) & (pl.col(why.REASON) == (reasons or [""])[0]))
     return "; ".join(
-        f"{row['file']} row {row['row']}: item '{row[schema.ITEM_ID]}', time '{row[schema.TIMESTAMP]}'"
+        f"{row['file']} row {row['row']}: item '{row[schema.ITEM_ID]}'"
+        + (f", time '{row[schema.TIMESTAMP]}'" if table == "events" else "")
         for row in rows.tail(_SHOWN).iter_rows(named=True)
     )
 
 
 def _repeats(night: Night, previous: Profile) -> Check:
-    events = night.tables.events
-    repeats = events.height - events.select(_KEYS).n_unique() - previous.repeats
-    new = max(events.height - previous.events, 0)
+    """Judge day by day, as a log that keeps a year loses its oldest day each night."""
+    events, now = night.tables.events, night.profile
+    repeats, new = _grown(previous.repeats, now.repeats), _grown(previous.days, now.days)
     if new < night.limits.min_events:
         return not_judged("repeats", f"{new:,} more events than in the last run: too few to judge")
-    share = max(repeats, 0) / new
+    share = repeats / new
     again = events.filter(pl.struct(_KEYS).is_duplicated() & (pl.col(DAY) >= day_of(night.since)))
     shown = [
         f"item '{item}', {kind}, {moment(time)}"
         for item, kind, time in again.tail(2 * _SHOWN)[::2].select(_KEYS[1:]).iter_rows()
     ]
-    usual = previous.repeats / max(previous.events, 1)
+    usual = sum(previous.repeats.values()) / max(previous.events, 1)
     return judged(
         Finding(
             "repeats",
             share,
             night.limits.repeats,
-            f"{max(repeats, 0):,} of {new:,} new events repeat another one in user, item, kind and time "
+            f"{repeats:,} of {new:,} new events repeat another one in user, item, kind and time "
             f"({share:.1%})",
             normal=f"{usual:.1%}",
             examples="; ".join(shown),
@@ -99,6 +100,11 @@ def _repeats(night: Night, previous: Profile) -> Check:
         ),
         night.limits,
     )
+
+
+def _grown(before: dict[str, int], now: dict[str, int]) -> int:
+    """Return by how much the counts of days have grown, without those that have fallen."""
+    return sum(max(count - before.get(day, 0), 0) for day, count in now.items())
 
 
 def _earlier(night: Night, previous: Profile) -> Iterator[Check]:

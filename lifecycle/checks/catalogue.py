@@ -12,7 +12,7 @@ from features.data import schema
 from features.text.titles import shortened
 from lifecycle.checks.check import Check, Finding, judged, not_judged
 from lifecycle.checks.night import Night, band
-from lifecycle.checks.profile import TEXT_HASH, Profile, foreign, odd, profile_of, too_short
+from lifecycle.checks.profile import TEXT_HASH, Profile, foreign, odd, too_short, value_counts
 from lifecycle.checks.statistics import categories, drift
 
 _SHOWN: Final = 3
@@ -29,7 +29,7 @@ def catalogue_checks(night: Night) -> Iterator[Check]:
         for name in _NAMES:
             yield not_judged(name, "no earlier run to compare with")
         return
-    now = profile_of(night.tables)
+    now = night.profile
     yield from _items(night, night.previous)
     yield from _texts(night, night.previous, now)
     yield _prices(night, night.previous, now)
@@ -169,7 +169,7 @@ def _prices(night: Night, previous: Profile, now: Profile) -> Check:
 
 
 def _distributions(night: Night, previous: Profile, now: Profile) -> Iterator[Check]:
-    """Yield the stability of every attribute that is a number or has few distinct values."""
+    """Yield the stability of every attribute that is a number or had few distinct values."""
     limits = night.limits
     for name in [c for c in now.items.columns if c in previous.items.columns][2:]:
         before, after = (p.items[name].drop_nulls().drop_nans().to_numpy() for p in (previous, now))
@@ -187,9 +187,10 @@ def _distributions(night: Night, previous: Profile, now: Profile) -> Iterator[Ch
             ),
             limits,
         )
-    for name, counts in now.categories.items():
-        known = previous.categories.get(name)
-        if known is None or min(sum(known.values()), sum(counts.values())) < limits.min_events:
+    items = night.tables.items
+    for name, known in previous.categories.items():
+        counts = value_counts(items[name]) if name in items.columns else {}
+        if min(sum(known.values()), sum(counts.values())) < limits.min_events:
             continue
         psi = categories(known, counts)
         most = max({*known, *counts}, key=lambda v: abs(_share(counts, v) - _share(known, v)))

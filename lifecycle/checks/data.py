@@ -6,11 +6,11 @@ import time as clock
 from dataclasses import replace
 from pathlib import Path
 
-from conf.drift import ChecksConfig
+from conf.drift import CHECKS, ChecksConfig
 from lifecycle.checks.arrivals import arrival_checks
 from lifecycle.checks.behaviour import behaviour_checks
 from lifecycle.checks.catalogue import catalogue_checks
-from lifecycle.checks.check import Check, Outcome
+from lifecycle.checks.check import Check
 from lifecycle.checks.days import volume_checks
 from lifecycle.checks.night import Night
 from lifecycle.checks.profile import Profile
@@ -40,14 +40,12 @@ def check_tables(
     previous: Profile | None, tables: Tables, limits: ChecksConfig, now: float | None = None
 ) -> list[Check]:
     """Judge the data of a night that have been read; see `check_run`."""
+    if previous is None:
+        limits = replace(limits, warn_only=list(CHECKS))
     night = Night(tables, previous, limits, clock.time() if now is None else now)
-    checks = [
+    return [
         *arrival_checks(night),
         *volume_checks(night),
         *behaviour_checks(night),
         *catalogue_checks(night),
     ]
-    if previous is None:
-        first = Outcome.warned
-        checks = [replace(c, outcome=first) if c.outcome is Outcome.refused else c for c in checks]
-    return checks

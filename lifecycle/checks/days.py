@@ -67,7 +67,7 @@ def _whole_days(night: Night) -> list[date]:
     seen = datetime.fromtimestamp(night.since, UTC).date() + timedelta(days=1)
     first = min(date.fromisoformat(str(night.new[DAY].min())), seen)
     yesterday = datetime.fromtimestamp(night.now, UTC).date() - timedelta(days=1)
-    last = min(datetime.fromtimestamp(night.tables.newest, UTC).date(), yesterday)
+    last = min(datetime.fromtimestamp(night.profile.newest, UTC).date(), yesterday)
     days = min((last - first).days + 1, 7 * night.limits.weeks)
     return [last - timedelta(days=n) for n in range(days)]
 
@@ -81,7 +81,7 @@ def _earlier_weekdays(night: Night, day: date) -> list[str]:
 
 def _volumes(night: Night, day: date) -> tuple[date, int, float, float] | None:
     """Return a day, its events, the median of its weekday, and the factor between; None if unknown."""
-    counts = dict(night.tables.events.group_by(DAY).len().iter_rows())
+    counts = night.profile.days
     earlier = [counts.get(d, 0) for d in _earlier_weekdays(night, day)]
     median = float(np.median([n for n in earlier if n] or [0]))
     open_days = sum(n > 0 for n in earlier)

@@ -11,7 +11,7 @@ import polars as pl
 
 from conf.drift import ChecksConfig
 from features.data import schema
-from lifecycle.checks.profile import Profile
+from lifecycle.checks.profile import Profile, profile_of
 from lifecycle.checks.tables import DAY, Tables
 
 DAY_SECONDS: Final = 86_400
@@ -33,7 +33,12 @@ class Night:
         """Unix seconds after which events are new: the newest of the last run, else the last midnight."""
         if self.previous is not None:
             return self.previous.newest
-        return self.tables.newest // DAY_SECONDS * DAY_SECONDS - 1
+        return self.tables.newest(self.now) // DAY_SECONDS * DAY_SECONDS - 1
+
+    @cached_property
+    def profile(self) -> Profile:
+        """Summary of this night's data."""
+        return profile_of(self.tables, now=self.now)
 
     @cached_property
     def new(self) -> pl.DataFrame:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time as clock
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -20,7 +21,7 @@ from features.data.pipeline_step import write_atomically
 from lifecycle.checks.check import Check
 from lifecycle.checks.tables import DAY, Tables
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 PROFILE_FILE: Final = "profile.json"
 _ITEMS_FILE: Final = "profile-items.parquet"
 TEXT_HASH: Final = "__text_hash"
@@ -60,15 +61,15 @@ class Profile:
     events: int
     users: int
     newest: int
-    """Time of the newest event, Unix seconds."""
+    """Time of the newest event that was not in the future, Unix seconds."""
     rows_read: dict[str, int]
     """Table -> rows, rejected ones included."""
     rejects: dict[str, dict[str, int]]
     """Table -> reason -> rejected rows."""
     days: dict[str, int]
     """Day (UTC) -> events."""
-    repeats: int
-    """Events equal to an earlier row in user, item, kind and time."""
+    repeats: dict[str, int]
+    """Day (UTC) -> events equal to an earlier row in user, item, kind and time; only days that have some."""
     texts: Texts
     text_settings: list[Any]
     """What else decides how a text is rendered: fields and longest length."""
@@ -82,19 +83,26 @@ class Profile:
     """Check -> its values in the latest accepted runs, oldest first."""
 
 
-def profile_of(tables: Tables, previous: Profile | None = None, checks: Sequence[Check] = ()) -> Profile:
+def profile_of(
+    tables: Tables,
+    previous: Profile | None = None,
+    checks: Sequence[Check] = (),
+    now: float | None = None,
+) -> Profile:
     """Summarise a dataset.
 
     Args:
         tables: the dataset.
         previous: profile of the accepted run before, whose values are taken over.
         checks: of this run; their values are added.
+        now: Unix seconds; None takes the clock.
     """
     info, items, events = tables.info, tables.items, tables.events
     attributes: dict[str, str] = info["attributes"]
     numbers = [name for name, kind in attributes.items() if kind == "number" and name in items.columns]
     keys = [schema.USER_ID, schema.ITEM_ID, schema.EVENT, schema.TIMESTAMP]
-    days = events.group_by(DAY).len().sort(DAY)
+    days = _by_day(events)
+    distinct = _by_day(events.select(*keys, DAY).unique())
     values = {name: list(past) for name, past in (previous.values if previous else {}).items()}
     for check in checks:
         if check.value is not None:
@@ -103,11 +111,11 @@ def profile_of(tables: Tables, previous: Profile | None = None, checks: Sequence
         content_hash=info["content_hash"],
         events=events.height,
         users=int(info["users"]),
-        newest=tables.newest,
+        newest=tables.newest(clock.time() if now is None else now),
         rows_read=dict(info["rows_read"]),
         rejects={table: dict(counts) for table, counts in info["rejects"].items()},
-        days=dict(days.iter_rows()),
-        repeats=events.height - events.select(keys).n_unique(),
+        days=days,
+        repeats={day: count - distinct[day] for day, count in days.items() if count > distinct[day]},
         texts=_texts(items[schema.TEXT], int(info["items_without_text"])),
         text_settings=[info["text_fields"], info["text_fallback_fields"], info["max_text_chars"]],
         missing={name: _missing(items[name]) for name in attributes if name in items.columns},
@@ -119,6 +127,10 @@ def profile_of(tables: Tables, previous: Profile | None = None, checks: Sequence
         ),
         values=values,
     )
+
+
+def _by_day(events: pl.DataFrame) -> dict[str, int]:
+    return dict(events.group_by(DAY).len().sort(DAY).iter_rows())
 
 
 def text_hashes(texts: pl.Series) -> pl.Series:
@@ -169,10 +181,16 @@ def _categories(items: pl.DataFrame, attributes: Mapping[str, str]) -> dict[str,
     for name, kind in attributes.items():
         if kind != "string" or name not in items.columns:
             continue
-        counts = items.select(pl.col(name).drop_nulls()).group_by(name).len()
-        if 1 < counts.height <= items.height / _PER_CATEGORY:
-            found[name] = {str(value): int(count) for value, count in counts.sort(name).iter_rows()}
+        counts = value_counts(items[name])
+        if 1 < len(counts) <= items.height / _PER_CATEGORY:
+            found[name] = counts
     return found
+
+
+def value_counts(column: pl.Series) -> dict[str, int]:
+    """Return how many items have each value of an attribute, missing ones left out."""
+    counts = column.drop_nulls().value_counts().sort(column.name)
+    return {str(value): int(count) for value, count in counts.iter_rows()}
 
 
 def save_profile(profile: Profile, folder: Path) -> None:

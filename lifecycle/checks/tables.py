@@ -27,10 +27,10 @@ class Tables:
     rejects: pl.DataFrame
     info: dict[str, Any]
 
-    @property
-    def newest(self) -> int:
-        """Time of the newest event, Unix seconds; 0 without events."""
-        return int(self.events[schema.TIMESTAMP].max() or 0)  # type: ignore[arg-type]
+    def newest(self, now: float) -> int:
+        """Return the time of the newest event that is not in the future, Unix seconds; 0 without one."""
+        times = self.events[schema.TIMESTAMP]
+        return int(times.filter(times <= now).max() or 0)  # type: ignore[arg-type]
 
 
 def with_days(events: pl.DataFrame) -> pl.DataFrame:

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from benchmarks.bad_days.planted import Feed
-from conf.drift import ChecksConfig, limit_names
+from conf.drift import CHECKS, ChecksConfig, limit_names
 from conf.errors import InputError
 from lifecycle.checks.check import Check, Outcome
 from lifecycle.checks.data import check_run, check_tables
@@ -62,6 +62,7 @@ def test_the_first_run_has_nothing_to_be_refused_for(tonight: Feed) -> None:
     found = checks(None, night)
     assert refused(found) == set()
     assert found["top_user"].outcome is Outcome.warned
+    assert "lets this run pass" not in found["top_user"].line
     assert found["items_lost"].outcome is Outcome.not_judged
 
 
@@ -69,8 +70,27 @@ def test_names_of_checks_are_names_of_limits(before: Profile, tonight: Feed) -> 
     """`checks.warn_only` and the reference name checks by their limit."""
     other = {"gap": "gap_days", "kinds_missing": "volume_low", "value": "numbers", "quantity": "numbers"}
     other |= {"unit_value": "numbers"}
-    for name in checks(before, tonight):
-        assert other.get(name, name.partition(".")[0]) in limit_names()
+    found = {name.partition(".")[0] for name in checks(before, tonight)}
+    assert {other.get(name, name) for name in found} == set(limit_names())
+    assert found == set(CHECKS) - {"features_dead", "features", "scores"}  # these are of models
+    with pytest.raises(InputError, match=r"no check 'psi\.price'; .*checks are rejects, repeats"):
+        ChecksConfig(warn_only=["psi.price"])
+    with pytest.raises(InputError, match="no check 'text_changed'; did you mean 'texts_changed'"):
+        ChecksConfig(warn_only=["text_changed"])
+
+
+def test_an_event_in_the_future_does_not_end_the_checks_of_later_nights(tonight: Feed) -> None:
+    yesterday = feed(TODAY - timedelta(days=1))
+    late = yesterday.today.head(1).with_columns(NOW + timedelta(days=365))
+    log = pl.concat([yesterday.before, late])
+    previous = profile_of(tables(replace(yesterday, before=log)), now=NIGHT - 86_400)
+    twice = replace(tonight, before=pl.concat([tonight.before, late]), today=pl.concat([tonight.today] * 5))
+    found = checks(previous, twice)
+    assert (found["earlier_days"].value, found["new_users"].outcome) == (0.0, Outcome.passed)
+    assert (found["volume_high"].value, found["volume_high"].outcome) == (5.0, Outcome.warned)
+    assert found["future"].value == 1 / 601
+    first = checks(None, replace(tonight, before=pl.concat([tonight.before, late])))
+    assert first["top_user"].value == 3 / 121  # two of today, and the late one
 
 
 def test_repeated_rows_are_a_share_of_the_new_ones(before: Profile, tonight: Feed) -> None:
@@ -79,6 +99,20 @@ def test_repeated_rows_are_a_share_of_the_new_ones(before: Profile, tonight: Fee
     assert (check.value, check.outcome) == (30 / 150, Outcome.warned)  # the limit, 0.2, is not above itself
     assert "30 of 150 new events repeat another one" in check.line
     assert "item 'i" in check.line
+
+
+def test_repeats_of_a_log_that_forgets_are_a_share_of_what_came(before: Profile, tonight: Feed) -> None:
+    log = tonight.before.slice(PER_DAY)
+    twice = replace(tonight, before=log, today=pl.concat([tonight.today, tonight.today]))
+    check = checks(before, twice)["repeats"]
+    assert (check.value, check.outcome) == (0.5, Outcome.refused)
+    # 30 of 120 rows are repeated, as 30 were on the day that is forgotten: a fifth, not nothing
+    first = tonight.before.head(PER_DAY)
+    noisy = profile_of(
+        tables(replace(feed(TODAY - timedelta(days=1)), before=pl.concat([first.head(30), tonight.before])))
+    )
+    again = replace(tonight, before=log, today=pl.concat([tonight.today, tonight.today.head(30)]))
+    assert checks(noisy, again)["repeats"].value == 30 / 150
 
 
 def test_a_limit_that_is_named_warns_only(before: Profile, tonight: Feed) -> None:
@@ -238,6 +272,21 @@ def test_prices_and_categories(before: Profile, tonight: Feed) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("brand", "line"),
+    [
+        (pl.lit("brand 0"), "'brand 0' has 100.0% of the items; normal is 25.0%"),
+        (pl.col("item_id"), "has 0.0% of the items; normal is 25.0%"),
+    ],
+)
+def test_a_category_that_all_items_or_no_two_have(
+    before: Profile, tonight: Feed, brand: pl.Expr, line: str
+) -> None:
+    found = checks(before, replace(tonight, items=tonight.items.with_columns(brand.alias("brand"))))
+    assert refused(found) == {"psi.brand"}
+    assert line in found["psi.brand"].line
+
+
 def test_an_attribute_that_is_gone(before: Profile, tonight: Feed) -> None:
     found = checks(before, replace(tonight, items=tonight.items.drop("brand")))
     assert refused(found) == {"attributes"}
@@ -260,7 +309,7 @@ def test_a_profile_is_kept_and_holds_no_user(before: Profile, tonight: Feed, tmp
 
 def test_a_damaged_profile_is_named(before: Profile, tmp_path: Path) -> None:
     save_profile(before, tmp_path)
-    (tmp_path / "profile.json").write_text('{"format": 1}')
+    (tmp_path / "profile.json").write_text('{"format": 2}')
     with pytest.raises(InputError, match=r"profile\.json: not a profile .* remove the file"):
         load_profile(tmp_path)
 

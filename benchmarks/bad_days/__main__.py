@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -24,10 +23,10 @@ import polars as pl
 from rich.console import Console
 
 from benchmarks.bad_days.planted import BAD_DAYS, BadDay, Feed
+from benchmarks.bad_days.shop import LOG, Shop
 from conf.drift import ChecksConfig
 from conf.errors import InputError
-from conf.schema import Adapter, DataConfig, PipelineConfig
-from features.adapters import read_sources
+from conf.schema import DataConfig, PipelineConfig
 from features.data import schema
 from features.ingest.rejects import COLUMNS
 from features.prepare import prepare
@@ -36,56 +35,10 @@ from lifecycle.checks.data import check_tables
 from lifecycle.checks.profile import Profile, profile_of
 from lifecycle.checks.tables import Tables, read_tables, with_days
 
-LOG: Final = "examples/data/online_retail.parquet"
 _FIRST_NIGHT: Final = 14
 """Days with events before the first checked night."""
 _PLANTED: Final = (date(2011, 3, 16), date(2011, 8, 19), date(2011, 11, 17))
 """Nights into which the bad days are planted: a Wednesday, a Friday, and a Thursday before Christmas."""
-
-
-@dataclass(frozen=True)
-class Shop:
-    """The whole log, and titles of its items."""
-
-    events: pl.DataFrame
-    """As in `Feed`."""
-    titles: pl.DataFrame
-
-    def days(self) -> list[date]:
-        """Return the days with events."""
-        return sorted(self.events[schema.TIMESTAMP].dt.date().unique().to_list())
-
-    def feed(self, day: date) -> Feed:
-        """Return the delivery of the night after a day: items that were sold so far, at their last price."""
-        at = pl.col(schema.TIMESTAMP).dt.date()
-        until = self.events.filter(at <= day)
-        price = (pl.col("value") / pl.col("quantity")).round(2).last().alias(schema.PRICE)
-        items = (
-            until.group_by(schema.ITEM_ID, maintain_order=True)
-            .agg(price)
-            .join(self.titles, on=schema.ITEM_ID, maintain_order="left")
-        )
-        return Feed(items, until.filter(at < day), until.filter(at == day))
-
-
-def read_shop(path: str) -> Shop:
-    """Read Online Retail as a shop's own tables would be."""
-    sources = read_sources(DataConfig(adapter=Adapter.online_retail, events=path), 0)
-    assert sources.events is not None
-    events = sources.events.frame.collect().sort(schema.TIMESTAMP, schema.ORDER)
-    line = pl.concat_str("session_id", schema.ITEM_ID, separator="-").alias("event_id")
-    return Shop(
-        events.select(
-            schema.USER_ID,
-            schema.ITEM_ID,
-            schema.EVENT,
-            pl.from_epoch(schema.TIMESTAMP).dt.replace_time_zone("UTC"),
-            pl.col("quantity").cast(pl.Float64),
-            pl.col("value").cast(pl.Float64),
-            line,
-        ),
-        sources.items.frame.select(schema.ITEM_ID, "title").collect(),
-    )
 
 
 def tables_of(feed: Feed) -> Tables:
@@ -128,7 +81,7 @@ def _now(day: date) -> float:
 
 def good_nights(shop: Shop, limits: ChecksConfig) -> Iterator[tuple[date, Profile, list[Check]]]:
     """Yield every night with the profile it was compared with, and its checks."""
-    days = shop.days()
+    days = shop.days(date.min, date.max)
     previous = profile_of(tables_of(shop.feed(days[_FIRST_NIGHT - 1])))
     for day in days[_FIRST_NIGHT:]:
         tables = tables_of(shop.feed(day))
@@ -140,7 +93,7 @@ def good_nights(shop: Shop, limits: ChecksConfig) -> Iterator[tuple[date, Profil
 
 def planted(shop: Shop, bad: BadDay, day: date, previous: Profile, limits: ChecksConfig) -> dict[str, Any]:
     """Plant a bad day and return its refusals, and those of the next good day."""
-    after = next(d for d in shop.days() if d > day)
+    after = shop.days(day + timedelta(days=1), date.max)[0]
     with tempfile.TemporaryDirectory() as folder:
         try:
             tables = prepared(bad.change(shop.feed(day)), Path(folder))
@@ -164,7 +117,7 @@ def _refused(checks: list[Check], outcome: Outcome = Outcome.refused) -> list[Ch
 def measure(path: str, limits: ChecksConfig) -> dict[str, Any]:
     """Return refusals and warnings of the good nights, and what was made of the bad ones."""
     begin = time.process_time()
-    shop = read_shop(path)
+    shop = Shop.read(path, 0)
     refusals: list[dict[str, str]] = []
     warnings: Counter[str] = Counter()
     judged: Counter[str] = Counter()

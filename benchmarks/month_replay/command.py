@@ -6,10 +6,10 @@
 The model learns from everything before the month. Every morning the list of each shopper of the day is
 requested, before any purchase of the day is recorded; then new products are upserted and the purchases are
 recorded, those of listed items attributed to the list. Every night `shelfwise retrain` runs, on the shop's
-log as of that day; four nights get a bad delivery (`benchmarks.bad_days`). Nobody touches anything.
+log as of that day; four nights get a bad delivery (`benchmarks.bad_days`). Nothing is done by hand.
 
 Three servers answer at every moment: one that takes what is retrained, one that keeps the first model and
-counts the same events live, and one that keeps the first model and is told nothing. A day is finished when it
+counts the same events live, and one that keeps the first model and gets no events. A day is finished when it
 is in `days.json`; the same command goes on after the last finished one.
 """
 
@@ -28,17 +28,16 @@ from typing import Any, Final
 from rich.console import Console
 
 from benchmarks.bad_days import BAD_DAYS
+from benchmarks.bad_days.shop import LOG, Shop
 from benchmarks.month_replay.night import FEED, STORE, deliver, ended, last_journal, retrained
 from benchmarks.month_replay.report import drawing, print_summary, summary, table
 from benchmarks.month_replay.serving import lists_of, record, served, upsert, wait_for
-from benchmarks.month_replay.shop import Shop
 from conf.errors import InputError
 from features.data import schema
 from features.data.pipeline_step import write_atomically
 from shelfwise_client import Client
 
 CONSOLE: Final = Console()
-LOG: Final = "examples/data/online_retail.parquet"
 FIRST, LAST = date(2011, 11, 1), date(2011, 11, 30)
 PLANTED: Final = {
     date(2011, 11, 4): "duplicated_feed",

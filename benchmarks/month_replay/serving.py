@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from benchmarks.month_replay.shop import PRICE, TITLE, Basket
+from benchmarks.bad_days.shop import PRICE, TITLE, Basket
 from benchmarks.serving.processes import running
 from benchmarks.storefront.patient import PatientClient
 from features.data import schema

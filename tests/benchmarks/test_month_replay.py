@@ -12,11 +12,11 @@ import polars as pl
 import pytest
 
 from benchmarks.bad_days import BAD_DAYS
+from benchmarks.bad_days.shop import Basket, Shop
 from benchmarks.month_replay import command
 from benchmarks.month_replay.command import PLANTED, Replay
 from benchmarks.month_replay.night import Night
 from benchmarks.month_replay.report import drawing, quality, summary, table
-from benchmarks.month_replay.shop import Basket, Shop
 
 EVENTS = (
     ("u", "a", datetime(2011, 11, 1, 9, tzinfo=UTC), 2.0, 5.0),

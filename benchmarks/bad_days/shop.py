@@ -1,4 +1,4 @@
-"""The shop of the replay: its days, its deliveries to `retrain`, and what is new on a day."""
+"""Online Retail as a shop: its days, its deliveries to `retrain`, and what is new on a day."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Final
 
 import polars as pl
 
-from benchmarks.bad_days import Feed
+from benchmarks.bad_days.planted import Feed
 from conf.schema import Adapter, DataConfig
 from features.adapters import read_sources
 from features.data import schema
 
+LOG: Final = "examples/data/online_retail.parquet"
 WEEK: Final = 7 * 86_400
 PRICE: Final = "price"
 TITLE: Final = "title"
@@ -32,7 +33,7 @@ class Basket:
 
 @dataclass(frozen=True)
 class Shop:
-    """All events of Online Retail, moved by whole weeks into the present."""
+    """All events of Online Retail, which may be moved by whole weeks into the present."""
 
     events: pl.DataFrame
     """As in `Feed`, in the order of time."""
@@ -43,10 +44,12 @@ class Shop:
 
     @classmethod
     def read(cls, path: str, shift_days: int | None = None) -> Shop:
-        """Read the raw invoices; `shift_days` of an earlier call gives the same shop.
+        """Read the raw invoices.
 
-        Servers and checks compare times with the clock, so the last day of the data becomes one of the last
-        week.
+        Args:
+            path: of the invoices.
+            shift_days: by how much they are moved; None makes the last day of the data one of the last week,
+                as servers compare times with the clock.
         """
         sources = read_sources(DataConfig(adapter=Adapter.online_retail, events=path), 0)
         assert sources.events is not None

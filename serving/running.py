@@ -26,7 +26,7 @@ from serving.core.turns import Turn
 from serving.experiments.router import ArmRouter
 from serving.model.host import ModelHost
 from serving.model.interfaces import LiveModel, Model
-from serving.model.reload import BundleWatcher, FailedReload, StopFirst
+from serving.model.reload import BundleWatcher, FailedReload, Load, StopFirst
 from serving.model.served import Served
 from serving.observability.health import HEALTH_NAMES, LIST_HEALTH_NAMES, RELOAD_HEALTH, STATE_HEALTH, Health
 from serving.observability.http import HttpPort, HttpServer, serve_http
@@ -49,8 +49,6 @@ from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 _LOG = logging.getLogger(__name__)
 HISTORIES_FILE: Final = "histories.parquet"
 """Training histories in the artifact store, imported into user state once per content."""
-Load = Callable[[str, bool], LiveModel]
-"""Verifies and loads a version of the store; if the second argument is true, with idle CPU time only."""
 FirstModel = Callable[[], LiveModel]
 """Returns the first model, which the caller then owns."""
 _PROCESS_POLL_SECONDS: Final = 2.0
@@ -214,7 +212,8 @@ async def _start(
         surfaces = Surfaces(path, model.current, await changes.declared())
         await asyncio.to_thread(mend, store / HISTORIES_FILE)
         host = ModelHost(changes, state, config, metrics)
-        router = _router(config, host, stores, surfaces, model.current, load, metrics, pseudonyms)
+        turn = Turn.of_worker()
+        router = _router(config, host, stores, surfaces, model.current, load, metrics, pseudonyms, turn)
         cleaner = HistoriesCleaner(state, store / HISTORIES_FILE, _CLEAN_SECONDS)
         await cleaner.clean()
         await _import_histories(state, store / HISTORIES_FILE, console)
@@ -233,7 +232,7 @@ async def _start(
     watcher = None
     if load is not None:
         watcher = _bundle_watcher(
-            config, host, stores, surfaces, router, cleaner, health, console, load, stop_first, metrics
+            config, host, stores, surfaces, router, cleaner, health, console, load, stop_first, metrics, turn
         )
     service = RecommendationService(
         host, state, changes, config, store / HISTORIES_FILE, surfaces, router, watcher, pseudonyms
@@ -289,6 +288,7 @@ def _bundle_watcher(
     load: Load,
     stop_first: StopFirst | None,
     metrics: Metrics,
+    turn: Turn,
 ) -> BundleWatcher:
     """Return a watcher that reports reloads to health, metrics and the operator."""
     store = Path(config.artifacts)
@@ -321,7 +321,6 @@ def _bundle_watcher(
     seconds = config.reload_seconds if follow else _PROCESS_POLL_SECONDS
     if config.reload_without_room is not ReloadWithoutRoom.stop_first:
         stop_first = None
-    turn = Turn.of_worker()
     return BundleWatcher(store, host, load, stop_first, prepare, changed, down, seconds, follow, turn)
 
 
@@ -334,6 +333,7 @@ def _router(
     load: Load | None,
     metrics: Metrics,
     pseudonyms: Pseudonyms | None,
+    turn: Turn,
 ) -> ArmRouter:
     """Return what chooses the arms of experiments and their models.
 
@@ -357,6 +357,7 @@ def _router(
         lambda where, lists, model: check_defaults(where, lists, model, {}),
         check_model,
         lambda: surfaces.defaults,
+        turn,
     )
 
 

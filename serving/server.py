@@ -16,9 +16,9 @@ from ranking.bundle.store import current_version
 from serving.core.event_loop import run_event_loop
 from serving.core.interpreter import tune_interpreter
 from serving.model.process.loader import Loader
-from serving.model.reload import StopFirst
+from serving.model.reload import Load, StopFirst
 from serving.observability.logs import start_logging
-from serving.running import FirstModel, Load, start
+from serving.running import FirstModel, start
 from serving.state.contracts.user_state import StateUnavailableError
 
 _CURRENT: Final = "CURRENT"

@@ -78,7 +78,6 @@ class BatchListCalls:
             ApiError: an invalid request, too many streams, or a server that is shutting down.
         """
         size = validation.page_size(request.list_size, self._config.max_page_size, "list_size")
-        ListOptions.of(request, size, self._surfaces)  # an invalid request has no list at all
         request_hash = tokens.fingerprint(request, ("resume_token", "max_users"))
         after = page_tokens.decode_cursor(page_tokens.USER_CURSOR, request.resume_token, request_hash)
         if request.max_users < 0:
@@ -89,7 +88,7 @@ class BatchListCalls:
         seed = tokens.request_seed(request_hash)
         calls = _Preparation(self._lists, self._surfaces, request, size, seed)
         async with self._host.lease() as served:
-            await calls.prepared(served, pb.SurfaceDefaults())
+            await calls.prepared(served, pb.SurfaceDefaults())  # an invalid request has no list at all
         if self._running >= self._config.max_streams:
             message = f"{self._running} streams are open; at most {self._config.max_streams} at once"
             code = grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -18,6 +18,8 @@ from grpc_status import rpc_status
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 DOMAIN: Final = "shelfwise"
 """`ErrorInfo.domain` of every error."""
+MODEL_RESTARTING: Final = "MODEL_RESTARTING"
+"""`ApiError.reason` of a request whose model process has ended."""
 _TYPES: Final = "type.googleapis.com/"
 _MESSAGE_BYTES: Final = 800
 """Longest message. It is sent three times, in headers, which clients limit to 8 KiB by default."""
@@ -62,7 +64,7 @@ def not_ready() -> ApiError:
 def restarting() -> ApiError:
     """Return the error for a request whose model process has ended."""
     return _not_ready(
-        "MODEL_RESTARTING",
+        MODEL_RESTARTING,
         "the process that makes lists has ended; health turns to SERVING when another is ready",
     )
 

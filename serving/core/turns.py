@@ -33,6 +33,8 @@ class Turn:
     def __init__(self, descriptor: int | None) -> None:
         """Use the file of a descriptor, which must be open in this process once only."""
         self._descriptor = descriptor
+        self._blocks = 0
+        """How many blocks of this process have the lock."""
 
     @classmethod
     def of_worker(cls) -> Turn:
@@ -50,16 +52,17 @@ class Turn:
 
     @contextmanager
     def tried(self) -> Iterator[bool]:
-        """Yield at once whether this process has the lock, and release it at the end."""
-        if self._descriptor is None:
-            yield True
-            return
-        try:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            yield False
-            return
+        """Yield at once whether this process has the lock; the outermost block releases it at its end."""
+        if self._descriptor is not None and not self._blocks:
+            try:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                yield False
+                return
+        self._blocks += 1
         try:
             yield True
         finally:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+            self._blocks -= 1
+            if self._descriptor is not None and not self._blocks:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_UN)

@@ -10,23 +10,22 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from conf.errors import InputError
+from serving.core.turns import Turn
 from serving.model.host import ModelHost
 from serving.model.interfaces import LiveModel
-from serving.model.reload import load_in_thread
+from serving.model.reload import Load, load_in_thread
 from serving.model.served import Served
 
 _LOG = logging.getLogger(__name__)
 RETRY_SECONDS: Final = 60.0
 """Delay before a version is loaded again that could not be loaded, or whose process keeps ending."""
-Load = Callable[[str, bool], LiveModel]
-"""Verifies and loads a version of the store; if the second argument is true, with idle CPU time only."""
 
 
 @dataclass(eq=False)
@@ -72,6 +71,7 @@ class ArmModels:
         load: Load | None,
         new_host: Callable[[str], ModelHost],
         check: Callable[[LiveModel], Awaitable[None]],
+        turn: Turn,
     ) -> None:
         """Prepare; nothing is loaded yet.
 
@@ -81,12 +81,14 @@ class ArmModels:
             load: loads a version; None where models are never replaced.
             new_host: makes an empty host, given its name.
             check: raises InputError for a loaded model that must not be served.
+            turn: held while a version is loaded in the background.
         """
         self._store = store
         self._current = current
         self._load = load
         self._new_host = new_host
         self._check = check
+        self._turn = turn
         self._slots: dict[str, Slot] = {}
         self._lock = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
@@ -123,7 +125,9 @@ class ArmModels:
                 if slot.host is not None and not slot.host.works:
                     slot = self._lost(version, slot)
                 if slot.host is None and time.monotonic() >= slot.retry_at:
-                    await self._try(version, slot, background)
+                    with self._turn.tried() if background else nullcontext(True) as mine:
+                        if mine:  # else another worker loads; a later update tries again
+                            await self._try(version, slot, background)
 
     def retry(self) -> None:
         """Let the next update try failed versions at once."""

@@ -281,7 +281,7 @@ def _excluded(
     if isinstance(value, str) and value:
         path = folder / value
         try:
-            ids: list[Any] = [line for line in path.read_text().splitlines() if line.strip()]
+            ids: list[Any] = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
         except (OSError, ValueError) as error:
             reason = (isinstance(error, OSError) and error.strerror) or "not a text file"
             raise InputError(f"{where}: {path} cannot be read ({reason})") from error

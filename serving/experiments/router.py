@@ -12,24 +12,25 @@ from typing import Final, TypeVar
 from conf.errors import InputError
 from ranking.bundle.store import current_version
 from serving.core.call_context import RECORD, annotate
-from serving.core.errors import ApiError
+from serving.core.errors import MODEL_RESTARTING, ApiError
 from serving.core.list_defaults import overlaid
 from serving.core.poller import Poller
+from serving.core.turns import Turn
 from serving.experiments.definitions import CURRENT_MODEL, PREVIOUS_MODEL, Arm, Experiment
 from serving.experiments.followed import FollowedFile
-from serving.experiments.models import ArmModels, Load
+from serving.experiments.models import ArmModels
 from serving.experiments.reading import StoredId
 from serving.experiments.selection import Route, Selection, Visit, select
 from serving.experiments.versions import resolve_version
 from serving.model.host import ModelHost
 from serving.model.interfaces import LiveModel, Model
+from serving.model.reload import Load
 from serving.observability.metrics import Metrics
 from shelfwise_client.v1 import recommendations_pb2 as pb
 
 Result = TypeVar("Result")
 _MODEL_SECONDS: Final = 0.5
 """Interval of checks of the arms' models."""
-_RESTARTING: Final = "MODEL_RESTARTING"
 _NO_PREVIOUS: Final = "the store has no version before the current one"
 
 
@@ -49,6 +50,7 @@ class ArmRouter:
         check_lists: Callable[[str, pb.SurfaceDefaults, Model], None],
         check_model: Callable[[LiveModel], Awaitable[None]],
         defaults: Callable[[], object],
+        turn: Turn,
     ) -> None:
         """Read the file of experiments; `start` loads the models of arms.
 
@@ -65,6 +67,7 @@ class ArmRouter:
                 argument begins the message.
             check_model: raises InputError for a model that the server must not serve.
             defaults: returns an object that is replaced when `check_model` has to be repeated.
+            turn: held while a version is loaded in the background.
 
         Raises:
             InputError: the file cannot be read, or is invalid.
@@ -82,7 +85,7 @@ class ArmRouter:
         """The version before each version that was or becomes current."""
         self._next: str | None = None
         """The version that becomes current next, while that is prepared."""
-        self._models = ArmModels(store, host, load, new_host, self._check)
+        self._models = ArmModels(store, host, load, new_host, self._check, turn)
         self._file = FollowedFile(path, stored_id, self._check_experiments, self._changed)
         self._model_poller = Poller(self.update, _MODEL_SECONDS, "models of arms cannot be looked after")
 
@@ -145,7 +148,7 @@ class ArmRouter:
             try:
                 result = await make(route)
             except ApiError as problem:
-                if not route.own_model or problem.reason != _RESTARTING:
+                if not route.own_model or problem.reason != MODEL_RESTARTING:
                     raise
                 self._model_poller.poll_now()
             else:

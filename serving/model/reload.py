@@ -35,6 +35,9 @@ _RETRY_SECONDS: Final = 60.0
 _END_SECONDS: Final = 60.0
 """Longest wait for the end of a replaced model, which the last list that began with it keeps running."""
 _END_POLL_SECONDS: Final = 0.02
+Load = Callable[[str, bool], LiveModel]
+"""Verifies and loads a version of the store; if the second argument is true, with idle CPU time only.
+Blocks, and raises InputError for an invalid version."""
 StopFirst = Callable[[str, LiveModel], Callable[[], LiveModel]]
 """Checks that a version is valid and will fit once a served model has ended; returns what then loads it.
 Blocks, and raises InputError if not."""
@@ -58,7 +61,7 @@ class BundleWatcher:
         self,
         store: Path,
         host: ModelHost,
-        load: Callable[[str, bool], LiveModel],
+        load: Load,
         stop_first: StopFirst | None,
         prepare: Callable[[LiveModel], Awaitable[None]],
         changed: Callable[[FailedReload | None], Awaitable[None]],
@@ -72,8 +75,8 @@ class BundleWatcher:
         Args:
             store: the artifact store.
             host: serves the models.
-            load: verifies and loads a version; blocks, and raises InputError for an invalid version. The
-                second argument is true while another model is served, which has priority.
+            load: loads a version; its second argument is true while another model is served, which has
+                priority.
             stop_first: for a version that does not fit beside the served one; None refuses it.
             prepare: called with a loaded model before it is served; if it raises, the former model stays.
             changed: called with the outcome of a reload: None after a success.

@@ -54,7 +54,13 @@ def test_one_process_at_a_time_has_the_lock_and_its_end_releases_it(killed: bool
         else:
             print(file=other.stdin, flush=True)
             assert other.stdout.readline() == "released\n"
-        assert [taken(turn), taken(turn)] == [True, True]
+        with turn.tried() as outer:
+            assert (outer, taken(turn)) == (True, True)
+            with worker(lock) as third:
+                assert third.stdout is not None
+                assert third.stdout.readline() == "refused\n"  # the inner block has released nothing
+                third.kill()
+        assert taken(turn)
         other.kill()
     os.close(lock)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from grpc_health.v1 import health_pb2
 
 from conf.errors import InputError
 from serving.api.attribution_tokens import AttributionTokens
+from serving.core.turns import LOCK, lock_file
 from serving.model.interfaces import Model
 from shelfwise_client import (
     Client,
@@ -20,6 +22,7 @@ from shelfwise_client import (
 )
 from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.serving.conftest import until
+from tests.serving.core.test_turns import worker
 from tests.serving.experiments.arm_shop import CONTROL, LISTS, MODELS, NEW, USERS, Shop
 from tests.serving.model.test_reload import V1, V2, V3, health, point
 
@@ -52,6 +55,25 @@ def test_a_model_that_cannot_be_loaded_leaves_its_users_the_current_one(
     at.broken.clear()
     until(lambda: at.arm(NEW) == ("ranking=new", V1))
     until(lambda: at.metric("arm_works", experiment="ranking", arm="new") == 1)
+
+
+def test_workers_load_the_models_of_arms_one_after_the_other(
+    shop: Callable[..., Shop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Together they would find the same memory free."""
+    lock = lock_file()
+    monkeypatch.setenv(LOCK, str(lock))
+    at = shop("")
+    with worker(lock) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "taken\n"
+        at.write(MODELS)
+        until(lambda: at.arm(NEW) == ("ranking=new", V2))
+        time.sleep(0.1)
+        assert at.loads == []
+        other.kill()
+        until(lambda: at.arm(NEW) == ("ranking=new", V1))
+    os.close(lock)
 
 
 def test_the_end_of_an_arms_model_that_still_works_on_changes_delays_no_call(
@@ -133,6 +155,7 @@ def test_a_canary_never_serves_the_new_version_to_the_others(shop: Callable[...,
         point(at.server.store, V3)
         until(lambda: at.client.status().model_version == V3)
         until(lambda: at.arm("u1") == ("canary=stable", V2))
+        until(lambda: made[-1] == V2)
     finally:
         stop.set()
         asking.join()

@@ -77,7 +77,7 @@ def test_json_and_an_empty_file_are_read(tmp_path: Path) -> None:
 
 def test_excluded_users_may_have_a_file_of_their_own(tmp_path: Path) -> None:
     pseudonyms = Pseudonyms(b"key")
-    (tmp_path / "staff.txt").write_text("anna\n\nben\n")
+    (tmp_path / "staff.txt").write_text("\ufeffanna\n\nben\n")  # as Windows programs begin text files
     path = tmp_path / "experiments.yaml"
     path.write_text("a: {exclude_users: staff.txt, arms: {x: {share: 1}}}")
     (experiment,) = read_experiments(path, pseudonyms.of)

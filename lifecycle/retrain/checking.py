@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from features.data import schema
 from features.prepare import DATASET_FOLDER
 from lifecycle.checks.data import check_tables
 from lifecycle.checks.profile import load_profile, profile_of, save_profile
@@ -64,8 +65,10 @@ def _rejects(night: Night, table: str) -> dict[str, Any]:
     if outcome == "refused":
         line += (
             f", the last published run had {usual:.1%}: more than data.max_reject_fraction="
-            f"{limit - usual:g} above that; see {night.folder / 'dataset'}/rejects.parquet"
+            f"{limit - usual:g} above that"
         )
+        if not night.config.dry_run:  # which leaves no folder
+            line += f"; see {night.folder / DATASET_FOLDER / schema.REJECTS_FILE}"
     return {
         "name": f"rejected_{table}", "value": share, "limit": limit, "outcome": outcome, "line": line
     }  # fmt: skip

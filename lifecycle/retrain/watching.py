@@ -19,14 +19,14 @@ from ranking.bundle.store import MANIFEST, VERSIONS, roll_back
 from serving.state.contracts.user_state import StateUnavailableError
 
 BEGAN: Final = "watch_began"
-"""Note of the journal: Unix seconds at which the watch began."""
+"""Note of the journal: when the watch began (`time`, Unix seconds), and the counters then (`metrics`)."""
 ROLLING_BACK: Final = "rolling_back"
 """Note of the journal: why the version before is made current again, or would be if there were one."""
 OFF: Final = {"watched": False}
 
 
 def observe_step(night: Night) -> dict[str, Any]:
-    """Look at the servers before the publication, which later looks are compared with.
+    """Look at the servers before the publication: which of them answer.
 
     Returns:
         Versions and counters by address; nothing without `retrain.watch.seconds`.
@@ -41,7 +41,7 @@ def observe_step(night: Night) -> dict[str, Any]:
     return {
         "watched": True,
         "servers": [asdict(one) for one in seen],
-        "metrics": {address: found.record() for address, found in scrapes.items()},
+        "metrics": scrapes,
     }
 
 
@@ -62,15 +62,17 @@ def watch_step(night: Night) -> dict[str, Any]:
     if not watch.seconds:
         return OFF
     if BEGAN not in night.journal.content:
-        night.journal.note(BEGAN, time.time())
+        # Measuring, and training once more, take a while, whose calls are of the version before.
+        metrics = {**night.record("observe").get("metrics", {}), **_scrapes(watch.metrics)[0]}
+        night.journal.note(BEGAN, {"time": time.time(), "metrics": metrics})
     night.say(f"watching {published['version']} for {watch.seconds:g} s")
     return _Watch(night).run()
 
 
-def _scrapes(addresses: Sequence[str]) -> tuple[dict[str, Scrape], list[str]]:
-    """Return the counters of the servers that answered, and why there are none of the others."""
+def _scrapes(addresses: Sequence[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Return the records of the counters of servers, and why there are none of those that did not answer."""
     found = {address: scrape(address) for address in addresses}
-    read = {address: one for address, one in found.items() if isinstance(one, Scrape)}
+    read = {address: one.record() for address, one in found.items() if isinstance(one, Scrape)}
     return read, [one for one in found.values() if isinstance(one, str)]
 
 
@@ -78,13 +80,13 @@ class _Watch:
     """The looks at one published version."""
 
     def __init__(self, night: Night) -> None:
-        """Take the run; the observation before the publication is in its journal."""
+        """Take the run; what was seen before, and when the watch began, is in its journal."""
         self.night, self.config = night, night.config.retrain.watch
         self.version = str(night.record("publish")["version"])
-        before = night.record("observe")
-        self.before = {address: Scrape(**found) for address, found in before.get("metrics", {}).items()}
-        self.answered = reachable([Seen(**one) for one in before.get("servers", [])])
-        self.began = float(night.journal.content[BEGAN])
+        began = night.journal.content[BEGAN]
+        self.began = float(began["time"])
+        self.before = {address: Scrape(**found) for address, found in began["metrics"].items()}
+        self.answered = reachable([Seen(**one) for one in night.record("observe").get("servers", [])])
         self.last_answer = dict.fromkeys(self.config.servers, time.time())
         """When each server last answered, Unix seconds; at first the time of the first look."""
 
@@ -142,7 +144,7 @@ class _Watch:
             for problem in unread if last else ():
                 self.night.say(f"at the last look: {problem}")
             both = [address for address in now if address in self.before]
-            grown = total([now[address].since(self.before[address]) for address in both])
+            grown = total([Scrape(**now[address]).since(self.before[address]) for address in both])
             guards += metric_guards(
                 total([self.before[address] for address in both]), grown, self.config, last=last
             )

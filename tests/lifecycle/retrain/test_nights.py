@@ -87,6 +87,8 @@ def test_a_night_of_unknown_items_is_refused_and_the_next_one_goes_live(shop: Sh
     assert "302 of 603 rows of events are rejected (50.1%: 302 unknown item)" in lines[-1]
     assert "the last published run had 0.0%: more than data.max_reject_fraction=0.01 above that" in lines[-1]
     assert shop.current == before
+    assert f"see {shop.places.runs / shop.last.run}/dataset/rejects.parquet" in lines[-1]
+    assert "/dataset/rejects.parquet" not in shop.night(dry_run=True)[1][-1], "a dry run leaves no folder"
     refused = {check["name"]: check["outcome"] for check in shop.last.steps["check"]["checks"]}
     assert (refused["rejected_items"], refused["rejected_events"]) == ("passed", "refused")
     assert "train" not in shop.last.steps

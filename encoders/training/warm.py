@@ -98,7 +98,7 @@ class WarmSource:
             f"warm_start: {self.folder} has learned from events up to {_moment(last)}, the {window} window "
             f"begins at {_moment(split.state_time if tested else split.train_time)}: training would be {why} "
             f"events that it knows; set split.valid_start={_moment(last)} or later"
-            f"{' and split.test_start after it' * tested}, or warm_start=null"
+            f"{' and split.test_start after it' * (last >= split.state_time)}, or warm_start=null"
         )
 
 

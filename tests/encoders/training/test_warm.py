@@ -152,11 +152,14 @@ def test_weights_that_know_the_windows_are_refused(dataset: Dataset) -> None:
         source_that_learned({"towers": split.train_time + 1}).require_unseen(split)
 
 
-def test_the_settings_that_an_error_names_make_earlier_weights_usable(dataset: Dataset) -> None:
+@pytest.mark.parametrize(("later", "window"), [(0, "validation"), (1, "test")])
+def test_the_settings_that_an_error_names_make_earlier_weights_usable(
+    dataset: Dataset, later: int, window: str
+) -> None:
     split = make_split(dataset, SplitConfig(kind=SplitKind.global_time), [])
-    source = source_that_learned({"towers": 0, "ranker": split.state_time + 1})
+    source = source_that_learned({"towers": 0, "ranker": split.state_time + later})
     with pytest.raises(
-        InputError, match=r"test window begins at .* and split\.test_start after it"
+        InputError, match=rf"{window} window begins at .* and split\.test_start after it"
     ) as caught:
         source.require_unseen(split)
     named = re.search(r"set split\.valid_start=(\S+) or later", str(caught.value))

@@ -33,14 +33,16 @@ from encoders.training.warm import (
     LEARNED_UNTIL,
     TEXT_MODEL,
     WARM,
-    affinity_settings,
     beginning,
-    keeps_affinity,
     learned_until,
-    take_vectors,
-    text_source,
     unseen_source,
     warm_inputs,
+)
+from encoders.training.warm_text import (
+    affinity_settings,
+    keeps_affinity,
+    take_vectors,
+    text_source,
     warm_text,
 )
 from features.data.dataset import Dataset, FloatArray, LongArray, load_dataset

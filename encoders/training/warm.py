@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -19,12 +19,8 @@ import polars as pl
 import yaml  # type: ignore[import-untyped]
 from rich.console import Console
 
-from conf.encoders import Precision, TextEncoderConfig
 from conf.errors import InputError
 from conf.schema import PipelineConfig, Refit
-from conf.warm import WarmConfig
-from encoders.text.catalogue_vectors import CatalogueVectors
-from encoders.text.text_encoder import TextEncoder, reads_as_saved
 from encoders.towers.towers import TOWERS_CONFIG, TOWERS_FILE, Towers
 from features.data import schema
 from features.data.dataset import Dataset, IntArray
@@ -203,19 +199,41 @@ def _read(given: Path) -> WarmSource:
     """Find the weights in a store, a version's folder or a work directory.
 
     Raises:
-        InputError: there are none.
+        InputError: there are none, or they are not whole.
     """
     current = given / "CURRENT"
     folder = given / "versions" / current.read_text().strip() if current.is_file() else given
     manifest = _json(folder / MANIFEST)
     if manifest is not None:
-        return _of_version(folder, manifest)
+        try:
+            _require_whole(folder, manifest)
+            return _of_version(folder, manifest)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"warm_start: {folder / MANIFEST} was made by another release; publish again, begin with "
+                "another version, or set warm_start=null"
+            ) from error
     if (folder / "encoder" / "stage.json").is_file() and (folder / "ranker" / "stage.json").is_file():
         return _of_run(folder)
     raise InputError(
         f"warm_start={given}: neither a finished run (work_dir), nor a store (artifacts), nor a version of "
         "one (artifacts/versions/NAME); warm_start=null trains from the beginning"
     )
+
+
+def _require_whole(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Refuse a version with missing or cut files; whoever serves it compares the hashes, too.
+
+    Raises:
+        InputError: naming the file.
+    """
+    for name, published in manifest["files"].items():
+        file = folder / name
+        if not file.is_file() or file.stat().st_size != published["size"]:
+            raise InputError(
+                f"warm_start: {file} is missing or cut off; publish again, begin with another version, or "
+                "set warm_start=null"
+            )
 
 
 def _of_version(folder: Path, manifest: Mapping[str, Any]) -> WarmSource:
@@ -332,68 +350,3 @@ def learned_until(source: WarmSource | None, own: Mapping[str, int]) -> dict[str
     """
     before = {} if source is None else source.learned_until
     return {part: max(time, before.get(part, time)) for part, time in own.items()}
-
-
-def keeps_affinity(settings: WarmConfig) -> bool:
-    """Return whether the affinity map is kept where the text encoder begins with earlier weights."""
-    return settings.text_steps == 0 and settings.affinity_steps == 0
-
-
-def affinity_settings(config: PipelineConfig, warm: bool) -> TextEncoderConfig:
-    """Return the settings of an affinity map that is fitted.
-
-    Args:
-        config: of the run.
-        warm: whether the text encoder began with earlier weights.
-    """
-    own = config.text_encoder
-    return replace(own, affinity_steps=config.warm.affinity_steps or own.affinity_steps) if warm else own
-
-
-def text_source(
-    source: WarmSource | None, settings: TextEncoderConfig, console: Console
-) -> WarmSource | None:
-    """Return the source if its text encoder can be taken over; otherwise say why not and return None."""
-    if source is None or (source.text_model == settings.model and (source.encoder / TEXT_ENCODER).is_dir()):
-        return source
-    reason = f"text_encoder.model is '{settings.model}', there '{source.text_model}'"
-    cold("text encoder and towers are", reason, console)
-    return None
-
-
-def warm_text(config: PipelineConfig, source: WarmSource) -> PipelineConfig:
-    """Return the settings with which the text encoder is trained further, or kept."""
-    own, warm = config.text_encoder, config.warm
-    precision = own.precision
-    if warm.text_steps == 0 and precision is Precision.auto:
-        precision = Precision(source.precision)  # that of the vectors that are taken over
-    text = replace(
-        own, model=str(source.encoder / TEXT_ENCODER), max_steps=warm.text_steps, precision=precision,
-        validate_every=max(min(own.validate_every, warm.text_steps), 1),
-        learning_rate=own.learning_rate * warm.learning_rate,
-    )  # fmt: skip
-    return replace(config, text_encoder=text)
-
-
-def take_vectors(
-    source: WarmSource,
-    encoder: TextEncoder,
-    precision: Precision,
-    vectors: CatalogueVectors,
-    texts: list[str],
-) -> int:
-    """Take over the vectors of texts that the source has embedded in the same way.
-
-    Args:
-        source: whose text encoder `encoder` is.
-        encoder: before it is trained further.
-        precision: of its vectors.
-        vectors: get what is known.
-        texts: each item's, in the order of `vectors`.
-
-    Returns:
-        The number of items whose vectors were taken over.
-    """
-    if precision.value != source.precision or not reads_as_saved(encoder, source.encoder / TEXT_ENCODER):
-        return 0
-    return vectors.take_over(np.load(source.encoder / TEXT_VECTORS), source.text_rows(texts))

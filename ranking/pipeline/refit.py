@@ -33,7 +33,8 @@ from encoders.training.train import (  # fmt: skip
     trainable,
     try_split,
 )
-from encoders.training.warm import WARM, Beginning, affinity_settings, keeps_affinity
+from encoders.training.warm import WARM, Beginning
+from encoders.training.warm_text import affinity_settings, keeps_affinity
 from features.data.dataset import Dataset, load_dataset
 from features.data.pipeline_step import StepSpec
 from features.data.splits import Split

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -140,6 +142,31 @@ def test_the_affinity_map_is_fitted_for_the_steps_of_a_warm_start(
     assert np.array_equal(found.matrix, expected.matrix)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("cut", "text_vectors.npy is missing or cut off; publish again"),
+        ("gone", "user_encoder.safetensors is missing or cut off; publish again"),
+        ("older", "manifest.json was made by another release; publish again"),
+    ],
+)
+def test_a_version_that_is_not_whole_or_of_another_release_is_one_line(
+    trained: PipelineConfig, finished: Path, tmp_path: Path, change: str, message: str
+) -> None:
+    version = (finished / "artifacts" / "CURRENT").read_text().strip()
+    copy = Path(shutil.copytree(finished / "artifacts" / "versions" / version, tmp_path / "version"))
+    if change == "cut":
+        os.truncate(copy / "text_vectors.npy", 1000)
+    elif change == "gone":
+        (copy / "user_encoder.safetensors").unlink()
+    else:
+        manifest = json.loads((copy / "manifest.json").read_text())
+        del manifest["kinds"]
+        (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=message):
+        warm_source(warm(trained, tmp_path / "work", copy), "facts")
+
+
 def source_that_learned(until: dict[str, int]) -> WarmSource:
     path = Path("earlier")
     return WarmSource(path, "1", until, None, "fp32", [], path, path, path, None, path)
@@ -202,7 +229,7 @@ def test_a_run_keeps_the_source_that_it_began_with(
     before = TEXT.inputs(config, "facts")
     assert warm_source(config, "facts") is not None
     manifest = json.loads((published / "versions" / version / "manifest.json").read_text())
-    (store / "versions" / "next").mkdir()
+    shutil.copytree(published / "versions" / version, store / "versions" / "next")
     (store / "versions" / "next" / "manifest.json").write_text(json.dumps({**manifest, "version": "next"}))
     (store / "CURRENT").write_text("next")
     assert warm_identity(config, "facts") == version

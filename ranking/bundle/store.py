@@ -308,12 +308,16 @@ def roll_back(store: Path, version: str | None = None) -> str:
         now = current_version(store)
         version = version_before(store, now)
         if version is None:
-            raise InputError(f"{store}: no version before {now} to roll back to")
+            others = [one for one in known if one < now]
+            raise InputError(
+                f"{store}: no version before {now} to roll back to"
+                + (f" but those that a rollback has left; name one: version={others[-1]}" if others else "")
+            )
     if version not in known:
         raise InputError(f"{store}: no version '{version}' (there are: {', '.join(known) or 'none'})")
     verify(store / VERSIONS / version)
     with _locked(store, POINTER_LOCK):
-        former = pointed_at(store)
+        former, known = pointed_at(store), versions(store)  # a publisher may have been faster
         left = _rolled_back(store) - {version} | {one for one in known if version < one <= (former or "")}
         write_atomically(store / ROLLED_BACK, "".join(f"{one}\n" for one in sorted(left & set(known))))
         _make_current(store, version)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -285,6 +286,34 @@ def test_a_version_that_was_rolled_back_is_passed_over_until_it_is_named(tmp_pat
     assert version_before(tmp_path, new) == bad, "named, it counts again; the new one was left last"
     assert publish(tmp_path, "newest") > new
     assert roll_back(tmp_path) == bad, "the new one is passed over"
+
+
+def test_what_remains_of_a_rollback_is_named_where_nothing_else_is_there(tmp_path: Path) -> None:
+    good, bad = publish(tmp_path, "good"), publish(tmp_path, "bad")
+    roll_back(tmp_path)
+    new = publish(tmp_path, "new")
+    shutil.rmtree(tmp_path / VERSIONS / good)
+    with pytest.raises(InputError, match=f"no version before {new} .* has left; name one: version={bad}"):
+        roll_back(tmp_path)
+    assert roll_back(tmp_path, bad) == bad
+
+
+def test_a_version_published_while_the_earlier_one_is_verified_is_left_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = publish(tmp_path, "good"), publish(tmp_path, "bad")
+    published: list[str] = []
+
+    def slow(folder: Path) -> dict[str, Any]:
+        published.append(publish(tmp_path, "meanwhile"))
+        return verify(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "verify", slow)
+        assert roll_back(tmp_path) == good
+    new = publish(tmp_path, "new")
+    assert bad < published[0] < new
+    assert version_before(tmp_path, new) == good
 
 
 def test_rolling_back_to_what_is_not_there_or_damaged_keeps_the_current(tmp_path: Path) -> None:

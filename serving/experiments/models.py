@@ -194,6 +194,7 @@ class ArmModels:
         try:
             await host.load(live, derived)  # takes ownership
         except BaseException:
+            host.forget_queue()
             await host.close()
             raise
         return host
@@ -215,6 +216,7 @@ class ArmModels:
     def _retire(self, slot: Slot) -> None:
         """Close a slot's host in the background, once no call uses it."""
         if slot.host is not None:
+            slot.host.forget_queue()
             task = asyncio.create_task(_close_when_idle(slot))
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)

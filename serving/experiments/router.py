@@ -26,6 +26,7 @@ from serving.model.host import ModelHost
 from serving.model.interfaces import LiveModel, Model
 from serving.model.reload import Load
 from serving.observability.metrics import Metrics
+from serving.transport.call_interceptor import CALL
 from shelfwise_client.v1 import recommendations_pb2 as pb
 
 Result = TypeVar("Result")
@@ -137,6 +138,9 @@ class ArmRouter:
             selection: the arms.
             make: makes the list; it may be called twice.
             stream: whether the call has lists of other arms, too, so that they are not annotated.
+
+        Raises:
+            QueueFullError: the list would wait too long.
         """
         record = RECORD.get()
         if selection.memberships and record is not None and not stream:
@@ -145,6 +149,7 @@ class ArmRouter:
         with self._route(selection) as route:
             if route.own_model and not stream:  # lists of streams are not announced
                 self._host.withdraw()
+                route.host.admit(CALL.get().deadline)  # before the user's events are read
             try:
                 result = await make(route)
             except ApiError as problem:

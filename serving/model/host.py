@@ -322,6 +322,10 @@ class ModelHost:
         """Poll for recorded events at once."""
         self._now.event_updater.poll_now()
 
+    def forget_queue(self) -> None:
+        """Drop the series of the queue, whose name another host may have from then on."""
+        self._metrics.forget_queue(self._name)
+
     async def close(self) -> None:
         """Finish queued work, stop the threads, and release the host's own lease."""
         self._closed = True
@@ -329,8 +333,6 @@ class ModelHost:
         if hosted is not None:
             await hosted.stop_updates()
         await self.jobs.close()
-        if self._name != CURRENT_QUEUE:
-            self._metrics.forget_queue(self._name)
         await asyncio.to_thread(self._upkeep.shutdown)  # its work may take seconds, and other models serve
         self.loading.shutdown(wait=False)
         if hosted is not None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
+import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 
@@ -55,6 +56,47 @@ def test_a_model_that_cannot_be_loaded_leaves_its_users_the_current_one(
     at.broken.clear()
     until(lambda: at.arm(NEW) == ("ranking=new", V1))
     until(lambda: at.metric("arm_works", experiment="ranking", arm="new") == 1)
+
+
+def test_an_arms_queue_is_in_the_metrics_though_a_former_one_of_its_model_ends_later(
+    shop: Callable[..., Shop],
+) -> None:
+    at = shop(MODELS)
+    models = at.server.running._router._models
+    slow = at.loaded[V1].recommender.gate
+    slow.clear()
+    asking = at.server.stub.Recommend.future(pb.RecommendRequest(user_id=NEW), timeout=20)
+    until(lambda: at.server.running._router.hosts[1].jobs.busy)
+    at.write("")
+    until(lambda: len(models.hosts) == 0)
+    at.write(MODELS)
+    until(lambda: len(models.hosts) == 1)
+    slow.set()
+    assert asking.result().model_version == V1
+    until(lambda: not models._retiring)
+    assert at.metric("queue_length", queue=f"arm {V1}") == 0
+    at.write("")
+    until(lambda: len(models.hosts) == 0)
+    assert at.metric("queue_length", queue=f"arm {V1}") is None
+
+
+def test_a_call_that_an_arms_full_queue_refuses_reads_no_events(
+    shop: Callable[..., Shop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = shop(MODELS, max_queue=1)
+    jobs, gate = at.server.running._router.hosts[1].jobs, at.loaded[V1].recommender.gate
+    request = pb.RecommendRequest(user_id=NEW)
+    gate.clear()
+    held = [at.server.stub.Recommend.future(request, timeout=20)]
+    until(lambda: jobs.busy and len(jobs) == 0)
+    held.append(at.server.stub.Recommend.future(request, timeout=20))
+    until(lambda: len(jobs) == 1)
+    monkeypatch.setattr(at.server.running.service._context_loader, "_state", None)
+    with pytest.raises(grpc.RpcError) as caught:
+        at.server.stub.Recommend(request, timeout=10)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    gate.set()
+    assert [call.result().model_version for call in held] == [V1, V1]
 
 
 def test_workers_load_the_models_of_arms_one_after_the_other(

@@ -173,14 +173,17 @@ def supports(name: str) -> bool:
 
 
 def stored_target() -> str | None:
-    """Return the level that `shelfwise compile` has made code for; None for the processor it was made on."""
+    """Return the level that `shelfwise compile` was last called for; None for the processor of its machine.
+
+    The last call need not have written to the preferred place: in an image that one is read-only.
+    """
+    found: list[tuple[int, str]] = []
     for folder in _target_folders():
-        try:
-            name = json.loads((folder / _TARGET_FILE).read_text())["target"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        return name if name in PORTABLE else None
-    return None
+        file = folder / _TARGET_FILE
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            found.append((file.stat().st_mtime_ns, str(json.loads(file.read_text())["target"])))
+    _, name = max(found, key=lambda each: each[0], default=(0, ""))
+    return name if name in PORTABLE else None
 
 
 def store_target(name: str | None) -> None:

@@ -141,6 +141,24 @@ def test_code_for_a_level_is_found_by_later_processes(one_loop: Path) -> None:
     assert "x86-64-v2" not in below.stderr
 
 
+def test_the_last_call_of_the_command_counts_wherever_it_could_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image may have code for its builder's processor in a read-only place that comes first."""
+    folders = [tmp_path / "beside", tmp_path / "user"]
+    monkeypatch.setattr(code_cache, "_target_folders", lambda: folders)
+    assert code_cache.stored_target() is None
+    for when, (folder, target) in enumerate(zip(folders, (None, "x86-64-v3"), strict=True)):
+        folder.mkdir()
+        (folder / "target.json").write_text(json.dumps({"target": target}))
+        os.utime(folder / "target.json", (when, when))
+    assert code_cache.stored_target() == "x86-64-v3"
+    os.utime(folders[0] / "target.json", (9, 9))
+    assert code_cache.stored_target() is None
+    (folders[0] / "target.json").write_text("torn")
+    assert code_cache.stored_target() == "x86-64-v3"
+
+
 def test_where_nothing_can_be_kept_a_start_says_so_with_the_fix(
     one_loop: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -34,23 +34,16 @@ def arrival_checks(night: Night) -> Iterator[Check]:
 
 
 def _rejects(night: Night, table: str) -> Check:
-    """Judge the share of rejected rows among the new ones, or of all where rows have gone, too."""
+    """Judge the share of rejected rows among the new ones."""
     name = "rejects" if table == "events" else f"rejects.{table}"
-    info, previous = night.tables.info, night.previous
-    counts: dict[str, int] = info["rejects"][table]
-    known = previous.rejects[table] if previous else {}
-    rows = info["rows_read"][table] - (previous.rows_read[table] if previous else 0)
-    more = {reason: counts[reason] - known.get(reason, 0) for reason in counts}
-    more = {reason: n for reason, n in sorted(more.items(), key=lambda rn: -rn[1]) if n > 0}
+    more = _newly_rejected(night, table)
     rejected = sum(more.values())
-    of_new = rows >= max(rejected, 1)
-    total = rows if of_new else max(info["rows_read"][table], 1)
-    what = f"new rows of {table}" if of_new and previous else f"rows of {table}"
+    total, what = _new_rows(night, table, rejected)
     if rejected and total < night.limits.min_events:
         return not_judged(name, f"{rejected:,} of {total:,} {what} rejected: too few to judge")
     reasons = ", ".join(f"{reason} ({n:,})" for reason, n in list(more.items())[:_SHOWN])
     share = rejected / max(total, 1)
-    found = f"{rejected:,} of {max(total, 0):,} {what} are rejected ({share:.1%})"
+    found = f"{rejected:,} of {total:,} {what} are rejected ({share:.1%})"
     return judged(
         Finding(
             name,
@@ -62,6 +55,36 @@ def _rejects(night: Night, table: str) -> Check:
         ),
         night.limits,
     )
+
+
+def _newly_rejected(night: Night, table: str) -> dict[str, int]:
+    """Return reason -> rejected rows more than in the last run, most first.
+
+    Events that the last run had and whose item has left the catalogue are rejected from now on, but they are
+    not new: `events_lost` judges them.
+    """
+    counts: dict[str, int] = night.tables.info["rejects"][table]
+    previous = night.previous
+    if previous is not None:
+        counts = {reason: n - previous.rejects[table].get(reason, 0) for reason, n in counts.items()}
+        if table == "events" and why.UNKNOWN_ITEM in counts:
+            counts[why.UNKNOWN_ITEM] -= _lost(night, previous)[0]
+    return {reason: n for reason, n in sorted(counts.items(), key=lambda rn: -rn[1]) if n > 0}
+
+
+def _new_rows(night: Night, table: str, rejected: int) -> tuple[int, str]:
+    """Return the rows of which a share is rejected, and what they are called.
+
+    Events are counted by day, as rows of old days may be gone. Of items all rows count where more are
+    rejected than have come.
+    """
+    rows, previous = int(night.tables.info["rows_read"][table]), night.previous
+    if previous is None:
+        return rows, f"rows of {table}"
+    if table == "events":
+        return _grown(previous.days, night.profile.days) + rejected, "new rows of events"
+    new = rows - previous.rows_read[table]
+    return (new, f"new rows of {table}") if new >= max(rejected, 1) else (rows, f"rows of {table}")
 
 
 def _examples(rejects: pl.DataFrame, table: str, reasons: list[str]) -> str:
@@ -110,12 +133,10 @@ def _grown(before: dict[str, int], now: dict[str, int]) -> int:
 def _earlier(night: Night, previous: Profile) -> Iterator[Check]:
     """Judge the days that the last run has seen already: what came to them, and what is gone."""
     limits = night.limits
-    counts = dict(night.before.group_by(DAY).len().iter_rows())
+    counts = night.seen_days
     if not counts or not previous.days:
         yield not_judged("earlier_days", "no event before those of the last run")
         return
-    first = max(min(counts), min(previous.days))  # a log that keeps a year loses its oldest day each night
-    common = {day: n for day, n in previous.days.items() if day > first}
     seen = {day: previous.days.get(day, 0) for day in counts}
     grown = {day: (counts[day] - n) / max(n, limits.min_events) for day, n in seen.items()}
     worst = max(grown, key=lambda day: grown[day])
@@ -132,18 +153,29 @@ def _earlier(night: Night, previous: Profile) -> Iterator[Check]:
         ),
         limits,
     )
-    lost = sum(max(n - counts.get(day, 0), 0) for day, n in common.items())
-    share = lost / max(sum(common.values()), 1)
+    lost, known = _lost(night, previous)
+    share = lost / max(known, 1)
     yield judged(
         Finding(
             "events_lost",
             share,
             limits.events_lost,
-            f"{lost:,} of {sum(common.values()):,} events of the last run are gone ({share:.1%})",
+            f"{lost:,} of {known:,} events of the last run are gone ({share:.1%})",
             fix="Is a file of the log missing, or have their items left the catalogue (see rejects)?",
         ),
         limits,
     )
+
+
+def _lost(night: Night, previous: Profile) -> tuple[int, int]:
+    """Return how many events of the last run are gone, and of how many.
+
+    The oldest day and those before it do not count: a log that keeps a year loses its oldest day each night.
+    """
+    counts = night.seen_days
+    first = max(min(counts, default=""), min(previous.days, default=""))
+    common = {day: n for day, n in previous.days.items() if day > first}
+    return sum(max(n - counts.get(day, 0), 0) for day, n in common.items()), sum(common.values())
 
 
 def _gap(night: Night) -> Check:

@@ -51,6 +51,11 @@ class Night:
         return self.tables.events.filter(pl.col(schema.TIMESTAMP) <= self.since)
 
     @cached_property
+    def seen_days(self) -> dict[str, int]:
+        """Day -> its events among those before."""
+        return dict(self.before.group_by(DAY).len().iter_rows())
+
+    @cached_property
     def recent(self) -> pl.DataFrame:
         """The events of the weeks before the new ones."""
         oldest = self.since - 7 * self.limits.weeks * DAY_SECONDS

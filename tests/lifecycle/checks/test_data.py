@@ -229,6 +229,33 @@ def test_rejected_rows_are_a_share_of_the_new_ones(before: Profile, tonight: Fee
     assert check.line.startswith("30 of 120 new rows of events are rejected (25.0%): unknown item (30)")
 
 
+def test_old_events_of_an_item_that_is_gone_are_no_new_rejects(before: Profile, tonight: Feed) -> None:
+    item = pl.col("item_id") == "i0"
+    log, today = tonight.before, tonight.today
+    gone, rejected = log.filter(item).height, log.filter(item).height + today.filter(item).height
+    assert (gone, rejected) == (83, 84)  # 1.2 a day
+    found = checks(
+        before,
+        Feed(tonight.items.filter(~item), log.filter(~item), today.filter(~item)),
+        rows_read={"items": 99, "events": DAYS * PER_DAY},
+        rejects={"items": {}, "events": {"unknown item": rejected}},
+    )
+    # 1 of today, and 2 of the oldest day, which a log may forget
+    assert "3 of 122 new rows of events are rejected (2.5%): unknown item (3)" in found["rejects"].line
+    assert found["events_lost"].value == 81 / ((DAYS - 2) * PER_DAY)
+    assert refused(found) == set()
+
+
+def test_rejected_rows_of_a_log_that_forgets(before: Profile, tonight: Feed) -> None:
+    found = checks(
+        before,
+        replace(tonight, before=tonight.before.slice(PER_DAY - 60), today=tonight.today.head(110)),
+        rows_read={"items": 100, "events": DAYS * PER_DAY - 60},  # 120 are new, 60 gone
+        rejects={"items": {}, "events": {"bad timestamp": 10}},
+    )
+    assert found["rejects"].value == 10 / 120
+
+
 def test_items_that_are_gone_and_new(before: Profile, tonight: Feed) -> None:
     fewer = checks(before, replace(tonight, items=tonight.items.head(75)))
     assert (fewer["items_lost"].value, fewer["items_lost"].outcome) == (0.25, Outcome.refused)

@@ -51,7 +51,7 @@ def retrain(command: list[str]) -> None:
     Raises:
         AirflowSkipException: nothing was published, by decision.
         AirflowFailException: a failure that a person has to look at; not retried.
-        RuntimeError: a fault; Airflow retries, and the program resumes where it was cut off.
+        RuntimeError: a fault, after which a retry begins anew, or a signal, after which it resumes.
     """
     log, last = logging.getLogger(__name__), ""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:

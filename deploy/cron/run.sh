@@ -3,7 +3,8 @@
 #
 #   run.sh PROGRAM COMMAND [SETTING ...]
 #
-# 0 done, 11 too little new data, 13 another run holds the lock: silent. 10 refused: one line of mail, and exit code 0. Else the output and the code.
+# 0 done, 11 too little new data, 13 another run holds the lock: silent. 10 refused: one line of mail, and exit code 0.
+# Else the output and the code.
 # Secrets are NAME=VALUE lines of $SHELFWISE_SECRETS (/etc/shelfwise/secrets.env), readable for the user of the job.
 set -u
 secrets=${SHELFWISE_SECRETS:-/etc/shelfwise/secrets.env}

@@ -125,7 +125,7 @@ def _write_lines(path: Path, rows: Iterator[Row]) -> int:
     count = 0
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
-            known = {name: value for name, value in row.items() if value is not None}
+            known = {name: row[name] for name in _SCHEMA.names if row.get(name) is not None}
             file.write(json.dumps(known, ensure_ascii=False, default=datetime.isoformat) + "\n")
             count += 1
     return count

@@ -184,6 +184,18 @@ def _load(request: LoadRequest) -> LiveModel:
         return live
 
 
+def load_error(error: Exception) -> Exception:
+    """Return what the server raises for an error of loading: InputError for what an operator can mend."""
+    if isinstance(error, InputError):
+        return error
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):  # the system, torch
+        return InputError(
+            f"memory ran out while the model was loaded ({error}); "
+            "give more memory, or serve fewer workers or a smaller model"
+        )
+    return RuntimeError(repr(error))
+
+
 def main(lists_descriptor: int, changes_descriptor: int, alive_descriptor: int) -> None:
     """Load a model for the server, and answer its requests until it closes the connections.
 
@@ -210,7 +222,7 @@ def main(lists_descriptor: int, changes_descriptor: int, alive_descriptor: int) 
     try:
         live = _loaded(request, changes)
     except Exception as error:
-        _send(changes, Failed(error if isinstance(error, InputError) else RuntimeError(repr(error))))
+        _send(changes, Failed(load_error(error)))
         return
     gc.freeze()
     gc.enable()

@@ -102,7 +102,8 @@ class RedisStore:
                 if _GONE not in str(error):
                     raise
             _LOG.error(
-                "%s has lost its data: what was recorded is gone; histories are imported at the next start",
+                "%s has lost its data, or a backup was restored: what was recorded since is gone; restart "
+                "this server, which imports histories and reads the changes of items again",
                 self.name,
             )
             await self.enter()

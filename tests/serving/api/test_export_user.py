@@ -124,6 +124,9 @@ def test_a_user_is_exported_deleted_and_gone(servers: Servers, tmp_path: Path) -
         assert {row["user_id"] for row in rows} == {"ana"}
         assert rows[-1]["surface"] == "home"
         assert "i8" not in {row["item_id"] for row in rows}
+        beside = ExportUserConfig(artifacts=str(server.store), user="ana", output=str(tmp_path / "b.jsonl"))
+        written(beside)  # without the server: the same bytes
+        assert (tmp_path / "b.jsonl").read_bytes() == (tmp_path / "ana.jsonl").read_bytes()
         client.delete_user("ana")
         assert list(client.export_user("ana")) == []
         assert len(list(client.export_user("bob"))) == 4

@@ -31,6 +31,7 @@ from serving.model.execute_batch import execute_batch
 from serving.model.interfaces import LiveModel, Model, Neighbours, RecommendJob, SimilarJob
 from serving.model.process.client import RemoteModel
 from serving.model.process.starter import ModelStarter
+from serving.model.process.worker import load_error
 from tests.serving.conftest import children, until
 from tests.serving.model_stores import ROOM, publish_model, start_message
 
@@ -143,6 +144,27 @@ def test_a_job_at_fault_fails_and_the_process_goes_on(
     assert remote.works
     assert isinstance(execute_batch([good])[0], Recommendation)
     assert "answer failed" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError((103_659, 128), "float32"),
+        OSError(12, os.strerror(12)),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes"),
+    ],
+)
+def test_memory_that_runs_out_while_loading_is_named_as_the_cause(error: Exception) -> None:
+    said = load_error(error)
+    assert isinstance(said, InputError)
+    assert str(said).startswith("memory ran out while the model was loaded (")
+    assert "give more memory, or serve fewer workers or a smaller model" in str(said)
+
+
+def test_other_errors_of_loading_are_faults() -> None:
+    said = load_error(ValueError("no"))
+    assert type(said) is RuntimeError
+    assert str(said) == "ValueError('no')"
 
 
 def test_a_version_that_cannot_be_used_is_said_as_here(store: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from conf.errors import InputError
 from conf.schema import FilterConfig
 from features.data import schema
 from features.files.readers import FILE
+from features.ingest.event_readings import kind_keys
 
 _EVENT_ID = "event_id"
 Codes = npt.NDArray[np.uint32]
@@ -111,7 +112,8 @@ class Recorded:
     same_id: int
     """Of these, those whose event id the same user has in the shop's own events."""
     same_content: int
-    """Further ones with the user, item, kind and second of one of the shop's own events."""
+    """Further ones with the user, item, kind (but for case and separators) and second of one of the shop's
+    own events."""
 
 
 def add_recorded(own: Path, recorded: Path, target: Path) -> Recorded:
@@ -127,14 +129,15 @@ def add_recorded(own: Path, recorded: Path, target: Path) -> Recorded:
         target: the file to write, own events first.
     """
     mine, theirs = pl.scan_parquet(own), pl.scan_parquet(recorded)
-    content = [schema.USER_ID, schema.ITEM_ID, schema.EVENT, schema.TIMESTAMP]
+    columns = (schema.USER_ID, schema.ITEM_ID, schema.TIMESTAMP)
+    content = [*map(pl.col, columns), kind_keys(pl.col(schema.EVENT))]
     total = _rows(theirs)
     rest = theirs
     if _EVENT_ID in mine.collect_schema() and _EVENT_ID in theirs.collect_schema():
         key = [schema.USER_ID, _EVENT_ID]
         rest = rest.join(mine.select(key).drop_nulls(), on=key, how="anti", maintain_order="left")
     without_ids = _rows(rest)
-    rest = rest.join(mine.select(content), on=content, how="anti", maintain_order="left")
+    rest = rest.join(mine, on=content, how="anti", maintain_order="left")
     left = _rows(rest)
     files = [frame.collect_schema()[FILE] for frame in (mine, theirs)]
     named = [name for dtype in files if isinstance(dtype, pl.Enum) for name in dtype.categories]

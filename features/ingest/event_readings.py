@@ -49,6 +49,11 @@ def kind_key(kind: str) -> str:
     return _SEPARATORS.sub("", kind).lower()
 
 
+def kind_keys(kinds: pl.Expr) -> pl.Expr:
+    """Return `kind_key` of a column."""
+    return kinds.str.replace_all(_SEPARATORS.pattern, "").str.to_lowercase()
+
+
 def _folded(kind: pl.Expr, names: Sequence[str]) -> pl.Expr:
     """Replace kinds by those of `names` that are equal but for case and separators."""
     known = {kind_key(name): name for name in reversed(names)}

@@ -70,6 +70,14 @@ def test_an_event_of_both_sources_counts_once(shop: Shop, items: str) -> None:
     assert done.info["rows_read"]["events"] == 9
 
 
+def test_kinds_that_are_spelled_alike_are_one_kind(shop: Shop, items: str) -> None:
+    log = shop.write("log.csv", "user_id,item_id,event,timestamp\nanna,1,Wish List,1700000000\n")
+    other = recorded(shop, ("anna", "1", "wish_list", 0.5, "e"), ("anna", "2", "wish_list", 0.5, "f"))
+    done = shop.prepare(DataConfig(items=items, events=log, recorded=other))
+    assert done.info["recorded"] == {"rows": 2, "same_id": 0, "same_content": 1}
+    assert done.info["events"] == 2
+
+
 def test_rejected_rows_name_the_recorded_file(shop: Shop, items: str) -> None:
     log = shop.write("log.csv", f"user_id,item_id,timestamp\nanna,1,{START}\n")
     other = recorded(shop, ("anna", "gone", "view", 1.0, "e"), ("anna", "2", "view", 2.0, "f"))

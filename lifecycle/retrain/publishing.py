@@ -185,6 +185,6 @@ def _interrupted_publication(night: Night) -> dict[str, Any] | None:
         return None
     served = served_version(night.store)
     if served == intent["before"]:
-        roll_back(night.store, intent["version"])  # verified, then the pointer is replaced
+        roll_back(night.store, intent["version"], action="publish")  # verified, then the pointer is replaced
         served = current_version(night.store)
     return dict(intent) if served == intent["version"] else None

@@ -293,11 +293,16 @@ def verify(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def roll_back(store: Path, version: str | None = None) -> str:
+def roll_back(store: Path, version: str | None = None, action: str = "rollback") -> str:
     """Point CURRENT at another version after verifying it, by default the one before the current.
 
     A version that a rollback has left is passed over by later ones until it is named: it was left because it
     is bad.
+
+    Args:
+        store: the artifact folder.
+        version: its name; None is the one before the current.
+        action: what the audit log calls it.
 
     Raises:
         InputError: when there is no such version or its files are damaged.
@@ -321,7 +326,7 @@ def roll_back(store: Path, version: str | None = None) -> str:
         left = _rolled_back(store) - {version} | {one for one in known if version < one <= (former or "")}
         write_atomically(store / ROLLED_BACK, "".join(f"{one}\n" for one in sorted(left & set(known))))
         _make_current(store, version)
-    record_command(store, "rollback", version=version, former=former)
+    record_command(store, action, version=version, former=former)
     return version
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
@@ -89,6 +90,8 @@ def test_a_version_that_has_passed_and_is_not_current_after_a_kill_becomes_curre
     assert shop.night()[0] == 0
     assert (shop.current, versions(shop.store)) == (made, [before, made])
     verify(shop.store / VERSIONS / made)
+    logged = json.loads((shop.store / "audit.jsonl").read_text().splitlines()[-1])
+    assert (logged["action"], logged["version"], logged["former"]) == ("publish", made, before)
 
 
 def test_a_refused_night_that_is_cut_off_stays_refused(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

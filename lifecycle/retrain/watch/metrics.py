@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import urllib.error
+import http.client
 import urllib.request
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -154,5 +154,5 @@ def scrape(address: str) -> Scrape | str:
     try:
         with urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310 - http by setting
             return read_metrics(answer.read().decode("utf-8"))
-    except (urllib.error.URLError, OSError, ValueError, KeyError) as error:
+    except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
         return f"{address}: {error}"

@@ -69,10 +69,13 @@ def test_growth_is_the_difference_and_all_of_it_after_a_restart() -> None:
 
 
 @contextmanager
-def page(status: int, body: bytes) -> Iterator[str]:
+def page(status: int, body: bytes, promised: int | None = None) -> Iterator[str]:
+    """Serve a page, of which more bytes may be promised than there are, as by a server that is killed."""
+
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
+            self.send_header("Content-Length", str(len(body) if promised is None else promised))
             self.end_headers()
             self.wfile.write(body)
 
@@ -99,4 +102,7 @@ def test_a_page_that_cannot_be_read_is_said_and_no_error() -> None:
         assert scrape(address) == f"{address}: HTTP Error 500: Internal Server Error"
     with page(200, b'{"not": metrics') as address:
         assert str(scrape(address)).startswith(f"{address}: ")
+    with page(200, b"half", promised=9) as address:
+        assert scrape(address) == f"{address}: IncompleteRead(4 bytes read, 5 more expected)"
+    assert str(scrape("http://shop1:94b/metrics")).startswith("http://shop1:94b/metrics: nonnumeric port")
     assert "Connection refused" in str(scrape("http://127.0.0.1:9/metrics"))

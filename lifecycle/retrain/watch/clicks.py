@@ -52,7 +52,7 @@ class ClickSums:
         var_x = (self.xx - n * mean_x**2) / (n - 1)
         var_y = (self.yy - n * mean_y**2) / (n - 1)
         cov = (self.xy - n * mean_x * mean_y) / (n - 1)
-        return (var_y - 2 * rate * cov + rate**2 * var_x) / (n * mean_x**2)
+        return max(var_y - 2 * rate * cov + rate**2 * var_x, 0.0) / (n * mean_x**2)  # rounding
 
     def record(self) -> dict[str, Any]:
         """Return the sums as JSON values, with the rate."""

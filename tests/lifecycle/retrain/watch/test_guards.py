@@ -105,3 +105,11 @@ def test_a_loss_of_clicks_beyond_the_limit_breaks_its_guard() -> None:
 def test_the_statistic_is_zero_where_the_loss_is_the_limit() -> None:
     assert loss_statistic(clicks(0.2), clicks(0.18), 0.1) == pytest.approx(0.0, abs=1e-9)
     assert loss_statistic(clicks(0.2), clicks(0.2), 0.1) > 0
+
+
+def test_users_who_all_click_on_the_same_share_have_no_variance() -> None:
+    sums = ClickSums()
+    for clicked in (1, 2, 5):
+        sums.add(10 * clicked, clicked)
+    assert sums.variance == 0.0, "not a rounding error below 0"
+    assert loss_statistic(sums, sums, 0.1) == float("inf")

@@ -8,7 +8,11 @@
 # Secrets are NAME=VALUE lines of $SHELFWISE_SECRETS (/etc/shelfwise/secrets.env), readable for the user of the job.
 set -u
 secrets=${SHELFWISE_SECRETS:-/etc/shelfwise/secrets.env}
-if [ -r "$secrets" ]; then
+if [ -e "$secrets" ]; then
+  if [ ! -r "$secrets" ]; then
+    echo "shelfwise $2: $secrets cannot be read by $(id -un); chgrp it to the group of this user and chmod 640 it"
+    exit 2
+  fi
   while IFS= read -r line || [ -n "$line" ]; do
     case $line in
       SHELFWISE_*=*) export "${line?}" ;;

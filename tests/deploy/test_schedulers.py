@@ -61,6 +61,22 @@ def test_cron_passes_secrets_and_arguments_on(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[1:] == ["a b'c=d last retrain data=files"]
 
 
+def test_cron_names_secrets_that_it_cannot_read(tmp_path: Path) -> None:
+    secrets = tmp_path / "secrets.env"
+    secrets.write_text("SHELFWISE_API_KEY=a")
+    secrets.chmod(0o000)
+    command = [str(RUN), "/bin/true", "retrain"]
+    if os.getuid() == 0:  # who reads everything, but for these capabilities
+        command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
+    done = subprocess.run(
+        command,
+        env={"PATH": os.environ["PATH"], "SHELFWISE_SECRETS": str(secrets)},
+        capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stdout.startswith(f"shelfwise retrain: {secrets} cannot be read by ")
+
+
 def test_cron_lines_have_a_time_a_user_and_no_percent() -> None:
     lines = [
         line for line in (DEPLOY / "cron" / "shelfwise").read_text().splitlines() if "/shelfwise " in line

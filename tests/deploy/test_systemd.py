@@ -12,7 +12,7 @@ import pytest
 
 from conf.composition.compose import compose_command
 from tests.deploy.command_lines import of
-from tests.deploy.manifests import DEPLOY, joined
+from tests.deploy.manifests import DEPLOY, ROOT, joined
 from tests.programs import deploy_program
 
 UNITS = DEPLOY / "systemd"
@@ -104,3 +104,19 @@ def test_a_timer_has_its_service_and_a_time(timer: str) -> None:
     command = [analyze, "calendar", settings(timer)["OnCalendar"][0]]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_page_prepares_the_watch_of_the_first_run() -> None:
+    """A watched server that does not answer, or refuses a call without a key, is a fault of the run."""
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    (block,) = re.findall(r"^## systemd\n\n```\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    steps = (
+        "create-key name=retrain 'scopes=[read]'",
+        "chmod 640 /etc/shelfwise/keys.json",  # create-key leaves the file to its owner alone
+        "SHELFWISE_API_KEY=",
+        "systemctl enable --now shelfwise.service",
+        "systemctl start shelfwise-retrain.service",
+        "systemctl enable --now shelfwise-retrain.timer",
+    )
+    places = [block.index(step) for step in steps]
+    assert places == sorted(places)

@@ -25,7 +25,7 @@ def _limit(default: float) -> float:
 
 @dataclass(frozen=True)
 class ChecksConfig:
-    """What is still normal; a run is refused beyond a limit, and warned of from `warn_at` of it.
+    """What is still normal: a check refuses the run beyond its limit, and warns beyond `warn_at` of it.
 
     The limits are sizes of effects, not levels of significance: with many events the smallest difference is
     significant.
@@ -34,11 +34,11 @@ class ChecksConfig:
     warn_only: list[str] = field(default_factory=list)
     """Names of checks that only warn, e.g. for the night after a relaunch: `[texts_changed]`."""
     warn_at: float = 0.5
-    """Share of a limit from which a run is warned of."""
+    """Share of a limit beyond which its check warns."""
     min_events: int = 50
     """Fewest events from which shares are judged."""
     weeks: int = 8
-    """Weeks before the new events that say what is normal of a weekday."""
+    """Weeks before the new events with which their weekdays are compared."""
     rejects: float = _limit(0.2)
     """Share of the new rows that are rejected, of events and of items."""
     repeats: float = _limit(0.2)
@@ -74,11 +74,11 @@ class ChecksConfig:
     texts_empty: float = _limit(0.1)
     """Growth of the share of items whose text is empty or shorter than three characters."""
     texts_changed: float = _limit(0.5)
-    """Share of the items whose text is another one."""
+    """Share of the items whose text has changed."""
     texts_length: float = _limit(3.0)
     """Factor between the mean lengths of the texts."""
     texts_encoding: float = _limit(0.05)
-    """Growth of the share of texts that look like read in a wrong encoding."""
+    """Growth of the share of texts that look wrongly decoded."""
     price_unit: float = _limit(2.0)
     """Factor by which the price of the median item has changed."""
     attributes: float = _limit(0.2)

@@ -56,7 +56,7 @@ class Finding:
     is_factor: bool = False
     """Whether the value is a factor, 1 at best and compared by its logarithm, either way."""
     warn_above: float | None = None
-    """Value above which the run is warned of, instead of a share of the limit."""
+    """Value above which the check warns, instead of a share of the limit."""
     only_warns: bool = False
     """Whether no value refuses the run."""
 
@@ -67,7 +67,7 @@ def not_judged(name: str, why: str) -> Check:
 
 
 def judged(finding: Finding, limits: ChecksConfig) -> Check:
-    """Judge a value: refused above its limit, warned of above `warn_at` of it."""
+    """Judge a value: above its limit it refuses the run, above `warn_at` of it it warns."""
     value, limit = finding.value, finding.limit
     if finding.is_factor:
         value, limit = (abs(math.log(value)) if value > 0 else math.inf), math.log(limit)

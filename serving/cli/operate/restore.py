@@ -22,8 +22,10 @@ from serving.cli.operate.backup import patient
 from serving.state.contracts.user_state import StateUnavailableError
 from serving.state.copies import Erasures
 from serving.state.redis.backup import erasures_of_store, restore_store
+from serving.state.redis.store import FORMAT as REDIS_FORMAT
 from serving.state.redis.store import RedisStore, open_redis, safe_name
 from serving.state.sqlite.backup import counts_of, erase_users, erasures_of, replace_state
+from serving.state.sqlite.file import FORMAT as SQLITE_FORMAT
 from serving.stores import is_redis, state_file
 
 
@@ -31,7 +33,8 @@ def restore(config: RestoreConfig, console: Console) -> None:
     """Put a verified backup in the place of a store.
 
     Raises:
-        InputError: a damaged backup, one of another kind of store, or a store that holds something already.
+        InputError: a damaged backup, one of another kind of store or of a later format, or a store that holds
+            something already.
     """
     if config.backup is None:
         raise InputError(
@@ -43,6 +46,12 @@ def restore(config: RestoreConfig, console: Console) -> None:
     if header.store != kind:
         address = "state=redis://HOST:PORT" if header.store == "redis" else "state=FILE or none"
         raise InputError(f"{folder}: a backup of {header.store}, and state names {kind}; set {address}")
+    readable = {"redis": REDIS_FORMAT, "sqlite": SQLITE_FORMAT}[kind]
+    if header.state_format > readable:
+        raise InputError(
+            f"{folder}: its state has format {header.state_format}, this program reads up to {readable}; "
+            f"use the program that made it ({header.program}) or a later one"
+        )
     artifacts = Path(config.artifacts)
     logged = _logged_erasures(config.erasures, header)
     with console.status("restoring"):

@@ -31,7 +31,7 @@ Call = tuple[Sequence[bytes], Sequence[Argument]]
 """Keys and arguments of a script, without the store's own."""
 
 _LOG = logging.getLogger(__name__)
-_FORMAT: Final = 1
+FORMAT: Final = 1
 """Format of the data, as the scripts in `lua/` read and write it."""
 _GONE: Final = "STOREGONE"
 """Error of scripts for a store that is not the one that was opened."""
@@ -70,11 +70,11 @@ class RedisStore:
             prefix = self._prefix.decode()
             raise InputError(f"state: {self.name} holds no store under redis.prefix={prefix}")
         script = self.client.register_script((Path(__file__).parent / "lua" / "enter.lua").read_text())
-        fresh = (_FORMAT, secrets.token_hex(8), secrets.token_bytes(16))
+        fresh = (FORMAT, secrets.token_hex(8), secrets.token_bytes(16))
         found, self._id, self.salt = await script(keys=[self.key("store")], args=list(fresh))
-        if int(found) != _FORMAT:
+        if int(found) != FORMAT:
             raise InputError(
-                f"state: {self.name} holds a store of format {int(found)}, this program uses {_FORMAT}; "
+                f"state: {self.name} holds a store of format {int(found)}, this program uses {FORMAT}; "
                 "set redis.prefix to another one, or use the program that made it"
             )
 

@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 Work = Callable[[sqlite3.Connection], Result]
 """Work on a connection; its writes are committed together with those of its batch."""
 
-_FORMAT: Final = 8
+FORMAT: Final = 8
 """`PRAGMA user_version` of the schema below."""
 _EVENTS: Final = """
 CREATE TABLE users (id INTEGER PRIMARY KEY, user_id TEXT NOT NULL UNIQUE) STRICT;
@@ -233,19 +233,19 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
     found = one(db, "PRAGMA user_version")
     tables = one(db, "SELECT count(*) FROM sqlite_schema")
     db.execute("COMMIT")
-    if found == _FORMAT:
+    if found == FORMAT:
         return
-    if found > _FORMAT or found < 0 or (found == 0 and tables):
+    if found > FORMAT or found < 0 or (found == 0 and tables):
         raise InputError(
-            f"{path}: not a user state of format {_FORMAT}; "
+            f"{path}: not a user state of format {FORMAT}; "
             "set state to another file or use the program that made it"
         )
     try:
-        db.executescript(f"BEGIN IMMEDIATE; {''.join(_MIGRATIONS[found:])} PRAGMA user_version = {_FORMAT};")
+        db.executescript(f"BEGIN IMMEDIATE; {''.join(_MIGRATIONS[found:])} PRAGMA user_version = {FORMAT};")
     except sqlite3.OperationalError:
         if db.in_transaction:
             db.execute("ROLLBACK")
-        if one(db, "PRAGMA user_version") == _FORMAT:
+        if one(db, "PRAGMA user_version") == FORMAT:
             return  # another process was quicker
         raise
     if found == 0:

@@ -211,6 +211,19 @@ def test_a_changed_header_is_refused(backend: Backend, tmp_path: Path) -> None:
         bring_back(tmp_path / "new", elsewhere(backend, tmp_path / "new"))
 
 
+def test_a_state_of_a_later_program_is_refused(
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(backend)
+    place, _ = back_up(backend, tmp_path / "backups")
+    kind = "REDIS" if backend.state.startswith("redis") else "SQLITE"
+    monkeypatch.setattr(f"serving.cli.operate.restore.{kind}_FORMAT", 0)
+    before = content(backend)
+    with pytest.raises(InputError, match=r"its state has format [18], this program reads up to 0; use the"):
+        bring_back(place, backend, replace=True)
+    assert content(backend) == before
+
+
 def test_other_kinds_of_stores_are_refused(backend: Backend, tmp_path: Path) -> None:
     fill(backend)
     place, _ = back_up(backend, tmp_path / "backups")

@@ -31,14 +31,15 @@ from tests.serving.cli.test_backup import (
     fill,
     write_model,
 )
+from tests.serving.redis_server import RedisServer
 
 
 @pytest.fixture
-def shared(backend: Backend) -> Backend:
-    """Return a store in Redis, which other stores may share."""
-    if not backend.state.startswith("redis"):
-        pytest.skip("a file holds one store")
-    return backend
+def shared(redis_server: RedisServer) -> Backend:
+    """Return an empty store in Redis, which other stores may share."""
+    with redis_server.client as client:
+        client.flushall()
+    return Backend(redis_server.url, redis_server.folder)
 
 
 def keys_of(backend: Backend) -> list[str]:

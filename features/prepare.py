@@ -26,6 +26,7 @@ from features.data.pipeline_step import plain
 from features.files.conversions import discarding
 from features.files.modes import make_private, umask
 from features.ingest import rejects as why
+from features.ingest.engines.polars_engine import PolarsEngine
 from features.ingest.events import EventTable, ingest_events, write_no_events
 from features.ingest.items import ItemTable, ingest_items
 from features.ingest.privacy import make_pseudonyms
@@ -146,7 +147,13 @@ def _write(
             staging = folder / "staging"
             staging.mkdir()
             events = ingest_events(
-                tables[0], items.frame[schema.ITEM_ID], data, pseudonyms, staging, target, *tables[1:]
+                tables[0],
+                items.frame[schema.ITEM_ID],
+                data,
+                pseudonyms,
+                PolarsEngine(staging),
+                target,
+                *tables[1:],
             )
             shutil.rmtree(staging)
         if events.items_kept is not None:

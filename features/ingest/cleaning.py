@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import polars as pl
 import polars.selectors as cs
@@ -76,25 +77,41 @@ def string_id(name: str, dtype: pl.DataType) -> pl.Expr:
     return pl.when(text != "").then(text)
 
 
-def id_of(frame: pl.LazyFrame, name: str) -> pl.Expr:
-    """Parse an id like `string_id`, and text that was a float column (`1112.0` in all rows) as integers.
+@dataclass(frozen=True)
+class IdStyle:
+    """How a column of ids is written, inferred from its first rows."""
 
-    Spreadsheets' marks of text (`="007"`, `'007`) and invisible characters are stripped.
+    marked: bool = False
+    """Whether spreadsheets' marks of text (`="007"`, `'007`) or invisible characters occur."""
+    floats: bool = False
+    """Whether it was a float column (`1112.0` in all rows)."""
 
-    Args:
-        frame: the table; the format is inferred from its first rows.
-        name: the column.
-    """
+
+def id_style(frame: pl.LazyFrame, name: str) -> IdStyle:
+    """Infer how a column of ids is written from its first rows."""
     dtype = frame.collect_schema()[name]
-    read = string_id(name, dtype)
     if dtype != pl.String:
-        return read
+        return IdStyle()
+    read = string_id(name, dtype)
     first = frame.select(read.alias("id")).head(_SAMPLE).collect(engine="streaming")["id"].drop_nulls()
     if first.is_empty():
-        return read
-    if first.str.contains(_WRITTEN_AS_TEXT).any():
+        return IdStyle()
+    return IdStyle(
+        bool(first.str.contains(_WRITTEN_AS_TEXT).any()), bool(first.str.contains(_FLOAT_ID).all())
+    )
+
+
+def styled_id(name: str, dtype: pl.DataType, style: IdStyle) -> pl.Expr:
+    """Parse an id like `string_id`, without the marks of its column's style, floats as integers."""
+    read = string_id(name, dtype)
+    if style.marked:
         read = read.str.replace_all(_INVISIBLE, "").str.replace(_AS_TEXT, "$1$2")
-    return read.str.replace(_FLOAT_ID, "$1") if first.str.contains(_FLOAT_ID).all() else read
+    return read.str.replace(_FLOAT_ID, "$1") if style.floats else read
+
+
+def id_of(frame: pl.LazyFrame, name: str) -> pl.Expr:
+    """Parse a column of ids of a table in the style of its first rows."""
+    return styled_id(name, frame.collect_schema()[name], id_style(frame, name))
 
 
 def present(name: str, dtype: pl.DataType) -> pl.Expr:

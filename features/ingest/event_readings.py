@@ -8,27 +8,31 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from conf.schema import DataConfig
+from conf.tables import DataConfig, Decimal
 from features.data import schema
 from features.files.readers import FILE, MALFORMED, ROW, RawTable
 from features.ingest import rejects as why
 from features.ingest.cleaning import (
     NOT_AVAILABLE,
-    id_of,
+    IdStyle,
+    id_style,
     null_placeholder_columns,
     placeholders,
     placeholders_to_null,
     present,
     shortened,
+    styled_id,
     whole_number,
 )
 from features.ingest.privacy import Pseudonyms
 from features.values.numbers import number, sign_of
-from features.values.times import plausible, plausible_time, time_style, unix_seconds
+from features.values.times import USUAL, TimeStyle, plausible, plausible_time, time_style, unix_seconds
 
 NUMBERS = ("value", "quantity")
 OPTIONAL = (*NUMBERS, "list_position")
 """Columns whose unreadable values become null; in other columns they reject the row."""
+IDENTITIES = (schema.USER_ID, schema.ITEM_ID, schema.EVENT, "session_id", "event_id")
+"""Columns that are read as ids."""
 _IDS = (schema.USER_ID, schema.ITEM_ID)
 _SEPARATORS = re.compile(r"[\s_-]+")
 
@@ -66,22 +70,68 @@ def _folded(kind: pl.Expr, names: Sequence[str]) -> pl.Expr:
     return kind.map_batches(fold, return_dtype=pl.String, is_elementwise=True)
 
 
-def read_events(table: RawTable, config: DataConfig, pseudonyms: Pseudonyms | None) -> Readings:
-    """Parse every contract column, keeping the raw keys.
+@dataclass(frozen=True)
+class EventStyles:
+    """How the values of a table are written, inferred from its columns as a whole."""
+
+    ids: dict[str, IdStyle]
+    time: TimeStyle
+    signs: dict[str, Decimal]
+    """Column of numbers -> decimal sign of ambiguous values."""
+    plausible_times: bool
+    """Whether most times are plausible; the others are then rejected."""
+
+
+def _cleaned(frame: pl.LazyFrame, config: DataConfig) -> tuple[pl.LazyFrame, list[str], list[str]]:
+    """Return the rows without placeholders in columns other than ids, and these columns.
+
+    Also returns the words for a missing value of a user, a session, a time or a number: there NA is no word,
+    while an item, a kind or a brand may be called NA.
+    """
+    types = frame.collect_schema()
+    missing = placeholders(config.missing)
+    unnamed = missing if config.missing is not None else [*missing, NOT_AVAILABLE]
+    known = [c for c in (schema.TIMESTAMP, schema.ORDER, *OPTIONAL) if c in types]
+    return frame.with_columns(null_placeholder_columns(types, known, unnamed)), known, unnamed
+
+
+def infer_styles(table: RawTable, config: DataConfig) -> EventStyles:
+    """Infer how the values of a table are written.
 
     Raises:
         InputError: dates with an ambiguous order of day and month.
     """
     types = table.frame.collect_schema()
+    clean, known, _ = _cleaned(table.frame, config)
+    time, refusing = USUAL, False
+    if schema.TIMESTAMP in known:
+        time = time_style(clean, schema.TIMESTAMP, config.timestamp_format, table.name)
+        refusing = plausible(clean, unix_seconds(schema.TIMESTAMP, types[schema.TIMESTAMP], time))
+    return EventStyles(
+        {name: id_style(table.frame, name) for name in IDENTITIES if name in types},
+        time,
+        {name: sign_of(clean, name, config.decimal) for name in NUMBERS if name in types},
+        refusing,
+    )
+
+
+def read_events(
+    frame: pl.LazyFrame, config: DataConfig, styles: EventStyles, pseudonyms: Pseudonyms | None
+) -> Readings:
+    """Parse every contract column, keeping the raw keys.
+
+    Args:
+        frame: raw rows with `FILE` and `ROW`: a table, or a part of one.
+        config: the settings.
+        styles: of the whole table.
+        pseudonyms: replaces user and session ids, or None.
+    """
+    types = frame.collect_schema()
     missing = placeholders(config.missing)
-    # In these columns NA is no word, while an item, a kind or a brand may be called NA.
-    unnamed = missing if config.missing is not None else [*missing, NOT_AVAILABLE]
-    source = table.frame
-    known = [c for c in (schema.TIMESTAMP, schema.ORDER, *OPTIONAL) if c in types]
-    clean = source.with_columns(null_placeholder_columns(types, known, unnamed))
+    clean, known, unnamed = _cleaned(frame, config)
 
     def identity(name: str, words: Sequence[str] = missing) -> pl.Expr:
-        return placeholders_to_null(id_of(source, name), words)
+        return placeholders_to_null(styled_id(name, types[name], styles.ids[name]), words)
 
     user = identity(schema.USER_ID, unnamed)
     session = identity("session_id", unnamed) if "session_id" in types else None
@@ -103,14 +153,11 @@ def read_events(table: RawTable, config: DataConfig, pseudonyms: Pseudonyms | No
         schema.TIMESTAMP: pl.lit(None, dtype=pl.Int64),
         schema.ORDER: pl.lit(None, dtype=pl.Int64),
     }
-    refusing = False
     for name in known:
         if name == schema.TIMESTAMP:
-            style = time_style(clean, name, config.timestamp_format, table.name)
-            read[name] = unix_seconds(name, types[name], style)
-            refusing = plausible(clean, read[name])
+            read[name] = unix_seconds(name, types[name], styles.time)
         elif name in NUMBERS:
-            read[name] = number(name, types[name], sign_of(clean, name, config.decimal))
+            read[name] = number(name, types[name], styles.signs[name])
         else:
             read[name] = whole_number(name, types[name])
     if session is not None:
@@ -123,11 +170,11 @@ def read_events(table: RawTable, config: DataConfig, pseudonyms: Pseudonyms | No
     columns += [present(name, types[name]).alias(f"__given_{name}") for name in known]
     raw = [c for c in (*why.KEYS, *OPTIONAL) if c in types and c != schema.USER_ID]
     spoiled = pl.col(MALFORMED) if MALFORMED in types else pl.lit(None, dtype=pl.String)
-    frame = clean.select(FILE, ROW, spoiled.alias(MALFORMED), *raw, *columns)
+    rows = clean.select(FILE, ROW, spoiled.alias(MALFORMED), *raw, *columns)
     if pseudonyms:
         # The fields of a malformed row may be shifted: any of them may hold a raw user id.
-        frame = frame.with_columns(pl.when(pl.col(MALFORMED).is_null()).then(c).alias(c) for c in raw)
-    return Readings(frame, known, refusing)
+        rows = rows.with_columns(pl.when(pl.col(MALFORMED).is_null()).then(c).alias(c) for c in raw)
+    return Readings(rows, known, styles.plausible_times)
 
 
 def reject_reason(config: DataConfig, readings: Readings) -> pl.Expr:

@@ -10,6 +10,7 @@ import polars as pl
 from conf.composition.overrides import override
 from features.data import schema
 from features.files.readers import FILE, ROW
+from features.ingest.engines.interface import Accepted
 from features.values.numbers import inexact
 from features.values.times import FIRST_PLAUSIBLE
 
@@ -30,29 +31,28 @@ def _moment(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
-def _odd_times(events: pl.LazyFrame, total: int) -> list[str]:
-    time = pl.col(schema.TIMESTAMP)
+def _odd_times(events: Accepted, total: int) -> list[str]:
     found = []
-    for test, what in (
-        (time > int(clock.time()), "in the future"),
-        (time < FIRST_PLAUSIBLE, "before 1990"),
+    for limit, above, what in (
+        (int(clock.time()), True, "in the future"),
+        (FIRST_PLAUSIBLE, False, "before 1990"),
     ):
-        odd = events.filter(test)
-        count = int(odd.select(pl.len()).collect(engine="streaming").item())
-        if count:
-            file, row, at = odd.select(pl.col(FILE).cast(pl.String), ROW, time).head(1).collect().row(0)
-            found.append(f"{count:,} of {total:,} events lie {what}, e.g. {file} row {row}: {_moment(at)}")
+        odd = events.beyond(schema.TIMESTAMP, limit, above)
+        if odd is not None:
+            found.append(
+                f"{odd.events:,} of {total:,} events lie {what}, e.g. {odd.file} row {odd.row}: "
+                f"{_moment(int(odd.value))}"
+            )
     return found
 
 
-def _burst(events: pl.LazyFrame, total: int) -> list[str]:
+def _burst(events: Accepted, total: int) -> list[str]:
     """Report the minute that most events share, estimated from a sample."""
-    step = max(total // _SAMPLE, 1)
-    minutes = events.select(pl.col(schema.TIMESTAMP).gather_every(step) // 60).collect(engine="streaming")
-    counts = minutes.group_by(schema.TIMESTAMP).len().sort("len", descending=True)
-    minute, count = counts.row(0)
-    share = count / max(minutes.height, 1)
-    if minute is None or total < _FEW_EVENTS or share <= _BURST:
+    if total < _FEW_EVENTS:
+        return []
+    minute, count, looked = events.busiest_minute(max(total // _SAMPLE, 1))
+    share = count / max(looked, 1)
+    if minute is None or share <= _BURST:
         return []
     return [
         f"{share:.0%} of the events share the minute {_moment(60 * minute)}: the time of an import? "
@@ -60,23 +60,23 @@ def _burst(events: pl.LazyFrame, total: int) -> list[str]:
     ]
 
 
-def returned(events: pl.LazyFrame, count: int, total: int) -> list[str]:
+def returned(events: Accepted, count: int, total: int) -> list[str]:
     """Report `count` negative quantities, which often mean returns."""
-    if not count:
+    odd = events.beyond("quantity", 0, above=False) if count else None
+    if odd is None:
         return []
-    odd = events.filter(pl.col("quantity") < 0)
-    file, row = odd.select(pl.col(FILE).cast(pl.String), ROW).head(1).collect().row(0)
     return [
-        f"{count:,} of {total:,} events have a quantity below 0, e.g. {file} row {row}: returns? They count "
-        "like the others; leave them out of the file, or give them an event of their own, of weight 0"
+        f"{count:,} of {total:,} events have a quantity below 0, e.g. {odd.file} row {odd.row}: returns? "
+        "They count like the others; leave them out of the file, or give them an event of their own, of "
+        "weight 0"
     ]
 
 
-def suspicious_events(events: pl.LazyFrame, total: int, has_time: bool) -> list[str]:
+def suspicious_events(events: Accepted, total: int, has_time: bool) -> list[str]:
     """Report implausible times and users.
 
     Args:
-        events: accepted rows with `FILE` and `ROW`.
+        events: accepted events.
         total: their number.
         has_time: whether any has a time.
 
@@ -84,10 +84,7 @@ def suspicious_events(events: pl.LazyFrame, total: int, has_time: bool) -> list[
         One line per finding, with an example or what to set.
     """
     found = [*_odd_times(events, total), *_burst(events, total)] if has_time else []
-    per_user = events.group_by(schema.USER_ID).len().sort("len", descending=True)
-    users, most, user = per_user.select(
-        pl.len().alias("users"), pl.col("len").first(), pl.col(schema.USER_ID).first()
-    ).collect(engine="streaming").row(0)  # fmt: skip
+    users, most, user = events.busiest_user()
     if most > _LONG or (users >= _FEW_USERS and most >= _FEW_EVENTS and most > _SHARE * total):
         slow = ", and every epoch of training goes through all of them" if most > _LONG else ""
         found.append(

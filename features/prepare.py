@@ -22,6 +22,7 @@ from conf.schema import DataConfig, PipelineConfig
 from features.adapters import Sources, read_sources, shuffled
 from features.data import schema
 from features.data.content_hash import content_hash
+from features.data.event_arrays import FOLDER, write_event_arrays
 from features.data.pipeline_step import plain
 from features.files.conversions import discarding
 from features.files.modes import make_private, umask
@@ -164,9 +165,13 @@ def _write(
         rejects.write_parquet(folder / schema.REJECTS_FILE)
         status.update("hashing the content")
         digest = content_hash(pl.scan_parquet(folder / f) for f in (schema.ITEMS_FILE, schema.EVENTS_FILE))
-    info = {"content_hash": digest, **_describe(config, sources, items, events, rejects)}
-    for name in (schema.EVENTS_FILE, schema.REJECTS_FILE):
-        make_private(folder / name)
+        info = {"content_hash": digest, **_describe(config, sources, items, events, rejects)}
+        status.update("converting events to arrays")
+        arrays = folder / FOLDER
+        arrays.mkdir()
+        write_event_arrays(folder, info, items.frame[schema.ITEM_ID], arrays)
+    for path in (folder / schema.EVENTS_FILE, folder / schema.REJECTS_FILE, *arrays.iterdir()):
+        make_private(path)
     (folder / schema.DATASET_FILE).write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n")
     return info, items.sample, events.sample
 
@@ -228,8 +233,8 @@ def _add_changes(table: Table, info: dict[str, Any]) -> None:
 def prepare(config: PipelineConfig, console: Console) -> Path:
     """Turn raw tables into `<work_dir>/dataset/`, replacing an earlier one.
 
-    Writes items.parquet, events.parquet, rejects.parquet and dataset.json (see docs/data.md). The folder
-    appears complete or not at all.
+    Writes items.parquet, events.parquet, rejects.parquet, arrays/ and dataset.json (see docs/data.md). The
+    folder appears complete or not at all.
 
     Args:
         config: where the data is and how to read it.

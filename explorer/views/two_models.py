@@ -50,7 +50,7 @@ def one_shopper(request: Request, context: ExplorerContext) -> Response:
     if made is None or made.window is None or made.a is None or made.b is None:
         return _page(request, known, a, b, queries, made)
     window, user = made.window, request.query_params.get("user", "").strip()
-    names = [window.dataset.user_ids[row] for row in window.queries.user]
+    names = [window.dataset.user_ids[row] for row in window.queries.user.tolist()]
     if user not in names:
         raise PageError(
             404,

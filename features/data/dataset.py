@@ -1,9 +1,9 @@
-"""The prepared dataset in memory: string ids at the boundary, dense rows inside."""
+"""The prepared dataset: string ids at the boundary, dense rows inside, events mapped from files."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import polars as pl
 
 from conf.errors import InputError
 from features.data import schema
+from features.data.event_arrays import UserIds, open_event_arrays
 
 IntArray = npt.NDArray[np.int32]
 LongArray = npt.NDArray[np.int64]
@@ -88,7 +89,8 @@ class Dataset:
 
     catalogue: Catalogue
     events: Events
-    user_ids: list[str]
+    user_ids: Sequence[str]
+    """In row order; of a dataset on disk `UserIds`, which are mapped."""
     kinds: list[str]
     """Event kinds, strongest weight first; `Events.kind` indexes this list."""
     kind_weights: FloatArray
@@ -97,13 +99,20 @@ class Dataset:
     """The content of dataset.json."""
 
     @property
+    def user_series(self) -> pl.Series:
+        """The ids of the users in row order, without a copy where they are mapped."""
+        if isinstance(self.user_ids, UserIds):
+            return self.user_ids.series
+        return pl.Series(schema.USER_ID, self.user_ids, dtype=pl.String)
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What the outputs of later steps depend on: the dataset's content and settings."""
         return {fact: self.info[fact] for fact in _FACTS}
 
 
 def load_dataset(folder: Path) -> Dataset:
-    """Read a dataset directory written by `prepare`.
+    """Open a dataset directory written by `prepare`; events are mapped, not read.
 
     Raises:
         InputError: when the folder holds no complete dataset.
@@ -114,21 +123,8 @@ def load_dataset(folder: Path) -> Dataset:
         raise InputError(f"{folder}: no {schema.DATASET_FILE} here; run `shelfwise prepare` first")
     info: dict[str, Any] = json.loads(manifest.read_text())
     catalogue = Catalogue(pl.read_parquet(folder / schema.ITEMS_FILE))
-    frame = pl.read_parquet(folder / schema.EVENTS_FILE)
     kinds = [str(k) for k in info["kinds"]]
     weights = np.array([float(info["event_weights"][k]) for k in kinds], dtype=np.float32)
-    user_ids: list[str] = frame[schema.USER_ID].unique(maintain_order=True).to_list()
-    users = frame[schema.USER_ID].rle_id().to_numpy().astype(np.int32)
-    items = frame.select(
-        pl.col(schema.ITEM_ID).replace_strict(catalogue.ids, range(len(catalogue)), return_dtype=pl.Int32)
-    ).to_series()
-    kind_codes = frame[schema.EVENT].replace_strict(kinds, range(len(kinds)), return_dtype=pl.Int8)
-    offsets = np.searchsorted(users, np.arange(len(user_ids) + 1)).astype(np.int64)
-    events = Events(
-        user=users,
-        item=items.to_numpy().astype(np.int32),
-        kind=kind_codes.to_numpy().astype(np.int8),
-        time=frame[schema.TIMESTAMP].to_numpy().astype(np.int64),
-        offsets=offsets,
-    )
-    return Dataset(catalogue, events, user_ids, kinds, weights, bool(info["has_time"]), info)
+    opened = open_event_arrays(folder, info, catalogue.frame[schema.ITEM_ID])
+    events = Events(**opened.arrays, offsets=opened.offsets)
+    return Dataset(catalogue, events, opened.user_ids, kinds, weights, bool(info["has_time"]), info)

@@ -88,7 +88,7 @@ def _run_answers(
     table = work / EVALUATION / QUERIES_FILE
     if table.is_file():
         values = pl.read_parquet(table)
-        users = pl.Series("user_id", window.dataset.user_ids, dtype=pl.String).gather(window.queries.user)
+        users = window.dataset.user_series.gather(window.queries.user)
         values = users.to_frame().join(values, on="user_id", how="left", maintain_order="left")
         for system in result[window.name]:
             columns = {m: f"{system}/{m}" for m in TESTED}

@@ -143,13 +143,11 @@ def read_predictions(path: str, window: Window) -> Predictions:
     """
     frame = read_lists(path)
     dataset, queries = window.dataset, window.queries
-    users = pl.DataFrame(
-        {USER: pl.Series(dataset.user_ids, dtype=pl.String).gather(queries.user)}
-    ).with_row_index(_QUERY)
+    users = pl.DataFrame({USER: dataset.user_series.gather(queries.user)}).with_row_index(_QUERY)
     catalogue = pl.DataFrame({ITEM: pl.Series(dataset.catalogue.ids, dtype=pl.String)})
     catalogue = catalogue.with_row_index(_ITEM_ROW)
     given = frame[USER].unique(maintain_order=True)
-    strangers = given.filter(~given.is_in(dataset.user_ids)).to_list()
+    strangers = given.filter(~given.is_in(dataset.user_series.implode())).to_list()
     asked = given.is_in(users[USER].implode()).sum()
     if asked == 0:
         raise InputError(

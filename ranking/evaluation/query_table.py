@@ -46,6 +46,11 @@ def _ragged(values: pa.Array, offsets: LongArray) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values)
 
 
+def _users(dataset: Dataset, rows: IntArray) -> pa.Array:
+    """Return the ids of users by row; of these alone, as a shop may have many."""
+    return dataset.user_series.gather(rows).to_arrow().cast(pa.string())
+
+
 def _gathered(names: pa.Array, rows: npt.NDArray[np.integer]) -> pa.Array:
     """Return names by row; null for -1."""
     return names.take(pa.array(rows.astype(np.int32), mask=rows < 0))
@@ -79,7 +84,7 @@ def _columns(
     targets = slice(int(queries.target_offsets[block.start]), int(queries.target_offsets[block.stop]))
     time = pa.array(part.time, pa.timestamp("s", tz="UTC"), mask=np.full(len(part), not dataset.has_time))
     columns: dict[str, pa.Array] = {
-        "user_id": _gathered(names["users"], part.user),
+        "user_id": _users(dataset, part.user),
         "time": time,
         "history": pa.array((part.end - dataset.events.offsets[part.user]).astype(np.int32)),
         "targets": _ragged(_gathered(names["items"], part.targets), offsets),
@@ -131,7 +136,6 @@ def write_queries(
         system: whose stages are written.
     """
     names = {
-        "users": pa.array(dataset.user_ids, pa.string()),
         "items": pa.array(dataset.catalogue.ids, pa.string()),
         "kinds": pa.array(dataset.kinds, pa.string()),
     }
@@ -167,7 +171,6 @@ def write_lists(
     chosen = np.arange(len(queries))
     if len(queries) > LIST_QUERIES:
         chosen = np.sort(np.random.default_rng(seed).choice(len(queries), LIST_QUERIES, replace=False))
-    users = pa.array(dataset.user_ids, pa.string())
     items = pa.array(dataset.catalogue.ids, pa.string())
     systems = pa.array(list(answers), pa.string())
     writer: pq.ParquetWriter | None = None
@@ -177,7 +180,7 @@ def write_lists(
         query, system, place = np.nonzero(lists >= 0)
         table = pa.table(
             {
-                "user_id": _gathered(users, queries.user[block[query]]),
+                "user_id": _users(dataset, queries.user[block[query]]),
                 "system": _gathered(systems, system),
                 "rank": pa.array((place + 1).astype(np.uint8)),
                 "item_id": _gathered(items, lists[query, system, place]),

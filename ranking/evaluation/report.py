@@ -35,7 +35,7 @@ TABLE_METRICS = ("recall@10", "ndcg@10", "hit@10", "mrr", "coverage@10")
 def predictions_frame(evaluation: Evaluation, dataset: Dataset) -> pl.DataFrame:
     """Return the lists as rows: user_id, rank (from 1), item_id, score."""
     row, rank = np.nonzero(evaluation.items >= 0)
-    users = pl.Series(dataset.user_ids, dtype=pl.String)
+    users = dataset.user_series
     ids = pl.Series(dataset.catalogue.ids, dtype=pl.String)
     return pl.DataFrame(
         {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -26,7 +26,7 @@ _FOLLOWING = 10.0
 _LEAST_SHARE = 0.01
 
 
-def ranks_of_ids(ids: list[str]) -> FloatArray:
+def ranks_of_ids(ids: Sequence[str] | pl.Series) -> FloatArray:
     """Return the ranks of ids, as numbers where all are whole numbers, else as text, [ids]."""
     column = pl.Series(ids, dtype=pl.String)
     numbers = column.cast(pl.Float64, strict=False)
@@ -157,7 +157,7 @@ def user_order(material: Material) -> Iterator[Finding]:
     present = np.flatnonzero(np.diff(events.offsets) > 0)
     if len(present) < _LEAST:
         return
-    keys = ranks_of_ids(material.dataset.user_ids)[present]
+    keys = ranks_of_ids(material.dataset.user_series)[present]
     started = events.time[events.offsets[:-1][present]]
     correlation = _spearman(keys, started)
     if abs(correlation) < _CORRELATED:

@@ -19,6 +19,11 @@ def _events(shop: Shop, *rows: str, header: str = "user_id,item_id,timestamp") -
     return shop.write("events.csv", "\n".join((header, *rows)) + "\n")
 
 
+def content(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of every file in a folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
 def test_a_small_shop_from_files_to_arrays(shop: Shop, items: str) -> None:
     events = _events(
         shop,
@@ -65,7 +70,7 @@ def test_a_small_shop_from_files_to_arrays(shop: Shop, items: str) -> None:
     assert info["data"]["items"] == items
     assert info["data"]["adapter"] == "files"
     dataset = load_dataset(done.folder)
-    assert dataset.user_ids == ["a", "b"]
+    assert list(dataset.user_ids) == ["a", "b"]
     assert dataset.kinds == ["purchase", "view"]
     assert dataset.events.item.tolist() == [0, 1, 2, 0]
     assert dataset.events.kind.tolist() == [1, 0, 1, 1]
@@ -97,10 +102,10 @@ def test_the_fraction_is_a_limit_not_beyond_it(shop: Shop, items: str) -> None:
 
 def test_a_failed_run_leaves_the_former_dataset_as_it_was(shop: Shop, items: str) -> None:
     done = shop.prepare(DataConfig(items=items))
-    before = {p.name: p.read_bytes() for p in done.folder.iterdir()}
+    before = content(done.folder)
     with pytest.raises(InputError):
         shop.prepare(DataConfig(items=items, events=_events(shop, "a,9,1")))
-    assert {p.name: p.read_bytes() for p in done.folder.iterdir()} == before
+    assert content(done.folder) == before
     assert [p.name for p in shop.work.iterdir()] == ["dataset"]
 
 
@@ -124,6 +129,7 @@ def test_a_new_run_replaces_the_former_dataset(shop: Shop, items: str) -> None:
     done = shop.prepare(DataConfig(items=shop.write("other.csv", "item_id,title\n9,Tea\n")))
     assert load_dataset(done.folder).catalogue.ids == ["9"]
     assert sorted(p.name for p in done.folder.iterdir()) == [
+        "arrays",
         "dataset.json",
         "events.parquet",
         "items.parquet",
@@ -186,9 +192,9 @@ def test_a_work_dir_that_cannot_be_made(shop: Shop, items: str) -> None:
 def test_same_input_same_bytes_and_hash(shop: Shop, items: str) -> None:
     config = DataConfig(items=items, events=_events(shop, "a,1,1", "a,2,2"))
     first = shop.prepare(config)
-    before = {p.name: p.read_bytes() for p in first.folder.iterdir()}
+    before = content(first.folder)
     again = shop.prepare(config)
-    assert {p.name: p.read_bytes() for p in again.folder.iterdir()} == before
+    assert content(again.folder) == before
 
 
 def test_the_hash_follows_content_not_storage(tmp_path: Path) -> None:

@@ -127,7 +127,6 @@ def examples(
     if pool.is_empty():
         return []
     rng, titles = np.random.default_rng(seed), Titles(dataset)
-    positions = {user: place for place, user in enumerate(dataset.user_ids)}
     found = []
     for number, (kind, (low, high)) in enumerate(KINDS.items()):
         first = min(int(low * len(pool)), len(pool) - 1)
@@ -136,7 +135,7 @@ def examples(
         shown = own.filter((pl.col("user_id") == row["user_id"]) & (pl.col("rank") <= HEADLINE)).sort("rank")
         targets = set(row["targets"])
         choices = _chosen(row, system, titles)
-        begin = int(dataset.events.offsets[positions[row["user_id"]]])
+        begin = int(dataset.events.offsets[dataset.user_ids.index(row["user_id"])])
         newest = range(begin + row["history"] - 1, max(begin, begin + row["history"] - HISTORY_SHOWN) - 1, -1)
         found.append(
             Shopper(

@@ -70,7 +70,7 @@ def test_a_catalogue_without_events_loads(tmp_path: Path) -> None:
     assert len(loaded.catalogue) == 2
     assert len(loaded.events) == 0
     assert loaded.events.users == 0
-    assert loaded.user_ids == []
+    assert list(loaded.user_ids) == []
     assert loaded.events.offsets.tolist() == [0]
     assert loaded.events.item.dtype == np.int32
     assert loaded.events.kind.dtype == np.int8

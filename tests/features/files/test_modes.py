@@ -154,7 +154,13 @@ def test_exports_and_rewritten_histories_are_private(tmp_path: Path, open_umask:
 
 def test_a_run_keeps_personal_data_to_its_owner_and_the_rest_readable(trained: PipelineConfig) -> None:
     work = Path(trained.work_dir)
-    private = ("dataset/events.parquet", "dataset/rejects.parquet", "artifacts/histories.parquet")
+    private = (
+        "dataset/events.parquet",
+        "dataset/arrays/user.npy",
+        "dataset/arrays/user_ids.arrow",
+        "dataset/rejects.parquet",
+        "artifacts/histories.parquet",
+    )
     assert {mode(work / name) for name in private} == {0o600}
     mask = umask()
     readable = [

@@ -107,7 +107,7 @@ def test_metrics_can_be_recomputed_from_predictions(
     q = evaluation.queries
     wanted = pl.DataFrame(
         {
-            "user_id": [dataset.user_ids[u] for u in np.repeat(q.user, np.diff(q.target_offsets))],
+            "user_id": [dataset.user_ids[u] for u in np.repeat(q.user, np.diff(q.target_offsets)).tolist()],
             "item_id": [dataset.catalogue.ids[i] for i in q.targets],
         }
     )

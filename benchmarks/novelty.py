@@ -22,6 +22,7 @@ from rich.table import Table
 from conf.composition.compose import compose_command
 from conf.errors import InputError
 from conf.schema import PipelineConfig
+from encoders.text.catalogue_vectors import read_vectors
 from encoders.training.train import ENCODER_FOLDER, TEXT_VECTORS, try_split
 from features.data.dataset import BoolArray, FloatArray, load_dataset
 from features.data.splits import exclude_seen
@@ -31,6 +32,7 @@ from ranking.scoring.novelty import CUTOFF, Novelty
 from ranking.training.examples import Examples, collect
 from ranking.training.fit_novelty import fit_novelty
 from ranking.training.ranker_module import raw_logits
+from ranking.training.text_arrays import TextArrays
 from ranking.training.train import build_recommender
 
 BUDGETS: Final = (0.0, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05)
@@ -111,10 +113,10 @@ def curve(config: PipelineConfig) -> list[Measured]:
     if split is None or models.ranker is None:
         raise InputError(f"{work}: no ranking head here; run `shelfwise run` with these settings first")
     exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
+    texts = TextArrays.of(config, read_vectors(work / ENCODER_FOLDER / TEXT_VECTORS), models.affinity)
     recommender = build_recommender(
-        config, dataset, np.load(work / ENCODER_FOLDER / TEXT_VECTORS), models.towers, split.train_end,
-        split.train_time, models.ranker, affinity=models.affinity,
-    )  # fmt: skip
+        config, dataset, texts, models.towers, split.train_end, split.train_time, models.ranker
+    )
     cut = Cut(split.train_end, split.train_time)
     novelty = fit_novelty(recommender, dataset.events, cut, exclude, config.seed)
     if novelty is None:

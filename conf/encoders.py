@@ -158,8 +158,9 @@ class UserEncoderConfig:
     negative_power: float = 0.0
     """Items are drawn as negatives in proportion to their event count to this power, with logQ correction; 0
     is uniform."""
-    windows_per_epoch: int = 0
-    """Training windows per epoch at most, drawn anew each time; 0 takes all."""
+    windows_per_epoch: int = 200_000
+    """Training windows per epoch at most, drawn anew each time, which bounds the time and the memory of an
+    epoch; 0 takes all."""
     min_windows_per_epoch: int = 12_000
     """With few users an epoch has several passes over them, up to about this many windows: epochs, patience
     and running average are tuned for epochs of that size."""

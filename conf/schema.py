@@ -161,10 +161,13 @@ class FactorConfig:
     """L2 weight."""
     iterations: int = 15
     """Iterations of alternating least squares."""
+    max_events: int = 20_000_000
+    """Events that the factors are learned from at most, which bounds memory and time. Of a larger shop they
+    are those of users drawn with the seed, of whom there are at most an eighth as many; 0 takes all."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        at_least(0, self, "factors.", "dim")
+        at_least(0, self, "factors.", "dim", "max_events")
         at_least(1, self, "factors.", "iterations", "confidence")
         require(self.regularisation > 0, "factors.regularisation must be positive")
 

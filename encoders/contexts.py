@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from encoders.device import upload
-from features.data.dataset import Events, FloatArray, IntArray, LongArray
+from features.data.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
+from features.data.prefixes import PackedPositions, item_counts
 from features.data.splits import ragged_ranges
+
+MASKED = 10_000
+"""Newest training events of a user whose items are no negatives; bounds the memory of a step."""
+_NONE: IntArray = np.zeros(0, dtype=np.int32)
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,8 @@ class ContextBatch:
     context: IntArray  # [contexts, window] catalogue rows, oldest first, padded on the left
     positive: IntArray  # [contexts] catalogue rows
     weight: FloatArray  # [contexts]
+    chosen_by: IntArray = field(default_factory=_NONE.copy)  # [chosen] a user of the batch
+    chosen: IntArray = field(default_factory=_NONE.copy)  # [chosen] an item that this user chose in training
 
     def rows(self) -> IntArray:
         """Return the distinct items of the batch."""
@@ -31,7 +38,24 @@ class ContextBatch:
     def part(self, rank: int, ranks: int) -> ContextBatch:
         """Return the shard of the contexts that process `rank` of `ranks` predicts."""
         own = slice(rank, None, ranks)
-        return ContextBatch(self.user[own], self.context[own], self.positive[own], self.weight[own])
+        return replace(
+            self, user=self.user[own], context=self.context[own], positive=self.positive[own],
+            weight=self.weight[own],
+        )  # fmt: skip
+
+    def _chosen_candidates(self, users: IntArray, candidates: IntArray) -> IntArray:
+        """Return user * candidates + candidate of what users chose, as indices, ascending, [pairs + 1].
+
+        A last key that no pair has keeps the array from being empty.
+        """
+        places = np.searchsorted(candidates, self.chosen)
+        places[places == len(candidates)] = 0
+        known = candidates[places] == self.chosen
+        owners = np.searchsorted(users, self.chosen_by[known])
+        owners[owners == len(users)] = 0
+        here = users[owners] == self.chosen_by[known]  # another process's contexts have users of their own
+        keys = np.sort(owners[here] * len(candidates) + places[known][here])
+        return np.append(keys, len(users) * len(candidates)).astype(np.int32)
 
     def indexed(self, candidates: IntArray, device: torch.device) -> IndexedContexts:
         """Return the contexts with items as indices into the candidates, in one copy to the device.
@@ -43,21 +67,24 @@ class ContextBatch:
         """
         places = np.searchsorted(candidates, np.maximum(self.context, 0))
         places[self.context < 0] = len(candidates)
+        users, user = np.unique(self.user, return_inverse=True)
         parts = (
             candidates,
-            self.user,
+            user,
             np.searchsorted(candidates, self.positive),
             places.ravel(),
             self.weight.astype(np.float32, copy=False).view(np.int32),
+            self._chosen_candidates(users, candidates),
         )
         packed = upload(np.concatenate([part.astype(np.int32, copy=False) for part in parts]), device)
-        rows, user, positive, context, weight = torch.split(packed, [len(part) for part in parts])
+        rows, owner, positive, context, weight, chosen = torch.split(packed, [len(part) for part in parts])
         return IndexedContexts(
             rows.long(),
-            user.long(),
+            owner.long(),
             context.long().view(self.context.shape),
             positive.long(),
             weight.view(torch.float32),
+            chosen.long(),
         )
 
 
@@ -66,10 +93,11 @@ class IndexedContexts:
     """Contexts as the loss reads them, on its device, with items as indices into the candidates."""
 
     candidates: Tensor  # [candidates] catalogue rows, ascending
-    user: Tensor  # [contexts]
+    user: Tensor  # [contexts] index among the users of the contexts
     context: Tensor  # [contexts, window] indices; padded with the number of candidates
     positive: Tensor  # [contexts] indices
     weight: Tensor  # [contexts]
+    chosen: Tensor  # [pairs] user * candidates + candidate of what users chose, ascending
 
     def members(self) -> Tensor:
         """Return 1.0 where a candidate is in a context, float [contexts, candidates]."""
@@ -80,18 +108,18 @@ class IndexedContexts:
 
 @dataclass(frozen=True)
 class ContextTables:
-    """Lookup tables of the loss about items and users, on its device."""
+    """Lookup tables of the loss about items, on its device."""
 
-    history: Tensor  # [pairs] user * items + item of what users chose, ascending
     text_ids: Tensor  # [items] equal for items whose texts are equal
     log_q: Tensor  # [items] log probability of being drawn
 
     def false_negatives(self, contexts: IndexedContexts) -> Tensor:
         """Return which candidates the user chose too, or have the positive's text, [contexts, candidates]."""
-        keys = contexts.user[:, None] * len(self.text_ids) + contexts.candidates
-        place = torch.searchsorted(self.history, keys).clamp_(max=len(self.history) - 1)
+        count = len(contexts.candidates)
+        keys = contexts.user[:, None] * count + torch.arange(count, device=contexts.user.device)
+        place = torch.searchsorted(contexts.chosen, keys)
         texts = self.text_ids[contexts.candidates]
-        return (self.history[place] == keys) | (texts[contexts.positive][:, None] == texts)
+        return (contexts.chosen[place] == keys) | (texts[contexts.positive][:, None] == texts)
 
 
 class ContextSampler:
@@ -123,23 +151,22 @@ class ContextSampler:
 
         """
         self.events = events
+        self.end = end
         self.kind_weights = kind_weights
         self.text_ids = text_ids
         self.window = window
         self.piece = piece
-        begin = events.offsets[:-1]
-        # A positive needs an earlier event within the window whose text differs.
-        later = ragged_ranges(begin + 1, np.maximum(end - begin - 1, 0))
-        self.positions = later[(self._contexts(later) >= 0).any(axis=1)]
-        positions = ragged_ranges(begin, end - begin)
-        owners = np.repeat(np.arange(events.users, dtype=np.int64), end - begin)
-        items = len(text_ids)
-        self._history_keys = np.unique(owners * items + events.item[positions])
-        counts = np.bincount(events.item[positions], minlength=items).astype(np.float64)
-        self.log_q = np.log((counts + 1.0) / (counts.sum() + items)).astype(np.float32)
+        self.positions = PackedPositions.of(events, end, self._can_be_predicted)
+        counts = item_counts(events, end, len(text_ids)).astype(np.float64)
+        self.log_q = np.log((counts + 1.0) / (counts.sum() + len(text_ids))).astype(np.float32)
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    def _can_be_predicted(self, later: LongArray) -> BoolArray:
+        """Return at which positions an earlier event within the window has another text, [positions]."""
+        found: BoolArray = np.asarray((self._contexts(later) >= 0).any(axis=1))
+        return found
 
     def _contexts(self, later: LongArray) -> IntArray:
         """Return the items before each position with another text, [positions, window], padded with -1."""
@@ -160,7 +187,7 @@ class ContextSampler:
         rng = np.random.default_rng(seed)
         events = self.events
         for _ in range(count):
-            last = rng.choice(self.positions, size=pieces)
+            last = self.positions.at(rng.integers(0, len(self.positions), size=pieces))
             first = np.maximum(events.offsets[events.user[last]], last - self.piece + 1)
             later = ragged_ranges(first + 1, last - first)
             start = np.repeat(first, last - first)
@@ -173,10 +200,17 @@ class ContextSampler:
                 keep = np.ones(len(last), dtype=np.bool_)
             later, contexts = later[keep], contexts[keep]
             yield ContextBatch(
-                events.user[later], contexts, events.item[later], self.kind_weights[events.kind[later]]
-            )
+                events.user[later], contexts, events.item[later], self.kind_weights[events.kind[later]],
+                *self.chosen(np.unique(events.user[later])),
+            )  # fmt: skip
+
+    def chosen(self, users: IntArray) -> tuple[IntArray, IntArray]:
+        """Return users and what they chose, in at most the newest `MASKED` training events each, [events]."""
+        begin = np.maximum(self.events.offsets[users], self.end[users] - MASKED)
+        sizes = self.end[users] - begin
+        return np.repeat(users, sizes), self.events.item[ragged_ranges(begin, sizes)]
 
     def tables(self, device: torch.device) -> ContextTables:
         """Return the loss's lookup tables on a device."""
-        arrays = (self._history_keys, self.text_ids.astype(np.int64), self.log_q)
+        arrays = (self.text_ids.astype(np.int64), self.log_q)
         return ContextTables(*(torch.from_numpy(array).to(device) for array in arrays))

@@ -23,7 +23,7 @@ PCA_DIM = 64
 DEMAND_NEIGHBOURS = 10
 """Nearest texts whose recent demand an item has as a feature."""
 _ROWS = 1 << 16
-"""Rows centred at a time."""
+"""Rows centred, or searched for, at a time."""
 
 
 def unit(vectors: FloatArray) -> FloatArray:
@@ -76,15 +76,20 @@ def pca_units(text_vectors: FloatArray) -> FloatArray:
 
 def text_neighbours(units: FloatArray, k: int, device: torch.device = CPU) -> Neighbours:
     """Return each item's k nearest other items by text, [items, k], searched on a device."""
-    rows, cosines = build_index(units, device=device).search(units, k + 1)
-    own = rows == np.arange(len(units))[:, None]
-    order = np.argsort(own | (rows < 0), axis=1, kind="stable")[:, :k]
-    ids = np.where(np.take_along_axis(own, order, axis=1), -1, np.take_along_axis(rows, order, axis=1))
-    weights = np.where(ids >= 0, np.maximum(np.take_along_axis(cosines, order, axis=1), 0.0), 0.0)
-    if ids.shape[1] < k:
-        ids = np.pad(ids, ((0, 0), (0, k - ids.shape[1])), constant_values=-1)
-        weights = np.pad(weights, ((0, 0), (0, k - weights.shape[1])))
-    return Neighbours(ids.astype(np.int32), weights.astype(np.float32))
+    index = build_index(units, device=device)
+    ids = np.full((len(units), k), -1, dtype=np.int32)
+    weights = np.zeros((len(units), k), dtype=np.float32)
+    for start in range(0, len(units), _ROWS):
+        block = slice(start, start + _ROWS)
+        rows, cosines = index.search(units[block], k + 1)
+        own = rows == np.arange(start, start + len(rows))[:, None]
+        order = np.argsort(own | (rows < 0), axis=1, kind="stable")[:, :k]
+        kept = np.take_along_axis(rows, order, axis=1)
+        kept[np.take_along_axis(own, order, axis=1)] = -1
+        values = np.maximum(np.take_along_axis(cosines, order, axis=1), 0.0)
+        ids[block, : kept.shape[1]] = kept
+        weights[block, : kept.shape[1]] = np.where(kept >= 0, values, 0.0)
+    return Neighbours(ids, weights)
 
 
 def nearest_lenders(index: VectorSearcher, borrowers: FloatArray, lends: BoolArray) -> Neighbours:

@@ -248,7 +248,7 @@ def make_factors(
     config = FactorConfig(dim=dim, confidence=confidence, regularisation=regularisation)
     events = dataset.events
     factors = Factors.fit(
-        events, np.arange(len(events)), len(dataset.catalogue), dataset.kind_weights, config, seed
+        events, events.offsets[1:], len(dataset.catalogue), dataset.kind_weights, config, seed
     )
     assert factors is not None
     return factors

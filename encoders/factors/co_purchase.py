@@ -21,6 +21,8 @@ from encoders.factors.user_factors import solve_user_factors
 from features.data.arrays import load_arrays
 from features.data.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
 from features.data.histories import HistoryBatch
+from features.data.prefixes import user_blocks
+from features.data.splits import ragged_ranges
 from features.data.statistics import Neighbours
 
 if TYPE_CHECKING:
@@ -33,6 +35,53 @@ IMPUTATION_NEIGHBOURS = 20
 """Nearest items from whose factors those of an item without events are imputed."""
 SHARPNESS = 10.0
 """Inverse temperature of the imputation weights: they grow by e for every tenth of cosine."""
+IMPUTED = 1 << 12
+"""Items imputed at a time, each from a copy of up to 50 neighbours' factors."""
+EVENTS_PER_USER = 8
+"""Least events that a drawn user stands for where their number is limited: a vector per user takes memory."""
+
+
+def drawn_users(events: LongArray, most: int, seed: int) -> IntArray:
+    """Return the rows of users with `most` events together, ascending: all of them, or a sample.
+
+    Args:
+        events: events of each user, [users].
+        most: events of all drawn users at most, whose number is at most an eighth of it; 0 draws all.
+        seed: of the sample, of users with events.
+    """
+    limit = most // EVENTS_PER_USER
+    if most == 0 or (events.sum() <= most and len(events) <= limit):
+        return np.arange(len(events), dtype=np.int32)
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(events))[:limit]
+    return np.sort(order[np.cumsum(events[order]) <= most]).astype(np.int32)
+
+
+def behaviour(
+    events: Events, users: IntArray, end: LongArray, items: int, kind_weights: FloatArray
+) -> sparse.csr_matrix:
+    """Return log(1 + summed weights) of what users chose before `end`, sparse [drawn users, items].
+
+    Ten purchases are not ten times the confidence of one. Built in blocks of users: a block's events take 20
+    bytes each, the finished matrix 8 for each user and item.
+    """
+    begin = events.offsets[users]
+    sizes = end[users] - begin
+    data, indices, counts = [], [], [np.zeros(1, dtype=np.int64)]
+    for first, last in user_blocks(np.concatenate([[0], np.cumsum(sizes)])):
+        positions = ragged_ranges(begin[first:last], sizes[first:last])
+        owners = np.repeat(np.arange(last - first, dtype=np.int32), sizes[first:last])
+        weight = kind_weights[events.kind[positions]].astype(np.float32)
+        positions, owners, weight = positions[weight > 0], owners[weight > 0], weight[weight > 0]
+        block = sparse.csr_matrix((weight, (owners, events.item[positions])), shape=(last - first, items))
+        data.append(np.log1p(block.data))
+        indices.append(block.indices.astype(np.int32, copy=False))
+        counts.append(np.diff(block.indptr).astype(np.int64))
+    if not data:
+        return sparse.csr_matrix((0, items), dtype=np.float32)
+    offsets = np.cumsum(np.concatenate(counts))
+    return sparse.csr_matrix(
+        (np.concatenate(data), np.concatenate(indices), offsets), shape=(len(users), items)
+    )
 
 
 @dataclass(frozen=True)
@@ -48,18 +97,21 @@ class Factors:
     def fit(
         cls,
         events: Events,
-        positions: LongArray,
+        end: LongArray,
         items: int,
         kind_weights: FloatArray,
         config: FactorConfig,
         seed: int,
         device: torch.device | None = None,
     ) -> Factors | None:
-        """Factorise the events at `positions`; None where there are none.
+        """Factorise the events before `end`; None where there are none.
+
+        Of more than `config.max_events`, those of users drawn with the seed are factorised: the memory grows
+        with them, and items need few users each.
 
         Args:
             events: all events.
-            positions: those to learn from.
+            end: position after each user's events to learn from, [users].
             items: catalogue size.
             kind_weights: weight of each event kind, [kinds].
             config: width, confidence, L2 weight and iterations.
@@ -67,19 +119,19 @@ class Factors:
             device: where they are fitted, see `fit_als`; None is the CPU.
 
         """
-        weight = kind_weights[events.kind[positions]].astype(np.float32)
-        positions, weight = positions[weight > 0], weight[weight > 0]
-        if len(positions) == 0 or config.dim == 0:
+        if config.dim == 0:
             return None
-        shape = (events.users, items)
-        matrix = sparse.csr_matrix((weight, (events.user[positions], events.item[positions])), shape=shape)
-        matrix.data = np.log1p(matrix.data)  # ten purchases are not ten times the confidence of one
+        users = drawn_users(end - events.offsets[:-1], config.max_events, seed)
+        matrix = behaviour(events, users, end, items, kind_weights)
+        known = np.bincount(matrix.indices, minlength=items) > 0
+        if matrix.nnz == 0:
+            return None
         model = fit_als(
             matrix, factors=config.dim, regularisation=config.regularisation, confidence=config.confidence,
             iterations=config.iterations, seed=seed, device=device,
         )  # fmt: skip
         vectors = np.array(model.item_factors, dtype=np.float32)
-        vectors[np.bincount(events.item[positions], minlength=items) == 0] = 0.0
+        vectors[~known] = 0.0
         gram = vectors.T.astype(np.float64) @ vectors + config.regularisation * np.eye(vectors.shape[1])
         dual = np.linalg.solve(gram, vectors.T.astype(np.float64)).T
         confidence = np.array([config.confidence], dtype=np.float32)
@@ -110,20 +162,26 @@ class Factors:
         return replace(self, vectors=vectors, dual=dual)
 
     def imputed(self, near: Neighbours, known: BoolArray) -> tuple[FloatArray, FloatArray]:
-        """Return factors and duals imputed from neighbours, each [rows, dim].
+        """Return factors and duals imputed from neighbours, each [rows, dim], computed in blocks of rows.
 
         Args:
             near: nearest items, [rows, k].
             known: [items] items with events; other neighbours are ignored.
 
         """
-        ids = np.maximum(near.ids, 0)
-        donors = (near.ids >= 0) & known[ids]
-        donors &= np.cumsum(donors, axis=1) <= IMPUTATION_NEIGHBOURS
-        ids = np.where(donors, ids, 0)  # other rows may not be written yet
-        share = np.where(donors, np.exp(SHARPNESS * near.weights), 0.0).astype(np.float32)
-        share /= np.maximum(share.sum(axis=1, keepdims=True), 1e-9)
-        return (share[:, None, :] @ self.vectors[ids])[:, 0], (share[:, None, :] @ self.dual[ids])[:, 0]
+        vectors = np.empty((len(near.ids), self.vectors.shape[1]), dtype=np.float32)
+        dual = np.empty_like(vectors)
+        for start in range(0, len(vectors), IMPUTED):
+            rows = slice(start, start + IMPUTED)
+            ids, weights = np.maximum(near.ids[rows], 0), near.weights[rows]
+            donors = (near.ids[rows] >= 0) & known[ids]
+            donors &= np.cumsum(donors, axis=1) <= IMPUTATION_NEIGHBOURS
+            ids = np.where(donors, ids, 0)  # other rows may not be written yet
+            share = np.where(donors, np.exp(SHARPNESS * weights), 0.0).astype(np.float32)
+            share /= np.maximum(share.sum(axis=1, keepdims=True), 1e-9)
+            vectors[rows] = (share[:, None, :] @ self.vectors[ids])[:, 0]
+            dual[rows] = (share[:, None, :] @ self.dual[ids])[:, 0]
+        return vectors, dual
 
     def users(self, batch: HistoryBatch) -> FloatArray:
         """Solve a vector per history, [queries, dim]; zero for an empty one.

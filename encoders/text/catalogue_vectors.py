@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 from rich.progress import Progress
@@ -12,6 +14,18 @@ from encoders.text.compiled_text_encoder import CompiledTextEncoder
 from encoders.text.text_encoder import TextEncoder
 from encoders.text.tokens import TokenArray
 from features.data.dataset import FloatArray, IntArray, LongArray
+
+_ROWS: Final = 1 << 16
+"""Vectors written at a time."""
+
+
+def read_vectors(path: Path) -> FloatArray:
+    """Return vectors that `CatalogueVectors.save` wrote, [items, dim]; pages not in use take no memory.
+
+    What is written into them stays in memory, and the file as it is.
+    """
+    vectors: FloatArray = np.asarray(np.load(path, mmap_mode="c"))
+    return vectors
 
 
 def text_ids(texts: list[str]) -> IntArray:
@@ -44,6 +58,11 @@ class CatalogueVectors:
 
     def of(self, rows: IntArray | LongArray | None = None) -> FloatArray:
         """Return unit vectors of items, [rows, dim], all by default, computing those that are missing."""
+        self._compute(rows)
+        return self._vectors[self._ids if rows is None else self._ids[rows]]
+
+    def _compute(self, rows: IntArray | LongArray | None) -> None:
+        """Compute the vectors of items, all by default, that are missing."""
         ids = self._ids if rows is None else self._ids[rows]
         requested = np.zeros_like(self._cached)
         requested[ids] = True
@@ -55,7 +74,18 @@ class CatalogueVectors:
                 task = bar.add_task("embedding the catalogue", total=len(missing))
                 self._vectors[missing] = frozen.embed_tokens(tokens, lambda n: bar.advance(task, n))
             self._cached[missing] = True
-        return self._vectors[ids]
+
+    def save(self, path: Path) -> None:
+        """Write the vectors of all items, [items, dim], as an array to be mapped, a block at a time.
+
+        An array of all items beside the cache would be a second copy of the largest thing there is.
+        """
+        self._compute(None)
+        header = {"descr": "<f4", "fortran_order": False, "shape": (len(self._ids), self._vectors.shape[1])}
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for start in range(0, len(self._ids), _ROWS):
+                self._vectors[self._ids[start : start + _ROWS]].tofile(file)
 
     def take_over(self, vectors: FloatArray, rows: IntArray) -> int:
         """Take vectors of the same encoder for texts that it has encoded before; return of how many items.

@@ -1,4 +1,4 @@
 """Item tower and user tower, as trained and as served.
 
-Public: `item_tower`, `sequences`, `towers`.
+Public: `drawn_events`, `item_tower`, `sequences`, `towers`.
 """

@@ -6,11 +6,16 @@ embeddings.
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from features.data.dataset import BoolArray, FloatArray
+
+_ROWS: Final = 1 << 16
+"""Text vectors centred at a time, in float64."""
 
 
 def whitening(
@@ -23,8 +28,11 @@ def whitening(
     directions. A width below the vectors' own keeps the directions in which they vary most.
     """
     mean = text_vectors.mean(axis=0)
-    centred = (text_vectors - mean).astype(np.float64)
-    covariance = centred.T @ centred / max(len(text_vectors), 1)
+    covariance = np.zeros((len(mean), len(mean)))
+    for start in range(0, len(text_vectors), _ROWS):
+        centred = (text_vectors[start : start + _ROWS] - mean).astype(np.float64)
+        covariance += centred.T @ centred
+    covariance /= max(len(text_vectors), 1)
     values, directions = np.linalg.eigh(covariance)
     floor = shrinkage * max(float(values.mean()), 1e-12)
     scale = 1.0 / np.sqrt(np.maximum(values, 0.0) + floor)
@@ -64,6 +72,14 @@ class ItemTower(nn.Module):
     def whitened(self, text: Tensor) -> Tensor:
         """Whiten text vectors [..., text dim]; it has no trainable weights, so training computes it once."""
         whitened: Tensor = (text - self.mean) @ self.whiten
+        return whitened
+
+    def whitened_catalogue(self, text_vectors: FloatArray) -> Tensor:
+        """Return `whitened` of a catalogue's text vectors, [items, text dim], computed in blocks."""
+        whitened = torch.empty(text_vectors.shape)
+        for start in range(0, len(text_vectors), _ROWS):
+            part = slice(start, start + _ROWS)
+            whitened[part] = self.whitened(torch.from_numpy(text_vectors[part]))
         return whitened
 
     def forward(self, whitened: Tensor, rows: Tensor, keep_id: Tensor | None = None) -> Tensor:

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from features.data.dataset import Events, IntArray, LongArray
 from features.data.histories import HistoryBatch
+from features.data.prefixes import user_blocks
 from features.data.splits import ragged_ranges
 
 
@@ -39,8 +41,12 @@ class EventTensors:
     @classmethod
     def of(cls, events: Events) -> EventTensors:
         """Return events as tensors on the CPU, which share their memory where torch allows it."""
-        arrays = (events.item, events.kind, events.time)
-        return cls(*(torch.from_numpy(np.require(a, requirements="W")) for a in arrays))
+        return cls.of_arrays(events.item, events.kind, events.time)
+
+    @classmethod
+    def of_arrays(cls, item: IntArray, kind: npt.NDArray[np.int8], time: LongArray) -> EventTensors:
+        """Return arrays of events as tensors on the CPU, as `of` does."""
+        return cls(*(torch.from_numpy(np.require(a, requirements="W")) for a in (item, kind, time)))
 
     def to(self, device: torch.device) -> EventTensors:
         """Move every tensor."""
@@ -132,13 +138,17 @@ def shuffle_ties(events: Events, end: LongArray, rng: np.random.Generator) -> Ev
     """Reorder training events (before `end`) of the same user and second at random.
 
     The lines of one basket carry no order; a file that lists them by product number would otherwise teach the
-    towers to count upwards.
+    towers to count upwards. Computed in blocks of users; the copy takes 5 bytes an event.
     """
-    # Held-out events stay after the cut, even in the same second as training events.
-    held_out = np.arange(len(events)) >= end[events.user]
-    lot = np.where(held_out, 2.0, rng.random(len(events)))
-    order = np.lexsort((lot, held_out, events.time, events.user))
-    return replace(events, item=events.item[order], kind=events.kind[order])
+    item, kind = np.empty_like(events.item), np.empty_like(events.kind)
+    for first, last in user_blocks(events.offsets):
+        own = slice(int(events.offsets[first]), int(events.offsets[last]))
+        # Held-out events stay after the cut, even in the same second as training events.
+        held_out = np.arange(own.start, own.stop) >= end[events.user[own]]
+        lot = np.where(held_out, 2.0, rng.random(own.stop - own.start))
+        order = own.start + np.lexsort((lot, held_out, events.time[own], events.user[own]))
+        item[own], kind[own] = events.item[order], events.kind[order]
+    return replace(events, item=item, kind=kind)
 
 
 def passes_per_epoch(events: Events, end: LongArray, max_length: int, least: int) -> int:

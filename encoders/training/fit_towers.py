@@ -6,7 +6,7 @@ import copy
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -22,15 +22,26 @@ from encoders.training.stage_two import StageTwo, validation_recall
 from encoders.training.tracking import tracked_run
 from encoders.training.warm import Beginning
 from features.data.dataset import BoolArray, Dataset, FloatArray, LongArray
-from features.data.splits import Split, exclude_seen, ragged_ranges
+from features.data.prefixes import item_counts
+from features.data.splits import Queries, Split, exclude_seen
+
+SCORES: Final = 1 << 32
+"""Scores of a validation, queries times items, at most: about ten seconds on two cores."""
+FEWEST: Final = 4000
+"""Validation queries are drawn from no fewer than this."""
 
 
 def seen_items(dataset: Dataset, end: LongArray) -> BoolArray:
     """Return which items occur in the training prefixes, bool [items]."""
-    events = dataset.events
-    seen = np.zeros(len(dataset.catalogue), dtype=np.bool_)
-    seen[events.item[ragged_ranges(events.offsets[:-1], end - events.offsets[:-1])]] = True
-    return seen
+    return item_counts(dataset.events, end, len(dataset.catalogue)) > 0
+
+
+def validation_sample(valid: Queries, items: int, seed: int) -> Queries:
+    """Return the queries that every epoch is validated on: all, or as many as have `SCORES` scores."""
+    most = max(SCORES // max(items, 1), FEWEST)
+    if len(valid) <= most:
+        return valid
+    return valid.select(np.sort(np.random.default_rng(seed).choice(len(valid), most, replace=False)))
 
 
 def tower_shape(config: PipelineConfig, dataset: Dataset, text_vectors: FloatArray) -> dict[str, Any]:
@@ -58,6 +69,7 @@ def train_towers(
     With earlier weights to begin with, these are kept where no epoch improves them.
     """
     settings = config.user_encoder
+    valid = validation_sample(split.valid, len(dataset.catalogue), config.seed)
     exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
     torch.manual_seed(config.seed)
     towers = Towers.from_config(settings, text_vectors.shape[1], len(dataset.catalogue), len(dataset.kinds))
@@ -72,13 +84,13 @@ def train_towers(
         settings = replace(settings, learning_rate=settings.learning_rate * config.warm.learning_rate)
     before = math.nan
     if kept is not None and validate:
-        before = validation_recall(kept, dataset.events, split.valid, text_vectors, exclude)
+        before = validation_recall(kept, dataset.events, valid, text_vectors, exclude)
         console.print(f"user tower as it began: validation recall@10 {before:.4f}")
     if kept is not None and epochs == 0:
         return kept, Fit(before, 0, [], Curve([], [], None))
     module = StageTwo(
         towers, settings, dataset.events, end, text_vectors, dataset.kind_weights,
-        split.valid if validate else None, exclude, config.seed,
+        valid if validate else None, exclude, config.seed,
         ties_unordered=not dataset.info["has_order"],
         passes=passes_per_epoch(
             dataset.events, split.train_end, settings.max_length, settings.min_windows_per_epoch

@@ -254,10 +254,11 @@ def fit(
             run_in_all(partial(_train_together, module, plan), device, console)
         else:
             _train_together(module, plan, console)
-    end = torch.load(last, map_location="cpu", weights_only=True)
+    # Mapped: beside the weights, a checkpoint holds two numbers of the optimiser for each of them.
+    end = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
     state = end
     if monitor is not None:
-        state = torch.load(checkpoints / f"{BEST}.ckpt", map_location="cpu", weights_only=True)
+        state = torch.load(checkpoints / f"{BEST}.ckpt", map_location="cpu", weights_only=True, mmap=True)
     module.load_state_dict(state["state_dict"])
     module.cpu().eval()
     # From the file: where several processes have trained, this one's callbacks were not called.

@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from conf.encoders import UserEncoderConfig
+from encoders.device import CPU
 from encoders.losses import sampled_softmax
+from encoders.towers.drawn_events import DrawnEvents
 from encoders.towers.sequences import (
     EventTensors,
     TrainingWindows,
@@ -26,12 +28,13 @@ from encoders.towers.towers import Towers, best_rows
 from encoders.training.fitting import running_average
 from encoders.training.processes import gather_shards, joint_mean, rank_and_size, shard
 from features.data.dataset import Events, FloatArray, LongArray
+from features.data.prefixes import item_counts
 from features.data.splits import Queries, ragged_ranges
 
 VALIDATION_K = 10
 VALIDATION_QUERIES = 1024
-VALIDATION_SCORES = 2**28
-"""Limits of queries and of scores per block of validation (1 GB in float32)."""
+VALIDATION_SCORES = 2**26
+"""Limits of queries and of scores per block of validation (256 MB in float32)."""
 
 
 class TowerBatches(IterableDataset[TrainingWindows]):
@@ -45,10 +48,24 @@ class TowerBatches(IterableDataset[TrainingWindows]):
         seed: int,
         passes: int = 1,
         tensors: EventTensors | None = None,
+        ties_unordered: bool = False,
+        device: torch.device = CPU,
     ) -> None:
-        """Store the epoch's inputs; batches are on the device of `tensors`, or the CPU if None."""
+        """Store the epoch's inputs.
+
+        Args:
+            events: all events.
+            end: position of each user's first event after training, [users].
+            config: length and number of the windows.
+            seed: of the epoch.
+            passes: passes over the users.
+            tensors: the events to read, on the device of the batches, if all windows are taken; None are
+                those of `events` on the CPU. A sample of windows is copied from `events`.
+            ties_unordered: reorder events of the same user and second in a sample.
+            device: to which a sample is copied.
+        """
         self.events, self.end, self.config, self.seed, self.passes = events, end, config, seed, passes
-        self.tensors = tensors
+        self.tensors, self.ties_unordered, self.device = tensors, ties_unordered, device
 
     def _windows(self, rng: np.random.Generator) -> tuple[LongArray, LongArray]:
         config = self.config
@@ -62,10 +79,17 @@ class TowerBatches(IterableDataset[TrainingWindows]):
 
     def __iter__(self) -> Iterator[TrainingWindows]:
         rng = np.random.default_rng(self.seed)
-        batches = list(epoch_batches(*self._windows(rng), self.config.batch_size, rng))
+        windows = self._windows(rng)
+        if self.config.windows_per_epoch:
+            drawn = DrawnEvents.of(
+                self.events, self.end, *windows, self.seed if self.ties_unordered else None
+            )
+            tensors, windows = drawn.tensors.to(self.device), (drawn.start, drawn.stop)
+        else:
+            tensors = EventTensors.of(self.events) if self.tensors is None else self.tensors
+        batches = list(epoch_batches(*windows, self.config.batch_size, rng))
         if not batches:
             return
-        tensors = EventTensors.of(self.events) if self.tensors is None else self.tensors
         # Positions go to the device once an epoch, not at every step.
         start, stop = (
             torch.from_numpy(np.concatenate(parts)).to(tensors.time.device)
@@ -98,9 +122,10 @@ class TrainingData:
     cumulative: Tensor  # [trainable] cumulative probability of being drawn as a negative, float64
     log_q: Tensor  # [items] log probability of being drawn
 
-    def to(self, device: torch.device) -> TrainingData:
-        """Move every tensor."""
-        return TrainingData(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+    def to(self, device: torch.device, events: bool = True) -> TrainingData:
+        """Move every tensor; the events only if asked to."""
+        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "events"}
+        return TrainingData(self.events.to(device) if events else self.events, **moved)
 
 
 class StageTwo(pl.LightningModule):
@@ -138,14 +163,13 @@ class StageTwo(pl.LightningModule):
         """Generator of draws that must be equal in all processes; None where there is one."""
         steps = TowerBatches(events, end, config, seed, passes).steps()
         self.average = running_average(towers, config.average * steps)
-        trained = events.item[ragged_ranges(events.offsets[:-1], end - events.offsets[:-1])]
-        counts = np.bincount(trained, minlength=len(text_vectors)).astype(np.float64)
+        counts = item_counts(events, end, len(text_vectors)).astype(np.float64)
         share = np.where(counts > 0, np.maximum(counts, 1.0) ** config.negative_power, 0.0)
         share /= max(share.sum(), 1e-12)
         # No buffers: they would be part of the checkpoints, and be broadcast at every step.
         self.data = TrainingData(
             EventTensors.of(events),
-            towers.item_tower.whitened(torch.from_numpy(text_vectors)),
+            towers.item_tower.whitened_catalogue(text_vectors),
             torch.from_numpy(kind_weights),
             torch.from_numpy(np.flatnonzero(counts)),
             torch.from_numpy(np.cumsum(share[counts > 0])),
@@ -153,8 +177,9 @@ class StageTwo(pl.LightningModule):
         )
 
     def on_fit_start(self) -> None:
-        """Move the inputs of the steps to the device."""
-        self._kept, self.data = self.data, self.data.to(self.device)
+        """Move the inputs of the steps to the device: where windows are drawn, without the events."""
+        whole = not self.settings.windows_per_epoch
+        self._kept, self.data = self.data, self.data.to(self.device, events=whole)
 
     def on_fit_end(self) -> None:
         """Move them back."""
@@ -172,11 +197,13 @@ class StageTwo(pl.LightningModule):
     def train_dataloader(self) -> DataLoader[TrainingWindows]:
         """Return this epoch's batches; called anew each epoch so that a resumed run gets the same data."""
         seed = self.seed * 100_003 + self.current_epoch
-        tensors = self.data.events
-        if self.ties_unordered:
+        tensors, sampled = self.data.events, self.settings.windows_per_epoch > 0
+        if self.ties_unordered and not sampled:
             shuffled = EventTensors.of(shuffle_ties(self.events, self.end, np.random.default_rng(seed)))
             tensors = replace(tensors, item=shuffled.item.to(self.device), kind=shuffled.kind.to(self.device))
-        batches = TowerBatches(self.events, self.end, self.settings, seed, self.passes, tensors)
+        batches = TowerBatches(
+            self.events, self.end, self.settings, seed, self.passes, tensors, self.ties_unordered, self.device
+        )
         return DataLoader(batches, batch_size=None)
 
     def on_train_batch_start(self, batch: TrainingWindows, batch_idx: int) -> None:
@@ -290,7 +317,7 @@ def validation_recall(
     towers: Towers, events: Events, valid: Queries, text_vectors: FloatArray, exclude_seen: bool
 ) -> float:
     """Return what `StageTwo` monitors, of towers on the CPU that it has not trained."""
-    whitened = towers.item_tower.whitened(torch.from_numpy(text_vectors))
+    whitened = towers.item_tower.whitened_catalogue(text_vectors)
     return float(_recalls(towers, whitened, events, valid, exclude_seen).numpy().mean())
 
 
@@ -313,13 +340,12 @@ def tower_recall(
         queries: users, moments and what was chosen.
         exclude_seen: whether lists exclude the history.
         k: list length.
-        tensors: the events on the device; None where that is the CPU.
+        tensors: the events, on the device or the CPU; None where both are the CPU.
 
     """
     device = catalogue.device
-    users = towers.user_vectors(
-        recent(events, queries.user, queries.end, towers.max_length, tensors), catalogue
-    )
+    seen = recent(events, queries.user, queries.end, towers.max_length, tensors).to(device)
+    users = towers.user_vectors(seen, catalogue)
     exclude = None
     if exclude_seen:
         begin = events.offsets[queries.user]

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -18,7 +17,7 @@ from conf.schema import PipelineConfig
 from encoders.contexts import ContextSampler
 from encoders.device import resolve_device
 from encoders.factors.affinity import AFFINITY_FILE, Affinity
-from encoders.text.catalogue_vectors import CatalogueVectors, text_ids
+from encoders.text.catalogue_vectors import CatalogueVectors, read_vectors, text_ids
 from encoders.text.item_texts import ItemTexts
 from encoders.text.precision import EMBEDDING, TRAINING, Precisions, choose_precision
 from encoders.text.text_encoder import TextEncoder, load_text_encoder
@@ -187,15 +186,16 @@ def train_text_encoder(
         known = take_vectors(source, encoder, precision.embedding, texts, dataset.catalogue.texts)
         console.print(f"text vectors of {known:,} of {len(dataset.catalogue):,} items are taken over")
     elif not tune or len(dataset.catalogue) <= VALIDATION_ITEMS:
-        np.save(step.folder / FROZEN_VECTORS, texts.of())
+        texts.save(step.folder / FROZEN_VECTORS)
     if tune:
         assert split is not None
         fitted, before = _fine_tune(config, dataset, split, encoder, texts, precision, checkpoints, console)
         report["stage_one"] = {"before": before, "validation_recall": fitted.history}
         write_curves(step.folder, {TEXT_ENCODER: fitted.curve})
-    vectors = texts.of()
     encoder.save(step.folder / TEXT_ENCODER)
-    np.save(step.folder / TEXT_VECTORS, vectors)
+    texts.save(step.folder / TEXT_VECTORS)
+    del texts  # from here on the vectors are mapped
+    vectors = read_vectors(step.folder / TEXT_VECTORS)
     if learn:
         assert split is not None
         affinity = None
@@ -237,10 +237,9 @@ def untouched_vectors(
         precision = Precision(report[EMBEDDING_PRECISION])
         texts = CatalogueVectors(encoder, precision, dataset.catalogue.texts, partial(progress, console))
         unfinished = folder / f".{FROZEN_VECTORS}"
-        np.save(unfinished, texts.of())
+        texts.save(unfinished)
         unfinished.replace(file)
-    vectors: FloatArray = np.load(file)
-    return vectors
+    return read_vectors(file)
 
 
 def train_encoder(config: PipelineConfig, console: Console, dataset: Dataset | None = None) -> Path:
@@ -273,7 +272,7 @@ def train_encoder(config: PipelineConfig, console: Console, dataset: Dataset | N
     link_tree(text.folder, folder, REPORT, CURVES_FILE)
     curves = read_curves(text.folder)
     report: dict[str, Any] = json.loads((text.folder / REPORT).read_text())
-    vectors = np.load(folder / TEXT_VECTORS)
+    vectors = read_vectors(folder / TEXT_VECTORS)
     if learn:
         assert split is not None
         source = unseen_source(config, dataset, split) if report[WARM] else None

@@ -1,5 +1,5 @@
 """The prepared dataset: schema, splits, histories, statistics and demand.
 
-Public: `arrays`, `content_hash`, `dataset`, `demand`, `event_arrays`, `histories`, `pipeline_step`, `schema`,
-`splits`, `statistics`, `training_windows`.
+Public: `arrays`, `content_hash`, `dataset`, `demand`, `event_arrays`, `histories`, `pipeline_step`,
+`prefixes`, `schema`, `splits`, `statistics`, `training_windows`.
 """

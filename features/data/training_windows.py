@@ -8,7 +8,8 @@ import numpy as np
 
 from conf.schema import Refit, SplitKind
 from features.data.dataset import BoolArray, Dataset, Events, LongArray
-from features.data.splits import Queries, Split, make_queries, position_at, ragged_ranges, relevant_kinds
+from features.data.prefixes import item_counts
+from features.data.splits import Queries, Split, make_queries, position_at, relevant_kinds
 
 MOST_OF_A_REFIT = 2
 """Most moments of a refit as a multiple of those of training, as for windows of equal numbers of events."""
@@ -41,9 +42,7 @@ class RankerWindow:
         A data set lists items that arrived later, too. As candidates they would always be negatives, and
         teach that an item without events is never chosen.
         """
-        start = events.offsets[:-1]
-        met: BoolArray = np.zeros(items, dtype=np.bool_)
-        met[events.item[ragged_ranges(start, self.until - start)]] = True
+        met: BoolArray = item_counts(events, self.until, items) > 0
         return met
 
 

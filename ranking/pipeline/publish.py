@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import polars as pl
 import torch
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -20,6 +17,7 @@ from conf.comparison import read_guards
 from conf.errors import InputError
 from conf.schema import PipelineConfig, Refit
 from encoders.device import resolve_device
+from encoders.text.catalogue_vectors import read_vectors
 from encoders.training.train import (
     EMBEDDING_PRECISION,
     ENCODER,
@@ -32,15 +30,13 @@ from encoders.training.train import (
     try_split,
 )
 from encoders.training.warm import LEARNED_UNTIL, TEXT_MODEL, WARM, warm_identity
-from features.data import schema
 from features.data.dataset import Dataset, load_dataset
 from features.data.pipeline_step import StepSpec, plain
 from features.data.splits import Split, exclude_seen
 from features.data.training_windows import Cut, full_history_cut
 from features.files.audit_log import record_command
-from features.files.modes import create_private
 from features.text.item_text import TextTemplate
-from ranking.bundle.bundle import HISTORIES, write_bundle
+from ranking.bundle.bundle import write_bundle
 from ranking.bundle.store import Gate as Judge
 from ranking.bundle.store import current_version, pointed_at, publish_version
 from ranking.comparison.compare import Settings
@@ -48,15 +44,15 @@ from ranking.comparison.gate import Gate
 from ranking.comparison.window import frozen_vectors, make_window
 from ranking.overview.layout import can_lay_out
 from ranking.overview.overview import Overview
+from ranking.pipeline.histories import write_histories
 from ranking.pipeline.refit import REFIT, chosen_models, cut_for_refit, published_models
 from ranking.recommender import Recommender
 from ranking.training.fit_novelty import fit_novelty
+from ranking.training.text_arrays import TextArrays
 from ranking.training.train import RANKER, RANKER_FOLDER, build_recommender, click_kinds
 
 ARTIFACTS = "artifacts"
 PUBLISH = StepSpec("publish", "publish", ("rerank", "publish.map", "privacy.hash_users"), after=REFIT)
-HISTORY_EVENTS = 500
-"""Newest events per user in the initial user state of a server."""
 
 
 def git_sha() -> str | None:
@@ -95,21 +91,6 @@ def _learned_until(
         end = cut.time + (config.refit is Refit.everything)
         learned |= {part: max(learned.get(part, end), end) for part in (TOWERS, RANKER_FOLDER)}
     return learned
-
-
-def _write_histories(store: Path, dataset_folder: Path) -> None:
-    """Write every user's newest events for serving, replacing the file atomically.
-
-    `order` is the position among the user's events: the dataset is sorted, but its own `order` may be empty.
-    """
-    columns = [schema.USER_ID, schema.ITEM_ID, schema.EVENT, schema.TIMESTAMP, schema.ORDER]
-    position = pl.int_range(pl.len(), dtype=pl.Int64).over(schema.USER_ID)
-    events = pl.scan_parquet(dataset_folder / schema.EVENTS_FILE).with_columns(position.alias(schema.ORDER))
-    recent = events.group_by(schema.USER_ID, maintain_order=True).tail(HISTORY_EVENTS).select(columns)
-    temporary = store / f".{HISTORIES}.{os.getpid()}.tmp"
-    create_private(temporary)
-    recent.collect().write_parquet(temporary)
-    temporary.replace(store / HISTORIES)
 
 
 def _current(store: Path) -> str | None:
@@ -203,13 +184,13 @@ def publish(
     models = published_models(config, dataset, split)
     step.reopen()
     encoder = work / ENCODER_FOLDER
-    text_vectors = np.load(encoder / TEXT_VECTORS)
+    text_vectors = read_vectors(encoder / TEXT_VECTORS)
     known = known_cut(config, dataset, split)
     reports = [json.loads((work / folder / REPORT).read_text()) for folder in (ENCODER_FOLDER, RANKER_FOLDER)]
+    texts = TextArrays.of(config, text_vectors, models.affinity)
     recommender = build_recommender(
-        config, dataset, text_vectors, models.towers, known.end, known.time, models.ranker,
-        affinity=models.affinity,
-    )  # fmt: skip
+        config, dataset, texts, models.towers, known.end, known.time, models.ranker
+    )
     exclude = config.evaluation.exclude_seen
     if split is not None:
         exclude = exclude_seen(dataset, split, exclude)
@@ -219,9 +200,8 @@ def publish(
         # No item is cold now, but some were at the start of validation.
         cut, chosen = Cut(split.train_end, split.train_time), chosen_models(work)
         past = build_recommender(
-            config, dataset, text_vectors, chosen.towers, cut.end, cut.time, chosen.ranker,
-            near=recommender.arrays.text_near, affinity=chosen.affinity,
-        )  # fmt: skip
+            config, dataset, texts.mapped_by(chosen.affinity), chosen.towers, cut.end, cut.time, chosen.ranker
+        )
         recommender.novelty = fit_novelty(past, dataset.events, cut, exclude, config.seed)
     info = dataset.info
     describe: dict[str, Any] = {
@@ -266,7 +246,7 @@ def publish(
             judge(staged, manifest, current)
         elif gate is not None:
             gate.check(staged, manifest, current, console)
-        _write_histories(store, dataset_folder)
+        write_histories(store, dataset_folder, dataset.events)
 
     former = pointed_at(store)
     version = publish_version(store, write, describe, accept)

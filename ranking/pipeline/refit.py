@@ -20,6 +20,7 @@ from rich.console import Console
 from conf.schema import PipelineConfig
 from encoders.device import resolve_device
 from encoders.factors.affinity import AFFINITY_FILE, Affinity
+from encoders.text.catalogue_vectors import read_vectors
 from encoders.towers.towers import TOWERS_FILE, Towers
 from encoders.training.fit_towers import train_towers
 from encoders.training.fitting import delete_checkpoints
@@ -84,7 +85,7 @@ def refit(config: PipelineConfig, console: Console, dataset: Dataset | None = No
     encoder, ranker_folder = Path(config.work_dir) / ENCODER_FOLDER, Path(config.work_dir) / RANKER_FOLDER
     checkpoints = Path(config.work_dir) / "checkpoints"
     runs = {name: checkpoints / f"refit-{name}-{step.inputs}" for name in (TOWERS, RANKER_FOLDER)}
-    vectors = np.load(encoder / TEXT_VECTORS)
+    vectors = read_vectors(encoder / TEXT_VECTORS)
     report = json.loads((encoder / REPORT).read_text())
     warm: list[str] = report[WARM]
     towers, _ = train_towers(

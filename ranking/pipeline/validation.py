@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from conf.schema import PipelineConfig
+from encoders.text.catalogue_vectors import read_vectors
 from encoders.training.train import ENCODER_FOLDER, TEXT_VECTORS
 from features.data.dataset import Dataset
 from features.data.splits import Split, exclude_seen
@@ -17,6 +17,7 @@ from features.data.training_windows import Cut
 from ranking.pipeline.refit import chosen_models
 from ranking.recommender import Recommender
 from ranking.training.fit_novelty import fit_novelty
+from ranking.training.text_arrays import TextArrays
 from ranking.training.train import build_recommender
 
 
@@ -41,10 +42,11 @@ def validation_recommender(
         config = replace(config, device=str(device))
     work = Path(config.work_dir)
     chosen = chosen_models(work)
+    vectors = read_vectors(work / ENCODER_FOLDER / TEXT_VECTORS)
+    texts = TextArrays.of(config, vectors, chosen.affinity, near)
     past = build_recommender(
-        config, dataset, np.load(work / ENCODER_FOLDER / TEXT_VECTORS), chosen.towers, split.train_end,
-        split.train_time, chosen.ranker, near, chosen.affinity,
-    )  # fmt: skip
+        config, dataset, texts, chosen.towers, split.train_end, split.train_time, chosen.ranker
+    )
     exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
     cut = Cut(split.train_end, split.train_time)
     past.novelty = fit_novelty(past, dataset.events, cut, exclude, config.seed)

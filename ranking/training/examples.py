@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -137,27 +137,27 @@ def collect(
 
 
 def stack(parts: list[Examples]) -> Examples:
-    """Return examples of different widths, concatenated."""
-    width = max(p.real.shape[1] for p in parts)
+    """Return examples of different widths, concatenated; empties the list.
 
-    def widen(arrays: list[np.ndarray]) -> np.ndarray:
-        # Filled in place: a third copy of millions of feature rows would not fit into memory.
-        shape = (sum(map(len, arrays)), width, *arrays[0].shape[2:])
-        wide, start = np.zeros(shape, dtype=arrays[0].dtype), 0
-        for array in arrays:
-            wide[start : start + len(array), : array.shape[1]] = array
-            start += len(array)
-        return wide
-
-    return Examples(
-        widen([p.features for p in parts]),
-        widen([p.real for p in parts]),
-        widen([p.chosen for p in parts]),
-        widen([p.bought for p in parts]),
-        widen([p.fused for p in parts]),
-        np.concatenate([p.negative_share for p in parts]),
-        np.concatenate([p.targets for p in parts]),
-    )
+    Each part is freed once it is copied: the memory of new arrays is provided as they are filled, so that
+    millions of feature rows are there once and not twice.
+    """
+    width, count = max(p.real.shape[1] for p in parts), sum(map(len, parts))
+    wide = {}
+    for each in fields(Examples):
+        array = getattr(parts[0], each.name)
+        shape = (count,) if array.ndim == 1 else (count, width, *array.shape[2:])
+        wide[each.name] = np.zeros(shape, dtype=array.dtype)
+    parts.reverse()
+    start = 0
+    while parts:
+        part = parts.pop()
+        for name, filled in wide.items():
+            array = getattr(part, name)
+            block = filled[start : start + len(part)]
+            (block if array.ndim == 1 else block[:, : array.shape[1]])[:] = array
+        start += len(part)
+    return Examples(**wide)
 
 
 def ndcg_of_scores(examples: Examples, scores: FloatArray, k: int = 10) -> FloatArray:

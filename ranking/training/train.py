@@ -15,8 +15,9 @@ from rich.table import Table
 
 from conf.schema import PipelineConfig
 from encoders.device import resolve_device
-from encoders.factors.affinity import AFFINITY_FILE, Affinity, imputation_neighbours
-from encoders.factors.co_purchase import IMPUTATION_NEIGHBOURS, Factors
+from encoders.factors.affinity import AFFINITY_FILE, Affinity
+from encoders.factors.co_purchase import Factors
+from encoders.text.catalogue_vectors import read_vectors
 from encoders.towers.towers import Towers
 from encoders.training.curves import Curve, write_curves
 from encoders.training.fitting import Fit, delete_checkpoints, fit
@@ -34,19 +35,20 @@ from encoders.training.train import (  # fmt: skip
 from encoders.training.warm import LEARNED_UNTIL, WARM, WarmSource, cold, learned_until, unseen_source
 from features.candidates.features import FeatureLayout
 from features.data import schema
-from features.data.dataset import BoolArray, Dataset, FloatArray, LongArray, load_dataset
+from features.data.dataset import BoolArray, Dataset, LongArray, load_dataset
 from features.data.pipeline_step import StepSpec
-from features.data.splits import Queries, Split, exclude_seen, ragged_ranges
-from features.data.statistics import Neighbours, item_statistics
+from features.data.splits import Queries, Split, exclude_seen
+from features.data.statistics import item_statistics
 from features.data.training_windows import Cut, ranker_windows
-from ranking.assembly import item_arrays, nearest_lenders, pca_units, text_neighbours
+from ranking.assembly import item_arrays
 from ranking.recommender import Recommender
-from ranking.retrieval.index_choice import build_index, device_index
+from ranking.retrieval.index_choice import build_index
 from ranking.retrieval.source_indexes import SourceIndexes
 from ranking.scoring.ranker import RANKER_FILE, Ranker
 from ranking.sources import SOURCES
 from ranking.training.examples import Examples, collect, ndcg_of_scores, stack
 from ranking.training.ranker_module import RankerModule, calibrate, probability_quality, raw_logits
+from ranking.training.text_arrays import TextArrays
 
 RANKER_FOLDER = "ranker"
 REPORT = "training.json"
@@ -66,13 +68,11 @@ def click_kinds(kinds: list[str]) -> BoolArray:
 def build_recommender(
     config: PipelineConfig,
     dataset: Dataset,
-    text_vectors: FloatArray,
+    texts: TextArrays,
     towers: Towers | None,
     end: LongArray,
     now: int,
     ranker: Ranker | None = None,
-    near: Neighbours | None = None,
-    affinity: Affinity | None = None,
 ) -> Recommender:
     """Return a Recommender with statistics of the events before `end` only.
 
@@ -83,32 +83,21 @@ def build_recommender(
         if model is not None:
             model.to(device)
     statistics = item_statistics(dataset, end, now, config.candidates.neighbours, config.candidates.window)
-    events = dataset.events
     factors = Factors.fit(
-        events, ragged_ranges(events.offsets[:-1], end - events.offsets[:-1]), len(dataset.catalogue),
-        dataset.kind_weights, config.factors, config.seed, device,
-    )  # fmt: skip
-    near = near or text_neighbours(pca_units(text_vectors), config.candidates.neighbours, device)
-    units = None if affinity is None else affinity.units(text_vectors)
-    units_index = None if units is None else device_index(units, device)
-    if factors is not None and units is None:
-        factors = factors.impute(near)
-    elif factors is not None and units is not None:
-        rows = np.flatnonzero(~factors.known).astype(np.int32)
-        if units_index is None:
-            nearest = imputation_neighbours(units[rows], units, factors.known, IMPUTATION_NEIGHBOURS)
-        else:
-            nearest = nearest_lenders(units_index, units[rows], factors.known)
-        factors = factors.impute(nearest, rows)
-    arrays = item_arrays(
-        statistics, text_vectors, towers, config.candidates, near, factors=factors, affinity_units=units
+        dataset.events, end, len(dataset.catalogue), dataset.kind_weights, config.factors, config.seed, device
     )
+    if factors is not None:
+        rows = np.flatnonzero(~factors.known).astype(np.int32)
+        factors = factors.impute(texts.lenders(rows, factors.known), rows)
+    arrays = item_arrays(
+        statistics, texts.vectors, towers, config.candidates, texts.near, factors=factors, units=texts.units,
+        affinity_units=texts.affinity_units,
+    )  # fmt: skip
     index = build_index(arrays.item_vectors, config.index, device)
-    text_index = index if towers is None else build_index(text_vectors, device=device)
-    indexes = SourceIndexes.build(index, arrays, new_items=units_index, device=device)
+    indexes = SourceIndexes.build(index, arrays, new_items=texts.on_gpu, device=device)
     return Recommender(
-        arrays, index, text_vectors, config.candidates, click_kinds(dataset.kinds), towers, ranker, factors,
-        affinity, text_index, indexes, kinds=dataset.kinds,
+        arrays, index, texts.vectors, config.candidates, click_kinds(dataset.kinds), towers, ranker, factors,
+        texts.affinity, index if towers is None else texts.index, indexes, kinds=dataset.kinds,
     )  # fmt: skip
 
 
@@ -135,25 +124,12 @@ def collect_examples(
 
     """
     encoder = Path(config.work_dir) / ENCODER_FOLDER
-    text_vectors = np.load(encoder / TEXT_VECTORS)
+    text_vectors = read_vectors(encoder / TEXT_VECTORS)
     exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
     rng = np.random.default_rng(config.seed)
     windows = ranker_windows(dataset, split, config.evaluation.target_events, config.ranker.cuts, until)
     ranker_towers, towers = Towers.load(encoder / RANKER_TOWERS), Towers.load(encoder / TOWERS)
-    affinity = Affinity.load(encoder / AFFINITY_FILE)
-    near: Neighbours | None = None
-
-    def as_of(towers: Towers, end: LongArray, time: int) -> Recommender:
-        nonlocal near
-        built = build_recommender(
-            config, dataset, text_vectors, towers, end, time, near=near, affinity=affinity
-        )
-        near = built.arrays.text_near
-        return built
-
-    sale = [w.on_sale(dataset.events, len(dataset.catalogue)) for w in windows]
-    past = [as_of(towers if w.after_training else ranker_towers, w.end, w.time) for w in windows]
-    present = None if until is not None else as_of(towers, split.train_end, split.train_time)
+    texts = TextArrays.of(config, text_vectors, Affinity.load(encoder / AFFINITY_FILE))
     calibration = held_out_users(windows[0].queries, rng)
     # Users of the calibration queries are left out of training at every cut.
     lists = [w.queries.select(~np.isin(w.queries.user, calibration.user)) for w in windows]
@@ -162,9 +138,10 @@ def collect_examples(
     rows = config.ranker.max_rows
     limit = max(rows // max(sum(len(q) for q in lists), 1), 1) if rows else 0
     valid = split.valid.select(np.sort(rng.permutation(len(split.valid))[:VALID_QUERIES]))
-    every = (*lists, calibration, *([] if present is None else [valid]))
+    total = sum(map(len, lists)) + len(calibration) + (len(valid) if until is None else 0)
+    train: list[Examples] = []
     with progress(console) as bar:
-        task = bar.add_task("candidate features", total=sum(map(len, every)))
+        task = bar.add_task("candidate features", total=total)
 
         def gather(
             recommender: Recommender, queries: Queries, limit: int, on_sale: BoolArray | None = None
@@ -174,11 +151,22 @@ def collect_examples(
                 allowed=on_sale, advance=lambda n: bar.advance(task, n),
             )  # fmt: skip
 
-        return (
-            stack([gather(r, q, limit, s) for r, q, s in zip(past, lists, sale, strict=True) if len(q)]),
-            gather(past[0], calibration, 0, sale[0]),
-            None if present is None else gather(present, valid, 0),
-        )
+        # One recommender at a time: each has vectors, factors and indexes of the whole catalogue.
+        for number, (window, queries) in enumerate(zip(windows, lists, strict=True)):
+            if number > 0 and len(queries) == 0:
+                continue
+            sale = window.on_sale(dataset.events, len(dataset.catalogue))
+            scoring = towers if window.after_training else ranker_towers
+            past = build_recommender(config, dataset, texts, scoring, window.end, window.time)
+            if len(queries):
+                train.append(gather(past, queries, limit, sale))
+            if number == 0:
+                held_out = gather(past, calibration, 0, sale)
+            del past
+        if until is not None:
+            return stack(train), held_out, None
+        present = build_recommender(config, dataset, texts, towers, split.train_end, split.train_time)
+        return stack(train), held_out, gather(present, valid, 0)
 
 
 def fit_ranker(

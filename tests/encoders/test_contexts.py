@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
+from encoders import contexts
 from encoders.contexts import ContextBatch, ContextSampler
 from encoders.text.catalogue_vectors import text_ids
 from features.data.dataset import Dataset
@@ -100,6 +102,7 @@ def test_false_negatives_are_the_users_own_items_and_equal_texts() -> None:
         np.array([[0], [2]], np.int32),
         np.array([1, 4], np.int32),
         np.ones(2, np.float32),
+        *sampler.chosen(np.array([0, 1], np.int32)),
     )
     cpu = torch.device("cpu")
     hidden = sampler.tables(cpu).false_negatives(batch.indexed(np.arange(5, dtype=np.int32), cpu))
@@ -113,13 +116,17 @@ def test_contexts_are_placed_among_the_candidates() -> None:
         np.array([[-1, 30], [20, 10]], np.int32),
         np.array([10, 40], np.int32),
         np.array([0.5, 0.25], np.float32),
+        np.array([7, 4, 4, 9], np.int32),
+        np.array([30, 40, 99, 10], np.int32),
     )
     indexed = batch.indexed(np.array([10, 20, 30, 40], np.int32), torch.device("cpu"))
     assert indexed.candidates.tolist() == [10, 20, 30, 40]
-    assert indexed.user.tolist() == [4, 7]
+    assert indexed.user.tolist() == [0, 1]
     assert indexed.context.tolist() == [[4, 2], [1, 0]]
     assert indexed.positive.tolist() == [0, 3]
     assert indexed.weight.tolist() == [0.5, 0.25]
+    # User 4 chose candidate 3, user 7 candidate 2; 99 is no candidate, 9 no user of these contexts.
+    assert indexed.chosen.tolist() == [0 * 4 + 3, 1 * 4 + 2, 2 * 4]
     assert indexed.members().tolist() == [[0, 0, 1, 0], [1, 1, 0, 0]]
 
 
@@ -134,3 +141,35 @@ def test_the_contexts_of_a_batch_are_divided_among_processes(dataset: Dataset) -
             assert part.positive[number] == batch.positive[place]
             assert np.array_equal(part.context[number], batch.context[place])
             assert part.weight[number] == batch.weight[place]
+
+
+def test_batches_draw_from_all_positions_that_can_be_predicted(dataset: Dataset) -> None:
+    """The packed positions give what a draw from a list of them gives."""
+    events, texts = dataset.events, text_ids(dataset.catalogue.texts)
+    end = events.offsets[1:] - 1
+    sampler = ContextSampler(events, end, dataset.kind_weights, texts, 3, 2)
+    every = [
+        place
+        for user in range(events.users)
+        for place in range(events.offsets[user] + 1, end[user])
+        if any(
+            texts[events.item[before]] != texts[events.item[place]]
+            for before in range(max(place - 3, events.offsets[user]), place)
+        )
+    ]
+    assert len(sampler) == len(every)
+    assert sampler.positions.at(np.arange(len(every))).tolist() == every
+    drawn = np.random.default_rng(5).choice(every, size=16)
+    batch = next(sampler.batches(1, 16, seed=5))
+    # In a piece of two events the last is predicted, if the one before it has another text.
+    other = [p for p in drawn if texts[events.item[p - 1]] != texts[events.item[p]]]
+    assert batch.positive.tolist() == events.item[other].tolist()
+
+
+def test_of_a_long_history_the_newest_items_are_no_negatives(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("u", item, "purchase", n) for n, item in enumerate("abcde")]
+    sampler = sampler_of(make_dataset(rows, list("abcde")))
+    monkeypatch.setattr(contexts, "MASKED", 2)
+    owners, items = sampler.chosen(np.zeros(1, np.int32))
+    assert owners.tolist() == [0, 0]
+    assert items.tolist() == [3, 4]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from features.data.dataset import FloatArray
+from ranking import assembly
 from ranking.assembly import pca_units, text_neighbours, unit
 from ranking.recommender import Recommender
 from tests.ranking.requests import ITEMS
@@ -42,6 +43,15 @@ def test_text_neighbours_are_others_with_positive_cosine() -> None:
         expected = np.argsort(-cosines[item], kind="stable")[:5]
         assert near.ids[item].tolist() == expected.tolist()
         np.testing.assert_allclose(near.weights[item], np.maximum(cosines[item][expected], 0), atol=1e-5)
+
+
+def test_text_neighbours_in_blocks_are_those_of_one_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = random_units(30, 6)
+    whole = text_neighbours(vectors, 5)
+    monkeypatch.setattr(assembly, "_ROWS", 7)
+    near = text_neighbours(vectors, 5)
+    assert np.array_equal(near.ids, whole.ids)
+    np.testing.assert_allclose(near.weights, whole.weights, atol=1e-6)
 
 
 @pytest.mark.parametrize("items", [1, 3])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,17 @@ import pytest
 from scipy import sparse
 
 from conf.schema import FactorConfig
-from encoders.factors.co_purchase import IMPUTATION_NEIGHBOURS, LONGEST, Factors
+from encoders.factors import co_purchase
+from encoders.factors.co_purchase import (
+    IMPUTATION_NEIGHBOURS,
+    LONGEST,
+    Factors,
+    behaviour,
+    drawn_users,
+)
 from features.data.dataset import Dataset, FloatArray
 from features.data.histories import HistoryBatch, batch_histories
+from features.data.prefixes import user_blocks
 from features.data.statistics import Neighbours
 from tests.synthetic import START, make_dataset, make_factors
 
@@ -155,9 +164,12 @@ def test_kinds_without_weight_are_not_read(factors: Factors) -> None:
 
 def test_kinds_without_weight_are_not_fitted(shop: Dataset, factors: Factors) -> None:
     events = shop.events
-    kept = np.flatnonzero(events.kind != 2)
-    assert len(kept) < len(events)
-    again = Factors.fit(events, kept, ITEMS, shop.kind_weights, FactorConfig(dim=8), 0)
+    viewed = events.kind == 2
+    assert viewed.any()
+    # Views of another item: if they were read, that item would have a vector.
+    other = replace(events, item=np.where(viewed, ITEMS - 1, events.item).astype(np.int32))
+    end = events.offsets[1:]
+    again = Factors.fit(other, end, ITEMS, shop.kind_weights, FactorConfig(dim=8), 0)
     assert again is not None
     assert np.array_equal(again.vectors, factors.vectors)
 
@@ -228,26 +240,26 @@ def test_the_dual_solves_the_gram_matrix(shop: Dataset) -> None:
 @pytest.mark.parametrize("weights", [KINDS, {"purchase": 1.0}])
 def test_without_events_there_are_no_factors(weights: dict[str, float]) -> None:
     data = make_dataset([], ["a", "b"], weights)
-    assert Factors.fit(data.events, np.zeros(0, np.int64), 2, data.kind_weights, FactorConfig(), 0) is None
+    assert Factors.fit(data.events, data.events.offsets[1:], 2, data.kind_weights, FactorConfig(), 0) is None
 
 
 def test_without_events_that_count_there_are_no_factors() -> None:
     data = make_dataset([("u", "a", "view", START), ("v", "b", "view", START)], ["a", "b"], KINDS)
-    assert Factors.fit(data.events, np.arange(2), 2, data.kind_weights, FactorConfig(), 0) is None
+    assert Factors.fit(data.events, data.events.offsets[1:], 2, data.kind_weights, FactorConfig(), 0) is None
 
 
 def test_no_width_means_no_factors(shop: Dataset) -> None:
-    positions = np.arange(len(shop.events))
     config = FactorConfig(dim=0)
-    assert Factors.fit(shop.events, positions, ITEMS, shop.kind_weights, config, 0) is None
+    assert Factors.fit(shop.events, shop.events.offsets[1:], ITEMS, shop.kind_weights, config, 0) is None
 
 
-def test_only_the_given_positions_are_known(shop: Dataset) -> None:
+def test_only_events_before_the_end_are_known(shop: Dataset) -> None:
     events, config = shop.events, FactorConfig(dim=4)
-    positions = np.flatnonzero(events.user < 20)
-    before = Factors.fit(events, positions, ITEMS, shop.kind_weights, config, 0)
-    other = replace(events, item=np.where(events.user < 20, events.item, 7).astype(np.int32))
-    after = Factors.fit(other, positions, ITEMS, shop.kind_weights, config, 0)
+    end = np.minimum(events.offsets[:-1] + 3, events.offsets[1:])
+    before = Factors.fit(events, end, ITEMS, shop.kind_weights, config, 0)
+    known = np.arange(len(events)) < end[events.user]
+    other = replace(events, item=np.where(known, events.item, 7).astype(np.int32))
+    after = Factors.fit(other, end, ITEMS, shop.kind_weights, config, 0)
     assert before is not None
     assert after is not None
     assert np.array_equal(before.vectors, after.vectors)
@@ -360,3 +372,59 @@ def test_items_that_were_only_viewed_borrow_too_and_nobody_elses_history_changes
     assert np.array_equal(lent.vectors[others], factors.vectors[others])
     histories = batch_of(*([(i, k) for i, k in h if i != viewed] for h in random_histories(20, 20, seed=4)))
     assert np.array_equal(lent.users(histories), factors.users(histories))
+
+
+def test_all_users_are_factorised_up_to_the_limit() -> None:
+    events = np.array([3, 0, 5, 8])
+    assert drawn_users(events, 0, 0).tolist() == [0, 1, 2, 3], "0 takes all"
+    assert drawn_users(events, 32, 0).tolist() == [0, 1, 2, 3]
+
+
+def test_above_the_limit_users_are_drawn_whole() -> None:
+    events = np.full(1000, 10)
+    events[:100] = 0
+    drawn = drawn_users(events, 500, 0)
+    assert len(drawn) == 50
+    assert drawn.tolist() == sorted(set(drawn.tolist()))
+    assert drawn.min() >= 100, "users without events are not drawn"
+    assert drawn_users(events, 500, 1).tolist() != drawn.tolist()
+    short = drawn_users(np.ones(1000, np.int64), 400, 0)
+    assert len(short) == 50, "users are limited, too: each has a vector"
+
+
+@pytest.mark.parametrize("block", [1, 60, 1 << 18])
+def test_behaviour_in_blocks_is_the_matrix_of_all_events(
+    shop: Dataset, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events, end = shop.events, shop.events.offsets[1:] - 1
+    users = np.array([0, 3, 4, 17, 39], np.int32)
+    monkeypatch.setattr(co_purchase, "user_blocks", partial(user_blocks, size=block))
+    matrix = behaviour(events, users, end, ITEMS, shop.kind_weights)
+    expected = np.zeros((len(users), ITEMS))
+    for row, user in enumerate(users):
+        for place in range(events.offsets[user], end[user]):
+            expected[row, events.item[place]] += shop.kind_weights[events.kind[place]]
+    np.testing.assert_allclose(matrix.toarray(), np.log1p(expected), rtol=1e-6)
+    assert matrix.dtype == np.float32
+
+
+def test_factors_of_drawn_users_know_their_items_alone(shop: Dataset) -> None:
+    events, config = shop.events, FactorConfig(dim=4, max_events=60)
+    users = drawn_users(events.lengths(), 60, 0)
+    assert 0 < len(users) < events.users
+    factors = Factors.fit(events, events.offsets[1:], ITEMS, shop.kind_weights, config, 0)
+    assert factors is not None
+    counted = np.isin(events.user, users) & (shop.kind_weights[events.kind] > 0)
+    assert np.flatnonzero(factors.known).tolist() == np.unique(events.item[counted]).tolist()
+
+
+def test_imputation_in_blocks_is_that_of_all_rows(factors: Factors, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    near = Neighbours(
+        rng.integers(-1, ITEMS, (11, 6)).astype(np.int32), rng.random((11, 6)).astype(np.float32)
+    )
+    whole = factors.imputed(near, factors.known)
+    monkeypatch.setattr(co_purchase, "IMPUTED", 4)
+    for found, expected in zip(factors.imputed(near, factors.known), whole, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        assert expected.any()

@@ -13,11 +13,12 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
+import encoders.text.catalogue_vectors as catalogue_vectors
 import encoders.training.stage_one as stage_one
 import encoders.training.train as train
 from conf.encoders import Precision
 from conf.schema import PipelineConfig, SplitKind
-from encoders.text.catalogue_vectors import CatalogueVectors
+from encoders.text.catalogue_vectors import CatalogueVectors, read_vectors
 from encoders.text.compiled_text_encoder import Advance, CompiledTextEncoder
 from encoders.text.embedding import embed_texts
 from encoders.text.text_encoder import Prompts, TextEncoder, load_text_encoder
@@ -95,6 +96,21 @@ def test_what_is_missing_is_made_once_and_equal_texts_together(encoder: TextEnco
     vectors.invalidate()
     np.testing.assert_allclose(vectors.of(), embed_texts(encoder, TEXTS, "soil "), atol=1e-6)
     assert read[2] == 4
+
+
+def test_saved_vectors_are_those_of_every_item_and_can_be_changed_in_memory_alone(
+    encoder: TextEncoder, read: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue_vectors, "_ROWS", 4)
+    vectors = CatalogueVectors(encoder, Precision.fp32, TEXTS, Progress)
+    vectors.save(tmp_path / "vectors.npy")
+    assert read == [4], "equal texts once"
+    plain = np.load(tmp_path / "vectors.npy")
+    assert plain.dtype == np.float32
+    assert np.array_equal(plain, vectors.of())
+    mapped = read_vectors(tmp_path / "vectors.npy")
+    mapped[0] = 7.0
+    assert np.array_equal(np.load(tmp_path / "vectors.npy"), plain), "the file stays as it is"
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import torch
 from conf.encoders import UserEncoderConfig
 from conf.errors import InputError
 from encoders.losses import sampled_softmax
+from encoders.towers import item_tower
 from encoders.towers.item_tower import ItemTower, whitening
 from encoders.towers.sequences import recent
 from encoders.towers.towers import Towers, best_items
@@ -29,6 +30,19 @@ def test_whitening_decorrelates_a_narrow_cone() -> None:
     covariance = white.T @ white / len(white)
     np.testing.assert_allclose(covariance, np.eye(8) / 8, atol=2e-3)
     assert np.linalg.norm(white, axis=1).mean() == pytest.approx(1.0, abs=0.1)
+
+
+def test_whitening_in_blocks_is_that_of_all_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = random_units(100, 8)
+    mean, matrix = whitening(vectors)
+    built = ItemTower(text_dim=8, items=100, dim=3, hybrid=False)
+    built.fit_text(vectors, np.ones(100, dtype=np.bool_))
+    whole = built.whitened(torch.from_numpy(vectors))
+    monkeypatch.setattr(item_tower, "_ROWS", 7)
+    in_blocks = whitening(vectors)
+    np.testing.assert_array_equal(in_blocks[0], mean)
+    np.testing.assert_allclose(in_blocks[1], matrix, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(built.whitened_catalogue(vectors), whole)
 
 
 @pytest.mark.parametrize("items", [1, 2, 10])

@@ -13,7 +13,7 @@ from encoders.towers.sequences import training_windows
 from features.candidates.features import Candidates, candidate_features
 from features.data.dataset import Dataset, FloatArray
 from features.data.histories import histories_of
-from features.data.splits import Split, make_split, ragged_ranges
+from features.data.splits import Split, make_split
 from features.data.statistics import Statistics, item_statistics
 from ranking.assembly import item_arrays, pca_units, text_neighbours
 from tests.features.divided import LEAVE_ONE_OUT, asked
@@ -36,11 +36,9 @@ def past(split: Split) -> list[object]:
 def known(dataset: Dataset, split: Split, vectors: FloatArray) -> list[np.ndarray]:
     """Statistics, factors, candidate features and training windows as of the validation queries."""
     statistics = item_statistics(dataset, split.train_end, split.train_time, 5, 5)
-    begin = dataset.events.offsets[:-1]
     factors = Factors.fit(
-        dataset.events, ragged_ranges(begin, split.train_end - begin), len(vectors), dataset.kind_weights,
-        FactorConfig(dim=4), 0,
-    )  # fmt: skip
+        dataset.events, split.train_end, len(vectors), dataset.kind_weights, FactorConfig(dim=4), 0
+    )
     assert factors is not None
     near = text_neighbours(pca_units(vectors), 20)
     factors = factors.impute(near)

@@ -25,6 +25,7 @@ from ranking.bundle.store import CURRENT, VERSIONS, current_version, publish_ver
 from ranking.pipeline.publish import publish
 from ranking.recommender import Recommender
 from ranking.scoring.ranker import Ranker
+from ranking.training.text_arrays import TextArrays
 from ranking.training.train import RANKER_FOLDER, build_recommender, train_ranker
 from ranking.types import Recommendation, Request
 from tests.bundles import published_again
@@ -61,12 +62,15 @@ def original(config: PipelineConfig, shop: Dataset) -> Recommender:
     return build_recommender(
         config,
         shop,
-        np.load(work / ENCODER_FOLDER / TEXT_VECTORS),
+        TextArrays.of(
+            config,
+            np.load(work / ENCODER_FOLDER / TEXT_VECTORS),
+            Affinity.load(work / ENCODER_FOLDER / AFFINITY_FILE),
+        ),
         Towers.load(work / ENCODER_FOLDER / TOWERS),
         split.state_end,
         split.state_time,
         Ranker.load(work / RANKER_FOLDER),
-        affinity=Affinity.load(work / ENCODER_FOLDER / AFFINITY_FILE),
     )
 
 

@@ -12,7 +12,7 @@ from features.data.dataset import Dataset, FloatArray
 from features.data.splits import Queries, make_split
 from ranking.recommender import Recommender
 from ranking.sources import SOURCES
-from ranking.training.examples import Examples, collect, ndcg_of_scores, query_limits
+from ranking.training.examples import Examples, collect, ndcg_of_scores, query_limits, stack
 from ranking.training.train import collect_examples, held_out_users
 from tests.synthetic import history_of, make_factors, make_recommender, random_towers
 
@@ -200,3 +200,16 @@ def test_calibration_takes_users_with_all_their_lists() -> None:
     whole = np.bincount(user, minlength=50)
     taken = np.bincount(drawn.user, minlength=50)
     assert np.array_equal(taken[taken > 0], whole[taken > 0]), "a user's other lists must not train"
+
+
+def test_stacked_examples_keep_their_rows_and_widths_and_empty_the_list() -> None:
+    narrow = hand_made([[1, 0], [0, 1]], [[1, 1], [1, 0]], [1, 2])
+    wide = hand_made([[0, 0, 1]], [[1, 1, 1]], [4])
+    parts = [narrow, wide]
+    both = stack(parts)
+    assert parts == []
+    assert both.chosen.astype(int).tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert both.real.astype(int).tolist() == [[1, 1, 0], [1, 0, 0], [1, 1, 1]]
+    assert both.targets.tolist() == [1, 2, 4]
+    assert both.features.shape == (3, 3, 1)
+    assert both.negative_share.dtype == np.float32

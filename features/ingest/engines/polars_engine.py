@@ -12,6 +12,7 @@ import polars as pl
 from conf.tables import FilterConfig
 from features.data import schema
 from features.files.readers import FILE, ROW, RawTable, readable
+from features.ingest.engines import user_parts
 from features.ingest.engines.interface import TYPES, Beyond, Facts, Staged
 from features.ingest.engines.rules import EventRules
 from features.ingest.event_filters import Recorded, add_recorded, apply_filters
@@ -136,23 +137,47 @@ class PolarsEvents:
         return found.collect(engine="streaming").row(0)
 
     def write(self, facts: Facts, target: Path) -> int:
-        """Write the sorted events to one Parquet file; return how many times were raised."""
-        time = pl.col(schema.TIMESTAMP)
-        ordered = _sorted(self.frame, facts).drop(_AT, FILE, ROW)
-        raised = 0
-        if facts.time_range and facts.has_order:
-            filled = time.forward_fill().backward_fill().over(schema.USER_ID).fill_null(facts.time_range[0])
-            ordered = ordered.with_columns(filled.alias(schema.TIMESTAMP))
-            ordered = ordered.with_columns(time.cum_max().over(schema.USER_ID).alias("__raised"))
-            staged = self.path.with_name("sorted.parquet")
-            ordered.sink_parquet(staged, engine="streaming")
-            final = pl.scan_parquet(staged)
-            raised = int(final.select((pl.col("__raised") > time).sum()).collect(engine="streaming").item())
-            ordered = final.with_columns(pl.col("__raised").alias(schema.TIMESTAMP)).drop("__raised")
-        else:
-            ordered = ordered.with_columns(time.fill_null(0))
-        ordered.sink_parquet(target, engine="streaming")
+        """Write the sorted events to one Parquet file; return how many times were raised.
+
+        More than `user_parts.PART` are sorted in parts, each a range of users.
+        """
+        if facts.events <= user_parts.PART:
+            return _write_sorted(self.frame, facts, self.path.with_name("sorted.parquet"), target)
+        limits = user_parts.user_limits(self.frame, _AT, facts.events, user_parts.PART)
+        raised, done = 0, list[Path]()
+        for part in user_parts.user_parts(self.frame, limits, self.path.with_name("parts")):
+            done.append(self.path.with_name(f"sorted-{len(done)}.parquet"))
+            raised += _write_sorted(part, facts, self.path.with_name("sorted.parquet"), done[-1])
+        pl.concat([pl.scan_parquet(path) for path in done]).sink_parquet(target, engine="streaming")
+        for path in done:
+            path.unlink()
         return raised
+
+
+def _write_sorted(events: pl.LazyFrame, facts: Facts, staged: Path, target: Path) -> int:
+    """Write events, of which each user's are all there, in order; return how many times were raised.
+
+    Args:
+        events: rows with `FILE`, `ROW` and the place in the file.
+        facts: of all events, not of these alone.
+        staged: an intermediate file.
+        target: the file to write.
+    """
+    time = pl.col(schema.TIMESTAMP)
+    ordered = _sorted(events, facts).drop(_AT, FILE, ROW)
+    raised = 0
+    if facts.time_range and facts.has_order:
+        filled = time.forward_fill().backward_fill().over(schema.USER_ID).fill_null(facts.time_range[0])
+        ordered = ordered.with_columns(filled.alias(schema.TIMESTAMP))
+        ordered = ordered.with_columns(time.cum_max().over(schema.USER_ID).alias("__raised"))
+        ordered.sink_parquet(staged, engine="streaming")
+        final = pl.scan_parquet(staged)
+        raised = int(final.select((pl.col("__raised") > time).sum()).collect(engine="streaming").item())
+        ordered = final.with_columns(pl.col("__raised").alias(schema.TIMESTAMP)).drop("__raised")
+    else:
+        ordered = ordered.with_columns(time.fill_null(0))
+    ordered.sink_parquet(target, engine="streaming")
+    return raised
 
 
 def _sorted(events: pl.LazyFrame, facts: Facts) -> pl.LazyFrame:

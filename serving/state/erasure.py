@@ -58,9 +58,9 @@ class HistoriesCleaner:
     async def _clean(self) -> None:
         if not self._path.is_file():
             return
-        users = await asyncio.to_thread(users_of, self._path)
-        deleted: set[str] = set()
-        for start in range(0, len(users), _USERS_PER_QUERY):
-            deleted |= await self._state.deleted_among(users[start : start + _USERS_PER_QUERY])
+        blocks, deleted = users_of(self._path), set[str]()
+        while (users := await asyncio.to_thread(next, blocks, None)) is not None:
+            for start in range(0, len(users), _USERS_PER_QUERY):
+                deleted |= await self._state.deleted_among(users[start : start + _USERS_PER_QUERY])
         if deleted:
             await asyncio.to_thread(remove_users, self._path, deleted)

@@ -25,7 +25,7 @@ from serving.state.contracts.user_state import (
 )
 
 _SEPARATOR: Final = "\x1f"
-"""Between the parts of an imported event's id; see `serving.state.histories.read_histories`."""
+"""Between the parts of an imported event's id; see `serving.state.histories_reader.Histories.events`."""
 _LOWEST: Final = -(2**63)
 _PLAIN: Final = 5
 """Elements of an event without exposure."""

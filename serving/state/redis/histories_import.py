@@ -15,7 +15,8 @@ from redis.asyncio.lock import Lock
 from redis.exceptions import LockError, RedisError
 
 from serving.state.contracts.user_state import IMPRESSION, ImportResult, StateUnavailableError
-from serving.state.histories import file_sha256, read_histories
+from serving.state.histories import file_sha256
+from serving.state.histories_reader import event_slices
 from serving.state.redis.events import pack_imported
 from serving.state.redis.store import Argument, Call, RedisStore
 
@@ -76,17 +77,17 @@ async def _import(
     known = await store.execute(lambda: store.client.hexists(store.key("imports"), sha256))
     if known:  # imported since the first check
         return ImportResult(already_imported=True, rows=0, new=0)
-    frame = await asyncio.to_thread(read_histories, path)
     rows = new = 0
-    for part in frame.iter_slices(_SLICE):
-        taken, added = await store.run("import", partial(_call, store, part, keys_of, hash_of))
-        rows, new = rows + int(taken), new + int(added)
-        try:
-            await store.execute(lock.reacquire)
-        except StateUnavailableError as error:
-            if isinstance(error.__cause__, LockError):
-                raise _TakenOverError from error
-            raise
+    async with contextlib.aclosing(event_slices(path, _SLICE)) as slices:
+        async for part in slices:
+            taken, added = await store.run("import", partial(_call, store, part, keys_of, hash_of))
+            rows, new = rows + int(taken), new + int(added)
+            try:
+                await store.execute(lock.reacquire)
+            except StateUnavailableError as error:
+                if isinstance(error.__cause__, LockError):
+                    raise _TakenOverError from error
+                raise
     await store.execute(lambda: store.client.hset(store.key("imports"), sha256, time.time_ns() // 1000))
     return ImportResult(already_imported=False, rows=rows, new=new)
 

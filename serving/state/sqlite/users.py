@@ -7,6 +7,7 @@ import json
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, fields
 from functools import partial
 from operator import attrgetter
@@ -30,7 +31,8 @@ from serving.state.contracts.user_state import (
     StoredEvent,
 )
 from serving.state.copies import erasure_name
-from serving.state.histories import file_sha256, read_histories
+from serving.state.histories import file_sha256
+from serving.state.histories_reader import event_slices
 from serving.state.sqlite.file import SqliteFile, one
 from serving.state.sqlite.items import ACKNOWLEDGED, DELETED_SINCE, revision_of
 
@@ -226,11 +228,11 @@ class SqliteUserState:
         known = "SELECT count(*) FROM imports WHERE sha256 = ?"
         if await self._file.read(lambda db: db.execute(known, (sha256,)).fetchone()[0]):
             return ImportResult(already_imported=True, rows=0, new=0)
-        frame = await asyncio.to_thread(read_histories, path)
         rows = new = 0
-        for part in frame.iter_slices(_IMPORT_SLICE):
-            taken, added = await self._file.write(partial(self._import_slice, frame=part))
-            rows, new = rows + taken, new + added
+        async with aclosing(event_slices(path, _IMPORT_SLICE)) as slices:
+            async for part in slices:
+                taken, added = await self._file.write(partial(self._import_slice, frame=part))
+                rows, new = rows + taken, new + added
         done = (sha256, rows, time.time_ns() // 1000)
         await self._file.write(lambda db: db.execute("INSERT OR IGNORE INTO imports VALUES (?, ?, ?)", done))
         return ImportResult(already_imported=False, rows=rows, new=new)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import polars as pl
 
-from serving.state.histories import history_of, read_histories, users_of
+from serving.state.histories import history_of, users_of
+from serving.state.histories_reader import open_histories
 
 ROWS = 20_000
 READS = 60
@@ -42,8 +43,10 @@ def test_a_file_that_is_replaced_meanwhile_is_read_as_it_was_or_as_it_is(tmp_pat
     thread.start()
     try:
         for _ in range(READS):
-            assert read_histories(path).height in (70, ROWS)
-            assert len(users_of(path)) == 7
+            with open_histories(path) as found:
+                assert sum(part.height for part in found.events()) == found.rows
+                assert found.rows in (70, ROWS)
+            assert len({user for users in users_of(path) for user in users}) == 7
             assert len(history_of(path, "u0")) in (10, ROWS // 7 + 1)
     finally:
         stop.set()

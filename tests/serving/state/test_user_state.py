@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from serving.state.contracts.user_state import (
     content_id,
     log_name,
 )
-from serving.state.histories import read_histories
+from serving.state.histories_reader import open_histories
 from serving.state.sqlite.file import SqliteFile, one
 from serving.state.sqlite.users import SqliteUserState
 
@@ -59,10 +59,13 @@ def test_a_failing_import_leaves_nothing_behind(
     tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = histories(tmp_path / "h.parquet", [(f"u{n}", "a", "click", n, n) for n in range(10)])
-    broken = read_histories(path).with_columns(
-        kind=pl.when(pl.col("time_us") < 7 * MICROS).then(pl.col("kind"))
-    )
-    monkeypatch.setattr("serving.state.sqlite.users.read_histories", lambda _: broken)
+    with open_histories(path) as found:
+        good = pl.concat(list(found.events()))
+
+    async def broken(path: Path, rows: int) -> AsyncIterator[pl.DataFrame]:
+        yield good.with_columns(kind=pl.when(pl.col("time_us") < 7 * MICROS).then(pl.col("kind")))
+
+    monkeypatch.setattr("serving.state.sqlite.users.event_slices", broken)
 
     async def scenario(state: SqliteUserState) -> tuple[int, int]:
         with pytest.raises(StateUnavailableError):
@@ -101,11 +104,11 @@ def test_an_import_that_is_cut_off_is_completed_later(
 def test_missing_columns_and_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "h.parquet"
     pl.DataFrame({"user_id": ["u"], "item_id": ["a"]}).write_parquet(path)
-    with pytest.raises(InputError, match="no column 'event'"):
-        read_histories(path)
+    with pytest.raises(InputError, match="no column 'event'"), open_histories(path):
+        pass
     path.write_bytes(b"nonsense")
-    with pytest.raises(InputError, match="not a histories table"):
-        read_histories(path)
+    with pytest.raises(InputError, match="not a histories table"), open_histories(path):
+        pass
 
 
 @pytest.mark.parametrize("content", ["database", "newer", "folder"])

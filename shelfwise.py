@@ -74,6 +74,10 @@ def execute(command: str, config: Any) -> float | None:  # noqa: ANN401
         if worker_number() is None:  # this process only starts and watches the workers
             start_logging(config.log_format, config.log_requests)
             sys.exit(run_workers(config, sys.argv, CONSOLE))
+    if command == "serve":
+        from serving.model.process.starter import STARTER
+
+        STARTER.prepare()  # the model's libraries are imported while this process imports its own
     threads = getattr(config, "threads", 0)
     if threads and command != "serve":  # which sets them in its worker thread
         import torch

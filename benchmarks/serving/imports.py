@@ -3,8 +3,8 @@
     python -m benchmarks.serving.imports --events 1000000 10000000
 
 Generates a histories file of each size (50 events a user, 200,000 items, popularity skewed), imports it into
-an empty SQLite file in a process of its own, and prints events per second of CPU time, the peak of the process's
-memory and its growth exponent: log(peak / former peak) / log(events / former events), without the memory that
+an empty SQLite file in a process of its own, and prints events per second of CPU time, the peak of its
+memory and the growth exponent: log(peak / former peak) / log(events / former events), without the memory that
 the libraries take.
 """
 

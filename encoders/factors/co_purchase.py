@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors.numpy import save_file
-from scipy import sparse
 
 from conf.schema import FactorConfig
 from encoders.factors.als import fit_als
@@ -27,6 +26,7 @@ from features.data.statistics import Neighbours
 
 if TYPE_CHECKING:
     import torch
+    from scipy import sparse  # imported where factors are fitted: a server only reads them
 
 FACTORS_FILE = "factors.safetensors"
 LONGEST = 256
@@ -64,6 +64,8 @@ def behaviour(
     Ten purchases are not ten times the confidence of one. Built in blocks of users: a block's events take 20
     bytes each, the finished matrix 8 for each user and item.
     """
+    from scipy import sparse
+
     begin = events.offsets[users]
     sizes = end[users] - begin
     data, indices, counts = [], [], [np.zeros(1, dtype=np.int64)]

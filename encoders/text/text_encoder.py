@@ -1,4 +1,8 @@
-"""The text encoder: any BERT-like model with its pooling, prompts and a layout others can load."""
+"""The text encoder: any BERT-like model with its pooling, prompts and a layout others can load.
+
+The library transformers is imported where a model is loaded by it or saved: a server does neither, see
+`encoders.text.saved_encoder`, and the import takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from conf.encoders import Pooling, TextEncoderConfig
 from conf.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _ST_MODULES = [
     {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
@@ -58,6 +63,8 @@ def bundled_model_path() -> Path:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the weight-loading progress bars and notices of transformers."""
+    from transformers.utils import logging as transformers_logging
+
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(logging.ERROR)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -67,7 +74,7 @@ def _quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(before)
 
 
-def _pooling_of(folder: Path) -> Pooling:
+def pooling_of(folder: Path) -> Pooling:
     """Read the pooling of a sentence-transformers folder; mean where it has none."""
     config = folder / "1_Pooling" / "config.json"
     if config.is_file():
@@ -77,7 +84,7 @@ def _pooling_of(folder: Path) -> Pooling:
     return Pooling.mean
 
 
-def _prompts_of(folder: Path, name: str) -> Prompts:
+def prompts_of(folder: Path, name: str) -> Prompts:
     """Read saved prompts of a sentence-transformers folder, else those of the family."""
     config = folder / "config_sentence_transformers.json"
     if config.is_file():
@@ -188,7 +195,7 @@ def reads_as_saved(encoder: TextEncoder, folder: Path) -> bool:
     """
     path = folder / "sentence_bert_config.json"
     length = json.loads(path.read_text())["max_seq_length"] if path.is_file() else None
-    saved = (length, _pooling_of(folder), _prompts_of(folder, str(folder)).passage)
+    saved = (length, pooling_of(folder), prompts_of(folder, str(folder)).passage)
     return saved == (encoder.max_tokens, encoder.pooling, encoder.prompts.passage)
 
 
@@ -199,6 +206,8 @@ def load_text_encoder(config: TextEncoderConfig) -> TextEncoder:
         InputError: when the model cannot be loaded.
 
     """
+    from transformers import AutoModel, AutoTokenizer
+
     source = str(bundled_model_path()) if config.model == "bundled" else config.model
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
@@ -209,11 +218,11 @@ def load_text_encoder(config: TextEncoderConfig) -> TextEncoder:
         line = str(error).strip().splitlines()[0]
         raise InputError(f"text_encoder.model: cannot load '{config.model}' ({line})") from error
     folder = Path(source)
-    prompts = _prompts_of(folder, source)
+    prompts = prompts_of(folder, source)
     return TextEncoder(
         backbone,
         tokenizer,
-        config.pooling or _pooling_of(folder),
+        config.pooling or pooling_of(folder),
         Prompts(
             prompts.query if config.query_prefix is None else config.query_prefix,
             prompts.passage if config.passage_prefix is None else config.passage_prefix,

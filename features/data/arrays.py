@@ -57,6 +57,32 @@ def map_rows(work: Callable[[Floats], Floats], rows: Floats, width: int, room: i
     return made
 
 
+def load_rows(path: Path, room: int = 0) -> npt.NDArray[Any]:
+    """Read a `.npy` file of rows, with capacity for `room` more, as of `empty_rows`.
+
+    `numpy.load` would leave no capacity, so that a server would copy what it has just read.
+
+    Raises:
+        ValueError: not such a file, or not in C order.
+
+    """
+    with path.open("rb") as file:
+        form = np.lib.format
+        first = form.read_magic(file) == (1, 0)
+        read = form.read_array_header_1_0 if first else form.read_array_header_2_0
+        shape, by_columns, dtype = read(file)
+        if not shape or by_columns or dtype.hasobject:
+            raise ValueError(f"{path}: not rows of numbers in C order")
+        rows = empty_rows(shape, dtype, room)
+        filled, buffer = 0, memoryview(rows.data).cast("B") if rows.size else memoryview(b"")
+        while filled < len(buffer):
+            got = file.readinto(buffer[filled : filled + _BLOCK_BYTES])
+            if not got:
+                raise ValueError(f"{path}: cut off")
+            filled += got
+    return rows
+
+
 def load_arrays(path: Path, room: int = 0) -> dict[str, npt.NDArray[Any]]:
     """Read a safetensors file, name -> array; each with capacity for `room` more rows, as of `empty_rows`.
 

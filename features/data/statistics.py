@@ -5,18 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 from safetensors.numpy import save_file
-from scipy import sparse
 
 from features.data import schema
 from features.data.arrays import load_arrays
 from features.data.dataset import Catalogue, Dataset, Events, FloatArray, IntArray, LongArray
 from features.data.demand import Demand
 from features.data.splits import ragged_ranges
+
+if TYPE_CHECKING:
+    from scipy import sparse  # imported where statistics are computed: a server only reads them
 
 DAY = 86_400
 MAX_ATTRIBUTES = 4
@@ -106,6 +109,8 @@ def co_occurrence(events: Events, end: LongArray, items: int, window: int) -> sp
         Sparse [items, items]; entry (i, j) sums 1 / distance over occurrences of j after i; no diagonal.
 
     """
+    from scipy import sparse
+
     begin = events.offsets[:-1]
     positions = ragged_ranges(begin, end - begin)
     stop = np.repeat(end, end - begin)
@@ -121,6 +126,8 @@ def co_occurrence(events: Events, end: LongArray, items: int, window: int) -> sp
 
 def cosine(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
     """Divide entry (i, j) by the root of row sum i times column sum j, to correct for popularity."""
+    from scipy import sparse
+
     rows = np.asarray(matrix.sum(axis=1)).ravel()
     columns = np.asarray(matrix.sum(axis=0)).ravel()
     left = sparse.diags(1.0 / np.sqrt(np.maximum(rows, 1e-9)))
@@ -194,7 +201,7 @@ def item_statistics(dataset: Dataset, end: LongArray, now: int, neighbours: int,
 
     follows = co_occurrence(events, end, items, window)
     near = strongest(cosine(follows), neighbours)
-    both = strongest(cosine(sparse.csr_matrix(follows + follows.T)), neighbours)
+    both = strongest(cosine((follows + follows.T).tocsr()), neighbours)
     rate, gap = _repeats(events, positions, items)
     # Without timestamps all events are before any query.
     timed = events if dataset.has_time else replace(events, time=events.time - DAY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,6 @@ import polars as pl
 import torch
 from safetensors.numpy import save_file
 
-from conf.encoders import TextEncoderConfig
 from conf.errors import InputError
 from conf.schema import CandidateConfig
 from encoders.device import CPU
@@ -21,9 +21,9 @@ from encoders.factors.affinity import AFFINITY_FILE, Affinity
 from encoders.factors.co_purchase import FACTORS_FILE, Factors
 from encoders.text.compiled_text_encoder import CompiledTextEncoder
 from encoders.text.precision import serving_precision
-from encoders.text.text_encoder import load_text_encoder
+from encoders.text.saved_encoder import load_saved_encoder
 from encoders.towers.towers import TOWERS_FILE, Towers
-from features.data.arrays import load_arrays
+from features.data.arrays import load_arrays, load_rows
 from features.data.dataset import Catalogue, FloatArray
 from features.data.statistics import Neighbours, Statistics
 from features.text.item_text import TextTemplate
@@ -47,6 +47,8 @@ STATISTICS = "statistics.safetensors"
 TEXT_NEIGHBOURS = "text_neighbours.safetensors"
 TEXT_ENCODER = "text_encoder"
 CONFIG = "config.yaml"
+_READERS = 2
+"""Threads that read files while the calling one computes: reading and arithmetic release the GIL."""
 REQUIRED = (CATALOG, ITEM_VECTORS, TEXT_VECTORS, INDEX, STATISTICS, TEXT_NEIGHBOURS)
 """Required files of a bundle."""
 HISTORIES = "histories.parquet"
@@ -149,16 +151,25 @@ def load_bundle(
     for name in REQUIRED:
         if name not in manifest["files"]:
             raise InputError(f"{folder / MANIFEST}: lists no {name}; roll back or publish again")
-    catalogue = Catalogue(pl.read_parquet(folder / CATALOG))
-    # Memory-mapped: a server copies both into growable arrays.
-    text_vectors: FloatArray = np.asarray(np.load(folder / TEXT_VECTORS, mmap_mode="c"))
-    item_vectors: FloatArray = np.asarray(np.load(folder / ITEM_VECTORS, mmap_mode="c"))
-    statistics = Statistics.load(folder / STATISTICS, room)
-    near = Neighbours(**load_arrays(folder / TEXT_NEIGHBOURS, room))
-    factors = Factors.load(folder / FACTORS_FILE, room) if (folder / FACTORS_FILE).is_file() else None
-    affinity = Affinity.load(folder / AFFINITY_FILE)
-    towers = Towers.load(folder).to(device) if (folder / TOWERS_FILE).is_file() else None
-    ranker = Ranker.load(folder).to(device) if (folder / RANKER_FILE).is_file() else None
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(_READERS, "reading", torch.set_num_threads, (threads,)) as pool:
+        reading_statistics = pool.submit(Statistics.load, folder / STATISTICS, room)
+        reading_near = pool.submit(load_arrays, folder / TEXT_NEIGHBOURS, room)
+        reading_factors = pool.submit(_factors, folder, room)
+        reading_towers = pool.submit(_towers, folder, device)
+        reading_encoder = pool.submit(_text_encoder, folder, manifest, device)
+        catalogue = Catalogue(pl.read_parquet(folder / CATALOG))
+        reading_words = pool.submit(_words, folder, catalogue, TextTemplate.from_info(manifest["template"]))
+        text_vectors = _vectors(folder / TEXT_VECTORS, room)
+        item_vectors = _vectors(folder / ITEM_VECTORS, room)
+        affinity = Affinity.load(folder / AFFINITY_FILE)
+        ranker = Ranker.load(folder).to(device) if (folder / RANKER_FILE).is_file() else None
+        reduce = PcaProjection.fit(text_vectors)
+        units = reduce.units(text_vectors, room)
+        goes_with = None if affinity is None else affinity.units(text_vectors, room)
+        statistics, near = reading_statistics.result(), Neighbours(**reading_near.result())
+        factors, towers = reading_factors.result(), reading_towers.result()
+        encoder = reading_encoder.result()
     config = CandidateConfig(**manifest["candidates"])
     settings = index_config(manifest["index"])
     index = load_index(folder / INDEX, item_vectors, settings, device, room)
@@ -173,9 +184,6 @@ def load_bundle(
             raise InputError(
                 f"{folder / name}: {count} rows, the manifest says {manifest['counts']['items']} items"
             )
-    reduce = PcaProjection.fit(text_vectors)
-    units = reduce.units(text_vectors, room)
-    goes_with = None if affinity is None else affinity.units(text_vectors, room)
     arrays = item_arrays(
         statistics, text_vectors, towers, config, near, item_vectors, factors, units, goes_with
     )
@@ -185,20 +193,34 @@ def load_bundle(
     indexes = SourceIndexes.build(index, arrays, others.factor, others.new, device, room)
     recommender = Recommender(
         arrays, index, text_vectors, config, clicks, towers, ranker, factors, affinity, others.text, indexes,
-        words=LiveWords(_words(folder, catalogue, TextTemplate.from_info(manifest["template"]))),
+        words=LiveWords(reading_words.result()),
         kinds=manifest["kinds"],
         novelty=Novelty.load(folder), novelty_budget=manifest.get("rerank", {}).get("novelty", 0.0),
     )  # fmt: skip
-    encoder = load_text_encoder(
-        TextEncoderConfig(model=str(folder / TEXT_ENCODER), max_tokens=int(manifest["max_tokens"]))
-    )
-    for (
-        parameter
-    ) in encoder.parameters():  # memory-mapped by transformers: truncating the file would crash the process
-        parameter.data = parameter.data.clone()
-    precision = serving_precision(manifest["precision"], device)
-    encoder = CompiledTextEncoder(encoder.to(device), precision)
     return Bundle(version, manifest, catalogue, recommender, encoder, reduce, others.lender, device)
+
+
+def _vectors(path: Path, room: int) -> FloatArray:
+    """Return vectors of items, with room for more; memory-mapped where none will be added."""
+    if room:
+        return load_rows(path, room)
+    mapped: FloatArray = np.asarray(np.load(path, mmap_mode="c"))
+    return mapped
+
+
+def _factors(folder: Path, room: int) -> Factors | None:
+    return Factors.load(folder / FACTORS_FILE, room) if (folder / FACTORS_FILE).is_file() else None
+
+
+def _towers(folder: Path, device: torch.device) -> Towers | None:
+    return Towers.load(folder).to(device) if (folder / TOWERS_FILE).is_file() else None
+
+
+def _text_encoder(folder: Path, manifest: dict[str, Any], device: torch.device) -> CompiledTextEncoder:
+    encoder = load_saved_encoder(folder / TEXT_ENCODER, int(manifest["max_tokens"]))
+    for parameter in encoder.parameters():  # memory-mapped: truncating the file would crash the process
+        parameter.data = parameter.data.clone()
+    return CompiledTextEncoder(encoder.to(device), serving_precision(manifest["precision"], device))
 
 
 def _words(folder: Path, catalogue: Catalogue, template: TextTemplate) -> WordIndex:

@@ -6,7 +6,6 @@ An item's list does not have every item in whose list it is, so reading it in th
 from __future__ import annotations
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from features.data.dataset import BoolArray, IntArray
 
@@ -22,12 +21,10 @@ class ListedIn:
 
         """
         found = ids >= 0
-        pointers = np.concatenate(([0], np.cumsum(found.sum(axis=1))))
-        shape = len(ids), len(ids)
-        lists = csr_array((np.ones(pointers[-1], dtype=np.int8), ids[found], pointers), shape=shape)
-        reversed_lists = lists.tocsc()
-        self._rows = reversed_lists.indices.astype(np.int32)
-        self._begins = reversed_lists.indptr
+        listed = ids[found]
+        # A stable sort keeps the rows that have an item in ascending order.
+        self._rows = np.nonzero(found)[0].astype(np.int32)[np.argsort(listed, kind="stable")]
+        self._begins = np.concatenate(([0], np.cumsum(np.bincount(listed, minlength=len(ids)))))
         self._changed: IntArray = np.zeros(0, dtype=np.int32)
         """Rows with other lists than the bundle's, sorted."""
 

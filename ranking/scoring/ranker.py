@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from scipy.special import expit
 from torch import Tensor, nn
 
 from features.data.dataset import FloatArray
@@ -109,7 +108,8 @@ class Ranker(nn.Module):
     def probabilities(self, logits: FloatArray) -> FloatArray:
         """Return calibrated P(click) and P(purchase), [..., 2], of raw logits [..., 3] (Platt scaling)."""
         steepness, shift = self.calibration.numpy(force=True).T
-        found: FloatArray = expit(logits[..., 1:] * steepness + shift)
+        calibrated = torch.from_numpy(logits[..., 1:] * steepness + shift)
+        found: FloatArray = torch.sigmoid(calibrated).numpy()
         if self.conditional:
             found[..., 1] *= found[..., 0]
         else:

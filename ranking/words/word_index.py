@@ -1,11 +1,13 @@
 """The words of a bundle's items: BM25 (Robertson and Walker, TREC-3 1994) by the library bm25s, and names.
 
 Scores are precomputed by word, so that every item is scored: filters are exact, and lexical scores can be
-added to those of embeddings item by item.
+added to those of embeddings item by item. The library makes and writes them; adding up those of a query's
+words needs no library, so a server does not import it, nor SciPy, which it imports.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -14,7 +16,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-import bm25s
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
@@ -25,10 +26,12 @@ from features.data.dataset import BoolArray, Catalogue, FloatArray, IntArray, Lo
 from features.text.item_text import TextTemplate
 from ranking.words.item_words import ItemReader, ItemWords
 
-logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs every index that it builds
 WORDS: Final = "words"
 """Folder in a bundle."""
 NAMES: Final = "names.safetensors"
+_VOCABULARY: Final = "vocab.index.json"
+_ARRAYS: Final = {name: f"{name}.csc.index.npy" for name in ("data", "indices", "indptr")}
+"""Files of bm25s: the scores of words and items as a sparse matrix by columns, which are words."""
 K1: Final = 0.6
 """Saturation of a word's frequency; titles and texts of items are short."""
 B: Final = 0.3
@@ -69,29 +72,40 @@ class Names:
 class WordIndex:
     """Words and names of a catalogue."""
 
-    bm25: Any  # bm25s.BM25, which has no stubs
+    vocabulary: dict[str, int]
+    """Number of each word."""
+    data: FloatArray  # [words of items] BM25 scores, word by word
+    indices: IntArray  # [words of items] row of each score's item
+    indptr: LongArray  # [words + 1] start of each word's scores
     names: Names
     silent: BoolArray  # [items] items whose texts have no words
     average: float
     """Words of an item."""
+    built: Any = None
+    """The bm25s.BM25 that made it, which writes its files; None of a loaded index."""
 
     @classmethod
     def build(cls, catalogue: Catalogue, template: TextTemplate) -> WordIndex:
         """Index every item of a catalogue whose texts were made by a template."""
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs every index that it builds
+        import bm25s
+
         items = ItemReader(template, catalogue.attributes).catalogue(catalogue)
         vocabulary: dict[str, int] = {}
         ids = [[vocabulary.setdefault(word, len(vocabulary)) for word in item.words] for item in items]
         vocabulary.setdefault("", len(vocabulary))  # an index needs a word
         lengths = np.array([len(item.words) for item in items], dtype=np.int64)
-        bm25 = bm25s.BM25(k1=K1, b=B, method="lucene", csc_backend="scipy")
+        bm25 = bm25s.BM25(k1=K1, b=B, method="lucene", csc_backend="auto")
         with np.errstate(invalid="ignore"):  # without any word, the mean length is 0
             bm25.index((ids, vocabulary), create_empty_token=False, show_progress=False)
         average = float(lengths.mean()) if len(lengths) else 0.0
-        return cls(bm25, Names.of_items(items), lengths == 0, average)
+        scores, names = bm25.scores, Names.of_items(items)
+        data, indices, indptr = (scores[name] for name in _ARRAYS)
+        return cls(vocabulary, data, indices, indptr, names, lengths == 0, average, bm25)
 
     def save(self, folder: Path) -> None:
-        """Write the index into a folder: NumPy arrays, JSON and one safetensors file."""
-        self.bm25.save(folder, show_progress=False)
+        """Write an index that was built here into a folder: NumPy arrays, JSON and one safetensors file."""
+        self.built.save(folder, show_progress=False)
         arrays: dict[str, npt.NDArray[Any]] = {
             "keys": self.names.keys,
             "offsets": self.names.offsets,
@@ -111,10 +125,12 @@ class WordIndex:
 
         """
         try:
-            bm25 = bm25s.BM25.load(folder, show_progress=False)
+            vocabulary: dict[str, int] = json.loads((folder / _VOCABULARY).read_text())
+            data, indices, indptr = (np.load(folder / file) for file in _ARRAYS.values())
             arrays = load_file(folder / NAMES)
             names = Names(arrays["keys"], arrays["offsets"], arrays["rows"], arrays["levels"])
-            return cls(bm25, names, arrays["silent"], float(arrays["average"][0]))
+            silent, average = arrays["silent"], float(arrays["average"][0])
+            return cls(vocabulary, data, indices, indptr, names, silent, average)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise InputError(f"{folder}: not an index of words; roll back or publish again") from error
 
@@ -122,15 +138,9 @@ class WordIndex:
         return len(self.silent)
 
     @cached_property
-    def vocabulary(self) -> dict[str, int]:
-        """Number of each word."""
-        numbers: dict[str, int] = self.bm25.vocab_dict
-        return numbers
-
-    @cached_property
     def weights(self) -> FloatArray:
         """Inverse document frequency of each word, [words + 1]; the last is that of an unknown word."""
-        frequencies = np.append(np.diff(self.bm25.scores["indptr"]), 0)
+        frequencies = np.append(np.diff(self.indptr), 0)
         odds = (len(self) - frequencies + 0.5) / (frequencies + 0.5)
         weights: FloatArray = np.log1p(odds).astype(np.float32)
         return weights
@@ -141,8 +151,11 @@ class WordIndex:
 
     def scores(self, words: list[str]) -> FloatArray:
         """Return the BM25 scores of all items for known words, [items]."""
-        numbers = [self.vocabulary[word] for word in words]
-        found: FloatArray = self.bm25.get_scores_from_ids(numbers)
+        found: FloatArray = np.zeros(len(self), dtype=np.float32)
+        for word in words:
+            number = self.vocabulary[word]
+            part = slice(int(self.indptr[number]), int(self.indptr[number + 1]))
+            found[self.indices[part]] += self.data[part]  # a word has an item once
         return found
 
     def later_score(self, word: str, count: int, length: int) -> float:

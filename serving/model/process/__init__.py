@@ -1,4 +1,4 @@
 """The model's process, and the messages between it and the server.
 
-Public: `loader`.
+Public: `loader`, `starter`.
 """

@@ -30,13 +30,13 @@ from serving.core.errors import restarting
 from serving.model.interfaces import Answer, ListJob
 from serving.model.process.array_codec import Receiver, Sender
 from serving.model.process.heartbeat import HangDetector, wait_for_end, watch_heartbeats
-from serving.model.process.starter import ModelStarter
+from serving.model.process.starter import STARTER
 from serving.model.process.worker import Failed, Loaded, LoadRequest
 
 _LOG = logging.getLogger(__name__)
 _END_SECONDS: Final = 5.0
 """Timeout for the end of a process that has closed its connections, or was killed."""
-_STARTER: Final = ModelStarter()
+_STARTER: Final = STARTER
 
 
 class _Channel:

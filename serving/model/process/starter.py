@@ -31,7 +31,7 @@ class ModelStarter:
     """Starts model processes through its own fork server; thread-safe."""
 
     def __init__(self, forks: bool = FORKS) -> None:
-        """Prepare; the fork server is started with the first model.
+        """Prepare; the fork server is started with the first model, or by `prepare`.
 
         Args:
             forks: see `FORKS`.
@@ -39,6 +39,12 @@ class ModelStarter:
         self._forks = forks
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
+
+    def prepare(self) -> None:
+        """Start the fork server, which imports the libraries while this process does something else."""
+        with self._lock:
+            if self._socket is None:
+                self._begin()
 
     def start(self, *descriptors: int) -> None:
         """Start a model's process with file descriptors for `serving.model.process.worker.main`.
@@ -72,6 +78,10 @@ class ModelStarter:
             self._socket.close()
             return False
         return True
+
+
+STARTER: Final = ModelStarter()
+"""Of this process."""
 
 
 def _popen(descriptor: int, forks: bool) -> subprocess.Popen[bytes]:

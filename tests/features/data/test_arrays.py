@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import save_file
 
-from features.data.arrays import empty_rows, load_arrays, map_rows, with_capacity
+from features.data.arrays import empty_rows, load_arrays, load_rows, map_rows, with_capacity
 
 
 @pytest.mark.parametrize("block", [1, 100, 1 << 22])
@@ -46,6 +46,31 @@ def test_arrays_are_read_with_room_which_is_taken_over(tmp_path: Path) -> None:
     assert block.shape == (9, 3)
     assert np.shares_memory(block, found)
     np.testing.assert_array_equal(block[:4], table)
+
+
+@pytest.mark.parametrize("block", [1, 7, 1 << 22])
+@pytest.mark.parametrize("room", [0, 5])
+def test_rows_are_read_with_room_which_is_taken_over(
+    tmp_path: Path, block: int, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("features.data.arrays._BLOCK_BYTES", block)
+    for table in (np.arange(12, dtype=np.float32).reshape(4, 3), np.zeros((0, 3), np.float32), np.arange(7)):
+        np.save(tmp_path / "rows.npy", table)
+        found = load_rows(tmp_path / "rows.npy", room)
+        assert (found.dtype, found.shape, found.flags.writeable) == (table.dtype, table.shape, True)
+        np.testing.assert_array_equal(found, table)
+        assert np.shares_memory(with_capacity(found, room), found) is (len(table) > 0)
+
+
+def test_files_that_are_no_rows_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.npy"
+    np.save(path, np.asfortranarray(np.ones((3, 2))))
+    with pytest.raises(ValueError, match="not rows of numbers in C order"):
+        load_rows(path)
+    np.save(path, np.ones((3, 2)))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="cut off"):
+        load_rows(path)
 
 
 @pytest.mark.parametrize(

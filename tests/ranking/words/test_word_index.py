@@ -210,7 +210,7 @@ def test_an_index_is_the_same_when_it_is_read_again(index: WordIndex, tmp_path: 
         )
 
 
-@pytest.mark.parametrize("name", [NAMES, "vocab.index.json", "params.index.json", "data.csc.index.npy"])
+@pytest.mark.parametrize("name", [NAMES, "vocab.index.json", "indptr.csc.index.npy", "data.csc.index.npy"])
 def test_an_index_that_cannot_be_read_says_so(index: WordIndex, tmp_path: Path, name: str) -> None:
     index.save(tmp_path)
     (tmp_path / name).write_bytes(b"{")

@@ -37,8 +37,22 @@ SHARPNESS = 10.0
 """Inverse temperature of the imputation weights: they grow by e for every tenth of cosine."""
 IMPUTED = 1 << 12
 """Items imputed at a time, each from a copy of up to 50 neighbours' factors."""
+SOLVED = 1 << 16
+"""Items whose duals are solved at a time, in float64."""
 EVENTS_PER_USER = 8
 """Least events that a drawn user stands for where their number is limited: a vector per user takes memory."""
+
+
+def dual_of(vectors: FloatArray, regularisation: float) -> FloatArray:
+    """Return vectors times the inverse of (their Gram matrix + L2), [items, dim], solved in float64."""
+    blocks = [slice(start, start + SOLVED) for start in range(0, len(vectors), SOLVED)]
+    gram = regularisation * np.eye(vectors.shape[1])
+    for rows in blocks:
+        gram += vectors[rows].T.astype(np.float64) @ vectors[rows]
+    dual = np.empty_like(vectors)
+    for rows in blocks:
+        dual[rows] = np.linalg.solve(gram, vectors[rows].T.astype(np.float64)).T
+    return dual
 
 
 def drawn_users(events: LongArray, most: int, seed: int) -> IntArray:
@@ -134,10 +148,9 @@ class Factors:
         )  # fmt: skip
         vectors = np.array(model.item_factors, dtype=np.float32)
         vectors[~known] = 0.0
-        gram = vectors.T.astype(np.float64) @ vectors + config.regularisation * np.eye(vectors.shape[1])
-        dual = np.linalg.solve(gram, vectors.T.astype(np.float64)).T
         confidence = np.array([config.confidence], dtype=np.float32)
-        return cls(vectors, dual.astype(np.float32), confidence, kind_weights.astype(np.float32))
+        dual = dual_of(vectors, config.regularisation)
+        return cls(vectors, dual, confidence, kind_weights.astype(np.float32))
 
     @property
     def known(self) -> BoolArray:

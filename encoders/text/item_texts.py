@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import polars as pl
 
 from encoders.text.text_encoder import TextEncoder
 from encoders.text.tokens import TokenArray
@@ -19,22 +20,20 @@ class ItemTexts:
     full stop behind it, and how much fits into the limit depends on all of them.
     """
 
-    def __init__(
-        self, encoder: TextEncoder, whole: TokenArray, parts: Sequence[Sequence[str]], max_chars: int
-    ) -> None:
+    def __init__(self, encoder: TextEncoder, whole: TokenArray, parts: pl.Series, max_chars: int) -> None:
         """Store the texts' parts.
 
         Args:
             encoder: its tokenizer, prompt and longest text.
             whole: tokens of each item's text, prompt included, [items].
-            parts: the fields of each text, [items].
+            parts: the fields of each text, lists of strings, [items].
             max_chars: longest text before tokenizing.
 
         """
         self._tokenizer, self._max_tokens = encoder.tokenizer, encoder.max_tokens
         self._prompt = encoder.prompts.passage
         self.whole, self._parts, self._max_chars = whole, parts, max_chars
-        self._counts = np.array([len(fields) for fields in parts], dtype=np.int64)
+        self._counts = parts.list.len().to_numpy().astype(np.int64)
         self._indices: dict[tuple[int, bytes], int] = {}
         self._shortened: list[IntArray] = []
 
@@ -81,7 +80,7 @@ class ItemTexts:
         texts = []
         for row, mask in missing:
             stays = np.frombuffer(mask, dtype=np.bool_)
-            fields = [p for p, s in zip(self._parts[row], stays, strict=True) if s]
+            fields = [p for p, s in zip(self._parts[row].to_list(), stays, strict=True) if s]
             texts.append(join_parts(fields, self._max_chars))
         made = self._tokenized(texts)
         for number, key in enumerate(missing):

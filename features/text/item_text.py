@@ -174,10 +174,12 @@ def render_text(frame: pl.DataFrame, template: TextTemplate) -> pl.Series:
     return render_catalogue(frame, template)[0]
 
 
-def render_parts(frame: pl.DataFrame, template: TextTemplate) -> list[list[str]]:
-    """Render the labelled fields of every item, [items][fields present]; `join_parts` makes them one text."""
-    parts: list[list[str]] = _parts(frame, template)[0].to_list()
-    return parts
+def render_parts(frame: pl.DataFrame, template: TextTemplate) -> pl.Series:
+    """Render the labelled fields that every item has, lists of strings; `join_parts` makes them one text.
+
+    A column, because as many Python strings would take five times as much memory.
+    """
+    return _parts(frame, template)[0]
 
 
 def _plain(name: str, value: object) -> str | None:

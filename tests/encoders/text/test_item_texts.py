@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 from tokenizers import ByteLevelBPETokenizer
 from transformers import PreTrainedTokenizerFast
@@ -42,7 +43,7 @@ def whole(reader: TextEncoder) -> TokenArray:
 
 
 def test_whole_texts_are_those_of_the_tokenizer(reader: TextEncoder) -> None:
-    texts = ItemTexts(reader, whole(reader), PARTS, 60)
+    texts = ItemTexts(reader, whole(reader), pl.Series(PARTS), 60)
     assert len(texts) == 4
     drawn = texts.draw(np.array([3, 1], np.int32), 0.0, np.random.default_rng(0))
     prompted = ["passage: " + TEXTS[row] for row in (3, 1)]
@@ -51,7 +52,7 @@ def test_whole_texts_are_those_of_the_tokenizer(reader: TextEncoder) -> None:
 
 
 def test_shortened_texts_are_those_of_the_tokenizer(reader: TextEncoder) -> None:
-    texts = ItemTexts(reader, whole(reader), PARTS, 60)
+    texts = ItemTexts(reader, whole(reader), pl.Series(PARTS), 60)
     rng, seen = np.random.default_rng(1), set()
     rows = np.array([0, 1, 2, 3], np.int32)
     for _ in range(60):
@@ -69,7 +70,7 @@ def test_shortened_texts_are_those_of_the_tokenizer(reader: TextEncoder) -> None
 
 
 def test_a_shortened_text_is_tokenized_once(reader: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = ItemTexts(reader, whole(reader), PARTS, 60)
+    texts = ItemTexts(reader, whole(reader), pl.Series(PARTS), 60)
     made: list[str] = []
     original = texts._tokenized
 
@@ -86,7 +87,7 @@ def test_a_shortened_text_is_tokenized_once(reader: TextEncoder, monkeypatch: py
 
 def test_the_draw_depends_on_nothing_but_the_generator(reader: TextEncoder) -> None:
     rows = np.array([0, 2, 3, 0], np.int32)
-    fresh, used = (ItemTexts(reader, whole(reader), PARTS, 60) for _ in range(2))
+    fresh, used = (ItemTexts(reader, whole(reader), pl.Series(PARTS), 60) for _ in range(2))
     used.draw(rows, 0.5, np.random.default_rng(9))
     first = fresh.draw(rows, 0.5, np.random.default_rng(3))
     again = used.draw(rows, 0.5, np.random.default_rng(3))

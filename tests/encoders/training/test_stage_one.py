@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from rich.console import Console
@@ -58,7 +59,7 @@ def module_of(
     dataset: Dataset, encoder: TextEncoder, settings: TextEncoderConfig, valid: Queries | None = None
 ) -> StageOne:
     texts = dataset.catalogue.texts
-    parts = [text.split(". ") for text in texts]
+    parts = pl.Series([text.split(". ") for text in texts])
     whole = TokenArray.tokenized(encoder.tokenizer, texts, encoder.max_tokens)
     module = StageOne(
         encoder, settings, Precisions(Precision.fp32, Precision.fp32), sampler_of(dataset),

@@ -57,7 +57,7 @@ def test_items_without_their_text_fields_are_told() -> None:
 
 
 def test_parts_join_to_the_same_text() -> None:
-    parts = render_parts(FRAME, TEMPLATE)
+    parts = render_parts(FRAME, TEMPLATE).to_list()
     assert parts[0] == ["Rubber boots", "Brand: Acme", "Tags: red, dry", "Size: 17"]
     assert parts[4] == ["5"]
     assert [join_parts(p, TEMPLATE.max_chars) for p in parts] == render_text(FRAME, TEMPLATE).to_list()
@@ -150,7 +150,7 @@ def test_one_item_many_items_and_parts_agree(rows: list[tuple[object, ...]], lim
     texts = render_text(frame, template).to_list()
     assert [render_one(record, template) for record in records] == texts
     assert render_rows(records, template) == texts
-    assert [join_parts(parts, limit) for parts in render_parts(frame, template)] == texts
+    assert [join_parts(parts, limit) for parts in render_parts(frame, template).to_list()] == texts
     assert all(0 < len(text) <= max(limit, 1) for text in texts)
     assert not any(c < " " for text in texts for c in text)
 

@@ -131,6 +131,9 @@ class CandidateConfig:
     """Neighbours stored per item."""
     window: int = 10
     """Events between which two items of a history count as near each other."""
+    max_events: int = 10_000_000
+    """Events that neighbours are counted from at most, which bounds memory: up to `window` pairs of items for
+    each. Of a larger shop they are those of users drawn with the seed; 0 takes all."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -138,6 +141,7 @@ class CandidateConfig:
         require(all(q >= 0 for q in quotas), "candidate quotas must be 0 or more")
         require(sum(quotas) > 0, "at least one candidate source needs a quota")
         at_least(1, self, "candidates.", "recent_items", "neighbours", "window")
+        at_least(0, self, "candidates.", "max_events")
 
     def quota(self, name: str) -> int:
         """Return the quota of that name, one of `quota_names`."""

@@ -20,7 +20,7 @@ from encoders.factors.user_factors import solve_user_factors
 from features.data.arrays import load_arrays
 from features.data.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
 from features.data.histories import HistoryBatch
-from features.data.prefixes import user_blocks
+from features.data.prefixes import drawn_users, user_blocks
 from features.data.splits import ragged_ranges
 from features.data.statistics import Neighbours
 
@@ -53,21 +53,6 @@ def dual_of(vectors: FloatArray, regularisation: float) -> FloatArray:
     for rows in blocks:
         dual[rows] = np.linalg.solve(gram, vectors[rows].T.astype(np.float64)).T
     return dual
-
-
-def drawn_users(events: LongArray, most: int, seed: int) -> IntArray:
-    """Return the rows of users with `most` events together, ascending: all of them, or a sample.
-
-    Args:
-        events: events of each user, [users].
-        most: events of all drawn users at most, whose number is at most an eighth of it; 0 draws all.
-        seed: of the sample, of users with events.
-    """
-    limit = most // EVENTS_PER_USER
-    if most == 0 or (events.sum() <= most and len(events) <= limit):
-        return np.arange(len(events), dtype=np.int32)
-    order = np.random.default_rng(seed).permutation(np.flatnonzero(events))[:limit]
-    return np.sort(order[np.cumsum(events[order]) <= most]).astype(np.int32)
 
 
 def behaviour(
@@ -137,7 +122,7 @@ class Factors:
         """
         if config.dim == 0:
             return None
-        users = drawn_users(end - events.offsets[:-1], config.max_events, seed)
+        users = drawn_users(end - events.offsets[:-1], config.max_events, seed, EVENTS_PER_USER)
         matrix = behaviour(events, users, end, items, kind_weights)
         known = np.bincount(matrix.indices, minlength=items) > 0
         if matrix.nnz == 0:

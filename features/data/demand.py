@@ -7,6 +7,7 @@ ends.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,8 +16,36 @@ import numpy as np
 from features.data.dataset import Events, FloatArray, IntArray, LongArray
 
 DAY = 86_400
+_DAY_BITS = 32
+_EPOCH = 1 << 31
+"""Added to a day, which is negative before 1970."""
 SPANS = (7, 28, 90, 365)
 """Lengths of the windows, in days."""
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Events by item and day."""
+
+    keys: LongArray
+    """[pairs] item and day in one number, ascending."""
+    counts: LongArray  # [pairs]
+
+    @classmethod
+    def empty(cls) -> _Pairs:
+        """Return no pairs."""
+        return cls(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+
+    def added(self, other: _Pairs) -> _Pairs:
+        """Return the sums of both."""
+        if not len(self.keys) or not len(other.keys):
+            return other if not len(self.keys) else self
+        keys = np.concatenate([self.keys, other.keys])
+        order = np.argsort(keys, kind="stable")  # merges two sorted runs
+        keys = keys[order]
+        starts = np.flatnonzero(np.diff(keys, prepend=-1))
+        counts = np.add.reduceat(np.concatenate([self.counts, other.counts])[order], starts)
+        return _Pairs(keys[starts], counts)
 
 
 @dataclass(frozen=True)
@@ -33,18 +62,35 @@ class Demand:
     """[items] day of the first event; width for an item without any."""
 
     @classmethod
-    def of(cls, events: Events, positions: LongArray, items: int) -> Demand:
-        """Count the events at `positions`."""
-        day = events.time[positions] // DAY
+    def of(cls, events: Events, blocks: Iterable[LongArray], items: int, earlier: int = 0) -> Demand:
+        """Count events.
+
+        Memory grows with the pairs of an item and a day on which it has events, not with the events.
+
+        Args:
+            events: all events.
+            blocks: their positions, in blocks.
+            items: size of the catalogue.
+            earlier: seconds by which their times are taken for earlier.
+        """
+        pairs, waiting = _Pairs.empty(), _Pairs.empty()
+        for positions in blocks:
+            day = (events.time[positions] - earlier) // DAY
+            keys, counts = np.unique(
+                (events.item[positions].astype(np.int64) << _DAY_BITS) | (day + _EPOCH), return_counts=True
+            )
+            waiting = waiting.added(_Pairs(keys, counts))
+            if len(waiting.keys) >= len(pairs.keys):  # every pair is merged a few times, not once a block
+                pairs, waiting = pairs.added(waiting), _Pairs.empty()
+        pairs = pairs.added(waiting)
+        rows, day = pairs.keys >> _DAY_BITS, (pairs.keys & ((1 << _DAY_BITS) - 1)) - _EPOCH
         origin = int(day.min()) if len(day) else 0
         width = int(day.max()) - origin + 2 if len(day) else 1
-        rows = events.item[positions].astype(np.int64)
-        keys, counts = np.unique(rows * width + (day - origin), return_counts=True)
         first = np.full(items, width, dtype=np.int64)
-        np.minimum.at(first, rows, day - origin)
-        return cls(
-            keys, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), np.array([origin, width]), first
-        )
+        starts = np.flatnonzero(np.diff(rows, prepend=-1))  # of each item's days, in ascending order
+        first[rows[starts]] = day[starts] - origin
+        totals = np.concatenate([[0], np.cumsum(pairs.counts)]).astype(np.int64)
+        return cls(rows * width + (day - origin), totals, np.array([origin, width]), first)
 
     def _before(self, rows: IntArray, day: LongArray) -> LongArray:
         """Count each item's events before a day, both of one shape."""

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from features.data.dataset import BoolArray, Events, LongArray
+from features.data.dataset import BoolArray, Events, IntArray, LongArray
 
 BLOCK: Final = 1 << 18
 """Events read at a time; what is computed for each takes up to a few hundred bytes."""
@@ -42,6 +42,23 @@ def user_blocks(offsets: LongArray, size: int = BLOCK) -> Iterator[tuple[int, in
         last = int(np.searchsorted(offsets, offsets[first] + size, side="right")) - 1
         yield first, max(min(last, users), first + 1)
         first = max(min(last, users), first + 1)
+
+
+def drawn_users(events: LongArray, most: int, seed: int, least: int = 1) -> IntArray:
+    """Return the rows of users with `most` events together, ascending: all of them, or a sample.
+
+    Args:
+        events: events of each user, [users].
+        most: events of all drawn users at most; 0 draws all.
+        seed: of the sample, of users with events.
+        least: events that a drawn user stands for, where each takes memory of its own: at most `most / least`
+            are drawn.
+    """
+    limit = most // least
+    if most == 0 or (events.sum() <= most and len(events) <= limit):
+        return np.arange(len(events), dtype=np.int32)
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(events))[:limit]
+    return np.sort(order[np.cumsum(events[order]) <= most]).astype(np.int32)
 
 
 def item_counts(events: Events, end: LongArray, items: int, size: int = BLOCK) -> LongArray:

@@ -14,7 +14,11 @@ import numpy as np
 from conf.errors import InputError
 from conf.schema import SplitConfig, SplitKind
 from features.data.dataset import BoolArray, Dataset, Events, IntArray, LongArray
+from features.data.prefixes import prefix_blocks, user_blocks
 
+BLOCK = 1 << 20
+"""Events read at a time."""
+_BINS = 1 << 16
 _RANKER_SHARE = 10
 """Under leave-one-out the ranking head gets at most one of this many training events."""
 
@@ -81,35 +85,80 @@ def ragged_ranges(starts: LongArray, sizes: LongArray) -> LongArray:
 def make_queries(
     events: Events, users: IntArray, start: LongArray, stop: LongArray, time: LongArray, relevant: BoolArray
 ) -> Queries:
-    """Return a query per user at `start`, its targets the distinct relevant items of events[start:stop]."""
-    positions = ragged_ranges(start, stop - start)
-    owner = np.repeat(np.arange(len(users)), stop - start)
-    keep = relevant[events.kind[positions]]
-    positions, owner = positions[keep], owner[keep]
-    order = np.lexsort((events.kind[positions], events.item[positions], owner))
-    positions, owner = positions[order], owner[order]
-    item = events.item[positions]
-    first = np.ones(len(item), dtype=bool)
-    first[1:] = (owner[1:] != owner[:-1]) | (item[1:] != item[:-1])
-    owner, item, kind = owner[first], item[first], events.kind[positions[first]].astype(np.int32)
-    sizes = np.bincount(owner, minlength=len(users))
+    """Return a query per user at `start`, its targets the distinct relevant items of events[start:stop].
+
+    Computed for blocks of users; the result takes 8 bytes a target.
+    """
+    sizes = np.zeros(len(users), dtype=np.int64)
+    items, kinds = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=np.int32)]
+    for low, high in user_blocks(np.concatenate([[0], np.cumsum(stop - start)]), BLOCK):
+        length = stop[low:high] - start[low:high]
+        positions = ragged_ranges(start[low:high], length)
+        owner = np.repeat(np.arange(high - low), length)
+        keep = relevant[events.kind[positions]]
+        positions, owner = positions[keep], owner[keep]
+        order = np.lexsort((events.kind[positions], events.item[positions], owner))
+        positions, owner = positions[order], owner[order]
+        item = events.item[positions]
+        first = np.ones(len(item), dtype=bool)
+        first[1:] = (owner[1:] != owner[:-1]) | (item[1:] != item[:-1])
+        items.append(item[first])
+        kinds.append(events.kind[positions[first]].astype(np.int32))
+        sizes[low:high] = np.bincount(owner[first], minlength=high - low)
     keep = sizes > 0
     offsets = np.concatenate([[0], np.cumsum(sizes[keep])]).astype(np.int64)
-    return Queries(users[keep], start[keep], time[keep], offsets, item, kind)
+    return Queries(
+        users[keep], start[keep], time[keep], offsets, np.concatenate(items), np.concatenate(kinds)
+    )
 
 
 def position_at(events: Events, time: int) -> LongArray:
     """Return each user's first position that is not before `time`, [users]."""
-    before = np.concatenate([[0], np.cumsum(events.time < time)])
-    begin, end = events.offsets[:-1], events.offsets[1:]
-    first: LongArray = begin + before[end] - before[begin]
+    offsets = events.offsets
+    earlier = np.empty(len(offsets), dtype=np.int64)  # [users + 1] events before `time` ahead of each user's
+    total, low = 0, 0
+    for start in range(0, len(events), BLOCK):
+        counts = np.cumsum(events.time[start : start + BLOCK] < time)
+        high = int(np.searchsorted(offsets, start + len(counts)))
+        inside = offsets[low:high] - start
+        earlier[low:high] = total + np.where(inside > 0, counts[inside - 1], 0)
+        total, low = total + int(counts[-1]), high
+    earlier[low:] = total
+    first: LongArray = offsets[:-1] + np.diff(earlier)
     return first
+
+
+def _events_before(events: Events, time: int) -> int:
+    """Count the events before a time."""
+    starts = range(0, len(events), BLOCK)
+    return sum(int(np.count_nonzero(events.time[start : start + BLOCK] < time)) for start in starts)
+
+
+def nth_time(events: Events, place: int) -> int:
+    """Return the time at a place of all events in the order of their times, from 0.
+
+    Times are counted in ever narrower bins, which takes no more memory with more events.
+    """
+    low, high = int(events.time.min()), int(events.time.max())
+    while True:
+        width = (high - low) // _BINS + 1
+        counts = np.zeros(_BINS + 1, dtype=np.int64)
+        for start in range(0, len(events), BLOCK):
+            times = events.time[start : start + BLOCK]
+            inside = times[(times >= low) & (times <= high)]
+            counts += np.bincount((inside - low) // width, minlength=_BINS + 1)
+        until = np.cumsum(counts)
+        chosen = int(np.searchsorted(until, place, side="right"))
+        if width == 1:
+            return low + chosen
+        place -= int(until[chosen] - counts[chosen])
+        low, high = low + chosen * width, min(low + (chosen + 1) * width - 1, high)
 
 
 def _leave_one_out(dataset: Dataset, relevant: BoolArray, ranker_lists: int) -> Split:
     events = dataset.events
     lengths = events.lengths()
-    begin, end = events.offsets[:-1], events.offsets[1:]
+    end = events.offsets[1:]
     users = np.arange(events.users, dtype=np.int32)
 
     def next_of(chosen: IntArray, position: LongArray) -> Queries:
@@ -124,7 +173,9 @@ def _leave_one_out(dataset: Dataset, relevant: BoolArray, ranker_lists: int) -> 
 
     def latest(stop: LongArray) -> int:
         """Return the time of the last event before the positions `stop`."""
-        return int(events.time[ragged_ranges(begin, stop - begin)].max(initial=0))
+        return max(
+            (int(events.time[block].max(initial=0)) for block in prefix_blocks(events, stop)), default=0
+        )
 
     # A user with too few events to hold out keeps them all for training.
     train_end = np.where(lengths >= 3, end - 2, end)
@@ -148,10 +199,11 @@ def _leave_one_out(dataset: Dataset, relevant: BoolArray, ranker_lists: int) -> 
 
 def _cut_times(dataset: Dataset, config: SplitConfig) -> tuple[int, int, int]:
     """Return the starts of the ranker, validation and test windows in Unix seconds."""
-    times = np.sort(dataset.events.time)
+    events = dataset.events
+    total = len(events)
 
     def quantile(share: float) -> int:
-        return int(times[min(int(len(times) * share), len(times) - 1)])
+        return nth_time(events, min(int(total * share), total - 1))
 
     def iso(text: str, field: str) -> int:
         try:
@@ -161,15 +213,15 @@ def _cut_times(dataset: Dataset, config: SplitConfig) -> tuple[int, int, int]:
         return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
     test = iso(config.test_start, "test_start") if config.test_start else quantile(1 - config.test_fraction)
-    before_test = float(np.searchsorted(times, test)) / len(times)
+    before_test = _events_before(events, test) / total
     valid = (
         iso(config.valid_start, "valid_start")
         if config.valid_start
         else quantile(max(before_test - config.valid_fraction, 0.0))
     )
-    before_valid = float(np.searchsorted(times, valid)) / len(times)
+    before_valid = _events_before(events, valid) / total
     ranker = quantile(max(before_valid - config.ranker_fraction, 0.0))
-    if not times[0] < ranker < valid < test <= times[-1]:
+    if not events.time.min() < ranker < valid < test <= events.time.max():
         raise InputError(
             "split=global_time: the cut times leave an empty window "
             f"({np.datetime64(ranker, 's')}, {np.datetime64(valid, 's')}, {np.datetime64(test, 's')}); "
@@ -236,11 +288,14 @@ def exclude_seen(dataset: Dataset, split: Split, setting: bool | None) -> bool:
     items = len(dataset.catalogue)
     begin = events.offsets[queries.user]
     sizes = queries.end - begin
-    positions = ragged_ranges(begin, sizes)
-    history = np.repeat(np.arange(len(queries), dtype=np.int64), sizes) * items + events.item[positions]
-    owner = np.repeat(np.arange(len(queries), dtype=np.int64), np.diff(queries.target_offsets))
-    repeated = np.isin(owner * items + queries.targets, history)
-    return bool(repeated.mean() <= 0.05) if len(repeated) else True
+    repeated = 0
+    for low, high in user_blocks(np.concatenate([[0], np.cumsum(sizes)]), BLOCK):
+        positions = ragged_ranges(begin[low:high], sizes[low:high])
+        history = np.repeat(np.arange(low, high), sizes[low:high]) * items + events.item[positions]
+        targets = slice(int(queries.target_offsets[low]), int(queries.target_offsets[high]))
+        owner = np.repeat(np.arange(low, high), np.diff(queries.target_offsets[low : high + 1]))
+        repeated += int(np.isin(owner * items + queries.targets[targets], history).sum())
+    return repeated / len(queries.targets) <= 0.05 if len(queries.targets) else True
 
 
 def make_split(dataset: Dataset, config: SplitConfig, target_events: list[str]) -> Split:

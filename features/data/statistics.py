@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +17,15 @@ from features.data import schema
 from features.data.arrays import load_arrays
 from features.data.dataset import Catalogue, Dataset, Events, FloatArray, IntArray, LongArray
 from features.data.demand import Demand
+from features.data.prefixes import drawn_users, prefix_blocks, user_blocks
 from features.data.splits import ragged_ranges
 
 if TYPE_CHECKING:
     from scipy import sparse  # imported where statistics are computed: a server only reads them
 
 DAY = 86_400
+_PAIRS_BLOCK = 1 << 22
+"""Events whose pairs, or entries of a matrix whose rows, are computed at a time."""
 MAX_ATTRIBUTES = 4
 MAX_GAP_DAYS = 365.0
 RECENT_DAYS = 14.0
@@ -102,8 +106,19 @@ def strongest(matrix: sparse.csr_matrix, k: int) -> Neighbours:
     return Neighbours(ids, weights)
 
 
-def co_occurrence(events: Events, end: LongArray, items: int, window: int) -> sparse.csr_matrix:
+def co_occurrence(
+    events: Events, users: IntArray, end: LongArray, items: int, window: int
+) -> sparse.csr_matrix:
     """Count how often an item comes within `window` events after another, nearer counting more.
+
+    Computed for blocks of users.
+
+    Args:
+        events: all events.
+        users: those whose events count.
+        end: position after each user's events that count, [all users].
+        items: size of the catalogue.
+        window: events between which two items count as near.
 
     Returns:
         Sparse [items, items]; entry (i, j) sums 1 / distance over occurrences of j after i; no diagonal.
@@ -111,28 +126,49 @@ def co_occurrence(events: Events, end: LongArray, items: int, window: int) -> sp
     """
     from scipy import sparse
 
-    begin = events.offsets[:-1]
-    positions = ragged_ranges(begin, end - begin)
-    stop = np.repeat(end, end - begin)
+    begin = events.offsets[users]
+    sizes = end[users] - begin
     matrix = sparse.csr_matrix((items, items), dtype=np.float32)
-    for distance in range(1, window + 1):
-        earlier = positions[positions + distance < stop]
-        first, second = events.item[earlier], events.item[earlier + distance]
-        differ = first != second
-        ones = np.full(int(differ.sum()), 1.0 / distance, dtype=np.float32)
-        matrix = matrix + sparse.csr_matrix((ones, (first[differ], second[differ])), shape=(items, items))
+    for low, high in user_blocks(np.concatenate([[0], np.cumsum(sizes)]), _PAIRS_BLOCK):
+        positions = ragged_ranges(begin[low:high], sizes[low:high])
+        stop = np.repeat(end[users[low:high]], sizes[low:high])
+        for distance in range(1, window + 1):
+            earlier = positions[positions + distance < stop]
+            first, second = events.item[earlier], events.item[earlier + distance]
+            differ = first != second
+            ones = np.full(int(differ.sum()), 1.0 / distance, dtype=np.float32)
+            pairs = sparse.csr_matrix((ones, (first[differ], second[differ])), shape=(items, items))
+            matrix = matrix + pairs
     return matrix
 
 
-def cosine(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Divide entry (i, j) by the root of row sum i times column sum j, to correct for popularity."""
+def nearest_items(rows_of: Callable[[slice], sparse.csr_matrix], offsets: LongArray, k: int) -> Neighbours:
+    """Return the k largest entries of each row, divided by the root of its row sum and its column sum.
+
+    The division corrects for popularity (cosine). Rows are taken in blocks, twice.
+
+    Args:
+        rows_of: returns some rows of a sparse [items, items] matrix.
+        offsets: entries before each row, about, [items + 1]; they size the blocks.
+        k: neighbours of each item.
+    """
     from scipy import sparse
 
-    rows = np.asarray(matrix.sum(axis=1)).ravel()
-    columns = np.asarray(matrix.sum(axis=0)).ravel()
-    left = sparse.diags(1.0 / np.sqrt(np.maximum(rows, 1e-9)))
-    right = sparse.diags(1.0 / np.sqrt(np.maximum(columns, 1e-9)))
-    return sparse.csr_matrix(left @ matrix @ right, dtype=np.float32)
+    blocks = [slice(*block) for block in user_blocks(offsets, _PAIRS_BLOCK)]
+    items = len(offsets) - 1
+    rows, columns = np.zeros(items, dtype=np.float32), np.zeros(items, dtype=np.float32)
+    for block in blocks:
+        part = rows_of(block)
+        rows[block] = np.asarray(part.sum(axis=1)).ravel()
+        columns += np.asarray(part.sum(axis=0)).ravel()
+    left, right = (1.0 / np.sqrt(np.maximum(sums, 1e-9)) for sums in (rows, columns))
+    ids = np.full((items, k), -1, dtype=np.int32)
+    weights = np.zeros((items, k), dtype=np.float32)
+    for block in blocks:
+        part = sparse.diags(left[block]) @ rows_of(block) @ sparse.diags(right)
+        found = strongest(sparse.csr_matrix(part, dtype=np.float32), k)
+        ids[block], weights[block] = found.ids, found.weights
+    return Neighbours(ids, weights)
 
 
 def attribute_codes(catalogue: Catalogue) -> IntArray:
@@ -154,30 +190,45 @@ def attribute_codes(catalogue: Catalogue) -> IntArray:
     return np.stack(columns, axis=1).astype(np.int32)
 
 
+def _neighbours(follows: sparse.csr_matrix, k: int) -> tuple[Neighbours, Neighbours]:
+    """Return the items that follow each item, and those near it in either order, of `co_occurrence`."""
+    precedes = follows.T.tocsr()
+    entries = follows.indptr.astype(np.int64) + precedes.indptr
+    near = nearest_items(lambda rows: follows[rows], follows.indptr, k)
+    return near, nearest_items(lambda rows: follows[rows] + precedes[rows], entries, k)
+
+
 def _repeats(
-    events: Events, positions: LongArray, items: int
+    events: Events, end: LongArray, items: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return the smoothed share of buyers who repeat, and the mean days between repeats, each [items]."""
-    user, item, time = events.user[positions], events.item[positions], events.time[positions]
-    order = np.lexsort((time, item, user))
-    user, item, time = user[order], item[order], time[order]
-    days = np.zeros(len(time))
-    days[1:] = np.diff(time) / DAY
-    again = days > 0.5
-    again[1:] &= (user[1:] == user[:-1]) & (item[1:] == item[:-1])
-    pairs = user.astype(np.int64) * items + item
-    buyers = np.bincount(np.unique(pairs) % items, minlength=items)
-    repeaters = np.bincount(np.unique(pairs[again]) % items, minlength=items)
+    begin = events.offsets[:-1]
+    buyers, repeaters, repeated = (np.zeros(items, dtype=np.int64) for _ in range(3))
+    gaps = np.zeros(items)
+    for low, high in user_blocks(np.concatenate([[0], np.cumsum(end - begin)])):
+        positions = ragged_ranges(begin[low:high], end[low:high] - begin[low:high])
+        user, item, time = events.user[positions], events.item[positions], events.time[positions]
+        order = np.lexsort((time, item, user))
+        user, item, time = user[order], item[order], time[order]
+        days = np.zeros(len(time))
+        days[1:] = np.diff(time) / DAY
+        again = days > 0.5
+        again[1:] &= (user[1:] == user[:-1]) & (item[1:] == item[:-1])
+        pairs = user.astype(np.int64) * items + item
+        buyers += np.bincount(np.unique(pairs) % items, minlength=items)
+        repeaters += np.bincount(np.unique(pairs[again]) % items, minlength=items)
+        repeated += np.bincount(item[again], minlength=items)
+        np.add.at(gaps, item[again], np.minimum(days[again], MAX_GAP_DAYS))
     overall = repeaters.sum() / max(buyers.sum(), 1)
     rate = (repeaters + 5.0 * overall) / (buyers + 5.0)
-    repeated = np.bincount(item[again], minlength=items)
-    gaps = np.bincount(item[again], weights=np.minimum(days[again], MAX_GAP_DAYS), minlength=items)
     typical = gaps.sum() / max(repeated.sum(), 1) if repeated.sum() else MAX_GAP_DAYS
     return rate, (gaps + 3.0 * typical) / (repeated + 3.0)
 
 
-def item_statistics(dataset: Dataset, end: LongArray, now: int, neighbours: int, window: int) -> Statistics:
-    """Compute statistics from the events before `end`.
+def item_statistics(
+    dataset: Dataset, end: LongArray, now: int, neighbours: int, window: int, most: int = 0, seed: int = 0
+) -> Statistics:
+    """Compute statistics from the events before `end`, in blocks.
 
     Args:
         dataset: the dataset.
@@ -185,35 +236,32 @@ def item_statistics(dataset: Dataset, end: LongArray, now: int, neighbours: int,
         now: Unix seconds of the cut; recency is measured from here.
         neighbours: neighbours per item.
         window: events between which two items count as near.
+        most: events that neighbours are counted from at most; of more those of users drawn with the seed. 0
+            takes all. Everything else is counted from all events.
+        seed: of the draw.
 
     """
     events, catalogue = dataset.events, dataset.catalogue
     items = len(catalogue)
-    begin = events.offsets[:-1]
-    positions = ragged_ranges(begin, end - begin)
-    item = events.item[positions]
-    age = np.maximum(now - events.time[positions], 0) / DAY
-    if not dataset.has_time:
-        age = np.zeros(len(item))
-
-    def decayed(half_life: float) -> FloatArray:
-        return np.bincount(item, weights=0.5 ** (age / half_life), minlength=items).astype(np.float32)
-
-    follows = co_occurrence(events, end, items, window)
-    near = strongest(cosine(follows), neighbours)
-    both = strongest(cosine((follows + follows.T).tocsr()), neighbours)
-    rate, gap = _repeats(events, positions, items)
+    count, recent = np.zeros(items, dtype=np.int64), np.zeros(items)
+    for positions in prefix_blocks(events, end):
+        item = events.item[positions]
+        age = np.maximum(now - events.time[positions], 0) / DAY if dataset.has_time else np.zeros(len(item))
+        count += np.bincount(item, minlength=items)
+        np.add.at(recent, item, 0.5 ** (age / RECENT_DAYS))
+    users = drawn_users(end - events.offsets[:-1], most, seed)
+    near, both = _neighbours(co_occurrence(events, users, end, items, window), neighbours)
+    rate, gap = _repeats(events, end, items)
     # Without timestamps all events are before any query.
-    timed = events if dataset.has_time else replace(events, time=events.time - DAY)
-    demand = Demand.of(timed, positions, items)
+    demand = Demand.of(events, prefix_blocks(events, end), items, 0 if dataset.has_time else DAY)
     price = np.zeros(items, dtype=np.float32)
     if schema.PRICE in catalogue.frame.columns:
         values = catalogue.frame[schema.PRICE].cast(pl.Float32, strict=False).fill_null(0.0).to_numpy()
         price = np.log1p(np.maximum(np.nan_to_num(values, posinf=0.0), 0.0)).astype(np.float32)
     return Statistics(
         now=np.array([now], dtype=np.int64),
-        count=np.bincount(item, minlength=items).astype(np.float32),
-        recent=decayed(RECENT_DAYS),
+        count=count.astype(np.float32),
+        recent=recent.astype(np.float32),
         repeat_rate=rate.astype(np.float32),
         gap_days=gap.astype(np.float32),
         log_price=price,

@@ -82,7 +82,10 @@ def build_recommender(
     for model in (towers, ranker):
         if model is not None:
             model.to(device)
-    statistics = item_statistics(dataset, end, now, config.candidates.neighbours, config.candidates.window)
+    near = config.candidates
+    statistics = item_statistics(
+        dataset, end, now, near.neighbours, near.window, near.max_events, config.seed
+    )
     factors = Factors.fit(
         dataset.events, end, len(dataset.catalogue), dataset.kind_weights, config.factors, config.seed, device
     )

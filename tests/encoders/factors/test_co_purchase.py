@@ -17,11 +17,10 @@ from encoders.factors.co_purchase import (
     LONGEST,
     Factors,
     behaviour,
-    drawn_users,
 )
 from features.data.dataset import Dataset, FloatArray
 from features.data.histories import HistoryBatch, batch_histories
-from features.data.prefixes import user_blocks
+from features.data.prefixes import drawn_users, user_blocks
 from features.data.statistics import Neighbours
 from tests.synthetic import START, make_dataset, make_factors
 
@@ -374,24 +373,6 @@ def test_items_that_were_only_viewed_borrow_too_and_nobody_elses_history_changes
     assert np.array_equal(lent.users(histories), factors.users(histories))
 
 
-def test_all_users_are_factorised_up_to_the_limit() -> None:
-    events = np.array([3, 0, 5, 8])
-    assert drawn_users(events, 0, 0).tolist() == [0, 1, 2, 3], "0 takes all"
-    assert drawn_users(events, 32, 0).tolist() == [0, 1, 2, 3]
-
-
-def test_above_the_limit_users_are_drawn_whole() -> None:
-    events = np.full(1000, 10)
-    events[:100] = 0
-    drawn = drawn_users(events, 500, 0)
-    assert len(drawn) == 50
-    assert drawn.tolist() == sorted(set(drawn.tolist()))
-    assert drawn.min() >= 100, "users without events are not drawn"
-    assert drawn_users(events, 500, 1).tolist() != drawn.tolist()
-    short = drawn_users(np.ones(1000, np.int64), 400, 0)
-    assert len(short) == 50, "users are limited, too: each has a vector"
-
-
 @pytest.mark.parametrize("block", [1, 60, 1 << 18])
 def test_behaviour_in_blocks_is_the_matrix_of_all_events(
     shop: Dataset, block: int, monkeypatch: pytest.MonkeyPatch
@@ -410,7 +391,7 @@ def test_behaviour_in_blocks_is_the_matrix_of_all_events(
 
 def test_factors_of_drawn_users_know_their_items_alone(shop: Dataset) -> None:
     events, config = shop.events, FactorConfig(dim=4, max_events=60)
-    users = drawn_users(events.lengths(), 60, 0)
+    users = drawn_users(events.lengths(), 60, 0, 8)
     assert 0 < len(users) < events.users
     factors = Factors.fit(events, events.offsets[1:], ITEMS, shop.kind_weights, config, 0)
     assert factors is not None

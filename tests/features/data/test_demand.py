@@ -17,7 +17,7 @@ def demand_of(*sold: tuple[str, int], items: str = "abc") -> Demand:
     """Demand for items that were sold in the middle of days."""
     rows = [("u", item, "purchase", MIDNIGHT + day * DAY + DAY // 2) for item, day in sold]
     data = make_dataset(sorted(rows, key=lambda row: row[3]), list(items))
-    return Demand.of(data.events, np.arange(len(data.events)), len(items))
+    return Demand.of(data.events, [np.arange(len(data.events))], len(items))
 
 
 def at(demand: Demand, moment: int, row: int = 0) -> dict[str, float]:
@@ -119,7 +119,7 @@ def test_features_are_the_naive_counts(times: list[list[int]], queries: list[int
     ids = [f"i{n}" for n in range(len(times))]
     rows = [("u", ids[n], "purchase", time) for n, own in enumerate(times) for time in own]
     data = make_dataset(rows, ids)
-    demand = Demand.of(data.events, np.arange(len(rows)), len(ids))
+    demand = Demand.of(data.events, [np.arange(len(rows))], len(ids))
     every = np.tile(np.arange(len(ids), dtype=np.int32), (len(queries), 1))
     found = described(demand, every, np.array(queries))
     assert found.shape == (len(queries), len(ids), len(demand_names()))
@@ -156,7 +156,7 @@ def test_a_planted_future_event_changes_nothing_for_earlier_queries() -> None:
 def test_only_the_given_positions_are_counted() -> None:
     rows = [("u", "a", "purchase", MIDNIGHT + day * DAY) for day in range(10)]
     data = make_dataset(rows, ["a"])
-    demand = Demand.of(data.events, np.array([2, 3, 5]), 1)
+    demand = Demand.of(data.events, [np.array([2, 3, 5])], 1)
     assert counts(demand, 5 * DAY)[0] == 2
     assert counts(demand, 400 * DAY)[0] == 3
     assert at(demand, 400 * DAY)["log_days_on_sale"] == pytest.approx(np.log1p(6 - 2))
@@ -179,7 +179,7 @@ def test_no_queries_and_no_candidates_have_no_features() -> None:
 def test_without_timestamps_every_event_lies_on_one_day() -> None:
     """All times are 0: whatever is asked for on any later day knows every event, and no day is missing."""
     data = make_dataset([("u", i, "purchase", 9) for i in "aab"], list("abc"), has_time=False)
-    demand = Demand.of(data.events, np.arange(3), 3)
+    demand = Demand.of(data.events, [np.arange(3)], 3)
     expected = np.log1p([[2] * 5 + [1], [1] * 5 + [1], [0] * 6])
     for now in (DAY, START):
         found = described(demand, np.array([[0, 1, 2]], np.int32), np.array([now]))[0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from features.data.dataset import Events, LongArray
-from features.data.prefixes import PackedPositions, item_counts, prefix_blocks, user_blocks
+from features.data.prefixes import PackedPositions, drawn_users, item_counts, prefix_blocks, user_blocks
 
 
 def events_of(lengths: list[int], items: int = 7, seed: int = 0) -> Events:
@@ -66,3 +66,21 @@ def test_packed_positions_are_those_of_a_list(block: int) -> None:
 def test_nothing_is_chosen_where_nothing_can_be() -> None:
     events = events_of([5])
     assert len(PackedPositions.of(events, events.offsets[1:], lambda p: np.zeros(len(p), np.bool_))) == 0
+
+
+def test_all_users_are_drawn_up_to_the_limit() -> None:
+    events = np.array([3, 0, 5, 8])
+    assert drawn_users(events, 0, 0).tolist() == [0, 1, 2, 3], "0 takes all"
+    assert drawn_users(events, 32, 0, 8).tolist() == [0, 1, 2, 3]
+
+
+def test_above_the_limit_users_are_drawn_whole() -> None:
+    events = np.full(1000, 10)
+    events[:100] = 0
+    drawn = drawn_users(events, 500, 0)
+    assert len(drawn) == 50
+    assert drawn.tolist() == sorted(set(drawn.tolist()))
+    assert drawn.min() >= 100, "users without events are not drawn"
+    assert drawn_users(events, 500, 1).tolist() != drawn.tolist()
+    short = drawn_users(np.ones(1000, np.int64), 400, 0, 8)
+    assert len(short) == 50, "users are limited, too"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from conf.errors import InputError
 from conf.schema import SplitConfig, SplitKind
+from features.data import splits
+from features.data.dataset import Dataset, Events
 from features.data.splits import Queries, Split, exclude_seen, make_split, ragged_ranges
 from tests.features.divided import ITEMS, LEAVE_ONE_OUT, asked, bought, dates, days
 from tests.synthetic import DAY, START, EventRow, make_dataset
@@ -243,3 +246,40 @@ def test_one_repeat_in_twenty_is_the_border(repeating: int) -> None:
     rows = [r for n in range(20) for r in bought(f"u{n}", 1, 2, 1 if n < repeating else 3, 4)]
     data = make_dataset(rows, ITEMS)
     assert exclude_seen(data, make_split(data, LEAVE_ONE_OUT, []), None) is (repeating == 1)
+
+
+@pytest.mark.parametrize("block", [1, 4, 1 << 20])
+@pytest.mark.parametrize("bins", [2, 5, 1 << 16])
+def test_positions_and_places_by_time_are_those_of_a_sort(
+    block: int, bins: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(splits, "BLOCK", block)
+    monkeypatch.setattr(splits, "_BINS", bins)
+    rng = np.random.default_rng(5)
+    lengths = np.array([3, 0, 7, 1, 0, 5, 0])
+    time = np.concatenate([np.sort(rng.integers(-40, 1000, n)) for n in lengths])
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    user, none = np.repeat(np.arange(7, dtype=np.int32), lengths), np.zeros(16, dtype=np.int32)
+    events = Events(user, none, none.astype(np.int8), time, offsets)
+    for moment in (-100, *time.tolist(), 5000):
+        expected = [start + int((time[start:stop] < moment).sum()) for start, stop in pairwise(offsets)]
+        assert splits.position_at(events, moment).tolist() == expected
+    assert [splits.nth_time(events, place) for place in range(16)] == sorted(time.tolist())
+
+
+@pytest.mark.parametrize("size", [1, 9])
+def test_blocks_of_users_do_not_change_a_split(
+    size: int, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in SplitKind:
+        monkeypatch.setattr(splits, "BLOCK", 1 << 20)
+        whole = make_split(dataset, SplitConfig(kind=kind), [])
+        seen = exclude_seen(dataset, whole, None)
+        monkeypatch.setattr(splits, "BLOCK", size)
+        divided = make_split(dataset, SplitConfig(kind=kind), [])
+        assert exclude_seen(dataset, whole, None) is seen
+        for window in ("ranker", "valid", "test"):
+            for field in fields(getattr(whole, window)):
+                mine, theirs = (getattr(getattr(s, window), field.name) for s in (divided, whole))
+                assert np.array_equal(mine, theirs), (kind, window, field.name)
+        assert (divided.tower_time, divided.train_time) == (whole.tower_time, whole.train_time)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from features.data.dataset import Catalogue, Dataset
+from features.data import prefixes
+from features.data.dataset import Catalogue, Dataset, IntArray
 from features.data.demand import demand_names
 from features.data.statistics import (
     Statistics,
     attribute_codes,
     co_occurrence,
-    cosine,
     item_statistics,
+    nearest_items,
     strongest,
 )
 from tests.synthetic import DAY, START, described, everything, make_dataset
@@ -24,6 +26,11 @@ from tests.synthetic import DAY, START, described, everything, make_dataset
 
 def statistics_of(dataset: Dataset, now: int = START, neighbours: int = 3, window: int = 2) -> Statistics:
     return item_statistics(dataset, everything(dataset), now, neighbours, window)
+
+
+def everyone(data: Dataset) -> IntArray:
+    """Return the rows of all users."""
+    return np.arange(data.events.users, dtype=np.int32)
 
 
 def sequences(*users: str) -> Dataset:
@@ -38,7 +45,7 @@ def sequences(*users: str) -> Dataset:
 
 def test_co_occurrence_by_hand() -> None:
     data = sequences("abca", "cb", "d", "ee")
-    matrix = co_occurrence(data.events, everything(data), 5, window=2).toarray()
+    matrix = co_occurrence(data.events, everyone(data), everything(data), 5, window=2).toarray()
     expected = np.zeros((5, 5))
     expected[0, 1] = 1.0  # a, b
     expected[1, 2] = 1.0  # b, c
@@ -65,7 +72,9 @@ def test_co_occurrence_is_the_loop(users: list[str], window: int, cut: int) -> N
             for distance, second in enumerate(own[place + 1 : place + 1 + window], start=1):
                 if first != second:
                     expected[first, second] += 1.0 / distance
-    np.testing.assert_allclose(co_occurrence(data.events, end, 5, window).toarray(), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        co_occurrence(data.events, everyone(data), end, 5, window).toarray(), expected, atol=1e-5
+    )
 
 
 def test_cosine_by_hand() -> None:
@@ -74,7 +83,9 @@ def test_cosine_by_hand() -> None:
     )
     # Row sums 4, 9, 5; column sums 0, 9, 9.
     expected = [[0, 4 / 6, 0], [0, 0, 1.0], [0, 5 / np.sqrt(45), 0]]
-    np.testing.assert_allclose(cosine(matrix).toarray(), expected, atol=1e-6)
+    near = nearest_items(lambda rows: matrix[rows], matrix.indptr, 2)
+    assert near.ids.tolist() == [[1, -1], [2, -1], [1, -1]]
+    np.testing.assert_allclose(near.weights[:, 0], np.max(expected, axis=1), atol=1e-6)
 
 
 def test_strongest_orders_by_weight_then_row_and_pads() -> None:
@@ -260,3 +271,47 @@ def test_saved_statistics_are_equal(tmp_path: Path, dataset: Dataset) -> None:
     for name in Statistics.__dataclass_fields__:
         assert np.array_equal(getattr(before, name), getattr(after, name)), name
         assert getattr(before, name).dtype == getattr(after, name).dtype, name
+
+
+@pytest.mark.parametrize("size", [1, 7, 40])
+def test_blocks_do_not_change_the_statistics(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    rows = [
+        (f"u{rng.integers(9)}", f"i{rng.integers(12)}", "purchase", START - int(rng.integers(40)) * DAY // 2)
+        for _ in range(150)
+    ]
+    data = make_dataset(rows, [f"i{n}" for n in range(14)])
+    end = np.maximum(data.events.offsets[1:] - 2, data.events.offsets[:-1])
+    whole = item_statistics(data, end, START, 4, 3)
+    monkeypatch.setattr("features.data.statistics._PAIRS_BLOCK", size)
+    monkeypatch.setattr(prefixes.prefix_blocks, "__defaults__", (size,))
+    monkeypatch.setattr(prefixes.user_blocks, "__defaults__", (size,))
+    divided = item_statistics(data, end, START, 4, 3)
+    for field in fields(whole):
+        mine, theirs = getattr(divided, field.name), getattr(whole, field.name)
+        if "weights" in field.name:  # single-precision sums in another order
+            np.testing.assert_allclose(mine, theirs, rtol=1e-5, err_msg=field.name)
+        elif "ids" not in field.name:
+            np.testing.assert_array_equal(mine, theirs, err_msg=field.name)
+    assert [set(row) for row in divided.follow_ids[:, :1].tolist()] == [
+        set(row) for row in whole.follow_ids[:, :1].tolist()
+    ]
+
+
+def test_above_the_limit_neighbours_are_counted_from_drawn_users_and_the_rest_from_all() -> None:
+    data = sequences(*["ab"] * 40, *["bc"] * 40)
+    end = everything(data)
+    drawn = item_statistics(data, end, START, 3, 2, most=20, seed=1)
+    users = prefixes.drawn_users(data.events.lengths(), 20, 1)
+    assert len(users) == 10
+    expected = np.zeros((5, 5), dtype=np.float32)
+    for user in users:
+        first, second = data.events.item[2 * user : 2 * user + 2]
+        expected[first, second] += 1
+    assert 0 < expected[0, 1] < 10, "the draw has users of both kinds"
+    matrix = sparse.csr_matrix(expected)
+    near = nearest_items(lambda rows: matrix[rows], matrix.indptr, 3)
+    assert np.array_equal(drawn.follow_ids, near.ids)
+    assert np.array_equal(drawn.follow_weights, near.weights)
+    assert drawn.count.tolist() == [40, 80, 40, 0, 0]
+    assert drawn.demand_totals[-1] == 160

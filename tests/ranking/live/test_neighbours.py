@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from features.data.statistics import Neighbours, co_occurrence, cosine, strongest
+from features.data.statistics import Neighbours, co_occurrence, nearest_items
 from ranking.live.neighbours import CoOccurrences, LiveNeighbours
 from tests.synthetic import everything, make_dataset
 
@@ -117,9 +117,11 @@ def test_it_agrees_with_counting_everything_again(seed: int) -> None:
         for n, item in enumerate(past)
     ]
     data = make_dataset(rows, [f"i{n}" for n in range(items)])
-    counted = co_occurrence(data.events, everything(data), items, window)
-    exact = {"follow": strongest(cosine(counted), k)}
-    exact["together"] = strongest(cosine((counted + counted.T).tocsr()), k)
+    users = np.arange(len(histories), dtype=np.int32)
+    counted = co_occurrence(data.events, users, everything(data), items, window)
+    both = (counted + counted.T).tocsr()
+    exact = {"follow": nearest_items(lambda rows: counted[rows], counted.indptr, k)}
+    exact["together"] = nearest_items(lambda rows: both[rows], both.indptr, k)
 
     live = LiveNeighbours(np.zeros(items, np.float32), window, items)
     follow, together = empty(items, k), empty(items, k)

@@ -27,6 +27,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from conf.checks import require
 from conf.errors import InputError
 from encoders.training.callbacks import HISTORY, LOG_STEPS, Bar, History, Stopping
+from encoders.training.checkpoint_files import StreamedCheckpoints
 from encoders.training.curves import Curve
 from encoders.training.launch import launched, run_in_all
 from encoders.training.tracking import TrackedRun, lightning_logger
@@ -159,7 +160,10 @@ def _train(module: pl.LightningModule, plan: _Plan, console: Console | None) -> 
             devices=[plan.device.index or 0] if plan.processes == 1 and not on_cpu else local,
             num_nodes=plan.processes // local,
             strategy=_strategy(plan),
-            plugins=TorchElasticEnvironment() if started else LightningEnvironment(),
+            plugins=[
+                TorchElasticEnvironment() if started else LightningEnvironment(),
+                StreamedCheckpoints(),
+            ],
             use_distributed_sampler=False,  # modules shard the work themselves
             logger=plan.loggers(),
             callbacks=callbacks,

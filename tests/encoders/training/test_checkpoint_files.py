@@ -1,0 +1,39 @@
+"""Checkpoint files: their content, their memory, and a crash while one is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.training_memory import Peak
+from encoders.training.checkpoint_files import StreamedCheckpoints
+
+
+def test_a_checkpoint_is_read_as_it_was_written_and_replaces_the_former(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "last.ckpt"
+    files = StreamedCheckpoints()
+    files.save_checkpoint({"epoch": 1, "weights": torch.arange(3)}, path)
+    files.save_checkpoint({"epoch": 2, "weights": torch.arange(4)}, path)
+    found = files.load_checkpoint(path)
+    assert found["epoch"] == 2
+    assert found["weights"].tolist() == [0, 1, 2, 3]
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_no_copy_of_the_weights_is_made(tmp_path: Path) -> None:
+    weights = torch.ones(32 << 20, dtype=torch.uint8)
+    with Peak() as peak:
+        StreamedCheckpoints().save_checkpoint({"weights": weights}, tmp_path / "last.ckpt")
+    assert (tmp_path / "last.ckpt").stat().st_size >= weights.nbytes
+    assert peak.bytes < weights.nbytes / 2
+
+
+def test_what_cannot_be_written_leaves_the_former_file(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    StreamedCheckpoints().save_checkpoint({"epoch": 1}, path)
+    with pytest.raises((AttributeError, TypeError)):
+        StreamedCheckpoints().save_checkpoint({"epoch": lambda: 2}, path)
+    assert torch.load(path, weights_only=True) == {"epoch": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]

@@ -17,7 +17,9 @@ from conf.operating import (
     ExportConfig,
     ExportEventsConfig,
     ExportUserConfig,
+    FetchConfig,
     HealthConfig,
+    PushConfig,
     RestoreConfig,
     RollbackConfig,
 )
@@ -126,6 +128,14 @@ TABLE: dict[str, Command] = {
     ),
     "rollback": Command(
         "make an earlier bundle current again", RollbackConfig, "ranking.bundle.store:rollback"
+    ),
+    "push": Command(
+        "put the current version into an object store, for servers to fetch",
+        PushConfig, "ranking.bundle.distribution.push:push",
+    ),
+    "fetch": Command(
+        "get the version that was pushed into an object store, once or following it",
+        FetchConfig, "ranking.bundle.distribution.fetch:fetch",
     ),
     "retrain": Command(
         "make a new model of new events, measure it, publish it if it is good, watch it, roll it back if not",

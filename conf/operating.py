@@ -82,6 +82,62 @@ class RollbackConfig:
 
 
 @dataclass(frozen=True)
+class FetchConfig:
+    """Root of fetch: the version that `push` has put into an object store, into a store of this machine."""
+
+    remote: str | None = None
+    """Where it was pushed: `s3://bucket/path`, `gs://bucket/path`,
+    `abfs://container@account.dfs.core.windows.net/path`, `https://host/path`, `file:///path`, or another
+    protocol of fsspec. Credentials come from the environment."""
+    artifacts: str = "work/artifacts"
+    """The artifact store, which `serve` reads."""
+    follow_seconds: float = 0.0
+    """How often to look for another version, until SIGTERM; 0 fetches once."""
+    spread_seconds: float = 0.0
+    """Where a followed store has another version: longest of the random waits before it is fetched, so that
+    the servers of a fleet load one after the other; 0 does not wait."""
+    versions: list[str] = field(default_factory=list)
+    """Further versions to have, for arms of experiments that name them."""
+    keep: int = 2
+    """How many versions stay on this machine, the newest ones; the current one, the one before it and those
+    of `versions` stay in any case."""
+    parallel: int = 8
+    """Parts of 8 MiB that are downloaded at once."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        at_least(0, self, "", "follow_seconds", "spread_seconds")
+        at_least(1, self, "", "keep", "parallel")
+
+
+@dataclass(frozen=True)
+class PushConfig:
+    """Root of push: the current version of a store into an object store, from which servers fetch it."""
+
+    remote: str | None = None
+    """Where to: `s3://bucket/path` and so on, as in fetch; one store pushes to one address."""
+    artifacts: str = "work/artifacts"
+    """The artifact store."""
+    follow_seconds: float = 0.0
+    """How often to look for another version, until SIGTERM, after which it looks a last time; 0 pushes
+    once."""
+    keep: int = 3
+    """How many versions stay at the address, the newest ones; those that the store here has stay in any
+    case."""
+    parallel: int = 4
+    """Files that are uploaded at once."""
+    replace: bool = False
+    """Whether a newer version of another store, or one that a rollback has left, may be made current."""
+    overwrite: bool = False
+    """Whether files that are there already are uploaded again, after a fetch has found a wrong hash."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        at_least(0, self, "", "follow_seconds")
+        at_least(1, self, "", "keep", "parallel")
+
+
+@dataclass(frozen=True)
 class HealthConfig(ConnectionConfig):
     """Root of health, a probe of a running server."""
 

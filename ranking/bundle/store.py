@@ -62,7 +62,7 @@ def file_hashes(paths: Sequence[Path]) -> list[str]:
         return [running[place].result() for place in range(len(paths))]
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Sync a file or folder to disk, before steps that rely on it after a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -72,7 +72,7 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _locked(store: Path, name: str = LOCK) -> Iterator[None]:
+def locked(store: Path, name: str = LOCK) -> Iterator[None]:
     """Hold an exclusive lock of the store; a crash releases it."""
     with (store / name).open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -119,8 +119,8 @@ def publish_version(
         Exception: what the gate raises; the version's files are removed, CURRENT stays.
     """
     (store / VERSIONS).mkdir(parents=True, exist_ok=True)
-    with _locked(store):
-        with _locked(store, POINTER_LOCK):
+    with locked(store):
+        with locked(store, POINTER_LOCK):
             remove_leftovers(store)
         staging = store / VERSIONS / f"{STAGING}{uuid.uuid4().hex[:12]}"
         staging.mkdir()
@@ -147,7 +147,7 @@ def _publish(
     make_public(staging)
     files = {}
     for path in sorted(staging.rglob("*")):
-        _sync(path)
+        sync(path)
         if path.is_dir():
             continue
         files[path.relative_to(staging).as_posix()] = {"sha256": file_hash(path), "size": path.stat().st_size}
@@ -161,15 +161,15 @@ def _publish(
         "files": files,
     }
     write_atomically(staging / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-    _sync(staging)
+    sync(staging)
     while True:
         compared = pointed_at(store)
         if gate is not None:
             gate(staging, manifest, compared)
-        with _locked(store, POINTER_LOCK):
+        with locked(store, POINTER_LOCK):
             if gate is None or pointed_at(store) == compared:
                 staging.rename(store / VERSIONS / version)
-                _sync(store / VERSIONS)
+                sync(store / VERSIONS)
                 _make_current(store, version)
                 return version
 
@@ -177,7 +177,7 @@ def _publish(
 def _make_current(store: Path, version: str) -> None:
     """Replace CURRENT; requires the pointer's lock."""
     write_atomically(store / CURRENT, version + "\n")
-    _sync(store)
+    sync(store)
 
 
 def remove_leftovers(store: Path) -> None:
@@ -201,8 +201,8 @@ def adopt_version(store: Path, version: str, write: Callable[[Path], None], make
         InputError: a damaged version.
     """
     (store / VERSIONS).mkdir(parents=True, exist_ok=True)
-    with _locked(store):
-        with _locked(store, POINTER_LOCK):
+    with locked(store):
+        with locked(store, POINTER_LOCK):
             remove_leftovers(store)
         if version not in versions(store):
             staging = store / VERSIONS / f"{STAGING}{uuid.uuid4().hex[:12]}"
@@ -210,16 +210,26 @@ def adopt_version(store: Path, version: str, write: Callable[[Path], None], make
             try:
                 write(staging)
                 verify(staging)
-                for path in (*staging.rglob("*"), staging):
-                    _sync(path)
-                staging.rename(store / VERSIONS / version)
-                _sync(store / VERSIONS)
+                add_folder(store, version, staging)
             except BaseException:
                 shutil.rmtree(staging, ignore_errors=True)
                 raise
-        with _locked(store, POINTER_LOCK):
-            if make_current or pointed_at(store) is None:
-                _make_current(store, version)
+        if make_current or pointed_at(store) is None:
+            point_at(store, version)
+
+
+def add_folder(store: Path, version: str, folder: Path) -> None:
+    """Make a verified folder of the same file system a version in one step; a crash leaves it there."""
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
+    folder.rename(store / VERSIONS / version)
+    sync(store / VERSIONS)
+
+
+def point_at(store: Path, version: str) -> None:
+    """Make a version that is there current."""
+    with locked(store, POINTER_LOCK):
+        _make_current(store, version)
 
 
 def versions(store: Path) -> list[str]:
@@ -234,12 +244,13 @@ def versions(store: Path) -> list[str]:
 
 def version_before(store: Path, version: str) -> str | None:
     """Return the newest version before another, without those that a rollback has left; None without one."""
-    left = _rolled_back(store)
+    left = rolled_back(store)
     earlier = [known for known in versions(store) if known < version and known not in left]
     return earlier[-1] if earlier else None
 
 
-def _rolled_back(store: Path) -> set[str]:
+def rolled_back(store: Path) -> set[str]:
+    """Return the versions that a rollback has left."""
     try:
         return set((store / ROLLED_BACK).read_text(errors="replace").split())
     except FileNotFoundError:
@@ -271,12 +282,16 @@ def current_version(store: Path) -> str:
     )
 
 
-def verify(folder: Path) -> dict[str, Any]:
-    """Check every file of a version against its manifest and return the manifest.
+def is_version(name: str) -> bool:
+    """Return whether a text is the name of a version: never a path."""
+    return _VERSION_NAME.fullmatch(name) is not None
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a version, checked against the hash in its name, but not against its files.
 
     Raises:
-        InputError: naming the first file that is missing, truncated or changed.
-
+        InputError: it is missing, damaged, or of another format.
     """
     path = folder / MANIFEST
     try:
@@ -293,6 +308,18 @@ def verify(folder: Path) -> dict[str, Any]:
     described = {name: value for name, value in manifest.items() if name not in _OWN_FIELDS}
     if not str(manifest.get("version")).endswith(f"-{_content_hash(files, described)}"):
         raise InputError(f"{path}: changed after it was published; roll back or publish again")
+    return manifest
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Check every file of a version against its manifest and return the manifest.
+
+    Raises:
+        InputError: naming the first file that is missing, truncated or changed.
+
+    """
+    manifest = read_manifest(folder)
+    files: dict[str, dict[str, Any]] = manifest["files"]
     for name, expected in files.items():
         file = folder / name
         if not file.is_file():
@@ -340,9 +367,9 @@ def roll_back(store: Path, version: str | None = None, action: str = "rollback")
     if version not in known:
         raise InputError(f"{store}: no version '{version}' (there are: {', '.join(known) or 'none'})")
     verify(store / VERSIONS / version)
-    with _locked(store, POINTER_LOCK):
+    with locked(store, POINTER_LOCK):
         former, known = pointed_at(store), versions(store)  # a publisher may have been faster
-        left = _rolled_back(store) - {version} | {one for one in known if version < one <= (former or "")}
+        left = rolled_back(store) - {version} | {one for one in known if version < one <= (former or "")}
         write_atomically(store / ROLLED_BACK, "".join(f"{one}\n" for one in sorted(left & set(known))))
         _make_current(store, version)
     record_command(store, action, version=version, former=former)

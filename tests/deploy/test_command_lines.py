@@ -16,7 +16,9 @@ def test_commands_are_found_everywhere() -> None:
     places = {place.partition("/")[0] for place, _ in command_lines()}
     assert places == {"kubernetes", "compose", "image", "systemd", "cron", "airflow"}
     names = {split_command(words)[0] for _, words in command_lines()}
-    assert names == {"serve", "explore", "retrain", "backup", "health", "compile", "create-key"}
+    assert names == {
+        "serve", "explore", "retrain", "backup", "health", "compile", "create-key", "fetch", "push"
+    }  # fmt: skip
 
 
 def test_every_command_line_is_accepted() -> None:

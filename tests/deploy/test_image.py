@@ -89,11 +89,12 @@ for name in sys.argv[1:]:
     importlib.import_module(TABLE[name].function.partition(":")[0])
 # What loading a bundle and its text encoder imports late.
 from transformers import AutoModel, AutoTokenizer, BertModel
-import faiss, pyarrow.parquet, safetensors.torch, scipy.sparse, torch
+import faiss, fsspec.implementations.arrow, pyarrow.fs, pyarrow.parquet, safetensors.torch, scipy.sparse
+import torch
 """
 COMMANDS = (
     "serve", "health", "create-key", "compile", "backup", "restore", "rollback", "export", "export-events",
-    "recommend", "recommend-batch", "inspect", "explore", "why", "compare",
+    "recommend", "recommend-batch", "inspect", "explore", "why", "compare", "fetch", "push",
 )  # fmt: skip
 
 

@@ -22,7 +22,9 @@ const LONGEST_WAIT_MS = 5000;
 
 // Only these are tried again: every other failure would be the same the next time. A caller gets CANCELLED from
 // gRPC itself, on a server that shuts down, for a call that no handler has seen.
+// A name with several addresses is a fleet: calls take turns, and a repeated call goes to another server.
 const SERVICE_CONFIG = JSON.stringify({
+  loadBalancingConfig: [{ round_robin: {} }],
   methodConfig: [{
     name: [{ service: 'shelfwise.v1.RecommendationService' }],
     retryPolicy: {

@@ -16,8 +16,11 @@ RETRIED: Final = ("UNAVAILABLE", "CANCELLED")
 A server that shuts down answers CANCELLED, from the core of gRPC, to calls that arrive before their client
 has learnt of the shutdown; no handler has seen them. A call that the caller itself cancels is not repeated.
 """
+# An address may stand for several servers (`dns:///shelfwise:50051`, `ipv4:10.0.0.1:50051,10.0.0.2:50051`).
+# Calls take turns, and a repeated one goes to another server; by default all of them go to the first.
 _SERVICE_CONFIG: Final = json.dumps(
     {
+        "loadBalancingConfig": [{"round_robin": {}}],
         "methodConfig": [
             {
                 "name": [{"service": pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name}],
@@ -29,7 +32,7 @@ _SERVICE_CONFIG: Final = json.dumps(
                     "retryableStatusCodes": RETRIED,
                 },
             }
-        ]
+        ],
     }
 )
 OPTIONS: Final = (

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -159,6 +161,7 @@ async def open_redis(url: str, config: RedisConfig, create: bool | None = True) 
         if create is None:
             await store.client.ping()
         else:
+            await _check_cluster(store, config.prefix)
             await store.enter(create)
     except (RedisError, OSError, TypeError) as error:
         await store.close()
@@ -171,6 +174,21 @@ async def open_redis(url: str, config: RedisConfig, create: bool | None = True) 
         await store.close()
         raise
     return store
+
+
+async def _check_cluster(store: RedisStore, prefix: str) -> None:
+    """Refuse a prefix whose keys a Redis Cluster would spread over slots: a script's keys must be of one.
+
+    Raises:
+        InputError: with the prefix that puts them all into one slot.
+    """
+    with suppress(ResponseError):  # an account that may not read it
+        found = await store.client.info("cluster")
+        if found.get("cluster_enabled") and not re.search(r"\{[^}]+\}", prefix):
+            raise InputError(
+                f"state: {store.name} is a Redis Cluster, where a store's keys have to be in one slot: "
+                f"set \"redis.prefix='{{{prefix.rstrip(':')}}}:'\", and in state the one that has it"
+            )
 
 
 _EXAMPLE: Final = "redis://host:6379/0, rediss://host:6379/0 or unix:///path/of/socket"

@@ -1,0 +1,76 @@
+"""What processes and a Redis have spent: CPU seconds, commands, bytes, memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import redis
+
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+
+
+def tree(pid: int) -> list[int]:
+    """Return a process and its descendants."""
+    found = [pid]
+    for one in found:
+        for path in Path(f"/proc/{one}/task").glob("*/children"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                found += [int(child) for child in path.read_text().split()]
+    return found
+
+
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """Return the CPU time of processes and of all that they have started, ended ones included."""
+    ticks = 0
+    for pid in {one for root in pids for one in tree(root)}:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(int(value) for value in fields[11:15])  # own user and system, ended children's
+    return ticks / _TICKS
+
+
+def memory_mib(pid: int) -> float:
+    """Return the proportional resident memory of a process and its descendants: shared pages count once."""
+    total = 0.0
+    for one in tree(pid):
+        with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += float(line.split()[1]) / 1024
+    return total
+
+
+@dataclass(frozen=True)
+class RedisUsage:
+    """Counters of a Redis since its start."""
+
+    scripts: int
+    """Scripts that clients called: one for a list's history, one for a call that records events."""
+    commands: int
+    """All commands, those inside scripts included."""
+    bytes_in: int
+    bytes_out: int
+    cpu_seconds: float
+    memory: int
+    """Bytes of data and overhead."""
+
+    @classmethod
+    def of(cls, port: int) -> RedisUsage:
+        """Read the counters."""
+        with redis.Redis(port=port, socket_timeout=20) as client:
+            found: dict[str, Any] = dict(client.info("everything"))
+        return cls(
+            int(found.get("cmdstat_evalsha", {"calls": 0})["calls"]), int(found["total_commands_processed"]),
+            int(found["total_net_input_bytes"]), int(found["total_net_output_bytes"]),
+            float(found["used_cpu_user"]) + float(found["used_cpu_sys"]), int(found["used_memory"]),
+        )  # fmt: skip
+
+    def since(self, before: RedisUsage) -> dict[str, float]:
+        """Return the differences of the counters."""
+        names = ("scripts", "commands", "bytes_in", "bytes_out", "cpu_seconds")
+        return {name: getattr(self, name) - getattr(before, name) for name in names}

@@ -97,12 +97,14 @@ class FleetBenchmark:
             self.start()
             for kind in ("list", "event"):
                 self.results[f"{kind}s"] = self.closed(self.load(kind=kind, callers=self.options.callers))
+                self.write()
             self.results["idle"] = self.idle()
             self.results["freshness"] = {
                 "event": event_to_list(self.members, self.options.probes),
                 "item": upsert_to_search(self.members, self.options.probes),
             }
             self.results["swap_alone"] = self.swap_alone()
+            self.write()
             for name in ("steady", "swap", "kill", "redis"):
                 self.results[name] = getattr(self, f"mixed_{name}")()
                 self.write()
@@ -187,7 +189,7 @@ class FleetBenchmark:
         rest, began, peak = [self.memory(member) for member in self.members], time.monotonic(), 0.0
         version = self.publish_twin()
         waiting, at = set(range(len(self.members))), []
-        while waiting and time.monotonic() - began < 300:
+        while waiting and time.monotonic() - began < 900:
             peak = max(peak, max(self.memory(member) for member in self.members))
             for number in list(waiting):
                 if self.members[number].version() == version:

@@ -19,7 +19,7 @@ import redis
 from benchmarks.fleet.load import Load
 from shelfwise_client import Client
 
-_START_SECONDS: Final = 300.0
+_START_SECONDS: Final = 900.0
 _REDIS: Final = {"appendonly": "yes", "appendfsync": "always", "save": '""', "maxmemory-policy": "noeviction"}
 """As in deploy/redis: no acknowledged event is lost."""
 _DEPLOY: Final = Path(__file__).parents[2] / "deploy" / "proxy"

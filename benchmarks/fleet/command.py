@@ -15,6 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -62,8 +63,7 @@ class FleetBenchmark:
         ]
         self.results: dict[str, Any] = {
             "servers": options.servers, "cpus": os.cpu_count(), "load_average": os.getloadavg()[0],
-            "seconds": options.seconds, "rates": options.rates, "events": read_manifest(
-                self.trained / VERSIONS / version)["counts"]["events"],
+            "seconds": options.seconds, "rates": options.rates,
         }  # fmt: skip
 
     def push(self) -> None:
@@ -103,11 +103,12 @@ class FleetBenchmark:
                 "event": event_to_list(self.members, self.options.probes),
                 "item": upsert_to_search(self.members, self.options.probes),
             }
-            self.results["swap_alone"] = self.swap_alone()
-            self.write()
-            for name in ("steady", "swap", "kill", "redis"):
+            for name in ("steady", "redis", "swap"):
                 self.results[name] = getattr(self, f"mixed_{name}")()
                 self.write()
+            self.results["swap_alone"] = self.swap_alone()
+            self.results["kill"] = self.mixed_kill()
+            self.write()
             for name, program in (("nginx", self.options.nginx), ("haproxy", self.options.haproxy)):
                 if program:
                     self.results[name] = self.through_proxy(name, program)
@@ -117,11 +118,10 @@ class FleetBenchmark:
         """Start Redis and the servers; the first one imports the histories."""
         self.redis.start()
         before = RedisUsage.of(self.redis.port).memory
-        started = []
         for member in self.members:
-            with CONSOLE.status(f"server {member.number} starts"):
-                member.follow()
-                started.append(member.start())
+            member.follow()
+        with CONSOLE.status("the servers start"), ThreadPoolExecutor(len(self.members)) as pool:
+            started = list(pool.map(Member.start, self.members))
         after = RedisUsage.of(self.redis.port).memory
         with_users = self.redis_size()
         self.results["redis_memory"] = {

@@ -47,13 +47,14 @@ class Limit:
         return 0
 
     def killed(self) -> bool:
-        """Tell whether the kernel ended a process for want of memory under the limit."""
+        """Tell whether the kernel ended a process at the limit, and not because the machine was full."""
         if self.folder is None:
             return False
         for name in ("memory.oom_control", "memory.events"):
             with suppress(OSError):
                 counters = dict(line.split() for line in (self.folder / name).read_text().splitlines())
-                return int(counters.get("oom_kill", 0)) > 0
+                reached = counters.get("max") or (self.folder / "memory.failcnt").read_text()
+                return int(counters.get("oom_kill", 0)) > 0 and int(reached) > 0
         return False
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 DAY = 86_400
 _PAIRS_BLOCK = 1 << 22
 """Events whose pairs, or entries of a matrix whose rows, are computed at a time."""
+PAIRED_EVENTS = 10_000_000
+"""Events from which baselines and diagnostics count pairs at most."""
 MAX_ATTRIBUTES = 4
 MAX_GAP_DAYS = 365.0
 RECENT_DAYS = 14.0
@@ -106,19 +108,34 @@ def strongest(matrix: sparse.csr_matrix, k: int) -> Neighbours:
     return Neighbours(ids, weights)
 
 
-def co_occurrence(
-    events: Events, users: IntArray, end: LongArray, items: int, window: int
-) -> sparse.csr_matrix:
-    """Count how often an item comes within `window` events after another, nearer counting more.
-
-    Computed for blocks of users.
+def drawn_blocks(events: Events, end: LongArray, most: int, seed: int = 0) -> Iterator[LongArray]:
+    """Yield the positions before `end` of drawn users, about 4 million at a time, whole users in each.
 
     Args:
         events: all events.
-        users: those whose events count.
-        end: position after each user's events that count, [all users].
+        end: position after each user's prefix, [users].
+        most: events at most, as of `drawn_users`.
+        seed: of the draw.
+    """
+    sizes = np.maximum(end - events.offsets[:-1], 0)
+    users = drawn_users(sizes, most, seed)
+    begin, sizes = events.offsets[users], sizes[users]
+    for low, high in user_blocks(np.concatenate([[0], np.cumsum(sizes)]), _PAIRS_BLOCK):
+        yield ragged_ranges(begin[low:high], sizes[low:high])
+
+
+def co_occurrence(
+    events: Events, end: LongArray, items: int, window: int, most: int = 0, seed: int = 0
+) -> sparse.csr_matrix:
+    """Count how often an item comes within `window` events after another, nearer counting more.
+
+    Args:
+        events: all events.
+        end: position after each user's events that count, [users].
         items: size of the catalogue.
         window: events between which two items count as near.
+        most: events at most, as of `drawn_users`.
+        seed: of the draw.
 
     Returns:
         Sparse [items, items]; entry (i, j) sums 1 / distance over occurrences of j after i; no diagonal.
@@ -126,12 +143,9 @@ def co_occurrence(
     """
     from scipy import sparse
 
-    begin = events.offsets[users]
-    sizes = end[users] - begin
     matrix = sparse.csr_matrix((items, items), dtype=np.float32)
-    for low, high in user_blocks(np.concatenate([[0], np.cumsum(sizes)]), _PAIRS_BLOCK):
-        positions = ragged_ranges(begin[low:high], sizes[low:high])
-        stop = np.repeat(end[users[low:high]], sizes[low:high])
+    for positions in drawn_blocks(events, end, most, seed):
+        stop = end[events.user[positions]]
         for distance in range(1, window + 1):
             earlier = positions[positions + distance < stop]
             first, second = events.item[earlier], events.item[earlier + distance]
@@ -249,8 +263,7 @@ def item_statistics(
         age = np.maximum(now - events.time[positions], 0) / DAY if dataset.has_time else np.zeros(len(item))
         count += np.bincount(item, minlength=items)
         np.add.at(recent, item, 0.5 ** (age / RECENT_DAYS))
-    users = drawn_users(end - events.offsets[:-1], most, seed)
-    near, both = _neighbours(co_occurrence(events, users, end, items, window), neighbours)
+    near, both = _neighbours(co_occurrence(events, end, items, window, most, seed), neighbours)
     rate, gap = _repeats(events, end, items)
     # Without timestamps all events are before any query.
     demand = Demand.of(events, prefix_blocks(events, end), items, 0 if dataset.has_time else DAY)

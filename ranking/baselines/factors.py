@@ -58,7 +58,7 @@ class Ease:
     def fit(self, events: Events, end: LongArray, now: int, n_items: int) -> None:
         """Invert the Gram matrix of the prefix."""
         positions = prefix_positions(events, end)
-        counts = weighted_counts(events, positions, n_items, self.kind_weights)
+        counts = weighted_counts(events, end, n_items, self.kind_weights)
         self.share = popularity_share(counts)
         self.n_items = n_items
         self.kept = np.sort(descending(counts)[: self.max_items])  # [kept] rows
@@ -177,7 +177,7 @@ class Als:
     def fit(self, events: Events, end: LongArray, now: int, n_items: int) -> None:
         """Factorise the prefix."""
         positions = prefix_positions(events, end)
-        self.share = popularity_share(weighted_counts(events, positions, n_items, self.kind_weights))
+        self.share = popularity_share(weighted_counts(events, end, n_items, self.kind_weights))
         matrix = self._confidence(
             events.user[positions], events.item[positions], events.kind[positions], (events.users, n_items)
         )

@@ -78,7 +78,7 @@ class GraphText:
         if len(self.vectors) != n_items:
             raise ValueError(f"{len(self.vectors)} text vectors for {n_items} items")
         positions = prefix_positions(events, end)
-        self.share = popularity_share(weighted_counts(events, positions, n_items, self.kind_weights))
+        self.share = popularity_share(weighted_counts(events, end, n_items, self.kind_weights))
         first = positions[positions + 1 < end[events.user[positions]]]
         value = np.ones(len(first), dtype=np.float32)
         if self.kind_weights is not None:

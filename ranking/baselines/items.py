@@ -11,10 +11,11 @@ from encoders.device import CPU
 from features.data.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
 from features.data.histories import HistoryBatch
 from features.data.splits import Queries
+from features.data.statistics import PAIRED_EVENTS, drawn_blocks
 from ranking.baselines.lists import (
+    has_times,
     popularity_floor,
     popularity_share,
-    prefix_positions,
     rank_catalogue,
     unit_rows,
     weighted_counts,
@@ -88,25 +89,29 @@ class ItemKnn:
         self.kind_weights = kind_weights
 
     def fit(self, events: Events, end: LongArray, now: int, n_items: int) -> None:
-        """Add up the pairs of the prefix in a sparse [items, items] matrix."""
-        positions = prefix_positions(events, end)
-        counts = weighted_counts(events, positions, n_items, self.kind_weights)
+        """Add up the pairs of the prefix in a sparse [items, items] matrix.
+
+        Of more than `PAIRED_EVENTS`, those of drawn users count.
+        """
+        counts = weighted_counts(events, end, n_items, self.kind_weights)
         self.share = popularity_share(counts)
-        self.has_time = bool((events.time[positions] != 0).any())
-        kind_scale = None if self.kind_weights is None else np.sqrt(self.kind_weights)[events.kind]
-        stop = end[events.user[positions]]
+        self.has_time = has_times(events, end)
+        kind_scale = None if self.kind_weights is None else np.sqrt(self.kind_weights)
         shape = (n_items, n_items)
         follows = sparse.csr_matrix(shape, dtype=np.float32)
-        for distance in range(1, self.window + 1):
-            earlier = positions[positions + distance < stop]
-            first, second = events.item[earlier], events.item[earlier + distance]
-            differ = first != second
-            value = np.full(len(earlier), distance**-0.5, dtype=np.float32)
-            if kind_scale is not None:
-                value = value * kind_scale[earlier] * kind_scale[earlier + distance]
-            follows = follows + sparse.csr_matrix(
-                (value[differ], (first[differ], second[differ])), shape=shape, dtype=np.float32
-            )
+        for positions in drawn_blocks(events, end, PAIRED_EVENTS):
+            stop = end[events.user[positions]]
+            for distance in range(1, self.window + 1):
+                earlier = positions[positions + distance < stop]
+                first, second = events.item[earlier], events.item[earlier + distance]
+                differ = first != second
+                value = np.full(len(earlier), distance**-0.5, dtype=np.float32)
+                if kind_scale is not None:
+                    value = value * kind_scale[events.kind[earlier]]
+                    value = value * kind_scale[events.kind[earlier + distance]]
+                follows = follows + sparse.csr_matrix(
+                    (value[differ], (first[differ], second[differ])), shape=shape, dtype=np.float32
+                )
         damped = np.maximum(counts + self.shrink, 1e-9)
         left = sparse.diags((damped**-self.from_power).astype(np.float32))
         right = sparse.diags((damped**-self.to_power).astype(np.float32))
@@ -182,9 +187,7 @@ class FrozenText:
         """
         if len(self.vectors) != n_items:
             raise ValueError(f"{len(self.vectors)} text vectors for {n_items} items")
-        self.share = popularity_share(
-            weighted_counts(events, prefix_positions(events, end), n_items, self.kind_weights)
-        )
+        self.share = popularity_share(weighted_counts(events, end, n_items, self.kind_weights))
         if self.device.type != "cpu":
             everything = np.ones(n_items, dtype=np.bool_)
             self._there = DenseScores(self.vectors, self.share, everything, self.device)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from features.data.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
 from features.data.histories import HistoryBatch, histories_of
+from features.data.prefixes import prefix_blocks
 from features.data.splits import Queries, ragged_ranges
 from ranking.kernels.dense_scores import best_of
 from ranking.kernels.streaming_topk import top_columns
@@ -29,11 +30,19 @@ def prefix_positions(events: Events, end: LongArray) -> LongArray:
 
 
 def weighted_counts(
-    events: Events, positions: LongArray, n_items: int, kind_weights: FloatArray | None
+    events: Events, end: LongArray, n_items: int, kind_weights: FloatArray | None
 ) -> npt.NDArray[np.float64]:
-    """Return the events per item, weighted by kind (1 without weights), [items]."""
-    weights = None if kind_weights is None else kind_weights[events.kind[positions]]
-    return np.bincount(events.item[positions], weights=weights, minlength=n_items).astype(np.float64)
+    """Return the events of each item before `end` [users], weighted by kind (1 without weights), [items]."""
+    counts = np.zeros(n_items)
+    for positions in prefix_blocks(events, end):
+        weights = 1.0 if kind_weights is None else kind_weights[events.kind[positions]].astype(np.float64)
+        np.add.at(counts, events.item[positions], weights)
+    return counts
+
+
+def has_times(events: Events, end: LongArray) -> bool:
+    """Tell whether an event before `end` [users] has a time."""
+    return any((events.time[positions] != 0).any() for positions in prefix_blocks(events, end))
 
 
 def blocks_of(queries: Queries, width: int) -> Iterator[tuple[slice, Queries]]:

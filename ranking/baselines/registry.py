@@ -27,6 +27,7 @@ from ranking.baselines.lists import (
     blocks_of,
     descending,
     empty_lists,
+    has_times,
     list_from_order,
     popularity_share,
     prefix_positions,
@@ -90,7 +91,7 @@ class Popularity:
 
     def fit(self, events: Events, end: LongArray, now: int, n_items: int) -> None:
         """Count the prefix."""
-        counts = weighted_counts(events, prefix_positions(events, end), n_items, self.kind_weights)
+        counts = weighted_counts(events, end, n_items, self.kind_weights)
         self.share = popularity_share(counts)
         self.order = descending(self.share)
 
@@ -127,9 +128,9 @@ class RecentPopularity:
     def fit(self, events: Events, end: LongArray, now: int, n_items: int) -> None:
         """Sort the prefix by time."""
         positions = prefix_positions(events, end)
-        overall = weighted_counts(events, positions, n_items, self.kind_weights)
+        overall = weighted_counts(events, end, n_items, self.kind_weights)
         self.share = popularity_share(overall)
-        self.has_time = bool((events.time[positions] != 0).any())
+        self.has_time = has_times(events, end)
         self.now = now
         if not self.has_time:
             left = end[events.user[positions]] - positions  # 1 is the last event of the prefix
@@ -232,7 +233,7 @@ class OwnRepeats:
     def fit(self, events: Events, end: LongArray, now: int, n_items: int) -> None:
         """Count popularity; a user's own items are read from the query's history."""
         self._popularity.fit(events, end, now, n_items)
-        self.has_time = bool((events.time[prefix_positions(events, end)] != 0).any())
+        self.has_time = has_times(events, end)
         self.n_items = n_items
 
     def recommend(

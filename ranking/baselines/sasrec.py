@@ -18,7 +18,6 @@ from ranking.baselines.lists import (
     empty_lists,
     popularity_floor,
     popularity_share,
-    prefix_positions,
     top_k,
     weighted_counts,
 )
@@ -48,8 +47,7 @@ class SasrecIds:
 
     def fit(self, events: Events, end: LongArray, now: int, n_items: int) -> None:
         """Train the towers on these events and count popularity."""
-        positions = prefix_positions(events, end)
-        self.share = popularity_share(weighted_counts(events, positions, n_items, self.kind_weights))
+        self.share = popularity_share(weighted_counts(events, end, n_items, self.kind_weights))
         self._towers = self._train(end).to(self.device)
         # The text vectors of towers without text are never read.
         width = self._towers.item_tower.mean.shape[0]

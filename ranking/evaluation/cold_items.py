@@ -15,8 +15,8 @@ import numpy as np
 
 from features.data.dataset import BoolArray, Dataset, Events, LongArray
 from features.data.histories import histories_of
+from features.data.prefixes import item_counts
 from features.data.splits import Queries
-from ranking.baselines.lists import prefix_positions
 from ranking.evaluation.list_providers import Answer, ListProvider
 from ranking.evaluation.metrics import ValueArray, means
 from ranking.evaluation.significance import bootstrap_intervals
@@ -62,8 +62,7 @@ def cold_parts(
     """
 
     def part(name: str, about: str, end: LongArray) -> ColdPart:
-        allowed = np.ones(len(dataset.catalogue), dtype=np.bool_)
-        allowed[dataset.events.item[prefix_positions(dataset.events, end)]] = False
+        allowed = item_counts(dataset.events, end, len(dataset.catalogue)) == 0
         return ColdPart(name, about, allowed, *restrict_targets(queries, allowed[queries.targets]))
 
     parts = [part("no_training_event", "items without an event before validation", train_end)]

@@ -22,8 +22,8 @@ from conf.schema import EvaluationConfig, Refit, SplitKind
 from encoders.device import CPU
 from encoders.towers.towers import Towers
 from features.data.dataset import Dataset, FloatArray, IntArray, LongArray
+from features.data.prefixes import item_counts
 from features.data.splits import Queries, Split
-from ranking.baselines.lists import prefix_positions
 from ranking.baselines.registry import Baseline, BaselineInputs, fit_ends, make_baselines
 from ranking.evaluation.cold_items import ColdPart, cold_parts, cold_summary
 from ranking.evaluation.diagnostics.exposure import Exposure
@@ -232,8 +232,7 @@ def evaluate_lists(
     windows = _windows(dataset, split, config, seed)
     main = windows[-1]
     n_items = len(dataset.catalogue)
-    trained = dataset.events.item[prefix_positions(dataset.events, split.train_end)]
-    counts = np.bincount(trained, minlength=n_items).astype(np.int64)
+    counts = item_counts(dataset.events, split.train_end, n_items)
 
     timing: dict[str, Any] = {}
     for system, by_window in {name: systems, **parts}.items():

@@ -24,7 +24,8 @@ import numpy.typing as npt
 
 from features.data.dataset import BoolArray, Events, FloatArray, IntArray, LongArray
 from features.data.histories import contains
-from features.data.splits import Queries
+from features.data.prefixes import user_blocks
+from features.data.splits import Queries, ragged_ranges
 
 ValueArray = npt.NDArray[np.float64]
 HEADLINE = 10
@@ -220,8 +221,12 @@ def popularity_lift(
     """
     begin = events.offsets[queries.user]
     length = queries.end - begin
-    running = np.concatenate([[0.0], np.cumsum(counts[events.item], dtype=np.float64)])
-    history = (running[queries.end] - running[begin]) / np.maximum(length, 1)  # [queries]
+    totals = np.zeros(len(queries))
+    for low, high in user_blocks(np.concatenate([[0], np.cumsum(length)])):
+        positions = ragged_ranges(begin[low:high], length[low:high])
+        owners = np.repeat(np.arange(high - low), length[low:high])
+        totals[low:high] = np.bincount(owners, counts[events.item[positions]], minlength=high - low)
+    history = totals / np.maximum(length, 1)  # [queries]
     counted = (length > 0) & (items[:, :k] >= 0).any(axis=1)
     shown = _mean_of_lists(items[counted, :k], counts.astype(np.float64))
     before = float(history[counted].mean()) if counted.any() else 0.0

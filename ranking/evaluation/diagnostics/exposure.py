@@ -9,8 +9,8 @@ import numpy as np
 
 from features.data.dataset import BoolArray, Dataset, Events, IntArray, LongArray
 from features.data.histories import contains
+from features.data.prefixes import prefix_blocks
 from features.data.splits import Queries, ragged_ranges
-from ranking.baselines.lists import prefix_positions
 from ranking.evaluation.metrics import HEADLINE, hit_matrix
 
 YOUNG_SECONDS: Final = 28 * 86_400
@@ -44,8 +44,8 @@ def exposure_gini(items: IntArray, n_items: int, k: int) -> float | None:
 def first_times(events: Events, end: LongArray, n_items: int) -> LongArray:
     """Return the time of each item's first event before the positions `end` [users], or `NEVER`, [items]."""
     first = np.full(n_items, NEVER, dtype=np.int64)
-    positions = prefix_positions(events, end)
-    np.minimum.at(first, events.item[positions], events.time[positions])
+    for positions in prefix_blocks(events, end):
+        np.minimum.at(first, events.item[positions], events.time[positions])
     return first
 
 

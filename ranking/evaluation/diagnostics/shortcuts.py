@@ -15,6 +15,7 @@ import polars as pl
 from features.data.dataset import Dataset, Events, FloatArray, IntArray, LongArray
 from features.data.histories import contains
 from features.data.splits import Queries, ragged_ranges
+from features.data.statistics import PAIRED_EVENTS, drawn_blocks
 from ranking.evaluation.metrics import recall_at
 from ranking.evaluation.slices import same_day
 
@@ -35,14 +36,23 @@ BLOCK_CELLS: Final = 16_000_000
 def transitions(events: Events, end: LongArray) -> pl.DataFrame:
     """Return how often an item follows another directly in a history: `item`, `next`, `times`.
 
+    Of more than `PAIRED_EVENTS` events, those of drawn users are counted.
+
     Args:
         events: all events.
         end: [users] events before this position of each user count.
     """
-    begin = events.offsets[:-1]
-    first = ragged_ranges(begin, np.maximum(end - begin - 1, 0))
-    pairs = pl.DataFrame({"item": events.item[first], "next": events.item[first + 1]})
-    return pairs.filter(pl.col("item") != pl.col("next")).group_by("item", "next").agg(times=pl.len())
+    counted = []
+    for positions in drawn_blocks(events, end, PAIRED_EVENTS):
+        first = positions[positions + 1 < end[events.user[positions]]]
+        pairs = pl.DataFrame({"item": events.item[first], "next": events.item[first + 1]})
+        pairs = pairs.filter(pl.col("item") != pl.col("next"))
+        counted.append(pairs.group_by("item", "next").agg(times=pl.len()))
+    if not counted:
+        return pl.DataFrame(schema={"item": pl.Int32, "next": pl.Int32, "times": pl.UInt32})
+    if len(counted) == 1:
+        return counted[0]
+    return pl.concat(counted).group_by("item", "next").agg(pl.col("times").sum())
 
 
 def _last_items(events: Events, queries: Queries) -> IntArray:

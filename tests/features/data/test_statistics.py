@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from features.data import prefixes
-from features.data.dataset import Catalogue, Dataset, IntArray
+from features.data.dataset import Catalogue, Dataset
 from features.data.demand import demand_names
 from features.data.statistics import (
     Statistics,
     attribute_codes,
     co_occurrence,
+    drawn_blocks,
     item_statistics,
     nearest_items,
     strongest,
@@ -26,11 +27,6 @@ from tests.synthetic import DAY, START, described, everything, make_dataset
 
 def statistics_of(dataset: Dataset, now: int = START, neighbours: int = 3, window: int = 2) -> Statistics:
     return item_statistics(dataset, everything(dataset), now, neighbours, window)
-
-
-def everyone(data: Dataset) -> IntArray:
-    """Return the rows of all users."""
-    return np.arange(data.events.users, dtype=np.int32)
 
 
 def sequences(*users: str) -> Dataset:
@@ -45,7 +41,7 @@ def sequences(*users: str) -> Dataset:
 
 def test_co_occurrence_by_hand() -> None:
     data = sequences("abca", "cb", "d", "ee")
-    matrix = co_occurrence(data.events, everyone(data), everything(data), 5, window=2).toarray()
+    matrix = co_occurrence(data.events, everything(data), 5, window=2).toarray()
     expected = np.zeros((5, 5))
     expected[0, 1] = 1.0  # a, b
     expected[1, 2] = 1.0  # b, c
@@ -72,9 +68,7 @@ def test_co_occurrence_is_the_loop(users: list[str], window: int, cut: int) -> N
             for distance, second in enumerate(own[place + 1 : place + 1 + window], start=1):
                 if first != second:
                     expected[first, second] += 1.0 / distance
-    np.testing.assert_allclose(
-        co_occurrence(data.events, everyone(data), end, 5, window).toarray(), expected, atol=1e-5
-    )
+    np.testing.assert_allclose(co_occurrence(data.events, end, 5, window).toarray(), expected, atol=1e-5)
 
 
 def test_cosine_by_hand() -> None:
@@ -315,3 +309,15 @@ def test_above_the_limit_neighbours_are_counted_from_drawn_users_and_the_rest_fr
     assert np.array_equal(drawn.follow_weights, near.weights)
     assert drawn.count.tolist() == [40, 80, 40, 0, 0]
     assert drawn.demand_totals[-1] == 160
+
+
+def test_drawn_blocks_have_whole_prefixes_of_drawn_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = sequences("abc", "de", "abcd", "e")
+    end = data.events.offsets[1:] - np.array([1, 0, 2, 1])
+    monkeypatch.setattr("features.data.statistics._PAIRS_BLOCK", 3)
+    blocks = [block.tolist() for block in drawn_blocks(data.events, end, 0)]
+    assert blocks == [[0, 1], [3, 4], [5, 6]]
+    few = [place for block in drawn_blocks(data.events, end, 4, seed=2) for place in block.tolist()]
+    chosen = prefixes.drawn_users(end - data.events.offsets[:-1], 4, 2)
+    assert len(chosen) == 2
+    assert few == [p for user in chosen for p in range(data.events.offsets[user], end[user])]

@@ -117,8 +117,7 @@ def test_it_agrees_with_counting_everything_again(seed: int) -> None:
         for n, item in enumerate(past)
     ]
     data = make_dataset(rows, [f"i{n}" for n in range(items)])
-    users = np.arange(len(histories), dtype=np.int32)
-    counted = co_occurrence(data.events, users, everything(data), items, window)
+    counted = co_occurrence(data.events, everything(data), items, window)
     both = (counted + counted.T).tocsr()
     exact = {"follow": nearest_items(lambda rows: counted[rows], counted.indptr, k)}
     exact["together"] = nearest_items(lambda rows: both[rows], both.indptr, k)

@@ -264,7 +264,7 @@ class StageOne(pl.LightningModule):
             optimizer.step()  # type: ignore[union-attr]
             scheduler.step()  # type: ignore[union-attr]
             optimizer.zero_grad()  # type: ignore[union-attr]
-        self.log("loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=False)
+        self.log("loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=False, sync_dist=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return one pass; the work is done at the end of it."""

@@ -253,7 +253,7 @@ class StageTwo(pl.LightningModule):
             (data.log_q[targets], data.log_q[negatives]) if sampled else None,
         )
         loss = joint_mean(mean, weights)
-        self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=False)
+        self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=False, sync_dist=True)
         return loss
 
     def _item_vectors(self, rows: Tensor, negatives: Tensor, keep_id: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from encoders.device import fits
+from encoders.training.processes import rank_and_size
 from ranking.training.examples import Examples
 
 
@@ -56,7 +57,7 @@ class ExampleTensors:
 
 
 class QueryBatches(IterableDataset[ExampleTensors]):
-    """One epoch of examples in a seeded order, in batches on a device."""
+    """One epoch of examples in a seeded order, in batches on a device, each divided among the processes."""
 
     def __init__(self, examples: ExampleTensors, batch_size: int, seed: int, device: torch.device) -> None:
         """Take the epoch's examples; from another device they are copied batch by batch."""
@@ -66,6 +67,7 @@ class QueryBatches(IterableDataset[ExampleTensors]):
         order = np.random.default_rng(self.seed).permutation(len(self.examples))
         position = self.examples.features.device
         rows = torch.from_numpy(order).to(position)
+        rank, ranks = rank_and_size()
         for start in range(0, len(rows), self.batch_size):
-            batch = self.examples.select(rows[start : start + self.batch_size])
+            batch = self.examples.select(rows[start : start + self.batch_size][rank::ranks])
             yield batch if position == self.device else batch.pinned().to(self.device)

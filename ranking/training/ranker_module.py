@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from conf.schema import RankerConfig
 from encoders.device import fits
 from encoders.training.fitting import running_average
+from encoders.training.processes import gather_shards, joint_mean, rank_and_size, shard
 from features.data.dataset import FloatArray
 from ranking.scoring.ranker import Ranker
 from ranking.training.example_tensors import ExampleTensors, QueryBatches
@@ -40,9 +41,14 @@ def listwise_loss(scores: Tensor, chosen: Tensor, real: Tensor) -> Tensor:
     # Not minus infinity, so that the gradient of a list without negatives is 0 and not NaN.
     others = torch.logsumexp(scores.masked_fill(~real | chosen, -1e9), dim=1, keepdim=True)
     each = nn.functional.softplus(others - scores).masked_fill(~hits, 0.0)
-    count = hits.sum(1).clamp(min=1)
-    per_query, weight = each.sum(1) / count, hits.any(1) * count.sqrt()
+    weight = list_weights(chosen, real)
+    per_query = each.sum(1) / hits.sum(1).clamp(min=1)
     return (per_query * weight).sum() / weight.sum().clamp(min=1.0)
+
+
+def list_weights(chosen: Tensor, real: Tensor) -> Tensor:
+    """Return the weight of each list in the listwise loss, [queries]; 0 without a positive."""
+    return (chosen & real).sum(1).sqrt()
 
 
 def pointwise_loss(click: Tensor, given: Tensor, chosen: Tensor, bought: Tensor) -> Tensor:
@@ -66,15 +72,18 @@ def pointwise_loss(click: Tensor, given: Tensor, chosen: Tensor, bought: Tensor)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean of the values where the mask, of the same shape, is True, a scalar."""
+    """Return the mean of the values where the mask, of the same shape, is True, a scalar; 0 where none is."""
     if values.device.type == "cpu":
-        return values[mask].mean()
+        return values[mask].sum() / mask.sum().clamp(min=1)
     # Indexing by a mask would synchronise with the device.
-    return values.masked_fill(~mask, 0.0).sum() / mask.sum()
+    return values.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
 
 
 class RankerModule(pl.LightningModule):
-    """Trains a Ranker on examples in memory, on the device if they fit; validates by ndcg@10."""
+    """Trains a Ranker on examples in memory, on the device if they fit; validates by ndcg@10.
+
+    Several processes divide the queries of a batch, and those of validation.
+    """
 
     def __init__(
         self, ranker: Ranker, config: RankerConfig, train: Examples, valid: Examples | None, seed: int
@@ -118,7 +127,8 @@ class RankerModule(pl.LightningModule):
     def on_train_batch_start(self, batch: ExampleTensors, batch_idx: int) -> None:
         """Seed dropout by the epoch, after the data loader has drawn its seed."""
         if batch_idx == 0:
-            torch.manual_seed(self.seed * 100_003 + self.current_epoch)
+            rank = rank_and_size()[0]  # dropout differs from process to process
+            torch.manual_seed(self.seed * 100_003 + self.current_epoch + 1_000_000_007 * rank)
 
     def on_train_batch_end(self, outputs: object, batch: ExampleTensors, batch_idx: int) -> None:
         """Update the weight average."""
@@ -130,14 +140,16 @@ class RankerModule(pl.LightningModule):
         return cast(Ranker, self.average.module)
 
     def training_step(self, batch: ExampleTensors, _index: int) -> Tensor:
-        """Return the listwise loss plus the log loss of both probabilities."""
+        """Return the listwise loss plus the log loss of both probabilities, this process's part of them."""
         logits = self.ranker(batch.features)
-        order = listwise_loss(logits[..., 0], batch.chosen, batch.real)
+        order = joint_mean(
+            listwise_loss(logits[..., 0], batch.chosen, batch.real), list_weights(batch.chosen, batch.real)
+        )
         # A prior shift corrects the probabilities for the sampling of negatives.
         click, given = logits[..., 1] - batch.shift[:, None], logits[..., 2]
         pointwise = masked_mean(pointwise_loss(click, given, batch.chosen, batch.bought), batch.real)
-        loss: Tensor = order + self.settings.pointwise_weight * pointwise
-        self.log("loss", loss.detach(), prog_bar=True)
+        loss: Tensor = order + self.settings.pointwise_weight * joint_mean(pointwise, batch.real)
+        self.log("loss", loss.detach(), prog_bar=True, sync_dist=True)
         return loss
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
@@ -155,13 +167,15 @@ class RankerModule(pl.LightningModule):
     def _validation_scores(self) -> FloatArray:
         """Return the rank scores of the validation queries' candidates, [queries, candidates]."""
         assert self.valid_features is not None
-        if self.device.type == "cpu":  # by the compiled kernel, which is faster there
-            return raw_logits(self.trained, self.valid_features.numpy())[..., 0]
+        own = shard(np.arange(len(self.valid_features)))
         scores = []
-        for start in range(0, len(self.valid_features), VALIDATION_QUERIES):
-            part = self.valid_features[start : start + VALIDATION_QUERIES].to(self.device)
-            scores.append(self.trained(part)[..., 0])
-        return torch.cat(scores).cpu().numpy()
+        for start in range(0, len(own), VALIDATION_QUERIES):
+            part = self.valid_features[own[start : start + VALIDATION_QUERIES]]
+            if self.device.type == "cpu":  # by the compiled kernel, which is faster there
+                scores.append(torch.from_numpy(raw_logits(self.trained, part.numpy())[..., 0]))
+            else:
+                scores.append(self.trained(part.to(self.device))[..., 0])
+        return gather_shards(torch.cat(scores), len(self.valid_features)).cpu().numpy()
 
 
 def raw_logits(ranker: Ranker, features: FloatArray) -> FloatArray:

@@ -209,7 +209,7 @@ def fit_ranker(
     fitted = fit(
         module, checkpoints, max_epochs=epochs, patience=config.ranker.patience,
         monitor=None if valid is None else "valid_ndcg", device=resolve_device(config.device),
-        clip_norm=5.0, console=console, tracked=tracked_run(config),
+        clip_norm=5.0, console=console, devices=config.devices, tracked=tracked_run(config),
     )  # fmt: skip
     trained = module.trained
     if kept is not None and fitted.best < before:

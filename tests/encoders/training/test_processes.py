@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -121,14 +123,33 @@ def step(module: StageOne | StageTwo) -> Learnt:
     return stage_one_step(module) if isinstance(module, StageOne) else stage_two_step(module)
 
 
-def work(rank: int, port: int, modules: dict[str, StageOne | StageTwo], folder: Path) -> None:
-    """Take each step as one of several processes and write what the first of them has learnt."""
+def work(rank: int, port: int, jobs: dict[str, Callable[[], Learnt]], folder: Path) -> None:
+    """Take each step as one of several processes and write what this one has learnt."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=RANKS)
-    found = {name: step(module) for name, module in modules.items()}
-    found["gathered"] = gathered_step()
-    torch.save(found, folder / f"{rank}.pt")
+    torch.save({name: job() for name, job in jobs.items()}, folder / f"{rank}.pt")
     distributed.destroy_process_group()
+
+
+def learnt_by_each(jobs: dict[str, Callable[[], Learnt]], folder: Path) -> list[dict[str, Learnt]]:
+    """Return what each of several processes learns in each step."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start_processes(work, (port, jobs, folder), nprocs=RANKS, start_method="spawn")  # type: ignore[no-untyped-call]
+    return [torch.load(folder / f"{rank}.pt") for rank in range(RANKS)]
+
+
+def assert_learnt_alike(case: str, alone: dict[str, Learnt], several: list[dict[str, Learnt]]) -> None:
+    """Loss, gradients and metrics of every process are those of one alone, up to rounding."""
+    loss, expected = alone[case]
+    assert max(float(gradient.abs().max()) for gradient in expected.values()) > 1e-3
+    for found in several:
+        value, gradients = found[case]
+        assert value == pytest.approx(loss, rel=1e-5)
+        assert gradients.keys() == expected.keys()
+        for name, gradient in expected.items():
+            torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -144,27 +165,16 @@ def found(
         for name, settings in CASES.items()
     }
     modules |= {name: towers_of(dataset, text_vectors, settings) for name, settings in TOWERS.items()}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    start_processes(work, (port, modules, folder), nprocs=RANKS, start_method="spawn")  # type: ignore[no-untyped-call]
-    alone = {name: step(module) for name, module in modules.items()}
-    return alone, [torch.load(folder / f"{rank}.pt") for rank in range(RANKS)]
+    jobs: dict[str, Callable[[], Learnt]] = {name: partial(step, m) for name, m in modules.items()}
+    several = learnt_by_each({**jobs, "gathered": gathered_step}, folder)
+    return {name: job() for name, job in jobs.items()}, several
 
 
 @pytest.mark.parametrize("case", [*CASES, *TOWERS])
 def test_processes_learn_what_one_learns_from_the_joint_batch(
     case: str, found: tuple[dict[str, Learnt], list[dict[str, Learnt]]]
 ) -> None:
-    alone, several = found
-    loss, expected = alone[case]
-    assert max(float(gradient.abs().max()) for gradient in expected.values()) > 1e-3
-    for rank in range(RANKS):
-        value, gradients = several[rank][case]
-        assert value == pytest.approx(loss, rel=1e-5)
-        assert gradients.keys() == expected.keys()
-        for name, gradient in expected.items():
-            torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+    assert_learnt_alike(case, *found)
 
 
 def test_a_gathered_part_gets_the_gradients_of_all_processes(

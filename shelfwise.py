@@ -87,7 +87,7 @@ def execute(command: str, config: Any) -> float | None:  # noqa: ANN401
             import faiss
 
             faiss.omp_set_num_threads(threads)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and hasattr(config, "devices"):
+    if os.environ.get("WORLD_SIZE", "1") != "1" and hasattr(config, "devices"):
         from encoders.training.launch import run_command
 
         return run_command(lambda: COMMANDS[command](config), config.devices)

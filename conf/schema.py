@@ -279,8 +279,11 @@ class PipelineConfig:
     device: str = "auto"
     """Where the arithmetic runs: `cpu`, `cuda`, `cuda:1`, or `auto`, the first GPU where there is one."""
     devices: int = 1
-    """GPUs (on a CPU, processes) that train the text encoder and the towers together, sharing every batch; 0
-    takes every GPU."""
+    """GPUs (on a CPU, processes) that train the text encoder, the towers and the ranking head together,
+    sharing every batch; 0 takes every GPU."""
+    shard_items: bool = False
+    """Whether these divide the item tower's table and the text vectors among their memories, instead of
+    keeping a copy each; the training is the same, a step takes longer."""
     reuse: list[str] = field(default_factory=list)
     """Work directories, or patterns of them, whose steps are reused if their inputs are the same."""
     warm_start: str | None = None

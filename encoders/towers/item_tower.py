@@ -91,14 +91,15 @@ class ItemTower(nn.Module):
             keep_id: bool [...]; False represents an item by its text alone (training-time id dropout).
 
         """
+        use = self.seen[rows] if keep_id is None or self.project is None else self.seen[rows] & keep_id
+        return self.combined(whitened, None if self.residual is None else self.residual(rows), use)
+
+    def combined(self, whitened: Tensor, residual: Tensor | None, use: Tensor) -> Tensor:
+        """Return vectors [..., dim] of whitened texts and, where `use` [...] is True, of residuals."""
         if self.project is None:
-            assert self.residual is not None, "an item is known by its text, its id, or both"
+            assert residual is not None, "an item is known by its text, its id, or both"
             # Without text there is no fallback for an id: dropout would only blank items.
-            known: Tensor = self.residual(rows) * self.seen[rows].unsqueeze(-1)
+            known: Tensor = residual * use.unsqueeze(-1)
             return known
         vectors: Tensor = self.project(whitened)
-        if self.residual is None:
-            return vectors
-        use = self.seen[rows] if keep_id is None else self.seen[rows] & keep_id
-        combined: Tensor = vectors + self.residual(rows) * use.unsqueeze(-1)
-        return combined
+        return vectors if residual is None else vectors + residual * use.unsqueeze(-1)

@@ -17,7 +17,8 @@ from encoders.device import resolve_device
 from encoders.towers.sequences import passes_per_epoch
 from encoders.towers.towers import Towers
 from encoders.training.curves import Curve
-from encoders.training.fitting import MONITORED, Fit, fit
+from encoders.training.fitting import MONITORED, Fit, fit, process_count
+from encoders.training.sharded_stage_two import ShardedStageTwo
 from encoders.training.stage_two import StageTwo, validation_recall
 from encoders.training.tracking import tracked_run
 from encoders.training.warm import Beginning
@@ -68,7 +69,7 @@ def train_towers(
 
     With earlier weights to begin with, these are kept where no epoch improves them.
     """
-    settings = config.user_encoder
+    settings, device = config.user_encoder, resolve_device(config.device)
     valid = validation_sample(split.valid, len(dataset.catalogue), config.seed)
     exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
     torch.manual_seed(config.seed)
@@ -88,7 +89,8 @@ def train_towers(
         console.print(f"user tower as it began: validation recall@10 {before:.4f}")
     if kept is not None and epochs == 0:
         return kept, Fit(before, 0, [], Curve([], [], None))
-    module = StageTwo(
+    kind = ShardedStageTwo if config.shard_items and process_count(config.devices, device) > 1 else StageTwo
+    module = kind(
         towers, settings, dataset.events, end, text_vectors, dataset.kind_weights,
         valid if validate else None, exclude, config.seed,
         ties_unordered=not dataset.info["has_order"],
@@ -102,7 +104,7 @@ def train_towers(
         max_epochs=epochs,
         patience=settings.patience,
         monitor=MONITORED if validate else None,
-        device=resolve_device(config.device),
+        device=device,
         clip_norm=settings.clip_norm,
         console=console,
         devices=config.devices,

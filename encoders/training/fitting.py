@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,11 +24,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from conf.checks import require
-from conf.errors import InputError
 from encoders.training.callbacks import HISTORY, LOG_STEPS, Bar, History, Stopping
 from encoders.training.checkpoint_files import StreamedCheckpoints
 from encoders.training.curves import Curve
-from encoders.training.launch import launched, run_in_all
+from encoders.training.launch import launched, train_in_all
 from encoders.training.tracking import TrackedRun, lightning_logger
 
 MONITORED = "valid_recall"
@@ -116,25 +114,24 @@ def process_count(devices: int, device: torch.device) -> int:
     return devices or count
 
 
-def _strategy(plan: _Plan) -> Strategy | str:
+def _strategy(plan: _Plan, module: pl.LightningModule) -> Strategy | str:
     """Return Lightning's strategy for several processes (DDP; Li et al., VLDB 2020).
 
-    Without torchrun the processes are started for the fit alone: work before and after it is done once. By
-    `spawn`, because a process that has used CUDA cannot be forked.
+    A module with weights that its loss does not depend on has an attribute `unused_weights` that is True.
     """
     if plan.processes == 1:
         return "auto"
     return DDPStrategy(
-        start_method="popen" if launched() > 1 else "spawn",
-        find_unused_parameters=True,  # such as the pooler of a BERT with mean pooling
+        start_method="popen",  # of processes that run already
+        find_unused_parameters=getattr(module, "unused_weights", False),
         broadcast_buffers=False,  # they are equal in all processes
     )
 
 
 def _train(module: pl.LightningModule, plan: _Plan, console: Console | None) -> None:
     """Run a training, or this process's part of it, and write its checkpoints."""
-    on_cpu, started = plan.device.type == "cpu", launched() > 1 and plan.processes > 1
-    local = int(os.environ["LOCAL_WORLD_SIZE"]) if started else plan.processes
+    on_cpu, together = plan.device.type == "cpu", plan.processes > 1
+    local = int(os.environ["LOCAL_WORLD_SIZE"]) if together else 1
     # Two of them: with the best epoch alone, a resumed run would train the epochs after it once more.
     every = ModelCheckpoint(dirpath=plan.checkpoints, filename=LAST, enable_version_counter=False)
     best_one = ModelCheckpoint(
@@ -159,9 +156,9 @@ def _train(module: pl.LightningModule, plan: _Plan, console: Console | None) -> 
             accelerator="cpu" if on_cpu else "gpu",
             devices=[plan.device.index or 0] if plan.processes == 1 and not on_cpu else local,
             num_nodes=plan.processes // local,
-            strategy=_strategy(plan),
+            strategy=_strategy(plan, module),
             plugins=[
-                TorchElasticEnvironment() if started else LightningEnvironment(),
+                TorchElasticEnvironment() if together else LightningEnvironment(),
                 StreamedCheckpoints(),
             ],
             use_distributed_sampler=False,  # modules shard the work themselves
@@ -175,26 +172,6 @@ def _train(module: pl.LightningModule, plan: _Plan, console: Console | None) -> 
             log_every_n_steps=LOG_STEPS,
         )
         trainer.fit(module, ckpt_path=str(plan.checkpoints / f"{LAST}.ckpt") if plan.resume else None)
-
-
-def _train_together(module: pl.LightningModule, plan: _Plan, console: Console | None) -> None:
-    """Train in several processes; the traceback of one that fails is written to a file.
-
-    Raises:
-        InputError: a process has failed.
-
-    """
-    try:
-        _train(module, plan, console)
-    except Exception as error:
-        plan.checkpoints.mkdir(parents=True, exist_ok=True)
-        path = plan.checkpoints / f"failure-{os.environ.get('RANK', '0')}.txt"
-        path.write_text(traceback.format_exc())
-        reason = traceback.format_exception_only(error)[-1].strip().splitlines()[-1]
-        raise InputError(
-            f"a process of the training failed: {reason} (the traceback is in {path}); "
-            "the same command resumes after the last finished epoch"
-        ) from error
 
 
 def fit(
@@ -227,8 +204,8 @@ def fit(
         clip_norm: gradient norm limit, for modules with automatic optimisation.
         console: of the progress bar; None shows none.
         devices: how many GPUs, or processes on a CPU, train together, for modules that divide a batch among
-            processes; 0 takes every GPU, or every process that torchrun has started. The module is pickled to
-            each.
+            processes; 0 takes every GPU, or every process that a launcher has started. The module is handed
+            over to each.
         tracked: a tracker's run that gets the metrics of every logged step.
 
     Raises:
@@ -251,13 +228,10 @@ def fit(
     if processes == 1:
         _train(module, plan, console)
     else:
-        module.cpu()  # to be pickled
+        module.cpu()  # to be handed over
         if device.type == "cuda":
             torch.cuda.empty_cache()  # free the cache for the process that trains on this GPU
-        if launched() > 1:
-            run_in_all(partial(_train_together, module, plan), device, console)
-        else:
-            _train_together(module, plan, console)
+        train_in_all(partial(_train, module, plan), checkpoints, device, processes, console)
     # Mapped: beside the weights, a checkpoint holds two numbers of the optimiser for each of them.
     end = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
     state = end

@@ -72,6 +72,9 @@ def _head(vectors: FloatArray, width: int | None) -> nn.Linear:
 class StageOne(pl.LightningModule):
     """Fine-tunes the text encoder; one epoch is `validate_every` optimiser steps."""
 
+    unused_weights = True
+    """Such as the pooler of a BERT with mean pooling."""
+
     def __init__(
         self,
         encoder: TextEncoder,

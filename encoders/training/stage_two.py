@@ -27,7 +27,7 @@ from encoders.towers.sequences import (
 from encoders.towers.towers import Towers, best_rows
 from encoders.training.fitting import running_average
 from encoders.training.processes import gather_shards, joint_mean, rank_and_size, shard
-from features.data.dataset import Events, FloatArray, LongArray
+from features.data.dataset import Events, FloatArray, IntArray, LongArray
 from features.data.prefixes import item_counts
 from features.data.splits import Queries, ragged_ranges
 
@@ -229,7 +229,7 @@ class StageTwo(pl.LightningModule):
         """Predict every next item of the windows."""
         config, data, events = self.settings, self.data, batch.events
         device, length = events.rows.device, events.rows.shape[1]
-        shown = torch.rand(len(data.whitened), device=device, generator=self.shared)
+        shown = torch.rand(len(data.log_q), device=device, generator=self.shared)
         keep_id = shown >= config.id_dropout
         negatives, sampled = data.trainable_rows, 0 < config.negatives < len(data.trainable_rows)
         if sampled:
@@ -256,6 +256,10 @@ class StageTwo(pl.LightningModule):
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=False, sync_dist=True)
         return loss
 
+    def text_of(self, rows: Tensor) -> Tensor:
+        """Return whitened text vectors of rows, [rows, text dim]."""
+        return self.data.whitened[rows]
+
     def _item_vectors(self, rows: Tensor, negatives: Tensor, keep_id: Tensor) -> tuple[Tensor, Tensor]:
         """Return the item tower's vectors of rows and of negatives, [rows, dim] and [negatives, dim].
 
@@ -268,11 +272,11 @@ class StageTwo(pl.LightningModule):
         shown = torch.cat([rows, negatives])
         if shown.device.type != "cpu":
             # Synchronising to get the number of distinct rows would take longer than the tower.
-            vectors = self.towers.item_tower(self.data.whitened[shown], shown, keep_id[shown])
+            vectors = self.towers.item_tower(self.text_of(shown), shown, keep_id[shown])
             return vectors[: len(rows)], vectors[len(rows) :]
         # Each distinct row goes through the item tower once.
         distinct, inverse = torch.unique(shown, return_inverse=True)
-        vectors = self.towers.item_tower(self.data.whitened[distinct], distinct, keep_id[distinct])
+        vectors = self.towers.item_tower(self.text_of(distinct), distinct, keep_id[distinct])
         return vectors[inverse[: len(rows)]], vectors[inverse[len(rows) :]]
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
@@ -343,16 +347,23 @@ def tower_recall(
         tensors: the events, on the device or the CPU; None where both are the CPU.
 
     """
-    device = catalogue.device
-    seen = recent(events, queries.user, queries.end, towers.max_length, tensors).to(device)
+    seen = recent(events, queries.user, queries.end, towers.max_length, tensors).to(catalogue.device)
     users = towers.user_vectors(seen, catalogue)
-    exclude = None
-    if exclude_seen:
-        begin = events.offsets[queries.user]
-        known = queries.end - begin
-        query = np.repeat(np.arange(len(queries), dtype=np.int32), known)
-        exclude = (query, events.item[ragged_ranges(begin, known)])
-    top = best_rows(users, catalogue, k, exclude)  # [queries, k]
+    exclude = seen_pairs(events, queries) if exclude_seen else None
+    return recall_of_lists(best_rows(users, catalogue, k, exclude), queries)
+
+
+def seen_pairs(events: Events, queries: Queries) -> tuple[IntArray, IntArray]:
+    """Return (query number, item row) of every event of the queries' histories, each [events]."""
+    begin = events.offsets[queries.user]
+    known = queries.end - begin
+    query = np.repeat(np.arange(len(queries), dtype=np.int32), known)
+    return query, events.item[ragged_ranges(begin, known)]
+
+
+def recall_of_lists(top: Tensor, queries: Queries) -> Tensor:
+    """Return the share of each query's targets that are in its list, [queries], of lists [queries, k]."""
+    device = top.device
     sizes = np.diff(queries.target_offsets)
     owner = torch.from_numpy(np.repeat(np.arange(len(queries)), sizes)).to(device)
     targets = torch.from_numpy(queries.targets.astype(np.int64)).to(device)

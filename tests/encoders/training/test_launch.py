@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -13,16 +15,19 @@ from rich.console import Console
 from conf.errors import InputError
 from conf.schema import SplitKind
 from encoders.towers.towers import Towers
+from encoders.training.failures import GONE
 from encoders.training.fitting import fit, process_count
-from encoders.training.launch import launched, run_command
+from encoders.training.launch import VARIABLES, launched, run_command
+from encoders.training.train import train_encoder
 from features.prepare import prepare
 from tests.encoders.training.test_fitting import Scripted
 from tests.synthetic import World, pipeline_config, read_json
 
 ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
+AGAIN = "the same command resumes after the last finished epoch"
 SCRIPT = """
-import os, sys
+import os, signal, sys
 from dataclasses import replace
 from pathlib import Path
 import torch
@@ -36,7 +41,9 @@ torch.set_num_threads(1)
 step = StageOne.training_step
 
 def failing(self, batch, index):
-    if self.global_rank == 1 and self.current_epoch == 1:
+    if self.global_rank == int(sys.argv[4]) and self.current_epoch == 1:
+        if sys.argv[3] == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
         raise ValueError("the second process\\nhas had enough")
     return step(self, batch, index)
 
@@ -84,17 +91,39 @@ def test_a_command_is_carried_out_once_and_trained_in_every_process(
 
 
 def test_a_failing_process_ends_all_with_a_line(world: World, bert: Path, tmp_path: Path) -> None:
-    done = torchrun(world, bert, tmp_path, "fail")
+    done = torchrun(world, bert, tmp_path, "fail", "1")
     assert done.returncode != 0
-    lines = [line for line in done.stderr.splitlines() if line.startswith("shelfwise: ")]
-    reported = [line for line in lines if "has had enough" in line]
-    assert len(reported) == 1
-    assert reported[0].startswith("shelfwise: a process of the training failed: ")
-    assert reported[0].endswith("the same command resumes after the last finished epoch")
+    [reported] = [line for line in done.stderr.splitlines() if line.startswith("shelfwise: ")]
+    assert reported.startswith(
+        "shelfwise: a process of the training failed: has had enough (the traceback is in "
+    )
+    assert reported.endswith("the same command resumes after the last finished epoch")
     [kept] = (tmp_path / "work" / "checkpoints").glob("stage_one-*/failure-1.txt")
     assert "in failing" in kept.read_text()
     assert "ValueError: the second process" in kept.read_text()
     assert not (tmp_path / "work" / "encoder" / "stage.json").exists()
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_killed_process_ends_all_with_a_line_and_another_number_of_them_resumes(
+    world: World, bert: Path, tmp_path: Path, rank: str
+) -> None:
+    done = torchrun(world, bert, tmp_path, "kill", rank)
+    assert done.returncode != 0
+    [reported] = [line for line in done.stderr.splitlines() if line.startswith("shelfwise: ")]
+    assert reported == f"shelfwise: a process of the training failed: {GONE}; {AGAIN}"
+    [kept] = (tmp_path / "work" / "checkpoints").glob("stage_one-*/last.ckpt")
+    assert torch.load(kept, weights_only=True)["epoch"] == 0
+    out = StringIO()
+    config = pipeline_config(world, bert, tmp_path, SplitKind.global_time)
+    config = replace(
+        config, user_encoder=replace(config.user_encoder, epochs=2),
+        text_encoder=replace(config.text_encoder, max_steps=4, validate_every=2),
+    )  # fmt: skip
+    train_encoder(config, Console(file=out, width=150))
+    assert "StageOne epoch 1" not in out.getvalue()
+    assert "StageOne epoch 2" in out.getvalue()
+    assert not any((tmp_path / "work" / "checkpoints").iterdir())
 
 
 class Failing(Scripted):
@@ -112,7 +141,15 @@ def test_a_process_started_for_a_fit_fails_in_a_line(tmp_path: Path) -> None:
     ) as info:
         fit(Failing([0.1]), tmp_path, max_epochs=1, patience=1, monitor="valid_recall", device=CPU, devices=2)
     assert "\n" not in str(info.value)
-    assert 'raise ValueError("enough")' in (tmp_path / "failure-0.txt").read_text()
+    assert 'raise ValueError("enough")' in (tmp_path / "failure-1.txt").read_text()
+    assert not (tmp_path / "processes").exists()
+
+
+def start_by_launcher(monkeypatch: pytest.MonkeyPatch, ranks: int) -> None:
+    """Set what a launcher sets for the first of its processes."""
+    values = (0, ranks, 0, 4, "127.0.0.1", 1)
+    for name, value in zip(VARIABLES, values, strict=True):
+        monkeypatch.setenv(name, str(value))
 
 
 def test_how_many_processes_a_setting_means(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,8 +159,7 @@ def test_how_many_processes_a_setting_means(monkeypatch: pytest.MonkeyPatch) -> 
     assert [process_count(n, gpu) for n in (0, 1, 3)] == [4, 1, 3]
     with pytest.raises(InputError, match="^devices=5: torch sees 4; set devices=4 or devices=0$"):
         process_count(5, gpu)
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
-    monkeypatch.setenv("WORLD_SIZE", "16")
+    start_by_launcher(monkeypatch, 16)
     assert launched() == 16
     assert [process_count(n, gpu) for n in (0, 1, 16)] == [16, 1, 16], "on several machines"
 
@@ -131,8 +167,9 @@ def test_how_many_processes_a_setting_means(monkeypatch: pytest.MonkeyPatch) -> 
 def test_torchrun_and_the_setting_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     assert launched() == 1
     assert run_command(lambda: 7, 1) == 7
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
-    monkeypatch.setenv("WORLD_SIZE", "4")
+    start_by_launcher(monkeypatch, 4)
     for devices in (1, 2):
-        with pytest.raises(InputError, match=f"devices={devices}: torchrun has started 4 .* set devices=0$"):
+        with pytest.raises(InputError, match=f"devices={devices}: 4 processes were started.* set devices=0$"):
             run_command(lambda: 7, devices)
+    monkeypatch.delenv("MASTER_PORT")
+    assert launched() == 1, "a variable of the name alone, as some clusters set, starts nothing"

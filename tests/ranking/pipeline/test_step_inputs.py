@@ -28,7 +28,7 @@ from ranking.training.train import RANKER, train_ranker
 from tests.synthetic import World, pipeline_config
 
 QUIET = Console(quiet=True)
-MACHINE = ("work_dir", "threads", "device", "devices", "reuse", "tracker", "publish.gate")
+MACHINE = ("work_dir", "threads", "device", "devices", "shard_items", "reuse", "tracker", "publish.gate")
 """Where and on what a run takes place, which tracker gets its results, whether a bundle becomes current: no
 result depends on it."""
 FROM_TEXT = (TEXT, ENCODER, RANKER, REFIT, PUBLISH)

@@ -1,0 +1,52 @@
+"""Failures of the processes that train together: a traceback of each in a file, one line of all."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+from conf.errors import InputError
+
+REPORTED = "failure-reported"
+CLOSED = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited", "ended by SIGTERM")
+"""What errors say where another process is gone, or the launcher ends this one because it is."""
+GONE = "it left no traceback, as one that is killed where memory or its time runs out"
+
+
+def clear_failures(folder: Path) -> None:
+    """Remove what an earlier attempt has written."""
+    for path in folder.glob("failure-*"):
+        path.unlink(missing_ok=True)
+
+
+def record_failure(error: BaseException, folder: Path, rank: int) -> None:
+    """Write the traceback of a process that fails."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = "".join(traceback.format_exception(error))
+    (folder / f"failure-{rank}.txt").write_text(lines)
+
+
+def first_to_report(folder: Path) -> bool:
+    """Return whether this process is the first that asks, which then reports for all."""
+    try:
+        (folder / REPORTED).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def joint_failure(folder: Path, killed: str = "") -> InputError:
+    """Return the one error of processes that have failed, named by the cause.
+
+    Args:
+        folder: where they have written their tracebacks. The cause is the earliest that does not merely say
+            that another process is gone: the others lose their connection to the one that fails first.
+        killed: how a process was killed, where that is known and no traceback names a cause.
+
+    """
+    paths = sorted(folder.glob("failure-*.txt"), key=lambda path: path.stat().st_mtime_ns)
+    reasons = {path: path.read_text().strip().splitlines()[-1] for path in paths}
+    causes = [path for path, reason in reasons.items() if not any(words in reason for words in CLOSED)]
+    again = "the same command resumes after the last finished epoch"
+    reason = f"{reasons[causes[0]]} (the traceback is in {causes[0]})" if causes else killed or GONE
+    return InputError(f"a process of the training failed: {reason}; {again}")

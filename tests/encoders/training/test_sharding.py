@@ -40,7 +40,7 @@ from tests.synthetic import everything
 CPU = torch.device("cpu")
 TABLES = {"uneven": 7, "an empty block": 4}
 """Rows of a table that three processes divide: 3 + 3 + 1, 2 + 2 + 0."""
-WANTED = ([0, 6, 3, 3], [5], [])
+WANTED: tuple[list[int], ...] = ([0, 6, 3, 3], [5], [])
 """Rows that each process asks for, modulo the table's."""
 
 
@@ -74,7 +74,7 @@ def table_step(count: int) -> Learnt:
         loss = sum(
             ((v * c[: len(v)]).sum() for v, c in zip(found, coefficients, strict=True)), torch.zeros(())
         )
-        (loss / 3 + other.sum()).backward()  # type: ignore[no-untyped-call]
+        (loss / 3 + other.sum()).backward()
         assert whole.weight.grad is not None
         torch.nn.utils.clip_grad_norm_([whole.weight, other], 0.5)
         return float(loss.detach() / 3), {"table": whole.weight.grad, "other": other.grad}  # type: ignore[dict-item]
@@ -83,7 +83,7 @@ def table_step(count: int) -> Learnt:
     assert len(table.weight) == [min(block.size, max(count - r * block.size, 0)) for r in range(3)][rank]
     vectors = table(torch.tensor(WANTED[rank], dtype=torch.int64) % count)
     loss = (vectors * coefficients[rank][: len(vectors)]).sum()
-    (loss + other.sum()).backward()  # type: ignore[no-untyped-call]
+    (loss + other.sum()).backward()
     clip_sharded_gradients([other], [table.weight], 0.5)
     gradient = torch.zeros_like(table.weight) if table.weight.grad is None else table.weight.grad
     total = loss.detach() / ranks

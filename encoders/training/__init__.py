@@ -1,4 +1,5 @@
 """Stage one, stage two and how they are fitted: checkpoints, processes, launch, curves, trackers.
 
-Public: `curves`, `fit_towers`, `fitting`, `launch`, `processes`, `progress`, `tracking`, `train`, `warm`, `warm_text`.
+Public: `curves`, `fit_towers`, `fitting`, `launch`, `processes`, `progress`, `tracking`, `train`,
+`warm`, `warm_text`.
 """

@@ -78,19 +78,19 @@ def fitted(module: StageOne | StageTwo | RankerModule, folder: Path, epochs: int
 
 
 @pytest.mark.parametrize("stage", ["text_stage", "tower_stage", "sharded_stage", "head_stage"])
-def test_two_processes_then_three_train_what_one_does(
+def test_two_processes_and_one_train_what_one_does(
     stage: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     module = request.getfixturevalue(stage)
+    whole = request.getfixturevalue("tower_stage") if stage == "sharded_stage" else module
     begin = {name: values.clone() for name, values in module.state_dict().items()}
-    first: StageOne | StageTwo | RankerModule
-    first = module if stage != "sharded_stage" else request.getfixturevalue("tower_stage")
-    alone = fitted(first, tmp_path / "alone", 2, devices=1)
+    alone = fitted(whole, tmp_path / "alone", 2, devices=1)
     expected = torch.load(tmp_path / "alone" / "last.ckpt", weights_only=True)["state_dict"]
-    module.load_state_dict(begin)
-    fitted(module, tmp_path / "several", 1, devices=2)
+    whole.load_state_dict(begin)
+    first, second = ((whole, 1), (module, 2)) if stage == "sharded_stage" else ((module, 2), (module, 1))
+    fitted(first[0], tmp_path / "several", 1, devices=first[1])
     module.load_state_dict(begin)  # weights come from the checkpoint
-    several = fitted(module, tmp_path / "several", 2, devices=3)
+    several = fitted(second[0], tmp_path / "several", 2, devices=second[1])
     found = torch.load(tmp_path / "several" / "last.ckpt", weights_only=True)["state_dict"]
     assert several.history == pytest.approx(alone.history, abs=1e-6)
     assert [step for step, _ in several.curve.loss] == [step for step, _ in alone.curve.loss]

@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.fleet.processes import Member
 from shelfwise_client import Client, Event, Item, RecommendQuery, SearchQuery
 
-_LONGEST: Final = 10.0
+_LONGEST: Final = 60.0
 _PAGE: Final = 20
 
 
@@ -26,7 +26,7 @@ def event_to_list(members: Sequence[Member], probes: int) -> dict[str, Any]:
     """
     delays, first, equal = [], 0, 0
     with ExitStack() as stack:
-        clients = [stack.enter_context(Client(member.address)) for member in members]
+        clients = [stack.enter_context(Client(member.address, timeout=_LONGEST)) for member in members]
         cold = [item.item_id for item in clients[0].recommend(RecommendQuery(page_size=_PAGE)).items]
         for number in range(probes):
             user, item = f"fresh-{uuid.uuid4().hex}", cold[number % len(cold)]
@@ -50,7 +50,7 @@ def upsert_to_search(members: Sequence[Member], probes: int) -> dict[str, Any]:
     """Add an item at one server, and search for it at the next one until it is found."""
     delays = []
     with ExitStack() as stack:
-        clients = [stack.enter_context(Client(member.address)) for member in members]
+        clients = [stack.enter_context(Client(member.address, timeout=_LONGEST)) for member in members]
         for number in range(probes):
             item = f"fresh-{uuid.uuid4().hex}"
             title = f"{uuid.uuid4().hex[:12]} lantern"

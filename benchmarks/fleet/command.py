@@ -36,6 +36,8 @@ from ranking.bundle.store import MANIFEST, VERSIONS, current_version, publish_ve
 
 CONSOLE: Final = Console()
 _OWN: Final = ("format_version", "version", "created", "files", "twin")
+_LONGEST: Final = 3600.0
+"""Seconds of a load that is stopped when what happens meanwhile has ended."""
 _QUIET: Final = 3.0
 """Seconds between measurements, in which the former one ends."""
 
@@ -183,10 +185,9 @@ class FleetBenchmark:
         }
 
     def swap_alone(self) -> dict[str, Any]:
-        """Return CPU seconds, memory and time of a swap without load."""
-        idle = self.results["idle"]["server_cpu_ms"] / 1000
-        before, fetching = cpu_seconds(self.pids()), cpu_seconds(self.fetches())
-        rest, began, peak = [self.memory(member) for member in self.members], time.monotonic(), 0.0
+        """Return the time of a swap without load, memory meanwhile, and what the fetches spend."""
+        fetching, rest = cpu_seconds(self.fetches()), [self.memory(member) for member in self.members]
+        began, peak = time.monotonic(), 0.0
         version = self.publish_twin()
         waiting, at = set(range(len(self.members))), []
         while waiting and time.monotonic() - began < 900:
@@ -196,13 +197,9 @@ class FleetBenchmark:
                     waiting.discard(number)
                     at.append(time.monotonic() - began)
             time.sleep(0.2)
-        time.sleep(_QUIET)  # the former model's process ends
-        seconds = time.monotonic() - began
-        spent = cpu_seconds(self.pids()) - before - idle * seconds
         fetching = cpu_seconds(self.fetches()) - fetching
         files = read_manifest(self.trained / VERSIONS / version)["files"].values()
         return {
-            "cpu_seconds_per_server": spent / len(self.members),
             "fetch_cpu_seconds_per_server": fetching / len(self.members),
             "first_seconds": min(at), "last_seconds": max(at), "memory_mib_before": max(rest),
             "memory_mib_peak": peak, "version_bytes": sum(file["size"] for file in files),
@@ -234,36 +231,42 @@ class FleetBenchmark:
 
     def mixed_swap(self) -> dict[str, Any]:
         """Return the mixed load while a version goes through the fleet."""
-        running = self.mixed(2 * self.options.seconds + self.options.spread, 2)
+        running = self.mixed(_LONGEST, 2)
         time.sleep(self.options.seconds / 2)
         began, mono = time.time(), time.monotonic()
         version, took = self.publish_twin(), []
         for member in self.members:
             until(lambda member=member: member.version() == version, f"the swap of server {member.number}")
             took.append(time.monotonic() - mono)
-        ended, found = time.time(), running.result()
+        ended = time.time()
+        time.sleep(self.options.seconds / 2)
+        found = running.stop()
         return {**self._phases(found, began, ended), "seconds_to_last": max(took)}
 
     def mixed_kill(self) -> dict[str, Any]:
         """Return the mixed load while a server is killed and started again."""
-        running = self.mixed(3 * self.options.seconds, 3)
+        running = self.mixed(_LONGEST, 3)
         time.sleep(self.options.seconds / 2)
         began = time.time()
         self.members[-1].kill()
         time.sleep(self.options.seconds / 2)
         restarted = self.members[-1].start()
-        ended, found = time.time(), running.result()
+        ended = time.time()
+        time.sleep(self.options.seconds / 2)
+        found = running.stop()
         return {**self._phases(found, began, ended), "restart_seconds": restarted}
 
     def mixed_redis(self) -> dict[str, Any]:
         """Return the mixed load while Redis is stopped for some seconds."""
-        running = self.mixed(2 * self.options.seconds, 4)
+        running = self.mixed(_LONGEST, 4)
         time.sleep(self.options.seconds / 2)
         began = time.time()
         self.redis.stop()
         time.sleep(self.options.outage)
         self.redis.start()
-        ended, found = time.time(), running.result()
+        ended = time.time()
+        time.sleep(self.options.seconds / 2)
+        found = running.stop()
         return {**self._phases(found, began, ended), "outage_seconds": ended - began}
 
     @staticmethod

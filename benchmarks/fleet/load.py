@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -119,18 +120,20 @@ class Caller:
 
 
 async def run(load: Load) -> dict[str, Any]:
-    """Run a load and return its calls."""
+    """Run a load and return its calls; SIGTERM ends a mixed one early."""
     shop = Shop.of(Path(load.store))
     options = [*OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(load.target, options=options) as channel:
         caller = Caller(channel, shop, load.seed)
         began, cpu = time.perf_counter(), time.process_time()
         if load.kind == "mixed":
-            await asyncio.gather(
-                paced(load.lists, load.seconds, caller.list),
-                paced(load.events, load.seconds, caller.event),
-                paced(load.items, load.seconds, caller.item),
+            rates = ((load.lists, caller.list), (load.events, caller.event), (load.items, caller.item))
+            loads = [asyncio.ensure_future(paced(rate, load.seconds, act)) for rate, act in rates]
+            asyncio.get_running_loop().add_signal_handler(
+                signal.SIGTERM, lambda: [one.cancel() for one in loads]
             )
+            await asyncio.gather(*loads, return_exceptions=True)
+            await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))  # calls on their way
         else:
             act: Callable[[int], Awaitable[None]] = getattr(caller, load.kind)
 

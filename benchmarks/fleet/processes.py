@@ -200,6 +200,11 @@ class RunningLoad:
         self._process.stdin.close()
         self._process.stdin = None
 
+    def stop(self) -> dict[str, Any]:
+        """End it early, and return its calls."""
+        self._process.send_signal(signal.SIGTERM)
+        return self.result()
+
     def result(self) -> dict[str, Any]:
         """Wait for its end and return its calls.
 

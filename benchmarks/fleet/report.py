@@ -107,8 +107,8 @@ def facts(results: dict[str, Any]) -> list[str]:
         )
     if swap := results.get("swap_alone"):
         found.append(
-            f"A swap of {swap['version_bytes'] / 1e6:.0f} MB: {swap['cpu_seconds_per_server']:.1f} s of CPU "
-            f"a server and {swap['fetch_cpu_seconds_per_server']:.1f} s of its fetch; memory "
+            f"A swap of {swap['version_bytes'] / 1e6:.0f} MB to the same content under another name: "
+            f"{swap['fetch_cpu_seconds_per_server']:.1f} s of CPU of each fetch; memory of a server "
             f"{swap['memory_mib_before']:.0f} MiB before, {swap['memory_mib_peak']:.0f} at most; "
             f"the last server after {swap['last_seconds']:.0f} s."
         )

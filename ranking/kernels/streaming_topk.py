@@ -11,8 +11,10 @@ import numpy as np
 from features.data.dataset import FloatArray, IntArray, LongArray
 from features.kernels.compiled import compiled
 
-TILE: tuple[int, int] = (512, 16_384)
-"""Rows and columns of scores held at a time (32 MB)."""
+TILE: tuple[int, int] = (512, 4096)
+"""Rows and columns of scores held at a time (8 MB)."""
+CHUNK: int = 128
+"""Scores that are compared with a row's worst listed one at once, by their largest."""
 
 
 @compiled()
@@ -22,37 +24,88 @@ def _worse(a: np.float32, a_column: np.int32, b: np.float32, b_column: np.int32)
 
 
 @compiled()
-def _push(scores: FloatArray, first: int, values: FloatArray, columns: IntArray) -> None:
-    """Put a tile [rows, tile] of columns from `first` on into the heaps [rows, k]."""
+def _sift(heap: FloatArray, names: IntArray, size: int, score: np.float32, name: np.int32) -> None:
+    """Replace the root of a heap, its worst entry, by another one; the heap has its first `size` entries."""
+    at = 0
+    while True:
+        child = 2 * at + 1
+        if child >= size:
+            break
+        other = child + 1
+        if other < size and _worse(heap[other], names[other], heap[child], names[child]):
+            child = other
+        if not _worse(heap[child], names[child], score, name):
+            break
+        heap[at], names[at] = heap[child], names[child]
+        at = child
+    heap[at], names[at] = score, name
+
+
+@compiled()
+def _push(
+    scores: FloatArray, bits: IntArray, first: int, values: FloatArray, worst: IntArray, columns: IntArray
+) -> None:
+    """Put a tile [rows, tile] of columns from `first` on into the heaps [rows, k].
+
+    Where a row's worst listed score is not negative, single precision is ordered as the integers that its
+    bits are, of which the largest of a chunk is found with vector instructions; a chunk without a better
+    score is left out. A NaN is never listed.
+
+    Args:
+        scores: of the tile.
+        bits: the same memory as int32.
+        first: column of the tile's first one.
+        values: scores listed so far.
+        worst: the memory of `values` as int32.
+        columns: listed so far.
+    """
     k = values.shape[1]
     for row in range(len(scores)):
         heap, names = values[row], columns[row]
-        for place in range(scores.shape[1]):
-            score = scores[row, place]
-            if not score > heap[0]:  # a later column loses a tie
-                continue
-            name = np.int32(first + place)
-            at = 0
-            while True:
-                child = 2 * at + 1
-                if child >= k:
-                    break
-                other = child + 1
-                if other < k and _worse(heap[other], names[other], heap[child], names[child]):
-                    child = other
-                if not _worse(heap[child], names[child], score, name):
-                    break
-                heap[at], names[at] = heap[child], names[child]
-                at = child
-            heap[at], names[at] = score, name
+        for start in range(0, scores.shape[1], CHUNK):
+            stop = min(start + CHUNK, scores.shape[1])
+            if heap[0] >= 0 and stop - start == CHUNK:
+                chunk = bits[row, start:stop]
+                largest = np.int32(-1)  # of a negative score, no better than the worst listed one
+                for place in range(CHUNK):  # a constant number, for vector instructions
+                    largest = largest if largest > chunk[place] else chunk[place]
+                if largest <= worst[row, 0]:
+                    continue
+            for place in range(start, stop):
+                score = scores[row, place]
+                if score > heap[0]:  # a later column loses a tie
+                    _sift(heap, names, k, score, np.int32(first + place))
 
 
+@compiled()
+def _hide(scores: FloatArray, top: int, first: int, offsets: LongArray, seen: IntArray) -> None:
+    """Give the columns to leave out -inf in a tile of rows from `top` and columns from `first` on."""
+    rows, width = scores.shape
+    for row in range(rows):
+        for place in range(offsets[top + row], offsets[top + row + 1]):
+            column = np.int64(seen[place]) - first
+            if 0 <= column < width:
+                scores[row, column] = -np.inf
+
+
+@compiled()
 def _in_order(values: FloatArray, columns: IntArray) -> None:
-    """Sort heaps in place, best first, ties by column; columns of -inf become -1."""
-    columns[np.isneginf(values)] = -1
-    order = np.lexsort((columns, -values), axis=1)
-    values[:] = np.take_along_axis(values, order, axis=1)
-    columns[:] = np.take_along_axis(columns, order, axis=1)
+    """Sort heaps in place, best first, ties by column; columns of -inf become -1 (heapsort)."""
+    for row in range(len(values)):
+        heap, names = values[row], columns[row]
+        for last in range(len(heap) - 1, 0, -1):
+            score, name = heap[last], names[last]
+            heap_root, name_root = heap[0], names[0]
+            _sift(heap, names, last, score, name)
+            heap[last], names[last] = heap_root, name_root
+        for place in range(len(heap)):
+            if heap[place] == -np.inf:
+                names[place] = -1
+
+
+def _list(scores: FloatArray, first: int, values: FloatArray, columns: IntArray) -> None:
+    """Put a tile of contiguous scores into the heaps."""
+    _push(scores, scores.view(np.int32), first, values, values.view(np.int32), columns)
 
 
 def top_columns(scores: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
@@ -67,7 +120,7 @@ def top_columns(scores: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
     """
     values = np.full((len(scores), k), -np.inf, dtype=np.float32)
     columns = np.full((len(scores), k), -1, dtype=np.int32)
-    _push(np.ascontiguousarray(scores, dtype=np.float32), 0, values, columns)
+    _list(np.ascontiguousarray(scores, dtype=np.float32), 0, values, columns)
     _in_order(values, columns)
     return columns, values
 
@@ -88,28 +141,17 @@ def rank_vectors(
     """
     values = np.full((len(users), k), -np.inf, dtype=np.float32)
     columns = np.full((len(users), k), -1, dtype=np.int32)
-    if seen is not None:
-        owners = np.repeat(np.arange(len(users), dtype=np.int64), np.diff(seen[0]))
-        order = np.lexsort((seen[1], owners))
-        owners, rows = owners[order], seen[1][order].astype(np.int64)
-        keys = owners * len(items) + rows
     height, width = TILE
-    buffer = np.empty((height, width), dtype=np.float32)
+    buffer = np.empty(height * width, dtype=np.float32)
     for top in range(0, len(users), height):
         block = slice(top, min(top + height, len(users)))
-        if seen is not None:
-            low, high = np.searchsorted(owners, [block.start, block.stop])
-            own = keys[low:high]
+        size = block.stop - top
         for left in range(0, len(items), width):
             tile = items[left : left + width]
-            if len(tile) == width and block.stop - block.start == height:
-                scores = np.matmul(users[block], tile.T, out=buffer)
-            else:
-                scores = users[block] @ tile.T
+            scores = buffer[: size * len(tile)].reshape(size, len(tile))
+            np.matmul(users[block], tile.T, out=scores)
             if seen is not None:
-                column = own % len(items)
-                inside = (column >= left) & (column < left + len(tile))
-                scores[own[inside] // len(items) - top, column[inside] - left] = -np.inf
-            _push(scores, left, values[block], columns[block])
+                _hide(scores, top, left, *seen)
+            _list(scores, left, values[block], columns[block])
         _in_order(values[block], columns[block])
     return columns, values

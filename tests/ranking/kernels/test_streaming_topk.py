@@ -60,3 +60,24 @@ def test_no_users_and_no_items() -> None:
     some = np.ones((2, 3), dtype=np.float32)
     assert rank_vectors(nothing, some, 4)[0].shape == (0, 4)
     np.testing.assert_array_equal(rank_vectors(some, nothing, 2)[0], [[-1, -1], [-1, -1]])
+
+
+@pytest.mark.parametrize("shift", [-3.0, 0.0, 3.0])
+def test_long_rows_of_any_sign_with_ties_and_zeros_of_both_signs(shift: float) -> None:
+    rng = np.random.default_rng(2)
+    scores = (rng.standard_normal((9, 1000)).round(2) + shift).astype(np.float32)
+    scores[:, ::7] = 0.0
+    scores[:, ::11] = -0.0
+    scores[:, ::13] = -np.inf
+    columns, values = top_columns(scores, 40)
+    expected = top_k(scores, 40)
+    np.testing.assert_array_equal(columns, expected[0])
+    np.testing.assert_array_equal(values, expected[1])
+
+
+def test_a_nan_is_not_listed_and_hides_nothing() -> None:
+    scores = np.tile(np.arange(200, dtype=np.float32), (2, 1))
+    scores[0, [3, 70, 199]] = np.nan
+    scores[1, [3, 70, 199]] = -np.float32(np.nan)
+    columns, _ = top_columns(scores, 3)
+    np.testing.assert_array_equal(columns, [[198, 197, 196]] * 2)

@@ -31,6 +31,13 @@ class Precision(Enum):
     fp32 = "fp32"
 
 
+class Export(Enum):
+    """What computes the vectors of the finished text encoder."""
+
+    none = "none"
+    openvino = "openvino"
+
+
 @dataclass(frozen=True)
 class TextEncoderConfig:
     """Stage one: the text encoder and its fine-tuning on consecutive items of histories."""
@@ -50,6 +57,10 @@ class TextEncoderConfig:
     """Prompt before item texts; null takes the model family's own (E5: `passage: `), `''` is none."""
     precision: Precision = Precision.auto
     """Arithmetic of embedding and fine-tuning; `auto` takes whichever measures faster on this machine."""
+    export: Export = Export.none
+    """`openvino` exports the finished encoder to OpenVINO with weights and activations in eight bits (extra
+    `openvino`): several times as fast on CPUs, for the vectors of the catalogue and for a server's texts;
+    `none` leaves both to PyTorch in `precision`."""
     mode: TuningMode = TuningMode.full
     """`full` fine-tunes every weight, `lora` adapters that are folded into the weights at the end, `frozen`
     nothing."""

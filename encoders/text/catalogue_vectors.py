@@ -10,7 +10,7 @@ import numpy as np
 from rich.progress import Progress
 
 from conf.encoders import Precision
-from encoders.text.compiled_text_encoder import CompiledTextEncoder
+from encoders.text.compiled_text_encoder import CompiledTextEncoder, FrozenTextEncoder
 from encoders.text.text_encoder import TextEncoder
 from encoders.text.tokens import TokenArray
 from features.data.dataset import FloatArray, IntArray, LongArray
@@ -49,6 +49,7 @@ class CatalogueVectors:
 
         """
         self._encoder, self._precision, self._bar = encoder, precision, bar
+        self._frozen: FrozenTextEncoder | None = None
         prompted = [encoder.prompts.passage + text for text in texts]
         self.tokens = TokenArray.tokenized(encoder.tokenizer, prompted, encoder.max_tokens)
         self._ids = text_ids(texts)
@@ -68,7 +69,7 @@ class CatalogueVectors:
         requested[ids] = True
         missing = np.flatnonzero(requested & ~self._cached)
         if len(missing):
-            frozen = CompiledTextEncoder(self._encoder, self._precision)
+            frozen = self._frozen or CompiledTextEncoder(self._encoder, self._precision)
             tokens = self.tokens.select(self._first[missing])
             with self._bar() as bar:
                 task = bar.add_task("embedding the catalogue", total=len(missing))
@@ -99,6 +100,11 @@ class CatalogueVectors:
         self._vectors[self._ids[known]] = vectors[rows[known]]
         self._cached[self._ids[known]] = True
         return len(known)
+
+    def use(self, frozen: FrozenTextEncoder) -> None:
+        """Have all vectors made by another form of the encoder from here on; earlier ones are dropped."""
+        self._frozen = frozen
+        self.invalidate()
 
     def invalidate(self) -> None:
         """Drop all vectors: the weights have changed."""

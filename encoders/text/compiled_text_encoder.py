@@ -99,28 +99,11 @@ def batches(lengths: LongArray, budget: int) -> Iterator[tuple[int, int]]:
         start, padding = place, 0.0
 
 
-class CompiledTextEncoder(TextEncoder):
-    """Texts to unit vectors, with weights fixed at construction; shares those it does not pack."""
+class FrozenTextEncoder(TextEncoder):
+    """Texts to unit vectors, with weights fixed at construction."""
 
-    def __init__(self, encoder: TextEncoder, precision: Precision) -> None:
-        """Prepare an encoder on its device.
-
-        Args:
-            encoder: not modified; must not be trained while this one is in use.
-            precision: bf16 or fp32.
-
-        """
-        device = next(encoder.parameters()).device
-        dtype = torch.bfloat16 if precision is Precision.bf16 else torch.float32
-        backbone = encoder.backbone
-        held = itertools.chain(backbone.parameters(), backbone.buffers())
-        # Only the modules are copied, not their tensors.
-        backbone = copy.deepcopy(backbone, {id(tensor): tensor for tensor in held})
-        adapted = hasattr(backbone, "peft_config")  # adapters read the weights that they are added to
-        _freeze(backbone, dtype, can_pack(device, dtype) and not adapted)
-        super().__init__(backbone, encoder.tokenizer, encoder.pooling, encoder.prompts, encoder.max_tokens)
-        self.device = device
-        self.eval()
+    device: torch.device
+    """Where ids are sent and vectors are made."""
 
     def budget(self) -> int:
         """Return the tokens of a forward pass."""
@@ -177,3 +160,27 @@ class CompiledTextEncoder(TextEncoder):
                     advance(end - stored)
                 encoded, stored = [], end
         return vectors
+
+
+class CompiledTextEncoder(FrozenTextEncoder):
+    """A frozen text encoder computed by PyTorch; shares the weights that it does not pack."""
+
+    def __init__(self, encoder: TextEncoder, precision: Precision) -> None:
+        """Prepare an encoder on its device.
+
+        Args:
+            encoder: not modified; must not be trained while this one is in use.
+            precision: bf16 or fp32.
+
+        """
+        device = next(encoder.parameters()).device
+        dtype = torch.bfloat16 if precision is Precision.bf16 else torch.float32
+        backbone = encoder.backbone
+        held = itertools.chain(backbone.parameters(), backbone.buffers())
+        # Only the modules are copied, not their tensors.
+        backbone = copy.deepcopy(backbone, {id(tensor): tensor for tensor in held})
+        adapted = hasattr(backbone, "peft_config")  # adapters read the weights that they are added to
+        _freeze(backbone, dtype, can_pack(device, dtype) and not adapted)
+        super().__init__(backbone, encoder.tokenizer, encoder.pooling, encoder.prompts, encoder.max_tokens)
+        self.device = device
+        self.eval()

@@ -12,12 +12,19 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from conf.encoders import Precision, TuningMode
+from conf.encoders import Export, TuningMode
 from conf.schema import PipelineConfig
 from encoders.contexts import ContextSampler
 from encoders.device import resolve_device
 from encoders.factors.affinity import AFFINITY_FILE, Affinity
 from encoders.text.catalogue_vectors import CatalogueVectors, read_vectors, text_ids
+from encoders.text.int8_text_encoder import (
+    INT8,
+    Int8TextEncoder,
+    check_export,
+    export_int8,
+    float_precision,
+)
 from encoders.text.item_texts import ItemTexts
 from encoders.text.precision import EMBEDDING, TRAINING, Precisions, choose_precision
 from encoders.text.text_encoder import TextEncoder, load_text_encoder
@@ -60,7 +67,7 @@ TOWERS = "towers"
 RANKER_TOWERS = "ranker_towers"
 REPORT = "training.json"
 EMBEDDING_PRECISION = "embedding_precision"
-"""Key in the report: precision of the vectors, bf16 or fp32."""
+"""Key in the report: precision of the vectors, bf16, fp32 or int8."""
 TEXT = StepSpec(
     "text encoder", TEXT_FOLDER,
     ("seed", "split", "text_encoder", "evaluation.target_events", "warm_start"), further=warm_inputs,
@@ -171,6 +178,9 @@ def train_text_encoder(
     }
     if source is not None:
         config = warm_text(config, source)
+    exported = config.text_encoder.export is Export.openvino
+    if exported:
+        check_export()
     step.reopen()
     torch.manual_seed(config.seed)
     encoder = load_text_encoder(config.text_encoder).to(resolve_device(config.device)).eval()
@@ -178,7 +188,7 @@ def train_text_encoder(
     tune = learn and config.text_encoder.mode is not TuningMode.frozen and config.text_encoder.max_steps > 0
     uses = (EMBEDDING, TRAINING) if tune else (EMBEDDING,)
     precision = choose_precision(config.text_encoder.precision, encoder, Path(config.work_dir), console, uses)
-    report[EMBEDDING_PRECISION] = precision.embedding.value
+    report[EMBEDDING_PRECISION] = INT8 if exported else precision.embedding.value
     texts = CatalogueVectors(
         encoder, precision.embedding, dataset.catalogue.texts, partial(progress, console)
     )
@@ -193,6 +203,9 @@ def train_text_encoder(
         report["stage_one"] = {"before": before, "validation_recall": fitted.history}
         write_curves(step.folder, {TEXT_ENCODER: fitted.curve})
     encoder.save(step.folder / TEXT_ENCODER)
+    if exported:
+        export_int8(encoder, texts.tokens, step.folder / TEXT_ENCODER, config.seed)
+        texts.use(Int8TextEncoder(encoder, step.folder / TEXT_ENCODER))
     texts.save(step.folder / TEXT_VECTORS)
     del texts  # from here on the vectors are mapped
     vectors = read_vectors(step.folder / TEXT_VECTORS)
@@ -234,7 +247,7 @@ def untouched_vectors(
             return None
         report = json.loads((folder / REPORT).read_text())
         encoder = load_text_encoder(config.text_encoder).to(resolve_device(config.device)).eval()
-        precision = Precision(report[EMBEDDING_PRECISION])
+        precision = float_precision(report[EMBEDDING_PRECISION])
         texts = CatalogueVectors(encoder, precision, dataset.catalogue.texts, partial(progress, console))
         unfinished = folder / f".{FROZEN_VECTORS}"
         texts.save(unfinished)

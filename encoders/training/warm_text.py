@@ -11,6 +11,7 @@ from conf.encoders import Precision, TextEncoderConfig
 from conf.schema import PipelineConfig
 from conf.warm import WarmConfig
 from encoders.text.catalogue_vectors import CatalogueVectors
+from encoders.text.int8_text_encoder import float_precision
 from encoders.text.text_encoder import TextEncoder, reads_as_saved
 from encoders.training.warm import TEXT_ENCODER, TEXT_VECTORS, WarmSource, cold
 
@@ -47,7 +48,7 @@ def warm_text(config: PipelineConfig, source: WarmSource) -> PipelineConfig:
     own, warm = config.text_encoder, config.warm
     precision = own.precision
     if warm.text_steps == 0 and precision is Precision.auto:
-        precision = Precision(source.precision)  # that of the vectors that are taken over
+        precision = float_precision(source.precision)  # that of the vectors that are taken over
     text = replace(
         own, model=str(source.encoder / TEXT_ENCODER), max_steps=warm.text_steps, precision=precision,
         validate_every=max(min(own.validate_every, warm.text_steps), 1),

@@ -19,8 +19,8 @@ from conf.schema import CandidateConfig
 from encoders.device import CPU
 from encoders.factors.affinity import AFFINITY_FILE, Affinity
 from encoders.factors.co_purchase import FACTORS_FILE, Factors
-from encoders.text.compiled_text_encoder import CompiledTextEncoder
-from encoders.text.precision import serving_precision
+from encoders.text.compiled_text_encoder import FrozenTextEncoder
+from encoders.text.int8_text_encoder import frozen_text_encoder
 from encoders.text.saved_encoder import load_saved_encoder
 from encoders.towers.towers import TOWERS_FILE, Towers
 from features.data.arrays import load_arrays, load_rows
@@ -63,7 +63,7 @@ class Bundle(ManifestView):
     manifest: dict[str, Any]
     catalogue: Catalogue
     recommender: Recommender
-    text_encoder: CompiledTextEncoder
+    text_encoder: FrozenTextEncoder
     sketch: PcaProjection
     """PCA projection of the catalogue's text vectors, also applied to later items."""
     lender_index: CatalogueIndex | None = None
@@ -216,11 +216,11 @@ def _towers(folder: Path, device: torch.device) -> Towers | None:
     return Towers.load(folder).to(device) if (folder / TOWERS_FILE).is_file() else None
 
 
-def _text_encoder(folder: Path, manifest: dict[str, Any], device: torch.device) -> CompiledTextEncoder:
+def _text_encoder(folder: Path, manifest: dict[str, Any], device: torch.device) -> FrozenTextEncoder:
     encoder = load_saved_encoder(folder / TEXT_ENCODER, int(manifest["max_tokens"]))
     for parameter in encoder.parameters():  # memory-mapped: truncating the file would crash the process
         parameter.data = parameter.data.clone()
-    return CompiledTextEncoder(encoder.to(device), serving_precision(manifest["precision"], device))
+    return frozen_text_encoder(encoder, folder / TEXT_ENCODER, manifest["precision"], device)
 
 
 def _words(folder: Path, catalogue: Catalogue, template: TextTemplate) -> WordIndex:

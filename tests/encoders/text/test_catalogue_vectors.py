@@ -16,11 +16,12 @@ from rich.progress import Progress
 import encoders.text.catalogue_vectors as catalogue_vectors
 import encoders.training.stage_one as stage_one
 import encoders.training.train as train
-from conf.encoders import Precision
+from conf.encoders import Export, Precision
 from conf.schema import PipelineConfig, SplitKind
 from encoders.text.catalogue_vectors import CatalogueVectors, read_vectors
 from encoders.text.compiled_text_encoder import Advance, CompiledTextEncoder
 from encoders.text.embedding import embed_texts
+from encoders.text.int8_text_encoder import FOLDER, INT8, MODEL, frozen_text_encoder
 from encoders.text.text_encoder import Prompts, TextEncoder, load_text_encoder
 from encoders.text.tokens import TokenArray
 from encoders.training.train import (
@@ -28,6 +29,7 @@ from encoders.training.train import (
     ENCODER_FOLDER,
     FROZEN_VECTORS,
     REPORT,
+    TEXT_ENCODER,
     TEXT_FOLDER,
     TEXT_VECTORS,
     train_text_encoder,
@@ -184,3 +186,21 @@ def test_a_small_catalogue_is_read_before_and_after(config: PipelineConfig, read
     assert before.shape == after.shape == (len(dataset.catalogue), 32)
     assert json.loads((folder / REPORT).read_text())[EMBEDDING_PRECISION] == "fp32"
     assert Path(config.work_dir, TEXT_FOLDER) == folder
+
+
+def test_an_export_makes_the_vectors_and_is_saved_beside_the_weights(config: PipelineConfig) -> None:
+    dataset, folder = trained(
+        replace(config, text_encoder=replace(config.text_encoder, export=Export.openvino))
+    )
+    assert json.loads((folder / REPORT).read_text())[EMBEDDING_PRECISION] == INT8
+    assert (folder / TEXT_ENCODER / FOLDER / MODEL).is_file()
+    weights = replace(config.text_encoder, model=str(folder / TEXT_ENCODER))
+    loaded = load_text_encoder(weights).eval()
+    exact = embed_texts(loaded, dataset.catalogue.texts)
+    vectors = np.load(folder / TEXT_VECTORS)
+    served = frozen_text_encoder(loaded, folder / TEXT_ENCODER, INT8, torch.device("cpu"))
+    np.testing.assert_allclose(vectors, served.embed(dataset.catalogue.texts), atol=1e-5)
+    assert not np.allclose(vectors, exact, atol=1e-4), "in eight bits"
+    assert (vectors * exact).sum(1).mean() > 0.95
+    # A baseline that asks for the untouched encoder's vectors gets those of PyTorch.
+    assert untouched_vectors(config, dataset, True, QUIET) is not None

@@ -15,7 +15,7 @@ FAISS ?= $(if $(CARD),gpu,cpu)
 CONSTRAINTS = $(if $(filter gpu,$(FAISS)),constraints-gpu.txt,constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo taste reports test coverage test-gpu lint types imports screenshots proto proto-check proto-release docs check clean
+.PHONY: help install install-dev demo taste reports test coverage test-gpu lint types imports screenshots bench proto proto-check proto-release docs check clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -35,7 +35,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt constraints-gpu.txt | $(VENV)
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "== installing what the tests need"
-	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[$(FAISS),xlsx,baselines,sweep,map,explorer,experiments,mlflow,wandb,slurm,docs,dev]'
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[$(FAISS),xlsx,baselines,sweep,map,explorer,experiments,openvino,mlflow,wandb,slurm,docs,dev]'
 	@touch $@
 
 install: $(VENV)/.installed ## Create .venv with a working .venv/bin/shelfwise, for a GPU if there is one
@@ -87,6 +87,9 @@ imports: install-dev ## Import contracts between and inside the packages
 
 screenshots: install-dev ## Take the pictures of docs/explorer.md from the run of `make demo`
 	$(BIN)/python -m docs.screenshots work/demo
+
+bench: install-dev ## Speed beside other projects, with BEAUTY=folder on Amazon Beauty; ROWS=encode,prepare (an hour on 2 cores)
+	$(BIN)/python -m benchmarks.bench $(if $(ROWS),--rows $(ROWS)) $(if $(BEAUTY),--beauty $(BEAUTY)) --folder work/bench
 
 proto: install-dev ## Regenerate the gRPC code
 	$(BIN)/python -m grpc_tools.protoc -I $(GENERATED)=$(PROTO) -I $$($(GOOGLE_PROTOS)) \

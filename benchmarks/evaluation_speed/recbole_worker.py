@@ -36,6 +36,7 @@ def main() -> None:
     users, items, offsets, seen, targets = (
         np.load(folder / f"{name}.npy") for name in ("users", "items", "seen_offsets", "seen", "targets")
     )
+    target = Path(sys.argv[2]) if len(sys.argv) > 2 else folder / "recbole.json"
     sys.argv = sys.argv[:1]  # RecBole reads the command line
     config = Config(model="BPR", dataset="generated", config_dict={
         "data_path": str(folder), "use_gpu": False, "topk": KS, "metrics": ["Recall", "NDCG", "Hit", "MRR"],
@@ -64,7 +65,7 @@ def main() -> None:
         "peak_mib": peak_mib(),
         "metrics": {name: float(value) for name, value in values.items()},
     }
-    (folder / "recbole.json").write_text(json.dumps(result))
+    target.write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

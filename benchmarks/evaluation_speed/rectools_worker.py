@@ -60,7 +60,7 @@ def main() -> None:
         "peak_mib": peak_mib(),
         "metrics": values,
     }
-    (folder / "rectools.json").write_text(json.dumps(result))
+    Path(sys.argv[2] if len(sys.argv) > 2 else folder / "rectools.json").write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

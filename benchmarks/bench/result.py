@@ -1,0 +1,99 @@
+"""What a row of the table found, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Line:
+    """One comparison: this project's figure, another one's, and the bar for their ratio."""
+
+    what: str
+    unit: str
+    own: float
+    beside: str = ""
+    """The other side."""
+    other: float | None = None
+    bar: float | None = None
+    """Least ratio, or for a figure alone the largest value."""
+    more_is_better: bool = True
+    note: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times as good as the other side; None without one."""
+        if self.other is None or not self.own or not self.other:
+            return None
+        return self.own / self.other if self.more_is_better else self.other / self.own
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the bar is reached; None without a bar."""
+        if self.bar is None:
+            return None
+        return self.own <= self.bar if self.ratio is None else self.ratio >= self.bar
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """A row of the table."""
+
+    work: str
+    lines: Sequence[Line]
+    limit: str = ""
+    """Distance to the machine's limit, with the arithmetic."""
+    profile: Sequence[str] = ()
+    """Functions with the largest share of the time, largest first."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """Return JSON values, ratios and verdicts included."""
+        lines = [{**asdict(line), "ratio": line.ratio, "met": line.met} for line in self.lines]
+        return {
+            "work": self.work, "lines": lines, "limit": self.limit, "profile": list(self.profile),
+            "details": dict(self.details),
+        }  # fmt: skip
+
+
+def _number(value: float) -> str:
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def verdict(line: Mapping[str, Any]) -> str:
+    """Return the bar of a line and whether it is reached."""
+    if line["bar"] is None:
+        return ""
+    bar = f"{line['bar']:g} x" if line["ratio"] is not None else f"{line['bar']:g} {line['unit']}"
+    return f"{bar}: {'met' if line['met'] else 'missed'}"
+
+
+def to_markdown(rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any], command: str) -> str:
+    """Return the table, the limits and the profiles of finished rows; failures are lines, too."""
+    text = [
+        "```", command, "```", "",
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']:.0f} GiB. "
+        "Measured in the same run: "
+        f"{machine['copy_gb_s']:.0f} GB/s of memory (copy), products of matrices in "
+        f"fp32 {machine['gflops_fp32']:,.0f}, bf16 {machine['gflops_bf16']:,.0f}, "
+        f"int8 {machine['gops_int8']:,.0f} GFLOP/s. {machine['versions']}.", "",
+        "| work | shelfwise | beside | ratio | bar |", "| --- | --- | --- | --- | --- |",
+    ]  # fmt: skip
+    for row in rows:
+        if "failed" in row:
+            text.append(f"| {row['work']} | not measured: {row['failed']} | | | |")
+        for line in row.get("lines", ()):
+            beside = "" if line["other"] is None else f"{line['beside']}: {_number(line['other'])}"
+            ratio = "" if line["ratio"] is None else f"{line['ratio']:.2f}"
+            note = f" ({line['note']})" if line["note"] else ""
+            own = f"{_number(line['own'])} {line['unit']}{note}"
+            text.append(f"| {row['work']}: {line['what']} | {own} | {beside} | {ratio} | {verdict(line)} |")
+    text += ["", "| work | distance to the machine's limit | where the time goes |", "| --- | --- | --- |"]
+    for row in rows:
+        if row.get("limit") or row.get("profile"):
+            text.append(f"| {row['work']} | {row['limit']} | {'; '.join(row['profile'])} |")
+    return "\n".join([*text, ""])

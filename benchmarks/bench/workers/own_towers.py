@@ -1,0 +1,81 @@
+"""Trains the towers and writes recall by time: `own_towers FOLDER OVERRIDE... OUTPUT`.
+
+The time starts before the item texts are encoded and includes every validation.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.bench.workers.measured import top_functions
+from conf.composition.compose import compose_command
+from conf.encoders import Precision
+from encoders.text.embedding import embed_texts
+from encoders.text.text_encoder import load_text_encoder
+from encoders.training.fit_towers import train_towers
+from encoders.training.train import try_split
+from features.data.dataset import load_dataset
+
+
+class Stamped(io.StringIO):
+    """Keeps what is written with the seconds since its creation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began = time.perf_counter()
+        self.lines: list[tuple[float, str]] = []
+
+    def write(self, text: str) -> int:
+        """Keep a text."""
+        self.lines.append((time.perf_counter() - self.began, text))
+        return len(text)
+
+
+def main() -> None:
+    """Encode, train, and write the curve of validation recall."""
+    folder, overrides, output = Path(sys.argv[1]), sys.argv[2:-1], Path(sys.argv[-1])
+    config = compose_command("train-encoder", [*overrides, "experiment=quick"])
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    dataset = load_dataset(Path(config.work_dir) / "dataset")
+    split = try_split(config, dataset)
+    assert split is not None
+    checkpoints = folder / "checkpoints"
+
+    def train(epochs: int, console: Console) -> None:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        train_towers(config, dataset, vectors, split.train_end, split, True, epochs, checkpoints, console)
+
+    stamped = Stamped()
+    encoder = load_text_encoder(config.text_encoder).eval()
+    vectors = embed_texts(encoder, dataset.catalogue.texts, encoder.prompts.passage, Precision.bf16)
+    encoded = time.perf_counter() - stamped.began
+    train(config.user_encoder.epochs, Console(file=stamped, width=200, force_terminal=False))
+    seconds = time.perf_counter() - stamped.began
+    curve = [
+        (when, float(found.group(1)))
+        for when, text in stamped.lines
+        for found in re.finditer(r"valid_recall (\d\.\d+)", text)
+    ]
+    quiet = Console(file=io.StringIO())
+    with FlopCounterMode(display=False) as counter:
+        train(1, quiet)
+    result = {
+        "curve": curve, "seconds": seconds - encoded, "encode_seconds": encoded, "epochs": len(curve),
+        "flop": counter.get_total_flops() * len(curve), "profile": top_functions(lambda: train(1, quiet)),
+    }  # fmt: skip
+    output.write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

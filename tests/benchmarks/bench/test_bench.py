@@ -1,0 +1,210 @@
+"""Beside other projects: ratios and bars, workers in turns, failures as lines, finished rows kept."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from rich.console import Console
+
+from benchmarks.bench import command, machine, peers
+from benchmarks.bench.command import measured_row, read_options
+from benchmarks.bench.result import Line, RowResult, to_markdown, verdict
+from benchmarks.bench.rows.context import Context
+from benchmarks.bench.rows.encode import kept_neighbours
+from benchmarks.bench.rows.finetune import curve_gap, pairs_of
+from benchmarks.bench.rows.prepare import generate
+from benchmarks.bench.rows.towers import ended_early, seconds_to
+from benchmarks.bench.timing import Worker, alternate, run_worker
+from benchmarks.bench.workers.measured import timed, top_functions
+from benchmarks.bench.workers.polars_prepare import prepare
+from conf.errors import InputError
+
+LIMITS: dict[str, Any] = {
+    "processor": "Test", "cores": 2, "memory_gib": 8.0, "copy_gb_s": 10.0, "gflops_fp32": 100.0,
+    "gflops_bf16": 200.0, "gops_int8": 400.0, "versions": "torch 0",
+}  # fmt: skip
+
+
+def context_in(folder: Path) -> Context:
+    console = Console(quiet=True)
+    return Context(folder, folder / "environments", LIMITS, console, 1, 2, None, 1.0)
+
+
+def test_ratios_and_bars_by_hand() -> None:
+    faster = Line("rate", "texts/s", 600.0, "other", 250.0, bar=2.0)
+    assert faster.ratio == 2.4
+    assert faster.met is True
+    slower = Line("time", "s", 4.0, "other", 10.0, bar=3.0, more_is_better=False)
+    assert slower.ratio == 2.5
+    assert slower.met is False
+    alone = Line("start", "s", 3.5, bar=4.0, more_is_better=False)
+    assert alone.ratio is None
+    assert alone.met is True
+    assert Line("rate", "texts/s", 1.0, "other", 2.0).met is None
+    row = RowResult("work", [faster, slower, alone]).plain()
+    assert [verdict(line) for line in row["lines"]] == ["2 x: met", "3 x: missed", "4 s: met"]
+
+
+def test_the_table_has_every_row_and_failures_as_lines() -> None:
+    done = RowResult("encode", [Line("titles", "texts/s", 1200.0, "other", 300.0, 2.0)], "half", ["`f` 50%"])
+    text = to_markdown([done.plain(), {"work": "search", "failed": "no package"}], LIMITS, "make bench")
+    assert "| encode: titles | 1,200 texts/s | other: 300 | 4.00 | 2 x: met |" in text
+    assert "| search | not measured: no package | | | |" in text
+    assert "| encode | half | `f` 50% |" in text
+    assert "10 GB/s of memory (copy)" in text
+
+
+def writes(name: str, body: str) -> Worker:
+    return Worker(name, [sys.executable, "-c", f"import json, sys\n{body}"])
+
+
+def test_workers_run_in_turns_and_medians_are_of_their_runs(tmp_path: Path) -> None:
+    body = (
+        f"from pathlib import Path; log = Path({str(tmp_path / 'turns')!r})\n"
+        "turns = log.read_text() if log.exists() else ''\n"
+        "log.write_text(turns + NAME)\n"
+        "json.dump({'seconds': len(turns) + 1, 'cpu_seconds': 0.5}, open(sys.argv[1], 'w'))"
+    )
+    workers = [writes(name, body.replace("NAME", repr(name))) for name in "ab"]
+    runs = alternate(workers, 3, tmp_path, 60.0)
+    assert (tmp_path / "turns").read_text() == "ababab"
+    assert runs["a"].median("seconds") == 3.0
+    assert runs["a"].cpu_beside(runs["b"]) == "CPU s 0.50 beside 0.50"
+    assert runs["b"].median("seconds") == 4.0
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("sys.exit('no such data')", r"w: exit code 1; see .*w\.log: no such data"),
+        ("pass", "w: exit code 0"),
+        ("import time; time.sleep(60)", "w: not finished after 1 s"),
+    ],
+)
+def test_a_worker_that_fails_is_named_with_its_last_lines(tmp_path: Path, body: str, expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
+        run_worker(writes("w", body), tmp_path, 1.0 if "sleep" in body else 60.0)
+
+
+def test_a_failed_row_leaves_the_others_and_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def fails(_: Context) -> RowResult:
+        calls.append("fails")
+        raise InputError("no package index")
+
+    def breaks(_: Context) -> RowResult:
+        raise ValueError("a fault")
+
+    def works(_: Context) -> RowResult:
+        calls.append("works")
+        return RowResult("search", [Line("rate", "queries/s", 2.0, "other", 1.0, 0.9)])
+
+    rows = {"encode": fails, "start": breaks, "search": works}
+    monkeypatch.setattr(command, "ROWS", rows)
+    monkeypatch.setattr(machine, "describe", lambda: LIMITS)
+    arguments = ["--rows", "encode,start,search", "--folder", str(tmp_path)]
+    assert command.main(arguments) == 1
+    table = (tmp_path / "bench.md").read_text()
+    assert "| encode | not measured: no package index | | | |" in table
+    assert "| start | not measured: ValueError: a fault | | | |" in table
+    assert "2.00 | 0.9 x: met |" in table
+    assert json.loads((tmp_path / "machine.json").read_text()) == LIMITS
+    command.main(arguments)
+    assert calls == ["fails", "works", "fails"]
+    command.main([*arguments, "--again"])
+    assert calls[3:] == ["fails", "works"]
+    # Other settings are another measurement.
+    context = context_in(tmp_path)
+    measured_row("search", context, again=False)
+    assert calls[5:] == ["works"]
+
+
+def test_options_that_are_wrong_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match="--rows encod: not one of encode, finetune"):
+        read_options(["--rows", "encod"])
+    assert command.main(["--scale", "2"]) == 2
+    assert "--scale 2: must be above 0 and at most 1" in capsys.readouterr().out
+
+
+def test_an_environment_that_cannot_be_made_is_a_line_with_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = tmp_path / "requirements.txt"
+    wrong.write_text("./absent-package\n")
+    monkeypatch.setitem(peers.REQUIREMENTS, "pandas", wrong)
+    with pytest.raises(InputError, match=r"pandas could not be installed .*pip install --no-deps -r"):
+        peers.interpreter("pandas", tmp_path, Console(quiet=True))
+    wrong.write_text("# nothing\n")
+    python = peers.interpreter("pandas", tmp_path, Console(quiet=True))
+    assert Path(python).is_file()
+    before = Path(python).stat().st_ctime_ns
+    assert peers.interpreter("pandas", tmp_path, Console(quiet=True)) == python
+    assert Path(python).stat().st_ctime_ns == before, "made once"
+
+
+def test_every_requirement_is_pinned() -> None:
+    for path in peers.REQUIREMENTS.values():
+        lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+        assert lines, path
+        assert all("==" in line for line in lines), path
+
+
+def test_rows_that_need_a_data_set_say_which(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"needs items\.parquet of Amazon Beauty: make bench BEAUTY=folder"):
+        context_in(tmp_path).beauty_file("items.parquet")
+
+
+def test_pairs_are_neighbours_with_each_title_once() -> None:
+    events = pl.DataFrame({
+        "user_id": ["a", "a", "a", "a", "b", "b", "c"],
+        "item_id": ["1", "2", "3", "4", "1", "5", "6"],
+        "timestamp": [0, 1, 2, 3, 0, 1, 0],
+    })  # fmt: skip
+    titles = {"1": "one", "2": "two", "3": "three", "4": "four", "5": "five", "6": "six"}
+    assert pairs_of(events, titles, 9) == [("one", "two"), ("three", "four")]
+    assert pairs_of(events, titles, 1) == [("one", "two")]
+    assert pairs_of(events, {**titles, "2": "one"}, 9) == [("one", "three")]
+
+
+def test_curves_neighbours_and_times_by_hand() -> None:
+    assert curve_gap([2.0, 1.0], [2.25, 0.5]) == 0.5
+    assert seconds_to(0.5, [(1.0, 0.4), (2.0, 0.5), (3.0, 0.6)]) == 2.0
+    assert seconds_to(0.7, [(1.0, 0.4)]) is None
+    assert ended_early({"epoch": 2, "epoch_seconds": [40.0, 40.0]}, 100.0) is True
+    assert ended_early({"epoch": 1, "epoch_seconds": [40.0, 40.0]}, 100.0) is False
+    exact = np.random.default_rng(0).standard_normal((50, 8)).astype(np.float32)
+    assert kept_neighbours(exact, exact) == 1.0
+    assert kept_neighbours(-exact[::-1], exact) < 0.5
+
+
+def test_generated_faults_are_what_plain_polars_rejects(tmp_path: Path) -> None:
+    generate(tmp_path, 5_000, 50, 40)
+    (tmp_path / "work").mkdir()
+    good, bad = prepare(tmp_path / "raw", tmp_path / "work")
+    assert good + bad == 5_000
+    raw = pl.read_parquet(tmp_path / "raw" / "events")
+    faulty = raw.filter(
+        pl.col("user_id").is_null() | (pl.col("item_id") == "unknown") | (pl.col("timestamp") < 0)
+    )
+    assert bad == len(faulty) > 0
+    kept = pl.read_parquet(tmp_path / "work" / "events.parquet")
+    assert kept.equals(kept.sort("user_id", "timestamp", maintain_order=True))
+
+
+def test_times_and_profile_are_of_the_work() -> None:
+    result, figures = timed(lambda: sum(range(200_000)))
+    assert result == sum(range(200_000))
+    assert figures["cpu_seconds"] > 0
+    assert figures["peak_mib"] > 1
+    top = top_functions(lambda: sorted(range(200_000), key=lambda n: -n))
+    assert 1 <= len(top) <= 5
+    assert all(one.startswith("`") and one.endswith("%") for one in top)

@@ -111,10 +111,9 @@ class FleetBenchmark:
             self.results["swap_alone"] = self.swap_alone()
             self.results["kill"] = self.mixed_kill()
             self.write()
-            for name, program in (("nginx", self.options.nginx), ("haproxy", self.options.haproxy)):
-                if program:
-                    self.results[name] = self.through_proxy(name, program)
-                    self.write()
+            if self.options.nginx:
+                self.results["nginx"] = self.through_proxy(self.options.nginx)
+                self.write()
 
     def start(self) -> None:
         """Start Redis and the servers; the first one imports the histories."""
@@ -279,9 +278,9 @@ class FleetBenchmark:
             "after": summary(calls, found["seconds"], (ended, max(last, ended + 1e-3))),
         }
 
-    def through_proxy(self, name: str, program: str) -> dict[str, Any]:
+    def through_proxy(self, program: str) -> dict[str, Any]:
         """Return lists through a proxy, and the mixed load while a server behind it is killed."""
-        with proxy(name, program, self.members, self.folder) as (address, pid):
+        with proxy(program, self.members, self.folder) as (address, pid):
             lists = self.closed(self.load(kind="list", callers=self.options.callers, target=address), [pid])
             running = self.mixed(2 * self.options.seconds, 5, address)
             time.sleep(self.options.seconds / 2)
@@ -319,7 +318,6 @@ def main() -> int:
     parser.add_argument("--probes", type=int, default=40, help="of each kind of freshness")
     parser.add_argument("--redis", default=shutil.which("redis-server"), help="program")
     parser.add_argument("--nginx", default=shutil.which("nginx"), help="program; none leaves it out")
-    parser.add_argument("--haproxy", default=shutil.which("haproxy"), help="program; none leaves it out")
     parser.add_argument("--work-dir", default="work/benchmarks/fleet", help="stores and logs; made anew")
     parser.add_argument(
         "--output", default="work/benchmarks/fleet-results", help="of the .json and .md files"

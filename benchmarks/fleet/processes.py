@@ -158,26 +158,20 @@ def fleet(members: Sequence[Member], store: RedisProcess) -> Iterator[None]:
 
 
 @contextmanager
-def proxy(name: str, program: str, members: Sequence[Member], folder: Path) -> Iterator[tuple[str, int]]:
-    """Run nginx or HAProxy with the file of deploy/ on ports of its own; yield address and process."""
-    file = {"nginx": "nginx.conf", "haproxy": "haproxy.cfg"}[name]
+def proxy(program: str, members: Sequence[Member], folder: Path) -> Iterator[tuple[str, int]]:
+    """Run nginx with the file of deploy/ on ports of its own; yield its address and process."""
     port = free_port()
-    text = (_DEPLOY / file).read_text().replace("127.0.0.1:50050", f"127.0.0.1:{port}")
+    text = (_DEPLOY / "nginx.conf").read_text().replace("127.0.0.1:50050", f"127.0.0.1:{port}")
     for number, member in enumerate(members):
         text = text.replace(f"127.0.0.1:{50051 + number}", member.address)
-        text = text.replace(f"port {9464 + number}", f"port {member.metrics}")
-    settings = folder / file
+    settings = folder / "nginx.conf"
     settings.write_text(text.replace("/run/shelfwise-proxy.pid", str(folder / "nginx.pid")))
-    command = {
-        "nginx": [program, "-c", str(settings), "-g", "daemon off;"],
-        "haproxy": [program, "-db", "-f", str(settings)],
-    }[name]
     with ExitStack() as stack:
-        log = stack.enter_context((folder / f"{name}.log").open("w"))
+        log = stack.enter_context((folder / "nginx.log").open("w"))
+        command = [program, "-c", str(settings), "-g", "daemon off;"]
         process = subprocess.Popen(command, stdout=log, stderr=log, text=True)
         stack.callback(end, process)
-        until(lambda: _listens(port), f"the start of {name}", 60)
-        time.sleep(2.0)  # its first health checks
+        until(lambda: _listens(port), "the start of nginx", 60)
         yield f"127.0.0.1:{port}", process.pid
 
 

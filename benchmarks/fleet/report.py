@@ -13,7 +13,7 @@ _PHASES: Final = {
     "kill": "a server is killed and started again",
     "redis": "Redis is stopped and started",
 }
-_PROXIES: Final = ("nginx", "haproxy")
+_PROXIES: Final = ("nginx",)
 
 
 @dataclass(frozen=True)

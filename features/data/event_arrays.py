@@ -17,8 +17,6 @@ from typing import Any, Final, overload
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from conf.errors import InputError
 from features.data import schema
@@ -105,6 +103,9 @@ def write_event_arrays(folder: Path, info: dict[str, Any], item_ids: pl.Series, 
     Raises:
         InputError: an event of an item that is not in the catalogue.
     """
+    import pyarrow as pa  # here: a server opens no dataset, and goes without this library
+    import pyarrow.parquet as pq
+
     source = pq.ParquetFile(folder / schema.EVENTS_FILE, memory_map=True)
     events = int(source.metadata.num_rows)
     rows = pl.DataFrame({schema.ITEM_ID: item_ids, "item": pl.arange(len(item_ids), eager=True)})
@@ -179,6 +180,8 @@ def open_event_arrays(folder: Path, info: dict[str, Any], item_ids: pl.Series) -
         except BaseException:
             shutil.rmtree(made, ignore_errors=True)
             raise
+    import pyarrow as pa
+
     table = pa.ipc.open_file(pa.memory_map(str(made / _USERS))).read_all()
     series = pl.Series(schema.USER_ID, pl.from_arrow(table[schema.USER_ID]), dtype=pl.String)
     arrays = {name: _mapped(made / f"{name}.npy") for name in TYPES}

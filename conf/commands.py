@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from conf.clients import InspectConfig, RecommendBatchConfig, RecommendConfig
 from conf.comparison import CompareConfig
+from conf.engines.milvus import LoadCandidatesConfig
 from conf.experiment_report import ExperimentReportConfig
 from conf.explorer import ExploreConfig, WhyConfig
 from conf.lifecycle import RetrainConfig
@@ -126,8 +127,12 @@ TABLE: dict[str, Command] = {
         "judge the arms of an experiment by the recorded events: lift, intervals, a verdict",
         ExperimentReportConfig, "lifecycle.experiments.command:experiment_report",
     ),
+    "load-candidates": Command(
+        "load a bundle's vectors into Milvus, where several servers search them",
+        LoadCandidatesConfig, "ranking.bundle.collections:load_candidates", needs_faiss=True,
+    ),
     "rollback": Command(
-        "make an earlier bundle current again", RollbackConfig, "ranking.bundle.store:rollback"
+        "make an earlier bundle current again", RollbackConfig, "ranking.bundle.rollback:rollback"
     ),
     "push": Command(
         "put the current version into an object store, for servers to fetch",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from conf.checks import at_least, require
 from conf.clients import ConnectionConfig
+from conf.engines.milvus import RetrievalConfig
 from conf.schema import PrivacyConfig
 from conf.serving import RedisConfig
 
@@ -79,6 +80,8 @@ class RollbackConfig:
     """The artifact store."""
     version: str | None = None
     """Version to serve; null is the one before the current."""
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    """With Milvus the version's collection is loaded, if it was dropped, and gets the alias."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Final
 from conf.checks import at_least, check_device, require
 from conf.comparison import PublishConfig as PublishConfig
 from conf.encoders import TextEncoderConfig, UserEncoderConfig
+from conf.engines.milvus import RetrievalConfig
 from conf.tables import Adapter as Adapter
 from conf.tables import DataConfig as DataConfig
 from conf.tables import FilterConfig as FilterConfig
@@ -299,6 +300,8 @@ class PipelineConfig:
     text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     user_encoder: UserEncoderConfig = field(default_factory=UserEncoderConfig)
     index: IndexConfig = field(default_factory=IndexConfig)
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    """With Milvus, `publish` loads the bundle's vectors into it before the bundle becomes current."""
     candidates: CandidateConfig = field(default_factory=CandidateConfig)
     factors: FactorConfig = field(default_factory=FactorConfig)
     ranker: RankerConfig = field(default_factory=RankerConfig)

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any
 
 from conf.checks import at_least, check_device, require
+from conf.engines.milvus import RetrievalConfig
 from conf.schema import PrivacyConfig
 
 
@@ -157,6 +158,8 @@ class ServeConfig:
     one otherwise."""
     device: str = "auto"
     """Where the model's arithmetic runs: `cpu`, `cuda`, `cuda:1`, or `auto`, the first GPU if any."""
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    """Where the vectors of items are searched; by default in this process."""
     max_page_size: int = 500
     """Most items per page of a list."""
     max_batch: int = 32

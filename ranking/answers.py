@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ranking.filtering import Filtered
 from ranking.reasons import Evidence, explain
@@ -23,6 +23,7 @@ def explain_lists(
     texts: TextMatch,
     sources: SourceRegistry,
     trained: bool,
+    missed: Collection[str] = (),
 ) -> list[Recommendation]:
     """Describe the items of each list: scores, the source that is credited, and reasons where requested.
 
@@ -34,12 +35,13 @@ def explain_lists(
         texts: matches items to intents.
         sources: the registry that decodes source masks.
         trained: whether the model has towers.
+        missed: candidate sources whose search was not answered.
 
     """
     answers = []
     for query, (request, intent) in enumerate(zip(filtered.requests, filtered.intents, strict=True)):
         items = _items(request, ranked, query, slates[query], intent, evidence, texts, sources)
-        answers.append(Recommendation(tuple(items), _degradation(request, trained)))
+        answers.append(Recommendation(tuple(items), _degradation(request, trained, missed)))
     return answers
 
 
@@ -78,8 +80,10 @@ def _items(
     return items
 
 
-def _degradation(request: Request, trained: bool) -> str:
+def _degradation(request: Request, trained: bool, missed: Collection[str]) -> str:
     """Return the degradation level, see `ranking.types.Recommendation`."""
     if len(request.history.items) == 0 and request.intent is None:
         return "popularity"
+    if missed:
+        return "candidates_unavailable"
     return "none" if trained else "text_only"

@@ -56,7 +56,7 @@ def filter_requests(
         pins = [() if r.rules is None else pending(r.rules, r.exclude, r.allowed, hidden) for r in requests]
         requests = [_within_rules(r, p, items) for r, p in zip(requests, pins, strict=True)]
     excluded = excluded_keys(batch, [r.exclude for r in requests], [r.exclude_seen for r in requests], items)
-    limits = Limits(excluded, [r.allowed for r in requests], hidden)
+    limits = Limits(excluded, [r.allowed for r in requests], hidden, [r.filter for r in requests])
     intents = [None if r.intent is None else texts.query(r.intent, r.query_text) for r in requests]
     return Filtered(requests, batch, limits, pins, intents)
 

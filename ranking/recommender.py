@@ -33,6 +33,7 @@ from ranking.retrieval.index_choice import build_index
 from ranking.retrieval.limits import Limits
 from ranking.retrieval.searcher import VectorSearcher
 from ranking.retrieval.source_indexes import SourceIndexes
+from ranking.retrieval.unavailable import collecting_missed
 from ranking.scoring.intent import with_intent
 from ranking.scoring.novelty import Novelty
 from ranking.scoring.ranker import Ranker
@@ -182,9 +183,10 @@ class Recommender:
         """
         filtered = filter_requests(requests, self.histories(requests), self.texts, self.hidden, self.items)
         users = self.encode(filtered.batch)
-        retrieved = self.retrieve(
-            filtered.batch, filtered.limits, users, filtered.intents, filtered.pins, config
-        )
+        with collecting_missed() as missed:
+            retrieved = self.retrieve(
+                filtered.batch, filtered.limits, users, filtered.intents, filtered.pins, config
+            )
         novelty = [self.novelty_budget if r.novelty is None else r.novelty for r in requests]
         ranked = self.score(filtered.batch, users, retrieved, novelty, filtered.intents)
         slates = self.rerank(filtered.requests, ranked, final)
@@ -192,8 +194,9 @@ class Recommender:
             used = config or self.config
             watch(Stages(used, final, filtered, users, retrieved, novelty, ranked, slates))
         lists = explain_lists(
-            filtered, ranked, slates, self.evidence, self.texts, self.sources, self.towers is not None
-        )
+            filtered, ranked, slates, self.evidence, self.texts, self.sources, self.towers is not None,
+            missed,
+        )  # fmt: skip
         return [_Draft(answer, slate.capped) for answer, slate in zip(lists, slates, strict=True)]
 
     def rank(self, batch: HistoryBatch, limits: Limits, novelty: Sequence[float] | None = None) -> Ranked:

@@ -9,6 +9,7 @@ import numpy as np
 from features.data.dataset import FloatArray, IntArray
 from ranking.reasons import explain
 from ranking.recommender import Recommender
+from ranking.retrieval.unavailable import collecting_missed
 from ranking.stage_timing import timed
 from ranking.types import Recommendation, RecommendedItem, Request
 from ranking.words.text_match import POOL
@@ -47,7 +48,8 @@ def _one(recommender: Recommender, request: Request, user: FloatArray) -> Recomm
         exclude = np.union1d(exclude, request.history.items).astype(np.int32)
     texts = recommender.texts
     query = texts.query(request.intent, request.query_text)
-    rows, fit = texts.best(query, max(POOL, 2 * request.k), exclude, request.allowed)
+    with collecting_missed() as missed:
+        rows, fit = texts.best(query, max(POOL, 2 * request.k), exclude, request.allowed)
     scores = np.round(fit + TASTE * _taste(recommender, rows, user), 4)
     order = np.lexsort((rows, -texts.popularity[rows], -scores))[: request.k]
     matches = texts.matches(query, rows[order]).tolist() if request.explain else [False] * len(order)
@@ -60,7 +62,8 @@ def _one(recommender: Recommender, request: Request, user: FloatArray) -> Recomm
             RecommendedItem(row, float(scores[position]), float("nan"), float("nan"), "intent", reasons)
         )
     known = len(request.history.items) > 0
-    return Recommendation(tuple(items), "none" if known and recommender.towers is not None else "text_only")
+    level = "none" if known and recommender.towers is not None else "text_only"
+    return Recommendation(tuple(items), "candidates_unavailable" if missed else level)
 
 
 def _taste(recommender: Recommender, rows: IntArray, user: FloatArray) -> FloatArray:

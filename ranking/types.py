@@ -39,6 +39,9 @@ class Request:
     """Rows that must not appear."""
     allowed: BoolArray | None = None
     """[items] mask of rows that pass the caller's filter; None allows all."""
+    filter: str = ""
+    """The filter behind `allowed`, in the project's language, for an engine that tests it itself; the mask
+    decides."""
     exclude_seen: bool = False
     """Leave out the items of the history."""
     diversity: float = 0.0
@@ -91,4 +94,4 @@ class Recommendation:
 
     items: tuple[RecommendedItem, ...]
     degradation: str
-    """`none`, `session_only`, `text_only` or `popularity`: the degradation level."""
+    """`none`, `candidates_unavailable`, `text_only` or `popularity`: the degradation level."""

@@ -19,6 +19,7 @@ from conf.commands import TABLE
 from conf.composition.override_errors import readable, refuse_unknown_keys
 from conf.composition.overrides import split_overrides
 from conf.encoders import TextEncoderConfig, UserEncoderConfig
+from conf.engines.milvus import RetrievalConfig
 from conf.errors import InputError
 from conf.schema import (
     CandidateConfig,
@@ -43,6 +44,7 @@ GROUPS: dict[str, type] = {
     "rerank": RerankConfig,
     "evaluation": EvaluationConfig,
     "tracker": TrackerConfig,
+    "retrieval": RetrievalConfig,
 }
 
 

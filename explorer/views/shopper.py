@@ -29,6 +29,7 @@ DEGRADATIONS: Final = {
     "text_only": "answered from the words",
     "popularity": "nothing is known about this shopper: popular items",
     "history_unavailable": "the stored history could not be read",
+    "candidates_unavailable": "vectors could not be searched: neighbours and popular items only",
 }
 _LIKES: Final = {
     Like.random: "anybody", Like.new: "new: few events", Like.loyal: "loyal: many events",

@@ -20,7 +20,8 @@ from lifecycle.retrain.night import Night, served_version
 from lifecycle.retrain.outcomes import EndOfRunError, Outcome
 from lifecycle.retrain.planning import candidate_settings
 from lifecycle.retrain.preparing import load_prepared
-from ranking.bundle.store import VERSIONS, current_version, roll_back, versions
+from ranking.bundle.rollback import roll_back_engines
+from ranking.bundle.store import VERSIONS, current_version, versions
 from ranking.comparison.command import PAGE_FILE
 from ranking.comparison.compare import Settings
 from ranking.comparison.gate import Gate
@@ -185,6 +186,8 @@ def _interrupted_publication(night: Night) -> dict[str, Any] | None:
         return None
     served = served_version(night.store)
     if served == intent["before"]:
-        roll_back(night.store, intent["version"], action="publish")  # verified, then the pointer is replaced
+        # Verified, then the pointer is replaced.
+        retrieval, version = night.config.retrieval, intent["version"]
+        roll_back_engines(retrieval, night.store, night.console, version, action="publish")
         served = current_version(night.store)
     return dict(intent) if served == intent["version"] else None

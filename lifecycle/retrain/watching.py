@@ -15,7 +15,8 @@ from lifecycle.retrain.watch.clicks import ClickSums, click_sums
 from lifecycle.retrain.watch.guards import BROKEN, NOT_JUDGED, click_guard, metric_guards
 from lifecycle.retrain.watch.metrics import Scrape, scrape, total
 from lifecycle.retrain.watch.servers import Seen, look_at, reachable
-from ranking.bundle.store import MANIFEST, VERSIONS, roll_back
+from ranking.bundle.rollback import roll_back_engines
+from ranking.bundle.store import MANIFEST, VERSIONS
 from serving.state.contracts.user_state import StateUnavailableError
 
 BEGAN: Final = "watch_began"
@@ -207,7 +208,7 @@ def _roll_back(night: Night, reason: str, record: dict[str, Any]) -> None:
             record,
         )
     try:
-        roll_back(night.store, before)
+        roll_back_engines(night.config.retrieval, night.store, night.console, before)
     except InputError as error:
         raise EndOfRunError(
             Outcome.fault, f"{reason}; {published['version']} is served all the same: {error}", record

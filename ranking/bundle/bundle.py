@@ -14,6 +14,7 @@ import polars as pl
 import torch
 from safetensors.numpy import save_file
 
+from conf.engines.milvus import RetrievalConfig
 from conf.errors import InputError
 from conf.schema import CandidateConfig
 from encoders.device import CPU
@@ -31,9 +32,12 @@ from ranking.assembly import PcaProjection, item_arrays
 from ranking.bundle.catalogue_file import CATALOG
 from ranking.bundle.indexes import INDEX, index_config, read_indexes, write_indexes
 from ranking.bundle.manifest import ManifestView
+from ranking.bundle.milvus_searchers import milvus_searchers
 from ranking.bundle.store import MANIFEST, VERSIONS, current_version, verify
+from ranking.milvus.collection import Collection
 from ranking.recommender import Recommender
 from ranking.retrieval.index_choice import CatalogueIndex, load_index
+from ranking.retrieval.searcher import VectorSearcher
 from ranking.retrieval.source_indexes import SourceIndexes
 from ranking.scoring.novelty import Novelty
 from ranking.scoring.ranker import RANKER_FILE, Ranker
@@ -70,6 +74,8 @@ class Bundle(ManifestView):
     """Over the affinity vectors, to impute factors of later items; None where exact search is fast."""
     device: torch.device = CPU
     """Device of the text encoder, the towers, the ranking head and the indexes."""
+    collection: Collection | None = None
+    """Of this version in Milvus, not connected yet; None where this process searches itself."""
 
     @property
     def text_vectors(self) -> FloatArray:
@@ -131,6 +137,7 @@ def load_bundle(
     room: int = 0,
     manifest: dict[str, Any] | None = None,
     device: torch.device = CPU,
+    retrieval: RetrievalConfig | None = None,
 ) -> Bundle:
     """Verify and load a version, the current one by default.
 
@@ -140,6 +147,7 @@ def load_bundle(
         room: items that may be added later, for which memory is reserved.
         manifest: of a version that is already verified; None verifies it.
         device: where models and indexes run.
+        retrieval: the engine that searches; None searches in this process.
 
     Raises:
         InputError: naming the damaged file.
@@ -172,11 +180,14 @@ def load_bundle(
         encoder = reading_encoder.result()
     config = CandidateConfig(**manifest["candidates"])
     settings = index_config(manifest["index"])
-    index = load_index(folder / INDEX, item_vectors, settings, device, room)
+    milvus = retrieval if retrieval is not None and retrieval.uses_milvus else None
+    index = None if milvus else load_index(folder / INDEX, item_vectors, settings, device, room)
     counts = {
         CATALOG: len(catalogue), TEXT_VECTORS: len(text_vectors), ITEM_VECTORS: len(item_vectors),
-        INDEX: len(index), STATISTICS: len(statistics.count), TEXT_NEIGHBOURS: len(near.ids),
+        STATISTICS: len(statistics.count), TEXT_NEIGHBOURS: len(near.ids),
     }  # fmt: skip
+    if index is not None:
+        counts[INDEX] = len(index)
     if factors is not None:
         counts[FACTORS_FILE] = len(factors.vectors)
     for name, count in counts.items():
@@ -189,15 +200,24 @@ def load_bundle(
     )
     clicks = np.array(manifest["click_kinds"], dtype=np.bool_)
     lends = affinity is not None and factors is not None
-    others = read_indexes(folder, arrays, None if towers is None else text_vectors, lends, device, room)
-    indexes = SourceIndexes.build(index, arrays, others.factor, others.new, device, room)
+    own_texts = None if towers is None else text_vectors
+    collection: Collection | None = None
+    lender: CatalogueIndex | None = None
+    text: VectorSearcher | None
+    if milvus is not None:
+        collection, text, indexes = milvus_searchers(milvus, version, catalogue, arrays, own_texts)
+    else:
+        assert index is not None
+        others = read_indexes(folder, arrays, own_texts, lends, device, room)
+        indexes = SourceIndexes.build(index, arrays, others.factor, others.new, device, room)
+        text, lender = others.text, others.lender
     recommender = Recommender(
-        arrays, index, text_vectors, config, clicks, towers, ranker, factors, affinity, others.text, indexes,
+        arrays, indexes.items, text_vectors, config, clicks, towers, ranker, factors, affinity, text, indexes,
         words=LiveWords(reading_words.result()),
         kinds=manifest["kinds"],
         novelty=Novelty.load(folder), novelty_budget=manifest.get("rerank", {}).get("novelty", 0.0),
     )  # fmt: skip
-    return Bundle(version, manifest, catalogue, recommender, encoder, reduce, others.lender, device)
+    return Bundle(version, manifest, catalogue, recommender, encoder, reduce, lender, device, collection)
 
 
 def _vectors(path: Path, room: int) -> FloatArray:

@@ -54,7 +54,7 @@ def room(root: Path = _ROOT) -> Room | None:
     return min(rooms, key=lambda found: found.free, default=None)
 
 
-def bytes_needed(folder: Path, libraries: bool = True) -> int:
+def bytes_needed(folder: Path, libraries: bool = True, indexes: bool = True) -> int:
     """Return an estimate of the memory at the peak of loading a version on a CPU.
 
     Measured on bundles of 3,659, 12,101 and 67,823 items, without the libraries: 255, 360 and 1,008 MB.
@@ -63,9 +63,11 @@ def bytes_needed(folder: Path, libraries: bool = True) -> int:
     Args:
         folder: of the version; missing files count as empty.
         libraries: whether the libraries have to be loaded, too, which is so for the first model of a server.
+        indexes: whether this process searches, and so needs FAISS's indexes.
 
     """
-    files = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    read = [path for path in folder.rglob("*") if path.is_file() and (indexes or path.suffix != ".faiss")]
+    files = sum(path.stat().st_size for path in read)
     return _COPIES * files + _WORKING_BYTES + _LIBRARY_BYTES * libraries
 
 

@@ -16,10 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from conf.errors import InputError
-from conf.operating import RollbackConfig
 from features.data.pipeline_step import write_atomically
 from features.files.audit_log import record_command
 from features.files.modes import make_public
@@ -339,7 +336,12 @@ def verify(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def roll_back(store: Path, version: str | None = None, action: str = "rollback") -> str:
+def roll_back(
+    store: Path,
+    version: str | None = None,
+    action: str = "rollback",
+    prepare: Callable[[str], None] | None = None,
+) -> str:
     """Point CURRENT at another version after verifying it, by default the one before the current.
 
     A version that a rollback has left is passed over by later ones until it is named: it was left because it
@@ -349,6 +351,7 @@ def roll_back(store: Path, version: str | None = None, action: str = "rollback")
         store: the artifact folder.
         version: its name; None is the one before the current.
         action: what the audit log calls it.
+        prepare: called with the verified version before it becomes current; what it raises prevents that.
 
     Raises:
         InputError: when there is no such version or its files are damaged.
@@ -367,6 +370,8 @@ def roll_back(store: Path, version: str | None = None, action: str = "rollback")
     if version not in known:
         raise InputError(f"{store}: no version '{version}' (there are: {', '.join(known) or 'none'})")
     verify(store / VERSIONS / version)
+    if prepare is not None:
+        prepare(version)
     with locked(store, POINTER_LOCK):
         former, known = pointed_at(store), versions(store)  # a publisher may have been faster
         left = rolled_back(store) - {version} | {one for one in known if version < one <= (former or "")}
@@ -374,13 +379,3 @@ def roll_back(store: Path, version: str | None = None, action: str = "rollback")
         _make_current(store, version)
     record_command(store, action, version=version, former=former)
     return version
-
-
-def rollback(config: RollbackConfig, console: Console) -> None:
-    """Carry out `shelfwise rollback`.
-
-    Raises:
-        InputError: there is no such version, or none before the current one.
-    """
-    version = roll_back(Path(config.artifacts), config.version)
-    console.print(f"current is {version}; running servers go over to it", soft_wrap=True)

@@ -150,15 +150,15 @@ class _Compiler:
             raise FilterError(f"nested deeper than {MAX_DEPTH} levels", column)
         rule = str(node.data)
         if rule == "either":
-            return pl.any_horizontal([self.compile(child, depth + 1) for child in _trees(node)])
+            return pl.any_horizontal([self.compile(child, depth + 1) for child in trees(node)])
         if rule == "both":
-            return pl.all_horizontal([self.compile(child, depth + 1) for child in _trees(node)])
+            return pl.all_horizontal([self.compile(child, depth + 1) for child in trees(node)])
         if rule == "negation":
-            return ~self.compile(_trees(node)[0], depth + 1)
+            return ~self.compile(trees(node)[0], depth + 1)
         self._terms += 1
         if self._terms > MAX_TERMS:
             raise FilterError(f"more than {MAX_TERMS} tests; use IN for many values", column)
-        name, kind = self._attribute(_trees(node)[0])
+        name, kind = self._attribute(trees(node)[0])
         if rule == "present":
             return self._column(name).is_not_null()
         if rule == "flag":
@@ -167,7 +167,7 @@ class _Compiler:
                     f"attribute '{name}' is not true/false; compare it with {kind.value}", column
                 )
             return self._column(name)
-        literals = [_token(child) for child in _trees(node)[1:]]
+        literals = [token_of(child) for child in trees(node)[1:]]
         if rule == "has":
             return self._has(name, kind, literals[0])
         if kind is AttributeKind.list:
@@ -179,7 +179,7 @@ class _Compiler:
         return self._comparison(name, kind, str(node.children[1]), literals[0])
 
     def _attribute(self, node: Tree[Token]) -> tuple[str, AttributeKind]:
-        token = _token(node)
+        token = token_of(node)
         name = str(token).strip("`")
         if name not in self._kinds:
             known = sorted(self._kinds)
@@ -218,17 +218,17 @@ class _Compiler:
         """Return column and values cast to a common type."""
         column, dtype = self._column(name), self._columns[name]
         if kind is AttributeKind.string:
-            return column.cast(pl.String), pl.Series([_text(name, t) for t in literals], dtype=pl.String)
+            return column.cast(pl.String), pl.Series([text_of(name, t) for t in literals], dtype=pl.String)
         if kind is AttributeKind.boolean:
-            return column, pl.Series([_boolean(name, t) for t in literals], dtype=pl.Boolean)
+            return column, pl.Series([boolean_of(name, t) for t in literals], dtype=pl.Boolean)
         if kind is AttributeKind.time:
-            times = [_epoch_micros(name, t) for t in literals]
+            times = [epoch_micros(name, t) for t in literals]
             return column.cast(pl.Datetime("us")).dt.epoch("us"), pl.Series(times, dtype=pl.Int64)
-        return _numbers(column, dtype, [_number(name, t) for t in literals])
+        return _numbers(column, dtype, [number_of(name, t) for t in literals])
 
     def _has(self, name: str, kind: AttributeKind, literal: Token) -> pl.Expr:
         if kind is AttributeKind.string:
-            needle = re.escape(_text(name, literal))
+            needle = re.escape(text_of(name, literal))
             return pl.col(name).cast(pl.String).str.contains(f"(?i){needle}")
         dtype = self._columns[name]
         if not isinstance(dtype, pl.List):
@@ -237,8 +237,8 @@ class _Compiler:
             )
         inner = _inner(dtype)
         if _kind(inner) is AttributeKind.string:
-            return pl.col(name).cast(pl.List(pl.String)).list.contains(_text(name, literal))
-        return pl.col(name).cast(pl.List(pl.Float64)).list.contains(_rounded(_number(name, literal), inner))
+            return pl.col(name).cast(pl.List(pl.String)).list.contains(text_of(name, literal))
+        return pl.col(name).cast(pl.List(pl.Float64)).list.contains(rounded(number_of(name, literal), inner))
 
 
 def _numbers(column: pl.Expr, dtype: pl.DataType, values: list[int | float]) -> tuple[pl.Expr, pl.Series]:
@@ -246,10 +246,10 @@ def _numbers(column: pl.Expr, dtype: pl.DataType, values: list[int | float]) -> 
     whole = all(isinstance(v, int) and abs(v) < 2**63 for v in values)
     if whole and dtype.is_integer() and not isinstance(dtype, (pl.UInt64, pl.Int128)):
         return column.cast(pl.Int64), pl.Series(values, dtype=pl.Int64)
-    return column.cast(pl.Float64), pl.Series([_rounded(v, dtype) for v in values], dtype=pl.Float64)
+    return column.cast(pl.Float64), pl.Series([rounded(v, dtype) for v in values], dtype=pl.Float64)
 
 
-def _rounded(value: int | float, dtype: pl.DataType) -> float:
+def rounded(value: int | float, dtype: pl.DataType) -> float:
     """Round as the column did, so that 19.99 equals a price stored in single precision."""
     if not isinstance(dtype, pl.Float32):
         return float(value)
@@ -257,11 +257,12 @@ def _rounded(value: int | float, dtype: pl.DataType) -> float:
         return float(np.float32(value))
 
 
-def _trees(node: Tree[Token]) -> list[Tree[Token]]:
+def trees(node: Tree[Token]) -> list[Tree[Token]]:
+    """Return the child nodes of a node."""
     return [child for child in node.children if isinstance(child, Tree)]
 
 
-def _token(node: Tree[Token]) -> Token:
+def token_of(node: Tree[Token]) -> Token:
     """Return the single token of a `name` or `literal` node."""
     token = node.children[0]
     assert isinstance(token, Token)
@@ -278,26 +279,29 @@ def _mismatch(name: str, kind: AttributeKind, token: Token) -> NoReturn:
     raise FilterError(f"attribute '{name}' needs {kind.value}, not {token}{hint}", _position(token))
 
 
-def _text(name: str, token: Token) -> str:
+def text_of(name: str, token: Token) -> str:
+    """Return the value of a literal that an attribute of texts is compared with."""
     if token.type != "STRING":
         _mismatch(name, AttributeKind.string, token)
     return re.sub(r"\\(.)", r"\1", str(token)[1:-1], flags=re.DOTALL)
 
 
-def _boolean(name: str, token: Token) -> bool:
+def boolean_of(name: str, token: Token) -> bool:
+    """Return the value of a literal that a true/false attribute is compared with."""
     if token.type not in ("TRUE", "FALSE"):
         _mismatch(name, AttributeKind.boolean, token)
     return token.type == "TRUE"
 
 
-def _number(name: str, token: Token) -> int | float:
+def number_of(name: str, token: Token) -> int | float:
+    """Return the value of a literal that a numeric attribute is compared with."""
     if token.type != "NUMBER":
         _mismatch(name, AttributeKind.number, token)
     text = str(token)
     return int(text) if re.fullmatch(r"[+-]?\d{1,30}", text) else float(text)
 
 
-def _epoch_micros(name: str, token: Token) -> int:
+def epoch_micros(name: str, token: Token) -> int:
     """Return microseconds since 1970; a time without zone is UTC."""
     if token.type != "STRING":
         _mismatch(name, AttributeKind.time, token)

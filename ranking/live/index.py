@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from features.data.dataset import BoolArray, FloatArray, IntArray
-from ranking.retrieval.faiss_index import VectorIndex, topk_columns
+from ranking.retrieval.exact import topk_columns
+from ranking.retrieval.faiss_index import VectorIndex
 from ranking.retrieval.searcher import VectorSearcher
 from ranking.retrieval.subset_index import SubsetIndex
 

@@ -14,7 +14,7 @@ from encoders.factors.affinity import Affinity
 from features.data.dataset import BoolArray, FloatArray, IntArray
 from features.data.statistics import Neighbours
 from ranking.assembly import nearest_lenders
-from ranking.catalogue.live_catalogue import LiveCatalogue
+from ranking.catalogue.live_catalogue import LiveCatalogue, PreparedItemChanges
 from ranking.live.arrays import LiveArrays
 from ranking.live.events import LiveEvents
 from ranking.live.index import LiveIndex
@@ -121,6 +121,16 @@ class LiveIndexes:
             self.items(catalogue), by_popularity, self.new(catalogue), self.factors(catalogue),
             self.added(catalogue),
         )  # fmt: skip
+
+    def close(self) -> None:
+        """Do nothing: there are no threads."""
+
+    def applied(self, catalogue: LiveCatalogue, plan: PreparedItemChanges) -> None:
+        """Do nothing: attributes are no part of these indexes, and masks leave out what is deleted."""
+
+    def neighbours(self, catalogue: LiveCatalogue) -> VectorSearcher:
+        """Return the index that text neighbours of changed items are looked up in."""
+        return self.texts(catalogue) or self.items(catalogue)
 
     def items(self, catalogue: LiveCatalogue) -> VectorSearcher:
         """Return the index over item vectors."""

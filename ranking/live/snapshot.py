@@ -10,6 +10,7 @@ import numpy as np
 
 from encoders.device import describe_device
 from features.data.dataset import BoolArray, FloatArray, IntArray
+from features.data.statistics import Neighbours
 from ranking.bundle.bundle import Bundle
 from ranking.catalogue.live_catalogue import LiveCatalogue
 from ranking.recommender import Recommender
@@ -47,6 +48,13 @@ class NewestRecommender:
         """Return the items whose texts are nearest; see `Recommender.similar`."""
         allowed = None if allowed is None else _padded(allowed, self.recommender.items)
         return self.recommender.similar(vectors, k, exclude, allowed)
+
+    def stored_neighbours(self, row: int) -> Neighbours:
+        """Return the nearest texts of an item that the arrays hold, without deleted items, [found]."""
+        near, hidden = self.recommender.arrays.text_near, self.recommender.hidden
+        ids, cosines = near.ids[row], near.weights[row]
+        shown = ids >= 0 if hidden is None else (ids >= 0) & ~hidden[np.maximum(ids, 0)]
+        return Neighbours(ids[shown], cosines[shown])
 
 
 @dataclass(frozen=True)

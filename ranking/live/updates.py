@@ -32,11 +32,12 @@ from ranking.kernels.popularity_order import PopularityOrder
 from ranking.live.arrays import AttributeCodes, LiveArrays, log_prices
 from ranking.live.events import LiveEvents
 from ranking.live.indexes import LiveIndexes
+from ranking.live.milvus_indexes import MilvusIndexes
 from ranking.live.recorded_events import CountResult, RecordedEvent
 from ranking.live.snapshot import LiveVersion, NewestRecommender
 from ranking.live.text_cache import TextVectorCache
 from ranking.recommender import Recommender
-from ranking.retrieval.source_indexes import popularity
+from ranking.retrieval.source_indexes import new_rows, popularity
 from ranking.words.item_words import ItemReader, ItemWords
 from ranking.words.live_words import LiveWords
 from ranking.words.word_index import WordIndex
@@ -74,9 +75,14 @@ class LiveItems:
             recommender.arrays, recommender.text_vectors, recommender.factors, self._affinity, room
         )
         self._events = LiveEvents(self._arrays, self._popular, recommender.config.window, room)
-        self._indexes = LiveIndexes(
-            recommender, bundle.lender_index, self._arrays, self._events, self._affinity, lends
-        )
+        self._indexes: LiveIndexes | MilvusIndexes
+        if bundle.collection is None:
+            self._indexes = LiveIndexes(
+                recommender, bundle.lender_index, self._arrays, self._events, self._affinity, lends
+            )
+        else:
+            fresh = new_rows(recommender.arrays.statistics.count)
+            self._indexes = MilvusIndexes(bundle.collection, self._arrays, self._events, lends, fresh)
         catalogue = LiveCatalogue(bundle.catalogue)
         self._newest = NewestRecommender(self._recommender(catalogue))
         self._bundle = replace(bundle, recommender=self._newest.recommender)
@@ -87,7 +93,8 @@ class LiveItems:
         """Whether it can serve requests."""
 
     def close(self) -> None:
-        """Do nothing: memory is freed with the last reference."""
+        """End the threads of the indexes, where there are any; memory is freed with the last reference."""
+        self._indexes.close()
 
     def warm_up(self) -> None:
         """Compile what recorded events need, see `LiveEvents.warm_up`."""
@@ -185,10 +192,12 @@ class LiveItems:
             self._indexes.write_texts(encoded, size)
         self._words.put((rows[position], words) for position, words in plan.words)
         catalogue = before.after(plan)
+        self._indexes.applied(catalogue, plan)
         if len(encoded):
             touched += self._enter_neighbours(encoded, vectors, catalogue)
             self._arrays.write_imputed(encoded, plan.lenders, np.unique(np.concatenate(touched)), size)
             self._indexes.write_factors(encoded, size)
+            self._indexes.applied(catalogue, plan)
         self._newest.recommender = self._recommender(catalogue)
         if size > before.size and self._events.has_deferred and self._events.count_deferred(catalogue):
             self._newest.recommender = self._recommender(catalogue)
@@ -255,7 +264,7 @@ class LiveItems:
 
         """
         arrays = self._arrays.view(catalogue.size)
-        index = self._indexes.texts(catalogue) or self._indexes.items(catalogue)
+        index = self._indexes.neighbours(catalogue)
         found, _ = index.search(vectors, arrays.text_near.ids.shape[1] + 1)
         return [
             self._arrays.write_neighbours(row, near, catalogue.size)

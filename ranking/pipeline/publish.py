@@ -37,6 +37,7 @@ from features.data.training_windows import Cut, full_history_cut
 from features.files.audit_log import record_command
 from features.text.item_text import TextTemplate
 from ranking.bundle.bundle import write_bundle
+from ranking.bundle.collections import follow_current, load_staged
 from ranking.bundle.store import Gate as Judge
 from ranking.bundle.store import current_version, pointed_at, publish_version
 from ranking.comparison.compare import Settings
@@ -177,6 +178,8 @@ def publish(
     kept = _current(store) if step.is_current() else None
     if kept is not None:
         console.print(f"publish: nothing changed, keeping {kept}")
+        if config.retrieval.uses_milvus:
+            follow_current(config.retrieval, store, console)
         return kept
     gate = _gate(config, dataset, split) if judge is None else None
     ENCODER.step(config, dataset.facts).require()
@@ -246,11 +249,15 @@ def publish(
             judge(staged, manifest, current)
         elif gate is not None:
             gate.check(staged, manifest, current, console)
+        if config.retrieval.uses_milvus:
+            load_staged(config.retrieval, staged, manifest, console)
         write_histories(store, dataset_folder, dataset.events)
 
     former = pointed_at(store)
     version = publish_version(store, write, describe, accept)
     record_command(store, "publish", version=version, former=former)
+    if config.retrieval.uses_milvus:
+        follow_current(config.retrieval, store, console)
     step.complete()
     console.print(f"published [bold]{version}[/bold] to {store} ({len(dataset.catalogue):,} items)")
     return version

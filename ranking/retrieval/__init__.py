@@ -1,5 +1,5 @@
 """Vector indexes, filters applied inside their searches, and rank fusion.
 
-Public: `added_index`, `device_index`, `faiss_index`, `fusion`, `index_choice`, `limits`, `nearest`,
-`searcher`, `source_indexes`, `subset_index`.
+Public: `added_index`, `device_index`, `exact`, `faiss_index`, `faiss_masks`, `fusion`, `index_choice`,
+`limits`, `nearest`, `searcher`, `source_indexes`, `subset_index`, `unavailable`.
 """

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from features.data.dataset import BoolArray, FloatArray, IntArray
-from ranking.retrieval.faiss_index import topk_columns
+from ranking.retrieval.exact import topk_columns
 from ranking.retrieval.searcher import VectorSearcher
 
 

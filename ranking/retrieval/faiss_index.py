@@ -19,6 +19,7 @@ from conf.schema import IndexConfig
 from encoders.device import CPU
 from features.data.dataset import BoolArray, FloatArray, IntArray, LongArray
 from ranking.kernels.topk import best_products
+from ranking.retrieval.exact import exact_among, no_results
 from ranking.retrieval.faiss_masks import Selected, selected
 from ranking.retrieval.searcher import VectorSearcher
 
@@ -43,8 +44,6 @@ _RESERVOIR = 11
 """FAISS's `implem` that collects the best codes of the lists in a reservoir, query by query."""
 TRAIN_POINTS_PER_LIST = 64
 """Training vectors per list of an inverted file; more cost minutes and change little."""
-CHUNK = 1024
-"""Vectors that an exact search fetches at a time, so that they stay in the CPU cache."""
 SELECTIVE_SHARE = 0.05
 """Below this share of allowed items a filtered search is exact: an approximate one would miss most."""
 EXACT_BUDGET = 2_000_000
@@ -243,9 +242,9 @@ class VectorIndex(VectorSearcher):
         """
         depth = min(k, len(self))
         if depth == 0 or len(queries) == 0:
-            return _no_results(len(queries), k)
+            return no_results(len(queries), k)
         if allowed is not None and (self.filters is None or self._selective(selected(allowed).count)):
-            return self._exact(queries, k, np.flatnonzero(allowed))
+            return exact_among(self.vectors, queries, k, np.flatnonzero(allowed))
         fetched = min(depth * self.refined, len(self))
         searcher = self.searcher if allowed is None else self.filters
         scores, rows = (searcher if fetched <= GPU_MAX_K else self.cpu).search(
@@ -262,51 +261,18 @@ class VectorIndex(VectorSearcher):
             expected = min(depth, selected(allowed).count)
             short = np.flatnonzero((found >= 0).sum(axis=1) < expected)
             if len(short):
-                found[short], scores[short] = self._exact(queries[short], k, np.flatnonzero(allowed))
+                found[short], scores[short] = exact_among(
+                    self.vectors, queries[short], k, np.flatnonzero(allowed)
+                )
         return found, scores
-
-    def _exact(self, queries: FloatArray, k: int, rows: np.ndarray) -> tuple[IntArray, FloatArray]:
-        found, scores = _no_results(len(queries), k)
-        if len(rows) == 0:
-            return found, scores
-        products = np.empty((len(queries), len(rows)), dtype=np.float32)
-        for start in range(0, len(rows), CHUNK):
-            part = slice(start, start + CHUNK)
-            products[:, part] = queries @ self.vectors.take(rows[part], axis=0).T
-        kept = min(k, len(rows))
-        order = topk_columns(products, kept)
-        found[:, :kept] = rows[order]
-        scores[:, :kept] = np.take_along_axis(products, order, axis=1)
-        return found, scores
-
-
-def _no_results(queries: int, k: int) -> tuple[IntArray, FloatArray]:
-    """Return empty results: rows of -1 and scores of -inf, [queries, k] each."""
-    return np.full((queries, k), -1, dtype=np.int32), np.full((queries, k), -np.inf, dtype=np.float32)
 
 
 def _padded(rows: LongArray, scores: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
     """Return results of FAISS padded as `VectorSearcher` does, [queries, k] each."""
-    found, best = _no_results(len(rows), k)
+    found, best = no_results(len(rows), k)
     found[:, : rows.shape[1]] = rows
     best[:, : rows.shape[1]] = np.where(rows >= 0, scores, -np.inf)
     return found, best
-
-
-def topk_columns(scores: FloatArray, k: int) -> LongArray:
-    """Return the columns of the k largest scores of each row, [rows, k], best first, ties by column.
-
-    The first k columns of a stable sort, by partial sorting; k is at least 1 and at most the width.
-    """
-    width = scores.shape[1]
-    if width <= 4 * k:
-        return np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    least = np.partition(scores, width - k, axis=1)[:, width - k]
-    best = np.empty((len(scores), k), dtype=np.int64)
-    for row, values in enumerate(scores):
-        near = np.flatnonzero(values >= least[row])  # k, and ties with the last of them
-        best[row] = near[np.argsort(-values[near], kind="stable")[:k]]
-    return best
 
 
 def _probes(inverted: Any) -> int:  # noqa: ANN401

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,6 +25,8 @@ class Limits:
     """Per query, the mask of rows that pass its filter."""
     hidden: BoolArray | None = None
     """[items] mask of rows excluded for every query (deleted items); None for none."""
+    filters: Sequence[str] = ()
+    """Per query, the filter of its mask in the project's language, or empty; a mask may be narrower."""
 
     @cached_property
     def groups(self) -> list[tuple[BoolArray | None, LongArray]]:
@@ -32,6 +35,10 @@ class Limits:
         for query, mask in enumerate(self.allowed):
             shared.setdefault(id(mask), (mask, []))[1].append(query)
         return [(mask, np.array(queries, dtype=np.int64)) for mask, queries in shared.values()]
+
+    def expression(self, query: int) -> str:
+        """Return the filter of a query's mask; empty without one, or where it is not known."""
+        return self.filters[query] if len(self.filters) else ""
 
     def excluded_counts(self, items: int) -> LongArray:
         """Return how many rows are excluded for each query of a catalogue of this size, [queries]."""

@@ -43,7 +43,7 @@ def nearest(
         extra = (
             1 << most.bit_length() if most else 0
         )  # in powers of two, so that groups have few distinct sizes
-        groups.append(QueryGroup(some, quota + extra, mask))
+        groups.append(QueryGroup(some, quota + extra, mask, limits.expression(int(some[0]))))
     for group, (found, scores) in zip(groups, index.search_groups(vectors, groups), strict=True):
         best[group.members] = np.where(found[:, 0] >= 0, scores[:, 0], 0.0)
         write_allowed(found, group.members, limits.excluded, items, rows)

@@ -19,6 +19,8 @@ class QueryGroup:
     """Rows per query."""
     allowed: BoolArray | None
     """[items] mask; None allows all."""
+    expression: str = ""
+    """A filter that every allowed row passes, in the project's language; the mask alone decides."""
 
 
 class VectorSearcher(Protocol):

@@ -13,6 +13,7 @@ from conf.schema import CandidateConfig, quota_names
 from features.candidates.features import Candidates
 from features.data.dataset import FloatArray
 from ranking.retrieval.fusion import merge
+from ranking.retrieval.unavailable import SearchUnavailableError, missed
 from ranking.sources.co_purchase import CoPurchase
 from ranking.sources.contract import CandidateSource, Proposal, SourceRequest
 from ranking.sources.intent import Intent
@@ -64,11 +65,18 @@ class SourceRegistry:
         return SourceRegistry((*self.sources, source))
 
     def propose(self, request: SourceRequest) -> dict[str, Proposal]:
-        """Return what every source with a quota proposes, by name."""
+        """Return what every source with a quota proposes, by name.
+
+        A source whose search another program did not answer is left out, see `retrieval.unavailable.missed`.
+        """
         proposals = {}
         for source in self.sources:
             quota = quota_of(source, request.config)
-            proposal = source.propose(request, quota) if quota else None
+            try:
+                proposal = source.propose(request, quota) if quota else None
+            except SearchUnavailableError as error:
+                missed(source.name, error)
+                continue
             if proposal is not None:
                 proposals[source.name] = proposal
         return proposals

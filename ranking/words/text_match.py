@@ -15,6 +15,7 @@ import numpy as np
 
 from features.data.dataset import BoolArray, FloatArray, IntArray
 from ranking.retrieval.searcher import VectorSearcher
+from ranking.retrieval.unavailable import SearchUnavailableError, missed
 from ranking.words.live_words import LiveWords, WordMatches
 
 WORDS_WEIGHT: Final = 1.0
@@ -141,7 +142,10 @@ class TextMatch:
     def _nearest(
         self, query: TextQuery, depth: int, exclude: IntArray, allowed: BoolArray | None
     ) -> IntArray:
-        """Return the rows whose texts are nearest, without those without words."""
+        """Return the rows whose texts are nearest, without those without words.
+
+        None where the search is not answered: what the words match is found nevertheless.
+        """
         silent = self.words.silent if self.words is not None else exclude[:0]
         if len(silent) > _FILTERED_SEARCH_MIN:
             shown = np.ones(len(self.vectors), dtype=np.bool_)
@@ -149,7 +153,11 @@ class TextMatch:
             allowed = shown if allowed is None else shown & allowed
         elif len(silent):
             exclude = np.union1d(exclude, silent).astype(np.int32)
-        found, _ = self.index.search(query.vector[None, :], depth + len(exclude), allowed)
+        try:
+            found, _ = self.index.search(query.vector[None, :], depth + len(exclude), allowed)
+        except SearchUnavailableError as error:
+            missed("intent", error)
+            return exclude[:0]
         rows: IntArray = found[0][found[0] >= 0]
         nearest: IntArray = rows[~np.isin(rows, exclude)][:depth]
         return nearest

@@ -151,7 +151,7 @@ class ListCalls:
         prepared = await self.prepare(served, options, request_seed(request_hash))
         shopper = self.shopper(served, user, session, now_us, context)
         model_request = self.request(prepared, shopper, now_us, shown)
-        job = RecommendJob(served.model, model_request, intent)
+        job = RecommendJob(served.model, model_request, intent, deadline=CALL.get().deadline)
         page = await self._page(route, served, job, shopper, request_hash, shown)
         self._annotate_page(served, page, shopper, options.surface)
         response = pb.RecommendResponse(
@@ -216,9 +216,10 @@ class ListCalls:
             k=size,
             exclude=union(served.model.catalogue.rows(excluded_ids), page_tokens.rows_of(served, shown)),
             allowed=allowed,
+            filter=request.filter if allowed is not None else "",
             explain=request.explain,
         )
-        job = RecommendJob(model, model_request, query, search=True)
+        job = RecommendJob(model, model_request, query, search=True, deadline=CALL.get().deadline)
         page = await self._page(route, served, job, shopper, request_hash, shown)
         self._annotate_page(served, page, shopper, surface)
         response = pb.SearchItemsResponse(
@@ -272,6 +273,7 @@ class ListCalls:
             k=options.size,
             exclude=union(prepared.exclude, deleted, seen),
             allowed=prepared.allowed,
+            filter=options.filter if prepared.allowed is not None else "",
             exclude_seen=served.model.exclude_seen if options.exclude_seen is None else options.exclude_seen,
             diversity=served.diversity if options.diversity is None else options.diversity,
             novelty=options.novelty,

@@ -17,7 +17,7 @@ from serving.api.tokens import fingerprint
 from serving.api.translation import alive_mask, union
 from serving.api.user_context import UserContext, UserContextLoader
 from serving.core.call_context import annotate
-from serving.core.errors import ApiError, invalid
+from serving.core.errors import ApiError, invalid, search_unavailable
 from serving.model.host import ModelHost
 from serving.model.interfaces import Neighbours, SimilarJob
 from serving.model.served import Served
@@ -57,10 +57,14 @@ class SimilarCalls:
         own = np.array([seed] if isinstance(seed, int) else [], dtype=np.int32)
         exclude = union(model.catalogue.rows(excluded_ids), page_tokens.rows_of(served, shown), own)
         allowed = await self._lists.selector.mask(served, request.filter)
-        job = SimilarJob(model, seed, min(size + 1, len(model.catalogue)), exclude, allowed)
+        job = SimilarJob(
+            model, seed, min(size + 1, len(model.catalogue)), exclude, allowed, deadline=call.deadline
+        )
         answer = await self._host.submit(job, call.deadline)
         annotate(model_version=model.version)
         assert isinstance(answer, Neighbours)
+        if not answer.searched and isinstance(seed, str):
+            raise search_unavailable()
         alive = alive_mask(self._host, served, answer.rows.tolist())
         found, cosines = answer.rows[alive], answer.cosines[alive]
         rows = found[:size].tolist() if len(found) > size else []

@@ -137,6 +137,8 @@ def degradation(model_level: str, stored: int, history: int, available: bool) ->
     """
     if not available:
         return pb.DEGRADATION_HISTORY_UNAVAILABLE
+    if model_level == "candidates_unavailable":
+        return pb.DEGRADATION_CANDIDATES_UNAVAILABLE
     if model_level == "none" and not history:
         return pb.DEGRADATION_TEXT_ONLY
     if model_level == "none" and not stored:

@@ -18,6 +18,7 @@ _DEGRADATIONS = {
     "text_only": "no history: answered from the words",
     "popularity": "nothing known about this user: popular items",
     "history_unavailable": "the stored history could not be read",
+    "candidates_unavailable": "vectors could not be searched: neighbours and popular items only",
 }
 
 

@@ -69,6 +69,11 @@ def restarting() -> ApiError:
     )
 
 
+def search_unavailable() -> ApiError:
+    """Return the error for a request that only a vector search could answer, which is not answered now."""
+    return _not_ready("SEARCH_UNAVAILABLE", "the engine that searches vectors does not answer")
+
+
 def _not_ready(reason: str, message: str) -> ApiError:
     return ApiError(grpc.StatusCode.UNAVAILABLE, reason, message, retry_seconds=1.0)
 

@@ -12,6 +12,7 @@ from typing import Final, cast
 import numpy as np
 
 from ranking.live.recorded_events import CountResult
+from ranking.retrieval.unavailable import SearchUnavailableError, within
 from ranking.stage_timing import listening, timed
 from ranking.types import Recommendation, Request
 from serving.core.call_context import Stage
@@ -86,7 +87,11 @@ def _answer(jobs: Sequence[_PositionedJob]) -> dict[int, Answer]:
     stages: list[Stage] = []
     model = cast(LocalModel, jobs[0][1].model)
     answers: dict[int, Answer] = {}
-    with listening(lambda name, start, end: stages.append(Stage(name, start, end))):
+    earliest = min((job.deadline for _, job in jobs if job.deadline is not None), default=None)
+    with (
+        listening(lambda name, start, end: stages.append(Stage(name, start, end))),
+        within(earliest),
+    ):
         lists = [(p, job) for p, job in jobs if isinstance(job, RecommendJob)]
         if lists:
             answers.update(zip([p for p, _ in lists], _lists(model, [job for _, job in lists]), strict=True))
@@ -138,7 +143,22 @@ def _neighbours(model: LocalModel, jobs: list[SimilarJob]) -> list[Neighbours]:
     for job in jobs:
         vector = encoded[job.seed] if isinstance(job.seed, str) else model.text_vectors[job.seed]
         query = np.asarray(vector, dtype=np.float32)[None, :]  # [1, text_dim]
-        rows, cosines = model.recommender.similar(query, job.k, job.exclude, job.allowed)
+        try:
+            rows, cosines = model.recommender.similar(query, job.k, job.exclude, job.allowed)
+        except SearchUnavailableError:
+            answers.append(_stored_neighbours(model, job))
+            continue
         found = rows[0] >= 0
         answers.append(Neighbours(rows[0][found], cosines[0][found]))
     return answers
+
+
+def _stored_neighbours(model: LocalModel, job: SimilarJob) -> Neighbours:
+    """Return an item's stored text neighbours within the job's limits; none for a text."""
+    if isinstance(job.seed, str):
+        return Neighbours(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32), searched=False)
+    near = model.recommender.stored_neighbours(job.seed)
+    kept = ~np.isin(near.ids, job.exclude)
+    if job.allowed is not None:
+        kept &= (near.ids < len(job.allowed)) & job.allowed[np.minimum(near.ids, len(job.allowed) - 1)]
+    return Neighbours(near.ids[kept][: job.k], near.weights[kept][: job.k], searched=False)

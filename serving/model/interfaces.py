@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from features.data.dataset import BoolArray, FloatArray, IntArray
+from features.data.statistics import Neighbours as TextNeighbours
 from ranking.catalogue.live_catalogue import Change, LiveCatalogue, PreparedItemChanges
 from ranking.live.recorded_events import CountResult, RecordedEvent
 from ranking.types import Recommendation, Request
@@ -25,7 +26,14 @@ class LocalRecommender(Protocol):
     def similar(
         self, vectors: FloatArray, k: int, exclude: IntArray, allowed: BoolArray | None
     ) -> tuple[IntArray, FloatArray]:
-        """Return the k nearest rows [queries, k], padded with -1, and their cosines [queries, k]."""
+        """Return the k nearest rows [queries, k], padded with -1, and their cosines [queries, k].
+
+        Raises:
+            SearchUnavailableError: another program searches, and did not answer.
+        """
+
+    def stored_neighbours(self, row: int) -> TextNeighbours:
+        """Return the nearest texts of an item that are kept with the model, [found]."""
 
 
 @runtime_checkable
@@ -131,6 +139,8 @@ class RecommendJob:
     """Free text to encode into `request.intent`; empty for none."""
     search: bool = False
     """Whether to search for the intent, instead of recommending with it."""
+    deadline: float | None = None
+    """Of the call, in seconds of `time.monotonic`; vector searches of other programs end by then."""
     timeline: Timeline | None = None
     """Receives the stages of the job's batch."""
 
@@ -147,6 +157,8 @@ class SimilarJob:
     allowed: BoolArray | None
     timeline: Timeline | None = None
     """As in RecommendJob."""
+    deadline: float | None = None
+    """As in RecommendJob."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +167,8 @@ class Neighbours:
 
     rows: IntArray  # [found]
     cosines: FloatArray  # [found]
+    searched: bool = True
+    """False where the vector search was not answered: the stored neighbours of an item, none of a text."""
 
 
 @dataclass(frozen=True)

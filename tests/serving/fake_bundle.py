@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from features.data.dataset import BoolArray, Catalogue, FloatArray, IntArray
+from features.data.statistics import Neighbours
 from ranking.catalogue.live_catalogue import Change, LiveCatalogue, PreparedItemChanges
 from ranking.live.recorded_events import CountResult, RecordedEvent
 from ranking.types import Reason, Recommendation, RecommendedItem, Request
@@ -106,6 +107,9 @@ class FakeRecommender:
             items.append(RecommendedItem(row, float(scores[row]), click, float("nan"), source, reasons))
         known = len(request.history.items) > 0 or request.intent is not None
         return Recommendation(tuple(items), "none" if known else "popularity")
+
+    def stored_neighbours(self, row: int) -> Neighbours:
+        return Neighbours(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32))
 
     def similar(
         self, vectors: FloatArray, k: int, exclude: IntArray, allowed: BoolArray | None

@@ -90,7 +90,7 @@ class Loader:
             LoadRequest(
                 str(self._store), version, manifest, config.max_live_items, config.threads,
                 list_threads(config.list_threads, config.workers), background, config.device,
-                config.model_timeout_seconds, config.log_format, config.log_requests,
+                config.model_timeout_seconds, config.log_format, config.log_requests, config.retrieval,
             )
         )  # fmt: skip
 
@@ -115,4 +115,7 @@ class Loader:
         if found is not None:
             found = Room(found.free + freed, found.where)
         what = f"model {version}{' beside the one that serves' * beside}"
-        check_memory(bytes_needed(self._store / VERSIONS / version, libraries), what, found, advice)
+        needed = bytes_needed(
+            self._store / VERSIONS / version, libraries, indexes=not self._config.retrieval.uses_milvus
+        )
+        check_memory(needed, what, found, advice)

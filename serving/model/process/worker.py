@@ -12,17 +12,21 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
 import polars
 
+from conf.engines.milvus import RetrievalConfig
 from conf.errors import InputError
 from conf.serving import LogFormat
 from ranking.bundle.store import VERSIONS
 from ranking.live.recorded_events import CountResult
+from ranking.milvus.collection import Collection
+from ranking.milvus.connection import UnreachableError
+from ranking.retrieval.unavailable import SearchUnavailableError
 from serving.core.call_context import Stage, Timeline
 from serving.core.interpreter import tune_interpreter
 from serving.core.threads import (
@@ -66,6 +70,8 @@ class LoadRequest:
     """See `ServeConfig.model_timeout_seconds`."""
     log_format: LogFormat
     log_requests: bool
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    """The engine that searches vectors."""
 
 
 @dataclass(frozen=True)
@@ -178,10 +184,32 @@ def _load(request: LoadRequest) -> LiveModel:
             polars.thread_pool_size()
             use_idle_cpus_only()
         limit_threads(request.threads)
-        bundle = load_bundle(store, request.version, request.capacity, request.manifest, device)
+        bundle = load_bundle(
+            store, request.version, request.capacity, request.manifest, device, request.retrieval
+        )
+        if bundle.collection is not None:
+            _connect(bundle.collection, must=request.background)
         live = LiveItems(bundle, request.capacity)
         live.warm_up()
         return live
+
+
+def _connect(collection: Collection, must: bool) -> None:
+    """Connect to the collection of a version, and again after every outage.
+
+    A first model serves without vector searches while Milvus is away. Another takes its place only if it can
+    search: the served one still can, or will.
+
+    Raises:
+        InputError: the collection is missing or of another shape, or Milvus is away and it must answer.
+    """
+    try:
+        collection.connect()
+    except (UnreachableError, SearchUnavailableError) as error:
+        if must:
+            raise InputError(str(error)) from error
+        _LOG.warning("%s; lists are made without vector searches until then", error)
+    collection.keep_connected()
 
 
 def load_error(error: Exception) -> Exception:

@@ -13,7 +13,8 @@ import ranking.retrieval.faiss_index
 from conf.errors import InputError
 from conf.schema import IndexConfig
 from features.data.dataset import BoolArray, FloatArray
-from ranking.retrieval.faiss_index import FLAT_LIMIT, VectorIndex, default_factory, topk_columns
+from ranking.retrieval.exact import topk_columns
+from ranking.retrieval.faiss_index import FLAT_LIMIT, VectorIndex, default_factory
 from tests.synthetic import random_units
 
 ITEMS, DIM = 400, 16

@@ -20,7 +20,8 @@ from conf.errors import InputError
 from conf.operating import BackupConfig, CreateKeyConfig, RestoreConfig, RollbackConfig
 from conf.serving import TlsConfig
 from features.files.audit_log import AuditLog, record_command
-from ranking.bundle.store import publish_version, rollback
+from ranking.bundle.rollback import rollback
+from ranking.bundle.store import publish_version
 from serving.cli.connection import credentials_of
 from serving.cli.create_key import create_key as create_key_command
 from serving.cli.operate.backup import backup

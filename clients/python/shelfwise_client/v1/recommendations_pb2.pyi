@@ -22,12 +22,14 @@ class Degradation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DEGRADATION_TEXT_ONLY: _ClassVar[Degradation]
     DEGRADATION_POPULARITY: _ClassVar[Degradation]
     DEGRADATION_HISTORY_UNAVAILABLE: _ClassVar[Degradation]
+    DEGRADATION_CANDIDATES_UNAVAILABLE: _ClassVar[Degradation]
 DEGRADATION_UNSPECIFIED: Degradation
 DEGRADATION_NONE: Degradation
 DEGRADATION_SESSION_ONLY: Degradation
 DEGRADATION_TEXT_ONLY: Degradation
 DEGRADATION_POPULARITY: Degradation
 DEGRADATION_HISTORY_UNAVAILABLE: Degradation
+DEGRADATION_CANDIDATES_UNAVAILABLE: Degradation
 
 class SessionEvent(_message.Message):
     __slots__ = ("item_id", "event", "event_time")

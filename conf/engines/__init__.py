@@ -1,0 +1,4 @@
+"""Settings of the engines that take over past one machine.
+
+Public: `milvus`.
+"""

@@ -1,0 +1,156 @@
+"""The collections of a store's versions in Milvus: loaded before a version becomes current, dropped when old.
+
+The bundle stays the source of truth: a collection holds nothing that cannot be loaded from it again.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from rich.console import Console
+
+from conf.engines.milvus import LoadCandidatesConfig, RetrievalConfig
+from conf.errors import InputError
+from encoders.factors.affinity import AFFINITY_FILE, Affinity
+from encoders.factors.co_purchase import FACTORS_FILE, Factors
+from encoders.towers.towers import TOWERS_FILE
+from features.data.dataset import BoolArray, FloatArray
+from features.data.statistics import Statistics
+from ranking.bundle.bundle import ITEM_VECTORS, STATISTICS, TEXT_VECTORS
+from ranking.bundle.catalogue_file import CATALOG
+from ranking.bundle.store import MANIFEST, VERSIONS, current_version, verify, versions
+from ranking.milvus.collection import CollectionSpec
+from ranking.milvus.fields import (
+    AFFINITY_VECTOR,
+    FACTOR_VECTOR,
+    ITEM_VECTOR,
+    TEXT_VECTOR,
+    attribute_fields,
+)
+from ranking.milvus.loading import CollectionLoader, collection_name, names_kept
+from ranking.retrieval.source_indexes import new_rows
+
+
+def load_collection(loader: CollectionLoader, config: RetrievalConfig, folder: Path, version: str) -> str:
+    """Load the files of a version into its collection, unless it is there; return the collection's name.
+
+    Vectors are read from mapped files, a few megabytes at a time.
+
+    Args:
+        loader: connected.
+        config: its settings.
+        folder: of the version, verified.
+        version: its name; the folder of a version that is being published has another.
+
+    Raises:
+        InputError: Milvus fails.
+
+    """
+    frame = pl.read_parquet(folder / CATALOG)
+    texts: FloatArray = np.asarray(np.load(folder / TEXT_VECTORS, mmap_mode="r"))
+    vectors: dict[str, FloatArray] = {ITEM_VECTOR: np.asarray(np.load(folder / ITEM_VECTORS, mmap_mode="r"))}
+    if (folder / TOWERS_FILE).is_file():
+        vectors[TEXT_VECTOR] = texts
+    if (folder / FACTORS_FILE).is_file():
+        vectors[FACTOR_VECTOR] = Factors.load(folder / FACTORS_FILE).vectors
+    affinity = Affinity.load(folder / AFFINITY_FILE)
+    if affinity is not None:
+        vectors[AFFINITY_VECTOR] = affinity.units(texts)
+    fresh: BoolArray = np.zeros(len(frame), dtype=np.bool_)
+    fresh[new_rows(Statistics.load(folder / STATISTICS).count)] = True
+    dims = {field: found.shape[1] for field, found in vectors.items() if found.shape[1]}
+    spec = CollectionSpec(collection_name(config, version), dims, attribute_fields(frame), len(frame))
+    loader.load(spec, frame, vectors, fresh)
+    return spec.name
+
+
+def load_staged(config: RetrievalConfig, folder: Path, manifest: dict[str, Any], console: Console) -> None:
+    """Load a version that is about to become current.
+
+    Raises:
+        InputError: Milvus fails: the version must not become current then.
+
+    """
+    with CollectionLoader(config) as loader:
+        name = load_collection(loader, config, folder, manifest["version"])
+    console.print(f"publish: collection {name} is complete", markup=False, highlight=False, soft_wrap=True)
+
+
+def follow_current(config: RetrievalConfig, store: Path, console: Console) -> None:
+    """Do what `mark_current` does; a Milvus that fails is reported and no more.
+
+    The version is current by then, and servers search its collection by name, not by the alias.
+    """
+    try:
+        mark_current(config, store, console)
+    except InputError as error:
+        console.print(
+            f"warning: the alias {config.prefix} is not changed: {error}; repeat it with shelfwise "
+            f"load-candidates artifacts={store} retrieval=milvus retrieval.uri={config.uri}",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+def mark_current(config: RetrievalConfig, store: Path, console: Console) -> None:
+    """Point the alias at the current version's collection, and drop those of versions that are too old.
+
+    Raises:
+        InputError: Milvus fails, or the store has no current version.
+
+    """
+    current = current_version(store)
+    with CollectionLoader(config) as loader:
+        name = collection_name(config, current)
+        if not loader.has(name):
+            load_collection(loader, config, store / VERSIONS / current, current)
+        loader.make_current(name)
+        dropped = loader.drop_old(names_kept(config, versions(store), current))
+    console.print(
+        f"alias {config.prefix} names {name}" + "".join(f"; dropped {old}" for old in dropped),
+        markup=False, highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def ensure_collection(config: RetrievalConfig, store: Path, version: str) -> None:
+    """Load a version of the store into its collection, unless it is there.
+
+    Raises:
+        InputError: Milvus fails, or the version is damaged.
+
+    """
+    folder = store / VERSIONS / version
+    if not (folder / MANIFEST).is_file():
+        known = ", ".join(versions(store)) or "none"
+        raise InputError(f"{store}: no version '{version}' (there are: {known})")
+    verify(folder)
+    with CollectionLoader(config) as loader:
+        load_collection(loader, config, folder, version)
+
+
+def load_candidates(config: LoadCandidatesConfig, console: Console) -> None:
+    """Carry out `shelfwise load-candidates`: what `publish` does, for a version that is there already.
+
+    Raises:
+        InputError: Milvus fails, or there is no such version.
+
+    """
+    store = Path(config.artifacts)
+    if not config.retrieval.uses_milvus:
+        raise InputError(
+            "load-candidates fills a Milvus: add retrieval=milvus retrieval.uri=http://HOST:19530; "
+            "FAISS's indexes are in the bundle"
+        )
+    current = current_version(store)
+    version = config.version or current
+    ensure_collection(config.retrieval, store, version)
+    console.print(
+        f"collection {collection_name(config.retrieval, version)} is complete "
+        f"({json.loads((store / VERSIONS / version / MANIFEST).read_text())['counts']['items']:,} items)",
+        markup=False, highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    if version == current:
+        mark_current(config.retrieval, store, console)

@@ -1,0 +1,4 @@
+"""Vector search by a Milvus that several servers share, behind the searcher's protocol.
+
+Public: `collection`, `connection`, `expressions`, `fields`, `loading`, `pending`, `searcher`, `writer`.
+"""

@@ -1,0 +1,269 @@
+"""The collection of one version while it is served: searches, writes, and recovery after an outage.
+
+Searches never wait for a connection. The first one that fails marks the collection as down; until a probe in
+the background succeeds, further ones fail at once, so that an outage costs a batch of lists one timeout.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from conf.engines.milvus import RetrievalConfig
+from conf.errors import InputError
+from features.data.dataset import FloatArray
+from ranking.milvus.connection import open_client, reason
+from ranking.milvus.fields import ITEM, AttributeField
+from ranking.milvus.indexes import search_parameters
+from ranking.retrieval.unavailable import SearchUnavailableError, seconds_left
+from ranking.stage_timing import timed
+
+LOG = logging.getLogger(__name__)
+MOST_ROWS: Final = 16384
+"""Most rows of a search, a limit of Milvus."""
+
+
+@dataclass(frozen=True)
+class CollectionSpec:
+    """What a version's collection is to look like."""
+
+    name: str
+    dims: Mapping[str, int]
+    """Width of each vector field."""
+    attributes: Sequence[AttributeField]
+    items: int
+    """Items of the bundle."""
+
+
+@dataclass(frozen=True)
+class VectorQuery:
+    """A search in one vector field."""
+
+    field: str
+    vectors: FloatArray
+    """[queries, dim]"""
+    k: int
+    expression: str
+    """Of the rows to search; empty for all."""
+
+
+class Collection:
+    """Searches and writes one collection; thread-safe."""
+
+    def __init__(self, config: RetrievalConfig, spec: CollectionSpec) -> None:
+        """Prepare; `connect` or `keep_connected` makes the connection."""
+        self.spec = spec
+        self.config = config
+        self._client: Any = None
+        self._up = False
+        self._closed = threading.Event()
+        self._down = threading.Event()
+        self._keeper: threading.Thread | None = None
+        self.recovered: Callable[[], None] = lambda: None
+        """Called after a connection, in the thread that made it."""
+
+    @property
+    def up(self) -> bool:
+        """Whether the last search or probe was answered."""
+        return self._up
+
+    def connect(self) -> None:
+        """Connect, check that the collection is complete and as the version needs it, and search once.
+
+        Raises:
+            UnreachableError: Milvus cannot be reached.
+            InputError: the collection is missing, or of another shape.
+            SearchUnavailableError: it does not answer a search.
+
+        """
+        client = open_client(self.config)
+        try:
+            check_collection(client, self.config, self.spec)
+            probe = [
+                VectorQuery(field, np.ones((1, dim), dtype=np.float32), 1, "")
+                for field, dim in self.spec.dims.items()
+            ]
+            self._send(client, probe, self.config.timeout_seconds)
+        except BaseException:
+            _close(client)
+            raise
+        former, self._client = self._client, client
+        self._up = True
+        self._down.clear()
+        _close(former)
+        self.recovered()
+
+    def keep_connected(self) -> None:
+        """Start the thread that connects again after an outage."""
+        if not self._up:
+            self._down.set()
+        self._keeper = threading.Thread(target=self._reconnect, name="milvus-probe", daemon=True)
+        self._keeper.start()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._closed.set()
+        self._down.set()
+        if self._keeper is not None and self._keeper is not threading.current_thread():
+            self._keeper.join(self.config.connect_seconds + 1)
+        self._up = False
+        _close(self._client)
+
+    def search(self, queries: Sequence[VectorQuery]) -> list[list[tuple[Sequence[str], Sequence[float]]]]:
+        """Return ids and scores for each vector of each search, best first; all searches run at a time.
+
+        Raises:
+            SearchUnavailableError: Milvus did not answer in time, or cannot be reached.
+            ValueError: it answered that it does not accept an expression.
+
+        """
+        if not self._up:
+            raise SearchUnavailableError(f"Milvus at {self.config.address} is away")
+        began = time.perf_counter()
+        try:
+            with timed("milvus"):
+                return self._send(self._client, queries, seconds_left(self.config.timeout_seconds))
+        except SearchUnavailableError as error:
+            with timed("milvus_failure"):
+                self._mark_down(f"{error} (after {1000 * (time.perf_counter() - began):.0f} ms)")
+            raise
+
+    def _send(
+        self,
+        client: Any,  # noqa: ANN401
+        queries: Sequence[VectorQuery],
+        seconds: float,
+    ) -> list[list[tuple[Sequence[str], Sequence[float]]]]:
+        import grpc
+        import pymilvus
+
+        sent = []
+        try:
+            for query in queries:
+                sent.append(
+                    client.search(
+                        self.spec.name,
+                        np.ascontiguousarray(query.vectors, dtype=np.float32),
+                        filter=query.expression,
+                        limit=min(query.k, MOST_ROWS),
+                        search_params=search_parameters(self.config, self.spec.items, query.k),
+                        anns_field=query.field,
+                        consistency_level=self.config.consistency.value,
+                        timeout=seconds,
+                        _async=True,  # else the client waits for connections and retries beyond the timeout
+                    )
+                )
+            answers = [future.result(timeout=seconds) for future in sent]
+        except (pymilvus.MilvusException, grpc.RpcError, grpc.FutureTimeoutError) as error:
+            for future in sent:
+                future.cancel()
+            if any(query.expression for query in queries) and _refused(error):
+                raise ValueError(reason(error)) from error
+            raise SearchUnavailableError(f"Milvus at {self.config.address}: {reason(error)}") from error
+        return [[(hits.ids, hits.distances) for hits in answer] for answer in answers]
+
+    def upsert(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write items, whether they are there or not.
+
+        Raises:
+            SearchUnavailableError: Milvus did not take them.
+
+        """
+        self._write(lambda client, **kw: client.upsert(self.spec.name, list(rows), **kw))
+
+    def delete(self, item_ids: Sequence[str]) -> None:
+        """Delete items, those that are not there, too.
+
+        Raises:
+            SearchUnavailableError: Milvus did not take it.
+
+        """
+        self._write(lambda client, **kw: client.delete(self.spec.name, ids=list(item_ids), **kw))
+
+    def _write(self, call: Callable[..., object]) -> None:
+        import grpc
+        import pymilvus
+
+        if not self._up:
+            raise SearchUnavailableError(f"Milvus at {self.config.address} is away")
+        try:
+            call(self._client, timeout=self.config.write_seconds)
+        except (pymilvus.MilvusException, grpc.RpcError, grpc.FutureTimeoutError, ValueError) as error:
+            raise SearchUnavailableError(f"Milvus at {self.config.address}: {reason(error)}") from error
+
+    def _mark_down(self, why: str) -> None:
+        if self._up:
+            self._up = False
+            LOG.warning("%s; lists are made without vector searches until it answers", why)
+            self._down.set()
+
+    def _reconnect(self) -> None:
+        """Connect whenever the collection is down, until it is closed."""
+        told = ""
+        while not self._closed.is_set():
+            self._down.wait()
+            if self._closed.wait(self.config.retry_seconds):
+                return
+            try:
+                self.connect()
+                LOG.warning("Milvus at %s answers again", self.config.address)
+                told = ""
+            except (InputError, SearchUnavailableError) as error:
+                if str(error) != told:
+                    LOG.warning("%s", error)
+                told = str(error)
+
+
+def check_collection(client: Any, config: RetrievalConfig, spec: CollectionSpec) -> None:  # noqa: ANN401
+    """Check that a collection is there and has the fields of its version.
+
+    A collection gets its name when all its items are there, so a name that exists is complete.
+
+    Raises:
+        InputError: it is missing, of another shape, or does not answer.
+
+    """
+    import grpc
+    import pymilvus
+
+    try:
+        if not client.has_collection(spec.name, timeout=config.connect_seconds):
+            raise InputError(
+                f"Milvus at {config.address} has no collection {spec.name}; load it: "
+                f"shelfwise load-candidates retrieval=milvus retrieval.uri={config.uri} artifacts=STORE"
+            )
+        found = client.describe_collection(spec.name, timeout=config.connect_seconds)
+    except (pymilvus.MilvusException, grpc.RpcError, grpc.FutureTimeoutError) as error:
+        raise InputError(f"Milvus at {config.address}: {reason(error)}") from error
+    fields = {field["name"]: field for field in found["fields"]}
+    again = f"drop the collection {spec.name} and load it again with shelfwise load-candidates"
+    for name, dim in spec.dims.items():
+        width = fields.get(name, {}).get("params", {}).get("dim")
+        if width is None or int(width) != dim:
+            raise InputError(
+                f"Milvus at {config.address}, collection {spec.name}: field {name} has "
+                f"{'no vectors' if width is None else f'width {width}'}, the version has {dim}; {again}"
+            )
+    missing = [name for name in (ITEM, *(a.field for a in spec.attributes)) if name not in fields]
+    if missing:
+        raise InputError(
+            f"Milvus at {config.address}, collection {spec.name}: no field {missing[0]}; {again}"
+        )
+
+
+def _refused(error: BaseException) -> bool:
+    """Return whether Milvus answered, with an error, rather than not at all."""
+    cause = error.__cause__
+    code = getattr(error, "code", None)
+    return cause is None and isinstance(code, int) and code > 0 and "DEADLINE" not in str(error)
+
+
+def _close(client: Any) -> None:  # noqa: ANN401
+    if client is not None:
+        client.close()

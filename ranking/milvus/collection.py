@@ -85,6 +85,7 @@ class Collection:
         client = open_client(self.config)
         try:
             check_collection(client, self.config, self.spec)
+            load_released(client, self.config, self.spec.name)
             probe = [
                 VectorQuery(field, np.ones((1, dim), dtype=np.float32), 1, "")
                 for field, dim in self.spec.dims.items()
@@ -255,6 +256,24 @@ def check_collection(client: Any, config: RetrievalConfig, spec: CollectionSpec)
         raise InputError(
             f"Milvus at {config.address}, collection {spec.name}: no field {missing[0]}; {again}"
         )
+
+
+def load_released(client: Any, config: RetrievalConfig, name: str) -> None:  # noqa: ANN401
+    """Have Milvus load a collection that is not in its memory, as after a restart of Milvus Lite.
+
+    Raises:
+        SearchUnavailableError: it cannot.
+
+    """
+    import grpc
+    import pymilvus
+    from pymilvus.client.types import LoadState
+
+    try:
+        if client.get_load_state(name, timeout=config.connect_seconds)["state"] != LoadState.Loaded:
+            client.load_collection(name, timeout=config.load_seconds)
+    except (pymilvus.MilvusException, grpc.RpcError, grpc.FutureTimeoutError) as error:
+        raise SearchUnavailableError(f"Milvus at {config.address}: {reason(error)}") from error
 
 
 def _refused(error: BaseException) -> bool:

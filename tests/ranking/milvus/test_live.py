@@ -106,10 +106,14 @@ def rows(live: LiveItems, requests: list[Request]) -> list[list[int]]:
 def test_lists_are_those_of_faiss(store: Path, live: LiveItems, dataset: Dataset) -> None:
     plain = LiveItems(load_bundle(store, room=ROOM), ROOM)
     requests = asked(dataset)
-    assert live.current.recommender.recommend(requests) == plain.current.recommender.recommend(requests)
+    made = live.current.recommender.recommend(requests)
+    assert repr(made) == repr(
+        plain.current.recommender.recommend(requests)
+    )  # without a head NaNs are in them
     intent = live.current.text_vectors[5]
     query = replace(requests[0], intent=intent, query_text="tent")
-    assert live.current.recommender.search([query]) == plain.current.recommender.search([query])
+    found = live.current.recommender.search([query])
+    assert repr(found) == repr(plain.current.recommender.search([query]))
     recommender = live.current.recommender.recommender
     assert isinstance(recommender.index, MilvusIndex)
     assert isinstance(recommender.indexes.factors, MilvusIndex)
@@ -143,11 +147,12 @@ def test_a_filter_is_given_to_milvus(
 
 
 def test_a_change_is_found_at_once_and_then_by_milvus(live: LiveItems, config: RetrievalConfig) -> None:
-    first = change(live, item("added", "tent compass trail"), item("i000", "guitar drum", price=3.0))
+    first = change(live, item("added", "tent compass trail"), item("i3", "guitar drum", price=3.0))
     index = first.recommender.recommender.text_index
-    text = first.encode_items(["tent compass trail. Acme"])
-    assert isinstance(index, MilvusIndex)
     added = first.catalogue.row("added")
+    assert isinstance(index, MilvusIndex)
+    assert added is not None
+    text = first.encode_items([first.catalogue.text(added)])
     assert index.search(text, 1)[0].tolist() == [[added]]
     settled(live)
     # Milvus alone: nothing is pending, so the row comes from there.
@@ -162,7 +167,6 @@ def test_a_change_is_found_at_once_and_then_by_milvus(live: LiveItems, config: R
     assert added not in newest.search(text, 5)[0]
     settled(live)
     assert not list(index.collection.search([_text_query(index, text, 'item_id == "added"')])[0][0][0])
-    change(live, item("i000", "tent"))  # as other tests expect it
 
 
 def _text_query(index: MilvusIndex, vector: np.ndarray, expression: str) -> VectorQuery:
@@ -175,17 +179,21 @@ def test_servers_that_write_the_same_changes_agree(
     """Though their rows differ: another order of the stream's batches gives an added item another row."""
     other = LiveItems(connected(store, config), ROOM)
     try:
-        change(live, item("one", "violin"), item("two", "cello"))
-        change(other, item("two", "cello"))
-        change(other, item("one", "violin"))
+        change(live, item("one", "rose soil hose"), item("two", "crib rattle bib"))
+        change(other, item("two", "crib rattle bib"))
+        change(other, item("one", "rose soil hose"))
         settled(live)
         settled(other)
         for server in (live, other):
             version = server.current
             index = version.recommender.recommender.text_index
-            for item_id, text in (("one", "violin. Acme"), ("two", "cello. Acme")):
-                [[row]] = index.search(version.encode_items([text]), 1)[0].tolist()
-                assert version.catalogue.ids[row] == item_id
+            assert isinstance(index, MilvusIndex)
+            assert len(index.pending.rows) == 0
+            for item_id in ("one", "two"):
+                own = version.catalogue.row(item_id)
+                assert own is not None
+                text = version.encode_items([version.catalogue.text(own)])
+                assert index.search(text, 1)[0].tolist() == [[own]]
         change(live, ItemChange("one", None), ItemChange("two", None))
         settled(live)
     finally:

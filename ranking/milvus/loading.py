@@ -174,6 +174,12 @@ class CollectionLoader:
             self._call("drop_collection", name)
         return dropped
 
+    def drop_all(self) -> None:
+        """Drop the alias, and every collection of a version."""
+        if self.current() is not None:
+            self._call("drop_alias", self._config.prefix)
+        self.drop_old([])
+
     def collections(self) -> list[str]:
         """Return the names of complete collections of versions, oldest first."""
         prefix = f"{self._config.prefix}_"

@@ -112,6 +112,9 @@ def test_merging_drops_what_the_model_does_not_know_and_keeps_the_latest() -> No
         ("popularity", 0, 0, True, pb.DEGRADATION_POPULARITY),
         ("popularity", 0, 0, False, pb.DEGRADATION_HISTORY_UNAVAILABLE),
         ("none", 0, 3, False, pb.DEGRADATION_HISTORY_UNAVAILABLE),
+        ("candidates_unavailable", 2, 3, True, pb.DEGRADATION_CANDIDATES_UNAVAILABLE),
+        ("candidates_unavailable", 0, 3, True, pb.DEGRADATION_CANDIDATES_UNAVAILABLE),
+        ("candidates_unavailable", 0, 0, False, pb.DEGRADATION_HISTORY_UNAVAILABLE),
     ],
 )
 def test_the_fallback_ladder(

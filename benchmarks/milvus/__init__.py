@@ -1,0 +1,1 @@
+"""Candidates searched by Milvus, beside FAISS in process: lists, latencies, freshness."""

@@ -59,6 +59,13 @@ def open_client(config: RetrievalConfig) -> Any:  # noqa: ANN401 - pymilvus has 
 
 def reason(error: BaseException) -> str:
     """Return an error's text as part of a line."""
-    message = getattr(error, "message", None) or getattr(error, "details", None)
-    text = str(message() if callable(message) else message or error).strip()
-    return " ".join(text.split())[:200] or type(error).__name__
+    cause = error.__cause__
+    for one in (cause, error):
+        details = getattr(one, "details", None)
+        if callable(details) and details():
+            return _line(str(details()))
+    return _line(str(getattr(error, "message", "") or error)) or type(error).__name__
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:200]

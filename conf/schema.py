@@ -13,7 +13,9 @@ from conf.encoders import TextEncoderConfig, UserEncoderConfig
 from conf.engines.milvus import RetrievalConfig
 from conf.tables import Adapter as Adapter
 from conf.tables import DataConfig as DataConfig
+from conf.tables import Engine as Engine
 from conf.tables import FilterConfig as FilterConfig
+from conf.tables import SparkConfig as SparkConfig
 from conf.tracking import TrackerConfig as TrackerConfig
 from conf.warm import WarmConfig
 
@@ -291,6 +293,9 @@ class PipelineConfig:
     """Where training begins: a finished run's work directory, a store (its current version), or the folder of
     a version; null begins with the pretrained text encoder and random weights."""
     warm: WarmConfig = field(default_factory=WarmConfig)
+    engine: Engine = Engine.polars
+    """What computes `prepare`: `polars` on this machine, or `spark`; the dataset is the same."""
+    spark: SparkConfig = field(default_factory=SparkConfig)
     data: DataConfig = field(default_factory=DataConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     split: SplitConfig = field(default_factory=SplitConfig)

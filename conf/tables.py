@@ -49,6 +49,39 @@ class Duplicates(Enum):
     """By `updated_at`, else by `created_at`."""
 
 
+class Engine(Enum):
+    """What filters, counts and sorts events in `prepare`; the result is the same."""
+
+    polars = "polars"
+    """This machine."""
+    spark = "spark"
+    """Spark's workers, on this machine or a cluster."""
+
+
+@dataclass(frozen=True)
+class SparkConfig:
+    """Spark, where `engine=spark`."""
+
+    master: str | None = None
+    """Spark's master URL, e.g. `local[4]` or `yarn`; null is what `spark-submit` says, and every core of this
+    machine without it."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Spark's own properties, e.g. `{spark.driver.memory: 4g}`."""
+
+    def __post_init__(self) -> None:
+        """Flatten names with dots that were given one by one."""
+        object.__setattr__(self, "settings", _leaves(self.settings))
+
+
+def _leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return `a.b.c` -> value of mappings in mappings."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        found |= _leaves(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return found
+
+
 @dataclass(frozen=True)
 class FilterConfig:
     """Optional cleaning of events, applied in this order: duplicates, bots, k-core."""

@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from conf.errors import InputError
-from conf.schema import DataConfig, PipelineConfig
+from conf.schema import DataConfig, Engine, PipelineConfig
 from features.adapters import Sources, read_sources, shuffled
 from features.data import schema
 from features.data.content_hash import content_hash
@@ -27,12 +27,14 @@ from features.data.pipeline_step import plain
 from features.files.conversions import discarding
 from features.files.modes import make_private, umask
 from features.ingest import rejects as why
+from features.ingest.engines.interface import EventEngine
 from features.ingest.engines.polars_engine import PolarsEngine
 from features.ingest.events import EventTable, ingest_events, write_no_events
 from features.ingest.items import ItemTable, ingest_items
 from features.ingest.privacy import make_pseudonyms
 from features.ingest.required import require_contract
 from features.ingest.samples import ColumnSample, sample_table
+from features.spark.session import session
 
 FORMAT_VERSION = 1
 """Version of the dataset directory; readers refuse other versions."""
@@ -69,6 +71,20 @@ def _replacing(target: Path) -> Iterator[Path]:
         with suppress(OSError):  # the result is complete
             for folder in made:
                 folder.rmdir()
+
+
+@contextmanager
+def _engine(config: PipelineConfig, sources: Sources, staging: Path) -> Iterator[EventEngine]:
+    """Yield what filters, counts and sorts the events, with a folder for intermediate files."""
+    staging.mkdir()
+    if config.engine is Engine.spark:
+        with session(config.spark) as spark:
+            from features.spark.engine import SparkEngine
+
+            yield SparkEngine(spark, config, sources, staging)
+    else:
+        yield PolarsEngine(staging)
+    shutil.rmtree(staging)
 
 
 def _iso(seconds: int) -> str:
@@ -145,18 +161,9 @@ def _write(
         if not tables:
             events = write_no_events(data, target)
         else:
-            staging = folder / "staging"
-            staging.mkdir()
-            events = ingest_events(
-                tables[0],
-                items.frame[schema.ITEM_ID],
-                data,
-                pseudonyms,
-                PolarsEngine(staging),
-                target,
-                *tables[1:],
-            )
-            shutil.rmtree(staging)
+            ids = items.frame[schema.ITEM_ID]
+            with _engine(config, sources, folder / "staging") as engine:
+                events = ingest_events(tables[0], ids, data, pseudonyms, engine, target, *tables[1:])
         if events.items_kept is not None:
             kept = items.frame[schema.ITEM_ID].is_in(events.items_kept.implode())
             items = replace(items, frame=items.frame.filter(kept), with_text=items.with_text.filter(kept))

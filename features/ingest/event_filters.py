@@ -62,6 +62,11 @@ def _removed(users: Codes, items: Codes, before: Mask, after: Mask) -> dict[str,
     }
 
 
+def nothing_left(name: str, config: FilterConfig, total: int) -> InputError:
+    """Return the error on a filter that removes every one of `total` events."""
+    return InputError(f"data.filters.{name}={getattr(config, name)} leaves no event of {total:,}")
+
+
 def apply_filters(events: pl.DataFrame, config: FilterConfig) -> FilterResult:
     """Apply the configured filters in order: duplicates, `max_user_events`, k-core.
 
@@ -83,7 +88,7 @@ def apply_filters(events: pl.DataFrame, config: FilterConfig) -> FilterResult:
         nonlocal keep
         counts[name] = _removed(users, items, keep, mask)
         if not mask.any():
-            raise InputError(f"data.filters.{name}={getattr(config, name)} leaves no event of {len(users):,}")
+            raise nothing_left(name, config, len(users))
         keep = mask
 
     if config.deduplicate:

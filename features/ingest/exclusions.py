@@ -34,14 +34,16 @@ def columns_of(settings: Mapping[str, Any], table: str) -> dict[str, list[str]]:
     return found
 
 
-def exclude(table: RawTable, settings: Mapping[str, Any], which: str, dropped: dict[str, int]) -> RawTable:
+def exclude(
+    table: RawTable, settings: Mapping[str, Any], which: str, dropped: dict[str, int] | None
+) -> RawTable:
     """Drop the rows that `data.exclude` names, and count them by column.
 
     Args:
         table: the raw table.
         settings: `data.exclude`.
         which: `items` or `events`.
-        dropped: counts by reason, which are added to.
+        dropped: counts by reason, which are added to; None counts none.
 
     Raises:
         InputError: a column that the table lacks.

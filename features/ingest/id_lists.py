@@ -90,30 +90,37 @@ def _used(table: RawTable) -> str | None:
     return next((s for s in _SEPARATORS if first.str.contains(s, literal=True).any()), None)
 
 
-def rows_of_ids(table: RawTable, config: DataConfig, dropped: dict[str, int]) -> RawTable:
-    """Make a row of every id in a cell of `item_id`, where `data.types` says that cells hold lists.
+def separator_in(table: RawTable, config: DataConfig) -> str | None:
+    """Return the separator of ids in a cell of `item_id`, where `data.types` says that cells hold lists.
 
-    The separator is the first of `|`, `;`, comma and blank that the first 100,000 rows use; blank cells stay.
+    It is the first of `|`, `;`, comma and blank that the first 100,000 rows use; None if every cell has one
+    id.
+    """
+    if config.types.get(KEY) != "list" or table.frame.collect_schema().get(schema.ITEM_ID) != pl.String:
+        return None
+    return _used(table)
+
+
+def rows_of_ids(table: RawTable, separator: str | None, dropped: dict[str, int] | None) -> RawTable:
+    """Make a row of every id in a cell of `item_id`; blank cells stay.
+
     A quantity and a value are divided like the ids; where they are not as many, the rows have none.
 
     Args:
         table: the events.
-        config: the settings.
-        dropped: takes how many quantities and values were not divided, by what they are.
+        separator: of the ids; None leaves the table as it is.
+        dropped: takes how many quantities and values were not divided, by what they are; None counts none.
     """
-    types = table.frame.collect_schema()
-    if config.types.get(KEY) != "list" or types.get(schema.ITEM_ID) != pl.String:
-        return table
-    separator = _used(table)
     if separator is None:
         return table
+    types = table.frame.collect_schema()
     ids = _parts(pl.col(schema.ITEM_ID), separator)
     size = ids.list.len().fill_null(0)
     parts = {c: _parts(pl.col(c), separator) for c in PARALLEL if types.get(c) == pl.String}
-    for name, lists in parts.items():
+    for name, lists in parts.items() if dropped is not None else ():
         whole = (size > 1) & (lists.list.len() > 0) & (lists.list.len() != size)
         drop = int(table.frame.select(whole.sum()).collect(engine="streaming").item())
-        if drop:
+        if drop and dropped is not None:
             dropped[f"{name} of a row with several ids, not one for each"] = drop
     nothing = pl.concat_list(pl.lit(None, dtype=pl.String))
     beside = {
@@ -126,7 +133,7 @@ def rows_of_ids(table: RawTable, config: DataConfig, dropped: dict[str, int]) ->
 
 def items_of_lists(items: RawTable, config: DataConfig) -> RawTable:
     """Make an item of every distinct id in the cells of a log that is both tables."""
-    listed = rows_of_ids(items, config, {})
+    listed = rows_of_ids(items, separator_in(items, config), None)
     if listed is items:
         return items
     return replace(listed, frame=listed.frame.unique(schema.ITEM_ID, keep="first", maintain_order=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import polars as pl
 
@@ -14,6 +15,13 @@ from features.data import schema
 from features.files.containers import unpacked
 from features.files.readers import FILE, MALFORMED, ROW, RawTable, TextOptions, readable
 from features.ingest.cleaning import string_id
+
+
+class EventShape(Protocol):
+    """Makes rows of the files into events, part by part."""
+
+    def rows(self, events: RawTable) -> RawTable:
+        """Return the events of a part of the files, as the adapter makes them of all of them."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,8 @@ class Sources:
     """Rows that the adapter dropped on purpose, by reason."""
     recorded: RawTable | None = None
     """What servers recorded, `data.recorded`."""
+    shape: EventShape | None = None
+    """Makes events of parts of the files; None where the adapter has to read them as a whole."""
 
 
 def text_options(config: DataConfig, table: str) -> TextOptions:
@@ -53,9 +63,13 @@ def drop_rows(
     return frame
 
 
-def drop_counted(frame: pl.LazyFrame, test: pl.Expr, reason: str, dropped: dict[str, int]) -> pl.LazyFrame:
-    """Drop rows and count them."""
+def drop_counted(
+    frame: pl.LazyFrame, test: pl.Expr, reason: str, dropped: dict[str, int] | None
+) -> pl.LazyFrame:
+    """Drop rows and count them, unless `dropped` is None."""
     test = test.fill_null(False)
+    if dropped is None:
+        return frame.filter(~test)
     count = int(frame.select(test.sum()).collect(engine="streaming").item())
     if count:
         dropped[reason] = count

@@ -16,7 +16,7 @@ from conf.schema import DataConfig
 from features.data import schema
 from features.files.readers import BOOKKEEPING, RawTable, scan_table
 from features.ingest.columns import map_columns
-from features.ingest.id_lists import rows_of_ids
+from features.ingest.id_lists import rows_of_ids, separator_in
 from features.ingest.raw_tables import Sources, text_options
 from features.ingest.required import require_columns
 from features.platforms.parts import Columns, flag
@@ -62,7 +62,8 @@ def read_merchant_feed(config: DataConfig) -> Sources:
     assert items is not None
     dropped: dict[str, int] = {}
     if mapped_events is not None:
-        mapped_events = rows_of_ids(mapped_events, config, dropped)
+        separator = separator_in(mapped_events, config)
+        mapped_events = rows_of_ids(mapped_events, separator, dropped)
     filled = items.frame.select(pl.col(n).is_not_null().any() for n in _TEXTS if n in items.columns)
     has = filled.collect(engine="streaming").row(0, named=True)
     return Sources(items, mapped_events, tuple(n for n in _TEXTS if has.get(n)), dropped)

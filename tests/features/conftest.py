@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from conf.schema import DataConfig, PipelineConfig, PrivacyConfig
+from conf.schema import DataConfig, Engine, PipelineConfig, PrivacyConfig
 from features.prepare import prepare
+from tests.features.spark_session import WHOLE_SUITE, spark_of_tests
 
 ITEMS = "item_id,title\n1,Red boots\n2,Blue hat\n3,Green scarf\n"
 
@@ -42,10 +43,18 @@ class Shop:
         path.write_text(text, encoding="utf-8")
         return str(path)
 
-    def prepare(self, data: DataConfig, privacy: PrivacyConfig | None = None, seed: int = 0) -> Prepared:
+    def prepare(
+        self,
+        data: DataConfig,
+        privacy: PrivacyConfig | None = None,
+        seed: int = 0,
+        engine: Engine = WHOLE_SUITE,
+    ) -> Prepared:
+        if engine is Engine.spark:
+            spark_of_tests()
         out = StringIO()
         config = PipelineConfig(
-            work_dir=str(self.work), seed=seed, data=data, privacy=privacy or PrivacyConfig()
+            work_dir=str(self.work), seed=seed, engine=engine, data=data, privacy=privacy or PrivacyConfig()
         )
         folder = prepare(config, Console(file=out, width=200))
         return Prepared(folder, out.getvalue())

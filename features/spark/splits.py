@@ -1,0 +1,78 @@
+"""Parts of a table's files for different workers: ranges of rows of Parquet files, other files as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from features.files.containers import file_of
+from features.files.readers import FILE, RawTable, TextOptions, readable, scan_table
+from features.ingest.raw_tables import EventShape
+
+ROWS = 1_000_000
+"""Rows of a Parquet file that one task reads."""
+_BATCH = 100_000
+"""Rows that a worker judges at a time."""
+_PARQUET = (".parquet", ".pq")
+
+
+@dataclass(frozen=True)
+class Split:
+    """A part of one file."""
+
+    path: str
+    first: int = 0
+    """Its first row, from 0."""
+    rows: int | None = None
+    """None reads to the end."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the files of a table are read, the same in every process."""
+
+    setting: str
+    """Name of the setting in messages."""
+    types: dict[str, pl.DataType]
+    """Columns of all files together, with the bookkeeping ones."""
+    options: TextOptions = field(default_factory=TextOptions)
+    shape: EventShape | None = None
+    """Makes the rows into events; None where they are."""
+    own: bool = False
+    """Whether the files are staged Parquet, whose rows have their bookkeeping columns."""
+
+    def tables(self, split: Split) -> Iterator[RawTable]:
+        """Yield the events of a part of a file, batch by batch in the order of its rows.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        name = f"{self.setting} ({split.path})"
+        with readable(name):
+            if self.own:
+                frame = pl.scan_parquet(split.path)
+            else:
+                frame = scan_table([split.path], self.setting, self.options).frame
+                frame = frame.with_columns(pl.lit(split.path).cast(self.types[FILE]).alias(FILE))
+            frame = frame.slice(split.first, split.rows)
+            # A file may lack columns, and its types may be narrower than those of all files together.
+            same = pl.concat([pl.LazyFrame(schema=self.types), frame], how="diagonal_relaxed")
+            for batch in same.collect_batches(chunk_size=_BATCH, maintain_order=True):
+                raw = RawTable(batch.lazy(), False, name)
+                yield raw if self.shape is None else self.shape.rows(raw)
+
+
+def splits_of(paths: Sequence[str]) -> list[Split]:
+    """Return the parts of files, in their order."""
+    found: list[Split] = []
+    for path in paths:
+        if not path.lower().endswith(_PARQUET) or str(file_of(path)) != path:
+            found.append(Split(path))
+            continue
+        with readable(path):
+            rows = pq.read_metadata(path).num_rows
+        found += [Split(path, first, ROWS) for first in range(0, rows, ROWS)]
+    return found

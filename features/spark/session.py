@@ -22,6 +22,9 @@ _SUBMITTED = "PYSPARK_GATEWAY_PORT"
 """Set in a program that spark-submit has started."""
 _OWN_FAULT = re.compile(r"^conf\.errors\.InputError: (.*)$", re.MULTILINE)
 
+_RAISED = re.compile(r"^((?:\w+\.)*\w+(?:Error|Exception): .*)$", re.MULTILINE)
+"""The last line of a worker's traceback."""
+
 
 @contextmanager
 def session(config: SparkConfig) -> Iterator[SparkSession]:
@@ -64,7 +67,8 @@ def _first_line(error: Exception) -> str:
     """Return what failed, without the place in Spark: the first line, but py4j's own one."""
     lines = [line.strip(" :") for line in str(error).splitlines() if line.strip(" :")]
     told = [line for line in lines if not line.startswith("An error occurred while calling")]
-    return told[0] if told else type(error).__name__
+    raised = _RAISED.findall(str(error))  # in a worker: the last one is the cause
+    return ": ".join([*told[:1], *raised[-1:]]) or type(error).__name__
 
 
 def _start(config: SparkConfig) -> SparkSession:
@@ -75,11 +79,10 @@ def _start(config: SparkConfig) -> SparkSession:
         raise InputError(
             "engine=spark needs a Java runtime, 17 or later: apt-get install openjdk-17-jre-headless"
         )
-    # Workers on this machine run the same Python and find the same code.
+    # Workers run the same Python and the same code, as on this machine and where both are installed alike.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    code = str(Path(__file__).parents[2])
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [code, os.environ.get("PYTHONPATH")]))
     settings = {
+        "spark.executorEnv.PYTHONPATH": str(Path(__file__).parents[2]),
         "spark.sql.execution.arrow.maxRecordsPerBatch": "100000",
         "spark.sql.session.timeZone": "UTC",
     }

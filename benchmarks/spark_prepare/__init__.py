@@ -1,0 +1,1 @@
+"""`prepare` by polars and by Spark on one machine: equality, time and memory."""

@@ -35,7 +35,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt constraints-gpu.txt | $(VENV)
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "== installing what the tests need"
-	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[$(FAISS),xlsx,baselines,sweep,map,explorer,experiments,openvino,mlflow,wandb,slurm,docs,dev,$(if $(filter gpu,$(FAISS)),milvus,milvus-lite)]'
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[$(FAISS),xlsx,baselines,sweep,map,explorer,experiments,openvino,spark,mlflow,wandb,slurm,docs,dev,$(if $(filter gpu,$(FAISS)),milvus,milvus-lite)]'
 	@touch $@
 
 install: $(VENV)/.installed ## Create .venv with a working .venv/bin/shelfwise, for a GPU if there is one

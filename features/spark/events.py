@@ -94,7 +94,7 @@ class SparkEvents:
         """Replace spellings of kinds, and keep the events of some kinds."""
         frame = self.frame
         if spelled:
-            frame = frame.replace(dict(spelled), subset=[schema.EVENT])
+            frame = frame.replace([*spelled], [*spelled.values()], [schema.EVENT])
         return replace(self, frame=frame.filter(F.col(schema.EVENT).isin(list(kinds))))
 
     def filtered(self, config: FilterConfig) -> tuple[Self, dict[str, dict[str, int]]]:

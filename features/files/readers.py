@@ -115,7 +115,9 @@ def resolve_paths(source: object, setting: str) -> list[str]:
         if not isinstance(entry, str | Path) or not str(entry):
             raise InputError(f"{setting}: '{entry}' is not a path")
         if "://" in str(entry):
-            raise InputError(f"{setting}: {entry} is a URL; mount the store, or copy the files, and give a path")
+            raise InputError(
+                f"{setting}: {entry} is a URL; mount the store, or copy the files, and give a path"
+            )
         path = Path(entry).expanduser()
         if (inside := expand(path, setting, KNOWN)) is not None:
             found.extend(inside)

@@ -53,8 +53,8 @@ class RetrievalConfig:
     """File with the token, in place of the variable."""
     ca: str | None = None
     """Authorities of Milvus's certificate, a file in PEM form; null takes those of the system."""
-    database: str = ""
-    """Milvus database; empty is its default one."""
+    database: str | None = None
+    """Milvus database; null is its default one."""
     prefix: str = "shelfwise"
     """Beginning of the names of collections, and name of the alias of the current one."""
     index_type: str = "HNSW"

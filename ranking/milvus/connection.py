@@ -37,7 +37,7 @@ def open_client(config: RetrievalConfig) -> Any:  # noqa: ANN401 - pymilvus has 
         return pymilvus.MilvusClient(
             uri=config.uri,
             token=config.token(),
-            db_name=config.database,
+            db_name=config.database or "",
             timeout=config.connect_seconds,
             dedicated=True,
             grpc_options={"grpc.max_reconnect_backoff_ms": _RECONNECT_MS},

@@ -29,13 +29,18 @@ class Engine(Enum):
 class Consistency(Enum):
     """What a search sees of the latest writes; Milvus's levels."""
 
-    strong = "Strong"
+    strong = "strong"
     """Every write of every server, at the price of a wait for the newest time stamp."""
-    session = "Session"
+    session = "session"
     """The writes of the searching server, and those of the others within moments."""
-    bounded = "Bounded"
+    bounded = "bounded"
     """Writes older than some seconds (5 by default, a setting of Milvus); a server searches its newer ones
     itself."""
+
+    @property
+    def level(self) -> str:
+        """The level as Milvus spells it."""
+        return self.value.capitalize()
 
 
 @dataclass(frozen=True)

@@ -94,11 +94,12 @@ class LiveIndexes:
     def write_texts(self, rows: IntArray, size: int) -> None:
         """Update the indexes by the vectors of rows with new texts, from the arrays."""
         arrays, texts = self._arrays.view(size), self._arrays.text_vectors(size)
+        new = new_vectors(arrays)
         _put(
             rows,
             (self._index, arrays.item_vectors),
             (self._text_index, texts),
-            (self._new_index, new_vectors(arrays)),
+            (None if new is arrays.factor_vectors else self._new_index, new),  # factors are imputed later
             (self._lender_index, arrays.affinity_units),
         )
         moved = rows[rows < self._base_size]

@@ -155,7 +155,7 @@ class Collection:
                         limit=min(query.k, MOST_ROWS),
                         search_params=search_parameters(self.config, self.spec.items, query.k),
                         anns_field=query.field,
-                        consistency_level=self.config.consistency.value,
+                        consistency_level=self.config.consistency.level,
                         timeout=seconds,
                         _async=True,  # else the client waits for connections and retries beyond the timeout
                     )

@@ -138,7 +138,7 @@ class CollectionLoader:
             name,
             schema=fields,
             index_params=indexes,
-            consistency_level=self._config.consistency.value,
+            consistency_level=self._config.consistency.level,
         )
 
     def make_current(self, name: str) -> None:

@@ -15,8 +15,10 @@ from conf.schema import Adapter, PipelineConfig, SplitKind
 from conf.serving import ServeConfig
 
 CONF = files("conf")
+PACKAGES = ("composition", "engines")
+"""Folders of Python modules; the others are groups of settings."""
 FOLDERS = sorted(
-    f.name for f in CONF.iterdir() if f.is_dir() and f.name != "composition" and not f.name.startswith("_")
+    f.name for f in CONF.iterdir() if f.is_dir() and f.name not in PACKAGES and not f.name.startswith("_")
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import grpc
 import polars as pl
@@ -127,20 +128,20 @@ def test_a_file_published_meanwhile_is_cleaned_instead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_histories(tmp_path, [ALICE, BOB])
-    write = pl.DataFrame.write_parquet
+    write = pl.LazyFrame.sink_parquet
     published: list[bool] = []
 
-    def slow_write(frame: pl.DataFrame, target: Path) -> None:
-        write(frame, target)
+    def slow_write(table: pl.LazyFrame, target: Path, **settings: Any) -> None:  # noqa: ANN401 - polars's
+        write(table, target, **settings)
         if not published:
             published.append(True)
             newer = tmp_path / "newer"
             newer.mkdir()
-            write_newer = pl.DataFrame({"user_id": [ALICE, "carol"], "item_id": ["i1", "i2"]})
-            write(write_newer, newer / "h.parquet")
+            after = pl.DataFrame({"user_id": [ALICE, "carol"], "item_id": ["i1", "i2"]})
+            after.write_parquet(newer / "h.parquet")
             (newer / "h.parquet").replace(path)
 
-    monkeypatch.setattr(pl.DataFrame, "write_parquet", slow_write)
+    monkeypatch.setattr(pl.LazyFrame, "sink_parquet", slow_write)
     remove_users(path, [ALICE])
     assert pl.read_parquet(path)["user_id"].to_list() == ["carol"]
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["histories.parquet"]

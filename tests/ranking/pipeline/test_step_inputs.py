@@ -32,8 +32,8 @@ MACHINE = (
     *("work_dir", "threads", "device", "devices", "shard_items", "reuse", "tracker", "publish.gate"),
     *("engine", "spark", "retrieval"),
 )
-"""Where and on what a run takes place, which tracker gets its results, whether a bundle becomes current, which
-engines prepare and search: no result depends on it."""
+"""Where and on what a run takes place, which tracker gets its results, whether a bundle becomes current,
+which engines prepare and search: no result depends on it."""
 FROM_TEXT = (TEXT, ENCODER, RANKER, REFIT, PUBLISH)
 ALL = (PREPARE, *FROM_TEXT, CHOSEN, REFITTED)
 RERUNS: dict[str, tuple[StepSpec, ...]] = {

@@ -131,7 +131,7 @@ def test_a_file_published_meanwhile_is_cleaned_instead(
     write = pl.LazyFrame.sink_parquet
     published: list[bool] = []
 
-    def slow_write(table: pl.LazyFrame, target: Path, **settings: Any) -> None:  # noqa: ANN401 - polars's
+    def slow_write(table: pl.LazyFrame, target: Path, **settings: Any) -> None:
         write(table, target, **settings)
         if not published:
             published.append(True)

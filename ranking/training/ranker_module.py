@@ -167,7 +167,7 @@ class RankerModule(pl.LightningModule):
     def _validation_scores(self) -> FloatArray:
         """Return the rank scores of the validation queries' candidates, [queries, candidates]."""
         assert self.valid_features is not None
-        own = shard(np.arange(len(self.valid_features)))
+        own = torch.from_numpy(shard(np.arange(len(self.valid_features)))).to(self.valid_features.device)
         scores = []
         for start in range(0, len(own), VALIDATION_QUERIES):
             part = self.valid_features[own[start : start + VALIDATION_QUERIES]]

@@ -111,7 +111,7 @@ def test_the_same_address_shows_the_same_list_in_another_explorer(shop: Shop, cl
 
 def test_a_step_back_shows_the_list_of_then(shop: Shop) -> None:
     one = _hike(shop, Visit.new(), 1)
-    then = _ids(shop, one)
+    then = _settled(shop, one)
     visit = shop.act(one, Action.buy, "i6")
     assert _ids(shop, one) == then
     other = shop.act(one, Action.buy, "i12")

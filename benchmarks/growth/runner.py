@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.growth.limit import Limit, limited
+from benchmarks.process_tree import tree
 
 READY: Final = "listening on "
 """In the line that a server prints when it takes calls."""
@@ -40,20 +41,10 @@ class Cost:
     """Largest memory of all processes that no file backs, sampled: what cannot be reclaimed."""
 
 
-def _tree(pid: int) -> list[int]:
-    """Return a process and its descendants."""
-    found = [pid]
-    for each in found:
-        for path in Path(f"/proc/{each}/task").glob("*/children"):
-            with suppress(OSError):
-                found += [int(child) for child in path.read_text().split()]
-    return found
-
-
 def _rollup(pid: int, fields: Sequence[str]) -> list[int]:
     """Return the sums of fields of smaps_rollup over a process tree, in bytes."""
     sums = dict.fromkeys(fields, 0)
-    for each in _tree(pid):
+    for each in tree(pid):
         with suppress(OSError):
             for line in Path(f"/proc/{each}/smaps_rollup").read_text().splitlines():
                 name, _, rest = line.partition(":")

@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.process_tree import tree
+
 _EVERY_S = 0.2
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -24,16 +26,6 @@ class Cost:
     """Sampled, so that processes that nobody waited for are counted, too: short by at most a sample each."""
     peak_mib: float
     """Largest proportional set size of all processes together."""
-
-
-def tree(pid: int) -> list[int]:
-    """Return a process and its descendants."""
-    found = [pid]
-    for each in found:
-        for path in Path(f"/proc/{each}/task").glob("*/children"):
-            with suppress(OSError):
-                found += [int(child) for child in path.read_text().split()]
-    return found
 
 
 def cpu_of(pid: int) -> float:

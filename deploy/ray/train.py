@@ -1,6 +1,6 @@
 """Runs a shelfwise command on the workers of a Ray cluster, by Ray Train.
 
-    python deploy/ray/train.py --workers 8 run data.items=items.csv work_dir=/shared/work/shop ...
+    python deploy/ray/train.py --workers 8 run data.items=items.csv work_dir=/mnt/shop/work ...
 
 needs `pip install "shelfwise[ray]"` on every machine, and a work directory that all share, at one path.
 Without a cluster (`ray start`), Ray starts on this machine. After a failure all workers are started anew and

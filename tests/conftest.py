@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import absl.logging
 import faiss
 import numpy as np
 import pytest
@@ -31,6 +32,17 @@ def one_thread() -> Iterator[None]:
     faiss.omp_set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stderr_of_absl() -> None:
+    """Give absl's log handler the process's own stderr.
+
+    OpenVINO's converter and TensorBoard import absl. Its handler keeps the stderr of that moment, which
+    is pytest's capture file, and closes it when Hydra next sets up logging under another stderr; every
+    later test then fails. The process's own stderr it never closes.
+    """
+    absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.fixture(scope="session")

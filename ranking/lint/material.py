@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -15,10 +16,15 @@ import polars as pl
 from conf.schema import PipelineConfig, SplitKind
 from features.data import schema
 from features.data.dataset import BoolArray, Dataset, Events, IntArray, LongArray
+from features.data.prefixes import drawn_users
 from features.data.splits import Split, exclude_seen, make_split
 from features.ingest.privacy import Pseudonyms, make_pseudonyms
 
+MOST_EVENTS: Final = 10_000_000
+"""Events that are checked at most; of more those of drawn users."""
 _SHOWN_CHARS = 60
+_BLOCK = 1 << 22
+"""Rows of the optional columns read at a time."""
 
 
 @dataclass(frozen=True)
@@ -144,11 +150,51 @@ def share(count: float, total: float) -> str:
     return f"{part:.0%}" if part >= 0.1 or part == 0 else f"{part:.1%}" if part >= 0.001 else "below .1%"
 
 
-def read_columns(folder: Path) -> pl.DataFrame:
-    """Read the optional event columns of a dataset, in the order of its events."""
+def read_columns(folder: Path, keep: BoolArray | None = None) -> pl.DataFrame:
+    """Read the optional event columns of a dataset, in the order of its events.
+
+    Args:
+        folder: of the dataset.
+        keep: mask of the rows to read, [events]; None reads all.
+    """
     scan = pl.scan_parquet(folder / schema.EVENTS_FILE)
     names = [c for c in scan.collect_schema() if c in schema.OPTIONAL_EVENT_COLUMNS]
-    return scan.select(names).collect() if names else pl.DataFrame()
+    if not names:
+        return pl.DataFrame()
+    scan = scan.select(names)
+    if keep is None:
+        return scan.collect()
+    parts = (
+        scan.slice(start, _BLOCK).collect().filter(keep[start : start + _BLOCK])
+        for start in range(0, len(keep), _BLOCK)
+    )
+    return pl.concat(parts)
+
+
+def material_of(
+    dataset: Dataset, split: Split, config: PipelineConfig, folder: Path, most: int = MOST_EVENTS
+) -> Material:
+    """Return what is checked of a dataset: all of it, or the events of drawn users under the same cuts.
+
+    The checks hold a few arrays with a number for each event, so a sample bounds their memory. An account
+    with more than `most` events is never in it.
+
+    Args:
+        dataset: to be checked.
+        split: of the dataset.
+        config: settings of the run.
+        folder: of the dataset, for the optional columns.
+        most: events at most.
+    """
+    sizes = dataset.events.lengths()
+    users = drawn_users(sizes, most, config.seed)
+    whole = Material.of(dataset, split, config)
+    if len(users) == len(sizes):
+        return replace(whole, columns=read_columns(folder))
+    chosen = np.zeros(len(sizes), dtype=np.bool_)
+    chosen[users] = True
+    keep: BoolArray = np.repeat(chosen, sizes)
+    return replace(whole.keeping(keep), columns=read_columns(folder, keep))
 
 
 def first_sales(material: Material) -> LongArray:

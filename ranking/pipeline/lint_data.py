@@ -16,7 +16,7 @@ from features.data.dataset import Dataset, load_dataset
 from features.prepare import DATASET_FOLDER
 from ranking.lint.findings import worst
 from ranking.lint.linter import as_result, lint, quick_lint
-from ranking.lint.material import Material, read_columns
+from ranking.lint.material import material_of
 from ranking.lint.report import show, warn, write
 from ranking.lint.worth import Yardstick
 from ranking.pipeline.prepared import prepared
@@ -45,7 +45,7 @@ def lint_data(config: LintConfig, console: Console) -> None:
         raise InputError(
             f"{folder}: {len(dataset.events):,} events are too few to divide; there is nothing to check"
         )
-    material = Material.of(dataset, split, config, read_columns(folder))
+    material = material_of(dataset, split, config, folder)
     yardstick = None
     if config.measure and len(split.test):
         yardstick = Yardstick(material, config.lint_queries, config.seed, config.evaluation.bootstrap)
@@ -53,6 +53,11 @@ def lint_data(config: LintConfig, console: Console) -> None:
         findings = lint(material, yardstick)
     result = as_result(findings, material, yardstick)
     show(findings, result, console)
+    if len(material.events) < len(dataset.events):
+        console.print(
+            f"checked: {len(material.events):,} of {len(dataset.events):,} events, those of drawn users",
+            highlight=False,
+        )
     page = write(Path(config.work_dir) / EVALUATION_FOLDER, findings, result)
     console.print(f"\n{page} and lint.json beside it; {time.perf_counter() - started:.0f} s", soft_wrap=True)
     least = {FailOn.serious: Severity.serious, FailOn.warning: Severity.warning}.get(config.fail_on)
@@ -66,4 +71,4 @@ def warn_of_leaks(config: PipelineConfig, dataset: Dataset, console: Console) ->
     split = try_split(config, dataset)
     if split is not None:
         folder = Path(config.work_dir) / DATASET_FOLDER
-        warn(quick_lint(Material.of(dataset, split, config, read_columns(folder))), console)
+        warn(quick_lint(material_of(dataset, split, config, folder)), console)

@@ -1,7 +1,7 @@
 """Time, memory and growth exponents of every step under a memory limit.
 
     python -m benchmarks.growth --events 1000000 10000000 --folder /var/tmp/growth
-    python -m benchmarks.growth --items 1000000 --events 1000000
+    python -m benchmarks.growth --items 1000000 --events 1000000 --set text_encoder.export=openvino
 
 A finished step of a size is not run again; `--again STEP` repeats it and the steps after it. The folder gets
 `growth.json`, `growth.md` and `growth.svg`, and keeps each step's log.
@@ -38,6 +38,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=Path("work/growth"))
     parser.add_argument("--steps", nargs="+", help="only these steps")
     parser.add_argument("--again", help="repeat from this step on")
+    parser.add_argument("--set", nargs="+", default=[], metavar="SETTING", help="of every step but serve")
     parser.add_argument("--port", type=int, default=50951)
     parser.add_argument("--threads", type=int, default=0, help="of every step; 0 takes every core")
     return parser.parse_args()
@@ -59,7 +60,7 @@ def _size(options: argparse.Namespace, events: int, results: dict[str, Any], sav
     work.mkdir(parents=True, exist_ok=True)
     costs = results.setdefault(str(events), {})
     repeat = False
-    for step in pipeline_steps(shop, work, options.port):
+    for step in pipeline_steps(shop, work, options.port, options.set):
         repeat |= step.name == options.again
         if options.steps and step.name not in options.steps:
             continue
@@ -93,7 +94,7 @@ def main() -> None:
         about = {
             "items": options.items,
             "limit_gib": options.limit_gib,
-            "settings": SETTINGS,
+            "settings": [*SETTINGS, *options.set],
             "machine": f"{platform.machine()}, {platform.system()} {platform.release()}",
             "results": results,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -40,13 +41,14 @@ class Step:
     """Whether it is a server, which is done when it answers that it is ready, and is ended then."""
 
 
-def pipeline_steps(shop: Path, work: Path, port: int) -> list[Step]:
+def pipeline_steps(shop: Path, work: Path, port: int, settings: Sequence[str] = ()) -> list[Step]:
     """Return the steps in their order.
 
     Args:
         shop: folder of a generated shop.
         work: work directory of its run.
         port: of the server, and the next one of its metrics.
+        settings: of the steps before it, in addition to `SETTINGS`.
     """
     data = (
         "data=files",
@@ -54,6 +56,7 @@ def pipeline_steps(shop: Path, work: Path, port: int) -> list[Step]:
         f"data.events={shop}/events/*.parquet",
         f"work_dir={work}",
         *SETTINGS,
+        *settings,
     )
     names = ("prepare", "train-encoder", "train-ranker", "refit", "publish", "evaluate")
     serve = (

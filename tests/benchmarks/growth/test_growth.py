@@ -132,3 +132,6 @@ def test_steps_are_commands_with_the_settings_of_a_large_shop(tmp_path: Path) ->
     assert line[1].endswith("shelfwise.py")
     assert f"data.events={tmp_path}/shop/events/*.parquet" in line
     assert json.dumps(line)
+    own = pipeline_steps(tmp_path / "shop", tmp_path / "work", 50_000, ["user_encoder.epochs=1"])
+    assert [step.arguments[-1] for step in own[:-1]] == ["user_encoder.epochs=1"] * 6  # the last one counts
+    assert "user_encoder.epochs=1" not in own[-1].arguments

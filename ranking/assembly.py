@@ -23,7 +23,9 @@ PCA_DIM = 64
 DEMAND_NEIGHBOURS = 10
 """Nearest texts whose recent demand an item has as a feature."""
 _ROWS = 1 << 16
-"""Rows centred, or searched for, at a time."""
+"""Rows centred at a time."""
+_QUERIES = 1 << 13
+"""Vectors searched for at a time: an approximate index has thousands of candidates for each in memory."""
 
 
 def unit(vectors: FloatArray) -> FloatArray:
@@ -79,8 +81,8 @@ def text_neighbours(units: FloatArray, k: int, device: torch.device = CPU) -> Ne
     index = build_index(units, device=device)
     ids = np.full((len(units), k), -1, dtype=np.int32)
     weights = np.zeros((len(units), k), dtype=np.float32)
-    for start in range(0, len(units), _ROWS):
-        block = slice(start, start + _ROWS)
+    for start in range(0, len(units), _QUERIES):
+        block = slice(start, start + _QUERIES)
         rows, cosines = index.search(units[block], k + 1)
         own = rows == np.arange(start, start + len(rows))[:, None]
         order = np.argsort(own | (rows < 0), axis=1, kind="stable")[:, :k]
@@ -101,8 +103,13 @@ def nearest_lenders(index: VectorSearcher, borrowers: FloatArray, lends: BoolArr
         lends: [items] mask of the items with trained factors.
 
     """
-    rows, cosines = index.search(borrowers, IMPUTATION_NEIGHBOURS, lends)
-    return Neighbours(rows, np.maximum(cosines, 0.0))
+    ids = np.empty((len(borrowers), IMPUTATION_NEIGHBOURS), dtype=np.int32)
+    weights = np.empty(ids.shape, dtype=np.float32)
+    for start in range(0, len(borrowers), _QUERIES):
+        block = slice(start, start + _QUERIES)
+        ids[block], cosines = index.search(borrowers[block], IMPUTATION_NEIGHBOURS, lends)
+        np.maximum(cosines, 0.0, out=weights[block])
+    return Neighbours(ids, weights)
 
 
 def near_recent(near: IntArray, statistics: Statistics) -> FloatArray:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from conf.schema import CandidateConfig
 from features.data.statistics import Neighbours, item_statistics
-from ranking.assembly import item_arrays
+from ranking import assembly
+from ranking.assembly import item_arrays, nearest_lenders, pca_units, text_neighbours
+from ranking.retrieval.index_choice import build_index
 from tests.synthetic import DAY, START, everything, make_dataset, make_factors, random_units
 
 ITEMS = 14
@@ -44,3 +47,16 @@ def test_factors_are_taken_as_they_are_and_no_factors_have_no_columns() -> None:
     assert without.factor_vectors.shape == (ITEMS, 0)
     assert without.factor_vectors.dtype == np.float32
     assert without.text_near.ids.shape == (ITEMS, 5)
+
+
+def test_neighbours_and_lenders_do_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    units = pca_units(random_units(50, 24, seed=4))
+    index, known = build_index(units), np.arange(50) % 3 == 0
+    whole = text_neighbours(units, 6), nearest_lenders(index, units[:20], known)
+    monkeypatch.setattr(assembly, "_QUERIES", 7)
+    parts = text_neighbours(units, 6), nearest_lenders(index, units[:20], known)
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(one.ids, other.ids)
+        np.testing.assert_allclose(one.weights, other.weights, atol=1e-6)
+    assert (parts[0].ids >= 0).all()
+    assert len(nearest_lenders(index, units[:0], known).ids) == 0

@@ -63,7 +63,7 @@ def pipeline_steps(shop: Path, work: Path, port: int, settings: Sequence[str] = 
         f"artifacts={work}/artifacts",
         f"state={work}/state.sqlite",
         f"port={port}",
-        f"metrics_port={port + 1}",
+        f"metrics.port={port + 1}",
     )
     return [*(Step(name, data) for name in names), Step("serve", serve, serves=True)]
 

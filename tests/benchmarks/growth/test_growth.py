@@ -14,6 +14,7 @@ from benchmarks.growth.runner import measured
 from benchmarks.growth.shop import Shop, generate
 from benchmarks.growth.steps import command_line, pipeline_steps
 from benchmarks.growth.table import exponent, markdown, plot
+from conf.composition.compose import compose_command
 
 MIB = 1 << 20
 ALLOCATE = "import sys; block = bytearray(int(sys.argv[1])); block[::4096] = bytes(len(block[::4096]))"
@@ -128,6 +129,8 @@ def test_steps_are_commands_with_the_settings_of_a_large_shop(tmp_path: Path) ->
     assert [step.name for step in steps] == [
         "prepare", "train-encoder", "train-ranker", "refit", "publish", "evaluate", "serve",
     ]  # fmt: skip
+    for step in steps:
+        compose_command(step.name, list(step.arguments))  # refuses a setting that there is not
     line = command_line(steps[0])
     assert line[1].endswith("shelfwise.py")
     assert f"data.events={tmp_path}/shop/events/*.parquet" in line

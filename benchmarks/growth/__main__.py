@@ -50,6 +50,14 @@ def _environment(threads: int) -> dict[str, str]:
     return dict.fromkeys(names, str(threads))
 
 
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, if there is one."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _size(options: argparse.Namespace, events: int, results: dict[str, Any], save: Any) -> None:  # noqa: ANN401
     """Run the steps of one size, storing each result as it comes."""
     shop, work = (
@@ -67,8 +75,8 @@ def _size(options: argparse.Namespace, events: int, results: dict[str, Any], sav
         if not repeat and costs.get(step.name, {}).get("exit_code") == 0:
             continue
         _CONSOLE.print(f"{events:,} events: {step.name}")
-        if step.serves:
-            (work / "state.sqlite").unlink(missing_ok=True)
+        for name in step.outputs:
+            _remove(work / name)
         most = int(options.limit_gib * _GIB)
         cost, kind = measured(
             command_line(step), work / f"{step.name}.log", most, _environment(options.threads), step.serves

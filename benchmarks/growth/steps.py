@@ -29,6 +29,15 @@ SETTINGS: Final = (
     "evaluation.baselines=[popularity,recent_popularity,own_repeats,item_knn]",
 )
 """Trainings and evaluation end after a number of steps, windows, lists and queries, whatever the size."""
+_OUTPUTS: Final = {
+    "prepare": ("dataset",),
+    "train-encoder": ("text", "encoder", "checkpoints"),
+    "train-ranker": ("ranker",),
+    "refit": ("refit",),
+    "publish": ("publish", "artifacts"),
+    "evaluate": ("evaluation",),
+}
+"""Folders of a step in the work directory. A step whose outputs are there and current would do nothing."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,8 @@ class Step:
 
     name: str
     arguments: tuple[str, ...]
+    outputs: tuple[str, ...] = ()
+    """Paths in the work directory to remove before it runs, so that all of its work is measured."""
     serves: bool = False
     """Whether it is a server, which is done when it answers that it is ready, and is ended then."""
 
@@ -58,14 +69,14 @@ def pipeline_steps(shop: Path, work: Path, port: int, settings: Sequence[str] = 
         *SETTINGS,
         *settings,
     )
-    names = ("prepare", "train-encoder", "train-ranker", "refit", "publish", "evaluate")
     serve = (
         f"artifacts={work}/artifacts",
         f"state={work}/state.sqlite",
         f"port={port}",
         f"metrics.port={port + 1}",
     )
-    return [*(Step(name, data) for name in names), Step("serve", serve, serves=True)]
+    steps = [Step(name, data, outputs) for name, outputs in _OUTPUTS.items()]
+    return [*steps, Step("serve", serve, ("state.sqlite",), serves=True)]
 
 
 def command_line(step: Step) -> list[str]:

@@ -129,6 +129,8 @@ def test_steps_are_commands_with_the_settings_of_a_large_shop(tmp_path: Path) ->
     assert [step.name for step in steps] == [
         "prepare", "train-encoder", "train-ranker", "refit", "publish", "evaluate", "serve",
     ]  # fmt: skip
+    assert steps[1].outputs == ("text", "encoder", "checkpoints")
+    assert all(step.outputs for step in steps)
     for step in steps:
         compose_command(step.name, list(step.arguments))  # refuses a setting that there is not
     line = command_line(steps[0])

@@ -76,7 +76,10 @@ def pipeline_steps(shop: Path, work: Path, port: int, settings: Sequence[str] = 
         f"metrics.port={port + 1}",
     )
     steps = [Step(name, data, outputs) for name, outputs in _OUTPUTS.items()]
-    return [*steps, Step("serve", serve, ("state.sqlite",), serves=True)]
+    return [
+        *steps,
+        Step("serve", serve, tuple(f"state.sqlite{end}" for end in ("", "-wal", "-shm")), serves=True),
+    ]
 
 
 def command_line(step: Step) -> list[str]:

@@ -88,8 +88,8 @@ imports: install-dev ## Import contracts between and inside the packages
 screenshots: install-dev ## Take the pictures of docs/explorer.md from the run of `make demo`
 	$(BIN)/python -m docs.screenshots work/demo
 
-bench: install-dev ## Speed beside other projects, with BEAUTY=folder on Amazon Beauty; ROWS=encode,prepare (an hour on 2 cores)
-	$(BIN)/python -m benchmarks.bench $(if $(ROWS),--rows $(ROWS)) $(if $(BEAUTY),--beauty $(BEAUTY)) --folder work/bench
+bench: install-dev ## Speed beside other projects, with BEAUTY=folder on Amazon Beauty; ROWS=encode,prepare; SCALE=0.01 for a trial (an hour on 2 cores)
+	$(BIN)/python -m benchmarks.bench $(if $(ROWS),--rows $(ROWS)) $(if $(BEAUTY),--beauty $(BEAUTY)) $(if $(SCALE),--scale $(SCALE)) --folder work/bench
 
 proto: install-dev ## Regenerate the gRPC code
 	$(BIN)/python -m grpc_tools.protoc -I $(GENERATED)=$(PROTO) -I $$($(GOOGLE_PROTOS)) \

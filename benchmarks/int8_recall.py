@@ -12,6 +12,8 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -23,9 +25,10 @@ from rich.table import Table
 from conf.composition.compose import compose_command
 from conf.encoders import Precision, TextEncoderConfig
 from conf.errors import InputError
+from conf.schema import PipelineConfig
 from encoders.text.compiled_text_encoder import CompiledTextEncoder, FrozenTextEncoder
 from encoders.text.int8_text_encoder import INT8, Int8TextEncoder, export_int8
-from encoders.text.text_encoder import load_text_encoder
+from encoders.text.text_encoder import TextEncoder, load_text_encoder
 from encoders.text.tokens import TokenArray
 from encoders.training.train import ENCODER_FOLDER, TEXT_ENCODER, try_split
 from features.data.dataset import FloatArray, load_dataset
@@ -48,29 +51,36 @@ def interval(differences: np.ndarray, seed: int = 0) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def main(overrides: list[str], console: Console) -> None:
-    """Embed, rank, and print the table.
+@dataclass(frozen=True)
+class Difference:
+    """A metric of lists by vectors of a precision, beside those in fp32."""
 
-    Raises:
-        InputError: the run has too few events to divide.
+    window: str
+    queries: int
+    metric: str
+    precision: str
+    exact: float
+    """Mean in fp32."""
+    here: float
+    """Mean in the precision."""
+    low: float
+    high: float
+    """95 % interval of the mean difference."""
 
-    """
-    torch.set_num_threads(1)
-    config = compose_command("evaluate", overrides)
-    work = Path(config.work_dir)
-    dataset = load_dataset(work / "dataset")
-    split = try_split(config, dataset)
-    if split is None:
-        raise InputError(f"{work}: too few events to divide")
-    model = str(work / ENCODER_FOLDER / TEXT_ENCODER)
-    encoder = load_text_encoder(
-        TextEncoderConfig(model=model, max_tokens=config.text_encoder.max_tokens)
-    ).eval()
-    texts = [encoder.prompts.passage + text for text in dataset.catalogue.texts]
+    @property
+    def difference(self) -> float:
+        """The mean difference; negative where the precision costs something."""
+        return self.here - self.exact
+
+
+def vectors_by_precision(
+    encoder: TextEncoder, texts: list[str], seed: int, console: Console
+) -> dict[str, FloatArray]:
+    """Return unit vectors of texts [items, dim] in fp32, bf16 and int8."""
     tokens = TokenArray.tokenized(encoder.tokenizer, texts, encoder.max_tokens)
     vectors: dict[str, FloatArray] = {}
     with tempfile.TemporaryDirectory() as folder:
-        export_int8(encoder, tokens, Path(folder), config.seed)
+        export_int8(encoder, tokens, Path(folder), seed)
         forms: dict[str, FrozenTextEncoder] = {
             "fp32": CompiledTextEncoder(encoder, Precision.fp32),
             "bf16": CompiledTextEncoder(encoder, Precision.bf16),
@@ -82,27 +92,67 @@ def main(overrides: list[str], console: Console) -> None:
             rate = len(texts) / (time.process_time() - began)
             cosine = float((vectors[name] * vectors["fp32"]).sum(1).min())
             console.print(f"{name}: {rate:,.0f} texts a CPU second, least cosine {cosine:.4f}")
+    return vectors
+
+
+def compare(
+    config: PipelineConfig, encoder: TextEncoder, most: int, console: Console
+) -> Iterator[Difference]:
+    """Embed a dataset's catalogue, rank it by each precision, and yield what differs.
+
+    Args:
+        config: of `evaluate`, with a prepared dataset.
+        encoder: in fp32, not modified.
+        most: queries of a window at most; 0 is all.
+        console: gets the speed of each precision.
+
+    Raises:
+        InputError: the dataset has too few events to divide.
+
+    """
+    work = Path(config.work_dir)
+    dataset = load_dataset(work / "dataset")
+    split = try_split(config, dataset)
+    if split is None:
+        raise InputError(f"{work}: too few events to divide")
+    texts = [encoder.prompts.passage + text for text in dataset.catalogue.texts]
+    vectors = vectors_by_precision(encoder, texts, config.seed, console)
     seen = exclude_seen(dataset, split, config.evaluation.exclude_seen)
-    table = Table("window", "queries", "metric", "precision", "fp32", "here", "difference", "95 %")
     for window in ("valid", "test"):
-        queries = sample_queries(getattr(split, window), QUERIES, config.seed)
+        queries = sample_queries(getattr(split, window), most, config.seed)
         values = {}
         for name, made in vectors.items():
             nearest = FrozenText(made, kind_weights=dataset.kind_weights)
             nearest.fit(dataset.events, split.train_end, split.train_time, len(dataset.catalogue))
-            values[name] = ranked_values(
-                nearest.recommend(dataset.events, queries, HEADLINE, seen)[0], queries
-            )
+            lists = nearest.recommend(dataset.events, queries, HEADLINE, seen)[0]
+            values[name] = ranked_values(lists, queries)
         for metric in METRICS:
             exact = np.asarray(values["fp32"][metric])
             for name in ("bf16", INT8):
-                difference = np.asarray(values[name][metric]) - exact
-                low, high = interval(difference)
-                table.add_row(
-                    window, f"{len(queries):,}", metric, name, f"{exact.mean():.4f}",
-                    f"{np.mean(values[name][metric]):.4f}", f"{difference.mean():+.4f}",
-                    f"{low:+.4f} to {high:+.4f}",
-                )  # fmt: skip
+                here = np.asarray(values[name][metric])
+                low, high = interval(here - exact)
+                yield Difference(
+                    window, len(queries), metric, name, float(exact.mean()), float(here.mean()), low, high
+                )
+
+
+def main(overrides: list[str], console: Console) -> None:
+    """Compare the encoder of a finished run, and print the table.
+
+    Raises:
+        InputError: the run has too few events to divide.
+
+    """
+    torch.set_num_threads(1)
+    config = compose_command("evaluate", overrides)
+    model = str(Path(config.work_dir) / ENCODER_FOLDER / TEXT_ENCODER)
+    encoder = load_text_encoder(TextEncoderConfig(model=model, max_tokens=config.text_encoder.max_tokens))
+    table = Table("window", "queries", "metric", "precision", "fp32", "here", "difference", "95 %")
+    for found in compare(config, encoder.eval(), QUERIES, console):
+        table.add_row(
+            found.window, f"{found.queries:,}", found.metric, found.precision, f"{found.exact:.4f}",
+            f"{found.here:.4f}", f"{found.difference:+.4f}", f"{found.low:+.4f} to {found.high:+.4f}",
+        )  # fmt: skip
     console.print(table)
 
 

@@ -1,11 +1,13 @@
 """Rows of work beside other projects, each against its bar, in one run on one machine.
 
     make bench BEAUTY=folder
+    make bench BEAUTY=folder SCALE=0.01
     python -m benchmarks.bench --rows encode,prepare --folder work/bench
 
 Other projects run in environments of their own with pinned versions, made on the first call. Each row is a
-JSON file in the folder; a finished row is kept unless `--again` is given, a failed one is a line of the table
-and measured on the next call. Runs of both sides alternate; medians are compared.
+JSON file in the folder; a finished row is kept while program, machine and settings are the same, unless
+`--again` is given; a failed one is a line of the table and measured on the next call. Runs of both sides
+alternate; medians are compared. A trial at a smaller scale has a folder of its own, and its table says so.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,14 +26,27 @@ from rich.console import Console
 
 from benchmarks.bench import machine
 from benchmarks.bench.result import RowResult, to_markdown
-from benchmarks.bench.rows import encode, evaluate, finetune, prepare, search, start, towers
+from benchmarks.bench.rows import (
+    encode,
+    evaluate,
+    finetune,
+    int8_recall,
+    prepare,
+    search,
+    start,
+    towers,
+)
 from benchmarks.bench.rows.context import Context
 from conf.errors import InputError
 from features.data.pipeline_step import write_atomically
+from ranking.pipeline.publish import git_sha
 
-ROWS: Final[dict[str, Callable[[Context], RowResult]]] = {
-    module.WORK: module.measure for module in (encode, finetune, towers, evaluate, prepare, search, start)
-}
+_MODULES: Final = (encode, int8_recall, finetune, towers, evaluate, prepare, search, start)
+ROWS: Final[dict[str, Callable[[Context], RowResult]]] = {module.WORK: module.measure for module in _MODULES}
+MINUTES: Final[dict[str, float]] = {module.WORK: module.MINUTES for module in _MODULES}
+"""Expected at full size on two idle cores, without the making of environments."""
+TRIAL: Final = "trial"
+"""Folder of the results of a smaller scale, inside the run's."""
 MACHINE: Final = "machine.json"
 TABLE: Final = "bench.md"
 
@@ -72,12 +88,16 @@ def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def measured_row(name: str, context: Context, again: bool) -> dict[str, Any]:
     """Return a row's values: those of its file, or measured now; a failure is a value, too."""
     path = context.folder / f"{name}.json"
-    settings = {"scale": context.scale, "threads": context.threads, "rounds": context.rounds}
+    settings = {
+        "scale": context.scale, "threads": context.threads, "rounds": context.rounds,
+        "beauty": context.beauty is not None, "program": git_sha(),
+        "processor": context.machine["processor"], "versions": context.machine["versions"],
+    }  # fmt: skip
     if path.is_file() and not again:
         kept: dict[str, Any] = json.loads(path.read_text())
         if kept.get("settings") == settings:
             context.console.print(f"{name}: finished before, kept")
-            return kept
+            return {**kept, "kept": True}
     context.console.rule(name)
     began = time.perf_counter()
     try:
@@ -88,8 +108,10 @@ def measured_row(name: str, context: Context, again: bool) -> dict[str, Any]:
     except Exception as error:  # a fault of one row leaves the others
         context.console.print_exception()
         return {"work": name, "failed": f"{type(error).__name__}: {error}"}
-    found |= {"settings": settings, "row_seconds": time.perf_counter() - began}
+    seconds = time.perf_counter() - began
+    found |= {"settings": settings, "row_seconds": seconds, "measured": f"{datetime.now(UTC):%Y-%m-%d %H:%M}"}
     write_atomically(path, json.dumps(found, indent=2) + "\n")
+    context.console.print(f"{name}: {seconds / 60:.1f} minutes")
     return found
 
 
@@ -101,17 +123,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         console.print(f"[red]{error}[/red]", highlight=False)
         return 2
-    folder: Path = options.folder.resolve()
+    home: Path = options.folder.resolve()
+    folder = home if options.scale == 1 else home / TRIAL
     folder.mkdir(parents=True, exist_ok=True)
-    limits = machine.describe()
+    if options.scale == 1:
+        each = ", ".join(f"{name} {MINUTES[name]:g}" for name in options.rows)
+        total = sum(MINUTES[name] for name in options.rows)
+        console.print(f"minutes on two idle cores: {each}; {total:g} in all", highlight=False)
+    limits = machine.describe(options.threads)
     write_atomically(folder / MACHINE, json.dumps(limits, indent=2) + "\n")
     context = Context(
-        folder, (options.environments or folder / "environments").resolve(), limits, console, options.threads,
+        folder, (options.environments or home / "environments").resolve(), limits, console, options.threads,
         options.rounds, None if options.beauty is None else options.beauty.resolve(), options.scale,
     )  # fmt: skip
     rows = [measured_row(name, context, options.again) for name in options.rows]
     command = f"python -m benchmarks.bench {shlex.join(arguments if arguments is not None else sys.argv[1:])}"
-    table = to_markdown(rows, limits, command.strip())
+    table = to_markdown(rows, limits, command.strip(), options.scale)
     write_atomically(folder / TABLE, table)
     console.print(table, markup=False, highlight=False)
     return int(any("failed" in row for row in rows))

@@ -72,14 +72,16 @@ def int8_rate() -> float:
         return 0.0
 
 
-def describe() -> dict[str, Any]:
-    """Return the processor, its measured limits, and the versions of what is timed."""
+def describe(threads: int) -> dict[str, Any]:
+    """Return the processor, its limits measured with as many threads as the rows have, and versions."""
+    torch.set_num_threads(threads)
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "processor": names[0] if names else platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
+        "threads": threads,
         "memory_gib": pages / 2**30,
         "copy_gb_s": copy_rate() / 1e9,
         "gflops_fp32": product_rate(torch.float32) / 1e9,

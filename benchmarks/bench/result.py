@@ -18,14 +18,16 @@ class Line:
     """The other side."""
     other: float | None = None
     bar: float | None = None
-    """Least ratio, or for a figure alone the largest value."""
+    """Least ratio, or for a figure alone the largest value, the least where more is better."""
     more_is_better: bool = True
     note: str = ""
+    reached: bool = True
+    """False where this project did not get to what is compared; its figure is then how long it tried."""
 
     @property
     def ratio(self) -> float | None:
-        """How many times as good as the other side; None without one."""
-        if self.other is None or not self.own or not self.other:
+        """How many times as good as the other side; None without one, or without an end."""
+        if not self.reached or self.other is None or not self.own or not self.other:
             return None
         return self.own / self.other if self.more_is_better else self.other / self.own
 
@@ -34,7 +36,9 @@ class Line:
         """Whether the bar is reached; None without a bar."""
         if self.bar is None:
             return None
-        return self.own <= self.bar if self.ratio is None else self.ratio >= self.bar
+        if self.other is not None:
+            return self.ratio is not None and self.ratio >= self.bar
+        return self.own >= self.bar if self.more_is_better else self.own <= self.bar
 
 
 @dataclass(frozen=True)
@@ -68,16 +72,27 @@ def verdict(line: Mapping[str, Any]) -> str:
     """Return the bar of a line and whether it is reached."""
     if line["bar"] is None:
         return ""
-    bar = f"{line['bar']:g} x" if line["ratio"] is not None else f"{line['bar']:g} {line['unit']}"
+    if line["other"] is not None:
+        bar = f"{line['bar']:g} x"
+    else:
+        bar = f"{'at least ' if line['more_is_better'] else ''}{line['bar']:g} {line['unit']}"
     return f"{bar}: {'met' if line['met'] else 'missed'}"
 
 
-def to_markdown(rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any], command: str) -> str:
-    """Return the table, the limits and the profiles of finished rows; failures are lines, too."""
+def _cells(*cells: object) -> str:
+    """Return a row of a Markdown table; a bar or a new line inside a cell would end it."""
+    return "| " + " | ".join(" ".join(str(cell).replace("|", "\\|").split()) for cell in cells) + " |"
+
+
+def to_markdown(
+    rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any], command: str, scale: float = 1.0
+) -> str:
+    """Return the table, the limits, the profiles and the times of the rows; failures are lines, too."""
+    trial = [f"**A trial at {scale:g} of the full size: its figures say nothing about speed.**", ""]
     text = [
-        "```", command, "```", "",
+        "```", command, "```", "", *(trial if scale < 1 else ()),
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']:.0f} GiB. "
-        "Measured in the same run: "
+        f"Measured in the same run with {machine['threads']} threads: "
         f"{machine['copy_gb_s']:.0f} GB/s of memory (copy), products of matrices in "
         f"fp32 {machine['gflops_fp32']:,.0f}, bf16 {machine['gflops_bf16']:,.0f}, "
         f"int8 {machine['gops_int8']:,.0f} GFLOP/s. {machine['versions']}.", "",
@@ -85,15 +100,23 @@ def to_markdown(rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any], c
     ]  # fmt: skip
     for row in rows:
         if "failed" in row:
-            text.append(f"| {row['work']} | not measured: {row['failed']} | | | |")
+            text.append(_cells(row["work"], f"not measured: {row['failed']}", "", "", ""))
         for line in row.get("lines", ()):
             beside = "" if line["other"] is None else f"{line['beside']}: {_number(line['other'])}"
             ratio = "" if line["ratio"] is None else f"{line['ratio']:.2f}"
             note = f" ({line['note']})" if line["note"] else ""
-            own = f"{_number(line['own'])} {line['unit']}{note}"
-            text.append(f"| {row['work']}: {line['what']} | {own} | {beside} | {ratio} | {verdict(line)} |")
+            tried = "" if line["reached"] else "not reached in "
+            own = f"{tried}{_number(line['own'])} {line['unit']}{note}"
+            text.append(_cells(f"{row['work']}: {line['what']}", own, beside, ratio, verdict(line)))
     text += ["", "| work | distance to the machine's limit | where the time goes |", "| --- | --- | --- |"]
     for row in rows:
         if row.get("limit") or row.get("profile"):
-            text.append(f"| {row['work']} | {row['limit']} | {'; '.join(row['profile'])} |")
+            text.append(_cells(row["work"], row["limit"], "; ".join(row["profile"])))
+    taken = {row["work"]: row["row_seconds"] / 60 for row in rows if "row_seconds" in row}
+    if taken:
+        each = ", ".join(f"{name} {minutes:.1f}" for name, minutes in taken.items())
+        text += ["", f"Minutes: {each}; {sum(taken.values()):.1f} in all."]
+    kept = [f"{row['work']} ({row['measured']})" for row in rows if row.get("kept")]
+    if kept:
+        text += ["", f"Measured by an earlier call: {', '.join(kept)}."]
     return "\n".join([*text, ""])

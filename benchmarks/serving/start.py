@@ -34,7 +34,8 @@ from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 
 CONSOLE: Final = Console()
 _TIMEOUT_SECONDS: Final = 60.0
-_PARTS: Final = ("server", "fork server", "model")
+PARTS: Final = ("server", "fork server", "model")
+"""The processes whose time is measured."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = {
         "seconds to the first list": [each.first_list for each in starts],
         "seconds until it listens": [each.listening for each in starts],
-        **{f"CPU seconds, {part}": [each.cpu[n] for each in starts] for n, part in enumerate(_PARTS)},
+        **{f"CPU seconds, {part}": [each.cpu[n] for each in starts] for n, part in enumerate(PARTS)},
     }
     for name, values in rows.items():
         table.add_row(

@@ -11,7 +11,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from benchmarks.bench.peers import interpreter
-from benchmarks.bench.timing import Runs, Worker, alternate
+from benchmarks.bench.timing import Runs, Worker, alternate, run_worker
 from conf.errors import InputError
 
 WORKERS: Final = Path(__file__).parents[1] / "workers"
@@ -32,7 +32,7 @@ class Context:
     """Folder with items.parquet and events.parquet of Amazon Beauty."""
     scale: float
     """Share of the full size of each work, for a trial of the benchmark itself."""
-    seconds: float = 1800.0
+    seconds: float = 1200.0
     """Longest time of one worker."""
 
     def part(self, name: str) -> Path:
@@ -57,9 +57,18 @@ class Context:
             InputError: it cannot be installed.
 
         """
+        return self.script(name, peer, WORKERS / f"{script}.py", *arguments)
+
+    def script(self, name: str, peer: str, path: Path, *arguments: object) -> Worker:
+        """Return a worker in another project's environment, from a script anywhere.
+
+        Raises:
+            InputError: it cannot be installed.
+
+        """
         python = interpreter(peer, self.environments, self.console)
-        command = [python, str(WORKERS / f"{script}.py"), *map(str, arguments)]
-        return Worker(name, command, self.environment())
+        command = [python, str(path.resolve()), *map(str, arguments)]
+        return Worker(name, command, self.environment(), peer=True)
 
     def environment(self) -> dict[str, str]:
         """Return variables that give every library the same threads."""
@@ -72,9 +81,15 @@ class Context:
         )
         return dict.fromkeys(names, str(self.threads))
 
-    def alternate(self, workers: Sequence[Worker], folder: Path) -> dict[str, Runs]:
-        """Run workers in turns."""
-        return alternate(workers, self.rounds, folder, self.seconds)
+    def alternate(
+        self, workers: Sequence[Worker], folder: Path, failures: list[str] | None = None
+    ) -> dict[str, Runs]:
+        """Run workers in turns; errors of other projects are added to `failures` where it is given."""
+        return alternate(workers, self.rounds, folder, self.seconds, failures)
+
+    def once(self, worker: Worker, folder: Path) -> dict[str, Any]:
+        """Run a worker a single time, and return what it wrote."""
+        return run_worker(worker, folder, self.seconds)
 
     def beauty_file(self, name: str) -> Path:
         """Return a file of Amazon Beauty.

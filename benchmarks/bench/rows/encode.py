@@ -11,11 +11,12 @@ import polars as pl
 
 from benchmarks.bench.result import Line, RowResult
 from benchmarks.bench.rows.context import Context
-from benchmarks.bench.timing import Runs, run_worker
+from benchmarks.bench.timing import Runs
 from benchmarks.embedding import generated
 from encoders.text.text_encoder import bundled_model_path
 
 WORK: Final = "encode"
+MINUTES: Final = 8.0
 TITLES: Final = 12_101
 PEER: Final = "SentenceTransformer.encode"
 BAR, INT8_BAR = 2.0, 4.0
@@ -77,20 +78,12 @@ def measure(context: Context) -> RowResult:
         beside = others.get(precision, others["fp32"]).name
         vectors = _vectors(folder, precision)
         cpu = runs[precision].cpu_beside(runs[beside])
-        note = f"{cpu}; least cosine {float((vectors * reference).sum(1).min()):.4f}"
+        sizes = "/".join(str(one["batch"]) for one in runs[beside].found)
+        note = f"{cpu}; batches there {sizes}; least cosine {float((vectors * reference).sum(1).min()):.4f}"
         if precision == "int8":
             note += f", {kept_neighbours(vectors, reference):.0%} of the ten nearest kept"
-        lines.append(
-            Line(
-                f"{len(texts):,} {what}, {precision}",
-                "texts/s",
-                rate[precision],
-                beside,
-                rate[beside],
-                bar,
-                note=note,
-            )
-        )
+        named = f"{len(texts):,} {what}, {precision}"
+        lines.append(Line(named, "texts/s", rate[precision], beside, rate[beside], bar, note=note))
     profile = _profile(context, source, folder)
     return RowResult(WORK, lines, _limit(context, runs), profile, details)
 
@@ -116,5 +109,5 @@ def _limit(context: Context, runs: dict[str, Runs]) -> str:
 
 def _profile(context: Context, source: Path, folder: Path) -> list[str]:
     worker = context.own("profile", "own_encode", source, "bf16", context.threads, 1)
-    found: list[str] = run_worker(worker, folder, context.seconds)["profile"]
+    found: list[str] = context.once(worker, folder)["profile"]
     return found

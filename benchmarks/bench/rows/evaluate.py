@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from benchmarks.bench.peers import interpreter
 from benchmarks.bench.result import Line, RowResult
-from benchmarks.bench.rows.context import Context
-from benchmarks.bench.timing import Runs, Worker, run_worker
+from benchmarks.bench.rows.context import WORKERS, Context
+from benchmarks.bench.timing import Runs
 from benchmarks.evaluation_speed.command import HERE, TOLERANCE, generate
 from conf.errors import InputError
 
 WORK: Final = "evaluate"
+MINUTES: Final = 3.0
 USERS, ITEMS, DIM, SEED = 22_363, 12_101, 64, 0
 BAR: Final = 3.0
 PEERS: Final = {"rectools": "RecTools", "recbole": "RecBole"}
@@ -34,10 +34,10 @@ def agree(runs: dict[str, Runs], own: str) -> None:
 
 
 def measure(context: Context) -> RowResult:
-    """Measure all libraries in turns; one that cannot be installed is named in the row.
+    """Measure all libraries in turns; one that fails or cannot be installed is named in the row.
 
     Raises:
-        InputError: a worker failed, or the metrics differ.
+        InputError: this project's worker failed or all others did, or the metrics differ.
 
     """
     folder = context.part(WORK)
@@ -45,48 +45,37 @@ def measure(context: Context) -> RowResult:
     generate(folder, users, items, DIM, SEED)
     own = context.own("shelfwise", "own_evaluate", folder, 0)
     workers, missing = [own], []
-    for peer, name in PEERS.items():
+    scripts = {name: (peer, HERE / f"{peer}_worker.py") for peer, name in PEERS.items()}
+    scripts["ranx"] = ("ranx", WORKERS / "ranx_metrics.py")  # reads the lists of the one that runs first
+    for name, (peer, path) in scripts.items():
         try:
-            python = interpreter(peer, context.environments, context.console)
+            workers.append(context.script(name, peer, path, folder))
         except InputError as error:
             missing.append(str(error))
-            continue
-        command = [python, str(HERE / f"{peer}_worker.py"), str(folder.resolve())]
-        workers.append(Worker(name, command, context.environment()))
-    runs = context.alternate(workers, folder)
+    runs = context.alternate(workers, folder, missing)
     agree(runs, own.name)
     mine = runs[own.name]
     work = f"{users:,} users, {items:,} items, top 20 and 8 metrics"
     lines = [
         Line(
-            work,
-            "s",
-            mine.median("seconds"),
-            name,
-            runs[name].median("seconds"),
-            BAR,
-            more_is_better=False,
-            note=mine.cpu_beside(runs[name]),
-        )  # fmt: skip
+            work, "s", mine.median("seconds"), name, runs[name].median("seconds"), BAR,
+            more_is_better=False, note=mine.cpu_beside(runs[name]),
+        )
         for name in PEERS.values()
         if name in runs
-    ]
-    try:
-        ranx = context.other("ranx", "ranx", "ranx_metrics", folder)
-        alone = context.alternate([ranx], folder)["ranx"]
-        agree({own.name: mine, "ranx": alone}, own.name)
+    ]  # fmt: skip
+    if "ranx" in runs:
         lines.append(
             Line(
                 "the metrics alone, from finished lists", "s", mine.median("metric_seconds"), "ranx",
-                alone.median("seconds"), BAR, more_is_better=False,
+                runs["ranx"].median("seconds"), BAR, more_is_better=False,
             )
         )  # fmt: skip
-        runs |= {"ranx": alone}
-    except InputError as error:
-        missing.append(str(error))
+    if not lines:
+        raise InputError("; ".join(missing))
     flop = 2.0 * users * items * DIM
     reached, most = flop / mine.median("seconds") / 1e9, float(context.machine["gflops_fp32"])
     limit = f"{flop / 1e9:,.0f} GFLOP of scores: {reached:,.0f} of {most:,.0f} GFLOP/s ({reached / most:.0%})"
-    profiled = run_worker(context.own("profile", "own_evaluate", folder, 1), folder, context.seconds)
+    profiled = context.once(context.own("profile", "own_evaluate", folder, 1), folder)
     details = {name: list(one.found) for name, one in runs.items()} | {"missing": missing}
     return RowResult(WORK, lines, "; ".join([limit, *missing]), profiled["profile"], details)

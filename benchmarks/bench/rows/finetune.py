@@ -11,11 +11,11 @@ import polars as pl
 
 from benchmarks.bench.result import Line, RowResult
 from benchmarks.bench.rows.context import Context
-from benchmarks.bench.timing import run_worker
 from encoders.text.text_encoder import bundled_model_path
 
 WORK: Final = "finetune"
-STEPS, BATCH = 40, 64
+MINUTES: Final = 5.0
+STEPS, BATCH = 24, 64
 BAR: Final = 1.5
 PEER: Final = "sentence-transformers"
 
@@ -119,5 +119,5 @@ def _limit(context: Context, runs: dict[str, Any]) -> str:
 
 def _profile(context: Context, source: Path, folder: Path) -> list[str]:
     worker = context.own("profile", "own_finetune", source, "bf16", BATCH, context.threads, 1)
-    found: list[str] = run_worker(worker, folder, context.seconds)["profile"]
+    found: list[str] = context.once(worker, folder)["profile"]
     return found

@@ -11,10 +11,10 @@ import polars as pl
 
 from benchmarks.bench.result import Line, RowResult
 from benchmarks.bench.rows.context import Context
-from benchmarks.bench.timing import run_worker
 from conf.errors import InputError
 
 WORK: Final = "prepare"
+MINUTES: Final = 8.0
 EVENTS, ITEMS, USERS = 20_000_000, 200_000, 1_000_000
 BLOCK: Final = 2_000_000
 BAR, FLOOR_BAR = 5.0, 0.7
@@ -61,17 +61,31 @@ def measure(context: Context) -> RowResult:
 
     """
     folder = context.part(WORK)
+    try:
+        return measured(context, folder)
+    finally:  # gigabytes
+        for made in ("own", "polars", "pandas", "raw"):
+            shutil.rmtree(folder / made, ignore_errors=True)
+
+
+def measured(context: Context, folder: Path) -> RowResult:
+    """Measure in a folder, and leave the files there.
+
+    Raises:
+        InputError: this project's worker or plain polars failed, or another one accepts other events.
+
+    """
     events = context.sized(EVENTS)
     generate(folder, events, context.sized(ITEMS), context.sized(USERS))
     raw = folder / "raw"
     own = context.own("shelfwise", "own_prepare", raw, folder / "own", 0)
     workers = [own, context.own("polars", "polars_prepare", raw, folder / "polars")]
-    missing = []
+    missing: list[str] = []
     try:
         workers.append(context.other("pandas", "pandas", "pandas_prepare", raw, folder / "pandas"))
     except InputError as error:
         missing.append(str(error))
-    runs = context.alternate(workers, folder)
+    runs = context.alternate(workers, folder, missing)
     expected = runs["polars"].found[0]
     for name, one in runs.items():
         for key in ("events", "rejected"):
@@ -80,18 +94,12 @@ def measure(context: Context) -> RowResult:
     mine, what = runs["shelfwise"].median("seconds"), f"{events:,} events"
     lines = [
         Line(
-            what,
-            "s",
-            mine,
-            name,
-            runs[name].median("seconds"),
-            bar,
-            more_is_better=False,
-            note=runs["shelfwise"].cpu_beside(runs[name]),
-        )  # fmt: skip
+            what, "s", mine, name, runs[name].median("seconds"), bar,
+            more_is_better=False, note=runs["shelfwise"].cpu_beside(runs[name]),
+        )
         for name, bar in (("pandas", BAR), ("polars", FLOOR_BAR))
         if name in runs
-    ]
+    ]  # fmt: skip
     size = sum(path.stat().st_size for path in raw.rglob("*.parquet"))
     written = float(runs["shelfwise"].found[0]["bytes_written"])
     most = float(context.machine["copy_gb_s"])
@@ -100,10 +108,6 @@ def measure(context: Context) -> RowResult:
         f"{size / 1e9:.2f} GB read and {written / 1e9:.2f} GB written: {(size + written) / mine / 1e9:.2f} "
         f"GB/s of files, memory has {most:,.0f}; peak MiB {peaks}"
     )
-    profiled = run_worker(
-        context.own("profile", "own_prepare", raw, folder / "own", 1), folder, context.seconds
-    )
-    for made in ("own", "polars", "pandas", "raw"):
-        shutil.rmtree(folder / made, ignore_errors=True)
+    profiled = context.once(context.own("profile", "own_prepare", raw, folder / "own", 1), folder)
     details = {name: list(one.found) for name, one in runs.items()}
     return RowResult(WORK, lines, "; ".join([limit, *missing]), profiled["profile"], details)

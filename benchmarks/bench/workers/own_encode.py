@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.bench.workers.measured import timed, top_functions
+from benchmarks.bench.workers.measured import timed, top_operations
 from benchmarks.embedding import flops
 from conf.encoders import Precision, TextEncoderConfig
 from encoders.text.compiled_text_encoder import CompiledTextEncoder, FrozenTextEncoder
@@ -48,7 +48,7 @@ def main() -> None:
         result = {
             **figures, "texts": len(texts), "tokens": int(tokens.lengths.sum()),
             "flop": flops(encoder, tokens), "export_seconds": made["seconds"],
-            "profile": top_functions(work) if int(profile) else [],
+            "profile": top_operations(work) if int(profile) else [],
         }  # fmt: skip
     Path(output).write_text(json.dumps(result))
 

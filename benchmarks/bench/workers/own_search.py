@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import faiss
@@ -23,21 +24,22 @@ from ranking.retrieval.index_choice import build_index
 
 _FAISS: Any = faiss  # its stubs describe the C++ constructors, not the Python ones
 BATCHES = (1, 32, 256)
+TURNS = 3
+"""Turns a round: a turn takes less than a second."""
 
 
 def rates(
     ways: dict[str, Callable[[int, int], object]], queries: int, batch: int, rounds: int
 ) -> dict[str, float]:
-    """Return queries per second of each way, the best of the rounds; ways alternate."""
-    best = dict.fromkeys(ways, 0.0)
-    count = min(queries, batch * 64)
-    for _ in range(rounds + 1):  # the first one warms up
+    """Return queries per second of each way, the median of the turns; ways alternate."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds * TURNS + 1):  # the first one warms up
         for name, way in ways.items():
             began = time.perf_counter()
-            for start in range(0, count, batch):
-                way(start, min(start + batch, count))
-            best[name] = max(best[name], count / (time.perf_counter() - began))
-    return best
+            for start in range(0, queries, batch):
+                way(start, min(start + batch, queries))
+            found[name].append(queries / (time.perf_counter() - began))
+    return {name: median(each[1:]) for name, each in found.items()}
 
 
 def _scanned(index: VectorIndex, k: int) -> float:

@@ -41,7 +41,9 @@ def interpreter(name: str, home: Path, console: Console) -> str:
         return str(python.absolute())
     console.print(f"making an environment with {name} in {folder} (once)")
     venv.create(folder, with_pip=True, clear=True)
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    # Python compiles on import what is used, a small part of these packages.
+    options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile")
+    pip = [str(python), "-m", "pip", "install", *options]
     done = subprocess.run([*pip, "-r", str(REQUIREMENTS[name])], capture_output=True, text=True, check=False)
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]

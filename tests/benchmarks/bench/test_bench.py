@@ -307,7 +307,7 @@ def test_times_and_profile_are_of_the_work() -> None:
 
 def test_a_profile_of_tensors_names_operations() -> None:
     a = torch.ones(400, 400, requires_grad=True)
-    top = top_operations(lambda: (a @ a).sum().backward())
+    top = top_operations(lambda: (a @ a).sum().backward())  # type: ignore[no-untyped-call]
     assert len(top) == 5
     assert top[0].startswith("`aten::mm` ")
     assert all(0 <= int(one.rpartition(" ")[2].rstrip("%")) <= 100 for one in top)

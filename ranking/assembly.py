@@ -31,7 +31,7 @@ _QUERIES = 1 << 13
 def unit(vectors: FloatArray) -> FloatArray:
     """Scale rows to length one; zero rows stay zero."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    scaled: FloatArray = (vectors / np.maximum(lengths, 1e-9)).astype(np.float32)
+    scaled: FloatArray = (vectors / np.maximum(lengths, 1e-9)).astype(np.float32, copy=False)
     return scaled
 
 
@@ -163,7 +163,7 @@ def item_arrays(
     return ItemArrays(
         statistics=statistics,
         item_vectors=item_vectors,
-        item_units=unit(item_vectors),
+        item_units=map_rows(unit, item_vectors, item_vectors.shape[1]),
         text_units=units,
         affinity_units=none if affinity_units is None else affinity_units,
         text_near=near,

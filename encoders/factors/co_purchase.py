@@ -131,7 +131,8 @@ class Factors:
             matrix, factors=config.dim, regularisation=config.regularisation, confidence=config.confidence,
             iterations=config.iterations, seed=seed, device=device,
         )  # fmt: skip
-        vectors = np.array(model.item_factors, dtype=np.float32)
+        vectors = np.asarray(model.item_factors, dtype=np.float32)
+        del model, matrix  # with a vector for each user
         vectors[~known] = 0.0
         confidence = np.array([config.confidence], dtype=np.float32)
         dual = dual_of(vectors, config.regularisation)
@@ -140,7 +141,7 @@ class Factors:
     @property
     def known(self) -> BoolArray:
         """Return which items have factors, fitted or imputed, [items]."""
-        known: BoolArray = np.abs(self.vectors).sum(axis=1) > 0
+        known: BoolArray = self.vectors.any(axis=1)
         return known
 
     def impute(self, near: Neighbours, rows: IntArray | None = None) -> Factors:

@@ -13,6 +13,7 @@ from conf.encoders import Precision
 from encoders.text.compiled_text_encoder import CompiledTextEncoder, FrozenTextEncoder
 from encoders.text.text_encoder import TextEncoder
 from encoders.text.tokens import TokenArray
+from features.data.arrays import mapped_rows
 from features.data.dataset import FloatArray, IntArray, LongArray
 
 _ROWS: Final = 1 << 16
@@ -20,11 +21,8 @@ _ROWS: Final = 1 << 16
 
 
 def read_vectors(path: Path) -> FloatArray:
-    """Return vectors that `CatalogueVectors.save` wrote, [items, dim]; pages not in use take no memory.
-
-    What is written into them stays in memory, and the file as it is.
-    """
-    vectors: FloatArray = np.asarray(np.load(path, mmap_mode="c"))
+    """Return vectors that `CatalogueVectors.save` wrote, [items, dim], mapped as by `mapped_rows`."""
+    vectors: FloatArray = mapped_rows(path)
     return vectors
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 from rich.console import Console
 
 from conf.encoders import Precision, TextEncoderConfig
 from conf.schema import PipelineConfig
 from conf.warm import WarmConfig
-from encoders.text.catalogue_vectors import CatalogueVectors
+from encoders.text.catalogue_vectors import CatalogueVectors, read_vectors
 from encoders.text.int8_text_encoder import float_precision
 from encoders.text.text_encoder import TextEncoder, reads_as_saved
 from encoders.training.warm import TEXT_ENCODER, TEXT_VECTORS, WarmSource, cold
@@ -78,4 +77,4 @@ def take_vectors(
     """
     if precision.value != source.precision or not reads_as_saved(encoder, source.encoder / TEXT_ENCODER):
         return 0
-    return vectors.take_over(np.load(source.encoder / TEXT_VECTORS), source.text_rows(texts))
+    return vectors.take_over(read_vectors(source.encoder / TEXT_VECTORS), source.text_rows(texts))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, BinaryIO, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,8 @@ _BLOCK_BYTES: Final = 1 << 22
 """Bytes read at a time: a few milliseconds, during which the GIL is held."""
 _ROWS: Final = 1 << 12
 """Rows computed at a time: intermediate results stay in the cache, which more than halves the time."""
+_NO_RESERVE: Final = 0x4000 if sys.platform == "linux" else 0
+"""MAP_NORESERVE, which Python's `mmap` lacks before 3.13."""
 
 
 def empty_rows(shape: tuple[int, ...], dtype: npt.DTypeLike, room: int = 0) -> npt.NDArray[Any]:
@@ -57,22 +61,33 @@ def map_rows(work: Callable[[Floats], Floats], rows: Floats, width: int, room: i
     return made
 
 
+def _read_header(file: BinaryIO, path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Read the header of a `.npy` file; return shape and type of the array behind it.
+
+    Raises:
+        ValueError: not such a file, or not rows of numbers in C order.
+
+    """
+    form = np.lib.format
+    first = form.read_magic(file) == (1, 0)
+    read = form.read_array_header_1_0 if first else form.read_array_header_2_0
+    shape, by_columns, dtype = read(file)
+    if not shape or by_columns or dtype.hasobject:
+        raise ValueError(f"{path}: not rows of numbers in C order")
+    return shape, dtype
+
+
 def load_rows(path: Path, room: int = 0) -> npt.NDArray[Any]:
     """Read a `.npy` file of rows, with capacity for `room` more, as of `empty_rows`.
 
     `numpy.load` would leave no capacity, so that a server would copy what it has just read.
 
     Raises:
-        ValueError: not such a file, or not in C order.
+        ValueError: not such a file, not in C order, or cut off.
 
     """
     with path.open("rb") as file:
-        form = np.lib.format
-        first = form.read_magic(file) == (1, 0)
-        read = form.read_array_header_1_0 if first else form.read_array_header_2_0
-        shape, by_columns, dtype = read(file)
-        if not shape or by_columns or dtype.hasobject:
-            raise ValueError(f"{path}: not rows of numbers in C order")
+        shape, dtype = _read_header(file, path)
         rows = empty_rows(shape, dtype, room)
         filled, buffer = 0, memoryview(rows.data).cast("B") if rows.size else memoryview(b"")
         while filled < len(buffer):
@@ -81,6 +96,28 @@ def load_rows(path: Path, room: int = 0) -> npt.NDArray[Any]:
                 raise ValueError(f"{path}: cut off")
             filled += got
     return rows
+
+
+def mapped_rows(path: Path) -> npt.NDArray[Any]:
+    """Map a `.npy` file of rows into memory: pages are read when they are used, and may be dropped again.
+
+    What is written into the array stays in memory, and the file as it is. `numpy.load` maps with a
+    reservation for such writes, which Linux refuses for a file larger than the memory of the machine.
+
+    Raises:
+        ValueError: not such a file, not in C order, or cut off.
+
+    """
+    with path.open("rb") as file:
+        shape, dtype = _read_header(file, path)
+        offset = file.tell()
+        pages = mmap.mmap(
+            file.fileno(), 0, flags=mmap.MAP_PRIVATE | _NO_RESERVE, prot=mmap.PROT_READ | mmap.PROT_WRITE
+        )
+    try:
+        return np.ndarray(shape, dtype, pages, offset)
+    except TypeError as error:
+        raise ValueError(f"{path}: cut off") from error
 
 
 def load_arrays(path: Path, room: int = 0) -> dict[str, npt.NDArray[Any]]:

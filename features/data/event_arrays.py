@@ -20,6 +20,7 @@ import polars as pl
 
 from conf.errors import InputError
 from features.data import schema
+from features.data.arrays import mapped_rows
 
 FOLDER: Final = "arrays"
 """In a dataset directory."""
@@ -85,10 +86,18 @@ class EventArrays:
     user_ids: UserIds
 
 
-def _source(folder: Path, info: dict[str, Any]) -> dict[str, Any]:
-    """Return what the arrays are made from: other events or other kinds make other arrays."""
-    size = (folder / schema.EVENTS_FILE).stat().st_size
-    return {"content_hash": info["content_hash"], "kinds": list(info["kinds"]), "bytes": size}
+def _source(folder: Path, info: dict[str, Any], arrays: Path) -> dict[str, Any]:
+    """Return what the arrays are made from, and their sizes: other tables make others, a copy may be cut off.
+
+    Raises:
+        OSError: a file is missing.
+    """
+    tables = {name: (folder / name).stat().st_size for name in (schema.EVENTS_FILE, schema.ITEMS_FILE)}
+    names = [*(f"{name}.npy" for name in (*TYPES, _OFFSETS)), _USERS]
+    sizes = {name: (arrays / name).stat().st_size for name in names}
+    return {
+        "content_hash": info["content_hash"], "kinds": list(info["kinds"]), "tables": tables, "bytes": sizes,
+    }  # fmt: skip
 
 
 def write_event_arrays(folder: Path, info: dict[str, Any], item_ids: pl.Series, target: Path) -> None:
@@ -144,17 +153,13 @@ def write_event_arrays(folder: Path, info: dict[str, Any], item_ids: pl.Series, 
         source.close()
     offsets = np.concatenate([*starts, [events]]).astype(np.int64)
     np.save(target / f"{_OFFSETS}.npy", offsets)
-    (target / _SOURCE).write_text(json.dumps(_source(folder, info)) + "\n")
-
-
-def _mapped(path: Path) -> npt.NDArray[Any]:
-    """Map an array. Mode `c` keeps what is written into it in memory, and the file as it is."""
-    return np.asarray(np.load(path, mmap_mode="c"))
+    (target / _SOURCE).write_text(json.dumps(_source(folder, info, target)) + "\n")
 
 
 def _is_current(folder: Path, info: dict[str, Any]) -> bool:
+    arrays = folder / FOLDER
     try:
-        return bool(json.loads((folder / FOLDER / _SOURCE).read_text()) == _source(folder, info))
+        return bool(json.loads((arrays / _SOURCE).read_text()) == _source(folder, info, arrays))
     except (OSError, ValueError):
         return False
 
@@ -162,9 +167,9 @@ def _is_current(folder: Path, info: dict[str, Any]) -> bool:
 def open_event_arrays(folder: Path, info: dict[str, Any], item_ids: pl.Series) -> EventArrays:
     """Map the events of a dataset directory.
 
-    A dataset without arrays, or with other events than theirs, is converted into a temporary folder (17 bytes
-    an event, in `TMPDIR`), which disappears with the last use of the arrays: its own directory may
-    be read-only.
+    A dataset without arrays, with other tables than theirs, or with a part of them is converted into a
+    temporary folder (17 bytes an event, in `TMPDIR`), which disappears with the last use of the arrays: its
+    own directory may be read-only.
 
     Args:
         folder: the dataset directory.
@@ -184,8 +189,8 @@ def open_event_arrays(folder: Path, info: dict[str, Any], item_ids: pl.Series) -
 
     table = pa.ipc.open_file(pa.memory_map(str(made / _USERS))).read_all()
     series = pl.Series(schema.USER_ID, pl.from_arrow(table[schema.USER_ID]), dtype=pl.String)
-    arrays = {name: _mapped(made / f"{name}.npy") for name in TYPES}
-    opened = EventArrays(arrays, _mapped(made / f"{_OFFSETS}.npy"), UserIds(series))
+    arrays = {name: mapped_rows(made / f"{name}.npy") for name in TYPES}
+    opened = EventArrays(arrays, mapped_rows(made / f"{_OFFSETS}.npy"), UserIds(series))
     if temporary:  # what is mapped stays until the last use of it
         shutil.rmtree(made, ignore_errors=True)
     return opened

@@ -47,6 +47,9 @@ def user_blocks(offsets: LongArray, size: int = BLOCK) -> Iterator[tuple[int, in
 def drawn_users(events: LongArray, most: int, seed: int, least: int = 1) -> IntArray:
     """Return the rows of users with `most` events together, ascending: all of them, or a sample.
 
+    A sample has at least half of `most` events, or all users that fit: a user who alone has more than what is
+    left is passed over until then, as one with the events of thousands would otherwise end the sample.
+
     Args:
         events: events of each user, [users].
         most: events of all drawn users at most; 0 draws all.
@@ -57,8 +60,13 @@ def drawn_users(events: LongArray, most: int, seed: int, least: int = 1) -> IntA
     limit = most // least
     if most == 0 or (events.sum() <= most and len(events) <= limit):
         return np.arange(len(events), dtype=np.int32)
-    order = np.random.default_rng(seed).permutation(np.flatnonzero(events))[:limit]
-    return np.sort(order[np.cumsum(events[order]) <= most]).astype(np.int32)
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(events))
+    while True:
+        total = np.cumsum(events[order[:limit]])
+        fit = int(np.searchsorted(total, most, side="right"))
+        if fit == len(total) or (fit > 0 and 2 * total[fit - 1] >= most):
+            return np.sort(order[:fit]).astype(np.int32)
+        order = np.delete(order, fit)  # with over half of `most`: there are few such users
 
 
 def item_counts(events: Events, end: LongArray, items: int, size: int = BLOCK) -> LongArray:

@@ -128,7 +128,7 @@ def position_at(events: Events, time: int) -> LongArray:
     return first
 
 
-def _events_before(events: Events, time: int) -> int:
+def events_before(events: Events, time: int) -> int:
     """Count the events before a time."""
     starts = range(0, len(events), BLOCK)
     return sum(int(np.count_nonzero(events.time[start : start + BLOCK] < time)) for start in starts)
@@ -213,13 +213,13 @@ def _cut_times(dataset: Dataset, config: SplitConfig) -> tuple[int, int, int]:
         return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
     test = iso(config.test_start, "test_start") if config.test_start else quantile(1 - config.test_fraction)
-    before_test = _events_before(events, test) / total
+    before_test = events_before(events, test) / total
     valid = (
         iso(config.valid_start, "valid_start")
         if config.valid_start
         else quantile(max(before_test - config.valid_fraction, 0.0))
     )
-    before_valid = _events_before(events, valid) / total
+    before_valid = events_before(events, valid) / total
     ranker = quantile(max(before_valid - config.ranker_fraction, 0.0))
     if not events.time.min() < ranker < valid < test <= events.time.max():
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,8 +64,10 @@ def refit_cut(dataset: Dataset, split: Split, refit: Refit) -> Cut | None:
 
 def ranker_windows(
     dataset: Dataset, split: Split, target_events: list[str], cuts: int, until: Cut | None = None
-) -> list[RankerWindow]:
-    """Return queries at several moments within the ranker's window.
+) -> Iterator[RankerWindow]:
+    """Yield queries at several moments within the ranker's window, each made when it is asked for.
+
+    A window has a query for every active user, of which training draws a few thousand.
 
     Targets cover as much time as validation does, because the best list for the coming weeks differs from
     that for the coming days. The last moments have the time that is left, at least half as much.
@@ -80,12 +83,10 @@ def ranker_windows(
             events.
     """
     if split.kind is SplitKind.leave_one_out:
-        windows = [RankerWindow(split.ranker, split.tower_end, split.tower_time, split.train_end)]
+        yield RankerWindow(split.ranker, split.tower_end, split.tower_time, split.train_end)
         if until is not None:
-            windows.append(
-                RankerWindow(split.valid, split.train_end, split.train_time, split.state_end, True)
-            )
-        return windows
+            yield RankerWindow(split.valid, split.train_end, split.train_time, split.state_end, True)
+        return
     events, relevant = dataset.events, relevant_kinds(dataset, target_events)
     users = np.arange(events.users, dtype=np.int32)
     horizon = split.state_time - split.train_time
@@ -95,11 +96,9 @@ def ranker_windows(
         cuts = round(cuts * min(longer, MOST_OF_A_REFIT))
         last = until
     latest = max(last.time - horizon // 2, split.tower_time)
-    windows = []
     for time in np.unique(np.linspace(split.tower_time, latest, cuts).astype(np.int64)):
         start, stop = position_at(events, int(time)), position_at(events, int(time) + horizon)
         times = np.full(events.users, time, dtype=np.int64)
         stop = np.minimum(stop, last.end)
         queries = make_queries(events, users, start, stop, times, relevant)
-        windows.append(RankerWindow(queries, start, int(time), stop, bool(time >= split.train_time)))
-    return windows
+        yield RankerWindow(queries, start, int(time), stop, bool(time >= split.train_time))

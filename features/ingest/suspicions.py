@@ -51,7 +51,7 @@ def _burst(events: Accepted, total: int) -> list[str]:
     if total < _FEW_EVENTS:
         return []
     minute, count, looked = events.busiest_minute(max(total // _SAMPLE, 1))
-    share = count / max(looked, 1)
+    share = 0.0 if minute is None else count / looked
     if minute is None or share <= _BURST:
         return []
     return [

@@ -24,7 +24,7 @@ from encoders.text.compiled_text_encoder import FrozenTextEncoder
 from encoders.text.int8_text_encoder import frozen_text_encoder
 from encoders.text.saved_encoder import load_saved_encoder
 from encoders.towers.towers import TOWERS_FILE, Towers
-from features.data.arrays import load_arrays, load_rows
+from features.data.arrays import load_arrays, load_rows, mapped_rows
 from features.data.dataset import Catalogue, FloatArray
 from features.data.statistics import Neighbours, Statistics
 from features.text.item_text import TextTemplate
@@ -224,7 +224,7 @@ def _vectors(path: Path, room: int) -> FloatArray:
     """Return vectors of items, with room for more; memory-mapped where none will be added."""
     if room:
         return load_rows(path, room)
-    mapped: FloatArray = np.asarray(np.load(path, mmap_mode="c"))
+    mapped: FloatArray = mapped_rows(path)
     return mapped
 
 

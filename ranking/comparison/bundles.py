@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from conf.schema import Refit, SplitKind
-from features.data.dataset import Catalogue, Dataset, Events, IntArray, LongArray
-from features.data.splits import Queries
+from features.data.dataset import BoolArray, Catalogue, Dataset, Events, IntArray, LongArray
+from features.data.prefixes import user_blocks
+from features.data.splits import Queries, ragged_ranges
 from ranking.bundle.bundle import Bundle
 from ranking.comparison.measured import Measured, measure
 from ranking.comparison.window import TEST, Window
@@ -33,8 +34,8 @@ class Translated:
 def translate(dataset: Dataset, queries: Queries, bundle: Bundle) -> Translated:
     """Return events and queries in the rows and kinds of a bundle.
 
-    Events of items that the bundle does not have are left out, as a server leaves them out; kinds that it
-    does not know count as its weakest one.
+    Events of items that the bundle does not have are left out, as a server leaves them out, and those of
+    users without a query, as they are not read; kinds that it does not know count as its weakest one.
     """
     own, other = dataset.catalogue, bundle.catalogue
     if own.ids == other.ids and dataset.kinds == bundle.kinds:
@@ -43,10 +44,7 @@ def translate(dataset: Dataset, queries: Queries, bundle: Bundle) -> Translated:
     place = np.full(len(own), -1, dtype=np.int32)
     inside = rows < len(own)
     place[rows[inside]] = np.flatnonzero(inside)
-    events = dataset.events
-    item = place[events.item]
-    keep = item >= 0
-    before: LongArray = np.concatenate([[0], np.cumsum(keep)])  # kept events before each position
+    kept = _kept_positions(dataset.events, queries, place >= 0)
     codes = np.array(
         [
             bundle.kinds.index(kind) if kind in bundle.kinds else len(bundle.kinds) - 1
@@ -54,18 +52,34 @@ def translate(dataset: Dataset, queries: Queries, bundle: Bundle) -> Translated:
         ],
         dtype=np.int8,
     )
-    kept = Events(
-        events.user[keep], item[keep], codes[events.kind[keep]], events.time[keep], before[events.offsets]
+    events = dataset.events
+    translated = Events(
+        events.user[kept],
+        place[events.item[kept]],
+        codes[events.kind[kept]],
+        events.time[kept],
+        np.searchsorted(kept, events.offsets),
     )
     none = np.zeros(0, dtype=np.int32)
     moved = replace(
         queries,
-        end=before[queries.end],
+        end=np.searchsorted(kept, queries.end),
         target_offsets=np.zeros(len(queries) + 1, dtype=np.int64),
         targets=none,
         target_kinds=none,
     )
-    return Translated(kept, moved, rows, others)
+    return Translated(translated, moved, rows, others)
+
+
+def _kept_positions(events: Events, queries: Queries, has: BoolArray) -> LongArray:
+    """Return the positions of the events of the queries' users whose items [items] are had, ascending."""
+    users = np.unique(queries.user)
+    begin, sizes = events.offsets[users], events.lengths()[users]
+    kept = [np.zeros(0, dtype=np.int64)]
+    for low, high in user_blocks(np.concatenate([[0], np.cumsum(sizes)])):
+        positions = ragged_ranges(begin[low:high], sizes[low:high])
+        kept.append(positions[has[events.item[positions]]])
+    return np.concatenate(kept)
 
 
 def _rows_in(own: Catalogue, other: Catalogue) -> tuple[IntArray, dict[int, str]]:

@@ -14,8 +14,8 @@ import numpy as np
 from conf.errors import InputError
 from conf.schema import EvaluationConfig, SplitConfig, SplitKind
 from features.data.dataset import Dataset, FloatArray, LongArray
-from features.data.splits import Queries, Split, exclude_seen, make_split
-from ranking.baselines.lists import prefix_positions
+from features.data.prefixes import item_counts
+from features.data.splits import Queries, Split, events_before, exclude_seen, make_split
 from ranking.baselines.registry import fit_ends
 from ranking.evaluation.diagnostics.exposure import Exposure
 from ranking.evaluation.evaluation import sample_queries
@@ -44,9 +44,7 @@ class Window:
     @cached_property
     def counts(self) -> LongArray:
         """Training events per item, [items]."""
-        events = self.dataset.events
-        trained = events.item[prefix_positions(events, self.split.train_end)]
-        return np.bincount(trained, minlength=len(self.dataset.catalogue)).astype(np.int64)
+        return item_counts(self.dataset.events, self.split.train_end, len(self.dataset.catalogue))
 
     @cached_property
     def exposure(self) -> Exposure:
@@ -126,21 +124,18 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     return result
 
 
-def _share_before(times: LongArray, moment: int) -> float:
-    return float(np.searchsorted(times, moment)) / len(times)
-
-
 def split_of_protocol(dataset: Dataset, protocol: Mapping[str, Any]) -> Split:
     """Return the split that a result was measured on, from its recorded cut times."""
     kind, cuts = SplitKind(protocol["split"]), protocol["cut_times"]
     config = SplitConfig(kind=kind)
     if cuts is not None:
-        times = np.sort(dataset.events.time)
+        events = dataset.events
         ranker, valid = (
             int(np.datetime64(cuts[name].removesuffix("Z"), "s").astype(np.int64))
             for name in ("ranker_start", "valid_start")
         )
-        share = _share_before(times, valid) - _share_before(times, ranker) - 0.5 / len(times)
+        between = events_before(events, valid) - events_before(events, ranker)
+        share = (between - 0.5) / len(events)
         config = SplitConfig(
             kind=kind,
             # Decides nothing that is measured; a share that fits keeps the window from being empty.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,7 +40,7 @@ from features.data.dataset import BoolArray, Dataset, LongArray, load_dataset
 from features.data.pipeline_step import StepSpec
 from features.data.splits import Queries, Split, exclude_seen
 from features.data.statistics import item_statistics
-from features.data.training_windows import Cut, ranker_windows
+from features.data.training_windows import Cut, RankerWindow, ranker_windows
 from ranking.assembly import item_arrays
 from ranking.recommender import Recommender
 from ranking.retrieval.index_choice import build_index
@@ -113,6 +114,38 @@ def held_out_users(queries: Queries, rng: np.random.Generator) -> Queries:
     return queries.select(np.isin(queries.user, users[drawn]))
 
 
+def drawn_windows(
+    windows: Iterable[RankerWindow], most: int, rng: np.random.Generator
+) -> tuple[list[RankerWindow], list[Queries], Queries]:
+    """Draw the queries that the head learns from, holding those of one window at a time.
+
+    Args:
+        windows: at least one.
+        most: queries of all windows together at most.
+        rng: generator of the draws.
+
+    Returns:
+        The windows, each with at most `most` of its queries; the drawn ones of each; and the calibration
+        queries, whose users are left out of training at every cut.
+    """
+    kept: list[RankerWindow] = []
+    lots: list[LongArray] = []
+    calibration: Queries | None = None
+    for window in windows:
+        queries = window.queries
+        if calibration is None:
+            calibration = held_out_users(queries, rng)
+        others = np.flatnonzero(~np.isin(queries.user, calibration.user))
+        # How many windows share the number is known after the last one.
+        drawn = np.sort(lot := rng.permutation(len(others))[:most])
+        lots.append(np.searchsorted(drawn, lot))
+        kept.append(replace(window, queries=queries.select(others[drawn])))
+    assert calibration is not None, "a split has a window"
+    each = max(most // len(kept), 1)
+    lists = [w.queries.select(np.sort(lot[:each])) for w, lot in zip(kept, lots, strict=True)]
+    return kept, lists, calibration
+
+
 def collect_examples(
     config: PipelineConfig, dataset: Dataset, split: Split, console: Console, until: Cut | None = None
 ) -> tuple[Examples, Examples, Examples | None]:
@@ -130,14 +163,13 @@ def collect_examples(
     text_vectors = read_vectors(encoder / TEXT_VECTORS)
     exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
     rng = np.random.default_rng(config.seed)
-    windows = ranker_windows(dataset, split, config.evaluation.target_events, config.ranker.cuts, until)
+    windows, lists, calibration = drawn_windows(
+        ranker_windows(dataset, split, config.evaluation.target_events, config.ranker.cuts, until),
+        config.ranker.max_queries,
+        rng,
+    )
     ranker_towers, towers = Towers.load(encoder / RANKER_TOWERS), Towers.load(encoder / TOWERS)
     texts = TextArrays.of(config, text_vectors, Affinity.load(encoder / AFFINITY_FILE))
-    calibration = held_out_users(windows[0].queries, rng)
-    # Users of the calibration queries are left out of training at every cut.
-    lists = [w.queries.select(~np.isin(w.queries.user, calibration.user)) for w in windows]
-    most = max(config.ranker.max_queries // len(lists), 1)
-    lists = [q.select(np.sort(rng.permutation(len(q))[:most])) for q in lists]
     rows = config.ranker.max_rows
     limit = max(rows // max(sum(len(q) for q in lists), 1), 1) if rows else 0
     valid = split.valid.select(np.sort(rng.permutation(len(split.valid))[:VALID_QUERIES]))

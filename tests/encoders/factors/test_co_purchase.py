@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import tracemalloc
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -409,3 +410,15 @@ def test_imputation_in_blocks_is_that_of_all_rows(factors: Factors, monkeypatch:
     for found, expected in zip(factors.imputed(near, factors.known), whole, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-6)
         assert expected.any()
+
+
+def test_which_items_have_factors_takes_no_copy_of_the_factors() -> None:
+    vectors = np.zeros((20_000, 64), dtype=np.float32)
+    vectors[3, 5], vectors[7] = -1.0, 2.0
+    factors = Factors(vectors, vectors, np.ones(1, np.float32), np.ones(1, np.float32))
+    tracemalloc.start()
+    known = factors.known
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.flatnonzero(known).tolist() == [3, 7]
+    assert peak < vectors.nbytes / 10

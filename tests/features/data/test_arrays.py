@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import save_file
 
-from features.data.arrays import empty_rows, load_arrays, load_rows, map_rows, with_capacity
+from features.data.arrays import empty_rows, load_arrays, load_rows, map_rows, mapped_rows, with_capacity
 
 
 @pytest.mark.parametrize("block", [1, 100, 1 << 22])
@@ -109,3 +110,44 @@ def test_rows_are_made_some_at_a_time(count: int, room: int, monkeypatch: pytest
     assert sum(asked) == count
     assert max(asked, default=0) <= 4
     assert with_capacity(made, room).shape == (count + room, 4)
+
+
+def test_mapped_rows_are_the_file_and_what_is_written_into_them_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "rows.npy"
+    for table in (np.arange(12, dtype=np.float32).reshape(4, 3), np.zeros((0, 3), np.float32), np.arange(7)):
+        np.save(path, table)
+        found = mapped_rows(path)
+        assert (type(found), found.dtype, found.flags.writeable) == (np.ndarray, table.dtype, True)
+        np.testing.assert_array_equal(found, table)
+        found[:] = 5
+        np.testing.assert_array_equal(np.load(path), table)
+
+
+def test_a_cut_off_file_is_not_mapped(tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", np.arange(7))
+    os.truncate(tmp_path / "rows.npy", (tmp_path / "rows.npy").stat().st_size - 1)
+    with pytest.raises(ValueError, match="rows.npy: cut off"):
+        mapped_rows(tmp_path / "rows.npy")
+
+
+@pytest.mark.skipif(
+    Path("/proc/sys/vm/overcommit_memory").read_text().strip() != "0",
+    reason="Linux's usual rule: a mapping that it cannot provide is refused",
+)
+def test_a_file_larger_than_the_memory_is_mapped(tmp_path: Path) -> None:
+    """Of a shop with a billion events, or of texts of ten million items, on a small machine."""
+    swap = Path("/proc/swaps").read_text().splitlines()[1:]
+    known = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + sum(
+        int(line.split()[2]) * 1024 for line in swap
+    )
+    size = 2 * known
+    with (tmp_path / "rows.npy").open("wb") as file:
+        header = {"descr": "|i1", "fortran_order": False, "shape": (size,)}
+        np.lib.format.write_array_header_1_0(file, header)
+        start = file.tell()
+        file.truncate(start + size)  # a hole, which takes no disk
+    with (tmp_path / "rows.npy").open("r+b") as file:
+        file.seek(start + size - 2)
+        file.write(bytes([3]))
+    found = mapped_rows(tmp_path / "rows.npy")
+    assert found[-4:].tolist() == [0, 0, 3, 0]

@@ -84,3 +84,21 @@ def test_above_the_limit_users_are_drawn_whole() -> None:
     assert drawn_users(events, 500, 1).tolist() != drawn.tolist()
     short = drawn_users(np.ones(1000, np.int64), 400, 0, 8)
     assert len(short) == 50, "users are limited, too"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_user_with_most_of_the_events_does_not_end_the_sample(seed: int) -> None:
+    """Such as a till or a robot, wherever the draw puts it."""
+    events = np.full(1000, 10)
+    events[500] = 6000
+    drawn = drawn_users(events, 5000, seed)
+    assert 250 <= len(drawn) <= 500
+    assert 500 not in drawn
+    events[500] = 3000  # fits only among the first
+    total = int(events[drawn_users(events, 5000, seed)].sum())
+    assert 2500 <= total <= 5000
+
+
+def test_users_that_are_each_too_large_are_no_sample() -> None:
+    assert drawn_users(np.array([60, 70]), 50, 0).tolist() == []
+    assert drawn_users(np.array([60, 40, 70]), 50, 0).tolist() == [1]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from conf.schema import Refit, SplitConfig
+from features.data import training_windows
 from features.data.splits import make_split
 from features.data.training_windows import ranker_windows, refit_cut
 from tests.features.divided import ITEMS, LEAVE_ONE_OUT, asked, bought, dates, days
@@ -33,7 +35,22 @@ def test_ranker_windows_ask_later_and_stop_at_validation() -> None:
     # Day 5 is history by now; day 8 is validation's.
     assert asked(second.queries) == [(0, 2, second.time, [2])]
     assert second.end.tolist()[0] == 2
-    assert len(ranker_windows(data, split, [], 1)) == 1
+    assert len(list(ranker_windows(data, split, [], 1))) == 1
+
+
+def test_a_window_is_made_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The queries of all of them would be several times the users of a shop."""
+    data = make_dataset(days(*(("a", n % 10, n) for n in range(20))), ITEMS)
+    split = make_split(data, replace(dates(14, 18), ranker_fraction=0.19), [])
+    made = []
+    counted = training_windows.make_queries
+    monkeypatch.setattr(
+        training_windows, "make_queries", lambda *given: made.append(given[2]) or counted(*given)
+    )
+    windows = ranker_windows(data, split, [], 3)
+    next(windows)
+    assert len(made) == 1
+    assert len(list(windows)) == 2
 
 
 def test_a_ranker_window_shorter_than_half_of_validation_is_asked_once() -> None:
@@ -50,7 +67,7 @@ def test_only_what_was_met_by_the_end_of_a_window_was_on_sale_in_it() -> None:
     first = [("a", 0, 0), ("a", 1, 1), ("a", 2, 6), ("a", 3, 8), ("a", 4, 10), ("a", 0, 12)]
     data = make_dataset(days(*first, *((f"x{n}", 0, 0) for n in range(6))), ITEMS)
     split = make_split(data, replace(dates(9, 11), ranker_fraction=0.16), [])
-    windows = ranker_windows(data, split, [], 2)
+    windows = list(ranker_windows(data, split, [], 2))
     assert [(w.time - START) // DAY for w in windows] == [6, 8]
     sale = [np.flatnonzero(w.on_sale(data.events, len(data.catalogue))).tolist() for w in windows]
     assert sale == [[0, 1, 2], [0, 1, 2, 3]]
@@ -64,8 +81,8 @@ def test_leave_one_out_knows_all_but_the_last_two_items_of_a_history() -> None:
 
 def test_leave_one_out_has_one_ranker_window() -> None:
     data = make_dataset(bought("a", 1, 2, 3, 4, 5), ITEMS)
-    windows = ranker_windows(data, make_split(data, LEAVE_ONE_OUT, []), [], 3)
-    assert [asked(w.queries) for w in windows] == [[(0, 2, windows[0].time, [3])]]
+    [window] = ranker_windows(data, make_split(data, LEAVE_ONE_OUT, []), [], 3)
+    assert asked(window.queries) == [(0, 2, window.time, [3])]
 
 
 def test_a_refit_asks_on_to_its_cut() -> None:
@@ -76,7 +93,7 @@ def test_a_refit_asks_on_to_its_cut() -> None:
     assert cut is not None
     assert cut.time == split.state_time
     assert cut.end.tolist() == [18]
-    plain, longer = ranker_windows(data, split, [], 3), ranker_windows(data, split, [], 3, cut)
+    plain, longer = (list(ranker_windows(data, split, [], 3, end)) for end in (None, cut))
     assert [(w.time - START) // DAY for w in plain] == [10, 11, 12]
     # Twice the window, twice the moments; none asks for what test asks for.
     assert len(longer) == 6
@@ -103,7 +120,7 @@ def test_the_moments_of_a_refit_are_bounded_by_the_setting_however_the_events_li
         data = make_dataset(rows, ITEMS)
         split = make_split(data, SplitConfig(), [])
         for refit in (Refit.before_test, Refit.everything):
-            windows = ranker_windows(data, split, [], 4, refit_cut(data, split, refit))
+            windows = list(ranker_windows(data, split, [], 4, refit_cut(data, split, refit)))
             assert 1 <= len(windows) <= 8
 
 

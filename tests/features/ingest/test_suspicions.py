@@ -10,6 +10,7 @@ import pytest
 from conf.composition.compose import compose_command
 from conf.errors import InputError
 from conf.schema import DataConfig, PrivacyConfig
+from features.ingest import suspicions
 from tests.features.conftest import Prepared, Shop
 
 DAY = 86_400
@@ -64,6 +65,17 @@ def test_a_minute_that_many_events_share_is_named(shop: Shop, items: str) -> Non
     [line] = done.info["suspicious"]
     assert line.startswith("85% of the events share the minute 2023-11-14T22:13:00+00:00")
     assert "look at this: 85% of the events share" in done.printed
+
+
+def test_a_sample_of_rejected_rows_alone_finds_no_minute(
+    shop: Shop, items: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows 1 and 401 are looked at, and have no user."""
+    monkeypatch.setattr(suspicions, "_SAMPLE", 1)
+    rows = [(f"u{n % 50}", START) for n in range(402)]
+    rows[0] = rows[400] = ("", START)
+    done = _prepare(shop, items, rows)
+    assert (done.info["events"], done.info["suspicious"]) == (400, [])
 
 
 def test_a_user_with_many_events_is_named_and_the_settings_leave_it_out(shop: Shop, items: str) -> None:

@@ -31,9 +31,11 @@ def window_of(dataset: Dataset, kind: SplitKind, name: str = "test") -> Window:
 
 
 def test_events_and_queries_in_the_rows_of_a_bundle() -> None:
-    dataset = make_dataset(EVENTS + OTHER + [("v", "a", "buy", 9)], ["a", "b", "x"], {"buy": 2.0, "see": 1.0})
+    alone = [("un", "b", "see", 0)]  # of a user between the others, with too few events for a query
+    events = EVENTS + alone + OTHER + [("v", "a", "buy", 9)]
+    dataset = make_dataset(events, ["a", "b", "x"], {"buy": 2.0, "see": 1.0})
     queries = window_of(dataset, SplitKind.leave_one_out).queries
-    assert queries.end.tolist() == [3, 6]
+    assert queries.end.tolist() == [3, 7]
     catalogue = Catalogue(pl.DataFrame({"item_id": ["new", "b", "a"], "item_text": ["", "", ""]}))
 
     class Other:
@@ -44,10 +46,10 @@ def test_events_and_queries_in_the_rows_of_a_bundle() -> None:
     moved = translate(dataset, queries, bundle)
     assert moved.rows.tolist() == [3, 1, 0], "rows of the dataset; the unknown one after its end"
     assert moved.others == {3: "new"}
-    # The event of x is gone, and positions after it move down by one.
+    # The event of x is gone, and that of a user who is not asked for: positions move down by one and by two.
     assert moved.events.item.tolist() == [2, 1, 2, 1, 2, 2]
-    assert moved.events.user.tolist() == [0, 0, 0, 1, 1, 1]
-    assert moved.events.offsets.tolist() == [0, 3, 6]
+    assert moved.events.user.tolist() == [0, 0, 0, 2, 2, 2]
+    assert moved.events.offsets.tolist() == [0, 3, 3, 6]
     assert moved.events.kind.tolist() == [0] * 6, "an unknown kind is the weakest one"
     assert moved.queries.end.tolist() == [2, 5]
     assert moved.queries.time.tolist() == queries.time.tolist()

@@ -10,10 +10,11 @@ from conf.schema import PipelineConfig, SplitConfig, SplitKind
 from features.candidates.features import FeatureLayout
 from features.data.dataset import Dataset, FloatArray
 from features.data.splits import Queries, make_split
+from features.data.training_windows import RankerWindow
 from ranking.recommender import Recommender
 from ranking.sources import SOURCES
 from ranking.training.examples import Examples, collect, ndcg_of_scores, query_limits, stack
-from ranking.training.train import collect_examples, held_out_users
+from ranking.training.train import collect_examples, drawn_windows, held_out_users
 from tests.synthetic import history_of, make_factors, make_recommender, random_towers
 
 
@@ -213,3 +214,22 @@ def test_stacked_examples_keep_their_rows_and_widths_and_empty_the_list() -> Non
     assert both.targets.tolist() == [1, 2, 4]
     assert both.features.shape == (3, 3, 1)
     assert both.negative_share.dtype == np.float32
+
+
+@pytest.mark.parametrize("most", [3, 20, 10_000])
+def test_windows_drawn_one_by_one_have_the_queries_of_a_draw_from_all(queries: Queries, most: int) -> None:
+    numbers = np.arange(len(queries))
+    parts = [queries.select(numbers % 3 > 0), queries.select(numbers[:0]), queries.select(numbers % 2 > 0)]
+    nobody = np.zeros(0, dtype=np.int64)
+    windows = [RankerWindow(part, nobody, moment, nobody) for moment, part in enumerate(parts)]
+    kept, lists, calibration = drawn_windows(iter(windows), most, np.random.default_rng(5))
+    rng = np.random.default_rng(5)
+    held_out = held_out_users(parts[0], rng)
+    assert calibration.user.tolist() == held_out.user.tolist()
+    for part, window, drawn in zip(parts, kept, lists, strict=True):
+        rest = part.select(~np.isin(part.user, held_out.user))
+        expected = rest.select(np.sort(rng.permutation(len(rest))[: max(most // 3, 1)]))
+        assert drawn.user.tolist() == expected.user.tolist()
+        assert drawn.targets.tolist() == expected.targets.tolist()
+        assert len(window.queries) == min(most, len(rest))
+    assert [window.time for window in kept] == [0, 1, 2]

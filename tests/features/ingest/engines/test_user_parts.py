@@ -52,6 +52,17 @@ def test_parts_give_the_file_of_one_sort(
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("kept", [0, 1])
+def test_limits_of_events_between_which_rows_are_left_out(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every second row is of a kind that does not count; the sample takes one row of ten."""
+    monkeypatch.setattr(user_parts, "_SAMPLE", 2000)
+    users = [f"u{n:05}" for n in range(20_000)]
+    frame = pl.DataFrame({"user_id": users, "at": range(kept, 40_000, 2)})
+    limits = user_parts.user_limits(frame.lazy(), "at", 20_000, 5000)
+    places = [users.index(limit) for limit in limits]
+    assert np.allclose(places, [5000, 10_000, 15_000], atol=1000)
+
+
 def test_limits_divide_the_events_evenly_and_a_user_is_in_one_part(tmp_path: Path) -> None:
     users = [user for user, count in (("a", 5), ("b", 1), ("c", 2), ("d", 4), ("e", 4)) for _ in range(count)]
     frame = pl.DataFrame({"user_id": users, "at": range(16)})

@@ -141,7 +141,7 @@ class Factors:
     @property
     def known(self) -> BoolArray:
         """Return which items have factors, fitted or imputed, [items]."""
-        known: BoolArray = self.vectors.any(axis=1)
+        known: BoolArray = np.asarray(self.vectors.any(axis=1))
         return known
 
     def impute(self, near: Neighbours, rows: IntArray | None = None) -> Factors:

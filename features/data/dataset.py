@@ -115,13 +115,33 @@ def load_dataset(folder: Path) -> Dataset:
     """Open a dataset directory written by `prepare`; events are mapped, not read.
 
     Raises:
-        InputError: when the folder holds no complete dataset.
+        InputError: when the folder holds no complete dataset, or is replaced meanwhile.
 
     """
     manifest = folder / schema.DATASET_FILE
     if not manifest.is_file():
         raise InputError(f"{folder}: no {schema.DATASET_FILE} here; run `shelfwise prepare` first")
-    info: dict[str, Any] = json.loads(manifest.read_text())
+    content = _content(manifest)
+    try:
+        dataset = _read(folder, json.loads(content))
+    except (OSError, ValueError, InputError):
+        if _content(manifest) == content:
+            raise
+        dataset = None
+    if dataset is None or _content(manifest) != content:  # tables of one and arrays of the other
+        raise InputError(f"{folder}: replaced by another `shelfwise prepare` while it was opened; run again")
+    return dataset
+
+
+def _content(manifest: Path) -> str:
+    """Return the text of a file; nothing where there is none, as while its folder is replaced."""
+    try:
+        return manifest.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+
+
+def _read(folder: Path, info: dict[str, Any]) -> Dataset:
     catalogue = Catalogue(pl.read_parquet(folder / schema.ITEMS_FILE))
     kinds = [str(k) for k in info["kinds"]]
     weights = np.array([float(info["event_weights"][k]) for k in kinds], dtype=np.float32)

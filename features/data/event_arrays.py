@@ -175,6 +175,9 @@ def open_event_arrays(folder: Path, info: dict[str, Any], item_ids: pl.Series) -
         folder: the dataset directory.
         info: content of dataset.json.
         item_ids: ids of the catalogue in row order.
+
+    Raises:
+        InputError: the events are not of the catalogue, or there is no room for a temporary folder.
     """
     made = folder / FOLDER
     temporary = not _is_current(folder, info)
@@ -182,8 +185,14 @@ def open_event_arrays(folder: Path, info: dict[str, Any], item_ids: pl.Series) -
         made = Path(tempfile.mkdtemp(prefix="shelfwise-events-"))
         try:
             write_event_arrays(folder, info, item_ids, made)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(made, ignore_errors=True)
+            if isinstance(error, OSError) and (folder / schema.EVENTS_FILE).is_file():
+                raise InputError(
+                    f"{made.parent}: cannot hold the events of {folder} ({error.strerror or error}); set "
+                    "TMPDIR to a folder with 17 bytes of room for each, or run `shelfwise prepare`, which "
+                    "keeps them beside the dataset"
+                ) from error
             raise
     import pyarrow as pa
 

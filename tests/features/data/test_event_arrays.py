@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import errno
 import json
 import mmap
 import os
+import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
 from conf.errors import InputError
-from features.data import event_arrays
+from features.data import dataset, event_arrays
 from features.data.dataset import Dataset, load_dataset
 from features.data.event_arrays import FOLDER, UserIds, write_event_arrays
 
@@ -76,7 +79,8 @@ def test_blocks_may_end_within_a_user(block: int, folder: Path, monkeypatch: pyt
 
 def test_arrays_are_mapped_from_the_dataset_and_writing_leaves_the_file_alone(folder: Path) -> None:
     loaded = load_dataset(with_arrays(folder))
-    assert isinstance(loaded.events.item.base, mmap.mmap)
+    base: object = loaded.events.item.base
+    assert isinstance(base, mmap.mmap)
     mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()}
     assert str(folder / FOLDER / "item.npy") in mapped
     loaded.events.item[0] = 2
@@ -138,6 +142,48 @@ def test_an_event_of_an_unknown_item_is_an_error_and_leaves_nothing(
     with pytest.raises(InputError, match="its events name items that it lacks; run `shelfwise prepare`"):
         load_dataset(folder)
     assert list(scratch.iterdir()) == []
+
+
+def test_a_full_disk_is_one_line_that_names_the_setting(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+
+    def full(_file: object, _offsets: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(
+        InputError, match=r"scratch: cannot hold .*\(No space left on device\); set TMPDIR to"
+    ):
+        load_dataset(folder)
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("moment", ["before", "between", "after"])
+def test_a_dataset_that_is_replaced_while_it_is_opened_is_not_mixed_with_the_new_one(
+    moment: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`prepare` sets the old folder aside and renames the new one, with other items."""
+    newer = tmp_path / "newer"
+    shutil.copytree(with_arrays(folder), newer)
+    pl.DataFrame({"item_id": ["c", "b", "a"], "item_text": [*"CBA"]}).write_parquet(newer / "items.parquet")
+    info = json.loads((newer / "dataset.json").read_text())
+    (newer / "dataset.json").write_text(json.dumps(info | {"content_hash": "y"}))
+    opened = dataset.open_event_arrays
+
+    def replaced(*given: Any) -> Any:
+        found = opened(*given) if moment == "after" else None
+        folder.rename(tmp_path / "aside")
+        if moment != "between":
+            newer.rename(folder)
+        return found or opened(*given)
+
+    monkeypatch.setattr(dataset, "open_event_arrays", replaced)
+    with pytest.raises(InputError, match="dataset: replaced by another `shelfwise prepare`"):
+        load_dataset(folder)
 
 
 def test_user_ids_are_a_sequence() -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from conf.schema import Refit, SplitConfig
-from features.data import training_windows
-from features.data.splits import make_split
+from features.data.splits import Queries, make_queries, make_split
 from features.data.training_windows import ranker_windows, refit_cut
 from tests.features.divided import ITEMS, LEAVE_ONE_OUT, asked, bought, dates, days
 from tests.synthetic import DAY, START, make_dataset
@@ -43,10 +43,12 @@ def test_a_window_is_made_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) 
     data = make_dataset(days(*(("a", n % 10, n) for n in range(20))), ITEMS)
     split = make_split(data, replace(dates(14, 18), ranker_fraction=0.19), [])
     made = []
-    counted = training_windows.make_queries
-    monkeypatch.setattr(
-        training_windows, "make_queries", lambda *given: made.append(given[2]) or counted(*given)
-    )
+
+    def counted(*given: Any) -> Queries:
+        made.append(given)
+        return make_queries(*given)
+
+    monkeypatch.setattr("features.data.training_windows.make_queries", counted)
     windows = ranker_windows(data, split, [], 3)
     next(windows)
     assert len(made) == 1

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from conf.errors import InputError
-from features.data import dataset, event_arrays
+from features.data import event_arrays
 from features.data.dataset import Dataset, load_dataset
 from features.data.event_arrays import FOLDER, UserIds, write_event_arrays
 
@@ -172,7 +172,7 @@ def test_a_dataset_that_is_replaced_while_it_is_opened_is_not_mixed_with_the_new
     pl.DataFrame({"item_id": ["c", "b", "a"], "item_text": [*"CBA"]}).write_parquet(newer / "items.parquet")
     info = json.loads((newer / "dataset.json").read_text())
     (newer / "dataset.json").write_text(json.dumps(info | {"content_hash": "y"}))
-    opened = dataset.open_event_arrays
+    opened = event_arrays.open_event_arrays
 
     def replaced(*given: Any) -> Any:
         found = opened(*given) if moment == "after" else None
@@ -181,7 +181,7 @@ def test_a_dataset_that_is_replaced_while_it_is_opened_is_not_mixed_with_the_new
             newer.rename(folder)
         return found or opened(*given)
 
-    monkeypatch.setattr(dataset, "open_event_arrays", replaced)
+    monkeypatch.setattr("features.data.dataset.open_event_arrays", replaced)
     with pytest.raises(InputError, match="dataset: replaced by another `shelfwise prepare`"):
         load_dataset(folder)
 

@@ -8,6 +8,7 @@ one place, as training writes it, one pass yields them; otherwise a pass for eve
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from conf.errors import InputError
@@ -36,6 +38,10 @@ _STRINGS: Final = (schema.USER_ID, schema.ITEM_ID, schema.EVENT)
 _FIX: Final = "publish the bundle again"
 
 
+class StoppedError(Exception):
+    """Reading was stopped; raised in a thread whose result is not awaited any more."""
+
+
 @dataclass(frozen=True)
 class Histories:
     """A checked histories file; valid while the block of `open_histories` lasts."""
@@ -45,6 +51,7 @@ class Histories:
     """Whether each user's events are in one place."""
     _path: Path
     _file: BinaryIO
+    _stopped: threading.Event
 
     def events(self) -> Iterator[pl.DataFrame]:
         """Yield the rows of the store: user_id, event_id, time_us, position, item_id, kind; whole users.
@@ -56,7 +63,7 @@ class Histories:
             yield _events(part)
 
     def _blocks(self) -> Iterator[pl.DataFrame]:
-        for _, block in _blocks(self._path, self._file, self.rows):
+        for _, block in _blocks(self._path, self._file, self.rows, None, self._stopped):
             yield block
 
     def _users_in_one_place(self) -> Iterator[pl.DataFrame]:
@@ -87,42 +94,83 @@ class Histories:
             yield pl.concat(found)
 
 
+class _Places:
+    """Whether the rows of each user follow one another."""
+
+    def __init__(self) -> None:
+        """Expect blocks of users in the order of the file."""
+        self._last: str | None = None
+        self._known: npt.NDArray[np.uint64] = np.zeros(0, dtype=np.uint64)
+        """Hashes of users, each once, until one comes again."""
+        self._later: list[npt.NDArray[np.uint64]] = []
+        self._count = 0
+        self._once = True
+
+    def add(self, users: pl.Series) -> None:
+        """Take the users of the next block."""
+        if not self._once:
+            return
+        begins = users.ne_missing(users.shift(1, fill_value=self._last))
+        self._last = users[-1]
+        self._later.append(users.filter(begins).hash(0).to_numpy())
+        self._count += len(self._later[-1])
+        if self._count > len(self._known):  # seldom, as they double, and never with every row of a file
+            self._merge()
+
+    def together(self) -> bool:
+        """Return whether each user of all blocks has been in one place."""
+        self._merge()
+        return self._once
+
+    def _merge(self) -> None:
+        found = np.concatenate([self._known, *self._later])
+        found.sort()
+        self._once = self._once and not (found[1:] == found[:-1]).any()
+        self._known = found if self._once else found[:0].copy()
+        self._later, self._count = [], 0
+
+
 @contextmanager
-def open_histories(path: Path) -> Iterator[Histories]:
+def open_histories(path: Path, stopped: threading.Event | None = None) -> Iterator[Histories]:
     """Open a histories file and check all of it, before the first row is used.
 
-    Memory: a block of rows, and eight bytes for each user.
+    Memory: a block of rows, and at most 24 bytes for each user.
+
+    Args:
+        path: the file.
+        stopped: once it is set, no further block is read.
 
     Raises:
         InputError: no such table, a missing column, a wrong type, or a missing value.
+        StoppedError: reading was stopped.
     """
+    stopped = stopped or threading.Event()
     with _open(path) as file:
-        rows = _count(path, file)
-        hashes: list[np.ndarray[tuple[int], np.dtype[np.uint64]]] = []
-        before: str | None = None
-        for start, block in _blocks(path, file, rows):
+        rows, places = _count(path, file), _Places()
+        for start, block in _blocks(path, file, rows, None, stopped):
             _check(path, block, start)
-            users = block[schema.USER_ID]
-            begins = users.ne_missing(users.shift(1, fill_value=before))
-            hashes.append(users.filter(begins).hash(0).to_numpy())
-            before = users[-1]
-        found = np.concatenate(hashes) if hashes else np.zeros(0, dtype=np.uint64)
-        grouped = len(np.unique(found)) == len(found)
-        yield Histories(rows, grouped, path, file)
+            places.add(block[schema.USER_ID])
+        yield Histories(rows, places.together(), path, file, stopped)
 
 
 async def event_slices(path: Path, rows: int) -> AsyncGenerator[pl.DataFrame, None]:
     """Yield `Histories.events` of a file, at most so many rows at a time, read in other threads.
 
+    Cancelled, it leaves a thread that ends after the block that it reads.
+
     Raises:
         InputError: as `open_histories`, before the first slice.
     """
+    stopped = threading.Event()
     with ExitStack() as stack:
-        found = await asyncio.to_thread(stack.enter_context, open_histories(path))
-        parts = found.events()
-        while (part := await asyncio.to_thread(next, parts, None)) is not None:
-            for some in part.iter_slices(rows):
-                yield some
+        try:
+            found = await asyncio.to_thread(stack.enter_context, open_histories(path, stopped))
+            parts = found.events()
+            while (part := await asyncio.to_thread(next, parts, None)) is not None:
+                for some in part.iter_slices(rows):
+                    yield some
+        finally:
+            stopped.set()
 
 
 def blocks_of(path: Path, columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
@@ -131,9 +179,8 @@ def blocks_of(path: Path, columns: list[str] | None = None) -> Iterator[pl.DataF
     Raises:
         InputError: the file is not a histories table.
     """
-    with _open(path) as file:
-        for _, block in _blocks(path, file, _count(path, file), columns):
-            yield block
+    for _, block in _numbered_blocks(path, columns):
+        yield block
 
 
 def events_of_user(path: Path, user_id: str) -> pl.DataFrame:
@@ -142,10 +189,18 @@ def events_of_user(path: Path, user_id: str) -> pl.DataFrame:
     Raises:
         InputError: as `open_histories`, for the rows of this user.
     """
-    mine = [block.filter(pl.col(schema.USER_ID) == user_id) for block in blocks_of(path)]
-    rows = pl.concat(mine) if mine else pl.DataFrame(schema=_COLUMNS)
-    _check(path, rows, 0)
-    return _events(rows)
+    mine = [pl.DataFrame(schema=_COLUMNS)]
+    for start, block in _numbered_blocks(path):
+        is_mine = block[schema.USER_ID] == user_id
+        _check(path, block, start, is_mine)
+        mine.append(block.filter(is_mine))
+    return _events(pl.concat(mine))
+
+
+def _numbered_blocks(path: Path, columns: list[str] | None = None) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Yield the first row of each block and its rows."""
+    with _open(path) as file:
+        yield from _blocks(path, file, _count(path, file), columns)
 
 
 def _open(path: Path) -> BinaryIO:
@@ -169,11 +224,17 @@ def _count(path: Path, file: BinaryIO) -> int:
 
 
 def _blocks(
-    path: Path, file: BinaryIO, rows: int, columns: list[str] | None = None
+    path: Path,
+    file: BinaryIO,
+    rows: int,
+    columns: list[str] | None = None,
+    stopped: threading.Event | None = None,
 ) -> Iterator[tuple[int, pl.DataFrame]]:
     """Yield the first row of each block and its rows, in the types of the columns."""
     wanted = {name: _COLUMNS[name] for name in columns or _COLUMNS}
     for start in range(0, rows, BLOCK):
+        if stopped is not None and stopped.is_set():
+            raise StoppedError
         try:
             table = pl.scan_parquet(file).slice(start, BLOCK)
             block = table.select(pl.col(name).cast(dtype) for name, dtype in wanted.items()).collect()
@@ -187,10 +248,14 @@ def _wrong(path: Path, error: Exception) -> InputError:
     return InputError(f"{path}: not a histories table ({first_line}); {_FIX}")
 
 
-def _check(path: Path, block: pl.DataFrame, start: int) -> None:
+def _check(path: Path, block: pl.DataFrame, start: int, among: pl.Series | None = None) -> None:
+    """Refuse missing values, those of some rows only where `among` says which."""
     for name in _COLUMNS:
-        if block[name].null_count():
-            row = start + int(block[name].is_null().arg_max() or 0)
+        if not block[name].null_count():
+            continue
+        missing = block[name].is_null() if among is None else block[name].is_null() & among
+        if missing.any():
+            row = start + int(missing.arg_max() or 0)
             raise InputError(f"{path}: row {row}: '{name}' is missing; {_FIX}")
 
 

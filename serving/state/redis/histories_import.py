@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ from serving.state.contracts.user_state import IMPRESSION, ImportResult, StateUn
 from serving.state.histories import file_sha256
 from serving.state.histories_reader import event_slices
 from serving.state.redis.events import pack_imported
-from serving.state.redis.store import Argument, Call, RedisStore
+from serving.state.redis.store import Argument, Call, RedisStore, Result
 
 _SLICE: Final = 500
 """Rows per script call: it blocks Redis for a few milliseconds."""
@@ -79,17 +79,33 @@ async def _import(
         return ImportResult(already_imported=True, rows=0, new=0)
     rows = new = 0
     async with contextlib.aclosing(event_slices(path, _SLICE)) as slices:
-        async for part in slices:
+        while (part := await _while_locked(store, lock, anext(slices, None))) is not None:
             taken, added = await store.run("import", partial(_call, store, part, keys_of, hash_of))
             rows, new = rows + int(taken), new + int(added)
+    await store.execute(lambda: store.client.hset(store.key("imports"), sha256, time.time_ns() // 1000))
+    return ImportResult(already_imported=False, rows=rows, new=new)
+
+
+async def _while_locked(store: RedisStore, lock: Lock, work: Awaitable[Result]) -> Result:
+    """Return the result of work, for which the lock is extended: a pass over a file may take longer than it.
+
+    Raises:
+        _TakenOverError: the lock had expired nevertheless.
+    """
+    running = asyncio.ensure_future(work)
+    try:
+        while not running.done():
+            await asyncio.wait([running], timeout=_LOCK_SECONDS / 3)
             try:
                 await store.execute(lock.reacquire)
             except StateUnavailableError as error:
                 if isinstance(error.__cause__, LockError):
                     raise _TakenOverError from error
                 raise
-    await store.execute(lambda: store.client.hset(store.key("imports"), sha256, time.time_ns() // 1000))
-    return ImportResult(already_imported=False, rows=rows, new=new)
+        return running.result()
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 def _call(

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -83,6 +86,66 @@ def test_slices_have_at_most_so_many_rows(tmp_path: Path, block: int) -> None:
     found = asyncio.run(sizes())
     assert sum(found) == 6
     assert max(found) <= 2
+
+
+def test_a_cancelled_import_stops_reading_after_a_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is stopped waits for its threads: the check of a large file takes minutes."""
+    path = write(tmp_path / "h.parquet", ROWS * 50)
+    monkeypatch.setattr(histories_reader, "BLOCK", 1)
+    read = histories_reader._blocks
+    blocks: list[int] = []
+
+    def slow_blocks(*arguments: Any) -> Iterator[tuple[int, pl.DataFrame]]:
+        for start, block in read(*arguments):
+            blocks.append(start)
+            time.sleep(0.02)
+            yield start, block
+
+    monkeypatch.setattr(histories_reader, "_blocks", slow_blocks)
+
+    async def cancelled() -> None:
+        task = asyncio.ensure_future(anext(event_slices(path, 2)))
+        while len(blocks) < 3:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancelled())  # waits for its threads
+    assert len(blocks) < 20
+
+
+def test_the_check_of_a_scattered_file_remembers_users_and_not_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(histories_reader, "BLOCK", 10)
+    sizes: list[int] = []
+    join = np.concatenate
+
+    def counted(arrays: Any) -> Any:
+        sizes.append(sum(len(array) for array in arrays))
+        return join(arrays)
+
+    monkeypatch.setattr(np, "concatenate", counted)
+    with open_histories(write(tmp_path / "h.parquet", SCATTERED * 100)) as found:
+        assert (found.rows, found.grouped) == (600, False)
+    assert max(sizes) <= 30  # three users; every row begins another one's
+    each = [(f"u{number}", "x", "click", 5, 0) for number in range(600)]
+    with open_histories(write(tmp_path / "h.parquet", each)) as found:
+        assert found.grouped
+    with open_histories(write(tmp_path / "h.parquet", [*each, each[0]])) as found:
+        assert not found.grouped
+
+
+def test_a_missing_value_of_one_user_is_named_by_its_row_in_the_file(tmp_path: Path, block: int) -> None:
+    path = write(tmp_path / "h.parquet", ROWS)
+    frame = pl.read_parquet(path)
+    frame.with_columns(event=pl.when(pl.int_range(pl.len()) != 4).then(pl.col("event"))).write_parquet(path)
+    with pytest.raises(InputError, match="row 4: 'event' is missing"):
+        history_of(path, "c")
+    assert len(history_of(path, "b")) == 3
 
 
 def test_a_missing_value_is_named_by_its_row_in_the_file(tmp_path: Path, block: int) -> None:

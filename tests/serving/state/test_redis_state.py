@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from serving.state.contracts.user_state import Outcome, StateUnavailableError
+from serving.state.histories_reader import event_slices
 from serving.state.redis.users import RedisUserState
 from serving.stores import Stores
 from tests.serving.redis_server import RedisServer
@@ -102,6 +103,36 @@ def test_a_server_that_stood_still_leaves_the_import_to_the_other(
         assert (await stores.users.stats()).events == 2
 
     opened(redis.url, scenario)
+
+
+def test_a_file_whose_reading_takes_longer_than_the_lock_lasts_is_imported_once(
+    own_redis: Callable[..., RedisServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis = own_redis()
+    path = tmp_path / "h.parquet"
+    pl.DataFrame(
+        {"user_id": ["u", "v"], "item_id": "a", "event": "click", "timestamp": [1, 2], "order": [0, 0]}
+    ).write_parquet(path)
+    monkeypatch.setattr("serving.state.redis.histories_import._LOCK_SECONDS", 0.6)
+    reads: list[Path] = []
+
+    async def slow_slices(path: Path, rows: int) -> AsyncIterator[pl.DataFrame]:
+        reads.append(path)
+        async for part in event_slices(path, 1):
+            await asyncio.sleep(2)  # a check of the whole file, or a pass over it
+            yield part
+
+    monkeypatch.setattr("serving.state.redis.histories_import.event_slices", slow_slices)
+
+    async def scenario(stores: Stores) -> None:
+        async with asyncio.timeout(30):
+            results = await asyncio.gather(*(stores.users.import_histories(path) for _ in range(2)))
+        assert sorted((result.already_imported, result.new) for result in results) == [(False, 2), (True, 0)]
+        assert reads == [path]
+
+    opened(redis.url, scenario)
+    with redis.client as client:
+        assert client.exists("shelfwise:importing") == 0
 
 
 @pytest.mark.parametrize("save", ["", "3600 1"])

@@ -66,18 +66,8 @@ def execute(command: str, config: Any) -> float | None:  # noqa: ANN401
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to read again
     if TABLE[command].needs_faiss:
         require_faiss()
-    if command == "serve" and getattr(config, "workers", 1) > 1:
-        from serving.observability.logs import start_logging
-        from serving.workers import begin_worker, run_workers, worker_number
-
-        begin_worker()
-        if worker_number() is None:  # this process only starts and watches the workers
-            start_logging(config.log_format, config.log_requests)
-            sys.exit(run_workers(config, sys.argv, CONSOLE))
     if command == "serve":
-        from serving.model.process.starter import STARTER
-
-        STARTER.prepare()  # the model's libraries are imported while this process imports its own
+        _begin_serving(config)
     threads = getattr(config, "threads", 0)
     if threads and command != "serve":  # which sets them in its worker thread
         import torch
@@ -92,6 +82,23 @@ def execute(command: str, config: Any) -> float | None:  # noqa: ANN401
 
         return run_command(lambda: COMMANDS[command](config), config.devices)
     return COMMANDS[command](config)
+
+
+def _begin_serving(config: Any) -> None:  # noqa: ANN401
+    """Watch workers until they end, where there are some; else start what the server needs first."""
+    from serving.observability.logs import start_logging
+
+    if config.workers > 1:
+        from serving.workers import begin_worker, run_workers, worker_number
+
+        begin_worker()
+        if worker_number() is None:  # this process only starts and watches the workers
+            start_logging(config.log_format, config.log_requests)
+            sys.exit(run_workers(config, sys.argv, CONSOLE))
+    start_logging(config.log_format, config.log_requests)  # the processes of models inherit standard error
+    from serving.model.process.starter import STARTER
+
+    STARTER.prepare()  # the model's libraries are imported while this process imports its own
 
 
 def fail(error: InputError) -> NoReturn:

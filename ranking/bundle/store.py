@@ -40,9 +40,18 @@ _VERSION_NAME = re.compile(r"^\d{8}T\d{6}Z-[0-9a-f]{12}$")
 
 
 def file_hash(path: Path) -> str:
-    """Return the sha256 of a file, read in blocks."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    """Return the sha256 of a file, read in blocks.
+
+    Raises:
+        OSError: it cannot be read; its `filename` says which.
+    """
+    try:
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        if error.filename is None:  # of a read, unlike that of opening
+            error.filename = str(path)
+        raise
 
 
 def file_hashes(paths: Sequence[Path]) -> list[str]:

@@ -21,6 +21,7 @@ from ranking.bundle.store import (
     MANIFEST,
     VERSIONS,
     current_version,
+    file_hashes,
     publish_version,
     roll_back,
     verify,
@@ -368,3 +369,10 @@ def test_the_same_content_published_twice_is_two_versions(tmp_path: Path) -> Non
     assert first != second
     assert first[-12:] == second[-12:]
     assert roll_back(tmp_path) == first
+
+
+def test_a_file_that_fails_while_it_is_read_is_named() -> None:
+    """Opening succeeds; the error of the read has no name of its own."""
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        file_hashes([Path("/proc/self/mem")])
+    assert caught.value.filename == "/proc/self/mem"

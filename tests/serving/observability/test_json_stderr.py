@@ -178,6 +178,23 @@ def test_tls_errors_of_a_server_are_json(
     assert all(line["source"].partition(":")[0].endswith(".cc") for line in core)
 
 
+def test_the_processes_of_the_model_write_to_the_same_pipe(
+    processes: Processes,  # noqa: F811
+    trained_store: Path,  # noqa: F811
+) -> None:
+    words = processes.command(real=True, store=trained_store, log_format="json")
+    server = processes.begin(words).ready(120)
+    own = os.readlink(f"/proc/{server.process.pid}/fd/2")
+    assert own.startswith("pipe:")
+    found = {}
+    for child in children(server.process.pid):
+        for pid in (child, *children(child)):
+            if b"json_stderr.py" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found[pid] = os.readlink(f"/proc/{pid}/fd/2")
+    assert len(found) == 2  # the fork server, and the model's process
+    assert set(found.values()) == {own}
+
+
 def test_an_error_at_the_start_is_json_too(tmp_path: Path) -> None:
     words = [sys.executable, "shelfwise.py", "serve", f"artifacts={tmp_path}", "log_format=json"]
     for extra in ([], ["workers=2"]):

@@ -45,8 +45,13 @@ def load_saved_encoder(folder: Path, max_tokens: int) -> TextEncoder:
 def _by_transformers(folder: Path, max_tokens: int) -> TextEncoder:
     if importlib.util.find_spec("transformers") is None:
         family = json.loads((folder / CONFIG).read_text()).get("model_type", "unknown")
+        needs = f"a network of the family '{family}' needs"
+        if not (folder / TOKENIZER).is_file():
+            needs = f"a tokenizer without {TOKENIZER} needs"
+        elif family in FAMILIES:
+            needs = f"this network of the family '{family}', not in its usual form, needs"
         raise InputError(
-            f"{folder}: a network of the family '{family}' needs the library transformers on the server: "
-            f"pip install 'transformers>=5.0', or train with a model of {', '.join(FAMILIES)}"
+            f"{folder}: {needs} the library transformers on the server: pip install 'transformers>=5.0', or "
+            f"train with a usual model of {', '.join(FAMILIES)}"
         )
     return load_text_encoder(TextEncoderConfig(model=str(folder), max_tokens=max_tokens)).eval()

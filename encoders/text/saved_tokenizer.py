@@ -78,6 +78,7 @@ class SavedTokenizer:
             raise ValueError(f"{TOKENIZER}: {error}") from error
         backend.no_padding()
         backend.no_truncation()
+        backend.encode_special_tokens = bool(self._settings.get("split_special_tokens"))
         return backend
 
     def _id(self, name: str) -> int | None:

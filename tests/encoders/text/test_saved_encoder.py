@@ -115,16 +115,40 @@ def test_another_family_is_loaded_by_transformers(bert: Path, tmp_path: Path) ->
 def test_another_family_without_transformers_is_one_readable_line(
     bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = distilbert(bert, tmp_path / "distilbert")
     there = importlib.util.find_spec
     absent = lambda name: None if name == "transformers" else there(name)  # noqa: E731
     monkeypatch.setattr(importlib.util, "find_spec", absent)
-    with pytest.raises(InputError) as caught:
-        load_saved_encoder(folder, MOST)
-    assert str(caught.value) == (
-        f"{folder}: a network of the family 'distilbert' needs the library transformers on the server: "
-        "pip install 'transformers>=5.0', or train with a model of bert, roberta, xlm-roberta"
-    )
+    words, other = tmp_path / "words", tmp_path / "other"  # both of a family that is computed here
+    shutil.copytree(bert, words)
+    (words / "tokenizer.json").unlink()
+    shutil.copytree(bert, other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "hidden_act": "silu"}))
+    for folder, needs in (
+        (distilbert(bert, tmp_path / "distilbert"), "a network of the family 'distilbert' needs"),
+        (words, "a tokenizer without tokenizer.json needs"),
+        (other, "this network of the family 'bert', not in its usual form, needs"),
+    ):
+        with pytest.raises(InputError) as caught:
+            load_saved_encoder(folder, MOST)
+        assert str(caught.value) == (
+            f"{folder}: {needs} the library transformers on the server: "
+            "pip install 'transformers>=5.0', or train with a usual model of bert, roberta, xlm-roberta"
+        )
+
+
+def test_names_of_special_tokens_in_a_text_are_split_where_the_tokenizer_says_so(
+    bert: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "splits"
+    shutil.copytree(bert, folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "split_special_tokens": True}))
+    theirs = load_text_encoder(TextEncoderConfig(model=str(folder), max_tokens=MOST)).tokenizer
+    ours = load_saved_encoder(folder, MOST).tokenizer
+    found = ours(["[SEP] rose"])["input_ids"]
+    assert found == theirs(["[SEP] rose"])["input_ids"]
+    assert found != load_saved_encoder(bert, MOST).tokenizer(["[SEP] rose"])["input_ids"]
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])

@@ -68,8 +68,12 @@ def _of_the_image() -> Iterator[CommandLine]:
 
 def _of_systemd() -> Iterator[CommandLine]:
     for unit in sorted((DEPLOY / "systemd").glob("*.service")):
-        for line in joined(unit.read_text()):
+        lines = joined(unit.read_text())
+        variables = [line.split("=", 2)[1:] for line in lines if re.match(r"Environment=\w+=", line)]
+        for line in lines:
             if line.startswith("ExecStart="):
+                for name, value in variables:
+                    line = line.replace(f"${{{name}}}", value)
                 yield f"systemd/{unit.name}", shlex.split(line.partition("=")[2])[1:]
 
 

@@ -36,6 +36,7 @@ from ranking.bundle.distribution.layout import (
 from ranking.bundle.distribution.parts import Download, StoppedError, download, writing
 from ranking.bundle.distribution.remote import Remote
 from ranking.bundle.store import (
+    CURRENT,
     LOCK,
     MANIFEST,
     ROLLED_BACK,
@@ -126,28 +127,35 @@ def fetch_store(
         (store / VERSIONS).mkdir(parents=True, exist_ok=True)
         lock = locked(store, _FETCH_LOCK)
     with lock:
-        version = remote.current()
-        if version is None:
-            raise InputError(f"{remote.name}: nothing has been pushed here yet; run shelfwise push")
-        former, began = pointed_at(store), time.monotonic()
+        version, former = _pushed_version(remote), pointed_at(store)
+        if former is not None and former != version:
+            wait()
+            version = _pushed_version(remote)  # it may have been rolled back meanwhile
+        began = time.monotonic()
         wanted = [*config.versions, version]
         missing = [one for one in dict.fromkeys(wanted) if one not in versions(store)]
         if former == version and not missing:
             return None
-        if former is not None and former != version:
-            wait()
         found = Fetched(version)
         for one in missing:
             _fetch_version(remote, store, one, config.parallel, stopped, found)
         if former != version or not (store / HISTORIES).is_file():
             found.downloaded += _fetch_histories(remote, store, config.parallel, stopped)
         left = remote_rolled_back(remote)
-        if left != rolled_back(store):
-            write_atomically(store / ROLLED_BACK, rolled_back_lines(left))
-        point_at(store, version)
+        with writing(store / CURRENT):
+            if left != rolled_back(store):
+                write_atomically(store / ROLLED_BACK, rolled_back_lines(left))
+            point_at(store, version)
         _remove_old(store, config.keep, {*wanted, former})
         found.seconds = time.monotonic() - began
         return found
+
+
+def _pushed_version(remote: Remote) -> str:
+    version = remote.current()
+    if version is None:
+        raise InputError(f"{remote.name}: nothing has been pushed here yet; run shelfwise push")
+    return version
 
 
 def _fetch_version(
@@ -222,12 +230,13 @@ def _fetch_histories(remote: Remote, store: Path, parallel: int, stopped: Callab
     for attempt in range(_HISTORY_TRIES):
         listed = remote.read(HISTORIES_HASH)
         size = remote.size(HISTORIES)
-        if listed is None:
-            if size is None:
-                return 0
-            raise InputError(f"{remote.name}/{HISTORIES_HASH}: no such file; push again")
-        one = Download(remote, HISTORIES, target, size or 0, listed.decode(errors="replace").split()[0])
+        if listed is None and size is None:
+            return 0
         try:
+            words = (listed or b"").decode(errors="replace").split()
+            if not words:
+                raise InputError(f"{remote.name}/{HISTORIES_HASH}: no such file, or an empty one; push again")
+            one = Download(remote, HISTORIES, target, size or 0, words[0])
             with writing(store):
                 target.unlink(missing_ok=True)
                 missing = one.begin()

@@ -1,9 +1,9 @@
 """A folder behind an address: a bucket, a web server, or a folder of this or another machine.
 
-`s3://`, `gs://` and `abfs://` are read and written by Arrow's own clients, which are installed with PyArrow,
-every other protocol by fsspec's. Both take credentials from the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE
-or the role of the machine; GOOGLE_APPLICATION_CREDENTIALS; AZURE_STORAGE_ACCOUNT and so on), never from a
-setting. Errors are one line, without what an address may hold of credentials.
+`s3://`, `gs://` and `abfs://` are read and written by obstore (`object_store.py`), every other protocol by
+fsspec. Credentials come from the environment (AWS_ACCESS_KEY_ID or the role of the machine;
+GOOGLE_APPLICATION_CREDENTIALS; AZURE_STORAGE_ACCOUNT_KEY and so on), never from a setting. Errors are one
+line, without what an address may hold of credentials.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from conf.errors import InputError
+from ranking.bundle.distribution.object_store import PROTOCOLS, ObjectStore, ObjectStoreError
 from ranking.bundle.store import CURRENT, is_version
 
-_ARROW: Final = ("s3", "gs", "gcs", "abfs", "abfss")
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^/@\s]*@")
 _QUERY: Final = re.compile(r"\?[^\s'\")]*")
 _EXAMPLES: Final = (
@@ -31,19 +30,17 @@ _LONGEST: Final = 300
 class Remote:
     """A folder behind an address; paths are relative to it. Safe for use by several threads."""
 
-    def __init__(self, files: Any, root: str, name: str, seekable: bool = False) -> None:  # noqa: ANN401 - fsspec has no types
+    def __init__(self, files: Any, root: str, name: str) -> None:  # noqa: ANN401 - fsspec has no types
         """Use a file system of fsspec.
 
         Args:
-            files: the file system.
+            files: the file system, or one with the same methods.
             root: path of the folder in it.
             name: address for messages, without credentials.
-            seekable: whether reading a part of a file takes a flag of this name, as in Arrow.
         """
         self._files = files
         self._root = root.rstrip("/")
         self.name = name
-        self._in_parts = {"seekable": True} if seekable else {}
 
     @classmethod
     def open(cls, address: str) -> Remote:
@@ -60,14 +57,16 @@ class Remote:
         if not found:
             raise InputError(f"remote: '{name}' is no address; {_EXAMPLES}")
         try:
-            if protocol in _ARROW:
-                return cls(*_arrow(address), name, seekable=True)
+            if protocol in PROTOCOLS:
+                return cls(ObjectStore(address), "", name)
             from fsspec.core import url_to_fs
 
             files, root = url_to_fs(address, use_listings_cache=False)
         except ImportError as error:
             how = "pip install aiohttp" if protocol.startswith("http") else without_credentials(str(error))
             raise InputError(f"remote: {name} cannot be opened: {how}") from error
+        except InputError as error:
+            raise InputError(f"remote: {name} cannot be opened: {error}") from error
         except Exception as error:  # each file system has exceptions of its own
             raise InputError(f"remote: {name} cannot be opened ({_said(error)}); {_EXAMPLES}") from error
         return cls(files, root, name)
@@ -92,7 +91,7 @@ class Remote:
             InputError: it cannot be read, or another number of bytes came.
         """
         with self._one_line(path, "read"):
-            found = bytes(self._files.cat_file(self._at(path), start=start, end=end, **self._in_parts))
+            found = bytes(self._files.cat_file(self._at(path), start=start, end=end))
         if len(found) > end - start:
             raise InputError(f"{self.name}: sends whole files where a part is asked for (no range requests)")
         if len(found) < end - start:
@@ -122,7 +121,10 @@ class Remote:
         """Write a file; in an object store it is there whole or not at all."""
         with self._one_line(path, "written"):
             self._make_folder(path)
-            self._files.put_file(str(source), self._at(path))
+            try:
+                self._files.put_file(str(source), self._at(path))
+            except FileNotFoundError as error:
+                raise InputError(f"{source}: was removed meanwhile; push again") from error
 
     def write(self, path: str, content: str) -> None:
         """Write a small file."""
@@ -177,21 +179,10 @@ def without_credentials(text: str) -> str:
     return _QUERY.sub("", _CREDENTIALS.sub("", text))
 
 
-def _arrow(address: str) -> tuple[Any, str]:
-    """Return a file system of Arrow in fsspec's interface, and the path of an address in it."""
-    import pyarrow.fs
-    from fsspec.implementations.arrow import ArrowFSWrapper
-
-    if address.startswith("gcs://"):
-        address = f"gs://{address.removeprefix('gcs://')}"
-    files, root = pyarrow.fs.FileSystem.from_uri(address)
-    if not root.strip("/"):
-        raise ValueError(f"no bucket in {urlsplit(address).scheme}://")
-    return ArrowFSWrapper(files), root
-
-
 def _said(error: Exception) -> str:
     """Return the type and the first line of an error, without credentials."""
+    if isinstance(error, ObjectStoreError):
+        return without_credentials(str(error))[:_LONGEST]
     lines = str(error).strip().splitlines()
     text = without_credentials(lines[0] if lines else "")
     return f"{type(error).__name__}: {text[:_LONGEST]}" if text else type(error).__name__

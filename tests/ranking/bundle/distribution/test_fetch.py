@@ -17,7 +17,7 @@ from conf.errors import InputError
 from conf.operating import FetchConfig
 from ranking.bundle.bundle import HISTORIES as BUNDLE_HISTORIES
 from ranking.bundle.distribution.fetch import fetch_store
-from ranking.bundle.distribution.layout import HISTORIES, path_of
+from ranking.bundle.distribution.layout import HISTORIES, HISTORIES_HASH, path_of
 from ranking.bundle.distribution.parts import PART, StoppedError
 from ranking.bundle.distribution.remote import Remote
 from ranking.bundle.store import CURRENT, MANIFEST, VERSIONS, roll_back, version_before, versions
@@ -284,6 +284,57 @@ def test_histories_that_are_replaced_meanwhile_are_read_again(
     assert found is not None
     assert served(server) == "one"  # CURRENT was read before
     assert (server / HISTORIES).read_text() == "histories of two"
+
+
+def test_histories_without_a_hash_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, bucket, server = (tmp_path / name for name in ("store", "bucket", "server"))
+    publish(store, "one")
+    push(store, address(bucket))
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    (bucket / HISTORIES_HASH).write_text("")  # a folder shows a file before it is written
+    with pytest.raises(InputError, match=f"{HISTORIES_HASH}: no such file, or an empty one; push again"):
+        fetch(address(bucket), server)
+    assert not (server / CURRENT).exists()
+
+
+def test_a_version_that_was_rolled_back_during_the_wait_never_becomes_current(tmp_path: Path) -> None:
+    store, bucket, server = (tmp_path / name for name in ("store", "bucket", "server"))
+    first = publish(store, "one")
+    push(store, address(bucket))
+    fetch(address(bucket), server)
+    publish(store, "two")
+    push(store, address(bucket))
+
+    def roll_the_fleet_back() -> None:
+        roll_back(store)
+        push(store, address(bucket))
+
+    remote = Remote.open(address(bucket))
+    found = fetch_store(remote, server, FetchConfig(), wait=roll_the_fleet_back)
+    assert found is None
+    assert versions(server) == [first]
+
+
+def test_a_pointer_that_cannot_be_written_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, bucket, server = (tmp_path / name for name in ("store", "bucket", "server"))
+    publish(store, "one")
+    push(store, address(bucket))
+    fetch(address(bucket), server)
+    publish(store, "two")
+    push(store, address(bucket))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ranking.bundle.distribution.fetch.point_at", full)
+        with pytest.raises(InputError, match="cannot be written .no space left; what is there is kept"):
+            fetch(address(bucket), server)
+    assert served(server) == "one"
+    fetch(address(bucket), server)
+    assert served(server) == "two"
 
 
 def test_the_version_before_stays_for_a_rollback_and_rollbacks_come_along(tmp_path: Path) -> None:

@@ -98,6 +98,23 @@ def test_a_push_that_ended_early_goes_on_and_nothing_was_current_meanwhile(
     assert served(tmp_path / "server") == "two"
 
 
+@pytest.mark.usefixtures("_memory")
+def test_a_file_that_is_removed_meanwhile_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = publish(tmp_path, "one")
+    make_folder = Remote._make_folder
+
+    def remove(self: Remote, path: str) -> None:
+        make_folder(self, path)
+        (tmp_path / VERSIONS / version / "a.txt").unlink(missing_ok=True)
+
+    monkeypatch.setattr(Remote, "_make_folder", remove)
+    with pytest.raises(InputError, match=f"{version}/a.txt: was removed meanwhile; push again"):
+        push(tmp_path, MEMORY, parallel=1)
+    assert Remote.open(MEMORY).current() is None
+
+
 def test_a_file_that_was_cut_off_is_uploaded_again(tmp_path: Path) -> None:
     store, bucket = tmp_path / "store", tmp_path / "bucket"
     version = publish(store, "one")

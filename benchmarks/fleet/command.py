@@ -27,7 +27,7 @@ from benchmarks.fleet.freshness import event_to_list, upsert_to_search
 from benchmarks.fleet.load import Load
 from benchmarks.fleet.processes import Member, RedisProcess, RunningLoad, fleet, proxy, until
 from benchmarks.fleet.report import page
-from benchmarks.fleet.usage import RedisUsage, cpu_seconds, memory_mib
+from benchmarks.fleet.usage import RedisUsage, cpu_seconds, memory_mib, swap_cpu_seconds
 from conf.operating import PushConfig
 from features.data.pipeline_step import link_tree, write_atomically
 from ranking.bundle.distribution.push import push_store
@@ -184,7 +184,8 @@ class FleetBenchmark:
         }
 
     def swap_alone(self) -> dict[str, Any]:
-        """Return the time of a swap without load, memory meanwhile, and what the fetches spend."""
+        """Return the time of a swap without load, memory meanwhile, and what fetches and servers spend."""
+        serving, begin = cpu_seconds(self.pids()), time.monotonic()
         fetching, rest = cpu_seconds(self.fetches()), [self.memory(member) for member in self.members]
         began, peak = time.monotonic(), 0.0
         version = self.publish_twin()
@@ -195,11 +196,18 @@ class FleetBenchmark:
                 if self.members[number].version() == version:
                     waiting.discard(number)
                     at.append(time.monotonic() - began)
-            time.sleep(0.2)
+            time.sleep(0.5)
         fetching = cpu_seconds(self.fetches()) - fetching
+        time.sleep(_QUIET)  # the former model ends, and new histories would be imported
+        serving = swap_cpu_seconds(
+            cpu_seconds(self.pids()) - serving,
+            time.monotonic() - begin,
+            self.results["idle"]["server_cpu_ms"],
+        )
         files = read_manifest(self.trained / VERSIONS / version)["files"].values()
         return {
             "fetch_cpu_seconds_per_server": fetching / len(self.members),
+            "server_cpu_seconds_per_server": serving / len(self.members),
             "first_seconds": min(at), "last_seconds": max(at), "memory_mib_before": max(rest),
             "memory_mib_peak": peak, "version_bytes": sum(file["size"] for file in files),
         }  # fmt: skip

@@ -108,8 +108,10 @@ def facts(results: dict[str, Any]) -> list[str]:
     if swap := results.get("swap_alone"):
         found.append(
             f"A swap of {swap['version_bytes'] / 1e6:.0f} MB to the same content under another name: "
-            f"{swap['fetch_cpu_seconds_per_server']:.1f} s of CPU of each fetch; memory of a server "
-            f"{swap['memory_mib_before']:.0f} MiB before, {swap['memory_mib_peak']:.0f} at most; "
+            f"{swap['fetch_cpu_seconds_per_server']:.1f} s of CPU of each fetch and "
+            f"{swap['server_cpu_seconds_per_server']:.1f} s of each server, which loads it; "
+            f"memory of a server {swap['memory_mib_before']:.0f} MiB before, "
+            f"{swap['memory_mib_peak']:.0f} at most; "
             f"the last server after {swap['last_seconds']:.0f} s."
         )
     found += [

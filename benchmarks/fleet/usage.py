@@ -34,6 +34,17 @@ def cpu_seconds(pids: Sequence[int]) -> float:
     return ticks / _TICKS
 
 
+def swap_cpu_seconds(spent: float, seconds: float, idle_ms: float) -> float:
+    """Return the CPU seconds of a swap: what was spent, less what the same time costs without one.
+
+    Args:
+        spent: CPU seconds of the servers.
+        seconds: in which they were spent.
+        idle_ms: CPU milliseconds that the servers spend each second without a call.
+    """
+    return max(0.0, spent - seconds * idle_ms / 1000)
+
+
 def memory_mib(pid: int) -> float:
     """Return the proportional resident memory of a process and its descendants: shared pages count once."""
     total = 0.0

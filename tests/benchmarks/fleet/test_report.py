@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.fleet.calls import Call, summary
 from benchmarks.fleet.report import fleet_for, page
+from benchmarks.fleet.usage import swap_cpu_seconds
 from shelfwise_client.v1 import recommendations_pb2 as pb
 
 CALLS: list[Call] = [
@@ -63,3 +64,16 @@ def test_a_run_that_ended_early_has_a_page_too() -> None:
     text = page(results())
     assert "| 4 servers, closed loop | list | 4 | 0.8 | 20.0 | 29.8 | 1 (UNAVAILABLE 1) | 1 |" in text
     assert "- One list: 2.00 ms of a server's CPU and 0.100 ms of Redis's, 1.00 scripts" in text
+
+
+def test_a_swap_costs_what_the_same_time_without_one_does_not() -> None:
+    assert swap_cpu_seconds(spent=14.0, seconds=60.0, idle_ms=50.0) == pytest.approx(11.0)
+    assert swap_cpu_seconds(spent=2.9, seconds=60.0, idle_ms=50.0) == 0.0
+    found = results() | {
+        "swap_alone": {
+            "version_bytes": 117e6, "fetch_cpu_seconds_per_server": 0.1,
+            "server_cpu_seconds_per_server": 2.75,
+            "memory_mib_before": 500.0, "memory_mib_peak": 900.0, "last_seconds": 20.0,
+        }
+    }  # fmt: skip
+    assert "0.1 s of CPU of each fetch and 2.8 s of each server, which loads it" in page(found)

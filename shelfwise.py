@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import logging
 import os
@@ -196,6 +197,16 @@ def main() -> None:
         execute(command, compose_command(command, rest))
     except InputError as error:
         fail(error)
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if not library or importlib.util.find_spec(library) is not None:
+            raise
+        fail(
+            InputError(
+                f"this installation lacks the library {library}, as that of a server does; "
+                "install all with pip install 'shelfwise[cpu,explorer]', or use the image for training"
+            )
+        )
     except GuardError as error:
         ERRORS.print(f"[bold red]shelfwise:[/bold red] {escape(str(error))}", soft_wrap=True)
         sys.exit(3)

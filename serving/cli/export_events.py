@@ -11,8 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import polars as pl
 from rich.console import Console
 
 from conf.errors import InputError
@@ -21,6 +20,7 @@ from features.data import schema
 from features.files.modes import create_private
 from features.ingest.privacy import PSEUDONYM
 from ranking.bundle.store import CURRENT, MANIFEST, VERSIONS, current_version
+from serving.cli.parquet_parts import parquet_parts
 from serving.state.contracts.user_state import Exposure, StateUnavailableError, StoredEvent, UserState
 from serving.stores import open_stores
 
@@ -28,18 +28,16 @@ _CLIENT_ID: Final = "client:"
 """Prefix of event ids that were set by the sender."""
 _ROWS: Final = 50_000
 """Rows per write: some ten MB."""
-_TYPES: Final = {"list_position": pa.int64(), "hour": pa.int64(), "propensity": pa.float64()}
+_TYPES: Final = {"list_position": pl.Int64, "hour": pl.Int64, "propensity": pl.Float64}
 _EXPOSURE: Final = [field.name for field in fields(Exposure)]
-_SCHEMA: Final = pa.schema(
-    [
-        (schema.USER_ID, pa.string()),
-        (schema.ITEM_ID, pa.string()),
-        (schema.EVENT, pa.string()),
-        (schema.TIMESTAMP, pa.timestamp("us", tz="UTC")),
-        ("event_id", pa.string()),
-        *((name, _TYPES.get(name, pa.string())) for name in _EXPOSURE),
-    ]
-)
+_SCHEMA: Final = {
+    schema.USER_ID: pl.String,
+    schema.ITEM_ID: pl.String,
+    schema.EVENT: pl.String,
+    schema.TIMESTAMP: pl.Datetime("us", "UTC"),
+    "event_id": pl.String,
+    **{name: _TYPES.get(name, pl.String) for name in _EXPOSURE},
+}
 
 
 @dataclass
@@ -119,7 +117,7 @@ async def write_stored(users: UserState, imported: bool, path: Path, prefix: str
         OSError: the file cannot be written.
     """
     counts, pending, last = Counts(), list[StoredEvent](), ""
-    with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
+    with parquet_parts(path, _SCHEMA) as parts:
         async for events in users.stored(imported):
             for event in events:
                 counts.users += event.user_id != last
@@ -127,13 +125,13 @@ async def write_stored(users: UserState, imported: bool, path: Path, prefix: str
             counts.events += len(events)
             pending += events
             if len(pending) >= _ROWS:
-                await asyncio.to_thread(writer.write_table, _table(pending, prefix))
+                await asyncio.to_thread(parts.write, _columns(pending, prefix))
                 pending = []
-        writer.write_table(_table(pending, prefix))
+        parts.write(_columns(pending, prefix))
     return counts
 
 
-def _table(events: Sequence[StoredEvent], prefix: str) -> Any:  # noqa: ANN401 - pyarrow has no types
+def _columns(events: Sequence[StoredEvent], prefix: str) -> dict[str, list[Any]]:
     columns = [
         [prefix + event.user_id for event in events],
         [event.item_id for event in events],
@@ -142,4 +140,4 @@ def _table(events: Sequence[StoredEvent], prefix: str) -> Any:  # noqa: ANN401 -
         [event.event_id.removeprefix(_CLIENT_ID) for event in events],
         *([getattr(event.exposure, name) for event in events] for name in _EXPOSURE),
     ]
-    return pa.table(columns, schema=_SCHEMA)
+    return dict(zip(_SCHEMA, columns, strict=True))

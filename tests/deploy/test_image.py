@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import re
 import subprocess
@@ -14,42 +13,16 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.deploy.manifests import DEPLOY, ROOT, joined
+from benchmarks.serving.size import IMAGE, listed, pruned
+from tests.deploy.environments import slim_environment
+from tests.deploy.manifests import ROOT, joined
 from tests.programs import deploy_program
 
-IMAGE = DEPLOY / "image"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-
-
-def listed(file: str) -> set[str]:
-    """Return the names in a list of requirements, without those of a list that it includes."""
-    lines = (IMAGE / file).read_text().splitlines()
-    return {canonicalize_name(line) for line in lines if line and not line.startswith(("#", "-r "))}
 
 
 def names(requirements: list[str]) -> set[str]:
     return {canonicalize_name(Requirement(text).name) for text in requirements}
-
-
-def closure(wanted: set[str]) -> set[str]:
-    """Return the installed distributions that these need, themselves included."""
-    found: set[str] = set()
-    todo = [(name, frozenset[str]()) for name in wanted]
-    while todo:
-        name, extras = todo.pop()
-        try:
-            distribution = importlib.metadata.distribution(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        found.add(name)
-        for text in distribution.requires or []:
-            requirement = Requirement(text)
-            of_extras = [{"extra": extra} for extra in extras] or [{"extra": ""}]
-            if requirement.marker is None or any(map(requirement.marker.evaluate, of_extras)):
-                entry = (canonicalize_name(requirement.name), frozenset(requirement.extras))
-                if entry[0] not in found:
-                    todo.append(entry)
-    return found
 
 
 def test_both_lists_are_what_the_project_needs() -> None:
@@ -80,37 +53,21 @@ def test_every_name_has_one_version() -> None:
 
 MODULES = """
 import importlib, pkgutil, sys
-import serving, explorer, shelfwise
+import serving, shelfwise
 from conf.commands import TABLE
-for package in (serving, explorer):
-    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+for module in pkgutil.walk_packages(serving.__path__, serving.__name__ + "."):
+    if not module.name.startswith(("serving.cli.demo", "serving.cli.story")):  # which fits baselines to a run
         importlib.import_module(module.name)
 for name in sys.argv[1:]:
     importlib.import_module(TABLE[name].function.partition(":")[0])
 # What loading a bundle and its text encoder imports late.
-from transformers import AutoModel, AutoTokenizer, BertModel
-import faiss, fsspec.implementations.arrow, pyarrow.fs, pyarrow.parquet, safetensors.torch, scipy.sparse
-import torch
+import faiss, fsspec, obstore.store, safetensors.torch, tokenizers, torch
+import encoders.text.saved_encoder, ranking.bundle.bundle, ranking.live.updates
 """
 COMMANDS = (
     "serve", "health", "create-key", "compile", "backup", "restore", "rollback", "export", "export-events",
-    "recommend", "recommend-batch", "inspect", "explore", "why", "compare", "fetch", "push",
+    "recommend", "recommend-batch", "fetch", "push",
 )  # fmt: skip
-
-
-def slim_environment(folder: Path, wanted: set[str]) -> dict[str, str]:
-    """Fill a folder with links to some installed distributions and what they need, as in an image.
-
-    Returns:
-        Environment variables with which `python -S` finds these distributions and the project alone.
-    """
-    for name in closure(wanted):
-        for file in importlib.metadata.distribution(name).files or []:
-            link = folder / file.parts[0]
-            if file.parts[0] not in ("..", "__pycache__") and not link.exists():
-                link.symlink_to(Path(str(file.locate())).parents[len(file.parts) - 1] / file.parts[0])
-    path = os.pathsep.join(map(str, (folder, ROOT, ROOT / "clients" / "python")))
-    return {"PATH": os.environ["PATH"], "PYTHONPATH": path, "HOME": str(folder)}
 
 
 def imported(environment: dict[str, str], program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -121,17 +78,30 @@ def imported(environment: dict[str, str], program: str, *arguments: str) -> subp
 
 
 def test_a_server_imports_nothing_that_its_image_lacks(tmp_path: Path) -> None:
-    """Every module of the server and the explorer, and those of an operator's commands."""
-    environment = slim_environment(tmp_path, listed("serve.txt") | {"faiss-cpu", "faiss-gpu"})
+    """Every module of the server, and those of an operator's commands."""
+    environment = slim_environment(tmp_path, listed("serve.txt") | {"faiss-cpu", "faiss-gpu"}, pruned())
     assert {"torch", "grpc", "faiss"} <= {path.name for path in tmp_path.iterdir()}
-    lacking = ("pytorch_lightning", "peft", "tensorboard", "matplotlib", "implicit", "pytest")
+    lacking = (
+        "pytorch_lightning", "peft", "tensorboard", "matplotlib", "implicit", "pytest", "transformers",
+        "scipy", "pyarrow", "pandas", "starlette", *(name.replace("-", "_") for name in pruned()),
+    )  # fmt: skip
     assert [name for name in lacking if (tmp_path / name).exists()] == []
     done = imported(environment, MODULES, *COMMANDS)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def test_a_command_that_is_not_a_servers_is_one_line(tmp_path: Path) -> None:
+    environment = slim_environment(tmp_path, listed("serve.txt") | {"faiss-cpu", "faiss-gpu"}, pruned())
+    done = imported(environment, "import shelfwise; shelfwise.main()", "evaluate")
+    assert done.returncode == 2, done.stderr
+    assert re.match(
+        "shelfwise: this installation lacks the library [a-z]+, as that of a server does; ", done.stderr
+    )
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_training_is_out_of_its_reach(tmp_path: Path) -> None:
-    environment = slim_environment(tmp_path, listed("serve.txt") | {"faiss-cpu", "faiss-gpu"})
+    environment = slim_environment(tmp_path, listed("serve.txt") | {"faiss-cpu", "faiss-gpu"}, pruned())
     done = imported(environment, "import encoders.training.fitting")
     assert "ModuleNotFoundError: No module named 'pytorch_lightning'" in done.stderr
 

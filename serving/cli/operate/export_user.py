@@ -7,12 +7,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
-import pyarrow as pa
-import pyarrow.parquet as pq
+import polars as pl
 from rich.console import Console
 
 from conf.errors import InputError
@@ -21,6 +21,7 @@ from features.ingest.privacy import make_pseudonyms
 from ranking.bundle.bundle import HISTORIES
 from serving.cli.connection import connect, failure_message
 from serving.cli.export_events import replaced, user_prefix
+from serving.cli.parquet_parts import parquet_parts
 from serving.state.contracts.user_state import StateUnavailableError, StoredEvent
 from serving.state.everything import everything_of
 from serving.stores import open_stores
@@ -29,20 +30,18 @@ from shelfwise_client import ServiceError
 _CLIENT_ID: Final = "client:"
 _ROWS: Final = 5_000
 """Rows per write."""
-_SCHEMA: Final = pa.schema(
-    [
-        *((name, pa.string()) for name in ("user_id", "item_id", "event")),
-        ("timestamp", pa.timestamp("us", tz="UTC")),
-        ("event_id", pa.string()),
-        ("imported", pa.bool_()),
-        ("request_id", pa.string()),
-        ("list_position", pa.int64()),
-        *((name, pa.string()) for name in ("surface", "model_version", "device")),
-        ("hour", pa.int64()),
-        ("propensity", pa.float64()),
-        ("experiments", pa.string()),
-    ]
-)
+_SCHEMA: Final = {
+    **dict.fromkeys(("user_id", "item_id", "event"), pl.String),
+    "timestamp": pl.Datetime("us", "UTC"),
+    "event_id": pl.String,
+    "imported": pl.Boolean,
+    "request_id": pl.String,
+    "list_position": pl.Int64,
+    **dict.fromkeys(("surface", "model_version", "device"), pl.String),
+    "hour": pl.Int64,
+    "propensity": pl.Float64,
+    "experiments": pl.String,
+}
 Row = dict[str, Any]
 """Column -> value; null where unknown."""
 
@@ -125,19 +124,14 @@ def _write_lines(path: Path, rows: Iterator[Row]) -> int:
     count = 0
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
-            known = {name: row[name] for name in _SCHEMA.names if row.get(name) is not None}
+            known = {name: row[name] for name in _SCHEMA if row.get(name) is not None}
             file.write(json.dumps(known, ensure_ascii=False, default=datetime.isoformat) + "\n")
             count += 1
     return count
 
 
 def _write_parquet(path: Path, rows: Iterator[Row]) -> int:
-    count, pending = 0, list[Row]()
-    with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
-        for row in rows:
-            pending.append(row)
-            if len(pending) >= _ROWS:
-                writer.write_table(pa.Table.from_pylist(pending, schema=_SCHEMA))
-                count, pending = count + len(pending), []
-        writer.write_table(pa.Table.from_pylist(pending, schema=_SCHEMA))
-    return count + len(pending)
+    with parquet_parts(path, _SCHEMA) as parts:
+        while pending := list(islice(rows, _ROWS)):
+            parts.write({name: [row.get(name) for row in pending] for name in _SCHEMA})
+    return parts.rows

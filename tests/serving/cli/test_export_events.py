@@ -171,12 +171,13 @@ def test_a_failed_export_leaves_the_former_file(
     def broken(*_: object) -> None:
         raise StateUnavailableError("gone")
 
-    monkeypatch.setattr("serving.cli.export_events._table", broken)
+    monkeypatch.setattr("serving.cli.export_events._columns", broken)
     with pytest.raises(InputError, match="state: gone"):
         export(backend, tmp_path / "e.parquet")
     monkeypatch.undo()
     assert pl.read_parquet(tmp_path / "e.parquet").equals(before)
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["e.parquet"]
+    assert not list(tmp_path.glob(".*.parts"))  # rows that name users
 
 
 def test_an_empty_state_makes_an_empty_table(backend: Backend, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from typing import Any, Final
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from conf.errors import InputError
@@ -210,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table.add_row(f"{len(largest[_SHOWN:])} others", f"{sum(mib for _, mib in largest[_SHOWN:]):,.0f}")
     table.add_row("sum", f"{found['server']:,.0f}", end_section=True)
     table.add_row("bar", f"{BAR:,.0f}")
-    table.add_row("pip install shelfwise[cpu]", f"{found['whole']:,.0f}")
+    table.add_row(escape("pip install shelfwise[cpu]"), f"{found['whole']:,.0f}")
     Console().print(table)
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n")

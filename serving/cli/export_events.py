@@ -132,7 +132,7 @@ async def write_stored(users: UserState, imported: bool, path: Path, prefix: str
 
 
 def _columns(events: Sequence[StoredEvent], prefix: str) -> dict[str, list[Any]]:
-    columns = [
+    columns: list[list[Any]] = [
         [prefix + event.user_id for event in events],
         [event.item_id for event in events],
         [event.kind for event in events],

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -27,7 +28,7 @@ class Calls:
         self._stub = pb_grpc.RecommendationServiceStub(channel)  # type: ignore[no-untyped-call]
         self.made: set[str] = set()
 
-    def __call__(self, name: str, request: object) -> list[object]:
+    def __call__(self, name: str, request: object) -> list[Any]:
         """Return the responses to a request; raises grpc.RpcError if the call fails."""
         self.made.add(name)
         call = getattr(self._stub, name)

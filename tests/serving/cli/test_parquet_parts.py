@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from serving.cli.parquet_parts import parquet_parts
 
-SCHEMA = {"user_id": pl.String, "timestamp": pl.Datetime("us", "UTC"), "hour": pl.Int64}
+SCHEMA: dict[str, Any] = {"user_id": pl.String, "timestamp": pl.Datetime("us", "UTC"), "hour": pl.Int64}
 
 
 def test_rows_come_in_the_order_of_the_parts(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from functools import partial
 from pathlib import Path
@@ -249,9 +250,12 @@ def untouched_vectors(
         encoder = load_text_encoder(config.text_encoder).to(resolve_device(config.device)).eval()
         precision = float_precision(report[EMBEDDING_PRECISION])
         texts = CatalogueVectors(encoder, precision, dataset.catalogue.texts, partial(progress, console))
-        unfinished = folder / f".{FROZEN_VECTORS}"
-        texts.save(unfinished)
-        unfinished.replace(file)
+        unfinished = folder / f".{FROZEN_VECTORS}.{os.getpid()}"  # another evaluation may write its own
+        try:
+            texts.save(unfinished)
+            unfinished.replace(file)
+        finally:
+            unfinished.unlink(missing_ok=True)
     return read_vectors(file)
 
 

@@ -31,21 +31,30 @@ def write_histories(store: Path, dataset_folder: Path, events: Events, block: in
         store: the artifact store.
         dataset_folder: holds the events as a table.
         events: the same events as arrays.
-        block: events of a block; a user with more has a block of their own.
+        block: events of a block; of a user with more only the newest are read.
     """
     temporary = store / f".{HISTORIES}.{os.getpid()}.tmp"
     create_private(temporary)
-    table = pl.scan_parquet(dataset_folder / schema.EVENTS_FILE)
+    try:
+        _write(temporary, pl.scan_parquet(dataset_folder / schema.EVENTS_FILE), events, block)
+        temporary.replace(store / HISTORIES)
+    finally:  # user ids stay in no other file
+        temporary.unlink(missing_ok=True)
+
+
+def _write(target: Path, table: pl.LazyFrame, events: Events, block: int) -> None:
     columns = [schema.USER_ID, schema.ITEM_ID, schema.EVENT, schema.TIMESTAMP]
     old, offsets = pl.CompatLevel.oldest(), events.offsets  # strings that every reader of Arrow knows
     empty = table.select(*columns, pl.lit(0, pl.Int64).alias(schema.ORDER)).clear().collect()
     names = empty.to_arrow(compat_level=old).schema
-    with pq.ParquetWriter(temporary, names, compression="zstd") as writer:
+    with pq.ParquetWriter(target, names, compression="zstd") as writer:
         for first, last in user_blocks(offsets, block):
-            own = np.arange(offsets[first], offsets[last])
+            begin = (
+                offsets[first] if last > first + 1 else max(offsets[first], offsets[last] - HISTORY_EVENTS)
+            )
+            own = np.arange(begin, offsets[last])
             users = events.user[own]
             newest = own >= offsets[users + 1] - HISTORY_EVENTS
             rows = table.select(columns).slice(int(own[0]), len(own)).collect().filter(pl.Series(newest))
             place = pl.Series(schema.ORDER, (own - offsets[users])[newest], dtype=pl.Int64)
             writer.write_table(rows.with_columns(place).to_arrow(compat_level=old))
-    temporary.replace(store / HISTORIES)

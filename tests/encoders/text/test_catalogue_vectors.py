@@ -167,6 +167,8 @@ def test_vectors_of_the_untouched_encoder_are_made_when_a_baseline_asks_for_them
     dataset, _ = trained(config)
     assert untouched_vectors(config, dataset, False, QUIET) is None
     read.clear()
+    other = Path(config.work_dir, ENCODER_FOLDER, f".{FROZEN_VECTORS}")
+    other.write_bytes(b"half of another evaluation's")
     made = untouched_vectors(config, dataset, True, QUIET)
     assert made is not None
     assert read == [len(set(dataset.catalogue.texts))]
@@ -176,6 +178,8 @@ def test_vectors_of_the_untouched_encoder_are_made_when_a_baseline_asks_for_them
     assert again is not None, "kept"
     assert np.array_equal(again, made), "kept"
     assert len(read) == 2, "kept"
+    assert other.read_bytes() == b"half of another evaluation's"
+    assert sorted(other.parent.glob(".frozen*")) == [other]
 
 
 def test_a_small_catalogue_is_read_before_and_after(config: PipelineConfig, read: list[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def written(folder: Path, lengths: list[int]) -> Events:
         },
         schema_overrides=dict.fromkeys(("user_id", "item_id", "event"), pl.String),
     )
-    frame.write_parquet(folder / EVENTS_FILE, row_group_size=4)
+    frame.write_parquet(folder / EVENTS_FILE, row_group_size=max(count // 4, 4))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     zeros = np.zeros(count, np.int32)
     return Events(users.astype(np.int32), zeros, zeros.astype(np.int8), zeros.astype(np.int64), offsets)
@@ -66,3 +67,16 @@ def test_an_interrupted_writing_leaves_the_former_file(tmp_path: Path) -> None:
     with pytest.raises(pl.exceptions.ComputeError):
         write_histories(tmp_path, tmp_path, events)
     assert (tmp_path / "histories.parquet").read_bytes() == b"former"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [EVENTS_FILE, "histories.parquet"]
+
+
+def test_of_a_user_with_most_of_the_events_only_the_newest_are_read(tmp_path: Path) -> None:
+    events = written(tmp_path, [3, 200_000])
+    tracemalloc.start()
+    write_histories(tmp_path, tmp_path, events, 1000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    frame = pl.read_parquet(tmp_path / "histories.parquet")
+    assert frame["item_id"].to_list() == ["i0", "i1", "i2", *(f"i{n}" for n in range(199_503, 200_003))]
+    assert frame["order"].to_list() == [0, 1, 2, *range(199_500, 200_000)]
+    assert peak < 8 * 200_000 / 2, "no array of all events"

@@ -33,6 +33,7 @@ from benchmarks.bench.rows import (
     int8_recall,
     prepare,
     search,
+    size,
     start,
     towers,
 )
@@ -41,7 +42,7 @@ from conf.errors import InputError
 from features.data.pipeline_step import write_atomically
 from ranking.pipeline.publish import git_sha
 
-_MODULES: Final = (encode, int8_recall, finetune, towers, evaluate, prepare, search, start)
+_MODULES: Final = (encode, int8_recall, finetune, towers, evaluate, prepare, search, start, size)
 ROWS: Final[dict[str, Callable[[Context], RowResult]]] = {module.WORK: module.measure for module in _MODULES}
 MINUTES: Final[dict[str, float]] = {module.WORK: module.MINUTES for module in _MODULES}
 """Expected at full size on two idle cores, without the making of environments."""

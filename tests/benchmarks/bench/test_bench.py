@@ -18,6 +18,7 @@ from rich.console import Console
 from benchmarks.bench import command, machine, peers
 from benchmarks.bench.command import measured_row, read_options
 from benchmarks.bench.result import Line, RowResult, to_markdown, verdict
+from benchmarks.bench.rows import size
 from benchmarks.bench.rows.context import Context
 from benchmarks.bench.rows.datasets import cut
 from benchmarks.bench.rows.encode import kept_neighbours
@@ -354,3 +355,21 @@ def test_cpu_seconds_of_a_start_by_process() -> None:
         Start(1.0, 2.0, (2.0, 5.0, 4.0)),
     ]
     assert shares(starts) == ["model 3.00 CPU s", "fork server 2.00 CPU s", "server 1.50 CPU s"]
+
+
+@pytest.mark.parametrize(("mib", "met"), [(1024.0, True), (1228.8, True), (1229.0, False)])
+def test_the_size_of_a_server_is_compared_in_gib(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mib: float, met: bool
+) -> None:
+    packages = {"torch": mib / 2, **dict.fromkeys("abcde", mib / 10)}
+    monkeypatch.setattr(
+        size, "result", lambda _: {"server": mib, "whole": 2048.0, "torch": "2", "packages": packages}
+    )
+    found = size.measure(context_in(tmp_path))
+    (line,) = found.lines
+    assert line.own == mib / 1024
+    assert line.bar == pytest.approx(1.2)
+    assert line.met is met
+    assert line.note == "torch 2; all that an installation has: 2.00 GiB"
+    assert len(found.profile) == 5
+    assert found.profile[0].endswith("50%")

@@ -146,7 +146,7 @@ def through_hydra(command: str, arguments: Sequence[str]) -> None:
     """Run a command with Hydra's own flags: sweeps, --cfg, --info and the rest.
 
     Raises:
-        InputError: wrong input of a search for settings.
+        InputError: wrong input of a search for settings, or several runs under a launcher.
 
     """
     from hydra.core.hydra_config import HydraConfig
@@ -156,7 +156,16 @@ def through_hydra(command: str, arguments: Sequence[str]) -> None:
     from tuning.seeds import SeedRuns
 
     register()
-    seeds = SeedRuns.of(command, arguments) if {"-m", "--multirun"} & set(arguments) else None
+    several = bool({"-m", "--multirun"} & set(arguments))
+    if several and os.environ.get("WORLD_SIZE", "1") != "1":
+        from encoders.training.launch import launched
+
+        if launched() > 1:
+            raise InputError(
+                f"-m does not work under a launcher; `shelfwise -m {command} devices=0 ...` without it "
+                "trains on every GPU of this machine"
+            )
+    seeds = SeedRuns.of(command, arguments) if several else None
     if seeds is not None:
         arguments = [*arguments, *seeds.folders]
     sys.argv = [f"shelfwise {command}", *in_quotes(arguments)]

@@ -113,6 +113,10 @@ class TextEncoderConfig:
     hard_negatives: int = 0
     """Nearest texts that join the negatives, per item of a step; mined anew at every validation, which embeds
     the whole catalogue each time."""
+    dropout: float = 0.0
+    """Rate of the model's dropout layers in fine-tuning. BERT was pretrained with 0.1; in the few steps of a
+    fine-tuning it has found no more (`benchmarks/experiments.md`), and leaving out fields does a similar
+    thing."""
     field_dropout: float = 0.1
     """Probability that a text field is left out, so that none becomes indispensable."""
     token_dropout: float = 0.0
@@ -129,7 +133,7 @@ class TextEncoderConfig:
         require(self.temperature > 0, "text_encoder.temperature must be positive")
         require(self.max_steps >= 0, "text_encoder.max_steps must be 0 or more")
         require(self.validate_every >= 1, "text_encoder.validate_every must be 1 or more")
-        for name in ("field_dropout", "token_dropout", "warmup_fraction"):
+        for name in ("dropout", "field_dropout", "token_dropout", "warmup_fraction"):
             require(0 <= getattr(self, name) < 1, f"text_encoder.{name} must lie in 0..1")
         at_least(1, self, "text_encoder.", "window", "lora_rank")
         at_least(2, self, "text_encoder.", "piece")

@@ -95,6 +95,23 @@ def test_a_bad_value_is_found_before_a_sweep_starts_a_job(
     assert not (empty / "work").exists()
 
 
+def test_several_runs_under_a_launcher_are_refused(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setitem(shelfwise.COMMANDS, "run", lambda _: pytest.fail("a run was started"))
+    assert call(monkeypatch, "-m", "run", "seed=0,1", "devices=0") == 2
+    assert capsys.readouterr().err == (
+        "shelfwise: -m does not work under a launcher; `shelfwise -m run devices=0 ...` without it trains on "
+        "every GPU of this machine\n"
+    )
+    assert not list(empty.iterdir())
+
+
 def test_a_search_without_m_is_not_taken_for_a_run(
     empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

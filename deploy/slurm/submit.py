@@ -56,7 +56,10 @@ def executor_of(options: argparse.Namespace) -> submitit.AutoExecutor:
         name="shelfwise", nodes=options.nodes, tasks_per_node=max(options.gpus, options.processes),
         gpus_per_node=options.gpus, cpus_per_task=options.cpus, timeout_min=int(60 * options.hours),
         slurm_partition=options.partition, slurm_signal_delay_s=120, stderr_to_stdout=True,
-        slurm_srun_args=["--kill-on-bad-exit=1"],  # a machine that fails ends the job
+        slurm_srun_args=[
+            "--kill-on-bad-exit=1",  # a machine that fails ends the job
+            f"--cpus-per-task={options.cpus}",  # since 22.05 srun does not take it from sbatch
+        ],
     )  # fmt: skip
     return executor
 

@@ -1,4 +1,4 @@
-"""Which weights of the text encoder learn: all, those above some layers, or adapters."""
+"""How the text encoder learns: all weights, those above some layers, or adapters; with or without dropout."""
 
 from __future__ import annotations
 
@@ -50,6 +50,31 @@ def choose_trainable(encoder: TextEncoder, config: TextEncoderConfig) -> None:
         embeddings = getattr(backbone, "embeddings", backbone.get_input_embeddings())
         for part in (embeddings, *layers[: config.frozen_layers]):
             part.requires_grad_(False)
+
+
+def set_dropout(encoder: TextEncoder, rate: float) -> None:
+    """Set the rate of the dropout layers that the model has, and its mode accordingly.
+
+    A model is loaded in evaluation mode, in which dropout does nothing, and Lightning leaves modules in the
+    mode that they have.
+
+    Args:
+        encoder: before `choose_trainable`, whose adapters have a rate of their own.
+        rate: 0 leaves dropout out.
+
+    Raises:
+        InputError: the model has no such layers.
+
+    """
+    layers = [part for part in encoder.backbone.modules() if isinstance(part, nn.Dropout)]
+    if rate > 0 and not layers:
+        raise InputError(
+            f"text_encoder.dropout={rate:g}: {type(encoder.backbone).__name__} has no dropout layers; set it "
+            "to 0"
+        )
+    for layer in layers:
+        layer.p = rate
+    encoder.backbone.train(rate > 0)
 
 
 def merge_adapters(encoder: TextEncoder) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ class StreamedCheckpoints(TorchCheckpointIO):
         """Write a checkpoint to a local file."""
         file = Path(path)
         file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        unfinished = file.with_name(f".{file.name}.tmp")  # one name: what a kill leaves is written over
         try:
             torch.save(checkpoint, unfinished)
             unfinished.replace(file)

@@ -1,7 +1,14 @@
-"""Failures of the processes that train together: a traceback of each in a file, one line of all."""
+"""Failures of the processes that train together: a traceback of each in a file, one line of all.
+
+A process whose parent is gone ends, too: nothing else would end it, and it would train on.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 import traceback
 from pathlib import Path
 
@@ -11,6 +18,29 @@ REPORTED = "failure-reported"
 CLOSED = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited", "ended by SIGTERM")
 """What errors say where another process is gone, or the launcher ends this one because it is."""
 GONE = "it left no traceback, as one that is killed where memory or its time runs out"
+
+PARENT_SECONDS = 1.0
+"""Seconds between two looks at the parent."""
+
+
+def end_with_parent(parent: int) -> None:
+    """End this process by SIGKILL once its parent has ended, however that ended.
+
+    A reduction blocks for half an hour where the others are gone, so no handler of a gentler signal could
+    run. torch lets the kernel send SIGINT to processes that it spawns, which has no effect there, and nothing
+    to those of torchrun.
+
+    Args:
+        parent: process id of the parent, which may have ended already.
+
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True, name="parent").start()
 
 
 def clear_failures(folder: Path) -> None:

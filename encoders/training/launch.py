@@ -10,6 +10,7 @@ others are idle.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -36,6 +37,7 @@ from conf.checks import require
 from conf.errors import InputError
 from encoders.training.failures import (  # fmt: skip
     clear_failures,
+    end_with_parent,
     first_to_report,
     joint_failure,
     record_failure,
@@ -52,6 +54,8 @@ LEAVING = 10.0
 GRACE = 20.0
 """Seconds that processes have to end by themselves after one has failed."""
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+TORCHRUN = "TORCHELASTIC_RUN_ID"
+"""Variable that torchrun sets, which is the parent of each of its processes."""
 JOBS = "processes"
 """Folder, in that of a fit's checkpoints, with what is handed over to its processes."""
 
@@ -111,12 +115,13 @@ class _ProcessGroup:
 
     def leave(self) -> None:
         """Announce the end; where the store is in this process, wait until the others have read it."""
-        self.announce("end")
         until = time.monotonic() + LEAVING
-        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-            return  # torchrun has the store
-        while self.store.add("left", 0) < self.ranks - 1 and time.monotonic() < until:
-            time.sleep(0.05)
+        with suppress(distributed.DistError):  # the store is gone, and with it the others
+            self.announce("end")
+            if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+                return  # torchrun has the store
+            while self.store.add("left", 0) < self.ranks - 1 and time.monotonic() < until:
+                time.sleep(0.05)
 
 
 _group: _ProcessGroup | None = None
@@ -134,7 +139,7 @@ def _handed_over(checkpoints: Path, console: Console | None) -> None:
 
 @contextmanager
 def _reporting(checkpoints: Path) -> Iterator[None]:
-    """Let the first of several processes that fail report for all, the others end without a word."""
+    """Let the first of several processes that fail report for all; the others end without a message."""
     before = _handle_end()
     try:
         yield
@@ -223,12 +228,20 @@ def _start(checkpoints: Path, device: torch.device, processes: int, console: Con
             if code == -signal.SIGKILL
         ]
         raise joint_failure(checkpoints, "".join(killed[:1])) from error
+    finally:
+        for process in context.processes:  # which have ended, unless Ctrl-C has interrupted the wait
+            process.kill()
+            process.join()
 
 
 def _begin(
     rank: int, ranks: int, port: int, checkpoints: Path, device: str, threads: int, shown: bool
 ) -> None:
     """Take part in one fit, in a process that was started for it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    assert parent.pid is not None
+    end_with_parent(parent.pid)
     values = (rank, ranks, rank, ranks, "127.0.0.1", port)
     os.environ.update({name: str(value) for name, value in zip(VARIABLES, values, strict=True)})
     torch.set_num_threads(threads)
@@ -263,6 +276,8 @@ def run_command(command: Callable[[], T], devices: int) -> T | None:
         devices in (0, ranks),
         f"devices={devices}: {ranks} processes were started, which train together; set devices=0",
     )
+    if TORCHRUN in os.environ:
+        end_with_parent(os.getppid())
     store, rank, _ = next(rendezvous("env://"))
     store.set_timeout(STORE_TIMEOUT)
     _group = _ProcessGroup(store, rank, ranks)
@@ -290,4 +305,6 @@ def _follow(group: _ProcessGroup) -> None:
     try:
         group.follow()
     except distributed.DistError as error:
-        raise InputError("the first process has ended without a word; its log has the reason") from error
+        raise InputError(
+            "the first process is gone without an announcement; its log has the reason"
+        ) from error

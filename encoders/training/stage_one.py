@@ -165,7 +165,7 @@ class StageOne(pl.LightningModule):
             self.mined = gather_shards(torch.cat(blocks), len(vectors)).cpu().numpy()[:, 1:].astype(np.int32)
 
     def on_train_batch_start(self, batch: ContextBatch, batch_idx: int) -> None:
-        """Seed dropout by the chunk; in a resumed run, the data loader draws a seed before the epoch."""
+        """Seed dropout of layers and tokens by the chunk; a resumed run's loader draws a seed before it."""
         if batch_idx == 0:
             torch.manual_seed(
                 self._draw_seed() + 1_000_000_007 * rank_and_size()[0]

@@ -29,7 +29,7 @@ from encoders.text.int8_text_encoder import (
 from encoders.text.item_texts import ItemTexts
 from encoders.text.precision import EMBEDDING, TRAINING, Precisions, choose_precision
 from encoders.text.text_encoder import TextEncoder, load_text_encoder
-from encoders.text.trainable import choose_trainable, merge_adapters
+from encoders.text.trainable import choose_trainable, merge_adapters, set_dropout
 from encoders.training.curves import CURVES_FILE, Curve, read_curves, write_curves
 from encoders.training.fit_towers import tower_shape, train_towers
 from encoders.training.fitting import MONITORED, Fit, delete_checkpoints, fit
@@ -130,6 +130,7 @@ def _fine_tune(
         console.print("[yellow]no two items with different texts follow each other: no fine-tuning[/yellow]")
         return Fit(before, 0, [], Curve([], [], None)), before
     untouched = {name: t.clone() for name, t in encoder.state_dict().items()}
+    set_dropout(encoder, settings.dropout)
     choose_trainable(encoder, settings)
     epochs = -(-settings.max_steps // settings.validate_every)
     result = fit(

@@ -25,6 +25,7 @@ BAD = [
     ("run", "text_encoder.temperature=0"),
     ("run", "text_encoder.max_steps=-1"),
     ("run", "text_encoder.validate_every=0"),
+    ("run", "text_encoder.dropout=1"),
     ("run", "text_encoder.field_dropout=1"),
     ("run", "text_encoder.token_dropout=-0.1"),
     ("run", "text_encoder.warmup_fraction=1"),

@@ -56,6 +56,7 @@ def test_a_slurm_job_has_a_task_for_every_gpu(
     }  # fmt: skip
     [run] = [line for line in text.splitlines() if line.startswith("srun ")]
     assert "--kill-on-bad-exit=1" in run
+    assert "--cpus-per-task=12" in run, "srun does not take it from sbatch"
     assert run.endswith("TASK")
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,4 +39,22 @@ def test_what_cannot_be_written_leaves_the_former_file(tmp_path: Path) -> None:
     with pytest.raises((AttributeError, TypeError)):
         StreamedCheckpoints().save_checkpoint({"epoch": lambda: 2}, path)
     assert torch.load(path, weights_only=True) == {"epoch": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_what_a_killed_training_left_unfinished_is_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    script = (
+        "import os, pathlib, signal, sys, torch\n"
+        "from encoders.training.checkpoint_files import StreamedCheckpoints\n"
+        "def half(_, file):\n"
+        "    pathlib.Path(file).write_bytes(b'half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "torch.save = half\n"
+        "StreamedCheckpoints().save_checkpoint({'epoch': 1}, sys.argv[1])"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 1
+    StreamedCheckpoints().save_checkpoint({"epoch": 2}, path)
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]

@@ -109,7 +109,7 @@ def freshness(live: LiveItems) -> dict[str, list[float]]:
         at_once.append(1000 * (time.perf_counter() - began))
         assert isinstance(live._indexes, MilvusIndexes)
         assert isinstance(index, MilvusIndex)
-        while live._indexes.waiting:
+        while live._indexes.status().pending:
             time.sleep(0.001)
         assert row in index.search(recommender.text_vectors[row][None], 50)[0]
         in_milvus.append(1000 * (time.perf_counter() - began))

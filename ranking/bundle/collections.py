@@ -110,7 +110,9 @@ def mark_current(config: RetrievalConfig, store: Path, console: Console) -> None
         loader.make_current(name)
         dropped = loader.drop_old(names_kept(config, versions(store), current))
     console.print(
-        f"alias {config.prefix} names {name}" + "".join(f"; dropped {old}" for old in dropped),
+        f"alias {config.prefix} names {name}"
+        + "".join(f"; dropped {old}" for old in dropped)
+        + "".join(f"; kept {old}, which a server searches" for old in loader.in_use),
         markup=False, highlight=False, soft_wrap=True,
     )  # fmt: skip
 

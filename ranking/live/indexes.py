@@ -18,6 +18,7 @@ from ranking.catalogue.live_catalogue import LiveCatalogue, PreparedItemChanges
 from ranking.live.arrays import LiveArrays
 from ranking.live.events import LiveEvents
 from ranking.live.index import LiveIndex
+from ranking.milvus.status import EngineStatus
 from ranking.recommender import Recommender
 from ranking.retrieval.added_index import AddedIndex
 from ranking.retrieval.device_index import DeviceIndex, DeviceState
@@ -122,6 +123,10 @@ class LiveIndexes:
             self.items(catalogue), by_popularity, self.new(catalogue), self.factors(catalogue),
             self.added(catalogue),
         )  # fmt: skip
+
+    def status(self) -> EngineStatus | None:
+        """Return None: no other program searches."""
+        return None
 
     def close(self) -> None:
         """Do nothing: there are no threads."""

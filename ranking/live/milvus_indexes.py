@@ -6,8 +6,9 @@ in the background (`ranking.milvus.writer`). No index is built or kept in this p
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from ranking.catalogue.live_catalogue import LiveCatalogue, PreparedItemChanges
 from ranking.live.arrays import LiveArrays
 from ranking.live.events import LiveEvents
 from ranking.milvus.collection import Collection
-from ranking.milvus.expressions import translate
+from ranking.milvus.expressions import translate, untranslatable
 from ranking.milvus.fields import (
     AFFINITY_VECTOR,
     FACTOR_VECTOR,
@@ -32,15 +33,19 @@ from ranking.milvus.fields import (
 from ranking.milvus.loading import entity
 from ranking.milvus.pending import Pending, Write
 from ranking.milvus.searcher import MilvusIndex
+from ranking.milvus.status import EngineStatus
 from ranking.milvus.writer import Writer
 from ranking.retrieval.added_index import AddedIndex
 from ranking.retrieval.searcher import VectorSearcher
 from ranking.retrieval.source_indexes import SourceIndexes, new_vectors
 
+LOG = logging.getLogger(__name__)
 _SETTLE_SECONDS = 10.0
 """How long a confirmed write may be missing from a search with bounded staleness; Milvus's default is 5."""
 _FILTERS = 1024
 """Translated filters that are kept."""
+_CONDITIONS = 100
+"""Most conditions that are reported as not tested by Milvus."""
 
 
 class MilvusIndexes:
@@ -71,9 +76,8 @@ class MilvusIndexes:
         self._base_size = len(lends)
         bounded = collection.config.consistency is Consistency.bounded
         self._pending = Pending(_SETTLE_SECONDS if bounded else 0.0)
-        self._translate: Callable[[str], str] = lru_cache(_FILTERS)(
-            partial(translate, collection.spec.attributes)
-        )
+        self._untested: dict[str, None] = {}
+        self._translate: Callable[[str], str] = lru_cache(_FILTERS)(self._translated)
         self._writer = Writer(collection, self._pending)
 
     def close(self) -> None:
@@ -81,10 +85,30 @@ class MilvusIndexes:
         self._writer.close()
         self._collection.close()
 
-    @property
-    def waiting(self) -> int:
-        """Changes that Milvus has not confirmed."""
-        return len(self._pending)
+    def status(self) -> EngineStatus:
+        """Return the state of Milvus as this process sees it; any thread may call it."""
+        collection, pending = self._collection, self._pending
+        return EngineStatus(
+            works=collection.up,
+            failure="" if collection.up else collection.failure,
+            failed_searches=collection.failed_searches,
+            timeouts=collection.timeouts,
+            pending=len(pending),
+            pending_seconds=pending.oldest_seconds(),
+            refused=pending.kept,
+            untested=tuple(self._untested),
+        )
+
+    def _translated(self, expression: str) -> str:
+        """Return a filter as a Milvus expression; note and log the conditions that Milvus does not test."""
+        fields = self._collection.spec.attributes
+        for condition in untranslatable(fields, expression):
+            if condition not in self._untested and len(self._untested) < _CONDITIONS:
+                self._untested[condition] = None
+                LOG.warning(
+                    "Milvus does not test this condition of a filter, this process does: %s", condition
+                )
+        return translate(fields, expression)
 
     def lenders(self, text_vectors: FloatArray, size: int) -> Neighbours | None:
         """Return the items that factors for these texts are imputed from, see `LiveArrays.lenders`."""

@@ -36,6 +36,7 @@ from ranking.live.milvus_indexes import MilvusIndexes
 from ranking.live.recorded_events import CountResult, RecordedEvent
 from ranking.live.snapshot import LiveVersion, NewestRecommender
 from ranking.live.text_cache import TextVectorCache
+from ranking.milvus.status import EngineStatus
 from ranking.recommender import Recommender
 from ranking.retrieval.source_indexes import new_rows, popularity
 from ranking.words.item_words import ItemReader, ItemWords
@@ -91,6 +92,11 @@ class LiveItems:
         """The newest snapshot."""
         self.works = True
         """Whether it can serve requests."""
+
+    @property
+    def engine(self) -> EngineStatus | None:
+        """State of the program that searches vectors; None where this process does."""
+        return self._indexes.status()
 
     def close(self) -> None:
         """End the threads of the indexes, where there are any; memory is freed with the last reference."""

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,12 +22,17 @@ from features.data.dataset import FloatArray
 from ranking.milvus.connection import open_client, reason
 from ranking.milvus.fields import ITEM, AttributeField
 from ranking.milvus.indexes import search_parameters
+from ranking.milvus.leases import RENEW_SECONDS, Lease
 from ranking.retrieval.unavailable import SearchUnavailableError, seconds_left
 from ranking.stage_timing import timed
 
 LOG = logging.getLogger(__name__)
 MOST_ROWS: Final = 16384
 """Most rows of a search, a limit of Milvus."""
+_MOST_REFUSED: Final = 1024
+"""Refused filters that are kept; then they are found out anew."""
+_UNFIT_CODES: Final = frozenset({6, 1100, 1101})
+"""Codes for arguments that Milvus does not take: of Milvus Lite, and of Milvus (`ErrParameterInvalid`)."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,14 @@ class VectorQuery:
     """Of the rows to search; empty for all."""
 
 
+Answers = list[list[tuple[Sequence[str], Sequence[float]]]]
+"""Ids and scores, best first, for each vector of each search."""
+
+
+class RefusedError(Exception):
+    """Milvus has answered that it does not take an expression, or an item."""
+
+
 class Collection:
     """Searches and writes one collection; thread-safe."""
 
@@ -65,8 +79,15 @@ class Collection:
         self._closed = threading.Event()
         self._down = threading.Event()
         self._keeper: threading.Thread | None = None
-        self.recovered: Callable[[], None] = lambda: None
-        """Called after a connection, in the thread that made it."""
+        self._lease = Lease(config, spec.name)
+        self.failure = "no search has been answered yet"
+        """Why the last search or probe failed."""
+        self.failed_searches = 0
+        """Searches that failed, those included that were not answered in time."""
+        self.timeouts = 0
+        """Searches that were not answered in time."""
+        self.refused: frozenset[str] = frozenset()
+        """Filters that this Milvus does not take."""
 
     @property
     def up(self) -> bool:
@@ -91,14 +112,14 @@ class Collection:
                 for field, dim in self.spec.dims.items()
             ]
             self._send(client, probe, self.config.timeout_seconds)
+            self._lease.renew(client, again=True)
         except BaseException:
             _close(client)
             raise
         former, self._client = self._client, client
+        self._down.clear()  # before the first search, whose failure sets it again
         self._up = True
-        self._down.clear()
         _close(former)
-        self.recovered()
 
     def keep_connected(self) -> None:
         """Start the thread that connects again after an outage."""
@@ -113,34 +134,75 @@ class Collection:
         self._down.set()
         if self._keeper is not None and self._keeper is not threading.current_thread():
             self._keeper.join(self.config.connect_seconds + 1)
+        if self._up:
+            self._lease.release(self._client)
         self._up = False
         _close(self._client)
 
-    def search(self, queries: Sequence[VectorQuery]) -> list[list[tuple[Sequence[str], Sequence[float]]]]:
+    def search(self, queries: Sequence[VectorQuery]) -> Answers:
         """Return ids and scores for each vector of each search, best first; all searches run at a time.
 
         Raises:
             SearchUnavailableError: Milvus did not answer in time, or cannot be reached.
-            ValueError: it answered that it does not accept an expression.
+            RefusedError: it has answered that it does not take them. It may be an expression, or anything
+                else about the collection: `refuses` tells.
 
         """
         if not self._up:
             raise SearchUnavailableError(f"Milvus at {self.config.address} is away")
-        began = time.perf_counter()
+        client, began = self._client, time.perf_counter()
         try:
             with timed("milvus"):
-                return self._send(self._client, queries, seconds_left(self.config.timeout_seconds))
+                return self._send(client, queries, seconds_left(self.config.timeout_seconds))
         except SearchUnavailableError as error:
             with timed("milvus_failure"):
-                self._mark_down(f"{error} (after {1000 * (time.perf_counter() - began):.0f} ms)")
+                self.failed_searches += 1
+                self.timeouts += _timed_out(error.__cause__)
+                took = f"{error} (after {1000 * (time.perf_counter() - began):.0f} ms)"
+                if client is self._client:  # a search of a former connection says nothing about this one
+                    self._mark_down(took)
             raise
+
+    def refuses(self, queries: Sequence[VectorQuery], without: Sequence[VectorQuery]) -> bool:
+        """Return whether Milvus takes searches without their expressions, but not with them.
+
+        Raises:
+            SearchUnavailableError: it takes neither: the expressions are not the cause.
+
+        """
+        try:
+            self.search(queries)
+        except RefusedError as error:
+            try:
+                self.search(without)
+            except RefusedError:
+                raise self.unusable(error) from error
+            return True
+        return False
+
+    def refuse(self, expressions: AbstractSet[str]) -> None:
+        """Ask Milvus for some filters no more; without their values in the log."""
+        LOG.warning(
+            "Milvus at %s does not take %d filters that it was asked for; the masks of such filters are "
+            "applied to what it finds without them",
+            self.config.address,
+            len(expressions),
+        )
+        former = self.refused if len(self.refused) < _MOST_REFUSED else frozenset()
+        self.refused = former.union(expressions)
+
+    def unusable(self, error: RefusedError) -> SearchUnavailableError:
+        """Return the error of a collection that refuses every search, which is down from now on."""
+        self.failed_searches += 1
+        self._mark_down(f"Milvus at {self.config.address}: {error}")
+        return SearchUnavailableError(f"Milvus at {self.config.address}: {error}")
 
     def _send(
         self,
         client: Any,  # noqa: ANN401
         queries: Sequence[VectorQuery],
         seconds: float,
-    ) -> list[list[tuple[Sequence[str], Sequence[float]]]]:
+    ) -> Answers:
         import grpc
         import pymilvus
 
@@ -165,7 +227,9 @@ class Collection:
             for future in sent:
                 future.cancel()
             if any(query.expression for query in queries) and _refused(error):
-                raise ValueError(reason(error)) from error
+                raise RefusedError(reason(error)) from error
+            raise SearchUnavailableError(f"Milvus at {self.config.address}: {reason(error)}") from error
+        except (ValueError, grpc.FutureCancelledError) as error:  # the connection was replaced meanwhile
             raise SearchUnavailableError(f"Milvus at {self.config.address}: {reason(error)}") from error
         return [[(hits.ids, hits.distances) for hits in answer] for answer in answers]
 
@@ -174,17 +238,13 @@ class Collection:
 
         Raises:
             SearchUnavailableError: Milvus did not take them.
+            RefusedError: it will not take one of them, whenever it is tried.
 
         """
         self._write(lambda client, **kw: client.upsert(self.spec.name, list(rows), **kw))
 
     def delete(self, item_ids: Sequence[str]) -> None:
-        """Delete items, those that are not there, too.
-
-        Raises:
-            SearchUnavailableError: Milvus did not take it.
-
-        """
+        """Delete items, those that are not there, too; raises as `upsert`."""
         self._write(lambda client, **kw: client.delete(self.spec.name, ids=list(item_ids), **kw))
 
     def _write(self, call: Callable[..., object]) -> None:
@@ -196,29 +256,36 @@ class Collection:
         try:
             call(self._client, timeout=self.config.write_seconds)
         except (pymilvus.MilvusException, grpc.RpcError, grpc.FutureTimeoutError, ValueError) as error:
+            if _unfit(error):
+                raise RefusedError(reason(error)) from error
             raise SearchUnavailableError(f"Milvus at {self.config.address}: {reason(error)}") from error
 
     def _mark_down(self, why: str) -> None:
         if self._up:
             self._up = False
+            self.failure = why
             LOG.warning("%s; lists are made without vector searches until it answers", why)
             self._down.set()
 
     def _reconnect(self) -> None:
-        """Connect whenever the collection is down, until it is closed."""
-        told = ""
+        """Connect whenever the collection is down, until it is closed; renew the lease meanwhile."""
+        logged = ""
         while not self._closed.is_set():
-            self._down.wait()
+            if not self._down.wait(RENEW_SECONDS):
+                self._lease.renew(self._client)
+                continue
             if self._closed.wait(self.config.retry_seconds):
                 return
             try:
                 self.connect()
                 LOG.warning("Milvus at %s answers again", self.config.address)
-                told = ""
-            except (InputError, SearchUnavailableError) as error:
-                if str(error) != told:
-                    LOG.warning("%s", error)
-                told = str(error)
+                logged = ""
+            except Exception as error:  # whatever it is: without this thread the outage would not end
+                known = isinstance(error, (InputError, SearchUnavailableError))
+                self.failure = str(error) if known else f"{type(error).__name__}: {error}"
+                if self.failure != logged:
+                    LOG.warning("%s", self.failure, exc_info=None if known else error)
+                logged = self.failure
 
 
 def check_collection(client: Any, config: RetrievalConfig, spec: CollectionSpec) -> None:  # noqa: ANN401
@@ -281,6 +348,26 @@ def _refused(error: BaseException) -> bool:
     cause = error.__cause__
     code = getattr(error, "code", None)
     return cause is None and isinstance(code, int) and code > 0 and "DEADLINE" not in str(error)
+
+
+def _timed_out(error: BaseException | None) -> bool:
+    """Return whether a search was not answered in time, rather than not at all or with an error."""
+    import grpc
+
+    causes = (error, getattr(error, "__cause__", None))
+    return (
+        any(isinstance(one, grpc.FutureTimeoutError) for one in causes) or "DEADLINE" in repr(error).upper()
+    )
+
+
+def _unfit(error: BaseException) -> bool:
+    """Return whether Milvus, or its client, refuses what an item holds: it would refuse it again."""
+    import pymilvus
+    from pymilvus.exceptions import DataNotMatchException, ParamError
+
+    if isinstance(error, (DataNotMatchException, ParamError)):
+        return True
+    return isinstance(error, pymilvus.MilvusException) and error.code in _UNFIT_CODES
 
 
 def _close(client: Any) -> None:  # noqa: ANN401

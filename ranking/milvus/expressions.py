@@ -46,22 +46,25 @@ def translate(fields: Sequence[AttributeField], expression: str) -> str:
         expression: a filter that `ranking.catalogue.filter_language.compile_filter` accepts.
 
     """
-    return _Translator(fields, expression).superset(parse(expression))
+    return _Translator(fields).superset(parse(expression))
 
 
 def untranslatable(fields: Sequence[AttributeField], expression: str) -> list[str]:
-    """Return the conditions of a filter that Milvus does not test, each with the reason."""
-    translator = _Translator(fields, expression)
+    """Return the conditions of a filter that Milvus does not test, each with the reason.
+
+    Conditions are named by attribute and operator, without the values, which may be words of a shopper. A
+    list obeys them nevertheless, see `ranking.milvus.searcher`.
+    """
+    translator = _Translator(fields)
     translator.superset(parse(expression))
-    return translator.refused
+    return list(dict.fromkeys(translator.refused))
 
 
 class _Translator:
     """Translates parse trees; collects what it had to leave out."""
 
-    def __init__(self, fields: Sequence[AttributeField], expression: str) -> None:
+    def __init__(self, fields: Sequence[AttributeField]) -> None:
         self._fields = {field.name: field for field in fields}
-        self._text = expression
         self.refused: list[str] = []
 
     def superset(self, node: Tree[Token], negated: bool = False) -> str:
@@ -77,7 +80,7 @@ class _Translator:
         try:
             return self._test(node, rule, negated)
         except UntranslatableError as error:
-            self.refused.append(f"{self._text[node.meta.start_pos : node.meta.end_pos]}: {error}")
+            self.refused.append(f"{_named(node, rule, negated)}: {error}")
             return ""
 
     def _test(self, node: Tree[Token], rule: str, negated: bool) -> str:
@@ -134,6 +137,13 @@ class _Translator:
         else:
             value = repr(rounded(number_of(field.name, literal), field.inner))
         return f"array_contains({field.field}, {value})"
+
+
+def _named(node: Tree[Token], rule: str, negated: bool) -> str:
+    """Return a condition without its values."""
+    tests = {"membership": " IN (...)", "exclusion": " NOT IN (...)", "has": ':"..."', "present": ":*"}
+    test = f" {node.children[1]} ..." if rule == "comparison" else tests.get(rule, "")
+    return f"{'NOT ' * negated}{token_of(trees(node)[0])}{test}"
 
 
 def _operator(node: Tree[Token]) -> str:

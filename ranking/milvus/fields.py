@@ -35,7 +35,8 @@ class AttributeField:
     name: str
     """As the catalogue has it."""
     field: str
-    """As the collection has it: plain letters, with a prefix that keeps it apart from words of Milvus."""
+    """As the collection has it: `a_` and the name, or `n_` and its number where a name has other characters
+    than Milvus allows; so no two are the same, and none is a word of Milvus."""
     kind: AttributeKind
     dtype: pl.DataType
 
@@ -81,8 +82,8 @@ def attribute_fields(frame: pl.DataFrame) -> list[AttributeField]:
     for number, (name, kind) in enumerate(attribute_kinds(frame.schema).items()):
         if name == schema.ITEM_ID or len(fields) == MAX_ATTRIBUTES:
             continue
-        plain = name if set(name) <= _PLAIN and len(name) < 200 else str(number)
-        made = AttributeField(name, f"a_{plain}", kind, frame.schema[name])
+        plain = set(name) <= _PLAIN and len(name) < 200
+        made = AttributeField(name, f"a_{name}" if plain else f"n_{number}", kind, frame.schema[name])
         if not len(unstorable(frame, [made])):
             fields.append(made)
     return fields

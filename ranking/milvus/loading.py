@@ -9,6 +9,7 @@ another version's.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -24,10 +25,13 @@ from ranking.milvus.collection import CollectionSpec, check_collection
 from ranking.milvus.connection import open_client, reason
 from ranking.milvus.fields import FRESH, ITEM, MAX_BYTES, MAX_VALUES, AttributeField, stored_rows
 from ranking.milvus.indexes import METRIC, index_parameters
+from ranking.milvus.leases import split_leases
 
 LOG = logging.getLogger(__name__)
 _LOADING: Final = "_loading"
 """End of the name of a collection that is being filled."""
+_NO_ALIAS: Final = frozenset({100, 1600})
+"""Codes for an alias that is not there: of Milvus Lite, and of Milvus (`ErrAliasNotFound`)."""
 _BATCH_BYTES: Final = 8 * 2**20
 """Bytes of vectors per insertion; Milvus takes 64 MB with everything else."""
 _ID_BYTES: Final = 4 * schema.MAX_ID_CHARS
@@ -50,6 +54,8 @@ class CollectionLoader:
         """
         self._config = config
         self._client = open_client(config)
+        self.in_use: list[str] = []
+        """Collections that `drop_old` has left because servers search them."""
 
     def close(self) -> None:
         """End the connection."""
@@ -151,31 +157,49 @@ class CollectionLoader:
         self._call("create_alias" if self.current() is None else "alter_alias", name, self._config.prefix)
 
     def current(self) -> str | None:
-        """Return the collection that the alias names; None without the alias."""
+        """Return the collection that the alias names; None without the alias.
+
+        Raises:
+            InputError: Milvus fails.
+
+        """
         import pymilvus
 
         try:
-            found = self._client.describe_alias(self._config.prefix, timeout=self._config.write_seconds)
-        except pymilvus.MilvusException:
-            return None
+            found = self._call("describe_alias", self._config.prefix)
+        except InputError as error:
+            if isinstance(error.__cause__, pymilvus.MilvusException) and error.__cause__.code in _NO_ALIAS:
+                return None
+            raise  # an alias that cannot be read is not an alias that is missing
         return str(found["collection_name"]) if found.get("collection_name") else None
 
     def drop_old(self, kept: Iterable[str]) -> list[str]:
-        """Drop the collections of other versions; return their names.
+        """Drop the collections of other versions that no server searches; return their names.
 
         Args:
             kept: names that stay: of the current version, and of those a rollback may return to.
 
+        Raises:
+            InputError: Milvus fails.
+
         """
         prefix, stay = f"{self._config.prefix}_", {*kept, self.current()}
         own = [name for name in self._call("list_collections") if _of_version(name, prefix)]
-        dropped = [name for name in own if name not in stay]
-        for name in dropped:
+        dropped = []
+        for name in sorted(set(own) - stay):
+            aliases = self._call("list_aliases", name)["aliases"]
+            held, expired = split_leases(self._config.prefix, aliases, time.time())
+            if held:
+                self.in_use.append(name)
+                continue
+            for alias in expired:  # Milvus drops no collection that has aliases
+                self._call("drop_alias", alias)
             self._call("drop_collection", name)
+            dropped.append(name)
         return dropped
 
     def drop_all(self) -> None:
-        """Drop the alias, and every collection of a version."""
+        """Drop the alias, and every collection of a version that no server searches."""
         if self.current() is not None:
             self._call("drop_alias", self._config.prefix)
         self.drop_old([])

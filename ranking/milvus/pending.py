@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,8 @@ class Pending:
         self._settle = settle_seconds
         self._lock = threading.Lock()
         self._writes: dict[str, Write] = {}
+        self._since: dict[str, float] = {}
+        """Since when each item has such a change, in seconds of `time.monotonic`."""
         self._settling: list[tuple[float, list[Write]]] = []
         self._kept: dict[str, Write] = {}
         """Items that Milvus cannot hold."""
@@ -51,6 +53,16 @@ class Pending:
     def __len__(self) -> int:
         return len(self._writes)
 
+    def oldest_seconds(self) -> float:
+        """Return the age of the oldest change; 0 without any."""
+        with self._lock:
+            return time.monotonic() - min(self._since.values()) if self._since else 0.0
+
+    @property
+    def kept(self) -> int:
+        """Items that Milvus cannot hold, whose newest state stays in memory."""
+        return len(self._kept)
+
     @property
     def rows(self) -> IntArray:
         """Rows to search in memory, ascending; the array is never written to."""
@@ -58,8 +70,10 @@ class Pending:
 
     def put(self, writes: Sequence[Write]) -> None:
         """Add changes; a later one of an item replaces an earlier one."""
+        now = time.monotonic()
         with self.changed:
             for write in writes:
+                self._since.setdefault(write.item_id, now)
                 self._kept.pop(write.item_id, None)
                 self._writes.pop(write.item_id, None)  # to the end, in the order of the stream
                 self._writes[write.item_id] = write
@@ -77,7 +91,7 @@ class Pending:
             settled: list[Write] = []
             for write in done:
                 if self._writes.get(write.item_id) is write:
-                    del self._writes[write.item_id]
+                    del self._writes[write.item_id], self._since[write.item_id]
                     if write.storable:
                         settled.append(write)
                     else:
@@ -85,6 +99,12 @@ class Pending:
             if self._settle and settled:
                 self._settling.append((time.monotonic() + self._settle, settled))
             self._refresh()
+
+    def refuse(self, write: Write) -> None:
+        """Keep a change in memory that Milvus does not take, and have its former state deleted there."""
+        with self._lock:
+            if self._writes.get(write.item_id) is write:
+                self._writes[write.item_id] = replace(write, entity=None, storable=False)
 
     def settle(self) -> None:
         """Let go of the confirmed changes that every search sees by now."""

@@ -8,7 +8,6 @@ leaves too little of what it proposes, is searched exactly here: so no filter is
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -17,7 +16,7 @@ import numpy as np
 
 from features.data.dataset import BoolArray, FloatArray, IntArray, LongArray
 from ranking.kernels.topk import best_products
-from ranking.milvus.collection import MOST_ROWS, Collection, VectorQuery
+from ranking.milvus.collection import MOST_ROWS, Answers, Collection, RefusedError, VectorQuery
 from ranking.milvus.pending import Pending
 from ranking.retrieval.exact import exact_among, no_results
 from ranking.retrieval.faiss_index import EXACT_BUDGET, SELECTIVE_SHARE
@@ -25,7 +24,6 @@ from ranking.retrieval.faiss_masks import selected
 from ranking.retrieval.searcher import QueryGroup, VectorSearcher
 from ranking.retrieval.unavailable import SearchUnavailableError
 
-LOG = logging.getLogger(__name__)
 SPARE: Final = 32
 """Extra rows fetched in place of those that the masks leave out."""
 DEEPEST_UNTESTED: Final = 2048
@@ -128,10 +126,41 @@ class MilvusIndex(VectorSearcher):
     def _expression(self, group: QueryGroup) -> str:
         if self.translate is None or not group.expression:
             return ""
-        return self.translate(group.expression)
+        made = self.translate(group.expression)
+        return "" if made in self.collection.refused else made
 
     def _ask(self, queries: FloatArray, groups: Sequence[QueryGroup]) -> list[tuple[IntArray, FloatArray]]:
-        """Return the results of groups by Milvus."""
+        """Return the results of groups by Milvus; filters that it refuses are left to the masks from then on.
+
+        Raises:
+            SearchUnavailableError: Milvus did not answer, or refuses every search.
+
+        """
+        try:
+            return self._asked(queries, groups)
+        except RefusedError as error:
+            expressions = {made for group in groups if (made := self._expression(group))}
+            refused = {made for made in sorted(expressions) if self._refuses(queries, made)}
+            if not refused:
+                raise self.collection.unusable(error) from error
+        self.collection.refuse(refused)
+        return self._ask(queries, groups)  # with fewer expressions each time
+
+    def _refuses(self, queries: FloatArray, expression: str) -> bool:
+        with_it, without = (
+            VectorQuery(self.field_name, queries[:1], 1, _joined(self.only, made))
+            for made in (expression, "")
+        )
+        return self.collection.refuses([with_it], [without])
+
+    def _asked(self, queries: FloatArray, groups: Sequence[QueryGroup]) -> list[tuple[IntArray, FloatArray]]:
+        """Return the results of groups by Milvus.
+
+        Raises:
+            RefusedError: it refuses an expression, or every search.
+            SearchUnavailableError: it did not answer.
+
+        """
         later = self.pending.rows  # before the search: a row that is confirmed meanwhile is searched here
         later = later[later < len(self)]
         made: list[tuple[IntArray, FloatArray] | None] = [None] * len(groups)
@@ -149,7 +178,7 @@ class MilvusIndex(VectorSearcher):
                 )
                 for g in open_groups
             ]
-            answers = self._answers(asked)
+            answers: Answers = self.collection.search(asked)
             again = []
             for g, answer in zip(open_groups, answers, strict=True):
                 group = groups[g]
@@ -174,14 +203,6 @@ class MilvusIndex(VectorSearcher):
                     result[0][places[short]], result[1][places[short]] = found, scores
             open_groups = again
         return [result if result is not None else no_results(0, 0) for result in made]
-
-    def _answers(self, asked: list[VectorQuery]) -> list[list[tuple[Sequence[str], Sequence[float]]]]:
-        """Return what Milvus finds; without the filters where it does not take one of them."""
-        try:
-            return self.collection.search(asked)
-        except ValueError as error:
-            LOG.warning("Milvus does not take an expression, results are filtered here: %s", error)
-            return self.collection.search([VectorQuery(q.field, q.vectors, q.k, self.only) for q in asked])
 
     def _depth(self, group: QueryGroup, expression: str) -> int:
         """Return how many rows to fetch per query."""

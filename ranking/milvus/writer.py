@@ -11,7 +11,7 @@ import logging
 import threading
 from typing import Final
 
-from ranking.milvus.collection import Collection
+from ranking.milvus.collection import Collection, RefusedError
 from ranking.milvus.fields import ITEM
 from ranking.milvus.pending import Pending, Write
 from ranking.retrieval.unavailable import SearchUnavailableError
@@ -44,17 +44,41 @@ class Writer:
     def _run(self) -> None:
         while not self._stop.is_set():
             with self._pending.changed:
-                if not len(self._pending) or self._failed:
+                if not len(self._pending) or self._failed or not self._collection.up:
                     self._pending.changed.wait(_POLL_SECONDS)
             if self._stop.is_set():
                 return
             self._pending.settle()
             batch = self._pending.batch(BATCH)
-            if batch and self._collection.up:
+            if not batch or not self._collection.up:
+                continue
+            try:
                 self._write(batch)
+            except Exception as error:  # whatever it is: without this thread no change would arrive
+                known = isinstance(error, SearchUnavailableError)
+                if not self._failed:
+                    LOG.warning(
+                        "%d changed items are not in Milvus yet: %s",
+                        len(self._pending),
+                        error,
+                        exc_info=None if known else error,
+                    )
+                self._failed = True
+                continue
+            if self._failed:
+                LOG.warning("changed items are written to Milvus again")
+            self._failed = False
 
     def _write(self, batch: list[Write]) -> None:
-        """Write a batch, deletions first; an item is in it once."""
+        """Write a batch, deletions first; an item is in it once.
+
+        If Milvus refuses one for what an item holds, it is divided until that item is found, so that no item
+        keeps others waiting.
+
+        Raises:
+            SearchUnavailableError: Milvus did not take it; what it took before is confirmed.
+
+        """
         gone = [write.item_id for write in batch if write.entity is None]
         entities = [{ITEM: write.item_id, **write.entity} for write in batch if write.entity is not None]
         try:
@@ -62,12 +86,16 @@ class Writer:
                 self._collection.delete(gone)
             if entities:
                 self._collection.upsert(entities)
-        except SearchUnavailableError as error:
-            if not self._failed:
-                LOG.warning("%d changed items are not in Milvus yet: %s", len(self._pending), error)
-            self._failed = True
+        except RefusedError as error:
+            if len(batch) > 1:
+                half = len(batch) // 2
+                self._write(batch[:half])
+                self._write(batch[half:])
+                return
+            if not entities:
+                raise SearchUnavailableError(f"Milvus does not delete an item: {error}") from error
+            level = logging.DEBUG if self._pending.kept else logging.WARNING
+            LOG.log(level, "Milvus does not take an item, which is searched in this process: %s", error)
+            self._pending.refuse(batch[0])
             return
-        if self._failed:
-            LOG.warning("changed items are written to Milvus again")
-        self._failed = False
         self._pending.confirm(batch)

@@ -79,7 +79,7 @@ def live(store: Path, config: RetrievalConfig) -> Iterator[LiveItems]:
 def settled(live: LiveItems) -> None:
     """Wait until Milvus has confirmed every change."""
     assert isinstance(live._indexes, MilvusIndexes)
-    until(lambda: live._indexes.waiting == 0)  # type: ignore[union-attr]
+    until(lambda: live._indexes.status().pending == 0)  # type: ignore[union-attr]
 
 
 def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:

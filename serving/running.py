@@ -24,6 +24,7 @@ from serving.api.surfaces import Surfaces, check_defaults
 from serving.core.poller import Poller
 from serving.core.turns import Turn
 from serving.experiments.router import ArmRouter
+from serving.model.engine_health import EngineHealth
 from serving.model.host import ModelHost
 from serving.model.interfaces import LiveModel, Model
 from serving.model.reload import BundleWatcher, FailedReload, Load, StopFirst
@@ -246,7 +247,8 @@ async def _start(
     if worker is None:
         await server.start()
     health.poller.start()
-    pollers = [cleaner.poller, state_health.poller, surfaces.poller]
+    engine_health = EngineHealth(lambda: host.engine, health)
+    pollers = [cleaner.poller, state_health.poller, surfaces.poller, engine_health.poller]
     if watcher is not None:
         pollers.insert(0, watcher.poller)
     running = RunningServer(
@@ -264,6 +266,7 @@ async def _start(
         raise
     await health.set(True, *HEALTH_NAMES)
     state_health.start(state)
+    engine_health.poller.start()
     surfaces.start(lambda: host.served.model)
     cleaner.poller.start()
     if watcher is not None:

@@ -18,10 +18,12 @@ from typing import Final
 import numpy as np
 
 from conf.serving import ServeConfig
+from ranking.milvus.status import EngineStatus
 from ranking.types import History, Request
 from serving.core.call_context import RECORD, Stage, Timeline
 from serving.core.errors import not_ready
 from serving.core.threads import limit_threads
+from serving.model.engine_health import engine_values
 from serving.model.event_updater import EventUpdater
 from serving.model.execute_batch import execute_batch
 from serving.model.interfaces import Answer, Job, LiveModel, Model, RecommendJob, SimilarJob
@@ -156,6 +158,7 @@ class ModelHost:
                 "events_counted": ("Recorded events that the model has counted", self._counted),
                 "events_of_unknown_items": ("Recorded events whose items were unknown", self._unknown),
                 "events_behind_seconds": ("Since when recorded events may not be counted", self._behind),
+                **engine_values(lambda: self.engine),
             }
         )
 
@@ -181,6 +184,11 @@ class ModelHost:
     def works(self) -> bool:
         """Whether lists can be made: not once the served model's process has ended."""
         return self._now.live.works
+
+    @property
+    def engine(self) -> EngineStatus | None:
+        """State of the program that searches vectors; None where the model's process does."""
+        return None if self._hosted is None else self._hosted.live.engine
 
     @property
     def revision(self) -> int:

@@ -10,6 +10,7 @@ from features.data.dataset import BoolArray, FloatArray, IntArray
 from features.data.statistics import Neighbours as TextNeighbours
 from ranking.catalogue.live_catalogue import Change, LiveCatalogue, PreparedItemChanges
 from ranking.live.recorded_events import CountResult, RecordedEvent
+from ranking.milvus.status import EngineStatus
 from ranking.types import Recommendation, Request
 from serving.core.call_context import Timeline
 
@@ -115,6 +116,10 @@ class LiveModel(Protocol):
     @property
     def works(self) -> bool:
         """Whether it can make lists; one whose process has ended cannot."""
+
+    @property
+    def engine(self) -> EngineStatus | None:
+        """State of the program that searches vectors; None where the model's process searches."""
 
     def plan(self, changes: Sequence[Change]) -> PreparedItemChanges:
         """Prepare changes against the current state; in any thread, one call at a time."""

@@ -16,11 +16,15 @@ RELOAD_HEALTH: Final = "shelfwise.v1.ModelReload"
 """Health service name: NOT_SERVING while CURRENT names a version that could not be loaded."""
 STATE_HEALTH: Final = "shelfwise.v1.State"
 """Health service name: NOT_SERVING while the state cannot be read, or fails calls."""
+CANDIDATES_HEALTH: Final = "shelfwise.v1.Candidates"
+"""Health service name: NOT_SERVING while lists are made without vector searches."""
 LIST_HEALTH_NAMES: Final = ("", pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name)
 """Health service names of the server as a whole: NOT_SERVING while no model answers."""
-HEALTH_NAMES: Final = (*LIST_HEALTH_NAMES, RELOAD_HEALTH, STATE_HEALTH)
+HEALTH_NAMES: Final = (*LIST_HEALTH_NAMES, RELOAD_HEALTH, STATE_HEALTH, CANDIDATES_HEALTH)
 """Every health service name."""
-CHECKS: Final = MappingProxyType({"model": "", "state": STATE_HEALTH, "reload": RELOAD_HEALTH})
+CHECKS: Final = MappingProxyType(
+    {"model": "", "state": STATE_HEALTH, "reload": RELOAD_HEALTH, "candidates": CANDIDATES_HEALTH}
+)
 """Name of a check in the HTTP probes -> its health service name."""
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _BEAT_SECONDS: Final = 1.0

@@ -15,6 +15,7 @@ from features.data.dataset import BoolArray, Catalogue, FloatArray, IntArray
 from features.data.statistics import Neighbours
 from ranking.catalogue.live_catalogue import Change, LiveCatalogue, PreparedItemChanges
 from ranking.live.recorded_events import CountResult, RecordedEvent
+from ranking.milvus.status import EngineStatus
 from ranking.types import Reason, Recommendation, RecommendedItem, Request
 from serving.model.interfaces import Model
 
@@ -134,6 +135,7 @@ class FakeBundle:
         self.text_dim = TEXT_DIM
         self.device = "cpu"
         self.works = True
+        self.engine: EngineStatus | None = None
         self.exclude_seen = True
         self.data_end = DATA_END
         self.text_vectors = self.encode_items([t.split(".")[0] for t in self.catalogue.base.texts])

@@ -26,10 +26,11 @@ from ranking.bundle.host_memory import killed_since, memory_kills
 from ranking.bundle.manifest import ManifestView
 from ranking.catalogue.live_catalogue import Change, LiveCatalogue, PreparedItemChanges
 from ranking.live.recorded_events import CountResult, RecordedEvent
+from ranking.milvus.status import EngineStatus
 from serving.core.errors import restarting
 from serving.model.interfaces import Answer, ListJob
 from serving.model.process.array_codec import Receiver, Sender
-from serving.model.process.heartbeat import HangDetector, wait_for_end, watch_heartbeats
+from serving.model.process.heartbeat import Beat, HangDetector, wait_for_end, watch_heartbeats
 from serving.model.process.starter import STARTER
 from serving.model.process.worker import Failed, Loaded, LoadRequest
 
@@ -133,6 +134,8 @@ class ModelProcess:
         self._lists, self._changes = _Channel(lists), _Channel(changes)
         self.hang_detector = HangDetector()
         """Monitors its heartbeats."""
+        self.engine: EngineStatus | None = None
+        """See `serving.model.interfaces.LiveModel.engine`; as of the last heartbeat."""
         watched = (alive, request.timeout_seconds)
         threading.Thread(target=self._watch, args=watched, daemon=True, name="heartbeat").start()
         try:
@@ -189,11 +192,16 @@ class ModelProcess:
         self._lists.close()
         self._changes.close()
 
+    def _received(self, beat: Beat) -> None:
+        self.engine = beat.engine
+
     def _watch(self, alive: Connection, timeout_seconds: float) -> None:
         """Wait for the end of the process, or kill it if it hangs; in a thread of its own."""
         with alive:
             detector = self.hang_detector
-            fault, pid = watch_heartbeats(alive, timeout_seconds, detector, lambda: self._lists.turn)
+            fault, pid = watch_heartbeats(
+                alive, timeout_seconds, detector, lambda: self._lists.turn, self._received
+            )
             if fault:
                 seconds = timeout_seconds * detector.timeout_factor
                 _LOG.error("the model's process (%s) %s for %g seconds and is killed", pid, fault, seconds)
@@ -274,6 +282,11 @@ class RemoteModel:
     def works(self) -> bool:
         """Whether the process still runs."""
         return not self.process.ended.is_set()
+
+    @property
+    def engine(self) -> EngineStatus | None:
+        """See `serving.model.interfaces.LiveModel.engine`."""
+        return self.process.engine
 
     def close(self) -> None:
         """End the process after the requests in progress; returns at once."""

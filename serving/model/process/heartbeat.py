@@ -6,6 +6,7 @@ batch of lists is stuck if heartbeats arrive but the batch does not end.
 
 The server counts intervals without a heartbeat, and heartbeats without the end of a batch, and reads no
 clock: if the machine is suspended, or server and model are stopped together, at most one interval is missed.
+A heartbeat also has the state of the program that searches vectors, for metrics and health.
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Final
 
+from ranking.milvus.status import EngineStatus
+
 BEATS: Final = 10
 """Heartbeats within the timeout."""
+REPORT_SECONDS: Final = 1.0
+"""Interval of heartbeats where nothing is a hang."""
 COLD_FACTOR: Final = 10
 """Factor on the timeout until the first lists have been made: loading a model may hold the GIL for long, and
 first-time work is slow."""
@@ -56,18 +62,39 @@ class HangDetector:
         return "has not finished a batch of lists" if self._same >= limit else ""
 
 
-def send_heartbeats(alive: Connection, timeout_seconds: float) -> None:
-    """Send heartbeats, each with the process's id, until the other end is closed; blocks."""
+@dataclass(frozen=True)
+class Beat:
+    """One heartbeat."""
+
+    pid: int
+    engine: EngineStatus | None = None
+    """State of the program that searches vectors; None where this process does, or while it loads."""
+
+
+def send_heartbeats(
+    alive: Connection, timeout_seconds: float, engine: Callable[[], EngineStatus | None] = lambda: None
+) -> None:
+    """Send heartbeats until the other end is closed; blocks.
+
+    Args:
+        alive: receives them.
+        timeout_seconds: see `watch_heartbeats`; without one they are sent for what they report.
+        engine: see `Beat`.
+    """
     try:
         while True:
-            alive.send(os.getpid())
-            time.sleep(timeout_seconds / BEATS)
+            alive.send(Beat(os.getpid(), engine()))
+            time.sleep(timeout_seconds / BEATS or REPORT_SECONDS)
     except OSError:
         return
 
 
 def watch_heartbeats(
-    alive: Connection, timeout_seconds: float, detector: HangDetector, turn: Callable[[], int]
+    alive: Connection,
+    timeout_seconds: float,
+    detector: HangDetector,
+    turn: Callable[[], int],
+    received: Callable[[Beat], None] = lambda beat: None,
 ) -> tuple[str, int | None]:
     """Block until a process ends or hangs; return the fault, empty if it has ended, and its id if known.
 
@@ -76,17 +103,20 @@ def watch_heartbeats(
         timeout_seconds: time without heartbeat that counts as a hang; 0 only waits for the end.
         detector: of the process.
         turn: see `HangDetector.check`.
+        received: called with each heartbeat.
     """
     pid: int | None = None
     while True:
         heartbeat, wait = False, timeout_seconds / BEATS if timeout_seconds else None
         while alive.poll(wait):
             try:
-                pid = alive.recv()
+                beat: Beat = alive.recv()
             except (EOFError, OSError):
                 return "", pid
+            pid = beat.pid
+            received(beat)
             heartbeat, wait = True, 0.0  # heartbeats queued while the server was stopped count as one
-        fault = detector.check(heartbeat, turn())
+        fault = detector.check(heartbeat, turn()) if timeout_seconds else ""
         if fault:
             return fault, pid
 

@@ -240,8 +240,9 @@ def main(lists_descriptor: int, changes_descriptor: int, alive_descriptor: int) 
         request: LoadRequest = changes.recv()
     except (EOFError, OSError):
         return
-    if request.timeout_seconds:
-        arguments = (alive, request.timeout_seconds)
+    loaded: list[LiveModel] = []
+    arguments = (alive, request.timeout_seconds, lambda: loaded[0].engine if loaded else None)
+    if request.timeout_seconds or request.retrieval.uses_milvus:
         threading.Thread(target=send_heartbeats, args=arguments, daemon=True, name="heartbeat").start()
     configure_logging(request.log_format, request.log_requests)
     merge_equal_pages()
@@ -252,6 +253,7 @@ def main(lists_descriptor: int, changes_descriptor: int, alive_descriptor: int) 
     except Exception as error:
         _send(changes, Failed(load_error(error)))
         return
+    loaded.append(live)
     gc.freeze()
     gc.enable()
     if not _send(changes, _describe(live)):

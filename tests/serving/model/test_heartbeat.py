@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from multiprocessing import Pipe
 
 import pytest
 
-from serving.model.process.heartbeat import BEATS, HangDetector, send_heartbeats, watch_heartbeats
+from ranking.milvus.status import EngineStatus
+from serving.model.process.heartbeat import BEATS, Beat, HangDetector, send_heartbeats, watch_heartbeats
 
 
 def warm() -> HangDetector:
@@ -65,19 +67,40 @@ def test_beats_that_gathered_are_one() -> None:
     with here:
         with there:
             for _ in range(BEATS * 3):
-                there.send(4711)
+                there.send(Beat(4711))
         assert watch_heartbeats(here, 60.0, detector, lambda: 7) == ("", 4711)
     assert first_wrong(detector, [(True, 7)] * 50)[0] == 11  # none of the gathered beats has counted
 
 
 def test_beats_come_with_the_id_until_nobody_listens() -> None:
     here, there = Pipe(duplex=False)
-    thread = threading.Thread(target=send_heartbeats, args=(there, 0.1))
+    states = iter([None, EngineStatus(True), EngineStatus(False, "away")])
+    thread = threading.Thread(target=send_heartbeats, args=(there, 0.1, lambda: next(states, None)))
     thread.start()
-    assert [here.recv(), here.recv(), here.recv()] == [os.getpid()] * 3
+    assert [here.recv(), here.recv(), here.recv()] == [
+        Beat(os.getpid()),
+        Beat(os.getpid(), EngineStatus(True)),
+        Beat(os.getpid(), EngineStatus(False, "away")),
+    ]
     here.close()
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_without_a_timeout_heartbeats_are_received_and_nothing_is_a_hang() -> None:
+    here, there = Pipe(duplex=False)
+    received: list[Beat] = []
+
+    def send() -> None:
+        with there:
+            for _ in range(4 * BEATS):  # during one long batch
+                there.send(Beat(1, EngineStatus(True)))
+                time.sleep(0.005)
+
+    with here:
+        threading.Thread(target=send).start()
+        assert watch_heartbeats(here, 0.0, warm(), lambda: 1, received.append) == ("", 1)
+    assert received == [Beat(1, EngineStatus(True))] * 4 * BEATS
 
 
 @pytest.mark.parametrize("seconds", [0.0, 30.0])

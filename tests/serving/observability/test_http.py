@@ -15,12 +15,14 @@ import pytest
 
 from conf.errors import InputError
 from conf.serving import MetricsConfig
+from ranking.milvus.status import EngineStatus
 from serving.observability.health import RELOAD_HEALTH, STATE_HEALTH
 from serving.observability.http import HttpPort, serve_http
 from tests.serving.conftest import Harness, Servers, event_loop, until
-from tests.serving.observability.test_metrics import free_port
+from tests.serving.fake_bundle import FakeBundle
+from tests.serving.observability.test_metrics import free_port, scrape
 
-FINE = {"model": True, "state": True, "reload": True}
+FINE = {"model": True, "state": True, "reload": True, "candidates": True}
 
 
 def get(port: int, path: str, method: str = "GET") -> tuple[int, Any]:
@@ -62,7 +64,8 @@ def test_other_paths_are_not_found(probed: Harness, port: int, path: str) -> Non
     status, body = get(port, path)
     assert status == 404
     assert body["paths"] == [
-        "/metrics", "/livez", "/readyz", "/readyz/model", "/readyz/state", "/readyz/reload",
+        "/metrics", "/livez", "/readyz",
+        "/readyz/model", "/readyz/state", "/readyz/reload", "/readyz/candidates",
     ]  # fmt: skip
 
 
@@ -83,9 +86,38 @@ def test_a_failing_state_and_a_failed_reload_are_named_and_take_no_traffic_away(
     assert get(port, "/readyz/reload") == (503, {"ready": False})
     probed.call(health.set(False, STATE_HEALTH))
     assert get(port, "/readyz")[1]["failing"] == ["state", "reload"]
-    assert [get(port, f"/readyz/{check}")[0] for check in FINE] == [200, 503, 503]
+    assert [get(port, f"/readyz/{check}")[0] for check in FINE] == [200, 503, 503, 200]
     probed.call(health.set(True, STATE_HEALTH, RELOAD_HEALTH))
     assert get(port, "/readyz")[1]["failing"] == []
+
+
+def test_an_engine_that_does_not_answer_is_named_and_takes_no_traffic_away(
+    servers: Servers, port: int
+) -> None:
+    bundle = FakeBundle()
+    bundle.engine = EngineStatus(works=True)
+    server = servers.start(live=bundle, metrics=MetricsConfig(port=port))
+    assert get(port, "/readyz")[1]["failing"] == []
+    bundle.engine = EngineStatus(
+        False, "Milvus is away", failed_searches=3, timeouts=2, pending=7, pending_seconds=9.5, refused=1,
+        untested=('title:"...": Milvus compares texts with their case',),
+    )  # fmt: skip
+    until(lambda: get(port, "/readyz")[1]["failing"] == ["candidates"])
+    assert get(port, "/readyz")[0] == 200
+    assert get(port, "/readyz/candidates") == (503, {"ready": False})
+    values = {name: value for (name, _), value in scrape(port).items() if "candidate" in name}
+    assert values == {
+        "shelfwise_candidates_work": 0.0,
+        "shelfwise_candidate_searches_failed": 3.0,
+        "shelfwise_candidate_searches_timed_out": 2.0,
+        "shelfwise_candidate_writes_pending": 7.0,
+        "shelfwise_candidate_writes_pending_seconds": 9.5,
+        "shelfwise_candidate_writes_refused": 1.0,
+        "shelfwise_candidate_conditions_untested": 1.0,
+    }
+    bundle.engine = EngineStatus(works=True)
+    until(lambda: get(port, "/readyz")[1]["failing"] == [])
+    assert server.running.version == "v1"
 
 
 def test_a_server_without_a_model_is_alive_and_not_ready(probed: Harness, port: int) -> None:

@@ -142,4 +142,6 @@ class LoadCandidatesConfig:
     """The artifact store."""
     version: str | None = None
     """Version to load; null is the current one, whose collection gets the alias."""
+    filters: list[str] = field(default_factory=list)
+    """Filters of the shop's rules; printed is what of each Milvus tests, and what the server."""
     retrieval: RetrievalConfig = field(default_factory=lambda: RetrievalConfig(engine=Engine.milvus))

@@ -5,9 +5,8 @@ The bundle stays the source of truth: a collection holds nothing that cannot be 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -28,15 +27,27 @@ from ranking.milvus.fields import (
     AFFINITY_VECTOR,
     FACTOR_VECTOR,
     ITEM_VECTOR,
+    MAX_ATTRIBUTES,
     TEXT_VECTOR,
     attribute_fields,
 )
 from ranking.milvus.loading import CollectionLoader, collection_name, names_kept
+from ranking.milvus.reporting import attributes_without_field, filter_lines
 from ranking.retrieval.source_indexes import new_rows
 
 
-def load_collection(loader: CollectionLoader, config: RetrievalConfig, folder: Path, version: str) -> str:
-    """Load the files of a version into its collection, unless it is there; return the collection's name.
+class LoadedCollection(NamedTuple):
+    """A collection that is complete."""
+
+    name: str
+    catalogue: pl.DataFrame
+    """Of its version."""
+
+
+def load_collection(
+    loader: CollectionLoader, config: RetrievalConfig, folder: Path, version: str
+) -> LoadedCollection:
+    """Load the files of a version into its collection, unless it is there.
 
     Vectors are read from mapped files, a few megabytes at a time.
 
@@ -65,7 +76,7 @@ def load_collection(loader: CollectionLoader, config: RetrievalConfig, folder: P
     dims = {field: found.shape[1] for field, found in vectors.items() if found.shape[1]}
     spec = CollectionSpec(collection_name(config, version), dims, attribute_fields(frame), len(frame))
     loader.load(spec, frame, vectors, fresh)
-    return spec.name
+    return LoadedCollection(spec.name, frame)
 
 
 def load_staged(config: RetrievalConfig, folder: Path, manifest: dict[str, Any], console: Console) -> None:
@@ -76,8 +87,9 @@ def load_staged(config: RetrievalConfig, folder: Path, manifest: dict[str, Any],
 
     """
     with CollectionLoader(config) as loader:
-        name = load_collection(loader, config, folder, manifest["version"])
-    console.print(f"publish: collection {name} is complete", markup=False, highlight=False, soft_wrap=True)
+        loaded = load_collection(loader, config, folder, manifest["version"])
+    _say(console, f"publish: collection {loaded.name} is complete")
+    _name_attributes(console, loaded.catalogue)
 
 
 def follow_current(config: RetrievalConfig, store: Path, console: Console) -> None:
@@ -117,7 +129,7 @@ def mark_current(config: RetrievalConfig, store: Path, console: Console) -> None
     )  # fmt: skip
 
 
-def ensure_collection(config: RetrievalConfig, store: Path, version: str) -> None:
+def ensure_collection(config: RetrievalConfig, store: Path, version: str) -> LoadedCollection:
     """Load a version of the store into its collection, unless it is there.
 
     Raises:
@@ -130,7 +142,7 @@ def ensure_collection(config: RetrievalConfig, store: Path, version: str) -> Non
         raise InputError(f"{store}: no version '{version}' (there are: {known})")
     verify(folder)
     with CollectionLoader(config) as loader:
-        load_collection(loader, config, folder, version)
+        return load_collection(loader, config, folder, version)
 
 
 def load_candidates(config: LoadCandidatesConfig, console: Console) -> None:
@@ -148,11 +160,25 @@ def load_candidates(config: LoadCandidatesConfig, console: Console) -> None:
         )
     current = current_version(store)
     version = config.version or current
-    ensure_collection(config.retrieval, store, version)
-    console.print(
-        f"collection {collection_name(config.retrieval, version)} is complete "
-        f"({json.loads((store / VERSIONS / version / MANIFEST).read_text())['counts']['items']:,} items)",
-        markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    loaded = ensure_collection(config.retrieval, store, version)
+    _say(console, f"collection {loaded.name} is complete ({len(loaded.catalogue):,} items)")
+    _name_attributes(console, loaded.catalogue)
+    for line in filter_lines(loaded.catalogue, config.filters):
+        _say(console, line)
     if version == current:
         mark_current(config.retrieval, store, console)
+
+
+def _name_attributes(console: Console, catalogue: pl.DataFrame) -> None:
+    """Name the attributes whose conditions the server tests in place of Milvus."""
+    names = attributes_without_field(catalogue)
+    if names:
+        _say(
+            console,
+            f"Milvus has no field for {', '.join(names)} (the first {MAX_ATTRIBUTES} attributes without long "
+            "values have one); the server tests conditions on them",
+        )
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -10,7 +10,9 @@ from conf.engines.milvus import RetrievalConfig
 from conf.operating import RollbackConfig
 from ranking.bundle.collections import ensure_collection, follow_current
 from ranking.bundle.store import roll_back
-from ranking.milvus.connection import UnreachableError
+from ranking.milvus.connection import MilvusError
+
+LOAD = "shelfwise load-candidates"
 
 
 def roll_back_engines(
@@ -22,19 +24,22 @@ def roll_back_engines(
 ) -> str:
     """Point CURRENT at another version as `roll_back` does, and the alias of a Milvus at its collection.
 
-    A collection that was dropped is loaded again first: servers find it when they look. A Milvus that cannot
-    be reached does not keep a shop from leaving a bad model.
+    A collection that was dropped is loaded again first: servers find it when they look. A Milvus that is
+    away, or cannot load it, does not keep a shop from leaving a bad model: servers load the version once
+    its collection is there.
 
     Raises:
-        InputError: there is no such version, its files are damaged, or its collection cannot be loaded.
+        InputError: there is no such version, or its files are damaged.
 
     """
 
     def prepare(chosen: str) -> None:
         try:
             ensure_collection(retrieval, store, chosen)
-        except UnreachableError as error:
-            console.print(f"warning: {error}", markup=False, highlight=False, soft_wrap=True)
+        except MilvusError as error:
+            warning = f"warning: {error}; servers need the collection of {chosen} to load it: {LOAD} "
+            warning += f"artifacts={store} version={chosen} retrieval.uri={retrieval.uri}"
+            console.print(warning, markup=False, highlight=False, soft_wrap=True)
 
     if not retrieval.uses_milvus:
         return roll_back(store, version, action)

@@ -19,7 +19,7 @@ import numpy as np
 from conf.engines.milvus import RetrievalConfig
 from conf.errors import InputError
 from features.data.dataset import FloatArray
-from ranking.milvus.connection import open_client, reason
+from ranking.milvus.connection import MilvusError, open_client, reason
 from ranking.milvus.fields import ITEM, AttributeField
 from ranking.milvus.indexes import search_parameters
 from ranking.milvus.leases import RENEW_SECONDS, Lease
@@ -99,7 +99,7 @@ class Collection:
 
         Raises:
             UnreachableError: Milvus cannot be reached.
-            InputError: the collection is missing, or of another shape.
+            MilvusError: the collection is missing, or of another shape.
             SearchUnavailableError: it does not answer a search.
 
         """
@@ -294,7 +294,7 @@ def check_collection(client: Any, config: RetrievalConfig, spec: CollectionSpec)
     A collection gets its name when all its items are there, so a name that exists is complete.
 
     Raises:
-        InputError: it is missing, of another shape, or does not answer.
+        MilvusError: it is missing, of another shape, or does not answer.
 
     """
     import grpc
@@ -302,25 +302,25 @@ def check_collection(client: Any, config: RetrievalConfig, spec: CollectionSpec)
 
     try:
         if not client.has_collection(spec.name, timeout=config.connect_seconds):
-            raise InputError(
+            raise MilvusError(
                 f"Milvus at {config.address} has no collection {spec.name}; load it: "
                 f"shelfwise load-candidates retrieval=milvus retrieval.uri={config.uri} artifacts=STORE"
             )
         found = client.describe_collection(spec.name, timeout=config.connect_seconds)
     except (pymilvus.MilvusException, grpc.RpcError, grpc.FutureTimeoutError) as error:
-        raise InputError(f"Milvus at {config.address}: {reason(error)}") from error
+        raise MilvusError(f"Milvus at {config.address}: {reason(error)}") from error
     fields = {field["name"]: field for field in found["fields"]}
     again = f"drop the collection {spec.name} and load it again with shelfwise load-candidates"
     for name, dim in spec.dims.items():
         width = fields.get(name, {}).get("params", {}).get("dim")
         if width is None or int(width) != dim:
-            raise InputError(
+            raise MilvusError(
                 f"Milvus at {config.address}, collection {spec.name}: field {name} has "
                 f"{'no vectors' if width is None else f'width {width}'}, the version has {dim}; {again}"
             )
     missing = [name for name in (ITEM, *(a.field for a in spec.attributes)) if name not in fields]
     if missing:
-        raise InputError(
+        raise MilvusError(
             f"Milvus at {config.address}, collection {spec.name}: no field {missing[0]}; {again}"
         )
 

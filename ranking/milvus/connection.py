@@ -12,7 +12,11 @@ _RECONNECT_MS: Final = 1000
 """Longest pause between two attempts of a channel to reconnect; gRPC's own grows to two minutes."""
 
 
-class UnreachableError(InputError):
+class MilvusError(InputError):
+    """Milvus failed what it was asked for, or a collection is not as it must be."""
+
+
+class UnreachableError(MilvusError):
     """Milvus cannot be reached."""
 
 

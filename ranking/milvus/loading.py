@@ -17,12 +17,11 @@ import numpy as np
 import polars as pl
 
 from conf.engines.milvus import RetrievalConfig
-from conf.errors import InputError
 from features.data import schema
 from features.data.dataset import BoolArray, FloatArray
 from ranking.catalogue.filter_language import AttributeKind
 from ranking.milvus.collection import CollectionSpec, check_collection
-from ranking.milvus.connection import open_client, reason
+from ranking.milvus.connection import MilvusError, open_client, reason
 from ranking.milvus.fields import FRESH, ITEM, MAX_BYTES, MAX_VALUES, AttributeField, stored_rows
 from ranking.milvus.indexes import METRIC, index_parameters
 from ranking.milvus.leases import split_leases
@@ -49,7 +48,7 @@ class CollectionLoader:
         """Connect.
 
         Raises:
-            InputError: Milvus cannot be reached.
+            MilvusError: Milvus cannot be reached.
 
         """
         self._config = config
@@ -87,7 +86,7 @@ class CollectionLoader:
             fresh: [items] whether an item has no events.
 
         Raises:
-            InputError: Milvus fails, or the collection is not complete or of another shape.
+            MilvusError: Milvus fails, or the collection is not complete or of another shape.
 
         """
         if self.has(spec.name):
@@ -109,7 +108,7 @@ class CollectionLoader:
             "query", name, filter="", output_fields=["count(*)"], consistency_level="Strong"
         )
         if int(counted["count(*)"]) != len(frame):
-            raise InputError(
+            raise MilvusError(
                 f"Milvus at {self._config.address}: {counted['count(*)']} of {len(frame)} items have arrived "
                 f"in {name}; load again: shelfwise load-candidates"
             )
@@ -151,7 +150,7 @@ class CollectionLoader:
         """Point the alias at a collection; a search by the alias sees the former or this one, never none.
 
         Raises:
-            InputError: Milvus fails, or there is no such collection.
+            MilvusError: Milvus fails, or there is no such collection.
 
         """
         self._call("create_alias" if self.current() is None else "alter_alias", name, self._config.prefix)
@@ -160,14 +159,14 @@ class CollectionLoader:
         """Return the collection that the alias names; None without the alias.
 
         Raises:
-            InputError: Milvus fails.
+            MilvusError: Milvus fails.
 
         """
         import pymilvus
 
         try:
             found = self._call("describe_alias", self._config.prefix)
-        except InputError as error:
+        except MilvusError as error:
             if isinstance(error.__cause__, pymilvus.MilvusException) and error.__cause__.code in _NO_ALIAS:
                 return None
             raise  # an alias that cannot be read is not an alias that is missing
@@ -180,7 +179,7 @@ class CollectionLoader:
             kept: names that stay: of the current version, and of those a rollback may return to.
 
         Raises:
-            InputError: Milvus fails.
+            MilvusError: Milvus fails.
 
         """
         prefix, stay = f"{self._config.prefix}_", {*kept, self.current()}
@@ -221,7 +220,7 @@ class CollectionLoader:
             return getattr(self._client, method)(*arguments, timeout=timeout, **more)
         except (pymilvus.MilvusException, grpc.RpcError, grpc.FutureTimeoutError) as error:
             what = method.replace("_", " ")
-            raise InputError(f"Milvus at {self._config.address}: {what} failed ({reason(error)})") from error
+            raise MilvusError(f"Milvus at {self._config.address}: {what} failed ({reason(error)})") from error
 
 
 def _of_version(name: str, prefix: str) -> bool:

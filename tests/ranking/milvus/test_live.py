@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from rich.console import Console
 
@@ -25,7 +26,9 @@ from ranking.catalogue.live_catalogue import ItemChange
 from ranking.live.milvus_indexes import MilvusIndexes
 from ranking.live.updates import LiveItems
 from ranking.milvus.collection import VectorQuery
+from ranking.milvus.connection import MilvusError
 from ranking.milvus.loading import CollectionLoader
+from ranking.milvus.reporting import attributes_without_field
 from ranking.milvus.searcher import MilvusIndex
 from ranking.retrieval.searcher import QueryGroup
 from ranking.retrieval.unavailable import SearchUnavailableError, within
@@ -300,6 +303,87 @@ def test_a_rollback_brings_the_collection_and_the_alias_back(
     away = replace(config, uri="http://127.0.0.1:9", connect_seconds=0.3)
     rollback(RollbackConfig(str(tmp_path), second, away), QUIET)  # a bad model is left whatever Milvus does
     assert current_version(tmp_path) == second
+
+
+def test_a_rollback_happens_though_milvus_cannot_load_the_collection(
+    tmp_path: Path, server: Lite, dataset: Dataset, encoder: TextEncoder, bert: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    config = settings(server.uri, prefix="full")
+    publish_bundle(tmp_path, make_bundle(dataset, encoder), bert)
+    first = current_version(tmp_path)
+    second = published_again(tmp_path, lambda folder: (folder / "note").write_text("later"))  # type: ignore[arg-type]
+    call = CollectionLoader._call
+
+    def fails(self: CollectionLoader, method: str, *arguments: object, **more: object) -> object:
+        if method == "create_collection":
+            raise MilvusError("Milvus at x: create collection failed (memory quota exceeded)")
+        return call(self, method, *arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(CollectionLoader, "_call", fails)
+    console = Console(record=True, width=300)
+    rollback(RollbackConfig(str(tmp_path), retrieval=config), console)
+    assert current_version(tmp_path) == first
+    printed = console.export_text()
+    assert f"memory quota exceeded); servers need the collection of {first} to load it: shelfwise" in printed
+    damaged = tmp_path / "versions" / second / "note"
+    damaged.write_text("damaged")
+    with pytest.raises(InputError, match="note"):
+        rollback(RollbackConfig(str(tmp_path), second, config), console)
+    assert current_version(tmp_path) == first
+
+
+def test_load_candidates_points_a_lost_alias_at_the_current_collection(
+    store: Path, config: RetrievalConfig
+) -> None:
+    name = f"shelfwise_{current_version(store).replace('-', '_')}"
+    with CollectionLoader(config) as loader:
+        assert loader.current() == name
+        loader._call("drop_alias", "shelfwise")
+        bundle = connected(store, config)  # servers search by the version's name
+        assert bundle.collection is not None
+        assert bundle.collection.up
+        bundle.collection.close()
+        load_candidates(LoadCandidatesConfig(str(store), retrieval=config), QUIET)
+        assert loader.current() == name
+
+
+def test_load_candidates_names_what_milvus_does_not_test(store: Path, config: RetrievalConfig) -> None:
+    console = Console(record=True, width=300)
+    filters = ['brand = "Acme" AND title:"oak"', 'brand = "Acme"', 'title:"oak"']
+    load_candidates(LoadCandidatesConfig(str(store), filters=filters, retrieval=config), console)
+    case = 'title:"...": Milvus compares texts with their case'
+    assert [line for line in console.export_text().splitlines() if line.startswith("filter")] == [
+        f'filter 1: the server tests {case}; Milvus tests the rest: (a_brand == "Acme")',
+        'filter 2: Milvus tests all of it: a_brand == "Acme"',
+        f"filter 3: the server tests {case}; Milvus tests the rest: nothing",
+    ]
+    with pytest.raises(InputError, match="filters: number 1: column 1: unknown attribute 'colour'"):
+        load_candidates(LoadCandidatesConfig(str(store), filters=["colour = 1"], retrieval=config), QUIET)
+
+
+def test_attributes_without_a_field_are_named() -> None:
+    frame = pl.DataFrame(
+        {"item_id": ["a"], "item_text": ["t"], "long": ["x" * 65536], **{f"n{i}": [1] for i in range(52)}}
+    )
+    assert attributes_without_field(frame) == ["long", "n50", "n51"]
+
+
+def test_a_condition_that_milvus_does_not_test_is_named_once_without_its_value(
+    live: LiveItems, dataset: Dataset, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ranking.milvus.searcher.SPARE", 0)  # else few items are searched here anyway
+    assert live.engine is not None
+    assert live.engine.untested == ()
+    allowed = np.arange(len(dataset.catalogue)) % 2 == 0
+    for word in ("oak", "elm"):
+        request = replace(request_of(dataset, 0), allowed=allowed, filter=f'title:"{word}"')
+        live.current.recommender.recommend([request])
+    named = 'title:"...": Milvus compares texts with their case'
+    assert live.engine.untested == (named,)
+    assert [r.getMessage() for r in caplog.records if r.name == "ranking.live.milvus_indexes"] == [
+        f"Milvus does not test this condition of a filter, this process does: {named}"
+    ]
 
 
 def test_a_confirmed_write_stays_in_memory_until_every_search_sees_it(

@@ -146,7 +146,8 @@ class HealthConfig(ConnectionConfig):
 
     service: str = ""
     """Health service: empty for the server as a whole, `shelfwise.v1.State` for the store of events,
-    `shelfwise.v1.ModelReload` for the loading of a new version."""
+    `shelfwise.v1.ModelReload` for the loading of a new version, `shelfwise.v1.Candidates` for vector searches
+    by Milvus."""
     timeout: float = 3.0
     """Seconds to wait for the answer."""
 

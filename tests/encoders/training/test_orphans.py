@@ -65,9 +65,10 @@ def until(done: Callable[[], bool], seconds: float) -> None:
     ("launcher", "devices", "end"),
     [
         ([], 2, signal.SIGKILL),
+        ([], 2, signal.SIGINT),
         (["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"], 0, signal.SIGKILL),
     ],
-    ids=["killed", "torchrun killed"],
+    ids=["killed", "interrupted", "torchrun killed"],
 )
 def test_no_process_outlives_its_parent(
     launcher: list[str], devices: int, end: signal.Signals, tmp_path: Path

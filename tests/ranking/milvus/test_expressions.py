@@ -14,6 +14,7 @@ from ranking.catalogue.filter_language import compile_filter, evaluate
 from ranking.milvus.collection import Collection, VectorQuery
 from ranking.milvus.expressions import translate, untranslatable
 from ranking.milvus.fields import ITEM_VECTOR, attribute_fields
+from ranking.milvus.reporting import attributes_without_field
 from ranking.milvus.searcher import MilvusIndex
 from ranking.retrieval.searcher import QueryGroup
 from tests.ranking.milvus.lite import lite, loaded, settings
@@ -153,3 +154,10 @@ def test_an_attribute_that_milvus_cannot_hold_has_no_field() -> None:
     assert [field.name for field in attribute_fields(frame)] == ["short"]
     many = pl.DataFrame({"item_id": ["a"], "item_text": ["t"], **{f"n{i}": [1] for i in range(60)}})
     assert len(attribute_fields(many)) == 50
+
+
+def test_attributes_without_a_field_are_named() -> None:
+    frame = pl.DataFrame(
+        {"item_id": ["a"], "item_text": ["t"], "long": ["x" * 65536], **{f"n{i}": [1] for i in range(52)}}
+    )
+    assert attributes_without_field(frame) == ["long", "n50", "n51"]

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 from rich.console import Console
 
@@ -28,7 +27,6 @@ from ranking.live.updates import LiveItems
 from ranking.milvus.collection import VectorQuery
 from ranking.milvus.connection import MilvusError
 from ranking.milvus.loading import CollectionLoader
-from ranking.milvus.reporting import attributes_without_field
 from ranking.milvus.searcher import MilvusIndex
 from ranking.milvus.status import EngineStatus
 from ranking.retrieval.searcher import QueryGroup
@@ -361,13 +359,6 @@ def test_load_candidates_names_what_milvus_does_not_test(store: Path, config: Re
     ]
     with pytest.raises(InputError, match="filters: number 1: column 1: unknown attribute 'colour'"):
         load_candidates(LoadCandidatesConfig(str(store), filters=["colour = 1"], retrieval=config), QUIET)
-
-
-def test_attributes_without_a_field_are_named() -> None:
-    frame = pl.DataFrame(
-        {"item_id": ["a"], "item_text": ["t"], "long": ["x" * 65536], **{f"n{i}": [1] for i in range(52)}}
-    )
-    assert attributes_without_field(frame) == ["long", "n50", "n51"]
 
 
 def test_a_condition_that_milvus_does_not_test_is_named_once_without_its_value(

@@ -27,7 +27,7 @@ from benchmarks.fleet.freshness import event_to_list, upsert_to_search
 from benchmarks.fleet.load import Load
 from benchmarks.fleet.processes import Member, RedisProcess, RunningLoad, fleet, proxy, until
 from benchmarks.fleet.report import page
-from benchmarks.fleet.usage import RedisUsage, cpu_seconds, memory_mib, swap_cpu_seconds
+from benchmarks.fleet.usage import RedisUsage, cpu_seconds, memory_mib, own_cpu_seconds, swap_cpu_seconds
 from conf.operating import PushConfig
 from features.data.pipeline_step import link_tree, write_atomically
 from ranking.bundle.distribution.push import push_store
@@ -185,7 +185,8 @@ class FleetBenchmark:
 
     def swap_alone(self) -> dict[str, Any]:
         """Return the time of a swap without load, memory meanwhile, and what fetches and servers spend."""
-        serving, begin = cpu_seconds(self.pids()), time.monotonic()
+        before, begin = own_cpu_seconds(self.pids()), time.monotonic()
+        seen = dict(before)
         fetching, rest = cpu_seconds(self.fetches()), [self.memory(member) for member in self.members]
         began, peak = time.monotonic(), 0.0
         version = self.publish_twin()
@@ -196,14 +197,13 @@ class FleetBenchmark:
                 if self.members[number].version() == version:
                     waiting.discard(number)
                     at.append(time.monotonic() - began)
+            seen |= own_cpu_seconds(self.pids())  # of the model's former process, too, until it ends
             time.sleep(0.5)
         fetching = cpu_seconds(self.fetches()) - fetching
         time.sleep(_QUIET)  # the former model ends, and new histories would be imported
-        serving = swap_cpu_seconds(
-            cpu_seconds(self.pids()) - serving,
-            time.monotonic() - begin,
-            self.results["idle"]["server_cpu_ms"],
-        )
+        seen |= own_cpu_seconds(self.pids())
+        spent, idle = sum(seen.values()) - sum(before.values()), self.results["idle"]["server_cpu_ms"]
+        serving = swap_cpu_seconds(spent, time.monotonic() - begin, idle)
         files = read_manifest(self.trained / VERSIONS / version)["files"].values()
         return {
             "fetch_cpu_seconds_per_server": fetching / len(self.members),

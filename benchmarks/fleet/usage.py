@@ -34,6 +34,20 @@ def cpu_seconds(pids: Sequence[int]) -> float:
     return ticks / _TICKS
 
 
+def own_cpu_seconds(pids: Sequence[int]) -> dict[int, float]:
+    """Return the CPU time of processes and of their descendants that are alive, each without its children's.
+
+    Beside `cpu_seconds` it serves where processes end that were alive before: a parent that does not wait for
+    them has their time nowhere, so what was last seen of them has to be kept.
+    """
+    found = {}
+    for pid in {one for root in pids for one in tree(root)}:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            found[pid] = (int(fields[11]) + int(fields[12])) / _TICKS
+    return found
+
+
 def swap_cpu_seconds(spent: float, seconds: float, idle_ms: float) -> float:
     """Return the CPU seconds of a swap: what was spent, less what the same time costs without one.
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
 from benchmarks.fleet.calls import Call, summary
 from benchmarks.fleet.report import fleet_for, page
-from benchmarks.fleet.usage import swap_cpu_seconds
+from benchmarks.fleet.usage import own_cpu_seconds, swap_cpu_seconds
 from shelfwise_client.v1 import recommendations_pb2 as pb
 
 CALLS: list[Call] = [
@@ -64,6 +67,21 @@ def test_a_run_that_ended_early_has_a_page_too() -> None:
     text = page(results())
     assert "| 4 servers, closed loop | list | 4 | 0.8 | 20.0 | 29.8 | 1 (UNAVAILABLE 1) | 1 |" in text
     assert "- One list: 2.00 ms of a server's CPU and 0.100 ms of Redis's, 1.00 scripts" in text
+
+
+def test_the_time_of_a_child_is_its_own() -> None:
+    program = "import time\nwhile time.process_time() < 0.3: pass\nprint('done', flush=True)\ninput()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "done\n"
+        found = own_cpu_seconds([os.getpid()])
+        assert 0.29 <= found[child.pid] < 2.0
+        parent = found[os.getpid()]
+        child.communicate("")
+    assert child.pid not in own_cpu_seconds([os.getpid()])
+    assert own_cpu_seconds([os.getpid()])[os.getpid()] - parent < 0.25  # the child's time is not added to it
 
 
 def test_a_swap_costs_what_the_same_time_without_one_does_not() -> None:

@@ -100,11 +100,11 @@ def test_too_little_is_one_line_with_both_amounts_and_what_to_do() -> None:
 
 
 def test_the_estimate_is_of_all_files_and_once_of_the_libraries(tmp_path: Path) -> None:
-    assert bytes_needed(tmp_path) == 664 * MB
+    assert bytes_needed(tmp_path) == 690 * MB
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "file").write_bytes(bytes(3 * MB))
-    assert bytes_needed(tmp_path) == (600 + 64 + 2 * 3) * MB
-    assert bytes_needed(tmp_path, libraries=False) == (64 + 2 * 3) * MB
+    (tmp_path / "a" / "file").write_bytes(bytes(5 * MB))
+    assert bytes_needed(tmp_path) == (600 + 90 + 9) * MB
+    assert bytes_needed(tmp_path, libraries=False) == (90 + 9) * MB
 
 
 def test_kills_for_want_of_memory_are_those_of_the_container_or_of_the_machine(tmp_path: Path) -> None:

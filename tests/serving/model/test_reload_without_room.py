@@ -18,6 +18,7 @@ from conf.errors import InputError
 from conf.serving import ReloadWithoutRoom, ServeConfig
 from encoders.text.text_encoder import TextEncoder
 from features.data.dataset import Dataset
+from features.data.pipeline_step import write_atomically
 from ranking.bundle.host_memory import Room, bytes_needed
 from ranking.bundle.store import VERSIONS, current_version, roll_back
 from serving.model.interfaces import LiveModel
@@ -172,7 +173,7 @@ def test_a_damaged_version_ends_nothing(
     (machine.store / "CURRENT").write_text(pointer)
     (machine.store / VERSIONS / second / "item_vectors.npy").write_bytes(b"")
     monkeypatch.setattr(server.running.service.watcher, "_follow", True)
-    (machine.store / "CURRENT").write_text(second + "\n")
+    write_atomically(machine.store / "CURRENT", second + "\n")  # never found empty
     with Client(server.address) as client:
         until(lambda: client.status().failed_reload is not None)
         failed = client.status().failed_reload

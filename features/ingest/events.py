@@ -180,8 +180,8 @@ def ingest_events(
         typed = replace(config, timestamp_format=None)
         others = engine.stage(recorded, rules_of(recorded, typed, pseudonyms, item_ids))
         _check_readable(recorded, others)
-        accepted, counted = accepted.with_recorded(others.accepted)
-        added = asdict(counted)
+        accepted, found = accepted.with_recorded(others.accepted)
+        added = asdict(found)
         rejected = pl.concat([rejected, others.rejected])
     counts = accepted.kind_counts()
     repeated = added["same_id"] + added["same_content"] if added else 0
@@ -204,13 +204,13 @@ def ingest_events(
         live, filters = live.filtered(config.filters)
     facts = live.facts()
     events = facts.events
+    counted = live.write(facts, target)
     suspicious = [
         *([cause] if cause else []),
         *void_orders(table, rows),
-        *suspicious_events(live, events, facts.has_time),
+        *suspicious_events(live, events, facts.has_time, counted),
         *returned(live, facts.negative_quantities, events),
     ]
-    raised = live.write(facts, target)
     written = pl.scan_parquet(target)
     final_counts = written.group_by(schema.EVENT).len().collect(engine="streaming")
     by_name = {str(kind): int(count) for kind, count in final_counts.iter_rows()}
@@ -221,7 +221,7 @@ def ingest_events(
         rejects=rejected.sort("file", "row", maintain_order=True) if rejected.height else rejected,
         rows=rows,
         events=events,
-        users=facts.users,
+        users=counted.users,
         kinds=kinds,
         kind_counts={k: by_name.get(k, 0) for k in kinds},
         ignored={k: n for k, n in counts.items() if k not in kinds},
@@ -229,8 +229,8 @@ def ingest_events(
         has_order=facts.has_order,
         time_range=facts.time_range,
         times_filled=facts.no_time if facts.has_time else 0,
-        times_raised=raised,
-        suspicious=suspicious + contradicted_order(raised, events),
+        times_raised=counted.raised,
+        suspicious=suspicious + contradicted_order(counted.raised, events),
         sample=_sample(table, rules, accepted, sum(counts.values())),
         warnings=warnings,
         filters=filters,

@@ -10,7 +10,7 @@ import polars as pl
 from conf.composition.overrides import override
 from features.data import schema
 from features.files.readers import FILE, ROW
-from features.ingest.engines.interface import Accepted
+from features.ingest.engines.interface import Accepted, Written
 from features.values.numbers import inexact
 from features.values.times import FIRST_PLAUSIBLE
 
@@ -72,19 +72,20 @@ def returned(events: Accepted, count: int, total: int) -> list[str]:
     ]
 
 
-def suspicious_events(events: Accepted, total: int, has_time: bool) -> list[str]:
+def suspicious_events(events: Accepted, total: int, has_time: bool, written: Written) -> list[str]:
     """Report implausible times and users.
 
     Args:
         events: accepted events.
         total: their number.
         has_time: whether any has a time.
+        written: counts of their users.
 
     Returns:
         One line per finding, with an example or what to set.
     """
     found = [*_odd_times(events, total), *_burst(events, total)] if has_time else []
-    users, most, user = events.busiest_user()
+    users, most, user = written.users, written.most, written.busiest
     if most > _LONG or (users >= _FEW_USERS and most >= _FEW_EVENTS and most > _SHARE * total):
         slow = ", and every epoch of training goes through all of them" if most > _LONG else ""
         found.append(

@@ -31,10 +31,9 @@ TYPES: dict[str, type[pl.DataType]] = {
 
 @dataclass(frozen=True)
 class Facts:
-    """What is counted of the events that are written."""
+    """What is counted of the events that are written, before they are sorted."""
 
     events: int
-    users: int
     no_time: int
     """Events without a timestamp."""
     no_order: int
@@ -52,6 +51,19 @@ class Facts:
     def has_order(self) -> bool:
         """Whether any event has an order."""
         return self.no_order < self.events
+
+
+@dataclass(frozen=True)
+class Written:
+    """What is counted while events are sorted and written: each user's are together then."""
+
+    raised: int
+    """Times before that of an earlier `order`, which were raised to it."""
+    users: int
+    most: int
+    """Events of the user with most of them."""
+    busiest: str
+    """The first such user by id."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +118,8 @@ class Accepted(Protocol):
         Looked at are rows 1, 1 + step, 1 + 2 step, ... of each file.
         """
 
-    def busiest_user(self) -> tuple[int, int, str]:
-        """Return the number of users, the most events of one, and the first such user by id."""
-
-    def write(self, facts: Facts, target: Path) -> int:
-        """Write the sorted events to one Parquet file; return how many times were raised.
+    def write(self, facts: Facts, target: Path) -> Written:
+        """Write the sorted events to one Parquet file.
 
         Sorted by user, then by order or time: a user whose events all have an `order` by it, one with all
         timestamps by those, a mixture by `order`, rows without one last. Ties keep the order of the files,

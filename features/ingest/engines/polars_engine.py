@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -13,7 +13,7 @@ from conf.tables import FilterConfig
 from features.data import schema
 from features.files.readers import FILE, ROW, RawTable, readable
 from features.ingest.engines import user_parts
-from features.ingest.engines.interface import TYPES, Beyond, Facts, Staged
+from features.ingest.engines.interface import TYPES, Beyond, Facts, Staged, Written
 from features.ingest.engines.rules import EventRules
 from features.ingest.event_filters import Recorded, add_recorded, apply_filters
 
@@ -97,7 +97,6 @@ class PolarsEvents:
         quantity = "quantity" in self.frame.collect_schema()
         facts = self.frame.select(
             pl.len().alias("events"),
-            pl.col(schema.USER_ID).n_unique().alias("users"),
             time.null_count().alias("no_time"),
             order.null_count().alias("no_order"),
             time.min().alias("first"),
@@ -127,35 +126,30 @@ class PolarsEvents:
         )
         return found.collect(engine="streaming").row(0)
 
-    def busiest_user(self) -> tuple[int, int, str]:
-        """Return the number of users, the most events of one, and the first such user by id."""
-        per_user = self.frame.group_by(schema.USER_ID).len()
-        per_user = per_user.sort("len", schema.USER_ID, descending=[True, False])
-        found = per_user.select(
-            pl.len().alias("users"), pl.col("len").first(), pl.col(schema.USER_ID).first()
-        )
-        return found.collect(engine="streaming").row(0)
+    def write(self, facts: Facts, target: Path) -> Written:
+        """Write the sorted events to one Parquet file.
 
-    def write(self, facts: Facts, target: Path) -> int:
-        """Write the sorted events to one Parquet file; return how many times were raised.
-
-        More than `user_parts.PART` are sorted in parts, each a range of users.
+        More than `user_parts.PART` are sorted in parts, each a range of users, who are counted in theirs:
+        no entry for every user is held.
         """
+        staged = self.path.with_name("sorted.parquet")
         if facts.events <= user_parts.PART:
-            return _write_sorted(self.frame, facts, self.path.with_name("sorted.parquet"), target)
+            return _write_sorted(self.frame, facts, staged, target)
         limits = user_parts.user_limits(self.frame, _AT, facts.events, user_parts.PART)
-        raised, done = 0, list[Path]()
+        done: dict[Path, Written] = {}
         for part in user_parts.user_parts(self.frame, limits, self.path.with_name("parts")):
-            done.append(self.path.with_name(f"sorted-{len(done)}.parquet"))
-            raised += _write_sorted(part, facts, self.path.with_name("sorted.parquet"), done[-1])
+            path = self.path.with_name(f"sorted-{len(done)}.parquet")
+            done[path] = _write_sorted(part, facts, staged, path)
         pl.concat([pl.scan_parquet(path) for path in done]).sink_parquet(target, engine="streaming")
         for path in done:
             path.unlink()
-        return raised
+        largest = max(done.values(), key=lambda part: part.most)  # of equal ones the first: ids ascend
+        raised, users = (sum(getattr(part, name) for part in done.values()) for name in ("raised", "users"))
+        return replace(largest, raised=raised, users=users)
 
 
-def _write_sorted(events: pl.LazyFrame, facts: Facts, staged: Path, target: Path) -> int:
-    """Write events, of which each user's are all there, in order; return how many times were raised.
+def _write_sorted(events: pl.LazyFrame, facts: Facts, staged: Path, target: Path) -> Written:
+    """Write events, of which each user's are all there, in order.
 
     Args:
         events: rows with `FILE`, `ROW` and the place in the file.
@@ -177,7 +171,11 @@ def _write_sorted(events: pl.LazyFrame, facts: Facts, staged: Path, target: Path
     else:
         ordered = ordered.with_columns(time.fill_null(0))
     ordered.sink_parquet(target, engine="streaming")
-    return raised
+    per_user = pl.scan_parquet(target).group_by(schema.USER_ID).len("events")
+    most_first = per_user.sort("events", schema.USER_ID, descending=[True, False])
+    found = most_first.select(pl.len(), pl.col("events", schema.USER_ID).first()).collect(engine="streaming")
+    users, most, busiest = found.row(0)
+    return Written(raised, users, most, busiest)
 
 
 def _sorted(events: pl.LazyFrame, facts: Facts) -> pl.LazyFrame:

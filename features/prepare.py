@@ -25,6 +25,7 @@ from features.data.content_hash import content_hash
 from features.data.event_arrays import FOLDER, write_event_arrays
 from features.data.pipeline_step import plain
 from features.files.conversions import discarding
+from features.files.copies import copied, urls_of
 from features.files.modes import make_private, umask
 from features.ingest import rejects as why
 from features.ingest.engines.interface import EventEngine
@@ -81,10 +82,27 @@ def _engine(config: PipelineConfig, sources: Sources, staging: Path) -> Iterator
         with session(config.spark) as spark:
             from features.spark.engine import SparkEngine
 
-            yield SparkEngine(spark, config, sources, staging)
+            yield SparkEngine(spark, config, sources, staging.absolute())
     else:
         yield PolarsEngine(staging)
     shutil.rmtree(staging)
+
+
+@contextmanager
+def _tables(config: PipelineConfig, folder: Path) -> Iterator[None]:
+    """Have Spark copy the tables that have URLs to a folder, for as long as the block runs."""
+    data = config.data
+    urls = [url for source in (data.items, data.events, data.recorded) for url in urls_of(source)]
+    if config.engine is not Engine.spark or not urls:
+        yield
+        return
+    folder.mkdir()
+    with session(config.spark) as spark:
+        from features.spark.tables import copy_tables
+
+        with copied(copy_tables(spark, data, folder.absolute())):
+            yield
+    shutil.rmtree(folder)
 
 
 def _iso(seconds: int) -> str:
@@ -149,7 +167,7 @@ def _write(
     """Ingest everything into an empty folder; return the content of dataset.json and both samples."""
     data: DataConfig = config.data
     pseudonyms = make_pseudonyms(config.privacy)
-    with console.status("opening the tables") as status:
+    with console.status("opening the tables") as status, _tables(config, folder / "tables"):
         sources = read_sources(data, config.seed if shuffled(data) else 0)
         for events_table in (sources.events, sources.recorded):
             require_contract(sources.items, events_table)

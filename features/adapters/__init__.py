@@ -25,6 +25,7 @@ from features.adapters.recbole import read_recbole
 from features.adapters.retailrocket import read_retailrocket
 from features.adapters.yoochoose import read_yoochoose
 from features.files.containers import file_of
+from features.files.copies import without_urls
 from features.files.readers import resolve_paths, scan_table
 from features.ingest.raw_tables import Sources, in_file_order
 from features.platforms import read_ga4, read_magento, read_merchant_feed, read_shopify, read_woocommerce
@@ -50,7 +51,7 @@ _READERS: Final[dict[Adapter, Callable[[DataConfig], Sources]]] = {
 
 
 def source_files(config: DataConfig) -> list[Path]:
-    """Return the raw files that the settings name, for change detection.
+    """Return the raw files that the settings name, for change detection; those at URLs are left out.
 
     Raises:
         InputError: a path that does not exist.
@@ -58,7 +59,8 @@ def source_files(config: DataConfig) -> list[Path]:
     own = ((config.items, "data.items"), (config.events, "data.events"))
     packaged = config.adapter is Adapter.completejourney
     named = (*(() if packaged else own), (config.recorded, "data.recorded"))
-    paths = [path for source, setting in named if source for path in resolve_paths(source, setting)]
+    sources = [(without_urls(source), setting) for source, setting in named]
+    paths = [path for source, setting in sources if source for path in resolve_paths(source, setting)]
     return list(dict.fromkeys([*(packaged_files() if packaged else []), *map(file_of, paths)]))
 
 

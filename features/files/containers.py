@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from conf.errors import InputError
 from features.files.conversions import scratch_file
+from features.files.copies import is_url, local
 
 ARCHIVES = (".zip",)
 WORKBOOKS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
@@ -87,11 +88,14 @@ def expand(path: str | Path, setting: str, known: Sequence[str]) -> list[str] | 
 def unpacked(path: str) -> str:
     """Return a path that polars can open: members of archives are unpacked.
 
-    A file whose path polars would take for a pattern (`sales[2024].csv`) gets a link.
+    A file with a URL has a copy; one whose path polars would take for a pattern (`sales[2024].csv`) gets a
+    link.
 
     Raises:
         InputError: the member is encrypted or broken, or there is not enough disk space.
     """
+    if is_url(path):
+        return local(path)
     file, inside = split(path)
     member = inside is not None and Path(file).suffix.lower() in ARCHIVES
     if not member and not _PATTERN.search(path):

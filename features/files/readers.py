@@ -14,6 +14,7 @@ import polars as pl
 from conf.errors import InputError
 from features.files.containers import WORKBOOKS, expand, split, unpacked
 from features.files.conversions import in_utf8, marked_encoding, scratch_file, with_line_feeds
+from features.files.copies import Copy, files_at, is_url, rows_of
 from features.files.feed_xml import read_feed
 from features.files.json_documents import read_bytes, read_documents, spans_lines
 from features.files.no_tables import refuse_drawings
@@ -114,10 +115,9 @@ def resolve_paths(source: object, setting: str) -> list[str]:
     for entry in entries:
         if not isinstance(entry, str | Path) or not str(entry):
             raise InputError(f"{setting}: '{entry}' is not a path")
-        if "://" in str(entry):
-            raise InputError(
-                f"{setting}: {entry} is a URL; mount the store, or copy the files, and give a path"
-            )
+        if is_url(entry):
+            found.extend(files_at(str(entry), setting))
+            continue
         path = Path(entry).expanduser()
         if (inside := expand(path, setting, KNOWN)) is not None:
             found.extend(inside)
@@ -314,6 +314,16 @@ def _scan(path: str, extension: str, setting: str, options: TextOptions) -> pl.L
     return frame.with_columns(pl.lit(None, dtype=pl.String).alias(MALFORMED))
 
 
+def _scan_copy(copy: Copy, names: pl.Enum) -> pl.LazyFrame:
+    """Scan the copied rows of a URL."""
+    frame = pl.scan_parquet(list(copy.parts), hive_partitioning=False)
+    return frame.with_columns(
+        pl.col(ROW).cast(pl.get_index_type()),
+        pl.lit(None, dtype=pl.String).alias(MALFORMED),
+        pl.col(FILE).cast(names),
+    )
+
+
 def scan_table(source: object, setting: str, options: TextOptions = _AS_USUAL) -> RawTable:
     """Scan the files of one table without reading them.
 
@@ -328,10 +338,15 @@ def scan_table(source: object, setting: str, options: TextOptions = _AS_USUAL) -
         InputError: a path without a file, an unknown format, or a file that polars cannot open.
     """
     paths = resolve_paths(source, setting)
-    names = pl.Enum(paths)
+    copies = {path: copy for path in paths if (copy := rows_of(path)) is not None}
+    names = pl.Enum([name for path in paths for name in (copies[path].names if path in copies else [path])])
     frames: list[pl.LazyFrame] = []
     untyped = False
     for path in paths:
+        if path in copies:
+            with readable(f"{setting}: {path}"):
+                frames.append(_scan_copy(copies[path], names))
+            continue
         extension = _format(path, setting)
         with readable(f"{setting}: {path}"):
             untyped = untyped or extension in _UNTYPED

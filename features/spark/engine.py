@@ -35,7 +35,7 @@ from features.spark.judging import (
     arrow_schema,
     staged_columns,
 )
-from features.spark.splits import Reading, Split, splits_of
+from features.spark.splits import Reading, Split, splits_of, staged_splits
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class SparkEngine:
         with readable(table.name):
             table.frame.sink_parquet(staged)
         types = dict(pl.scan_parquet(staged).collect_schema())
-        return Reading("data.events", types, own=True), splits_of([str(staged)])
+        return Reading("data.events", types), staged_splits(str(staged), [str(staged)])
 
     def _file_names(self) -> list[str]:
         """Return the files of all tables in the order in which their rows are sorted."""

@@ -13,8 +13,9 @@ from pyspark.sql import functions as F  # noqa: N812 - the usual name
 
 from conf.tables import FilterConfig
 from features.data import schema
-from features.ingest.engines.interface import Beyond, Facts
+from features.ingest.engines.interface import Beyond, Facts, Written
 from features.ingest.event_filters import Recorded, nothing_left
+from features.spark.addresses import address
 from features.spark.judging import AT, FILE_NUMBER, KIND_KEY, ROW_NUMBER
 
 _SOURCE = "__source"
@@ -38,9 +39,9 @@ class Job:
     def stored(self, table: DataFrame, name: str) -> DataFrame:
         """Compute a table once, and return it as it is then on disk."""
         number = sum(1 for _ in self.folder.iterdir())
-        path = (self.folder / f"{number}-{name}").as_uri()
-        table.write.parquet(path)
-        return self.spark.read.schema(table.schema).parquet(path)
+        path = self.folder / f"{number}-{name}"
+        table.write.parquet(address(path))
+        return self.spark.read.schema(table.schema).parquet(address(path))
 
     def named(self, number: pl.Expr) -> pl.Expr:
         """Return the files of file numbers."""
@@ -147,7 +148,6 @@ class SparkEvents:
         found = self._one(
             (
                 F.count("*").alias("events"),
-                F.count_distinct(_USER).alias("users"),
                 F.count_if(F.col(_TIME).isNull()).alias("no_time"),
                 F.count_if(F.col(_ORDER).isNull()).alias("no_order"),
                 F.min(_TIME).alias("first"),
@@ -174,14 +174,7 @@ class SparkEvents:
         minute, most, every = counts.agg(first, F.max("count"), F.sum("count")).collect()[0]
         return minute, most or 0, every or 0
 
-    def busiest_user(self) -> tuple[int, int, str]:
-        """Return the number of users, the most events of one, and the first such user by id."""
-        counts = self.frame.groupBy(_USER).count()
-        first = F.min_by(_USER, F.struct(-F.col("count"), _USER))
-        users, most, user = counts.agg(F.count("*"), F.max("count"), first).collect()[0]
-        return users, most, user
-
-    def write(self, facts: Facts, target: Path) -> int:
+    def write(self, facts: Facts, target: Path) -> Written:
         """Sort the events in parts of about a million, and put these together to one Parquet file.
 
         A part has the users of a range of ids, all events of each.
@@ -211,7 +204,10 @@ class SparkEvents:
         stored = self.job.stored(frame.select(*columns, rising.alias("__rising")), "sorted")
         files = sorted(next(self.job.folder.glob("*-sorted")).glob("part-*.parquet"))
         pl.scan_parquet(files).drop("__rising").sink_parquet(target)
-        return int(stored.filter("__rising").count()) if facts.has_order else 0
+        counts = stored.groupBy(_USER).agg(F.count("*").alias("n"), F.count_if("__rising").alias("raised"))
+        busiest = F.min_by(_USER, F.struct(-F.col("n"), _USER))
+        found = counts.agg(F.sum("raised"), F.count("*"), F.max("n"), busiest)
+        return Written(*found.collect()[0])
 
     def _one(self, columns: Iterable[Column]) -> dict[str, Any]:
         row = self.frame.agg(*columns).collect()[0]

@@ -6,11 +6,12 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from conf.errors import InputError
 from conf.tables import SparkConfig
@@ -43,27 +44,29 @@ def session(config: SparkConfig) -> Iterator[SparkSession]:
 def _session(config: SparkConfig) -> Iterator[SparkSession]:
     try:
         from py4j.protocol import Py4JError
-        from pyspark.errors import PySparkException, PySparkRuntimeError
+        from pyspark.errors import PySparkException
         from pyspark.sql import SparkSession
     except ImportError as error:
         raise InputError("engine=spark needs pyspark: pip install 'shelfwise[spark]'") from error
     running = SparkSession.getActiveSession()
-    try:
-        spark = running or _start(config)
-    except PySparkRuntimeError as error:
-        raise InputError(f"engine=spark: Spark does not start: {_first_line(error)}") from error
-    try:
-        yield spark
-    except (PySparkException, Py4JError) as error:
-        if own := _OWN_FAULT.findall(str(error)):  # raised in a worker
-            raise InputError(own[-1]) from error
-        raise InputError(f"engine=spark: Spark failed: {_first_line(error)}") from error
-    finally:
-        if running is None:
-            spark.stop()
+    with tempfile.TemporaryFile() as log:
+        try:
+            spark = running or _start(config, log)
+        except (PySparkException, Py4JError) as error:
+            cause = _said(log) or first_line(error)
+            raise InputError(f"engine=spark: Spark does not start: {cause}") from error
+        try:
+            yield spark
+        except (PySparkException, Py4JError) as error:
+            if own := _OWN_FAULT.findall(str(error)):  # raised in a worker
+                raise InputError(own[-1]) from error
+            raise InputError(f"engine=spark: Spark failed: {first_line(error)}") from error
+        finally:
+            if running is None:
+                spark.stop()
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """Return what failed, without the place in Spark: the first line, but py4j's own one."""
     lines = [line.strip(" :") for line in str(error).splitlines() if line.strip(" :")]
     told = [line for line in lines if not line.startswith("An error occurred while calling")]
@@ -71,7 +74,24 @@ def _first_line(error: Exception) -> str:
     return ": ".join([*told[:1], *raised[-1:]]) or type(error).__name__
 
 
-def _start(config: SparkConfig) -> SparkSession:
+def _said(log: IO[bytes]) -> str:
+    """Return the first line that Java wrote about a fault, or an empty string."""
+    log.seek(0)
+    lines = log.read().decode(errors="replace").splitlines()
+    return next((line for line in lines if line.strip() and not line.startswith("WARNING:")), "")
+
+
+def _start(config: SparkConfig, log: IO[bytes]) -> SparkSession:
+    """Start Spark.
+
+    Args:
+        config: its master and properties.
+        log: takes what Java writes to its standard error where it runs on this machine alone, such as a line
+            about a module of its own on every start; under spark-submit Java runs already, and that line
+            is the program's first.
+    """
+    from pyspark import SparkConf, SparkContext
+    from pyspark.java_gateway import launch_gateway
     from pyspark.sql import SparkSession
 
     submitted = _SUBMITTED in os.environ
@@ -82,21 +102,32 @@ def _start(config: SparkConfig) -> SparkSession:
     # Workers run the same Python and the same code, as on this machine and where both are installed alike.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     settings = {
+        "spark.app.name": "shelfwise prepare",
         "spark.executorEnv.PYTHONPATH": str(Path(__file__).parents[2]),
         "spark.sql.execution.arrow.maxRecordsPerBatch": "100000",
         "spark.sql.session.timeZone": "UTC",
+        # Tables are read as polars reads them: `store=007` is text, and names differ by case.
+        "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
+        "spark.sql.legacy.parquet.nanosAsLong": "true",
+        "spark.sql.caseSensitive": "true",
     }
     master = config.master or (None if submitted else "local[*]")
-    if master is not None and master.startswith("local"):
+    if master is not None:
+        settings["spark.master"] = master
+    alone = master is not None and master.startswith("local")
+    if alone:
         quiet = Path(__file__).with_name("quiet.properties").as_uri()
         settings |= {
             "spark.ui.enabled": "false",
             "spark.ui.showConsoleProgress": "false",
             "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={quiet}",
         }
-    builder = SparkSession.builder.appName("shelfwise prepare")
-    if master is not None:
-        builder = builder.master(master)
-    for name, value in {**settings, **config.settings}.items():
-        builder = builder.config(name, str(value))
+    given = {name: str(value) for name, value in {**settings, **config.settings}.items()}
+    if SparkContext._gateway is None:  # Java of an earlier session runs on
+        conf = SparkConf().setAll([*given.items()])
+        gateway = launch_gateway(conf, {"stderr": log} if alone else {})  # type: ignore[no-untyped-call]
+        SparkContext(conf=conf, gateway=gateway)
+    builder = SparkSession.builder
+    for name, value in given.items():
+        builder = builder.config(name, value)
     return builder.getOrCreate()

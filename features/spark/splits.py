@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from features.files.containers import file_of
+from features.files.copies import is_url, local, rows_of
 from features.files.readers import FILE, RawTable, TextOptions, readable, scan_table
 from features.ingest.raw_tables import EventShape
 
@@ -23,11 +25,16 @@ _PARQUET = (".parquet", ".pq")
 class Split:
     """A part of one file."""
 
+    name: str
+    """As given, which rows and messages have."""
     path: str
+    """The same file from the root on: workers run in folders of their own."""
     first: int = 0
     """Its first row, from 0."""
     rows: int | None = None
     """None reads to the end."""
+    staged: bool = False
+    """Whether it is staged Parquet, whose rows have the names of their files."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +48,6 @@ class Reading:
     options: TextOptions = field(default_factory=TextOptions)
     shape: EventShape | None = None
     """Makes the rows into events; None where they are."""
-    own: bool = False
-    """Whether the files are staged Parquet, whose rows have their bookkeeping columns."""
 
     def tables(self, split: Split) -> Iterator[RawTable]:
         """Yield the events of a part of a file, batch by batch in the order of its rows.
@@ -50,13 +55,14 @@ class Reading:
         Raises:
             InputError: the file cannot be read.
         """
-        name = f"{self.setting} ({split.path})"
+        name = f"{self.setting} ({split.name})"
         with readable(name):
-            if self.own:
-                frame = pl.scan_parquet(split.path)
+            if split.staged:
+                frame = pl.scan_parquet(split.path, hive_partitioning=False)
+                frame = frame.with_columns(pl.col(FILE).cast(self.types[FILE]))
             else:
                 frame = scan_table([split.path], self.setting, self.options).frame
-                frame = frame.with_columns(pl.lit(split.path).cast(self.types[FILE]).alias(FILE))
+                frame = frame.with_columns(pl.lit(split.name).cast(self.types[FILE]).alias(FILE))
             frame = frame.slice(split.first, split.rows)
             # A file may lack columns, and its types may be narrower than those of all files together.
             same = pl.concat([pl.LazyFrame(schema=self.types), frame], how="diagonal_relaxed")
@@ -68,11 +74,25 @@ class Reading:
 def splits_of(paths: Sequence[str]) -> list[Split]:
     """Return the parts of files, in their order."""
     found: list[Split] = []
-    for path in paths:
-        if not path.lower().endswith(_PARQUET) or str(file_of(path)) != path:
-            found.append(Split(path))
+    for name in paths:
+        if (copy := rows_of(name)) is not None:
+            found += staged_splits(name, copy.parts)
             continue
-        with readable(path):
+        path = os.path.abspath(local(name))
+        if is_url(name) or not name.lower().endswith(_PARQUET) or str(file_of(name)) != name:
+            found.append(Split(name, path))
+            continue
+        with readable(name):
             rows = pq.read_metadata(path).num_rows
-        found += [Split(path, first, ROWS) for first in range(0, rows, ROWS)]
+        found += [Split(name, path, first, ROWS) for first in range(0, rows, ROWS)]
     return found
+
+
+def staged_splits(name: str, paths: Sequence[str]) -> list[Split]:
+    """Return the parts of staged Parquet files of a table."""
+    rows = {path: pq.read_metadata(path).num_rows for path in paths}
+    return [
+        Split(name, path, first, ROWS, staged=True)
+        for path, count in rows.items()
+        for first in range(0, count, ROWS)
+    ]

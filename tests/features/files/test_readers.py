@@ -106,7 +106,7 @@ def test_broken_json_lines_are_marked_with_their_line(tmp_path: Path) -> None:
         (None, "expected a path"),
         ([], "expected a path"),
         ([3], "'3' is not a path"),
-        ("s3a://shop/events.parquet", "s3a://shop/events.parquet is a URL; mount the store"),
+        ("s3a://shop/events.parquet", "s3a://shop/events.parquet is a URL, which engine=spark reads"),
         (".", "is a folder; name its files"),
     ],
 )

@@ -7,7 +7,10 @@ import polars as pl
 import pytest
 
 from conf.schema import DataConfig
+from features.files.readers import FILE, ROW
 from features.ingest.engines import user_parts
+from features.ingest.engines.interface import Written
+from features.ingest.engines.polars_engine import PolarsEvents
 from tests.features.conftest import Shop
 
 
@@ -78,3 +81,22 @@ def test_limits_divide_the_events_evenly_and_a_user_is_in_one_part(tmp_path: Pat
     ]
     assert sorted(place for part in parts for place in part["at"]) == list(range(16))
     assert list((tmp_path / "parts").rglob("*.parquet")) == []
+
+
+@pytest.mark.parametrize("part", [1, 4, 9, 100])
+def test_users_are_counted_in_their_parts(part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = {"e": 4, "d": 5, "a": 1, "c": 2, "b": 5}  # "b" is the first of two with most events
+    users = [user for user, count in counts.items() for _ in range(count)]
+    frame = pl.DataFrame({FILE: ["f"] * 17, ROW: range(17), "user_id": users, "item_id": ["1"] * 17})
+    frame = frame.with_columns(
+        pl.lit("view").alias("event"),
+        pl.Series(
+            "timestamp", [9, *range(1, 17)]
+        ),  # of the first user's events the second is before the first
+        pl.int_range(17).alias("order"),
+    )
+    frame.sample(fraction=1.0, shuffle=True, seed=3).write_parquet(tmp_path / "accepted.parquet")
+    events = PolarsEvents.of(tmp_path / "accepted.parquet")
+    monkeypatch.setattr(user_parts, "PART", part)
+    assert events.write(events.facts(), tmp_path / "events.parquet") == Written(3, 5, 5, "b")
+    assert pl.read_parquet(tmp_path / "events.parquet")["user_id"].to_list() == sorted(users)

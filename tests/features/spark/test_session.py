@@ -1,0 +1,65 @@
+"""Starting Spark from a shell: a process of its own, since Java starts once in a process."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tests.programs import missing
+
+PROGRAM = Path(__file__).parents[3] / "shelfwise.py"
+
+
+def _prepare(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    if shutil.which("java") is None:
+        missing("prepare is not tested on Spark: no java", "apt-get install openjdk-17-jre-headless")
+    (folder / "a shop").mkdir()
+    (folder / "a shop" / "items.csv").write_text("item_id,title\n1,Red boots\n2,Blue hat\n")
+    (folder / "a shop" / "events.csv").write_text(
+        "user_id,item_id,timestamp\nann,2,1700000000\nann,x,1700000000\n"
+    )
+    given = ("data.items=a shop/items.csv", "data.events=a shop/events.csv", "data.max_reject_fraction=0.5")
+    command = [
+        sys.executable,
+        str(PROGRAM),
+        "prepare",
+        "engine=spark",
+        "work_dir='my work 100%'",
+        *given,
+        *overrides,
+    ]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def test_paths_may_be_relative_with_any_characters_and_java_writes_nothing(tmp_path: Path) -> None:
+    done = _prepare(tmp_path, "spark.master='local[1]'")
+    assert (done.returncode, done.stderr) == (0, "")
+    rejects = pl.read_parquet(tmp_path / "my work 100%" / "dataset" / "rejects.parquet")
+    assert rejects.select("file", "row", "item_id").rows() == [("a shop/events.csv", 2, "x")]
+    assert pl.read_parquet(tmp_path / "my work 100%" / "dataset" / "events.parquet")["item_id"].to_list() == [
+        "2"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "cause"),
+    [
+        (
+            ["spark.master='local[1]'", "+spark.settings={spark.driver.memory: lots}"],
+            "maximum heap size: -Xmxlots",
+        ),
+        (["spark.master='local[none]'"], "Could not parse Master URL: 'local[none]'"),
+    ],
+)
+def test_a_start_that_fails_is_one_line(overrides: list[str], cause: str, tmp_path: Path) -> None:
+    done = _prepare(tmp_path, *overrides)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("shelfwise: engine=spark: Spark does not start: ")
+    assert done.stderr.count("\n") == 1
+    assert cause in done.stderr
+    assert not (tmp_path / "my work 100%").exists()

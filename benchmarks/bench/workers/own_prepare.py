@@ -20,7 +20,12 @@ def main() -> None:
     shutil.rmtree(work, ignore_errors=True)
     config = compose_command(
         "prepare",
-        ["data=files", f"data.items={raw}/items.parquet", f"data.events={raw}/events", f"work_dir={work}"],
+        [
+            "data=files",
+            f"data.items={raw}/items.parquet",
+            f"data.events={raw}/events/*.parquet",
+            f"work_dir={work}",
+        ],
     )
 
     def run() -> object:

@@ -28,6 +28,7 @@ from benchmarks.bench.rows.prepare import generate
 from benchmarks.bench.rows.start import shares
 from benchmarks.bench.rows.towers import ended_early, median_seconds, seconds_to
 from benchmarks.bench.timing import Worker, alternate, run_worker
+from benchmarks.bench.workers import own_prepare
 from benchmarks.bench.workers.measured import timed, top_functions, top_operations
 from benchmarks.bench.workers.own_search import rates
 from benchmarks.bench.workers.polars_prepare import prepare
@@ -282,7 +283,9 @@ def test_curves_neighbours_and_times_by_hand() -> None:
     assert kept_neighbours(-exact[::-1], exact) < 0.5
 
 
-def test_generated_faults_are_what_plain_polars_rejects(tmp_path: Path) -> None:
+def test_generated_faults_are_what_plain_polars_and_this_project_reject(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     generate(tmp_path, 5_000, 50, 40)
     (tmp_path / "work").mkdir()
     good, bad = prepare(tmp_path / "raw", tmp_path / "work")
@@ -294,6 +297,13 @@ def test_generated_faults_are_what_plain_polars_rejects(tmp_path: Path) -> None:
     assert bad == len(faulty) > 0
     kept = pl.read_parquet(tmp_path / "work" / "events.parquet")
     assert kept.equals(kept.sort("user_id", "timestamp", maintain_order=True))
+    found = tmp_path / "own.json"
+    monkeypatch.setattr(
+        sys, "argv", ["own_prepare", str(tmp_path / "raw"), str(tmp_path / "own"), "0", str(found)]
+    )
+    own_prepare.main()
+    counts = json.loads(found.read_text())
+    assert (counts["events"], counts["rejected"]) == (good, bad)
 
 
 def test_times_and_profile_are_of_the_work() -> None:

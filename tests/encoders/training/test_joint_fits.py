@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from conf.encoders import TextEncoderConfig, UserEncoderConfig
@@ -23,6 +26,42 @@ from tests.ranking.scoring.test_ranker import untrained
 from tests.ranking.training.test_processes import lists_of_many_kinds
 
 CPU = torch.device("cpu")
+EPSILON = 1e-3
+"""Of Adam. With its own of 1e-8, steps are nearly of one size, also where a gradient is nothing but rounding;
+with this one a step changes by no more than a thousand times what rounding changes in the gradient."""
+
+
+class _Smooth(pl.LightningModule):
+    """Trains with that epsilon."""
+
+    def configure_optimizers(self) -> Any:
+        configured: Any = super().configure_optimizers()
+        [optimizer] = configured[0] if isinstance(configured, tuple) else [configured]
+        for group in optimizer.param_groups:
+            group["eps"] = EPSILON
+        return configured
+
+
+class SmoothStageOne(_Smooth, StageOne):
+    """The text encoder."""
+
+
+class SmoothStageTwo(_Smooth, StageTwo):
+    """The towers."""
+
+
+class SmoothShardedStageTwo(_Smooth, ShardedStageTwo):
+    """The towers, with tables that the processes divide."""
+
+
+class SmoothRankerModule(_Smooth, RankerModule):
+    """The ranking head."""
+
+
+SMOOTH: dict[type[pl.LightningModule], type[pl.LightningModule]] = {
+    StageOne: SmoothStageOne, StageTwo: SmoothStageTwo, ShardedStageTwo: SmoothShardedStageTwo,
+    RankerModule: SmoothRankerModule,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -83,24 +122,23 @@ def test_two_processes_and_one_train_what_one_does(
 ) -> None:
     module = request.getfixturevalue(stage)
     whole = request.getfixturevalue("tower_stage") if stage == "sharded_stage" else module
+    for each in {id(module): module, id(whole): whole}.values():
+        each.__class__ = SMOOTH[type(each)]
     begin = {name: values.clone() for name, values in module.state_dict().items()}
-    alone = fitted(whole, tmp_path / "alone", 2, devices=1)
+    alone = fitted(copy.deepcopy(whole), tmp_path / "alone", 2, devices=1)
     expected = torch.load(tmp_path / "alone" / "last.ckpt", weights_only=True)["state_dict"]
-    whole.load_state_dict(begin)
     first, second = ((whole, 1), (module, 2)) if stage == "sharded_stage" else ((module, 2), (module, 1))
-    fitted(first[0], tmp_path / "several", 1, devices=first[1])
-    module.load_state_dict(begin)  # weights come from the checkpoint
+    # Copies, as a run that is resumed begins with a module of its own.
+    fitted(copy.deepcopy(first[0]), tmp_path / "several", 1, devices=first[1])
     several = fitted(second[0], tmp_path / "several", 2, devices=second[1])
     found = torch.load(tmp_path / "several" / "last.ckpt", weights_only=True)["state_dict"]
     assert several.history == pytest.approx(alone.history, abs=1e-6)
     assert [step for step, _ in several.curve.loss] == [step for step, _ in alone.curve.loss]
     assert [v for _, v in several.curve.loss] == pytest.approx([v for _, v in alone.curve.loss], rel=1e-3)
     assert found.keys() == expected.keys()
-    apart = moved = 0.0
+    moved = 0.0
     for name, values in expected.items():
-        # A shift of all keys changes no attention: its gradient is rounding, of which Adam makes whole steps.
-        if values.is_floating_point() and not name.endswith("key.bias"):
-            apart += float((found[name] - values).square().sum())
-            moved += float((values - begin[name]).square().sum())
-    assert moved > 1e-2
-    assert apart < 5e-3 * moved, "the weights are far nearer to each other than to the beginning"
+        torch.testing.assert_close(found[name], values, rtol=1e-5, atol=2e-6, msg=name)
+        if values.is_floating_point():
+            moved = max(moved, float((values - begin[name]).abs().max()))
+    assert moved > 1e-3

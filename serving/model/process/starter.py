@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -100,6 +101,9 @@ def main(descriptor: int, forks: bool) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.environ[_NVML] = "1"
+    imported = threading.Event()
+    watching = threading.Thread(target=end_with_server, args=(descriptor, imported), daemon=True)
+    watching.start()
     import ranking.bundle.bundle
     import ranking.bundle.device_memory
     import ranking.live.updates  # noqa: F401
@@ -107,10 +111,25 @@ def main(descriptor: int, forks: bool) -> None:
     from serving.model.process import worker
 
     prepare_loops()  # once for all models, also where their code cannot be kept
+    imported.set()
+    watching.join()  # a fork copies no threads
     gc.freeze()  # a collection would write to shared pages and so copy them
     descriptors = _next_request(descriptor, forks)
     if descriptors:
         worker.main(*descriptors)
+
+
+def end_with_server(descriptor: int, imported: threading.Event) -> None:
+    """End this process if the other end is closed before the libraries are imported.
+
+    A server that refuses its settings is gone after a second; imports would go on for several, and keep its
+    standard error open, whose end a caller may wait for.
+    """
+    poll = select.poll()
+    poll.register(descriptor, 0)  # a hang-up is always reported
+    while not imported.wait(0.1):
+        if poll.poll(0):
+            os._exit(0)
 
 
 def _next_request(descriptor: int, forks: bool) -> list[int]:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
+import sys
+import time
 from contextlib import closing
 from multiprocessing import Pipe
 from pathlib import Path
@@ -96,3 +100,34 @@ def test_a_process_that_nobody_waits_for_ends_without_a_word(
     with pytest.raises(EOFError):
         alive.recv()
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_imports_end_with_a_server_that_is_gone(imported: bool) -> None:
+    """Of a process that would import for a minute; once it is done, nothing watches any more."""
+    code = (
+        "import sys, threading, time\n"
+        "from serving.model.process.starter import end_with_server\n"
+        "done = threading.Event()\n"
+        "watching = threading.Thread(target=end_with_server, args=(int(sys.argv[1]), done), daemon=True)\n"
+        "watching.start()\n"
+        "if sys.argv[2] == 'True':\n"
+        "    done.set(), watching.join()\n"
+        "print(flush=True)\n"
+        "sys.stdin.readline() if done.is_set() else time.sleep(60)\n"
+        "sys.exit(3)\n"
+    )
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(theirs.fileno()), str(imported)],
+            pass_fds=(theirs.fileno(),), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdout is not None
+        process.stdout.readline()
+    with process:
+        if imported:
+            time.sleep(0.5)
+            assert process.poll() is None
+            process.communicate(b"\n")
+        assert process.wait(30) == (3 if imported else 0)

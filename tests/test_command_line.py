@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import subprocess
 import sys
@@ -36,10 +37,15 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """Run the front door in this process; return the exit code."""
     monkeypatch.setattr(sys, "argv", ["shelfwise", *arguments])
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
     try:
         shelfwise.main()
     except SystemExit as ended:
         return int(ended.code or 0)
+    finally:  # Hydra's write to a captured stream, which is closed after the test
+        root.handlers[:] = handlers
+        root.setLevel(level)
     return 0
 
 

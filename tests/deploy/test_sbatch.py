@@ -17,11 +17,14 @@ exit 7
 
 
 def job(tmp_path: Path, *arguments: str, **variables: str) -> tuple[int, list[str]]:
-    """Run the job file as the first machine of a job does; return its exit code and srun's arguments."""
+    """Run the job file as the first machine of a job does; return its exit code and srun's arguments.
+
+    scontrol lists more machines than a pipe holds, so it would fail if only the first line were read.
+    """
     file = tmp_path / "called"
     (tmp_path / "srun").write_text(RECORD.format(file=file))
     (tmp_path / "scontrol").write_text(
-        '#!/bin/sh\n[ "$*" = "show hostnames gpu[07-08]" ] || exit 1\necho gpu07\necho gpu08\n'
+        '#!/bin/sh\n[ "$*" = "show hostnames gpu[07-08]" ] || exit 1\necho gpu07\nseq 100000\n'
     )
     for program in ("srun", "scontrol"):
         (tmp_path / program).chmod(0o755)

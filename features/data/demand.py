@@ -7,45 +7,20 @@ ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 
 from features.data.dataset import Events, FloatArray, IntArray, LongArray
 
 DAY = 86_400
-_DAY_BITS = 32
-_EPOCH = 1 << 31
-"""Added to a day, which is negative before 1970."""
+_CELLS: Final = 1 << 26
+"""Numbers of a table of items and days that are counted in one pass over the events: 256 MiB."""
 SPANS = (7, 28, 90, 365)
 """Lengths of the windows, in days."""
-
-
-@dataclass(frozen=True)
-class _Pairs:
-    """Events by item and day."""
-
-    keys: LongArray
-    """[pairs] item and day in one number, ascending."""
-    counts: LongArray  # [pairs]
-
-    @classmethod
-    def empty(cls) -> _Pairs:
-        """Return no pairs."""
-        return cls(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
-
-    def added(self, other: _Pairs) -> _Pairs:
-        """Return the sums of both."""
-        if not len(self.keys) or not len(other.keys):
-            return other if not len(self.keys) else self
-        keys = np.concatenate([self.keys, other.keys])
-        order = np.argsort(keys, kind="stable")  # merges two sorted runs
-        keys = keys[order]
-        starts = np.flatnonzero(np.diff(keys, prepend=-1))
-        counts = np.add.reduceat(np.concatenate([self.counts, other.counts])[order], starts)
-        return _Pairs(keys[starts], counts)
 
 
 @dataclass(frozen=True)
@@ -62,35 +37,38 @@ class Demand:
     """[items] day of the first event; width for an item without any."""
 
     @classmethod
-    def of(cls, events: Events, blocks: Iterable[LongArray], items: int, earlier: int = 0) -> Demand:
+    def of(
+        cls, events: Events, blocks: Callable[[], Iterable[LongArray]], items: int, earlier: int = 0
+    ) -> Demand:
         """Count events.
 
-        Memory grows with the pairs of an item and a day on which it has events, not with the events.
+        Memory is that of a table of some items and all days, and grows with the pairs of an item and a day on
+        which it has events, not with the events. A larger catalogue takes more passes over them.
 
         Args:
             events: all events.
-            blocks: their positions, in blocks.
+            blocks: returns their positions, in blocks; called once for each pass.
             items: size of the catalogue.
             earlier: seconds by which their times are taken for earlier.
         """
-        pairs, waiting = _Pairs.empty(), _Pairs.empty()
-        for positions in blocks:
-            day = (events.time[positions] - earlier) // DAY
-            keys, counts = np.unique(
-                (events.item[positions].astype(np.int64) << _DAY_BITS) | (day + _EPOCH), return_counts=True
-            )
-            waiting = waiting.added(_Pairs(keys, counts))
-            if len(waiting.keys) >= len(pairs.keys):  # every pair is merged a few times, not once a block
-                pairs, waiting = pairs.added(waiting), _Pairs.empty()
-        pairs = pairs.added(waiting)
-        rows, day = pairs.keys >> _DAY_BITS, (pairs.keys & ((1 << _DAY_BITS) - 1)) - _EPOCH
-        origin = int(day.min()) if len(day) else 0
-        width = int(day.max()) - origin + 2 if len(day) else 1
-        first = np.full(items, width, dtype=np.int64)
-        starts = np.flatnonzero(np.diff(rows, prepend=-1))  # of each item's days, in ascending order
-        first[rows[starts]] = day[starts] - origin
-        totals = np.concatenate([[0], np.cumsum(pairs.counts)]).astype(np.int64)
-        return cls(rows * width + (day - origin), totals, np.array([origin, width]), first)
+
+        def days_of(positions: LongArray) -> LongArray:
+            return (events.time[positions] - earlier) // DAY
+
+        each = [np.unique(days_of(positions)) for positions in blocks()]
+        days = np.unique(np.concatenate(each)) if each else np.zeros(0, dtype=np.int64)
+        origin = int(days[0]) if len(days) else 0
+        width = int(days[-1]) - origin + 2 if len(days) else 1
+        per = max(_CELLS // max(len(days), 1), 1)
+        found = [
+            _counted(events, blocks(), days_of, days, range(start, min(start + per, items)), width)
+            for start in range(0, items, per)
+        ]
+        keys = np.concatenate([keys for keys, _, _ in found])
+        totals = np.zeros(len(keys) + 1, dtype=np.int64)
+        np.cumsum(np.concatenate([counts for _, counts, _ in found]), out=totals[1:])
+        first = np.concatenate([first for _, _, first in found])
+        return cls(keys, totals, np.array([origin, width]), first)
 
     def _before(self, rows: IntArray, day: LongArray) -> LongArray:
         """Count each item's events before a day, both of one shape."""
@@ -163,6 +141,42 @@ class Demand:
         columns = self._columns(np.maximum(rows, 0), np.broadcast_to(day[:, None], rows.shape))
         table_rows = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
         return columns.reshape(rows.size, columns.shape[-1]), table_rows
+
+
+def _counted(
+    events: Events,
+    blocks: Iterable[LongArray],
+    days_of: Callable[[LongArray], LongArray],
+    days: LongArray,
+    rows: range,
+    width: int,
+) -> tuple[LongArray, IntArray, LongArray]:
+    """Count the events of some items by day.
+
+    Args:
+        events: all events.
+        blocks: their positions, in blocks.
+        days_of: returns the days of positions, since 1970.
+        days: those with events, ascending; one time far from all others adds one number for each item.
+        rows: consecutive items.
+        width: days from the first event to the day after the last.
+
+    Returns:
+        As of `Demand`: keys of the items' pairs, events of each pair, and each item's first day.
+    """
+    table: IntArray = np.zeros(len(rows) * len(days), dtype=np.int32)
+    for positions in blocks:
+        item = events.item[positions] - rows.start
+        inside = (item >= 0) & (item < len(rows))
+        column = np.searchsorted(days, days_of(positions[inside]))
+        np.add.at(table, item[inside].astype(np.int64) * len(days) + column, 1)
+    cells = np.flatnonzero(table)
+    owner, column = np.divmod(cells, max(len(days), 1))
+    day = days[column] - days[:1]
+    first = np.full(len(rows), width, dtype=np.int64)
+    starts = np.flatnonzero(np.diff(owner, prepend=-1))  # of each item's days, in ascending order
+    first[owner[starts]] = day[starts]
+    return (owner + rows.start) * width + day, table[cells], first
 
 
 def demand_names() -> list[str]:

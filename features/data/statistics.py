@@ -266,7 +266,7 @@ def item_statistics(
     near, both = _neighbours(co_occurrence(events, end, items, window, most, seed), neighbours)
     rate, gap = _repeats(events, end, items)
     # Without timestamps all events are before any query.
-    demand = Demand.of(events, prefix_blocks(events, end), items, 0 if dataset.has_time else DAY)
+    demand = Demand.of(events, lambda: prefix_blocks(events, end), items, 0 if dataset.has_time else DAY)
     price = np.zeros(items, dtype=np.float32)
     if schema.PRICE in catalogue.frame.columns:
         values = catalogue.frame[schema.PRICE].cast(pl.Float32, strict=False).fill_null(0.0).to_numpy()

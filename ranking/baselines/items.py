@@ -113,10 +113,13 @@ class ItemKnn:
                     (value[differ], (first[differ], second[differ])), shape=shape, dtype=np.float32
                 )
         damped = np.maximum(counts + self.shrink, 1e-9)
-        left = sparse.diags((damped**-self.from_power).astype(np.float32))
-        right = sparse.diags((damped**-self.to_power).astype(np.float32))
-        pairs = follows + np.float32(self.backward) * follows.T
-        self.similar = sparse.csr_matrix(left @ pairs @ right, dtype=np.float32)
+        left, right = ((damped**-power).astype(np.float32) for power in (self.from_power, self.to_power))
+        pairs = sparse.csr_matrix(follows + np.float32(self.backward) * follows.T, dtype=np.float32)
+        del follows
+        # In place: of ten million events the matrix takes half a gigabyte, and each product as much again.
+        pairs.data *= np.repeat(left, np.diff(pairs.indptr))
+        pairs.data *= right[pairs.indices]
+        self.similar = pairs
 
     def recommend(
         self,

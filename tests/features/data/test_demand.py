@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.data import demand as demand_module
 from features.data.dataset import FloatArray
 from features.data.demand import SPANS, Demand, demand_names
 from tests.synthetic import DAY, START, described, make_dataset
@@ -17,7 +18,7 @@ def demand_of(*sold: tuple[str, int], items: str = "abc") -> Demand:
     """Demand for items that were sold in the middle of days."""
     rows = [("u", item, "purchase", MIDNIGHT + day * DAY + DAY // 2) for item, day in sold]
     data = make_dataset(sorted(rows, key=lambda row: row[3]), list(items))
-    return Demand.of(data.events, [np.arange(len(data.events))], len(items))
+    return Demand.of(data.events, lambda: [np.arange(len(data.events))], len(items))
 
 
 def at(demand: Demand, moment: int, row: int = 0) -> dict[str, float]:
@@ -119,7 +120,7 @@ def test_features_are_the_naive_counts(times: list[list[int]], queries: list[int
     ids = [f"i{n}" for n in range(len(times))]
     rows = [("u", ids[n], "purchase", time) for n, own in enumerate(times) for time in own]
     data = make_dataset(rows, ids)
-    demand = Demand.of(data.events, [np.arange(len(rows))], len(ids))
+    demand = Demand.of(data.events, lambda: [np.arange(len(rows))], len(ids))
     every = np.tile(np.arange(len(ids), dtype=np.int32), (len(queries), 1))
     found = described(demand, every, np.array(queries))
     assert found.shape == (len(queries), len(ids), len(demand_names()))
@@ -156,10 +157,29 @@ def test_a_planted_future_event_changes_nothing_for_earlier_queries() -> None:
 def test_only_the_given_positions_are_counted() -> None:
     rows = [("u", "a", "purchase", MIDNIGHT + day * DAY) for day in range(10)]
     data = make_dataset(rows, ["a"])
-    demand = Demand.of(data.events, [np.array([2, 3, 5])], 1)
+    demand = Demand.of(data.events, lambda: [np.array([2, 3, 5])], 1)
     assert counts(demand, 5 * DAY)[0] == 2
     assert counts(demand, 400 * DAY)[0] == 3
     assert at(demand, 400 * DAY)["log_days_on_sale"] == pytest.approx(np.log1p(6 - 2))
+
+
+def test_a_large_catalogue_is_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with a day far from all others, which takes no memory for the days between."""
+    rng = np.random.default_rng(0)
+    ids = [f"i{n}" for n in range(20)]
+    rows = [
+        ("u", ids[rng.integers(18)], "purchase", MIDNIGHT + int(rng.integers(40 * DAY))) for _ in range(300)
+    ]
+    data = make_dataset([*rows, ("u", "i3", "purchase", 0)], ids)
+    blocks = [np.arange(0, 150), np.arange(150, 301), np.arange(0)]
+    whole = Demand.of(data.events, lambda: blocks, 20)
+    assert whole.calendar.tolist() == [0, MIDNIGHT // DAY + 41]
+    assert whole.totals[-1] == 301
+    monkeypatch.setattr(demand_module, "_CELLS", 41 * 3)
+    parts = Demand.of(data.events, lambda: blocks, 20)
+    for name in ("keys", "totals", "calendar", "first"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+        assert getattr(parts, name).dtype == np.int64
 
 
 @pytest.mark.parametrize("now", [0, START, -5 * DAY])
@@ -179,7 +199,7 @@ def test_no_queries_and_no_candidates_have_no_features() -> None:
 def test_without_timestamps_every_event_lies_on_one_day() -> None:
     """All times are 0: whatever is asked for on any later day knows every event, and no day is missing."""
     data = make_dataset([("u", i, "purchase", 9) for i in "aab"], list("abc"), has_time=False)
-    demand = Demand.of(data.events, [np.arange(3)], 3)
+    demand = Demand.of(data.events, lambda: [np.arange(3)], 3)
     expected = np.log1p([[2] * 5 + [1], [1] * 5 + [1], [0] * 6])
     for now in (DAY, START):
         found = described(demand, np.array([[0, 1, 2]], np.int32), np.array([now]))[0]

@@ -18,7 +18,7 @@ def base_of(*events: tuple[int, int]) -> Demand:
     """Demand for three items from events (item, day)."""
     rows = [(f"u{n}", f"i{item}", "purchase", MONDAY + day * DAY) for n, (item, day) in enumerate(events)]
     data = make_dataset(rows, [f"i{n}" for n in range(3)])
-    return Demand.of(data.events, [np.arange(len(data.events))], 3)
+    return Demand.of(data.events, lambda: [np.arange(len(data.events))], 3)
 
 
 def columns(live: LiveDemand, rows: IntArray, items: int = 5) -> FloatArray:

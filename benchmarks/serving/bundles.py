@@ -223,7 +223,7 @@ def _statistics(
     # Most items have events beyond the histories that a server stores.
     count += rng.poisson(3.0, size=items)
     follow, together = (_within(topic, 50, seed) for seed in (4, 5))
-    demand = Demand.of(events, [np.arange(len(events))], items)
+    demand = Demand.of(events, lambda: [np.arange(len(events))], items)
     return Statistics(
         now=np.array([END]),
         count=count,

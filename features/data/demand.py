@@ -17,8 +17,9 @@ import numpy as np
 from features.data.dataset import Events, FloatArray, IntArray, LongArray
 
 DAY = 86_400
-_CELLS: Final = 1 << 26
-"""Numbers of a table of items and days that are counted in one pass over the events: 256 MiB."""
+_CELLS: Final = 1 << 24
+"""Numbers of a table of items and days that are counted in one pass over the events: 64 MiB, and for a moment
+40 bytes for each that is not 0."""
 SPANS = (7, 28, 90, 365)
 """Lengths of the windows, in days."""
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from ranking.retrieval.faiss_index import VectorIndex
 from ranking.retrieval.index_choice import build_index
 from ranking.retrieval.searcher import QueryGroup, VectorSearcher
 from tests.ranking.milvus.lite import Lite, lite, loaded, settings
+from tests.ranking.retrieval.reference import exact_rows, random_mask
 from tests.second_device import second_device
 from tests.synthetic import random_units
 
@@ -61,20 +63,8 @@ def milvus(server: Lite, vectors: FloatArray, prefix: str, stack: ExitStack) -> 
     return MilvusIndex(collection, ITEM_VECTOR, vectors, lambda found: [rows.get(i) for i in found])
 
 
-def exact(
-    queries: FloatArray, k: int, allowed: BoolArray | None = None, vectors: FloatArray = VECTORS
-) -> np.ndarray:
-    scores = queries @ vectors.T
-    if allowed is not None:
-        scores[:, ~allowed] = -np.inf
-    rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return np.where(np.isfinite(np.take_along_axis(scores, rows, axis=1)), rows, -1)
-
-
-def mask(share: float, seed: int = 0) -> BoolArray:
-    chosen = np.zeros(ITEMS, dtype=np.bool_)
-    chosen[np.random.default_rng(seed).permutation(ITEMS)[: int(share * ITEMS)]] = True
-    return chosen
+exact = partial(exact_rows, VECTORS)
+mask = partial(random_mask, ITEMS)
 
 
 def test_a_search_returns_the_best_rows_with_their_products(build: Build) -> None:
@@ -104,7 +94,7 @@ def test_an_empty_mask_finds_nothing(build: Build) -> None:
 
 def test_more_rows_than_there_are_are_padded(build: Build) -> None:
     rows, scores = build(VECTORS[:40]).search(QUERIES, 50)
-    assert np.array_equal(rows[:, :40], exact(QUERIES, 40, vectors=VECTORS[:40]))
+    assert np.array_equal(rows[:, :40], exact_rows(VECTORS[:40], QUERIES, 40))
     assert (rows[:, 40:] == -1).all()
     assert np.isneginf(scores[:, 40:]).all()
 

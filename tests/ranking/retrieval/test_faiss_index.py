@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from conf.schema import IndexConfig
 from features.data.dataset import BoolArray, FloatArray
 from ranking.retrieval.exact import topk_columns
 from ranking.retrieval.faiss_index import FLAT_LIMIT, VectorIndex, default_factory
+from tests.ranking.retrieval.reference import exact_rows, random_mask
 from tests.synthetic import random_units
 
 ITEMS, DIM = 400, 16
@@ -26,18 +28,8 @@ def build(factory: str | None = None, nprobe: int = 16) -> VectorIndex:
     return VectorIndex.build(VECTORS, IndexConfig(factory=factory, nprobe=nprobe))
 
 
-def exact(queries: FloatArray, k: int, allowed: BoolArray | None = None) -> np.ndarray:
-    scores = queries @ VECTORS.T
-    if allowed is not None:
-        scores[:, ~allowed] = -np.inf
-    rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return np.where(np.isfinite(np.take_along_axis(scores, rows, axis=1)), rows, -1)
-
-
-def mask(share: float, seed: int = 0) -> BoolArray:
-    chosen = np.zeros(ITEMS, dtype=np.bool_)
-    chosen[np.random.default_rng(seed).permutation(ITEMS)[: int(share * ITEMS)]] = True
-    return chosen
+exact = partial(exact_rows, VECTORS)
+mask = partial(random_mask, ITEMS)
 
 
 def test_small_catalogues_are_searched_exactly_and_large_ones_in_lists() -> None:

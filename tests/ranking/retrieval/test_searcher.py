@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import pytest
 
-from features.data.dataset import BoolArray, FloatArray
+from features.data.dataset import FloatArray
 from ranking.retrieval.device_index import DeviceIndex
 from ranking.retrieval.faiss_index import VectorIndex
 from ranking.retrieval.index_choice import CatalogueIndex, build_index
 from ranking.retrieval.searcher import QueryGroup
+from tests.ranking.retrieval.reference import exact_rows, random_mask
 from tests.second_device import second_device
 from tests.synthetic import random_units
 
@@ -34,18 +36,8 @@ def build(request: pytest.FixtureRequest) -> Iterator[Build]:
         yield on_device
 
 
-def exact(queries: FloatArray, k: int, allowed: BoolArray | None = None) -> np.ndarray:
-    scores = queries @ VECTORS.T
-    if allowed is not None:
-        scores[:, ~allowed] = -np.inf
-    rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return np.where(np.isfinite(np.take_along_axis(scores, rows, axis=1)), rows, -1)
-
-
-def mask(share: float, seed: int = 0) -> BoolArray:
-    chosen = np.zeros(ITEMS, dtype=np.bool_)
-    chosen[np.random.default_rng(seed).permutation(ITEMS)[: int(share * ITEMS)]] = True
-    return chosen
+exact = partial(exact_rows, VECTORS)
+mask = partial(random_mask, ITEMS)
 
 
 def test_the_device_decides_which_it_is() -> None:

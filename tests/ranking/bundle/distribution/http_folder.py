@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+from tests.http_server import LocalServer
 
-class HttpFolder:
+
+class HttpFolder(LocalServer):
     """Serves a folder in a thread; use it as a context manager."""
 
     def __init__(self, folder: Path, ranges: bool = True) -> None:
@@ -18,34 +19,19 @@ class HttpFolder:
         """Path, first byte and end of every range that was answered."""
         self.before: Callable[[str, int], None] = lambda path, start: None
         """Called before a request is answered; may change or hold something."""
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer._answer(self, folder, ranges)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.address = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-
-    def __enter__(self) -> HttpFolder:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(10)
+        self._folder, self._ranges = folder, ranges
+        super().__init__()
 
     def parts_of(self, name: str) -> list[int]:
         """Return the first bytes of the parts of a file that were asked for, in order."""
         return sorted(start for path, start, _ in self.asked if path.endswith(f"/{name}"))
 
-    def _answer(self, request: BaseHTTPRequestHandler, folder: Path, ranges: bool) -> None:
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        """Send a file, or a range of it."""
+        if request.command != "GET":
+            request.send_error(501)
+            return
+        folder, ranges = self._folder, self._ranges
         path = folder / request.path.lstrip("/")
         found = re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("Range", ""))
         start = int(found[1]) if found and ranges else 0

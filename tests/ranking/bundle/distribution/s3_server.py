@@ -9,9 +9,11 @@ import re
 import socket
 import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from tests.http_server import LocalServer
 
 KEY, SECRET = "key-of-the-shop", "secret-of-the-shop"
 CUT = -1
@@ -19,7 +21,7 @@ CUT = -1
 _DATE = "Sat, 01 Jun 2024 12:00:00 GMT"
 
 
-class S3Server:
+class S3Server(LocalServer):
     """Serves one bucket; use it as a context manager."""
 
     def __init__(self, bucket: str = "shop") -> None:
@@ -31,34 +33,10 @@ class S3Server:
         """Called with these before each request; a status other than 0 is answered in its place."""
         self._uploads: dict[str, dict[int, bytes]] = {}
         self._lock = threading.Lock()
-        outer = self
+        super().__init__()
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                outer._answer(self)
-
-            do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815 - names of http.server
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-
-    def __enter__(self) -> S3Server:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(10)
-
-    def _answer(self, request: BaseHTTPRequestHandler) -> None:
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        """Answer as S3 does."""
         body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
         address = urlsplit(request.path)
         bucket, _, key = unquote(address.path).lstrip("/").partition("/")

@@ -28,7 +28,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
     with S3Server() as server:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             monkeypatch.delenv(name)
-        monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
         monkeypatch.setattr(object_store, "_PAUSE", timedelta(milliseconds=10))
@@ -176,7 +176,7 @@ def test_wrong_credentials_are_one_line(
     publish(store, "two")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another")
     refused = (
-        f"{ADDRESS}/{CURRENT}: cannot be read (GET {s3.endpoint}: 403 Forbidden, "
+        f"{ADDRESS}/{CURRENT}: cannot be read (GET {s3.address}: 403 Forbidden, "
         "InvalidAccessKeyId: The key does not exist in our records.)"
     )
     assert one_line(lambda: fetch(ADDRESS, server)) == refused

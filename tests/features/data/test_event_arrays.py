@@ -87,12 +87,16 @@ def test_arrays_are_mapped_from_the_dataset_and_writing_leaves_the_file_alone(fo
     check(load_dataset(folder))
 
 
-def test_without_arrays_a_temporary_copy_is_mapped_and_disappears(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of temporary files, empty."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def test_without_arrays_a_temporary_copy_is_mapped_and_disappears(folder: Path, scratch: Path) -> None:
     check(load_dataset(folder))
     assert list(scratch.iterdir()) == []
     assert not (folder / FOLDER).exists()
@@ -132,12 +136,7 @@ def test_a_part_of_the_arrays_is_not_used(name: str, left: int | None, folder: P
     check(load_dataset(folder))
 
 
-def test_an_event_of_an_unknown_item_is_an_error_and_leaves_nothing(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+def test_an_event_of_an_unknown_item_is_an_error_and_leaves_nothing(folder: Path, scratch: Path) -> None:
     pl.DataFrame({"item_id": ["a", "b"], "item_text": ["A", "B"]}).write_parquet(folder / "items.parquet")
     with pytest.raises(InputError, match="its events name items that it lacks; run `shelfwise prepare`"):
         load_dataset(folder)
@@ -145,11 +144,8 @@ def test_an_event_of_an_unknown_item_is_an_error_and_leaves_nothing(
 
 
 def test_a_full_disk_is_one_line_that_names_the_setting(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
 
     def full(_file: object, _offsets: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

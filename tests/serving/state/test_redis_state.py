@@ -75,14 +75,19 @@ def test_an_import_that_another_server_left_unfinished_is_taken_over(
     opened(redis.url, scenario)
 
 
+def histories_of_two(path: Path) -> Path:
+    """Write histories of two users with an event each."""
+    pl.DataFrame(
+        {"user_id": ["u", "v"], "item_id": "a", "event": "click", "timestamp": [1, 2], "order": [0, 0]}
+    ).write_parquet(path)
+    return path
+
+
 def test_a_server_that_stood_still_leaves_the_import_to_the_other(
     own_redis: Callable[..., RedisServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     redis = own_redis()
-    path = tmp_path / "h.parquet"
-    pl.DataFrame(
-        {"user_id": ["u", "v"], "item_id": "a", "event": "click", "timestamp": [1, 2], "order": [0, 0]}
-    ).write_parquet(path)
+    path = histories_of_two(tmp_path / "h.parquet")
     monkeypatch.setattr("serving.state.redis.histories_import._SLICE", 1)
     asked: list[int] = []
 
@@ -109,10 +114,7 @@ def test_a_file_whose_reading_takes_longer_than_the_lock_lasts_is_imported_once(
     own_redis: Callable[..., RedisServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     redis = own_redis()
-    path = tmp_path / "h.parquet"
-    pl.DataFrame(
-        {"user_id": ["u", "v"], "item_id": "a", "event": "click", "timestamp": [1, 2], "order": [0, 0]}
-    ).write_parquet(path)
+    path = histories_of_two(tmp_path / "h.parquet")
     monkeypatch.setattr("serving.state.redis.histories_import._LOCK_SECONDS", 0.6)
     reads: list[Path] = []
 

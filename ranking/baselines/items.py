@@ -13,6 +13,7 @@ from features.data.histories import HistoryBatch
 from features.data.splits import Queries
 from features.data.statistics import PAIRED_EVENTS, drawn_blocks
 from ranking.baselines.lists import (
+    DAY,
     has_times,
     popularity_floor,
     popularity_share,
@@ -21,8 +22,6 @@ from ranking.baselines.lists import (
     weighted_counts,
 )
 from ranking.kernels.dense_scores import DenseScores
-
-DAY = 86_400
 
 
 def profile(

@@ -19,6 +19,8 @@ from features.data.splits import Queries, ragged_ranges
 from ranking.kernels.dense_scores import best_of
 from ranking.kernels.streaming_topk import top_columns
 
+DAY = 86_400
+"""Seconds."""
 BLOCK_CELLS = 8_000_000
 """Scores per block (32 MB in float32)."""
 

@@ -24,18 +24,17 @@ from ranking.baselines.factors import Als, Ease
 from ranking.baselines.graph import GraphText
 from ranking.baselines.items import FrozenText, ItemKnn
 from ranking.baselines.lists import (
+    DAY,
     blocks_of,
     descending,
     empty_lists,
     has_times,
     list_from_order,
     popularity_share,
-    prefix_positions,
     weighted_counts,
 )
+from ranking.baselines.recent_popularity import RecentPopularity
 from ranking.baselines.sasrec import SasrecIds
-
-DAY = 86_400
 
 
 class Baseline(Protocol):
@@ -109,85 +108,6 @@ class Popularity:
     def describe(self) -> str:
         """Describe the method."""
         return "most events before the cut"
-
-
-class RecentPopularity:
-    """Recent popularity: events of the last days before a query.
-
-    Queries of one UTC day share a list, as of the first of them, so that none sees later events. Without
-    timestamps the last tenth of every user's prefix is the recent part.
-    """
-
-    name = "recent_popularity"
-
-    def __init__(self, days: float = 28.0, kind_weights: FloatArray | None = None) -> None:
-        """Take the window and the weight of each event kind."""
-        self.days = days
-        self.kind_weights = kind_weights
-
-    def fit(self, events: Events, end: LongArray, now: int, n_items: int) -> None:
-        """Sort the prefix by time."""
-        positions = prefix_positions(events, end)
-        overall = weighted_counts(events, end, n_items, self.kind_weights)
-        self.share = popularity_share(overall)
-        self.has_time = has_times(events, end)
-        self.now = now
-        if not self.has_time:
-            left = end[events.user[positions]] - positions  # 1 is the last event of the prefix
-            size = (end - events.offsets[:-1])[events.user[positions]]
-            positions = positions[left <= np.ceil(size / 10)]
-        positions = positions[np.argsort(events.time[positions], kind="stable")]
-        self.time = events.time[positions]
-        self.item = events.item[positions]
-        self.weight = (
-            np.ones(len(positions))
-            if self.kind_weights is None
-            else self.kind_weights[events.kind[positions]]
-        )
-
-    def _scores(self, moment: int) -> FloatArray:
-        """Return the scores at a moment, [items]: window count, plus overall share below 1 to break ties."""
-        low, high = 0, len(self.time)
-        if self.has_time:
-            stop = min(moment, self.now)
-            low = int(np.searchsorted(self.time, stop - int(self.days * DAY)))
-            high = int(np.searchsorted(self.time, stop))
-        recent = np.bincount(self.item[low:high], self.weight[low:high], minlength=len(self.share))
-        return (recent + 0.5 * self.share).astype(np.float32)
-
-    def recommend(
-        self,
-        events: Events,
-        queries: Queries,
-        k: int,
-        exclude_seen: bool,
-        allowed: BoolArray | None = None,
-    ) -> tuple[IntArray, FloatArray]:
-        """Return each day's most frequent items, ties by overall popularity."""
-        items, scores = empty_lists(len(queries), k)
-        days, day_of = np.unique(queries.time // DAY, return_inverse=True)
-        if not self.has_time:
-            days, day_of = np.zeros(1, dtype=np.int64), np.zeros(len(queries), dtype=np.int64)
-        by_day = np.argsort(day_of, kind="stable")
-        edges = np.searchsorted(day_of[by_day], np.arange(len(days) + 1))
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
-            members = by_day[low:high]
-            if len(members) == 0:
-                continue
-            value = self._scores(int(queries.time[members].min()))
-            order = descending(value)
-            items[members], scores[members] = list_from_order(
-                order, value, events, queries.select(members), k, exclude_seen, allowed
-            )
-        return items, scores
-
-    def describe(self) -> str:
-        """Describe the method."""
-        return (
-            f"most events in the {self.days:g} days before the list is asked for"
-            if self.has_time
-            else "most events in the last tenth of every user's history"
-        )
 
 
 def own_items(

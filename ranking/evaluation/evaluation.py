@@ -65,6 +65,21 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class WindowSystems:
+    """The systems that are measured in one window, as of its start.
+
+    They must use no event from `queries.end` on.
+    """
+
+    whole: System
+    """Returns the final lists and the candidates of each stage for a block of queries."""
+    parts: Mapping[str, System] = field(default_factory=dict)
+    """Parts of the system by name, reported beside it; the same in every window."""
+    after_event: AfterEvent | None = None
+    """Makes the system's lists after one more event; None leaves their stability null."""
+
+
+@dataclass(frozen=True)
 class _Window:
     """The queries of one window and the lists that every system returns for them."""
 
@@ -177,7 +192,7 @@ def _run_baseline(
 
 
 def evaluate_lists(
-    systems: Mapping[str, System],
+    systems: Mapping[str, Callable[[], WindowSystems]],
     dataset: Dataset,
     split: Split,
     config: EvaluationConfig,
@@ -187,20 +202,17 @@ def evaluate_lists(
     seed: int,
     code_version: str,
     name: str = "shelfwise",
-    parts: Mapping[str, Mapping[str, System]] | None = None,
     train_ids: Callable[[LongArray], Towers] | None = None,
     refit: str = Refit.never.value,
     console: Console | None = None,
     device: torch.device = CPU,
-    after_event: AfterEvent | None = None,
 ) -> Evaluation:
     """Measure a system, parts of it and baselines on the validation and test queries.
 
     Args:
-        systems: the system as of the start of the `valid` and of the `test` window, whose statistics differ.
-            Each returns the final lists and the candidates of each stage for a block; it must apply
-            `exclude_seen` itself and use no event from `queries.end` on. Without `config.test`, `test` is
-            ignored.
+        systems: by window (`valid`, `test`), what makes the system, which must apply `exclude_seen` itself.
+            It is called once, the measured window first, and its result is dropped before the next one is
+            made: two models need twice the memory. Without `config.test`, `test` is ignored.
         dataset: the dataset.
         split: the protocol.
         config: cutoffs, baselines, bootstrap samples, sampling of queries.
@@ -210,20 +222,16 @@ def evaluate_lists(
         seed: of query sampling, bootstrap, permutations and baselines.
         code_version: written into the protocol.
         name: of the system in the result.
-        parts: name -> the systems, as in `systems`, of a part of the system that is reported with it.
         train_ids: trains towers without text on events up to [users], for the baseline `sasrec_ids`.
         refit: which events after training the test models were trained on; written into the protocol.
         console: shows progress.
         device: where baselines compute dense products.
-        after_event: makes the system's lists of the measured window after one more event; None leaves their
-            stability null.
 
     Raises:
         InputError: an invalid cutoff, an unknown baseline, or no queries.
     """
     started = time.perf_counter()
     console = console or Console(quiet=True)
-    parts = parts or {}
     ks = _cutoffs(config)
     if config.bootstrap < 1:
         raise InputError("evaluation.bootstrap must be 1 or more")
@@ -234,12 +242,20 @@ def evaluate_lists(
     n_items = len(dataset.catalogue)
     counts = item_counts(dataset.events, split.train_end, n_items)
 
-    timing: dict[str, Any] = {}
-    for system, by_window in {name: systems, **parts}.items():
-        for window in windows:
+    stability = None
+    for window in reversed(windows):
+        made = systems[window.name]()
+        for system, lists in {name: made.whole, **made.parts}.items():
             with console.status(f"running {system} on {len(window.queries):,} {window.name} queries"):
-                window.run(system, system_lister(by_window[window.name], ks))
-        timing[system] = _timing(windows, system)
+                window.run(system, system_lister(lists, ks))
+        if window is main and made.after_event is not None:
+            found = main.answers[name].items
+            stability = stability_summary(
+                main.queries, found, made.after_event, config.bootstrap, seed, LEVEL
+            )
+        del made, lists
+    parts = list(main.answers)[1:]
+    timing: dict[str, Any] = {system: _timing(windows, system) for system in main.answers}
     for baseline in baselines:
         with console.status(f"running {baseline.name}"):
             fitting = _run_baseline(baseline, windows, dataset, split, ks, exclude_seen)
@@ -253,7 +269,7 @@ def evaluate_lists(
         }
         settings = {
             "system": name,
-            "parts": list(parts),
+            "parts": parts,
             "measured": main.name,
             "exclude_seen": exclude_seen,
             "ks": ks,
@@ -297,13 +313,7 @@ def evaluate_lists(
                 )
                 for window in windows
             },
-            "stability": {
-                main.name: None
-                if after_event is None
-                else stability_summary(
-                    main.queries, main.answers[name].items, after_event, config.bootstrap, seed, LEVEL
-                )
-            },
+            "stability": {main.name: stability},
             "shortcuts": {main.name: shortcuts(dataset, main.queries, known_end[main.name], vectors, seed)},
             "confidence": {main.name: confidence(main.answers, config.bootstrap, seed)},
             "significance": {main.name: significance(main.answers, name, config.bootstrap, seed)},

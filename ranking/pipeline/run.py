@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,19 +27,16 @@ from features.data.pipeline_step import write_atomically
 from features.data.splits import exclude_seen
 from features.prepare import DATASET_FOLDER
 from ranking.baselines.items import FrozenText
-from ranking.bundle.bundle import load_bundle
+from ranking.bundle.store import VERSIONS, current_version, verify
 from ranking.comparison.judge import judge
 from ranking.evaluation.evaluation import evaluate_lists
-from ranking.evaluation.offline import USER_TOWER, ListsAfterEvent, offline_system, tower_system
 from ranking.evaluation.report import print_table, write_evaluation
-from ranking.evaluation.stage_recall import System
 from ranking.pipeline.lint_data import EVALUATION_FOLDER, warn_of_leaks
 from ranking.pipeline.prepared import prepared
 from ranking.pipeline.publish import ARTIFACTS, git_sha, publish
 from ranking.pipeline.refit import refit
 from ranking.pipeline.track import track_evaluation, tracking
-from ranking.pipeline.validation import validation_recommender
-from ranking.recommender import Recommender
+from ranking.pipeline.window_systems import SystemsOfWindows
 from ranking.training.ids_only import ids_only_towers
 from ranking.training.train import RANKER, train_ranker
 
@@ -67,32 +65,24 @@ def evaluate(config: PipelineConfig, console: Console, dataset: Dataset | None =
     if split is None or not trainable(split, dataset):
         console.print(f"evaluate: {len(dataset.events):,} events are too few to divide; nothing was measured")
         return None
-    bundle = None
+    published = None
     if config.evaluation.test:
-        bundle = load_bundle(work / ARTIFACTS, device=device)
+        published = current_version(work / ARTIFACTS)
+        verify(work / ARTIFACTS / VERSIONS / published)
     else:  # no bundle guarantees the settings that the models were trained with
         RANKER.step(config, dataset.facts).require()
     exclude = exclude_seen(dataset, split, config.evaluation.exclude_seen)
-    near = None if bundle is None else bundle.recommender.arrays.text_near
-    past = validation_recommender(config, dataset, split, near)
     frozen = untouched_vectors(config, dataset, FrozenText.name in config.evaluation.baselines, console)
-    recommenders = {"valid": past} if bundle is None else {"valid": past, "test": bundle.recommender}
     with progress(console) as bar:
-        task = bar.add_task(
-            "ranking the catalogue", total=sum(len(getattr(split, window)) for window in recommenders)
+        windows = ["valid"] if published is None else ["valid", "test"]
+        most = config.evaluation.max_users or len(dataset.events.offsets)
+        asked = sum(min(len(getattr(split, window)), most) for window in windows)
+        task = bar.add_task("ranking the catalogue", total=asked)
+        systems = SystemsOfWindows(
+            config, dataset, split, exclude, published, device, lambda n: bar.advance(task, n)
         )
-
-        def whole(recommender: Recommender) -> System:
-            return offline_system(
-                recommender,
-                dataset.events,
-                exclude,
-                lambda n: bar.advance(task, n),
-                config.rerank.diversity,
-            )
-
         evaluation = evaluate_lists(
-            {window: whole(recommender) for window, recommender in recommenders.items()},
+            {window: partial(systems.make, window) for window in windows},
             dataset,
             split,
             config.evaluation,
@@ -100,23 +90,16 @@ def evaluate(config: PipelineConfig, console: Console, dataset: Dataset | None =
             vectors=frozen,
             seed=config.seed,
             code_version=_code_version(),
-            parts={
-                USER_TOWER: {
-                    window: tower_system(recommender, dataset.events, exclude)
-                    for window, recommender in recommenders.items()
-                }
-            },
             train_ids=lambda end: ids_only_towers(config, dataset, split, end, console),
             refit=config.refit.value,
             device=device,
-            after_event=ListsAfterEvent.of(
-                past if bundle is None else bundle.recommender, dataset, exclude, config.rerank.diversity
-            ),
         )
     folder = write_evaluation(work / EVALUATION_FOLDER, evaluation, dataset)
     print_table(evaluation.result, console)
     console.print(f"metrics, predictions and report in {folder}")
-    track_evaluation(config, evaluation.result, folder, None if bundle is None else work / ARTIFACTS, console)
+    track_evaluation(
+        config, evaluation.result, folder, None if published is None else work / ARTIFACTS, console
+    )
     score: float | None = evaluation.result["valid"]["shelfwise"]["ndcg@10"]
     return score
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from conf.schema import EvaluationConfig, SplitConfig, SplitKind
 from features.data.dataset import BoolArray, Dataset, FloatArray
 from features.data.splits import Queries, Split, make_split
-from ranking.evaluation.evaluation import Evaluation, SystemLists, evaluate_lists
+from ranking.evaluation.evaluation import Evaluation, SystemLists, WindowSystems, evaluate_lists
 from ranking.evaluation.stage_recall import System
 
 CONFIG = EvaluationConfig(ks=[1, 5, 20, 100], baselines=["popularity", "item_knn"], bootstrap=200)
@@ -43,6 +45,11 @@ def oracle(n_items: int, seed: int = 0) -> System:
     return answer
 
 
+def in_both(systems: WindowSystems) -> dict[str, Callable[[], WindowSystems]]:
+    """The same systems in the validation and the test window."""
+    return {"valid": lambda: systems, "test": lambda: systems}
+
+
 def evaluate(
     dataset: Dataset,
     *,
@@ -51,11 +58,10 @@ def evaluate(
     kind: SplitKind = SplitKind.global_time,
     name: str = "shelfwise",
     seed: int = 3,
-    parts: dict[str, dict[str, System]] | None = None,
+    parts: dict[str, System] | None = None,
 ) -> Evaluation:
-    system = oracle(len(dataset.catalogue))
     return evaluate_lists(
-        {"valid": system, "test": system},
+        in_both(WindowSystems(oracle(len(dataset.catalogue)), parts or {})),
         dataset,
         split_of(dataset, kind),
         config,
@@ -64,5 +70,4 @@ def evaluate(
         seed=seed,
         code_version="0.0-test",
         name=name,
-        parts=parts,
     )

@@ -23,6 +23,7 @@ from serving.model.process.starter import ModelStarter
 from serving.model.reload import StopFirst
 from serving.observability.logs import TextFormatter
 from serving.running import RunningServer, start
+from shelfwise_client import Client
 from shelfwise_client.v1 import recommendations_pb2 as pb
 from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 from tests.serving.backends import Backend
@@ -94,6 +95,16 @@ class Servers:
     def __init__(self, store: Path) -> None:
         self.store = store
         self._started: list[tuple[RunningServer, grpc.Channel]] = []
+        self._clients: list[Client] = []
+
+    def client(self, harness: Harness, timeout: float = 10.0) -> Client:
+        """Return a client that is closed at the end of the test.
+
+        Channels of a process share connections by address. One that stays open goes on trying to reach its
+        server when that has stopped, and a later server that gets the same port inherits its waiting time.
+        """
+        self._clients.append(Client(harness.address, timeout))
+        return self._clients[-1]
 
     def start(
         self,
@@ -131,6 +142,8 @@ class Servers:
         in_loop(running.stop(1.0))
 
     def close(self) -> None:
+        for client in self._clients:
+            client.close()
         for running, channel in self._started:
             channel.close()
             in_loop(running.stop(1.0))

@@ -15,7 +15,6 @@ from ranking.baselines.registry import (
     BaselineInputs,
     OwnRepeats,
     Popularity,
-    RecentPopularity,
     fit_ends,
     make_baselines,
 )
@@ -252,52 +251,6 @@ def test_popularity_counts_kinds_by_their_weight() -> None:
     items, scores = weighted.recommend(events, queries, 3, False)
     assert items.tolist() == [[1, 0, 2]]
     np.testing.assert_allclose(scores, [[1.0, 0.6, 0.0]], rtol=1e-6, atol=1e-3)
-
-
-def test_recent_popularity_counts_the_window_before_each_query() -> None:
-    # item 0 sold three times long ago, item 1 twice on day 60, item 2 once on day 99
-    events = make_events([[0, 0, 0, 1, 1, 2]], [[1, 2, 3, 60 * DAY, 60 * DAY, 99 * DAY]])
-    baseline = RecentPopularity(days=28)
-    baseline.fit(events, everything(events), 100 * DAY, 4)
-    asked = ask(events, [0, 0, 0], end=[0, 0, 0], time=[100 * DAY, 61 * DAY, 60 * DAY])
-    items, scores = baseline.recommend(events, asked, 4, False)
-    assert items.tolist() == [
-        [2, 0, 1, 3],  # only day 99 is within 28 days; the rest by overall share 3 : 2
-        [1, 0, 2, 3],
-        [0, 1, 2, 3],  # events of this very moment have not been seen yet
-    ]
-    np.testing.assert_allclose(scores[0], [1 + 0.5 / 3, 0.5, 0.5 * 2 / 3, 0], rtol=1e-6, atol=1e-3)
-    np.testing.assert_allclose(scores[1, 0], 2 + 0.5 * 2 / 3, rtol=1e-6)
-
-
-def test_recent_popularity_never_counts_past_its_own_cut() -> None:
-    events = make_events([[0, 1]], [[5 * DAY, 9 * DAY]])
-    baseline = RecentPopularity(days=28)
-    baseline.fit(events, everything(events), 8 * DAY, 2)
-    items, scores = baseline.recommend(events, ask(events, [0], end=[0], time=[50 * DAY]), 2, False)
-    assert items.tolist() == [[0, 1]]
-    assert scores[0].tolist() == [1.5, 0.5]
-
-
-def test_queries_of_one_day_share_the_list_of_the_first() -> None:
-    events = make_events([[0, 1]], [[10 * DAY, 10 * DAY + 3600]])
-    baseline = RecentPopularity(days=1)
-    baseline.fit(events, everything(events), 20 * DAY, 2)
-    asked = ask(events, [0, 0], end=[0, 0], time=[10 * DAY + 7200, 10 * DAY + 1800])
-    items, scores = baseline.recommend(events, asked, 1, False)
-    assert items.tolist() == [[0], [0]]
-    assert scores.tolist() == [[1.5], [1.5]]
-
-
-def test_recent_popularity_without_times_takes_the_last_tenth_of_each_history() -> None:
-    events = make_events([[0] * 19 + [1], [2, 2, 2], []])
-    baseline = RecentPopularity()
-    baseline.fit(events, everything(events), 0, 4)
-    items, scores = baseline.recommend(events, ask(events, [2]), 4, False)
-    # last 2 of 20 and last 1 of 3: one 0, one 1, one 2; overall share 18 : 1 : 3 of the rest decides
-    assert items.tolist() == [[0, 2, 1, 3]]
-    np.testing.assert_allclose(scores[0], [1.5, 1 + 0.5 * 3 / 19, 1 + 0.5 / 19, 0], rtol=1e-6, atol=1e-3)
-    assert "tenth" in baseline.describe()
 
 
 def test_own_repeats_by_count_then_recency_then_popularity() -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import weakref
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,11 +13,11 @@ from conf.schema import EvaluationConfig, SplitConfig, SplitKind
 from features.data.dataset import BoolArray, Dataset, FloatArray
 from features.data.splits import Queries, make_split
 from ranking.evaluation import list_providers as module
-from ranking.evaluation.evaluation import SystemLists, evaluate_lists, sample_queries
+from ranking.evaluation.evaluation import SystemLists, WindowSystems, evaluate_lists, sample_queries
 from ranking.evaluation.metrics import ranking_metrics
 from ranking.evaluation.slices import head_items, make_slices, restrict_targets, same_day, target_times
 from tests.ranking.baselines.test_registry import make_events
-from tests.ranking.evaluated import CONFIG, evaluate, oracle, split_of
+from tests.ranking.evaluated import CONFIG, evaluate, in_both, oracle, split_of
 from tests.ranking.evaluation.test_metrics import ask
 from tests.synthetic import DAY, EventRow, make_dataset
 
@@ -149,7 +151,7 @@ def test_leave_one_out_has_no_cut_times_and_fits_once(dataset: Dataset) -> None:
 
 def test_a_part_of_the_system_stands_beside_it(dataset: Dataset) -> None:
     tower = oracle(len(dataset.catalogue), seed=1)
-    result = evaluate(dataset, parts={"user_tower": {"valid": tower, "test": tower}}).result
+    result = evaluate(dataset, parts={"user_tower": tower}).result
     assert result["protocol"]["parts"] == ["user_tower"]
     for window in ("test", "valid"):
         assert list(result[window]) == ["shelfwise", "user_tower", "popularity", "item_knn"]
@@ -158,6 +160,31 @@ def test_a_part_of_the_system_stands_beside_it(dataset: Dataset) -> None:
     assert "user_tower" in result["significance"]["test"]
     assert "user_tower" in result["slices"]["tail_items"]["systems"]
     assert "test_seconds" in result["timing"]["user_tower"]
+
+
+def test_the_system_of_a_window_is_gone_before_the_next_is_made(dataset: Dataset) -> None:
+    """Two models at a time would need twice the memory; the measured window comes first."""
+    order: list[str] = []
+    made: list[weakref.ref[WindowSystems]] = []
+
+    def make(window: str) -> WindowSystems:
+        assert all(earlier() is None for earlier in made)
+        order.append(window)
+        systems = WindowSystems(oracle(len(dataset.catalogue)))
+        made.append(weakref.ref(systems))
+        return systems
+
+    evaluate_lists(
+        {window: partial(make, window) for window in ("valid", "test")},
+        dataset,
+        split_of(dataset),
+        CONFIG,
+        exclude_seen=False,
+        vectors=None,
+        seed=3,
+        code_version="",
+    )
+    assert order == ["test", "valid"]
 
 
 def test_without_test_only_validation_is_asked(dataset: Dataset) -> None:
@@ -171,7 +198,7 @@ def test_without_test_only_validation_is_asked(dataset: Dataset) -> None:
         return system(queries, allowed)
 
     evaluation = evaluate_lists(
-        {"valid": watched},
+        {"valid": lambda: WindowSystems(watched)},
         dataset,
         whole,
         replace(CONFIG, test=False),
@@ -226,7 +253,7 @@ def test_a_system_must_answer_every_query(dataset: Dataset) -> None:
 
     with pytest.raises(ValueError, match="broadcast|lists for"):
         evaluate_lists(
-            {"valid": short, "test": short},
+            in_both(WindowSystems(short)),
             dataset,
             split_of(dataset),
             CONFIG,
@@ -250,7 +277,7 @@ def test_no_validation_queries_give_nulls_not_errors(dataset: Dataset) -> None:
     system = oracle(len(dataset.catalogue))
     whole, result = (
         evaluate_lists(
-            {"valid": system, "test": system},
+            in_both(WindowSystems(system)),
             dataset,
             part,
             EvaluationConfig(baselines=["popularity"], bootstrap=10),

@@ -7,10 +7,7 @@ from typing import Any
 from conf.errors import InputError
 from serving.experiments.assignment import arm_at, arm_ranges, position
 from serving.model.interfaces import LiveModel
-from shelfwise_client import (
-    Client,
-    RecommendQuery,
-)
+from shelfwise_client import RecommendQuery
 from tests.serving.conftest import Servers
 from tests.serving.fake_bundle import FakeBundle
 from tests.serving.model.test_reload import FAST, V1, V2, point
@@ -52,7 +49,7 @@ class Shop:
             reload_seconds=FAST,
             **{"event_poll_seconds": FAST, **settings},
         )
-        self.client = Client(self.server.address, timeout=10)
+        self.client = servers.client(self.server)
 
     def load(self, version: str, background: bool) -> LiveModel:
         self.loads.append(version)

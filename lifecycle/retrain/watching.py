@@ -131,7 +131,9 @@ class _Watch:
                 lines.append(f"{one.address} cannot load {self.version}: {one.problem}")
             elif one.version is None and now - self.last_answer[one.address] > self.config.take_seconds:
                 lines.append(f"{one.address} has stopped to answer: {one.problem}")
-            elif one.version is not None and elapsed > self.config.take_seconds:
+            elif (
+                one.version is not None and one.loading != self.version and elapsed > self.config.take_seconds
+            ):
                 lines.append(
                     f"{one.address} still serves {one.version} after {elapsed:.0f} s "
                     f"(retrain.watch.take_seconds={self.config.take_seconds:g})"

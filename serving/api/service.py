@@ -192,6 +192,8 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         response.uptime.FromMilliseconds(int((time.monotonic() - self._started) * 1000))
         response.max_future.FromMilliseconds(int(self._config.max_future_seconds * 1000))
         failed = None if self.watcher is None else self.watcher.failed
+        if self.watcher is not None:
+            response.loading_version = self.watcher.loading
         if failed is not None:
             response.failed_reload.model_version = failed.version
             response.failed_reload.reason = failed.reason

@@ -88,6 +88,8 @@ class BundleWatcher:
         """
         self.failed: FailedReload | None = None
         """Why the version named by CURRENT is not served; None while it is."""
+        self.loading = ""
+        """The version that is being loaded, or whose histories are being imported; empty if none."""
         self._store = store
         self._host = host
         self._load = load
@@ -127,6 +129,7 @@ class BundleWatcher:
                 self._given_up = None
             if self.failed is not None and self.failed.version == version and not (retry or self._due()):
                 return
+            self.loading = version
             if not self._host.works:
                 self._tried = time.monotonic()
                 await self._replace(version)
@@ -234,7 +237,7 @@ class BundleWatcher:
         await self._report(FailedReload(version, reason, time.time_ns() // 1000))
 
     async def _report(self, failed: FailedReload | None) -> None:
-        before, self.failed = self.failed, failed
+        before, self.failed, self.loading = self.failed, failed, ""
         if failed is not None or before is not None or self._tried:
             self._tried = self._tried if failed is not None else 0.0
             await self._changed(failed)

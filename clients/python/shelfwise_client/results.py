@@ -215,6 +215,8 @@ class Status:
     """Set while the store's current version is not the one that is served."""
     device: str
     """Where the model's arithmetic runs, for example `cpu` or `cuda:0 NVIDIA H100`."""
+    loading_version: str = ""
+    """Version that is being loaded, or whose histories are being imported; empty if none."""
 
     @classmethod
     def of(cls, response: pb.GetStatusResponse) -> Status:
@@ -240,6 +242,7 @@ class Status:
             if response.HasField("failed_reload")
             else None,
             device=response.device,
+            loading_version=response.loading_version,
         )
 
 

@@ -27,6 +27,8 @@ class Seen:
     """Why it did not answer, or why it could not load the store's current version."""
     failed_version: str | None = None
     """Version that it could not load."""
+    loading: str = ""
+    """Version that it is loading."""
 
     def takes(self, version: str) -> bool:
         """Return whether it serves a version."""
@@ -53,8 +55,8 @@ def _ask(address: str, config: WatchConfig) -> Seen:
         raise InputError(f"retrain.watch.{error}") from error
     failed = status.failed_reload
     if failed is None:
-        return Seen(address, status.model_version)
-    return Seen(address, status.model_version, failed.reason, failed.model_version)
+        return Seen(address, status.model_version, loading=status.loading_version)
+    return Seen(address, status.model_version, failed.reason, failed.model_version, status.loading_version)
 
 
 def reachable(seen: Sequence[Seen]) -> list[str]:

@@ -103,6 +103,26 @@ def test_a_server_that_does_not_take_the_version_in_time_is_a_reason_to_roll_bac
     assert current_version(night.store) == before
 
 
+def test_a_server_that_is_loading_the_version_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The histories of a large shop take longer than `take_seconds`, and than the watch itself."""
+    night = published_night(tmp_path)
+    before, version = versions_of(night)
+    looks: list[str] = []
+
+    def look(current: str) -> list[Seen]:
+        looks.append(current)
+        return [Seen("shop1:1", version) if len(looks) > 8 else Seen("shop1:1", before, loading=version)]
+
+    seen_as(monkeypatch, night, look)
+    record = watch_step(night)
+    assert [one["version"] for one in record["servers"]] == [version]
+    assert len(looks) == 9
+    assert record["watched_seconds"] > night.config.retrain.watch.seconds
+    assert current_version(night.store) == version
+
+
 def test_a_server_that_stops_to_answer_is_a_reason_to_roll_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,30 @@ def test_a_published_version_is_served_without_a_restart_and_rolled_back(server:
         assert client.status().failed_reload is None
 
 
+def test_the_version_that_is_being_loaded_is_named(servers: Servers) -> None:
+    gate = threading.Event()
+
+    def load(version: str, background: bool) -> LiveModel:
+        gate.wait(10)
+        if version == V3:
+            raise InputError("damaged")
+        return FakeBundle(version)
+
+    point(servers.store, V1)
+    server = servers.start(FakeBundle(V1), load=load, reload_seconds=FAST)
+    with Client(server.address) as client:
+        assert client.status().loading_version == ""
+        point(servers.store, V2)
+        until(lambda: client.status().loading_version == V2)
+        assert client.status().model_version == V1
+        gate.set()
+        until(serving(client, V2))
+        until(lambda: client.status().loading_version == "")
+        point(servers.store, V3)
+        until(lambda: client.status().failed_reload is not None)
+        assert client.status().loading_version == ""
+
+
 def test_a_request_is_answered_by_the_model_that_it_began_with(server: Harness) -> None:
     with Client(server.address) as client:
         slow = threading.Thread(target=lambda: pages.append(client.recommend(RecommendQuery(intent=SLOW))))

@@ -712,7 +712,7 @@ class ExperimentStatus(_message.Message):
     def __init__(self, experiment: _Optional[str] = ..., unit: _Optional[str] = ..., arms: _Optional[_Iterable[_Union[ArmStatus, _Mapping]]] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("model_version", "model_data_time", "model_load_time", "item_count", "text_dim", "event_kinds", "attributes", "user_count", "event_count", "last_record_time", "server_version", "uptime", "max_page_size", "max_event_batch", "max_future", "queue_length", "request_id", "changed_item_count", "deleted_item_count", "failed_reload", "surfaces", "device", "experiments", "experiments_failure")
+    __slots__ = ("model_version", "model_data_time", "model_load_time", "item_count", "text_dim", "event_kinds", "attributes", "user_count", "event_count", "last_record_time", "server_version", "uptime", "max_page_size", "max_event_batch", "max_future", "queue_length", "request_id", "changed_item_count", "deleted_item_count", "failed_reload", "surfaces", "device", "experiments", "experiments_failure", "loading_version")
     class SurfacesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -744,6 +744,7 @@ class GetStatusResponse(_message.Message):
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     EXPERIMENTS_FIELD_NUMBER: _ClassVar[int]
     EXPERIMENTS_FAILURE_FIELD_NUMBER: _ClassVar[int]
+    LOADING_VERSION_FIELD_NUMBER: _ClassVar[int]
     model_version: str
     model_data_time: _timestamp_pb2.Timestamp
     model_load_time: _timestamp_pb2.Timestamp
@@ -768,4 +769,5 @@ class GetStatusResponse(_message.Message):
     device: str
     experiments: _containers.RepeatedCompositeFieldContainer[ExperimentStatus]
     experiments_failure: str
-    def __init__(self, model_version: _Optional[str] = ..., model_data_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model_load_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., item_count: _Optional[int] = ..., text_dim: _Optional[int] = ..., event_kinds: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., user_count: _Optional[int] = ..., event_count: _Optional[int] = ..., last_record_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., server_version: _Optional[str] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_page_size: _Optional[int] = ..., max_event_batch: _Optional[int] = ..., max_future: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., queue_length: _Optional[int] = ..., request_id: _Optional[str] = ..., changed_item_count: _Optional[int] = ..., deleted_item_count: _Optional[int] = ..., failed_reload: _Optional[_Union[FailedReload, _Mapping]] = ..., surfaces: _Optional[_Mapping[str, SurfaceDefaults]] = ..., device: _Optional[str] = ..., experiments: _Optional[_Iterable[_Union[ExperimentStatus, _Mapping]]] = ..., experiments_failure: _Optional[str] = ...) -> None: ...
+    loading_version: str
+    def __init__(self, model_version: _Optional[str] = ..., model_data_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model_load_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., item_count: _Optional[int] = ..., text_dim: _Optional[int] = ..., event_kinds: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., user_count: _Optional[int] = ..., event_count: _Optional[int] = ..., last_record_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., server_version: _Optional[str] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_page_size: _Optional[int] = ..., max_event_batch: _Optional[int] = ..., max_future: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., queue_length: _Optional[int] = ..., request_id: _Optional[str] = ..., changed_item_count: _Optional[int] = ..., deleted_item_count: _Optional[int] = ..., failed_reload: _Optional[_Union[FailedReload, _Mapping]] = ..., surfaces: _Optional[_Mapping[str, SurfaceDefaults]] = ..., device: _Optional[str] = ..., experiments: _Optional[_Iterable[_Union[ExperimentStatus, _Mapping]]] = ..., experiments_failure: _Optional[str] = ..., loading_version: _Optional[str] = ...) -> None: ...

@@ -16,6 +16,9 @@ from typing import Any, Final
 
 import torch
 
+from encoders.device import CPU
+from encoders.text.compiled_text_encoder import native_bf16
+
 SIZE: Final = 1536
 """Rows and columns of the matrices."""
 COPIED: Final = 64 * 2**20
@@ -73,7 +76,10 @@ def int8_rate() -> float:
 
 
 def describe(threads: int) -> dict[str, Any]:
-    """Return the processor, its limits measured with as many threads as the rows have, and versions."""
+    """Return the processor, its limits measured with as many threads as the rows have, and versions.
+
+    The rate in bf16 is 0 where the processor has no instructions for it.
+    """
     torch.set_num_threads(threads)
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -85,7 +91,7 @@ def describe(threads: int) -> dict[str, Any]:
         "memory_gib": pages / 2**30,
         "copy_gb_s": copy_rate() / 1e9,
         "gflops_fp32": product_rate(torch.float32) / 1e9,
-        "gflops_bf16": product_rate(torch.bfloat16) / 1e9,
+        "gflops_bf16": product_rate(torch.bfloat16) / 1e9 if native_bf16(CPU) else 0.0,
         "gops_int8": int8_rate() / 1e9,
         "versions": ", ".join(f"{name} {_version(name)}" for name in PACKAGES),
         "python": platform.python_version(),

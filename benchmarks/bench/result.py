@@ -89,12 +89,14 @@ def to_markdown(
 ) -> str:
     """Return the table, the limits, the profiles and the times of the rows; failures are lines, too."""
     trial = [f"**A trial at {scale:g} of the full size: its figures say nothing about speed.**", ""]
+    rate = machine["gflops_bf16"]
+    bf16 = f"bf16 {rate:,.0f}" if rate else "bf16 none (the processor has no instructions for it: left out)"
     text = [
         "```", command, "```", "", *(trial if scale < 1 else ()),
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']:.0f} GiB. "
         f"Measured in the same run with {machine['threads']} threads: "
         f"{machine['copy_gb_s']:.0f} GB/s of memory (copy), products of matrices in "
-        f"fp32 {machine['gflops_fp32']:,.0f}, bf16 {machine['gflops_bf16']:,.0f}, "
+        f"fp32 {machine['gflops_fp32']:,.0f}, {bf16}, "
         f"int8 {machine['gops_int8']:,.0f} GFLOP/s. {machine['versions']}.", "",
         "| work | shelfwise | beside | ratio | bar |", "| --- | --- | --- | --- | --- |",
     ]  # fmt: skip

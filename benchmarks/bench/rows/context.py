@@ -35,6 +35,12 @@ class Context:
     seconds: float = 1200.0
     """Longest time of one worker."""
 
+    @property
+    def precisions(self) -> dict[str, str]:
+        """Precision -> its limit in `machine`: of floating-point numbers with instructions for them."""
+        bf16 = {"bf16": "gflops_bf16"} if self.machine["gflops_bf16"] else {}
+        return {"fp32": "gflops_fp32", **bf16}
+
     def part(self, name: str) -> Path:
         """Return a row's folder."""
         made = self.folder / name

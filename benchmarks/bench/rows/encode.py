@@ -63,10 +63,11 @@ def measure(context: Context) -> RowResult:
             source, model, dtype, context.threads,
         )
         for precision, dtype in (("fp32", "float32"), ("bf16", "bfloat16"))
+        if precision in context.precisions
     }  # fmt: skip
     own = {
         precision: context.own(precision, "own_encode", source, precision, context.threads, 0)
-        for precision in ("fp32", "bf16", "int8")
+        for precision in (*context.precisions, "int8")
     }
     runs = context.alternate(
         [w for p in own for w in (*([others[p]] if p in others else ()), own[p])], folder
@@ -74,7 +75,8 @@ def measure(context: Context) -> RowResult:
     rate = {name: len(texts) / one.median("seconds") for name, one in runs.items()}
     reference = _vectors(folder, others["fp32"].name)
     lines, details = [], {name: list(one.found) for name, one in runs.items()}
-    for precision, bar in (("fp32", BAR), ("bf16", BAR), ("int8", INT8_BAR)):
+    for precision in own:
+        bar = INT8_BAR if precision == "int8" else BAR
         beside = others.get(precision, others["fp32"]).name
         vectors = _vectors(folder, precision)
         cpu = runs[precision].cpu_beside(runs[beside])
@@ -96,7 +98,7 @@ def _vectors(folder: Path, name: str) -> np.ndarray:
 def _limit(context: Context, runs: dict[str, Runs]) -> str:
     """Return the rate of each precision beside that of plain products of matrices."""
     parts = []
-    for precision, key in (("fp32", "gflops_fp32"), ("bf16", "gflops_bf16"), ("int8", "gops_int8")):
+    for precision, key in {**context.precisions, "int8": "gops_int8"}.items():
         reached = float(runs[precision].found[0]["flop"]) / runs[precision].median("seconds") / 1e9
         most = float(context.machine[key])
         parts.append(
@@ -108,6 +110,6 @@ def _limit(context: Context, runs: dict[str, Runs]) -> str:
 
 
 def _profile(context: Context, source: Path, folder: Path) -> list[str]:
-    worker = context.own("profile", "own_encode", source, "bf16", context.threads, 1)
+    worker = context.own("profile", "own_encode", source, [*context.precisions][-1], context.threads, 1)
     found: list[str] = context.once(worker, folder)["profile"]
     return found

@@ -61,7 +61,7 @@ def measure(context: Context) -> RowResult:
     source = folder / "pairs.json"
     source.write_text(json.dumps(pairs[: steps * BATCH]))
     workers = []
-    for precision in ("fp32", "bf16"):
+    for precision in context.precisions:
         workers += [
             context.other(
                 f"{PEER} {precision}", "sentence_transformers", "sentence_transformers_finetune",
@@ -72,7 +72,7 @@ def measure(context: Context) -> RowResult:
     runs = context.alternate(workers, folder)
     rate = {name: steps * BATCH / one.median("seconds") for name, one in runs.items()}
     lines = []
-    for precision in ("fp32", "bf16"):
+    for precision in context.precisions:
         beside = f"{PEER} {precision}"
         ours, theirs = _loss(runs[precision].found[0]), _loss(runs[beside].found[0])
         note = (
@@ -107,7 +107,7 @@ def _loss(found: Any) -> list[float]:  # noqa: ANN401 - JSON
 
 def _limit(context: Context, runs: dict[str, Any]) -> str:
     parts = []
-    for precision, key in (("fp32", "gflops_fp32"), ("bf16", "gflops_bf16")):
+    for precision, key in context.precisions.items():
         reached = 3.0 * float(runs[precision].found[0]["flop"]) / runs[precision].median("seconds") / 1e9
         most = float(context.machine[key])
         parts.append(f"{precision} {reached:,.0f} of {most:,.0f} GFLOP/s ({reached / most:.0%})")
@@ -118,6 +118,7 @@ def _limit(context: Context, runs: dict[str, Any]) -> str:
 
 
 def _profile(context: Context, source: Path, folder: Path) -> list[str]:
-    worker = context.own("profile", "own_finetune", source, "bf16", BATCH, context.threads, 1)
+    precision = [*context.precisions][-1]
+    worker = context.own("profile", "own_finetune", source, precision, BATCH, context.threads, 1)
     found: list[str] = context.once(worker, folder)["profile"]
     return found

@@ -21,6 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.bench.workers.measured import top_operations
 from conf.composition.compose import compose_command
 from conf.encoders import Precision
+from encoders.device import CPU
+from encoders.text.compiled_text_encoder import native_bf16
 from encoders.text.embedding import embed_texts
 from encoders.text.text_encoder import load_text_encoder
 from encoders.training.fit_towers import train_towers
@@ -61,7 +63,8 @@ def main() -> None:
     result: dict[str, object]
     stamped = Stamped()
     encoder = load_text_encoder(config.text_encoder).eval()
-    vectors = embed_texts(encoder, dataset.catalogue.texts, encoder.prompts.passage, Precision.bf16)
+    precision = Precision.bf16 if native_bf16(CPU) else Precision.fp32
+    vectors = embed_texts(encoder, dataset.catalogue.texts, encoder.prompts.passage, precision)
     encoded = time.perf_counter() - stamped.began
     if profile:
         quiet = Console(file=io.StringIO())

@@ -83,6 +83,13 @@ def test_the_table_has_every_row_and_failures_as_lines() -> None:
     assert "A trial at 0.01 of the full size" in to_markdown([], LIMITS, "make bench", 0.01)
 
 
+def test_a_processor_without_bf16_leaves_that_precision_out(tmp_path: Path) -> None:
+    assert list(context_in(tmp_path).precisions) == ["fp32", "bf16"]
+    without = {**LIMITS, "gflops_bf16": 0.0}
+    assert list(replace(context_in(tmp_path), machine=without).precisions) == ["fp32"]
+    assert "bf16 none (the processor has no instructions for it: left out)" in to_markdown([], without, "c")
+
+
 def test_what_would_break_a_cell_is_escaped() -> None:
     text = to_markdown([{"work": "search", "failed": "ended | with\ntwo lines"}], LIMITS, "make bench")
     assert "| search | not measured: ended \\| with two lines |  |  |  |" in text

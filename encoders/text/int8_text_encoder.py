@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import io
 import logging
+import platform
 import sys
 import threading
 import warnings
@@ -93,6 +94,16 @@ def check_export() -> None:
     """
     for package in ("openvino", "nncf"):
         _required(package, "text_encoder.export=openvino")
+
+
+def native_int8() -> bool:
+    """Return whether the processor has instructions for products of bytes, without which fp32 is as fast.
+
+    PyTorch tells of x86-64 alone; other processors are taken to have them.
+    """
+    return platform.machine() != "x86_64" or bool(
+        torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported()
+    )
 
 
 def export_int8(encoder: TextEncoder, tokens: TokenArray, folder: Path, seed: int) -> None:

@@ -25,6 +25,7 @@ from encoders.text.int8_text_encoder import (
     check_export,
     export_int8,
     float_precision,
+    native_int8,
 )
 from encoders.text.item_texts import ItemTexts
 from encoders.text.precision import EMBEDDING, TRAINING, Precisions, choose_precision
@@ -206,6 +207,11 @@ def train_text_encoder(
         write_curves(step.folder, {TEXT_ENCODER: fitted.curve})
     encoder.save(step.folder / TEXT_ENCODER)
     if exported:
+        if not native_int8():
+            console.print(
+                "text_encoder.export=openvino: eight bits are no faster than fp32 on this processor: it has "
+                "no instructions for products of bytes (VNNI, AMX); they are on a server that has them"
+            )
         export_int8(encoder, texts.tokens, step.folder / TEXT_ENCODER, config.seed)
         texts.use(Int8TextEncoder(encoder, step.folder / TEXT_ENCODER))
     texts.save(step.folder / TEXT_VECTORS)

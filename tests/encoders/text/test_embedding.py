@@ -15,7 +15,13 @@ from transformers.models.mpnet import MPNetConfig
 from transformers.models.roberta import RobertaConfig
 
 from conf.encoders import Pooling, Precision, TextEncoderConfig, TuningMode
-from encoders.text.compiled_text_encoder import CompiledTextEncoder, PackedLinear, batches, native_bf16
+from encoders.text.compiled_text_encoder import (
+    CompiledTextEncoder,
+    PackedLinear,
+    batches,
+    can_pack,
+    native_bf16,
+)
 from encoders.text.text_encoder import Prompts, TextEncoder
 from encoders.text.tokens import TokenArray
 from encoders.text.trainable import choose_trainable
@@ -92,7 +98,10 @@ def test_linear_layers_are_packed_and_the_encoder_stays_as_it_is(encoder: TextEn
         frozen = CompiledTextEncoder(encoder, precision)
         packed = sum(isinstance(module, PackedLinear) for module in frozen.modules())
         linear = sum(type(module) is torch.nn.Linear for module in encoder.modules())
-        assert packed == linear == 13  # six in each of two layers, one in the pooler
+        assert linear == 13  # six in each of two layers, one in the pooler
+        # oneDNN emulates bf16 only with AVX-512.
+        packs = precision is Precision.fp32 or can_pack(torch.device("cpu"), torch.bfloat16)
+        assert packed == (linear if packs else 0)
         assert not any(p.requires_grad for p in frozen.parameters())
         assert not frozen.training
         frozen.embed(["rose"])

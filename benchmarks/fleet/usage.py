@@ -11,17 +11,9 @@ from typing import Any, Final
 
 import redis
 
+from benchmarks.process_tree import tree
+
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
-
-
-def tree(pid: int) -> list[int]:
-    """Return a process and its descendants."""
-    found = [pid]
-    for one in found:
-        for path in Path(f"/proc/{one}/task").glob("*/children"):
-            with suppress(FileNotFoundError, ProcessLookupError):
-                found += [int(child) for child in path.read_text().split()]
-    return found
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.process_tree import tree
 from benchmarks.serving.load import Load
 
 
@@ -23,20 +24,11 @@ class Server:
     process: subprocess.Popen[str]
     address: str
 
-    def tree(self) -> list[int]:
-        """Return the process, those of its workers, and those of their models."""
-        found = [self.process.pid]
-        for pid in found:
-            for path in Path(f"/proc/{pid}/task").glob("*/children"):
-                with suppress(FileNotFoundError):
-                    found += [int(child) for child in path.read_text().split()]
-        return found
-
     def memory_mib(self, field: str = "VmRSS") -> float:
         """Return the current resident memory, or with VmHWM its peak."""
         total = 0.0
-        for pid in self.tree():
-            with suppress(FileNotFoundError):  # the process of a replaced model, which has just ended
+        for pid in tree(self.process.pid):
+            with suppress(FileNotFoundError, ProcessLookupError):  # a replaced model that has just ended
                 for line in Path(f"/proc/{pid}/status").read_text().splitlines():
                     if line.startswith(f"{field}:"):
                         total += float(line.split()[1]) / 1024

@@ -27,6 +27,7 @@ import grpc
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.process_tree import tree
 from benchmarks.serving.bundles import generated_store
 from benchmarks.serving.processes import Server, running
 from shelfwise_client.v1 import recommendations_pb2 as pb
@@ -55,7 +56,7 @@ def cpu_seconds(stat: str) -> float:
 
 
 def _cpu(server: Server) -> tuple[float, ...]:
-    return tuple(cpu_seconds(Path(f"/proc/{pid}/stat").read_text()) for pid in server.tree())
+    return tuple(cpu_seconds(Path(f"/proc/{pid}/stat").read_text()) for pid in tree(server.process.pid))
 
 
 def start(store: Path, log: Path, folder: Path) -> Start:

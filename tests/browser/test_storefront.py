@@ -12,7 +12,8 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from tests.browser.harness import ROOT, Reader
-from tests.explorer.storefront.test_guard import children, runs, until
+from tests.explorer.storefront.test_guard import until
+from tests.processes import children, runs
 
 UNAVAILABLE = "the server responded with a status of 503"
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from conf.schema import SplitKind
 from features.prepare import prepare
 from tests.deploy.manifests import DEPLOY, ROOT
+from tests.processes import children
 from tests.synthetic import World, pipeline_config, read_json
 
 pytest.importorskip("submitit", reason="pip install 'shelfwise[slurm]'")
@@ -64,11 +65,6 @@ def test_a_job_without_a_command_is_refused(submit: ModuleType, capsys: pytest.C
     with pytest.raises(SystemExit, match="2"):
         submit.parse(["--nodes", "2"])
     assert "name the command of shelfwise" in capsys.readouterr().err
-
-
-def children(process: int) -> list[int]:
-    """Return the processes that one has started, in their order."""
-    return [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
 def wait_for(path: Path, pattern: str, seconds: float = 200.0) -> None:

@@ -23,7 +23,8 @@ from explorer.loading import store_loader
 from explorer.storefront.shop_server import Phase, ShopServer
 from explorer.views import storefront
 from shelfwise_client import Client
-from tests.explorer.storefront.test_guard import children, until
+from tests.explorer.storefront.test_guard import until
+from tests.processes import children
 
 HERE = "http://127.0.0.1:8321"
 SAME = {"origin": HERE}

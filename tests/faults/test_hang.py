@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from shelfwise_client import Client, Event, RecommendQuery, ServiceError
 from tests.faults.conftest import Processes
 from tests.faults.server_process import ServerProcess
-from tests.serving.conftest import children
+from tests.processes import children
 
 TIMEOUT = 3.0
 """Seconds."""

@@ -20,8 +20,9 @@ from ranking.bundle.store import VERSIONS, current_version, publish_version, ver
 from shelfwise_client import Client, Event, Item, RecommendQuery, ServiceError, SimilarQuery
 from tests.faults.conftest import Processes
 from tests.faults.server_process import ROOT, ServerProcess
+from tests.processes import children, runs
 from tests.serving.api.test_delete_user import files_with, write_histories
-from tests.serving.conftest import children, until
+from tests.serving.conftest import until
 
 WRITERS = 4
 BATCH = 3
@@ -252,7 +253,7 @@ def test_a_model_process_ends_with_its_server(processes: Processes, trained_stor
         os.kill(process, signal.SIGINT)
     with Client(server.address) as client:
         assert len(client.recommend(RecommendQuery(page_size=3)).items) == 3
-    assert Path(f"/proc/{model}").exists()
-    assert Path(f"/proc/{starter}").exists()
+    assert runs(model)
+    assert runs(starter)
     getattr(server, end)()
-    until(lambda: not Path(f"/proc/{model}").exists() and not Path(f"/proc/{starter}").exists())
+    until(lambda: not runs(model) and not runs(starter))

@@ -19,8 +19,9 @@ from ranking.live.updates import LiveItems
 from shelfwise_client import Client, Event, Item, RecommendQuery, SimilarQuery
 from tests.bundles import make_bundle, publish_bundle
 from tests.faults.server_process import ServerProcess, command
+from tests.processes import children
 from tests.ranking.changes import change, item
-from tests.serving.conftest import children, until
+from tests.serving.conftest import until
 from tests.synthetic import make_full_recommender, request_of
 
 pytestmark = [

@@ -228,12 +228,6 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
     return Backend(server.url, server.folder)
 
 
-def children(pid: int) -> list[int]:
-    """Return the running child processes of a process."""
-    tasks = Path(f"/proc/{pid}/task")
-    return [int(child) for file in tasks.glob("*/children") for child in file.read_text().split()]
-
-
 @pytest.fixture
 def starter(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelStarter]:
     """Start models from a fork server of this test, whose output the test captures."""

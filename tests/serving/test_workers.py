@@ -24,6 +24,7 @@ from shelfwise_client import Client, RecommendQuery, ServiceError
 from shelfwise_client.v1 import recommendations_pb2 as pb
 from shelfwise_client.v1 import recommendations_pb2_grpc as pb_grpc
 from tests.bundles import make_bundle, publish_bundle
+from tests.processes import children, runs
 from tests.serving.observability.test_metrics import Scrape, free_port
 
 ROOT = Path(__file__).parents[2]
@@ -67,8 +68,7 @@ class Parent:
             stream.close()
 
     def children(self) -> list[int]:
-        pid = self.process.pid
-        return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return children(self.process.pid)
 
     def ready(self) -> bool:
         """Wait until both workers serve metrics and have loaded a model."""
@@ -161,10 +161,10 @@ def test_two_workers_share_everything_and_survive_each_other(parent: Parent, dat
         route.channel.close()
     assert any("another starts in 0.2 s" in line for line in parent.errors)
 
-    children = parent.children()
+    processes = parent.children()
     parent.process.send_signal(signal.SIGTERM)
     assert parent.process.wait(20) == 0
-    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    assert not any(map(runs, processes))
 
 
 def test_what_the_first_worker_finds_wrong_ends_the_whole(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_a_hangup_during_a_start_ends_nothing(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     pid = process.pid
-    within(30, lambda: bool(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+    within(30, lambda: bool(children(pid)))
     process.send_signal(signal.SIGHUP)
     assert process.stdout is not None
     assert process.stdout.readline().startswith("listening on ")

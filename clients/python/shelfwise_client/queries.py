@@ -267,9 +267,25 @@ class Item:
     """Everything known about it: text, numbers, bools, None, and lists of text or numbers."""
 
     def message(self) -> pb.Item:
-        """Build the message."""
+        """Build the message.
+
+        Raises:
+            ValueError: `attributes` is not a mapping, or a value has another type than these.
+        """
         item = pb.Item(item_id=self.item_id)
-        item.attributes.update(dict(self.attributes))
+        if not isinstance(self.attributes, Mapping):
+            raise ValueError(
+                f"attributes of item {self.item_id!r} must be a mapping such as {{'title': 'Tea cup'}}, "
+                f"not {type(self.attributes).__name__}"
+            )
+        for name, value in self.attributes.items():
+            try:
+                item.attributes[name] = value
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"attribute {name!r} of item {self.item_id!r} is {_type_name(value)}; "
+                    f"send text, a number, a bool, None, or a list of text or numbers by a name that is text"
+                ) from error
         return item
 
 
@@ -316,6 +332,14 @@ def _session(
     return pb.SessionContext(
         events=[event.message() for event in events], device=device, hour=hour, session_id=session_id
     )
+
+
+def _type_name(value: object) -> str:
+    """Return the type of a value, of a list also those of its elements."""
+    if isinstance(value, (list, tuple)):
+        return f"{type(value).__name__} of {', '.join(sorted({_type_name(element) for element in value}))}"
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _timestamp(moment: datetime | None) -> Timestamp | None:

@@ -16,7 +16,7 @@ import torch
 from torch import distributed
 
 from tests.encoders.training.test_fitting import Scripted
-from tests.faults.supervision.test_parent import alive
+from tests.processes import runs
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
@@ -86,9 +86,9 @@ def test_no_process_outlives_its_parent(
         pids = [int(path.read_text()) for path in tmp_path.glob("pid-?")]
         assert parent.pid not in pids
         time.sleep(0.5)  # both wait in the middle of the step
-        assert all(map(alive, pids))
+        assert all(map(runs, pids))
         parent.send_signal(end)
-        until(lambda: not any(map(alive, pids)), 20)
+        until(lambda: not any(map(runs, pids)), 20)
         assert parent.wait(120) != 0
     finally:
         for pid in [parent.pid, *pids]:

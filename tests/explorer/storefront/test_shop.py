@@ -17,7 +17,8 @@ from explorer.storefront.shop_server import Phase, ShopServer
 from explorer.storefront.visit import STEP, Action, Ledger, ShopAddress, Visit, kinds_of_actions
 from ranking.bundle.bundle import load_bundle
 from shelfwise_client import Client, RecommendedItem, SessionEvent
-from tests.explorer.storefront.test_guard import children, runs, until
+from tests.explorer.storefront.test_guard import until
+from tests.processes import children, runs
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from serving.model.process.loader import Loader
 from serving.model.process.worker import LoadRequest
 from tests.faults.conftest import Processes
 from tests.faults.server_process import ServerProcess
-from tests.faults.supervision.test_parent import descendants
-from tests.serving.conftest import children, until
+from tests.processes import children, descendants
+from tests.serving.conftest import until
 from tests.serving.fake_bundle import FakeBundle
 
 MB = 2**20

@@ -12,21 +12,8 @@ import pytest
 from shelfwise_client import Client, RecommendQuery
 from tests.faults.conftest import Processes
 from tests.faults.server_process import ServerProcess
-from tests.serving.conftest import children, until
-
-
-def alive(pid: int) -> bool:
-    """Return whether a process exists and is not a zombie, which its new parent may not have read yet."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
-def descendants(pid: int) -> list[int]:
-    found = children(pid)
-    return found + [grandchild for child in found for grandchild in descendants(child)]
+from tests.processes import children, descendants, runs
+from tests.serving.conftest import until
 
 
 def port(server: ServerProcess) -> int:
@@ -51,7 +38,7 @@ def test_workers_and_models_of_a_killed_parent_end_and_a_restart_works_at_once(
     server.kill()
     again = processes.start(store=trained_store, real=True, workers=2, port=port(server))
     assert port(again) == port(server)
-    until(lambda: not any(map(alive, below)), 10)
+    until(lambda: not any(map(runs, below)), 10)
     with Client(again.address, timeout=20) as client:
         assert len(client.recommend(RecommendQuery(page_size=3)).items) == 3
 
@@ -65,14 +52,14 @@ def test_a_worker_whose_parent_is_killed_while_it_starts_ends(
         time.sleep(seconds)
         below = descendants(starting.process.pid)
         starting.kill()
-        until(lambda below=below: not any(map(alive, below)), 60)  # type: ignore[misc]
+        until(lambda below=below: not any(map(runs, below)), 60)  # type: ignore[misc]
 
 
 def test_a_killed_workers_model_ends_and_another_worker_starts(server: ServerProcess) -> None:
     victim = children(server.process.pid)[0]
     below = descendants(victim)
     os.kill(victim, signal.SIGKILL)
-    until(lambda: not any(map(alive, [victim, *below])), 20)
+    until(lambda: not any(map(runs, [victim, *below])), 20)
     until(lambda: len(descendants(server.process.pid)) == 6, 120)
 
 

@@ -6,8 +6,10 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -21,6 +23,7 @@ from shelfwise_client import (
     Boost,
     Client,
     Event,
+    Item,
     ItemUpdate,
     ListRules,
     Reason,
@@ -152,6 +155,22 @@ def test_both_clients_read_and_change_items(servers: Servers) -> None:
             assert (deleted.deleted_count, list(deleted.unknown_item_ids)) == (1, ["?"])
 
     in_loop(scenario())
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ("Tea cup", r"attributes of item 'n1' must be a mapping such as {'title': 'Tea cup'}, not str"),
+        ({"price": np.int64(3)}, r"attribute 'price' of item 'n1' is numpy\.int64; send text, a number"),
+        ({"sizes": [1, np.int64(3)]}, r"attribute 'sizes' of item 'n1' is list of int, numpy\.int64; send"),
+        ({7: "Tea cup"}, r"attribute 7 of item 'n1' is str; send .* by a name that is text"),
+    ],
+)
+def test_a_value_that_cannot_be_sent_is_named(attributes: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Item("n1", attributes).message()
+    with pytest.raises(ValueError, match=message):
+        ItemUpdate("n1", attributes).message()
 
 
 def test_errors_carry_what_the_server_said(server: Harness) -> None:

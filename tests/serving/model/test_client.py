@@ -32,7 +32,8 @@ from serving.model.interfaces import LiveModel, Model, Neighbours, RecommendJob,
 from serving.model.process.client import RemoteModel
 from serving.model.process.starter import ModelStarter
 from serving.model.process.worker import load_error
-from tests.serving.conftest import children, until
+from tests.processes import children
+from tests.serving.conftest import until
 from tests.serving.model_stores import ROOM, publish_model, start_message
 
 

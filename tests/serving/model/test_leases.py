@@ -29,7 +29,8 @@ from serving.model.process.starter import ModelStarter
 from serving.model.served import Served
 from shelfwise_client.v1 import recommendations_pb2 as pb
 from tests.faults.changing_bundle import ChangingBundle
-from tests.serving.conftest import Harness, Servers, children, until
+from tests.processes import children
+from tests.serving.conftest import Harness, Servers, until
 from tests.serving.fake_bundle import FakeBundle
 from tests.serving.list_streams import fill, stream
 from tests.serving.model_stores import publish_model, start_message

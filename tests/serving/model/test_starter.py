@@ -17,7 +17,8 @@ import pytest
 from features.data.dataset import Dataset
 from serving.model.process.client import RemoteModel
 from serving.model.process.starter import ModelStarter
-from tests.serving.conftest import children, until
+from tests.processes import children
+from tests.serving.conftest import until
 from tests.serving.model_stores import publish_model, start_message
 
 

@@ -20,7 +20,8 @@ from serving.observability.json_stderr import forward
 from shelfwise_client import Client, ServiceError
 from tests.faults.conftest import Processes, processes, trained_store  # noqa: F401 - fixtures
 from tests.faults.server_process import ROOT
-from tests.serving.conftest import children, until
+from tests.processes import children
+from tests.serving.conftest import until
 
 
 def wrapped(text: bytes) -> list[dict[str, Any]]:

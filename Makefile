@@ -65,7 +65,7 @@ reports: install ## Measure the demo and, with BEAUTY=folder, Amazon Beauty, and
 	$(if $(BEAUTY),cp work/beauty/evaluation/report.html docs/reports/amazon_beauty.html)
 
 test: install-dev ## The whole test suite (about seventeen minutes on two cores)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=30
 
 coverage: install-dev ## The suite with coverage of all its processes, at least the floor in pyproject.toml (half as long again)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.data.dataset import Events, FloatArray, IntArray, LongArray
+from features.data.prefixes import BLOCK, user_blocks
 from features.data.splits import Queries, ragged_ranges
 
 INTEREST: Final = -1
@@ -93,6 +94,21 @@ def histories_of(events: Events, queries: Queries) -> HistoryBatch:
     return HistoryBatch(
         _offsets(sizes), events.item[positions], events.kind[positions], events.time[positions], queries.time
     )
+
+
+def seen_keys(events: Events, queries: Queries, n_items: int, size: int = BLOCK) -> LongArray:
+    """Return the distinct keys query * items + item of the items in histories, ascending.
+
+    Histories are read in blocks of about `size` events, because all of them may not fit into memory.
+    """
+    begin = events.offsets[queries.user]
+    lengths = queries.end - begin
+    found = [np.zeros(0, dtype=np.int64)]
+    for first, last in user_blocks(_offsets(lengths), size):
+        owners = np.repeat(np.arange(first, last, dtype=np.int64), lengths[first:last])
+        items = events.item[ragged_ranges(begin[first:last], lengths[first:last])]
+        found.append(np.unique(owners * n_items + items))
+    return np.concatenate(found)
 
 
 def batch_histories(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from features.data.dataset import BoolArray, Dataset, Events, LongArray
-from features.data.histories import histories_of
+from features.data.histories import contains, seen_keys
 from features.data.prefixes import item_counts
 from features.data.splits import Queries
 from ranking.evaluation.list_providers import Answer, ListProvider
@@ -93,11 +93,10 @@ def random_values(
     listed = np.full(len(queries), float(allowed.sum()))
     reachable = relevant.copy()
     if exclude_seen:
-        histories = histories_of(events, queries)
-        seen = np.unique(histories.owners() * len(allowed) + histories.items)
+        seen = seen_keys(events, queries, len(allowed))
         listed -= np.bincount((seen // len(allowed))[allowed[seen % len(allowed)]], minlength=len(queries))
         owner = np.repeat(np.arange(len(queries), dtype=np.int64), np.diff(queries.target_offsets))
-        lost = np.isin(owner * len(allowed) + queries.targets, seen)
+        lost = contains(seen, owner * len(allowed) + queries.targets)
         reachable -= np.bincount(owner[lost], minlength=len(queries))
     gains = 1.0 / np.log2(np.arange(2, k + 2))
     best = np.concatenate([[0.0], np.cumsum(gains)])  # [k + 1] DCG of n hits in the first n ranks

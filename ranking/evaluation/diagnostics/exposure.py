@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 
 from features.data.dataset import BoolArray, Dataset, Events, IntArray, LongArray
-from features.data.histories import contains
+from features.data.histories import contains, seen_keys
 from features.data.prefixes import prefix_blocks
-from features.data.splits import Queries, ragged_ranges
+from features.data.splits import Queries
 from ranking.evaluation.metrics import HEADLINE, hit_matrix
 
 YOUNG_SECONDS: Final = 28 * 86_400
@@ -47,14 +47,6 @@ def first_times(events: Events, end: LongArray, n_items: int) -> LongArray:
     for positions in prefix_blocks(events, end):
         np.minimum.at(first, events.item[positions], events.time[positions])
     return first
-
-
-def seen_keys(events: Events, queries: Queries, n_items: int) -> LongArray:
-    """Return the sorted keys query * items + item of the items in the histories."""
-    begin = events.offsets[queries.user]
-    lengths = queries.end - begin
-    owners = np.repeat(np.arange(len(queries), dtype=np.int64), lengths)
-    return np.unique(owners * n_items + events.item[ragged_ranges(begin, lengths)])
 
 
 def serendipity(

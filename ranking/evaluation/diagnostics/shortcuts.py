@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 
 from features.data.dataset import Dataset, Events, FloatArray, IntArray, LongArray
-from features.data.histories import contains
-from features.data.splits import Queries, ragged_ranges
+from features.data.histories import contains, seen_keys
+from features.data.splits import Queries
 from features.data.statistics import PAIRED_EVENTS, drawn_blocks
 from ranking.evaluation.metrics import recall_at
 from ranking.evaluation.slices import same_day
@@ -137,10 +137,7 @@ def shortcuts(
     last = _last_items(events, queries)
     owners = np.repeat(np.arange(len(queries)), np.diff(queries.target_offsets))
     known = last[owners] >= 0
-    begin = events.offsets[queries.user]
-    positions = ragged_ranges(begin, queries.end - begin)
-    history = np.repeat(np.arange(len(queries), dtype=np.int64), queries.end - begin)
-    seen = np.unique(history * items + events.item[positions])
+    seen = seen_keys(events, queries, items)
     same, _ = same_day(events, queries) if dataset.has_time else (None, None)
     return {
         "targets": len(owners),

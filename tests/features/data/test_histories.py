@@ -12,6 +12,7 @@ from features.data.histories import (
     batch_histories,
     contains,
     histories_of,
+    seen_keys,
     stable_order,
 )
 from features.data.splits import Queries
@@ -102,6 +103,23 @@ def test_histories_of_queries_end_where_the_query_does() -> None:
     assert found.items.tolist() == [3, 0, 1]
     assert found.offsets.tolist() == [0, 1, 3, 3]
     assert found.now.tolist() == [7, 8, 9]
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_items_of_histories_are_found_once_in_blocks_of_any_size(size: int) -> None:
+    rows = [("u", f"i{n % 3}", "purchase", n) for n in range(6)] + [("v", "i4", "purchase", 3)]
+    data = make_dataset(rows, [f"i{n}" for n in range(5)])
+    nothing = np.zeros(0, np.int32)
+    queries = Queries(
+        np.array([1, 0, 0, 1], np.int32),
+        np.array([7, 5, 0, 6]),
+        np.zeros(4, np.int64),
+        np.zeros(5, np.int64),
+        nothing,
+        nothing,
+    )
+    assert seen_keys(data.events, queries, 5, size).tolist() == [4, 5, 6, 7]
+    assert seen_keys(data.events, queries.select(np.zeros(0, np.int64)), 5).tolist() == []
 
 
 @settings(max_examples=60, deadline=None)

@@ -86,7 +86,7 @@ def windows(events: Events, items: int) -> None:
 
 def factors(events: Events, items: int) -> None:
     """Fit co-purchase factors, with one iteration, which takes as much memory as more."""
-    Factors.fit(events, events.offsets[1:], items, WEIGHTS, FactorConfig(dim=64, iterations=1), seed=0)
+    Factors.fit(events, events.offsets[1:], items, WEIGHTS, FactorConfig(iterations=1), seed=0)
 
 
 PARTS: Final[dict[str, Callable[[Events, int], None]]] = {

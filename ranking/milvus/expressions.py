@@ -8,9 +8,8 @@ missing value is excluded by both, as in the language, whatever Milvus makes of 
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from lark import Token, Tree
@@ -30,6 +29,9 @@ from ranking.catalogue.filter_language import (
 from ranking.milvus.fields import ITEM, AttributeField
 
 _OPPOSITE: Final = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
+_ESCAPES: Final = str.maketrans(
+    {"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\b": r"\b", "\f": r"\f"}
+)
 _EXACT_WHOLE: Final = 2**53
 """Whole numbers beyond this are compared as rounded doubles by the language."""
 
@@ -196,7 +198,20 @@ def _double(value: float) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a text as a literal of Milvus, whose escapes are those of JSON."""
+    """Return a text of a filter as a literal."""
     if any(ord(c) < 32 for c in text):
         raise UntranslatableError("the text has control characters")
-    return json.dumps(text, ensure_ascii=False)
+    return literal(text)
+
+
+def literal(text: str) -> str:
+    """Return a text as a literal of Milvus, whose escapes are those of C.
+
+    Other control characters stand for themselves: Milvus Lite does not read their codes.
+    """
+    return f'"{text.translate(_ESCAPES)}"'
+
+
+def is_one_of(item_ids: Iterable[str]) -> str:
+    """Return the expression of the items with these ids, whatever characters are in them."""
+    return f"{ITEM} in [{', '.join(map(literal, item_ids))}]"

@@ -1,0 +1,35 @@
+"""What an error of Milvus means: nothing was answered, an expression was refused, or what an item holds."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_UNFIT_CODES: Final = frozenset({6, 1100, 1101})
+"""Codes for arguments that Milvus does not take: of Milvus Lite, and of Milvus (`ErrParameterInvalid`)."""
+
+
+def refused(error: BaseException) -> bool:
+    """Return whether Milvus answered, with an error, rather than not at all."""
+    cause = error.__cause__
+    code = getattr(error, "code", None)
+    return cause is None and isinstance(code, int) and code > 0 and "DEADLINE" not in str(error)
+
+
+def timed_out(error: BaseException | None) -> bool:
+    """Return whether a search was not answered in time, rather than not at all or with an error."""
+    import grpc
+
+    causes = (error, getattr(error, "__cause__", None))
+    return (
+        any(isinstance(one, grpc.FutureTimeoutError) for one in causes) or "DEADLINE" in repr(error).upper()
+    )
+
+
+def unfit(error: BaseException) -> bool:
+    """Return whether Milvus, or its client, refuses what an item holds: it would refuse it again."""
+    import pymilvus
+    from pymilvus.exceptions import DataNotMatchException, ParamError
+
+    if isinstance(error, (DataNotMatchException, ParamError)):
+        return True
+    return isinstance(error, pymilvus.MilvusException) and error.code in _UNFIT_CODES

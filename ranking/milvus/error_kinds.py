@@ -6,6 +6,24 @@ from typing import Final
 
 _UNFIT_CODES: Final = frozenset({6, 1100, 1101})
 """Codes for arguments that Milvus does not take: of Milvus Lite, and of Milvus (`ErrParameterInvalid`)."""
+_NO_TOKEN: Final = 1400
+"""Milvus's code for a call without authentication (`ErrNeedAuthenticate`)."""
+_NO_TOKEN_WORDS: Final = ("auth check failure", "missing authorization in header")
+"""What Milvus says of a token that it refuses, in releases that have no status for it."""
+
+
+def token_refused(error: BaseException) -> bool:
+    """Return whether Milvus refuses the token; the address, which a message may have, says nothing of that."""
+    import grpc
+
+    for one in (error, error.__cause__):
+        code = getattr(one, "code", None)
+        code = code() if callable(code) else code
+        details = getattr(one, "details", None)
+        said = str(details() if callable(details) else getattr(one, "message", ""))
+        if code in (grpc.StatusCode.UNAUTHENTICATED, _NO_TOKEN) or any(w in said for w in _NO_TOKEN_WORDS):
+            return True
+    return False
 
 
 def refused(error: BaseException) -> bool:

@@ -31,7 +31,8 @@ from ranking.milvus.fields import (
     TEXT_VECTOR,
     attribute_fields,
 )
-from ranking.milvus.loading import CollectionLoader, collection_name, names_kept
+from ranking.milvus.loading import CollectionLoader, names_kept
+from ranking.milvus.naming import collection_name, load_command
 from ranking.milvus.reporting import attributes_without_field, filter_lines
 from ranking.retrieval.source_indexes import new_rows
 
@@ -101,8 +102,8 @@ def follow_current(config: RetrievalConfig, store: Path, console: Console) -> No
         mark_current(config, store, console)
     except InputError as error:
         console.print(
-            f"warning: the alias {config.prefix} is not changed: {error}; repeat it with shelfwise "
-            f"load-candidates artifacts={store} retrieval=milvus retrieval.uri={config.uri}",
+            f"warning: the alias {config.prefix} is not changed: {error}; repeat it with "
+            f"{load_command(config, None, store)}",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
 

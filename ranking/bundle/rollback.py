@@ -11,8 +11,7 @@ from conf.errors import InputError
 from conf.operating import RollbackConfig
 from ranking.bundle.collections import ensure_collection, follow_current
 from ranking.bundle.store import roll_back
-
-LOAD = "shelfwise load-candidates"
+from ranking.milvus.naming import load_command
 
 
 def roll_back_engines(
@@ -37,8 +36,8 @@ def roll_back_engines(
         try:
             ensure_collection(retrieval, store, chosen)
         except InputError as error:  # the version itself has been verified
-            warning = f"warning: {error}; servers need the collection of {chosen} to load it: {LOAD} "
-            warning += f"artifacts={store} version={chosen} retrieval.uri={retrieval.uri}"
+            warning = f"warning: {error}; servers need the collection of {chosen} to load it: "
+            warning += load_command(retrieval, chosen, store)
             console.print(warning, markup=False, highlight=False, soft_wrap=True)
 
     if not retrieval.uses_milvus:

@@ -25,6 +25,7 @@ from ranking.milvus.expressions import is_one_of
 from ranking.milvus.fields import ITEM, AttributeField
 from ranking.milvus.indexes import search_parameters
 from ranking.milvus.leases import RENEW_SECONDS, Lease
+from ranking.milvus.naming import load_command, version_of
 from ranking.retrieval.unavailable import SearchUnavailableError, seconds_left
 from ranking.stage_timing import timed
 
@@ -307,13 +308,14 @@ def check_collection(client: Any, config: RetrievalConfig, spec: CollectionSpec)
         if not client.has_collection(spec.name, timeout=config.connect_seconds):
             raise MilvusError(
                 f"Milvus at {config.address} has no collection {spec.name}; load it: "
-                f"shelfwise load-candidates retrieval=milvus retrieval.uri={config.uri} artifacts=STORE"
+                f"{load_command(config, version_of(config, spec.name))}"
             )
         found = client.describe_collection(spec.name, timeout=config.connect_seconds)
     except (pymilvus.MilvusException, grpc.RpcError, grpc.FutureTimeoutError) as error:
         raise MilvusError(f"Milvus at {config.address}: {reason(error)}") from error
     fields = {field["name"]: field for field in found["fields"]}
-    again = f"drop the collection {spec.name} and load it again with shelfwise load-candidates"
+    again = f"drop the collection {spec.name} and load it again: "
+    again += load_command(config, version_of(config, spec.name))
     for name, dim in spec.dims.items():
         width = fields.get(name, {}).get("params", {}).get("dim")
         if width is None or int(width) != dim:

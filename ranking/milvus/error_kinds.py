@@ -13,7 +13,7 @@ _NO_TOKEN_WORDS: Final = ("auth check failure", "missing authorization in header
 
 
 def token_refused(error: BaseException) -> bool:
-    """Return whether Milvus refuses the token; the address, which a message may have, says nothing of that."""
+    """Return whether Milvus refuses the token; the address, which messages have, says nothing of it."""
     import grpc
 
     for one in (error, error.__cause__):

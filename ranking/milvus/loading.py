@@ -25,6 +25,7 @@ from ranking.milvus.connection import MilvusError, open_client, reason
 from ranking.milvus.fields import FRESH, ITEM, MAX_BYTES, MAX_VALUES, AttributeField, stored_rows
 from ranking.milvus.indexes import METRIC, index_parameters
 from ranking.milvus.leases import split_leases
+from ranking.milvus.naming import collection_name, load_command, version_of
 
 LOG = logging.getLogger(__name__)
 _LOADING: Final = "_loading"
@@ -34,11 +35,6 @@ _NO_ALIAS: Final = frozenset({100, 1600})
 _BATCH_BYTES: Final = 8 * 2**20
 """Bytes of vectors per insertion; Milvus takes 64 MB with everything else."""
 _ID_BYTES: Final = 4 * schema.MAX_ID_CHARS
-
-
-def collection_name(config: RetrievalConfig, version: str) -> str:
-    """Return the name of a version's collection; Milvus allows letters, digits and underscores."""
-    return f"{config.prefix}_{version.replace('-', '_')}"
 
 
 class CollectionLoader:
@@ -110,7 +106,7 @@ class CollectionLoader:
         if int(counted["count(*)"]) != len(frame):
             raise MilvusError(
                 f"Milvus at {self._config.address}: {counted['count(*)']} of {len(frame)} items have arrived "
-                f"in {name}; load again: shelfwise load-candidates"
+                f"in {name}; load again: {load_command(self._config, version_of(self._config, spec.name))}"
             )
         self._call("rename_collection", name, spec.name)
         self._load_into_memory(spec.name)

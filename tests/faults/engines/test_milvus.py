@@ -21,7 +21,7 @@ from features.data.dataset import Dataset
 from ranking.bundle.collections import load_candidates
 from ranking.bundle.store import current_version
 from ranking.milvus.connection import open_client
-from ranking.milvus.loading import collection_name
+from ranking.milvus.naming import collection_name
 from shelfwise_client import Client, Event, Item, RecommendQuery, SearchQuery
 from tests.bundles import make_bundle, publish_bundle
 from tests.faults.conftest import Processes

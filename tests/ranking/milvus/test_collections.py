@@ -14,7 +14,8 @@ from conf.errors import InputError
 from ranking.milvus.collection import Collection
 from ranking.milvus.connection import UnreachableError
 from ranking.milvus.fields import ITEM_VECTOR
-from ranking.milvus.loading import CollectionLoader, collection_name, names_kept
+from ranking.milvus.loading import CollectionLoader, names_kept
+from ranking.milvus.naming import collection_name
 from tests.ranking.milvus.lite import OTHER, VERSION, Lite, lite, loaded, settings, spec_for
 from tests.synthetic import random_units
 

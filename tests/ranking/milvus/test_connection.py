@@ -29,8 +29,8 @@ class Status(grpc.RpcError):
 
 AWAY = Status(grpc.StatusCode.UNAVAILABLE, "failed to connect")
 UNAUTHENTICATED = Status(grpc.StatusCode.UNAUTHENTICATED, "unknown user")
-EARLIER = Status(grpc.StatusCode.UNKNOWN, "auth check failure, please check username and password are correct")
-FAILED = pymilvus.MilvusException(code=2, message="Fail connecting to server on milvus.auth.svc:19530, illegal")
+EARLIER = Status(grpc.StatusCode.UNKNOWN, "auth check failure, please check")
+FAILED = pymilvus.MilvusException(code=2, message="Fail connecting to milvus.auth.svc:19530, illegal")
 
 
 def error_of(monkeypatch: pytest.MonkeyPatch, error: Exception, cause: Exception | None = None) -> InputError:

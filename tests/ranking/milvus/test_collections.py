@@ -87,8 +87,10 @@ def test_items_that_do_not_arrive_are_an_error(server: Lite, monkeypatch: pytest
     with CollectionLoader(config) as loader:
         call = loader._call
 
-        def loses(method: str, name: str, rows: Any = None, **more: Any) -> Any:
-            return call(method, name, *([] if rows is None else [rows[:-1]]), **more)
+        def loses(method: str, *arguments: Any, **more: Any) -> Any:
+            if method == "insert":
+                arguments = (arguments[0], arguments[1][:-1])
+            return call(method, *arguments, **more)
 
         monkeypatch.setattr(loader, "_call", loses)
         with pytest.raises(InputError, match="2 of 3 items have arrived"):

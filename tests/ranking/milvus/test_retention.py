@@ -1,4 +1,4 @@
-"""Loaders and retention at the same time: nothing is dropped that another process fills, or has just filled."""
+"""Loaders and retention at the same time: what another process fills, or has just filled, stays."""
 
 from __future__ import annotations
 

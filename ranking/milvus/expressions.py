@@ -137,7 +137,7 @@ class _Translator:
         if field.elements is AttributeKind.string:
             value = _quoted(text_of(field.name, literal))
         else:
-            value = repr(rounded(number_of(field.name, literal), field.inner))
+            value = _double(rounded(number_of(field.name, literal), field.inner))
         return f"array_contains({field.field}, {value})"
 
 

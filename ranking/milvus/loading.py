@@ -16,7 +16,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -24,11 +24,19 @@ import polars as pl
 
 from conf.engines.milvus import RetrievalConfig
 from features.data import schema
-from features.data.dataset import BoolArray, FloatArray
+from features.data.dataset import BoolArray, FloatArray, LongArray
 from ranking.catalogue.filter_language import AttributeKind
 from ranking.milvus.collection import CollectionSpec, check_collection
 from ranking.milvus.connection import MilvusError, open_client, reason
-from ranking.milvus.fields import FRESH, ITEM, MAX_BYTES, MAX_VALUES, AttributeField, stored_rows
+from ranking.milvus.fields import (
+    FRESH,
+    ITEM,
+    MAX_BYTES,
+    MAX_VALUES,
+    AttributeField,
+    stored_bytes,
+    stored_rows,
+)
 from ranking.milvus.indexes import METRIC, index_parameters
 from ranking.milvus.leases import LEASE_SECONDS, Lease, split_leases
 from ranking.milvus.naming import collection_name, load_command, version_of
@@ -39,7 +47,10 @@ _LOADING: Final = "_loading"
 _NO_ALIAS: Final = frozenset({100, 1600})
 """Codes for an alias that is not there: of Milvus Lite, and of Milvus (`ErrAliasNotFound`)."""
 _BATCH_BYTES: Final = 8 * 2**20
-"""Bytes of vectors per insertion; Milvus takes 64 MB with everything else."""
+"""Bytes per insertion, of items that alone have less; Milvus takes 64 MB."""
+_POLL_SECONDS: Final = 0.5
+"""Pause between two questions for the state of an index."""
+_BUILT: Final = ("", "Finished")
 _ID_BYTES: Final = 4 * schema.MAX_ID_CHARS
 
 
@@ -125,14 +136,15 @@ class CollectionLoader:
         lease: Lease,
     ) -> None:
         """Insert the items and wait for the indexes."""
-        row_bytes = 4 * sum(spec.dims.values()) + 256
-        step = int(max(_BATCH_BYTES // row_bytes, 1))
-        for start in range(0, len(frame), step):
-            part = slice(start, min(start + step, len(frame)))
+        load_again = load_command(self._config, version_of(self._config, spec.name))
+        sizes = 4 * sum(spec.dims.values()) + stored_bytes(frame, spec.attributes)
+        for part in _parts(sizes):
             self._call("insert", name, list(_entities(frame[part], spec, vectors, fresh, part)))
             lease.renew(self._client)
         lease.renew(self._client, again=True)
         self._call("flush", name, seconds=self._config.load_seconds)
+        self._await_indexes(name, load_again, lease)
+        lease.renew(self._client, again=True)
         self._load_into_memory(name)
         [counted] = self._call(
             "query", name, filter="", output_fields=["count(*)"], consistency_level="Strong"
@@ -140,8 +152,33 @@ class CollectionLoader:
         if int(counted["count(*)"]) != len(frame):
             raise MilvusError(
                 f"Milvus at {self._config.address}: {counted['count(*)']} of {len(frame)} items have arrived "
-                f"in {name}; load again: {load_command(self._config, version_of(self._config, spec.name))}"
+                f"in {name}; load again: {load_again}"
             )
+
+    def _await_indexes(self, name: str, load_again: str, lease: Lease) -> None:
+        """Wait until every index has all rows; searches of the others compare all vectors.
+
+        Raises:
+            MilvusError: one cannot be built, or not in time.
+
+        """
+        deadline = time.monotonic() + self._config.load_seconds
+        for index in self._call("list_indexes", name):
+            while True:
+                found = self._call("describe_index", name, index) or {}
+                state, left = found.get("state", ""), found.get("pending_index_rows")
+                if state == "Failed":
+                    raise MilvusError(f"Milvus at {self._config.address}: the index {index} of {name} failed")
+                if left == 0 or (left is None and state in _BUILT):  # Milvus Lite may count no rows
+                    break
+                if time.monotonic() > deadline:
+                    raise MilvusError(
+                        f"Milvus at {self._config.address}: the index {index} of {name} is not built after "
+                        f"{self._config.load_seconds:g} seconds ({left} rows are left); load again, with a "
+                        f"larger retrieval.load_seconds: {load_again}"
+                    )
+                lease.renew(self._client)
+                time.sleep(min(_POLL_SECONDS, self._config.load_seconds))
 
     def _load_into_memory(self, name: str) -> None:
         """Have Milvus load a collection for searches; waits until it has."""
@@ -264,6 +301,23 @@ class CollectionLoader:
         except (pymilvus.MilvusException, grpc.RpcError, grpc.FutureTimeoutError) as error:
             what = method.replace("_", " ")
             raise MilvusError(f"Milvus at {self._config.address}: {what} failed ({reason(error)})") from error
+
+
+def _parts(sizes: LongArray) -> Iterator[slice]:
+    """Yield ranges of items for an insertion each.
+
+    Args:
+        sizes: [items] bytes of each.
+
+    """
+    start = filled = 0
+    for row, size in enumerate(sizes.tolist()):
+        if filled and filled + size > _BATCH_BYTES:
+            yield slice(start, row)
+            start, filled = row, 0
+        filled += size
+    if start < len(sizes):
+        yield slice(start, len(sizes))
 
 
 def _type(attribute: AttributeField) -> dict[str, Any]:

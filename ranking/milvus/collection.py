@@ -330,6 +330,20 @@ def check_collection(client: Any, config: RetrievalConfig, spec: CollectionSpec)
         )
 
 
+def check_present(config: RetrievalConfig, spec: CollectionSpec) -> None:
+    """Do what `check_collection` does, by a connection of its own.
+
+    Raises:
+        InputError: it is missing, of another shape, or Milvus cannot be reached.
+
+    """
+    client = open_client(config)
+    try:
+        check_collection(client, config, spec)
+    finally:
+        _close(client)
+
+
 def load_released(client: Any, config: RetrievalConfig, name: str) -> None:  # noqa: ANN401
     """Have Milvus load a collection that is not in its memory, as after a restart of Milvus Lite.
 

@@ -21,7 +21,7 @@ from conf.errors import InputError
 from features.data.dataset import FloatArray
 from ranking.milvus.connection import MilvusError, open_client, reason
 from ranking.milvus.error_kinds import refused, timed_out, unfit
-from ranking.milvus.expressions import is_one_of
+from ranking.milvus.expressions import is_one_of, without_values
 from ranking.milvus.fields import ITEM, AttributeField
 from ranking.milvus.indexes import search_parameters
 from ranking.milvus.leases import RENEW_SECONDS, Lease
@@ -89,6 +89,8 @@ class Collection:
         """Searches that were not answered in time."""
         self.refused: frozenset[str] = frozenset()
         """Filters that this Milvus does not take."""
+        self.refused_kinds: tuple[str, ...] = ()
+        """The same without values, in order; equal ones once."""
 
     @property
     def up(self) -> bool:
@@ -191,6 +193,7 @@ class Collection:
         )
         former = self.refused if len(self.refused) < _MOST_REFUSED else frozenset()
         self.refused = former.union(expressions)
+        self.refused_kinds = tuple(sorted({without_values(made) for made in self.refused}))
 
     def unusable(self, error: RefusedError) -> SearchUnavailableError:
         """Return the error of a collection that refuses every search, which is down from now on."""

@@ -6,6 +6,8 @@ from typing import Final
 
 _UNFIT_CODES: Final = frozenset({6, 1100, 1101})
 """Codes for arguments that Milvus does not take: of Milvus Lite, and of Milvus (`ErrParameterInvalid`)."""
+_PARSE_WORDS: Final = ("failed to create query plan", "cannot parse expression")
+"""What releases of Milvus say of an expression for which they have no code."""
 _NO_TOKEN: Final = 1400
 """Milvus's code for a call without authentication (`ErrNeedAuthenticate`)."""
 _NO_TOKEN_WORDS: Final = ("auth check failure", "missing authorization in header")
@@ -27,10 +29,16 @@ def token_refused(error: BaseException) -> bool:
 
 
 def refused(error: BaseException) -> bool:
-    """Return whether Milvus answered, with an error, rather than not at all."""
-    cause = error.__cause__
-    code = getattr(error, "code", None)
-    return cause is None and isinstance(code, int) and code > 0 and "DEADLINE" not in str(error)
+    """Return whether Milvus does not take a search as it is.
+
+    It may fail one for other reasons, such as its rate limit or the move of a shard, which say nothing of it.
+    """
+    import pymilvus
+
+    if not isinstance(error, pymilvus.MilvusException) or error.retriable:
+        return False
+    said = str(error.message)
+    return error.is_input_error or error.code in _UNFIT_CODES or any(word in said for word in _PARSE_WORDS)
 
 
 def timed_out(error: BaseException | None) -> bool:

@@ -9,6 +9,7 @@ missing value is excluded by both, as in the language, whatever Milvus makes of 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -32,6 +33,8 @@ _OPPOSITE: Final = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=
 _ESCAPES: Final = str.maketrans(
     {"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\b": r"\b", "\f": r"\f"}
 )
+_LITERAL: Final = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![\w.])-?\d[\w.]*(?:[+-]\d+)?')
+"""A text, or a number that is no part of a name."""
 _EXACT_WHOLE: Final = 2**53
 """Whole numbers beyond this are compared as rounded doubles by the language."""
 
@@ -210,6 +213,11 @@ def literal(text: str) -> str:
     Other control characters stand for themselves: Milvus Lite does not read their codes.
     """
     return f'"{text.translate(_ESCAPES)}"'
+
+
+def without_values(made: str) -> str:
+    """Return an expression of Milvus without its values, which may be words of a shopper."""
+    return re.sub(r"\.\.\.(?:, \.\.\.)+", "...", _LITERAL.sub("...", made))
 
 
 def is_one_of(item_ids: Iterable[str]) -> str:

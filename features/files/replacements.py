@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from features.files.modes import PRIVATE, create_private
+
+PARTS: Final = ".parts"
+"""End of the name of a folder beside a file, for what it is made of."""
 
 
 @contextmanager
@@ -46,7 +51,7 @@ def _created(path: Path) -> tuple[Path, int]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove the files that writers of a path have left when they were killed.
+    """Remove the files, and folders of parts, that writers of a path have left when they were killed.
 
     Those of another account stay, which removes them when it writes the next time.
 
@@ -60,6 +65,7 @@ def remove_leftovers(path: Path) -> None:
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(f"{leftover}{PARTS}", ignore_errors=True)
             leftover.unlink(missing_ok=True)
         except BlockingIOError:
             pass  # it is being written

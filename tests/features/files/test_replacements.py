@@ -29,6 +29,7 @@ def test_only_what_a_killed_writer_has_left_is_removed(tmp_path: Path) -> None:
     path.write_text("whole")
     own = tmp_path / f".h.parquet.{os.getpid()}.tmp"  # as of a process of another container
     own.write_text("left")
+    (tmp_path / f"{own.name}.parts").mkdir()
     writer = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )

@@ -36,7 +36,8 @@ def load(loader: CollectionLoader, config: Any, version: str) -> str:
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, loader: CollectionLoader, action: Any) -> None:
     """Have something happen once, while the loader has inserted the items and not finished."""
-    call, done = loader._call, []
+    call = loader._call
+    done: list[bool] = []
 
     def calls(method: str, *arguments: Any, **more: Any) -> Any:
         if method == "flush" and not done:

@@ -28,7 +28,8 @@ from conf.schema import IndexConfig
 from features.data.dataset import FloatArray, IntArray
 from ranking.milvus.collection import Collection, CollectionSpec
 from ranking.milvus.fields import ITEM_VECTOR
-from ranking.milvus.loading import CollectionLoader, collection_name
+from ranking.milvus.loading import CollectionLoader
+from ranking.milvus.naming import collection_name
 from ranking.milvus.searcher import MilvusIndex
 from ranking.retrieval.faiss_index import VectorIndex
 

@@ -21,7 +21,15 @@ from features.data.dataset import BoolArray, FloatArray
 from features.data.statistics import Statistics
 from ranking.bundle.bundle import ITEM_VECTORS, STATISTICS, TEXT_VECTORS
 from ranking.bundle.catalogue_file import CATALOG
-from ranking.bundle.store import MANIFEST, VERSIONS, current_version, verify, versions
+from ranking.bundle.store import (
+    MANIFEST,
+    POINTER_LOCK,
+    VERSIONS,
+    current_version,
+    locked,
+    verify,
+    versions,
+)
 from ranking.milvus.collection import CollectionSpec
 from ranking.milvus.fields import (
     AFFINITY_VECTOR,
@@ -31,7 +39,8 @@ from ranking.milvus.fields import (
     TEXT_VECTOR,
     attribute_fields,
 )
-from ranking.milvus.loading import CollectionLoader, collection_name, names_kept
+from ranking.milvus.loading import CollectionLoader, names_kept
+from ranking.milvus.naming import collection_name, load_command
 from ranking.milvus.reporting import attributes_without_field, filter_lines
 from ranking.retrieval.source_indexes import new_rows
 
@@ -101,8 +110,8 @@ def follow_current(config: RetrievalConfig, store: Path, console: Console) -> No
         mark_current(config, store, console)
     except InputError as error:
         console.print(
-            f"warning: the alias {config.prefix} is not changed: {error}; repeat it with shelfwise "
-            f"load-candidates artifacts={store} retrieval=milvus retrieval.uri={config.uri}",
+            f"warning: the alias {config.prefix} is not changed: {error}; repeat it with "
+            f"{load_command(config, None, store)}",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
 
@@ -114,19 +123,29 @@ def mark_current(config: RetrievalConfig, store: Path, console: Console) -> None
         InputError: Milvus fails, or the store has no current version.
 
     """
-    current = current_version(store)
     with CollectionLoader(config) as loader:
+        current, known = _current_and_known(store)
         name = collection_name(config, current)
         if not loader.has(name):
             load_collection(loader, config, store / VERSIONS / current, current)
         loader.make_current(name)
-        dropped = loader.drop_old(names_kept(config, versions(store), current))
+        kept, newest = names_kept(config, known, current), collection_name(config, known[-1])
+        dropped = loader.drop_old(kept, newest)
     console.print(
         f"alias {config.prefix} names {name}"
         + "".join(f"; dropped {old}" for old in dropped)
         + "".join(f"; kept {old}, which a server searches" for old in loader.in_use),
         markup=False, highlight=False, soft_wrap=True,
     )  # fmt: skip
+
+
+def _current_and_known(store: Path) -> tuple[str, list[str]]:
+    """Return the current version and all, never between a publisher's new version and its pointer."""
+    try:
+        with locked(store, POINTER_LOCK):
+            return current_version(store), versions(store)
+    except OSError:  # a store that this account only reads
+        return current_version(store), versions(store)
 
 
 def ensure_collection(config: RetrievalConfig, store: Path, version: str) -> LoadedCollection:

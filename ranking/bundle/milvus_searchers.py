@@ -18,7 +18,7 @@ from ranking.milvus.fields import (
     TEXT_VECTOR,
     attribute_fields,
 )
-from ranking.milvus.loading import collection_name
+from ranking.milvus.naming import collection_name
 from ranking.milvus.searcher import MilvusIndex
 from ranking.retrieval.source_indexes import (
     SourceIndexes,

@@ -7,12 +7,11 @@ from pathlib import Path
 from rich.console import Console
 
 from conf.engines.milvus import RetrievalConfig
+from conf.errors import InputError
 from conf.operating import RollbackConfig
 from ranking.bundle.collections import ensure_collection, follow_current
 from ranking.bundle.store import roll_back
-from ranking.milvus.connection import MilvusError
-
-LOAD = "shelfwise load-candidates"
+from ranking.milvus.naming import load_command
 
 
 def roll_back_engines(
@@ -25,8 +24,8 @@ def roll_back_engines(
     """Point CURRENT at another version as `roll_back` does, and the alias of a Milvus at its collection.
 
     A collection that was dropped is loaded again first: servers find it when they look. A Milvus that is
-    away, or cannot load it, does not keep a shop from leaving a bad model: servers load the version once
-    its collection is there.
+    away, refuses the token, or cannot load it, does not keep a shop from leaving a bad model: servers load
+    the version once its collection is there.
 
     Raises:
         InputError: there is no such version, or its files are damaged.
@@ -36,9 +35,9 @@ def roll_back_engines(
     def prepare(chosen: str) -> None:
         try:
             ensure_collection(retrieval, store, chosen)
-        except MilvusError as error:
-            warning = f"warning: {error}; servers need the collection of {chosen} to load it: {LOAD} "
-            warning += f"artifacts={store} version={chosen} retrieval.uri={retrieval.uri}"
+        except InputError as error:  # the version itself has been verified
+            warning = f"warning: {error}; servers need the collection of {chosen} to load it: "
+            warning += load_command(retrieval, chosen, store)
             console.print(warning, markup=False, highlight=False, soft_wrap=True)
 
     if not retrieval.uses_milvus:

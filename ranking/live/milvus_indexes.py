@@ -96,7 +96,10 @@ class MilvusIndexes:
             pending=len(pending),
             pending_seconds=pending.oldest_seconds(),
             refused=pending.kept,
-            untested=tuple(self._untested),
+            untested=(
+                *self._untested,
+                *(f"{kind}: this Milvus does not take it" for kind in collection.refused_kinds[:_CONDITIONS]),
+            ),
         )
 
     def _translated(self, expression: str) -> str:

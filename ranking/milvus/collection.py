@@ -20,9 +20,12 @@ from conf.engines.milvus import RetrievalConfig
 from conf.errors import InputError
 from features.data.dataset import FloatArray
 from ranking.milvus.connection import MilvusError, open_client, reason
+from ranking.milvus.error_kinds import refused, timed_out, unfit
+from ranking.milvus.expressions import is_one_of, without_values
 from ranking.milvus.fields import ITEM, AttributeField
 from ranking.milvus.indexes import search_parameters
 from ranking.milvus.leases import RENEW_SECONDS, Lease
+from ranking.milvus.naming import load_command, version_of
 from ranking.retrieval.unavailable import SearchUnavailableError, seconds_left
 from ranking.stage_timing import timed
 
@@ -31,8 +34,6 @@ MOST_ROWS: Final = 16384
 """Most rows of a search, a limit of Milvus."""
 _MOST_REFUSED: Final = 1024
 """Refused filters that are kept; then they are found out anew."""
-_UNFIT_CODES: Final = frozenset({6, 1100, 1101})
-"""Codes for arguments that Milvus does not take: of Milvus Lite, and of Milvus (`ErrParameterInvalid`)."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ class Collection:
         """Searches that were not answered in time."""
         self.refused: frozenset[str] = frozenset()
         """Filters that this Milvus does not take."""
+        self.refused_kinds: tuple[str, ...] = ()
+        """The same without values, in order; equal ones once."""
 
     @property
     def up(self) -> bool:
@@ -157,7 +160,7 @@ class Collection:
         except SearchUnavailableError as error:
             with timed("milvus_failure"):
                 self.failed_searches += 1
-                self.timeouts += _timed_out(error.__cause__)
+                self.timeouts += timed_out(error.__cause__)
                 took = f"{error} (after {1000 * (time.perf_counter() - began):.0f} ms)"
                 if client is self._client:  # a search of a former connection says nothing about this one
                     self._mark_down(took)
@@ -190,6 +193,7 @@ class Collection:
         )
         former = self.refused if len(self.refused) < _MOST_REFUSED else frozenset()
         self.refused = former.union(expressions)
+        self.refused_kinds = tuple(sorted({without_values(made) for made in self.refused}))
 
     def unusable(self, error: RefusedError) -> SearchUnavailableError:
         """Return the error of a collection that refuses every search, which is down from now on."""
@@ -226,7 +230,7 @@ class Collection:
         except (pymilvus.MilvusException, grpc.RpcError, grpc.FutureTimeoutError) as error:
             for future in sent:
                 future.cancel()
-            if any(query.expression for query in queries) and _refused(error):
+            if any(query.expression for query in queries) and refused(error):
                 raise RefusedError(reason(error)) from error
             raise SearchUnavailableError(f"Milvus at {self.config.address}: {reason(error)}") from error
         except (ValueError, grpc.FutureCancelledError) as error:  # the connection was replaced meanwhile
@@ -244,8 +248,11 @@ class Collection:
         self._write(lambda client, **kw: client.upsert(self.spec.name, list(rows), **kw))
 
     def delete(self, item_ids: Sequence[str]) -> None:
-        """Delete items, those that are not there, too; raises as `upsert`."""
-        self._write(lambda client, **kw: client.delete(self.spec.name, ids=list(item_ids), **kw))
+        """Delete items, those that are not there, too; raises as `upsert`.
+
+        By an expression: of ids pymilvus makes one itself, without escaping what is in them.
+        """
+        self._write(lambda client, **kw: client.delete(self.spec.name, filter=is_one_of(item_ids), **kw))
 
     def _write(self, call: Callable[..., object]) -> None:
         import grpc
@@ -256,7 +263,7 @@ class Collection:
         try:
             call(self._client, timeout=self.config.write_seconds)
         except (pymilvus.MilvusException, grpc.RpcError, grpc.FutureTimeoutError, ValueError) as error:
-            if _unfit(error):
+            if unfit(error):
                 raise RefusedError(reason(error)) from error
             raise SearchUnavailableError(f"Milvus at {self.config.address}: {reason(error)}") from error
 
@@ -304,13 +311,14 @@ def check_collection(client: Any, config: RetrievalConfig, spec: CollectionSpec)
         if not client.has_collection(spec.name, timeout=config.connect_seconds):
             raise MilvusError(
                 f"Milvus at {config.address} has no collection {spec.name}; load it: "
-                f"shelfwise load-candidates retrieval=milvus retrieval.uri={config.uri} artifacts=STORE"
+                f"{load_command(config, version_of(config, spec.name))}"
             )
         found = client.describe_collection(spec.name, timeout=config.connect_seconds)
     except (pymilvus.MilvusException, grpc.RpcError, grpc.FutureTimeoutError) as error:
         raise MilvusError(f"Milvus at {config.address}: {reason(error)}") from error
     fields = {field["name"]: field for field in found["fields"]}
-    again = f"drop the collection {spec.name} and load it again with shelfwise load-candidates"
+    again = f"drop the collection {spec.name} and load it again: "
+    again += load_command(config, version_of(config, spec.name))
     for name, dim in spec.dims.items():
         width = fields.get(name, {}).get("params", {}).get("dim")
         if width is None or int(width) != dim:
@@ -323,6 +331,20 @@ def check_collection(client: Any, config: RetrievalConfig, spec: CollectionSpec)
         raise MilvusError(
             f"Milvus at {config.address}, collection {spec.name}: no field {missing[0]}; {again}"
         )
+
+
+def check_present(config: RetrievalConfig, spec: CollectionSpec) -> None:
+    """Do what `check_collection` does, by a connection of its own.
+
+    Raises:
+        InputError: it is missing, of another shape, or Milvus cannot be reached.
+
+    """
+    client = open_client(config)
+    try:
+        check_collection(client, config, spec)
+    finally:
+        _close(client)
 
 
 def load_released(client: Any, config: RetrievalConfig, name: str) -> None:  # noqa: ANN401
@@ -341,33 +363,6 @@ def load_released(client: Any, config: RetrievalConfig, name: str) -> None:  # n
             client.load_collection(name, timeout=config.load_seconds)
     except (pymilvus.MilvusException, grpc.RpcError, grpc.FutureTimeoutError) as error:
         raise SearchUnavailableError(f"Milvus at {config.address}: {reason(error)}") from error
-
-
-def _refused(error: BaseException) -> bool:
-    """Return whether Milvus answered, with an error, rather than not at all."""
-    cause = error.__cause__
-    code = getattr(error, "code", None)
-    return cause is None and isinstance(code, int) and code > 0 and "DEADLINE" not in str(error)
-
-
-def _timed_out(error: BaseException | None) -> bool:
-    """Return whether a search was not answered in time, rather than not at all or with an error."""
-    import grpc
-
-    causes = (error, getattr(error, "__cause__", None))
-    return (
-        any(isinstance(one, grpc.FutureTimeoutError) for one in causes) or "DEADLINE" in repr(error).upper()
-    )
-
-
-def _unfit(error: BaseException) -> bool:
-    """Return whether Milvus, or its client, refuses what an item holds: it would refuse it again."""
-    import pymilvus
-    from pymilvus.exceptions import DataNotMatchException, ParamError
-
-    if isinstance(error, (DataNotMatchException, ParamError)):
-        return True
-    return isinstance(error, pymilvus.MilvusException) and error.code in _UNFIT_CODES
 
 
 def _close(client: Any) -> None:  # noqa: ANN401

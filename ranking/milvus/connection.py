@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from conf.engines.milvus import RetrievalConfig
 from conf.errors import InputError
+from ranking.milvus.error_kinds import token_refused
 
 _RECONNECT_MS: Final = 1000
 """Longest pause between two attempts of a channel to reconnect; gRPC's own grows to two minutes."""
@@ -50,7 +51,7 @@ def open_client(config: RetrievalConfig) -> Any:  # noqa: ANN401 - pymilvus has 
     except InputError:
         raise
     except (pymilvus.MilvusException, grpc.RpcError, OSError, ValueError) as error:
-        if "auth" in str(error).lower():
+        if token_refused(error):
             raise InputError(
                 f"Milvus at {config.address} refuses the token; set {config.token_env} or "
                 "retrieval.token_file=FILE"

@@ -8,9 +8,9 @@ missing value is excluded by both, as in the language, whatever Milvus makes of 
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from lark import Token, Tree
@@ -30,6 +30,11 @@ from ranking.catalogue.filter_language import (
 from ranking.milvus.fields import ITEM, AttributeField
 
 _OPPOSITE: Final = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
+_ESCAPES: Final = str.maketrans(
+    {"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\b": r"\b", "\f": r"\f"}
+)
+_LITERAL: Final = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![\w.])-?\d[\w.]*(?:[+-]\d+)?')
+"""A text, or a number that is no part of a name."""
 _EXACT_WHOLE: Final = 2**53
 """Whole numbers beyond this are compared as rounded doubles by the language."""
 
@@ -135,7 +140,7 @@ class _Translator:
         if field.elements is AttributeKind.string:
             value = _quoted(text_of(field.name, literal))
         else:
-            value = repr(rounded(number_of(field.name, literal), field.inner))
+            value = _double(rounded(number_of(field.name, literal), field.inner))
         return f"array_contains({field.field}, {value})"
 
 
@@ -196,7 +201,25 @@ def _double(value: float) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a text as a literal of Milvus, whose escapes are those of JSON."""
+    """Return a text of a filter as a literal."""
     if any(ord(c) < 32 for c in text):
         raise UntranslatableError("the text has control characters")
-    return json.dumps(text, ensure_ascii=False)
+    return literal(text)
+
+
+def literal(text: str) -> str:
+    """Return a text as a literal of Milvus, whose escapes are those of C.
+
+    Other control characters stand for themselves: Milvus Lite does not read their codes.
+    """
+    return f'"{text.translate(_ESCAPES)}"'
+
+
+def without_values(made: str) -> str:
+    """Return an expression of Milvus without its values, which may be words of a shopper."""
+    return re.sub(r"\.\.\.(?:, \.\.\.)+", "...", _LITERAL.sub("...", made))
+
+
+def is_one_of(item_ids: Iterable[str]) -> str:
+    """Return the expression of the items with these ids, whatever characters are in them."""
+    return f"{ITEM} in [{', '.join(map(literal, item_ids))}]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,6 +10,7 @@ from typing import Any, Final
 import polars as pl
 
 from features.data import schema
+from features.data.dataset import LongArray
 from ranking.catalogue.filter_language import AttributeKind, attribute_kinds
 
 ITEM: Final = "item_id"
@@ -25,6 +27,11 @@ MAX_VALUES: Final = 4096
 """Most values of a list that Milvus stores."""
 MAX_ATTRIBUTES: Final = 50
 """Attributes with a field of their own, the first ones; Milvus has at most 64 fields per collection."""
+_VALUE_BYTES: Final = 10
+"""About what a number takes in a message, or a text beside its own bytes."""
+_MORE_BYTES: Final = 200
+"""About what else an item takes."""
+_LARGEST: Final = sys.float_info.max
 _PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 
 
@@ -58,18 +65,28 @@ class AttributeField:
         return AttributeKind.number if self.inner.is_numeric() else AttributeKind.string
 
     def expression(self) -> pl.Expr:
-        """Return the column as it is stored: NaN as missing, times as microseconds since 1970."""
+        """Return the column as it is stored: NaN as missing, times as microseconds since 1970.
+
+        Milvus takes no infinities. They become the largest numbers, which compare alike with a filter's.
+        """
         column = pl.col(self.name)
         if self.kind is AttributeKind.string:
             return column.cast(pl.String).alias(self.field)
         if self.kind is AttributeKind.time:
             return column.cast(pl.Datetime("us")).dt.epoch("us").alias(self.field)
         if self.kind is AttributeKind.list:
-            inner = pl.String if self.elements is AttributeKind.string else pl.Float64
-            return column.cast(pl.List(inner)).list.drop_nulls().alias(self.field)
+            if self.elements is AttributeKind.string:
+                return column.cast(pl.List(pl.String)).list.drop_nulls().alias(self.field)
+            numbers = column.cast(pl.List(pl.Float64)).list.eval(_finite(pl.element()))
+            return numbers.list.drop_nulls().alias(self.field)
         if self.kind is AttributeKind.boolean or self.whole:
             return column.alias(self.field)
-        return column.cast(pl.Float64).fill_nan(None).alias(self.field)
+        return _finite(column.cast(pl.Float64)).alias(self.field)
+
+
+def _finite(numbers: pl.Expr) -> pl.Expr:
+    """Return doubles that Milvus takes."""
+    return numbers.fill_nan(None).clip(-_LARGEST, _LARGEST)
 
 
 def attribute_fields(frame: pl.DataFrame) -> list[AttributeField]:
@@ -109,6 +126,23 @@ def unstorable(frame: pl.DataFrame, fields: Sequence[AttributeField]) -> list[in
 def stored_rows(frame: pl.DataFrame, fields: Sequence[AttributeField]) -> list[dict[str, Any]]:
     """Return the values of fields of some items, one mapping per item; None where there is no value."""
     return frame.select(field.expression() for field in fields).to_dicts() or [{} for _ in range(len(frame))]
+
+
+def stored_bytes(frame: pl.DataFrame, fields: Sequence[AttributeField]) -> LongArray:
+    """Return about how many bytes each item's id and values have, [items]."""
+    sizes = [pl.col(schema.ITEM_ID).str.len_bytes() + _MORE_BYTES]
+    for field in fields:
+        column = field.expression()
+        if field.kind is AttributeKind.string:
+            sizes.append(column.str.len_bytes())
+        elif field.kind is AttributeKind.list and field.elements is AttributeKind.string:
+            sizes.append(column.list.eval(pl.element().str.len_bytes() + _VALUE_BYTES).list.sum())
+        elif field.kind is AttributeKind.list:
+            sizes.append(column.list.len() * _VALUE_BYTES)
+        else:
+            sizes.append(pl.lit(_VALUE_BYTES))
+    whole = (size.cast(pl.Int64).fill_null(0) for size in sizes)
+    return frame.select(bytes=pl.sum_horizontal(whole)).to_series().to_numpy()
 
 
 def frame_of(values: Sequence[Mapping[str, object]], fields: Sequence[AttributeField]) -> pl.DataFrame:

@@ -3,7 +3,7 @@
 A server that is several publications behind, or that serves the model of an experiment's arm, searches a
 collection that no publisher would keep. So a server gives the collection that it searches an alias with the
 end of the lease in its name, and renews it. Aliases are Milvus's own: a publisher on any machine sees them,
-and those of a server that was killed expire.
+and those of a server that was killed expire. A loader holds one on the collection that it fills.
 """
 
 from __future__ import annotations
@@ -25,12 +25,20 @@ RENEW_SECONDS: Final = LEASE_SECONDS / 3
 
 
 class Lease:
-    """The lease of one server on one collection; for one thread at a time."""
+    """The lease of one server or loader on one collection; for one thread at a time."""
 
-    def __init__(self, config: RetrievalConfig, collection: str) -> None:
-        """Prepare; `renew` takes it."""
+    def __init__(self, config: RetrievalConfig, collection: str, seconds: float = LEASE_SECONDS) -> None:
+        """Prepare; `renew` takes it.
+
+        Args:
+            config: which Milvus.
+            collection: its name.
+            seconds: how long it holds without being renewed.
+
+        """
         self._config = config
         self._collection = collection
+        self._seconds = seconds
         self._token = uuid.uuid4().hex[:12]
         self._alias: str | None = None
         self._renew_at = float("-inf")
@@ -48,7 +56,7 @@ class Lease:
             return
         self._renew_at = time.monotonic() + RENEW_SECONDS
         former = self._alias
-        alias = f"{self._config.prefix}_lease_{int(time.time()) + LEASE_SECONDS}_{self._token}"
+        alias = f"{self._config.prefix}_lease_{int(time.time() + self._seconds)}_{self._token}"
         try:
             if alias != former:
                 client.create_alias(self._collection, alias, timeout=self._config.connect_seconds)

@@ -1,16 +1,22 @@
 """Loading of a version into a collection of its own, the alias of the current one, and what is dropped.
 
-A collection is filled under a name that no server looks for. When every item is there and its indexes are
-built, it gets its name in one step: a name that exists is complete, and a crash leaves nothing that could be
-served. Names hold the version, whose hash is of the bundle's content, so a collection is never changed into
-another version's.
+A collection is filled under a name that no server and no other loader looks for. When every item is there
+and its indexes are built, it gets its name in one step: a name that exists is complete, and a crash leaves
+nothing that could be served. Names hold the version, whose hash is of the bundle's content, so a collection
+is never changed into another version's.
+
+Publications, rollbacks and `load-candidates` may run at the same time, on several machines. So that none
+drops what another fills, a loader holds a lease on its collection; and so that none drops what another has
+filled for a version that is not in the store yet, retention leaves what is newer than the store.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -18,27 +24,34 @@ import polars as pl
 
 from conf.engines.milvus import RetrievalConfig
 from features.data import schema
-from features.data.dataset import BoolArray, FloatArray
+from features.data.dataset import BoolArray, FloatArray, LongArray
 from ranking.catalogue.filter_language import AttributeKind
 from ranking.milvus.collection import CollectionSpec, check_collection
 from ranking.milvus.connection import MilvusError, open_client, reason
-from ranking.milvus.fields import FRESH, ITEM, MAX_BYTES, MAX_VALUES, AttributeField, stored_rows
+from ranking.milvus.fields import (
+    FRESH,
+    ITEM,
+    MAX_BYTES,
+    MAX_VALUES,
+    AttributeField,
+    stored_bytes,
+    stored_rows,
+)
 from ranking.milvus.indexes import METRIC, index_parameters
-from ranking.milvus.leases import split_leases
+from ranking.milvus.leases import LEASE_SECONDS, Lease, split_leases
+from ranking.milvus.naming import collection_name, load_command, version_of
 
 LOG = logging.getLogger(__name__)
 _LOADING: Final = "_loading"
-"""End of the name of a collection that is being filled."""
+"""In the name of a collection that is being filled, between the version's and the loader's."""
 _NO_ALIAS: Final = frozenset({100, 1600})
 """Codes for an alias that is not there: of Milvus Lite, and of Milvus (`ErrAliasNotFound`)."""
 _BATCH_BYTES: Final = 8 * 2**20
-"""Bytes of vectors per insertion; Milvus takes 64 MB with everything else."""
+"""Bytes per insertion, of items that alone have less; Milvus takes 64 MB."""
+_POLL_SECONDS: Final = 0.5
+"""Pause between two questions for the state of an index."""
+_BUILT: Final = ("", "Finished")
 _ID_BYTES: Final = 4 * schema.MAX_ID_CHARS
-
-
-def collection_name(config: RetrievalConfig, version: str) -> str:
-    """Return the name of a version's collection; Milvus allows letters, digits and underscores."""
-    return f"{config.prefix}_{version.replace('-', '_')}"
 
 
 class CollectionLoader:
@@ -93,16 +106,45 @@ class CollectionLoader:
             check_collection(self._client, self._config, spec)
             self._load_into_memory(spec.name)
             return
-        name = spec.name + _LOADING
-        if self.has(name):  # of a loader that crashed
-            self._call("drop_collection", name)
+        for abandoned, complete in self._own():
+            if complete == spec.name and not self._leased(abandoned):
+                self._drop(abandoned)  # of a loader that crashed
+        name = f"{spec.name}{_LOADING}_{uuid.uuid4().hex[:12]}"
         self._create(name, spec)
-        row_bytes = 4 * sum(spec.dims.values()) + 256
-        step = int(max(_BATCH_BYTES // row_bytes, 1))
-        for start in range(0, len(frame), step):
-            part = slice(start, min(start + step, len(frame)))
+        lease = Lease(self._config, name, LEASE_SECONDS + self._config.load_seconds)
+        lease.renew(self._client)
+        try:
+            self._fill(name, spec, frame, vectors, fresh, lease)
+        finally:
+            lease.release(self._client)
+        try:
+            self._call("rename_collection", name, spec.name)
+        except MilvusError:
+            if not self.has(spec.name):
+                raise
+            self._drop(name)  # another loader was faster
+        self._load_into_memory(spec.name)
+        check_collection(self._client, self._config, spec)
+
+    def _fill(
+        self,
+        name: str,
+        spec: CollectionSpec,
+        frame: pl.DataFrame,
+        vectors: Mapping[str, FloatArray],
+        fresh: BoolArray,
+        lease: Lease,
+    ) -> None:
+        """Insert the items and wait for the indexes."""
+        load_again = load_command(self._config, version_of(self._config, spec.name))
+        sizes = 4 * sum(spec.dims.values()) + stored_bytes(frame, spec.attributes)
+        for part in _parts(sizes):
             self._call("insert", name, list(_entities(frame[part], spec, vectors, fresh, part)))
+            lease.renew(self._client)
+        lease.renew(self._client, again=True)
         self._call("flush", name, seconds=self._config.load_seconds)
+        self._await_indexes(name, load_again, lease)
+        lease.renew(self._client, again=True)
         self._load_into_memory(name)
         [counted] = self._call(
             "query", name, filter="", output_fields=["count(*)"], consistency_level="Strong"
@@ -110,11 +152,33 @@ class CollectionLoader:
         if int(counted["count(*)"]) != len(frame):
             raise MilvusError(
                 f"Milvus at {self._config.address}: {counted['count(*)']} of {len(frame)} items have arrived "
-                f"in {name}; load again: shelfwise load-candidates"
+                f"in {name}; load again: {load_again}"
             )
-        self._call("rename_collection", name, spec.name)
-        self._load_into_memory(spec.name)
-        check_collection(self._client, self._config, spec)
+
+    def _await_indexes(self, name: str, load_again: str, lease: Lease) -> None:
+        """Wait until every index has all rows; searches of the others compare all vectors.
+
+        Raises:
+            MilvusError: one cannot be built, or not in time.
+
+        """
+        deadline = time.monotonic() + self._config.load_seconds
+        for index in self._call("list_indexes", name):
+            while True:
+                found = self._call("describe_index", name, index) or {}
+                state, left = found.get("state", ""), found.get("pending_index_rows")
+                if state == "Failed":
+                    raise MilvusError(f"Milvus at {self._config.address}: the index {index} of {name} failed")
+                if left == 0 or (left is None and state in _BUILT):  # Milvus Lite may count no rows
+                    break
+                if time.monotonic() > deadline:
+                    raise MilvusError(
+                        f"Milvus at {self._config.address}: the index {index} of {name} is not built after "
+                        f"{self._config.load_seconds:g} seconds ({left} rows are left); load again, with a "
+                        f"larger retrieval.load_seconds: {load_again}"
+                    )
+                lease.renew(self._client)
+                time.sleep(min(_POLL_SECONDS, self._config.load_seconds))
 
     def _load_into_memory(self, name: str) -> None:
         """Have Milvus load a collection for searches; waits until it has."""
@@ -172,30 +236,48 @@ class CollectionLoader:
             raise  # an alias that cannot be read is not an alias that is missing
         return str(found["collection_name"]) if found.get("collection_name") else None
 
-    def drop_old(self, kept: Iterable[str]) -> list[str]:
-        """Drop the collections of other versions that no server searches; return their names.
+    def drop_old(self, kept: Iterable[str], newest: str | None = None) -> list[str]:
+        """Drop the collections of other versions that nobody searches or fills; return their names.
 
         Args:
             kept: names that stay: of the current version, and of those a rollback may return to.
+            newest: name of the newest version's; what is newer stays, because a publisher is at work on it.
+                None where there is no publisher.
 
         Raises:
             MilvusError: Milvus fails.
 
         """
-        prefix, stay = f"{self._config.prefix}_", {*kept, self.current()}
-        own = [name for name in self._call("list_collections") if _of_version(name, prefix)]
-        dropped = []
-        for name in sorted(set(own) - stay):
-            aliases = self._call("list_aliases", name)["aliases"]
-            held, expired = split_leases(self._config.prefix, aliases, time.time())
-            if held:
-                self.in_use.append(name)
+        stay, dropped = {*kept, self.current()}, []
+        for name, complete in self._own():
+            if name in stay or (newest is not None and complete > newest):
                 continue
-            for alias in expired:  # Milvus drops no collection that has aliases
-                self._call("drop_alias", alias)
-            self._call("drop_collection", name)
-            dropped.append(name)
+            if not self._leased(name):
+                self._drop(name)
+                dropped.append(name)
+            elif name == complete:
+                self.in_use.append(name)
         return dropped
+
+    def _own(self) -> list[tuple[str, str]]:
+        """Return the collections of versions, and the name of each once it is complete, in order."""
+        pattern = re.compile(
+            rf"({re.escape(self._config.prefix)}_\d{{8}}T\d{{6}}Z_[0-9a-f]{{12}})({_LOADING}.*)?"
+        )
+        found = self._call("list_collections")
+        return [(name, match[1]) for name in sorted(found) if (match := pattern.fullmatch(name))]
+
+    def _leased(self, name: str) -> bool:
+        """Return whether a server searches a collection, or a loader fills it."""
+        aliases = self._call("list_aliases", name)["aliases"]
+        return bool(split_leases(self._config.prefix, aliases, time.time())[0])
+
+    def _drop(self, name: str) -> None:
+        """Drop a collection, and its leases before: Milvus drops no collection that has aliases."""
+        aliases = self._call("list_aliases", name)["aliases"]
+        for alias in split_leases(self._config.prefix, aliases, time.time())[1]:
+            self._call("drop_alias", alias)
+        self._call("drop_collection", name)
 
     def drop_all(self) -> None:
         """Drop the alias, and every collection of a version that no server searches."""
@@ -205,9 +287,7 @@ class CollectionLoader:
 
     def collections(self) -> list[str]:
         """Return the names of complete collections of versions, oldest first."""
-        prefix = f"{self._config.prefix}_"
-        found = self._call("list_collections")
-        return sorted(n for n in found if _of_version(n, prefix) and not n.endswith(_LOADING))
+        return [name for name, complete in self._own() if name == complete]
 
     def _call(self, method: str, *arguments: object, seconds: float | None = None, **more: object) -> Any:  # noqa: ANN401
         import grpc
@@ -223,11 +303,21 @@ class CollectionLoader:
             raise MilvusError(f"Milvus at {self._config.address}: {what} failed ({reason(error)})") from error
 
 
-def _of_version(name: str, prefix: str) -> bool:
-    """Return whether a collection is one of a version: the prefix, and a version's time and hash."""
-    rest = name.removeprefix(prefix).removesuffix(_LOADING)
-    time, _, content = rest.partition("_")
-    return name.startswith(prefix) and len(time) == 16 and len(content) == 12 and time.endswith("Z")
+def _parts(sizes: LongArray) -> Iterator[slice]:
+    """Yield ranges of items for an insertion each.
+
+    Args:
+        sizes: [items] bytes of each.
+
+    """
+    start = filled = 0
+    for row, size in enumerate(sizes.tolist()):
+        if filled and filled + size > _BATCH_BYTES:
+            yield slice(start, row)
+            start, filled = row, 0
+        filled += size
+    if start < len(sizes):
+        yield slice(start, len(sizes))
 
 
 def _type(attribute: AttributeField) -> dict[str, Any]:

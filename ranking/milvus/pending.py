@@ -46,7 +46,7 @@ class Pending:
         """Since when each item has such a change, in seconds of `time.monotonic`."""
         self._settling: list[tuple[float, list[Write]]] = []
         self._kept: dict[str, Write] = {}
-        """Items that Milvus cannot hold."""
+        """Items that Milvus cannot hold, or does not delete."""
         self._rows: IntArray = np.zeros(0, dtype=np.int32)
         self.changed = threading.Condition(self._lock)
 
@@ -60,7 +60,7 @@ class Pending:
 
     @property
     def kept(self) -> int:
-        """Items that Milvus cannot hold, whose newest state stays in memory."""
+        """Items that Milvus cannot hold or does not delete, whose newest state stays in memory."""
         return len(self._kept)
 
     @property
@@ -85,14 +85,20 @@ class Pending:
         with self._lock:
             return [write for _, write in zip(range(most), self._writes.values(), strict=False)]
 
-    def confirm(self, done: Sequence[Write]) -> None:
-        """Remove changes that Milvus has confirmed, unless a later one of the item has arrived."""
+    def confirm(self, done: Sequence[Write], stored: bool = True) -> None:
+        """Remove changes that Milvus has confirmed, unless a later one of the item has arrived.
+
+        Args:
+            done: the changes.
+            stored: whether Milvus has them; else they stay in memory.
+
+        """
         with self._lock:
             settled: list[Write] = []
             for write in done:
                 if self._writes.get(write.item_id) is write:
                     del self._writes[write.item_id], self._since[write.item_id]
-                    if write.storable:
+                    if stored and write.storable:
                         settled.append(write)
                     else:
                         self._kept[write.item_id] = write
@@ -105,6 +111,10 @@ class Pending:
         with self._lock:
             if self._writes.get(write.item_id) is write:
                 self._writes[write.item_id] = replace(write, entity=None, storable=False)
+
+    def keep(self, write: Write) -> None:
+        """Keep a change in memory that Milvus takes in no form, until the item changes again."""
+        self.confirm([write], stored=False)
 
     def settle(self) -> None:
         """Let go of the confirmed changes that every search sees by now."""

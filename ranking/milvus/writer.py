@@ -73,7 +73,7 @@ class Writer:
         """Write a batch, deletions first; an item is in it once.
 
         If Milvus refuses one for what an item holds, it is divided until that item is found, so that no item
-        keeps others waiting.
+        keeps others waiting. An item that it does not even delete stays in memory, where its newest state is.
 
         Raises:
             SearchUnavailableError: Milvus did not take it; what it took before is confirmed.
@@ -92,10 +92,12 @@ class Writer:
                 self._write(batch[:half])
                 self._write(batch[half:])
                 return
-            if not entities:
-                raise SearchUnavailableError(f"Milvus does not delete an item: {error}") from error
             level = logging.DEBUG if self._pending.kept else logging.WARNING
-            LOG.log(level, "Milvus does not take an item, which is searched in this process: %s", error)
-            self._pending.refuse(batch[0])
+            if entities:
+                LOG.log(level, "Milvus does not take an item, which is searched in this process: %s", error)
+                self._pending.refuse(batch[0])
+            else:
+                LOG.log(level, "Milvus does not delete an item, which this process leaves out: %s", error)
+                self._pending.keep(batch[0])
             return
         self._pending.confirm(batch)

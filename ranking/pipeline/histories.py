@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +12,7 @@ import pyarrow.parquet as pq
 from features.data import schema
 from features.data.dataset import Events
 from features.data.prefixes import user_blocks
-from features.files.modes import create_private
+from features.files.replacements import remove_leftovers, replacement
 from ranking.bundle.bundle import HISTORIES
 
 HISTORY_EVENTS: Final = 500
@@ -33,13 +32,11 @@ def write_histories(store: Path, dataset_folder: Path, events: Events, block: in
         events: the same events as arrays.
         block: events of a block; of a user with more only the newest are read.
     """
-    temporary = store / f".{HISTORIES}.{os.getpid()}.tmp"
-    create_private(temporary)
-    try:
+    target = store / HISTORIES
+    remove_leftovers(target)
+    with replacement(target) as temporary:  # user ids stay in no other file
         _write(temporary, pl.scan_parquet(dataset_folder / schema.EVENTS_FILE), events, block)
-        temporary.replace(store / HISTORIES)
-    finally:  # user ids stay in no other file
-        temporary.unlink(missing_ok=True)
+        temporary.replace(target)
 
 
 def _write(target: Path, table: pl.LazyFrame, events: Events, block: int) -> None:

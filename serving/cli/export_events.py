@@ -17,7 +17,7 @@ from rich.console import Console
 from conf.errors import InputError
 from conf.operating import ExportEventsConfig
 from features.data import schema
-from features.files.modes import create_private
+from features.files.replacements import remove_leftovers, replacement
 from features.ingest.privacy import PSEUDONYM
 from ranking.bundle.store import CURRENT, MANIFEST, VERSIONS, current_version
 from serving.cli.parquet_parts import parquet_parts
@@ -83,16 +83,13 @@ def user_prefix(store: Path) -> str:
 @contextmanager
 def replaced(output: Path) -> Iterator[Path]:
     """Yield a temporary file, which atomically replaces the output once it is complete and synced."""
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     output.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        create_private(temporary)
+    remove_leftovers(output)
+    with replacement(output) as temporary:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 async def _write(config: ExportEventsConfig, path: Path, prefix: str) -> Counts:

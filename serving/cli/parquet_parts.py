@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import polars as pl
 
+from features.files.replacements import PARTS
+
 _MODE: Final = 0o700
 
 
@@ -78,7 +80,7 @@ def parquet_parts(path: Path, schema: Mapping[str, Any]) -> Iterator[ParquetPart
     Raises:
         OSError: the file cannot be written.
     """
-    folder = path.with_name(f"{path.name}.parts")
+    folder = path.with_name(f"{path.name}{PARTS}")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=_MODE)
     try:

@@ -13,7 +13,7 @@ import polars as pl
 
 from conf.errors import InputError
 from features.data import schema
-from features.files.modes import create_private
+from features.files.replacements import remove_leftovers, replacement
 from serving.state.contracts.user_state import StateUnavailableError, StoredEvent
 from serving.state.histories_reader import blocks_of, events_of_user
 
@@ -68,30 +68,12 @@ def remove_users(path: Path, user_ids: Collection[str]) -> None:
     """
     with _LOCK:
         try:
-            _remove_leftovers(path)
+            remove_leftovers(path)
             while path.is_file() and not _rewritten(path, user_ids):
                 pass
         except (pl.exceptions.PolarsError, OSError) as error:
             first_line = str(error).partition("\n")[0]
             raise StateUnavailableError(f"{path}: users cannot be taken out ({first_line})") from error
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove temporary files of processes that have ended, and those of an earlier process with this id."""
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-        pid = leftover.suffixes[-2][1:]
-        if not pid.isdecimal() or int(pid) == os.getpid() or not _runs(int(pid)):
-            leftover.unlink(missing_ok=True)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass  # it belongs to another user, but runs
-    return True
 
 
 def _rewritten(path: Path, user_ids: Collection[str]) -> bool:
@@ -103,14 +85,10 @@ def _rewritten(path: Path, user_ids: Collection[str]) -> bool:
         removed = pl.col(schema.USER_ID).cast(pl.String).is_in(ids)
         if not table.select(removed.any()).collect(engine="streaming").item():
             return True
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            create_private(temporary)
+        with replacement(path) as temporary:
             table.filter(~removed).sink_parquet(temporary, engine="streaming")
             now = path.stat()
             if (now.st_ino, now.st_mtime_ns) != (before.st_ino, before.st_mtime_ns):
                 return False
             temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
     return True

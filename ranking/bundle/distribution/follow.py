@@ -46,9 +46,9 @@ def follow(
                 said = ""
             except StoppedError:
                 break
-            except InputError as error:
-                if str(error) != said:
-                    said = str(error)
+            except (InputError, OSError) as error:  # of a disk that is full or away: it may come back
+                if _line(error) != said:
+                    said = _line(error)
                     _ERRORS.print(
                         f"[bold red]shelfwise {name}:[/bold red] {escape(said)} (again every {seconds:g} s)",
                         soft_wrap=True,
@@ -62,3 +62,11 @@ def follow(
         for number, handler in former.items():
             signal.signal(number, handler)
         sys.stdout.flush()
+
+
+def _line(error: Exception) -> str:
+    """Return an error as one line, with the file that the system names."""
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -18,7 +18,7 @@ from typing import Final
 
 from conf.errors import InputError
 from ranking.bundle.distribution.remote import Remote
-from ranking.bundle.store import file_hash
+from ranking.bundle.store import file_hash, sync
 
 PART: Final = 8 * 1024 * 1024
 """Bytes of a part: large against the delay of a request, small against what a kill costs."""
@@ -124,6 +124,7 @@ class Download:
         """Give the file its name if its hash is right; else remove it, so that the next try begins anew."""
         if self.unfinished.stat().st_size == self.size and file_hash(self.unfinished) == self.sha256:
             with writing(self.target):
+                sync(self.unfinished)  # what has its name is not hashed again, after a power failure either
                 self.unfinished.rename(self.target)
             self._list.unlink()
             return

@@ -11,6 +11,9 @@ from conf.errors import InputError
 from conf.serving import ServeConfig
 from ranking.bundle.host_memory import Room, bytes_needed, check_memory, private_bytes, room
 from ranking.bundle.store import VERSIONS, verify, versions
+from ranking.milvus.collection import CollectionSpec, check_present
+from ranking.milvus.fields import ITEM_VECTOR
+from ranking.milvus.naming import collection_name
 from serving.core.threads import list_threads
 from serving.model.interfaces import LiveModel
 from serving.model.process.client import RemoteModel
@@ -73,9 +76,14 @@ class Loader:
 
         Raises:
             NoRoomError: the version will not fit then either.
-            InputError: an invalid version.
+            InputError: an invalid version, or its collection is missing or Milvus away.
         """
         manifest = verify(self._store / VERSIONS / version)
+        retrieval = self._config.retrieval
+        if retrieval.uses_milvus:
+            width = manifest.get("dims", {}).get("item")
+            dims = {ITEM_VECTOR: width} if width else {}
+            check_present(retrieval, CollectionSpec(collection_name(retrieval, version), dims, (), 0))
         freed = private_bytes(served.process.pid) if isinstance(served, RemoteModel) else 0
         self._check(version, freed=freed)
         return partial(self._load_alone, version, manifest)

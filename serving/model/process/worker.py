@@ -46,6 +46,8 @@ from serving.observability.logs import configure_logging
 _LOG = logging.getLogger(__name__)
 _POLL_SECONDS: Final = 0.1
 """Interval of checks during loading whether the server has closed its connections."""
+_CLOSE_SECONDS: Final = 2.0
+"""Longest that the process goes on after its last request."""
 
 
 @dataclass(frozen=True)
@@ -257,6 +259,7 @@ def main(lists_descriptor: int, changes_descriptor: int, alive_descriptor: int) 
     gc.freeze()
     gc.enable()
     if not _send(changes, _describe(live)):
+        _close(live, _CLOSE_SECONDS)
         return
     maker = _ListMaker(live, request)
 
@@ -277,6 +280,25 @@ def main(lists_descriptor: int, changes_descriptor: int, alive_descriptor: int) 
         thread.start()
     for thread in threads:
         thread.join()
+    _close(live, _CLOSE_SECONDS)
+
+
+def _close(live: LiveModel, seconds: float) -> None:
+    """Close the model, so that no collection that it searches stays marked as in use.
+
+    A Milvus that is away does not hold up the end of the process, whose memory others may wait for: what
+    is not done in time is left, and expires.
+    """
+
+    def close() -> None:
+        try:
+            live.close()
+        except Exception:
+            _LOG.debug("the model could not be closed", exc_info=True)
+
+    closing = threading.Thread(target=close, daemon=True, name="closing")
+    closing.start()
+    closing.join(seconds)
 
 
 def _describe(live: LiveModel) -> Loaded:

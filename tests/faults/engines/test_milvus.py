@@ -21,7 +21,7 @@ from features.data.dataset import Dataset
 from ranking.bundle.collections import load_candidates
 from ranking.bundle.store import current_version
 from ranking.milvus.connection import open_client
-from ranking.milvus.loading import collection_name
+from ranking.milvus.naming import collection_name
 from shelfwise_client import Client, Event, Item, RecommendQuery, SearchQuery
 from tests.bundles import make_bundle, publish_bundle
 from tests.faults.conftest import Processes
@@ -136,9 +136,11 @@ def test_lists_are_made_while_milvus_is_stopped_or_killed_and_changes_arrive_aft
     direct = open_client(config)
     name = collection_name(config, current_version(processes.store))
     [stored] = direct.get(name, ["meanwhile"], output_fields=["a_brand", "fresh"])
-    direct.close()
     assert (stored["a_brand"], stored["fresh"]) == ("Acme", True)
+    assert len(direct.list_aliases(name)["aliases"]) > 1
     assert server.stop() == 0
+    until(lambda: direct.list_aliases(name)["aliases"] == ["shelfwise"], 20)  # its lease has ended with it
+    direct.close()
     written = server.err.read_text()
     assert "Traceback" not in written
     assert "lists are made without vector searches until it answers" in written

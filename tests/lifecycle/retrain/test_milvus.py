@@ -9,7 +9,8 @@ from rich.console import Console
 from conf.operating import RollbackConfig
 from ranking.bundle.bundle import load_bundle
 from ranking.bundle.rollback import rollback
-from ranking.milvus.loading import CollectionLoader, collection_name
+from ranking.milvus.loading import CollectionLoader
+from ranking.milvus.naming import collection_name
 from tests.lifecycle.retrain.conftest import Shop
 from tests.ranking.milvus.lite import lite, settings
 

@@ -15,7 +15,8 @@ from conf.engines.milvus import Engine, RetrievalConfig
 from features.data.dataset import BoolArray, FloatArray
 from ranking.milvus.collection import Collection, CollectionSpec
 from ranking.milvus.fields import ITEM_VECTOR, attribute_fields
-from ranking.milvus.loading import CollectionLoader, collection_name
+from ranking.milvus.loading import CollectionLoader
+from ranking.milvus.naming import collection_name
 from tests.programs import missing
 
 VERSION = "20240531T120000Z-0123456789ab"

@@ -14,7 +14,8 @@ from conf.errors import InputError
 from ranking.milvus.collection import Collection
 from ranking.milvus.connection import UnreachableError
 from ranking.milvus.fields import ITEM_VECTOR
-from ranking.milvus.loading import CollectionLoader, collection_name, names_kept
+from ranking.milvus.loading import CollectionLoader, names_kept
+from ranking.milvus.naming import collection_name
 from tests.ranking.milvus.lite import OTHER, VERSION, Lite, lite, loaded, settings, spec_for
 from tests.synthetic import random_units
 
@@ -86,8 +87,10 @@ def test_items_that_do_not_arrive_are_an_error(server: Lite, monkeypatch: pytest
     with CollectionLoader(config) as loader:
         call = loader._call
 
-        def loses(method: str, name: str, rows: Any = None, **more: Any) -> Any:
-            return call(method, name, *([] if rows is None else [rows[:-1]]), **more)
+        def loses(method: str, *arguments: Any, **more: Any) -> Any:
+            if method == "insert":
+                arguments = (arguments[0], arguments[1][:-1])
+            return call(method, *arguments, **more)
 
         monkeypatch.setattr(loader, "_call", loses)
         with pytest.raises(InputError, match="2 of 3 items have arrived"):

@@ -1,0 +1,57 @@
+"""Temporary files of several writers: those of killed ones are removed, those in use stay."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from features.files.replacements import remove_leftovers, replacement
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from features.files.replacements import replacement
+with replacement(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half of it")
+    print(flush=True)
+    time.sleep(60)
+"""
+ROOT = Path(__file__).parents[3]
+
+
+def test_only_what_a_killed_writer_has_left_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "h.parquet"
+    path.write_text("whole")
+    own = tmp_path / f".h.parquet.{os.getpid()}.tmp"  # as of a process of another container
+    own.write_text("left")
+    (tmp_path / f"{own.name}.parts").mkdir()
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout is not None
+    writer.stdout.readline()
+    remove_leftovers(path)
+    [left] = tmp_path.glob(".*.tmp")
+    assert left.read_text() == "half of it"
+    writer.send_signal(signal.SIGKILL)
+    writer.communicate()
+    assert left.exists()
+    remove_leftovers(path)
+    assert [found.name for found in tmp_path.iterdir()] == ["h.parquet"]
+
+
+def test_a_replacement_is_private_and_moved_or_gone(tmp_path: Path) -> None:
+    path = tmp_path / "h.parquet"
+    with replacement(path) as temporary:
+        assert temporary.stat().st_mode & 0o777 == 0o600
+        temporary.write_text("new")
+        temporary.replace(path)
+    assert path.read_text() == "new"
+    with pytest.raises(ZeroDivisionError), replacement(path):
+        _ = 1 / 0
+    assert [found.name for found in tmp_path.iterdir()] == ["h.parquet"]

@@ -137,7 +137,7 @@ def _unchanged(spark: SparkSession, url: str, setting: str, place: Path) -> Copy
     """Copy files as they are, through the driver.
 
     Raises:
-        InputError: no such file, or a format with tables inside.
+        InputError: no such file, a folder, or a format with tables inside.
     """
     if _suffix(url) in _WHOLE:
         raise InputError(
@@ -150,7 +150,14 @@ def _unchanged(spark: SparkSession, url: str, setting: str, place: Path) -> Copy
     files: dict[str, str] = {}
     place.mkdir()
     for status in sorted(store.globStatus(path) or (), key=lambda status: str(status.getPath().toString())):
-        name = str(status.getPath().toString())
+        name = re.sub(
+            "^file:/(?!/)", "file:///", str(status.getPath().toString())
+        )  # as it is written elsewhere
+        if status.isDirectory():
+            raise InputError(
+                f"data.{setting}: {url}: {name} is a folder; name the files in it: "
+                f"'data.{setting}={name}/part-*{_suffix(url)}'"
+            )
         target = place / f"{len(files)}-{_PATTERN.sub('_', PurePosixPath(name).name)}"
         store.copyToLocalFile(False, status.getPath(), hadoop.Path(address(target)), True)
         files[name] = str(target)

@@ -84,6 +84,24 @@ def test_files_below_a_partition_and_hidden_ones_are_no_fault(shop: Shop, items:
     assert shop.prepare(data, engine=Engine.spark).info["events"] == 3
 
 
+def test_a_folder_of_text_files_is_refused_with_the_pattern_of_its_files(shop: Shop, items: str) -> None:
+    folder = shop.folder / "events.csv"
+    folder.mkdir()
+    (folder / "_SUCCESS").touch()
+    for name, item in (("part-0", 1), ("part-1", 2)):
+        (folder / f"{name}.csv").write_text(f"user_id,item_id,timestamp\na,{item},100\n")
+    for url in (folder.as_uri(), f"{shop.folder.as_uri()}/e*.csv"):
+        with pytest.raises(InputError) as error:
+            shop.prepare(DataConfig(items=items, events=url), engine=Engine.spark)
+        pattern = f"{folder.as_uri()}/part-*.csv"
+        assert str(error.value) == (
+            f"data.events: {url}: {folder.as_uri()} is a folder; name the files in it: "
+            f"'data.events={pattern}'"
+        )
+    data = DataConfig(items=items, events=pattern)
+    assert shop.prepare(data, engine=Engine.spark).info["events"] == 2
+
+
 def test_states_of_orders_are_looked_at(shop: Shop, items: str) -> None:
     file = shop.folder / "events.parquet"
     rows = {

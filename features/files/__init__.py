@@ -1,4 +1,4 @@
 """Files of many formats as lazy tables.
 
-Public: `audit_log`, `containers`, `conversions`, `copies`, `modes`, `readers`, `spreadsheets`.
+Public: `audit_log`, `containers`, `conversions`, `copies`, `modes`, `readers`, `replacing`, `spreadsheets`.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import subprocess
 import sys
@@ -12,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from conf.schema import DataConfig
-from features.files import replacing as module
 from features.files.replacing import replacing
 from tests.features.conftest import Shop
 
@@ -111,7 +111,7 @@ def test_a_file_system_without_locks_is_written_all_the_same(
     def refuse(*_: object) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(module.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     with replacing(tmp_path / "dataset") as folder:
         (folder / "content").write_text("new")
     assert (tmp_path / "dataset" / "content").read_text() == "new"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +16,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from conf.errors import InputError
 from conf.schema import DataConfig, Engine, PipelineConfig
 from features.adapters import Sources, read_sources, shuffled
 from features.data import schema
@@ -26,7 +24,8 @@ from features.data.event_arrays import FOLDER, write_event_arrays
 from features.data.pipeline_step import plain
 from features.files.conversions import discarding
 from features.files.copies import copied, urls_of
-from features.files.modes import make_private, umask
+from features.files.folder_replacement import folder_replacement
+from features.files.modes import make_private
 from features.ingest import rejects as why
 from features.ingest.engines.interface import EventEngine
 from features.ingest.engines.polars_engine import PolarsEngine
@@ -41,37 +40,6 @@ FORMAT_VERSION = 1
 """Version of the dataset directory; readers refuse other versions."""
 DATASET_FOLDER = "dataset"
 _KINDS = {pl.String: "string", pl.Boolean: "bool", pl.Int64: "number", pl.Float64: "number"}
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """Yield a fresh folder that replaces `target` if the block succeeds and is removed if it fails."""
-    made = [folder for folder in target.parents if not folder.exists()]
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        raise InputError(f"work_dir={target.parent}: cannot write there: {error.strerror}") from error
-    try:
-        yield fresh  # of mode 700 as long as the files in it are written
-        fresh.chmod(0o777 & ~umask())
-        if not target.exists():
-            fresh.rename(target)
-            return
-        # A folder with content cannot be replaced in one step: set the old one aside, and back if that fails.
-        aside = fresh.with_name(f"{fresh.name}-old")
-        target.rename(aside)
-        try:
-            fresh.rename(target)
-        except OSError:
-            aside.rename(target)
-            raise
-        shutil.rmtree(aside)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        with suppress(OSError):  # the result is complete
-            for folder in made:
-                folder.rmdir()
 
 
 @contextmanager
@@ -272,7 +240,7 @@ def prepare(config: PipelineConfig, console: Console) -> Path:
         InputError: a fault in the configuration or the files; nothing is written then.
     """
     target = Path(config.work_dir) / DATASET_FOLDER
-    with _replacing(target) as folder, discarding():
+    with folder_replacement(target) as folder, discarding():
         info, items, events = _write(config, folder, console)
     for name, sample in (("items", items), ("events", events)):
         if sample:

@@ -19,6 +19,8 @@ CLOSED = ("closed by peer", "reset by peer", "Broken pipe", "remote process exit
 """What errors say where another process is gone, or the launcher ends this one because it is."""
 GONE = "it left no traceback, as one that is killed where memory or its time runs out"
 
+_TRACEBACK = "\nTraceback (most recent call last):\n"
+"""What separates a message from the traceback below it."""
 PARENT_SECONDS = 1.0
 """Seconds between two looks at the parent."""
 
@@ -50,10 +52,13 @@ def clear_failures(folder: Path) -> None:
 
 
 def record_failure(error: BaseException, folder: Path, rank: int) -> None:
-    """Write the traceback of a process that fails."""
+    """Write what a process fails of: its message, and its traceback below."""
     folder.mkdir(parents=True, exist_ok=True)
+    message = "".join(traceback.format_exception_only(error)).strip()
     lines = "".join(traceback.format_exception(error))
-    (folder / f"failure-{rank}.txt").write_text(lines)
+    unfinished = folder / f"failure-{rank}.unfinished"
+    unfinished.write_text(f"{message}\n\n{lines}")
+    unfinished.replace(folder / f"failure-{rank}.txt")  # whole, as another process may be reading
 
 
 def first_to_report(folder: Path) -> bool:
@@ -75,8 +80,12 @@ def joint_failure(folder: Path, killed: str = "") -> InputError:
 
     """
     paths = sorted(folder.glob("failure-*.txt"), key=lambda path: path.stat().st_mtime_ns)
-    reasons = {path: path.read_text().strip().splitlines()[-1] for path in paths}
-    causes = [path for path, reason in reasons.items() if not any(words in reason for words in CLOSED)]
+    messages = {path: path.read_text().partition(_TRACEBACK)[0].strip() for path in paths}
+    causes = [
+        (path, message.splitlines()[0])
+        for path, message in messages.items()
+        if message and not any(words in message for words in CLOSED)
+    ]
     again = "the same command resumes after the last finished epoch"
-    reason = f"{reasons[causes[0]]} (the traceback is in {causes[0]})" if causes else killed or GONE
+    reason = f"{causes[0][1]} (the traceback is in {causes[0][0]})" if causes else killed or GONE
     return InputError(f"a process of the training failed: {reason}; {again}")

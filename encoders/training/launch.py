@@ -93,11 +93,19 @@ class _ProcessGroup:
 
     def take_part(self, job: Job, device: str, checkpoints: Path, console: Console | None) -> None:
         """Carry out this process's part of the next fit; its traceback is written where it fails."""
+        recorded = False
         try:
             with self.group(device):
-                job(console)
+                try:
+                    job(console)
+                except Exception as error:
+                    # The others learn of the end of the group at once, and must find the traceback then.
+                    record_failure(error, checkpoints, self.rank)
+                    recorded = True
+                    raise
         except Exception as error:
-            record_failure(error, checkpoints, self.rank)
+            if not recorded:  # forming or leaving the group has failed
+                record_failure(error, checkpoints, self.rank)
             raise
 
     def announce(self, message: str) -> None:
@@ -194,8 +202,8 @@ def train_in_all(
     """
     checkpoints.mkdir(parents=True, exist_ok=True)
     clear_failures(checkpoints)
-    hand_over(job, checkpoints / JOBS)
     try:
+        _hand_over(job, checkpoints / JOBS)
         if launched() == 1:
             _start(checkpoints.resolve(), device, processes, console)
             return
@@ -205,6 +213,21 @@ def train_in_all(
             _group.take_part(job, device.type, checkpoints, console)
     finally:
         shutil.rmtree(checkpoints / JOBS, ignore_errors=True)
+
+
+def _hand_over(job: Job, folder: Path) -> None:
+    """Write a fit's job for its processes.
+
+    Raises:
+        InputError: it cannot be written.
+
+    """
+    try:
+        hand_over(job, folder)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: the arrays of a training cannot be written there ({error.strerror or error})"
+        ) from error
 
 
 def _start(checkpoints: Path, device: torch.device, processes: int, console: Console | None) -> None:

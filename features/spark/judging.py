@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 
 from features.data import schema
+from features.files.conversions import discarding
 from features.files.readers import FILE, ROW
 from features.ingest import rejects as why
 from features.ingest.engines.rules import REASON, EventRules, JudgedEvents
@@ -81,7 +82,8 @@ class Judge:
         rules = replace(self.rules, item_ids=pl.read_ipc(self.ids_file).get_column(schema.ITEM_ID))
         for batch in batches:
             for number in batch.column(0).to_pylist():
-                yield from self._part(number, rules)
+                with discarding():  # workers end without the handlers that remove converted files
+                    yield from self._part(number, rules)
 
     def _part(self, number: int, rules: EventRules) -> Iterator[pa.RecordBatch]:
         at = 0
@@ -108,6 +110,7 @@ class Count:
         """Yield the number of every part, and of its events."""
         for batch in batches:
             for number in batch.column(0).to_pylist():
-                tables = self.reading.tables(self.splits[number])
-                rows = sum(int(table.frame.select(pl.len()).collect().item()) for table in tables)
+                with discarding():
+                    tables = self.reading.tables(self.splits[number])
+                    rows = sum(int(table.frame.select(pl.len()).collect().item()) for table in tables)
                 yield pa.RecordBatch.from_pydict({"id": [number], "rows": [rows]})

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -25,6 +25,7 @@ _OWN_FAULT = re.compile(r"^conf\.errors\.InputError: (.*)$", re.MULTILINE)
 
 _RAISED = re.compile(r"^((?:\w+\.)*\w+(?:Error|Exception): .*)$", re.MULTILINE)
 """The last line of a worker's traceback."""
+GONE = "its Java process has ended, as one that is killed where memory runs out"
 
 
 @contextmanager
@@ -57,13 +58,17 @@ def _session(config: SparkConfig) -> Iterator[SparkSession]:
             raise InputError(f"engine=spark: Spark does not start: {cause}") from error
         try:
             yield spark
-        except (PySparkException, Py4JError) as error:
+        except (PySparkException, Py4JError, ConnectionError) as error:  # the last where Java is gone
             if own := _OWN_FAULT.findall(str(error)):  # raised in a worker
                 raise InputError(own[-1]) from error
-            raise InputError(f"engine=spark: Spark failed: {first_line(error)}") from error
+            cause = GONE if _is_gone(error) else first_line(error)
+            raise InputError(f"engine=spark: Spark failed: {cause}") from error
         finally:
             if running is None:
-                spark.stop()
+                with suppress(
+                    Py4JError, OSError
+                ):  # Java is gone: the failure is reported, the result complete
+                    spark.stop()
 
 
 def first_line(error: Exception) -> str:
@@ -72,6 +77,13 @@ def first_line(error: Exception) -> str:
     told = [line for line in lines if not line.startswith("An error occurred while calling")]
     raised = _RAISED.findall(str(error))  # in a worker: the last one is the cause
     return ": ".join([*told[:1], *raised[-1:]]) or type(error).__name__
+
+
+def _is_gone(error: Exception) -> bool:
+    """Return whether Java has ended: there is no connection to it, or its answer names no cause."""
+    from py4j.protocol import Py4JNetworkError
+
+    return isinstance(error, ConnectionError | Py4JNetworkError) or first_line(error) == "Py4JError"
 
 
 def _said(log: IO[bytes]) -> str:

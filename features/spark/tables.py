@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the usual name
 
 from conf.errors import InputError
@@ -27,7 +27,9 @@ from features.files.readers import FILE, KNOWN, ROW
 from features.ingest.columns import EVENT_COLUMNS, sources_of
 from features.ingest.exclusions import columns_of
 from features.spark.addresses import address
+from features.spark.folders import require_all_read
 from features.spark.session import first_line
+from features.values.order_states import is_state_column
 
 _PARQUET = (".parquet", ".pq")
 _WHOLE = (".zip", ".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
@@ -61,7 +63,9 @@ def copy_tables(spark: SparkSession, data: DataConfig, folder: Path) -> dict[str
             try:
                 if _suffix(url) in (*_PARQUET, ""):
                     pruned = data if setting == "events" and url not in urls_of(data.items) else None
-                    copies[url] = _rows(spark, url, place, pruned, ordered=setting == "items")
+                    table = spark.read.option("mergeSchema", True).parquet(url)
+                    require_all_read(spark, table, url, setting)
+                    copies[url] = _rows(table, place, pruned, setting == "items" or data.file_order)
                 else:
                     copies[url] = _unchanged(spark, url, setting, place)
             except (PySparkException, Py4JError) as error:
@@ -77,17 +81,16 @@ def _suffix(url: str) -> str:
     return suffixes[-1] if suffixes and suffixes[-1] in (*KNOWN, *_WHOLE) else ""
 
 
-def _rows(spark: SparkSession, url: str, place: Path, pruned: DataConfig | None, ordered: bool) -> Copy:
+def _rows(table: DataFrame, place: Path, pruned: DataConfig | None, ordered: bool) -> Copy:
     """Have Spark copy the rows of Parquet files.
 
     Args:
-        spark: a session.
-        url: of a file or a folder, or a pattern.
+        table: of the files.
         place: the folder to write.
         pruned: settings of the events, of which only the columns in use are copied; None copies all.
-        ordered: whether the order of all rows is kept, and not only that within a part.
+        ordered: whether the order of all rows is kept, and not only that within a part: Spark packs files
+            into parts by their sizes.
     """
-    table = spark.read.option("mergeSchema", True).parquet(url)
     used = table.columns if pruned is None else _in_use(table.columns, pruned)
     columns = [f"`{name.replace('`', '``')}`" for name in used or table.columns]
     # The path is URL-encoded, where a plus is one.
@@ -110,7 +113,7 @@ def _rows(spark: SparkSession, url: str, place: Path, pruned: DataConfig | None,
 
 
 def _in_use(columns: Sequence[str], data: DataConfig) -> list[str]:
-    """Return the columns of the events that are read; none where a required one is missing."""
+    """Return the columns of the events that are read, states of orders among them; none if one is missing."""
     if data.adapter is not Adapter.files:
         return [*columns]
 
@@ -126,14 +129,15 @@ def _in_use(columns: Sequence[str], data: DataConfig) -> list[str]:
         required.append([*alternatives(schema.TIMESTAMP), *alternatives(schema.ORDER)])
     if not all(map(kept, required)):
         return []
-    return kept({*EVENT_COLUMNS, *FileShape(data).paths})
+    read = kept({*EVENT_COLUMNS, *FileShape(data).paths})
+    return [c for c in columns if c in read or is_state_column(c)]
 
 
 def _unchanged(spark: SparkSession, url: str, setting: str, place: Path) -> Copy:
     """Copy files as they are, through the driver.
 
     Raises:
-        InputError: no such file, or a format with tables inside.
+        InputError: no such file, a folder, or a format with tables inside.
     """
     if _suffix(url) in _WHOLE:
         raise InputError(
@@ -146,7 +150,14 @@ def _unchanged(spark: SparkSession, url: str, setting: str, place: Path) -> Copy
     files: dict[str, str] = {}
     place.mkdir()
     for status in sorted(store.globStatus(path) or (), key=lambda status: str(status.getPath().toString())):
-        name = str(status.getPath().toString())
+        name = re.sub(
+            "^file:/(?!/)", "file:///", str(status.getPath().toString())
+        )  # as it is written elsewhere
+        if status.isDirectory():
+            raise InputError(
+                f"data.{setting}: {url}: {name} is a folder; name the files in it: "
+                f"'data.{setting}={name}/part-*{_suffix(url)}'"
+            )
         target = place / f"{len(files)}-{_PATTERN.sub('_', PurePosixPath(name).name)}"
         store.copyToLocalFile(False, status.getPath(), hadoop.Path(address(target)), True)
         files[name] = str(target)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from features.data import schema
 from features.data.dataset import Events
 from features.data.prefixes import user_blocks
-from features.files.replacements import remove_leftovers, replacement
+from features.files.file_replacement import file_replacement, remove_leftovers
 from ranking.bundle.bundle import HISTORIES
 
 HISTORY_EVENTS: Final = 500
@@ -34,7 +34,7 @@ def write_histories(store: Path, dataset_folder: Path, events: Events, block: in
     """
     target = store / HISTORIES
     remove_leftovers(target)
-    with replacement(target) as temporary:  # user ids stay in no other file
+    with file_replacement(target) as temporary:  # user ids stay in no other file
         _write(temporary, pl.scan_parquet(dataset_folder / schema.EVENTS_FILE), events, block)
         temporary.replace(target)
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from conf.errors import InputError
 from conf.operating import ExportEventsConfig
 from features.data import schema
-from features.files.replacements import remove_leftovers, replacement
+from features.files.file_replacement import file_replacement, remove_leftovers
 from features.ingest.privacy import PSEUDONYM
 from ranking.bundle.store import CURRENT, MANIFEST, VERSIONS, current_version
 from serving.cli.parquet_parts import parquet_parts
@@ -85,7 +85,7 @@ def replaced(output: Path) -> Iterator[Path]:
     """Yield a temporary file, which atomically replaces the output once it is complete and synced."""
     output.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(output)
-    with replacement(output) as temporary:
+    with file_replacement(output) as temporary:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())

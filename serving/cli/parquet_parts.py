@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from features.files.replacements import PARTS
+from features.files.file_replacement import PARTS
 
 _MODE: Final = 0o700
 

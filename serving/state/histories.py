@@ -13,7 +13,7 @@ import polars as pl
 
 from conf.errors import InputError
 from features.data import schema
-from features.files.replacements import remove_leftovers, replacement
+from features.files.file_replacement import file_replacement, remove_leftovers
 from serving.state.contracts.user_state import StateUnavailableError, StoredEvent
 from serving.state.histories_reader import blocks_of, events_of_user
 
@@ -85,7 +85,7 @@ def _rewritten(path: Path, user_ids: Collection[str]) -> bool:
         removed = pl.col(schema.USER_ID).cast(pl.String).is_in(ids)
         if not table.select(removed.any()).collect(engine="streaming").item():
             return True
-        with replacement(path) as temporary:
+        with file_replacement(path) as temporary:
             table.filter(~removed).sink_parquet(temporary, engine="streaming")
             now = path.stat()
             if (now.st_ino, now.st_mtime_ns) != (before.st_ino, before.st_mtime_ns):

@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 
 from conf.errors import InputError
-from features.files.replacements import replacement
+from features.files.file_replacement import file_replacement
 from ranking.bundle.store import VERSIONS, current_version, publish_version, verify, versions
 from shelfwise_client import Client, Event, Item, RecommendQuery, ServiceError, SimilarQuery
 from tests.faults.conftest import Processes
@@ -163,7 +163,7 @@ def test_a_half_written_file_of_a_killed_deletion_goes_with_the_next_one(process
     remains = [processes.store / f".histories.parquet.{pid}.tmp" for pid in (gone.pid, 1 << 22)]
     for path in remains:
         path.write_bytes(b"half of it: alice.w")
-    with replacement(processes.store / "histories.parquet") as alive:
+    with file_replacement(processes.store / "histories.parquet") as alive:
         alive.write_bytes(b"somebody publishes this at the moment")
         with Client(processes.start().address) as client:
             client.delete_user("alice.w")

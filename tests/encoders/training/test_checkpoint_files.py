@@ -33,6 +33,19 @@ def test_no_copy_of_the_weights_is_made(tmp_path: Path) -> None:
     assert peak.bytes < weights.nbytes / 2
 
 
+def test_a_checkpoint_is_mapped_and_its_file_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    StreamedCheckpoints().save_checkpoint({"weights": torch.ones(32 << 20, dtype=torch.uint8)}, path)
+    with Peak() as peak:
+        found = StreamedCheckpoints().load_checkpoint(path)["weights"]
+        found[:5] = 2
+    assert str(path) in Path("/proc/self/maps").read_text()
+    assert peak.bytes < found.nbytes / 2
+    StreamedCheckpoints().save_checkpoint({"weights": torch.zeros(5)}, path)
+    assert found[:6].tolist() == [2, 2, 2, 2, 2, 1]
+    assert StreamedCheckpoints().load_checkpoint(path)["weights"].tolist() == [0] * 5
+
+
 def test_what_cannot_be_written_leaves_the_former_file(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     StreamedCheckpoints().save_checkpoint({"epoch": 1}, path)

@@ -29,7 +29,29 @@ def test_the_cause_is_the_earliest_traceback_that_is_no_lost_connection(tmp_path
         at(tmp_path / f"failure-{rank}.txt", second)
     found = str(joint_failure(tmp_path, "process 3 was killed"))
     path = tmp_path / "failure-1.txt"
-    assert found == f"a process of the training failed: of all (the traceback is in {path}){AGAIN}"
+    assert found == f"a process of the training failed: ValueError: first (the traceback is in {path}){AGAIN}"
+
+
+def test_the_first_line_of_a_message_is_the_reason_and_all_of_it_may_name_a_lost_connection(
+    tmp_path: Path,
+) -> None:
+    hint = "Compile with `TORCH_USE_CUDA_DSA` to enable device-side assertions."
+    lost = RuntimeError(f"NCCL error\n{LOST}\nlast error: none")
+    for rank, error in enumerate((lost, RuntimeError(f"CUDA error: device-side assert\n{hint}\n"))):
+        try:
+            raise error
+        except RuntimeError as raised:
+            record_failure(raised, tmp_path, rank)
+        at(tmp_path / f"failure-{rank}.txt", rank + 1)
+    (tmp_path / "failure-2.txt").touch()
+    at(tmp_path / "failure-2.txt", 0)
+    found = str(joint_failure(tmp_path))
+    path = tmp_path / "failure-1.txt"
+    assert found == (
+        f"a process of the training failed: RuntimeError: CUDA error: device-side assert "
+        f"(the traceback is in {path}){AGAIN}"
+    )
+    assert "raise error" in path.read_text()
 
 
 def test_without_a_cause_a_process_was_killed(tmp_path: Path) -> None:

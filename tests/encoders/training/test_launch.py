@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
+from torch import distributed
+from torch._C._distributed_c10d import TCPStore
 
 from conf.errors import InputError
 from conf.schema import SplitKind
 from encoders.towers.towers import Towers
+from encoders.training import launch
 from encoders.training.failures import GONE
 from encoders.training.fitting import fit, process_count
-from encoders.training.launch import VARIABLES, launched, run_command
+from encoders.training.launch import VARIABLES, _ProcessGroup, launched, run_command
 from encoders.training.train import train_encoder
 from features.prepare import prepare
 from tests.encoders.training.test_fitting import Scripted
@@ -95,7 +98,7 @@ def test_a_failing_process_ends_all_with_a_line(world: World, bert: Path, tmp_pa
     assert done.returncode != 0
     [reported] = [line for line in done.stderr.splitlines() if line.startswith("shelfwise: ")]
     assert reported.startswith(
-        "shelfwise: a process of the training failed: has had enough (the traceback is in "
+        "shelfwise: a process of the training failed: ValueError: the second process (the traceback is in "
     )
     assert reported.endswith("the same command resumes after the last finished epoch")
     [kept] = (tmp_path / "work" / "checkpoints").glob("stage_one-*/failure-1.txt")
@@ -143,6 +146,45 @@ def test_a_process_started_for_a_fit_fails_in_a_line(tmp_path: Path) -> None:
     assert "\n" not in str(info.value)
     assert 'raise ValueError("enough")' in (tmp_path / "failure-1.txt").read_text()
     assert not (tmp_path / "processes").exists()
+
+
+def test_a_traceback_is_written_before_the_others_lose_the_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[bool] = []
+
+    def left() -> None:
+        written.append((tmp_path / "failure-0.txt").exists())
+        raise RuntimeError("Connection reset by peer")
+
+    def job(_: object) -> None:
+        raise ValueError("enough")
+
+    monkeypatch.setattr(distributed, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(distributed, "destroy_process_group", left)
+    group = _ProcessGroup(TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False), 0, 1)
+    with pytest.raises(RuntimeError, match="reset"):
+        group.take_part(job, "cpu", tmp_path, None)
+    assert written == [True]
+    assert (tmp_path / "failure-0.txt").read_text().startswith("ValueError: enough\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(OSError(28, "No space left on device"), InputError), (KeyboardInterrupt(), KeyboardInterrupt)],
+)
+def test_a_job_that_cannot_be_handed_over_leaves_nothing(
+    error: BaseException, raised: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(_: object, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        (folder / "0.npy").write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(launch, "hand_over", half)
+    with pytest.raises(raised, match=None if raised is KeyboardInterrupt else "No space left"):
+        launch.train_in_all(lambda _: None, tmp_path / "run", CPU, 2, None)
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def start_by_launcher(monkeypatch: pytest.MonkeyPatch, ranks: int) -> None:

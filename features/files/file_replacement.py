@@ -22,7 +22,7 @@ PARTS: Final = ".parts"
 
 
 @contextmanager
-def replacement(path: Path) -> Iterator[Path]:
+def file_replacement(path: Path) -> Iterator[Path]:
     """Yield an empty file that only its owner can use, to be moved to the path; otherwise it is removed.
 
     Libraries may open it again for writing, which keeps the lock; a file of another inode would have none.

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from features.files.replacements import remove_leftovers, replacement
+from features.files.file_replacement import file_replacement, remove_leftovers
 
 WRITER = """
 import sys, time
 from pathlib import Path
-from features.files.replacements import replacement
-with replacement(Path(sys.argv[1])) as temporary:
+from features.files.file_replacement import file_replacement
+with file_replacement(Path(sys.argv[1])) as temporary:
     temporary.write_text("half of it")
     print(flush=True)
     time.sleep(60)
@@ -47,11 +47,11 @@ def test_only_what_a_killed_writer_has_left_is_removed(tmp_path: Path) -> None:
 
 def test_a_replacement_is_private_and_moved_or_gone(tmp_path: Path) -> None:
     path = tmp_path / "h.parquet"
-    with replacement(path) as temporary:
+    with file_replacement(path) as temporary:
         assert temporary.stat().st_mode & 0o777 == 0o600
         temporary.write_text("new")
         temporary.replace(path)
     assert path.read_text() == "new"
-    with pytest.raises(ZeroDivisionError), replacement(path):
+    with pytest.raises(ZeroDivisionError), file_replacement(path):
         _ = 1 / 0
     assert [found.name for found in tmp_path.iterdir()] == ["h.parquet"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,11 @@ from ranking.milvus.connection import UnreachableError
 from ranking.milvus.fields import ITEM_VECTOR
 from ranking.milvus.loading import CollectionLoader, names_kept
 from ranking.milvus.naming import collection_name
-from tests.ranking.milvus.lite import OTHER, VERSION, Lite, lite, loaded, settings, spec_for
+from tests.ranking.milvus.lite import OTHER, VERSION, Lite, loaded, settings, spec_for
 from tests.synthetic import random_units
 
 FRAME = pl.DataFrame({"item_id": ["a", "b", "c"], "item_text": ["x", "y", "z"], "price": [1.0, 2.0, None]})
 UNITS = random_units(3, 4, seed=1)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lite]:
-    with lite(Path(tmp_path_factory.mktemp("milvus"))) as found:
-        yield found
 
 
 def load(loader: CollectionLoader, config: Any, version: str) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -20,7 +19,7 @@ from ranking.milvus.searcher import MilvusIndex
 from ranking.retrieval.faiss_index import VectorIndex
 from ranking.retrieval.index_choice import build_index
 from ranking.retrieval.searcher import QueryGroup, VectorSearcher
-from tests.ranking.milvus.lite import Lite, lite, loaded, settings
+from tests.ranking.milvus.lite import Lite, loaded, settings
 from tests.ranking.retrieval.reference import exact_rows, random_mask
 from tests.second_device import second_device
 from tests.synthetic import random_units
@@ -30,12 +29,6 @@ VECTORS = random_units(ITEMS, DIM, seed=1)
 QUERIES = random_units(5, DIM, seed=2)
 KINDS = ["flat", "ivf", "device", "milvus"]
 Build = Callable[[FloatArray], VectorSearcher]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lite]:
-    with lite(Path(tmp_path_factory.mktemp("milvus"))) as found:
-        yield found
 
 
 @pytest.fixture(params=KINDS)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,18 +22,12 @@ from ranking.milvus.searcher import MilvusIndex
 from ranking.milvus.writer import Writer
 from ranking.retrieval.searcher import QueryGroup
 from ranking.retrieval.unavailable import SearchUnavailableError
-from tests.ranking.milvus.lite import OTHER, VERSION, Lite, lite, loaded, settings, spec_for
+from tests.ranking.milvus.lite import OTHER, VERSION, Lite, loaded, settings, spec_for
 from tests.synthetic import random_units
 
 ITEMS = 40
 FRAME = pl.DataFrame({"item_id": [f"i{n}" for n in range(ITEMS)], "price": [float(n) for n in range(ITEMS)]})
 UNITS = random_units(ITEMS, 4, seed=1)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lite]:
-    with lite(Path(tmp_path_factory.mktemp("milvus"))) as found:
-        yield found
 
 
 def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:

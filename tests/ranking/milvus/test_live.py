@@ -34,16 +34,10 @@ from ranking.retrieval.unavailable import SearchUnavailableError, within
 from ranking.types import Request
 from tests.bundles import make_bundle, publish_bundle, published_again
 from tests.ranking.changes import change, item
-from tests.ranking.milvus.lite import Lite, lite, settings
+from tests.ranking.milvus.lite import Lite, settings
 from tests.synthetic import EMPTY, make_factors, request_of
 
 QUIET, ROOM = Console(quiet=True), 20
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lite]:
-    with lite(Path(tmp_path_factory.mktemp("milvus"))) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,17 +13,11 @@ from conf.errors import InputError
 from ranking.milvus.fields import ITEM_VECTOR
 from ranking.milvus.loading import CollectionLoader
 from ranking.milvus.naming import collection_name
-from tests.ranking.milvus.lite import OTHER, VERSION, Lite, lite, settings, spec_for
+from tests.ranking.milvus.lite import OTHER, VERSION, Lite, settings, spec_for
 from tests.synthetic import random_units
 
 FRAME = pl.DataFrame({"item_id": ["a", "b", "c"]})
 UNITS = random_units(3, 4, seed=1)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lite]:
-    with lite(Path(tmp_path_factory.mktemp("milvus"))) as found:
-        yield found
 
 
 def load(loader: CollectionLoader, config: Any, version: str) -> str:

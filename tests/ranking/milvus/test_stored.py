@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,7 @@ from ranking.milvus import loading
 from ranking.milvus.fields import ITEM_VECTOR, attribute_fields, stored_bytes, stored_rows
 from ranking.milvus.leases import Lease
 from ranking.milvus.loading import CollectionLoader
-from tests.ranking.milvus.lite import Lite, lite, loaded, settings, spec_for
+from tests.ranking.milvus.lite import Lite, loaded, settings, spec_for
 from tests.synthetic import random_units
 
 FRAME = pl.DataFrame(
@@ -30,12 +28,6 @@ FRAME = pl.DataFrame(
     }
 )
 UNITS = random_units(4, 4, seed=1)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lite]:
-    with lite(Path(tmp_path_factory.mktemp("milvus"))) as found:
-        yield found
 
 
 def test_infinities_are_the_largest_numbers_and_nan_is_missing(server: Lite) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import polars as pl
-import pytest
 
 from ranking.milvus.collection import RefusedError
 from ranking.milvus.loading import CollectionLoader
 from ranking.milvus.pending import Pending, Write
 from ranking.milvus.writer import Writer
-from tests.ranking.milvus.lite import Lite, lite, loaded, settings
+from tests.ranking.milvus.lite import Lite, loaded, settings
 from tests.ranking.milvus.test_failures import Stored, until
 from tests.synthetic import random_units
 
@@ -20,12 +18,6 @@ IDS = [
     "x", "y", "men's-shirt", "a\\d", "x','y", '"q"', "line\nbreak", "tab\tbed", "bell\x07", "end\\", "é'",
     "'", "a\\nb",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lite]:
-    with lite(Path(tmp_path_factory.mktemp("milvus"))) as found:
-        yield found
 
 
 def test_the_items_that_are_named_are_deleted_and_no_others(server: Lite) -> None:

@@ -26,11 +26,17 @@ from tests.synthetic import World, make_world, pipeline_config, tiny_bert
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Keep every test on one core: small arrays gain nothing from more, and sums stay in one order."""
+    """Keep every test and the processes it starts on one core each.
+
+    Small arrays gain nothing from more, sums stay in one order, and threads of OpenMP that wait for each
+    other take the cores from other tests.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
     torch.set_num_threads(before)
 
 

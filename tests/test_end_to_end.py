@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -35,8 +34,7 @@ QUIET = Console(quiet=True)
 def served(artifacts: Path) -> Iterator[Client]:
     """Run `shelfwise serve` as its own process and give a client; SIGTERM must end it with exit code 0."""
     command = [sys.executable, "-m", "shelfwise", "serve", f"artifacts={artifacts}", "port=0", "threads=1"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     watchdog = threading.Timer(90.0, process.kill)
     watchdog.start()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,6 @@ def ablated(
     tmp_path_factory: pytest.TempPathFactory, settings: list[str]
 ) -> tuple[Path, list[dict[str, object]]]:
     folder = tmp_path_factory.mktemp("ablation")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     lines = measure({"No ranking head!": ["ranker.enabled=false"]}, settings, folder, QUIET)
     return folder, lines
 

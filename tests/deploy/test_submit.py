@@ -78,7 +78,6 @@ def test_two_processes_train_and_a_preempted_job_goes_on(
     submit: ModuleType, world: World, bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     config = pipeline_config(world, bert, tmp_path, SplitKind.global_time)
     prepare(config, Console(quiet=True))
     settings = [

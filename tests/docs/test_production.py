@@ -46,7 +46,6 @@ class Folder:
             **os.environ,
             "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
             "PYTHONPATH": f"{ROOT}:{ROOT / 'clients' / 'python'}",
-            "OMP_NUM_THREADS": "1",
         }
 
     def here(self, text: str) -> str:

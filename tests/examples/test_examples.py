@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 def script(name: str, *arguments: str) -> str:
     """Return what an example prints."""
     command = [sys.executable, str(ROOT / "examples" / name), *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -78,8 +78,7 @@ def address(shop: tuple[Path, str]) -> Iterator[str]:
     """Where the shop's model is served."""
     folder, _ = shop
     command = [sys.executable, "-m", "shelfwise", "serve", f"artifacts={folder}/artifacts", "port=0"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     watchdog = threading.Timer(200.0, process.kill)
     watchdog.start()
     try:

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-import time
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.training_memory import PARTS, Peak, make_events, measure, open_events
+from benchmarks.training_memory import PARTS, make_events, measure, open_events
 
+ROOT = Path(__file__).parents[3]
 EVENTS, ITEMS, USERS = 20_000, 500, 300
+PEAK = """
+import time
+import numpy as np
+from benchmarks.training_memory import Peak
+
+with Peak() as peak:
+    block = np.ones(64 << 20, dtype=np.uint8)
+    time.sleep(0.1)
+    del block
+print(peak.bytes)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +49,9 @@ def test_the_shop_is_skewed_and_in_order(folder: Path) -> None:
 
 
 def test_a_peak_is_what_was_allocated_and_freed() -> None:
-    size = 64 << 20
-    with Peak() as peak:
-        block = np.ones(size, dtype=np.uint8)
-        time.sleep(0.1)
-        del block
-    assert 0.9 * size < peak.bytes < 2 * size, "the kernel counts pages in batches"
+    command = [sys.executable, "-c", PEAK]  # this one may give back at any time what other tests have left
+    found = int(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    assert 0.9 < found / (64 << 20) < 2, "the kernel counts pages in batches"
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -33,14 +33,12 @@ SCRIPT = """
 import os, signal, sys
 from dataclasses import replace
 from pathlib import Path
-import torch
 from conf.schema import SplitKind
 from encoders.training.stage_one import StageOne
 from encoders.training.train import train_encoder
 from shelfwise import CONSOLE, COMMANDS, InputError, execute, fail
 from tests.synthetic import make_world, pipeline_config
 
-torch.set_num_threads(1)
 step = StageOne.training_step
 
 def failing(self, batch, index):

@@ -125,7 +125,6 @@ def step(module: StageOne | StageTwo) -> Learnt:
 
 def work(rank: int, port: int, jobs: dict[str, Callable[[], Learnt]], folder: Path) -> None:
     """Take each step as one of several processes and write what this one has learnt."""
-    torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=RANKS)
     torch.save({name: job() for name, job in jobs.items()}, folder / f"{rank}.pt")
     distributed.destroy_process_group()

@@ -23,7 +23,6 @@ ROOT = Path(__file__).parents[3]
 CHILD = """
 import os, signal, sys, warnings
 from pathlib import Path
-import torch
 from rich.console import Console
 from conf.schema import SplitKind
 from encoders.training.stage_one import StageOne
@@ -31,7 +30,6 @@ from encoders.training.stage_two import StageTwo
 from encoders.training.train import train_encoder
 from tests.synthetic import make_world, pipeline_config
 
-torch.set_num_threads(1)
 stage, epoch = {"one": StageOne, "two": StageTwo}[sys.argv[3]], int(sys.argv[4])
 step = stage.training_step
 

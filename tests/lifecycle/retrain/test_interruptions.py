@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import signal
 import subprocess
@@ -32,7 +31,7 @@ def start(shop: Shop, place: str, **settings: Any) -> subprocess.Popen[str]:
     path.write_bytes(pickle.dumps(shop.settings(**settings)))
     return subprocess.Popen(
         [sys.executable, "-m", "tests.lifecycle.retrain.killed_night", str(path), place],
-        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE,
+        cwd=ROOT, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _SUBMITTED = "PYSPARK_GATEWAY_PORT"
 """Set in a program that spark-submit has started."""
+_JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 _OWN_FAULT = re.compile(r"^conf\.errors\.InputError: (.*)$", re.MULTILINE)
 
 _RAISED = re.compile(r"^((?:\w+\.)*\w+(?:Error|Exception): .*)$", re.MULTILINE)
@@ -44,7 +45,7 @@ def session(config: SparkConfig) -> Iterator[SparkSession]:
 @contextmanager
 def _session(config: SparkConfig) -> Iterator[SparkSession]:
     try:
-        from py4j.protocol import Py4JError
+        from py4j.protocol import Py4JError, Py4JJavaError
         from pyspark.errors import PySparkException
         from pyspark.sql import SparkSession
     except ImportError as error:
@@ -54,7 +55,8 @@ def _session(config: SparkConfig) -> Iterator[SparkSession]:
         try:
             spark = running or _start(config, log)
         except (PySparkException, Py4JError) as error:
-            cause = _said(log) or first_line(error)
+            raised = isinstance(error, Py4JJavaError)  # else Java ended before it could
+            cause = first_line(error) if raised else _said(log) or first_line(error)
             raise InputError(f"engine=spark: Spark does not start: {cause}") from error
         try:
             yield spark
@@ -128,13 +130,12 @@ def _start(config: SparkConfig, log: IO[bytes]) -> SparkSession:
         settings["spark.master"] = master
     alone = master is not None and master.startswith("local")
     if alone:
-        quiet = Path(__file__).with_name("quiet.properties").as_uri()
-        settings |= {
-            "spark.ui.enabled": "false",
-            "spark.ui.showConsoleProgress": "false",
-            "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={quiet}",
-        }
+        settings |= {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false"}
     given = {name: str(value) for name, value in {**settings, **config.settings}.items()}
+    if alone:
+        quiet = Path(__file__).with_name("quiet.properties").as_uri()
+        # Before the shop's own options: of two for one property Java takes the last.
+        given[_JAVA_OPTIONS] = f"-Dlog4j2.configurationFile={quiet} {given.get(_JAVA_OPTIONS, '')}".strip()
     if SparkContext._gateway is None:  # Java of an earlier session runs on
         conf = SparkConf().setAll([*given.items()])
         gateway = launch_gateway(conf, {"stderr": log} if alone else {})  # type: ignore[no-untyped-call]

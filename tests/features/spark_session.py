@@ -14,7 +14,10 @@ from tests.programs import missing
 
 WHOLE_SUITE = Engine[os.environ.get("SHELFWISE_TEST_ENGINE", "polars")]
 """Engine of every test that prepares a shop; with `spark` each of them takes seconds."""
+QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+"""Options of Java for a process of seconds, of which its best compiler takes half."""
 _SETTINGS = {
+    "spark.driver.extraJavaOptions": QUICK_JAVA,
     "spark.sql.shuffle.partitions": 2,
     "spark.sql.adaptive.enabled": False,
     "spark.driver.memory": "1g",

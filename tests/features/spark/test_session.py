@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from features.spark.session import GONE
+from tests.features.spark_session import QUICK_JAVA
 from tests.programs import missing
 
 PROGRAM = Path(__file__).parents[3] / "shelfwise.py"
@@ -55,6 +56,7 @@ def _prepare(
         "prepare",
         "engine=spark",
         "work_dir='my work 100%'",
+        f"spark.settings={{spark.driver.extraJavaOptions: '{QUICK_JAVA}'}}",
         *given,
         *overrides,
     ]
@@ -87,7 +89,7 @@ def test_workers_keep_no_converted_file(tmp_path: Path) -> None:
     ("overrides", "cause"),
     [
         (
-            ["spark.master='local[1]'", "+spark.settings={spark.driver.memory: lots}"],
+            ["spark.master='local[1]'", "spark.settings={spark.driver.memory: lots}"],
             "maximum heap size: -Xmxlots",
         ),
         (["spark.master='local[none]'"], "Could not parse Master URL: 'local[none]'"),

@@ -68,5 +68,5 @@ def plot(results: Results, path: Path) -> None:
                 ax.plot(sizes, values, marker="o", label=step)
             ax.set(xscale="log", yscale="log", xlabel="events", ylabel=label)
             ax.grid(alpha=0.3)
-        axes[-1].legend(fontsize="small")
+        figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside right center", fontsize="small")
         figure.savefig(path, format="svg", metadata={"Date": None})

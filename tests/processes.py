@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
+
+from benchmarks.process_tree import children, tree
+
+__all__ = ["children", "descendants", "runs"]
 
 
 def runs(pid: int) -> bool:
@@ -14,16 +17,6 @@ def runs(pid: int) -> bool:
         return False
 
 
-def children(pid: int) -> list[int]:
-    """Return the running processes that any thread of a process has started."""
-    found: list[int] = []
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
-            found += [int(child) for child in file.read_text().split()]
-    return found
-
-
 def descendants(pid: int) -> list[int]:
     """Return the running processes that a process has started, and all that these have."""
-    found = children(pid)
-    return found + [grandchild for child in found for grandchild in descendants(child)]
+    return tree(pid)[1:]

@@ -119,6 +119,6 @@ def test_a_server_that_ends_while_its_model_is_loaded_leaves_no_lease(
         raise SystemExit(code)
 
     monkeypatch.setattr("ranking.live.updates.LiveItems", long)
-    monkeypatch.setattr(worker.os, "_exit", exits)
+    monkeypatch.setattr(os, "_exit", exits)
     with pytest.raises(SystemExit):
         worker._loaded(load_request(), near)
